@@ -1,0 +1,29 @@
+"""What can go wrong, by whose fault it is. Texts are lower case: `cannot X: why`; only a `__main__` makes an exit status of one."""
+
+
+class ZmsvcError(Exception):
+    """The root of all errors that zmsvc raises on purpose."""
+
+
+class ConfigError(ZmsvcError):
+    """The context file's fault. `faults` holds every fault as `FILE:LINE: what is wrong, what was expected`."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class ProtocolError(ZmsvcError):
+    """A peer's fault: a message that is not what the contract says."""
+
+
+class StateError(ZmsvcError):
+    """The state file's fault: damaged, or written by a newer zmsvc."""
+
+
+class LaunchError(ZmsvcError):
+    """A task's fault: its code cannot be found, imported or started."""
+
+
+class UsageError(ZmsvcError):
+    """The caller's fault: an order that cannot be meant."""

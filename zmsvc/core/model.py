@@ -1,0 +1,122 @@
+"""What a context is: the frozen picture of one context file. Made by host/config, read by everyone, changed by nobody."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+TRANSACTION_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+"""What a transaction may be called (match with `fullmatch`); a generated one is 20 of A-Z0-9."""
+
+
+class Action(StrEnum):
+    """What a rule or an order asks of a task."""
+
+    START = "start"
+    STOP = "stop"
+    RESTART = "restart"
+
+
+class Trigger(StrEnum):
+    """What just happened to a task."""
+
+    ON_START = "on_start"
+    ON_UPDATE = "on_update"
+    ON_FAIL = "on_fail"
+    ON_EXIT = "on_exit"
+
+
+class ServiceType(StrEnum):
+    """How a task service is run."""
+
+    PROCESS = "Process"
+    THREAD = "Thread"
+    COMMAND = "Command"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """When `trigger` happens to the task that holds the rule, `action` is done to the task `call`."""
+
+    trigger: Trigger
+    action: Action
+    call: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Time limits of a task, in seconds; 0 for `start_timeout`, `stop_timeout` or `watchdog` means none."""
+
+    start_timeout: float = 90.0
+    stop_timeout: float = 10.0
+    watchdog: float = 0.0
+    restart_delay: float = 0.1
+    restart_max_delay: float = 60.0
+    start_limit_burst: int = 0
+    """How many starts by rule are allowed in `start_limit_interval`; 0: no limit, the back-off alone slows it."""
+    start_limit_interval: float = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskService:
+    """One task service as the file describes it.
+
+    `source` is the TaskService element as JSON (attributes are keys, repeated children lists): what goes on the wire.
+    """
+
+    id: str
+    instance: str
+    topic: str = "process"
+    service_type: ServiceType = ServiceType.PROCESS
+    description: str = ""
+    service_name: str = ""
+    device_action: str = ""
+    location: str | None = None
+    """An absolute directory that holds `INSTANCE/ServiceINSTANCE.py`, or None: the service path is searched."""
+    entry: bool = True
+    """Whether it runs when its transaction starts (state type on_start or start_now); else it waits for a rule."""
+    rules: tuple[Rule, ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    user: str | None = None
+    group: str | None = None
+    nice: int | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    rlimits: Mapping[str, int] = field(default_factory=dict)
+    """Resource limits by systemd's names in lower case without `limit_` (nofile, as, core, cpu, nproc, ...)."""
+    command: tuple[str, ...] = ()
+    """For `Command`: the program and its arguments."""
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    """The task's own `<configuration>`; strings, lists and dicts of them."""
+    source: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoints:
+    """Where the device is. Everyone publishes to `backend` (bound by the device as `front_bind`) and subscribes at `frontend`."""
+
+    frontend: str
+    """Task services connect a SUB here (the manual's sub_port)."""
+    backend: str
+    """Everyone connects a PUB here (the manual's pub_port)."""
+    front_bind: str
+    """The device's ingress (XSUB) binds this."""
+    backend_bind: str
+    """The device's egress (XPUB) binds this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """One context file."""
+
+    name: str
+    id: str
+    log_name: str
+    endpoints: Endpoints
+    tasks: Mapping[str, TaskService]
+    """By task id, in the file's order."""
+    path: str = ""
+    source: Mapping[str, Any] = field(default_factory=dict)
+    """The whole Context element as JSON."""

@@ -1,0 +1,1 @@
+"""Shipped, not code: the schema, the templates and the man pages."""
