@@ -1,0 +1,190 @@
+"""Every message on the wire: bytes <-> topic and body, and the bodies' shapes. Nothing here decides or sends.
+
+A frame is `TOPIC @@@ JSON`, UTF-8, in one ZMQ frame. Our own JSON is compact, `header` first and its keys in a fixed order, so that a
+ZMQ prefix subscription such as `control @@@ {"header":{"service_transaction":"TX"` is filtered by the device.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from zmsvc.core.errors import ProtocolError
+
+SEPARATOR = b" @@@ "
+HEADER_ORDER = ("service_transaction", "service_id", "action", "service_name")
+
+Body = dict[str, Any]
+
+
+def dumps(value: Any) -> str:
+    """Compact JSON, as it goes on the wire and into the state file."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def prefix(topic: str) -> bytes:
+    """What a SUB subscribes to for exactly this topic (`topic` alone would let `topic2` through)."""
+    return topic.encode() + SEPARATOR
+
+
+def encode(topic: str, body: Mapping[str, Any]) -> bytes:
+    """The frame of a message, header first."""
+    ordered: Body = {"header": _ordered(body["header"])} if "header" in body else {}
+    ordered.update((key, value) for key, value in body.items() if key != "header")
+    return topic.encode() + SEPARATOR + dumps(ordered).encode("utf-8", "surrogatepass")
+
+
+def decode(frame: bytes) -> tuple[str, Body]:
+    """Topic and body of a frame from anyone.
+
+    Raises ProtocolError for a frame without separator, a body that is not JSON or not an object, or a header that is not one.
+    """
+    topic, separator, text = frame.partition(SEPARATOR)
+    if not separator:
+        raise ProtocolError("cannot read message: no ' @@@ ' between topic and body")
+    try:
+        name, body = topic.decode().strip(), json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"cannot read message: {error}") from error
+    if not isinstance(body, dict):
+        raise ProtocolError("cannot read message: the body is not a JSON object")
+    if not isinstance(body.get("header", {}), dict):
+        raise ProtocolError("cannot read message: the header is not a JSON object")
+    return name, body
+
+
+def _ordered(header: Mapping[str, Any]) -> Body:
+    known = {key: header[key] for key in HEADER_ORDER if key in header}
+    return known | {key: value for key, value in header.items() if key not in known}
+
+
+def header(*, transaction: str, service_id: str, action: str, service_name: str, **more: Any) -> Body:
+    """A header with its keys in the order of the wire."""
+    known = {
+        "service_transaction": transaction,
+        "service_id": service_id,
+        "action": action,
+        "service_name": service_name,
+    }
+    return known | more
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """A `context` or `process` message that asks for something: who is meant, and what is to be done.
+
+    `tasks` is empty for all; `configurations` holds the TaskService JSON that came along, by task id.
+    """
+
+    topic: str
+    action: str
+    transaction: str
+    service_id: str
+    service_name: str
+    tasks: tuple[str, ...] = ()
+    configurations: Mapping[str, Body] = field(default_factory=dict)
+
+
+def order(topic: str, body: Body) -> Order:
+    """Read a `context` or `process` message from anyone. Raises ProtocolError with what is missing."""
+    return _process_order(body) if topic == "process" else _context_order(topic, body)
+
+
+def _context_order(topic: str, body: Body) -> Order:
+    head = _need(body, "header", topic)
+    content = body.get("content")
+    configuration = content.get("configuration") if isinstance(content, dict) else None
+    services = configuration.get("TaskService") if isinstance(configuration, dict) else None
+    named = {_task_id(entry, topic): entry for entry in _as_list(services)}
+    return Order(
+        topic=topic,
+        action=_text(head, "action", topic),
+        transaction=_text(head, "service_transaction", topic, default=""),
+        service_id=_text(head, "service_id", topic),
+        service_name=_text(head, "service_name", topic, default="context"),
+        tasks=tuple(named),
+        configurations=named,
+    )
+
+
+def _process_order(body: Body) -> Order:
+    content = body.get("content")
+    service = next((s for s in (content, body) if isinstance(s, dict) and "TaskService" in s), None)
+    service = service["TaskService"] if service else body
+    if not isinstance(service, dict) or not isinstance(service.get("Task"), dict):
+        raise ProtocolError("cannot read process message: no Task in it")
+    head = _need(_need(service["Task"], "message", "process"), "header", "process")
+    task = head.get("service_id") or service.get("id")
+    if not isinstance(task, str) or not task:
+        raise ProtocolError("cannot read process message: no service_id in its header")
+    given = head.get("transaction", head.get("service_transaction"))
+    return Order(
+        topic="process",
+        action=_text(head, "action", "process"),
+        transaction=given if isinstance(given, str) else "",
+        service_id=task,
+        service_name=_text(head, "service_name", "process", default=""),
+        tasks=(task,),
+        configurations={task: service},
+    )
+
+
+def _need(body: Mapping[str, Any], key: str, topic: str) -> Body:
+    value = body.get(key)
+    if not isinstance(value, dict):
+        raise ProtocolError(f"cannot read {topic} message: no {key} in it")
+    return value
+
+
+def _text(head: Mapping[str, Any], key: str, topic: str, default: str | None = None) -> str:
+    value = head.get(key, default)
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, str):
+        raise ProtocolError(f"cannot read {topic} message: header.{key} is missing or not a string")
+    return value
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None or value == "":
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _task_id(entry: Any, topic: str) -> str:
+    if isinstance(entry, str):
+        return entry
+    if isinstance(entry, dict) and isinstance(entry.get("id"), str):
+        return str(entry["id"])
+    raise ProtocolError(f"cannot read {topic} message: a TaskService without id")
+
+
+def process(source: Mapping[str, Any], *, transaction: str, action: str, service_id: str, service_name: str, origin: str) -> Body:
+    """The `process` message of a task: its own TaskService JSON with the header of this order, and a routing header before it.
+
+    `origin` marks the supervisor's own messages, which are reports to it and no orders.
+    """
+    task = source.get("Task")
+    task = task if isinstance(task, Mapping) else {}
+    message = task.get("message")
+    message = message if isinstance(message, Mapping) else {}
+    inner = {"action": action, "service_id": service_id, "service_name": service_name, "transaction": transaction}
+    routing = header(
+        transaction=transaction, service_id=service_id, action=action, service_name=service_name, origin=origin
+    )
+    rest = {key: value for key, value in source.items() if key != "Task"}
+    return {"header": routing, "content": {}, **rest, "Task": {**task, "message": {**message, "header": inner}}}
+
+
+def control(head: Body, *, success: bool, device_action: str, pid: int | None, items: Mapping[str, Any]) -> Body:
+    """A `control` message: what happened to a task. Items of the task cannot hide the fields that we promise."""
+    status = {"result": "success" if success else "failure", "device_action": device_action, "pid": pid}
+    return {"header": head, "content": {"status": status | {k: v for k, v in items.items() if k not in status}}}
+
+
+def context_info(head: Body, data: Iterable[Mapping[str, Any]]) -> Body:
+    """The `control`/`update` message with the whole of the context: `data` is `[{TRANSACTION: {...}}]`."""
+    status = {"result": "success", "device_action": "context_info", "data": list(data)}
+    return {"header": head, "content": {"status": status}}

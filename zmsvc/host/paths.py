@@ -1,0 +1,123 @@
+"""Where things live: as root, as a user, under systemd, and by the ZMSVC_*_DIR overrides of the environment. Names only; nothing is made here."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from zmsvc.core.errors import UsageError
+
+CONTEXT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}")
+"""What a context may be called: it becomes a directory, a unit's instance and a journal field."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Every path of one context."""
+
+    name: str
+    config_file: Path
+    runtime: Path
+    state: Path
+
+    @property
+    def control_socket(self) -> Path:
+        return self.runtime / "control.sock"
+
+    @property
+    def notify_socket(self) -> Path:
+        return self.runtime / "notify.sock"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.runtime / "zmsvcd.lock"
+
+    @property
+    def pid_file(self) -> Path:
+        return self.runtime / "zmsvcd.pid"
+
+    @property
+    def state_file(self) -> Path:
+        return self.state / "state.db"
+
+    @property
+    def log_file(self) -> Path:
+        return self.state / "zmsvcd.log"
+
+
+def _base(override: str, system: str, xdg: str, home: str) -> Path:
+    if given := os.environ.get(override):
+        return Path(given).absolute()
+    if os.geteuid() == 0:
+        return Path(system)
+    base = os.environ.get(xdg)
+    return (Path(base) if base else Path(os.path.expanduser(home))) / "zmsvc"
+
+
+def config_dir() -> Path:
+    """Where `Context-NAME.xml` files are."""
+    return _base("ZMSVC_CONFIG_DIR", "/etc/zmsvc", "XDG_CONFIG_HOME", "~/.config")
+
+
+def runtime_root() -> Path:
+    """The parent of every context's runtime directory. Without XDG_RUNTIME_DIR a user has `/tmp/zmsvc-UID`, mode 0700."""
+    if not os.environ.get("ZMSVC_RUNTIME_DIR") and os.geteuid() and not os.environ.get("XDG_RUNTIME_DIR"):
+        return Path(f"/tmp/zmsvc-{os.geteuid()}")
+    return _base("ZMSVC_RUNTIME_DIR", "/run/zmsvc", "XDG_RUNTIME_DIR", "")
+
+
+def state_root() -> Path:
+    """The parent of every context's state directory."""
+    return _base("ZMSVC_STATE_DIR", "/var/lib/zmsvc", "XDG_STATE_HOME", "~/.local/state")
+
+
+def service_path() -> list[Path]:
+    """Where services are looked for whose context file gives no `location`, in order."""
+    if given := os.environ.get("ZMSVC_SERVICE_PATH"):
+        return [Path(part).absolute() for part in given.split(":") if part]
+    system = [Path("/etc/zmsvc/services"), Path("/usr/local/lib/zmsvc/services"), Path("/usr/lib/zmsvc/services")]
+    if os.geteuid():
+        data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+        system.insert(0, Path(data) / "zmsvc" / "services")
+    return [*system, Path(__file__).parent.parent / "data" / "examples" / "Services"]
+
+
+def places(target: str) -> Places:
+    """The places of a context given as NAME or as FILE.xml (`Context-NAME.xml` is NAME, any other file its stem).
+
+    Raises UsageError when the name cannot be one.
+    """
+    if target.endswith(".xml") or "/" in target:
+        config_file = Path(target).absolute()
+        name = config_file.stem.removeprefix("Context-")
+    else:
+        name, config_file = target, config_dir() / f"Context-{target}.xml"
+    if not CONTEXT_NAME.fullmatch(name):
+        raise UsageError(f"cannot use {name!r} as the name of a context: letters, digits and _ . : - are allowed")
+    return Places(
+        name=name,
+        config_file=config_file,
+        runtime=_of_unit("RUNTIME_DIRECTORY", "ZMSVC_RUNTIME_DIR", name) or runtime_root() / name,
+        state=_of_unit("STATE_DIRECTORY", "ZMSVC_STATE_DIR", name) or state_root() / name,
+    )
+
+
+def _of_unit(variable: str, override: str, name: str) -> Path | None:
+    """The directory that systemd made for this unit, when it is this context's; an explicit override wins."""
+    given = os.environ.get(variable, "").split(":")[0]
+    if not given or os.environ.get(override) or Path(given).name != name:
+        return None
+    return Path(given)
+
+
+def known_contexts() -> dict[str, Path]:
+    """Every context that has a file in the configuration directory, by name."""
+    files = sorted(config_dir().glob("Context-*.xml"))
+    return {file.stem.removeprefix("Context-"): file for file in files}
+
+
+def running_contexts() -> list[str]:
+    """Names that have a control socket; whether somebody answers there is the caller's to find out."""
+    return sorted(path.parent.name for path in runtime_root().glob("*/control.sock"))
