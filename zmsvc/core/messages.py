@@ -161,7 +161,9 @@ def _task_id(entry: Any, topic: str) -> str:
     raise ProtocolError(f"cannot read {topic} message: a TaskService without id")
 
 
-def process(source: Mapping[str, Any], *, transaction: str, action: str, service_id: str, service_name: str, origin: str) -> Body:
+def process(
+    source: Mapping[str, Any], *, transaction: str, action: str, service_id: str, service_name: str, origin: str
+) -> Body:
     """The `process` message of a task: its own TaskService JSON with the header of this order, and a routing header before it.
 
     `origin` marks the supervisor's own messages, which are reports to it and no orders.

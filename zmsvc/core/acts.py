@@ -1,0 +1,349 @@
+"""What is done on a transition of the lifecycle table: one function an act, each over the draft of a world.
+
+`apply` is the only way a task changes its state: it looks the cause up in the table, moves the task, and does the act.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from zmsvc.core import events as ev
+from zmsvc.core.draft import Draft
+from zmsvc.core.events import Key, Verb
+from zmsvc.core.lifecycle import TABLE, Act, Cause, Sub
+from zmsvc.core.model import Action, Rule, Trigger
+from zmsvc.core.triggers import (
+    back_off,
+    cause_by_rule,
+    failures_after,
+    next_lap,
+    over_limit,
+    recent_starts,
+    rules_for,
+    source,
+)
+from zmsvc.core.world import Reason, Task
+
+KILL_TIMEOUT = 10.0
+"""Seconds after SIGKILL before a process that is still there is reported as a survivor."""
+
+
+def apply(draft: Draft, key: Key, cause: Cause, /, **changes: Any) -> bool:
+    """Let `cause` happen to a task, with `changes` to its fields. False when the table says that it changes nothing."""
+    task = draft.tasks[key]
+    move = TABLE[task.sub].get(cause)
+    if move is None:
+        return False
+    if move.to is not task.sub:
+        changes.setdefault("deadline", None)
+    draft.put(key, replace(task, sub=move.to, **changes))
+    _ACTS[move.act](draft, key, cause)
+    return True
+
+
+def _after(draft: Draft, seconds: float) -> float | None:
+    """The deadline that many seconds from now; 0 means none."""
+    return draft.now + seconds if seconds else None
+
+
+# --- starting
+
+
+def launch(draft: Draft, key: Key, _cause: Cause) -> None:
+    old = draft.tasks[key]
+    number = draft.new_launch(key)
+    task = draft.change(
+        key,
+        launch=number,
+        pid=None,
+        start_time=0,
+        launched_at=draft.now,
+        restarts=old.restarts + (1 if old.launch else 0),
+        status="",
+        verdict=None,
+        again=False,
+        quiet=False,
+        update=None,
+        sequence=0,
+        tokens_at=0.0,
+        ended=(),
+        deadline=_after(draft, draft.limits(key).start_timeout),
+    )
+    draft.record(key, "launching", launch=number, cause=dict(task.cause))
+    draft.emit(ev.PublishProcess(key=key, action="start"), ev.Launch(launch=number, key=key))
+
+
+def arrive(draft: Draft, key: Key, _cause: Cause) -> None:
+    limit = draft.limits(key).start_timeout
+    draft.change(key, deadline=draft.tasks[key].launched_at + limit if limit else None)
+
+
+def be_ready(draft: Draft, key: Key, _cause: Cause) -> None:
+    task = draft.change(key, action="started", deadline=_after(draft, draft.limits(key).watchdog))
+    draft.emit(ev.PublishControl(key=key, action="started", success=True, pid=task.pid))
+    draft.record(key, "started", pid=task.pid, launch=task.launch)
+    milestone(draft, key)
+    fire(draft, key, Trigger.ON_START)
+
+
+def relaunch_later(draft: Draft, key: Key, _cause: Cause) -> None:
+    task = draft.tasks[key]
+    delay = round((task.deadline or draft.now) - draft.now, 3)
+    draft.change(
+        key, status=f"starts again in {delay:g} s" + (", slowed: its rules start it too quickly" if task.laps else "")
+    )
+    draft.record(key, "back-off", delay=delay, failures=task.failures, laps=task.laps)
+
+
+def give_up(draft: Draft, key: Key, _cause: Cause) -> None:
+    limits = draft.limits(key)
+    text = f"started {limits.start_limit_burst} times by rules within {limits.start_limit_interval:g} s"
+    end = draft.tasks[key].exit
+    draft.change(
+        key, action="failed", status=text, starts=(), exit=replace(end, reason=Reason.START_LIMIT) if end else None
+    )
+    items = {"reason": Reason.START_LIMIT.value, "message": text}
+    draft.emit(ev.PublishControl(key=key, action="failed", success=False, pid=None, items=items))
+    draft.record(key, "failed", **items)
+
+
+def forgive(draft: Draft, key: Key, _cause: Cause) -> None:
+    draft.change(key, failures=0, laps=0, starts=(), status="")
+    draft.record(key, "reset-failed")
+
+
+# --- stopping
+
+
+def terminate(draft: Draft, key: Key, cause: Cause) -> None:
+    task = draft.tasks[key]
+    changes: dict[str, Any] = {"verdict": task.verdict or Reason.REQUESTED}
+    if cause is Cause.RESTART:
+        changes["again"] = True
+    if cause is not Cause.LAUNCHED:
+        changes["deadline"] = _after(draft, draft.limits(key).stop_timeout)
+        draft.emit(ev.PublishProcess(key=key, action="stop"))
+        draft.record(key, "stopping", reason=str(changes["verdict"]), pid=task.pid)
+    draft.change(key, **changes)
+    _signal(draft, key, "SIGTERM")
+
+
+def _signal(draft: Draft, key: Key, name: str) -> None:
+    task = draft.tasks[key]
+    if task.pid is not None:
+        draft.emit(ev.Signal(launch=task.launch, key=key, signal=name))
+
+
+def start_timed_out(draft: Draft, key: Key, cause: Cause) -> None:
+    draft.change(key, verdict=Reason.NOT_READY, status=draft.tasks[key].status or "not ready in time")
+    terminate(draft, key, cause)
+
+
+def watchdog_missed(draft: Draft, key: Key, _cause: Cause) -> None:
+    draft.change(
+        key,
+        verdict=Reason.WATCHDOG,
+        status="missed its watchdog",
+        deadline=_after(draft, draft.limits(key).stop_timeout),
+    )
+    draft.record(key, "stopping", reason=Reason.WATCHDOG.value, pid=draft.tasks[key].pid)
+    _signal(draft, key, "SIGABRT")
+
+
+def kill(draft: Draft, key: Key, _cause: Cause) -> None:
+    task = draft.change(key, deadline=draft.now + KILL_TIMEOUT)
+    if task.pid is not None:
+        draft.emit(ev.KillAll(launch=task.launch, key=key))
+        draft.record(key, "killing", pid=task.pid)
+
+
+def kill_rest(draft: Draft, key: Key, _cause: Cause) -> None:
+    task = draft.change(key, deadline=draft.now + KILL_TIMEOUT)
+    draft.emit(ev.KillAll(launch=task.launch, key=key))
+
+
+def report_survivor(draft: Draft, key: Key, _cause: Cause) -> None:
+    """SIGKILL did not help: the process is stuck in the kernel. Say so to whoever waits, and go on waiting for its end."""
+    task = draft.change(key, deadline=None, status="cannot be killed: a process of it does not end after SIGKILL")
+    draft.record(key, "survivor", pid=task.pid)
+    resolve(draft, key, f"{key[1]}: {task.status}")
+
+
+def start_afterwards(draft: Draft, key: Key, _cause: Cause) -> None:
+    draft.change(key, again=True)
+
+
+def stay_stopped(draft: Draft, key: Key, _cause: Cause) -> None:
+    draft.change(key, again=False)
+
+
+def forget_delay(draft: Draft, key: Key, _cause: Cause) -> None:
+    draft.change(key, status="")
+    draft.record(key, "stopped", reason=Reason.REQUESTED.value)
+    milestone(draft, key)
+
+
+# --- the end of a process
+
+
+def settle(draft: Draft, key: Key, _cause: Cause) -> None:
+    """The task and all it started are gone: report it, fire its rules, start it again when that was asked."""
+    task = draft.tasks[key]
+    end = task.exit
+    assert end is not None, "an end is written down before it is settled"
+    bad = task.sub is Sub.FAILED
+    limits, pid = draft.limits(key), task.pid
+    task = draft.change(
+        key,
+        pid=None,
+        start_time=0,
+        action="failed" if bad else "stopped",
+        verdict=None,
+        failures=failures_after(task, limits, draft.now) if bad else 0,
+    )
+    items: dict[str, Any] = {"reason": end.reason.value, "exit_code": end.code, "signal": end.signal}
+    if task.status and bad:
+        items["message"] = task.status
+    draft.emit(ev.PublishControl(key=key, action=task.action, success=not bad, pid=pid, items=items))
+    draft.record(
+        key, task.action, pid=pid, launch=task.launch, **items, **({"ended": list(task.ended)} if task.ended else {})
+    )
+    draft.emit(ev.Forget(launch=task.launch))
+    draft.forget_launch(task.launch)
+    _after_the_end(draft, key, Trigger.ON_FAIL if bad else Trigger.ON_EXIT)
+
+
+def _after_the_end(draft: Draft, key: Key, trigger: Trigger) -> None:
+    task = draft.tasks[key]
+    again, requested = task.again, task.exit is not None and task.exit.reason is Reason.REQUESTED
+    resolve_stops(draft, key)
+    if not again:
+        milestone(draft, key)
+    if not task.quiet:
+        fire(draft, key, trigger, requested=requested or task.held)
+    if again and draft.tasks[key].resting:
+        apply(draft, key, Cause.START)
+
+
+# --- rules
+
+
+def fire(draft: Draft, key: Key, trigger: Trigger, *, requested: bool = False) -> None:
+    """Fire the rules of a task, if its transaction is active. Each becomes a change of the world in this very step."""
+    service, transaction = draft.service(key), draft.transactions.get(key[0])
+    if service is None or draft.stopping or transaction is None or not transaction.open:
+        return
+    for rule in rules_for(service, trigger, requested=requested):
+        if (key[0], rule.call) in draft.tasks:
+            _fire_one(draft, key, rule)
+
+
+def _fire_one(draft: Draft, key: Key, rule: Rule) -> None:
+    target = (key[0], rule.call)
+    task = draft.tasks[target]
+    name = f"{rule.trigger.value}:{rule.action.value}:{rule.call}"
+    if rule.action is Action.STOP:
+        if apply(draft, target, Cause.STOP):
+            draft.record(target, "rule", rule=name, source=key[1])
+        return
+    if task.held:
+        draft.record(target, "rule-refused", rule=name, source=key[1], why="stopped by the operator")
+        return
+    if rule.action is Action.START and task.sub in (Sub.START, Sub.RUNNING):
+        return
+    cause = _cause(draft, key, target, rule)
+    if task.resting:
+        _start_by_rule(draft, key, target, rule, cause)
+    elif rule.action is Action.START and task.sub in (Sub.LAUNCHING, Sub.BACK_OFF):
+        draft.change(target, cause=cause)
+    else:
+        apply(draft, target, Cause.RESTART if rule.action is Action.RESTART else Cause.START, cause=cause)
+    draft.record(target, "rule", rule=name, source=key[1], launch=draft.tasks[key].launch)
+
+
+def _cause(draft: Draft, key: Key, target: Key, rule: Rule) -> dict[str, Any]:
+    told, task = draft.tasks[key], draft.tasks[target]
+    depth = int(told.cause.get("depth", 0)) + 1
+    pending = task.again or task.sub in (Sub.LAUNCHING, Sub.BACK_OFF)
+    return cause_by_rule(task.cause, source(key[1], told, rule), depth, join=pending)
+
+
+def _start_by_rule(draft: Draft, key: Key, target: Key, rule: Rule, cause: dict[str, Any]) -> None:
+    task, limits, now = draft.tasks[target], draft.limits(target), draft.now
+    starts = recent_starts(task, limits, now)
+    if over_limit(starts, limits):
+        apply(draft, target, Cause.LIMIT)
+        return
+    laps, at = next_lap(task, limits, now)
+    if target == key and rule.trigger is Trigger.ON_FAIL:
+        laps, at = 0, now + back_off(task, limits, draft.next_launch)
+    starts = (*starts, now) if limits.start_limit_burst else ()
+    if at > now:
+        apply(draft, target, Cause.DELAY, cause=cause, laps=laps, starts=starts, deadline=at)
+    else:
+        apply(draft, target, Cause.START, cause=cause, laps=laps, starts=starts)
+
+
+# --- those who wait
+
+
+def milestone(draft: Draft, key: Key) -> None:
+    """A start, a restart or the start of the context that waited for this task has its outcome."""
+    task = draft.tasks[key]
+    text = f"{key[1]}: {_ended(task)}" if task.sub in (Sub.FAILED, Sub.STOPPED, Sub.WAITING) else ""
+    _resolve(draft, key, text, stops=False)
+
+
+def resolve_stops(draft: Draft, key: Key) -> None:
+    _resolve(draft, key, "", stops=True)
+
+
+def resolve(draft: Draft, key: Key, failure: str) -> None:
+    """Everybody who waits for this task gets this outcome."""
+    _resolve(draft, key, failure, stops=False)
+    _resolve(draft, key, failure, stops=True)
+
+
+def _ended(task: Task) -> str:
+    if task.sub is Sub.STOPPED:
+        return "stopped meanwhile"
+    end = task.exit
+    how = "failed"
+    if end is not None:
+        detail = end.signal or (f"status {end.code}" if end.code is not None else "")
+        how = f"failed ({end.reason.value}{', ' + detail if detail else ''})"
+    return f"{how}: {task.status}" if task.status else how
+
+
+def _resolve(draft: Draft, key: Key, failure: str, *, stops: bool) -> None:
+    if not draft.waiters:
+        return
+    kept = []
+    for waiter in draft.waiters:
+        if key in waiter.remaining and (waiter.verb in (Verb.STOP, Verb.EXIT)) == stops:
+            failures = (*waiter.failures, failure) if failure else waiter.failures
+            waiter = replace(waiter, remaining=waiter.remaining - {key}, failures=failures)
+        kept.append(waiter)
+    draft.waiters = tuple(kept)
+
+
+_ACTS: dict[Act, Callable[[Draft, Key, Cause], None]] = {
+    Act.LAUNCH: launch,
+    Act.RELAUNCH_LATER: relaunch_later,
+    Act.GIVE_UP: give_up,
+    Act.FORGIVE: forgive,
+    Act.ARRIVE: arrive,
+    Act.BE_READY: be_ready,
+    Act.TERMINATE: terminate,
+    Act.START_TIMED_OUT: start_timed_out,
+    Act.WATCHDOG_MISSED: watchdog_missed,
+    Act.KILL: kill,
+    Act.KILL_REST: kill_rest,
+    Act.START_AFTERWARDS: start_afterwards,
+    Act.STAY_STOPPED: stay_stopped,
+    Act.FORGET_DELAY: forget_delay,
+    Act.SETTLE: settle,
+    Act.REPORT_SURVIVOR: report_survivor,
+}

@@ -1,0 +1,137 @@
+"""The working copy of a world inside one step: it takes the next state of tasks and gathers the effects. Lives as long as one `step`.
+
+Maps are copied when they are first changed, once a step, so a world that was handed out never changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from zmsvc.core import events as ev
+from zmsvc.core.events import Effect, Key
+from zmsvc.core.lifecycle import Sub
+from zmsvc.core.model import Limits, TaskService
+from zmsvc.core.world import Task, Transaction, Waiter, World
+
+
+class Draft:
+    """A world in the making."""
+
+    def __init__(self, world: World, now: float) -> None:
+        self.before = world
+        self.now = now
+        self.context = world.context
+        self.epoch = world.epoch
+        self.stopping = world.stopping
+        self.next_launch = world.next_launch
+        self.tasks: dict[Key, Task] | Mapping[Key, Task] = world.tasks
+        self.transactions: Mapping[str, Transaction] = world.transactions
+        self.launches: Mapping[int, Key] = world.launches
+        self.waiters: tuple[Waiter, ...] = world.waiters
+        self.effects: list[Effect] = []
+        self._touched: dict[Key, None] = {}
+        self._changed: dict[str, None] = {}
+        self._own_launches = False
+
+    # --- reading
+
+    def service(self, key: Key) -> TaskService | None:
+        """What the file says of a task; None when a reload has taken it out."""
+        return self.context.tasks.get(key[1])
+
+    def limits(self, key: Key) -> Limits:
+        service = self.service(key)
+        return service.limits if service else Limits()
+
+    def of_launch(self, launch: int) -> Key | None:
+        """The task whose current launch this is; None for one that is over or never was."""
+        key = self.launches.get(launch)
+        return key if key is not None and self.tasks[key].launch == launch else None
+
+    def keys_of(self, transaction: str) -> list[Key]:
+        return [key for key in self.tasks if key[0] == transaction]
+
+    # --- writing
+
+    def put(self, key: Key, task: Task) -> Task:
+        """The task is this from now on. A new state starts without a deadline and counts from now."""
+        old = self.tasks.get(key)
+        if old is None or old.sub is not task.sub:
+            task = replace(task, since=self.now)
+            self._changed[key[0]] = None
+        if not self._touched:
+            self.tasks = dict(self.tasks)
+        self._touched[key] = None
+        assert isinstance(self.tasks, dict)
+        self.tasks[key] = task
+        return task
+
+    def change(self, key: Key, **changes: Any) -> Task:
+        return self.put(key, replace(self.tasks[key], **changes))
+
+    def remove(self, key: Key) -> None:
+        """The task is no more. Its deadline is called off."""
+        task = self.tasks[key]
+        if not self._touched:
+            self.tasks = dict(self.tasks)
+        self._touched[key] = None
+        self._changed[key[0]] = None
+        assert isinstance(self.tasks, dict)
+        del self.tasks[key]
+        if task.launch:
+            self.forget_launch(task.launch)
+
+    def put_transaction(self, transaction: Transaction) -> None:
+        self.transactions = {**self.transactions, transaction.id: transaction}
+        self._changed[transaction.id] = None
+
+    def new_launch(self, key: Key) -> int:
+        launch, self.next_launch = self.next_launch, self.next_launch + 1
+        self._own()[launch] = key
+        return launch
+
+    def forget_launch(self, launch: int) -> None:
+        self._own().pop(launch, None)
+
+    def _own(self) -> dict[int, Key]:
+        if not self._own_launches:
+            self.launches, self._own_launches = dict(self.launches), True
+        assert isinstance(self.launches, dict)
+        return self.launches
+
+    def emit(self, *effects: Effect) -> None:
+        self.effects.extend(effects)
+
+    def record(self, key: Key, event: str, **detail: Any) -> None:
+        self.emit(ev.Record(transaction=key[0], task=key[1], event=event, detail=detail))
+
+    # --- the end of a step
+
+    def finish(self) -> tuple[World, tuple[Effect, ...]]:
+        """The next world, and the effects in the order they were decided; alarms and the context's picture come last."""
+        for key in self._touched:
+            old, new = self.before.tasks.get(key), self.tasks.get(key)
+            was, wants = old.deadline if old else None, new.deadline if new else None
+            if was != wants:
+                self.emit(ev.WakeAt(key=key, when=wants))
+        for transaction in self._changed:
+            self.emit(ev.PublishInfo(transaction=transaction))
+        world = World(
+            context=self.context,
+            epoch=self.epoch,
+            stopping=self.stopping,
+            next_launch=self.next_launch,
+            transactions=self.transactions,
+            tasks=self.tasks,
+            launches=self.launches,
+            waiters=self.waiters,
+        )
+        return world, tuple(self.effects)
+
+
+def fresh(draft: Draft, transaction: str, task_id: str) -> None:
+    """A task of the file that this transaction has not got yet."""
+    if (transaction, task_id) not in draft.tasks:
+        draft.put((transaction, task_id), Task(sub=Sub.WAITING))

@@ -1,0 +1,164 @@
+"""`step`: the only place that decides. A world, a fact and the time in; the next world and the orders that follow from it out.
+
+It never raises for any fact in any world, and it reads no clock: the same arguments always give the same answer, so a run can be
+proven, simulated and replayed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, assert_never
+
+from zmsvc.core import events as ev
+from zmsvc.core import requests, resume
+from zmsvc.core.acts import apply, fire
+from zmsvc.core.draft import Draft
+from zmsvc.core.events import Effect, Fact, Key
+from zmsvc.core.lifecycle import Cause, Sub
+from zmsvc.core.model import ServiceType, Trigger
+from zmsvc.core.world import Exit, Reason, Task, World
+
+UPDATE_RATE = 1000.0
+"""Updates a second that one task may report for long; more are dropped, and counted."""
+UPDATE_BURST = 2000.0
+"""Updates that it may report at once."""
+
+
+def step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Effect, ...]]:
+    """What follows from `fact` at `now` (monotonic seconds)."""
+    draft = Draft(world, now)
+    _dispatch(draft, fact)
+    requests.answer(draft)
+    return draft.finish()
+
+
+def _dispatch(draft: Draft, fact: Fact) -> None:
+    match fact:
+        case ev.Requested():
+            requests.handle(draft, fact)
+        case ev.SupervisorStarted():
+            resume.resume(draft, fact)
+        case ev.ContextReloaded():
+            resume.reload(draft, fact)
+        case ev.DeadlinePassed():
+            _deadline(draft, fact.key)
+        case _:
+            key = draft.of_launch(fact.launch)
+            if key is not None:
+                _of_task(draft, key, fact)
+            elif isinstance(fact, ev.TaskExited | ev.LaunchFailed):
+                # Nobody's end, or one that was settled before a crash: the keeper may forget it.
+                draft.emit(ev.Forget(launch=fact.launch))
+
+
+TaskFact = (
+    ev.TaskLaunched
+    | ev.LaunchFailed
+    | ev.TaskReady
+    | ev.TaskUpdated
+    | ev.TaskSaid
+    | ev.WatchdogFed
+    | ev.TimeoutExtended
+    | ev.TaskExited
+    | ev.TaskGone
+)
+
+
+def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
+    match fact:
+        case ev.TaskLaunched():
+            apply(draft, key, Cause.LAUNCHED, pid=fact.pid, start_time=fact.start_time)
+        case ev.LaunchFailed():
+            end = Exit(reason=Reason.CANNOT_LAUNCH, at=draft.now)
+            apply(draft, key, Cause.LAUNCH_FAILED, exit=end, status=fact.why)
+        case ev.TaskReady():
+            apply(draft, key, Cause.READY)
+        case ev.TaskUpdated():
+            _updated(draft, key, fact)
+        case ev.TaskSaid():
+            draft.change(key, status=fact.status)
+        case ev.WatchdogFed():
+            if draft.tasks[key].sub is Sub.RUNNING and (limit := draft.limits(key).watchdog):
+                draft.change(key, deadline=draft.now + limit)
+        case ev.TimeoutExtended():
+            _extended(draft, key, fact.seconds)
+        case ev.TaskExited():
+            _exited(draft, key, fact)
+        case ev.TaskGone():
+            _gone(draft, key, fact)
+        case _:
+            assert_never(fact)
+
+
+def _deadline(draft: Draft, key: Key) -> None:
+    """A deadline came. One that was moved meanwhile, or that belonged to an earlier state, is ignored."""
+    task = draft.tasks.get(key)
+    if task is not None and task.deadline is not None and task.deadline <= draft.now:
+        apply(draft, key, Cause.DEADLINE)
+
+
+def _extended(draft: Draft, key: Key, seconds: float) -> None:
+    task = draft.tasks[key]
+    if task.deadline is not None and task.sub in (Sub.START, Sub.STOP_SIGTERM):
+        draft.change(key, deadline=max(task.deadline, draft.now + seconds))
+
+
+# --- updates
+
+
+def _updated(draft: Draft, key: Key, fact: ev.TaskUpdated) -> None:
+    task = draft.tasks[key]
+    if fact.sequence and fact.sequence <= task.sequence:
+        return
+    tokens = (
+        min(UPDATE_BURST, task.tokens + (draft.now - task.tokens_at) * UPDATE_RATE) if task.tokens_at else UPDATE_BURST
+    )
+    changes: dict[str, Any] = {"sequence": max(fact.sequence, task.sequence), "tokens_at": draft.now}
+    if tokens < 1.0:
+        if task.tokens >= 1.0 or not task.dropped:
+            draft.record(key, "dropped", why=f"more than {UPDATE_RATE:g} updates a second", before=task.dropped)
+        draft.change(key, tokens=tokens, dropped=task.dropped + 1, **changes)
+        return
+    task = draft.change(key, tokens=tokens - 1.0, update=dict(fact.items), action="updated", **changes)
+    draft.emit(ev.PublishControl(key=key, action="updated", success=True, pid=task.pid, items=fact.items))
+    if not task.quiet:
+        fire(draft, key, Trigger.ON_UPDATE)
+
+
+# --- ends
+
+
+def _exited(draft: Draft, key: Key, fact: ev.TaskExited) -> None:
+    task = draft.tasks[key]
+    if task.sub is Sub.FINAL_SIGKILL:
+        return
+    end = Exit(code=fact.code, signal=fact.signal, reason=_reason(draft, key, task, fact), at=draft.now)
+    apply(draft, key, Cause.LEFT_BEHIND if fact.left else _cause_of(end.reason), exit=end)
+
+
+def _gone(draft: Draft, key: Key, fact: ev.TaskGone) -> None:
+    """Nothing of the launch is left. Only after its main process does this settle anything."""
+    task = draft.tasks[key]
+    if task.sub is not Sub.FINAL_SIGKILL or task.exit is None:
+        return
+    ended = tuple({"pid": e.pid, "name": e.name, "code": e.code, "signal": e.signal} for e in fact.ended)
+    apply(draft, key, _cause_of(task.exit.reason), ended=ended)
+
+
+def _cause_of(reason: Reason) -> Cause:
+    if reason is Reason.EXITED:
+        return Cause.ENDED_WELL
+    return Cause.ENDED_AS_ASKED if reason is Reason.REQUESTED else Cause.ENDED_BADLY
+
+
+def _reason(draft: Draft, key: Key, task: Task, fact: ev.TaskExited) -> Reason:
+    if task.verdict is not None:
+        return task.verdict
+    if fact.oom:
+        return Reason.OOM_KILL
+    if fact.signal is not None:
+        return Reason.SIGNAL
+    if fact.code:
+        return Reason.EXIT_CODE
+    service = draft.service(key)
+    ready = task.sub is Sub.RUNNING or (service is not None and service.service_type is ServiceType.COMMAND)
+    return Reason.EXITED if ready else Reason.NOT_READY

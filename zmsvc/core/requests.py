@@ -1,0 +1,283 @@
+"""Orders from people and from the bus: who is meant, what is refused, and who waits for the outcome."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zmsvc.core import events as ev
+from zmsvc.core.acts import apply
+from zmsvc.core.draft import Draft, fresh
+from zmsvc.core.events import Key, Requested, Verb
+from zmsvc.core.lifecycle import Cause, Sub
+from zmsvc.core.model import TRANSACTION_ID
+from zmsvc.core.world import Task, Transaction, Waiter
+
+CONTEXT_START = 0
+"""The request number of the start of the context itself: its outcome is READY=1."""
+MAX_CLOSED = 64
+"""Stopped transactions that are remembered; the oldest are dropped."""
+
+
+class _RefusedError(Exception):
+    """An order that changes nothing. `code` is the exit status of zmsvcctl."""
+
+    def __init__(self, code: int, why: str) -> None:
+        super().__init__(why)
+        self.code = code
+        self.why = why
+
+
+def handle(draft: Draft, order: Requested) -> None:
+    """Carry an order out, or refuse it with its reason: to the asker, or on the bus when it came from there."""
+    try:
+        if draft.stopping and order.verb is not Verb.EXIT:
+            raise _RefusedError(1, "the context is stopping")
+        _VERBS[order.verb](draft, order)
+    except _RefusedError as refused:
+        _refuse(draft, order, refused)
+
+
+def _refuse(draft: Draft, order: Requested, refused: _RefusedError) -> None:
+    what = order.tasks[0] if len(order.tasks) == 1 else order.transaction or draft.context.name
+    error = f"cannot {order.verb.value} {what}: {refused.why}"
+    if order.request is not None:
+        draft.emit(ev.Reply(request=order.request, ok=False, code=refused.code, error=error))
+    if order.origin.by == "bus":
+        for task in order.tasks or (draft.context.id,):
+            items = {"reason": "refused", "message": error}
+            key = (order.transaction or "", task)
+            draft.emit(ev.PublishControl(key=key, action="failed", success=False, pid=None, items=items))
+
+
+def _cause(order: Requested) -> dict[str, Any]:
+    return {"by": order.origin.by, "uid": order.origin.uid, "depth": 0, "sources": []}
+
+
+def _known(draft: Draft, order: Requested) -> None:
+    for task in order.tasks:
+        if task not in draft.context.tasks:
+            raise _RefusedError(4, f"no such task in {draft.context.path or draft.context.name}")
+
+
+def _open(draft: Draft) -> list[str]:
+    return [name for name, transaction in draft.transactions.items() if transaction.open]
+
+
+# --- start
+
+
+def start(draft: Draft, order: Requested) -> None:
+    _known(draft, order)
+    name = _to_start(draft, order)
+    if name not in draft.transactions or not draft.transactions[name].open:
+        open_transaction(draft, name)
+    keys = [(name, task) for task in order.tasks] or entries(draft, name)
+    _wait(draft, order, (name,), keys, [key for key in keys if draft.tasks[key].sub is not Sub.RUNNING])
+    for key in keys:
+        _start_one(draft, key, order)
+    draft.record(
+        (name, ""), "requested", verb="start", tasks=list(order.tasks), by=order.origin.by, uid=order.origin.uid
+    )
+
+
+def _start_one(draft: Draft, key: Key, order: Requested) -> None:
+    task = draft.tasks[key]
+    changes: dict[str, Any] = {"held": False}
+    if not task.live or task.sub in (Sub.STOP_SIGTERM, Sub.STOP_SIGKILL, Sub.FINAL_SIGKILL):
+        changes |= {"cause": _cause(order), "laps": 0}
+    if not apply(draft, key, Cause.START, **changes):
+        draft.change(key, held=False)
+
+
+def _to_start(draft: Draft, order: Requested) -> str:
+    """The transaction a start means: the named one; for tasks without a name the only open one; else a new one."""
+    name = order.transaction
+    if order.new or name is None:
+        opened = _open(draft)
+        if order.tasks and len(opened) == 1:
+            return opened[0]
+        if order.tasks and len(opened) > 1:
+            raise _RefusedError(2, f"several transactions are open ({', '.join(opened)}): name one with --transaction")
+    if name is None or not TRANSACTION_ID.fullmatch(name):
+        raise _RefusedError(2, f"{name!r} is not a transaction ID: 1 to 64 of A-Z a-z 0-9 _ . -")
+    return name
+
+
+def open_transaction(draft: Draft, name: str) -> None:
+    """The transaction is open, and every task of the file is in it, started or not."""
+    draft.put_transaction(Transaction(id=name, open=True, opened=draft.now))
+    for task_id in draft.context.tasks:
+        fresh(draft, name, task_id)
+    _drop_old(draft)
+
+
+def _drop_old(draft: Draft) -> None:
+    closed = [
+        name
+        for name, t in draft.transactions.items()
+        if not t.open and not any(draft.tasks[k].live for k in draft.keys_of(name))
+    ]
+    for name in closed[: max(0, len(closed) - MAX_CLOSED)]:
+        for key in draft.keys_of(name):
+            draft.remove(key)
+        draft.transactions = {n: t for n, t in draft.transactions.items() if n != name}
+
+
+def entries(draft: Draft, name: str) -> list[Key]:
+    """The tasks that run when the transaction starts."""
+    return [(name, service.id) for service in draft.context.tasks.values() if service.entry]
+
+
+# --- stop and restart
+
+
+def _meant(draft: Draft, order: Requested) -> list[str]:
+    """The transactions that a stop or a restart means: the named one, else all open ones."""
+    if order.transaction is not None:
+        if order.transaction not in draft.transactions:
+            raise _RefusedError(4, "no such transaction")
+        return [order.transaction]
+    opened = _open(draft)
+    if not opened:
+        raise _RefusedError(4, "no transaction is open")
+    return opened
+
+
+def stop(draft: Draft, order: Requested) -> None:
+    _known(draft, order)
+    names = _meant(draft, order)
+    keys = [key for name in names for key in _targets(draft, name, order)]
+    _wait(draft, order, tuple(names), keys, [key for key in keys if draft.tasks[key].live])
+    for name in names:
+        draft.record(
+            (name, ""), "requested", verb="stop", tasks=list(order.tasks), by=order.origin.by, uid=order.origin.uid
+        )
+        if not order.tasks:
+            _close(draft, name)
+    for key in keys if order.tasks else ():
+        draft.change(key, held=True, quiet=not order.triggers)
+        apply(draft, key, Cause.STOP)
+
+
+def _targets(draft: Draft, name: str, order: Requested) -> list[Key]:
+    return [(name, task) for task in order.tasks] if order.tasks else draft.keys_of(name)
+
+
+def _close(draft: Draft, name: str) -> None:
+    """Stop all of a transaction; its rules are silent from now on."""
+    transaction = draft.transactions[name]
+    draft.put_transaction(Transaction(id=name, open=False, opened=transaction.opened))
+    stop_quietly(draft, draft.keys_of(name))
+
+
+def stop_quietly(draft: Draft, keys: list[Key]) -> None:
+    for key in keys:
+        task = draft.tasks[key]
+        if not task.resting:
+            draft.change(key, quiet=True, again=False)
+            apply(draft, key, Cause.STOP)
+
+
+def restart(draft: Draft, order: Requested) -> None:
+    _known(draft, order)
+    names = _meant(draft, order)
+    if order.transaction is not None and not draft.transactions[order.transaction].open:
+        raise _RefusedError(1, "the transaction is stopped (zmsvcctl start --transaction opens it again)")
+    keys = [key for name in names for key in (_targets(draft, name, order) if order.tasks else _restarted(draft, name))]
+    _wait(draft, order, tuple(names), keys, keys)
+    for name in names:
+        draft.record(
+            (name, ""), "requested", verb="restart", tasks=list(order.tasks), by=order.origin.by, uid=order.origin.uid
+        )
+    for key in keys:
+        quiet = not order.tasks or not order.triggers
+        draft.change(key, held=False, laps=0, quiet=quiet)
+        apply(draft, key, Cause.RESTART, cause=_cause(order))
+    if not order.tasks:
+        again = set(keys)
+        stop_quietly(draft, [key for name in names for key in draft.keys_of(name) if key not in again])
+
+
+def _restarted(draft: Draft, name: str) -> list[Key]:
+    """What runs after the restart of a transaction: its entry tasks, but for those the operator had stopped."""
+    return [key for key in entries(draft, name) if not draft.tasks[key].held]
+
+
+def leave(draft: Draft, order: Requested) -> None:
+    """Stop everything and end the daemon. The transactions stay open: the next start resumes them."""
+    keys = list(draft.tasks)
+    _wait(draft, order, tuple(draft.transactions), keys, [key for key in keys if draft.tasks[key].live])
+    if not draft.stopping:
+        draft.record(("", ""), "requested", verb="exit", by=order.origin.by, uid=order.origin.uid)
+        draft.stopping = True
+        stop_quietly(draft, keys)
+
+
+def reset_failed(draft: Draft, order: Requested) -> None:
+    _known(draft, order)
+    keys = [key for name in _meant(draft, order) for key in _targets(draft, name, order)]
+    done = [key[1] for key in keys if apply(draft, key, Cause.RESET)]
+    if order.request is not None:
+        draft.emit(ev.Reply(request=order.request, ok=True, data={"tasks": done}))
+
+
+_VERBS = {
+    Verb.START: start,
+    Verb.STOP: stop,
+    Verb.RESTART: restart,
+    Verb.EXIT: leave,
+    Verb.RESET_FAILED: reset_failed,
+}
+
+
+# --- who waits
+
+
+def _wait(draft: Draft, order: Requested, names: tuple[str, ...], keys: list[Key], remaining: list[Key]) -> None:
+    if order.request is None:
+        return
+    waiter = Waiter(
+        request=order.request,
+        verb=order.verb,
+        transactions=names,
+        keys=tuple(keys),
+        remaining=frozenset(remaining if order.block else ()),
+    )
+    draft.waiters = (*draft.waiters, waiter)
+
+
+def answer(draft: Draft) -> None:
+    """Answer everybody whose order was carried out, as the last thing of a step."""
+    if draft.stopping and not any(task.live for task in draft.tasks.values()):
+        draft.emit(*(_reply(draft, waiter) for waiter in draft.waiters if waiter.request != CONTEXT_START))
+        draft.waiters = ()
+        draft.emit(ev.Leave())
+        return
+    done = [waiter for waiter in draft.waiters if not waiter.remaining]
+    if not done:
+        return
+    draft.waiters = tuple(waiter for waiter in draft.waiters if waiter.remaining)
+    draft.emit(*(ev.Ready() if waiter.request == CONTEXT_START else _reply(draft, waiter) for waiter in done))
+
+
+def _reply(draft: Draft, waiter: Waiter) -> ev.Reply:
+    tasks = [(key, draft.tasks.get(key, Task())) for key in waiter.keys]
+    shown = [
+        {"id": key[1], "transaction": key[0], "state": t.state.value, "sub": t.sub.value, "pid": t.pid}
+        for key, t in tasks
+    ]
+    data: dict[str, Any] = {
+        "transaction": waiter.transactions[0] if len(waiter.transactions) == 1 else None,
+        "transactions": list(waiter.transactions),
+        "tasks": shown,
+        "unfinished": sorted(key[1] for key in waiter.remaining),
+    }
+    if waiter.verb in (Verb.STOP, Verb.EXIT):
+        data["ended"] = [{"task": key[1], **entry} for key, task in tasks for entry in _endings(task)]
+        data["survivors"] = [key[1] for key, task in tasks if task.live]
+    error = f"cannot {waiter.verb.value} {'; '.join(waiter.failures)}" if waiter.failures else ""
+    return ev.Reply(request=waiter.request, ok=not error, code=1 if error else 0, error=error, data=data)
+
+
+def _endings(task: Task) -> list[dict[str, Any]]:
+    return [dict(entry) for entry in task.ended]

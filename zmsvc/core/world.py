@@ -1,0 +1,180 @@
+"""What is so now: the transactions of a context, their tasks, and who waits for an answer. Frozen; `step` makes the next one.
+
+Times are monotonic seconds of this boot. Everything but the waiters survives the supervisor in the state file, row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from enum import StrEnum
+from typing import Any
+
+from zmsvc.core.events import Key, Verb
+from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, State, Sub
+from zmsvc.core.model import Context
+
+
+class Reason(StrEnum):
+    """Why a task ended. The first two are no failures."""
+
+    EXITED = "exited"
+    REQUESTED = "requested"
+    EXIT_CODE = "exit-code"
+    SIGNAL = "signal"
+    OOM_KILL = "oom-kill"
+    WATCHDOG = "watchdog"
+    NOT_READY = "not-ready"
+    CANNOT_LAUNCH = "cannot-launch"
+    START_LIMIT = "start-limit"
+    LOST = "lost"
+    """The keeper died, and all of the context with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exit:
+    """How a task ended last. `at` is monotonic."""
+
+    code: int | None = None
+    signal: str | None = None
+    reason: Reason
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One task of one transaction."""
+
+    sub: Sub = Sub.WAITING
+    since: float = 0.0
+    """When it came into its state."""
+    deadline: float | None = None
+    """When it wants to be woken: READY, stop, watchdog or back-off, as its state says."""
+    launch: int = 0
+    """The number of its last launch; 0 before the first."""
+    pid: int | None = None
+    start_time: int = 0
+    """Of the process, in clock ticks since boot, from /proc: with the PID and the boot it is the process's identity."""
+    launched_at: float = 0.0
+    restarts: int = 0
+    action: str = ""
+    """The last word about it on the wire."""
+    exit: Exit | None = None
+    status: str = ""
+    """What it said last with STATUS=, or why it failed."""
+    verdict: Reason | None = None
+    """Why it is being ended, when it is."""
+    again: bool = False
+    """Start it again when it has stopped."""
+    quiet: bool = False
+    """Its end fires no rules."""
+    held: bool = False
+    """The operator stopped it: no rule starts it until somebody orders it."""
+    failures: int = 0
+    """Failures in a row without a good uptime between them."""
+    laps: int = 0
+    """Starts by rule that came too quickly after each other, in a row."""
+    starts: tuple[float, ...] = ()
+    """When rules started it, as far back as its start limit looks."""
+    cause: Mapping[str, Any] = field(default_factory=dict)
+    """What started it, or will: see CONTRACT §9 `self.cause`."""
+    update: Mapping[str, Any] | None = None
+    """The items of its last update."""
+    sequence: int = 0
+    """The number of the last update that was taken, so that a repeated one is known."""
+    dropped: int = 0
+    """Updates that came faster than the limit and were not passed on."""
+    tokens: float = 0.0
+    """Updates it may report now; refilled with time up to the burst."""
+    tokens_at: float = 0.0
+    ended: tuple[Mapping[str, Any], ...] = ()
+    """Processes that it left behind at its last end, and what ended each."""
+
+    @property
+    def state(self) -> State:
+        return STATE_OF[self.sub]
+
+    @property
+    def live(self) -> bool:
+        return self.sub in LIVE
+
+    @property
+    def resting(self) -> bool:
+        return self.sub in RESTING
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transaction:
+    """One run of the context. An open one is resumed when the context starts again."""
+
+    id: str
+    open: bool = True
+    opened: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiter:
+    """Somebody waits until an order was carried out. `request` 0 is the start of the context itself."""
+
+    request: int
+    verb: Verb
+    transactions: tuple[str, ...]
+    keys: tuple[Key, ...]
+    remaining: frozenset[Key]
+    failures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """All that is known and decided of one context."""
+
+    context: Context
+    epoch: str = ""
+    """The keeper that holds the processes; another one means that all of them are gone."""
+    stopping: bool = False
+    next_launch: int = 1
+    transactions: Mapping[str, Transaction] = field(default_factory=dict)
+    tasks: Mapping[Key, Task] = field(default_factory=dict)
+    launches: Mapping[int, Key] = field(default_factory=dict)
+    """Which task a live launch belongs to."""
+    waiters: tuple[Waiter, ...] = ()
+
+
+def transaction_state(world: World, transaction: str) -> State:
+    """The state of a transaction, from that of its tasks."""
+    tasks = [task for key, task in world.tasks.items() if key[0] == transaction]
+    if not world.transactions[transaction].open or world.stopping:
+        return State.DEACTIVATING if any(task.live for task in tasks) else State.INACTIVE
+    if any(task.state is State.FAILED for task in tasks):
+        return State.FAILED
+    if any(task.state is State.ACTIVATING for task in tasks):
+        return State.ACTIVATING
+    return State.ACTIVE
+
+
+def task_to_row(task: Task) -> dict[str, Any]:
+    """A task as plain JSON values; fields that have their default are left out."""
+    row = {f.name: getattr(task, f.name) for f in fields(task)}
+    row = {name: value for name, value in row.items() if value != getattr(_FRESH, name)}
+    if task.exit is not None:
+        row["exit"] = asdict(task.exit)
+    return row
+
+
+_FRESH = Task()
+
+
+def task_from_row(row: Mapping[str, Any]) -> Task:
+    """The reverse of `task_to_row`. Raises KeyError, TypeError or ValueError for what was not written by it."""
+    values = dict(row)
+    if "sub" in values:
+        values["sub"] = Sub(values["sub"])
+    if values.get("verdict") is not None:
+        values["verdict"] = Reason(values["verdict"])
+    if values.get("exit") is not None:
+        end = values["exit"]
+        values["exit"] = Exit(code=end["code"], signal=end["signal"], reason=Reason(end["reason"]), at=end["at"])
+    for name in ("starts", "ended"):
+        if name in values:
+            values[name] = tuple(values[name])
+    return Task(**values)
