@@ -1,0 +1,176 @@
+"""The one door to the kernel: prctl, pidfds, process identity, credentials, cgroup v2 files. Each wrapper is a few lines; none decides.
+
+Only this module may import ctypes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+# From the Linux kernel headers (prctl.h).
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+
+
+def become_subreaper() -> None:
+    """Orphans among this process's descendants become its children, so their exit statuses are its own to read."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(parent: int) -> None:
+    """SIGKILL this process when `parent` dies, also when that has happened already.
+
+    A change of user or group clears it: call it again after dropping privileges.
+    """
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+# --- identity
+
+
+def boot_id() -> str:
+    """Which boot this is: PIDs, start times and monotonic times of another one mean nothing."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None when there is none. With the PID and the boot, its identity."""
+    fields = stat_fields(pid)
+    return int(fields[19]) if fields else None
+
+
+def stat_fields(pid: int) -> list[bytes] | None:
+    """The fields of /proc/PID/stat from `state` (field 3) on; None when the process is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def process_name(pid: int) -> str:
+    """What `ps` calls the command; empty when the process is gone."""
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return file.read().decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def processes() -> Iterator[int]:
+    """Every PID there is now."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            yield int(name)
+
+
+def environment_of(pid: int) -> bytes:
+    """A process's initial environment, NUL between entries; empty when it cannot be read."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def send_signal(pid: int, started: int, number: int) -> bool:
+    """Signal exactly this process through a pidfd; False when it is gone, or the PID is somebody else's by now."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        # The start time is read after the pidfd was opened: from here on the number cannot come to mean another process.
+        if start_time(pid) != started:
+            return False
+        signal.pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
+    """(pid, uid, gid) of whoever is at the other end of a Unix stream."""
+    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid, uid, gid = struct.unpack("3i", data)
+    return pid, uid, gid
+
+
+# --- cgroup v2
+
+
+def own_cgroup() -> Path | None:
+    """The directory of the cgroup that this process is in, on the unified hierarchy (pure or hybrid); None without one."""
+    mount = _cgroup2_mount()
+    if mount is None:
+        return None
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        if line.startswith("0::/"):
+            return mount / line[4:]
+    return None
+
+
+def _cgroup2_mount() -> Path | None:
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        if after.startswith("cgroup2 "):
+            return Path(before.split()[4])
+    return None
+
+
+def enter_cgroup(directory: Path) -> None:
+    """Move this process into a cgroup."""
+    (directory / "cgroup.procs").write_text("0")
+
+
+def cgroup_populated(directory: Path) -> bool:
+    """Whether a process, running or zombie, is in this cgroup or below it."""
+    try:
+        return "populated 1" in (directory / "cgroup.events").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def cgroup_processes(directory: Path) -> list[int]:
+    try:
+        return [int(line) for line in (directory / "cgroup.procs").read_text().split()]
+    except OSError:
+        return []
+
+
+def kill_cgroup(directory: Path) -> None:
+    """SIGKILL everything in a cgroup at once (Linux 5.14); on older kernels each process in turn."""
+    try:
+        (directory / "cgroup.kill").write_text("1")
+    except FileNotFoundError:
+        for pid in cgroup_processes(directory):
+            started = start_time(pid)
+            if started is not None:
+                send_signal(pid, started, signal.SIGKILL)
+
+
+def children_of(pid: int) -> list[int]:
+    """The children of a single-threaded process, zombies included."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+            return [int(word) for word in file.read().split()]
+    except OSError:
+        return []

@@ -1,0 +1,225 @@
+"""The state file: SQLite in WAL mode, one transaction a step, changed rows only. It keeps what `core.world` is, and the history.
+
+A decision is in the file before anything acts on it. The file can be read with the `sqlite3` shell while the daemon runs.
+A damaged file is set aside under another name; one of a newer zmsvc is refused. Neither is ever overwritten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from zmsvc.core.errors import StateError
+from zmsvc.core.events import Record
+from zmsvc.core.model import Context
+from zmsvc.core.world import Transaction, World, task_from_row, task_to_row
+
+SCHEMA = 1
+HISTORY = 100_000
+"""Rows of history that are kept; the oldest go when a supervisor starts."""
+
+_TABLES = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE transactions (id TEXT PRIMARY KEY, open INTEGER NOT NULL, opened REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE tasks (
+    transaction_id TEXT NOT NULL, task TEXT NOT NULL, sub TEXT NOT NULL, pid INTEGER, row TEXT NOT NULL,
+    PRIMARY KEY (transaction_id, task)
+) WITHOUT ROWID;
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, transaction_id TEXT NOT NULL, task TEXT NOT NULL,
+    event TEXT NOT NULL, detail TEXT NOT NULL
+);
+"""
+
+
+class Store:
+    """An open state file. Raises StateError when it cannot be used."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.saved: World | None = None
+        self.notes: list[str] = []
+        """What a person should be told about opening the file."""
+        self._db = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        try:
+            return self._connect()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and "disk I/O" not in str(error):
+                raise StateError(f"cannot open state file {self.path}: {error}") from error
+            aside = self._set_aside()
+            self.notes.append(f"state file {self.path} is damaged ({error}): set aside as {aside}, beginning afresh")
+            return self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        # The file holds what tasks report: no reading for others.
+        old = os.umask(0o027)
+        try:
+            db = sqlite3.connect(self.path, isolation_level=None, timeout=5.0)
+        finally:
+            os.umask(old)
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            # A kill -9 loses nothing with NORMAL; a power cut may lose the last moments, and then no process is alive either.
+            db.execute("PRAGMA synchronous=NORMAL")
+            self._check_schema(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _check_schema(self, db: sqlite3.Connection) -> None:
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA:
+            raise StateError(
+                f"cannot use state file {self.path}: it is of schema {version}, this zmsvc knows {SCHEMA}; "
+                "install the newer zmsvc again, or move the file away to begin afresh"
+            )
+        if version == 0:
+            db.executescript(f"BEGIN; {_TABLES} PRAGMA user_version={SCHEMA}; COMMIT;")
+        problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise sqlite3.DatabaseError(problem)
+
+    def _set_aside(self) -> Path:
+        stamp = time.strftime("%Y%m%dT%H%M%S")
+        aside = self.path.with_name(f"{self.path.name}.damaged-{stamp}-{os.getpid()}")
+        self.path.rename(aside)
+        for suffix in ("-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                self.path.with_name(self.path.name + suffix).rename(str(aside) + suffix)
+        return aside
+
+    def close(self) -> None:
+        self._db.close()
+
+    # --- meta
+
+    def meta(self, name: str) -> str | None:
+        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return row[0] if row else None
+
+    def set_meta(self, name: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    def origin(self) -> str:
+        """The mark of this context's own messages, made once: a report of a predecessor is no order to its successor."""
+        mark = self.meta("origin")
+        if mark is None:
+            mark = secrets.token_hex(4)
+            self.set_meta("origin", mark)
+        return mark
+
+    # --- the world
+
+    def load(self, context: Context, boot: str) -> World:
+        """The world as it was saved last, under `context`. Of another boot only what is to be resumed is kept, not its times."""
+        same = self.meta("boot_id") == boot
+        try:
+            tasks = {
+                (tx, task): task_from_row(json.loads(row))
+                for tx, task, row in self._rows("tasks", "transaction_id, task, row")
+            }
+            transactions = {
+                name: Transaction(id=name, open=bool(is_open), opened=opened if same else 0.0)
+                for name, is_open, opened in self._rows("transactions", "id, open, opened")
+            }
+        except (KeyError, TypeError, ValueError) as error:
+            raise StateError(f"cannot use state file {self.path}: a task in it cannot be read ({error!r})") from error
+        world = World(
+            context=context,
+            epoch=(self.meta("epoch") or "") if same else "",
+            stopping=self.meta("stopping") == "1",
+            next_launch=int(self.meta("next_launch") or 1),
+            transactions=transactions,
+            tasks=tasks,
+            launches={task.launch: key for key, task in tasks.items() if task.live},
+        )
+        self.saved = world
+        self.set_meta("boot_id", boot)
+        self._trim()
+        return world
+
+    def _rows(self, table: str, columns: str) -> list[tuple[Any, ...]]:
+        return self._db.execute(f"SELECT {columns} FROM {table} ORDER BY 1").fetchall()
+
+    def _trim(self) -> None:
+        self._db.execute("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?", (HISTORY,))
+
+    def save(self, world: World, records: Iterable[Record], at: float) -> None:
+        """Write what differs from the world saved last, and the history, in one transaction.
+
+        Raises OSError when the file cannot be written (disk full, read-only); the next save then writes the difference again.
+        """
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                self._write(world, records, at)
+                self._db.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise OSError(f"cannot save state to {self.path}: {error}") from error
+        self.saved = world
+
+    def _write(self, world: World, records: Iterable[Record], at: float) -> None:
+        old = self.saved
+        if old is None or old.tasks is not world.tasks:
+            self._write_tasks(old.tasks if old else {}, world.tasks)
+        if old is None or old.transactions is not world.transactions:
+            self._write_transactions(old.transactions if old else {}, world.transactions)
+        if old is None or old.next_launch != world.next_launch:
+            self.set_meta("next_launch", str(world.next_launch))
+        if old is None or (old.epoch, old.stopping) != (world.epoch, world.stopping):
+            self.set_meta("epoch", world.epoch)
+            self.set_meta("stopping", "1" if world.stopping else "0")
+        rows = [(at, r.transaction, r.task, r.event, json.dumps(r.detail, separators=(",", ":"))) for r in records]
+        if rows:
+            self._db.executemany(
+                "INSERT INTO events (at, transaction_id, task, event, detail) VALUES (?, ?, ?, ?, ?)", rows
+            )
+
+    def _write_tasks(self, old: Mapping[tuple[str, str], Any], new: Mapping[tuple[str, str], Any]) -> None:
+        changed = [
+            (key[0], key[1], task.sub.value, task.pid, json.dumps(task_to_row(task), separators=(",", ":")))
+            for key, task in new.items()
+            if old.get(key) is not task
+        ]
+        self._db.executemany("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?)", changed)
+        gone = [key for key in old if key not in new]
+        self._db.executemany("DELETE FROM tasks WHERE transaction_id = ? AND task = ?", gone)
+
+    def _write_transactions(self, old: Mapping[str, Transaction], new: Mapping[str, Transaction]) -> None:
+        changed = [(t.id, int(t.open), t.opened) for t in new.values() if old.get(t.id) is not t]
+        self._db.executemany("INSERT OR REPLACE INTO transactions VALUES (?, ?, ?)", changed)
+        self._db.executemany("DELETE FROM transactions WHERE id = ?", [(name,) for name in old if name not in new])
+
+    # --- the history
+
+    def events(
+        self, *, after: int = 0, limit: int = 1000, transaction: str | None = None, tasks: tuple[str, ...] = ()
+    ) -> list[dict[str, Any]]:
+        """The last `limit` rows of history after row `after`, oldest first; `at` is in seconds of the epoch."""
+        where, values = ["seq > ?"], [after]
+        arguments: list[Any] = list(values)
+        if transaction is not None:
+            where.append("transaction_id = ?")
+            arguments.append(transaction)
+        if tasks:
+            where.append(f"task IN ({', '.join('?' * len(tasks))})")
+            arguments.extend(tasks)
+        query = f"SELECT seq, at, transaction_id, task, event, detail FROM events WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?"
+        rows = self._db.execute(query, (*arguments, limit)).fetchall()
+        names = ("seq", "at", "transaction", "task", "event", "detail")
+        return [dict(zip(names, (*row[:5], json.loads(row[5])), strict=True)) for row in reversed(rows)]

@@ -1,0 +1,132 @@
+"""`zmsvcd`: arguments, detaching, and the exit status. The process that runs this is the keeper."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import resource
+import sys
+from pathlib import Path
+
+import daemon
+
+from zmsvc import __version__
+from zmsvc.core.errors import ZmsvcError
+from zmsvc.host import linux, paths
+from zmsvc.keeper import nursery
+from zmsvc.keeper.doors import Doors
+from zmsvc.keeper.keeper import Keeper
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of zmsvcd; the manual page is tested against them."""
+    p = argparse.ArgumentParser(prog="zmsvcd", description="Run the task services of a context.")
+    mode = p.add_mutually_exclusive_group()
+    mode.add_argument("--foreground", action="store_true", help="stay in the foreground (the default)")
+    mode.add_argument("--detach", action="store_true", help="become a daemon; return when the context is ready")
+    p.add_argument("--no-autostart", action="store_true", help="open no transaction when there is none to resume")
+    p.add_argument("--transaction", metavar="ID", help="open this transaction when it is not open already")
+    p.add_argument("--version", action="version", version=f"zmsvcd {__version__}")
+    p.add_argument("context", metavar="NAME|FILE.xml", help="the context, by name or by its file")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    try:
+        places = paths.places(args.context)
+        if not places.config_file.is_file():
+            raise ZmsvcError(f"cannot start {places.name}: there is no context file {places.config_file}")
+        # A relative path means nothing after the daemon has gone to /.
+        target = str(places.config_file) if args.context.endswith(".xml") or "/" in args.context else args.context
+        arguments = ["--no-autostart"] * args.no_autostart
+        arguments += ["--transaction", args.transaction] if args.transaction else []
+        if args.detach:
+            return _detach(places, [*arguments, target])
+        os.environ.setdefault("ZMSVC_LOG", _log_target(places, detached=False))
+        return _keep(places, [*arguments, target])
+    except ZmsvcError as error:
+        print(f"zmsvcd: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"zmsvcd: cannot start {args.context}: {error}", file=sys.stderr)
+        return 1
+
+
+def _log_target(places: paths.Places, *, detached: bool) -> str:
+    """Where the context's log goes: to journald when systemd runs us or nobody looks; else to the terminal and a file."""
+    if os.environ.get("JOURNAL_STREAM") or (detached and os.path.exists("/run/systemd/journal/socket")):
+        return "journal"
+    return str(places.log_file) if detached else f"{places.log_file}+stderr"
+
+
+def _detach(places: paths.Places, arguments: list[str]) -> int:
+    """Become a classic daemon. The process that was started waits until the context is ready, or has failed and said why."""
+    reader, writer = os.pipe()
+    if os.fork():
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            return 0 if pipe.read() == b"ready" else 1
+    os.close(reader)
+    os.environ["ZMSVC_LOG"] = _log_target(places, detached=True)
+    errors = os.dup(2)
+    places.state.mkdir(parents=True, exist_ok=True, mode=0o750)
+    with open(places.log_file, "a") as log:
+        files = [writer, errors, log]
+        with daemon.DaemonContext(
+            umask=0o022, signal_map={}, prevent_core=False, files_preserve=files, stdout=log, stderr=log
+        ):
+            # Until it is ready its complaints belong on the terminal it was started from.
+            os.dup2(errors, 2)
+            os.close(errors)
+            return _keep(places, arguments, ready=lambda: _report(writer, log.fileno()))
+
+
+def _report(writer: int, log: int) -> None:
+    os.write(writer, b"ready")
+    os.close(writer)
+    os.dup2(log, 2)
+
+
+def _keep(places: paths.Places, arguments: list[str], ready: object = None) -> int:
+    """Be the keeper of this context until it ends."""
+    _raise_file_limit()
+    places.state.mkdir(parents=True, exist_ok=True, mode=0o750)
+    doors = Doors(places)
+    try:
+        keeper = Keeper(places, doors, arguments, _delegated_cgroup())
+        if callable(ready):
+            keeper.ready = ready
+        nursery.warm()
+        return keeper.run()
+    finally:
+        doors.close()
+
+
+def _raise_file_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        os.environ.setdefault("ZMSVC_NOFILE", str(soft))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
+
+
+def _delegated_cgroup() -> Path | None:
+    """Our part of the cgroup tree, when systemd has given it to us (Delegate=yes): the keeper moves into a leaf of it."""
+    if not os.environ.get("NOTIFY_SOCKET"):
+        return None
+    base = linux.own_cgroup()
+    if base is None or not os.access(base / "cgroup.procs", os.W_OK):
+        return None
+    # DelegateSubgroup=keeper (systemd 254) has put us there already.
+    base = base.parent if base.name == "keeper" else base
+    with contextlib.suppress(OSError):
+        for name in ("keeper", "supervisor", "device", "tasks"):
+            (base / name).mkdir(exist_ok=True)
+        linux.enter_cgroup(base / "keeper")
+        return base
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

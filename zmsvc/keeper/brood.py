@@ -1,0 +1,270 @@
+"""The task processes that the keeper holds: it launches, signals and reaps them, and keeps every end until the supervisor has it.
+
+A launch number is forked once, however often it is ordered. What a task leaves behind is found by its cgroup where there is one; else
+by its session and by the launch number in the environment, among the orphans that a subreaper is given.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zmsvc.host import linux
+from zmsvc.keeper import nursery
+
+Message = dict[str, Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class _Held:
+    """One launch, from its fork until its end was acknowledged."""
+
+    launch: int
+    pid: int
+    start_time: int
+    cgroup: Path | None
+    pid_file: str | None
+    executing: int | None = None
+    """The pipe that closes when a Command's program has taken the launcher's place."""
+    executed: bool = False
+    end: Message | None = None
+    """How the main process ended: told again to every new supervisor until one acknowledges it."""
+    rest: dict[int, str] = field(default_factory=dict)
+    """Processes that were killed with it or after it, by PID."""
+    ended: list[Message] = field(default_factory=list)
+    killing: bool = False
+
+
+class Brood:
+    """All tasks of a context. `tell` sends a message to the supervisor, if there is one."""
+
+    def __init__(self, tell: Callable[[Message], None], cgroup: Path | None) -> None:
+        self._tell = tell
+        self._cgroup = cgroup
+        self._held: dict[int, _Held] = {}
+        self._by_pid: dict[int, _Held] = {}
+        self.others: set[int] = set()
+        """Children that are no tasks: supervisor and device."""
+
+    # --- orders
+
+    def launch(self, spec: dict[str, Any]) -> int | None:
+        """Fork a task. Gives the descriptor that tells when a Command has been executed, for the caller to watch."""
+        number = int(spec["launch"])
+        if number in self._held:
+            self._tell_again(self._held[number])
+            return None
+        cgroup = self._cgroup / str(spec["cgroup"]) if self._cgroup and spec.get("cgroup") else None
+        watch = gate = None
+        try:
+            if cgroup is not None:
+                cgroup.mkdir(parents=True, exist_ok=True)
+            if spec.get("service_type") == "Command":
+                watch, gate = os.pipe2(os.O_CLOEXEC)
+                spec["exec_fd"] = gate
+            pid = nursery.fork(spec, cgroup)
+        except OSError as error:
+            if watch is not None:
+                os.close(watch)
+            self._tell({"op": "launch-failed", "launch": number, "why": f"cannot fork: {error.strerror or error}"})
+            return None
+        finally:
+            if gate is not None:
+                os.close(gate)
+        held = _Held(
+            launch=number,
+            pid=pid,
+            start_time=linux.start_time(pid) or 0,
+            cgroup=cgroup,
+            pid_file=spec.get("pidfile"),
+            executing=watch,
+        )
+        self._held[number] = self._by_pid[pid] = held
+        self._tell(self._launched(held))
+        return watch
+
+    @staticmethod
+    def _launched(held: _Held) -> Message:
+        return {
+            "op": "launched",
+            "launch": held.launch,
+            "pid": held.pid,
+            "start_time": held.start_time,
+            "executed": held.executed,
+        }
+
+    def _tell_again(self, held: _Held) -> None:
+        self._tell(self._launched(held))
+        if held.end is not None:
+            self._tell(held.end)
+
+    def executed(self, fd: int) -> None:
+        """The pipe of a Command became readable: closed without a word means that its program runs."""
+        held = next((h for h in self._held.values() if h.executing == fd), None)
+        if held is None:
+            return
+        held.executing = None
+        said = os.read(fd, 1)
+        os.close(fd)
+        if not said:
+            held.executed = True
+            self._tell({"op": "executed", "launch": held.launch})
+
+    def signal(self, launch: int, name: str) -> None:
+        """Signal the main process of a launch; one that has ended gets nothing."""
+        held = self._held.get(launch)
+        if held is not None and held.end is None:
+            linux.send_signal(held.pid, held.start_time, signal.Signals[name])
+
+    def kill(self, launch: int) -> None:
+        """SIGKILL everything of a launch. `gone` is told when none of it is left after its main process."""
+        held = self._held.get(launch)
+        if held is None:
+            self._tell({"op": "gone", "launch": launch, "ended": []})
+            return
+        held.killing = True
+        for pid in self._rest_of(held):
+            held.rest.setdefault(pid, linux.process_name(pid))
+        if held.cgroup is not None:
+            linux.kill_cgroup(held.cgroup)
+        else:
+            _kill_each([*held.rest, *([held.pid] if held.end is None else [])])
+        self._look_for_end(held)
+
+    def kill_everything(self) -> bool:
+        """SIGKILL all tasks and every orphan that any of them left, known or not. False when there was nothing to kill."""
+        for held in self._held.values():
+            if held.end is None and held.cgroup is not None:
+                linux.kill_cgroup(held.cgroup)
+        doomed = [pid for pid in linux.children_of(os.getpid()) if pid not in self.others]
+        _kill_each(doomed)
+        return bool(doomed)
+
+    def acknowledge(self, launch: int) -> None:
+        """The supervisor has the end of this launch in its state file."""
+        held = self._held.get(launch)
+        if held is not None and held.end is not None:
+            del self._held[launch]
+            if held.cgroup is not None:
+                _remove_cgroup(held.cgroup)
+
+    # --- what is there
+
+    def living(self) -> list[Message]:
+        return [self._launched(held) for held in self._held.values() if held.end is None]
+
+    def ends(self) -> list[Message]:
+        """Every end that nobody has acknowledged, in the order of the launches."""
+        return [held.end for held in self._held.values() if held.end is not None]
+
+    # --- ends
+
+    def reaped(self, info: Any) -> None:
+        """A child of the keeper that is neither supervisor nor device has ended (`info` as of os.waitid)."""
+        held = self._by_pid.pop(info.si_pid, None)
+        if held is not None:
+            self._main_ended(held, info)
+            return
+        for other in [h for h in self._held.values() if h.killing]:
+            if info.si_pid in other.rest:
+                entry = {"pid": info.si_pid, "name": other.rest.pop(info.si_pid), **_how(info)}
+                other.ended.append(entry)
+            self._look_for_end(other)
+
+    def _main_ended(self, held: _Held, info: Any) -> None:
+        if held.executing is not None:
+            self.executed(held.executing)
+        if held.pid_file is not None:
+            _unlink(held.pid_file)
+        held.end = {"op": "exited", "launch": held.launch, "pid": held.pid, "left": self._left(held), **_how(info)}
+        self._tell(held.end)
+        if held.killing:
+            self._look_for_end(held)
+
+    def _look_for_end(self, held: _Held) -> None:
+        """After a kill: is everything of it gone? Processes that were forked while the others died are killed as well."""
+        if held.end is None:
+            return
+        rest = self._rest_of(held)
+        if not rest:
+            held.killing = False
+            held.end = {**held.end, "left": False}
+            self._tell({"op": "gone", "launch": held.launch, "ended": held.ended})
+            return
+        new = [pid for pid in rest if pid not in held.rest]
+        held.rest.update((pid, linux.process_name(pid)) for pid in new)
+        if new:
+            _kill_each(new)
+
+    def _rest_of(self, held: _Held) -> list[int]:
+        """The processes of a launch but its main one."""
+        if held.cgroup is None:
+            return self._members(held)
+        if not linux.cgroup_populated(held.cgroup):
+            return []
+        return [pid for pid in linux.cgroup_processes(held.cgroup) if pid != held.pid]
+
+    def _left(self, held: _Held) -> bool:
+        """Whether the main process left others behind. Without orphans nobody did, and /proc need not be searched."""
+        return bool((held.cgroup is not None or self._orphans()) and self._rest_of(held))
+
+    def _orphans(self) -> list[int]:
+        known = self.others | self._by_pid.keys()
+        return [pid for pid in linux.children_of(os.getpid()) if pid not in known]
+
+    def _members(self, held: _Held) -> list[int]:
+        """By session and by the mark in the environment, since there is no cgroup. Zombies do not count: they are reaped anyway."""
+        mark = f"\0ZMSVC_LAUNCH={held.launch}\0".encode()
+        return [
+            pid
+            for pid in linux.processes()
+            if pid != held.pid and pid not in self.others and pid not in self._by_pid and _belongs(pid, held.pid, mark)
+        ]
+
+
+def _belongs(pid: int, session: int, mark: bytes) -> bool:
+    fields = linux.stat_fields(pid)
+    if fields is None or fields[0] in (b"Z", b"X"):
+        return False
+    return int(fields[3]) == session or mark in b"\0" + linux.environment_of(pid)
+
+
+def _how(info: Any) -> Message:
+    """Exit code or signal name of a reaped child."""
+    if info.si_code == os.CLD_EXITED:
+        return {"code": info.si_status, "signal": None}
+    return {"code": None, "signal": _signal_name(info.si_status), "core": info.si_code == os.CLD_DUMPED}
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"
+
+
+def _kill_each(pids: Iterable[int]) -> None:
+    for pid in pids:
+        started = linux.start_time(pid)
+        if started is not None:
+            linux.send_signal(pid, started, signal.SIGKILL)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        return
+
+
+def _remove_cgroup(directory: Path) -> None:
+    # It may have sub-directories that the task made, which are empty by now, or a process that came late: then it stays.
+    for path, _, _ in os.walk(directory, topdown=False):
+        try:
+            os.rmdir(path)
+        except OSError:
+            return

@@ -1,0 +1,71 @@
+"""The sockets that outlive every supervisor: control, notify, and the device's two. Made once by the keeper, handed over by descriptor.
+
+A client that connects while no supervisor is there waits in the backlog; a task's notification waits in the queue.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+from zmsvc.core.errors import UsageError
+from zmsvc.host import notify
+from zmsvc.host.paths import Places
+
+BACKLOG = 1024
+
+
+class Doors:
+    """The open sockets of a context, and the lock that says it is ours. `close` takes their files away."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        places.runtime.mkdir(parents=True, exist_ok=True, mode=0o755)
+        self._lock = self._take_lock()
+        self.control = self._listen(places.control_socket)
+        # Tasks of other users must reach it; what they say is believed by the sender's credentials alone.
+        self.notify = notify.bind(places.notify_socket, 0o666)
+        self.keeper = notify.bind(places.runtime / "keeper.sock", 0o600)
+
+    @property
+    def keeper_path(self) -> Path:
+        return self._places.runtime / "keeper.sock"
+
+    def _take_lock(self) -> int:
+        """One keeper a context. The kernel drops the lock when the keeper dies, in whatever way."""
+        fd = os.open(self._places.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise UsageError(
+                f"cannot start {self._places.name}: it is running already (zmsvcctl -c {self._places.name} status)"
+            ) from None
+        self._places.pid_file.write_text(f"{os.getpid()}\n")
+        return fd
+
+    @staticmethod
+    def _listen(path: Path) -> socket.socket:
+        path.unlink(missing_ok=True)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        # The mode is right before anybody can connect: the umask makes it, not a later chmod.
+        old = os.umask(0o117)
+        try:
+            sock.bind(str(path))
+        except OSError as error:
+            raise UsageError(f"cannot bind {path}: {error.strerror}") from error
+        finally:
+            os.umask(old)
+        sock.listen(BACKLOG)
+        return sock
+
+    def close(self) -> None:
+        """Take the files away, the lock last."""
+        for sock in (self.control, self.notify, self.keeper):
+            sock.close()
+        for path in (self._places.control_socket, self._places.notify_socket, self.keeper_path, self._places.pid_file):
+            path.unlink(missing_ok=True)
+        self._places.lock_file.unlink(missing_ok=True)
+        os.close(self._lock)

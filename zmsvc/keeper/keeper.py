@@ -1,0 +1,291 @@
+"""The keeper's loop: one thread, one epoll, no policy. It holds processes and sockets, runs the supervisor and the device, and runs them again.
+
+While a supervisor lives the keeper does what it is told; while none lives it only waits, remembers every end, and starts the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from zmsvc.host import linux, notify, packets
+from zmsvc.host.paths import Places
+from zmsvc.keeper.brood import Brood, Message
+from zmsvc.keeper.doors import Doors
+from zmsvc.keeper.worker import Device, Supervisor
+
+WATCHDOG = 30.0
+"""Seconds without a sign of life after which a supervisor is taken for hung, where systemd asks for nothing shorter."""
+END_TIMEOUT = 5.0
+"""Seconds that the device has for an ordered end."""
+MAX_OUTBOX = 100_000
+"""Messages that wait for a supervisor that does not read: more than all launches of a large context."""
+
+
+class Keeper:
+    """One context's keeper. `run` gives the exit status of the daemon."""
+
+    def __init__(self, places: Places, doors: Doors, arguments: list[str], cgroup: Path | None) -> None:
+        self._doors = doors
+        self._cgroup = cgroup
+        self._epoch = uuid.uuid4().hex
+        self._upwards = os.environ.pop("NOTIFY_SOCKET", None)
+        systemd_wants = int(os.environ.pop("WATCHDOG_USEC", 0)) / 1e6
+        os.environ.pop("WATCHDOG_PID", None)
+        self._selector = selectors.DefaultSelector()
+        self._outbox: deque[Message] = deque()
+        self._stopping = False
+        self._ending: float | None = None
+        self._empty = False
+        self._status = 0
+        self.ready: Callable[[], None] = lambda: None
+        """Called once, when the context is ready for the first time."""
+        self._brood = Brood(self._tell, cgroup / "tasks" if cgroup else None)
+        self._supervisor = Supervisor(
+            arguments, places, doors, systemd_wants / 2 or WATCHDOG, self._in_group("supervisor")
+        )
+        self._device = Device(places, doors, self._in_group("device"))
+
+    def _in_group(self, name: str) -> Path | None:
+        return self._cgroup / name if self._cgroup else None
+
+    # --- the loop
+
+    def run(self) -> int:
+        linux.become_subreaper()
+        wakeup = self._catch_signals()
+        self._watch(wakeup, lambda: self._on_signals(wakeup))
+        self._watch(self._doors.keeper.fileno(), self._on_notify)
+        self._start_supervisor()
+        while not self._over():
+            for key, _ in self._selector.select(self._timeout()):
+                key.data()
+            # Ends are taken after messages: a program that was executed and has ended was executed first.
+            self._reap()
+            self._on_time()
+        return self._status
+
+    def _catch_signals(self) -> int:
+        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, _nothing)
+        return reader
+
+    def _watch(self, fd: int, call: Callable[[], None]) -> None:
+        self._selector.register(fd, selectors.EVENT_READ, call)
+
+    def _on_signals(self, reader: int) -> None:
+        for number in set(os.read(reader, 4096)):
+            if number in (signal.SIGTERM, signal.SIGINT) and not self._stopping:
+                self._stopping = True
+                self._tell({"op": "stop", "signal": signal.Signals(number).name})
+            elif number == signal.SIGHUP:
+                self._tell({"op": "reload"})
+
+    def _timeout(self) -> float | None:
+        workers = (self._supervisor.due(), self._device.due()) if self._ending is None else (self._ending,)
+        due = [at for at in workers if at is not None]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _on_time(self) -> None:
+        now = time.monotonic()
+        if self._ending is not None:
+            # An orphan's children become ours only when it is dead, so each look may find new ones.
+            self._empty = not self._brood.kill_everything()
+            if now >= self._ending:
+                self._device.signal(signal.SIGKILL)
+                self._ending = now + END_TIMEOUT
+            return
+        if self._supervisor.pid is None and self._supervisor.is_due(now):
+            self._start_supervisor()
+        elif self._supervisor.pid is not None and self._supervisor.is_due(now):
+            self._supervisor.abort()
+            self._upward("WATCHDOG=1")
+        if self._device.pid is None and self._device.is_due(now):
+            self._start_device()
+
+    # --- the supervisor
+
+    def _start_supervisor(self) -> None:
+        self._outbox.clear()
+        conn = self._supervisor.start()
+        self._brood.others.add(self._supervisor.pid or 0)
+        self._watch(conn.fileno(), lambda: self._on_message(conn))
+        self._tell(
+            {
+                "op": "hello",
+                "epoch": self._epoch,
+                "restarts": self._supervisor.restarts,
+                "stopping": self._stopping,
+                "children": self._brood.living(),
+                "ends": self._brood.ends(),
+                "device": self._device.told(),
+                "cgroup": str(self._cgroup / "tasks") if self._cgroup else None,
+            }
+        )
+
+    def _tell(self, message: Message) -> None:
+        """Send to the supervisor; what it does not take now waits for it. Ends are never lost: the next one is told again."""
+        if self._supervisor.conn is None:
+            return
+        if len(self._outbox) < MAX_OUTBOX:
+            self._outbox.append(message)
+        self._flush()
+
+    def _flush(self) -> None:
+        conn = self._supervisor.conn
+        if conn is None:
+            return
+        try:
+            while self._outbox:
+                packets.send(conn, self._outbox[0])
+                self._outbox.popleft()
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._outbox.clear()
+            return
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._outbox else 0)
+        self._selector.modify(conn, events, lambda: self._on_message(conn))
+
+    def _on_message(self, conn: socket.socket) -> None:
+        self._flush()
+        while self._supervisor.conn is conn:
+            try:
+                got = packets.receive(conn)
+            except BlockingIOError:
+                return
+            if got is None:
+                self._hang_up(conn)
+                return
+            self._obey(got[0])
+
+    def _hang_up(self, conn: socket.socket) -> None:
+        self._selector.unregister(conn)
+        conn.close()
+        self._supervisor.conn = None
+
+    def _obey(self, order: Message) -> None:
+        match order["op"]:
+            case "launch":
+                watch = self._brood.launch(order)
+                if watch is not None:
+                    self._watch(watch, lambda: self._on_executed(watch))
+            case "signal":
+                self._brood.signal(order["launch"], order["signal"])
+            case "kill":
+                self._brood.kill(order["launch"])
+            case "ack":
+                self._brood.acknowledge(order["launch"])
+            case "device":
+                self._device.settings = order
+                if self._device.pid is None:
+                    self._start_device()
+            case "leave":
+                self._supervisor.leaving = True
+                self._status = order["status"]
+            case "reexec":
+                self._supervisor.replacing = True
+
+    def _on_executed(self, fd: int) -> None:
+        self._selector.unregister(fd)
+        self._brood.executed(fd)
+
+    # --- the device
+
+    def _start_device(self) -> None:
+        problem = self._device.start()
+        if self._device.pid is not None:
+            self._brood.others.add(self._device.pid)
+        self._tell({"op": "device", **self._device.told(), "problem": problem})
+
+    # --- notifications of supervisor and device
+
+    def _on_notify(self) -> None:
+        while (datagram := notify.receive(self._doors.keeper)) is not None:
+            for fd in datagram.fds:
+                os.close(fd)
+            words = dict(datagram.lines)
+            if datagram.pid == self._supervisor.pid:
+                self._supervisor.beat()
+                if words.get("READY") == "1" and not self._supervisor.was_ready:
+                    self._supervisor.was_ready = True
+                    self.ready()
+                self._upward("\n".join(f"{name}={value}" for name, value in datagram.lines))
+            elif datagram.pid == self._device.pid and words.get("READY") == "1":
+                self._device.ready = True
+                self._tell({"op": "device", **self._device.told(), "problem": ""})
+
+    def _upward(self, text: str) -> None:
+        """Relay to systemd under this process's PID: NotifyAccess=main is enough."""
+        if self._upwards is None:
+            return
+        address = "\0" + self._upwards[1:] if self._upwards.startswith("@") else self._upwards
+        with (
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock,
+            contextlib.suppress(OSError),
+        ):
+            sock.sendto(text.encode(), address)
+
+    # --- ends
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
+            except ChildProcessError:
+                return
+            if info is None:
+                return
+            self._brood.others.discard(info.si_pid)
+            if info.si_pid == self._supervisor.pid:
+                self._supervisor_ended(info)
+            elif info.si_pid == self._device.pid:
+                self._device.ended()
+                self._tell({"op": "device", **self._device.told(), "problem": ""})
+            else:
+                self._brood.reaped(info)
+
+    def _supervisor_ended(self, info: Any) -> None:
+        conn = self._supervisor.conn
+        if conn is not None:
+            # Orders that it sent before its end still count: a launch that is in the state file must happen.
+            self._on_message(conn)
+        if self._supervisor.conn is not None:
+            self._hang_up(self._supervisor.conn)
+        given_up = info.si_code == os.CLD_EXITED and not self._supervisor.was_ready and not self._supervisor.leaving
+        self._supervisor.ended()
+        if given_up:
+            # It never came up, and it said why on stderr: a bad file, a state file of a newer version, a port in use.
+            self._status = info.si_status or 1
+        if self._supervisor.leaving or given_up:
+            self._end()
+        else:
+            print(f"zmsvcd: the supervisor ended ({_told(info)}), starting the next one", file=sys.stderr, flush=True)
+
+    def _end(self) -> None:
+        """The context is over: nothing of it may stay."""
+        self._ending = time.monotonic() + END_TIMEOUT
+        self._device.signal(signal.SIGTERM)
+
+    def _over(self) -> bool:
+        return self._ending is not None and self._device.pid is None and self._empty
+
+
+def _nothing(_number: int, _frame: object) -> None:
+    """A handler, so that the signal reaches the wakeup pipe."""
+
+
+def _told(info: Any) -> str:
+    return f"status {info.si_status}" if info.si_code == os.CLD_EXITED else f"signal {info.si_status}"

@@ -1,0 +1,180 @@
+"""The two processes that a keeper runs for a context, supervisor and device: how each is started, and when it is started again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from zmsvc.core.errors import ZmsvcError
+from zmsvc.host import linux, sockets
+from zmsvc.host.paths import Places
+from zmsvc.keeper.doors import Doors
+
+FIRST_DELAY = 0.05
+LONGEST_DELAY = 5.0
+STEADY = 5.0
+"""Seconds of running after which an end is no repeated one: the next start is immediate."""
+
+
+class Worker:
+    """A child that is started again when it ends, at once at first and then with a doubled delay."""
+
+    def __init__(self, places: Places, doors: Doors, cgroup: Path | None) -> None:
+        self.places = places
+        self.doors = doors
+        self.cgroup = cgroup
+        self.pid: int | None = None
+        self.restarts = 0
+        self._started_at = 0.0
+        self._again_at: float | None = None
+        self._delay = 0.0
+
+    def spawn(self, module: str, arguments: list[str], environment: dict[str, str], fds: list[int]) -> None:
+        """Execute a module of ours as a child in a session of its own, so that a Ctrl-C at the terminal is the keeper's alone."""
+        # -P: the working directory is no place to find modules in.
+        argv = [sys.executable, "-P", "-m", module, *arguments]
+        for fd in fds:
+            os.set_inheritable(fd, True)
+        try:
+            self.pid = os.posix_spawn(
+                sys.executable,
+                argv,
+                {**os.environ, **environment},
+                setsid=True,
+                setsigmask=[],
+                setsigdef=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE],
+            )
+        finally:
+            for fd in fds:
+                os.set_inheritable(fd, False)
+        self._started_at = time.monotonic()
+        self._again_at = None
+        self._move()
+
+    def _move(self) -> None:
+        if self.cgroup is not None and self.pid is not None:
+            self.cgroup.mkdir(parents=True, exist_ok=True)
+            (self.cgroup / "cgroup.procs").write_text(str(self.pid))
+
+    def ended(self) -> None:
+        """It is gone: say when the next one starts."""
+        now = time.monotonic()
+        if now - self._started_at >= STEADY:
+            self._delay = 0.0
+        self._again_at = now + self._delay
+        self._delay = min(max(2 * self._delay, FIRST_DELAY), LONGEST_DELAY)
+        self.pid = None
+        self.restarts += 1
+
+    def due(self) -> float | None:
+        return self._again_at
+
+    def is_due(self, now: float) -> bool:
+        at = self.due()
+        return at is not None and now >= at
+
+    def signal(self, number: int) -> None:
+        # The keeper is the parent and has not reaped it, so the PID is still its own.
+        if self.pid is not None and (started := linux.start_time(self.pid)) is not None:
+            linux.send_signal(self.pid, started, number)
+
+
+class Supervisor(Worker):
+    """The brain. One that gives no sign of life is aborted, and killed when that does not end it."""
+
+    def __init__(
+        self, arguments: list[str], places: Places, doors: Doors, watchdog: float, cgroup: Path | None
+    ) -> None:
+        super().__init__(places, doors, cgroup)
+        self.conn: socket.socket | None = None
+        self.was_ready = False
+        self.leaving = False
+        self.replacing = False
+        self._arguments = arguments
+        self._watchdog = watchdog
+        self._alive_until = 0.0
+        self._aborted = False
+
+    def start(self) -> socket.socket:
+        """Start one; what comes back is the keeper's end of the line to it."""
+        mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        fds = [its.fileno(), self.doors.control.fileno(), self.doors.notify.fileno()]
+        environment = {
+            "NOTIFY_SOCKET": str(self.doors.keeper_path),
+            "WATCHDOG_USEC": str(int(self._watchdog * 1e6)),
+            "ZMSVC_KEEPER_FD": str(fds[0]),
+            "ZMSVC_CONTROL_FD": str(fds[1]),
+            "ZMSVC_NOTIFY_FD": str(fds[2]),
+        }
+        try:
+            self.spawn("zmsvc.supervisor", self._arguments, environment, fds)
+        finally:
+            its.close()
+        self.conn, self.replacing, self._aborted = mine, False, False
+        self.beat()
+        return mine
+
+    def beat(self) -> None:
+        self._alive_until = time.monotonic() + self._watchdog
+
+    def due(self) -> float | None:
+        return self._alive_until if self.pid is not None else super().due()
+
+    def abort(self) -> None:
+        """It hangs. SIGABRT leaves a core and a traceback; SIGKILL follows when it does not even take that (it may be stopped)."""
+        self.signal(signal.SIGKILL if self._aborted else signal.SIGABRT)
+        self._aborted = True
+        self._alive_until = time.monotonic() + min(self._watchdog, 1.0)
+
+    def ended(self) -> None:
+        super().ended()
+        if self.replacing:
+            self._again_at = time.monotonic()
+
+
+class Device(Worker):
+    """The forwarder. Its listening sockets are made once and outlive it, so no peer is refused while it is away."""
+
+    def __init__(self, places: Places, doors: Doors, cgroup: Path | None) -> None:
+        super().__init__(places, doors, cgroup)
+        self.settings: dict[str, Any] = {}
+        self.ready = False
+        self._listening: list[socket.socket] = []
+
+    def start(self) -> str:
+        """Start it as the settings say. Gives the reason when it cannot be started."""
+        front, back = str(self.settings["front"]), str(self.settings["back"])
+        try:
+            if not self._listening:
+                self._listening = [sockets.listen(front), sockets.listen(back)]
+        except ZmsvcError as error:
+            return str(error)
+        fds = [sock.fileno() for sock in self._listening]
+        arguments = ["--front", front, "--back", back, "--front-fd", str(fds[0]), "--back-fd", str(fds[1])]
+        arguments += [
+            "--hwm",
+            str(self.settings["hwm"]),
+            "--expect",
+            str(self.settings["expect"] if self.restarts else 0),
+        ]
+        self.ready = False
+        self.spawn("zmsvc.device", arguments, {"NOTIFY_SOCKET": str(self.doors.keeper_path)}, fds)
+        return ""
+
+    def told(self) -> dict[str, Any]:
+        return {"pid": self.pid, "restarts": self.restarts, "ready": self.ready}
+
+    def ended(self) -> None:
+        super().ended()
+        self.ready = False
+
+    def close(self) -> None:
+        for sock in self._listening:
+            if sock.family == socket.AF_UNIX:
+                os.unlink(sock.getsockname())
+            sock.close()

@@ -1,0 +1,200 @@
+"""Run a supervisor: made by the keeper, from descriptors in the environment; nobody starts it by hand."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import socket
+import sys
+from typing import Any
+
+from zmsvc.core.errors import ConfigError, ZmsvcError
+from zmsvc.core.events import Fact, Origin, Requested, Verb
+from zmsvc.core.model import Context
+from zmsvc.host import config, journal, linux, paths, sockets
+from zmsvc.host.paths import Places
+from zmsvc.host.store import Store
+from zmsvc.supervisor.bus import Bus
+from zmsvc.supervisor.children import Children
+from zmsvc.supervisor.control import Control
+from zmsvc.supervisor.loop import Loop, facts_of_start
+from zmsvc.supervisor.verbs import Requests
+
+BUS_TIMEOUT = 15.0
+"""Seconds that the device has to come up when the context starts."""
+BUS_MOMENT = 0.5
+"""Seconds that a supervisor which takes over waits for it."""
+
+log = logging.getLogger("zmsvc.supervisor")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="zmsvc.supervisor", description="The supervisor of a context, run by zmsvcd.")
+    parser.add_argument("--no-autostart", action="store_true")
+    parser.add_argument("--transaction")
+    parser.add_argument("context")
+    args = parser.parse_args()
+    try:
+        return asyncio.run(_supervise(args))
+    except ConfigError as error:
+        print("\n".join(error.faults), file=sys.stderr)
+        return 2
+    except ZmsvcError as error:
+        print(f"zmsvcd: {error}", file=sys.stderr)
+        return 1
+
+
+async def _supervise(args: argparse.Namespace) -> int:
+    places = paths.places(args.context)
+    target = os.environ.get("ZMSVC_LOG", "stderr")
+    journal.configure(identifier=f"zmsvc-{places.name}", fields={"ZMSVC_CONTEXT": places.name}, target=target)
+    children = Children(_inherited("ZMSVC_KEEPER_FD"), _inherited("ZMSVC_NOTIFY_FD"))
+    hello = children.greet()
+    store = Store(places.state_file)
+    try:
+        for note in store.notes:
+            log.warning("%s", note)
+        context = _context(places, store, again=hello["restarts"] > 0)
+        world = store.load(context, linux.boot_id())
+        loop = Loop(world, store, children, places, target)
+        beat = _Watchdog(loop)
+        try:
+            return await _run(loop, hello, args)
+        finally:
+            beat.cancel()
+    finally:
+        store.close()
+
+
+def _inherited(variable: str) -> socket.socket:
+    sock = socket.socket(fileno=int(os.environ.pop(variable)))
+    sock.set_inheritable(False)
+    sock.setblocking(False)
+    return sock
+
+
+def _context(places: Places, store: Store, *, again: bool) -> Context:
+    """The context file. A supervisor that takes over uses the text that its predecessor ran with: a crash is no reload."""
+    kept = store.meta("context_file") if again else None
+    text = kept.encode("utf-8", "surrogateescape") if kept else places.config_file.read_bytes()
+    context = config.parse(text, path=str(places.config_file), name=places.name)
+    store.set_meta("context_file", text.decode("utf-8", "surrogateescape"))
+    return context
+
+
+class _Watchdog:
+    """Shows life at half the time that is allowed between two signs of it. It comes from the loop: a hang is not hidden."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._every = int(os.environ.get("WATCHDOG_USEC", "30000000")) / 2e6
+        self._beat()
+
+    def _beat(self) -> None:
+        self._loop.notifier.watchdog()
+        self._next = asyncio.get_running_loop().call_later(self._every, self._beat)
+
+    def cancel(self) -> None:
+        self._next.cancel()
+
+
+async def _open_bus(loop: Loop, *, again: bool) -> list[Fact]:
+    """Have the device run and be heard by it. Gives what happened meanwhile.
+
+    At the first start there is no context without a bus: raises ZmsvcError. A supervisor that takes over has tasks to look
+    after and waits only a moment: the device comes back by itself.
+    """
+    endpoints = loop.world.context.endpoints
+    loop.children.tell(
+        "device",
+        front=sockets.safe_bind(endpoints.front_bind, curve=False),
+        back=sockets.safe_bind(endpoints.backend_bind, curve=False),
+        hwm=sockets.DEVICE_HWM,
+        expect=sum(task.live for task in loop.world.tasks.values()),
+    )
+    limit = BUS_MOMENT if again else BUS_TIMEOUT
+    early: list[Fact] = []
+    try:
+        async with asyncio.timeout(limit):
+            await _device_ready(loop, early, again=again)
+            loop.bus = Bus(loop.world.context, loop.store.origin(), loop.order, lambda: loop.world)
+            await loop.bus.attach()
+    except TimeoutError:
+        if not again:
+            raise ZmsvcError(
+                f"cannot start {loop.places.name}: the device does not answer within {limit:g} s"
+            ) from None
+        log.warning("The device does not answer yet: what happens now is not told on the bus")
+    if loop.bus is None:
+        loop.bus = Bus(loop.world.context, loop.store.origin(), loop.order, lambda: loop.world)
+    return early
+
+
+async def _device_ready(loop: Loop, early: list[Fact], *, again: bool) -> None:
+    keeper, running = loop.children.keeper.fileno(), asyncio.get_running_loop()
+    news = asyncio.Event()
+    running.add_reader(keeper, news.set)
+    try:
+        while not loop.children.device["ready"]:
+            problem = loop.children.device["problem"]
+            if problem and not again:
+                raise ZmsvcError(f"cannot start {loop.places.name}: {problem}")
+            await news.wait()
+            news.clear()
+            early += loop.children.facts()
+            if loop.children.lost:
+                raise ZmsvcError("the keeper is gone")
+    finally:
+        running.remove_reader(keeper)
+
+
+async def _run(loop: Loop, hello: dict[str, Any], args: argparse.Namespace) -> int:
+    running = asyncio.get_running_loop()
+    again = hello["restarts"] > 0
+    early = await _open_bus(loop, again=again)
+    about = {"keeper_pid": os.getppid(), "restarts": hello["restarts"], "cgroup": hello["cgroup"]}
+    requests = Requests(loop, about)
+    control = Control(_inherited("ZMSVC_CONTROL_FD"), requests.table())
+    loop.take(*facts_of_start(hello, not args.no_autostart, args.transaction), *early)
+    if hello["stopping"]:
+        loop.take(Requested(verb=Verb.EXIT, origin=Origin(by="signal")))
+    reloads: set[asyncio.Task[Any]] = set()
+
+    def hear() -> None:
+        loop.hear_children()
+        words, loop.children.asked = loop.children.asked, []
+        for word in words:
+            if word == "stop":
+                loop.take(Requested(verb=Verb.EXIT, origin=Origin(by="signal")))
+            else:
+                task = running.create_task(_reload(requests))
+                reloads.add(task)
+                task.add_done_callback(reloads.discard)
+
+    running.add_reader(loop.children.keeper.fileno(), hear)
+    running.add_reader(loop.children.notify.fileno(), hear)
+    await control.open()
+    if again:
+        log.warning("Supervisor %d takes over: %d tasks are running", os.getpid(), len(hello["children"]))
+    await loop.over.wait()
+    await control.close()
+    if loop.bus is not None:
+        loop.bus.close()
+    if loop.leaving:
+        loop.children.tell("leave", status=0)
+    return 0
+
+
+async def _reload(requests: Requests) -> None:
+    """A reload that SIGHUP asked for: its outcome can only be logged."""
+    answer = await requests.reload()
+    if answer["ok"]:
+        log.info("Reloaded: %s", answer["data"])
+    else:
+        log.error("%s", answer["error"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,229 @@
+"""The supervisor's own ears and mouth on the device: orders of the old protocol in, reports of what happened out.
+
+What is heard may come from anyone: it can only name what the loaded file has, and everything refused is counted and logged sparsely.
+What is said is built only when somebody is subscribed to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import zmq
+
+from zmsvc.core import events as ev
+from zmsvc.core import messages
+from zmsvc.core.errors import ProtocolError, UsageError
+from zmsvc.core.events import Origin, Requested, Verb
+from zmsvc.core.messages import Order
+from zmsvc.core.model import Context
+from zmsvc.core.world import World
+from zmsvc.host import sockets
+from zmsvc.supervisor import report
+
+TOPICS = ("context", "process", "state")
+COALESCE = 0.05
+"""Seconds for which changes are gathered into one `context_info`."""
+HEARD = 256
+"""Messages that are taken at once, before tasks and the control socket have their turn again."""
+
+log = logging.getLogger(__name__)
+
+
+class Bus:
+    """One connection in and one out. `order` is called with every order that may be meant for this context."""
+
+    def __init__(
+        self, context: Context, origin: str, order: Callable[[Requested], None], world: Callable[[], World]
+    ) -> None:
+        self._origin = origin
+        self._order = order
+        self._world = world
+        self._loop = asyncio.get_running_loop()
+        self._zmq = sockets.context()
+        endpoints = context.endpoints
+        self._ears = sockets.subscriber(self._zmq, endpoints.frontend, [messages.prefix(topic) for topic in TOPICS])
+        self._mouth = sockets.Mouth(sockets.publisher(self._zmq, endpoints.backend))
+        self._changed: dict[str, None] = {}
+        self.refused = 0
+        self.dropped = 0
+        self._loop.add_reader(self._ears.fileno(), self._hear)
+        self._attached = asyncio.Event()
+        self._loop.add_reader(self._mouth.socket.fileno(), self._attach)
+
+    async def attach(self) -> None:
+        """Wait until the device knows us: our own subscription has come back through it, so both ways are open."""
+        self._attach()
+        await self._attached.wait()
+        self._hear()
+
+    def _attach(self) -> None:
+        if self._mouth.wants(messages.prefix(TOPICS[0])):
+            self._attached.set()
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._ears.fileno())
+        self._loop.remove_reader(self._mouth.socket.fileno())
+        self._ears.close(0)
+        self._mouth.socket.close(500)
+        self._zmq.term()
+
+    # --- ears
+
+    def _hear(self) -> None:
+        """Take what has come. ZMQ's descriptor tells of a change only once, so what is left over must call us again by itself."""
+        for _ in range(HEARD):
+            try:
+                frame = self._ears.recv(zmq.DONTWAIT)
+            except zmq.Again:
+                return
+            self._heard(frame)
+        self._loop.call_soon(self._hear)
+
+    def _heard(self, frame: bytes) -> None:
+        try:
+            topic, body = messages.decode(frame)
+            if body.get("header", {}).get("origin") == self._origin:
+                return
+            if topic == "state":
+                self._asked(body)
+            else:
+                self._ordered(messages.order(topic, body))
+        except (ProtocolError, UsageError) as error:
+            self.refused += 1
+            # At the powers of two: the first ones in full, a flood in a line now and then.
+            if self.refused & (self.refused - 1) == 0:
+                log.warning("A message on the bus is refused: %s (%d refused so far)", error, self.refused)
+
+    def _ordered(self, order: Order) -> None:
+        context = self._world().context
+        if order.topic == "context" and order.service_id != context.id:
+            return
+        if order.topic == "process" and order.action not in ("start", "stop", "restart"):
+            return
+        try:
+            verb = Verb(order.action)
+        except ValueError:
+            if order.topic == "context" and order.action in ("update", "started", "stopped"):
+                return
+            raise UsageError(f"{order.topic} message with unknown action {order.action!r}") from None
+        problem = _foreign(context, order)
+        if problem:
+            self._refuse(order, problem)
+            return
+        self._order(
+            Requested(
+                verb=verb, origin=Origin(by="bus"), transaction=order.transaction or None, tasks=_meant(context, order)
+            )
+        )
+
+    def _refuse(self, order: Order, why: str) -> None:
+        for task in order.tasks or (order.service_id,):
+            items = {"reason": "refused", "message": f"cannot {order.action} {task}: {why}"}
+            key = (order.transaction, task)
+            self.control(ev.PublishControl(key=key, action="failed", success=False, pid=None, items=items))
+        raise UsageError(why)
+
+    def _asked(self, body: Mapping[str, Any]) -> None:
+        """`state`: somebody asks for a transaction's picture."""
+        head = body.get("header", {})
+        if head.get("action") != "request":
+            return
+        name = head.get("service_transaction")
+        world = self._world()
+        if name not in world.transactions:
+            raise UsageError(f"state request for unknown transaction {name!r}")
+        reply = messages.header(
+            transaction=name, service_id=world.context.id, action="reply_context", service_name="context"
+        )
+        self._say("state", {"header": reply, "content": report.picture(world, name)})
+
+    # --- mouth
+
+    def _say(self, topic: str, body: Mapping[str, Any]) -> None:
+        if not self._mouth.send(messages.encode(topic, body)):
+            self.dropped += 1
+
+    def control(self, effect: ev.PublishControl) -> None:
+        """`control`: what happened to a task."""
+        transaction, task = effect.key
+        service = self._world().context.tasks.get(task)
+        head = messages.header(
+            transaction=transaction,
+            service_id=task,
+            action=effect.action,
+            service_name=service.service_name if service else "context",
+        )
+        if not self._wanted("control", head):
+            return
+        action = service.device_action if service else ""
+        body = messages.control(head, success=effect.success, device_action=action, pid=effect.pid, items=effect.items)
+        self._say("control", body)
+
+    def process(self, effect: ev.PublishProcess) -> None:
+        """`process`: a task is being started or stopped."""
+        transaction, task = effect.key
+        service = self._world().context.tasks.get(task)
+        if service is None:
+            return
+        body = messages.process(
+            service.source,
+            transaction=transaction,
+            action=effect.action,
+            service_id=task,
+            service_name=service.service_name,
+            origin=self._origin,
+        )
+        # Our own ears always want `process`, so this is not a question of who wants it, as for the others.
+        self._say("process", body)
+
+    def _wanted(self, topic: str, head: Mapping[str, Any]) -> bool:
+        start = messages.encode(topic, {"header": head})[: -len("}}")]
+        return self._mouth.wants(start)
+
+    def info(self, effect: ev.PublishInfo) -> None:
+        """`control`/`update` with the whole context, soon and once for all changes until then."""
+        if not self._changed:
+            self._loop.call_later(COALESCE, self._tell_info)
+        self._changed[effect.transaction] = None
+
+    def _tell_info(self) -> None:
+        changed, self._changed = [*self._changed], {}
+        world = self._world()
+        last = next((name for name in reversed(changed) if name in world.transactions), "")
+        head = messages.header(transaction=last, service_id=world.context.id, action="update", service_name="context")
+        if self._wanted("control", head):
+            data = [{name: report.picture(world, name)} for name in world.transactions]
+            self._say("control", messages.context_info(head, data))
+
+
+def _meant(context: Context, order: Order) -> tuple[str, ...]:
+    """The tasks that are meant; a message that carries the whole file names all of them, and so means the context."""
+    if order.topic == "context" and set(order.tasks) == set(context.tasks):
+        return ()
+    return order.tasks
+
+
+def _foreign(context: Context, order: Order) -> str:
+    """Why a configuration that came along is not the loaded file's; empty when it is, or when only an id came."""
+    for task, given in order.configurations.items():
+        loaded = context.tasks.get(task)
+        if loaded is None:
+            return f"no such task in {context.path or context.name}"
+        if not isinstance(given, Mapping):
+            continue
+        if _configured(given) not in (None, _configured(loaded.source)):
+            return "its configuration is not that of the loaded file (zmsvcctl reload reads the file again)"
+        for name in ("instance", "serviceType"):
+            if given.get(name, loaded.source.get(name)) != loaded.source.get(name):
+                return f"its {name} is not that of the loaded file"
+    return ""
+
+
+def _configured(source: Mapping[str, Any]) -> Any:
+    value: Any = source
+    for name in ("Task", "message", "content", "configuration"):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value

@@ -1,0 +1,201 @@
+"""The keeper's client, and the ear for what tasks say: both become facts, in an order in which none can be misunderstood.
+
+A task's datagrams are read after the keeper's messages, so whatever a task said before it ended is heard before its end. They are only
+peeked at: `settled` takes them off the queue when what follows from them is in the state file, so a crash between loses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from zmsvc.core import events as ev
+from zmsvc.core.errors import ProtocolError
+from zmsvc.core.events import Fact
+from zmsvc.host import notify, packets
+
+BATCH = 1024
+"""Datagrams that are taken at once: more than the kernel queues (net.unix.max_dgram_qlen), so none that preceded an end is left."""
+
+log = logging.getLogger(__name__)
+
+Message = dict[str, Any]
+
+
+class Children:
+    """The line to the keeper, and the notify socket that the keeper holds for us."""
+
+    def __init__(self, keeper: socket.socket, notify_socket: socket.socket) -> None:
+        self.keeper = keeper
+        self.notify = notify_socket
+        self.device: Message = {"pid": None, "restarts": 0, "ready": False, "problem": ""}
+        self.device_changed = False
+        self.lost = False
+        """The keeper is gone: so is the context."""
+        self.asked: list[str] = []
+        """What the keeper passed on from systemd or a person: stop, reload."""
+        self.refused = 0
+        """Datagrams of processes that are no task of ours."""
+        self._launch_of: dict[int, int] = {}
+        self._peeked = 0
+        notify.peek_from_start(notify_socket)
+
+    # --- facts
+
+    def greet(self) -> Message:
+        """Wait for the keeper's first message: what it holds. Raises ProtocolError when there is no keeper."""
+        self.keeper.setblocking(True)
+        got = packets.receive(self.keeper)
+        self.keeper.setblocking(False)
+        if got is None or got[0].get("op") != "hello":
+            raise ProtocolError("cannot greet the keeper: it is gone")
+        hello = got[0]
+        self.device = {**self.device, **hello["device"]}
+        for child in hello["children"]:
+            self._launch_of[child["pid"]] = child["launch"]
+        for end in hello["ends"]:
+            self._launch_of[end["pid"]] = end["launch"]
+        return hello
+
+    def facts(self) -> list[Fact]:
+        """Everything that has happened since the last call."""
+        before, ends = self._from_keeper()
+        said: list[Fact] = []
+        for _ in range(BATCH):
+            datagram = notify.receive(self.notify, peek=True)
+            if datagram is None:
+                break
+            self._peeked += 1
+            if datagram.pid not in self._launch_of:
+                # Forked so lately that the keeper's word about it came after we had looked.
+                more, later = self._from_keeper()
+                before += more
+                ends += later
+            said += self._said(datagram)
+        return [*before, *said, *ends]
+
+    def settled(self) -> None:
+        """What was taken from the notify socket is in the state file: now it may go from the queue."""
+        notify.discard(self.notify, self._peeked)
+        self._peeked = 0
+
+    def _from_keeper(self) -> tuple[list[Fact], list[Fact]]:
+        """Beginnings, which come before what tasks say, and ends, which come after it."""
+        before: list[Fact] = []
+        ends: list[Fact] = []
+        while not self.lost:
+            try:
+                got = packets.receive(self.keeper)
+            except BlockingIOError:
+                break
+            if got is None:
+                self.lost = True
+                break
+            self._take(got[0], before, ends)
+        return before, ends
+
+    def _take(self, message: Message, before: list[Fact], ends: list[Fact]) -> None:
+        match message["op"]:
+            case "launched":
+                child = child_of(message)
+                self._launch_of[child.pid] = child.launch
+                before.append(ev.TaskLaunched(launch=child.launch, pid=child.pid, start_time=child.start_time))
+                if child.executed:
+                    before.append(ev.TaskReady(launch=child.launch))
+            case "executed":
+                before.append(ev.TaskReady(launch=message["launch"]))
+            case "launch-failed":
+                ends.append(ev.LaunchFailed(launch=message["launch"], why=message["why"]))
+            case "exited":
+                ends.append(exit_of(message))
+            case "gone":
+                ended = tuple(
+                    ev.Ended(pid=e["pid"], name=e["name"], code=e["code"], signal=e["signal"]) for e in message["ended"]
+                )
+                ends.append(ev.TaskGone(launch=message["launch"], ended=ended))
+            case "device":
+                self.device = {key: message[key] for key in ("pid", "restarts", "ready", "problem")}
+                self.device_changed = True
+            case "stop" | "reload":
+                self.asked.append(message["op"])
+
+    # --- what tasks say
+
+    def _said(self, datagram: notify.Datagram) -> Iterable[Fact]:
+        launch = self._launch_of.get(datagram.pid)
+        if launch is None:
+            self._refuse(datagram)
+            return []
+        try:
+            return list(_facts_of(launch, datagram))
+        except (ProtocolError, ValueError) as error:
+            self.refused += 1
+            log.warning("Cannot read what process %d says: %s", datagram.pid, error)
+            return []
+
+    def _refuse(self, datagram: notify.Datagram) -> None:
+        self.refused += 1
+        for fd in datagram.fds:
+            os.close(fd)
+        if self.refused & (self.refused - 1) == 0:
+            log.warning(
+                "Process %d is no task's main process: its notification is ignored (%d so far)",
+                datagram.pid,
+                self.refused,
+            )
+
+    # --- orders
+
+    def tell(self, op: str, **body: Any) -> None:
+        """Order something of the keeper. It reads at once, so waiting for it is waiting for a fork at most."""
+        if self.lost:
+            return
+        self.keeper.setblocking(True)
+        try:
+            packets.send(self.keeper, {"op": op, **body})
+        except OSError:
+            self.lost = True
+        finally:
+            self.keeper.setblocking(False)
+
+    def forget(self, launch: int) -> None:
+        self.tell("ack", launch=launch)
+        for pid in [pid for pid, number in self._launch_of.items() if number == launch]:
+            del self._launch_of[pid]
+
+
+def child_of(message: Mapping[str, Any]) -> ev.Child:
+    return ev.Child(
+        launch=message["launch"], pid=message["pid"], start_time=message["start_time"], executed=message["executed"]
+    )
+
+
+def exit_of(message: Mapping[str, Any]) -> ev.TaskExited:
+    return ev.TaskExited(launch=message["launch"], code=message["code"], signal=message["signal"], left=message["left"])
+
+
+def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
+    said = dict(datagram.lines)
+    items = notify.update_of(datagram)
+    if items is not None:
+        value = json.loads(items)
+        if not isinstance(value, dict):
+            raise ProtocolError("an update is not a JSON object")
+        yield ev.TaskUpdated(launch=launch, items=value, sequence=int(said.get("X_ZMSVC_SEQ", 0)))
+    if "STATUS" in said:
+        yield ev.TaskSaid(launch=launch, status=said["STATUS"])
+    if "EXTEND_TIMEOUT_USEC" in said:
+        yield ev.TimeoutExtended(launch=launch, seconds=int(said["EXTEND_TIMEOUT_USEC"]) / 1e6)
+    if said.get("WATCHDOG") == "1":
+        yield ev.WatchdogFed(launch=launch)
+    if said.get("READY") == "1":
+        yield ev.TaskReady(launch=launch)
+
+
+def held(hello: Mapping[str, Any]) -> tuple[tuple[ev.Child, ...], list[ev.TaskExited]]:
+    """What a keeper's greeting says that it holds: living children, and ends that nobody has acknowledged."""
+    return tuple(child_of(child) for child in hello["children"]), [exit_of(end) for end in hello["ends"]]

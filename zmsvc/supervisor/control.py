@@ -1,0 +1,126 @@
+"""The control socket: a request becomes a fact, a Reply becomes the answer. A request a line, an answer a line, JSON both ways.
+
+Whoever may open the socket's file may ask; what he may ask for is one table, by the credentials that the kernel gives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from zmsvc.host import linux
+
+MAX_LINE = 4 << 20
+"""Bytes of one request."""
+MAX_CLIENTS = 1024
+"""Connections at once; more are refused with a word."""
+
+OWNER_ONLY = frozenset({"exit", "reexec", "reload"})
+"""Verbs for root and the daemon's own user. All others are for everybody who can open the socket (mode 0660: user and group)."""
+
+Answer = dict[str, Any]
+Write = Callable[[Answer], Awaitable[None]]
+Verbs = Mapping[str, Callable[[Mapping[str, Any], int, Write], Awaitable[Answer]]]
+
+log = logging.getLogger(__name__)
+
+
+def failure(code: int, error: str, **data: Any) -> Answer:
+    """An answer that says no. `code` is the exit status of zmsvcctl."""
+    return {"ok": False, "code": code, "error": error, "data": data}
+
+
+def success(data: Mapping[str, Any]) -> Answer:
+    return {"ok": True, "code": 0, "data": data}
+
+
+class Control:
+    """The server on the socket that the keeper listens with."""
+
+    def __init__(self, listening: socket.socket, verbs: Verbs) -> None:
+        self._listening = listening
+        self._verbs = verbs
+        self._clients: set[asyncio.Task[Any]] = set()
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_unix_server(self._client, sock=self._listening, limit=MAX_LINE)
+
+    async def close(self) -> None:
+        """Let the answers that are under way go out, and hang up."""
+        if self._server is not None:
+            self._server.close()
+        if self._clients:
+            await asyncio.wait(self._clients, timeout=1.0)
+        for client in self._clients:
+            client.cancel()
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._clients.add(task)
+        try:
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+                await self._serve(reader, writer)
+        finally:
+            self._clients.discard(task)
+            writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def write(answer: Answer) -> None:
+            writer.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
+            await writer.drain()
+
+        _pid, uid, _gid = linux.peer_credentials(writer.get_extra_info("socket"))
+        if len(self._clients) > MAX_CLIENTS:
+            await write(failure(1, f"too many connections: {MAX_CLIENTS} are open"))
+            return
+        while True:
+            try:
+                line = await reader.readline()
+            except ValueError:
+                await write(failure(2, f"cannot read request: longer than {MAX_LINE} bytes"))
+                return
+            if not line:
+                return
+            await write(await self._answer(line, uid, write))
+
+    async def _answer(self, line: bytes, uid: int, write: Write) -> Answer:
+        try:
+            request = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            return failure(2, f"cannot read request: {error}")
+        if not isinstance(request, dict) or not isinstance(request.get("verb"), str):
+            return failure(2, "cannot read request: it is not an object with a verb")
+        verb = request["verb"]
+        if verb not in self._verbs:
+            return failure(2, f"cannot {verb}: the supervisor knows {', '.join(sorted(self._verbs))}")
+        if verb in OWNER_ONLY and uid not in (0, os.geteuid()):
+            return failure(1, f"cannot {verb}: only root and the user of the daemon may")
+        problem = _shape(request)
+        if problem:
+            return failure(2, f"cannot {verb}: {problem}")
+        try:
+            return await self._verbs[verb](request, uid, write)
+        except Exception as error:
+            # One request of one client must not end the supervisor of all tasks: it is answered, logged, and over.
+            if isinstance(error, ConnectionError):
+                raise
+            log.exception("Cannot answer %s", verb)
+            return failure(1, f"cannot {verb}: {error!r}")
+
+
+def _shape(request: Mapping[str, Any]) -> str:
+    """What is wrong with the types of a request; empty when nothing is."""
+    tasks = request.get("tasks") or []
+    if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
+        return "tasks is not a list of task ids"
+    if not isinstance(request.get("transaction"), str | None):
+        return "transaction is not a string"
+    return ""

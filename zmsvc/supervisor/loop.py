@@ -1,0 +1,259 @@
+"""Facts in, `step`, save, perform: the loop that carries out what the core decides. It learns no policy, ever.
+
+A turn takes every fact that waits, saves once, and then acts; what is acknowledged is acknowledged last. So a crash at any line leaves
+either a fact that is told again or a decision that is in the state file and is carried out by the next supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+import string
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, assert_never
+
+from zmsvc.core import events as ev
+from zmsvc.core.engine import step
+from zmsvc.core.events import Effect, Fact, Key, Requested, Verb
+from zmsvc.core.world import World
+from zmsvc.host import journal
+from zmsvc.host.notify import Notifier
+from zmsvc.host.paths import Places
+from zmsvc.host.store import Store
+from zmsvc.supervisor import report
+from zmsvc.supervisor.bus import Bus
+from zmsvc.supervisor.children import Children, held
+from zmsvc.supervisor.spec import spec_of
+
+SAVE_AGAIN = 1.0
+"""Seconds until a state file that could not be written is tried again."""
+
+log = logging.getLogger(__name__)
+
+
+def generated_id() -> str:
+    """A fresh transaction ID: 20 of A-Z0-9."""
+    return "".join(secrets.choice(string.ascii_uppercase + string.digits) for _ in range(20))
+
+
+class Loop:
+    """The supervisor at work. `over` is set when it is to leave."""
+
+    def __init__(self, world: World, store: Store, children: Children, places: Places, log_target: str) -> None:
+        self.world = world
+        self.store = store
+        self.children = children
+        self.places = places
+        self.log_target = log_target
+        self.bus: Bus | None = None
+        self.notifier = Notifier()
+        self.over = asyncio.Event()
+        self.leaving = False
+        self.unsaved = ""
+        """Why the state file could not be written last; empty when it could."""
+        self.on_history: list[Callable[[], None]] = []
+        self._loop = asyncio.get_running_loop()
+        self._facts: list[Fact] = []
+        self._scheduled = False
+        self._alarms: dict[Key, asyncio.TimerHandle] = {}
+        self._replies: dict[int, asyncio.Future[ev.Reply]] = {}
+        self._requests = itertools.count(1)
+        self._unforgotten: list[int] = []
+        self._records: list[ev.Record] = []
+        self._status = ""
+
+    # --- facts in
+
+    def take(self, *facts: Fact) -> None:
+        """Something happened. The turn comes when everything else that is there now has been taken, too."""
+        self._facts.extend(facts)
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def hear_children(self) -> None:
+        """The keeper or a task said something."""
+        self.take(*self.children.facts())
+        if self.children.lost:
+            log.error("The keeper is gone: the context ends")
+            self.over.set()
+
+    async def ask(self, request: Requested | ev.ContextReloaded) -> ev.Reply:
+        """Bring a request in and wait for its answer."""
+        assert request.request is not None
+        future: asyncio.Future[ev.Reply] = self._loop.create_future()
+        self._replies[request.request] = future
+        self.take(request)
+        try:
+            return await future
+        finally:
+            del self._replies[request.request]
+
+    def next_request(self) -> int:
+        return next(self._requests)
+
+    def order(self, request: Requested) -> None:
+        """An order from the bus: nobody waits for its answer."""
+        if request.verb is Verb.START and request.transaction is None:
+            request = replace(request, transaction=generated_id())
+        self.take(request)
+
+    # --- the turn
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        facts, self._facts = self._facts, []
+        now = time.monotonic()
+        effects: list[Effect] = []
+        for fact in facts:
+            self.world, more = step(self.world, fact, now)
+            effects += more
+        self._save([effect for effect in effects if isinstance(effect, ev.Record)])
+        for effect in effects:
+            self._perform(effect)
+        if not self.unsaved:
+            self._acknowledge()
+        self._say_status()
+
+    def _save(self, records: list[ev.Record]) -> None:
+        self._records += records
+        if self.world is self.store.saved and not self._records:
+            return
+        try:
+            self.store.save(self.world, self._records, time.time())
+        except OSError as error:
+            self._cannot_save(error)
+            return
+        if self.unsaved:
+            log.warning(
+                "The state file can be written again", extra={"journal": {"MESSAGE_ID": journal.MESSAGE_ID["context"]}}
+            )
+        self.unsaved, self._records = "", []
+        for call in self.on_history if records else ():
+            call()
+
+    def _cannot_save(self, error: OSError) -> None:
+        """Managing goes on from memory: a full disk must not keep anybody from stopping a task. What is unsaved is not acknowledged."""
+        if not self.unsaved:
+            log.error("%s; going on without it, a crash now would lose what was decided since", error)
+            self._loop.call_later(SAVE_AGAIN, self._save_again)
+        self.unsaved = str(error)
+
+    def _save_again(self) -> None:
+        # Not while facts wait: a turn saves before it acts, and this is a turn without facts.
+        self._save([])
+        if self.unsaved:
+            self._loop.call_later(SAVE_AGAIN, self._save_again)
+        else:
+            self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        self.children.settled()
+        for launch in self._unforgotten:
+            self.children.forget(launch)
+        self._unforgotten = []
+
+    # --- orders out
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case ev.Launch():
+                self._launch(effect)
+            case ev.Signal():
+                self.children.tell("signal", launch=effect.launch, signal=effect.signal)
+            case ev.KillAll():
+                self.children.tell("kill", launch=effect.launch)
+            case ev.Forget():
+                self._unforgotten.append(effect.launch)
+            case ev.WakeAt():
+                self._wake_at(effect)
+            case ev.PublishControl() | ev.PublishProcess() | ev.PublishInfo():
+                self._publish(effect)
+            case ev.Record():
+                self._log(effect)
+            case ev.Reply():
+                self._reply(effect)
+            case ev.Ready():
+                self.notifier.notify("READY=1", f"STATUS={report.line(self.world)}")
+            case ev.Leave():
+                self.leaving = True
+                self.over.set()
+            case _:
+                assert_never(effect)
+
+    def _launch(self, effect: ev.Launch) -> None:
+        task = self.world.tasks.get(effect.key)
+        if task is None or task.launch != effect.launch or effect.key[1] not in self.world.context.tasks:
+            self.take(ev.LaunchFailed(launch=effect.launch, why="the context file has lost it meanwhile"))
+            return
+        self.children.tell("launch", **spec_of(self.world, effect.key, self.places, self.log_target))
+
+    def _wake_at(self, effect: ev.WakeAt) -> None:
+        alarm = self._alarms.pop(effect.key, None)
+        if alarm is not None:
+            alarm.cancel()
+        if effect.when is not None:
+            self._alarms[effect.key] = self._loop.call_at(effect.when, self._ring, effect.key)
+
+    def _ring(self, key: Key) -> None:
+        self._alarms.pop(key, None)
+        self.take(ev.DeadlinePassed(key=key))
+
+    def _publish(self, effect: ev.PublishControl | ev.PublishProcess | ev.PublishInfo) -> None:
+        if self.bus is None:
+            return
+        match effect:
+            case ev.PublishControl():
+                self.bus.control(effect)
+            case ev.PublishProcess():
+                self.bus.process(effect)
+            case ev.PublishInfo():
+                self.bus.info(effect)
+
+    def _reply(self, effect: ev.Reply) -> None:
+        future = self._replies.get(effect.request)
+        if future is not None and not future.done():
+            future.set_result(effect)
+
+    def _log(self, record: ev.Record) -> None:
+        service = self.world.context.tasks.get(record.task)
+        detail = {name: value for name, value in record.detail.items() if value not in (None, "", [], {})}
+        words = " ".join(f"{name}={_short(value)}" for name, value in detail.items() if name != "cause")
+        fields = {"MESSAGE_ID": journal.MESSAGE_ID.get(record.event, journal.MESSAGE_ID["context"])}
+        if record.transaction:
+            fields["ZMSVC_TRANSACTION"] = record.transaction
+        if record.task:
+            fields |= {"ZMSVC_TASK": record.task, "ZMSVC_EVENT": record.event}
+        if service is not None:
+            fields |= {"ZMSVC_INSTANCE": service.instance, "SYSLOG_IDENTIFIER": service.instance}
+        level = logging.WARNING if record.event in ("failed", "survivor", "lost", "dropped") else logging.INFO
+        log.log(level, "%s %s", record.event, words, extra={"journal": fields})
+
+    def _say_status(self) -> None:
+        status = self.unsaved or report.line(self.world)
+        if status != self._status:
+            self._status = status
+            self.notifier.status(status)
+
+
+def _short(value: Any) -> str:
+    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return text if len(text) <= 200 else text[:200] + "..."
+
+
+def facts_of_start(hello: dict[str, Any], autostart: bool, transaction: str | None) -> Iterable[Fact]:
+    """What a new supervisor is told first: what the keeper holds, and then every end that nobody has acknowledged."""
+    living, ends = held(hello)
+    yield ev.SupervisorStarted(
+        epoch=hello["epoch"],
+        children=living,
+        exits=frozenset(end.launch for end in ends),
+        autostart=autostart,
+        transaction=transaction,
+        generated=generated_id(),
+    )
+    yield from ends

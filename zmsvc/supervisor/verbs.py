@@ -1,0 +1,153 @@
+"""What can be asked over the control socket, a function a verb. Orders become facts; questions are answered from the world as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from zmsvc.core import events as ev
+from zmsvc.core.errors import ConfigError
+from zmsvc.core.events import Origin, Requested, Verb
+from zmsvc.host import config
+from zmsvc.supervisor import report
+from zmsvc.supervisor.control import Answer, Verbs, Write, failure, success
+from zmsvc.supervisor.loop import Loop
+
+FOLLOW = 1000
+"""Rows of history that are sent in one go."""
+
+
+class Requests:
+    """The verbs over one loop. `about` is what a supervisor knows of itself: its keeper, its number of restarts, its cgroups."""
+
+    def __init__(self, loop: Loop, about: Mapping[str, Any]) -> None:
+        self._loop = loop
+        self._about = about
+
+    def table(self) -> Verbs:
+        orders = {verb.value: self._order for verb in Verb}
+        return {
+            **orders,
+            "status": self._status,
+            "events": self._events,
+            "reload": self._reload,
+            "reexec": self._reexec,
+        }
+
+    async def _order(self, request: Mapping[str, Any], uid: int, _write: Write) -> Answer:
+        number = self._loop.next_request()
+        asked = Requested(
+            verb=Verb(request["verb"]),
+            origin=Origin(by="operator", uid=uid),
+            request=number,
+            transaction=request.get("transaction"),
+            tasks=tuple(dict.fromkeys(request.get("tasks") or ())),
+            block=bool(request.get("block", True)),
+            triggers=bool(request.get("triggers", True)),
+            new=bool(request.get("new", False)),
+        )
+        timeout = request.get("timeout")
+        limit = float(timeout) if isinstance(timeout, int | float) and timeout > 0 else None
+        try:
+            async with asyncio.timeout(limit):
+                reply = await self._loop.ask(asked)
+        except TimeoutError:
+            return failure(
+                124, f"cannot say that {asked.verb.value} is done: it takes longer than {timeout:g} s, and goes on"
+            )
+        return {"ok": reply.ok, "code": reply.code, "error": reply.error, "data": dict(reply.data)}
+
+    async def _status(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
+        loop, world = self._loop, self._loop.world
+        transaction, tasks = request.get("transaction"), tuple(request.get("tasks") or ())
+        if transaction is not None and transaction not in world.transactions:
+            return failure(4, f"cannot show {transaction}: no such transaction")
+        unknown = [
+            task for task in tasks if not any(key[1] == task for key in world.tasks) and task not in world.context.tasks
+        ]
+        if unknown:
+            return failure(4, f"cannot show {unknown[0]}: no such task in {world.context.path or world.context.name}")
+        device = loop.children.device
+        endpoints = world.context.endpoints
+        return success(
+            {
+                "name": world.context.name,
+                "id": world.context.id,
+                "pid": os.getpid(),
+                **self._about,
+                "device_pid": device["pid"],
+                "device_restarts": device["restarts"],
+                "state": report.context_state(world).value,
+                "frontend": endpoints.frontend,
+                "backend": endpoints.backend,
+                "file": world.context.path,
+                "log": "journal" if loop.log_target == "journal" else str(loop.places.log_file),
+                "unsaved": loop.unsaved,
+                "dropped": self._dropped(),
+                "transactions": report.transactions(world, transaction, tasks, self._about["cgroup"]),
+            }
+        )
+
+    def _dropped(self) -> dict[str, int]:
+        loop = self._loop
+        return {
+            "updates": sum(task.dropped for task in loop.world.tasks.values()),
+            "notifications": loop.children.refused,
+            "messages_in": loop.bus.refused if loop.bus else 0,
+            "messages_out": loop.bus.dropped if loop.bus else 0,
+        }
+
+    async def _events(self, request: Mapping[str, Any], _uid: int, write: Write) -> Answer:
+        """The history; with `follow` every row as it is written, until the client hangs up."""
+        store, news = self._loop.store, asyncio.Event()
+        limit = request.get("limit")
+        limit = limit if isinstance(limit, int) and 0 < limit <= 100_000 else FOLLOW
+        last = 0
+        self._loop.on_history.append(news.set)
+        try:
+            while True:
+                rows = store.events(
+                    after=last,
+                    limit=limit,
+                    transaction=request.get("transaction"),
+                    tasks=tuple(request.get("tasks") or ()),
+                )
+                for row in rows:
+                    last = row["seq"]
+                    await write({"ok": True, "more": True, "data": {**row, "at": report.rfc3339(row["at"])}})
+                if not request.get("follow"):
+                    return success({})
+                await news.wait()
+                news.clear()
+                limit = 100_000
+        finally:
+            self._loop.on_history.remove(news.set)
+
+    async def _reload(self, _request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
+        return await self.reload()
+
+    async def reload(self) -> Answer:
+        """Read the context file again and change what differs. A bad file changes nothing."""
+        loop = self._loop
+        loop.notifier.reloading()
+        try:
+            text = loop.places.config_file.read_bytes()
+            context = config.parse(text, path=str(loop.places.config_file), name=loop.places.name)
+            reply = await loop.ask(ev.ContextReloaded(context=context, request=loop.next_request()))
+            if reply.ok:
+                loop.store.set_meta("context_file", text.decode("utf-8", "surrogateescape"))
+        except OSError as error:
+            return failure(1, f"cannot reload: {error}")
+        except ConfigError as error:
+            return failure(2, f"cannot reload: {'; '.join(error.faults)}", faults=error.faults)
+        finally:
+            loop.notifier.ready()
+        return {"ok": reply.ok, "code": reply.code, "error": reply.error, "data": dict(reply.data)}
+
+    async def _reexec(self, _request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
+        """Leave for a new supervisor, as after an upgrade. It answers first: the answer cannot come later."""
+        self._loop.children.tell("reexec")
+        asyncio.get_running_loop().call_later(0.05, self._loop.over.set)
+        return success({})
