@@ -5,6 +5,7 @@ Only this module may import ctypes.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -17,7 +18,15 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
-_libc = ctypes.CDLL(None, use_errno=True)
+PR_GET_TID_ADDRESS = 40
+# From sched.h and asm-generic/unistd.h.
+CLONE_INTO_CGROUP = 0x2_0000_0000
+CLONE_CHILD_SETTID = 0x0100_0000
+CLONE_CHILD_CLEARTID = 0x0020_0000
+SYS_CLONE3 = 435
+
+# PyDLL keeps the interpreter's lock over a call: around a fork nobody else may run.
+_libc = ctypes.PyDLL(None, use_errno=True)
 
 
 def _prctl(option: int, value: int) -> None:
@@ -39,6 +48,32 @@ def die_with_parent(parent: int) -> None:
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fork_into(cgroup: Path) -> int:
+    """os.fork() whose child begins in this cgroup: 0.2 ms, where moving a lone process costs 12 ms (a global grace period).
+
+    Raises OSError where the kernel or a seccomp filter does not offer it (RestrictNamespaces= hides clone3); fork and move then.
+    """
+    # glibc keeps the thread's ID at this address and would set it after its own fork; the kernel does it for us.
+    address = ctypes.c_ulong()
+    if _libc.prctl(PR_GET_TID_ADDRESS, ctypes.byref(address), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "cannot find the thread's ID")
+    directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    flags = CLONE_INTO_CGROUP | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID
+    # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup
+    arguments = struct.pack("=11Q", flags, 0, address.value, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, directory)
+    ctypes.pythonapi.PyOS_BeforeFork()
+    pid = int(_libc.syscall(SYS_CLONE3, arguments, ctypes.c_size_t(len(arguments))))
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0
+    error = ctypes.get_errno()
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    os.close(directory)
+    if pid < 0:
+        raise OSError(error, os.strerror(error))
+    return pid
 
 
 # --- identity
@@ -134,6 +169,14 @@ def _cgroup2_mount() -> Path | None:
         if after.startswith("cgroup2 "):
             return Path(before.split()[4])
     return None
+
+
+def is_delegated(directory: Path) -> bool:
+    """Whether systemd has handed this cgroup over to whoever runs in it (Delegate=yes), and it may be written to."""
+    for name in ("user.delegate", "trusted.delegate"):
+        with contextlib.suppress(OSError):
+            return os.getxattr(directory, name) == b"1" and os.access(directory / "cgroup.procs", os.W_OK)
+    return False
 
 
 def enter_cgroup(directory: Path) -> None:

@@ -116,10 +116,12 @@ def _delegated_cgroup() -> Path | None:
     if not os.environ.get("NOTIFY_SOCKET"):
         return None
     base = linux.own_cgroup()
-    if base is None or not os.access(base / "cgroup.procs", os.W_OK):
+    if base is None:
         return None
     # DelegateSubgroup=keeper (systemd 254) has put us there already.
     base = base.parent if base.name == "keeper" else base
+    if not linux.is_delegated(base):
+        return None
     with contextlib.suppress(OSError):
         for name in ("keeper", "supervisor", "device", "tasks"):
             (base / name).mkdir(exist_ok=True)

@@ -32,12 +32,22 @@ def fork(spec: dict[str, Any], cgroup: Path | None) -> int:
     keeper = os.getpid()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     try:
-        pid = os.fork()
+        pid, inside = _fork(cgroup)
         if pid == 0:
-            _child(spec, cgroup, keeper)
+            _child(spec, None if inside else cgroup, keeper)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return pid
+
+
+def _fork(cgroup: Path | None) -> tuple[int, bool]:
+    """Fork; also whether the child is in its cgroup already, or has to move there."""
+    if cgroup is not None:
+        try:
+            return linux.fork_into(cgroup), True
+        except OSError:
+            return os.fork(), False
+    return os.fork(), False
 
 
 def _child(spec: dict[str, Any], cgroup: Path | None, keeper: int) -> NoReturn:

@@ -1,0 +1,41 @@
+"""What every test gets: a deadline of its own, and the ways to wait of `waiting`, by import or as the fixture `wait_for`."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import pytest
+import waiting
+
+DEADLINE = 60
+"""Seconds for one test; `@pytest.mark.deadline(SECONDS)` gives another. A test that hangs is then a failure with a traceback."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"deadline(seconds): the test fails when it takes longer; {DEADLINE} without this mark")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    mark = item.get_closest_marker("deadline")
+    seconds = float(mark.args[0]) if mark else DEADLINE
+
+    def late(_signal: int, _frame: FrameType | None) -> None:
+        pytest.fail(f"the test took longer than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return (yield)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., Any]:
+    """`waiting.wait_for(fact, deadline=15)`."""
+    return waiting.wait_for

@@ -1,0 +1,42 @@
+"""The fixtures of the live tests: a context in a directory of its own, and a stranger's ear on its bus."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from context import Context, Ear
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A short path: a Unix socket's may have 107 bytes."""
+    made = Path(tempfile.mkdtemp(prefix="zm"))
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture
+def context(home: Path, request: pytest.FixtureRequest) -> Iterator[Context]:
+    made = Context(home)
+    yield made
+    made.close()
+    if made.log.exists():
+        request.node.add_report_section("call", "daemon", made.log.read_text())
+
+
+@pytest.fixture
+def ear(context: Context) -> Iterator[Callable[..., Ear]]:
+    """Makes subscribers at the context's frontend; call it before what is to be heard."""
+    made: list[Ear] = []
+
+    def make(*prefixes: bytes) -> Ear:
+        made.append(Ear(context.frontend, *prefixes))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()

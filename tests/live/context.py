@@ -1,0 +1,253 @@
+"""A real context for a test: files in a temporary directory, the real daemon, the real command line, a stranger's ear on the bus."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import zmq
+from waiting import PATIENCE, wait_for, wait_for_end
+
+LOOPED = """
+from zmsvc.task import LoopedTask, TaskService
+
+class Work(LoopedTask):
+    interval = 3600.0
+{body}
+
+class Service{name}(TaskService):
+    service_name = "{lower}"
+    task_class = Work
+"""
+
+
+class Context:
+    """One context in `home`. Add services and tasks, then `start()` it; `close()` ends whatever is left."""
+
+    def __init__(self, home: Path, name: str = "Live") -> None:
+        self.home = home
+        self.name = name
+        self.file = home / f"Context-{name}.xml"
+        self.runtime = home / "run"
+        self.log = home / "daemon.log"
+        self.frontend = f"ipc://{home}/sub"
+        self.backend = f"ipc://{home}/pub"
+        self.daemon: subprocess.Popen[bytes] | None = None
+        self._tasks: list[str] = []
+        self._ready: socket.socket | None = None
+
+    # --- files
+
+    def looped(self, name: str, body: str = "    pass") -> None:
+        """A looped service whose task class has this body (indented methods)."""
+        self.service(name, LOOPED.format(name=name, lower=name.lower(), body=textwrap.indent(textwrap.dedent(body), "    ")))
+
+    def service(self, name: str, code: str) -> None:
+        directory = self.home / "Services" / name
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "__init__.py").write_text("")
+        (directory / f"Service{name}.py").write_text(textwrap.dedent(code))
+
+    def task(
+        self,
+        task_id: str,
+        instance: str,
+        *,
+        entry: bool = True,
+        rules: Mapping[str, tuple[str, str]] | None = None,
+        config: str = "",
+        service: str = "",
+        kind: str = "Process",
+    ) -> None:
+        """A TaskService element; `rules` maps a trigger to (action, task id); `config` and `service` are XML."""
+        triggers = "".join(
+            f"<{trigger}><action>{action}</action><call>{call}</call></{trigger}>"
+            for trigger, (action, call) in {**dict.fromkeys(("on_start", "on_update", "on_fail", "on_exit"), ("", "")), **(rules or {})}.items()
+        )
+        state = "on_start" if entry else ""
+        self._tasks.append(
+            f'<TaskService id="{task_id}" topic="process" instance="{instance}" serviceType="{kind}"><Task>'
+            f"<description>{escape(instance)}</description><message><header><action>start</action>"
+            f"<service_name>{instance.lower()}</service_name></header><content><configuration><device_action>act</device_action>"
+            f"<location>{self.home}/Services</location>{config}</configuration></content></message>"
+            f'<service>{service}</service><state type="{state}">{triggers}</state></Task></TaskService>'
+        )
+
+    def write(self) -> None:
+        self.file.write_text(
+            f"<Context><FrontEndEndpoint>{self.frontend}</FrontEndEndpoint><BackendEndpoint>{self.backend}</BackendEndpoint>"
+            f"<FrontBind>{self.backend}</FrontBind><BackendBind>{self.frontend}</BackendBind>"
+            f"<ContextID>context001</ContextID><TaskLogName>{self.name}</TaskLogName>\n" + "\n".join(self._tasks) + "\n</Context>\n"
+        )
+
+    def clear_tasks(self) -> None:
+        self._tasks.clear()
+
+    # --- the daemon
+
+    @property
+    def environment(self) -> dict[str, str]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("ZMSVC_", "NOTIFY_", "WATCHDOG_", "JOURNAL_"))}
+        own = {"ZMSVC_CONFIG_DIR": self.home, "ZMSVC_RUNTIME_DIR": self.runtime, "ZMSVC_STATE_DIR": self.home / "state"}
+        return kept | {key: str(value) for key, value in own.items()}
+
+    def start(self, *arguments: str, ready: bool = True, **environment: str) -> None:
+        """Run zmsvcd in the foreground; wait until it says READY=1, as systemd would."""
+        self.write()
+        path = self.home / "ready.sock"
+        path.unlink(missing_ok=True)
+        self._ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._ready.bind(str(path))
+        self._ready.settimeout(PATIENCE)
+        command = [sys.executable, "-P", "-m", "zmsvc.keeper", *arguments, str(self.file)]
+        with open(self.log, "ab") as log:
+            self.daemon = subprocess.Popen(
+                command, env=self.environment | {"NOTIFY_SOCKET": str(path)} | environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            )
+        if ready:
+            self.wait_for_notification("READY=1")
+
+    def wait_for_notification(self, word: str) -> str:
+        """The first datagram to `systemd` that has this line."""
+        assert self._ready is not None
+        while True:
+            try:
+                text = self._ready.recv(65536).decode()
+            except TimeoutError:
+                raise AssertionError(f"no {word} from the daemon:\n{self.log.read_text()}") from None
+            if word in text.splitlines():
+                return text
+
+    def wait(self) -> int:
+        """The daemon's exit status."""
+        assert self.daemon is not None
+        return self.daemon.wait(PATIENCE)
+
+    def stop(self) -> int:
+        assert self.daemon is not None
+        self.daemon.send_signal(signal.SIGTERM)
+        return self.wait()
+
+    def close(self) -> None:
+        if self._ready is not None:
+            self._ready.close()
+        if self.daemon is None:
+            return
+        if self.daemon.poll() is None:
+            self.daemon.terminate()
+            try:
+                self.daemon.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                self.daemon.kill()
+                self.daemon.wait()
+
+    # --- the command line
+
+    def ctl(self, *arguments: str, timeout: float = 60, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """Run zmsvcctl as a user would."""
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", self.name, *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )
+        if check is not None:
+            assert done.returncode == check, f"{arguments} -> {done.returncode}\n{done.stdout}{done.stderr}\n{self.log.read_text()}"
+        return done
+
+    def status(self, **extra: Any) -> dict[str, Any]:
+        """The answer of the supervisor to `status`, straight from its socket."""
+        answer = self.ask(verb="status", **extra)
+        assert answer["ok"], answer
+        return answer["data"]
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(PATIENCE)
+            sock.connect(str(self.runtime / self.name / "control.sock"))
+            sock.sendall(json.dumps(request).encode() + b"\n")
+            with sock.makefile("rb") as answers:
+                line = answers.readline()
+        assert line, "the supervisor hung up"
+        return json.loads(line)
+
+    def tasks(self, transaction: str | None = None) -> dict[str, dict[str, Any]]:
+        """The tasks of a transaction (of the only one, when it is not named) by id."""
+        found = self.status()["transactions"]
+        for each in found:
+            if each["id"] == transaction or (transaction is None and len(found) == 1):
+                return {task["id"]: task for task in each["tasks"]}
+        raise AssertionError(f"no transaction {transaction} in {[each['id'] for each in found]}")
+
+    def task_is(self, task_id: str, sub: str, transaction: str | None = None, also: Callable[[dict[str, Any]], bool] = bool) -> dict[str, Any]:
+        """Wait until a task is in this sub-state; what `status` then says of it."""
+
+        def fact() -> dict[str, Any]:
+            task = self.tasks(transaction)[task_id]
+            assert task["sub"] == sub, task
+            assert also(task), task
+            return task
+
+        return wait_for(fact)
+
+    def kill_supervisor(self) -> int:
+        """kill -9; gives its PID when it is gone."""
+        pid = int(self.status()["pid"])
+        os.kill(pid, signal.SIGKILL)
+        wait_for_end(pid)
+        return pid
+
+
+class Ear:
+    """An independent subscriber: everything on the bus, as a stranger sees it."""
+
+    def __init__(self, endpoint: str, *prefixes: bytes) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.setsockopt(zmq.RCVHWM, 1_000_000)
+        for prefix in prefixes or (b"",):
+            self._socket.subscribe(prefix)
+        self._socket.connect(endpoint)
+        self.heard: list[tuple[str, dict[str, Any]]] = []
+
+    def until(self, wanted: Callable[[str, dict[str, Any]], bool], deadline: float = PATIENCE) -> dict[str, Any]:
+        """The first message, of those not looked at yet, that is wanted."""
+
+        def fact() -> list[dict[str, Any]]:
+            while True:
+                topic, body = self.next(deadline)
+                if wanted(topic, body):
+                    return [body]
+
+        return fact()[0]
+
+    def next(self, deadline: float = PATIENCE) -> tuple[str, dict[str, Any]]:
+        heard = [f"{topic}/{body.get('header', {}).get('action')}" for topic, body in self.heard]
+        assert self._socket.poll(deadline * 1000), f"nothing more on the bus within {deadline} s; heard {heard}"
+        topic, _, text = self._socket.recv().partition(b" @@@ ")
+        self.heard.append((topic.decode(), json.loads(text)))
+        return self.heard[-1]
+
+    def control(self, action: str, task: str, transaction: str | None = None) -> dict[str, Any]:
+        """The next `control` message of this action about this task."""
+
+        def wanted(topic: str, body: dict[str, Any]) -> bool:
+            head = body["header"]
+            same = transaction is None or head["service_transaction"] == transaction
+            return topic == "control" and head["action"] == action and head["service_id"] == task and same
+
+        return self.until(wanted)
+
+    def close(self) -> None:
+        self._context.destroy(0)

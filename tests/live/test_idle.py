@@ -1,0 +1,36 @@
+"""Nothing polls: an idle supervisor, keeper and device wake up for their watchdog only."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from context import Context, Ear
+
+SECONDS = 4
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_an_idle_context_makes_no_system_calls(context: Context, home: Path, ear: Callable[..., Ear]) -> None:
+    context.looped("Echo")
+    for number in range(5):
+        context.task(f"ts_{number}", "Echo")
+    # The watchdog's time is long here, so within the seconds that are watched not even it wakes anybody.
+    context.start(WATCHDOG_USEC="120000000")
+    status = context.status()
+    tasks = [task["pid"] for task in context.tasks().values()]
+    watched = {"supervisor": status["pid"], "keeper": status["keeper_pid"], "device": status["device_pid"], "task": tasks[0]}
+    for name, pid in watched.items():
+        trace = home / f"trace-{name}"
+        # A process that is stopped in a system call shows it once, when strace attaches: that one line is no wake-up.
+        done = subprocess.run(
+            ["timeout", "--signal=INT", str(SECONDS), "strace", "-qq", "-p", str(pid), "-o", str(trace)], capture_output=True, text=True
+        )
+        assert done.returncode in (0, 124, -signal.SIGINT), done.stderr
+        lines = [line for line in trace.read_text().splitlines() if not re.search(r"<unfinished|<detached|resuming|restart_syscall", line)]
+        assert lines == [], f"{name} woke up: {lines[:10]}"

@@ -1,0 +1,67 @@
+"""Waiting for facts with a deadline, so that no test sleeps. Tests import it; it knows nothing of zmsvc."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable
+from typing import IO, TypeVar
+
+Answer = TypeVar("Answer")
+
+PATIENCE = 15.0
+"""Seconds that a fact may take on a busy machine. A test that passes does not come near it."""
+
+_NEXT_LOOK = 0.01
+
+
+def wait_for(fact: Callable[[], Answer], deadline: float = PATIENCE) -> Answer:
+    """The first true answer of `fact`, which is asked again and again; an AssertionError of it means: not yet.
+
+    This is for facts without an event in the kernel that one could wait for; the end of a process and a line in a pipe have one.
+    """
+    until = time.monotonic() + deadline
+    while True:
+        try:
+            answer = fact()
+            if answer:
+                return answer
+            why = f"the last answer was {answer!r}"
+        except AssertionError as error:
+            why = str(error)
+        if time.monotonic() > until:
+            raise AssertionError(f"not true within {deadline:g} s: {why}")
+        select.select([], [], [], _NEXT_LOOK)
+
+
+def wait_for_end(pid: int, deadline: float = PATIENCE) -> None:
+    """Until the process has ended; one that nobody has reaped has ended too."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        assert poll.poll(deadline * 1000), f"process {pid} did not end within {deadline:g} s"
+    finally:
+        os.close(pidfd)
+
+
+def wait_for_line(stream: IO[bytes], part: str, deadline: float = PATIENCE) -> str:
+    """The first line of an unbuffered pipe that contains `part`; all lines before it are consumed.
+
+    It takes byte by byte, so that nothing is lost in a buffer that the next call does not see.
+    """
+    until = time.monotonic() + deadline
+    seen, line = b"", b""
+    poll = select.poll()
+    poll.register(stream, select.POLLIN)
+    while not (line.endswith(b"\n") and part.encode() in line):
+        line = b"" if line.endswith(b"\n") else line
+        readable = poll.poll(max(0, until - time.monotonic()) * 1000)
+        byte = os.read(stream.fileno(), 1) if readable else b""
+        assert byte, f"no line with {part!r} within {deadline:g} s or before the end, only:\n{seen.decode(errors='replace')}"
+        line, seen = line + byte, seen + byte
+    return line.decode(errors="replace").rstrip("\n")

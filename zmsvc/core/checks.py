@@ -1,0 +1,219 @@
+"""What one element of a context file cannot show by itself: faults between elements, and warnings about what is legal but odd. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from zmsvc.core.model import Action, Context, Rule, ServiceType, TaskService, Trigger
+from zmsvc.core.values import Endpoint, apart, collide, endpoint, quote, reaches
+
+_STARTING = (Action.START, Action.RESTART)
+_OURS = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"})
+"""Variables by which a task and its supervisor find each other; a file that sets them makes the task deaf or mute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What is wrong, and where: the `element` of the context, or of the task with this index in the file, or its rule of this index."""
+
+    text: str
+    element: str = ""
+    task: int | None = None
+    rule: int | None = None
+
+
+def faults(tasks: Sequence[TaskService], binds: Mapping[str, Endpoint]) -> list[Fault]:
+    """Every fault between elements. `binds` has what was readable of the four endpoints, by their elements' names."""
+    return [*_repeated(tasks), *_calls(tasks), *_binds(binds)]
+
+
+def _repeated(tasks: Sequence[TaskService]) -> Iterator[Fault]:
+    seen: set[str] = set()
+    for index, task in enumerate(tasks):
+        if task.id in seen:
+            yield Fault(text=f"the id {quote(task.id)} is taken by a task before it, expected one of its own", task=index)
+        # A task without an id has been told so already.
+        seen |= {task.id} - {""}
+
+
+def _calls(tasks: Sequence[TaskService]) -> Iterator[Fault]:
+    known = {task.id for task in tasks}
+    for index, task in enumerate(tasks):
+        for number, rule in enumerate(task.rules):
+            if rule.call not in known:
+                text = f"{rule.trigger} calls {quote(rule.call)}, expected the id of a task of this file"
+                yield Fault(text=text, task=index, rule=number)
+
+
+def _binds(binds: Mapping[str, Endpoint]) -> Iterator[Fault]:
+    yield from _twice(binds, "FrontEndEndpoint", "BackendEndpoint")
+    yield from _twice(binds, "FrontBind", "BackendBind")
+    pairs = (("FrontBind", "BackendEndpoint", "FrontEndEndpoint"), ("BackendBind", "FrontEndEndpoint", "BackendEndpoint"))
+    for bound, connected, other in pairs:
+        if bound not in binds or connected not in binds or reaches(binds[connected], binds[bound]):
+            continue
+        swapped = other in binds and reaches(binds[other], binds[bound])
+        hint = " (are FrontBind and BackendBind swapped?)" if swapped else ""
+        wanted = _expected(binds[connected])
+        text = f"{bound} {binds[bound]} is not where {connected} {binds[connected]} leads, expected {wanted}{hint}"
+        yield Fault(text=text, element=bound)
+
+
+def _twice(binds: Mapping[str, Endpoint], first: str, second: str) -> Iterator[Fault]:
+    if first in binds and second in binds and collide(binds[first], binds[second]):
+        text = f"{second} {binds[second]} collides with {first} {binds[first]}, expected another port or path"
+        yield Fault(text=text, element=second)
+
+
+def _expected(connected: Endpoint) -> str:
+    return str(connected) if connected.scheme == "ipc" else f"port {connected.port}, as in tcp://*:{connected.port}"
+
+
+def warnings(context: Context) -> list[str]:
+    """What is legal but probably not meant, one line each."""
+    tasks = context.tasks
+    found = [*_reachable_from_outside(context), *_never_started(tasks), *_rings(tasks)]
+    for task in tasks.values():
+        found += [f"{task.id}: {text}" for text in (*_odd_rules(task), *_odd_settings(task))]
+    return [*found, *_torn_threads(tasks.values())]
+
+
+def _reachable_from_outside(context: Context) -> Iterator[str]:
+    ends = context.endpoints
+    for name, bound, connected in (
+        ("FrontBind", ends.front_bind, ends.backend),
+        ("BackendBind", ends.backend_bind, ends.frontend),
+    ):
+        place, other = endpoint(bound, bind=True), endpoint(connected, bind=False)
+        if place.wildcard:
+            yield (
+                f"{name} {bound} means every address of this machine, and without CURVE whoever reaches it could give "
+                f"orders: tcp://127.0.0.1:{place.port} or an ipc:// path is enough for one machine"
+            )
+        elif not place.local:
+            yield f"{name} {bound} can be reached from other machines, and without CURVE whoever does could give orders"
+        if apart(other, place):
+            yield f"{name} {bound} is another address than {connected}, where it is looked for"
+
+
+def _never_started(tasks: Mapping[str, TaskService]) -> Iterator[str]:
+    reached = {task.id for task in tasks.values() if task.entry}
+    if not reached:
+        yield "no task starts with its transaction: every state type is something else than on_start and start_now"
+    waiting = list(reached)
+    while waiting:
+        called = {rule.call for rule in tasks[waiting.pop()].rules if rule.action in _STARTING} - reached
+        reached |= called
+        waiting += called
+    callers = Counter(rule.call for task in tasks.values() for rule in task.rules if rule.action in _STARTING)
+    for task in tasks.values():
+        if task.id not in reached:
+            why = "only tasks that nothing starts call it" if callers[task.id] else "no rule starts it"
+            yield f"{task.id}: it waits for a rule, and {why}"
+
+
+def _odd_rules(task: TaskService) -> Iterator[str]:
+    for rule, times in Counter(task.rules).items():
+        if times > 1:
+            yield f"the rule {_words(rule)} is there {times} times"
+        if rule.call != task.id:
+            continue
+        if rule.action is Action.STOP:
+            what = "it stops itself" if rule.trigger in (Trigger.ON_START, Trigger.ON_UPDATE) else "it has ended by then"
+            yield f"the rule {_words(rule)} is about the task itself: {what}"
+        elif rule.action is Action.START and rule.trigger in (Trigger.ON_START, Trigger.ON_UPDATE):
+            yield f"the rule {_words(rule)} is about the task itself, which runs by then: it does nothing"
+
+
+def _odd_settings(task: TaskService) -> Iterator[str]:
+    for name in sorted(_OURS & task.environment.keys()):
+        yield f"its environment sets {name}, which zmsvc sets itself: the supervisor would not hear the task"
+    if task.service_type is ServiceType.COMMAND and task.limits.watchdog:
+        yield "it is a Command with a watchdog: a program that does not say WATCHDOG=1 to sd_notify is killed"
+
+
+def _torn_threads(tasks: Iterable[TaskService]) -> Iterator[str]:
+    threads = [task for task in tasks if task.service_type is ServiceType.THREAD]
+    for name in ("user", "group", "nice", "rlimits"):
+        if any(getattr(task, name) != getattr(threads[0], name) for task in threads):
+            ids = ", ".join(task.id for task in threads)
+            yield f"the Thread tasks {ids} share one process, but differ in {name}"
+
+
+def _rings(tasks: Mapping[str, TaskService]) -> Iterator[str]:
+    for group in _knots(tasks):
+        ring = _shortest(tasks, group)
+        if ring:
+            yield f"ring of rules, which is legal but may go round for ever: {' '.join(ring)}"
+
+
+def _edges(task: TaskService) -> Iterator[Rule]:
+    """The rules by which one task's fate starts another. That a failing task starts itself again is what on_fail is for."""
+    for rule in task.rules:
+        # A start of itself while it runs does nothing and is warned about elsewhere.
+        idle = rule.action is Action.START and rule.trigger in (Trigger.ON_START, Trigger.ON_UPDATE)
+        if rule.action in _STARTING and not (rule.call == task.id and (idle or rule.trigger is Trigger.ON_FAIL)):
+            yield rule
+
+
+def _knots(tasks: Mapping[str, TaskService]) -> list[list[str]]:
+    """Tarjan's strongly connected components in the file's order, without recursion: a file may chain thousands of tasks."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    loose: set[str] = set()
+    knots: list[list[str]] = []
+    for root in tasks:
+        if root in order:
+            continue
+        path = [(root, _edges(tasks[root]))]
+        while path:
+            here, rules = path[-1]
+            if here not in order:
+                order[here] = low[here] = len(order)
+                stack.append(here)
+            for rule in rules:
+                if rule.call not in order:
+                    path.append((rule.call, _edges(tasks[rule.call])))
+                    break
+                if rule.call not in loose:
+                    low[here] = min(low[here], order[rule.call])
+            else:
+                path.pop()
+                if path:
+                    low[path[-1][0]] = min(low[path[-1][0]], low[here])
+                if low[here] == order[here]:
+                    knot = [stack.pop()]
+                    while knot[-1] != here:
+                        knot.append(stack.pop())
+                    loose.update(knot)
+                    knots.append(knot[::-1])
+    return sorted(knots, key=lambda knot: order[knot[0]])
+
+
+def _shortest(tasks: Mapping[str, TaskService], group: list[str]) -> list[str]:
+    """A shortest ring through the group's first task, as words; empty when it is in none."""
+    start, inside = group[0], set(group)
+    came: dict[str, tuple[str, Rule]] = {}
+    level = [start]
+    while level and start not in came:
+        following: list[str] = []
+        for here in level:
+            for rule in _edges(tasks[here]):
+                if rule.call in inside and rule.call not in came:
+                    came[rule.call] = (here, rule)
+                    following.append(rule.call)
+        level = following
+    words: list[str] = []
+    here = start
+    while here in came and (not words or here != start):
+        before, rule = came[here]
+        words[:0] = [f"-[{rule.trigger}: {rule.action}]->", here]
+        here = before
+    return [start, *words] if words else []
+
+
+def _words(rule: Rule) -> str:
+    return f"{rule.trigger}: {rule.action} {rule.call}"

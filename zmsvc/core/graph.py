@@ -1,0 +1,97 @@
+"""A context as a picture in words: tasks as nodes, rules as labelled arrows, for Graphviz and for Mermaid. Pure; draws nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from zmsvc.core.model import Action, Context, TaskService, Trigger
+
+State = str
+"""One of systemd's words: inactive, activating, active, deactivating, failed."""
+
+FILL: Mapping[State, str] = {
+    "inactive": "#e4e4e4",
+    "activating": "#fff2b3",
+    "active": "#c8ecc0",
+    "deactivating": "#fbd9a8",
+    "failed": "#f6b8b0",
+}
+_PLAIN = "#ffffff"
+_STROKE: Mapping[Trigger, str] = {
+    Trigger.ON_START: "#2a7d2e",
+    Trigger.ON_UPDATE: "#2b5fa8",
+    Trigger.ON_FAIL: "#b3261e",
+    Trigger.ON_EXIT: "#555555",
+}
+
+
+def dot(context: Context, states: Mapping[str, State] | None = None) -> str:
+    """The context in Graphviz' language. `states` colours tasks by id; entry tasks have a double border, a stopping rule is dashed."""
+    names = {task: f"n{index}" for index, task in enumerate(context.tasks)}
+    lines = [
+        f"digraph {_dot(context.name)} {{",
+        "  rankdir=LR;",
+        '  node [shape=box, style="rounded,filled", fontname="sans-serif"];',
+        '  edge [fontname="sans-serif", fontsize=10];',
+    ]
+    for task in context.tasks.values():
+        state = (states or {}).get(task.id)
+        label = _dot("\n".join(_label(task, state)))
+        border = 2 if task.entry else 1
+        fill = FILL.get(state or "", _PLAIN)
+        lines.append(f'  {names[task.id]} [label={label}, peripheries={border}, fillcolor="{fill}"];')
+    for here, there, trigger, action in _arrows(context):
+        style = "dashed" if action is Action.STOP else "solid"
+        colour = _STROKE[trigger]
+        lines.append(
+            f"  {names[here]} -> {names[there]} "
+            f'[label="{trigger}: {action}", style={style}, color="{colour}", fontcolor="{colour}"];'
+        )
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def mermaid(context: Context, states: Mapping[str, State] | None = None) -> str:
+    """The context as a Mermaid flow chart. Entry tasks have round ends, a stopping rule is dotted, `states` colours tasks by id."""
+    names = {task: f"n{index}" for index, task in enumerate(context.tasks)}
+    lines = ["flowchart LR"]
+    shown: dict[State, list[str]] = {}
+    for task in context.tasks.values():
+        state = (states or {}).get(task.id)
+        label = "<br/>".join(_mermaid(line) for line in _label(task, state))
+        left, right = ('(["', '"])') if task.entry else ('["', '"]')
+        lines.append(f"  {names[task.id]}{left}{label}{right}")
+        if state and state in FILL:
+            shown.setdefault(state, []).append(names[task.id])
+    arrows = list(_arrows(context))
+    for here, there, trigger, action in arrows:
+        arrow = "-.->" if action is Action.STOP else "-->"
+        lines.append(f"  {names[here]} {arrow}|{trigger}: {action}| {names[there]}")
+    for index, (_, _, trigger, _) in enumerate(arrows):
+        lines.append(f"  linkStyle {index} stroke:{_STROKE[trigger]}")
+    for state, nodes in shown.items():
+        lines.append(f"  classDef {state} fill:{FILL[state]},stroke:#555555,color:#000000")
+        lines.append(f"  class {','.join(nodes)} {state}")
+    return "\n".join(lines) + "\n"
+
+
+def _arrows(context: Context) -> Iterator[tuple[str, str, Trigger, Action]]:
+    for task in context.tasks.values():
+        for rule in task.rules:
+            if rule.call in context.tasks:
+                yield task.id, rule.call, rule.trigger, rule.action
+
+
+def _label(task: TaskService, state: State | None) -> list[str]:
+    return [task.id, task.instance, *([state] if state else [])]
+
+
+def _dot(text: str) -> str:
+    """A quoted string of Graphviz, in which only the quote is special, but labels also know `\\n` and its like."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def _mermaid(text: str) -> str:
+    """A text inside Mermaid's quotes, where entities are written with `#` for `&`."""
+    special = {"#": "#35;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "&": "#amp;", "`": "#96;", "\n": " "}
+    return "".join(special.get(letter, letter) for letter in text)

@@ -1,0 +1,170 @@
+"""Texts that are values: time spans, amounts, endpoints, ids. Pure; a ValueError says what is wrong and what was expected."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from dataclasses import dataclass
+
+TASK_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}")
+"""What a task may be called (match with `fullmatch`): it becomes a directory and a journal field, so not `.` nor `..`."""
+
+WHITE = " \t\r\n"
+"""XML's own white space. Python's `str.strip()` takes more, which the schema would not."""
+
+SUN_PATH = 107
+"""Bytes that fit into `sockaddr_un.sun_path` beside its closing NUL (unix(7))."""
+
+_TIME_UNITS = {
+    **dict.fromkeys(("usec", "us", "µs", "μs"), 1e-6),
+    **dict.fromkeys(("msec", "ms"), 1e-3),
+    **dict.fromkeys(("seconds", "second", "sec", "s", ""), 1.0),
+    **dict.fromkeys(("minutes", "minute", "min", "m"), 60.0),
+    **dict.fromkeys(("hours", "hour", "hr", "h"), 3600.0),
+    **dict.fromkeys(("days", "day", "d"), 86400.0),
+    **dict.fromkeys(("weeks", "week", "w"), 604800.0),
+    **dict.fromkeys(("months", "month", "M"), 2629800.0),
+    **dict.fromkeys(("years", "year", "y"), 31557600.0),
+}
+_TIME_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)[ \t\r\n]*([A-Za-zµμ]*)[ \t\r\n]*")
+_TIME_MAX = 2.0**64 / 1e6
+"""Seconds that systemd can hold: it counts microseconds in 64 bits."""
+
+_AMOUNT = re.compile(r"([0-9]{1,20})([KMGT]?)")
+_AMOUNT_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+_TCP = re.compile(r"tcp://(\*|\[[0-9A-Fa-f:.%A-Za-z]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
+
+
+def quote(text: str) -> str:
+    """A text as a message shows it: on one line, printable, and never longer than the reader's patience."""
+    shown = text if len(text) <= 60 else text[:57] + "..."
+    return repr(shown)
+
+
+def timespan(text: str) -> float:
+    """Seconds of a time span as systemd.time(7) writes it: `90`, `500ms`, `1min 30s`; `infinity` is 0.0, which means none."""
+    stripped = text.strip(WHITE)
+    if stripped == "infinity":
+        return 0.0
+    total, end = 0.0, 0
+    while match := _TIME_PART.match(stripped, end):
+        unit = _TIME_UNITS.get(match[2])
+        if unit is None:
+            raise ValueError(f"{quote(match[2])} is no unit of time, expected one of us, ms, s, min, h, d, w, M, y")
+        total, end = total + float(match[1]) * unit, match.end()
+    if end != len(stripped) or not stripped:
+        raise ValueError(f"{quote(text)} is not a time span, expected one like 90, 500ms, 1min 30s or infinity")
+    if not math.isfinite(total) or total >= _TIME_MAX:
+        raise ValueError(f"{quote(text)} is too long, expected fewer than 584,542 years, or infinity")
+    return total
+
+
+def whole(text: str, low: int, high: int) -> int:
+    """A whole number from `low` to `high`."""
+    stripped = text.strip(WHITE)
+    if not re.fullmatch(r"[+-]?[0-9]{1,20}", stripped) or not low <= int(stripped) <= high:
+        raise ValueError(f"{quote(text)} is out of range, expected a whole number from {low} to {high}")
+    return int(stripped)
+
+
+def amount(text: str) -> int:
+    """A resource limit: a number, with systemd's K, M, G or T (of 1024) for bytes; `infinity` is -1, as RLIM_INFINITY is."""
+    stripped = text.strip(WHITE)
+    if stripped == "infinity":
+        return -1
+    match = _AMOUNT.fullmatch(stripped)
+    value = int(match[1]) * _AMOUNT_UNITS[match[2]] if match else -1
+    if not 0 <= value < 1 << 63:
+        raise ValueError(f"{quote(text)} is no limit, expected a number such as 1024 or 2G, or infinity")
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A place to bind or to connect to: `tcp` with host and port, or `ipc` with the path as `host` and port 0."""
+
+    scheme: str
+    host: str
+    port: int = 0
+
+    @property
+    def wildcard(self) -> bool:
+        """Whether it means every address of the machine."""
+        address = self.address
+        return self.scheme == "tcp" and (self.host == "*" or (address is not None and address.is_unspecified))
+
+    @property
+    def address(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+        """The host as an IP address, None when it is a name, an interface or a path."""
+        try:
+            return ipaddress.ip_address(self.host.strip("[]"))
+        except ValueError:
+            return None
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine can reach it."""
+        address = self.address
+        loopback = address is not None and address.is_loopback
+        return self.scheme == "ipc" or loopback or self.host in ("localhost", "lo")
+
+    def __str__(self) -> str:
+        return f"ipc://{self.host}" if self.scheme == "ipc" else f"tcp://{self.host}:{self.port}"
+
+
+def endpoint(text: str, *, bind: bool) -> Endpoint:
+    """Read `tcp://HOST:PORT` or `ipc://PATH`. Only what is bound may be `*`; a port that is not fixed could not be told to anyone."""
+    if text.startswith("ipc://"):
+        return _ipc(text)
+    match = _TCP.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{quote(text)} is no endpoint, expected tcp://HOST:PORT or ipc:///PATH")
+    if not 1 <= int(match[2]) <= 65535:
+        raise ValueError(f"{quote(text)} has port {match[2]}, expected one from 1 to 65535")
+    if match[1] == "*" and not bind:
+        raise ValueError(f"{quote(text)} cannot be connected to, expected a host and not *")
+    return Endpoint(scheme="tcp", host=match[1], port=int(match[2]))
+
+
+def _ipc(text: str) -> Endpoint:
+    path = text.removeprefix("ipc://")
+    size = len(path.encode("utf-8", "surrogatepass"))
+    if size > SUN_PATH:
+        raise ValueError(f"{quote(text)} has a path of {size} bytes, expected at most {SUN_PATH}")
+    # Every process of a context has its own working directory, so a relative path would name a socket for each of them.
+    if len(path) < 2 or path[0] not in "/@" or path.endswith("/"):
+        raise ValueError(f"{quote(text)} has no absolute path, expected ipc:///PATH or ipc://@NAME")
+    return Endpoint(scheme="ipc", host=path)
+
+
+def collide(one: Endpoint, other: Endpoint) -> bool:
+    """Whether both cannot be bound at the same time."""
+    if (one.scheme, one.port) != (other.scheme, other.port):
+        return False
+    return one.wildcard or other.wildcard or _spelling(one) == _spelling(other)
+
+
+def reaches(connect: Endpoint, bind: Endpoint) -> bool:
+    """Whether who connects to `connect` can land at `bind`, as far as scheme, port and path tell."""
+    same = (connect.scheme, connect.port) == (bind.scheme, bind.port)
+    return same and (connect.scheme == "tcp" or connect.host == bind.host)
+
+
+def apart(connect: Endpoint, bind: Endpoint) -> bool:
+    """Whether both hosts are IP addresses and not the same, so that only a translating network would bring one to the other."""
+    if bind.wildcard or connect.wildcard:
+        return False
+    ours, theirs = _plain(connect).address, _plain(bind).address
+    return ours is not None and theirs is not None and ours != theirs
+
+
+def _plain(place: Endpoint) -> Endpoint:
+    loopback = place.scheme == "tcp" and place.host in ("localhost", "lo")
+    return Endpoint(scheme="tcp", host="127.0.0.1", port=place.port) if loopback else place
+
+
+def _spelling(place: Endpoint) -> str:
+    plain = _plain(place)
+    return str(plain.address or plain.host.lower()) if place.scheme == "tcp" else place.host

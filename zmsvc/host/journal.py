@@ -1,0 +1,229 @@
+"""Logging to journald by its native protocol, with fields, or as lines to stderr and to a file. What is logged is decided elsewhere.
+
+Nothing in here ever raises into whoever logs, and nothing grows without bound: a message is cut, a line is split, and a journald that
+does not read is waited for during a few seconds and then passed by, on stderr.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import logging
+import os
+import re
+import socket
+import struct
+import time
+import traceback
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any
+
+from zmsvc.host import memfd
+
+SOCKET = "/run/systemd/journal/socket"
+STREAM = "/run/systemd/journal/stdout"
+
+MESSAGE_ID: Mapping[str, str] = MappingProxyType(
+    {
+        "started": "3b158317ffc34036979dec15661307e9",
+        "updated": "6d8f1f81475f4b3181e37ebf001f7043",
+        "stopped": "00994d55c883414db6880c8c5fae3f5e",
+        "failed": "4aaf60a693754baeb4aea6750d3a6b39",
+        "launching": "56fd76c7913e441da70228a2c553aab7",
+        "rule": "123153efd34c4476a20bc8f18a32126e",
+        "adopted": "7e155ff54a214de8bcf9925d60f949f3",
+        "supervisor": "b4c211f05854438a8adc5dc1bea1c44a",
+        "device": "912aa82da6b640949c067747d060aef5",
+        "context": "7bfe8268251e41be8a65d332c5cfe59b",
+        "dropped": "84330c4f0a704d129e5c4a7e8ae21cd8",
+    }
+)
+"""The MESSAGE_ID of every change in a life; `zmsvc.catalog` explains each of them."""
+
+_MESSAGE_LIMIT = 1 << 20
+_SEND_SECONDS = 5
+_FIELD = re.compile(r"[A-Z0-9][A-Z0-9_]{0,63}")
+_PRIORITY = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+# Fields of the thread (or asyncio task) that logs, for tasks that share a process. A context variable has to live in a module.
+_here: ContextVar[Mapping[str, str]] = ContextVar("zmsvc.journal", default=MappingProxyType({}))
+
+
+def scope(fields: Mapping[str, str]) -> None:
+    """From now on every record that is made in this thread carries these fields as well."""
+    _here.set(fields)
+
+
+class Sink(logging.Handler):
+    """Where records go. A record's attribute `journal` (a dict, given by `extra=`) adds fields or overrides ours."""
+
+    def __init__(self, identifier: str, fields: Mapping[str, str], fds: Iterable[int]) -> None:
+        super().__init__()
+        self._fields = {"SYSLOG_IDENTIFIER": identifier, **fields}
+        self.fds = tuple(fds)
+        """Descriptors that must stay open for this to work."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # The broad exceptions are the promise of this module: a log line is never worth an error in the one who logs it.
+        try:
+            text = self.format(record)
+        except Exception as error:
+            text = f"{record.msg!r} (cannot format it: {error})"
+        try:
+            extra = getattr(record, "journal", {})
+            self._write(record, _cut(text), {**self._fields, **_here.get(), **extra})
+        except Exception:
+            return
+
+    def close(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = ()
+        super().close()
+
+    def _write(self, record: logging.LogRecord, text: str, fields: Mapping[str, Any]) -> None:
+        data = _line(record, text, fields)
+        for fd in self.fds:
+            try:
+                os.write(fd, data)
+            except OSError:
+                continue  # a full disk must not silence the terminal, nor the other way round
+
+
+class _Native(Sink):
+    """journald's own datagrams: one entry each, any fields."""
+
+    def __init__(self, identifier: str, fields: Mapping[str, str]) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 << 20)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
+        super().__init__(identifier, fields, [self._socket.fileno()])
+
+    def close(self) -> None:
+        self._socket.detach()
+        super().close()
+
+    def _write(self, record: logging.LogRecord, text: str, fields: Mapping[str, Any]) -> None:
+        entry: dict[str, Any] = {"MESSAGE": text, "PRIORITY": _priority(record.levelno), "LOGGER": record.name}
+        if record.pathname:
+            entry |= {"CODE_FILE": record.pathname, "CODE_LINE": record.lineno, "CODE_FUNC": record.funcName}
+        if record.exc_info and record.exc_info[0] is not None:
+            entry["EXCEPTION"] = _cut("".join(traceback.format_exception(*record.exc_info)))
+        try:
+            self._send(_encode(entry | dict(fields)))
+        except OSError:
+            os.write(2, _line(record, text, fields))
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.sendto(data, SOCKET)
+        except OSError as error:
+            if error.errno not in (errno.EMSGSIZE, errno.ENOBUFS):
+                raise
+            fd = memfd.sealed("zmsvc-journal", data)
+            try:
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+                self._socket.sendmsg([b""], rights, 0, SOCKET)
+            finally:
+                os.close(fd)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MESSAGE_LIMIT else f"{text[:_MESSAGE_LIMIT]} [{len(text)} characters, cut]"
+
+
+def _priority(level: int) -> int:
+    return next((priority for floor, priority in _PRIORITY if level >= floor), 7)
+
+
+def _encode(fields: Mapping[str, Any]) -> bytes:
+    """An entry of https://systemd.io/JOURNAL_NATIVE_PROTOCOL; a value with a line break is preceded by its length."""
+    out = bytearray()
+    for key, value in fields.items():
+        name = key if _FIELD.fullmatch(key) else re.sub("[^A-Z0-9_]", "_", key.upper()).lstrip("_")[:64]
+        if value is None or not name:
+            continue
+        data = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
+        if b"\n" in data:
+            out += b"%b\n%b%b\n" % (name.encode(), struct.pack("<Q", len(data)), data)
+        else:
+            out += b"%b=%b\n" % (name.encode(), data)
+    return bytes(out)
+
+
+def _line(record: logging.LogRecord, text: str, fields: Mapping[str, Any]) -> bytes:
+    """The record as text. Lines after the first are indented, so that no message can pass for another record."""
+    moment = time.localtime(record.created)
+    stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', moment)}.{int(record.msecs):03}{time.strftime('%z', moment)}"
+    about = "/".join(str(fields[key]) for key in ("ZMSVC_TRANSACTION", "ZMSVC_TASK") if fields.get(key))
+    head = f"{stamp} {fields['SYSLOG_IDENTIFIER']}[{os.getpid()}] {about + ' ' if about else ''}{record.levelname}: "
+    return (head + text.rstrip("\n").replace("\n", "\n    ") + "\n").encode("utf-8", "surrogateescape")
+
+
+def configure(*, identifier: str, fields: Mapping[str, str], target: str, level: int = logging.INFO) -> Sink:
+    """Send everything that is logged to `target`, and nowhere else: `journal`, `stderr`, `/path` or `/path+stderr`.
+
+    Without a journald `journal` means stderr, and so does a file that cannot be opened, which is then the first thing logged. Must be
+    called anew after a fork that gives the process another identity. Returns where the records go, for a `LineWriter`.
+    """
+    problem: OSError | None = None
+    if target == "journal" and os.path.exists(SOCKET):
+        sink: Sink = _Native(identifier, fields)
+    else:
+        fds, problem = _line_fds(target)
+        sink = Sink(identifier, fields, fds)
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+        old.close()
+    root.addHandler(sink)
+    root.setLevel(level)
+    if problem:
+        root.warning("Cannot log to %s: %s", problem.filename, problem.strerror)
+    return sink
+
+
+def _line_fds(target: str) -> tuple[list[int], OSError | None]:
+    path = target.removesuffix("+stderr")
+    if not path.startswith("/"):
+        return [_stderr()], None
+    try:
+        return [_append(path), *([_stderr()] if path != target else [])], None
+    except OSError as error:
+        return [_stderr()], error
+
+
+def _append(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o640)
+
+
+def _stderr() -> int:
+    """A descriptor of our own for what is stderr now: daemonising puts something else there."""
+    try:
+        return os.dup(2)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+
+def stream(identifier: str, target: str) -> int:
+    """A descriptor (close-on-exec) that becomes the stdout and stderr of other programs. Never fails: at worst it is our own stderr.
+
+    journald keeps its end in its own store, so no line is lost when it is started again. A stream carries no fields but the
+    identifier; `<3>` at a line's start sets its priority.
+    """
+    path = target.removesuffix("+stderr")
+    try:
+        if path.startswith("/"):
+            return _append(path)
+        if target == "journal":
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+                sock.connect(STREAM)
+                sock.shutdown(socket.SHUT_RD)
+                # identifier, unit (the cgroup decides), priority, level prefix, forward to syslog, kmsg, console
+                sock.sendall(f"{identifier}\n\n6\n1\n0\n0\n0\n".encode())
+                return sock.detach()
+    except OSError:
+        pass
+    return _stderr()

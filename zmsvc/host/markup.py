@@ -1,0 +1,151 @@
+"""XML as far as zmsvc needs it: bytes to a tree that can do no harm, the lines of its elements, and the old form of XML as JSON.
+
+Entities, DTDs and the network are off. What is not XML becomes a ConfigError in words that a person can act on.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.parsers.expat
+from collections.abc import Mapping
+from typing import Any
+
+from lxml import etree
+
+from zmsvc.core.errors import ConfigError
+from zmsvc.core.values import WHITE
+
+TEXT_KEY = "#text"
+"""The key of an element's own text where it has attributes or children beside it."""
+
+_PROLOG = re.compile(r"(?>\s+|<\?.*?\?>|<!--.*?-->)*+<!DOCTYPE", re.DOTALL)
+"""What may stand before a DOCTYPE. Possessive: a prolog of a thousand comments must not be tried in all its partitions."""
+
+_WORDS: tuple[tuple[str, str], ...] = (
+    (r"Document is empty", "the file is empty, expected <Context>"),
+    (r"Start tag expected, '<' not found", "this is not XML, expected <Context>"),
+    (r"Opening and ending tag mismatch: (\S+) line (\d+) and (\S+)", "<{0}> of line {1} is closed by </{2}>, expected </{0}>"),
+    (r"Premature end of data in tag (\S+) line (\d+)", "the file ends inside <{0}> of line {1}, expected </{0}>"),
+    (r"Couldn't find end of Start Tag (\S+)(?: line (\d+))?", "the tag <{0} is not finished, expected >"),
+    (r"Attribute (\S+) redefined", "the attribute {0} is there twice, expected once"),
+    (r"AttValue: \" or ' expected", 'an attribute\'s value has no quotes, expected name="value"'),
+    (r"Specification mandates? value for attribute (\S+)", 'the attribute {0} has no value, expected {0}="..."'),
+    (r"Unescaped '<' not allowed in attributes values", "a < in an attribute's value, expected &lt; or a closing quote before it"),
+    (r"Entity '(\S+)' not defined", "the entity &{0}; is not known, expected a plain text (a & is written &amp;)"),
+    (r"xmlParseEntityRef: no name", "a bare &, expected &amp;"),
+    (r"EntityRef: expecting ';'", "a & that starts no entity, expected &amp;"),
+    (r"xmlParse\w*CharRef: invalid|CharRef: invalid", "a number that is no character, expected one like &#65;"),
+    (r"Input is not proper UTF-8|Invalid bytes in character encoding|[Ee]ncoder error|input conversion failed",
+     "bytes that are not of the file's encoding, expected UTF-8 or the encoding that the first line names"),
+    (r"Unsupported encoding:? (\S+)", "the encoding {0} is not known, expected UTF-8"),
+    (r"Extra content at the end of the document", "something follows the end of the root element, expected one <Context>"),
+    (r"Excessive depth in document|xmlParseElementStart: maximum depth", "elements lie too deep in each other, expected 255 levels at most"),
+    (r"Text node too long|Comment too big|too long|Resource limit exceeded|[Hh]uge", "a text is too long, expected 10 MB at most"),
+    (r"XML declaration allowed only at the start", "<?xml ...?> is not at the start of the file, expected nothing before it"),
+    (r"Namespace prefix (\S+)(?: for (\S+))? on (\S+) is not defined|Namespace prefix (\S+)",
+     "the prefix of a name is not declared, expected a name without a colon"),
+    (r"(?:PCDATA )?invalid Char(?:acter)? value (\d+)|Char (0x\w+) out of allowed range", "a control character, expected text"),
+    (r"Comment not terminated", "a comment is not finished, expected -->"),
+    (r"Double hyphen within comment|Comment must not contain '--'", "a comment with -- inside, expected none before its -->"),
+    (r"expected '>'", "a tag is not finished, expected >"),
+    (r"CData section not finished", "a CDATA section is not finished, expected ]]>"),
+    (r"Sequence ']]>' not allowed in content", "a bare ]]>, expected ]]&gt;"),
+    (r"error parsing attribute name|attributes construct error|StartTag: invalid element name|xmlParseStartTag",
+     "what follows < is no tag, expected a name (a plain < is written &lt;)"),
+)  # fmt: skip
+"""libxml2's messages, of 2.9 as of 2.14, and what they mean to who wrote the file."""
+
+
+def tree(text: bytes, path: str) -> etree._Element:
+    """The root element of a file's bytes, without comments and processing instructions. Raises ConfigError."""
+    line = _doctype(text)
+    if line:
+        raise ConfigError([f"{path}:{line}: a DOCTYPE is not allowed, expected a file without DTD and entities"])
+    parser = etree.XMLParser(
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        huge_tree=False,
+        remove_comments=True,
+        remove_pis=True,
+    )
+    try:
+        root = etree.fromstring(text, parser)
+    except etree.XMLSyntaxError as error:
+        raise ConfigError([_sentence(parser, error, path)]) from error
+    info = root.getroottree().docinfo
+    # An encoding that hides the DOCTYPE from the look above, such as UTF-7, does not hide it from the parser.
+    if info.internalDTD is not None or info.doctype:
+        raise ConfigError([f"{path}:1: a DOCTYPE is not allowed, expected a file without DTD and entities"])
+    return root
+
+
+def _doctype(text: bytes) -> int:
+    """The line of the DOCTYPE, 0 when there is none. It is looked for before parsing: what a DTD may do is never begun."""
+    wide = text[:2] in (b"\xff\xfe", b"\xfe\xff")
+    head = text.decode("utf-16" if wide else "latin-1", "replace")
+    head = head.removeprefix("\xef\xbb\xbf")
+    match = _PROLOG.match(head)
+    return head.count("\n", 0, match.end()) + 1 if match else 0
+
+
+def _sentence(parser: etree.XMLParser, error: etree.XMLSyntaxError, path: str) -> str:
+    # What follows the first error is mostly its echo.
+    first = next(iter(parser.error_log), None)
+    words = first.message if first is not None else str(error)
+    line = max(1, first.line if first is not None else error.lineno or 1)
+    return f"{path}:{line}: {_human(words.strip())}"
+
+
+def _human(words: str) -> str:
+    for pattern, form in _WORDS:
+        if match := re.search(pattern, words):
+            return form.format(*match.groups())
+    return f"{words[:1].lower()}{words[1:]}, expected well-formed XML"
+
+
+def lines(text: bytes, root: etree._Element) -> Mapping[etree._Element, int]:
+    """The line on which each element's tag begins.
+
+    libxml2 knows only where a tag ends, and nothing exact beyond line 65,535, so expat counts them again; only files with faults pay.
+    """
+    starts: list[int] = []
+    parser = xml.parsers.expat.ParserCreate()
+    parser.StartElementHandler = lambda _name, _attributes: starts.append(parser.CurrentLineNumber)
+    elements = list(root.iter())
+    try:
+        parser.Parse(text, True)
+    except (xml.parsers.expat.ExpatError, ValueError, LookupError):
+        starts = []  # An encoding that expat does not know.
+    if len(starts) != len(elements):
+        return {element: element.sourceline or 1 for element in elements}
+    return dict(zip(elements, starts, strict=True))
+
+
+def leaf(element: etree._Element) -> str:
+    """The element's own text without the white space around it."""
+    pieces = [element.text, *(child.tail for child in element)]
+    return " ".join(piece.strip(WHITE) for piece in pieces if piece and piece.strip(WHITE))
+
+
+def to_json(element: etree._Element) -> Any:
+    """An element as zmicroservices made JSON of it: attributes become keys, repeated children lists, leaves strings ("" when empty).
+
+    Nothing is lost where that form has no place for it: an attribute and a child of one name make a list with the attribute first,
+    and text beside attributes or children is under `#text`.
+    """
+    if not len(element) and not element.attrib:
+        return leaf(element)
+    result: dict[str, Any] = {str(name): str(value) for name, value in element.attrib.items()}
+    many: set[str] = set()
+    for child in element:
+        key, value = str(child.tag), to_json(child)
+        if key not in result:
+            result[key] = value
+        elif key in many:
+            result[key].append(value)
+        else:
+            result[key] = [result[key], value]
+            many.add(key)
+    text = leaf(element)
+    return result | {TEXT_KEY: text} if text else result
