@@ -47,9 +47,12 @@ class Context:
 
     # --- files
 
-    def looped(self, name: str, body: str = "    pass") -> None:
-        """A looped service whose task class has this body (indented methods)."""
-        self.service(name, LOOPED.format(name=name, lower=name.lower(), body=textwrap.indent(textwrap.dedent(body), "    ")))
+    def looped(self, name: str, body: str = "") -> None:
+        """A looped service whose task class has this body; a `step` that does nothing is added when it has none."""
+        body = textwrap.dedent(body)
+        if "def step" not in body:
+            body += "\ndef step(self):\n    pass\n"
+        self.service(name, LOOPED.format(name=name, lower=name.lower(), body=textwrap.indent(body, "    ")))
 
     def service(self, name: str, code: str) -> None:
         directory = self.home / "Services" / name
