@@ -30,11 +30,11 @@ def context(home: Path, request: pytest.FixtureRequest) -> Iterator[Context]:
 
 @pytest.fixture
 def ear(context: Context) -> Iterator[Callable[..., Ear]]:
-    """Makes subscribers at the context's frontend; call it before what is to be heard."""
+    """Makes subscribers at the frontend of the context, which runs; call it before what is to be heard."""
     made: list[Ear] = []
 
     def make(*prefixes: bytes) -> Ear:
-        made.append(Ear(context.frontend, *prefixes))
+        made.append(Ear(context.frontend, context.backend, *prefixes))
         return made[-1]
 
     yield make

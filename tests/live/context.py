@@ -106,6 +106,8 @@ class Context:
     def start(self, *arguments: str, ready: bool = True, **environment: str) -> None:
         """Run zmsvcd in the foreground; wait until it says READY=1, as systemd would."""
         self.write()
+        if self._ready is not None:
+            self._ready.close()
         path = self.home / "ready.sock"
         path.unlink(missing_ok=True)
         self._ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -213,16 +215,27 @@ class Context:
 
 
 class Ear:
-    """An independent subscriber: everything on the bus, as a stranger sees it."""
+    """An independent subscriber: everything on the bus, as a stranger sees it, from the moment it was made."""
 
-    def __init__(self, endpoint: str, *prefixes: bytes) -> None:
+    def __init__(self, endpoint: str, backend: str, *prefixes: bytes) -> None:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.RCVHWM, 1_000_000)
         for prefix in prefixes or (b"",):
             self._socket.subscribe(prefix)
+        self._socket.subscribe(mark := f"probe.{id(self)}.{os.getpid()}".encode())
         self._socket.connect(endpoint)
+        self._wait_until_known(backend, mark)
         self.heard: list[tuple[str, dict[str, Any]]] = []
+
+    def _wait_until_known(self, backend: str, mark: bytes) -> None:
+        """A subscription has arrived when the device passes it on to a publisher."""
+        with self._context.socket(zmq.XPUB) as publisher:
+            publisher.connect(backend)
+            while True:
+                assert publisher.poll(PATIENCE * 1000), "the device does not know the subscription"
+                if publisher.recv() == b"\x01" + mark:
+                    return
 
     def until(self, wanted: Callable[[str, dict[str, Any]], bool], deadline: float = PATIENCE) -> dict[str, Any]:
         """The first message, of those not looked at yet, that is wanted."""

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Container, Iterable
 from pathlib import Path
 
 # From the Linux kernel headers (prctl.h).
@@ -108,11 +108,26 @@ def process_name(pid: int) -> str:
         return ""
 
 
-def processes() -> Iterator[int]:
-    """Every PID there is now."""
+def belonging(sessions: Container[int], mark: bytes) -> list[int]:
+    """Every process of one of these sessions, or with this entry in its initial environment. Zombies do not count: they are dead."""
+    found = []
     for name in os.listdir("/proc"):
-        if name.isdigit():
-            yield int(name)
+        if not name.isdigit():
+            continue
+        fields = stat_fields(int(name))
+        if fields is None or fields[0] in (b"Z", b"X"):
+            continue
+        if int(fields[3]) in sessions or b"\0" + mark + b"\0" in b"\0" + environment_of(int(name)):
+            found.append(int(name))
+    return found
+
+
+def kill_each(pids: Iterable[int]) -> None:
+    """SIGKILL each of these processes, whatever has become of their numbers meanwhile."""
+    for pid in pids:
+        started = start_time(pid)
+        if started is not None:
+            send_signal(pid, started, signal.SIGKILL)
 
 
 def environment_of(pid: int) -> bytes:
@@ -204,10 +219,7 @@ def kill_cgroup(directory: Path) -> None:
     try:
         (directory / "cgroup.kill").write_text("1")
     except FileNotFoundError:
-        for pid in cgroup_processes(directory):
-            started = start_time(pid)
-            if started is not None:
-                send_signal(pid, started, signal.SIGKILL)
+        kill_each(cgroup_processes(directory))
 
 
 def children_of(pid: int) -> list[int]:

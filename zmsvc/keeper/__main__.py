@@ -98,6 +98,8 @@ def _keep(places: paths.Places, arguments: list[str], ready: object = None) -> i
         keeper = Keeper(places, doors, arguments, _delegated_cgroup())
         if callable(ready):
             keeper.ready = ready
+        # A keeper that was killed together with its supervisor could not see to this; two copies of a task must never be.
+        linux.kill_each(linux.belonging((), b"NOTIFY_SOCKET=" + os.fsencode(places.notify_socket)))
         nursery.warm()
         return keeper.run()
     finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,7 +132,7 @@ class Brood:
         if held.cgroup is not None:
             linux.kill_cgroup(held.cgroup)
         else:
-            _kill_each([*held.rest, *([held.pid] if held.end is None else [])])
+            linux.kill_each([*held.rest, *([held.pid] if held.end is None else [])])
         self._look_for_end(held)
 
     def kill_everything(self) -> bool:
@@ -141,7 +141,7 @@ class Brood:
             if held.end is None and held.cgroup is not None:
                 linux.kill_cgroup(held.cgroup)
         doomed = [pid for pid in linux.children_of(os.getpid()) if pid not in self.others]
-        _kill_each(doomed)
+        linux.kill_each(doomed)
         return bool(doomed)
 
     def acknowledge(self, launch: int) -> None:
@@ -198,7 +198,7 @@ class Brood:
         new = [pid for pid in rest if pid not in held.rest]
         held.rest.update((pid, linux.process_name(pid)) for pid in new)
         if new:
-            _kill_each(new)
+            linux.kill_each(new)
 
     def _rest_of(self, held: _Held) -> list[int]:
         """The processes of a launch but its main one."""
@@ -217,20 +217,9 @@ class Brood:
         return [pid for pid in linux.children_of(os.getpid()) if pid not in known]
 
     def _members(self, held: _Held) -> list[int]:
-        """By session and by the mark in the environment, since there is no cgroup. Zombies do not count: they are reaped anyway."""
-        mark = f"\0ZMSVC_LAUNCH={held.launch}\0".encode()
-        return [
-            pid
-            for pid in linux.processes()
-            if pid != held.pid and pid not in self.others and pid not in self._by_pid and _belongs(pid, held.pid, mark)
-        ]
-
-
-def _belongs(pid: int, session: int, mark: bytes) -> bool:
-    fields = linux.stat_fields(pid)
-    if fields is None or fields[0] in (b"Z", b"X"):
-        return False
-    return int(fields[3]) == session or mark in b"\0" + linux.environment_of(pid)
+        """By session and by the mark in the environment, since there is no cgroup."""
+        found = linux.belonging({held.pid}, b"ZMSVC_LAUNCH=%d" % held.launch)
+        return [pid for pid in found if pid != held.pid and pid not in self.others and pid not in self._by_pid]
 
 
 def _how(info: Any) -> Message:
@@ -245,13 +234,6 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"SIG{number}"
-
-
-def _kill_each(pids: Iterable[int]) -> None:
-    for pid in pids:
-        started = linux.start_time(pid)
-        if started is not None:
-            linux.send_signal(pid, started, signal.SIGKILL)
 
 
 def _unlink(path: str) -> None:

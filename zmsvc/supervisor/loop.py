@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import secrets
 import string
 import time
@@ -20,7 +21,7 @@ from zmsvc.core import events as ev
 from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key, Requested, Verb
 from zmsvc.core.world import World
-from zmsvc.host import journal
+from zmsvc.host import journal, linux
 from zmsvc.host.notify import Notifier
 from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
@@ -80,7 +81,15 @@ class Loop:
         self.take(*self.children.facts())
         if self.children.lost:
             log.error("The keeper is gone: the context ends")
+            self._end_context()
             self.over.set()
+
+    def _end_context(self) -> None:
+        """The tasks die with the keeper by the kernel's hand, but not what they had started: nothing of the context may stay."""
+        sessions = {task.pid for task in self.world.tasks.values() if task.pid is not None}
+        mark = b"NOTIFY_SOCKET=" + os.fsencode(self.places.notify_socket)
+        while doomed := [pid for pid in linux.belonging(sessions, mark) if pid != os.getpid()]:
+            linux.kill_each(doomed)
 
     async def ask(self, request: Requested | ev.ContextReloaded) -> ev.Reply:
         """Bring a request in and wait for its answer."""
