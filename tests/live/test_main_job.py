@@ -254,6 +254,7 @@ def test_the_keepers_death_leaves_no_orphan(context: Context) -> None:
     children = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     assert children
     context.daemon.kill()
+    context.wait()
     for each in (pid, status["pid"], status["device_pid"], *children):
         wait_for_end(each)
     context.start()

@@ -189,16 +189,15 @@ class Brood:
         """After a kill: is everything of it gone? Processes that were forked while the others died are killed as well."""
         if held.end is None:
             return
-        rest = self._rest_of(held)
-        if not rest:
-            held.killing = False
-            held.end = {**held.end, "left": False}
-            self._tell({"op": "gone", "launch": held.launch, "ended": held.ended})
-            return
-        new = [pid for pid in rest if pid not in held.rest]
+        new = [pid for pid in self._rest_of(held) if pid not in held.rest]
         held.rest.update((pid, linux.process_name(pid)) for pid in new)
-        if new:
-            linux.kill_each(new)
+        linux.kill_each(new)
+        if any(linux.stat_fields(pid) is not None for pid in held.rest):
+            # Each of them comes to us, the subreaper, to be reaped: only then is it known how it ended.
+            return
+        held.killing = False
+        held.end = {**held.end, "left": False}
+        self._tell({"op": "gone", "launch": held.launch, "ended": held.ended})
 
     def _rest_of(self, held: _Held) -> list[int]:
         """The processes of a launch but its main one."""
