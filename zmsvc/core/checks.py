@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from zmsvc.core.model import Action, Context, Rule, ServiceType, TaskService, Trigger
 from zmsvc.core.values import Endpoint, apart, collide, endpoint, quote, reaches
@@ -12,6 +13,9 @@ from zmsvc.core.values import Endpoint, apart, collide, endpoint, quote, reaches
 _STARTING = (Action.START, Action.RESTART)
 _OURS = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"})
 """Variables by which a task and its supervisor find each other; a file that sets them makes the task deaf or mute."""
+
+_STATE_TYPES = ("", "on_start", "start_now", "on_update", "on_fail", "on_exit")
+"""What zmicroservices wrote; only the first two words start a task with its transaction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,8 +134,17 @@ def _odd_rules(task: TaskService) -> Iterator[str]:
 def _odd_settings(task: TaskService) -> Iterator[str]:
     for name in sorted(_OURS & task.environment.keys()):
         yield f"its environment sets {name}, which zmsvc sets itself: the supervisor would not hear the task"
+    if (kind := _state_type(task)) not in _STATE_TYPES:
+        yield f"its state type {quote(kind)} is none of {', '.join(_STATE_TYPES[1:])}: it waits for a rule"
     if task.service_type is ServiceType.COMMAND and task.limits.watchdog:
         yield "it is a Command with a watchdog: a program that does not say WATCHDOG=1 to sd_notify is killed"
+
+
+def _state_type(task: TaskService) -> str:
+    found: Any = task.source
+    for key in ("Task", "state", "type"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found.strip() if isinstance(found, str) else ""
 
 
 def _torn_threads(tasks: Iterable[TaskService]) -> Iterator[str]:

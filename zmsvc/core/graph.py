@@ -44,8 +44,7 @@ def dot(context: Context, states: Mapping[str, State] | None = None) -> str:
         style = "dashed" if action is Action.STOP else "solid"
         colour = _STROKE[trigger]
         lines.append(
-            f"  {names[here]} -> {names[there]} "
-            f'[label="{trigger}: {action}", style={style}, color="{colour}", fontcolor="{colour}"];'
+            f'  {names[here]} -> {names[there]} [label="{trigger}: {action}", style={style}, color="{colour}", fontcolor="{colour}"];'
         )
     return "\n".join([*lines, "}"]) + "\n"
 

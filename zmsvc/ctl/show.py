@@ -24,14 +24,14 @@ def status(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps({"contexts": []}))
         raise CtlError(3, "no context is running (zmsvcctl list shows the known ones)")
-    found, code = [], 0
+    found: list[dict[str, Any]] = []
+    code = 0
     for name in names:
         try:
             answer = Client(name, args.timeout).ask("status", transaction=args.transaction, tasks=args.tasks)
         except CtlError as error:
             if error.code != 5 or "not running" not in str(error):
                 raise
-            found.append(None)
             if not args.json:
                 print(f"{Style().dot('inactive')} {name}: inactive, not running (systemctl start zmsvc@{name})")
             code = 3
@@ -40,11 +40,10 @@ def status(args: argparse.Namespace) -> int:
             raise CtlError(answer["code"], answer["error"])
         found.append(answer["data"])
         code = max(code, _judge(answer["data"], bool(args.tasks)))
-    data = [each for each in found if each is not None]
     if args.json:
-        print(json.dumps({"contexts": data}))
+        print(json.dumps({"contexts": found}))
     else:
-        _print(data, args)
+        _print(found, args)
     return code
 
 

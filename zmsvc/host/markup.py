@@ -39,7 +39,7 @@ _WORDS: tuple[tuple[str, str], ...] = (
      "bytes that are not of the file's encoding, expected UTF-8 or the encoding that the first line names"),
     (r"Unsupported encoding:? (\S+)", "the encoding {0} is not known, expected UTF-8"),
     (r"Extra content at the end of the document", "something follows the end of the root element, expected one <Context>"),
-    (r"Excessive depth in document|xmlParseElementStart: maximum depth", "elements lie too deep in each other, expected 255 levels at most"),
+    (r"Excessive depth in document|xmlParseElementStart: maximum depth", "elements lie too deep, expected 255 levels at most"),
     (r"Text node too long|Comment too big|too long|Resource limit exceeded|[Hh]uge", "a text is too long, expected 10 MB at most"),
     (r"XML declaration allowed only at the start", "<?xml ...?> is not at the start of the file, expected nothing before it"),
     (r"Namespace prefix (\S+)(?: for (\S+))? on (\S+) is not defined|Namespace prefix (\S+)",
@@ -112,14 +112,19 @@ def lines(text: bytes, root: etree._Element) -> Mapping[etree._Element, int]:
     starts: list[int] = []
     parser = xml.parsers.expat.ParserCreate()
     parser.StartElementHandler = lambda _name, _attributes: starts.append(parser.CurrentLineNumber)
-    elements = list(root.iter())
+    elements: list[etree._Element] = list(root.iter())
     try:
         parser.Parse(text, True)
     except (xml.parsers.expat.ExpatError, ValueError, LookupError):
         starts = []  # An encoding that expat does not know.
     if len(starts) != len(elements):
-        return {element: element.sourceline or 1 for element in elements}
+        return {element: _sourceline(element) for element in elements}
     return dict(zip(elements, starts, strict=True))
+
+
+def _sourceline(element: etree._Element) -> int:
+    line: Any = element.sourceline
+    return line or 1
 
 
 def leaf(element: etree._Element) -> str:

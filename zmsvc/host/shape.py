@@ -13,9 +13,7 @@ from lxml import etree
 
 from zmsvc.core.model import Trigger
 from zmsvc.core.values import WHITE, quote
-
-Note = tuple[etree._Element, str]
-"""What is wrong, and at which element."""
+from zmsvc.host.faults import Note
 
 RLIMITS = (
     "as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice",
@@ -130,7 +128,7 @@ def _attributes(element: etree._Element, shape: Shape) -> Iterator[Note]:
             yield element, f"unknown attribute {text} of <{element.tag}>, expected {wanted}"
     for name in shape.needed:
         if name not in element.attrib:
-            yield element, f"<{element.tag}> has no attribute {name}, expected {name}=\"...\""
+            yield element, f'<{element.tag}> has no attribute {name}, expected {name}="..."'
 
 
 def _text(element: etree._Element, shape: Shape) -> Iterator[Note]:

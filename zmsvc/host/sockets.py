@@ -102,7 +102,7 @@ def publish(publisher: Socket, frame: bytes) -> bool:
     """Send without blocking. False: the queue is full, the message is dropped, and the caller should count it."""
     check_size(frame)
     # Asking for EVENTS also makes libzmq read the device's receipts, which a fast sender skips and then hits its mark too early.
-    while publisher.get(zmq.EVENTS) & zmq.POLLIN:
+    while _readable(publisher):
         publisher.recv()
     return _send(publisher, frame)
 
@@ -122,7 +122,7 @@ class Mouth:
 
     def drain(self) -> None:
         """Take in what the device has told. Does not block."""
-        while self.socket.get(zmq.EVENTS) & zmq.POLLIN:
+        while _readable(self.socket):
             told = self.socket.recv()
             self.attached = True
             match told[:1], told[1:]:
@@ -183,6 +183,10 @@ def check_size(frame: bytes) -> None:
     """Raise UsageError for a message that makes the device drop the connection."""
     if len(frame) > MAX_MESSAGE:
         raise UsageError(f"cannot publish message: it has {len(frame)} bytes, {MAX_MESSAGE} are allowed")
+
+
+def _readable(made: Socket) -> bool:
+    return bool(int(made.get(zmq.EVENTS)) & zmq.POLLIN)
 
 
 def _send(publisher: Socket, frame: bytes) -> bool:

@@ -1,0 +1,120 @@
+# make demo       the EchoAction context for a few shouts; needs no root and no systemd
+# make test       all tests; as root also those that boot this machine's systemd in a namespace
+# make check      what the tests say about the code itself: ruff, mypy, layers, units
+# make install    as root: program, units, manual; PREFIX=/usr/local SYSCONFDIR=/etc DESTDIR= PYTHON=/usr/bin/python3
+# make uninstall  removes what install put there, but no context file that was edited and no state
+# make clean      removes what the others made in this directory
+
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+DESTDIR ?=
+
+.PHONY: demo test check install uninstall clean unit install-program install-files
+.DELETE_ON_ERROR:
+
+# --- for developers: everything happens in .venv ------------------------------------------------------------------------------
+
+VENV := .venv
+
+demo: $(VENV)/.runs
+	@$(VENV)/bin/python scripts/demo.py
+
+test: $(VENV)/.tests
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	@[ "$$(id -u)" = 0 ] || echo "make test: tests/boot was left out, for only root can boot a systemd"
+
+check: $(VENV)/.tests
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy --strict
+	$(VENV)/bin/python -m pytest -q tests/house
+
+$(VENV)/bin/python:
+	@scripts/venv.sh $(VENV) $(PYTHON)
+
+# The package is installed as a link to this directory, so that only a changed list of needs asks for another installation.
+$(VENV)/.runs: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.tests: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --editable '.[test]'
+	@touch $@ $(VENV)/.runs
+
+clean:
+	rm -rf $(VENV) build dist zmsvc.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# --- for machines: everything goes to DESTDIR -----------------------------------------------------------------------------------
+
+dest := $(abspath $(DESTDIR))
+bindir := $(PREFIX)/bin
+# systemd, sysusers, tmpfiles and the journal's catalog are looked for in /usr/local/lib as well as in /usr/lib.
+libdir := $(PREFIX)/lib
+unitdir := $(libdir)/systemd/system
+configdir := $(SYSCONFDIR)/zmsvc
+program := $(libdir)/zmsvc
+
+commands := zmsvcd zmsvcctl
+configs := $(notdir $(wildcard etc/zmsvc/*.xml))
+
+# FILE:DIRECTORY of everything that is only copied; what uninstall removes is taken from the same list.
+to = $(addsuffix :$(PREFIX)/$(1),$(wildcard $(2)))
+copies := \
+    $(call to,lib/systemd/system,units/zmsvc.target units/zmsvc.slice) \
+    $(call to,lib/sysusers.d,units/sysusers.d/zmsvc.conf) \
+    $(call to,lib/tmpfiles.d,units/tmpfiles.d/zmsvc.conf) \
+    $(call to,lib/systemd/catalog,zmsvc/data/zmsvc.catalog) \
+    $(foreach n,1 5 7 8,$(call to,share/man/man$(n),zmsvc/data/man/*.$(n))) \
+    $(call to,share/bash-completion/completions,zmsvc/data/completion/*.bash) \
+    $(call to,share/zsh/site-functions,zmsvc/data/completion/_*) \
+    $(call to,share/fish/vendor_completions.d,zmsvc/data/completion/*.fish)
+copied := $(foreach copy,$(copies),$(lastword $(subst :, ,$(copy)))/$(notdir $(firstword $(subst :, ,$(copy)))))
+
+install: install-program install-files
+ifeq ($(dest),)
+	systemd-sysusers zmsvc.conf
+	systemd-tmpfiles --create zmsvc.conf
+	journalctl --update-catalog
+	[ ! -d /run/systemd/system ] || systemctl daemon-reload
+endif
+
+# The copy keeps what an earlier build left in ./build out of the package. What was made under DESTDIR must not name it: scripts
+# start with the path of their Python, and compiled modules hold the path of their source. The umask of who installs may be one
+# that lets nobody else read.
+install-program:
+	umask 022 && scripts/venv.sh --service '$(dest)$(program)' '$(or $(PYTHON),/usr/bin/python3)'
+	umask 022 && source=$$(mktemp -d) && trap 'rm -rf "$$source"' EXIT && \
+	    cp -r $(wildcard setup.cfg pyproject.toml README.md LICENSE) zmsvc "$$source" && \
+	    '$(dest)$(program)/bin/python' -m pip install --quiet --no-compile --upgrade "$$source"
+	umask 022 && '$(dest)$(program)/bin/python' -m compileall -q -f $(if $(dest),-s '$(dest)' -p /) '$(dest)$(program)/lib'
+	$(if $(dest),grep -rlIF '$(dest)' '$(dest)$(program)/bin' '$(dest)$(program)/pyvenv.cfg' | xargs sed -i 's|$(dest)||g')
+	install -d '$(dest)$(bindir)'
+	for name in $(commands); do ln -sfn ../lib/zmsvc/bin/$$name '$(dest)$(bindir)'/$$name; done
+
+install-files:
+	set -e; for copy in $(copies); do install -D -m 644 -t '$(dest)'"$${copy#*:}" "$${copy%%:*}"; done
+	$(MAKE) --silent --no-print-directory unit > '$(dest)$(unitdir)/zmsvc@.service'
+	chmod 644 '$(dest)$(unitdir)/zmsvc@.service'
+	install -d '$(dest)$(unitdir)/multi-user.target.wants' '$(dest)$(configdir)/services'
+	ln -sfn ../zmsvc.target '$(dest)$(unitdir)/multi-user.target.wants/zmsvc.target'
+	set -e; for name in $(configs); do \
+	    [ -e '$(dest)$(configdir)'/$$name ] || install -m 644 etc/zmsvc/$$name '$(dest)$(configdir)'; done
+
+# The unit as it would be installed, on standard output.
+unit:
+	@sed 's|@bindir@|$(bindir)|g; s|@sysconfdir@|$(SYSCONFDIR)|g' units/zmsvc@.service.in
+
+# The administrator's own stay: services in lib/zmsvc/services, edited context files, the state, and the user who owns it.
+uninstall:
+ifeq ($(dest),)
+	[ ! -d /run/systemd/system ] || systemctl stop zmsvc.target 'zmsvc@*.service'
+endif
+	rm -f $(addprefix '$(dest)',$(copied)) $(addprefix '$(dest)$(bindir)'/,$(commands))
+	rm -f '$(dest)$(unitdir)/zmsvc@.service' '$(dest)$(unitdir)/multi-user.target.wants/zmsvc.target'
+	cd '$(dest)$(program)' && rm -rf bin include lib lib64 share pyvenv.cfg
+	for name in $(configs); do ! cmp -s etc/zmsvc/$$name '$(dest)$(configdir)'/$$name || rm '$(dest)$(configdir)'/$$name; done
+	for left in '$(dest)$(program)' '$(dest)$(configdir)/services' '$(dest)$(configdir)'; do \
+	    [ ! -d $$left ] || rmdir --ignore-fail-on-non-empty $$left; done
+ifeq ($(dest),)
+	journalctl --update-catalog
+	[ ! -d /run/systemd/system ] || systemctl daemon-reload
+endif

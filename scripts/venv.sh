@@ -1,0 +1,31 @@
+#!/bin/sh
+# Makes a virtual environment of a Python that is new enough, or says what to install.
+# usage: scripts/venv.sh [--service] DIRECTORY [PYTHON]
+# --service: a Python that the user zmsvc can run too, and that is there under ProtectHome=.
+set -eu
+
+service=
+if [ "$1" = --service ]; then service=yes; shift; fi
+directory=$1
+candidates=${2:-python3 python3.14 python3.13 python3.12 python3.11}
+
+die() { echo "cannot make $directory: $*" >&2; exit 1; }
+
+fits() { "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+
+reachable() {
+    real=$("$1" -c 'import os, sys; print(os.path.realpath(sys.executable))')
+    case $real in /home/*|/root/*|/run/user/*) return 1 ;; esac
+    # Only root can try it out; 65534 is nobody.
+    [ "$(id -u)" != 0 ] || setpriv --reuid=65534 --regid=65534 --clear-groups "$real" -c 'import encodings' 2>/dev/null
+}
+
+found=
+for python in $candidates; do
+    if fits "$python"; then found=$python; break; fi
+done
+[ -n "$found" ] || die "none of [$candidates] is a Python >= 3.11 with venv; install one" \
+    "(Debian, Ubuntu: apt-get install python3 python3-venv) or name it: PYTHON=/path/to/python3"
+[ -z "$service" ] || reachable "$found" || die "the user zmsvc cannot run $found, for it lies in somebody's home" \
+    "or a closed directory; name another: PYTHON=/usr/bin/python3"
+exec "$found" -m venv "$directory"

@@ -1,0 +1,164 @@
+"""A machine to test on: this machine's own systemd, journald and D-Bus, booted in namespaces over a throw-away overlay of /.
+
+It needs root, takes a third of a second, has no network, and nothing on the host changes. It knows nothing of zmsvc.
+When the process that made it is killed, it is killed too, and its mounts vanish with its namespaces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import socket
+import struct
+import subprocess
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+from types import TracebackType
+
+TOOLS = ("unshare", "nsenter", "setpriv", "systemctl", "dbus-daemon", "ip")
+"""What must be installed on the host."""
+
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_HERE = Path(__file__).parent
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
+
+
+class Machine:
+    """A booted machine. `prepare` is a command that runs in it before the boot, by chroot, with the network and `checkout` at /mnt."""
+
+    def __init__(self, *prepare: str, checkout: Path = Path("/"), patience: float = 300) -> None:
+        self._groups = _cgroup_base() / f"zmtest-{os.getpid()}-{time.monotonic_ns()}"
+        self._directory = Path(tempfile.mkdtemp(prefix="zmtest."))
+        try:
+            self._make_groups()
+            self.pid = self._boot(prepare, checkout, patience)
+            state = self.sh("systemctl is-system-running --wait", check=False).stdout.strip()
+            if state != "running":
+                raise RuntimeError(f"cannot use the machine: it is {state}\n{self.sh('systemctl --failed', check=False).stdout}")
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def root(self) -> Path:
+        """The machine's file system as seen from here."""
+        return Path(f"/proc/{self.pid}/root")
+
+    def sh(self, command: str, *, check: bool = True, timeout: float = 60, user: str = "") -> subprocess.CompletedProcess[str]:
+        """Runs a shell command inside, as root or `user`; it fails the test when its status is not 0, unless `check` is False."""
+        become = f"setpriv --reuid {user} --regid {user} --init-groups" if user else ""
+        enter = f"nsenter -t {self.pid} -m -u -i -n -p -C -r -w env -i TERM=dumb LANG=C.UTF-8 HOME=/root PATH={_PATH} {become}"
+        # The command is moved into the machine's control group first, so that one which hangs dies with the machine.
+        done = subprocess.run(
+            ["sh", "-c", f'echo 0 > "$0"; exec {enter} sh -c "$1"', str(self._groups / "machine/commands/cgroup.procs"), command],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+        assert not check or done.returncode == 0, f"{command!r} ended with {done.returncode}\n{done.stdout}{done.stderr}"
+        return done
+
+    def put(self, path: str, text: str, mode: int = 0o644) -> None:
+        """Writes a file inside; common leading blanks are taken off the text."""
+        file = self.root / path.lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(textwrap.dedent(text))
+        file.chmod(mode)
+
+    def journal(self, *matches: str, output: str = "short-precise") -> str:
+        """What journalctl prints for the matches."""
+        quoted = " ".join(f"'{match}'" for match in matches)
+        return self.sh(f"journalctl --no-pager --quiet --output={output} {quoted}", check=False).stdout
+
+    def close(self) -> None:
+        """Kills all of it, PID 1 first of all; the mounts go with the namespaces."""
+        if self._groups.exists():
+            (self._groups / "cgroup.kill").write_text("1")
+        if hasattr(self, "_process"):
+            self._process.wait(10)
+        _remove_groups(self._groups)
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _make_groups(self) -> None:
+        base = self._groups.parent
+        for old in base.glob("zmtest-*"):  # empty directories are all that a killed run leaves
+            if not Path(f"/proc/{old.name.split('-')[1]}").exists():
+                _remove_groups(old)
+        for name in ("machine", "outside"):
+            (self._groups / name).mkdir(parents=True)
+
+    def _boot(self, prepare: tuple[str, ...], checkout: Path, patience: float) -> int:
+        """Returns the host's number for the machine's PID 1 when systemd says that the boot is finished."""
+        work = self._directory / "work"
+        work.mkdir()
+        address = str(self._directory / "booted")
+        output = self._directory / "output"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as booted, output.open("wb") as log:
+            booted.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+            booted.bind(address)
+            # setpriv: when the thread that started it dies, so does all of the machine.
+            start = 'echo 0 > "$0"; exec setpriv --pdeathsig KILL unshare --mount --propagation private sh "$@"'
+            self._process = subprocess.Popen(
+                ["sh", "-c", start, str(self._groups / "machine/cgroup.procs"),
+                 str(_HERE / "prepare.sh"), str(work), str(checkout), str(_HERE / "boot.sh"), *prepare],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"NOTIFY_SOCKET": address},
+            )  # fmt: skip
+            pid = _ready(booted, self._process, patience)
+        if not pid:
+            raise RuntimeError(f"cannot boot a machine:\n{output.read_text(errors='replace')}")
+        # The group that is the machine's root may hold no process of ours, or no controller could be enabled there.
+        (self._groups / "outside/cgroup.procs").write_text(str(self._process.pid))
+        (self._groups / "machine/commands").mkdir()
+        return pid
+
+
+def _ready(booted: socket.socket, process: subprocess.Popen[bytes], patience: float) -> int:
+    """The process that said READY=1, or 0 when there was none before `process` ended or the patience did."""
+    until = time.monotonic() + patience
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        while (left := until - time.monotonic()) > 0:
+            if booted.fileno() not in select.select([booted.fileno(), pidfd], [], [], left)[0]:
+                return 0
+            text, ancillary, _, _ = booted.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
+            if b"READY=1" in text.splitlines():
+                return int(_CREDENTIALS.unpack(ancillary[0][2])[0])
+        return 0
+    finally:
+        os.close(pidfd)
+
+
+def _cgroup_base() -> Path:
+    """Where the host has cgroup v2."""
+    for base in (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup")):
+        if (base / "cgroup.procs").exists():
+            return base
+    raise RuntimeError("cannot boot a machine: there is no cgroup v2 here")
+
+
+def _remove_groups(top: Path) -> None:
+    """A control group can be removed when its last process is gone, which the kernel tells by a change of cgroup.events."""
+    for directory, _, _ in os.walk(top, topdown=False):
+        with contextlib.suppress(FileNotFoundError), (Path(directory) / "cgroup.events").open() as events:
+            poll = select.poll()
+            poll.register(events, select.POLLPRI)
+            while "populated 1" in events.read() and poll.poll(10_000):
+                events.seek(0)
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)

@@ -1,0 +1,109 @@
+"""The journal: every query that one would hope for finds what tasks say, and no line is lost when somebody dies."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from installed import TRANSACTION, Installed
+from waiting import wait_for
+
+SAID = ("logged by the task", "logged by a library", "printed by the task", "printed by another program", "printed on stderr")
+WITH_FIELDS = SAID[:3]
+
+
+def said(talker: Installed, *matches: str) -> list[dict[str, Any]]:
+    """The entries that the matches find, once each of SAID is in the journal."""
+    wait_for(lambda: all(text in talker.machine.journal("-u", talker.unit, output="cat") for text in SAID))
+    return talker.entries(*matches)
+
+
+def messages(entries: list[dict[str, Any]]) -> set[str]:
+    return {str(entry["MESSAGE"]) for entry in entries}
+
+
+def test_the_shouts_are_found_by_identifier_and_unit(echo: Installed) -> None:
+    echo.start()
+    (pid,) = echo.pids().values()
+    for match in (("-t", "EchoAction"), ("-u", echo.unit)):
+        wait_for(lambda match=match: [entry for entry in echo.entries(*match) if entry["_PID"] == str(pid)])  # type: ignore[misc]
+
+
+def test_a_unit_shows_everything(talker: Installed) -> None:
+    assert messages(said(talker, "-u", talker.unit)) >= set(SAID)
+
+
+def test_an_identifier_shows_what_an_instance_said_by_whatever_means(talker: Installed) -> None:
+    assert messages(said(talker, "-t", "Talker")) >= set(SAID)
+
+
+def test_a_transaction_shows_what_its_tasks_logged_and_printed_and_nothing_else(talker: Installed) -> None:
+    talker.ctl("start", "--transaction", TRANSACTION)
+    wait_for(lambda: messages(talker.entries(f"ZMSVC_TRANSACTION={TRANSACTION}")) >= set(WITH_FIELDS))
+    entries = talker.entries(f"ZMSVC_TRANSACTION={TRANSACTION}")
+    assert {entry["ZMSVC_CONTEXT"] for entry in entries} == {"Talk"}
+    own = [entry for entry in entries if entry["MESSAGE"] in WITH_FIELDS]
+    assert {entry["_PID"] for entry in own} == {str(talker.pids()[TRANSACTION, "ts_100"])}
+
+
+def test_what_python_says_carries_the_fields(talker: Installed) -> None:
+    ((transaction, _),) = talker.pids()
+    for entry in said(talker, "-t", "Talker"):
+        if entry["MESSAGE"] in WITH_FIELDS:
+            found = {name: entry[name] for name in ("ZMSVC_CONTEXT", "ZMSVC_TRANSACTION", "ZMSVC_TASK", "ZMSVC_INSTANCE")}
+            assert found == {
+                "ZMSVC_CONTEXT": "Talk", "ZMSVC_TRANSACTION": transaction, "ZMSVC_TASK": "ts_100", "ZMSVC_INSTANCE": "Talker",
+            }  # fmt: skip
+
+
+def test_what_another_program_prints_carries_the_identifier_and_lies_in_the_control_group_of_the_task(talker: Installed) -> None:
+    group = talker.status()["transactions"][0]["tasks"][0].get("cgroup")
+    for entry in said(talker, "-t", "Talker"):
+        if entry["MESSAGE"] in SAID[3:]:
+            assert re.search(rf"/{re.escape(talker.unit)}/tasks/[^/]+$", entry["_SYSTEMD_CGROUP"])
+            assert not group or str(group).endswith(entry["_SYSTEMD_CGROUP"])
+
+
+def test_logs_shows_all_of_a_task(talker: Installed) -> None:
+    said(talker)
+    ((transaction, _),) = talker.pids()
+    shown = talker.ctl("--no-pager", "logs", "--transaction", transaction, "ts_100")
+    assert [text for text in SAID if text not in shown] == []
+
+
+def test_changes_of_a_task_have_a_message_id_with_a_text(talker: Installed) -> None:
+    started = [entry for entry in talker.entries("ZMSVC_TASK=ts_100") if "MESSAGE_ID" in entry]
+    assert started
+    explained = talker.machine.sh(f"journalctl --no-pager -x MESSAGE_ID={started[-1]['MESSAGE_ID']}").stdout
+    assert "Subject:" in explained
+    assert "ts_100" in explained
+
+
+def numbers(talker: Installed) -> list[int]:
+    """What the counting program of the next test has printed, as the journal has it."""
+    return [int(match) for match in re.findall(r"^line (\d+)$", talker.machine.journal("-t", "Counter", output="cat"), re.MULTILINE)]
+
+
+def test_no_line_is_lost_when_the_supervisor_and_journald_die(talker: Installed) -> None:
+    """The example is a Command, whose output goes to journald with nobody of ours in between."""
+    count = "i=0; while [ $i -lt 400 ]; do i=$((i+1)); echo line $i; sleep 0.005; done; sleep 3600"
+    talker.machine.put("/etc/zmsvc/services/count.sh", f"#!/bin/sh\n{count}\n", 0o755)
+    talker.configure(COUNTER)
+    talker.machine.sh(f"systemctl restart {talker.unit}")
+    wait_for(lambda: numbers(talker))
+    talker.machine.sh(f"kill -KILL {talker.status()['pid']} $(systemctl show --value -p MainPID systemd-journald)")
+    wait_for(lambda: 400 in numbers(talker))
+    assert numbers(talker) == list(range(1, 401))
+
+
+COUNTER = """
+    <TaskService id="ts_100" topic="process" instance="Counter" serviceType="Command">
+        <Task>
+            <description>Prints 400 lines</description>
+            <message>
+                <header><action>start</action><service_name>counter</service_name></header>
+                <content><configuration><command>/etc/zmsvc/services/count.sh</command></configuration></content>
+            </message>
+            <state type="on_start"></state>
+        </Task>
+    </TaskService>"""

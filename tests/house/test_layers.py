@@ -1,0 +1,164 @@
+"""The walls of the house: who may import whom, what core may know, and how long a function may be. Read from the source with `ast`."""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2] / "zmsvc"
+
+LONGEST_FUNCTION = 60
+
+PURE = {
+    "__future__", "collections", "dataclasses", "enum", "functools", "hashlib", "heapq", "itertools", "json", "math", "operator", "re",
+    "string", "typing",
+}  # fmt: skip
+"""The part of the standard library that core may know: nothing that touches a clock, a file, a socket or a process."""
+
+PROCESSES = ("keeper", "supervisor", "device", "task", "ctl")
+MAY_IMPORT = {"core": {"core"}, "host": {"core", "host"}} | {room: {"core", "host", room} for room in PROCESSES}
+"""By room; `data` holds no code, and the package itself is only the version."""
+
+EXCEPTIONS = {("zmsvc.keeper.nursery", "zmsvc.task.runner")}
+"""The nursery forks into the runner, which is how a task starts in milliseconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Import:
+    """One imported module, as it stands in a file."""
+
+    importer: str
+    target: str
+    line: int
+    local: bool
+    """Whether it stands inside a function."""
+
+    def __str__(self) -> str:
+        return f"{self.importer}:{self.line} imports {self.target}"
+
+
+@functools.cache
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name."""
+    found = {}
+    for file in sorted(PACKAGE.rglob("*.py")):
+        parts = ("zmsvc", *file.relative_to(PACKAGE).with_suffix("").parts)
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+@functools.cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(modules()[module].read_text())
+
+
+def names(node: ast.Import | ast.ImportFrom, module: str) -> Iterator[str]:
+    """What an import statement names, absolute; `from package import module` names the module."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+        return
+    base = node.module or ""
+    if node.level:
+        package = module if modules()[module].name == "__init__.py" else module.rpartition(".")[0]
+        above = package.split(".")[: len(package.split(".")) - node.level + 1]
+        base = ".".join([*above, *([base] if base else [])])
+    for alias in node.names:
+        yield f"{base}.{alias.name}" if f"{base}.{alias.name}" in modules() else base
+
+
+def walk(node: ast.AST, module: str, *, local: bool = False) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            for target in names(child, module):
+                yield Import(importer=module, target=target, line=child.lineno, local=local)
+        inside = local or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield from walk(child, module, local=inside)
+
+
+@functools.cache
+def imports() -> tuple[Import, ...]:
+    return tuple(found for module in modules() for found in walk(tree(module), module))
+
+
+def room(module: str) -> str:
+    """The folder of the package in which a module stands, or nothing for the package itself."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_rooms_import_only_what_lies_below_them() -> None:
+    crossed = [
+        str(each)
+        for each in imports()
+        if each.target.startswith("zmsvc.")
+        and room(each.importer) in MAY_IMPORT
+        and room(each.target) not in MAY_IMPORT[room(each.importer)]
+        and (each.importer, each.target) not in EXCEPTIONS
+    ]
+    assert crossed == []
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    assert [str(each) for each in imports() if not room(each.importer)] == []
+
+
+def test_every_room_is_known() -> None:
+    assert {room(module) for module in modules()} <= {"", "data", *MAY_IMPORT}
+
+
+def test_core_is_pure() -> None:
+    impure = [
+        str(each)
+        for each in imports()
+        if room(each.importer) == "core" and not each.target.startswith("zmsvc.core") and each.target.split(".")[0] not in PURE
+    ]
+    assert impure == []
+
+
+def test_the_kernel_has_one_door() -> None:
+    doors = {each.importer for each in imports() if each.target.split(".")[0] == "ctypes"}
+    assert doors <= {"zmsvc.host.linux"}
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Imports inside functions and for type checkers count too: they are where a wall is missing."""
+    graph: dict[str, set[str]] = {module: set() for module in modules()}
+    for each in imports():
+        if each.target in graph and each.target != each.importer:
+            graph[each.importer].add(each.target)
+    # What imports nothing that is left cannot be in a circle, so it is taken away until nothing changes.
+    while free := [module for module, targets in graph.items() if not targets & graph.keys()]:
+        for module in free:
+            del graph[module]
+    assert {module: sorted(targets & graph.keys()) for module, targets in graph.items()} == {}
+
+
+def test_an_import_inside_a_function_says_why() -> None:
+    silent = []
+    for each in imports():
+        lines = modules()[each.importer].read_text().splitlines()
+        around = lines[max(0, each.line - 2) : each.line]
+        if each.local and not any("#" in line for line in around):
+            silent.append(str(each))
+    assert silent == []
+
+
+def test_a_function_fits_on_a_screen() -> None:
+    long = [
+        f"{module}:{node.lineno} {node.name} has {length} lines"
+        for module in modules()
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := (node.end_lineno or node.lineno) - node.lineno + 1) > LONGEST_FUNCTION
+    ]
+    assert long == []
+
+
+def test_every_module_says_what_its_job_is() -> None:
+    assert [module for module in modules() if not ast.get_docstring(tree(module))] == []
+
+
+def test_scripts_are_never_imported() -> None:
+    assert [str(each) for each in imports() if each.target.split(".")[0] in ("scripts", "tests")] == []

@@ -1,0 +1,35 @@
+"""The linters are tests, so that `make test` is all there is to run; on a machine without them they are skipped."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+from needs import need
+
+ROOT = Path(__file__).parents[2]
+
+TYPED_TESTS = ("tests/conftest.py", "tests/needs.py", "tests/waiting.py", "tests/boot/machine.py", "tests/boot/installed.py")
+"""What other tests stand on is held to the rules of the package."""
+
+
+def run(tool: str, *arguments: str) -> None:
+    need(importlib.util.find_spec(tool), f"{tool} is not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", tool, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_ruff_finds_nothing() -> None:
+    run("ruff", "check", "--quiet", "--output-format=concise", ".")
+
+
+def test_mypy_finds_nothing() -> None:
+    run("mypy", "--strict")
+
+
+def test_mypy_finds_nothing_in_what_tests_stand_on() -> None:
+    run("mypy", "--strict", *TYPED_TESTS)

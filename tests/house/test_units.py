@@ -1,0 +1,66 @@
+"""The unit files as they would be installed, judged by systemd's own tools, which need no booted systemd for it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from needs import need
+
+ROOT = Path(__file__).parents[2]
+
+EXPOSURE = 20
+"""What `systemd-analyze security` may say at most, in tenths; 92 without the confinement."""
+
+
+def make(*arguments: str) -> str:
+    return subprocess.run(["make", "-s", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["systemd-analyze", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
+    """A directory with all units, whose programs exist."""
+    need(shutil.which("systemd-analyze"), "systemd is not installed")
+    need(shutil.which("make"), "make is not installed")
+    for name in ("zmsvcd", "zmsvcctl"):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.touch(0o755)
+    for file in (ROOT / "units").glob("zmsvc.*"):
+        shutil.copy(file, tmp_path)
+    service = tmp_path / "zmsvc@.service"
+    service.write_text(make("unit", f"PREFIX={tmp_path}"))
+    return service
+
+
+def test_systemd_finds_no_fault(unit: Path) -> None:
+    found = analyze("verify", "--man=no", unit, unit.with_name("zmsvc.target"), unit.with_name("zmsvc.slice"))
+    assert (found.returncode, found.stdout) == (0, "")
+
+
+def test_the_confinement_is_as_tight_as_arbitrary_tasks_allow(unit: Path) -> None:
+    found = analyze("security", "--offline=true", f"--threshold={EXPOSURE}", "--no-pager", unit)
+    assert found.returncode == 0, found.stdout
+
+
+def test_only_names_of_directories_are_filled_in(unit: Path) -> None:
+    template = (ROOT / "units/zmsvc@.service.in").read_text()
+    assert set(re.findall(r"@(\w+)@", template)) == {"bindir", "sysconfdir"}
+    assert not re.search(r"@\w+@", unit.read_text())
+
+
+def test_what_breaks_libraries_is_not_forbidden(unit: Path) -> None:
+    """Each was tried: libzmq aborts the process without the first two, python-daemon cannot start without the third, no task has a
+    control group without the last."""
+    text = unit.read_text()
+    assert re.search(r"^RestrictAddressFamilies=.*\bAF_NETLINK\b", text, re.MULTILINE)
+    assert re.search(r"^SystemCallFilter=[^~]*\bsched_setscheduler\b", text, re.MULTILINE)
+    assert re.search(r"^SystemCallFilter=[^~]*@setuid\b", text, re.MULTILINE)
+    assert "\nProtectControlGroups=no\n" in text

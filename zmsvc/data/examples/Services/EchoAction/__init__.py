@@ -1,0 +1,1 @@
+"""The EchoAction service: the smallest that does something."""

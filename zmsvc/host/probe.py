@@ -1,0 +1,70 @@
+"""What a context would meet on this machine now, as warnings for `check`: endpoints in use, services that are missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from zmsvc.core.errors import ZmsvcError
+from zmsvc.core.model import Context, ServiceType, TaskService
+from zmsvc.host import endpoints
+from zmsvc.host.paths import service_path
+
+
+def check_ports(context: Context) -> list[str]:
+    """Which of the two places that the device binds could not be bound now, and why."""
+    ends = context.endpoints
+    found: list[str] = []
+    for name, place in (("FrontBind", ends.front_bind), ("BackendBind", ends.backend_bind)):
+        why = _ipc(place.removeprefix("ipc://")) if place.startswith("ipc://") else _tcp(place)
+        if why:
+            found.append(f"{name} {place}: {why}")
+    return found
+
+
+def _tcp(place: str) -> str:
+    try:
+        endpoints.listen(endpoints.safe_bind(place, curve=False)).close()
+    except ZmsvcError as error:
+        return str(error)
+    return ""
+
+
+def _ipc(path: str) -> str:
+    """By connecting: to bind would leave a file behind, or take one away."""
+    folder = os.path.dirname(path)
+    if path.startswith("/") and not os.path.isdir(folder):
+        return f"the directory {folder} does not exist now"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect("\0" + path[1:] if path.startswith("@") else path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return ""
+        except BlockingIOError:
+            pass  # Its backlog is full, so somebody does listen.
+        except OSError as error:
+            return f"cannot be looked at ({(error.strerror or str(error)).lower()})"
+    return "in use now: somebody listens there"
+
+
+def check_services(context: Context) -> list[str]:
+    """Which tasks could not be launched now: no code, no program, no right to become their user."""
+    return [f"{task.id}: {text}" for task in context.tasks.values() for text in _missing(task)]
+
+
+def _missing(task: TaskService) -> Iterator[str]:
+    if os.geteuid() and (task.user or task.group):
+        yield "it wants another user or group, which only root can give it"
+    if task.service_type is ServiceType.COMMAND:
+        if not shutil.which(task.command[0]):
+            yield f"its program {task.command[0]} is not found, or may not be executed"
+        return
+    places = [Path(task.location)] if task.location else service_path()
+    file = f"{task.instance}/Service{task.instance}.py"
+    # The Monitor comes with zmsvc.
+    if task.instance != "Monitor" and not any((place / file).is_file() for place in places):
+        yield f"there is no {file} in {':'.join(map(str, places))}"
