@@ -74,7 +74,10 @@ class Context:
         """A TaskService element; `rules` maps a trigger to (action, task id); `config` and `service` are XML."""
         triggers = "".join(
             f"<{trigger}><action>{action}</action><call>{call}</call></{trigger}>"
-            for trigger, (action, call) in {**dict.fromkeys(("on_start", "on_update", "on_fail", "on_exit"), ("", "")), **(rules or {})}.items()
+            for trigger, (action, call) in {
+                **dict.fromkeys(("on_start", "on_update", "on_fail", "on_exit"), ("", "")),
+                **(rules or {}),
+            }.items()
         )
         state = "on_start" if entry else ""
         self._tasks.append(
@@ -195,7 +198,9 @@ class Context:
                 return {task["id"]: task for task in each["tasks"]}
         raise AssertionError(f"no transaction {transaction} in {[each['id'] for each in found]}")
 
-    def task_is(self, task_id: str, sub: str, transaction: str | None = None, also: Callable[[dict[str, Any]], bool] = bool) -> dict[str, Any]:
+    def task_is(
+        self, task_id: str, sub: str, transaction: str | None = None, also: Callable[[dict[str, Any]], bool] = bool
+    ) -> dict[str, Any]:
         """Wait until a task is in this sub-state; what `status` then says of it."""
 
         def fact() -> dict[str, Any]:

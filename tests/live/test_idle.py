@@ -29,7 +29,9 @@ def test_an_idle_context_makes_no_system_calls(context: Context, home: Path, ear
         trace = home / f"trace-{name}"
         # A process that is stopped in a system call shows it once, when strace attaches: that one line is no wake-up.
         done = subprocess.run(
-            ["timeout", "--signal=INT", str(SECONDS), "strace", "-qq", "-r", "-p", str(pid), "-o", str(trace)], capture_output=True, text=True
+            ["timeout", "--signal=INT", str(SECONDS), "strace", "-qq", "-r", "-p", str(pid), "-o", str(trace)],
+            capture_output=True,
+            text=True,
         )
         assert done.returncode in (0, 124, -signal.SIGINT), done.stderr
         assert late_calls(trace.read_text()) == [], f"{name} woke up"

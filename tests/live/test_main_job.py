@@ -197,7 +197,10 @@ def test_kill_of_a_task_is_reported_with_its_signal(context: Context, ear: Calla
 
 
 def test_a_killed_supervisor_is_replaced_and_nothing_else_notices(context: Context, ear: Callable[..., Ear]) -> None:
-    context.looped("Talk", "interval = 0.02\ncount = 0\ndef step(self):\n    self.count += 1\n    self.publish('talk', {'header': {}, 'n': self.count})")
+    context.looped(
+        "Talk",
+        "interval = 0.02\ncount = 0\ndef step(self):\n    self.count += 1\n    self.publish('talk', {'header': {}, 'n': self.count})",
+    )
     context.looped("Echo")
     context.task("ts_100", "Talk")
     context.task("ts_101", "Echo")
@@ -217,7 +220,9 @@ def test_a_killed_supervisor_is_replaced_and_nothing_else_notices(context: Conte
 
 
 def test_an_end_while_no_supervisor_is_there_is_known_with_its_status(context: Context, home: Path) -> None:
-    context.looped("Echo", f"interval = 0.01\ndef step(self):\n    if __import__('os').path.exists('{home}/die'):\n        __import__('os')._exit(42)")
+    context.looped(
+        "Echo", f"interval = 0.01\ndef step(self):\n    if __import__('os').path.exists('{home}/die'):\n        __import__('os')._exit(42)"
+    )
     context.task("ts_100", "Echo")
     context.start()
     pid = context.tasks()["ts_100"]["pid"]
@@ -245,7 +250,10 @@ def test_a_killed_device_is_back_and_tasks_reconnect(context: Context, ear: Call
 
 
 def test_the_keepers_death_leaves_no_orphan(context: Context) -> None:
-    context.looped("Parent", "def setup(self):\n    import subprocess\n    self.child = subprocess.Popen(['sleep', '1000'])\n    self.update(child=self.child.pid)")
+    context.looped(
+        "Parent",
+        "def setup(self):\n    import subprocess\n    self.child = subprocess.Popen(['sleep', '1000'])\n    self.update(child=self.child.pid)",
+    )
     context.task("ts_100", "Parent")
     context.start("--no-autostart")
     context.ctl("start", "--transaction", TX)

@@ -23,24 +23,30 @@ class Verb:
     arguments: tuple[str, ...] = ()
 
 
+_MEANT = ("transaction", "task", "tasks")
+
 VERBS = (
-    Verb(name="start", function="orders.order", help="start tasks; without a transaction in a new one, whose ID is printed", arguments=("transaction", "task", "tasks")),
-    Verb(name="stop", function="orders.order", help="stop tasks and all they started, or a whole transaction", arguments=("transaction", "task", "tasks", "no_triggers")),
-    Verb(name="restart", function="orders.order", help="stop and start again", arguments=("transaction", "task", "tasks", "no_triggers")),
-    Verb(name="reset-failed", function="orders.order", help="forget failures and start limits", arguments=("transaction", "task", "tasks")),
+    Verb(
+        name="start", function="orders.order", help="start tasks; without a transaction in a new one, whose ID is printed", arguments=_MEANT
+    ),
+    Verb(
+        name="stop", function="orders.order", help="stop tasks and all they started, or a transaction", arguments=(*_MEANT, "no_triggers")
+    ),
+    Verb(name="restart", function="orders.order", help="stop and start again", arguments=(*_MEANT, "no_triggers")),
+    Verb(name="reset-failed", function="orders.order", help="forget failures and start limits", arguments=_MEANT),
     Verb(name="status", function="show.status", help="show context, transactions and tasks", arguments=("transaction", "tasks")),
     Verb(name="list", function="show.contexts", help="show contexts, known and running"),
     Verb(name="logs", function="logs.logs", help="show the log", arguments=("transaction", "tasks", "follow", "lines")),
     Verb(name="events", function="show.events", help="show the lifecycle history", arguments=("transaction", "tasks", "follow", "lines")),
     Verb(name="watch", function="wire.watch", help="print every message on the bus", arguments=("transaction", "topic", "count")),
-    Verb(name="send", function="wire.send", help="publish a message; JSON from the command line or standard input", arguments=("message",)),
+    Verb(name="send", function="wire.send", help="publish a message: JSON from the command line or standard input", arguments=("message",)),
     Verb(name="check", function="files.check", help="find every fault of context files, and warn", arguments=("files",)),
     Verb(name="graph", function="files.graph", help="draw tasks and rules", arguments=("what", "format", "transaction")),
     Verb(name="create", function="scaffold.run", help="make services and their context file", arguments=("create",)),
     Verb(name="reload", function="orders.reload", help="read the context file again and change what differs"),
     Verb(name="reexec", function="orders.reexec", help="replace the supervisor, as after an upgrade; tasks run on"),
     Verb(name="exit", function="orders.leave", help="stop all tasks and end the context's daemon"),
-)  # fmt: skip
+)
 
 
 def _create(parser: argparse.ArgumentParser) -> None:

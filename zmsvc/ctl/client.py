@@ -79,7 +79,7 @@ class Client:
 
 
 def socket_of(name: str) -> str:
-    return str(paths.runtime_root() / name / "control.sock")
+    return str(paths.control_socket(name))
 
 
 def _unreachable(name: str, error: OSError) -> str:

@@ -13,9 +13,9 @@ from zmsvc.host import paths
 
 def check(args: argparse.Namespace) -> int:
     """check: every fault of every file; warnings when there is none."""
-    # Imported here for start-up time: lxml is for files only.
+    # Imported here for start-up time: only this verb needs them.
     from zmsvc.core import checks
-    from zmsvc.host import config
+    from zmsvc.host import config  # lxml is for files only
 
     code = 0
     for file in args.files:

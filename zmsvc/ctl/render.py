@@ -10,8 +10,9 @@ from typing import Any
 
 _COLOURS = {"green": "\x1b[0;1;32m", "red": "\x1b[0;1;31m", "yellow": "\x1b[0;1;33m", "grey": "\x1b[0;38;5;245m", "bold": "\x1b[0;1;39m"}
 _OF_STATE = {"active": "green", "failed": "red", "activating": "yellow", "deactivating": "yellow"}
-_DOTS = {"active": "●", "failed": "×", "activating": "↻", "deactivating": "↻", "inactive": "○"}
-_PLAIN = str.maketrans({"●": "*", "×": "x", "↻": "~", "○": "o", "├": "|", "└": "`", "─": "-", "│": "|", "→": ">"})
+# The cross is systemctl's own sign for a failed unit.
+_DOTS = {"active": "●", "failed": "×", "activating": "↻", "deactivating": "↻", "inactive": "○"}  # noqa: RUF001
+_PLAIN = str.maketrans({"●": "*", "×": "x", "↻": "~", "○": "o", "├": "|", "└": "`", "─": "-", "│": "|", "→": ">"})  # noqa: RUF001
 
 
 class Style:

@@ -1,4 +1,4 @@
-"""Where things live: as root, as a user, under systemd, and by the ZMSVC_*_DIR overrides of the environment. Names only; nothing is made here."""
+"""Where things live: as root, as a user, under systemd, and by the ZMSVC_*_DIR overrides. Names only; nothing is made here."""
 
 from __future__ import annotations
 
@@ -118,6 +118,22 @@ def known_contexts() -> dict[str, Path]:
     return {file.stem.removeprefix("Context-"): file for file in files}
 
 
+def control_socket(name: str) -> Path:
+    """Where the control socket of a context is: in this unit's directory, among this user's contexts, else among the system's."""
+    if (own := _of_unit("RUNTIME_DIRECTORY", "ZMSVC_RUNTIME_DIR", name)) is not None:
+        return own / "control.sock"
+    found = [path for path in _control_sockets() if path.parent.name == name]
+    return found[0] if found else runtime_root() / name / "control.sock"
+
+
 def running_contexts() -> list[str]:
     """Names that have a control socket; whether somebody answers there is the caller's to find out."""
-    return sorted(path.parent.name for path in runtime_root().glob("*/control.sock"))
+    return sorted({path.parent.name for path in _control_sockets()})
+
+
+def _control_sockets() -> list[Path]:
+    """A user's own contexts come first; those of the system are open to the group of their daemon."""
+    roots = [runtime_root()]
+    if not os.environ.get("ZMSVC_RUNTIME_DIR"):
+        roots.append(Path("/run/zmsvc"))
+    return [path for root in roots for path in root.glob("*/control.sock")]

@@ -74,9 +74,7 @@ def _detach(places: paths.Places, arguments: list[str]) -> int:
     places.state.mkdir(parents=True, exist_ok=True, mode=0o750)
     with open(places.log_file, "a") as log:
         files = [writer, errors, log]
-        with daemon.DaemonContext(
-            umask=0o022, signal_map={}, prevent_core=False, files_preserve=files, stdout=log, stderr=log
-        ):
+        with daemon.DaemonContext(umask=0o022, signal_map={}, prevent_core=False, files_preserve=files, stdout=log, stderr=log):
             # Until it is ready its complaints belong on the terminal it was started from.
             os.dup2(errors, 2)
             os.close(errors)

@@ -40,9 +40,7 @@ class Doors:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
-            raise UsageError(
-                f"cannot start {self._places.name}: it is running already (zmsvcctl -c {self._places.name} status)"
-            ) from None
+            raise UsageError(f"cannot start {self._places.name}: it is running already (zmsvcctl -c {self._places.name} status)") from None
         self._places.pid_file.write_text(f"{os.getpid()}\n")
         return fd
 

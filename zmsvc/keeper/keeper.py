@@ -1,4 +1,4 @@
-"""The keeper's loop: one thread, one epoll, no policy. It holds processes and sockets, runs the supervisor and the device, and runs them again.
+"""The keeper's loop: one thread, one epoll, no policy. It holds processes and sockets, and runs supervisor and device again.
 
 While a supervisor lives the keeper does what it is told; while none lives it only waits, remembers every end, and starts the next one.
 """
@@ -51,9 +51,7 @@ class Keeper:
         self.ready: Callable[[], None] = lambda: None
         """Called once, when the context is ready for the first time."""
         self._brood = Brood(self._tell, cgroup / "tasks" if cgroup else None)
-        self._supervisor = Supervisor(
-            arguments, places, doors, systemd_wants / 2 or WATCHDOG, self._in_group("supervisor")
-        )
+        self._supervisor = Supervisor(arguments, places, doors, systemd_wants / 2 or WATCHDOG, self._in_group("supervisor"))
         self._device = Device(places, doors, self._in_group("device"))
 
     def _in_group(self, name: str) -> Path | None:

@@ -87,9 +87,7 @@ class Worker:
 class Supervisor(Worker):
     """The brain. One that gives no sign of life is aborted, and killed when that does not end it."""
 
-    def __init__(
-        self, arguments: list[str], places: Places, doors: Doors, watchdog: float, cgroup: Path | None
-    ) -> None:
+    def __init__(self, arguments: list[str], places: Places, doors: Doors, watchdog: float, cgroup: Path | None) -> None:
         super().__init__(places, doors, cgroup)
         self.conn: socket.socket | None = None
         self.was_ready = False
