@@ -223,7 +223,12 @@ def _after_the_end(draft: Draft, key: Key, trigger: Trigger) -> None:
         milestone(draft, key)
     if not task.quiet:
         fire(draft, key, trigger, requested=requested or task.held)
-    if again and draft.tasks[key].resting:
+    if not draft.tasks[key].resting:
+        return
+    if draft.service(key) is None:
+        # A reload has taken it out of the file, and it was kept only until its end.
+        draft.remove(key)
+    elif again:
         apply(draft, key, Cause.START)
 
 
