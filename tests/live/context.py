@@ -264,9 +264,9 @@ class Ear:
         """The next `control` message of this action about this task."""
 
         def wanted(topic: str, body: dict[str, Any]) -> bool:
-            head = body["header"]
-            same = transaction is None or head["service_transaction"] == transaction
-            return topic == "control" and head["action"] == action and head["service_id"] == task and same
+            head = body.get("header", {})
+            same = transaction is None or head.get("service_transaction") == transaction
+            return topic == "control" and head.get("action") == action and head.get("service_id") == task and same
 
         return self.until(wanted)
 

@@ -91,9 +91,7 @@ def be_ready(draft: Draft, key: Key, _cause: Cause) -> None:
 def relaunch_later(draft: Draft, key: Key, _cause: Cause) -> None:
     task = draft.tasks[key]
     delay = round((task.deadline or draft.now) - draft.now, 3)
-    draft.change(
-        key, status=f"starts again in {delay:g} s" + (", slowed: its rules start it too quickly" if task.laps else "")
-    )
+    draft.change(key, status=f"starts again in {delay:g} s" + (", slowed: its rules start it too quickly" if task.laps else ""))
     draft.record(key, "back-off", delay=delay, failures=task.failures, laps=task.laps)
 
 
@@ -101,9 +99,7 @@ def give_up(draft: Draft, key: Key, _cause: Cause) -> None:
     limits = draft.limits(key)
     text = f"started {limits.start_limit_burst} times by rules within {limits.start_limit_interval:g} s"
     end = draft.tasks[key].exit
-    draft.change(
-        key, action="failed", status=text, starts=(), exit=replace(end, reason=Reason.START_LIMIT) if end else None
-    )
+    draft.change(key, action="failed", status=text, starts=(), exit=replace(end, reason=Reason.START_LIMIT) if end else None)
     items = {"reason": Reason.START_LIMIT.value, "message": text}
     draft.emit(ev.PublishControl(key=key, action="failed", success=False, pid=None, items=items))
     draft.record(key, "failed", **items)
@@ -207,9 +203,7 @@ def settle(draft: Draft, key: Key, _cause: Cause) -> None:
     if task.status and bad:
         items["message"] = task.status
     draft.emit(ev.PublishControl(key=key, action=task.action, success=not bad, pid=pid, items=items))
-    draft.record(
-        key, task.action, pid=pid, launch=task.launch, **items, **({"ended": list(task.ended)} if task.ended else {})
-    )
+    draft.record(key, task.action, pid=pid, launch=task.launch, **items, **({"ended": list(task.ended)} if task.ended else {}))
     draft.emit(ev.Forget(launch=task.launch))
     draft.forget_launch(task.launch)
     _after_the_end(draft, key, Trigger.ON_FAIL if bad else Trigger.ON_EXIT)

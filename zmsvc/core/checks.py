@@ -52,11 +52,12 @@ def _calls(tasks: Sequence[TaskService]) -> Iterator[Fault]:
 
 
 def _binds(binds: Mapping[str, Endpoint]) -> Iterator[Fault]:
-    yield from _twice(binds, "FrontEndEndpoint", "BackendEndpoint")
-    yield from _twice(binds, "FrontBind", "BackendBind")
+    collided = [*_twice(binds, "FrontEndEndpoint", "BackendEndpoint"), *_twice(binds, "FrontBind", "BackendBind")]
+    yield from collided
+    told = {fault.element for fault in collided}
     pairs = (("FrontBind", "BackendEndpoint", "FrontEndEndpoint"), ("BackendBind", "FrontEndEndpoint", "BackendEndpoint"))
     for bound, connected, other in pairs:
-        if bound not in binds or connected not in binds or reaches(binds[connected], binds[bound]):
+        if bound in told or bound not in binds or connected not in binds or reaches(binds[connected], binds[bound]):
             continue
         swapped = other in binds and reaches(binds[other], binds[bound])
         hint = " (are FrontBind and BackendBind swapped?)" if swapped else ""

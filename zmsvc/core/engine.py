@@ -109,9 +109,7 @@ def _updated(draft: Draft, key: Key, fact: ev.TaskUpdated) -> None:
     task = draft.tasks[key]
     if fact.sequence and fact.sequence <= task.sequence:
         return
-    tokens = (
-        min(UPDATE_BURST, task.tokens + (draft.now - task.tokens_at) * UPDATE_RATE) if task.tokens_at else UPDATE_BURST
-    )
+    tokens = min(UPDATE_BURST, task.tokens + (draft.now - task.tokens_at) * UPDATE_RATE) if task.tokens_at else UPDATE_BURST
     changes: dict[str, Any] = {"sequence": max(fact.sequence, task.sequence), "tokens_at": draft.now}
     if tokens < 1.0:
         if task.tokens >= 1.0 or not task.dropped:

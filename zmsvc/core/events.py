@@ -288,17 +288,4 @@ class Leave:
     """Everything is stopped: end the context's daemon."""
 
 
-Effect = (
-    Launch
-    | Signal
-    | KillAll
-    | Forget
-    | WakeAt
-    | PublishControl
-    | PublishProcess
-    | PublishInfo
-    | Record
-    | Reply
-    | Ready
-    | Leave
-)
+Effect = Launch | Signal | KillAll | Forget | WakeAt | PublishControl | PublishProcess | PublishInfo | Record | Reply | Ready | Leave

@@ -92,5 +92,5 @@ def _dot(text: str) -> str:
 
 def _mermaid(text: str) -> str:
     """A text inside Mermaid's quotes, where entities are written with `#` for `&`."""
-    special = {"#": "#35;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "&": "#amp;", "`": "#96;", "\n": " "}
+    special = {"#": "#35;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "&": "#amp;", "`": "#96;", "\n": " ", "\r": " "}
     return "".join(special.get(letter, letter) for letter in text)

@@ -161,9 +161,7 @@ def _task_id(entry: Any, topic: str) -> str:
     raise ProtocolError(f"cannot read {topic} message: a TaskService without id")
 
 
-def process(
-    source: Mapping[str, Any], *, transaction: str, action: str, service_id: str, service_name: str, origin: str
-) -> Body:
+def process(source: Mapping[str, Any], *, transaction: str, action: str, service_id: str, service_name: str, origin: str) -> Body:
     """The `process` message of a task: its own TaskService JSON with the header of this order, and a routing header before it.
 
     `origin` marks the supervisor's own messages, which are reports to it and no orders.
@@ -173,9 +171,7 @@ def process(
     message = task.get("message")
     message = message if isinstance(message, Mapping) else {}
     inner = {"action": action, "service_id": service_id, "service_name": service_name, "transaction": transaction}
-    routing = header(
-        transaction=transaction, service_id=service_id, action=action, service_name=service_name, origin=origin
-    )
+    routing = header(transaction=transaction, service_id=service_id, action=action, service_name=service_name, origin=origin)
     rest = {key: value for key, value in source.items() if key != "Task"}
     return {"header": routing, "content": {}, **rest, "Task": {**task, "message": {**message, "header": inner}}}
 

@@ -75,9 +75,7 @@ def start(draft: Draft, order: Requested) -> None:
     _wait(draft, order, (name,), keys, [key for key in keys if draft.tasks[key].sub is not Sub.RUNNING])
     for key in keys:
         _start_one(draft, key, order)
-    draft.record(
-        (name, ""), "requested", verb="start", tasks=list(order.tasks), by=order.origin.by, uid=order.origin.uid
-    )
+    draft.record((name, ""), "requested", verb="start", tasks=list(order.tasks), by=order.origin.by, uid=order.origin.uid)
 
 
 def _start_one(draft: Draft, key: Key, order: Requested) -> None:
@@ -112,11 +110,7 @@ def open_transaction(draft: Draft, name: str) -> None:
 
 
 def _drop_old(draft: Draft) -> None:
-    closed = [
-        name
-        for name, t in draft.transactions.items()
-        if not t.open and not any(draft.tasks[k].live for k in draft.keys_of(name))
-    ]
+    closed = [name for name, t in draft.transactions.items() if not t.open and not any(draft.tasks[k].live for k in draft.keys_of(name))]
     for name in closed[: max(0, len(closed) - MAX_CLOSED)]:
         for key in draft.keys_of(name):
             draft.remove(key)
@@ -149,9 +143,7 @@ def stop(draft: Draft, order: Requested) -> None:
     keys = [key for name in names for key in _targets(draft, name, order)]
     _wait(draft, order, tuple(names), keys, [key for key in keys if draft.tasks[key].live])
     for name in names:
-        draft.record(
-            (name, ""), "requested", verb="stop", tasks=list(order.tasks), by=order.origin.by, uid=order.origin.uid
-        )
+        draft.record((name, ""), "requested", verb="stop", tasks=list(order.tasks), by=order.origin.by, uid=order.origin.uid)
         if not order.tasks:
             _close(draft, name)
     for key in keys if order.tasks else ():
@@ -186,9 +178,7 @@ def restart(draft: Draft, order: Requested) -> None:
     keys = [key for name in names for key in (_targets(draft, name, order) if order.tasks else _restarted(draft, name))]
     _wait(draft, order, tuple(names), keys, keys)
     for name in names:
-        draft.record(
-            (name, ""), "requested", verb="restart", tasks=list(order.tasks), by=order.origin.by, uid=order.origin.uid
-        )
+        draft.record((name, ""), "requested", verb="restart", tasks=list(order.tasks), by=order.origin.by, uid=order.origin.uid)
     for key in keys:
         quiet = not order.tasks or not order.triggers
         draft.change(key, held=False, laps=0, quiet=quiet)
@@ -262,10 +252,7 @@ def answer(draft: Draft) -> None:
 
 def _reply(draft: Draft, waiter: Waiter) -> ev.Reply:
     tasks = [(key, draft.tasks.get(key, Task())) for key in waiter.keys]
-    shown = [
-        {"id": key[1], "transaction": key[0], "state": t.state.value, "sub": t.sub.value, "pid": t.pid}
-        for key, t in tasks
-    ]
+    shown = [{"id": key[1], "transaction": key[0], "state": t.state.value, "sub": t.sub.value, "pid": t.pid} for key, t in tasks]
     data: dict[str, Any] = {
         "transaction": waiter.transactions[0] if len(waiter.transactions) == 1 else None,
         "transactions": list(waiter.transactions),

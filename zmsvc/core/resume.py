@@ -179,6 +179,4 @@ def _add(draft: Draft, name: str, added: list[str]) -> None:
     for task in added:
         fresh(draft, name, task)
         if draft.context.tasks[task].entry:
-            requests.handle(
-                draft, Requested(verb=Verb.START, origin=Origin(by="context"), transaction=name, tasks=(task,))
-            )
+            requests.handle(draft, Requested(verb=Verb.START, origin=Origin(by="context"), transaction=name, tasks=(task,)))

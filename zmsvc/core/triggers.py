@@ -57,9 +57,7 @@ def next_lap(task: Task, limits: Limits, now: float) -> tuple[int, float]:
     if not task.launch:
         return 0, now
     floor = limits.restart_delay or FLOOR
-    spacing = (
-        min(floor * 2.0 ** min(max(task.laps - 1, 0), 64), max(limits.restart_max_delay, floor)) if task.laps else 0.0
-    )
+    spacing = min(floor * 2.0 ** min(max(task.laps - 1, 0), 64), max(limits.restart_max_delay, floor)) if task.laps else 0.0
     if now - task.launched_at >= max(2 * spacing, floor):
         return 0, now
     laps = task.laps + 1

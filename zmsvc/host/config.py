@@ -9,12 +9,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lxml import etree
 
 from zmsvc.core.checks import faults
 from zmsvc.core.errors import ConfigError
-from zmsvc.core.model import Context, Endpoints, TaskService
+from zmsvc.core.model import Context, Endpoints
 from zmsvc.core.values import TASK_ID, Endpoint, collide, endpoint, quote, timespan
 from zmsvc.host.faults import Notes
 from zmsvc.host.markup import leaf, lines, to_json, tree
@@ -53,33 +54,41 @@ def parse(text: bytes, *, path: str, name: str) -> Context:
     schema = etree.RelaxNG(etree.parse(SCHEMA))
     notes = Notes()
     # The schema is quick and knows everything about shape, but cannot explain itself.
-    if not schema.validate(root):
+    valid = schema.validate(root)
+    if not valid:
         notes.found += explain(root)
     if root.tag != "Context":
         raise _error(notes, root, text, path)
     folder = os.path.dirname(os.path.abspath(path))
-    reads = [read_service(element, notes, folder) for element in root.findall("TaskService")]
+    source = to_json(root)
+    elements = root.findall("TaskService")
+    sources = _sources(source, len(elements))
+    reads = [read_service(*pair, notes, folder) for pair in zip(elements, sources, strict=True)]
     ends, places = _endpoints(root, notes)
     _monitors(reads, places, notes)
     _between(root, reads, places, notes)
-    if not notes.found and not schema.validate(root):
+    if not notes.found and not valid:
         # Only if the schema were stricter than its explanation; a test keeps them together.
         notes.fault(root, f"the schema refuses the file ({schema.error_log[0].message}), expected what context.rng says")
     if notes.found:
         raise _error(notes, root, text, path)
-    return _context(root, ends, [read.task for read in reads], path=path, name=name)
-
-
-def _context(root: etree._Element, ends: Endpoints, tasks: Sequence[TaskService], *, path: str, name: str) -> Context:
+    tasks = {read.task.id: read.task for read in reads}
     return Context(
         name=name,
         id=_text(root, "ContextID") or _DEFAULT_ID,
         log_name=_text(root, "TaskLogName") or name,
         endpoints=ends,
-        tasks={task.id: task for task in tasks},
+        tasks=tasks,
         path=os.path.abspath(path),
-        source=to_json(root),
+        source=source,
     )
+
+
+def _sources(source: Any, count: int) -> list[Any]:
+    """The JSON of each of `count` tasks in the file's order. A bad file may have an attribute of that name, which comes before them."""
+    found = source.get("TaskService") if isinstance(source, dict) else None
+    tasks = found if isinstance(found, list) else [found]
+    return tasks[len(tasks) - count :]
 
 
 def _error(notes: Notes, root: etree._Element, text: bytes, path: str) -> ConfigError:

@@ -129,8 +129,11 @@ def _sourceline(element: etree._Element) -> int:
 
 def leaf(element: etree._Element) -> str:
     """The element's own text without the white space around it."""
-    pieces = [element.text, *(child.tail for child in element)]
-    return " ".join(piece.strip(WHITE) for piece in pieces if piece and piece.strip(WHITE))
+    own = (element.text or "").strip(WHITE)
+    if not len(element):
+        return own
+    pieces = (own, *((child.tail or "").strip(WHITE) for child in element))
+    return " ".join(piece for piece in pieces if piece)
 
 
 def to_json(element: etree._Element) -> Any:
@@ -139,9 +142,11 @@ def to_json(element: etree._Element) -> Any:
     Nothing is lost where that form has no place for it: an attribute and a child of one name make a list with the attribute first,
     and text beside attributes or children is under `#text`.
     """
-    if not len(element) and not element.attrib:
-        return leaf(element)
-    result: dict[str, Any] = {str(name): str(value) for name, value in element.attrib.items()}
+    text = leaf(element)
+    attributes = element.items()
+    if not attributes and not len(element):
+        return text
+    result: dict[str, Any] = {str(name): str(value) for name, value in attributes}
     many: set[str] = set()
     for child in element:
         key, value = str(child.tag), to_json(child)
@@ -152,5 +157,6 @@ def to_json(element: etree._Element) -> Any:
         else:
             result[key] = [result[key], value]
             many.add(key)
-    text = leaf(element)
-    return result | {TEXT_KEY: text} if text else result
+    if text:
+        result[TEXT_KEY] = text
+    return result

@@ -35,8 +35,8 @@ class Read:
     rules: tuple[etree._Element, ...]
 
 
-def read_service(element: etree._Element, notes: Notes, folder: str) -> Read:
-    """Read a `<TaskService>`. A `location` that is relative is in `folder`, the directory of the context file."""
+def read_service(element: etree._Element, source: Any, notes: Notes, folder: str) -> Read:
+    """Read a `<TaskService>`, of which `source` is the JSON. A relative `location` is in `folder`, the directory of the context file."""
     kind = _kind(element, notes)
     configuration = element.find("Task/message/content/configuration")
     rules = list(_rules(element.find("Task/state"), notes))
@@ -66,7 +66,7 @@ def read_service(element: etree._Element, notes: Notes, folder: str) -> Read:
         rlimits=settings.rlimits,
         command=_command(configuration, notes) if kind is ServiceType.COMMAND else (),
         configuration=own,
-        source=to_json(element),
+        source=source if isinstance(source, dict) else {},
     )
     return Read(task=task, element=element, configuration=configuration, rules=tuple(where for _, where in rules))
 

@@ -89,7 +89,7 @@ def explain(root: etree._Element) -> Iterator[Note]:
 
 
 def similar(word: str, known: Collection[str]) -> str:
-    """`, did you mean X?` where one of the known words is close, else nothing."""
+    """A question whether one of the known words was meant, where one is close; else nothing."""
     folded = {other.lower(): other for other in known}
     close = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.7)
     return f" (did you mean {folded[close[0]]}?)" if close else ""

@@ -125,10 +125,7 @@ class Store:
         """The world as it was saved last, under `context`. Of another boot only what is to be resumed is kept, not its times."""
         same = self.meta("boot_id") == boot
         try:
-            tasks = {
-                (tx, task): task_from_row(json.loads(row))
-                for tx, task, row in self._rows("tasks", "transaction_id, task, row")
-            }
+            tasks = {(tx, task): task_from_row(json.loads(row)) for tx, task, row in self._rows("tasks", "transaction_id, task, row")}
             transactions = {
                 name: Transaction(id=name, open=bool(is_open), opened=opened if same else 0.0)
                 for name, is_open, opened in self._rows("transactions", "id, open, opened")
@@ -186,9 +183,7 @@ class Store:
             self.set_meta("stopping", "1" if world.stopping else "0")
         rows = [(at, r.transaction, r.task, r.event, json.dumps(r.detail, separators=(",", ":"))) for r in records]
         if rows:
-            self._db.executemany(
-                "INSERT INTO events (at, transaction_id, task, event, detail) VALUES (?, ?, ?, ?, ?)", rows
-            )
+            self._db.executemany("INSERT INTO events (at, transaction_id, task, event, detail) VALUES (?, ?, ?, ?, ?)", rows)
 
     def _write_tasks(self, old: Mapping[tuple[str, str], Any], new: Mapping[tuple[str, str], Any]) -> None:
         changed = [

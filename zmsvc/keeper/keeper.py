@@ -5,7 +5,6 @@ While a supervisor lives the keeper does what it is told; while none lives it on
 
 from __future__ import annotations
 
-import contextlib
 import os
 import selectors
 import signal
@@ -22,6 +21,7 @@ from zmsvc.host import linux, notify, packets
 from zmsvc.host.paths import Places
 from zmsvc.keeper.brood import Brood, Message
 from zmsvc.keeper.doors import Doors
+from zmsvc.keeper.relay import Relay
 from zmsvc.keeper.worker import Device, Supervisor
 
 WATCHDOG = 30.0
@@ -39,10 +39,10 @@ class Keeper:
         self._doors = doors
         self._cgroup = cgroup
         self._epoch = uuid.uuid4().hex
-        self._upwards = os.environ.pop("NOTIFY_SOCKET", None)
         systemd_wants = int(os.environ.pop("WATCHDOG_USEC", 0)) / 1e6
         os.environ.pop("WATCHDOG_PID", None)
         self._selector = selectors.DefaultSelector()
+        self._systemd = Relay(os.environ.pop("NOTIFY_SOCKET", None), self._selector)
         self._outbox: deque[Message] = deque()
         self._stopping = False
         self._ending: float | None = None
@@ -109,7 +109,7 @@ class Keeper:
             self._start_supervisor()
         elif self._supervisor.pid is not None and self._supervisor.is_due(now):
             self._supervisor.abort()
-            self._upward("WATCHDOG=1")
+            self._systemd.say("WATCHDOG=1")
         if self._device.pid is None and self._device.is_due(now):
             self._start_device()
 
@@ -220,21 +220,10 @@ class Keeper:
                 if words.get("READY") == "1" and not self._supervisor.was_ready:
                     self._supervisor.was_ready = True
                     self.ready()
-                self._upward("\n".join(f"{name}={value}" for name, value in datagram.lines))
+                self._systemd.say("\n".join(f"{name}={value}" for name, value in datagram.lines))
             elif datagram.pid == self._device.pid and words.get("READY") == "1":
                 self._device.ready = True
                 self._tell({"op": "device", **self._device.told(), "problem": ""})
-
-    def _upward(self, text: str) -> None:
-        """Relay to systemd under this process's PID: NotifyAccess=main is enough."""
-        if self._upwards is None:
-            return
-        address = "\0" + self._upwards[1:] if self._upwards.startswith("@") else self._upwards
-        with (
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock,
-            contextlib.suppress(OSError),
-        ):
-            sock.sendto(text.encode(), address)
 
     # --- ends
 

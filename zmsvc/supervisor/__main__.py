@@ -123,9 +123,7 @@ async def _open_bus(loop: Loop, *, again: bool) -> list[Fact]:
             await loop.bus.attach()
     except TimeoutError:
         if not again:
-            raise ZmsvcError(
-                f"cannot start {loop.places.name}: the device does not answer within {limit:g} s"
-            ) from None
+            raise ZmsvcError(f"cannot start {loop.places.name}: the device does not answer within {limit:g} s") from None
         log.warning("The device does not answer yet: what happens now is not told on the bus")
     if loop.bus is None:
         loop.bus = Bus(loop.world.context, loop.store.origin(), loop.order, lambda: loop.world)

@@ -35,9 +35,7 @@ log = logging.getLogger(__name__)
 class Bus:
     """One connection in and one out. `order` is called with every order that may be meant for this context."""
 
-    def __init__(
-        self, context: Context, origin: str, order: Callable[[Requested], None], world: Callable[[], World]
-    ) -> None:
+    def __init__(self, context: Context, origin: str, order: Callable[[Requested], None], world: Callable[[], World]) -> None:
         self._origin = origin
         self._order = order
         self._world = world
@@ -113,11 +111,7 @@ class Bus:
         if problem:
             self._refuse(order, problem)
             return
-        self._order(
-            Requested(
-                verb=verb, origin=Origin(by="bus"), transaction=order.transaction or None, tasks=_meant(context, order)
-            )
-        )
+        self._order(Requested(verb=verb, origin=Origin(by="bus"), transaction=order.transaction or None, tasks=_meant(context, order)))
 
     def _refuse(self, order: Order, why: str) -> None:
         for task in order.tasks or (order.service_id,):
@@ -135,9 +129,7 @@ class Bus:
         world = self._world()
         if name not in world.transactions:
             raise UsageError(f"state request for unknown transaction {name!r}")
-        reply = messages.header(
-            transaction=name, service_id=world.context.id, action="reply_context", service_name="context"
-        )
+        reply = messages.header(transaction=name, service_id=world.context.id, action="reply_context", service_name="context")
         self._say("state", {"header": reply, "content": report.picture(world, name)})
 
     # --- mouth

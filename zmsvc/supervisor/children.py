@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import socket
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,10 +17,13 @@ from typing import Any
 from zmsvc.core import events as ev
 from zmsvc.core.errors import ProtocolError
 from zmsvc.core.events import Fact
-from zmsvc.host import notify, packets
+from zmsvc.host import linux, notify, packets
 
 BATCH = 1024
 """Datagrams that are taken at once: more than the kernel queues (net.unix.max_dgram_qlen), so none that preceded an end is left."""
+
+WORD_MS = 1000
+"""Milliseconds that the keeper has for its word about a task that speaks already."""
 
 log = logging.getLogger(__name__)
 
@@ -71,12 +75,25 @@ class Children:
                 break
             self._peeked += 1
             if datagram.pid not in self._launch_of:
-                # Forked so lately that the keeper's word about it came after we had looked.
-                more, later = self._from_keeper()
-                before += more
-                ends += later
+                self._await_word(datagram.pid, before, ends)
             said += self._said(datagram)
         return [*before, *said, *ends]
+
+    def _await_word(self, pid: int, before: list[Fact], ends: list[Fact]) -> None:
+        """A task may speak before the keeper's word about its fork has come; that word is on its way and needs but our reading.
+
+        Only a child of the keeper is waited for, so no stranger can make us wait.
+        """
+        fields = linux.stat_fields(pid)
+        poll = select.poll()
+        poll.register(self.keeper, select.POLLIN)
+        while not self.lost:
+            more, later = self._from_keeper()
+            before += more
+            ends += later
+            ours = fields is not None and int(fields[1]) == os.getppid()
+            if pid in self._launch_of or not ours or not poll.poll(WORD_MS):
+                return
 
     def settled(self) -> None:
         """What was taken from the notify socket is in the state file: now it may go from the queue."""
@@ -113,9 +130,7 @@ class Children:
             case "exited":
                 ends.append(exit_of(message))
             case "gone":
-                ended = tuple(
-                    ev.Ended(pid=e["pid"], name=e["name"], code=e["code"], signal=e["signal"]) for e in message["ended"]
-                )
+                ended = tuple(ev.Ended(pid=e["pid"], name=e["name"], code=e["code"], signal=e["signal"]) for e in message["ended"])
                 ends.append(ev.TaskGone(launch=message["launch"], ended=ended))
             case "device":
                 self.device = {key: message[key] for key in ("pid", "restarts", "ready", "problem")}
@@ -169,9 +184,7 @@ class Children:
 
 
 def child_of(message: Mapping[str, Any]) -> ev.Child:
-    return ev.Child(
-        launch=message["launch"], pid=message["pid"], start_time=message["start_time"], executed=message["executed"]
-    )
+    return ev.Child(launch=message["launch"], pid=message["pid"], start_time=message["start_time"], executed=message["executed"])
 
 
 def exit_of(message: Mapping[str, Any]) -> ev.TaskExited:

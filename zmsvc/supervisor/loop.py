@@ -138,9 +138,7 @@ class Loop:
             self._cannot_save(error)
             return
         if self.unsaved:
-            log.warning(
-                "The state file can be written again", extra={"journal": {"MESSAGE_ID": journal.MESSAGE_ID["context"]}}
-            )
+            log.warning("The state file can be written again", extra={"journal": {"MESSAGE_ID": journal.MESSAGE_ID["context"]}})
         self.unsaved, self._records = "", []
         for call in self.on_history if records else ():
             call()

@@ -36,9 +36,7 @@ def transactions(world: World, only: str | None, tasks: tuple[str, ...], cgroup:
             "id": name,
             "state": transaction_state(world, name).value,
             "opened": wall(world.transactions[name].opened),
-            "tasks": [
-                _task(world, key, task, cgroup) for key, task in tasks_of(world, name) if not tasks or key[1] in tasks
-            ],
+            "tasks": [_task(world, key, task, cgroup) for key, task in tasks_of(world, name) if not tasks or key[1] in tasks],
         }
         for name in world.transactions
         if only is None or name == only

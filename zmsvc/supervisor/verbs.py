@@ -54,9 +54,7 @@ class Requests:
             async with asyncio.timeout(limit):
                 reply = await self._loop.ask(asked)
         except TimeoutError:
-            return failure(
-                124, f"cannot say that {asked.verb.value} is done: it takes longer than {timeout:g} s, and goes on"
-            )
+            return failure(124, f"cannot say that {asked.verb.value} is done: it takes longer than {timeout:g} s, and goes on")
         return {"ok": reply.ok, "code": reply.code, "error": reply.error, "data": dict(reply.data)}
 
     async def _status(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
@@ -64,9 +62,7 @@ class Requests:
         transaction, tasks = request.get("transaction"), tuple(request.get("tasks") or ())
         if transaction is not None and transaction not in world.transactions:
             return failure(4, f"cannot show {transaction}: no such transaction")
-        unknown = [
-            task for task in tasks if not any(key[1] == task for key in world.tasks) and task not in world.context.tasks
-        ]
+        unknown = [task for task in tasks if not any(key[1] == task for key in world.tasks) and task not in world.context.tasks]
         if unknown:
             return failure(4, f"cannot show {unknown[0]}: no such task in {world.context.path or world.context.name}")
         device = loop.children.device

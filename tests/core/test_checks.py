@@ -1,0 +1,211 @@
+"""core/checks: what one element cannot show by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zmsvc.core.checks import Fault, faults, warnings
+from zmsvc.core.model import Action, Context, Endpoints, Limits, Rule, ServiceType, TaskService, Trigger
+from zmsvc.core.values import Endpoint, endpoint
+
+LOCAL = Endpoints(
+    frontend="tcp://127.0.0.1:5556",
+    backend="tcp://127.0.0.1:5557",
+    front_bind="tcp://127.0.0.1:5557",
+    backend_bind="tcp://127.0.0.1:5556",
+)
+
+
+def rule(words: str) -> Rule:
+    trigger, action, call = words.split()
+    return Rule(trigger=Trigger(trigger), action=Action(action), call=call)
+
+
+def task(name: str, *rules: str, **more: Any) -> TaskService:
+    return TaskService(id=name, instance="Echo", rules=tuple(map(rule, rules)), **more)
+
+
+def warned(*tasks: TaskService, endpoints: Endpoints = LOCAL) -> list[str]:
+    return warnings(Context(name="T", id="c", log_name="T", endpoints=endpoints, tasks={task.id: task for task in tasks}))
+
+
+def binds(**places: str) -> Mapping[str, Endpoint]:
+    return {name: endpoint(text, bind=True) for name, text in places.items()}
+
+
+# Faults.
+
+
+def test_a_file_without_fault_has_none() -> None:
+    places = binds(FrontEndEndpoint="tcp://h:5556", BackendEndpoint="tcp://h:5557", FrontBind="tcp://*:5557", BackendBind="tcp://*:5556")
+    assert faults([task("a", "on_exit start b"), task("b")], places) == []
+
+
+def test_each_repetition_of_an_id_is_a_fault_of_the_later_task() -> None:
+    assert [fault.task for fault in faults([task("a"), task("b"), task("a"), task("a")], {})] == [2, 3]
+
+
+def test_tasks_without_id_do_not_repeat_each_other() -> None:
+    assert faults([task(""), task("")], {}) == []
+
+
+def test_a_call_of_nobody_is_a_fault_of_its_rule() -> None:
+    (fault,) = faults([task("a", "on_exit start a", "on_fail start z")], {})
+    assert fault == Fault(text="on_fail calls 'z', expected the id of a task of this file", task=0, rule=1)
+
+
+@pytest.mark.parametrize(
+    ("places", "element"),
+    [
+        ({"FrontBind": "tcp://*:1", "BackendBind": "tcp://127.0.0.1:1"}, "BackendBind"),
+        ({"FrontEndEndpoint": "ipc:///a", "BackendEndpoint": "ipc:///a"}, "BackendEndpoint"),
+        ({"FrontBind": "tcp://*:1", "BackendEndpoint": "tcp://h:2"}, "FrontBind"),
+        ({"BackendBind": "ipc:///a", "FrontEndEndpoint": "ipc:///b"}, "BackendBind"),
+        ({"BackendBind": "ipc:///a", "FrontEndEndpoint": "tcp://h:1"}, "BackendBind"),
+    ],
+)
+def test_ports_that_collide_or_miss_are_a_fault(places: dict[str, str], element: str) -> None:
+    (fault,) = faults([], binds(**places))
+    assert fault.element == element
+    assert "expected" in fault.text
+
+
+# Warnings.
+
+
+def test_a_plain_context_has_no_warnings() -> None:
+    assert warned(task("a", "on_fail restart a", "on_exit start b"), task("b", "on_fail restart b", "on_update stop a", entry=False)) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        ("tcp://*:5557", "every address of this machine, and without CURVE"),
+        ("tcp://0.0.0.0:5557", "every address of this machine, and without CURVE"),
+        ("tcp://[::]:5557", "every address of this machine, and without CURVE"),
+        ("tcp://eth0:5557", "can be reached from other machines, and without CURVE"),
+    ],
+)
+def test_a_bind_that_others_reach_is_warned_about(place: str, words: str) -> None:
+    ends = Endpoints(frontend=LOCAL.frontend, backend=LOCAL.backend, front_bind=place, backend_bind=LOCAL.backend_bind)
+    (told,) = warned(task("a"), endpoints=ends)
+    assert told.startswith(f"FrontBind {place} ")
+    assert words in told
+
+
+def test_a_bind_at_another_address_than_is_connected_to_is_warned_about() -> None:
+    ends = Endpoints(frontend="tcp://10.0.0.1:5556", backend=LOCAL.backend, front_bind=LOCAL.front_bind, backend_bind=LOCAL.backend_bind)
+    assert warned(task("a"), endpoints=ends) == [
+        "BackendBind tcp://127.0.0.1:5556 is another address than tcp://10.0.0.1:5556, where it is looked for"
+    ]
+
+
+def test_a_task_that_nothing_starts_is_warned_about() -> None:
+    told = warned(task("a", "on_exit stop b"), task("b", "on_exit start c", entry=False), task("c", entry=False))
+    assert told == ["b: it waits for a rule, and no rule starts it", "c: it waits for a rule, and only tasks that nothing starts call it"]
+
+
+def test_a_context_without_any_entry_is_warned_about() -> None:
+    assert warned(task("a", entry=False))[0].startswith("no task starts with its transaction")
+
+
+def test_a_ring_of_rules_is_shown_as_it_goes_round() -> None:
+    told = warned(task("a", "on_exit start b"), task("b", "on_update restart c"), task("c", "on_fail start a", "on_exit stop a"))
+    assert told == [
+        "ring of rules, which is legal but may go round for ever: a -[on_exit: start]-> b -[on_update: restart]-> c -[on_fail: start]-> a"
+    ]
+
+
+def test_a_task_that_starts_itself_at_its_end_is_a_ring() -> None:
+    assert warned(task("a", "on_exit start a")) == ["ring of rules, which is legal but may go round for ever: a -[on_exit: start]-> a"]
+    assert "ring" in warned(task("a", "on_start restart a"))[0]
+
+
+def test_a_failing_task_that_starts_itself_again_is_none() -> None:
+    assert warned(task("a", "on_fail restart a"), task("b", "on_fail start b")) == []
+
+
+def test_every_ring_is_told_once() -> None:
+    told = warned(
+        task("a", "on_exit start b"),
+        task("b", "on_exit start a"),
+        task("c", "on_exit start d", "on_exit start a"),
+        task("d", "on_exit start c"),
+    )
+    assert len(told) == 2
+
+
+def test_a_chain_of_thousands_is_looked_through_quickly() -> None:
+    began = time.process_time()
+    many = [task(f"t{index}", f"on_exit start t{index + 1}", entry=not index) for index in range(5000)]
+    assert warned(*many, task("t5000", "on_exit start t0"))[0].count("->") == 2 * 5001 - 5001
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        ("on_start stop a", "it stops itself"),
+        ("on_update stop a", "it stops itself"),
+        ("on_exit stop a", "it has ended by then"),
+        ("on_start start a", "it does nothing"),
+    ],
+)
+def test_a_rule_that_a_task_aims_at_itself_is_warned_about(words: str, why: str) -> None:
+    (told,) = warned(task("a", words))
+    assert told.startswith("a: the rule ")
+    assert why in told
+
+
+def test_a_rule_that_is_there_twice_is_warned_about() -> None:
+    assert warned(task("a", "on_exit start b", "on_exit start b"), task("b")) == ["a: the rule on_exit: start b is there 2 times"]
+
+
+def test_variables_that_are_ours_are_warned_about() -> None:
+    assert "NOTIFY_SOCKET" in warned(task("a", environment={"NOTIFY_SOCKET": "/x", "HOME": "/"}))[0]
+
+
+def test_a_watchdog_of_a_command_is_warned_about() -> None:
+    limits = Limits(watchdog=1.0)
+    assert "WATCHDOG=1" in warned(task("a", service_type=ServiceType.COMMAND, limits=limits))[0]
+    assert warned(task("a", limits=limits)) == []
+
+
+def test_an_unknown_state_type_is_warned_about() -> None:
+    odd, old = ({"Task": {"state": {"type": kind}}} for kind in ("on_strat", "on_update"))
+    assert "'on_strat'" in warned(task("a", source=odd))[0]
+    assert warned(task("a", source=old)) == []
+
+
+def test_threads_that_cannot_share_a_process_are_warned_about() -> None:
+    kind = ServiceType.THREAD
+    told = warned(task("a", service_type=kind, user="x"), task("b", service_type=kind), task("c", user="y"))
+    assert told == ["the Thread tasks a, b share one process, but differ in user"]
+
+
+RULES = st.builds(
+    lambda trigger, action, call: Rule(trigger=trigger, action=action, call=call),
+    st.sampled_from(Trigger),
+    st.sampled_from(Action),
+    st.sampled_from("abcde"),
+)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.lists(RULES, max_size=4)), min_size=5, max_size=5))
+def test_any_rules_are_looked_through_and_rings_are_real(drawn: list[tuple[bool, list[Rule]]]) -> None:
+    tasks = [
+        TaskService(id=name, instance="Echo", entry=entry, rules=tuple(rules)) for name, (entry, rules) in zip("abcde", drawn, strict=True)
+    ]
+    known = {(task.id, f"-[{rule.trigger}: {rule.action}]->", rule.call) for task in tasks for rule in task.rules}
+    for told in warned(*tasks):
+        if told.startswith("ring"):
+            words = told.split(": ", 1)[1].replace(": ", ":").split()
+            steps = [(a, arrow.replace(":", ": "), b) for a, arrow, b in zip(words[::2], words[1::2], words[2::2], strict=False)]
+            assert words[0] == words[-1]
+            assert set(steps) <= known

@@ -1,0 +1,98 @@
+"""core/graph: the picture of a context, as Graphviz and Mermaid read it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zmsvc.core.graph import FILL, dot, mermaid
+from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
+
+ENDS = Endpoints(frontend="ipc:///a", backend="ipc:///b", front_bind="ipc:///b", backend_bind="ipc:///a")
+
+
+def context(*tasks: TaskService, name: str = "Day") -> Context:
+    return Context(name=name, id="c", log_name="T", endpoints=ENDS, tasks={task.id: task for task in tasks})
+
+
+DAY = context(
+    TaskService(
+        id="ts001",
+        instance="WakeUp",
+        rules=(
+            Rule(trigger=Trigger.ON_EXIT, action=Action.START, call="ts002"),
+            Rule(trigger=Trigger.ON_FAIL, action=Action.RESTART, call="ts001"),
+        ),
+    ),
+    TaskService(
+        id="ts002",
+        instance="Drink",
+        entry=False,
+        rules=(Rule(trigger=Trigger.ON_UPDATE, action=Action.STOP, call="ts001"),),
+    ),
+)
+
+
+def test_dot_has_the_tasks_as_nodes_and_the_rules_as_labelled_arrows() -> None:
+    text = dot(DAY)
+    assert text.startswith('digraph "Day" {\n')
+    assert text.endswith("}\n")
+    assert 'n0 [label="ts001\\nWakeUp", peripheries=2,' in text
+    assert 'n1 [label="ts002\\nDrink", peripheries=1,' in text
+    assert re.findall(r'(n\d) -> (n\d) \[label="([^"]+)", style=(\w+)', text) == [
+        ("n0", "n1", "on_exit: start", "solid"),
+        ("n0", "n0", "on_fail: restart", "solid"),
+        ("n1", "n0", "on_update: stop", "dashed"),
+    ]
+
+
+def test_mermaid_has_the_tasks_as_nodes_and_the_rules_as_labelled_arrows() -> None:
+    lines = mermaid(DAY).splitlines()
+    assert lines[0] == "flowchart LR"
+    assert lines[1:6] == [
+        '  n0(["ts001<br/>WakeUp"])',
+        '  n1["ts002<br/>Drink"]',
+        "  n0 -->|on_exit: start| n1",
+        "  n0 -->|on_fail: restart| n0",
+        "  n1 -.->|on_update: stop| n0",
+    ]
+
+
+@pytest.mark.parametrize("state", FILL)
+def test_a_state_is_told_and_coloured(state: str) -> None:
+    assert f'label="ts001\\nWakeUp\\n{state}", peripheries=2, fillcolor="{FILL[state]}"' in dot(DAY, {"ts001": state})
+    drawn = mermaid(DAY, {"ts001": state})
+    assert f'n0(["ts001<br/>WakeUp<br/>{state}"])' in drawn
+    assert f"classDef {state} fill:{FILL[state]}" in drawn
+    assert f"class n0 {state}" in drawn
+
+
+def test_tasks_without_state_are_not_coloured() -> None:
+    assert dot(DAY).count('fillcolor="#ffffff"') == 2
+    assert "classDef" not in mermaid(DAY, {"gone": "active"})
+
+
+def test_a_rule_that_calls_nobody_is_left_out() -> None:
+    lost = TaskService(id="a", instance="A", rules=(Rule(trigger=Trigger.ON_EXIT, action=Action.START, call="z"),))
+    assert "->" not in dot(context(lost))
+
+
+@given(st.text(min_size=1), st.text())
+def test_any_name_stays_inside_its_quotes(name: str, title: str) -> None:
+    odd, plain = (context(TaskService(id="a", instance=word), name=other) for word, other in ((name, title), ("x", "y")))
+    quoted = r'"(?:[^"\\]|\\.)*"'
+    outside = [re.sub(quoted, "", dot(drawn), flags=re.DOTALL) for drawn in (odd, plain)]
+    assert outside[0] == outside[1]
+    (node,) = re.findall(r'^  n0\(\["(.*)"\]\)$', mermaid(odd), re.MULTILINE)
+    assert '"' not in node
+
+
+@pytest.mark.skipif(not shutil.which("dot"), reason="Graphviz is not installed")
+def test_graphviz_reads_it() -> None:
+    text = dot(context(TaskService(id="a", instance='"\\l<b>'), name="x\\"), {"a": "failed"})
+    subprocess.run(["dot", "-Tsvg"], input=text.encode(), check=True, capture_output=True)

@@ -1,0 +1,119 @@
+"""core/values: endpoints and amounts; time spans are tested where they are promised, in tests/host/test_config.py."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zmsvc.core.values import amount, apart, collide, endpoint, quote, reaches, whole
+
+
+def bound(text: str) -> object:
+    return endpoint(text, bind=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["tcp://*:1", "tcp://127.0.0.1:65535", "tcp://[::1]:5556", "tcp://eth0:5556", "tcp://a-b.example:5556", "ipc:///run/x", "ipc://@x"],
+)
+def test_an_endpoint_reads_back_as_it_was_written(text: str) -> None:
+    assert str(bound(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "tcp://",
+        "tcp://host",
+        "tcp://:5556",
+        "tcp://host:0",
+        "tcp://host:65536",
+        "tcp://host:*",
+        "tcp://host:+5",
+        "tcp://host:5 ",
+        "host:5556",
+        "inproc://x",
+        "ipc://",
+        "ipc:///",
+        "ipc://x",
+        "ipc://*",
+        "ipc:///x/",
+        "ipc://@",
+        "tcp://a b:5",
+        "ipc:///" + "é" * 54,
+    ],
+)
+def test_what_is_no_endpoint_says_what_one_is(text: str) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        bound(text)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        ("tcp://*:1", "tcp://127.0.0.1:1", True),
+        ("tcp://0.0.0.0:1", "tcp://eth0:1", True),
+        ("tcp://[::]:1", "tcp://*:1", True),
+        ("tcp://localhost:1", "tcp://127.0.0.1:1", True),
+        ("tcp://[0:0::1]:1", "tcp://[::1]:1", True),
+        ("tcp://127.0.0.1:1", "tcp://127.0.0.1:2", False),
+        ("tcp://127.0.0.1:1", "tcp://127.0.0.2:1", False),
+        ("ipc:///a", "ipc:///a", True),
+        ("ipc:///a", "ipc:///A", False),
+        ("ipc:///a", "tcp://*:1", False),
+    ],
+)
+def test_two_places_collide_when_both_cannot_be_bound(one: str, other: str, both: bool) -> None:
+    left, right = endpoint(one, bind=True), endpoint(other, bind=True)
+    assert collide(left, right) is collide(right, left) is both
+
+
+@pytest.mark.parametrize(
+    ("connect", "bind", "there", "elsewhere"),
+    [
+        ("tcp://127.0.0.1:1", "tcp://*:1", True, False),
+        ("tcp://localhost:1", "tcp://127.0.0.1:1", True, False),
+        ("tcp://10.0.0.1:1", "tcp://127.0.0.1:1", True, True),
+        ("tcp://example.org:1", "tcp://10.0.0.1:1", True, False),
+        ("tcp://127.0.0.1:1", "tcp://*:2", False, False),
+        ("ipc:///a", "ipc:///b", False, False),
+        ("ipc:///a", "tcp://*:1", False, False),
+    ],
+)
+def test_who_connects_lands_at_what_is_bound(connect: str, bind: str, there: bool, elsewhere: bool) -> None:
+    left, right = endpoint(connect, bind=False), endpoint(bind, bind=True)
+    assert (reaches(left, right), apart(left, right)) == (there, elsewhere)
+
+
+@given(st.integers(0, (1 << 63) - 1))
+def test_an_amount_is_its_number(number: int) -> None:
+    assert amount(str(number)) == number
+
+
+@pytest.mark.parametrize(("text", "number"), [("2K", 2048), (" 3M ", 3 << 20), ("4G", 4 << 30), ("infinity", -1)])
+def test_an_amount_may_have_a_unit(text: str, number: int) -> None:
+    assert amount(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1k", "1KB", "1.5G", str(1 << 63), "9" * 400, "٣"])
+def test_what_is_no_amount_says_what_one_is(text: str) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        amount(text)
+
+
+@given(st.integers())
+def test_a_whole_number_is_in_its_range_or_refused(number: int) -> None:
+    if -20 <= number <= 19:
+        assert whole(f" {number}", -20, 19) == number
+    else:
+        with pytest.raises(ValueError, match="expected a whole number from -20 to 19"):
+            whole(str(number), -20, 19)
+
+
+@given(st.text())
+def test_a_quoted_text_is_one_short_printable_line(text: str) -> None:
+    shown = quote(text)
+    assert shown.isprintable()
+    assert len(shown) <= 10 * 60 + 2

@@ -1,0 +1,824 @@
+"""host/config: what loads, what every fault says and where, and that the published schema and the code agree."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import resource
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from lxml import etree
+
+from zmsvc.core.errors import ConfigError
+from zmsvc.core.model import Action, Context, Limits, Rule, ServiceType, Trigger
+from zmsvc.host import config
+from zmsvc.host.shape import RLIMITS, explain
+
+MANUAL = """<?xml version='1.0' encoding='utf8'?>
+<Context>
+  <FrontEndEndpoint>tcp://127.0.0.1:5556</FrontEndEndpoint> <!--   SUB -->
+  <BackendEndpoint>tcp://127.0.0.1:5557</BackendEndpoint>   <!--   PUB -->
+  <FrontBind>tcp://*:5557</FrontBind>
+  <BackendBind>tcp://*:5556</BackendBind>
+  <TaskLogName>EchoAction</TaskLogName>
+  <ContextID>context001</ContextID>
+  <TaskService id='ts_100' topic='process' instance='EchoAction' serviceType='Process'>
+    <Task>
+      <description>
+        An echo action is for shouting the time after counting 10s
+      </description>
+      <message>
+        <header>
+          <action>start</action>
+          <service_name>echo_action</service_name>
+        </header>
+        <content>
+          <configuration>
+            <device_action>shout</device_action>
+            <location></location>
+          </configuration>
+        </content>
+      </message>
+      <state type="on_start">
+        <on_start><action></action><call></call></on_start>
+        <on_update><action></action><call></call></on_update>
+        <on_fail><action>restart</action><call>ts_100</call></on_fail>
+        <on_exit><action>start</action><call>ts000</call></on_exit>
+      </state>
+    </Task>
+  </TaskService>
+  <TaskService id="ts000" instance="Monitor" serviceType="Process" topic="process">
+    <Task>
+      <description>
+        Monitors memory and process for context task services
+      </description>
+      <message>
+        <header>
+          <action>start</action>
+          <service_name>monitor</service_name>
+        </header>
+        <content>
+          <configuration>
+            <device_action>task_monitor</device_action>
+            <service>
+              <endpoint>tcp://127.0.0.1:6558</endpoint>
+              <frequency_s>30.0</frequency_s>
+              <type>pub</type>
+            </service>
+            <monitor_options>
+              <opened_files>1</opened_files>
+              <open_connections>1</open_connections>
+              <memory_maps>1</memory_maps>
+            </monitor_options>
+          </configuration>
+        </content>
+      </message>
+      <state type="on_start">
+        <on_start>
+          <action />
+          <call />
+        </on_start>
+        <on_update>
+          <action />
+          <call />
+        </on_update>
+        <on_fail>
+          <action>restart</action>
+          <call>ts000</call>
+        </on_fail>
+        <on_exit>
+          <action />
+          <call />
+        </on_exit>
+      </state>
+    </Task>
+  </TaskService>
+</Context>
+"""
+
+FULL = """<Context xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:noNamespaceSchemaLocation="context.rng">
+  <BackendEndpoint>ipc:///run/zmsvc/front</BackendEndpoint>
+  <FrontEndEndpoint>ipc://@zmsvc-back</FrontEndEndpoint>
+  <TaskService id="a" instance="Any" serviceType=" Command ">
+    <Task>
+      <service>
+        <start_timeout>1min 30s</start_timeout><stop_timeout>500ms</stop_timeout><watchdog>infinity</watchdog>
+        <restart_delay>1</restart_delay><restart_max_delay>2min</restart_max_delay>
+        <start_limit_burst>5</start_limit_burst><start_limit_interval>10s</start_limit_interval>
+        <user>root</user><group>root</group><nice>-5</nice>
+        <environment><GREETING>hello world</GREETING><EMPTY/></environment>
+        <limits><nofile>1024</nofile><as>2G</as><core>infinity</core></limits>
+      </service>
+      <state type="start_now">
+        <on_exit><action>start</action><call>b</call></on_exit>
+        <on_exit><action> stop
+        </action><call> b </call></on_exit>
+      </state>
+      <message>
+        <content><configuration><command>/bin/echo "a b" c</command><any x="1"><deep>2</deep></any></configuration><more/></content>
+        <header><service_name/><service_id>a</service_id></header>
+      </message>
+    </Task>
+  </TaskService>
+  <TaskService id="b" instance="Other" serviceType="Thread">
+    <Task>
+      <message><header><service_name>b</service_name></header><content><configuration/></content></message>
+      <state type="on_update"/>
+    </Task>
+  </TaskService>
+</Context>
+"""
+
+
+def parse(text: str | bytes, path: str = "F.xml") -> Context:
+    return config.parse(text if isinstance(text, bytes) else text.encode(), path=path, name="F")
+
+
+def faults(text: str | bytes, path: str = "F.xml") -> list[str]:
+    try:
+        parse(text, path)
+    except ConfigError as error:
+        return error.faults
+    return []
+
+
+def changed(*pairs: tuple[str, str], text: str = MANUAL) -> str:
+    for old, new in pairs:
+        assert old in text
+        text = text.replace(old, new, 1)
+    return text
+
+
+def with_service(inner: str) -> str:
+    return changed(("<Task>", f"<Task><service>{inner}</service>"))
+
+
+def as_command(inner: str) -> str:
+    return changed(("serviceType='Process'", "serviceType='Command'"), ("<location></location>", inner))
+
+
+def number(text: str, part: str) -> int:
+    return text.count("\n", 0, text.index(part)) + 1
+
+
+# What loads.
+
+
+def test_what_the_manual_shows_loads_unchanged() -> None:
+    context = parse(MANUAL)
+    echo, monitor = context.tasks.values()
+    assert (context.name, context.id, context.log_name) == ("F", "context001", "EchoAction")
+    assert (context.endpoints.frontend, context.endpoints.backend) == ("tcp://127.0.0.1:5556", "tcp://127.0.0.1:5557")
+    assert (context.endpoints.front_bind, context.endpoints.backend_bind) == ("tcp://*:5557", "tcp://*:5556")
+    assert (echo.id, echo.instance, echo.topic, echo.service_type) == ("ts_100", "EchoAction", "process", ServiceType.PROCESS)
+    assert echo.description == "An echo action is for shouting the time after counting 10s"
+    assert (echo.service_name, echo.device_action, echo.location, echo.entry) == ("echo_action", "shout", None, True)
+    assert echo.rules == (
+        Rule(trigger=Trigger.ON_FAIL, action=Action.RESTART, call="ts_100"),
+        Rule(trigger=Trigger.ON_EXIT, action=Action.START, call="ts000"),
+    )
+    assert echo.limits == Limits()
+    assert monitor.configuration["service"]["frequency_s"] == "30.0"
+    assert monitor.configuration["monitor_options"] == {"opened_files": "1", "open_connections": "1", "memory_maps": "1"}
+
+
+def test_everything_that_the_contract_adds_is_read() -> None:
+    context = parse(FULL)
+    task, other = context.tasks.values()
+    assert (context.id, context.log_name) == ("context001", "F")
+    assert (context.endpoints.front_bind, context.endpoints.backend_bind) == ("ipc:///run/zmsvc/front", "ipc://@zmsvc-back")
+    assert task.limits == Limits(
+        start_timeout=90.0,
+        stop_timeout=0.5,
+        watchdog=0.0,
+        restart_delay=1.0,
+        restart_max_delay=120.0,
+        start_limit_burst=5,
+        start_limit_interval=10.0,
+    )
+    assert (task.user, task.group, task.nice) == ("root", "root", -5)
+    assert task.environment == {"GREETING": "hello world", "EMPTY": ""}
+    assert task.rlimits == {"nofile": 1024, "as": 2 << 30, "core": resource.RLIM_INFINITY}
+    assert task.command == ("/bin/echo", "a b", "c")
+    assert [(rule.action, rule.call) for rule in task.rules] == [("start", "b"), ("stop", "b")]
+    assert (task.service_type, other.service_type) == (ServiceType.COMMAND, ServiceType.THREAD)
+    assert (task.service_name, other.service_name) == ("Any", "b")
+    assert other.configuration == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "entry"),
+    [
+        ("on_start", True),
+        ("start_now", True),
+        (" on_start ", True),
+        ("on_update", False),
+        ("on_exit", False),
+        ("", False),
+        ("later", False),
+    ],
+)
+def test_only_on_start_and_start_now_start_with_the_transaction(kind: str, entry: bool) -> None:
+    assert parse(changed(('type="on_start"', f'type="{kind}"'))).tasks["ts_100"].entry is entry
+
+
+def test_a_state_without_type_waits() -> None:
+    assert not parse(changed((' type="on_start"', ""))).tasks["ts_100"].entry
+
+
+def test_arguments_of_a_command_may_be_elements() -> None:
+    text = as_command("<command><arg>/bin/sh</arg><arg>-c</arg><arg>echo 'x  y'; exit</arg><arg/></command>")
+    assert parse(text).tasks["ts_100"].command == ("/bin/sh", "-c", "echo 'x  y'; exit", "")
+
+
+def test_a_command_in_a_process_is_the_tasks_own() -> None:
+    task = parse(changed(("<location></location>", "<command>'</command>"))).tasks["ts_100"]
+    assert (task.command, task.configuration["command"]) == ((), "'")
+
+
+@pytest.mark.parametrize("given", ["Services", "./Services/", "{}/Services"])
+def test_a_relative_location_is_beside_the_context_file(tmp_path: Path, given: str) -> None:
+    (tmp_path / "Services").mkdir()
+    text = changed(("<location></location>", f"<location>\n  {given.format(tmp_path)} </location>"))
+    file = tmp_path / "Context-Echo.xml"
+    file.write_text(text)
+    context = config.load(file)
+    assert (context.name, context.path) == ("Echo", str(file))
+    assert context.tasks["ts_100"].location == str(tmp_path / "Services")
+
+
+def test_the_name_is_the_stem_of_any_other_file_or_what_is_given(tmp_path: Path) -> None:
+    file = tmp_path / "other.xml"
+    file.write_text(MANUAL)
+    assert config.load(str(file)).name == "other"
+    assert config.load(file, name="Given").name == "Given"
+
+
+def test_one_delay_alone_takes_the_other_along() -> None:
+    longer = parse(with_service("<restart_delay>5min</restart_delay>")).tasks["ts_100"].limits
+    shorter = parse(with_service("<restart_max_delay>10ms</restart_max_delay>")).tasks["ts_100"].limits
+    assert (longer.restart_delay, longer.restart_max_delay) == (300.0, 300.0)
+    assert (shorter.restart_delay, shorter.restart_max_delay) == (0.01, 0.01)
+
+
+def test_comments_and_processing_instructions_are_ignored() -> None:
+    text = changed(("ts000</call></on_exit>", "ts<!-- x -->0<?x y?>00</call></on_exit>"), ("<Context>", "<!-- <!DOCTYPE x> --><Context>"))
+    assert parse(text).source == parse(MANUAL).source
+
+
+def test_other_encodings_are_read() -> None:
+    text = changed(("shout</device_action>", "grüß</device_action>"))
+    for encoding in ("utf-8", "utf-16", "iso-8859-1"):
+        assert parse(text.replace("utf8", encoding).encode(encoding)).tasks["ts_100"].device_action == "grüß"
+
+
+def test_the_limits_are_those_of_this_python() -> None:
+    assert all(hasattr(resource, f"RLIMIT_{name.upper()}") for name in RLIMITS)
+
+
+# XML as JSON.
+
+
+def as_json(text: str) -> Any:
+    return config.to_json(etree.fromstring(text))
+
+
+def test_the_json_has_the_form_of_zmicroservices() -> None:
+    task = parse(MANUAL).tasks["ts_100"].source
+    assert {key: task[key] for key in ("id", "topic", "instance", "serviceType")} == {
+        "id": "ts_100",
+        "topic": "process",
+        "instance": "EchoAction",
+        "serviceType": "Process",
+    }
+    assert task["Task"]["message"] == {
+        "header": {"action": "start", "service_name": "echo_action"},
+        "content": {"configuration": {"device_action": "shout", "location": ""}},
+    }
+    assert task["Task"]["state"]["type"] == "on_start"
+    assert task["Task"]["state"]["on_fail"] == {"action": "restart", "call": "ts_100"}
+
+
+def test_repeated_children_are_a_list_and_one_is_not() -> None:
+    assert as_json("<a><b>1</b><c/><b>2</b><b><d/></b></a>") == {"b": ["1", "2", {"d": ""}], "c": ""}
+    source = parse(MANUAL).source
+    assert [task["id"] for task in source["TaskService"]] == ["ts_100", "ts000"]
+
+
+def test_nothing_is_lost_where_the_form_has_no_place() -> None:
+    assert as_json('<a x="1"><x>2</x><x>3</x></a>') == {"x": ["1", "2", "3"]}
+    assert as_json('<a unit="s"> 5 </a>') == {"unit": "s", "#text": "5"}
+    assert as_json("<a> one <b/> two </a>") == {"b": "", "#text": "one two"}
+
+
+def values(tree: Any) -> list[str]:
+    if isinstance(tree, str):
+        return [tree] if tree else []
+    return [text for part in (tree.values() if isinstance(tree, dict) else tree) for text in values(part)]
+
+
+TREES: st.SearchStrategy[Any] = st.recursive(
+    st.tuples(st.sampled_from("abc"), st.dictionaries(st.sampled_from("abc"), st.text("xyz", min_size=1)), st.text("xyz"), st.just([])),
+    lambda inner: st.tuples(
+        st.sampled_from("abc"), st.dictionaries(st.sampled_from("abc"), st.text("xyz", min_size=1)), st.text("xyz"), st.lists(inner)
+    ),
+    max_leaves=12,
+)
+
+
+def build(tree: Any) -> etree._Element:
+    tag, attributes, text, children = tree
+    element = etree.Element(tag, attributes)
+    element.text = text
+    element.extend([build(child) for child in children])
+    return element
+
+
+@given(TREES)
+def test_every_text_and_attribute_of_any_element_is_in_its_json(tree: Any) -> None:
+    element = build(tree)
+    there = [text for node in element.iter() for text in (*node.attrib.values(), node.text) if text]
+    assert sorted(values(config.to_json(element))) == sorted(map(str, there))
+    json.dumps(config.to_json(element))
+
+
+# Time spans.
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("0", 0),
+        ("500ms", 0.5),
+        ("1min 30s", 90),
+        ("2h30min", 9000),
+        ("1.5s", 1.5),
+        (" 5 s ", 5),
+        ("20us", 2e-5),
+        ("1M", 2629800),
+        ("1d", 86400),
+        ("infinity", 0),
+    ],
+)
+def test_time_spans_are_those_of_systemd(text: str, seconds: float) -> None:
+    assert config.timespan(text) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", " ", "s", "-1", "1 parsec", "1s,", "1e3", "nan", "inf", "INFINITY", "1:30", "9" * 400, "٣s"])
+def test_what_is_no_time_span_says_what_one_is(text: str) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        config.timespan(text)
+
+
+UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
+
+
+@given(st.lists(st.tuples(st.integers(0, 999), st.sampled_from(sorted(UNITS)), st.sampled_from(["", " "])), min_size=1))
+def test_a_time_span_is_the_sum_of_its_parts(parts: list[tuple[int, str, str]]) -> None:
+    text = " ".join(f"{count}{space}{unit}" for count, unit, space in parts)
+    assert config.timespan(text) == pytest.approx(sum(count * UNITS[unit] for count, unit, _ in parts))
+
+
+# Faults: one change to the manual's file, the line it must be told on, and words that must be told.
+
+FAULTS: dict[str, tuple[str, str, str]] = {
+    "repeated id": (
+        changed(('id="ts000"', 'id="ts_100"'), ("<call>ts000", "<call>ts_100"), ("<call>ts000", "<call>ts_100")),
+        'id="ts_100"', "the id 'ts_100' is taken.*expected",
+    ),
+    "call of nobody": (changed(("<call>ts000", "<call>ts_9")), "ts_9", "on_exit calls 'ts_9', expected the id of a task"),
+    "unknown action": (
+        changed(("<action>restart", "<action>revive")),
+        "revive", "<action> 'revive' is unknown, expected start, stop or restart",
+    ),
+    "action in capitals": (changed(("<action>restart", "<action>Restart")), "Restart", r"did you mean restart\?"),
+    "unknown order": (changed(("<action>start", "<action>begin")), "begin", "<action> 'begin' is unknown"),
+    "action without call": (
+        changed(("<call>ts000</call>", "<call/>")),
+        "<call/></on_exit>", "an action and no call, expected <call>",
+    ),
+    "call without action": (
+        changed(("<action>restart</action>", "<action/>")),
+        "<action/><call>", "a call and no action, expected <action>",
+    ),
+    "two calls": (
+        changed(("<call>ts000</call>", "<call>ts000</call><call>ts000</call>")),
+        "<on_exit>", "a second <call> in <on_exit>",
+    ),
+    "no location": (
+        changed(("<location>", "<location>/nowhere/at/all")),
+        "<location>", "'/nowhere/at/all' does not exist, expected a directory",
+    ),
+    "location is a file": (changed(("<location>", "<location>/etc/passwd")), "<location>", "is not a directory"),
+    "two locations": (changed(("</location>", "</location><location/>")), "<location>", "a second <location>"),
+    "no id": (
+        changed(("id='ts_100' ", ""), ("<call>ts_100", "<call>ts000")),
+        "topic='process'", "<TaskService> has no attribute id",
+    ),
+    "bad id": (
+        changed(("id='ts_100'", "id='ts/100'"), ("<call>ts_100", "<call>ts000")),
+        "ts/100", "the id 'ts/100'.*expected",
+    ),
+    "long id": (
+        changed(("id='ts_100'", f"id='{'x' * 65}'"), ("<call>ts_100", "<call>ts000")),
+        "xxxxx", "the id 'xxx.*expected",
+    ),
+    "id of dots": (changed(("id='ts_100'", "id='..'"), ("<call>ts_100", "<call>ts000")), "'..'", "the id '..'.*expected"),
+    "no instance": (changed(("instance='EchoAction' ", "")), "ts_100", "has no attribute instance"),
+    "bad instance": (
+        changed(("instance='EchoAction'", "instance='../Echo'")),
+        "../Echo", "the instance '../Echo'.*expected",
+    ),
+    "unknown attribute": (changed(("topic='process'", "topik='process'")), "topik", r"topik.*did you mean topic\?"),
+    "attribute named as an element": (changed(("<Context>", "<Context TaskService='x'>")), "<Context ", "unknown attribute TaskService"),
+    "unknown serviceType": (
+        changed(("'Process'", "'process'")),
+        "'process' ", r"serviceType 'process'.*expected Process, Thread or Command",
+    ),
+    "Command without command": (as_command(""), "<configuration>", "of a Command has no <command>"),
+    "empty command": (as_command("<command> </command>"), "<command>", "<command> is empty"),
+    "open quote": (as_command("<command>a 'b</command>"), "<command>", "<command> .*no closing quotation.*expected"),
+    "text and arguments": (as_command("<command>a<arg>b</arg></command>"), "<command>", "<command> has more than <arg>"),
+    "unknown element": (
+        changed(("<TaskLogName>", "<x/><TaskLogName>")),
+        "<x/>", "unknown element <x> in <Context>, expected <FrontEnd",
+    ),
+    "misspelt element": (
+        changed(("<on_fail>", "<on_fali>"), ("</on_fail>", "</on_fali>")),
+        "<on_fali>", r"did you mean on_fail\?",
+    ),
+    "namespace": (changed(("<on_fail>", "<on_fail xmlns='urn:x'>")), "urn:x", "unknown element <{urn:x}on_fail>"),
+    "stray text": (changed(("<Task>", "<Task>oops")), "oops", "text 'oops' in <Task>, expected elements only"),
+    "no endpoint": (
+        changed(("  <FrontEndEndpoint>tcp://127.0.0.1:5556</FrontEndEndpoint>", "")),
+        "<Context>", "<Context> has no <FrontEndEndpoint>",
+    ),
+    "no tasks": (
+        re.sub("<TaskService.*</TaskService>", "", MANUAL, flags=re.S),
+        "<Context>", "<Context> has no <TaskService>, expected at least one",
+    ),
+    "no message": (re.sub("<message>.*?</message>", "", MANUAL, count=1, flags=re.S), "<Task>", "<Task> has no <message>"),
+    "no state": (re.sub("<state .*?</state>", "", MANUAL, count=1, flags=re.S), "<Task>", "<Task> has no <state>"),
+    "bad port": (changed(("127.0.0.1:5556", "127.0.0.1:65536")), "65536", "has port 65536, expected one from 1 to 65535"),
+    "no port": (
+        changed(("127.0.0.1:5556", "127.0.0.1")),
+        "<FrontEnd", "is no endpoint, expected tcp://HOST:PORT or ipc:///PATH",
+    ),
+    "unknown transport": (changed(("tcp://127.0.0.1:5556", "udp://127.0.0.1:5556")), "udp", "is no endpoint"),
+    "connect to all": (changed(("tcp://127.0.0.1:5556", "tcp://*:5556")), "<FrontEnd", "cannot be connected to"),
+    "long ipc": (changed(("tcp://127.0.0.1:5556", "ipc:///" + 107 * "x")), "xxx", "108 bytes, expected at most 107"),
+    "relative ipc": (changed(("tcp://127.0.0.1:5556", "ipc://run/x")), "run/x", "no absolute path"),
+    "colliding binds": (
+        changed(("*:5556", "127.0.0.1:5557")),
+        "<BackendBind>", r"BackendBind .*collides with FrontBind tcp://\*:5557",
+    ),
+    "bind elsewhere": (
+        changed(("*:5557", "*:5558")),
+        "<FrontBind>", "FrontBind .* is not where BackendEndpoint .* leads, expected port 5557",
+    ),
+    "monitor's port": (changed(("6558", "5557")), "<endpoint>", "<endpoint> tcp://127.0.0.1:5557 collides with FrontBind"),
+    "monitor's endpoint": (changed(("tcp://127.0.0.1:6558", "here")), "<endpoint>", "<endpoint> 'here' is no endpoint"),
+    "bad ContextID": (changed(("context001", "context 001")), "<ContextID>", "<ContextID> 'context 001' is no id, expected"),
+    "bad time span": (
+        with_service("<start_timeout>5 parsecs</start_timeout>"),
+        "<service>", "<start_timeout> 'parsecs' is no unit of time, expected",
+    ),
+    "empty time span": (with_service("<watchdog/>"), "<service>", "<watchdog> '' is not a time span, expected"),
+    "endless delay": (
+        with_service("<restart_delay>infinity</restart_delay>"),
+        "<service>", "<restart_delay> 'infinity' is not allowed",
+    ),
+    "crossed delays": (
+        with_service("<restart_delay>2</restart_delay><restart_max_delay>1</restart_max_delay>"),
+        "<service>", "<restart_max_delay> is shorter",
+    ),
+    "bad burst": (
+        with_service("<start_limit_burst>-1</start_limit_burst>"),
+        "<service>", "<start_limit_burst> '-1' is out of range",
+    ),
+    "bad nice": (
+        with_service("<nice>20</nice>"),
+        "<service>", "<nice> '20' is out of range, expected a whole number from -20 to 19",
+    ),
+    "unknown user": (
+        with_service("<user>nobody-here</user>"),
+        "<service>", "<user> 'nobody-here' is unknown.*expected the name of a user",
+    ),
+    "unknown group": (with_service("<group>nobody-here</group>"), "<service>", "<group> 'nobody-here' is unknown"),
+    "unknown limit": (
+        with_service("<limits><nofiles>1</nofiles></limits>"),
+        "<service>", r"unknown element <nofiles> in <limits>.*mean nofile\?",
+    ),
+    "bad limit": (
+        with_service("<limits><nofile>many</nofile></limits>"),
+        "<service>", "<nofile> 'many' is no limit, expected a number",
+    ),
+    "bad variable": (with_service("<environment><A.B/></environment>"), "<service>", "the variable 'A.B' cannot be one"),
+    "variable twice": (with_service("<environment><A/><A/></environment>"), "<service>", "a second <A> in <environment>"),
+    "unknown setting": (with_service("<stop_timeot>1</stop_timeot>"), "<service>", r"did you mean stop_timeout\?"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_a_fault_is_told_alone_with_its_line_and_what_was_expected(case: str) -> None:
+    text, where, words = FAULTS[case]
+    told = faults(text)
+    assert len(told) == 1, told
+    lines = {at for at, line in enumerate(text.splitlines(), 1) if where in line}
+    match = re.fullmatch(r"F\.xml:(\d+): (.*)", told[0])
+    assert match is not None
+    assert int(match[1]) in lines, told
+    assert re.search(words, match[2]), told
+    assert "expected" in match[2]
+
+
+def test_swapped_binds_are_recognised() -> None:
+    told = faults(changed(("tcp://*:5557", "tcp://*:X"), ("tcp://*:5556", "tcp://*:5557"), ("tcp://*:X", "tcp://*:5556")))
+    assert len(told) == 2
+    assert all("are FrontBind and BackendBind swapped?" in fault for fault in told)
+
+
+def test_all_faults_come_in_one_pass_sorted_by_line() -> None:
+    text = changed(
+        ("*:5557", "*:5558"),
+        ("context001", "c 1"),
+        ("'Process'", "'process'"),
+        ("<action>start", "<action>begin"),
+        ("<call>ts_100", "<call>nobody"),
+        ('id="ts000"', 'id="ts_100"'),
+        ("<call>ts000", "<call>ts_100"),
+        ("<call>ts000", "<call>noone"),
+        ("</TaskService>\n</Context>", "</TaskService><extra/>\n</Context>"),
+    )
+    told = faults(text)
+    lines = [int(fault.split(":")[1]) for fault in told]
+    assert len(told) == 8
+    assert lines == sorted(lines)
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    assert str(caught.value) == "\n".join(told)
+
+
+def test_a_bad_id_is_told_once_and_not_again_by_who_calls_it() -> None:
+    told = faults(changed(("id='ts_100'", "id='ts 100'"), ("<call>ts_100", "<call>ts 100")))
+    assert len(told) == 1
+
+
+def test_the_line_is_where_the_tag_begins() -> None:
+    text = changed(
+        ("<TaskService id='ts_100' topic='process'", "<TaskService\n  id='ts/100'\n  topic='process'"), ("<call>ts_100", "<call>ts000")
+    )
+    assert faults(text)[0].startswith(f"F.xml:{number(text, '<TaskService')}: ")
+
+
+def test_lines_are_right_beyond_what_libxml2_counts() -> None:
+    text = changed(("<Context>", "<Context>" + "\n" * 70_000), ("<call>ts000", "<call>ts_9"))
+    assert faults(text)[0].startswith(f"F.xml:{number(text, 'ts_9')}: ")
+
+
+# What is not XML, or not ours.
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("", 1, "the file is empty, expected <Context>"),
+        ("hello", 1, "this is not XML, expected <Context>"),
+        ("<Context>\n<Task>\n</Context>", 3, "<Task> of line 2 is closed by </Context>, expected </Task>"),
+        ("<Context>\n<Task>\n", 3, "the file ends inside <Task> of line 2, expected </Task>"),
+        ("<Context>\n<Task id=1/></Context>", 2, "an attribute's value has no quotes"),
+        ("<Context>\n<Task id='1' id='2'/></Context>", 2, "the attribute id is there twice"),
+        ("<Context>\na & b</Context>", 2, "a bare &, expected &amp;"),
+        ("<Context>\n&nbsp;</Context>", 2, "the entity &nbsp; is not known"),
+        ("<Context>\n\x01</Context>", 2, "a control character"),
+        ("<Context/>\n<Context/>", 2, "something follows the end of the root element"),
+        ("<a>" * 300 + "</a>" * 300, 1, "elements lie too deep"),
+        ("\n<?xml version='1.0'?><Context/>", 2, "<?xml ...?> is not at the start"),
+        ("<!-- \n<Context/>", 2, "a comment is not finished"),
+        ("<?xml version='1.0' encoding='klingon'?><Context/>", 1, "the encoding klingon is not known"),
+        ("\n<MetaServiceConf/>", 2, "the root element is <MetaServiceConf>, expected <Context>"),
+        ("<context/>", 1, "the root element is <context>, expected <Context>"),
+    ],
+)
+def test_what_is_not_xml_is_told_in_words_with_its_line(text: str, line: int, words: str) -> None:
+    (told,) = faults(text)
+    assert told.startswith(f"F.xml:{line}: ")
+    assert words in told
+    assert "expected" in told
+
+
+def test_bytes_of_another_encoding_are_told() -> None:
+    (told,) = faults(MANUAL.replace("shout", "gr\xfc\xdf").replace("utf8", "utf-8").encode("latin-1"))
+    assert told.startswith(f"F.xml:{number(MANUAL, 'shout')}: ")
+    assert "expected UTF-8" in told
+
+
+LAUGHS = "".join(f'<!ENTITY l{i + 1} "{f"&l{i};" * 10}">\n' for i in range(12))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(
+    "doctype",
+    [
+        "<!DOCTYPE Context>",
+        "<!DOCTYPE Context SYSTEM 'http://127.0.0.1:9/context.dtd'>",
+        "<!DOCTYPE Context [<!ENTITY passwd SYSTEM 'file:///etc/passwd'>]>",
+        f"<!DOCTYPE Context [<!ENTITY l0 'ha'>\n{LAUGHS}]>",
+    ],
+)
+def test_a_doctype_is_refused_with_its_line(doctype: str, encoding: str) -> None:
+    text = f"<?xml version='1.0'?>\n<!-- a\nb -->\n{doctype}\n<Context a='&l12;'>&passwd;</Context>"
+    assert faults(text.encode(encoding)) == ["F.xml:4: a DOCTYPE is not allowed, expected a file without DTD and entities"]
+
+
+def test_a_prolog_of_many_comments_is_looked_through_quickly() -> None:
+    began = time.monotonic()
+    assert faults("<!-- x --> <?x ?>" * 50_000 + "<x/>") != []
+    assert time.monotonic() - began < 5
+
+
+def test_a_file_of_more_than_16_mib_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "big.xml"
+    file.write_bytes(b"<Context>" + b" " * config.MAX_SIZE)
+    with pytest.raises(ConfigError, match=r"big\.xml:1: the file is too large, expected at most 16 MiB"):
+        config.load(file)
+
+
+@pytest.mark.parametrize(("name", "why"), [("none.xml", "no such file"), (".", "is a directory"), ("a\0b", "null byte")])
+def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path, name: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=f":1: cannot read the file .*{why}"):
+        config.load(f"{tmp_path}/{name}")
+
+
+@given(st.binary(max_size=400) | st.text("<>/='\"&;!-[]? \nContextTaskService0a#x\x00\ud7ff").map(lambda text: text.encode()))
+@settings(max_examples=200)
+def test_no_bytes_raise_anything_but_a_config_error(data: bytes) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(data)
+    assert all(re.match(r"F\.xml:[1-9]\d*: .+, expected .+", fault, re.S) for fault in caught.value.faults)
+
+
+@given(st.data())
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+def test_no_damage_to_a_good_file_raises_anything_but_a_config_error(data: st.DataObject) -> None:
+    text = bytearray(data.draw(st.sampled_from([MANUAL, FULL])).encode())
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.integers(0, len(text)))
+        text[start : start + data.draw(st.integers(0, 20))] = data.draw(st.binary(max_size=8))
+    assert all(": " in fault for fault in faults(bytes(text)))
+
+
+# The published schema and the code are one.
+
+SCHEMA = etree.RelaxNG(etree.parse(config.SCHEMA))
+WORDS = [
+    "Context", "FrontBind", "BackendBind", "ContextID", "TaskLogName", "TaskService", "Task", "description", "message", "header", "content",
+    "configuration", "action", "call", "service_name", "state", *Trigger, "service", "nice", "user", "limits", "environment", "nofile",
+    "watchdog", "restart_delay", "start_limit_burst", "x", "{urn:x}action",
+]  # fmt: skip
+TEXTS = ["", " ", "\n", "start", " stop ", "ts_100", "x y", "1", "-1", "90s", "infinity", "root", "tcp://127.0.0.1:5556", "\u00a0", "é"]
+
+
+@pytest.mark.parametrize("text", [MANUAL, FULL])
+def test_what_the_code_takes_the_schema_takes(text: str) -> None:
+    assert SCHEMA.validate(etree.fromstring(text.encode())), SCHEMA.error_log
+
+
+# Beyond any schema: values that need the machine, the rest of the file, or arithmetic.
+BEYOND = {
+    "repeated id", "call of nobody", "action without call", "call without action", "no location", "location is a file", "two locations",
+    "id of dots", "Command without command", "empty command", "open quote", "text and arguments", "bad port", "colliding binds",
+    "bind elsewhere", "monitor's port", "monitor's endpoint", "long ipc", "bad time span", "endless delay", "crossed delays",
+    "unknown user", "unknown group", "bad variable", "variable twice",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_what_the_code_refuses_the_schema_refuses_where_a_schema_can(case: str) -> None:
+    assert SCHEMA.validate(etree.fromstring(FAULTS[case][0].encode())) is (case in BEYOND)
+
+
+def _remove(element: etree._Element, _word: str, _text: str) -> None:
+    parent = element.getparent()
+    if parent is not None:
+        parent.remove(element)
+
+
+def _double(element: etree._Element, _word: str, _text: str) -> None:
+    element.addnext(copy.deepcopy(element))
+
+
+def _rename(element: etree._Element, word: str, _text: str) -> None:
+    element.tag = word
+
+
+def _add(element: etree._Element, word: str, text: str) -> None:
+    etree.SubElement(element, word).text = text
+
+
+def _fill(element: etree._Element, _word: str, text: str) -> None:
+    element.text = text
+
+
+def _trail(element: etree._Element, _word: str, text: str) -> None:
+    element.tail = text
+
+
+def _mark(element: etree._Element, word: str, text: str) -> None:
+    element.set(word, text)
+
+
+def _unmark(element: etree._Element, _word: str, _text: str) -> None:
+    element.attrib.clear()
+
+
+def _turn(element: etree._Element, _word: str, _text: str) -> None:
+    element[:] = reversed(element)
+
+
+CHANGES = [_remove, _double, _rename, _add, _fill, _trail, _mark, _unmark, _turn]
+
+
+@given(st.data())
+@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+def test_schema_and_code_agree_on_any_change_of_a_good_file(data: st.DataObject) -> None:
+    parser = etree.XMLParser(remove_comments=True)
+    root = etree.fromstring(data.draw(st.sampled_from([MANUAL, FULL])).encode(), parser)
+    for _ in range(data.draw(st.integers(1, 3))):
+        element = data.draw(st.sampled_from(list(root.iter()) if data.draw(st.booleans()) else list(root.iter())[1:6]))
+        change: Callable[[etree._Element, str, str], None] = data.draw(st.sampled_from(CHANGES))
+        if change in (_double, _trail) and element is root:
+            continue
+        change(element, data.draw(st.sampled_from(WORDS)), data.draw(st.sampled_from(TEXTS)))
+    told = faults(etree.tostring(root))
+    valid = SCHEMA.validate(root)
+    assert not (valid and list(explain(root))), (list(explain(root)), told)
+    assert valid or told, (SCHEMA.error_log, etree.tostring(root))
+    assert not any("the schema refuses" in fault for fault in told), told
+
+
+# The machine.
+
+
+def ported(front: str, back: str) -> Context:
+    return parse(
+        changed(("127.0.0.1:5556", back), ("127.0.0.1:5557", front), ("tcp://*:5557", f"tcp://{front}"), ("tcp://*:5556", f"tcp://{back}"))
+    )
+
+
+def test_a_port_in_use_is_told_and_a_free_one_is_not() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as other:
+        front, back = (f"127.0.0.1:{server.getsockname()[1]}" for server in (taken, other))
+        other.close()
+        (told,) = config.check_ports(ported(front, back))
+    assert told.startswith(f"FrontBind tcp://{front}: ")
+    assert "in use" in told
+    assert config.check_ports(ported(front, back)) == []
+
+
+def test_an_ipc_path_in_use_is_told_and_nothing_is_left_behind(tmp_path: Path) -> None:
+    ends = ("ipc:///run/zmsvc/front", f"ipc://{tmp_path}/front"), ("ipc://@zmsvc-back", f"ipc://{tmp_path}/none/back")
+    context = parse(changed(*ends, text=FULL))
+    assert config.check_ports(context) == [f"BackendBind ipc://{tmp_path}/none/back: the directory {tmp_path}/none does not exist now"]
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{tmp_path}/front")
+        server.listen()
+        assert any("somebody listens" in told for told in config.check_ports(context))
+    # The file of a dead owner is not in the way.
+    assert not any("FrontBind" in told for told in config.check_ports(context))
+    assert [path.name for path in tmp_path.iterdir()] == ["front"]
+
+
+def test_what_could_not_be_launched_is_told(tmp_path: Path) -> None:
+    text = changed(("<location></location>", f"<location>{tmp_path}</location>"))
+    (told,) = config.check_services(parse(text))
+    assert told == f"ts_100: there is no EchoAction/ServiceEchoAction.py in {tmp_path}"
+    (tmp_path / "EchoAction").mkdir()
+    (tmp_path / "EchoAction" / "ServiceEchoAction.py").touch()
+    assert config.check_services(parse(text)) == []
+    assert config.check_services(parse(as_command("<command>true</command>"))) == []
+    assert "no-such-program" in config.check_services(parse(as_command("<command>no-such-program</command>")))[0]
+
+
+# Speed.
+
+
+def test_a_thousand_tasks_load_in_well_under_a_second() -> None:
+    start, end = MANUAL.index("  <TaskService"), MANUAL.index("</TaskService>") + len("</TaskService>")
+    task = MANUAL[start:end].replace("ts000", "ts_100")
+    tasks = "\n".join(task.replace("ts_100", f"ts_{index}") for index in range(1000))
+    text = (MANUAL[:start] + tasks + "</Context>").encode()
+    began = time.process_time()
+    context = parse(text)
+    took = time.process_time() - began
+    assert len(context.tasks) == 1000
+    assert took < 1.0

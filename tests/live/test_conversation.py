@@ -1,0 +1,210 @@
+"""The old protocol, spoken by a stranger over ZMQ: orders of `context` and `process`, reports of `control`, questions of `state`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import zmq
+from context import Context, Ear
+from waiting import PATIENCE, wait_for
+
+TX = "5HGAHZ3WPZUI71PACRPP"
+
+
+class Stranger:
+    """Publishes whatever he likes."""
+
+    def __init__(self, backend: str) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.XPUB)
+        self._socket.connect(backend)
+        assert self._socket.poll(PATIENCE * 1000)
+
+    def say(self, frame: bytes) -> None:
+        self._socket.send(frame)
+
+    def order(self, action: str, *tasks: str, transaction: str = TX, context_id: str = "context001", **header: Any) -> None:
+        head = {"action": action, "service_id": context_id, "service_name": "context", "service_transaction": transaction, **header}
+        services = [{"id": task} for task in tasks]
+        content = {"configuration": {"TaskService": services[0] if len(services) == 1 else services}} if tasks else {}
+        self.say(b"context @@@ " + json.dumps({"content": content, "header": head}, indent=2).encode())
+
+    def close(self) -> None:
+        self._context.destroy(0)
+
+
+@pytest.fixture
+def stranger(context: Context) -> Iterator[Callable[[], Stranger]]:
+    made: list[Stranger] = []
+
+    def make() -> Stranger:
+        made.append(Stranger(context.backend))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def three(context: Context) -> None:
+    """One that runs on, one that ends by itself and starts the third by its rule."""
+    context.looped("Echo")
+    context.service(
+        "Short",
+        """
+        from zmsvc.task import SingleTask, TaskService
+        class Work(SingleTask):
+            def run(self):
+                self.update(done=True)
+        class ServiceShort(TaskService):
+            task_class = Work
+        """,
+    )
+    context.task("ts_1", "Echo", entry=False)
+    context.task("ts_2", "Short", entry=False, rules={"on_exit": ("start", "ts_3")})
+    context.task("ts_3", "Echo", entry=False)
+
+
+def test_the_full_life_of_three_services(context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]) -> None:
+    three(context)
+    context.start("--no-autostart")
+    listener, speaker = ear(b"control @@@ "), stranger()
+    speaker.order("start", "ts_1")
+    assert listener.control("started", "ts_1", TX)["content"]["status"]["pid"]
+    speaker.order("start", "ts_2")
+    words = [("started", "ts_2"), ("updated", "ts_2"), ("stopped", "ts_2"), ("started", "ts_3")]
+    seen: list[tuple[str, str]] = []
+    while ("started", "ts_3") not in seen:
+        _, body = listener.next()
+        if body["header"]["action"] != "update":
+            seen.append((body["header"]["action"], body["header"]["service_id"]))
+            assert body["header"]["service_transaction"] == TX
+            assert list(body) == ["header", "content"]
+    assert seen == words
+    speaker.order("restart", "ts_1", "ts_3")
+    restarted = {}
+    for _ in range(2):
+        body = listener.until(lambda topic, body: body["header"]["action"] == "started")
+        restarted[body["header"]["service_id"]] = body["content"]["status"]["pid"]
+    assert set(restarted) == {"ts_1", "ts_3"}
+    speaker.order("exit")
+    ended = {}
+    for _ in range(2):
+        body = listener.until(
+            lambda topic, body: body["header"]["action"] == "stopped" and body["content"]["status"]["pid"] in restarted.values()
+        )
+        ended[body["header"]["service_id"]] = body["content"]["status"]["reason"]
+    assert ended == {"ts_1": "requested", "ts_3": "requested"}
+    assert context.wait() == 0
+
+
+def test_a_context_message_without_tasks_means_all(context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.task("ts_2", "Echo")
+    context.start("--no-autostart")
+    listener, speaker = ear(b"control @@@ "), stranger()
+    speaker.order("start")
+    for task in ("ts_1", "ts_2"):
+        listener.until(lambda topic, body: body["header"]["action"] == "started")
+    speaker.order("stop")
+    for task in ("ts_1", "ts_2"):
+        listener.until(lambda topic, body: body["header"]["action"] == "stopped")
+    wait_for(lambda: context.status()["transactions"][0]["state"] == "inactive")
+
+
+def test_a_process_message_of_a_stranger_is_an_order(context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--transaction", TX)
+    listener, speaker = ear(), stranger()
+    speaker.order("restart", "ts_1")
+    order = listener.until(lambda topic, body: topic == "process" and body["header"]["action"] == "start")
+    listener.control("started", "ts_1")
+    del order["header"]
+    order["Task"]["message"]["header"]["action"] = "stop"
+    speaker.say(b"process @@@ " + json.dumps(order).encode())
+    assert listener.control("stopped", "ts_1")["content"]["status"]["reason"] == "requested"
+
+
+def test_what_is_wrong_is_refused_and_never_executed(context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--transaction", TX)
+    before = context.tasks()["ts_1"]["pid"]
+    listener, speaker = ear(b"control @@@ "), stranger()
+    for garbage in (
+        b"context @@@ {not json",
+        b"context @@@ []",
+        b"context @@@ {}",
+        b'context @@@ {"header": {"action": "stop"}}',
+        b'context @@@ {"header": []}',
+        b"context",
+        b"process @@@ {}",
+        b'process @@@ {"Task": {"message": {"header": {"action": "stop"}}}}',
+        b"context @@@ " + b"[" * 100_000,
+        b"context @@@ \xff\xfe",
+    ):
+        speaker.say(garbage)
+    speaker.order("stop", context_id="somebody_elses")
+    speaker.order("start", "ts_999")
+    refused = listener.control("failed", "ts_999")["content"]["status"]
+    assert refused["result"] == "failure"
+    assert "no such task" in refused["message"]
+    foreign = {"id": "ts_1", "Task": {"message": {"content": {"configuration": {"location": "/tmp/evil"}}}}}
+    head = {"action": "restart", "service_id": "context001", "service_name": "context", "service_transaction": TX}
+    speaker.say(b"context @@@ " + json.dumps({"header": head, "content": {"configuration": {"TaskService": foreign}}}).encode())
+    assert "configuration" in listener.control("failed", "ts_1")["content"]["status"]["message"]
+    speaker.order("stop", transaction="NOBODY")
+    assert "no such transaction" in listener.control("failed", "context001")["content"]["status"]["message"]
+    assert context.tasks()["ts_1"]["pid"] == before
+    assert context.status()["dropped"]["messages_in"] >= 10
+    assert context.log.read_text().count("is refused") < 10, "a flood is told in a line now and then"
+
+
+def test_bursts_of_changes_cost_one_context_info(context: Context, ear: Callable[..., Ear]) -> None:
+    context.looped("Echo")
+    for number in range(20):
+        context.task(f"ts_{number}", "Echo")
+    context.start("--no-autostart")
+    listener = ear(b"control @@@ ")
+    context.ctl("start", "--transaction", TX)
+    started, infos, last = 0, 0, {}
+    while started < 20 or not all(task["state"] == "active" for task in last[TX]["tasks"]):
+        _, body = listener.next()
+        started += body["header"]["action"] == "started"
+        if body["header"]["action"] == "update":
+            infos += 1
+            (last,) = body["content"]["status"]["data"]
+    assert infos <= 10, "far fewer than the changes: each of 20 tasks has three"
+    assert set(last[TX]) == {"contextId", "contextName", "contextLogName", "configuration", "tasks"}
+    assert set(last[TX]["tasks"][0]) == {"service_id", "serviceName", "instance", "pid", "action", "state", "task"}
+
+
+def test_state_request_is_answered(context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--transaction", TX)
+    listener, speaker = ear(b"state @@@ "), stranger()
+    head = {"action": "request", "service_id": "context001", "service_name": "state", "service_transaction": TX}
+    speaker.say(b"state @@@ " + json.dumps({"header": head, "content": {}}).encode())
+    reply = listener.until(lambda topic, body: body["header"]["action"] == "reply_context")
+    assert reply["content"]["tasks"][0]["service_id"] == "ts_1"
+    assert reply["content"]["tasks"][0]["pid"] == context.tasks()["ts_1"]["pid"]
+
+
+def test_two_transactions_do_not_touch_each_other(context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]) -> None:
+    three(context)
+    context.start("--no-autostart")
+    listener, speaker = ear(b"control @@@ "), stranger()
+    speaker.order("start", "ts_1", transaction="A")
+    listener.control("started", "ts_1", "A")
+    speaker.order("start", "ts_2", transaction="B")
+    listener.control("started", "ts_3", "B")
+    speaker.order("stop", transaction="B")
+    listener.control("stopped", "ts_3", "B")
+    assert context.tasks("A")["ts_1"]["sub"] == "running"
+    assert context.tasks("A")["ts_3"]["sub"] == "waiting"

@@ -1,0 +1,100 @@
+"""What a task may report, and how much of it: every excess has an answer, and the supervisor stays at hand."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from context import Context, Ear
+
+SINGLE = """
+from zmsvc.task import SingleTask, TaskService
+class Work(SingleTask):
+    def run(self):
+{body}
+class Service{name}(TaskService):
+    task_class = Work
+"""
+
+
+def single(context: Context, name: str, *lines: str) -> None:
+    context.service(name, SINGLE.format(name=name, body="\n".join(f"        {line}" for line in lines)))
+
+
+def test_an_item_that_is_not_json_is_a_clear_error_to_the_task(context: Context) -> None:
+    single(context, "Odd", "self.update(fine=1, bad=object())")
+    context.task("ts_1", "Odd", entry=False)
+    context.start("--transaction", "T")
+    context.ask(verb="start", transaction="T", tasks=["ts_1"])
+    assert "cannot update: bad is not JSON" in context.task_is("ts_1", "failed")["status"]
+
+
+def test_a_megabyte_arrives_and_more_is_a_clear_error(context: Context, ear: Callable[..., Ear]) -> None:
+    single(context, "Huge", "self.update(text='x' * 1_000_000)", "self.update(text='x' * 1_100_000)")
+    context.task("ts_1", "Huge", entry=False)
+    context.start("--transaction", "T")
+    listener = ear(b"control @@@ ")
+    context.ask(verb="start", transaction="T", tasks=["ts_1"])
+    assert len(listener.control("updated", "ts_1")["content"]["status"]["text"]) == 1_000_000
+    assert "1048576" in context.task_is("ts_1", "failed")["status"]
+
+
+def test_a_flood_is_bounded_counted_and_leaves_the_supervisor_at_hand(context: Context, home: Path) -> None:
+    single(context, "Flood", "n = 0", "while not self.wait(0):", "    for _ in range(100):", "        n += 1", "        self.update(n=n)")
+    context.task("ts_1", "Flood")
+    context.start("--transaction", "T")
+    slowest = 0.0
+    for _ in range(30):
+        before = time.monotonic()
+        context.status()
+        slowest = max(slowest, time.monotonic() - before)
+    assert slowest < 0.2, f"status took {slowest:.3f} s"
+    context.task_is("ts_1", "running", also=lambda task: task["dropped"] > 0)
+    context.ctl("stop", "--transaction", "T")
+    assert context.status()["dropped"]["updates"] > 0
+
+
+def test_the_last_words_of_a_task_are_heard_before_its_end(context: Context, ear: Callable[..., Ear]) -> None:
+    single(context, "Words", "for n in range(30):", "    self.update(n=n)")
+    context.task("ts_1", "Words", entry=False)
+    context.start("--transaction", "T")
+    listener = ear(b"control @@@ ")
+    context.ask(verb="start", transaction="T", tasks=["ts_1"])
+    numbers = []
+    while True:
+        _, body = listener.next()
+        match body["header"]["action"]:
+            case "updated":
+                numbers.append(body["content"]["status"]["n"])
+            case "stopped":
+                break
+    assert numbers == list(range(30))
+
+
+def test_updates_while_no_supervisor_is_there_are_delivered_once(context: Context, ear: Callable[..., Ear], home: Path) -> None:
+    single(
+        context,
+        "Count",
+        "n = 0",
+        f"while not __import__('os').path.exists('{home}/enough'):",
+        "    n += 1",
+        "    self.update(n=n)",
+        "    self.wait(0.002)",
+        "self.update(last=n)",
+    )
+    context.task("ts_1", "Count", entry=False, rules={"on_update": ("start", "ts_2")})
+    context.looped("Echo")
+    context.task("ts_2", "Echo", entry=False)
+    context.start("--transaction", "T")
+    context.ask(verb="start", transaction="T", tasks=["ts_1"])
+    for _ in range(3):
+        context.kill_supervisor()
+        context.status()
+    (home / "enough").touch()
+    context.task_is("ts_1", "exited")
+    rows = [json.loads(line) for line in context.ctl("--json", "events").stdout.splitlines()]
+    assert sum(row["event"] == "launching" and row["task"] == "ts_2" for row in rows) == 1
+    assert context.tasks()["ts_2"]["cause"]["sources"][0]["update"] is not None
+    assert context.tasks()["ts_1"]["action"] == "stopped"
