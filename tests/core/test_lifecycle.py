@@ -31,5 +31,3 @@ def test_every_live_state_leads_to_rest() -> None:
 
 def test_the_picture_is_that_of_the_table() -> None:
     assert PICTURE.read_text() == diagram(), "write what lifecycle.diagram() gives to docs/lifecycle.mmd"
-        "python -c 'from zmsvc.core.lifecycle import diagram; print(diagram(), end=\"\")' > docs/lifecycle.mmd"
-    )

@@ -108,10 +108,10 @@ def test_a_context_message_without_tasks_means_all(context: Context, ear: Callab
     context.start("--no-autostart")
     listener, speaker = ear(b"control @@@ "), stranger()
     speaker.order("start")
-    for task in ("ts_1", "ts_2"):
+    for _ in range(2):
         listener.until(lambda topic, body: body["header"]["action"] == "started")
     speaker.order("stop")
-    for task in ("ts_1", "ts_2"):
+    for _ in range(2):
         listener.until(lambda topic, body: body["header"]["action"] == "stopped")
     wait_for(lambda: context.status()["transactions"][0]["state"] == "inactive")
 

@@ -252,7 +252,7 @@ def test_a_killed_device_is_back_and_tasks_reconnect(context: Context, ear: Call
 def test_the_keepers_death_leaves_no_orphan(context: Context) -> None:
     context.looped(
         "Parent",
-        "def setup(self):\n    import subprocess\n    self.child = subprocess.Popen(['sleep', '1000'])\n    self.update(child=self.child.pid)",
+        "def setup(self):\n    import subprocess\n    self.child = subprocess.Popen(['sleep', '1000'])",
     )
     context.task("ts_100", "Parent")
     context.start("--no-autostart")

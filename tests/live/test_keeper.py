@@ -1,0 +1,121 @@
+"""Every way in which a keeper can be left alone: hung, killed and useless supervisors, a device that cannot bind, a second death."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+from context import Context
+from waiting import wait_for, wait_for_end
+
+
+def test_a_hung_supervisor_is_found_by_its_watchdog_and_replaced(context: Context) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start(WATCHDOG_USEC="2000000")
+    status, pid = context.status(), context.tasks()["ts_1"]["pid"]
+    os.kill(status["pid"], signal.SIGSTOP)
+    wait_for_end(status["pid"])
+    assert context.status()["pid"] != status["pid"]
+    assert context.tasks()["ts_1"]["pid"] == pid
+
+
+def test_a_bad_file_is_told_with_its_lines_and_status_2(context: Context) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo", rules={"on_exit": ("jump", "ts_1"), "on_fail": ("start", "ts_9")})
+    context.start(ready=False)
+    assert context.wait() == 2
+    text = context.log.read_text()
+    assert f"{context.file}:2: " in text
+    assert "jump" in text
+    assert "ts_9" in text
+
+
+def test_a_missing_file_is_told_with_status_2(context: Context) -> None:
+    context.start(ready=False)
+    context.file.unlink()
+    context.wait()
+    context.log.write_text("")
+    context.file.parent.joinpath("ready.sock").unlink()
+    context.write = lambda: None  # type: ignore[method-assign]
+    context.start(ready=False)
+    assert context.wait() == 2
+    assert str(context.file) in context.log.read_text()
+
+
+def test_a_port_in_use_is_told_and_ends_the_daemon(context: Context) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as other:
+        port, free = taken.getsockname()[1], other.getsockname()[1]
+        other.close()
+        context.frontend, context.backend = f"tcp://127.0.0.1:{free}", f"tcp://127.0.0.1:{port}"
+        context.looped("Echo")
+        context.task("ts_1", "Echo")
+        context.start(ready=False)
+        assert context.wait() == 1
+    assert f"cannot bind tcp://127.0.0.1:{port}: address already in use" in context.log.read_text()
+
+
+def test_the_death_of_keeper_and_supervisor_together_is_cleaned_up_by_the_next(context: Context) -> None:
+    context.looped("Parent", "def setup(self):\n    import subprocess\n    self.child = subprocess.Popen(['sleep', '1000'])")
+    context.task("ts_1", "Parent")
+    context.start("--transaction", "T")
+    status, pid = context.status(), context.tasks()["ts_1"]["pid"]
+    (child,) = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    os.kill(status["pid"], signal.SIGSTOP)
+    context.daemon.kill()
+    context.wait()
+    os.kill(status["pid"], signal.SIGKILL)
+    wait_for_end(pid)
+    assert Path(f"/proc/{child}").exists(), "nobody was there to see to it"
+    context.start()
+    wait_for_end(child)
+    assert context.tasks("T")["ts_1"]["sub"] == "running"
+
+
+def test_sigterm_while_the_supervisor_is_dead_still_stops_in_order(context: Context) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start()
+    pid, supervisor = context.tasks()["ts_1"]["pid"], context.status()["pid"]
+    os.kill(supervisor, signal.SIGSTOP)
+    context.daemon.send_signal(signal.SIGTERM)
+    os.kill(supervisor, signal.SIGKILL)
+    assert context.wait() == 0
+    assert not Path(f"/proc/{pid}").exists()
+    assert "stopped" in context.log.read_text()
+
+
+def test_detach_returns_when_the_context_is_ready(context: Context) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--detach", ready=False)
+    assert context.wait() == 0
+    assert context.tasks()["ts_1"]["sub"] == "running"
+    keeper = context.status()["keeper_pid"]
+    assert os.getsid(keeper) != os.getsid(0)
+    context.ctl("exit")
+    wait_for(lambda: not Path(f"/proc/{keeper}").exists())
+
+
+def test_detach_tells_on_the_terminal_why_it_failed(context: Context) -> None:
+    context.looped("Echo")
+    context.task("bad id", "Echo")
+    context.start("--detach", ready=False)
+    assert context.wait() != 0
+    assert "bad id" in context.log.read_text()
+
+
+def test_one_launch_that_is_ordered_twice_is_forked_once(context: Context) -> None:
+    """A supervisor that died between its order and the answer orders again; see also the crash points of tests/faults."""
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--no-autostart")
+    supervisor = context.status()["pid"]
+    context.ask(verb="start", transaction="T", block=False)
+    os.kill(supervisor, signal.SIGKILL)
+    pid = context.task_is("ts_1", "running", "T")["pid"]
+    found = [int(child) for child in Path(f"/proc/{context.daemon.pid}/task/{context.daemon.pid}/children").read_text().split()]
+    status = context.status()
+    assert set(found) == {pid, status["pid"], status["device_pid"]}
