@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -176,9 +177,18 @@ class Context:
 
     def status(self, **extra: Any) -> dict[str, Any]:
         """The answer of the supervisor to `status`, straight from its socket."""
-        answer = self.ask(verb="status", **extra)
+        answer = self.ask_again(verb="status", **extra)
         assert answer["ok"], answer
         return answer["data"]
+
+    def ask_again(self, **request: Any) -> dict[str, Any]:
+        """The same over a death of the supervisor: whoever was connected to it is hung up, and asks the next one."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self.ask(**request)
+            except (ConnectionError, AssertionError):
+                assert time.monotonic() < until, "no supervisor answers"
 
     def ask(self, **request: Any) -> dict[str, Any]:
         with socket.socket(socket.AF_UNIX) as sock:

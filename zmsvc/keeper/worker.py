@@ -16,8 +16,8 @@ from zmsvc.host.paths import Places
 from zmsvc.keeper.doors import Doors
 
 FIRST_DELAY = 0.05
-LONGEST_DELAY = 5.0
-STEADY = 5.0
+LONGEST_DELAY = 1.0
+STEADY = 1.0
 """Seconds of running after which an end is no repeated one: the next start is immediate."""
 
 

@@ -21,7 +21,7 @@ from zmsvc.core import events as ev
 from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key, Requested, Verb
 from zmsvc.core.world import World
-from zmsvc.host import journal, linux
+from zmsvc.host import crashpoint, journal, linux
 from zmsvc.host.notify import Notifier
 from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
@@ -123,6 +123,7 @@ class Loop:
             effects += more
         self._save([effect for effect in effects if isinstance(effect, ev.Record)])
         for effect in effects:
+            crashpoint.reached(type(effect).__name__)
             self._perform(effect)
         if not self.unsaved:
             self._acknowledge()
@@ -132,6 +133,7 @@ class Loop:
         self._records += records
         if self.world is self.store.saved and not self._records:
             return
+        crashpoint.reached("save")
         try:
             self.store.save(self.world, self._records, time.time())
         except OSError as error:
@@ -159,8 +161,10 @@ class Loop:
             self._acknowledge()
 
     def _acknowledge(self) -> None:
+        crashpoint.reached("settle datagrams")
         self.children.settled()
         for launch in self._unforgotten:
+            crashpoint.reached("acknowledge end")
             self.children.forget(launch)
         self._unforgotten = []
 
