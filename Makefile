@@ -106,11 +106,11 @@ unit:
 # The administrator's own stay: services in lib/zmsvc/services, edited context files, the state, and the user who owns it.
 uninstall:
 ifeq ($(dest),)
-	[ ! -d /run/systemd/system ] || systemctl stop zmsvc.target 'zmsvc@*.service'
+	-[ ! -d /run/systemd/system ] || systemctl stop zmsvc.target 'zmsvc@*.service'
 endif
 	rm -f $(addprefix '$(dest)',$(copied)) $(addprefix '$(dest)$(bindir)'/,$(commands))
 	rm -f '$(dest)$(unitdir)/zmsvc@.service' '$(dest)$(unitdir)/multi-user.target.wants/zmsvc.target'
-	cd '$(dest)$(program)' && rm -rf bin include lib lib64 share pyvenv.cfg
+	rm -rf $(addprefix '$(dest)$(program)'/,bin include lib lib64 share pyvenv.cfg)
 	for name in $(configs); do ! cmp -s etc/zmsvc/$$name '$(dest)$(configdir)'/$$name || rm '$(dest)$(configdir)'/$$name; done
 	for left in '$(dest)$(program)' '$(dest)$(configdir)/services' '$(dest)$(configdir)'; do \
 	    [ ! -d $$left ] || rmdir --ignore-fail-on-non-empty $$left; done

@@ -98,6 +98,7 @@ def demonstrate(home: Path) -> int:
             watch.wait()
         zmsvcctl("stop", "--transaction", TRANSACTION)
         zmsvcctl("events")
+        zmsvcctl("--no-pager", "logs", "--transaction", TRANSACTION)
         zmsvcctl("exit")
         return watched or zmsvcd.wait(PATIENCE)
 

@@ -149,8 +149,9 @@ class Installed:
 
 
 def processes_of_user(machine: Machine, user: str = "zmsvc") -> set[int]:
-    """Every process of a user on the machine, whatever its control group or parent is."""
-    return {int(pid) for pid in machine.sh(f"pgrep -u {user}", check=False).stdout.split()}
+    """Every process of a user on the machine that runs, whatever its control group or parent is."""
+    listed = (line.split() for line in machine.sh(f"ps -u {user} -o pid=,stat=", check=False).stdout.splitlines())
+    return {int(pid) for pid, state in listed if not state.startswith("Z")}
 
 
 def alive(machine: Machine, pids: Sequence[int]) -> list[int]:

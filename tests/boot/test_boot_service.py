@@ -125,13 +125,14 @@ def test_a_task_may_have_a_user_of_its_own_with_the_drop_in_of_the_unit(machine:
     other = context("Other", task("ts_100", "Talker", service="<user>nobody</user><group>zmsvc</group>"))
     machine.put(
         f"/run/systemd/system/{other.unit}.d/user.conf",
-        "[Service]\nUser=root\nCapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL CAP_CHOWN\n",
+        "[Service]\nUser=root\nProtectProc=default\nCapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL CAP_CHOWN\n",
     )
     machine.sh("systemctl daemon-reload")
     try:
         other.start()
-        (pid,) = other.pids().values()
+        ((key, pid),) = other.pids().items()
         assert machine.sh(f"ps -o user= -p {pid}").stdout.strip() == "nobody"
-        other.stop()
+        other.ctl("stop", "--task", "ts_100")
+        assert other.tasks()[key]["exit"]["code"] == 0, "it has to hear the SIGTERM"
     finally:
         machine.sh(f"rm -r /run/systemd/system/{other.unit}.d; systemctl daemon-reload")

@@ -1,145 +1,237 @@
-"""`zmsvcctl`: the table of verbs, their arguments, and the exit status. Each verb's function is imported when it is used."""
+"""`zmsvcctl`: the table of verbs and their arguments, and the exit status. A verb's function is imported when it is used."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 
 from zmsvc import __version__
-from zmsvc.core.errors import ConfigError, ZmsvcError
+from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError
+from zmsvc.ctl import terminal
+
+TYPE_CHECKING = False  # As in client: typing is not worth its import.
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+PROGRAM = "zmsvcctl"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One argument of a verb: what argparse is told. The manual and the completion are tested against these."""
+
+    def __init__(self, *flags: str, **settings: Any) -> None:
+        self.flags = flags
+        self.settings = settings
+
+    def add_to(self, parser: argparse.ArgumentParser, **more: Any) -> None:
+        parser.add_argument(*self.flags, **{**self.settings, **more})
+
+
 class Verb:
-    """One verb: where its function is, what it does in a line, and which arguments it has."""
+    """One verb: the function that does it, as MODULE.FUNCTION in this room, a line about it, and its arguments."""
 
-    name: str
-    function: str
-    help: str
-    arguments: tuple[str, ...] = ()
-
-
-_MEANT = ("transaction", "task", "tasks")
-
-VERBS = (
-    Verb(
-        name="start", function="orders.order", help="start tasks; without a transaction in a new one, whose ID is printed", arguments=_MEANT
-    ),
-    Verb(
-        name="stop", function="orders.order", help="stop tasks and all they started, or a transaction", arguments=(*_MEANT, "no_triggers")
-    ),
-    Verb(name="restart", function="orders.order", help="stop and start again", arguments=(*_MEANT, "no_triggers")),
-    Verb(name="reset-failed", function="orders.order", help="forget failures and start limits", arguments=_MEANT),
-    Verb(name="status", function="show.status", help="show context, transactions and tasks", arguments=("transaction", "tasks")),
-    Verb(name="list", function="show.contexts", help="show contexts, known and running"),
-    Verb(name="logs", function="logs.logs", help="show the log", arguments=("transaction", "tasks", "follow", "lines")),
-    Verb(name="events", function="show.events", help="show the lifecycle history", arguments=("transaction", "tasks", "follow", "lines")),
-    Verb(name="watch", function="wire.watch", help="print every message on the bus", arguments=("transaction", "topic", "count")),
-    Verb(name="send", function="wire.send", help="publish a message: JSON from the command line or standard input", arguments=("message",)),
-    Verb(name="check", function="files.check", help="find every fault of context files, and warn", arguments=("files",)),
-    Verb(name="graph", function="files.graph", help="draw tasks and rules", arguments=("what", "format", "transaction")),
-    Verb(name="create", function="scaffold.run", help="make services and their context file", arguments=("create",)),
-    Verb(name="reload", function="orders.reload", help="read the context file again and change what differs"),
-    Verb(name="reexec", function="orders.reexec", help="replace the supervisor, as after an upgrade; tasks run on"),
-    Verb(name="exit", function="orders.leave", help="stop all tasks and end the context's daemon"),
-)
+    def __init__(self, name: str, function: str, about: str, *options: Option, adds: bool = False) -> None:
+        self.name = name
+        self.function = function
+        self.about = about
+        self.options = options
+        self.adds = adds
+        """Whether its module adds arguments of its own: `add_arguments(parser)`."""
 
 
-def _create(parser: argparse.ArgumentParser) -> None:
-    # Imported here for start-up time: templates are for `create` only.
-    from zmsvc.ctl import scaffold
-
-    scaffold.add_arguments(parser)
-
-
-ARGUMENTS: dict[str, Callable[[argparse.ArgumentParser], object]] = {
-    "transaction": lambda p: p.add_argument("--transaction", metavar="ID", help="the transaction that is meant"),
-    "task": lambda p: p.add_argument("--task", action="append", metavar="TASK_ID", help="a task that is meant; may be given again"),
-    "tasks": lambda p: p.add_argument("tasks", nargs="*", metavar="TASK_ID", help="the tasks that are meant"),
-    "no_triggers": lambda p: p.add_argument("--no-triggers", action="store_true", help="fire no rules"),
-    "follow": lambda p: p.add_argument("-f", "--follow", action="store_true", help="go on with what comes"),
-    "lines": lambda p: p.add_argument("-n", "--lines", type=_positive, metavar="N", help="the last N only"),
-    "topic": lambda p: p.add_argument("--topic", action="append", help="only this topic; may be given again"),
-    "count": lambda p: p.add_argument("--count", type=_positive, metavar="N", help="end after N messages"),
-    "message": lambda p: (p.add_argument("topic"), p.add_argument("message", nargs="?", metavar="JSON|-", help="default: standard input")),
-    "files": lambda p: p.add_argument("files", nargs="+", metavar="FILE"),
-    "what": lambda p: p.add_argument("what", metavar="FILE|NAME"),
-    "format": lambda p: p.add_argument("--format", choices=("dot", "mermaid", "svg"), default="dot"),
-    "create": _create,
-}
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return int(text)
 
 
 def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
-    return int(text)
+    if not (number := _number(text)):
+        raise argparse.ArgumentTypeError("0 is too few")
+    return number
 
 
 def _seconds(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
+        value = -1.0
+    if not 0 <= value < 1e9:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return value
 
 
-def _common(parser: argparse.ArgumentParser, *, again: bool) -> None:
-    """Options that may stand before or after the verb; after it they do not undo what stood before."""
+GLOBAL = (
+    Option("-c", "--context", metavar="NAME", help="the context that is meant; without it the only one that runs"),
+    Option("--json", action="store_true", help="answer as JSON"),
+    Option("--no-block", action="store_true", help="do not wait until an order is carried out"),
+    Option("--no-pager", action="store_true", help="do not use a pager"),
+    Option("--timeout", type=_seconds, metavar="SECONDS", help="wait no longer, and end with 124; 0 is as long as it takes"),
+)
+"""Options of every verb; they may stand before it too."""
 
-    def default(value: object) -> object:
-        return argparse.SUPPRESS if again else value
+TRANSACTION = Option("--transaction", metavar="ID", help="the transaction that is meant")
+TASK = Option("--task", action="append", default=[], metavar="TASK_ID", help="a task that is meant; may be given again")
+TASKS = Option("tasks", nargs="*", default=[], metavar="TASK_ID", help="a task that is meant")
+NO_TRIGGERS = Option("--no-triggers", action="store_true", help="fire no rules")
+FOLLOW = Option("-f", "--follow", action="store_true", help="go on with what comes")
+LINES = Option("-n", "--lines", type=_number, metavar="N", help="show the last N only")
+MEANT = (TRANSACTION, TASK, TASKS)
 
-    parser.add_argument("-c", "--context", metavar="NAME", default=default(None), help="the context that is meant")
-    parser.add_argument("--json", action="store_true", default=default(False), help="answer as JSON")
-    parser.add_argument("--no-block", action="store_true", default=default(False), help="do not wait until it is done")
-    parser.add_argument("--no-pager", action="store_true", default=default(False), help="do not use a pager")
-    parser.add_argument("--timeout", type=_seconds, metavar="SECONDS", default=default(None), help="wait no longer; exit status 124")
+VERBS = (
+    Verb("start", "orders.order", "start tasks; without an ID in a new transaction, whose ID is printed", *MEANT),
+    Verb("stop", "orders.order", "stop tasks with all that they started, or whole transactions", *MEANT, NO_TRIGGERS),
+    Verb("restart", "orders.order", "stop tasks and start them again", *MEANT, NO_TRIGGERS),
+    Verb("status", "show.status", "show the context, its transactions and tasks", *MEANT, LINES),
+    Verb("list", "show.contexts", "show contexts, known and running"),
+    Verb(
+        "logs", "logs.logs", "show the log of a context, a transaction or tasks", *MEANT, FOLLOW, LINES,
+        Option("-o", "--output", metavar="FORMAT", help="the format, as journalctl has them"),
+    ),
+    Verb("events", "follow.events", "show the history of what happened to tasks", *MEANT, FOLLOW, LINES),
+    Verb(
+        "watch", "follow.watch", "print every message on the bus", TRANSACTION,
+        Option("--topic", action="append", default=[], metavar="TOPIC", help="only messages of this topic; may be given again"),
+        Option("--count", type=_positive, metavar="N", help="end after N messages"),
+    ),
+    Verb(
+        "send", "follow.send", "publish a message, done when the device has it",
+        Option("topic", metavar="TOPIC", help="the message's topic"),
+        Option("message", nargs="?", metavar="JSON|-", help="the message; - or nothing: from standard input"),
+    ),
+    Verb(
+        "check", "files.check", "find all faults of context files, and warn",
+        Option("files", nargs="+", metavar="FILE", help="a context file"),
+    ),
+    Verb(
+        "graph", "files.graph", "draw tasks and rules, with their states if the context runs", TRANSACTION,
+        Option("what", metavar="FILE|NAME", help="a context file, or the name of a context"),
+        Option("--format", choices=("dot", "mermaid", "svg"), default="dot", help="the language of the drawing; svg needs graphviz"),
+    ),
+    Verb("create", "scaffold.run", "make services and their context file", adds=True),
+    Verb("exit", "orders.leave", "stop all tasks and end the context's daemon"),
+    Verb("reload", "orders.reload", "read the context file again, and change what differs"),
+    Verb("reset-failed", "orders.order", "forget failures, and the start limits that they reached", *MEANT),
+    Verb("reexec", "orders.reexec", "replace the supervisor, as after an upgrade; tasks go on"),
+)  # fmt: skip
+
+EPILOG = """\
+Exit status: 0 done (status: all active), 1 the order failed, 2 usage or bad file, 3 status: not active,
+4 no such context, transaction or task, 5 cannot reach the supervisor, 124 timed out.
+"""
 
 
-def parser(verb: str | None = None) -> argparse.ArgumentParser:
-    """The whole command line; with `verb` only its own arguments are made, since making all of them takes longer than the answer."""
-    top = argparse.ArgumentParser(prog="zmsvcctl", description="Control the task services of zmsvc contexts.")
-    top.add_argument("--version", action="version", version=f"zmsvcctl {__version__}")
-    _common(top, again=False)
-    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for each in VERBS:
-        sub = verbs.add_parser(each.name, help=each.help, description=each.help)
-        if verb is None or each.name == verb:
-            _common(sub, again=True)
-            for name in each.arguments:
-                ARGUMENTS[name](sub)
-            sub.set_defaults(function=each.function, no_triggers=False, task=None)
-    return top
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """argparse makes one for every argument, and each would ask shutil for the width."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=max(40, terminal.columns() - 2))
+
+
+class _Parser(argparse.ArgumentParser):
+    """Complains in one line, and says where to read on."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=_Help, allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        terminal.complain(f"cannot understand the command: {message} (see {self.prog} --help)")
+        raise SystemExit(2)
+
+
+def _parser(verb: Verb | None) -> argparse.ArgumentParser:
+    """The parser of what stands before the verb, or of what stands after it. All of them at once would take longer than the answer."""
+    if verb is None:
+        about = "\n".join(f"  {each.name:<13} {each.about}" for each in VERBS)
+        parser = _Parser(
+            prog=PROGRAM,
+            usage=f"{PROGRAM} [OPTION]... VERB [ARGUMENT]...",
+            description="Control the task services of zmsvc contexts.",
+            epilog=f"verbs:\n{about}\n\n{EPILOG}",
+        )
+        parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+        for option in GLOBAL:
+            option.add_to(parser)
+        return parser
+    parser = _Parser(prog=f"{PROGRAM} {verb.name}", description=f"{verb.about.capitalize()}.")
+    for option in GLOBAL:
+        # What stands before the verb is not undone by what does not stand after it.
+        option.add_to(parser, default=argparse.SUPPRESS)
+    for option in verb.options:
+        option.add_to(parser)
+    if verb.adds:
+        _function(verb, "add_arguments")(parser)
+    return parser
+
+
+def _function(verb: Verb, name: str | None = None) -> Callable[..., Any]:
+    # Imported by name for start-up time: each verb needs its own module only.
+    module, _, function = verb.function.partition(".")
+    found: Callable[..., Any] = getattr(importlib.import_module(f"zmsvc.ctl.{module}"), name or function)
+    return found
+
+
+def parse(words: list[str]) -> tuple[Verb, argparse.Namespace]:
+    """The verb and its arguments. Raises SystemExit, with 2 after a complaint or 0 after --help."""
+    at = _place_of_verb(words)
+    top = _parser(None)
+    args = top.parse_args(words[:at])
+    if at == len(words):
+        top.error("there is no verb")
+    verb = next((each for each in VERBS if each.name == words[at]), None)
+    if verb is None:
+        top.error(f"there is no verb {words[at]!r}")
+    args.verb = verb.name
+    args.no_triggers = False
+    return verb, _parser(verb).parse_args(words[at + 1 :], args)
+
+
+def _place_of_verb(words: list[str]) -> int:
+    """The index of the first word that is neither an option nor the value of one."""
+    valued = {flag for option in GLOBAL if "metavar" in option.settings for flag in option.flags}
+    index = 0
+    while index < len(words) and words[index].startswith("-"):
+        index += 2 if words[index] in valued else 1
+    return min(index, len(words))
 
 
 def main(argv: list[str] | None = None) -> int:
-    words = sys.argv[1:] if argv is None else argv
-    named = {each.name for each in VERBS}
-    args = parser(next((word for word in words if word in named), "")).parse_args(words)
-    module, _, function = args.function.partition(".")
+    """Do what the command line says; the exit status."""
+    terminal.prepare()
     try:
-        code = int(getattr(importlib.import_module(f"zmsvc.ctl.{module}"), function)(args))
-        sys.stdout.flush()
-        return code
+        code = _run(sys.argv[1:] if argv is None else argv)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read us has seen enough. Python must not complain at its own end either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        terminal.silence()
         return 0
+    except OSError as error:
+        terminal.silence()
+        terminal.complain(f"cannot go on: {error}")
+        return 1
+    return code
+
+
+def _run(words: list[str]) -> int:
+    try:
+        verb, args = parse(words)
+        return int(_function(verb)(args))
+    except SystemExit as end:
+        # argparse's way to say that it has said all.
+        return end.code if isinstance(end.code, int) else 0
     except KeyboardInterrupt:
         return 130
     except ConfigError as error:
-        print("\n".join(error.faults), file=sys.stderr)
+        for fault in error.faults:
+            terminal.err(terminal.clean(fault) + "\n")
         return 2
     except ZmsvcError as error:
-        print(f"zmsvcctl: {error}", file=sys.stderr)
-        return int(getattr(error, "code", 1))
+        terminal.complain(str(error))
+        return int(getattr(error, "code", 2 if isinstance(error, UsageError) else 1))
 
 
 if __name__ == "__main__":
+    # A reader that has gone is told by the system call, not by a signal.
     sys.exit(main())

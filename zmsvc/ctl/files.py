@@ -3,71 +3,107 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import json
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
 
+from zmsvc.core import checks
+from zmsvc.core import graph as drawing
 from zmsvc.core.errors import ConfigError
 from zmsvc.core.model import Context
-from zmsvc.ctl.client import Client, CtlError, choose, running
-from zmsvc.host import paths
+from zmsvc.ctl import answers, terminal
+from zmsvc.ctl.client import Client, CtlError, NotRunningError, listens
+from zmsvc.ctl.which import choose
+from zmsvc.host import config, paths
+
+if TYPE_CHECKING:
+    from zmsvc.ctl.client import Json
+
+PATIENCE = 5.0
+"""Seconds that a supervisor has to say which states its tasks are in."""
 
 
 def check(args: argparse.Namespace) -> int:
-    """check: every fault of every file; warnings when there is none."""
-    # Imported here for start-up time: only this verb needs them.
-    from zmsvc.core import checks
-    from zmsvc.host import config  # lxml is for files only
+    """check: every fault of every file; warnings when there is none. 2 when a file is bad."""
+    told = [_checked(file) for file in args.files]
+    if args.json:
+        terminal.out(json.dumps({"files": [each.as_json() for each in told]}) + "\n")
+    else:
+        for each in told:
+            _say(each)
+    return 0 if all(each.ok for each in told) else 2
 
-    code = 0
-    for file in args.files:
-        try:
-            context = config.load(file)
-        except ConfigError as error:
-            print("\n".join(error.faults), file=sys.stderr)
-            code = 2
-            continue
-        warnings = [*checks.warnings(context), *(config.check_ports(context) if context.name not in running() else ())]
-        for warning in warnings:
-            print(f"{file}: warning: {warning}")
-        print(f"{file}: ok ({len(context.tasks)} task{'s' if len(context.tasks) != 1 else ''})")
-    return code
+
+class _Told:
+    """What was found out about one file."""
+
+    def __init__(self, file: str, *, tasks: int | None, faults: list[str], warnings: list[str]) -> None:
+        self.file = file
+        self.tasks = tasks
+        self.faults = faults
+        self.warnings = warnings
+
+    @property
+    def ok(self) -> bool:
+        return self.tasks is not None
+
+    def as_json(self) -> Json:
+        return {"file": self.file, "ok": self.ok, "tasks": self.tasks, "faults": self.faults, "warnings": self.warnings}
+
+
+def _checked(file: str) -> _Told:
+    try:
+        context = config.load(file)
+    except ConfigError as error:
+        return _Told(file, tasks=None, faults=error.faults, warnings=[])
+    warnings = [*checks.warnings(context), *config.check_services(context)]
+    if not (paths.CONTEXT_NAME.fullmatch(context.name) and listens(paths.places(context.name))):
+        # Of a context that runs the ports are in use as they should be.
+        warnings += config.check_ports(context)
+    return _Told(file, tasks=len(context.tasks), faults=[], warnings=warnings)
+
+
+def _say(told: _Told) -> None:
+    for fault in told.faults:
+        terminal.err(terminal.clean(fault) + "\n")
+    lines = [f"{told.file}: warning: {warning}" for warning in told.warnings]
+    if told.ok:
+        lines.append(f"{told.file}: ok ({told.tasks} task{'s' if told.tasks != 1 else ''})")
+    for line in lines:
+        terminal.out(terminal.clean(line) + "\n")
 
 
 def graph(args: argparse.Namespace) -> int:
     """graph: tasks and rules as dot, mermaid or svg; with live states for a running context."""
-    # Imported here for start-up time: lxml is for files only.
-    from zmsvc.core import graph as drawing
-
     context, states = _drawn(args)
     if args.format == "mermaid":
-        print(drawing.mermaid(context, states), end="")
-        return 0
-    dot = drawing.dot(context, states)
-    if args.format == "dot":
-        print(dot, end="")
-        return 0
-    # Imported here for start-up time: only a picture needs graphviz.
-    import subprocess
-
-    try:
-        picture = subprocess.run(["dot", "-Tsvg"], input=dot.encode(), capture_output=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise CtlError(1, f"cannot draw svg: {error} (install graphviz, or use --format dot or mermaid)") from None
-    sys.stdout.buffer.write(picture.stdout)
+        terminal.out(drawing.mermaid(context, states))
+    elif args.format == "dot":
+        terminal.out(drawing.dot(context, states))
+    else:
+        terminal.out(_svg(drawing.dot(context, states)))
     return 0
 
 
-def _drawn(args: argparse.Namespace) -> tuple[Context, dict[str, str]]:
-    # Imported here for start-up time: lxml is for files only.
-    from zmsvc.host import config
+def _svg(dot: str) -> str:
+    if shutil.which("dot") is None:
+        raise CtlError(1, "cannot draw svg: there is no program dot (install graphviz, or use --format mermaid)")
+    done = subprocess.run(["dot", "-Tsvg"], input=dot.encode("utf-8", "backslashreplace"), capture_output=True)
+    if done.returncode != 0:
+        raise CtlError(1, f"cannot draw svg: dot ended with {done.returncode}: {done.stderr.decode(errors='replace')}")
+    return done.stdout.decode(errors="replace")
 
+
+def _drawn(args: argparse.Namespace) -> tuple[Context, dict[str, str] | None]:
+    """The context of a file, or of a name and then with the states of its tasks if it runs."""
     if args.what.endswith(".xml") or "/" in args.what:
-        return config.load(args.what), {}
-    name = choose(args.what, None)
-    if name not in running():
-        return config.load(paths.places(name).config_file), {}
-    data = Client(name, args.timeout).ask("status", transaction=args.transaction)
-    if not data["ok"]:
-        raise CtlError(data["code"], data["error"])
-    transactions = data["data"]["transactions"]
-    states = {task["id"]: task["state"] for each in transactions for task in each["tasks"] if each["state"] != "inactive"}
-    return config.load(data["data"]["file"]), states
+        return config.load(args.what), None
+    places = choose(args.what)
+    try:
+        it = answers.Context(Client(places, args.timeout, patience=PATIENCE).ask("status", transaction=args.transaction))
+    except NotRunningError:
+        return config.load(places.config_file), None
+    # Of several transactions the newest that goes on says most.
+    shown = [each for each in it.transactions if args.transaction or each.open]
+    return config.load(it.file or places.config_file), {task.id: task.state for each in shown for task in each.tasks}

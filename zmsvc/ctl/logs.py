@@ -1,59 +1,78 @@
-"""The log of a context: journald's by matches that find all of it, else the daemon's file by its line heads. And the pager."""
+"""The log of a context: journald's by matches that find all of it, else the daemon's file by the heads of its lines."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
+import re
+import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import IO
 
-from zmsvc.ctl.client import Client, CtlError, choose
-from zmsvc.host import paths
+from zmsvc.ctl import terminal
+from zmsvc.ctl.answers import Context, Task
+from zmsvc.ctl.client import Client, CtlError
+from zmsvc.ctl.which import choose
+from zmsvc.host.paths import Places
 
+PATIENCE = 5.0
+"""Seconds that a supervisor, and journalctl for `status`, have: a log can be read without the one and left out without the other."""
+AT_ONCE = 16
+"""Tasks whose log is shown by one `status`; of more, all journalctls together would take longer than anybody wants to wait."""
 TAIL = 1 << 20
 """Bytes of the end of a log file that are searched for the last lines of a task."""
+FOLLOWED = 10
+"""Lines that `-f` begins with, as with journalctl and tail."""
+
+# `STAMP IDENTIFIER[PID] TRANSACTION/TASK LEVEL: text`; what is about the context as a whole has no TRANSACTION/TASK.
+_HEAD = re.compile(r"\d{4}-\d\d-\d\dT\S+ .*?\[\d+\] (?:(\S+?)(?:/(\S+))? )?[A-Z]+: ")
 
 
 def logs(args: argparse.Namespace) -> int:
-    """logs: of a context, a transaction or a task."""
-    name = choose(args.context, args.transaction)
-    data: dict[str, Any] | None
+    """logs: of a context, a transaction or tasks."""
+    places = choose(args.context, args.transaction)
+    tasks = [*args.tasks, *args.task]
     try:
-        answer = Client(name, args.timeout or 10.0).ask("status")
-        data = answer["data"] if answer["ok"] else None
-    except CtlError:
-        data = None
-    log = data["log"] if data else str(paths.places(name).log_file)
-    if data is None and not os.path.exists(log):
-        log = "journal"
+        it = Context(Client(places, args.timeout, patience=PATIENCE).ask("status", transaction=args.transaction, tasks=tasks))
+    except CtlError as error:
+        if error.code == 124:
+            raise
+        # It does not run, or has forgotten the transaction; its log is there all the same.
+        it = None
+    log = _where(it, places)
     if log == "journal":
-        return _journal(args, name, data)
-    return _file(args, log)
+        return _journal(args, places.name, it, tasks)
+    return _file(args, log, tasks)
+
+
+def _where(it: Context | None, places: Places) -> str:
+    """`journal` or a path: as the supervisor says, else the daemon's file if it has ever written one."""
+    if it is not None and it.log.startswith("/"):
+        return it.log.removesuffix("+stderr")
+    if it is not None and it.log == "journal":
+        return "journal"
+    file = str(places.log_file)
+    return file if os.path.exists(file) else "journal"
 
 
 # --- journald
 
 
-def matches(name: str, data: dict[str, Any] | None, transaction: str | None, tasks: list[str]) -> list[str]:
-    """journalctl's matches: entries with our fields, or lines that other programs wrote from the task's own cgroup."""
+def matches(name: str, transaction: str | None, tasks: Sequence[str], cgroups: Iterable[str]) -> list[str]:
+    """journalctl's matches: entries with our fields, or lines that other programs wrote from the tasks' own cgroups."""
     fields = [f"ZMSVC_CONTEXT={name}"]
     fields += [f"ZMSVC_TRANSACTION={transaction}"] if transaction else []
     fields += [f"ZMSVC_TASK={task}" for task in tasks]
     if not transaction and not tasks:
-        return fields
-    groups = [
-        f"_SYSTEMD_CGROUP={_in_journal(task['cgroup'])}"
-        for each in (data["transactions"] if data else ())
-        if transaction in (None, each["id"])
-        for task in each["tasks"]
-        if task["cgroup"] and (not tasks or task["id"] in tasks)
-    ]
+        # All that the unit says; what its keeper and device write to stderr has no field.
+        return [*fields, "+", f"_SYSTEMD_UNIT=zmsvc@{name}.service", "+", f"_SYSTEMD_USER_UNIT=zmsvc@{name}.service"]
+    groups = [f"_SYSTEMD_CGROUP={in_journal(path)}" for path in cgroups]
     return [*fields, "+", *groups] if groups else fields
 
 
-def _in_journal(cgroup: str) -> str:
+def in_journal(cgroup: str) -> str:
     """A cgroup as journald writes it: the path below the hierarchy's root."""
     for mount in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup"):
         if cgroup.startswith(mount + "/"):
@@ -61,113 +80,144 @@ def _in_journal(cgroup: str) -> str:
     return cgroup
 
 
-def _journal(args: argparse.Namespace, name: str, data: dict[str, Any] | None) -> int:
-    command = ["journalctl", *matches(name, data, args.transaction, args.tasks)]
-    command += ["-f"] * args.follow + ["--no-pager"] * args.no_pager
-    command += ["-n", str(args.lines)] if args.lines is not None else []
-    command += ["-o", "json"] if args.json else []
+def cgroups(it: Context | None, name: str, transaction: str | None, tasks: Sequence[str]) -> list[str]:
+    """The cgroups of what is meant: from the supervisor, or when it does not know them any more from the journal's own list."""
+    if it is not None:
+        return [
+            task.cgroup
+            for each in it.transactions
+            if transaction in (None, each.id)
+            for task in each.tasks
+            if task.cgroup and (not tasks or task.id in tasks)
+        ]
+    if not transaction and not tasks:
+        return []
+    return [path for path in _written_from() if _is_of(path, name, transaction, tasks)]
+
+
+def _is_of(cgroup: str, name: str, transaction: str | None, tasks: Sequence[str]) -> bool:
+    """Whether a cgroup is that of one of these tasks: `.../zmsvc@NAME.service/tasks/TRANSACTION:TASK`."""
+    unit, _, key = cgroup.rpartition("/tasks/")
+    found, _, task = key.partition(":")
+    return unit.endswith(f"/zmsvc@{name}.service") and transaction in (None, found) and (not tasks or task in tasks)
+
+
+def _written_from() -> list[str]:
+    try:
+        done = subprocess.run(["journalctl", "-q", "-F", "_SYSTEMD_CGROUP"], capture_output=True, timeout=PATIENCE)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return done.stdout.decode(errors="replace").splitlines()
+
+
+def _journal(args: argparse.Namespace, name: str, it: Context | None, tasks: list[str]) -> int:
+    command = ["journalctl"]
+    command += ["--follow"] if args.follow else []
+    command += ["--no-pager"] if args.no_pager else []
+    command += [f"--lines={args.lines}"] if args.lines is not None else []
+    output = args.output or ("json" if args.json else None)
+    command += [f"--output={output}"] if output else []
+    command += matches(name, args.transaction, tasks, cgroups(it, name, args.transaction, tasks))
     sys.stdout.flush()
     try:
         os.execvp(command[0], command)
     except OSError as error:
-        raise CtlError(1, f"cannot run journalctl: {error.strerror}") from None
+        raise CtlError(1, f"cannot run journalctl: {(error.strerror or str(error)).lower()} (is systemd installed?)") from None
 
 
 # --- the daemon's file
 
 
-def _file(args: argparse.Namespace, path: str) -> int:
+def _file(args: argparse.Namespace, path: str, tasks: list[str]) -> int:
+    wanted = FOLLOWED if args.follow and args.lines is None else args.lines
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = list(_wanted(file, args.transaction, args.tasks))
+        with open(path, "rb") as file:
+            lines: Iterable[str] = about(_texts(file), args.transaction, tasks)
+            shown = deque(lines, wanted)
+            end = file.tell()
     except OSError as error:
-        raise CtlError(1, f"cannot read {path}: {error.strerror}") from None
-    shown = lines[-args.lines :] if args.lines is not None else lines[-10:] if args.follow else lines
+        raise CtlError(1, f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
     if not args.follow:
-        page([line.rstrip("\n") for line in shown], args.no_pager)
+        terminal.page("".join(shown), wanted=not args.no_pager)
         return 0
-    sys.stdout.writelines(shown)
-    sys.stdout.flush()
-    return _follow(args, path)
+    terminal.out("".join(shown), flush=True)
+    return _follow(path, end, args.transaction, tasks)
 
 
-def _follow(args: argparse.Namespace, path: str) -> int:
-    # Imported here for start-up time: only `logs -f` without journald needs a child process.
-    import subprocess
+def _texts(file: Iterable[bytes]) -> Iterator[str]:
+    return (line.decode(errors="replace") for line in file)
 
-    with subprocess.Popen(["tail", "-n", "0", "-F", path], stdout=subprocess.PIPE, text=True, errors="replace") as tail:
+
+def _follow(path: str, start: int, transaction: str | None, tasks: list[str]) -> int:
+    """What comes after the first `start` bytes. `tail` waits for it, also when the file is rotated."""
+    with subprocess.Popen(["tail", f"--bytes=+{start + 1}", "-F", path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as tail:
         try:
             assert tail.stdout is not None
-            for line in _wanted(tail.stdout, args.transaction, args.tasks):
-                print(line, end="", flush=True)
+            for line in about(_texts(tail.stdout), transaction, tasks):
+                terminal.out(line, flush=True)
+        except KeyboardInterrupt:
+            return 0  # That is how one ends it.
         finally:
             tail.terminate()
     return 0
 
 
-def _wanted(lines: Iterable[str], transaction: str | None, tasks: list[str]) -> Iterator[str]:
-    """The lines about these; a line that is indented belongs to the one before it."""
-    keep = False
+def about(lines: Iterable[str], transaction: str | None, tasks: Sequence[str]) -> Iterator[str]:
+    """The lines about these; a line without a head of its own belongs to the one before it."""
+    keep = transaction is None and not tasks
+    if keep:
+        yield from lines
+        return
     for line in lines:
-        if not line.startswith(" "):
-            keep = _is_about(line, transaction, tasks)
+        if head := _HEAD.match(line):
+            keep = transaction in (None, head[1]) and (not tasks or head[2] in tasks)
         if keep:
             yield line
 
 
-def _is_about(line: str, transaction: str | None, tasks: list[str]) -> bool:
-    if transaction is None and not tasks:
-        return True
-    words = line.split(" ", 3)
-    found, _, task = words[2].partition("/") if len(words) > 2 else ("", "", "")
-    return (transaction is None or found == transaction) and (not tasks or task in tasks)
+# --- the last lines, for status
 
 
-def last_lines(data: dict[str, Any], transaction: str, task: dict[str, Any], count: int) -> list[str]:
-    """The last lines that the log has of one task."""
-    if data["log"] != "journal":
-        return _tail(data["log"], transaction, task["id"], count)
-    # Imported here for start-up time: only a failed task needs journalctl.
-    import subprocess
-
-    narrowed = {**data, "transactions": [{"id": transaction, "tasks": [task]}]}
-    command = [
-        "journalctl",
-        "--no-pager",
-        "-q",
-        "-n",
-        str(count),
-        "-o",
-        "short",
-        *matches(data["name"], narrowed, transaction, [task["id"]]),
-    ]
+def last_lines(it: Context, wanted: Sequence[tuple[str, Task]], count: int) -> dict[tuple[str, str], list[str]]:
+    """The last lines that the log has of each task, by transaction and task."""
+    some = wanted[:AT_ONCE]
+    if it.log == "journal":
+        return _journal_tails(it.name, some, count)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return done.stdout.splitlines()
-
-
-def _tail(path: str, transaction: str, task: str, count: int) -> list[str]:
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
-            text = file.read().decode(errors="replace")
+        with open(it.log.removesuffix("+stderr"), "rb") as file:
+            text = _end_of(file)
     except OSError:
-        return []
-    return [line.rstrip("\n") for line in _wanted(text.splitlines(), transaction, [task])][-count:]
+        return {(transaction, task.id): [] for transaction, task in some}
+    return {
+        (transaction, task.id): [line.rstrip("\n") for line in deque(about(text, transaction, [task.id]), count)]
+        for transaction, task in some
+    }
 
 
-def page(lines: list[str], no_pager: bool) -> None:
-    """Print, through a pager where systemctl would use one."""
-    text = "".join(f"{line}\n" for line in lines)
-    if not no_pager and sys.stdout.isatty() and len(lines) >= shutil.get_terminal_size().lines:
-        pager = os.environ.get("SYSTEMD_PAGER", os.environ.get("PAGER", "less"))
-        if pager not in ("", "cat") and shutil.which(pager.split()[0]):
-            # Imported here for start-up time: only a long answer on a terminal is paged.
-            import subprocess
+def _end_of(file: IO[bytes]) -> list[str]:
+    file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+    return file.read(TAIL).decode(errors="replace").splitlines()
 
-            environment = os.environ | {"LESS": os.environ.get("SYSTEMD_LESS", "FRSXMK")}
-            subprocess.run(pager.split(), input=text, text=True, env=environment, check=False)
-            return
-    sys.stdout.write(text)
+
+def _journal_tails(name: str, wanted: Sequence[tuple[str, Task]], count: int) -> dict[tuple[str, str], list[str]]:
+    """One journalctl for each task, all at the same time."""
+    readers = {}
+    for transaction, task in wanted:
+        groups = [task.cgroup] if task.cgroup else []
+        command = ["journalctl", "--no-pager", "--quiet", f"--lines={count}", "--output=short"]
+        try:
+            readers[transaction, task.id] = subprocess.Popen(
+                [*command, *matches(name, transaction, [task.id], groups)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+        except OSError:
+            return {}
+    return {key: _read(reader) for key, reader in readers.items()}
+
+
+def _read(reader: subprocess.Popen[bytes]) -> list[str]:
+    try:
+        text, _ = reader.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        reader.kill()
+        text, _ = reader.communicate()
+    return text.decode(errors="replace").splitlines()

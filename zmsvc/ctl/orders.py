@@ -1,100 +1,167 @@
-"""The verbs that order something, and wait until it is done."""
+"""The verbs that order something and wait until it is done: start, stop, restart, reset-failed, reload, reexec, exit."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import socket
-import string
-from typing import Any
 
-from zmsvc.ctl.client import Client, CtlError, choose, socket_of
+from zmsvc.ctl import terminal
+from zmsvc.ctl.client import Client, CtlError, DroppedError, NotRunningError
+from zmsvc.ctl.which import choose
+
+TYPE_CHECKING = False  # As in client: typing is not worth its import.
+if TYPE_CHECKING:
+    from zmsvc.ctl.client import Json
+
+LEAVING = 90.0
+"""Seconds that a daemon which has stopped all its tasks has to leave, and a supervisor to be replaced."""
+MAX_LOOKS = 20
+"""How often somebody may accept a connection and hang up, before we believe that it is not a daemon on its way out."""
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
 def order(args: argparse.Namespace) -> int:
-    """start, stop, restart, reset-failed: say what became of it."""
-    name = choose(args.context, args.transaction)
-    client = Client(name, args.timeout)
-    request: dict[str, Any] = {
+    """start, stop, restart, reset-failed: carry it out and say what became of it."""
+    client = Client(choose(args.context, args.transaction), args.timeout)
+    tasks = list(dict.fromkeys([*args.tasks, *args.task]))
+    request: Json = {
         "transaction": args.transaction,
-        "tasks": list(args.task or []) + list(getattr(args, "tasks", None) or []),
+        "tasks": tasks,
         "block": not args.no_block,
         "triggers": not args.no_triggers,
-        "timeout": args.timeout,
+        "timeout": args.timeout or None,
     }
     if args.verb == "start" and args.transaction is None:
-        request |= {"transaction": _generated(), "new": True}
-    answer = client.ask(args.verb, **request)
-    return _tell(args, answer, show_transaction=args.verb == "start" and args.transaction is None)
+        # Made here and not by the supervisor, so that the order can be given again to the next one when this one dies over it.
+        request |= {"transaction": generated(), "new": True}
+    try:
+        data = client.ask(args.verb, **request)
+    except CtlError as error:
+        if args.verb == "stop" and error.code == 4 and client.drops and not args.transaction:
+            return 0  # The supervisor that died over the order had stopped everything: nothing is left to be stopped.
+        _tell(args, error.data, new=request["transaction"])
+        raise CtlError(error.code, str(error) + _way_out(args, client.name, error, tasks)) from None
+    _tell(args, data, new=request["transaction"])
+    return 0
 
 
-def _generated() -> str:
-    letters = string.ascii_uppercase + string.digits
-    # 252 is the largest multiple of 36 in a byte: above it a letter would be likelier than another.
-    return "".join(letters[byte % 36] for byte in os.urandom(80) if byte < 252)[:20]
+def generated() -> str:
+    """A transaction ID: 20 of A-Z0-9."""
+    # 252 is the largest multiple of 36 in a byte: above it some letters would be likelier than others.
+    letters = [_LETTERS[byte % 36] for byte in os.urandom(80) if byte < 252]
+    return "".join(letters[:20])
 
 
-def _tell(args: argparse.Namespace, answer: dict[str, Any], *, show_transaction: bool = False) -> int:
+def _tell(args: argparse.Namespace, data: Json, *, new: str | None) -> None:
+    """What the order did. The ID of a transaction that was opened stands alone, for scripts."""
     if args.json:
-        print(json.dumps(answer.get("data", {})))
-    elif show_transaction and answer["data"].get("transaction"):
-        print(answer["data"]["transaction"])
-    if not answer["ok"]:
-        raise CtlError(answer["code"], answer["error"])
-    for entry in answer["data"].get("ended", ()) if not args.json else ():
-        how = entry["signal"] or f"status {entry['code']}"
-        print(f"{entry['task']}: also ended {entry['name']} ({entry['pid']}): {how}")
+        terminal.out(json.dumps(data) + "\n")
+        return
+    if args.verb == "start" and args.transaction is None and new is not None and data.get("transaction") == new:
+        terminal.out(f"{new}\n")
+        return
+    for task in _objects(data, "tasks"):
+        where = task.get("transaction") or data.get("transaction")
+        process = f", PID {task['pid']}" if isinstance(task.get("pid"), int) else ""
+        terminal.out(_line(f"{where}/{task.get('id')}" if where else task.get("id"), f"{task.get('state')} ({task.get('sub')}){process}"))
+    for end in _objects(data, "ended"):
+        how = end.get("signal") or f"status {end.get('code')}"
+        terminal.out(_line(end.get("task"), f"left behind {end.get('name')} (PID {end.get('pid')}), which has ended: {how}"))
+    survivors = data.get("survivors")
+    for task in survivors if isinstance(survivors, list) else ():
+        terminal.complain(f"{task} still has processes (zmsvcctl status {task})")
+
+
+def _objects(data: Json, key: str) -> list[Json]:
+    value = data.get(key)
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _line(who: object, what: str) -> str:
+    return terminal.clean(f"{who}: {what}") + "\n"
+
+
+def _way_out(args: argparse.Namespace, name: str, error: CtlError, tasks: list[str]) -> str:
+    """What to do next, in brackets; nothing when the error says so itself."""
+    said = str(error)
+    if "zmsvcctl" in said or error.code not in (1, 4, 124):
+        return ""
+    ctl = f"zmsvcctl -c {name}"
+    transaction = error.data.get("transaction") or args.transaction
+    if error.code == 1 and args.verb in ("start", "restart") and isinstance(transaction, str):
+        return f" (see {ctl} logs --transaction {transaction}{''.join(f' {task}' for task in tasks)})"
+    return f" (see {ctl} status)"
+
+
+# --- the daemon itself
+
+
+def reload(args: argparse.Namespace) -> int:
+    """reload: read the context file again; say what differs."""
+    data = Client(choose(args.context), args.timeout).ask("reload")
+    if args.json:
+        terminal.out(json.dumps(data) + "\n")
+        return 0
+    told = {what: names for what in ("added", "removed", "changed") if isinstance(names := data.get(what), list) and names}
+    for what, names in told.items():
+        terminal.out(_line(what, " ".join(map(str, names))))
+    if not told:
+        terminal.out("nothing differs\n")
+    return 0
+
+
+def reexec(args: argparse.Namespace) -> int:
+    """reexec: done when the next supervisor answers."""
+    client = Client(choose(args.context), args.timeout, patience=LEAVING)
+    before = client.ask("status").get("pid")
+    try:
+        with client.open() as farewell:
+            client.ask("reexec")
+            # The connection ends with the supervisor that holds it, so the one after it is held by its successor.
+            farewell.wait_for_end()
+    except DroppedError:
+        pass  # It was gone before it had said so.
+    after = client.ask("status").get("pid")
+    if args.json:
+        terminal.out(json.dumps({"before": before, "after": after}) + "\n")
+    else:
+        terminal.out(f"supervisor {before} was replaced by {after}\n")
     return 0
 
 
 def leave(args: argparse.Namespace) -> int:
     """exit: done when the daemon is gone, not when it has promised to go."""
-    name = choose(args.context, None)
-    client = Client(name, args.timeout)
-    answers = list(client.stream("exit", block=not args.no_block))
-    if answers and not answers[0]["ok"]:
-        raise CtlError(answers[0]["code"], answers[0]["error"])
+    places = choose(args.context)
+    client = Client(places, args.timeout)
+    try:
+        client.ask("exit", block=not args.no_block, timeout=args.timeout or None)
+    except DroppedError:
+        # It may have gone because of the order, or have been replaced in the middle of it. The daemon's end tells.
+        _see_it_go(client, sure=False)
+        return 0
     if not args.no_block:
-        _wait_for_end(name, args.timeout)
+        _see_it_go(Client(places, args.timeout, patience=LEAVING), sure=True)
     return 0
 
 
-def _wait_for_end(name: str, timeout: float | None) -> None:
-    """Until the control socket is closed: a connection that nobody accepts any more is hung up then."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
-        sock.settimeout(timeout)
+def _see_it_go(client: Client, *, sure: bool) -> None:
+    """Until nobody listens any more. A connection that nobody accepts, or whose supervisor leaves, is hung up: then we look again.
+
+    Where the order is not `sure` to have been taken, a supervisor that answers is a new one, which knows nothing of it.
+    """
+    for _ in range(MAX_LOOKS):
         try:
-            sock.connect(socket_of(name))
-            while sock.recv(4096):
-                pass
-        except TimeoutError:
-            raise CtlError(124, f"cannot say that {name} has ended: it takes longer") from None
-        except OSError:
+            with client.open() as connection:
+                if not sure:
+                    connection.write(b'{"verb": "status"}\n')
+                    if connection.read() is not None:
+                        raise CtlError(
+                            1,
+                            f"cannot say that {client.name} has ended: its supervisor was replaced while it stopped the tasks "
+                            f"(zmsvcctl -c {client.name} exit does it again)",
+                        )
+                connection.wait_for_end()
+        except NotRunningError:
             return
-
-
-def reload(args: argparse.Namespace) -> int:
-    """reload: what the file's changes changed."""
-    answer = Client(choose(args.context, None), args.timeout).ask("reload")
-    if answer["ok"] and not args.json:
-        told = answer["data"]
-        print(", ".join(f"{what}: {' '.join(told[what]) or '-'}" for what in ("added", "removed", "changed")))
-    for fault in answer.get("data", {}).get("faults", ()) if not args.json else ():
-        print(fault)
-    return _tell(args, answer)
-
-
-def reexec(args: argparse.Namespace) -> int:
-    """reexec: a new supervisor; done when it answers."""
-    client = Client(choose(args.context, None), args.timeout)
-    before = client.ask("status")["data"]["pid"]
-    answer = client.ask("reexec")
-    if not answer["ok"]:
-        raise CtlError(answer["code"], answer["error"])
-    after = client.ask("status")["data"]["pid"]
-    while after == before:
-        # It answers once more while it leaves; the connection after that waits for its successor.
-        after = client.ask("status")["data"]["pid"]
-    print(f"supervisor {before} was replaced by {after}")
-    return 0
+    raise CtlError(5, f"cannot say that {client.name} has ended: somebody goes on to listen (systemctl status zmsvc@{client.name})")

@@ -1,142 +1,207 @@
-"""How things look on a terminal: colours, trees, tables, sizes and times. Pure but for the look at the environment in `Style`."""
+"""How a context looks: the tree of `status`, tables, times. Pure: what is measured and logged comes as arguments."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
-_COLOURS = {"green": "\x1b[0;1;32m", "red": "\x1b[0;1;31m", "yellow": "\x1b[0;1;33m", "grey": "\x1b[0;38;5;245m", "bold": "\x1b[0;1;39m"}
-_OF_STATE = {"active": "green", "failed": "red", "activating": "yellow", "deactivating": "yellow"}
-# The cross is systemctl's own sign for a failed unit.
-_DOTS = {"active": "●", "failed": "×", "activating": "↻", "deactivating": "↻", "inactive": "○"}  # noqa: RUF001
-_PLAIN = str.maketrans({"●": "*", "×": "x", "↻": "~", "○": "o", "├": "|", "└": "`", "─": "-", "│": "|", "→": ">"})  # noqa: RUF001
+from zmsvc.ctl.answers import Context, Exit, Task, Transaction
+from zmsvc.ctl.terminal import Style, clean
 
-
-class Style:
-    """What the terminal can show: colours as systemctl decides them (SYSTEMD_COLORS, NO_COLOR, TERM), UTF-8 or ASCII."""
-
-    def __init__(self) -> None:
-        self.colours = _wants_colours()
-        self.utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-
-    def paint(self, colour: str | None, text: str) -> str:
-        return f"{_COLOURS[colour]}{text}\x1b[0m" if self.colours and colour else text
-
-    def state(self, state: str, text: str | None = None) -> str:
-        return self.paint(_OF_STATE.get(state), text or state)
-
-    def dot(self, state: str) -> str:
-        return self.state(state, _DOTS.get(state, "○"))
-
-    def line(self, text: str) -> str:
-        return text if self.utf8 else text.translate(_PLAIN)
+_MINUTE, _HOUR, _DAY, _WEEK = 60, 3600, 86400, 7 * 86400
+_YEAR = 31_557_600
+_MONTH = _YEAR // 12
+_INDENT = " " * 13
+"""Where values stand: the names before them are right-aligned to it, as systemctl does."""
 
 
-def _wants_colours() -> bool:
-    asked = os.environ.get("SYSTEMD_COLORS")
-    if asked is not None:
-        return asked.lower() not in ("0", "no", "false", "off")
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+def ago(seconds: float) -> str:
+    """How long ago, as systemd says it: `2min 3s ago`."""
+    if seconds < 1:
+        return f"{max(0, int(seconds * 1000))}ms ago" if seconds >= 0.001 else "now"
+    for limit, large, small in (
+        (_YEAR, (_YEAR, " year"), (_MONTH, " month")),
+        (_MONTH, (_MONTH, " month"), (_DAY, " day")),
+        (_WEEK, (_WEEK, " week"), (_DAY, " day")),
+        (2 * _DAY, (_DAY, " day"), None),
+        (25 * _HOUR, (_DAY, " day"), (_HOUR, "h")),
+        (6 * _HOUR, (_HOUR, "h"), None),
+        (_HOUR, (_HOUR, "h"), (_MINUTE, "min")),
+        (5 * _MINUTE, (_MINUTE, "min"), None),
+        (_MINUTE, (_MINUTE, "min"), (1, "s")),
+        (0, (1, "s"), None),
+    ):
+        if seconds >= limit:
+            count, rest = divmod(int(seconds), large[0])
+            parts = [_counted(count, large[1])]
+            if small and rest // small[0]:
+                parts.append(_counted(rest // small[0], small[1]))
+            return f"{' '.join(parts)} ago"
+    return "now"
 
 
-def age(at: str, now: datetime | None = None) -> str:
-    """How long ago an RFC 3339 time was, as systemd says it: `2min 3s ago`."""
-    seconds = ((now or datetime.now(UTC)) - datetime.fromisoformat(at)).total_seconds()
-    return f"{span(max(0.0, seconds))} ago"
+def _counted(count: int, unit: str) -> str:
+    """`3 days`, `1 day`, `5min`: only words have a plural."""
+    return f"{count}{unit}{'s' if unit.startswith(' ') and count != 1 else ''}"
 
 
-def span(seconds: float) -> str:
-    """A length of time in its two largest units."""
-    if seconds < 10:
-        return f"{seconds * 1000:.0f}ms" if seconds < 1 else f"{seconds:.1f}s"
-    whole = int(seconds)
-    days, hours, minutes, rest = whole // 86400, whole % 86400 // 3600, whole % 3600 // 60, whole % 60
-    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
-    return " ".join(f"{value}{unit}" for value, unit in parts if value)[:32].rsplit(" ", max(0, sum(v > 0 for v, _ in parts) - 2))[0]
-
-
-def size(amount: int) -> str:
-    """Bytes as systemd shows memory."""
-    value = float(amount)
-    for unit in ("B", "K", "M"):
-        if value < 1024:
-            return f"{value:.0f}{unit}" if unit == "B" else f"{value:.1f}{unit}"
-        value /= 1024
-    return f"{value:.1f}G"
-
-
-def memory_of(pid: int) -> int | None:
-    """The resident bytes of a process, private and shared; None when it is gone."""
+def epoch(at: str) -> float | None:
+    """An RFC 3339 time as seconds of the epoch; None when it is none."""
     try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError, ValueError):
+        return datetime.fromisoformat(at).timestamp()
+    except (ValueError, OverflowError):
         return None
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Columns as wide as their widest cell; the last one is not padded."""
+def since(at: str, now: float) -> str:
+    """`2min 3s ago`, or a dash."""
+    moment = epoch(at)
+    return "-" if moment is None else ago(now - moment)
+
+
+def moment(seconds: float) -> str:
+    """A time of the epoch in the machine's zone, as systemctl writes it."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%a %Y-%m-%d %H:%M:%S %Z")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], style: Style | None = None) -> list[str]:
+    """Columns as wide as their widest cell; the last one is not padded. With a style, states in a column STATE have their colour."""
     cells = [head, *rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-
-
-def ended(end: dict[str, Any] | None) -> str:
-    """How a task ended last, in words."""
-    if end is None:
-        return ""
-    how = end["signal"] or (f"status {end['code']}" if end["code"] is not None else "")
-    return f"{end['reason']}{', ' + how if how and end['reason'] != 'exited' else ''}"
-
-
-def context(data: dict[str, Any], style: Style, shown: dict[str, list[str]]) -> list[str]:
-    """One context as `status` shows it. `shown` has log lines to print below a task, by `TRANSACTION/TASK`."""
-    tasks = [task for each in data["transactions"] for task in each["tasks"]]
-    running = sum(task["state"] == "active" for task in tasks)
-    lines = [
-        f"{style.dot(data['state'])} {style.paint('bold', data['name'])} - {data['id']}, {running} of {len(tasks)} tasks running",
-        f"     State: {style.state(data['state'])}"
-        + (f", since its supervisor was replaced {data['restarts']} times" if data["restarts"] else ""),
-        f"      File: {data['file']}",
-        f"       Bus: subscribe {data['frontend']}, publish {data['backend']}",
-        f" Processes: keeper {data['keeper_pid']}, supervisor {data['pid']}, device {data['device_pid']}",
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    if style is None or not style.colours:
+        return lines
+    column = head.index("STATE")
+    start = sum(width + 2 for width in widths[:column])
+    return [
+        line[:start] + style.state(row[column]) + line[start + len(row[column]) :] for line, row in zip(lines, cells, strict=True)
     ]
-    lines += [f"   Dropped: {', '.join(f'{count} {what}' for what, count in data['dropped'].items() if count)}"] * any(
-        data["dropped"].values()
+
+
+def last_exit(end: Exit) -> str:
+    """`exited, status 0`, `signal, SIGKILL`."""
+    how = end.signal or (f"status {end.code}" if end.code is not None else "")
+    return ", ".join(word for word in (end.reason, how) if word)
+
+
+def inactive(name: str, file: str, style: Style) -> list[str]:
+    """A context that does not run."""
+    return [
+        f"{style.dot('inactive')} {style.paint('bold', name)}",
+        *([_row("File", file)] if file else []),
+        _row("Active", f"inactive (not running; systemctl start zmsvc@{name} starts it)"),
+    ]
+
+
+class Sight:
+    """What is known besides the supervisor's answer: the time, the memory of processes by PID, log lines by (transaction, task).
+
+    `up` is when the context came up; `whole` means that stopped transactions are shown with their tasks.
+    """
+
+    def __init__(
+        self,
+        *,
+        now: float,
+        up: float | None = None,
+        memory: Mapping[int, str] | None = None,
+        logs: Mapping[tuple[str, str], Sequence[str]] | None = None,
+        whole: bool = True,
+    ) -> None:
+        self.now = now
+        self.up = up
+        self.memory = memory or {}
+        self.logs = logs or {}
+        self.whole = whole
+
+
+def context(it: Context, sight: Sight, style: Style) -> list[str]:
+    """One context as `status` shows it."""
+    ident = f" - {clean(it.id)}" if it.id else ""
+    lines = [f"{style.dot(it.state)} {style.paint('bold', clean(it.name))}{ident}"]
+    if it.file:
+        lines.append(_row("File", clean(it.file)))
+    when = f"; up since {moment(sight.up)}; {ago(sight.now - sight.up)}" if sight.up is not None else ""
+    lines.append(_row("Active", style.state(it.state) + when))
+    lines.append(_row("Supervisor", f"{it.pid}{_restarted(it.restarts)}; keeper {it.keeper_pid}"))
+    lines.append(_row("Device", f"{it.device_pid}{_restarted(it.device_restarts)}"))
+    lines.append(_row("Endpoints", f"subscribe at {clean(it.frontend)}, publish to {clean(it.backend)}"))
+    if it.dropped:
+        lines.append(_row("Dropped", ", ".join(f"{count} {clean(what).replace('_', ' ')}" for what, count in it.dropped.items())))
+    if it.unsaved:
+        lines.append(_row("Unsaved", style.paint("red", clean(it.unsaved))))
+    lines.append(_row("Tasks", _count(it)))
+    for number, each in enumerate(it.transactions):
+        lines += _transaction(each, sight, style, last=number == len(it.transactions) - 1)
+    return lines
+
+
+def _row(name: str, value: str) -> str:
+    return f"{name:>11}: {value}"
+
+
+def _restarted(times: int) -> str:
+    return f" (restarted {times} time{'s' if times != 1 else ''})" if times else ""
+
+
+def _count(it: Context) -> str:
+    """How many tasks are in which state, of the transactions that go on."""
+    states = [task.state for each in it.transactions if each.open for task in each.tasks]
+    counts = {state: states.count(state) for state in ("active", "activating", "deactivating", "failed", "inactive")}
+    opened = sum(each.open for each in it.transactions)
+    found = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "none"
+    return f"{found} in {opened} transaction{'s' if opened != 1 else ''}"
+
+
+def _transaction(it: Transaction, sight: Sight, style: Style, *, last: bool) -> list[str]:
+    shown = it.tasks if sight.whole or it.open else []
+    hidden = f" ({len(it.tasks)} task{'s' if len(it.tasks) != 1 else ''})" if it.tasks and not shown else ""
+    opened = f" since {since(it.opened, sight.now)}" if it.open and it.opened else ""
+    head = f"{style.dot(it.state)} {clean(it.id)} {style.state(clean(it.state))}{opened}{hidden}"
+    lines = [_INDENT + style.drawn("└─" if last else "├─") + head]
+    below = _INDENT + ("  " if last else style.drawn("│ "))
+    rows = [_cells(task, sight) for task in shown]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(len(_COLUMNS))]
+    for number, (task, row) in enumerate(zip(shown, rows, strict=True)):
+        end = number == len(shown) - 1
+        lines.append(f"{below}{style.drawn('└─' if end else '├─')}{style.dot(task.state)} {_line(task, row, widths, style)}")
+        under = below + ("  " if end else style.drawn("│ "))
+        lines += [under + text for text in _details(task, sight.logs.get((it.id, task.id)), style)]
+    return lines
+
+
+_COLUMNS = ("id", "instance", "state", "pid", "since", "memory", "restarts", "exit")
+
+
+def _cells(task: Task, sight: Sight) -> tuple[str, ...]:
+    """The columns of a task's line, without colours: they are padded first."""
+    return (
+        clean(task.id),
+        clean(task.instance),
+        f"{clean(task.state)} ({clean(task.sub)})",
+        f"PID {task.pid}" if task.pid is not None else "",
+        since(task.since, sight.now),
+        sight.memory.get(task.pid, "") if task.pid is not None else "",
+        f"{task.restarts} restart{'s' if task.restarts != 1 else ''}" if task.restarts else "",
+        f"last exit: {clean(last_exit(task.exit))}" if task.exit else "",
     )
-    lines += [style.paint("red", f"   Unsaved: {data['unsaved']}")] * bool(data["unsaved"])
-    for transaction in data["transactions"]:
-        lines += _transaction(transaction, style, shown)
-    return lines
 
 
-def _transaction(transaction: dict[str, Any], style: Style, shown: dict[str, list[str]]) -> list[str]:
-    lines = [f"{style.dot(transaction['state'])} {transaction['id']}: {style.state(transaction['state'])}"]
-    tasks = transaction["tasks"]
-    width = max((len(task["id"]) for task in tasks), default=0)
-    for number, task in enumerate(tasks):
-        last = number == len(tasks) - 1
-        branch, below = ("  └─", "    ") if last else ("  ├─", "  │ ")
-        lines.append(f"{style.line(branch)}{style.dot(task['state'])} {_task(task, width, style)}")
-        if task["state"] == "failed" or (task["status"] and task["state"] != "active"):
-            lines += [style.line(below) + style.paint("grey", f"      {task['status']}")] * bool(task["status"])
-        lines += [style.line(below) + f"      {line}" for line in shown.get(f"{transaction['id']}/{task['id']}", [])]
-    return lines
+def _line(task: Task, row: Sequence[str], widths: Sequence[int], style: Style) -> str:
+    """The cells in columns; columns that are empty for all tasks are left out, and nothing is padded at the end."""
+    cells = [(name, cell.ljust(width)) for name, cell, width in zip(_COLUMNS, row, widths, strict=True) if width]
+    while cells and not cells[-1][1].strip():
+        cells.pop()
+    return "  ".join(style.state(task.state, cell) if name == "state" else cell for name, cell in cells).rstrip()
 
 
-def _task(task: dict[str, Any], width: int, style: Style) -> str:
-    parts = [f"{task['id'].ljust(width)}  {task['instance']}  {style.state(task['state'], task['state'] + ' (' + task['sub'] + ')')}"]
-    if task["pid"] is not None:
-        memory = memory_of(task["pid"])
-        parts.append(f"PID {task['pid']}" + (f", {size(memory)}" if memory is not None else ""))
-    parts.append(age(task["since"]))
-    if task["restarts"]:
-        parts.append(f"{task['restarts']} restarts")
-    if task["pid"] is None and task["exit"] is not None:
-        parts.append(f"last exit: {ended(task['exit'])}")
-    if task["held"]:
-        parts.append("held")
-    return ", ".join(parts)
+def _details(task: Task, log: Sequence[str] | None, style: Style) -> list[str]:
+    """What stands below a task: why it failed, and the end of its log."""
+    lines = []
+    if task.status and (task.state == "failed" or log is not None):
+        lines.append(f'  Status: "{clean(task.status)}"')
+    if task.held:
+        lines.append("  Held: no rule starts it until somebody orders it")
+    if task.dropped:
+        lines.append(f"  Dropped: {task.dropped} updates came too fast")
+    return [*lines, *(style.paint("grey", f"  {clean(line)}") for line in log or ())]

@@ -1,129 +1,129 @@
-"""The verbs that show what is: status, list, events."""
+"""The verbs that show what is: status and list."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+import time
 
-from zmsvc.ctl import logs
-from zmsvc.ctl.client import Client, CtlError, choose, running
-from zmsvc.ctl.render import Style, context, table
+from zmsvc.ctl import procfs, render, terminal
+from zmsvc.ctl.answers import Context, all_active
+from zmsvc.ctl.client import Client, CtlError, NotRunningError
+from zmsvc.ctl.which import NoneRunningError, choose, running
 from zmsvc.host import paths
+from zmsvc.host.paths import Places
 
+TYPE_CHECKING = False  # As in client: typing is not worth its import.
+if TYPE_CHECKING:
+    from zmsvc.ctl.client import Json
+
+PATIENCE = 25.0
+"""Seconds that a supervisor has to answer a question: a hung one is replaced by its keeper in less."""
+LIST_PATIENCE = 3.0
+"""The same for each context of `list`, which has to say something about all of them."""
 LOG_LINES = 5
-"""Last lines of the log that `status` shows of a failed task."""
-FINE = frozenset({"waiting", "exited", "stopped"})
-"""Sub-states in which a task is not running and nothing is wrong."""
+"""Last lines of the log that `status` shows of a failed or named task, where -n does not say otherwise."""
 
 
 def status(args: argparse.Namespace) -> int:
-    """status: the tree; 0 when everything asked for is active, 3 when not."""
-    names = [choose(args.context, args.transaction)] if args.context or args.transaction else running()
-    if not names:
+    """status: the tree. 0 when everything asked for is active, 3 when not."""
+    try:
+        places = choose(args.context, args.transaction)
+    except NoneRunningError as error:
         if args.json:
-            print(json.dumps({"contexts": []}))
-        raise CtlError(3, "no context is running (zmsvcctl list shows the known ones)")
-    found: list[dict[str, Any]] = []
-    code = 0
-    for name in names:
-        try:
-            answer = Client(name, args.timeout).ask("status", transaction=args.transaction, tasks=args.tasks)
-        except CtlError as error:
-            if error.code != 5 or "not running" not in str(error):
-                raise
-            if not args.json:
-                print(f"{Style().dot('inactive')} {name}: inactive, not running (systemctl start zmsvc@{name})")
-            code = 3
-            continue
-        if not answer["ok"]:
-            raise CtlError(answer["code"], answer["error"])
-        found.append(answer["data"])
-        code = max(code, _judge(answer["data"], bool(args.tasks)))
+            terminal.out('{"contexts": []}\n')
+        raise CtlError(3, str(error)) from None
+    tasks = [*args.tasks, *args.task]
+    try:
+        data = Client(places, args.timeout, patience=PATIENCE).ask("status", transaction=args.transaction, tasks=tasks)
+    except NotRunningError:
+        return _not_running(args, places)
+    it = Context(data)
+    if tasks and args.transaction is None and any(each.open for each in it.transactions):
+        # A task is in every transaction, but who asks for it does not mean those that were stopped.
+        it.transactions = [each for each in it.transactions if each.open]
     if args.json:
-        print(json.dumps({"contexts": found}))
+        terminal.out(json.dumps({"contexts": [data]}) + "\n")
     else:
-        _print(found, args)
-    return code
+        _draw(args, it, named=bool(tasks))
+    if tasks and not it.tasks:
+        raise CtlError(4, f"cannot show {' '.join(tasks)}: no transaction has it (zmsvcctl -c {places.name} status)")
+    return 0 if all_active(it, transaction=args.transaction is not None, task=bool(tasks)) else 3
 
 
-def _judge(data: dict[str, Any], named: bool) -> int:
-    """0 when everything asked for is active. Of a whole context a task that waits, or has ended as it should, spoils nothing."""
-    transactions = data["transactions"]
-    tasks = [task for each in transactions if each["state"] != "inactive" or named for task in each["tasks"]]
-    if named:
-        return 0 if tasks and all(task["state"] == "active" for task in tasks) else 3
-    if not any(each["state"] != "inactive" for each in transactions):
-        return 3
-    return 0 if all(task["state"] == "active" or task["sub"] in FINE for task in tasks) else 3
+def _not_running(args: argparse.Namespace, places: Places) -> int:
+    file = str(places.config_file) if places.config_file.exists() else ""
+    if args.json:
+        terminal.out(json.dumps({"contexts": [_nothing(places.name, file)]}) + "\n")
+    else:
+        terminal.out("\n".join(render.inactive(places.name, file, terminal.style())) + "\n")
+    return 3
 
 
-def _print(data: list[dict[str, Any]], args: argparse.Namespace) -> None:
-    style, lines = Style(), []
-    for each in data:
-        shown = {
-            f"{transaction['id']}/{task['id']}": logs.last_lines(each, transaction["id"], task, LOG_LINES)
-            for transaction in each["transactions"]
-            for task in transaction["tasks"]
-            if task["state"] == "failed"
-        }
-        lines += context(each, style, shown)
-    logs.page(lines, args.no_pager)
+def _nothing(name: str, file: str) -> Json:
+    """What `status` says as JSON of a context that does not run: every field is there."""
+    empty = ("id", "pid", "keeper_pid", "device_pid", "frontend", "backend")
+    return {"name": name, **dict.fromkeys(empty), "restarts": 0, "state": "inactive", "file": file or None, "transactions": []}
+
+
+def _draw(args: argparse.Namespace, it: Context, *, named: bool) -> None:
+    wanted = [(each.id, task) for each in it.transactions for task in each.tasks if named or (each.open and task.state == "failed")]
+    lines = LOG_LINES if args.lines is None else args.lines
+    logs = {}
+    if wanted and lines:
+        # Imported here for start-up time: most of the time nothing has failed, and no log is looked at.
+        from zmsvc.ctl import logs as reader
+
+        logs = reader.last_lines(it, wanted, lines)
+    now = time.time()
+    age = procfs.age(it.keeper_pid)
+    sight = render.Sight(
+        now=now,
+        up=render.epoch(it.since) or (None if age is None else now - age),
+        memory=procfs.memory(task.pid for task in it.tasks if task.pid is not None),
+        logs=logs,
+        whole=named or args.transaction is not None or len(it.transactions) == 1,
+    )
+    text = "\n".join(render.context(it, sight, terminal.style())) + "\n"
+    terminal.page(text, wanted=not args.no_pager)
+
+
+# --- list
 
 
 def contexts(args: argparse.Namespace) -> int:
     """list: contexts known and running."""
-    known, alive = paths.known_contexts(), set(running())
-    rows = []
-    for name in sorted({*known, *alive}):
-        data: dict[str, Any] = {}
-        if name in alive:
-            try:
-                data = Client(name, args.timeout or 5.0).ask("status")["data"]
-            except CtlError as error:
-                data = {"state": f"unreachable ({error.code})"}
-        tasks = [task for each in data.get("transactions", ()) for task in each["tasks"]]
-        running_tasks = sum(task["state"] == "active" for task in tasks)
-        rows.append(
-            {
-                "name": name,
-                "state": data.get("state", "inactive"),
-                "pid": data.get("pid"),
-                "tasks": len(tasks),
-                "running": running_tasks,
-                "file": data.get("file") or str(known.get(name, "")),
-            }
-        )
+    known = paths.known_contexts()
+    alive = {places.name: places for places in running()}
+    rows = [_listed(name, alive.get(name), str(known.get(name, "")), args.timeout) for name in sorted({*known, *alive})]
     if args.json:
-        print(json.dumps({"contexts": rows}))
-    else:
-        cells = [[r["name"], r["state"], f"{r['running']}/{r['tasks']}", str(r["pid"] or "-"), r["file"]] for r in rows]
-        print("\n".join(table(["NAME", "STATE", "TASKS", "PID", "FILE"], cells)))
+        terminal.out(json.dumps({"contexts": rows}) + "\n")
+        return 0
+    cells = [[row["name"], row["state"], _ratio(row), str(row["pid"] or "-"), terminal.clean(row["file"] or "-")] for row in rows]
+    terminal.out("\n".join(render.table(["NAME", "STATE", "TASKS", "PID", "FILE"], cells, terminal.style())) + "\n")
     return 0
 
 
-def events(args: argparse.Namespace) -> int:
-    """events: the lifecycle history from the state file."""
-    client = Client(choose(args.context, args.transaction), args.timeout)
-    for answer in client.stream("events", transaction=args.transaction, tasks=args.tasks, follow=args.follow, limit=args.lines):
-        if not answer["ok"]:
-            raise CtlError(answer["code"], answer["error"])
-        if not answer.get("more"):
-            break
-        row = answer["data"]
-        print(json.dumps(row) if args.json else _event(row), flush=args.follow)
-    return 0
+def _ratio(row: Json) -> str:
+    """`2/3`: active tasks of all."""
+    return "-" if row["tasks"] is None else f"{row['running']}/{row['tasks']}"
 
 
-def _event(row: dict[str, Any]) -> str:
-    about = "/".join(part for part in (row["transaction"], row["task"]) if part) or "context"
-    detail = {name: value for name, value in row["detail"].items() if value not in (None, "", [], {}) and name != "cause"}
-    cause = row["detail"].get("cause")
-    if cause:
-        detail["by"] = cause["by"]
-        if cause.get("uid") is not None:
-            detail["uid"] = cause["uid"]
-        if cause.get("sources"):
-            detail["rules"] = [f"{source['task']} {source['rule']}" for source in cause["sources"]]
-    words = " ".join(f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}" for name, value in detail.items())
-    return f"{row['at'][:23]}  {about}  {row['event']}  {words}".rstrip()
+def _listed(name: str, places: Places | None, file: str, timeout: float | None) -> Json:
+    row: Json = {"name": name, "state": "inactive", "running": None, "tasks": None, "pid": None, "file": file or None}
+    if places is None:
+        return row
+    try:
+        it = Context(Client(places, timeout, patience=LIST_PATIENCE).ask("status"))
+    except CtlError as error:
+        # One context that does not answer must not hide the others.
+        terminal.complain(str(error))
+        return row | {"state": "unreachable"}
+    tasks = [task for each in it.transactions if each.open for task in each.tasks]
+    return row | {
+        "state": it.state or "unknown",
+        "running": sum(task.state == "active" for task in tasks),
+        "tasks": len(tasks),
+        "pid": it.pid,
+        "file": it.file or file or None,
+    }

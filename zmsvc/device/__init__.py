@@ -1,1 +1,1 @@
-"""The forwarder of a context's messages: libzmq's own proxy in a process of its own, and nothing else."""
+"""The device: the process that forwards every message of a context. It runs libzmq's own proxy and knows no message, task or policy."""

@@ -1,43 +1,95 @@
-"""Run a device on listening sockets that the keeper hands over, or on endpoints of its own when it is started by hand."""
+"""The device's process: arguments, descriptor limit, run. Nothing else: what it does is in device.py."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import socket
 import sys
+from pathlib import Path
 
-from zmsvc.core.errors import ZmsvcError
-from zmsvc.device.device import Device
-from zmsvc.host import linux, sockets
+from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError
+from zmsvc.device.device import Device, Settings
+from zmsvc.host import linux, options
+from zmsvc.host.endpoints import listen
 from zmsvc.host.notify import Notifier
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="zmsvc.device", description="The ZMQ forwarder of a context, run by zmsvcd.")
+def main(arguments: list[str] | None = None) -> int:
+    """Run the device until SIGTERM; the exit status."""
+    parsed = _parser().parse_args(arguments)
+    if os.environ.get("NOTIFY_SOCKET"):
+        linux.die_with_parent(os.getppid())
+    try:
+        _run(_settings(parsed), Notifier())
+    except ZmsvcError as error:
+        _log(str(error))
+        return 2 if isinstance(error, UsageError | ConfigError) else 1
+    return 0
+
+
+def _run(settings: Settings, notifier: Notifier) -> None:
+    def report(text: str) -> None:
+        _log(text)
+        notifier.status(text)
+
+    _raise_descriptor_limit()
+    device = Device(settings, report)
+    device.start()
+    notifier.ready()
+    device.watch()
+    notifier.stopping()
+    device.stop()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m zmsvc.device", description="The forwarder of a context.")
     parser.add_argument("--front", required=True, metavar="ENDPOINT", help="where publishers connect")
     parser.add_argument("--back", required=True, metavar="ENDPOINT", help="where subscribers connect")
     parser.add_argument("--front-fd", type=int, metavar="N", help="a listening socket for --front")
     parser.add_argument("--back-fd", type=int, metavar="N", help="a listening socket for --back")
-    parser.add_argument("--hwm", type=int, default=sockets.DEVICE_HWM, metavar="N", help="messages queued for one peer")
-    parser.add_argument("--expect", type=int, default=0, metavar="N", help="subscribers to wait for before publishers are let in")
-    args = parser.parse_args()
-    if os.environ.get("NOTIFY_SOCKET"):
-        linux.die_with_parent(os.getppid())
-    try:
-        front, back = _listener(args.front, args.front_fd), _listener(args.back, args.back_fd)
-        Device(front, back, hwm=args.hwm).run(args.expect, Notifier().ready)
-    except ZmsvcError as error:
-        print(f"zmsvc.device: {error}", file=sys.stderr)
-        return 1
-    return 0
+    parser.add_argument("--hwm", type=int, default=options.DEVICE_HWM, help="messages queued for a peer")
+    parser.add_argument("--expect", type=int, default=0, metavar="N", help="subscriptions to wait for before publishers")
+    parser.add_argument("--heartbeat", type=float, default=options.HEARTBEAT_S, metavar="SECONDS")
+    parser.add_argument("--curve", type=Path, metavar="FILE", help="the device's key pair (a .key_secret file)")
+    parser.add_argument("--allow", type=Path, metavar="DIR", help="the public keys (*.key) that may connect")
+    return parser
+
+
+def _settings(given: argparse.Namespace) -> Settings:
+    if bool(given.curve) != bool(given.allow):
+        # With keys but no list, everyone who knows the public key could give orders.
+        raise UsageError("cannot use --curve without --allow, nor --allow without --curve")
+    return Settings(
+        front=_listener(given.front, given.front_fd),
+        back=_listener(given.back, given.back_fd),
+        hwm=given.hwm,
+        expect=given.expect,
+        heartbeat_s=given.heartbeat,
+        curve=options.load_curve(given.curve) if given.curve else None,
+        allow=given.allow,
+    )
 
 
 def _listener(endpoint: str, fd: int | None) -> socket.socket:
     if fd is None:
-        return sockets.listen(endpoint)
-    os.set_inheritable(fd, False)
-    return socket.socket(fileno=fd)
+        return listen(endpoint)
+    try:
+        os.set_inheritable(fd, False)
+        return socket.socket(fileno=fd)
+    except OSError as error:
+        raise UsageError(f"cannot use descriptor {fd} for {endpoint}: {error.strerror}") from error
+
+
+def _raise_descriptor_limit() -> None:
+    """Each subscriber takes two descriptors, each publisher one, and nothing here uses select()."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _log(text: str) -> None:
+    print(f"zmsvc device: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

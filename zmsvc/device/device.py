@@ -1,95 +1,131 @@
-"""Forwards what publishers send to those who subscribed. libzmq's proxy does it in a thread; Python only watches and ends it in order.
+"""Device: XSUB for publishers, XPUB for subscribers, libzmq's proxy between them, in an order of start and stop that loses nothing.
 
-The order decides what a restart loses: subscribers are let in first and publishers last, at the end it is the other way round.
+The proxy runs in a thread without the interpreter's lock. Python forwards messages only in the moment of an ordered stop.
 """
 
 from __future__ import annotations
 
-import os
+import math
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
-from zmsvc.host import sockets
+from zmsvc.core.errors import ZmsvcError
+from zmsvc.device.watch import SIGNALS, Watch
+from zmsvc.device.zap import Doorkeeper
+from zmsvc.host import options
+from zmsvc.host.endpoints import address
+from zmsvc.host.options import Context, Curve, readable
 
-GRACE = 1.0
-"""Seconds that subscribers have to come back before publishers, which have queued meanwhile, are let in."""
-SETTLE_MS = 20
-"""Silence of subscribers or publishers that is taken for the end of what they had to say."""
+_GRACE_S = 1.0
+"""How long publishers are kept waiting for subscribers at a restart."""
+_QUIET_MS = 20
+"""Silence that is taken for the end of what somebody had to say."""
+_SILENCE_MS = 250
+"""Silence after which those who are still missing are not waited for: they may never have subscribed, or are gone."""
+_LINGER_MS = 1000
+_JOIN_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the device is told. The listening sockets are duplicates of somebody else's (the keeper's), which outlive it."""
+
+    front: socket.socket
+    back: socket.socket
+    hwm: int = options.DEVICE_HWM
+    expect: int = 0
+    """Subscriptions that there were before a restart; publishers are let in when they are back, after 1 s at the latest."""
+    heartbeat_s: float = options.HEARTBEAT_S
+    curve: Curve | None = None
+    allow: Path | None = None
+    """The directory of the public keys that may connect, where CURVE is used."""
 
 
 class Device:
-    """The two sockets and the thread that joins them."""
+    """One run: `start`, `watch` until told to stop, `stop`. `report` takes the rare line for people."""
 
-    def __init__(self, front: socket.socket, back: socket.socket, *, hwm: int) -> None:
-        self._listeners = (front, back)
-        self._context = sockets.context()
-        self._front = sockets.front(self._context, hwm=hwm, curve=None)
-        self._back = sockets.back(self._context, hwm=hwm, heartbeat_s=sockets.HEARTBEAT_S, curve=None)
-        # The proxy's control socket: only TERMINATE is used, PAUSE and RESUME are swapped in libzmq 4.3.5.
-        self._steer, far = self._context.socket(zmq.PAIR), self._context.socket(zmq.PAIR)
-        far.bind("inproc://steer")
-        self._steer.connect("inproc://steer")
-        self._proxy = threading.Thread(target=zmq.proxy_steerable, args=(self._front, self._back, None, far), daemon=True)
+    def __init__(self, settings: Settings, report: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._context: Context = zmq.Context()
+        self._front = options.front(self._context, hwm=settings.hwm, curve=settings.curve)
+        self._back = options.back(
+            self._context, hwm=settings.hwm, heartbeat_s=settings.heartbeat_s, curve=settings.curve
+        )
+        self._doorkeeper = Doorkeeper(self._context, settings.allow) if settings.allow else None
+        self._watch = Watch(self._front, self._back, self._doorkeeper, report)
+        self._order, self._ear = self._context.socket(zmq.PAIR), self._context.socket(zmq.PAIR)
+        self._ear.bind("inproc://order")
+        self._order.connect("inproc://order")
+        self._proxy = threading.Thread(target=self._forward, name="proxy", daemon=True)
 
-    def run(self, expected: int, ready: Callable[[], None]) -> None:
-        """Forward until SIGTERM, and then until nothing is left to forward."""
-        wakeup = _catch_sigterm()
-        front, back = self._listeners
-        sockets.bind(self._back, back)
-        self._let_subscribers_in(expected)
-        sockets.bind(self._front, front)
+    def start(self) -> None:
+        """Subscribers first: a publisher pours out what it has queued as soon as it is let in."""
+        self._watch.catch_signals()
+        options.bind(self._back, self._settings.back)
+        self._front.send(b"\x01" + options.SENTINEL)
+        if self._settings.expect:
+            for subscription in self._wait_for_subscribers():
+                self._front.send(subscription)
+        options.bind(self._front, self._settings.front)
+        # Signals belong to the main thread: only there do they end a wait.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self._proxy.start()
-        ready()
-        os.read(wakeup, 1)
-        self._end()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
-    def _let_subscribers_in(self, expected: int) -> None:
-        """Pass every distinct subscription on once: XSUB counts them, and one passed on twice would never end."""
-        topics = {sockets.SENTINEL}
-        if expected:
-            self._wait_for_connections(expected)
-        while self._back.poll(SETTLE_MS if expected else 0):
-            topic = self._back.recv()
-            topics.add(topic[1:]) if topic[:1] == b"\x01" else topics.discard(topic[1:])
-        for topic in sorted(topics):
-            self._front.send(b"\x01" + topic)
+    def watch(self) -> None:
+        """Until SIGTERM or SIGINT. Raises ZmsvcError when the proxy ends by itself."""
+        while not self._watch.stopping:
+            self._watch.turn()
 
-    def _wait_for_connections(self, expected: int) -> None:
-        monitor = self._back.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
-        until, there = time.monotonic() + GRACE, 0
-        while there < expected and (left := until - time.monotonic()) > 0:
-            if monitor.poll(round(left * 1000)):
-                recv_monitor_message(monitor)
-                there += 1
-        self._back.disable_monitor()
+    def stop(self) -> None:
+        """Stop the proxy, cut publishers off (they queue from here on), forward what they had sent, see it off to subscribers."""
+        self._order.send(b"TERMINATE")  # The only safe order but STATISTICS: libzmq 4.3.5 has PAUSE and RESUME swapped.
+        self._proxy.join(_JOIN_S)
+        if self._proxy.is_alive():
+            raise ZmsvcError(f"cannot stop in order: libzmq's proxy did not end within {_JOIN_S:.0f} s")
+        # The sockets are ours again: until here only the proxy's thread was allowed to touch them.
+        self._watch.close(self._front, self._back)
+        self._front.unbind(address(self._settings.front))
+        while self._front.poll(_QUIET_MS):
+            self._back.send_multipart(self._front.recv_multipart(copy=False), copy=False)
+        self._back.close(_LINGER_MS)
+        for rest in (self._front, self._order, self._ear):
+            rest.close(0)
+        if self._doorkeeper:
+            self._doorkeeper.socket.close(0)
+        self._context.term()
 
-    def _end(self) -> None:
-        self._steer.send(b"TERMINATE")
-        self._proxy.join()
-        # Publishers are disconnected and keep what they send from here on; what has arrived is passed on.
-        self._front.unbind(sockets.address(self._listeners[0]))
-        while self._front.poll(SETTLE_MS):
-            self._back.send(self._front.recv(copy=False), copy=False)
-        self._back.close(linger=1000)
-        self._front.close(linger=0)
-        self._steer.close(linger=0)
-        self._context.destroy(linger=0)
+    def _wait_for_subscribers(self) -> set[bytes]:
+        """The distinct subscriptions of those who were expected: each once, because XSUB counts them.
 
+        A connection alone says nothing: a subscriber sends its subscriptions anew when its own thread comes by its socket.
+        """
+        subscriptions: set[bytes] = set()
+        count, until = 0, time.monotonic() + _GRACE_S
+        self._back.setsockopt(zmq.XPUB_VERBOSE, 1)  # Or equal subscriptions of two subscribers would be told, and count, once.
+        with self._watch.also(self._back):
+            while not self._watch.stopping and (left := until - time.monotonic()) > 0:
+                quiet = _QUIET_MS if count >= self._settings.expect else _SILENCE_MS if count else _GRACE_S * 1000
+                if not self._watch.turn(math.ceil(min(quiet, left * 1000))):
+                    break
+                while readable(self._back):
+                    told, count = self._back.recv(), count + 1
+                    if told[:1] == b"\x01":
+                        subscriptions.add(told)
+                    else:
+                        subscriptions.discard(b"\x01" + told[1:])
+        self._back.setsockopt(zmq.XPUB_VERBOSE, 0)
+        return subscriptions
 
-def _catch_sigterm() -> int:
-    """A descriptor that becomes readable at SIGTERM: the main thread waits for nothing else, so an idle device never wakes up."""
-    reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    os.set_blocking(reader, True)
-    signal.set_wakeup_fd(writer)
-    signal.signal(signal.SIGTERM, _nothing)
-    return reader
-
-
-def _nothing(_number: int, _frame: object) -> None:
-    """A handler, so that the signal reaches the wakeup pipe."""
+    def _forward(self) -> None:
+        try:
+            zmq.proxy_steerable(self._front, self._back, None, self._ear)
+        finally:
+            self._watch.proxy_ended()

@@ -1,0 +1,12 @@
+#!/usr/bin/env python3
+"""Makes task services, as the zmicroservices 1.0 manual shows it: see --help. The same as `zmsvcctl create`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from zmsvc.ctl.scaffold import main
+
+if __name__ == "__main__":
+    sys.exit(main())

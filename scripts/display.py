@@ -1,0 +1,12 @@
+#!/usr/bin/env python3
+"""Shows the messages on a bus: see --help. `zmsvcctl watch` does it for a context that is known by name."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from zmsvc.ctl.display import main
+
+if __name__ == "__main__":
+    sys.exit(main())

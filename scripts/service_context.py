@@ -1,0 +1,27 @@
+#!/usr/bin/env python3
+"""Runs a context in the foreground and starts nothing by itself, as the zmicroservices 1.0 manual shows it. The same as
+`zmsvcd --no-autostart FILE`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from zmsvc.core.errors import ConfigError
+from zmsvc.ctl.legacy import announcement
+from zmsvc.keeper.__main__ import main
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("file", metavar="FILE", help="the context file")
+    file = parser.parse_args().file
+    try:
+        print("\n".join(announcement(file)), flush=True)
+    except ConfigError as error:
+        print("\n".join(error.faults), file=sys.stderr)
+        sys.exit(2)
+    # The supervisor is a Python of its own, which must find the same package.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))
+    sys.exit(main(["--no-autostart", str(Path(file).absolute())]))

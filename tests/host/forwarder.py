@@ -1,0 +1,105 @@
+"""A real device for tests, on listening sockets that the test keeps as the keeper does, with a notify socket that the test reads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import waiting
+
+from zmsvc.host import sockets
+from zmsvc.host.endpoints import address
+
+FREE_PORT = "tcp://127.0.0.1:*"
+
+
+class Forwarder:
+    """The device's process, its two endpoints, and the sockets that tests open on it."""
+
+    def __init__(self, folder: Path, *, front: str = "", back: str = "") -> None:
+        self.listeners = [sockets.listen(front or f"ipc://{folder}/front"), sockets.listen(back or f"ipc://{folder}/back")]
+        self.front, self.back = (address(listener) for listener in self.listeners)
+        self.notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notified.bind(str(folder / "notify"))
+        self.notified.settimeout(waiting.PATIENCE)
+        self.context = sockets.context()
+        self.opened: list[sockets.Socket] = []
+        self.process: subprocess.Popen[str] | None = None
+        self.log = folder / "log"
+        self.environment = {**os.environ, "NOTIFY_SOCKET": str(folder / "notify")}
+
+    def start(self, *arguments: str) -> Forwarder:
+        """Start the process; it is ready when this returns."""
+        self.launch(*arguments)
+        self.wait_notification("READY=1")
+        return self
+
+    def launch(self, *arguments: str) -> None:
+        fds = [listener.fileno() for listener in self.listeners]
+        command = ["--front", self.front, "--back", self.back, "--front-fd", str(fds[0]), "--back-fd", str(fds[1]), *arguments]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "zmsvc.device", *command], pass_fds=fds, env=self.environment, stderr=log, text=True
+            )
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end; the exit status."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(waiting.PATIENCE)
+
+    def next_notification(self) -> str:
+        return self.notified.recv(4096).decode()
+
+    def wait_notification(self, part: str) -> str:
+        """The next notification that contains `part`."""
+        until = time.monotonic() + waiting.PATIENCE
+        while part not in (text := self.next_notification()):
+            assert time.monotonic() < until
+        return text
+
+    def publisher(self, curve: sockets.Curve | None = None) -> sockets.Socket:
+        self.opened.append(sockets.publisher(self.context, self.front, curve))
+        return self.opened[-1]
+
+    def subscriber(self, *prefixes: bytes, curve: sockets.Curve | None = None) -> sockets.Socket:
+        self.opened.append(sockets.subscriber(self.context, self.back, prefixes, curve))
+        return self.opened[-1]
+
+    def mouth(self, *wanted: bytes) -> sockets.Mouth:
+        """A publisher that has heard of somebody who wants each of these."""
+        mouth = sockets.Mouth(self.publisher())
+        waiting.wait_for(lambda: mouth.wait(1) and all(mouth.wants(prefix) for prefix in wanted))
+        return mouth
+
+    def __enter__(self) -> Forwarder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+        for each in self.opened:
+            each.close(0)
+        self.context.term()
+        self.notified.close()
+        for listener in self.listeners:
+            listener.close()
+
+
+def received(socket: sockets.Socket, deadline: float = waiting.PATIENCE) -> Any:
+    """The next message; fails when none comes in time."""
+    assert socket.poll(round(deadline * 1000)), f"no message within {deadline:g} s"
+    return socket.recv()

@@ -1,0 +1,528 @@
+"""zmsvcctl against a fake supervisor: its command line, which context it means, its orders, and what it does when things go wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fake_supervisor as fake
+import pytest
+from fake_supervisor import HangUp, House, Silence, no, status, transaction, yes
+from waiting import wait_for
+
+from zmsvc.ctl import client, orders, show
+from zmsvc.ctl.__main__ import VERBS, main, parse
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[House]:
+    with fake.house(tmp_path) as made:
+        yield made
+
+
+def complaint(capsys: Capture) -> str:
+    """What was said on standard error: one line, by zmsvcctl."""
+    said = capsys.readouterr().err
+    assert said.startswith("zmsvcctl: ")
+    assert said.count("\n") == 1
+    assert said.endswith("\n")
+    return said
+
+
+# --- the command line
+
+
+def test_the_verbs_are_those_of_the_contract() -> None:
+    assert [verb.name for verb in VERBS] == [
+        "start", "stop", "restart", "status", "list", "logs", "events", "watch", "send", "check", "graph", "create", "exit", "reload",
+        "reset-failed", "reexec",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", [verb.name for verb in VERBS])
+def test_every_verb_has_help(verb: str, capsys: Capture) -> None:
+    assert main([verb, "--help"]) == 0
+    assert f"zmsvcctl {verb}" in capsys.readouterr().out
+
+
+def test_help_names_every_verb(capsys: Capture) -> None:
+    assert main(["--help"]) == 0
+    told = capsys.readouterr().out
+    assert [verb.name for verb in VERBS if not re.search(rf"^  {verb.name} ", told, re.M)] == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [], ["-c"], ["top"], ["frobnicate"], ["--frobnicate"], ["status", "--frobnicate"], ["--timeout", "soon", "status"], ["check"],
+        ["status", "--timeout", "-1"], ["logs", "-n", "many"], ["watch", "--count", "0"], ["graph", "X", "--format", "png"], ["send"],
+        ["status", "--trans", "TX"],
+    ],
+)  # fmt: skip
+def test_a_wrong_command_line_ends_with_2_and_one_line(words: list[str], home: House, capsys: Capture) -> None:
+    assert main(words) == 2
+    assert re.search(r"\(see zmsvcctl.* --help\)$", complaint(capsys))
+
+
+def test_common_options_stand_before_or_after_the_verb() -> None:
+    for words in (["-c", "status", "--json", "--timeout", "3", "list"], ["list", "-c", "status", "--json", "--timeout", "3"]):
+        verb, args = parse(words)
+        assert (verb.name, args.context, args.json, args.timeout, args.no_pager) == ("list", "status", True, 3.0, False)
+
+
+def test_an_option_before_the_verb_is_not_undone_after_it() -> None:
+    _, args = parse(["--context=A", "--no-block", "stop", "--task", "a", "--task=b", "c"])
+    assert (args.context, args.no_block, args.task, args.tasks) == ("A", True, ["a", "b"], ["c"])
+
+
+# --- which context
+
+
+def test_the_only_one_that_runs_is_meant(home: House, capsys: Capture) -> None:
+    home.file("Other")
+    home.supervisor("Echo")
+    assert main(["status"]) == 0
+    assert "Echo" in capsys.readouterr().out
+
+
+def test_of_several_that_run_none_is_meant_and_all_are_listed(home: House, capsys: Capture) -> None:
+    home.supervisor("A")
+    home.supervisor("B")
+    assert main(["stop"]) == 2
+    assert "A, B are running (name one with -c NAME)" in complaint(capsys)
+
+
+def test_a_transaction_finds_its_context(home: House) -> None:
+    home.supervisor("A", status=no(4, "cannot show TX: no such transaction"))
+    other = home.supervisor("B", stop=yes())
+    assert main(["stop", "--transaction", "TX"]) == 0
+    assert other.asked("stop")[0]["transaction"] == "TX"
+
+
+def test_a_transaction_of_nobody_names_no_context(home: House, capsys: Capture) -> None:
+    for name in ("A", "B"):
+        home.supervisor(name, status=no(4, "no such transaction"))
+    assert main(["stop", "--transaction", "TX"]) == 2
+    assert "A, B" in complaint(capsys)
+
+
+def test_a_name_that_nobody_knows_is_4(home: House, capsys: Capture) -> None:
+    home.file("Echo")
+    assert main(["-c", "Ecoh", "status"]) == 4
+    assert "(known: Echo)" in complaint(capsys)
+
+
+def test_a_name_that_cannot_be_one_is_2(home: House, capsys: Capture) -> None:
+    assert main(["-c", "../etc", "status"]) in (2, 4)
+    assert main(["-c", "a b", "status"]) == 2
+    capsys.readouterr()
+
+
+def test_a_file_names_its_context(home: House) -> None:
+    home.supervisor("Echo")
+    assert main(["-c", str(home.file("Echo")), "status"]) == 0
+
+
+def test_where_nothing_runs_an_order_cannot_reach_anybody(home: House, capsys: Capture) -> None:
+    assert main(["stop"]) == 5
+    assert "none is running" in complaint(capsys)
+    home.file("Echo")
+    assert main(["stop"]) == 5
+    assert re.search(r"cannot reach the supervisor of Echo: .*\(is it running\? systemctl status zmsvc@Echo\)", complaint(capsys))
+
+
+def test_the_socket_of_a_killed_daemon_is_nobody(home: House) -> None:
+    dead = home.runtime / "Dead"
+    dead.mkdir()
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(dead / "control.sock"))
+    (home.runtime / "not a context").mkdir()
+    (home.runtime / "not a context" / "control.sock").touch()
+    home.supervisor("Echo")
+    assert main(["status"]) == 0
+    assert main(["-c", "Dead", "stop"]) == 5
+    assert main(["-c", "Dead", "status"]) == 3
+
+
+# --- orders
+
+
+def test_start_prints_the_id_of_its_transaction_alone(home: House, capsys: Capture) -> None:
+    there = home.supervisor(start=lambda request: yes(transaction=request["transaction"], tasks=[], unfinished=[]))
+    assert main(["start"]) == 0
+    name = capsys.readouterr().out
+    assert re.fullmatch(r"[A-Z0-9]{20}\n", name)
+    (request,) = there.asked("start")
+    assert request == {
+        "verb": "start", "transaction": name.strip(), "new": True, "tasks": [], "block": True, "triggers": True, "timeout": None,
+    }  # fmt: skip
+
+
+def test_start_of_a_task_in_the_only_open_transaction_says_what_became_of_it(home: House, capsys: Capture) -> None:
+    told = {"id": "ts_101", "transaction": "TX", "state": "active", "sub": "running", "pid": 12}
+    home.supervisor(start=yes(transaction="TX", tasks=[told], unfinished=[]))
+    assert main(["start", "--task", "ts_101"]) == 0
+    assert capsys.readouterr().out == "TX/ts_101: active (running), PID 12\n"
+
+
+def test_start_with_an_id_sends_it(home: House) -> None:
+    there = home.supervisor(start=yes(transaction="TX"))
+    assert main(["start", "--transaction", "TX", "--no-block", "--task", "a", "b"]) == 0
+    (request,) = there.asked("start")
+    assert "new" not in request
+    assert (request["transaction"], request["block"], request["tasks"]) == ("TX", False, ["b", "a"])
+
+
+def test_generated_ids_differ() -> None:
+    assert len({orders.generated() for _ in range(100)}) == 100
+
+
+def test_stop_says_what_it_ended(home: House, capsys: Capture) -> None:
+    ended = [{"task": "ts_100", "pid": 77, "name": "sleep", "signal": "SIGKILL", "code": None}]
+    there = home.supervisor(stop=yes(transaction="TX", tasks=[fake.task(state="inactive", sub="stopped")], ended=ended, survivors=["ts_1"]))
+    assert main(["stop", "--no-triggers", "--task", "ts_100"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "TX/ts_100: inactive (stopped)\nts_100: left behind sleep (PID 77), which has ended: SIGKILL\n"
+    assert "ts_1 still has processes" in said.err
+    assert there.asked("stop")[0]["triggers"] is False
+
+
+def test_orders_answer_in_json(home: House, capsys: Capture) -> None:
+    home.supervisor(restart=yes(transaction="TX", tasks=[]))
+    assert main(["--json", "restart"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"transaction": "TX", "tasks": []}
+
+
+@pytest.mark.parametrize("code", [1, 2, 4, 124])
+def test_a_no_is_one_line_and_its_code_is_the_exit_status(code: int, home: House, capsys: Capture) -> None:
+    home.supervisor(start=no(code, "cannot start ts_100: no\nsuch\x1b[31m luck", transaction="TX"))
+    assert main(["start", "--transaction", "TX", "--task", "ts_100"]) == code
+    said = complaint(capsys)
+    assert said.startswith(r"zmsvcctl: cannot start ts_100: no; such\x1b[31m luck")
+    way_out = {1: "logs --transaction TX ts_100)", 2: "luck", 4: "status)", 124: "status)"}
+    assert said.endswith(f"{way_out[code]}\n")
+
+
+@pytest.mark.parametrize("code", [0, -3, 256, "1", None])
+def test_a_code_that_is_none_is_1(code: Any, home: House) -> None:
+    home.supervisor(stop={"ok": False, "code": code, "error": "cannot"})
+    assert main(["stop"]) == 1
+
+
+def test_reset_failed_asks_for_it(home: House) -> None:
+    there = home.supervisor(reset_failed=yes(tasks=["ts_100"]))
+    assert main(["reset-failed", "ts_100"]) == 0
+    assert there.asked("reset-failed")[0]["tasks"] == ["ts_100"]
+
+
+def test_reload_says_what_differs(home: House, capsys: Capture) -> None:
+    home.supervisor(reload=(yes(added=["a"], removed=[], changed=["b", "c"], unchanged=["d"]), yes(added=[], removed=[], changed=[])))
+    assert main(["reload"]) == 0
+    assert capsys.readouterr().out == "added: a\nchanged: b c\n"
+    assert main(["reload"]) == 0
+    assert capsys.readouterr().out == "nothing differs\n"
+
+
+def test_reload_of_a_bad_file_is_2(home: House, capsys: Capture) -> None:
+    home.supervisor(reload=no(2, "cannot reload: X.xml:1: bad; X.xml:2: worse"))
+    assert main(["reload"]) == 2
+    assert "X.xml:2: worse" in complaint(capsys)
+
+
+# --- a supervisor that dies
+
+
+@pytest.mark.parametrize("verb", ["status", "start", "stop", "reset-failed"])
+def test_what_can_be_repeated_is_asked_again_when_the_supervisor_dies_over_it(verb: str, home: House) -> None:
+    there = home.supervisor(**{verb.replace("-", "_"): (HangUp, HangUp, status(transaction()))})
+    assert main([verb]) == 0
+    requests = there.asked(verb)
+    assert len(requests) == 3
+    assert requests[0] == requests[1] == requests[2]
+
+
+def test_half_an_answer_is_none(home: House) -> None:
+    there = home.supervisor(status=([b'{"ok": true, "data": {"name": "Ec', HangUp], status(transaction())))
+    assert main(["status"]) == 0
+    assert len(there.asked("status")) == 2
+
+
+def test_the_next_supervisor_answers_on_the_socket_that_outlived_the_last(home: House) -> None:
+    """The listening socket is the keeper's: while there is no supervisor a connection waits in its backlog."""
+    path = home.runtime / "Echo" / "control.sock"
+    path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        codes: list[int] = []
+        asking = threading.Thread(target=lambda: codes.append(main(["-c", "Echo", "stop", "--transaction", "TX"])))
+        asking.start()
+        first, _ = listening.accept()
+        with first:
+            first.recv(4096)
+        second, _ = listening.accept()
+        with second:
+            assert json.loads(second.recv(4096))["verb"] == "stop"
+            second.sendall(json.dumps(yes(transaction="TX")).encode() + b"\n")
+            asking.join()
+    assert codes == [0]
+
+
+def test_a_request_that_kills_every_supervisor_is_given_up(home: House, capsys: Capture) -> None:
+    there = home.supervisor(stop=HangUp)
+    assert main(["stop"]) == 5
+    assert "went away over it" in complaint(capsys)
+    assert len(there.asked("stop")) == client.MAX_DROPS + 1
+
+
+@pytest.mark.parametrize("verb", ["restart", "reload"])
+def test_what_cannot_be_repeated_is_not(verb: str, home: House, capsys: Capture) -> None:
+    there = home.supervisor(**{verb: (HangUp, yes())})
+    assert main([verb]) == 5
+    assert "zmsvcctl -c Echo status" in complaint(capsys)
+    assert len(there.asked(verb)) == 1
+
+
+def test_a_stop_that_was_carried_out_by_the_dead_has_succeeded(home: House) -> None:
+    home.supervisor(stop=(HangUp, no(4, "cannot stop Echo: no transaction is open")))
+    assert main(["stop"]) == 0
+
+
+def test_the_daemon_goes_while_we_wait(home: House, capsys: Capture) -> None:
+    there = home.supervisor()
+
+    def leave(_: Any) -> Any:
+        there.close()
+        return HangUp
+
+    there.replies(stop=leave)
+    assert main(["stop"]) == 5
+    assert "nobody listens" in complaint(capsys)
+
+
+# --- exit and reexec
+
+
+def test_exit_is_done_when_the_daemon_has_gone(home: House) -> None:
+    there = home.supervisor(exit=yes())
+    # A second connection is the one that waits for the end; as soon as it is there the daemon leaves.
+    real, waiting = client.Client.open, threading.Event()
+
+    def opened(self: client.Client) -> client.Connection:
+        made = real(self)
+        if there.asked("exit"):
+            waiting.set()
+        return made
+
+    leaving = threading.Thread(target=lambda: (waiting.wait(), there.close()))
+    leaving.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client.Client, "open", opened)
+        assert main(["exit"]) == 0
+    leaving.join()
+    assert waiting.is_set()
+
+
+def test_exit_without_block_does_not_wait(home: House) -> None:
+    there = home.supervisor(exit=yes())
+    assert main(["exit", "--no-block"]) == 0
+    assert there.asked("exit")[0]["block"] is False
+
+
+def test_exit_that_loses_its_daemon_has_succeeded(home: House) -> None:
+    there = home.supervisor()
+
+    def leave(_: Any) -> Any:
+        there.close()
+        return HangUp
+
+    there.replies(exit=leave)
+    assert main(["exit"]) == 0
+
+
+def test_exit_that_loses_its_supervisor_only_is_not_repeated(home: House, capsys: Capture) -> None:
+    there = home.supervisor(exit=HangUp)
+    assert main(["exit"]) == 1
+    assert "exit does it again" in complaint(capsys)
+    assert len(there.asked("exit")) == 1
+
+
+def test_exit_that_takes_too_long_is_124(home: House) -> None:
+    home.supervisor(exit=yes())
+    assert main(["--timeout", "0.05", "exit"]) == 124
+
+
+def test_exit_where_somebody_goes_on_to_hang_up_ends(home: House) -> None:
+    home.supervisor(exit=HangUp, status=HangUp)
+    assert main(["exit"]) == 5
+
+
+def test_exit_that_is_refused_says_why(home: House, capsys: Capture) -> None:
+    home.supervisor(exit=no(1, "cannot exit: only root and the user of the daemon may"))
+    assert main(["exit"]) == 1
+    assert "only root" in complaint(capsys)
+
+
+def test_reexec_is_done_when_the_next_supervisor_answers(home: House, capsys: Capture) -> None:
+    there = home.supervisor(status=(status(pid=11), status(pid=12)))
+
+    def leave(_: Any) -> Any:
+        for conn in list(there._open):
+            fake._hang_up(conn)
+        return HangUp
+
+    there.replies(reexec=leave)
+    assert main(["reexec"]) == 0
+    assert capsys.readouterr().out == "supervisor 11 was replaced by 12\n"
+
+
+# --- time
+
+
+def test_who_does_not_answer_in_time_is_124(home: House, capsys: Capture) -> None:
+    there = home.supervisor(stop=Silence)
+    assert main(["stop", "--timeout", "0.05"]) == 124
+    assert "within 0.05 s" in complaint(capsys)
+    assert there.asked("stop")[0]["timeout"] == 0.05
+
+
+def test_timeout_0_is_as_long_as_it_takes(home: House) -> None:
+    there = home.supervisor(stop=yes())
+    assert main(["stop", "--timeout", "0"]) == 0
+    assert there.asked("stop")[0]["timeout"] is None
+
+
+def test_a_full_backlog_is_124_too(home: House) -> None:
+    path = home.runtime / "Echo" / "control.sock"
+    path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as first:
+        listening.bind(str(path))
+        listening.listen(0)
+        first.connect(str(path))
+        assert main(["-c", "Echo", "stop", "--timeout", "0.05"]) == 124
+
+
+def test_a_hung_supervisor_does_not_hang_a_question(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(show, "PATIENCE", 0.1)
+    home.supervisor(status=Silence)
+    assert main(["-c", "Echo", "status"]) == 5
+    assert "does not answer" in complaint(capsys)
+
+
+# --- hostile answers
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"garbage\n", b"\n", b'{"a":\n', b"[]\n", b"null\n", b'"ok"\n', b'{"ok": true, "data": []}\n', b"\xff\xfe\x00\n", b"[" * 100_000 + b"\n",
+    ],
+)  # fmt: skip
+def test_garbage_is_5_and_one_line(answer: bytes, home: House, capsys: Capture) -> None:
+    home.supervisor(status=answer, stop=answer)
+    assert main(["status"]) == 5
+    assert "cannot understand the supervisor of Echo" in complaint(capsys)
+    assert main(["stop"]) == 5
+    capsys.readouterr()
+
+
+def test_a_line_without_end_is_5(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "MAX_LINE", 1 << 20)
+    home.supervisor(status=b"x" * (4 << 20))
+    assert main(["status"]) == 5
+    assert "longer than 1 MiB" in complaint(capsys)
+
+
+@pytest.mark.parametrize("value", [None, 5, "x", [], {}, [None], [5], ["x"], [{}], [{"tasks": [{}, 5]}], [{"id": [], "tasks": {}}], True])
+@pytest.mark.parametrize("verb", ["status", "list", "events", "logs"])
+def test_data_of_other_types_are_no_traceback(verb: str, value: Any, home: House, capsys: Capture) -> None:
+    names = ("name", "id", "pid", "restarts", "state", "frontend", "since", "dropped", "file", "log", "transactions", "unsaved")
+    home.supervisor(status=yes(**dict.fromkeys(names, value)), events=[fake.more(seq=1, detail=value), fake.more(seq=value), yes()])
+    home.program("journalctl", "exit 0")
+    if verb != "logs":
+        assert main([verb, "-c", "Echo"]) in (0, 3)
+    capsys.readouterr()
+
+
+def test_an_empty_no_is_a_sentence(home: House, capsys: Capture) -> None:
+    home.supervisor(stop={"ok": False})
+    assert main(["stop"]) == 1
+    assert "does not say why" in complaint(capsys)
+
+
+# --- the process
+
+
+def test_status_imports_little(home: House) -> None:
+    """Every import is paid by every `status`; these would double its time."""
+    home.supervisor()
+    code = "import sys; from zmsvc.ctl.__main__ import main; code = main(['status']); print(*sys.modules, file=sys.stderr); sys.exit(code)"
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, env=_with_packages(home))
+    assert done.returncode == 0, done.stderr
+    imported = set(done.stderr.split())
+    heavy = {
+        "zmq", "lxml", "psutil", "asyncio", "logging", "subprocess", "shutil", "signal", "typing", "sqlite3", "zmsvc.core.model",
+        "zmsvc.ctl.logs", "zmsvc.ctl.follow", "zmsvc.ctl.files", "zmsvc.ctl.scaffold",
+    }  # fmt: skip
+    assert imported & heavy == set()
+    assert "zmsvc.ctl.show" in imported
+
+
+def _with_packages(home: House) -> dict[str, str]:
+    return {**home.environment, "PYTHONPATH": str(Path(__file__).parents[2]), "PATH": "/usr/bin:/bin"}
+
+
+def test_a_reader_that_has_gone_is_no_error(home: House) -> None:
+    home.supervisor(status=status(transaction(tasks=[fake.task(f"ts_{number}") for number in range(3000)])))
+    done = subprocess.Popen([sys.executable, "-P", "-m", "zmsvc.ctl", "status"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert done.stdout is not None
+    assert done.stderr is not None
+    done.stdout.close()
+    with done.stderr:
+        assert done.stderr.read() == b""
+    assert done.wait() == 0
+
+
+def test_a_full_disk_is_one_line(home: House) -> None:
+    home.supervisor()
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-P", "-m", "zmsvc.ctl", "status"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(r"zmsvcctl: cannot go on: .*No space left on device\n", done.stderr)
+
+
+def test_no_standard_streams_are_no_error(home: House) -> None:
+    home.supervisor()
+    for closed in (">&-", "2>&-", ">&- 2>&- <&-"):
+        done = subprocess.run(["sh", "-c", f"exec {sys.executable} -P -m zmsvc.ctl status {closed}"], capture_output=True)
+        assert done.returncode == 0
+        assert done.stderr == b""
+
+
+def test_any_character_can_be_written_in_any_locale(home: House) -> None:
+    home.supervisor(status=status(transaction(tasks=[fake.task("ts_1", instance="Ü✓\ud800\x1b]0;x\x07")])))
+    for locale in ({"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}, {"LC_ALL": "C.UTF-8"}, {"PYTHONUTF8": "0", "LC_ALL": "POSIX"}):
+        done = subprocess.run([sys.executable, "-P", "-m", "zmsvc.ctl", "status"], capture_output=True, env=_with_packages(home) | locale)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert b"\x1b" not in done.stdout
+
+
+def test_ctrl_c_is_130_without_a_word(home: House) -> None:
+    there = home.supervisor(stop=Silence)
+    done = subprocess.Popen([sys.executable, "-P", "-m", "zmsvc.ctl", "stop"], stderr=subprocess.PIPE)
+    wait_for(lambda: there.asked("stop"))
+    done.send_signal(signal.SIGINT)
+    assert done.stderr is not None
+    with done.stderr:
+        assert done.stderr.read() == b""
+    assert done.wait() == 130

@@ -1,0 +1,106 @@
+"""The manual and the completion of zmsvcctl say what its table of verbs says, no more and no less."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from needs import need
+
+from zmsvc.ctl.__main__ import GLOBAL, VERBS, Option, Verb
+
+DATA = Path(__file__).parents[2] / "zmsvc" / "data"
+MANUAL = DATA / "man" / "zmsvcctl.1"
+COMPLETION = DATA / "completion" / "zmsvcctl.bash"
+HELP = {"-h", "--help"}
+OWN = [verb for verb in VERBS if not verb.adds]
+"""`create` has a table of its own."""
+
+
+def flags(*options: Option) -> set[str]:
+    return {flag for option in options for flag in option.flags if flag.startswith("-")}
+
+
+def plain(text: str) -> str:
+    """The manual without its markup."""
+    text = re.sub(r"\\f[A-Z]", "", text).replace("\\-", "-").replace("\\(aq", "'")
+    return re.sub(r"^\.(?:B|I|BR|RI|IR|SS|SH) ", "", text, flags=re.M)
+
+
+def section(name: str) -> str:
+    return re.search(rf"^\.SH \"?{name}\"?\n(.*?)(?=^\.SH )", MANUAL.read_text(), re.M | re.S)[1]  # type: ignore[index]
+
+
+def items(name: str) -> list[str]:
+    """What each paragraph of a section is about."""
+    return [plain(line) for line in re.findall(r"^\.TP\n(.*)$", section(name), re.M)]
+
+
+def test_the_manual_has_every_verb_and_no_other() -> None:
+    assert sorted(item.split()[0] for item in items("VERBS")) == sorted(verb.name for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", OWN, ids=lambda verb: verb.name)
+def test_the_manual_has_every_argument_of_a_verb(verb: Verb) -> None:
+    (synopsis,) = [item for item in items("VERBS") if item.split()[0] == verb.name]
+    shown = set(re.findall(r"(?<!\w)--?[a-z][a-z-]*", synopsis))
+    assert shown <= flags(*verb.options)
+    assert [option.flags for option in verb.options if option.flags[0].startswith("-") and not shown & set(option.flags)] == []
+    positional = [option for option in verb.options if not option.flags[0].startswith("-")]
+    assert [option.flags for option in positional if str(option.settings["metavar"]).split("|")[0] not in synopsis] == []
+
+
+def test_the_manual_has_every_option_and_no_other() -> None:
+    told = {flag for item in items("OPTIONS") for flag in re.findall(r"(?<!\w)--?[a-z][a-z-]*", item)}
+    assert told == flags(*GLOBAL, *(option for verb in VERBS for option in verb.options)) | HELP | {"--version"}
+
+
+def test_the_manual_has_every_exit_status() -> None:
+    assert items("EXIT STATUS") == ["0", "1", "2", "3", "4", "5", "124"]
+
+
+def test_the_manual_can_be_set() -> None:
+    need(shutil.which("groff"), "groff is not installed")
+    done = subprocess.run(["groff", "-man", "-ww", "-z", "-Tutf8", str(MANUAL)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def completed(*words: str) -> set[str]:
+    """What bash offers for the last of these words."""
+    script = f'. "{COMPLETION}"; COMP_WORDS=(zmsvcctl "$@"); COMP_CWORD=$#; _zmsvcctl; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    environment = {"PATH": "/usr/bin:/bin", "ZMSVC_CONFIG_DIR": "/nowhere", "ZMSVC_RUNTIME_DIR": "/nowhere"}
+    done = subprocess.run(["bash", "-c", script, "bash", *words], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    return set(done.stdout.split())
+
+
+def test_bash_completes_verbs() -> None:
+    wanted = {verb.name for verb in VERBS}
+    assert {word for word in completed("") if not word.startswith("-")} == wanted
+    assert completed("re") == {name for name in wanted if name.startswith("re")}
+    assert completed("-c", "logs", "ex") == {"exit"}
+
+
+def test_bash_completes_options_before_the_verb() -> None:
+    assert completed("--") == {flag for flag in flags(*GLOBAL) | HELP | {"--version"} if flag.startswith("--")}
+
+
+@pytest.mark.parametrize("verb", OWN, ids=lambda verb: verb.name)
+def test_bash_completes_options_of_a_verb(verb: Verb) -> None:
+    assert completed("--json", verb.name, "-") == flags(*GLOBAL, *verb.options) | HELP
+
+
+def test_bash_completes_values() -> None:
+    (formats,) = [option.settings["choices"] for verb in VERBS for option in verb.options if "--format" in option.flags]
+    assert completed("graph", "--format", "") == set(formats)
+    assert completed("status", "--transaction", "") == set()
+    assert completed("nonsense", "") == set()
+
+
+def test_bash_completes_context_files(tmp_path: Path) -> None:
+    (tmp_path / "Context-A.xml").touch()
+    (tmp_path / "other").touch()
+    assert completed("check", f"{tmp_path}/") == {f"{tmp_path}/Context-A.xml"}

@@ -1,0 +1,457 @@
+"""zmsvcctl's logs, events, watch, send, check and graph, with a fake supervisor and real files, sockets and programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fake_supervisor as fake
+import pytest
+import zmq
+from fake_supervisor import HangUp, House, Silence, more, no, status, task, transaction, yes
+from waiting import wait_for_line
+
+from zmsvc.core.errors import UsageError, ZmsvcError
+from zmsvc.ctl import client, logs
+from zmsvc.ctl.__main__ import main
+from zmsvc.ctl.answers import Context
+from zmsvc.host import sockets
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[House]:
+    with fake.house(tmp_path) as made:
+        yield made
+
+
+def process(*words: str, **settings: Any) -> subprocess.Popen[bytes]:
+    """zmsvcctl as a process whose output is read as it comes."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "zmsvc.ctl", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, **settings
+    )
+
+
+def interrupted(running: subprocess.Popen[bytes]) -> tuple[int, bytes]:
+    """Ctrl-C; the exit status, and what was said on standard error."""
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate()
+    return running.returncode, said
+
+
+# --- logs: journald
+
+
+def test_matches_find_fields_and_cgroups() -> None:
+    assert logs.matches("Echo", "TX", ["a", "b"], ["/sys/fs/cgroup/x", "/sys/fs/cgroup/unified/y", "/z"]) == [
+        "ZMSVC_CONTEXT=Echo", "ZMSVC_TRANSACTION=TX", "ZMSVC_TASK=a", "ZMSVC_TASK=b", "+",
+        "_SYSTEMD_CGROUP=/x", "_SYSTEMD_CGROUP=/y", "_SYSTEMD_CGROUP=/z",
+    ]  # fmt: skip
+    assert logs.matches("Echo", None, ["a"], []) == ["ZMSVC_CONTEXT=Echo", "ZMSVC_TASK=a"]
+    assert logs.matches("Echo", None, [], []) == [
+        "ZMSVC_CONTEXT=Echo", "+", "_SYSTEMD_UNIT=zmsvc@Echo.service", "+", "_SYSTEMD_USER_UNIT=zmsvc@Echo.service",
+    ]  # fmt: skip
+
+
+def test_cgroups_are_those_of_what_is_meant() -> None:
+    tasks = [task("a", cgroup="/g/A"), task("b", cgroup="/g/B"), task("c")]
+    it = Context(status(transaction("T1", tasks=tasks), transaction("T2", tasks=[task("a", cgroup="/g/A2")]))["data"])
+    assert logs.cgroups(it, "Echo", "T1", []) == ["/g/A", "/g/B"]
+    assert logs.cgroups(it, "Echo", None, ["a"]) == ["/g/A", "/g/A2"]
+
+
+JOURNALCTL = """
+case "$*" in
+  *-F*) printf '%s\\n' /s/zmsvc@Echo.service/tasks/TX:ts_1 /s/zmsvc@Echo.service/tasks/TX2:ts_1 /s/zmsvc@Other.service/tasks/TX:ts_1 / ;;
+  *) printf '%s\\n' "$@" ;;
+esac"""
+
+
+@pytest.fixture
+def journalctl(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journalctl that prints its arguments, a line each."""
+    monkeypatch.setenv("PATH", f"{home.program('journalctl', JOURNALCTL)}:{os.environ['PATH']}")
+
+
+def asked(*words: str) -> list[str]:
+    done = subprocess.run([sys.executable, "-P", "-m", "zmsvc.ctl", *words], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+@pytest.mark.usefixtures("journalctl")
+def test_logs_asks_journalctl(home: House) -> None:
+    home.supervisor(status=status(transaction(tasks=[task("ts_1", cgroup="/sys/fs/cgroup/g/TX:ts_1")]), log="journal"))
+    matches = ["ZMSVC_CONTEXT=Echo", "ZMSVC_TRANSACTION=TX", "ZMSVC_TASK=ts_1", "+", "_SYSTEMD_CGROUP=/g/TX:ts_1"]
+    assert asked("logs", "--transaction", "TX", "ts_1") == matches
+    options = ["--follow", "--no-pager", "--lines=3", "--output=cat"]
+    assert asked("logs", "-f", "-n", "3", "--no-pager", "-o", "cat", "--task", "ts_1", "--transaction", "TX") == options + matches
+    assert asked("--json", "logs", "--transaction", "TX", "ts_1")[0] == "--output=json"
+
+
+@pytest.mark.usefixtures("journalctl")
+def test_logs_of_what_is_forgotten_come_from_the_journals_own_list(home: House) -> None:
+    home.supervisor(status=no(4, "no such transaction"))
+    matches = ["ZMSVC_CONTEXT=Echo", "ZMSVC_TRANSACTION=TX", "+", "_SYSTEMD_CGROUP=/s/zmsvc@Echo.service/tasks/TX:ts_1"]
+    assert asked("-c", "Echo", "logs", "--transaction", "TX") == matches
+
+
+@pytest.mark.usefixtures("journalctl")
+def test_logs_of_a_context_that_does_not_run(home: House) -> None:
+    home.file("Echo")
+    assert asked("-c", "Echo", "logs")[0] == "ZMSVC_CONTEXT=Echo"
+
+
+def test_logs_without_journalctl_is_one_line(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(home.root))
+    home.supervisor(status=status(transaction(), log="journal"))
+    assert main(["logs"]) == 1
+    assert "zmsvcctl: cannot run journalctl: no such file" in capsys.readouterr().err
+
+
+# --- logs: a file
+
+LOG = """\
+2026-11-23T12:00:00.123+0000 zmsvc-Echo[8] INFO: of the context
+2026-11-23T12:00:00.123+0000 zmsvc-Echo[8] TX INFO: of the transaction
+2026-11-23T12:00:00.123+0000 EchoAction[9] TX/ts_1 INFO: first
+2026-11-23T12:00:00.123+0000 EchoAction[9] TX/ts_2 INFO: second
+2026-11-23T12:00:00.123+0000 EchoAction[9] TX2/ts_1 ERROR: third
+    with a tail TX/ts_1
+2026-11-23T12:00:00.123+0000 EchoAction[9] TX/ts_1 INFO: fourth ZX/ts_2 INFO: x
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        ([], range(8)), (["--transaction", "TX"], [1, 2, 3, 6]), (["ts_1"], [2, 4, 5, 6]), (["--transaction", "TX", "ts_1"], [2, 6]),
+        (["ts_1", "ts_2"], range(2, 7)), (["-n", "2"], [5, 6]), (["-n", "1", "ts_2"], [3]), (["-n", "0"], []), (["--transaction", "X"], []),
+    ],
+)  # fmt: skip
+def test_logs_from_the_daemons_file(words: list[str], lines: Any, home: House, capsys: Capture) -> None:
+    (home.root / "log").write_text(LOG)
+    home.supervisor(status=status(transaction(), log=f"{home.root}/log"))
+    assert main(["logs", *words]) == 0
+    whole = LOG.splitlines()
+    assert capsys.readouterr().out.splitlines() == [whole[number] for number in lines if number < len(whole)]
+
+
+def test_logs_of_a_context_that_does_not_run_come_from_its_file(home: House, capsys: Capture) -> None:
+    (home.state / "Echo").mkdir()
+    (home.state / "Echo" / "zmsvcd.log").write_text(LOG)
+    assert main(["-c", "Echo", "logs"]) == 0
+    assert capsys.readouterr().out == LOG
+
+
+def test_a_log_that_cannot_be_read_is_one_line(home: House, capsys: Capture) -> None:
+    home.supervisor(status=status(transaction(), log="/no/such/file"))
+    assert main(["logs"]) == 1
+    assert capsys.readouterr().err == "zmsvcctl: cannot read /no/such/file: no such file or directory\n"
+
+
+def test_logs_follow_the_file(home: House) -> None:
+    log = home.root / "log"
+    log.write_text(LOG)
+    home.supervisor(status=status(transaction(), log=str(log)))
+    running = process("logs", "-f", "--transaction", "TX", "ts_1")
+    assert running.stdout is not None
+    assert wait_for_line(running.stdout, "").endswith("first")
+    assert wait_for_line(running.stdout, "").endswith("fourth ZX/ts_2 INFO: x")
+    with log.open("a") as file:
+        file.write(LOG.replace("first", "fifth"))
+    assert wait_for_line(running.stdout, "").endswith("fifth")
+    assert interrupted(running) == (0, b"")
+
+
+# --- events
+
+
+def row(seq: int, **other: Any) -> Any:
+    told = {"at": "2026-11-23T12:00:00.123+00:00", "transaction": "TX", "task": "ts_1", "event": "started", "detail": {"pid": 7}}
+    return more(seq=seq, **told | other)
+
+
+def test_events_are_a_table(home: House, capsys: Capture) -> None:
+    cause = {"by": "rule", "uid": None, "sources": [{"task": "ts_2", "trigger": "on_exit"}]}
+    there = home.supervisor(events=[row(1), row(2, task="", detail={"cause": cause, "x": [], "y": ["a", "b"]}), yes()])
+    assert main(["events", "--transaction", "TX", "-n", "9", "ts_1"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "TIME                     TRANSACTION           TASK          EVENT       DETAIL",
+        "2026-11-23 12:00:00.123  TX                    ts_1          started     pid=7",
+        "2026-11-23 12:00:00.123  TX                    -             started     y=a,b by=rule after=ts_2:on_exit",
+    ]
+    (request,) = there.asked("events")
+    assert request == {"verb": "events", "transaction": "TX", "tasks": ["ts_1"], "follow": False, "limit": 9}
+
+
+def test_events_as_json_are_a_line_each(home: House, capsys: Capture) -> None:
+    home.supervisor(events=[row(1), row(2), yes()])
+    assert main(["--json", "events"]) == 0
+    assert [json.loads(line)["seq"] for line in capsys.readouterr().out.splitlines()] == [1, 2]
+
+
+def test_a_history_without_events_is_a_head(home: House, capsys: Capture) -> None:
+    home.supervisor(events=yes())
+    assert main(["events"]) == 0
+    assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_events_go_on_with_the_next_supervisor_and_none_is_told_twice(home: House) -> None:
+    home.supervisor(events=([row(1), row(2), HangUp], [row(1), row(2), row(3), Silence]))
+    running = process("--json", "events", "-f", "-n", "2")
+    assert running.stdout is not None
+    assert [json.loads(wait_for_line(running.stdout, ""))["seq"] for _ in range(3)] == [1, 2, 3]
+    assert interrupted(running) == (0, b"")
+
+
+def test_events_that_are_cut_short_are_5(home: House, capsys: Capture) -> None:
+    home.supervisor(events=[row(1), HangUp])
+    assert main(["events"]) == 5
+    assert main(["events", "-f"]) == 5
+    capsys.readouterr()
+
+
+def test_events_with_a_timeout_are_124(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "GRACE", 0.0)
+    home.supervisor(events=[row(1), Silence])
+    assert main(["events", "-f", "--timeout", "0.1"]) == 124
+    capsys.readouterr()
+
+
+# --- the bus
+
+
+@pytest.fixture
+def bus(home: House) -> Iterator[zmq.Socket[bytes]]:
+    """What the device's egress is for a watcher: an XPUB; `heard` waits for its subscription."""
+    with zmq.Context() as ctx, ctx.socket(zmq.XPUB) as egress:
+        egress.linger = 0
+        egress.rcvtimeo = 10_000
+        egress.bind(f"ipc://{home.root}/f")
+        home.supervisor(status=status(transaction(), frontend=f"ipc://{home.root}/f"))
+        yield egress
+
+
+def test_watch_prints_a_line_for_every_message(bus: zmq.Socket[bytes]) -> None:
+    running = process("watch", "--count", "4")
+    assert bus.recv() == b"\x01"
+    for frame in (b'control @@@ {"header":{"a":1}}', b"no message \xff", b"talk @@@ {}", b'x @@@ {"a": "\x1b"}', b"late @@@ {}"):
+        bus.send(frame)
+    told, said = running.communicate()
+    assert (running.returncode, said) == (0, b"")
+    lines = told.decode().splitlines()
+    assert re.fullmatch(r'\d\d:\d\d:\d\d\.\d{3} control {"header":{"a":1}}', lines[0])
+    assert [line.split(" ", 2)[1] for line in lines[1:]] == ["?", "talk", "?"]
+
+
+def test_watch_filters_and_ends_on_ctrl_c(bus: zmq.Socket[bytes]) -> None:
+    running = process("--json", "watch", "--topic", "control", "--transaction", "TX")
+    assert running.stdout is not None
+    assert bus.recv() == b"\x01control @@@ "
+    for name in ("OTHER", "TX"):
+        bus.send(b'control @@@ {"header":{"service_transaction":"%b"}}' % name.encode())
+    line = json.loads(wait_for_line(running.stdout, ""))
+    assert line == {"topic": "control", "body": {"header": {"service_transaction": "TX"}}}
+    assert interrupted(running) == (0, b"")
+
+
+def test_watch_ends_when_nobody_reads(bus: zmq.Socket[bytes]) -> None:
+    running = process("watch")
+    assert bus.recv() == b"\x01"
+    assert running.stdout is not None
+    assert running.stderr is not None
+    running.stdout.close()
+    bus.send(b"talk @@@ {}")
+    with running.stderr:
+        assert running.stderr.read() == b""
+    assert running.wait() == 0
+
+
+def test_watch_that_hears_too_little_is_124(bus: zmq.Socket[bytes], capsys: Capture) -> None:
+    assert main(["watch", "--count", "1", "--timeout", "0.05"]) == 124
+    assert "0 messages within 0.05 s" in capsys.readouterr().err
+
+
+def test_watch_of_no_endpoint_is_one_line(home: House, capsys: Capture) -> None:
+    home.supervisor(status=(status(frontend="nonsense"), status(frontend="")))
+    assert main(["watch"]) == 2
+    assert main(["watch"]) == 5
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+class Courier:
+    """Takes the place of sockets.send_once, which has tests of its own."""
+
+    def __init__(self, outcome: bool | ZmsvcError) -> None:
+        self.outcome = outcome
+        self.sent: list[tuple[str, bytes, float]] = []
+
+    def __call__(self, endpoint: str, frame: bytes, timeout_s: float) -> bool:
+        self.sent.append((endpoint, frame, timeout_s))
+        if isinstance(self.outcome, ZmsvcError):
+            raise self.outcome
+        return self.outcome
+
+
+@pytest.fixture
+def courier(home: House, monkeypatch: pytest.MonkeyPatch) -> Courier:
+    made = Courier(True)
+    monkeypatch.setattr(sockets, "send_once", made)
+    home.supervisor()
+    return made
+
+
+def test_send_puts_the_header_first(courier: Courier, capsys: Capture) -> None:
+    assert main(["send", "talk", '{"content": {"é": 1.50}, "header": {"action": "x", "service_id": "y"}}']) == 0
+    frame = 'talk @@@ {"header":{"service_id":"y","action":"x"},"content":{"é":1.5}}'.encode()
+    assert courier.sent == [("ipc:///nowhere/b", frame, 5.0)]
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("words", [["-"], []])
+def test_send_reads_standard_input(words: list[str], home: House) -> None:
+    # Nobody is there to take it, but it gets as far as that.
+    home.supervisor(status=status(backend=f"ipc://{home.root}/b"))
+    command = [sys.executable, "-P", "-m", "zmsvc.ctl", "--timeout", "0.2", "send", "talk", *words]
+    done = subprocess.run(command, input='{"a": 1}', capture_output=True, text=True)
+    assert done.returncode == 124
+    assert done.stderr.startswith("zmsvcctl: cannot reach ipc://")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "5", '{"header": 5}', '{"a": NaN}', "[" * 100_000])
+def test_send_of_what_is_no_message_is_2(text: str, courier: Courier, capsys: Capture) -> None:
+    assert main(["send", "talk", text]) == 2
+    assert capsys.readouterr().err.startswith("zmsvcctl: cannot send: the message is not ")
+    assert courier.sent == []
+
+
+@pytest.mark.parametrize("topic", ["", " ", "a @@@ b", "a\nb"])
+def test_send_to_what_is_no_topic_is_2(topic: str, courier: Courier, capsys: Capture) -> None:
+    assert main(["send", topic, "{}"]) == 2
+    assert "is no topic" in capsys.readouterr().err
+
+
+def test_send_says_when_nobody_is_subscribed(courier: Courier, capsys: Capture) -> None:
+    courier.outcome = False
+    assert main(["send", "talk", "{}"]) == 0
+    assert "nobody is subscribed to talk" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "code"),
+    [(ZmsvcError("cannot reach x: y"), [], 5), (ZmsvcError("x"), ["--timeout", "1"], 124), (UsageError("too large"), [], 2)],
+)
+def test_send_that_fails_says_why(error: ZmsvcError, words: list[str], code: int, courier: Courier, capsys: Capture) -> None:
+    courier.outcome = error
+    assert main([*words, "send", "talk", "{}"]) == code
+    assert capsys.readouterr().err == f"zmsvcctl: {error}\n"
+
+
+# --- context files
+
+GOOD = """<Context>
+  <FrontEndEndpoint>ipc://{0}/f</FrontEndEndpoint>
+  <BackendEndpoint>ipc://{0}/b</BackendEndpoint>
+  <ContextID>context001</ContextID>
+  <TaskService id="ts_1" topic="process" instance="sleeper" serviceType="Command"><Task>
+    <message><header><action>start</action><service_name>sleeper</service_name></header>
+      <content><configuration><device_action>x</device_action><command>sleep 1</command></configuration></content></message>
+    <state type="{1}"/>
+  </Task></TaskService>
+</Context>
+"""
+
+
+def test_check_of_a_good_file(home: House, capsys: Capture) -> None:
+    file = home.file(text=GOOD.format(home.root, "on_start"))
+    assert main(["check", str(file)]) == 0
+    assert capsys.readouterr() == (f"{file}: ok (1 task)\n", "")
+
+
+def test_check_warns(home: House, capsys: Capture) -> None:
+    file = home.file(text=GOOD.format(home.root, ""))
+    assert main(["check", str(file)]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith(f"{file}: warning: ")
+    assert told[-1] == f"{file}: ok (1 task)"
+
+
+def test_check_of_bad_files_names_every_fault(home: House, capsys: Capture) -> None:
+    good = home.file("Good", GOOD.format(home.root, "on_start"))
+    bad = home.file("Bad", "<Context>\n<Nonsense/>\n</Context>")
+    assert main(["check", str(bad), str(good), "/no/such/file"]) == 2
+    told = capsys.readouterr()
+    assert told.out == f"{good}: ok (1 task)\n"
+    assert all(re.match(rf"({re.escape(str(bad))}|/no/such/file):\d+: ", line) for line in told.err.splitlines())
+    assert f"{bad}:2: " in told.err
+    assert "/no/such/file:1: " in told.err
+
+
+def test_check_as_json(home: House, capsys: Capture) -> None:
+    file = home.file(text=GOOD.format(home.root, "on_start"))
+    assert main(["--json", "check", str(file), "/no"]) == 2
+    good, bad = json.loads(capsys.readouterr().out)["files"]
+    assert good == {"file": str(file), "ok": True, "tasks": 1, "faults": [], "warnings": []}
+    assert (bad["ok"], len(bad["faults"])) == (False, 1)
+
+
+def test_check_of_a_running_context_does_not_complain_about_its_own_ports(home: House, capsys: Capture) -> None:
+    file = home.file(text=GOOD.format(home.root, "on_start"))
+    with zmq.Context() as ctx, ctx.socket(zmq.XPUB) as device:
+        device.bind(f"ipc://{home.root}/f")
+        assert main(["check", str(file)]) == 0
+        assert "warning" in capsys.readouterr().out
+        home.supervisor("Echo")
+        assert main(["check", str(file)]) == 0
+        assert "warning" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "head"), [([], "digraph"), (["--format", "mermaid"], "flowchart LR")])
+def test_graph_of_a_file(words: list[str], head: str, home: House, capsys: Capture) -> None:
+    assert main(["graph", str(home.file(text=GOOD.format(home.root, "on_start"))), *words]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(head)
+    assert "ts_1" in told
+
+
+def test_graph_of_a_running_context_has_its_states(home: House, capsys: Capture) -> None:
+    file = home.file(text=GOOD.format(home.root, "on_start"))
+    assert main(["graph", "Echo"]) == 0
+    assert "failed" not in capsys.readouterr().out
+    old = transaction("OLD", "inactive", [task("ts_1", "inactive", "stopped")])
+    home.supervisor(status=status(transaction(tasks=[task("ts_1", "failed", "failed")]), old, file=str(file)))
+    assert main(["graph", "Echo"]) == 0
+    assert "failed" in capsys.readouterr().out
+
+
+def test_graph_as_svg_runs_dot(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = str(home.file(text=GOOD.format(home.root, "on_start")))
+    monkeypatch.setenv("PATH", str(home.root))
+    assert main(["graph", file, "--format", "svg"]) == 1
+    assert "install graphviz" in capsys.readouterr().err
+    monkeypatch.setenv("PATH", f"{home.program('dot', 'echo $1; cat')}:/usr/bin:/bin")
+    assert main(["graph", file, "--format", "svg"]) == 0
+    assert capsys.readouterr().out.startswith("-Tsvg\ndigraph")
+    home.program("dot", "echo no such font >&2; exit 1")
+    assert main(["graph", file, "--format", "svg"]) == 1
+    assert capsys.readouterr().err == "zmsvcctl: cannot draw svg: dot ended with 1: no such font\n"
+
+
+def test_graph_of_a_bad_file_names_every_fault(home: House, capsys: Capture) -> None:
+    file = home.file(text="<Context>\n<Nonsense/></Context>")
+    assert main(["graph", str(file)]) == 2
+    assert f"{file}:2: " in capsys.readouterr().err
+
+
+def test_create_is_the_scaffolds(home: House, capsys: Capture) -> None:
+    assert main(["create"]) == 2
+    assert "cannot create" in capsys.readouterr().err

@@ -1,0 +1,251 @@
+"""The device as a process: what it forwards, what a restart of it loses, whom it lets go, and what it costs when nothing happens."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+from forwarder import FREE_PORT, Forwarder, received
+from needs import need
+from waiting import wait_for, wait_for_line
+
+from zmsvc.core.errors import ZmsvcError
+from zmsvc.host import sockets
+
+RATE = 1000
+"""Messages a second in the tests of restarts."""
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Forwarder]:
+    with Forwarder(tmp_path) as made:
+        yield made
+
+
+@pytest.mark.parametrize("endpoint", ["", FREE_PORT], ids=["ipc", "tcp"])
+def test_messages_reach_those_who_subscribed_and_subscriptions_reach_publishers(tmp_path: Path, endpoint: str) -> None:
+    with Forwarder(tmp_path, front=endpoint, back=endpoint) as device:
+        device.start()
+        one, all_of_them = device.subscriber(b"context @@@ "), device.subscriber(b"")
+        mouth = device.mouth(b"context @@@ {", b"anything")
+        for frame in (b"context2 @@@ {}", b"context @@@ {}"):
+            assert mouth.send(frame)
+        assert received(one) == b"context @@@ {}"
+        assert [received(all_of_them), received(all_of_them)] == [b"context2 @@@ {}", b"context @@@ {}"]
+
+
+def test_it_says_when_it_is_ready_and_leaves_with_0(device: Forwarder) -> None:
+    device.start()
+    assert device.end() == 0
+    assert device.next_notification() == "STOPPING=1"
+    assert device.log.read_text() == ""
+
+
+def test_it_can_be_told_to_stop_while_it_waits_for_subscribers(device: Forwarder) -> None:
+    device.launch("--expect", "1000")
+    subscriber = device.subscriber(b"")
+    news = subscriber.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
+    assert news.poll(5000)
+    subscriber.disable_monitor()
+    news.close()
+    assert device.end() == 0
+
+
+@pytest.mark.parametrize("arguments", [("--allow", "/nowhere"), ("--front-fd", "999")], ids=["list without keys", "no such descriptor"])
+def test_arguments_that_cannot_be_meant(device: Forwarder, arguments: tuple[str, str]) -> None:
+    device.launch(*arguments)
+    assert device.process is not None
+    assert device.process.wait(15) == 2
+    assert device.log.read_text().startswith("zmsvc device: cannot ")
+
+
+def test_a_burst_loses_nothing(device: Forwarder) -> None:
+    device.start()
+    subscriber = device.subscriber(b"x @@@ ")
+    mouth = device.mouth(b"x @@@ ")
+    for number in range(5000):
+        assert mouth.send(b"x @@@ %d" % number + bytes(1500))
+    for number in range(5000):
+        assert received(subscriber).startswith(b"x @@@ %d\0" % number)
+
+
+class Traffic:
+    """A publisher at a steady rate and one subscriber, each in a thread of its own."""
+
+    def __init__(self, device: Forwarder) -> None:
+        self.seen: list[int] = []
+        self._last = -1
+        self._enough = threading.Event()
+        subscriber, mouth = device.subscriber(b"n @@@ "), device.mouth(b"n @@@ ")
+        self._threads = [threading.Thread(target=self._receive, args=[subscriber]), threading.Thread(target=self._publish, args=[mouth])]
+        for thread in self._threads:
+            thread.start()
+
+    def _publish(self, mouth: sockets.Mouth) -> None:
+        due = time.monotonic()
+        while not self._enough.is_set():
+            assert mouth.send(b"n @@@ %d" % (self._last + 1))
+            self._last += 1
+            due += 1 / RATE
+            self._enough.wait(max(0, due - time.monotonic()))
+        mouth.send(b"n @@@ end")
+
+    def _receive(self, subscriber: sockets.Socket) -> None:
+        while (frame := received(subscriber)) != b"n @@@ end":
+            self.seen.append(int(frame.rpartition(b" ")[2]))
+
+    def wait(self, count: int) -> None:
+        """Until this many messages more have come."""
+        goal = len(self.seen) + count
+        wait_for(lambda: len(self.seen) >= goal)
+
+    def lost(self) -> int:
+        """Stop publishing, receive the rest, and count what never came."""
+        self._enough.set()
+        for thread in self._threads:
+            thread.join()
+        assert self.seen == sorted(set(self.seen)), "out of order or twice"
+        return self._last + 1 - len(self.seen)
+
+
+@pytest.mark.parametrize(("number", "status", "bearable"), [(signal.SIGTERM, 0, 3), (signal.SIGKILL, -9, 30)], ids=["SIGTERM", "SIGKILL"])
+def test_a_restart_loses_next_to_nothing(device: Forwarder, number: signal.Signals, status: int, bearable: int) -> None:
+    device.start()
+    traffic = Traffic(device)
+    traffic.wait(200)
+    assert device.end(number) == status
+    device.start("--expect", "1")
+    traffic.wait(500)
+    assert traffic.lost() <= bearable
+
+
+SLEEPER = """
+import sys, zmq
+from zmsvc.host import sockets
+with sockets.context() as context, sockets.subscriber(context, sys.argv[1], [b"x @@@ "]) as subscriber:
+    while True:
+        subscriber.recv()
+        print("received", flush=True)
+"""
+
+
+@pytest.fixture
+def sleeper(device: Forwarder) -> Iterator[Callable[[sockets.Mouth], int]]:
+    """Starts a subscriber in a process of its own, which is stopped (SIGSTOP) after its first message; gives its PID."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(mouth: sockets.Mouth) -> int:
+        process = subprocess.Popen([sys.executable, "-c", SLEEPER, device.back], stdout=subprocess.PIPE, bufsize=0)
+        started.append(process)
+        wait_for(lambda: mouth.wants(b"x @@@ "))
+        mouth.send(b"x @@@ first")
+        assert process.stdout is not None
+        wait_for_line(process.stdout, "received")
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        return process.pid
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_a_stopped_subscriber_stops_nobody_else_and_can_be_named(device: Forwarder, sleeper: Callable[[sockets.Mouth], int]) -> None:
+    device.start()
+    mouth = device.mouth()
+    pid = sleeper(mouth)
+    healthy = device.subscriber(b"y @@@ ", b"x @@@ ")
+    wait_for(lambda: mouth.wants(b"y @@@ "))
+    for number in range(5000):
+        assert mouth.send(b"x @@@ %d" % number + bytes(1500))
+    for number in range(5000):
+        assert received(healthy).startswith(b"x @@@ %d\0" % number)
+    os.kill(device.pid, signal.SIGUSR1)
+    status = device.wait_notification("STATUS=")
+    assert re.fullmatch(rf"STATUS=1 publishers, 2 subscribers; behind: pid {pid} \(\d+ bytes unread\)", status)
+    assert status.removeprefix("STATUS=") in device.log.read_text()
+
+
+def test_a_subscriber_that_no_longer_answers_is_let_go_and_named(device: Forwarder, sleeper: Callable[[sockets.Mouth], int]) -> None:
+    device.start("--heartbeat", "0.2")
+    mouth = device.mouth()
+    healthy = device.subscriber(b"y @@@ ")
+    pid = sleeper(mouth)
+    assert f"subscriber pid {pid} (" in device.wait_notification("STATUS=")
+    wait_for(lambda: not mouth.wants(b"x @@@ "))
+    wait_for(lambda: mouth.wants(b"y @@@ "))
+    mouth.send(b"y @@@ ")
+    assert received(healthy) == b"y @@@ "
+    os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: mouth.wants(b"x @@@ "))
+    assert device.log.read_text().count("\n") == 1, "those who leave by themselves are not news"
+
+
+def test_those_who_leave_by_themselves_are_not_news(device: Forwarder) -> None:
+    device.start()
+    mouth = device.mouth()
+    subscriber = device.subscriber(b"x @@@ ")
+    wait_for(lambda: mouth.wants(b"x @@@ "))
+    subscriber.close()
+    wait_for(lambda: not mouth.wants(b"x @@@ "))
+    os.kill(device.pid, signal.SIGUSR1)
+    assert device.wait_notification("STATUS=") == "STATUS=1 publishers, 0 subscribers"
+    assert device.log.read_text().count("\n") == 1
+
+
+def test_an_idle_device_makes_no_system_calls(device: Forwarder, tmp_path: Path) -> None:
+    strace = shutil.which("strace")
+    need(strace, "strace is not installed")
+    device.start()
+    device.subscriber(b"x @@@ ")
+    device.mouth(b"x @@@ ")
+    trace = tmp_path / "trace"
+    # With -f it sees every thread: ours, the proxy's and libzmq's own. Each shows the call that it waits in once, when strace attaches.
+    done = subprocess.run(
+        ["timeout", "--signal=INT", "1", str(strace), "-f", "-qq", "-p", str(device.pid), "-o", str(trace)], capture_output=True, text=True
+    )
+    need("Operation not permitted" not in done.stderr, "strace may not attach here")
+    calls = trace.read_text().splitlines()
+    assert len(calls) >= 3, done.stderr
+    assert [call for call in calls if not re.search(r"<unfinished|<detached|resuming", call)] == []
+
+
+def keys(folder: Path, name: str, server: Path | None = None) -> sockets.Curve:
+    """A fresh pair of keys in files, as `zmq.auth` makes them."""
+    from zmq.auth import create_certificates  # imported here because only tests with CURVE pay its time
+
+    folder.mkdir(exist_ok=True)
+    return sockets.load_curve(Path(create_certificates(folder, name)[1]), server)
+
+
+@pytest.mark.skipif(not zmq.has("curve"), reason="this libzmq has no CURVE")
+def test_only_keys_on_the_list_may_connect(tmp_path: Path) -> None:
+    secret, allowed = tmp_path / "own", tmp_path / "allowed"
+    keys(secret, "device")
+    friend, stranger = (keys(folder, "peer", secret / "device.key") for folder in (allowed, tmp_path / "others"))
+    (allowed / "broken.key").write_text("no key")
+    with Forwarder(tmp_path, front=FREE_PORT, back=FREE_PORT) as device:
+        device.start("--curve", str(secret / "device.key_secret"), "--allow", str(allowed))
+        subscriber = device.subscriber(b"x @@@ ", curve=friend)
+        mouth = sockets.Mouth(device.publisher(friend))
+        wait_for(lambda: mouth.wants(b"x @@@ "))
+        with pytest.raises(ZmsvcError, match="the device does not know our CURVE key"):
+            sockets.send_once(device.front, b"x @@@ stranger", curve=stranger)
+        with pytest.raises(ZmsvcError, match="cannot reach"):
+            sockets.send_once(device.front, b"x @@@ nobody", 0.2)
+        shutil.copy(tmp_path / "others" / "peer.key", allowed / "other.key")
+        assert sockets.send_once(device.front, b"x @@@ welcome", curve=stranger)
+        assert received(subscriber) == b"x @@@ welcome"

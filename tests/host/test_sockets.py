@@ -1,0 +1,244 @@
+"""Endpoints and sockets: what may be bound and how, and what a publisher knows about whom it reaches."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+from forwarder import FREE_PORT, Forwarder, received
+from waiting import wait_for
+
+from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError
+from zmsvc.host import options, sockets
+from zmsvc.host.endpoints import address
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Forwarder]:
+    with Forwarder(tmp_path) as made:
+        yield made.start()
+
+
+@pytest.mark.parametrize(
+    ("given", "bound"),
+    [
+        ("tcp://*:5557", "tcp://127.0.0.1:5557"),
+        ("tcp://0.0.0.0:5557", "tcp://127.0.0.1:5557"),
+        ("tcp://[::]:5557", "tcp://[::1]:5557"),
+        ("tcp://127.0.0.2:5557", "tcp://127.0.0.2:5557"),
+        ("tcp://[::1]:5557", "tcp://[::1]:5557"),
+        ("tcp://localhost:5557", "tcp://localhost:5557"),
+        ("ipc:///run/bus", "ipc:///run/bus"),
+    ],
+)
+def test_without_keys_any_address_means_loopback(given: str, bound: str) -> None:
+    assert sockets.safe_bind(given, curve=False) == bound
+    assert sockets.safe_bind(given, curve=True) == given
+
+
+@pytest.mark.parametrize("given", ["tcp://192.0.2.1:5557", "tcp://[2001:db8::1]:5557", "tcp://eth0:5557", "tcp://example.org:5557"])
+def test_without_keys_nothing_beyond_loopback(given: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot bind .* without CURVE keys: .*; bind tcp://127\.0\.0\.1:5557 or"):
+        sockets.safe_bind(given, curve=False)
+    assert sockets.safe_bind(given, curve=True) == given
+
+
+@pytest.mark.parametrize("given", ["tcp://127.0.0.1", "tcp://:5557", "tcp://::1:65536", "tcp://127.0.0.1:x", "ipc://run", "ipc://@", ""])
+def test_what_is_no_endpoint(given: str) -> None:
+    for reads in (lambda: sockets.safe_bind(given, curve=True), lambda: sockets.listen(given)):
+        with pytest.raises(ConfigError, match=r"cannot bind .*: expected"):
+            reads()
+
+
+def test_a_path_that_is_too_long_for_a_socket() -> None:
+    with pytest.raises(ConfigError, match="the path has 108 bytes, 107 are allowed"):
+        sockets.listen("ipc:///" + "x" * 107)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_the_file_of_an_ipc_endpoint_has_its_mode(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        with sockets.listen(f"ipc://{tmp_path}/bus") as listener:
+            assert stat.S_IMODE((tmp_path / "bus").stat().st_mode) == 0o660
+            assert address(listener) == f"ipc://{tmp_path}/bus"
+            assert not listener.get_inheritable()
+    finally:
+        os.umask(before)
+
+
+def test_a_file_that_a_dead_process_left_is_replaced(tmp_path: Path) -> None:
+    for _ in range(2):
+        with sockets.listen(f"ipc://{tmp_path}/bus"), socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "bus"))
+
+
+def test_a_file_on_which_somebody_answers_is_left_alone(tmp_path: Path) -> None:
+    with sockets.listen(f"ipc://{tmp_path}/bus"), socket.socket(socket.AF_UNIX) as client:
+        with pytest.raises(ZmsvcError, match=r"/bus: address already in use \(another process listens there; see ss -lxp\)"):
+            sockets.listen(f"ipc://{tmp_path}/bus")
+        client.connect(str(tmp_path / "bus"))
+
+
+def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "bus").write_text("mine")
+    with pytest.raises(ZmsvcError, match=r"cannot bind ipc://.*/bus: a file that is no socket is in the way"):
+        sockets.listen(f"ipc://{tmp_path}/bus")
+    assert (tmp_path / "bus").read_text() == "mine"
+
+
+def test_a_port_that_is_taken() -> None:
+    with (
+        sockets.listen(FREE_PORT) as listener,
+        pytest.raises(ZmsvcError, match=r"cannot bind tcp://127.0.0.1:\d+: address already in use \(.*; see ss -ltnp\)"),
+    ):
+        sockets.listen(address(listener))
+
+
+def test_a_directory_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ZmsvcError, match=r"cannot bind ipc://.*: no such file or directory"):
+        sockets.listen(f"ipc://{tmp_path}/none/bus")
+
+
+def test_an_abstract_name() -> None:
+    with sockets.listen(f"ipc://@zmsvc-test-{os.getpid()}") as listener:
+        assert address(listener) == f"ipc://@zmsvc-test-{os.getpid()}"
+
+
+def test_keys_that_are_no_keys(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read CURVE keys"):
+        sockets.load_curve(tmp_path / "none")
+    (tmp_path / "public").write_text('curve\n    public-key = "x"\n')
+    with pytest.raises(ConfigError, match="public has no secret-key"):
+        sockets.load_curve(tmp_path / "public")
+
+
+def test_a_publisher_is_attached_even_when_nobody_subscribed(device: Forwarder) -> None:
+    assert sockets.attached(device.publisher(), 10)
+
+
+def test_a_publisher_without_device_is_not_attached(device: Forwarder) -> None:
+    device.end()
+    assert not sockets.attached(device.publisher(), 0.1)
+
+
+def test_a_mouth_knows_who_listens(device: Forwarder) -> None:
+    mouth = device.mouth()
+    header = b'control @@@ {"header":{"service_transaction":"TX"'
+    assert not mouth.wants(header)
+    assert not mouth.wants(b"")
+    subscriber = device.subscriber(header, b"state @@@ ")
+    wait_for(lambda: mouth.wants(b"state @@@ "))
+    wait_for(lambda: mouth.wants(b"control @@@ "))
+    assert mouth.wants(header)
+    assert mouth.wants(header + b',"service_id":"ts_100"')
+    assert not mouth.wants(b'control @@@ {"header":{"service_transaction":"TY"')
+    assert mouth.wants(b"")
+    subscriber.unsubscribe(b"state @@@ ")
+    wait_for(lambda: not mouth.wants(b"state @@@ "))
+    assert mouth.wants(header)
+    subscriber.subscribe(b"")
+    wait_for(lambda: mouth.wants(b"anything"))
+
+
+def test_publish_never_blocks_and_tells_when_it_dropped(tmp_path: Path) -> None:
+    listener = sockets.listen(f"ipc://{tmp_path}/bus")
+    with listener, sockets.context() as context, options.front(context, hwm=1, curve=None) as stuck:
+        options.bind(stuck, listener)
+        stuck.send(b"\x01")
+        with sockets.publisher(context, address(listener)) as publisher:
+            wait_for(lambda: stuck.poll(0) or publisher.poll(0))
+            sent = 0
+            while sockets.publish(publisher, bytes(10_000)):
+                sent += 1
+            assert sent >= 10_000
+            assert received(stuck) == bytes(10_000)
+            publisher.linger = 0
+
+
+def test_a_message_that_is_too_long(device: Forwarder) -> None:
+    frame = bytes(options.MAX_MESSAGE + 1)
+    mouth = device.mouth()
+    for send in (
+        mouth.send,
+        lambda frame: sockets.publish(mouth.socket, frame),
+        lambda frame: sockets.send_once(device.front, frame),
+    ):
+        with pytest.raises(UsageError, match="cannot publish message: it has 67108865 bytes, 67108864 are allowed"):
+            send(frame)
+
+
+def test_an_endpoint_that_is_none() -> None:
+    with pytest.raises(UsageError, match=r"cannot connect to bus: "):
+        sockets.send_once("bus", b"x")
+
+
+@pytest.mark.parametrize("endpoint", ["", FREE_PORT], ids=["ipc", "tcp"])
+def test_a_single_message_always_arrives(tmp_path: Path, endpoint: str) -> None:
+    with Forwarder(tmp_path, front=endpoint, back=endpoint) as device:
+        device.start()
+        subscriber = device.subscriber(b"x @@@ ")
+        device.mouth(b"x @@@ ")
+        for number in range(50):
+            assert sockets.send_once(device.front, b"x @@@ %d" % number)
+        assert [received(subscriber) for _ in range(50)] == [b"x @@@ %d" % number for number in range(50)]
+
+
+def test_a_single_message_may_be_long(device: Forwarder) -> None:
+    subscriber = device.subscriber(b"x @@@ ")
+    device.mouth(b"x @@@ ")
+    assert sockets.send_once(device.front, b"x @@@ " + bytes(20 << 20), 10)
+    assert len(received(subscriber)) == 6 + (20 << 20)
+
+
+def test_a_single_message_that_nobody_wants(device: Forwarder) -> None:
+    device.subscriber(b"y @@@ ")
+    device.mouth(b"y @@@ ")
+    assert sockets.send_once(device.front, b"x @@@ ") is False
+
+
+def test_a_single_message_without_anybody_there(tmp_path: Path) -> None:
+    with pytest.raises(ZmsvcError, match=r"cannot reach ipc://.*/bus: nobody listens there"):
+        sockets.send_once(f"ipc://{tmp_path}/bus", b"x", 0.1)
+
+
+def test_a_single_message_with_a_device_that_is_away(device: Forwarder) -> None:
+    device.end()
+    with pytest.raises(ZmsvcError, match=r"cannot reach .*: somebody took the connection, but no device answered in time"):
+        sockets.send_once(device.front, b"x", 0.1)
+
+
+def test_a_single_message_to_a_device_that_hangs(device: Forwarder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hangs after it told its subscriptions, so the message goes out and is never read."""
+    device.subscriber(b"x @@@ ")
+    device.mouth(b"x @@@ ")
+    stop_then_send(device, monkeypatch, signal.SIGSTOP)
+    with pytest.raises(ZmsvcError, match=r"cannot send to .*: the device did not take the message in time"):
+        sockets.send_once(device.front, b"x @@@ ", 0.5)
+
+
+def test_a_single_message_to_a_device_that_dies(device: Forwarder, monkeypatch: pytest.MonkeyPatch) -> None:
+    device.subscriber(b"x @@@ ")
+    device.mouth(b"x @@@ ")
+    stop_then_send(device, monkeypatch, signal.SIGKILL)
+    with pytest.raises(ZmsvcError, match=r"cannot send to .*: the device went away; the message may be lost"):
+        sockets.send_once(device.front, b"x @@@ ", 0.5)
+
+
+def stop_then_send(device: Forwarder, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    """Have the next publisher's `send` meet a device that was just stopped or killed."""
+    plain = zmq.Socket.send
+
+    def send(self: sockets.Socket, *args: object, **more: object) -> object:
+        assert device.process is not None
+        device.process.send_signal(number)
+        os.waitid(os.P_PID, device.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        return plain(self, *args, **more)
+
+    monkeypatch.setattr(zmq.Socket, "send", send)

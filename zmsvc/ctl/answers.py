@@ -1,0 +1,130 @@
+"""The answer to `status` as objects. What is missing or of another type is as if it were not there: the supervisor may be of another
+version, and whatever it says, zmsvcctl must not end in a traceback."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # As in client: typing is not worth its import.
+if TYPE_CHECKING:
+    from zmsvc.ctl.client import Json
+
+OPEN = frozenset({"active", "activating", "deactivating", "failed", "reloading"})
+"""States of a transaction that is going on; a stopped one is history."""
+
+
+class Exit:
+    """How a task ended last."""
+
+    __slots__ = ("at", "code", "reason", "signal")
+
+    def __init__(self, data: Json) -> None:
+        self.code = _number(data.get("code"))
+        self.signal = _text(data.get("signal"))
+        self.reason = _text(data.get("reason"))
+        self.at = _text(data.get("at"))
+
+
+class Task:
+    """One task of one transaction."""
+
+    __slots__ = (
+        "cgroup", "description", "dropped", "entry", "exit", "held", "id", "instance", "pid", "restarts", "since", "state", "status", "sub",
+    )  # fmt: skip
+
+    def __init__(self, data: Json) -> None:
+        self.id = _text(data.get("id"))
+        self.instance = _text(data.get("instance"))
+        self.description = _text(data.get("description"))
+        self.state = _text(data.get("state"))
+        self.sub = _text(data.get("sub"))
+        self.pid = _number(data.get("pid"))
+        self.since = _text(data.get("since"))
+        self.restarts = _number(data.get("restarts")) or 0
+        self.exit = Exit(data["exit"]) if isinstance(data.get("exit"), dict) else None
+        self.status = _text(data.get("status"))
+        self.cgroup = _text(data.get("cgroup"))
+        self.entry = data.get("entry") is True
+        self.held = data.get("held") is True
+        self.dropped = _number(data.get("dropped")) or 0
+
+
+class Transaction:
+    """One run of the context."""
+
+    __slots__ = ("id", "opened", "state", "tasks")
+
+    def __init__(self, data: Json) -> None:
+        self.id = _text(data.get("id"))
+        self.state = _text(data.get("state"))
+        self.opened = _text(data.get("opened"))
+        self.tasks = [Task(each) for each in _objects(data.get("tasks"))]
+
+    @property
+    def open(self) -> bool:
+        return self.state in OPEN
+
+
+class Context:
+    """One context and its processes."""
+
+    __slots__ = (
+        "backend", "device_pid", "device_restarts", "dropped", "file", "frontend", "id", "keeper_pid", "log", "name", "pid", "restarts",
+        "since", "state", "transactions", "unsaved",
+    )  # fmt: skip
+
+    def __init__(self, data: Json) -> None:
+        self.name = _text(data.get("name"))
+        self.id = _text(data.get("id"))
+        self.pid = _number(data.get("pid"))
+        self.keeper_pid = _number(data.get("keeper_pid"))
+        self.device_pid = _number(data.get("device_pid"))
+        self.restarts = _number(data.get("restarts")) or 0
+        self.device_restarts = _number(data.get("device_restarts")) or 0
+        self.state = _text(data.get("state"))
+        self.since = _text(data.get("since"))
+        self.frontend = _text(data.get("frontend"))
+        self.backend = _text(data.get("backend"))
+        self.file = _text(data.get("file"))
+        self.log = _text(data.get("log"))
+        self.unsaved = _text(data.get("unsaved"))
+        dropped = data.get("dropped")
+        counts = dropped if isinstance(dropped, dict) else {}
+        self.dropped = {str(what): count for what, count in counts.items() if isinstance(count, int) and count}
+        self.transactions = [Transaction(each) for each in _objects(data.get("transactions"))]
+
+    @property
+    def tasks(self) -> list[Task]:
+        return [task for each in self.transactions for task in each.tasks]
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _objects(value: object) -> list[Json]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def all_active(context: Context, *, transaction: bool, task: bool) -> bool:
+    """Whether everything that was asked for is active; `transaction` and `task`: whether one was named.
+
+    A named task has to be active itself. Of a transaction a task spoils nothing that waits for a rule or has ended as it should, and
+    of a whole context neither do transactions that were stopped, as long as another goes on.
+    """
+    asked = context.transactions if transaction else [each for each in context.transactions if each.open]
+    tasks = [each for one in asked for each in one.tasks]
+    if task:
+        return bool(tasks) and all(each.state == "active" for each in tasks)
+    if context.transactions and not any(each.open for each in asked):
+        return False
+    if context.state not in ("active", "reloading") and not transaction:
+        return False
+    return all(each.state == "active" or _at_rest(each) for each in tasks)
+
+
+def _at_rest(task: Task) -> bool:
+    """Whether it need not run: it has done its work, or it is for a rule to start (and another rule may have stopped it since)."""
+    return task.state == "inactive" and (task.sub == "exited" or not task.entry)

@@ -1,0 +1,153 @@
+"""scripts/display.py: shows the messages on a bus as they come, a monitor's as a table. It only listens."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import zmq
+
+from zmsvc.core import messages
+from zmsvc.core.errors import ProtocolError, UsageError
+from zmsvc.host import sockets
+
+_LINE = "=" * 72
+_COLUMNS = (
+    ("TASK", "serviceId"), ("PID", "pid"), ("STATUS", "status"), ("RSS MiB", "rss"), ("VMS MiB", "vms"), ("MEM %", "percent"),
+    ("CPU %", "cpu_percent"), ("CHILDREN", "children"), ("FILES", "opened_files"), ("CONNECTIONS", "connections"), ("ACTION", "action"),
+    ("STATE", "state"),
+)  # fmt: skip
+"""Of a monitor's message: headings and keys."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags of the old display, and what one would want to choose by."""
+    p = argparse.ArgumentParser(prog="display.py", description="Shows the messages on a bus, until Ctrl-C.")
+    p.add_argument("addresses", nargs="*", metavar="URL", help="as --endpoint")
+    p.add_argument("--endpoint", action="append", default=[], metavar="URL", help="where to subscribe (the sub_port); may be repeated")
+    p.add_argument("--topic", action="append", metavar="TOPIC", help="only this topic; may be repeated")
+    p.add_argument("--transaction", metavar="ID", help="only messages of this transaction")
+    p.add_argument("--service_name", metavar="NAME", help="only messages of or to this service")
+    p.add_argument("--service_id", metavar="ID", help="only messages of or to this task or context")
+    p.add_argument("--action", metavar="WORD", help="only messages with this action")
+    p.add_argument("--count", type=int, metavar="N", help="end after N messages")
+    p.add_argument("-v", "--verbose", action="store_true", help="show the long context_info messages in full")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print messages until there have been enough, or nobody wants more. Returns the exit status."""
+    args = parser().parse_args(argv)
+    endpoints = [*args.endpoint, *(url for text in args.addresses for url in text.split(",") if url)]
+    if not endpoints:
+        parser().error("give --endpoint='tcp://127.0.0.1:5556', the sub_port of a context")
+    try:
+        for number, (topic, body) in enumerate(_wanted(endpoints, args), start=1):
+            print(shown(topic, body, datetime.now(), verbose=args.verbose), flush=True)
+            if number == args.count:
+                break
+    except BrokenPipeError:
+        # Whoever read us has seen enough. Python must not complain at its own end either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except KeyboardInterrupt:
+        pass
+    except UsageError as error:
+        print(f"display.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _wanted(endpoints: Sequence[str], args: argparse.Namespace) -> Iterator[tuple[str, messages.Body]]:
+    prefixes = [messages.prefix(topic) for topic in args.topic or ()] or [b""]
+    context = sockets.context()
+    ears: list[sockets.Socket] = []
+    poller = zmq.Poller()
+    try:
+        for endpoint in endpoints:
+            print(f"Connecting to: {endpoint}", flush=True)
+            ears.append(sockets.subscriber(context, endpoint, prefixes))
+            poller.register(ears[-1], zmq.POLLIN)
+        while True:
+            for ear, _ in poller.poll():
+                topic, body = _read(ear.recv())
+                if matches(body, args):
+                    yield topic, body
+    finally:
+        for ear in ears:
+            ear.close(0)
+        context.term()
+
+
+def _read(frame: bytes) -> tuple[str, messages.Body]:
+    try:
+        return messages.decode(frame)
+    except ProtocolError as error:
+        return "?", {"error": str(error), "frame": frame.decode(errors="replace")}
+
+
+def matches(body: Mapping[str, Any], args: argparse.Namespace) -> bool:
+    """Whether a message is of what was asked for. A message without header (a monitor's) is chosen by its transactions alone."""
+    head = _header(body)
+    if head is None:
+        return not args.transaction or args.transaction in body
+    asked = {"service_name": args.service_name, "service_id": args.service_id, "action": args.action}
+    transaction = head.get("service_transaction", head.get("transaction"))
+    return args.transaction in (None, transaction) and all(want in (None, head.get(key)) for key, want in asked.items())
+
+
+def _header(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The header of a message; a task's own configuration, which old `process` messages are, has it deeper."""
+    task = body.get("Task")
+    message = task.get("message") if isinstance(task, Mapping) else None
+    deep = message.get("header") if isinstance(message, Mapping) else None
+    head = body.get("header", deep)
+    return head if isinstance(head, Mapping) else None
+
+
+def shown(topic: str, body: Mapping[str, Any], now: datetime, *, verbose: bool) -> str:
+    """A message for people: when, topic, and the body."""
+    return f"{_LINE}\n{now} [{_safe(topic)}]:\n{_safe(_body(topic, body, verbose=verbose))}"
+
+
+def _body(topic: str, body: Mapping[str, Any], *, verbose: bool) -> str:
+    content = body.get("content")
+    status = content.get("status") if isinstance(content, Mapping) else None
+    if not verbose and isinstance(status, Mapping) and status.get("device_action") == "context_info":
+        return "Message with [context_info]"
+    if topic == "monitor" and _header(body) is None:
+        return "\n".join(_tables(body))
+    return json.dumps(body, indent=2, ensure_ascii=False)
+
+
+def _tables(body: Mapping[str, Any]) -> Iterator[str]:
+    for transaction, tasks in body.items():
+        if not isinstance(tasks, list):
+            yield f"{transaction}: {json.dumps(tasks, ensure_ascii=False)}"
+            continue
+        rows = [[_cell(task.get(key)) for _, key in _COLUMNS] for task in tasks if isinstance(task, Mapping)]
+        table = [[heading for heading, _ in _COLUMNS], *rows]
+        widths = [max(len(row[column]) for row in table) for column in range(len(_COLUMNS))]
+        yield f"transaction {transaction}"
+        yield from ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)
+
+
+def _cell(value: Any) -> str:
+    """A value in a table: of a list its length, of a number two decimals."""
+    match value:
+        case None:
+            return "-"
+        case list() | dict():
+            return str(len(value))
+        case float():
+            return f"{value:.2f}"
+    return str(value)
+
+
+def _safe(text: str) -> str:
+    """What comes from strangers must not command the terminal."""
+    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)

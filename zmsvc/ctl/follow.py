@@ -1,0 +1,171 @@
+"""The verbs of what happens: events from the history, watch on the bus, and send, which adds to it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from zmsvc.core import messages
+from zmsvc.core.errors import ProtocolError, UsageError, ZmsvcError
+from zmsvc.ctl import terminal
+from zmsvc.ctl.answers import Context
+from zmsvc.ctl.client import MAX_DROPS, Client, CtlError, DroppedError
+from zmsvc.ctl.which import choose
+
+if TYPE_CHECKING:
+    from zmsvc.ctl.client import Json
+
+PATIENCE = 25.0
+"""Seconds that a supervisor has to say where the device is."""
+SEND_PATIENCE = 5.0
+"""Seconds that a device has to take a message."""
+
+
+# --- events
+
+
+def events(args: argparse.Namespace) -> int:
+    """events: the lifecycle history; with -f also what comes, from whichever supervisor is there."""
+    client = Client(choose(args.context, args.transaction), args.timeout)
+    request = {"transaction": args.transaction, "tasks": [*args.tasks, *args.task], "follow": args.follow}
+    last, drops = 0, 0
+    if not args.json:
+        terminal.out(_row("TIME", "TRANSACTION", "TASK", "EVENT", "DETAIL") + "\n", flush=args.follow)
+    while True:
+        try:
+            # After a drop the history is read again; what was shown already is known by its number.
+            for row in client.stream("events", **request, limit=args.lines if not last else None):
+                seq = row.get("seq")
+                if not isinstance(seq, int) or seq <= last:
+                    continue
+                last, drops = seq, 0
+                terminal.out((json.dumps(row) if args.json else event(row)) + "\n", flush=args.follow)
+            return 0
+        except DroppedError:
+            drops += 1
+            if not args.follow or drops > MAX_DROPS:
+                raise
+        except KeyboardInterrupt:
+            return 0  # That is how one ends it.
+
+
+def event(row: Json) -> str:
+    """One line of history."""
+    at = str(row.get("at", ""))[:23].replace("T", " ")
+    return _row(at, str(row.get("transaction") or "-"), str(row.get("task") or "-"), str(row.get("event", "")), _detail(row.get("detail")))
+
+
+def _row(*cells: str) -> str:
+    """The widths are guesses that are nearly always right: the rows to come are not known yet."""
+    return "  ".join(terminal.clean(cell).ljust(width) for cell, width in zip(cells, (23, 20, 12, 10, 0), strict=True)).rstrip()
+
+
+def _detail(detail: Any) -> str:
+    """`reason=exited pid=12`; a cause in its few words."""
+    if not isinstance(detail, dict):
+        return ""
+    shown = {name: value for name, value in detail.items() if name != "cause" and value not in (None, "", [], {})}
+    cause = detail.get("cause")
+    if isinstance(cause, dict):
+        shown |= {name: cause[name] for name in ("by", "uid") if cause.get(name) is not None}
+        sources = cause.get("sources")
+        named = [each for each in sources if isinstance(each, dict)] if isinstance(sources, list) else []
+        shown |= {"after": [f"{each.get('task')}:{each.get('trigger')}" for each in named]} if named else {}
+    return " ".join(f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}" for name, value in shown.items())
+
+
+# --- the bus
+
+
+def watch(args: argparse.Namespace) -> int:
+    """watch: a line for every message, as it comes. Ctrl-C ends it."""
+    # Imported here for start-up time: events is in this module too, and needs no ZMQ.
+    import zmq
+
+    # For the same reason.
+    from zmsvc.host import sockets
+
+    until = time.monotonic() + args.timeout if args.timeout else None
+    it = _context(args)
+    prefixes = [messages.prefix(topic) for topic in args.topic] or [b""]
+    count = 0
+    try:
+        with sockets.context() as ctx, sockets.subscriber(ctx, it.frontend, prefixes) as heard:
+            while args.count is None or count < args.count:
+                if until is not None and not heard.poll(max(0, round((until - time.monotonic()) * 1000))):
+                    raise CtlError(124, f"timed out: {count} messages within {args.timeout:g} s")
+                line = message(heard.recv(), args)
+                if line is not None:
+                    terminal.out(line + "\n", flush=True)
+                    count += 1
+    except KeyboardInterrupt:
+        return 0  # That is how one ends it.
+    except zmq.ZMQError as error:
+        raise CtlError(5, f"cannot listen at {it.frontend}: {str(error).lower()}") from None
+    return 0
+
+
+def message(frame: bytes, args: argparse.Namespace) -> str | None:
+    """A frame of the bus as a line; None when it is of another transaction than the one asked for. What is no message is shown raw."""
+    try:
+        topic, body = messages.decode(frame)
+    except ProtocolError:
+        topic, body = "?", {"frame": frame.decode(errors="backslashreplace")}
+    head = body.get("header", {})
+    if args.transaction and args.transaction not in (head.get("service_transaction"), head.get("transaction")):
+        return None
+    if args.json:
+        return json.dumps({"topic": topic, "body": body})
+    now = time.time()
+    return terminal.clean(f"{time.strftime('%H:%M:%S', time.localtime(now))}.{int(now * 1000) % 1000:03} {topic} {messages.dumps(body)}")
+
+
+def send(args: argparse.Namespace) -> int:
+    """send: publish one message; done when the device has it."""
+    frame = messages.encode(_topic(args.topic), _body(args.message))
+    it = _context(args)
+    # Imported here for start-up time: what cannot be sent is refused without ZMQ.
+    from zmsvc.host import sockets
+
+    try:
+        wanted = sockets.send_once(it.backend, frame, args.timeout or SEND_PATIENCE)
+    except UsageError:
+        raise  # It is too large, which is nobody's fault on the other side.
+    except ZmsvcError as error:
+        raise CtlError(124 if args.timeout else 5, str(error)) from None
+    if not wanted:
+        terminal.complain(f"nobody is subscribed to {args.topic}: the device has nobody to pass it on to")
+    return 0
+
+
+def _context(args: argparse.Namespace) -> Context:
+    places = choose(args.context, getattr(args, "transaction", None))
+    it = Context(Client(places, args.timeout, patience=PATIENCE).ask("status"))
+    if not it.frontend or not it.backend:
+        raise CtlError(5, f"cannot understand the supervisor of {places.name}: it does not say where the device is")
+    return it
+
+
+def _topic(topic: str) -> str:
+    if not topic.strip() or not topic.isprintable() or messages.SEPARATOR.decode().strip() in topic:
+        raise CtlError(2, f"cannot send: {topic!r} is no topic (printable, not empty, without @@@)")
+    return topic
+
+
+def _body(text: str | None) -> dict[str, Any]:
+    if text in (None, "-"):
+        text = sys.stdin.read() if sys.stdin is not None else ""
+    try:
+        body = json.loads(text or "", parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise CtlError(2, f"cannot send: the message is not JSON: {error}") from None
+    if not isinstance(body, dict) or not isinstance(body.get("header", {}), dict):
+        raise CtlError(2, 'cannot send: the message is not a JSON object with an object as "header", as in {"header": {}, "content": {}}')
+    return body
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

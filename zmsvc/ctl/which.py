@@ -1,0 +1,65 @@
+"""Which context is meant: the named one, the only one that runs, or the one that knows the transaction."""
+
+from __future__ import annotations
+
+from zmsvc.ctl.client import Client, CtlError, listens
+from zmsvc.host import paths
+from zmsvc.host.paths import Places
+
+PATIENCE = 10.0
+"""Seconds that each context has to say whether it knows a transaction."""
+
+
+class NoneRunningError(CtlError):
+    """Nothing was named, and nothing runs that could be meant."""
+
+
+def choose(target: str | None, transaction: str | None = None) -> Places:
+    """The context that is meant. `target` is a NAME or a FILE.xml.
+
+    Raises CtlError: 4 for a name that nobody knows, 2 when it could be several, NoneRunningError when it could be none.
+    """
+    if target is not None:
+        places = paths.places(target)
+        if not exists(places):
+            known = ", ".join(paths.known_contexts()) or f"there is none in {paths.config_dir()}"
+            raise CtlError(4, f"cannot find context {places.name}: no file {places.config_file}, and it is not running (known: {known})")
+        return places
+    alive = running()
+    if not alive:
+        return _the_one_that_could_run()
+    if len(alive) > 1 and transaction is not None:
+        alive = [each for each in alive if _knows(each, transaction)] or alive
+    if len(alive) == 1:
+        return alive[0]
+    names = ", ".join(each.name for each in alive)
+    raise CtlError(2, f"cannot choose a context: {names} are running (name one with -c NAME)")
+
+
+def running() -> list[Places]:
+    """The contexts that somebody listens for. A socket file that a killed daemon left behind does not count."""
+    # A directory that no context can have made is somebody else's.
+    names = [name for name in paths.running_contexts() if paths.CONTEXT_NAME.fullmatch(name)]
+    return [places for places in map(paths.places, names) if listens(places)]
+
+
+def exists(places: Places) -> bool:
+    """Whether a context of this name has a file, runs, or has run."""
+    return any(path.exists() for path in (places.config_file, places.runtime, places.state, paths.control_socket(places.name)))
+
+
+def _the_one_that_could_run() -> Places:
+    known = list(paths.known_contexts())
+    if len(known) == 1:
+        return paths.places(known[0])
+    names = f"known: {', '.join(known)}" if known else f"there is no context file in {paths.config_dir()}"
+    raise NoneRunningError(5, f"cannot choose a context: none is running ({names}; systemctl start zmsvc@NAME starts one)")
+
+
+def _knows(places: Places, transaction: str) -> bool:
+    try:
+        Client(places, patience=PATIENCE).ask("status", transaction=transaction)
+    except CtlError:
+        # It says no, or cannot be asked: then the transaction is sought elsewhere, and what is wrong here shows when this one is meant.
+        return False
+    return True

@@ -1,0 +1,151 @@
+"""Puts files in their places, all or none: each is complete before its name appears, and nothing that is there is overwritten unseen."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from zmsvc.core.errors import ZmsvcError
+
+
+class Changed(ZmsvcError):
+    """A file is no longer as it was when the plan was made; make the plan again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A file to be written. `before` is what it must still hold, None: it must still not exist."""
+
+    path: Path
+    data: bytes
+    before: bytes | None = None
+
+
+def write(changes: Sequence[Change]) -> None:
+    """Carry out the changes, of which at most one replaces a file.
+
+    Raises Changed, or ZmsvcError when they cannot be carried out; then nothing has changed.
+    A kill -9 leaves whole files and at worst hidden temporary ones, which the next run takes over.
+    """
+    with ExitStack() as undo:
+        try:
+            directories = sorted({change.path.parent for change in changes})
+            for directory in directories:
+                _make_directory(directory, undo)
+            # Two runs at the same time must not merge into the same file, nor take away each other's temporary ones.
+            with _locked(directories):
+                _write_locked(changes)
+                for directory in directories:
+                    _sync(directory)
+        except FileNotFoundError as error:
+            raise Changed(f"cannot write {error.filename2 or error.filename}: its directory has just gone") from error
+        except OSError as error:
+            raise ZmsvcError(f"cannot write {error.filename2 or error.filename}: {(error.strerror or str(error)).lower()}") from error
+        # All are in place: what is left to undo is nothing.
+        undo.pop_all()
+
+
+def _write_locked(changes: Sequence[Change]) -> None:
+    with ExitStack() as undo:
+        # What replaces a file comes last, because it is the one step that is not undone.
+        ordered = sorted(changes, key=lambda change: change.before is not None)
+        drafts = [_draft(change, undo) for change in ordered]
+        for change, draft in zip(ordered, drafts, strict=True):
+            _put(change, draft, undo)
+        undo.pop_all()
+
+
+def _make_directory(directory: Path, undo: ExitStack) -> None:
+    for parent in reversed([directory, *directory.parents]):
+        try:
+            parent.mkdir()
+        except FileExistsError:
+            continue
+        except OSError:
+            if parent.is_dir():  # a root that nobody may write, "/" say
+                continue
+            raise
+        undo.callback(_forget, parent.rmdir)
+    if not directory.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))
+
+
+@contextmanager
+def _locked(directories: Sequence[Path]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for directory in directories:
+            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+def _draft(change: Change, undo: ExitStack) -> Path:
+    """The change under a temporary name beside its place. The name is always the same, so leftovers do not pile up."""
+    # Behind a symbolic link the file itself is replaced, and the link stays.
+    target = Path(os.path.realpath(change.path))
+    draft = target.with_name(f".{target.name}.zmsvc-new")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    undo.callback(_forget, draft.unlink)
+    with open(descriptor, "wb") as file:
+        file.write(change.data)
+        if change.before is not None:
+            _look_like(target, file.fileno())
+        file.flush()
+        os.fsync(file.fileno())
+    return draft
+
+
+def _look_like(target: Path, descriptor: int) -> None:
+    """Give a file mode and owner of the one that it will replace."""
+    old = os.stat(target)
+    try:
+        os.fchown(descriptor, old.st_uid, old.st_gid)
+    except PermissionError:
+        pass  # Only root gives files away; a user's own replaces it, as with any editor.
+    os.fchmod(descriptor, old.st_mode & 0o7777)
+
+
+def _put(change: Change, draft: Path, undo: ExitStack) -> None:
+    target = draft.with_name(draft.name.removeprefix(".").removesuffix(".zmsvc-new"))
+    if change.before is None:
+        try:
+            # Unlike rename, link never replaces anything.
+            os.link(draft, target)
+        except FileExistsError as error:
+            raise Changed(f"cannot write {change.path}: somebody else has just made it") from error
+        undo.callback(_forget, target.unlink)
+        draft.unlink()
+    else:
+        if _now(target) != change.before:
+            raise Changed(f"cannot write {change.path}: somebody else has just changed it")
+        os.replace(draft, target)
+
+
+def _now(target: Path) -> bytes | None:
+    try:
+        return target.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _forget(action: Callable[[], object]) -> None:
+    """Undo one step; a step that cannot be undone (it was not done, or somebody uses it) must not stop the others."""
+    try:
+        action()
+    except OSError:
+        pass

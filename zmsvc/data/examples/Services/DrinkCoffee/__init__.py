@@ -1,0 +1,1 @@
+"""The DrinkCoffee service: runs when Walk has ended."""

@@ -1,0 +1,1 @@
+"""The Stand service: first of the four of the state machine."""

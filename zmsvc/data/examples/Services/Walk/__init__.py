@@ -1,0 +1,1 @@
+"""The Walk service: runs when Stand has ended."""

@@ -1,0 +1,38 @@
+"""Zap: which CURVE keys may connect to the device: those in a directory. libzmq asks here once for each connection (ZeroMQ RFC 27)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import zmq
+from zmq.utils import z85
+
+from zmsvc.core.errors import ConfigError
+from zmsvc.host.options import Context, load_public, readable
+
+
+class Doorkeeper:
+    """Answers libzmq's question for a connection. The directory is read each time: a new key file needs no restart."""
+
+    def __init__(self, ctx: Context, directory: Path) -> None:
+        self._directory = directory
+        self.socket = ctx.socket(zmq.REP)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.bind("inproc://zeromq.zap.01")
+
+    def answer(self) -> None:
+        """Answer what waits; does not block."""
+        while readable(self.socket):
+            version, request, _domain, _address, _identity, mechanism, *credentials = self.socket.recv_multipart()
+            known = mechanism == b"CURVE" and z85.encode(credentials[0]) in self._keys()
+            verdict = (b"200", b"OK") if known else (b"400", b"unknown key")
+            self.socket.send_multipart([version, request, *verdict, b"", b""])
+
+    def _keys(self) -> set[bytes]:
+        keys = set()
+        for file in self._directory.glob("*.key"):
+            try:
+                keys.add(load_public(file))
+            except ConfigError:
+                continue  # One bad file must not lock the others out.
+        return keys

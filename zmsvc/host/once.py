@@ -1,0 +1,142 @@
+"""Once: one message from a process that is gone right after it, and the certainty that the device has it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from select import POLLRDHUP, poll
+from types import TracebackType
+
+import zmq
+
+from zmsvc.core.errors import ZmsvcError
+from zmsvc.host.monitor import seen, watch
+from zmsvc.host.options import SENTINEL, Curve, check_size, client, connect, context, readable
+
+_SETTLE_MS = 20
+
+
+def send_once(endpoint: str, frame: bytes, timeout_s: float = 2.0, curve: Curve | None = None) -> bool:
+    """Publish one message; return when the device has it.
+
+    False: the device was reached, and nobody subscribes to such a message, so it was not sent.
+    Raises ZmsvcError when no device answers, or when it is not certain that it took the message.
+    """
+    check_size(frame)
+    with _Line(endpoint, time.monotonic() + timeout_s, curve) as line:
+        line.connect()
+        wanted = line.wanted(frame)
+        if wanted:
+            line.send(frame)
+    return wanted
+
+
+class _Line:
+    """A connected publisher of one message, and a duplicate of its connection's descriptor that outlives libzmq's socket.
+
+    HANDSHAKE_SUCCEEDED tells nothing about the message (15 of 50 sent right after it arrived), and libzmq's linger does not
+    tell how it ended. So, when libzmq has written all and is gone, we end our side of the connection. The device closes the
+    other side after it has read everything; if it dies before that, the kernel resets the connection.
+    """
+
+    def __init__(self, endpoint: str, until: float, curve: Curve | None) -> None:
+        self._endpoint = endpoint
+        self._until = until
+        self._connection: socket.socket | None = None
+        self._refused = False
+        self._context = context()
+        self._publisher = client(self._context, zmq.XPUB, curve)
+        self._monitor = watch(
+            self._publisher, zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+        )
+
+    def __enter__(self) -> _Line:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._close(0)
+        self._hang_up()
+
+    def connect(self) -> None:
+        """Begin to connect."""
+        connect(self._publisher, self._endpoint)
+
+    def wanted(self, frame: bytes) -> bool:
+        """Wait until the device has told its subscriptions; whether one of them is for this message."""
+        poller = zmq.Poller()
+        poller.register(self._publisher, zmq.POLLIN)
+        poller.register(self._monitor, zmq.POLLIN)
+        reached = complete = wanted = False
+        # After the sentinel we have all, if libzmq keeps subscriptions in a sorted tree; a build that does not is given 20 ms.
+        while self._left_ms() and poller.poll(min(_SETTLE_MS, self._left_ms()) if complete else self._left_ms()):
+            self._note_connection()
+            while readable(self._publisher):
+                told = self._publisher.recv()
+                reached = True
+                complete = complete or told[1:] == SENTINEL
+                wanted = wanted or (told[:1] == b"\x01" and frame.startswith(told[1:]))
+            if wanted and self._connection:
+                return True
+            if self._refused:
+                break
+        if reached and not wanted:
+            return False
+        raise ZmsvcError(f"cannot reach {self._endpoint}: {self._why_not()}")
+
+    def send(self, frame: bytes) -> None:
+        """Send, and wait until the device has read it."""
+        self._publisher.send(frame)
+        self._note_connection()
+        lost = ZmsvcError(f"cannot send to {self._endpoint}: the device went away; the message may be lost")
+        self._close(self._left_ms())
+        connection = self._connection
+        if connection is None or _ended(connection):
+            raise lost
+        try:
+            connection.shutdown(socket.SHUT_WR)
+            connection.settimeout(max(self._left_ms(), 1) / 1000)
+            while connection.recv(65536):
+                pass
+        except TimeoutError as error:
+            raise ZmsvcError(f"cannot send to {self._endpoint}: the device did not take the message in time") from error
+        except OSError as error:
+            raise lost from error
+
+    def _left_ms(self) -> int:
+        return max(0, round((self._until - time.monotonic()) * 1000))
+
+    def _note_connection(self) -> None:
+        for event, value in seen(self._monitor):
+            self._refused = self._refused or event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            self._hang_up()
+            if event == zmq.EVENT_CONNECTED:
+                try:
+                    self._connection = socket.socket(fileno=os.dup(value))
+                except OSError:
+                    pass  # It is gone already; its DISCONNECTED comes next.
+
+    def _why_not(self) -> str:
+        if self._refused:
+            return "the device does not know our CURVE key"
+        if self._connection:
+            return "somebody took the connection, but no device answered in time"
+        return "nobody listens there"
+
+    def _close(self, linger_ms: int) -> None:
+        if not self._publisher.closed:
+            self._publisher.disable_monitor()
+            self._publisher.close(linger_ms)
+        self._monitor.close(0)
+        self._context.term()
+
+    def _hang_up(self) -> None:
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+
+
+def _ended(connection: socket.socket) -> bool:
+    watched = poll()
+    watched.register(connection, POLLRDHUP)
+    return bool(watched.poll(0))
