@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Crash:
 
 
 @pytest.fixture
-def crash(context: Context, home: Path) -> Iterator[Crash]:
+def crash(context: Context, home: Path) -> Crash:
     context.looped("Steady")
     context.looped("Brittle", BRITTLE.format(home=home))
     context.task("steady", "Steady")
@@ -50,7 +50,7 @@ def crash(context: Context, home: Path) -> Iterator[Crash]:
     file = home / "crash"
     file.write_text("")
     context.start("--transaction", "T", ZMSVC_CRASH_FILE=str(file))
-    yield Crash(file)
+    return Crash(file)
 
 
 def held(context: Context) -> dict[str, dict[str, Any]]:

@@ -425,7 +425,8 @@ def test_a_hung_supervisor_does_not_hang_a_question(home: House, capsys: Capture
 @pytest.mark.parametrize(
     "answer",
     [
-        b"garbage\n", b"\n", b'{"a":\n', b"[]\n", b"null\n", b'"ok"\n', b'{"ok": true, "data": []}\n', b"\xff\xfe\x00\n", b"[" * 100_000 + b"\n",
+        b"garbage\n", b"\n", b'{"a":\n', b"[]\n", b"null\n", b'"ok"\n',
+        b'{"ok": true, "data": []}\n', b"\xff\xfe\x00\n", b"[" * 100_000 + b"\n",
     ],
 )  # fmt: skip
 def test_garbage_is_5_and_one_line(answer: bytes, home: House, capsys: Capture) -> None:

@@ -1,4 +1,6 @@
-"""The one hook for faults on purpose: `reached` stands before every side effect of a supervisor, and does nothing unless a test has armed it.
+"""The one hook for faults on purpose: `reached` stands before every side effect of a supervisor; a test may arm it.
+
+Unarmed it does nothing.
 
 `ZMSVC_CRASH_FILE` names a file. While it holds a number, each side effect counts it down, and the one that brings it to 0 is not
 done: the process is killed instead, as by kill -9 between two lines.

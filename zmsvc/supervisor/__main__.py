@@ -16,7 +16,7 @@ from zmsvc.core.model import Context
 from zmsvc.host import config, journal, linux, paths, sockets
 from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
-from zmsvc.supervisor.bus import Bus
+from zmsvc.supervisor.bus import TOPICS, Bus
 from zmsvc.supervisor.children import Children
 from zmsvc.supervisor.control import Control
 from zmsvc.supervisor.loop import Loop, facts_of_start
@@ -112,7 +112,8 @@ async def _open_bus(loop: Loop, *, again: bool) -> list[Fact]:
         front=sockets.safe_bind(endpoints.front_bind, curve=False),
         back=sockets.safe_bind(endpoints.backend_bind, curve=False),
         hwm=sockets.DEVICE_HWM,
-        expect=sum(task.live for task in loop.world.tasks.values()),
+        # Our own subscriptions, after a restart of the device; what listening tasks add arrives in the same moment.
+        expect=len(TOPICS),
     )
     limit = BUS_MOMENT if again else BUS_TIMEOUT
     early: list[Fact] = []

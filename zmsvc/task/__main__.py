@@ -1,47 +1,104 @@
-"""`python -m zmsvc.task DIR`: one service in the foreground, without a supervisor or a bus. This is how a developer tries it."""
+"""`python -m zmsvc.task DIR`: one service in the foreground, without a supervisor or a bus. This is how a developer debugs it.
+
+Its results and what it publishes are printed on stdout, what it logs goes to stderr, Ctrl-C ends it. It stays in its directory, with
+its own standard streams.
+"""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import signal
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from zmsvc.core.errors import ConfigError, UsageError
 from zmsvc.host import journal
-from zmsvc.host.notify import Notifier
 from zmsvc.task import loader
 from zmsvc.task.life import Life
-from zmsvc.task.runner import last_line
+from zmsvc.task.stop import SignalStop
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m zmsvc.task", description="Run one service in the foreground; Ctrl-C ends it.")
+class Terminal:
+    """What a supervisor and a bus are for a task otherwise."""
+
+    def ready(self) -> None:
+        logging.info("Ready")
+
+    def status(self, text: str) -> None:
+        """It is in the log already."""
+
+    def watchdog(self) -> None:
+        """Nobody watches."""
+
+    def stopping(self) -> None:
+        logging.info("Ended")
+
+    def update(self, json_text: str, sequence: int) -> None:
+        print(json_text, flush=True)
+
+    def publish(self, frame: bytes) -> bool:
+        print(frame.decode(errors="replace"), flush=True)
+        return True
+
+    def ear(self, prefix: bytes) -> None:
+        """There is nothing to hear."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m zmsvc.task", description="Run one service in the foreground, without a supervisor; Ctrl-C ends it."
+    )
     parser.add_argument("directory", type=Path, metavar="DIR", help="the service's directory, such as Services/EchoAction")
-    parser.add_argument("setting", nargs="*", metavar="KEY=VALUE", help="entries of the configuration, such as interval=0.5")
-    args = parser.parse_args()
-    if bad := [text for text in args.setting if "=" not in text]:
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="entries of its configuration, such as interval=0.5")
+    parser.add_argument("--context", metavar="FILE.xml", help="take its configuration from this context file")
+    parser.add_argument("--task", metavar="ID", help="which task of the context file, when several are of this service")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show debug messages too")
+    args = parser.parse_intermixed_args(argv)
+    if bad := [text for text in args.settings if "=" not in text]:
         parser.error(f"{bad[0]!r} is not KEY=VALUE")
-    directory = args.directory.absolute()
-    spec: dict[str, Any] = {
-        "configuration": dict(text.split("=", 1) for text in args.setting),
+    directory = args.directory.resolve()
+    try:
+        spec = _spec(directory.name, args.context, args.task)
+    except (ConfigError, UsageError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    spec["configuration"] |= dict(text.split("=", 1) for text in args.settings)
+    journal.configure(
+        identifier=directory.name, fields={}, target="stderr", level=logging.DEBUG if args.verbose else logging.INFO
+    )
+    terminal = Terminal()
+    life = Life(spec, voice=terminal, channel=terminal, stop=SignalStop(), log=logging.getLogger(directory.name))
+    try:
+        return life.live(lambda: loader.load(directory.name, [str(directory.parent)]))
+    except KeyboardInterrupt:  # in the moment between two parts of its life
+        return 0
+
+
+def _spec(instance: str, file: str | None, task: str | None) -> dict[str, Any]:
+    spec = {
+        "configuration": {},
         "context": "foreground",
         "transaction": "foreground",
-        "task": directory.name,
-        "cause": {"by": "operator", "depth": 0, "sources": []},
+        "task": task or instance,
+        "frontend": "",
+        "cause": {"by": "operator", "uid": os.getuid(), "depth": 0, "sources": []},
     }
-    journal.configure(identifier=directory.name, fields={}, target="stderr")
-    # A broad except: this is the developer's own code, and its traceback is what he is here for.
-    try:
-        life = Life(Notifier())
-        life.show = lambda text: print(text, flush=True)
-        signal.signal(signal.SIGINT, signal.getsignal(signal.SIGTERM))
-        life.live(loader.load(directory.name, [str(directory.parent)])(spec, life).task)
-    except Exception as error:
-        logging.getLogger("task").error("Failed: %s", last_line(error), exc_info=error)
-        return 1
-    return 0
+    if file is None:
+        return spec
+    # Imported here for start-up time: lxml is needed only for a context file.
+    from zmsvc.host import config
+
+    context = config.load(file)
+    found = [each for each in context.tasks.values() if each.instance == instance and task in (None, each.id)]
+    if not found:
+        raise UsageError(f"cannot run {instance}: {file} has no {f'task {task} of it' if task else 'task of it'}")
+    service = found[0]
+    os.environ.update(service.environment)
+    told = {"context": context.name, "task": service.id, "frontend": context.endpoints.frontend}
+    return spec | told | {"configuration": dict(service.configuration)}
 
 
 if __name__ == "__main__":

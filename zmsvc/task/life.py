@@ -1,206 +1,260 @@
-"""The life of a task in its process: setup, READY, steps, stop, close. The watchdog is fed by this loop, so a hang is not hidden."""
+"""The life of a task: setup, READY, steps, stop, close. The watchdog is fed by this loop alone, so a hang is not hidden."""
 
 from __future__ import annotations
 
 import json
-import os
+import logging
+import math
 import select
-import signal
+import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
-
-import zmq
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 from zmsvc.core import messages
-from zmsvc.core.errors import ProtocolError
-from zmsvc.host import sockets
-from zmsvc.host.notify import Notifier
-from zmsvc.task.sdk import LoopedTask, SingleTask, Task, TaskService
+from zmsvc.core.errors import LaunchError, ProtocolError, ZmsvcError
+from zmsvc.task.bus import Ear
+from zmsvc.task.sdk import LoopedTask, SingleTask, Task, TaskService, cause_of, made
+from zmsvc.task.stop import Stop, Stopped
 
-ATTACH = 2.0
-"""Seconds to wait for the device before the service says that it is ready; it comes up without it, too."""
-
-
-class StopRequestedError(BaseException):
-    """Breaks off the `run` of a SingleTask that is told to stop. No `except Exception` of a user catches it."""
+_BATCH = 64  # messages between two looks at the clock and at the wish to stop
 
 
-class Bus:
-    """A task's own connection to the device: out at once, in only for a service that listens."""
+class Voice(Protocol):
+    """Whom a task tells how it is: a Notifier, or a terminal."""
 
-    def __init__(self, spec: Mapping[str, Any], *, listens: bool) -> None:
-        self._context = sockets.context()
-        self._out = sockets.publisher(self._context, spec["backend"])
-        self._in = None
-        self._mine = spec["task"]
-        if listens:
-            head = messages.dumps({"header": {"service_transaction": spec["transaction"]}}).rstrip("}")
-            self._in = sockets.subscriber(self._context, spec["frontend"], [messages.prefix("control") + head.encode()])
+    def ready(self) -> None: ...
+    def status(self, text: str) -> None: ...
+    def watchdog(self) -> None: ...
+    def stopping(self) -> None: ...
+    def update(self, json_text: str, sequence: int) -> None: ...
 
-    def attach(self) -> bool:
-        return sockets.attached(self._out, ATTACH)
 
-    def fileno(self) -> int:
-        return int(self._in.fileno()) if self._in is not None else -1
+class Channel(Protocol):
+    """How a task speaks to others and hears them: the bus, or a terminal."""
 
-    def publish(self, topic: str, body: Mapping[str, Any]) -> bool:
-        return sockets.publish(self._out, messages.encode(topic, body))
-
-    def heard(self) -> list[Mapping[str, Any]]:
-        """What others of this transaction have reported since the last call."""
-        found: list[Mapping[str, Any]] = []
-        while self._in is not None:
-            try:
-                frame = self._in.recv(zmq.DONTWAIT)
-            except zmq.Again:
-                break
-            try:
-                _, body = messages.decode(frame)
-            except ProtocolError:
-                continue
-            if body.get("header", {}).get("service_id") != self._mine:
-                found.append(body)
-        return found
-
-    def close(self) -> None:
-        if self._in is not None:
-            self._in.close(0)
-        self._out.close(1000)
-        self._context.term()
+    def publish(self, frame: bytes) -> bool: ...
+    def ear(self, prefix: bytes) -> Ear | None: ...
 
 
 class Life:
-    """A task's companion: it carries out what the task asks for, and knows when it is time to stop."""
+    """One task's life, in one thread. `spec` is that of zmsvc.supervisor.spec; see there for its keys."""
 
-    def __init__(self, notifier: Notifier, watchdog: float = 0.0) -> None:
-        self.stopping = False
-        self.bus: Bus | None = None
-        self.on_control: Callable[[Mapping[str, Any]], None] | None = None
-        self.show: Callable[[str], None] | None = None
-        """Where results go when there is no supervisor: a terminal."""
-        self._notifier = notifier
-        self._every = watchdog / 2
-        self._fed_at = 0.0
+    def __init__(self, spec: Mapping[str, Any], *, voice: Voice, channel: Channel, stop: Stop, log: logging.Logger) -> None:
+        self.config: dict[str, Any] = dict(spec["configuration"])
+        self.context: str = spec["context"]
+        self.transaction: str = spec["transaction"]
+        self.service_id: str = spec["task"]
+        self.frontend: str = spec["frontend"]
+        self.cause = cause_of(spec["cause"])
+        self.log = log
+        self._voice, self._channel, self._stop = voice, channel, stop
+        self._thread = threading.get_ident()
+        self._watchdog = float(spec.get("watchdog") or 0.0)
+        self._fed_at = -math.inf
         self._sequence = 0
-        self._waiting = False
-        self._breaks = False
-        self._poll = select.poll()
-        self._wakeup, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._poll.register(self._wakeup, select.POLLIN)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, self._on_stop)
-
-    def _on_stop(self, _number: int, _frame: object) -> None:
-        first, self.stopping = not self.stopping, True
-        if first and self._breaks and not self._waiting:
-            raise StopRequestedError
+        self._counting = threading.RLock()
+        self._service: TaskService | None = None
+        self._ear: Ear | None = None
+        self._hearing = False
+        self._watched: dict[int, Callable[[], None]] = {}
+        self._quiet, self._awake = stop.poller(), stop.poller()
 
     # --- what a task asks for
 
     def update(self, items: Mapping[str, Any]) -> None:
-        text = _as_json(items)
-        if self.show is not None:
-            self.show(text)
-        self._sequence += 1
-        self._notifier.update(text, self._sequence)
+        text = as_json(items)
+        with self._counting:  # in the order of their numbers, from whichever thread
+            self._sequence += 1
+            self._voice.update(text, self._sequence)
 
-    def publish(self, topic: str, body: Mapping[str, Any]) -> None:
-        if self.bus is not None:
-            self.bus.publish(topic, body)
-        elif self.show is not None:
-            self.show(f"{topic} {messages.dumps(body)}")
+    def publish(self, topic: str, body: Mapping[str, Any]) -> bool:
+        if not topic or messages.SEPARATOR in f"{topic} ".encode():
+            raise ValueError(f"cannot publish: {topic!r} cannot be a topic")
+        return self._channel.publish(messages.encode(topic, body))
 
-    def wait(self, seconds: float) -> bool:
-        until = time.monotonic() + seconds
-        self._waiting = True
+    def wait(self, seconds: float | None) -> bool:
+        until = math.inf if seconds is None else time.monotonic() + seconds
+        if threading.get_ident() != self._thread:
+            return self._wait_elsewhere(until)
+        before, self._stop.interruptible = self._stop.interruptible, False
         try:
-            while not self.stopping:
-                self.listen()
-                left = until - time.monotonic()
-                if left <= 0 or self.stopping:
+            while not self._stop.requested:
+                more = self._hear()
+                now = time.monotonic()
+                if now >= until:
                     break
-                pause = min(left, self.feed()) if self._every else left
-                # Rounded up: a wait of 0.4 ms must not become a busy loop of waits of 0 ms.
-                self._poll.poll(-(-pause * 1000 // 1))
-                self._drain()
+                pause = min(until - now, self._feed(now, self._watchdog / 2))
+                if not more:
+                    self._answer(self._stop.pause(pause, self._quiet if self._hearing else self._awake))
         finally:
-            self._waiting = False
-        return self.stopping
+            self._stop.interruptible = before
+        # Looked at again: a signal since the last look in the loop has not broken off anything.
+        return self._stop.requested
 
-    def _drain(self) -> None:
-        try:
-            os.read(self._wakeup, 4096)
-        except BlockingIOError:
-            return
+    def _wait_elsewhere(self, until: float) -> bool:
+        """In a thread of the user's own: it neither hears nor feeds."""
+        poll = self._stop.poller()
+        while not self._stop.requested and (left := until - time.monotonic()) > 0:
+            Stop.pause(self._stop, left, poll)
+        return self._stop.requested
 
-    def listen(self) -> None:
-        """Hand on what other services have reported."""
-        if self.bus is not None and self.on_control is not None:
-            for message in self.bus.heard():
-                self.on_control(message)
+    def watch(self, fd: int, answer: Callable[[], None]) -> None:
+        self._watched[fd] = answer
+        self._awake.register(fd, select.POLLIN)
 
-    def feed(self) -> float:
-        """Feed the watchdog when it is time; gives the seconds until the next time."""
-        now = time.monotonic()
-        if now - self._fed_at >= self._every * 0.9:
-            self._notifier.watchdog()
+    def _answer(self, readable: Iterable[int]) -> None:
+        for fd in readable:
+            if fd in self._watched and not self._hearing:
+                self._hearing = True
+                try:
+                    self._watched[fd]()
+                finally:
+                    self._hearing = False
+
+    def _feed(self, now: float, every: float) -> float:
+        """Feed the watchdog when that was not done for so many seconds; gives the seconds until it is due."""
+        if not self._watchdog:
+            return math.inf
+        if now - self._fed_at >= every:
+            self._voice.watchdog()
             self._fed_at = now
-        return self._fed_at + self._every - now
+        return self._fed_at + every - now
+
+    def _hear(self) -> bool:
+        """Hand on what other services have reported. True when there may be more of it."""
+        if self._ear is None or self._service is None or self._hearing:
+            return False
+        self._hearing = True
+        try:
+            for _ in range(_BATCH):
+                frame = self._ear.receive()
+                if frame is None:
+                    return False
+                self._take(frame, self._service)
+                if self._stop.requested:
+                    return False
+            return True
+        finally:
+            self._hearing = False
+
+    def _take(self, frame: bytes, service: TaskService) -> None:
+        try:
+            _, body = messages.decode(frame)
+        except ProtocolError as error:
+            self.log.warning("Ignored a message on the bus: %s", error)
+            return
+        if body.get("header", {}).get("service_id") != self.service_id:
+            service.on_control(body)
 
     # --- the life itself
 
-    def connect(self, spec: Mapping[str, Any], service: TaskService) -> None:
-        """Join the bus of the context."""
-        self.bus = Bus(spec, listens=service.listens())
-        if service.listens():
-            self.on_control = service.on_control
-            self._poll.register(self.bus.fileno(), select.POLLIN)
+    def live(self, load: Callable[[], type[TaskService]]) -> int:
+        """From loading the service to close; gives the exit status. 0: ended by itself or told to; 1: an exception, logged and told."""
+        self._thread = threading.get_ident()
+        task: list[Task] = []
+        status = self._guarded(lambda: self._until_end(load, task))
+        if task:
+            status = self._guarded(task[0].close) or status
+        if status == 0:
+            self._voice.stopping()
+        if self._ear is not None:
+            self._ear.close()
+        return status
 
-    def live(self, task: Task) -> None:
-        """From setup to close. Raises what the user's code raises, after close."""
+    def _until_end(self, load: Callable[[], type[TaskService]], made_task: list[Task]) -> None:
+        service_class = load()
+        # Until here SIGTERM has its default action: an import that hangs needs no care, and would not get to see a wish.
+        self._stop.listen()
+        service = made(service_class, self)
+        task = service.task = made(service.task_class, self)
+        if isinstance(task, LoopedTask):
+            task.interval = _interval(self.config, task.interval)
+        ear = self._channel.ear(_control_prefix(self.transaction)) if service.listens() else None
         try:
+            self._stop.interruptible = isinstance(task, SingleTask)
+            if self._stop.requested:
+                return
+            made_task.append(task)
             task.setup()
-            if self.bus is not None:
-                self.bus.attach()
+            if self._stop.requested:
+                return
+            # Only now: on_control may rely on setup, and a message before READY waits in the socket.
+            if ear is not None:
+                self._service, self._ear = service, ear
+                self._awake.register(ear.fileno(), select.POLLIN)
+            self._voice.ready()
             self._fed_at = time.monotonic()
-            self._notifier.ready()
-            self._work(task)
-            self._notifier.stopping()
-        finally:
-            self._breaks = False
-            task.close()
-
-    def _work(self, task: Task) -> None:
-        match task:
-            case SingleTask():
-                self._run(task)
-            case LoopedTask():
-                self._loop(task)
-            case _:
-                raise TypeError(f"{type(task).__name__} is neither a LoopedTask nor a SingleTask")
-
-    def _run(self, task: SingleTask) -> None:
-        try:
-            self._breaks = True
-            if not self.stopping:
+            if isinstance(task, SingleTask):
                 task.run()
-        except StopRequestedError:
-            task.log.info("Broken off: told to stop")
+            elif isinstance(task, LoopedTask):
+                self._loop(task)
         finally:
-            self._breaks = False
+            self._stop.interruptible = False
+            if self._ear is None and ear is not None:
+                ear.close()
 
     def _loop(self, task: LoopedTask) -> None:
-        while not self.stopping:
-            began = time.monotonic()
-            if self._every:
-                self.feed()
+        due = time.monotonic()
+        while not self._stop.requested:
+            # Not before each of a thousand steps a second, but so that a step always has nine tenths of the watchdog's time.
+            self._feed(time.monotonic(), self._watchdog / 10)
             task.step()
-            # From start to start, so that the step's own time does not add up; a late round is not made up for.
-            self.wait(max(0.0, began + task.interval - time.monotonic()))
+            # From the planned start, so that neither the step's time nor a late wake-up adds up; what was missed is not made up for.
+            due = max(due + task.interval, time.monotonic())
+            self.wait(due - time.monotonic())
+
+    def _guarded(self, act: Callable[[], None]) -> int:
+        # A broad except: whatever the user's code raises is this task's failure, and must be told as such.
+        try:
+            act()
+        except (Stopped, KeyboardInterrupt):  # the latter reaches us in the foreground only: Ctrl-C
+            return 0
+        except BaseException as error:
+            return self.failed(error)
+        return 0
+
+    def failed(self, error: BaseException) -> int:
+        """Log and tell a failure; gives the exit status, which is the given one for sys.exit()."""
+        if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+            status = (error.code or 0) & 0xFF
+            if status == 0:
+                return 0
+        else:
+            status = 1
+        self.log.error("Failed: %s", last_line(error), exc_info=None if isinstance(error, ZmsvcError) else error)
+        self._voice.status(last_line(error))
+        return status
 
 
-def _as_json(items: Mapping[str, Any]) -> str:
+def last_line(error: BaseException) -> str:
+    """What a traceback ends with. Our own errors say all in their text."""
+    if isinstance(error, ZmsvcError):
+        return str(error)
+    return "".join(traceback.format_exception_only(error)).strip().rpartition("\n")[2]
+
+
+def _control_prefix(transaction: str) -> bytes:
+    """What all `control` messages of a transaction, and no others, begin with."""
+    return messages.prefix("control") + f'{{"header":{{"service_transaction":{json.dumps(transaction)}'.encode()
+
+
+def _interval(config: Mapping[str, Any], default: float) -> float:
+    given = config.get("interval")
+    if given is None:
+        return default
+    try:
+        seconds = float(given)
+    except (TypeError, ValueError):
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise LaunchError(f"cannot use interval {given!r}: expected a number of seconds")
+    return seconds
+
+
+def as_json(items: Mapping[str, Any]) -> str:
+    """Compact JSON of an update. Raises TypeError that names the item which is none."""
     try:
         return json.dumps(items, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import os
 import sys
 from collections.abc import Iterable
-from pathlib import Path
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import module_from_spec
 
 from zmsvc.core.errors import LaunchError
-from zmsvc.task.sdk import Task, TaskService
+from zmsvc.task.sdk import LoopedTask, SingleTask, TaskService
 
 BUILT_IN = {"Monitor": "zmsvc.task.monitor"}
 """Services that come with zmsvc; one of the same name on the path goes first."""
@@ -17,37 +18,48 @@ BUILT_IN = {"Monitor": "zmsvc.task.monitor"}
 
 def load(name: str, directories: Iterable[str]) -> type[TaskService]:
     """The service class of this name. Raises LaunchError, or whatever the service's own code raises when it is imported."""
-    searched = [Path(directory) for directory in directories]
+    searched = list(directories)
     for directory in searched:
-        if (directory / name / f"Service{name}.py").is_file():
-            _as_package(name, directory)
-            return _class_of(f"{name}.Service{name}", name, directory / name / f"Service{name}.py")
+        file = f"{directory}/{name}/Service{name}.py"
+        if os.path.isfile(file):
+            return _class_of(f"{_package(name, directory)}.Service{name}", name, file)
     if name in BUILT_IN:
-        return _class_of(BUILT_IN[name], name, Path(BUILT_IN[name]))
-    where = ", ".join(str(directory) for directory in searched)
-    raise LaunchError(f"cannot find service {name}: no {name}/Service{name}.py in {where}")
+        return _class_of(BUILT_IN[name], name, BUILT_IN[name])
+    raise LaunchError(f"cannot load service {name}: there is no {name}/Service{name}.py in {', '.join(searched) or 'no directory'}")
 
 
-def _as_package(name: str, directory: Path) -> None:
-    """Make the service's directory the package NAME, whatever else has that name: two contexts may each have their own."""
-    if str(directory) not in sys.path:
-        sys.path.append(str(directory))
-    init = directory / name / "__init__.py"
-    location = str(init) if init.is_file() else None
-    loader = importlib.machinery.SourceFileLoader(name, location) if location else None
-    spec = importlib.machinery.ModuleSpec(name, loader, origin=location, is_package=True)
-    spec.submodule_search_locations = [str(directory / name)]
-    package = importlib.util.module_from_spec(spec)
-    sys.modules[name] = package
+def _package(name: str, directory: str) -> str:
+    """Make the service's directory a package and give its name: NAME, unless a part of Python or of another service has that name.
+
+    A service may be called `queue`: taking the name from the standard library would break whoever imports that later. Relative
+    imports work under any name.
+    """
+    path = f"{directory}/{name}"
+    if directory not in sys.path:
+        sys.path.append(directory)  # at the end: a service is no replacement for a library
+    package = name
+    while package in sys.modules or package in sys.stdlib_module_names:
+        if list(getattr(sys.modules.get(package), "__path__", [])) == [path]:
+            return package
+        package += "_"
+    init = f"{path}/__init__.py"
+    loader = SourceFileLoader(package, init) if os.path.isfile(init) else None
+    spec = ModuleSpec(package, loader, origin=init if loader else None, is_package=True)
+    spec.submodule_search_locations = [path]
+    spec.has_location = loader is not None
+    module = sys.modules[package] = module_from_spec(spec)
     if loader is not None:
-        loader.exec_module(package)
+        loader.exec_module(module)
+    return package
 
 
-def _class_of(module: str, name: str, file: Path) -> type[TaskService]:
+def _class_of(module: str, name: str, file: str) -> type[TaskService]:
     found = getattr(importlib.import_module(module), f"Service{name}", None)
-    if not isinstance(found, type) or not issubclass(found, TaskService):
-        raise LaunchError(f"cannot use service {name}: {file} has no class Service{name}(TaskService)")
+    if not isinstance(found, type):
+        raise LaunchError(f"cannot load service {name}: {file} has no class Service{name}")
+    if not issubclass(found, TaskService):
+        raise LaunchError(f"cannot load service {name}: class Service{name} in {file} is no zmsvc.task.TaskService")
     task = getattr(found, "task_class", None)
-    if not isinstance(task, type) or not issubclass(task, Task):
-        raise LaunchError(f"cannot use service {name}: Service{name}.task_class is no LoopedTask or SingleTask")
+    if not isinstance(task, type) or not issubclass(task, LoopedTask | SingleTask):
+        raise LaunchError(f"cannot load service {name}: task_class of Service{name} in {file} is no LoopedTask or SingleTask")
     return found

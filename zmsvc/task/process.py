@@ -1,55 +1,58 @@
-"""Makes a forked child a task's process: limits, user, daemon, environment, streams. Nothing of the user's runs here."""
+"""Makes a forked child a task's process, and ends it: limits, user, daemon, environment, streams. Nothing of the user's runs here."""
 
 from __future__ import annotations
 
+import atexit
+import gc
 import grp
-import json
+import io
 import logging
 import os
 import pwd
 import resource
+import signal
 import sys
 import threading
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import daemon
+from daemon.daemon import close_all_open_files
 
+from zmsvc.core.errors import LaunchError
 from zmsvc.host import journal, linux
 from zmsvc.host.lines import LineWriter
+from zmsvc.task import environment
 
-INHERITED_NO_MORE = (
-    "NOTIFY_SOCKET",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-    "LISTEN_FDS",
-    "LISTEN_PID",
-    "LISTEN_FDNAMES",
-    "JOURNAL_STREAM",
-    "CREDENTIALS_DIRECTORY",
-    "INVOCATION_ID",
-    "MAINPID",
-    "MANAGERPID",
-    "ZMSVC_LOG",
-    "ZMSVC_NOFILE",
-)
-"""What the daemon was told and a task must not take for its own."""
+log = logging.getLogger("task")
 
 
-def become(spec: Mapping[str, Any]) -> None:
-    """Be this task's process from here on."""
+def begin(keep: Iterable[int]) -> None:
+    """Let go of what was inherited from the keeper: its log handlers, its callbacks, its garbage, its descriptors but `keep`."""
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+        handler.close()
+    atexit._clear()
+    # What is there now is the keeper's: never to be collected here, which would copy its pages, nor to be flushed at the end.
+    gc.freeze()
+    gc.enable()
+    # python-daemon does it again, with what we open from here on left out. First of all it has to be done before the limit of open
+    # files sinks to the task's: the keeper has many open, and none could be opened beyond them.
+    close_all_open_files({0, 1, 2, *keep})
+
+
+def become(spec: Mapping[str, Any], keep: Iterable[int]) -> None:
+    """Be this task's process from here on; descriptors but `keep` are closed. Raises LaunchError."""
     parent = os.getppid()
     _limit(spec)
     if spec["pidfile"]:
-        Path(spec["pidfile"]).write_text(f"{os.getpid()}\n")
+        _write_pid(spec["pidfile"])
     stream = journal.stream(spec["instance"], spec["log"])
-    # A file that only its owner may open is opened before the owner changes.
-    files = [stream, *([spec["exec_fd"]] if "exec_fd" in spec else [])]
-    if _change_owner(spec):
+    if _change_owner(spec["user"], spec["group"]):
         linux.die_with_parent(parent)
-    _daemonise(stream, files)
-    os.environ.update(_environment(spec, stream))
+    _daemonise(stream, [*keep, stream])
+    _set_environment(spec, stream)
     os.close(stream)
 
 
@@ -59,28 +62,50 @@ def _limit(spec: Mapping[str, Any]) -> None:
         # The daemon raised its own soft limit; select() in a task would not survive descriptors above 1023.
         resource.setrlimit(resource.RLIMIT_NOFILE, (int(soft), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     for name, value in spec["rlimits"].items():
-        number = getattr(resource, f"RLIMIT_{name.upper()}")
-        resource.setrlimit(number, (value, value))
+        try:
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (value, value))
+        except (AttributeError, OSError, OverflowError, TypeError, ValueError) as error:
+            raise LaunchError(f"cannot limit {name} to {value}: {error}") from error
     if spec["nice"] is not None:
-        os.setpriority(os.PRIO_PROCESS, 0, spec["nice"])
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, spec["nice"])
+        except OSError as error:
+            raise LaunchError(f"cannot set nice to {spec['nice']}: {error.strerror}") from error
 
 
-def _change_owner(spec: Mapping[str, Any]) -> bool:
+def _write_pid(path: str) -> None:
+    """The PID is final since the fork. Written before the user changes, who may have no right to the directory; the keeper removes it."""
+    try:
+        fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(fd, b"%d\n" % os.getpid())
+        finally:
+            os.close(fd)
+        os.rename(f"{path}.new", path)
+    except OSError as error:
+        raise LaunchError(f"cannot write PID file {path}: {error.strerror}") from error
+
+
+def _change_owner(user: str | None, group: str | None) -> bool:
     """Drop to the task's user and group, with all that user's groups. False when it stays what it is."""
-    if spec["user"] is None and spec["group"] is None:
+    if user is None and group is None:
         return False
-    gid = _gid(spec["group"]) if spec["group"] is not None else None
-    if spec["user"] is None:
-        assert gid is not None
-        os.setgroups([gid])
-        os.setgid(gid)
-        return True
-    user = pwd.getpwuid(int(spec["user"])) if spec["user"].isdecimal() else pwd.getpwnam(spec["user"])
-    gid = user.pw_gid if gid is None else gid
-    os.initgroups(user.pw_name, gid)
-    os.setgid(gid)
-    os.setuid(user.pw_uid)
-    os.environ.update(HOME=user.pw_dir, USER=user.pw_name, LOGNAME=user.pw_name, SHELL=user.pw_shell)
+    try:
+        entry = None if user is None else pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+        gid = _gid(group) if group is not None else None
+        if entry is None:
+            assert gid is not None
+            os.setgroups([gid])
+            os.setgid(gid)
+        else:
+            gid = entry.pw_gid if gid is None else gid
+            os.initgroups(entry.pw_name, gid)
+            os.setgid(gid)
+            os.setuid(entry.pw_uid)
+            _put({"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name, "SHELL": entry.pw_shell})
+    except (OSError, KeyError) as error:
+        who = " and ".join(f"{kind} {name}" for kind, name in (("user", user), ("group", group)) if name is not None)
+        raise LaunchError(f"cannot run as {who}: {getattr(error, 'strerror', None) or error.args[0]}") from error
     return True
 
 
@@ -88,75 +113,94 @@ def _gid(name: str) -> int:
     return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
 
 
-def _daemonise(stream: int, files: list[int]) -> None:
+class _Descriptor:
+    """As much of a file as python-daemon looks at."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
+
+
+def _daemonise(stream: int, keep: list[int]) -> None:
     """python-daemon does the rest of a daemon's duties: directory, umask, every inherited descriptor, the standard streams.
 
-    It does not detach: the nursery forked once into a session of its own, so the keeper knows the final PID from the fork on.
+    It does not detach: the nursery forked once into a session of its own, so the keeper knows the final PID from the fork on. It
+    closes ranges by close_range(2), so a high limit of open files costs nothing.
     """
-    out = open(stream, "wb", buffering=0, closefd=False)  # noqa: SIM115 - it is the process's own from here on
-    context = daemon.DaemonContext(
+    # Whatever stands for the streams in the keeper, the descriptors are meant.
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        setattr(sys, name, _Descriptor(fd))
+    out = _Descriptor(stream)
+    daemon.DaemonContext(
         detach_process=False,
         umask=0o022,
         prevent_core=False,
         signal_map={},
-        files_preserve=files,
+        files_preserve=keep,
         stdout=out,
         stderr=out,
-    )
-    context.open()
+    ).open()
+    atexit._clear()  # its own close(), which would have nothing to do
 
 
-def _environment(spec: Mapping[str, Any], stream: int) -> dict[str, str]:
-    for name in INHERITED_NO_MORE:
-        os.environ.pop(name, None)
-    made = {
-        "NOTIFY_SOCKET": spec["notify"],
-        "ZMSVC_CONTEXT": spec["context"],
-        "ZMSVC_TRANSACTION": spec["transaction"],
-        "ZMSVC_TASK": spec["task"],
-        "ZMSVC_INSTANCE": spec["instance"],
-        "ZMSVC_LAUNCH": str(spec["launch"]),
-        **_cause(spec["cause"]),
-    }
-    if spec["watchdog"]:
-        made |= {"WATCHDOG_USEC": str(int(spec["watchdog"] * 1e6)), "WATCHDOG_PID": str(os.getpid())}
+def _set_environment(spec: Mapping[str, Any], stream: int) -> None:
+    for name in [name for name in os.environ if not environment.inherited(name)]:
+        del os.environ[name]
     if spec["log"] == "journal":
         about = os.fstat(stream)
-        made["JOURNAL_STREAM"] = f"{about.st_dev}:{about.st_ino}"
-    return made | {name: str(value) for name, value in spec["environment"].items()}
+        _put({"JOURNAL_STREAM": f"{about.st_dev}:{about.st_ino}"})
+    _put(environment.told(spec, os.getpid()))
 
 
-def _cause(cause: Mapping[str, Any]) -> dict[str, str]:
-    """What started the task, for programs that read the environment. The last source stands for itself, all are in _SOURCES."""
-    made = {"ZMSVC_CAUSE_BY": str(cause.get("by", "")), "ZMSVC_CAUSE_DEPTH": str(cause.get("depth", 0))}
-    sources = cause.get("sources") or []
-    if not sources:
-        return made
-    last = sources[-1]
-    made |= {f"ZMSVC_CAUSE_{name.upper()}": str(last[name]) for name in ("task", "trigger", "rule")}
-    for name, value in (last.get("exit") or {}).items():
-        if value is not None:
-            made[f"ZMSVC_CAUSE_EXIT_{name.upper()}"] = str(value)
-    if last.get("update") is not None:
-        made["ZMSVC_CAUSE_UPDATE"] = json.dumps(last["update"])
-    return made | {"ZMSVC_CAUSE_SOURCES": json.dumps(sources)}
+def _put(variables: Mapping[str, str]) -> None:
+    # Not os.environ.update(): it asks abstract base classes what it got, which costs 100 kB of copied pages.
+    for name, value in variables.items():
+        os.environ[name] = value
 
 
-def take_streams(spec: Mapping[str, Any]) -> None:
-    """From here on every line that Python logs or prints is one entry with the fields of this task."""
-    fields = {
-        "ZMSVC_CONTEXT": spec["context"],
-        "ZMSVC_TRANSACTION": spec["transaction"],
-        "ZMSVC_TASK": spec["task"],
-        "ZMSVC_INSTANCE": spec["instance"],
-    }
-    sink = journal.configure(identifier=spec["instance"], fields=fields, target=spec["log"])
+def take_streams(sink: logging.Handler) -> None:
+    """From here on every line that Python prints is one entry with the fields of this task, and so is what ends a thread."""
+    sys.stdin = sys.__stdin__ or open(os.devnull)  # noqa: SIM115 - it is the process's own from here on
     sys.stdout = LineWriter(sink, name="stdout", level=logging.INFO, fd=1)
     sys.stderr = LineWriter(sink, name="stderr", level=logging.WARNING, fd=2)
     threading.excepthook = _log_thread
+    sys.unraisablehook = _log_unraisable
 
 
 def _log_thread(args: threading.ExceptHookArgs) -> None:
     if args.exc_value is not None:
         where = args.thread.name if args.thread else "?"
-        logging.getLogger("task").error("Thread %s ended by an exception", where, exc_info=args.exc_value)
+        log.error("Thread %s ended by an exception", where, exc_info=args.exc_value)
+
+
+def _log_unraisable(args: Any) -> None:
+    log.error("%s: %r", args.err_msg or "Exception ignored in", args.object, exc_info=args.exc_value)
+
+
+def execute(command: list[str]) -> OSError:
+    """Let a program take this process's place. It comes back only with the reason why that could not be."""
+    # Python ignores it; a program expects to be told that a file is too large. SIGPIPE stays ignored, as systemd has it.
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        return error
+
+
+def finish() -> None:
+    """Do what the interpreter does at its end, since the keeper's stack lies below ours and we leave by os._exit()."""
+    # Broad excepts: these are the user's callbacks and files, and each shall have its turn.
+    try:
+        atexit._run_exitfuncs()
+    except Exception as error:
+        log.error("Failed at the end: %s", error, exc_info=error)
+    for each in gc.get_objects():
+        if issubclass(type(each), io.TextIOWrapper | io.BufferedWriter | io.BufferedRandom):
+            try:
+                each.flush()
+            except Exception:
+                continue  # closed, or only read
+    for written in (sys.stdout, sys.stderr):
+        written.close()

@@ -1,78 +1,75 @@
-"""Runs one task service in a freshly forked child of the keeper, from its spec to its exit status.
+"""What a freshly forked child of the keeper does until its end: becomes the task's process and lives the task's life there.
 
-It is imported in the keeper before the first fork, with everything it needs: what is imported here costs a task nothing.
-The spec is made by zmsvc.supervisor.spec; see there for its keys.
+Everything that a task needs is imported here, once, in the keeper; nothing is made, no ZMQ context above all. `spec` is the plain JSON
+object made by zmsvc.supervisor.spec; see there for its keys.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import sys
-import traceback
 from collections.abc import Mapping
 from typing import Any
 
+from zmsvc.core.errors import ZmsvcError
+from zmsvc.host import journal
 from zmsvc.host.notify import Notifier
-from zmsvc.task import loader, process
-from zmsvc.task.life import Life
+from zmsvc.task import loader, process, threads
+from zmsvc.task.bus import Bus
+from zmsvc.task.life import Life, last_line
+from zmsvc.task.stop import SignalStop
 
 CANNOT_EXECUTE = 203
+"""systemd's EXIT_EXEC: the process could not be made what it was to be."""
 
 log = logging.getLogger("task")
 
 
 def run(spec: Mapping[str, Any]) -> int:
-    """Be the task's process, and give its exit status. 0: it ended by itself or was told to; 1: an exception, logged and told."""
-    process.become(spec)
-    notifier = Notifier()
+    """Be the task's process, and give its exit status, for os._exit(): everything is flushed.
+
+    0: it ended by itself or was told to; 1: an exception, logged and told; 203: it could not be started, logged and told.
+    """
+    gate = [spec["exec_fd"]] if "exec_fd" in spec else []
+    process.begin(gate)
+    sink = journal.configure(identifier=spec["instance"], fields=_fields(spec), target=spec["log"])
+    # Connected before the user changes, who may have no right to the socket; the kernel tells who sends at each datagram.
+    notifier = Notifier(spec["notify"])
+    try:
+        process.become(spec, [*sink.fds, notifier.fileno(), *gate])
+    except (OSError, ZmsvcError) as error:
+        return _not_started(notifier, last_line(error))
     if spec["service_type"] == "Command":
-        return _execute(spec, notifier)
-    process.take_streams(spec)
-    # A broad except: whatever the user's code raises is this task's failure, and must be told as such.
-    try:
-        service_class = loader.load(spec["instance"], spec["search"])
-        life = Life(notifier, spec["watchdog"])
-        service = service_class(spec, life)
-        life.connect(spec, service)
-        life.live(service.task)
-        assert life.bus is not None
-        life.bus.close()
-    except BaseException as error:
-        return _failed(notifier, error)
-    finally:
-        sys.stdout.close()
-        sys.stderr.close()
-    return 0
+        return _execute(spec["command"], gate, notifier)
+    process.take_streams(sink)
+    channel = Bus(spec["backend"], spec["frontend"])
+    if spec["members"]:
+        status = threads.live(spec, channel)
+    else:
+        life = Life(spec, voice=notifier, channel=channel, stop=SignalStop(), log=logging.getLogger(spec["instance"]))
+        status = life.live(lambda: loader.load(spec["instance"], spec["search"]))
+    process.finish()
+    channel.close()
+    return status
 
 
-def _failed(notifier: Notifier, error: BaseException) -> int:
-    if isinstance(error, SystemExit):
-        return _status(error.code)
-    log.error("Failed: %s", last_line(error), exc_info=error)
-    notifier.status(last_line(error))
-    return 1
+def _fields(spec: Mapping[str, Any]) -> dict[str, str]:
+    shared = {"ZMSVC_CONTEXT": spec["context"], "ZMSVC_TRANSACTION": spec["transaction"]}
+    return shared if spec["members"] else shared | {"ZMSVC_TASK": spec["task"], "ZMSVC_INSTANCE": spec["instance"]}
 
 
-def _status(code: Any) -> int:
-    """What Python itself makes of sys.exit(code)."""
-    if code is None or isinstance(code, int):
-        return (code or 0) & 0xFF
-    log.error("%s", code)
-    return 1
+def _execute(command: list[str], gate: list[int], notifier: Notifier) -> int:
+    """Run a program. The pipe to the keeper closes when it has taken over; a word in it says that it did not."""
+    for fd in gate:
+        os.set_inheritable(fd, False)
+    error = process.execute(command)
+    status = _not_started(notifier, f"cannot execute {command[0]}: {error.strerror}")
+    for fd in gate:
+        os.write(fd, b"x")
+    return status
 
 
-def last_line(error: BaseException) -> str:
-    """The last line of an exception's own text, as a traceback ends with it."""
-    return "".join(traceback.format_exception_only(error)).strip().rpartition("\n")[2]
-
-
-def _execute(spec: Mapping[str, Any], notifier: Notifier) -> int:
-    """Let the program take this process's place. The pipe to the keeper closes then; a word in it says that it did not."""
-    os.set_inheritable(spec["exec_fd"], False)
-    try:
-        os.execvp(spec["command"][0], spec["command"])
-    except OSError as error:
-        notifier.status(f"cannot execute {spec['command'][0]}: {error.strerror}")
-        os.write(spec["exec_fd"], b"x")
+def _not_started(notifier: Notifier, why: str) -> int:
+    log.error("%s", why)
+    notifier.status(why)
     return CANNOT_EXECUTE

@@ -3,78 +3,112 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 
-log = logging.getLogger("task")
+M = TypeVar("M", bound="_Member")
+
+
+class Cause(dict[str, Any]):
+    """What started a task, as JSON-able items that are attributes as well (`self.cause.by`).
+
+    `by` is operator, context, rule, restart or bus; `uid` the operator's; `depth` counts the rules in a chain. `sources` has for each
+    rule that fired its `task`, `trigger`, `rule`, that task's last `exit` (code, signal, reason) and last `update`; the items of the
+    last source stand beside `by` as well, None where no rule fired.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def cause_of(told: Mapping[str, Any]) -> Cause:
+    """The cause as the supervisor told it."""
+    sources = list(told.get("sources") or [])
+    last = dict.fromkeys(("task", "trigger", "rule", "exit", "update")) | (dict(sources[-1]) if sources else {})
+    return Cause({"by": told.get("by"), "uid": told.get("uid"), "depth": told.get("depth", 0), **last, "sources": sources})
 
 
 class Companion(Protocol):
-    """What carries out the wishes of a task: the life of its process, or a terminal."""
+    """What a task knows about itself, and what carries out its wishes: the life of its process or thread."""
+
+    config: dict[str, Any]
+    context: str
+    transaction: str
+    service_id: str
+    cause: Cause
+    log: logging.Logger
+    frontend: str
+    """Where one subscribes to the bus."""
 
     def update(self, items: Mapping[str, Any]) -> None: ...
 
-    def publish(self, topic: str, body: Mapping[str, Any]) -> None: ...
+    def publish(self, topic: str, body: Mapping[str, Any]) -> bool: ...
 
-    def wait(self, seconds: float) -> bool: ...
+    def wait(self, seconds: float | None) -> bool: ...
+
+    def watch(self, fd: int, answer: Callable[[], None]) -> None:
+        """Call `answer` in `wait` whenever the descriptor is readable."""
 
 
-class Task:
-    """The common part of LoopedTask and SingleTask. Do not override `__init__`: `setup` is for that."""
+class _Member:
+    """What a task and the service around it have in common. All of it is there already when `__init__` of a subclass runs."""
 
-    config: Mapping[str, Any]
+    config: dict[str, Any]
     """The task's own `<configuration>`: texts, lists and dicts of them."""
     context: str
     """The name of the context."""
     transaction: str
     service_id: str
-    cause: Mapping[str, Any]
-    """What started it: `by` is operator, context, bus or rule; `sources` has for each rule that fired the task, its trigger, its
-    last exit and its last update; `depth` counts the rules in a chain."""
+    """The task's id in the context file."""
+    cause: Cause
+    """What started it; also in the environment as ZMSVC_CAUSE_*."""
     log: logging.Logger
     """Its records carry the journal fields of this task."""
+    _companion: Companion
 
-    def __init__(self, spec: Mapping[str, Any], companion: Companion) -> None:
-        self.config = spec["configuration"]
-        self.context = spec["context"]
-        self.transaction = spec["transaction"]
-        self.service_id = spec["task"]
-        self.cause = spec["cause"]
-        self.log = log
-        self._companion = companion
-
-    def setup(self) -> None:
-        """Called once, before the service says that it is ready. An exception here makes it fail."""
-
-    def close(self) -> None:
-        """Called once at the end, also after an error."""
-
-    def update(self, **items: Any) -> None:
-        """Report a result: `control`/`updated` with these items on the bus, and the on_update rules.
+    def update(self, /, **items: Any) -> None:
+        """Report a result: `control`/`updated` with these items on the bus, and the on_update rules. It is never lost; while the
+        supervisor is behind, this waits.
 
         Raises TypeError for an item that is not JSON, ValueError for more than 1 MiB of it.
         """
         self._companion.update(items)
 
-    def publish(self, topic: str, body: Mapping[str, Any]) -> None:
-        """Send a message to whoever is subscribed to the topic. It may be lost; a result that counts is an `update`."""
-        self._companion.publish(topic, body)
+    def publish(self, topic: str, body: Mapping[str, Any]) -> bool:
+        """Send a message, as it is, to whoever is subscribed to the topic. A result that counts is an `update`.
 
-    def wait(self, seconds: float) -> bool:
-        """Wait, but not longer than until the service is told to stop. True when it is time to stop."""
+        False when it was dropped because the queue is full. Raises TypeError for a body that is not JSON, ValueError for a topic that
+        cannot be one.
+        """
+        return self._companion.publish(topic, body)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait (None: for ever), but not longer than until the service is told to stop. True when it is time to stop.
+
+        In the thread of `step` and `run` this is also where the watchdog is fed and `on_control` is called.
+        """
         return self._companion.wait(seconds)
 
 
+class Task(_Member):
+    """The common part of LoopedTask and SingleTask."""
+
+    def setup(self) -> None:
+        """Called once, before the service says that it is ready. An exception here makes it fail."""
+
+    def close(self) -> None:
+        """Called once at the end, also after an error in any of the others."""
+
+
 class LoopedTask(Task):
-    """A task that does its `step` again and again until it is told to stop."""
+    """A task that does its `step` again and again until it is told to stop. A step is always finished."""
 
     interval: float = 1.0
-    """Seconds from the start of one step to the start of the next; `<interval>` in the configuration overrides it."""
-
-    def __init__(self, spec: Mapping[str, Any], companion: Companion) -> None:
-        super().__init__(spec, companion)
-        if "interval" in self.config:
-            self.interval = float(self.config["interval"])
+    """Seconds from the start of one step to the start of the next; `<interval>` in the configuration overrides it. After a step that
+    took longer the next one follows at once, and what was missed is not made up for."""
 
     def step(self) -> None:
         """One round of work. An exception ends the service as failed."""
@@ -85,22 +119,38 @@ class SingleTask(Task):
     """A task that runs once. When `run` returns, the service ends with status 0."""
 
     def run(self) -> None:
-        """The work. When the service is told to stop meanwhile, `wait` returns True; anywhere else `run` is broken off."""
+        """The work. When the service is told to stop meanwhile, `wait` returns True; anywhere else a SystemExit breaks `run` off.
+
+        Of tasks that share a process (`Thread`) none can be broken off: they have to look, by `wait`.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no run()")
 
 
-class TaskService:
+class TaskService(_Member):
     """The service around a task. A subclass `ServiceNAME` names the task's class; it may listen to the other services."""
 
     service_name: ClassVar[str] = ""
-    task_class: ClassVar[type[Task]]
+    task_class: ClassVar[type[LoopedTask] | type[SingleTask]]
+    task: Task
+    """The task of this service, from before its `setup` on."""
 
-    def __init__(self, spec: Mapping[str, Any], companion: Companion) -> None:
-        self.task = self.task_class(spec, companion)
+    def on_control(self, message: dict[str, Any]) -> None:
+        """Another service of this transaction reported (`header` and `content` of the `control` message).
 
-    def on_control(self, message: Mapping[str, Any]) -> None:
-        """Another service of this transaction reported. Only a class that overrides this is subscribed to `control`."""
+        Called between steps and in `wait`, in the same thread. Only a class that overrides this is subscribed.
+        """
 
     @classmethod
     def listens(cls) -> bool:
+        """Whether this class overrides on_control."""
         return cls.on_control is not TaskService.on_control
+
+
+def made(cls: type[M], companion: Companion) -> M:
+    """An instance that has its companion before the user's own `__init__` runs, which need not know of it, nor call ours."""
+    member = cls.__new__(cls)
+    member.config, member.cause, member.log = companion.config, companion.cause, companion.log
+    member.context, member.transaction, member.service_id = companion.context, companion.transaction, companion.service_id
+    member._companion = companion
+    cast(Any, cls).__init__(member)
+    return member

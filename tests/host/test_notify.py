@@ -1,0 +1,252 @@
+"""sd_notify over a real socket, both ends: what is sent arrives whole, in order and with the sender's identity, or is refused."""
+
+from __future__ import annotations
+
+import array
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from zmsvc.core.errors import ProtocolError, ZmsvcError
+from zmsvc.host import memfd, notify
+from zmsvc.host.notify import Notifier
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[socket.socket]:
+    with notify.bind(tmp_path / "n", 0o666) as made:
+        yield made
+
+
+@pytest.fixture
+def path(receiver: socket.socket) -> str:
+    return str(receiver.getsockname())
+
+
+@pytest.fixture
+def notifier(path: str) -> Iterator[Notifier]:
+    made = Notifier(path)
+    yield made
+    made.close()
+
+
+def lines(receiver: socket.socket) -> list[tuple[str, str]]:
+    datagram = notify.receive(receiver)
+    assert datagram is not None
+    return datagram.lines
+
+
+def open_fds() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+def send(path: str, data: bytes, fds: list[int] | None = None) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        sender.sendmsg([data], ancillary, 0, path)
+
+
+def test_the_kernel_says_who_sent(receiver: socket.socket, notifier: Notifier) -> None:
+    notifier.ready()
+    datagram = notify.receive(receiver)
+    assert datagram == notify.Datagram(pid=os.getpid(), uid=os.getuid(), lines=[("READY", "1")], fds=[])
+
+
+def test_nothing_there_is_none(receiver: socket.socket) -> None:
+    assert notify.receive(receiver) is None
+
+
+def test_every_word_arrives(receiver: socket.socket, notifier: Notifier) -> None:
+    notifier.watchdog()
+    notifier.stopping()
+    notifier.extend(1.5)
+    notifier.reloading()
+    assert lines(receiver) == [("WATCHDOG", "1")]
+    assert lines(receiver) == [("STOPPING", "1")]
+    assert lines(receiver) == [("EXTEND_TIMEOUT_USEC", "1500000")]
+    reloading = dict(lines(receiver))
+    assert reloading["RELOADING"] == "1"
+    assert int(reloading["MONOTONIC_USEC"]) > 0
+
+
+def test_a_status_is_utf8_and_one_line(receiver: socket.socket, notifier: Notifier) -> None:
+    notifier.status("café ☕\nREADY=1\udcff")
+    assert lines(receiver) == [("STATUS", "café ☕ READY=1?")]
+
+
+def test_a_long_status_is_cut(receiver: socket.socket, notifier: Notifier) -> None:
+    notifier.status("x" * 1_000_000)
+    assert len(lines(receiver)[0][1]) == 4096
+
+
+def test_a_task_that_shares_its_process_marks_what_it_says(receiver: socket.socket, path: str) -> None:
+    shared = Notifier(path, task="ts_100")
+    shared.ready()
+    shared.close()
+    assert lines(receiver) == [("X_ZMSVC_TASK", "ts_100"), ("READY", "1")]
+
+
+@pytest.mark.parametrize("size", [0, 100, notify.UPDATE_INLINE - 2, notify.UPDATE_INLINE - 1, 500_000, notify.UPDATE_LIMIT - 2])
+def test_an_update_of_any_size_arrives_whole_and_leaves_no_descriptor(receiver: socket.socket, notifier: Notifier, size: int) -> None:
+    before, text = open_fds(), '"' + "x" * size + '"'
+    notifier.update(text, 7)
+    datagram = notify.receive(receiver)
+    assert datagram is not None
+    assert ("X_ZMSVC_SEQ", "7") in datagram.lines
+    assert notify.update_of(datagram) == text
+    assert datagram.fds == []
+    assert open_fds() == before
+
+
+def test_an_update_that_is_too_large_is_refused_with_the_figures(receiver: socket.socket, notifier: Notifier) -> None:
+    with pytest.raises(ValueError, match="1048577 bytes of JSON, at most 1048576"):
+        notifier.update("x" * (notify.UPDATE_LIMIT + 1), 1)
+    with pytest.raises(ValueError, match="bytes of JSON"):
+        notifier.update("é" * (notify.UPDATE_LIMIT // 2 + 1), 1)
+    assert notify.receive(receiver) is None
+
+
+def test_a_full_queue_makes_the_sender_wait_and_loses_nothing(receiver: socket.socket, notifier: Notifier) -> None:
+    def work() -> None:
+        for number in range(100):
+            notifier.update(str(number), number)
+
+    sender = threading.Thread(target=work)
+    sender.start()
+    receiver.setblocking(True)
+    found = [dict(lines(receiver))["X_ZMSVC_UPDATE"] for _ in range(100)]
+    sender.join()
+    assert found == [str(number) for number in range(100)]
+
+
+def test_without_a_socket_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    before = open_fds()
+    silent = Notifier()
+    silent.ready()
+    silent.update("{}", 1)
+    assert silent.fileno() == -1
+    assert open_fds() == before
+
+
+def test_the_environment_names_the_socket(receiver: socket.socket, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", path)
+    told = Notifier()
+    told.ready()
+    told.close()
+    assert lines(receiver) == [("READY", "1")]
+
+
+def test_an_abstract_address_works() -> None:
+    name = f"zmsvc-test-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(f"\0{name}")
+        told = Notifier(f"@{name}")
+        told.ready()
+        told.close()
+        assert other.recv(100) == b"READY=1"
+
+
+def test_a_socket_that_is_bound_anew_is_found_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "n"
+    first = notify.bind(path, 0o600)
+    told = Notifier(str(path))
+    first.close()
+    with caplog.at_level(logging.WARNING):
+        told.ready()
+        told.ready()
+    assert [record.getMessage() for record in caplog.records] == [f"Cannot notify {path}: Connection refused"]
+    with notify.bind(path, 0o600) as second:
+        told.ready()
+        assert lines(second) == [("READY", "1")]
+    told.close()
+
+
+def test_a_socket_that_is_bound_later_is_found(tmp_path: Path) -> None:
+    told = Notifier(str(tmp_path / "n"))
+    with notify.bind(tmp_path / "n", 0o600) as late:
+        told.ready()
+        assert lines(late) == [("READY", "1")]
+    told.close()
+
+
+def test_what_is_malformed_is_left_out(receiver: socket.socket, path: str) -> None:
+    send(path, b"READY=1\nnonsense\n=empty\nSTATUS=a=b\nX=\xff\n\nX_OTHER=\n")
+    assert lines(receiver) == [("READY", "1"), ("STATUS", "a=b"), ("X", "\ufffd"), ("X_OTHER", "")]
+    send(path, b"")
+    assert lines(receiver) == []
+
+
+def test_of_an_oversized_datagram_the_cut_line_is_left_out(receiver: socket.socket, path: str) -> None:
+    send(path, b"READY=1\nSTATUS=" + b"x" * 150_000)
+    assert lines(receiver) == [("READY", "1")]
+
+
+def test_descriptors_that_nobody_expects_are_closed(receiver: socket.socket, path: str) -> None:
+    reader, writer = os.pipe()
+    send(path, b"BARRIER=1", [writer] * 12)
+    os.close(writer)
+    before = open_fds()
+    datagram = notify.receive(receiver)
+    assert datagram is not None
+    assert datagram.fds == []
+    assert open_fds() == before
+    assert os.read(reader, 1) == b""  # the end that the sender of a barrier waits for
+    os.close(reader)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "unsealed", "huge"])
+def test_an_update_in_a_file_that_cannot_be_trusted_is_refused(receiver: socket.socket, path: str, kind: str) -> None:
+    before = open_fds()
+    reader, writer = os.pipe()
+    fd = {
+        "pipe": lambda: reader,
+        "unsealed": lambda: os.memfd_create("x", os.MFD_ALLOW_SEALING),
+        "huge": lambda: memfd.sealed("x", b"x" * (notify.UPDATE_LIMIT + 1)),
+    }[kind]()
+    send(path, b"X_ZMSVC_UPDATE_FD=1", [fd])
+    datagram = notify.receive(receiver)
+    assert datagram is not None
+    with pytest.raises(ProtocolError, match="cannot read passed file"):
+        notify.update_of(datagram)
+    for each in {fd, reader, writer}:
+        os.close(each)
+    assert open_fds() == before
+
+
+def test_a_datagram_without_an_update_has_none(receiver: socket.socket, path: str) -> None:
+    send(path, b"READY=1\nX_ZMSVC_UPDATE_FD=1")
+    datagram = notify.receive(receiver)
+    assert datagram is not None
+    assert notify.update_of(datagram) is None
+
+
+def test_peeked_datagrams_stay_until_they_are_discarded(receiver: socket.socket, notifier: Notifier) -> None:
+    notify.peek_from_start(receiver)
+    for number in range(3):
+        notifier.status(str(number))
+    seen = [notify.receive(receiver, peek=True) for _ in range(4)]
+    assert [datagram and datagram.lines[0][1] for datagram in seen] == ["0", "1", "2", None]
+    notify.discard(receiver, 2)
+    assert lines(receiver) == [("STATUS", "2")]
+
+
+def test_a_bound_socket_has_its_mode_and_takes_an_old_ones_place(tmp_path: Path) -> None:
+    path = tmp_path / "n"
+    for mode in (0o600, 0o666):
+        with notify.bind(path, mode):
+            assert path.stat().st_mode & 0o777 == mode
+
+
+def test_a_socket_that_cannot_be_bound_says_why(tmp_path: Path) -> None:
+    before = open_fds()
+    with pytest.raises(ZmsvcError, match=r"cannot listen at .*/none/n: No such file or directory"):
+        notify.bind(tmp_path / "none" / "n", 0o600)
+    with pytest.raises(ZmsvcError, match=r"cannot listen at .*: AF_UNIX path too long"):
+        notify.bind(tmp_path / ("x" * 120), 0o600)
+    assert open_fds() == before

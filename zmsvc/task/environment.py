@@ -1,0 +1,56 @@
+"""The environment of a task: what it inherits and what it is told. Nothing is read or set here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+_NOT_INHERITED = frozenset(
+    {"NOTIFY_SOCKET", "JOURNAL_STREAM", "CREDENTIALS_DIRECTORY", "INVOCATION_ID", "MAINPID", "MANAGERPID", "SYSTEMD_EXEC_PID"}
+)
+"""What the daemon was told by systemd, and a task must not take for its own."""
+_NOT_INHERITED_PREFIXES = ("WATCHDOG_", "LISTEN_", "ZMSVC_")
+_PLACES = frozenset({"ZMSVC_CONFIG_DIR", "ZMSVC_RUNTIME_DIR", "ZMSVC_STATE_DIR", "ZMSVC_SERVICE_PATH"})
+"""With these a task that runs `zmsvcctl` finds its own context."""
+
+
+def inherited(name: str) -> bool:
+    """Whether a task inherits this variable from the daemon."""
+    return name in _PLACES or not (name in _NOT_INHERITED or name.startswith(_NOT_INHERITED_PREFIXES))
+
+
+def told(spec: Mapping[str, Any], pid: int) -> dict[str, str]:
+    """What a task is told beyond what it inherits. What the context file says wins."""
+    made = {
+        "NOTIFY_SOCKET": spec["notify"],
+        "ZMSVC_CONTEXT": spec["context"],
+        "ZMSVC_TRANSACTION": spec["transaction"],
+        # The mark by which the keeper finds what a task has left behind.
+        "ZMSVC_LAUNCH": str(spec["launch"]),
+    }
+    # Tasks that share a process differ in these, so there they are in no environment.
+    if not spec["members"]:
+        made |= {"ZMSVC_TASK": spec["task"], "ZMSVC_INSTANCE": spec["instance"], **cause(spec["cause"])}
+        if spec["watchdog"]:
+            made |= {"WATCHDOG_USEC": str(int(spec["watchdog"] * 1e6)), "WATCHDOG_PID": str(pid)}
+    return made | {name: str(value) for name, value in spec["environment"].items()}
+
+
+def cause(given: Mapping[str, Any]) -> dict[str, str]:
+    """What started the task, for programs. The last of its sources stands for itself, all of them are in ZMSVC_CAUSE_SOURCES."""
+    made = {"ZMSVC_CAUSE_BY": str(given.get("by") or ""), "ZMSVC_CAUSE_DEPTH": str(given.get("depth", 0))}
+    if given.get("uid") is not None:
+        made["ZMSVC_CAUSE_UID"] = str(given["uid"])
+    sources = given.get("sources") or []
+    if not sources:
+        return made
+    last = sources[-1]
+    made |= {f"ZMSVC_CAUSE_{name.upper()}": str(last[name]) for name in ("task", "trigger", "rule") if last.get(name)}
+    for name in ("code", "signal", "reason"):
+        value = (last.get("exit") or {}).get(name)
+        if value is not None:
+            made[f"ZMSVC_CAUSE_EXIT_{name.upper()}"] = str(value)
+    if last.get("update") is not None:
+        made["ZMSVC_CAUSE_UPDATE"] = json.dumps(last["update"])
+    return made | {"ZMSVC_CAUSE_SOURCES": json.dumps(sources)}

@@ -1,0 +1,217 @@
+"""The Monitor service: publishes what the tasks of its transaction use of the machine, at an endpoint of its own.
+
+What there is to look at it hears from the supervisor's `control` messages; when it may have missed one it asks with a `state` request.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import zmq
+
+from zmsvc.core import messages
+from zmsvc.core.errors import ConfigError, ProtocolError
+from zmsvc.host import endpoints, options, sockets, usage
+from zmsvc.host.sockets import Context, Socket
+from zmsvc.task.sdk import LoopedTask, TaskService
+
+FREQUENCY = 30.0
+"""Seconds between two samples where the configuration says nothing; the manual's own figure."""
+ANSWER_MS = 250
+"""How long a supervisor has to answer. Without an answer the sample is of what has been heard."""
+ATTEMPTS = 4
+DOUBT = 60.0
+"""Seconds after which the picture is asked for in any case, which repairs what a message that was lost has left wrong."""
+
+_STATES = {"started": "active", "updated": "active", "stopped": "inactive", "failed": "failed"}
+
+Row = dict[str, Any]
+
+
+class Picture:
+    """The tasks of one transaction as last heard of, in the order of the file."""
+
+    def __init__(self, transaction: str) -> None:
+        self._transaction = transaction
+        self._tasks: dict[str, Row] = {}
+        self.whole = False
+        """Whether all of it has been told since somebody last had doubts."""
+
+    def hear(self, message: Mapping[str, Any]) -> None:
+        """A `control` message: the whole context, or what happened to a task."""
+        head, content = _mapping(message, "header"), _mapping(message, "content")
+        status = _mapping(content, "status")
+        data = status.get("data")
+        if status.get("device_action") == "context_info" and isinstance(data, list):
+            for each in data:
+                if self._transaction in _as_mapping(each):
+                    self.replace(_as_mapping(each[self._transaction]))
+        elif (action := head.get("action")) in _STATES and status.get("reason") != "refused":
+            row = self._tasks.setdefault(str(head.get("service_id")), {})
+            ended = action in ("stopped", "failed")
+            row.update(action=action, state=_STATES[str(action)], pid=None if ended else _pid(status.get("pid")))
+
+    def replace(self, told: Mapping[str, Any]) -> None:
+        """The whole transaction, as `context_info` and `reply_context` have it."""
+        tasks = [each for each in told.get("tasks") or () if isinstance(each, Mapping)]
+        self._tasks = {
+            str(each.get("service_id")): {"pid": _pid(each.get("pid")), "action": each.get("action"), "state": each.get("state")}
+            for each in tasks
+        }
+        self.whole = True
+
+    def tasks(self) -> list[Row]:
+        """As `usage.rows` wants them."""
+        return [{"pid": None, "action": "", "state": "", **row, "service_id": name} for name, row in self._tasks.items()]
+
+
+def _mapping(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    return _as_mapping(value.get(key))
+
+
+def _as_mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _pid(value: Any) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None
+
+
+class Questions:
+    """Asks the supervisor for the picture of the transaction, over the bus of the context."""
+
+    def __init__(self, context: Context, frontend: str, transaction: str, service_id: str) -> None:
+        reply = messages.encode("state", {"header": {"service_transaction": transaction}}).rstrip(b"}")
+        self._ear = sockets.subscriber(context, frontend, [reply])
+        self._head = messages.header(transaction=transaction, service_id=service_id, action="request", service_name="state")
+
+    def ask(self, publish: Callable[[str, Mapping[str, Any]], object]) -> Mapping[str, Any] | None:
+        """The picture; None when nobody answers in time."""
+        # An answer to an earlier question, or to somebody else's, may be older than what has been heard since.
+        while self._ear.poll(0):
+            self._ear.recv()
+        publish("state", {"header": self._head, "content": {}})
+        while self._ear.poll(ANSWER_MS):
+            try:
+                _, body = messages.decode(self._ear.recv())
+            except ProtocolError:
+                continue
+            if body["header"].get("action") == "reply_context":
+                return _mapping(body, "content")
+        return None
+
+    def close(self) -> None:
+        self._ear.close(0)
+
+
+class Counter:
+    """The Monitor's own endpoint: `pub` sends every sample to all who listen, `rep` the last one to whoever asks."""
+
+    def __init__(self, context: Context, endpoint: str, kind: str) -> None:
+        self._listening = endpoints.listen(endpoints.safe_bind(endpoint, curve=False))
+        self.socket: Socket = options.public(context, zmq.REP if kind == "rep" else zmq.PUB)
+        options.bind(self.socket, self._listening)
+        self.answers = kind == "rep"
+        self._frame = messages.encode("monitor", {})
+
+    def show(self, frame: bytes) -> None:
+        self._frame = frame
+        if self.answers:
+            self.answer()
+        else:
+            self.socket.send(frame, zmq.DONTWAIT)
+
+    def answer(self) -> None:
+        """Answer everybody who has asked meanwhile. ZMQ's descriptor tells of a change only once, so nothing may be left over."""
+        try:
+            while True:
+                self.socket.recv(zmq.DONTWAIT)
+                self.socket.send(self._frame, zmq.DONTWAIT)
+        except zmq.Again:
+            return
+
+    def close(self) -> None:
+        self.socket.close(0)
+        name = self._listening.getsockname()
+        if self._listening.family == socket.AF_UNIX and not name.startswith("\0"):
+            os.unlink(name)
+        self._listening.close()
+
+
+class Watch(LoopedTask):
+    """Samples every `frequency_s` seconds."""
+
+    def __init__(self) -> None:
+        self.picture = Picture(self.transaction)
+        self._gauge = usage.Gauge(usage.options(self.config.get("monitor_options")))
+        self._zmq: Context | None = None
+        self._counter: Counter | None = None
+        self._questions: Questions | None = None
+        self._since = DOUBT
+
+    def setup(self) -> None:
+        settings = self.config.get("service") or self.config.get("publisher")
+        settings = settings if isinstance(settings, Mapping) else {}
+        if not settings.get("endpoint"):
+            raise ConfigError(["cannot monitor: the configuration has no <service><endpoint>"])
+        kind = str(settings.get("type") or "pub").lower()
+        if kind not in ("pub", "rep"):
+            raise ConfigError([f"cannot monitor: the type {kind!r} is unknown, expected pub or rep"])
+        self.interval = _frequency(settings.get("frequency_s") or FREQUENCY)
+        self._zmq = sockets.context()
+        self._counter = Counter(self._zmq, str(settings["endpoint"]), kind)
+        self._questions = Questions(self._zmq, self._companion.frontend, self.transaction, self.service_id)
+        if self._counter.answers:
+            self._companion.watch(self._counter.socket.fileno(), self._counter.answer)
+
+    def step(self) -> None:
+        assert self._counter is not None
+        self._since += self.interval
+        if not self.picture.whole or self._since >= DOUBT:
+            self._ask()
+        told = self.picture.tasks()
+        rows = usage.rows(self._gauge, told)
+        # A process that is gone before we have heard of its end: the message is under way, or lost.
+        self.picture.whole = self.picture.whole and all(row["pid"] == task["pid"] for row, task in zip(rows, told, strict=True))
+        self._counter.show(messages.encode("monitor", {self.transaction: rows}))
+
+    def _ask(self) -> None:
+        assert self._questions is not None
+        # More than once only at the beginning: the device may not know our subscription yet, and an answer is lost then.
+        for _ in range(1 if self.picture.tasks() else ATTEMPTS):
+            told = self._questions.ask(self.publish)
+            if told is not None:
+                self.picture.replace(told)
+                self._since = 0.0
+                return
+
+    def close(self) -> None:
+        for each in (self._counter, self._questions):
+            if each is not None:
+                each.close()
+        if self._zmq is not None:
+            self._zmq.term()
+
+
+def _frequency(text: Any) -> float:
+    try:
+        seconds = float(text)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not 0.01 <= seconds <= 86_400.0:
+        raise ConfigError([f"cannot monitor: frequency_s is {text!r}, expected seconds from 0.01 to 86400"])
+    return seconds
+
+
+class ServiceMonitor(TaskService):
+    """The service `Monitor` of every context that names it."""
+
+    service_name = "monitor"
+    task_class = Watch
+
+    def on_control(self, message: Mapping[str, Any]) -> None:
+        assert isinstance(self.task, Watch)
+        self.task.picture.hear(message)
