@@ -1,0 +1,98 @@
+"""The state file: full, damaged, of a newer version. Nothing is overwritten silently, and nobody is kept from stopping a task."""
+
+from __future__ import annotations
+
+import resource
+import sqlite3
+import subprocess
+
+from context import Context
+from waiting import wait_for
+
+
+def state_file(context: Context) -> str:
+    return str(context.home / "state" / context.name / "state.db")
+
+
+def test_a_full_disk_keeps_nobody_from_stopping_a_task(context: Context) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.task("ts_2", "Echo")
+    context.start("--transaction", "T")
+    supervisor = context.status()["pid"]
+    before = resource.prlimit(supervisor, resource.RLIMIT_FSIZE)
+    resource.prlimit(supervisor, resource.RLIMIT_FSIZE, (1, before[1]))
+    context.ctl("stop", "--task", "ts_1")
+    status = context.status()
+    assert "cannot save state" in status["unsaved"]
+    assert context.tasks()["ts_1"]["sub"] == "stopped"
+    assert "cannot save state" in context.ctl("status", check=None).stdout
+    resource.prlimit(supervisor, resource.RLIMIT_FSIZE, before)
+    wait_for(lambda: not context.status()["unsaved"])
+    context.kill_supervisor()
+    tasks = context.tasks()
+    assert (tasks["ts_1"]["sub"], tasks["ts_2"]["sub"]) == ("stopped", "running")
+
+
+def test_an_end_that_could_not_be_saved_is_told_again(context: Context) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--transaction", "T")
+    supervisor = context.status()["pid"]
+    resource.prlimit(supervisor, resource.RLIMIT_FSIZE, (1, resource.prlimit(supervisor, resource.RLIMIT_FSIZE)[1]))
+    pid = context.tasks()["ts_1"]["pid"]
+    subprocess.run(["kill", "-SEGV", str(pid)], check=True)
+    context.task_is("ts_1", "failed")
+    context.kill_supervisor()
+    assert context.task_is("ts_1", "failed")["exit"]["signal"] == "SIGSEGV"
+
+
+def test_a_damaged_file_is_set_aside_and_said(context: Context) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--transaction", "T")
+    assert context.stop() == 0
+    with open(state_file(context), "r+b") as file:
+        file.write(b"this is not a database" * 100)
+    context.start()
+    assert context.tasks()["ts_1"]["sub"] == "running"
+    (aside,) = (context.home / "state" / context.name).glob("state.db.damaged-*")
+    assert b"not a database" in aside.read_bytes()
+    assert str(aside) in context.log.read_text()
+
+
+def test_a_truncated_file_is_set_aside(context: Context) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--transaction", "T")
+    assert context.stop() == 0
+    with open(state_file(context), "r+b") as file:
+        file.truncate(6000)
+    context.start()
+    assert context.tasks()["ts_1"]["sub"] == "running"
+    assert list((context.home / "state" / context.name).glob("state.db.damaged-*"))
+
+
+def test_a_newer_file_is_refused_and_left_as_it_is(context: Context) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--transaction", "T")
+    assert context.stop() == 0
+    with sqlite3.connect(state_file(context)) as db:
+        db.execute("PRAGMA user_version=99")
+    db.close()
+    context.start(ready=False)
+    assert context.wait() == 1
+    assert "schema 99" in context.log.read_text()
+    with sqlite3.connect(state_file(context)) as db:
+        assert db.execute("SELECT count(*) FROM transactions").fetchone() == (1,)
+    db.close()
+
+
+def test_the_shell_reads_it_while_the_daemon_runs(context: Context) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--transaction", "T")
+    with sqlite3.connect(f"file:{state_file(context)}?mode=ro", uri=True) as db:
+        assert db.execute("SELECT task, sub FROM tasks").fetchall() == [("ts_1", "running")]
+    db.close()
