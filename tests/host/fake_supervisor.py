@@ -193,6 +193,8 @@ def house(root: Path) -> Iterator[House]:
         if name.startswith(ours):
             del os.environ[name]
     os.environ.update(made.environment)
+    # Whatever the locale of whoever runs the tests.
+    os.environ["SYSTEMD_UTF8"] = "1"
     try:
         yield made
     finally:

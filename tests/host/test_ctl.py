@@ -44,8 +44,8 @@ def complaint(capsys: Capture) -> str:
 
 def test_the_verbs_are_those_of_the_contract() -> None:
     assert [verb.name for verb in VERBS] == [
-        "start", "stop", "restart", "status", "list", "logs", "events", "watch", "send", "check", "graph", "create", "exit", "reload",
-        "reset-failed", "reexec",
+        "start", "stop", "restart", "status", "top", "list", "logs", "events", "watch", "send", "check", "graph", "create", "exit",
+        "reload", "reset-failed", "reexec",
     ]  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def test_help_names_every_verb(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        [], ["-c"], ["top"], ["frobnicate"], ["--frobnicate"], ["status", "--frobnicate"], ["--timeout", "soon", "status"], ["check"],
+        [], ["-c"], ["frobnicate"], ["--frobnicate"], ["status", "--frobnicate"], ["--timeout", "soon", "status"], ["check"],
         ["status", "--timeout", "-1"], ["logs", "-n", "many"], ["watch", "--count", "0"], ["graph", "X", "--format", "png"], ["send"],
         ["status", "--trans", "TX"],
     ],
@@ -425,8 +425,8 @@ def test_a_hung_supervisor_does_not_hang_a_question(home: House, capsys: Capture
 @pytest.mark.parametrize(
     "answer",
     [
-        b"garbage\n", b"\n", b'{"a":\n', b"[]\n", b"null\n", b'"ok"\n',
-        b'{"ok": true, "data": []}\n', b"\xff\xfe\x00\n", b"[" * 100_000 + b"\n",
+        b"garbage\n", b"\n", b'{"a":\n', b"[]\n", b"null\n", b'"ok"\n', b'{"ok": true, "data": []}\n',
+        b"\xff\xfe\x00\n", b"[" * 100_000 + b"\n",
     ],
 )  # fmt: skip
 def test_garbage_is_5_and_one_line(answer: bytes, home: House, capsys: Capture) -> None:

@@ -37,7 +37,7 @@ class Journald:
             each.settimeout(10)
 
     def entry(self) -> dict[str, bytes]:
-        data, ancillary, _, _ = self.datagrams.recvmsg(1 << 20, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, _, _ = self.datagrams.recvmsg(4 << 20, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
         for _, _, payload in ancillary:
             fd = array.array("i", payload)[0]
             data = memfd.read(fd, 1 << 30)

@@ -85,6 +85,12 @@ VERBS = (
     Verb("stop", "orders.order", "stop tasks with all that they started, or whole transactions", *MEANT, NO_TRIGGERS),
     Verb("restart", "orders.order", "stop tasks and start them again", *MEANT, NO_TRIGGERS),
     Verb("status", "show.status", "show the context, its transactions and tasks", *MEANT, LINES),
+    Verb(
+        "top", "top.top", "show what tasks use of the machine, again and again", *MEANT,
+        Option("--sort", choices=("cpu", "rss", "pid", "id", "restarts"), default="cpu", help="what to sort by"),
+        Option("--interval", type=_seconds, default=2.0, metavar="SECONDS", help="the time between two pictures"),
+        Option("--once", action="store_true", help="print one picture, as where no terminal is"),
+    ),
     Verb("list", "show.contexts", "show contexts, known and running"),
     Verb(
         "logs", "logs.logs", "show the log of a context, a transaction or tasks", *MEANT, FOLLOW, LINES,

@@ -27,7 +27,8 @@ class Task:
     """One task of one transaction."""
 
     __slots__ = (
-        "cgroup", "description", "dropped", "entry", "exit", "held", "id", "instance", "pid", "restarts", "since", "state", "status", "sub",
+        "action", "cgroup", "description", "dropped", "entry", "exit", "held", "id", "instance", "pid", "restarts", "since", "state",
+        "status", "sub",
     )  # fmt: skip
 
     def __init__(self, data: Json) -> None:
@@ -36,6 +37,7 @@ class Task:
         self.description = _text(data.get("description"))
         self.state = _text(data.get("state"))
         self.sub = _text(data.get("sub"))
+        self.action = _text(data.get("action"))
         self.pid = _number(data.get("pid"))
         self.since = _text(data.get("since"))
         self.restarts = _number(data.get("restarts")) or 0

@@ -103,9 +103,7 @@ def context_file(context: Given) -> Path | None:
     return Path(os.path.expanduser(home)) / "Conf" / f"Context-{name}.xml"
 
 
-def blueprint(
-    context: Given, services: Sequence[Given], known: Collection[str] = (), faults: Iterable[str] = ()
-) -> Blueprint:
+def blueprint(context: Given, services: Sequence[Given], known: Collection[str] = (), faults: Iterable[str] = ()) -> Blueprint:
     """The checked plan. `known` are the ids of the tasks that the context file has already.
 
     Raises ConfigError with `faults`, those that were found before, and all that are found here.
@@ -147,11 +145,7 @@ def _service(given: Given, location: str) -> Service:
         entry_action=given.get("entry_action") or None,
         location=os.path.abspath(os.path.expanduser(given.get("location", location))),
         single=TASK_TYPES[given.get("task_type", "Looped").lower()],
-        rules=tuple(
-            Rule(trigger=Trigger(rule.trigger), action=Action(rule.action), call=rule.call)
-            for rule in given.rules
-            if rule.action
-        ),
+        rules=tuple(Rule(trigger=Trigger(rule.trigger), action=Action(rule.action), call=rule.call) for rule in given.rules if rule.action),
     )
 
 

@@ -162,9 +162,7 @@ class Client:
     def late(self) -> CtlError:
         """What to raise when it has taken too long."""
         if self._timeout:
-            return CtlError(
-                124, f"timed out: no answer from the supervisor of {self.name} within {self._timeout:g} s; the order may go on"
-            )
+            return CtlError(124, f"timed out: no answer from the supervisor of {self.name} within {self._timeout:g} s; the order may go on")
         return CtlError(
             5, f"cannot reach the supervisor of {self.name}: it does not answer (is it hung? systemctl status zmsvc@{self.name})"
         )

@@ -73,9 +73,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], style: Style | Non
         return lines
     column = head.index("STATE")
     start = sum(width + 2 for width in widths[:column])
-    return [
-        line[:start] + style.state(row[column]) + line[start + len(row[column]) :] for line, row in zip(lines, cells, strict=True)
-    ]
+    return [line[:start] + style.state(row[column]) + line[start + len(row[column]) :] for line, row in zip(lines, cells, strict=True)]
 
 
 def last_exit(end: Exit) -> str:

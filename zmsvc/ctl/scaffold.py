@@ -142,9 +142,7 @@ def plan(args: argparse.Namespace) -> tuple[Blueprint, tuple[str, ...]]:
         service = replace(flags, required=(), text={**flags.text, "location": ""})
         return blueprint(flags, [service], merge.known_ids(context_file(flags))), ()
     found = meta.read(args.xml_file)
-    faults = [
-        f"--{name} cannot be used with --xml_file: the file says it for each service" for name in _OF_SERVICE if flags.get(name)
-    ]
+    faults = [f"--{name} cannot be used with --xml_file: the file says it for each service" for name in _OF_SERVICE if flags.get(name)]
     context = Given(
         text={**found.context.text, **{name: flags.text[name] for name in _OF_CONTEXT if flags.get(name)}},
         labels={**found.context.labels, **{name: flags.labels[name] for name in _OF_CONTEXT if flags.get(name)}},

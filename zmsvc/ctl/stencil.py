@@ -91,9 +91,7 @@ def _docstring(text: str, *, indent: int, taken: int) -> str:
     """A text as it can stand in a docstring: wrapped, and nothing in it ends the string or escapes anything."""
     words = " ".join(text.split())
     sentence = words if words.endswith((".", "!", "?", ":", "…")) else f"{words}."
-    lines = textwrap.wrap(
-        sentence, 100, initial_indent=" " * taken, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
-    )
+    lines = textwrap.wrap(sentence, 100, initial_indent=" " * taken, break_long_words=False, break_on_hyphens=False, drop_whitespace=True)
     safe = "\n".join(lines).strip().replace("\\", "\\\\").replace('"""', r"\"\"\"")
     return safe.replace("\n", "\n" + " " * indent)
 

@@ -83,9 +83,7 @@ def clean(text: str) -> str:
     """A text from somebody else on one line and without control characters, which could play with the terminal."""
     if text.isprintable():
         return text
-    return "".join(
-        char if char.isprintable() else " " if char.isspace() else char.encode("unicode_escape").decode() for char in text
-    )
+    return "".join(char if char.isprintable() else " " if char.isspace() else char.encode("unicode_escape").decode() for char in text)
 
 
 def out(text: str, *, flush: bool = False) -> None:

@@ -55,9 +55,7 @@ class Device:
         self._settings = settings
         self._context: Context = zmq.Context()
         self._front = options.front(self._context, hwm=settings.hwm, curve=settings.curve)
-        self._back = options.back(
-            self._context, hwm=settings.hwm, heartbeat_s=settings.heartbeat_s, curve=settings.curve
-        )
+        self._back = options.back(self._context, hwm=settings.hwm, heartbeat_s=settings.heartbeat_s, curve=settings.curve)
         self._doorkeeper = Doorkeeper(self._context, settings.allow) if settings.allow else None
         self._watch = Watch(self._front, self._back, self._doorkeeper, report)
         self._order, self._ear = self._context.socket(zmq.PAIR), self._context.socket(zmq.PAIR)

@@ -31,10 +31,12 @@ def safe_bind(endpoint: str, *, curve: bool) -> str:
     if host in _ANY:
         return _tcp(_ANY[host], port)
     if not _is_loopback(host):
-        raise ConfigError([
-            f"cannot bind {endpoint} without CURVE keys: whoever reaches that address could give orders; "
-            f"bind tcp://127.0.0.1:{port or '*'} or an ipc:// path, or configure CURVE keys"
-        ])
+        raise ConfigError(
+            [
+                f"cannot bind {endpoint} without CURVE keys: whoever reaches that address could give orders; "
+                f"bind tcp://127.0.0.1:{port or '*'} or an ipc:// path, or configure CURVE keys"
+            ]
+        )
     return endpoint
 
 
@@ -96,9 +98,7 @@ def _is_loopback(host: str) -> bool:
 
 def _listen_tcp(host: str, port: int) -> socket.socket:
     host = "0.0.0.0" if host == "*" else host
-    family, kind, protocol, _, name = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
+    family, kind, protocol, _, name = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

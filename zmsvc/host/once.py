@@ -47,9 +47,7 @@ class _Line:
         self._refused = False
         self._context = context()
         self._publisher = client(self._context, zmq.XPUB, curve)
-        self._monitor = watch(
-            self._publisher, zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-        )
+        self._monitor = watch(self._publisher, zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
 
     def __enter__(self) -> _Line:
         return self

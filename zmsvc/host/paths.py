@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from zmsvc.core.errors import UsageError
@@ -13,14 +12,16 @@ CONTEXT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}")
 """What a context may be called: it becomes a directory, a unit's instance and a journal field."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Every path of one context."""
+    """Every path of one context. No dataclass: to import those takes as long as all the rest of `zmsvcctl status`."""
 
-    name: str
-    config_file: Path
-    runtime: Path
-    state: Path
+    __slots__ = ("config_file", "name", "runtime", "state")
+
+    def __init__(self, *, name: str, config_file: Path, runtime: Path, state: Path) -> None:
+        self.name = name
+        self.config_file = config_file
+        self.runtime = runtime
+        self.state = state
 
     @property
     def control_socket(self) -> Path:

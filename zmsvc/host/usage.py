@@ -43,14 +43,16 @@ def rows(gauge: Gauge, tasks: Iterable[Mapping[str, Any]]) -> list[Figures]:
     for task in told:
         pid = task["pid"]
         figures = gauge.sample(int(pid)) if pid else None
-        made.append({
-            "serviceId": task["service_id"],
-            "pid": pid if figures else None,
-            **(figures or dict(_NOTHING)),
-            "action": task["action"],
-            "state": task["state"],
-            "timestamp": datetime.now(UTC).astimezone().isoformat(timespec="milliseconds"),
-        })
+        made.append(
+            {
+                "serviceId": task["service_id"],
+                "pid": pid if figures else None,
+                **(figures or dict(_NOTHING)),
+                "action": task["action"],
+                "state": task["state"],
+                "timestamp": datetime.now(UTC).astimezone().isoformat(timespec="milliseconds"),
+            }
+        )
     return made
 
 

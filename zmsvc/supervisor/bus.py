@@ -22,6 +22,7 @@ from zmsvc.core.model import Context
 from zmsvc.core.world import World
 from zmsvc.host import sockets
 from zmsvc.supervisor import report
+from zmsvc.supervisor.top import Top
 
 TOPICS = ("context", "process", "state")
 COALESCE = 0.05
@@ -45,6 +46,7 @@ class Bus:
         self._ears = sockets.subscriber(self._zmq, endpoints.frontend, [messages.prefix(topic) for topic in TOPICS])
         self._mouth = sockets.Mouth(sockets.publisher(self._zmq, endpoints.backend))
         self._changed: dict[str, None] = {}
+        self._top = Top(world, self._reply_top)
         self.refused = 0
         self.dropped = 0
         self._loop.add_reader(self._ears.fileno(), self._hear)
@@ -62,6 +64,7 @@ class Bus:
             self._attached.set()
 
     def close(self) -> None:
+        self._top.close()
         self._loop.remove_reader(self._ears.fileno())
         self._loop.remove_reader(self._mouth.socket.fileno())
         self._ears.close(0)
@@ -121,16 +124,28 @@ class Bus:
         raise UsageError(why)
 
     def _asked(self, body: Mapping[str, Any]) -> None:
-        """`state`: somebody asks for a transaction's picture."""
-        head = body.get("header", {})
-        if head.get("action") != "request":
+        """`state`: somebody asks for a transaction's picture, or for what its tasks use of the machine."""
+        head, content = body.get("header", {}), body.get("content")
+        action, name = head.get("action"), head.get("service_transaction")
+        if action not in ("request", "top"):
             return
-        name = head.get("service_transaction")
         world = self._world()
-        if name not in world.transactions:
-            raise UsageError(f"state request for unknown transaction {name!r}")
-        reply = messages.header(transaction=name, service_id=world.context.id, action="reply_context", service_name="context")
-        self._say("state", {"header": reply, "content": report.picture(world, name)})
+        if not isinstance(name, str) or name not in world.transactions:
+            raise UsageError(f"state {action} for unknown transaction {name!r}")
+        if action == "top":
+            self._top.ask(name, content.get("configuration") if isinstance(content, Mapping) else None)
+        else:
+            self._reply("reply_context", name, report.picture(world, name))
+
+    def _reply(self, action: str, transaction: str, content: Mapping[str, Any]) -> None:
+        ident = self._world().context.id
+        head = messages.header(transaction=transaction, service_id=ident, action=action, service_name="context")
+        self._say("state", {"header": head, "content": content})
+
+    def _reply_top(self, transaction: str, rows: list[Any]) -> None:
+        context = self._world().context
+        about = {"contextId": context.id, "contextName": context.name, "contextLogName": context.log_name}
+        self._reply("reply_top", transaction, {**about, "tasks": rows})
 
     # --- mouth
 

@@ -66,9 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     spec["configuration"] |= dict(text.split("=", 1) for text in args.settings)
-    journal.configure(
-        identifier=directory.name, fields={}, target="stderr", level=logging.DEBUG if args.verbose else logging.INFO
-    )
+    journal.configure(identifier=directory.name, fields={}, target="stderr", level=logging.DEBUG if args.verbose else logging.INFO)
     terminal = Terminal()
     life = Life(spec, voice=terminal, channel=terminal, stop=SignalStop(), log=logging.getLogger(directory.name))
     try:

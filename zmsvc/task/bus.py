@@ -69,8 +69,9 @@ class Bus:
         # the order of their bytes: this one, which no topic can be, comes after `prefix`.
         mark = b"\xff\xffzmsvc.ear %d %d" % (os.getpid(), threading.get_ident())
         with self._lock:
+            until = time.monotonic() + ATTACH
             made = sockets.subscriber(self._own_context(), self._frontend, [prefix, mark])
-            mouth, until = self._speak(), time.monotonic() + ATTACH
+            mouth = self._speak()
             while not mouth.wants(mark) and (left := until - time.monotonic()) > 0:
                 mouth.socket.poll(round(left * 1000) + 1)
         made.setsockopt(zmq.UNSUBSCRIBE, mark)

@@ -51,9 +51,8 @@ def become(spec: Mapping[str, Any], keep: Iterable[int]) -> None:
     stream = journal.stream(spec["instance"], spec["log"])
     if _change_owner(spec["user"], spec["group"]):
         linux.die_with_parent(parent)
-    _daemonise(stream, [*keep, stream])
-    _set_environment(spec, stream)
-    os.close(stream)
+    _daemonise(stream, [*keep])
+    _set_environment(spec)
 
 
 def _limit(spec: Mapping[str, Any]) -> None:
@@ -132,6 +131,7 @@ def _daemonise(stream: int, keep: list[int]) -> None:
     # Whatever stands for the streams in the keeper, the descriptors are meant.
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
         setattr(sys, name, _Descriptor(fd))
+    null = os.open(os.devnull, os.O_RDWR)
     out = _Descriptor(stream)
     daemon.DaemonContext(
         detach_process=False,
@@ -139,17 +139,21 @@ def _daemonise(stream: int, keep: list[int]) -> None:
         prevent_core=False,
         signal_map={},
         files_preserve=keep,
+        stdin=_Descriptor(null),  # its own would be closed by an exec
         stdout=out,
         stderr=out,
     ).open()
     atexit._clear()  # its own close(), which would have nothing to do
+    for fd in (null, stream):
+        if fd > 2:
+            os.close(fd)
 
 
-def _set_environment(spec: Mapping[str, Any], stream: int) -> None:
+def _set_environment(spec: Mapping[str, Any]) -> None:
     for name in [name for name in os.environ if not environment.inherited(name)]:
         del os.environ[name]
     if spec["log"] == "journal":
-        about = os.fstat(stream)
+        about = os.fstat(2)
         _put({"JOURNAL_STREAM": f"{about.st_dev}:{about.st_ino}"})
     _put(environment.told(spec, os.getpid()))
 

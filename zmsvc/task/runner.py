@@ -50,6 +50,7 @@ def run(spec: Mapping[str, Any]) -> int:
         status = life.live(lambda: loader.load(spec["instance"], spec["search"]))
     process.finish()
     channel.close()
+    notifier.close()
     return status
 
 
@@ -72,4 +73,5 @@ def _execute(command: list[str], gate: list[int], notifier: Notifier) -> int:
 def _not_started(notifier: Notifier, why: str) -> int:
     log.error("%s", why)
     notifier.status(why)
+    notifier.close()
     return CANNOT_EXECUTE

@@ -53,18 +53,14 @@ class SignalStop(Stop):
 
     def listen(self) -> None:
         signal.signal(signal.SIGTERM, self._on_sigterm)
-        # A process that the task forks shares the descriptors above: its SIGTERM is its own affair.
-        os.register_at_fork(after_in_child=self._forget)
+        # A process that the task forks shares the descriptors above: its SIGTERM is its own affair, from its first moment on.
+        os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_forget)
 
     def _on_sigterm(self, _number: int, _frame: object) -> None:
         first = not self.requested
         self.request()
         if first and self.interruptible:
             raise Stopped(0)
-
-    @staticmethod
-    def _forget() -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def poller(self, *fds: int) -> select.poll:
         return super().poller(self._wakeup, *fds)
@@ -81,3 +77,16 @@ class SignalStop(Stop):
                 os.read(self._wakeup, 4096)
             except BlockingIOError:
                 pass
+
+
+def _hold() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _let_go() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _forget() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _let_go()

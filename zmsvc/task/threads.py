@@ -54,6 +54,7 @@ class _Member:
             self.status = self._life.live(self._load)
         finally:
             self._notifier.notify(f"X_ZMSVC_EXIT={self.status}")
+            self._notifier.close()
             self._ended()
 
     def _load(self) -> type[TaskService]:

@@ -26,17 +26,19 @@ _zmsvcctl()
             return ;;
         --format) COMPREPLY=($(compgen -W 'dot mermaid svg' -- "$cur")); return ;;
         -o|--output) [[ $verb == logs ]] && COMPREPLY=($(compgen -W "$(journalctl --output=help 2>/dev/null)" -- "$cur")); return ;;
+        --sort) COMPREPLY=($(compgen -W 'cpu rss pid id restarts' -- "$cur")); return ;;
         --topic) COMPREPLY=($(compgen -W 'context control monitor process state' -- "$cur")); return ;;
-        --timeout|--transaction|--task|-n|--lines|--count) return ;;
+        --timeout|--transaction|--task|-n|--lines|--count|--interval) return ;;
     esac
 
     local words
     case $verb in
-        '') words="$common --version start stop restart status list logs events watch send check graph create exit reload reset-failed reexec" ;;
+        '') words="$common --version start stop restart status top list logs events watch send check graph create exit reload reset-failed reexec" ;;
         start|reset-failed) words="$common $meant" ;;
         stop|restart) words="$common $meant --no-triggers" ;;
         status) words="$common $meant -n --lines" ;;
         logs) words="$common $meant -f --follow -n --lines -o --output" ;;
+        top) words="$common $meant --sort --interval --once" ;;
         events) words="$common $meant -f --follow -n --lines" ;;
         watch) words="$common --transaction --topic --count" ;;
         graph) words="$common --transaction --format" ;;

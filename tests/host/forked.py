@@ -1,0 +1,182 @@
+"""Tasks as the keeper starts them: forked, in a session of their own, with a real notify socket that the test reads."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import textwrap
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import waiting
+
+from zmsvc.host import notify
+from zmsvc.task import runner
+
+LOOPED = """
+from zmsvc.task import LoopedTask, TaskService
+import os, threading, time
+
+class Work(LoopedTask):
+    interval = 3600.0
+{body}
+
+class Service{name}(TaskService):
+    service_name = "{name}"
+    task_class = Work
+"""
+SINGLE = LOOPED.replace("LoopedTask", "SingleTask").replace("    interval = 3600.0\n", "")
+
+
+class Task:
+    """A forked task."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.reaped: int | None = None
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def end(self) -> int:
+        """Wait for its end: the exit status, or minus the signal."""
+        if self.reaped is None:
+            waiting.wait_for_end(self.pid)
+            self.reaped = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.reaped
+
+    def close(self) -> None:
+        if self.reaped is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.end()
+
+
+class Nest:
+    """A directory with services, and the tasks that were forked from them."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.log = home / "log"
+        self.notify = notify.bind(home / "n", 0o666)
+        self.tasks: list[Task] = []
+        self.endpoints = {"frontend": f"ipc://{home}/front", "backend": f"ipc://{home}/back"}
+
+    def close(self) -> None:
+        for task in self.tasks:
+            task.close()
+        self.notify.close()
+
+    # --- services
+
+    def service(self, name: str, code: str, location: str = "Services") -> None:
+        """A service whose one module is this."""
+        folder = self.home / location / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "__init__.py").touch()
+        (folder / f"Service{name}.py").write_text(textwrap.dedent(code))
+
+    def looped(self, body: str, name: str = "Work") -> None:
+        """A service whose LoopedTask has these methods."""
+        self.service(name, LOOPED.format(name=name, body=textwrap.indent(textwrap.dedent(body), "    ")))
+
+    def single(self, body: str, name: str = "Work") -> None:
+        """A service whose SingleTask has these methods."""
+        self.service(name, SINGLE.format(name=name, body=textwrap.indent(textwrap.dedent(body), "    ")))
+
+    # --- tasks
+
+    def spec(self, **changes: Any) -> dict[str, Any]:
+        """What the supervisor would tell the keeper."""
+        return {
+            "launch": 17,
+            "context": "Echo",
+            "context_id": "context001",
+            "transaction": "TX",
+            "task": "ts_100",
+            "instance": "Work",
+            "service_name": "work",
+            "service_type": "Process",
+            "device_action": "act",
+            "description": "",
+            "configuration": {},
+            "search": [str(self.home / "Services")],
+            "command": [],
+            "user": None,
+            "group": None,
+            "nice": None,
+            "rlimits": {},
+            "environment": {},
+            "watchdog": 0.0,
+            "cause": {"by": "operator", "uid": 0, "depth": 0, "sources": []},
+            "notify": str(self.home / "n"),
+            "pidfile": None,
+            "log": str(self.log),
+            "members": [],
+            **self.endpoints,
+            **changes,
+        }
+
+    def fork(self, **changes: Any) -> Task:
+        """What zmsvc.keeper.nursery does."""
+        spec = self.spec(**changes)
+        pid = os.fork()
+        if pid == 0:
+            status = 99
+            try:
+                os.setsid()
+                warnings.simplefilter("ignore")  # pytest's strictness is not for the services
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
+                    signal.signal(number, signal.SIG_DFL)
+                status = runner.run(spec)
+            finally:
+                os._exit(status)
+        self.tasks.append(Task(pid))
+        return self.tasks[-1]
+
+    # --- what they say
+
+    def next(self, deadline: float = waiting.PATIENCE) -> notify.Datagram:
+        """The next datagram."""
+        assert select.select([self.notify], [], [], deadline)[0], f"nothing was said within {deadline:g} s; the log:\n{self.logged()}"
+        datagram = notify.receive(self.notify)
+        assert datagram is not None
+        return datagram
+
+    def until(self, word: str) -> dict[str, str]:
+        """The next datagram that has a line with this key; those before it are dropped."""
+        until = time.monotonic() + waiting.PATIENCE
+        while word not in (said := dict((datagram := self.next()).lines)):
+            assert time.monotonic() < until
+        update = notify.update_of(datagram)
+        return said if update is None else {**said, "X_ZMSVC_UPDATE": update}
+
+    def rest(self) -> list[str]:
+        """The first line of each datagram that is there now."""
+        found = []
+        while (datagram := notify.receive(self.notify)) is not None:
+            found.append("=".join(datagram.lines[0]))
+            notify.update_of(datagram)
+        return found
+
+    def empty(self) -> bool:
+        """Whether nothing more was said."""
+        try:
+            self.notify.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        return False
+
+    def logged(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+
+def environment_of(pid: int) -> Mapping[str, str]:
+    """The environment with which a program was executed."""
+    pairs = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if pair)

@@ -1,0 +1,931 @@
+"""A task in its own process: what it is when it says READY, what it says until its end, and with which status it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import waiting
+from forked import Nest, environment_of
+from forwarder import Forwarder, received
+from needs import need
+
+from zmsvc.core import messages
+from zmsvc.task import sdk
+
+
+@pytest.fixture
+def nest() -> Iterator[Nest]:
+    home = Path(tempfile.mkdtemp(prefix="zm"))  # short: a Unix socket's path may have 107 bytes
+    home.chmod(0o755)
+    made = Nest(home)
+    yield made
+    made.close()
+    shutil.rmtree(home)
+
+
+def update(nest: Nest) -> dict[str, Any]:
+    """The items of the next update."""
+    items = json.loads(nest.until("X_ZMSVC_SEQ")["X_ZMSVC_UPDATE"])
+    assert isinstance(items, dict)
+    return items
+
+
+@pytest.fixture
+def gate(nest: Nest) -> Path:
+    """A pipe with a name: a service that reads it blocks until the test calls `release`."""
+    path = nest.home / "gate"
+    os.mkfifo(path, 0o666)
+    return path
+
+
+def release(gate: Path) -> None:
+    with open(gate, "w") as file:
+        file.write("go")
+
+
+# --- what a task is
+
+
+def test_what_a_task_is(nest: Nest) -> None:
+    nest.looped("""
+        def setup(self):
+            umask = os.umask(0)
+            os.umask(umask)
+            self.update(cwd=os.getcwd(), umask=umask, session=os.getsid(0), group=os.getpgid(0), parent=os.getppid(),
+                fds={fd: os.readlink(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd") if fd in "012"},
+                config=self.config, context=self.context, transaction=self.transaction, service_id=self.service_id,
+                cause=self.cause, by=self.cause.by, name=self.log.name)
+        def step(self):
+            pass
+    """)
+    pid_file = nest.home / "pid"
+    task = nest.fork(configuration={"a": ["1", {"b": "2"}]}, pidfile=str(pid_file))
+    assert update(nest) == {
+        "cwd": "/",
+        "umask": 0o022,
+        "session": task.pid,
+        "group": task.pid,
+        "parent": os.getpid(),
+        "fds": {"0": "/dev/null", "1": str(nest.log), "2": str(nest.log)},
+        "config": {"a": ["1", {"b": "2"}]},
+        "context": "Echo",
+        "transaction": "TX",
+        "service_id": "ts_100",
+        "cause": {"by": "operator", "uid": 0, "depth": 0, "task": None, "trigger": None, "rule": None, "exit": None, "update": None,
+                  "sources": []},
+        "by": "operator",
+        "name": "Work",
+    }  # fmt: skip
+    ready = nest.next()
+    assert (ready.pid, ready.lines) == (task.pid, [("READY", "1")])
+    assert pid_file.read_text() == f"{task.pid}\n"
+
+
+def test_nothing_of_the_parents_is_inherited(nest: Nest) -> None:
+    nest.looped("""
+        def step(self):
+            fds = [os.readlink(f"/proc/self/fd/{fd}") for fd in range(3, 4000) if os.path.lexists(f"/proc/self/fd/{fd}")]
+            self.update(fds=[name for name in fds if not name.startswith("anon_inode")])
+    """)
+    opened = [os.open("/etc/passwd", os.O_RDONLY) for _ in range(200)]
+    try:
+        os.set_inheritable(opened[7], True)
+        nest.fork()
+        names = update(nest)["fds"]
+    finally:
+        for fd in opened:
+            os.close(fd)
+    assert "/etc/passwd" not in names
+    assert len(names) <= 6  # the notify socket, the log twice, the pipe that wakes it
+
+
+def test_a_limit_of_open_files_below_the_parents_does_not_hinder_the_start(nest: Nest) -> None:
+    nest.looped("""
+        def step(self):
+            import resource
+            self.update(limit=resource.getrlimit(resource.RLIMIT_NOFILE), nice=os.getpriority(os.PRIO_PROCESS, 0))
+    """)
+    opened = [os.open("/etc/passwd", os.O_RDONLY) for _ in range(200)]
+    try:
+        nest.fork(rlimits={"nofile": 64}, nice=5)
+        assert update(nest) == {"limit": [64, 64], "nice": 5}
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
+def test_the_environment_says_who_it_is_and_why(nest: Nest, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LISTEN_FDS", "WATCHDOG_PID", "JOURNAL_STREAM", "INVOCATION_ID", "ZMSVC_CAUSE_TASK", "ZMSVC_LOG", "CREDENTIALS_DIRECTORY"):
+        monkeypatch.setenv(name, "the daemon's")
+    monkeypatch.setenv("ZMSVC_RUNTIME_DIR", "/run/x")
+    monkeypatch.setenv("KEPT", "yes")
+    source = {"task": "ts_099", "trigger": "on_exit", "rule": "on_exit:start:ts_100",
+              "exit": {"code": 3, "signal": None, "reason": "exit-code"}, "update": {"n": 1}}  # fmt: skip
+    nest.looped("""
+        def setup(self):
+            self.update(**os.environ)
+        def step(self):
+            self.update(cause=self.cause, rule=self.cause.rule, code=self.cause.exit["code"], n=self.cause["update"]["n"])
+    """)
+    cause = {"by": "rule", "uid": None, "depth": 2, "sources": [{"task": "other"}, source]}
+    task = nest.fork(cause=cause, watchdog=20.0, environment={"OWN": "1", "KEPT": "no"})
+    found = update(nest)
+    assert {name for name, value in found.items() if value == "the daemon's"} == set()
+    assert json.loads(found.pop("ZMSVC_CAUSE_SOURCES"))[1] == source
+    assert json.loads(found.pop("ZMSVC_CAUSE_UPDATE")) == {"n": 1}
+    assert {name: value for name, value in found.items() if name.startswith(("ZMSVC_", "WATCHDOG_", "NOTIFY_"))} == {
+        "NOTIFY_SOCKET": str(nest.home / "n"),
+        "WATCHDOG_USEC": "20000000",
+        "WATCHDOG_PID": str(task.pid),
+        "ZMSVC_CONTEXT": "Echo",
+        "ZMSVC_TRANSACTION": "TX",
+        "ZMSVC_TASK": "ts_100",
+        "ZMSVC_INSTANCE": "Work",
+        "ZMSVC_LAUNCH": "17",
+        "ZMSVC_CAUSE_BY": "rule",
+        "ZMSVC_CAUSE_DEPTH": "2",
+        "ZMSVC_CAUSE_TASK": "ts_099",
+        "ZMSVC_CAUSE_TRIGGER": "on_exit",
+        "ZMSVC_CAUSE_RULE": "on_exit:start:ts_100",
+        "ZMSVC_CAUSE_EXIT_CODE": "3",
+        "ZMSVC_CAUSE_EXIT_REASON": "exit-code",
+        "ZMSVC_RUNTIME_DIR": "/run/x",
+    }
+    assert (found["OWN"], found["KEPT"]) == ("1", "no")
+    step = update(nest)
+    assert (step["rule"], step["code"], step["n"]) == ("on_exit:start:ts_100", 3, 1)
+    assert step["cause"]["sources"][1] == source
+
+
+def test_a_task_may_be_another_users(nest: Nest) -> None:
+    need(os.geteuid() == 0, "only root can change to another user")
+    private = nest.home / "private"
+    private.mkdir(mode=0o700)
+    nest.looped("""
+        def step(self):
+            self.update(uid=os.getresuid(), gid=os.getresgid(), groups=os.getgroups(), user=os.environ.get("USER"))
+    """)
+    task = nest.fork(user="nobody", pidfile=str(private / "pid"), log=str(private / "log"))
+    assert nest.next().uid == 65534
+    found = update(nest)
+    assert (found["uid"], found["user"]) == ([65534] * 3, "nobody")
+    assert found["groups"] == found["gid"][:1]
+    assert (private / "pid").read_text() == f"{task.pid}\n"
+    nest.fork(group="daemon")
+    assert update(nest)["gid"] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"user": "nobody-at-all"}, "cannot run as user nobody-at-all: getpwnam(): name not found: 'nobody-at-all'"),
+        ({"rlimits": {"nofiles": 1}}, "cannot limit nofiles to 1: "),
+        ({"pidfile": "/nonexistent/pid"}, "cannot write PID file /nonexistent/pid: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_started_says_why(nest: Nest, changes: dict[str, Any], why: str) -> None:
+    task = nest.fork(**changes)
+    assert nest.until("STATUS")["STATUS"].startswith(why)
+    assert task.end() == 203
+    assert why in nest.logged()
+
+
+# --- its life
+
+
+def test_a_looped_task_from_ready_to_the_end(nest: Nest) -> None:
+    nest.looped("""
+        def setup(self):
+            self.update(at="setup")
+        def step(self):
+            self.update(at="step")
+        def close(self):
+            self.update(at="close")
+    """)
+    task = nest.fork()
+    assert update(nest) == {"at": "setup"}
+    assert nest.next().lines == [("READY", "1")]
+    said = nest.until("X_ZMSVC_UPDATE")
+    assert said == {"X_ZMSVC_SEQ": "2", "X_ZMSVC_UPDATE": '{"at":"step"}'}
+    task.signal(signal.SIGTERM)
+    assert task.end() == 0
+    assert update(nest) == {"at": "close"}
+    assert nest.rest() == ["STOPPING=1"]
+
+
+def test_a_step_is_finished_before_the_stop(nest: Nest, gate: Path) -> None:
+    nest.looped(f"""
+        def step(self):
+            self.update(at="step")
+            self.update(read=open({str(gate)!r}).read(), stop=self.wait(3600))
+    """)
+    task = nest.fork()
+    update(nest)
+    task.signal(signal.SIGTERM)
+    task.signal(signal.SIGTERM)
+    release(gate)
+    assert update(nest) == {"read": "go", "stop": True}
+    assert task.end() == 0
+    assert nest.rest() == ["STOPPING=1"]
+
+
+def test_a_run_that_returns_ends_the_service(nest: Nest) -> None:
+    nest.single("""
+        def run(self):
+            self.update(result=42)
+    """)
+    task = nest.fork()
+    assert nest.next().lines == [("READY", "1")]
+    assert update(nest) == {"result": 42}
+    assert task.end() == 0
+    assert nest.rest() == ["STOPPING=1"]
+
+
+@pytest.mark.parametrize("work", ["open({gate!r}).read()", "[None for _ in iter(int, 1)]", "asyncio.run(forever())"])
+def test_a_run_is_broken_off_and_closed_once(nest: Nest, gate: Path, work: str) -> None:
+    nest.single(f"""
+        def run(self):
+            import asyncio
+            async def forever():
+                while True:
+                    await asyncio.sleep(0.001)
+            self.update(at="run")
+            try:
+                {work.format(gate=str(gate))}
+            except Exception:
+                self.update(at="never")
+        def close(self):
+            self.update(at="close")
+            self.update(read=open({str(gate)!r}).read())
+    """)
+    task = nest.fork()
+    assert update(nest) == {"at": "run"}
+    task.signal(signal.SIGTERM)
+    assert update(nest) == {"at": "close"}
+    task.signal(signal.SIGTERM)  # the second one changes nothing
+    release(gate)
+    assert update(nest) == {"read": "go"}
+    assert task.end() == 0
+    assert nest.rest() == ["STOPPING=1"]
+    assert nest.logged() == ""
+
+
+def test_wait_in_run_returns_true_instead(nest: Nest) -> None:
+    nest.single("""
+        def run(self):
+            self.update(before=self.wait(0))
+            self.update(stopped=self.wait())
+            self.update(again=self.wait(3600))
+    """)
+    task = nest.fork(watchdog=0.1)
+    assert update(nest) == {"before": False}
+    assert nest.next().lines == [("WATCHDOG", "1")]  # which is said in wait
+    task.signal(signal.SIGTERM)
+    assert update(nest) == {"stopped": True}
+    assert update(nest) == {"again": True}
+    assert task.end() == 0
+
+
+def test_a_stop_during_setup_is_obeyed_after_it(nest: Nest, gate: Path) -> None:
+    nest.looped(f"""
+        def setup(self):
+            self.update(at="setup")
+            open({str(gate)!r}).read()
+        def step(self):
+            self.update(at="never")
+        def close(self):
+            self.update(at="close")
+    """)
+    task = nest.fork()
+    update(nest)
+    task.signal(signal.SIGTERM)
+    release(gate)
+    assert update(nest) == {"at": "close"}
+    assert task.end() == 0
+    assert nest.rest() == ["STOPPING=1"]
+
+
+BROKEN = "raise ValueError('bad ' + 'thing')"
+
+
+@pytest.mark.parametrize("where", ["setup", "step", "close", "__init__"])
+def test_an_exception_is_told_logged_and_closed_once(nest: Nest, where: str) -> None:
+    methods = {"setup": "pass", "step": "os.kill(os.getpid(), 15)", "close": "self.update(at='close')", where: BROKEN}
+    nest.looped("\n".join(f"def {name}(self):\n    {body}" for name, body in methods.items()))
+    task = nest.fork()
+    assert task.end() == 1
+    said = nest.rest()
+    assert "STATUS=ValueError: bad thing" in said
+    assert "STOPPING=1" not in said
+    assert ("READY=1" in said) == (where in ("step", "close"))
+    assert len([line for line in said if line.startswith("X_ZMSVC_SEQ")]) == (where in ("setup", "step"))
+    assert "TX/ts_100 ERROR: Failed: ValueError: bad thing\n    Traceback" in nest.logged()
+    assert nest.logged().count("raise ValueError") == 1
+
+
+def test_an_exception_in_run_is_a_failure(nest: Nest) -> None:
+    nest.single(f"def run(self):\n    {BROKEN}")
+    assert nest.fork().end() == 1
+
+
+@pytest.mark.parametrize(("code", "status"), [("3", 3), ("None", 0), ("0", 0), ("'no luck'", 1)])
+def test_sys_exit_gives_the_status(nest: Nest, code: str, status: int) -> None:
+    nest.looped(f"def step(self):\n    raise SystemExit({code})")
+    assert nest.fork().end() == status
+    assert ("STATUS=SystemExit: no luck" in nest.rest()) == ("luck" in code)
+
+
+# --- loading
+
+
+def test_a_service_is_a_package_of_its_name(nest: Nest) -> None:
+    nest.looped("def step(self):\n    self.update(module=__name__)", "Inner")
+    (nest.home / "Services" / "Inner" / "helper.py").write_text("from .ServiceInner import Work\n")
+    nest.service("Outer", """
+        from zmsvc.task import TaskService
+        from .helper import Work
+        class ServiceOuter(TaskService):
+            service_name, task_class = "outer", Work
+    """)  # fmt: skip
+    (nest.home / "Services" / "Outer" / "helper.py").write_text("from Inner.helper import Work\n")
+    nest.fork(instance="Outer", search=["/nonexistent", str(nest.home / "Services")])
+    assert update(nest) == {"module": "Inner.ServiceInner"}
+
+
+@pytest.mark.parametrize("name", ["queue", "json", "zmq"])
+def test_a_service_may_be_called_like_a_library(nest: Nest, name: str) -> None:
+    nest.looped("def step(self):\n    import queue, json, zmq\n    self.update(lib=queue.Queue and json.dumps and bool(zmq.Context))", name)
+    nest.fork(instance=name)
+    assert update(nest) == {"lib": True}
+
+
+def test_two_locations_may_have_a_service_of_the_same_name(nest: Nest) -> None:
+    for location in ("one", "two"):
+        body = f"    def step(self): self.update(location={location!r})"
+        nest.service("Work", f"""
+from zmsvc.task import LoopedTask, TaskService
+class Work(LoopedTask):
+{body}
+class ServiceWork(TaskService):
+    task_class = Work
+""", location)  # fmt: skip
+        nest.fork(search=[str(nest.home / location)])
+        assert update(nest) == {"location": location}
+
+
+def test_a_service_without_init_file_works(nest: Nest) -> None:
+    nest.looped("def step(self):\n    self.update(ok=1)")
+    (nest.home / "Services" / "Work" / "__init__.py").unlink()
+    nest.fork()
+    assert update(nest) == {"ok": 1}
+
+
+CLASS = "from zmsvc.task import TaskService\nclass ServiceWork(TaskService):\n    "
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        ("x = 1", "cannot load service Work: {file} has no class ServiceWork"),
+        ("class ServiceWork: pass", "cannot load service Work: class ServiceWork in {file} is no zmsvc.task.TaskService"),
+        (CLASS + "pass", "cannot load service Work: task_class of ServiceWork in {file} is no LoopedTask or SingleTask"),
+        (CLASS + "task_class = int", "cannot load service Work: task_class of ServiceWork in {file} is no LoopedTask or SingleTask"),
+        ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
+        ("def", "SyntaxError: invalid syntax"),
+        (None, "cannot load service Work: there is no Work/ServiceWork.py in /nonexistent, {home}/Services"),
+    ],
+)
+def test_a_service_that_cannot_be_loaded_says_why(nest: Nest, code: str | None, status: str) -> None:
+    if code is not None:
+        nest.service("Work", code)
+    task = nest.fork(search=["/nonexistent", str(nest.home / "Services")])
+    assert task.end() == 1
+    expected = status.format(file=nest.home / "Services/Work/ServiceWork.py", home=nest.home)
+    assert nest.rest() == [f"STATUS={expected}"]
+    assert f"ERROR: Failed: {expected}" in nest.logged()
+
+
+def test_an_init_of_the_users_need_not_know_of_ours(nest: Nest) -> None:
+    nest.service("Work", """
+        from zmsvc.task import LoopedTask, TaskService
+        class Work(LoopedTask):
+            def __init__(self):
+                self.seen = self.config["a"], self.transaction
+            def step(self):
+                self.update(seen=self.seen)
+        class ServiceWork(TaskService):
+            task_class = Work
+            def __init__(self):
+                self.update(service=self.service_id)
+    """)  # fmt: skip
+    nest.fork(configuration={"a": "1"})
+    assert update(nest) == {"service": "ts_100"}
+    assert update(nest) == {"seen": ["1", "TX"]}
+
+
+# --- time
+
+
+def test_steps_are_at_a_fixed_rate_without_drift_and_without_bursts(nest: Nest) -> None:
+    nest.looped("""
+        times = ()
+        def step(self):
+            self.times += (time.monotonic(),)
+            if len(self.times) == 4:
+                self.wait(0.3)
+            if len(self.times) == 8:
+                self.update(times=self.times)
+    """)
+    nest.fork(configuration={"interval": "0.1"})
+    times = update(nest)["times"]
+    assert times[3] - times[0] >= 0.299
+    assert times[4] - times[3] >= 0.299
+    # After the late one the rate begins anew; what was missed is not made up for.
+    assert all(later - earlier > 0.05 for earlier, later in pairwise(times[4:]))
+    assert times[7] - times[4] >= 0.299
+
+
+@pytest.mark.parametrize("given", ["often", "-1", "nan", "inf", ["1", "2"]])
+def test_an_interval_that_is_none_is_refused(nest: Nest, given: Any) -> None:
+    nest.looped("def step(self):\n    pass")
+    task = nest.fork(configuration={"interval": given})
+    assert task.end() == 1
+    assert nest.rest() == [f"STATUS=cannot use interval {given!r}: expected a number of seconds"]
+
+
+def test_waiting_costs_nothing(nest: Nest) -> None:
+    nest.looped("""
+        def step(self):
+            used = time.process_time()
+            self.wait(0.5)
+            self.update(used=time.process_time() - used)
+    """)
+    nest.fork(watchdog=0.2)
+    assert update(nest)["used"] < 0.05
+
+
+def test_a_thread_of_the_users_waits_as_well(nest: Nest) -> None:
+    nest.looped("""
+        def setup(self):
+            def work():
+                self.update(first=self.wait(0.01))
+                self.update(stopped=self.wait(3600))
+            self.thread = threading.Thread(target=work)
+            self.thread.start()
+        def step(self):
+            pass
+        def close(self):
+            self.thread.join()
+    """)
+    task = nest.fork()
+    assert update(nest) == {"first": False}
+    task.signal(signal.SIGTERM)
+    assert update(nest) == {"stopped": True}
+    assert task.end() == 0
+
+
+def test_the_watchdog_is_fed_while_waiting(nest: Nest) -> None:
+    nest.looped("def step(self):\n    pass")
+    nest.fork(watchdog=0.2)
+    nest.until("READY")
+    began = time.monotonic()
+    for _ in range(5):
+        assert nest.next().lines == [("WATCHDOG", "1")]
+    assert time.monotonic() - began > 0.4
+
+
+def test_the_watchdog_is_not_fed_by_a_step_that_hangs(nest: Nest) -> None:
+    nest.looped("""
+        def step(self):
+            self.update(at="step")
+            time.sleep(0.5)
+            self.update(at="after")
+    """)
+    nest.fork(watchdog=0.1)
+    update(nest)
+    assert nest.next().lines[1] == ("X_ZMSVC_UPDATE", '{"at":"after"}')
+
+
+# --- what a task says
+
+
+def test_an_update_that_is_not_json_names_the_item(nest: Nest) -> None:
+    nest.single("""
+        def run(self):
+            loop = []
+            loop.append(loop)
+            for bad in ({"x": object()}, {"x": float("nan")}, {"x": {(1, 2): 3}}, {"x": loop}, {"x": b""}):
+                try:
+                    self.update(fine=1, **bad)
+                except TypeError as error:
+                    self.log.info("%s", error)
+            try:
+                self.update(x="x" * (1 << 20))
+            except ValueError as error:
+                self.log.info("%s", error)
+            self.update(self="é", big="x" * 200_000)
+    """)
+    task = nest.fork()
+    nest.until("READY")
+    assert update(nest) == {"self": "é", "big": "x" * 200_000}
+    assert task.end() == 0
+    assert nest.logged().count("cannot update: x is not JSON: ") == 5
+    assert "cannot update: 1048584 bytes of JSON, at most 1048576 are allowed" in nest.logged()
+
+
+def test_updates_wait_for_a_supervisor_that_is_behind_and_none_is_lost(nest: Nest) -> None:
+    nest.single("""
+        def run(self):
+            for number in range(100):
+                self.update(number=number)
+    """)
+    task = nest.fork()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        probe.connect(str(nest.home / "n"))
+        waiting.wait_for(lambda: not select.select([], [probe], [], 0)[1])
+    said = [nest.until("X_ZMSVC_UPDATE") for _ in range(100)]
+    assert [json.loads(each["X_ZMSVC_UPDATE"])["number"] for each in said] == list(range(100))
+    assert [int(each["X_ZMSVC_SEQ"]) for each in said] == list(range(1, 101))
+    assert task.end() == 0
+
+
+def test_what_is_logged_and_printed_is_in_the_log(nest: Nest) -> None:
+    nest.single("""
+        def run(self):
+            import subprocess, sys, logging
+            self.log.info("logged")
+            logging.getLogger("library").warning("by a library")
+            self.log.debug("not this")
+            print("printed", "twice")
+            print("<3>worse")
+            print("on stderr", file=sys.stderr)
+            subprocess.run("echo by a program; echo and on stderr >&2", shell=True)
+            sys.stdout.write("without end")
+    """)
+    task = nest.fork()
+    assert task.end() == 0
+    head = f"Work[{task.pid}] TX/ts_100 "
+    lines = [line[29:] if line[4:5] == "-" else line for line in nest.logged().splitlines()]
+    assert lines == [
+        f"{head}INFO: logged", f"{head}WARNING: by a library", f"{head}INFO: printed twice", f"{head}ERROR: worse",
+        f"{head}WARNING: on stderr", "by a program", "and on stderr", f"{head}INFO: without end",
+    ]  # fmt: skip
+
+
+def test_an_exception_in_a_thread_is_logged(nest: Nest) -> None:
+    nest.single("""
+        def run(self):
+            class Weird:
+                def __del__(self):
+                    raise KeyError("at its end")
+            thread = threading.Thread(target=lambda: 1 / 0, name="helper")
+            thread.start()
+            thread.join()
+            Weird()
+    """)
+    assert nest.fork().end() == 0
+    assert "ERROR: Thread helper ended by an exception\n    Traceback" in nest.logged()
+    assert "ZeroDivisionError" in nest.logged()
+    assert "KeyError: 'at its end'" in nest.logged()
+
+
+def test_everything_is_flushed_at_the_end(nest: Nest) -> None:
+    nest.single(f"""
+        def run(self):
+            import atexit, tempfile
+            self.file = open({str(nest.home)!r} + "/written", "w")
+            self.file.write("all of it")
+            self.temporary = tempfile.TemporaryDirectory(dir={str(nest.home)!r})
+            atexit.register(lambda: self.update(at="exit"))
+            atexit.register(lambda: 1 / 0)
+    """)
+    task = nest.fork()
+    assert task.end() == 0
+    assert (nest.home / "written").read_text() == "all of it"
+    assert not list(nest.home.glob("tmp*"))
+    assert nest.rest()[-1] == "X_ZMSVC_SEQ=1"
+    assert "ZeroDivisionError" in nest.logged()
+
+
+def test_what_a_task_forks_may_be_ended_by_sigterm_and_the_task_lives_on(nest: Nest) -> None:
+    nest.looped("""
+        interval = 0.01
+        def setup(self):
+            import multiprocessing
+            child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(3600,))
+            child.start()
+            child.terminate()
+            child.join()
+            self.update(code=child.exitcode)
+        def step(self):
+            self.update(at="step")
+    """)
+    nest.fork()
+    assert update(nest) == {"code": -15}
+    assert [update(nest) for _ in range(3)] == [{"at": "step"}] * 3
+
+
+# --- the bus
+
+
+@pytest.fixture
+def bus(nest: Nest) -> Iterator[Forwarder]:
+    folder = nest.home / "bus"
+    folder.mkdir()
+    with Forwarder(folder).start() as made:
+        nest.endpoints = {"frontend": made.back, "backend": made.front}
+        yield made
+
+
+def control(transaction: str, task: str, number: int = 0) -> bytes:
+    head = messages.header(transaction=transaction, service_id=task, action="updated", service_name="other")
+    return messages.encode("control", messages.control(head, success=True, device_action="act", pid=1, items={"number": number}))
+
+
+def test_what_is_published_arrives_from_the_first_message_on(nest: Nest, bus: Forwarder) -> None:
+    nest.single("""
+        def run(self):
+            for number in range(1000):
+                self.publish("news", {"content": {"number": number}, "header": {"action": "x"}})
+            self.update(sent=True)
+            for bad in ("", "a @@@ b", "ends @@@"):
+                try:
+                    self.publish(bad, {})
+                except ValueError as error:
+                    self.log.info("%s", error)
+    """)
+    ear = bus.subscriber(messages.prefix("news"))
+    bus.mouth(messages.prefix("news"))
+    task = nest.fork()
+    assert task.end() == 0
+    frames = [received(ear) for _ in range(1000)]
+    assert frames[0] == b'news @@@ {"header":{"action":"x"},"content":{"number":0}}'
+    assert [messages.decode(frame)[1]["content"]["number"] for frame in frames] == list(range(1000))
+    assert nest.logged().count("cannot be a topic") == 3
+
+
+LISTENER = """
+from zmsvc.task import {kind}, TaskService
+class Work({kind}):
+    interval = 3600.0
+    def setup(self):
+        self.got = []
+    {method}
+class ServiceWork(TaskService):
+    service_name = "work"
+    task_class = Work
+    def on_control(self, message):
+        self.update(heard=message["content"]["status"]["number"], of=message["header"]["service_id"], task=self.task.got)
+        if message["content"]["status"]["number"] == 666:
+            raise ValueError("no such number")
+"""
+
+
+@pytest.mark.parametrize(("kind", "method"), [("LoopedTask", "def step(self): pass"), ("SingleTask", "def run(self): self.wait()")])
+def test_on_control_hears_the_others_of_its_transaction_from_ready_on(nest: Nest, bus: Forwarder, kind: str, method: str) -> None:
+    nest.service("Work", LISTENER.format(kind=kind, method=method))
+    mouth = bus.mouth()
+    task = nest.fork()
+    nest.until("READY")
+    for frame in (
+        control("TX2", "ts_101", 1), control("TX", "ts_100", 2), control("T", "ts_101", 3),
+        b'control @@@ {"header":{"service_transaction":"TX"',
+        control("TX", "ts_101", 4), control("TX", "ts_102", 5),
+    ):  # fmt: skip
+        assert mouth.send(frame)
+    assert update(nest) == {"heard": 4, "of": "ts_101", "task": []}
+    assert update(nest) == {"heard": 5, "of": "ts_102", "task": []}
+    assert "Ignored a message on the bus: cannot read message" in nest.logged()
+    task.signal(signal.SIGTERM)
+    assert task.end() == 0
+
+
+def test_a_flood_of_messages_is_no_reason_not_to_step_or_to_stop(nest: Nest, bus: Forwarder) -> None:
+    nest.service("Work", LISTENER.format(kind="LoopedTask", method="def step(self): self.got.append(1)"))
+    mouth = bus.mouth()
+    task = nest.fork(configuration={"interval": "0.001"})
+    nest.until("READY")
+    for number in range(1000):
+        assert mouth.send(control("TX", "ts_101", number + 1000))
+    found = [update(nest) for _ in range(1000)]
+    assert [each["heard"] for each in found] == list(range(1000, 2000))
+    assert len(found[-1]["task"]) > 3
+    task.signal(signal.SIGTERM)
+    assert task.end() == 0
+
+
+def test_an_exception_in_on_control_is_a_failure(nest: Nest, bus: Forwarder) -> None:
+    nest.service("Work", LISTENER.format(kind="LoopedTask", method="def step(self): pass"))
+    mouth = bus.mouth()
+    task = nest.fork()
+    nest.until("READY")
+    assert mouth.send(control("TX", "ts_101", 666))
+    assert nest.until("STATUS")["STATUS"] == "ValueError: no such number"
+    assert task.end() == 1
+
+
+def test_without_a_device_a_task_starts_and_says_so(nest: Nest) -> None:
+    nest.service("Work", LISTENER.format(kind="LoopedTask", method="def step(self): pass"))
+    task = nest.fork()
+    nest.until("READY")
+    assert "Cannot reach ipc://" in nest.logged()
+    task.signal(signal.SIGTERM)
+    assert task.end() == 0
+
+
+# --- commands
+
+
+def command(nest: Nest, *argv: str, **changes: Any) -> tuple[Any, int]:
+    """A forked Command, and the pipe that says whether it could be executed."""
+    reader, writer = os.pipe()
+    task = nest.fork(service_type="Command", command=list(argv), exec_fd=writer, **changes)
+    os.close(writer)
+    return task, reader
+
+
+def test_a_command_takes_the_process_over(nest: Nest) -> None:
+    task, reader = command(nest, "sh", "-c", "echo out; echo err >&2; pwd; umask; read x; exec sleep 3600", environment={"OWN": "1"})
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+    waiting.wait_for(lambda: nest.logged() == "out\nerr\n/\n0022\n")
+    waiting.wait_for(lambda: os.readlink(f"/proc/{task.pid}/exe").endswith("sleep"))
+    found = environment_of(task.pid)
+    assert (found["OWN"], found["ZMSVC_TASK"], found["NOTIFY_SOCKET"]) == ("1", "ts_100", str(nest.home / "n"))
+    assert os.getsid(task.pid) == task.pid
+    assert sorted(os.listdir(f"/proc/{task.pid}/fd")) == ["0", "1", "2"]
+    task.signal(signal.SIGTERM)
+    assert task.end() == -signal.SIGTERM
+    assert nest.empty()
+
+
+def test_a_command_that_cannot_be_executed_says_why(nest: Nest) -> None:
+    task, reader = command(nest, "/nonexistent/program", "x")
+    assert os.read(reader, 1) == b"x"
+    os.close(reader)
+    assert task.end() == 203
+    assert nest.rest() == ["STATUS=cannot execute /nonexistent/program: No such file or directory"]
+    assert "ERROR: cannot execute /nonexistent/program" in nest.logged()
+
+
+# --- tasks that share a process
+
+
+def test_tasks_that_share_a_process_live_and_end_each_for_itself(nest: Nest) -> None:
+    nest.looped("""
+        interval = 0.01
+        def step(self):
+            print("printed by", self.service_id)
+            self.log.info("logged by %s", self.service_id)
+            self.update(of=self.service_id, pid=os.getpid())
+            self.wait(3600)
+    """, "Good")  # fmt: skip
+    nest.looped("def step(self):\n    raise ValueError('bad')", "Bad")
+    nest.single("def run(self):\n    self.update(done=True)", "Short")
+    members = [{"task": f"ts_{number}", "instance": name} for number, name in enumerate(("Good", "Bad", "Short"))]
+    task = nest.fork(service_type="Thread", members=members)
+    said: dict[str, list[str]] = {"ts_0": [], "ts_1": [], "ts_2": []}
+    while "X_ZMSVC_EXIT=1" not in said["ts_1"] or "X_ZMSVC_EXIT=0" not in said["ts_2"] or len(said["ts_0"]) < 2:
+        datagram = nest.next()
+        assert datagram.pid == task.pid
+        (key, member), *rest = datagram.lines
+        assert key == "X_ZMSVC_TASK"
+        said[member].append("=".join(rest[-1]))
+    assert said == {
+        "ts_0": ["READY=1", f'X_ZMSVC_UPDATE={{"of":"ts_0","pid":{task.pid}}}'],
+        "ts_1": ["READY=1", "STATUS=ValueError: bad", "X_ZMSVC_EXIT=1"],
+        "ts_2": ["READY=1", 'X_ZMSVC_UPDATE={"done":true}', "STOPPING=1", "X_ZMSVC_EXIT=0"],
+    }
+    task.signal(signal.SIGTERM)
+    assert task.end() == 1
+    assert (_last(nest), _last(nest)) == ("STOPPING=1", "X_ZMSVC_EXIT=0")
+    for text in ("printed by ts_0", "logged by ts_0"):
+        assert f"Good[{task.pid}] TX/ts_0 INFO: {text}" in nest.logged()
+    assert f"Bad[{task.pid}] TX/ts_1 ERROR: Failed: ValueError: bad" in nest.logged()
+
+
+def _last(nest: Nest) -> str:
+    return "=".join(nest.next().lines[-1])
+
+
+def test_a_shared_process_ends_with_its_last_task(nest: Nest) -> None:
+    nest.single("def run(self):\n    self.wait(0.01)")
+    task = nest.fork(service_type="Thread", members=[{"task": "ts_0"}, {"task": "ts_1"}])
+    assert task.end() == 0
+
+
+# --- by hand
+
+
+def foreground(nest: Nest, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "zmsvc.task", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=nest.home
+    )
+
+
+SHOUT = """
+def step(self):
+    self.update(shout=self.config.get("word"), cwd=os.getcwd())
+    self.publish("news", {"header": {}, "content": 1})
+    self.log.info("logged")
+    print("printed")
+def close(self):
+    print("closed")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_service_runs_by_hand_until_it_is_interrupted(nest: Nest, number: int) -> None:
+    nest.looped(SHOUT)
+    with foreground(nest, "Services/Work/", "word=hé", "interval=0.01") as process:
+        assert process.stdout is not None
+        first = [process.stdout.readline() for _ in range(4)]
+        process.send_signal(number)
+        rest, errors = process.communicate(timeout=waiting.PATIENCE)
+    assert json.loads(first[0]) == {"shout": "hé", "cwd": str(nest.home)}
+    assert first[1:] == ['news @@@ {"header":{},"content":1}\n', "printed\n", first[0]]
+    assert rest.endswith("closed\n")
+    assert "INFO: logged" in errors
+    assert process.returncode == 0
+
+
+def test_ctrl_c_breaks_a_step_off_and_closes(nest: Nest) -> None:
+    nest.looped("def step(self):\n    print('in', flush=True)\n    time.sleep(3600)\ndef close(self):\n    print('closed')")
+    with foreground(nest, "Services/Work") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=waiting.PATIENCE)[0] == "closed\n"
+    assert process.returncode == 0
+
+
+def test_a_context_file_gives_the_configuration(nest: Nest) -> None:
+    nest.single("def run(self):\n    self.update(word=self.config['word'], more=self.config['more'], of=[self.context, self.service_id])")
+    (nest.home / "Context-Echo.xml").write_text(CONTEXT)
+    done = foreground(nest, "Services/Work", "--context", "Context-Echo.xml", "more=2")
+    out, errors = done.communicate(timeout=waiting.PATIENCE)
+    assert done.returncode == 0, errors
+    assert json.loads(out) == {"word": "loud", "more": "2", "of": ["Echo", "ts_100"]}
+    wrong = foreground(nest, "Services/Work", "--context", "Context-Echo.xml", "--task", "ts_999")
+    assert wrong.communicate(timeout=waiting.PATIENCE)[1] == "cannot run Work: Context-Echo.xml has no task ts_999 of it\n"
+    assert wrong.returncode == 2
+
+
+CONTEXT = """<Context>
+  <FrontEndEndpoint>tcp://127.0.0.1:5556</FrontEndEndpoint><BackendEndpoint>tcp://127.0.0.1:5557</BackendEndpoint>
+  <FrontBind>tcp://*:5557</FrontBind><BackendBind>tcp://*:5556</BackendBind>
+  <ContextID>context001</ContextID><TaskLogName>Echo</TaskLogName>
+  <TaskService id="ts_100" topic="process" instance="Work" serviceType="Process"><Task>
+    <description>Says a word</description>
+    <message><header><action>start</action><service_name>work</service_name></header>
+      <content><configuration><location>Services</location><word>loud</word><more>1</more></configuration></content></message>
+    <state type="on_start"></state>
+  </Task></TaskService>
+</Context>
+"""
+
+
+def test_a_service_that_fails_by_hand_says_why(nest: Nest) -> None:
+    nest.single(f"def run(self):\n    {BROKEN}")
+    process = foreground(nest, "Services/Work")
+    assert "ValueError: bad thing" in process.communicate(timeout=waiting.PATIENCE)[1]
+    assert process.returncode == 1
+    process = foreground(nest, "Services/None")
+    assert f"cannot load service None: there is no None/ServiceNone.py in {nest.home}/Services" in process.communicate()[1]
+    assert process.returncode == 1
+
+
+# --- the classes alone
+
+
+def test_a_class_listens_only_when_it_overrides_on_control() -> None:
+    class Deaf(sdk.TaskService):
+        pass
+
+    class Listening(Deaf):
+        def on_control(self, message: dict[str, Any]) -> None:
+            pass
+
+    assert (Deaf.listens(), Listening.listens()) == (False, True)
+
+
+def test_a_cause_is_json_with_attributes() -> None:
+    cause = sdk.cause_of({"by": "rule", "depth": 1, "sources": [{"task": "a", "trigger": "on_exit"}, {"task": "b", "rule": "r"}]})
+    assert (cause.by, cause.task, cause.trigger, cause.rule, cause.exit) == ("rule", "b", None, "r", None)
+    assert json.loads(json.dumps(cause)) == cause
+    with pytest.raises(AttributeError):
+        _ = cause.nothing

@@ -1,0 +1,235 @@
+"""A Monitor service tells at an endpoint of its own what the tasks of its transaction use of the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from context import Context
+from waiting import PATIENCE
+
+TX = "5HGAHZ3WPZUI71PACRPP"
+FIELDS = [
+    "serviceId", "pid", "status", "rss", "vms", "percent", "cpu_percent", "children", "connections", "opened_files", "memory_map",
+    "total", "action", "state", "timestamp",
+]  # fmt: skip
+OPTIONS = (
+    "<monitor_options><opened_files>1</opened_files><open_connections>1</open_connections><memory_maps>1</memory_maps></monitor_options>"
+)
+
+Rows = dict[str, dict[str, Any]]
+
+
+def settings(endpoint: str, *, tag: str = "service", kind: str = "pub", frequency: float = 0.05, options: str = "") -> str:
+    return f"<{tag}><endpoint>{endpoint}</endpoint><frequency_s>{frequency}</frequency_s><type>{kind}</type></{tag}>{options}"
+
+
+def read(frame: bytes) -> Rows:
+    topic, _, text = frame.partition(b" @@@ ")
+    assert topic == b"monitor"
+    body = json.loads(text)
+    assert list(body) == [TX], "of its own transaction, and of no other"
+    return {row["serviceId"]: row for row in body[TX]}
+
+
+class Stranger:
+    """A subscriber at the Monitor's endpoint."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.subscribe(b"monitor @@@ ")
+        self._socket.connect(endpoint)
+
+    def until(self, wanted: Callable[[Rows], Any]) -> Rows:
+        """The first sample that is wanted."""
+        last: Rows = {}
+        for _ in range(1000):
+            assert self._socket.poll(PATIENCE * 1000), f"nothing more from the Monitor, the last was {last}"
+            last = read(self._socket.recv())
+            if wanted(last):
+                return last
+        raise AssertionError(f"not in 1,000 samples, the last was {last}")
+
+    def close(self) -> None:
+        self._context.destroy(0)
+
+
+@pytest.fixture
+def listen() -> Iterator[Callable[[str], Stranger]]:
+    made: list[Stranger] = []
+
+    def make(endpoint: str) -> Stranger:
+        made.append(Stranger(endpoint))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture(autouse=True)
+def _services(home: Path) -> None:
+    """The location that a task names has to exist, even for a service that comes with zmsvc."""
+    (home / "Services").mkdir()
+
+
+def pids(rows: Rows) -> dict[str, int | None]:
+    return {name: row["pid"] for name, row in rows.items()}
+
+
+def test_a_sample_has_the_figures_of_every_task_of_its_transaction(context: Context, home: Path, listen: Callable[[str], Stranger]) -> None:
+    context.looped(
+        "Work",
+        f"""
+        def setup(self):
+            import subprocess, threading
+            self.file = open("{home}/opened", "w")
+            self.child = subprocess.Popen(["sleep", "1000"])
+        """,
+    )
+    context.task("ts000", "Monitor", config=settings(f"ipc://{home}/mon", options=OPTIONS))
+    context.task("ts001", "Work")
+    context.task("ts002", "Work", entry=False)
+    context.start("--no-autostart")
+    context.ctl("start", "--transaction", TX)
+    running = {name: task["pid"] for name, task in context.tasks(TX).items()}
+    rows = listen(f"ipc://{home}/mon").until(lambda rows: pids(rows) == running)
+    assert [list(row) for row in rows.values()] == [FIELDS] * 3
+    row = rows["ts001"]
+    status = dict(line.split(":\t") for line in Path(f"/proc/{row['pid']}/status").read_text().splitlines() if ":\t" in line)
+    assert row["rss"] == pytest.approx(int(status["VmRSS"].split()[0]) / 1024, rel=0.2)
+    assert row["vms"] == pytest.approx(int(status["VmSize"].split()[0]) / 1024, rel=0.2)
+    assert 0 < row["percent"] < 100
+    assert row["cpu_percent"] >= 0
+    assert (row["action"], row["state"], row["status"]) == ("started", "active", "sleeping")
+    (child,) = [each for each in row["children"] if each["kind"] == "process"]
+    assert child["name"] == "sleep"
+    assert row["pid"] in [each["pid"] for each in row["children"] if each["kind"] == "thread"]
+    assert row["total"] == pytest.approx(row["rss"] + child["rss"], abs=0.01)
+    assert f"{home}/opened" in [each["path"] for each in row["opened_files"]]
+    assert row["memory_map"]
+    assert rows["ts000"]["connections"]
+    waiting = rows["ts002"]
+    assert (waiting["pid"], waiting["state"], waiting["rss"], waiting["children"]) == (None, "inactive", 0.0, [])
+
+
+def test_what_costs_is_looked_at_by_option_only(context: Context, home: Path, listen: Callable[[str], Stranger]) -> None:
+    context.task("ts000", "Monitor", config=settings(f"ipc://{home}/mon", tag="publisher"))
+    context.start("--transaction", TX)
+    row = listen(f"ipc://{home}/mon").until(lambda rows: rows["ts000"]["pid"])["ts000"]
+    assert row["connections"] == row["opened_files"] == row["memory_map"] == []
+
+
+def test_cpu_is_that_since_the_last_sample(context: Context, home: Path, listen: Callable[[str], Stranger]) -> None:
+    context.looped(
+        "Busy",
+        """
+        interval = 0.0
+        def step(self):
+            until = __import__("time").thread_time() + 0.05
+            while __import__("time").thread_time() < until:
+                pass
+        """,
+    )
+    context.looped("Idle")
+    context.task("ts000", "Monitor", config=settings(f"ipc://{home}/mon", frequency=0.3))
+    context.task("ts001", "Busy")
+    context.task("ts002", "Idle")
+    context.start("--transaction", TX)
+    stranger = listen(f"ipc://{home}/mon")
+    stranger.until(lambda rows: rows["ts001"]["cpu_percent"] > 20 and rows["ts002"]["cpu_percent"] == 0)
+
+
+def test_tasks_that_come_and_go_do_not_break_it(context: Context, home: Path, listen: Callable[[str], Stranger]) -> None:
+    context.looped("Echo")
+    context.looped("Fleeting", "interval = 0.01\ndef step(self):\n    __import__('os')._exit(1)")
+    context.task("ts000", "Monitor", config=settings(f"ipc://{home}/mon", frequency=0.02, options=OPTIONS))
+    context.task("ts001", "Echo", rules={"on_fail": ("restart", "ts001")})
+    context.task("ts002", "Fleeting", rules={"on_fail": ("restart", "ts002")}, service="<restart_delay>1ms</restart_delay>")
+    context.start("--transaction", TX)
+    stranger = listen(f"ipc://{home}/mon")
+    monitor = context.tasks()["ts000"]["pid"]
+    for _ in range(5):
+        pid = context.task_is("ts001", "running")["pid"]
+        stranger.until(lambda rows, pid=pid: rows["ts001"]["pid"] == pid)
+        os.kill(pid, 9)
+        context.task_is("ts001", "running", also=lambda task, pid=pid: task["pid"] != pid)
+    context.ctl("stop", "--task", "ts001")
+    gone = stranger.until(lambda rows: rows["ts001"]["state"] == "inactive")["ts001"]
+    assert (gone["pid"], gone["action"]) == (None, "stopped")
+    assert context.tasks()["ts000"]["pid"] == monitor
+    assert context.tasks()["ts000"]["restarts"] == 0
+
+
+def test_it_does_not_mind_a_new_supervisor_or_a_new_device(context: Context, home: Path, listen: Callable[[str], Stranger]) -> None:
+    context.looped("Echo")
+    context.task("ts000", "Monitor", config=settings(f"ipc://{home}/mon"))
+    context.task("ts001", "Echo")
+    context.start("--transaction", TX)
+    stranger = listen(f"ipc://{home}/mon")
+    context.kill_supervisor()
+    os.kill(context.status()["device_pid"], 9)
+    context.ctl("restart", "--task", "ts001")
+    pid = context.tasks()["ts001"]["pid"]
+    stranger.until(lambda rows: rows["ts001"]["pid"] == pid)
+
+
+def test_of_type_rep_it_answers_whoever_asks_with_the_same_body(context: Context, home: Path) -> None:
+    context.task("ts000", "Monitor", config=settings(f"ipc://{home}/mon", kind="rep", frequency=3600))
+    context.start("--transaction", TX)
+    asker = zmq.Context()
+    try:
+        for _ in range(3):
+            with asker.socket(zmq.REQ) as question:
+                question.connect(f"ipc://{home}/mon")
+                question.send(b"anything")
+                assert question.poll(PATIENCE * 1000), "no answer"
+                assert pids(read(question.recv())) == {"ts000": context.tasks()["ts000"]["pid"]}
+    finally:
+        asker.destroy(0)
+
+
+def test_an_endpoint_that_is_in_use_fails_it_with_the_reason(context: Context) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        context.task("ts000", "Monitor", entry=False, config=settings(f"tcp://127.0.0.1:{port}"))
+        context.start("--transaction", TX)
+        answer = context.ctl("start", "--transaction", TX, "--task", "ts000", check=1)
+    assert f"cannot bind tcp://127.0.0.1:{port}: address already in use" in answer.stderr
+
+
+def test_it_binds_nothing_that_others_could_reach(context: Context) -> None:
+    context.task("ts000", "Monitor", entry=False, config=settings("tcp://192.0.2.1:6558"))
+    context.start("--transaction", TX)
+    answer = context.ctl("start", "--transaction", TX, "--task", "ts000", check=1)
+    assert "cannot bind tcp://192.0.2.1:6558 without CURVE keys" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        ("", "has no <service><endpoint>"),
+        (settings("ipc:///tmp/x", kind="push"), "the type 'push' is unknown, expected pub or rep"),
+        ("<service><endpoint>ipc:///tmp/x</endpoint><frequency_s>often</frequency_s></service>", "frequency_s is 'often'"),
+    ],
+)
+def test_a_configuration_that_cannot_be_meant_fails_it_with_the_reason(context: Context, config: str, why: str) -> None:
+    context.task("ts000", "Monitor", entry=False, config=config)
+    context.start("--transaction", TX)
+    assert why in context.ctl("start", "--transaction", TX, "--task", "ts000", check=1).stderr
+
+
+def test_it_leaves_no_socket_file_behind(context: Context, home: Path) -> None:
+    context.task("ts000", "Monitor", config=settings(f"ipc://{home}/mon"))
+    context.start("--transaction", TX)
+    assert (home / "mon").is_socket()
+    context.ctl("restart", "--task", "ts000")
+    context.ctl("stop", "--task", "ts000")
+    assert not (home / "mon").exists()

@@ -1,0 +1,207 @@
+"""What tasks use of the machine: asked over the bus (`state`/`top`), and as a table on the terminal (`zmsvcctl top`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from context import Context, Ear
+from waiting import PATIENCE
+
+from zmsvc.core import messages
+from zmsvc.host import sockets
+
+TX = "5HGAHZ3WPZUI71PACRPP"
+FIELDS = [
+    "serviceId", "pid", "status", "rss", "vms", "percent", "cpu_percent", "children", "connections", "opened_files", "memory_map",
+    "total", "action", "state", "timestamp",
+]  # fmt: skip
+
+
+def question(transaction: str, **options: int) -> bytes:
+    head = {"service_transaction": transaction, "service_id": "context001", "action": "top", "service_name": "state"}
+    return messages.encode("state", {"header": head, "content": {"configuration": options}})
+
+
+def reply(stranger: Ear) -> dict[str, Any]:
+    return stranger.until(lambda _topic, body: body["header"]["action"] == "reply_top")
+
+
+def running(context: Context) -> dict[str, int | None]:
+    return {name: task["pid"] for name, task in context.tasks(TX).items()}
+
+
+def test_top_is_answered_on_state_with_the_figures_of_each_task(context: Context, ear: Callable[..., Ear]) -> None:
+    context.looped("Echo", "def setup(self):\n    self.child = __import__('subprocess').Popen(['sleep', '1000'])")
+    context.task("ts001", "Echo")
+    context.task("ts002", "Echo", entry=False)
+    context.start("--transaction", TX)
+    stranger = ear(b"state @@@ ")
+    sockets.send_once(context.backend, question(TX))
+    body = reply(stranger)
+    assert body["header"] == {
+        "service_transaction": TX,
+        "service_id": "context001",
+        "action": "reply_top",
+        "service_name": "context",
+    }
+    one, two = body["content"]["tasks"]
+    assert list(one) == list(two) == FIELDS
+    assert {one["serviceId"]: one["pid"], two["serviceId"]: two["pid"]} == running(context)
+    assert one["rss"] > 1
+    assert [each["name"] for each in one["children"] if each["kind"] == "process"] == ["sleep"]
+    assert one["opened_files"] == one["connections"] == one["memory_map"] == []
+    assert (two["pid"], two["state"]) == (None, "inactive")
+
+
+@pytest.mark.parametrize(
+    ("option", "field"), [("memory_maps", "memory_map"), ("opened_files", "opened_files"), ("open_connections", "connections")]
+)
+def test_options_ask_for_what_costs_more(context: Context, home: Path, ear: Callable[..., Ear], option: str, field: str) -> None:
+    context.looped("Echo", f"def setup(self):\n    self.file = open('{home}/opened', 'w')\n    self.publish('any', {{}})")
+    context.task("ts001", "Echo")
+    context.start("--transaction", TX)
+    stranger = ear(b"state @@@ ")
+    sockets.send_once(context.backend, question(TX, **{option: 1}))
+    (row,) = reply(stranger)["content"]["tasks"]
+    assert row[field]
+    others = {"memory_map", "opened_files", "connections"} - {field}
+    assert [row[each] for each in others] == [[], []]
+
+
+def test_a_flood_of_questions_is_not_felt(context: Context, ear: Callable[..., Ear]) -> None:
+    context.looped("Echo")
+    for number in range(5):
+        context.task(f"ts00{number}", "Echo")
+    context.start("--transaction", TX)
+    stranger = ear(b"state @@@ ")
+    ctx = sockets.context()
+    mouth = sockets.publisher(ctx, context.backend)
+    assert sockets.attached(mouth, PATIENCE)
+    for _ in range(2000):
+        sockets.publish(mouth, question(TX, memory_maps=1, open_connections=1, opened_files=1))
+    slowest = 0.0
+    reply(stranger)
+    for _ in range(20):
+        began = time.monotonic()
+        status = context.status()
+        slowest = max(slowest, time.monotonic() - began)
+        children = Path(f"/proc/{status['pid']}/task/{status['pid']}/children").read_text().split()
+        assert len(children) <= 1, "one look at a time"
+    assert slowest < 0.5
+    mouth.close(0)
+    ctx.term()
+
+
+def test_a_question_about_nobody_is_refused_and_does_no_harm(context: Context, ear: Callable[..., Ear]) -> None:
+    context.looped("Echo")
+    context.task("ts001", "Echo")
+    context.start("--transaction", TX)
+    stranger = ear(b"state @@@ ")
+    for head in ({"service_transaction": "NOBODY"}, {"service_transaction": ["x"]}, {}):
+        sockets.send_once(context.backend, messages.encode("state", {"header": {**head, "action": "top"}, "content": 7}))
+    sockets.send_once(context.backend, messages.encode("state", {"header": {"service_transaction": TX, "action": "top"}, "content": 7}))
+    assert len(reply(stranger)["content"]["tasks"]) == 1
+    assert context.status()["restarts"] == 0
+    assert context.status()["dropped"]["messages_in"] == 3
+
+
+# --- zmsvcctl top
+
+
+@pytest.fixture
+def three(context: Context) -> Context:
+    """A context with a task that waits, one that has failed once, and one that works."""
+    context.looped("Echo")
+    context.looped("Large", "def setup(self):\n    self.heap = b'x' * (64 << 20)")
+    context.task("ts001", "Echo")
+    context.task("ts002", "Large")
+    context.task("ts003", "Echo", entry=False)
+    context.start("--transaction", TX)
+    context.ctl("restart", "--task", "ts001")
+    return context
+
+
+def table(output: str) -> list[list[str]]:
+    lines = output.splitlines()
+    at = next(number for number, line in enumerate(lines) if line.split()[:1] == ["TASK"])
+    return [line.split() for line in lines[at:]]
+
+
+def test_top_prints_one_table_where_nobody_looks(three: Context) -> None:
+    head, *rows = table(three.ctl("top").stdout)
+    assert head == ["TASK", "INSTANCE", "TRANSACTION", "PID", "STATE", "CPU%", "RSS", "MEM%", "THREADS", "CHILDREN", "RESTARTS"]
+    shown = {row[0]: row for row in rows}
+    pids = running(three)
+    assert (shown["ts001"][3], shown["ts002"][3], shown["ts003"][3]) == (str(pids["ts001"]), str(pids["ts002"]), "-")
+    assert shown["ts001"][4] == "active"
+    assert shown["ts001"][-1] == "1"
+    assert "\x1b" not in three.ctl("top", "--once").stdout
+
+
+@pytest.mark.parametrize(("key", "first"), [("rss", "ts002"), ("id", "ts001"), ("restarts", "ts001")])
+def test_top_sorts_by_the_key_that_is_asked_for(three: Context, key: str, first: str) -> None:
+    _, *rows = table(three.ctl("top", "--sort", key).stdout)
+    assert rows[0][0] == first
+    assert rows[-1][0] == "ts003"
+
+
+def test_top_sorts_by_pid(three: Context) -> None:
+    _, *rows = table(three.ctl("top", "--sort", "pid").stdout)
+    assert rows[0][3] == str(min(pid for pid in running(three).values() if pid))
+    three.ctl("top", "--sort", "beauty", check=2)
+
+
+def test_top_of_a_transaction_and_of_tasks(three: Context) -> None:
+    three.ctl("start", "--transaction", "SECOND")
+    assert {row[2] for row in table(three.ctl("top", "--transaction", "SECOND").stdout)[1:]} == {"SECOND"}
+    assert {(row[0], row[2]) for row in table(three.ctl("top", "ts002").stdout)[1:]} == {("ts002", TX), ("ts002", "SECOND")}
+    assert "no such transaction" in three.ctl("top", "--transaction", "NOBODY", check=4).stderr
+
+
+def test_top_as_json_has_the_rows_of_the_monitor(three: Context) -> None:
+    (found,) = json.loads(three.ctl("--json", "top").stdout)["contexts"]
+    rows = found["transactions"][TX]
+    assert [list(row) for row in rows] == [FIELDS] * 3
+    assert {row["serviceId"]: row["pid"] for row in rows} == running(three)
+
+
+def test_top_on_a_terminal_refreshes_until_it_is_told_to_end(three: Context) -> None:
+    ours, its = pty.openpty()
+    command = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", three.name, "top", "--interval", "0.05"]
+    shown = b""
+    with subprocess.Popen(command, env={**three.environment, "TERM": "xterm"}, stdin=its, stdout=its, stderr=its) as top:
+        os.close(its)
+        # The cursor goes home before each picture.
+        while shown.count(b"\x1b[H") < 3:
+            assert select.select([ours], [], [], PATIENCE)[0], f"no third picture, only {shown!r}"
+            shown += os.read(ours, 65536)
+        os.write(ours, b"q")
+        shown += drained(ours)
+        assert top.wait(PATIENCE) == 0
+    os.close(ours)
+    assert shown.startswith(b"\x1b[?1049h"), "on a screen of its own"
+    assert b"\x1b[?1049l" in shown, "which it leaves"
+    assert b"ts002" in shown
+
+
+def drained(fd: int) -> bytes:
+    """What still comes until the other side is closed."""
+    found = b""
+    while True:
+        try:
+            more = os.read(fd, 65536)
+        except OSError:
+            return found
+        if not more:
+            return found
+        found += more

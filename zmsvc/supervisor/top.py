@@ -1,0 +1,85 @@
+"""Answers `state`/`top`: has the sampler look at the tasks of a transaction, one question after the other, while the loop goes on.
+
+A question that waits already is not asked twice, so a flood of them costs one process at a time and one answer for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from zmsvc.core.errors import UsageError
+from zmsvc.core.world import World
+from zmsvc.supervisor import report
+
+OPTIONS = ("memory_maps", "open_connections", "opened_files")
+PATIENCE = 30.0
+"""Seconds that one look may take."""
+MAX_WAITING = 64
+"""Questions that differ from each other and wait; more are refused."""
+
+Question = tuple[str, tuple[str, ...]]
+
+log = logging.getLogger(__name__)
+
+
+class Top:
+    """`say` is called with a transaction and the rows of its tasks."""
+
+    def __init__(self, world: Callable[[], World], say: Callable[[str, list[Any]], None]) -> None:
+        self._world = world
+        self._say = say
+        self._waiting: dict[Question, None] = {}
+        self._work: asyncio.Task[None] | None = None
+
+    def ask(self, transaction: str, configuration: Any) -> None:
+        """Somebody wants the figures of a transaction. Raises UsageError when too many questions wait."""
+        given = configuration if isinstance(configuration, Mapping) else {}
+        question = (transaction, tuple(str(given.get(name, ""))[:8] for name in OPTIONS))
+        if question not in self._waiting and len(self._waiting) >= MAX_WAITING:
+            raise UsageError(f"cannot answer top: {MAX_WAITING} questions wait already")
+        self._waiting[question] = None
+        if self._work is None or self._work.done():
+            self._work = asyncio.get_running_loop().create_task(self._answer())
+
+    def close(self) -> None:
+        if self._work is not None:
+            self._work.cancel()
+
+    async def _answer(self) -> None:
+        while self._waiting:
+            question = next(iter(self._waiting))
+            transaction, wanted = question
+            try:
+                rows = await self._look(transaction, wanted)
+            except (OSError, ValueError, TimeoutError) as error:
+                log.warning("Cannot answer top for %s: %s", transaction, error or f"it took longer than {PATIENCE:g} s")
+            else:
+                self._say(transaction, rows)
+            finally:
+                del self._waiting[question]
+
+    async def _look(self, transaction: str, wanted: tuple[str, ...]) -> list[Any]:
+        tasks = [
+            {"service_id": key[1], "pid": task.pid, "action": task.action, "state": task.state.value}
+            for key, task in report.tasks_of(self._world(), transaction)
+        ]
+        asked = json.dumps({"options": dict(zip(OPTIONS, wanted, strict=True)), "tasks": tasks}).encode()
+        # -P: the working directory is no place to find modules in.
+        command = (sys.executable, "-P", "-m", "zmsvc.supervisor.sampler")
+        sampler = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                told, _ = await sampler.communicate(asked)
+        finally:
+            if sampler.returncode is None:
+                sampler.kill()
+                await sampler.wait()
+        if sampler.returncode != 0:
+            raise ValueError(f"the sampler ended with status {sampler.returncode}")
+        rows = json.loads(told)
+        return rows if isinstance(rows, list) else []
