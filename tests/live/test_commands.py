@@ -1,0 +1,59 @@
+"""serviceType Command: any program is a task service; its exec is its start, unless it says READY itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from context import Context, Ear
+
+
+def test_a_program_is_started_when_its_exec_has_succeeded(context: Context, ear: Callable[..., Ear], home: Path) -> None:
+    script = f"echo $ZMSVC_TRANSACTION $ZMSVC_TASK > {home}/told; exec sleep 1000"
+    context.task(
+        "ts_1", "Shell", kind="Command", config=f"<command><arg>sh</arg><arg>-c</arg><arg>{script.replace('>', '&gt;')}</arg></command>"
+    )
+    context.write()
+    (home / "Services").mkdir(exist_ok=True)
+    context.start("--no-autostart")
+    listener = ear(b"control @@@ ")
+    context.ctl("start", "--transaction", "T")
+    pid = listener.control("started", "ts_1")["content"]["status"]["pid"]
+    assert os.getsid(pid) == pid
+    context.task_is("ts_1", "running")
+    context.ctl("stop", "--task", "ts_1")
+    assert listener.control("stopped", "ts_1")["content"]["status"]["reason"] == "requested"
+    assert (home / "told").read_text().split() == ["T", "ts_1"]
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_program_that_cannot_be_executed_fails_and_never_started(context: Context, ear: Callable[..., Ear], home: Path) -> None:
+    (home / "Services").mkdir()
+    context.task("ts_1", "Nothing", kind="Command", config="<command>/no/such/program</command>", entry=False)
+    context.start("--transaction", "T")
+    listener = ear(b"control @@@ ")
+    answer = context.ctl("start", "--transaction", "T", "--task", "ts_1", check=1)
+    assert "/no/such/program" in answer.stderr
+    body = listener.until(lambda topic, body: body["header"]["service_id"] == "ts_1")
+    assert body["header"]["action"] == "failed"
+    assert "/no/such/program" in body["content"]["status"]["message"]
+
+
+def test_a_program_that_ends_with_0_has_exited_and_its_rule_fires(context: Context, home: Path) -> None:
+    (home / "Services").mkdir()
+    context.task("ts_1", "First", kind="Command", config="<command>true</command>", rules={"on_exit": ("start", "ts_2")})
+    context.task("ts_2", "Second", kind="Command", config="<command>sleep 1000</command>", entry=False)
+    context.start("--transaction", "T")
+    context.task_is("ts_1", "exited")
+    cause = context.task_is("ts_2", "running")["cause"]
+    assert cause["sources"][0]["exit"] == {"code": 0, "signal": None, "reason": "exited"}
+
+
+def test_what_a_program_prints_is_in_the_log_of_its_context(context: Context, home: Path) -> None:
+    (home / "Services").mkdir()
+    context.task("ts_1", "Printer", kind="Command", config="<command>sh -c 'echo printed by a program'</command>")
+    context.start("--transaction", "T")
+    context.task_is("ts_1", "exited")
+    log = Path(context.status()["log"]).read_text()
+    assert log.count("printed by a program") == 1
