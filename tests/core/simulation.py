@@ -1,42 +1,251 @@
-"""A keeper and tasks of make-believe around the real `step`: what a machine would do, without one. Time stands still unless it is moved."""
+"""A machine of make-believe around the real `step`: keeper, processes, clock and state file, without any of them.
+
+It does what the supervisor's loop does: facts are taken in turns, what follows is saved, and only then carried out. Every step is
+checked against what must hold in every world (`checked_step`), so each test that uses it tests all of that as well.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from zmsvc.core import events as ev
 from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key
-from zmsvc.core.model import Action, Context, Endpoints, Limits, Rule, TaskService, Trigger
-from zmsvc.core.world import World, task_from_row, task_to_row
+from zmsvc.core.lifecycle import TABLE, Cause
+from zmsvc.core.model import Action, Context, Endpoints, Limits, Rule, ServiceType, TaskService, Trigger
+from zmsvc.core.world import Task, World, task_from_row, task_to_row
+
+BEGINNING = 1000.0
+PID = 1000
+"""What is added to a launch number to make a PID of it."""
 
 
 def rule(trigger: str, action: str, call: str) -> Rule:
     return Rule(trigger=Trigger(trigger), action=Action(action), call=call)
 
 
-def context(*tasks: TaskService) -> Context:
+def context(*tasks: TaskService, ident: str = "context001") -> Context:
     points = Endpoints(frontend="ipc:///s", backend="ipc:///p", front_bind="ipc:///p", backend_bind="ipc:///s")
-    return Context(name="Sim", id="context001", log_name="Sim", endpoints=points, tasks={task.id: task for task in tasks})
+    return Context(name="Sim", id=ident, log_name="Sim", endpoints=points, tasks={task.id: task for task in tasks})
 
 
-def task(name: str, *rules: Rule, entry: bool = True, **limits: float) -> TaskService:
-    return TaskService(id=name, instance="Echo", rules=rules, entry=entry, limits=Limits(**limits))  # type: ignore[arg-type]
+def task(name: str, *rules: Rule, entry: bool = True, kind: str = "Process", nice: int | None = None, **limits: float) -> TaskService:
+    return TaskService(
+        id=name,
+        instance="Echo",
+        rules=rules,
+        entry=entry,
+        service_type=ServiceType(kind),
+        nice=nice,
+        limits=Limits(**limits),  # type: ignore[arg-type]
+    )
+
+
+# --- what must hold in every step
+
+
+def checked_step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Effect, ...]]:
+    """One step that keeps every promise that can be seen from a single step."""
+    before = (dict(world.tasks), dict(world.launches), dict(world.transactions), world.waiters)
+    after, effects = step(world, fact, now)
+    assert step(world, fact, now) == (after, effects), "the same arguments give the same answer"
+    assert (dict(world.tasks), dict(world.launches), dict(world.transactions), world.waiters) == before, "a world never changes"
+    check_world(after)
+    check_launches(world, after, effects, fact)
+    check_alarms(world, after, effects)
+    check_answers(world, after, effects, fact)
+    check_walls(world, after, fact)
+    return after, effects
+
+
+def check_world(world: World) -> None:
+    assert {task.launch: key for key, task in world.tasks.items() if task.live} == dict(world.launches), "the live launches, and no other"
+    assert all(0 < launch < world.next_launch for launch in world.launches)
+    for key, task in world.tasks.items():
+        transaction = world.transactions[key[0]]
+        assert task.pid is None or task.live, (key, task)
+        assert task.live or (task.verdict is None and not task.again), (key, task)
+        assert task.deadline is None or Cause.DEADLINE in TABLE[task.sub], f"{key}: nothing would follow from its deadline: {task}"
+        assert not (task.resting and key[1] not in world.context.tasks) or asked_for(world, key), f"{key} is in no file"
+        assert not (world.stopping or not transaction.open) or not task.again, f"{key} would start in what is stopped"
+    for name, transaction in world.transactions.items():
+        assert not transaction.open or all((name, task) in world.tasks for task in world.context.tasks)
+    for waiter in world.waiters:
+        assert waiter.remaining, "who waits for nothing has his answer"
+        assert all(not world.tasks[key].resting for key in waiter.remaining), f"nothing will come of {waiter}"
+
+
+def asked_for(world: World, key: Key) -> bool:
+    return any(key in waiter.keys for waiter in world.waiters)
+
+
+def check_launches(before: World, after: World, effects: Iterable[Effect], fact: Fact) -> None:
+    """Each launch is ordered once and forgotten once; orders name what there is."""
+    launched = Counter(e.launch for e in effects if isinstance(e, ev.Launch))
+    forgotten = Counter(e.launch for e in effects if isinstance(e, ev.Forget))
+    new, over = after.launches.keys() - before.launches.keys(), before.launches.keys() - after.launches.keys()
+    if isinstance(fact, ev.SupervisorStarted):
+        assert set(launched) <= set(after.launches)
+        strangers = {child.launch for child in fact.children} - before.launches.keys()
+    else:
+        assert launched == Counter(new), "every new launch is ordered once, and nothing else"
+        mine = {fact.launch} if isinstance(fact, ev.TaskExited | ev.LaunchFailed) and fact.launch not in before.launches else set()
+        assert forgotten == Counter([*over, *mine]), "every end is acknowledged once, and nothing else"
+        strangers = set()
+    for effect in effects:
+        if isinstance(effect, ev.Signal):
+            assert after.launches.get(effect.launch) == effect.key
+        if isinstance(effect, ev.KillAll):
+            assert after.launches.get(effect.launch) == effect.key or effect.launch in strangers
+
+
+def check_alarms(before: World, after: World, effects: Iterable[Effect]) -> None:
+    rung: dict[Key, float | None] = {effect.key: effect.when for effect in effects if isinstance(effect, ev.WakeAt)}
+    for key in before.tasks.keys() | after.tasks.keys():
+        was, wants = (world.tasks[key].deadline if key in world.tasks else None for world in (before, after))
+        assert rung.get(key, was) == wants, f"the alarm of {key} is not its deadline"
+
+
+def check_answers(before: World, after: World, effects: Iterable[Effect], fact: Fact) -> None:
+    """Everybody is answered once: those who do not wait any longer, and those who are told at once."""
+    answered = Counter(0 if isinstance(e, ev.Ready) else e.request for e in effects if isinstance(e, ev.Reply | ev.Ready))
+    expected = Counter(waiter.request for waiter in before.waiters)
+    if isinstance(fact, ev.SupervisorStarted):
+        expected = Counter({0: 1})
+    elif isinstance(fact, ev.Requested | ev.ContextReloaded) and fact.request is not None:
+        expected[fact.request] += 1
+    expected.subtract(Counter(waiter.request for waiter in after.waiters))
+    assert answered == +expected
+
+
+def check_walls(before: World, after: World, fact: Fact) -> None:
+    """What happens in a transaction does not touch another one."""
+    if isinstance(fact, ev.SupervisorStarted | ev.ContextReloaded) or (isinstance(fact, ev.Requested) and fact.transaction is None):
+        return
+    if isinstance(fact, ev.Requested) and (fact.verb is ev.Verb.EXIT or fact.new):
+        return
+    touched = {key[0] for key, task in after.tasks.items() if before.tasks.get(key) is not task}
+    match fact:
+        case ev.Requested():
+            assert touched <= {fact.transaction}
+        case ev.DeadlinePassed():
+            assert touched <= {fact.key[0]}
+        case _:
+            key = before.launches.get(fact.launch)
+            assert touched <= ({key[0]} if key else set())
+
+
+def reread(task: Task) -> Task:
+    """The task as the state file gives it back."""
+    again = task_from_row(json.loads(json.dumps(task_to_row(task))))
+    assert again == task
+    return again
+
+
+def timeless(task: Task) -> Task:
+    end = replace(task.exit, at=0.0) if task.exit else None
+    return replace(task, since=0.0, deadline=None, launched_at=0.0, exit=end)
+
+
+# --- the machine
+
+
+@dataclass
+class Process:
+    """The main process of a launch."""
+
+    launch: int
+    key: Key
+    left: int = 0
+    """How many others it leaves behind when it ends."""
+    signals: list[str] = field(default_factory=list)
+    executed: bool = False
+
+
+@dataclass
+class Keeper:
+    """What the real one does, as far as a supervisor can see it."""
+
+    epoch: str = "keeper-1"
+    alive: dict[int, Process] = field(default_factory=dict)
+    ends: dict[int, ev.TaskExited] = field(default_factory=dict)
+    rest: dict[int, int] = field(default_factory=dict)
+    """How many processes are still there after their main process, by launch."""
+    killed: dict[int, tuple[ev.Ended, ...]] = field(default_factory=dict)
+    """What became of them: told again to whoever has the rest killed again."""
+    forked: list[tuple[int, Key]] = field(default_factory=list)
+    out: deque[Fact] = field(default_factory=deque)
+    broken: bool = False
+    """It cannot fork."""
+
+    def launch(self, launch: int, key: Key) -> None:
+        held = self.alive.get(launch)
+        if held is not None or launch in self.ends:
+            self.out.append(ev.TaskLaunched(launch=launch, pid=PID + launch, start_time=launch))
+            if launch in self.ends:
+                self.out.append(self.ends[launch])
+            return
+        assert launch not in [number for number, _ in self.forked], f"launch {launch} is forked twice"
+        assert key not in [process.key for process in self.alive.values()], f"two processes of {key}"
+        if self.broken:
+            self.out.append(ev.LaunchFailed(launch=launch, why="cannot fork: no memory"))
+            return
+        self.forked.append((launch, key))
+        self.alive[launch] = Process(launch=launch, key=key)
+        self.out.append(ev.TaskLaunched(launch=launch, pid=PID + launch, start_time=launch))
+
+    def end(self, launch: int, *, code: int | None = None, signal: str | None = None) -> None:
+        process = self.alive.pop(launch)
+        if process.left:
+            self.rest[launch] = process.left
+        self.ends[launch] = ev.TaskExited(launch=launch, code=code, signal=signal, left=bool(process.left))
+        self.out.append(self.ends[launch])
+
+    def kill(self, launch: int) -> None:
+        if launch in self.alive:
+            self.alive[launch].left = 0
+            self.end(launch, signal="SIGKILL")
+        killed = self.killed.get(launch, ()) + tuple(
+            ev.Ended(pid=9000 + number, name="sh", signal="SIGKILL") for number in range(self.rest.pop(launch, 0))
+        )
+        if launch in self.ends:
+            self.ends[launch], self.killed[launch] = replace(self.ends[launch], left=False), killed
+        self.out.append(ev.TaskGone(launch=launch, ended=killed))
 
 
 @dataclass
 class Simulation:
-    """The world of one context, the processes that live in it, and everything that was ordered."""
+    """One context, the processes that live in it, and everything that was ordered. Time stands still unless it is moved."""
 
     world: World
-    now: float = 1000.0
-    epoch: str = "keeper-1"
-    alive: dict[int, Key] = field(default_factory=dict)
-    ends: dict[int, ev.TaskExited] = field(default_factory=dict)
-    forked: dict[int, int] = field(default_factory=dict)
+    now: float = BEGINNING
+    keeper: Keeper = field(default_factory=Keeper)
+    obedient: bool = True
+    """Processes end at SIGTERM, with status 0."""
+    stuck: set[int] | None = None
+    """Launches that are to die as soon as the kernel lets go of them; None: processes die of SIGKILL at once."""
     effects: list[Effect] = field(default_factory=list)
-    stubborn: bool = False
+    """All that was decided, carried out or not."""
+    saved: World | None = None
+    records: list[ev.Record] = field(default_factory=list)
+    """The history in the state file."""
+    facts: deque[Fact] = field(default_factory=deque)
+    alarms: dict[Key, float] = field(default_factory=dict)
+    die_at: tuple[int, int | None] | None = None
+    """The supervisor dies in this turn from now: before it has saved (None), or when it has carried out so many of its orders."""
+    turns: int = 0
+    performed: list[int] = field(default_factory=list)
+    """How many orders each turn gave."""
+    crashes: int = 0
+    checked: bool = True
+    """Every step is checked; the many retellings of one story go without, since the first one had it."""
+    disk_full: bool = False
+    """The state file cannot be written: the supervisor goes on from memory, and acknowledges nothing."""
+    unforgotten: list[ev.Forget] = field(default_factory=list)
 
     @classmethod
     def of(cls, *tasks: TaskService) -> Simulation:
@@ -44,112 +253,228 @@ class Simulation:
 
     # --- a supervisor
 
+    def begin(self, transaction: str | None = "T1", autostart: bool = True) -> list[Effect]:
+        started = ev.SupervisorStarted(
+            epoch=self.keeper.epoch, autostart=autostart, transaction=transaction, generated="GENERATED", **self.held()
+        )
+        return self.happen(started)
+
+    def held(self) -> dict[str, Any]:
+        children = tuple(
+            ev.Child(launch=process.launch, pid=PID + process.launch, start_time=process.launch, executed=process.executed)
+            for process in self.keeper.alive.values()
+        )
+        return {"children": children, "exits": frozenset(self.keeper.ends)}
+
+    def happen(self, *facts: Fact) -> list[Effect]:
+        """These facts, and all that follows from them now."""
+        mark = len(self.effects)
+        self.facts.extend(facts)
+        while self.facts or self.keeper.out:
+            self.turn()
+        return self.effects[mark:]
+
+    def turn(self) -> None:
+        """What a supervisor does at a time: take all facts, decide, save, act."""
+        facts = [*self.facts, *self.keeper.out]
+        self.facts.clear()
+        self.keeper.out.clear()
+        effects: list[Effect] = []
+        for fact in facts:
+            effects += self.decide(fact)
+        self.turns += 1
+        self.performed.append(len(effects))
+        fate = self.die_at if self.die_at and self.die_at[0] == self.turns else None
+        if fate is not None and fate[1] is None:
+            # Nothing of this turn has happened. The keeper tells again; a task's words are still queued; a client asks again.
+            self.crash([fact for fact in facts if not isinstance(fact, ev.TaskLaunched | ev.TaskExited | ev.LaunchFailed | ev.TaskGone)])
+            return
+        if not self.disk_full:
+            self.save(effects)
+        for number, effect in enumerate(effects):
+            if fate is not None and fate[1] == number:
+                self.crash([])
+                return
+            self.perform(effect)
+        if fate is not None:
+            self.crash([])
+            return
+        if not self.disk_full:
+            self.acknowledge()
+        assert self.alarms == {key: each.deadline for key, each in self.world.tasks.items() if each.deadline is not None}
+
     def decide(self, fact: Fact) -> list[Effect]:
-        """One step, and nothing carried out: what a supervisor has saved when it dies."""
-        self.world, effects = step(self.world, fact, self.now)
-        self.check()
+        """One step, and nothing saved or carried out."""
+        self.world, effects = (checked_step if self.checked else step)(self.world, fact, self.now)
+        self.effects += effects
         return list(effects)
 
-    def happen(self, fact: Fact) -> list[Effect]:
-        """One step, carried out."""
-        effects = self.decide(fact)
-        for effect in effects:
-            self.perform(effect)
-        return effects
+    def save(self, effects: Iterable[Effect]) -> None:
+        old = self.saved.tasks if self.saved else {}
+        for key, each in self.world.tasks.items() if self.checked else ():
+            if old.get(key) is not each:
+                reread(each)
+        self.saved = self.world
+        self.records += [effect for effect in effects if isinstance(effect, ev.Record)]
 
-    def begin(self, transaction: str | None = "T1", autostart: bool = True) -> list[Effect]:
-        return self.happen(ev.SupervisorStarted(epoch=self.epoch, autostart=autostart, transaction=transaction, generated="GENERATED"))
+    def crash(self, still: Iterable[Fact] = ()) -> None:
+        """The supervisor dies; the next one has only the state file and the keeper. `still` is what waits in queues of others."""
+        self.crashes += 1
+        self.die_at = None
+        self.restore()
+        ends = list(self.keeper.ends.values())
+        launched = [ev.TaskLaunched(launch=end.launch, pid=PID + end.launch, start_time=end.launch) for end in ends]
+        started = ev.SupervisorStarted(epoch=self.keeper.epoch, transaction="T1", generated="GENERATED", **self.held())
+        self.facts.extend([started, *launched, *still, *ends])
 
-    def crash(self, performed: int = 0, lost: list[Effect] | None = None) -> None:
-        """The supervisor dies after it has carried out so many of its last orders; the next one has only the state file and the keeper."""
-        for effect in (lost or [])[:performed]:
-            self.perform(effect)
-        tasks = {key: task_from_row(json.loads(json.dumps(task_to_row(each)))) for key, each in self.world.tasks.items()}
-        assert tasks == dict(self.world.tasks)
-        launches = {each.launch: key for key, each in tasks.items() if each.live}
+    def restore(self) -> None:
+        """Everything in memory is gone."""
+        saved = self.saved or World(context=self.world.context)
+        tasks = {key: reread(each) for key, each in saved.tasks.items()}
+        self.facts.clear()
+        self.keeper.out.clear()
+        self.alarms.clear()
+        self.unforgotten.clear()
         self.world = World(
-            context=self.world.context,
-            epoch=self.world.epoch,
-            stopping=self.world.stopping,
-            next_launch=self.world.next_launch,
-            transactions=dict(self.world.transactions),
+            context=saved.context,
+            epoch=saved.epoch,
+            stopping=saved.stopping,
+            next_launch=saved.next_launch,
+            transactions=dict(saved.transactions),
             tasks=tasks,
-            launches=launches,
+            launches={each.launch: key for key, each in tasks.items() if each.live},
         )
-        children = tuple(ev.Child(launch=launch, pid=1000 + launch, start_time=launch) for launch in self.alive)
-        ends = dict(self.ends)
-        self.happen(ev.SupervisorStarted(epoch=self.epoch, children=children, exits=frozenset(ends)))
-        for end in ends.values():
-            self.happen(end)
+
+    def another_keeper(self, epoch: str = "keeper-2", **more: Any) -> list[Effect]:
+        """The keeper died, and all that it held with it; the daemon is started again."""
+        self.restore()
+        self.keeper = Keeper(epoch=epoch)
+        return self.begin(**{"transaction": None, **more})
 
     # --- a machine
 
     def perform(self, effect: Effect) -> None:
-        self.effects.append(effect)
         match effect:
-            case ev.Launch(launch=launch, key=key) if launch not in self.forked:
-                assert key not in self.alive.values(), f"two processes of {key}"
-                self.forked[launch] = 1
-                self.alive[launch] = key
-                self.happen(ev.TaskLaunched(launch=launch, pid=1000 + launch, start_time=launch))
+            case ev.Launch():
+                self.keeper.launch(effect.launch, effect.key)
+            case ev.Signal(launch=launch) if launch in self.keeper.alive:
+                self.keeper.alive[launch].signals.append(effect.signal)
+                if self.obedient:
+                    self.keeper.end(launch, code=0)
             case ev.KillAll(launch=launch):
-                if launch in self.alive:
-                    self.end(launch, signal="SIGKILL")
-                self.happen(ev.TaskGone(launch=launch))
-            case ev.Signal(launch=launch) if launch in self.alive and not self.stubborn:
-                self.end(launch, code=0)
-            case ev.Forget(launch=launch):
-                self.ends.pop(launch, None)
+                if self.stuck is None:
+                    self.keeper.kill(launch)
+                else:
+                    self.stuck.add(launch)
+            case ev.Forget():
+                self.unforgotten.append(effect)
+            case ev.WakeAt(key=key, when=when):
+                self.alarms.pop(key, None)
+                if when is not None:
+                    self.alarms[key] = when
             case _:
                 pass
 
-    def end(self, launch: int, *, code: int | None = None, signal: str | None = None, left: bool = False) -> list[Effect]:
-        """The process ends, and the keeper keeps that until it is told to forget it."""
-        del self.alive[launch]
-        self.ends[launch] = ev.TaskExited(launch=launch, code=code, signal=signal, left=left)
-        return self.happen(self.ends[launch])
+    def let_die(self) -> None:
+        """Nothing is stuck in the kernel any longer."""
+        stuck, self.stuck = self.stuck or set(), None
+        for launch in stuck:
+            self.keeper.kill(launch)
+        self.happen()
 
-    def ready(self) -> None:
-        """Every process that has been started says that it is ready."""
-        for launch in list(self.alive):
-            self.happen(ev.TaskReady(launch=launch))
+    def acknowledge(self) -> None:
+        for effect in self.unforgotten:
+            self.keeper.ends.pop(effect.launch, None)
+        self.unforgotten.clear()
+
+    @property
+    def alive(self) -> dict[int, Process]:
+        return self.keeper.alive
+
+    def end(self, launch: int | str, *, code: int | None = None, signal: str | None = None, left: int = 0) -> list[Effect]:
+        """The process of a launch, or of a task of T1, ends."""
+        number = self.launch_of(launch) if isinstance(launch, str) else launch
+        self.alive[number].left = left
+        self.keeper.end(number, code=code, signal=signal)
+        return self.happen()
+
+    def ready(self, *names: str) -> None:
+        """Every process that has been started, or those of these tasks, say that they are ready."""
+        self.happen(*(ev.TaskReady(launch=each.launch) for each in self.alive.values() if not names or each.key[1] in names))
+
+    def update(self, name: str, **items: Any) -> list[Effect]:
+        launch = self.launch_of(name)
+        sequence = self.world.tasks[("T1", name)].sequence + 1
+        return self.happen(ev.TaskUpdated(launch=launch, items=items, sequence=sequence))
 
     def ring(self) -> bool:
-        """Move on to the earliest deadline, and let it pass. False when there is none."""
-        due = [(each.deadline, key) for key, each in self.world.tasks.items() if each.deadline is not None]
-        if not due:
+        """Move on to the earliest alarm, and let it ring. False when there is none."""
+        if not self.alarms:
             return False
-        at, key = min(due)
+        at, key = min((at, key) for key, at in self.alarms.items())
         self.now = max(self.now, at)
+        del self.alarms[key]
         self.happen(ev.DeadlinePassed(key=key))
         return True
 
-    # --- what is always true
-
-    def check(self) -> None:
-        live = {key: each.launch for key, each in self.world.tasks.items() if each.live}
-        assert {launch: key for key, launch in live.items()} == dict(self.world.launches)
-        for key, each in self.world.tasks.items():
-            assert key[0] in self.world.transactions
-            assert each.pid is None or each.live, (key, each)
+    def rest(self, limit: int = 500) -> None:
+        """Let every alarm ring, until nothing is to come by itself."""
+        for _ in range(limit):
+            if not self.ring():
+                return
+        raise AssertionError(f"it does not come to rest: {self.alarms}")
 
     # --- looking
 
+    def task(self, name: str, transaction: str = "T1") -> Task:
+        return self.world.tasks[(transaction, name)]
+
     def sub(self, name: str, transaction: str = "T1") -> str:
-        return self.world.tasks[(transaction, name)].sub.value
+        return self.task(name, transaction).sub.value
+
+    def reason(self, name: str, transaction: str = "T1") -> str:
+        end = self.task(name, transaction).exit
+        assert end is not None
+        return end.reason.value
 
     def launch_of(self, name: str, transaction: str = "T1") -> int:
-        return self.world.tasks[(transaction, name)].launch
+        return self.task(name, transaction).launch
 
     def launched(self, name: str, transaction: str = "T1") -> int:
         """How many processes of a task there have been."""
-        orders = {effect.launch for effect in self.effects if isinstance(effect, ev.Launch) and effect.key == (transaction, name)}
-        return len(orders)
+        return sum(key == (transaction, name) for _, key in self.keeper.forked)
 
-    def ask(self, verb: str, *tasks: str, transaction: str | None = "T1", request: int | None = 7, **more: object) -> list[Effect]:
+    def ask(self, verb: str, *tasks: str, transaction: str | None = "T1", request: int | None = 7, **more: Any) -> list[Effect]:
         origin = ev.Origin(by="operator", uid=0)
-        fact = ev.Requested(verb=ev.Verb(verb), origin=origin, request=request, transaction=transaction, tasks=tasks, **more)  # type: ignore[arg-type]
-        return self.happen(fact)
+        return self.happen(ev.Requested(verb=ev.Verb(verb), origin=origin, request=request, transaction=transaction, tasks=tasks, **more))
 
-    def replies(self) -> list[ev.Reply]:
-        return [effect for effect in self.effects if isinstance(effect, ev.Reply)]
+    def reload(self, *tasks: TaskService, request: int | None = 8, ident: str = "context001") -> list[Effect]:
+        return self.happen(ev.ContextReloaded(context=context(*tasks, ident=ident), request=request))
+
+    def history(self) -> Counter[str]:
+        """What the state file says has happened, but for what only tells of the supervisor itself."""
+        told = [record for record in self.records if record.event not in ("adopted", "requested")]
+        return Counter(json.dumps([record.transaction, record.task, record.event, record.detail], sort_keys=True) for record in told)
+
+    def outcome(self) -> dict[str, Any]:
+        """Everything that must not depend on whether a supervisor died on the way; what is asked to stop gets its time again."""
+        assert not self.facts
+        assert not self.keeper.out
+        return {
+            "tasks": {key: timeless(each) for key, each in self.world.tasks.items()},
+            "transactions": dict(self.world.transactions),
+            "forked": sorted(self.keeper.forked),
+            "alive": {launch: process.key for launch, process in self.keeper.alive.items()},
+            "kept": dict(self.keeper.ends),
+            "history": self.history(),
+        }
+
+    def told(self, kind: type[Effect]) -> list[Any]:
+        return [effect for effect in self.effects if isinstance(effect, kind)]
+
+    def replies(self, request: int | None = None) -> list[ev.Reply]:
+        return [reply for reply in self.told(ev.Reply) if request in (None, reply.request)]
+
+    def said(self, name: str) -> list[str]:
+        """The words on the wire about a task, in order."""
+        return [effect.action for effect in self.told(ev.PublishControl) if effect.key == ("T1", name)]

@@ -35,6 +35,7 @@ def test_every_trigger_does_every_action(trigger: str, action: str) -> None:
     sim.begin()
     sim.ready()
     before = sim.launched("b")
+    sim.now += 1.0  # a rule that starts it again at once would be slowed
     sim.ask("start", "a")
     launch = sim.launch_of("a")
     sim.ready()
@@ -197,7 +198,7 @@ def test_a_missed_watchdog_aborts_and_fails() -> None:
 
 def test_one_that_ignores_sigterm_is_killed_and_the_stop_is_answered() -> None:
     sim = Simulation.of(task("a", stop_timeout=3.0))
-    sim.stubborn = True
+    sim.obedient = False
     sim.begin()
     sim.ready()
     sim.ask("stop", "a")
@@ -248,8 +249,7 @@ def test_exit_answers_and_leaves_once_and_the_next_keeper_resumes() -> None:
     sim.ask("stop", "b")
     sim.ask("exit", transaction=None)
     assert sum(isinstance(effect, ev.Leave) for effect in sim.effects) == 1
-    sim.epoch = "keeper-2"
-    sim.begin(transaction=None)
+    sim.another_keeper()
     assert sim.sub("a") == "start"
     assert sim.sub("b") == "stopped", "what the operator had stopped stays stopped"
 
@@ -272,7 +272,6 @@ def test_nothing_survives_another_keeper() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ready()
-    sim.epoch, sim.alive = "keeper-2", {}
-    sim.begin(transaction=None)
-    assert sim.launched("a") == 2
+    sim.another_keeper()
+    assert sim.launch_of("a") == 2
     assert sim.sub("a") == "start"

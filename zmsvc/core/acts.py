@@ -11,20 +11,12 @@ from typing import Any
 
 from zmsvc.core import events as ev
 from zmsvc.core.draft import Draft
-from zmsvc.core.events import Key, Verb
+from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import TABLE, Act, Cause, Sub
 from zmsvc.core.model import Action, Rule, Trigger
-from zmsvc.core.triggers import (
-    back_off,
-    cause_by_rule,
-    failures_after,
-    next_lap,
-    over_limit,
-    recent_starts,
-    rules_for,
-    source,
-)
-from zmsvc.core.world import Reason, Task
+from zmsvc.core.triggers import cause_by_rule, failures_after, over_limit, recent_starts, rules_for, source, start_by_rule
+from zmsvc.core.waiters import milestone, resolve, resolve_stops
+from zmsvc.core.world import Exit, Reason, Task
 
 KILL_TIMEOUT = 10.0
 """Seconds after SIGKILL before a process that is still there is reported as a survivor."""
@@ -69,7 +61,6 @@ def launch(draft: Draft, key: Key, _cause: Cause) -> None:
         sequence=0,
         tokens_at=0.0,
         ended=(),
-        deadline=_after(draft, draft.limits(key).start_timeout),
     )
     draft.record(key, "launching", launch=number, cause=dict(task.cause))
     draft.emit(ev.PublishProcess(key=key, action="start"), ev.Launch(launch=number, key=key))
@@ -91,18 +82,22 @@ def be_ready(draft: Draft, key: Key, _cause: Cause) -> None:
 def relaunch_later(draft: Draft, key: Key, _cause: Cause) -> None:
     task = draft.tasks[key]
     delay = round((task.deadline or draft.now) - draft.now, 3)
-    draft.change(key, status=f"starts again in {delay:g} s" + (", slowed: its rules start it too quickly" if task.laps else ""))
+    slowed = ", slowed: its rules start it too quickly" if task.laps > task.failures else ""
+    draft.change(key, status=f"starts again in {delay:g} s{slowed}")
     draft.record(key, "back-off", delay=delay, failures=task.failures, laps=task.laps)
 
 
 def give_up(draft: Draft, key: Key, _cause: Cause) -> None:
-    limits = draft.limits(key)
+    """Say so once. The starts stay counted: else the next rule that fires would begin a new burst at once."""
+    limits, end = draft.limits(key), draft.tasks[key].exit
     text = f"started {limits.start_limit_burst} times by rules within {limits.start_limit_interval:g} s"
-    end = draft.tasks[key].exit
-    draft.change(key, action="failed", status=text, starts=(), exit=replace(end, reason=Reason.START_LIMIT) if end else None)
-    items = {"reason": Reason.START_LIMIT.value, "message": text}
-    draft.emit(ev.PublishControl(key=key, action="failed", success=False, pid=None, items=items))
-    draft.record(key, "failed", **items)
+    if end is None or end.reason is not Reason.START_LIMIT:
+        end = replace(end, reason=Reason.START_LIMIT) if end else Exit(reason=Reason.START_LIMIT, at=draft.now)
+        draft.change(key, action="failed", status=text, exit=end)
+        items = {"reason": Reason.START_LIMIT.value, "message": text}
+        draft.emit(ev.PublishControl(key=key, action="failed", success=False, pid=None, items=items))
+        draft.record(key, "failed", **items)
+    milestone(draft, key)
 
 
 def forgive(draft: Draft, key: Key, _cause: Cause) -> None:
@@ -119,10 +114,10 @@ def terminate(draft: Draft, key: Key, cause: Cause) -> None:
     if cause is Cause.RESTART:
         changes["again"] = True
     if cause is not Cause.LAUNCHED:
-        changes["deadline"] = _after(draft, draft.limits(key).stop_timeout)
         draft.emit(ev.PublishProcess(key=key, action="stop"))
-        draft.record(key, "stopping", reason=str(changes["verdict"]), pid=task.pid)
-    draft.change(key, **changes)
+        draft.record(key, "stopping", reason=changes["verdict"].value, pid=task.pid)
+    # A process that is only there now has its whole time to stop, however long its fork took.
+    draft.change(key, deadline=_after(draft, draft.limits(key).stop_timeout), **changes)
     _signal(draft, key, "SIGTERM")
 
 
@@ -167,12 +162,21 @@ def report_survivor(draft: Draft, key: Key, _cause: Cause) -> None:
     resolve(draft, key, f"{key[1]}: {task.status}")
 
 
-def start_afterwards(draft: Draft, key: Key, _cause: Cause) -> None:
+def start_afterwards(draft: Draft, key: Key, cause: Cause) -> None:
     draft.change(key, again=True)
+    _insist(draft, key, cause)
 
 
-def stay_stopped(draft: Draft, key: Key, _cause: Cause) -> None:
+def stay_stopped(draft: Draft, key: Key, cause: Cause) -> None:
     draft.change(key, again=False)
+    _insist(draft, key, cause)
+
+
+def _insist(draft: Draft, key: Key, cause: Cause) -> None:
+    """A survivor is killed once more when somebody asks again: he waits for an outcome, too."""
+    task = draft.tasks[key]
+    if task.deadline is None and task.sub in (Sub.STOP_SIGKILL, Sub.FINAL_SIGKILL):
+        kill_rest(draft, key, cause)
 
 
 def forget_delay(draft: Draft, key: Key, _cause: Cause) -> None:
@@ -190,39 +194,49 @@ def settle(draft: Draft, key: Key, _cause: Cause) -> None:
     end = task.exit
     assert end is not None, "an end is written down before it is settled"
     bad = task.sub is Sub.FAILED
-    limits, pid = draft.limits(key), task.pid
+    limits, pid, again = draft.limits(key), task.pid, task.again
     task = draft.change(
         key,
         pid=None,
         start_time=0,
         action="failed" if bad else "stopped",
         verdict=None,
+        again=False,
         failures=failures_after(task, limits, draft.now) if bad else 0,
     )
     items: dict[str, Any] = {"reason": end.reason.value, "exit_code": end.code, "signal": end.signal}
     if task.status and bad:
         items["message"] = task.status
     draft.emit(ev.PublishControl(key=key, action=task.action, success=not bad, pid=pid, items=items))
-    draft.record(key, task.action, pid=pid, launch=task.launch, **items, **({"ended": list(task.ended)} if task.ended else {}))
+    left = {"ended": list(task.ended)} if task.ended else {}
+    draft.record(key, task.action, pid=pid, launch=task.launch, **items, **left)
     draft.emit(ev.Forget(launch=task.launch))
     draft.forget_launch(task.launch)
-    _after_the_end(draft, key, Trigger.ON_FAIL if bad else Trigger.ON_EXIT)
+    _after_the_end(draft, key, Trigger.ON_FAIL if bad else Trigger.ON_EXIT, again=again)
 
 
-def _after_the_end(draft: Draft, key: Key, trigger: Trigger) -> None:
+def _after_the_end(draft: Draft, key: Key, trigger: Trigger, *, again: bool) -> None:
     task = draft.tasks[key]
-    again, requested = task.again, task.exit is not None and task.exit.reason is Reason.REQUESTED
+    requested = task.exit is not None and task.exit.reason is Reason.REQUESTED
     resolve_stops(draft, key)
     if not again:
         milestone(draft, key)
     if not task.quiet:
-        fire(draft, key, trigger, requested=requested or task.held)
-    if not draft.tasks[key].resting:
-        return
+        fire(draft, key, trigger, requested=requested or task.held or again)
+    if again:
+        _start_again(draft, key)
     if draft.service(key) is None:
-        # A reload has taken it out of the file, and it was kept only until its end.
-        draft.remove(key)
-    elif again:
+        draft.lose(key)
+
+
+def _start_again(draft: Draft, key: Key) -> None:
+    """It was stopped in order to be started: at once for a person, with the brakes on for a rule, since rules can form a ring."""
+    task = draft.tasks[key]
+    if not task.resting or draft.service(key) is None:
+        return
+    if task.cause.get("by") == "rule":
+        _start_by_rule(draft, key, dict(task.cause), failing=False)
+    else:
         apply(draft, key, Cause.START)
 
 
@@ -234,98 +248,56 @@ def fire(draft: Draft, key: Key, trigger: Trigger, *, requested: bool = False) -
     service, transaction = draft.service(key), draft.transactions.get(key[0])
     if service is None or draft.stopping or transaction is None or not transaction.open:
         return
+    # What is told is the transition that fired them; the first of the rules may already start this very task anew.
+    told = draft.tasks[key]
     for rule in rules_for(service, trigger, requested=requested):
         if (key[0], rule.call) in draft.tasks:
-            _fire_one(draft, key, rule)
+            _fire_one(draft, key, told, rule)
 
 
-def _fire_one(draft: Draft, key: Key, rule: Rule) -> None:
+def _fire_one(draft: Draft, key: Key, told: Task, rule: Rule) -> None:
     target = (key[0], rule.call)
     task = draft.tasks[target]
-    name = f"{rule.trigger.value}:{rule.action.value}:{rule.call}"
+    about = {"rule": f"{rule.trigger.value}:{rule.action.value}:{rule.call}", "source": key[1], "launch": told.launch}
     if rule.action is Action.STOP:
-        if apply(draft, target, Cause.STOP):
-            draft.record(target, "rule", rule=name, source=key[1])
+        apply(draft, target, Cause.STOP)
+        if draft.tasks[target] != task:
+            draft.record(target, "rule", **about)
         return
     if task.held:
-        draft.record(target, "rule-refused", rule=name, source=key[1], why="stopped by the operator")
+        draft.record(target, "rule-refused", **about, why="stopped by the operator")
         return
     if rule.action is Action.START and task.sub in (Sub.START, Sub.RUNNING):
         return
-    cause = _cause(draft, key, target, rule)
+    draft.record(target, "rule", **about)
+    cause = _cause(key[1], told, task, rule)
     if task.resting:
-        _start_by_rule(draft, key, target, rule, cause)
-    elif rule.action is Action.START and task.sub in (Sub.LAUNCHING, Sub.BACK_OFF):
+        _start_by_rule(draft, target, cause, failing=target == key and rule.trigger is Trigger.ON_FAIL)
+    elif task.sub in (Sub.LAUNCHING, Sub.BACK_OFF):
+        # It is about to be started anyway: one start answers all of them. A rule cannot cut its delay short.
         draft.change(target, cause=cause)
     else:
         apply(draft, target, Cause.RESTART if rule.action is Action.RESTART else Cause.START, cause=cause)
-    draft.record(target, "rule", rule=name, source=key[1], launch=draft.tasks[key].launch)
 
 
-def _cause(draft: Draft, key: Key, target: Key, rule: Rule) -> dict[str, Any]:
-    told, task = draft.tasks[key], draft.tasks[target]
+def _cause(source_id: str, told: Task, task: Task, rule: Rule) -> dict[str, Any]:
     depth = int(told.cause.get("depth", 0)) + 1
     pending = task.again or task.sub in (Sub.LAUNCHING, Sub.BACK_OFF)
-    return cause_by_rule(task.cause, source(key[1], told, rule), depth, join=pending)
+    return cause_by_rule(task.cause, source(source_id, told, rule), depth, join=pending)
 
 
-def _start_by_rule(draft: Draft, key: Key, target: Key, rule: Rule, cause: dict[str, Any]) -> None:
-    task, limits, now = draft.tasks[target], draft.limits(target), draft.now
+def _start_by_rule(draft: Draft, key: Key, cause: dict[str, Any], *, failing: bool) -> None:
+    task, limits, now = draft.tasks[key], draft.limits(key), draft.now
     starts = recent_starts(task, limits, now)
     if over_limit(starts, limits):
-        apply(draft, target, Cause.LIMIT)
+        apply(draft, key, Cause.LIMIT, starts=starts)
         return
-    laps, at = next_lap(task, limits, now)
-    if target == key and rule.trigger is Trigger.ON_FAIL:
-        laps, at = 0, now + back_off(task, limits, draft.next_launch)
+    laps, at = start_by_rule(task, limits, now, failing=failing, launch=draft.next_launch)
     starts = (*starts, now) if limits.start_limit_burst else ()
     if at > now:
-        apply(draft, target, Cause.DELAY, cause=cause, laps=laps, starts=starts, deadline=at)
+        apply(draft, key, Cause.DELAY, cause=cause, laps=laps, starts=starts, deadline=at)
     else:
-        apply(draft, target, Cause.START, cause=cause, laps=laps, starts=starts)
-
-
-# --- those who wait
-
-
-def milestone(draft: Draft, key: Key) -> None:
-    """A start, a restart or the start of the context that waited for this task has its outcome."""
-    task = draft.tasks[key]
-    text = f"{key[1]}: {_ended(task)}" if task.sub in (Sub.FAILED, Sub.STOPPED, Sub.WAITING) else ""
-    _resolve(draft, key, text, stops=False)
-
-
-def resolve_stops(draft: Draft, key: Key) -> None:
-    _resolve(draft, key, "", stops=True)
-
-
-def resolve(draft: Draft, key: Key, failure: str) -> None:
-    """Everybody who waits for this task gets this outcome."""
-    _resolve(draft, key, failure, stops=False)
-    _resolve(draft, key, failure, stops=True)
-
-
-def _ended(task: Task) -> str:
-    if task.sub is Sub.STOPPED:
-        return "stopped meanwhile"
-    end = task.exit
-    how = "failed"
-    if end is not None:
-        detail = end.signal or (f"status {end.code}" if end.code is not None else "")
-        how = f"failed ({end.reason.value}{', ' + detail if detail else ''})"
-    return f"{how}: {task.status}" if task.status else how
-
-
-def _resolve(draft: Draft, key: Key, failure: str, *, stops: bool) -> None:
-    if not draft.waiters:
-        return
-    kept = []
-    for waiter in draft.waiters:
-        if key in waiter.remaining and (waiter.verb in (Verb.STOP, Verb.EXIT)) == stops:
-            failures = (*waiter.failures, failure) if failure else waiter.failures
-            waiter = replace(waiter, remaining=waiter.remaining - {key}, failures=failures)
-        kept.append(waiter)
-    draft.waiters = tuple(kept)
+        apply(draft, key, Cause.START, cause=cause, laps=laps, starts=starts)
 
 
 _ACTS: dict[Act, Callable[[Draft, Key, Cause], None]] = {

@@ -31,8 +31,11 @@ class Draft:
         self.launches: Mapping[int, Key] = world.launches
         self.waiters: tuple[Waiter, ...] = world.waiters
         self.effects: list[Effect] = []
+        self.new_supervisor = False
+        """Orders of before may never have been carried out, the last one included."""
         self._touched: dict[Key, None] = {}
         self._changed: dict[str, None] = {}
+        self._lost: dict[Key, None] = {}
         self._own_launches = False
 
     # --- reading
@@ -83,9 +86,28 @@ class Draft:
         if task.launch:
             self.forget_launch(task.launch)
 
+    def lose(self, key: Key) -> None:
+        """The file has this task no longer: it goes at the end of this step, or when nobody waits any more to hear how it ended."""
+        self._lost[key] = None
+
+    def _drop_lost(self) -> None:
+        asked = {key for waiter in self.waiters for key in waiter.keys} if self._lost else set()
+        for key in self._lost:
+            task = self.tasks.get(key)
+            if task is not None and task.resting and self.service(key) is None and key not in asked:
+                self.remove(key)
+
+    def show(self, transaction: str) -> None:
+        """Say on the bus how this transaction is."""
+        self._changed[transaction] = None
+
     def put_transaction(self, transaction: Transaction) -> None:
         self.transactions = {**self.transactions, transaction.id: transaction}
         self._changed[transaction.id] = None
+
+    def drop_transaction(self, name: str) -> None:
+        self.transactions = {other: kept for other, kept in self.transactions.items() if other != name}
+        self._changed[name] = None
 
     def new_launch(self, key: Key) -> int:
         launch, self.next_launch = self.next_launch, self.next_launch + 1
@@ -111,6 +133,7 @@ class Draft:
 
     def finish(self) -> tuple[World, tuple[Effect, ...]]:
         """The next world, and the effects in the order they were decided; alarms and the context's picture come last."""
+        self._drop_lost()
         for key in self._touched:
             old, new = self.before.tasks.get(key), self.tasks.get(key)
             was, wants = old.deadline if old else None, new.deadline if new else None

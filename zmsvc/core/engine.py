@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from zmsvc.core import events as ev
-from zmsvc.core import requests, resume
+from zmsvc.core import requests, resume, waiters
 from zmsvc.core.acts import apply, fire
 from zmsvc.core.draft import Draft
 from zmsvc.core.events import Effect, Fact, Key
@@ -21,13 +21,15 @@ UPDATE_RATE = 1000.0
 """Updates a second that one task may report for long; more are dropped, and counted."""
 UPDATE_BURST = 2000.0
 """Updates that it may report at once."""
+CANNOT_EXECUTE = 203
+"""Exit status of a process that could not become the task that it was forked for (systemd's EXIT_EXEC)."""
 
 
 def step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Effect, ...]]:
     """What follows from `fact` at `now` (monotonic seconds)."""
     draft = Draft(world, now)
     _dispatch(draft, fact)
-    requests.answer(draft)
+    waiters.answer(draft)
     return draft.finish()
 
 
@@ -66,9 +68,11 @@ TaskFact = (
 def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
     match fact:
         case ev.TaskLaunched():
-            apply(draft, key, Cause.LAUNCHED, pid=fact.pid, start_time=fact.start_time)
+            # The keeper tells it again when it is told again to launch what it has launched.
+            if draft.tasks[key].pid is None:
+                apply(draft, key, Cause.LAUNCHED, pid=fact.pid, start_time=fact.start_time)
         case ev.LaunchFailed():
-            end = Exit(reason=Reason.CANNOT_LAUNCH, at=draft.now)
+            end = Exit(reason=draft.tasks[key].verdict or Reason.CANNOT_LAUNCH, at=draft.now)
             apply(draft, key, Cause.LAUNCH_FAILED, exit=end, status=fact.why)
         case ev.TaskReady():
             apply(draft, key, Cause.READY)
@@ -92,8 +96,13 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
 def _deadline(draft: Draft, key: Key) -> None:
     """A deadline came. One that was moved meanwhile, or that belonged to an earlier state, is ignored."""
     task = draft.tasks.get(key)
-    if task is not None and task.deadline is not None and task.deadline <= draft.now:
+    if task is None or task.deadline is None:
+        return
+    if task.deadline <= draft.now:
         apply(draft, key, Cause.DEADLINE)
+    else:
+        # Whoever rang too early has no alarm left for it.
+        draft.emit(ev.WakeAt(key=key, when=task.deadline))
 
 
 def _extended(draft: Draft, key: Key, seconds: float) -> None:
@@ -119,7 +128,7 @@ def _updated(draft: Draft, key: Key, fact: ev.TaskUpdated) -> None:
     task = draft.change(key, tokens=tokens - 1.0, update=dict(fact.items), action="updated", **changes)
     draft.emit(ev.PublishControl(key=key, action="updated", success=True, pid=task.pid, items=fact.items))
     if not task.quiet:
-        fire(draft, key, Trigger.ON_UPDATE)
+        fire(draft, key, Trigger.ON_UPDATE, requested=task.held or task.verdict is Reason.REQUESTED)
 
 
 # --- ends
@@ -155,6 +164,8 @@ def _reason(draft: Draft, key: Key, task: Task, fact: ev.TaskExited) -> Reason:
         return Reason.OOM_KILL
     if fact.signal is not None:
         return Reason.SIGNAL
+    if fact.code == CANNOT_EXECUTE and task.sub in (Sub.LAUNCHING, Sub.START):
+        return Reason.CANNOT_LAUNCH
     if fact.code:
         return Reason.EXIT_CODE
     service = draft.service(key)

@@ -29,7 +29,7 @@ class Sub(StrEnum):
     BACK_OFF = "back-off"
     """To be started again when its delay is over."""
     LAUNCHING = "launching"
-    """The keeper was told to fork it."""
+    """The keeper was told to fork it. It has no deadline: the time to READY=1 is watched from when the process is there."""
     START = "start"
     """The process is there and has not said READY=1."""
     RUNNING = "running"
@@ -88,7 +88,7 @@ class Cause(StrEnum):
 
 
 class Act(StrEnum):
-    """What the engine does on a transition, each a method of the same name."""
+    """What is done on a transition: one function each in core.acts."""
 
     LAUNCH = "launch"
     RELAUNCH_LATER = "relaunch-later"

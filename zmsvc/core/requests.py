@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from zmsvc.core import events as ev
@@ -10,25 +11,26 @@ from zmsvc.core.draft import Draft, fresh
 from zmsvc.core.events import Key, Requested, Verb
 from zmsvc.core.lifecycle import Cause, Sub
 from zmsvc.core.model import TRANSACTION_ID
-from zmsvc.core.world import Task, Transaction, Waiter
+from zmsvc.core.waiters import wait
+from zmsvc.core.world import Task, Transaction
 
-CONTEXT_START = 0
-"""The request number of the start of the context itself: its outcome is READY=1."""
 MAX_CLOSED = 64
 """Stopped transactions that are remembered; the oldest are dropped."""
 
 
 class _RefusedError(Exception):
-    """An order that changes nothing. `code` is the exit status of zmsvcctl."""
+    """An order that changes nothing. `code` is the exit status of zmsvcctl; `what` is the task it is about, if it is one of many."""
 
-    def __init__(self, code: int, why: str) -> None:
+    def __init__(self, code: int, why: str, what: str = "") -> None:
         super().__init__(why)
         self.code = code
         self.why = why
+        self.what = what
 
 
 def handle(draft: Draft, order: Requested) -> None:
     """Carry an order out, or refuse it with its reason: to the asker, or on the bus when it came from there."""
+    order = replace(order, tasks=tuple(dict.fromkeys(order.tasks)))
     try:
         if draft.stopping and order.verb is not Verb.EXIT:
             raise _RefusedError(1, "the context is stopping")
@@ -38,7 +40,7 @@ def handle(draft: Draft, order: Requested) -> None:
 
 
 def _refuse(draft: Draft, order: Requested, refused: _RefusedError) -> None:
-    what = order.tasks[0] if len(order.tasks) == 1 else order.transaction or draft.context.name
+    what = refused.what or (order.tasks[0] if len(order.tasks) == 1 else order.transaction or draft.context.name)
     error = f"cannot {order.verb.value} {what}: {refused.why}"
     if order.request is not None:
         draft.emit(ev.Reply(request=order.request, ok=False, code=refused.code, error=error))
@@ -49,14 +51,17 @@ def _refuse(draft: Draft, order: Requested, refused: _RefusedError) -> None:
             draft.emit(ev.PublishControl(key=key, action="failed", success=False, pid=None, items=items))
 
 
-def _cause(order: Requested) -> dict[str, Any]:
-    return {"by": order.origin.by, "uid": order.origin.uid, "depth": 0, "sources": []}
+def _cause(order: Requested, task: Task) -> dict[str, Any]:
+    """Who asked. What rules had told a task that was not started yet is passed on to the one that is started now."""
+    pending = task.again or task.sub in (Sub.BACK_OFF, Sub.LAUNCHING)
+    depth, sources = (task.cause.get("depth", 0), task.cause.get("sources", [])) if pending else (0, [])
+    return {"by": order.origin.by, "uid": order.origin.uid, "depth": depth, "sources": list(sources)}
 
 
 def _known(draft: Draft, order: Requested) -> None:
     for task in order.tasks:
         if task not in draft.context.tasks:
-            raise _RefusedError(4, f"no such task in {draft.context.path or draft.context.name}")
+            raise _RefusedError(4, f"no such task in {draft.context.path or draft.context.name}", task)
 
 
 def _open(draft: Draft) -> list[str]:
@@ -70,19 +75,20 @@ def start(draft: Draft, order: Requested) -> None:
     _known(draft, order)
     name = _to_start(draft, order)
     if name not in draft.transactions or not draft.transactions[name].open:
-        open_transaction(draft, name)
+        open_anew(draft, name)
     keys = [(name, task) for task in order.tasks] or entries(draft, name)
-    _wait(draft, order, (name,), keys, [key for key in keys if draft.tasks[key].sub is not Sub.RUNNING])
+    wait(draft, order, (name,), keys, [key for key in keys if draft.tasks[key].sub is not Sub.RUNNING])
+    draft.record((name, ""), "requested", verb="start", tasks=list(order.tasks), by=order.origin.by, uid=order.origin.uid)
     for key in keys:
         _start_one(draft, key, order)
-    draft.record((name, ""), "requested", verb="start", tasks=list(order.tasks), by=order.origin.by, uid=order.origin.uid)
 
 
 def _start_one(draft: Draft, key: Key, order: Requested) -> None:
     task = draft.tasks[key]
     changes: dict[str, Any] = {"held": False}
     if not task.live or task.sub in (Sub.STOP_SIGTERM, Sub.STOP_SIGKILL, Sub.FINAL_SIGKILL):
-        changes |= {"cause": _cause(order), "laps": 0}
+        # As with systemctl: who starts it by hand wants it now, and its delays begin anew. A start limit stays (reset-failed).
+        changes |= {"cause": _cause(order, task), "laps": 0, "failures": 0}
     if not apply(draft, key, Cause.START, **changes):
         draft.change(key, held=False)
 
@@ -101,20 +107,32 @@ def _to_start(draft: Draft, order: Requested) -> str:
     return name
 
 
+def open_anew(draft: Draft, name: str) -> None:
+    """A new run of a transaction: what the operator had stopped in an earlier one is forgotten."""
+    open_transaction(draft, name)
+    for key in draft.keys_of(name):
+        if draft.tasks[key].held:
+            draft.change(key, held=False)
+
+
 def open_transaction(draft: Draft, name: str) -> None:
     """The transaction is open, and every task of the file is in it, started or not."""
     draft.put_transaction(Transaction(id=name, open=True, opened=draft.now))
     for task_id in draft.context.tasks:
         fresh(draft, name, task_id)
+    for key in draft.keys_of(name):
+        if draft.service(key) is None:
+            draft.lose(key)
     _drop_old(draft)
 
 
 def _drop_old(draft: Draft) -> None:
-    closed = [name for name, t in draft.transactions.items() if not t.open and not any(draft.tasks[k].live for k in draft.keys_of(name))]
-    for name in closed[: max(0, len(closed) - MAX_CLOSED)]:
-        for key in draft.keys_of(name):
+    ending = {key[0] for key in draft.launches.values()}
+    closed = [t for t in draft.transactions.values() if not t.open and t.id not in ending]
+    for old in sorted(closed, key=lambda t: t.opened)[: max(0, len(closed) - MAX_CLOSED)]:
+        for key in draft.keys_of(old.id):
             draft.remove(key)
-        draft.transactions = {n: t for n, t in draft.transactions.items() if n != name}
+        draft.drop_transaction(old.id)
 
 
 def entries(draft: Draft, name: str) -> list[Key]:
@@ -141,7 +159,7 @@ def stop(draft: Draft, order: Requested) -> None:
     _known(draft, order)
     names = _meant(draft, order)
     keys = [key for name in names for key in _targets(draft, name, order)]
-    _wait(draft, order, tuple(names), keys, [key for key in keys if draft.tasks[key].live])
+    wait(draft, order, tuple(names), keys, [key for key in keys if draft.tasks[key].live])
     for name in names:
         draft.record((name, ""), "requested", verb="stop", tasks=list(order.tasks), by=order.origin.by, uid=order.origin.uid)
         if not order.tasks:
@@ -152,6 +170,10 @@ def stop(draft: Draft, order: Requested) -> None:
 
 
 def _targets(draft: Draft, name: str, order: Requested) -> list[Key]:
+    for task in order.tasks:
+        if (name, task) not in draft.tasks:
+            # The file has got it since this transaction was stopped.
+            raise _RefusedError(4, f"no such task in transaction {name}", task)
     return [(name, task) for task in order.tasks] if order.tasks else draft.keys_of(name)
 
 
@@ -176,13 +198,13 @@ def restart(draft: Draft, order: Requested) -> None:
     if order.transaction is not None and not draft.transactions[order.transaction].open:
         raise _RefusedError(1, "the transaction is stopped (zmsvcctl start --transaction opens it again)")
     keys = [key for name in names for key in (_targets(draft, name, order) if order.tasks else _restarted(draft, name))]
-    _wait(draft, order, tuple(names), keys, keys)
+    wait(draft, order, tuple(names), keys, keys)
     for name in names:
         draft.record((name, ""), "requested", verb="restart", tasks=list(order.tasks), by=order.origin.by, uid=order.origin.uid)
     for key in keys:
         quiet = not order.tasks or not order.triggers
-        draft.change(key, held=False, laps=0, quiet=quiet)
-        apply(draft, key, Cause.RESTART, cause=_cause(order))
+        task = draft.change(key, held=False, laps=0, failures=0, quiet=quiet)
+        apply(draft, key, Cause.RESTART, cause=_cause(order, task))
     if not order.tasks:
         again = set(keys)
         stop_quietly(draft, [key for name in names for key in draft.keys_of(name) if key not in again])
@@ -196,7 +218,7 @@ def _restarted(draft: Draft, name: str) -> list[Key]:
 def leave(draft: Draft, order: Requested) -> None:
     """Stop everything and end the daemon. The transactions stay open: the next start resumes them."""
     keys = list(draft.tasks)
-    _wait(draft, order, tuple(draft.transactions), keys, [key for key in keys if draft.tasks[key].live])
+    wait(draft, order, tuple(draft.transactions), keys, [key for key in keys if draft.tasks[key].live])
     if not draft.stopping:
         draft.record(("", ""), "requested", verb="exit", by=order.origin.by, uid=order.origin.uid)
         draft.stopping = True
@@ -218,53 +240,3 @@ _VERBS = {
     Verb.EXIT: leave,
     Verb.RESET_FAILED: reset_failed,
 }
-
-
-# --- who waits
-
-
-def _wait(draft: Draft, order: Requested, names: tuple[str, ...], keys: list[Key], remaining: list[Key]) -> None:
-    if order.request is None:
-        return
-    waiter = Waiter(
-        request=order.request,
-        verb=order.verb,
-        transactions=names,
-        keys=tuple(keys),
-        remaining=frozenset(remaining if order.block else ()),
-    )
-    draft.waiters = (*draft.waiters, waiter)
-
-
-def answer(draft: Draft) -> None:
-    """Answer everybody whose order was carried out, as the last thing of a step."""
-    if draft.stopping and not any(task.live for task in draft.tasks.values()):
-        draft.emit(*(_reply(draft, waiter) for waiter in draft.waiters if waiter.request != CONTEXT_START))
-        draft.waiters = ()
-        draft.emit(ev.Leave())
-        return
-    done = [waiter for waiter in draft.waiters if not waiter.remaining]
-    if not done:
-        return
-    draft.waiters = tuple(waiter for waiter in draft.waiters if waiter.remaining)
-    draft.emit(*(ev.Ready() if waiter.request == CONTEXT_START else _reply(draft, waiter) for waiter in done))
-
-
-def _reply(draft: Draft, waiter: Waiter) -> ev.Reply:
-    tasks = [(key, draft.tasks.get(key, Task())) for key in waiter.keys]
-    shown = [{"id": key[1], "transaction": key[0], "state": t.state.value, "sub": t.sub.value, "pid": t.pid} for key, t in tasks]
-    data: dict[str, Any] = {
-        "transaction": waiter.transactions[0] if len(waiter.transactions) == 1 else None,
-        "transactions": list(waiter.transactions),
-        "tasks": shown,
-        "unfinished": sorted(key[1] for key in waiter.remaining),
-    }
-    if waiter.verb in (Verb.STOP, Verb.EXIT):
-        data["ended"] = [{"task": key[1], **entry} for key, task in tasks for entry in _endings(task)]
-        data["survivors"] = [key[1] for key, task in tasks if task.live]
-    error = f"cannot {waiter.verb.value} {'; '.join(waiter.failures)}" if waiter.failures else ""
-    return ev.Reply(request=waiter.request, ok=not error, code=1 if error else 0, error=error, data=data)
-
-
-def _endings(task: Task) -> list[dict[str, Any]]:
-    return [dict(entry) for entry in task.ended]

@@ -7,11 +7,12 @@ from typing import Any
 
 from zmsvc.core import events as ev
 from zmsvc.core import requests
-from zmsvc.core.acts import apply
+from zmsvc.core.acts import apply, kill_rest
 from zmsvc.core.draft import Draft, fresh
 from zmsvc.core.events import ContextReloaded, Key, Origin, Requested, SupervisorStarted, Verb
-from zmsvc.core.lifecycle import Cause, Sub
+from zmsvc.core.lifecycle import Cause, State, Sub
 from zmsvc.core.model import TaskService
+from zmsvc.core.waiters import CONTEXT_START
 from zmsvc.core.world import Exit, Reason, Task, Waiter
 
 BY_CONTEXT: dict[str, Any] = {"by": "context", "uid": None, "depth": 0, "sources": []}
@@ -19,9 +20,10 @@ BY_CONTEXT: dict[str, Any] = {"by": "context", "uid": None, "depth": 0, "sources
 
 def resume(draft: Draft, fact: SupervisorStarted) -> None:
     """Adopt what the same keeper still holds; under another keeper nothing is alive and the open transactions begin afresh."""
+    draft.new_supervisor = True
+    _refuse_strangers(draft, fact)
     if draft.epoch == fact.epoch:
         _adopt(draft, fact)
-        draft.emit(ev.Ready())
         return
     draft.epoch = fact.epoch
     draft.stopping = False
@@ -30,26 +32,74 @@ def resume(draft: Draft, fact: SupervisorStarted) -> None:
     _begin(draft, fact)
 
 
+def _refuse_strangers(draft: Draft, fact: SupervisorStarted) -> None:
+    """A state file that could not be written, or was set aside, does not know all that the keeper holds.
+
+    What nobody knows is killed, since it may be the other copy of a task; and no launch number is used for a second time.
+    """
+    held = [*(child.launch for child in fact.children), *fact.exits]
+    draft.next_launch = max([draft.next_launch, *(launch + 1 for launch in held)])
+    for child in fact.children:
+        if draft.epoch != fact.epoch or draft.of_launch(child.launch) is None:
+            draft.record(("", ""), "stranger", launch=child.launch, pid=child.pid)
+            draft.emit(ev.KillAll(launch=child.launch, key=("", "")))
+
+
 def _adopt(draft: Draft, fact: SupervisorStarted) -> None:
     children = {child.launch: child for child in fact.children}
+    for name, transaction in draft.transactions.items():
+        draft.show(name)
+        for task_id in draft.context.tasks if transaction.open else ():
+            fresh(draft, name, task_id)
+    without: list[Key] = []
     for key, task in list(draft.tasks.items()):
-        draft.emit(ev.WakeAt(key=key, when=task.deadline))
-        if not task.live or task.launch in fact.exits:
+        if draft.service(key) is None:
+            draft.lose(key)
+        if task.deadline is not None:
+            draft.emit(ev.WakeAt(key=key, when=task.deadline))
+        if not task.live:
             continue
-        child = children.get(task.launch)
-        if child is not None:
-            _adopt_one(draft, key, child)
-        elif task.sub is Sub.LAUNCHING:
-            # Written down, but the keeper never heard of it: now it does. It forks a launch number once.
-            draft.emit(ev.Launch(launch=task.launch, key=key))
+        if task.launch in children:
+            _adopt_one(draft, key, children[task.launch])
         elif task.sub is Sub.FINAL_SIGKILL:
-            draft.emit(ev.KillAll(launch=task.launch, key=key))
-        elif task.pid is None and task.sub in (Sub.STOP_SIGTERM, Sub.STOP_SIGKILL):
-            # It was to be stopped before it was forked, and never was.
-            apply(draft, key, Cause.LAUNCH_FAILED, exit=Exit(reason=Reason.REQUESTED, at=draft.now))
-        else:
-            lost = Exit(reason=Reason.LOST, at=draft.now)
-            apply(draft, key, Cause.ENDED_BADLY, exit=lost, status="its process is not there any more")
+            # Its end was told and is told again, that nothing of it is left is not: that follows from killing it once more.
+            kill_rest(draft, key, Cause.DEADLINE)
+        elif task.launch not in fact.exits:
+            without.append(key)
+    # Only now: the rules of those that are lost may reach any other task.
+    for key in without:
+        _without_process(draft, key)
+    _wait_for_entries(draft)
+
+
+def _without_process(draft: Draft, key: Key) -> None:
+    """The keeper has neither a process nor an end of this launch."""
+    task = draft.tasks[key]
+    if task.sub is Sub.LAUNCHING:
+        # Written down, but the keeper never heard of it: now it does. It forks a launch number once.
+        draft.emit(ev.Launch(launch=task.launch, key=key))
+    elif task.pid is None:
+        # It was to be stopped before it was forked, and never was.
+        apply(draft, key, Cause.LAUNCH_FAILED, exit=Exit(reason=task.verdict or Reason.REQUESTED, at=draft.now))
+    else:
+        lost = Exit(reason=Reason.LOST, at=draft.now)
+        apply(draft, key, Cause.ENDED_BADLY, exit=lost, status="its process is not there any more")
+
+
+def _wait_for_entries(draft: Draft) -> None:
+    """The context is ready when what its start launched is: a supervisor may have died while somebody waits for that."""
+    keys = [key for key, task in draft.tasks.items() if _starting(task) and task.cause.get("by") == BY_CONTEXT["by"]]
+    _start_waits(draft, tuple(dict.fromkeys(key[0] for key in keys)), keys)
+
+
+def _starting(task: Task) -> bool:
+    return task.state is State.ACTIVATING and task.live
+
+
+def _start_waits(draft: Draft, names: tuple[str, ...], keys: list[Key]) -> None:
+    """Whoever started the context is told when these tasks have started, or have failed to."""
+    waiter = Waiter(request=CONTEXT_START, verb=Verb.START, transactions=names, keys=tuple(keys), remaining=frozenset(keys))
+    draft.waiters = (waiter,)
 
 
 def _adopt_one(draft: Draft, key: Key, child: ev.Child) -> None:
@@ -58,13 +108,21 @@ def _adopt_one(draft: Draft, key: Key, child: ev.Child) -> None:
     if task.pid is None:
         apply(draft, key, Cause.LAUNCHED, pid=child.pid, start_time=child.start_time)
     elif task.sub is Sub.STOP_SIGTERM:
-        name = "SIGABRT" if task.verdict is Reason.WATCHDOG else "SIGTERM"
-        draft.emit(ev.Signal(launch=task.launch, key=key, signal=name))
+        _ask_again(draft, key)
     elif task.sub in (Sub.STOP_SIGKILL, Sub.FINAL_SIGKILL):
-        draft.emit(ev.KillAll(launch=task.launch, key=key))
+        kill_rest(draft, key, Cause.DEADLINE)
     if child.executed:
         apply(draft, key, Cause.READY)
     _feed(draft, key)
+
+
+def _ask_again(draft: Draft, key: Key) -> None:
+    """Whether it has had its signal is not known. It gets its time again, too: it may hear of its end only now."""
+    task, limit = draft.tasks[key], draft.limits(key).stop_timeout
+    if task.deadline is not None and limit:
+        draft.change(key, deadline=max(task.deadline, draft.now + limit))
+    name = "SIGABRT" if task.verdict is Reason.WATCHDOG else "SIGTERM"
+    draft.emit(ev.Signal(launch=task.launch, key=key, signal=name))
 
 
 def _feed(draft: Draft, key: Key) -> None:
@@ -75,17 +133,19 @@ def _feed(draft: Draft, key: Key) -> None:
 
 
 def _lose(draft: Draft, key: Key) -> None:
-    """The keeper of this task died, and the task with it."""
+    """The keeper of this task died, and the task with it. Its times may be those of another boot and mean nothing now."""
     task = draft.tasks[key]
-    if task.resting and task.sub is not Sub.FAILED:
-        if task.sub is not Sub.WAITING:
-            draft.put(key, replace(task, since=draft.now, deadline=None))
-        return
+    end = replace(task.exit, at=min(task.exit.at, draft.now)) if task.exit else None
     if task.live:
         draft.record(key, "lost", pid=task.pid, launch=task.launch)
         draft.forget_launch(task.launch)
-    end = Exit(reason=Reason.LOST, at=draft.now) if task.live else task.exit
-    draft.put(key, Task(exit=end, held=task.held, launch=task.launch, restarts=task.restarts))
+        end = Exit(reason=Reason.LOST, at=draft.now)
+    kept = Task(exit=end, held=task.held, launch=task.launch, restarts=task.restarts, since=draft.now)
+    if task.resting and task.sub is not Sub.FAILED:
+        kept = replace(kept, sub=task.sub, action=task.action, status=task.status, cause=task.cause, update=task.update)
+    draft.put(key, kept)
+    if draft.service(key) is None:
+        draft.lose(key)
 
 
 def _begin(draft: Draft, fact: SupervisorStarted) -> None:
@@ -97,24 +157,14 @@ def _begin(draft: Draft, fact: SupervisorStarted) -> None:
         names.append(fact.generated)
     keys: list[Key] = []
     for name in names:
-        requests.open_transaction(draft, name)
-        for key in _gone_from_file(draft, name):
-            draft.remove(key)
+        if name in draft.transactions and draft.transactions[name].open:
+            requests.open_transaction(draft, name)
+        else:
+            requests.open_anew(draft, name)
         keys += [key for key in requests.entries(draft, name) if not draft.tasks[key].held]
-    waiter = Waiter(
-        request=requests.CONTEXT_START,
-        verb=Verb.START,
-        transactions=tuple(names),
-        keys=tuple(keys),
-        remaining=frozenset(keys),
-    )
-    draft.waiters = (waiter,)
+    _start_waits(draft, tuple(names), keys)
     for key in keys:
         apply(draft, key, Cause.START, cause=BY_CONTEXT, laps=0)
-
-
-def _gone_from_file(draft: Draft, name: str) -> list[Key]:
-    return [key for key in draft.keys_of(name) if key[1] not in draft.context.tasks and not draft.tasks[key].live]
 
 
 # --- reload
@@ -141,9 +191,10 @@ def reload(draft: Draft, fact: ContextReloaded) -> None:
     """Change only what differs: added tasks are there (entry ones start), removed ones stop, changed ones start again."""
     old, new = draft.context, fact.context
     if (old.endpoints, old.id) != (new.endpoints, new.id):
-        error = "cannot reload: endpoints or ContextID differ; a restart of the context is needed for that"
-        if fact.request is not None:
-            draft.emit(ev.Reply(request=fact.request, ok=False, code=1, error=error))
+        _refuse(draft, fact, "endpoints or ContextID differ; a restart of the context is needed for that")
+        return
+    if draft.stopping:
+        _refuse(draft, fact, "the context is stopping")
         return
     told: dict[str, Any] = {
         "added": [t for t in new.tasks if t not in old.tasks],
@@ -155,6 +206,9 @@ def reload(draft: Draft, fact: ContextReloaded) -> None:
         if transaction.open:
             _reload_one(draft, name, told["removed"], told["changed"])
     draft.context = new
+    for key in draft.tasks:
+        if draft.service(key) is None:
+            draft.lose(key)
     for name, transaction in draft.transactions.items():
         if transaction.open:
             _add(draft, name, told["added"])
@@ -163,14 +217,16 @@ def reload(draft: Draft, fact: ContextReloaded) -> None:
         draft.emit(ev.Reply(request=fact.request, ok=True, data=told))
 
 
+def _refuse(draft: Draft, fact: ContextReloaded, why: str) -> None:
+    if fact.request is not None:
+        draft.emit(ev.Reply(request=fact.request, ok=False, code=1, error=f"cannot reload: {why}"))
+
+
 def _reload_one(draft: Draft, name: str, removed: list[str], changed: list[str]) -> None:
-    gone = [(name, task) for task in removed if (name, task) in draft.tasks]
-    requests.stop_quietly(draft, gone)
-    for key in gone:
-        if not draft.tasks[key].live:
-            draft.remove(key)
+    requests.stop_quietly(draft, [(name, task) for task in removed if (name, task) in draft.tasks])
     for key in ((name, task) for task in changed if (name, task) in draft.tasks):
-        if draft.tasks[key].live:
+        # What stops already, is asked to no more than it was: if it is to start again, it does so as the new file says.
+        if draft.tasks[key].sub in (Sub.LAUNCHING, Sub.START, Sub.RUNNING):
             draft.change(key, quiet=True)
             apply(draft, key, Cause.RESTART, cause=BY_CONTEXT)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zmsvc.core.model import Action, Limits, Rule, TaskService, Trigger
-from zmsvc.core.world import Reason, Task
+from zmsvc.core.world import Task
 
 GOOD_UPTIME = 10.0
 """Seconds of running after which earlier failures are forgiven (or the back-off's own cap, where that is longer)."""
@@ -57,12 +57,25 @@ def next_lap(task: Task, limits: Limits, now: float) -> tuple[int, float]:
     if not task.launch:
         return 0, now
     floor = limits.restart_delay or FLOOR
-    spacing = min(floor * 2.0 ** min(max(task.laps - 1, 0), 64), max(limits.restart_max_delay, floor)) if task.laps else 0.0
-    if now - task.launched_at >= max(2 * spacing, floor):
+    if now - task.launched_at >= max(2 * _spacing(task.laps, limits), floor):
         return 0, now
     laps = task.laps + 1
-    spacing = min(floor * 2.0 ** min(laps - 1, 64), max(limits.restart_max_delay, floor))
-    return laps, max(now, task.launched_at + spacing)
+    return laps, max(now, task.launched_at + _spacing(laps, limits))
+
+
+def _spacing(laps: int, limits: Limits) -> float:
+    """Seconds from one launch to the next after that many quick ones."""
+    floor = limits.restart_delay or FLOOR
+    return float(min(floor * 2.0 ** min(laps - 1, 64), max(limits.restart_max_delay, floor))) if laps else 0.0
+
+
+def start_by_rule(task: Task, limits: Limits, now: float, *, failing: bool, launch: int) -> tuple[int, float]:
+    """The new count of quick starts, and when the start may happen; `failing`: its own rule answers its failure.
+
+    Both brakes count. A task that fails and ends well by turns would else set each of them back with the other.
+    """
+    laps, at = next_lap(task, limits, now)
+    return laps, max(at, now + back_off(task, limits, launch)) if failing else at
 
 
 def recent_starts(task: Task, limits: Limits, now: float) -> tuple[float, ...]:
@@ -89,12 +102,13 @@ def source(task_id: str, task: Task, rule: Rule) -> dict[str, Any]:
 
 
 def cause_by_rule(before: Mapping[str, Any], new: Mapping[str, Any], depth: int, *, join: bool) -> dict[str, Any]:
-    """The cause that a task is told when rules start it; `join` adds to the rules that had already asked for this start."""
-    joined = join and before.get("by") == "rule"
-    sources = [*(before.get("sources", []) if joined else []), new][-MAX_SOURCES:]
-    return {"by": "rule", "uid": None, "depth": max(depth, before.get("depth", 0) if joined else 0), "sources": sources}
-
-
-def failed(reason: Reason) -> bool:
-    """Whether an end for this reason is a failure."""
-    return reason not in (Reason.EXITED, Reason.REQUESTED)
+    """The cause that a task is told when a rule starts it; `join` adds to whoever had asked for this start before the rule did."""
+    if not join:
+        return {"by": "rule", "uid": None, "depth": depth, "sources": [new]}
+    sources = [*before.get("sources", []), new][-MAX_SOURCES:]
+    return {
+        "by": before.get("by", "rule"),
+        "uid": before.get("uid"),
+        "depth": max(depth, before.get("depth", 0)),
+        "sources": sources,
+    }

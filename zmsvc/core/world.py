@@ -6,7 +6,7 @@ Times are monotonic seconds of this boot. Everything but the waiters survives th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -154,14 +154,14 @@ def transaction_state(world: World, transaction: str) -> State:
 
 def task_to_row(task: Task) -> dict[str, Any]:
     """A task as plain JSON values; fields that have their default are left out."""
-    row = {f.name: getattr(task, f.name) for f in fields(task)}
-    row = {name: value for name, value in row.items() if value != getattr(_FRESH, name)}
+    row = {name: value for name, fresh in _FRESH.items() if (value := getattr(task, name)) != fresh}
     if task.exit is not None:
-        row["exit"] = asdict(task.exit)
+        row["exit"] = {name: getattr(task.exit, name) for name in _EXIT}
     return row
 
 
-_FRESH = Task()
+_FRESH = {f.name: getattr(Task(), f.name) for f in fields(Task)}
+_EXIT = tuple(f.name for f in fields(Exit))
 
 
 def task_from_row(row: Mapping[str, Any]) -> Task:

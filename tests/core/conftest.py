@@ -1,0 +1,16 @@
+"""How long Hypothesis looks for trouble: always the same examples under CI, so that a red run there is red everywhere."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "core",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    # The machine of make-believe is built inside the examples, and a filtered draw costs nothing.
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
+)
+settings.load_profile("core")

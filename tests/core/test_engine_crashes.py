@@ -1,0 +1,176 @@
+"""A supervisor may die at any line: the next one makes the same of it as if it had lived on. No launch twice, no firing lost or doubled.
+
+Each story is told once without a crash, and then once for every point between any two side effects in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from simulation import Simulation, rule, task
+from test_engine_properties import files
+
+from zmsvc.core import events as ev
+from zmsvc.core.model import TaskService
+
+Story = Callable[[Simulation], None]
+
+
+def chain(sim: Simulation) -> None:
+    sim.ready()
+    sim.update("a", n=1)
+    sim.end("a", code=0)
+    sim.ready()
+    sim.end("b", code=3)
+    sim.ready()
+    sim.end("c", signal="SIGSEGV")
+
+
+CHAIN = (
+    task("a", rule("on_update", "start", "d"), rule("on_exit", "start", "b")),
+    task("b", rule("on_fail", "start", "c"), rule("on_fail", "restart", "d"), entry=False),
+    task("c", rule("on_fail", "restart", "c"), rule("on_fail", "stop", "d"), entry=False),
+    task("d", rule("on_exit", "start", "a"), entry=False),
+)
+
+
+def orders(sim: Simulation) -> None:
+    sim.ready()
+    sim.ask("restart", "a", request=1)
+    sim.ready()
+    sim.now += 5
+    sim.ask("stop", "b", request=2)
+    sim.ask("start", "b", request=3)
+    sim.ready()
+    sim.ask("restart", request=4)
+    sim.ready()
+    sim.ask("stop", request=5)
+    sim.ask("start", request=6)
+    sim.ready()
+    sim.ask("start", transaction="T2", request=7)
+    sim.ask("stop", transaction="T2", request=8)
+
+
+PAIR = (task("a", rule("on_exit", "start", "c")), task("b", rule("on_exit", "restart", "a")), task("c", entry=False))
+
+
+def hard(sim: Simulation) -> None:
+    """Processes that do not listen, leave others behind, are not ready in time and hang."""
+    sim.ready("a", "b")
+    sim.obedient = False
+    sim.ask("stop", "a", request=1)
+    sim.rest()
+    sim.ask("start", "b", "c", request=2)
+    sim.ready("b", "c")
+    sim.end("c", code=1, left=2)
+    sim.ask("restart", "b", request=3)
+    sim.ask("stop", "b", request=4)
+    sim.rest()
+
+
+HARD = (
+    task("a", rule("on_exit", "start", "b"), stop_timeout=2.0),
+    task("b", rule("on_fail", "start", "c"), stop_timeout=2.0, watchdog=30.0),
+    task("c", rule("on_fail", "start", "a"), start_timeout=1.0, stop_timeout=2.0),
+)
+
+
+def new_file(sim: Simulation) -> None:
+    sim.ready()
+    sim.reload(task("a", nice=3), task("c"), task("d"))
+    sim.ready()
+    sim.reload(task("a", nice=3), task("b", entry=False), task("c"))
+    sim.reload(task("c"))
+
+
+def goodbye(sim: Simulation) -> None:
+    sim.ready("a")
+    sim.end("b", code=1)
+    sim.ask("exit", transaction=None, request=1)
+
+
+def no_fork(sim: Simulation) -> None:
+    sim.keeper.broken = True
+    sim.ask("restart", "a", request=1)
+    sim.ring()
+    sim.keeper.broken = False
+    sim.ring()
+    sim.ready()
+
+
+STORIES: dict[str, tuple[Story, tuple[TaskService, ...]]] = {
+    "chain": (chain, CHAIN),
+    "orders": (orders, PAIR),
+    "hard": (hard, HARD),
+    "new file": (new_file, PAIR),
+    "goodbye": (goodbye, PAIR),
+    "no fork": (no_fork, (task("a", rule("on_fail", "restart", "a")),)),
+}
+
+
+def told(story: Story, tasks: tuple[TaskService, ...], die_at: tuple[int, int | None] | None = None) -> Simulation:
+    sim = Simulation.of(*tasks)
+    sim.die_at, sim.checked = die_at, die_at is None
+    sim.begin()
+    story(sim)
+    return sim
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_a_crash_at_any_point_changes_nothing(name: str) -> None:
+    story, tasks = STORIES[name]
+    whole = told(story, tasks)
+    for turn, orders_given in enumerate(whole.performed, start=1):
+        for point in (None, *range(orders_given + 1)):
+            broken = told(story, tasks, (turn, point))
+            assert broken.crashes == 1
+            assert broken.outcome() == whole.outcome(), f"dead in turn {turn} at {point}"
+
+
+class Steps:
+    """What a person, a task or time does next, by number; what it is about follows from the world as it is."""
+
+    def __init__(self, numbers: list[int]) -> None:
+        self.numbers = numbers
+
+    def __call__(self, sim: Simulation) -> None:
+        for number in self.numbers:
+            self.one(sim, *divmod(number, 10))
+
+    @staticmethod
+    def one(sim: Simulation, which: int, what: int) -> None:
+        names = sorted(name for tx, name in sim.world.tasks if tx == "T1")
+        name = names[which % len(names)]
+        alive = sorted(sim.alive)
+        launch = alive[which % len(alive)] if alive else 0
+        match what:
+            case 0 | 1:
+                sim.ready()
+            case 2 | 3 if alive:
+                sim.end(launch, code=which % 3, left=which % 2)
+            case 4 if alive:
+                sim.happen(ev.TaskUpdated(launch=launch, items={"n": which}, sequence=sim.world.tasks[sim.alive[launch].key].sequence + 1))
+            case 5:
+                sim.ring()
+            case 6:
+                sim.ask(("start", "stop", "restart")[which % 3], name, request=which)
+            case 7:
+                sim.ask(("start", "stop", "restart")[which % 3], request=which)
+            case _:
+                sim.now += which / 10
+
+
+@settings(settings(), max_examples=150)
+@given(
+    tasks=files(watched=False),
+    numbers=st.lists(st.integers(0, 299), max_size=12),
+    turn=st.integers(1, 12),
+    point=st.none() | st.integers(0, 12),
+)
+def test_a_crash_in_any_story_changes_nothing(tasks: list[TaskService], numbers: list[int], turn: int, point: int | None) -> None:
+    whole = told(Steps(numbers), tuple(tasks))
+    broken = told(Steps(numbers), tuple(tasks), (turn, point))
+    assert broken.outcome() == whole.outcome()

@@ -1,0 +1,112 @@
+"""Who waits for the outcome of an order, when it is there, and what he is told. Nothing is decided here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from zmsvc.core import events as ev
+from zmsvc.core.draft import Draft
+from zmsvc.core.events import Key, Requested, Verb
+from zmsvc.core.lifecycle import Sub
+from zmsvc.core.world import Task, Waiter
+
+CONTEXT_START = 0
+"""The request number of the start of the context itself: its outcome is READY=1."""
+
+
+def wait(draft: Draft, order: Requested, names: tuple[str, ...], keys: list[Key], remaining: list[Key]) -> None:
+    if order.request is None:
+        return
+    waiter = Waiter(
+        request=order.request,
+        verb=order.verb,
+        transactions=names,
+        keys=tuple(keys),
+        remaining=frozenset(remaining if order.block else ()),
+    )
+    draft.waiters = (*draft.waiters, waiter)
+
+
+# --- outcomes
+
+
+def milestone(draft: Draft, key: Key) -> None:
+    """A start, a restart or the start of the context that waited for this task has its outcome."""
+    task = draft.tasks[key]
+    text = f"{key[1]}: {_ended(task)}" if task.sub in (Sub.FAILED, Sub.STOPPED, Sub.WAITING) else ""
+    _resolve(draft, key, text, stops=False)
+
+
+def resolve_stops(draft: Draft, key: Key) -> None:
+    _resolve(draft, key, "", stops=True)
+
+
+def resolve(draft: Draft, key: Key, failure: str) -> None:
+    """Everybody who waits for this task gets this outcome."""
+    _resolve(draft, key, failure, stops=False)
+    _resolve(draft, key, failure, stops=True)
+
+
+def _ended(task: Task) -> str:
+    if task.sub is Sub.STOPPED:
+        return "stopped meanwhile"
+    end = task.exit
+    how = "failed"
+    if end is not None:
+        detail = end.signal or (f"status {end.code}" if end.code is not None else "")
+        how = f"failed ({end.reason.value}{', ' + detail if detail else ''})"
+    return f"{how}: {task.status}" if task.status else how
+
+
+def _resolve(draft: Draft, key: Key, failure: str, *, stops: bool) -> None:
+    if not draft.waiters:
+        return
+    kept = []
+    for waiter in draft.waiters:
+        if key in waiter.remaining and (waiter.verb in (Verb.STOP, Verb.EXIT)) == stops:
+            failures = (*waiter.failures, failure) if failure else waiter.failures
+            waiter = replace(waiter, remaining=waiter.remaining - {key}, failures=failures)
+        kept.append(waiter)
+    draft.waiters = tuple(kept)
+
+
+# --- answers
+
+
+def answer(draft: Draft) -> None:
+    """Answer everybody whose order was carried out, as the last thing of a step.
+
+    A context that is told to exit while it starts is ready, too, before it leaves: systemd takes a daemon that leaves without
+    READY=1 for a failed one, and starts it again.
+    """
+    over = draft.stopping and not draft.launches
+    done = [waiter for waiter in draft.waiters if over or not waiter.remaining]
+    if done:
+        draft.waiters = tuple(waiter for waiter in draft.waiters if not over and waiter.remaining)
+        draft.emit(*(ev.Ready() if waiter.request == CONTEXT_START else _reply(draft, waiter) for waiter in done))
+        for key in (key for waiter in done for key in waiter.keys):
+            if draft.service(key) is None:
+                draft.lose(key)
+    if over and (draft.new_supervisor or draft.before.launches or not draft.before.stopping):
+        draft.emit(ev.Leave())
+
+
+def _reply(draft: Draft, waiter: Waiter) -> ev.Reply:
+    tasks = [(key, draft.tasks.get(key, Task())) for key in waiter.keys]
+    shown = [{"id": key[1], "transaction": key[0], "state": t.state.value, "sub": t.sub.value, "pid": t.pid} for key, t in tasks]
+    data: dict[str, Any] = {
+        "transaction": waiter.transactions[0] if len(waiter.transactions) == 1 else None,
+        "transactions": list(waiter.transactions),
+        "tasks": shown,
+        "unfinished": sorted(key[1] for key in waiter.remaining),
+    }
+    if waiter.verb in (Verb.STOP, Verb.EXIT):
+        data["ended"] = [{"task": key[1], **entry} for key, task in tasks for entry in _endings(task)]
+        data["survivors"] = [key[1] for key, task in tasks if task.live]
+    error = f"cannot {waiter.verb.value} {'; '.join(waiter.failures)}" if waiter.failures else ""
+    return ev.Reply(request=waiter.request, ok=not error, code=1 if error else 0, error=error, data=data)
+
+
+def _endings(task: Task) -> list[dict[str, Any]]:
+    return [dict(entry) for entry in task.ended]
