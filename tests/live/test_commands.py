@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from context import Context, Ear
+from waiting import wait_for
 
 
 def test_a_program_is_started_when_its_exec_has_succeeded(context: Context, ear: Callable[..., Ear], home: Path) -> None:
@@ -57,3 +59,24 @@ def test_what_a_program_prints_is_in_the_log_of_its_context(context: Context, ho
     context.task_is("ts_1", "exited")
     log = Path(context.status()["log"]).read_text()
     assert log.count("printed by a program") == 1
+
+
+def test_a_program_that_speaks_sd_notify_is_started_when_it_says_so(context: Context, ear: Callable[..., Ear], home: Path) -> None:
+    (home / "Services").mkdir()
+    code = (
+        "import os, socket, time\n"
+        f"while not os.path.exists('{home}/go'): time.sleep(0.01)\n"
+        "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+        "s.sendto(b'READY=1', os.environ['NOTIFY_SOCKET'])\n"
+        "time.sleep(1000)\n"
+    )
+    (home / "speaks.py").write_text(code)
+    command = f"<command>{sys.executable} {home}/speaks.py</command><notify>1</notify>"
+    context.task("ts_1", "Speaker", kind="Command", config=command, entry=False)
+    context.start("--transaction", "T")
+    context.ask(verb="start", transaction="T", tasks=["ts_1"], block=False)
+    pid = context.task_is("ts_1", "start")["pid"]
+    wait_for(lambda: b"speaks.py" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    assert context.tasks()["ts_1"]["sub"] == "start"
+    (home / "go").touch()
+    assert context.task_is("ts_1", "running")["pid"] == pid

@@ -79,6 +79,13 @@ def be_ready(draft: Draft, key: Key, _cause: Cause) -> None:
     fire(draft, key, Trigger.ON_START)
 
 
+def executed(draft: Draft, key: Key) -> None:
+    """A program that does not speak sd_notify is ready when it runs; one whose `<notify>` is set says so itself."""
+    service = draft.service(key)
+    if service is None or not service.notify:
+        apply(draft, key, Cause.READY)
+
+
 def relaunch_later(draft: Draft, key: Key, _cause: Cause) -> None:
     task = draft.tasks[key]
     delay = round((task.deadline or draft.now) - draft.now, 3)

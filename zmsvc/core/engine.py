@@ -10,7 +10,7 @@ from typing import Any, assert_never
 
 from zmsvc.core import events as ev
 from zmsvc.core import requests, resume, waiters
-from zmsvc.core.acts import apply, fire
+from zmsvc.core.acts import apply, executed, fire
 from zmsvc.core.draft import Draft
 from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.lifecycle import Cause, Sub
@@ -55,6 +55,7 @@ def _dispatch(draft: Draft, fact: Fact) -> None:
 TaskFact = (
     ev.TaskLaunched
     | ev.LaunchFailed
+    | ev.TaskExecuted
     | ev.TaskReady
     | ev.TaskUpdated
     | ev.TaskSaid
@@ -74,6 +75,8 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
         case ev.LaunchFailed():
             end = Exit(reason=draft.tasks[key].verdict or Reason.CANNOT_LAUNCH, at=draft.now)
             apply(draft, key, Cause.LAUNCH_FAILED, exit=end, status=fact.why)
+        case ev.TaskExecuted():
+            executed(draft, key)
         case ev.TaskReady():
             apply(draft, key, Cause.READY)
         case ev.TaskUpdated():
@@ -169,5 +172,5 @@ def _reason(draft: Draft, key: Key, task: Task, fact: ev.TaskExited) -> Reason:
     if fact.code:
         return Reason.EXIT_CODE
     service = draft.service(key)
-    ready = task.sub is Sub.RUNNING or (service is not None and service.service_type is ServiceType.COMMAND)
+    ready = task.sub is Sub.RUNNING or (service is not None and service.service_type is ServiceType.COMMAND and not service.notify)
     return Reason.EXITED if ready else Reason.NOT_READY

@@ -101,6 +101,13 @@ class LaunchFailed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskExecuted:
+    """The program of a Command has taken the launcher's place."""
+
+    launch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskReady:
     launch: int
 
@@ -175,6 +182,7 @@ Fact = (
     | ContextReloaded
     | TaskLaunched
     | LaunchFailed
+    | TaskExecuted
     | TaskReady
     | TaskUpdated
     | TaskSaid

@@ -88,6 +88,8 @@ class TaskService:
     """Resource limits by systemd's names in lower case without `limit_` (nofile, as, core, cpu, nproc, ...)."""
     command: tuple[str, ...] = ()
     """For `Command`: the program and its arguments."""
+    notify: bool = False
+    """For `Command`: the program says READY=1 itself, so that its exec alone is no start yet."""
     configuration: Mapping[str, Any] = field(default_factory=dict)
     """The task's own `<configuration>`; strings, lists and dicts of them."""
     source: Mapping[str, Any] = field(default_factory=dict)

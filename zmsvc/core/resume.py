@@ -7,7 +7,7 @@ from typing import Any
 
 from zmsvc.core import events as ev
 from zmsvc.core import requests
-from zmsvc.core.acts import apply, kill_rest
+from zmsvc.core.acts import apply, executed, kill_rest
 from zmsvc.core.draft import Draft, fresh
 from zmsvc.core.events import ContextReloaded, Key, Origin, Requested, SupervisorStarted, Verb
 from zmsvc.core.lifecycle import Cause, State, Sub
@@ -112,7 +112,7 @@ def _adopt_one(draft: Draft, key: Key, child: ev.Child) -> None:
     elif task.sub in (Sub.STOP_SIGKILL, Sub.FINAL_SIGKILL):
         kill_rest(draft, key, Cause.DEADLINE)
     if child.executed:
-        apply(draft, key, Cause.READY)
+        executed(draft, key)
     _feed(draft, key)
 
 

@@ -65,6 +65,7 @@ def read_service(element: etree._Element, source: Any, notes: Notes, folder: str
         environment=settings.environment,
         rlimits=settings.rlimits,
         command=_command(configuration, notes) if kind is ServiceType.COMMAND else (),
+        notify=kind is ServiceType.COMMAND and _notifies(configuration, notes),
         configuration=own,
         source=source if isinstance(source, dict) else {},
     )
@@ -156,6 +157,12 @@ def _location(configuration: etree._Element | None, notes: Notes, folder: str) -
         what = "is not a directory" if os.path.exists(path) else "does not exist"
         notes.fault(element, f"the location {quote(leaf(element))} {what}, expected a directory that holds the services")
     return path
+
+
+def _notifies(configuration: etree._Element | None, notes: Notes) -> bool:
+    """Whether the program says READY=1 itself (sd_notify); most do not, and are ready when they run."""
+    element = _only(configuration, "notify", notes)
+    return element is not None and (element.text or "").strip().lower() in ("1", "yes", "true", "on")
 
 
 def _command(configuration: etree._Element | None, notes: Notes) -> tuple[str, ...]:

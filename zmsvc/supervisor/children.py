@@ -122,9 +122,9 @@ class Children:
                 self._launch_of[child.pid] = child.launch
                 before.append(ev.TaskLaunched(launch=child.launch, pid=child.pid, start_time=child.start_time))
                 if child.executed:
-                    before.append(ev.TaskReady(launch=child.launch))
+                    before.append(ev.TaskExecuted(launch=child.launch))
             case "executed":
-                before.append(ev.TaskReady(launch=message["launch"]))
+                before.append(ev.TaskExecuted(launch=message["launch"]))
             case "launch-failed":
                 ends.append(ev.LaunchFailed(launch=message["launch"], why=message["why"]))
             case "exited":
