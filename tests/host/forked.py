@@ -116,7 +116,6 @@ class Nest:
             "notify": str(self.home / "n"),
             "pidfile": None,
             "log": str(self.log),
-            "members": [],
             **self.endpoints,
             **changes,
         }

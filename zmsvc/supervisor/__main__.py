@@ -10,6 +10,7 @@ import socket
 import sys
 from typing import Any
 
+from zmsvc.core import checks
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.events import Fact, Origin, Requested, Verb
 from zmsvc.core.model import Context
@@ -57,6 +58,8 @@ async def _supervise(args: argparse.Namespace) -> int:
         for note in store.notes:
             log.warning("%s", note)
         context = _context(places, store, again=hello["restarts"] > 0)
+        for warning in checks.warnings(context) if not hello["restarts"] else ():
+            log.warning("%s: %s", context.path, warning)
         world = store.load(context, linux.boot_id())
         loop = Loop(world, store, children, places, target)
         beat = _Watchdog(loop)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from zmsvc.core.events import Key
-from zmsvc.core.model import TaskService
+from zmsvc.core.model import ServiceType, TaskService
 from zmsvc.core.world import World
 from zmsvc.host import paths
 from zmsvc.host.paths import Places
@@ -29,7 +29,6 @@ def spec_of(world: World, key: Key, places: Places, log_target: str) -> dict[str
         "pidfile": str(places.runtime / f"{transaction}:{task_id}.pid"),
         "cgroup": cgroup_name(key),
         "log": log_target,
-        "members": [],
         **_of_service(service),
     }
 
@@ -38,7 +37,8 @@ def _of_service(service: TaskService) -> dict[str, Any]:
     return {
         "instance": service.instance,
         "service_name": service.service_name,
-        "service_type": service.service_type.value,
+        # Tasks cannot share a process yet; `check` and the log of the start say so.
+        "service_type": "Command" if service.service_type is ServiceType.COMMAND else "Process",
         "device_action": service.device_action,
         "description": service.description,
         "configuration": dict(service.configuration),

@@ -173,6 +173,9 @@ class Watch(LoopedTask):
         if not self.picture.whole or self._since >= DOUBT:
             self._ask()
         told = self.picture.tasks()
+        if not told:
+            # There is at least this task, so nobody has told us anything yet; that there are none would be a lie.
+            return
         rows = usage.rows(self._gauge, told)
         # A process that is gone before we have heard of its end: the message is under way, or lost.
         self.picture.whole = self.picture.whole and all(row["pid"] == task["pid"] for row, task in zip(rows, told, strict=True))

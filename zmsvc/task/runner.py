@@ -14,7 +14,7 @@ from typing import Any
 from zmsvc.core.errors import ZmsvcError
 from zmsvc.host import journal
 from zmsvc.host.notify import Notifier
-from zmsvc.task import loader, process, threads
+from zmsvc.task import loader, process
 from zmsvc.task.bus import Bus
 from zmsvc.task.life import Life, last_line
 from zmsvc.task.stop import SignalStop
@@ -43,11 +43,8 @@ def run(spec: Mapping[str, Any]) -> int:
         return _execute(spec["command"], gate, notifier)
     process.take_streams(sink)
     channel = Bus(spec["backend"], spec["frontend"])
-    if spec["members"]:
-        status = threads.live(spec, channel)
-    else:
-        life = Life(spec, voice=notifier, channel=channel, stop=SignalStop(), log=logging.getLogger(spec["instance"]))
-        status = life.live(lambda: loader.load(spec["instance"], spec["search"]))
+    life = Life(spec, voice=notifier, channel=channel, stop=SignalStop(), log=logging.getLogger(spec["instance"]))
+    status = life.live(lambda: loader.load(spec["instance"], spec["search"]))
     process.finish()
     channel.close()
     notifier.close()
@@ -55,8 +52,8 @@ def run(spec: Mapping[str, Any]) -> int:
 
 
 def _fields(spec: Mapping[str, Any]) -> dict[str, str]:
-    shared = {"ZMSVC_CONTEXT": spec["context"], "ZMSVC_TRANSACTION": spec["transaction"]}
-    return shared if spec["members"] else shared | {"ZMSVC_TASK": spec["task"], "ZMSVC_INSTANCE": spec["instance"]}
+    names = {"CONTEXT": "context", "TRANSACTION": "transaction", "TASK": "task", "INSTANCE": "instance"}
+    return {f"ZMSVC_{field}": spec[key] for field, key in names.items()}
 
 
 def _execute(command: list[str], gate: list[int], notifier: Notifier) -> int:
