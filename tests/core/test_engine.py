@@ -1,199 +1,356 @@
-"""What `step` decides, promise by promise, in a machine of make-believe."""
+"""What `step` decides about orders, limits and ends, promise by promise, in a machine of make-believe."""
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
+from typing import Any
+
 import pytest
-from simulation import Simulation, context, rule, task
+from simulation import BEGINNING, PID, Simulation, rule, task
 
 from zmsvc.core import events as ev
-from zmsvc.core.world import Reason
+from zmsvc.core.acts import KILL_TIMEOUT
+from zmsvc.core.engine import UPDATE_BURST, UPDATE_RATE, step
+from zmsvc.core.requests import MAX_CLOSED
+
+# --- starting
 
 
 def test_entry_tasks_start_and_the_context_is_ready_when_they_are() -> None:
-    sim = Simulation.of(task("a"), task("b", entry=False))
+    sim = Simulation.of(task("a"), task("b", entry=False), task("c"))
     sim.begin()
-    assert (sim.sub("a"), sim.sub("b")) == ("start", "waiting")
-    assert not any(isinstance(effect, ev.Ready) for effect in sim.effects)
-    sim.ready()
-    assert sim.sub("a") == "running"
-    assert sum(isinstance(effect, ev.Ready) for effect in sim.effects) == 1
+    assert (sim.sub("a"), sim.sub("b"), sim.sub("c")) == ("start", "waiting", "start")
+    sim.ready("a")
+    assert not sim.told(ev.Ready)
+    sim.ready("c")
+    assert (sim.sub("a"), sim.sub("c")) == ("running", "running")
+    assert len(sim.told(ev.Ready)) == 1
 
 
 def test_a_context_is_ready_also_when_an_entry_task_fails() -> None:
+    sim = Simulation.of(task("a", rule("on_fail", "restart", "a")), task("b"))
+    sim.begin()
+    sim.ready("b")
+    sim.end("a", code=1)
+    assert len(sim.told(ev.Ready)) == 1
+    sim.ring()
+    sim.ready()
+    assert (sim.sub("a"), len(sim.told(ev.Ready))) == ("running", 1)
+
+
+def test_a_context_that_is_told_to_exit_while_it_starts_is_ready_and_leaves() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
-    sim.end(sim.launch_of("a"), code=1)
-    assert sim.sub("a") == "failed"
-    assert any(isinstance(effect, ev.Ready) for effect in sim.effects)
+    sim.ask("exit", transaction=None)
+    assert [type(effect) for effect in sim.effects if isinstance(effect, ev.Ready | ev.Leave)] == [ev.Ready, ev.Leave]
 
 
-@pytest.mark.parametrize("action", ["start", "stop", "restart"])
-@pytest.mark.parametrize("trigger", ["on_start", "on_update", "on_fail", "on_exit"])
-def test_every_trigger_does_every_action(trigger: str, action: str) -> None:
-    running_before = action != "start"
-    sim = Simulation.of(task("a", rule(trigger, action, "b"), entry=False), task("b", entry=running_before))
+def test_without_autostart_nothing_starts_and_the_context_is_ready() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin(transaction=None, autostart=False)
+    assert not sim.world.transactions
+    assert not sim.alive
+    assert len(sim.told(ev.Ready)) == 1
+
+
+def test_where_there_is_nothing_to_resume_a_first_transaction_opens() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin(transaction=None)
+    assert sim.sub("a", "GENERATED") == "start"
+
+
+def test_a_task_is_announced_started_and_ended_in_order() -> None:
+    sim = Simulation.of(task("a"))
     sim.begin()
     sim.ready()
-    before = sim.launched("b")
-    sim.now += 1.0  # a rule that starts it again at once would be slowed
+    sim.update("a", n=1)
+    sim.end("a", code=0)
+    assert [type(e).__name__ for e in sim.effects if isinstance(e, ev.PublishProcess | ev.Launch | ev.PublishControl)] == [
+        "PublishProcess",
+        "Launch",
+        "PublishControl",
+        "PublishControl",
+        "PublishControl",
+    ]
+    assert [(e.action, e.success, e.pid) for e in sim.told(ev.PublishControl)] == [
+        ("started", True, PID + 1),
+        ("updated", True, PID + 1),
+        ("stopped", True, PID + 1),
+    ]
+
+
+def test_the_history_tells_what_was_asked_before_what_came_of_it() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+    sim.records.clear()
+    sim.ask("restart", "a")
+    sim.ready()
+    assert [record.event for record in sim.records] == ["requested", "stopping", "stopped", "launching", "started"]
+
+
+def test_a_start_is_answered_when_the_task_is_ready() -> None:
+    sim = Simulation.of(task("a", entry=False))
+    sim.begin()
     sim.ask("start", "a")
-    launch = sim.launch_of("a")
+    assert not sim.replies()
     sim.ready()
-    match trigger:
-        case "on_update":
-            sim.happen(ev.TaskUpdated(launch=launch, items={"n": 1}, sequence=1))
-        case "on_fail":
-            sim.end(launch, code=3)
-        case "on_exit":
-            sim.end(launch, code=0)
-    assert sim.launched("b") - before == (0 if action == "stop" else 1)
-    assert (sim.sub("b") == "stopped") == (action == "stop")
+    (reply,) = sim.replies()
+    assert reply.ok
+    assert reply.data["transaction"] == "T1"
+    assert reply.data["tasks"] == [{"id": "a", "transaction": "T1", "state": "active", "sub": "running", "pid": PID + 1}]
 
 
-def test_a_started_task_learns_its_cause() -> None:
-    sim = Simulation.of(task("a", rule("on_fail", "start", "b")), task("b", entry=False))
+@pytest.mark.parametrize(
+    ("end", "text"),
+    [
+        ({"code": 3}, "cannot start a: failed (exit-code, status 3): no disk"),
+        ({"signal": "SIGSEGV"}, "cannot start a: failed (signal, SIGSEGV): no disk"),
+        ({"code": 0}, "cannot start a: failed (not-ready, status 0): no disk"),
+    ],
+)
+def test_a_start_that_fails_is_answered_with_the_reason(end: dict[str, Any], text: str) -> None:
+    sim = Simulation.of(task("a", entry=False))
     sim.begin()
-    sim.ready()
-    sim.happen(ev.TaskUpdated(launch=1, items={"last": "words"}, sequence=1))
-    sim.end(1, code=42)
-    cause = sim.world.tasks[("T1", "b")].cause
-    assert (cause["by"], cause["depth"]) == ("rule", 1)
-    (source,) = cause["sources"]
-    assert source["task"] == "a"
-    assert source["exit"] == {"code": 42, "signal": None, "reason": "exit-code"}
-    assert source["update"] == {"last": "words"}
-
-
-def test_rules_that_fire_before_the_launch_are_all_told() -> None:
-    sim = Simulation.of(*(task(name, rule("on_fail", "start", "b")) for name in ("x", "y", "z")), task("b", entry=False))
-    sim.begin()
-    sim.ready()
-    for name in ("x", "y", "z"):
-        launch = sim.launch_of(name)
-        del sim.alive[launch]
-        sim.decide(ev.TaskExited(launch=launch, code=1))
-    assert [source["task"] for source in sim.world.tasks[("T1", "b")].cause["sources"]] == ["x", "y", "z"]
-    assert sim.world.tasks[("T1", "b")].launch == sim.world.next_launch - 1, "one launch for all of them"
-
-
-def test_the_operators_stop_beats_every_rule() -> None:
-    sim = Simulation.of(
-        task("a", rule("on_exit", "start", "a"), rule("on_exit", "start", "b")), task("b", rule("on_start", "start", "a"), entry=False)
-    )
-    sim.begin()
-    sim.ready()
-    sim.ask("stop", "a")
-    sim.ready()
-    assert (sim.sub("a"), sim.sub("b")) == ("stopped", "running"), "its on_exit fires, but nothing starts it again"
     sim.ask("start", "a")
-    sim.ready()
-    assert sim.sub("a") == "running"
+    sim.happen(ev.TaskSaid(launch=1, status="no disk"))
+    sim.end("a", **end)
+    (reply,) = sim.replies()
+    assert (reply.ok, reply.code, reply.error) == (False, 1, text)
 
 
-def test_no_triggers_fires_none() -> None:
-    sim = Simulation.of(task("a", rule("on_exit", "start", "b")), task("b", entry=False))
+def test_who_does_not_want_to_wait_is_answered_at_once() -> None:
+    sim = Simulation.of(task("a", entry=False))
+    sim.begin()
+    sim.ask("start", "a", block=False)
+    (reply,) = sim.replies()
+    assert (reply.ok, reply.data["tasks"][0]["state"]) == (True, "activating")
+
+
+def test_a_start_of_what_runs_changes_nothing() -> None:
+    sim = Simulation.of(task("a"))
     sim.begin()
     sim.ready()
-    sim.ask("stop", "a", triggers=False)
-    assert sim.sub("b") == "waiting"
+    before = dict(sim.world.tasks)
+    sim.ask("start", "a", request=1)
+    sim.ask("start", request=2)
+    assert sim.world.tasks == before
+    assert [reply.ok for reply in sim.replies()] == [True, True]
+    assert sim.launched("a") == 1
 
 
-def test_stopping_a_transaction_fires_none_and_leaves_the_other_alone() -> None:
-    sim = Simulation.of(task("a", rule("on_exit", "start", "b")), task("b", entry=False))
+def test_a_start_of_what_starts_waits_with_it() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ask("start", "a")
+    assert not sim.replies()
+    sim.ready()
+    assert sim.replies()[0].ok
+    assert sim.launched("a") == 1
+
+
+def test_two_who_want_the_same_are_both_answered() -> None:
+    sim = Simulation.of(task("a", entry=False))
+    sim.begin()
+    sim.ask("start", "a", request=1)
+    sim.ask("start", "a", "a", request=2)
+    sim.ready()
+    assert [reply.request for reply in sim.replies()] == [1, 2]
+    assert sim.launched("a") == 1
+
+
+def test_transactions_run_side_by_side() -> None:
+    sim = Simulation.of(task("a"), task("b", entry=False))
+    sim.begin()
+    sim.ask("start", transaction="T2", request=1)
+    sim.ask("start", "b", transaction="T3", request=2)
+    sim.ready()
+    assert sorted(sim.world.launches.values()) == [("T1", "a"), ("T2", "a"), ("T3", "b")]
+    sim.ask("stop", "a", transaction="T2")
+    assert (sim.sub("a"), sim.sub("a", "T2")) == ("running", "stopped")
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "text"),
+    [
+        ({"verb": "start", "tasks": ("x",)}, 4, "cannot start x: no such task in Sim"),
+        ({"verb": "start", "tasks": ("a", "x")}, 4, "cannot start x: no such task in Sim"),
+        ({"verb": "stop", "tasks": ("x",)}, 4, "cannot stop x: no such task in Sim"),
+        ({"verb": "stop", "transaction": "NOBODY"}, 4, "cannot stop NOBODY: no such transaction"),
+        ({"verb": "restart", "transaction": "NOBODY", "tasks": ("a",)}, 4, "cannot restart a: no such transaction"),
+        ({"verb": "restart", "transaction": "OLD"}, 1, "cannot restart OLD: the transaction is stopped"),
+        ({"verb": "reset-failed", "transaction": "NOBODY"}, 4, "cannot reset-failed NOBODY: no such transaction"),
+        ({"verb": "start", "transaction": "a/b"}, 2, "cannot start a/b: 'a/b' is not a transaction ID"),
+        ({"verb": "start", "transaction": None}, 2, "cannot start Sim: None is not a transaction ID"),
+        ({"verb": "start", "transaction": None, "tasks": ("a",)}, 2, "cannot start a: several transactions are open (T1, T2)"),
+    ],
+)
+@pytest.mark.parametrize("by", ["operator", "bus"])
+def test_what_does_not_exist_or_cannot_be_meant_is_refused(asked: dict[str, Any], code: int, text: str, by: str) -> None:
+    sim = Simulation.of(task("a"))
     sim.begin()
     sim.ask("start", transaction="T2")
-    sim.ready()
-    sim.ask("stop")
-    assert (sim.sub("a"), sim.sub("b")) == ("stopped", "waiting")
-    assert sim.sub("a", "T2") == "running"
+    sim.ask("start", transaction="OLD")
+    sim.ask("stop", transaction="OLD")
+    before, sim.effects = sim.world, []
+    order: dict[str, Any] = {"transaction": "T1", "tasks": (), **asked, "verb": ev.Verb(asked["verb"])}
+    sim.happen(ev.Requested(origin=ev.Origin(by=by), request=9 if by == "operator" else None, **order))
+    assert sim.world == before
+    if by == "operator":
+        (reply,) = sim.effects
+        assert isinstance(reply, ev.Reply)
+        assert (reply.ok, reply.code) == (False, code)
+        assert reply.error.startswith(text)
+    else:
+        told = [effect for effect in sim.effects if isinstance(effect, ev.PublishControl)]
+        assert len(told) == len(sim.effects) == max(1, len(order["tasks"]))
+        assert all((each.action, each.success, each.items["reason"]) == ("failed", False, "refused") for each in told)
 
 
-def test_a_failing_task_that_restarts_itself_is_delayed_more_each_time_up_to_the_cap() -> None:
-    sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), restart_delay=1.0, restart_max_delay=4.0))
+def test_with_nothing_open_a_stop_of_all_is_refused() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin(transaction=None, autostart=False)
+    sim.ask("stop", transaction=None)
+    assert [(reply.code, reply.error) for reply in sim.replies()] == [(4, "cannot stop Sim: no transaction is open")]
+
+
+def test_a_task_without_a_transaction_is_started_in_the_only_one() -> None:
+    sim = Simulation.of(task("a"), task("b", entry=False))
     sim.begin()
-    delays = []
-    for _ in range(6):
+    sim.ask("start", "b", transaction="NEW", new=True)
+    assert sim.sub("b") == "start"
+    assert "NEW" not in sim.world.transactions
+
+
+def test_words_of_nobody_and_words_before_the_fork_change_nothing() -> None:
+    sim = Simulation.of(task("a", watchdog=5.0))
+    sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1"))
+    for launch in (1, 77):
+        before = sim.world
+        sim.decide(ev.TaskReady(launch=launch))
+        sim.decide(ev.WatchdogFed(launch=launch))
+        sim.decide(ev.TimeoutExtended(launch=launch, seconds=99.0))
+        sim.decide(ev.TaskGone(launch=launch))
+        assert sim.world == before
+    sim.decide(ev.TaskLaunched(launch=1, pid=5, start_time=6))
+    assert (sim.task("a").pid, sim.task("a").start_time) == (5, 6)
+
+
+# --- ends and their reasons
+
+
+@pytest.mark.parametrize(
+    ("how", "ready", "reason", "sub"),
+    [
+        ({"code": 0}, True, "exited", "exited"),
+        ({"code": 7}, True, "exit-code", "failed"),
+        ({"code": 203}, True, "exit-code", "failed"),
+        ({"signal": "SIGKILL"}, True, "signal", "failed"),
+        ({"signal": "SIGKILL", "oom": True}, True, "oom-kill", "failed"),
+        ({"code": 0}, False, "not-ready", "failed"),
+        ({"code": 7}, False, "exit-code", "failed"),
+        ({"code": 203}, False, "cannot-launch", "failed"),
+    ],
+)
+def test_an_end_has_its_reason(how: dict[str, Any], ready: bool, reason: str, sub: str) -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    if ready:
         sim.ready()
-        sim.end(sim.launch_of("a"), code=1)
-        assert sim.sub("a") == "back-off"
-        before = sim.now
-        assert sim.ring()
-        delays.append(sim.now - before)
-    assert [round(delay) for delay in delays] == [1, 2, 4, 4, 4, 4]
-    assert all(base <= delay <= base * 1.1 for base, delay in zip([1, 2, 4, 4, 4, 4], delays, strict=True))
-    sim.ready()
-    sim.now += 100
-    sim.end(sim.launch_of("a"), code=1)
-    assert sim.world.tasks[("T1", "a")].failures == 1, "a good uptime forgives"
+    sim.happen(ev.TaskExited(launch=1, **how))
+    assert (sim.reason("a"), sim.sub("a")) == (reason, sub)
+    last = sim.told(ev.PublishControl)[-1]
+    assert (last.success, last.items["reason"]) == (sub == "exited", reason)
+    assert (last.items["exit_code"], last.items["signal"]) == (how.get("code"), how.get("signal"))
+    # A second time it is nobody's end.
+    before = sim.world
+    assert sim.happen(ev.TaskExited(launch=1, **how)) == [ev.Forget(launch=1)]
+    assert sim.world == before
 
 
-def test_a_ring_of_rules_is_slowed_and_never_spins() -> None:
-    sim = Simulation.of(
-        task("a", rule("on_exit", "start", "b"), restart_delay=0.1, restart_max_delay=8.0),
-        task("b", rule("on_exit", "start", "a"), entry=False, restart_delay=0.1, restart_max_delay=8.0),
-    )
+def test_a_program_need_not_be_ready_to_end_well() -> None:
+    sim = Simulation.of(task("a", kind="Command"))
     sim.begin()
-    for _ in range(100):
-        if sim.alive:
-            sim.ready()
-            sim.end(next(iter(sim.alive)), code=0)
-        else:
-            sim.ring()
-    # About a hundred turns took at least the capped delay each, once the doubling had reached it.
-    assert sim.now - 1000.0 > 100
-    assert sim.launched("a") < 60
+    sim.end("a", code=0)
+    assert sim.reason("a") == "exited"
 
 
-def test_a_calm_ring_is_not_slowed() -> None:
-    sim = Simulation.of(task("a", rule("on_exit", "start", "b")), task("b", rule("on_exit", "start", "a"), entry=False))
+def test_what_cannot_be_forked_has_failed() -> None:
+    sim = Simulation.of(task("a"))
+    sim.keeper.broken = True
     sim.begin()
-    for _ in range(50):
-        sim.ready()
-        sim.now += 0.5
-        sim.end(next(iter(sim.alive)), code=0)
-        assert sim.alive, "the next one starts at once"
-
-
-def test_the_start_limit_gives_up_until_it_is_reset() -> None:
-    sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), restart_delay=0.01, start_limit_burst=3, start_limit_interval=1000.0))
-    sim.begin()
-    for _ in range(3):
-        sim.ready()
-        sim.end(sim.launch_of("a"), code=1)
-        sim.ring()
-    sim.ready()
-    sim.end(sim.launch_of("a"), code=1)
-    assert sim.sub("a") == "failed"
-    end = sim.world.tasks[("T1", "a")].exit
-    assert end is not None
-    assert end.reason is Reason.START_LIMIT
-    sim.ask("reset-failed", "a")
-    assert sim.sub("a") == "waiting"
+    assert (sim.sub("a"), sim.reason("a"), sim.task("a").status) == ("failed", "cannot-launch", "cannot fork: no memory")
 
 
 def test_a_start_that_takes_too_long_fails_as_not_ready() -> None:
     sim = Simulation.of(task("a", start_timeout=5.0))
     sim.begin()
     sim.ring()
-    assert sim.now == 1005.0
-    assert sim.sub("a") == "failed"
-    end = sim.world.tasks[("T1", "a")].exit
-    assert end is not None
-    assert end.reason is Reason.NOT_READY
+    assert sim.now == BEGINNING + 5
+    assert (sim.sub("a"), sim.reason("a")) == ("failed", "not-ready")
+    assert [effect.signal for effect in sim.told(ev.Signal)] == ["SIGTERM"]
+
+
+def test_the_time_to_be_ready_is_watched_also_when_the_fork_took_longer_than_it() -> None:
+    sim = Simulation.of(task("a", start_timeout=5.0))
+    sim.save(sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1")))
+    sim.now += 60
+    sim.decide(ev.DeadlinePassed(key=("T1", "a")))
+    sim.happen(*(effect for effect in [ev.TaskLaunched(launch=1, pid=PID + 1, start_time=1)]))
+    assert sim.ring(), "its alarm is set"
+    assert sim.sub("a") == "stop-sigterm"
+
+
+def test_a_task_may_ask_for_more_time() -> None:
+    sim = Simulation.of(task("a", start_timeout=5.0, stop_timeout=2.0))
+    sim.obedient = False
+    sim.begin()
+    sim.happen(ev.TimeoutExtended(launch=1, seconds=60.0))
+    sim.happen(ev.TimeoutExtended(launch=1, seconds=1.0))
+    assert sim.alarms == {("T1", "a"): BEGINNING + 60}
+    sim.ready()
+    sim.happen(ev.TimeoutExtended(launch=1, seconds=60.0))
+    assert not sim.alarms, "while it runs there is nothing to extend"
+    sim.ask("stop", "a")
+    sim.happen(ev.TimeoutExtended(launch=1, seconds=30.0))
+    assert sim.alarms == {("T1", "a"): BEGINNING + 30}
+
+
+def test_a_limit_of_nothing_is_no_limit() -> None:
+    sim = Simulation.of(task("a", start_timeout=0.0, stop_timeout=0.0))
+    sim.obedient = False
+    sim.begin()
+    assert not sim.alarms
+    sim.happen(ev.TimeoutExtended(launch=1, seconds=1.0))
+    sim.ask("stop", "a")
+    assert not sim.alarms
 
 
 def test_a_missed_watchdog_aborts_and_fails() -> None:
     sim = Simulation.of(task("a", watchdog=2.0))
     sim.begin()
+    sim.happen(ev.WatchdogFed(launch=1))
     sim.ready()
     sim.now += 1.5
     sim.happen(ev.WatchdogFed(launch=1))
     sim.ring()
-    assert sim.now == 1003.5
-    assert any(isinstance(effect, ev.Signal) and effect.signal == "SIGABRT" for effect in sim.effects)
-    end = sim.world.tasks[("T1", "a")].exit
-    assert end is not None
-    assert end.reason is Reason.WATCHDOG
+    assert sim.now == BEGINNING + 3.5
+    assert [effect.signal for effect in sim.told(ev.Signal)] == ["SIGABRT"]
+    assert (sim.sub("a"), sim.reason("a")) == ("failed", "watchdog")
+
+
+def test_an_alarm_that_rings_too_early_is_set_again() -> None:
+    sim = Simulation.of(task("a", start_timeout=5.0))
+    sim.begin()
+    sim.alarms.clear()
+    before = sim.world
+    sim.happen(ev.DeadlinePassed(key=("T1", "a")))
+    assert sim.world == before
+    assert sim.alarms == {("T1", "a"): BEGINNING + 5}
+
+
+# --- stopping
 
 
 def test_one_that_ignores_sigterm_is_killed_and_the_stop_is_answered() -> None:
@@ -205,73 +362,516 @@ def test_one_that_ignores_sigterm_is_killed_and_the_stop_is_answered() -> None:
     assert sim.sub("a") == "stop-sigterm"
     assert not sim.replies()
     sim.ring()
-    assert sim.sub("a") == "stopped"
+    assert (sim.sub("a"), sim.reason("a")) == ("stopped", "requested")
+    assert sim.task("a").exit.signal == "SIGKILL"  # type: ignore[union-attr]
     (reply,) = sim.replies()
     assert reply.ok
 
 
-def test_what_is_left_behind_is_waited_for() -> None:
+def test_a_survivor_is_an_error_and_who_asks_again_is_answered_again() -> None:
+    sim = Simulation.of(task("a", stop_timeout=3.0))
+    sim.obedient, sim.stuck = False, set()
+    sim.begin()
+    sim.ready()
+    sim.ask("stop", "a", request=1)
+    sim.ring()
+    assert sim.sub("a") == "stop-sigkill"
+    sim.ring()
+    assert sim.now == BEGINNING + 3 + KILL_TIMEOUT
+    (reply,) = sim.replies()
+    assert (reply.ok, reply.code, reply.data["survivors"]) == (False, 1, ["a"])
+    assert "cannot stop a: cannot be killed" in reply.error
+    sim.ask("stop", "a", request=2)
+    assert len(sim.told(ev.KillAll)) == 2
+    sim.ring()
+    assert not sim.replies(2)[0].ok
+    sim.ask("restart", "a", request=3)
+    sim.let_die()
+    sim.ready()
+    assert sim.replies(3)[0].ok
+    assert sim.launched("a") == 2
+
+
+def test_what_is_left_behind_is_killed_and_named() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ready()
+    sim.stuck = set()
+    sim.ask("restart", "a", request=1)
+    assert sim.sub("a") == "start", "it left nothing behind"
+    sim.end("a", code=0, left=1)
+    assert (sim.sub("a"), sim.task("a").pid) == ("final-sigkill", PID + 2)
+    sim.ask("stop", "a", request=2)
+    assert not sim.replies(2)
+    sim.let_die()
+    assert (sim.sub("a"), sim.reason("a")) == ("failed", "not-ready"), "its own end counts"
+    assert sim.replies(2)[0].data["ended"] == [{"task": "a", "pid": 9000, "name": "sh", "code": None, "signal": "SIGKILL"}]
+    told = [record for record in sim.records if record.event == "failed"]
+    assert told[0].detail["ended"][0]["signal"] == "SIGKILL"
+
+
+def test_the_last_exit_may_come_twice_while_the_rest_is_killed() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+    sim.stuck = set()
+    sim.end("a", code=4, left=2)
+    before = sim.world
+    sim.happen(ev.TaskExited(launch=1, code=0))
+    assert sim.world == before
+    sim.let_die()
+    assert sim.task("a").exit.code == 4  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("forked", [True, False])
+def test_one_that_is_stopped_before_its_fork_never_runs(forked: bool) -> None:
+    sim = Simulation.of(task("a", stop_timeout=3.0))
+    sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1"))
     sim.decide(ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), request=1, transaction="T1", tasks=("a",)))
-    sim.decide(ev.TaskExited(launch=1, code=0, left=True))
-    assert sim.sub("a") == "final-sigkill"
-    effects = sim.decide(ev.TaskGone(launch=1, ended=(ev.Ended(pid=5, name="sh", signal="SIGKILL"),)))
-    (reply,) = [effect for effect in effects if isinstance(effect, ev.Reply)]
-    assert reply.data["ended"] == [{"task": "a", "pid": 5, "name": "sh", "code": None, "signal": "SIGKILL"}]
+    assert not sim.told(ev.Signal)
+    sim.now += 2.0
+    if forked:
+        effects = sim.decide(ev.TaskLaunched(launch=1, pid=PID + 1, start_time=1))
+        assert ev.Signal(launch=1, key=("T1", "a"), signal="SIGTERM") in effects
+        assert sim.task("a").deadline == sim.now + 3.0, "it has its whole time from when it is there"
+        sim.decide(ev.TaskExited(launch=1, signal="SIGTERM"))
+    else:
+        sim.decide(ev.LaunchFailed(launch=1, why="cannot fork"))
+    assert (sim.sub("a"), sim.reason("a")) == ("stopped", "requested")
+    assert sim.replies(1)[0].ok
 
 
-def test_unknown_names_are_refused() -> None:
-    sim = Simulation.of(task("a"))
-    sim.begin()
-    sim.ask("start", "nobody")
-    sim.ask("stop", transaction="NOBODY")
-    assert [(reply.ok, reply.code) for reply in sim.replies()] == [(False, 4), (False, 4)]
+def test_one_that_is_to_be_killed_before_its_fork_is_killed_after_it() -> None:
+    sim = Simulation.of(task("a", stop_timeout=3.0))
+    sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1"))
+    sim.decide(ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",)))
+    sim.now += 3.0
+    sim.decide(ev.DeadlinePassed(key=("T1", "a")))
+    assert sim.sub("a") == "stop-sigkill"
+    effects = sim.decide(ev.TaskLaunched(launch=1, pid=PID + 1, start_time=1))
+    assert ev.KillAll(launch=1, key=("T1", "a")) in effects
 
 
-def test_a_repeated_update_and_a_flood_are_told_from_news() -> None:
-    sim = Simulation.of(task("a"))
-    sim.begin()
-    sim.ready()
-    for number in range(1, 5001):
-        sim.happen(ev.TaskUpdated(launch=1, items={}, sequence=number))
-    sim.happen(ev.TaskUpdated(launch=1, items={}, sequence=17))
-    told = sum(isinstance(effect, ev.PublishControl) and effect.action == "updated" for effect in sim.effects)
-    assert told == 2000
-    assert sim.world.tasks[("T1", "a")].dropped == 3000
-
-
-def test_exit_answers_and_leaves_once_and_the_next_keeper_resumes() -> None:
-    sim = Simulation.of(task("a"), task("b"))
+def test_a_stop_of_what_does_not_run_is_done_and_holds_it() -> None:
+    sim = Simulation.of(task("a"), task("b", entry=False))
     sim.begin()
     sim.ready()
-    sim.ask("stop", "b")
-    sim.ask("exit", transaction=None)
-    assert sum(isinstance(effect, ev.Leave) for effect in sim.effects) == 1
-    sim.another_keeper()
+    sim.end("a", code=1)
+    sim.ask("stop", "a", "b")
+    assert (sim.sub("a"), sim.sub("b")) == ("failed", "waiting")
+    assert sim.replies()[0].ok
+    assert sim.task("a").held
+    assert sim.task("b").held
+
+
+def test_a_stop_ends_a_delay() -> None:
+    sim = Simulation.of(task("a", rule("on_fail", "restart", "a")))
+    sim.begin()
+    sim.ready()
+    sim.end("a", code=1)
+    assert sim.sub("a") == "back-off"
+    sim.ask("stop", "a")
+    assert (sim.sub("a"), sim.replies()[0].ok) == ("stopped", True)
+    assert not sim.alarms
+
+
+def test_a_start_while_it_stops_starts_it_afterwards_and_a_stop_calls_that_off() -> None:
+    sim = Simulation.of(task("a", stop_timeout=9.0))
+    sim.obedient = False
+    sim.begin()
+    sim.ready()
+    sim.ask("stop", "a", request=1)
+    sim.ask("start", "a", request=2)
+    sim.ask("stop", "a", request=3)
+    sim.ask("start", "a", request=4)
+    sim.end("a", code=0)
+    assert sorted(reply.request for reply in sim.replies()) == [1, 3]
     assert sim.sub("a") == "start"
-    assert sim.sub("b") == "stopped", "what the operator had stopped stays stopped"
+    sim.ready()
+    assert sorted(reply.request for reply in sim.replies() if reply.ok) == [1, 2, 3, 4]
+    sim.ask("restart", "a", request=5)
+    sim.ask("stop", "a", request=6)
+    sim.end("a", code=0)
+    assert (sim.sub("a"), sim.replies(5)[0].ok, sim.replies(6)[0].ok) == ("stopped", False, True)
+    assert sim.replies(5)[0].error == "cannot restart a: stopped meanwhile"
+
+
+def test_a_stopped_transaction_can_be_stopped_again_and_opened_anew() -> None:
+    sim = Simulation.of(task("a"), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.ask("stop", "b", request=1)
+    sim.ask("stop", request=2)
+    sim.ask("stop", request=3)
+    assert [reply.ok for reply in sim.replies()] == [True] * 3
+    sim.ask("start", request=4)
+    assert (sim.sub("a"), sim.task("b").held) == ("start", False), "a new run: what was held in the last one is forgotten"
+
+
+def test_a_task_that_the_file_got_later_is_not_in_a_stopped_transaction() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ask("stop")
+    sim.reload(task("a"), task("b"))
+    for verb in ("stop", "reset-failed"):
+        sim.ask(verb, "b", request=1)
+        assert (sim.replies(1)[-1].code, sim.replies(1)[-1].error) == (4, f"cannot {verb} b: no such task in transaction T1")
+    sim.ask("start", "b")
+    assert sim.sub("b") == "start"
+
+
+# --- restarting
+
+
+def test_a_restart_of_one() -> None:
+    sim = Simulation.of(task("a"), task("b"), task("c", entry=False))
+    sim.begin()
+    sim.ready()
+    other = sim.task("b")
+    sim.ask("restart", "a", "c", request=1)
+    assert not sim.replies()
+    sim.ready()
+    assert (sim.launched("a"), sim.launched("b"), sim.launched("c")) == (2, 1, 1), "one that does not run is started"
+    assert sim.task("b") is other
+    assert sim.replies()[0].ok
+    assert sim.task("a").cause == {"by": "operator", "uid": 0, "depth": 0, "sources": []}
+    assert sim.task("a").restarts == 1
+
+
+def test_a_restart_of_a_transaction_is_as_its_start_but_for_what_is_held() -> None:
+    sim = Simulation.of(task("a", rule("on_exit", "start", "c")), task("b"), task("c", entry=False), task("d"))
+    sim.begin()
+    sim.ready()
+    sim.ask("start", "c", request=1)
+    sim.ready()
+    sim.ask("stop", "b", request=2)
+    sim.end("d", code=1)
+    sim.ask("restart", request=3)
+    sim.ready()
+    assert [sim.sub(name) for name in "abcd"] == ["running", "stopped", "stopped", "running"]
+    assert sim.launched("c") == 1, "no rule fires"
+    assert sim.replies(3)[0].ok
+    assert [each["id"] for each in sim.replies(3)[0].data["tasks"]] == ["a", "d"]
+
+
+def test_a_restart_by_hand_is_never_delayed() -> None:
+    sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), restart_delay=30.0))
+    sim.begin()
+    sim.ready()
+    sim.end("a", code=1)
+    assert (sim.sub("a"), sim.task("a").failures) == ("back-off", 1)
+    sim.ask("restart", "a")
+    assert (sim.sub("a"), sim.task("a").failures) == ("start", 0)
+    sim.ask("restart", "a")
+    sim.ready()
+    sim.ask("restart", "a")
+    assert sim.sub("a") == "start"
+
+
+def test_a_restart_by_hand_of_one_that_hangs_is_not_delayed_either() -> None:
+    sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), watchdog=2.0, restart_delay=30.0, stop_timeout=60.0))
+    sim.begin()
+    sim.ready()
+    sim.obedient = False
+    sim.ring()
+    assert sim.sub("a") == "stop-sigterm"
+    sim.ask("restart", "a")
+    sim.end("a", signal="SIGABRT")
+    assert (sim.sub("a"), sim.reason("a")) == ("start", "watchdog")
+
+
+# --- exit
+
+
+def test_exit_answers_everybody_and_leaves_once() -> None:
+    sim = Simulation.of(task("a", rule("on_exit", "start", "b")), task("b", rule("on_fail", "start", "a"), entry=False))
+    sim.begin()
+    sim.ready()
+    sim.ask("start", transaction="T2", request=1)
+    sim.obedient = False
+    sim.ask("exit", transaction=None, request=2)
+    sim.ask("exit", transaction=None, request=3)
+    sim.ask("start", "a", request=4)
+    sim.reload(task("a", nice=9), request=5)
+    assert [(reply.request, reply.code) for reply in sim.replies()] == [(4, 1), (5, 1)]
+    assert sim.replies(4)[0].error == "cannot start a: the context is stopping"
+    assert sim.replies(5)[0].error == "cannot reload: the context is stopping"
+    for launch in list(sim.alive):
+        sim.end(launch, code=1)
+    assert [(reply.request, reply.ok) for reply in sim.replies()[2:]] == [(1, False), (2, True), (3, True)]
+    sim.ask("exit", transaction=None, request=6)
+    sim.happen(ev.TaskExited(launch=1, code=0), ev.DeadlinePassed(key=("T1", "a")))
+    assert sim.replies(6)[0].ok
+    assert len(sim.told(ev.Leave)) == 1
+    assert sim.sub("b") == "waiting", "no rule fires"
+
+
+def test_exit_waits_for_a_survivor_but_whoever_asked_is_told() -> None:
+    sim = Simulation.of(task("a", stop_timeout=1.0))
+    sim.obedient, sim.stuck = False, set()
+    sim.begin()
+    sim.ready()
+    sim.ask("exit", transaction=None)
+    sim.rest()
+    assert not sim.replies()[0].ok
+    assert not sim.told(ev.Leave)
+    sim.let_die()
+    assert len(sim.told(ev.Leave)) == 1
+
+
+def test_exit_drops_what_waits_for_its_delay() -> None:
+    sim = Simulation.of(task("a", rule("on_fail", "restart", "a")))
+    sim.begin()
+    sim.ready()
+    sim.end("a", code=1)
+    sim.ask("exit", transaction=None)
+    assert sim.sub("a") == "stopped"
+    assert len(sim.told(ev.Leave)) == 1
+
+
+# --- updates
+
+
+def test_an_update_flood_is_bounded_and_counted_and_said_once() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+    burst = int(UPDATE_BURST)
+    for number in range(1, burst + 101):
+        sim.decide(ev.TaskUpdated(launch=1, items={"n": number}, sequence=number))
+    assert sim.said("a").count("updated") == burst
+    assert (sim.task("a").dropped, sim.task("a").sequence) == (100, burst + 100)
+    assert sim.task("a").update == {"n": burst}, "the last that was passed on"
+    sim.now += 0.0105
+    for number in range(burst + 101, burst + 201):
+        sim.decide(ev.TaskUpdated(launch=1, items={}, sequence=number))
+    assert sim.said("a").count("updated") == burst + int(0.0105 * UPDATE_RATE)
+    assert sum(isinstance(e, ev.Record) and e.event == "dropped" for e in sim.effects) == 1
+
+
+def test_a_repeated_update_is_not_news() -> None:
+    sim = Simulation.of(task("a", rule("on_update", "start", "b")), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    first = ev.TaskUpdated(launch=1, items={"n": 1}, sequence=5)
+    sim.happen(first)
+    before = sim.world
+    sim.happen(first, ev.TaskUpdated(launch=1, items={"n": 0}, sequence=4))
+    assert sim.world == before
+    sim.happen(ev.TaskUpdated(launch=1, items={"n": 2}), ev.TaskUpdated(launch=1, items={"n": 3}))
+    assert sim.said("a").count("updated") == 3, "without a number each one is news"
+
+
+def test_a_new_launch_counts_its_updates_from_the_beginning() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+    sim.happen(ev.TaskUpdated(launch=1, items={"n": 1}, sequence=900))
+    sim.ask("restart", "a")
+    sim.ready()
+    sim.happen(ev.TaskUpdated(launch=2, items={"n": 2}, sequence=1))
+    assert sim.task("a").update == {"n": 2}
+
+
+# --- reload
 
 
 def test_reload_touches_only_what_differs() -> None:
-    sim = Simulation.of(task("a"), task("b"), task("c"))
+    sim = Simulation.of(task("a"), task("b"), task("c"), task("w", entry=False))
     sim.begin()
     sim.ready()
-    before = sim.world.tasks[("T1", "a")]
-    changed = context(task("a"), task("b", watchdog=5.0), task("d"))
-    sim.happen(ev.ContextReloaded(context=changed, request=3))
-    assert sim.world.tasks[("T1", "a")] is before
-    assert sim.launched("b") == 2
-    assert sim.launched("d") == 1
+    mark = len(sim.effects)
+    before = sim.task("a")
+    sim.reload(task("a"), task("b", watchdog=5.0), task("d"), task("e", entry=False), task("w", entry=False, nice=4))
+    assert sim.task("a") is before
+    touching = ev.Launch | ev.Signal | ev.KillAll | ev.WakeAt | ev.PublishControl | ev.PublishProcess
+    assert not [effect for effect in sim.effects[mark:] if isinstance(effect, touching) and effect.key[1] in ("a", "w")]
+    assert [sim.launched(name) for name in "abcdew"] == [1, 2, 1, 1, 0, 0]
     assert ("T1", "c") not in sim.world.tasks
-    assert sim.replies()[-1].data == {"added": ["d"], "removed": ["c"], "changed": ["b"], "unchanged": ["a"]}
+    assert sim.replies()[-1].data == {"added": ["d", "e"], "removed": ["c"], "changed": ["b", "w"], "unchanged": ["a"]}
 
 
-def test_nothing_survives_another_keeper() -> None:
+def test_new_rules_and_limits_count_without_a_restart() -> None:
+    sim = Simulation.of(task("a"), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.reload(task("a", rule("on_exit", "start", "b"), stop_timeout=77.0), task("b", entry=False))
+    assert sim.launched("a") == 1
+    sim.obedient = False
+    sim.ask("stop", "a")
+    assert sim.alarms == {("T1", "a"): BEGINNING + 77}
+    sim.end("a", code=0)
+    assert sim.sub("b") == "start"
+
+
+def test_a_changed_task_restarts_without_firing_its_rules() -> None:
+    sim = Simulation.of(task("a", rule("on_exit", "start", "b")), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.reload(task("a", rule("on_exit", "start", "b"), nice=1), task("b", entry=False))
+    assert (sim.sub("a"), sim.sub("b")) == ("start", "waiting")
+    assert sim.task("a").cause["by"] == "context"
+
+
+def test_a_changed_task_that_is_being_stopped_stays_stopped() -> None:
+    sim = Simulation.of(task("a"), task("b"))
+    sim.begin()
+    sim.ready()
+    sim.obedient = False
+    sim.ask("stop", "a", request=1)
+    sim.ask("restart", "b", request=2)
+    sim.reload(task("a", nice=1), task("b", nice=1))
+    sim.end("a", code=0)
+    sim.end("b", code=0)
+    assert (sim.sub("a"), sim.sub("b")) == ("stopped", "start")
+    assert (sim.launched("a"), sim.launched("b")) == (1, 2)
+
+
+def test_a_removed_task_is_stopped_and_is_gone_when_it_has_ended() -> None:
+    sim = Simulation.of(task("a"), task("b", rule("on_exit", "start", "a")))
+    sim.begin()
+    sim.ready()
+    sim.obedient = False
+    sim.ask("start", transaction="T2")
+    sim.reload(task("a"))
+    assert sim.sub("b") == "stop-sigterm"
+    sim.end("b", code=0, left=1)
+    assert ("T1", "b") not in sim.world.tasks
+    assert ("T2", "b") in sim.world.tasks
+    sim.rest()
+    assert sorted(sim.world.tasks) == [("T1", "a"), ("T2", "a")]
+
+
+def test_who_waits_for_a_removed_task_is_answered_with_what_became_of_it() -> None:
+    sim = Simulation.of(task("a"), task("b"), task("c", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.obedient, sim.stuck = False, set()
+    sim.ask("stop", "a", "b", request=1)
+    sim.ask("start", "c", request=2)
+    sim.reload(task("z", entry=False), request=3)
+    sim.end("a", code=0, left=1)
+    sim.let_die()
+    assert ("T1", "a") in sim.world.tasks, "somebody still waits to hear how it ended"
+    sim.end("c", code=0)
+    assert sim.replies(2)[0].error == "cannot start c: stopped meanwhile"
+    sim.end("b", code=0)
+    (reply,) = sim.replies(1)
+    assert reply.ok
+    assert [each["id"] for each in reply.data["tasks"]] == ["a", "b"]
+    assert [each["task"] for each in reply.data["ended"]] == ["a"]
+    assert sorted(sim.world.tasks) == [("T1", "z")]
+
+
+def test_a_removed_task_that_waits_for_its_delay_is_gone_at_once() -> None:
+    sim = Simulation.of(task("a", rule("on_fail", "restart", "a")), task("b"))
+    sim.begin()
+    sim.ready()
+    sim.end("a", code=1)
+    sim.reload(task("b"))
+    assert ("T1", "a") not in sim.world.tasks
+    assert not sim.alarms
+
+
+def test_a_task_that_comes_back_while_it_stops_starts_again() -> None:
+    sim = Simulation.of(task("a"), task("b"))
+    sim.begin()
+    sim.ready()
+    sim.obedient = False
+    sim.reload(task("a"))
+    sim.reload(task("a"), task("b"))
+    sim.end("b", code=0)
+    assert (sim.sub("b"), sim.launched("b")) == ("start", 2)
+
+
+def test_other_endpoints_need_another_context() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
+    before = sim.world
+    sim.reload(task("a"), ident="another")
+    assert sim.world == before
+    assert sim.replies()[0].code == 1
+
+
+def test_a_stopped_transaction_is_not_started_by_a_reload() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ask("stop")
+    sim.reload(task("a", nice=1), task("b"))
+    assert not sim.alive
+
+
+# --- what is remembered
+
+
+def test_only_so_many_stopped_transactions_are_remembered_and_the_oldest_go() -> None:
+    sim = Simulation.of(task("a"))
+    sim.checked = False
+    sim.begin()
+    for number in range(MAX_CLOSED + 5):
+        sim.now += 1
+        # By name the oldest would be the last ones.
+        name = f"X{999 - number}"
+        sim.ask("start", transaction=name)
+        sim.ask("stop", transaction=name)
+    sim.ask("start", transaction="T2")
+    closed = [name for name, each in sim.world.transactions.items() if not each.open]
+    assert closed == [f"X{999 - number}" for number in range(5, MAX_CLOSED + 5)]
+    assert {key[0] for key in sim.world.tasks} == {"T1", "T2", *closed}
+    assert ev.PublishInfo(transaction="X999") in sim.effects
+
+
+def test_changes_are_shown_and_nothing_else_is() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    assert ev.PublishInfo(transaction="T1") in sim.effects
+    launch = sim.launch_of("a")
     sim.ready()
-    sim.another_keeper()
-    assert sim.launch_of("a") == 2
-    assert sim.sub("a") == "start"
+    mark = len(sim.effects)
+    sim.happen(ev.TaskSaid(launch=launch, status="well"), ev.WatchdogFed(launch=launch), ev.TaskUpdated(launch=launch, items={}))
+    assert not [effect for effect in sim.effects[mark:] if isinstance(effect, ev.PublishInfo)]
+
+
+# --- cost
+
+
+def calls_of(count: int) -> int:
+    """How many Python functions are called for the life of so many tasks: a measure of work that no other load disturbs."""
+    sim = Simulation.of(*(task(f"t{number}", rule("on_fail", "restart", f"t{number}")) for number in range(count)))
+    world, _ = step(sim.world, ev.SupervisorStarted(epoch="e", transaction="T1"), 1.0)
+    facts: list[ev.Fact] = [ev.TaskLaunched(launch=n, pid=n, start_time=n) for n in range(1, count + 1)]
+    facts += [ev.TaskReady(launch=n) for n in range(1, count + 1)]
+    facts.append(ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), request=1, transaction="T1"))
+    facts += [ev.TaskExited(launch=n, code=0) for n in range(1, count + 1)]
+    calls = 0
+
+    def counted(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    before = sys.getprofile()
+    sys.setprofile(counted)
+    try:
+        for fact in facts:
+            world, _ = step(world, fact, 1.0)
+    finally:
+        sys.setprofile(before)
+    assert all(each.resting for each in world.tasks.values())
+    return calls
+
+
+def test_a_thousand_tasks_cost_ten_times_what_a_hundred_cost() -> None:
+    assert calls_of(1000) < 12 * calls_of(100)
+
+
+def test_what_changes_nothing_copies_nothing() -> None:
+    sim = Simulation.of(task("a"), task("b"))
+    sim.begin()
+    sim.ready()
+    for fact in (ev.TaskReady(launch=1), ev.TaskReady(launch=99), ev.WatchdogFed(launch=1), ev.TaskExited(launch=99, code=0)):
+        after, _ = step(sim.world, fact, sim.now)
+        for name in ("tasks", "launches", "transactions", "waiters"):
+            assert getattr(after, name) is getattr(sim.world, name), (fact, name)
+    after, _ = step(sim.world, ev.TaskSaid(launch=1, status="hm"), sim.now)
+    assert after.launches is sim.world.launches
+    assert after.tasks[("T1", "b")] is sim.world.tasks[("T1", "b")]
