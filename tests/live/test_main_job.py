@@ -82,6 +82,7 @@ def test_sigterm_stops_everything_and_leaves_with_0(context: Context) -> None:
     pids = [task["pid"] for task in context.tasks().values()]
     device = context.status()["device_pid"]
     assert context.stop() == 0
+    context.wait_for_notification("STOPPING=1")
     for pid in [*pids, device]:
         assert not Path(f"/proc/{pid}").exists()
     assert not (context.runtime / "Live" / "control.sock").exists()

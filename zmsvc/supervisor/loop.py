@@ -66,6 +66,7 @@ class Loop:
         self._unforgotten: list[int] = []
         self._records: list[ev.Record] = []
         self._status = ""
+        self._said_stopping = False
 
     # --- facts in
 
@@ -245,6 +246,9 @@ class Loop:
         log.log(level, "%s %s", record.event, words, extra={"journal": fields})
 
     def _say_status(self) -> None:
+        if self.world.stopping and not self._said_stopping:
+            self._said_stopping = True
+            self.notifier.stopping()
         status = self.unsaved or report.line(self.world)
         if status != self._status:
             self._status = status

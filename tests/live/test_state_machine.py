@@ -1,0 +1,32 @@
+"""The manual's four services, as they ship: each ends by itself and starts the next by its rule, round and round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from context import Context, Ear
+
+EXAMPLE = Path(__file__).parents[2] / "zmsvc" / "data" / "examples" / "Context-StateMachine.xml"
+
+
+def test_the_example_cycles_and_the_operators_stop_ends_it(context: Context, ear: Callable[..., Ear]) -> None:
+    text = EXAMPLE.read_text()
+    for old, new in (("tcp://127.0.0.1:5556", context.frontend), ("tcp://127.0.0.1:5557", context.backend)):
+        text = text.replace(old, new)
+    text = text.replace("</device_action>", "</device_action><seconds>0.2</seconds>")
+    context.file.write_text(text)
+    context.write = lambda: None  # type: ignore[method-assign]
+    context.start("--no-autostart")
+    listener = ear(b"control @@@ ")
+    context.ask(verb="start", transaction="T", block=False)
+    started = []
+    while len(started) < 6:
+        body = listener.until(lambda topic, body: body["header"]["action"] == "started")
+        started.append(body["header"]["service_id"])
+    assert started == ["ts_100", "ts_101", "ts_102", "ts_103", "ts_100", "ts_101"]
+    cause = context.tasks("T")["ts_101"]["cause"]
+    assert cause["depth"] == 5
+    assert cause["sources"][-1]["rule"] == "on_exit:start:ts_101"
+    context.ctl("stop", "--transaction", "T")
+    assert {task["state"] for task in context.tasks("T").values()} == {"inactive"}
