@@ -30,8 +30,9 @@ class Crash:
     def __init__(self, file: Path) -> None:
         self._file = file
 
-    def arm(self, number: int) -> None:
-        self._file.write_text(str(number))
+    def arm(self, point: int | str) -> None:
+        """Die before the side effect of this number from now, or before the first one of this name."""
+        self._file.write_text(str(point))
 
     def died(self) -> str:
         """Where it died; empty when the trip had fewer side effects than that."""
@@ -63,17 +64,18 @@ def held(context: Context) -> dict[str, dict[str, Any]]:
     return tasks
 
 
-def every_point(context: Context, crash: Crash, trip: Callable[[], Any], back: Callable[[], Any]) -> set[str]:
-    """Take the trip again and again, with the supervisor dying one side effect later each time; gives where it died."""
-    steady, died = context.tasks()["steady"]["pid"], []
-    for number in range(1, MOST):
-        crash.arm(number)
+def every_point(context: Context, crash: Crash, names: str, trip: Callable[[], Any], back: Callable[[], Any]) -> None:
+    """Take the trip again and again: the supervisor dies before each of these side effects, and then one later each time."""
+    steady = context.tasks()["steady"]["pid"]
+    for point in [*names.split(", "), *range(1, MOST)]:
+        crash.arm(point)
         trip()
         place = crash.died()
         assert held(context)["steady"]["pid"] == steady, place
         if not place:
-            return set(died)
-        died.append(place)
+            assert isinstance(point, int), f"the trip has no {point}"
+            assert point > 5, "a trip has more side effects than that"
+            return
         back()
     raise AssertionError("the trip never ended")
 
@@ -96,8 +98,8 @@ def kill(context: Context, task: str) -> None:
 
 @pytest.mark.deadline(240)
 def test_start_at_every_point(context: Context, crash: Crash) -> None:
-    died = every_point(context, crash, lambda: start(context, "heir"), lambda: stop(context, "heir"))
-    assert {"died before save", "died before Launch", "died before Reply"} <= died
+    names = "save, Record, PublishProcess, Launch, WakeAt, settle datagrams, PublishControl, Reply"
+    every_point(context, crash, names, lambda: start(context, "heir"), lambda: stop(context, "heir"))
 
 
 @pytest.mark.deadline(240)
@@ -109,8 +111,8 @@ def test_stop_at_every_point(context: Context, crash: Crash) -> None:
         assert context.tasks()["heir"]["exit"]["reason"] == "requested"
 
     start(context, "heir")
-    died = every_point(context, crash, trip, lambda: start(context, "heir"))
-    assert {"died before save", "died before Signal", "died before acknowledge end"} <= died
+    names = "save, Signal, WakeAt, PublishControl, Forget, acknowledge end"
+    every_point(context, crash, names, trip, lambda: start(context, "heir"))
 
 
 @pytest.mark.deadline(300)
@@ -131,20 +133,16 @@ def test_a_firing_at_every_point(context: Context, crash: Crash, home: Path) -> 
         start(context, "brittle")
 
     start(context, "brittle")
-    died = every_point(context, crash, trip, back)
-    assert {"died before save", "died before Launch", "died before acknowledge end"} <= died
+    every_point(context, crash, "save, Record, Launch, Forget, acknowledge end", trip, back)
 
 
 @pytest.mark.deadline(240)
 def test_adoption_at_every_point(context: Context, crash: Crash) -> None:
     """The one that takes over dies, too, before each of its own first side effects."""
-
-    def trip() -> None:
-        os.kill(context.status()["pid"], signal.SIGKILL)
-        context.task_is("heir", "running")
-
     start(context, "heir")
     pid = context.tasks()["heir"]["pid"]
-    # A crash while another takes over leaves nothing to put back.
-    every_point(context, crash, trip, lambda: None)
-    assert context.tasks()["heir"]["pid"] == pid
+    for number in range(1, 12):
+        crash.arm(number)
+        os.kill(context.status()["pid"], signal.SIGKILL)
+        context.task_is("heir", "running")
+        assert held(context)["heir"]["pid"] == pid, crash.died()

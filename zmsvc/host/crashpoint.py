@@ -1,9 +1,8 @@
 """The one hook for faults on purpose: `reached` stands before every side effect of a supervisor; a test may arm it.
 
-Unarmed it does nothing.
-
 `ZMSVC_CRASH_FILE` names a file. While it holds a number, each side effect counts it down, and the one that brings it to 0 is not
-done: the process is killed instead, as by kill -9 between two lines.
+done; while it holds a name, the first side effect of that name is not done: the process is killed instead, as by kill -9 between
+two lines. Unarmed the hook does nothing.
 """
 
 from __future__ import annotations
@@ -20,10 +19,22 @@ def reached(name: str) -> None:
         return
     try:
         with open(_FILE) as file:
-            left = int(file.read()) - 1
-    except (FileNotFoundError, ValueError):
+            armed = file.read()
+    except FileNotFoundError:
         return
+    if armed.isdecimal():
+        left = int(armed) - 1
+        _write(f"died before {name}" if left <= 0 else str(left))
+        if left > 0:
+            return
+    elif armed == name:
+        _write(f"died before {name}")
+    else:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _write(text: str) -> None:
+    assert _FILE is not None
     with open(_FILE, "w") as file:
-        file.write(str(left) if left else f"died before {name}")
-    if not left:
-        os.kill(os.getpid(), signal.SIGKILL)
+        file.write(text)
