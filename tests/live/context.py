@@ -240,17 +240,31 @@ class Ear:
             self._socket.subscribe(prefix)
         self._socket.subscribe(mark := f"probe.{id(self)}.{os.getpid()}".encode())
         self._socket.connect(endpoint)
-        self._wait_until_known(backend, mark)
+        self._wait_until_known(backend, mark, prefixes)
         self.heard: list[tuple[str, dict[str, Any]]] = []
 
-    def _wait_until_known(self, backend: str, mark: bytes) -> None:
-        """A subscription has arrived when the device passes it on to a publisher."""
+    def _wait_until_known(self, backend: str, mark: bytes, prefixes: tuple[bytes, ...]) -> None:
+        """A subscription has arrived when the device passes it on to a publisher: to ours, and to the supervisor's, too."""
         with self._context.socket(zmq.XPUB) as publisher:
             publisher.connect(backend)
             while True:
                 assert publisher.poll(PATIENCE * 1000), "the device does not know the subscription"
                 if publisher.recv() == b"\x01" + mark:
+                    break
+            if not prefixes or b"control @@@ " in prefixes:
+                self._hear_the_supervisor(publisher)
+
+    def _hear_the_supervisor(self, publisher: zmq.Socket[bytes]) -> None:
+        """It refuses an order for a task that nobody has, and says so on the bus."""
+        for attempt in range(10):
+            name = f"probe.{attempt}"
+            head = {"action": "start", "service_id": "context001", "service_name": "context", "service_transaction": "PROBE"}
+            body = {"header": head, "content": {"configuration": {"TaskService": {"id": name}}}}
+            publisher.send(b"context @@@ " + json.dumps(body).encode())
+            while self._socket.poll(2000):
+                if name.encode() in self._socket.recv().partition(b'"content"')[0]:
                     return
+        raise AssertionError("the supervisor is not heard")
 
     def until(self, wanted: Callable[[str, dict[str, Any]], bool], deadline: float = PATIENCE) -> dict[str, Any]:
         """The first message, of those not looked at yet, that is wanted."""
