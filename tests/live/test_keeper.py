@@ -119,3 +119,23 @@ def test_one_launch_that_is_ordered_twice_is_forked_once(context: Context) -> No
     found = [int(child) for child in Path(f"/proc/{context.daemon.pid}/task/{context.daemon.pid}/children").read_text().split()]
     status = context.status()
     assert set(found) == {pid, status["pid"], status["device_pid"]}
+
+
+def test_what_is_killed_with_a_task_is_not_another_contexts(context: Context, home: Path) -> None:
+    """Both contexts count their launches from 1, and a task of each has that number in its environment."""
+    context.looped("Parent", "def setup(self):\n    self.child = __import__('subprocess').Popen(['setsid', 'sleep', '1000'])")
+    context.task("ts_1", "Parent")
+    context.start()
+    (home / "other").mkdir()
+    other = Context(home / "other", name="Other")
+    try:
+        (other.home / "Services").mkdir()
+        other.task("ts_1", "Sleep", kind="Command", config="<command>sleep 1000</command>")
+        other.start()
+        pid = other.tasks()["ts_1"]["pid"]
+        assert context.ask(verb="stop", tasks=["ts_1"])["ok"]
+        assert other.tasks()["ts_1"]["pid"] == pid
+        assert Path(f"/proc/{pid}").exists()
+        assert other.tasks()["ts_1"]["sub"] == "running"
+    finally:
+        other.close()

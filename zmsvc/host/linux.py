@@ -108,8 +108,8 @@ def process_name(pid: int) -> str:
         return ""
 
 
-def belonging(sessions: Container[int], mark: bytes) -> list[int]:
-    """Every process of one of these sessions, or with this entry in its initial environment. Zombies do not count: they are dead."""
+def belonging(sessions: Container[int], *marks: bytes) -> list[int]:
+    """Every process of one of these sessions, or with all these entries in its initial environment. Zombies do not count: they are dead."""
     found = []
     for name in os.listdir("/proc"):
         if not name.isdigit():
@@ -117,9 +117,14 @@ def belonging(sessions: Container[int], mark: bytes) -> list[int]:
         fields = stat_fields(int(name))
         if fields is None or fields[0] in (b"Z", b"X"):
             continue
-        if int(fields[3]) in sessions or b"\0" + mark + b"\0" in b"\0" + environment_of(int(name)):
+        if int(fields[3]) in sessions or _marked(int(name), marks):
             found.append(int(name))
     return found
+
+
+def _marked(pid: int, marks: tuple[bytes, ...]) -> bool:
+    environment = b"\0" + environment_of(pid)
+    return all(b"\0" + mark + b"\0" in environment for mark in marks)
 
 
 def kill_each(pids: Iterable[int]) -> None:

@@ -42,8 +42,11 @@ class _Held:
 class Brood:
     """All tasks of a context. `tell` sends a message to the supervisor, if there is one."""
 
-    def __init__(self, tell: Callable[[Message], None], cgroup: Path | None) -> None:
+    def __init__(self, tell: Callable[[Message], None], mark: bytes, cgroup: Path | None, unwatch: Callable[[int], object]) -> None:
         self._tell = tell
+        self._unwatch = unwatch
+        self._mark = mark
+        """What all processes of this context, and no others, have in their environment."""
         self._cgroup = cgroup
         self._held: dict[int, _Held] = {}
         self._by_pid: dict[int, _Held] = {}
@@ -107,6 +110,8 @@ class Brood:
         held = next((h for h in self._held.values() if h.executing == fd), None)
         if held is None:
             return
+        # Also when its end was seen first: a descriptor that is closed while it is watched makes room for another of the same number.
+        self._unwatch(fd)
         held.executing = None
         said = os.read(fd, 1)
         os.close(fd)
@@ -217,7 +222,8 @@ class Brood:
 
     def _members(self, held: _Held) -> list[int]:
         """By session and by the mark in the environment, since there is no cgroup."""
-        found = linux.belonging({held.pid}, b"ZMSVC_LAUNCH=%d" % held.launch)
+        # Other contexts count their launches from 1 as well.
+        found = linux.belonging({held.pid}, self._mark, b"ZMSVC_LAUNCH=%d" % held.launch)
         return [pid for pid in found if pid != held.pid and pid not in self.others and pid not in self._by_pid]
 
 

@@ -50,7 +50,8 @@ class Keeper:
         self._status = 0
         self.ready: Callable[[], None] = lambda: None
         """Called once, when the context is ready for the first time."""
-        self._brood = Brood(self._tell, cgroup / "tasks" if cgroup else None)
+        mark = b"NOTIFY_SOCKET=" + os.fsencode(places.notify_socket)
+        self._brood = Brood(self._tell, mark, cgroup / "tasks" if cgroup else None, self._selector.unregister)
         self._supervisor = Supervisor(arguments, places, doors, systemd_wants / 2 or WATCHDOG, self._in_group("supervisor"))
         self._device = Device(places, doors, self._in_group("device"))
 
@@ -197,7 +198,6 @@ class Keeper:
                 self._supervisor.replacing = True
 
     def _on_executed(self, fd: int) -> None:
-        self._selector.unregister(fd)
         self._brood.executed(fd)
 
     # --- the device
