@@ -183,10 +183,10 @@ def test_an_unknown_state_type_is_warned_about() -> None:
     assert warned(task("a", source=old)) == []
 
 
-def test_threads_are_said_to_run_alone() -> None:
+def test_threads_that_cannot_share_a_process_are_warned_about() -> None:
     kind = ServiceType.THREAD
-    (told,) = warned(task("a", service_type=kind), task("b", service_type=kind), task("c"))
-    assert told.startswith("serviceType Thread of a, b: each runs as a process of its own")
+    told = warned(task("a", service_type=kind, user="x"), task("b", service_type=kind), task("c", user="y"))
+    assert told == ["the Thread tasks a, b share one process, but differ in user"]
 
 
 RULES = st.builds(

@@ -19,11 +19,12 @@ from typing import Any
 
 import pytest
 import waiting
-from forked import Nest, environment_of
+from forked import Nest, Task, environment_of
 from forwarder import Forwarder, received
 from needs import need
 
 from zmsvc.core import messages
+from zmsvc.host import packets
 from zmsvc.host.sockets import Mouth
 from zmsvc.task import sdk
 
@@ -789,6 +790,75 @@ def test_a_command_that_cannot_be_executed_says_why(nest: Nest) -> None:
     assert task.end() == 203
     assert nest.rest() == ["STATUS=cannot execute /nonexistent/program: No such file or directory"]
     assert "ERROR: cannot execute /nonexistent/program" in nest.logged()
+
+
+# --- tasks that share a process
+
+
+def shared(nest: Nest, *instances: str) -> tuple[Task, socket.socket]:
+    """A process with a member ts_0, ts_1, ... of each of these, whose launches are 0, 1, ...; and the keeper's end of its line."""
+    line, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    line.settimeout(waiting.PATIENCE)
+    with its:
+        task = nest.fork(service_type="Thread", shared_fd=its.fileno())
+    for number, instance in enumerate(instances):
+        spec = nest.spec(service_type="Thread", task=f"ts_{number}", instance=instance)
+        packets.send(line, {"op": "start", "launch": number, "spec": spec})
+    return task, line
+
+
+def ended(line: socket.socket) -> tuple[int, int]:
+    """Launch and status of the next member that ends."""
+    got = packets.receive(line)
+    assert got is not None
+    assert got[0]["op"] == "ended"
+    return got[0]["launch"], got[0]["status"]
+
+
+def test_tasks_that_share_a_process_live_and_end_each_for_itself(nest: Nest) -> None:
+    nest.looped("""
+        interval = 0.01
+        def step(self):
+            print("printed by", self.service_id)
+            self.log.info("logged by %s", self.service_id)
+            self.update(of=self.service_id, pid=os.getpid())
+            self.wait(3600)
+    """, "Good")  # fmt: skip
+    nest.looped("def step(self):\n    raise ValueError('bad')", "Bad")
+    nest.single("def run(self):\n    self.update(done=True)", "Short")
+    task, line = shared(nest, "Good", "Bad", "Short")
+    with line:
+        assert {ended(line), ended(line)} == {(1, 1), (2, 0)}
+        said: dict[str, list[str]] = {"ts_0": [], "ts_1": [], "ts_2": []}
+        while sum(map(len, said.values())) < 7:
+            datagram = nest.next()
+            assert datagram.pid == task.pid
+            (key, member), *rest = datagram.lines
+            assert key == "X_ZMSVC_TASK"
+            said[member].append("=".join(rest[-1]))
+        assert said == {
+            "ts_0": ["READY=1", f'X_ZMSVC_UPDATE={{"of":"ts_0","pid":{task.pid}}}'],
+            "ts_1": ["READY=1", "STATUS=ValueError: bad"],
+            "ts_2": ["READY=1", 'X_ZMSVC_UPDATE={"done":true}', "STOPPING=1"],
+        }
+        packets.send(line, {"op": "stop", "launch": 0})
+        assert ended(line) == (0, 0)
+        assert nest.next().lines == [("X_ZMSVC_TASK", "ts_0"), ("STOPPING", "1")]
+    assert task.end() == 0
+    for text in ("printed by ts_0", "logged by ts_0"):
+        assert f"Good[{task.pid}] TX/ts_0 INFO: {text}" in nest.logged()
+    assert f"Bad[{task.pid}] TX/ts_1 ERROR: Failed: ValueError: bad" in nest.logged()
+
+
+def test_sigterm_is_the_wish_that_all_who_share_the_process_end(nest: Nest) -> None:
+    nest.looped("def step(self):\n    self.wait(3600)")
+    task, line = shared(nest, "Work", "Work")
+    with line:
+        for _ in range(2):
+            assert nest.until("READY")
+        task.signal(signal.SIGTERM)
+        assert {ended(line), ended(line)} == {(0, 0), (1, 0)}
+    assert task.end() == 0
 
 
 # --- by hand

@@ -82,7 +82,7 @@ def warnings(context: Context) -> list[str]:
     found = [*_reachable_from_outside(context), *_never_started(tasks), *_rings(tasks)]
     for task in tasks.values():
         found += [f"{task.id}: {text}" for text in (*_odd_rules(task), *_odd_settings(task))]
-    return [*found, *_lone_threads(tasks.values())]
+    return [*found, *_torn_threads(tasks.values())]
 
 
 def _reachable_from_outside(context: Context) -> Iterator[str]:
@@ -148,10 +148,12 @@ def _state_type(task: TaskService) -> str:
     return found.strip() if isinstance(found, str) else ""
 
 
-def _lone_threads(tasks: Iterable[TaskService]) -> Iterator[str]:
-    threads = [task.id for task in tasks if task.service_type is ServiceType.THREAD]
-    if threads:
-        yield f"serviceType Thread of {', '.join(threads)}: each runs as a process of its own, for tasks cannot share one yet"
+def _torn_threads(tasks: Iterable[TaskService]) -> Iterator[str]:
+    threads = [task for task in tasks if task.service_type is ServiceType.THREAD]
+    for name in ("user", "group", "nice", "rlimits"):
+        if any(getattr(task, name) != getattr(threads[0], name) for task in threads):
+            ids = ", ".join(task.id for task in threads)
+            yield f"the Thread tasks {ids} share one process, but differ in {name}"
 
 
 def _rings(tasks: Mapping[str, TaskService]) -> Iterator[str]:

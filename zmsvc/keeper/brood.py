@@ -1,7 +1,8 @@
 """The task processes that the keeper holds: it launches, signals and reaps them, and keeps every end until the supervisor has it.
 
 A launch number is forked once, however often it is ordered. What a task leaves behind is found by its cgroup where there is one; else
-by its session and by the launch number in the environment, among the orphans that a subreaper is given.
+by its session and by the launch number in the environment, among the orphans that a subreaper is given. Tasks that share a process
+begin and end one by one as well, but what they leave behind cannot be told apart: it ends with the last of them.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zmsvc.host import linux
 from zmsvc.keeper import nursery
+from zmsvc.keeper.shared import Host, Hosts
 
 Message = dict[str, Any]
 
@@ -37,31 +40,57 @@ class _Held:
     """Processes that were killed with it or after it, by PID."""
     ended: list[Message] = field(default_factory=list)
     killing: bool = False
+    host: Host | None = None
+    """The process, when it is shared with other tasks."""
+    tag: str = ""
+    """The task's id, by which a shared process says whom it speaks for."""
+    status: int | None = None
+    """How it ended, when it was the last in a shared process: its end is told when that process is gone."""
 
 
 class Brood:
     """All tasks of a context. `tell` sends a message to the supervisor, if there is one."""
 
-    def __init__(self, tell: Callable[[Message], None], mark: bytes, cgroup: Path | None, unwatch: Callable[[int], object]) -> None:
+    def __init__(
+        self,
+        tell: Callable[[Message], None],
+        mark: bytes,
+        cgroup: Path | None,
+        watch: Callable[[int, Callable[[], None]], None],
+        unwatch: Callable[[int], object],
+    ) -> None:
         self._tell = tell
-        self._unwatch = unwatch
         self._mark = mark
         """What all processes of this context, and no others, have in their environment."""
         self._cgroup = cgroup
+        self._watch = watch
+        self._unwatch = unwatch
         self._held: dict[int, _Held] = {}
-        self._by_pid: dict[int, _Held] = {}
+        self._by_pid: dict[int, list[_Held]] = {}
+        """Of a process that is there the launches that have not ended."""
+        self._hosts = Hosts(watch, unwatch, self._member_ended)
         self.others: set[int] = set()
         """Children that are no tasks: supervisor and device."""
 
     # --- orders
 
-    def launch(self, spec: dict[str, Any]) -> int | None:
-        """Fork a task. Gives the descriptor that tells when a Command has been executed, for the caller to watch."""
+    def launch(self, spec: dict[str, Any]) -> None:
+        """Fork a task, or have it started in the process that it shares."""
         number = int(spec["launch"])
         if number in self._held:
             self._tell_again(self._held[number])
-            return None
+            return
         cgroup = self._cgroup / str(spec["cgroup"]) if self._cgroup and spec.get("cgroup") else None
+        try:
+            held = self._join(spec, cgroup) if spec.get("service_type") == "Thread" else self._fork(spec, cgroup)
+        except OSError as error:
+            self._tell({"op": "launch-failed", "launch": number, "why": f"cannot fork: {error.strerror or error}"})
+            return
+        self._held[number] = held
+        self._by_pid.setdefault(held.pid, []).append(held)
+        self._tell(self._launched(held))
+
+    def _fork(self, spec: dict[str, Any], cgroup: Path | None) -> _Held:
         watch = gate = None
         try:
             if cgroup is not None:
@@ -70,25 +99,33 @@ class Brood:
                 watch, gate = os.pipe2(os.O_CLOEXEC)
                 spec["exec_fd"] = gate
             pid = nursery.fork(spec, cgroup)
-        except OSError as error:
+        except OSError:
             if watch is not None:
                 os.close(watch)
-            self._tell({"op": "launch-failed", "launch": number, "why": f"cannot fork: {error.strerror or error}"})
-            return None
+            raise
         finally:
             if gate is not None:
                 os.close(gate)
-        held = _Held(
-            launch=number,
-            pid=pid,
-            start_time=linux.start_time(pid) or 0,
-            cgroup=cgroup,
-            pid_file=spec.get("pidfile"),
-            executing=watch,
+        if watch is not None:
+            self._watch(watch, partial(self._executed, watch))
+        started = linux.start_time(pid) or 0
+        return _Held(launch=int(spec["launch"]), pid=pid, start_time=started, cgroup=cgroup, pid_file=spec.get("pidfile"), executing=watch)
+
+    def _join(self, spec: dict[str, Any], cgroup: Path | None) -> _Held:
+        """Have a task started in the process that its transaction shares."""
+        number = int(spec["launch"])
+        host = self._hosts.start(spec, cgroup)
+        return _Held(
+            launch=number, pid=host.pid, start_time=host.start_time, cgroup=host.cgroup, pid_file=None, host=host, tag=str(spec["task"])
         )
-        self._held[number] = self._by_pid[pid] = held
-        self._tell(self._launched(held))
-        return watch
+
+    def _member_ended(self, launch: int, status: int, last: bool) -> None:
+        held = self._held[launch]
+        if last:
+            held.status = status
+        else:
+            self._by_pid[held.pid].remove(held)
+            self._end(held, {"code": status, "signal": None}, left=False)
 
     @staticmethod
     def _launched(held: _Held) -> Message:
@@ -98,6 +135,7 @@ class Brood:
             "pid": held.pid,
             "start_time": held.start_time,
             "executed": held.executed,
+            "tag": held.tag,
         }
 
     def _tell_again(self, held: _Held) -> None:
@@ -105,13 +143,12 @@ class Brood:
         if held.end is not None:
             self._tell(held.end)
 
-    def executed(self, fd: int) -> None:
+    def _executed(self, fd: int) -> None:
         """The pipe of a Command became readable: closed without a word means that its program runs."""
+        self._unwatch(fd)
         held = next((h for h in self._held.values() if h.executing == fd), None)
         if held is None:
             return
-        # Also when its end was seen first: a descriptor that is closed while it is watched makes room for another of the same number.
-        self._unwatch(fd)
         held.executing = None
         said = os.read(fd, 1)
         os.close(fd)
@@ -120,15 +157,18 @@ class Brood:
             self._tell({"op": "executed", "launch": held.launch})
 
     def signal(self, launch: int, name: str) -> None:
-        """Signal the main process of a launch; one that has ended gets nothing."""
+        """Signal the main process of a launch; one that has ended gets nothing. Of those that share one, SIGTERM is for one alone."""
         held = self._held.get(launch)
-        if held is not None and held.end is None:
+        if held is not None and held.host is not None and name == "SIGTERM":
+            held.host.tell("stop", launch)
+        elif held is not None and held.end is None:
             linux.send_signal(held.pid, held.start_time, signal.Signals[name])
 
     def kill(self, launch: int) -> None:
         """SIGKILL everything of a launch. `gone` is told when none of it is left after its main process."""
         held = self._held.get(launch)
-        if held is None:
+        if held is None or (held.host is not None and held.end is not None and held.pid in self._by_pid):
+            # Whose process goes on for others has left nothing that could be told from theirs.
             self._tell({"op": "gone", "launch": launch, "ended": []})
             return
         held.killing = True
@@ -154,7 +194,7 @@ class Brood:
         held = self._held.get(launch)
         if held is not None and held.end is not None:
             del self._held[launch]
-            if held.cgroup is not None:
+            if held.cgroup is not None and held.pid not in self._by_pid:
                 _remove_cgroup(held.cgroup)
 
     # --- what is there
@@ -170,9 +210,10 @@ class Brood:
 
     def reaped(self, info: Any) -> None:
         """A child of the keeper that is neither supervisor nor device has ended (`info` as of os.waitid)."""
-        held = self._by_pid.pop(info.si_pid, None)
-        if held is not None:
-            self._main_ended(held, info)
+        ended = self._by_pid.pop(info.si_pid, None)
+        if ended is not None:
+            for held in ended:
+                self._main_ended(held, info)
             return
         for other in [h for h in self._held.values() if h.killing]:
             if info.si_pid in other.rest:
@@ -182,13 +223,17 @@ class Brood:
 
     def _main_ended(self, held: _Held, info: Any) -> None:
         if held.executing is not None:
-            self.executed(held.executing)
+            self._executed(held.executing)
         if held.pid_file is not None:
             _unlink(held.pid_file)
-        held.end = {"op": "exited", "launch": held.launch, "pid": held.pid, "left": self._left(held), **_how(info)}
-        self._tell(held.end)
+        how = _how(info) if held.status is None else {"code": held.status, "signal": None}
+        self._end(held, how, left=self._left(held))
         if held.killing:
             self._look_for_end(held)
+
+    def _end(self, held: _Held, how: Message, *, left: bool) -> None:
+        held.end = {"op": "exited", "launch": held.launch, "pid": held.pid, "tag": held.tag, "left": left, **how}
+        self._tell(held.end)
 
     def _look_for_end(self, held: _Held) -> None:
         """After a kill: is everything of it gone? Processes that were forked while the others died are killed as well."""
@@ -222,8 +267,9 @@ class Brood:
 
     def _members(self, held: _Held) -> list[int]:
         """By session and by the mark in the environment, since there is no cgroup."""
+        launch = held.host.mark if held.host else held.launch
         # Other contexts count their launches from 1 as well.
-        found = linux.belonging({held.pid}, self._mark, b"ZMSVC_LAUNCH=%d" % held.launch)
+        found = linux.belonging({held.pid}, self._mark, b"ZMSVC_LAUNCH=%d" % launch)
         return [pid for pid in found if pid != held.pid and pid not in self.others and pid not in self._by_pid]
 
 

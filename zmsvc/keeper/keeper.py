@@ -51,7 +51,7 @@ class Keeper:
         self.ready: Callable[[], None] = lambda: None
         """Called once, when the context is ready for the first time."""
         mark = b"NOTIFY_SOCKET=" + os.fsencode(places.notify_socket)
-        self._brood = Brood(self._tell, mark, cgroup / "tasks" if cgroup else None, self._selector.unregister)
+        self._brood = Brood(self._tell, mark, cgroup / "tasks" if cgroup else None, self._watch, self._selector.unregister)
         self._supervisor = Supervisor(arguments, places, doors, systemd_wants / 2 or WATCHDOG, self._in_group("supervisor"))
         self._device = Device(places, doors, self._in_group("device"))
 
@@ -178,9 +178,7 @@ class Keeper:
     def _obey(self, order: Message) -> None:
         match order["op"]:
             case "launch":
-                watch = self._brood.launch(order)
-                if watch is not None:
-                    self._watch(watch, lambda: self._on_executed(watch))
+                self._brood.launch(order)
             case "signal":
                 self._brood.signal(order["launch"], order["signal"])
             case "kill":
@@ -196,9 +194,6 @@ class Keeper:
                 self._status = order["status"]
             case "reexec":
                 self._supervisor.replacing = True
-
-    def _on_executed(self, fd: int) -> None:
-        self._brood.executed(fd)
 
     # --- the device
 

@@ -24,10 +24,14 @@ BATCH = 1024
 
 WORD_MS = 1000
 """Milliseconds that the keeper has for its word about a task that speaks already."""
+WORDS_IN_VAIN = 2
+"""How often a process may make us wait for a word that does not come."""
 
 log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
+Speaker = tuple[int, str]
+"""A PID, and the id of the task where several share the process."""
 
 
 class Children:
@@ -44,7 +48,9 @@ class Children:
         """What the keeper passed on from systemd or a person: stop, reload."""
         self.refused = 0
         """Datagrams of processes that are no task of ours."""
-        self._launch_of: dict[int, int] = {}
+        self._launch_of: dict[Speaker, int] = {}
+        self._vain: dict[int, int] = {}
+        """How often the keeper's word about a process was waited for in vain."""
         self._peeked = 0
         notify.peek_from_start(notify_socket)
 
@@ -60,9 +66,9 @@ class Children:
         hello = got[0]
         self.device = {**self.device, **hello["device"]}
         for child in hello["children"]:
-            self._launch_of[child["pid"]] = child["launch"]
+            self._launch_of[child["pid"], child["tag"]] = child["launch"]
         for end in hello["ends"]:
-            self._launch_of[end["pid"]] = end["launch"]
+            self._launch_of[end["pid"], end["tag"]] = end["launch"]
         return hello
 
     def facts(self) -> list[Fact]:
@@ -74,17 +80,25 @@ class Children:
             if datagram is None:
                 break
             self._peeked += 1
-            if datagram.pid not in self._launch_of:
-                self._await_word(datagram.pid, before, ends)
+            if self._speaker(datagram) not in self._launch_of:
+                self._await_word(datagram, before, ends)
             said += self._said(datagram)
         return [*before, *said, *ends]
 
-    def _await_word(self, pid: int, before: list[Fact], ends: list[Fact]) -> None:
+    def _speaker(self, datagram: notify.Datagram) -> Speaker:
+        tag = next((value for key, value in datagram.lines if key == "X_ZMSVC_TASK"), "")
+        # A process of its own may write that line too; it speaks for itself alone.
+        return (datagram.pid, "") if (datagram.pid, "") in self._launch_of else (datagram.pid, tag)
+
+    def _await_word(self, datagram: notify.Datagram, before: list[Fact], ends: list[Fact]) -> None:
         """A task may speak before the keeper's word about its fork has come; that word is on its way and needs but our reading.
 
-        Only a child of the keeper is waited for, so no stranger can make us wait.
+        Only a child of the keeper is waited for, so no stranger can make us wait; and an orphan that the keeper was given, or a
+        member that has ended, only a few times.
         """
-        fields = linux.stat_fields(pid)
+        if self._vain.get(datagram.pid, 0) >= WORDS_IN_VAIN:
+            return
+        fields = linux.stat_fields(datagram.pid)
         poll = select.poll()
         poll.register(self.keeper, select.POLLIN)
         while not self.lost:
@@ -92,7 +106,10 @@ class Children:
             before += more
             ends += later
             ours = fields is not None and int(fields[1]) == os.getppid()
-            if pid in self._launch_of or not ours or not poll.poll(WORD_MS):
+            if self._speaker(datagram) in self._launch_of or not ours:
+                return
+            if not poll.poll(WORD_MS):
+                self._vain[datagram.pid] = self._vain.get(datagram.pid, 0) + 1
                 return
 
     def settled(self) -> None:
@@ -119,7 +136,8 @@ class Children:
         match message["op"]:
             case "launched":
                 child = child_of(message)
-                self._launch_of[child.pid] = child.launch
+                self._launch_of[child.pid, message["tag"]] = child.launch
+                self._vain.pop(child.pid, None)
                 before.append(ev.TaskLaunched(launch=child.launch, pid=child.pid, start_time=child.start_time))
                 if child.executed:
                     before.append(ev.TaskExecuted(launch=child.launch))
@@ -141,7 +159,7 @@ class Children:
     # --- what tasks say
 
     def _said(self, datagram: notify.Datagram) -> Iterable[Fact]:
-        launch = self._launch_of.get(datagram.pid)
+        launch = self._launch_of.get(self._speaker(datagram))
         if launch is None:
             self._refuse(datagram)
             return []
@@ -179,8 +197,9 @@ class Children:
 
     def forget(self, launch: int) -> None:
         self.tell("ack", launch=launch)
-        for pid in [pid for pid, number in self._launch_of.items() if number == launch]:
-            del self._launch_of[pid]
+        for speaker in [speaker for speaker, number in self._launch_of.items() if number == launch]:
+            del self._launch_of[speaker]
+            self._vain.pop(speaker[0], None)
 
 
 def child_of(message: Mapping[str, Any]) -> ev.Child:

@@ -10,6 +10,7 @@ from typing import Any
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import State
 from zmsvc.core.world import Exit, Task, World, transaction_state
+from zmsvc.supervisor.spec import cgroup_name, shared
 
 
 def rfc3339(at: float) -> str:
@@ -62,7 +63,7 @@ def _task(world: World, key: Key, task: Task, cgroup: str | None) -> dict[str, A
         "held": task.held,
         "dropped": task.dropped,
         "cause": dict(task.cause),
-        "cgroup": f"{cgroup}/{key[0]}:{key[1]}" if cgroup else None,
+        "cgroup": f"{cgroup}/{cgroup_name(key)}" if cgroup and not (service and shared(service)) else None,
     }
 
 

@@ -26,8 +26,9 @@ def spec_of(world: World, key: Key, places: Places, log_target: str) -> dict[str
         "backend": endpoints.backend,
         "cause": dict(task.cause),
         "notify": str(places.notify_socket),
-        "pidfile": str(places.runtime / f"{transaction}:{task_id}.pid"),
-        "cgroup": cgroup_name(key),
+        # A process that is shared belongs to none of its tasks, so it has no PID file.
+        "pidfile": None if shared(service) else str(places.runtime / f"{transaction}:{task_id}.pid"),
+        "cgroup": f"{transaction}:+{task.launch}" if shared(service) else cgroup_name(key),
         "log": log_target,
         **_of_service(service),
     }
@@ -37,8 +38,7 @@ def _of_service(service: TaskService) -> dict[str, Any]:
     return {
         "instance": service.instance,
         "service_name": service.service_name,
-        # Tasks cannot share a process yet; `check` and the log of the start say so.
-        "service_type": "Command" if service.service_type is ServiceType.COMMAND else "Process",
+        "service_type": service.service_type.value,
         "device_action": service.device_action,
         "description": service.description,
         "configuration": dict(service.configuration),
@@ -51,6 +51,11 @@ def _of_service(service: TaskService) -> dict[str, Any]:
         "environment": dict(service.environment),
         "watchdog": service.limits.watchdog,
     }
+
+
+def shared(service: TaskService) -> bool:
+    """Whether the task shares its process with others of its transaction."""
+    return service.service_type is ServiceType.THREAD
 
 
 def cgroup_name(key: Key) -> str:

@@ -28,12 +28,12 @@ def told(spec: Mapping[str, Any], pid: int) -> dict[str, str]:
         "ZMSVC_TRANSACTION": spec["transaction"],
         # The mark by which the keeper finds what a task has left behind.
         "ZMSVC_LAUNCH": str(spec["launch"]),
-        "ZMSVC_TASK": spec["task"],
-        "ZMSVC_INSTANCE": spec["instance"],
-        **cause(spec["cause"]),
     }
-    if spec["watchdog"]:
-        made |= {"WATCHDOG_USEC": str(int(spec["watchdog"] * 1e6)), "WATCHDOG_PID": str(pid)}
+    # Tasks that share a process differ in these, so there they are in no environment.
+    if spec["service_type"] != "Thread":
+        made |= {"ZMSVC_TASK": spec["task"], "ZMSVC_INSTANCE": spec["instance"], **cause(spec["cause"])}
+        if spec["watchdog"]:
+            made |= {"WATCHDOG_USEC": str(int(spec["watchdog"] * 1e6)), "WATCHDOG_PID": str(pid)}
     return made | {name: str(value) for name, value in spec["environment"].items()}
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Mapping
 from typing import Any
 
 from zmsvc.core.errors import ZmsvcError
 from zmsvc.host import journal
 from zmsvc.host.notify import Notifier
-from zmsvc.task import loader, process
+from zmsvc.task import loader, process, threads
 from zmsvc.task.bus import Bus
 from zmsvc.task.life import Life, last_line
 from zmsvc.task.stop import SignalStop
@@ -30,8 +31,11 @@ def run(spec: Mapping[str, Any]) -> int:
 
     0: it ended by itself or was told to; 1: an exception, logged and told; 203: it could not be started, logged and told.
     """
-    gate = [spec["exec_fd"]] if "exec_fd" in spec else []
+    gate = [spec[name] for name in ("exec_fd", "shared_fd") if name in spec]
     process.begin(gate)
+    if spec["service_type"] == "Thread":
+        # What the process itself says, or a program that it runs, is nobody's in particular.
+        spec = {**spec, "instance": spec["context"]}
     sink = journal.configure(identifier=spec["instance"], fields=_fields(spec), target=spec["log"])
     # Connected before the user changes, who may have no right to the socket; the kernel tells who sends at each datagram.
     notifier = Notifier(spec["notify"])
@@ -43,8 +47,11 @@ def run(spec: Mapping[str, Any]) -> int:
         return _execute(spec["command"], gate, notifier)
     process.take_streams(sink)
     channel = Bus(spec["backend"], spec["frontend"])
-    life = Life(spec, voice=notifier, channel=channel, stop=SignalStop(), log=logging.getLogger(spec["instance"]))
-    status = life.live(lambda: loader.load(spec["instance"], spec["search"]))
+    if spec["service_type"] == "Thread":
+        status = threads.live(socket.socket(fileno=spec["shared_fd"]), channel)
+    else:
+        life = Life(spec, voice=notifier, channel=channel, stop=SignalStop(), log=logging.getLogger(spec["instance"]))
+        status = life.live(lambda: loader.load(spec["instance"], spec["search"]))
     process.finish()
     channel.close()
     notifier.close()
@@ -52,8 +59,8 @@ def run(spec: Mapping[str, Any]) -> int:
 
 
 def _fields(spec: Mapping[str, Any]) -> dict[str, str]:
-    names = {"CONTEXT": "context", "TRANSACTION": "transaction", "TASK": "task", "INSTANCE": "instance"}
-    return {f"ZMSVC_{field}": spec[key] for field, key in names.items()}
+    shared = {"ZMSVC_CONTEXT": spec["context"], "ZMSVC_TRANSACTION": spec["transaction"]}
+    return shared if spec["service_type"] == "Thread" else shared | {"ZMSVC_TASK": spec["task"], "ZMSVC_INSTANCE": spec["instance"]}
 
 
 def _execute(command: list[str], gate: list[int], notifier: Notifier) -> int:

@@ -1,0 +1,273 @@
+"""serviceType="Thread": tasks of a transaction share one daemonised process, and one fails without the others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from context import Context, Ear
+from waiting import wait_for, wait_for_end
+
+TX = "6FDAHH3WPRVV7FGZCRIN"
+
+
+def threads(context: Context, *names: str, **settings: Any) -> None:
+    """A Thread task of each service, with the ids ts_0, ts_1, ..."""
+    for number, name in enumerate(names):
+        context.task(f"ts_{number}", name, kind="Thread", **settings)
+
+
+def pid_of(context: Context, task: str, transaction: str | None = None) -> int:
+    return int(context.task_is(task, "running", transaction)["pid"])
+
+
+def test_they_share_one_daemon_and_each_has_a_thread_of_its_own(context: Context, ear: Callable[..., Ear]) -> None:
+    body = "def step(self):\n    self.update(me=self.service_id, thread=__import__('threading').current_thread().name)"
+    context.looped("One", body)
+    context.looped("Two", body)
+    threads(context, "One", "Two", "One")
+    context.task("ts_3", "Two")
+    context.start("--no-autostart")
+    stranger = ear(b"control @@@ ")
+    context.ctl("start", "--transaction", TX)
+    tasks = context.tasks(TX)
+    pids = [tasks[f"ts_{number}"]["pid"] for number in range(4)]
+    assert len(set(pids[:3])) == 1, "one process for the three"
+    assert pids[3] != pids[0], "and another for the Process"
+    fields = Path(f"/proc/{pids[0]}/stat").read_text().rpartition(")")[2].split()
+    assert int(fields[3]) == pids[0], "it leads a session of its own"
+    assert os.readlink(f"/proc/{pids[0]}/cwd") == "/"
+    told = {}
+    while len(told) < 3:
+        body = stranger.until(lambda _topic, body: body["header"]["action"] == "updated" and body["header"]["service_id"] != "ts_3")
+        status = body["content"]["status"]
+        assert (status["me"], status["pid"]) == (body["header"]["service_id"], pids[0])
+        told[status["me"]] = status["thread"]
+    assert len(set(told.values())) == 3
+    context.close()
+    wait_for_end(pids[0])
+
+
+def test_another_transaction_has_another_process(context: Context) -> None:
+    context.looped("Echo")
+    threads(context, "Echo", "Echo")
+    context.start("--transaction", TX)
+    context.ctl("start", "--transaction", "SECOND")
+    first = {task["pid"] for task in context.tasks(TX).values()}
+    second = {task["pid"] for task in context.tasks("SECOND").values()}
+    assert (len(first), len(second)) == (1, 1)
+    assert first != second
+    context.ctl("stop", "--transaction", "SECOND")
+    assert not Path(f"/proc/{second.pop()}").exists()
+    assert {task["pid"] for task in context.tasks(TX).values()} == first
+
+
+def test_one_fails_without_the_others_and_is_restarted_in_the_same_process(context: Context, home: Path, ear: Callable[..., Ear]) -> None:
+    context.looped("Echo")
+    context.looped(
+        "Frail",
+        f"""
+        interval = 0.01
+        def step(self):
+            if __import__("os").path.exists("{home}/break"):
+                __import__("os").unlink("{home}/break")
+                raise RuntimeError("out of paper")
+        """,
+    )
+    context.task("ts_0", "Echo", kind="Thread")
+    context.task("ts_1", "Frail", kind="Thread", rules={"on_fail": ("restart", "ts_1")})
+    context.start("--transaction", TX)
+    stranger = ear(b"control @@@ ")
+    pid = pid_of(context, "ts_0")
+    (home / "break").touch()
+    failed = stranger.control("failed", "ts_1")["content"]["status"]
+    assert (failed["reason"], failed["exit_code"], failed["pid"]) == ("exit-code", 1, pid)
+    assert "out of paper" in failed["message"]
+    assert stranger.control("started", "ts_1")["content"]["status"]["pid"] == pid
+    assert context.tasks()["ts_1"]["restarts"] == 1
+    assert context.tasks()["ts_0"]["restarts"] == 0
+    assert not [body for _, body in stranger.heard if body["header"]["service_id"] == "ts_0"]
+
+
+def test_one_is_stopped_and_started_while_the_others_go_on(context: Context, home: Path) -> None:
+    context.looped("Echo", f"def close(self):\n    open('{home}/closed.' + self.service_id, 'w')")
+    threads(context, "Echo", "Echo")
+    context.start("--transaction", TX)
+    pid = pid_of(context, "ts_0")
+    context.ctl("stop", "--task", "ts_1")
+    task = context.tasks()["ts_1"]
+    assert (task["sub"], task["exit"]["code"], task["exit"]["reason"]) == ("stopped", 0, "requested")
+    assert (home / "closed.ts_1").exists()
+    assert not (home / "closed.ts_0").exists()
+    context.ctl("start", "--transaction", TX, "--task", "ts_1")
+    context.ctl("restart", "--task", "ts_1")
+    assert pid_of(context, "ts_1") == pid_of(context, "ts_0") == pid
+
+
+def test_one_that_has_done_its_work_ends_well_and_its_rules_fire(context: Context, ear: Callable[..., Ear]) -> None:
+    context.looped("Echo")
+    context.service(
+        "Once",
+        """
+        from zmsvc.task import SingleTask, TaskService
+        class Work(SingleTask):
+            def run(self):
+                self.update(done=1)
+        class ServiceOnce(TaskService):
+            task_class = Work
+        """,
+    )
+    context.task("ts_0", "Echo", kind="Thread")
+    context.task("ts_1", "Once", kind="Thread", entry=False, rules={"on_exit": ("start", "ts_2")})
+    context.task("ts_2", "Echo", kind="Thread", entry=False)
+    context.start("--transaction", TX)
+    stranger = ear(b"control @@@ ")
+    context.ask(verb="start", transaction=TX, tasks=["ts_1"])
+    assert stranger.control("updated", "ts_1")["content"]["status"]["done"] == 1
+    assert stranger.control("stopped", "ts_1")["content"]["status"]["reason"] == "exited"
+    assert pid_of(context, "ts_2") == pid_of(context, "ts_0")
+
+
+def test_a_crash_ends_all_of_them_with_the_true_status_and_they_come_back_together(context: Context, ear: Callable[..., Ear]) -> None:
+    context.looped("Echo")
+    for number in range(3):
+        context.task(f"ts_{number}", "Echo", kind="Thread", rules={"on_fail": ("restart", f"ts_{number}")})
+    context.start("--transaction", TX)
+    stranger = ear(b"control @@@ ")
+    pid = pid_of(context, "ts_0")
+    os.kill(pid, signal.SIGSEGV)
+    failed = [stranger.until(lambda _topic, body: body["header"]["action"] == "failed") for _ in range(3)]
+    assert {body["header"]["service_id"] for body in failed} == {"ts_0", "ts_1", "ts_2"}
+    assert {body["content"]["status"]["signal"] for body in failed} == {"SIGSEGV"}
+    pids = {context.task_is(f"ts_{number}", "running", also=lambda task: task["pid"] != pid)["pid"] for number in range(3)}
+    assert len(pids) == 1
+
+
+def test_a_member_that_calls_exit_of_the_process_ends_all_with_its_status(context: Context, home: Path) -> None:
+    context.looped("Echo")
+    context.looped(
+        "Rude", f"interval = 0.01\ndef step(self):\n    if __import__('os').path.exists('{home}/go'):\n        __import__('os')._exit(7)"
+    )
+    threads(context, "Echo", "Rude")
+    context.start("--transaction", TX)
+    (home / "go").touch()
+    for task in ("ts_0", "ts_1"):
+        end = context.task_is(task, "failed")["exit"]
+        assert (end["code"], end["reason"]) == (7, "exit-code")
+
+
+def test_one_that_does_not_stop_takes_the_process_with_it(context: Context) -> None:
+    context.looped("Echo")
+    context.looped("Deaf", "def step(self):\n    while True:\n        __import__('time').sleep(1)")
+    context.task("ts_0", "Echo", kind="Thread")
+    context.task("ts_1", "Deaf", kind="Thread", service="<stop_timeout>200ms</stop_timeout>")
+    context.start("--transaction", TX)
+    context.ctl("stop", "--task", "ts_1")
+    stopped = context.tasks()["ts_1"]
+    assert (stopped["sub"], stopped["exit"]["signal"]) == ("stopped", "SIGKILL")
+    other = context.task_is("ts_0", "failed")["exit"]
+    assert (other["reason"], other["signal"]) == ("signal", "SIGKILL")
+
+
+def test_a_new_supervisor_adopts_them_and_knows_of_ends_that_none_saw(context: Context, home: Path) -> None:
+    context.looped(
+        "Echo",
+        f"""
+        interval = 0.01
+        def step(self):
+            if __import__("os").path.exists("{home}/end." + self.service_id):
+                raise SystemExit(42)
+        """,
+    )
+    threads(context, "Echo", "Echo", "Echo")
+    context.start("--transaction", TX)
+    pid = pid_of(context, "ts_0")
+    supervisor = context.status()["pid"]
+    os.kill(supervisor, signal.SIGSTOP)
+    before = len(os.listdir(f"/proc/{pid}/task"))
+    (home / "end.ts_1").touch()
+    wait_for(lambda: len(os.listdir(f"/proc/{pid}/task")) == before - 1)
+    os.kill(supervisor, signal.SIGKILL)
+    end = context.task_is("ts_1", "failed")["exit"]
+    assert (end["code"], end["reason"]) == (42, "exit-code")
+    assert pid_of(context, "ts_0") == pid_of(context, "ts_2") == pid
+    assert context.tasks()["ts_0"]["restarts"] == 0
+    context.ctl("stop", "--task", "ts_2")
+    (home / "end.ts_0").touch()
+    assert context.task_is("ts_0", "failed")["exit"]["code"] == 42
+    assert not Path(f"/proc/{pid}").exists(), "with the last of them the process has ended"
+
+
+def test_what_they_left_behind_ends_with_the_last_of_them(context: Context) -> None:
+    context.looped("Parent", "def setup(self):\n    self.child = __import__('subprocess').Popen(['sleep', '1000'])")
+    context.looped("Echo")
+    threads(context, "Parent", "Echo")
+    context.start("--transaction", TX)
+    pid = pid_of(context, "ts_0")
+    (child,) = [int(word) for each in Path(f"/proc/{pid}/task").iterdir() for word in (each / "children").read_text().split()]
+    context.ctl("stop", "--task", "ts_0")
+    context.ctl("stop", "--transaction", TX)
+    assert not Path(f"/proc/{pid}").exists()
+    assert not Path(f"/proc/{child}").exists()
+
+
+def test_an_impossible_one_says_why_and_harms_nobody(context: Context) -> None:
+    context.looped("Echo")
+    context.service("Unimportable", "import does_not_exist")
+    context.task("ts_0", "Echo", kind="Thread")
+    context.task("ts_1", "Unimportable", kind="Thread", entry=False)
+    context.start("--transaction", TX)
+    pid = pid_of(context, "ts_0")
+    answer = context.ctl("start", "--transaction", TX, "--task", "ts_1", check=1)
+    assert "does_not_exist" in answer.stderr
+    assert pid_of(context, "ts_0") == pid
+
+
+def test_what_each_logs_and_prints_is_its_own(context: Context) -> None:
+    context.looped("Talk", "def setup(self):\n    print('printed by', self.service_id)\n    self.log.info('logged by %s', self.service_id)")
+    threads(context, "Talk", "Talk")
+    context.start("--transaction", TX)
+    log = context.log.read_text()
+    for task in ("ts_0", "ts_1"):
+        for verb in ("printed", "logged"):
+            (line,) = [line for line in log.splitlines() if f"{verb} by {task}" in line]
+            assert f" {TX}/{task} " in line
+
+
+def test_many_starts_and_stops_leave_the_process_as_it_was(context: Context) -> None:
+    context.looped("Echo")
+    threads(context, "Echo", "Echo")
+    context.start("--transaction", TX)
+    pid = pid_of(context, "ts_0")
+    context.ctl("restart", "--task", "ts_1")
+    before = len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task"))
+    for _ in range(20):
+        assert context.ask(verb="restart", transaction=TX, tasks=["ts_1"])["ok"]
+    assert (len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task"))) == before
+
+
+def test_words_of_nobody_in_particular_do_not_hold_the_supervisor_up(context: Context) -> None:
+    context.looped(
+        "Loud",
+        """
+        interval = 0.01
+        def step(self):
+            import os, socket
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                for word in (b"STATUS=mine", b"X_ZMSVC_TASK=ts_9\\nREADY=1"):
+                    sock.sendto(word, os.environ["NOTIFY_SOCKET"])
+        """,
+    )
+    context.looped("Echo")
+    context.task("ts_0", "Loud", kind="Thread")
+    context.task("ts_1", "Echo", kind="Thread")
+    context.start("--transaction", TX)
+    wait_for(lambda: context.status()["dropped"]["notifications"] > 100)
+    began = time.monotonic()
+    context.status()
+    assert time.monotonic() - began < 0.5
+    assert context.tasks()["ts_1"]["sub"] == "running"

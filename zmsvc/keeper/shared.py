@@ -1,0 +1,125 @@
+"""A process that the tasks of a transaction share (`serviceType="Thread"`), as the keeper holds it: who is in it, and the line to it.
+
+Over the line the keeper orders a member's start and stop, and is told of a member's end. Closing it is the order to end.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from zmsvc.host import linux, packets
+from zmsvc.keeper import nursery
+
+PORT = "shared_fd"
+"""Where its end of the line is told to the new process, in its spec."""
+
+
+class Host:
+    """One such process. `mark` is the launch number in its environment, that of the task it was made for."""
+
+    def __init__(self, spec: dict[str, Any], cgroup: Path | None) -> None:
+        """Fork it. Raises OSError."""
+        self.mark = int(spec["launch"])
+        self.cgroup = cgroup
+        self.members: set[int] = set()
+        """Launches whose end nobody has told."""
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self.pid = nursery.fork({**spec, PORT: its.fileno()}, cgroup)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            its.close()
+        self.start_time = linux.start_time(self.pid) or 0
+        ours.setblocking(False)
+        self._line: socket.socket | None = ours
+
+    @property
+    def open(self) -> bool:
+        """Whether it takes members."""
+        return self._line is not None
+
+    def fileno(self) -> int:
+        return -1 if self._line is None else self._line.fileno()
+
+    def tell(self, op: str, launch: int, **body: Any) -> bool:
+        """Order a start or a stop; False when it is about to be gone, or hangs and reads no more."""
+        if self._line is None:
+            return False
+        try:
+            packets.send(self._line, {"op": op, **body, "launch": launch})
+        except OSError:
+            return False
+        return True
+
+    def heard(self) -> list[tuple[int, int]]:
+        """Members that have ended since the last call: launch and exit status."""
+        found: list[tuple[int, int]] = []
+        while self._line is not None:
+            try:
+                got = packets.receive(self._line)
+            except BlockingIOError:
+                break
+            if got is None:
+                self.close()
+            elif got[0]["launch"] in self.members:
+                found.append((got[0]["launch"], got[0]["status"]))
+                self.members.discard(got[0]["launch"])
+        return found
+
+    def close(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+
+class Hosts:
+    """The shared processes that take members, one a transaction.
+
+    `ended` is told of each member that has ended: its launch, its status, and whether nobody is left and the process is to end.
+    """
+
+    def __init__(
+        self, watch: Callable[[int, Callable[[], None]], None], unwatch: Callable[[int], object], ended: Callable[[int, int, bool], None]
+    ) -> None:
+        self._watch = watch
+        self._unwatch = unwatch
+        self._ended = ended
+        self._of: dict[str, Host] = {}
+
+    def start(self, spec: dict[str, Any], cgroup: Path | None) -> Host:
+        """Have a task started in its transaction's process, which is made when there is none, or none that listens."""
+        transaction, launch = str(spec["transaction"]), int(spec["launch"])
+        host = self._of.get(transaction)
+        if host is None or not host.tell("start", launch, spec=spec):
+            if cgroup is not None:
+                cgroup.mkdir(parents=True, exist_ok=True)
+            made = Host(spec, cgroup)
+            if host is not None:
+                self._part(transaction)
+            host = self._of[transaction] = made
+            self._watch(host.fileno(), partial(self._hear, transaction, host))
+            host.tell("start", launch, spec=spec)
+        host.members.add(launch)
+        return host
+
+    def _part(self, transaction: str) -> None:
+        """No more members for this process."""
+        host = self._of.pop(transaction)
+        self._unwatch(host.fileno())
+        host.close()
+
+    def _hear(self, transaction: str, host: Host) -> None:
+        descriptor = host.fileno()
+        for launch, status in host.heard():
+            self._ended(launch, status, not host.members)
+        if not host.open:
+            self._unwatch(descriptor)
+            del self._of[transaction]
+        elif not host.members:
+            self._part(transaction)

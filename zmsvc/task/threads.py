@@ -1,0 +1,157 @@
+"""Tasks that share one process (`serviceType="Thread"`): a thread for each, with its own life, voice and journal fields.
+
+The keeper orders over a line who begins and who is to stop, and is told of every end; when the line closes, the process ends. One that
+raises ends alone. What Python cannot keep apart ends all of them: a crash, os._exit, a SIGKILL for one that does not stop.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import queue
+import select
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from zmsvc.host import journal, packets
+from zmsvc.host.notify import Notifier
+from zmsvc.task import loader
+from zmsvc.task.bus import Bus
+from zmsvc.task.life import Life
+from zmsvc.task.sdk import TaskService
+from zmsvc.task.stop import SignalStop, Stop
+
+Spec = Mapping[str, Any]
+
+CANNOT_START = 203
+"""As the exit status of a process that could not be made."""
+
+log = logging.getLogger("task")
+
+
+class _Member:
+    """One task of the process."""
+
+    def __init__(self, spec: Spec, channel: Bus, ended: Callable[[], None]) -> None:
+        self.stop = Stop()
+        self.status = 1
+        self._ended = ended
+        self._fields = {
+            "SYSLOG_IDENTIFIER": spec["instance"],
+            "ZMSVC_TASK": spec["task"],
+            "ZMSVC_INSTANCE": spec["instance"],
+        }
+        self._spec = spec
+        self._notifier = Notifier(spec["notify"], spec["task"])
+        self._log = logging.getLogger(f"{spec['instance']}.{spec['task']}")
+        self._log.addFilter(self._stamp)
+        self._life = Life(spec, voice=self._notifier, channel=channel, stop=self.stop, log=self._log)
+        self.thread = threading.Thread(target=self._live, name=spec["task"], daemon=True)
+
+    def _stamp(self, record: logging.LogRecord) -> bool:
+        """What is logged by `self.log` is this task's, also from a thread of the user's own."""
+        record.journal = {**self._fields, **getattr(record, "journal", {})}
+        return True
+
+    def _live(self) -> None:
+        journal.scope(self._fields)
+        try:
+            self.status = self._life.live(self._load)
+        finally:
+            self._ended()
+
+    def _load(self) -> type[TaskService]:
+        return loader.load(self._spec["instance"], self._spec["search"])
+
+    def close(self) -> None:
+        """Wait for the thread, which has ended, and let go of what was its own: the next one of this task makes it anew."""
+        self.thread.join()
+        self._log.removeFilter(self._stamp)
+        self._notifier.close()
+        # A thread of the user's own may wait for it still.
+        self.stop.request()
+        os.close(self.stop.fd)
+
+
+class _Process:
+    """The members, and the line to the keeper."""
+
+    def __init__(self, line: socket.socket, channel: Bus) -> None:
+        self._line = line
+        self._line.setblocking(False)
+        self._channel = channel
+        self._members: dict[int, _Member] = {}
+        self._ends: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def live(self) -> None:
+        """Until the keeper closes the line. SIGTERM, which only strangers send, is the wish that all end."""
+        stop = SignalStop()
+        stop.listen()
+        awake, asked = stop.poller(self._line.fileno(), self._bell), select.poll()
+        for fd in (self._line.fileno(), self._bell):
+            asked.register(fd, select.POLLIN)
+        while True:
+            if stop.requested:
+                self._stop_all()
+                asked.poll()
+            else:
+                stop.pause(math.inf, awake)
+            self._tell_ends()
+            if not self._obey():
+                return
+
+    def _stop_all(self) -> None:
+        for member in self._members.values():
+            member.stop.request()
+
+    def _obey(self) -> bool:
+        """Carry out what the keeper has ordered; False when it has closed the line."""
+        while True:
+            try:
+                got = packets.receive(self._line)
+            except BlockingIOError:
+                return True
+            if got is None:
+                return False
+            launch = int(got[0]["launch"])
+            if got[0]["op"] == "start":
+                self._start(launch, got[0]["spec"])
+            elif launch in self._members:
+                self._members[launch].stop.request()
+
+    def _start(self, launch: int, spec: Spec) -> None:
+        try:
+            member = _Member(spec, self._channel, lambda: self._ended(launch))
+            member.thread.start()
+        except (OSError, RuntimeError) as error:
+            # No descriptor or no thread is left for it, which is no reason to end the others.
+            log.error("Cannot start %s: %s", spec["task"], error)
+            packets.send(self._line, {"op": "ended", "launch": launch, "status": CANNOT_START})
+            return
+        self._members[launch] = member
+
+    def _ended(self, launch: int) -> None:
+        """Called in the member's own thread, as the last thing."""
+        self._ends.put(launch)
+        os.eventfd_write(self._bell, 1)
+
+    def _tell_ends(self) -> None:
+        try:
+            os.eventfd_read(self._bell)
+        except BlockingIOError:
+            return
+        while not self._ends.empty():
+            launch = self._ends.get()
+            member = self._members.pop(launch)
+            member.close()
+            packets.send(self._line, {"op": "ended", "launch": launch, "status": member.status})
+
+
+def live(line: socket.socket, channel: Bus) -> int:
+    """Be the process of all tasks that the keeper sends over `line`, until it closes it."""
+    _Process(line, channel).live()
+    return 0
