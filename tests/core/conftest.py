@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "core",
+    max_examples=50,
     deadline=None,
     derandomize="CI" in os.environ,
     # The machine of make-believe is built inside the examples, and a filtered draw costs nothing.

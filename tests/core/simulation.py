@@ -33,13 +33,16 @@ def context(*tasks: TaskService, ident: str = "context001") -> Context:
     return Context(name="Sim", id=ident, log_name="Sim", endpoints=points, tasks={task.id: task for task in tasks})
 
 
-def task(name: str, *rules: Rule, entry: bool = True, kind: str = "Process", nice: int | None = None, **limits: float) -> TaskService:
+def task(
+    name: str, *rules: Rule, entry: bool = True, kind: str = "Process", notify: bool = False, nice: int | None = None, **limits: float
+) -> TaskService:
     return TaskService(
         id=name,
         instance="Echo",
         rules=rules,
         entry=entry,
         service_type=ServiceType(kind),
+        notify=notify,
         nice=nice,
         limits=Limits(**limits),  # type: ignore[arg-type]
     )
@@ -90,7 +93,8 @@ def check_launches(before: World, after: World, effects: Iterable[Effect], fact:
     new, over = after.launches.keys() - before.launches.keys(), before.launches.keys() - after.launches.keys()
     if isinstance(fact, ev.SupervisorStarted):
         assert set(launched) <= set(after.launches)
-        strangers = {child.launch for child in fact.children} - before.launches.keys()
+        known = before.launches if before.epoch == fact.epoch else {}
+        strangers = {child.launch for child in fact.children} - known.keys()
     else:
         assert launched == Counter(new), "every new launch is ordered once, and nothing else"
         mine = {fact.launch} if isinstance(fact, ev.TaskExited | ev.LaunchFailed) and fact.launch not in before.launches else set()
@@ -98,7 +102,7 @@ def check_launches(before: World, after: World, effects: Iterable[Effect], fact:
         strangers = set()
     for effect in effects:
         if isinstance(effect, ev.Signal):
-            assert after.launches.get(effect.launch) == effect.key
+            assert effect.key in (after.launches.get(effect.launch), before.launches.get(effect.launch))
         if isinstance(effect, ev.KillAll):
             assert after.launches.get(effect.launch) == effect.key or effect.launch in strangers
 
@@ -401,6 +405,12 @@ class Simulation:
     def ready(self, *names: str) -> None:
         """Every process that has been started, or those of these tasks, say that they are ready."""
         self.happen(*(ev.TaskReady(launch=each.launch) for each in self.alive.values() if not names or each.key[1] in names))
+
+    def execute(self, name: str) -> list[Effect]:
+        """The program of a Command has taken the launcher's place."""
+        launch = self.launch_of(name)
+        self.alive[launch].executed = True
+        return self.happen(ev.TaskExecuted(launch=launch))
 
     def update(self, name: str, **items: Any) -> list[Effect]:
         launch = self.launch_of(name)

@@ -11,7 +11,8 @@ from simulation import BEGINNING, PID, Simulation, rule, task
 
 from zmsvc.core import events as ev
 from zmsvc.core.acts import KILL_TIMEOUT
-from zmsvc.core.engine import UPDATE_BURST, UPDATE_RATE, step
+from zmsvc.core.draft import Draft
+from zmsvc.core.engine import MAX_NESTING, UPDATE_BURST, UPDATE_RATE, step
 from zmsvc.core.requests import MAX_CLOSED
 
 # --- starting
@@ -90,6 +91,19 @@ def test_the_history_tells_what_was_asked_before_what_came_of_it() -> None:
     assert [record.event for record in sim.records] == ["requested", "stopping", "stopped", "launching", "started"]
 
 
+@pytest.mark.parametrize("verb", ["start", "stop", "restart", "exit"])
+def test_the_history_tells_who_asked(verb: str) -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.records.clear()
+    names = () if verb == "exit" else ("a",)
+    sim.ask(verb, *names)
+    (record,) = [record for record in sim.records if record.event == "requested"]
+    assert record.transaction == ("" if verb == "exit" else "T1")
+    assert (record.detail["verb"], record.detail["by"], record.detail["uid"]) == (verb, "operator", 0)
+    assert tuple(record.detail.get("tasks", ())) == names
+
+
 def test_a_start_is_answered_when_the_task_is_ready() -> None:
     sim = Simulation.of(task("a", entry=False))
     sim.begin()
@@ -118,6 +132,7 @@ def test_a_start_that_fails_is_answered_with_the_reason(end: dict[str, Any], tex
     sim.end("a", **end)
     (reply,) = sim.replies()
     assert (reply.ok, reply.code, reply.error) == (False, 1, text)
+    assert sim.told(ev.PublishControl)[-1].items["message"] == "no disk"
 
 
 def test_who_does_not_want_to_wait_is_answered_at_once() -> None:
@@ -177,8 +192,10 @@ def test_transactions_run_side_by_side() -> None:
         ({"verb": "start", "tasks": ("x",)}, 4, "cannot start x: no such task in Sim"),
         ({"verb": "start", "tasks": ("a", "x")}, 4, "cannot start x: no such task in Sim"),
         ({"verb": "stop", "tasks": ("x",)}, 4, "cannot stop x: no such task in Sim"),
+        ({"verb": "reset-failed", "tasks": ("x",)}, 4, "cannot reset-failed x: no such task in Sim"),
         ({"verb": "stop", "transaction": "NOBODY"}, 4, "cannot stop NOBODY: no such transaction"),
         ({"verb": "restart", "transaction": "NOBODY", "tasks": ("a",)}, 4, "cannot restart a: no such transaction"),
+        ({"verb": "restart", "tasks": ("x",)}, 4, "cannot restart x: no such task in Sim"),
         ({"verb": "restart", "transaction": "OLD"}, 1, "cannot restart OLD: the transaction is stopped"),
         ({"verb": "reset-failed", "transaction": "NOBODY"}, 4, "cannot reset-failed NOBODY: no such transaction"),
         ({"verb": "start", "transaction": "a/b"}, 2, "cannot start a/b: 'a/b' is not a transaction ID"),
@@ -206,6 +223,8 @@ def test_what_does_not_exist_or_cannot_be_meant_is_refused(asked: dict[str, Any]
         told = [effect for effect in sim.effects if isinstance(effect, ev.PublishControl)]
         assert len(told) == len(sim.effects) == max(1, len(order["tasks"]))
         assert all((each.action, each.success, each.items["reason"]) == ("failed", False, "refused") for each in told)
+        assert [each.key for each in told] == [(order["transaction"] or "", name) for name in order["tasks"] or ("context001",)]
+        assert all(each.items["message"].startswith(text) for each in told)
 
 
 def test_with_nothing_open_a_stop_of_all_is_refused() -> None:
@@ -221,6 +240,8 @@ def test_a_task_without_a_transaction_is_started_in_the_only_one() -> None:
     sim.ask("start", "b", transaction="NEW", new=True)
     assert sim.sub("b") == "start"
     assert "NEW" not in sim.world.transactions
+    sim.ask("start", transaction="NEW", new=True)
+    assert sim.sub("a", "NEW") == "start", "all of them are a new run"
 
 
 def test_words_of_nobody_and_words_before_the_fork_change_nothing() -> None:
@@ -263,17 +284,36 @@ def test_an_end_has_its_reason(how: dict[str, Any], ready: bool, reason: str, su
     last = sim.told(ev.PublishControl)[-1]
     assert (last.success, last.items["reason"]) == (sub == "exited", reason)
     assert (last.items["exit_code"], last.items["signal"]) == (how.get("code"), how.get("signal"))
+    assert "message" not in last.items, "it had said nothing"
+    assert all("ended" not in record.detail for record in sim.records), "it had left nothing behind"
     # A second time it is nobody's end.
     before = sim.world
     assert sim.happen(ev.TaskExited(launch=1, **how)) == [ev.Forget(launch=1)]
     assert sim.world == before
 
 
-def test_a_program_need_not_be_ready_to_end_well() -> None:
-    sim = Simulation.of(task("a", kind="Command"))
+@pytest.mark.parametrize(("notify", "reason"), [(False, "exited"), (True, "not-ready")])
+def test_a_program_need_not_be_ready_to_end_well_unless_it_speaks(notify: bool, reason: str) -> None:
+    sim = Simulation.of(task("a", kind="Command", notify=notify))
     sim.begin()
     sim.end("a", code=0)
-    assert sim.reason("a") == "exited"
+    assert sim.reason("a") == reason
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+def test_a_program_is_started_when_it_runs_unless_it_says_so_itself(crashed: bool) -> None:
+    sim = Simulation.of(task("a", kind="Command"), task("b", kind="Command", notify=True))
+    sim.begin()
+    sim.alive[1].executed = sim.alive[2].executed = True
+    if crashed:
+        sim.crash()
+        sim.happen()
+    else:
+        sim.execute("a")
+        sim.execute("b")
+    assert (sim.sub("a"), sim.sub("b")) == ("running", "start")
+    sim.ready("b")
+    assert sim.sub("b") == "running"
 
 
 def test_what_cannot_be_forked_has_failed() -> None:
@@ -297,7 +337,7 @@ def test_the_time_to_be_ready_is_watched_also_when_the_fork_took_longer_than_it(
     sim.save(sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1")))
     sim.now += 60
     sim.decide(ev.DeadlinePassed(key=("T1", "a")))
-    sim.happen(*(effect for effect in [ev.TaskLaunched(launch=1, pid=PID + 1, start_time=1)]))
+    sim.happen(ev.TaskLaunched(launch=1, pid=PID + 1, start_time=1))
     assert sim.ring(), "its alarm is set"
     assert sim.sub("a") == "stop-sigterm"
 
@@ -472,6 +512,7 @@ def test_a_stop_ends_a_delay() -> None:
     assert sim.sub("a") == "back-off"
     sim.ask("stop", "a")
     assert (sim.sub("a"), sim.replies()[0].ok) == ("stopped", True)
+    assert sim.task("a").status == ""
     assert not sim.alarms
 
 
@@ -486,7 +527,7 @@ def test_a_start_while_it_stops_starts_it_afterwards_and_a_stop_calls_that_off()
     sim.ask("start", "a", request=4)
     sim.end("a", code=0)
     assert sorted(reply.request for reply in sim.replies()) == [1, 3]
-    assert sim.sub("a") == "start"
+    assert (sim.sub("a"), sim.task("a").cause["by"]) == ("start", "operator")
     sim.ready()
     assert sorted(reply.request for reply in sim.replies() if reply.ok) == [1, 2, 3, 4]
     sim.ask("restart", "a", request=5)
@@ -503,6 +544,7 @@ def test_a_stopped_transaction_can_be_stopped_again_and_opened_anew() -> None:
     sim.ask("stop", "b", request=1)
     sim.ask("stop", request=2)
     sim.ask("stop", request=3)
+    assert not sim.task("a").held, "that is for tasks that are named"
     assert [reply.ok for reply in sim.replies()] == [True] * 3
     sim.ask("start", request=4)
     assert (sim.sub("a"), sim.task("b").held) == ("start", False), "a new run: what was held in the last one is forgotten"
@@ -662,6 +704,24 @@ def test_a_repeated_update_is_not_news() -> None:
     assert sim.said("a").count("updated") == 3, "without a number each one is news"
 
 
+def test_an_update_that_is_nested_too_deeply_to_be_written_down_is_dropped() -> None:
+    """A task's words must not be the end of the supervisor that has to write them into the state file."""
+    for kind in (lambda inner: [inner], lambda inner: {"x": inner}):
+        sim = Simulation.of(task("a"))
+        sim.checked = False
+        sim.begin()
+        sim.ready()
+        value: Any = {}
+        for _ in range(MAX_NESTING - 2):
+            value = kind(value)
+        sim.update("a", fits=value)
+        for _ in range(5000):
+            value = kind(value)
+        sim.update("a", deep=value)
+        assert (sim.said("a"), sim.task("a").dropped, list(sim.task("a").update or ())) == (["started", "updated"], 1, ["fits"])
+        assert sim.records[-1].event == "dropped"
+
+
 def test_a_new_launch_counts_its_updates_from_the_beginning() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
@@ -791,6 +851,7 @@ def test_other_endpoints_need_another_context() -> None:
     sim.reload(task("a"), ident="another")
     assert sim.world == before
     assert sim.replies()[0].code == 1
+    assert sim.reload(task("a"), ident="another", request=None) == []
 
 
 def test_a_stopped_transaction_is_not_started_by_a_reload() -> None:
@@ -872,6 +933,11 @@ def test_what_changes_nothing_copies_nothing() -> None:
         after, _ = step(sim.world, fact, sim.now)
         for name in ("tasks", "launches", "transactions", "waiters"):
             assert getattr(after, name) is getattr(sim.world, name), (fact, name)
+    draft = Draft(sim.world, sim.now)
+    draft.change(("T1", "a"), status="once")
+    copy = draft.tasks
+    draft.change(("T1", "a"), status="twice")
+    assert draft.tasks is copy is not sim.world.tasks
     after, _ = step(sim.world, ev.TaskSaid(launch=1, status="hm"), sim.now)
     assert after.launches is sim.world.launches
     assert after.tasks[("T1", "b")] is sim.world.tasks[("T1", "b")]

@@ -163,7 +163,7 @@ class Steps:
                 sim.now += which / 10
 
 
-@settings(settings(), max_examples=150)
+@settings(settings(), max_examples=100)
 @given(
     tasks=files(watched=False),
     numbers=st.lists(st.integers(0, 299), max_size=12),

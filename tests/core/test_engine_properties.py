@@ -42,8 +42,9 @@ def files(draw: st.DrawFn, *, watched: bool = True) -> list[TaskService]:
     tasks = []
     for name in names:
         known = [each for each in draw(rules) if each.call in names]
-        kind, nice = draw(st.sampled_from(["Process", "Command"])), draw(st.sampled_from([None, 5]))
-        tasks.append(task(name, *known, entry=draw(st.booleans()), kind=kind, nice=nice, **draw(limits if watched else calm)))
+        kind, notify = draw(st.sampled_from([("Process", False), ("Command", False), ("Command", True)]))
+        more = draw(limits if watched else calm)
+        tasks.append(task(name, *known, entry=draw(st.booleans()), kind=kind, notify=notify, nice=draw(st.sampled_from([None, 5])), **more))
     return tasks
 
 
@@ -195,10 +196,10 @@ def words(launch: int, which: int, sequence: int) -> ev.Fact:
         ev.TaskSaid(launch=launch, status="hm"),
         ev.WatchdogFed(launch=launch),
         ev.TimeoutExtended(launch=launch, seconds=3.0),
-        ev.TaskReady(launch=launch),
+        ev.TaskExecuted(launch=launch),
     ]
     return facts[which]
 
 
-Machine.TestCase.settings = settings(settings(), max_examples=100, stateful_step_count=40)
+Machine.TestCase.settings = settings(settings(), max_examples=60, stateful_step_count=40)
 TestEngine = Machine.TestCase

@@ -1,10 +1,17 @@
-"""The lifecycle table: complete, and the picture in the documents is drawn from it."""
+"""The lifecycle table: complete, harmless where it is silent, and the picture in the documents is drawn from it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, TABLE, Act, Cause, Sub, diagram
+import pytest
+from simulation import Simulation, task
+
+from zmsvc.core import events as ev
+from zmsvc.core.acts import _ACTS, apply
+from zmsvc.core.draft import Draft
+from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, TABLE, Act, Cause, State, Sub, diagram
+from zmsvc.core.world import Exit, Reason
 
 PICTURE = Path(__file__).parents[2] / "docs" / "lifecycle.mmd"
 
@@ -15,8 +22,36 @@ def test_every_state_has_a_row_and_a_word_of_systemd() -> None:
 
 def test_every_act_and_cause_is_used() -> None:
     moves = [move for row in TABLE.values() for move in row.values()]
-    assert {move.act for move in moves} == set(Act)
+    assert {move.act for move in moves} == set(Act) == set(_ACTS)
     assert {cause for row in TABLE.values() for cause in row} == set(Cause)
+
+
+def test_a_state_rests_lives_or_waits_for_its_delay() -> None:
+    assert LIVE | RESTING | {Sub.BACK_OFF} == set(Sub)
+    assert not LIVE & RESTING
+    assert {STATE_OF[sub] for sub in RESTING} == {State.INACTIVE, State.FAILED}
+
+
+def test_every_state_answers_a_start_a_stop_and_a_restart() -> None:
+    """Who waits for the outcome of an order never waits for nothing."""
+    for sub in Sub:
+        assert Cause.RESTART in TABLE[sub]
+        assert Cause.START in TABLE[sub] or sub in (Sub.LAUNCHING, Sub.START, Sub.RUNNING)
+        assert Cause.STOP in TABLE[sub] or sub in RESTING
+
+
+def test_nothing_that_rests_moves_by_itself() -> None:
+    for sub in RESTING:
+        assert set(TABLE[sub]) <= {Cause.START, Cause.RESTART, Cause.DELAY, Cause.LIMIT, Cause.RESET}
+
+
+def test_only_a_start_launches_and_only_an_end_settles() -> None:
+    for sub, row in TABLE.items():
+        for cause, move in row.items():
+            assert (move.act is Act.LAUNCH) == (move.to is Sub.LAUNCHING)
+            assert (move.act is Act.LAUNCH) <= (sub not in LIVE), "never a second process"
+            assert (move.act is Act.SETTLE) == (sub in LIVE and move.to in RESTING)
+            assert (cause is Cause.LAUNCH_FAILED) <= (move.act is Act.SETTLE)
 
 
 def test_every_live_state_leads_to_rest() -> None:
@@ -29,5 +64,48 @@ def test_every_live_state_leads_to_rest() -> None:
         assert seen & RESTING, sub
 
 
+@pytest.mark.parametrize("sub", Sub)
+@pytest.mark.parametrize("cause", Cause)
+def test_a_cause_without_a_row_changes_nothing(sub: Sub, cause: Cause) -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    draft = Draft(sim.world, sim.now)
+    draft.put(("T1", "a"), draft.change(("T1", "a"), sub=sub, exit=Exit(reason=Reason.EXITED)))
+    before, orders = draft.tasks[("T1", "a")], len(draft.effects)
+    moved = apply(draft, ("T1", "a"), cause, status="changed")
+    assert moved == (cause in TABLE[sub])
+    if not moved:
+        assert draft.tasks[("T1", "a")] is before
+        assert len(draft.effects) == orders
+    elif TABLE[sub][cause].act is not Act.LAUNCH:
+        assert draft.tasks[("T1", "a")].sub in (TABLE[sub][cause].to, Sub.LAUNCHING)
+
+
+def test_a_late_timer_changes_nothing() -> None:
+    sim = Simulation.of(task("a", start_timeout=5.0, watchdog=2.0))
+    sim.begin()
+    sim.ready()
+    sim.now += 1.0
+    before = sim.world
+    # That of the start, whose time is over, in a state that has another one.
+    sim.decide(ev.DeadlinePassed(key=("T1", "a")))
+    sim.decide(ev.DeadlinePassed(key=("T1", "nobody")))
+    assert sim.world == before
+    sim.ask("stop", "a")
+    sim.now += 1000.0
+    before = sim.world
+    assert sim.decide(ev.DeadlinePassed(key=("T1", "a"))) == []
+    assert sim.world == before
+
+
 def test_the_picture_is_that_of_the_table() -> None:
     assert PICTURE.read_text() == diagram(), "write what lifecycle.diagram() gives to docs/lifecycle.mmd"
+
+
+def test_the_picture_shows_every_move() -> None:
+    lines = diagram().splitlines()
+    for sub, row in TABLE.items():
+        for cause, move in row.items():
+            here, there = sub.value.replace("-", "_"), move.to.value.replace("-", "_")
+            line = next(line for line in lines if line.startswith(f"    {here} --> {there} : "))
+            assert cause.value in line.partition(" : ")[2].split(", ")

@@ -54,8 +54,6 @@ def launch(draft: Draft, key: Key, _cause: Cause) -> None:
         launched_at=draft.now,
         restarts=old.restarts + (1 if old.launch else 0),
         status="",
-        verdict=None,
-        again=False,
         quiet=False,
         update=None,
         sequence=0,
@@ -238,11 +236,11 @@ def _after_the_end(draft: Draft, key: Key, trigger: Trigger, *, again: bool) -> 
 
 def _start_again(draft: Draft, key: Key) -> None:
     """It was stopped in order to be started: at once for a person, with the brakes on for a rule, since rules can form a ring."""
-    task = draft.tasks[key]
-    if not task.resting or draft.service(key) is None:
+    if draft.service(key) is None:
         return
-    if task.cause.get("by") == "rule":
-        _start_by_rule(draft, key, dict(task.cause), failing=False)
+    cause = draft.tasks[key].cause
+    if cause.get("by") == "rule":
+        _start_by_rule(draft, key, dict(cause), failing=False)
     else:
         apply(draft, key, Cause.START)
 
@@ -284,7 +282,8 @@ def _fire_one(draft: Draft, key: Key, told: Task, rule: Rule) -> None:
         # It is about to be started anyway: one start answers all of them. A rule cannot cut its delay short.
         draft.change(target, cause=cause)
     else:
-        apply(draft, target, Cause.RESTART if rule.action is Action.RESTART else Cause.START, cause=cause)
+        # What stops already is started afterwards, whichever of the two was asked.
+        apply(draft, target, Cause.RESTART, cause=cause)
 
 
 def _cause(source_id: str, told: Task, task: Task, rule: Rule) -> dict[str, Any]:
@@ -297,7 +296,7 @@ def _start_by_rule(draft: Draft, key: Key, cause: dict[str, Any], *, failing: bo
     task, limits, now = draft.tasks[key], draft.limits(key), draft.now
     starts = recent_starts(task, limits, now)
     if over_limit(starts, limits):
-        apply(draft, key, Cause.LIMIT, starts=starts)
+        apply(draft, key, Cause.LIMIT)
         return
     laps, at = start_by_rule(task, limits, now, failing=failing, launch=draft.next_launch)
     starts = (*starts, now) if limits.start_limit_burst else ()

@@ -75,16 +75,13 @@ class Draft:
         return self.put(key, replace(self.tasks[key], **changes))
 
     def remove(self, key: Key) -> None:
-        """The task is no more. Its deadline is called off."""
-        task = self.tasks[key]
+        """The task, which rests, is no more."""
         if not self._touched:
             self.tasks = dict(self.tasks)
         self._touched[key] = None
         self._changed[key[0]] = None
         assert isinstance(self.tasks, dict)
         del self.tasks[key]
-        if task.launch:
-            self.forget_launch(task.launch)
 
     def lose(self, key: Key) -> None:
         """The file has this task no longer: it goes at the end of this step, or when nobody waits any more to hear how it ended."""
@@ -94,7 +91,7 @@ class Draft:
         asked = {key for waiter in self.waiters for key in waiter.keys} if self._lost else set()
         for key in self._lost:
             task = self.tasks.get(key)
-            if task is not None and task.resting and self.service(key) is None and key not in asked:
+            if task is not None and task.resting and key not in asked:
                 self.remove(key)
 
     def show(self, transaction: str) -> None:

@@ -6,6 +6,7 @@ proven, simulated and replayed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, assert_never
 
 from zmsvc.core import events as ev
@@ -21,6 +22,8 @@ UPDATE_RATE = 1000.0
 """Updates a second that one task may report for long; more are dropped, and counted."""
 UPDATE_BURST = 2000.0
 """Updates that it may report at once."""
+MAX_NESTING = 64
+"""Lists and objects in each other in an update."""
 CANNOT_EXECUTE = 203
 """Exit status of a process that could not become the task that it was forked for (systemd's EXIT_EXEC)."""
 
@@ -128,10 +131,25 @@ def _updated(draft: Draft, key: Key, fact: ev.TaskUpdated) -> None:
             draft.record(key, "dropped", why=f"more than {UPDATE_RATE:g} updates a second", before=task.dropped)
         draft.change(key, tokens=tokens, dropped=task.dropped + 1, **changes)
         return
+    if _too_deep(fact.items):
+        draft.record(key, "dropped", why=f"an update is nested more than {MAX_NESTING} deep", before=task.dropped)
+        draft.change(key, tokens=tokens - 1.0, dropped=task.dropped + 1, **changes)
+        return
     task = draft.change(key, tokens=tokens - 1.0, update=dict(fact.items), action="updated", **changes)
     draft.emit(ev.PublishControl(key=key, action="updated", success=True, pid=task.pid, items=fact.items))
     if not task.quiet:
         fire(draft, key, Trigger.ON_UPDATE, requested=task.held or task.verdict is Reason.REQUESTED)
+
+
+def _too_deep(items: Mapping[str, Any]) -> bool:
+    """Whether items could break whoever writes them down: JSON that can just be read may be too deep to be written with more around it."""
+    level: list[Any] = [items]
+    for _ in range(MAX_NESTING):
+        inner = (value.values() if isinstance(value, Mapping) else value for value in level if isinstance(value, Mapping | list))
+        level = [value for values in inner for value in values]
+        if not level:
+            return False
+    return True
 
 
 # --- ends

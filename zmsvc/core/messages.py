@@ -33,7 +33,12 @@ def encode(topic: str, body: Mapping[str, Any]) -> bytes:
     """The frame of a message, header first."""
     ordered: Body = {"header": _ordered(body["header"])} if "header" in body else {}
     ordered.update((key, value) for key, value in body.items() if key != "header")
-    return topic.encode() + SEPARATOR + dumps(ordered).encode("utf-8", "surrogatepass")
+    try:
+        text = dumps(ordered).encode()
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, from a task's own text: as an escape it is JSON and UTF-8 for everybody.
+        text = json.dumps(ordered, separators=(",", ":")).encode()
+    return topic.encode() + SEPARATOR + text
 
 
 def decode(frame: bytes) -> tuple[str, Body]:

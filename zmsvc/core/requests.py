@@ -89,8 +89,7 @@ def _start_one(draft: Draft, key: Key, order: Requested) -> None:
     if not task.live or task.sub in (Sub.STOP_SIGTERM, Sub.STOP_SIGKILL, Sub.FINAL_SIGKILL):
         # As with systemctl: who starts it by hand wants it now, and its delays begin anew. A start limit stays (reset-failed).
         changes |= {"cause": _cause(order, task), "laps": 0, "failures": 0}
-    if not apply(draft, key, Cause.START, **changes):
-        draft.change(key, held=False)
+    apply(draft, key, Cause.START, **changes)
 
 
 def _to_start(draft: Draft, order: Requested) -> str:

@@ -119,7 +119,7 @@ def _adopt_one(draft: Draft, key: Key, child: ev.Child) -> None:
 def _ask_again(draft: Draft, key: Key) -> None:
     """Whether it has had its signal is not known. It gets its time again, too: it may hear of its end only now."""
     task, limit = draft.tasks[key], draft.limits(key).stop_timeout
-    if task.deadline is not None and limit:
+    if task.deadline is not None:
         draft.change(key, deadline=max(task.deadline, draft.now + limit))
     name = "SIGABRT" if task.verdict is Reason.WATCHDOG else "SIGTERM"
     draft.emit(ev.Signal(launch=task.launch, key=key, signal=name))

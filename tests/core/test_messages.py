@@ -1,0 +1,239 @@
+"""Messages: what goes out comes back, its order is that of the contract, and no frame of anyone does harm."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zmsvc.core import messages
+from zmsvc.core.errors import ProtocolError, ZmsvcError
+from zmsvc.core.messages import Order, context_info, control, decode, encode, header, order, prefix, process
+
+texts = st.text(max_size=8)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+bodies = st.dictionaries(texts.filter(lambda name: name != "header"), values, max_size=3)
+headers = st.dictionaries(texts | st.sampled_from(messages.HEADER_ORDER), texts, max_size=5)
+topics = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=9)
+
+HEAD = {"service_transaction": "TX", "service_id": "ts_100", "action": "start", "service_name": "echo"}
+
+
+@given(topic=topics, head=st.none() | headers, body=bodies)
+def test_what_goes_out_comes_back(topic: str, head: dict[str, str] | None, body: dict[str, Any]) -> None:
+    whole = {**body, "header": head} if head is not None else body
+    assert decode(encode(topic, whole)) == (topic, whole)
+
+
+@given(headers, bodies)
+def test_the_header_comes_first_and_its_keys_in_order(head: dict[str, str], body: dict[str, Any]) -> None:
+    text = encode("control", {**body, "header": head}).partition(messages.SEPARATOR)[2]
+    read = json.loads(text, object_pairs_hook=list)
+    assert read[0][0] == "header"
+    known = [key for key in messages.HEADER_ORDER if key in head]
+    assert [key for key, _ in read[0][1]][: len(known)] == known
+
+
+def test_a_prefix_subscription_of_the_contract_fits() -> None:
+    head = header(transaction="TX", service_id="ts_100", action="started", service_name="echo_action", extra=1)
+    frame = encode("control", {"content": {}, "header": dict(reversed(head.items()))})
+    assert frame.startswith(b'control @@@ {"header":{"service_transaction":"TX","service_id":"ts_100"')
+    assert frame.startswith(prefix("control"))
+    assert not frame.startswith(prefix("contro"))
+
+
+def test_text_of_all_the_world_goes_as_utf8() -> None:
+    assert "grüß @@@ 世界".encode() in encode("control", {"content": "grüß @@@ 世界"})
+    assert decode(encode("control", {"content": "a @@@ b"}))[1] == {"content": "a @@@ b"}
+    half = encode("control", {"content": "grüß \ud800"})
+    assert decode(half)[1] == {"content": "grüß \ud800"}
+    assert half.decode(), "half of a surrogate pair is not in the way of those who take it for UTF-8, as they may"
+
+
+def harmless(frame: bytes) -> None:
+    """It is read, or it is refused with a word; nothing else comes of it."""
+    why = "cannot read"
+    try:
+        order(*decode(frame))
+    except ProtocolError as error:
+        why = str(error)
+    assert why.startswith("cannot read")
+
+
+@given(st.binary(max_size=60) | st.binary(max_size=60).map(lambda data: b"context @@@ " + data))
+def test_no_frame_does_harm(frame: bytes) -> None:
+    harmless(frame)
+
+
+@given(topic=st.sampled_from(["context", "process"]), body=values)
+def test_no_body_does_harm(topic: str, body: Any) -> None:
+    harmless(encode(topic, body) if isinstance(body, dict) else prefix(topic) + json.dumps(body).encode())
+
+
+shapes = st.recursive(
+    texts | st.none() | st.just({"id": "ts_100"}),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(
+                ["header", "content", "configuration", "TaskService", "Task", "message", "id", "action", "service_id", "transaction"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    topic=st.sampled_from(["context", "process"]),
+    body=st.dictionaries(st.sampled_from(["header", "content", "TaskService", "Task"]), shapes),
+)
+def test_no_body_that_looks_like_one_does_harm(topic: str, body: dict[str, Any]) -> None:
+    try:
+        read = order(topic, body)
+    except ProtocolError:
+        return
+    assert isinstance(read.action, str)
+    assert all(isinstance(each, str) for each in (*read.tasks, read.transaction, read.service_id, read.service_name))
+
+
+@pytest.mark.parametrize(
+    ("frame", "why"),
+    [
+        (b"no separator", "no ' @@@ '"),
+        (b"context@@@{}", "no ' @@@ '"),
+        (b"context @@@ {", "Expecting"),
+        (b"context @@@ ", "Expecting value"),
+        (b"context @@@ []", "not a JSON object"),
+        (b"context @@@ 5", "not a JSON object"),
+        (b'context @@@ {"header":[]}', "header is not a JSON object"),
+        (b'context @@@ {"header":null}', "header is not a JSON object"),
+        (b'\xff\xfe @@@ {"a":1}', "codec"),
+        (b'context @@@ {"a":"\xff"}', "codec"),
+        (b"context @@@ " + b"[" * 100_000, "recursion"),
+        (b"context @@@ " + b"9" * 10_000, "digit"),
+    ],
+)
+def test_a_frame_that_is_none_is_refused_with_the_reason(frame: bytes, why: str) -> None:
+    with pytest.raises(ProtocolError, match="cannot read message") as caught:
+        decode(frame)
+    assert why in str(caught.value)
+    assert isinstance(caught.value, ZmsvcError)
+
+
+def test_any_order_of_keys_and_spacing_is_read() -> None:
+    text = (
+        b'context @@@  { "content" : { "configuration" : { "TaskService" : [ "a" , {"id": "b", "x": 1} ] } },\n'
+        b' "header": {"action": "stop", "service_id": "context001"} }'
+    )
+    assert order(*decode(text)) == Order(
+        topic="context",
+        action="stop",
+        transaction="",
+        service_id="context001",
+        service_name="context",
+        tasks=("a", "b"),
+        configurations={"a": "a", "b": {"id": "b", "x": 1}},  # type: ignore[dict-item]
+    )
+
+
+@pytest.mark.parametrize("services", [None, "", [], ...])
+def test_no_task_means_all(services: Any) -> None:
+    content = {} if services is ... else {"configuration": {"TaskService": services}}
+    read = order("context", {"header": HEAD, "content": content})
+    assert (read.tasks, read.transaction, read.action) == ((), "TX", "start")
+
+
+def test_one_task_need_not_be_a_list() -> None:
+    read = order("context", {"header": HEAD, "content": {"configuration": {"TaskService": {"id": "ts_100"}}}})
+    assert read.tasks == ("ts_100",)
+
+
+@pytest.mark.parametrize(
+    ("topic", "body", "why"),
+    [
+        ("context", {"content": {}}, "no header"),
+        ("context", {"header": {"service_id": "x"}}, "header.action"),
+        ("context", {"header": {"action": "start"}}, "header.service_id"),
+        ("context", {"header": {"action": 5, "service_id": "x"}}, "header.action"),
+        ("context", {"header": HEAD, "content": {"configuration": {"TaskService": [{"x": 1}]}}}, "without id"),
+        ("context", {"header": HEAD, "content": {"configuration": {"TaskService": [["a"]]}}}, "without id"),
+        ("process", {}, "no Task"),
+        ("process", {"Task": "text"}, "no Task"),
+        ("process", {"TaskService": []}, "no Task"),
+        ("process", {"Task": {}}, "no message"),
+        ("process", {"Task": {"message": {}}}, "no header"),
+        ("process", {"Task": {"message": {"header": {"action": "start"}}}}, "no service_id"),
+        ("process", {"Task": {"message": {"header": {"service_id": "a"}}}}, "header.action"),
+    ],
+)
+def test_what_is_missing_is_named(topic: str, body: dict[str, Any], why: str) -> None:
+    with pytest.raises(ProtocolError, match=why):
+        order(topic, body)
+
+
+SOURCE: dict[str, Any] = {
+    "id": "ts_100",
+    "instance": "EchoAction",
+    "Task": {"description": "d", "message": {"header": {"action": "x"}, "content": {"c": 1}}},
+}
+
+
+def test_a_process_message_is_the_tasks_own_with_the_header_of_this_order() -> None:
+    body = process(SOURCE, transaction="TX", action="stop", service_id="ts_100", service_name="echo", origin="me")
+    assert body["Task"] == {
+        "description": "d",
+        "message": {
+            "header": {"action": "stop", "service_id": "ts_100", "service_name": "echo", "transaction": "TX"},
+            "content": {"c": 1},
+        },
+    }
+    assert (body["id"], body["instance"], body["header"]["origin"]) == ("ts_100", "EchoAction", "me")
+    read = order(*decode(encode("process", body)))
+    assert (read.action, read.transaction, read.service_id, read.tasks) == ("stop", "TX", "ts_100", ("ts_100",))
+    assert SOURCE["Task"]["message"]["header"] == {"action": "x"}, "the file's own text stays as it is"
+
+
+@pytest.mark.parametrize("source", [{}, {"Task": ""}, {"Task": {"message": ""}}, {"Task": {"message": {"header": ""}}}])
+def test_a_process_message_of_a_bare_source_can_be_read(source: dict[str, Any]) -> None:
+    body = process(source, transaction="TX", action="start", service_id="a", service_name="", origin="me")
+    assert order("process", body).tasks == ("a",)
+
+
+@pytest.mark.parametrize("wrap", ["content", "TaskService", None])
+def test_a_process_message_is_read_in_the_shapes_that_others_send(wrap: str | None) -> None:
+    inner = {"id": "a", "Task": {"message": {"header": {"action": "stop", "service_transaction": "TX"}}}}
+    body = {"content": {"TaskService": inner}} if wrap == "content" else {"TaskService": inner} if wrap else inner
+    read = order("process", body)
+    assert (read.action, read.transaction, read.tasks) == ("stop", "TX", ("a",))
+
+
+def test_a_transaction_that_is_no_text_is_none() -> None:
+    head = {"action": "stop", "service_id": "a", "transaction": 5}
+    assert order("process", {"Task": {"message": {"header": head}}}).transaction == ""
+
+
+@given(items=st.dictionaries(texts | st.sampled_from(["result", "device_action", "pid"]), values, max_size=4), success=st.booleans())
+def test_items_cannot_hide_what_is_promised(items: dict[str, Any], success: bool) -> None:
+    body = control(HEAD, success=success, device_action="shout", pid=5, items=items)
+    status = body["content"]["status"]
+    assert (status["result"], status["device_action"], status["pid"]) == ("success" if success else "failure", "shout", 5)
+    own = {name: value for name, value in items.items() if name not in ("result", "device_action", "pid")}
+    assert {name: status[name] for name in own} == own
+
+
+def test_the_picture_of_the_context() -> None:
+    body = context_info(HEAD, [{"TX": {"tasks": []}}])
+    assert body == {
+        "header": HEAD,
+        "content": {"status": {"result": "success", "device_action": "context_info", "data": [{"TX": {"tasks": []}}]}},
+    }

@@ -1,0 +1,411 @@
+"""What a new supervisor makes of what it finds: adopted, told again, or begun afresh; never lost, never twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from simulation import BEGINNING, PID, Keeper, Simulation, rule, task
+
+from zmsvc.core import events as ev
+from zmsvc.core.acts import KILL_TIMEOUT
+from zmsvc.core.lifecycle import Sub
+from zmsvc.core.world import World
+
+
+def crash(sim: Simulation) -> list[ev.Effect]:
+    """The supervisor is gone, and the next one is there."""
+    mark = len(sim.effects)
+    sim.crash()
+    sim.happen()
+    return sim.effects[mark:]
+
+
+# --- the same keeper
+
+
+def test_running_tasks_are_adopted_untouched() -> None:
+    sim = Simulation.of(task("a"), task("b", watchdog=5.0), task("c", entry=False))
+    sim.begin()
+    sim.ready()
+    before = dict(sim.world.tasks)
+    sim.now += 60.0
+    effects = crash(sim)
+    assert sim.task("a") == before[("T1", "a")]
+    assert sim.alarms == {("T1", "b"): sim.now + 5.0}, "it may have fed its watchdog while nobody heard"
+    assert [(record.task, record.event) for record in effects if isinstance(record, ev.Record)] == [("a", "adopted"), ("b", "adopted")]
+    assert [effect for effect in effects if not isinstance(effect, ev.Record)] == [
+        ev.WakeAt(key=("T1", "b"), when=BEGINNING + 5.0),
+        ev.Ready(),
+        ev.WakeAt(key=("T1", "b"), when=sim.now + 5.0),
+        ev.PublishInfo(transaction="T1"),
+    ]
+
+
+def test_a_launch_that_was_written_down_and_never_ordered_is_ordered() -> None:
+    sim = Simulation.of(task("a"))
+    sim.save(sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1")))
+    assert sim.sub("a") == "launching"
+    crash(sim)
+    assert (sim.sub("a"), sim.keeper.forked) == ("start", [(1, ("T1", "a"))])
+
+
+def test_a_launch_that_was_ordered_is_not_ordered_again() -> None:
+    sim = Simulation.of(task("a"))
+    sim.save(sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1")))
+    sim.keeper.launch(1, ("T1", "a"))
+    effects = crash(sim)
+    assert not [effect for effect in effects if isinstance(effect, ev.Launch)]
+    assert (sim.sub("a"), sim.task("a").pid) == ("start", PID + 1)
+
+
+def test_what_a_task_said_while_nobody_listened_counts_also_when_it_has_ended_since() -> None:
+    sim = Simulation.of(
+        task("a", rule("on_update", "start", "b"), rule("on_exit", "start", "c")), task("b", entry=False), task("c", entry=False)
+    )
+    sim.save(sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1")))
+    sim.keeper.launch(1, ("T1", "a"))
+    sim.keeper.end(1, code=0)
+    sim.crash([ev.TaskReady(launch=1), ev.TaskUpdated(launch=1, items={"n": 1}, sequence=1)])
+    sim.happen()
+    assert (sim.sub("a"), sim.reason("a")) == ("exited", "exited")
+    assert sim.said("a") == ["started", "updated", "stopped"]
+    assert (sim.sub("b"), sim.sub("c")) == ("start", "start")
+
+
+def test_deaths_in_between_have_their_true_exit() -> None:
+    sim = Simulation.of(task("a", rule("on_fail", "start", "b")), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.keeper.end(1, code=42)
+    crash(sim)
+    assert (sim.sub("a"), sim.task("a").exit.code, sim.sub("b")) == ("failed", 42, "start")  # type: ignore[union-attr]
+    assert not sim.keeper.ends
+
+
+def test_an_end_that_was_settled_but_not_acknowledged_is_acknowledged_and_nothing_else() -> None:
+    sim = Simulation.of(task("a", rule("on_exit", "start", "b")), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.keeper.end(1, code=0)
+    sim.save(sim.decide(sim.keeper.out.popleft()))
+    crash(sim)
+    assert sim.launched("b") == 1
+    assert not sim.keeper.ends
+
+
+def test_a_signal_that_may_be_lost_is_sent_again_with_the_whole_time() -> None:
+    sim = Simulation.of(task("a", stop_timeout=5.0), task("b", watchdog=1.0, stop_timeout=5.0))
+    sim.begin()
+    sim.ready()
+    sim.obedient = False
+    sim.ring()
+    sim.ask("stop", "a")
+    sim.now += 30.0
+    effects = crash(sim)
+    signals = {effect.key[1]: effect.signal for effect in effects if isinstance(effect, ev.Signal)}
+    assert signals == {"a": "SIGTERM", "b": "SIGABRT"}
+    assert set(sim.alarms.values()) == {sim.now + 5.0}
+
+
+def test_a_stop_without_a_limit_has_none_afterwards_either() -> None:
+    sim = Simulation.of(task("a", stop_timeout=0.0))
+    sim.begin()
+    sim.ready()
+    sim.obedient = False
+    sim.ask("stop", "a")
+    crash(sim)
+    assert (sim.sub("a"), sim.alarms) == ("stop-sigterm", {})
+
+
+def test_a_kill_that_may_be_lost_is_ordered_again() -> None:
+    sim = Simulation.of(task("a", stop_timeout=5.0), task("b"))
+    sim.begin()
+    sim.ready()
+    sim.obedient, sim.stuck = False, set()
+    sim.ask("stop", "a")
+    sim.end("b", code=0, left=1)
+    sim.rest()
+    assert (sim.sub("a"), sim.sub("b")) == ("stop-sigkill", "final-sigkill")
+    sim.stuck = set()
+    effects = crash(sim)
+    assert sorted(effect.key[1] for effect in effects if isinstance(effect, ev.KillAll)) == ["a", "b"]
+    assert set(sim.alarms.values()) == {sim.now + KILL_TIMEOUT}
+    sim.let_die()
+    assert (sim.sub("a"), sim.sub("b")) == ("stopped", "exited")
+
+
+def test_the_end_of_what_was_left_behind_is_not_lost() -> None:
+    """The keeper tells that nothing is left only once; its exit, which it tells again, must not be taken for that."""
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+    sim.stuck = set()
+    sim.end("a", code=0, left=2)
+    sim.stuck = None
+    sim.keeper.kill(1)
+    sim.keeper.out.clear()
+    crash(sim)
+    assert sim.sub("a") == "exited"
+    assert len(sim.task("a").ended) == 2
+
+
+def test_one_that_was_to_stop_before_its_fork_was_never_forked() -> None:
+    sim = Simulation.of(task("a", rule("on_exit", "start", "b")), task("b", entry=False))
+    sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1"))
+    sim.save(sim.decide(ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",))))
+    crash(sim)
+    assert (sim.sub("a"), sim.reason("a"), sim.launched("a"), sim.sub("b")) == ("stopped", "requested", 0, "start")
+
+
+def test_one_that_was_to_start_again_before_its_fork_starts() -> None:
+    sim = Simulation.of(task("a"))
+    sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1"))
+    sim.save(sim.decide(ev.Requested(verb=ev.Verb.RESTART, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",))))
+    crash(sim)
+    assert (sim.sub("a"), sim.launched("a"), sim.launch_of("a")) == ("start", 1, 2)
+
+
+def test_a_process_that_the_keeper_does_not_know_is_lost_and_its_rules_fire() -> None:
+    sim = Simulation.of(
+        task("a", rule("on_fail", "restart", "b"), rule("on_fail", "start", "c")),
+        task("b", rule("on_fail", "start", "c")),
+        task("c", entry=False),
+    )
+    sim.begin()
+    sim.ready()
+    sim.keeper.alive.clear()
+    crash(sim)
+    assert (sim.reason("a"), sim.reason("b")) == ("lost", "lost")
+    assert sim.sub("c") == "start"
+    assert [source["task"] for source in sim.task("c").cause["sources"]] == ["a", "b"]
+
+
+def test_the_context_is_ready_when_what_its_start_launched_is() -> None:
+    """The first supervisor died before READY=1: systemd still waits for the entry tasks."""
+    sim = Simulation.of(task("a"), task("b"))
+    sim.begin()
+    sim.ready("a")
+    effects = crash(sim)
+    assert not [effect for effect in effects if isinstance(effect, ev.Ready)]
+    sim.ready()
+    assert len(sim.told(ev.Ready)) == 1
+    sim.ask("restart", "b")
+    assert len([effect for effect in crash(sim) if isinstance(effect, ev.Ready)]) == 1, "and each supervisor says it once"
+
+
+def test_a_context_that_was_about_to_leave_leaves() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+    sim.obedient = False
+    sim.ask("exit", transaction=None)
+    sim.keeper.end(1, code=0)
+    sim.save(sim.decide(sim.keeper.out.popleft()))
+    assert len(sim.told(ev.Leave)) == 1
+    effects = crash(sim)
+    assert [type(e) for e in effects if isinstance(e, ev.Leave | ev.Ready)] == [ev.Ready, ev.Leave]
+
+
+def test_delays_go_on() -> None:
+    sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), restart_delay=5.0))
+    sim.begin()
+    sim.ready()
+    sim.end("a", code=1)
+    due = dict(sim.alarms)
+    crash(sim)
+    assert sim.alarms == due
+    sim.ring()
+    assert sim.sub("a") == "start"
+
+
+def test_a_file_that_knows_more_or_less_than_the_world_is_made_good() -> None:
+    """A supervisor may die between a reload and the note of which file it was."""
+    sim = Simulation.of(task("a"), task("b"))
+    sim.begin()
+    sim.ready()
+    sim.reload(task("a"), task("c", entry=False))
+    assert sim.saved is not None
+    sim.saved = replace(sim.saved, context=Simulation.of(task("a"), task("b")).world.context)
+    crash(sim)
+    assert {key[1]: each.sub.value for key, each in sim.world.tasks.items()} == {"a": "running", "b": "waiting"}
+
+
+def test_one_that_the_file_does_not_know_is_not_started_again() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.reload(task("a"), task("c"))
+    sim.ready()
+    sim.obedient = False
+    sim.ask("restart", "c")
+    assert sim.saved is not None
+    sim.saved = replace(sim.saved, context=Simulation.of(task("a")).world.context)
+    crash(sim)
+    sim.end("c", code=0)
+    assert list(sim.world.tasks) == [("T1", "a")]
+
+
+# --- a state file that does not know all
+
+
+def test_what_a_full_disk_kept_from_the_state_file_is_not_run_twice() -> None:
+    sim = Simulation.of(task("a"), task("b", entry=False), task("c", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.disk_full = True
+    sim.ask("restart", "a")
+    sim.ask("start", "b")
+    sim.ready()
+    sim.disk_full = False
+    effects = crash(sim)
+    assert {effect.launch for effect in effects if isinstance(effect, ev.KillAll)} == {2, 3}
+    assert not sim.alive
+    assert (sim.sub("a"), sim.reason("a"), sim.sub("b")) == ("exited", "exited", "waiting"), "what the file knows ended as it did"
+    assert not sim.keeper.ends
+    sim.ask("start", "a", "b")
+    assert [launch for launch, _ in sim.keeper.forked] == [1, 2, 3, 4, 5], "no number is used twice"
+
+
+def test_a_number_of_another_keeper_says_nothing() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+    effects = sim.decide(ev.SupervisorStarted(epoch="keeper-2", children=(ev.Child(launch=1, pid=77, start_time=7),)))
+    assert [(effect.launch, effect.key) for effect in effects if isinstance(effect, ev.KillAll)] == [(1, ("", ""))]
+    assert sim.sub("a") == "launching"
+
+
+def test_a_state_file_that_was_set_aside_leaves_no_second_copy() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+    sim.saved = World(context=sim.world.context)
+    crash(sim)
+    assert [process.launch for process in sim.alive.values()] == [2]
+    assert sim.sub("a") == "start"
+
+
+# --- another keeper
+
+
+def test_nothing_survives_another_keeper_and_the_open_transactions_begin_afresh() -> None:
+    sim = Simulation.of(task("a"), task("b"), task("c", rule("on_fail", "restart", "c")), task("d", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.ask("start", "a", transaction="T2")
+    sim.ask("start", "a", transaction="OLD")
+    sim.ask("stop", transaction="OLD")
+    sim.ask("stop", "b")
+    sim.ask("start", "d")
+    sim.end("c", code=1)
+    sim.another_keeper()
+    assert {key: each.sub.value for key, each in sim.world.tasks.items() if key[0] != "OLD"} == {
+        ("T1", "a"): "start",
+        ("T1", "b"): "stopped",
+        ("T1", "c"): "start",
+        ("T1", "d"): "waiting",
+        ("T2", "a"): "start",
+        ("T2", "b"): "start",
+        ("T2", "c"): "start",
+        ("T2", "d"): "waiting",
+    }
+    assert sim.task("b").held, "what the operator had stopped stays stopped"
+    lost = [record for record in sim.records if record.event == "lost"]
+    assert sorted((record.transaction, record.task) for record in lost) == [("T1", "a"), ("T1", "d"), ("T2", "a")]
+    assert (sim.reason("a"), sim.reason("d")) == ("lost", "lost")
+    assert (sim.task("a").restarts, sim.task("a").cause["by"]) == (1, "context")
+    assert sim.sub("a", "OLD") == "stopped"
+    mark = len(sim.effects)
+    sim.ready()
+    assert sum(isinstance(effect, ev.Ready) for effect in sim.effects[mark:]) == 1
+
+
+def test_a_context_that_had_left_is_resumed_by_the_next_daemon() -> None:
+    sim = Simulation.of(task("a"), task("b"))
+    sim.begin()
+    sim.ready()
+    sim.ask("stop", "b")
+    sim.ask("exit", transaction=None)
+    sim.another_keeper()
+    assert (sim.world.stopping, sim.sub("a"), sim.sub("b")) == (False, "start", "stopped")
+
+
+def test_what_had_failed_waits_again_and_what_had_ended_well_shows_it() -> None:
+    sim = Simulation.of(task("a"), task("b", entry=False), task("c", entry=False))
+    sim.begin()
+    sim.ask("start", "b", "c")
+    sim.ready()
+    sim.end("b", code=1)
+    sim.end("c", code=0)
+    sim.another_keeper()
+    assert (sim.sub("b"), sim.sub("c")) == ("waiting", "exited")
+    assert (sim.reason("b"), sim.reason("c")) == ("exit-code", "exited")
+    assert (sim.task("b").action, sim.task("c").action) == ("", "stopped")
+
+
+@pytest.mark.parametrize("asked", ["T1", "NEW", None])
+def test_the_transaction_that_the_daemon_is_asked_for_is_open_beside_those_it_resumes(asked: str | None) -> None:
+    sim = Simulation.of(task("a"), task("b"))
+    sim.begin()
+    sim.ask("stop", "b")
+    sim.another_keeper(transaction=asked)
+    assert list(sim.world.transactions) == (["T1", "NEW"] if asked == "NEW" else ["T1"])
+    assert all(each.open for each in sim.world.transactions.values())
+    assert sim.sub("b") == "stopped"
+
+
+def test_a_stopped_transaction_that_the_daemon_is_asked_for_is_a_new_run() -> None:
+    sim = Simulation.of(task("a"), task("b"))
+    sim.begin()
+    sim.ask("stop", "b")
+    sim.ask("stop")
+    sim.another_keeper(transaction="T1")
+    assert (sim.sub("a"), sim.sub("b")) == ("start", "start")
+
+
+def test_times_of_another_boot_delay_nothing() -> None:
+    """Monotonic clocks begin anew with each boot: a launch of the last one lies days ahead."""
+    sim = Simulation.of(task("a"), task("b", rule("on_exit", "start", "b"), entry=False, start_limit_burst=1))
+    sim.now = 1_000_000.0
+    sim.begin()
+    sim.ask("start", "b")
+    sim.ready()
+    sim.now += 100.0
+    sim.end("b", code=0)
+    sim.ready()
+    sim.ask("stop", "b", triggers=False)
+    sim.ask("start", "b")
+    sim.ready()
+    sim.end("a", code=0)
+    sim.now = 20.0
+    sim.another_keeper()
+    assert all(each.since <= 20.0 and (each.exit is None or each.exit.at <= 20.0) for each in sim.world.tasks.values())
+    sim.ask("start", "b")
+    sim.ready()
+    sim.now += 100.0
+    sim.end("b", code=0)
+    assert sim.sub("b") == "start", "neither a delay nor a limit of the last boot"
+
+
+def test_tasks_that_the_file_has_lost_meanwhile_are_gone() -> None:
+    sim = Simulation.of(task("a"), task("b"))
+    sim.begin()
+    sim.ready()
+    sim.ask("start", transaction="OLD")
+    sim.ask("stop", transaction="OLD")
+    assert sim.saved is not None
+    sim.saved = replace(sim.saved, context=Simulation.of(task("a"), task("z")).world.context)
+    sim.another_keeper()
+    assert {key: each.sub for key, each in sim.world.tasks.items()} == {
+        ("T1", "a"): Sub.START,
+        ("T1", "z"): Sub.START,
+        ("OLD", "a"): Sub.STOPPED,
+    }
+
+
+def test_a_first_supervisor_that_died_before_it_saved_is_as_if_it_had_never_been() -> None:
+    sim = Simulation.of(task("a"))
+    sim.die_at = (1, None)
+    sim.begin()
+    assert sim.crashes == 1
+    assert (sim.sub("a"), sim.keeper) == ("start", Keeper(alive=sim.keeper.alive, forked=[(1, ("T1", "a"))]))

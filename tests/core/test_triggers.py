@@ -1,0 +1,627 @@
+"""Rules: what fires when, what the started task is told, and the brakes that keep rings and crash loops from spinning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from simulation import BEGINNING, Simulation, rule, task
+
+from zmsvc.core import events as ev
+from zmsvc.core.lifecycle import Sub
+from zmsvc.core.model import Action, Limits, Trigger
+from zmsvc.core.triggers import (
+    FLOOR,
+    JITTER,
+    MAX_SOURCES,
+    back_off,
+    cause_by_rule,
+    failures_after,
+    next_lap,
+    over_limit,
+    recent_starts,
+    rules_for,
+)
+from zmsvc.core.world import Task
+
+TRIGGERS = ["on_start", "on_update", "on_fail", "on_exit"]
+ACTIONS = ["start", "stop", "restart"]
+
+
+def fire(sim: Simulation, trigger: str) -> None:
+    """Make it happen to task a, which is not started yet."""
+    sim.ask("start", "a")
+    sim.ready()
+    match trigger:
+        case "on_update":
+            sim.update("a", n=1)
+        case "on_fail":
+            sim.end("a", code=3)
+        case "on_exit":
+            sim.end("a", code=0)
+
+
+# --- what fires
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("trigger", TRIGGERS)
+def test_every_trigger_does_every_action(trigger: str, action: str) -> None:
+    sim = Simulation.of(task("a", rule(trigger, action, "b"), entry=False), task("b", entry=action != "start"))
+    sim.begin()
+    sim.ready()
+    sim.ask("start", transaction="T2")
+    sim.ready()
+    sim.now += 10
+    before, other = sim.launched("b"), sim.world.tasks[("T2", "b")]
+    fire(sim, trigger)
+    sim.ready()
+    assert sim.launched("b") - before == (0 if action == "stop" else 1)
+    assert sim.sub("b") == ("stopped" if action == "stop" else "running")
+    assert sim.world.tasks[("T2", "b")] is other, "another transaction is another world"
+    (fired,) = [record for record in sim.records if record.event == "rule"]
+    assert fired.detail == {"rule": f"{trigger}:{action}:b", "source": "a", "launch": sim.launch_of("a")}
+
+
+@pytest.mark.parametrize("trigger", TRIGGERS)
+def test_a_trigger_fires_only_its_own_rules(trigger: str) -> None:
+    others = [rule(other, "start", "b") for other in TRIGGERS if other != trigger]
+    sim = Simulation.of(task("a", *others, entry=False), task("b", entry=False))
+    sim.begin()
+    fire(sim, trigger)
+    # To fail, to exit and to update, it had to start first.
+    assert (sim.launched("b") == 0) == (trigger == "on_start")
+
+
+def test_a_restart_by_rule_starts_what_does_not_run() -> None:
+    sim = Simulation.of(task("a", rule("on_start", "restart", "b")), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    assert sim.sub("b") == "start"
+
+
+def test_a_start_by_rule_of_what_runs_changes_nothing() -> None:
+    sim = Simulation.of(task("a", rule("on_update", "start", "b")), task("b"))
+    sim.begin()
+    sim.ready()
+    before, records = sim.task("b"), len(sim.records)
+    sim.update("a", n=1)
+    assert sim.task("b") is before
+    assert len(sim.records) == records
+
+
+def test_a_rule_starts_again_what_it_finds_stopping() -> None:
+    for action in ("start", "restart"):
+        stops, starts = rule("on_update", "stop", "b"), rule("on_update", action, "b")
+        sim = Simulation.of(task("a", stops), task("b"))
+        sim.begin()
+        sim.ready()
+        sim.obedient = False
+        sim.update("a", n=1)
+        assert sim.sub("b") == "stop-sigterm"
+        sim.reload(task("a", starts), task("b"))
+        sim.now += 5
+        sim.update("a", n=2)
+        sim.end("b", code=0)
+        assert sim.sub("b") == "start"
+        assert [each["update"] for each in sim.task("b").cause["sources"]] == [{"n": 2}]
+
+
+def test_a_rule_stops_what_waits_for_its_delay() -> None:
+    sim = Simulation.of(task("a", rule("on_update", "stop", "b")), task("b", rule("on_fail", "restart", "b")))
+    sim.begin()
+    sim.ready()
+    sim.end("b", code=1)
+    sim.update("a", n=1)
+    assert sim.sub("b") == "stopped"
+    before, records = sim.task("b"), len(sim.records)
+    sim.update("a", n=2)
+    assert sim.task("b") is before
+    assert len(sim.records) == records, "what changed nothing is no news"
+
+
+def test_a_rule_that_calls_nobody_does_no_harm() -> None:
+    sim = Simulation.of(task("a", rule("on_exit", "start", "nobody")))
+    sim.begin()
+    sim.ready()
+    sim.end("a", code=0)
+    assert sim.sub("a") == "exited"
+
+
+# --- what the operator says counts more
+
+
+def test_the_operators_stop_beats_every_rule() -> None:
+    sim = Simulation.of(
+        task("a", rule("on_exit", "start", "a"), rule("on_exit", "start", "b"), rule("on_exit", "restart", "a")),
+        task("b", rule("on_start", "start", "a"), rule("on_start", "restart", "a"), entry=False),
+    )
+    sim.begin()
+    sim.ready()
+    sim.ask("stop", "a")
+    sim.ready()
+    assert (sim.sub("a"), sim.sub("b")) == ("stopped", "running"), "its on_exit fires, but nothing starts it again"
+    assert sum(record.event == "rule-refused" for record in sim.records) == 2
+    sim.ask("start", "a")
+    sim.ready()
+    assert sim.sub("a") == "running"
+    sim.end("a", code=0)
+    sim.ring()
+    assert sim.sub("a") == "start", "and now its rules count again"
+
+
+@pytest.mark.parametrize("by_rule", [True, False])
+def test_the_last_words_of_a_task_that_is_stopped_do_not_start_it_again(by_rule: bool) -> None:
+    """Its update may come while it stops; a rule that stops it is no less a stop than a person's order."""
+    sim = Simulation.of(
+        task("a", rule("on_update", "stop", "b")),
+        task("b", rule("on_update", "restart", "b"), rule("on_update", "start", "c")),
+        task("c", entry=False),
+    )
+    sim.begin()
+    sim.ready()
+    sim.obedient = False
+    if by_rule:
+        sim.update("a", n=1)
+    else:
+        sim.ask("stop", "b")
+    sim.update("b", last="words")
+    sim.end("b", code=0)
+    assert (sim.sub("b"), sim.sub("c")) == ("stopped", "start")
+
+
+def test_one_that_a_rule_stops_does_not_start_itself_again() -> None:
+    sim = Simulation.of(
+        task("a", rule("on_update", "stop", "b")),
+        task("b", rule("on_exit", "start", "b"), rule("on_exit", "restart", "b"), rule("on_exit", "start", "c")),
+        task("c", entry=False),
+    )
+    sim.begin()
+    sim.ready()
+    sim.update("a", n=1)
+    assert (sim.sub("b"), sim.sub("c")) == ("stopped", "start")
+    assert not sim.task("b").held, "but other rules may"
+
+
+def test_one_that_hangs_when_the_operator_stops_it_stays_stopped() -> None:
+    sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), rule("on_fail", "start", "b"), watchdog=1.0), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.obedient = False
+    sim.ring()
+    sim.ask("stop", "a")
+    sim.end("a", signal="SIGABRT")
+    assert (sim.sub("a"), sim.reason("a"), sim.sub("b")) == ("failed", "watchdog", "start")
+
+
+@pytest.mark.parametrize("trigger", ["on_update", "on_exit", "on_fail"])
+def test_no_triggers_fires_none(trigger: str) -> None:
+    sim = Simulation.of(task("a", rule(trigger, "start", "b"), watchdog=1.0, stop_timeout=60.0), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.obedient = False
+    if trigger == "on_fail":
+        sim.ring()
+    sim.ask("stop", "a", triggers=False)
+    sim.update("a", n=1)
+    sim.end("a", code=0)
+    assert sim.sub("b") == "waiting"
+    sim.ask("start", "a")
+    sim.ready()
+    sim.end("a", code=1 if trigger == "on_fail" else 0)
+    assert sim.launched("b") == (trigger != "on_update"), "that was for this one stop"
+
+
+@pytest.mark.parametrize("order", ["stop", "exit", "restart"])
+def test_orders_to_the_whole_fire_none(order: str) -> None:
+    fires = [rule(trigger, "start", "b") for trigger in ("on_exit", "on_fail", "on_update")]
+    sim = Simulation.of(task("a", *fires, watchdog=5.0), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.obedient = False
+    sim.ask(order, transaction=None if order == "exit" else "T1")
+    sim.update("a", n=1)
+    sim.end("a", code=1)
+    assert sim.launched("b") == 0
+    assert sim.launched("a") == (2 if order == "restart" else 1)
+
+
+def test_a_restart_of_one_fires_its_on_exit_but_not_its_own_start() -> None:
+    sim = Simulation.of(task("a", rule("on_exit", "start", "b"), rule("on_exit", "restart", "a")), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.ask("restart", "a")
+    assert (sim.launched("a"), sim.launched("b")) == (2, 1)
+    sim.ready()
+    sim.end("b", code=0)
+    sim.ask("restart", "a", triggers=False)
+    assert (sim.launched("a"), sim.launched("b")) == (3, 1)
+
+
+# --- what the started task is told
+
+
+def test_a_started_task_learns_its_cause() -> None:
+    sim = Simulation.of(
+        task("a", rule("on_fail", "start", "b")), task("b", rule("on_start", "start", "c"), entry=False), task("c", entry=False)
+    )
+    sim.begin()
+    assert sim.task("a").cause == {"by": "context", "uid": None, "depth": 0, "sources": []}
+    sim.ready()
+    sim.update("a", last="words")
+    sim.end("a", code=42)
+    (source,) = sim.task("b").cause["sources"]
+    assert source == {
+        "task": "a",
+        "trigger": "on_fail",
+        "rule": "on_fail:start:b",
+        "launch": 1,
+        "exit": {"code": 42, "signal": None, "reason": "exit-code"},
+        "update": {"last": "words"},
+    }
+    sim.ready()
+    assert [sim.task(name).cause["depth"] for name in "abc"] == [0, 1, 2]
+    assert sim.task("c").cause["sources"][0]["exit"] is None
+    sim.now += 10
+    sim.ask("stop", "c")
+    sim.ask("start", "c")
+    sim.ask("restart", "b")
+    sim.end("c", code=0)
+    sim.ready()
+    assert sim.task("b").exit is not None
+    assert sim.task("c").cause["sources"][0]["exit"] is None, "that was the end of another run"
+
+
+def test_what_the_last_rule_tells_is_what_fired_it_also_when_the_first_started_the_same_task_anew() -> None:
+    sim = Simulation.of(task("a", rule("on_exit", "start", "a"), rule("on_exit", "start", "b")), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.now += 10
+    sim.update("a", n=7)
+    sim.end("a", code=0)
+    assert sim.sub("a") == "start"
+    (source,) = sim.task("b").cause["sources"]
+    assert (source["launch"], source["update"], source["exit"]["code"]) == (1, {"n": 7}, 0)
+
+
+@pytest.mark.parametrize("action", ["start", "restart"])
+def test_rules_that_fire_before_the_launch_are_all_told(action: str) -> None:
+    sim = Simulation.of(*(task(name, rule("on_fail", action, "b")) for name in ("x", "y", "z")), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    for name in ("x", "y", "z"):
+        launch = sim.launch_of(name)
+        del sim.alive[launch]
+        sim.decide(ev.TaskExited(launch=launch, code=1))
+    assert [source["task"] for source in sim.task("b").cause["sources"]] == ["x", "y", "z"]
+    assert sim.launch_of("b") == sim.world.next_launch - 1 == 4, "one launch for all of them"
+    assert sim.sub("b") == "launching"
+
+
+@pytest.mark.parametrize("action", ["start", "restart"])
+def test_rules_that_fire_during_a_delay_are_told_and_do_not_cut_it_short(action: str) -> None:
+    sim = Simulation.of(task("a", rule("on_update", action, "b")), task("b", rule("on_fail", "restart", "b"), restart_delay=9.0))
+    sim.begin()
+    sim.ready()
+    sim.end("b", code=1)
+    due = dict(sim.alarms)
+    sim.update("a", n=1)
+    sim.update("a", n=2)
+    assert (sim.sub("b"), sim.alarms) == ("back-off", due)
+    sim.ring()
+    assert [source["task"] for source in sim.task("b").cause["sources"]] == ["b", "a", "a"]
+
+
+@pytest.mark.parametrize("verb", ["start", "restart"])
+def test_what_rules_had_told_is_passed_on_when_a_person_is_quicker(verb: str) -> None:
+    sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), restart_delay=9.0))
+    sim.begin()
+    sim.ready()
+    sim.end("a", code=5)
+    sim.ask(verb, "a")
+    assert sim.sub("a") == "start"
+    assert (sim.task("a").cause["by"], sim.task("a").cause["uid"], sim.task("a").cause["depth"]) == ("operator", 0, 1)
+    assert sim.task("a").cause["sources"][0]["exit"]["code"] == 5
+
+
+def test_a_rule_adds_to_what_a_person_asked_for() -> None:
+    sim = Simulation.of(task("a", rule("on_update", "start", "b")), task("b"))
+    sim.begin()
+    sim.ready()
+    sim.obedient = False
+    sim.ask("restart", "b")
+    sim.update("a", n=1)
+    sim.end("b", code=0)
+    assert sim.sub("b") == "start", "at once, since a person asked"
+    assert sim.task("b").cause["by"] == "operator"
+    assert [source["update"] for source in sim.task("b").cause["sources"]] == [{"n": 1}]
+
+
+def test_the_last_causes_are_kept_of_too_many() -> None:
+    cause: dict[str, Any] = {}
+    for number in range(MAX_SOURCES + 10):
+        cause = cause_by_rule(cause, {"n": number}, depth=number % 7, join=number > 0)
+    assert [source["n"] for source in cause["sources"]] == list(range(10, MAX_SOURCES + 10))
+    assert cause["depth"] == 6
+
+
+# --- the brakes
+
+
+def test_a_failing_task_that_restarts_itself_is_delayed_more_each_time_up_to_the_cap() -> None:
+    sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), restart_delay=1.0, restart_max_delay=4.0))
+    sim.begin()
+    delays = []
+    for _ in range(6):
+        sim.ready()
+        sim.end("a", code=1)
+        assert sim.sub("a") == "back-off"
+        before = sim.now
+        assert sim.ring()
+        delays.append(sim.now - before)
+    assert [round(delay) for delay in delays] == [1, 2, 4, 4, 4, 4]
+    assert all(base <= delay <= base * 1.1 for base, delay in zip([1, 2, 4, 4, 4, 4], delays, strict=True))
+    assert len(set(delays[2:])) == 4, "spread, so that what failed together does not start together"
+    sim.ready()
+    sim.now += 100
+    sim.end("a", code=1)
+    assert sim.task("a").failures == 1, "a good uptime forgives"
+    assert "slowed" not in sim.task("a").status
+
+
+def test_the_first_failure_of_one_without_a_delay_is_answered_at_once() -> None:
+    sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), restart_delay=0.0))
+    sim.begin()
+    sim.ready()
+    sim.now += 5.0
+    sim.end("a", code=1)
+    assert sim.sub("a") == "start"
+    sim.ready()
+    sim.now += 5.0
+    sim.end("a", code=1)
+    assert sim.sub("a") == "back-off"
+
+
+def test_without_any_delay_in_the_file_a_crash_loop_does_not_spin_either() -> None:
+    sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), restart_delay=0.0, restart_max_delay=0.0))
+    sim.begin()
+    for _ in range(20):
+        sim.ready()
+        sim.end("a", code=1)
+        sim.ring()
+    assert sim.now - BEGINNING > 18 * FLOOR
+
+
+@given(failures=st.integers(0, 10_000), delay=st.floats(0, 1000), cap=st.floats(0, 10_000), launch=st.integers(0, 2**63))
+def test_a_delay_is_within_its_bounds(failures: int, delay: float, cap: float, launch: int) -> None:
+    limits = Limits(restart_delay=delay, restart_max_delay=cap)
+    wait = back_off(Task(failures=failures), limits, launch)
+    most = max(cap, delay)
+    assert 0 <= wait <= most * (1 + JITTER)
+    assert wait >= min(delay, most)
+    assert back_off(Task(failures=failures), limits, launch) == wait
+    assert back_off(Task(failures=failures + 1), limits, launch) >= wait
+    if failures > 1:
+        assert wait >= min(delay or FLOOR, most)
+
+
+@given(uptime=st.floats(0, 1000), failures=st.integers(0, 9), cap=st.sampled_from([0.0, 5.0, 60.0]))
+def test_failures_are_counted_until_a_good_uptime(uptime: float, failures: int, cap: float) -> None:
+    good = 50.0 + uptime - 50.0 >= max(10.0, cap)
+    after = failures_after(Task(failures=failures, launched_at=50.0), Limits(restart_max_delay=cap), 50.0 + uptime)
+    assert after == (1 if good else failures + 1)
+
+
+RINGS: dict[str, tuple[Any, ...]] = {
+    "two that end": (
+        task("a", rule("on_exit", "start", "b"), restart_max_delay=8.0),
+        task("b", rule("on_exit", "start", "a"), entry=False, restart_max_delay=8.0),
+    ),
+    "one that ends": (task("a", rule("on_exit", "start", "a"), restart_max_delay=8.0),),
+    "one that ends, by restart": (task("a", rule("on_exit", "restart", "a"), restart_max_delay=8.0, restart_delay=0.0),),
+    "one that restarts itself when it is ready": (task("a", rule("on_start", "restart", "a"), restart_max_delay=8.0),),
+    "two that restart each other when they are ready": (
+        task("a", rule("on_start", "restart", "b"), restart_max_delay=8.0),
+        task("b", rule("on_start", "restart", "a"), restart_max_delay=8.0),
+    ),
+    "two that stop themselves and start each other": (
+        task("a", rule("on_start", "stop", "a"), rule("on_exit", "start", "b"), restart_max_delay=8.0),
+        task("b", rule("on_start", "stop", "b"), rule("on_exit", "start", "a"), entry=False, restart_max_delay=8.0),
+    ),
+    "one that fails and ends by turns": (task("a", rule("on_fail", "start", "a"), rule("on_exit", "start", "a"), restart_max_delay=8.0),),
+    "three by failure": (
+        task("a", rule("on_fail", "start", "b"), restart_max_delay=8.0),
+        task("b", rule("on_fail", "start", "c"), entry=False, restart_max_delay=8.0),
+        task("c", rule("on_fail", "start", "a"), entry=False, restart_max_delay=8.0),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RINGS)
+def test_a_ring_of_rules_is_slowed_to_the_cap_and_not_faster(name: str) -> None:
+    sim = Simulation.of(*RINGS[name])
+    sim.begin()
+    ends = 0
+    for _ in range(150):
+        sim.ready()
+        for launch in sorted(sim.alive) if "ready" not in name and "stop themselves" not in name else ():
+            ends += 1
+            sim.end(launch, code=1 if "by failure" in name or ("by turns" in name and ends % 2) else 0)
+        sim.ring()
+    gone = sim.now - BEGINNING
+    # A lap takes the capped delay at least, once the doubling has reached it: 0.1, 0.2, ... 6.4, 8, 8, ...
+    laps = len(sim.keeper.forked) / len(sim.world.tasks)
+    assert gone > 50, "it turned"
+    assert laps < 12 + gone / 8.0 * 1.01
+    assert all("starts again in" in each.status for each in sim.world.tasks.values() if each.sub is Sub.BACK_OFF)
+
+
+def test_updates_that_restart_a_task_do_not_make_it_spin() -> None:
+    sim = Simulation.of(task("a", rule("on_update", "restart", "b")), task("b", restart_max_delay=8.0))
+    sim.begin()
+    sim.ready()
+    sim.checked = False
+    for _ in range(1000):
+        sim.now += 0.02
+        while sim.alarms and min(sim.alarms.values()) <= sim.now:
+            sim.ring()
+        sim.update("a", n=1)
+        sim.ready()
+    assert sim.launched("b") < 12 + 20 / 8
+    assert "slowed" in sim.task("b").status
+
+
+def test_a_calm_ring_is_not_slowed() -> None:
+    sim = Simulation.of(task("a", rule("on_exit", "start", "b")), task("b", rule("on_exit", "start", "a"), entry=False))
+    sim.begin()
+    for _ in range(50):
+        sim.ready()
+        sim.now += 0.5
+        sim.end(next(iter(sim.alive)), code=0)
+        assert sim.alive, "the next one starts at once"
+
+
+def test_what_is_calm_is_what_the_file_says() -> None:
+    sim = Simulation.of(task("a", rule("on_exit", "start", "a"), restart_delay=5.0))
+    sim.begin()
+    sim.ready()
+    sim.now += 1.0
+    sim.end("a", code=0)
+    assert sim.alarms == {("T1", "a"): BEGINNING + 5.0}, "from one launch to the next"
+
+
+def test_a_ring_that_calms_down_is_not_slowed_any_longer() -> None:
+    sim = Simulation.of(task("a", rule("on_exit", "start", "a"), restart_max_delay=8.0))
+    sim.begin()
+    for _ in range(6):
+        sim.ready()
+        sim.end("a", code=0)
+        sim.ring()
+    assert sim.task("a").laps == 6
+    sim.ready()
+    sim.now += 100
+    sim.end("a", code=0)
+    assert (sim.sub("a"), sim.task("a").laps) == ("start", 0)
+
+
+@given(laps=st.integers(0, 10_000), since=st.floats(0, 1000), delay=st.floats(0, 10), cap=st.floats(0, 100))
+def test_a_lap_is_at_once_or_at_its_time(laps: int, since: float, delay: float, cap: float) -> None:
+    limits, now = Limits(restart_delay=delay, restart_max_delay=cap), 5000.0 + since
+    count, at = next_lap(Task(launch=1, laps=laps, launched_at=5000.0), limits, now)
+    assert at >= now
+    assert (count, at) == (0, now) or count == laps + 1
+    assert at <= 5000.0 + max(cap, delay, FLOOR) or at == now
+    assert next_lap(Task(launch=0, laps=laps), limits, now) == (0, now), "the first start is never late"
+
+
+# --- the start limit
+
+
+def limited() -> Simulation:
+    limits = {"restart_delay": 0.01, "start_limit_burst": 3, "start_limit_interval": 1000.0}
+    sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), rule("on_fail", "start", "b"), **limits), task("b", entry=False))
+    sim.begin()
+    for _ in range(3):
+        sim.ready("a")
+        sim.end("a", code=1)
+        sim.ring()
+    sim.ready("a")
+    sim.end("a", code=1)
+    return sim
+
+
+def test_the_start_limit_gives_up_until_it_is_reset() -> None:
+    sim = limited()
+    assert (sim.sub("a"), sim.reason("a"), sim.launched("a")) == ("failed", "start-limit", 4)
+    assert sim.task("a").status == "started 3 times by rules within 1000 s"
+    last = [effect for effect in sim.told(ev.PublishControl) if effect.key == ("T1", "a")][-1]
+    assert (last.action, last.items["reason"]) == ("failed", "start-limit")
+    sim.ask("reset-failed", "a")
+    assert (sim.sub("a"), sim.replies()[0].data) == ("waiting", {"tasks": ["a"]})
+    sim.ask("start", "a")
+    sim.ready("a")
+    sim.end("a", code=1)
+    assert sim.sub("a") == "back-off"
+
+
+def test_a_person_may_start_what_has_reached_its_limit() -> None:
+    sim = limited()
+    sim.ask("start", "a")
+    sim.ready("a")
+    assert sim.sub("a") == "running"
+    sim.end("a", code=1)
+    assert sim.reason("a") == "start-limit", "but the limit still counts"
+
+
+def test_a_limit_is_reached_once_however_often_rules_fire() -> None:
+    """Giving up must not forget the starts: the next update would begin a new burst."""
+    sim = Simulation.of(
+        task("a", rule("on_update", "restart", "b")), task("b", entry=False, start_limit_burst=2, start_limit_interval=100.0)
+    )
+    sim.begin()
+    sim.ready()
+    for _ in range(20):
+        sim.now += 1.0
+        sim.update("a", n=1)
+        sim.ready()
+    assert sim.launched("b") == 2
+    assert (sim.sub("b"), sim.reason("b")) == ("failed", "start-limit")
+    assert sim.said("b").count("failed") == 1
+    sim.now += 100.0
+    sim.update("a", n=1)
+    assert sim.sub("b") == "start", "when the interval is over rules may start it again"
+
+
+def test_who_waits_for_one_that_rules_restart_hears_of_the_limit() -> None:
+    sim = Simulation.of(
+        task("a", rule("on_update", "restart", "b")), task("b", entry=False, start_limit_burst=1, start_limit_interval=100.0)
+    )
+    sim.begin()
+    sim.ready()
+    sim.update("a", n=1)
+    sim.ask("start", "b", request=1)
+    sim.obedient = False
+    sim.now += 1
+    sim.update("a", n=2)
+    sim.end("b", code=0)
+    assert sim.sub("b") == "failed"
+    assert "started 1 times by rules" in sim.replies(1)[0].error
+
+
+@given(at=st.lists(st.floats(0, 100), max_size=9), burst=st.integers(0, 9), interval=st.floats(0.1, 100))
+def test_only_recent_starts_count(at: list[float], burst: int, interval: float) -> None:
+    limits = Limits(start_limit_burst=burst, start_limit_interval=interval)
+    recent = recent_starts(Task(starts=tuple(at)), limits, 100.0)
+    assert all(each > 100.0 - interval for each in recent)
+    assert over_limit(recent, limits) == (bool(burst) and len(recent) >= burst)
+
+
+def test_reset_failed_of_one_in_its_delay_forgives_and_leaves_it_there() -> None:
+    sim = Simulation.of(task("a", rule("on_fail", "restart", "a")), task("b"))
+    sim.begin()
+    sim.ready()
+    sim.end("a", code=1)
+    due = dict(sim.alarms)
+    sim.ask("reset-failed")
+    assert (sim.sub("a"), sim.task("a").failures, sim.alarms) == ("back-off", 0, due)
+    assert sim.replies()[0].data == {"tasks": ["a"]}
+
+
+# --- the list
+
+
+@given(
+    rules=st.lists(st.tuples(st.sampled_from(TRIGGERS), st.sampled_from(ACTIONS), st.sampled_from("abc"))),
+    trigger=st.sampled_from(TRIGGERS),
+    requested=st.booleans(),
+)
+def test_the_rules_of_a_trigger_in_the_order_of_the_file(rules: list[tuple[str, str, str]], trigger: str, requested: bool) -> None:
+    service = task("a", *(rule(*each) for each in rules))
+    told = rules_for(service, Trigger(trigger), requested=requested)
+    assert told == [
+        each
+        for each in service.rules
+        if each.trigger == trigger and not (requested and each.call == "a" and each.action is not Action.STOP)
+    ]

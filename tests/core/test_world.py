@@ -1,0 +1,131 @@
+"""The world and its rows: what is written into the state file is what comes out of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, fields, replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from simulation import Simulation, task
+
+from zmsvc.core import events as ev
+from zmsvc.core.lifecycle import Sub
+from zmsvc.core.world import Exit, Reason, Task, task_from_row, task_to_row, transaction_state
+
+texts = st.text(max_size=5)
+numbers = st.integers(0, 2**53)
+times = st.floats(0, 1e9, allow_nan=False)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=6,
+)
+maps = st.dictionaries(texts, values, max_size=3)
+ends = st.builds(Exit, code=st.none() | st.integers(0, 255), signal=st.none() | texts, reason=st.sampled_from(Reason), at=times)
+PARTS: dict[str, st.SearchStrategy[Any]] = {
+    "sub": st.sampled_from(Sub),
+    "since": times,
+    "deadline": st.none() | times,
+    "launch": numbers,
+    "pid": st.none() | numbers,
+    "start_time": numbers,
+    "launched_at": times,
+    "restarts": numbers,
+    "action": texts,
+    "exit": st.none() | ends,
+    "status": texts,
+    "verdict": st.none() | st.sampled_from(Reason),
+    "again": st.booleans(),
+    "quiet": st.booleans(),
+    "held": st.booleans(),
+    "failures": numbers,
+    "laps": numbers,
+    "starts": st.lists(times, max_size=3).map(tuple),
+    "cause": maps,
+    "update": st.none() | maps,
+    "sequence": numbers,
+    "dropped": numbers,
+    "tokens": times,
+    "tokens_at": times,
+    "ended": st.lists(maps, max_size=2).map(tuple),
+}
+
+
+@given(st.builds(Task, **PARTS))
+def test_a_task_survives_the_state_file(given_task: Task) -> None:
+    row = json.loads(json.dumps(task_to_row(given_task), separators=(",", ":")))
+    assert task_from_row(row) == given_task
+
+
+def test_every_field_is_tried() -> None:
+    assert set(PARTS) == {each.name for each in fields(Task)}
+
+
+def test_a_fresh_task_is_an_empty_row() -> None:
+    assert task_to_row(Task()) == {}
+    assert task_from_row({}) == Task()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"sub": "dancing"},
+        {"verdict": "boredom"},
+        {"exit": {}},
+        {"exit": {"code": 0, "signal": None, "reason": "?", "at": 0}},
+        {"exit": 5},
+        {"starts": 5},
+        {"nobody": "knows"},
+    ],
+)
+def test_a_row_that_we_did_not_write_is_refused(row: dict[str, object]) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        task_from_row(row)
+
+
+def test_a_world_cannot_be_changed() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    with pytest.raises(FrozenInstanceError):
+        sim.world.stopping = True  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        sim.task("a").sub = Sub.FAILED  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        ev.TaskReady(launch=1).launch = 2  # type: ignore[misc]
+
+
+def test_the_state_of_a_transaction_is_that_of_its_worst_task() -> None:
+    sim = Simulation.of(task("a"), task("b"), task("c", entry=False))
+    sim.begin()
+    states = [transaction_state(sim.world, "T1").value]
+    sim.ready()
+    states.append(transaction_state(sim.world, "T1").value)
+    sim.ask("stop", "b")
+    states.append(transaction_state(sim.world, "T1").value)
+    sim.end("a", code=1)
+    states.append(transaction_state(sim.world, "T1").value)
+    sim.ask("start", "a", "b")
+    sim.ready()
+    sim.obedient = False
+    sim.ask("stop", transaction="T1")
+    states.append(transaction_state(sim.world, "T1").value)
+    sim.end("a", code=1)
+    sim.end("b", code=1)
+    states.append(transaction_state(sim.world, "T1").value)
+    assert states == ["activating", "active", "active", "failed", "deactivating", "inactive"]
+
+
+def test_an_exiting_context_is_deactivating_with_what_still_runs() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+    sim.obedient = False
+    sim.ask("exit", transaction=None)
+    assert transaction_state(sim.world, "T1").value == "deactivating"
+
+
+def test_every_state_shows_a_word_of_systemd() -> None:
+    assert {replace(Task(), sub=sub).state.value for sub in Sub} == {"inactive", "activating", "active", "deactivating", "failed"}
