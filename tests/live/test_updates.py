@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from context import Context, Ear
+from waiting import wait_for
 
 SINGLE = """
 from zmsvc.task import SingleTask, TaskService
@@ -98,3 +102,60 @@ def test_updates_while_no_supervisor_is_there_are_delivered_once(context: Contex
     assert sum(row["event"] == "launching" and row["task"] == "ts_2" for row in rows) == 1
     assert context.tasks()["ts_2"]["cause"]["sources"][0]["update"] is not None
     assert context.tasks()["ts_1"]["action"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    "datagram",
+    [
+        "'EXTEND_TIMEOUT_USEC=' + '9' * 400",
+        "'X_ZMSVC_SEQ=1\\nX_ZMSVC_UPDATE=' + '{\"a\":' * 5000 + '1' + '}' * 5000",
+        "'X_ZMSVC_SEQ=1\\nX_ZMSVC_UPDATE={\"a\":NaN}'",
+        "'X_ZMSVC_SEQ=x\\nX_ZMSVC_UPDATE={}'",
+        "'X_ZMSVC_UPDATE=[1]'",
+    ],
+)
+def test_a_hostile_datagram_takes_nothing_along(context: Context, home: Path, datagram: str) -> None:
+    """It is refused and counted; the task that sent it and its neighbour are heard as before, and no supervisor dies of it."""
+    send = f"s.sendto(({datagram}).encode(), os.environ['NOTIFY_SOCKET'])"
+    context.looped("Evil", f"def setup(self):\n    import os, socket\n    s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n    {send}")
+    context.looped("Echo")
+    context.task("ts_1", "Evil")
+    context.task("ts_2", "Echo")
+    context.start("--transaction", "T")
+    assert {task["sub"] for task in context.tasks().values()} == {"running"}
+    status = context.status()
+    assert status["restarts"] == 0
+    assert status["dropped"]["notifications"] == 1
+    context.kill_supervisor()
+    assert {task["sub"] for task in context.tasks().values()} == {"running"}
+    assert context.status()["restarts"] == 1
+
+
+def test_a_task_that_spoke_and_ended_while_nobody_was_there_is_heard(context: Context, home: Path) -> None:
+    context.service(
+        "Shot",
+        f"""
+        import os
+        from zmsvc.task import SingleTask, TaskService
+        class Work(SingleTask):
+            def setup(self):
+                while not os.path.exists("{home}/go"):
+                    self.wait(0.01)
+            def run(self):
+                self.update(last="words")
+        class ServiceShot(TaskService):
+            task_class = Work
+        """,
+    )
+    context.looped("Echo")
+    context.task("ts_1", "Shot", entry=False, rules={"on_update": ("start", "ts_2")})
+    context.task("ts_2", "Echo", entry=False)
+    context.start("--transaction", "T")
+    context.ask(verb="start", transaction="T", tasks=["ts_1"], block=False)
+    pid, supervisor = context.task_is("ts_1", "start")["pid"], context.status()["pid"]
+    os.kill(supervisor, signal.SIGSTOP)
+    (home / "go").touch()
+    wait_for(lambda: not Path(f"/proc/{pid}").exists())
+    os.kill(supervisor, signal.SIGKILL)
+    assert context.task_is("ts_1", "exited")["exit"]["code"] == 0
+    assert context.task_is("ts_2", "running")["cause"]["sources"][0]["update"] == {"last": "words"}

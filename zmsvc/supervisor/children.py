@@ -165,9 +165,11 @@ class Children:
             return []
         try:
             return list(_facts_of(launch, datagram))
-        except (ProtocolError, ValueError) as error:
+        except (ProtocolError, ValueError, OverflowError, RecursionError) as error:
+            # Anything that escaped here would take along all facts that were read with it, and stay in the queue for the next supervisor.
             self.refused += 1
-            log.warning("Cannot read what process %d says: %s", datagram.pid, error)
+            if self.refused & (self.refused - 1) == 0:
+                log.warning("Cannot read what process %d says: %s (%d refused so far)", datagram.pid, error, self.refused)
             return []
 
     def _refuse(self, datagram: notify.Datagram) -> None:
@@ -214,7 +216,7 @@ def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
     said = dict(datagram.lines)
     items = notify.update_of(datagram)
     if items is not None:
-        value = json.loads(items)
+        value = json.loads(items, parse_constant=_no_number)
         if not isinstance(value, dict):
             raise ProtocolError("an update is not a JSON object")
         yield ev.TaskUpdated(launch=launch, items=value, sequence=int(said.get("X_ZMSVC_SEQ", 0)))
@@ -226,6 +228,11 @@ def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
         yield ev.WatchdogFed(launch=launch)
     if said.get("READY") == "1":
         yield ev.TaskReady(launch=launch)
+
+
+def _no_number(name: str) -> Any:
+    """Python reads NaN and Infinity, which are no JSON: on the bus nobody else could read them."""
+    raise ProtocolError(f"{name} in an update is not JSON")
 
 
 def held(hello: Mapping[str, Any]) -> tuple[tuple[ev.Child, ...], list[ev.TaskExited]]:

@@ -260,8 +260,11 @@ def _short(value: Any) -> str:
     return text if len(text) <= 200 else text[:200] + "..."
 
 
-def facts_of_start(hello: dict[str, Any], autostart: bool, transaction: str | None) -> Iterable[Fact]:
-    """What a new supervisor is told first: what the keeper holds, and then every end that nobody has acknowledged."""
+def facts_of_start(hello: dict[str, Any], autostart: bool, transaction: str | None, said: Iterable[Fact]) -> Iterable[Fact]:
+    """What a new supervisor is told first: what the keeper holds, what has been said meanwhile, and then every unacknowledged end.
+
+    A task may have been forked, said its words and ended while nobody was there: its end is no news about it but the last.
+    """
     living, ends = held(hello)
     yield ev.SupervisorStarted(
         epoch=hello["epoch"],
@@ -271,4 +274,8 @@ def facts_of_start(hello: dict[str, Any], autostart: bool, transaction: str | No
         transaction=transaction,
         generated=generated_id(),
     )
+    for end in hello["ends"]:
+        # It is dead, so its start time identifies nothing any more.
+        yield ev.TaskLaunched(launch=end["launch"], pid=end["pid"], start_time=0)
+    yield from said
     yield from ends
