@@ -6,7 +6,7 @@ import resource
 import sqlite3
 import subprocess
 
-from context import Context
+from context import Context, Ear
 from waiting import wait_for
 
 
@@ -96,3 +96,26 @@ def test_the_shell_reads_it_while_the_daemon_runs(context: Context) -> None:
     with sqlite3.connect(f"file:{state_file(context)}?mode=ro", uri=True) as db:
         assert db.execute("SELECT task, sub FROM tasks").fetchall() == [("ts_1", "running")]
     db.close()
+
+
+def test_a_full_disk_does_not_stop_tasks_from_being_heard(context: Context) -> None:
+    """What they say waits for no disk: a watchdog that cannot be fed would kill tasks that are well."""
+    context.looped("Echo", "interval = 0.01\nn = 0\ndef step(self):\n    self.n += 1\n    self.update(n=self.n)")
+    context.task("ts_1", "Echo", service="<watchdog>2s</watchdog>")
+    context.looped("Still")
+    context.task("ts_2", "Still")
+    context.start("--transaction", "T")
+    supervisor = context.status()["pid"]
+    before = resource.prlimit(supervisor, resource.RLIMIT_FSIZE)
+    resource.prlimit(supervisor, resource.RLIMIT_FSIZE, (1, before[1]))
+    context.ctl("stop", "--task", "ts_2")
+    assert context.status()["unsaved"]
+    listener = Ear(context.frontend, context.backend, b"control @@@ ")
+    try:
+        numbers = [listener.control("updated", "ts_1")["content"]["status"]["n"] for _ in range(300)]
+    finally:
+        listener.close()
+    assert numbers == list(range(numbers[0], numbers[0] + 300))
+    assert context.tasks()["ts_1"]["restarts"] == 0
+    resource.prlimit(supervisor, resource.RLIMIT_FSIZE, before)
+    wait_for(lambda: not context.status()["unsaved"])

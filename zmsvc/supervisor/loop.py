@@ -126,8 +126,7 @@ class Loop:
         for effect in effects:
             crashpoint.reached(type(effect).__name__)
             self._perform(effect)
-        if not self.unsaved:
-            self._acknowledge()
+        self._acknowledge()
         self._say_status()
 
     def _save(self, records: list[ev.Record]) -> None:
@@ -147,7 +146,7 @@ class Loop:
             call()
 
     def _cannot_save(self, error: OSError) -> None:
-        """Managing goes on from memory: a full disk must not keep anybody from stopping a task. What is unsaved is not acknowledged."""
+        """Managing goes on from memory: a full disk must not keep anybody from stopping a task. Ends are not acknowledged meanwhile."""
         if not self.unsaved:
             log.error("%s; going on without it, a crash now would lose what was decided since", error)
             self._loop.call_later(SAVE_AGAIN, self._save_again)
@@ -158,12 +157,16 @@ class Loop:
         self._save([])
         if self.unsaved:
             self._loop.call_later(SAVE_AGAIN, self._save_again)
-        else:
-            self._acknowledge()
+        self._acknowledge()
 
     def _acknowledge(self) -> None:
+        """What was said goes from the queue, also when it could not be saved: a full queue would block every task, and then the
+        watchdog would kill those that cannot feed it. An end costs nothing to keep, so it is kept until it is in the file.
+        """
         crashpoint.reached("settle datagrams")
         self.children.settled()
+        if self.unsaved:
+            return
         for launch in self._unforgotten:
             crashpoint.reached("acknowledge end")
             self.children.forget(launch)
