@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 
 from context import Context, Ear
-from waiting import wait_for
+from waiting import wait_for, wait_for_end
 
 
 def state_file(context: Context) -> str:
@@ -71,6 +71,25 @@ def test_a_truncated_file_is_set_aside(context: Context) -> None:
     context.start()
     assert context.tasks()["ts_1"]["sub"] == "running"
     assert list((context.home / "state" / context.name).glob("state.db.damaged-*"))
+
+
+def test_a_file_that_is_damaged_under_a_running_context_leaves_no_stranger_behind(context: Context) -> None:
+    """Nobody knows any more what its tasks were for: they are ended, never left running beside others of the same name."""
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--transaction", "T")
+    running = context.tasks()["ts_1"]["pid"]
+    supervisor = context.status()["pid"]
+    # The write-ahead log has every page that was changed: only with both damaged is anything lost.
+    for path in (state_file(context), state_file(context) + "-wal"):
+        with open(path, "r+b") as file:
+            file.write(b"this is not a database" * 100)
+    context.kill_supervisor()
+    assert context.status()["pid"] != supervisor
+    wait_for_end(running)
+    assert list((context.home / "state" / context.name).glob("state.db.damaged-*"))
+    context.ctl("start", "--transaction", "U")
+    assert context.tasks("U")["ts_1"]["sub"] == "running"
 
 
 def test_a_newer_file_is_refused_and_left_as_it_is(context: Context) -> None:

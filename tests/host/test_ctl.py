@@ -18,7 +18,7 @@ import pytest
 from fake_supervisor import HangUp, House, Silence, no, status, transaction, yes
 from waiting import wait_for
 
-from zmsvc.ctl import client, orders, show
+from zmsvc.ctl import client, show
 from zmsvc.ctl.__main__ import VERBS, main, parse
 
 Capture = pytest.CaptureFixture[str]
@@ -181,10 +181,6 @@ def test_start_with_an_id_sends_it(home: House) -> None:
     (request,) = there.asked("start")
     assert "new" not in request
     assert (request["transaction"], request["block"], request["tasks"]) == ("TX", False, ["b", "a"])
-
-
-def test_generated_ids_differ() -> None:
-    assert len({orders.generated() for _ in range(100)}) == 100
 
 
 def test_stop_says_what_it_ended(home: House, capsys: Capture) -> None:

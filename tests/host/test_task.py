@@ -811,8 +811,8 @@ def ended(line: socket.socket) -> tuple[int, int]:
     """Launch and status of the next member that ends."""
     got = packets.receive(line)
     assert got is not None
-    assert got[0]["op"] == "ended"
-    return got[0]["launch"], got[0]["status"]
+    assert got["op"] == "ended"
+    return got["launch"], got["status"]
 
 
 def test_tasks_that_share_a_process_live_and_end_each_for_itself(nest: Nest) -> None:

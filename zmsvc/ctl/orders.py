@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import Client, CtlError, DroppedError, NotRunningError
 from zmsvc.ctl.which import choose
+from zmsvc.host import ids
 
 TYPE_CHECKING = False  # As in client: typing is not worth its import.
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ LEAVING = 90.0
 """Seconds that a daemon which has stopped all its tasks has to leave, and a supervisor to be replaced."""
 MAX_LOOKS = 20
 """How often somebody may accept a connection and hang up, before we believe that it is not a daemon on its way out."""
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
 def order(args: argparse.Namespace) -> int:
@@ -34,7 +33,7 @@ def order(args: argparse.Namespace) -> int:
     }
     if args.verb == "start" and args.transaction is None:
         # Made here and not by the supervisor, so that the order can be given again to the next one when this one dies over it.
-        request |= {"transaction": generated(), "new": True}
+        request |= {"transaction": ids.transaction_id(), "new": True}
     try:
         data = client.ask(args.verb, **request)
     except CtlError as error:
@@ -44,13 +43,6 @@ def order(args: argparse.Namespace) -> int:
         raise CtlError(error.code, str(error) + _way_out(args, client.name, error, tasks)) from None
     _tell(args, data, new=request["transaction"])
     return 0
-
-
-def generated() -> str:
-    """A transaction ID: 20 of A-Z0-9."""
-    # 252 is the largest multiple of 36 in a byte: above it some letters would be likelier than others.
-    letters = [_LETTERS[byte % 36] for byte in os.urandom(80) if byte < 252]
-    return "".join(letters[:20])
 
 
 def _tell(args: argparse.Namespace, data: Json, *, new: str | None) -> None:

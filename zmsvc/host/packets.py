@@ -1,4 +1,4 @@
-"""JSON objects with file descriptors over a SOCK_SEQPACKET Unix socket: how keeper and supervisor talk. One packet, one object.
+"""JSON objects over a SOCK_SEQPACKET Unix socket: how keeper, supervisor and shared processes talk. One packet, one object.
 
 A body that is too large for a packet travels in a sealed memfd beside an empty packet, so no size is refused on the way.
 """
@@ -9,50 +9,44 @@ import array
 import json
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from zmsvc.host import memfd
 
 INLINE = 65536
 """Bytes of JSON that go into the packet itself."""
-MAX_FDS = 8
+
+_FD = array.array("i").itemsize
 
 
-def send(sock: socket.socket, body: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
+def send(sock: socket.socket, body: Mapping[str, Any]) -> None:
     """Send one object. Raises BlockingIOError when a non-blocking socket is full, OSError when nobody is there any more."""
     data = json.dumps(body, separators=(",", ":")).encode()
     if len(data) <= INLINE:
-        _send(sock, data, fds)
+        sock.sendmsg([data], [], socket.MSG_NOSIGNAL)
         return
     memory = memfd.sealed("zmsvc-packet", data)
     try:
-        _send(sock, b"\0", [memory, *fds])
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [memory]))
+        sock.sendmsg([b"\0"], [rights], socket.MSG_NOSIGNAL)
     finally:
         os.close(memory)
 
 
-def _send(sock: socket.socket, data: bytes, fds: Sequence[int]) -> None:
-    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-    sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
-
-
-def receive(sock: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """The next object and its descriptors (the caller closes them); None when the other end is gone.
-
-    Raises BlockingIOError when a non-blocking socket has nothing.
-    """
-    space = socket.CMSG_SPACE(MAX_FDS * array.array("i").itemsize)
+def receive(sock: socket.socket) -> dict[str, Any] | None:
+    """The next object; None when the other end is gone. Raises BlockingIOError when a non-blocking socket has nothing."""
     try:
-        data, ancillary, _flags, _address = sock.recvmsg(INLINE + 1, space, socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, _flags, _address = sock.recvmsg(INLINE + 1, socket.CMSG_SPACE(_FD), socket.MSG_CMSG_CLOEXEC)
     except ConnectionError:
         return None
-    fds = [fd for _level, _kind, raw in ancillary for fd in array.array("i", raw[: len(raw) - len(raw) % 4])]
     if not data:
         return None
     if data == b"\0":
-        memory, *fds = fds
-        size = os.fstat(memory).st_size
-        data = os.pread(memory, size, 0)
-        os.close(memory)
-    return json.loads(data), fds
+        (memory,) = array.array("i", ancillary[0][2])
+        try:
+            data = os.pread(memory, os.fstat(memory).st_size, 0)
+        finally:
+            os.close(memory)
+    body: dict[str, Any] = json.loads(data)
+    return body

@@ -32,6 +32,11 @@ class Places:
         return self.runtime / "notify.sock"
 
     @property
+    def mark(self) -> bytes:
+        """What all processes of this context, and no others, have in their environment: by it a stray one is known."""
+        return b"NOTIFY_SOCKET=" + os.fsencode(self.notify_socket)
+
+    @property
     def lock_file(self) -> Path:
         return self.runtime / "zmsvcd.lock"
 

@@ -7,6 +7,7 @@ import contextlib
 import os
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import daemon
@@ -87,17 +88,17 @@ def _report(writer: int, log: int) -> None:
     os.dup2(log, 2)
 
 
-def _keep(places: paths.Places, arguments: list[str], ready: object = None) -> int:
+def _keep(places: paths.Places, arguments: list[str], ready: Callable[[], None] | None = None) -> int:
     """Be the keeper of this context until it ends."""
     _raise_file_limit()
     places.state.mkdir(parents=True, exist_ok=True, mode=0o750)
     doors = Doors(places)
     try:
         keeper = Keeper(places, doors, arguments, _delegated_cgroup())
-        if callable(ready):
+        if ready is not None:
             keeper.ready = ready
         # A keeper that was killed together with its supervisor could not see to this; two copies of a task must never be.
-        linux.kill_each(linux.belonging((), b"NOTIFY_SOCKET=" + os.fsencode(places.notify_socket)))
+        linux.kill_each(linux.belonging((), places.mark))
         nursery.warm()
         return keeper.run()
     finally:

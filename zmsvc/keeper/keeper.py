@@ -50,8 +50,7 @@ class Keeper:
         self._status = 0
         self.ready: Callable[[], None] = lambda: None
         """Called once, when the context is ready for the first time."""
-        mark = b"NOTIFY_SOCKET=" + os.fsencode(places.notify_socket)
-        self._brood = Brood(self._tell, mark, cgroup / "tasks" if cgroup else None, self._watch, self._selector.unregister)
+        self._brood = Brood(self._tell, places.mark, cgroup / "tasks" if cgroup else None, self._watch, self._selector.unregister)
         self._supervisor = Supervisor(arguments, places, doors, systemd_wants / 2 or WATCHDOG, self._in_group("supervisor"))
         self._device = Device(places, doors, self._in_group("device"))
 
@@ -72,6 +71,7 @@ class Keeper:
             # Ends are taken after messages: a program that was executed and has ended was executed first.
             self._reap()
             self._on_time()
+        self._device.close()
         return self._status
 
     def _catch_signals(self) -> int:
@@ -138,8 +138,11 @@ class Keeper:
         """Send to the supervisor; what it does not take now waits for it. Ends are never lost: the next one is told again."""
         if self._supervisor.conn is None:
             return
-        if len(self._outbox) < MAX_OUTBOX:
-            self._outbox.append(message)
+        if len(self._outbox) >= MAX_OUTBOX:
+            # It hangs, and what it misses it would never hear of: the next one is told how things stand.
+            self._supervisor.signal(signal.SIGKILL)
+            return
+        self._outbox.append(message)
         self._flush()
 
     def _flush(self) -> None:
@@ -168,7 +171,7 @@ class Keeper:
             if got is None:
                 self._hang_up(conn)
                 return
-            self._obey(got[0])
+            self._obey(got)
 
     def _hang_up(self, conn: socket.socket) -> None:
         self._selector.unregister(conn)

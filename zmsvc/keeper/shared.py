@@ -67,9 +67,9 @@ class Host:
                 break
             if got is None:
                 self.close()
-            elif got[0]["launch"] in self.members:
-                found.append((got[0]["launch"], got[0]["status"]))
-                self.members.discard(got[0]["launch"])
+            elif got["launch"] in self.members:
+                found.append((got["launch"], got["status"]))
+                self.members.discard(got["launch"])
         return found
 
     def close(self) -> None:

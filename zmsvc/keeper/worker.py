@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zmsvc.core.errors import ZmsvcError
-from zmsvc.host import linux, sockets
+from zmsvc.host import endpoints, linux
 from zmsvc.host.paths import Places
 from zmsvc.keeper.doors import Doors
 
@@ -149,7 +149,7 @@ class Device(Worker):
         front, back = str(self.settings["front"]), str(self.settings["back"])
         try:
             if not self._listening:
-                self._listening = [sockets.listen(front), sockets.listen(back)]
+                self._listening = [endpoints.listen(front), endpoints.listen(back)]
         except ZmsvcError as error:
             return str(error)
         fds = [sock.fileno() for sock in self._listening]
@@ -172,7 +172,9 @@ class Device(Worker):
         self.ready = False
 
     def close(self) -> None:
+        """The context is over: nobody listens any more, and the files of ipc endpoints go."""
         for sock in self._listening:
-            if sock.family == socket.AF_UNIX:
-                os.unlink(sock.getsockname())
+            at = endpoints.address(sock)
             sock.close()
+            if at.startswith("ipc:///"):
+                Path(at.removeprefix("ipc://")).unlink(missing_ok=True)

@@ -53,7 +53,7 @@ async def _supervise(args: argparse.Namespace) -> int:
     journal.configure(identifier=f"zmsvc-{places.name}", fields={"ZMSVC_CONTEXT": places.name}, target=target)
     children = Children(_inherited("ZMSVC_KEEPER_FD"), _inherited("ZMSVC_NOTIFY_FD"))
     hello = children.greet()
-    store = Store(places.state_file)
+    store = Store(places.state_file, trusted=hello["restarts"] > 0)
     try:
         for note in store.notes:
             log.warning("%s", note)

@@ -21,6 +21,7 @@ from zmsvc.core.messages import Order
 from zmsvc.core.model import Context
 from zmsvc.core.world import World
 from zmsvc.host import sockets
+from zmsvc.host.tally import Tally
 from zmsvc.supervisor import report
 from zmsvc.supervisor.top import Top
 
@@ -47,7 +48,7 @@ class Bus:
         self._mouth = sockets.Mouth(sockets.publisher(self._zmq, endpoints.backend))
         self._changed: dict[str, None] = {}
         self._top = Top(world, self._reply_top)
-        self.refused = 0
+        self.refused = Tally(log)
         self.dropped = 0
         self._loop.add_reader(self._ears.fileno(), self._hear)
         self._attached = asyncio.Event()
@@ -93,10 +94,7 @@ class Bus:
             else:
                 self._ordered(messages.order(topic, body))
         except (ProtocolError, UsageError) as error:
-            self.refused += 1
-            # At the powers of two: the first ones in full, a flood in a line now and then.
-            if self.refused & (self.refused - 1) == 0:
-                log.warning("A message on the bus is refused: %s (%d refused so far)", error, self.refused)
+            self.refused.add("A message on the bus is refused: %s", error)
 
     def _ordered(self, order: Order) -> None:
         context = self._world().context

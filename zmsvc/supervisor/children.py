@@ -18,6 +18,7 @@ from zmsvc.core import events as ev
 from zmsvc.core.errors import ProtocolError
 from zmsvc.core.events import Fact
 from zmsvc.host import linux, notify, packets
+from zmsvc.host.tally import Tally
 
 BATCH = 1024
 """Datagrams that are taken at once: more than the kernel queues (net.unix.max_dgram_qlen), so none that preceded an end is left."""
@@ -41,14 +42,14 @@ class Children:
         self.keeper = keeper
         self.notify = notify_socket
         self.device: Message = {"pid": None, "restarts": 0, "ready": False, "problem": ""}
-        self.device_changed = False
         self.lost = False
         """The keeper is gone: so is the context."""
         self.asked: list[str] = []
         """What the keeper passed on from systemd or a person: stop, reload."""
-        self.refused = 0
-        """Datagrams of processes that are no task of ours."""
+        self.refused = Tally(log)
+        """Datagrams of processes that are no task of ours, or that cannot be read."""
         self._launch_of: dict[Speaker, int] = {}
+        self._speaker_of: dict[int, Speaker] = {}
         self._vain: dict[int, int] = {}
         """How often the keeper's word about a process was waited for in vain."""
         self._peeked = 0
@@ -61,15 +62,18 @@ class Children:
         self.keeper.setblocking(True)
         got = packets.receive(self.keeper)
         self.keeper.setblocking(False)
-        if got is None or got[0].get("op") != "hello":
+        if got is None or got.get("op") != "hello":
             raise ProtocolError("cannot greet the keeper: it is gone")
-        hello = got[0]
+        hello = got
         self.device = {**self.device, **hello["device"]}
-        for child in hello["children"]:
-            self._launch_of[child["pid"], child["tag"]] = child["launch"]
-        for end in hello["ends"]:
-            self._launch_of[end["pid"], end["tag"]] = end["launch"]
+        for child in [*hello["children"], *hello["ends"]]:
+            self._know(child)
         return hello
+
+    def _know(self, child: Message) -> None:
+        speaker = child["pid"], child["tag"]
+        self._launch_of[speaker] = child["launch"]
+        self._speaker_of[child["launch"]] = speaker
 
     def facts(self) -> list[Fact]:
         """Everything that has happened since the last call."""
@@ -129,14 +133,14 @@ class Children:
             if got is None:
                 self.lost = True
                 break
-            self._take(got[0], before, ends)
+            self._take(got, before, ends)
         return before, ends
 
     def _take(self, message: Message, before: list[Fact], ends: list[Fact]) -> None:
         match message["op"]:
             case "launched":
                 child = child_of(message)
-                self._launch_of[child.pid, message["tag"]] = child.launch
+                self._know(message)
                 self._vain.pop(child.pid, None)
                 before.append(ev.TaskLaunched(launch=child.launch, pid=child.pid, start_time=child.start_time))
                 if child.executed:
@@ -152,7 +156,6 @@ class Children:
                 ends.append(ev.TaskGone(launch=message["launch"], ended=ended))
             case "device":
                 self.device = {key: message[key] for key in ("pid", "restarts", "ready", "problem")}
-                self.device_changed = True
             case "stop" | "reload":
                 self.asked.append(message["op"])
 
@@ -167,21 +170,13 @@ class Children:
             return list(_facts_of(launch, datagram))
         except (ProtocolError, ValueError, OverflowError, RecursionError) as error:
             # Anything that escaped here would take along all facts that were read with it, and stay in the queue for the next supervisor.
-            self.refused += 1
-            if self.refused & (self.refused - 1) == 0:
-                log.warning("Cannot read what process %d says: %s (%d refused so far)", datagram.pid, error, self.refused)
+            self.refused.add("Cannot read what process %d says: %s", datagram.pid, error)
             return []
 
     def _refuse(self, datagram: notify.Datagram) -> None:
-        self.refused += 1
         for fd in datagram.fds:
             os.close(fd)
-        if self.refused & (self.refused - 1) == 0:
-            log.warning(
-                "Process %d is no task's main process: its notification is ignored (%d so far)",
-                datagram.pid,
-                self.refused,
-            )
+        self.refused.add("Process %d is no task's main process: its notification is ignored", datagram.pid)
 
     # --- orders
 
@@ -199,7 +194,8 @@ class Children:
 
     def forget(self, launch: int) -> None:
         self.tell("ack", launch=launch)
-        for speaker in [speaker for speaker, number in self._launch_of.items() if number == launch]:
+        speaker = self._speaker_of.pop(launch, None)
+        if speaker is not None and self._launch_of.get(speaker) == launch:
             del self._launch_of[speaker]
             self._vain.pop(speaker[0], None)
 

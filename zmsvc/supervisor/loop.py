@@ -10,8 +10,6 @@ import asyncio
 import itertools
 import logging
 import os
-import secrets
-import string
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -21,7 +19,7 @@ from zmsvc.core import events as ev
 from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key, Requested, Verb
 from zmsvc.core.world import World
-from zmsvc.host import crashpoint, journal, linux
+from zmsvc.host import crashpoint, ids, journal, linux
 from zmsvc.host.notify import Notifier
 from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
@@ -34,11 +32,6 @@ SAVE_AGAIN = 1.0
 """Seconds until a state file that could not be written is tried again."""
 
 log = logging.getLogger(__name__)
-
-
-def generated_id() -> str:
-    """A fresh transaction ID: 20 of A-Z0-9."""
-    return "".join(secrets.choice(string.ascii_uppercase + string.digits) for _ in range(20))
 
 
 class Loop:
@@ -66,6 +59,7 @@ class Loop:
         self._unforgotten: list[int] = []
         self._records: list[ev.Record] = []
         self._status = ""
+        self._status_unsaved = ""
         self._said_stopping = False
 
     # --- facts in
@@ -88,8 +82,7 @@ class Loop:
     def _end_context(self) -> None:
         """The tasks die with the keeper by the kernel's hand, but not what they had started: nothing of the context may stay."""
         sessions = {task.pid for task in self.world.tasks.values() if task.pid is not None}
-        mark = b"NOTIFY_SOCKET=" + os.fsencode(self.places.notify_socket)
-        while doomed := [pid for pid in linux.belonging(sessions, mark) if pid != os.getpid()]:
+        while doomed := [pid for pid in linux.belonging(sessions, self.places.mark) if pid != os.getpid()]:
             linux.kill_each(doomed)
 
     async def ask(self, request: Requested | ev.ContextReloaded) -> ev.Reply:
@@ -109,7 +102,7 @@ class Loop:
     def order(self, request: Requested) -> None:
         """An order from the bus: nobody waits for its answer."""
         if request.verb is Verb.START and request.transaction is None:
-            request = replace(request, transaction=generated_id())
+            request = replace(request, transaction=ids.transaction_id(), new=True)
         self.take(request)
 
     # --- the turn
@@ -127,7 +120,7 @@ class Loop:
             crashpoint.reached(type(effect).__name__)
             self._perform(effect)
         self._acknowledge()
-        self._say_status()
+        self._say_status(effects)
 
     def _save(self, records: list[ev.Record]) -> None:
         self._records += records
@@ -248,10 +241,14 @@ class Loop:
         level = logging.WARNING if record.event in ("failed", "survivor", "lost", "dropped") else logging.INFO
         log.log(level, "%s %s", record.event, words, extra={"journal": fields})
 
-    def _say_status(self) -> None:
+    def _say_status(self, effects: Iterable[Effect]) -> None:
         if self.world.stopping and not self._said_stopping:
             self._said_stopping = True
             self.notifier.stopping()
+        # Counting a thousand tasks takes longer than a turn that only hears an update.
+        if self.unsaved == self._status_unsaved and not any(isinstance(effect, ev.PublishInfo) for effect in effects):
+            return
+        self._status_unsaved = self.unsaved
         status = self.unsaved or report.line(self.world)
         if status != self._status:
             self._status = status
@@ -275,7 +272,7 @@ def facts_of_start(hello: dict[str, Any], autostart: bool, transaction: str | No
         exits=frozenset(end.launch for end in ends),
         autostart=autostart,
         transaction=transaction,
-        generated=generated_id(),
+        generated=ids.transaction_id(),
     )
     for end in hello["ends"]:
         # It is dead, so its start time identifies nothing any more.

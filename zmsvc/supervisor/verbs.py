@@ -90,8 +90,8 @@ class Requests:
         loop = self._loop
         return {
             "updates": sum(task.dropped for task in loop.world.tasks.values()),
-            "notifications": loop.children.refused,
-            "messages_in": loop.bus.refused if loop.bus else 0,
+            "notifications": loop.children.refused.count,
+            "messages_in": loop.bus.refused.count if loop.bus else 0,
             "messages_out": loop.bus.dropped if loop.bus else 0,
         }
 

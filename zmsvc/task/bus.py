@@ -14,6 +14,7 @@ import time
 import zmq
 
 from zmsvc.host import sockets
+from zmsvc.host.tally import Tally
 
 ATTACH = 2.0
 """Seconds to wait for the device; the task goes on without it, and libzmq connects when it is there."""
@@ -51,16 +52,14 @@ class Bus:
         self._lock = threading.RLock()
         self._context: sockets.Context | None = None
         self._mouth: sockets.Mouth | None = None
-        self._dropped = 0
+        self._dropped = Tally(log)
 
     def publish(self, frame: bytes) -> bool:
         """Hand a message to the device's queue; False: the queue is full, it is dropped. The first call waits for the device."""
         with self._lock:
             sent = self._speak().send(frame)
             if not sent:
-                self._dropped += 1
-                if self._dropped & (self._dropped - 1) == 0:
-                    log.warning("Cannot publish: the queue to the device is full (%d messages dropped so far)", self._dropped)
+                self._dropped.add("Cannot publish: the queue to the device is full, a message is dropped")
         return sent
 
     def ear(self, prefix: bytes) -> Ear:

@@ -117,9 +117,9 @@ class _Process:
                 return True
             if got is None:
                 return False
-            launch = int(got[0]["launch"])
-            if got[0]["op"] == "start":
-                self._start(launch, got[0]["spec"])
+            launch = int(got["launch"])
+            if got["op"] == "start":
+                self._start(launch, got["spec"])
             elif launch in self._members:
                 self._members[launch].stop.request()
 

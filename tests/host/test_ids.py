@@ -1,0 +1,25 @@
+"""Fresh transaction IDs."""
+
+from __future__ import annotations
+
+import pytest
+
+from zmsvc.host import ids
+
+
+def test_a_fresh_id_is_20_capitals_and_digits_and_no_two_are_alike() -> None:
+    made = {ids.transaction_id() for _ in range(1000)}
+    assert len(made) == 1000
+    assert all(len(each) == 20 and set(each) <= set(ids.LETTERS) for each in made)
+
+
+def test_every_letter_occurs_as_often_as_the_others() -> None:
+    text = "".join(ids.transaction_id() for _ in range(2000))
+    # 40,000 letters of 36: 1,111 each with a deviation of 33; six of those are never met, a bias of byte % 36 (14 %) always.
+    assert all(abs(text.count(letter) - len(text) / 36) < 200 for letter in ids.LETTERS)
+
+
+def test_randomness_that_runs_short_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = iter([bytes([255] * 80), bytes(range(80))])
+    monkeypatch.setattr(ids.os, "urandom", lambda _size: next(asked))
+    assert len(ids.transaction_id()) == 20
