@@ -196,7 +196,6 @@ def test_transactions_run_side_by_side() -> None:
         ({"verb": "stop", "transaction": "NOBODY"}, 4, "cannot stop NOBODY: no such transaction"),
         ({"verb": "restart", "transaction": "NOBODY", "tasks": ("a",)}, 4, "cannot restart a: no such transaction"),
         ({"verb": "restart", "tasks": ("x",)}, 4, "cannot restart x: no such task in Sim"),
-        ({"verb": "restart", "transaction": "OLD"}, 1, "cannot restart OLD: the transaction is stopped"),
         ({"verb": "reset-failed", "transaction": "NOBODY"}, 4, "cannot reset-failed NOBODY: no such transaction"),
         ({"verb": "start", "transaction": "a/b"}, 2, "cannot start a/b: 'a/b' is not a transaction ID"),
         ({"verb": "start", "transaction": None}, 2, "cannot start Sim: None is not a transaction ID"),
@@ -259,6 +258,22 @@ def test_words_of_nobody_and_words_before_the_fork_change_nothing() -> None:
 
 
 # --- ends and their reasons
+
+
+def test_restart_of_a_stopped_transaction_starts_it() -> None:
+    """As with systemctl. What the operator had stopped singly in its earlier run is forgotten, as with a start."""
+    sim = Simulation.of(task("a"), task("b"), task("c", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.ask("stop", "b")
+    sim.ask("stop", transaction="T1")
+    sim.ready()
+    assert not sim.world.transactions["T1"].open
+    sim.ask("restart", transaction="T1")
+    sim.ready()
+    assert sim.world.transactions["T1"].open
+    assert [sim.sub(name) for name in "abc"] == ["running", "running", "waiting"]
+
 
 
 @pytest.mark.parametrize(

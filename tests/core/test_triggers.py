@@ -152,6 +152,22 @@ def test_the_operators_stop_beats_every_rule() -> None:
     assert sim.sub("a") == "start", "and now its rules count again"
 
 
+def test_a_flood_of_firings_is_written_down_sparsely_and_counted() -> None:
+    """A thousand updates a second must not wash the history out of the state file."""
+    sim = Simulation.of(task("a", rule("on_update", "start", "b")), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.ask("stop", "b")
+    for number in range(1000):
+        sim.update("a", n=number)
+    refused = [record for record in sim.records if record.event == "rule-refused"]
+    assert len(refused) == 64 + 3
+    assert [record.detail.get("firings") for record in refused[-4:]] == [None, 128, 256, 512]
+    assert sim.world.tasks["T1", "b"].fired == 1000
+    sim.ask("start", "b")
+    assert sim.world.tasks["T1", "b"].fired == 0
+
+
 @pytest.mark.parametrize("by_rule", [True, False])
 def test_the_last_words_of_a_task_that_is_stopped_do_not_start_it_again(by_rule: bool) -> None:
     """Its update may come while it stops; a rule that stops it is no less a stop than a person's order."""

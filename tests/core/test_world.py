@@ -43,6 +43,7 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     "held": st.booleans(),
     "failures": numbers,
     "laps": numbers,
+    "fired": numbers,
     "starts": st.lists(times, max_size=3).map(tuple),
     "cause": maps,
     "update": st.none() | maps,

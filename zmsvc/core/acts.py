@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from zmsvc.core.draft import Draft
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import TABLE, Act, Cause, Sub
 from zmsvc.core.model import Action, Rule, Trigger
-from zmsvc.core.triggers import cause_by_rule, failures_after, over_limit, recent_starts, rules_for, source, start_by_rule
+from zmsvc.core.triggers import MAX_SOURCES, cause_by_rule, failures_after, over_limit, recent_starts, rules_for, source, start_by_rule
 from zmsvc.core.waiters import milestone, resolve, resolve_stops
 from zmsvc.core.world import Exit, Reason, Task
 
@@ -55,6 +55,7 @@ def launch(draft: Draft, key: Key, _cause: Cause) -> None:
         restarts=old.restarts + (1 if old.launch else 0),
         status="",
         quiet=False,
+        fired=0,
         update=None,
         sequence=0,
         tokens_at=0.0,
@@ -269,12 +270,11 @@ def _fire_one(draft: Draft, key: Key, told: Task, rule: Rule) -> None:
         if draft.tasks[target] != task:
             draft.record(target, "rule", **about)
         return
+    if rule.action is Action.START and task.sub in (Sub.START, Sub.RUNNING) and not task.held:
+        return
+    _record_firing(draft, target, about, held=task.held)
     if task.held:
-        draft.record(target, "rule-refused", **about, why="stopped by the operator")
         return
-    if rule.action is Action.START and task.sub in (Sub.START, Sub.RUNNING):
-        return
-    draft.record(target, "rule", **about)
     cause = _cause(key[1], told, task, rule)
     if task.resting:
         _start_by_rule(draft, target, cause, failing=target == key and rule.trigger is Trigger.ON_FAIL)
@@ -284,6 +284,19 @@ def _fire_one(draft: Draft, key: Key, told: Task, rule: Rule) -> None:
     else:
         # What stops already is started afterwards, whichever of the two was asked.
         apply(draft, target, Cause.RESTART, cause=cause)
+
+
+def _record_firing(draft: Draft, target: Key, about: Mapping[str, Any], *, held: bool) -> None:
+    """A burst is written down one by one as far as a launch is told its causes, and then sparsely: updates may fire a thousand a second."""
+    number = draft.tasks[target].fired + 1
+    draft.change(target, fired=number)
+    if number > MAX_SOURCES and number & (number - 1):
+        return
+    count = {"firings": number} if number > MAX_SOURCES else {}
+    if held:
+        draft.record(target, "rule-refused", **about, **count, why="stopped by the operator")
+    else:
+        draft.record(target, "rule", **about, **count)
 
 
 def _cause(source_id: str, told: Task, task: Task, rule: Rule) -> dict[str, Any]:

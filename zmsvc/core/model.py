@@ -122,3 +122,5 @@ class Context:
     path: str = ""
     source: Mapping[str, Any] = field(default_factory=dict)
     """The whole Context element as JSON."""
+    text: bytes = field(default=b"", repr=False)
+    """The file itself, as it was read: a supervisor that takes over runs with the same, whatever the file says by then."""

@@ -195,7 +195,8 @@ def restart(draft: Draft, order: Requested) -> None:
     _known(draft, order)
     names = _meant(draft, order)
     if order.transaction is not None and not draft.transactions[order.transaction].open:
-        raise _RefusedError(1, "the transaction is stopped (zmsvcctl start --transaction opens it again)")
+        # As with systemctl: what is stopped is started.
+        open_anew(draft, order.transaction)
     keys = [key for name in names for key in (_targets(draft, name, order) if order.tasks else _restarted(draft, name))]
     wait(draft, order, tuple(names), keys, keys)
     for name in names:

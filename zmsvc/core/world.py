@@ -76,6 +76,8 @@ class Task:
     """Starts by rule that came too quickly after each other, in a row."""
     starts: tuple[float, ...] = ()
     """When rules started it, as far back as its start limit looks."""
+    fired: int = 0
+    """Rules that fired to start it since its last launch: what waits, is joined with what waits, or was refused."""
     cause: Mapping[str, Any] = field(default_factory=dict)
     """What started it, or will: see CONTRACT §9 `self.cause`."""
     update: Mapping[str, Any] | None = None

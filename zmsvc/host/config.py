@@ -81,6 +81,7 @@ def parse(text: bytes, *, path: str, name: str) -> Context:
         tasks=tasks,
         path=os.path.abspath(path),
         source=source,
+        text=text,
     )
 
 

@@ -23,7 +23,9 @@ from zmsvc.core.world import Transaction, World, task_from_row, task_to_row
 
 SCHEMA = 1
 HISTORY = 100_000
-"""Rows of history that are kept; the oldest go when a supervisor starts."""
+"""Rows of history that are kept, or a few more."""
+TRIM = 1000
+"""Rows after which the oldest go."""
 
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -51,6 +53,7 @@ class Store:
         self.saved: World | None = None
         self.notes: list[str] = []
         """What a person should be told about opening the file."""
+        self._untrimmed = 0
         self._db = self._open()
 
     def _open(self) -> sqlite3.Connection:
@@ -127,6 +130,15 @@ class Store:
 
     # --- the world
 
+    def context_text(self) -> bytes | None:
+        """The context file that the saved world is of."""
+        row = self._db.execute("SELECT value FROM meta WHERE name = 'context_file'").fetchone()
+        return bytes(row[0]) if row else None
+
+    def _set_context_text(self, context: Context) -> None:
+        # Bytes as they are: an XML file says itself how it is encoded.
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('context_file', ?)", (context.text,))
+
     def load(self, context: Context, boot: str) -> World:
         """The world as it was saved last, under `context`. Of another boot only what is to be resumed is kept, not its times."""
         same = self.meta("boot_id") == boot
@@ -149,6 +161,7 @@ class Store:
         )
         self.saved = world
         self.set_meta("boot_id", boot)
+        self._set_context_text(context)
         self._trim()
         return world
 
@@ -156,6 +169,7 @@ class Store:
         return self._db.execute(f"SELECT {columns} FROM {table} ORDER BY 1").fetchall()
 
     def _trim(self) -> None:
+        self._untrimmed = 0
         self._db.execute("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?", (HISTORY,))
 
     def save(self, world: World, records: Iterable[Record], at: float) -> None:
@@ -178,6 +192,8 @@ class Store:
 
     def _write(self, world: World, records: Iterable[Record], at: float) -> None:
         old = self.saved
+        if old is None or old.context is not world.context:
+            self._set_context_text(world.context)
         if old is None or old.tasks is not world.tasks:
             self._write_tasks(old.tasks if old else {}, world.tasks)
         if old is None or old.transactions is not world.transactions:
@@ -190,6 +206,9 @@ class Store:
         rows = [(at, r.transaction, r.task, r.event, json.dumps(r.detail, separators=(",", ":"))) for r in records]
         if rows:
             self._db.executemany("INSERT INTO events (at, transaction_id, task, event, detail) VALUES (?, ?, ?, ?, ?)", rows)
+            self._untrimmed += len(rows)
+            if self._untrimmed >= TRIM:
+                self._trim()
 
     def _write_tasks(self, old: Mapping[tuple[str, str], Any], new: Mapping[tuple[str, str], Any]) -> None:
         changed = [

@@ -80,11 +80,8 @@ def _inherited(variable: str) -> socket.socket:
 
 def _context(places: Places, store: Store, *, again: bool) -> Context:
     """The context file. A supervisor that takes over uses the text that its predecessor ran with: a crash is no reload."""
-    kept = store.meta("context_file") if again else None
-    text = kept.encode("utf-8", "surrogateescape") if kept else places.config_file.read_bytes()
-    context = config.parse(text, path=str(places.config_file), name=places.name)
-    store.set_meta("context_file", text.decode("utf-8", "surrogateescape"))
-    return context
+    text = (store.context_text() if again else None) or places.config_file.read_bytes()
+    return config.parse(text, path=str(places.config_file), name=places.name)
 
 
 class _Watchdog:

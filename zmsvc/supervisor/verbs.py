@@ -132,8 +132,6 @@ class Requests:
             text = loop.places.config_file.read_bytes()
             context = config.parse(text, path=str(loop.places.config_file), name=loop.places.name)
             reply = await loop.ask(ev.ContextReloaded(context=context, request=loop.next_request()))
-            if reply.ok:
-                loop.store.set_meta("context_file", text.decode("utf-8", "surrogateescape"))
         except OSError as error:
             return failure(1, f"cannot reload: {error}")
         except ConfigError as error:
