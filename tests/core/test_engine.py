@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -815,6 +816,36 @@ def test_a_removed_task_is_stopped_and_is_gone_when_it_has_ended() -> None:
     assert ("T2", "b") in sim.world.tasks
     sim.rest()
     assert sorted(sim.world.tasks) == [("T1", "a"), ("T2", "a")]
+
+
+def test_the_messages_of_a_removed_task_tell_what_the_old_file_said() -> None:
+    old = replace(task("b"), service_name="echo", device_action="shout", source={"id": "b"})
+    sim = Simulation.of(task("a"), old)
+    sim.begin()
+    sim.ready()
+    sim.obedient = False
+    sim.reload(task("a"))
+    sim.crash()
+    sim.end("b", code=0)
+    (stopping,) = [effect for effect in sim.told(ev.PublishProcess) if effect.key[1] == "b" and effect.action == "stop"]
+    stopped = [effect for effect in sim.told(ev.PublishControl) if effect.key[1] == "b"][-1]
+    ended = [effect for effect in sim.told(ev.Record) if effect.task == "b"][-1]
+    assert stopping.service is old
+    assert (stopped.action, stopped.service) == ("stopped", old)
+    assert (ended.event, ended.instance) == ("stopped", "Echo")
+
+
+def test_a_removed_task_that_comes_back_is_what_the_new_file_says() -> None:
+    sim = Simulation.of(task("a"), replace(task("b"), service_name="old"))
+    sim.begin()
+    sim.ready()
+    sim.obedient = False
+    sim.reload(task("a"))
+    assert sim.task("b").removed is not None
+    sim.reload(task("a"), replace(task("b"), service_name="new"))
+    assert sim.task("b").removed is None
+    sim.end("b", code=0)
+    assert sim.told(ev.PublishControl)[-1].service.service_name == "new"
 
 
 def test_who_waits_for_a_removed_task_is_answered_with_what_became_of_it() -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simulation import Simulation, task
+from simulation import Simulation, context, task
 
 from zmsvc.core import events as ev
 from zmsvc.core.lifecycle import Sub
-from zmsvc.core.world import Exit, Reason, Task, task_from_row, task_to_row, transaction_state
+from zmsvc.core.model import ServiceType
+from zmsvc.core.world import Exit, Reason, Task, remembered, service_of, task_from_row, task_to_row, transaction_state
 
 texts = st.text(max_size=5)
 numbers = st.integers(0, 2**53)
@@ -52,6 +53,7 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     "tokens": times,
     "tokens_at": times,
     "ended": st.lists(maps, max_size=2).map(tuple),
+    "removed": st.none() | st.builds(remembered, st.builds(task, texts, kind=st.sampled_from(ServiceType))),
 }
 
 
@@ -79,12 +81,22 @@ def test_a_fresh_task_is_an_empty_row() -> None:
         {"exit": {"code": 0, "signal": None, "reason": "?", "at": 0}},
         {"exit": 5},
         {"starts": 5},
+        {"removed": {"instance": "Echo"}},
         {"nobody": "knows"},
     ],
 )
 def test_a_row_that_we_did_not_write_is_refused(row: dict[str, object]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
         task_from_row(row)
+
+
+def test_what_the_file_said_of_a_removed_task_survives_the_state_file() -> None:
+    told = {"id": "a", "Task": {"description": "x"}}
+    service = replace(task("a", kind="Thread"), service_name="echo", device_action="shout", source=told)
+    row = json.loads(json.dumps(task_to_row(Task(removed=remembered(service)))))
+    assert service_of(context(), "a", task_from_row(row)) == service
+    assert service_of(context(replace(service, service_name="new")), "a", task_from_row(row)).service_name == "new"  # type: ignore[union-attr]
+    assert service_of(context(), "a", Task()) is service_of(context(), "a", None) is None
 
 
 def test_a_world_cannot_be_changed() -> None:

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import wait_for_line
 
 from zmsvc.core import messages
 from zmsvc.core.errors import UsageError
@@ -133,6 +124,8 @@ def test_questions_about_the_state() -> None:
         (["--endpoint=ipc:///bus", "--service_name=state", "--action=request", "--wait"], "--wait needs"),
         (["--endpoint=ipc:///bus", "--service_name=process", "--action=stop", "--transaction=T"], "give --task_id"),
         (["--endpoint=ipc:///bus", "--service_name=process", "--action=stop", "--task_id=a"], "give --transaction"),
+        (["--endpoint=ipc:///bus", "--service_name=state", "--action=request"], "give --transaction"),
+        (["--endpoint=ipc:///bus", "--service_name=state", "--action=top"], "give --transaction"),
     ],
 )
 def test_flags_that_cannot_be_meant(arguments: list[str], why: str) -> None:
@@ -209,122 +202,7 @@ def test_display_wants_an_endpoint(capsys: pytest.CaptureFixture[str]) -> None:
     assert display.main(["nonsense"]) == 2
 
 
-# --- the scripts, with a context that runs
-
-
-class Tutorial:
-    """The manual's tutorial in a directory, with scripts only. It ends whatever it has started."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("ZMSVC_", "NOTIFY_", "WATCHDOG_", "JOURNAL_"))}
-        places = {f"ZMSVC_{kind}_DIR": str(home / kind.lower()) for kind in ("CONFIG", "RUNTIME", "STATE")}
-        self.environment = kept | places
-        self.running: list[subprocess.Popen[bytes]] = []
-
-    def script(self, name: str, *arguments: str) -> list[str]:
-        return [sys.executable, "-P", str(ROOT / "scripts" / name), *arguments]
-
-    def run(self, name: str, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            self.script(name, *arguments), cwd=self.home, env=self.environment, capture_output=True, text=True, timeout=30, check=False
-        )
-        assert done.returncode == status, done.stdout + done.stderr
-        return done
-
-    def begin(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
-        with open(self.home / f"{name}.log", "ab") as log:
-            process = subprocess.Popen(
-                self.script(name, *arguments), cwd=self.home, env=self.environment, bufsize=0, stdout=subprocess.PIPE, stderr=log
-            )
-        self.running.append(process)
-        return process
-
-    def close(self) -> None:
-        for process in self.running:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            if process.stdout:
-                process.stdout.close()
-
-
-@pytest.fixture
-def tutorial() -> Iterator[Tutorial]:
-    home = Path(tempfile.mkdtemp(prefix="zm"))
-    made = Tutorial(home)
-    yield made
-    made.close()
-    shutil.rmtree(home, ignore_errors=True)
-
-
-@pytest.fixture
-def free_ports() -> Callable[[], tuple[int, int]]:
-    def two() -> tuple[int, int]:
-        with socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", 0))
-            other.bind(("127.0.0.1", 0))
-            return one.getsockname()[1], other.getsockname()[1]
-
-    return two
-
-
-def test_the_tutorial_from_create_to_exit(tutorial: Tutorial, free_ports: Callable[[], tuple[int, int]]) -> None:
-    sub, pub = free_ports()
-    tutorial.run(
-        "create_service.py", f"--service_path={tutorial.home}", "--task_service=EchoAction", "--task_file=task_file_name",
-        "--task_class=EchoShouting", "--task_desc=An echo action is for shouting the time after counting 10s", "--context_name=EchoAction",
-        "--service_name=echo_action", "--server_ip=127.0.0.1", f"--sub_port={sub}", f"--pub_port={pub}", "--task_id=ts_100",
-        "--device_action=shout",
-    )  # fmt: skip
-    file = "Conf/Context-EchoAction.xml"
-    context = tutorial.begin("service_context.py", file)
-    assert context.stdout is not None
-    line = wait_for_line(context.stdout, "conf_command.py")
-    assert f"--endpoint='tcp://127.0.0.1:{pub}' --context_file='{file}' --service_name='context' --service_id='context001'" in line
-
-    endpoint = f"--endpoint=tcp://127.0.0.1:{pub}"
-    name = ("--service_name=state", f"--transaction={TX}", "--action=request")
-    # Nothing runs before it is told to.
-    silence = tutorial.run("conf_command.py", endpoint, *name, f"--context_file={file}", "--timeout=2", status=124)
-    assert "no reply" in silence.stderr
-
-    shows = tutorial.begin("display.py", f"tcp://127.0.0.1:{sub}", "--topic=control", "--action=updated", "--count=1")
-    assert shows.stdout is not None
-    wait_for_line(shows.stdout, "Connecting to")
-
-    start = ("--service_name=context", "--service_id=context001", f"--transaction={TX}", "--action=start")
-    first, second = tutorial.run("conf_command.py", endpoint, f"--context_file={file}", *start).stdout.splitlines()
-    assert first == f"+ Connecting endpoint [tcp://127.0.0.1:{pub}] in topic [context]"
-    ((_, body),) = asked(endpoint, f"--context_file={tutorial.home / file}", *start)
-    assert second == f"+ Sending message of [{len(messages.encode('context', body))}e] bytes"
-
-    said = tutorial.run("conf_command.py", endpoint, *name, f"--context_file={file}").stdout
-    reply = json.loads(said[said.index("\n{") :])
-    assert reply["header"]["action"] == "reply_context"
-    assert [task["service_id"] for task in reply["content"]["tasks"]] == ["ts_100"]
-    # The task's first result, on the bus for everyone.
-    wait_for_line(shows.stdout, '"shout":')
-    assert shows.wait(15) == 0
-
-    tutorial.run("conf_command.py", endpoint, "--service_name=all", "--service_id=context001", "--action=exit")
-    assert context.wait(30) == 0
-
-
-def test_a_service_context_with_a_broken_file(tutorial: Tutorial) -> None:
-    (tutorial.home / "Context-Broken.xml").write_text("<Context>\n<")
-    done = tutorial.run("service_context.py", "Context-Broken.xml", status=2)
-    assert done.stderr.startswith("Context-Broken.xml:2: ")
-
-
-@pytest.mark.parametrize("script", ["create_service.py", "service_context.py", "conf_command.py", "display.py"])
-def test_scripts_explain_themselves(tutorial: Tutorial, script: str) -> None:
-    assert "usage:" in tutorial.run(script, "--help").stdout
-    assert len((ROOT / "scripts" / script).read_text().splitlines()) < 35
+# --- flags
 
 
 def test_every_flag_of_the_manual_is_known() -> None:

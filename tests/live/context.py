@@ -66,13 +66,16 @@ class Context:
         task_id: str,
         instance: str,
         *,
-        entry: bool = True,
+        entry: bool | str = True,
         rules: Mapping[str, tuple[str, str]] | None = None,
         config: str = "",
         service: str = "",
         kind: str = "Process",
     ) -> None:
-        """A TaskService element; `rules` maps a trigger to (action, task id); `config` and `service` are XML."""
+        """A TaskService element; `rules` maps a trigger to (action, task id); `config` and `service` are XML.
+
+        `entry` may be the type of its state itself.
+        """
         triggers = "".join(
             f"<{trigger}><action>{action}</action><call>{call}</call></{trigger}>"
             for trigger, (action, call) in {
@@ -80,7 +83,7 @@ class Context:
                 **(rules or {}),
             }.items()
         )
-        state = "on_start" if entry else ""
+        state = entry if isinstance(entry, str) else "on_start" if entry else ""
         self._tasks.append(
             f'<TaskService id="{task_id}" topic="process" instance="{instance}" serviceType="{kind}"><Task>'
             f"<description>{escape(instance)}</description><message><header><action>start</action>"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -201,6 +202,35 @@ def test_bursts_of_changes_cost_one_context_info(context: Context, ear: Callable
     assert infos <= 10, "far fewer than the changes: each of 20 tasks has three"
     assert set(last[TX]) == {"contextId", "contextName", "contextLogName", "configuration", "tasks"}
     assert set(last[TX]["tasks"][0]) == {"service_id", "serviceName", "instance", "pid", "action", "state", "task"}
+
+
+def test_context_info_comes_under_the_header_of_each_transaction_that_changed_and_lists_all(
+    context: Context, home: Path, ear: Callable[..., Ear]
+) -> None:
+    # It ends when it may, so that nothing but the order changes anything for now.
+    gate = f"while not __import__('os').path.exists('{home}/go'):\n        __import__('time').sleep(0.01)"
+    context.looped("Echo", f"def close(self):\n    {gate}")
+    context.task("ts_1", "Echo")
+    context.task("ts_2", "Echo", entry=False)
+    context.start("--transaction", "A")
+    context.ctl("start", "--transaction", "B")
+
+    def told(body: dict[str, Any], task: int = 0) -> dict[str, str]:
+        data = body["content"]["status"].get("data", [])
+        return {name: part["tasks"][task]["state"] for each in data for name, part in each.items()}
+
+    # One listens to A alone, by the prefix that the device filters. One order changes A and B in the same moment, and not C.
+    of_a, of_all = ear(b'control @@@ {"header":{"service_transaction":"A"'), ear(b"control @@@ ")
+    context.ctl("start", "--transaction", "C", "--task", "ts_2")
+    of_all.until(lambda _topic, body: told(body, 1).get("C") == "active")
+    context.ask(verb="stop", tasks=["ts_1"], block=False)
+    now = {"A": "deactivating", "B": "deactivating", "C": "inactive"}
+    of_a.until(lambda _topic, body: told(body) == now)
+    heads = [of_all.until(lambda _topic, body: told(body) == now)["header"] for _ in range(2)]
+    assert [head["service_transaction"] for head in heads] == ["A", "B"]
+    assert all((head["service_id"], head["action"], head["service_name"]) == ("context001", "update", "context") for head in heads)
+    assert {body["header"]["service_transaction"] for _, body in of_a.heard} == {"A"}
+    (home / "go").touch()
 
 
 def test_state_request_is_answered(context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]) -> None:

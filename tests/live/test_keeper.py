@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 from context import Context
-from waiting import wait_for, wait_for_end
+from waiting import PATIENCE, wait_for, wait_for_end
 
 
 def test_a_hung_supervisor_is_found_by_its_watchdog_and_replaced(context: Context) -> None:
@@ -97,6 +99,20 @@ def test_detach_returns_when_the_context_is_ready(context: Context) -> None:
     assert os.getsid(keeper) != os.getsid(0)
     context.ctl("exit")
     wait_for(lambda: not Path(f"/proc/{keeper}").exists())
+
+
+def test_detach_keeps_no_stream_of_whoever_started_it(context: Context) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.write()
+    command = [sys.executable, "-P", "-m", "zmsvc.keeper", "--detach", str(context.file)]
+    try:
+        # As in $(zmsvcd --detach ...), or over ssh: this waits until every process has closed the pipes.
+        done = subprocess.run(command, env=context.environment, capture_output=True, text=True, timeout=PATIENCE, check=True)
+        assert done.stderr == ""
+        assert context.tasks()["ts_1"]["sub"] == "running"
+    finally:
+        context.ctl("exit")
 
 
 def test_detach_tells_on_the_terminal_why_it_failed(context: Context) -> None:

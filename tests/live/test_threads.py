@@ -173,6 +173,35 @@ def test_one_that_does_not_stop_takes_the_process_with_it(context: Context) -> N
     assert (other["reason"], other["signal"]) == ("signal", "SIGKILL")
 
 
+def test_one_that_hangs_misses_its_watchdog_and_takes_the_process_with_it(context: Context, home: Path, ear: Callable[..., Ear]) -> None:
+    context.looped("Echo")
+    context.looped(
+        "Hung",
+        f"""
+        interval = 0.01
+        def step(self):
+            if __import__("os").path.exists("{home}/hang"):
+                __import__("os").unlink("{home}/hang")
+                __import__("time").sleep(1000)
+        """,
+    )
+    context.task("ts_0", "Echo", kind="Thread", service="<watchdog>500ms</watchdog>", rules={"on_fail": ("restart", "ts_0")})
+    context.task("ts_1", "Hung", kind="Thread", service="<watchdog>500ms</watchdog>", rules={"on_fail": ("restart", "ts_1")})
+    context.start("--transaction", TX)
+    stranger = ear(b"control @@@ ")
+    pid = pid_of(context, "ts_0")
+    (home / "hang").touch()
+    failed = {}
+    while len(failed) < 2:
+        body = stranger.until(lambda _topic, body: body["header"]["action"] == "failed")
+        failed[body["header"]["service_id"]] = body["content"]["status"]
+    # No thread can be ended from outside, so the process is; whose fault it was is said, and what it did to the other.
+    assert (failed["ts_1"]["reason"], failed["ts_1"]["message"]) == ("watchdog", "missed its watchdog")
+    assert (failed["ts_0"]["reason"], failed["ts_0"]["signal"], failed["ts_0"]["pid"]) == ("signal", "SIGABRT", pid)
+    back = {context.task_is(name, "running", also=lambda task: task["pid"] != pid)["pid"] for name in ("ts_0", "ts_1")}
+    assert len(back) == 1, "they are back together"
+
+
 def test_a_new_supervisor_adopts_them_and_knows_of_ends_that_none_saw(context: Context, home: Path) -> None:
     context.looped(
         "Echo",

@@ -62,7 +62,8 @@ def launch(draft: Draft, key: Key, _cause: Cause) -> None:
         ended=(),
     )
     draft.record(key, "launching", launch=number, cause=dict(task.cause))
-    draft.emit(ev.PublishProcess(key=key, action="start"), ev.Launch(launch=number, key=key))
+    draft.say_order(key, "start")
+    draft.emit(ev.Launch(launch=number, key=key))
 
 
 def arrive(draft: Draft, key: Key, _cause: Cause) -> None:
@@ -72,7 +73,7 @@ def arrive(draft: Draft, key: Key, _cause: Cause) -> None:
 
 def be_ready(draft: Draft, key: Key, _cause: Cause) -> None:
     task = draft.change(key, action="started", deadline=_after(draft, draft.limits(key).watchdog))
-    draft.emit(ev.PublishControl(key=key, action="started", success=True, pid=task.pid))
+    draft.say(key, "started", success=True, pid=task.pid, items={})
     draft.record(key, "started", pid=task.pid, launch=task.launch)
     milestone(draft, key)
     fire(draft, key, Trigger.ON_START)
@@ -101,7 +102,7 @@ def give_up(draft: Draft, key: Key, _cause: Cause) -> None:
         end = replace(end, reason=Reason.START_LIMIT) if end else Exit(reason=Reason.START_LIMIT, at=draft.now)
         draft.change(key, action="failed", status=text, exit=end)
         items = {"reason": Reason.START_LIMIT.value, "message": text}
-        draft.emit(ev.PublishControl(key=key, action="failed", success=False, pid=None, items=items))
+        draft.say(key, "failed", success=False, pid=None, items=items)
         draft.record(key, "failed", **items)
     milestone(draft, key)
 
@@ -120,7 +121,7 @@ def terminate(draft: Draft, key: Key, cause: Cause) -> None:
     if cause is Cause.RESTART:
         changes["again"] = True
     if cause is not Cause.LAUNCHED:
-        draft.emit(ev.PublishProcess(key=key, action="stop"))
+        draft.say_order(key, "stop")
         draft.record(key, "stopping", reason=changes["verdict"].value, pid=task.pid)
     # A process that is only there now has its whole time to stop, however long its fork took.
     draft.change(key, deadline=_after(draft, draft.limits(key).stop_timeout), **changes)
@@ -213,7 +214,7 @@ def settle(draft: Draft, key: Key, _cause: Cause) -> None:
     items: dict[str, Any] = {"reason": end.reason.value, "exit_code": end.code, "signal": end.signal}
     if task.status and bad:
         items["message"] = task.status
-    draft.emit(ev.PublishControl(key=key, action=task.action, success=not bad, pid=pid, items=items))
+    draft.say(key, task.action, success=not bad, pid=pid, items=items)
     left = {"ended": list(task.ended)} if task.ended else {}
     draft.record(key, task.action, pid=pid, launch=task.launch, **items, **left)
     draft.emit(ev.Forget(launch=task.launch))

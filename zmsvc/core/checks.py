@@ -95,7 +95,7 @@ def _reachable_from_outside(context: Context) -> Iterator[str]:
         if place.wildcard:
             yield (
                 f"{name} {bound} means every address of this machine, and without CURVE whoever reaches it could give "
-                f"orders: tcp://127.0.0.1:{place.port} or an ipc:// path is enough for one machine"
+                f"orders: loopback alone is bound, which tcp://127.0.0.1:{place.port} or an ipc:// path says plainly"
             )
         elif not place.local:
             yield f"{name} {bound} can be reached from other machines, and without CURVE whoever does could give orders"

@@ -13,7 +13,7 @@ from zmsvc.core import events as ev
 from zmsvc.core.events import Effect, Key
 from zmsvc.core.lifecycle import Sub
 from zmsvc.core.model import Limits, TaskService
-from zmsvc.core.world import Task, Transaction, Waiter, World
+from zmsvc.core.world import Task, Transaction, Waiter, World, service_of
 
 
 class Draft:
@@ -43,6 +43,10 @@ class Draft:
     def service(self, key: Key) -> TaskService | None:
         """What the file says of a task; None when a reload has taken it out."""
         return self.context.tasks.get(key[1])
+
+    def described(self, key: Key) -> TaskService | None:
+        """What the file says of a task, or said before a reload took it out: for messages, never for decisions."""
+        return service_of(self.context, key[1], self.tasks.get(key))
 
     def limits(self, key: Key) -> Limits:
         service = self.service(key)
@@ -124,7 +128,18 @@ class Draft:
         self.effects.extend(effects)
 
     def record(self, key: Key, event: str, **detail: Any) -> None:
-        self.emit(ev.Record(transaction=key[0], task=key[1], event=event, detail=detail))
+        service = self.described(key)
+        instance = service.instance if service else ""
+        self.emit(ev.Record(transaction=key[0], task=key[1], event=event, detail=detail, instance=instance))
+
+    def say(self, key: Key, action: str, *, success: bool, pid: int | None, items: Mapping[str, Any]) -> None:
+        """Say on the bus what happened to a task."""
+        told = self.described(key)
+        self.emit(ev.PublishControl(key=key, action=action, success=success, pid=pid, items=items, service=told))
+
+    def say_order(self, key: Key, action: str) -> None:
+        """Say on the bus that a task is being started or stopped."""
+        self.emit(ev.PublishProcess(key=key, action=action, service=self.described(key)))
 
     # --- the end of a step
 

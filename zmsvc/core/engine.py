@@ -136,7 +136,7 @@ def _updated(draft: Draft, key: Key, fact: ev.TaskUpdated) -> None:
         draft.change(key, tokens=tokens - 1.0, dropped=task.dropped + 1, **changes)
         return
     task = draft.change(key, tokens=tokens - 1.0, update=dict(fact.items), action="updated", **changes)
-    draft.emit(ev.PublishControl(key=key, action="updated", success=True, pid=task.pid, items=fact.items))
+    draft.say(key, "updated", success=True, pid=task.pid, items=fact.items)
     if not task.quiet:
         fire(draft, key, Trigger.ON_UPDATE, requested=task.held or task.verdict is Reason.REQUESTED)
 

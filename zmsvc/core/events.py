@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from zmsvc.core.model import Context
+from zmsvc.core.model import Context, TaskService
 
 Key = tuple[str, str]
 """A running task: (transaction, task id)."""
@@ -248,6 +248,8 @@ class PublishControl:
     success: bool
     pid: int | None
     items: Mapping[str, Any] = field(default_factory=dict)
+    service: TaskService | None = None
+    """What the file says of the task, or said before a reload took it out: by the time this is said, it may be gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,11 +258,12 @@ class PublishProcess:
 
     key: Key
     action: str
+    service: TaskService | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishInfo:
-    """Say on the bus, soon and once for many changes, what the whole context looks like."""
+    """Say on the bus under this transaction's header, soon and once for many changes of it, what the whole context looks like."""
 
     transaction: str
 
@@ -273,6 +276,8 @@ class Record:
     task: str
     event: str
     detail: Mapping[str, Any] = field(default_factory=dict)
+    instance: str = ""
+    """The service of the task; empty for what is about no task, or about one that no file ever had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,7 +48,7 @@ def _refuse(draft: Draft, order: Requested, refused: _RefusedError) -> None:
         for task in order.tasks or (draft.context.id,):
             items = {"reason": "refused", "message": error}
             key = (order.transaction or "", task)
-            draft.emit(ev.PublishControl(key=key, action="failed", success=False, pid=None, items=items))
+            draft.say(key, "failed", success=False, pid=None, items=items)
 
 
 def _cause(order: Requested, task: Task) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from zmsvc.core.acts import apply, executed, kill_rest
 from zmsvc.core.draft import Draft, fresh
 from zmsvc.core.events import ContextReloaded, Key, Origin, Requested, SupervisorStarted, Verb
 from zmsvc.core.lifecycle import Cause, State, Sub
-from zmsvc.core.model import TaskService
+from zmsvc.core.model import Context, TaskService
 from zmsvc.core.waiters import CONTEXT_START
-from zmsvc.core.world import Exit, Reason, Task, Waiter
+from zmsvc.core.world import Exit, Reason, Task, Waiter, remembered
 
 BY_CONTEXT: dict[str, Any] = {"by": "context", "uid": None, "depth": 0, "sources": []}
 
@@ -206,9 +206,7 @@ def reload(draft: Draft, fact: ContextReloaded) -> None:
         if transaction.open:
             _reload_one(draft, name, told["removed"], told["changed"])
     draft.context = new
-    for key in draft.tasks:
-        if draft.service(key) is None:
-            draft.lose(key)
+    _remember(draft, old)
     for name, transaction in draft.transactions.items():
         if transaction.open:
             _add(draft, name, told["added"])
@@ -229,6 +227,17 @@ def _reload_one(draft: Draft, name: str, removed: list[str], changed: list[str])
         if draft.tasks[key].sub in (Sub.LAUNCHING, Sub.START, Sub.RUNNING):
             draft.change(key, quiet=True)
             apply(draft, key, Cause.RESTART, cause=BY_CONTEXT)
+
+
+def _remember(draft: Draft, old: Context) -> None:
+    """What is in the file no longer goes when it has ended; what the file said of it is kept until then, also over a crash."""
+    for key, task in list(draft.tasks.items()):
+        if draft.service(key) is None:
+            draft.lose(key)
+            if key[1] in old.tasks:
+                draft.change(key, removed=remembered(old.tasks[key[1]]))
+        elif task.removed is not None:
+            draft.change(key, removed=None)
 
 
 def _add(draft: Draft, name: str, added: list[str]) -> None:

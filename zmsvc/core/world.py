@@ -12,7 +12,7 @@ from typing import Any
 
 from zmsvc.core.events import Key, Verb
 from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, State, Sub
-from zmsvc.core.model import Context
+from zmsvc.core.model import Context, ServiceType, TaskService
 
 
 class Reason(StrEnum):
@@ -91,6 +91,8 @@ class Task:
     tokens_at: float = 0.0
     ended: tuple[Mapping[str, Any], ...] = ()
     """Processes that it left behind at its last end, and what ended each."""
+    removed: Mapping[str, Any] | None = None
+    """What the file said of it before a reload took it out: its messages tell that until it has ended."""
 
     @property
     def state(self) -> State:
@@ -142,6 +144,27 @@ class World:
     waiters: tuple[Waiter, ...] = ()
 
 
+def service_of(context: Context, task_id: str, task: Task | None) -> TaskService | None:
+    """What the file says of a task, or said before a reload took it out; None when neither is known."""
+    service = context.tasks.get(task_id)
+    if service is not None or task is None or task.removed is None:
+        return service
+    return _recalled(task_id, task.removed)
+
+
+_TOLD = ("instance", "topic", "service_type", "description", "service_name", "device_action", "source")
+
+
+def remembered(service: TaskService) -> dict[str, Any]:
+    """What is kept of a task that a reload takes out (`Task.removed`), as plain JSON values."""
+    return {name: getattr(service, name) for name in _TOLD}
+
+
+def _recalled(task_id: str, kept: Mapping[str, Any]) -> TaskService:
+    values = {name: kept[name] for name in _TOLD}
+    return TaskService(id=task_id, **{**values, "service_type": ServiceType(kept["service_type"])})
+
+
 def transaction_state(world: World, transaction: str) -> State:
     """The state of a transaction, from that of its tasks."""
     tasks = [task for key, task in world.tasks.items() if key[0] == transaction]
@@ -176,6 +199,8 @@ def task_from_row(row: Mapping[str, Any]) -> Task:
     if values.get("exit") is not None:
         end = values["exit"]
         values["exit"] = Exit(code=end["code"], signal=end["signal"], reason=Reason(end["reason"]), at=end["at"])
+    if values.get("removed") is not None:
+        _recalled("", values["removed"])
     for name in ("starts", "ended"):
         if name in values:
             values[name] = tuple(values[name])

@@ -135,7 +135,7 @@ def check(args: argparse.Namespace, context: Context | None) -> None:
         raise NoTaskError(f"cannot {args.action} {', '.join(unknown)}: no such task in {args.context_file}")
 
 
-_NEED_TRANSACTION = {("context", "stop"), ("context", "restart")}
+_NEED_TRANSACTION = {("context", "stop"), ("context", "restart"), ("state", "request"), ("state", "top")}
 
 
 def bodies(args: argparse.Namespace, context: Context | None) -> list[tuple[str, Body]]:

@@ -63,29 +63,38 @@ def _log_target(places: paths.Places, *, detached: bool) -> str:
 
 
 def _detach(places: paths.Places, arguments: list[str]) -> int:
-    """Become a classic daemon. The process that was started waits until the context is ready, or has failed and said why."""
+    """Become a classic daemon. The process that was started waits until the context is ready, or has failed and said why.
+
+    No process of the daemon keeps a stream of whoever started it: a pipe that is never closed would hold him for ever.
+    """
     reader, writer = os.pipe()
+    said = places.log_file.stat().st_size if places.log_file.exists() else 0
     if os.fork():
         os.close(writer)
         with os.fdopen(reader, "rb") as pipe:
-            return 0 if pipe.read() == b"ready" else 1
+            if pipe.read() == b"ready":
+                return 0
+        _show_complaints(places.log_file, said)
+        return 1
     os.close(reader)
     os.environ["ZMSVC_LOG"] = _log_target(places, detached=True)
-    errors = os.dup(2)
     places.state.mkdir(parents=True, exist_ok=True, mode=0o750)
     with open(places.log_file, "a") as log:
-        files = [writer, errors, log]
+        files = [writer, log]
         with daemon.DaemonContext(umask=0o022, signal_map={}, prevent_core=False, files_preserve=files, stdout=log, stderr=log):
-            # Until it is ready its complaints belong on the terminal it was started from.
-            os.dup2(errors, 2)
-            os.close(errors)
-            return _keep(places, arguments, ready=lambda: _report(writer, log.fileno()))
+            return _keep(places, arguments, ready=lambda: _report(writer))
 
 
-def _report(writer: int, log: int) -> None:
+def _report(writer: int) -> None:
     os.write(writer, b"ready")
     os.close(writer)
-    os.dup2(log, 2)
+
+
+def _show_complaints(log: Path, after: int) -> None:
+    """What the daemon has said since then belongs on the terminal that it was started from: it did not become one."""
+    with contextlib.suppress(OSError), open(log, "rb") as file:
+        file.seek(after)
+        sys.stderr.write(file.read().decode(errors="replace"))
 
 
 def _keep(places: paths.Places, arguments: list[str], ready: Callable[[], None] | None = None) -> int:

@@ -118,7 +118,8 @@ class Bus:
         for task in order.tasks or (order.service_id,):
             items = {"reason": "refused", "message": f"cannot {order.action} {task}: {why}"}
             key = (order.transaction, task)
-            self.control(ev.PublishControl(key=key, action="failed", success=False, pid=None, items=items))
+            service = self._world().context.tasks.get(task)
+            self.control(ev.PublishControl(key=key, action="failed", success=False, pid=None, items=items, service=service))
         raise UsageError(why)
 
     def _asked(self, body: Mapping[str, Any]) -> None:
@@ -154,7 +155,7 @@ class Bus:
     def control(self, effect: ev.PublishControl) -> None:
         """`control`: what happened to a task."""
         transaction, task = effect.key
-        service = self._world().context.tasks.get(task)
+        service = effect.service
         head = messages.header(
             transaction=transaction,
             service_id=task,
@@ -170,7 +171,7 @@ class Bus:
     def process(self, effect: ev.PublishProcess) -> None:
         """`process`: a task is being started or stopped."""
         transaction, task = effect.key
-        service = self._world().context.tasks.get(task)
+        service = effect.service
         if service is None:
             return
         body = messages.process(
@@ -189,18 +190,20 @@ class Bus:
         return self._mouth.wants(start)
 
     def info(self, effect: ev.PublishInfo) -> None:
-        """`control`/`update` with the whole context, soon and once for all changes until then."""
+        """`control`/`update` with the whole context, soon and once for all changes of a transaction until then."""
         if not self._changed:
             self._loop.call_later(COALESCE, self._tell_info)
         self._changed[effect.transaction] = None
 
     def _tell_info(self) -> None:
+        """Under the header of each transaction that has changed, since one may be subscribed to one of them alone."""
         changed, self._changed = [*self._changed], {}
         world = self._world()
-        last = next((name for name in reversed(changed) if name in world.transactions), "")
-        head = messages.header(transaction=last, service_id=world.context.id, action="update", service_name="context")
-        if self._wanted("control", head):
-            data = [{name: report.picture(world, name)} for name in world.transactions]
+        ident = world.context.id
+        heads = [messages.header(transaction=name, service_id=ident, action="update", service_name="context") for name in changed]
+        wanted = [head for head in heads if self._wanted("control", head)]
+        data = [{name: report.picture(world, name)} for name in world.transactions] if wanted else []
+        for head in wanted:
             self._say("control", messages.context_info(head, data))
 
 

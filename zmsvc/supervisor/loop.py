@@ -228,7 +228,6 @@ class Loop:
             future.set_result(effect)
 
     def _log(self, record: ev.Record) -> None:
-        service = self.world.context.tasks.get(record.task)
         detail = {name: value for name, value in record.detail.items() if value not in (None, "", [], {})}
         words = " ".join(f"{name}={_short(value)}" for name, value in detail.items() if name != "cause")
         fields = {"MESSAGE_ID": journal.MESSAGE_ID.get(record.event, journal.MESSAGE_ID["context"])}
@@ -236,8 +235,8 @@ class Loop:
             fields["ZMSVC_TRANSACTION"] = record.transaction
         if record.task:
             fields |= {"ZMSVC_TASK": record.task, "ZMSVC_EVENT": record.event}
-        if service is not None:
-            fields |= {"ZMSVC_INSTANCE": service.instance, "SYSLOG_IDENTIFIER": service.instance}
+        if record.instance:
+            fields |= {"ZMSVC_INSTANCE": record.instance, "SYSLOG_IDENTIFIER": record.instance}
         level = logging.WARNING if record.event in ("failed", "survivor", "lost", "dropped") else logging.INFO
         log.log(level, "%s %s", record.event, words, extra={"journal": fields})
 

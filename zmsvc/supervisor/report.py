@@ -9,7 +9,7 @@ from typing import Any
 
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import State
-from zmsvc.core.world import Exit, Task, World, transaction_state
+from zmsvc.core.world import Exit, Task, World, service_of, transaction_state
 from zmsvc.supervisor.spec import cgroup_name, shared
 
 
@@ -45,7 +45,7 @@ def transactions(world: World, only: str | None, tasks: tuple[str, ...], cgroup:
 
 
 def _task(world: World, key: Key, task: Task, cgroup: str | None) -> dict[str, Any]:
-    service = world.context.tasks.get(key[1])
+    service = service_of(world.context, key[1], task)
     return {
         "id": key[1],
         "name": service.service_name if service else "",
@@ -94,7 +94,7 @@ def picture(world: World, transaction: str) -> dict[str, Any]:
 
 
 def _pictured(world: World, key: Key, task: Task) -> Mapping[str, Any]:
-    service = world.context.tasks.get(key[1])
+    service = service_of(world.context, key[1], task)
     return {
         "service_id": key[1],
         "serviceName": service.service_name if service else "",

@@ -1,0 +1,268 @@
+"""The commands of the zmicroservices 1.0 manual, step by step as it shows them, over the scripts of the old names."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tutorial import ROOT, Tutorial
+from waiting import PATIENCE, wait_for, wait_for_line
+
+TX = "6FDAHH3WPRVV7FGZCRIN"
+ECHO = "Conf/Context-EchoAction.xml"
+CONTEXT = ("--service_name=context", "--service_id=context001")
+STATE = ("--service_name=state", f"--transaction={TX}")
+
+META = """<MetaServiceConf>
+<context_name>StateMachineSample</context_name>
+<server_ip>127.0.0.1</server_ip>
+<sub_port>5556</sub_port>
+<pub_port>5557</pub_port>
+<service_path>{home}</service_path>
+{services}
+</MetaServiceConf>
+"""
+SERVICE = """
+<Service>
+<task_service>{name}</task_service>
+<task_file>{file}</task_file>
+<task_class>{cls}</task_class>
+<task_desc>{desc}</task_desc>
+<service_name>state_update</service_name>
+<task_id>{task_id}</task_id>
+<device_action>pass_state{number}</device_action>
+<task_topic>process</task_topic>
+
+<entry_action>{entry}</entry_action>
+{states}
+</Service>
+"""
+STATES = "<state>\n<trigger>{}</trigger>\n<action>{}</action>\n<state_id>{}</state_id>\n</state>\n"
+FOUR = (
+    ("Stand", "Stand", "Standing", "Stand up without doing anything"),
+    ("Walk", "Walker", "Walking", "Walk along the street"),
+    ("DrinkCoffee", "CoffeeDrinker", "Drinking", "Stop and take a coffee"),
+    ("Run", "Runner", "Running", "Start running"),
+)
+"""The services of the manual: task_service, task_file, task_class, task_desc."""
+
+
+def meta(home: Path, *, ring: bool) -> str:
+    """The manual's MetaServiceConf without its stray closing tags; with `ring` each service starts the next one when it updates."""
+    services = []
+    for number, (name, file, cls, desc) in enumerate(FOUR):
+        filled = {"on_update": ("start", f"ts_{100 + (number + 1) % 4}")} if ring else {}
+        states = "".join(
+            STATES.format(trigger, *filled.get(trigger, ("", ""))) for trigger in ("on_start", "on_update", "on_fail", "on_exit")
+        )
+        entry = "on_start" if not ring or number == 0 else "on_update"
+        services.append(
+            SERVICE.format(
+                name=name, file=file, cls=cls, desc=desc, task_id=f"ts_{100 + number}", number=number + 1, entry=entry, states=states
+            )
+        )
+    return META.format(home=home, services="".join(services))
+
+
+@pytest.fixture
+def tutorial(home: Path) -> Iterator[Tutorial]:
+    made = Tutorial(home)
+    yield made
+    made.close()
+
+
+def created(tutorial: Tutorial) -> None:
+    """The manual's first command, flag for flag."""
+    tutorial.run(
+        "create_service.py", f"--service_path={tutorial.home}", "--task_service=EchoAction", "--task_file=task_file_name",
+        "--task_class=EchoShouting", "--task_desc=An echo action is for shouting the time after counting 10s", "--context_name=EchoAction",
+        "--service_name=echo_action", "--server_ip=127.0.0.1", f"--sub_port={tutorial.sub_port}", f"--pub_port={tutorial.pub_port}",
+        "--task_id=ts_100", "--device_action=shout",
+    )  # fmt: skip
+
+
+def listening(tutorial: Tutorial, *arguments: str) -> subprocess.Popen[bytes]:
+    shows = tutorial.begin("display.py", f"--endpoint=tcp://127.0.0.1:{tutorial.sub_port}", *arguments)
+    assert shows.stdout is not None
+    wait_for_line(shows.stdout, "Connecting to")
+    return shows
+
+
+def begun(tutorial: Tutorial, file: str) -> subprocess.Popen[bytes]:
+    """service_context.py when its device can be reached."""
+    context = tutorial.begin("service_context.py", file)
+    assert context.stdout is not None
+    line = wait_for_line(context.stdout, "conf_command.py")
+    assert f"--endpoint='tcp://127.0.0.1:{tutorial.pub_port}' --context_file='{file}' --service_name='context'" in line
+    return context
+
+
+def states(tutorial: Tutorial) -> dict[str, tuple[str, int | None]]:
+    """Action and PID of each task, as `state request` tells them."""
+    tasks = tutorial.ask(*STATE, "--action=request")["content"]["tasks"]
+    return {task["service_id"]: (task["action"], task["pid"]) for task in tasks}
+
+
+def test_the_tutorial_from_create_to_exit(tutorial: Tutorial) -> None:
+    created(tutorial)
+    assert {path.name for path in (tutorial.home / "Services/EchoAction").iterdir()} == {
+        "__init__.py", "ServiceEchoAction.py", "task_file_name.py",
+    }  # fmt: skip
+    context = begun(tutorial, ECHO)
+    # Nothing runs before it is told to.
+    silence = tutorial.conf(*STATE, "--action=request", f"--context_file={ECHO}", "--timeout=2", status=124)
+    assert "no reply" in silence.stderr
+    shows = listening(tutorial, "--topic=control", "--action=updated", "--count=1")
+    start = (*CONTEXT, f"--context_file={ECHO}", f"--transaction={TX}", "--action=start")
+    first, second = tutorial.conf(*start).stdout.splitlines()
+    assert first == f"+ Connecting endpoint [tcp://127.0.0.1:{tutorial.pub_port}] in topic [context]"
+    assert second.startswith("+ Sending message of [")
+    assert second.endswith("e] bytes")
+    # The task's first result, on the bus for everyone.
+    assert shows.stdout is not None
+    wait_for_line(shows.stdout, '"shout":')
+    assert shows.wait(PATIENCE) == 0
+    wait_for(lambda: list(states(tutorial)) == ["ts_100"])
+    tutorial.conf("--service_name=all", "--service_id=context001", "--action=exit")
+    assert context.wait(30) == 0
+
+
+def test_orders_as_the_manual_gives_them_start_stop_and_restart(tutorial: Tutorial) -> None:
+    created(tutorial)
+    begun(tutorial, ECHO)
+    shows = listening(tutorial, "--topic=control", "--service_id=ts_100")
+    assert shows.stdout is not None
+
+    def order(action: str, *more: str, name: tuple[str, ...] = CONTEXT) -> None:
+        tutorial.conf(*name, f"--context_file={ECHO}", f"--transaction={TX}", f"--action={action}", *more)
+
+    def now(word: str) -> int | None:
+        """PID when the task's last word is this one."""
+        return wait_for(lambda: [pid for action, pid in [states(tutorial)["ts_100"]] if action in (word, "updated")])[0]
+
+    order("start")
+    wait_for_line(shows.stdout, '"started"')
+    first = now("started")
+    order("restart")
+    wait_for_line(shows.stdout, '"stopped"')
+    wait_for_line(shows.stdout, '"started"')
+    second = now("started")
+    assert first != second
+    order("stop")
+    wait_for_line(shows.stdout, '"stopped"')
+    assert now("stopped") is None
+    order("start", name=("--service_name=all",))
+    wait_for_line(shows.stdout, '"started"')
+    # One task, as the file has it.
+    order("stop", "--use_file", "--task_id=ts_100", name=("--service_name=process", "--service_id=context001"))
+    wait_for_line(shows.stdout, '"stopped"')
+    order("start", "--use_file", "--task_id=ts_100")
+    wait_for_line(shows.stdout, '"started"')
+
+
+def test_top_with_each_of_its_options(tutorial: Tutorial) -> None:
+    created(tutorial)
+    begun(tutorial, ECHO)
+    tutorial.conf(*CONTEXT, f"--context_file={ECHO}", f"--transaction={TX}", "--action=start")
+    wait_for(lambda: states(tutorial)["ts_100"][1])
+    fields = {"open_connections": "connections", "opened_files": "opened_files", "memory_maps": "memory_map"}
+    for options in ([], ["open_connections"], ["opened_files"], ["memory_maps"], list(fields)):
+        (row,) = tutorial.ask(*STATE, "--action=top", *(f"--{option}" for option in options))["content"]["tasks"]
+        assert {field for field in fields.values() if row[field]} == {fields[option] for option in options}, options
+        assert row["rss"] > 0
+
+
+def test_context_information_is_published_on_state_for_everyone(tutorial: Tutorial) -> None:
+    created(tutorial)
+    begun(tutorial, ECHO)
+    tutorial.conf(*CONTEXT, f"--context_file={ECHO}", f"--transaction={TX}", "--action=start")
+    wait_for(lambda: states(tutorial)["ts_100"][1])
+    shows = listening(tutorial, "--topic=state", "--action=reply_context", "--count=1")
+    # The manual's own command: it knows no more than where to publish, so it cannot wait for the reply.
+    asked = tutorial.conf(*STATE, "--action=request")
+    assert len(asked.stdout.splitlines()) == 2
+    assert shows.stdout is not None
+    told = shows.communicate(timeout=PATIENCE)[0].decode()
+    content = json.loads(told[told.index("\n{") :])["content"]
+    (task,) = content["tasks"]
+    assert {"service_id": "ts_100", "serviceName": "echo_action", "instance": "EchoAction"}.items() <= task.items()
+    assert task["pid"] > 0
+    assert task["action"] in ("started", "updated")
+    assert content["configuration"]["FrontEndEndpoint"] == f"tcp://127.0.0.1:{tutorial.sub_port}"
+
+
+def test_many_services_at_once_from_the_manuals_file_run_together(tutorial: Tutorial) -> None:
+    file = tutorial.home / "Conf/Services-StateMachine.xml"
+    file.parent.mkdir()
+    broken = meta(tutorial.home, ring=False).replace("</Service>\n\n<Service>", "</Service>\n</Service>\n\n<Service>", 1)
+    file.write_text(broken)
+    refused = tutorial.run("create_service.py", f"--xml_file={file}", status=2)
+    assert "is closed by </Service>, expected </MetaServiceConf>" in refused.stderr
+    assert not (tutorial.home / "Services").exists(), "nothing is half-written"
+    file.write_text(meta(tutorial.home, ring=False))
+    tutorial.own_ports(file)
+    tutorial.run("create_service.py", f"--xml_file={file}")
+    made = {str(path.relative_to(tutorial.home / "Services")) for path in (tutorial.home / "Services").rglob("*.py")}
+    assert made == {f"{name}/{each}.py" for name, task_file, _, _ in FOUR for each in ("__init__", f"Service{name}", task_file)}
+    begun(tutorial, "Conf/Context-StateMachineSample.xml")
+    tutorial.conf(*CONTEXT, "--context_file=Conf/Context-StateMachineSample.xml", f"--transaction={TX}", "--action=start")
+    # Empty rules do nothing, and entry_action on_start is that of all four.
+    wait_for(lambda: all(pid for _, pid in states(tutorial).values()))
+    assert list(states(tutorial)) == ["ts_100", "ts_101", "ts_102", "ts_103"]
+
+
+def test_the_manuals_four_services_cycle_when_their_rules_are_filled_in(tutorial: Tutorial) -> None:
+    file = tutorial.home / "Services-StateMachine.xml"
+    file.write_text(meta(tutorial.home, ring=True))
+    tutorial.own_ports(file)
+    tutorial.run("create_service.py", f"--xml_file={file}")
+    begun(tutorial, "Conf/Context-StateMachineSample.xml")
+    shows = listening(tutorial, "--topic=control", "--action=started", "--count=4")
+    tutorial.conf(*CONTEXT, "--context_file=Conf/Context-StateMachineSample.xml", f"--transaction={TX}", "--action=start")
+    told = shows.communicate(timeout=PATIENCE)[0].decode()
+    order = [line.split('"')[3] for line in told.splitlines() if '"service_id"' in line]
+    assert order == ["ts_100", "ts_101", "ts_102", "ts_103"]
+
+
+def test_a_service_that_is_added_to_a_running_context_joins_its_file(tutorial: Tutorial) -> None:
+    created(tutorial)
+    edited = tutorial.home / "Services/EchoAction/task_file_name.py"
+    edited.write_text(edited.read_text() + "# mine\n")
+    before = (tutorial.home / ECHO).read_text()
+    created(tutorial)
+    assert (tutorial.home / ECHO).read_text() == before
+    assert edited.read_text().endswith("# mine\n")
+    tutorial.run(
+        "create_service.py", f"--service_path={tutorial.home}", "--task_service=Second", "--task_desc=Another", "--context_name=EchoAction",
+        "--service_name=second", "--server_ip=127.0.0.1", f"--sub_port={tutorial.sub_port}", f"--pub_port={tutorial.pub_port}",
+        "--task_id=ts_101", "--device_action=whisper",
+    )  # fmt: skip
+    begun(tutorial, ECHO)
+    tutorial.conf(*CONTEXT, f"--context_file={ECHO}", f"--transaction={TX}", "--action=start")
+    wait_for(lambda: [name for name, (_, pid) in states(tutorial).items() if pid] == ["ts_100", "ts_101"])
+
+
+def test_ctrl_c_ends_the_context(tutorial: Tutorial) -> None:
+    created(tutorial)
+    context = begun(tutorial, ECHO)
+    tutorial.conf(*CONTEXT, f"--context_file={ECHO}", f"--transaction={TX}", "--action=start")
+    pid = wait_for(lambda: states(tutorial)["ts_100"][1])
+    context.send_signal(signal.SIGINT)
+    assert context.wait(30) == 0
+    assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_service_context_with_a_broken_file(tutorial: Tutorial) -> None:
+    (tutorial.home / "Context-Broken.xml").write_text("<Context>\n<")
+    done = tutorial.run("service_context.py", "Context-Broken.xml", status=2)
+    assert done.stderr.startswith("Context-Broken.xml:2: ")
+
+
+@pytest.mark.parametrize("script", ["create_service.py", "service_context.py", "conf_command.py", "display.py"])
+def test_scripts_explain_themselves(tutorial: Tutorial, script: str) -> None:
+    assert "usage:" in tutorial.run(script, "--help").stdout
+    assert len((ROOT / "scripts" / script).read_text().splitlines()) < 35

@@ -1,0 +1,130 @@
+"""What the README shows runs as it stands: its commands in their order, its service, and the examples that it names."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from context import Context, Ear
+from needs import need
+from tutorial import ROOT, free_ports
+from waiting import PATIENCE, wait_for_line
+
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def commands(first: str) -> list[str]:
+    """The commands of the block that begins so, one each, without comments."""
+    (block,) = [block for block in blocks("sh") if block.startswith(first)]
+    lines = [re.sub(r"\s+# .*", "", line) for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if line]
+
+
+class Person:
+    """Types commands in one directory. The ports are not those of the README, for others may use them."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        programs = Path(sys.executable).parent
+        need((programs / "zmsvcctl").exists(), "zmsvc is not installed beside this Python")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("ZMSVC_", "NOTIFY_", "WATCHDOG_", "JOURNAL_"))}
+        places = {f"ZMSVC_{kind}_DIR": str(home / kind.lower()) for kind in ("CONFIG", "RUNTIME", "STATE")}
+        self.environment = kept | places | {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+        self.ports = free_ports()
+
+    def own(self, text: str) -> str:
+        return text.replace("5556", str(self.ports[0])).replace("5557", str(self.ports[1]))
+
+    def type(self, command: str) -> str:
+        done = subprocess.run(
+            ["bash", "-c", self.own(command)], cwd=self.home, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, f"$ {command}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def try_alone(self, command: str) -> None:
+        """A command that runs until Ctrl-C."""
+        with subprocess.Popen(
+            ["bash", "-c", f"exec {command}"], cwd=self.home, env=self.environment, stderr=subprocess.PIPE, bufsize=0
+        ) as it:
+            assert it.stderr is not None
+            wait_for_line(it.stderr, "step 1")
+            it.send_signal(signal.SIGINT)
+            assert it.wait(PATIENCE) in (0, 130)
+
+
+@pytest.fixture
+def person(home: Path) -> Iterator[Person]:
+    made = Person(home)
+    yield made
+    running = subprocess.run(["zmsvcctl", "--json", "list"], env=made.environment, capture_output=True, text=True, check=False).stdout
+    for name in re.findall(r'"name": ?"(\w+)"', running):
+        subprocess.run(["zmsvcctl", "-c", name, "exit"], env=made.environment, capture_output=True, check=False)
+
+
+def test_the_five_minutes_run_as_they_stand(person: Person) -> None:
+    first, *make, check = commands(". .venv/bin/activate")
+    assert first == ". .venv/bin/activate"
+    for command in make:
+        person.type(command)
+    assert "ok (1 task)" in person.type(check)
+    # The README says: edit its step. Ten seconds between two of them are long for a test.
+    task = person.home / "hello/Services/Hello/hello.py"
+    task.write_text(task.read_text().replace("interval = 10.0", "interval = 0.2"))
+    (alone,) = commands("python -m zmsvc.task")
+    person.try_alone(alone)
+    said = {command: person.type(command) for command in commands("zmsvcd --detach hello/")}
+    assert [command.split()[1] for command in said] == ["--detach", "status", "watch", "start", "logs", "events", "exit"]
+    told = {command.split()[1]: text for command, text in said.items()}
+    assert "ts_100  Hello  active (running)" in told["status"]
+    assert len(told["watch"].splitlines()) == 3
+    assert "MYRUN/ts_100" in told["start"] + told["logs"]
+    assert "by=operator" in told["events"]
+    assert person.type("zmsvcctl list").count("running") == 0
+
+
+def test_the_state_machine_runs_as_the_readme_says(person: Person) -> None:
+    examples = person.home / "zmsvc/data/examples"
+    shutil.copytree(ROOT / "zmsvc/data/examples", examples)
+    for file in examples.glob("*.xml"):
+        file.write_text(person.own(file.read_text()))
+    told = {command.split()[3 if "-c " in command else 1]: person.type(command) for command in commands("zmsvcd --detach zmsvc/data")}
+    assert list(told) == ["--detach", "graph", "top", "events", "exit", "create"]
+    assert told["graph"].count("on_exit") == 4
+    for service in ("Stand", "Walk", "DrinkCoffee", "Run"):
+        assert service in told["graph"]
+        assert (person.home / "walk/Services" / service / f"Service{service}.py").is_file()
+    assert "ts_100" in told["top"]
+    assert "launching" in told["events"]
+
+
+def test_the_service_of_the_readme_says_hello(context: Context, ear: Callable[..., Ear]) -> None:
+    (task,) = blocks("python")
+    assert task.startswith("# Services/Hello/hello.py\n")
+    side = "from zmsvc.task import TaskService\nfrom .hello import SayHello\nclass ServiceHello(TaskService):\n    task_class = SayHello\n"
+    context.service("Hello", side)
+    (context.home / "Services/Hello/hello.py").write_text(task)
+    context.task("ts_100", "Hello", config="<interval>0.1</interval>")
+    context.start("--transaction", "T")
+    listener = ear(b"control @@@ ")
+    assert listener.control("updated", "ts_100")["content"]["status"]["text"] == "hello"
+
+
+def test_every_command_of_the_readme_is_tested_somewhere() -> None:
+    """A block that is added to the README has to be run by a test: here, or as root by tests/boot, or by make itself."""
+    begins = [block.splitlines()[0].split("#")[0].strip() for block in blocks("sh")]
+    assert begins == [
+        "make demo", ". .venv/bin/activate", "python -m zmsvc.task hello/Services/Hello",
+        "zmsvcd --detach hello/Conf/Context-Hello.xml", "zmsvcd --detach zmsvc/data/examples/Context-StateMachine.xml", "make install",
+    ]  # fmt: skip

@@ -1,0 +1,81 @@
+"""The manual's tutorial in a directory: the old scripts, run as a person would run them. Knows no test."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_ports(count: int = 2) -> list[int]:
+    """TCP ports on loopback that nobody uses at this moment."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+class Tutorial:
+    """Scripts only, and what they start; `close()` ends whatever is left. The ports of the manual are two free ones here."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("ZMSVC_", "NOTIFY_", "WATCHDOG_", "JOURNAL_"))}
+        places = {f"ZMSVC_{kind}_DIR": str(home / kind.lower()) for kind in ("CONFIG", "RUNTIME", "STATE")}
+        self.environment = kept | places | {"PYTHONUNBUFFERED": "1"}
+        self.running: list[subprocess.Popen[bytes]] = []
+        self.sub_port, self.pub_port = free_ports()
+
+    def script(self, name: str, *arguments: str) -> list[str]:
+        return [sys.executable, "-P", str(ROOT / "scripts" / name), *arguments]
+
+    def run(self, name: str, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            self.script(name, *arguments), cwd=self.home, env=self.environment, capture_output=True, text=True, timeout=30, check=False
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        return done
+
+    def conf(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        """conf_command.py at the endpoint of the context."""
+        return self.run("conf_command.py", f"--endpoint=tcp://127.0.0.1:{self.pub_port}", *arguments, status=status)
+
+    def ask(self, *arguments: str) -> dict[str, Any]:
+        """A question by conf_command.py that knows where replies come out; gives the reply."""
+        said = self.conf(*arguments, f"--sub_endpoint=tcp://127.0.0.1:{self.sub_port}", "--wait").stdout
+        reply: dict[str, Any] = json.loads(said[said.index("\n{") :])
+        return reply
+
+    def begin(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with open(self.home / f"{name}.log", "ab") as log:
+            process = subprocess.Popen(
+                self.script(name, *arguments), cwd=self.home, env=self.environment, bufsize=0, stdout=subprocess.PIPE, stderr=log
+            )
+        self.running.append(process)
+        return process
+
+    def own_ports(self, file: Path) -> None:
+        """The ports of the manual become ours."""
+        text = re.sub(r"\b5556\b", str(self.sub_port), file.read_text())
+        file.write_text(re.sub(r"\b5557\b", str(self.pub_port), text))
+
+    def close(self) -> None:
+        for process in self.running:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if process.stdout:
+                process.stdout.close()
