@@ -63,9 +63,8 @@ def at_most(number: int, pid: int) -> Iterator[None]:
     assert base is not None
     if has:
         (base / "cgroup.subtree_control").write_text("+pids")
-    before = next(
-        line.split(":", 2)[2] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines() if line.split(":")[1] in (("",) if has else ("pids",))
-    )
+    groups = (line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines())
+    before = next(path for _, controllers, path in groups if controllers == ("" if has else "pids"))
     with _made(base) as directory:
         (directory / "cgroup.procs").write_text(str(pid))
         (directory / "pids.max").write_text(str(number))
