@@ -220,10 +220,18 @@ def test_an_update_in_a_file_that_cannot_be_trusted_is_refused(receiver: socket.
 
 
 def test_a_datagram_without_an_update_has_none(receiver: socket.socket, path: str) -> None:
-    send(path, b"READY=1\nX_ZMSVC_UPDATE_FD=1")
+    send(path, b"READY=1\nSTATUS=well")
     datagram = notify.receive(receiver)
     assert datagram is not None
     assert notify.update_of(datagram) is None
+
+
+def test_an_update_whose_file_did_not_arrive_is_refused(receiver: socket.socket, path: str) -> None:
+    send(path, b"X_ZMSVC_UPDATE_FD=1")
+    datagram = notify.receive(receiver)
+    assert datagram is not None
+    with pytest.raises(ProtocolError, match="no file came with it"):
+        notify.update_of(datagram)
 
 
 def test_peeked_datagrams_stay_until_they_are_discarded(receiver: socket.socket, notifier: Notifier) -> None:

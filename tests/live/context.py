@@ -43,6 +43,8 @@ class Context:
         self.frontend = f"ipc://{home}/sub"
         self.backend = f"ipc://{home}/pub"
         self.daemon: subprocess.Popen[bytes] | None = None
+        self.wrapper: list[str] = []
+        """A command that runs the daemon, by executing the rest of its arguments."""
         self._tasks: list[str] = []
         self._ready: socket.socket | None = None
 
@@ -120,7 +122,7 @@ class Context:
         self._ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._ready.bind(str(path))
         self._ready.settimeout(PATIENCE)
-        command = [sys.executable, "-P", "-m", "zmsvc.keeper", *arguments, str(self.file)]
+        command = [*self.wrapper, sys.executable, "-P", "-m", "zmsvc.keeper", *arguments, str(self.file)]
         with open(self.log, "ab") as log:
             self.daemon = subprocess.Popen(
                 command, env=self.environment | {"NOTIFY_SOCKET": str(path)} | environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL

@@ -46,6 +46,8 @@ def _dispatch(draft: Draft, fact: Fact) -> None:
             resume.reload(draft, fact)
         case ev.DeadlinePassed():
             _deadline(draft, fact.key)
+        case ev.OrdersUnheard():
+            draft.record(("", ""), "dropped", why="no supervisor was there to hear orders on the bus", orders=fact.count)
         case _:
             key = draft.of_launch(fact.launch)
             if key is not None:

@@ -88,6 +88,13 @@ class ContextReloaded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OrdersUnheard:
+    """So many orders came on the bus while no supervisor was there."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskLaunched:
     launch: int
     pid: int
@@ -180,6 +187,7 @@ Fact = (
     Requested
     | SupervisorStarted
     | ContextReloaded
+    | OrdersUnheard
     | TaskLaunched
     | LaunchFailed
     | TaskExecuted

@@ -14,6 +14,11 @@ from typing import Any
 from zmsvc.core.errors import ProtocolError
 
 SEPARATOR = b" @@@ "
+UNHEARD = b"unheard."
+"""What the topic begins with on which the device tells a supervisor how many orders came while none was there; its origin follows.
+
+The last of a supervisor's topics in the order of bytes: libzmq subscribes in that order, so who knows this one knows all.
+"""
 HEADER_ORDER = ("service_transaction", "service_id", "action", "service_name")
 
 Body = dict[str, Any]
@@ -164,6 +169,20 @@ def _task_id(entry: Any, topic: str) -> str:
     if isinstance(entry, dict) and isinstance(entry.get("id"), str):
         return str(entry["id"])
     raise ProtocolError(f"cannot read {topic} message: a TaskService without id")
+
+
+def unheard(count: int) -> Body:
+    """What the device tells on UNHEARD."""
+    return {"header": {"action": "unheard"}, "content": {"orders": count}}
+
+
+def unheard_of(body: Mapping[str, Any]) -> int:
+    """The count of such a message. Raises ProtocolError."""
+    content = body.get("content")
+    count = content.get("orders") if isinstance(content, Mapping) else None
+    if type(count) is not int or not 0 < count < 2**53:
+        raise ProtocolError("cannot read unheard message: no count in it")
+    return count
 
 
 def process(source: Mapping[str, Any], *, transaction: str, action: str, service_id: str, service_name: str, origin: str) -> Body:

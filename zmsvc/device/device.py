@@ -17,6 +17,7 @@ from pathlib import Path
 import zmq
 
 from zmsvc.core.errors import ZmsvcError
+from zmsvc.device.unheard import Unheard
 from zmsvc.device.watch import SIGNALS, Watch
 from zmsvc.device.zap import Doorkeeper
 from zmsvc.host import options
@@ -57,7 +58,8 @@ class Device:
         self._front = options.front(self._context, hwm=settings.hwm, curve=settings.curve)
         self._back = options.back(self._context, hwm=settings.hwm, heartbeat_s=settings.heartbeat_s, curve=settings.curve)
         self._doorkeeper = Doorkeeper(self._context, settings.allow) if settings.allow else None
-        self._watch = Watch(self._front, self._back, self._doorkeeper, report)
+        self._unheard = Unheard(self._context, self._front, self._back)
+        self._watch = Watch(self._front, self._back, self._doorkeeper, self._unheard, report)
         self._order, self._ear = self._context.socket(zmq.PAIR), self._context.socket(zmq.PAIR)
         self._ear.bind("inproc://order")
         self._order.connect("inproc://order")
@@ -71,6 +73,7 @@ class Device:
         if self._settings.expect:
             for subscription in self._wait_for_subscribers():
                 self._front.send(subscription)
+        self._unheard.connect()
         options.bind(self._front, self._settings.front)
         # Signals belong to the main thread: only there do they end a wait.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -90,6 +93,7 @@ class Device:
             raise ZmsvcError(f"cannot stop in order: libzmq's proxy did not end within {_JOIN_S:.0f} s")
         # The sockets are ours again: until here only the proxy's thread was allowed to touch them.
         self._watch.close(self._front, self._back)
+        self._unheard.close()
         self._front.unbind(address(self._settings.front))
         while self._front.poll(_QUIET_MS):
             self._back.send_multipart(self._front.recv_multipart(copy=False), copy=False)

@@ -1,4 +1,4 @@
-"""Watch: all that the device's main thread does while messages flow: wait for signals, for news of connections, and for key checks.
+"""Watch: all that the device's main thread does while messages flow: wait for signals, news of connections, key checks, and orders.
 
 It blocks without a time limit, so an idle device has no wake-ups; whoever wants to know who is stuck asks by SIGUSR1.
 """
@@ -14,6 +14,7 @@ import zmq
 
 from zmsvc.core.errors import ZmsvcError
 from zmsvc.device.peers import Peer, Peers
+from zmsvc.device.unheard import Unheard
 from zmsvc.device.zap import Doorkeeper
 from zmsvc.host import monitor
 from zmsvc.host.options import Socket
@@ -26,7 +27,9 @@ _NAMED = 10
 class Watch:
     """The eyes of the device. To be made before the sockets bind, or connections are missed."""
 
-    def __init__(self, front: Socket, back: Socket, doorkeeper: Doorkeeper | None, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, front: Socket, back: Socket, doorkeeper: Doorkeeper | None, unheard: Unheard, report: Callable[[str], None]
+    ) -> None:
         self.stopping = False
         self._report = report
         self._publishers = 0
@@ -36,9 +39,10 @@ class Watch:
         self._front_news = monitor.watch(front, both)
         self._back_news = monitor.watch(back, both | monitor.FAILED)
         self._doorkeeper = doorkeeper
+        self._unheard = unheard
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poller = zmq.Poller()
-        for source in (self._front_news, self._back_news, self._wake_read):
+        for source in (self._front_news, self._back_news, self._wake_read, *unheard.sockets):
             self._poller.register(source, zmq.POLLIN)
         if doorkeeper:
             self._poller.register(doorkeeper.socket, zmq.POLLIN)
@@ -68,6 +72,7 @@ class Watch:
         self._take_subscribers()
         if self._doorkeeper:
             self._doorkeeper.answer()
+        self._unheard.take()
         self._take_signals()
         return bool(happened)
 

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
+import resource
 import signal
 import socket
 import struct
 from collections.abc import Container, Iterable
 from pathlib import Path
+
+ROOM = 16
+"""Descriptors that what stays open leaves free: to find, signal and kill a process takes some for a moment."""
 
 # From the Linux kernel headers (prctl.h).
 PR_SET_PDEATHSIG = 1
@@ -74,6 +79,12 @@ def fork_into(cgroup: Path) -> int:
     if pid < 0:
         raise OSError(error, os.strerror(error))
     return pid
+
+
+def leave_room(fd: int) -> None:
+    """Raise OSError (EMFILE) when this new descriptor is one of the last: the kernel gives the lowest number that is free."""
+    if fd >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - ROOM:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 # --- identity

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from sdnotify import SystemdNotifier
 
-from zmsvc.core.errors import ZmsvcError
+from zmsvc.core.errors import ProtocolError, ZmsvcError
 from zmsvc.host import memfd
 
 UPDATE_LIMIT = 1 << 20
@@ -227,13 +227,16 @@ def _lines(data: bytes, *, cut: bool) -> list[tuple[str, str]]:
 def update_of(datagram: Datagram) -> str | None:
     """The JSON text of the result that a datagram reports, or None. Closes the descriptor that came with it.
 
-    Raises ProtocolError when the passed file is not a sealed memory file of at most UPDATE_LIMIT bytes.
+    Raises ProtocolError when no file was passed, or one that is not a sealed memory file of at most UPDATE_LIMIT bytes.
     """
     try:
         for key, value in datagram.lines:
             if key == "X_ZMSVC_UPDATE":
                 return value
-            if key == "X_ZMSVC_UPDATE_FD" and datagram.fds:
+            if key == "X_ZMSVC_UPDATE_FD":
+                if not datagram.fds:
+                    # Or the kernel could not give it to us, because too many are open.
+                    raise ProtocolError("cannot read an update: no file came with it")
                 return memfd.read(datagram.fds[0], UPDATE_LIMIT).decode("utf-8", "replace")
         return None
     finally:

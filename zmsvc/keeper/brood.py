@@ -97,6 +97,7 @@ class Brood:
                 cgroup.mkdir(parents=True, exist_ok=True)
             if spec.get("service_type") == "Command":
                 watch, gate = os.pipe2(os.O_CLOEXEC)
+                linux.leave_room(gate)
                 spec["exec_fd"] = gate
             pid = nursery.fork(spec, cgroup)
         except OSError:

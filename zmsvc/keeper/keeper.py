@@ -118,7 +118,13 @@ class Keeper:
 
     def _start_supervisor(self) -> None:
         self._outbox.clear()
-        conn = self._supervisor.start()
+        try:
+            conn = self._supervisor.start()
+        except OSError as error:
+            # A task that has used up all processes must not take the others along: they run on, and this is tried again.
+            print(f"zmsvcd: cannot start the supervisor: {error.strerror}; trying again", file=sys.stderr, flush=True)
+            self._supervisor.put_off()
+            return
         self._brood.others.add(self._supervisor.pid or 0)
         self._watch(conn.fileno(), lambda: self._on_message(conn))
         self._tell(
@@ -201,7 +207,12 @@ class Keeper:
     # --- the device
 
     def _start_device(self) -> None:
-        problem = self._device.start()
+        try:
+            problem = self._device.start()
+        except OSError as error:
+            problem = f"cannot start the device: {error.strerror}; trying again"
+            print(f"zmsvcd: {problem}", file=sys.stderr, flush=True)
+            self._device.put_off()
         if self._device.pid is not None:
             self._brood.others.add(self._device.pid)
         self._tell({"op": "device", **self._device.told(), "problem": problem})

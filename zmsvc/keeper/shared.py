@@ -29,6 +29,7 @@ class Host:
         """Launches whose end nobody has told."""
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
+            linux.leave_room(its.fileno())
             self.pid = nursery.fork({**spec, PORT: its.fileno()}, cgroup)
         except OSError:
             ours.close()

@@ -71,6 +71,11 @@ class Worker:
         self.pid = None
         self.restarts += 1
 
+    def put_off(self) -> None:
+        """It could not be started, since no process can be had now: say when that is tried again."""
+        self._delay = min(max(2 * self._delay, FIRST_DELAY), LONGEST_DELAY)
+        self._again_at = time.monotonic() + self._delay
+
     def due(self) -> float | None:
         return self._again_at
 
@@ -99,7 +104,7 @@ class Supervisor(Worker):
         self._aborted = False
 
     def start(self) -> socket.socket:
-        """Start one; what comes back is the keeper's end of the line to it."""
+        """Start one; what comes back is the keeper's end of the line to it. Raises OSError."""
         mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         fds = [its.fileno(), self.doors.control.fileno(), self.doors.notify.fileno()]
         environment = {
@@ -111,6 +116,9 @@ class Supervisor(Worker):
         }
         try:
             self.spawn("zmsvc.supervisor", self._arguments, environment, fds)
+        except OSError:
+            mine.close()
+            raise
         finally:
             its.close()
         self.conn, self.replacing, self._aborted = mine, False, False

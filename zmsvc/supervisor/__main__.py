@@ -112,8 +112,8 @@ async def _open_bus(loop: Loop, *, again: bool) -> list[Fact]:
         front=sockets.safe_bind(endpoints.front_bind, curve=False),
         back=sockets.safe_bind(endpoints.backend_bind, curve=False),
         hwm=sockets.DEVICE_HWM,
-        # Our own subscriptions, after a restart of the device; what listening tasks add arrives in the same moment.
-        expect=len(TOPICS),
+        # Our own subscriptions after a restart of the device, the last is to what was unheard; those of tasks come in the same moment.
+        expect=len(TOPICS) + 1,
     )
     limit = BUS_MOMENT if again else BUS_TIMEOUT
     early: list[Fact] = []

@@ -16,7 +16,7 @@ import zmq
 from zmsvc.core import events as ev
 from zmsvc.core import messages
 from zmsvc.core.errors import ProtocolError, UsageError
-from zmsvc.core.events import Origin, Requested, Verb
+from zmsvc.core.events import OrdersUnheard, Origin, Requested, Verb
 from zmsvc.core.messages import Order
 from zmsvc.core.model import Context
 from zmsvc.core.world import World
@@ -37,19 +37,24 @@ log = logging.getLogger(__name__)
 class Bus:
     """One connection in and one out. `order` is called with every order that may be meant for this context."""
 
-    def __init__(self, context: Context, origin: str, order: Callable[[Requested], None], world: Callable[[], World]) -> None:
+    def __init__(
+        self, context: Context, origin: str, order: Callable[[Requested | OrdersUnheard], None], world: Callable[[], World]
+    ) -> None:
         self._origin = origin
         self._order = order
         self._world = world
         self._loop = asyncio.get_running_loop()
         self._zmq = sockets.context()
         endpoints = context.endpoints
-        self._ears = sockets.subscriber(self._zmq, endpoints.frontend, [messages.prefix(topic) for topic in TOPICS])
+        self._unheard = messages.UNHEARD.decode() + origin
+        self._ears = sockets.subscriber(self._zmq, endpoints.frontend, [messages.prefix(topic) for topic in (*TOPICS, self._unheard)])
         self._mouth = sockets.Mouth(sockets.publisher(self._zmq, endpoints.backend))
         self._changed: dict[str, None] = {}
         self._top = Top(world, self._reply_top)
         self.refused = Tally(log)
         self.dropped = 0
+        self.unheard = 0
+        """Orders that came while no supervisor was there, as the device has counted them."""
         self._loop.add_reader(self._ears.fileno(), self._hear)
         self._attached = asyncio.Event()
         self._loop.add_reader(self._mouth.socket.fileno(), self._attach)
@@ -61,7 +66,8 @@ class Bus:
         self._hear()
 
     def _attach(self) -> None:
-        if self._mouth.wants(messages.prefix(TOPICS[0])):
+        # The one subscription that nobody else has; libzmq tells the others before it.
+        if self._mouth.wants(messages.prefix(self._unheard)):
             self._attached.set()
 
     def close(self) -> None:
@@ -89,7 +95,11 @@ class Bus:
             topic, body = messages.decode(frame)
             if body.get("header", {}).get("origin") == self._origin:
                 return
-            if topic == "state":
+            if topic == self._unheard:
+                count = messages.unheard_of(body)
+                self.unheard += count
+                self._order(OrdersUnheard(count=count))
+            elif topic == "state":
                 self._asked(body)
             else:
                 self._ordered(messages.order(topic, body))

@@ -92,6 +92,7 @@ class Requests:
             "updates": sum(task.dropped for task in loop.world.tasks.values()),
             "notifications": loop.children.refused.count,
             "messages_in": loop.bus.refused.count if loop.bus else 0,
+            "unheard_orders": loop.bus.unheard if loop.bus else 0,
             "messages_out": loop.bus.dropped if loop.bus else 0,
         }
 

@@ -1,0 +1,263 @@
+"""A context under load, and what must hold of it whatever was killed: updates, rings of rules, threads, a program, and talk on the bus.
+
+Each task writes down its own launch and cause when it begins. That is compared with the durable history: the two witnesses know
+nothing of each other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from context import Context
+from waiting import wait_for, wait_for_end
+
+CLASSES = """
+import json, os
+from zmsvc.task import LoopedTask, SingleTask, TaskService
+
+def note(task):
+    told = [[source["task"], source["trigger"], source["launch"]] for source in task.cause.sources]
+    line = {{"task": task.service_id, "launch": int(os.environ["ZMSVC_LAUNCH"]), "pid": os.getpid(), "sources": told}}
+    with open("{home}/born", "a") as file:
+        file.write(json.dumps(line) + "\\n")
+
+class Steady(LoopedTask):
+    interval = 3600.0
+    def setup(self):
+        note(self)
+    def step(self):
+        pass
+
+class Pulse(LoopedTask):
+    interval = 0.02
+    n = 0
+    def setup(self):
+        note(self)
+    def step(self):
+        self.n += 1
+        self.update(n=self.n)
+        self.publish("talk", {{"header": {{}}, "n": self.n}})
+
+class Once(SingleTask):
+    def run(self):
+        note(self)
+        self.update(done=True)
+"""
+
+SERVICE = """
+class Service{name}(TaskService):
+    service_name = "{name}"
+    task_class = {name}
+"""
+
+QUICK = "<restart_delay>20ms</restart_delay><restart_max_delay>200ms</restart_max_delay>"
+STEADY = ("steady_1", "steady_2", "pulse", "program")
+"""Tasks that end only when they are hit, each in a process of its own."""
+SHARED = ("thread_1", "thread_2")
+"""The same, in one process."""
+TX = "KILLS"
+MAX_SOURCES = 64
+"""Causes that one launch is told at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row of the durable history."""
+
+    seq: int
+    task: str
+    event: str
+    detail: dict[str, Any]
+
+
+def populate(context: Context) -> None:
+    """Write the services and tasks of the crowd."""
+    for name in ("Steady", "Pulse", "Once"):
+        context.service(name, CLASSES.format(home=context.home) + SERVICE.format(name=name))
+    for task, instance, kind, config in (
+        ("steady_1", "Steady", "Process", ""),
+        ("steady_2", "Steady", "Process", ""),
+        ("program", "Sleep", "Command", "<command>sleep 100000</command>"),
+        ("thread_1", "Steady", "Thread", ""),
+        ("thread_2", "Steady", "Thread", ""),
+    ):
+        context.task(task, instance, kind=kind, service=QUICK, config=config, rules={"on_fail": ("restart", task)})
+    context.task("pulse", "Pulse", service=QUICK, rules={"on_fail": ("restart", "pulse"), "on_update": ("start", "echo")})
+    context.task("echo", "Once", entry=False, service=QUICK, rules={"on_update": ("start", "sink")})
+    context.task("sink", "Once", entry=False, service=QUICK)
+    context.task("ring_1", "Once", service=QUICK, rules={"on_exit": ("start", "ring_2")})
+    context.task("ring_2", "Once", entry=False, service=QUICK, rules={"on_exit": ("start", "ring_1")})
+
+
+def history(context: Context) -> list[Row]:
+    """All rows that are in the state file now."""
+    db = sqlite3.connect(f"file:{context.home}/state/{context.name}/state.db?mode=ro", uri=True)
+    try:
+        rows = db.execute("SELECT seq, task, event, detail FROM events ORDER BY seq").fetchall()
+    finally:
+        db.close()
+    return [Row(seq=seq, task=task, event=event, detail=json.loads(detail)) for seq, task, event, detail in rows]
+
+
+def born(context: Context) -> list[dict[str, Any]]:
+    """What the tasks wrote down when they began."""
+    file = context.home / "born"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def living(keeper: int) -> dict[int, str]:
+    """The keeper's children that are not dead, and their commands."""
+    found = {}
+    for word in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split():
+        try:
+            name, _, rest = Path(f"/proc/{word}/stat").read_text().partition("(")[2].rpartition(")")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if rest.split()[0] not in "ZX":
+            found[int(word)] = name
+    return found
+
+
+class Crowd:
+    """The running context, and whom we have hit so far."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.hits: dict[int, set[str]] = {}
+        """The tasks that were in a process when we killed it, by its PID."""
+
+    def pids(self) -> dict[str, int]:
+        """The processes of those that end only when they are hit."""
+        tasks = self.context.tasks()
+        return {name: tasks[name]["pid"] for name in (*STEADY, *SHARED)}
+
+    def kill(self, *victims: str) -> None:
+        """Kill these at one moment, `supervisor` and `device` among them; come back when they are there again and the others still."""
+        before, status = self.settled()
+        marked = {status[f"{name}_pid".replace("supervisor_", "")] for name in victims if name in ("supervisor", "device")}
+        for name in victims:
+            if name in before:
+                marked.add(before[name])
+                self.hits[before[name]] = {task for task, pid in before.items() if pid == before[name]}
+        for pid in sorted(marked):
+            os.kill(pid, signal.SIGKILL)
+        for pid in sorted(marked):
+            wait_for_end(pid)
+        after, later = self.settled(gone=marked)
+        for name, pid in before.items():
+            assert (after[name] == pid) is (pid not in marked), f"{name}: {pid} became {after[name]} when {victims} were killed"
+        for name in ("device", "supervisor"):
+            number = f"{name}_restarts".replace("supervisor_", "")
+            assert later[number] - status[number] == (name in victims), f"{name} ended without being killed, when {victims} were"
+        for name in victims:
+            if name in before:
+                end = self.context.tasks()[name]["exit"]
+                assert (end["signal"], end["reason"], end["code"]) == ("SIGKILL", "signal", None), name
+        self.no_two_of_one()
+
+    def settled(self, gone: set[int] = frozenset()) -> tuple[dict[str, int], dict[str, Any]]:  # type: ignore[assignment]
+        """Wait until all that should run does, in other processes than these; their PIDs, and the whole status."""
+
+        def fact() -> tuple[dict[str, int], dict[str, Any]]:
+            status = self.context.status()
+            tasks = {task["id"]: task for task in status["transactions"][0]["tasks"]}
+            subs = {name: tasks[name]["sub"] for name in (*STEADY, *SHARED)}
+            assert set(subs.values()) == {"running"}, subs
+            assert status["device_pid"], "no device"
+            pids = {name: tasks[name]["pid"] for name in subs}
+            assert not gone & {*pids.values(), status["device_pid"], status["pid"]}, gone
+            return pids, status
+
+        return wait_for(fact)
+
+    def no_two_of_one(self) -> None:
+        """At no moment has a task two processes: whoever of the keeper's children wrote down to be a task is the only one."""
+        assert self.context.daemon is not None
+        alive = living(self.context.daemon.pid)
+        of = {note["pid"]: note["task"] for note in born(self.context)}
+        count = Counter(of[pid] for pid in alive if pid in of and not of[pid].startswith("thread"))
+        assert not [task for task, number in count.items() if number > 1], count
+        threads = {pid for pid in alive if of.get(pid, "").startswith("thread")}
+        assert len(threads) <= 1, threads
+        assert list(alive.values()).count("sleep") <= 1, alive
+
+    def check_history(self, *, stopped: bool = False) -> None:
+        """The whole of the durable history, against itself and against what the tasks wrote down. A context that stops fires nothing."""
+        # In this order: whoever has begun is in the history.
+        notes = born(self.context)
+        rows = history(self.context)
+        self._once(rows, notes)
+        self._ends(rows)
+        if not stopped:
+            self._firings(rows, notes)
+
+    def _once(self, rows: list[Row], notes: list[dict[str, Any]]) -> None:
+        for event in ("launching", "started"):
+            count = Counter(row.detail["launch"] for row in rows if row.event == event)
+            assert not [launch for launch, number in count.items() if number > 1], f"{event} twice: {count.most_common(3)}"
+        # A start that was waiting for its time and is given up has no launch.
+        ends = Counter(row.detail["launch"] for row in rows if row.event in ("failed", "stopped") and "launch" in row.detail)
+        assert not [launch for launch, number in ends.items() if number > 1], f"ended twice: {ends.most_common(3)}"
+        wrote = Counter((note["task"], note["launch"]) for note in notes if not note["task"].startswith("thread"))
+        assert not [launch for launch, number in wrote.items() if number > 1], f"forked twice: {wrote.most_common(3)}"
+        known = {(row.task, row.detail["launch"]) for row in rows if row.event == "launching"}
+        assert set(wrote) <= known, set(wrote) - known
+
+    def _ends(self, rows: list[Row]) -> None:
+        """Who was hit ended by SIGKILL, once; nobody else failed."""
+        failed = Counter((row.task, row.detail["pid"]) for row in rows if row.event == "failed" and row.detail["signal"] == "SIGKILL")
+        assert failed == Counter((task, pid) for pid, tasks in self.hits.items() for task in tasks)
+        others = [row for row in rows if row.event == "failed" and row.detail["signal"] != "SIGKILL"]
+        assert not others, others
+        assert not [row for row in rows if row.event in ("lost", "stranger", "survivor")]
+
+    def _firings(self, rows: list[Row], notes: list[dict[str, Any]]) -> None:
+        fired = [row for row in rows if row.event == "rule"]
+        once = Counter((row.detail["source"], row.detail["launch"], row.detail["rule"]) for row in fired if row.detail["source"] != "pulse")
+        assert not [firing for firing, number in once.items() if number > 1], f"fired twice: {once.most_common(3)}"
+        for row in rows:
+            if row.event == "failed" or (row.event == "stopped" and row.task.startswith("ring") and row.detail["reason"] == "exited"):
+                rules = [f for f in fired if (f.detail["source"], f.detail["launch"]) == (row.task, row.detail["launch"])]
+                wanted = "on_fail" if row.event == "failed" else "on_exit"
+                assert [f for f in rules if f.detail["rule"].startswith(wanted)], f"its {wanted} was lost: {row}"
+        for task in ("echo", "sink", "ring_1", "ring_2", "steady_1", "steady_2", "pulse"):
+            told = {note["launch"]: note["sources"] for note in notes if note["task"] == task}
+            self._told(task, told, [row for row in rows if row.task == task])
+
+    def _told(self, task: str, notes: dict[int, list[Any]], rows: list[Row]) -> None:
+        """Each firing is told to one launch, in order. One that comes while a launch is under way is answered by that launch, but
+        may come too late to be told to it.
+        """
+        for launch, before, under_way in launches(rows):
+            if launch in notes:
+                told, late = ([firing(row) for row in found] for found in (before, under_way))
+                possible = [[*told, *late[:count]][-MAX_SOURCES:] for count in range(len(late) + 1)]
+                assert notes[launch] in possible, f"launch {launch} of {task} was told {notes[launch]}, the history has {told} and {late}"
+
+
+def firing(row: Row) -> list[Any]:
+    """A firing as the task that it starts writes it down."""
+    return [row.detail["source"], row.detail["rule"].partition(":")[0], row.detail["launch"]]
+
+
+def launches(rows: list[Row]) -> Iterator[tuple[int, list[Row], list[Row]]]:
+    """Each launch of one task that has begun, with the firings before its order, and those from then on until it was there."""
+    before: list[Row] = []
+    under_way: list[Row] = []
+    launch = 0
+    for row in rows:
+        if row.event == "rule":
+            (under_way if launch else before).append(row)
+        elif row.event == "launching":
+            launch = row.detail["launch"]
+        elif launch and row.event in ("started", "failed", "stopped"):
+            yield launch, before, under_way
+            before, under_way, launch = [], [], 0

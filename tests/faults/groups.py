@@ -1,0 +1,78 @@
+"""Control groups for tests: one that is delegated as systemd would do it, and one that limits the number of processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from needs import need
+from waiting import wait_for
+
+
+def _mounted(kind: str, option: str = "") -> Path | None:
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        if after.startswith(f"{kind} ") and (not option or option in after.split()[-1].split(",")):
+            return Path(before.split()[4])
+    return None
+
+
+@contextlib.contextmanager
+def _made(base: Path) -> Iterator[Path]:
+    directory = base / f"zmfault-{os.getpid()}"
+    directory.mkdir()
+    try:
+        yield directory
+    finally:
+        for path, _, _ in os.walk(directory, topdown=False):
+            wait_for(lambda path=path: _removed(Path(path)))  # type: ignore[misc]
+
+
+def _removed(directory: Path) -> bool:
+    """The kernel takes a moment to see that a group is empty; what is still in it goes back to the root."""
+    for word in (directory / "cgroup.procs").read_text().split():
+        with contextlib.suppress(OSError):
+            os.kill(int(word), 9)
+    with contextlib.suppress(OSError):
+        directory.rmdir()
+    return not directory.exists()
+
+
+@contextlib.contextmanager
+def delegated() -> Iterator[list[str]]:
+    """The wrapper that runs a daemon in a group which is its own to divide."""
+    need(os.geteuid() == 0, "only root can delegate a control group")
+    base = _mounted("cgroup2")
+    need(base, "there is no cgroup v2 hierarchy")
+    assert base is not None
+    with _made(base) as directory:
+        os.setxattr(directory, "trusted.delegate", b"1")
+        yield ["sh", "-c", 'echo 0 > "$0/cgroup.procs" && exec "$@"', str(directory)]
+
+
+@contextlib.contextmanager
+def at_most(number: int, pid: int) -> Iterator[None]:
+    """This process can have so many processes and threads, itself among them."""
+    need(os.geteuid() == 0, "only root can make a control group")
+    unified = _mounted("cgroup2")
+    has = unified is not None and "pids" in (unified / "cgroup.controllers").read_text().split()
+    base = unified if has else _mounted("cgroup", "pids")
+    need(base, "there is no pids controller")
+    assert base is not None
+    if has:
+        (base / "cgroup.subtree_control").write_text("+pids")
+    groups = (line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines())
+    before = next(path for _, controllers, path in groups if controllers == ("" if has else "pids"))
+    with _made(base) as directory:
+        (directory / "cgroup.procs").write_text(str(pid))
+        (directory / "pids.max").write_text(str(number))
+        try:
+            yield
+        finally:
+            (directory / "pids.max").write_text("max")
+            # All that was forked meanwhile lives on.
+            home = base / before.lstrip("/") / "cgroup.procs"
+            for word in (directory / "cgroup.procs").read_text().split():
+                home.write_text(word)

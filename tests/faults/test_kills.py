@@ -1,0 +1,50 @@
+"""Random kills of supervisor, device and tasks under load: whatever dies when, nothing else does, and nothing is lost or done twice."""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+from context import Context
+from crowd import SHARED, STEADY, TX, Crowd, history, populate
+
+KILLS = int(os.environ.get("ZMSVC_KILLS", "25"))
+"""`make kills` has 100 of them."""
+SEED = int(os.environ.get("ZMSVC_SEED") or random.randrange(2**32))
+"""The same seed gives the same victims in the same order; what runs beside them is never quite the same."""
+
+VICTIMS = ("supervisor", "supervisor", "device", *STEADY, SHARED[0])
+
+
+@pytest.mark.deadline(60 + 5 * KILLS)
+def test_random_kills_under_load(context: Context, home: Path) -> None:
+    print(f"ZMSVC_SEED={SEED} ZMSVC_KILLS={KILLS}")
+    chance = random.Random(SEED)
+    populate(context)
+    context.start("--transaction", TX)
+    crowd = Crowd(context)
+    done = 0
+    while done < KILLS:
+        victims = chance.sample(VICTIMS, chance.choice((1, 1, 2, 3)))
+        crowd.kill(*dict.fromkeys(victims))
+        done += len(victims)
+    crowd.check_history()
+    assert sum(row.task == "ring_1" and row.event == "launching" for row in history(context)) > 2, "the load was none"
+    assert context.stop() == 0
+    crowd.check_history(stopped=True)
+    assert left(home) == [], "nothing of it is left"
+
+
+def left(home: Path) -> list[int]:
+    """Processes with something of this context in their command line or environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        except OSError:
+            continue
+        if str(home).encode() in text and int(process.name) != os.getpid():
+            found.append(int(process.name))
+    return found

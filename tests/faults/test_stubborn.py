@@ -1,0 +1,126 @@
+"""Tasks that do not run on (SIGSTOP), and what tasks leave behind that does not want to end, with control groups and without them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from context import Context
+from groups import delegated
+from waiting import wait_for, wait_for_end
+
+DEAF = 'trap "" TERM HUP INT; echo $$ > {file}; while :; do sleep 1000; done'
+
+CHILDREN = {
+    "own group": "subprocess.Popen(['sh', '-c', {deaf!r}], process_group=0)",
+    "own session": "subprocess.Popen(['sh', '-c', {deaf!r}], start_new_session=True)",
+    "double fork": "subprocess.Popen(['sh', '-c', 'setsid sh -c \"$0\" & exit', {deaf!r}]).wait()",
+    "stopped": "os.kill(subprocess.Popen(['sh', '-c', {deaf!r}], start_new_session=True).pid, 0)",
+}
+
+
+@pytest.fixture(params=["sessions", "groups"])
+def either(request: pytest.FixtureRequest, context: Context) -> Iterator[Context]:
+    """The context without and with a control group of its own."""
+    if request.param == "sessions":
+        yield context
+        return
+    with delegated() as wrapper:
+        context.wrapper = wrapper
+        yield context
+        context.close()
+
+
+def leaves(context: Context, child: str) -> Path:
+    """A service `Parent` that leaves such a child behind; where that writes its PID."""
+    file = context.home / "child"
+    code = child.format(deaf=DEAF.format(file=file))
+    context.looped(
+        "Parent",
+        f"""
+        def setup(self):
+            import os, subprocess
+            {code}
+            while not (os.path.exists("{file}") and open("{file}").read().endswith("\\n")):
+                self.wait(0.005)
+        """,
+    )
+    return file
+
+
+def test_a_stopped_task_is_stopped_by_order_in_time_and_proven_gone(either: Context) -> None:
+    either.looped("Echo")
+    either.task("ts_1", "Echo", service="<stop_timeout>300ms</stop_timeout>")
+    either.task("ts_2", "Echo")
+    either.start("--transaction", "T")
+    tasks = either.tasks()
+    os.kill(tasks["ts_1"]["pid"], signal.SIGSTOP)
+    answer = either.ask(verb="stop", tasks=["ts_1"])
+    assert answer["ok"], answer
+    assert not Path(f"/proc/{tasks['ts_1']['pid']}").exists()
+    end = either.tasks()["ts_1"]["exit"]
+    assert (end["signal"], end["reason"]) == ("SIGKILL", "requested")
+    assert either.tasks()["ts_2"]["pid"] == tasks["ts_2"]["pid"]
+    if either.wrapper:
+        assert not Path(tasks["ts_1"]["cgroup"]).exists(), "its control group is the proof"
+
+
+def test_a_stopped_task_misses_its_watchdog_and_its_rule_fires(either: Context) -> None:
+    either.looped("Echo")
+    either.task(
+        "ts_1", "Echo", service="<watchdog>300ms</watchdog><stop_timeout>200ms</stop_timeout>", rules={"on_fail": ("restart", "ts_1")}
+    )
+    either.start("--transaction", "T")
+    pid = either.tasks()["ts_1"]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    task = either.task_is("ts_1", "running", also=lambda task: task["pid"] != pid)
+    assert (task["exit"]["reason"], task["exit"]["signal"], task["restarts"]) == ("watchdog", "SIGKILL", 1)
+    assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.parametrize("kind", CHILDREN)
+def test_what_ignores_sigterm_and_hides_is_killed_with_its_task(either: Context, kind: str) -> None:
+    file = leaves(either, CHILDREN[kind])
+    either.task("ts_1", "Parent", service="<stop_timeout>2s</stop_timeout>")
+    either.start("--transaction", "T")
+    child = int(file.read_text())
+    if kind == "stopped":
+        os.kill(child, signal.SIGSTOP)
+    answer = either.ask(verb="stop", tasks=["ts_1"])
+    assert answer["ok"], answer
+    assert not Path(f"/proc/{child}").exists(), "the answer comes when nothing is left"
+    ended = {entry["pid"]: entry for entry in answer["data"]["ended"]}
+    assert ended[child] == {"task": "ts_1", "pid": child, "name": "sh", "code": None, "signal": "SIGKILL"}
+    assert either.tasks()["ts_1"]["exit"]["code"] == 0, "the task itself ended well"
+
+
+@pytest.mark.parametrize("kind", CHILDREN)
+def test_what_a_killed_task_leaves_is_gone_before_its_rule_starts_the_next(either: Context, kind: str) -> None:
+    file = leaves(either, CHILDREN[kind])
+    either.task("ts_1", "Parent", rules={"on_fail": ("restart", "ts_1")})
+    either.start("--transaction", "T")
+    child = int(file.read_text())
+    pid = either.tasks()["ts_1"]["pid"]
+    file.unlink()
+    os.kill(pid, signal.SIGKILL)
+    wait_for_end(child)
+    either.task_is("ts_1", "running", also=lambda task: task["pid"] != pid)
+    assert int(file.read_text()) != child
+
+
+def test_a_daemon_that_forgets_where_it_came_from(either: Context) -> None:
+    """Double-forked, in a session of its own, with an empty environment: only a control group knows whose it was.
+
+    Without one it outlives its task, but never the context.
+    """
+    file = leaves(either, "subprocess.Popen(['sh', '-c', 'env -i setsid sh -c \"$0\" & exit', {deaf!r}]).wait()")
+    either.task("ts_1", "Parent")
+    either.start("--transaction", "T")
+    child = int(file.read_text())
+    assert either.ask(verb="stop", tasks=["ts_1"])["ok"]
+    assert Path(f"/proc/{child}").exists() is not bool(either.wrapper)
+    assert either.stop() == 0
+    wait_for(lambda: not Path(f"/proc/{child}").exists())

@@ -1,0 +1,108 @@
+"""Orders that are published on the bus while there is no supervisor are lost, but not unnoticed: the next one says how many."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+import zmq
+from context import Context
+from waiting import PATIENCE, wait_for, wait_for_end
+
+
+class Stranger:
+    """A publisher, who is told what is subscribed to."""
+
+    def __init__(self, backend: str) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.XPUB)
+        self._socket.connect(backend)
+        self.until(b"\x01unheard.")
+
+    def until(self, told: bytes) -> None:
+        while True:
+            assert self._socket.poll(PATIENCE * 1000), told
+            if self._socket.recv().startswith(told):
+                return
+
+    def say(self, topic: str, body: object) -> None:
+        self._socket.send(f"{topic} @@@ {json.dumps(body)}".encode())
+
+    def order(self, action: str, **header: str) -> None:
+        head = {"action": action, "service_id": "context001", "service_name": "context", "service_transaction": "T", **header}
+        self.say("context", {"header": head, "content": {}})
+
+    def close(self) -> None:
+        self._context.destroy(0)
+
+
+@pytest.fixture
+def stranger(context: Context) -> Iterator[Stranger]:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--transaction", "T")
+    made = Stranger(context.backend)
+    yield made
+    made.close()
+
+
+def without_supervisor(context: Context, stranger: Stranger) -> None:
+    """Kill it under a keeper that cannot start the next one yet."""
+    assert context.daemon is not None
+    supervisor = context.status()["pid"]
+    os.kill(context.daemon.pid, signal.SIGSTOP)
+    os.kill(supervisor, signal.SIGKILL)
+    wait_for_end(supervisor)
+    stranger.until(b"\x00unheard.")
+
+
+def supervisor_again(context: Context) -> None:
+    assert context.daemon is not None
+    os.kill(context.daemon.pid, signal.SIGCONT)
+
+
+def unheard(context: Context) -> int:
+    return int(context.status()["dropped"]["unheard_orders"])
+
+
+def test_orders_without_a_supervisor_are_counted_and_said(context: Context, stranger: Stranger) -> None:
+    without_supervisor(context, stranger)
+    for action in ("stop", "start", "restart", "exit", "update", "started", "nonsense"):
+        stranger.order(action)
+    inner = {"action": "stop", "service_id": "ts_1", "service_name": "echo", "transaction": "T"}
+    stranger.say("process", {"Task": {"message": {"header": inner}}})
+    stranger.say("process", {"no": "order"})
+    stranger.say("talk", {"header": {"action": "stop"}})
+    supervisor_again(context)
+    wait_for(lambda: unheard(context) == 5)
+    assert context.tasks()["ts_1"]["restarts"] == 0, "they are lost"
+    assert "5 unheard orders" in context.ctl("status", check=None).stdout
+    rows = [json.loads(line) for line in context.ctl("--json", "events").stdout.splitlines()]
+    (row,) = [row for row in rows if row["event"] == "dropped"]
+    assert row["detail"]["orders"] == 5
+    assert "no supervisor was there to hear orders on the bus" in context.log.read_text()
+
+
+def test_what_is_heard_is_not_counted(context: Context, stranger: Stranger) -> None:
+    for _ in range(3):
+        stranger.order("stop", service_transaction="NOBODY")
+    stranger.order("start", service_transaction="OTHER")
+    context.task_is("ts_1", "running", "OTHER")
+    context.kill_supervisor()
+    assert context.status()["restarts"] == 1
+    stranger.order("stop", service_transaction="OTHER")
+    wait_for(lambda: context.tasks("OTHER")["ts_1"]["sub"] == "stopped")
+    assert unheard(context) == 0, "nor are its own reports, of which there were some"
+
+
+def test_the_count_begins_anew_when_it_was_told(context: Context, stranger: Stranger) -> None:
+    for count in (2, 3):
+        without_supervisor(context, stranger)
+        for _ in range(count):
+            stranger.order("stop")
+        supervisor_again(context)
+        stranger.until(b"\x01unheard.")
+        wait_for(lambda count=count: unheard(context) == count)  # type: ignore[misc]
