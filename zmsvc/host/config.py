@@ -19,11 +19,11 @@ from zmsvc.core.model import Context, Endpoints
 from zmsvc.core.values import TASK_ID, Endpoint, collide, endpoint, quote, timespan
 from zmsvc.host.faults import Notes
 from zmsvc.host.markup import leaf, lines, to_json, tree
-from zmsvc.host.probe import check_ports, check_services
+from zmsvc.host.probe import check_binds, check_ports, check_services
 from zmsvc.host.services import Read, read_service
 from zmsvc.host.shape import explain
 
-__all__ = ["MAX_SIZE", "SCHEMA", "check_ports", "check_services", "load", "parse", "timespan", "to_json"]
+__all__ = ["MAX_SIZE", "SCHEMA", "check_binds", "check_ports", "check_services", "load", "parse", "timespan", "to_json"]
 
 MAX_SIZE = 16 << 20
 """Bytes of a context file: 1,000 tasks have about one million."""

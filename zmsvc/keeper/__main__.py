@@ -17,6 +17,7 @@ from zmsvc.host import linux, paths
 from zmsvc.keeper import nursery
 from zmsvc.keeper.doors import Doors
 from zmsvc.keeper.keeper import Keeper
+from zmsvc.keeper.keyring import keyring
 
 
 def parser() -> argparse.ArgumentParser:
@@ -91,9 +92,10 @@ def _keep(places: paths.Places, arguments: list[str], ready: object = None) -> i
     """Be the keeper of this context until it ends."""
     _raise_file_limit()
     places.state.mkdir(parents=True, exist_ok=True, mode=0o750)
+    keys = keyring(places.keys)
     doors = Doors(places)
     try:
-        keeper = Keeper(places, doors, arguments, _delegated_cgroup())
+        keeper = Keeper(places, doors, arguments, _delegated_cgroup(), keys)
         if callable(ready):
             keeper.ready = ready
         # A keeper that was killed together with its supervisor could not see to this; two copies of a task must never be.

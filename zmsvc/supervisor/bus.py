@@ -36,15 +36,22 @@ log = logging.getLogger(__name__)
 class Bus:
     """One connection in and one out. `order` is called with every order that may be meant for this context."""
 
-    def __init__(self, context: Context, origin: str, order: Callable[[Requested], None], world: Callable[[], World]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        origin: str,
+        order: Callable[[Requested], None],
+        world: Callable[[], World],
+        curve: sockets.Curve | None,
+    ) -> None:
         self._origin = origin
         self._order = order
         self._world = world
         self._loop = asyncio.get_running_loop()
         self._zmq = sockets.context()
         endpoints = context.endpoints
-        self._ears = sockets.subscriber(self._zmq, endpoints.frontend, [messages.prefix(topic) for topic in TOPICS])
-        self._mouth = sockets.Mouth(sockets.publisher(self._zmq, endpoints.backend))
+        self._ears = sockets.subscriber(self._zmq, endpoints.frontend, [messages.prefix(topic) for topic in TOPICS], curve)
+        self._mouth = sockets.Mouth(sockets.publisher(self._zmq, endpoints.backend, curve))
         self._changed: dict[str, None] = {}
         self._top = Top(world, self._reply_top)
         self.refused = 0

@@ -117,9 +117,11 @@ class _Process:
                 return True
             if got is None:
                 return False
-            launch = int(got[0]["launch"])
-            if got[0]["op"] == "start":
-                self._start(launch, got[0]["spec"])
+            order, fds = got
+            launch = int(order["launch"])
+            if order["op"] == "start":
+                # A number of the keeper's means nothing here; the descriptor itself came beside it.
+                self._start(launch, order["spec"] | ({"server_fd": fds[0]} if fds else {}))
             elif launch in self._members:
                 self._members[launch].stop.request()
 
