@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,5 +73,17 @@ def _same(text: str, wanted: Endpoint) -> bool:
         known = endpoint(text, bind=True)
     except ValueError:
         return False
-    same_host = known.host == wanted.host or (wanted.local and (known.local or known.wildcard))
-    return known.scheme == wanted.scheme and known.port == wanted.port and same_host
+    if (known.scheme, known.port) != (wanted.scheme, wanted.port):
+        return False
+    return known.host == wanted.host or (known.local and wanted.local) or (known.wildcard and _ours(wanted.host))
+
+
+def _ours(host: str) -> bool:
+    """Whether this is an address of this machine: only such a one can be bound."""
+    try:
+        family, kind, protocol, _, name = socket.getaddrinfo(host.strip("[]"), 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(name)
+    except OSError:
+        return False
+    return True

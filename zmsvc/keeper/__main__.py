@@ -73,13 +73,17 @@ def _detach(places: paths.Places, arguments: list[str]) -> int:
     os.environ["ZMSVC_LOG"] = _log_target(places, detached=True)
     errors = os.dup(2)
     places.state.mkdir(parents=True, exist_ok=True, mode=0o750)
-    with open(places.log_file, "a") as log:
+    with open(places.log_file, "a", opener=_for_owner_and_group) as log:
         files = [writer, errors, log]
         with daemon.DaemonContext(umask=0o022, signal_map={}, prevent_core=False, files_preserve=files, stdout=log, stderr=log):
             # Until it is ready its complaints belong on the terminal it was started from.
             os.dup2(errors, 2)
             os.close(errors)
             return _keep(places, arguments, ready=lambda: _report(writer, log.fileno()))
+
+
+def _for_owner_and_group(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o640)
 
 
 def _report(writer: int, log: int) -> None:
