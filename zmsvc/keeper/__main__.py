@@ -35,6 +35,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    # Whatever we were started with, nothing that we make may be written by others; directories that have to be made on the way to
+    # ours have no mode of their own.
+    os.umask(os.umask(0o022) | 0o022)
     try:
         places = paths.places(args.context)
         if not places.config_file.is_file():
