@@ -196,8 +196,8 @@ def test_an_environment_is_for_its_task_alone(context: Context, home: Path, ear:
     status = context.status()
     pids = [tasks["ts_3"]["pid"], tasks["ts_4"]["pid"], status["pid"], status["keeper_pid"], status["device_pid"]]
     seen = [Path(f"/proc/{pid}/{file}").read_text() for pid in pids for file in ("environ", "cmdline")]
-    verbs = (["--json", "status"], ["status", "ts_1"], ["logs"], ["--json", "events"], ["graph", context.name], ["graph", str(context.file)],
-             ["check", str(context.file)])  # fmt: skip
+    file = str(context.file)
+    verbs = (["--json", "status"], ["status", "ts_1"], ["logs"], ["--json", "events"], ["graph", "Live"], ["graph", file], ["check", file])
     seen += [context.ctl(*verb).stdout for verb in verbs]
     seen += [json.dumps(stranger.heard), context.log.read_text(), (home / "state/Live/zmsvcd.log").read_text()]
     assert [text[:200] for text in seen if secret in text] == []

@@ -79,11 +79,11 @@ def _same(text: str, wanted: Endpoint) -> bool:
 
 
 def _ours(host: str) -> bool:
-    """Whether this is an address of this machine: only such a one can be bound."""
+    """Whether this is an address of this machine: who goes there comes from there. Nothing is sent."""
     try:
-        family, kind, protocol, _, name = socket.getaddrinfo(host.strip("[]"), 0, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, name = socket.getaddrinfo(host.strip("[]"), 9, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind, protocol) as probe:
-            probe.bind(name)
+            probe.connect(name)
+            return bool(probe.getsockname()[0] == name[0])
     except OSError:
         return False
-    return True
