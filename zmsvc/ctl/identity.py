@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ _PLACES = ("FrontEndEndpoint", "BackendEndpoint", "FrontBind", "BackendBind", "e
 def of_context(name: str) -> Curve | None:
     """Keys for the context of this name; None when there are none here. A user's own come before the system's. Raises ConfigError."""
     for directory in _directories(name):
-        if directory.is_dir():
+        if os.path.isdir(directory):
             return keys.load_client(directory)
     return None
 
@@ -47,7 +48,7 @@ def of_endpoint(place: str, given: str | None, name: str | None = None) -> Curve
     if name is not None:
         return of_context(name)
     for known, file in paths.known_contexts().items():
-        if any(directory.is_dir() for directory in _directories(known)) and _has(file, place):
+        if any(os.path.isdir(directory) for directory in _directories(known)) and _has(file, place):
             return of_context(known)
     return None
 
