@@ -313,6 +313,13 @@ def test_repeated_children_are_a_list_and_one_is_not() -> None:
     assert [task["id"] for task in source["TaskService"]] == ["ts_100", "ts000"]
 
 
+def test_the_environment_of_a_task_is_not_in_its_json() -> None:
+    context = parse(with_service("<environment><PASSWORD>hunter2</PASSWORD></environment><nice>5</nice>"))
+    assert dict(context.tasks["ts_100"].environment) == {"PASSWORD": "hunter2"}
+    assert context.tasks["ts_100"].source["Task"]["service"] == {"nice": "5"}
+    assert "hunter2" not in str(context.source)
+
+
 def test_nothing_is_lost_where_the_form_has_no_place() -> None:
     assert as_json('<a x="1"><x>2</x><x>3</x></a>') == {"x": ["1", "2", "3"]}
     assert as_json('<a unit="s"> 5 </a>') == {"unit": "s", "#text": "5"}

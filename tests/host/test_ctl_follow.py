@@ -295,7 +295,8 @@ class Courier:
         self.outcome = outcome
         self.sent: list[tuple[str, bytes, float]] = []
 
-    def __call__(self, endpoint: str, frame: bytes, timeout_s: float) -> bool:
+    def __call__(self, endpoint: str, frame: bytes, timeout_s: float, curve: sockets.Curve | None) -> bool:
+        assert curve is None, "the context says that it has no keys"
         self.sent.append((endpoint, frame, timeout_s))
         if isinstance(self.outcome, ZmsvcError):
             raise self.outcome

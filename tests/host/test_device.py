@@ -228,7 +228,9 @@ def keys(folder: Path, name: str, server: Path | None = None) -> sockets.Curve:
     from zmq.auth import create_certificates  # imported here because only tests with CURVE pay its time
 
     folder.mkdir(exist_ok=True)
-    return sockets.load_curve(Path(create_certificates(folder, name)[1]), server)
+    secret = Path(create_certificates(folder, name)[1])
+    secret.chmod(0o600)
+    return sockets.load_curve(secret, server)
 
 
 @pytest.mark.skipif(not zmq.has("curve"), reason="this libzmq has no CURVE")

@@ -114,7 +114,10 @@ def test_an_abstract_name() -> None:
 def test_keys_that_are_no_keys(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read CURVE keys"):
         sockets.load_curve(tmp_path / "none")
-    (tmp_path / "public").write_text('curve\n    public-key = "x"\n')
+    (tmp_path / "short").write_text('curve\n    public-key = "x"\n')
+    with pytest.raises(ConfigError, match="has no public-key of 40 characters"):
+        sockets.load_curve(tmp_path / "short")
+    (tmp_path / "public").write_text(f'curve\n    public-key = "{"x" * 40}"\n')
     with pytest.raises(ConfigError, match="public has no secret-key"):
         sockets.load_curve(tmp_path / "public")
 

@@ -76,29 +76,28 @@ def _expected(connected: Endpoint) -> str:
     return str(connected) if connected.scheme == "ipc" else f"port {connected.port}, as in tcp://*:{connected.port}"
 
 
-def warnings(context: Context) -> list[str]:
-    """What is legal but probably not meant, one line each."""
+def warnings(context: Context, *, curve: bool = False) -> list[str]:
+    """What is legal but probably not meant, one line each. `curve` says whether there are keys, so that only who has one comes in."""
     tasks = context.tasks
-    found = [*_reachable_from_outside(context), *_never_started(tasks), *_rings(tasks)]
+    found = [*_binds_apart(context, curve=curve), *_never_started(tasks), *_rings(tasks)]
     for task in tasks.values():
         found += [f"{task.id}: {text}" for text in (*_odd_rules(task), *_odd_settings(task))]
     return [*found, *_torn_threads(tasks.values())]
 
 
-def _reachable_from_outside(context: Context) -> Iterator[str]:
+def _binds_apart(context: Context, *, curve: bool) -> Iterator[str]:
     ends = context.endpoints
     for name, bound, connected in (
         ("FrontBind", ends.front_bind, ends.backend),
         ("BackendBind", ends.backend_bind, ends.frontend),
     ):
         place, other = endpoint(bound, bind=True), endpoint(connected, bind=False)
-        if place.wildcard:
+        if place.wildcard and not curve:
             yield (
-                f"{name} {bound} means every address of this machine, and without CURVE whoever reaches it could give "
-                f"orders: loopback alone is bound, which tcp://127.0.0.1:{place.port} or an ipc:// path says plainly"
+                f"{name} {bound} means every address of this machine, and without CURVE keys the loopback address alone, because whoever "
+                f"reaches it could give orders: tcp://127.0.0.1:{place.port} or an ipc:// path is enough for one machine, "
+                f"for others zmsvcctl keys make"
             )
-        elif not place.local:
-            yield f"{name} {bound} can be reached from other machines, and without CURVE whoever does could give orders"
         if apart(other, place):
             yield f"{name} {bound} is another address than {connected}, where it is looked for"
 

@@ -64,7 +64,8 @@ class Limits:
 class TaskService:
     """One task service as the file describes it.
 
-    `source` is the TaskService element as JSON (attributes are keys, repeated children lists): what goes on the wire.
+    `source` is the TaskService element as JSON (attributes are keys, repeated children lists): what goes on the wire. It is without the
+    task's environment, which may hold secrets.
     """
 
     id: str

@@ -116,6 +116,13 @@ VERBS = (
         Option("what", metavar="FILE|NAME", help="a context file, or the name of a context"),
         Option("--format", choices=("dot", "mermaid", "svg"), default="dot", help="the language of the drawing; svg needs graphviz"),
     ),
+    Verb(
+        "keys", "keys.run", "show CURVE keys, make them, and say who may connect",
+        Option("action", nargs="?", choices=("list", "make", "allow", "revoke"), default="list", metavar="list|make|allow|revoke",
+               help="what to do; without it, list"),
+        Option("what", nargs="?", metavar="DIR|FILE|CLIENT",
+               help="make: a new directory, for a client elsewhere; allow: a public key file; revoke: the name of a client"),
+    ),
     Verb("create", "scaffold.run", "make services and their context file", adds=True),
     Verb("exit", "orders.leave", "stop all tasks and end the context's daemon"),
     Verb("reload", "orders.reload", "read the context file again, and change what differs"),

@@ -69,8 +69,8 @@ class Context:
     """One context and its processes."""
 
     __slots__ = (
-        "backend", "device_pid", "device_restarts", "dropped", "file", "frontend", "id", "keeper_pid", "log", "name", "pid", "restarts",
-        "since", "state", "transactions", "unsaved",
+        "backend", "curve", "device_pid", "device_restarts", "dropped", "file", "frontend", "id", "keeper_pid", "log", "name", "pid",
+        "restarts", "since", "state", "transactions", "unsaved",
     )  # fmt: skip
 
     def __init__(self, data: Json) -> None:
@@ -83,6 +83,8 @@ class Context:
         self.device_restarts = _number(data.get("device_restarts")) or 0
         self.state = _text(data.get("state"))
         self.since = _text(data.get("since"))
+        self.curve = data.get("curve") is True
+        """Whether who connects by tcp needs CURVE keys."""
         self.frontend = _text(data.get("frontend"))
         self.backend = _text(data.get("backend"))
         self.file = _text(data.get("file"))

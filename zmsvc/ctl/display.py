@@ -13,7 +13,8 @@ from typing import Any
 import zmq
 
 from zmsvc.core import messages
-from zmsvc.core.errors import ProtocolError, UsageError
+from zmsvc.core.errors import ConfigError, ProtocolError, UsageError
+from zmsvc.ctl import identity
 from zmsvc.host import sockets
 
 _LINE = "=" * 72
@@ -35,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--service_name", metavar="NAME", help="only messages of or to this service")
     p.add_argument("--service_id", metavar="ID", help="only messages of or to this task or context")
     p.add_argument("--action", metavar="WORD", help="only messages with this action")
+    p.add_argument("--keys", metavar="DIR", help="the CURVE keys to connect with (default: those of the context that has the endpoint)")
     p.add_argument("--count", type=int, metavar="N", help="end after N messages")
     p.add_argument("-v", "--verbose", action="store_true", help="show the long context_info messages in full")
     return p
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except KeyboardInterrupt:
         pass
-    except UsageError as error:
+    except (ConfigError, UsageError) as error:
         print(f"display.py: {error}", file=sys.stderr)
         return 2
     return 0
@@ -70,7 +72,7 @@ def _wanted(endpoints: Sequence[str], args: argparse.Namespace) -> Iterator[tupl
     try:
         for endpoint in endpoints:
             print(f"Connecting to: {endpoint}", flush=True)
-            ears.append(sockets.subscriber(context, endpoint, prefixes))
+            ears.append(sockets.subscriber(context, endpoint, prefixes, identity.of_endpoint(endpoint, args.keys)))
             poller.register(ears[-1], zmq.POLLIN)
         while True:
             for ear, _ in poller.poll():

@@ -15,7 +15,7 @@ from zmsvc.core.model import Context
 from zmsvc.ctl import answers, terminal
 from zmsvc.ctl.client import Client, CtlError, NotRunningError, listens
 from zmsvc.ctl.which import choose
-from zmsvc.host import config, paths
+from zmsvc.host import config, keys, paths
 
 if TYPE_CHECKING:
     from zmsvc.ctl.client import Json
@@ -57,7 +57,8 @@ def _checked(file: str) -> _Told:
         context = config.load(file)
     except ConfigError as error:
         return _Told(file, tasks=None, faults=error.faults, warnings=[])
-    warnings = [*checks.warnings(context), *config.check_services(context)]
+    curve = keys.in_use(paths.keys_dir(context.name))
+    warnings = [*checks.warnings(context, curve=curve), *([] if curve else config.check_binds(context)), *config.check_services(context)]
     if not (paths.CONTEXT_NAME.fullmatch(context.name) and listens(paths.places(context.name))):
         # Of a context that runs the ports are in use as they should be.
         warnings += config.check_ports(context)

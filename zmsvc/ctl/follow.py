@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from zmsvc.core import messages
-from zmsvc.core.errors import ProtocolError, UsageError, ZmsvcError
+from zmsvc.core.errors import ConfigError, ProtocolError, UsageError, ZmsvcError
 from zmsvc.ctl import terminal
 from zmsvc.ctl.answers import Context
 from zmsvc.ctl.client import MAX_DROPS, Client, CtlError, DroppedError
@@ -17,6 +17,7 @@ from zmsvc.ctl.which import choose
 
 if TYPE_CHECKING:
     from zmsvc.ctl.client import Json
+    from zmsvc.host.keys import Curve
 
 PATIENCE = 25.0
 """Seconds that a supervisor has to say where the device is."""
@@ -89,11 +90,11 @@ def watch(args: argparse.Namespace) -> int:
     from zmsvc.host import sockets
 
     until = time.monotonic() + args.timeout if args.timeout else None
-    it = _context(args)
+    it, curve = _context(args)
     prefixes = [messages.prefix(topic) for topic in args.topic] or [b""]
     count = 0
     try:
-        with sockets.context() as ctx, sockets.subscriber(ctx, it.frontend, prefixes) as heard:
+        with sockets.context() as ctx, sockets.subscriber(ctx, it.frontend, prefixes, curve) as heard:
             while args.count is None or count < args.count:
                 if until is not None and not heard.poll(max(0, round((until - time.monotonic()) * 1000))):
                     raise CtlError(124, f"timed out: {count} messages within {args.timeout:g} s")
@@ -126,12 +127,12 @@ def message(frame: bytes, args: argparse.Namespace) -> str | None:
 def send(args: argparse.Namespace) -> int:
     """send: publish one message; done when the device has it."""
     frame = messages.encode(_topic(args.topic), _body(args.message))
-    it = _context(args)
+    it, curve = _context(args)
     # Imported here for start-up time: what cannot be sent is refused without ZMQ.
     from zmsvc.host import sockets
 
     try:
-        wanted = sockets.send_once(it.backend, frame, args.timeout or SEND_PATIENCE)
+        wanted = sockets.send_once(it.backend, frame, args.timeout or SEND_PATIENCE, curve)
     except UsageError:
         raise  # It is too large, which is nobody's fault on the other side.
     except ZmsvcError as error:
@@ -141,12 +142,21 @@ def send(args: argparse.Namespace) -> int:
     return 0
 
 
-def _context(args: argparse.Namespace) -> Context:
+def _context(args: argparse.Namespace) -> tuple[Context, Curve | None]:
+    """The context that is meant, and the keys to connect with."""
     places = choose(args.context, getattr(args, "transaction", None))
     it = Context(Client(places, args.timeout, patience=PATIENCE).ask("status"))
     if not it.frontend or not it.backend:
         raise CtlError(5, f"cannot understand the supervisor of {places.name}: it does not say where the device is")
-    return it
+    if not it.curve or not any(place.startswith("tcp://") for place in (it.frontend, it.backend)):
+        return it, None
+    # Imported here for start-up time: most contexts have no keys, and need no XML to find them.
+    from zmsvc.ctl import identity
+
+    try:
+        return it, identity.needed(places.name)
+    except ConfigError as error:
+        raise CtlError(5, str(error)) from None
 
 
 def _topic(topic: str) -> str:

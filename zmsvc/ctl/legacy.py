@@ -16,8 +16,10 @@ from zmsvc.core import messages
 from zmsvc.core.errors import ConfigError, ProtocolError, UsageError, ZmsvcError
 from zmsvc.core.messages import Body
 from zmsvc.core.model import TRANSACTION_ID, Context
+from zmsvc.ctl import identity
 from zmsvc.ctl.fields import CONTEXT_ID
 from zmsvc.host import config, sockets
+from zmsvc.host.keys import Curve
 
 ACTIONS = {
     "context": ("start", "stop", "restart", "exit"),
@@ -71,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
         p.add_argument(f"--{name}", action="store_true", help="with `top`: this too")
     p.add_argument("--wait", action="store_true", help="wait for the reply to a question")
     p.add_argument("--sub_endpoint", metavar="URL", help="where replies come out (default: that of --context_file)")
+    p.add_argument("--keys", metavar="DIR", help="the CURVE keys to connect with (default: those of the context)")
     p.add_argument("--timeout", type=float, default=PATIENCE, metavar="SECONDS", help=f"wait no longer (default: {PATIENCE:g})")
     return p
 
@@ -86,12 +89,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"+ Starting transaction [{args.transaction}]")
         endpoint = args.endpoint or (context.endpoints.backend if context else "")
         replies = args.sub_endpoint or (context.endpoints.frontend if context else "")
+        place = next((each for each in (endpoint, replies) if each.startswith("tcp://")), "")
+        curve = identity.of_endpoint(place, args.keys, context.name if context else None)
         for topic, body in bodies(args, context):
             frame = messages.encode(topic, body)
             print(f"+ Connecting endpoint [{endpoint}] in topic [{topic}]")
             # The e is the manual's.
             print(f"+ Sending message of [{len(frame)}e] bytes", flush=True)
-            code = _ask(endpoint, replies, frame, args) if topic == "state" and replies else _send(endpoint, frame, topic, args.timeout)
+            if topic == "state" and replies:
+                code = _ask(endpoint, replies, frame, args, curve)
+            else:
+                code = _send(endpoint, frame, topic, args.timeout, curve)
             if code:
                 return code
     except BrokenPipeError:
@@ -196,21 +204,21 @@ def _meant(args: argparse.Namespace) -> list[str]:
     return _tasks(args) or ([args.service_id] if args.service_name == "process" else [])
 
 
-def _send(endpoint: str, frame: bytes, topic: str, timeout_s: float) -> int:
-    if sockets.send_once(endpoint, frame, timeout_s):
+def _send(endpoint: str, frame: bytes, topic: str, timeout_s: float, curve: Curve | None) -> int:
+    if sockets.send_once(endpoint, frame, timeout_s, curve):
         return 0
     print(f"conf_command.py: cannot deliver: nobody at {endpoint} is subscribed to [{topic}]", file=sys.stderr)
     return 1
 
 
-def _ask(endpoint: str, replies: str, frame: bytes, args: argparse.Namespace) -> int:
+def _ask(endpoint: str, replies: str, frame: bytes, args: argparse.Namespace, curve: Curve | None) -> int:
     """Send a question and print the reply."""
     until = time.monotonic() + args.timeout
     zmq_context = sockets.context()
-    heard = sockets.subscriber(zmq_context, replies, [messages.prefix("state")])
+    heard = sockets.subscriber(zmq_context, replies, [messages.prefix("state")], curve)
     try:
         while True:
-            if code := _send(endpoint, frame, "state", max(1.0, until - time.monotonic())):
+            if code := _send(endpoint, frame, "state", max(1.0, until - time.monotonic()), curve):
                 return code
             asked_ms = round(time.monotonic() * 1000)
             while (left := min(asked_ms + _AGAIN_MS, round(until * 1000)) - round(time.monotonic() * 1000)) > 0:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError
 from zmsvc.device.device import Device, Settings
-from zmsvc.host import linux, options
+from zmsvc.host import keys, linux, options
 from zmsvc.host.endpoints import listen
 from zmsvc.host.notify import Notifier
 
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--hwm", type=int, default=options.DEVICE_HWM, help="messages queued for a peer")
     parser.add_argument("--expect", type=int, default=0, metavar="N", help="subscriptions to wait for before publishers")
     parser.add_argument("--heartbeat", type=float, default=options.HEARTBEAT_S, metavar="SECONDS")
-    parser.add_argument("--curve", type=Path, metavar="FILE", help="the device's key pair (a .key_secret file)")
+    parser.add_argument("--curve", type=Path, metavar="FILE", help="the device's key pair, for tcp")
     parser.add_argument("--allow", type=Path, metavar="DIR", help="the public keys (*.key) that may connect")
     return parser
 
@@ -67,7 +67,7 @@ def _settings(given: argparse.Namespace) -> Settings:
         hwm=given.hwm,
         expect=given.expect,
         heartbeat_s=given.heartbeat,
-        curve=options.load_curve(given.curve) if given.curve else None,
+        curve=keys.load_curve(given.curve) if given.curve else None,
         allow=given.allow,
     )
 

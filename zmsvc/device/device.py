@@ -19,10 +19,11 @@ import zmq
 from zmsvc.core.errors import ZmsvcError
 from zmsvc.device.unheard import Unheard
 from zmsvc.device.watch import SIGNALS, Watch
-from zmsvc.device.zap import Doorkeeper
 from zmsvc.host import options
 from zmsvc.host.endpoints import address
-from zmsvc.host.options import Context, Curve, readable
+from zmsvc.host.keys import Curve
+from zmsvc.host.options import Context, readable
+from zmsvc.host.zap import Doorkeeper
 
 _GRACE_S = 1.0
 """How long publishers are kept waiting for subscribers at a restart."""
@@ -45,6 +46,7 @@ class Settings:
     """Subscriptions that there were before a restart; publishers are let in when they are back, after 1 s at the latest."""
     heartbeat_s: float = options.HEARTBEAT_S
     curve: Curve | None = None
+    """For tcp; an ipc endpoint is guarded by the mode and owner of its file."""
     allow: Path | None = None
     """The directory of the public keys that may connect, where CURVE is used."""
 
@@ -55,9 +57,10 @@ class Device:
     def __init__(self, settings: Settings, report: Callable[[str], None]) -> None:
         self._settings = settings
         self._context: Context = zmq.Context()
-        self._front = options.front(self._context, hwm=settings.hwm, curve=settings.curve)
-        self._back = options.back(self._context, hwm=settings.hwm, heartbeat_s=settings.heartbeat_s, curve=settings.curve)
-        self._doorkeeper = Doorkeeper(self._context, settings.allow) if settings.allow else None
+        front, back = (options.secured(address(each), settings.curve) for each in (settings.front, settings.back))
+        self._front = options.front(self._context, hwm=settings.hwm, curve=front)
+        self._back = options.back(self._context, hwm=settings.hwm, heartbeat_s=settings.heartbeat_s, curve=back)
+        self._doorkeeper = Doorkeeper(self._context, settings.allow, report) if settings.allow else None
         self._unheard = Unheard(self._context, self._front, self._back)
         self._watch = Watch(self._front, self._back, self._doorkeeper, self._unheard, report)
         self._order, self._ear = self._context.socket(zmq.PAIR), self._context.socket(zmq.PAIR)

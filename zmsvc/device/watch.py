@@ -15,9 +15,9 @@ import zmq
 from zmsvc.core.errors import ZmsvcError
 from zmsvc.device.peers import Peer, Peers
 from zmsvc.device.unheard import Unheard
-from zmsvc.device.zap import Doorkeeper
 from zmsvc.host import monitor
 from zmsvc.host.options import Socket
+from zmsvc.host.zap import Doorkeeper
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _NAMED = 10

@@ -19,11 +19,11 @@ from zmsvc.core.model import Context, Endpoints
 from zmsvc.core.values import TASK_ID, Endpoint, collide, endpoint, quote, timespan
 from zmsvc.host.faults import Notes
 from zmsvc.host.markup import leaf, lines, to_json, tree
-from zmsvc.host.probe import check_ports, check_services
+from zmsvc.host.probe import check_binds, check_ports, check_services
 from zmsvc.host.services import Read, read_service
 from zmsvc.host.shape import explain
 
-__all__ = ["MAX_SIZE", "SCHEMA", "check_ports", "check_services", "load", "parse", "timespan", "to_json"]
+__all__ = ["MAX_SIZE", "SCHEMA", "check_binds", "check_ports", "check_services", "load", "parse", "timespan", "to_json"]
 
 MAX_SIZE = 16 << 20
 """Bytes of a context file: 1,000 tasks have about one million."""
@@ -63,6 +63,8 @@ def parse(text: bytes, *, path: str, name: str) -> Context:
     source = to_json(root)
     elements = root.findall("TaskService")
     sources = _sources(source, len(elements))
+    for each in sources:
+        _keep_secret(each)
     reads = [read_service(*pair, notes, folder) for pair in zip(elements, sources, strict=True)]
     ends, places = _endpoints(root, notes)
     _monitors(reads, places, notes)
@@ -90,6 +92,16 @@ def _sources(source: Any, count: int) -> list[Any]:
     found = source.get("TaskService") if isinstance(source, dict) else None
     tasks = found if isinstance(found, list) else [found]
     return tasks[len(tasks) - count :]
+
+
+def _keep_secret(source: Any) -> None:
+    """Take a task's environment out of its JSON, which is what everybody on the bus is told; it is for the task alone."""
+    inner = source.get("Task") if isinstance(source, dict) else None
+    for task in inner if isinstance(inner, list) else [inner]:
+        service = task.get("service") if isinstance(task, dict) else None
+        for each in service if isinstance(service, list) else [service]:
+            if isinstance(each, dict):
+                each.pop("environment", None)
 
 
 def _error(notes: Notes, root: etree._Element, text: bytes, path: str) -> ConfigError:

@@ -34,7 +34,7 @@ def safe_bind(endpoint: str, *, curve: bool) -> str:
         raise ConfigError(
             [
                 f"cannot bind {endpoint} without CURVE keys: whoever reaches that address could give orders; "
-                f"bind tcp://127.0.0.1:{port or '*'} or an ipc:// path, or configure CURVE keys"
+                f"bind tcp://127.0.0.1:{port or '*'} or an ipc:// path, or make CURVE keys (zmsvcctl keys make)"
             ]
         )
     return endpoint

@@ -29,6 +29,8 @@ CLONE_INTO_CGROUP = 0x2_0000_0000
 CLONE_CHILD_SETTID = 0x0100_0000
 CLONE_CHILD_CLEARTID = 0x0020_0000
 SYS_CLONE3 = 435
+# From asm-generic/socket.h.
+SO_PEERGROUPS = 59
 
 # PyDLL keeps the interpreter's lock over a call: around a fork nobody else may run.
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -178,6 +180,16 @@ def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, uid, gid = struct.unpack("3i", data)
     return pid, uid, gid
+
+
+def peer_groups(sock: socket.socket) -> frozenset[int]:
+    """All groups of whoever is at the other end of a Unix stream; of more than 256 the primary one alone."""
+    primary = peer_credentials(sock)[2]
+    try:
+        data = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 1024)
+    except OSError:
+        return frozenset({primary})
+    return frozenset({primary, *struct.unpack(f"{len(data) // 4}I", data)})
 
 
 # --- cgroup v2

@@ -11,8 +11,9 @@ from types import TracebackType
 import zmq
 
 from zmsvc.core.errors import ZmsvcError
+from zmsvc.host.keys import Curve
 from zmsvc.host.monitor import seen, watch
-from zmsvc.host.options import SENTINEL, Curve, check_size, client, connect, context, readable
+from zmsvc.host.options import SENTINEL, check_size, client, connect, context, readable, secured
 
 _SETTLE_MS = 20
 
@@ -46,7 +47,7 @@ class _Line:
         self._connection: socket.socket | None = None
         self._refused = False
         self._context = context()
-        self._publisher = client(self._context, zmq.XPUB, curve)
+        self._publisher = client(self._context, zmq.XPUB, secured(endpoint, curve))
         self._monitor = watch(self._publisher, zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
 
     def __enter__(self) -> _Line:
@@ -118,7 +119,7 @@ class _Line:
         if self._refused:
             return "the device does not know our CURVE key"
         if self._connection:
-            return "somebody took the connection, but no device answered in time"
+            return "somebody took the connection, but no device answered in time (does it want CURVE keys that we have not?)"
         return "nobody listens there"
 
     def _close(self, linger_ms: int) -> None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
 
 import zmq
 
-from zmsvc.core.errors import ConfigError, UsageError
+from zmsvc.core.errors import UsageError
 from zmsvc.host.endpoints import address
+from zmsvc.host.keys import Curve
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
@@ -41,33 +40,16 @@ SENTINEL = b"\xff\xffzmsvc.device"
 their bytes, so a publisher that has got this one knows all others, and knows that it is attached when there are no others."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Curve:
-    """CURVE keys as 40 bytes of Z85: our pair, and the device's public key where we connect to it."""
-
-    public: bytes
-    secret: bytes
-    server_public: bytes | None = None
-
-
-def load_curve(file: Path, server: Path | None = None) -> Curve:
-    """Keys from files of ZeroMQ's usual form: ours with public-key and secret-key, the device's with public-key."""
-    public, secret = _load_keys(file)
-    if secret is None:
-        raise ConfigError([f"cannot read CURVE keys: {file} has no secret-key"])
-    return Curve(public=public, secret=secret, server_public=load_public(server) if server else None)
-
-
-def load_public(file: Path) -> bytes:
-    """The public key of a file of ZeroMQ's usual form."""
-    return _load_keys(file)[0]
-
-
 def context() -> Context:
     """A context whose sockets wait a bounded time for what is unsent when they are closed; libzmq's own default is for ever."""
     made: Context = zmq.Context()
     made.setsockopt(zmq.LINGER, LINGER_MS)
     return made
+
+
+def secured(endpoint: str, curve: Curve | None) -> Curve | None:
+    """The keys to use for an endpoint: none where a file's mode and owner say who may come in."""
+    return curve if endpoint.startswith("tcp://") else None
 
 
 def client(ctx: Context, kind: int, curve: Curve | None) -> Socket:
@@ -101,7 +83,7 @@ def connect(made: Socket, endpoint: str) -> Socket:
 
 def publisher(ctx: Context, endpoint: str, curve: Curve | None = None) -> Socket:
     """An XPUB connected to where the device takes messages in. XPUB, not PUB: it learns who is interested, see `attached`."""
-    made = client(ctx, zmq.XPUB, curve)
+    made = client(ctx, zmq.XPUB, secured(endpoint, curve))
     # Where the queue is full a send says so instead of dropping silently.
     made.setsockopt(zmq.XPUB_NODROP, 1)
     return connect(made, endpoint)
@@ -109,7 +91,7 @@ def publisher(ctx: Context, endpoint: str, curve: Curve | None = None) -> Socket
 
 def subscriber(ctx: Context, endpoint: str, prefixes: Iterable[bytes], curve: Curve | None = None) -> Socket:
     """A SUB connected to where the device gives messages out. A prefix is a topic with its separator, see core.messages.prefix."""
-    made = client(ctx, zmq.SUB, curve)
+    made = client(ctx, zmq.SUB, secured(endpoint, curve))
     for prefix in prefixes:
         made.setsockopt(zmq.SUBSCRIBE, prefix)
     return connect(made, endpoint)
@@ -139,9 +121,9 @@ def back(ctx: Context, *, hwm: int, heartbeat_s: float, curve: Curve | None) -> 
     return made
 
 
-def public(ctx: Context, kind: int) -> Socket:
+def public(ctx: Context, kind: int, curve: Curve | None) -> Socket:
     """A PUB or REP of a service's own, for strangers, to be bound with `bind`."""
-    return _server(ctx, kind, CLIENT_HWM, None)
+    return _server(ctx, kind, CLIENT_HWM, curve)
 
 
 def bind(made: Socket, listener: socket.socket) -> None:
@@ -151,16 +133,6 @@ def bind(made: Socket, listener: socket.socket) -> None:
     # libzmq closes the descriptor that it is given. The address is parsed and then not used, but its transport must be right.
     made.setsockopt(zmq.USE_FD, os.dup(listener.fileno()))
     made.bind(endpoint)
-
-
-def _load_keys(file: Path) -> tuple[bytes, bytes | None]:
-    # Imported here for start-up time: 17 ms (glob, datetime, logging) that only those pay who use CURVE.
-    from zmq.auth.certs import load_certificate
-
-    try:
-        return load_certificate(file)
-    except (OSError, ValueError) as error:
-        raise ConfigError([f"cannot read CURVE keys: {error}"]) from error
 
 
 def _server(ctx: Context, kind: int, hwm: int, curve: Curve | None) -> Socket:

@@ -1,4 +1,4 @@
-"""JSON objects over a SOCK_SEQPACKET Unix socket: how keeper, supervisor and shared processes talk. One packet, one object.
+"""JSON objects over a SOCK_SEQPACKET Unix socket: how keeper, supervisor, nursery and shared processes talk. One packet, one object.
 
 A body that is too large for a packet travels in a sealed memfd beside an empty packet, so no size is refused on the way.
 """
@@ -10,43 +10,59 @@ import json
 import os
 import socket
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from zmsvc.host import memfd
 
 INLINE = 65536
 """Bytes of JSON that go into the packet itself."""
+MAX_FDS = 8
+"""Descriptors that can go with one object."""
 
-_FD = array.array("i").itemsize
+_ANCILLARY = socket.CMSG_SPACE((MAX_FDS + 1) * array.array("i").itemsize)
+_NONE: Mapping[str, int] = MappingProxyType({})
 
 
-def send(sock: socket.socket, body: Mapping[str, Any]) -> None:
-    """Send one object. Raises BlockingIOError when a non-blocking socket is full, OSError when nobody is there any more."""
-    data = json.dumps(body, separators=(",", ":")).encode()
+def send(sock: socket.socket, body: Mapping[str, Any], fds: Mapping[str, int] = _NONE) -> None:
+    """Send one object, and descriptors by name, which stay open here.
+
+    Raises BlockingIOError when a non-blocking socket is full, OSError when nobody is there any more.
+    """
+    data = json.dumps({**body, "fds": [*fds]} if fds else body, separators=(",", ":")).encode()
     if len(data) <= INLINE:
-        sock.sendmsg([data], [], socket.MSG_NOSIGNAL)
+        _send(sock, data, [*fds.values()])
         return
     memory = memfd.sealed("zmsvc-packet", data)
     try:
-        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [memory]))
-        sock.sendmsg([b"\0"], [rights], socket.MSG_NOSIGNAL)
+        _send(sock, b"\0", [*fds.values(), memory])
     finally:
         os.close(memory)
 
 
+def _send(sock: socket.socket, data: bytes, fds: list[int]) -> None:
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    sock.sendmsg([data], rights, socket.MSG_NOSIGNAL)
+
+
 def receive(sock: socket.socket) -> dict[str, Any] | None:
-    """The next object; None when the other end is gone. Raises BlockingIOError when a non-blocking socket has nothing."""
+    """The next object; None when the other end is gone. `fds` in it maps the names of the descriptors that came along to their numbers.
+
+    Raises BlockingIOError when a non-blocking socket has nothing.
+    """
     try:
-        data, ancillary, _flags, _address = sock.recvmsg(INLINE + 1, socket.CMSG_SPACE(_FD), socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, _flags, _address = sock.recvmsg(INLINE + 1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
     except ConnectionError:
         return None
     if not data:
         return None
+    came = [*array.array("i", ancillary[0][2])] if ancillary else []
     if data == b"\0":
-        (memory,) = array.array("i", ancillary[0][2])
+        memory = came.pop()
         try:
             data = os.pread(memory, os.fstat(memory).st_size, 0)
         finally:
             os.close(memory)
     body: dict[str, Any] = json.loads(data)
+    body["fds"] = dict(zip(body.get("fds", ()), came, strict=True))
     return body

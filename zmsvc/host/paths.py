@@ -45,6 +45,11 @@ class Places:
         return self.runtime / "zmsvcd.pid"
 
     @property
+    def keys(self) -> Path:
+        """By name, wherever the file lies, so that everybody who knows the context by its name finds them."""
+        return keys_dir(self.name)
+
+    @property
     def state_file(self) -> Path:
         return self.state / "state.db"
 
@@ -65,6 +70,11 @@ def _base(override: str, system: str, xdg: str, home: str) -> Path:
 def config_dir() -> Path:
     """Where `Context-NAME.xml` files are."""
     return _base("ZMSVC_CONFIG_DIR", "/etc/zmsvc", "XDG_CONFIG_HOME", "~/.config")
+
+
+def keys_dir(name: str) -> Path:
+    """Where the CURVE keys of a context are, if it has any."""
+    return config_dir() / "keys" / name
 
 
 def runtime_root() -> Path:

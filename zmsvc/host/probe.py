@@ -8,14 +8,21 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from zmsvc.core.errors import ZmsvcError
+from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.model import Context, ServiceType, TaskService
-from zmsvc.host import endpoints
+from zmsvc.host import binds, endpoints
 from zmsvc.host.paths import service_path
 
 
+def check_binds(context: Context) -> list[str]:
+    """What could not be bound for want of CURVE keys, with its line. To be asked where there are none."""
+    text = Path(context.path).read_bytes()
+    found = [*binds.refused(context, text), *binds.refused_to_monitors(context, text)]
+    return [f"line {line}: {words}" for line, words in found]
+
+
 def check_ports(context: Context) -> list[str]:
-    """Which of the two places that the device binds could not be bound now, and why."""
+    """Which of the two places that the device binds could not be bound now, and why; what only keys are missing for is left out."""
     ends = context.endpoints
     found: list[str] = []
     for name, place in (("FrontBind", ends.front_bind), ("BackendBind", ends.backend_bind)):
@@ -27,7 +34,11 @@ def check_ports(context: Context) -> list[str]:
 
 def _tcp(place: str) -> str:
     try:
-        endpoints.listen(endpoints.safe_bind(place, curve=False)).close()
+        place = endpoints.safe_bind(place, curve=False)
+    except ConfigError:
+        return ""
+    try:
+        endpoints.listen(place).close()
     except ZmsvcError as error:
         return str(error)
     return ""

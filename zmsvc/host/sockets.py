@@ -9,17 +9,16 @@ from bisect import bisect_left, insort
 import zmq
 
 from zmsvc.host.endpoints import listen, safe_bind
+from zmsvc.host.keys import Curve, load_curve
 from zmsvc.host.once import send_once
 from zmsvc.host.options import (
     DEVICE_HWM,
     MAX_MESSAGE,
     SENTINEL,
     Context,
-    Curve,
     Socket,
     check_size,
     context,
-    load_curve,
     publisher,
     readable,
     subscriber,

@@ -68,8 +68,8 @@ class Store:
             return self._connect()
 
     def _connect(self) -> sqlite3.Connection:
-        # The file holds what tasks report: no reading for others.
-        old = os.umask(0o027)
+        # The file holds what tasks report, and the text of the context file with the secrets that may be in it: for its owner alone.
+        old = os.umask(0o077)
         try:
             db = sqlite3.connect(self.path, isolation_level=None, timeout=5.0)
         finally:

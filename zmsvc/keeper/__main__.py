@@ -18,6 +18,7 @@ from zmsvc.host import linux, paths
 from zmsvc.keeper import nursery
 from zmsvc.keeper.doors import Doors
 from zmsvc.keeper.keeper import Keeper
+from zmsvc.keeper.keyring import keyring
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    # Whatever we were started with, nothing that we make may be written by others; directories that have to be made on the way to
+    # ours have no mode of their own.
+    os.umask(os.umask(0o022) | 0o022)
     try:
         places = paths.places(args.context)
         if not places.config_file.is_file():
@@ -79,10 +83,14 @@ def _detach(places: paths.Places, arguments: list[str]) -> int:
     os.close(reader)
     os.environ["ZMSVC_LOG"] = _log_target(places, detached=True)
     places.state.mkdir(parents=True, exist_ok=True, mode=0o750)
-    with open(places.log_file, "a") as log:
+    with open(places.log_file, "a", opener=_for_owner_and_group) as log:
         files = [writer, log]
         with daemon.DaemonContext(umask=0o022, signal_map={}, prevent_core=False, files_preserve=files, stdout=log, stderr=log):
             return _keep(places, arguments, ready=lambda: _report(writer))
+
+
+def _for_owner_and_group(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o640)
 
 
 def _report(writer: int) -> None:
@@ -101,9 +109,10 @@ def _keep(places: paths.Places, arguments: list[str], ready: Callable[[], None] 
     """Be the keeper of this context until it ends."""
     _raise_file_limit()
     places.state.mkdir(parents=True, exist_ok=True, mode=0o750)
+    keys = keyring(places.keys)
     doors = Doors(places)
     try:
-        keeper = Keeper(places, doors, arguments, _delegated_cgroup())
+        keeper = Keeper(places, doors, arguments, _delegated_cgroup(), keys)
         if ready is not None:
             keeper.ready = ready
         # A keeper that was killed together with its supervisor could not see to this; two copies of a task must never be.

@@ -21,6 +21,7 @@ from zmsvc.host import linux, notify, packets
 from zmsvc.host.paths import Places
 from zmsvc.keeper.brood import Brood, Message
 from zmsvc.keeper.doors import Doors
+from zmsvc.keeper.keyring import Keyring
 from zmsvc.keeper.relay import Relay
 from zmsvc.keeper.worker import Device, Supervisor
 
@@ -35,8 +36,9 @@ MAX_OUTBOX = 100_000
 class Keeper:
     """One context's keeper. `run` gives the exit status of the daemon."""
 
-    def __init__(self, places: Places, doors: Doors, arguments: list[str], cgroup: Path | None) -> None:
+    def __init__(self, places: Places, doors: Doors, arguments: list[str], cgroup: Path | None, keyring: Keyring | None) -> None:
         self._doors = doors
+        self._keyring = keyring
         self._cgroup = cgroup
         self._epoch = uuid.uuid4().hex
         systemd_wants = int(os.environ.pop("WATCHDOG_USEC", 0)) / 1e6
@@ -52,7 +54,7 @@ class Keeper:
         """Called once, when the context is ready for the first time."""
         self._brood = Brood(self._tell, places.mark, cgroup / "tasks" if cgroup else None, self._watch, self._selector.unregister)
         self._supervisor = Supervisor(arguments, places, doors, systemd_wants / 2 or WATCHDOG, self._in_group("supervisor"))
-        self._device = Device(places, doors, self._in_group("device"))
+        self._device = Device(places, doors, self._in_group("device"), keyring)
 
     def _in_group(self, name: str) -> Path | None:
         return self._cgroup / name if self._cgroup else None
@@ -137,6 +139,7 @@ class Keeper:
                 "ends": self._brood.ends(),
                 "device": self._device.told(),
                 "cgroup": str(self._cgroup / "tasks") if self._cgroup else None,
+                "curve": self._keyring.client if self._keyring else None,
             }
         )
 
@@ -187,6 +190,8 @@ class Keeper:
     def _obey(self, order: Message) -> None:
         match order["op"]:
             case "launch":
+                if self._keyring:
+                    self._keyring.hand_to(order)
                 self._brood.launch(order)
             case "signal":
                 self._brood.signal(order["launch"], order["signal"])

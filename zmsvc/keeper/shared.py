@@ -13,6 +13,7 @@ from typing import Any
 
 from zmsvc.host import linux, packets
 from zmsvc.keeper import nursery
+from zmsvc.keeper.keyring import SERVING
 
 PORT = "shared_fd"
 """Where its end of the line is told to the new process, in its spec."""
@@ -53,7 +54,8 @@ class Host:
         if self._line is None:
             return False
         try:
-            packets.send(self._line, {"op": op, **body, "launch": launch})
+            spec = body.get("spec", {})
+            packets.send(self._line, {"op": op, **body, "launch": launch}, {SERVING: spec[SERVING]} if SERVING in spec else {})
         except OSError:
             return False
         return True

@@ -14,6 +14,7 @@ from zmsvc.core.errors import ZmsvcError
 from zmsvc.host import endpoints, linux
 from zmsvc.host.paths import Places
 from zmsvc.keeper.doors import Doors
+from zmsvc.keeper.keyring import Keyring
 
 FIRST_DELAY = 0.05
 LONGEST_DELAY = 1.0
@@ -146,8 +147,9 @@ class Supervisor(Worker):
 class Device(Worker):
     """The forwarder. Its listening sockets are made once and outlive it, so no peer is refused while it is away."""
 
-    def __init__(self, places: Places, doors: Doors, cgroup: Path | None) -> None:
+    def __init__(self, places: Places, doors: Doors, cgroup: Path | None, keyring: Keyring | None) -> None:
         super().__init__(places, doors, cgroup)
+        self._keyring = keyring
         self.settings: dict[str, Any] = {}
         self.ready = False
         self._listening: list[socket.socket] = []
@@ -168,6 +170,10 @@ class Device(Worker):
             "--expect",
             str(self.settings["expect"] if self.restarts else 0),
         ]
+        if self._keyring:
+            fds.append(self._keyring.server)
+            # By descriptor: the file may have been replaced since the others read their half of it.
+            arguments += ["--curve", f"/proc/self/fd/{fds[-1]}", "--allow", str(self._keyring.allow)]
         self.ready = False
         self.spawn("zmsvc.device", arguments, {"NOTIFY_SOCKET": str(self.doors.keeper_path)}, fds)
         return ""

@@ -14,7 +14,7 @@ from zmsvc.core import checks
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.events import Fact, Origin, Requested, Verb
 from zmsvc.core.model import Context
-from zmsvc.host import config, journal, linux, paths, sockets
+from zmsvc.host import binds, config, journal, keys, linux, paths, sockets
 from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
 from zmsvc.supervisor.bus import TOPICS, Bus
@@ -57,11 +57,12 @@ async def _supervise(args: argparse.Namespace) -> int:
     try:
         for note in store.notes:
             log.warning("%s", note)
-        context = _context(places, store, again=hello["restarts"] > 0)
-        for warning in checks.warnings(context) if not hello["restarts"] else ():
+        curve = keys.of_words(hello["curve"])
+        context = _context(places, store, again=hello["restarts"] > 0, curve=curve is not None)
+        for warning in checks.warnings(context, curve=curve is not None) if not hello["restarts"] else ():
             log.warning("%s: %s", context.path, warning)
         world = store.load(context, linux.boot_id())
-        loop = Loop(world, store, children, places, target)
+        loop = Loop(world, store, children, places, target, curve)
         beat = _Watchdog(loop)
         try:
             return await _run(loop, hello, args)
@@ -78,10 +79,13 @@ def _inherited(variable: str) -> socket.socket:
     return sock
 
 
-def _context(places: Places, store: Store, *, again: bool) -> Context:
+def _context(places: Places, store: Store, *, again: bool, curve: bool) -> Context:
     """The context file. A supervisor that takes over uses the text that its predecessor ran with: a crash is no reload."""
     text = (store.context_text() if again else None) or places.config_file.read_bytes()
-    return config.parse(text, path=str(places.config_file), name=places.name)
+    context = config.parse(text, path=str(places.config_file), name=places.name)
+    if not curve and (faults := binds.refused(context, text)):
+        raise ConfigError([f"{context.path}:{line}: {words}" for line, words in faults])
+    return context
 
 
 class _Watchdog:
@@ -106,11 +110,11 @@ async def _open_bus(loop: Loop, *, again: bool) -> list[Fact]:
     At the first start there is no context without a bus: raises ZmsvcError. A supervisor that takes over has tasks to look
     after and waits only a moment: the device comes back by itself.
     """
-    endpoints = loop.world.context.endpoints
+    endpoints, curve = loop.world.context.endpoints, loop.curve is not None
     loop.children.tell(
         "device",
-        front=sockets.safe_bind(endpoints.front_bind, curve=False),
-        back=sockets.safe_bind(endpoints.backend_bind, curve=False),
+        front=sockets.safe_bind(endpoints.front_bind, curve=curve),
+        back=sockets.safe_bind(endpoints.backend_bind, curve=curve),
         hwm=sockets.DEVICE_HWM,
         # Our own subscriptions after a restart of the device, the last is to what was unheard; those of tasks come in the same moment.
         expect=len(TOPICS) + 1,
@@ -120,15 +124,19 @@ async def _open_bus(loop: Loop, *, again: bool) -> list[Fact]:
     try:
         async with asyncio.timeout(limit):
             await _device_ready(loop, early, again=again)
-            loop.bus = Bus(loop.world.context, loop.store.origin(), loop.order, lambda: loop.world)
+            loop.bus = _bus(loop)
             await loop.bus.attach()
     except TimeoutError:
         if not again:
             raise ZmsvcError(f"cannot start {loop.places.name}: the device does not answer within {limit:g} s") from None
         log.warning("The device does not answer yet: what happens now is not told on the bus")
     if loop.bus is None:
-        loop.bus = Bus(loop.world.context, loop.store.origin(), loop.order, lambda: loop.world)
+        loop.bus = _bus(loop)
     return early
+
+
+def _bus(loop: Loop) -> Bus:
+    return Bus(loop.world.context, loop.store.origin(), loop.order, lambda: loop.world, loop.curve)
 
 
 async def _device_ready(loop: Loop, early: list[Fact], *, again: bool) -> None:

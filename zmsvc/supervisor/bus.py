@@ -38,7 +38,12 @@ class Bus:
     """One connection in and one out. `order` is called with every order that may be meant for this context."""
 
     def __init__(
-        self, context: Context, origin: str, order: Callable[[Requested | OrdersUnheard], None], world: Callable[[], World]
+        self,
+        context: Context,
+        origin: str,
+        order: Callable[[Requested | OrdersUnheard], None],
+        world: Callable[[], World],
+        curve: sockets.Curve | None,
     ) -> None:
         self._origin = origin
         self._order = order
@@ -47,8 +52,9 @@ class Bus:
         self._zmq = sockets.context()
         endpoints = context.endpoints
         self._unheard = messages.UNHEARD.decode() + origin
-        self._ears = sockets.subscriber(self._zmq, endpoints.frontend, [messages.prefix(topic) for topic in (*TOPICS, self._unheard)])
-        self._mouth = sockets.Mouth(sockets.publisher(self._zmq, endpoints.backend))
+        heard = [messages.prefix(topic) for topic in (*TOPICS, self._unheard)]
+        self._ears = sockets.subscriber(self._zmq, endpoints.frontend, heard, curve)
+        self._mouth = sockets.Mouth(sockets.publisher(self._zmq, endpoints.backend, curve))
         self._changed: dict[str, None] = {}
         self._top = Top(world, self._reply_top)
         self.refused = Tally(log)

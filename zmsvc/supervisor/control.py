@@ -1,6 +1,6 @@
 """The control socket: a request becomes a fact, a Reply becomes the answer. A request a line, an answer a line, JSON both ways.
 
-Whoever may open the socket's file may ask; what he may ask for is one table, by the credentials that the kernel gives.
+Who may ask for what is one table, and who asks is told by the kernel.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Set
+from enum import StrEnum
 from typing import Any
 
 from zmsvc.host import linux
@@ -21,8 +22,26 @@ MAX_LINE = 4 << 20
 MAX_CLIENTS = 1024
 """Connections at once; more are refused with a word."""
 
-OWNER_ONLY = frozenset({"exit", "reexec", "reload"})
-"""Verbs for root and the daemon's own user. All others are for everybody who can open the socket (mode 0660: user and group)."""
+
+class Who(StrEnum):
+    """Who may ask for something; root and the daemon's own user always may."""
+
+    OWNER = "root and the daemon's user"
+    GROUP = "root, the daemon's user and its group"
+
+
+ACCESS: Mapping[str, Who] = {
+    "status": Who.GROUP,
+    "events": Who.GROUP,
+    "start": Who.GROUP,
+    "stop": Who.GROUP,
+    "restart": Who.GROUP,
+    "reset-failed": Who.GROUP,
+    "reload": Who.OWNER,
+    "reexec": Who.OWNER,
+    "exit": Who.OWNER,
+}
+"""Who may do what. What is not in it cannot be asked for; zmsvcctl(1) shows the same."""
 
 Answer = dict[str, Any]
 Write = Callable[[Answer], Awaitable[None]]
@@ -77,7 +96,8 @@ class Control:
             writer.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
             await writer.drain()
 
-        _pid, uid, _gid = linux.peer_credentials(writer.get_extra_info("socket"))
+        peer = writer.get_extra_info("socket")
+        uid, groups = linux.peer_credentials(peer)[1], linux.peer_groups(peer)
         if len(self._clients) > MAX_CLIENTS:
             await write(failure(1, f"too many connections: {MAX_CLIENTS} are open"))
             return
@@ -89,9 +109,9 @@ class Control:
                 return
             if not line:
                 return
-            await write(await self._answer(line, uid, write))
+            await write(await self._answer(line, uid, groups, write))
 
-    async def _answer(self, line: bytes, uid: int, write: Write) -> Answer:
+    async def _answer(self, line: bytes, uid: int, groups: Set[int], write: Write) -> Answer:
         try:
             request = json.loads(line)
         except (ValueError, RecursionError) as error:
@@ -99,10 +119,10 @@ class Control:
         if not isinstance(request, dict) or not isinstance(request.get("verb"), str):
             return failure(2, "cannot read request: it is not an object with a verb")
         verb = request["verb"]
-        if verb not in self._verbs:
+        if verb not in self._verbs or verb not in ACCESS:
             return failure(2, f"cannot {verb}: the supervisor knows {', '.join(sorted(self._verbs))}")
-        if verb in OWNER_ONLY and uid not in (0, os.geteuid()):
-            return failure(1, f"cannot {verb}: only root and the user of the daemon may")
+        if not _may(ACCESS[verb], uid, groups):
+            return failure(1, f"cannot {verb}: only {ACCESS[verb]} may, and uid {uid} is none of them")
         problem = _shape(request)
         if problem:
             return failure(2, f"cannot {verb}: {problem}")
@@ -114,6 +134,11 @@ class Control:
                 raise
             log.exception("Cannot answer %s", verb)
             return failure(1, f"cannot {verb}: {error!r}")
+
+
+def _may(who: Who, uid: int, groups: Set[int]) -> bool:
+    """Judged by what the kernel says of the peer, not by the mode of the socket's file, which somebody may have widened."""
+    return uid in (0, os.geteuid()) or (who is Who.GROUP and os.getegid() in groups)
 
 
 def _shape(request: Mapping[str, Any]) -> str:

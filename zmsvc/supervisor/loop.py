@@ -20,6 +20,7 @@ from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key, Requested, Verb
 from zmsvc.core.world import World
 from zmsvc.host import crashpoint, ids, journal, linux
+from zmsvc.host.keys import Curve
 from zmsvc.host.notify import Notifier
 from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
@@ -37,12 +38,15 @@ log = logging.getLogger(__name__)
 class Loop:
     """The supervisor at work. `over` is set when it is to leave."""
 
-    def __init__(self, world: World, store: Store, children: Children, places: Places, log_target: str) -> None:
+    def __init__(
+        self, world: World, store: Store, children: Children, places: Places, log_target: str, curve: Curve | None = None
+    ) -> None:
         self.world = world
         self.store = store
         self.children = children
         self.places = places
         self.log_target = log_target
+        self.curve = curve
         self.bus: Bus | None = None
         self.notifier = Notifier()
         self.over = asyncio.Event()

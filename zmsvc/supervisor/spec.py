@@ -40,6 +40,8 @@ def _of_service(service: TaskService) -> dict[str, Any]:
         "service_name": service.service_name,
         "service_type": service.service_type.value,
         "device_action": service.device_action,
+        # The Monitor binds a place of its own, for which it needs the context's CURVE keys, if there are any.
+        "serves": service.instance == "Monitor",
         "description": service.description,
         "configuration": dict(service.configuration),
         "search": [service.location] if service.location else [str(path) for path in paths.service_path()],

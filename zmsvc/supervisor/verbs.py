@@ -78,6 +78,7 @@ class Requests:
                 "state": report.context_state(world).value,
                 "frontend": endpoints.frontend,
                 "backend": endpoints.backend,
+                "curve": loop.curve is not None,
                 "file": world.context.path,
                 "log": "journal" if loop.log_target == "journal" else str(loop.places.log_file),
                 "unsaved": loop.unsaved,

@@ -46,9 +46,10 @@ class Ear:
 class Bus:
     """The connection; `publish` may be called from any thread."""
 
-    def __init__(self, backend: str, frontend: str) -> None:
+    def __init__(self, backend: str, frontend: str, curve: sockets.Curve | None = None) -> None:
         self._backend = backend
         self._frontend = frontend
+        self._curve = curve
         self._lock = threading.RLock()
         self._context: sockets.Context | None = None
         self._mouth: sockets.Mouth | None = None
@@ -69,7 +70,7 @@ class Bus:
         mark = b"\xff\xffzmsvc.ear %d %d" % (os.getpid(), threading.get_ident())
         with self._lock:
             until = time.monotonic() + ATTACH
-            made = sockets.subscriber(self._own_context(), self._frontend, [prefix, mark])
+            made = sockets.subscriber(self._own_context(), self._frontend, [prefix, mark], self._curve)
             mouth = self._speak()
             while not mouth.wants(mark) and (left := until - time.monotonic()) > 0:
                 mouth.socket.poll(round(left * 1000) + 1)
@@ -83,7 +84,7 @@ class Bus:
 
     def _speak(self) -> sockets.Mouth:
         if self._mouth is None:
-            self._mouth = sockets.Mouth(sockets.publisher(self._own_context(), self._backend))
+            self._mouth = sockets.Mouth(sockets.publisher(self._own_context(), self._backend, self._curve))
             if not self._mouth.wait(ATTACH):
                 log.warning("Cannot reach %s within %g s: messages will wait for it", self._backend, ATTACH)
         return self._mouth

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from zmsvc.core import messages
 from zmsvc.core.errors import LaunchError, ProtocolError, ZmsvcError
 from zmsvc.task.bus import Ear
+from zmsvc.task.keys import given
 from zmsvc.task.sdk import LoopedTask, SingleTask, Task, TaskService, cause_of, made
 from zmsvc.task.stop import Stop, Stopped
 
@@ -48,6 +49,7 @@ class Life:
         self.service_id: str = spec["task"]
         self.frontend: str = spec["frontend"]
         self.cause = cause_of(spec["cause"])
+        self.keys = given(spec)
         self.log = log
         self._voice, self._channel, self._stop = voice, channel, stop
         self._thread = threading.get_ident()

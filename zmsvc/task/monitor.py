@@ -15,7 +15,10 @@ import zmq
 from zmsvc.core import messages
 from zmsvc.core.errors import ConfigError, ProtocolError
 from zmsvc.host import endpoints, options, sockets, usage
+from zmsvc.host.keys import Curve
 from zmsvc.host.sockets import Context, Socket
+from zmsvc.host.zap import Doorkeeper
+from zmsvc.task.keys import Given
 from zmsvc.task.sdk import LoopedTask, TaskService
 
 FREQUENCY = 30.0
@@ -83,9 +86,9 @@ def _pid(value: Any) -> int | None:
 class Questions:
     """Asks the supervisor for the picture of the transaction, over the bus of the context."""
 
-    def __init__(self, context: Context, frontend: str, transaction: str, service_id: str) -> None:
+    def __init__(self, context: Context, frontend: str, curve: Curve | None, transaction: str, service_id: str) -> None:
         reply = messages.encode("state", {"header": {"service_transaction": transaction}}).rstrip(b"}")
-        self._ear = sockets.subscriber(context, frontend, [reply])
+        self._ear = sockets.subscriber(context, frontend, [reply], curve)
         self._head = messages.header(transaction=transaction, service_id=service_id, action="request", service_name="state")
 
     def ask(self, publish: Callable[[str, Mapping[str, Any]], object]) -> Mapping[str, Any] | None:
@@ -108,11 +111,16 @@ class Questions:
 
 
 class Counter:
-    """The Monitor's own endpoint: `pub` sends every sample to all who listen, `rep` the last one to whoever asks."""
+    """The Monitor's own endpoint: `pub` sends every sample to all who listen, `rep` the last one to whoever asks.
 
-    def __init__(self, context: Context, endpoint: str, kind: str) -> None:
-        self._listening = endpoints.listen(endpoints.safe_bind(endpoint, curve=False))
-        self.socket: Socket = options.public(context, zmq.REP if kind == "rep" else zmq.PUB)
+    Where the context has CURVE keys it has the device's, so that one key of the server is all that a client must know.
+    """
+
+    def __init__(self, context: Context, endpoint: str, kind: str, keys: Given, report: Callable[[str], None]) -> None:
+        self._listening = endpoints.listen(endpoints.safe_bind(endpoint, curve=keys.server is not None))
+        curve = options.secured(endpoint, keys.server)
+        self.doorkeeper = Doorkeeper(context, keys.allow, report) if curve and keys.allow else None
+        self.socket: Socket = options.public(context, zmq.REP if kind == "rep" else zmq.PUB, curve)
         options.bind(self.socket, self._listening)
         self.answers = kind == "rep"
         self._frame = messages.encode("monitor", {})
@@ -135,6 +143,8 @@ class Counter:
 
     def close(self) -> None:
         self.socket.close(0)
+        if self.doorkeeper:
+            self.doorkeeper.socket.close(0)
         name = self._listening.getsockname()
         if self._listening.family == socket.AF_UNIX and not name.startswith("\0"):
             os.unlink(name)
@@ -162,8 +172,11 @@ class Watch(LoopedTask):
             raise ConfigError([f"cannot monitor: the type {kind!r} is unknown, expected pub or rep"])
         self.interval = _frequency(settings.get("frequency_s") or FREQUENCY)
         self._zmq = sockets.context()
-        self._counter = Counter(self._zmq, str(settings["endpoint"]), kind)
-        self._questions = Questions(self._zmq, self._companion.frontend, self.transaction, self.service_id)
+        keys = self._companion.keys
+        self._counter = Counter(self._zmq, str(settings["endpoint"]), kind, keys, self.log.warning)
+        self._questions = Questions(self._zmq, self._companion.frontend, keys.client, self.transaction, self.service_id)
+        if self._counter.doorkeeper:
+            self._companion.watch(self._counter.doorkeeper.socket.fileno(), self._counter.doorkeeper.answer)
         if self._counter.answers:
             self._companion.watch(self._counter.socket.fileno(), self._counter.answer)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from zmsvc.core.errors import ZmsvcError
 from zmsvc.host import journal
+from zmsvc.host.keys import of_words
 from zmsvc.host.notify import Notifier
 from zmsvc.task import loader, process, threads
 from zmsvc.task.bus import Bus
@@ -31,7 +32,8 @@ def run(spec: Mapping[str, Any]) -> int:
 
     0: it ended by itself or was told to; 1: an exception, logged and told; 203: it could not be started, logged and told.
     """
-    gate = [spec[name] for name in ("exec_fd", "shared_fd") if name in spec]
+    kept = ("exec_fd", "shared_fd") if spec["service_type"] == "Thread" else ("exec_fd", "server_fd")
+    gate = [spec[name] for name in kept if name in spec]
     process.begin(gate)
     if spec["service_type"] == "Thread":
         # What the process itself says, or a program that it runs, is nobody's in particular.
@@ -46,7 +48,7 @@ def run(spec: Mapping[str, Any]) -> int:
     if spec["service_type"] == "Command":
         return _execute(spec["command"], gate, notifier)
     process.take_streams(sink)
-    channel = Bus(spec["backend"], spec["frontend"])
+    channel = Bus(spec["backend"], spec["frontend"], of_words(spec.get("curve")))
     if spec["service_type"] == "Thread":
         status = threads.live(socket.socket(fileno=spec["shared_fd"]), channel)
     else:

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, TypeVar, cast
 
+from zmsvc.task.keys import Given
+
 M = TypeVar("M", bound="_Member")
 
 
@@ -42,6 +44,7 @@ class Companion(Protocol):
     log: logging.Logger
     frontend: str
     """Where one subscribes to the bus."""
+    keys: Given
 
     def update(self, items: Mapping[str, Any]) -> None: ...
 

@@ -119,7 +119,8 @@ class _Process:
                 return False
             launch = int(got["launch"])
             if got["op"] == "start":
-                self._start(launch, got["spec"])
+                # A number of the keeper's means nothing here; the descriptor itself came beside it.
+                self._start(launch, got["spec"] | got["fds"])
             elif launch in self._members:
                 self._members[launch].stop.request()
 

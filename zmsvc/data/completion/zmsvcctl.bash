@@ -33,7 +33,7 @@ _zmsvcctl()
 
     local words
     case $verb in
-        '') words="$common --version start stop restart status top list logs events watch send check graph create exit reload reset-failed reexec" ;;
+        '') words="$common --version start stop restart status top list logs events watch send check graph keys create exit reload reset-failed reexec" ;;
         start|reset-failed) words="$common $meant" ;;
         stop|restart) words="$common $meant --no-triggers" ;;
         status) words="$common $meant -n --lines" ;;
@@ -43,11 +43,16 @@ _zmsvcctl()
         watch) words="$common --transaction --topic --count" ;;
         graph) words="$common --transaction --format" ;;
         create) words="$common $(zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u | tr '\n' ' ')" ;;
-        list|send|check|exit|reload|reexec) words=$common ;;
+        list|send|check|keys|exit|reload|reexec) words=$common ;;
         *) return ;;
     esac
     if [[ -z $verb || $cur == -* ]]; then
         COMPREPLY=($(compgen -W "$words" -- "$cur"))
+    elif [[ $verb == keys && $prev == keys ]]; then
+        COMPREPLY=($(compgen -W 'list make allow revoke' -- "$cur"))
+    elif [[ $verb == keys && $prev == allow ]]; then
+        compopt -o filenames 2>/dev/null
+        COMPREPLY=($(compgen -f -X '!*.key' -- "$cur") $(compgen -d -- "$cur"))
     elif [[ $verb == check || $verb == graph ]]; then
         compopt -o filenames 2>/dev/null
         COMPREPLY=($(compgen -f -X '!*.xml' -- "$cur") $(compgen -d -- "$cur"))

@@ -1,0 +1,237 @@
+"""CURVE keys: their files as other programs read them, who may read them, what `zmsvcctl keys` does to them, and who finds them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+import zmq
+import zmq.auth
+from needs import need
+
+from zmsvc.core.errors import ConfigError
+from zmsvc.ctl import identity
+from zmsvc.ctl.__main__ import main
+from zmsvc.host import binds, config, keys
+
+Capture = pytest.CaptureFixture[str]
+
+CONTEXT = """<Context>
+  <FrontEndEndpoint>tcp://192.0.2.1:5556</FrontEndEndpoint>
+  <BackendEndpoint>{backend}</BackendEndpoint>
+  <FrontBind>{bind}</FrontBind>
+  <TaskService id="ts_000" instance="Monitor"><Task><message><header><service_name>monitor</service_name></header>
+    <content><configuration><service>
+      <endpoint>tcp://192.0.2.1:6558</endpoint>
+    </service></configuration></content>
+  </message><state type="on_start"/></Task></TaskService>
+</Context>
+"""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("CONFIG", "RUNTIME", "STATE"):
+        monkeypatch.setenv(f"ZMSVC_{name}_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path)
+    return tmp_path
+
+
+def write(home: Path, backend: str = "tcp://192.0.2.1:5557", bind: str = "") -> None:
+    (home / "Context-Here.xml").write_text(CONTEXT.format(backend=backend, bind=bind))
+
+
+def run(*words: str, code: int = 0) -> None:
+    assert main(["-c", "Here", "keys", *words]) == code
+
+
+def complaint(capsys: Capture) -> str:
+    told = capsys.readouterr().err
+    assert told.startswith("zmsvcctl: ")
+    assert told.count("\n") == 1
+    return told
+
+
+# --- files
+
+
+def test_what_we_write_pyzmq_reads_and_the_other_way_round(home: Path) -> None:
+    run("make")
+    public, secret = zmq.auth.load_certificate(home / "keys/Here/server.key_secret")
+    assert secret
+    assert zmq.auth.load_certificate(home / "keys/Here/server.key") == (public, None)
+    ours = keys.load_curve(home / "keys/Here/server.key_secret")
+    assert (ours.public, ours.secret) == (public, secret)
+    theirs = Path(zmq.auth.create_certificates(home, "theirs", metadata={"name": "somebody"})[1])
+    theirs.chmod(0o600)
+    read = keys.load_curve(theirs)
+    assert zmq.auth.load_certificate(theirs) == (read.public, read.secret)
+
+
+def test_a_secret_that_others_may_read_is_refused(home: Path) -> None:
+    run("make")
+    file = home / "keys/Here/client.key_secret"
+    file.chmod(0o640)
+    with pytest.raises(ConfigError, match=r"others may read it \(mode 0640; chmod 600 "):
+        keys.load_client(home / "keys/Here")
+
+
+def test_keys_are_not_shown_by_accident() -> None:
+    public, secret = zmq.curve_keypair()
+    shown = f"{keys.Curve(public=public, secret=secret)!r}"
+    assert public.decode() in shown or repr(public) in shown
+    assert secret.decode() not in shown
+
+
+def test_secrets_belong_to_who_runs_the_context_and_all_else_to_who_made_it(home: Path) -> None:
+    need(os.geteuid() == 0, "only root can give files away")
+    os.mkdir(home / "Here")
+    os.chown(home / "Here", 1, 1)
+    run("make")
+    owners = {file.name: file.stat().st_uid for file in (home / "keys/Here").iterdir()}
+    assert owners == {"server.key": 0, "server.key_secret": 1, "client.key": 0, "client.key_secret": 1, "clients": 0}
+
+
+# --- the verb
+
+
+def test_make_makes_them_once(home: Path, capsys: Capture) -> None:
+    run("make")
+    before = (home / "keys/Here/server.key_secret").read_bytes()
+    capsys.readouterr()
+    run("make", code=1)
+    assert "has them already" in complaint(capsys)
+    assert (home / "keys/Here/server.key_secret").read_bytes() == before
+
+
+def test_what_is_shown_is_public(home: Path, capsys: Capture) -> None:
+    run("make", "laptop")
+    told = capsys.readouterr().out
+    run("list")
+    assert capsys.readouterr().out == told
+    files = {file: zmq.auth.load_certificate(file) for file in home.rglob("*.key*")}
+    assert len(files) == 9
+    assert all(key.decode() in told for file, (key, _) in files.items())
+    assert not any(secret and secret.decode() in told for _, secret in files.values())
+
+
+def test_a_client_elsewhere_gets_a_directory_with_all_that_it_needs(home: Path, capsys: Capture) -> None:
+    run("make", "laptop")
+    assert stat.S_IMODE((home / "laptop").stat().st_mode) == 0o700
+    curve = keys.load_client(home / "laptop")
+    assert curve.server_public == keys.load_public(home / "keys/Here/server.key")
+    assert curve.public == keys.load_public(home / "keys/Here/clients/laptop.key")
+    capsys.readouterr()
+    run("make", "laptop", code=1)
+    assert "laptop: it exists" in complaint(capsys)
+
+
+def test_only_the_public_part_of_a_file_is_taken_in(home: Path, capsys: Capture) -> None:
+    run("make")
+    secret = Path(zmq.auth.create_certificates(home, "friend")[1])
+    secret.chmod(0o600)
+    run("allow", str(secret))
+    assert "secret-key" not in (home / "keys/Here/clients/friend.key").read_text()
+    capsys.readouterr()
+    run("allow", str(secret), code=1)
+    assert "revoke friend" in complaint(capsys)
+    run("revoke", "friend")
+    assert "friend" not in capsys.readouterr().out
+    run("revoke", "friend", code=1)
+    assert "no such client" in complaint(capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "why"),
+    [
+        (("revoke", "context"), 1, "its tasks connect"),
+        (("revoke", "../server"), 2, "as the name of a client"),
+        (("revoke",), 2, "keys revoke needs"),
+        (("list", "x"), 2, "keys list takes no"),
+        (("allow", "none.key"), 1, "no such file"),
+        (("make", "keys/Here"), 1, "it exists"),
+    ],
+)
+def test_what_cannot_be_meant(words: tuple[str, ...], code: int, why: str, capsys: Capture) -> None:
+    run("make")
+    capsys.readouterr()
+    run(*words, code=code)
+    assert why in complaint(capsys)
+
+
+def test_without_keys_there_is_nothing_to_show(capsys: Capture) -> None:
+    run(code=1)
+    assert "zmsvcctl -c Here keys make" in complaint(capsys)
+
+
+def test_json(home: Path, capsys: Capture) -> None:
+    assert main(["-c", "Here", "--json", "keys", "make"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {
+        "directory": str(home / "keys/Here"),
+        "server": keys.load_public(home / "keys/Here/server.key").decode(),
+        "clients": {"context": keys.load_public(home / "keys/Here/client.key").decode()},
+    }
+
+
+# --- who finds them
+
+
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [
+        ("tcp://192.0.2.1:5556", True), ("tcp://192.0.2.1:5557", True), ("tcp://192.0.2.1:6558", True),
+        ("tcp://127.0.0.1:5577", True), ("tcp://localhost:5577", True), ("tcp://203.0.113.9:5556", False),
+        ("tcp://203.0.113.9:5577", False), ("tcp://192.0.2.1:5558", False), ("ipc:///run/x", False), ("nonsense", False),
+    ],
+)  # fmt: skip
+def test_keys_are_found_by_the_endpoints_of_the_file(home: Path, place: str, found: bool) -> None:
+    write(home, bind="tcp://*:5577")
+    run("make")
+    # A context whose file nobody can read is in nobody's way.
+    (home / "Context-Broken.xml").write_text("<Context>")
+    shutil.copytree(home / "keys/Here", home / "keys/Broken")
+    assert (identity.of_endpoint(place, None) is not None) == found
+
+
+def test_a_directory_that_is_given_wins(home: Path) -> None:
+    run("make", "laptop")
+    curve = identity.of_endpoint("tcp://elsewhere.example:1", str(home / "laptop"))
+    assert curve is not None
+    assert curve.public == keys.load_public(home / "laptop/client.key")
+
+
+# --- binds
+
+
+@pytest.mark.parametrize(
+    ("backend", "bind", "lines"),
+    [
+        ("tcp://192.0.2.1:5557", "", [2, 3]), ("tcp://192.0.2.1:5557", "tcp://*:5557", [2]), ("tcp://eth0:5557", "tcp://eth0:5557", [2, 4]),
+        ("ipc:///run/x", "", [2]),
+    ],
+)  # fmt: skip
+def test_what_may_not_be_bound_without_keys_has_its_line(home: Path, backend: str, bind: str, lines: list[int]) -> None:
+    write(home, backend, bind)
+    file = home / "Context-Here.xml"
+    context = config.load(file)
+    told = binds.refused(context, file.read_bytes())
+    assert [line for line, _ in told] == lines
+    assert all("(zmsvcctl -c Here keys make)" in words for _, words in told)
+    assert [line for line, _ in binds.refused_to_monitors(context, file.read_bytes())] == [7]
+
+
+def test_check_tells_until_there_are_keys(home: Path, capsys: Capture) -> None:
+    file = str(home / "Context-Here.xml")
+    assert main(["check", file]) == 0
+    told = capsys.readouterr().out
+    assert [f"line {line}: cannot bind" in told for line in (2, 3, 7)] == [True] * 3
+    run("make")
+    capsys.readouterr()
+    assert main(["check", file]) == 0
+    assert "CURVE" not in capsys.readouterr().out

@@ -1,0 +1,260 @@
+"""Who may do what to a context, and who learns what of it: files and sockets, the control socket, environments, users of tasks."""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import pwd
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from context import Context, Ear
+from needs import need
+
+from zmsvc.supervisor.control import ACCESS, Who
+from zmsvc.supervisor.verbs import Requests
+
+TX = "5HGAHZ3WPZUI71PACRPP"
+NOBODY = 65534
+PYTHON = "/usr/bin/python3"
+"""One that everybody may execute."""
+
+FILES = {
+    ".": "drwxr-xr-x",
+    "keys": "drwxr-xr-x",
+    "keys/Live": "drwxr-xr-x",
+    "keys/Live/client.key": "-rw-r--r--",
+    "keys/Live/client.key_secret": "-rw-------",
+    "keys/Live/clients": "drwxr-xr-x",
+    "keys/Live/clients/context.key": "-rw-r--r--",
+    "keys/Live/server.key": "-rw-r--r--",
+    "keys/Live/server.key_secret": "-rw-------",
+    "mon": "srw-rw----",
+    "pub": "srw-rw----",
+    "run": "drwxr-xr-x",
+    "run/Live": "drwxr-xr-x",
+    f"run/Live/{TX}:ts_000.pid": "-rw-r--r--",
+    f"run/Live/{TX}:ts_100.pid": "-rw-r--r--",
+    "run/Live/control.sock": "srw-rw----",
+    # Only the sockets of systemd and of tasks' words are for strangers: what comes there is judged by the sender's credentials.
+    "run/Live/keeper.sock": "srw-------",
+    "run/Live/notify.sock": "srw-rw-rw-",
+    "run/Live/zmsvcd.lock": "-rw-r-----",
+    "run/Live/zmsvcd.pid": "-rw-r--r--",
+    "state": "drwxr-xr-x",
+    "state/Live": "drwxr-x---",
+    # It has the text of the context file, which may hold secrets.
+    "state/Live/state.db": "-rw-------",
+    "state/Live/state.db-shm": "-rw-------",
+    "state/Live/state.db-wal": "-rw-------",
+    "state/Live/zmsvcd.log": "-rw-r-----",
+    "sub": "srw-rw----",
+}
+"""Everything that a running context and `keys make` have made, by its path below the test's directory."""
+
+
+@pytest.fixture
+def umask() -> Iterator[Callable[[int], int]]:
+    before = os.umask(0o022)
+    yield os.umask
+    os.umask(before)
+
+
+def files(home: Path) -> dict[str, os.stat_result]:
+    """What is there, but for what the test has put there itself."""
+    ours = ("Services", "Context-Live.xml", "daemon.log", "ready.sock")
+    return {
+        str(path.relative_to(home)): path.lstat()
+        for path in [home, *home.rglob("*")]
+        if path == home or path.relative_to(home).parts[0] not in ours
+    }
+
+
+@pytest.mark.parametrize("given", [0o022, 0o000], ids=["umask 022", "umask 000"])
+def test_every_file_and_socket_has_its_mode_and_owner(context: Context, home: Path, umask: Callable[[int], int], given: int) -> None:
+    context.looped("Echo", "def setup(self):\n    self.publish('x', {})")
+    context.task("ts_000", "Monitor", config=f"<service><endpoint>ipc://{home}/mon</endpoint><frequency_s>0.1</frequency_s></service>")
+    context.task("ts_100", "Echo")
+    context.write()
+    home.chmod(0o755)
+    umask(given)
+    context.ctl("keys", "make")
+    context.start("--transaction", TX)
+    found = files(home)
+    assert {path: stat.filemode(about.st_mode) for path, about in sorted(found.items())} == FILES
+    assert {(about.st_uid, about.st_gid) for about in found.values()} == {(os.geteuid(), os.getegid())}
+
+
+# --- the control socket
+
+
+ASK = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.connect(sys.argv[1])
+    sock.sendall(sys.argv[2].encode() + b"\\n")
+    print(sock.makefile().readline())
+"""
+
+
+class Stranger:
+    """Asks as another user, with a program that knows nothing of zmsvc."""
+
+    def __init__(self, context: Context, *groups: int) -> None:
+        need(os.geteuid() == 0, "only root can be somebody else")
+        need(os.access(PYTHON, os.X_OK), "there is no Python for everybody")
+        context.home.chmod(0o755)
+        self._socket = context.runtime / context.name / "control.sock"
+        self._groups = groups
+
+    def run(self, verb: str) -> subprocess.CompletedProcess[str]:
+        request = json.dumps({"verb": verb, "transaction": "NONE", "tasks": ["none"]})
+        return subprocess.run(
+            [PYTHON, "-c", ASK, str(self._socket), request],
+            user=NOBODY, group=NOBODY, extra_groups=self._groups, cwd="/", capture_output=True, text=True, timeout=30,
+        )  # fmt: skip
+
+    def ask(self, verb: str) -> dict[str, Any]:
+        """The answer, through a socket file that somebody has opened to all."""
+        self._socket.chmod(0o666)
+        done = self.run(verb)
+        assert done.returncode == 0, done.stderr
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+
+@pytest.fixture
+def running(context: Context) -> Context:
+    context.looped("Echo")
+    context.task("ts_100", "Echo")
+    context.start("--transaction", TX)
+    return context
+
+
+def test_the_table_of_who_may_do_what_has_every_verb() -> None:
+    assert Requests(None, {}).table().keys() == ACCESS.keys()  # type: ignore[arg-type]
+
+
+def test_a_stranger_does_not_reach_the_control_socket(running: Context) -> None:
+    assert "PermissionError" in Stranger(running).run("status").stderr
+
+
+@pytest.mark.parametrize("verb", ACCESS)
+def test_a_stranger_who_reaches_it_is_refused_every_verb(running: Context, verb: str) -> None:
+    answer = Stranger(running).ask(verb)
+    assert (answer["ok"], answer["code"], answer["data"]) == (False, 1, {})
+    assert answer["error"] == f"cannot {verb}: only {ACCESS[verb]} may, and uid {NOBODY} is none of them"
+    assert running.tasks(TX)["ts_100"]["state"] == "active"
+
+
+@pytest.mark.parametrize("verb", ACCESS)
+def test_the_group_may_do_what_the_table_says_by_a_supplementary_group_too(running: Context, verb: str) -> None:
+    answer = Stranger(running, os.getegid()).ask(verb)
+    # What is allowed fails for another reason: there is no such transaction.
+    assert ("may, and uid" in answer.get("error", "")) == (ACCESS[verb] is Who.OWNER)
+
+
+# --- environments
+
+
+def environment(name: str, value: str) -> str:
+    return f"<environment><{name}>{value}</{name}></environment>"
+
+
+def test_an_environment_is_for_its_task_alone(context: Context, home: Path, ear: Callable[..., Ear]) -> None:
+    secret = "correct-horse-battery-staple"
+    context.looped("Keeper", f"def setup(self):\n    import os\n    open('{home}/told', 'w').write(os.environ['PASSWORD'])")
+    context.looped("Other")
+    context.task("ts_1", "Keeper", service=environment("PASSWORD", secret))
+    context.task("ts_2", "sleep", kind="Command", config="<command>sleep 1000</command>", service=environment("PASSWORD", secret))
+    context.task("ts_3", "Other")
+    context.task("ts_4", "cat", kind="Command", config="<command>sleep 1000</command>", service=environment("OTHER", "x"))
+    context.start("--transaction", TX)
+    assert (home / "told").read_text() == secret
+    stranger = ear()
+    for task in ("ts_1", "ts_2", "ts_3"):
+        context.ctl("restart", "--task", task)
+    body = {"header": {"service_transaction": TX, "service_id": "context001", "action": "request", "service_name": "state"}}
+    context.ctl("send", "state", json.dumps(body))
+    script = Path(__file__).parents[2] / "scripts" / "conf_command.py"
+    order = ("--context_file", str(context.file), "--service_name", "context", "--action", "start", "--transaction", "SECOND")
+    subprocess.run([sys.executable, str(script), *order], env=context.environment, check=True, capture_output=True)
+    stranger.control("started", "ts_3", "SECOND")
+    stranger.until(lambda _, body: body["header"].get("service_id") == "context001" and body["header"]["action"] == "update")
+    kinds = {(topic, body.get("header", {}).get("action")) for topic, body in stranger.heard}
+    assert {topic for topic, _ in kinds} >= {"process", "control", "state", "context"}
+    assert kinds >= {("state", "reply_context"), ("context", "start"), ("control", "update")}
+    tasks = context.tasks(TX)
+    own = Path(f"/proc/{tasks['ts_2']['pid']}/environ").read_bytes()
+    assert f"PASSWORD={secret}".encode() in own
+    status = context.status()
+    pids = [tasks["ts_3"]["pid"], tasks["ts_4"]["pid"], status["pid"], status["keeper_pid"], status["device_pid"]]
+    seen = [Path(f"/proc/{pid}/{file}").read_text() for pid in pids for file in ("environ", "cmdline")]
+    file = str(context.file)
+    verbs = (["--json", "status"], ["status", "ts_1"], ["logs"], ["--json", "events"], ["graph", "Live"], ["graph", file], ["check", file])
+    seen += [context.ctl(*verb).stdout for verb in verbs]
+    seen += [json.dumps(stranger.heard), context.log.read_text(), (home / "state/Live/zmsvcd.log").read_text()]
+    assert [text[:200] for text in seen if secret in text] == []
+
+
+# --- users
+
+
+WAY_BACK = """
+def setup(self):
+    import os
+    told = {}
+    for name, call in (("setuid", lambda: os.setuid(0)), ("setresuid", lambda: os.setresuid(-1, 0, -1)), ("setgid", lambda: os.setgid(0)),
+                       ("setgroups", lambda: os.setgroups([0])), ("seteuid", lambda: os.seteuid(0))):
+        try:
+            call()
+            told[name] = "done"
+        except PermissionError:
+            told[name] = "refused"
+    self.update(**told)
+"""
+
+
+def credentials(pid: int) -> dict[str, list[int]]:
+    lines = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return {name: [int(word) for word in lines[name].split()] for name in ("Uid", "Gid", "Groups")} | {
+        name: [int(lines[name], 16)] for name in ("CapPrm", "CapEff", "CapInh", "CapAmb")
+    }
+
+
+@pytest.mark.parametrize("kind", ["Process", "Thread", "Command"])
+@pytest.mark.parametrize(("user", "group"), [("daemon", None), ("daemon", "tty"), (None, "tty")], ids=["user", "user and group", "group"])
+def test_a_task_drops_to_its_user_and_group(context: Context, kind: str, user: str | None, group: str | None) -> None:
+    need(os.geteuid() == 0, "only root can give another user")
+    context.looped("Echo")
+    context.home.chmod(0o755)
+    asked = "".join(f"<{name}>{value}</{name}>" for name, value in (("user", user), ("group", group)) if value)
+    context.task("ts_100", "Echo", kind=kind, service=asked, config="<command>sleep 1000</command>" if kind == "Command" else "")
+    context.start("--transaction", TX)
+    found = credentials(context.tasks(TX)["ts_100"]["pid"])
+    uid = pwd.getpwnam(user).pw_uid if user else 0
+    gid = grp.getgrnam(group).gr_gid if group else pwd.getpwnam(user or "").pw_gid
+    # Real, effective, saved and that for files: without a saved one there is no way back.
+    assert (found["Uid"], found["Gid"]) == ([uid] * 4, [gid] * 4)
+    assert set(found["Groups"]) == (set(os.getgrouplist(user, gid)) if user else {gid})
+    if user:
+        assert [found[name] for name in ("CapPrm", "CapEff", "CapInh", "CapAmb")] == [[0]] * 4
+
+
+def test_a_task_that_has_dropped_finds_no_way_back(context: Context, ear: Callable[..., Ear]) -> None:
+    need(os.geteuid() == 0, "only root can give another user")
+    context.looped("Escape", WAY_BACK)
+    context.home.chmod(0o755)
+    context.task("ts_100", "Escape", entry=False, service="<user>daemon</user>")
+    context.start("--transaction", TX)
+    stranger = ear()
+    context.ctl("start", "--transaction", TX, "--task", "ts_100")
+    status = stranger.control("updated", "ts_100")["content"]["status"]
+    names = ("setuid", "setresuid", "setgid", "setgroups", "seteuid")
+    assert {name: status[name] for name in names} == dict.fromkeys(names, "refused")

@@ -1,0 +1,207 @@
+"""The verb keys: makes a context's CURVE keys and shows them, and says which clients may connect. The files are all there is to it.
+
+Directories and public keys belong to who runs this; secret files belong to the user that the context runs as, who alone may read them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pwd
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from zmsvc.core.errors import ConfigError
+from zmsvc.ctl import terminal
+from zmsvc.ctl.client import CtlError, listens
+from zmsvc.ctl.which import choose
+from zmsvc.host import keys
+from zmsvc.host.paths import Places
+
+USER = "zmsvc"
+"""Whom the unit runs contexts as."""
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:-]{0,63}")
+
+Owner = tuple[int, int]
+
+
+def run(args: argparse.Namespace) -> int:
+    """keys: list, make, allow or revoke."""
+    if bool(args.what) != (args.action in ("allow", "revoke")) and args.action != "make":
+        raise CtlError(2, f"cannot understand the command: keys {args.action} {'needs' if not args.what else 'takes no'} FILE or CLIENT")
+    places = choose(args.context)
+    try:
+        _carry_out(args, places)
+        _show(places, as_json=args.json)
+    except ConfigError as error:
+        raise CtlError(1, str(error)) from None
+    except PermissionError as error:
+        raise CtlError(1, f"cannot {args.action} keys: {error.filename}: permission denied (are you root?)") from None
+    return 0
+
+
+def _carry_out(args: argparse.Namespace, places: Places) -> None:
+    if args.action != "make" and not keys.in_use(places.keys):
+        raise CtlError(1, f"cannot {args.action} keys: {places.name} has none in {places.keys} (zmsvcctl -c {places.name} keys make)")
+    match args.action:
+        case "make":
+            _make_client(places, Path(args.what)) if args.what else _make(places)
+        case "allow":
+            _allow(places, Path(args.what))
+        case "revoke":
+            _revoke(places, args.what)
+
+
+# --- what there is
+
+
+def _show(places: Places, *, as_json: bool) -> None:
+    """The device's public key, and those of the clients by name."""
+    server, known = keys.load_public(places.keys / f"{keys.SERVER}{keys.PUBLIC}"), _clients(places)
+    if as_json:
+        names = {name: key.decode() for name, key in known.items()}
+        terminal.out(json.dumps({"directory": str(places.keys), "server": server.decode(), "clients": names}) + "\n")
+        return
+    width = max(map(len, known), default=0)
+    terminal.out(f"keys of {places.name} in {places.keys}\nserver: {server.decode()}\nclients that may connect:\n")
+    for name, key in known.items():
+        terminal.out(f"  {name:<{width}}  {key.decode()}\n")
+
+
+def _clients(places: Places) -> Mapping[str, bytes]:
+    found = {}
+    for file in sorted(keys.clients(places.keys).glob(f"*{keys.PUBLIC}")):
+        try:
+            found[file.stem] = keys.load_public(file)
+        except ConfigError as error:
+            terminal.complain(str(error))
+    return found
+
+
+# --- make
+
+
+def _make(places: Places) -> None:
+    """The device's pair and the context's own client pair."""
+    if keys.in_use(places.keys):
+        raise CtlError(
+            1, f"cannot make keys: {places.keys} has them already (to replace all, move it away, make anew, and restart {places.name})"
+        )
+    owner = _owner(places)
+    _directory(places.keys.parent)
+    _directory(places.keys)
+    _directory(keys.clients(places.keys))
+    own = _pair(places.keys, keys.CLIENT, owner)
+    _write(keys.clients(places.keys) / f"{keys.OWN}{keys.PUBLIC}", keys.text(own), keys.PUBLIC_MODE)
+    # Last, because this is what says that there are keys.
+    _pair(places.keys, keys.SERVER, owner)
+    if listens(places):
+        terminal.complain(f"{places.name} is running: its keys are used from its next start on (systemctl restart zmsvc@{places.name})")
+
+
+def _make_client(places: Places, directory: Path) -> None:
+    """A directory with all that a client elsewhere needs, whose key may connect from now on."""
+    name = _client_name(directory.absolute().name)
+    if not keys.in_use(places.keys):
+        _make(places)
+    if directory.exists():
+        raise CtlError(1, f"cannot make keys in {directory}: it exists, expected the name of a new directory")
+    _new(places, name)
+    directory.mkdir(mode=0o700)
+    public = _pair(directory, keys.CLIENT, None)
+    server = keys.load_public(places.keys / f"{keys.SERVER}{keys.PUBLIC}")
+    _write(directory / f"{keys.SERVER}{keys.PUBLIC}", keys.text(server), keys.PUBLIC_MODE)
+    _admit(places, name, public)
+
+
+def _owner(places: Places) -> Owner | None:
+    """Whom root gives the secrets to: who runs the context, known by its state, else the user of the unit. None: who we are."""
+    if os.geteuid():
+        return None
+    try:
+        about = places.state.stat()
+        return about.st_uid, about.st_gid
+    except OSError:
+        pass
+    try:
+        entry = pwd.getpwnam(USER)
+    except KeyError:
+        return None
+    return entry.pw_uid, entry.pw_gid
+
+
+def _pair(directory: Path, name: str, owner: Owner | None) -> bytes:
+    """Write a new pair; the public key."""
+    # Imported here for start-up time: only who makes keys needs ZMQ.
+    import zmq
+
+    public, secret = zmq.curve_keypair()
+    _write(directory / f"{name}{keys.PUBLIC}", keys.text(public), keys.PUBLIC_MODE)
+    _write(directory / f"{name}{keys.SECRET}", keys.text(public, secret), keys.SECRET_MODE, owner)
+    return public
+
+
+# --- who may connect
+
+
+def _allow(places: Places, file: Path) -> None:
+    name = _client_name(file.name.removesuffix(keys.SECRET).removesuffix(keys.PUBLIC))
+    _new(places, name)
+    _admit(places, name, keys.load_public(file))
+
+
+def _new(places: Places, name: str) -> None:
+    if (keys.clients(places.keys) / f"{name}{keys.PUBLIC}").exists():
+        raise CtlError(1, f"cannot allow {name}: there is a client of that name (zmsvcctl -c {places.name} keys revoke {name})")
+
+
+def _admit(places: Places, name: str, public: bytes) -> None:
+    # Only the public key is copied, whatever else is in the file.
+    _write(keys.clients(places.keys) / f"{name}{keys.PUBLIC}", keys.text(public), keys.PUBLIC_MODE)
+
+
+def _revoke(places: Places, name: str) -> None:
+    if name == keys.OWN:
+        raise CtlError(1, f"cannot revoke {name}: it is the context's own, by which its tasks connect")
+    file = keys.clients(places.keys) / f"{_client_name(name)}{keys.PUBLIC}"
+    try:
+        file.unlink()
+    except FileNotFoundError:
+        raise CtlError(1, f"cannot revoke {name}: there is no such client (zmsvcctl -c {places.name} keys)") from None
+    if listens(places):
+        terminal.complain(f"{name} cannot connect again; a connection that is open stays until it or {places.name} ends")
+
+
+def _client_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise CtlError(2, f"cannot use {name!r} as the name of a client: letters, digits and _ . @ : - are allowed")
+    return name
+
+
+# --- files
+
+
+def _directory(path: Path) -> None:
+    """Open to all who know where to look: the service's user must get to the secret files, and tasks to the public ones."""
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o755)
+
+
+def _write(file: Path, content: str, mode: int, owner: Owner | None = None) -> None:
+    """Write a new file, which never has other content, mode or owner under its name."""
+    half = file.with_name(f".{file.name}.{os.getpid()}")
+    fd = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "w") as stream:
+            stream.write(content)
+            stream.flush()
+            if owner:
+                os.fchown(fd, *owner)
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+        half.rename(file)
+    except BaseException:
+        half.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,146 @@
+"""Keys: CURVE keys and their files, in ZeroMQ's usual form (ZPL, as `zmq.auth` writes and reads it). No socket is made here.
+
+The directory of a context's keys holds `server.key` and `client.key`, each with its `.key_secret`, and `clients/` with the public keys
+that may connect. Who is elsewhere has a directory of the same form, with the server's public key and a client pair of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from zmsvc.core.errors import ConfigError
+
+SERVER = "server"
+CLIENT = "client"
+OWN = "context"
+"""The name among the clients of the context's own key, by which supervisor, tasks and zmsvcctl connect."""
+PUBLIC = ".key"
+SECRET = ".key_secret"
+PUBLIC_MODE = 0o644
+SECRET_MODE = 0o600
+
+_ENTRY = re.compile(r"^[ \t]+(public|secret)-key[ \t]*=[ \t]*[\"']?([!-~]{40})[\"']?[ \t]*$", re.MULTILINE)
+_MAX = 65536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """CURVE keys as 40 bytes of Z85: our pair, and the device's public key where we connect to it."""
+
+    public: bytes
+    secret: bytes
+    server_public: bytes | None = None
+
+    def __repr__(self) -> str:
+        """Without the secret: whatever prints this may be a log."""
+        return f"Curve(public={self.public!r})"
+
+
+def load_curve(file: Path, server: Path | None = None) -> Curve:
+    """Keys from files: ours with public-key and secret-key, the device's with public-key. Raises ConfigError."""
+    public, secret = _parsed(_read(file), file)
+    if secret is None:
+        raise ConfigError([f"cannot read CURVE keys: {file} has no secret-key"])
+    return Curve(public=public, secret=secret, server_public=load_public(server) if server else None)
+
+
+def load_public(file: Path) -> bytes:
+    """The public key of a file. Raises ConfigError."""
+    return _parsed(_read(file), file)[0]
+
+
+def load_open(fd: int) -> Curve:
+    """A pair from an open file, for those who may not open it themselves. Raises ConfigError."""
+    name = Path(f"descriptor {fd}")
+    public, secret = _parsed(os.pread(fd, _MAX, 0).decode("utf-8", "replace"), name)
+    if secret is None:
+        raise ConfigError([f"cannot read CURVE keys: {name} has no secret-key"])
+    return Curve(public=public, secret=secret)
+
+
+def words(curve: Curve) -> list[str]:
+    """A client's keys as JSON, for a line that nobody else reads."""
+    return [key.decode("ascii") for key in (curve.public, curve.secret, curve.server_public or b"")]
+
+
+def of_words(told: list[str] | None) -> Curve | None:
+    """The other way round; None stays None."""
+    if told is None:
+        return None
+    public, secret, server = (key.encode("ascii") for key in told)
+    return Curve(public=public, secret=secret, server_public=server or None)
+
+
+def in_use(directory: Path) -> bool:
+    """Whether there are keys, so that a context is to use CURVE; a file that cannot be read counts, for it is meant."""
+    return os.path.lexists(directory / f"{SERVER}{SECRET}")
+
+
+def clients(directory: Path) -> Path:
+    """Where the public keys are that may connect."""
+    return directory / "clients"
+
+
+def load_client(directory: Path) -> Curve:
+    """What a client of the context needs: its own pair and the device's public key. Raises ConfigError."""
+    return load_curve(directory / f"{CLIENT}{SECRET}", directory / f"{SERVER}{PUBLIC}")
+
+
+def open_secret(file: Path) -> int:
+    """A descriptor of a secret file, which is refused when others may read it. Raises ConfigError."""
+    try:
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigError([_unreadable(file, error)]) from error
+    mode = stat.S_IMODE(os.fstat(fd).st_mode)
+    if mode & 0o077:
+        os.close(fd)
+        raise ConfigError([f"cannot use CURVE key {file}: others may read it (mode {mode:04o}; chmod 600 {file})"])
+    return fd
+
+
+def _read(file: Path) -> str:
+    if file.name.endswith(SECRET):
+        fd = open_secret(file)
+    else:
+        try:
+            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise ConfigError([_unreadable(file, error)]) from error
+    try:
+        return os.pread(fd, _MAX, 0).decode("utf-8", "replace")
+    except OSError as error:
+        raise ConfigError([_unreadable(file, error)]) from error
+    finally:
+        os.close(fd)
+
+
+def _unreadable(file: Path, error: OSError) -> str:
+    why = (error.strerror or str(error)).lower()
+    if isinstance(error, PermissionError):
+        try:
+            why += f"; it belongs to uid {file.stat().st_uid}, and this is uid {os.geteuid()}"
+        except OSError:
+            pass
+    return f"cannot read CURVE keys: {file}: {why}"
+
+
+def _parsed(text: str, file: Path) -> tuple[bytes, bytes | None]:
+    """Public and secret key; the section is called `curve`, and what stands before it is for people."""
+    _, _, section = f"\n{text}".partition("\ncurve")
+    found = {kind: key.encode("ascii") for kind, key in _ENTRY.findall(section)}
+    if "public" not in found:
+        raise ConfigError([f"cannot read CURVE keys: {file} has no public-key of 40 characters"])
+    return found["public"], found.get("secret")
+
+
+def text(public: bytes, secret: bytes | None = None) -> str:
+    """The content of a key file, as `zmq.auth` would write it."""
+    kind = "secret key, for its owner alone" if secret else "public key, for everybody"
+    entries = [f'    public-key = "{public.decode()}"']
+    entries += [f'    secret-key = "{secret.decode()}"'] if secret else []
+    return f"#   A CURVE {kind}\n\nmetadata\ncurve\n" + "\n".join(entries) + "\n"

@@ -1,0 +1,53 @@
+"""Zap: which CURVE keys may connect: those in a directory. libzmq asks here once for each connection (ZeroMQ RFC 27)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import zmq
+from zmq.utils import z85
+
+from zmsvc.core.errors import ConfigError
+from zmsvc.host.keys import PUBLIC, load_public
+from zmsvc.host.options import Context, readable
+
+
+class Doorkeeper:
+    """Answers libzmq's question for a connection. The directory is read each time: a new key file needs no restart.
+
+    `report` takes a line about those who were refused.
+    """
+
+    def __init__(self, ctx: Context, directory: Path, report: Callable[[str], None]) -> None:
+        self._directory = directory
+        self._report = report
+        self._refused = 0
+        self.socket = ctx.socket(zmq.REP)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.bind("inproc://zeromq.zap.01")
+
+    def answer(self) -> None:
+        """Answer what waits; does not block."""
+        while readable(self.socket):
+            version, request, _domain, address, _identity, mechanism, *credentials = self.socket.recv_multipart()
+            known = mechanism == b"CURVE" and z85.encode(credentials[0]) in self._keys()
+            verdict = (b"200", b"OK") if known else (b"400", b"unknown key")
+            self.socket.send_multipart([version, request, *verdict, b"", b""])
+            if not known:
+                self._tell(address)
+
+    def _tell(self, address: bytes) -> None:
+        self._refused += 1
+        # At the powers of two: whoever knocks again and again must not fill the log.
+        if self._refused & (self._refused - 1) == 0:
+            self._report(f"a connection from {address.decode(errors='replace')} is refused: unknown CURVE key ({self._refused} so far)")
+
+    def _keys(self) -> set[bytes]:
+        keys = set()
+        for file in self._directory.glob(f"*{PUBLIC}"):
+            try:
+                keys.add(load_public(file))
+            except ConfigError:
+                continue  # One bad file must not lock the others out.
+        return keys
