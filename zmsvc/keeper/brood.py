@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -68,6 +69,8 @@ class Brood:
         self._held: dict[int, _Held] = {}
         self._by_pid: dict[int, list[_Held]] = {}
         """Of a process that is there the launches that have not ended."""
+        self._uses: Counter[Path] = Counter()
+        """How many launches that nobody has acknowledged have a control group: an earlier one of a task shares it with the next."""
         self._hosts = Hosts(watch, unwatch, self._member_ended)
         self.others: set[int] = set()
         """Children that are no tasks: supervisor and device."""
@@ -87,6 +90,8 @@ class Brood:
             self._tell({"op": "launch-failed", "launch": number, "why": f"cannot fork: {error.strerror or error}"})
             return
         self._held[number] = held
+        if held.cgroup is not None:
+            self._uses[held.cgroup] += 1
         self._by_pid.setdefault(held.pid, []).append(held)
         self._tell(self._launched(held))
 
@@ -195,8 +200,15 @@ class Brood:
         held = self._held.get(launch)
         if held is not None and held.end is not None:
             del self._held[launch]
-            if held.cgroup is not None and held.pid not in self._by_pid:
-                _remove_cgroup(held.cgroup)
+            if held.cgroup is not None:
+                self._leave(held.cgroup)
+
+    def _leave(self, cgroup: Path) -> None:
+        """Remove a control group that no launch has any more; one that is forked already may only be about to move there."""
+        self._uses[cgroup] -= 1
+        if not self._uses[cgroup]:
+            del self._uses[cgroup]
+            _remove_cgroup(cgroup)
 
     # --- what is there
 

@@ -1,0 +1,37 @@
+"""The keeper's brood with control groups that are plain directories, and forks that are numbers."""
+
+from __future__ import annotations
+
+import os
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from zmsvc.keeper import nursery
+from zmsvc.keeper.brood import Brood
+
+
+@pytest.fixture
+def brood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Brood:
+    pids = count(2**22 + 1)  # above what the kernel gives
+    monkeypatch.setattr(nursery, "fork", lambda spec, cgroup: next(pids))
+    return Brood(lambda message: None, b"", tmp_path, lambda fd, call: None, lambda fd: None)
+
+
+def end(pid: int) -> Any:
+    return SimpleNamespace(si_pid=pid, si_code=os.CLD_EXITED, si_status=0)
+
+
+def test_an_end_that_is_acknowledged_late_takes_nothing_from_the_next_launch(brood: Brood, tmp_path: Path) -> None:
+    """A restart is ordered before the end of what it replaces is acknowledged, and the new process may not have moved yet."""
+    for launch in (1, 2):
+        brood.launch({"launch": launch, "cgroup": "TX:ts_100", "service_type": "Process"})
+        brood.reaped(end(2**22 + 1))
+    brood.acknowledge(1)
+    assert (tmp_path / "TX:ts_100").is_dir()
+    brood.reaped(end(2**22 + 2))
+    brood.acknowledge(2)
+    assert not (tmp_path / "TX:ts_100").exists()
