@@ -37,13 +37,18 @@ CONTEXTS = [FULL, *(file.read_bytes() for file in sorted(EXAMPLES.glob("Context-
 METAS = [file.read_bytes() for file in sorted(EXAMPLES.glob("Services-*.xml"))]
 
 
+def told_of(file: str, error: ConfigError) -> None:
+    """Every fault says where it is: in the file, or in a flag."""
+    assert error.faults
+    assert all(fault.startswith((file, "--")) for fault in error.faults), error.faults
+
+
 def use(text: bytes) -> None:
     """Read a context file. What is accepted is checked, drawn, told as JSON and started in a world of its own."""
     try:
         context = config.parse(text, path="/nowhere/Context-Fuzz.xml", name="Fuzz")
     except ConfigError as error:
-        assert error.faults
-        assert all(fault.startswith("/nowhere/Context-Fuzz.xml:") for fault in error.faults), error.faults
+        told_of("/nowhere/Context-Fuzz.xml:", error)
         return
     assert all(isinstance(line, str) for line in checks.warnings(context))
     assert graph.dot(context)
@@ -95,11 +100,9 @@ def test_meta_files(text: bytes, tmp_path_factory: pytest.TempPathFactory) -> No
     try:
         made, warnings = scaffold.plan(arguments)
     except ConfigError as error:
-        assert error.faults
-        assert all(str(file) in fault or fault.startswith("--") for fault in error.faults), error.faults
+        told_of(str(file), error)
         return
-    except UsageError as error:
-        assert str(error)
+    except UsageError:
         return
     assert all(isinstance(line, str) for line in warnings)
     outcomes = list(scaffold._outcomes(made))

@@ -210,9 +210,8 @@ def test_half_lines_huge_lines_and_many_connections(fuzzed: Context) -> None:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(PATIENCE)
         client.connect(path)
-        with pytest.raises(OSError):  # noqa: PT011 - it hangs up in the middle of it, however the kernel tells
-            for _ in range(64):
-                client.sendall(b"x" * (1 << 20))
+        with pytest.raises(ConnectionError):
+            client.sendall(b"x" * (64 << 20))
     with socket.socket(socket.AF_UNIX) as deaf:
         deaf.connect(path)
         deaf.sendall(b'{"verb":"events","limit":100000,"follow":true}\n' * 50)
@@ -229,7 +228,9 @@ def datagrams() -> st.SearchStrategy[bytes]:
             "FDSTORE", "X_ZMSVC_UPDATE", "X_ZMSVC_UPDATE_FD", "X_ZMSVC_SEQ", "X_ZMSVC_TASK", "",
         ]
     )  # fmt: skip
-    values = st.sampled_from(["1", "0", "-1", "9" * 400, "1e308", "nan", "", "steady", "{}", '{"a":NaN}', "[" * 50_000, '{"a":' * 5_000, "1\0", "trigger"])
+    values = st.sampled_from(
+        ["1", "0", "-1", "9" * 400, "1e308", "nan", "", "steady", "{}", '{"a":NaN}', "[" * 50_000, '{"a":' * 5_000, "1\0", "trigger"]
+    )
     pairs = st.tuples(keys, values | ODD_TEXTS | ODD_VALUES.map(json.dumps)).map("=".join)
     lines = st.lists(pairs, max_size=6).map(lambda found: "\n".join(found).encode())
     return lines | bytes_of([b"X_ZMSVC_SEQ=1\nX_ZMSVC_UPDATE={\"n\":1}", b"READY=1\nSTATUS=well"]) | st.binary(max_size=200)
