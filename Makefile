@@ -1,6 +1,10 @@
 # make demo       the EchoAction context for a few shouts; needs no root and no systemd
 # make test       all tests; as root also those that boot this machine's systemd in a namespace
 # make check      what the tests say about the code itself: ruff, mypy, layers, units
+# make fuzz       files, frames, requests and datagrams of garbage for long: TIMES=20 the effort of `make test`
+# make kills      100 random kills under load; SEED= repeats a run, KILLS= says how many
+# make soak       a context under load and kills for SECONDS=600; fails when descriptors or memory grow
+# make promises   measures how long the recoveries of docs/promises.md take here, and prints that table
 # make install    as root: program, units, manual; PREFIX=/usr/local SYSCONFDIR=/etc DESTDIR= PYTHON=/usr/bin/python3
 # make uninstall  removes what install put there, but no context file that was edited and no state
 # make clean      removes what the others made in this directory
@@ -9,7 +13,7 @@ PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 DESTDIR ?=
 
-.PHONY: demo test check install uninstall clean unit install-program install-files
+.PHONY: demo test check fuzz kills soak promises install uninstall clean unit install-program install-files
 .DELETE_ON_ERROR:
 
 # --- for developers: everything happens in .venv ------------------------------------------------------------------------------
@@ -39,6 +43,24 @@ $(VENV)/.runs: setup.cfg pyproject.toml | $(VENV)/bin/python
 $(VENV)/.tests: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --editable '.[test]'
 	@touch $@ $(VENV)/.runs
+
+# These take their time, so they are no part of `make test`, which runs the same for a bounded while.
+TIMES := 20
+KILLS := 100
+SEED :=
+SECONDS := 600
+
+fuzz: $(VENV)/.tests
+	ZMSVC_FUZZ=$(TIMES) $(VENV)/bin/python -m pytest tests/fuzz $(PYTEST_ARGS)
+
+kills: $(VENV)/.tests
+	ZMSVC_KILLS=$(KILLS) ZMSVC_SEED=$(SEED) $(VENV)/bin/python -m pytest -s tests/faults/test_kills.py $(PYTEST_ARGS)
+
+soak: $(VENV)/.tests
+	@PYTHONPATH=tests:tests/live $(VENV)/bin/python tests/faults/soak.py $(SECONDS)
+
+promises: $(VENV)/.tests
+	@PYTHONPATH=tests:tests/live $(VENV)/bin/python tests/faults/promises.py
 
 clean:
 	rm -rf $(VENV) build dist zmsvc.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -223,11 +223,11 @@ class Crowd:
         fired = [row for row in rows if row.event == "rule"]
         once = Counter((row.detail["source"], row.detail["launch"], row.detail["rule"]) for row in fired if row.detail["source"] != "pulse")
         assert not [firing for firing, number in once.items() if number > 1], f"fired twice: {once.most_common(3)}"
+        answered = {(row.detail["source"], row.detail["launch"], row.detail["rule"].partition(":")[0]) for row in fired}
         for row in rows:
             if row.event == "failed" or (row.event == "stopped" and row.task.startswith("ring") and row.detail["reason"] == "exited"):
-                rules = [f for f in fired if (f.detail["source"], f.detail["launch"]) == (row.task, row.detail["launch"])]
                 wanted = "on_fail" if row.event == "failed" else "on_exit"
-                assert [f for f in rules if f.detail["rule"].startswith(wanted)], f"its {wanted} was lost: {row}"
+                assert (row.task, row.detail["launch"], wanted) in answered, f"its {wanted} was lost: {row}"
         for task in ("echo", "sink", "ring_1", "ring_2", "steady_1", "steady_2", "pulse"):
             told = {note["launch"]: note["sources"] for note in notes if note["task"] == task}
             self._told(task, told, [row for row in rows if row.task == task])

@@ -22,7 +22,7 @@ class Clock:
     def __init__(self, context: Context) -> None:
         self._file = context.home / "clock"
         self._jump = 0
-        path = os.pathsep.join([str(Path(__file__).parent / "clock"), os.environ.get("PYTHONPATH", "")])
+        path = os.pathsep.join([str(Path(__file__).parent / "shim"), os.environ.get("PYTHONPATH", "")])
         self.environment = {"CLOCK_FILE": str(self._file), "PYTHONPATH": path}
 
     def set(self, seconds: int) -> None:

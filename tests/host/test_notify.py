@@ -244,6 +244,20 @@ def test_peeked_datagrams_stay_until_they_are_discarded(receiver: socket.socket,
     assert lines(receiver) == [("STATUS", "2")]
 
 
+@pytest.mark.parametrize("size", [notify.UPDATE_INLINE, 80_000, 150_000])
+def test_an_oversized_datagram_is_peeked_at_once(receiver: socket.socket, path: str, size: int) -> None:
+    notify.peek_from_start(receiver)
+    before = open_fds()
+    send(path, b"A=1\nB=" + b"x\n" * (size // 2), [0, 1])
+    send(path, b"C=2")
+    peeked = [notify.receive(receiver, peek=True) for _ in range(3)]
+    assert [datagram.lines[0] if datagram else None for datagram in peeked] == [("A", "1"), ("C", "2"), None]
+    assert open_fds() == before
+    notify.discard(receiver, 2)
+    with pytest.raises(BlockingIOError):
+        receiver.recv(1)
+
+
 def test_a_bound_socket_has_its_mode_and_takes_an_old_ones_place(tmp_path: Path) -> None:
     path = tmp_path / "n"
     for mode in (0o600, 0o666):

@@ -210,6 +210,9 @@ def receive(sock: socket.socket, *, peek: bool = False) -> Datagram | None:
         elif kind == socket.SCM_RIGHTS:
             fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
     lines = _lines(data, cut=bool(flags & socket.MSG_TRUNC))
+    # The next peek would see the rest of this one as a datagram of its own, and `discard` would then take one too many.
+    while peek and flags & socket.MSG_TRUNC:
+        _, _, flags, _ = sock.recvmsg(_DATAGRAM_LIMIT, 0, socket.MSG_PEEK)
     keep = 1 if any(key == "X_ZMSVC_UPDATE_FD" for key, _ in lines) else 0
     for fd in fds[keep:]:
         os.close(fd)

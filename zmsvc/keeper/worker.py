@@ -18,6 +18,8 @@ from zmsvc.keeper.keyring import Keyring
 
 FIRST_DELAY = 0.05
 LONGEST_DELAY = 1.0
+FIRST_SIGN = 30.0
+"""Seconds that a supervisor has to come up."""
 STEADY = 1.0
 """Seconds of running after which an end is no repeated one: the next start is immediate."""
 
@@ -123,7 +125,8 @@ class Supervisor(Worker):
         finally:
             its.close()
         self.conn, self.replacing, self._aborted = mine, False, False
-        self.beat()
+        # On a busy machine a start may take longer than the time between two signs of life: who is shot then never comes up.
+        self._alive_until = time.monotonic() + max(self._watchdog, FIRST_SIGN)
         return mine
 
     def beat(self) -> None:

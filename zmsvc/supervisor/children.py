@@ -118,8 +118,8 @@ class Children:
 
     def settled(self) -> None:
         """What was taken from the notify socket is in the state file: now it may go from the queue."""
-        notify.discard(self.notify, self._peeked)
-        self._peeked = 0
+        count, self._peeked = self._peeked, 0
+        notify.discard(self.notify, count)
 
     def _from_keeper(self) -> tuple[list[Fact], list[Fact]]:
         """Beginnings, which come before what tasks say, and ends, which come after it."""

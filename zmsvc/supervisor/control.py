@@ -69,7 +69,7 @@ class Control:
         self._server: asyncio.Server | None = None
 
     async def open(self) -> None:
-        self._server = await asyncio.start_unix_server(self._client, sock=self._listening, limit=MAX_LINE)
+        self._server = await asyncio.start_unix_server(self._client, sock=self._listening, limit=MAX_LINE, backlog=MAX_CLIENTS)
 
     async def close(self) -> None:
         """Let the answers that are under way go out, and hang up."""

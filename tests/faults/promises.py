@@ -1,0 +1,278 @@
+"""`make promises`: lets each fault of docs/promises.md happen again and again, and prints its table with the times measured here.
+
+A time is that from the fault to the fact, as an outsider sees it: over the control socket, on the bus, or in /proc.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from context import Context, Ear
+from waiting import wait_for, wait_for_end
+
+RUNS = 11
+SETTLED = 1.2
+"""Seconds of running after which neither a rule nor the keeper takes a start for a quick one, which they would delay."""
+TALK = "interval = 0.005\nn = 0\ndef step(self):\n    self.n += 1\n    self.publish('talk', {'header': {}, 'n': self.n})"
+LEAVES = """
+def setup(self):
+    import subprocess
+    subprocess.Popen(["sh", "-c", 'trap "" TERM; while :; do sleep 1000; done'], start_new_session=True)
+"""
+
+
+class Bench:
+    """A running context with a task for each fault."""
+
+    def __init__(self, home: Path, **environment: str) -> None:
+        self.context = context = Context(home)
+        self._environment = environment
+        context.looped("Talk", TALK)
+        context.looped("Echo")
+        context.looped("Leaves", LEAVES)
+        context.task("talk", "Talk")
+        context.task("again", "Echo", service="<restart_delay>0</restart_delay>", rules={"on_fail": ("restart", "again")})
+        context.task("still", "Echo", service="<stop_timeout>200ms</stop_timeout>")
+        context.task("leaves", "Leaves")
+        for number in range(6):
+            context.task(f"other_{number}", "Echo")
+
+    def start(self) -> None:
+        self.context.start("--transaction", "T", **self._environment)
+
+    def pid(self, task: str) -> int:
+        return int(self.context.task_is(task, "running")["pid"])
+
+    def ear(self, *prefixes: bytes) -> Ear:
+        return Ear(self.context.frontend, self.context.backend, *prefixes)
+
+
+def age(pid: int) -> float:
+    """Seconds for which a process has been there."""
+    started = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    return float(Path("/proc/uptime").read_text().split()[0]) - started / os.sysconf("SC_CLK_TCK")
+
+
+def task_killed(bench: Bench) -> float:
+    """Until `failed` is on the bus."""
+    bench.context.ask(verb="start", transaction="T", tasks=["still"])
+    ear, pid = bench.ear(b"control @@@ "), bench.pid("still")
+    began = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    ear.control("failed", "still")
+    spent = time.monotonic() - began
+    ear.close()
+    return spent
+
+
+def task_restarted(bench: Bench) -> float:
+    """Until `started` of its own rule is on the bus. It was started by order and has run for a while, so no delay is due."""
+    for verb in ("stop", "start"):
+        bench.context.ask(verb=verb, transaction="T", tasks=["again"])
+    ear, pid = bench.ear(b"control @@@ "), bench.pid("again")
+    wait_for(lambda: age(pid) > SETTLED)
+    began = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    ear.control("started", "again")
+    spent = time.monotonic() - began
+    ear.close()
+    return spent
+
+
+def supervisor_killed(bench: Bench) -> float:
+    """Until the next one answers `status` with all tasks."""
+    bench.pid("again")
+    pid = int(bench.context.status()["pid"])
+    wait_for(lambda: age(pid) > SETTLED)
+    began = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    wait_for_end(pid)
+    assert bench.context.status()["pid"] != pid
+    return time.monotonic() - began
+
+
+def supervisor_hung(bench: Bench) -> float:
+    """Until the next one answers, with a watchdog of 2 s (1 s between two signs of life, then SIGABRT, then SIGKILL)."""
+    pid = int(bench.context.status()["pid"])
+    began = time.monotonic()
+    os.kill(pid, signal.SIGSTOP)
+    wait_for_end(pid)
+    assert bench.context.status()["pid"] != pid
+    return time.monotonic() - began
+
+
+def device_killed(bench: Bench) -> float:
+    """Until a subscriber has a message of a task again that was sent after the device's death."""
+    ear = bench.ear(b"talk @@@ ")
+    ear.next()
+    pid = int(bench.context.status()["device_pid"])
+    wait_for(lambda: age(pid) > SETTLED)
+    began = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    wait_for_end(pid)
+    while ear._socket.poll(0):
+        ear.next()
+    ear.next()
+    spent = time.monotonic() - began
+    ear.close()
+    wait_for(lambda: bench.context.status()["device_pid"] not in (None, pid))
+    return spent
+
+
+def keeper_killed(bench: Bench) -> float:
+    """Until no process of the context is left."""
+    context = bench.context
+    assert context.daemon is not None
+    keeper = context.daemon.pid
+    pids = [int(word) for word in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()]
+    pids += [int(word) for pid in pids for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    began = time.monotonic()
+    context.daemon.kill()
+    for pid in [keeper, *pids]:
+        wait_for_end(pid)
+    spent = time.monotonic() - began
+    context.wait()
+    bench.start()
+    return spent
+
+
+def task_stopped_dead(bench: Bench) -> float:
+    """Until the answer to an order to stop it; of that 0.2 s are its stop_timeout."""
+    bench.context.ask(verb="start", transaction="T", tasks=["still"])
+    pid = bench.pid("still")
+    os.kill(pid, signal.SIGSTOP)
+    began = time.monotonic()
+    assert bench.context.ask(verb="stop", tasks=["still"])["ok"]
+    spent = time.monotonic() - began
+    assert not Path(f"/proc/{pid}").exists()
+    return spent
+
+
+def left_behind(bench: Bench) -> float:
+    """Until the answer to an order to stop its task, with the proof."""
+    bench.context.ask(verb="start", transaction="T", tasks=["leaves"])
+    bench.pid("leaves")
+    began = time.monotonic()
+    answer = bench.context.ask(verb="stop", tasks=["leaves"])
+    assert answer["ok"], answer
+    assert answer["data"]["ended"], answer
+    return time.monotonic() - began
+
+
+def stopped_in_order(bench: Bench) -> float:
+    """Until the daemon with its 10 tasks has ended with 0."""
+    began = time.monotonic()
+    assert bench.context.stop() == 0
+    spent = time.monotonic() - began
+    bench.start()
+    return spent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """A row of the table. Both texts stand in docs/promises.md, word by word; a test of the house looks."""
+
+    fault: str
+    happens: str
+    until: str
+    measure: Callable[[Bench], float]
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+PROMISES = (
+    Promise(
+        fault="a task is killed",
+        happens="its end is known with its signal, and told once",
+        until="`failed` is on the bus",
+        measure=task_killed,
+    ),
+    Promise(
+        fault="a task with `on_fail: restart` is killed",
+        happens="what it left behind is killed, then it is started again (here with no delay)",
+        until="`started` is on the bus",
+        measure=task_restarted,
+    ),
+    Promise(
+        fault="the supervisor is killed",
+        happens="the keeper starts the next one; tasks keep their PIDs, ends meanwhile are known",
+        until="`status` is answered",
+        measure=supervisor_killed,
+    ),
+    Promise(
+        fault="the supervisor hangs",
+        happens="the keeper misses its sign of life, ends it and starts the next one (here `WatchdogSec=2s`; without systemd 30 s)",
+        until="`status` is answered",
+        measure=supervisor_hung,
+        environment=(("WATCHDOG_USEC", "2000000"),),
+    ),
+    Promise(
+        fault="the device is killed",
+        happens="it is back on the same sockets, peers reconnect by themselves; what was in flight is lost",
+        until="a task's next message arrives",
+        measure=device_killed,
+    ),
+    Promise(
+        fault="the keeper is killed",
+        happens="everything of the context ends with it, grandchildren as well; the next start begins afresh",
+        until="no process is left",
+        measure=keeper_killed,
+    ),
+    Promise(
+        fault="a task is stopped (SIGSTOP) and does not react",
+        happens="it is killed after its `stop_timeout` (here 200 ms), or when it misses its watchdog",
+        until="`stop` is answered",
+        measure=task_stopped_dead,
+    ),
+    Promise(
+        fault="a child in a session of its own ignores SIGTERM",
+        happens="it is killed with its task, named in the answer, and proven gone before that",
+        until="`stop` is answered",
+        measure=left_behind,
+    ),
+    Promise(
+        fault="the context of 10 tasks is stopped",
+        happens="all tasks end in order, no process is left",
+        until="`zmsvcd` has ended with 0",
+        measure=stopped_in_order,
+    ),
+)
+
+
+@contextmanager
+def running(promise: Promise) -> Iterator[Bench]:
+    home = Path(tempfile.mkdtemp(prefix="zm"))
+    bench = Bench(home, **dict(promise.environment))
+    try:
+        bench.start()
+        yield bench
+    finally:
+        bench.context.close()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def shown(seconds: float) -> str:
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def main() -> int:
+    print(f"| fault | what happens | until | median of {RUNS} | worst |\n|---|---|---|---|---|")
+    for promise in PROMISES:
+        with running(promise) as bench:
+            times = [promise.measure(bench) for _ in range(RUNS)]
+        middle, worst = shown(statistics.median(times)), shown(max(times))
+        print(f"| {promise.fault} | {promise.happens} | {promise.until} | {middle} | {worst} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""A supervisor that comes up slowly, as on a busy machine, is no hung one."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+from context import Context
+from waiting import wait_for
+
+
+def supervisor_of(keeper: int) -> int:
+    """The child that is a supervisor, before it can say so itself; 0 when there is none."""
+    for word in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split():
+        if b"zmsvc.supervisor" in Path(f"/proc/{word}/cmdline").read_bytes():
+            return int(word)
+    return 0
+
+
+def test_a_supervisor_that_takes_longer_than_its_watchdog_to_come_up_is_waited_for(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fifo = context.home / "slow"
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent / "shim"), os.environ.get("PYTHONPATH", "")]))
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--transaction", "T", SLOW_START=str(fifo), WATCHDOG_USEC="1000000")
+    pid, keeper = context.tasks()["ts_1"]["pid"], context.status()["keeper_pid"]
+    os.mkfifo(fifo)
+    context.kill_supervisor()
+    starting = wait_for(lambda: supervisor_of(keeper))
+    began = time.monotonic()
+    wait_for(lambda: time.monotonic() - began > 1.5)
+    assert supervisor_of(keeper) == starting, "three times as long as between two signs of life"
+    fifo.write_bytes(b"go on")
+    assert context.status()["pid"] == starting
+    assert context.tasks()["ts_1"]["pid"] == pid

@@ -1,0 +1,126 @@
+"""Files from anyone: context files and MetaServiceConf files. Whatever is in them, a fault is told as one; what is accepted can be used."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+from damage import bytes_of, trees_of
+from effort import DEADLINE, effort
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zmsvc.core import checks, events, graph
+from zmsvc.core.engine import step
+from zmsvc.core.errors import ConfigError, UsageError
+from zmsvc.core.world import World
+from zmsvc.ctl import scaffold
+from zmsvc.host import config
+
+PACKAGE = Path(config.__file__).parents[1]
+EXAMPLES = PACKAGE / "data" / "examples"
+FULL = b"""<Context><FrontEndEndpoint>tcp://127.0.0.1:5556</FrontEndEndpoint><BackendEndpoint>tcp://127.0.0.1:5557</BackendEndpoint>
+<FrontBind>tcp://*:5557</FrontBind><BackendBind>tcp://*:5556</BackendBind><ContextID>context001</ContextID><TaskLogName>Fuzz</TaskLogName>
+<TaskService id="ts_1" topic="process" instance="Echo" serviceType="Thread"><Task><description>d</description><message><header>
+<action>start</action><service_name>echo</service_name></header><content><configuration><device_action>act</device_action><a b="c">1</a>
+<a>2</a></configuration></content></message><service><start_timeout>1min 30s</start_timeout><stop_timeout>5</stop_timeout>
+<watchdog>500ms</watchdog><restart_delay>1s</restart_delay><restart_max_delay>1h</restart_max_delay><nice>5</nice>
+<start_limit_burst>3</start_limit_burst><environment><A>b</A></environment></service><state type="on_start"><on_start><action/><call/>
+</on_start><on_update><action>start</action><call>ts_2</call></on_update><on_fail><action>restart</action><call>ts_1</call></on_fail>
+<on_exit><action>stop</action><call>ts_2</call></on_exit></state></Task></TaskService>
+<TaskService id="ts_2" topic="process" instance="Sleep" serviceType="Command"><Task><description/><message><header><action>start</action>
+<service_name>s</service_name></header><content><configuration><command>sleep 1</command><notify>yes</notify></configuration></content>
+</message><state type=""><on_exit><action>start</action><call>ts_1</call></on_exit></state></Task></TaskService></Context>"""
+CONTEXTS = [FULL, *(file.read_bytes() for file in sorted(EXAMPLES.glob("Context-*.xml")))]
+METAS = [file.read_bytes() for file in sorted(EXAMPLES.glob("Services-*.xml"))]
+
+
+def told_of(file: str, error: ConfigError) -> None:
+    """Every fault says where it is: in the file, or in a flag."""
+    assert error.faults
+    assert all(fault.startswith((file, "--")) for fault in error.faults), error.faults
+
+
+def use(text: bytes) -> None:
+    """Read a context file. What is accepted is checked, drawn, told as JSON and started in a world of its own."""
+    try:
+        context = config.parse(text, path="/nowhere/Context-Fuzz.xml", name="Fuzz")
+    except ConfigError as error:
+        told_of("/nowhere/Context-Fuzz.xml:", error)
+        return
+    assert all(isinstance(line, str) for line in checks.warnings(context))
+    assert graph.dot(context)
+    assert graph.mermaid(context)
+    json.dumps(context.source, allow_nan=False)
+    started = events.SupervisorStarted(epoch="e", generated="T")
+    world, effects = step(World(context=context), started, 1.0)
+    launched = {effect.key[1] for effect in effects if isinstance(effect, events.Launch)}
+    assert launched == {task.id for task in context.tasks.values() if task.entry}
+    again = config.parse(text, path="/nowhere/Context-Fuzz.xml", name="Fuzz")
+    assert again == context
+    same, replied = step(world, events.ContextReloaded(context=again, request=1), 2.0)
+    (reply,) = [effect for effect in replied if isinstance(effect, events.Reply)]
+    assert reply.ok
+    assert not [effect for effect in replied if isinstance(effect, events.Launch | events.Signal)], "the same file changes nothing"
+    assert same.tasks.keys() == world.tasks.keys()
+
+
+def test_the_examples_themselves_are_accepted() -> None:
+    accepted = config.parse(FULL, path="/nowhere/Context-Fuzz.xml", name="Fuzz")
+    assert set(accepted.tasks) == {"ts_1", "ts_2"}
+    assert METAS
+
+
+@pytest.mark.deadline(DEADLINE)
+@given(trees_of(CONTEXTS))
+@effort(1500)
+def test_context_files_of_damaged_elements(text: bytes) -> None:
+    use(text)
+
+
+@pytest.mark.deadline(DEADLINE)
+@given(bytes_of(CONTEXTS) | st.binary(max_size=200))
+@effort(2000)
+def test_context_files_of_damaged_bytes(text: bytes) -> None:
+    use(text)
+
+
+@pytest.mark.deadline(DEADLINE)
+@given(text=trees_of(METAS) | bytes_of(METAS))
+@effort(1200)
+def test_meta_files(text: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    home = tmp_path_factory.getbasetemp()
+    file = home / "Services.xml"
+    file.write_bytes(text)
+    parser = argparse.ArgumentParser()
+    scaffold.add_arguments(parser)
+    arguments = parser.parse_args(["--xml_file", str(file), "--service_path", str(home / "made")])
+    try:
+        made, warnings = scaffold.plan(arguments)
+    except ConfigError as error:
+        told_of(str(file), error)
+        return
+    except UsageError:
+        return
+    assert all(isinstance(line, str) for line in warnings)
+    outcomes = list(scaffold._outcomes(made))
+    assert outcomes
+    inside = home.resolve() / "made"
+    assert all(inside in (outcome.path.resolve(), *outcome.path.resolve().parents) for outcome in outcomes), "nothing is written elsewhere"
+    assert not inside.exists(), "a plan writes nothing"
+    for outcome in outcomes:
+        if outcome.path.suffix == ".py":
+            compile(outcome.data, str(outcome.path), "exec")
+        elif outcome.path.name.startswith("Context-"):
+            use_made(outcome)
+
+
+def use_made(outcome: scaffold.Outcome) -> None:
+    """The context file that it would write. That its services are not there yet is its only fault."""
+    try:
+        config.parse(outcome.data, path=str(outcome.path), name="Fuzz")
+    except ConfigError as error:
+        others = [fault for fault in error.faults if "location" not in fault]
+        assert not others, others

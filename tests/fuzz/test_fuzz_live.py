@@ -1,0 +1,263 @@
+"""A running context fed with garbage on all its doors: it stays what it is, answers, counts what it refuses, and runs nothing foreign."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from context import Context
+from damage import ODD_TEXTS, ODD_VALUES, bytes_of, values_of
+from effort import DEADLINE, effort
+from hypothesis import given
+from hypothesis import strategies as st
+from waiting import PATIENCE, wait_for
+
+TX = "FUZZ"
+BABBLER = """
+import array, os, socket
+from zmsvc.task import SingleTask, TaskService
+
+class Work(SingleTask):
+    def run(self):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            line.connect("{home}/line")
+            memory, reader = os.memfd_create("x"), os.open("/dev/null", os.O_RDONLY)
+            while (packet := line.recv(1 << 20)) != b"end":
+                fds = [memory, reader][: packet[0] % 3]
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+                for door in (os.environ["NOTIFY_SOCKET"], "{home}/run/Live/keeper.sock"):
+                    try:
+                        out.sendmsg([packet[1:]], rights, 0, door)
+                    except OSError as error:
+                        self.log.info("not sent: %s", error)
+                line.send(b"sent")
+
+class ServiceBabbler(TaskService):
+    task_class = Work
+"""
+
+
+@pytest.fixture
+def fuzzed(context: Context) -> Iterator[Context]:
+    """A context with a task that reports all the time; afterwards all of it is as it was."""
+    context.looped("Echo", "interval = 0.05\nn = 0\ndef step(self):\n    self.n += 1\n    self.update(n=self.n)")
+    context.looped("Still")
+    context.service("Babbler", BABBLER.format(home=context.home))
+    context.task("steady", "Echo", service="<watchdog>10s</watchdog>")
+    context.task("still", "Still", entry=False)
+    context.task("babbler", "Babbler", entry=False)
+    context.start("--transaction", TX)
+    before, pid = context.status(), context.tasks(TX)["steady"]["pid"]
+    yield context
+    after = context.status()
+    for name in ("pid", "keeper_pid", "device_pid", "restarts", "device_restarts", "frontend", "backend", "id"):
+        assert after[name] == before[name], name
+    steady = context.tasks(TX)["steady"]
+    assert (steady["pid"], steady["sub"], steady["restarts"]) == (pid, "running", 0)
+    for each in after["transactions"]:
+        assert {task["id"] for task in each["tasks"]} == {"steady", "still", "babbler"}
+    assert not (context.home / "pwned").exists(), "something ran that the file does not name"
+    log = context.log.read_text()
+    assert "Traceback" not in log, log[log.index("Traceback") - 500 :][:3000]
+    assert context.stop() == 0
+
+
+# --- frames on the bus
+
+
+def frames(home: Path) -> st.SearchStrategy[bytes]:
+    """Orders of the old protocol, damaged, some with a configuration of a stranger's; none that is meant for this transaction."""
+    foreign = {
+        "id": "still", "topic": "process", "instance": "Evil", "serviceType": "Command",
+        "Task": {
+            "message": {
+                "header": {"action": "start", "service_id": "still", "service_name": "evil", "transaction": "EVIL"},
+                "content": {"configuration": {"command": f"touch {home}/pwned", "location": str(home)}},
+            },
+        },
+    }  # fmt: skip
+    head = {"action": "start", "service_id": "context001", "service_name": "context", "service_transaction": "EVIL"}
+    bodies = [
+        {"header": head, "content": {"configuration": {"TaskService": foreign}}},
+        {"header": {**head, "action": "restart"}, "content": {"configuration": {"TaskService": [foreign, {"id": "nobody"}]}}},
+        {"header": {**head, "action": "stop"}, "content": {}},
+        {"header": head, "content": {"TaskService": foreign}},
+        {"Task": foreign["Task"], "id": "evil"},
+        {"header": {"action": "request", "service_transaction": TX}},
+        {"header": {"action": "top", "service_transaction": TX}, "content": {"configuration": {"memory_maps": True}}},
+    ]
+    topics = st.sampled_from([b"context", b"process", b"state", b"control", b"unheard.", b"", b"context ", b"\xff"])
+    said = st.tuples(topics, values_of(bodies) | ODD_VALUES).map(lambda pair: pair[0] + b" @@@ " + json.dumps(pair[1]).encode())
+    deep = st.integers(1, 200_000).map(lambda depth: b"process @@@ " + b"[" * depth)
+    examples = [b"%s @@@ %s" % (topic, json.dumps(body).encode()) for body in bodies for topic in (b"context", b"process", b"state")]
+    return said | bytes_of(examples) | deep | st.binary(max_size=60).map(lambda data: b"context @@@ " + data)
+
+
+def harmless(frame: bytes) -> bool:
+    """Whether it cannot mean our steady task, which a stranger may well stop, nor the end of all."""
+    return TX.encode() not in frame.replace(b'"request"', b"").replace(b'"top"', b"") or b'"request"' in frame or b'"top"' in frame
+
+
+@pytest.mark.deadline(DEADLINE)
+def test_frames_on_the_bus(fuzzed: Context) -> None:
+    refused = fuzzed.status()["dropped"]["messages_in"]
+    with zmq.Context() as zmq_context, zmq_context.socket(zmq.XPUB) as speaker:
+        speaker.connect(fuzzed.backend)
+        assert speaker.poll(PATIENCE * 1000)
+
+        @given(st.lists(frames(fuzzed.home), min_size=1, max_size=20))
+        @effort(400)
+        def feed(batch: list[bytes]) -> None:
+            for frame in batch:
+                if b"exit" not in frame and harmless(frame):
+                    speaker.send(frame)
+            assert fuzzed.status()["restarts"] == 0
+
+        feed()
+        speaker.send(b"context @@@ the last one")
+    wait_for(lambda: fuzzed.status()["dropped"]["messages_in"] > refused + 10)
+    ran = {task["id"] for each in fuzzed.status()["transactions"] for task in each["tasks"] if each["id"] != TX and task["pid"]}
+    assert ran <= {"steady", "still", "babbler"}
+
+
+# --- requests at the control socket
+
+REQUESTS: list[Any] = [
+    {"verb": "status", "transaction": TX, "tasks": ["still"]},
+    {"verb": "events", "transaction": TX, "limit": 10, "tasks": ["still"]},
+    {"verb": "start", "transaction": "EVIL", "tasks": ["still"], "block": False},
+    {"verb": "stop", "transaction": "EVIL", "tasks": ["still"], "timeout": 0.2, "triggers": False},
+    {"verb": "restart", "transaction": "EVIL", "tasks": ["still"], "timeout": 0.2},
+    {"verb": "reset-failed", "transaction": "EVIL", "tasks": ["still"]},
+    {"verb": "reload"},
+]
+
+
+def lines() -> st.SearchStrategy[bytes]:
+    said = values_of(REQUESTS).map(lambda value: json.dumps(value).encode())
+    examples = [json.dumps(request).encode() for request in REQUESTS]
+    deep = st.integers(1, 200_000).map(lambda depth: b'{"verb":' + b"[" * depth)
+    return said | bytes_of(examples) | deep | st.binary(max_size=80) | ODD_VALUES.map(lambda value: json.dumps(value).encode())
+
+
+def allowed(line: bytes) -> bool:
+    """Not what may rightly end or change our steady task, nor what has no answer of one line."""
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        return True
+    if not isinstance(request, dict):
+        return True
+    steady = request.get("transaction") in (None, TX) and request.get("verb") in ("stop", "restart")
+    return not steady and not request.get("follow") and request.get("verb") not in ("exit", "reexec")
+
+
+def answers(path: str, line: bytes) -> list[Any]:
+    """What is answered to one line; all of it has the form of an answer."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE)
+        client.connect(path)
+        client.sendall(line + b"\n")
+        client.shutdown(socket.SHUT_WR)
+        with client.makefile("rb") as stream:
+            return [json.loads(answer) for answer in stream]
+
+
+@pytest.mark.deadline(DEADLINE)
+def test_requests_at_the_control_socket(fuzzed: Context) -> None:
+    path = str(fuzzed.runtime / fuzzed.name / "control.sock")
+
+    @given(lines())
+    @effort(2000)
+    def feed(line: bytes) -> None:
+        if not allowed(line):
+            return
+        for part in line.split(b"\n"):
+            found = answers(path, part)
+            assert found, part
+            for answer in found:
+                assert isinstance(answer["ok"], bool), answer
+                assert answer.get("more") or answer["ok"] or (answer["error"] and answer["code"] in (1, 2, 4, 124)), answer
+
+    feed()
+
+
+@pytest.mark.deadline(DEADLINE)
+def test_half_lines_huge_lines_and_many_connections(fuzzed: Context) -> None:
+    path = str(fuzzed.runtime / fuzzed.name / "control.sock")
+    clients = [socket.socket(socket.AF_UNIX) for _ in range(300)]
+    try:
+        for number, client in enumerate(clients):
+            client.settimeout(PATIENCE)
+            client.connect(path)
+            client.sendall(b'{"verb":"status"'[: 1 + number % 16])
+        assert fuzzed.status()["restarts"] == 0, "others are served meanwhile"
+        for client in clients[:100]:
+            client.sendall(b"\n")
+            with client.makefile("rb") as stream:
+                assert json.loads(stream.readline())["code"] == 2
+    finally:
+        for client in clients:
+            client.close()
+    (answer,) = answers(path, b'{"verb":"status","transaction":"' + b"x" * (3 << 20) + b'"}')
+    assert answer["code"] == 4
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE)
+        client.connect(path)
+        with pytest.raises(ConnectionError):
+            client.sendall(b"x" * (64 << 20))
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.connect(path)
+        deaf.sendall(b'{"verb":"events","limit":100000,"follow":true}\n' * 50)
+        assert fuzzed.status()["restarts"] == 0
+
+
+# --- datagrams of a task
+
+
+def datagrams() -> st.SearchStrategy[bytes]:
+    keys = st.sampled_from(
+        [
+            "READY", "STATUS", "WATCHDOG", "WATCHDOG_USEC", "EXTEND_TIMEOUT_USEC", "STOPPING", "RELOADING", "MAINPID", "ERRNO", "BARRIER",
+            "FDSTORE", "X_ZMSVC_UPDATE", "X_ZMSVC_UPDATE_FD", "X_ZMSVC_SEQ", "X_ZMSVC_TASK", "",
+        ]
+    )  # fmt: skip
+    values = st.sampled_from(
+        ["1", "0", "-1", "9" * 400, "1e308", "nan", "", "steady", "{}", '{"a":NaN}', "[" * 50_000, '{"a":' * 5_000, "1\0", "trigger"]
+    )
+    pairs = st.tuples(keys, values | ODD_TEXTS | ODD_VALUES.map(json.dumps)).map("=".join)
+    lines = st.lists(pairs, max_size=6).map(lambda found: "\n".join(found).encode())
+    return lines | bytes_of([b"X_ZMSVC_SEQ=1\nX_ZMSVC_UPDATE={\"n\":1}", b"READY=1\nSTATUS=well"]) | st.binary(max_size=200)
+
+
+@pytest.mark.deadline(DEADLINE)
+def test_datagrams_of_a_task(fuzzed: Context) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(fuzzed.home / "line"))
+        listener.listen()
+        listener.settimeout(PATIENCE)
+        fuzzed.ctl("start", "--transaction", TX, "--task", "babbler")
+        line, _ = listener.accept()
+    with line:
+        line.settimeout(PATIENCE)
+
+        @given(st.lists(st.tuples(st.integers(0, 2), datagrams()), min_size=1, max_size=20))
+        @effort(400)
+        def feed(batch: list[tuple[int, bytes]]) -> None:
+            for number, datagram in batch:
+                line.send(bytes([number]) + datagram)
+                assert line.recv(100) == b"sent"
+            assert fuzzed.status()["restarts"] == 0
+            assert fuzzed.tasks(TX)["babbler"]["sub"] == "running"
+
+        feed()
+        descriptors = len(os.listdir(f"/proc/{fuzzed.status()['pid']}/fd")), len(os.listdir(f"/proc/{fuzzed.status()['keeper_pid']}/fd"))
+        assert max(descriptors) < 60, "passed descriptors are closed"
+        line.send(b"end")
+    assert fuzzed.task_is("babbler", "exited")["exit"]["code"] == 0
