@@ -109,7 +109,7 @@ class Loop:
     def order(self, request: Requested) -> None:
         """An order from the bus: nobody waits for its answer."""
         if request.verb is Verb.START and request.transaction is None:
-            request = replace(request, transaction=generated_id())
+            request = replace(request, transaction=generated_id(), new=True)
         self.take(request)
 
     # --- the turn
