@@ -94,6 +94,10 @@ class Context:
             f'<service>{service}</service><state type="{state}">{triggers}</state></Task></TaskService>'
         )
 
+    def element(self, text: str) -> None:
+        """A TaskService element as somebody else wrote it."""
+        self._tasks.append(text)
+
     def write(self) -> None:
         self.file.write_text(
             f"<Context><FrontEndEndpoint>{self.frontend}</FrontEndEndpoint><BackendEndpoint>{self.backend}</BackendEndpoint>"

@@ -48,7 +48,7 @@ def test_check_warns_of_rings_lonely_tasks_wildcards_and_ports_in_use(context: C
         "ring",
         "ts_1 -[on_exit: start]-> ts_2 -[on_exit: start]-> ts_1",
         "ts_3: it waits for a rule, and no rule starts it",
-        f"FrontBind tcp://*:{ports[1]}",
+        f"FrontBind tcp://*:{ports[1]} means every address",
         f"{ports[0]}",
         "in use",
     ):

@@ -117,10 +117,9 @@ def test_a_context_message_without_tasks_means_all(context: Context, ear: Callab
     wait_for(lambda: context.status()["transactions"][0]["state"] == "inactive")
 
 
-def test_a_task_that_is_started_without_a_transaction_joins_the_only_open_one(
+def test_a_start_without_a_transaction_means_the_only_open_one_for_a_task_and_a_new_one_for_all(
     context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]
 ) -> None:
-    """As with zmsvcctl; with two it would be a guess, and is refused."""
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.task("ts_2", "Echo", entry=False)
@@ -128,12 +127,11 @@ def test_a_task_that_is_started_without_a_transaction_joins_the_only_open_one(
     listener, speaker = ear(b"control @@@ "), stranger()
     speaker.order("start", "ts_2", transaction="")
     assert listener.control("started", "ts_2")["header"]["service_transaction"] == TX
-    context.ctl("start", "--transaction", "OTHER")
+    speaker.order("start", transaction="")
+    other = listener.control("started", "ts_1")["header"]["service_transaction"]
+    assert len(other) == 20
     speaker.order("start", "ts_2", transaction="")
-    refused = listener.control("failed", "ts_2")["content"]["status"]
-    assert refused["reason"] == "refused"
-    assert "several transactions are open" in refused["message"]
-    assert context.tasks("OTHER")["ts_2"]["pid"] is None
+    assert f"several transactions are open ({TX}, {other})" in listener.control("failed", "ts_2")["content"]["status"]["message"]
 
 
 def test_a_process_message_of_a_stranger_is_an_order(context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]) -> None:

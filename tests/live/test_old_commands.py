@@ -94,7 +94,7 @@ def listening(tutorial: Tutorial, *arguments: str) -> subprocess.Popen[bytes]:
 
 def begun(tutorial: Tutorial, file: str) -> subprocess.Popen[bytes]:
     """service_context.py when its device can be reached."""
-    context = tutorial.begin("service_context.py", file)
+    context = tutorial.begin_context(file)
     assert context.stdout is not None
     line = wait_for_line(context.stdout, "conf_command.py")
     assert f"--endpoint='tcp://127.0.0.1:{tutorial.pub_port}' --context_file='{file}' --service_name='context'" in line
@@ -254,6 +254,19 @@ def test_ctrl_c_ends_the_context(tutorial: Tutorial) -> None:
     context.send_signal(signal.SIGINT)
     assert context.wait(30) == 0
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_an_old_service_says_how_it_is_ported(tutorial: Tutorial) -> None:
+    created(tutorial)
+    old = tutorial.home / "Services/EchoAction/ServiceEchoAction.py"
+    old.write_text("from Utils import Utilities\nfrom Provider.IServiceHandler import ServiceHandler\nprint 'Python 2'\n")
+    (old.parent / "__init__.py").write_text("from task_file_name import EchoShouting\n")
+    begun(tutorial, ECHO)
+    shows = listening(tutorial, "--topic=control", "--action=failed", "--count=1")
+    tutorial.conf(*CONTEXT, f"--context_file={ECHO}", f"--transaction={TX}", "--action=start")
+    told = shows.communicate(timeout=PATIENCE)[0].decode()
+    assert f"{old} is one of zmicroservices 1.0" in told
+    assert "docs/from-zmicroservices.md" in told
 
 
 def test_a_service_context_with_a_broken_file(tutorial: Tutorial) -> None:

@@ -61,5 +61,6 @@ def test_the_stop_of_a_removed_task_is_told_with_what_the_old_file_said(
     assert stopped["header"] == {"service_transaction": TX, "service_id": "ts_2", "action": "stopped", "service_name": "slow"}
     status: dict[str, Any] = stopped["content"]["status"]
     assert (status["device_action"], status["reason"], status["pid"]) == ("act", "requested", pid)
-    (line,) = [line for line in context.log.read_text().splitlines() if "INFO: stopped " in line]
+    # The message goes out before the line is written.
+    (line,) = wait_for(lambda: [line for line in context.log.read_text().splitlines() if "INFO: stopped " in line])
     assert " Slow[" in line, "journalctl -t Slow finds its end"

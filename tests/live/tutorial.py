@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from waiting import PATIENCE
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -55,12 +57,28 @@ class Tutorial:
         reply: dict[str, Any] = json.loads(said[said.index("\n{") :])
         return reply
 
-    def begin(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def begin(self, name: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         with open(self.home / f"{name}.log", "ab") as log:
             process = subprocess.Popen(
-                self.script(name, *arguments), cwd=self.home, env=self.environment, bufsize=0, stdout=subprocess.PIPE, stderr=log
+                self.script(name, *arguments),
+                cwd=self.home,
+                env=self.environment | environment,
+                bufsize=0,
+                stdout=subprocess.PIPE,
+                stderr=log,
             )
         self.running.append(process)
+        return process
+
+    def begin_context(self, file: str) -> subprocess.Popen[bytes]:
+        """service_context.py, when it can be spoken to: it says READY=1 as it would to systemd."""
+        path = self.home / "ready.sock"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
+            ready.bind(str(path))
+            ready.settimeout(PATIENCE)
+            process = self.begin("service_context.py", file, NOTIFY_SOCKET=str(path))
+            while b"READY=1" not in ready.recv(65536).split(b"\n"):
+                pass
         return process
 
     def own_ports(self, file: Path) -> None:

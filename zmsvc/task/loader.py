@@ -15,6 +15,9 @@ from zmsvc.task.sdk import LoopedTask, SingleTask, TaskService
 BUILT_IN = {"Monitor": "zmsvc.task.monitor"}
 """Services that come with zmsvc; one of the same name on the path goes first."""
 
+OLD_SERVICE = b"from Provider.IServiceHandler import"
+"""By this the side of a service that zmicroservices made is known."""
+
 
 def load(name: str, directories: Iterable[str]) -> type[TaskService]:
     """The service class of this name. Raises LaunchError, or whatever the service's own code raises when it is imported."""
@@ -22,10 +25,21 @@ def load(name: str, directories: Iterable[str]) -> type[TaskService]:
     for directory in searched:
         file = f"{directory}/{name}/Service{name}.py"
         if os.path.isfile(file):
+            _refuse_old(name, file)
             return _class_of(f"{_package(name, directory)}.Service{name}", name, file)
     if name in BUILT_IN:
         return _class_of(BUILT_IN[name], name, BUILT_IN[name])
     raise LaunchError(f"cannot load service {name}: there is no {name}/Service{name}.py in {', '.join(searched) or 'no directory'}")
+
+
+def _refuse_old(name: str, file: str) -> None:
+    """A service of zmicroservices is Python 2 and would fail with whatever of it Python 3 meets first, which explains nothing."""
+    with open(file, "rb") as code:
+        if OLD_SERVICE in code.read():
+            raise LaunchError(
+                f"cannot load service {name}: {file} is one of zmicroservices 1.0, for Python 2; zmsvcctl create makes the frame of a new "
+                "one, and docs/from-zmicroservices.md says what goes where"
+            )
 
 
 def _package(name: str, directory: str) -> str:
