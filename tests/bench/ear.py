@@ -44,6 +44,11 @@ class Ear:
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
+        # Where a contender failed its tasks may still be there. A number that is another process's by now does not name this socket.
+        for pid in self.pids.values():
+            with contextlib.suppress(OSError):
+                if os.fsencode(self.path) in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGKILL)
 
     def hear(self, names: Collection[str]) -> dict[str, Report]:
         """Wait until each of them has reported; reports of others are noted and passed over."""

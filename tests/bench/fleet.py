@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -90,20 +91,23 @@ class Contender(Protocol):
     def missing(self) -> str:
         """Why it cannot be measured here; empty when it can be."""
 
-    def open(self, fleet: Fleet, home: Path) -> contextlib.AbstractContextManager[Any]:
+    def open(self, fleet: Fleet, home: Path) -> contextlib.AbstractContextManager[Session]:
         """A Session in an empty directory of its own; at the end nothing of it is left."""
 
 
 @contextlib.contextmanager
-def running(argv: Sequence[str], log: Path, **more: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A program for as long as it is needed; its output goes to a file."""
+def running(
+    argv: Sequence[str], log: Path, *, by: signal.Signals = signal.SIGTERM, **more: Any
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program for as long as it is needed; its output goes to a file. `by` is what ends it."""
     with log.open("ab") as output:
-        process = subprocess.Popen(argv, stdin=more.pop("stdin", subprocess.DEVNULL), stdout=more.pop("stdout", output), stderr=output, **more)
+        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, **more}
+        process: subprocess.Popen[bytes] = subprocess.Popen(argv, stderr=output, **options)
     try:
         yield process
     finally:
         if process.poll() is None:
-            process.terminate()
+            process.send_signal(by)
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:

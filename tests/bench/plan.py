@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.contenders import everybody
 from bench.contenders.zmsvc import Zmsvc, ZmsvcSession
+from bench.everybody import everybody
 from bench.figures import adoption, bus, device, failure, idle, memory, start, status, stop
 from bench.fleet import Contender, Fleet
 from bench.results import Results
@@ -25,7 +25,7 @@ class Scale:
     """Seconds that the samples of one kind of failure may take in one cell."""
     idle: float
     messages: int
-    """Bytes that are sent through a device in one round, in MiB."""
+    """MiB that are sent through a device at a time."""
     suites_up_to: int
     """The largest fleet of s6 and runit: their start is the start of their interpreters, as everybody's but ours."""
 

@@ -7,12 +7,14 @@ import importlib.util
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import zmq
+
 from bench.ear import PATIENCE, Ear, ends_of
 from bench.fleet import SERVICE, Command, Fleet, program, running
 
@@ -49,13 +51,17 @@ class Circus:
                 parts.append(_WATCHER.format(name=name, python=sys.executable, service=SERVICE, ear=ear.path, again=name in fleet.workers))
             (home / "circus.ini").write_text("\n".join(parts))
             listener = [sys.executable, "-m", "bench.contenders.circus", str(home)]
+            # It has stopped its tasks; its own end in order takes many seconds, which nobody measures.
             with (
-                running([program("circusd"), str(home / "circus.ini")], home / "log") as process,
+                running([program("circusd"), str(home / "circus.ini")], home / "log", by=signal.SIGKILL) as process,
                 running(listener, home / "log"),
             ):
                 session = CircusSession(fleet, ear, home, process.pid)
                 session.call("list")
-                yield session
+                try:
+                    yield session
+                finally:
+                    session.close()
 
 
 class CircusSession:
@@ -66,29 +72,41 @@ class CircusSession:
         self.ear = ear
         self._home = home
         self._pid = pid
+        self._order: threading.Thread | None = None
+        self._client: Any = None
 
     def call(self, command: str, **properties: Any) -> dict[str, Any]:
         """One command and its answer; it says no while it is busy with another one, and then is asked again."""
         # Only where Circus is installed.
         from circus.client import CircusClient
 
-        client = CircusClient(endpoint=f"ipc://{self._home}/endpoint", timeout=PATIENCE)
+        if self._client is None:
+            self._client = CircusClient(endpoint=f"ipc://{self._home}/endpoint", timeout=PATIENCE)
         until = time.monotonic() + PATIENCE
-        try:
-            while True:
-                answer: dict[str, Any] = client.send_message(command, **properties)
-                if answer.get("status") != "error":
-                    return answer
-                if "already running" not in str(answer.get("reason")) or time.monotonic() > until:
-                    raise RuntimeError(f"cannot measure Circus: {answer}")
-                time.sleep(0.01)
-        finally:
-            client.stop()
+        while True:
+            answer: dict[str, Any] = self._client.send_message(command, **properties)
+            if answer.get("status") != "error":
+                return answer
+            if "already running" not in str(answer.get("reason")) or time.monotonic() > until:
+                raise RuntimeError(f"cannot measure Circus: {answer}")
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.stop()
 
     def order_start(self) -> None:
-        self.call("start", name="[wv]*", match="glob", waiting=False)
+        # One by one: a start of many passes over those which the start of the daemon has passed over.
+        self._order = threading.Thread(target=self._start_each)
+        self._order.start()
 
-    def started(self) -> None: ...
+    def _start_each(self) -> None:
+        for name in self.fleet.entry:
+            self.call("start", name=name, match="simple", waiting=True)
+
+    def started(self) -> None:
+        assert self._order is not None
+        self._order.join()
 
     def order_stop(self) -> None:
         self.call("stop", name="[wv]*", match="glob", waiting=False)

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import zmq
+
 from bench.ear import Ear
 from bench.fleet import Command, Fleet, running
 

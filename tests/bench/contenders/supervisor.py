@@ -61,7 +61,8 @@ class Supervisor:
                 parts.append(_PROGRAM.format(name=name, python=sys.executable, service=SERVICE, ear=ear.path, again=again))
             parts.append(f"[group:entry]\nprograms={','.join(fleet.entry)}\n")
             (home / "conf").write_text("\n".join(parts))
-            with running([program("supervisord"), "-c", str(home / "conf")], home / "log") as process:
+            # It has stopped its tasks; its own end in order takes many seconds, which nobody measures.
+            with running([program("supervisord"), "-c", str(home / "conf")], home / "log", by=signal.SIGKILL) as process:
                 session = SupervisorSession(fleet, ear, home, process.pid)
                 session.wait_for_daemon()
                 yield session
@@ -73,7 +74,7 @@ def proxy(home: Path) -> Any:
 
     from supervisor.xmlrpc import SupervisorTransport
 
-    return ServerProxy("http://127.0.0.1", transport=SupervisorTransport(None, None, f"unix://{home}/rpc")).supervisor  # type: ignore[arg-type]
+    return ServerProxy("http://127.0.0.1", transport=SupervisorTransport(None, None, f"unix://{home}/rpc")).supervisor
 
 
 class SupervisorSession:

@@ -11,9 +11,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from machine import TOOLS, Machine
+
 from bench.ear import Ear, ends_of
 from bench.fleet import SERVICE, Command, Fleet
-from machine import TOOLS, Machine
 
 _PYTHON = "/opt/bench/bin/" + Path(sys.executable).name
 _INSTALL = "mkdir /opt/bench && cd /mnt && cp -a --parents bin pyvenv.cfg lib/python*/site-packages/*zmq* /opt/bench"

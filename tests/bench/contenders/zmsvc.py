@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from context import Context
+
 from bench.ear import PATIENCE, Ear, ends_of
 from bench.fleet import Command, Fleet
-from context import Context
 
 TRANSACTION = "BENCH"
 

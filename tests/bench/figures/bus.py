@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bench.contenders.zmsvc import ZmsvcSession
 from context import Ear as Subscriber
+
+from bench.contenders.zmsvc import ZmsvcSession
 
 
 def measure(session: ZmsvcSession) -> dict[str, float]:

@@ -124,7 +124,7 @@ class Line:
 
 @contextlib.contextmanager
 def _line(each: Forwarder, subscribers: int, home: Path) -> Iterator[Line]:
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     command = [sys.executable, "-m", "bench.traffic"]
     with (
         running([*command, "send", each.front], home / "traffic.log", **pipes) as sender,

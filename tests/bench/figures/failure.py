@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import time
 
+from context import Ear as Subscriber
+
 from bench.contenders.zmsvc import ZmsvcSession
 from bench.ear import PATIENCE
 from bench.fleet import Session
-from context import Ear as Subscriber
 
 
 def restart(session: Session, seconds: float, most: int) -> list[float]:

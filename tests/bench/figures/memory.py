@@ -15,13 +15,13 @@ def pss(pid: int) -> int:
 
 
 def measure(session: Session) -> dict[str, float]:
-    """`memory`: of one task, the mean of all; `memory.ROLE` of the contender's processes; `memory.all` of everything together."""
+    """`memory`: of one task, the mean of all; `memory.ROLE` of the contender's processes; `memory.own` of all of these."""
     managers = session.managers()
     tasks = _sum(session.ear.pids[name] for name in session.fleet.entry)
     own = {role: _sum(pids) for role, pids in managers.items()}
     return {
         "memory": tasks / len(session.fleet.entry),
-        "memory.all": tasks + sum(own.values()),
+        "memory.own": sum(own.values()),
         **{f"memory.{role}": value for role, value in own.items()},
     }
 
