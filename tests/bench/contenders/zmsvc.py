@@ -139,8 +139,11 @@ class ZmsvcSession:
         """The answer to the last order."""
         assert self._pending is not None
         with self._pending as sock, sock.makefile("rb") as answers:
-            answer: dict[str, Any] = json.loads(answers.readline())
+            line = answers.readline()
         self._pending = None
+        if not line:
+            raise ConnectionError(f"the supervisor hung up; the end of its log:\n{self.context.log.read_text()[-1000:]}")
+        answer: dict[str, Any] = json.loads(line)
         if not answer["ok"]:
             raise RuntimeError(f"cannot measure zmsvc: {answer}")
         return answer

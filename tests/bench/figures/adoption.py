@@ -29,7 +29,7 @@ def ask_next(session: ZmsvcSession, old: int) -> dict[str, Any]:
     while True:
         try:
             status = session.ask(verb="status")["data"]
-        except (ConnectionError, ValueError):
+        except ConnectionError:
             continue
         if status["pid"] != old:
             return dict(status)

@@ -52,7 +52,8 @@ def run(ours: Zmsvc, mebibytes: int, results: Results, home: Path) -> None:
         session.ear.hear(session.fleet.entry)
         session.started()
         front, back = f"ipc://{home}/front", f"ipc://{home}/back"
-        proxy = stack.enter_context(running([sys.executable, "-m", "bench.proxy", front, back], home / "proxy.log"))
+        # In a session of its own, as the device is: a kernel may share its processors out among sessions.
+        proxy = stack.enter_context(running([sys.executable, "-m", "bench.proxy", front, back], home / "proxy.log", start_new_session=True))
         device = Forwarder(
             name=ours.name, front=session.context.backend, back=session.context.frontend, pid=session.managers()["device"][0]
         )
