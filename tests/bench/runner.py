@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 
 from bench.plan import Cell
 from bench.results import Results
@@ -25,7 +28,8 @@ def run(cells: Sequence[Cell], rounds: int, budget: float) -> Results:
             if took.get(cell.name, 0.0) > left or left <= 0:
                 continue
             started = time.monotonic()
-            _one(cell, results)
+            with _at_most(left):
+                _one(cell, results)
             took[cell.name] = time.monotonic() - started
             _say(f"round {number + 1}: {cell.name}, {took[cell.name]:.1f} s; {time.monotonic() - began:.0f} of {budget:.0f} s")
     for cell in able:
@@ -53,6 +57,22 @@ def _one(cell: Cell, results: Results) -> None:
         _say(f"{cell.name} failed: {error!r}")
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Break off what takes longer: a contender that hangs, or a first round on a slow machine, whose length nobody knows yet."""
+
+    def late(_signal: int, _frame: FrameType | None) -> None:
+        raise RuntimeError("the time was up")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, max(1.0, seconds))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _say(text: str) -> None:

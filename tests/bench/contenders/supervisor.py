@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import importlib.util
 import os
 import signal
@@ -99,8 +100,13 @@ class SupervisorSession:
 
     def _in_background(self, verb: str) -> None:
         # The call returns when all have been started, which is too late to listen.
-        self._order = threading.Thread(target=lambda: getattr(proxy(self._home), verb)("entry", False))
+        self._order = threading.Thread(target=self._call, args=[verb])
         self._order.start()
+
+    def _call(self, verb: str) -> None:
+        # Where the tasks did not come up the daemon is killed over the order.
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            getattr(proxy(self._home), verb)("entry", False)
 
     def order_start(self) -> None:
         self._in_background("startProcessGroup")
