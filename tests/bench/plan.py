@@ -50,7 +50,9 @@ class Cell:
 
 
 def cells(scale: Scale) -> list[Cell]:
-    made = [_of(contender, size, scale) for size in scale.sizes for contender in everybody() if size <= _largest(contender, scale)]
+    # The largest first: what is left of the time after the first round is theirs, who have one sample a round.
+    largest_first = sorted(scale.sizes, reverse=True)
+    made = [_of(contender, size, scale) for size in largest_first for contender in everybody() if size <= _largest(contender, scale)]
     ours = Zmsvc()
     made.append(Cell(name="the bus", missing=ours.missing, run=lambda results, home: _bus(ours, max(scale.sizes), results, home)))
     made.append(Cell(name="the device", missing=ours.missing, run=lambda results, home: device.run(ours, scale.messages, results, home)))

@@ -111,7 +111,11 @@ def _cell(results: Results, row: Row, name: str, size: int) -> str:
     if value is None:
         return "-"
     told = f"{amount(value, row.unit)} <sub>n={results.count(row.figure, name, size)}</sub>"
-    return f"{value / ours:.2g}x<br>{told}" if ours and name != OURS else told
+    return f"{_times(value / ours)}<br>{told}" if ours and name != OURS else told
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f}x" if ratio >= 10 else f"{ratio:.2g}x"
 
 
 def _processes(results: Results) -> str:
