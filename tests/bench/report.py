@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from bench.everybody import everybody
 from bench.figures.device import BARE, SIZES, SUBSCRIBERS
 from bench.goals import OURS, Verdict, verdicts
 from bench.results import Results
@@ -94,7 +95,7 @@ def _goals(found: Iterable[Verdict]) -> str:
 
 
 def _table(results: Results) -> str:
-    names = [name for name in results.contenders() if name != BARE]
+    names = [each.name for each in everybody() if each.name in results.contenders()]
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for row in ROWS:
         for size in results.sizes(row.figure):
