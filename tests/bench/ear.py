@@ -15,6 +15,8 @@ from pathlib import Path
 
 PATIENCE = 120.0
 """Seconds that any one fact may take, on the slowest contender."""
+SERVICE = Path(__file__).with_name("service.py")
+"""The program that a contender runs which executes programs: a Python service that has imported pyzmq."""
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
@@ -44,11 +46,12 @@ class Ear:
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
-        # Where a contender failed its tasks may still be there. A number that is another process's by now does not name this socket.
-        for pid in self.pids.values():
+        # Where a contender failed, or was broken off, its tasks may still be there, also such as have not reported: all name this socket.
+        for file in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
-                if os.fsencode(self.path) in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    os.kill(pid, signal.SIGKILL)
+                arguments = file.read_bytes().split(b"\0")
+                if os.fsencode(SERVICE) in arguments and os.fsencode(self.path) in arguments:
+                    os.kill(int(file.parent.name), signal.SIGKILL)
 
     def hear(self, names: Collection[str]) -> dict[str, Report]:
         """Wait until each of them has reported; reports of others are noted and passed over."""

@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from bench.ear import Ear
+from bench.ear import SERVICE, Ear
 
-SERVICE = Path(__file__).with_name("service.py")
-"""The program that a contender runs which executes programs: a Python service that has imported pyzmq."""
+__all__ = ["SERVICE", "Command", "Contender", "Ear", "Fleet", "Session", "program", "running"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
