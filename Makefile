@@ -1,5 +1,6 @@
 # make demo       the EchoAction context for a few shouts; needs no root and no systemd
 # make test       all tests; as root also those that boot this machine's systemd in a namespace
+# make bench      measures zmsvc beside other service managers, in 10 minutes; make bench-full takes longer; as root also systemd
 # make check      what the tests say about the code itself: ruff, mypy, layers, units
 # make fuzz       files, frames, requests and datagrams of garbage for long: TIMES=20 the effort of `make test`
 # make kills      100 random kills under load; SEED= repeats a run, KILLS= says how many
@@ -13,7 +14,7 @@ PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 DESTDIR ?=
 
-.PHONY: demo test check fuzz kills soak promises install uninstall clean unit install-program install-files
+.PHONY: demo test bench bench-full check fuzz kills soak promises install uninstall clean unit install-program install-files
 .DELETE_ON_ERROR:
 
 # --- for developers: everything happens in .venv ------------------------------------------------------------------------------
@@ -26,6 +27,10 @@ demo: $(VENV)/.runs
 test: $(VENV)/.tests
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 	@[ "$$(id -u)" = 0 ] || echo "make test: tests/boot was left out, for only root can boot a systemd"
+
+# Results go to tests/bench. What is not installed (s6, runit: apt-get install s6 runit) is left out, and the report says so.
+bench bench-full: $(VENV)/.bench
+	PYTHONPATH=tests:tests/live:tests/boot $(VENV)/bin/python -m bench $(if $(filter bench-full,$@),--full) $(BENCH_ARGS)
 
 check: $(VENV)/.tests
 	$(VENV)/bin/ruff check .
@@ -61,6 +66,10 @@ soak: $(VENV)/.tests
 
 promises: $(VENV)/.tests
 	@PYTHONPATH=tests:tests/live $(VENV)/bin/python tests/faults/promises.py
+
+$(VENV)/.bench: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --editable '.[bench]'
+	@touch $@ $(VENV)/.runs
 
 clean:
 	rm -rf $(VENV) build dist zmsvc.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

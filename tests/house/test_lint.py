@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from needs import need
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +30,11 @@ def test_ruff_finds_nothing() -> None:
 
 def test_mypy_finds_nothing() -> None:
     run("mypy", "--strict")
+
+
+def test_mypy_finds_nothing_in_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MYPYPATH", "tests:tests/live:tests/boot")
+    run("mypy", "--strict", "--follow-imports=silent", "--package=bench")
 
 
 def test_mypy_finds_nothing_in_what_tests_stand_on() -> None:

@@ -1,0 +1,1 @@
+"""The benchmark: zmsvc beside other service managers and beside the bare floors. `make bench` runs it; pytest never collects it."""

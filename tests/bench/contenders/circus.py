@@ -1,0 +1,146 @@
+"""Circus: checks ten times a second instead of every five, no warm-up, no statistics; a subscriber to its events starts heirs."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from bench.ear import PATIENCE, Ear, ends_of
+from bench.fleet import SERVICE, Command, Fleet, program, running
+
+_HEAD = """[circus]
+endpoint = ipc://{home}/endpoint
+pubsub_endpoint = ipc://{home}/events
+check_delay = 0.1
+warmup_delay = 0
+statsd = False
+loglevel = CRITICAL
+"""
+_WATCHER = """[watcher:{name}]
+cmd = {python} {service} {name} {ear}
+autostart = False
+respawn = {again}
+warmup_delay = 0
+graceful_timeout = 5
+max_retry = -1
+copy_env = True
+"""
+
+
+class Circus:
+    name = "Circus"
+
+    def missing(self) -> str:
+        return "" if importlib.util.find_spec("circus") else "it is not installed: pip install '.[bench]'"
+
+    @contextlib.contextmanager
+    def open(self, fleet: Fleet, home: Path) -> Iterator[CircusSession]:
+        with Ear(home / "ear") as ear:
+            parts = [_HEAD.format(home=home)]
+            for name in fleet.entry + fleet.heirs:
+                parts.append(_WATCHER.format(name=name, python=sys.executable, service=SERVICE, ear=ear.path, again=name in fleet.workers))
+            (home / "circus.ini").write_text("\n".join(parts))
+            listener = [sys.executable, "-m", "bench.contenders.circus", str(home)]
+            # It has stopped its tasks; its own end in order takes many seconds, which nobody measures.
+            with (
+                running([program("circusd"), str(home / "circus.ini")], home / "log", by=signal.SIGKILL) as process,
+                running(listener, home / "log"),
+            ):
+                session = CircusSession(fleet, ear, home, process.pid)
+                session.call("list")
+                try:
+                    yield session
+                finally:
+                    session.close()
+
+
+class CircusSession:
+    tells = False
+
+    def __init__(self, fleet: Fleet, ear: Ear, home: Path, pid: int) -> None:
+        self.fleet = fleet
+        self.ear = ear
+        self._home = home
+        self._pid = pid
+        self._order: threading.Thread | None = None
+        self._client: Any = None
+
+    def call(self, command: str, **properties: Any) -> dict[str, Any]:
+        """One command and its answer; it says no while it is busy with another one, and then is asked again."""
+        # Only where Circus is installed.
+        from circus.client import CircusClient
+
+        if self._client is None:
+            self._client = CircusClient(endpoint=f"ipc://{self._home}/endpoint", timeout=PATIENCE)
+        until = time.monotonic() + PATIENCE
+        while True:
+            answer: dict[str, Any] = self._client.send_message(command, **properties)
+            if answer.get("status") != "error":
+                return answer
+            if "already running" not in str(answer.get("reason")) or time.monotonic() > until:
+                raise RuntimeError(f"cannot measure Circus: {answer}")
+            time.sleep(0.01)
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.stop()
+
+    def order_start(self) -> None:
+        # One by one: a start of many passes over those which the start of the daemon has passed over.
+        self._order = threading.Thread(target=self._start_each)
+        self._order.start()
+
+    def _start_each(self) -> None:
+        for name in self.fleet.entry:
+            self.call("start", name=name, match="simple", waiting=True)
+
+    def started(self) -> None:
+        assert self._order is not None
+        self._order.join()
+
+    def order_stop(self) -> None:
+        self.call("stop", name="[wv]*", match="glob", waiting=False)
+
+    def stopped(self) -> None: ...
+
+    def status(self) -> Command:
+        return Command(argv=[program("circusctl"), "--endpoint", f"ipc://{self._home}/endpoint", "status"])
+
+    def managers(self) -> dict[str, list[int]]:
+        return {"daemon": [self._pid]}
+
+    def revive(self, victim: str, heir: str) -> None:
+        with ends_of([self.ear.pids[heir]]) as ends:
+            os.kill(self.ear.pids[heir], signal.SIGTERM)
+            ends.wait()
+        self.call("start", name=victim, waiting=True)
+        self.ear.hear([victim])
+
+
+def listen(home: Path) -> None:
+    """What a plugin would do, with less between: the `reap` of a victim starts its heir."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    events = context.socket(zmq.SUB)
+    events.subscribe(b"watcher.victim-")
+    events.connect(f"ipc://{home}/events")
+    # An order to a busy Circus is refused, so this asks again.
+    session = CircusSession(Fleet(), None, home, 0)  # type: ignore[arg-type]
+    while True:
+        topic = events.recv_multipart()[0].decode()
+        _, name, event = topic.split(".")
+        if event == "reap":
+            session.call("start", name=name.replace("victim", "heir"), waiting=False)
+
+
+if __name__ == "__main__":
+    listen(Path(sys.argv[1]))

@@ -1,0 +1,125 @@
+"""s6 and runit: a directory of services, a small supervisor process for each; a victim's `finish` script starts its heir."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.ear import Ear, ends_of
+from bench.fleet import SERVICE, Command, Fleet, running
+
+
+class Suite:
+    """One of the two. The order to start is the start of the process that scans the directory."""
+
+    name = ""
+    scan: tuple[str, ...] = ()
+    finish = ""
+    """The script of a victim; $HEIR is its heir's directory."""
+    again = ""
+    """The command that starts the service in $0."""
+    look = ""
+    """The command that shows all services."""
+    environment = ""
+    files: tuple[tuple[str, str], ...] = ()
+    """Further files of each service."""
+
+    def missing(self) -> str:
+        return "" if shutil.which(self.scan[0]) else f"it is not installed: apt-get install {self.name}"
+
+    @contextlib.contextmanager
+    def open(self, fleet: Fleet, home: Path) -> Iterator[SuiteSession]:
+        directory = home / "services"
+        with Ear(home / "ear") as ear:
+            for name in fleet.entry + fleet.heirs:
+                self._service(directory / name, ear)
+            for victim, heir in zip(fleet.victims, fleet.heirs, strict=True):
+                _script(directory / victim / "finish", self.finish.replace("$HEIR", str(directory / heir)))
+                (directory / heir / "down").touch()
+            with contextlib.ExitStack() as stack:
+                session = SuiteSession(self, fleet, ear, directory, stack)
+                yield session
+                session.end()
+
+    def _service(self, directory: Path, ear: Ear) -> None:
+        directory.mkdir(parents=True)
+        _script(directory / "run", f"exec {self.environment}{sys.executable} {SERVICE} {directory.name} {ear.path}")
+        for name, text in self.files:
+            (directory / name).write_text(text)
+
+
+def _script(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+class SuiteSession:
+    tells = False
+
+    def __init__(self, suite: Suite, fleet: Fleet, ear: Ear, directory: Path, stack: contextlib.ExitStack) -> None:
+        self.fleet = fleet
+        self.ear = ear
+        self._suite = suite
+        self._directory = directory
+        self._stack = stack
+        self._pid = 0
+
+    def order_start(self) -> None:
+        scan = [*self._suite.scan, str(self._directory)]
+        self._pid = self._stack.enter_context(running(scan, self._directory.with_name("log"))).pid
+
+    def started(self) -> None: ...
+
+    def order_stop(self) -> None:
+        # Both understand it as: end all services, then yourself.
+        os.kill(self._pid, signal.SIGTERM if self._suite.name == "s6" else signal.SIGHUP)
+
+    def stopped(self) -> None: ...
+
+    def end(self) -> None:
+        """A supervisor process that has lost its parent goes on, so each is ended here."""
+        pids = [pid for role in self.managers().values() for pid in role]
+        with contextlib.suppress(ProcessLookupError):
+            self.order_stop()
+        with ends_of(pids) as ends:
+            ends.wait()
+
+    def status(self) -> Command:
+        return Command(argv=["/bin/sh", "-c", self._suite.look, str(self._directory)])
+
+    def managers(self) -> dict[str, list[int]]:
+        children = Path(f"/proc/{self._pid}/task/{self._pid}/children")
+        return {"scan": [self._pid], "supervise": [int(pid) for pid in children.read_text().split()] if children.exists() else []}
+
+    def revive(self, victim: str, heir: str) -> None:
+        with ends_of([self.ear.pids[heir]]) as ends:
+            os.kill(self.ear.pids[heir], signal.SIGTERM)
+            ends.wait()
+        Command(argv=["/bin/sh", "-c", self._suite.again, str(self._directory / victim)]).run()
+        self.ear.hear([victim])
+
+
+class S6(Suite):
+    """With readiness: without it a service is held back for a second."""
+
+    name = "s6"
+    scan = ("s6-svscan", "-c", "4000")
+    # 125: do not start it again.
+    finish = "s6-svc -o $HEIR; exit 125"
+    again = 'exec s6-svc -u "$0"'
+    look = 'for each in "$0"/*; do s6-svstat "$each"; done'
+    environment = "env BENCH_READY_FD=3 "
+    files = (("notification-fd", "3\n"),)
+
+
+class Runit(Suite):
+    name = "runit"
+    scan = ("runsvdir",)
+    finish = "printf d > supervise/control; printf o > $HEIR/supervise/control"
+    again = 'printf u > "$0"/supervise/control'
+    look = 'exec sv status "$0"/*'

@@ -1,0 +1,151 @@
+"""Supervisor: no waiting for `startsecs`, no log files, orders by XML-RPC; an event listener starts heirs, as its manual has it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import importlib.util
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bench.ear import PATIENCE, Ear, ends_of
+from bench.fleet import SERVICE, Command, Fleet, program, running
+
+_HEAD = """[unix_http_server]
+file={home}/rpc
+[supervisord]
+nodaemon=true
+logfile=/dev/null
+logfile_maxbytes=0
+loglevel=critical
+pidfile={home}/pid
+minfds=10000
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+[supervisorctl]
+serverurl=unix://{home}/rpc
+[eventlistener:chain]
+command={python} -m bench.contenders.supervisor {home}
+events=PROCESS_STATE_EXITED
+stdout_logfile=NONE
+stderr_logfile=NONE
+"""
+_PROGRAM = """[program:{name}]
+command={python} {service} {name} {ear}
+autostart=false
+autorestart={again}
+startsecs=0
+startretries=1000000
+stdout_logfile=NONE
+stderr_logfile=NONE
+"""
+
+
+class Supervisor:
+    name = "Supervisor"
+
+    def missing(self) -> str:
+        return "" if importlib.util.find_spec("supervisor") else "it is not installed: pip install '.[bench]'"
+
+    @contextlib.contextmanager
+    def open(self, fleet: Fleet, home: Path) -> Iterator[SupervisorSession]:
+        with Ear(home / "ear") as ear:
+            parts = [_HEAD.format(home=home, python=sys.executable)]
+            for name in fleet.entry + fleet.heirs:
+                again = "true" if name in fleet.workers else "false"
+                parts.append(_PROGRAM.format(name=name, python=sys.executable, service=SERVICE, ear=ear.path, again=again))
+            parts.append(f"[group:entry]\nprograms={','.join(fleet.entry)}\n")
+            (home / "conf").write_text("\n".join(parts))
+            # It has stopped its tasks; its own end in order takes many seconds, which nobody measures.
+            with running([program("supervisord"), "-c", str(home / "conf")], home / "log", by=signal.SIGKILL) as process:
+                session = SupervisorSession(fleet, ear, home, process.pid)
+                session.wait_for_daemon()
+                yield session
+
+
+def proxy(home: Path) -> Any:
+    # Only where Supervisor is installed.
+    from xmlrpc.client import ServerProxy
+
+    from supervisor.xmlrpc import SupervisorTransport
+
+    return ServerProxy("http://127.0.0.1", transport=SupervisorTransport(None, None, f"unix://{home}/rpc")).supervisor
+
+
+class SupervisorSession:
+    tells = False
+
+    def __init__(self, fleet: Fleet, ear: Ear, home: Path, pid: int) -> None:
+        self.fleet = fleet
+        self.ear = ear
+        self._home = home
+        self._pid = pid
+        self._order: threading.Thread | None = None
+
+    def wait_for_daemon(self) -> None:
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until:
+            try:
+                assert proxy(self._home).getState()["statename"] == "RUNNING"
+                return
+            except OSError:
+                time.sleep(0.02)  # nothing is measured yet
+        raise RuntimeError("cannot measure Supervisor: it does not answer")
+
+    def _in_background(self, verb: str) -> None:
+        # The call returns when all have been started, which is too late to listen.
+        self._order = threading.Thread(target=self._call, args=[verb])
+        self._order.start()
+
+    def _call(self, verb: str) -> None:
+        # Where the tasks did not come up the daemon is killed over the order.
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            getattr(proxy(self._home), verb)("entry", False)
+
+    def order_start(self) -> None:
+        self._in_background("startProcessGroup")
+
+    def started(self) -> None:
+        assert self._order is not None
+        self._order.join()
+
+    def order_stop(self) -> None:
+        self._in_background("stopProcessGroup")
+
+    def stopped(self) -> None:
+        self.started()
+
+    def status(self) -> Command:
+        return Command(argv=[program("supervisorctl"), "-c", str(self._home / "conf"), "status"])
+
+    def managers(self) -> dict[str, list[int]]:
+        return {"daemon": [self._pid]}
+
+    def revive(self, victim: str, heir: str) -> None:
+        with ends_of([self.ear.pids[heir]]) as ends:
+            os.kill(self.ear.pids[heir], signal.SIGTERM)
+            ends.wait()
+        proxy(self._home).startProcess(f"entry:{victim}", False)
+        self.ear.hear([victim])
+
+
+def listen(home: Path) -> None:
+    """The event listener: the end of a victim starts its heir."""
+    while True:
+        print("READY", flush=True)
+        header = dict(word.split(":") for word in sys.stdin.readline().split())
+        body = dict(word.split(":") for word in sys.stdin.read(int(header["len"])).split())
+        name = body["processname"]
+        if name.startswith("victim-"):
+            proxy(home).startProcess(name.replace("victim", "heir"), False)
+        print("RESULT 2\nOK", end="", flush=True)
+
+
+if __name__ == "__main__":
+    listen(Path(sys.argv[1]))

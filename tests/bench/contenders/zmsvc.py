@@ -1,0 +1,190 @@
+"""zmsvc: the real daemon, started by hand, and its control socket. Its tasks are connected to the bus before they are ready."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from context import Context
+
+from bench.ear import PATIENCE, Ear, ends_of
+from bench.fleet import Command, Fleet
+
+TRANSACTION = "BENCH"
+
+WORK = """
+import socket
+import time
+
+from zmsvc.task import LoopedTask, TaskService
+
+
+class Waiting(LoopedTask):
+    \"\"\"Says that it runs, and connects to the bus: its first message waits for the device.\"\"\"
+
+    interval = 86400.0
+
+    def setup(self):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
+            speaker.sendto(b"%s %d" % (self.service_id.encode(), time.monotonic_ns()), self.config["ear"])
+        self.publish("bench", {"header": {"service_id": self.service_id}})
+
+    def step(self):
+        pass
+
+
+class ServiceWork(TaskService):
+    service_name = "work"
+    task_class = Waiting
+"""
+
+EAGER = "<restart_delay>0</restart_delay><restart_max_delay>0</restart_max_delay>"
+"""Every contender is asked to restart at once."""
+
+
+class Zmsvc:
+    """With `cgroups` it is given a control group, as systemd would (Delegate=yes)."""
+
+    def __init__(self, *, cgroups: bool = False) -> None:
+        self.name = "zmsvc (cgroups)" if cgroups else "zmsvc"
+        self._cgroups = cgroups
+
+    def missing(self) -> str:
+        if self._cgroups and (os.geteuid() != 0 or _cgroup_base() is None):
+            return "only root can give it a control group, where there is cgroup v2"
+        return ""
+
+    @contextlib.contextmanager
+    def open(self, fleet: Fleet, home: Path) -> Iterator[ZmsvcSession]:
+        context = Context(home, "Bench")
+        with Ear(home / "ear") as ear, _control_group(self._cgroups) as group:
+            _configure(context, fleet, ear)
+            try:
+                with group:
+                    # As `--detach` has it: the log goes to the file alone.
+                    context.start("--no-autostart", ZMSVC_LOG=str(home / "context.log"))
+                yield ZmsvcSession(context, fleet, ear)
+            finally:
+                context.close()
+
+
+def _configure(context: Context, fleet: Fleet, ear: Ear) -> None:
+    context.service("Work", WORK)
+    config = f"<ear>{ear.path}</ear>"
+    for name in fleet.workers:
+        context.task(name, "Work", config=config, service=EAGER, rules={"on_fail": ("restart", name)})
+    for victim, heir in zip(fleet.victims, fleet.heirs, strict=True):
+        context.task(victim, "Work", config=config, service=EAGER, rules={"on_fail": ("start", heir)})
+        context.task(heir, "Work", config=config, service=EAGER, entry=False)
+
+
+class ZmsvcSession:
+    """Orders over the control socket: the answer comes when all tasks are ready, or gone."""
+
+    tells = True
+
+    def __init__(self, context: Context, fleet: Fleet, ear: Ear) -> None:
+        self.context = context
+        self.fleet = fleet
+        self.ear = ear
+        self._pending: socket.socket | None = None
+
+    def order_start(self) -> None:
+        self._order(verb="start", transaction=TRANSACTION)
+
+    def started(self) -> None:
+        self.answered()
+
+    def order_stop(self) -> None:
+        self._order(verb="stop", transaction=TRANSACTION)
+
+    def stopped(self) -> None:
+        self.answered()
+
+    def status(self) -> Command:
+        argv = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", self.context.name, "status"]
+        return Command(argv=argv, environment=self.context.environment)
+
+    def managers(self) -> dict[str, list[int]]:
+        status = self.ask(verb="status")["data"]
+        return {"keeper": [status["keeper_pid"]], "supervisor": [status["pid"]], "device": [status["device_pid"]]}
+
+    def revive(self, victim: str, heir: str) -> None:
+        # It is not stopped by an order: what an operator has stopped is started by no rule.
+        with ends_of([self.ear.pids[heir]]) as ends:
+            os.kill(self.ear.pids[heir], signal.SIGTERM)
+            ends.wait()
+        self.ask(verb="start", transaction=TRANSACTION, tasks=[victim])
+        self.ear.hear([victim])
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        self._order(**request)
+        return self.answered()
+
+    def _order(self, **request: Any) -> None:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(PATIENCE)
+        sock.connect(str(self.context.runtime / self.context.name / "control.sock"))
+        sock.sendall(json.dumps(request).encode() + b"\n")
+        self._pending = sock
+
+    def answered(self) -> dict[str, Any]:
+        """The answer to the last order."""
+        assert self._pending is not None
+        with self._pending as sock, sock.makefile("rb") as answers:
+            line = answers.readline()
+        self._pending = None
+        if not line:
+            raise ConnectionError(f"the supervisor hung up; the end of its log:\n{self.context.log.read_text()[-1000:]}")
+        answer: dict[str, Any] = json.loads(line)
+        if not answer["ok"]:
+            raise RuntimeError(f"cannot measure zmsvc: {answer}")
+        return answer
+
+
+def _cgroup_base() -> Path | None:
+    bases = (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup"))
+    return next((base for base in bases if (base / "cgroup.procs").exists()), None)
+
+
+@contextlib.contextmanager
+def _control_group(wanted: bool) -> Iterator[contextlib.AbstractContextManager[None]]:
+    """A control group that is handed over; who starts processes inside what is yielded starts them in it."""
+    base = _cgroup_base() if wanted else None
+    if base is None:
+        yield contextlib.nullcontext()
+        return
+    group = base / f"zmbench-{os.getpid()}"
+    group.mkdir()
+    os.setxattr(group, "trusted.delegate", b"1")
+    try:
+        yield _inside(group)
+    finally:
+        (group / "cgroup.kill").write_text("1")
+        for path, _, _ in os.walk(group, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+
+
+@contextlib.contextmanager
+def _inside(group: Path) -> Iterator[None]:
+    before = _own_group(group.parent)
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        (before / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def _own_group(base: Path) -> Path:
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        if line.startswith("0::"):
+            return base / line[3:].strip().lstrip("/")
+    return base

@@ -1,0 +1,132 @@
+"""The one ear that measures everybody: a task of any contender says when it runs, by the clock that all processes share."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import struct
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+PATIENCE = 120.0
+"""Seconds that any one fact may take, on the slowest contender."""
+SERVICE = Path(__file__).with_name("service.py")
+"""The program that a contender runs which executes programs: a Python service that has imported pyzmq."""
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A task ran at `at` (seconds of CLOCK_MONOTONIC); `pid` is what the kernel says, as seen from here."""
+
+    name: str
+    pid: int
+    at: float
+
+
+class Ear:
+    """A datagram socket at `path`. A report is `NAME NANOSECONDS`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        path.unlink(missing_ok=True)
+        self._socket.bind(str(path))
+        self.pids: dict[str, int] = {}
+        """The process that spoke last for each name."""
+
+    def __enter__(self) -> Ear:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+        # Where a contender failed, or was broken off, its tasks may still be there, also such as have not reported: all name this socket.
+        for file in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                arguments = file.read_bytes().split(b"\0")
+                if os.fsencode(SERVICE) in arguments and os.fsencode(self.path) in arguments:
+                    os.kill(int(file.parent.name), signal.SIGKILL)
+
+    def hear(self, names: Collection[str]) -> dict[str, Report]:
+        """Wait until each of them has reported; reports of others are noted and passed over."""
+        heard: dict[str, Report] = {}
+        until = time.monotonic() + PATIENCE
+        wanted = set(names)
+        while wanted:
+            self._socket.settimeout(max(0.001, until - time.monotonic()))
+            try:
+                text, ancillary, _, _ = self._socket.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
+            except TimeoutError:
+                raise RuntimeError(f"cannot measure: {len(wanted)} tasks did not report, {sorted(wanted)[:3]} among them") from None
+            name, _, at = text.decode().partition(" ")
+            pid = int(_CREDENTIALS.unpack(ancillary[0][2])[0])
+            self.pids[name] = pid
+            if name in wanted:
+                wanted.discard(name)
+                heard[name] = Report(name=name, pid=pid, at=int(at) / 1e9)
+        return heard
+
+    def run_again(self, name: str) -> float:
+        """Kill the task of this name with SIGKILL and wait until it reports again; the seconds from the one to the other."""
+        killed = self.kill(name)
+        return self.hear([name])[name].at - killed
+
+    def runs_instead(self, victim: str, heir: str) -> float:
+        """Kill one task and wait until another reports."""
+        killed = self.kill(victim)
+        return self.hear([heir])[heir].at - killed
+
+    def kill(self, name: str) -> float:
+        """SIGKILL; the moment before it."""
+        at = time.monotonic()
+        os.kill(self.pids[name], signal.SIGKILL)
+        return at
+
+
+@contextlib.contextmanager
+def ends_of(pids: Collection[int]) -> Iterator[Ends]:
+    """Watch processes, whoever is their parent."""
+    ends = Ends(pids)
+    try:
+        yield ends
+    finally:
+        ends.close()
+
+
+class Ends:
+    """Tells when the last of some processes has ended."""
+
+    def __init__(self, pids: Collection[int]) -> None:
+        self._epoll = select.epoll()
+        self._left: set[int] = set()
+        for pid in pids:
+            try:
+                fd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            self._left.add(fd)
+            self._epoll.register(fd, select.EPOLLIN)
+
+    def wait(self) -> float:
+        """The moment in which the last one was gone."""
+        until = time.monotonic() + PATIENCE
+        while self._left:
+            ready = self._epoll.poll(max(0.0, until - time.monotonic()))
+            if not ready:
+                raise RuntimeError(f"cannot measure: {len(self._left)} processes did not end")
+            for fd, _ in ready:
+                self._epoll.unregister(fd)
+                self._left.discard(fd)
+                os.close(fd)
+        return time.monotonic()
+
+    def close(self) -> None:
+        for fd in self._left:
+            os.close(fd)
+        self._epoll.close()

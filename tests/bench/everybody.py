@@ -1,0 +1,26 @@
+"""The list of everybody who is measured."""
+
+from __future__ import annotations
+
+from bench.contenders.circus import Circus
+from bench.contenders.floor import Floor
+from bench.contenders.suites import S6, Runit
+from bench.contenders.supervisor import Supervisor
+from bench.contenders.systemd import Systemd
+from bench.contenders.zmsvc import Zmsvc
+from bench.fleet import Contender
+
+
+def everybody() -> list[Contender]:
+    """In the order of the columns: we, the floors, the others."""
+    return [
+        Zmsvc(),
+        Zmsvc(cgroups=True),
+        Floor(connected=False),
+        Floor(connected=True),
+        Supervisor(),
+        Circus(),
+        Systemd(),
+        S6(),
+        Runit(),
+    ]

@@ -1,0 +1,30 @@
+"""What processes have for themselves, and their share of what they share: PSS of /proc/PID/smaps_rollup, in bytes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from bench.fleet import Session
+
+
+def pss(pid: int) -> int:
+    found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
+
+
+def measure(session: Session) -> dict[str, float]:
+    """`memory`: of one task, the mean of all; `memory.ROLE` of the contender's processes; `memory.own` of all of these."""
+    managers = session.managers()
+    tasks = _sum(session.ear.pids[name] for name in session.fleet.entry)
+    own = {role: _sum(pids) for role, pids in managers.items()}
+    return {
+        "memory": tasks / len(session.fleet.entry),
+        "memory.own": sum(own.values()),
+        **{f"memory.{role}": value for role, value in own.items()},
+    }
+
+
+def _sum(pids: Iterable[int]) -> float:
+    return float(sum(pss(pid) for pid in pids))

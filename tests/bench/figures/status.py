@@ -1,0 +1,19 @@
+"""The command that shows all tasks, as a whole process: from its start to its end, with the answer on its standard output."""
+
+from __future__ import annotations
+
+import time
+
+from bench.fleet import Session
+
+
+def measure(session: Session, times: int) -> list[float]:
+    """Seconds."""
+    command = session.status()
+    found = []
+    for _ in range(times):
+        begin = time.monotonic()
+        # Some give the state of the worst service as their exit status.
+        command.run(check=False)
+        found.append(time.monotonic() - begin)
+    return found

@@ -1,0 +1,120 @@
+"""What every contender has to be able to do, and what it is given to do: a fleet of equal tasks, and pairs of victim and heir."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from bench.ear import SERVICE, Ear
+
+__all__ = ["SERVICE", "Command", "Contender", "Ear", "Fleet", "Session", "program", "running"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """`size` tasks that are restarted when they fail, and `pairs` of a victim whose failure starts its heir."""
+
+    size: int = 0
+    pairs: int = 0
+
+    @property
+    def workers(self) -> list[str]:
+        return [f"work-{number:04}" for number in range(self.size)]
+
+    @property
+    def victims(self) -> list[str]:
+        return [f"victim-{number:02}" for number in range(self.pairs)]
+
+    @property
+    def heirs(self) -> list[str]:
+        return [f"heir-{number:02}" for number in range(self.pairs)]
+
+    @property
+    def entry(self) -> list[str]:
+        """Who runs after the order to start."""
+        return self.workers + self.victims
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A program as a user would run it."""
+
+    argv: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    def run(self, check: bool = True) -> str:
+        done = subprocess.run(self.argv, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if check and done.returncode != 0:
+            raise RuntimeError(f"cannot run {' '.join(self.argv)}: {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        return done.stdout
+
+
+class Session(Protocol):
+    """A contender that runs and knows the fleet, of which nothing is started yet."""
+
+    fleet: Fleet
+    ear: Ear
+    tells: bool
+    """Whether `started` and `stopped` know anything, so that the time until they return is the contender's."""
+
+    def order_start(self) -> None:
+        """Order that all entry tasks start. Returns when the order is given."""
+
+    def started(self) -> None:
+        """Wait until the contender itself says that all of them are ready, where it can tell."""
+
+    def order_stop(self) -> None: ...
+
+    def stopped(self) -> None: ...
+
+    def status(self) -> Command:
+        """The command that shows the status of all tasks."""
+
+    def managers(self) -> dict[str, list[int]]:
+        """The PIDs of the contender's own processes by role."""
+
+    def revive(self, victim: str, heir: str) -> None:
+        """After the heir has been started: stop it, and start the victim again."""
+
+
+class Contender(Protocol):
+    name: str
+
+    def missing(self) -> str:
+        """Why it cannot be measured here; empty when it can be."""
+
+    def open(self, fleet: Fleet, home: Path) -> contextlib.AbstractContextManager[Session]:
+        """A Session in an empty directory of its own; at the end nothing of it is left."""
+
+
+@contextlib.contextmanager
+def running(
+    argv: Sequence[str], log: Path, *, by: signal.Signals = signal.SIGTERM, **more: Any
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program for as long as it is needed; its output goes to a file. `by` is what ends it."""
+    with log.open("ab") as output:
+        options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, **more}
+        process: subprocess.Popen[bytes] = subprocess.Popen(argv, stderr=output, **options)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(by)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        process.wait()
+
+
+def program(name: str) -> str:
+    """A program of the Python that runs this, before the same one of the system."""
+    own = Path(sys.executable).with_name(name)
+    return str(own) if own.exists() else name

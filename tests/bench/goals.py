@@ -1,0 +1,97 @@
+"""What is promised, and whether the figures of a run show it: ratios where a machine's speed would decide otherwise."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.figures.device import BARE, SIZES, SUBSCRIBERS
+from bench.results import Results
+
+MANY, SOME, FEW = 1000, 100, 10
+OURS = "zmsvc"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """`value` is to be at most `limit`; None: it was not measured."""
+
+    goal: str
+    limit: float
+    value: float | None
+    unit: str = "x"
+    remark: str = ""
+
+    @property
+    def word(self) -> str:
+        return "not measured" if self.value is None else "met" if self.value <= self.limit else "**missed**"
+
+
+def verdicts(results: Results) -> list[Verdict]:
+    """Every goal, met or not."""
+
+    def median(figure: str, size: int, contender: str = OURS) -> float | None:
+        return results.median(figure, contender, size)
+
+    def ratio(figure: str, size: int, other: str) -> float | None:
+        return _ratio(median(figure, size), median(figure, size, other))
+
+    restarts = [value for suite in ("s6", "runit") if (value := results.percentile("chain", suite, FEW, 0.5)) is not None]
+    best = min(restarts, default=None)
+    device = _device(results)
+    worst = f"the device's part: {min(device):.2f} to {max(device):.2f}" if device else ""
+    late = results.percentile("order", OURS, FEW, 0.99)
+    plain = [
+        Verdict(goal="1,000 tasks: share of systemd's time for 1,000 plain services", limit=1 / 9, value=ratio("start", MANY, "systemd")),
+        Verdict(goal="1,000 tasks: times the bare forks", limit=5, value=ratio("start", MANY, "fork")),
+        Verdict(goal="PSS of a connected task, of 1,000", limit=1.6e6, value=median("memory", MANY), unit="B"),
+        *(
+            Verdict(
+                goal=f"failure to other task, {where}: share of the better of s6 and runit",
+                limit=1 / 4,
+                value=_ratio(results.percentile("chain", name, FEW, 0.5), best),
+            )
+            for name, where in ((OURS, "no cgroups"), (f"{OURS} (cgroups)", "with cgroups"))
+        ),
+        Verdict(
+            goal="failure to the order that starts the other",
+            limit=0.004,
+            value=results.percentile("order", OURS, FEW, 0.5),
+            unit="s",
+            remark=f"p99 {late * 1e3:.1f} ms" if late else "",
+        ),
+        *(
+            Verdict(goal=f"status at {size:,}: share of supervisorctl's", limit=1 / 2, value=ratio("status", size, "Supervisor"))
+            for size in (SOME, MANY)
+        ),
+        Verdict(goal="wake-ups a second of an idle context of 1,000", limit=1, value=median("idle.wakeups", MANY), unit=""),
+        Verdict(goal="wake-ups a second of its 1,000 tasks", limit=0, value=median("idle.tasks", MANY), unit=""),
+        Verdict(goal="bare proxy's throughput over the device's, mean, supervisor busy", limit=1 / 0.95, value=_mean(device), remark=worst),
+        Verdict(goal="adoption of 1,000 tasks after kill -9 of the supervisor", limit=2, value=median("adoption", MANY), unit="s"),
+    ]
+    return plain + [_linear(figure, name, median) for figure, name in (("start", "start"), ("stop", "stop"), ("adoption", "adoption"))]
+
+
+def _ratio(ours: float | None, theirs: float | None) -> float | None:
+    return ours / theirs if ours is not None and theirs else None
+
+
+def _linear(figure: str, name: str, median: Callable[[str, int], float | None]) -> Verdict:
+    """Ten times the tasks may take ten times as long, and a quarter more for the noise."""
+    return Verdict(goal=f"{name} of 1,000 over that of 100", limit=12.5, value=_ratio(median(figure, MANY), median(figure, SOME)))
+
+
+def _device(results: Results) -> list[float]:
+    """The device's part of the bare proxy's throughput, by size and number of subscribers."""
+    found = (
+        _ratio(results.median(f"throughput.{size}", OURS, subscribers), results.median(f"throughput.{size}", BARE, subscribers))
+        for size in SIZES
+        for subscribers in SUBSCRIBERS
+    )
+    return [value for value in found if value is not None]
+
+
+def _mean(shares: list[float]) -> float | None:
+    """The geometric mean of the inverses."""
+    return math.exp(-sum(map(math.log, shares)) / len(shares)) if shares else None

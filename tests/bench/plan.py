@@ -1,0 +1,97 @@
+"""What one run consists of: cells, each of which opens one contender once and takes some figures. The short plan and the long one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.contenders.zmsvc import Zmsvc, ZmsvcSession
+from bench.everybody import everybody
+from bench.figures import adoption, bus, device, failure, idle, memory, start, status, stop
+from bench.fleet import Contender, Fleet
+from bench.results import Results
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How much is measured."""
+
+    sizes: tuple[int, ...]
+    rounds: int
+    budget: float
+    """Seconds for everything."""
+    failures: float
+    """Seconds that the samples of one kind of failure may take in one cell."""
+    idle: float
+    messages: int
+    """MiB that are sent through a device at a time."""
+    suites_up_to: int
+    """The largest fleet of s6 and runit: their start is the start of their interpreters, as everybody's but ours."""
+
+
+SHORT = Scale(sizes=(10, 100, 1000), rounds=5, budget=570, failures=4, idle=4, messages=40, suites_up_to=100)
+LONG = Scale(sizes=(10, 100, 300, 1000), rounds=9, budget=5400, failures=20, idle=30, messages=200, suites_up_to=1000)
+
+FEW_TASKS = 10
+PAIRS = 10
+MOST_SAMPLES = 150
+STATUSES = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One thing to do in each round."""
+
+    name: str
+    missing: Callable[[], str]
+    run: Callable[[Results, Path], None]
+    """It is given an empty directory."""
+
+
+def cells(scale: Scale) -> list[Cell]:
+    # The largest first: what is left of the time after the first round is theirs, who have one sample a round.
+    largest_first = sorted(scale.sizes, reverse=True)
+    made = [_of(contender, size, scale) for size in largest_first for contender in everybody() if size <= _largest(contender, scale)]
+    ours = Zmsvc()
+    made.append(Cell(name="the bus", missing=ours.missing, run=lambda results, home: _bus(ours, max(scale.sizes), results, home)))
+    made.append(Cell(name="the device", missing=ours.missing, run=lambda results, home: device.run(ours, scale.messages, results, home)))
+    return made
+
+
+def _largest(contender: Contender, scale: Scale) -> int:
+    return {"s6": scale.suites_up_to, "runit": scale.suites_up_to, "zmsvc (cgroups)": FEW_TASKS}.get(contender.name, max(scale.sizes))
+
+
+def _of(contender: Contender, size: int, scale: Scale) -> Cell:
+    return Cell(
+        name=f"{contender.name} with {size}",
+        missing=contender.missing,
+        run=lambda results, home: fleet(contender, size, scale, results, home),
+    )
+
+
+def fleet(contender: Contender, size: int, scale: Scale, results: Results, home: Path) -> None:
+    """Everything that is asked of a fleet of one size, in one life of it."""
+    few = size == FEW_TASKS
+    name = contender.name
+    with contender.open(Fleet(size=size, pairs=PAIRS if few else 0), home) as session:
+        results.add_all(name, size, start.measure(session))
+        if few:
+            results.add("restart", name, size, failure.restart(session, scale.failures, MOST_SAMPLES))
+            results.add("chain", name, size, failure.chain(session, scale.failures, MOST_SAMPLES))
+            if isinstance(session, ZmsvcSession):
+                results.add("order", name, size, failure.order(session, scale.failures, MOST_SAMPLES))
+        else:
+            results.add_all(name, size, memory.measure(session))
+            results.add("status", name, size, status.measure(session, STATUSES))
+        if size == max(scale.sizes):
+            results.add_all(name, size, idle.measure(session, scale.idle))
+        if isinstance(session, ZmsvcSession) and not few:
+            results.add_all(name, size, adoption.measure(session))
+        results.add_all(name, size, stop.measure(session))
+
+
+def _bus(ours: Zmsvc, size: int, results: Results, home: Path) -> None:
+    with ours.open(Fleet(size=size), home) as session:
+        results.add_all(ours.name, size, bus.measure(session))

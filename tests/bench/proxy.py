@@ -1,0 +1,32 @@
+"""The bare proxy: libzmq's own loop and nothing around it. `python -m bench.proxy FRONT BACK`; publishers connect to FRONT."""
+
+from __future__ import annotations
+
+import resource
+import sys
+
+import zmq
+
+HWM = 100_000
+"""The same as the device's."""
+
+
+def main() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    context.set(zmq.MAX_SOCKETS, 4096)
+    front, back = context.socket(zmq.XSUB), context.socket(zmq.XPUB)
+    for each in (front, back):
+        each.set_hwm(HWM)
+    # Somebody is always subscribed, so that a publisher can tell when it is connected, as at zmsvc's device.
+    front.setsockopt(zmq.BACKLOG, 1024)
+    back.setsockopt(zmq.BACKLOG, 1024)
+    front.bind(sys.argv[1])
+    back.bind(sys.argv[2])
+    front.send(b"\x01\xff\xffnobody")
+    zmq.proxy(front, back)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Runs the cells of a plan round by round, so that contenders alternate, within a budget of time."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+from bench.plan import Cell
+from bench.results import Results
+
+
+def run(cells: Sequence[Cell], rounds: int, budget: float) -> Results:
+    """Every cell once in each round, as long as what it took last still fits; what cannot be measured is left out, with its reason."""
+    results = Results()
+    began = time.monotonic()
+    took: dict[str, float] = {}
+    able = [cell for cell in cells if not _noted(cell, results)]
+    for number in range(rounds):
+        for cell in able:
+            left = budget - (time.monotonic() - began)
+            if took.get(cell.name, 0.0) > left or left <= 0:
+                continue
+            started = time.monotonic()
+            with _at_most(left):
+                _one(cell, results)
+            took[cell.name] = time.monotonic() - started
+            _say(f"round {number + 1}: {cell.name}, {took[cell.name]:.1f} s; {time.monotonic() - began:.0f} of {budget:.0f} s")
+    for cell in able:
+        if cell.name not in took:
+            results.missing[cell.name] = "the time was up"
+    return results
+
+
+def _noted(cell: Cell, results: Results) -> bool:
+    why = cell.missing()
+    if why:
+        results.missing[cell.name] = why
+        _say(f"{cell.name} is left out: {why}")
+    return bool(why)
+
+
+def _one(cell: Cell, results: Results) -> None:
+    # A short path: a Unix socket's may have 107 bytes.
+    home = Path(tempfile.mkdtemp(prefix="zmb"))
+    try:
+        cell.run(results, home)
+    except (OSError, RuntimeError, AssertionError, ValueError) as error:
+        # One contender that fails must not take the figures of the others along; the report says it.
+        results.missing[cell.name] = f"it failed in at least one round: {error}"
+        _say(f"{cell.name} failed: {error!r}")
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Break off what takes longer: a contender that hangs, or a first round on a slow machine, whose length nobody knows yet."""
+
+    def late(_signal: int, _frame: FrameType | None) -> None:
+        raise RuntimeError("the time was up")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, max(1.0, seconds))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)

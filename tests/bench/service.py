@@ -1,0 +1,28 @@
+"""The service that contenders run which execute programs: `service.py NAME EAR`. It has imported pyzmq, says that it runs, and waits.
+
+BENCH_READY_FD is where s6 wants to be told that a service is ready.
+
+It makes no ZMQ context and connects to nothing, which zmsvc's tasks do: the difference is in favour of the others.
+"""
+
+import os
+import signal
+import socket
+import sys
+import time
+
+import zmq  # noqa: F401 - what a service that talks over ZeroMQ has to import before it can do anything
+
+
+def main() -> None:
+    name, ear = sys.argv[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as speaker:
+        speaker.sendto(b"%s %d" % (name.encode(), time.monotonic_ns()), ear)
+    if "BENCH_READY_FD" in os.environ:
+        os.write(int(os.environ["BENCH_READY_FD"]), b"\n")
+    while True:
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()
