@@ -191,7 +191,7 @@ def test_bursts_of_changes_cost_one_context_info(context: Context, ear: Callable
     listener = ear(b"control @@@ ")
     context.ctl("start", "--transaction", TX)
     started, infos, last = 0, 0, {}
-    while started < 20 or not all(task["state"] == "active" for task in last[TX]["tasks"]):
+    while started < 20 or TX not in last or not all(task["state"] == "active" for task in last[TX]["tasks"]):
         _, body = listener.next()
         started += body["header"]["action"] == "started"
         if body["header"]["action"] == "update":
