@@ -99,6 +99,13 @@ def ends_of(pids: Collection[int]) -> Iterator[Ends]:
         ends.close()
 
 
+def end(pid: int) -> None:
+    """SIGTERM a process, and wait until it has ended."""
+    with ends_of([pid]) as ends:
+        os.kill(pid, signal.SIGTERM)
+        ends.wait()
+
+
 class Ends:
     """Tells when the last of some processes has ended."""
 

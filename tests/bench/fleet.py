@@ -95,9 +95,7 @@ class Contender(Protocol):
 
 
 @contextlib.contextmanager
-def running(
-    argv: Sequence[str], log: Path, *, by: signal.Signals = signal.SIGTERM, **more: Any
-) -> Iterator[subprocess.Popen[bytes]]:
+def running(argv: Sequence[str], log: Path, *, by: signal.Signals = signal.SIGTERM, **more: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A program for as long as it is needed; its output goes to a file. `by` is what ends it."""
     with log.open("ab") as output:
         options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, **more}

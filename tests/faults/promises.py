@@ -66,24 +66,23 @@ def age(pid: int) -> float:
 def task_killed(bench: Bench) -> float:
     """Until `failed` is on the bus."""
     bench.context.ask(verb="start", transaction="T", tasks=["still"])
-    ear, pid = bench.ear(b"control @@@ "), bench.pid("still")
-    began = time.monotonic()
-    os.kill(pid, signal.SIGKILL)
-    ear.control("failed", "still")
-    spent = time.monotonic() - began
-    ear.close()
-    return spent
+    return _from_kill_to(bench, "failed", "still")
 
 
 def task_restarted(bench: Bench) -> float:
     """Until `started` of its own rule is on the bus. It was started by order and has run for a while, so no delay is due."""
     for verb in ("stop", "start"):
         bench.context.ask(verb=verb, transaction="T", tasks=["again"])
-    ear, pid = bench.ear(b"control @@@ "), bench.pid("again")
+    pid = bench.pid("again")
     wait_for(lambda: age(pid) > SETTLED)
+    return _from_kill_to(bench, "started", "again")
+
+
+def _from_kill_to(bench: Bench, word: str, task: str) -> float:
+    ear, pid = bench.ear(b"control @@@ "), bench.pid(task)
     began = time.monotonic()
     os.kill(pid, signal.SIGKILL)
-    ear.control("started", "again")
+    ear.control(word, task)
     spent = time.monotonic() - began
     ear.close()
     return spent

@@ -16,93 +16,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
+from manual_context import MANUAL
 
 from zmsvc.core.errors import ConfigError
 from zmsvc.core.model import Action, Context, Limits, Rule, ServiceType, Trigger
 from zmsvc.host import config
 from zmsvc.host.shape import RLIMITS, explain
-
-MANUAL = """<?xml version='1.0' encoding='utf8'?>
-<Context>
-  <FrontEndEndpoint>tcp://127.0.0.1:5556</FrontEndEndpoint> <!--   SUB -->
-  <BackendEndpoint>tcp://127.0.0.1:5557</BackendEndpoint>   <!--   PUB -->
-  <FrontBind>tcp://*:5557</FrontBind>
-  <BackendBind>tcp://*:5556</BackendBind>
-  <TaskLogName>EchoAction</TaskLogName>
-  <ContextID>context001</ContextID>
-  <TaskService id='ts_100' topic='process' instance='EchoAction' serviceType='Process'>
-    <Task>
-      <description>
-        An echo action is for shouting the time after counting 10s
-      </description>
-      <message>
-        <header>
-          <action>start</action>
-          <service_name>echo_action</service_name>
-        </header>
-        <content>
-          <configuration>
-            <device_action>shout</device_action>
-            <location></location>
-          </configuration>
-        </content>
-      </message>
-      <state type="on_start">
-        <on_start><action></action><call></call></on_start>
-        <on_update><action></action><call></call></on_update>
-        <on_fail><action>restart</action><call>ts_100</call></on_fail>
-        <on_exit><action>start</action><call>ts000</call></on_exit>
-      </state>
-    </Task>
-  </TaskService>
-  <TaskService id="ts000" instance="Monitor" serviceType="Process" topic="process">
-    <Task>
-      <description>
-        Monitors memory and process for context task services
-      </description>
-      <message>
-        <header>
-          <action>start</action>
-          <service_name>monitor</service_name>
-        </header>
-        <content>
-          <configuration>
-            <device_action>task_monitor</device_action>
-            <service>
-              <endpoint>tcp://127.0.0.1:6558</endpoint>
-              <frequency_s>30.0</frequency_s>
-              <type>pub</type>
-            </service>
-            <monitor_options>
-              <opened_files>1</opened_files>
-              <open_connections>1</open_connections>
-              <memory_maps>1</memory_maps>
-            </monitor_options>
-          </configuration>
-        </content>
-      </message>
-      <state type="on_start">
-        <on_start>
-          <action />
-          <call />
-        </on_start>
-        <on_update>
-          <action />
-          <call />
-        </on_update>
-        <on_fail>
-          <action>restart</action>
-          <call>ts000</call>
-        </on_fail>
-        <on_exit>
-          <action />
-          <call />
-        </on_exit>
-      </state>
-    </Task>
-  </TaskService>
-</Context>
-"""
 
 FULL = """<Context xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:noNamespaceSchemaLocation="context.rng">
   <BackendEndpoint>ipc:///run/zmsvc/front</BackendEndpoint>

@@ -220,10 +220,10 @@ def test_what_may_not_be_bound_without_keys_has_its_line(home: Path, backend: st
     write(home, backend, bind)
     file = home / "Context-Here.xml"
     context = config.load(file)
-    told = binds.refused(context, file.read_bytes())
+    told = binds.refused(context)
     assert [line for line, _ in told] == lines
     assert all("(zmsvcctl -c Here keys make)" in words for _, words in told)
-    assert [line for line, _ in binds.refused_to_monitors(context, file.read_bytes())] == [7]
+    assert [line for line, _ in binds.refused_to_monitors(context)] == [7]
 
 
 def test_check_tells_until_there_are_keys(home: Path, capsys: Capture) -> None:

@@ -10,7 +10,7 @@ from zmsvc.host.tally import Tally
 
 
 def test_a_flood_is_counted_in_full_and_logged_at_the_powers_of_two(caplog: pytest.LogCaptureFixture) -> None:
-    tally = Tally(logging.getLogger("tally"))
+    tally = Tally(logging.getLogger("tally").warning)
     for number in range(100):
         tally.add("Number %d is refused", number)
     assert tally.count == 100

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import zmq
 from context import Context
+from manual_context import MONITOR
 from tutorial import free_ports
 from waiting import PATIENCE
 
@@ -121,69 +122,12 @@ def test_a_sample_has_the_figures_of_every_task_of_its_transaction(context: Cont
     assert (waiting["pid"], waiting["state"], waiting["rss"], waiting["children"]) == (None, "inactive", 0.0, [])
 
 
-MANUAL = """
-<TaskService id="ts000" instance="Monitor" serviceType="Process" topic="process">
-<Task>
-<description>
-Monitors memory and process for context task services
-</description>
-
-<message>
-<header>
-<action>start</action>
-<service_name>monitor</service_name>
-</header>
-
-<content>
-<configuration>
-<device_action>task_monitor</device_action>
-<service>
-<endpoint>tcp://127.0.0.1:6558</endpoint>
-<frequency_s>30.0</frequency_s>
-<type>pub</type>
-</service>
-<monitor_options>
-<opened_files>1</opened_files>
-<open_connections>1</open_connections>
-<memory_maps>1</memory_maps>
-</monitor_options>
-</configuration>
-</content>
-</message>
-
-<state type="on_start">
-<on_start>
-<action />
-<call />
-</on_start>
-
-<on_update>
-<action />
-<call />
-</on_update>
-
-<on_fail>
-<action>restart</action>
-<call>ts000</call>
-</on_fail>
-
-<on_exit>
-<action />
-<call />
-</on_exit>
-</state>
-</Task>
-</TaskService>
-"""
-"""As it stands in the manual of zmicroservices 1.0."""
-
-
 def test_the_monitor_of_the_manual_works_as_it_stands_there(context: Context, listen: Callable[[str], Stranger]) -> None:
     (port,) = free_ports(1)
     context.looped("Echo")
     context.task("ts001", "Echo")
     # But for a port that is free here, and half a minute that nobody wants to wait for the second sample.
-    context.element(MANUAL.replace("6558", str(port)).replace("30.0", "0.1"))
+    context.element(MONITOR.replace("6558", str(port)).replace("30.0", "0.1"))
     context.start("--transaction", TX)
     stranger = listen(f"tcp://127.0.0.1:{port}")
     running = {name: task["pid"] for name, task in context.tasks().items()}

@@ -27,9 +27,7 @@ _NAMED = 10
 class Watch:
     """The eyes of the device. To be made before the sockets bind, or connections are missed."""
 
-    def __init__(
-        self, front: Socket, back: Socket, doorkeeper: Doorkeeper | None, unheard: Unheard, report: Callable[[str], None]
-    ) -> None:
+    def __init__(self, front: Socket, back: Socket, doorkeeper: Doorkeeper | None, unheard: Unheard, report: Callable[[str], None]) -> None:
         self.stopping = False
         self._report = report
         self._publishers = 0

@@ -15,16 +15,19 @@ _ELEMENTS = (("FrontBind", "BackendEndpoint"), ("BackendBind", "FrontEndEndpoint
 """What says where the device binds, and what says it where that is left out."""
 
 
-def refused(context: Context, text: bytes) -> list[tuple[int, str]]:
-    """What the device could not bind without keys: line and `cannot bind ...`. `text` is that of the file."""
-    root = tree(text, context.path)
-    return _faults(context, text, root, _device(root))
+def refused(context: Context) -> list[tuple[int, str]]:
+    """What the device could not bind without keys: line and `cannot bind ...`."""
+    if not any(_open_to_others(place) for place in (context.endpoints.front_bind, context.endpoints.backend_bind)):
+        # Every start comes by here, and a file of a thousand tasks takes its time to be read again.
+        return []
+    root = tree(context.text, context.path)
+    return _faults(context, root, _device(root))
 
 
-def refused_to_monitors(context: Context, text: bytes) -> list[tuple[int, str]]:
+def refused_to_monitors(context: Context) -> list[tuple[int, str]]:
     """The same of Monitor services, of which each would fail by itself."""
-    root = tree(text, context.path)
-    return _faults(context, text, root, _monitors(root))
+    root = tree(context.text, context.path)
+    return _faults(context, root, _monitors(root))
 
 
 def _device(root: etree._Element) -> Iterator[etree._Element]:
@@ -48,10 +51,10 @@ def _open_to_others(endpoint: str) -> bool:
     return False
 
 
-def _faults(context: Context, text: bytes, root: etree._Element, elements: Iterable[etree._Element]) -> list[tuple[int, str]]:
+def _faults(context: Context, root: etree._Element, elements: Iterable[etree._Element]) -> list[tuple[int, str]]:
     found = [element for element in elements if _open_to_others(leaf(element))]
     # Only files with faults pay for the count of lines.
-    line = lines(text, root) if found else {}
+    line = lines(context.text, root) if found else {}
     why = (
         "without CURVE keys: whoever reaches that address could give orders, expected a loopback address or an ipc:// path, or keys "
         f"(zmsvcctl -c {context.name} keys make)"

@@ -42,10 +42,7 @@ class Curve:
 
 def load_curve(file: Path, server: Path | None = None) -> Curve:
     """Keys from files: ours with public-key and secret-key, the device's with public-key. Raises ConfigError."""
-    public, secret = _parsed(_read(file), file)
-    if secret is None:
-        raise ConfigError([f"cannot read CURVE keys: {file} has no secret-key"])
-    return Curve(public=public, secret=secret, server_public=load_public(server) if server else None)
+    return _pair(_read(file), file, load_public(server) if server else None)
 
 
 def load_public(file: Path) -> bytes:
@@ -55,11 +52,7 @@ def load_public(file: Path) -> bytes:
 
 def load_open(fd: int) -> Curve:
     """A pair from an open file, for those who may not open it themselves. Raises ConfigError."""
-    name = Path(f"descriptor {fd}")
-    public, secret = _parsed(os.pread(fd, _MAX, 0).decode("utf-8", "replace"), name)
-    if secret is None:
-        raise ConfigError([f"cannot read CURVE keys: {name} has no secret-key"])
-    return Curve(public=public, secret=secret)
+    return _pair(os.pread(fd, _MAX, 0).decode("utf-8", "replace"), Path(f"descriptor {fd}"))
 
 
 def words(curve: Curve) -> list[str]:
@@ -92,10 +85,7 @@ def load_client(directory: Path) -> Curve:
 
 def open_secret(file: Path) -> int:
     """A descriptor of a secret file, which is refused when others may read it. Raises ConfigError."""
-    try:
-        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise ConfigError([_unreadable(file, error)]) from error
+    fd = _open(file)
     mode = stat.S_IMODE(os.fstat(fd).st_mode)
     if mode & 0o077:
         os.close(fd)
@@ -103,14 +93,15 @@ def open_secret(file: Path) -> int:
     return fd
 
 
+def _open(file: Path) -> int:
+    try:
+        return os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigError([_unreadable(file, error)]) from error
+
+
 def _read(file: Path) -> str:
-    if file.name.endswith(SECRET):
-        fd = open_secret(file)
-    else:
-        try:
-            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise ConfigError([_unreadable(file, error)]) from error
+    fd = open_secret(file) if file.name.endswith(SECRET) else _open(file)
     try:
         return os.pread(fd, _MAX, 0).decode("utf-8", "replace")
     except OSError as error:
@@ -127,6 +118,13 @@ def _unreadable(file: Path, error: OSError) -> str:
         except OSError:
             pass
     return f"cannot read CURVE keys: {file}: {why}"
+
+
+def _pair(text: str, file: Path, server_public: bytes | None = None) -> Curve:
+    public, secret = _parsed(text, file)
+    if secret is None:
+        raise ConfigError([f"cannot read CURVE keys: {file} has no secret-key"])
+    return Curve(public=public, secret=secret, server_public=server_public)
 
 
 def _parsed(text: str, file: Path) -> tuple[bytes, bytes | None]:

@@ -1,4 +1,4 @@
-"""JSON objects over a SOCK_SEQPACKET Unix socket: how keeper, supervisor, nursery and shared processes talk. One packet, one object.
+"""JSON objects over a SOCK_SEQPACKET Unix socket: how keeper, supervisor and shared processes talk. One packet, one object.
 
 A body that is too large for a packet travels in a sealed memfd beside an empty packet, so no size is refused on the way.
 """

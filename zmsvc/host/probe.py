@@ -16,8 +16,7 @@ from zmsvc.host.paths import service_path
 
 def check_binds(context: Context) -> list[str]:
     """What could not be bound for want of CURVE keys, with its line. To be asked where there are none."""
-    text = Path(context.path).read_bytes()
-    found = [*binds.refused(context, text), *binds.refused_to_monitors(context, text)]
+    found = [*binds.refused(context), *binds.refused_to_monitors(context)]
     return [f"line {line}: {words}" for line, words in found]
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
 
 
 class Tally:
-    """A count. Each is logged whose number is a power of two."""
+    """A count. Each is told to `say` whose number is a power of two."""
 
-    def __init__(self, log: logging.Logger) -> None:
-        self._log = log
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
         self.count = 0
 
     def add(self, text: str, *arguments: object) -> None:
         """One more, and why (as for `logging`)."""
         self.count += 1
         if self.count & (self.count - 1) == 0:
-            self._log.warning(f"{text} (%d so far)", *arguments, self.count)
+            self._say(f"{text % arguments} ({self.count} so far)")

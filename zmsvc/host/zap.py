@@ -11,6 +11,7 @@ from zmq.utils import z85
 from zmsvc.core.errors import ConfigError
 from zmsvc.host.keys import PUBLIC, load_public
 from zmsvc.host.options import Context, readable
+from zmsvc.host.tally import Tally
 
 
 class Doorkeeper:
@@ -21,8 +22,7 @@ class Doorkeeper:
 
     def __init__(self, ctx: Context, directory: Path, report: Callable[[str], None]) -> None:
         self._directory = directory
-        self._report = report
-        self._refused = 0
+        self._refused = Tally(report)
         self.socket = ctx.socket(zmq.REP)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind("inproc://zeromq.zap.01")
@@ -35,13 +35,7 @@ class Doorkeeper:
             verdict = (b"200", b"OK") if known else (b"400", b"unknown key")
             self.socket.send_multipart([version, request, *verdict, b"", b""])
             if not known:
-                self._tell(address)
-
-    def _tell(self, address: bytes) -> None:
-        self._refused += 1
-        # At the powers of two: whoever knocks again and again must not fill the log.
-        if self._refused & (self._refused - 1) == 0:
-            self._report(f"a connection from {address.decode(errors='replace')} is refused: unknown CURVE key ({self._refused} so far)")
+                self._refused.add("a connection from %s is refused: unknown CURVE key", address.decode(errors="replace"))
 
     def _keys(self) -> set[bytes]:
         keys = set()

@@ -70,14 +70,17 @@ class Worker:
         if now - self._started_at >= STEADY:
             self._delay = 0.0
         self._again_at = now + self._delay
-        self._delay = min(max(2 * self._delay, FIRST_DELAY), LONGEST_DELAY)
+        self._double()
         self.pid = None
         self.restarts += 1
 
     def put_off(self) -> None:
         """It could not be started, since no process can be had now: say when that is tried again."""
-        self._delay = min(max(2 * self._delay, FIRST_DELAY), LONGEST_DELAY)
+        self._double()
         self._again_at = time.monotonic() + self._delay
+
+    def _double(self) -> None:
+        self._delay = min(max(2 * self._delay, FIRST_DELAY), LONGEST_DELAY)
 
     def due(self) -> float | None:
         return self._again_at

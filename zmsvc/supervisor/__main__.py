@@ -83,7 +83,7 @@ def _context(places: Places, store: Store, *, again: bool, curve: bool) -> Conte
     """The context file. A supervisor that takes over uses the text that its predecessor ran with: a crash is no reload."""
     text = (store.context_text() if again else None) or places.config_file.read_bytes()
     context = config.parse(text, path=str(places.config_file), name=places.name)
-    if not curve and (faults := binds.refused(context, text)):
+    if not curve and (faults := binds.refused(context)):
         raise ConfigError([f"{context.path}:{line}: {words}" for line, words in faults])
     return context
 

@@ -57,7 +57,7 @@ class Bus:
         self._mouth = sockets.Mouth(sockets.publisher(self._zmq, endpoints.backend, curve))
         self._changed: dict[str, None] = {}
         self._top = Top(world, self._reply_top)
-        self.refused = Tally(log)
+        self.refused = Tally(log.warning)
         self.dropped = 0
         self.unheard = 0
         """Orders that came while no supervisor was there, as the device has counted them."""

@@ -46,7 +46,7 @@ class Children:
         """The keeper is gone: so is the context."""
         self.asked: list[str] = []
         """What the keeper passed on from systemd or a person: stop, reload."""
-        self.refused = Tally(log)
+        self.refused = Tally(log.warning)
         """Datagrams of processes that are no task of ours, or that cannot be read."""
         self._launch_of: dict[Speaker, int] = {}
         self._speaker_of: dict[int, Speaker] = {}

@@ -38,9 +38,7 @@ log = logging.getLogger(__name__)
 class Loop:
     """The supervisor at work. `over` is set when it is to leave."""
 
-    def __init__(
-        self, world: World, store: Store, children: Children, places: Places, log_target: str, curve: Curve | None = None
-    ) -> None:
+    def __init__(self, world: World, store: Store, children: Children, places: Places, log_target: str, curve: Curve | None = None) -> None:
         self.world = world
         self.store = store
         self.children = children

@@ -53,7 +53,7 @@ class Bus:
         self._lock = threading.RLock()
         self._context: sockets.Context | None = None
         self._mouth: sockets.Mouth | None = None
-        self._dropped = Tally(log)
+        self._dropped = Tally(log.warning)
 
     def publish(self, frame: bytes) -> bool:
         """Hand a message to the device's queue; False: the queue is full, it is dropped. The first call waits for the device."""

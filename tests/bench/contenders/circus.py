@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import signal
 import sys
 import threading
@@ -15,7 +14,7 @@ from typing import Any
 
 import zmq
 
-from bench.ear import PATIENCE, Ear, ends_of
+from bench.ear import PATIENCE, Ear, end
 from bench.fleet import SERVICE, Command, Fleet, program, running
 
 _HEAD = """[circus]
@@ -120,9 +119,7 @@ class CircusSession:
         return {"daemon": [self._pid]}
 
     def revive(self, victim: str, heir: str) -> None:
-        with ends_of([self.ear.pids[heir]]) as ends:
-            os.kill(self.ear.pids[heir], signal.SIGTERM)
-            ends.wait()
+        end(self.ear.pids[heir])
         self.call("start", name=victim, waiting=True)
         self.ear.hear([victim])
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.ear import Ear, ends_of
+from bench.ear import Ear, end, ends_of
 from bench.fleet import SERVICE, Command, Fleet, running
 
 
@@ -97,9 +97,7 @@ class SuiteSession:
         return {"scan": [self._pid], "supervise": [int(pid) for pid in children.read_text().split()] if children.exists() else []}
 
     def revive(self, victim: str, heir: str) -> None:
-        with ends_of([self.ear.pids[heir]]) as ends:
-            os.kill(self.ear.pids[heir], signal.SIGTERM)
-            ends.wait()
+        end(self.ear.pids[heir])
         Command(argv=["/bin/sh", "-c", self._suite.again, str(self._directory / victim)]).run()
         self.ear.hear([victim])
 

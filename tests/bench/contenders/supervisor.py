@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import importlib.util
-import os
 import signal
 import sys
 import threading
@@ -14,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.ear import PATIENCE, Ear, ends_of
+from bench.ear import PATIENCE, Ear, end
 from bench.fleet import SERVICE, Command, Fleet, program, running
 
 _HEAD = """[unix_http_server]
@@ -128,9 +127,7 @@ class SupervisorSession:
         return {"daemon": [self._pid]}
 
     def revive(self, victim: str, heir: str) -> None:
-        with ends_of([self.ear.pids[heir]]) as ends:
-            os.kill(self.ear.pids[heir], signal.SIGTERM)
-            ends.wait()
+        end(self.ear.pids[heir])
         proxy(self._home).startProcess(f"entry:{victim}", False)
         self.ear.hear([victim])
 

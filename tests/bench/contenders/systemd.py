@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from machine import TOOLS, Machine
 
-from bench.ear import Ear, ends_of
+from bench.ear import Ear, end
 from bench.fleet import SERVICE, Command, Fleet
 
 _PYTHON = "/opt/bench/bin/" + Path(sys.executable).name
@@ -86,8 +85,6 @@ class SystemdSession:
         return {"systemd": [self._machine.pid]}
 
     def revive(self, victim: str, heir: str) -> None:
-        with ends_of([self.ear.pids[heir]]) as ends:
-            os.kill(self.ear.pids[heir], signal.SIGTERM)
-            ends.wait()
+        end(self.ear.pids[heir])
         self._machine.sh(f"systemctl start {victim.replace('-', '@')}.service")
         self.ear.hear([victim])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Any
 
 from context import Context
 
-from bench.ear import PATIENCE, Ear, ends_of
+from bench.ear import PATIENCE, Ear, end
 from bench.fleet import Command, Fleet
 
 TRANSACTION = "BENCH"
@@ -118,9 +117,7 @@ class ZmsvcSession:
 
     def revive(self, victim: str, heir: str) -> None:
         # It is not stopped by an order: what an operator has stopped is started by no rule.
-        with ends_of([self.ear.pids[heir]]) as ends:
-            os.kill(self.ear.pids[heir], signal.SIGTERM)
-            ends.wait()
+        end(self.ear.pids[heir])
         self.ask(verb="start", transaction=TRANSACTION, tasks=[victim])
         self.ear.hear([victim])
 
