@@ -93,10 +93,10 @@ class Supervisor:
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         self.path.unlink(missing_ok=True)
+        # First its end: a connection that it has just accepted is hung up as well.
+        self._thread.join()
         for conn in list(self._open):
             _hang_up(conn)
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
 
     def _accept(self) -> None:
         while True:
