@@ -56,11 +56,11 @@ def crash(context: Context, home: Path) -> Crash:
 
 def held(context: Context) -> dict[str, dict[str, Any]]:
     """The tasks by id; what the keeper holds is exactly their processes: never two of one task, none that nobody knows."""
-    children = Path(f"/proc/{context.daemon.pid}/task/{context.daemon.pid}/children").read_text().split()
+    children = context.children()
     status = context.status()
     tasks = {task["id"]: task for task in status["transactions"][0]["tasks"]}
     alive = {task["pid"] for task in tasks.values() if task["pid"]}
-    assert {int(pid) for pid in children} == alive | {status["pid"], status["device_pid"]}
+    assert set(children) == alive | {status["pid"], status["device_pid"], context.template()}
     return tasks
 
 

@@ -89,20 +89,15 @@ def test_a_keeper_that_runs_out_of_descriptors_says_so_and_can_still_do_all_else
     wait_for(lambda: context.status()["device_pid"] not in (None, old["device_pid"]))
     assert context.ask(verb="stop", transaction="T1")["ok"]
     assert context.ask(verb="start", transaction=f"T{opened}")["ok"], "there is room again"
-    assert {int(word) for word in children(context)} == alive(context), "no process is left over"
+    assert set(context.children()) == alive(context), "no process is left over"
     assert context.stop() == 0
-
-
-def children(context: Context) -> list[str]:
-    assert context.daemon is not None
-    return Path(f"/proc/{context.daemon.pid}/task/{context.daemon.pid}/children").read_text().split()
 
 
 def alive(context: Context) -> set[int]:
     """All processes that the supervisor knows of."""
     status = context.status()
     tasks = {task["pid"] for each in status["transactions"] for task in each["tasks"] if task["pid"]}
-    return tasks | {status["pid"], status["device_pid"]}
+    return tasks | {status["pid"], status["device_pid"], context.template()}
 
 
 def test_a_supervisor_without_descriptors_goes_on_and_takes_clients_again(few: Context) -> None:
@@ -150,7 +145,7 @@ def test_a_supervisor_without_descriptors_hears_large_updates_late_or_counts_the
 @pytest.mark.parametrize("task", ["process", "program", "thread"])
 def test_a_keeper_that_cannot_fork_says_why(few: Context, task: str) -> None:
     status, tasks = few.status(), few.tasks()
-    with at_most(1, status["keeper_pid"]):
+    with at_most(1, few.template()):
         assert "resource temporarily unavailable" in refused(few, task).lower()
         few.ctl("stop", "--transaction", "T", "--task", "steady")
     few.ctl("start", "--transaction", "T", "--task", task)

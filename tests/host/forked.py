@@ -121,7 +121,7 @@ class Nest:
         }
 
     def fork(self, **changes: Any) -> Task:
-        """What zmsvc.keeper.nursery does."""
+        """What zmsvc.keeper.template does."""
         spec = self.spec(**changes)
         pid = os.fork()
         if pid == 0:
@@ -132,6 +132,7 @@ class Nest:
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
                     signal.signal(number, signal.SIG_DFL)
+                runner.settle([spec[name] for name in ("exec_fd", "shared_fd", "server_fd") if name in spec])
                 status = runner.run(spec)
             finally:
                 os._exit(status)

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 
-from zmsvc.keeper import nursery
 from zmsvc.keeper.brood import Brood
+from zmsvc.keeper.nursery import Nursery
 
 
 @pytest.fixture
 def brood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Brood:
     pids = count(2**22 + 1)  # above what the kernel gives
-    monkeypatch.setattr(nursery, "fork", lambda spec, cgroup: next(pids))
-    return Brood(lambda message: None, b"", tmp_path, lambda fd, call: None, lambda fd: None)
+    nursery = Nursery(cgroups=True)
+    monkeypatch.setattr(nursery, "fork", lambda spec, cgroup, fds: (cgroup.mkdir(exist_ok=True), next(pids))[1])
+    return Brood(lambda message: None, nursery, b"", tmp_path, lambda fd, call: None, lambda fd: None)
 
 
 def end(pid: int) -> Any:
@@ -28,7 +29,7 @@ def end(pid: int) -> Any:
 def test_an_end_that_is_acknowledged_late_takes_nothing_from_the_next_launch(brood: Brood, tmp_path: Path) -> None:
     """A restart is ordered before the end of what it replaces is acknowledged, and the new process may not have moved yet."""
     for launch in (1, 2):
-        brood.launch({"launch": launch, "cgroup": "TX:ts_100", "service_type": "Process"})
+        brood.launch({"launch": launch, "cgroup": "TX:ts_100", "service_type": "Process", "fds": {}})
         brood.reaped(end(2**22 + 1))
     brood.acknowledge(1)
     assert (tmp_path / "TX:ts_100").is_dir()

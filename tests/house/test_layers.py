@@ -22,8 +22,8 @@ PROCESSES = ("keeper", "supervisor", "device", "task", "ctl")
 MAY_IMPORT = {"core": {"core"}, "host": {"core", "host"}} | {room: {"core", "host", room} for room in PROCESSES}
 """By room; `data` holds no code, and the package itself is only the version."""
 
-EXCEPTIONS = {("zmsvc.keeper.nursery", "zmsvc.task.runner")}
-"""The nursery forks into the runner, which is how a task starts in milliseconds."""
+EXCEPTIONS = {("zmsvc.keeper.template", "zmsvc.task.runner"), ("zmsvc.keeper.template", "zmsvc.task.rehearsal")}
+"""The template forks into the runner, which is how a task starts in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -167,6 +168,20 @@ class Context:
             except subprocess.TimeoutExpired:
                 self.daemon.kill()
                 self.daemon.wait()
+
+    def children(self) -> dict[int, str]:
+        """The keeper's children that have not been reaped, and what `ps` calls them."""
+        assert self.daemon is not None
+        found = {}
+        for word in Path(f"/proc/{self.daemon.pid}/task/{self.daemon.pid}/children").read_text().split():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                found[int(word)] = Path(f"/proc/{word}/comm").read_text().strip()
+        return found
+
+    def template(self) -> int:
+        """The process out of which tasks are forked."""
+        (found,) = [pid for pid, name in self.children().items() if name == "zmsvc-template"]
+        return found
 
     # --- the command line
 

@@ -54,9 +54,15 @@ def receive(sock: socket.socket) -> dict[str, Any] | None:
         data, ancillary, _flags, _address = sock.recvmsg(INLINE + 1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
     except ConnectionError:
         return None
-    if not data:
-        return None
-    came = [*array.array("i", ancillary[0][2])] if ancillary else []
+    return body_of(data, _fds(ancillary)) if data else None
+
+
+def _fds(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    return [*array.array("i", ancillary[0][2])] if ancillary else []
+
+
+def body_of(data: bytes, came: list[int]) -> dict[str, Any]:
+    """What is in a packet. The memory file of a large one is closed."""
     if data == b"\0":
         memory = came.pop()
         try:
@@ -66,3 +72,24 @@ def receive(sock: socket.socket) -> dict[str, Any] | None:
     body: dict[str, Any] = json.loads(data)
     body["fds"] = dict(zip(body.get("fds", ()), came, strict=True))
     return body
+
+
+class Unread:
+    """Packets of a blocking socket, taken one by one for a fork of this process to look into. Here as little as can be is done."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._buffer = [bytearray(INLINE + 1)]
+        self._size = 0
+        self.fds: list[int] = []
+        """What came with the last one; they belong to whoever has taken it."""
+
+    def take(self) -> bool:
+        """Wait for the next one. False when the other end is gone."""
+        self._size, ancillary, _, _ = self._sock.recvmsg_into(self._buffer, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+        self.fds = _fds(ancillary)
+        return self._size > 0
+
+    def body(self) -> dict[str, Any]:
+        """What is in the last one, as of `receive`."""
+        return body_of(bytes(self._buffer[0][: self._size]), self.fds)

@@ -15,7 +15,6 @@ import daemon
 from zmsvc import __version__
 from zmsvc.core.errors import ZmsvcError
 from zmsvc.host import linux, paths
-from zmsvc.keeper import nursery
 from zmsvc.keeper.doors import Doors
 from zmsvc.keeper.keeper import Keeper
 from zmsvc.keeper.keyring import keyring
@@ -117,7 +116,6 @@ def _keep(places: paths.Places, arguments: list[str], ready: Callable[[], None] 
             keeper.ready = ready
         # A keeper that was killed together with its supervisor could not see to this; two copies of a task must never be.
         linux.kill_each(linux.belonging((), places.mark))
-        nursery.warm()
         return keeper.run()
     finally:
         doors.close()
@@ -144,7 +142,7 @@ def _delegated_cgroup() -> Path | None:
     with contextlib.suppress(OSError):
         for name in ("keeper", "supervisor", "device", "tasks"):
             (base / name).mkdir(exist_ok=True)
-        linux.enter_cgroup(base / "keeper")
+        (base / "keeper/cgroup.procs").write_text("0")
         return base
     return None
 

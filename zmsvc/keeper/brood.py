@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from zmsvc.host import linux
-from zmsvc.keeper import nursery
+from zmsvc.keeper.nursery import Nursery
 from zmsvc.keeper.shared import Host, Hosts
 
 Message = dict[str, Any]
@@ -55,12 +55,14 @@ class Brood:
     def __init__(
         self,
         tell: Callable[[Message], None],
+        nursery: Nursery,
         mark: bytes,
         cgroup: Path | None,
         watch: Callable[[int, Callable[[], None]], None],
         unwatch: Callable[[int], object],
     ) -> None:
         self._tell = tell
+        self._nursery = nursery
         self._mark = mark
         """What all processes of this context, and no others, have in their environment."""
         self._cgroup = cgroup
@@ -71,7 +73,7 @@ class Brood:
         """Of a process that is there the launches that have not ended."""
         self._uses: Counter[Path] = Counter()
         """How many launches that nobody has acknowledged have a control group: an earlier one of a task shares it with the next."""
-        self._hosts = Hosts(watch, unwatch, self._member_ended)
+        self._hosts = Hosts(nursery, watch, unwatch, self._member_ended)
         self.others: set[int] = set()
         """Children that are no tasks: supervisor and device."""
 
@@ -98,13 +100,12 @@ class Brood:
     def _fork(self, spec: dict[str, Any], cgroup: Path | None) -> _Held:
         watch = gate = None
         try:
-            if cgroup is not None:
-                cgroup.mkdir(parents=True, exist_ok=True)
+            fds = dict(spec.pop("fds"))
             if spec.get("service_type") == "Command":
                 watch, gate = os.pipe2(os.O_CLOEXEC)
                 linux.leave_room(gate)
-                spec["exec_fd"] = gate
-            pid = nursery.fork(spec, cgroup)
+                fds["exec_fd"] = gate
+            pid = self._nursery.fork(spec, cgroup, fds)
         except OSError:
             if watch is not None:
                 os.close(watch)
@@ -275,7 +276,7 @@ class Brood:
         return bool((held.cgroup is not None or self._orphans()) and self._rest_of(held))
 
     def _orphans(self) -> list[int]:
-        known = self.others | self._by_pid.keys()
+        known = self.others | self._by_pid.keys() | {self._nursery.pid}
         return [pid for pid in linux.children_of(os.getpid()) if pid not in known]
 
     def _members(self, held: _Held) -> list[int]:

@@ -22,6 +22,7 @@ from zmsvc.host.paths import Places
 from zmsvc.keeper.brood import Brood, Message
 from zmsvc.keeper.doors import Doors
 from zmsvc.keeper.keyring import Keyring
+from zmsvc.keeper.nursery import Nursery
 from zmsvc.keeper.relay import Relay
 from zmsvc.keeper.worker import Device, Supervisor
 
@@ -52,7 +53,9 @@ class Keeper:
         self._status = 0
         self.ready: Callable[[], None] = lambda: None
         """Called once, when the context is ready for the first time."""
-        self._brood = Brood(self._tell, places.mark, cgroup / "tasks" if cgroup else None, self._watch, self._selector.unregister)
+        self._nursery = Nursery(cgroups=cgroup is not None)
+        tasks = cgroup / "tasks" if cgroup else None
+        self._brood = Brood(self._tell, self._nursery, places.mark, tasks, self._watch, self._selector.unregister)
         self._supervisor = Supervisor(arguments, places, doors, systemd_wants / 2 or WATCHDOG, self._in_group("supervisor"))
         self._device = Device(places, doors, self._in_group("device"), keyring)
 
@@ -63,6 +66,8 @@ class Keeper:
 
     def run(self) -> int:
         linux.become_subreaper()
+        # Before anything else: what is in this process now is what all tasks will share.
+        self._nursery.start()
         wakeup = self._catch_signals()
         self._watch(wakeup, lambda: self._on_signals(wakeup))
         self._watch(self._doors.keeper.fileno(), self._on_notify)
@@ -255,6 +260,8 @@ class Keeper:
             elif info.si_pid == self._device.pid:
                 self._device.ended()
                 self._tell({"op": "device", **self._device.told(), "problem": ""})
+            elif info.si_pid == self._nursery.pid:
+                self._nursery.ended()
             else:
                 self._brood.reaped(info)
 

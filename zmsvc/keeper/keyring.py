@@ -27,7 +27,8 @@ class Keyring:
         if spec["service_type"] != "Command":
             spec["curve"] = self.client
             if spec["serves"]:
-                spec |= {SERVING: self.server, "allow": str(self.allow)}
+                spec["allow"] = str(self.allow)
+                spec["fds"][SERVING] = self.server
 
 
 def keyring(directory: Path) -> Keyring | None:

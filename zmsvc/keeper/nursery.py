@@ -1,70 +1,93 @@
-"""The warm fork of a task: the child of a process that has imported everything but the user's code, so a start costs milliseconds.
+"""The keeper's line to the template process, out of which every task is forked. It is started again when it is gone.
 
-No ZMQ context may exist in the keeper: a fork would share it. `zmsvc.task.runner` is the one import across processes.
+A launch is answered at once with a PID, or fails. A task that was forked does nothing before the keeper knows its PID: it waits at a
+gate, and one whose PID got lost with its template finds the gate closed and ends.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import signal
+import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from zmsvc.host import linux
-from zmsvc.task import runner
+from zmsvc.host import linux, packets
+from zmsvc.keeper import template
 
-_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-CANNOT_START = 203
-"""Exit status of a child that failed before the task's own code (systemd's EXIT_EXEC)."""
-
-
-def warm() -> None:
-    """Settle the heap before the first fork: what is there now is shared by all tasks and never looked at by their collector."""
-    gc.collect()
-    gc.freeze()
+ANSWER = 5.0
+"""Seconds that a fork may take. A template that was stopped is killed then, so that the keeper is not held up by it."""
 
 
-def fork(spec: dict[str, Any], cgroup: Path | None) -> int:
-    """Fork a task that runs `spec` (see zmsvc.task.runner) and return its PID. Signals wait until the child has its own handlers."""
-    keeper = os.getpid()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
-    try:
-        pid, inside = _fork(cgroup)
-        if pid == 0:
-            _child(spec, None if inside else cgroup, keeper)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return pid
+class Nursery:
+    """Forks tasks. `cgroups`: whether each of them is given a control group."""
 
+    def __init__(self, *, cgroups: bool) -> None:
+        self._cgroups = cgroups
+        self._line: socket.socket | None = None
+        self._gate = -1
+        self.pid: int | None = None
+        """Of the template."""
 
-def _fork(cgroup: Path | None) -> tuple[int, bool]:
-    """Fork; also whether the child is in its cgroup already, or has to move there."""
-    if cgroup is not None:
+    def start(self) -> None:
+        """Fork the template. Raises OSError."""
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        gate, opener = os.pipe2(os.O_CLOEXEC)
+        keeper = os.getpid()
         try:
-            return linux.fork_into(cgroup), True
+            linux.leave_room(opener)
+            self.pid = os.fork()
+            if self.pid == 0:
+                template.live(its, gate, keeper, cgroups=self._cgroups)
         except OSError:
-            return os.fork(), False
-    return os.fork(), False
+            ours.close()
+            os.close(opener)
+            raise
+        finally:
+            its.close()
+            os.close(gate)
+        ours.settimeout(ANSWER)
+        self._line, self._gate = ours, opener
 
+    def fork(self, spec: Mapping[str, Any], cgroup: Path | None, fds: Mapping[str, int]) -> int:
+        """Fork a task that runs `spec` (see zmsvc.task.runner), with descriptors by name. Gives its PID. Raises OSError."""
+        if self._line is not None:
+            with contextlib.suppress(ConnectionError):
+                return self._ask(spec, cgroup, fds)
+            # It died since the last launch, or under this one.
+            self.ended()
+        # Not while an exception is handled: whatever fails in a task later would be told as a consequence of it.
+        self.start()
+        return self._ask(spec, cgroup, fds)
 
-def _child(spec: dict[str, Any], cgroup: Path | None, keeper: int) -> NoReturn:
-    status = CANNOT_START
-    # Whatever happens here must not return into the keeper's stack: a second keeper would run.
-    try:
-        os.setsid()
-        signal.set_wakeup_fd(-1)
-        for number in _HANDLED:
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        linux.die_with_parent(keeper)
-        if cgroup is not None:
-            linux.enter_cgroup(cgroup)
-        status = runner.run(spec)
-    except BaseException as error:
-        with contextlib.suppress(BaseException):
-            print(f"cannot start task {spec.get('task')}: {error!r}", file=sys.stderr, flush=True)
-    finally:
-        os._exit(status)
+    def _ask(self, spec: Mapping[str, Any], cgroup: Path | None, fds: Mapping[str, int]) -> int:
+        assert self._line is not None
+        group = linux.cgroup_descriptor(cgroup) if cgroup is not None else None
+        try:
+            packets.send(self._line, spec, {template.GROUP: group, **fds} if group is not None else fds)
+        finally:
+            if group is not None:
+                os.close(group)
+        try:
+            answer = int(self._line.recv(64) or b"0")
+        except TimeoutError:
+            print("zmsvcd: the template of tasks does not answer, starting another one", file=sys.stderr, flush=True)
+            answer = 0
+        if answer == 0:
+            raise ConnectionResetError
+        if answer < 0:
+            raise OSError(-answer, os.strerror(-answer))
+        os.write(self._gate, b"\n")
+        return answer
+
+    def ended(self) -> None:
+        """It is gone, or is no more to be used: the next launch starts another one."""
+        if self.pid is not None and (started := linux.start_time(self.pid)) is not None:
+            linux.send_signal(self.pid, started, signal.SIGKILL)
+        if self._line is not None:
+            self._line.close()
+            os.close(self._gate)
+        self._line, self.pid = None, None

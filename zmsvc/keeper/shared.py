@@ -6,14 +6,13 @@ Over the line the keeper orders a member's start and stop, and is told of a memb
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zmsvc.host import linux, packets
-from zmsvc.keeper import nursery
-from zmsvc.keeper.keyring import SERVING
+from zmsvc.keeper.nursery import Nursery
 
 PORT = "shared_fd"
 """Where its end of the line is told to the new process, in its spec."""
@@ -22,7 +21,7 @@ PORT = "shared_fd"
 class Host:
     """One such process. `mark` is the launch number in its environment, that of the task it was made for."""
 
-    def __init__(self, spec: dict[str, Any], cgroup: Path | None) -> None:
+    def __init__(self, nursery: Nursery, spec: dict[str, Any], cgroup: Path | None) -> None:
         """Fork it. Raises OSError."""
         self.mark = int(spec["launch"])
         self.cgroup = cgroup
@@ -31,7 +30,7 @@ class Host:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             linux.leave_room(its.fileno())
-            self.pid = nursery.fork({**spec, PORT: its.fileno()}, cgroup)
+            self.pid = nursery.fork(spec, cgroup, {PORT: its.fileno()})
         except OSError:
             ours.close()
             raise
@@ -49,13 +48,12 @@ class Host:
     def fileno(self) -> int:
         return -1 if self._line is None else self._line.fileno()
 
-    def tell(self, op: str, launch: int, **body: Any) -> bool:
+    def tell(self, op: str, launch: int, fds: Mapping[str, int] | None = None, **body: Any) -> bool:
         """Order a start or a stop; False when it is about to be gone, or hangs and reads no more."""
         if self._line is None:
             return False
         try:
-            spec = body.get("spec", {})
-            packets.send(self._line, {"op": op, **body, "launch": launch}, {SERVING: spec[SERVING]} if SERVING in spec else {})
+            packets.send(self._line, {"op": op, **body, "launch": launch}, fds or {})
         except OSError:
             return False
         return True
@@ -88,8 +86,13 @@ class Hosts:
     """
 
     def __init__(
-        self, watch: Callable[[int, Callable[[], None]], None], unwatch: Callable[[int], object], ended: Callable[[int, int, bool], None]
+        self,
+        nursery: Nursery,
+        watch: Callable[[int, Callable[[], None]], None],
+        unwatch: Callable[[int], object],
+        ended: Callable[[int, int, bool], None],
     ) -> None:
+        self._nursery = nursery
         self._watch = watch
         self._unwatch = unwatch
         self._ended = ended
@@ -97,17 +100,15 @@ class Hosts:
 
     def start(self, spec: dict[str, Any], cgroup: Path | None) -> Host:
         """Have a task started in its transaction's process, which is made when there is none, or none that listens."""
-        transaction, launch = str(spec["transaction"]), int(spec["launch"])
+        transaction, launch, fds = str(spec["transaction"]), int(spec["launch"]), spec.pop("fds")
         host = self._of.get(transaction)
-        if host is None or not host.tell("start", launch, spec=spec):
-            if cgroup is not None:
-                cgroup.mkdir(parents=True, exist_ok=True)
-            made = Host(spec, cgroup)
+        if host is None or not host.tell("start", launch, fds, spec=spec):
+            made = Host(self._nursery, spec, cgroup)
             if host is not None:
                 self._part(transaction)
             host = self._of[transaction] = made
             self._watch(host.fileno(), partial(self._hear, transaction, host))
-            host.tell("start", launch, spec=spec)
+            host.tell("start", launch, fds, spec=spec)
         host.members.add(launch)
         return host
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable
 from importlib.machinery import ModuleSpec, SourceFileLoader
-from importlib.util import module_from_spec
+from types import ModuleType
 
 from zmsvc.core.errors import LaunchError
 from zmsvc.task.sdk import LoopedTask, SingleTask, TaskService
@@ -26,9 +26,9 @@ def load(name: str, directories: Iterable[str]) -> type[TaskService]:
         file = f"{directory}/{name}/Service{name}.py"
         if os.path.isfile(file):
             _refuse_old(name, file)
-            return _class_of(f"{_package(name, directory)}.Service{name}", name, file)
+            return _class_of(_module(_package(name, directory), name, file), name, file)
     if name in BUILT_IN:
-        return _class_of(BUILT_IN[name], name, BUILT_IN[name])
+        return _class_of(importlib.import_module(BUILT_IN[name]), name, BUILT_IN[name])
     raise LaunchError(f"cannot load service {name}: there is no {name}/Service{name}.py in {', '.join(searched) or 'no directory'}")
 
 
@@ -57,18 +57,41 @@ def _package(name: str, directory: str) -> str:
             return package
         package += "_"
     init = f"{path}/__init__.py"
-    loader = SourceFileLoader(package, init) if os.path.isfile(init) else None
-    spec = ModuleSpec(package, loader, origin=init if loader else None, is_package=True)
-    spec.submodule_search_locations = [path]
-    spec.has_location = loader is not None
-    module = sys.modules[package] = module_from_spec(spec)
-    if loader is not None:
-        loader.exec_module(module)
+    _run(package, init if os.path.isfile(init) else None, [path])
     return package
 
 
-def _class_of(module: str, name: str, file: str) -> type[TaskService]:
-    found = getattr(importlib.import_module(module), f"Service{name}", None)
+def _module(package: str, name: str, file: str) -> ModuleType:
+    """The module of the service, which is where we know it to be: to have it searched for would double the cost of a start."""
+    full = f"{package}.Service{name}"
+    if full not in sys.modules:
+        setattr(sys.modules[package], f"Service{name}", _run(full, file))
+    return sys.modules[full]
+
+
+def _run(name: str, file: str | None, search: list[str] | None = None) -> ModuleType:
+    """Import a file under this name; `search`: as a package. Of the same as an import of Python's own, which also takes the cached code."""
+    loader = SourceFileLoader(name, file) if file is not None else None
+    spec = ModuleSpec(name, loader, origin=file, is_package=search is not None)
+    module = ModuleType(name)
+    module.__spec__, module.__loader__ = spec, loader
+    if search is not None:
+        spec.submodule_search_locations = module.__path__ = search
+    module.__package__ = name if search is not None else name.rpartition(".")[0]
+    sys.modules[name] = module
+    if loader is not None and file is not None:
+        spec.has_location = True
+        module.__file__ = file
+        try:
+            loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return module
+
+
+def _class_of(module: ModuleType, name: str, file: str) -> type[TaskService]:
+    found = getattr(module, f"Service{name}", None)
     if not isinstance(found, type):
         raise LaunchError(f"cannot load service {name}: {file} has no class Service{name}")
     if not issubclass(found, TaskService):

@@ -17,7 +17,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import daemon
-from daemon.daemon import close_all_open_files
 
 from zmsvc.core.errors import LaunchError
 from zmsvc.host import journal, linux
@@ -27,39 +26,70 @@ from zmsvc.task import environment
 log = logging.getLogger("task")
 
 
-def begin(keep: Iterable[int]) -> None:
-    """Let go of what was inherited from the keeper: its log handlers, its callbacks, its garbage, its descriptors but `keep`."""
+class _Descriptor:
+    """As much of a file as python-daemon looks at."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
+
+
+def settle(keep: Iterable[int]) -> None:
+    """Be a daemon that has nothing of the keeper but its stdout and stderr, and `keep` of its descriptors: what all tasks begin as.
+
+    python-daemon does it. It does not detach: a task has a session of its own from its fork on, so the keeper knows its final PID. It
+    closes ranges by close_range(2), so a high limit of open files costs nothing.
+    """
     root = logging.getLogger()
     for handler in root.handlers[:]:
         root.removeHandler(handler)
         handler.close()
+    # Whatever stands for the streams in the keeper, the descriptors are meant.
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        setattr(sys, name, _Descriptor(fd))
+    null = os.open(os.devnull, os.O_RDWR)
+    daemon.DaemonContext(
+        detach_process=False,
+        umask=0o022,
+        prevent_core=False,
+        signal_map={},
+        files_preserve=[*keep],
+        stdin=_Descriptor(null),  # its own would be closed by an exec
+        stdout=_Descriptor(1),
+        stderr=_Descriptor(2),
+    ).open()
+    if null > 2:
+        os.close(null)
+    sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
+    # The keeper's callbacks, and python-daemon's own close(), which would have nothing to do.
     atexit._clear()
-    # What is there now is the keeper's: never to be collected here, which would copy its pages, nor to be flushed at the end.
-    gc.freeze()
-    gc.enable()
-    # python-daemon does it again, with what we open from here on left out. First of all it has to be done before the limit of open
-    # files sinks to the task's: the keeper has many open, and none could be opened beyond them.
-    close_all_open_files({0, 1, 2, *keep})
+    soft = os.environ.get("ZMSVC_NOFILE")
+    if soft is not None:
+        # The daemon raised its own soft limit; select() in a task would not survive descriptors above 1023.
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(soft), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    for name in [name for name in os.environ if not environment.inherited(name)]:
+        del os.environ[name]
 
 
-def become(spec: Mapping[str, Any], keep: Iterable[int]) -> None:
-    """Be this task's process from here on; descriptors but `keep` are closed. Raises LaunchError."""
+def become(spec: Mapping[str, Any]) -> None:
+    """Be this task's process from here on. Raises LaunchError."""
     parent = os.getppid()
     _limit(spec)
     if spec["pidfile"]:
         _write_pid(spec["pidfile"])
     stream = journal.stream(spec["instance"], spec["log"])
+    os.dup2(stream, 1)
+    os.dup2(stream, 2)
+    if stream > 2:
+        os.close(stream)
     if _change_owner(spec["user"], spec["group"]):
         linux.die_with_parent(parent)
-    _daemonise(stream, [*keep])
-    _set_environment(spec)
+    _tell(spec)
 
 
 def _limit(spec: Mapping[str, Any]) -> None:
-    soft = os.environ.get("ZMSVC_NOFILE")
-    if soft is not None:
-        # The daemon raised its own soft limit; select() in a task would not survive descriptors above 1023.
-        resource.setrlimit(resource.RLIMIT_NOFILE, (int(soft), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     for name, value in spec["rlimits"].items():
         try:
             resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (value, value))
@@ -112,46 +142,7 @@ def _gid(name: str) -> int:
     return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
 
 
-class _Descriptor:
-    """As much of a file as python-daemon looks at."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-
-    def fileno(self) -> int:
-        return self._fd
-
-
-def _daemonise(stream: int, keep: list[int]) -> None:
-    """python-daemon does the rest of a daemon's duties: directory, umask, every inherited descriptor, the standard streams.
-
-    It does not detach: the nursery forked once into a session of its own, so the keeper knows the final PID from the fork on. It
-    closes ranges by close_range(2), so a high limit of open files costs nothing.
-    """
-    # Whatever stands for the streams in the keeper, the descriptors are meant.
-    for fd, name in enumerate(("stdin", "stdout", "stderr")):
-        setattr(sys, name, _Descriptor(fd))
-    null = os.open(os.devnull, os.O_RDWR)
-    out = _Descriptor(stream)
-    daemon.DaemonContext(
-        detach_process=False,
-        umask=0o022,
-        prevent_core=False,
-        signal_map={},
-        files_preserve=keep,
-        stdin=_Descriptor(null),  # its own would be closed by an exec
-        stdout=out,
-        stderr=out,
-    ).open()
-    atexit._clear()  # its own close(), which would have nothing to do
-    for fd in (null, stream):
-        if fd > 2:
-            os.close(fd)
-
-
-def _set_environment(spec: Mapping[str, Any]) -> None:
-    for name in [name for name in os.environ if not environment.inherited(name)]:
-        del os.environ[name]
+def _tell(spec: Mapping[str, Any]) -> None:
     if spec["log"] == "journal":
         about = os.fstat(2)
         _put({"JOURNAL_STREAM": f"{about.st_dev}:{about.st_ino}"})

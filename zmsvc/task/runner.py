@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from zmsvc.core.errors import ZmsvcError
-from zmsvc.host import journal
+from zmsvc.host import journal, linux
 from zmsvc.host.keys import of_words
 from zmsvc.host.notify import Notifier
 from zmsvc.task import loader, process, threads
@@ -27,32 +27,35 @@ CANNOT_EXECUTE = 203
 log = logging.getLogger("task")
 
 
-def run(spec: Mapping[str, Any]) -> int:
-    """Be the task's process, and give its exit status, for os._exit(): everything is flushed.
+def settle(keep: Iterable[int]) -> None:
+    """Be what all tasks have in common, once, in the process out of which they are forked; its descriptors but `keep` are closed."""
+    process.settle(keep)
+
+
+def run(spec: Mapping[str, Any], stop: type[SignalStop] = SignalStop) -> int:
+    """Be the task's process, forked from one that has settled, and give its exit status, for os._exit(): everything is flushed.
 
     0: it ended by itself or was told to; 1: an exception, logged and told; 203: it could not be started, logged and told.
     """
-    kept = ("exec_fd", "shared_fd") if spec["service_type"] == "Thread" else ("exec_fd", "server_fd")
-    gate = [spec[name] for name in kept if name in spec]
-    process.begin(gate)
     if spec["service_type"] == "Thread":
         # What the process itself says, or a program that it runs, is nobody's in particular.
         spec = {**spec, "instance": spec["context"]}
+    linux.set_process_name(spec["task"] if spec["service_type"] != "Thread" else f"{spec['context']}-threads")
     sink = journal.configure(identifier=spec["instance"], fields=_fields(spec), target=spec["log"])
     # Connected before the user changes, who may have no right to the socket; the kernel tells who sends at each datagram.
     notifier = Notifier(spec["notify"])
     try:
-        process.become(spec, [*sink.fds, notifier.fileno(), *gate])
+        process.become(spec)
     except (OSError, ZmsvcError) as error:
         return _not_started(notifier, last_line(error))
     if spec["service_type"] == "Command":
-        return _execute(spec["command"], gate, notifier)
+        return _execute(spec["command"], spec["exec_fd"], notifier)
     process.take_streams(sink)
     channel = Bus(spec["backend"], spec["frontend"], of_words(spec.get("curve")))
     if spec["service_type"] == "Thread":
         status = threads.live(socket.socket(fileno=spec["shared_fd"]), channel)
     else:
-        life = Life(spec, voice=notifier, channel=channel, stop=SignalStop(), log=logging.getLogger(spec["instance"]))
+        life = Life(spec, voice=notifier, channel=channel, stop=stop(), log=logging.getLogger(spec["instance"]))
         status = life.live(lambda: loader.load(spec["instance"], spec["search"]))
     process.finish()
     channel.close()
@@ -65,14 +68,11 @@ def _fields(spec: Mapping[str, Any]) -> dict[str, str]:
     return shared if spec["service_type"] == "Thread" else shared | {"ZMSVC_TASK": spec["task"], "ZMSVC_INSTANCE": spec["instance"]}
 
 
-def _execute(command: list[str], gate: list[int], notifier: Notifier) -> int:
+def _execute(command: list[str], gate: int, notifier: Notifier) -> int:
     """Run a program. The pipe to the keeper closes when it has taken over; a word in it says that it did not."""
-    for fd in gate:
-        os.set_inheritable(fd, False)
     error = process.execute(command)
     status = _not_started(notifier, f"cannot execute {command[0]}: {error.strerror}")
-    for fd in gate:
-        os.write(fd, b"x")
+    os.write(gate, b"x")
     return status
 
 

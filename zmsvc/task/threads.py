@@ -35,7 +35,8 @@ log = logging.getLogger("task")
 class _Member:
     """One task of the process."""
 
-    def __init__(self, spec: Spec, channel: Bus, ended: Callable[[], None]) -> None:
+    def __init__(self, spec: Spec, channel: Bus, loading: threading.Lock, ended: Callable[[], None]) -> None:
+        self._loading = loading
         self.stop = Stop()
         self.status = 1
         self._ended = ended
@@ -64,7 +65,8 @@ class _Member:
             self._ended()
 
     def _load(self) -> type[TaskService]:
-        return loader.load(self._spec["instance"], self._spec["search"])
+        with self._loading:
+            return loader.load(self._spec["instance"], self._spec["search"])
 
     def close(self) -> None:
         """Wait for the thread, which has ended, and let go of what was its own: the next one of this task makes it anew."""
@@ -84,6 +86,8 @@ class _Process:
         self._line.setblocking(False)
         self._channel = channel
         self._members: dict[int, _Member] = {}
+        self._loading = threading.Lock()
+        """Of the same service, the second waits until the first has been imported."""
         self._ends: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
@@ -126,7 +130,7 @@ class _Process:
 
     def _start(self, launch: int, spec: Spec) -> None:
         try:
-            member = _Member(spec, self._channel, lambda: self._ended(launch))
+            member = _Member(spec, self._channel, self._loading, lambda: self._ended(launch))
             member.thread.start()
         except (OSError, RuntimeError) as error:
             # No descriptor or no thread is left for it, which is no reason to end the others.
