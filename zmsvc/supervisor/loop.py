@@ -118,7 +118,8 @@ class Loop:
             self.world, more = step(self.world, fact, now)
             effects += more
         self._save([effect for effect in effects if isinstance(effect, ev.Record)])
-        for effect in effects:
+        # Orders to the keeper first: a process begins, or ends, while the others are told of it.
+        for effect in sorted(effects, key=_not_for_the_keeper):
             crashpoint.reached(type(effect).__name__)
             self._perform(effect)
         self._acknowledge()
@@ -254,6 +255,10 @@ class Loop:
         if status != self._status:
             self._status = status
             self.notifier.status(status)
+
+
+def _not_for_the_keeper(effect: Effect) -> bool:
+    return not isinstance(effect, ev.Launch | ev.Signal | ev.KillAll)
 
 
 def _short(value: Any) -> str:
