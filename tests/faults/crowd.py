@@ -233,14 +233,11 @@ class Crowd:
             self._told(task, told, [row for row in rows if row.task == task])
 
     def _told(self, task: str, notes: dict[int, list[Any]], rows: list[Row]) -> None:
-        """Each firing is told to one launch, in order. One that comes while a launch is under way is answered by that launch, but
-        may come too late to be told to it.
-        """
-        for launch, before, under_way in launches(rows):
+        """Each firing is told to one launch, all of them in order: who is started knows the whole of its cause."""
+        for launch, fired in launches(rows):
             if launch in notes:
-                told, late = ([firing(row) for row in found] for found in (before, under_way))
-                possible = [[*told, *late[:count]][-MAX_SOURCES:] for count in range(len(late) + 1)]
-                assert notes[launch] in possible, f"launch {launch} of {task} was told {notes[launch]}, the history has {told} and {late}"
+                told = [firing(row) for row in fired][-MAX_SOURCES:]
+                assert notes[launch] == told, f"launch {launch} of {task} was told {notes[launch]}, the history has {told}"
 
 
 def firing(row: Row) -> list[Any]:
@@ -248,16 +245,15 @@ def firing(row: Row) -> list[Any]:
     return [row.detail["source"], row.detail["rule"].partition(":")[0], row.detail["launch"]]
 
 
-def launches(rows: list[Row]) -> Iterator[tuple[int, list[Row], list[Row]]]:
-    """Each launch of one task that has begun, with the firings before its order, and those from then on until it was there."""
-    before: list[Row] = []
-    under_way: list[Row] = []
+def launches(rows: list[Row]) -> Iterator[tuple[int, list[Row]]]:
+    """Each launch of one task that has begun, with the firings until it was there."""
+    fired: list[Row] = []
     launch = 0
     for row in rows:
         if row.event == "rule":
-            (under_way if launch else before).append(row)
+            fired.append(row)
         elif row.event == "launching":
             launch = row.detail["launch"]
         elif launch and row.event in ("started", "failed", "stopped"):
-            yield launch, before, under_way
-            before, under_way, launch = [], [], 0
+            yield launch, fired
+            fired, launch = [], 0
