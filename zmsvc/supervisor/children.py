@@ -205,7 +205,8 @@ def child_of(message: Mapping[str, Any]) -> ev.Child:
 
 
 def exit_of(message: Mapping[str, Any]) -> ev.TaskExited:
-    return ev.TaskExited(launch=message["launch"], code=message["code"], signal=message["signal"], left=message["left"])
+    code, signal = message["code"], message["signal"]
+    return ev.TaskExited(launch=message["launch"], code=code, signal=signal, left=message["left"], oom=message["oom"])
 
 
 def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
