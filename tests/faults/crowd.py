@@ -97,11 +97,11 @@ def populate(context: Context) -> None:
     context.task("ring_2", "Once", entry=False, service=QUICK, rules={"on_exit": ("start", "ring_1")})
 
 
-def history(context: Context) -> list[Row]:
-    """All rows that are in the state file now."""
+def history(context: Context, after: int = 0) -> list[Row]:
+    """The rows that are in the state file now and were written after this one."""
     db = sqlite3.connect(f"file:{context.home}/state/{context.name}/state.db?mode=ro", uri=True)
     try:
-        rows = db.execute("SELECT seq, task, event, detail FROM events ORDER BY seq").fetchall()
+        rows = db.execute("SELECT seq, task, event, detail FROM events WHERE seq > ? ORDER BY seq", (after,)).fetchall()
     finally:
         db.close()
     return [Row(seq=seq, task=task, event=event, detail=json.loads(detail)) for seq, task, event, detail in rows]
@@ -133,6 +133,13 @@ class Crowd:
         self.context = context
         self.hits: dict[int, set[str]] = {}
         """The tasks that were in a process when we killed it, by its PID."""
+        self.rows: list[Row] = []
+        """The history as far as it was followed: the state file keeps no more than the last part of a long one."""
+
+    def follow(self) -> None:
+        """Take in what has been written to the history."""
+        self.rows += history(self.context, self.rows[-1].seq if self.rows else 0)
+        assert len(self.rows) == self.rows[-1].seq, "rows of the history are missing"
 
     def pids(self) -> dict[str, int]:
         """The processes of those that end only when they are hit."""
@@ -162,6 +169,7 @@ class Crowd:
                 end = self.context.tasks()[name]["exit"]
                 assert (end["signal"], end["reason"], end["code"]) == ("SIGKILL", "signal", None), name
         self.no_two_of_one()
+        self.follow()
 
     def settled(self, gone: set[int] = frozenset()) -> tuple[dict[str, int], dict[str, Any]]:  # type: ignore[assignment]
         """Wait until all that should run does, in other processes than these; their PIDs, and the whole status."""
@@ -193,11 +201,11 @@ class Crowd:
         """The whole of the durable history, against itself and against what the tasks wrote down. A context that stops fires nothing."""
         # In this order: whoever has begun is in the history.
         notes = born(self.context)
-        rows = history(self.context)
-        self._once(rows, notes)
-        self._ends(rows)
+        self.follow()
+        self._once(self.rows, notes)
+        self._ends(self.rows)
         if not stopped:
-            self._firings(rows, notes)
+            self._firings(self.rows, notes)
 
     def _once(self, rows: list[Row], notes: list[dict[str, Any]]) -> None:
         for event in ("launching", "started"):
