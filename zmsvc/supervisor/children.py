@@ -50,6 +50,8 @@ class Children:
         self._speaker_of: dict[int, Speaker] = {}
         self._ordered: set[int] = set()
         """Launches of which the keeper has not said yet what became of them."""
+        self._spare = notify.Spare()
+        """An update that comes as a descriptor is heard also when we have none left."""
         self._peeked = 0
         notify.peek_from_start(notify_socket)
 
@@ -78,13 +80,14 @@ class Children:
         before, ends = self._from_keeper()
         said: list[Fact] = []
         for _ in range(BATCH):
-            datagram = notify.receive(self.notify, peek=True)
+            datagram = notify.receive(self.notify, peek=True, spare=self._spare)
             if datagram is None:
                 break
             self._peeked += 1
             if self._speaker(datagram) not in self._launch_of:
                 self._await_word(datagram, before, ends)
             said += self._said(datagram)
+            self._spare.renew()
         return [*before, *said, *ends]
 
     def _speaker(self, datagram: notify.Datagram) -> Speaker:
