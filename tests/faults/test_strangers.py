@@ -31,7 +31,7 @@ def test_orphans_that_speak_are_not_waited_for(context: Context, home: Path) -> 
     context.looped("Parent", ORPHANS.format(many=MANY))
     context.looped("Echo")
     context.task("ts_1", "Parent", entry=False)
-    context.task("ts_2", "Echo", service="<watchdog>2s</watchdog>")
+    context.task("ts_2", "Echo", service="<watchdog>5s</watchdog>")
     context.start("--transaction", "T", WATCHDOG_USEC="10000000")
     pid = context.tasks()["ts_2"]["pid"]
     assert context.ask(verb="start", transaction="T", tasks=["ts_1"])["ok"]

@@ -184,8 +184,8 @@ def test_one_that_hangs_misses_its_watchdog_and_takes_the_process_with_it(contex
                 __import__("time").sleep(1000)
         """,
     )
-    context.task("ts_0", "Echo", kind="Thread", service="<watchdog>500ms</watchdog>", rules={"on_fail": ("restart", "ts_0")})
-    context.task("ts_1", "Hung", kind="Thread", service="<watchdog>500ms</watchdog>", rules={"on_fail": ("restart", "ts_1")})
+    context.task("ts_0", "Echo", kind="Thread", service="<watchdog>1500ms</watchdog>", rules={"on_fail": ("restart", "ts_0")})
+    context.task("ts_1", "Hung", kind="Thread", service="<watchdog>1500ms</watchdog>", rules={"on_fail": ("restart", "ts_1")})
     context.start("--transaction", TX)
     stranger = ear(b"control @@@ ")
     pid = pid_of(context, "ts_0")
