@@ -25,7 +25,8 @@ from zmsvc.task import LoopedTask, SingleTask, TaskService
 
 def note(task):
     told = [[source["task"], source["trigger"], source["launch"]] for source in task.cause.sources]
-    line = {{"task": task.service_id, "launch": int(os.environ["ZMSVC_LAUNCH"]), "pid": os.getpid(), "sources": told}}
+    began = int(open("/proc/self/stat").read().rpartition(")")[2].split()[19])
+    line = {{"task": task.service_id, "launch": int(os.environ["ZMSVC_LAUNCH"]), "process": [os.getpid(), began], "sources": told}}
     with open("{home}/born", "a") as file:
         file.write(json.dumps(line) + "\\n")
 
@@ -113,16 +114,17 @@ def born(context: Context) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def living(keeper: int) -> dict[int, str]:
-    """The keeper's children that are not dead, and their commands."""
+def living(keeper: int) -> dict[tuple[int, int], str]:
+    """The keeper's children that are not dead, by PID and start time (a long run uses PIDs again), and their commands."""
     found = {}
     for word in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split():
         try:
             name, _, rest = Path(f"/proc/{word}/stat").read_text().partition("(")[2].rpartition(")")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if rest.split()[0] not in "ZX":
-            found[int(word)] = name
+        fields = rest.split()
+        if fields[0] not in "ZX":
+            found[int(word), int(fields[19])] = name
     return found
 
 
@@ -190,10 +192,10 @@ class Crowd:
         """At no moment has a task two processes: whoever of the keeper's children wrote down to be a task is the only one."""
         assert self.context.daemon is not None
         alive = living(self.context.daemon.pid)
-        of = {note["pid"]: note["task"] for note in born(self.context)}
-        count = Counter(of[pid] for pid in alive if pid in of and not of[pid].startswith("thread"))
+        of = {tuple(note["process"]): note["task"] for note in born(self.context)}
+        count = Counter(of[process] for process in alive if process in of and not of[process].startswith("thread"))
         assert not [task for task, number in count.items() if number > 1], count
-        threads = {pid for pid in alive if of.get(pid, "").startswith("thread")}
+        threads = {process for process in alive if of.get(process, "").startswith("thread")}
         assert len(threads) <= 1, threads
         assert list(alive.values()).count("sleep") <= 1, alive
 

@@ -14,7 +14,7 @@ from zmsvc.core import checks
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.events import Fact, Origin, Requested, Verb
 from zmsvc.core.model import Context
-from zmsvc.host import binds, config, journal, keys, linux, paths, sockets
+from zmsvc.host import binds, config, crashpoint, journal, keys, linux, paths, sockets
 from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
 from zmsvc.supervisor.bus import TOPICS, Bus
@@ -61,6 +61,7 @@ async def _supervise(args: argparse.Namespace) -> int:
         context = _context(places, store, again=hello["restarts"] > 0, curve=curve is not None)
         for warning in checks.warnings(context, curve=curve is not None) if not hello["restarts"] else ():
             log.warning("%s: %s", context.path, warning)
+        crashpoint.reached("take over state")
         world = store.load(context, linux.boot_id())
         loop = Loop(world, store, children, places, target, curve)
         beat = _Watchdog(loop)
@@ -111,6 +112,7 @@ async def _open_bus(loop: Loop, *, again: bool) -> list[Fact]:
     after and waits only a moment: the device comes back by itself.
     """
     endpoints, curve = loop.world.context.endpoints, loop.curve is not None
+    crashpoint.reached("tell device")
     loop.children.tell(
         "device",
         front=sockets.safe_bind(endpoints.front_bind, curve=curve),
@@ -183,6 +185,7 @@ async def _run(loop: Loop, hello: dict[str, Any], args: argparse.Namespace) -> i
 
     running.add_reader(loop.children.keeper.fileno(), hear)
     running.add_reader(loop.children.notify.fileno(), hear)
+    crashpoint.reached("open control")
     await control.open()
     if again:
         log.warning("Supervisor %d takes over: %d tasks are running", os.getpid(), len(hello["children"]))
