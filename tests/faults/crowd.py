@@ -133,8 +133,8 @@ class Crowd:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.hits: dict[int, set[str]] = {}
-        """The tasks that were in a process when we killed it, by its PID."""
+        self.hits: Counter[tuple[str, int]] = Counter()
+        """The tasks that were in a process when we killed it, with its PID, which a long run uses again."""
         self.rows: list[Row] = []
         """The history as far as it was followed: the state file keeps no more than the last part of a long one."""
 
@@ -155,7 +155,7 @@ class Crowd:
         for name in victims:
             if name in before:
                 marked.add(before[name])
-                self.hits[before[name]] = {task for task, pid in before.items() if pid == before[name]}
+        self.hits.update((task, pid) for task, pid in before.items() if pid in marked)
         for pid in sorted(marked):
             os.kill(pid, signal.SIGKILL)
         for pid in sorted(marked):
@@ -224,7 +224,7 @@ class Crowd:
     def _ends(self, rows: list[Row]) -> None:
         """Who was hit ended by SIGKILL, once; nobody else failed."""
         failed = Counter((row.task, row.detail["pid"]) for row in rows if row.event == "failed" and row.detail["signal"] == "SIGKILL")
-        assert failed == Counter((task, pid) for pid, tasks in self.hits.items() for task in tasks)
+        assert failed == self.hits, (failed - self.hits, self.hits - failed)
         others = [row for row in rows if row.event == "failed" and row.detail["signal"] != "SIGKILL"]
         assert not others, others
         assert not [row for row in rows if row.event in ("lost", "stranger", "survivor")]

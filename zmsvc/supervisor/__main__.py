@@ -58,7 +58,7 @@ async def _supervise(args: argparse.Namespace) -> int:
         for note in store.notes:
             log.warning("%s", note)
         curve = keys.of_words(hello["curve"])
-        context = _context(places, store, again=hello["restarts"] > 0, curve=curve is not None)
+        context = _context(places, store, hello, curve=curve is not None)
         for warning in checks.warnings(context, curve=curve is not None) if not hello["restarts"] else ():
             log.warning("%s: %s", context.path, warning)
         crashpoint.reached("take over state")
@@ -80,9 +80,9 @@ def _inherited(variable: str) -> socket.socket:
     return sock
 
 
-def _context(places: Places, store: Store, *, again: bool, curve: bool) -> Context:
+def _context(places: Places, store: Store, hello: dict[str, Any], *, curve: bool) -> Context:
     """The context file. A supervisor that takes over uses the text that its predecessor ran with: a crash is no reload."""
-    text = (store.context_text() if again else None) or places.config_file.read_bytes()
+    text = (store.context_text(hello["epoch"]) if hello["restarts"] else None) or places.config_file.read_bytes()
     context = config.parse(text, path=str(places.config_file), name=places.name)
     if not curve and (faults := binds.refused(context)):
         raise ConfigError([f"{context.path}:{line}: {words}" for line, words in faults])
