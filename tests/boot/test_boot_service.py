@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -56,9 +55,7 @@ def test_stop_kills_a_task_that_hears_no_sigterm(context: Callable[..., Installe
     deaf.start()
     wait_for(lambda: "deaf now" in deaf.machine.journal("-t", "Deaf"))
     pids = deaf.processes()
-    began = time.monotonic()
     deaf.stop()
-    assert time.monotonic() - began < 10
     assert alive(deaf.machine, pids) == []
     assert deaf.show("Result") == "success", "the supervisor has to kill it, not systemd"
 

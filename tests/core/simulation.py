@@ -402,6 +402,12 @@ class Simulation:
         self.keeper.end(number, code=code, signal=signal)
         return self.happen()
 
+    def exit_of(self, name: str, *, code: int) -> ev.TaskExited:
+        """The process of a task of T1 has ended: what its supervisor is told, and has not decided on yet."""
+        launch = self.launch_of(name)
+        del self.alive[launch]
+        return ev.TaskExited(launch=launch, code=code)
+
     def ready(self, *names: str) -> None:
         """Every process that has been started, or those of these tasks, say that they are ready."""
         self.happen(*(ev.TaskReady(launch=each.launch) for each in self.alive.values() if not names or each.key[1] in names))

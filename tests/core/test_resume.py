@@ -50,6 +50,19 @@ def test_a_launch_that_was_written_down_and_never_ordered_is_ordered() -> None:
     assert (sim.sub("a"), sim.keeper.forked) == ("start", [(1, ("T1", "a"))])
 
 
+def test_what_fires_when_a_launch_is_ordered_at_last_is_told_to_it() -> None:
+    sim = Simulation.of(task("a", rule("on_update", "start", "b")), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.save(sim.decide(ev.TaskUpdated(launch=1, items={"n": 1}, sequence=1)))
+    assert sim.sub("b") == "launching"
+    sim.now += 1.0
+    sim.crash([ev.TaskUpdated(launch=1, items={"n": number}, sequence=number) for number in (1, 2)])
+    sim.happen()
+    assert [source["update"] for source in sim.task("b").cause["sources"]] == [{"n": 1}, {"n": 2}]
+    assert (sim.sub("b"), sim.launched("b")) == ("start", 1)
+
+
 def test_a_launch_that_was_ordered_is_not_ordered_again() -> None:
     sim = Simulation.of(task("a"))
     sim.save(sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1")))

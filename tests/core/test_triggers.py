@@ -308,12 +308,34 @@ def test_rules_that_fire_before_the_launch_are_all_told(action: str) -> None:
     sim.begin()
     sim.ready()
     for name in ("x", "y", "z"):
-        launch = sim.launch_of(name)
-        del sim.alive[launch]
-        sim.decide(ev.TaskExited(launch=launch, code=1))
+        sim.decide(sim.exit_of(name, code=1))
     assert [source["task"] for source in sim.task("b").cause["sources"]] == ["x", "y", "z"]
     assert sim.launch_of("b") == sim.world.next_launch - 1 == 4, "one launch for all of them"
     assert sim.sub("b") == "launching"
+
+
+def test_a_start_by_rule_of_what_is_being_forked_is_one_of_what_runs() -> None:
+    """It could not be told of it any more: who is started knows all that started it."""
+    sim = Simulation.of(*(task(name, rule("on_fail", "start", "b")) for name in ("x", "y")), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.decide(sim.exit_of("x", code=1))
+    sim.now += 0.001
+    before = sim.task("b")
+    sim.decide(sim.exit_of("y", code=1))
+    assert (sim.sub("b"), sim.task("b")) == ("launching", before)
+    assert [source["task"] for source in before.cause["sources"]] == ["x"]
+
+
+def test_a_restart_by_rule_of_what_is_being_forked_is_told_to_the_next() -> None:
+    sim = Simulation.of(task("x", rule("on_fail", "start", "b")), task("y", rule("on_fail", "restart", "b")), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.decide(sim.exit_of("x", code=1))
+    sim.now += 0.001
+    sim.decide(sim.exit_of("y", code=1))
+    assert sim.sub("b") == "stop-sigterm"
+    assert [source["task"] for source in sim.task("b").cause["sources"]] == ["x", "y"]
 
 
 @pytest.mark.parametrize("action", ["start", "restart"])

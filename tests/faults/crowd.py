@@ -25,7 +25,8 @@ from zmsvc.task import LoopedTask, SingleTask, TaskService
 
 def note(task):
     told = [[source["task"], source["trigger"], source["launch"]] for source in task.cause.sources]
-    line = {{"task": task.service_id, "launch": int(os.environ["ZMSVC_LAUNCH"]), "pid": os.getpid(), "sources": told}}
+    began = int(open("/proc/self/stat").read().rpartition(")")[2].split()[19])
+    line = {{"task": task.service_id, "launch": int(os.environ["ZMSVC_LAUNCH"]), "process": [os.getpid(), began], "sources": told}}
     with open("{home}/born", "a") as file:
         file.write(json.dumps(line) + "\\n")
 
@@ -97,11 +98,11 @@ def populate(context: Context) -> None:
     context.task("ring_2", "Once", entry=False, service=QUICK, rules={"on_exit": ("start", "ring_1")})
 
 
-def history(context: Context) -> list[Row]:
-    """All rows that are in the state file now."""
+def history(context: Context, after: int = 0) -> list[Row]:
+    """The rows that are in the state file now and were written after this one."""
     db = sqlite3.connect(f"file:{context.home}/state/{context.name}/state.db?mode=ro", uri=True)
     try:
-        rows = db.execute("SELECT seq, task, event, detail FROM events ORDER BY seq").fetchall()
+        rows = db.execute("SELECT seq, task, event, detail FROM events WHERE seq > ? ORDER BY seq", (after,)).fetchall()
     finally:
         db.close()
     return [Row(seq=seq, task=task, event=event, detail=json.loads(detail)) for seq, task, event, detail in rows]
@@ -113,16 +114,17 @@ def born(context: Context) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def living(keeper: int) -> dict[int, str]:
-    """The keeper's children that are not dead, and their commands."""
+def living(keeper: int) -> dict[tuple[int, int], str]:
+    """The keeper's children that are not dead, by PID and start time (a long run uses PIDs again), and their commands."""
     found = {}
     for word in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split():
         try:
             name, _, rest = Path(f"/proc/{word}/stat").read_text().partition("(")[2].rpartition(")")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if rest.split()[0] not in "ZX":
-            found[int(word)] = name
+        fields = rest.split()
+        if fields[0] not in "ZX":
+            found[int(word), int(fields[19])] = name
     return found
 
 
@@ -131,8 +133,15 @@ class Crowd:
 
     def __init__(self, context: Context) -> None:
         self.context = context
-        self.hits: dict[int, set[str]] = {}
-        """The tasks that were in a process when we killed it, by its PID."""
+        self.hits: Counter[tuple[str, int]] = Counter()
+        """The tasks that were in a process when we killed it, with its PID, which a long run uses again."""
+        self.rows: list[Row] = []
+        """The history as far as it was followed: the state file keeps no more than the last part of a long one."""
+
+    def follow(self) -> None:
+        """Take in what has been written to the history."""
+        self.rows += history(self.context, self.rows[-1].seq if self.rows else 0)
+        assert len(self.rows) == self.rows[-1].seq, "rows of the history are missing"
 
     def pids(self) -> dict[str, int]:
         """The processes of those that end only when they are hit."""
@@ -146,7 +155,7 @@ class Crowd:
         for name in victims:
             if name in before:
                 marked.add(before[name])
-                self.hits[before[name]] = {task for task, pid in before.items() if pid == before[name]}
+        self.hits.update((task, pid) for task, pid in before.items() if pid in marked)
         for pid in sorted(marked):
             os.kill(pid, signal.SIGKILL)
         for pid in sorted(marked):
@@ -162,6 +171,7 @@ class Crowd:
                 end = self.context.tasks()[name]["exit"]
                 assert (end["signal"], end["reason"], end["code"]) == ("SIGKILL", "signal", None), name
         self.no_two_of_one()
+        self.follow()
 
     def settled(self, gone: set[int] = frozenset()) -> tuple[dict[str, int], dict[str, Any]]:  # type: ignore[assignment]
         """Wait until all that should run does, in other processes than these; their PIDs, and the whole status."""
@@ -182,10 +192,10 @@ class Crowd:
         """At no moment has a task two processes: whoever of the keeper's children wrote down to be a task is the only one."""
         assert self.context.daemon is not None
         alive = living(self.context.daemon.pid)
-        of = {note["pid"]: note["task"] for note in born(self.context)}
-        count = Counter(of[pid] for pid in alive if pid in of and not of[pid].startswith("thread"))
+        of = {tuple(note["process"]): note["task"] for note in born(self.context)}
+        count = Counter(of[process] for process in alive if process in of and not of[process].startswith("thread"))
         assert not [task for task, number in count.items() if number > 1], count
-        threads = {pid for pid in alive if of.get(pid, "").startswith("thread")}
+        threads = {process for process in alive if of.get(process, "").startswith("thread")}
         assert len(threads) <= 1, threads
         assert list(alive.values()).count("sleep") <= 1, alive
 
@@ -193,11 +203,11 @@ class Crowd:
         """The whole of the durable history, against itself and against what the tasks wrote down. A context that stops fires nothing."""
         # In this order: whoever has begun is in the history.
         notes = born(self.context)
-        rows = history(self.context)
-        self._once(rows, notes)
-        self._ends(rows)
+        self.follow()
+        self._once(self.rows, notes)
+        self._ends(self.rows)
         if not stopped:
-            self._firings(rows, notes)
+            self._firings(self.rows, notes)
 
     def _once(self, rows: list[Row], notes: list[dict[str, Any]]) -> None:
         for event in ("launching", "started"):
@@ -214,7 +224,7 @@ class Crowd:
     def _ends(self, rows: list[Row]) -> None:
         """Who was hit ended by SIGKILL, once; nobody else failed."""
         failed = Counter((row.task, row.detail["pid"]) for row in rows if row.event == "failed" and row.detail["signal"] == "SIGKILL")
-        assert failed == Counter((task, pid) for pid, tasks in self.hits.items() for task in tasks)
+        assert failed == self.hits, (failed - self.hits, self.hits - failed)
         others = [row for row in rows if row.event == "failed" and row.detail["signal"] != "SIGKILL"]
         assert not others, others
         assert not [row for row in rows if row.event in ("lost", "stranger", "survivor")]
@@ -233,14 +243,11 @@ class Crowd:
             self._told(task, told, [row for row in rows if row.task == task])
 
     def _told(self, task: str, notes: dict[int, list[Any]], rows: list[Row]) -> None:
-        """Each firing is told to one launch, in order. One that comes while a launch is under way is answered by that launch, but
-        may come too late to be told to it.
-        """
-        for launch, before, under_way in launches(rows):
+        """Each firing is told to one launch, all of them in order: who is started knows the whole of its cause."""
+        for launch, fired in launches(rows):
             if launch in notes:
-                told, late = ([firing(row) for row in found] for found in (before, under_way))
-                possible = [[*told, *late[:count]][-MAX_SOURCES:] for count in range(len(late) + 1)]
-                assert notes[launch] in possible, f"launch {launch} of {task} was told {notes[launch]}, the history has {told} and {late}"
+                told = [firing(row) for row in fired][-MAX_SOURCES:]
+                assert notes[launch] == told, f"launch {launch} of {task} was told {notes[launch]}, the history has {told}"
 
 
 def firing(row: Row) -> list[Any]:
@@ -248,16 +255,15 @@ def firing(row: Row) -> list[Any]:
     return [row.detail["source"], row.detail["rule"].partition(":")[0], row.detail["launch"]]
 
 
-def launches(rows: list[Row]) -> Iterator[tuple[int, list[Row], list[Row]]]:
-    """Each launch of one task that has begun, with the firings before its order, and those from then on until it was there."""
-    before: list[Row] = []
-    under_way: list[Row] = []
+def launches(rows: list[Row]) -> Iterator[tuple[int, list[Row]]]:
+    """Each launch of one task that has begun, with the firings until it was there."""
+    fired: list[Row] = []
     launch = 0
     for row in rows:
         if row.event == "rule":
-            (under_way if launch else before).append(row)
+            fired.append(row)
         elif row.event == "launching":
             launch = row.detail["launch"]
         elif launch and row.event in ("started", "failed", "stopped"):
-            yield launch, before, under_way
-            before, under_way, launch = [], [], 0
+            yield launch, fired
+            fired, launch = [], 0

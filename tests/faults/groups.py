@@ -1,4 +1,4 @@
-"""Control groups for tests: one that is delegated as systemd would do it, and one that limits the number of processes."""
+"""Control groups for tests: one that is delegated as systemd would do it, and others that limit memory or the number of processes."""
 
 from __future__ import annotations
 
@@ -53,16 +53,35 @@ def delegated() -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
+def little_memory(mebibytes: int) -> Iterator[list[str]]:
+    """The wrapper that runs a daemon in a group which has so much memory for all of it, and no swap."""
+    need(os.geteuid() == 0, "only root can limit memory")
+    base, unified = _with_controller("memory")
+    with _made(base) as directory:
+        limit = str(mebibytes << 20)
+        (directory / ("memory.max" if unified else "memory.limit_in_bytes")).write_text(limit)
+        if (directory / "memory.swap.max").exists():
+            (directory / "memory.swap.max").write_text("0")
+        yield ["sh", "-c", 'echo 0 > "$0/cgroup.procs" && exec "$@"', str(directory)]
+
+
+def _with_controller(name: str) -> tuple[Path, bool]:
+    """The hierarchy whose groups have this controller, and whether it is the unified one."""
+    unified = _mounted("cgroup2")
+    has = unified is not None and name in (unified / "cgroup.controllers").read_text().split()
+    base = unified if has else _mounted("cgroup", name)
+    need(base, f"there is no {name} controller")
+    assert base is not None
+    if has:
+        (base / "cgroup.subtree_control").write_text(f"+{name}")
+    return base, has
+
+
+@contextlib.contextmanager
 def at_most(number: int, pid: int) -> Iterator[None]:
     """This process can have so many processes and threads, itself among them."""
     need(os.geteuid() == 0, "only root can make a control group")
-    unified = _mounted("cgroup2")
-    has = unified is not None and "pids" in (unified / "cgroup.controllers").read_text().split()
-    base = unified if has else _mounted("cgroup", "pids")
-    need(base, "there is no pids controller")
-    assert base is not None
-    if has:
-        (base / "cgroup.subtree_control").write_text("+pids")
+    base, has = _with_controller("pids")
     groups = (line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines())
     before = next(path for _, controllers, path in groups if controllers == ("" if has else "pids"))
     with _made(base) as directory:

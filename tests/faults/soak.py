@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from context import Context
-from crowd import QUICK, SHARED, STEADY, TX, Crowd, history, populate
+from crowd import QUICK, SHARED, STEADY, TX, Crowd, populate
 
 WARM_UP = 0.2
 """This share of the time, at most a minute, comes before the first look: caches fill, the allocator finds its size."""
@@ -66,8 +66,9 @@ def work(crowd: Crowd, chance: random.Random, until: float) -> int:
     return rounds
 
 
-def counts(context: Context) -> str:
-    rows = history(context)
+def counts(crowd: Crowd) -> str:
+    crowd.follow()
+    rows = crowd.rows
     starts, firings = (sum(row.event == event for row in rows) for event in ("launching", "rule"))
     ends = sum(row.event in ("failed", "stopped") for row in rows)
     return f"{starts} starts, {ends} ends, {firings} firings of rules"
@@ -103,10 +104,10 @@ def main() -> int:
         crowd, chance, began = Crowd(context), random.Random(seed), time.monotonic()
         work(crowd, chance, began + min(WARM_UP * seconds, 60.0))
         before, at = all_of(context), time.monotonic()
-        print(f"after {at - began:.0f} s: {counts(context)}")
+        print(f"after {at - began:.0f} s: {counts(crowd)}")
         rounds = work(crowd, chance, began + seconds)
         after, spent = all_of(context), time.monotonic() - at
-        print(f"after {spent + at - began:.0f} s: {counts(context)}; {rounds} rounds of kill, start and stop")
+        print(f"after {spent + at - began:.0f} s: {counts(crowd)}; {rounds} rounds of kill, start and stop")
         faults = report(before, after, spent)
         crowd.check_history()
         if context.stop() != 0:

@@ -50,10 +50,10 @@ def test_no_alarm_comes_early_or_late(context: Context, clock: Clock, jump: int)
     context.looped("Deaf", "def setup(self):\n    __import__('signal').signal(15, __import__('signal').SIG_IGN)")
     context.looped("Late", "def setup(self):\n    self.wait(1000)")
     context.looped("Frail", "def step(self):\n    __import__('os')._exit(3)")
-    context.task("fed", "Echo", service="<watchdog>1s</watchdog>")
+    context.task("fed", "Echo", service="<watchdog>10s</watchdog>")
     context.task("hung", "Echo", service="<watchdog>1s</watchdog><stop_timeout>500ms</stop_timeout>")
     context.task("deaf", "Deaf", service="<stop_timeout>1s</stop_timeout>")
-    context.task("late", "Late", entry=False, service="<start_timeout>1s</start_timeout>")
+    context.task("late", "Late", entry=False, service="<start_timeout>3s</start_timeout>")
     context.task(
         "frail", "Frail", service="<restart_delay>1s</restart_delay><restart_max_delay>1s</restart_max_delay>",
         rules={"on_fail": ("restart", "frail")},

@@ -120,7 +120,7 @@ def test_the_shell_reads_it_while_the_daemon_runs(context: Context) -> None:
 def test_a_full_disk_does_not_stop_tasks_from_being_heard(context: Context) -> None:
     """What they say waits for no disk: a watchdog that cannot be fed would kill tasks that are well."""
     context.looped("Echo", "interval = 0.01\nn = 0\ndef step(self):\n    self.n += 1\n    self.update(n=self.n)")
-    context.task("ts_1", "Echo", service="<watchdog>2s</watchdog>")
+    context.task("ts_1", "Echo", service="<watchdog>3s</watchdog>")
     context.looped("Still")
     context.task("ts_2", "Still")
     context.start("--transaction", "T")

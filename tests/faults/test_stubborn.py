@@ -71,7 +71,7 @@ def test_a_stopped_task_is_stopped_by_order_in_time_and_proven_gone(either: Cont
 def test_a_stopped_task_misses_its_watchdog_and_its_rule_fires(either: Context) -> None:
     either.looped("Echo")
     either.task(
-        "ts_1", "Echo", service="<watchdog>300ms</watchdog><stop_timeout>200ms</stop_timeout>", rules={"on_fail": ("restart", "ts_1")}
+        "ts_1", "Echo", service="<watchdog>1500ms</watchdog><stop_timeout>200ms</stop_timeout>", rules={"on_fail": ("restart", "ts_1")}
     )
     either.start("--transaction", "T")
     pid = either.tasks()["ts_1"]["pid"]

@@ -567,9 +567,9 @@ def test_a_doctype_is_refused_with_its_line(doctype: str, encoding: str) -> None
 
 
 def test_a_prolog_of_many_comments_is_looked_through_quickly() -> None:
-    began = time.monotonic()
+    began = time.process_time()
     assert faults("<!-- x --> <?x ?>" * 50_000 + "<x/>") != []
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_a_file_of_more_than_16_mib_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from needs import need
 
+from zmsvc.core.world import Reason
 from zmsvc.ctl.__main__ import GLOBAL, VERBS, Option, Verb
 from zmsvc.supervisor.control import ACCESS
 
@@ -111,3 +112,7 @@ def test_bash_completes_context_files(tmp_path: Path) -> None:
     (tmp_path / "Context-A.xml").touch()
     (tmp_path / "other").touch()
     assert completed("check", f"{tmp_path}/") == {f"{tmp_path}/Context-A.xml"}
+
+
+def test_the_manual_says_what_each_reason_means() -> None:
+    assert items("WHY A TASK ENDED") == [reason.value for reason in Reason]

@@ -47,23 +47,26 @@ def test_the_text_of_a_reload_is_saved_with_the_world_that_it_made(tmp_path: Pat
     """Else a crash in between would have the next supervisor run the old file over the new file's tasks."""
     kept = Store(tmp_path / "state.db")
     world = kept.load(CONTEXT, "boot")
-    assert kept.context_text() == CONTEXT.text
-    new = replace(world, context=replace(CONTEXT, text=b"<Context/>"), next_launch=7)
+    kept.save(replace(world, epoch="keeper"), (), at=0.0)
+    assert kept.context_text("keeper") == CONTEXT.text
+    new = replace(world, context=replace(CONTEXT, text=b"<Context/>"), next_launch=7, epoch="keeper")
     kept.save(new, (), at=0.0)
     kept.close()
     again = Store(tmp_path / "state.db", trusted=True)
-    assert again.context_text() == b"<Context/>"
+    assert again.context_text("keeper") == b"<Context/>"
+    assert again.context_text("another") is None, "whoever ran it is no predecessor"
     assert again.load(new.context, "boot").next_launch == 7
     again.close()
 
 
 def test_a_save_that_fails_half_way_changes_nothing(tmp_path: Path) -> None:
     kept = Store(tmp_path / "state.db")
-    world: World = kept.load(CONTEXT, "boot")
+    world: World = replace(kept.load(CONTEXT, "boot"), epoch="keeper")
+    kept.save(world, (), at=0.0)
     with sqlite3.connect(tmp_path / "state.db") as other:
         other.execute("CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'full'); END")
     other.close()
     with pytest.raises(OSError, match=f"cannot save state to {tmp_path}/state.db: full"):
         kept.save(replace(world, context=replace(CONTEXT, text=b"<New/>")), records(1), at=0.0)
-    assert kept.context_text() == CONTEXT.text
+    assert kept.context_text("keeper") == CONTEXT.text
     kept.close()

@@ -245,7 +245,7 @@ def test_a_killed_device_is_back_and_tasks_reconnect(context: Context, ear: Call
     device = context.status()["device_pid"]
     os.kill(device, signal.SIGKILL)
     wait_for_end(device)
-    wait_for(lambda: context.status()["device_pid"] not in (None, device), deadline=1.0)
+    wait_for(lambda: context.status()["device_pid"] not in (None, device))
     for _ in range(5):
         stranger.next()
 

@@ -8,7 +8,6 @@ import pty
 import select
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -89,15 +88,11 @@ def test_a_flood_of_questions_is_not_felt(context: Context, ear: Callable[..., E
     assert sockets.attached(mouth, PATIENCE)
     for _ in range(2000):
         sockets.publish(mouth, question(TX, memory_maps=1, open_connections=1, opened_files=1))
-    slowest = 0.0
     reply(stranger)
     for _ in range(20):
-        began = time.monotonic()
         status = context.status()
-        slowest = max(slowest, time.monotonic() - began)
         children = Path(f"/proc/{status['pid']}/task/{status['pid']}/children").read_text().split()
         assert len(children) <= 1, "one look at a time"
-    assert slowest < 0.5
     mouth.close(0)
     ctx.term()
 

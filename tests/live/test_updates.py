@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,13 +48,12 @@ def test_a_flood_is_bounded_counted_and_leaves_the_supervisor_at_hand(context: C
     single(context, "Flood", "n = 0", "while not self.wait(0):", "    for _ in range(100):", "        n += 1", "        self.update(n=n)")
     context.task("ts_1", "Flood")
     context.start("--transaction", "T")
-    slowest = 0.0
-    for _ in range(30):
-        before = time.monotonic()
-        context.status()
-        slowest = max(slowest, time.monotonic() - before)
-    assert slowest < 0.2, f"status took {slowest:.3f} s"
     context.task_is("ts_1", "running", also=lambda task: task["dropped"] > 0)
+    dropped = []
+    for _ in range(30):
+        # An answer has its place among the facts: it comes while the flood goes on, and not when it is over.
+        dropped.append(context.status()["dropped"]["updates"])
+    context.task_is("ts_1", "running", also=lambda task: task["dropped"] > dropped[-1])
     context.ctl("stop", "--transaction", "T")
     assert context.status()["dropped"]["updates"] > 0
 

@@ -271,7 +271,7 @@ def _fire_one(draft: Draft, key: Key, told: Task, rule: Rule) -> None:
         if draft.tasks[target] != task:
             draft.record(target, "rule", **about)
         return
-    if rule.action is Action.START and task.sub in (Sub.START, Sub.RUNNING) and not task.held:
+    if rule.action is Action.START and _runs(draft, task) and not task.held:
         return
     _record_firing(draft, target, about, held=task.held)
     if task.held:
@@ -279,12 +279,20 @@ def _fire_one(draft: Draft, key: Key, told: Task, rule: Rule) -> None:
     cause = _cause(key[1], told, task, rule)
     if task.resting:
         _start_by_rule(draft, target, cause, failing=target == key and rule.trigger is Trigger.ON_FAIL)
-    elif task.sub in (Sub.LAUNCHING, Sub.BACK_OFF):
+    elif task.sub is Sub.BACK_OFF or (task.sub is Sub.LAUNCHING and not _runs(draft, task)):
         # It is about to be started anyway: one start answers all of them. A rule cannot cut its delay short.
         draft.change(target, cause=cause)
     else:
         # What stops already is started afterwards, whichever of the two was asked.
         apply(draft, target, Cause.RESTART, cause=cause)
+
+
+def _runs(draft: Draft, task: Task) -> bool:
+    """Whether a start of it has begun, so that it cannot be told any more of what fires now.
+
+    All facts that are taken together have one time, and what they order is carried out when the last of them has been decided on.
+    """
+    return task.sub in (Sub.START, Sub.RUNNING) or (task.sub is Sub.LAUNCHING and task.launched_at < draft.now)
 
 
 def _record_firing(draft: Draft, target: Key, about: Mapping[str, Any], *, held: bool) -> None:

@@ -76,7 +76,9 @@ def _without_process(draft: Draft, key: Key) -> None:
     """The keeper has neither a process nor an end of this launch."""
     task = draft.tasks[key]
     if task.sub is Sub.LAUNCHING:
-        # Written down, but the keeper never heard of it: now it does. It forks a launch number once.
+        # Written down, but the keeper never heard of it: now it does. It forks a launch number once. What fires in this very
+        # moment can still be told to it.
+        draft.change(key, launched_at=draft.now)
         draft.emit(ev.Launch(launch=task.launch, key=key))
     elif task.pid is None:
         # It was to be stopped before it was forked, and never was.

@@ -38,6 +38,8 @@ _ANCILLARY = socket.CMSG_SPACE(struct.calcsize("3i")) + socket.CMSG_SPACE(8 * 4)
 # The socket that we are connected to is gone: the path was bound anew, or will be.
 _STALE = frozenset({errno.ECONNREFUSED, errno.ENOTCONN, errno.ECONNRESET, errno.ENOENT, errno.EPIPE})
 
+_Ancillary = list[tuple[int, int, bytes]]
+
 log = logging.getLogger(__name__)
 
 
@@ -191,16 +193,51 @@ def discard(sock: socket.socket, count: int) -> None:
         sock.recv(1)
 
 
-def receive(sock: socket.socket, *, peek: bool = False) -> Datagram | None:
+class Spare:
+    """A descriptor that is held only to be given up: its number is free for one that comes when no other number is."""
+
+    def __init__(self) -> None:
+        self._fd: int | None = None
+        self.renew()
+
+    def renew(self) -> None:
+        """Have it again, as soon as there is one."""
+        if self._fd is None:
+            with contextlib.suppress(OSError):
+                self._fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def give_up(self) -> bool:
+        """Make room for one; False when that has been done already."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
+        return fd is not None
+
+
+def receive(sock: socket.socket, *, peek: bool = False, spare: Spare | None = None) -> Datagram | None:
     """Read one datagram from a socket of `bind`; None when there is none. With `peek` it stays in the queue.
 
     Of an oversized or malformed one we keep what could be read. Descriptors that nobody expects are closed, among them the one of
-    BARRIER=1, whose sender waits for exactly that.
+    BARRIER=1, whose sender waits for exactly that. For one that cannot be had because too many are open `spare` is given up; it can be
+    renewed when the update of the datagram has been read.
     """
+    flags_in = socket.MSG_CMSG_CLOEXEC | (socket.MSG_PEEK if peek else 0)
     try:
-        data, ancillary, flags, _ = sock.recvmsg(_DATAGRAM_LIMIT, _ANCILLARY, socket.MSG_CMSG_CLOEXEC | (socket.MSG_PEEK if peek else 0))
+        data, ancillary, flags, _ = sock.recvmsg(_DATAGRAM_LIMIT, _ANCILLARY, flags_in)
     except BlockingIOError:
         return None
+    if peek and spare is not None and _lacks_descriptor(data, ancillary, flags) and spare.give_up():
+        sock.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, sock.getsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF) - len(data))
+        data, ancillary, flags, _ = sock.recvmsg(_DATAGRAM_LIMIT, _ANCILLARY, flags_in)
+    return _datagram(sock, data, ancillary, flags, peek=peek)
+
+
+def _lacks_descriptor(data: bytes, ancillary: _Ancillary, flags: int) -> bool:
+    """Whether an update came whose file the kernel could not give to us."""
+    return bool(flags & socket.MSG_CTRUNC) and b"X_ZMSVC_UPDATE_FD=" in data and all(kind != socket.SCM_RIGHTS for _, kind, _ in ancillary)
+
+
+def _datagram(sock: socket.socket, data: bytes, ancillary: _Ancillary, flags: int, *, peek: bool) -> Datagram:
     pid, uid, fds = 0, -1, array.array("i")
     for level, kind, payload in ancillary:
         if level != socket.SOL_SOCKET:

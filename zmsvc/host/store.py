@@ -1,7 +1,8 @@
 """The state file: SQLite in WAL mode, one transaction a step, changed rows only. It keeps what `core.world` is, and the history.
 
 A decision is in the file before anything acts on it. The file can be read with the `sqlite3` shell while the daemon runs.
-A damaged file is set aside under another name; one of a newer zmsvc is refused. Neither is ever overwritten.
+A damaged file is set aside under another name; one of a newer zmsvc is refused. Neither is ever overwritten. To read what is there takes
+no room on the disk: a supervisor that takes over from one that died must come up when it is full or read-only, too.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ HISTORY = 100_000
 TRIM = 1000
 """Rows after which the oldest go."""
 
+_DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT_READ")
+_NO_ROOM = ("SQLITE_IOERR_SHM", "SQLITE_FULL")
+"""No index of the write-ahead log can be made; it lies in a file beside it, which goes when the last process closes the state file."""
+
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE transactions (id TEXT PRIMARY KEY, open INTEGER NOT NULL, opened REAL NOT NULL) WITHOUT ROWID;
@@ -39,6 +44,16 @@ CREATE TABLE events (
     event TEXT NOT NULL, detail TEXT NOT NULL
 );
 """
+
+
+class _DamageError(sqlite3.DatabaseError):
+    """SQLite can read the file, and finds it wrong."""
+
+    sqlite_errorname = "SQLITE_CORRUPT"
+
+
+def _is(error: sqlite3.Error, kinds: tuple[str, ...]) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith(kinds)
 
 
 class Store:
@@ -54,6 +69,10 @@ class Store:
         self.notes: list[str] = []
         """What a person should be told about opening the file."""
         self._untrimmed = 0
+        self._unsaved_meta: dict[str, str] = {}
+        """What belongs to the next save."""
+        self._alone = False
+        """Nobody else can read the file meanwhile."""
         self._db = self._open()
 
     def _open(self) -> sqlite3.Connection:
@@ -61,13 +80,24 @@ class Store:
         try:
             return self._connect()
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and "disk I/O" not in str(error):
+            if not _is(error, _DAMAGE):
                 raise StateError(f"cannot open state file {self.path}: {error}") from error
             aside = self._set_aside()
             self.notes.append(f"state file {self.path} is damaged ({error}): set aside as {aside}, beginning afresh")
             return self._connect()
 
     def _connect(self) -> sqlite3.Connection:
+        self._alone = False
+        try:
+            return self._opened()
+        except sqlite3.OperationalError as error:
+            if not _is(error, _NO_ROOM):
+                raise
+        # Whoever has the file for himself has the index in memory.
+        self._alone = True
+        return self._opened()
+
+    def _opened(self) -> sqlite3.Connection:
         # The file holds what tasks report, and the text of the context file with the secrets that may be in it: for its owner alone.
         old = os.umask(0o077)
         try:
@@ -75,6 +105,7 @@ class Store:
         finally:
             os.umask(old)
         try:
+            db.execute(f"PRAGMA locking_mode={'EXCLUSIVE' if self._alone else 'NORMAL'}")
             db.execute("PRAGMA journal_mode=WAL")
             # A kill -9 loses nothing with NORMAL; a power cut may lose the last moments, and then no process is alive either.
             db.execute("PRAGMA synchronous=NORMAL")
@@ -97,7 +128,7 @@ class Store:
         for table in tables:
             problem = db.execute(f"PRAGMA quick_check{table}").fetchone()[0]
             if problem != "ok":
-                raise sqlite3.DatabaseError(problem)
+                raise _DamageError(problem)
 
     def _set_aside(self) -> Path:
         stamp = time.strftime("%Y%m%dT%H%M%S")
@@ -117,21 +148,25 @@ class Store:
         row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return row[0] if row else None
 
-    def set_meta(self, name: str, value: str) -> None:
+    def _set_meta(self, name: str, value: str) -> None:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
     def origin(self) -> str:
-        """The mark of this context's own messages, made once: a report of a predecessor is no order to its successor."""
+        """The mark of this context's own messages: a report of a predecessor is no order to its successor.
+
+        It is made once, and saved with the next world.
+        """
         mark = self.meta("origin")
         if mark is None:
-            mark = secrets.token_hex(4)
-            self.set_meta("origin", mark)
+            mark = self._unsaved_meta.setdefault("origin", secrets.token_hex(4))
         return mark
 
     # --- the world
 
-    def context_text(self) -> bytes | None:
-        """The context file that the saved world is of."""
+    def context_text(self, epoch: str) -> bytes | None:
+        """The context file that the saved world is of, if it is one of this keeper's time."""
+        if self.meta("epoch") != epoch:
+            return None
         row = self._db.execute("SELECT value FROM meta WHERE name = 'context_file'").fetchone()
         return bytes(row[0]) if row else None
 
@@ -160,9 +195,8 @@ class Store:
             launches={task.launch: key for key, task in tasks.items() if task.live},
         )
         self.saved = world
-        self.set_meta("boot_id", boot)
-        self._set_context_text(context)
-        self._trim()
+        self._unsaved_meta |= {"boot_id": boot}
+        self._untrimmed = TRIM
         return world
 
     def _rows(self, table: str, columns: str) -> list[tuple[Any, ...]]:
@@ -178,31 +212,47 @@ class Store:
         Raises OSError when the file cannot be written (disk full, read-only); the next save then writes the difference again.
         """
         try:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                self._write(world, records, at)
-                self._db.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
-                raise
+            self._transact(world, records, at)
+            self.saved = world
+            if self._alone:
+                self._reopen()
         except sqlite3.Error as error:
+            if _is(error, ("SQLITE_READONLY",)):
+                # It stays so for who has opened it, also when the disk can be written to again.
+                with contextlib.suppress(sqlite3.Error):
+                    self._reopen()
             raise OSError(f"cannot save state to {self.path}: {error}") from error
-        self.saved = world
+
+    def _transact(self, world: World, records: Iterable[Record], at: float) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._write(world, records, at)
+            self._db.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise
+        self._unsaved_meta.clear()
+
+    def _reopen(self) -> None:
+        self._db.close()
+        self._db = self._connect()
 
     def _write(self, world: World, records: Iterable[Record], at: float) -> None:
         old = self.saved
-        if old is None or old.context is not world.context:
+        for name, value in self._unsaved_meta.items():
+            self._set_meta(name, value)
+        if old is None or old.context is not world.context or "boot_id" in self._unsaved_meta:
             self._set_context_text(world.context)
         if old is None or old.tasks is not world.tasks:
             self._write_tasks(old.tasks if old else {}, world.tasks)
         if old is None or old.transactions is not world.transactions:
             self._write_transactions(old.transactions if old else {}, world.transactions)
         if old is None or old.next_launch != world.next_launch:
-            self.set_meta("next_launch", str(world.next_launch))
+            self._set_meta("next_launch", str(world.next_launch))
         if old is None or (old.epoch, old.stopping) != (world.epoch, world.stopping):
-            self.set_meta("epoch", world.epoch)
-            self.set_meta("stopping", "1" if world.stopping else "0")
+            self._set_meta("epoch", world.epoch)
+            self._set_meta("stopping", "1" if world.stopping else "0")
         rows = [(at, r.transaction, r.task, r.event, json.dumps(r.detail, separators=(",", ":"))) for r in records]
         if rows:
             self._db.executemany("INSERT INTO events (at, transaction_id, task, event, detail) VALUES (?, ?, ?, ?, ?)", rows)

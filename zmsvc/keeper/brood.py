@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from zmsvc.host import linux
+from zmsvc.host import linux, oom
 from zmsvc.keeper.nursery import Nursery
 from zmsvc.keeper.shared import Host, Hosts
 
@@ -73,6 +73,7 @@ class Brood:
         """Of a process that is there the launches that have not ended."""
         self._uses: Counter[Path] = Counter()
         """How many launches that nobody has acknowledged have a control group: an earlier one of a task shares it with the next."""
+        self._oom_kills = oom.of_context(cgroup.parent if cgroup else None)
         self._hosts = Hosts(nursery, watch, unwatch, self._member_ended)
         self.others: set[int] = set()
         """Children that are no tasks: supervisor and device."""
@@ -132,7 +133,7 @@ class Brood:
             held.status = status
         else:
             self._by_pid[held.pid].remove(held)
-            self._end(held, {"code": status, "signal": None}, left=False)
+            self._end(held, _by_itself(status), left=False)
 
     @staticmethod
     def _launched(held: _Held) -> Message:
@@ -226,8 +227,9 @@ class Brood:
         """A child of the keeper that is neither supervisor nor device has ended (`info` as of os.waitid)."""
         ended = self._by_pid.pop(info.si_pid, None)
         if ended is not None:
+            how = {**_how(info), "oom": _killed(info) and self._oom_kills.grown()}
             for held in ended:
-                self._main_ended(held, info)
+                self._main_ended(held, how)
             return
         for other in [h for h in self._held.values() if h.killing]:
             if info.si_pid in other.rest:
@@ -235,13 +237,12 @@ class Brood:
                 other.ended.append(entry)
             self._look_for_end(other)
 
-    def _main_ended(self, held: _Held, info: Any) -> None:
+    def _main_ended(self, held: _Held, how: Message) -> None:
         if held.executing is not None:
             self._executed(held.executing)
         if held.pid_file is not None:
             _unlink(held.pid_file)
-        how = _how(info) if held.status is None else {"code": held.status, "signal": None}
-        self._end(held, how, left=self._left(held))
+        self._end(held, how if held.status is None else _by_itself(held.status), left=self._left(held))
         if held.killing:
             self._look_for_end(held)
 
@@ -292,6 +293,15 @@ def _how(info: Any) -> Message:
     if info.si_code == os.CLD_EXITED:
         return {"code": info.si_status, "signal": None}
     return {"code": None, "signal": _signal_name(info.si_status), "core": info.si_code == os.CLD_DUMPED}
+
+
+def _by_itself(status: int) -> Message:
+    """How a member of a shared process ended."""
+    return {"code": status, "signal": None, "oom": False}
+
+
+def _killed(info: Any) -> bool:
+    return info.si_code != os.CLD_EXITED and bool(info.si_status == signal.SIGKILL)
 
 
 def _signal_name(number: int) -> str:

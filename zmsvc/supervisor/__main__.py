@@ -14,7 +14,7 @@ from zmsvc.core import checks
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.events import Fact, Origin, Requested, Verb
 from zmsvc.core.model import Context
-from zmsvc.host import binds, config, journal, keys, linux, paths, sockets
+from zmsvc.host import binds, config, crashpoint, journal, keys, linux, paths, sockets
 from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
 from zmsvc.supervisor.bus import TOPICS, Bus
@@ -58,9 +58,10 @@ async def _supervise(args: argparse.Namespace) -> int:
         for note in store.notes:
             log.warning("%s", note)
         curve = keys.of_words(hello["curve"])
-        context = _context(places, store, again=hello["restarts"] > 0, curve=curve is not None)
+        context = _context(places, store, hello, curve=curve is not None)
         for warning in checks.warnings(context, curve=curve is not None) if not hello["restarts"] else ():
             log.warning("%s: %s", context.path, warning)
+        crashpoint.reached("take over state")
         world = store.load(context, linux.boot_id())
         loop = Loop(world, store, children, places, target, curve)
         beat = _Watchdog(loop)
@@ -79,9 +80,9 @@ def _inherited(variable: str) -> socket.socket:
     return sock
 
 
-def _context(places: Places, store: Store, *, again: bool, curve: bool) -> Context:
+def _context(places: Places, store: Store, hello: dict[str, Any], *, curve: bool) -> Context:
     """The context file. A supervisor that takes over uses the text that its predecessor ran with: a crash is no reload."""
-    text = (store.context_text() if again else None) or places.config_file.read_bytes()
+    text = (store.context_text(hello["epoch"]) if hello["restarts"] else None) or places.config_file.read_bytes()
     context = config.parse(text, path=str(places.config_file), name=places.name)
     if not curve and (faults := binds.refused(context)):
         raise ConfigError([f"{context.path}:{line}: {words}" for line, words in faults])
@@ -111,6 +112,7 @@ async def _open_bus(loop: Loop, *, again: bool) -> list[Fact]:
     after and waits only a moment: the device comes back by itself.
     """
     endpoints, curve = loop.world.context.endpoints, loop.curve is not None
+    crashpoint.reached("tell device")
     loop.children.tell(
         "device",
         front=sockets.safe_bind(endpoints.front_bind, curve=curve),
@@ -183,6 +185,7 @@ async def _run(loop: Loop, hello: dict[str, Any], args: argparse.Namespace) -> i
 
     running.add_reader(loop.children.keeper.fileno(), hear)
     running.add_reader(loop.children.notify.fileno(), hear)
+    crashpoint.reached("open control")
     await control.open()
     if again:
         log.warning("Supervisor %d takes over: %d tasks are running", os.getpid(), len(hello["children"]))

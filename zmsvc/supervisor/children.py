@@ -17,16 +17,14 @@ from typing import Any
 from zmsvc.core import events as ev
 from zmsvc.core.errors import ProtocolError
 from zmsvc.core.events import Fact
-from zmsvc.host import linux, notify, packets
+from zmsvc.host import notify, packets
 from zmsvc.host.tally import Tally
 
 BATCH = 1024
 """Datagrams that are taken at once: more than the kernel queues (net.unix.max_dgram_qlen), so none that preceded an end is left."""
 
 WORD_MS = 1000
-"""Milliseconds that the keeper has for its word about a task that speaks already."""
-WORDS_IN_VAIN = 2
-"""How often a process may make us wait for a word that does not come."""
+"""Milliseconds that the keeper has for its word about a launch, when a process speaks already that may be it."""
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +48,10 @@ class Children:
         """Datagrams of processes that are no task of ours, or that cannot be read."""
         self._launch_of: dict[Speaker, int] = {}
         self._speaker_of: dict[int, Speaker] = {}
-        self._vain: dict[int, int] = {}
-        """How often the keeper's word about a process was waited for in vain."""
+        self._ordered: set[int] = set()
+        """Launches of which the keeper has not said yet what became of them."""
+        self._spare = notify.Spare()
+        """An update that comes as a descriptor is heard also when we have none left."""
         self._peeked = 0
         notify.peek_from_start(notify_socket)
 
@@ -80,13 +80,14 @@ class Children:
         before, ends = self._from_keeper()
         said: list[Fact] = []
         for _ in range(BATCH):
-            datagram = notify.receive(self.notify, peek=True)
+            datagram = notify.receive(self.notify, peek=True, spare=self._spare)
             if datagram is None:
                 break
             self._peeked += 1
             if self._speaker(datagram) not in self._launch_of:
                 self._await_word(datagram, before, ends)
             said += self._said(datagram)
+            self._spare.renew()
         return [*before, *said, *ends]
 
     def _speaker(self, datagram: notify.Datagram) -> Speaker:
@@ -97,24 +98,16 @@ class Children:
     def _await_word(self, datagram: notify.Datagram, before: list[Fact], ends: list[Fact]) -> None:
         """A task may speak before the keeper's word about its fork has come; that word is on its way and needs but our reading.
 
-        Only a child of the keeper is waited for, so no stranger can make us wait; and an orphan that the keeper was given, or a
-        member that has ended, only a few times.
+        It can be none of ours when the keeper has told of all that it was ordered to launch, so nobody else can make us wait.
         """
-        if self._vain.get(datagram.pid, 0) >= WORDS_IN_VAIN:
-            return
-        fields = linux.stat_fields(datagram.pid)
         poll = select.poll()
         poll.register(self.keeper, select.POLLIN)
-        while not self.lost:
+        while self._ordered and not self.lost and self._speaker(datagram) not in self._launch_of:
+            if not poll.poll(WORD_MS):
+                return
             more, later = self._from_keeper()
             before += more
             ends += later
-            ours = fields is not None and int(fields[1]) == os.getppid()
-            if self._speaker(datagram) in self._launch_of or not ours:
-                return
-            if not poll.poll(WORD_MS):
-                self._vain[datagram.pid] = self._vain.get(datagram.pid, 0) + 1
-                return
 
     def settled(self) -> None:
         """What was taken from the notify socket is in the state file: now it may go from the queue."""
@@ -141,13 +134,14 @@ class Children:
             case "launched":
                 child = child_of(message)
                 self._know(message)
-                self._vain.pop(child.pid, None)
+                self._ordered.discard(child.launch)
                 before.append(ev.TaskLaunched(launch=child.launch, pid=child.pid, start_time=child.start_time))
                 if child.executed:
                     before.append(ev.TaskExecuted(launch=child.launch))
             case "executed":
                 before.append(ev.TaskExecuted(launch=message["launch"]))
             case "launch-failed":
+                self._ordered.discard(message["launch"])
                 ends.append(ev.LaunchFailed(launch=message["launch"], why=message["why"]))
             case "exited":
                 ends.append(exit_of(message))
@@ -184,6 +178,8 @@ class Children:
         """Order something of the keeper. It reads at once, so waiting for it is waiting for a fork at most."""
         if self.lost:
             return
+        if op == "launch":
+            self._ordered.add(body["launch"])
         self.keeper.setblocking(True)
         try:
             packets.send(self.keeper, {"op": op, **body})
@@ -197,7 +193,6 @@ class Children:
         speaker = self._speaker_of.pop(launch, None)
         if speaker is not None and self._launch_of.get(speaker) == launch:
             del self._launch_of[speaker]
-            self._vain.pop(speaker[0], None)
 
 
 def child_of(message: Mapping[str, Any]) -> ev.Child:
@@ -205,7 +200,8 @@ def child_of(message: Mapping[str, Any]) -> ev.Child:
 
 
 def exit_of(message: Mapping[str, Any]) -> ev.TaskExited:
-    return ev.TaskExited(launch=message["launch"], code=message["code"], signal=message["signal"], left=message["left"])
+    code, signal = message["code"], message["signal"]
+    return ev.TaskExited(launch=message["launch"], code=code, signal=signal, left=message["left"], oom=message["oom"])
 
 
 def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:

@@ -11,11 +11,12 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Set
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Set
 from enum import StrEnum
 from typing import Any
 
 from zmsvc.host import linux
+from zmsvc.supervisor.hangups import Hangups
 
 MAX_LINE = 4 << 20
 """Bytes of one request."""
@@ -45,7 +46,7 @@ ACCESS: Mapping[str, Who] = {
 
 Answer = dict[str, Any]
 Write = Callable[[Answer], Awaitable[None]]
-Verbs = Mapping[str, Callable[[Mapping[str, Any], int, Write], Awaitable[Answer]]]
+Verbs = Mapping[str, Callable[[Mapping[str, Any], int, Write], Coroutine[Any, Any, Answer]]]
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ class Control:
         self._verbs = verbs
         self._clients: set[asyncio.Task[Any]] = set()
         self._server: asyncio.Server | None = None
+        self._hangups = Hangups()
 
     async def open(self) -> None:
         self._server = await asyncio.start_unix_server(self._client, sock=self._listening, limit=MAX_LINE, backlog=MAX_CLIENTS)
@@ -79,6 +81,8 @@ class Control:
             await asyncio.wait(self._clients, timeout=1.0)
         for client in self._clients:
             client.cancel()
+        await asyncio.gather(*self._clients, return_exceptions=True)
+        self._hangups.close()
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -109,7 +113,21 @@ class Control:
                 return
             if not line:
                 return
-            await write(await self._answer(line, uid, groups, write))
+            answer = await self._while_there(peer, self._answer(line, uid, groups, write))
+            if answer is not None:
+                await write(answer)
+
+    async def _while_there(self, peer: socket.socket, work: Coroutine[Any, Any, Answer]) -> Answer | None:
+        """The answer, or None when whoever asked has hung up. His order is carried out all the same; nobody waits for its outcome."""
+        task, me = asyncio.ensure_future(work), asyncio.current_task()
+        with self._hangups.of(peer.fileno(), task.cancel):
+            try:
+                return await task
+            except asyncio.CancelledError:
+                assert me is not None
+                if me.cancelling():
+                    raise
+                return None
 
     async def _answer(self, line: bytes, uid: int, groups: Set[int], write: Write) -> Answer:
         try:

@@ -254,6 +254,7 @@ class Loop:
         status = self.unsaved or report.line(self.world)
         if status != self._status:
             self._status = status
+            crashpoint.reached("say status")
             self.notifier.status(status)
 
 

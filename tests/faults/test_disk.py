@@ -1,0 +1,117 @@
+"""The disk of the state file is full or read-only, and the supervisor dies: the next one comes up, manages from memory, and saves later."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from context import Context
+from disks import Disk, disk
+from waiting import wait_for, wait_for_end
+
+BIG = "def setup(self):\n    self.update(text='x' * 20_000)"
+"""What each start of it says is more than the room that is left between the pages of a file."""
+
+
+@pytest.fixture
+def state(home: Path) -> Iterator[Disk]:
+    with disk(home / "state") as made:
+        yield made
+
+
+@pytest.fixture
+def managed(context: Context, state: Disk) -> Context:
+    """Its log is not on that disk."""
+    context.looped("Echo")
+    context.looped("Big", BIG)
+    context.task("steady", "Echo")
+    context.task("frail", "Echo", rules={"on_fail": ("start", "heir")})
+    context.task("heir", "Big", entry=False)
+    context.start("--transaction", "T", ZMSVC_LOG="stderr")
+    return context
+
+
+def no_file_is_damaged(context: Context) -> None:
+    assert not list((context.home / "state" / context.name).glob("state.db.damaged-*"))
+
+
+def managing_goes_on(context: Context) -> None:
+    """Ends are known, rules fire, orders are carried out."""
+    frail = context.tasks()["frail"]["pid"]
+    os.kill(frail, signal.SIGKILL)
+    assert context.task_is("frail", "failed")["exit"]["signal"] == "SIGKILL"
+    context.task_is("heir", "running")
+    for _ in range(20):
+        assert context.ask(verb="restart", transaction="T", tasks=["heir"])["ok"]
+    assert "cannot save state" in context.status()["unsaved"]
+
+
+def saved_again(context: Context) -> None:
+    """What was decided meanwhile outlives the next death."""
+    wait_for(lambda: not context.status()["unsaved"])
+    heir = context.tasks()["heir"]
+    context.kill_supervisor()
+    after = context.tasks()["heir"]
+    assert (after["pid"], after["restarts"], after["sub"]) == (heir["pid"], heir["restarts"], "running")
+    no_file_is_damaged(context)
+
+
+@pytest.mark.parametrize("end", ["killed", "replaced"])
+def test_a_supervisor_that_ends_on_a_full_disk_is_followed_by_one_that_manages(managed: Context, state: Disk, end: str) -> None:
+    """One that ends by itself closes the state file, and takes along what lies beside it: to make that anew there is no room."""
+    steady = managed.tasks()["steady"]["pid"]
+    with state.full():
+        before = managed.status()
+        if end == "killed":
+            managed.kill_supervisor()
+        else:
+            assert managed.ask(verb="reexec")["ok"]
+            wait_for_end(before["pid"])
+        assert managed.status()["restarts"] == 1
+        managing_goes_on(managed)
+        assert managed.status()["restarts"] == 1
+    saved_again(managed)
+    assert managed.tasks()["steady"]["pid"] == steady
+    assert managed.ctl("events", "-n", "1").returncode == 0
+
+
+def test_a_context_that_starts_on_a_full_disk_has_its_state(managed: Context, state: Disk) -> None:
+    managed.ctl("stop", "--task", "steady")
+    assert managed.stop() == 0
+    with state.full():
+        managed.start(ZMSVC_LOG="stderr")
+        tasks = managed.tasks("T")
+        assert (tasks["steady"]["held"], tasks["frail"]["sub"]) == (True, "running")
+        no_file_is_damaged(managed)
+    managed.ask(verb="start", transaction="T", tasks=["heir"])
+    saved_again(managed)
+
+
+def test_a_context_that_never_ran_says_that_the_disk_is_full(context: Context, state: Disk) -> None:
+    context.looped("Echo")
+    context.task("steady", "Echo")
+    (state.path / context.name).mkdir()
+    with state.full():
+        context.start(ready=False, ZMSVC_LOG="stderr")
+        assert context.wait() == 1
+    assert "cannot open state file" in context.log.read_text()
+    assert "Traceback" not in context.log.read_text()
+
+
+def test_a_supervisor_that_dies_on_a_read_only_disk_is_followed_by_one_that_manages(managed: Context, state: Disk) -> None:
+    steady, supervisor = managed.tasks()["steady"]["pid"], managed.status()["pid"]
+    assert managed.daemon is not None
+    os.kill(managed.daemon.pid, signal.SIGSTOP)
+    try:
+        os.kill(supervisor, signal.SIGKILL)
+        wait_for_end(supervisor)
+        state.remount("ro")
+    finally:
+        os.kill(managed.daemon.pid, signal.SIGCONT)
+    managing_goes_on(managed)
+    state.remount("rw")
+    saved_again(managed)
+    assert managed.tasks()["steady"]["pid"] == steady

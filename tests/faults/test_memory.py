@@ -1,0 +1,61 @@
+"""Memory runs out: whom the kernel ends for it has failed for a reason of its own, and nobody else notices."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from context import Context
+from groups import little_memory
+from waiting import wait_for_end
+
+HOG = """
+interval = 0.01
+def step(self):
+    import os
+    if os.path.exists("{home}/eat"):
+        os.unlink("{home}/eat")
+        self.eaten = b"x" * (1 << 30)
+"""
+
+
+@pytest.fixture
+def hungry(context: Context, home: Path) -> Iterator[Context]:
+    """A context that has 300 MiB, with a task that wants 1 GiB when the file `eat` is there."""
+    context.looped("Hog", HOG.format(home=home))
+    context.looped("Echo")
+    context.task("hog", "Hog", rules={"on_fail": ("start", "heir")})
+    context.task("other", "Echo")
+    context.task("heir", "Echo", entry=False)
+    with little_memory(300) as wrapper:
+        context.wrapper = wrapper
+        context.start("--transaction", "T")
+        yield context
+        context.close()
+
+
+def test_a_task_that_the_kernel_kills_for_its_memory_has_failed_for_that(hungry: Context, home: Path) -> None:
+    status, other = hungry.status(), hungry.tasks()["other"]["pid"]
+    (home / "eat").touch()
+    end = hungry.task_is("hog", "failed")["exit"]
+    assert (end["code"], end["signal"], end["reason"]) == (None, "SIGKILL", "oom-kill")
+    (source,) = hungry.task_is("heir", "running")["cause"]["sources"]
+    assert source["exit"] == {"code": None, "signal": "SIGKILL", "reason": "oom-kill"}
+    os.kill(other, signal.SIGKILL)
+    assert hungry.task_is("other", "failed")["exit"]["reason"] == "signal", "a SIGKILL by hand is another reason, also afterwards"
+    after = hungry.status()
+    assert {name: after[name] for name in ("pid", "device_pid", "restarts")} == {
+        name: status[name] for name in ("pid", "device_pid", "restarts")
+    }
+
+
+def test_that_it_was_the_memory_is_known_also_when_no_supervisor_was_there(hungry: Context, home: Path) -> None:
+    supervisor, pid = hungry.status()["pid"], hungry.tasks()["hog"]["pid"]
+    os.kill(supervisor, signal.SIGSTOP)
+    (home / "eat").touch()
+    wait_for_end(pid)
+    os.kill(supervisor, signal.SIGKILL)
+    assert hungry.task_is("hog", "failed")["exit"]["reason"] == "oom-kill"
