@@ -28,6 +28,8 @@ from zmsvc.supervisor.top import Top
 TOPICS = ("context", "process", "state")
 COALESCE = 0.05
 """Seconds for which changes are gathered into one `context_info`."""
+INFO_RATE = 10 << 20
+"""Bytes of it a second: after a large one changes are gathered for longer, or a large context would do nothing but tell how it is."""
 HEARD = 256
 """Messages that are taken at once, before tasks and the control socket have their turn again."""
 
@@ -56,6 +58,7 @@ class Bus:
         self._ears = sockets.subscriber(self._zmq, endpoints.frontend, heard, curve)
         self._mouth = sockets.Mouth(sockets.publisher(self._zmq, endpoints.backend, curve))
         self._changed: dict[str, None] = {}
+        self._info_due = 0.0
         self._top = Top(world, self._reply_top)
         self.refused = Tally(log.warning)
         self.dropped = 0
@@ -165,7 +168,10 @@ class Bus:
     # --- mouth
 
     def _say(self, topic: str, body: Mapping[str, Any]) -> None:
-        if not self._mouth.send(messages.encode(topic, body)):
+        self._send(messages.encode(topic, body))
+
+    def _send(self, frame: bytes) -> None:
+        if not self._mouth.send(frame):
             self.dropped += 1
 
     def control(self, effect: ev.PublishControl) -> None:
@@ -208,19 +214,21 @@ class Bus:
     def info(self, effect: ev.PublishInfo) -> None:
         """`control`/`update` with the whole context, soon and once for all changes of a transaction until then."""
         if not self._changed:
-            self._loop.call_later(COALESCE, self._tell_info)
+            self._loop.call_at(max(self._loop.time() + COALESCE, self._info_due), self._tell_info)
         self._changed[effect.transaction] = None
 
     def _tell_info(self) -> None:
         """Under the header of each transaction that has changed, since one may be subscribed to one of them alone."""
         changed, self._changed = [*self._changed], {}
-        world = self._world()
-        ident = world.context.id
+        ident = self._world().context.id
         heads = [messages.header(transaction=name, service_id=ident, action="update", service_name="context") for name in changed]
         wanted = [head for head in heads if self._wanted("control", head)]
-        data = [{name: report.picture(world, name)} for name in world.transactions] if wanted else []
-        for head in wanted:
-            self._say("control", messages.context_info(head, data))
+        if not wanted:
+            return
+        frames = messages.context_infos(wanted, report.pictures(self._world()))
+        for frame in frames:
+            self._send(frame)
+        self._info_due = self._loop.time() + sum(map(len, frames)) / INFO_RATE
 
 
 def _meant(context: Context, order: Order) -> tuple[str, ...]:
