@@ -14,6 +14,8 @@ from typing import Any
 from zmsvc.core.errors import ProtocolError
 
 SEPARATOR = b" @@@ "
+TOPICS = ("context", "process", "state")
+"""The topics that a supervisor hears."""
 UNHEARD = b"unheard."
 """What the topic begins with on which the device tells a supervisor how many orders came while none was there; its origin follows.
 

@@ -10,14 +10,14 @@ import socket
 import sys
 from typing import Any
 
-from zmsvc.core import checks
+from zmsvc.core import checks, messages
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.events import Fact, Origin, Requested, Verb
 from zmsvc.core.model import Context
 from zmsvc.host import binds, config, journal, keys, linux, paths, sockets
 from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
-from zmsvc.supervisor.bus import TOPICS, Bus
+from zmsvc.supervisor.bus import Bus
 from zmsvc.supervisor.children import Children
 from zmsvc.supervisor.control import Control
 from zmsvc.supervisor.loop import Loop, facts_of_start
@@ -117,7 +117,7 @@ async def _open_bus(loop: Loop, *, again: bool) -> list[Fact]:
         back=sockets.safe_bind(endpoints.backend_bind, curve=curve),
         hwm=sockets.DEVICE_HWM,
         # Our own subscriptions after a restart of the device, the last is to what was unheard; those of tasks come in the same moment.
-        expect=len(TOPICS) + 1,
+        expect=len(messages.TOPICS) + 1,
     )
     limit = BUS_MOMENT if again else BUS_TIMEOUT
     early: list[Fact] = []

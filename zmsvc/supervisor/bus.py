@@ -25,7 +25,6 @@ from zmsvc.host.tally import Tally
 from zmsvc.supervisor import report
 from zmsvc.supervisor.top import Top
 
-TOPICS = ("context", "process", "state")
 COALESCE = 0.05
 """Seconds for which changes are gathered into one `context_info`."""
 INFO_RATE = 10 << 20
@@ -54,7 +53,7 @@ class Bus:
         self._zmq = sockets.context()
         endpoints = context.endpoints
         self._unheard = messages.UNHEARD.decode() + origin
-        heard = [messages.prefix(topic) for topic in (*TOPICS, self._unheard)]
+        heard = [messages.prefix(topic) for topic in (*messages.TOPICS, self._unheard)]
         self._ears = sockets.subscriber(self._zmq, endpoints.frontend, heard, curve)
         self._mouth = sockets.Mouth(sockets.publisher(self._zmq, endpoints.backend, curve))
         self._changed: dict[str, None] = {}
