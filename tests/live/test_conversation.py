@@ -254,6 +254,34 @@ def test_many_changes_at_once_do_not_cost_the_square_of_their_number(context: Co
     (home / "go").touch()
 
 
+def test_the_last_context_info_tells_that_nothing_runs_any_more(context: Context, ear: Callable[..., Ear]) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--transaction", TX)
+    listener = ear(b"control @@@ ")
+    context.ctl("exit")
+    listener.control("stopped", "ts_1")
+    listener.until(lambda _topic, body: told(body) == {TX: "inactive"})
+    assert "Exception" not in context.log.read_text()
+
+
+def test_a_flood_of_large_orders_from_anyone_leaves_the_supervisor_at_hand(context: Context, stranger: Callable[[], Stranger]) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--transaction", TX)
+    before, speaker = context.status(), stranger()
+    names = [{"id": f"nobody{number}"} for number in range(30_000)]
+    head = {"action": "explode", "service_id": "context001", "service_name": "context", "service_transaction": TX}
+    large = b"context @@@ " + json.dumps({"header": head, "content": {"configuration": {"TaskService": names}}}).encode()
+    for _ in range(30):
+        speaker.say(large)
+    # Each takes some 30 ms: were they read in one go, this would have to wait for all of them.
+    wait_for(lambda: context.status()["dropped"]["messages_in"] > 0)
+    assert context.status()["dropped"]["messages_in"] < 30
+    assert context.status()["pid"] == before["pid"]
+    wait_for(lambda: context.status()["dropped"]["messages_in"] == 30)
+
+
 def test_state_request_is_answered(context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")

@@ -164,7 +164,8 @@ async def _run(loop: Loop, hello: dict[str, Any], args: argparse.Namespace) -> i
     about = {"keeper_pid": os.getppid(), "restarts": hello["restarts"], "cgroup": hello["cgroup"]}
     requests = Requests(loop, about)
     control = Control(_inherited("ZMSVC_CONTROL_FD"), requests.table())
-    said = [*early, *loop.children.facts()]
+    # All of it, since the ends that the keeper holds come after it.
+    said = [*early, *loop.children.facts(all_said=True)]
     loop.take(*facts_of_start(hello, not args.no_autostart, args.transaction, said))
     if hello["stopping"]:
         loop.take(Requested(verb=Verb.EXIT, origin=Origin(by="signal")))

@@ -31,6 +31,8 @@ INFO_RATE = 10 << 20
 """Bytes of it a second: after a large one changes are gathered for longer, or a large context would do nothing but tell how it is."""
 HEARD = 256
 """Messages that are taken at once, before tasks and the control socket have their turn again."""
+HEARD_BYTES = 256 << 10
+"""The same in bytes: 256 orders of a megabyte, from anyone, take longer than the watchdog waits."""
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +60,13 @@ class Bus:
         self._mouth = sockets.Mouth(sockets.publisher(self._zmq, endpoints.backend, curve))
         self._changed: dict[str, None] = {}
         self._info_due = 0.0
+        self._info: asyncio.TimerHandle | None = None
         self._top = Top(world, self._reply_top)
         self.refused = Tally(log.warning)
         self.dropped = 0
         self.unheard = 0
         """Orders that came while no supervisor was there, as the device has counted them."""
+        self._pause: asyncio.TimerHandle | None = None
         self._loop.add_reader(self._ears.fileno(), self._hear)
         self._attached = asyncio.Event()
         self._loop.add_reader(self._mouth.socket.fileno(), self._attach)
@@ -80,6 +84,12 @@ class Bus:
 
     def close(self) -> None:
         self._top.close()
+        if self._pause is not None:
+            self._pause.cancel()
+        if self._info is not None:
+            # The end of the last task is a change like any other.
+            self._info.cancel()
+            self._tell_info()
         self._loop.remove_reader(self._ears.fileno())
         self._loop.remove_reader(self._mouth.socket.fileno())
         self._ears.close(0)
@@ -89,14 +99,27 @@ class Bus:
     # --- ears
 
     def _hear(self) -> None:
-        """Take what has come. ZMQ's descriptor tells of a change only once, so what is left over must call us again by itself."""
+        """Take what has come. ZMQ's descriptor tells of a change only once, so what is left over must call us again by itself.
+
+        Not at once, but after as long as this has taken: a flood from anyone has at most half of our time.
+        """
+        if self._pause is not None:
+            return
+        began, size = self._loop.time(), 0
         for _ in range(HEARD):
             try:
                 frame = self._ears.recv(zmq.DONTWAIT)
             except zmq.Again:
                 return
             self._heard(frame)
-        self._loop.call_soon(self._hear)
+            size += len(frame)
+            if size >= HEARD_BYTES:
+                break
+        self._pause = self._loop.call_later(self._loop.time() - began, self._hear_on)
+
+    def _hear_on(self) -> None:
+        self._pause = None
+        self._hear()
 
     def _heard(self, frame: bytes) -> None:
         try:
@@ -213,12 +236,12 @@ class Bus:
     def info(self, effect: ev.PublishInfo) -> None:
         """`control`/`update` with the whole context, soon and once for all changes of a transaction until then."""
         if not self._changed:
-            self._loop.call_at(max(self._loop.time() + COALESCE, self._info_due), self._tell_info)
+            self._info = self._loop.call_at(max(self._loop.time() + COALESCE, self._info_due), self._tell_info)
         self._changed[effect.transaction] = None
 
     def _tell_info(self) -> None:
         """Under the header of each transaction that has changed, since one may be subscribed to one of them alone."""
-        changed, self._changed = [*self._changed], {}
+        changed, self._changed, self._info = [*self._changed], {}, None
         ident = self._world().context.id
         heads = [messages.header(transaction=name, service_id=ident, action="update", service_name="context") for name in changed]
         wanted = [head for head in heads if self._wanted("control", head)]
