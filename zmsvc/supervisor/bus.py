@@ -23,12 +23,9 @@ from zmsvc.core.world import World
 from zmsvc.host import sockets
 from zmsvc.host.tally import Tally
 from zmsvc.supervisor import report
+from zmsvc.supervisor.info import Info
 from zmsvc.supervisor.top import Top
 
-COALESCE = 0.05
-"""Seconds for which changes are gathered into one `context_info`."""
-INFO_RATE = 10 << 20
-"""Bytes of it a second: after a large one changes are gathered for longer, or a large context would do nothing but tell how it is."""
 HEARD = 256
 """Messages that are taken at once, before tasks and the control socket have their turn again."""
 HEARD_BYTES = 256 << 10
@@ -58,9 +55,7 @@ class Bus:
         heard = [messages.prefix(topic) for topic in (*messages.TOPICS, self._unheard)]
         self._ears = sockets.subscriber(self._zmq, endpoints.frontend, heard, curve)
         self._mouth = sockets.Mouth(sockets.publisher(self._zmq, endpoints.backend, curve))
-        self._changed: dict[str, None] = {}
-        self._info_due = 0.0
-        self._info: asyncio.TimerHandle | None = None
+        self._info = Info(world, self._wanted, self._send)
         self._top = Top(world, self._reply_top)
         self.refused = Tally(log.warning)
         self.dropped = 0
@@ -86,10 +81,7 @@ class Bus:
         self._top.close()
         if self._pause is not None:
             self._pause.cancel()
-        if self._info is not None:
-            # The end of the last task is a change like any other.
-            self._info.cancel()
-            self._tell_info()
+        self._info.close()
         self._loop.remove_reader(self._ears.fileno())
         self._loop.remove_reader(self._mouth.socket.fileno())
         self._ears.close(0)
@@ -206,7 +198,7 @@ class Bus:
             action=effect.action,
             service_name=service.service_name if service else "context",
         )
-        if not self._wanted("control", head):
+        if not self._wanted(head):
             return
         action = service.device_action if service else ""
         body = messages.control(head, success=effect.success, device_action=action, pid=effect.pid, items=effect.items)
@@ -229,28 +221,14 @@ class Bus:
         # Our own ears always want `process`, so this is not a question of who wants it, as for the others.
         self._say("process", body)
 
-    def _wanted(self, topic: str, head: Mapping[str, Any]) -> bool:
-        start = messages.encode(topic, {"header": head})[: -len("}}")]
+    def _wanted(self, head: Mapping[str, Any]) -> bool:
+        """Whether somebody may want a `control` message with this header."""
+        start = messages.encode("control", {"header": head})[: -len("}}")]
         return self._mouth.wants(start)
 
     def info(self, effect: ev.PublishInfo) -> None:
-        """`control`/`update` with the whole context, soon and once for all changes of a transaction until then."""
-        if not self._changed:
-            self._info = self._loop.call_at(max(self._loop.time() + COALESCE, self._info_due), self._tell_info)
-        self._changed[effect.transaction] = None
-
-    def _tell_info(self) -> None:
-        """Under the header of each transaction that has changed, since one may be subscribed to one of them alone."""
-        changed, self._changed, self._info = [*self._changed], {}, None
-        ident = self._world().context.id
-        heads = [messages.header(transaction=name, service_id=ident, action="update", service_name="context") for name in changed]
-        wanted = [head for head in heads if self._wanted("control", head)]
-        if not wanted:
-            return
-        frames = messages.context_infos(wanted, report.pictures(self._world()))
-        for frame in frames:
-            self._send(frame)
-        self._info_due = self._loop.time() + sum(map(len, frames)) / INFO_RATE
+        """`control`/`update` with the whole context, soon and once for all changes until then."""
+        self._info.changed(effect.transaction)
 
 
 def _meant(context: Context, order: Order) -> tuple[str, ...]:
