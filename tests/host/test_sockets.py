@@ -238,6 +238,11 @@ def test_a_single_message_without_anybody_there(tmp_path: Path) -> None:
         sockets.send_once(f"ipc://{tmp_path}/bus", b"x", 0.1)
 
 
+def test_a_single_message_to_the_port_where_one_subscribes(device: Forwarder) -> None:
+    with pytest.raises(ZmsvcError, match=r"cannot reach .*: whoever listens there ends the connection \(is it where one subscribes\?"):
+        sockets.send_once(device.back, b"x", 1.0)
+
+
 def test_a_single_message_with_a_device_that_is_away(device: Forwarder) -> None:
     device.end()
     with pytest.raises(ZmsvcError, match=r"cannot reach .*: somebody took the connection, but no device answered in time"):

@@ -46,7 +46,7 @@ class _Line:
         self._endpoint = endpoint
         self._until = until
         self._connection: socket.socket | None = None
-        self._refused = False
+        self._refused = self._met = False
         self._context = context()
         self._publisher = client(self._context, zmq.XPUB, secured(endpoint, curve))
         self._monitor = watch(self._publisher, zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
@@ -114,6 +114,7 @@ class _Line:
             self._refused = self._refused or event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
             self._hang_up()
             if event == zmq.EVENT_CONNECTED:
+                self._met = True
                 try:
                     self._connection = socket.socket(fileno=os.dup(value))
                 except OSError:
@@ -124,6 +125,8 @@ class _Line:
             return "the device does not know our CURVE key"
         if self._connection:
             return "somebody took the connection, but no device answered in time (does it want CURVE keys that we have not?)"
+        if self._met:
+            return "whoever listens there ends the connection (is it where one subscribes? That is another port)"
         return "nobody listens there"
 
     def _close(self, linger_ms: int) -> None:
