@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from zmsvc.core import messages
 from zmsvc.core.errors import ProtocolError, ZmsvcError
-from zmsvc.core.messages import Order, context_info, control, decode, encode, header, order, prefix, process
+from zmsvc.core.messages import MAX_INFO, Order, context_infos, control, decode, encode, header, order, prefix, process
 
 texts = st.text(max_size=8)
 values = st.recursive(
@@ -231,9 +231,48 @@ def test_items_cannot_hide_what_is_promised(items: dict[str, Any], success: bool
     assert {name: status[name] for name in own} == own
 
 
+def infos(pictures: dict[str, Any], *changed: str) -> list[dict[str, Any]]:
+    """The bodies of a round of `context_info` of these transactions, with each `data` as one map."""
+    heads = [header(transaction=name, service_id="c", action="update", service_name="context") for name in changed]
+    bodies = [decode(frame)[1] for frame in context_infos(heads, pictures)]
+    assert [body["header"]["service_transaction"] for body in bodies] == list(changed)
+    return [{name: part for each in body["content"]["status"]["data"] for name, part in each.items()} for body in bodies]
+
+
 def test_the_picture_of_the_context() -> None:
-    body = context_info(HEAD, [{"TX": {"tasks": []}}])
-    assert body == {
-        "header": HEAD,
-        "content": {"status": {"result": "success", "device_action": "context_info", "data": [{"TX": {"tasks": []}}]}},
-    }
+    (frame,) = context_infos([HEAD], {"TX": {"tasks": []}})
+    assert decode(frame) == (
+        "control",
+        {
+            "header": HEAD,
+            "content": {"status": {"result": "success", "device_action": "context_info", "data": [{"TX": {"tasks": []}}]}},
+        },
+    )
+    assert frame.startswith(prefix("control") + b'{"header":{"service_transaction":')
+    assert b": " not in frame
+    assert context_infos([], {"TX": {}}) == []
+
+
+@given(pictures=st.dictionaries(texts, st.dictionaries(texts, values, max_size=2), min_size=1, max_size=4), data=st.data())
+def test_each_changed_transaction_has_a_message_with_the_picture_of_all(pictures: dict[str, Any], data: st.DataObject) -> None:
+    changed = data.draw(st.lists(st.sampled_from(sorted({*pictures, "gone"})), unique=True))
+    assert infos(pictures, *changed) == [json.loads(json.dumps(pictures))] * len(changed)
+
+
+@pytest.mark.parametrize("count", [1, 2, 50, 400])
+def test_the_pictures_of_many_transactions_do_not_grow_with_their_square(count: int) -> None:
+    pictures = {f"T{number}": {"tasks": ["x" * 10_000]} for number in range(count)}
+    heads = [header(transaction=name, service_id="c", action="update", service_name="context") for name in pictures]
+    size = sum(map(len, context_infos(heads, pictures)))
+    assert size <= max(MAX_INFO + 1000 * count, 2 * count * 10_500)
+    *others, last = infos(pictures, *pictures)
+    assert last == pictures, "whoever listens to all of it knows all of it in the end"
+    for name, told in zip(pictures, others, strict=False):
+        assert told == (pictures if count < 10 else {name: pictures[name]})
+
+
+def test_one_change_in_a_large_context_tells_all_of_it() -> None:
+    pictures = {f"T{number}": {"tasks": ["x" * 10_000]} for number in range(400)}
+    assert infos(pictures, "T7") == [pictures]
+    gone, last = infos(pictures, "gone", "T7")
+    assert (gone, last) == ({}, pictures)

@@ -207,6 +207,14 @@ def test_the_context_is_ready_when_what_its_start_launched_is() -> None:
     assert len([effect for effect in crash(sim) if isinstance(effect, ev.Ready)]) == 1, "and each supervisor says it once"
 
 
+def test_the_context_is_ready_with_what_failed_at_its_start() -> None:
+    sim = Simulation.of(task("a"), task("b"))
+    sim.begin()
+    sim.end("a", code=3)
+    sim.ready("b")
+    assert sim.told(ev.Ready) == [ev.Ready(error="cannot start a: failed (exit-code, status 3)")]
+
+
 def test_a_context_that_was_about_to_leave_leaves() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()

@@ -138,7 +138,7 @@ def test_where_nothing_runs_an_order_cannot_reach_anybody(home: House, capsys: C
     assert "none is running" in complaint(capsys)
     home.file("Echo")
     assert main(["stop"]) == 5
-    assert re.search(r"cannot reach the supervisor of Echo: .*\(is it running\? systemctl status zmsvc@Echo\)", complaint(capsys))
+    assert re.search(r"cannot reach the supervisor of Echo: .*\(is it running\? zmsvcctl -c Echo status\)", complaint(capsys))
 
 
 def test_the_socket_of_a_killed_daemon_is_nobody(home: House) -> None:

@@ -295,8 +295,9 @@ class Courier:
         self.outcome = outcome
         self.sent: list[tuple[str, bytes, float]] = []
 
-    def __call__(self, endpoint: str, frame: bytes, timeout_s: float, curve: sockets.Curve | None) -> bool:
+    def __call__(self, endpoint: str, frame: bytes, timeout_s: float, curve: sockets.Curve | None, *, presence: bytes) -> bool:
         assert curve is None, "the context says that it has no keys"
+        assert presence == (b"unheard." if frame.startswith(b"context") else b"")
         self.sent.append((endpoint, frame, timeout_s))
         if isinstance(self.outcome, ZmsvcError):
             raise self.outcome
@@ -309,6 +310,12 @@ def courier(home: House, monkeypatch: pytest.MonkeyPatch) -> Courier:
     monkeypatch.setattr(sockets, "send_once", made)
     home.supervisor()
     return made
+
+
+def test_send_waits_for_the_supervisor_with_what_only_a_supervisor_hears(courier: Courier, capsys: Capture) -> None:
+    assert main(["send", "context", '{"header": {}}']) == 0
+    assert courier.sent == [("ipc:///nowhere/b", b'context @@@ {"header":{}}', 5.0)]
+    assert capsys.readouterr() == ("", "")
 
 
 def test_send_puts_the_header_first(courier: Courier, capsys: Capture) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ import fake_supervisor as fake
 import pytest
 from fake_supervisor import House, Silence, no, status, task, transaction
 
-from zmsvc.ctl import procfs, render, show, terminal
+from zmsvc.ctl import procfs, render, show, terminal, which
 from zmsvc.ctl.__main__ import main
 from zmsvc.ctl.answers import Context
 from zmsvc.ctl.terminal import Style
@@ -130,7 +131,16 @@ def test_a_known_context_that_does_not_run_is_shown_as_inactive(home: House, cap
     told = shown(capsys, "-c", "Echo", code=3)
     assert told.startswith("○ Echo\n")
     assert f"File: {home.config}/Context-Echo.xml\n" in told
-    assert "Active: inactive" in told
+    assert re.search(r"Active: inactive \(not running; (zmsvcd --detach Echo|systemctl start zmsvc@Echo) starts it\)\n", told)
+
+
+def test_what_starts_a_context_is_a_unit_for_root_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(which.os.path, "isdir", lambda path: path == "/run/systemd/system")
+    monkeypatch.setattr(which.os, "geteuid", lambda: 0)
+    assert which.start_command("Echo") == "systemctl start zmsvc@Echo"
+    assert which.start_command(None) == "zmsvcd --detach FILE.xml"
+    monkeypatch.setattr(which.os, "geteuid", lambda: 1000)
+    assert which.start_command("Echo") == "zmsvcd --detach Echo"
 
 
 def test_the_tree(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,9 @@ def test_a_message_is_shown_with_its_topic() -> None:
 
 
 def test_the_long_context_info_is_shown_when_asked_for() -> None:
-    body = messages.context_info(messages.header(transaction=TX, service_id="c", action="update", service_name="context"), [{TX: {}}])
+    head = messages.header(transaction=TX, service_id="c", action="update", service_name="context")
+    (frame,) = messages.context_infos([head], {TX: {}})
+    _, body = messages.decode(frame)
     assert display.shown("control", body, NOW, verbose=False).endswith("Message with [context_info]")
     assert TX in display.shown("control", body, NOW, verbose=True)
 

@@ -7,12 +7,13 @@ import signal
 import socket
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import zmq
 from forwarder import FREE_PORT, Forwarder, received
-from waiting import wait_for
+from waiting import PATIENCE, wait_for
 
 from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError
 from zmsvc.host import options, sockets
@@ -207,9 +208,39 @@ def test_a_single_message_that_nobody_wants(device: Forwarder) -> None:
     assert sockets.send_once(device.front, b"x @@@ ") is False
 
 
+def test_a_single_message_waits_for_whom_it_is_meant_for(device: Forwarder) -> None:
+    early = device.subscriber(b"x @@@ ")
+    device.mouth(b"x @@@ ")
+    assert sockets.send_once(device.front, b"x @@@ too early", 1.0, presence=b"here.") is False
+    with ThreadPoolExecutor() as pool:
+        sent = pool.submit(sockets.send_once, device.front, b"x @@@ ", PATIENCE, presence=b"here.")
+        late = device.subscriber(b"x @@@ ", b"here.42")
+        assert received(late) == b"x @@@ "
+        assert sent.result()
+    assert received(early) == b"x @@@ "
+
+
+def test_a_single_message_is_not_sent_when_whom_it_is_meant_for_has_left(device: Forwarder) -> None:
+    device.subscriber(b"x @@@ ")
+    meant = device.subscriber(b"here.42")
+    mouth = device.mouth(b"x @@@ ", b"here.42")
+    with ThreadPoolExecutor() as pool:
+        # Nobody wants it yet, so it is still there when the one that it is meant for leaves.
+        sent = pool.submit(sockets.send_once, device.front, b"y @@@ ", 1.0, presence=b"here.")
+        meant.close(0)
+        wait_for(lambda: not mouth.wants(b"here.42"))
+        device.subscriber(b"y @@@ ")
+        assert sent.result() is False
+
+
 def test_a_single_message_without_anybody_there(tmp_path: Path) -> None:
     with pytest.raises(ZmsvcError, match=r"cannot reach ipc://.*/bus: nobody listens there"):
         sockets.send_once(f"ipc://{tmp_path}/bus", b"x", 0.1)
+
+
+def test_a_single_message_to_the_port_where_one_subscribes(device: Forwarder) -> None:
+    with pytest.raises(ZmsvcError, match=r"cannot reach .*: whoever listens there ends the connection \(is it where one subscribes\?"):
+        sockets.send_once(device.back, b"x", 1.0)
 
 
 def test_a_single_message_with_a_device_that_is_away(device: Forwarder) -> None:

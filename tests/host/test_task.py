@@ -338,6 +338,13 @@ def test_an_exception_is_told_logged_and_closed_once(nest: Nest, where: str) -> 
     assert nest.logged().count("raise ValueError") == 1
 
 
+def test_the_first_failure_is_the_reason_also_when_close_fails_over_it(nest: Nest) -> None:
+    nest.looped("def setup(self):\n    raise SystemExit('no database')\ndef close(self):\n    self.database.close()")
+    assert nest.fork().end() == 1
+    assert [line for line in nest.rest() if line.startswith("STATUS=")] == ["STATUS=SystemExit: no database"]
+    assert "AttributeError" in nest.logged()
+
+
 def test_an_exception_in_run_is_a_failure(nest: Nest) -> None:
     nest.single(f"def run(self):\n    {BROKEN}")
     assert nest.fork().end() == 1

@@ -202,21 +202,26 @@ def test_bursts_of_changes_cost_one_context_info(context: Context, ear: Callable
     assert set(last[TX]["tasks"][0]) == {"service_id", "serviceName", "instance", "pid", "action", "state", "task"}
 
 
+def closes_when_told(context: Context, home: Path) -> None:
+    """A service that ends when there is a file `go`, so that nothing but an order changes anything before that."""
+    gate = f"while not __import__('os').path.exists('{home}/go'):\n        __import__('time').sleep(0.01)"
+    context.looped("Echo", f"def close(self):\n    {gate}")
+
+
+def told(body: dict[str, Any], task: int = 0) -> dict[str, str]:
+    """What a `context_info` tells: the state of this task of each transaction."""
+    data = body["content"]["status"].get("data", [])
+    return {name: part["tasks"][task]["state"] for each in data for name, part in each.items()}
+
+
 def test_context_info_comes_under_the_header_of_each_transaction_that_changed_and_lists_all(
     context: Context, home: Path, ear: Callable[..., Ear]
 ) -> None:
-    # It ends when it may, so that nothing but the order changes anything for now.
-    gate = f"while not __import__('os').path.exists('{home}/go'):\n        __import__('time').sleep(0.01)"
-    context.looped("Echo", f"def close(self):\n    {gate}")
+    closes_when_told(context, home)
     context.task("ts_1", "Echo")
     context.task("ts_2", "Echo", entry=False)
     context.start("--transaction", "A")
     context.ctl("start", "--transaction", "B")
-
-    def told(body: dict[str, Any], task: int = 0) -> dict[str, str]:
-        data = body["content"]["status"].get("data", [])
-        return {name: part["tasks"][task]["state"] for each in data for name, part in each.items()}
-
     # One listens to A alone, by the prefix that the device filters. One order changes A and B in the same moment, and not C.
     of_a, of_all = ear(b'control @@@ {"header":{"service_transaction":"A"'), ear(b"control @@@ ")
     context.ctl("start", "--transaction", "C", "--task", "ts_2")
@@ -229,6 +234,52 @@ def test_context_info_comes_under_the_header_of_each_transaction_that_changed_an
     assert all((head["service_id"], head["action"], head["service_name"]) == ("context001", "update", "context") for head in heads)
     assert {body["header"]["service_transaction"] for _, body in of_a.heard} == {"A"}
     (home / "go").touch()
+
+
+def test_many_changes_at_once_do_not_cost_the_square_of_their_number(context: Context, home: Path, ear: Callable[..., Ear]) -> None:
+    closes_when_told(context, home)
+    context.task("ts_1", "Echo", config=f"<notes>{'x' * 10_000}</notes>")
+    names = [f"T{number:02}" for number in range(20)]
+    context.start("--transaction", names[0])
+    of_one, of_all = ear(b'control @@@ {"header":{"service_transaction":"T00"'), ear(b"control @@@ ")
+    for name in names[1:]:
+        context.ask(verb="start", transaction=name)
+    of_all.until(lambda _topic, body: told(body) == dict.fromkeys(names, "active"))
+    context.ask(verb="stop", block=False)
+    heard = [of_all.until(lambda _topic, body: "deactivating" in told(body).values()) for _ in names]
+    assert [body["header"]["service_transaction"] for body in heard] == names
+    assert [told(body) for body in heard[:-1]] == [{name: "deactivating"} for name in names[:-1]]
+    assert told(heard[-1]) == dict.fromkeys(names, "deactivating"), "whoever listens to all of it knows all of it in the end"
+    of_one.until(lambda _topic, body: told(body) == {"T00": "deactivating"})
+    (home / "go").touch()
+
+
+def test_the_last_context_info_tells_that_nothing_runs_any_more(context: Context, ear: Callable[..., Ear]) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--transaction", TX)
+    listener = ear(b"control @@@ ")
+    context.ctl("exit")
+    listener.control("stopped", "ts_1")
+    listener.until(lambda _topic, body: told(body) == {TX: "inactive"})
+    assert "Exception" not in context.log.read_text()
+
+
+def test_a_flood_of_large_orders_from_anyone_leaves_the_supervisor_at_hand(context: Context, stranger: Callable[[], Stranger]) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--transaction", TX)
+    before, speaker = context.status(), stranger()
+    names = [{"id": f"nobody{number}"} for number in range(30_000)]
+    head = {"action": "explode", "service_id": "context001", "service_name": "context", "service_transaction": TX}
+    large = b"context @@@ " + json.dumps({"header": head, "content": {"configuration": {"TaskService": names}}}).encode()
+    for _ in range(30):
+        speaker.say(large)
+    # Each takes some 30 ms: were they read in one go, this would have to wait for all of them.
+    wait_for(lambda: context.status()["dropped"]["messages_in"] > 0)
+    assert context.status()["dropped"]["messages_in"] < 30
+    assert context.status()["pid"] == before["pid"]
+    wait_for(lambda: context.status()["dropped"]["messages_in"] == 30)
 
 
 def test_state_request_is_answered(context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]) -> None:

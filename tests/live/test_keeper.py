@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -121,6 +122,24 @@ def test_detach_tells_on_the_terminal_why_it_failed(context: Context) -> None:
     context.start("--detach", ready=False)
     assert context.wait() != 0
     assert "bad id" in context.log.read_text()
+
+
+def test_detach_tells_on_the_terminal_which_entry_task_failed_at_once(context: Context) -> None:
+    context.looped("Echo")
+    context.looped("Bad", "def setup(self):\n    raise ValueError('no such database')")
+    context.task("ts_1", "Echo")
+    context.task("ts_2", "Bad")
+    context.task("ts_3", "Bad", entry=False)
+    context.start("--detach", ready=False)
+    try:
+        assert context.wait() == 0, "the context runs"
+        (said,) = [line for line in context.log.read_text().splitlines() if line.startswith("zmsvcd:")]
+        assert re.fullmatch(r"zmsvcd: cannot start ts_2: failed \(.*\): .*no such database.* \(see zmsvcctl -c Live status\)", said)
+        status = context.ctl("status", check=3).stdout
+        assert "1 active" in status
+        assert "ts_2  Bad   failed" in status
+    finally:
+        context.ctl("exit")
 
 
 def test_one_launch_that_is_ordered_twice_is_forked_once(context: Context) -> None:

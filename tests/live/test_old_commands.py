@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tutorial import ROOT, Tutorial
-from waiting import PATIENCE, wait_for, wait_for_line
+from waiting import PATIENCE, wait_for, wait_for_end, wait_for_line
 
 TX = "6FDAHH3WPRVV7FGZCRIN"
 ECHO = "Conf/Context-EchoAction.xml"
@@ -129,6 +130,41 @@ def test_the_tutorial_from_create_to_exit(tutorial: Tutorial) -> None:
     wait_for(lambda: list(states(tutorial)) == ["ts_100"])
     tutorial.conf("--service_name=all", "--service_id=context001", "--action=exit")
     assert context.wait(30) == 0
+
+
+START = (*CONTEXT, f"--context_file={ECHO}", f"--transaction={TX}", "--action=start")
+
+
+def test_an_order_right_after_service_context_was_begun_is_carried_out(tutorial: Tutorial) -> None:
+    created(tutorial)
+    tutorial.begin("service_context.py", ECHO)
+    tutorial.conf(*START)
+    assert list(states(tutorial)) == ["ts_100"]
+
+
+def test_an_order_waits_for_the_supervisor_and_is_not_sent_when_none_comes(tutorial: Tutorial) -> None:
+    created(tutorial)
+    context = begun(tutorial, ECHO)
+    # A keeper that stands still replaces no supervisor; the device goes on.
+    context.send_signal(signal.SIGSTOP)
+    os.kill(supervisor := supervisor_of(context), signal.SIGKILL)
+    wait_for_end(supervisor)
+    endpoint = f"tcp://127.0.0.1:{tutorial.pub_port}"
+    refused = tutorial.conf(*START, "--timeout=1", status=1)
+    assert refused.stderr == f"conf_command.py: cannot deliver: no context at {endpoint} hears [context] within 1 s\n"
+    order = tutorial.begin("conf_command.py", f"--endpoint={endpoint}", *START)
+    assert order.stdout is not None
+    wait_for_line(order.stdout, "Sending message")
+    context.send_signal(signal.SIGCONT)
+    assert order.wait(PATIENCE) == 0
+    wait_for(lambda: states(tutorial)["ts_100"][0] == "updated")
+
+
+def supervisor_of(keeper: subprocess.Popen[bytes]) -> int:
+    """The child that is the supervisor."""
+    children = Path(f"/proc/{keeper.pid}/task/{keeper.pid}/children").read_text().split()
+    (pid,) = [int(child) for child in children if b"zmsvc.supervisor" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return pid
 
 
 def test_orders_as_the_manual_gives_them_start_stop_and_restart(tutorial: Tutorial) -> None:

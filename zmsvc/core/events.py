@@ -301,7 +301,10 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """What was to run at the start of the context runs: tell systemd."""
+    """What was to run at the start of the context runs, or has failed at once, which is no reason to take it for down: tell systemd."""
+
+    error: str = ""
+    """Which tasks have failed, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,19 +7,23 @@ ZMQ prefix subscription such as `control @@@ {"header":{"service_transaction":"T
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from zmsvc.core.errors import ProtocolError
 
 SEPARATOR = b" @@@ "
+TOPICS = ("context", "process", "state")
+"""The topics that a supervisor hears."""
 UNHEARD = b"unheard."
 """What the topic begins with on which the device tells a supervisor how many orders came while none was there; its origin follows.
 
 The last of a supervisor's topics in the order of bytes: libzmq subscribes in that order, so who knows this one knows all.
 """
 HEADER_ORDER = ("service_transaction", "service_id", "action", "service_name")
+MAX_INFO = 1 << 20
+"""Bytes of one round of `context_info` up to which every message of it tells all transactions."""
 
 Body = dict[str, Any]
 
@@ -38,12 +42,15 @@ def encode(topic: str, body: Mapping[str, Any]) -> bytes:
     """The frame of a message, header first."""
     ordered: Body = {"header": _ordered(body["header"])} if "header" in body else {}
     ordered.update((key, value) for key, value in body.items() if key != "header")
+    return topic.encode() + SEPARATOR + _encoded(ordered)
+
+
+def _encoded(value: Any) -> bytes:
     try:
-        text = dumps(ordered).encode()
+        return dumps(value).encode()
     except UnicodeEncodeError:
         # Half of a surrogate pair, from a task's own text: as an escape it is JSON and UTF-8 for everybody.
-        text = json.dumps(ordered, separators=(",", ":")).encode()
-    return topic.encode() + SEPARATOR + text
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 def decode(frame: bytes) -> tuple[str, Body]:
@@ -206,7 +213,23 @@ def control(head: Body, *, success: bool, device_action: str, pid: int | None, i
     return {"header": head, "content": {"status": status | {k: v for k, v in items.items() if k not in status}}}
 
 
-def context_info(head: Body, data: Iterable[Mapping[str, Any]]) -> Body:
-    """The `control`/`update` message with the whole of the context: `data` is `[{TRANSACTION: {...}}]`."""
-    status = {"result": "success", "device_action": "context_info", "data": list(data)}
-    return {"header": head, "content": {"status": status}}
+def context_infos(heads: Sequence[Body], pictures: Mapping[str, Body]) -> list[bytes]:
+    """The `control`/`update` frames with the picture of the context, one under each of these headers: `data` is `[{TRANSACTION: {...}}]`.
+
+    All transactions are in each of them. Where many changed at once that would grow with their square: above MAX_INFO bytes a message
+    has its own transaction alone, for whoever listens to that one by prefix, and the last message, which any listener to all hears
+    last, has all.
+    """
+    parts = {name: _encoded({name: picture}) for name, picture in pictures.items()}
+    whole = b",".join(parts.values())
+    if len(heads) * len(whole) <= MAX_INFO:
+        return [_context_info(head, whole) for head in heads]
+    own = [_context_info(head, parts.get(head["service_transaction"], b"")) for head in heads[:-1]]
+    return [*own, *(_context_info(head, whole) for head in heads[-1:])]
+
+
+def _context_info(head: Body, data: bytes) -> bytes:
+    """`data` is what stands between the brackets, so that it is encoded once for all messages."""
+    status = {"result": "success", "device_action": "context_info", "data": []}
+    start, bracket, end = encode("control", {"header": head, "content": {"status": status}}).rpartition(b"]")
+    return start + data + bracket + end

@@ -84,7 +84,7 @@ def answer(draft: Draft) -> None:
     done = [waiter for waiter in draft.waiters if over or not waiter.remaining]
     if done:
         draft.waiters = tuple(waiter for waiter in draft.waiters if not over and waiter.remaining)
-        draft.emit(*(ev.Ready() if waiter.request == CONTEXT_START else _reply(draft, waiter) for waiter in done))
+        draft.emit(*(ev.Ready(error=_error(waiter)) if waiter.request == CONTEXT_START else _reply(draft, waiter) for waiter in done))
         for key in (key for waiter in done for key in waiter.keys):
             if draft.service(key) is None:
                 draft.lose(key)
@@ -104,8 +104,12 @@ def _reply(draft: Draft, waiter: Waiter) -> ev.Reply:
     if waiter.verb in (Verb.STOP, Verb.EXIT):
         data["ended"] = [{"task": key[1], **entry} for key, task in tasks for entry in _endings(task)]
         data["survivors"] = [key[1] for key, task in tasks if task.live]
-    error = f"cannot {waiter.verb.value} {'; '.join(waiter.failures)}" if waiter.failures else ""
+    error = _error(waiter)
     return ev.Reply(request=waiter.request, ok=not error, code=1 if error else 0, error=error, data=data)
+
+
+def _error(waiter: Waiter) -> str:
+    return f"cannot {waiter.verb.value} {'; '.join(waiter.failures)}" if waiter.failures else ""
 
 
 def _endings(task: Task) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ Times are monotonic seconds of this boot. Everything but the waiters survives th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
@@ -167,7 +167,11 @@ def _recalled(task_id: str, kept: Mapping[str, Any]) -> TaskService:
 
 def transaction_state(world: World, transaction: str) -> State:
     """The state of a transaction, from that of its tasks."""
-    tasks = [task for key, task in world.tasks.items() if key[0] == transaction]
+    return state_with(world, transaction, [task for key, task in world.tasks.items() if key[0] == transaction])
+
+
+def state_with(world: World, transaction: str, tasks: Collection[Task]) -> State:
+    """The same for who has its tasks at hand: to look for them anew for each of many transactions takes the square of their number."""
     if not world.transactions[transaction].open or world.stopping:
         return State.DEACTIVATING if any(task.live for task in tasks) else State.INACTIVE
     if any(task.state is State.FAILED for task in tasks):

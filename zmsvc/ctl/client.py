@@ -138,7 +138,7 @@ class Client:
             raise NotRunningError(
                 5,
                 f"cannot reach the supervisor of {self.name}: nobody listens at {self._path} "
-                f"(is it running? systemctl status zmsvc@{self.name})",
+                f"(is it running? zmsvcctl -c {self.name} status)",
             ) from None
         except OSError as error:
             sock.close()

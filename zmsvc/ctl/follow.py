@@ -132,7 +132,9 @@ def send(args: argparse.Namespace) -> int:
     from zmsvc.host import sockets
 
     try:
-        wanted = sockets.send_once(it.backend, frame, args.timeout or SEND_PATIENCE, curve)
+        # A supervisor that is being replaced in this moment would miss an order, and will be there in the next.
+        presence = messages.UNHEARD if args.topic in messages.TOPICS else b""
+        wanted = sockets.send_once(it.backend, frame, args.timeout or SEND_PATIENCE, curve, presence=presence)
     except UsageError:
         raise  # It is too large, which is nobody's fault on the other side.
     except ZmsvcError as error:

@@ -30,7 +30,7 @@ ACTIONS = {
 """What can be asked, by --service_name."""
 OPTIONS = ("open_connections", "opened_files", "memory_maps")
 PATIENCE = 5.0
-"""Seconds to reach the device, and to get a reply."""
+"""Seconds for a context to be there and hear us, and to get a reply."""
 _AGAIN_MS = 500
 """A reply can be lost when the device does not know our subscription yet; then the question is asked again."""
 
@@ -48,7 +48,9 @@ _EPILOG = """\
             The reply is awaited and printed when it is known where replies come out: from --context_file,
             or from --wait with --sub_endpoint; else it is seen with display.py
 
-exit status: 0 sent (and replied), 1 nobody is subscribed, 2 usage or bad file, 4 no such task in the file,
+A context that is just being started, or whose supervisor is being replaced, is waited for until --timeout.
+
+exit status: 0 sent (and replied), 1 no context hears it, 2 usage or bad file, 4 no such task in the file,
 5 the endpoint cannot be reached, 124 no reply in time"""
 
 
@@ -205,9 +207,10 @@ def _meant(args: argparse.Namespace) -> list[str]:
 
 
 def _send(endpoint: str, frame: bytes, topic: str, timeout_s: float, curve: Curve | None) -> int:
-    if sockets.send_once(endpoint, frame, timeout_s, curve):
+    """Send when the context hears: one that is just being started has a device before it has a supervisor, which would miss this."""
+    if sockets.send_once(endpoint, frame, timeout_s, curve, presence=messages.UNHEARD):
         return 0
-    print(f"conf_command.py: cannot deliver: nobody at {endpoint} is subscribed to [{topic}]", file=sys.stderr)
+    print(f"conf_command.py: cannot deliver: no context at {endpoint} hears [{topic}] within {timeout_s:g} s", file=sys.stderr)
     return 1
 
 
@@ -250,7 +253,7 @@ def announcement(file: str) -> list[str]:
     context = config.load(file)
     return [
         f"{context.log_name}| Context [{context.name}] of file: {context.path}",
-        f"{context.log_name}| It starts nothing by itself. To start a transaction:",
+        f"{context.log_name}| It starts nothing by itself, but resumes what was open when it ended. To start a transaction:",
         f"{context.log_name}|   conf_command.py --endpoint='{context.endpoints.backend}' --context_file='{file}' --service_name='context'"
         f" --service_id='{context.id}' --transaction='ID' --action='start'",
         f"{context.log_name}|   or: zmsvcctl -c {context.name} start",

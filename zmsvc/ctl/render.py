@@ -82,12 +82,12 @@ def last_exit(end: Exit) -> str:
     return ", ".join(word for word in (end.reason, how) if word)
 
 
-def inactive(name: str, file: str, style: Style) -> list[str]:
-    """A context that does not run."""
+def inactive(name: str, file: str, start_command: str, style: Style) -> list[str]:
+    """A context that does not run, and what starts it."""
     return [
         f"{style.dot('inactive')} {style.paint('bold', name)}",
         *([_row("File", file)] if file else []),
-        _row("Active", f"inactive (not running; systemctl start zmsvc@{name} starts it)"),
+        _row("Active", f"inactive (not running; {start_command} starts it)"),
     ]
 
 

@@ -9,7 +9,7 @@ import time
 from zmsvc.ctl import procfs, render, terminal
 from zmsvc.ctl.answers import Context, all_active
 from zmsvc.ctl.client import Client, CtlError, NotRunningError
-from zmsvc.ctl.which import NoneRunningError, choose, running
+from zmsvc.ctl.which import NoneRunningError, choose, running, start_command
 from zmsvc.host import paths
 from zmsvc.host.paths import Places
 
@@ -56,7 +56,7 @@ def _not_running(args: argparse.Namespace, places: Places) -> int:
     if args.json:
         terminal.out(json.dumps({"contexts": [_nothing(places.name, file)]}) + "\n")
     else:
-        terminal.out("\n".join(render.inactive(places.name, file, terminal.style())) + "\n")
+        terminal.out("\n".join(render.inactive(places.name, file, start_command(places.name if file else None), terminal.style())) + "\n")
     return 3
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from zmsvc.ctl.client import Client, CtlError, listens
 from zmsvc.host import paths
 from zmsvc.host.paths import Places
@@ -53,7 +55,15 @@ def _the_one_that_could_run() -> Places:
     if len(known) == 1:
         return paths.places(known[0])
     names = f"known: {', '.join(known)}" if known else f"there is no context file in {paths.config_dir()}"
-    raise NoneRunningError(5, f"cannot choose a context: none is running ({names}; systemctl start zmsvc@NAME starts one)")
+    raise NoneRunningError(5, f"cannot choose a context: none is running ({names}; {start_command('NAME' if known else None)} starts one)")
+
+
+def start_command(name: str | None) -> str:
+    """What starts a context that does not run; without a name, one whose file lies anywhere. Units are root's, and need a systemd."""
+    if name is None:
+        return "zmsvcd --detach FILE.xml"
+    unit = os.geteuid() == 0 and os.path.isdir("/run/systemd/system")
+    return f"systemctl start zmsvc@{name}" if unit else f"zmsvcd --detach {name}"
 
 
 def _knows(places: Places, transaction: str) -> bool:

@@ -165,6 +165,10 @@ class Datagram:
     lines: list[tuple[str, str]]
     fds: list[int]
 
+    def size(self) -> int:
+        """Characters in it, and bytes of the file that came along, before `update_of` has taken that."""
+        return sum(len(value) for _, value in self.lines) + sum(os.fstat(fd).st_size for fd in self.fds)
+
 
 def bind(path: Path, mode: int) -> socket.socket:
     """A non-blocking notify socket at `path`, which is replaced when it exists. Raises ZmsvcError with the reason."""

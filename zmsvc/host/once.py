@@ -18,16 +18,17 @@ from zmsvc.host.options import SENTINEL, check_size, client, connect, context, r
 _SETTLE_MS = 20
 
 
-def send_once(endpoint: str, frame: bytes, timeout_s: float = 2.0, curve: Curve | None = None) -> bool:
+def send_once(endpoint: str, frame: bytes, timeout_s: float = 2.0, curve: Curve | None = None, *, presence: bytes = b"") -> bool:
     """Publish one message; return when the device has it.
 
-    False: the device was reached, and nobody subscribes to such a message, so it was not sent.
+    With `presence` it waits until somebody has a subscription that begins with this: who is meant may be about to come.
+    False: the device was reached, and nobody subscribes to such a message, or whoever is meant did not come; it was not sent.
     Raises ZmsvcError when no device answers, or when it is not certain that it took the message.
     """
     check_size(frame)
     with _Line(endpoint, time.monotonic() + timeout_s, curve) as line:
         line.connect()
-        wanted = line.wanted(frame)
+        wanted = line.wanted(frame, presence)
         if wanted:
             line.send(frame)
     return wanted
@@ -45,7 +46,7 @@ class _Line:
         self._endpoint = endpoint
         self._until = until
         self._connection: socket.socket | None = None
-        self._refused = False
+        self._refused = self._met = False
         self._context = context()
         self._publisher = client(self._context, zmq.XPUB, secured(endpoint, curve))
         self._monitor = watch(self._publisher, zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
@@ -61,25 +62,28 @@ class _Line:
         """Begin to connect."""
         connect(self._publisher, self._endpoint)
 
-    def wanted(self, frame: bytes) -> bool:
-        """Wait until the device has told its subscriptions; whether one of them is for this message."""
+    def wanted(self, frame: bytes, presence: bytes) -> bool:
+        """Wait until the device has told its subscriptions, and whoever is meant is among the subscribers; whether all that is so."""
         poller = zmq.Poller()
         poller.register(self._publisher, zmq.POLLIN)
         poller.register(self._monitor, zmq.POLLIN)
         reached = complete = wanted = False
+        there = not presence
         # After the sentinel we have all, if libzmq keeps subscriptions in a sorted tree; a build that does not is given 20 ms.
-        while self._left_ms() and poller.poll(min(_SETTLE_MS, self._left_ms()) if complete else self._left_ms()):
+        while self._left_ms() and poller.poll(min(_SETTLE_MS, self._left_ms()) if complete and there else self._left_ms()):
             self._note_connection()
             while readable(self._publisher):
                 told = self._publisher.recv()
                 reached = True
                 complete = complete or told[1:] == SENTINEL
                 wanted = wanted or (told[:1] == b"\x01" and frame.startswith(told[1:]))
-            if wanted and self._connection:
+                if presence and told[1:].startswith(presence):
+                    there = told[:1] == b"\x01"
+            if wanted and there and self._connection:
                 return True
             if self._refused:
                 break
-        if reached and not wanted:
+        if reached and not (wanted and there):
             return False
         raise ZmsvcError(f"cannot reach {self._endpoint}: {self._why_not()}")
 
@@ -110,6 +114,7 @@ class _Line:
             self._refused = self._refused or event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
             self._hang_up()
             if event == zmq.EVENT_CONNECTED:
+                self._met = True
                 try:
                     self._connection = socket.socket(fileno=os.dup(value))
                 except OSError:
@@ -120,6 +125,8 @@ class _Line:
             return "the device does not know our CURVE key"
         if self._connection:
             return "somebody took the connection, but no device answered in time (does it want CURVE keys that we have not?)"
+        if self._met:
+            return "whoever listens there ends the connection (is it where one subscribes? That is another port)"
         return "nobody listens there"
 
     def _close(self, linger_ms: int) -> None:

@@ -19,6 +19,9 @@ from zmsvc.keeper.doors import Doors
 from zmsvc.keeper.keeper import Keeper
 from zmsvc.keeper.keyring import keyring
 
+_READY = "ready"
+"""What the daemon says to the process that it was started from; what follows has failed at once."""
+
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of zmsvcd; the manual page is tested against them."""
@@ -75,8 +78,12 @@ def _detach(places: paths.Places, arguments: list[str]) -> int:
     if os.fork():
         os.close(writer)
         with os.fdopen(reader, "rb") as pipe:
-            if pipe.read() == b"ready":
-                return 0
+            told = pipe.read().decode(errors="replace")
+        if told.startswith(_READY):
+            # The context runs and goes on to manage it, as after `systemctl start`: that is no failure of the daemon.
+            if error := told.removeprefix(_READY):
+                print(f"zmsvcd: {error} (see zmsvcctl -c {places.name} status)", file=sys.stderr)
+            return 0
         _show_complaints(places.log_file, said)
         return 1
     os.close(reader)
@@ -85,15 +92,15 @@ def _detach(places: paths.Places, arguments: list[str]) -> int:
     with open(places.log_file, "a", opener=_for_owner_and_group) as log:
         files = [writer, log]
         with daemon.DaemonContext(umask=0o022, signal_map={}, prevent_core=False, files_preserve=files, stdout=log, stderr=log):
-            return _keep(places, arguments, ready=lambda: _report(writer))
+            return _keep(places, arguments, ready=lambda error: _report(writer, error))
 
 
 def _for_owner_and_group(path: str, flags: int) -> int:
     return os.open(path, flags, 0o640)
 
 
-def _report(writer: int) -> None:
-    os.write(writer, b"ready")
+def _report(writer: int, error: str) -> None:
+    os.write(writer, f"{_READY}{error}".encode())
     os.close(writer)
 
 
@@ -104,7 +111,7 @@ def _show_complaints(log: Path, after: int) -> None:
         sys.stderr.write(file.read().decode(errors="replace"))
 
 
-def _keep(places: paths.Places, arguments: list[str], ready: Callable[[], None] | None = None) -> int:
+def _keep(places: paths.Places, arguments: list[str], ready: Callable[[str], None] | None = None) -> int:
     """Be the keeper of this context until it ends."""
     _raise_file_limit()
     places.state.mkdir(parents=True, exist_ok=True, mode=0o750)

@@ -51,8 +51,8 @@ class Keeper:
         self._ending: float | None = None
         self._empty = False
         self._status = 0
-        self.ready: Callable[[], None] = lambda: None
-        """Called once, when the context is ready for the first time."""
+        self.ready: Callable[[str], None] = lambda _error: None
+        """Called once, when the context is ready for the first time, with what of it has failed at once."""
         self._nursery = Nursery(cgroups=cgroup is not None)
         tasks = cgroup / "tasks" if cgroup else None
         self._brood = Brood(self._tell, self._nursery, places.mark, tasks, self._watch, self._selector.unregister)
@@ -238,7 +238,7 @@ class Keeper:
                 self._supervisor.beat()
                 if words.get("READY") == "1" and not self._supervisor.was_ready:
                     self._supervisor.was_ready = True
-                    self.ready()
+                    self.ready(words.get("X_ZMSVC_ERROR", ""))
                 self._systemd.say("\n".join(f"{name}={value}" for name, value in datagram.lines))
             elif datagram.pid == self._device.pid and words.get("READY") == "1":
                 self._device.ready = True

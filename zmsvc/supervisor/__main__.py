@@ -10,14 +10,14 @@ import socket
 import sys
 from typing import Any
 
-from zmsvc.core import checks
+from zmsvc.core import checks, messages
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.events import Fact, Origin, Requested, Verb
 from zmsvc.core.model import Context
 from zmsvc.host import binds, config, crashpoint, journal, keys, linux, paths, sockets
 from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
-from zmsvc.supervisor.bus import TOPICS, Bus
+from zmsvc.supervisor.bus import Bus
 from zmsvc.supervisor.children import Children
 from zmsvc.supervisor.control import Control
 from zmsvc.supervisor.loop import Loop, facts_of_start
@@ -119,7 +119,7 @@ async def _open_bus(loop: Loop, *, again: bool) -> list[Fact]:
         back=sockets.safe_bind(endpoints.backend_bind, curve=curve),
         hwm=sockets.DEVICE_HWM,
         # Our own subscriptions after a restart of the device, the last is to what was unheard; those of tasks come in the same moment.
-        expect=len(TOPICS) + 1,
+        expect=len(messages.TOPICS) + 1,
     )
     limit = BUS_MOMENT if again else BUS_TIMEOUT
     early: list[Fact] = []
@@ -166,7 +166,8 @@ async def _run(loop: Loop, hello: dict[str, Any], args: argparse.Namespace) -> i
     about = {"keeper_pid": os.getppid(), "restarts": hello["restarts"], "cgroup": hello["cgroup"]}
     requests = Requests(loop, about)
     control = Control(_inherited("ZMSVC_CONTROL_FD"), requests.table())
-    said = [*early, *loop.children.facts()]
+    # All of it, since the ends that the keeper holds come after it.
+    said = [*early, *loop.children.facts(all_said=True)]
     loop.take(*facts_of_start(hello, not args.no_autostart, args.transaction, said))
     if hello["stopping"]:
         loop.take(Requested(verb=Verb.EXIT, origin=Origin(by="signal")))

@@ -23,13 +23,13 @@ from zmsvc.core.world import World
 from zmsvc.host import sockets
 from zmsvc.host.tally import Tally
 from zmsvc.supervisor import report
+from zmsvc.supervisor.info import Info
 from zmsvc.supervisor.top import Top
 
-TOPICS = ("context", "process", "state")
-COALESCE = 0.05
-"""Seconds for which changes are gathered into one `context_info`."""
 HEARD = 256
 """Messages that are taken at once, before tasks and the control socket have their turn again."""
+HEARD_BYTES = 256 << 10
+"""The same in bytes: 256 orders of a megabyte, from anyone, take longer than the watchdog waits."""
 
 log = logging.getLogger(__name__)
 
@@ -52,15 +52,16 @@ class Bus:
         self._zmq = sockets.context()
         endpoints = context.endpoints
         self._unheard = messages.UNHEARD.decode() + origin
-        heard = [messages.prefix(topic) for topic in (*TOPICS, self._unheard)]
+        heard = [messages.prefix(topic) for topic in (*messages.TOPICS, self._unheard)]
         self._ears = sockets.subscriber(self._zmq, endpoints.frontend, heard, curve)
         self._mouth = sockets.Mouth(sockets.publisher(self._zmq, endpoints.backend, curve))
-        self._changed: dict[str, None] = {}
+        self._info = Info(world, self._wanted, self._send)
         self._top = Top(world, self._reply_top)
         self.refused = Tally(log.warning)
         self.dropped = 0
         self.unheard = 0
         """Orders that came while no supervisor was there, as the device has counted them."""
+        self._pause: asyncio.TimerHandle | None = None
         self._loop.add_reader(self._ears.fileno(), self._hear)
         self._attached = asyncio.Event()
         self._loop.add_reader(self._mouth.socket.fileno(), self._attach)
@@ -78,6 +79,9 @@ class Bus:
 
     def close(self) -> None:
         self._top.close()
+        if self._pause is not None:
+            self._pause.cancel()
+        self._info.close()
         self._loop.remove_reader(self._ears.fileno())
         self._loop.remove_reader(self._mouth.socket.fileno())
         self._ears.close(0)
@@ -87,14 +91,27 @@ class Bus:
     # --- ears
 
     def _hear(self) -> None:
-        """Take what has come. ZMQ's descriptor tells of a change only once, so what is left over must call us again by itself."""
+        """Take what has come. ZMQ's descriptor tells of a change only once, so what is left over must call us again by itself.
+
+        Not at once, but after as long as this has taken: a flood from anyone has at most half of our time.
+        """
+        if self._pause is not None:
+            return
+        began, size = self._loop.time(), 0
         for _ in range(HEARD):
             try:
                 frame = self._ears.recv(zmq.DONTWAIT)
             except zmq.Again:
                 return
             self._heard(frame)
-        self._loop.call_soon(self._hear)
+            size += len(frame)
+            if size >= HEARD_BYTES:
+                break
+        self._pause = self._loop.call_later(self._loop.time() - began, self._hear_on)
+
+    def _hear_on(self) -> None:
+        self._pause = None
+        self._hear()
 
     def _heard(self, frame: bytes) -> None:
         try:
@@ -165,7 +182,10 @@ class Bus:
     # --- mouth
 
     def _say(self, topic: str, body: Mapping[str, Any]) -> None:
-        if not self._mouth.send(messages.encode(topic, body)):
+        self._send(messages.encode(topic, body))
+
+    def _send(self, frame: bytes) -> None:
+        if not self._mouth.send(frame):
             self.dropped += 1
 
     def control(self, effect: ev.PublishControl) -> None:
@@ -178,7 +198,7 @@ class Bus:
             action=effect.action,
             service_name=service.service_name if service else "context",
         )
-        if not self._wanted("control", head):
+        if not self._wanted(head):
             return
         action = service.device_action if service else ""
         body = messages.control(head, success=effect.success, device_action=action, pid=effect.pid, items=effect.items)
@@ -201,26 +221,14 @@ class Bus:
         # Our own ears always want `process`, so this is not a question of who wants it, as for the others.
         self._say("process", body)
 
-    def _wanted(self, topic: str, head: Mapping[str, Any]) -> bool:
-        start = messages.encode(topic, {"header": head})[: -len("}}")]
+    def _wanted(self, head: Mapping[str, Any]) -> bool:
+        """Whether somebody may want a `control` message with this header."""
+        start = messages.encode("control", {"header": head})[: -len("}}")]
         return self._mouth.wants(start)
 
     def info(self, effect: ev.PublishInfo) -> None:
-        """`control`/`update` with the whole context, soon and once for all changes of a transaction until then."""
-        if not self._changed:
-            self._loop.call_later(COALESCE, self._tell_info)
-        self._changed[effect.transaction] = None
-
-    def _tell_info(self) -> None:
-        """Under the header of each transaction that has changed, since one may be subscribed to one of them alone."""
-        changed, self._changed = [*self._changed], {}
-        world = self._world()
-        ident = world.context.id
-        heads = [messages.header(transaction=name, service_id=ident, action="update", service_name="context") for name in changed]
-        wanted = [head for head in heads if self._wanted("control", head)]
-        data = [{name: report.picture(world, name)} for name in world.transactions] if wanted else []
-        for head in wanted:
-            self._say("control", messages.context_info(head, data))
+        """`control`/`update` with the whole context, soon and once for all changes until then."""
+        self._info.changed(effect.transaction)
 
 
 def _meant(context: Context, order: Order) -> tuple[str, ...]:

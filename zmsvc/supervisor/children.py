@@ -22,6 +22,8 @@ from zmsvc.host.tally import Tally
 
 BATCH = 1024
 """Datagrams that are taken at once: more than the kernel queues (net.unix.max_dgram_qlen), so none that preceded an end is left."""
+BATCH_BYTES = 256 << 10
+"""Bytes after which others have their turn while nothing has ended: each of 500 that wait may have a megabyte."""
 
 WORD_MS = 1000
 """Milliseconds that the keeper has for its word about a launch, when a process speaks already that may be it."""
@@ -75,15 +77,22 @@ class Children:
         self._launch_of[speaker] = child["launch"]
         self._speaker_of[child["launch"]] = speaker
 
-    def facts(self) -> list[Fact]:
-        """Everything that has happened since the last call."""
+    def facts(self, *, all_said: bool = False) -> list[Fact]:
+        """What has happened since the last call.
+
+        Of what tasks said this may be a part, unless `all_said`; but nothing that was said before an end comes after it.
+        """
         before, ends = self._from_keeper()
         said: list[Fact] = []
+        size = 0
         for _ in range(BATCH):
+            if size >= BATCH_BYTES and not (ends or all_said):
+                break
             datagram = notify.receive(self.notify, peek=True, spare=self._spare)
             if datagram is None:
                 break
             self._peeked += 1
+            size += datagram.size()
             if self._speaker(datagram) not in self._launch_of:
                 self._await_word(datagram, before, ends)
             said += self._said(datagram)

@@ -31,6 +31,8 @@ from zmsvc.supervisor.spec import spec_of
 
 SAVE_AGAIN = 1.0
 """Seconds until a state file that could not be written is tried again."""
+MAX_ERROR = 2000
+"""Characters that are told of what failed at the start of the context: a terminal's page, where a thousand tasks fail alike."""
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +191,9 @@ class Loop:
             case ev.Reply():
                 self._reply(effect)
             case ev.Ready():
-                self.notifier.notify("READY=1", f"STATUS={report.line(self.world)}")
+                # For the keeper alone, which tells whoever has started it.
+                error = [f"X_ZMSVC_ERROR={_one_line(effect.error)}"] if effect.error else []
+                self.notifier.notify("READY=1", f"STATUS={report.line(self.world)}", *error)
             case ev.Leave():
                 self.leaving = True
                 self.over.set()
@@ -265,6 +269,11 @@ def _not_for_the_keeper(effect: Effect) -> bool:
 def _short(value: Any) -> str:
     text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return text if len(text) <= 200 else text[:200] + "..."
+
+
+def _one_line(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_ERROR else text[:MAX_ERROR] + "..."
 
 
 def facts_of_start(hello: dict[str, Any], autostart: bool, transaction: str | None, said: Iterable[Fact]) -> Iterable[Fact]:

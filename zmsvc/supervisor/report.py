@@ -9,8 +9,11 @@ from typing import Any
 
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import State
-from zmsvc.core.world import Exit, Task, World, service_of, transaction_state
+from zmsvc.core.world import Exit, Task, World, service_of, state_with
 from zmsvc.supervisor.spec import cgroup_name, shared
+
+Member = tuple[Key, Task]
+"""A task of a transaction."""
 
 
 def rfc3339(at: float) -> str:
@@ -23,11 +26,24 @@ def wall(monotonic: float) -> str:
     return rfc3339(time.time() - (time.monotonic() - monotonic))
 
 
-def tasks_of(world: World, transaction: str) -> list[tuple[Key, Task]]:
+def tasks_of(world: World, transaction: str) -> list[Member]:
     """The tasks of a transaction in the order of the file; those that the file has lost come last."""
-    known = [(transaction, name) for name in world.context.tasks if (transaction, name) in world.tasks]
-    lost = [key for key in world.tasks if key[0] == transaction and key[1] not in world.context.tasks]
-    return [(key, world.tasks[key]) for key in [*known, *lost]]
+    return _in_order(world, [each for each in world.tasks.items() if each[0][0] == transaction])
+
+
+def members(world: World) -> dict[str, list[Member]]:
+    """The same for all transactions, in one pass over all tasks."""
+    found: dict[str, list[Member]] = {name: [] for name in world.transactions}
+    for each in world.tasks.items():
+        # A state file that somebody has worked on may have tasks of no transaction.
+        if each[0][0] in found:
+            found[each[0][0]].append(each)
+    return {name: _in_order(world, own) for name, own in found.items()}
+
+
+def _in_order(world: World, tasks: list[Member]) -> list[Member]:
+    place = {name: at for at, name in enumerate(world.context.tasks)}
+    return sorted(tasks, key=lambda each: place.get(each[0][1], len(place)))
 
 
 def transactions(world: World, only: str | None, tasks: tuple[str, ...], cgroup: str | None) -> list[dict[str, Any]]:
@@ -35,13 +51,17 @@ def transactions(world: World, only: str | None, tasks: tuple[str, ...], cgroup:
     return [
         {
             "id": name,
-            "state": transaction_state(world, name).value,
+            "state": _state(world, name, own).value,
             "opened": wall(world.transactions[name].opened),
-            "tasks": [_task(world, key, task, cgroup) for key, task in tasks_of(world, name) if not tasks or key[1] in tasks],
+            "tasks": [_task(world, key, task, cgroup) for key, task in own if not tasks or key[1] in tasks],
         }
-        for name in world.transactions
+        for name, own in members(world).items()
         if only is None or name == only
     ]
+
+
+def _state(world: World, transaction: str, own: list[Member]) -> State:
+    return state_with(world, transaction, [task for _, task in own])
 
 
 def _task(world: World, key: Key, task: Task, cgroup: str | None) -> dict[str, Any]:
@@ -77,19 +97,28 @@ def context_state(world: World) -> State:
     """The state of the context: that of its worst transaction."""
     if world.stopping:
         return State.DEACTIVATING
-    states = {transaction_state(world, name) for name, transaction in world.transactions.items() if transaction.open}
+    states = {_state(world, name, own) for name, own in members(world).items() if world.transactions[name].open}
     return next((state for state in (State.FAILED, State.ACTIVATING) if state in states), State.ACTIVE)
 
 
 def picture(world: World, transaction: str) -> dict[str, Any]:
-    """One transaction as `context_info` and `reply_context` carry it."""
+    """One transaction as `reply_context` carries it."""
+    return _picture(world, tasks_of(world, transaction))
+
+
+def pictures(world: World) -> dict[str, dict[str, Any]]:
+    """All transactions as `context_info` carries them."""
+    return {name: _picture(world, own) for name, own in members(world).items()}
+
+
+def _picture(world: World, own: list[Member]) -> dict[str, Any]:
     context = world.context
     return {
         "contextId": context.id,
         "contextName": context.name,
         "contextLogName": context.log_name,
         "configuration": {key: value for key, value in context.source.items() if key != "TaskService"},
-        "tasks": [_pictured(world, key, task) for key, task in tasks_of(world, transaction)],
+        "tasks": [_pictured(world, key, task) for key, task in own],
     }
 
 

@@ -158,7 +158,9 @@ class Life:
         task: list[Task] = []
         status = self._guarded(lambda: self._until_end(load, task))
         if task:
-            status = self._guarded(task[0].close) or status
+            # What went wrong first is the reason; close may fail over nothing but what setup did not get to.
+            closed = self._guarded(task[0].close, tell=status == 0)
+            status = status or closed
         if status == 0:
             self._voice.stopping()
         if self._ear is not None:
@@ -207,18 +209,18 @@ class Life:
             due = max(due + task.interval, time.monotonic())
             self.wait(due - time.monotonic())
 
-    def _guarded(self, act: Callable[[], None]) -> int:
+    def _guarded(self, act: Callable[[], None], *, tell: bool = True) -> int:
         # A broad except: whatever the user's code raises is this task's failure, and must be told as such.
         try:
             act()
         except (Stopped, KeyboardInterrupt):  # the latter reaches us in the foreground only: Ctrl-C
             return 0
         except BaseException as error:
-            return self.failed(error)
+            return self.failed(error, tell=tell)
         return 0
 
-    def failed(self, error: BaseException) -> int:
-        """Log and tell a failure; gives the exit status, which is the given one for sys.exit()."""
+    def failed(self, error: BaseException, *, tell: bool = True) -> int:
+        """Log a failure, and tell it as the task's status; gives the exit status, which is the given one for sys.exit()."""
         if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
             status = (error.code or 0) & 0xFF
             if status == 0:
@@ -226,7 +228,8 @@ class Life:
         else:
             status = 1
         self.log.error("Failed: %s", last_line(error), exc_info=None if isinstance(error, ZmsvcError) else error)
-        self._voice.status(last_line(error))
+        if tell:
+            self._voice.status(last_line(error))
         return status
 
 
