@@ -180,8 +180,9 @@ class Context:
 
     def template(self) -> int:
         """The process out of which tasks are forked."""
-        (found,) = [pid for pid, name in self.children().items() if name == "zmsvc-template"]
-        return found
+        found = [pid for pid, name in self.children().items() if name == "zmsvc-template"]
+        assert len(found) == 1, found
+        return found[0]
 
     # --- the command line
 
