@@ -276,7 +276,6 @@ def test_restart_of_a_stopped_transaction_starts_it() -> None:
     assert [sim.sub(name) for name in "abc"] == ["running", "running", "waiting"]
 
 
-
 @pytest.mark.parametrize(
     ("how", "ready", "reason", "sub"),
     [

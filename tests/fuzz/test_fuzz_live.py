@@ -233,7 +233,7 @@ def datagrams() -> st.SearchStrategy[bytes]:
     )
     pairs = st.tuples(keys, values | ODD_TEXTS | ODD_VALUES.map(json.dumps)).map("=".join)
     lines = st.lists(pairs, max_size=6).map(lambda found: "\n".join(found).encode())
-    return lines | bytes_of([b"X_ZMSVC_SEQ=1\nX_ZMSVC_UPDATE={\"n\":1}", b"READY=1\nSTATUS=well"]) | st.binary(max_size=200)
+    return lines | bytes_of([b'X_ZMSVC_SEQ=1\nX_ZMSVC_UPDATE={"n":1}', b"READY=1\nSTATUS=well"]) | st.binary(max_size=200)
 
 
 @pytest.mark.deadline(DEADLINE)

@@ -155,7 +155,6 @@ def test_one_launch_that_is_ordered_twice_is_forked_once(context: Context) -> No
     assert context.children().keys() - before == {pid, context.status()["pid"]}
 
 
-
 def test_what_is_killed_with_a_task_is_not_another_contexts(context: Context, home: Path) -> None:
     """Both contexts count their launches from 1, and a task of each has that number in its environment."""
     context.looped("Parent", "def setup(self):\n    self.child = __import__('subprocess').Popen(['setsid', 'sleep', '1000'])")

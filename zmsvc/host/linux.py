@@ -289,3 +289,12 @@ def children_of(pid: int) -> list[int]:
             return [int(word) for word in file.read().split()]
     except OSError:
         return []
+
+
+def number_of_children() -> int:
+    """How many children this process, which has one thread, has; zombies count. Less work than to read who they are."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
+            return file.read().count(b" ")
+    except OSError:
+        return 0

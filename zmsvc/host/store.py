@@ -267,7 +267,8 @@ class Store:
             if old.get(key) is not task
         ]
         self._db.executemany("INSERT OR REPLACE INTO tasks VALUES (?, ?, ?, ?, ?)", changed)
-        gone = [key for key in old if key not in new]
+        added = sum((transaction, task) not in old for transaction, task, *_ in changed)
+        gone = [key for key in old if key not in new] if len(old) + added != len(new) else []
         self._db.executemany("DELETE FROM tasks WHERE transaction_id = ? AND task = ?", gone)
 
     def _write_transactions(self, old: Mapping[str, Transaction], new: Mapping[str, Transaction]) -> None:

@@ -11,42 +11,14 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zmsvc.host import linux, oom
+from zmsvc.keeper.held import Held, Message, by_itself, how_of, killed, remove_cgroup, unlink
 from zmsvc.keeper.nursery import Nursery
-from zmsvc.keeper.shared import Host, Hosts
-
-Message = dict[str, Any]
-
-
-@dataclass(slots=True, kw_only=True)
-class _Held:
-    """One launch, from its fork until its end was acknowledged."""
-
-    launch: int
-    pid: int
-    start_time: int
-    cgroup: Path | None
-    pid_file: str | None
-    executing: int | None = None
-    """The pipe that closes when a Command's program has taken the launcher's place."""
-    executed: bool = False
-    end: Message | None = None
-    """How the main process ended: told again to every new supervisor until one acknowledges it."""
-    rest: dict[int, str] = field(default_factory=dict)
-    """Processes that were killed with it or after it, by PID."""
-    ended: list[Message] = field(default_factory=list)
-    killing: bool = False
-    host: Host | None = None
-    """The process, when it is shared with other tasks."""
-    tag: str = ""
-    """The task's id, by which a shared process says whom it speaks for."""
-    status: int | None = None
-    """How it ended, when it was the last in a shared process: its end is told when that process is gone."""
+from zmsvc.keeper.shared import Hosts
 
 
 class Brood:
@@ -68,8 +40,8 @@ class Brood:
         self._cgroup = cgroup
         self._watch = watch
         self._unwatch = unwatch
-        self._held: dict[int, _Held] = {}
-        self._by_pid: dict[int, list[_Held]] = {}
+        self._held: dict[int, Held] = {}
+        self._by_pid: dict[int, list[Held]] = {}
         """Of a process that is there the launches that have not ended."""
         self._uses: Counter[Path] = Counter()
         """How many launches that nobody has acknowledged have a control group: an earlier one of a task shares it with the next."""
@@ -98,7 +70,7 @@ class Brood:
         self._by_pid.setdefault(held.pid, []).append(held)
         self._tell(self._launched(held))
 
-    def _fork(self, spec: dict[str, Any], cgroup: Path | None) -> _Held:
+    def _fork(self, spec: dict[str, Any], cgroup: Path | None) -> Held:
         watch = gate = None
         try:
             fds = dict(spec.pop("fds"))
@@ -117,13 +89,13 @@ class Brood:
         if watch is not None:
             self._watch(watch, partial(self._executed, watch))
         started = linux.start_time(pid) or 0
-        return _Held(launch=int(spec["launch"]), pid=pid, start_time=started, cgroup=cgroup, pid_file=spec.get("pidfile"), executing=watch)
+        return Held(launch=int(spec["launch"]), pid=pid, start_time=started, cgroup=cgroup, pid_file=spec.get("pidfile"), executing=watch)
 
-    def _join(self, spec: dict[str, Any], cgroup: Path | None) -> _Held:
+    def _join(self, spec: dict[str, Any], cgroup: Path | None) -> Held:
         """Have a task started in the process that its transaction shares."""
         number = int(spec["launch"])
         host = self._hosts.start(spec, cgroup)
-        return _Held(
+        return Held(
             launch=number, pid=host.pid, start_time=host.start_time, cgroup=host.cgroup, pid_file=None, host=host, tag=str(spec["task"])
         )
 
@@ -133,10 +105,10 @@ class Brood:
             held.status = status
         else:
             self._by_pid[held.pid].remove(held)
-            self._end(held, _by_itself(status), left=False)
+            self._end(held, by_itself(status), left=False)
 
     @staticmethod
-    def _launched(held: _Held) -> Message:
+    def _launched(held: Held) -> Message:
         return {
             "op": "launched",
             "launch": held.launch,
@@ -146,7 +118,7 @@ class Brood:
             "tag": held.tag,
         }
 
-    def _tell_again(self, held: _Held) -> None:
+    def _tell_again(self, held: Held) -> None:
         self._tell(self._launched(held))
         if held.end is not None:
             self._tell(held.end)
@@ -210,7 +182,7 @@ class Brood:
         self._uses[cgroup] -= 1
         if not self._uses[cgroup]:
             del self._uses[cgroup]
-            _remove_cgroup(cgroup)
+            remove_cgroup(cgroup)
 
     # --- what is there
 
@@ -227,30 +199,30 @@ class Brood:
         """A child of the keeper that is neither supervisor nor device has ended (`info` as of os.waitid)."""
         ended = self._by_pid.pop(info.si_pid, None)
         if ended is not None:
-            how = {**_how(info), "oom": _killed(info) and self._oom_kills.grown()}
+            how = {**how_of(info), "oom": killed(info) and self._oom_kills.grown()}
             for held in ended:
                 self._main_ended(held, how)
             return
         for other in [h for h in self._held.values() if h.killing]:
             if info.si_pid in other.rest:
-                entry = {"pid": info.si_pid, "name": other.rest.pop(info.si_pid), **_how(info)}
+                entry = {"pid": info.si_pid, "name": other.rest.pop(info.si_pid), **how_of(info)}
                 other.ended.append(entry)
             self._look_for_end(other)
 
-    def _main_ended(self, held: _Held, how: Message) -> None:
+    def _main_ended(self, held: Held, how: Message) -> None:
         if held.executing is not None:
             self._executed(held.executing)
         if held.pid_file is not None:
-            _unlink(held.pid_file)
-        self._end(held, how if held.status is None else _by_itself(held.status), left=self._left(held))
+            unlink(held.pid_file)
+        self._end(held, how if held.status is None else by_itself(held.status), left=self._left(held))
         if held.killing:
             self._look_for_end(held)
 
-    def _end(self, held: _Held, how: Message, *, left: bool) -> None:
+    def _end(self, held: Held, how: Message, *, left: bool) -> None:
         held.end = {"op": "exited", "launch": held.launch, "pid": held.pid, "tag": held.tag, "left": left, **how}
         self._tell(held.end)
 
-    def _look_for_end(self, held: _Held) -> None:
+    def _look_for_end(self, held: Held) -> None:
         """After a kill: is everything of it gone? Processes that were forked while the others died are killed as well."""
         if held.end is None:
             return
@@ -264,7 +236,7 @@ class Brood:
         held.end = {**held.end, "left": False}
         self._tell({"op": "gone", "launch": held.launch, "ended": held.ended})
 
-    def _rest_of(self, held: _Held) -> list[int]:
+    def _rest_of(self, held: Held) -> list[int]:
         """The processes of a launch but its main one."""
         if held.cgroup is None:
             return self._members(held)
@@ -272,56 +244,18 @@ class Brood:
             return []
         return [pid for pid in linux.cgroup_processes(held.cgroup) if pid != held.pid]
 
-    def _left(self, held: _Held) -> bool:
+    def _left(self, held: Held) -> bool:
         """Whether the main process left others behind. Without orphans nobody did, and /proc need not be searched."""
-        return bool((held.cgroup is not None or self._orphans()) and self._rest_of(held))
+        return bool((held.cgroup is not None or self._orphaned()) and self._rest_of(held))
 
-    def _orphans(self) -> list[int]:
-        known = self.others | self._by_pid.keys() | {self._nursery.pid}
-        return [pid for pid in linux.children_of(os.getpid()) if pid not in known]
+    def _orphaned(self) -> bool:
+        """Whether there may be children that we did not fork. Counted, for a thousand tasks may end at once."""
+        known = len(self._by_pid) + len(self.others) + (self._nursery.pid is not None)
+        return linux.number_of_children() > known
 
-    def _members(self, held: _Held) -> list[int]:
+    def _members(self, held: Held) -> list[int]:
         """By session and by the mark in the environment, since there is no cgroup."""
         launch = held.host.mark if held.host else held.launch
         # Other contexts count their launches from 1 as well.
         found = linux.belonging({held.pid}, self._mark, b"ZMSVC_LAUNCH=%d" % launch)
         return [pid for pid in found if pid != held.pid and pid not in self.others and pid not in self._by_pid]
-
-
-def _how(info: Any) -> Message:
-    """Exit code or signal name of a reaped child."""
-    if info.si_code == os.CLD_EXITED:
-        return {"code": info.si_status, "signal": None}
-    return {"code": None, "signal": _signal_name(info.si_status), "core": info.si_code == os.CLD_DUMPED}
-
-
-def _by_itself(status: int) -> Message:
-    """How a member of a shared process ended."""
-    return {"code": status, "signal": None, "oom": False}
-
-
-def _killed(info: Any) -> bool:
-    return info.si_code != os.CLD_EXITED and bool(info.si_status == signal.SIGKILL)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"SIG{number}"
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        return
-
-
-def _remove_cgroup(directory: Path) -> None:
-    # It may have sub-directories that the task made, which are empty by now, or a process that came late: then it stays.
-    for path, _, _ in os.walk(directory, topdown=False):
-        try:
-            os.rmdir(path)
-        except OSError:
-            return

@@ -19,8 +19,9 @@ from typing import Any
 
 from zmsvc.host import linux, notify, packets
 from zmsvc.host.paths import Places
-from zmsvc.keeper.brood import Brood, Message
+from zmsvc.keeper.brood import Brood
 from zmsvc.keeper.doors import Doors
+from zmsvc.keeper.held import Message
 from zmsvc.keeper.keyring import Keyring
 from zmsvc.keeper.nursery import Nursery
 from zmsvc.keeper.relay import Relay

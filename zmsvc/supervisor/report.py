@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from zmsvc.core.events import Key
-from zmsvc.core.lifecycle import State
+from zmsvc.core.lifecycle import STATE_OF, State
 from zmsvc.core.world import Exit, Task, World, service_of, state_with
 from zmsvc.supervisor.spec import cgroup_name, shared
 
@@ -137,9 +138,10 @@ def _pictured(world: World, key: Key, task: Task) -> Mapping[str, Any]:
 
 def line(world: World) -> str:
     """What systemd shows as the status of the unit."""
-    tasks = [task for key, task in world.tasks.items() if (t := world.transactions.get(key[0])) and t.open]
-    running = sum(task.state is State.ACTIVE for task in tasks)
-    failed = sum(task.state is State.FAILED for task in tasks)
-    opened = sum(transaction.open for transaction in world.transactions.values())
-    text = f"{running} of {len(tasks)} tasks running in {opened} transaction{'s' if opened != 1 else ''}"
+    opened = {name for name, transaction in world.transactions.items() if transaction.open}
+    # In one pass, since it is asked for in every turn in which a task has changed its state.
+    count = Counter(task.sub for (transaction, _), task in world.tasks.items() if transaction in opened)
+    running = sum(number for sub, number in count.items() if STATE_OF[sub] is State.ACTIVE)
+    failed = sum(number for sub, number in count.items() if STATE_OF[sub] is State.FAILED)
+    text = f"{running} of {count.total()} tasks running in {len(opened)} transaction{'s' if len(opened) != 1 else ''}"
     return f"{text}, {failed} failed" if failed else text
