@@ -68,7 +68,7 @@ def test_between_large_updates_others_have_their_turn(both: Both) -> None:
 def test_an_end_comes_after_all_that_was_said_before_it(both: Both) -> None:
     both.report(LARGE, 3)
     assert both.turn() == [1]
-    packets.send(both.keeper, {"op": "exited", "launch": LAUNCH, "code": 0, "signal": None, "left": False})
+    packets.send(both.keeper, {"op": "exited", "launch": LAUNCH, "code": 0, "signal": None, "left": False, "oom": False})
     assert both.turn() == [2, 3, "TaskExited"]
 
 
