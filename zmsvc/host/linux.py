@@ -157,6 +157,19 @@ def environment_of(pid: int) -> bytes:
         return b""
 
 
+def show_environment(*entries: bytes) -> None:
+    """Have `environment_of` this process, and of all that it forks, be these entries: without an exec it is what the forking program had.
+
+    They are written where the old ones lie, which nobody may use any more. Where those took less room nothing changes.
+    """
+    fields = stat_fields(os.getpid())
+    start, end = (int(fields[47]), int(fields[48])) if fields else (0, 0)
+    text = b"".join(entry + b"\0" for entry in entries)
+    if len(text) <= end - start:
+        ctypes.memset(start, 0, end - start)
+        ctypes.memmove(start, text, len(text))
+
+
 def send_signal(pid: int, started: int, number: int) -> bool:
     """Signal exactly this process through a pidfd; False when it is gone, or the PID is somebody else's by now."""
     try:

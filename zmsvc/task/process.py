@@ -150,12 +150,19 @@ def _daemonise(stream: int, keep: list[int]) -> None:
 
 
 def _set_environment(spec: Mapping[str, Any]) -> None:
-    for name in [name for name in os.environ if not environment.inherited(name)]:
-        del os.environ[name]
+    for name in list(os.environ):
+        if environment.inherited(name):
+            # Anew, since the memory of the old one is used for something else below.
+            os.environ[name] = os.environ[name]
+        else:
+            del os.environ[name]
     if spec["log"] == "journal":
         about = os.fstat(2)
         _put({"JOURNAL_STREAM": f"{about.st_dev}:{about.st_ino}"})
-    _put(environment.told(spec, os.getpid()))
+    told = environment.told(spec, os.getpid())
+    _put(told)
+    # What it forks and puts into a session of its own is known by these alone where there is no control group.
+    linux.show_environment(*(os.fsencode(f"{name}={told[name]}") for name in ("NOTIFY_SOCKET", "ZMSVC_LAUNCH")))
 
 
 def _put(variables: Mapping[str, str]) -> None:
