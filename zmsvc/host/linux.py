@@ -208,21 +208,26 @@ def peer_groups(sock: socket.socket) -> frozenset[int]:
 # --- cgroup v2
 
 
-def own_cgroup() -> Path | None:
-    """The directory of the cgroup that this process is in, on the unified hierarchy (pure or hybrid); None without one."""
-    mount = _cgroup2_mount()
+def own_cgroup(controller: str = "") -> Path | None:
+    """The directory of the cgroup that this process is in; None without one.
+
+    It is that of the unified hierarchy (pure or hybrid), or that of an old one with this controller.
+    """
+    mount = _cgroup_mount(controller)
     if mount is None:
         return None
     for line in Path("/proc/self/cgroup").read_text().splitlines():
-        if line.startswith("0::/"):
-            return mount / line[4:]
+        _, controllers, path = line.split(":", 2)
+        if controllers.split(",") == [controller] and path.startswith("/"):
+            return mount / path[1:]
     return None
 
 
-def _cgroup2_mount() -> Path | None:
+def _cgroup_mount(controller: str) -> Path | None:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
-        if after.startswith("cgroup2 "):
+        kind, _, options = after.split(maxsplit=2)
+        if kind == "cgroup" and controller in options.split(",") if controller else kind == "cgroup2":
             return Path(before.split()[4])
     return None
 
