@@ -83,6 +83,17 @@ def test_daemon_reexec_changes_nothing(talker: Installed) -> None:
     assert (talker.show("ActiveState"), talker.show("NRestarts")) == ("active", "0")
 
 
+def test_reexec_replaces_the_supervisor_alone(talker: Installed) -> None:
+    before, tasks = talker.status(), talker.pids()
+    talker.ctl("reexec")
+    after = talker.status()
+    assert talker.pids() == tasks
+    assert (after["keeper_pid"], after["device_pid"]) == (before["keeper_pid"], before["device_pid"])
+    assert after["pid"] != before["pid"]
+    assert alive(talker.machine, [before["pid"]]) == []
+    assert (talker.show("ActiveState"), talker.show("NRestarts")) == ("active", "0")
+
+
 def test_the_contexts_of_one_machine_do_not_touch_each_other(context: Callable[..., Installed]) -> None:
     one, other = (context(name, task("ts_100", "Talker")) for name in ("One", "Other"))
     one.start()

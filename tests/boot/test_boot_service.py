@@ -61,19 +61,26 @@ def test_stop_kills_a_task_that_hears_no_sigterm(context: Callable[..., Installe
 
 
 def test_restart_restarts_the_tasks_too(talker: Installed) -> None:
-    before = talker.pids()
+    before, processes = talker.pids(), talker.processes()
     talker.machine.sh(f"systemctl restart {talker.unit}")
     after = talker.pids()
+    assert alive(talker.machine, processes) == []
     assert before.keys() == after.keys(), "the transaction must be resumed"
     assert not set(before.values()) & set(after.values())
 
 
 def test_reload_changes_only_what_differs(talker: Installed) -> None:
     before = talker.pids()
-    talker.configure(task("ts_100", "Talker"), task("ts_102", "Deaf", entry=False))
+    talker.configure(task("ts_100", "Talker"), task("ts_102", "Deaf", entry=False), task("ts_103", "Talker"))
     talker.machine.sh(f"systemctl reload {talker.unit}")
-    assert talker.pids() == before
-    assert {name for _, name in talker.tasks()} == {"ts_100", "ts_102"}
+    added = wait_for(lambda: {key: pid for key, pid in talker.pids().items() if key[1] == "ts_103"})
+    assert talker.pids() == before | added
+    assert {name for _, name in talker.tasks()} == {"ts_100", "ts_102", "ts_103"}
+    talker.configure(task("ts_100", "Talker"), task("ts_103", "Talker", configuration="<colour>red</colour>"))
+    talker.machine.sh(f"systemctl reload {talker.unit}")
+    wait_for(lambda: talker.pids().keys() == (before | added).keys() and talker.pids() != before | added)
+    assert talker.pids().items() >= before.items()
+    assert alive(talker.machine, [*added.values()]) == []
 
 
 def test_a_reload_with_a_bad_file_fails_and_changes_nothing(talker: Installed) -> None:

@@ -77,8 +77,22 @@ def _with_controller(name: str) -> tuple[Path, bool]:
     return base, has
 
 
+class Limited:
+    """A group that limits the number of processes."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def processes(self) -> list[int]:
+        return [int(word) for word in (self._directory / "cgroup.procs").read_text().split()]
+
+    def wait_until_full(self) -> None:
+        limit = int((self._directory / "pids.max").read_text())
+        wait_for(lambda: int((self._directory / "pids.current").read_text()) >= limit)
+
+
 @contextlib.contextmanager
-def at_most(number: int, pid: int) -> Iterator[None]:
+def at_most(number: int, pid: int) -> Iterator[Limited]:
     """This process can have so many processes and threads, itself among them."""
     need(os.geteuid() == 0, "only root can make a control group")
     base, has = _with_controller("pids")
@@ -88,7 +102,7 @@ def at_most(number: int, pid: int) -> Iterator[None]:
         (directory / "cgroup.procs").write_text(str(pid))
         (directory / "pids.max").write_text(str(number))
         try:
-            yield
+            yield Limited(directory)
         finally:
             (directory / "pids.max").write_text("max")
             # All that was forked meanwhile lives on.

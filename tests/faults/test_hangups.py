@@ -15,7 +15,8 @@ from waiting import PATIENCE, wait_for
 @pytest.fixture
 def slow(context: Context) -> Context:
     """A context with a task that is ready when the file `go` is there."""
-    context.looped("Slow", f"def setup(self):\n    import os\n    while not os.path.exists('{context.home}/go'):\n        self.wait(0.01)")
+    until = f"while not os.path.exists('{context.home}/go') and not self.wait(0.01):"
+    context.looped("Slow", f"def setup(self):\n    import os\n    {until}\n        pass")
     context.looped("Echo")
     context.task("slow", "Slow", entry=False)
     context.task("steady", "Echo")

@@ -111,6 +111,71 @@ def test_what_a_killed_task_leaves_is_gone_before_its_rule_starts_the_next(eithe
     assert int(file.read_text()) != child
 
 
+def test_what_is_killed_together_with_its_task_is_named(either: Context) -> None:
+    file = leaves(either, CHILDREN["own session"])
+    code = either.home / "Services" / "Parent" / "ServiceParent.py"
+    deaf = "import os, signal, subprocess\n        signal.signal(15, signal.SIG_IGN)"
+    code.write_text(code.read_text().replace("import os, subprocess", deaf))
+    either.task("ts_1", "Parent", service="<stop_timeout>200ms</stop_timeout>")
+    either.start("--transaction", "T")
+    child = int(file.read_text())
+    answer = either.ask(verb="stop", tasks=["ts_1"])
+    assert answer["ok"], answer
+    assert child in [entry["pid"] for entry in answer["data"]["ended"]]
+    assert either.tasks()["ts_1"]["exit"]["signal"] == "SIGKILL"
+
+
+FORKED = """
+def setup(self):
+    import os, signal
+    if os.fork() == 0:
+        os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with open("{file}", "w") as file:
+            file.write(f"{{os.getpid()}}\\n")
+        while True:
+            signal.pause()
+    while not (os.path.exists("{file}") and open("{file}").read().endswith("\\n")):
+        self.wait(0.005)
+"""
+"""It executes nothing, so its environment is in the memory that it has from the daemon."""
+
+
+def test_what_a_task_only_forked_is_killed_with_it(either: Context) -> None:
+    file = either.home / "child"
+    either.looped("Parent", FORKED.format(file=file))
+    either.task("ts_1", "Parent", rules={"on_fail": ("restart", "ts_1")})
+    either.start("--transaction", "T")
+    children = [int(file.read_text())]
+    pid = either.tasks()["ts_1"]["pid"]
+    file.unlink()
+    os.kill(pid, signal.SIGKILL)
+    wait_for_end(children[0])
+    either.task_is("ts_1", "running", also=lambda task: task["pid"] != pid)
+    children.append(int(file.read_text()))
+    answer = either.ask(verb="stop", tasks=["ts_1"])
+    assert answer["ok"], answer
+    assert [(entry["pid"], entry["signal"]) for entry in answer["data"]["ended"]] == [(children[1], "SIGKILL")]
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+
+
+def test_what_a_task_only_forked_is_found_by_the_next_keeper(context: Context) -> None:
+    file = context.home / "child"
+    context.looped("Parent", FORKED.format(file=file))
+    context.task("ts_1", "Parent")
+    context.start("--transaction", "T")
+    child, supervisor = int(file.read_text()), context.status()["pid"]
+    os.kill(supervisor, signal.SIGSTOP)
+    assert context.daemon is not None
+    context.daemon.kill()
+    context.wait()
+    os.kill(supervisor, signal.SIGKILL)
+    file.unlink()
+    context.start()
+    wait_for_end(child)
+    assert context.task_is("ts_1", "running", "T")
+
+
 def test_a_daemon_that_forgets_where_it_came_from(either: Context) -> None:
     """Double-forked, in a session of its own, with an empty environment: only a control group knows whose it was.
 

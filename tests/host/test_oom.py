@@ -10,7 +10,7 @@ from zmsvc.host.oom import OomKills
 def test_each_rise_of_the_count_is_told_once(tmp_path: Path) -> None:
     file = tmp_path / "memory.events"
     file.write_text("low 0\nhigh 0\nmax 9\noom 2\noom_kill 1\noom_group_kill 0\n")
-    kills = OomKills(tmp_path)
+    kills = OomKills(file)
     assert not kills.grown(), "what was before is not of our time"
     file.write_text("low 0\nhigh 0\nmax 11\noom 4\noom_kill 3\noom_group_kill 0\n")
     assert [kills.grown(), kills.grown()] == [True, False]
@@ -19,6 +19,7 @@ def test_each_rise_of_the_count_is_told_once(tmp_path: Path) -> None:
 def test_a_group_that_is_gone_has_none(tmp_path: Path) -> None:
     file = tmp_path / "memory.events"
     file.write_text("oom_kill 1\n")
-    kills = OomKills(tmp_path)
+    kills = OomKills(file)
     file.unlink()
     assert not kills.grown()
+    assert not OomKills(None).grown()

@@ -179,6 +179,19 @@ def environment_of(pid: int) -> bytes:
         return b""
 
 
+def show_environment(*entries: bytes) -> None:
+    """Have `environment_of` this process, and of all that it forks, be these entries: without an exec it is what the forking program had.
+
+    They are written where the old ones lie, which nobody may use any more. Where those took less room nothing changes.
+    """
+    fields = stat_fields(os.getpid())
+    start, end = (int(fields[47]), int(fields[48])) if fields else (0, 0)
+    text = b"".join(entry + b"\0" for entry in entries)
+    if len(text) <= end - start:
+        ctypes.memset(start, 0, end - start)
+        ctypes.memmove(start, text, len(text))
+
+
 def send_signal(pid: int, started: int, number: int) -> bool:
     """Signal exactly this process through a pidfd; False when it is gone, or the PID is somebody else's by now."""
     try:
@@ -217,21 +230,26 @@ def peer_groups(sock: socket.socket) -> frozenset[int]:
 # --- cgroup v2
 
 
-def own_cgroup() -> Path | None:
-    """The directory of the cgroup that this process is in, on the unified hierarchy (pure or hybrid); None without one."""
-    mount = _cgroup2_mount()
+def own_cgroup(controller: str = "") -> Path | None:
+    """The directory of the cgroup that this process is in; None without one.
+
+    It is that of the unified hierarchy (pure or hybrid), or that of an old one with this controller.
+    """
+    mount = _cgroup_mount(controller)
     if mount is None:
         return None
     for line in Path("/proc/self/cgroup").read_text().splitlines():
-        if line.startswith("0::/"):
-            return mount / line[4:]
+        _, controllers, path = line.split(":", 2)
+        if controllers.split(",") == [controller] and path.startswith("/"):
+            return mount / path[1:]
     return None
 
 
-def _cgroup2_mount() -> Path | None:
+def _cgroup_mount(controller: str) -> Path | None:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
-        if after.startswith("cgroup2 "):
+        kind, _, options = after.split(maxsplit=2)
+        if kind == "cgroup" and controller in options.split(",") if controller else kind == "cgroup2":
             return Path(before.split()[4])
     return None
 

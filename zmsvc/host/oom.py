@@ -6,15 +6,12 @@ from pathlib import Path
 
 from zmsvc.host import linux
 
-_MACHINE = Path("/proc/vmstat")
-
 
 class OomKills:
-    """The kernel's count of processes that it killed in a cgroup and below it, or on the whole machine where memory is not accounted."""
+    """The kernel's count of processes that it has killed in a cgroup. Without a count there never was one, as far as anybody can tell."""
 
-    def __init__(self, cgroup: Path | None) -> None:
-        counted = cgroup / "memory.events" if cgroup else _MACHINE
-        self._file = counted if counted.exists() else _MACHINE
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
         self._seen = self._count()
 
     def grown(self) -> bool:
@@ -24,7 +21,7 @@ class OomKills:
 
     def _count(self) -> int:
         try:
-            lines = self._file.read_text().splitlines()
+            lines = self._file.read_text().splitlines() if self._file else []
         except OSError:
             return 0
         return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
@@ -32,4 +29,6 @@ class OomKills:
 
 def of_context(delegated: Path | None) -> OomKills:
     """For all processes of a context: those of the cgroup that was handed over to it, or of the one that the keeper happens to be in."""
-    return OomKills(delegated or linux.own_cgroup())
+    unified, legacy = delegated or linux.own_cgroup(), linux.own_cgroup("memory")
+    files = [unified / "memory.events" if unified else None, legacy / "memory.oom_control" if legacy else None]
+    return OomKills(next((file for file in files if file and file.exists()), None))

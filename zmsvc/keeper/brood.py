@@ -214,7 +214,9 @@ class Brood:
             self._executed(held.executing)
         if held.pid_file is not None:
             unlink(held.pid_file)
-        self._end(held, how if held.status is None else by_itself(held.status), left=self._left(held))
+        # Those that were killed with it are to be told as well, by `gone`, also when they are dead already.
+        left = bool(held.rest or held.ended) or self._left(held)
+        self._end(held, how if held.status is None else by_itself(held.status), left=left)
         if held.killing:
             self._look_for_end(held)
 

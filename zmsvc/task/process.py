@@ -69,8 +69,12 @@ def settle(keep: Iterable[int]) -> None:
     if soft is not None:
         # The daemon raised its own soft limit; select() in a task would not survive descriptors above 1023.
         resource.setrlimit(resource.RLIMIT_NOFILE, (int(soft), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    for name in [name for name in os.environ if not environment.inherited(name)]:
-        del os.environ[name]
+    for name in list(os.environ):
+        if environment.inherited(name):
+            # Anew, since a task uses the memory of the old one for something else.
+            os.environ[name] = os.environ[name]
+        else:
+            del os.environ[name]
 
 
 def become(spec: Mapping[str, Any]) -> None:
@@ -146,7 +150,10 @@ def _tell(spec: Mapping[str, Any]) -> None:
     if spec["log"] == "journal":
         about = os.fstat(2)
         _put({"JOURNAL_STREAM": f"{about.st_dev}:{about.st_ino}"})
-    _put(environment.told(spec, os.getpid()))
+    told = environment.told(spec, os.getpid())
+    _put(told)
+    # What it forks and puts into a session of its own is known by these alone where there is no control group.
+    linux.show_environment(*(os.fsencode(f"{name}={told[name]}") for name in ("NOTIFY_SOCKET", "ZMSVC_LAUNCH")))
 
 
 def _put(variables: Mapping[str, str]) -> None:
