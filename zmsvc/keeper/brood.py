@@ -228,14 +228,19 @@ class Brood:
         """After a kill: is everything of it gone? Processes that were forked while the others died are killed as well."""
         if held.end is None:
             return
-        new = [pid for pid in self._rest_of(held) if pid not in held.rest]
-        held.rest.update((pid, linux.process_name(pid)) for pid in new)
-        linux.kill_each(new)
-        if any(linux.stat_fields(pid) is not None for pid in held.rest):
-            # Each of them comes to us, the subreaper, to be reaped: only then is it known how it ended.
-            return
+        # Others are looked for when the known ones are gone, since that is a search through all processes of the machine.
+        while not any(linux.stat_fields(pid) is not None for pid in held.rest):
+            new = [pid for pid in self._rest_of(held) if pid not in held.rest]
+            if not new:
+                self._gone(held, held.end)
+                return
+            held.rest.update((pid, linux.process_name(pid)) for pid in new)
+            linux.kill_each(new)
+        # Each of them comes to us, the subreaper, to be reaped: only then is it known how it ended.
+
+    def _gone(self, held: Held, end: Message) -> None:
         held.killing = False
-        held.end = {**held.end, "left": False}
+        held.end = {**end, "left": False}
         self._tell({"op": "gone", "launch": held.launch, "ended": held.ended})
 
     def _rest_of(self, held: Held) -> list[int]:
