@@ -18,8 +18,9 @@ from typing import Any
 from zmsvc.host import linux, packets
 from zmsvc.keeper import template
 
-ANSWER = 5.0
-"""Seconds that a fork may take. A template that was stopped is killed then, so that the keeper is not held up by it."""
+ANSWER = 10.0
+"""Seconds that a fork may take, the rehearsal of a new template included. One that was stopped is killed then, so that the keeper is not
+held up by it for as long as systemd waits for its sign of life."""
 
 
 class Nursery:
