@@ -77,6 +77,28 @@ def test_a_template_that_was_killed_is_replaced_by_the_next_launch(forks: Nurser
     assert forks.pid not in (None, first)
 
 
+def test_a_launch_outlives_several_templates(forks: Nursery, nest: Nest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the first ones is killed as soon as it is there, before it can answer."""
+    dead = [forks.pid]
+    start = forks.start
+
+    def start_and_kill() -> None:
+        start()
+        if len(dead) < 4:
+            assert forks.pid is not None
+            os.kill(forks.pid, signal.SIGKILL)
+            dead.append(forks.pid)
+
+    monkeypatch.setattr(forks, "start", start_and_kill)
+    assert dead[0] is not None
+    os.kill(dead[0], signal.SIGKILL)
+    stop(launch(forks, nest), nest)
+    for pid in dead:
+        assert pid is not None
+        assert reap(pid) == -signal.SIGKILL
+    assert nest.rest() == ["STOPPING=1"]
+
+
 def test_a_template_that_was_stopped_is_killed_and_replaced(forks: Nursery, nest: Nest) -> None:
     first = forks.pid
     assert first is not None

@@ -7,6 +7,7 @@ gate, and one whose PID got lost with its template finds the gate closed and end
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -21,6 +22,9 @@ from zmsvc.keeper import template
 ANSWER = 10.0
 """Seconds that a fork may take, the rehearsal of a new template included. One that was stopped is killed then, so that the keeper is not
 held up by it for as long as systemd waits for its sign of life."""
+
+TRIES = 5
+"""Templates that may die under one launch. Whoever kills them one after the other shall not make a start fail."""
 
 
 class Nursery:
@@ -55,14 +59,15 @@ class Nursery:
 
     def fork(self, spec: Mapping[str, Any], cgroup: Path | None, fds: Mapping[str, int]) -> int:
         """Fork a task that runs `spec` (see zmsvc.task.runner), with descriptors by name. Gives its PID. Raises OSError."""
-        if self._line is not None:
+        for _ in range(TRIES):
+            # Not while an exception is handled: whatever fails in a task later would be told as a consequence of it.
+            if self._line is None:
+                self.start()
             with contextlib.suppress(ConnectionError):
                 return self._ask(spec, cgroup, fds)
             # It died since the last launch, or under this one.
             self.ended()
-        # Not while an exception is handled: whatever fails in a task later would be told as a consequence of it.
-        self.start()
-        return self._ask(spec, cgroup, fds)
+        raise OSError(errno.ECHILD, "the template of tasks died each time")
 
     def _ask(self, spec: Mapping[str, Any], cgroup: Path | None, fds: Mapping[str, int]) -> int:
         assert self._line is not None
