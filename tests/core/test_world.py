@@ -110,24 +110,28 @@ def test_a_world_cannot_be_changed() -> None:
         ev.TaskReady(launch=1).launch = 2  # type: ignore[misc]
 
 
+def _state(sim: Simulation) -> str:
+    return transaction_state(sim.world, "T1", [task for key, task in sim.world.tasks.items() if key[0] == "T1"]).value
+
+
 def test_the_state_of_a_transaction_is_that_of_its_worst_task() -> None:
     sim = Simulation.of(task("a"), task("b"), task("c", entry=False))
     sim.begin()
-    states = [transaction_state(sim.world, "T1").value]
+    states = [_state(sim)]
     sim.ready()
-    states.append(transaction_state(sim.world, "T1").value)
+    states.append(_state(sim))
     sim.ask("stop", "b")
-    states.append(transaction_state(sim.world, "T1").value)
+    states.append(_state(sim))
     sim.end("a", code=1)
-    states.append(transaction_state(sim.world, "T1").value)
+    states.append(_state(sim))
     sim.ask("start", "a", "b")
     sim.ready()
     sim.obedient = False
     sim.ask("stop", transaction="T1")
-    states.append(transaction_state(sim.world, "T1").value)
+    states.append(_state(sim))
     sim.end("a", code=1)
     sim.end("b", code=1)
-    states.append(transaction_state(sim.world, "T1").value)
+    states.append(_state(sim))
     assert states == ["activating", "active", "active", "failed", "deactivating", "inactive"]
 
 
@@ -137,7 +141,7 @@ def test_an_exiting_context_is_deactivating_with_what_still_runs() -> None:
     sim.ready()
     sim.obedient = False
     sim.ask("exit", transaction=None)
-    assert transaction_state(sim.world, "T1").value == "deactivating"
+    assert _state(sim) == "deactivating"
 
 
 def test_every_state_shows_a_word_of_systemd() -> None:

@@ -164,6 +164,7 @@ def _about_this_process() -> tuple[object, ...]:
         sorted(os.listdir("/proc/self/fd")),
         os.listdir("/proc/self/task"),
         dict(os.environ),
+        linux.environment_of(os.getpid()),
         os.getcwd(),
         linux.process_name(os.getpid()),
         [os.readlink(f"/proc/self/fd/{fd}") for fd in (1, 2)],

@@ -165,13 +165,11 @@ def _recalled(task_id: str, kept: Mapping[str, Any]) -> TaskService:
     return TaskService(id=task_id, **{**values, "service_type": ServiceType(kept["service_type"])})
 
 
-def transaction_state(world: World, transaction: str) -> State:
-    """The state of a transaction, from that of its tasks."""
-    return state_with(world, transaction, [task for key, task in world.tasks.items() if key[0] == transaction])
+def transaction_state(world: World, transaction: str, tasks: Collection[Task]) -> State:
+    """The state of a transaction, from that of its tasks.
 
-
-def state_with(world: World, transaction: str, tasks: Collection[Task]) -> State:
-    """The same for who has its tasks at hand: to look for them anew for each of many transactions takes the square of their number."""
+    They are given, because to look for them anew for each of many transactions takes the square of their number.
+    """
     if not world.transactions[transaction].open or world.stopping:
         return State.DEACTIVATING if any(task.live for task in tasks) else State.INACTIVE
     if any(task.state is State.FAILED for task in tasks):

@@ -262,13 +262,9 @@ def is_delegated(directory: Path) -> bool:
     return False
 
 
-def enter_cgroup(directory: int) -> None:
-    """Move this process into a cgroup, given by a descriptor of its directory."""
-    procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        os.write(procs, b"0")
-    finally:
-        os.close(procs)
+def enter_cgroup(directory: Path) -> None:
+    """Move this process into a cgroup."""
+    (directory / "cgroup.procs").write_text("0")
 
 
 def cgroup_descriptor(directory: Path) -> int:
@@ -302,17 +298,18 @@ def kill_cgroup(directory: Path) -> None:
 
 def children_of(pid: int) -> list[int]:
     """The children of a single-threaded process, zombies included."""
-    try:
-        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
-            return [int(word) for word in file.read().split()]
-    except OSError:
-        return []
+    return [int(word) for word in _children(pid).split()]
 
 
 def number_of_children() -> int:
     """How many children this process, which has one thread, has; zombies count. Less work than to read who they are."""
+    return _children(os.getpid()).count(b" ")
+
+
+def _children(pid: int) -> bytes:
+    """Their PIDs, with a space after each."""
     try:
-        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
-            return file.read().count(b" ")
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+            return file.read()
     except OSError:
-        return 0
+        return b""

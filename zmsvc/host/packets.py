@@ -86,7 +86,10 @@ class Unread:
 
     def take(self) -> bool:
         """Wait for the next one. False when the other end is gone."""
-        self._size, ancillary, _, _ = self._sock.recvmsg_into(self._buffer, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+        try:
+            self._size, ancillary, _, _ = self._sock.recvmsg_into(self._buffer, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+        except ConnectionError:
+            return False
         self.fds = _fds(ancillary)
         return self._size > 0
 

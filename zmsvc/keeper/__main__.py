@@ -149,7 +149,7 @@ def _delegated_cgroup() -> Path | None:
     with contextlib.suppress(OSError):
         for name in ("keeper", "supervisor", "device", "tasks"):
             (base / name).mkdir(exist_ok=True)
-        (base / "keeper/cgroup.procs").write_text("0")
+        linux.enter_cgroup(base / "keeper")
         return base
     return None
 

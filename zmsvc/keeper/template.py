@@ -2,7 +2,7 @@
 
 Every page that is written, here between two forks or in a child, is a page that is not shared any more, and copying it is most of what
 a start costs. So all that tasks have in common is done here once, and a launch is looked into by its child alone. No ZMQ context may
-exist here: a fork would share it. `zmsvc.task.runner` is the one import across processes.
+exist here: a fork would share it. What a task does in its process, and its rehearsal, are the only imports across processes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from zmsvc.host import linux, packets
@@ -22,8 +23,6 @@ GROUP = "cgroup_fd"
 """The descriptor of a task's control group; it is the first that comes with a launch."""
 NAME = "zmsvc-template"
 """What `ps` calls this process; a task is called by its id."""
-CANNOT_START = 203
-"""Exit status of a child that failed before the task's own code (systemd's EXIT_EXEC)."""
 
 
 def live(line: socket.socket, gate: int, keeper: int, *, cgroups: bool) -> NoReturn:
@@ -69,7 +68,7 @@ def _rehearse() -> None:
 
 
 def _child(orders: packets.Unread, line: socket.socket, gate: int, keeper: int, *, move: bool) -> NoReturn:
-    status, task = CANNOT_START, "?"
+    status, task = runner.CANNOT_EXECUTE, "?"
     # As above; and the loop in which tasks are forked must not go on in a task.
     try:
         line.close()
@@ -80,7 +79,7 @@ def _child(orders: packets.Unread, line: socket.socket, gate: int, keeper: int, 
         spec |= spec.pop("fds")
         group = spec.pop(GROUP, None)
         if move:
-            linux.enter_cgroup(group)
+            linux.enter_cgroup(Path(f"/proc/self/fd/{group}"))
         if group is not None:
             os.close(group)
         # From here on it may be seen, so the keeper has to know it.

@@ -192,8 +192,9 @@ class Loop:
                 self._reply(effect)
             case ev.Ready():
                 # For the keeper alone, which tells whoever has started it.
-                error = [f"X_ZMSVC_ERROR={_one_line(effect.error)}"] if effect.error else []
-                self.notifier.notify("READY=1", f"STATUS={report.line(self.world)}", *error)
+                error = _short(" ".join(effect.error.split()), MAX_ERROR)
+                told = [f"X_ZMSVC_ERROR={error}"] if error else []
+                self.notifier.notify("READY=1", f"STATUS={report.line(self.world)}", *told)
             case ev.Leave():
                 self.leaving = True
                 self.over.set()
@@ -266,14 +267,9 @@ def _not_for_the_keeper(effect: Effect) -> bool:
     return not isinstance(effect, ev.Launch | ev.Signal | ev.KillAll)
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, most: int = 200) -> str:
     text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return text if len(text) <= 200 else text[:200] + "..."
-
-
-def _one_line(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= MAX_ERROR else text[:MAX_ERROR] + "..."
+    return text if len(text) <= most else text[:most] + "..."
 
 
 def facts_of_start(hello: dict[str, Any], autostart: bool, transaction: str | None, said: Iterable[Fact]) -> Iterable[Fact]:

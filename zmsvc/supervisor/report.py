@@ -10,7 +10,7 @@ from typing import Any
 
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import STATE_OF, State
-from zmsvc.core.world import Exit, Task, World, service_of, state_with
+from zmsvc.core.world import Exit, Task, World, service_of, transaction_state
 from zmsvc.supervisor.spec import cgroup_name, shared
 
 Member = tuple[Key, Task]
@@ -62,7 +62,7 @@ def transactions(world: World, only: str | None, tasks: tuple[str, ...], cgroup:
 
 
 def _state(world: World, transaction: str, own: list[Member]) -> State:
-    return state_with(world, transaction, [task for _, task in own])
+    return transaction_state(world, transaction, [task for _, task in own])
 
 
 def _task(world: World, key: Key, task: Task, cgroup: str | None) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def _module(package: str, name: str, file: str) -> ModuleType:
 
 
 def _run(name: str, file: str | None, search: list[str] | None = None) -> ModuleType:
-    """Import a file under this name; `search`: as a package. Of the same as an import of Python's own, which also takes the cached code."""
+    """Import a file under this name, from the cached code where that is there; with `search` as a package, also without a file."""
     loader = SourceFileLoader(name, file) if file is not None else None
     spec = ModuleSpec(name, loader, origin=file, is_package=search is not None)
     module = ModuleType(name)

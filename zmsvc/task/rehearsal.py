@@ -85,14 +85,15 @@ def _kept() -> Iterator[None]:
     streams = sys.stdin, sys.stdout, sys.stderr
     hooks = threading.excepthook, sys.unraisablehook
     path = sys.path[:]
-    name = linux.process_name(os.getpid())
+    called, shown = linux.process_name(os.getpid()), linux.environment_of(os.getpid())
     try:
         yield
     finally:
         for handler in logging.getLogger().handlers[:]:
             logging.getLogger().removeHandler(handler)
             handler.close()
-        linux.set_process_name(name)
+        linux.set_process_name(called)
+        linux.show_environment(*shown.removesuffix(b"\0").split(b"\0"))
         sys.path[:] = path
         threading.excepthook, sys.unraisablehook = hooks
         sys.stdin, sys.stdout, sys.stderr = streams
