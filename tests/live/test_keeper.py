@@ -120,7 +120,7 @@ def test_detach_tells_on_the_terminal_why_it_failed(context: Context) -> None:
     context.looped("Echo")
     context.task("bad id", "Echo")
     context.start("--detach", ready=False)
-    assert context.wait() != 0
+    assert context.wait() == 2, "as in the foreground"
     assert "bad id" in context.log.read_text()
 
 

@@ -85,14 +85,19 @@ def _detach(places: paths.Places, arguments: list[str]) -> int:
                 print(f"zmsvcd: {error} (see zmsvcctl -c {places.name} status)", file=sys.stderr)
             return 0
         _show_complaints(places.log_file, said)
-        return 1
+        return int(told) if told.isdecimal() else 1
     os.close(reader)
     os.environ["ZMSVC_LOG"] = _log_target(places, detached=True)
     places.state.mkdir(parents=True, exist_ok=True, mode=0o750)
     with open(places.log_file, "a", opener=_for_owner_and_group) as log:
         files = [writer, log]
         with daemon.DaemonContext(umask=0o022, signal_map={}, prevent_core=False, files_preserve=files, stdout=log, stderr=log):
-            return _keep(places, arguments, ready=lambda error: _report(writer, error))
+            waiting = [writer]
+            status = _keep(places, arguments, ready=lambda error: _report(waiting.pop(), error))
+            if waiting:
+                # It ended before it was ready, as the one who waits is to end, too.
+                os.write(writer, b"%d" % status)
+            return status
 
 
 def _for_owner_and_group(path: str, flags: int) -> int:
