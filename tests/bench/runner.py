@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import sys
@@ -38,6 +39,9 @@ def run(cells: Sequence[Cell], rounds: int, budget: float) -> Results:
     return results
 
 
+_MEMORY = "/dev/shm"
+
+
 def _noted(cell: Cell, results: Results) -> bool:
     why = cell.missing()
     if why:
@@ -47,8 +51,9 @@ def _noted(cell: Cell, results: Results) -> bool:
 
 
 def _one(cell: Cell, results: Results) -> None:
-    # A short path: a Unix socket's may have 107 bytes.
-    home = Path(tempfile.mkdtemp(prefix="zmb"))
+    # In memory, as /run is, where an installation has its sockets and PID files; systemd's machine lies in memory as a whole. And a
+    # short path: a Unix socket's may have 107 bytes.
+    home = Path(tempfile.mkdtemp(prefix="zmb", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))
     try:
         cell.run(results, home)
     except (OSError, RuntimeError, AssertionError, ValueError) as error:
