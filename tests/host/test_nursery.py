@@ -116,7 +116,7 @@ def test_a_task_whose_pid_got_lost_does_nothing(forks: Nursery, nest: Nest) -> N
     assert forks._line is not None
     template = forks.pid
     assert template is not None
-    packets.send(forks._line, nest.spec(pidfile=str(nest.home / "pid")), {})
+    packets.send_to_fork(forks._line, nest.spec(pidfile=str(nest.home / "pid")), {})
     pid = int(forks._line.recv(64))
     os.kill(template, signal.SIGKILL)
     reap(template)

@@ -28,9 +28,8 @@ MAX_INFO = 1 << 20
 Body = dict[str, Any]
 
 
-def dumps(value: Any) -> str:
-    """Compact JSON, as it goes on the wire and into the state file."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+"""Compact JSON of a value, as it goes on the wire and into the state file."""
 
 
 def prefix(topic: str) -> bytes:

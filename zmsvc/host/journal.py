@@ -59,11 +59,17 @@ def scope(fields: Mapping[str, str]) -> None:
 class Sink(logging.Handler):
     """Where records go. A record's attribute `journal` (a dict, given by `extra=`) adds fields or overrides ours."""
 
-    def __init__(self, identifier: str, fields: Mapping[str, str], fds: Iterable[int]) -> None:
+    def __init__(self) -> None:
         super().__init__()
+        self._fields: dict[str, str] = {}
+        self.fds: tuple[int, ...] = ()
+        """Descriptors that must stay open for this to work."""
+
+    def open(self, identifier: str, fields: Mapping[str, str], fds: Iterable[int]) -> None:
+        """Write for this process to these descriptors, which are ours from here on; earlier ones are closed."""
+        self._shut()
         self._fields = {"SYSLOG_IDENTIFIER": identifier, **fields}
         self.fds = tuple(fds)
-        """Descriptors that must stay open for this to work."""
 
     def emit(self, record: logging.LogRecord) -> None:
         # The broad exceptions are the promise of this module: a log line is never worth an error in the one who logs it.
@@ -78,10 +84,13 @@ class Sink(logging.Handler):
             return
 
     def close(self) -> None:
+        self._shut()
+        super().close()
+
+    def _shut(self) -> None:
         for fd in self.fds:
             os.close(fd)
         self.fds = ()
-        super().close()
 
     def _write(self, record: logging.LogRecord, text: str, fields: Mapping[str, Any]) -> None:
         data = _line(record, text, fields)
@@ -95,15 +104,19 @@ class Sink(logging.Handler):
 class _Native(Sink):
     """journald's own datagrams: one entry each, any fields."""
 
-    def __init__(self, identifier: str, fields: Mapping[str, str]) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 << 20)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
-        super().__init__(identifier, fields, [self._socket.fileno()])
+    _socket: socket.socket | None = None
 
-    def close(self) -> None:
-        self._socket.detach()
-        super().close()
+    def open(self, identifier: str, fields: Mapping[str, str], fds: Iterable[int]) -> None:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 << 20)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
+        super().open(identifier, fields, [made.fileno()])
+        self._socket = made
+
+    def _shut(self) -> None:
+        if self._socket is not None:
+            self._socket.detach()
+        super()._shut()
 
     def _write(self, record: logging.LogRecord, text: str, fields: Mapping[str, Any]) -> None:
         entry: dict[str, Any] = {"MESSAGE": text, "PRIORITY": _priority(record.levelno), "LOGGER": record.name}
@@ -117,6 +130,7 @@ class _Native(Sink):
             os.write(2, _line(record, text, fields))
 
     def _send(self, data: bytes) -> None:
+        assert self._socket is not None
         try:
             self._socket.sendto(data, SOCKET)
         except OSError as error:
@@ -169,17 +183,22 @@ def configure(*, identifier: str, fields: Mapping[str, str], target: str, level:
     called anew after a fork that gives the process another identity. Returns where the records go, for a `LineWriter`.
     """
     problem: OSError | None = None
-    if target == "journal" and os.path.exists(SOCKET):
-        sink: Sink = _Native(identifier, fields)
-    else:
+    kind: type[Sink] = _Native if target == "journal" and os.path.exists(SOCKET) else Sink
+    fds: list[int] = []
+    if kind is Sink:
         fds, problem = _line_fds(target)
-        sink = Sink(identifier, fields, fds)
     root = logging.getLogger()
-    for old in root.handlers[:]:
-        root.removeHandler(old)
-        old.close()
-    root.addHandler(sink)
-    root.setLevel(level)
+    # One that is there already, from before a fork, is less work than a new one, which each logger is told of.
+    if [type(each) for each in root.handlers] != [kind]:
+        for old in root.handlers[:]:
+            root.removeHandler(old)
+            old.close()
+        root.addHandler(kind())
+    sink = root.handlers[0]
+    assert isinstance(sink, Sink)
+    sink.open(identifier, fields, fds)
+    if root.level != level:
+        root.setLevel(level)
     if problem:
         root.warning("Cannot log to %s: %s", problem.filename, problem.strerror)
     return sink

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import functools
 import io
 import logging
 import threading
@@ -30,8 +31,11 @@ class LineWriter(io.TextIOBase):
         self._level = level
         self._fd = fd
         self._begun: dict[int, str] = {}
-        self.buffer = _Bytes(self)
+
+    @functools.cached_property
+    def buffer(self) -> io.RawIOBase:
         """For code that prints bytes; what is not UTF-8 is replaced."""
+        return _Bytes(self)
 
     def write(self, text: str) -> int:
         thread = threading.get_ident()

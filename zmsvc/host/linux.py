@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import functools
 import os
 import resource
 import signal
@@ -81,6 +82,8 @@ class SiblingFork:
         if _libc.prctl(PR_GET_TID_ADDRESS, ctypes.byref(self._address), 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "cannot find the thread's ID")
         self._flags = ctypes.c_ulong(_SIBLING)
+        # Looked up here: in each child it would cost 70 copied pages.
+        self._syscall, self._become_child = _libc.syscall, ctypes.pythonapi.PyOS_AfterFork_Child
 
     def __call__(self, cgroup: int | None) -> tuple[int, bool]:
         """The PID, 0 in the child; and whether the child began in `cgroup`, a descriptor of its directory. Raises OSError.
@@ -93,13 +96,13 @@ class SiblingFork:
             # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup.
             # A sibling's exit signal is its parent's own, and may not be named.
             arguments = struct.pack("=11Q", _SIBLING | CLONE_INTO_CGROUP, 0, self._address.value, 0, 0, 0, 0, 0, 0, 0, cgroup)
-            pid = int(_libc.syscall(SYS_CLONE3, arguments, ctypes.c_size_t(len(arguments))))
+            pid = int(self._syscall(SYS_CLONE3, arguments, ctypes.c_size_t(len(arguments))))
         inside = pid >= 0
         if pid < 0:
             # Some machines have the address fourth, some fifth, after a `tls` that nobody looks at here.
-            pid = int(_libc.syscall(SYS_CLONE, self._flags, None, None, self._address, self._address))
+            pid = int(self._syscall(SYS_CLONE, self._flags, None, None, self._address, self._address))
         if pid == 0:
-            ctypes.pythonapi.PyOS_AfterFork_Child()
+            self._become_child()
         elif pid < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         return pid, inside
@@ -184,12 +187,18 @@ def show_environment(*entries: bytes) -> None:
 
     They are written where the old ones lie, which nobody may use any more. Where those took less room nothing changes.
     """
+    start, size = _environment_area()
+    text = b"".join(entry + b"\0" for entry in entries)
+    if len(text) <= size:
+        ctypes.memmove(start, text.ljust(size, b"\0"), size)
+
+
+@functools.cache
+def _environment_area() -> tuple[int, int]:
+    """Address and bytes of this program's initial environment. A fork has the same."""
     fields = stat_fields(os.getpid())
     start, end = (int(fields[47]), int(fields[48])) if fields else (0, 0)
-    text = b"".join(entry + b"\0" for entry in entries)
-    if len(text) <= end - start:
-        ctypes.memset(start, 0, end - start)
-        ctypes.memmove(start, text, len(text))
+    return start, end - start
 
 
 def send_signal(pid: int, started: int, number: int) -> bool:

@@ -59,8 +59,10 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
         self.socket = None
         if self._address:
             self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-            with contextlib.suppress(OSError):
+            try:
                 self.socket.connect(self._address)
+            except OSError:
+                pass  # It is tried again with what is to be told.
 
     def fileno(self) -> int:
         """The socket's descriptor, or -1 when there is nobody to tell."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable
+from typing import Protocol, TypeVar
 
 import zmq
+import zmq.backend
 
 from zmsvc.core.errors import UsageError
 from zmsvc.host.endpoints import address
@@ -17,6 +19,25 @@ from zmsvc.host.keys import Curve
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
+Bare = zmq.backend.Socket
+"""What every socket is, and a `Socket` only has a wide interface around: its making costs a fresh fork 0.3 ms and 50 copied pages."""
+
+S = TypeVar("S", bound=Bare)
+S_co = TypeVar("S_co", bound=Bare, covariant=True)
+
+
+class Makes(Protocol[S_co]):
+    """A context, as far as making a kind of socket is concerned."""
+
+    def socket(self, socket_type: int, /) -> S_co: ...
+
+
+class BareContext(zmq.backend.Context):
+    """Makes bare sockets, for a process that has few of them and shall start fast."""
+
+    def socket(self, socket_type: int, /) -> Bare:
+        return Bare(self, socket_type)
+
 
 DEVICE_HWM = 100_000
 """Messages. At libzmq's 1,000 bursts and a restart's backlog are lost silently; this is 150 MB at worst at 1.5 kB each, shared."""
@@ -52,27 +73,28 @@ def secured(endpoint: str, curve: Curve | None) -> Curve | None:
     return curve if endpoint.startswith("tcp://") else None
 
 
-def client(ctx: Context, kind: int, curve: Curve | None) -> Socket:
+def client(ctx: Makes[S], kind: int, curve: Curve | None) -> S:
     """A socket of a peer of the device, not connected yet."""
     made = ctx.socket(kind)
-    made.setsockopt(zmq.LINGER, LINGER_MS)
-    made.set_hwm(CLIENT_HWM)
+    made.set(zmq.LINGER, LINGER_MS)
+    _set_hwm(made, CLIENT_HWM)
     # IMMEDIATE stays off: it would throw the queue away at each disconnect.
-    made.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
-    made.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
-    _keepalive(made)
+    made.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+    made.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
     if curve:
         if curve.server_public is None:
             raise UsageError("cannot connect with CURVE: the device's public key is not known")
-        made.setsockopt(zmq.CURVE_SERVERKEY, curve.server_public)
-        made.setsockopt(zmq.CURVE_PUBLICKEY, curve.public)
-        made.setsockopt(zmq.CURVE_SECRETKEY, curve.secret)
+        made.set(zmq.CURVE_SERVERKEY, curve.server_public)
+        made.set(zmq.CURVE_PUBLICKEY, curve.public)
+        made.set(zmq.CURVE_SECRETKEY, curve.secret)
     return made
 
 
-def connect(made: Socket, endpoint: str) -> Socket:
+def connect(made: S, endpoint: str) -> S:
     """Begin to connect; raises UsageError for what is no endpoint, and closes the socket then."""
-    made.setsockopt(zmq.IPV6, int(endpoint.startswith("tcp://[")))
+    if endpoint.startswith("tcp://"):
+        made.set(zmq.IPV6, int(endpoint.startswith("tcp://[")))
+        _keepalive(made)
     try:
         made.connect(endpoint)
     except zmq.ZMQError as error:
@@ -81,19 +103,19 @@ def connect(made: Socket, endpoint: str) -> Socket:
     return made
 
 
-def publisher(ctx: Context, endpoint: str, curve: Curve | None = None) -> Socket:
+def publisher(ctx: Makes[S], endpoint: str, curve: Curve | None = None) -> S:
     """An XPUB connected to where the device takes messages in. XPUB, not PUB: it learns who is interested, see `attached`."""
     made = client(ctx, zmq.XPUB, secured(endpoint, curve))
     # Where the queue is full a send says so instead of dropping silently.
-    made.setsockopt(zmq.XPUB_NODROP, 1)
+    made.set(zmq.XPUB_NODROP, 1)
     return connect(made, endpoint)
 
 
-def subscriber(ctx: Context, endpoint: str, prefixes: Iterable[bytes], curve: Curve | None = None) -> Socket:
+def subscriber(ctx: Makes[S], endpoint: str, prefixes: Iterable[bytes], curve: Curve | None = None) -> S:
     """A SUB connected to where the device gives messages out. A prefix is a topic with its separator, see core.messages.prefix."""
     made = client(ctx, zmq.SUB, secured(endpoint, curve))
     for prefix in prefixes:
-        made.setsockopt(zmq.SUBSCRIBE, prefix)
+        made.set(zmq.SUBSCRIBE, prefix)
     return connect(made, endpoint)
 
 
@@ -103,9 +125,19 @@ def check_size(frame: bytes) -> None:
         raise UsageError(f"cannot publish message: it has {len(frame)} bytes, {MAX_MESSAGE} are allowed")
 
 
-def readable(made: Socket) -> bool:
-    """Whether something waits to be received; asking also makes libzmq take in what its threads have to tell."""
-    return bool(int(made.get(zmq.EVENTS)) & zmq.POLLIN)
+_POLLIN = int(zmq.POLLIN)  # an enumeration's own operators are lines of Python
+
+
+def readable(made: Bare, timeout_ms: int = 0) -> bool:
+    """Whether something waits to be received, or comes in time; asking also makes libzmq take in what its threads have to tell."""
+    if timeout_ms:
+        return bool(zmq.backend.zmq_poll([(made, _POLLIN)], timeout_ms))
+    return bool(int(made.get(zmq.EVENTS)) & _POLLIN)
+
+
+def fileno(made: Bare) -> int:
+    """A descriptor that becomes readable at a change only: look at the socket first."""
+    return int(made.get(zmq.FD))
 
 
 def front(ctx: Context, *, hwm: int, curve: Curve | None) -> Socket:
@@ -116,8 +148,8 @@ def front(ctx: Context, *, hwm: int, curve: Curve | None) -> Socket:
 def back(ctx: Context, *, hwm: int, heartbeat_s: float, curve: Curve | None) -> Socket:
     """The device's XPUB, for subscribers. No XPUB_NODROP: with it one stuck subscriber stops all others."""
     made = _server(ctx, zmq.XPUB, hwm, curve)
-    made.setsockopt(zmq.HEARTBEAT_IVL, round(heartbeat_s * 1000))
-    made.setsockopt(zmq.HEARTBEAT_TIMEOUT, round(heartbeat_s * 1000 * HEARTBEAT_PATIENCE))
+    made.set(zmq.HEARTBEAT_IVL, round(heartbeat_s * 1000))
+    made.set(zmq.HEARTBEAT_TIMEOUT, round(heartbeat_s * 1000 * HEARTBEAT_PATIENCE))
     return made
 
 
@@ -129,30 +161,35 @@ def public(ctx: Context, kind: int, curve: Curve | None) -> Socket:
 def bind(made: Socket, listener: socket.socket) -> None:
     """Let a socket take connections from a listening one, which stays open: whoever holds it can hand it to the next device."""
     endpoint = address(listener)
-    made.setsockopt(zmq.IPV6, int(endpoint.startswith("tcp://[")))
+    made.set(zmq.IPV6, int(endpoint.startswith("tcp://[")))
     # libzmq closes the descriptor that it is given. The address is parsed and then not used, but its transport must be right.
-    made.setsockopt(zmq.USE_FD, os.dup(listener.fileno()))
+    made.set(zmq.USE_FD, os.dup(listener.fileno()))
     made.bind(endpoint)
 
 
 def _server(ctx: Context, kind: int, hwm: int, curve: Curve | None) -> Socket:
     made = ctx.socket(kind)
-    made.setsockopt(zmq.LINGER, 0)
-    made.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE + _SEALING)
-    made.set_hwm(hwm)
+    made.set(zmq.LINGER, 0)
+    made.set(zmq.MAXMSGSIZE, MAX_MESSAGE + _SEALING)
+    _set_hwm(made, hwm)
     _keepalive(made)
     if curve:
-        made.setsockopt(zmq.CURVE_SERVER, 1)
-        made.setsockopt(zmq.CURVE_PUBLICKEY, curve.public)
-        made.setsockopt(zmq.CURVE_SECRETKEY, curve.secret)
+        made.set(zmq.CURVE_SERVER, 1)
+        made.set(zmq.CURVE_PUBLICKEY, curve.public)
+        made.set(zmq.CURVE_SECRETKEY, curve.secret)
         # Without a domain libzmq never asks our allow-list, and says nothing about it.
-        made.setsockopt(zmq.ZAP_DOMAIN, b"zmsvc")
+        made.set(zmq.ZAP_DOMAIN, b"zmsvc")
     return made
 
 
-def _keepalive(made: Socket) -> None:
+def _set_hwm(made: Bare, messages: int) -> None:
+    made.set(zmq.SNDHWM, messages)
+    made.set(zmq.RCVHWM, messages)
+
+
+def _keepalive(made: Bare) -> None:
     """Let the kernel find out that a peer beyond this machine has vanished (2 to 4 minutes); it wakes no process for that."""
-    made.setsockopt(zmq.TCP_KEEPALIVE, 1)
-    made.setsockopt(zmq.TCP_KEEPALIVE_IDLE, 120)
-    made.setsockopt(zmq.TCP_KEEPALIVE_INTVL, 30)
-    made.setsockopt(zmq.TCP_KEEPALIVE_CNT, 4)
+    made.set(zmq.TCP_KEEPALIVE, 1)
+    made.set(zmq.TCP_KEEPALIVE_IDLE, 120)
+    made.set(zmq.TCP_KEEPALIVE_INTVL, 30)
+    made.set(zmq.TCP_KEEPALIVE_CNT, 4)

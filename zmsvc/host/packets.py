@@ -1,12 +1,16 @@
 """JSON objects over a SOCK_SEQPACKET Unix socket: how keeper, supervisor and shared processes talk. One packet, one object.
 
 A body that is too large for a packet travels in a sealed memfd beside an empty packet, so no size is refused on the way.
+
+Between a process and its own fork, which cannot be of different versions, objects are in the interpreter's own form (marshal): it is
+read without a line of Python, which a process that has just been forked would pay for with copied pages.
 """
 
 from __future__ import annotations
 
 import array
 import json
+import marshal
 import os
 import socket
 from collections.abc import Mapping
@@ -29,7 +33,15 @@ def send(sock: socket.socket, body: Mapping[str, Any], fds: Mapping[str, int] = 
 
     Raises BlockingIOError when a non-blocking socket is full, OSError when nobody is there any more.
     """
-    data = json.dumps({**body, "fds": [*fds]} if fds else body, separators=(",", ":")).encode()
+    _send_data(sock, json.dumps({**body, "fds": [*fds]} if fds else body, separators=(",", ":")).encode(), fds)
+
+
+def send_to_fork(sock: socket.socket, body: Mapping[str, Any], fds: Mapping[str, int] = _NONE) -> None:
+    """The same, for a fork of this process, which has an `Unread` at the other end."""
+    _send_data(sock, marshal.dumps((dict(body), list(fds))), fds)
+
+
+def _send_data(sock: socket.socket, data: bytes, fds: Mapping[str, int]) -> None:
     if len(data) <= INLINE:
         _send(sock, data, [*fds.values()])
         return
@@ -54,28 +66,31 @@ def receive(sock: socket.socket) -> dict[str, Any] | None:
         data, ancillary, _flags, _address = sock.recvmsg(INLINE + 1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
     except ConnectionError:
         return None
-    return body_of(data, _fds(ancillary)) if data else None
+    if not data:
+        return None
+    came = _fds(ancillary)
+    body: dict[str, Any] = json.loads(_whole(data, came))
+    body["fds"] = dict(zip(body.get("fds", ()), came, strict=True))
+    return body
 
 
 def _fds(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     return [*array.array("i", ancillary[0][2])] if ancillary else []
 
 
-def body_of(data: bytes, came: list[int]) -> dict[str, Any]:
-    """What is in a packet. The memory file of a large one is closed."""
-    if data == b"\0":
-        memory = came.pop()
-        try:
-            data = os.pread(memory, os.fstat(memory).st_size, 0)
-        finally:
-            os.close(memory)
-    body: dict[str, Any] = json.loads(data)
-    body["fds"] = dict(zip(body.get("fds", ()), came, strict=True))
-    return body
+def _whole(data: bytes, came: list[int]) -> bytes:
+    """What stands for a packet's content. The memory file of a large one is closed."""
+    if data != b"\0":
+        return data
+    memory = came.pop()
+    try:
+        return os.pread(memory, os.fstat(memory).st_size, 0)
+    finally:
+        os.close(memory)
 
 
 class Unread:
-    """Packets of a blocking socket, taken one by one for a fork of this process to look into. Here as little as can be is done."""
+    """Packets of `send_to_fork` on a blocking socket, taken one by one for a fork of this process to look into."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -93,6 +108,7 @@ class Unread:
         self.fds = _fds(ancillary)
         return self._size > 0
 
-    def body(self) -> dict[str, Any]:
-        """What is in the last one, as of `receive`."""
-        return body_of(bytes(self._buffer[0][: self._size]), self.fds)
+    def body(self) -> tuple[dict[str, Any], dict[str, int]]:
+        """What is in the last one: the object, and the descriptors by name."""
+        body, names = marshal.loads(_whole(bytes(self._buffer[0][: self._size]), self.fds))
+        return body, dict(zip(names, self.fds, strict=True))

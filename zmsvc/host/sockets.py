@@ -15,27 +15,30 @@ from zmsvc.host.options import (
     DEVICE_HWM,
     MAX_MESSAGE,
     SENTINEL,
+    Bare,
+    BareContext,
     Context,
     Socket,
     check_size,
     context,
+    fileno,
     publisher,
     readable,
     subscriber,
 )
 
 __all__ = [
-    "DEVICE_HWM", "MAX_MESSAGE", "Context", "Curve", "Mouth", "Socket", "attached", "context", "listen", "load_curve", "publish",
-    "publisher", "safe_bind", "send_once", "subscriber",
+    "DEVICE_HWM", "MAX_MESSAGE", "Bare", "BareContext", "Context", "Curve", "Mouth", "Socket", "attached", "context", "fileno", "listen",
+    "load_curve", "publish", "publisher", "readable", "safe_bind", "send_once", "subscriber",
 ]  # fmt: skip
 
 
-def attached(publisher: Socket, timeout_s: float) -> bool:
+def attached(publisher: Bare, timeout_s: float) -> bool:
     """Wait until the device's subscriptions arrive; what is published before is lost. Call it once, before the first `publish`."""
-    return bool(publisher.poll(round(timeout_s * 1000)))
+    return readable(publisher, round(timeout_s * 1000))
 
 
-def publish(publisher: Socket, frame: bytes) -> bool:
+def publish(publisher: Bare, frame: bytes) -> bool:
     """Send without blocking. False: the queue is full, the message is dropped, and the caller should count it."""
     check_size(frame)
     # Asking also makes libzmq read the device's receipts, which a fast sender skips and then hits its mark too early.
@@ -51,7 +54,7 @@ class Mouth:
     missed are never told: `wants` may say yes for nothing, never no for something.
     """
 
-    def __init__(self, publisher: Socket) -> None:
+    def __init__(self, publisher: Bare) -> None:
         self.socket = publisher
         self.attached = False
         self._known: set[bytes] = set()
@@ -75,7 +78,7 @@ class Mouth:
     def wait(self, timeout_s: float) -> bool:
         """Wait until the device has told its subscriptions; False: it did not in time."""
         if not self.attached:
-            self.socket.poll(round(timeout_s * 1000))
+            readable(self.socket, round(timeout_s * 1000))
             self.drain()
         return self.attached
 
@@ -94,7 +97,7 @@ class Mouth:
         return _send(self.socket, frame)
 
 
-def _send(publisher: Socket, frame: bytes) -> bool:
+def _send(publisher: Bare, frame: bytes) -> bool:
     try:
         publisher.send(frame, zmq.DONTWAIT)
     except zmq.Again:

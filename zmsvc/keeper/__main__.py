@@ -25,7 +25,7 @@ _READY = "ready"
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of zmsvcd; the manual page is tested against them."""
-    p = argparse.ArgumentParser(prog="zmsvcd", description="Run the task services of a context.")
+    p = argparse.ArgumentParser(prog="zmsvcd", description="Run the task services of a context.", formatter_class=_Help)
     mode = p.add_mutually_exclusive_group()
     mode.add_argument("--foreground", action="store_true", help="stay in the foreground (the default)")
     mode.add_argument("--detach", action="store_true", help="become a daemon; return when the context is ready")
@@ -34,6 +34,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--version", action="version", version=f"zmsvcd {__version__}")
     p.add_argument("context", metavar="NAME|FILE.xml", help="the context, by name or by its file")
     return p
+
+
+class _Help(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        # With a width it does not ask the terminal, for which it would import compression libraries into all our forks.
+        super().__init__(prog, width=100)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +41,7 @@ class Keeper:
         self._doors = doors
         self._keyring = keyring
         self._cgroup = cgroup
-        self._epoch = uuid.uuid4().hex
+        self._epoch = os.urandom(16).hex()
         systemd_wants = int(os.environ.pop("WATCHDOG_USEC", 0)) / 1e6
         os.environ.pop("WATCHDOG_PID", None)
         self._selector = selectors.DefaultSelector()

@@ -73,7 +73,7 @@ class Nursery:
         assert self._line is not None
         group = linux.cgroup_descriptor(cgroup) if cgroup is not None else None
         try:
-            packets.send(self._line, spec, {template.GROUP: group, **fds} if group is not None else fds)
+            packets.send_to_fork(self._line, spec, {template.GROUP: group, **fds} if group is not None else fds)
         finally:
             if group is not None:
                 os.close(group)

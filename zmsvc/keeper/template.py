@@ -74,10 +74,10 @@ def _child(orders: packets.Unread, line: socket.socket, gate: int, keeper: int, 
         line.close()
         os.setsid()
         linux.die_with_parent(keeper)
-        spec = orders.body()
+        spec, fds = orders.body()
         task = spec["task"]
-        spec |= spec.pop("fds")
-        group = spec.pop(GROUP, None)
+        group = fds.pop(GROUP, None)
+        spec |= fds
         if move:
             linux.enter_cgroup(Path(f"/proc/self/fd/{group}"))
         if group is not None:

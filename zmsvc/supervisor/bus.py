@@ -64,7 +64,7 @@ class Bus:
         self._pause: asyncio.TimerHandle | None = None
         self._loop.add_reader(self._ears.fileno(), self._hear)
         self._attached = asyncio.Event()
-        self._loop.add_reader(self._mouth.socket.fileno(), self._attach)
+        self._loop.add_reader(sockets.fileno(self._mouth.socket), self._attach)
 
     async def attach(self) -> None:
         """Wait until the device knows us: our own subscription has come back through it, so both ways are open."""
@@ -83,7 +83,7 @@ class Bus:
             self._pause.cancel()
         self._info.close()
         self._loop.remove_reader(self._ears.fileno())
-        self._loop.remove_reader(self._mouth.socket.fileno())
+        self._loop.remove_reader(sockets.fileno(self._mouth.socket))
         self._ears.close(0)
         self._mouth.socket.close(500)
         self._zmq.term()

@@ -25,12 +25,12 @@ log = logging.getLogger(__name__)
 class Ear:
     """A subscriber for one thread."""
 
-    def __init__(self, socket: sockets.Socket) -> None:
+    def __init__(self, socket: sockets.Bare) -> None:
         self._socket = socket
 
     def fileno(self) -> int:
         """Becomes readable at a change only: poll it after `receive` gave None."""
-        return int(self._socket.getsockopt(zmq.FD))
+        return sockets.fileno(self._socket)
 
     def receive(self) -> bytes | None:
         """The next message, or None when there is none now."""
@@ -51,7 +51,7 @@ class Bus:
         self._frontend = frontend
         self._curve = curve
         self._lock = threading.RLock()
-        self._context: sockets.Context | None = None
+        self._context: sockets.BareContext | None = None
         self._mouth: sockets.Mouth | None = None
         self._dropped = Tally(log.warning)
 
@@ -73,13 +73,13 @@ class Bus:
             made = sockets.subscriber(self._own_context(), self._frontend, [prefix, mark], self._curve)
             mouth = self._speak()
             while not mouth.wants(mark) and (left := until - time.monotonic()) > 0:
-                mouth.socket.poll(round(left * 1000) + 1)
-        made.setsockopt(zmq.UNSUBSCRIBE, mark)
+                sockets.readable(mouth.socket, round(left * 1000) + 1)
+        made.set(zmq.UNSUBSCRIBE, mark)
         return Ear(made)
 
-    def _own_context(self) -> sockets.Context:
+    def _own_context(self) -> sockets.BareContext:
         if self._context is None:
-            self._context = sockets.context()
+            self._context = sockets.BareContext()
         return self._context
 
     def _speak(self) -> sockets.Mouth:

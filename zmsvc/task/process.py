@@ -80,7 +80,8 @@ def settle(keep: Iterable[int]) -> None:
 def become(spec: Mapping[str, Any]) -> None:
     """Be this task's process from here on. Raises LaunchError."""
     parent = os.getppid()
-    _limit(spec)
+    if spec["rlimits"] or spec["nice"] is not None:
+        _limit(spec)
     if spec["pidfile"]:
         _write_pid(spec["pidfile"])
     stream = journal.stream(spec["instance"], spec["log"])
@@ -88,8 +89,9 @@ def become(spec: Mapping[str, Any]) -> None:
     os.dup2(stream, 2)
     if stream > 2:
         os.close(stream)
-    if _change_owner(spec["user"], spec["group"]):
-        linux.die_with_parent(parent)
+    if spec["user"] is not None or spec["group"] is not None:
+        _change_owner(spec["user"], spec["group"])
+        linux.die_with_parent(parent)  # which the change has revoked
     _tell(spec)
 
 
@@ -119,10 +121,8 @@ def _write_pid(path: str) -> None:
         raise LaunchError(f"cannot write PID file {path}: {error.strerror}") from error
 
 
-def _change_owner(user: str | None, group: str | None) -> bool:
-    """Drop to the task's user and group, with all that user's groups. False when it stays what it is."""
-    if user is None and group is None:
-        return False
+def _change_owner(user: str | None, group: str | None) -> None:
+    """Drop to the task's user and group, with all that user's groups."""
     try:
         entry = None if user is None else pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
         gid = _gid(group) if group is not None else None
@@ -139,7 +139,6 @@ def _change_owner(user: str | None, group: str | None) -> bool:
     except (OSError, KeyError) as error:
         who = " and ".join(f"{kind} {name}" for kind, name in (("user", user), ("group", group)) if name is not None)
         raise LaunchError(f"cannot run as {who}: {getattr(error, 'strerror', None) or error.args[0]}") from error
-    return True
 
 
 def _gid(name: str) -> int:

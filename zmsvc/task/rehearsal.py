@@ -7,7 +7,6 @@ In a fork each page of that is copied: this saves 90 of the 1,090 pages that a s
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import socket
@@ -20,7 +19,7 @@ from typing import Any
 
 import zmq
 
-from zmsvc.host import linux, notify, packets
+from zmsvc.host import linux, notify
 from zmsvc.task import runner
 from zmsvc.task.stop import SignalStop
 
@@ -33,7 +32,7 @@ SERVICES = Path(__file__).parents[1] / "data" / "rehearsal"
 
 
 def rehearse() -> None:
-    """Play it. Afterwards everything is as it was; neither a ZMQ context nor a thread is left. Raises RuntimeError when it failed."""
+    """Play it. Afterwards nothing runs or is open that was not; no ZMQ context above all. Raises RuntimeError when it failed."""
     with _kept(), _ear() as ear, _device() as device:
         spec = _spec(notify_socket=f"@{ear.getsockname()[1:].decode()}", device=device)
         until = time.monotonic() + LONGEST
@@ -44,7 +43,7 @@ def rehearse() -> None:
 
 
 def _play(spec: Mapping[str, Any], ear: socket.socket) -> None:
-    status = runner.run(packets.body_of(json.dumps(spec).encode(), []), _Deaf)
+    status = runner.run(dict(spec), _Deaf)
     said = []
     while (datagram := notify.receive(ear)) is not None:
         said += [key for key, _ in datagram.lines]
@@ -79,7 +78,7 @@ def _spec(*, notify_socket: str, device: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _kept() -> Iterator[None]:
-    """What a start changes in its process is put back."""
+    """What a start changes in its process is put back; only the log's sink, closed, is left to be opened by each task."""
     fds = [os.dup(fd) for fd in (1, 2)]
     environment = dict(os.environ)
     streams = sys.stdin, sys.stdout, sys.stderr
@@ -89,8 +88,7 @@ def _kept() -> Iterator[None]:
     try:
         yield
     finally:
-        for handler in logging.getLogger().handlers[:]:
-            logging.getLogger().removeHandler(handler)
+        for handler in logging.getLogger().handlers:
             handler.close()
         linux.set_process_name(called)
         linux.show_environment(*shown.removesuffix(b"\0").split(b"\0"))
