@@ -42,8 +42,9 @@ SO_PEERGROUPS = 59
 _libc = ctypes.PyDLL(None, use_errno=True)
 
 
-def _prctl(option: int, value: int) -> None:
-    if _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+def _prctl(option: int, value: int | bytes) -> None:
+    # The bytes themselves and no ctypes buffer: that is a new type for each length, made out of 40 pages.
+    if _libc.prctl(option, value if isinstance(value, bytes) else ctypes.c_ulong(value), 0, 0, 0) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
 
@@ -65,8 +66,7 @@ def die_with_parent(parent: int) -> None:
 
 def set_process_name(name: str) -> None:
     """What `ps -o comm` calls this process: the first 15 bytes of it. A program that is executed has its own."""
-    buffer = ctypes.create_string_buffer(name.encode())
-    _prctl(PR_SET_NAME, ctypes.addressof(buffer))
+    _prctl(PR_SET_NAME, name.encode())
 
 
 class SiblingFork:

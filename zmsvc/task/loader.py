@@ -19,6 +19,8 @@ BUILT_IN = {"Monitor": "zmsvc.task.monitor"}
 
 OLD_SERVICE = b"from Provider.IServiceHandler import"
 """By this the side of a service that zmicroservices made is known."""
+_OLD_NAME = b"Provider.IServiceHandler"
+"""The same in compiled code."""
 
 _CACHED = os.path.basename(importlib.util.cache_from_source("x.py"))[1:]
 """What this Python calls compiled code, after the name of its source."""
@@ -30,15 +32,18 @@ def load(name: str, directories: Iterable[str]) -> type[TaskService]:
     for directory in searched:
         file = f"{directory}/{name}/Service{name}.py"
         if os.path.isfile(file):
-            _refuse_old(name, file)
-            return _class_of(_module(_package(name, directory), name, file), name, file)
+            cached = _cached(file)
+            _refuse_old(name, file, cached)
+            return _class_of(_module(_package(name, directory), name, file, cached), name, file)
     if name in BUILT_IN:
         return _class_of(importlib.import_module(BUILT_IN[name]), name, BUILT_IN[name])
     raise LaunchError(f"cannot load service {name}: there is no {name}/Service{name}.py in {', '.join(searched) or 'no directory'}")
 
 
-def _refuse_old(name: str, file: str) -> None:
+def _refuse_old(name: str, file: str, cached: bytes | None) -> None:
     """A service of zmicroservices is Python 2 and would fail with whatever of it Python 3 meets first, which explains nothing."""
+    if cached is not None and _OLD_NAME not in cached:
+        return
     with open(file, "rb") as code:
         if OLD_SERVICE in code.read():
             raise LaunchError(
@@ -62,19 +67,22 @@ def _package(name: str, directory: str) -> str:
             return package
         package += "_"
     init = f"{path}/__init__.py"
-    _run(package, init if os.path.isfile(init) else None, [path])
+    if os.path.isfile(init):
+        _run(package, init, _cached(init), [path])
+    else:
+        _run(package, None, None, [path])
     return package
 
 
-def _module(package: str, name: str, file: str) -> ModuleType:
+def _module(package: str, name: str, file: str, cached: bytes | None) -> ModuleType:
     """The module of the service, which is where we know it to be: to have it searched for would double the cost of a start."""
     full = f"{package}.Service{name}"
     if full not in sys.modules:
-        setattr(sys.modules[package], f"Service{name}", _run(full, file))
+        setattr(sys.modules[package], f"Service{name}", _run(full, file, cached))
     return sys.modules[full]
 
 
-def _run(name: str, file: str | None, search: list[str] | None = None) -> ModuleType:
+def _run(name: str, file: str | None, cached: bytes | None, search: list[str] | None = None) -> ModuleType:
     """Import a file under this name, from the cached code where that is there; with `search` as a package, also without a file."""
     loader = SourceFileLoader(name, file) if file is not None else None
     spec = ModuleSpec(name, loader, origin=file, is_package=search is not None)
@@ -88,19 +96,15 @@ def _run(name: str, file: str | None, search: list[str] | None = None) -> Module
         spec.has_location = True
         module.__file__ = file
         try:
-            exec(_code(loader, name, file), module.__dict__)
+            exec(_code(loader, name, file, cached), module.__dict__)
         except BaseException:
             del sys.modules[name]
             raise
     return module
 
 
-def _code(loader: SourceFileLoader, name: str, file: str) -> CodeType:
-    """The code of a source file: what Python has left of it in `__pycache__`, by the rules of PEP 552 for a time stamp.
-
-    Only this usual case is ours, for importlib goes through 20 functions for it, which in a fresh fork is a tenth of a start.
-    """
-    cached = _cached(file)
+def _code(loader: SourceFileLoader, name: str, file: str, cached: bytes | None) -> CodeType:
+    """The code of a source file, from what is cached of it."""
     if cached is None:
         code = loader.get_code(name)
         assert code is not None  # as it is only for modules of other kinds
@@ -114,7 +118,10 @@ def _code(loader: SourceFileLoader, name: str, file: str) -> CodeType:
 
 
 def _cached(file: str) -> bytes | None:
-    """The compiled code of exactly this source, with its head; None when it has to be looked for, or made."""
+    """What Python has left of exactly this source in `__pycache__`, by the rules of PEP 552 for a time stamp; None: it is to be looked for.
+
+    Only this usual case is ours, for importlib goes through 20 functions for it, which in a fresh fork is a tenth of a start.
+    """
     directory, _, name = file.rpartition("/")
     if sys.pycache_prefix is not None:
         return None
