@@ -13,6 +13,7 @@ from zmsvc.core import events as ev
 from zmsvc.core import requests, resume, waiters
 from zmsvc.core.acts import apply, executed, fire
 from zmsvc.core.draft import Draft
+from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.lifecycle import Cause, Sub
 from zmsvc.core.model import ServiceType, Trigger
@@ -24,8 +25,6 @@ UPDATE_BURST = 2000.0
 """Updates that it may report at once."""
 MAX_NESTING = 64
 """Lists and objects in each other in an update."""
-CANNOT_EXECUTE = 203
-"""Exit status of a process that could not become the task that it was forked for (systemd's EXIT_EXEC)."""
 
 
 def step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Effect, ...]]:

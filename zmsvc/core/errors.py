@@ -1,5 +1,8 @@
 """What can go wrong, by whose fault it is. Texts are lower case: `cannot X: why`; only a `__main__` makes an exit status of one."""
 
+CANNOT_EXECUTE = 203
+"""Exit status of a process that could not become the task that it was forked for (systemd's EXIT_EXEC)."""
+
 
 class ZmsvcError(Exception):
     """The root of all errors that zmsvc raises on purpose."""

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.host import linux, packets
 from zmsvc.task import rehearsal, runner
 
@@ -68,7 +69,7 @@ def _rehearse() -> None:
 
 
 def _child(orders: packets.Unread, line: socket.socket, gate: int, keeper: int, *, move: bool) -> NoReturn:
-    status, task = runner.CANNOT_EXECUTE, "?"
+    status, task = CANNOT_EXECUTE, "?"
     # As above; and the loop in which tasks are forked must not go on in a task.
     try:
         # Not through the object, which is a piece of Python; nobody uses or frees it any more.

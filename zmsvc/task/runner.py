@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from zmsvc.core.errors import ZmsvcError
+from zmsvc.core.errors import CANNOT_EXECUTE, ZmsvcError
 from zmsvc.host import journal, linux
 from zmsvc.host.keys import of_words
 from zmsvc.host.notify import Notifier
@@ -20,9 +20,6 @@ from zmsvc.task import loader, process, threads
 from zmsvc.task.bus import Bus
 from zmsvc.task.life import Life, last_line
 from zmsvc.task.stop import SignalStop
-
-CANNOT_EXECUTE = 203
-"""systemd's EXIT_EXEC: the process could not be made what it was to be."""
 
 log = logging.getLogger("task")
 

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.host import journal, packets
 from zmsvc.host.notify import Notifier
 from zmsvc.task import loader
@@ -25,9 +26,6 @@ from zmsvc.task.sdk import TaskService
 from zmsvc.task.stop import SignalStop, Stop
 
 Spec = Mapping[str, Any]
-
-CANNOT_START = 203
-"""As the exit status of a process that could not be made."""
 
 log = logging.getLogger("task")
 
@@ -135,7 +133,7 @@ class _Process:
         except (OSError, RuntimeError) as error:
             # No descriptor or no thread is left for it, which is no reason to end the others.
             log.error("Cannot start %s: %s", spec["task"], error)
-            packets.send(self._line, {"op": "ended", "launch": launch, "status": CANNOT_START})
+            packets.send(self._line, {"op": "ended", "launch": launch, "status": CANNOT_EXECUTE})
             return
         self._members[launch] = member
 
