@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import json
 import os
 import pwd
+import resource
 import stat
 import subprocess
 import sys
@@ -17,7 +19,7 @@ import pytest
 from context import Context, Ear
 from needs import need
 
-from zmsvc.supervisor.control import ACCESS, Who
+from zmsvc.supervisor.control import ACCESS, MAX_CLIENTS, Who
 from zmsvc.supervisor.verbs import Requests
 
 TX = "5HGAHZ3WPZUI71PACRPP"
@@ -120,9 +122,25 @@ class Stranger:
             user=NOBODY, group=NOBODY, extra_groups=self._groups, cwd="/", capture_output=True, text=True, timeout=30,
         )  # fmt: skip
 
+    def connectable(self) -> None:
+        """Have somebody open the socket's file to all."""
+        self._socket.chmod(0o666)
+
+    @contextlib.contextmanager
+    def holding(self, count: int) -> Iterator[dict[str, Any]]:
+        """Open so many connections, and give what is said to the last one."""
+        with subprocess.Popen(
+            [PYTHON, "-c", HOLD, str(self._socket), str(count)],
+            user=NOBODY, group=NOBODY, extra_groups=self._groups, cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        ) as holder:  # fmt: skip
+            assert holder.stdin is not None
+            assert holder.stdout is not None
+            yield json.loads(holder.stdout.readline())
+            holder.stdin.close()
+
     def ask(self, verb: str) -> dict[str, Any]:
         """The answer, through a socket file that somebody has opened to all."""
-        self._socket.chmod(0o666)
+        self.connectable()
         done = self.run(verb)
         assert done.returncode == 0, done.stderr
         answer: dict[str, Any] = json.loads(done.stdout)
@@ -158,6 +176,28 @@ def test_the_group_may_do_what_the_table_says_by_a_supplementary_group_too(runni
     answer = Stranger(running, os.getegid()).ask(verb)
     # What is allowed fails for another reason: there is no such transaction.
     assert ("may, and uid" in answer.get("error", "")) == (ACCESS[verb] is Who.OWNER)
+
+
+HOLD = """
+import resource, socket, sys
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+held = [socket.socket(socket.AF_UNIX) for _ in range(int(sys.argv[2]))]
+for each in held:
+    each.connect(sys.argv[1])
+print(held[-1].makefile().readline(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_member_of_the_group_cannot_keep_the_owner_out(running: Context) -> None:
+    stranger = Stranger(running, os.getegid())
+    need(resource.getrlimit(resource.RLIMIT_NOFILE)[1] > 2 * MAX_CLIENTS, "a process may not have that many descriptors")
+    stranger.connectable()
+    with stranger.holding(MAX_CLIENTS) as told:
+        assert "too many connections" in told["error"]
+        assert "too many connections" in stranger.ask("status")["error"]
+        assert running.tasks(TX)["ts_100"]["state"] == "active"
 
 
 # --- environments

@@ -22,6 +22,8 @@ MAX_LINE = 4 << 20
 """Bytes of one request."""
 MAX_CLIENTS = 1024
 """Connections at once; more are refused with a word."""
+RESERVED = 64
+"""Of these for root and the daemon's own user alone, whom nobody of its group can keep out."""
 
 
 class Who(StrEnum):
@@ -102,8 +104,8 @@ class Control:
 
         peer = writer.get_extra_info("socket")
         uid, groups = linux.peer_credentials(peer)[1], linux.peer_groups(peer)
-        if len(self._clients) > MAX_CLIENTS:
-            await write(failure(1, f"too many connections: {MAX_CLIENTS} are open"))
+        if len(self._clients) > MAX_CLIENTS - (0 if _may(Who.OWNER, uid, groups) else RESERVED):
+            await write(failure(1, f"too many connections: {len(self._clients) - 1} are open"))
             return
         while True:
             try:
