@@ -108,6 +108,19 @@ def states(tutorial: Tutorial) -> dict[str, tuple[str, int | None]]:
     return {task["service_id"]: (task["action"], task["pid"]) for task in tasks}
 
 
+def test_who_listens_where_one_speaks_is_told_so(tutorial: Tutorial) -> None:
+    created(tutorial)
+    begun(tutorial, ECHO)
+    shows = tutorial.begin("display.py", f"--endpoint=tcp://127.0.0.1:{tutorial.pub_port}")
+    told = tutorial.home / "display.py.log"
+    wait_for(lambda: b"is it the sub_port" in told.read_bytes())
+    assert shows.poll() is None, "others may be there"
+    right = tutorial.begin("display.py", f"--endpoint=tcp://127.0.0.1:{tutorial.sub_port}", "--topic=control", "--count=1")
+    tutorial.conf(*CONTEXT, f"--context_file={ECHO}", f"--transaction={TX}", "--action=start")
+    assert right.wait(PATIENCE) == 0
+    assert told.read_bytes().count(b"is it the sub_port") == 1
+
+
 def test_the_tutorial_from_create_to_exit(tutorial: Tutorial) -> None:
     created(tutorial)
     assert {path.name for path in (tutorial.home / "Services/EchoAction").iterdir()} == {

@@ -15,7 +15,7 @@ import zmq
 from zmsvc.core import messages
 from zmsvc.core.errors import ConfigError, ProtocolError, UsageError
 from zmsvc.ctl import identity
-from zmsvc.host import sockets
+from zmsvc.host import monitor, options, sockets
 
 _LINE = "=" * 72
 _COLUMNS = (
@@ -67,22 +67,58 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _wanted(endpoints: Sequence[str], args: argparse.Namespace) -> Iterator[tuple[str, messages.Body]]:
     prefixes = [messages.prefix(topic) for topic in args.topic or ()] or [b""]
     context = sockets.context()
-    ears: list[sockets.Socket] = []
+    ears: list[_Ear] = []
     poller = zmq.Poller()
     try:
         for endpoint in endpoints:
             print(f"Connecting to: {endpoint}", flush=True)
-            ears.append(sockets.subscriber(context, endpoint, prefixes, identity.of_endpoint(endpoint, args.keys)))
-            poller.register(ears[-1], zmq.POLLIN)
+            ears.append(_Ear(context, endpoint, prefixes, identity.of_endpoint(endpoint, args.keys)))
+            for each in ears[-1].sockets:
+                poller.register(each, zmq.POLLIN)
+            ears[-1].connect()
         while True:
-            for ear, _ in poller.poll():
-                topic, body = _read(ear.recv())
-                if matches(body, args):
-                    yield topic, body
+            readable = dict(poller.poll())
+            for ear in ears:
+                ear.complain()
+                if ear.socket in readable:
+                    topic, body = _read(ear.socket.recv())
+                    if matches(body, args):
+                        yield topic, body
     finally:
         for ear in ears:
-            ear.close(0)
+            ear.close()
         context.term()
+
+
+class _Ear:
+    """A subscriber that says, once, when there is somebody at the other end who does not let it in: otherwise one waits in silence."""
+
+    def __init__(self, context: sockets.Context, endpoint: str, prefixes: Sequence[bytes], curve: sockets.Curve | None) -> None:
+        self._endpoint = endpoint
+        self.socket = options.listener(context, prefixes, options.secured(endpoint, curve))
+        self._monitor = monitor.watch(self.socket, zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self.sockets = (self.socket, self._monitor)
+        self._settled = False
+
+    def connect(self) -> None:
+        options.connect(self.socket, self._endpoint)
+
+    def complain(self) -> None:
+        """Look at how the connection does. One that has been made once comes again by itself."""
+        for event, _ in monitor.seen(self._monitor):
+            if event == zmq.EVENT_DISCONNECTED and not self._settled:
+                print(
+                    f"display.py: whoever listens at {self._endpoint} ends the connection: is it the sub_port (the frontend) of a context, "
+                    "and are there keys for it, if it wants any (--keys)?",
+                    file=sys.stderr,
+                )
+            self._settled = True
+
+    def close(self) -> None:
+        if not self.socket.closed:
+            self.socket.disable_monitor()
+            self.socket.close(0)
+        self._monitor.close(0)
 
 
 def _read(frame: bytes) -> tuple[str, messages.Body]:

@@ -113,10 +113,15 @@ def publisher(ctx: Makes[S], endpoint: str, curve: Curve | None = None) -> S:
 
 def subscriber(ctx: Makes[S], endpoint: str, prefixes: Iterable[bytes], curve: Curve | None = None) -> S:
     """A SUB connected to where the device gives messages out. A prefix is a topic with its separator, see core.messages.prefix."""
-    made = client(ctx, zmq.SUB, secured(endpoint, curve))
+    return connect(listener(ctx, prefixes, secured(endpoint, curve)), endpoint)
+
+
+def listener(ctx: Makes[S], prefixes: Iterable[bytes], curve: Curve | None) -> S:
+    """The same, not connected yet."""
+    made = client(ctx, zmq.SUB, curve)
     for prefix in prefixes:
         made.set(zmq.SUBSCRIBE, prefix)
-    return connect(made, endpoint)
+    return made
 
 
 def check_size(frame: bytes) -> None:
