@@ -26,6 +26,10 @@ from zmsvc.task import environment
 log = logging.getLogger("task")
 
 
+_BUFFERED = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
+"""Files that may hold what is not written yet."""
+
+
 class _Descriptor:
     """As much of a file as python-daemon looks at."""
 
@@ -197,8 +201,9 @@ def finish() -> None:
         atexit._run_exitfuncs()
     except Exception as error:
         log.error("Failed at the end: %s", error, exc_info=error)
+    # By type, for a proxy of the user's may do anything when it is asked for its class.
     for each in gc.get_objects():
-        if issubclass(type(each), io.TextIOWrapper | io.BufferedWriter | io.BufferedRandom):
+        if issubclass(type(each), _BUFFERED):
             try:
                 each.flush()
             except Exception:
