@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 from zmsvc.core import events as ev
 from zmsvc.host import notify, packets
@@ -75,3 +77,43 @@ def test_an_end_comes_after_all_that_was_said_before_it(both: Both) -> None:
 def test_a_supervisor_that_takes_over_hears_all_before_the_ends_that_the_keeper_holds(both: Both) -> None:
     both.report(LARGE, 3)
     assert both.turn(all_said=True) == [1, 2, 3]
+
+
+def test_orders_that_the_keeper_has_no_room_for_wait_and_nobody_waits_for_them(both: Both) -> None:
+    backlog: list[bool] = []
+    both.children.on_backlog = backlog.append
+    for launch in range(2000):
+        both.children.tell("launch", launch=launch, padding="x" * 1000)
+    assert backlog == [True]
+    both.report(SMALL, 1)
+    assert both.turn() == [1], "who speaks meanwhile is heard"
+    seen: list[int] = []
+    while len(seen) < 2000:
+        order = packets.receive(both.keeper)
+        assert order is not None
+        seen.append(order["launch"])
+        both.children.send_orders()  # as when there is room
+    assert seen == list(range(2000))
+    assert backlog == [True, False]
+    both.children.tell("leave", status=0)
+    assert packets.receive(both.keeper) == {"op": "leave", "status": 0, "fds": {}}
+
+
+def test_at_the_end_everything_that_waits_is_sent(both: Both) -> None:
+    for launch in range(500):
+        both.children.tell("ack", launch=launch, padding="x" * 1000)
+    with ThreadPoolExecutor(1) as keeper:
+        read = keeper.submit(lambda: [(packets.receive(both.keeper) or {})["launch"] for _ in range(500)])
+        both.children.finish()
+        assert read.result(PATIENCE) == list(range(500))
+
+
+def test_a_keeper_that_is_gone_is_no_reason_to_wait(both: Both) -> None:
+    backlog: list[bool] = []
+    both.children.on_backlog = backlog.append
+    for launch in range(500):
+        both.children.tell("ack", launch=launch, padding="x" * 1000)
+    both.keeper.close()
+    both.children.send_orders()
+    both.children.finish()
+    assert (both.children.lost, backlog) == (True, [True, False])

@@ -184,6 +184,14 @@ async def _run(loop: Loop, hello: dict[str, Any], args: argparse.Namespace) -> i
                 reloads.add(task)
                 task.add_done_callback(reloads.discard)
 
+    def backlog(there_is: bool) -> None:
+        keeper = loop.children.keeper.fileno()
+        if there_is:
+            running.add_writer(keeper, loop.children.send_orders)
+        else:
+            running.remove_writer(keeper)
+
+    loop.children.on_backlog = backlog
     running.add_reader(loop.children.keeper.fileno(), hear)
     running.add_reader(loop.children.notify.fileno(), hear)
     crashpoint.reached("open control")
@@ -196,6 +204,7 @@ async def _run(loop: Loop, hello: dict[str, Any], args: argparse.Namespace) -> i
         loop.bus.close()
     if loop.leaving:
         loop.children.tell("leave", status=0)
+    loop.children.finish()
     return 0
 
 

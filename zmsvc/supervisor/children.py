@@ -11,7 +11,8 @@ import logging
 import os
 import select
 import socket
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from zmsvc.core import events as ev
@@ -52,6 +53,11 @@ class Children:
         self._speaker_of: dict[int, Speaker] = {}
         self._ordered: set[int] = set()
         """Launches of which the keeper has not said yet what became of them."""
+        self._unsent: deque[Message] = deque()
+        """Orders that the keeper has no room for yet: a thousand launches take it a second or two, in which others are to be heard."""
+        self._waiting = False
+        self.on_backlog: Callable[[bool], None] = lambda there_is: None
+        """Called when orders begin to wait for room (True: call `send_orders` whenever there is some), and when none waits any more."""
         self._spare = notify.Spare()
         """An update that comes as a descriptor is heard also when we have none left."""
         self._peeked = 0
@@ -184,18 +190,36 @@ class Children:
     # --- orders
 
     def tell(self, op: str, **body: Any) -> None:
-        """Order something of the keeper. It reads at once, so waiting for it is waiting for a fork at most."""
+        """Order something of the keeper. Orders arrive one after the other; where it has no room for one, that waits here."""
         if self.lost:
             return
-        if op == "launch":
-            self._ordered.add(body["launch"])
-        self.keeper.setblocking(True)
+        self._unsent.append({"op": op, **body})
+        if not self._waiting:
+            self.send_orders()
+
+    def send_orders(self) -> None:
+        """Send what waits, as far as there is room."""
+        waiting = False
         try:
-            packets.send(self.keeper, {"op": op, **body})
+            while self._unsent and not self.lost:
+                packets.send(self.keeper, self._unsent[0])
+                order = self._unsent.popleft()
+                if order["op"] == "launch":
+                    self._ordered.add(order["launch"])
+        except BlockingIOError:
+            waiting = True
         except OSError:
             self.lost = True
-        finally:
-            self.keeper.setblocking(False)
+        if self.lost:
+            self._unsent.clear()
+        if waiting is not self._waiting:
+            self._waiting = waiting
+            self.on_backlog(waiting)
+
+    def finish(self) -> None:
+        """Send all that waits, at the end of this supervisor. The keeper reads at once, so waiting for it is waiting for its forks."""
+        self.keeper.setblocking(True)
+        self.send_orders()
 
     def forget(self, launch: int) -> None:
         self.tell("ack", launch=launch)
