@@ -26,6 +26,7 @@ MAX_FDS = 8
 
 _ANCILLARY = socket.CMSG_SPACE((MAX_FDS + 1) * array.array("i").itemsize)
 _NONE: Mapping[str, int] = MappingProxyType({})
+_dumps = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def send(sock: socket.socket, body: Mapping[str, Any], fds: Mapping[str, int] = _NONE) -> None:
@@ -33,7 +34,7 @@ def send(sock: socket.socket, body: Mapping[str, Any], fds: Mapping[str, int] = 
 
     Raises BlockingIOError when a non-blocking socket is full, OSError when nobody is there any more.
     """
-    _send_data(sock, json.dumps({**body, "fds": [*fds]} if fds else body, separators=(",", ":")).encode(), fds)
+    _send_data(sock, _dumps({**body, "fds": [*fds]} if fds else body).encode(), fds)
 
 
 def send_to_fork(sock: socket.socket, body: Mapping[str, Any], fds: Mapping[str, int] = _NONE) -> None:

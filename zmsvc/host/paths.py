@@ -15,21 +15,18 @@ CONTEXT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}")
 class Places:
     """Every path of one context. No dataclass: to import those takes as long as all the rest of `zmsvcctl status`."""
 
-    __slots__ = ("config_file", "name", "runtime", "state")
+    __slots__ = ("config_file", "name", "notify_socket", "runtime", "state")
 
     def __init__(self, *, name: str, config_file: Path, runtime: Path, state: Path) -> None:
         self.name = name
         self.config_file = config_file
         self.runtime = runtime
         self.state = state
+        self.notify_socket = runtime / "notify.sock"
 
     @property
     def control_socket(self) -> Path:
         return self.runtime / "control.sock"
-
-    @property
-    def notify_socket(self) -> Path:
-        return self.runtime / "notify.sock"
 
     @property
     def mark(self) -> bytes:

@@ -27,7 +27,7 @@ def spec_of(world: World, key: Key, places: Places, log_target: str) -> dict[str
         "cause": dict(task.cause),
         "notify": str(places.notify_socket),
         # A process that is shared belongs to none of its tasks, so it has no PID file.
-        "pidfile": None if shared(service) else str(places.runtime / f"{transaction}:{task_id}.pid"),
+        "pidfile": None if shared(service) else f"{places.runtime}/{transaction}:{task_id}.pid",
         "cgroup": f"{transaction}:+{task.launch}" if shared(service) else cgroup_name(key),
         "log": log_target,
         **_of_service(service),
