@@ -39,9 +39,11 @@ def prefix(topic: str) -> bytes:
 
 def encode(topic: str, body: Mapping[str, Any]) -> bytes:
     """The frame of a message, header first."""
-    ordered: Body = {"header": _ordered(body["header"])} if "header" in body else {}
-    ordered.update((key, value) for key, value in body.items() if key != "header")
-    return topic.encode() + SEPARATOR + _encoded(ordered)
+    if "header" in body:
+        # The place of a key is that of its first mention, its value that of the last.
+        head = _ordered(body["header"])
+        body = {"header": head, **body} | {"header": head}
+    return topic.encode() + SEPARATOR + _encoded(body)
 
 
 def _encoded(value: Any) -> bytes:
@@ -72,8 +74,7 @@ def decode(frame: bytes) -> tuple[str, Body]:
 
 
 def _ordered(header: Mapping[str, Any]) -> Body:
-    known = {key: header[key] for key in HEADER_ORDER if key in header}
-    return known | {key: value for key, value in header.items() if key not in known}
+    return {key: header[key] for key in HEADER_ORDER if key in header} | dict(header)
 
 
 def header(*, transaction: str, service_id: str, action: str, service_name: str, **more: Any) -> Body:

@@ -182,13 +182,12 @@ def environment_of(pid: int) -> bytes:
         return b""
 
 
-def show_environment(*entries: bytes) -> None:
-    """Have `environment_of` this process, and of all that it forks, be these entries: without an exec it is what the forking program had.
+def show_environment(text: bytes) -> None:
+    """Have `environment_of` this process, and of all that it forks, be this: without an exec it is what the forking program had.
 
     They are written where the old ones lie, which nobody may use any more. Where those took less room nothing changes.
     """
     start, size = _environment_area()
-    text = b"".join(entry + b"\0" for entry in entries)
     if len(text) <= size:
         ctypes.memmove(start, text.ljust(size, b"\0"), size)
 

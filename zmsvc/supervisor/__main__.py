@@ -27,6 +27,8 @@ BUS_TIMEOUT = 15.0
 """Seconds that the device has to come up when the context starts."""
 BUS_MOMENT = 0.5
 """Seconds that a supervisor which takes over waits for it."""
+PORTION = 0.02
+"""Seconds between two hearings while launches wait for the keeper: what each task says, alone, would be saved alone."""
 
 log = logging.getLogger("zmsvc.supervisor")
 
@@ -183,6 +185,16 @@ async def _run(loop: Loop, hello: dict[str, Any], args: argparse.Namespace) -> i
                 task = running.create_task(_reload(requests))
                 reloads.add(task)
                 task.add_done_callback(reloads.discard)
+        if loop.children.waiting:
+            listen(False)
+            running.call_later(PORTION, listen, True)
+
+    def listen(on: bool) -> None:
+        for source in (loop.children.keeper, loop.children.notify):
+            if on:
+                running.add_reader(source.fileno(), hear)
+            else:
+                running.remove_reader(source.fileno())
 
     def backlog(there_is: bool) -> None:
         keeper = loop.children.keeper.fileno()
@@ -192,8 +204,7 @@ async def _run(loop: Loop, hello: dict[str, Any], args: argparse.Namespace) -> i
             running.remove_writer(keeper)
 
     loop.children.on_backlog = backlog
-    running.add_reader(loop.children.keeper.fileno(), hear)
-    running.add_reader(loop.children.notify.fileno(), hear)
+    listen(True)
     crashpoint.reached("open control")
     await control.open()
     if again:

@@ -55,7 +55,8 @@ class Children:
         """Launches of which the keeper has not said yet what became of them."""
         self._unsent: deque[Message] = deque()
         """Orders that the keeper has no room for yet: a thousand launches take it a second or two, in which others are to be heard."""
-        self._waiting = False
+        self.waiting = False
+        """Whether there are such orders."""
         self.on_backlog: Callable[[bool], None] = lambda there_is: None
         """Called when orders begin to wait for room (True: call `send_orders` whenever there is some), and when none waits any more."""
         self._spare = notify.Spare()
@@ -194,7 +195,7 @@ class Children:
         if self.lost:
             return
         self._unsent.append({"op": op, **body})
-        if not self._waiting:
+        if not self.waiting:
             self.send_orders()
 
     def send_orders(self) -> None:
@@ -212,8 +213,8 @@ class Children:
             self.lost = True
         if self.lost:
             self._unsent.clear()
-        if waiting is not self._waiting:
-            self._waiting = waiting
+        if waiting is not self.waiting:
+            self.waiting = waiting
             self.on_backlog(waiting)
 
     def finish(self) -> None:

@@ -31,6 +31,8 @@ from zmsvc.supervisor.spec import spec_of
 
 SAVE_AGAIN = 1.0
 """Seconds until a state file that could not be written is tried again."""
+STATUS_EVERY = 0.1
+"""Seconds between two status lines of the unit."""
 MAX_ERROR = 2000
 """Characters that are told of what failed at the start of the context: a terminal's page, where a thousand tasks fail alike."""
 
@@ -64,6 +66,8 @@ class Loop:
         self._records: list[ev.Record] = []
         self._status = ""
         self._status_unsaved = ""
+        self._status_stale = False
+        self._status_next: asyncio.TimerHandle | None = None
         self._said_stopping = False
 
     # --- facts in
@@ -252,10 +256,20 @@ class Loop:
         if self.world.stopping and not self._said_stopping:
             self._said_stopping = True
             self.notifier.stopping()
-        # Counting a thousand tasks takes longer than a turn that only hears an update.
         if self.unsaved == self._status_unsaved and not any(isinstance(effect, ev.PublishInfo) for effect in effects):
             return
         self._status_unsaved = self.unsaved
+        self._status_stale = True
+        if self._status_next is None:
+            self._renew_status()
+
+    def _renew_status(self) -> None:
+        """A thousand tasks that change one by one are not counted a thousand times, and systemd is not told of each."""
+        self._status_next = None
+        if not self._status_stale:
+            return
+        self._status_stale = False
+        self._status_next = self._loop.call_later(STATUS_EVERY, self._renew_status)
         status = self.unsaved or report.line(self.world)
         if status != self._status:
             self._status = status

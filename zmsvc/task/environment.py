@@ -34,7 +34,9 @@ def told(spec: Mapping[str, Any], pid: int) -> dict[str, str]:
         made |= {"ZMSVC_TASK": spec["task"], "ZMSVC_INSTANCE": spec["instance"], **cause(spec["cause"])}
         if spec["watchdog"]:
             made |= {"WATCHDOG_USEC": str(int(spec["watchdog"] * 1e6)), "WATCHDOG_PID": str(pid)}
-    return made | {name: str(value) for name, value in spec["environment"].items()}
+    for name, value in spec["environment"].items():
+        made[name] = str(value)
+    return made
 
 
 def cause(given: Mapping[str, Any]) -> dict[str, str]:

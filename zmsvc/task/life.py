@@ -61,7 +61,7 @@ class Life:
         self._ear: Ear | None = None
         self._hearing = False
         self._watched: dict[int, Callable[[], None]] = {}
-        self._quiet, self._awake = stop.poller(), stop.poller()
+        self._awake = stop.poller()
 
     # --- what a task asks for
 
@@ -89,7 +89,8 @@ class Life:
                     break
                 pause = min(until - now, self._feed(now, self._watchdog / 2))
                 if not more:
-                    self._answer(self._stop.pause(pause, self._quiet if self._hearing else self._awake))
+                    # Whoever waits while he is called hears only the wish to stop.
+                    self._answer(self._stop.pause(pause, self._stop.poller() if self._hearing else self._awake))
         finally:
             self._stop.interruptible = before
         # Looked at again: a signal since the last look in the loop has not broken off anything.

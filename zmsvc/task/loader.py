@@ -31,8 +31,8 @@ def load(name: str, directories: Iterable[str]) -> type[TaskService]:
     searched = list(directories)
     for directory in searched:
         file = f"{directory}/{name}/Service{name}.py"
-        if os.path.isfile(file):
-            cached = _cached(file)
+        cached = _cached(file)
+        if cached is not None or os.path.isfile(file):
             _refuse_old(name, file, cached)
             return _class_of(_module(_package(name, directory), name, file, cached), name, file)
     if name in BUILT_IN:
@@ -67,10 +67,8 @@ def _package(name: str, directory: str) -> str:
             return package
         package += "_"
     init = f"{path}/__init__.py"
-    if os.path.isfile(init):
-        _run(package, init, _cached(init), [path])
-    else:
-        _run(package, None, None, [path])
+    cached = _cached(init)
+    _run(package, init if cached is not None or os.path.isfile(init) else None, cached, [path])
     return package
 
 

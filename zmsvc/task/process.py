@@ -158,7 +158,8 @@ def _tell(spec: Mapping[str, Any]) -> None:
     told = environment.told(spec, os.getpid())
     _put(told)
     # What it forks and puts into a session of its own is known by these alone where there is no control group.
-    linux.show_environment(*(os.fsencode(f"{name}={told[name]}") for name in ("NOTIFY_SOCKET", "ZMSVC_LAUNCH")))
+    shown = f"NOTIFY_SOCKET={told['NOTIFY_SOCKET']}\0ZMSVC_LAUNCH={told['ZMSVC_LAUNCH']}\0"
+    linux.show_environment(shown.encode(_ENCODING, "surrogateescape"))
 
 
 def _put(variables: Mapping[str, str]) -> None:

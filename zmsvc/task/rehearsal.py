@@ -91,7 +91,7 @@ def _kept() -> Iterator[None]:
         for handler in logging.getLogger().handlers:
             handler.close()
         linux.set_process_name(called)
-        linux.show_environment(*shown.removesuffix(b"\0").split(b"\0"))
+        linux.show_environment(shown)
         sys.path[:] = path
         threading.excepthook, sys.unraisablehook = hooks
         sys.stdin, sys.stdout, sys.stderr = streams
