@@ -136,14 +136,14 @@ class Context:
             self.wait_for_notification("READY=1")
 
     def wait_for_notification(self, word: str) -> str:
-        """The first datagram to `systemd` that has this line."""
+        """The first datagram to `systemd` that has a line which begins so."""
         assert self._ready is not None
         while True:
             try:
                 text = self._ready.recv(65536).decode()
             except TimeoutError:
                 raise AssertionError(f"no {word} from the daemon:\n{self.log.read_text()}") from None
-            if word in text.splitlines():
+            if any(line.startswith(word) for line in text.splitlines()):
                 return text
 
     def wait(self) -> int:
