@@ -354,6 +354,7 @@ def test_the_time_to_be_ready_is_watched_also_when_the_fork_took_longer_than_it(
     sim.decide(ev.DeadlinePassed(key=("T1", "a")))
     sim.happen(ev.TaskLaunched(launch=1, pid=PID + 1, start_time=1))
     assert sim.ring(), "its alarm is set"
+    assert sim.now == BEGINNING + 65, "it has its whole time"
     assert sim.sub("a") == "stop-sigterm"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -276,3 +277,8 @@ def test_one_change_in_a_large_context_tells_all_of_it() -> None:
     assert infos(pictures, "T7") == [pictures]
     gone, last = infos(pictures, "gone", "T7")
     assert (gone, last) == ({}, pictures)
+
+
+@pytest.mark.parametrize("body", [{"a": 1}, {"a": 1, "header": {"x": 2, "action": "go"}}], ids=["without header", "with header"])
+def test_any_mapping_can_be_a_body(body: dict[str, Any]) -> None:
+    assert messages.encode("t", MappingProxyType(body)) == messages.encode("t", body)

@@ -99,6 +99,20 @@ def test_orders_that_the_keeper_has_no_room_for_wait_and_nobody_waits_for_them(b
     assert packets.receive(both.keeper) == {"op": "leave", "status": 0, "fds": {}}
 
 
+def test_signals_go_before_launches_that_wait(both: Both) -> None:
+    for launch in range(500):
+        both.children.tell("launch", launch=launch, padding="x" * 1000)
+    both.children.tell("signal", launch=LAUNCH, signal="SIGTERM")
+    both.children.tell("kill", launch=LAUNCH)
+    seen: list[str] = []
+    while len(seen) < 502:
+        order = packets.receive(both.keeper)
+        assert order is not None
+        seen.append(order["op"])
+        both.children.send_orders()
+    assert seen.index("signal") == seen.index("kill") - 1 < 300, "only what was in the socket already is before them"
+
+
 def test_at_the_end_everything_that_waits_is_sent(both: Both) -> None:
     for launch in range(500):
         both.children.tell("ack", launch=launch, padding="x" * 1000)

@@ -13,7 +13,9 @@ import pytest
 _SERVICE = """from zmsvc.task import LoopedTask, TaskService
 class ServiceWork(TaskService):
     said, task_class = {said!r}, LoopedTask
+    def where(self): ...
 """
+_WHERE = "import sys; from zmsvc.task import loader; print(loader.load('Work', sys.argv[1:]).where.__code__.co_filename)"
 _LOAD = "import sys; from zmsvc.task import loader; print(loader.load('Work', sys.argv[1:]).said)"
 
 
@@ -29,10 +31,10 @@ class Place:
     def write(self, said: str) -> None:
         self.source.write_text(_SERVICE.format(said=said))
 
-    def said(self, *options: str) -> str:
+    def said(self, *options: str, code: str = _LOAD) -> str:
         """By the class that a new process loads."""
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        command = [sys.executable, *options, "-c", _LOAD, str(self._directory)]
+        command = [sys.executable, *options, "-c", code, str(self._directory)]
         return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
 
@@ -78,6 +80,13 @@ def test_a_cache_that_is_damaged_costs_no_start(place: Place, damage: Callable[[
     place.said()
     place.cache.write_bytes(damage(place.cache.read_bytes()))
     assert place.said() == "source"
+
+
+def test_code_says_where_its_source_is_now(place: Place) -> None:
+    place.write("source")
+    subprocess.run([sys.executable, "-m", "compileall", "-q", "Work"], cwd=place.source.parents[1], check=True)
+    assert b"source" in place.cache.read_bytes()
+    assert place.said(code=_WHERE) == str(place.source)
 
 
 def test_a_cache_by_hash_is_left_to_python(place: Place) -> None:

@@ -277,3 +277,16 @@ def stop_then_send(device: Forwarder, monkeypatch: pytest.MonkeyPatch, number: s
         return plain(self, *args, **more)
 
     monkeypatch.setattr(zmq.Socket, "send", send)
+
+
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "lost"])
+def test_a_bare_context_ends_also_with_a_socket_that_an_exception_has_lost(device: Forwarder, closed: bool) -> None:
+    context = sockets.BareContext()
+    made = sockets.subscriber(context, device.back, [b"x"])
+    if closed:
+        made.close(0)
+        context.forget(made)
+    del made
+    with ThreadPoolExecutor(1) as other:
+        other.submit(context.term).result(PATIENCE)
+    assert context.closed

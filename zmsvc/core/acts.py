@@ -67,8 +67,8 @@ def launch(draft: Draft, key: Key, _cause: Cause) -> None:
 
 
 def arrive(draft: Draft, key: Key, _cause: Cause) -> None:
-    limit = draft.limits(key).start_timeout
-    draft.change(key, deadline=draft.tasks[key].launched_at + limit if limit else None)
+    # From now on and not from the order: among a thousand launches one may wait for seconds.
+    draft.change(key, deadline=_after(draft, draft.limits(key).start_timeout))
 
 
 def be_ready(draft: Draft, key: Key, _cause: Cause) -> None:

@@ -43,7 +43,7 @@ def encode(topic: str, body: Mapping[str, Any]) -> bytes:
         # The place of a key is that of its first mention, its value that of the last.
         head = _ordered(body["header"])
         body = {"header": head, **body} | {"header": head}
-    return topic.encode() + SEPARATOR + _encoded(body)
+    return topic.encode() + SEPARATOR + _encoded(body if type(body) is dict else dict(body))
 
 
 def _encoded(value: Any) -> bytes:

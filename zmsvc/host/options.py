@@ -35,8 +35,24 @@ class Makes(Protocol[S_co]):
 class BareContext(zmq.backend.Context):
     """Makes bare sockets, for a process that has few of them and shall start fast."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: list[Bare] = []
+
     def socket(self, socket_type: int, /) -> Bare:
-        return Bare(self, socket_type)
+        made = Bare(self, socket_type)
+        self._made.append(made)
+        return made
+
+    def term(self) -> None:
+        # One that was lost to an exception does not close itself, and libzmq waits for all of them, for ever.
+        for each in self._made:
+            each.close()
+        super().term()
+
+    def forget(self, closed: Bare) -> None:
+        """This one has been closed; others will be made in its place."""
+        self._made.remove(closed)
 
 
 DEVICE_HWM = 100_000

@@ -163,6 +163,15 @@ async def _device_ready(loop: Loop, early: list[Fact], *, again: bool) -> None:
 
 async def _run(loop: Loop, hello: dict[str, Any], args: argparse.Namespace) -> int:
     running = asyncio.get_running_loop()
+
+    def backlog(there_is: bool) -> None:
+        keeper = loop.children.keeper.fileno()
+        if there_is:
+            running.add_writer(keeper, loop.children.send_orders)
+        else:
+            running.remove_writer(keeper)
+
+    loop.children.on_backlog = backlog
     again = hello["restarts"] > 0
     early = await _open_bus(loop, again=again)
     about = {"keeper_pid": os.getppid(), "restarts": hello["restarts"], "cgroup": hello["cgroup"]}
@@ -196,14 +205,6 @@ async def _run(loop: Loop, hello: dict[str, Any], args: argparse.Namespace) -> i
             else:
                 running.remove_reader(source.fileno())
 
-    def backlog(there_is: bool) -> None:
-        keeper = loop.children.keeper.fileno()
-        if there_is:
-            running.add_writer(keeper, loop.children.send_orders)
-        else:
-            running.remove_writer(keeper)
-
-    loop.children.on_backlog = backlog
     listen(True)
     crashpoint.reached("open control")
     await control.open()

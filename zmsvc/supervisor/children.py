@@ -26,6 +26,8 @@ BATCH = 1024
 BATCH_BYTES = 256 << 10
 """Bytes after which others have their turn while nothing has ended: each of 500 that wait may have a megabyte."""
 
+_URGENT = frozenset({"signal", "kill"})
+
 WORD_MS = 1000
 """Milliseconds that the keeper has for its word about a launch, when a process speaks already that may be it."""
 
@@ -55,6 +57,9 @@ class Children:
         """Launches of which the keeper has not said yet what became of them."""
         self._unsent: deque[Message] = deque()
         """Orders that the keeper has no room for yet: a thousand launches take it a second or two, in which others are to be heard."""
+        self._urgent: deque[Message] = deque()
+        """Signals and kills, which go before them: their time runs already. They are for processes that are there, so none is meant
+        for a launch that waits."""
         self.waiting = False
         """Whether there are such orders."""
         self.on_backlog: Callable[[bool], None] = lambda there_is: None
@@ -194,7 +199,7 @@ class Children:
         """Order something of the keeper. Orders arrive one after the other; where it has no room for one, that waits here."""
         if self.lost:
             return
-        self._unsent.append({"op": op, **body})
+        (self._urgent if op in _URGENT else self._unsent).append({"op": op, **body})
         if not self.waiting:
             self.send_orders()
 
@@ -202,9 +207,9 @@ class Children:
         """Send what waits, as far as there is room."""
         waiting = False
         try:
-            while self._unsent and not self.lost:
-                packets.send(self.keeper, self._unsent[0])
-                order = self._unsent.popleft()
+            while (queue := self._urgent or self._unsent) and not self.lost:
+                packets.send(self.keeper, queue[0])
+                order = queue.popleft()
                 if order["op"] == "launch":
                     self._ordered.add(order["launch"])
         except BlockingIOError:
@@ -213,6 +218,7 @@ class Children:
             self.lost = True
         if self.lost:
             self._unsent.clear()
+            self._urgent.clear()
         if waiting is not self.waiting:
             self.waiting = waiting
             self.on_backlog(waiting)

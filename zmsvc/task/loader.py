@@ -103,16 +103,20 @@ def _run(name: str, file: str | None, cached: bytes | None, search: list[str] | 
 
 def _code(loader: SourceFileLoader, name: str, file: str, cached: bytes | None) -> CodeType:
     """The code of a source file, from what is cached of it."""
-    if cached is None:
-        code = loader.get_code(name)
-        assert code is not None  # as it is only for modules of other kinds
-        return code
-    try:
-        code = marshal.loads(memoryview(cached)[16:])
-    except (EOFError, ValueError, TypeError):
-        code = None
-    # What the machine had not written when it crashed; Python's own import would fail over it for ever.
-    return code if isinstance(code, CodeType) else loader.source_to_code(loader.get_data(file), file)
+    if cached is not None:
+        try:
+            code = marshal.loads(memoryview(cached)[16:])
+        except (EOFError, ValueError, TypeError, SystemError, MemoryError):
+            code = None
+        if not isinstance(code, CodeType):
+            # What the machine had not written when it crashed; Python's own import would fail over it for ever.
+            return loader.source_to_code(loader.get_data(file), file)
+        if code.co_filename == file:
+            return code
+        # Compiled by a relative path, or moved here since then: Python knows how to correct that.
+    found = loader.get_code(name)
+    assert found is not None  # as it is only for modules of other kinds
+    return found
 
 
 def _cached(file: str) -> bytes | None:
