@@ -16,6 +16,8 @@ from types import FrameType
 from bench.plan import Cell
 from bench.results import Results
 
+_MEMORY = "/dev/shm"
+
 
 def run(cells: Sequence[Cell], rounds: int, budget: float) -> Results:
     """Every cell once in each round, as long as what it took last still fits; what cannot be measured is left out, with its reason."""
@@ -37,9 +39,6 @@ def run(cells: Sequence[Cell], rounds: int, budget: float) -> Results:
         if cell.name not in took:
             results.missing[cell.name] = "the time was up"
     return results
-
-
-_MEMORY = "/dev/shm"
 
 
 def _noted(cell: Cell, results: Results) -> bool:

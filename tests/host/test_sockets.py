@@ -285,7 +285,6 @@ def test_a_bare_context_ends_also_with_a_socket_that_an_exception_has_lost(devic
     made = sockets.subscriber(context, device.back, [b"x"])
     if closed:
         made.close(0)
-        context.forget(made)
     del made
     with ThreadPoolExecutor(1) as other:
         other.submit(context.term).result(PATIENCE)

@@ -95,7 +95,7 @@ class _Ear:
 
     def __init__(self, context: sockets.Context, endpoint: str, prefixes: Sequence[bytes], curve: sockets.Curve | None) -> None:
         self._endpoint = endpoint
-        self.socket = options.listener(context, prefixes, options.secured(endpoint, curve))
+        self.socket = options.ear(context, prefixes, options.secured(endpoint, curve))
         self._monitor = monitor.watch(self.socket, zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
         self.sockets = (self.socket, self._monitor)
         self._settled = False

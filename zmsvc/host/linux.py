@@ -185,7 +185,7 @@ def environment_of(pid: int) -> bytes:
 def show_environment(text: bytes) -> None:
     """Have `environment_of` this process, and of all that it forks, be this: without an exec it is what the forking program had.
 
-    They are written where the old ones lie, which nobody may use any more. Where those took less room nothing changes.
+    It is written where the old one lies, which nobody may use any more. Where that took less room nothing changes.
     """
     start, size = _environment_area()
     if len(text) <= size:

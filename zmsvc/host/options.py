@@ -41,7 +41,7 @@ class BareContext(zmq.backend.Context):
 
     def socket(self, socket_type: int, /) -> Bare:
         made = Bare(self, socket_type)
-        self._made.append(made)
+        self._made = [*(each for each in self._made if not each.closed), made]
         return made
 
     def term(self) -> None:
@@ -49,10 +49,6 @@ class BareContext(zmq.backend.Context):
         for each in self._made:
             each.close()
         super().term()
-
-    def forget(self, closed: Bare) -> None:
-        """This one has been closed; others will be made in its place."""
-        self._made.remove(closed)
 
 
 DEVICE_HWM = 100_000
@@ -129,10 +125,10 @@ def publisher(ctx: Makes[S], endpoint: str, curve: Curve | None = None) -> S:
 
 def subscriber(ctx: Makes[S], endpoint: str, prefixes: Iterable[bytes], curve: Curve | None = None) -> S:
     """A SUB connected to where the device gives messages out. A prefix is a topic with its separator, see core.messages.prefix."""
-    return connect(listener(ctx, prefixes, secured(endpoint, curve)), endpoint)
+    return connect(ear(ctx, prefixes, secured(endpoint, curve)), endpoint)
 
 
-def listener(ctx: Makes[S], prefixes: Iterable[bytes], curve: Curve | None) -> S:
+def ear(ctx: Makes[S], prefixes: Iterable[bytes], curve: Curve | None) -> S:
     """The same, not connected yet."""
     made = client(ctx, zmq.SUB, curve)
     for prefix in prefixes:

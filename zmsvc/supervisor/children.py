@@ -61,7 +61,7 @@ class Children:
         """Signals and kills, which go before them: their time runs already. They are for processes that are there, so none is meant
         for a launch that waits."""
         self.waiting = False
-        """Whether there are such orders."""
+        """Whether orders wait."""
         self.on_backlog: Callable[[bool], None] = lambda there_is: None
         """Called when orders begin to wait for room (True: call `send_orders` whenever there is some), and when none waits any more."""
         self._spare = notify.Spare()

@@ -25,9 +25,8 @@ log = logging.getLogger(__name__)
 class Ear:
     """A subscriber for one thread."""
 
-    def __init__(self, socket: sockets.Bare, context: sockets.BareContext) -> None:
+    def __init__(self, socket: sockets.Bare) -> None:
         self._socket = socket
-        self._context = context
 
     def fileno(self) -> int:
         """Becomes readable at a change only: poll it after `receive` gave None."""
@@ -42,7 +41,6 @@ class Ear:
 
     def close(self) -> None:
         self._socket.close(0)
-        self._context.forget(self._socket)
 
 
 class Bus:
@@ -77,7 +75,7 @@ class Bus:
             while not mouth.wants(mark) and (left := until - time.monotonic()) > 0:
                 sockets.readable(mouth.socket, round(left * 1000) + 1)
         made.set(zmq.UNSUBSCRIBE, mark)
-        return Ear(made, self._own_context())
+        return Ear(made)
 
     def _own_context(self) -> sockets.BareContext:
         if self._context is None:

@@ -21,15 +21,9 @@ class Given:
     allow: Path | None = None
 
 
-_NOTHING = Given()
-
-
 def given(spec: Mapping[str, Any]) -> Given:
     """What a launch brought. The descriptor of the device's secret is closed. Raises ConfigError."""
-    told = spec.get("curve")
-    if told is None and "server_fd" not in spec:
-        return _NOTHING
-    client = keys.of_words(told)
+    client = keys.of_words(spec.get("curve"))
     if "server_fd" not in spec:
         return Given(client=client)
     try:
