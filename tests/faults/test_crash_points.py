@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from context import Context
 from crowd import QUICK, history
-from waiting import wait_for, wait_for_end
+from waiting import wait_for_end
 
 MOST = 80
 """More side effects than any of these trips has."""
@@ -56,10 +56,6 @@ class Crash:
         text = self._file.read_text()
         self._file.write_text("")
         return text.removeprefix("died before ") if text.startswith("died") else ""
-
-    def dies(self) -> bool:
-        """Whether it has died; what is armed stays so."""
-        return self._file.read_text().startswith("died")
 
 
 @pytest.fixture
@@ -179,10 +175,11 @@ def test_stop_at_every_point(context: Context, crash: Crash, home: Path) -> None
 
 def test_before_the_status_of_the_unit_is_told(context: Context, crash: Crash) -> None:
     """It is told in portions, after the turn that it belongs to: no fixed point of a trip, but one that comes after each that lasts."""
-    steady = context.tasks()["steady"]["pid"]
+    steady, supervisor = context.tasks()["steady"]["pid"], context.status()["pid"]
     crash.arm("say status")
     start(context, "heir")
-    wait_for(crash.dies)
+    wait_for_end(supervisor)
+    context.status()  # of the next one
     assert crash.died() == "say status"
     tasks = held(context)
     assert (tasks["steady"]["pid"], tasks["heir"]["sub"]) == (steady, "running")
