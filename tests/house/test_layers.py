@@ -117,9 +117,9 @@ def test_core_is_pure() -> None:
     assert impure == []
 
 
-def test_the_kernel_has_one_door() -> None:
+def test_the_kernel_and_the_interpreter_have_one_door_each() -> None:
     doors = {each.importer for each in imports() if each.target.split(".")[0] == "ctypes"}
-    assert doors <= {"zmsvc.host.linux"}
+    assert doors <= {"zmsvc.host.linux", "zmsvc.host.interpreter"}
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:

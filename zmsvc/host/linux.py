@@ -1,6 +1,6 @@
 """The one door to the kernel: prctl, pidfds, process identity, credentials, cgroup v2 files. Each wrapper is a few lines; none decides.
 
-Only this module may import ctypes.
+Only this module and `interpreter` may import ctypes.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ CLONE_PARENT = 0x8000
 CLONE_CHILD_SETTID = 0x0100_0000
 CLONE_CHILD_CLEARTID = 0x0020_0000
 _SIBLING = CLONE_PARENT | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID
-# From asm/unistd.h and asm-generic/unistd.h.
-SYS_CLONE = 56 if os.uname().machine == "x86_64" else 220
+# From asm/unistd.h and asm-generic/unistd.h: by machine and the size of a pointer, for a 32-bit program has numbers of its own. Machines
+# are left out whose clone() has other arguments.
+_CLONE_NUMBERS = {("x86_64", 8): 56, ("aarch64", 8): 220, ("riscv64", 8): 220, ("loongarch64", 8): 220, ("ppc64le", 8): 120}
 SYS_CLONE3 = 435
 # From asm-generic/socket.h.
 SO_PEERGROUPS = 59
@@ -69,43 +70,50 @@ def set_process_name(name: str) -> None:
     _prctl(PR_SET_NAME, name.encode())
 
 
-class SiblingFork:
-    """os.fork() for a process with one thread, whose child is a child of this process's parent. It writes to as little memory as can be.
+class SiblingClone:
+    """The system call of a fork whose child is a child of this process's parent. For a process with one thread.
 
-    Made once, and called for each fork. The interpreter's own work before a fork and in the parent after it is left out: it is about
-    other threads.
+    Made once, and called for each fork. It does nothing of what an interpreter has to do around a fork: see zmsvc.host.fork.
     """
 
     def __init__(self) -> None:
-        # glibc keeps the thread's ID at this address and would set it after its own fork; the kernel does it for us.
-        self._address = ctypes.c_ulong()
-        if _libc.prctl(PR_GET_TID_ADDRESS, ctypes.byref(self._address), 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "cannot find the thread's ID")
+        """Raises OSError where the kernel does not offer what it needs, or its system call has no known number."""
+        self._number = _CLONE_NUMBERS.get((os.uname().machine, struct.calcsize("P")))
+        if self._number is None:
+            raise OSError(errno.ENOSYS, f"the number of clone() is not known for {os.uname().machine}")
+        # glibc keeps the thread's ID at this address and would set it after its own fork; the kernel does it for us. A kernel without
+        # CONFIG_CHECKPOINT_RESTORE does not tell the address.
+        address = ctypes.c_ulong()
+        if _libc.prctl(PR_GET_TID_ADDRESS, ctypes.byref(address), 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "the kernel does not tell the address of the thread's ID")
+        self._address = address
         self._flags = ctypes.c_ulong(_SIBLING)
         # Looked up here: in each child it would cost 70 copied pages.
-        self._syscall, self._become_child = _libc.syscall, ctypes.pythonapi.PyOS_AfterFork_Child
+        self._syscall = _libc.syscall
 
-    def __call__(self, cgroup: int | None) -> tuple[int, bool]:
-        """The PID, 0 in the child; and whether the child began in `cgroup`, a descriptor of its directory. Raises OSError.
+    def arguments(self, cgroup: int) -> bytes:
+        """Return what a call with this descriptor of a cgroup's directory takes."""
+        # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup.
+        # A sibling's exit signal is its parent's own, and may not be named.
+        return struct.pack("=11Q", _SIBLING | CLONE_INTO_CGROUP, 0, self._address.value, 0, 0, 0, 0, 0, 0, 0, cgroup)
+
+    def __call__(self, arguments: bytes | None) -> tuple[int, bool]:
+        """Fork. Returns the PID, 0 in the child or -1 (see `error`), and whether the child began in the cgroup of `arguments`.
 
         That takes 0.2 ms, where moving a lone process costs 12 ms (a global grace period). It needs clone3(), which a kernel or a
         seccomp filter may not offer (RestrictNamespaces= hides it); then the child has to move by itself.
         """
-        pid = -1
-        if cgroup is not None:
-            # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup.
-            # A sibling's exit signal is its parent's own, and may not be named.
-            arguments = struct.pack("=11Q", _SIBLING | CLONE_INTO_CGROUP, 0, self._address.value, 0, 0, 0, 0, 0, 0, 0, cgroup)
+        if arguments is not None:
             pid = int(self._syscall(SYS_CLONE3, arguments, ctypes.c_size_t(len(arguments))))
-        inside = pid >= 0
-        if pid < 0:
-            # Some machines have the address fourth, some fifth, after a `tls` that nobody looks at here.
-            pid = int(self._syscall(SYS_CLONE, self._flags, None, None, self._address, self._address))
-        if pid == 0:
-            self._become_child()
-        elif pid < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        return pid, inside
+            if pid >= 0:
+                return pid, True
+        # Some machines have the address fourth, some fifth, after a `tls` that nobody looks at here.
+        return int(self._syscall(self._number, self._flags, None, None, self._address, self._address)), False
+
+    @staticmethod
+    def error() -> OSError:
+        """Return the reason why the last call gave -1."""
+        return OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def leave_room(fd: int) -> None:

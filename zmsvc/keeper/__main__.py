@@ -14,7 +14,7 @@ import daemon
 
 from zmsvc import __version__
 from zmsvc.core.errors import ZmsvcError
-from zmsvc.host import linux, paths
+from zmsvc.host import interpreter, linux, paths
 from zmsvc.keeper.doors import Doors
 from zmsvc.keeper.keeper import Keeper
 from zmsvc.keeper.keyring import keyring
@@ -48,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     # ours have no mode of their own.
     os.umask(os.umask(0o022) | 0o022)
     try:
+        interpreter.disabled()
         places = paths.places(args.context)
         if not places.config_file.is_file():
             raise ZmsvcError(f"cannot start {places.name}: there is no context file {places.config_file}")

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from zmsvc.core.errors import CANNOT_EXECUTE
-from zmsvc.host import linux, packets
+from zmsvc.host import interpreter, linux, packets
+from zmsvc.host.fork import Forker
+from zmsvc.host.interpreter import Shortcut
 from zmsvc.task import rehearsal, runner
 
 GROUP = "cgroup_fd"
@@ -36,13 +38,12 @@ def live(line: socket.socket, gate: int, keeper: int, *, cgroups: bool) -> NoRet
             signal.signal(number, signal.SIG_DFL)
         linux.die_with_parent(keeper)
         linux.set_process_name(NAME)
+        off = interpreter.disabled()
         runner.settle([line.fileno(), gate])
-        _rehearse()
-        fork, orders = linux.SiblingFork(), packets.Unread(line)
-        # What is there now is shared by all tasks and never looked at by their collector.
-        gc.collect()
-        gc.freeze()
-        gc.disable()
+        if Shortcut.REHEARSAL not in off:
+            _rehearse()
+        fork, orders = Forker(), packets.Unread(line)
+        interpreter.freeze()
         while orders.take():
             try:
                 pid, inside = fork(orders.fds[0] if cgroups else None)

@@ -12,6 +12,7 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import CodeType, ModuleType
 
 from zmsvc.core.errors import LaunchError
+from zmsvc.host.interpreter import Shortcut, disabled
 from zmsvc.task.sdk import LoopedTask, SingleTask, TaskService
 
 BUILT_IN = {"Monitor": "zmsvc.task.monitor"}
@@ -125,7 +126,7 @@ def _cached(file: str) -> bytes | None:
     Only this usual case is ours, for importlib goes through 20 functions for it, which in a fresh fork is a tenth of a start.
     """
     directory, _, name = file.rpartition("/")
-    if sys.pycache_prefix is not None:
+    if sys.pycache_prefix is not None or Shortcut.BYTECODE in disabled():
         return None
     try:
         with open(f"{directory}/__pycache__/{name.removesuffix('.py')}{_CACHED}", "rb", buffering=0) as cache:

@@ -19,14 +19,13 @@ from typing import Any
 import daemon
 
 from zmsvc.core.errors import LaunchError
-from zmsvc.host import journal, linux
+from zmsvc.host import interpreter, journal, linux
 from zmsvc.host.lines import LineWriter
 from zmsvc.task import environment
 
 log = logging.getLogger("task")
 
 
-_VARIABLES: dict[bytes, bytes] = vars(os.environ)["_data"]
 _ENCODING = sys.getfilesystemencoding()
 _BUFFERED = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
 """Files that may hold what is not written yet."""
@@ -81,6 +80,8 @@ def settle(keep: Iterable[int]) -> None:
             os.environ[name] = os.environ[name]
         else:
             del os.environ[name]
+    # Found here once, for all tasks.
+    interpreter.environment()
 
 
 def become(spec: Mapping[str, Any]) -> None:
@@ -163,11 +164,15 @@ def _tell(spec: Mapping[str, Any]) -> None:
 
 
 def _put(variables: Mapping[str, str]) -> None:
-    # What os.environ does, without its four functions for each of them.
+    known = interpreter.environment()
+    if known is None:
+        os.environ.update(variables)
+        return
+    # The same without the four functions of os.environ for each of them.
     for name, value in variables.items():
         key, text = name.encode(_ENCODING, "surrogateescape"), value.encode(_ENCODING, "surrogateescape")
         os.putenv(key, text)
-        _VARIABLES[key] = text
+        known[key] = text
 
 
 def take_streams(sink: logging.Handler) -> None:

@@ -1,0 +1,142 @@
+"""Shortcuts through the insides of the interpreter: each is only a shortcut, so a task starts and ends as well without it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import waiting
+from forked import Nest
+
+from zmsvc.core.errors import ConfigError
+from zmsvc.host import fork, interpreter, linux
+from zmsvc.host.interpreter import Shortcut
+from zmsvc.keeper.nursery import Nursery
+
+
+@pytest.fixture
+def disable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Set ZMSVC_DISABLE as for a new zmsvcd."""
+
+    def forget() -> None:
+        interpreter.disabled.cache_clear()
+        interpreter.environment.cache_clear()
+
+    def to(names: str) -> None:
+        monkeypatch.setenv("ZMSVC_DISABLE", names)
+        forget()
+
+    yield to
+    monkeypatch.undo()
+    forget()
+
+
+@pytest.fixture
+def nest(tmp_path: Path) -> Iterator[Nest]:
+    made = Nest(tmp_path)
+    yield made
+    made.close()
+
+
+def reap(pid: int) -> int:
+    waiting.wait_for_end(pid)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.parametrize("names", ["", *Shortcut, ",".join(Shortcut)])
+def test_a_task_starts_has_its_environment_and_stops_without_each_shortcut(
+    disable: Callable[[str], None], nest: Nest, names: str
+) -> None:
+    disable(names)
+    nest.looped("""
+        def setup(self):
+            self.update(told=os.environ["ZMSVC_TASK"], own=os.environ["OWN"], parent=os.getppid(), variable=os.getenv("ZMSVC_DISABLE"))
+        def step(self):
+            pass
+    """)
+    linux.become_subreaper()
+    forks = Nursery(cgroups=False)
+    forks.start()
+    template = forks.pid
+    assert template is not None
+    try:
+        for _ in range(2):
+            pid = forks.fork(nest.spec(environment={"OWN": "ä"}), None, {})
+            items = json.loads(nest.until("X_ZMSVC_UPDATE")["X_ZMSVC_UPDATE"])
+            assert items == {"told": "ts_100", "own": "ä", "parent": os.getpid(), "variable": None}
+            os.kill(pid, signal.SIGTERM)
+            assert reap(pid) == 0, nest.logged()
+    finally:
+        forks.ended()
+        reap(template)
+
+
+def test_a_shortcut_that_does_not_exist_is_refused(disable: Callable[[str], None]) -> None:
+    disable("freeze nonsense")
+    with pytest.raises(ConfigError, match="ZMSVC_DISABLE: nonsense is not one of sibling-fork, rehearsal, "):
+        interpreter.disabled()
+
+
+def test_zmsvcd_refuses_it_before_anything_is_started(tmp_path: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "zmsvc.keeper", "EchoAction"],
+        env=os.environ | {"ZMSVC_DISABLE": "nonsense"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (told.returncode, told.stdout) == (2, "")
+    assert told.stderr.startswith("zmsvcd: ZMSVC_DISABLE: nonsense is not one of")
+
+
+def test_environ_of_another_shape_is_left_alone(monkeypatch: pytest.MonkeyPatch, disable: Callable[[str], None]) -> None:
+    disable("")
+    assert interpreter.environment() is vars(os.environ)["_data"]
+    disable("")
+    monkeypatch.setattr(os, "environ", type("OtherEnviron", (dict,), {})(os.environ))
+    assert interpreter.environment() is None
+
+
+def test_a_kernel_that_refuses_the_sibling_fork_gets_two_forks(disable: Callable[[str], None], capfd: pytest.CaptureFixture[str]) -> None:
+    disable("")
+    linux.become_subreaper()
+    forker = fork.Forker()
+
+    def refused(_cgroup: int | None) -> tuple[int, bool]:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    forker._fork = refused
+    pid, inside = forker(None)
+    if pid == 0:
+        os._exit(7)
+    assert (inside, reap(pid)) == (False, 7)
+    assert "no sibling fork here ([Errno 1] Operation not permitted); each task is forked twice" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])
+def test_a_fork_that_fails_for_want_of_room_fails(disable: Callable[[str], None], number: int) -> None:
+    disable("")
+    forker = fork.Forker()
+
+    def failing(_cgroup: int | None) -> tuple[int, bool]:
+        raise OSError(number, os.strerror(number))
+
+    forker._fork = failing
+    with pytest.raises(OSError, match=os.strerror(number)):
+        forker(None)
+
+
+def test_a_child_of_two_forks_sees_its_new_parent_from_the_beginning() -> None:
+    linux.become_subreaper()
+    for _ in range(50):
+        pid, _ = fork.DoubleFork()(None)
+        if pid == 0:
+            os._exit(0 if os.getppid() == PARENT else 1)
+        assert reap(pid) == 0
+
+
+PARENT = os.getpid()
