@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from zmsvc import __version__
+
 Json = dict[str, Any]
 
 
@@ -59,6 +61,7 @@ def status(*transactions: Json, **other: Any) -> Json:
         "name": "Echo", "id": "context001", "pid": 4194301, "keeper_pid": 4194300, "device_pid": 4194302, "restarts": 0,
         "state": "active", "frontend": "ipc:///nowhere/f", "backend": "ipc:///nowhere/b", "log": "/nowhere/log", "since": None,
         "dropped": {"updates": 0}, "file": "/nowhere/Context-Echo.xml", "unsaved": "", "transactions": list(transactions),
+        "supervisor_version": __version__, "keeper_version": __version__, "zygote_version": __version__,
     }  # fmt: skip
     return yes(**told | other)
 

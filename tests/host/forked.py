@@ -16,6 +16,7 @@ from typing import Any
 import waiting
 
 from zmsvc.host import notify
+from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import runner
 
 LOOPED = """
@@ -31,6 +32,34 @@ class Service{name}(TaskService):
     task_class = Work
 """
 SINGLE = LOOPED.replace("LoopedTask", "SingleTask").replace("    interval = 3600.0\n", "")
+
+
+NO_DESCRIPTORS = Descriptors()
+
+
+def launch_spec(**changes: Any) -> LaunchSpec:
+    """Return the launch of a task of no service in particular."""
+    told: dict[str, Any] = {
+        "launch": 17,
+        "context": "Echo",
+        "context_id": "context001",
+        "transaction": "TX",
+        "task": "ts_100",
+        "instance": "Work",
+        "service_name": "work",
+        "service_type": "Process",
+        "device_action": "act",
+        "description": "",
+        "configuration": {},
+        "search": (),
+        "command": (),
+        "frontend": "",
+        "backend": "",
+        "cause": {"by": "operator", "uid": 0, "depth": 0, "sources": []},
+        "notify": "",
+        "log": "stderr",
+    }
+    return LaunchSpec(**{**told, **changes})
 
 
 class Task:
@@ -90,37 +119,12 @@ class Nest:
 
     # --- tasks
 
-    def spec(self, **changes: Any) -> dict[str, Any]:
+    def spec(self, **changes: Any) -> LaunchSpec:
         """What the supervisor would tell the keeper."""
-        return {
-            "launch": 17,
-            "context": "Echo",
-            "context_id": "context001",
-            "transaction": "TX",
-            "task": "ts_100",
-            "instance": "Work",
-            "service_name": "work",
-            "service_type": "Process",
-            "device_action": "act",
-            "description": "",
-            "configuration": {},
-            "search": [str(self.home / "Services")],
-            "command": [],
-            "user": None,
-            "group": None,
-            "nice": None,
-            "rlimits": {},
-            "environment": {},
-            "watchdog": 0.0,
-            "cause": {"by": "operator", "uid": 0, "depth": 0, "sources": []},
-            "notify": str(self.home / "n"),
-            "pidfile": None,
-            "log": str(self.log),
-            **self.endpoints,
-            **changes,
-        }
+        places = {"search": (str(self.home / "Services"),), "notify": str(self.home / "n"), "log": str(self.log)}
+        return launch_spec(**{**places, **self.endpoints, **changes})
 
-    def fork(self, **changes: Any) -> Task:
+    def fork(self, fds: Descriptors = NO_DESCRIPTORS, **changes: Any) -> Task:
         """What zmsvc.keeper.template does."""
         spec = self.spec(**changes)
         pid = os.fork()
@@ -132,8 +136,8 @@ class Nest:
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
                     signal.signal(number, signal.SIG_DFL)
-                runner.settle([spec[name] for name in ("exec_fd", "shared_fd", "server_fd") if name in spec])
-                status = runner.run(spec)
+                runner.settle(fds.given().values())
+                status = runner.run(spec, fds)
             finally:
                 os._exit(status)
         self.tasks.append(Task(pid))

@@ -9,9 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from forked import launch_spec
 
 from zmsvc.keeper.brood import Brood
 from zmsvc.keeper.nursery import Nursery
+from zmsvc.protocol.launch import Descriptors
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def end(pid: int) -> Any:
 def test_an_end_that_is_acknowledged_late_takes_nothing_from_the_next_launch(brood: Brood, tmp_path: Path) -> None:
     """A restart is ordered before the end of what it replaces is acknowledged, and the new process may not have moved yet."""
     for launch in (1, 2):
-        brood.launch({"launch": launch, "cgroup": "TX:ts_100", "service_type": "Process", "fds": {}})
+        brood.launch(launch_spec(launch=launch, cgroup="TX:ts_100"), Descriptors())
         brood.reaped(end(2**22 + 1))
     brood.acknowledge(1)
     assert (tmp_path / "TX:ts_100").is_dir()

@@ -7,18 +7,35 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from forked import launch_spec
 from waiting import PATIENCE
 
 from zmsvc.core import events as ev
 from zmsvc.host import notify, packets
 from zmsvc.host.notify import Notifier
+from zmsvc.protocol import supervision as sv
+from zmsvc.protocol.launch import LaunchSpec
 from zmsvc.supervisor.children import Children
 
 LAUNCH = 7
 LARGE = '{"text":"' + "x" * 300_000 + '"}'
 SMALL = '{"n":1}'
+
+
+def hello(**changes: Any) -> sv.Hello:
+    """Return what a keeper of protocol 0 says first."""
+    told: dict[str, Any] = {
+        "epoch": "e", "restarts": 0, "stopping": False, "children": (), "ends": (), "device": sv.DeviceState(), "cgroup": None,
+        "curve": None,
+    }  # fmt: skip
+    return sv.Hello(**{**told, **changes})
+
+
+def large(launch: int) -> LaunchSpec:
+    return launch_spec(launch=launch, description="x" * 1000)
 
 
 class Both:
@@ -27,13 +44,20 @@ class Both:
     def __init__(self, folder: Path) -> None:
         ours, self.keeper = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        running = {"launch": LAUNCH, "pid": os.getpid(), "tag": "", "start_time": 1, "executed": False}
-        packets.send(self.keeper, {"op": "hello", "children": [running], "ends": [], "device": {}})
+        running = sv.Launched(launch=LAUNCH, pid=os.getpid(), start_time=1)
+        self.report_to_supervisor(hello(children=(running,)))
         ear = notify.bind(folder / "notify", 0o600)
         self.children = Children(ours, ear)
         self.children.greet()
         self.task = Notifier(str(folder / "notify"))
         self._opened = (ours, self.keeper, ear, self.task)
+
+    def report_to_supervisor(self, report: sv.Report) -> None:
+        packets.send(self.keeper, sv.REPORTS.encode(report))
+
+    def order(self) -> sv.Order | None:
+        """The next order that the keeper gets."""
+        return packets.receive_message(self.keeper, sv.ORDERS)
 
     def report(self, text: str, count: int) -> None:
         for number in range(1, count + 1):
@@ -70,7 +94,7 @@ def test_between_large_updates_others_have_their_turn(both: Both) -> None:
 def test_an_end_comes_after_all_that_was_said_before_it(both: Both) -> None:
     both.report(LARGE, 3)
     assert both.turn() == [1]
-    packets.send(both.keeper, {"op": "exited", "launch": LAUNCH, "code": 0, "signal": None, "left": False, "oom": False})
+    both.report_to_supervisor(sv.Exited(launch=LAUNCH, pid=os.getpid(), code=0, signal=None, left=False))
     assert both.turn() == [2, 3, "TaskExited"]
 
 
@@ -83,41 +107,41 @@ def test_orders_that_the_keeper_has_no_room_for_wait_and_nobody_waits_for_them(b
     backlog: list[bool] = []
     both.children.on_backlog = backlog.append
     for launch in range(2000):
-        both.children.tell("launch", launch=launch, padding="x" * 1000)
+        both.children.tell(large(launch))
     assert backlog == [True]
     both.report(SMALL, 1)
     assert both.turn() == [1], "who speaks meanwhile is heard"
     seen: list[int] = []
     while len(seen) < 2000:
-        order = packets.receive(both.keeper)
-        assert order is not None
-        seen.append(order["launch"])
+        order = both.order()
+        assert isinstance(order, LaunchSpec)
+        seen.append(order.launch)
         both.children.send_orders()  # as when there is room
     assert seen == list(range(2000))
     assert backlog == [True, False]
-    both.children.tell("leave", status=0)
-    assert packets.receive(both.keeper) == {"op": "leave", "status": 0, "fds": {}}
+    both.children.tell(sv.Leave(status=0))
+    assert both.order() == sv.Leave(status=0)
 
 
 def test_signals_go_before_launches_that_wait(both: Both) -> None:
     for launch in range(500):
-        both.children.tell("launch", launch=launch, padding="x" * 1000)
-    both.children.tell("signal", launch=LAUNCH, signal="SIGTERM")
-    both.children.tell("kill", launch=LAUNCH)
-    seen: list[str] = []
+        both.children.tell(large(launch))
+    both.children.tell(sv.SignalTask(launch=LAUNCH, signal="SIGTERM"))
+    both.children.tell(sv.KillTask(launch=LAUNCH))
+    seen: list[type[sv.Order]] = []
     while len(seen) < 502:
-        order = packets.receive(both.keeper)
+        order = both.order()
         assert order is not None
-        seen.append(order["op"])
+        seen.append(type(order))
         both.children.send_orders()
-    assert seen.index("signal") == seen.index("kill") - 1 < 300, "only what was in the socket already is before them"
+    assert seen.index(sv.SignalTask) == seen.index(sv.KillTask) - 1 < 300, "only what was in the socket already is before them"
 
 
 def test_at_the_end_everything_that_waits_is_sent(both: Both) -> None:
     for launch in range(500):
-        both.children.tell("ack", launch=launch, padding="x" * 1000)
+        both.children.tell(large(launch))
     with ThreadPoolExecutor(1) as keeper:
-        read = keeper.submit(lambda: [(packets.receive(both.keeper) or {})["launch"] for _ in range(500)])
+        read = keeper.submit(lambda: [getattr(both.order(), "launch", None) for _ in range(500)])
         both.children.finish()
         assert read.result(PATIENCE) == list(range(500))
 
@@ -126,7 +150,7 @@ def test_a_keeper_that_is_gone_is_no_reason_to_wait(both: Both) -> None:
     backlog: list[bool] = []
     both.children.on_backlog = backlog.append
     for launch in range(500):
-        both.children.tell("ack", launch=launch, padding="x" * 1000)
+        both.children.tell(large(launch))
     both.keeper.close()
     both.children.send_orders()
     both.children.finish()

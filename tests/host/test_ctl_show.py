@@ -15,8 +15,9 @@ from typing import Any
 
 import fake_supervisor as fake
 import pytest
-from fake_supervisor import House, Silence, no, status, task, transaction
+from fake_supervisor import House, Silence, no, status, task, transaction, yes
 
+from zmsvc import __version__
 from zmsvc.ctl import procfs, render, show, terminal, which
 from zmsvc.ctl.__main__ import main
 from zmsvc.ctl.answers import Context
@@ -108,7 +109,28 @@ def test_a_task_that_no_transaction_has_is_4(home: House) -> None:
 def test_json_is_the_answer_of_the_supervisor(home: House, capsys: Capture) -> None:
     answer = status(transaction(tasks=[ACTIVE, FAILED]))
     home.supervisor(status=answer)
-    assert json.loads(shown(capsys, "--json", code=3)) == {"contexts": [answer["data"]]}
+    versions = {"version": __version__, "restart_needed": False}
+    assert json.loads(shown(capsys, "--json", code=3)) == {"contexts": [answer["data"] | versions]}
+
+
+def test_a_supervisor_of_1_0_tells_no_versions_and_needs_a_restart(home: House, capsys: Capture) -> None:
+    data = dict(status(transaction())["data"])
+    for name in ("supervisor_version", "keeper_version", "zygote_version"):
+        del data[name]
+    home.supervisor(status=yes(**data))
+    (told,) = json.loads(shown(capsys, "--json"))["contexts"]
+    assert (told["supervisor_version"], told["keeper_version"], told["zygote_version"]) == (None, None, None)
+    assert (told["version"], told["restart_needed"]) == (__version__, True)
+    (line,) = [line for line in shown(capsys).splitlines() if "Version:" in line]
+    assert line.startswith(f"    Version: {__version__} is installed; supervisor 1.0, keeper 1.0, zygote 1.0; restart needed: ")
+    assert main(["list"]) == 0
+    assert f"{__version__} is installed, another release runs: Echo" in capsys.readouterr().err
+
+
+def test_only_the_supervisor_differs_where_only_it_was_replaced(home: House, capsys: Capture) -> None:
+    home.supervisor(status=status(transaction(), supervisor_version="0.1"))
+    (line,) = [line for line in shown(capsys).splitlines() if "Version:" in line]
+    assert line.endswith(f"supervisor 0.1, keeper {__version__}, zygote {__version__}; zmsvcctl -c Echo reexec renews the supervisor")
 
 
 def test_json_of_a_context_that_does_not_run_has_the_same_fields(home: House, capsys: Capture) -> None:
@@ -154,6 +176,7 @@ def test_the_tree(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch)
     assert lines[1:] == [
         "       File: /nowhere/Context-Echo.xml",
         "     Active: active",
+        f"    Version: {__version__}",
         " Supervisor: 4194301 (restarted 2 times); keeper 4194300",
         "     Device: 4194302",
         "  Endpoints: subscribe at ipc:///nowhere/f, publish to ipc:///nowhere/b",
@@ -352,7 +375,10 @@ def test_list_as_json(home: House, capsys: Capture) -> None:
     home.supervisor("Echo")
     assert main(["--json", "list"]) == 0
     (told,) = json.loads(capsys.readouterr().out)["contexts"]
-    assert told == {"name": "Echo", "state": "active", "running": 1, "tasks": 1, "pid": 4194301, "file": "/nowhere/Context-Echo.xml"}
+    assert told == {
+        "name": "Echo", "state": "active", "running": 1, "tasks": 1, "pid": 4194301, "file": "/nowhere/Context-Echo.xml",
+        "restart_needed": False,
+    }  # fmt: skip
 
 
 def test_list_of_nothing_is_a_head(home: House, capsys: Capture) -> None:

@@ -19,6 +19,7 @@ from zmsvc.core.errors import ConfigError
 from zmsvc.host import fork, interpreter, linux
 from zmsvc.host.interpreter import Shortcut
 from zmsvc.keeper.nursery import Nursery
+from zmsvc.protocol.launch import Descriptors
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_a_task_starts_has_its_environment_and_stops_without_each_shortcut(
     assert template is not None
     try:
         for _ in range(2):
-            pid = forks.fork(nest.spec(environment={"OWN": "ä"}), None, {})
+            pid = forks.fork(nest.spec(environment={"OWN": "ä"}), None, Descriptors())
             items = json.loads(nest.until("X_ZMSVC_UPDATE")["X_ZMSVC_UPDATE"])
             assert items == {"told": "ts_100", "own": "ä", "parent": os.getpid(), "variable": None}
             os.kill(pid, signal.SIGTERM)

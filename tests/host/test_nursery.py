@@ -14,6 +14,8 @@ from forked import Nest
 
 from zmsvc.host import linux, packets
 from zmsvc.keeper.nursery import Nursery
+from zmsvc.protocol import forking
+from zmsvc.protocol.launch import Descriptors
 from zmsvc.task import rehearsal
 
 
@@ -47,7 +49,7 @@ def reap(pid: int) -> int:
 
 def launch(forks: Nursery, nest: Nest) -> int:
     """Fork a task and wait until it says READY."""
-    pid = forks.fork(nest.spec(), None, {})
+    pid = forks.fork(nest.spec(), None, Descriptors())
     said = nest.next()
     while ("READY", "1") not in said.lines:
         said = nest.next()
@@ -116,7 +118,7 @@ def test_a_task_whose_pid_got_lost_does_nothing(forks: Nursery, nest: Nest) -> N
     assert forks._line is not None
     template = forks.pid
     assert template is not None
-    packets.send_to_fork(forks._line, nest.spec(pidfile=str(nest.home / "pid")), {})
+    packets.send_data(forks._line, forking.encode_launch(nest.spec(pidfile=str(nest.home / "pid")), Descriptors()), {})
     pid = int(forks._line.recv(64))
     os.kill(template, signal.SIGKILL)
     reap(template)
@@ -134,7 +136,7 @@ def test_a_fork_that_is_refused_says_why(nest: Nest) -> None:
     assert template is not None
     try:
         with pytest.raises(OSError, match="No such file"):
-            made.fork(nest.spec(), Path("/proc/no-control-group"), {})
+            made.fork(nest.spec(), Path("/proc/no-control-group"), Descriptors())
     finally:
         made.ended()
         reap(template)

@@ -25,6 +25,8 @@ from needs import need
 from zmsvc.core import messages
 from zmsvc.host import packets
 from zmsvc.host.sockets import Mouth
+from zmsvc.protocol import sharing
+from zmsvc.protocol.launch import Descriptors
 from zmsvc.task import sdk
 
 
@@ -769,7 +771,7 @@ def test_without_a_device_a_task_starts_and_says_so(nest: Nest) -> None:
 def command(nest: Nest, *argv: str, **changes: Any) -> tuple[Any, int]:
     """A forked Command, and the pipe that says whether it could be executed."""
     reader, writer = os.pipe()
-    task = nest.fork(service_type="Command", command=list(argv), exec_fd=writer, **changes)
+    task = nest.fork(Descriptors(exec_gate=writer), service_type="Command", command=argv, **changes)
     os.close(writer)
     return task, reader
 
@@ -806,19 +808,18 @@ def shared(nest: Nest, *instances: str) -> tuple[Task, socket.socket]:
     line, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     line.settimeout(waiting.PATIENCE)
     with its:
-        task = nest.fork(service_type="Thread", shared_fd=its.fileno())
+        task = nest.fork(Descriptors(shared_line=its.fileno()), service_type="Thread")
     for number, instance in enumerate(instances):
-        spec = nest.spec(service_type="Thread", task=f"ts_{number}", instance=instance)
-        packets.send(line, {"op": "start", "launch": number, "spec": spec})
+        spec = nest.spec(launch=number, service_type="Thread", task=f"ts_{number}", instance=instance)
+        packets.send(line, sharing.ORDERS.encode(sharing.StartMember(spec=spec)))
     return task, line
 
 
 def ended(line: socket.socket) -> tuple[int, int]:
     """Launch and status of the next member that ends."""
-    got = packets.receive(line)
+    got = packets.receive_message(line, sharing.REPORTS)
     assert got is not None
-    assert got["op"] == "ended"
-    return got["launch"], got["status"]
+    return got.launch, got.status
 
 
 def test_tasks_that_share_a_process_live_and_end_each_for_itself(nest: Nest) -> None:
@@ -847,7 +848,7 @@ def test_tasks_that_share_a_process_live_and_end_each_for_itself(nest: Nest) -> 
             "ts_1": ["READY=1", "STATUS=ValueError: bad"],
             "ts_2": ["READY=1", 'X_ZMSVC_UPDATE={"done":true}', "STOPPING=1"],
         }
-        packets.send(line, {"op": "stop", "launch": 0})
+        packets.send(line, sharing.ORDERS.encode(sharing.StopMember(launch=0)))
         assert ended(line) == (0, 0)
         assert nest.next().lines == [("X_ZMSVC_TASK", "ts_0"), ("STOPPING", "1")]
     assert task.end() == 0

@@ -19,7 +19,8 @@ PURE = {
 """The part of the standard library that core may know: nothing that touches a clock, a file, a socket or a process."""
 
 PROCESSES = ("keeper", "supervisor", "device", "task", "ctl")
-MAY_IMPORT = {"core": {"core"}, "host": {"core", "host"}} | {room: {"core", "host", room} for room in PROCESSES}
+LIBRARIES = {"core": {"core"}, "protocol": {"core", "protocol"}, "host": {"core", "host"}}
+MAY_IMPORT = LIBRARIES | {room: {"core", "protocol", "host", room} for room in PROCESSES}
 """By room; `data` holds no code, and the package itself is only the version."""
 
 EXCEPTIONS = {("zmsvc.keeper.template", "zmsvc.task.runner"), ("zmsvc.keeper.template", "zmsvc.task.rehearsal")}

@@ -69,8 +69,26 @@ class Context:
     """One context and its processes."""
 
     __slots__ = (
-        "backend", "curve", "device_pid", "device_restarts", "dropped", "file", "frontend", "id", "keeper_pid", "log", "name", "pid",
-        "restarts", "since", "state", "transactions", "unsaved",
+        "backend",
+        "curve",
+        "device_pid",
+        "device_restarts",
+        "dropped",
+        "file",
+        "frontend",
+        "id",
+        "keeper_pid",
+        "keeper_version",
+        "log",
+        "name",
+        "pid",
+        "restarts",
+        "since",
+        "state",
+        "supervisor_version",
+        "transactions",
+        "unsaved",
+        "zygote_version",
     )  # fmt: skip
 
     def __init__(self, data: Json) -> None:
@@ -90,6 +108,9 @@ class Context:
         self.file = _text(data.get("file"))
         self.log = _text(data.get("log"))
         self.unsaved = _text(data.get("unsaved"))
+        self.supervisor_version = _text(data.get("supervisor_version"))
+        self.keeper_version = _text(data.get("keeper_version"))
+        self.zygote_version = _text(data.get("zygote_version"))
         dropped = data.get("dropped")
         counts = dropped if isinstance(dropped, dict) else {}
         self.dropped = {str(what): count for what, count in counts.items() if isinstance(count, int) and count}

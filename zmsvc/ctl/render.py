@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
+from zmsvc.ctl import versions
 from zmsvc.ctl.answers import Context, Exit, Task, Transaction
 from zmsvc.ctl.terminal import Style, clean
 
@@ -121,6 +122,7 @@ def context(it: Context, sight: Sight, style: Style) -> list[str]:
         lines.append(_row("File", clean(it.file)))
     when = f"; up since {moment(sight.up)}; {ago(sight.now - sight.up)}" if sight.up is not None else ""
     lines.append(_row("Active", style.state(it.state) + when))
+    lines.append(_row("Version", clean(versions.told(it))))
     lines.append(_row("Supervisor", f"{it.pid}{_restarted(it.restarts)}; keeper {it.keeper_pid}"))
     lines.append(_row("Device", f"{it.device_pid}{_restarted(it.device_restarts)}"))
     lines.append(_row("Endpoints", f"subscribe at {clean(it.frontend)}, publish to {clean(it.backend)}"))

@@ -6,7 +6,8 @@ import argparse
 import json
 import time
 
-from zmsvc.ctl import procfs, render, terminal
+from zmsvc import __version__
+from zmsvc.ctl import procfs, render, terminal, versions
 from zmsvc.ctl.answers import Context, all_active
 from zmsvc.ctl.client import Client, CtlError, NotRunningError
 from zmsvc.ctl.which import NoneRunningError, choose, running, start_command
@@ -43,12 +44,19 @@ def status(args: argparse.Namespace) -> int:
         # A task is in every transaction, but who asks for it does not mean those that were stopped.
         it.transactions = [each for each in it.transactions if each.open]
     if args.json:
-        terminal.out(json.dumps({"contexts": [data]}) + "\n")
+        terminal.out(json.dumps({"contexts": [_with_versions(data, it)]}) + "\n")
     else:
         _draw(args, it, named=bool(tasks))
     if tasks and not it.tasks:
         raise CtlError(4, f"cannot show {' '.join(tasks)}: no transaction has it (zmsvcctl -c {places.name} status)")
     return 0 if all_active(it, transaction=args.transaction is not None, task=bool(tasks)) else 3
+
+
+def _with_versions(data: Json, it: Context) -> Json:
+    """Return the answer with the installed version, and with those that a supervisor of zmsvc 1.0 does not tell as null."""
+    names = ("supervisor_version", "keeper_version", "zygote_version")
+    told = {name: data.get(name) or None for name in names}
+    return {**data, "version": __version__, **told, "restart_needed": versions.restart_needed(it)}
 
 
 def _not_running(args: argparse.Namespace, places: Places) -> int:
@@ -62,8 +70,9 @@ def _not_running(args: argparse.Namespace, places: Places) -> int:
 
 def _nothing(name: str, file: str) -> Json:
     """What `status` says as JSON of a context that does not run: every field is there."""
-    empty = ("id", "pid", "keeper_pid", "device_pid", "frontend", "backend")
-    return {"name": name, **dict.fromkeys(empty), "restarts": 0, "state": "inactive", "file": file or None, "transactions": []}
+    empty = ("id", "pid", "keeper_pid", "device_pid", "frontend", "backend", "supervisor_version", "keeper_version", "zygote_version")
+    nothing: Json = {"name": name, **dict.fromkeys(empty), "restarts": 0, "state": "inactive", "file": file or None, "transactions": []}
+    return nothing | {"version": __version__, "restart_needed": False}
 
 
 def _draw(args: argparse.Namespace, it: Context, *, named: bool) -> None:
@@ -101,6 +110,8 @@ def contexts(args: argparse.Namespace) -> int:
         return 0
     cells = [[row["name"], row["state"], _ratio(row), str(row["pid"] or "-"), terminal.clean(row["file"] or "-")] for row in rows]
     terminal.out("\n".join(render.table(["NAME", "STATE", "TASKS", "PID", "FILE"], cells, terminal.style())) + "\n")
+    if old := [row["name"] for row in rows if row["restart_needed"]]:
+        terminal.complain(f"{__version__} is installed, another release runs: {', '.join(old)} (zmsvcctl -c NAME status says more)")
     return 0
 
 
@@ -111,6 +122,7 @@ def _ratio(row: Json) -> str:
 
 def _listed(name: str, places: Places | None, file: str, timeout: float | None) -> Json:
     row: Json = {"name": name, "state": "inactive", "running": None, "tasks": None, "pid": None, "file": file or None}
+    row["restart_needed"] = False
     if places is None:
         return row
     try:
@@ -121,6 +133,7 @@ def _listed(name: str, places: Places | None, file: str, timeout: float | None) 
         return row | {"state": "unreachable"}
     tasks = [task for each in it.transactions if each.open for task in each.tasks]
     return row | {
+        "restart_needed": versions.restart_needed(it),
         "state": it.state or "unknown",
         "running": sum(task.state == "active" for task in tasks),
         "tasks": len(tasks),

@@ -62,8 +62,16 @@ def start_command(name: str | None) -> str:
     """What starts a context that does not run; without a name, one whose file lies anywhere. Units are root's, and need a systemd."""
     if name is None:
         return "zmsvcd --detach FILE.xml"
-    unit = os.geteuid() == 0 and os.path.isdir("/run/systemd/system")
-    return f"systemctl start zmsvc@{name}" if unit else f"zmsvcd --detach {name}"
+    return f"systemctl start zmsvc@{name}" if _unit() else f"zmsvcd --detach {name}"
+
+
+def restart_command(name: str) -> str:
+    """Return what ends a context and starts it again."""
+    return f"systemctl restart zmsvc@{name}" if _unit() else f"zmsvcctl -c {name} exit && zmsvcd --detach {name}"
+
+
+def _unit() -> bool:
+    return os.geteuid() == 0 and os.path.isdir("/run/systemd/system")
 
 
 def _knows(places: Places, transaction: str) -> bool:

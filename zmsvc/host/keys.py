@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def words(curve: Curve) -> list[str]:
     return [key.decode("ascii") for key in (curve.public, curve.secret, curve.server_public or b"")]
 
 
-def of_words(told: list[str] | None) -> Curve | None:
+def of_words(told: Sequence[str] | None) -> Curve | None:
     """The other way round; None stays None."""
     if told is None:
         return None

@@ -1,28 +1,36 @@
-"""JSON objects over a SOCK_SEQPACKET Unix socket: how keeper, supervisor and shared processes talk. One packet, one object.
+"""Packets over a SOCK_SEQPACKET Unix socket: how the processes of a context talk. One packet is one JSON object, or bytes for a fork.
 
-A body that is too large for a packet travels in a sealed memfd beside an empty packet, so no size is refused on the way.
-
-Between a process and its own fork, which cannot be of different versions, objects are in the interpreter's own form (marshal): it is
-read without a line of Python, which a process that has just been forked would pay for with copied pages.
+A body that is too large for a packet travels in a sealed memfd beside a packet of one byte, so no size is refused on the way. The
+messages that the packets carry are in zmsvc.protocol.
 """
 
 from __future__ import annotations
 
 import array
 import json
-import marshal
 import os
 import socket
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
+from zmsvc.core.errors import ProtocolError
 from zmsvc.host import memfd
 
 INLINE = 65536
 """Bytes of JSON that go into the packet itself."""
 MAX_FDS = 8
 """Descriptors that can go with one object."""
+
+Message = TypeVar("Message")
+Message_co = TypeVar("Message_co", covariant=True)
+
+
+class Decoder(Protocol[Message_co]):
+    """Makes messages of objects: one of the codecs in zmsvc.protocol."""
+
+    def decode(self, body: Mapping[str, Any], /) -> Message_co: ...
+
 
 _ANCILLARY = socket.CMSG_SPACE((MAX_FDS + 1) * array.array("i").itemsize)
 _NONE: Mapping[str, int] = MappingProxyType({})
@@ -34,15 +42,11 @@ def send(sock: socket.socket, body: Mapping[str, Any], fds: Mapping[str, int] = 
 
     Raises BlockingIOError when a non-blocking socket is full, OSError when nobody is there any more.
     """
-    _send_data(sock, _dumps({**body, "fds": [*fds]} if fds else body).encode(), fds)
+    send_data(sock, _dumps({**body, "fds": [*fds]} if fds else body).encode(), fds)
 
 
-def send_to_fork(sock: socket.socket, body: Mapping[str, Any], fds: Mapping[str, int] = _NONE) -> None:
-    """The same, for a fork of this process, which has an `Unread` at the other end."""
-    _send_data(sock, marshal.dumps((dict(body), list(fds))), fds)
-
-
-def _send_data(sock: socket.socket, data: bytes, fds: Mapping[str, int]) -> None:
+def send_data(sock: socket.socket, data: bytes, fds: Mapping[str, int]) -> None:
+    """Send bytes and descriptors, which an `Unread` at the other end takes. Raises as `send` does."""
     if len(data) <= INLINE:
         _send(sock, data, [*fds.values()])
         return
@@ -58,10 +62,14 @@ def _send(sock: socket.socket, data: bytes, fds: list[int]) -> None:
     sock.sendmsg([data], rights, socket.MSG_NOSIGNAL)
 
 
-def receive(sock: socket.socket) -> dict[str, Any] | None:
-    """The next object; None when the other end is gone. `fds` in it maps the names of the descriptors that came along to their numbers.
+Received = tuple[dict[str, Any], dict[str, int]]
+"""An object, and the descriptors that came beside it by name."""
 
-    Raises BlockingIOError when a non-blocking socket has nothing.
+
+def receive(sock: socket.socket) -> Received | None:
+    """Return the next object; None when the other end is gone.
+
+    Raises BlockingIOError when a non-blocking socket has nothing, ProtocolError for a packet that is no JSON object.
     """
     try:
         data, ancillary, _flags, _address = sock.recvmsg(INLINE + 1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
@@ -70,9 +78,23 @@ def receive(sock: socket.socket) -> dict[str, Any] | None:
     if not data:
         return None
     came = _fds(ancillary)
-    body: dict[str, Any] = json.loads(_whole(data, came))
-    body["fds"] = dict(zip(body.get("fds", ()), came, strict=True))
-    return body
+    try:
+        body = json.loads(_whole(data, came))
+        return body, dict(zip(body.pop("fds", ()), came, strict=True))
+    except (ValueError, AttributeError, IndexError) as error:
+        for fd in came:
+            os.close(fd)
+        raise ProtocolError(f"cannot read packet: {error}") from error
+
+
+def receive_message(sock: socket.socket, codec: Decoder[Message]) -> Message | None:
+    """Return the next message; None when the other end is gone. Descriptors that came beside it are closed. Raises as `receive` does."""
+    got = receive(sock)
+    if got is None:
+        return None
+    for fd in got[1].values():
+        os.close(fd)
+    return codec.decode(got[0])
 
 
 def _fds(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
@@ -91,7 +113,7 @@ def _whole(data: bytes, came: list[int]) -> bytes:
 
 
 class Unread:
-    """Packets of `send_to_fork` on a blocking socket, taken one by one for a fork of this process to look into."""
+    """Packets of `send_data` on a blocking socket, taken one by one for a fork of this process to look into."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -109,7 +131,6 @@ class Unread:
         self.fds = _fds(ancillary)
         return self._size > 0
 
-    def body(self) -> tuple[dict[str, Any], dict[str, int]]:
-        """What is in the last one: the object, and the descriptors by name."""
-        body, names = marshal.loads(_whole(bytes(self._buffer[0][: self._size]), self.fds))
-        return body, dict(zip(names, self.fds, strict=True))
+    def data(self) -> bytes:
+        """Return the content of the last one. `fds` are then the descriptors that its sender named."""
+        return _whole(bytes(self._buffer[0][: self._size]), self.fds)

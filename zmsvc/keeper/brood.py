@@ -11,14 +11,18 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zmsvc.host import linux, oom
-from zmsvc.keeper.held import Held, Message, by_itself, how_of, killed, remove_cgroup, unlink
+from zmsvc.keeper.held import Held, How, how_of, killed, remove_cgroup, unlink
 from zmsvc.keeper.nursery import Nursery
 from zmsvc.keeper.shared import Hosts
+from zmsvc.protocol import sharing
+from zmsvc.protocol.launch import Descriptors, LaunchSpec
+from zmsvc.protocol.supervision import Executed, Exited, Gone, Launched, LaunchFailed, LeftOver, Report
 
 
 class Brood:
@@ -26,7 +30,7 @@ class Brood:
 
     def __init__(
         self,
-        tell: Callable[[Message], None],
+        tell: Callable[[Report], None],
         nursery: Nursery,
         mark: bytes,
         cgroup: Path | None,
@@ -52,32 +56,30 @@ class Brood:
 
     # --- orders
 
-    def launch(self, spec: dict[str, Any]) -> None:
+    def launch(self, spec: LaunchSpec, fds: Descriptors) -> None:
         """Fork a task, or have it started in the process that it shares."""
-        number = int(spec["launch"])
-        if number in self._held:
-            self._tell_again(self._held[number])
+        if spec.launch in self._held:
+            self._tell_again(self._held[spec.launch])
             return
-        cgroup = self._cgroup / str(spec["cgroup"]) if self._cgroup and spec.get("cgroup") else None
+        cgroup = self._cgroup / spec.cgroup if self._cgroup and spec.cgroup else None
         try:
-            held = self._join(spec, cgroup) if spec.get("service_type") == "Thread" else self._fork(spec, cgroup)
+            held = self._join(spec, cgroup, fds) if spec.service_type == "Thread" else self._fork(spec, cgroup, fds)
         except OSError as error:
-            self._tell({"op": "launch-failed", "launch": number, "why": f"cannot fork: {error.strerror or error}"})
+            self._tell(LaunchFailed(launch=spec.launch, why=f"cannot fork: {error.strerror or error}"))
             return
-        self._held[number] = held
+        self._held[spec.launch] = held
         if held.cgroup is not None:
             self._uses[held.cgroup] += 1
         self._by_pid.setdefault(held.pid, []).append(held)
         self._tell(self._launched(held))
 
-    def _fork(self, spec: dict[str, Any], cgroup: Path | None) -> Held:
+    def _fork(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors) -> Held:
         watch = gate = None
         try:
-            fds = dict(spec.pop("fds"))
-            if spec.get("service_type") == "Command":
+            if spec.service_type == "Command":
                 watch, gate = os.pipe2(os.O_CLOEXEC)
                 linux.leave_room(gate)
-                fds["exec_fd"] = gate
+                fds = replace(fds, exec_gate=gate)
             pid = self._nursery.fork(spec, cgroup, fds)
         except OSError:
             if watch is not None:
@@ -89,14 +91,13 @@ class Brood:
         if watch is not None:
             self._watch(watch, partial(self._executed, watch))
         started = linux.start_time(pid) or 0
-        return Held(launch=int(spec["launch"]), pid=pid, start_time=started, cgroup=cgroup, pid_file=spec.get("pidfile"), executing=watch)
+        return Held(launch=spec.launch, pid=pid, start_time=started, cgroup=cgroup, pid_file=spec.pidfile, executing=watch)
 
-    def _join(self, spec: dict[str, Any], cgroup: Path | None) -> Held:
+    def _join(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors) -> Held:
         """Have a task started in the process that its transaction shares."""
-        number = int(spec["launch"])
-        host = self._hosts.start(spec, cgroup)
+        host = self._hosts.start(spec, cgroup, fds)
         return Held(
-            launch=number, pid=host.pid, start_time=host.start_time, cgroup=host.cgroup, pid_file=None, host=host, tag=str(spec["task"])
+            launch=spec.launch, pid=host.pid, start_time=host.start_time, cgroup=host.cgroup, pid_file=None, host=host, tag=spec.task
         )
 
     def _member_ended(self, launch: int, status: int, last: bool) -> None:
@@ -105,18 +106,11 @@ class Brood:
             held.status = status
         else:
             self._by_pid[held.pid].remove(held)
-            self._end(held, by_itself(status), left=False)
+            self._end(held, How(code=status), left=False)
 
     @staticmethod
-    def _launched(held: Held) -> Message:
-        return {
-            "op": "launched",
-            "launch": held.launch,
-            "pid": held.pid,
-            "start_time": held.start_time,
-            "executed": held.executed,
-            "tag": held.tag,
-        }
+    def _launched(held: Held) -> Launched:
+        return Launched(launch=held.launch, pid=held.pid, start_time=held.start_time, executed=held.executed, tag=held.tag)
 
     def _tell_again(self, held: Held) -> None:
         self._tell(self._launched(held))
@@ -134,13 +128,13 @@ class Brood:
         os.close(fd)
         if not said:
             held.executed = True
-            self._tell({"op": "executed", "launch": held.launch})
+            self._tell(Executed(launch=held.launch))
 
     def signal(self, launch: int, name: str) -> None:
         """Signal the main process of a launch; one that has ended gets nothing. Of those that share one, SIGTERM is for one alone."""
         held = self._held.get(launch)
         if held is not None and held.host is not None and name == "SIGTERM":
-            held.host.tell("stop", launch)
+            held.host.tell(sharing.StopMember(launch=launch))
         elif held is not None and held.end is None:
             linux.send_signal(held.pid, held.start_time, signal.Signals[name])
 
@@ -149,7 +143,7 @@ class Brood:
         held = self._held.get(launch)
         if held is None or (held.host is not None and held.end is not None and held.pid in self._by_pid):
             # Whose process goes on for others has left nothing that could be told from theirs.
-            self._tell({"op": "gone", "launch": launch, "ended": []})
+            self._tell(Gone(launch=launch))
             return
         held.killing = True
         for pid in self._rest_of(held):
@@ -186,12 +180,12 @@ class Brood:
 
     # --- what is there
 
-    def living(self) -> list[Message]:
-        return [self._launched(held) for held in self._held.values() if held.end is None]
+    def living(self) -> tuple[Launched, ...]:
+        return tuple(self._launched(held) for held in self._held.values() if held.end is None)
 
-    def ends(self) -> list[Message]:
-        """Every end that nobody has acknowledged, in the order of the launches."""
-        return [held.end for held in self._held.values() if held.end is not None]
+    def ends(self) -> tuple[Exited, ...]:
+        """Every end that no supervisor has acknowledged, in the order of the launches."""
+        return tuple(held.end for held in self._held.values() if held.end is not None)
 
     # --- ends
 
@@ -199,29 +193,35 @@ class Brood:
         """A child of the keeper that is neither supervisor nor device has ended (`info` as of os.waitid)."""
         ended = self._by_pid.pop(info.si_pid, None)
         if ended is not None:
-            how = {**how_of(info), "oom": killed(info) and self._oom_kills.grown()}
+            oom = killed(info) and self._oom_kills.grown()
             for held in ended:
-                self._main_ended(held, how)
+                self._main_ended(held, how_of(info), oom=oom)
             return
         for other in [h for h in self._held.values() if h.killing]:
             if info.si_pid in other.rest:
-                entry = {"pid": info.si_pid, "name": other.rest.pop(info.si_pid), **how_of(info)}
-                other.ended.append(entry)
+                how = how_of(info)
+                name = other.rest.pop(info.si_pid)
+                other.ended.append(LeftOver(pid=info.si_pid, name=name, code=how.code, signal=how.signal, core=how.core))
             self._look_for_end(other)
 
-    def _main_ended(self, held: Held, how: Message) -> None:
+    def _main_ended(self, held: Held, how: How, *, oom: bool) -> None:
         if held.executing is not None:
             self._executed(held.executing)
         if held.pid_file is not None:
             unlink(held.pid_file)
         # Those that were killed with it are to be told as well, by `gone`, also when they are dead already.
         left = bool(held.rest or held.ended) or self._left(held)
-        self._end(held, how if held.status is None else by_itself(held.status), left=left)
+        if held.status is None:
+            self._end(held, how, left=left, oom=oom)
+        else:
+            self._end(held, How(code=held.status), left=left)
         if held.killing:
             self._look_for_end(held)
 
-    def _end(self, held: Held, how: Message, *, left: bool) -> None:
-        held.end = {"op": "exited", "launch": held.launch, "pid": held.pid, "tag": held.tag, "left": left, **how}
+    def _end(self, held: Held, how: How, *, left: bool, oom: bool = False) -> None:
+        held.end = Exited(
+            launch=held.launch, pid=held.pid, tag=held.tag, left=left, code=how.code, signal=how.signal, core=how.core, oom=oom
+        )
         self._tell(held.end)
 
     def _look_for_end(self, held: Held) -> None:
@@ -238,10 +238,10 @@ class Brood:
             linux.kill_each(new)
         # Each of them comes to us, the subreaper, to be reaped: only then is it known how it ended.
 
-    def _gone(self, held: Held, end: Message) -> None:
+    def _gone(self, held: Held, end: Exited) -> None:
         held.killing = False
-        held.end = {**end, "left": False}
-        self._tell({"op": "gone", "launch": held.launch, "ended": held.ended})
+        held.end = replace(end, left=False)
+        self._tell(Gone(launch=held.launch, ended=tuple(held.ended)))
 
     def _rest_of(self, held: Held) -> list[int]:
         """The processes of a launch but its main one."""

@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from zmsvc.keeper.shared import Host
+from zmsvc.protocol.supervision import Exited, LeftOver
 
-Message = dict[str, Any]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class How:
+    """How a process ended: by exit code or by signal."""
+
+    code: int | None = None
+    signal: str | None = None
+    core: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,11 +33,11 @@ class Held:
     executing: int | None = None
     """The pipe that closes when a Command's program has taken the launcher's place."""
     executed: bool = False
-    end: Message | None = None
+    end: Exited | None = None
     """How the main process ended: told again to every new supervisor until one acknowledges it."""
     rest: dict[int, str] = field(default_factory=dict)
     """Processes that were killed with it or after it, by PID."""
-    ended: list[Message] = field(default_factory=list)
+    ended: list[LeftOver] = field(default_factory=list)
     killing: bool = False
     host: Host | None = None
     """The process, when it is shared with other tasks."""
@@ -39,16 +47,11 @@ class Held:
     """How it ended, when it was the last in a shared process: its end is told when that process is gone."""
 
 
-def how_of(info: Any) -> Message:
-    """Exit code or signal name of a reaped child."""
+def how_of(info: Any) -> How:
+    """Return how a reaped child ended (`info` as of os.waitid)."""
     if info.si_code == os.CLD_EXITED:
-        return {"code": info.si_status, "signal": None}
-    return {"code": None, "signal": _signal_name(info.si_status), "core": info.si_code == os.CLD_DUMPED}
-
-
-def by_itself(status: int) -> Message:
-    """How a member of a shared process ended."""
-    return {"code": status, "signal": None, "oom": False}
+        return How(code=info.si_status)
+    return How(signal=_signal_name(info.si_status), core=info.si_code == os.CLD_DUMPED)
 
 
 def killed(info: Any) -> bool:

@@ -13,18 +13,23 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
+from zmsvc import __version__
+from zmsvc.core.errors import ProtocolError
 from zmsvc.host import linux, notify, packets
 from zmsvc.host.paths import Places
 from zmsvc.keeper.brood import Brood
 from zmsvc.keeper.doors import Doors
-from zmsvc.keeper.held import Message
 from zmsvc.keeper.keyring import Keyring
 from zmsvc.keeper.nursery import Nursery
 from zmsvc.keeper.relay import Relay
 from zmsvc.keeper.worker import Device, Supervisor
+from zmsvc.protocol import PROTOCOL
+from zmsvc.protocol import supervision as sv
+from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 WATCHDOG = 30.0
 """Seconds without a sign of life after which a supervisor is taken for hung, where systemd asks for nothing shorter."""
@@ -46,7 +51,7 @@ class Keeper:
         os.environ.pop("WATCHDOG_PID", None)
         self._selector = selectors.DefaultSelector()
         self._systemd = Relay(os.environ.pop("NOTIFY_SOCKET", None), self._selector)
-        self._outbox: deque[Message] = deque()
+        self._outbox: deque[sv.Report] = deque()
         self._stopping = False
         self._ending: float | None = None
         self._empty = False
@@ -95,9 +100,9 @@ class Keeper:
         for number in set(os.read(reader, 4096)):
             if number in (signal.SIGTERM, signal.SIGINT) and not self._stopping:
                 self._stopping = True
-                self._tell({"op": "stop", "signal": signal.Signals(number).name})
+                self._tell(sv.StopAll(signal=signal.Signals(number).name))
             elif number == signal.SIGHUP:
-                self._tell({"op": "reload"})
+                self._tell(sv.Reload())
 
     def _timeout(self) -> float | None:
         workers = (self._supervisor.due(), self._device.due()) if self._ending is None else (self._ending,)
@@ -135,20 +140,23 @@ class Keeper:
         self._brood.others.add(self._supervisor.pid or 0)
         self._watch(conn.fileno(), lambda: self._on_message(conn))
         self._tell(
-            {
-                "op": "hello",
-                "epoch": self._epoch,
-                "restarts": self._supervisor.restarts,
-                "stopping": self._stopping,
-                "children": self._brood.living(),
-                "ends": self._brood.ends(),
-                "device": self._device.told(),
-                "cgroup": str(self._cgroup / "tasks") if self._cgroup else None,
-                "curve": self._keyring.client if self._keyring else None,
-            }
+            sv.Hello(
+                epoch=self._epoch,
+                restarts=self._supervisor.restarts,
+                stopping=self._stopping,
+                children=self._brood.living(),
+                ends=self._brood.ends(),
+                device=self._device.told(),
+                cgroup=str(self._cgroup / "tasks") if self._cgroup else None,
+                curve=self._keyring.client if self._keyring else None,
+                protocol=PROTOCOL,
+                version=__version__,
+                # Each template is a fork of this process, which keeps the code that it has imported.
+                zygote_version=__version__,
+            )
         )
 
-    def _tell(self, message: Message) -> None:
+    def _tell(self, message: sv.Report) -> None:
         """Send to the supervisor; what it does not take now waits for it. Ends are never lost: the next one is told again."""
         if self._supervisor.conn is None:
             return
@@ -165,7 +173,7 @@ class Keeper:
             return
         try:
             while self._outbox:
-                packets.send(conn, self._outbox[0])
+                packets.send(conn, sv.REPORTS.encode(self._outbox[0]))
                 self._outbox.popleft()
         except BlockingIOError:
             pass
@@ -179,40 +187,47 @@ class Keeper:
         self._flush()
         while self._supervisor.conn is conn:
             try:
-                got = packets.receive(conn)
+                order = packets.receive_message(conn, sv.ORDERS)
             except BlockingIOError:
                 return
-            if got is None:
+            except ProtocolError as error:
+                # Of a supervisor of another release; what it orders beside is still good.
+                print(f"zmsvcd: the supervisor: {error}", file=sys.stderr, flush=True)
+                continue
+            if order is None:
                 self._hang_up(conn)
                 return
-            self._obey(got)
+            self._obey(order)
 
     def _hang_up(self, conn: socket.socket) -> None:
         self._selector.unregister(conn)
         conn.close()
         self._supervisor.conn = None
 
-    def _obey(self, order: Message) -> None:
-        match order["op"]:
-            case "launch":
-                if self._keyring:
-                    self._keyring.hand_to(order)
-                self._brood.launch(order)
-            case "signal":
-                self._brood.signal(order["launch"], order["signal"])
-            case "kill":
-                self._brood.kill(order["launch"])
-            case "ack":
-                self._brood.acknowledge(order["launch"])
-            case "device":
+    def _obey(self, order: sv.Order) -> None:
+        match order:
+            case LaunchSpec():
+                spec, fds = self._keyring.hand_to(order) if self._keyring else (order, Descriptors())
+                self._brood.launch(spec, fds)
+            case sv.SignalTask():
+                self._brood.signal(order.launch, order.signal)
+            case sv.KillTask():
+                self._brood.kill(order.launch)
+            case sv.Acknowledge():
+                self._brood.acknowledge(order.launch)
+            case sv.RunDevice():
                 self._device.settings = order
                 if self._device.pid is None:
                     self._start_device()
-            case "leave":
+            case sv.Leave():
                 self._supervisor.leaving = True
-                self._status = order["status"]
-            case "reexec":
+                self._status = order.status
+            case sv.Reexec():
                 self._supervisor.replacing = True
+            case sv.Introduce():
+                self._supervisor.protocol = order.protocol
+            case _:
+                assert_never(order)
 
     # --- the device
 
@@ -225,7 +240,7 @@ class Keeper:
             self._device.put_off()
         if self._device.pid is not None:
             self._brood.others.add(self._device.pid)
-        self._tell({"op": "device", **self._device.told(), "problem": problem})
+        self._tell(replace(self._device.told(), problem=problem))
 
     # --- notifications of supervisor and device
 
@@ -242,7 +257,7 @@ class Keeper:
                 self._systemd.say("\n".join(f"{name}={value}" for name, value in datagram.lines))
             elif datagram.pid == self._device.pid and words.get("READY") == "1":
                 self._device.ready = True
-                self._tell({"op": "device", **self._device.told(), "problem": ""})
+                self._tell(self._device.told())
 
     # --- ends
 
@@ -259,7 +274,7 @@ class Keeper:
                 self._supervisor_ended(info)
             elif info.si_pid == self._device.pid:
                 self._device.ended()
-                self._tell({"op": "device", **self._device.told(), "problem": ""})
+                self._tell(self._device.told())
             elif info.si_pid == self._nursery.pid:
                 self._nursery.ended()
             else:

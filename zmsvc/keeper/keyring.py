@@ -4,13 +4,11 @@ at the next start only. The device's secret is never read here, because every ta
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from zmsvc.host import keys
-
-SERVING = "server_fd"
-"""Where the descriptor of the device's secret is told to a task that serves strangers itself, in its spec."""
+from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 
 class Keyring:
@@ -18,17 +16,17 @@ class Keyring:
 
     def __init__(self, directory: Path) -> None:
         self.allow = keys.clients(directory)
-        self.client = keys.words(keys.load_client(directory))
+        self.client = tuple(keys.words(keys.load_client(directory)))
         """What supervisor and tasks connect with; it goes to them over private lines alone."""
         self.server = keys.open_secret(directory / f"{keys.SERVER}{keys.SECRET}")
 
-    def hand_to(self, spec: dict[str, Any]) -> None:
-        """Add to a launch what its task needs: a program needs nothing, for it could not be told in secret."""
-        if spec["service_type"] != "Command":
-            spec["curve"] = self.client
-            if spec["serves"]:
-                spec["allow"] = str(self.allow)
-                spec["fds"][SERVING] = self.server
+    def hand_to(self, spec: LaunchSpec) -> tuple[LaunchSpec, Descriptors]:
+        """Return a launch with what its task needs: a program needs nothing, for it could not be told in secret."""
+        if spec.service_type == "Command":
+            return spec, Descriptors()
+        if not spec.serves:
+            return replace(spec, curve=self.client), Descriptors()
+        return replace(spec, curve=self.client, allow=str(self.allow)), Descriptors(curve_server=self.server)
 
 
 def keyring(directory: Path) -> Keyring | None:

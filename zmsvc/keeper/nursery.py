@@ -12,12 +12,14 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import assert_never
 
 from zmsvc.host import linux, packets
 from zmsvc.keeper import template
+from zmsvc.protocol import forking
+from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 ANSWER = 10.0
 """Seconds that a fork may take, the rehearsal of a new template included. One that was stopped is killed then, so that the keeper is not
@@ -57,8 +59,8 @@ class Nursery:
         ours.settimeout(ANSWER)
         self._line, self._gate = ours, opener
 
-    def fork(self, spec: Mapping[str, Any], cgroup: Path | None, fds: Mapping[str, int]) -> int:
-        """Fork a task that runs `spec` (see zmsvc.task.runner), with descriptors by name. Gives its PID. Raises OSError."""
+    def fork(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors) -> int:
+        """Fork a task. Returns its PID. Raises OSError."""
         for _ in range(TRIES):
             # Not while an exception is handled: whatever fails in a task later would be told as a consequence of it.
             if self._line is None:
@@ -69,25 +71,30 @@ class Nursery:
             self.ended()
         raise OSError(errno.ECHILD, "the template of tasks died each time")
 
-    def _ask(self, spec: Mapping[str, Any], cgroup: Path | None, fds: Mapping[str, int]) -> int:
+    def _ask(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors) -> int:
         assert self._line is not None
         group = linux.cgroup_descriptor(cgroup) if cgroup is not None else None
         try:
-            packets.send_to_fork(self._line, spec, {template.GROUP: group, **fds} if group is not None else fds)
+            given = replace(fds, cgroup=group)
+            packets.send_data(self._line, forking.encode_launch(spec, given), given.given())
         finally:
             if group is not None:
                 os.close(group)
         try:
-            answer = int(self._line.recv(64) or b"0")
+            said = self._line.recv(forking.ANSWER)
         except TimeoutError:
             print("zmsvcd: the template of tasks does not answer, starting another one", file=sys.stderr, flush=True)
-            answer = 0
-        if answer == 0:
+            said = b""
+        if not said:
             raise ConnectionResetError
-        if answer < 0:
-            raise OSError(-answer, os.strerror(-answer))
-        os.write(self._gate, b"\n")
-        return answer
+        match forking.decode_answer(said):
+            case forking.Forked(pid=pid):
+                os.write(self._gate, b"\n")
+                return pid
+            case forking.NotForked() as refused:
+                raise refused.error()
+            case other:
+                assert_never(other)
 
     def ended(self) -> None:
         """It is gone, or is no more to be used: the next launch starts another one."""

@@ -6,31 +6,31 @@ Over the line the keeper orders a member's start and stop, and is told of a memb
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+from zmsvc.core.errors import ProtocolError
 from zmsvc.host import linux, packets
 from zmsvc.keeper.nursery import Nursery
-
-PORT = "shared_fd"
-"""Where its end of the line is told to the new process, in its spec."""
+from zmsvc.protocol import sharing
+from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 
 class Host:
     """One such process. `mark` is the launch number in its environment, that of the task it was made for."""
 
-    def __init__(self, nursery: Nursery, spec: dict[str, Any], cgroup: Path | None) -> None:
+    def __init__(self, nursery: Nursery, spec: LaunchSpec, cgroup: Path | None) -> None:
         """Fork it. Raises OSError."""
-        self.mark = int(spec["launch"])
+        self.mark = spec.launch
         self.cgroup = cgroup
         self.members: set[int] = set()
         """Launches whose end nobody has told."""
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             linux.leave_room(its.fileno())
-            self.pid = nursery.fork(spec, cgroup, {PORT: its.fileno()})
+            self.pid = nursery.fork(spec, cgroup, Descriptors(shared_line=its.fileno()))
         except OSError:
             ours.close()
             raise
@@ -48,12 +48,12 @@ class Host:
     def fileno(self) -> int:
         return -1 if self._line is None else self._line.fileno()
 
-    def tell(self, op: str, launch: int, fds: Mapping[str, int] | None = None, **body: Any) -> bool:
+    def tell(self, order: sharing.Order, fds: Descriptors | None = None) -> bool:
         """Order a start or a stop; False when it is about to be gone, or hangs and reads no more."""
         if self._line is None:
             return False
         try:
-            packets.send(self._line, {"op": op, **body, "launch": launch}, fds or {})
+            packets.send(self._line, sharing.ORDERS.encode(order), fds.given() if fds else {})
         except OSError:
             return False
         return True
@@ -63,14 +63,19 @@ class Host:
         found: list[tuple[int, int]] = []
         while self._line is not None:
             try:
-                got = packets.receive(self._line)
+                report = packets.receive_message(self._line, sharing.REPORTS)
             except BlockingIOError:
                 break
-            if got is None:
+            except ProtocolError as error:
+                # The user's code runs in that process, and may have written into any descriptor of it.
+                print(f"zmsvcd: process {self.pid} that tasks share: {error}", file=sys.stderr, flush=True)
+                report = None
+            if report is None:
                 self.close()
-            elif got["launch"] in self.members:
-                found.append((got["launch"], got["status"]))
-                self.members.discard(got["launch"])
+                break
+            if report.launch in self.members:
+                found.append((report.launch, report.status))
+                self.members.discard(report.launch)
         return found
 
     def close(self) -> None:
@@ -98,18 +103,18 @@ class Hosts:
         self._ended = ended
         self._of: dict[str, Host] = {}
 
-    def start(self, spec: dict[str, Any], cgroup: Path | None) -> Host:
+    def start(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors) -> Host:
         """Have a task started in its transaction's process, which is made when there is none, or none that listens."""
-        transaction, launch, fds = str(spec["transaction"]), int(spec["launch"]), spec.pop("fds")
+        transaction, start = spec.transaction, sharing.StartMember(spec=spec)
         host = self._of.get(transaction)
-        if host is None or not host.tell("start", launch, fds, spec=spec):
+        if host is None or not host.tell(start, fds):
             made = Host(self._nursery, spec, cgroup)
             if host is not None:
                 self._part(transaction)
             host = self._of[transaction] = made
             self._watch(host.fileno(), partial(self._hear, transaction, host))
-            host.tell("start", launch, fds, spec=spec)
-        host.members.add(launch)
+            host.tell(start, fds)
+        host.members.add(spec.launch)
         return host
 
     def _part(self, transaction: str) -> None:

@@ -20,10 +20,9 @@ from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.host import interpreter, linux, packets
 from zmsvc.host.fork import Forker
 from zmsvc.host.interpreter import Shortcut
+from zmsvc.protocol import forking
 from zmsvc.task import rehearsal, runner
 
-GROUP = "cgroup_fd"
-"""The descriptor of a task's control group; it is the first that comes with a launch."""
 NAME = "zmsvc-template"
 """What `ps` calls this process; a task is called by its id."""
 
@@ -46,14 +45,16 @@ def live(line: socket.socket, gate: int, keeper: int, *, cgroups: bool) -> NoRet
         interpreter.freeze()
         while orders.take():
             try:
+                # The descriptor of a task's cgroup is the first that comes with a launch.
                 pid, inside = fork(orders.fds[0] if cgroups else None)
             except OSError as error:
                 pid, inside = -(error.errno or 1), False
             if pid == 0:
                 _child(orders, line, gate, keeper, move=cgroups and not inside)
+            answer = forking.Forked(pid=pid) if pid > 0 else forking.NotForked(number=-pid)
             for fd in orders.fds:
                 os.close(fd)
-            line.send(b"%d" % pid)
+            line.send(forking.encode_answer(answer))
     except BaseException as error:
         with contextlib.suppress(BaseException):
             print(f"zmsvcd: the template of tasks has failed: {error!r}", file=sys.stderr, flush=True)
@@ -77,19 +78,17 @@ def _child(orders: packets.Unread, line: socket.socket, gate: int, keeper: int, 
         os.close(line.fileno())
         os.setsid()
         linux.die_with_parent(keeper)
-        spec, fds = orders.body()
-        task = spec["task"]
-        group = fds.pop(GROUP, None)
-        spec |= fds
+        spec, fds = forking.decode_launch(orders.data(), orders.fds)
+        task = spec.task
         if move:
-            linux.enter_cgroup(Path(f"/proc/self/fd/{group}"))
-        if group is not None:
-            os.close(group)
+            linux.enter_cgroup(Path(f"/proc/self/fd/{fds.cgroup}"))
+        if fds.cgroup is not None:
+            os.close(fds.cgroup)
         # From here on it may be seen, so the keeper has to know it.
         if os.read(gate, 1):
             os.close(gate)
             gc.enable()
-            status = runner.run(spec)
+            status = runner.run(spec, fds)
     except BaseException as error:
         with contextlib.suppress(BaseException):
             print(f"cannot start task {task}: {error!r}", file=sys.stderr, flush=True)

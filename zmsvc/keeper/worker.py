@@ -8,13 +8,13 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 from zmsvc.core.errors import ZmsvcError
 from zmsvc.host import endpoints, linux
 from zmsvc.host.paths import Places
 from zmsvc.keeper.doors import Doors
 from zmsvc.keeper.keyring import Keyring
+from zmsvc.protocol.supervision import DeviceState, RunDevice
 
 FIRST_DELAY = 0.05
 LONGEST_DELAY = 1.0
@@ -104,6 +104,8 @@ class Supervisor(Worker):
         self.was_ready = False
         self.leaving = False
         self.replacing = False
+        self.protocol = 0
+        """Which one it speaks: 0 until it has introduced itself, which one of zmsvc 1.0 never does."""
         self._arguments = arguments
         self._watchdog = watchdog
         self._alive_until = 0.0
@@ -127,7 +129,7 @@ class Supervisor(Worker):
             raise
         finally:
             its.close()
-        self.conn, self.replacing, self._aborted = mine, False, False
+        self.conn, self.replacing, self._aborted, self.protocol = mine, False, False, 0
         # On a busy machine a start may take longer than the time between two signs of life: who is shot then never comes up.
         self._alive_until = time.monotonic() + max(self._watchdog, FIRST_SIGN)
         return mine
@@ -156,13 +158,14 @@ class Device(Worker):
     def __init__(self, places: Places, doors: Doors, cgroup: Path | None, keyring: Keyring | None) -> None:
         super().__init__(places, doors, cgroup)
         self._keyring = keyring
-        self.settings: dict[str, Any] = {}
+        self.settings: RunDevice | None = None
         self.ready = False
         self._listening: list[socket.socket] = []
 
     def start(self) -> str:
         """Start it as the settings say. Gives the reason when it cannot be started."""
-        front, back = str(self.settings["front"]), str(self.settings["back"])
+        assert self.settings is not None
+        front, back = self.settings.front, self.settings.back
         try:
             if not self._listening:
                 self._listening = [endpoints.listen(front), endpoints.listen(back)]
@@ -170,12 +173,7 @@ class Device(Worker):
             return str(error)
         fds = [sock.fileno() for sock in self._listening]
         arguments = ["--front", front, "--back", back, "--front-fd", str(fds[0]), "--back-fd", str(fds[1])]
-        arguments += [
-            "--hwm",
-            str(self.settings["hwm"]),
-            "--expect",
-            str(self.settings["expect"] if self.restarts else 0),
-        ]
+        arguments += ["--hwm", str(self.settings.hwm), "--expect", str(self.settings.expect if self.restarts else 0)]
         if self._keyring:
             fds.append(self._keyring.server)
             # By descriptor: the file may have been replaced since the others read their half of it.
@@ -184,8 +182,8 @@ class Device(Worker):
         self.spawn("zmsvc.device", arguments, {"NOTIFY_SOCKET": str(self.doors.keeper_path)}, fds)
         return ""
 
-    def told(self) -> dict[str, Any]:
-        return {"pid": self.pid, "restarts": self.restarts, "ready": self.ready}
+    def told(self) -> DeviceState:
+        return DeviceState(pid=self.pid, restarts=self.restarts, ready=self.ready)
 
     def ended(self) -> None:
         super().ended()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import socket
 import sys
 from typing import Any
 
+from zmsvc import __version__
 from zmsvc.core import checks, messages
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.events import Fact, Origin, Requested, Verb
@@ -17,6 +19,9 @@ from zmsvc.core.model import Context
 from zmsvc.host import binds, config, crashpoint, journal, keys, linux, paths, sockets
 from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
+from zmsvc.protocol import OLDEST, PROTOCOL
+from zmsvc.protocol.supervision import Hello, Leave, RunDevice, StopAll
+from zmsvc.supervisor import installed
 from zmsvc.supervisor.bus import Bus
 from zmsvc.supervisor.children import Children
 from zmsvc.supervisor.control import Control
@@ -37,8 +42,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="zmsvc.supervisor", description="The supervisor of a context, run by zmsvcd.")
     parser.add_argument("--no-autostart", action="store_true")
     parser.add_argument("--transaction")
-    parser.add_argument("context")
+    parser.add_argument(installed.QUESTION, action="store_true", help="print version and protocols as JSON, and end")
+    parser.add_argument("context", nargs="?")
     args = parser.parse_args()
+    if args.speaks:
+        print(json.dumps({"version": __version__, "oldest": OLDEST, "protocol": PROTOCOL}))
+        return 0
     try:
         return asyncio.run(_supervise(args))
     except ConfigError as error:
@@ -55,13 +64,13 @@ async def _supervise(args: argparse.Namespace) -> int:
     journal.configure(identifier=f"zmsvc-{places.name}", fields={"ZMSVC_CONTEXT": places.name}, target=target)
     children = Children(_inherited("ZMSVC_KEEPER_FD"), _inherited("ZMSVC_NOTIFY_FD"))
     hello = children.greet()
-    store = Store(places.state_file, trusted=hello["restarts"] > 0)
+    store = Store(places.state_file, trusted=hello.restarts > 0)
     try:
         for note in store.notes:
             log.warning("%s", note)
-        curve = keys.of_words(hello["curve"])
+        curve = keys.of_words(hello.curve)
         context = _context(places, store, hello, curve=curve is not None)
-        for warning in checks.warnings(context, curve=curve is not None) if not hello["restarts"] else ():
+        for warning in checks.warnings(context, curve=curve is not None) if not hello.restarts else ():
             log.warning("%s: %s", context.path, warning)
         crashpoint.reached("take over state")
         world = store.load(context, linux.boot_id())
@@ -82,9 +91,9 @@ def _inherited(variable: str) -> socket.socket:
     return sock
 
 
-def _context(places: Places, store: Store, hello: dict[str, Any], *, curve: bool) -> Context:
+def _context(places: Places, store: Store, hello: Hello, *, curve: bool) -> Context:
     """The context file. A supervisor that takes over uses the text that its predecessor ran with: a crash is no reload."""
-    text = (store.context_text(hello["epoch"]) if hello["restarts"] else None) or places.config_file.read_bytes()
+    text = (store.context_text(hello.epoch) if hello.restarts else None) or places.config_file.read_bytes()
     context = config.parse(text, path=str(places.config_file), name=places.name)
     if not curve and (faults := binds.refused(context)):
         raise ConfigError([f"{context.path}:{line}: {words}" for line, words in faults])
@@ -116,12 +125,13 @@ async def _open_bus(loop: Loop, *, again: bool) -> list[Fact]:
     endpoints, curve = loop.world.context.endpoints, loop.curve is not None
     crashpoint.reached("tell device")
     loop.children.tell(
-        "device",
-        front=sockets.safe_bind(endpoints.front_bind, curve=curve),
-        back=sockets.safe_bind(endpoints.backend_bind, curve=curve),
-        hwm=sockets.DEVICE_HWM,
-        # Our own subscriptions after a restart of the device, the last is to what was unheard; those of tasks come in the same moment.
-        expect=len(messages.TOPICS) + 1,
+        RunDevice(
+            front=sockets.safe_bind(endpoints.front_bind, curve=curve),
+            back=sockets.safe_bind(endpoints.backend_bind, curve=curve),
+            hwm=sockets.DEVICE_HWM,
+            # Our own subscriptions after a restart of the device, the last is to what was unheard; those of tasks come in the same moment.
+            expect=len(messages.TOPICS) + 1,
+        )
     )
     limit = BUS_MOMENT if again else BUS_TIMEOUT
     early: list[Fact] = []
@@ -148,8 +158,8 @@ async def _device_ready(loop: Loop, early: list[Fact], *, again: bool) -> None:
     news = asyncio.Event()
     running.add_reader(keeper, news.set)
     try:
-        while not loop.children.device["ready"]:
-            problem = loop.children.device["problem"]
+        while not loop.children.device.ready:
+            problem = loop.children.device.problem
             if problem and not again:
                 raise ZmsvcError(f"cannot start {loop.places.name}: {problem}")
             await news.wait()
@@ -161,7 +171,7 @@ async def _device_ready(loop: Loop, early: list[Fact], *, again: bool) -> None:
         running.remove_reader(keeper)
 
 
-async def _run(loop: Loop, hello: dict[str, Any], args: argparse.Namespace) -> int:
+async def _run(loop: Loop, hello: Hello, args: argparse.Namespace) -> int:
     running = asyncio.get_running_loop()
 
     def backlog(there_is: bool) -> None:
@@ -172,15 +182,14 @@ async def _run(loop: Loop, hello: dict[str, Any], args: argparse.Namespace) -> i
             running.remove_writer(keeper)
 
     loop.children.on_backlog = backlog
-    again = hello["restarts"] > 0
+    again = hello.restarts > 0
     early = await _open_bus(loop, again=again)
-    about = {"keeper_pid": os.getppid(), "restarts": hello["restarts"], "cgroup": hello["cgroup"]}
-    requests = Requests(loop, about)
+    requests = Requests(loop, _about(hello))
     control = Control(_inherited("ZMSVC_CONTROL_FD"), requests.table())
     # All of it, since the ends that the keeper holds come after it.
     said = [*early, *loop.children.facts(all_said=True)]
     loop.take(*facts_of_start(hello, not args.no_autostart, args.transaction, said))
-    if hello["stopping"]:
+    if hello.stopping:
         loop.take(Requested(verb=Verb.EXIT, origin=Origin(by="signal")))
     reloads: set[asyncio.Task[Any]] = set()
 
@@ -188,7 +197,7 @@ async def _run(loop: Loop, hello: dict[str, Any], args: argparse.Namespace) -> i
         loop.hear_children()
         words, loop.children.asked = loop.children.asked, []
         for word in words:
-            if word == "stop":
+            if isinstance(word, StopAll):
                 loop.take(Requested(verb=Verb.EXIT, origin=Origin(by="signal")))
             else:
                 task = running.create_task(_reload(requests))
@@ -209,15 +218,28 @@ async def _run(loop: Loop, hello: dict[str, Any], args: argparse.Namespace) -> i
     crashpoint.reached("open control")
     await control.open()
     if again:
-        log.warning("Supervisor %d takes over: %d tasks are running", os.getpid(), len(hello["children"]))
+        log.warning("Supervisor %d takes over: %d tasks are running", os.getpid(), len(hello.children))
     await loop.over.wait()
     await control.close()
     if loop.bus is not None:
         loop.bus.close()
     if loop.leaving:
-        loop.children.tell("leave", status=0)
+        loop.children.tell(Leave(status=0))
     loop.children.finish()
     return 0
+
+
+def _about(hello: Hello) -> dict[str, Any]:
+    """Return what `status` says of the processes around this supervisor."""
+    return {
+        "keeper_pid": os.getppid(),
+        "restarts": hello.restarts,
+        "cgroup": hello.cgroup,
+        "supervisor_version": __version__,
+        "keeper_version": hello.version,
+        "zygote_version": hello.zygote_version,
+        "protocol": min(PROTOCOL, hello.protocol),
+    }
 
 
 async def _reload(requests: Requests) -> None:

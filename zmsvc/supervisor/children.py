@@ -12,28 +12,31 @@ import os
 import select
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, assert_never
 
+from zmsvc import __version__
 from zmsvc.core import events as ev
 from zmsvc.core.errors import ProtocolError
 from zmsvc.core.events import Fact
 from zmsvc.host import notify, packets
 from zmsvc.host.tally import Tally
+from zmsvc.protocol import OLDEST, PROTOCOL
+from zmsvc.protocol import supervision as sv
+from zmsvc.protocol.launch import LaunchSpec
 
 BATCH = 1024
 """Datagrams that are taken at once: more than the kernel queues (net.unix.max_dgram_qlen), so none that preceded an end is left."""
 BATCH_BYTES = 256 << 10
 """Bytes after which others have their turn while nothing has ended: each of 500 that wait may have a megabyte."""
 
-_URGENT = frozenset({"signal", "kill"})
+_URGENT = sv.SignalTask | sv.KillTask
 
 WORD_MS = 1000
 """Milliseconds that the keeper has for its word about a launch, when a process speaks already that may be it."""
 
 log = logging.getLogger(__name__)
 
-Message = dict[str, Any]
 Speaker = tuple[int, str]
 """A PID, and the id of the task where several share the process."""
 
@@ -44,20 +47,20 @@ class Children:
     def __init__(self, keeper: socket.socket, notify_socket: socket.socket) -> None:
         self.keeper = keeper
         self.notify = notify_socket
-        self.device: Message = {"pid": None, "restarts": 0, "ready": False, "problem": ""}
+        self.device = sv.DeviceState()
         self.lost = False
         """The keeper is gone: so is the context."""
-        self.asked: list[str] = []
-        """What the keeper passed on from systemd or a person: stop, reload."""
+        self.asked: list[sv.StopAll | sv.Reload] = []
+        """What the keeper passed on from systemd or a person."""
         self.refused = Tally(log.warning)
         """Datagrams of processes that are no task of ours, or that cannot be read."""
         self._launch_of: dict[Speaker, int] = {}
         self._speaker_of: dict[int, Speaker] = {}
         self._ordered: set[int] = set()
         """Launches of which the keeper has not said yet what became of them."""
-        self._unsent: deque[Message] = deque()
+        self._unsent: deque[sv.Order] = deque()
         """Orders that the keeper has no room for yet: a thousand launches take it a second or two, in which others are to be heard."""
-        self._urgent: deque[Message] = deque()
+        self._urgent: deque[sv.Order] = deque()
         """Signals and kills, which go before them: their time runs already. They are for processes that are there, so none is meant
         for a launch that waits."""
         self.waiting = False
@@ -71,23 +74,34 @@ class Children:
 
     # --- facts
 
-    def greet(self) -> Message:
-        """Wait for the keeper's first message: what it holds. Raises ProtocolError when there is no keeper."""
+    def greet(self) -> sv.Hello:
+        """Wait for the keeper's first message, which says what it holds, and agree on a protocol.
+
+        Raises ProtocolError when there is no keeper, or one that speaks no protocol of ours.
+        """
         self.keeper.setblocking(True)
-        got = packets.receive(self.keeper)
+        hello = packets.receive_message(self.keeper, sv.REPORTS)
         self.keeper.setblocking(False)
-        if got is None or got.get("op") != "hello":
+        if not isinstance(hello, sv.Hello):
             raise ProtocolError("cannot greet the keeper: it is gone")
-        hello = got
-        self.device = {**self.device, **hello["device"]}
-        for child in [*hello["children"], *hello["ends"]]:
-            self._know(child)
+        if hello.protocol < OLDEST:
+            raise ProtocolError(
+                f"cannot serve the keeper: it speaks protocol {hello.protocol} (zmsvc {hello.version or '1.0'}), "
+                f"zmsvc {__version__} speaks {OLDEST} to {PROTOCOL}; restart the context"
+            )
+        self.device = hello.device
+        for launched in hello.children:
+            self._know(launched)
+        for end in hello.ends:
+            self._know(end)
+        if hello.protocol > 0:
+            self.tell(sv.Introduce(protocol=min(PROTOCOL, hello.protocol), version=__version__))
         return hello
 
-    def _know(self, child: Message) -> None:
-        speaker = child["pid"], child["tag"]
-        self._launch_of[speaker] = child["launch"]
-        self._speaker_of[child["launch"]] = speaker
+    def _know(self, child: sv.Launched | sv.Exited) -> None:
+        speaker = child.pid, child.tag
+        self._launch_of[speaker] = child.launch
+        self._speaker_of[child.launch] = speaker
 
     def facts(self, *, all_said: bool = False) -> list[Fact]:
         """What has happened since the last call.
@@ -141,38 +155,45 @@ class Children:
         ends: list[Fact] = []
         while not self.lost:
             try:
-                got = packets.receive(self.keeper)
+                report = packets.receive_message(self.keeper, sv.REPORTS)
             except BlockingIOError:
                 break
-            if got is None:
+            except ProtocolError as error:
+                # Of a keeper of another release; what it reports beside is still good.
+                log.error("The keeper: %s", error)
+                continue
+            if report is None:
                 self.lost = True
                 break
-            self._take(got, before, ends)
+            self._take(report, before, ends)
         return before, ends
 
-    def _take(self, message: Message, before: list[Fact], ends: list[Fact]) -> None:
-        match message["op"]:
-            case "launched":
-                child = child_of(message)
-                self._know(message)
-                self._ordered.discard(child.launch)
-                before.append(ev.TaskLaunched(launch=child.launch, pid=child.pid, start_time=child.start_time))
-                if child.executed:
-                    before.append(ev.TaskExecuted(launch=child.launch))
-            case "executed":
-                before.append(ev.TaskExecuted(launch=message["launch"]))
-            case "launch-failed":
-                self._ordered.discard(message["launch"])
-                ends.append(ev.LaunchFailed(launch=message["launch"], why=message["why"]))
-            case "exited":
-                ends.append(exit_of(message))
-            case "gone":
-                ended = tuple(ev.Ended(pid=e["pid"], name=e["name"], code=e["code"], signal=e["signal"]) for e in message["ended"])
-                ends.append(ev.TaskGone(launch=message["launch"], ended=ended))
-            case "device":
-                self.device = {key: message[key] for key in ("pid", "restarts", "ready", "problem")}
-            case "stop" | "reload":
-                self.asked.append(message["op"])
+    def _take(self, report: sv.Report, before: list[Fact], ends: list[Fact]) -> None:
+        match report:
+            case sv.Launched():
+                self._know(report)
+                self._ordered.discard(report.launch)
+                before.append(ev.TaskLaunched(launch=report.launch, pid=report.pid, start_time=report.start_time))
+                if report.executed:
+                    before.append(ev.TaskExecuted(launch=report.launch))
+            case sv.Executed():
+                before.append(ev.TaskExecuted(launch=report.launch))
+            case sv.LaunchFailed():
+                self._ordered.discard(report.launch)
+                ends.append(ev.LaunchFailed(launch=report.launch, why=report.why))
+            case sv.Exited():
+                ends.append(exit_of(report))
+            case sv.Gone():
+                ended = tuple(ev.Ended(pid=each.pid, name=each.name, code=each.code, signal=each.signal) for each in report.ended)
+                ends.append(ev.TaskGone(launch=report.launch, ended=ended))
+            case sv.DeviceState():
+                self.device = report
+            case sv.StopAll() | sv.Reload():
+                self.asked.append(report)
+            case sv.Hello():
+                log.error("The keeper says hello again")
+            case _:
+                assert_never(report)
 
     # --- what tasks say
 
@@ -195,11 +216,11 @@ class Children:
 
     # --- orders
 
-    def tell(self, op: str, **body: Any) -> None:
+    def tell(self, order: sv.Order) -> None:
         """Order something of the keeper. Orders arrive one after the other; where it has no room for one, that waits here."""
         if self.lost:
             return
-        (self._urgent if op in _URGENT else self._unsent).append({"op": op, **body})
+        (self._urgent if isinstance(order, _URGENT) else self._unsent).append(order)
         if not self.waiting:
             self.send_orders()
 
@@ -208,10 +229,10 @@ class Children:
         waiting = False
         try:
             while (queue := self._urgent or self._unsent) and not self.lost:
-                packets.send(self.keeper, queue[0])
+                packets.send(self.keeper, sv.ORDERS.encode(queue[0]))
                 order = queue.popleft()
-                if order["op"] == "launch":
-                    self._ordered.add(order["launch"])
+                if isinstance(order, LaunchSpec):
+                    self._ordered.add(order.launch)
         except BlockingIOError:
             waiting = True
         except OSError:
@@ -229,19 +250,14 @@ class Children:
         self.send_orders()
 
     def forget(self, launch: int) -> None:
-        self.tell("ack", launch=launch)
+        self.tell(sv.Acknowledge(launch=launch))
         speaker = self._speaker_of.pop(launch, None)
         if speaker is not None and self._launch_of.get(speaker) == launch:
             del self._launch_of[speaker]
 
 
-def child_of(message: Mapping[str, Any]) -> ev.Child:
-    return ev.Child(launch=message["launch"], pid=message["pid"], start_time=message["start_time"], executed=message["executed"])
-
-
-def exit_of(message: Mapping[str, Any]) -> ev.TaskExited:
-    code, signal = message["code"], message["signal"]
-    return ev.TaskExited(launch=message["launch"], code=code, signal=signal, left=message["left"], oom=message["oom"])
+def exit_of(end: sv.Exited) -> ev.TaskExited:
+    return ev.TaskExited(launch=end.launch, code=end.code, signal=end.signal, left=end.left, oom=end.oom)
 
 
 def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
@@ -267,6 +283,9 @@ def _no_number(name: str) -> Any:
     raise ProtocolError(f"{name} in an update is not JSON")
 
 
-def held(hello: Mapping[str, Any]) -> tuple[tuple[ev.Child, ...], list[ev.TaskExited]]:
-    """What a keeper's greeting says that it holds: living children, and ends that nobody has acknowledged."""
-    return tuple(child_of(child) for child in hello["children"]), [exit_of(end) for end in hello["ends"]]
+def held(hello: sv.Hello) -> tuple[tuple[ev.Child, ...], list[ev.TaskExited]]:
+    """Return what a keeper holds: its living children, and the ends that no supervisor has acknowledged."""
+    children = tuple(
+        ev.Child(launch=child.launch, pid=child.pid, start_time=child.start_time, executed=child.executed) for child in hello.children
+    )
+    return children, [exit_of(end) for end in hello.ends]

@@ -24,6 +24,7 @@ from zmsvc.host.keys import Curve
 from zmsvc.host.notify import Notifier
 from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
+from zmsvc.protocol import supervision as sv
 from zmsvc.supervisor import report
 from zmsvc.supervisor.bus import Bus
 from zmsvc.supervisor.children import Children, held
@@ -181,9 +182,9 @@ class Loop:
             case ev.Launch():
                 self._launch(effect)
             case ev.Signal():
-                self.children.tell("signal", launch=effect.launch, signal=effect.signal)
+                self.children.tell(sv.SignalTask(launch=effect.launch, signal=effect.signal))
             case ev.KillAll():
-                self.children.tell("kill", launch=effect.launch)
+                self.children.tell(sv.KillTask(launch=effect.launch))
             case ev.Forget():
                 self._unforgotten.append(effect.launch)
             case ev.WakeAt():
@@ -210,7 +211,7 @@ class Loop:
         if task is None or task.launch != effect.launch or effect.key[1] not in self.world.context.tasks:
             self.take(ev.LaunchFailed(launch=effect.launch, why="the context file has lost it meanwhile"))
             return
-        self.children.tell("launch", **spec_of(self.world, effect.key, self.places, self.log_target))
+        self.children.tell(spec_of(self.world, effect.key, self.places, self.log_target))
 
     def _wake_at(self, effect: ev.WakeAt) -> None:
         alarm = self._alarms.pop(effect.key, None)
@@ -286,22 +287,22 @@ def _short(value: Any, most: int = 200) -> str:
     return text if len(text) <= most else text[:most] + "..."
 
 
-def facts_of_start(hello: dict[str, Any], autostart: bool, transaction: str | None, said: Iterable[Fact]) -> Iterable[Fact]:
+def facts_of_start(hello: sv.Hello, autostart: bool, transaction: str | None, said: Iterable[Fact]) -> Iterable[Fact]:
     """What a new supervisor is told first: what the keeper holds, what has been said meanwhile, and then every unacknowledged end.
 
     A task may have been forked, said its words and ended while nobody was there: its end is no news about it but the last.
     """
     living, ends = held(hello)
     yield ev.SupervisorStarted(
-        epoch=hello["epoch"],
+        epoch=hello.epoch,
         children=living,
         exits=frozenset(end.launch for end in ends),
         autostart=autostart,
         transaction=transaction,
         generated=ids.transaction_id(),
     )
-    for end in hello["ends"]:
+    for end in hello.ends:
         # It is dead, so its start time identifies nothing any more.
-        yield ev.TaskLaunched(launch=end["launch"], pid=end["pid"], start_time=0)
+        yield ev.TaskLaunched(launch=end.launch, pid=end.pid, start_time=0)
     yield from said
     yield from ends

@@ -1,58 +1,51 @@
-"""What a launch is told: a task of the file, its transaction and its cause, as the plain JSON that the keeper forks with."""
+"""Makes the launch of a task from the world: what the file says of it, its transaction and its cause."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from zmsvc.core.events import Key
 from zmsvc.core.model import ServiceType, TaskService
 from zmsvc.core.world import World
 from zmsvc.host import paths
 from zmsvc.host.paths import Places
+from zmsvc.protocol.launch import LaunchSpec
 
 
-def spec_of(world: World, key: Key, places: Places, log_target: str) -> dict[str, Any]:
-    """The launch of a task as zmsvc.task.runner takes it."""
+def spec_of(world: World, key: Key, places: Places, log_target: str) -> LaunchSpec:
+    """Return the launch of a task."""
     transaction, task_id = key
     service, task = world.context.tasks[task_id], world.tasks[key]
     endpoints = world.context.endpoints
-    return {
-        "launch": task.launch,
-        "context": world.context.name,
-        "context_id": world.context.id,
-        "transaction": transaction,
-        "task": task_id,
-        "frontend": endpoints.frontend,
-        "backend": endpoints.backend,
-        "cause": dict(task.cause),
-        "notify": str(places.notify_socket),
+    return LaunchSpec(
+        launch=task.launch,
+        context=world.context.name,
+        context_id=world.context.id,
+        transaction=transaction,
+        task=task_id,
+        instance=service.instance,
+        service_name=service.service_name,
+        service_type=service.service_type.value,
+        device_action=service.device_action,
+        description=service.description,
+        configuration=dict(service.configuration),
+        search=(service.location,) if service.location else tuple(str(path) for path in paths.service_path()),
+        command=tuple(service.command),
+        frontend=endpoints.frontend,
+        backend=endpoints.backend,
+        notify=str(places.notify_socket),
+        log=log_target,
+        cause=dict(task.cause),
         # A process that is shared belongs to none of its tasks, so it has no PID file.
-        "pidfile": None if shared(service) else f"{places.runtime}/{transaction}:{task_id}.pid",
-        "cgroup": f"{transaction}:+{task.launch}" if shared(service) else cgroup_name(key),
-        "log": log_target,
-        **_of_service(service),
-    }
-
-
-def _of_service(service: TaskService) -> dict[str, Any]:
-    return {
-        "instance": service.instance,
-        "service_name": service.service_name,
-        "service_type": service.service_type.value,
-        "device_action": service.device_action,
+        pidfile=None if shared(service) else f"{places.runtime}/{transaction}:{task_id}.pid",
+        cgroup=f"{transaction}:+{task.launch}" if shared(service) else cgroup_name(key),
+        user=service.user,
+        group=service.group,
+        nice=service.nice,
+        rlimits=dict(service.rlimits),
+        environment=dict(service.environment),
+        watchdog=service.limits.watchdog,
         # The Monitor binds a place of its own, for which it needs the context's CURVE keys, if there are any.
-        "serves": service.instance == "Monitor",
-        "description": service.description,
-        "configuration": dict(service.configuration),
-        "search": [service.location] if service.location else [str(path) for path in paths.service_path()],
-        "command": list(service.command),
-        "user": service.user,
-        "group": service.group,
-        "nice": service.nice,
-        "rlimits": dict(service.rlimits),
-        "environment": dict(service.environment),
-        "watchdog": service.limits.watchdog,
-    }
+        serves=service.instance == "Monitor",
+    )
 
 
 def shared(service: TaskService) -> bool:

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from zmsvc.core import events as ev
-from zmsvc.core.errors import ConfigError
+from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.events import Origin, Requested, Verb
 from zmsvc.host import config
-from zmsvc.supervisor import report
+from zmsvc.protocol.supervision import Reexec
+from zmsvc.supervisor import installed, report
 from zmsvc.supervisor.control import Answer, Verbs, Write, failure, success
 from zmsvc.supervisor.loop import Loop
 
@@ -20,7 +21,7 @@ FOLLOW = 1000
 
 
 class Requests:
-    """The verbs over one loop. `about` is what a supervisor knows of itself: its keeper, its number of restarts, its cgroups."""
+    """The verbs over one loop. `about` is what a supervisor knows of itself: its keeper, versions, its number of restarts, its cgroups."""
 
     def __init__(self, loop: Loop, about: Mapping[str, Any]) -> None:
         self._loop = loop
@@ -73,8 +74,8 @@ class Requests:
                 "id": world.context.id,
                 "pid": os.getpid(),
                 **self._about,
-                "device_pid": device["pid"],
-                "device_restarts": device["restarts"],
+                "device_pid": device.pid,
+                "device_restarts": device.restarts,
                 "state": report.context_state(world).value,
                 "frontend": endpoints.frontend,
                 "backend": endpoints.backend,
@@ -144,6 +145,10 @@ class Requests:
 
     async def _reexec(self, _request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
         """Leave for a new supervisor, as after an upgrade. It answers first: the answer cannot come later."""
-        self._loop.children.tell("reexec")
+        try:
+            version = await installed.check(self._about["protocol"], self._about["keeper_version"])
+        except (OSError, ZmsvcError) as error:
+            return failure(1, f"cannot reexec: {error}. This supervisor goes on")
+        self._loop.children.tell(Reexec())
         asyncio.get_running_loop().call_later(0.05, self._loop.over.set)
-        return success({})
+        return success({"version": version})

@@ -11,11 +11,12 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from zmsvc.core.errors import ConfigError, UsageError
 from zmsvc.host import journal
+from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import loader
 from zmsvc.task.life import Life
 from zmsvc.task.stop import SignalStop
@@ -65,25 +66,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, UsageError) as error:
         print(error, file=sys.stderr)
         return 2
-    spec["configuration"] |= dict(text.split("=", 1) for text in args.settings)
+    settings = dict(text.split("=", 1) for text in args.settings)
+    spec = replace(spec, configuration={**spec.configuration, **settings})
     journal.configure(identifier=directory.name, fields={}, target="stderr", level=logging.DEBUG if args.verbose else logging.INFO)
     terminal = Terminal()
-    life = Life(spec, voice=terminal, channel=terminal, stop=SignalStop(), log=logging.getLogger(directory.name))
+    life = Life(spec, Descriptors(), voice=terminal, channel=terminal, stop=SignalStop(), log=logging.getLogger(directory.name))
     try:
         return life.live(lambda: loader.load(directory.name, [str(directory.parent)]))
     except KeyboardInterrupt:  # in the moment between two parts of its life
         return 0
 
 
-def _spec(instance: str, file: str | None, task: str | None) -> dict[str, Any]:
-    spec = {
-        "configuration": {},
-        "context": "foreground",
-        "transaction": "foreground",
-        "task": task or instance,
-        "frontend": "",
-        "cause": {"by": "operator", "uid": os.getuid(), "depth": 0, "sources": []},
-    }
+def _spec(instance: str, file: str | None, task: str | None) -> LaunchSpec:
+    """Return a launch as the supervisor would order it, without a bus; with a context file, what that says of the task."""
+    spec = LaunchSpec(
+        launch=0,
+        context="foreground",
+        context_id="",
+        transaction="foreground",
+        task=task or instance,
+        instance=instance,
+        service_name="",
+        service_type="Process",
+        device_action="",
+        description="",
+        configuration={},
+        search=(),
+        command=(),
+        frontend="",
+        backend="",
+        notify="",
+        log="stderr",
+        cause={"by": "operator", "uid": os.getuid(), "depth": 0, "sources": []},
+    )
     if file is None:
         return spec
     # Imported here for start-up time: lxml is needed only for a context file.
@@ -95,8 +110,9 @@ def _spec(instance: str, file: str | None, task: str | None) -> dict[str, Any]:
         raise UsageError(f"cannot run {instance}: {file} has no {f'task {task} of it' if task else 'task of it'}")
     service = found[0]
     os.environ.update(service.environment)
-    told = {"context": context.name, "task": service.id, "frontend": context.endpoints.frontend}
-    return spec | told | {"configuration": dict(service.configuration)}
+    return replace(
+        spec, context=context.name, task=service.id, frontend=context.endpoints.frontend, configuration=dict(service.configuration)
+    )
 
 
 if __name__ == "__main__":

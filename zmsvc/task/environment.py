@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from zmsvc.protocol.launch import LaunchSpec
+
 _NOT_INHERITED = frozenset(
     {"NOTIFY_SOCKET", "JOURNAL_STREAM", "CREDENTIALS_DIRECTORY", "INVOCATION_ID", "MAINPID", "MANAGERPID", "SYSTEMD_EXEC_PID"}
 )
@@ -20,21 +22,21 @@ def inherited(name: str) -> bool:
     return name in _PLACES or not (name in _NOT_INHERITED or name.startswith(_NOT_INHERITED_PREFIXES))
 
 
-def told(spec: Mapping[str, Any], pid: int) -> dict[str, str]:
+def told(spec: LaunchSpec, pid: int) -> dict[str, str]:
     """What a task is told beyond what it inherits. What the context file says wins."""
     made = {
-        "NOTIFY_SOCKET": spec["notify"],
-        "ZMSVC_CONTEXT": spec["context"],
-        "ZMSVC_TRANSACTION": spec["transaction"],
+        "NOTIFY_SOCKET": spec.notify,
+        "ZMSVC_CONTEXT": spec.context,
+        "ZMSVC_TRANSACTION": spec.transaction,
         # The mark by which the keeper finds what a task has left behind.
-        "ZMSVC_LAUNCH": str(spec["launch"]),
+        "ZMSVC_LAUNCH": str(spec.launch),
     }
     # Tasks that share a process differ in these, so there they are in no environment.
-    if spec["service_type"] != "Thread":
-        made |= {"ZMSVC_TASK": spec["task"], "ZMSVC_INSTANCE": spec["instance"], **cause(spec["cause"])}
-        if spec["watchdog"]:
-            made |= {"WATCHDOG_USEC": str(int(spec["watchdog"] * 1e6)), "WATCHDOG_PID": str(pid)}
-    for name, value in spec["environment"].items():
+    if spec.service_type != "Thread":
+        made |= {"ZMSVC_TASK": spec.task, "ZMSVC_INSTANCE": spec.instance, **cause(spec.cause)}
+        if spec.watchdog:
+            made |= {"WATCHDOG_USEC": str(int(spec.watchdog * 1e6)), "WATCHDOG_PID": str(pid)}
+    for name, value in spec.environment.items():
         made[name] = str(value)
     return made
 

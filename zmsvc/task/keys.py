@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from zmsvc.host import keys
 from zmsvc.host.keys import Curve
+from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,12 +20,12 @@ class Given:
     allow: Path | None = None
 
 
-def given(spec: Mapping[str, Any]) -> Given:
+def given(spec: LaunchSpec, fds: Descriptors) -> Given:
     """What a launch brought. The descriptor of the device's secret is closed. Raises ConfigError."""
-    client = keys.of_words(spec.get("curve"))
-    if "server_fd" not in spec:
+    client = keys.of_words(spec.curve)
+    if fds.curve_server is None or spec.allow is None:
         return Given(client=client)
     try:
-        return Given(client=client, server=keys.load_open(spec["server_fd"]), allow=Path(spec["allow"]))
+        return Given(client=client, server=keys.load_open(fds.curve_server), allow=Path(spec.allow))
     finally:
-        os.close(spec["server_fd"])
+        os.close(fds.curve_server)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from zmsvc.core import messages
 from zmsvc.core.errors import LaunchError, ProtocolError, ZmsvcError
+from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task.bus import Ear
 from zmsvc.task.keys import given
 from zmsvc.task.sdk import LoopedTask, SingleTask, Task, TaskService, cause_of, made
@@ -40,20 +41,22 @@ class Channel(Protocol):
 
 
 class Life:
-    """One task's life, in one thread. `spec` is that of zmsvc.supervisor.spec; see there for its keys."""
+    """One task's life, in one thread."""
 
-    def __init__(self, spec: Mapping[str, Any], *, voice: Voice, channel: Channel, stop: Stop, log: logging.Logger) -> None:
-        self.config: dict[str, Any] = dict(spec["configuration"])
-        self.context: str = spec["context"]
-        self.transaction: str = spec["transaction"]
-        self.service_id: str = spec["task"]
-        self.frontend: str = spec["frontend"]
-        self.cause = cause_of(spec["cause"])
-        self.keys = given(spec)
+    def __init__(
+        self, spec: LaunchSpec, fds: Descriptors, *, voice: Voice, channel: Channel, stop: Stop, log: logging.Logger
+    ) -> None:
+        self.config: dict[str, Any] = dict(spec.configuration)
+        self.context = spec.context
+        self.transaction = spec.transaction
+        self.service_id = spec.task
+        self.frontend = spec.frontend
+        self.cause = cause_of(spec.cause)
+        self.keys = given(spec, fds)
         self.log = log
         self._voice, self._channel, self._stop = voice, channel, stop
         self._thread = threading.get_ident()
-        self._watchdog = float(spec.get("watchdog") or 0.0)
+        self._watchdog = spec.watchdog
         self._fed_at = -math.inf
         self._sequence = 0
         self._counting = threading.RLock()

@@ -21,6 +21,7 @@ import daemon
 from zmsvc.core.errors import LaunchError
 from zmsvc.host import interpreter, journal, linux
 from zmsvc.host.lines import LineWriter
+from zmsvc.protocol.launch import LaunchSpec
 from zmsvc.task import environment
 
 log = logging.getLogger("task")
@@ -84,35 +85,35 @@ def settle(keep: Iterable[int]) -> None:
     interpreter.environment()
 
 
-def become(spec: Mapping[str, Any]) -> None:
+def become(spec: LaunchSpec) -> None:
     """Be this task's process from here on. Raises LaunchError."""
     parent = os.getppid()
-    if spec["rlimits"] or spec["nice"] is not None:
+    if spec.rlimits or spec.nice is not None:
         _limit(spec)
-    if spec["pidfile"]:
-        _write_pid(spec["pidfile"])
-    stream = journal.stream(spec["instance"], spec["log"])
+    if spec.pidfile:
+        _write_pid(spec.pidfile)
+    stream = journal.stream(spec.instance, spec.log)
     os.dup2(stream, 1)
     os.dup2(stream, 2)
     if stream > 2:
         os.close(stream)
-    if spec["user"] is not None or spec["group"] is not None:
-        _change_owner(spec["user"], spec["group"])
+    if spec.user is not None or spec.group is not None:
+        _change_owner(spec.user, spec.group)
         linux.die_with_parent(parent)  # which the change has revoked
     _tell(spec)
 
 
-def _limit(spec: Mapping[str, Any]) -> None:
-    for name, value in spec["rlimits"].items():
+def _limit(spec: LaunchSpec) -> None:
+    for name, value in spec.rlimits.items():
         try:
             resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (value, value))
         except (AttributeError, OSError, OverflowError, TypeError, ValueError) as error:
             raise LaunchError(f"cannot limit {name} to {value}: {error}") from error
-    if spec["nice"] is not None:
+    if spec.nice is not None:
         try:
-            os.setpriority(os.PRIO_PROCESS, 0, spec["nice"])
+            os.setpriority(os.PRIO_PROCESS, 0, spec.nice)
         except OSError as error:
-            raise LaunchError(f"cannot set nice to {spec['nice']}: {error.strerror}") from error
+            raise LaunchError(f"cannot set nice to {spec.nice}: {error.strerror}") from error
 
 
 def _write_pid(path: str) -> None:
@@ -152,8 +153,8 @@ def _gid(name: str) -> int:
     return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
 
 
-def _tell(spec: Mapping[str, Any]) -> None:
-    if spec["log"] == "journal":
+def _tell(spec: LaunchSpec) -> None:
+    if spec.log == "journal":
         about = os.fstat(2)
         _put({"JOURNAL_STREAM": f"{about.st_dev}:{about.st_ino}"})
     told = environment.told(spec, os.getpid())

@@ -13,13 +13,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import zmq
 
 from zmsvc.host import linux, notify
+from zmsvc.protocol import forking
+from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import runner
 from zmsvc.task.stop import SignalStop
 
@@ -42,8 +43,8 @@ def rehearse() -> None:
                 break
 
 
-def _play(spec: Mapping[str, Any], ear: socket.socket) -> None:
-    status = runner.run(dict(spec), _Deaf)
+def _play(spec: LaunchSpec, ear: socket.socket) -> None:
+    status = runner.run(*forking.decode_launch(forking.encode_launch(spec, Descriptors()), []), _Deaf)
     said = []
     while (datagram := notify.receive(ear)) is not None:
         said += [key for key, _ in datagram.lines]
@@ -53,27 +54,29 @@ def _play(spec: Mapping[str, Any], ear: socket.socket) -> None:
         del sys.modules[name]
 
 
-def _spec(*, notify_socket: str, device: str) -> dict[str, Any]:
-    """A launch as zmsvc.supervisor.spec makes it."""
-    return {
-        **dict.fromkeys(("context", "context_id", "transaction", "task", "service_name", "device_action", "description"), "rehearsal"),
-        **dict.fromkeys(("user", "group", "nice", "pidfile")),
-        "launch": 0,
-        "instance": SERVICE,
-        "service_type": "Process",
-        "frontend": device,
-        "backend": device,
-        "notify": notify_socket,
+def _spec(*, notify_socket: str, device: str) -> LaunchSpec:
+    """Return a launch as zmsvc.supervisor.spec makes it."""
+    return LaunchSpec(
+        launch=0,
+        context="rehearsal",
+        context_id="rehearsal",
+        transaction="rehearsal",
+        task="rehearsal",
+        instance=SERVICE,
+        service_name="rehearsal",
+        service_type="Process",
+        device_action="rehearsal",
+        description="rehearsal",
+        configuration={"location": str(SERVICES)},
+        search=(str(SERVICES),),
+        command=(),
+        frontend=device,
+        backend=device,
+        notify=notify_socket,
         # To the journal it has nothing to say; to a file it would be the same.
-        "log": "journal" if os.environ.get("ZMSVC_LOG") == "journal" else os.devnull,
-        "cause": {"by": "operator", "uid": 0, "depth": 0, "sources": []},
-        "configuration": {"location": str(SERVICES)},
-        "search": [str(SERVICES)],
-        "command": [],
-        "rlimits": {},
-        "environment": {},
-        "watchdog": 0.0,
-    }
+        log="journal" if os.environ.get("ZMSVC_LOG") == "journal" else os.devnull,
+        cause={"by": "operator", "uid": 0, "depth": 0, "sources": []},
+    )
 
 
 @contextlib.contextmanager

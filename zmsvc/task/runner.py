@@ -1,7 +1,6 @@
 """What a freshly forked child of the keeper does until its end: becomes the task's process and lives the task's life there.
 
-Everything that a task needs is imported here, once, in the keeper; nothing is made, no ZMQ context above all. `spec` is the plain JSON
-object made by zmsvc.supervisor.spec; see there for its keys.
+Everything that a task needs is imported here, once, in the keeper; nothing is made, no ZMQ context above all.
 """
 
 from __future__ import annotations
@@ -9,13 +8,14 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import replace
 
 from zmsvc.core.errors import CANNOT_EXECUTE, ZmsvcError
 from zmsvc.host import journal, linux
 from zmsvc.host.keys import of_words
 from zmsvc.host.notify import Notifier
+from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import loader, process, threads
 from zmsvc.task.bus import Bus
 from zmsvc.task.life import Life, last_line
@@ -29,47 +29,49 @@ def settle(keep: Iterable[int]) -> None:
     process.settle(keep)
 
 
-def run(spec: Mapping[str, Any], stop: type[SignalStop] = SignalStop) -> int:
+def run(spec: LaunchSpec, fds: Descriptors, stop: type[SignalStop] = SignalStop) -> int:
     """Be the task's process, forked from one that has settled, and give its exit status, for os._exit(): everything is flushed.
 
     0: it ended by itself or was told to; 1: an exception, logged and told; 203: it could not be started, logged and told.
     """
-    if spec["service_type"] == "Thread":
+    if spec.service_type == "Thread":
         # What the process itself says, or a program that it runs, is nobody's in particular.
-        spec = {**spec, "instance": spec["context"]}
-    linux.set_process_name(spec["task"] if spec["service_type"] != "Thread" else f"{spec['context']}-threads")
-    sink = journal.configure(identifier=spec["instance"], fields=_fields(spec), target=spec["log"])
+        spec = replace(spec, instance=spec.context)
+    linux.set_process_name(spec.task if spec.service_type != "Thread" else f"{spec.context}-threads")
+    sink = journal.configure(identifier=spec.instance, fields=_fields(spec), target=spec.log)
     # Connected before the user changes, who may have no right to the socket; the kernel tells who sends at each datagram.
-    notifier = Notifier(spec["notify"])
+    notifier = Notifier(spec.notify)
     try:
         process.become(spec)
     except (OSError, ZmsvcError) as error:
         return _not_started(notifier, last_line(error))
-    if spec["service_type"] == "Command":
-        return _execute(spec["command"], spec["exec_fd"], notifier)
+    if spec.service_type == "Command":
+        return _execute(list(spec.command), fds.exec_gate, notifier)
     process.take_streams(sink)
-    channel = Bus(spec["backend"], spec["frontend"], of_words(spec.get("curve")))
-    if spec["service_type"] == "Thread":
-        status = threads.live(socket.socket(fileno=spec["shared_fd"]), channel)
+    channel = Bus(spec.backend, spec.frontend, of_words(spec.curve))
+    if spec.service_type == "Thread":
+        assert fds.shared_line is not None
+        status = threads.live(socket.socket(fileno=fds.shared_line), channel)
     else:
-        life = Life(spec, voice=notifier, channel=channel, stop=stop(), log=logging.getLogger(spec["instance"]))
-        status = life.live(lambda: loader.load(spec["instance"], spec["search"]))
+        life = Life(spec, fds, voice=notifier, channel=channel, stop=stop(), log=logging.getLogger(spec.instance))
+        status = life.live(lambda: loader.load(spec.instance, spec.search))
     process.finish()
     channel.close()
     notifier.close()
     return status
 
 
-def _fields(spec: Mapping[str, Any]) -> dict[str, str]:
-    shared = {"ZMSVC_CONTEXT": spec["context"], "ZMSVC_TRANSACTION": spec["transaction"]}
-    return shared if spec["service_type"] == "Thread" else shared | {"ZMSVC_TASK": spec["task"], "ZMSVC_INSTANCE": spec["instance"]}
+def _fields(spec: LaunchSpec) -> dict[str, str]:
+    shared = {"ZMSVC_CONTEXT": spec.context, "ZMSVC_TRANSACTION": spec.transaction}
+    return shared if spec.service_type == "Thread" else shared | {"ZMSVC_TASK": spec.task, "ZMSVC_INSTANCE": spec.instance}
 
 
-def _execute(command: list[str], gate: int, notifier: Notifier) -> int:
+def _execute(command: list[str], gate: int | None, notifier: Notifier) -> int:
     """Run a program. The pipe to the keeper closes when it has taken over; a word in it says that it did not."""
     error = process.execute(command)
     status = _not_started(notifier, f"cannot execute {command[0]}: {error.strerror}")
-    os.write(gate, b"x")
+    if gate is not None:
+        os.write(gate, b"x")
     return status
 
 

@@ -13,19 +13,19 @@ import queue
 import select
 import socket
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import assert_never
 
 from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.host import journal, packets
 from zmsvc.host.notify import Notifier
+from zmsvc.protocol import sharing
+from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import loader
 from zmsvc.task.bus import Bus
 from zmsvc.task.life import Life
 from zmsvc.task.sdk import TaskService
 from zmsvc.task.stop import SignalStop, Stop
-
-Spec = Mapping[str, Any]
 
 log = logging.getLogger("task")
 
@@ -33,22 +33,22 @@ log = logging.getLogger("task")
 class _Member:
     """One task of the process."""
 
-    def __init__(self, spec: Spec, channel: Bus, loading: threading.Lock, ended: Callable[[], None]) -> None:
+    def __init__(self, spec: LaunchSpec, fds: Descriptors, channel: Bus, loading: threading.Lock, ended: Callable[[], None]) -> None:
         self._loading = loading
         self.stop = Stop()
         self.status = 1
         self._ended = ended
         self._fields = {
-            "SYSLOG_IDENTIFIER": spec["instance"],
-            "ZMSVC_TASK": spec["task"],
-            "ZMSVC_INSTANCE": spec["instance"],
+            "SYSLOG_IDENTIFIER": spec.instance,
+            "ZMSVC_TASK": spec.task,
+            "ZMSVC_INSTANCE": spec.instance,
         }
         self._spec = spec
-        self._notifier = Notifier(spec["notify"], spec["task"])
-        self._log = logging.getLogger(f"{spec['instance']}.{spec['task']}")
+        self._notifier = Notifier(spec.notify, spec.task)
+        self._log = logging.getLogger(f"{spec.instance}.{spec.task}")
         self._log.addFilter(self._stamp)
-        self._life = Life(spec, voice=self._notifier, channel=channel, stop=self.stop, log=self._log)
-        self.thread = threading.Thread(target=self._live, name=spec["task"], daemon=True)
+        self._life = Life(spec, fds, voice=self._notifier, channel=channel, stop=self.stop, log=self._log)
+        self.thread = threading.Thread(target=self._live, name=spec.task, daemon=True)
 
     def _stamp(self, record: logging.LogRecord) -> bool:
         """What is logged by `self.log` is this task's, also from a thread of the user's own."""
@@ -64,7 +64,7 @@ class _Member:
 
     def _load(self) -> type[TaskService]:
         with self._loading:
-            return loader.load(self._spec["instance"], self._spec["search"])
+            return loader.load(self._spec.instance, self._spec.search)
 
     def close(self) -> None:
         """Wait for the thread, which has ended, and let go of what was its own: the next one of this task makes it anew."""
@@ -119,21 +119,23 @@ class _Process:
                 return True
             if got is None:
                 return False
-            launch = int(got["launch"])
-            if got["op"] == "start":
-                # A number of the keeper's means nothing here; the descriptor itself came beside it.
-                self._start(launch, got["spec"] | got["fds"])
-            elif launch in self._members:
-                self._members[launch].stop.request()
+            match sharing.ORDERS.decode(got[0]):
+                case sharing.StartMember(spec=spec):
+                    self._start(spec.launch, spec, Descriptors(**got[1]))
+                case sharing.StopMember(launch=launch):
+                    if launch in self._members:
+                        self._members[launch].stop.request()
+                case other:
+                    assert_never(other)
 
-    def _start(self, launch: int, spec: Spec) -> None:
+    def _start(self, launch: int, spec: LaunchSpec, fds: Descriptors) -> None:
         try:
-            member = _Member(spec, self._channel, self._loading, lambda: self._ended(launch))
+            member = _Member(spec, fds, self._channel, self._loading, lambda: self._ended(launch))
             member.thread.start()
         except (OSError, RuntimeError) as error:
             # No descriptor or no thread is left for it, which is no reason to end the others.
-            log.error("Cannot start %s: %s", spec["task"], error)
-            packets.send(self._line, {"op": "ended", "launch": launch, "status": CANNOT_EXECUTE})
+            log.error("Cannot start %s: %s", spec.task, error)
+            self._tell_end(launch, CANNOT_EXECUTE)
             return
         self._members[launch] = member
 
@@ -151,7 +153,10 @@ class _Process:
             launch = self._ends.get()
             member = self._members.pop(launch)
             member.close()
-            packets.send(self._line, {"op": "ended", "launch": launch, "status": member.status})
+            self._tell_end(launch, member.status)
+
+    def _tell_end(self, launch: int, status: int) -> None:
+        packets.send(self._line, sharing.REPORTS.encode(sharing.MemberEnded(launch=launch, status=status)))
 
 
 def live(line: socket.socket, channel: Bus) -> int:

@@ -1,0 +1,53 @@
+"""Other releases of zmsvc, and a place where one is installed after the other, as a package manager does it under running processes."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+from needs import need
+
+ROOT = Path(__file__).parents[2]
+
+OLD = "4ef1121"
+"""The commit of zmsvc 1.0, whose keeper and supervisor send no protocol number."""
+
+
+def extracted(commit: str, into: Path) -> Path:
+    """The package as it was at a commit; gives the directory that is to be in PYTHONPATH."""
+    git = subprocess.run(["git", "-C", str(ROOT), "archive", commit, "zmsvc"], capture_output=True, check=False)
+    need(git.returncode == 0, f"the history of this checkout has no commit {commit} (git fetch --unshallow)")
+    directory = into / commit
+    with tarfile.open(fileobj=io.BytesIO(git.stdout)) as archive:
+        archive.extractall(directory, filter="data")
+    return directory
+
+
+def edited(into: Path, name: str, file: str, pattern: str, replacement: str) -> Path:
+    """Today's package with one change in a file."""
+    directory = into / name
+    shutil.copytree(ROOT / "zmsvc", directory / "zmsvc", ignore=shutil.ignore_patterns("__pycache__"))
+    path = directory / "zmsvc" / file
+    text, count = re.subn(pattern, replacement, path.read_text(), flags=re.MULTILINE)
+    assert count, f"{file} has no {pattern}"
+    path.write_text(text)
+    return directory
+
+
+class Installed:
+    """A directory for PYTHONPATH that stands for one release at a time."""
+
+    def __init__(self, home: Path, release: Path) -> None:
+        self.path = home / "installed"
+        self.path.symlink_to(release)
+
+    def replace(self, release: Path) -> None:
+        """From here on every new process finds this release; those that run keep what they have imported."""
+        new = self.path.with_name("installed.new")
+        new.symlink_to(release)
+        os.rename(new, self.path)

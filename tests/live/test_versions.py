@@ -1,0 +1,163 @@
+"""Releases that meet: an upgrade replaces files under running processes, and what runs goes on, or says why it cannot."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from context import Context
+from releases import OLD, ROOT, Installed, edited, extracted
+from waiting import wait_for, wait_for_end
+
+from zmsvc import __version__
+
+PYTHON_TASKS = sys.version_info < (3, 13)
+"""zmsvc 1.0 cannot fork a Python task on Python 3.13 and newer."""
+
+
+@pytest.fixture
+def old(home: Path) -> Path:
+    return extracted(OLD, home)
+
+
+def fill(context: Context) -> None:
+    """Tasks of each kind that the release can run, and one that a rule starts when another fails."""
+    context.task("cmd", "Cmd", kind="Command", config="<command>sleep 3600</command>", rules={"on_fail": ("start", "next")})
+    context.task("next", "Next", entry=False, kind="Command", config="<command>sleep 3600</command>")
+    if PYTHON_TASKS:
+        context.looped("Work", "interval = 0.05\ndef step(self):\n    self.update(n=1)\n")
+        context.task("py", "Work")
+        context.task("thread", "Work", kind="Thread")
+
+
+def start(context: Context, installed: Installed, *arguments: str) -> None:
+    # Compiled files would be written into the release that is meant to be as it was.
+    context.start(*arguments, PYTHONPATH=str(installed.path), PYTHONDONTWRITEBYTECODE="1")
+
+
+def shown(context: Context) -> dict[str, Any]:
+    """What `zmsvcctl --json status` says; it is of the current release."""
+    found: dict[str, Any] = json.loads(context.ctl("--json", "status", check=None).stdout)["contexts"][0]
+    return found
+
+
+def pids(context: Context, transaction: str | None = None) -> dict[str, int]:
+    return {name: task["pid"] for name, task in context.tasks(transaction).items() if task["pid"] is not None}
+
+
+def versions(context: Context) -> tuple[str | None, str | None, str | None]:
+    told = shown(context)
+    return told["supervisor_version"], told["keeper_version"], told["zygote_version"]
+
+
+def go_through_a_life(context: Context, transaction: str) -> None:
+    """What a supervisor does for its tasks: starts, an end with a rule, its own crash, a reload, a restart, the device's end, a stop."""
+    context.ctl("start", "--transaction", transaction)
+    before = pids(context, transaction)
+    os.kill(before["cmd"], signal.SIGKILL)
+    ended = context.task_is("cmd", "failed", transaction)
+    assert (ended["exit"]["signal"], ended["exit"]["reason"]) == ("SIGKILL", "signal")
+    context.task_is("next", "running", transaction)
+    between = pids(context, transaction)
+    context.kill_supervisor()
+    assert pids(context, transaction) == between, "tasks outlive a supervisor"
+    context.task("late", "Late", kind="Command", config="<command>sleep 3600</command>")
+    context.write()
+    assert "late" in context.ctl("reload").stdout
+    context.task_is("late", "running", transaction)
+    context.ctl("restart", "--transaction", transaction, "--task", "next")
+    assert pids(context, transaction)["next"] != between["next"]
+    device = context.status()["device_pid"]
+    os.kill(device, signal.SIGKILL)
+    wait_for_end(device)
+    wait_for(lambda: context.status()["device_pid"] not in (None, device))
+    context.ctl("stop", "--transaction", transaction)
+    assert pids(context, transaction) == {}
+
+
+def ends_whole(context: Context, *of_it: int) -> None:
+    assert context.stop() == 0, context.log.read_text()
+    for pid in of_it:
+        wait_for_end(pid)
+
+
+@pytest.mark.parametrize("way", ["crash", "reexec"])
+def test_todays_supervisor_serves_under_the_keeper_of_1_0(context: Context, home: Path, old: Path, way: str) -> None:
+    fill(context)
+    installed = Installed(home, old)
+    start(context, installed, "--transaction", "T1")
+    before = pids(context)
+    assert versions(context) == (None, None, None)
+    installed.replace(ROOT)
+    if way == "crash":
+        context.kill_supervisor()
+    else:
+        context.ctl("reexec")
+    told = shown(context)
+    assert (told["supervisor_version"], told["keeper_version"], told["zygote_version"]) == (__version__, None, None)
+    assert (told["version"], told["restart_needed"]) == (__version__, True)
+    assert pids(context) == before, "tasks outlive an upgrade"
+    go_through_a_life(context, "T2")
+    ends_whole(context, *before.values())
+
+
+def test_the_supervisor_of_1_0_serves_under_todays_keeper(context: Context, home: Path, old: Path) -> None:
+    """After a downgrade: the state file has the same schema, and a keeper speaks every earlier protocol."""
+    fill(context)
+    installed = Installed(home, ROOT)
+    start(context, installed, "--transaction", "T1")
+    before = pids(context)
+    assert versions(context) == (__version__, __version__, __version__)
+    installed.replace(old)
+    assert "replaced" in context.ctl("reexec").stdout
+    assert versions(context) == (None, None, None)
+    assert pids(context) == before
+    go_through_a_life(context, "T2")
+    ends_whole(context, *before.values())
+
+
+def test_after_a_restart_everything_is_of_the_installed_release(context: Context, home: Path, old: Path) -> None:
+    fill(context)
+    installed = Installed(home, old)
+    start(context, installed, "--transaction", "T1")
+    installed.replace(ROOT)
+    assert context.stop() == 0
+    start(context, installed)
+    assert versions(context) == (__version__, __version__, __version__)
+    assert shown(context)["restart_needed"] is False
+
+
+@pytest.mark.parametrize(
+    ("file", "pattern", "replacement", "why"),
+    [
+        (
+            "protocol/__init__.py", r"^PROTOCOL = .*\n((.*\n)*?)OLDEST = .*", r"PROTOCOL = 9\n\1OLDEST = 9",
+            f"speaks protocols 9 to 9, the running keeper ({__version__}) protocol 1; only a restart of the context renews the keeper",
+        ),
+        ("supervisor/loop.py", r"^import asyncio$", "import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
+        ("core/engine.py", r"\A", "broken(\n", "SyntaxError: '(' was never closed"),
+    ],
+    ids=["another protocol", "a library is missing", "half a file"],
+)  # fmt: skip
+def test_reexec_is_refused_where_the_installed_supervisor_could_not_take_over(
+    context: Context, home: Path, file: str, pattern: str, replacement: str, why: str
+) -> None:
+    fill(context)
+    installed = Installed(home, ROOT)
+    start(context, installed, "--transaction", "T1")
+    before = context.status()
+    installed.replace(edited(home, "broken", file, pattern, replacement))
+    refused = context.ctl("reexec", check=1)
+    assert refused.stderr.startswith("zmsvcctl: cannot reexec: the installed ")
+    assert why in refused.stderr
+    assert refused.stderr.endswith("This supervisor goes on\n")
+    after = context.status()
+    assert (after["pid"], after["restarts"]) == (before["pid"], before["restarts"])
+    context.ctl("restart", "--transaction", "T1", "--task", "cmd")
+    installed.replace(ROOT)
+    ends_whole(context, after["pid"])

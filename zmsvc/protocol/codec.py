@@ -1,0 +1,92 @@
+"""Messages as JSON objects and back: the field `op` names the class, every other field of the object is a field of the class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+
+from zmsvc.core.errors import ProtocolError
+
+Message = TypeVar("Message")
+Read = Callable[[Any], Any]
+"""Takes a value of JSON and returns a field's value. Raises TypeError."""
+
+
+class Codec(Generic[Message]):
+    """One direction of a line: `kinds` has the class for each `op`."""
+
+    def __init__(self, kinds: Mapping[str, type[Message]]) -> None:
+        self._readers = {op: _Reader(kind) for op, kind in kinds.items()}
+        self._ops = {kind: (op, tuple(each.name for each in fields(kind))) for op, kind in kinds.items()}  # type: ignore[arg-type]
+
+    def encode(self, message: Message) -> dict[str, Any]:
+        """Return the object that stands for a message."""
+        op, names = self._ops[type(message)]
+        return {"op": op, **{name: _plain(getattr(message, name)) for name in names}}
+
+    def decode(self, body: Mapping[str, Any]) -> Message:
+        """Return the message that an object stands for. Raises ProtocolError for an unknown `op`, a missing field or a wrong type."""
+        op = body.get("op")
+        reader = self._readers.get(op) if isinstance(op, str) else None
+        if reader is None:
+            raise ProtocolError(f"cannot read message: {op!r} is no operation of this line")
+        message: Message = reader(body)
+        return message
+
+
+def _plain(value: Any) -> Any:
+    """Return a field's value as JSON has it. A mapping holds JSON already."""
+    if isinstance(value, tuple):
+        return [_plain(each) for each in value]
+    if is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    return value
+
+
+class _Reader:
+    """Makes an object of JSON a dataclass. What it needs of the class is found once."""
+
+    def __init__(self, kind: type[Any]) -> None:
+        self._kind = kind
+        hints = get_type_hints(kind)
+        self._fields = [(each.name, _read(hints[each.name]), _required(each)) for each in fields(kind)]
+
+    def __call__(self, body: Any) -> Any:
+        if not isinstance(body, Mapping):
+            raise ProtocolError(f"cannot read {self._kind.__name__}: it is no object")
+        found = {}
+        for name, read, required in self._fields:
+            if name in body:
+                try:
+                    found[name] = read(body[name])
+                except TypeError as error:
+                    raise ProtocolError(f"cannot read {self._kind.__name__}: {name} {error}") from None
+            elif required:
+                raise ProtocolError(f"cannot read {self._kind.__name__}: {name} is missing")
+        return self._kind(**found)
+
+
+def _required(field: Any) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _read(hint: Any) -> Read:
+    if get_origin(hint) is UnionType:
+        (inner,) = (each for each in get_args(hint) if each is not NoneType)
+        read = _read(inner)
+        return lambda value: None if value is None else read(value)
+    if get_origin(hint) is tuple:
+        item = _read(get_args(hint)[0])
+        return lambda value: tuple(item(each) for each in _checked(value, list | tuple))
+    if is_dataclass(hint):
+        return _Reader(hint)  # type: ignore[arg-type]
+    expected = {float: int | float, Mapping: Mapping}.get(get_origin(hint) or hint, hint)
+    return lambda value: _checked(value, expected)
+
+
+def _checked(value: Any, expected: Any) -> Any:
+    if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+        raise TypeError(f"is {type(value).__name__}, expected {getattr(expected, '__name__', expected)}")
+    return value

@@ -1,0 +1,43 @@
+"""The line between the keeper and a process that tasks share: the keeper starts and stops members, the process reports their ends.
+
+A closed line is the order to end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zmsvc.protocol.codec import Codec
+from zmsvc.protocol.launch import LaunchSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartMember:
+    """Start a task in a thread of the process."""
+
+    spec: LaunchSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopMember:
+    """Ask the task of this launch to end, as SIGTERM asks a process."""
+
+    launch: int
+
+
+Order = StartMember | StopMember
+
+ORDERS = Codec[Order]({"start": StartMember, "stop": StopMember})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberEnded:
+    """The thread of a task has ended. `status` is what the exit status of a process of its own would be."""
+
+    launch: int
+    status: int
+
+
+Report = MemberEnded
+
+REPORTS = Codec[Report]({"ended": MemberEnded})
