@@ -122,7 +122,7 @@ def _times(ratio: float) -> str:
 def _processes(results: Results) -> str:
     sizes = results.sizes("memory.keeper")
     lines = ["| PSS with tasks: | " + " | ".join(f"{size:,}" for size in sizes) + " |", "|---" * (len(sizes) + 1) + "|"]
-    for role in ("keeper", "template", "supervisor", "device"):
+    for role in ("keeper", "zygote", "supervisor", "device"):
         values = (amount(results.median(f"memory.{role}", OURS, size), "B") for size in sizes)
         lines.append(f"| {role} | " + " | ".join(values) + " |")
     return "\n".join(lines)

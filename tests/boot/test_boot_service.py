@@ -18,7 +18,7 @@ def test_start_returns_when_the_entry_tasks_are_ready(echo: Installed) -> None:
     assert [each["state"] for each in echo.tasks().values()] == ["active"]
 
 
-def test_the_confinement_of_the_unit_lets_the_template_rehearse(echo: Installed) -> None:
+def test_the_confinement_of_the_unit_lets_the_zygote_rehearse(echo: Installed) -> None:
     echo.start()
     said = echo.machine.sh(f"journalctl --no-pager -u {echo.unit}").stdout
     assert "counting 10 s" in said, "the entry task was forked out of it"

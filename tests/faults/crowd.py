@@ -149,12 +149,12 @@ class Crowd:
         return {name: tasks[name]["pid"] for name in (*STEADY, *SHARED)}
 
     def kill(self, *victims: str) -> None:
-        """Kill these at one moment, also `supervisor`, `device`, `template`; come back when they are there again, and the others still."""
+        """Kill these at one moment, also `supervisor`, `device`, `zygote`; come back when they are there again, and the others still."""
         before, status = self.settled()
         marked = {status[f"{name}_pid".replace("supervisor_", "")] for name in victims if name in ("supervisor", "device")}
-        if "template" in victims:
+        if "zygote" in victims:
             # The last one may have been hit a moment ago: the next launch starts another.
-            marked.add(wait_for(self.context.template))
+            marked.add(wait_for(self.context.zygote))
         for name in victims:
             if name in before:
                 marked.add(before[name])

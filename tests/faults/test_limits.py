@@ -97,7 +97,7 @@ def alive(context: Context) -> set[int]:
     """All processes that the supervisor knows of."""
     status = context.status()
     tasks = {task["pid"] for each in status["transactions"] for task in each["tasks"] if task["pid"]}
-    return tasks | {status["pid"], status["device_pid"], context.template()}
+    return tasks | {status["pid"], status["device_pid"], context.zygote()}
 
 
 def test_a_supervisor_without_descriptors_goes_on_and_takes_clients_again(few: Context) -> None:
@@ -151,7 +151,7 @@ def test_a_supervisor_without_descriptors_hears_large_updates(few: Context) -> N
 @pytest.mark.parametrize("task", ["process", "program", "thread"])
 def test_a_keeper_that_cannot_fork_says_why(few: Context, task: str) -> None:
     status, tasks = few.status(), few.tasks()
-    with at_most(1, few.template()):
+    with at_most(1, few.zygote()):
         assert "resource temporarily unavailable" in refused(few, task).lower()
         few.ctl("stop", "--transaction", "T", "--task", "steady")
     few.ctl("start", "--transaction", "T", "--task", task)

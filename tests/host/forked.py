@@ -16,6 +16,7 @@ from typing import Any
 import waiting
 
 from zmsvc.host import notify
+from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import runner
 
@@ -60,6 +61,11 @@ def launch_spec(**changes: Any) -> LaunchSpec:
         "log": "stderr",
     }
     return LaunchSpec(**{**told, **changes})
+
+
+def zygote_client(*, cgroups: bool = False) -> ZygoteClient:
+    """Return a client that no selector looks after: it hears the zygote's first word at the first launch."""
+    return ZygoteClient(cgroups=cgroups, watch=lambda fd, call: None, unwatch=lambda fd: None, greeted=lambda: None)
 
 
 class Task:
@@ -125,7 +131,7 @@ class Nest:
         return launch_spec(**{**places, **self.endpoints, **changes})
 
     def fork(self, fds: Descriptors = NO_DESCRIPTORS, **changes: Any) -> Task:
-        """What zmsvc.keeper.template does."""
+        """What zmsvc.zygote does."""
         spec = self.spec(**changes)
         pid = os.fork()
         if pid == 0:

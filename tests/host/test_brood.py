@@ -9,19 +9,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from forked import launch_spec
+from forked import launch_spec, zygote_client
 
 from zmsvc.keeper.brood import Brood
-from zmsvc.keeper.nursery import Nursery
 from zmsvc.protocol.launch import Descriptors
 
 
 @pytest.fixture
 def brood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Brood:
     pids = count(2**22 + 1)  # above what the kernel gives
-    nursery = Nursery(cgroups=True)
-    monkeypatch.setattr(nursery, "fork", lambda spec, cgroup, fds: (cgroup.mkdir(exist_ok=True), next(pids))[1])
-    return Brood(lambda message: None, nursery, b"", tmp_path, lambda fd, call: None, lambda fd: None)
+    zygote = zygote_client(cgroups=True)
+    monkeypatch.setattr(zygote, "fork", lambda spec, cgroup, fds: (cgroup.mkdir(exist_ok=True), next(pids))[1])
+    return Brood(lambda message: None, zygote, b"", tmp_path, lambda fd, call: None, lambda fd: None)
 
 
 def end(pid: int) -> Any:

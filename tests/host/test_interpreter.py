@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 import waiting
-from forked import Nest
+from forked import Nest, zygote_client
 
 from zmsvc.core.errors import ConfigError
 from zmsvc.host import fork, interpreter, linux
 from zmsvc.host.interpreter import Shortcut
-from zmsvc.keeper.nursery import Nursery
 from zmsvc.protocol.launch import Descriptors
 
 
@@ -63,10 +62,10 @@ def test_a_task_starts_has_its_environment_and_stops_without_each_shortcut(
             pass
     """)
     linux.become_subreaper()
-    forks = Nursery(cgroups=False)
+    forks = zygote_client()
     forks.start()
-    template = forks.pid
-    assert template is not None
+    zygote = forks.pid
+    assert zygote is not None
     try:
         for _ in range(2):
             pid = forks.fork(nest.spec(environment={"OWN": "ä"}), None, Descriptors())
@@ -76,7 +75,7 @@ def test_a_task_starts_has_its_environment_and_stops_without_each_shortcut(
             assert reap(pid) == 0, nest.logged()
     finally:
         forks.ended()
-        reap(template)
+        reap(zygote)
 
 
 def test_a_shortcut_that_does_not_exist_is_refused(disable: Callable[[str], None]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import marshal
+import os
 import typing
 from typing import Any
 
@@ -13,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmsvc.core.errors import ProtocolError
+from zmsvc.host import memfd
 from zmsvc.protocol import forking, sharing
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.codec import Codec
@@ -108,19 +111,41 @@ def test_every_message_of_a_direction_has_an_operation_of_its_own() -> None:
 
 
 @given(spec=message(LaunchSpec), numbers=st.tuples(*[st.none() | st.integers(3, 90)] * 4))
-def test_a_launch_reaches_a_fork_as_it_was_sent(spec: LaunchSpec, numbers: tuple[int | None, ...]) -> None:
+def test_a_launch_reaches_the_task_as_it_was_sent(spec: LaunchSpec, numbers: tuple[int | None, ...]) -> None:
     names = [each.name for each in dataclasses.fields(Descriptors)]
     fds = Descriptors(**dict(zip(names, numbers, strict=True)))
-    assert forking.decode_launch(forking.encode_launch(spec, fds), list(fds.given().values())) == (spec, fds)
+    memory = memfd.private("launch", forking.encode_launch(spec))
+    packet, given = forking.order(fds, memory)
+    assert forking.read_launch(packet, list(given.values())) == (spec, fds)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.close(memory)
+
+
+def test_the_order_of_a_launch_holds_nothing_of_it() -> None:
+    """The zygote reads it, and is then the memory that every later task begins with."""
+    packet, _ = forking.order(Descriptors(cgroup=5), 6)
+    assert packet == b"cgroup spec"
 
 
 def test_the_cgroup_is_the_first_descriptor_of_a_launch() -> None:
-    """The template gives it to the kernel before it looks into the launch."""
-    assert next(iter(Descriptors(cgroup=5, exec_gate=6, shared_line=7, curve_server=8).given())) == "cgroup"
+    """The zygote gives it to the kernel before the task looks into the launch."""
+    _, given = forking.order(Descriptors(cgroup=5, exec_gate=6, shared_line=7, curve_server=8), 9)
+    assert next(iter(given)) == "cgroup"
+
+
+def test_what_a_newer_keeper_adds_to_a_launch_is_left_out() -> None:
+    data = marshal.dumps({**marshal.loads(forking.encode_launch(launch_spec())), "of a later release": 1})
+    assert forking.decode_launch(data) == launch_spec()
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff"])
+def test_a_first_word_that_is_none_is_refused(data: bytes) -> None:
+    with pytest.raises(ProtocolError, match="cannot greet the zygote"):
+        forking.decode_hello(data)
 
 
 @pytest.mark.parametrize("answer", [forking.Forked(pid=4194304), forking.NotForked(number=11)])
-def test_an_answer_of_the_template_comes_back_as_it_was_sent(answer: forking.Answer) -> None:
+def test_an_answer_of_the_zygote_comes_back_as_it_was_sent(answer: forking.Answer) -> None:
     assert forking.decode_answer(forking.encode_answer(answer)) == answer
 
 

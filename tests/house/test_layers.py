@@ -18,13 +18,13 @@ PURE = {
 }  # fmt: skip
 """The part of the standard library that core may know: nothing that touches a clock, a file, a socket or a process."""
 
-PROCESSES = ("keeper", "supervisor", "device", "task", "ctl")
+PROCESSES = ("keeper", "zygote", "supervisor", "device", "task", "ctl")
 LIBRARIES = {"core": {"core"}, "protocol": {"core", "protocol"}, "host": {"core", "host"}}
 MAY_IMPORT = LIBRARIES | {room: {"core", "protocol", "host", room} for room in PROCESSES}
 """By room; `data` holds no code, and the package itself is only the version."""
 
-EXCEPTIONS = {("zmsvc.keeper.template", "zmsvc.task.runner"), ("zmsvc.keeper.template", "zmsvc.task.rehearsal")}
-"""The template forks into the runner, which is how a task starts in milliseconds."""
+EXCEPTIONS = {("zmsvc.zygote.zygote", "zmsvc.task.runner"), ("zmsvc.zygote.zygote", "zmsvc.task.rehearsal")}
+"""The zygote forks into the runner, which is how a task starts in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

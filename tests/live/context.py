@@ -178,9 +178,9 @@ class Context:
                 found[int(word)] = Path(f"/proc/{word}/comm").read_text().strip()
         return found
 
-    def template(self) -> int:
+    def zygote(self) -> int:
         """The process out of which tasks are forked."""
-        found = [pid for pid, name in self.children().items() if name == "zmsvc-template"]
+        found = [pid for pid, name in self.children().items() if name == "zmsvc-zygote"]
         assert len(found) == 1, found
         return found[0]
 

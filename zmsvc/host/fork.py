@@ -1,4 +1,4 @@
-"""Forks for the template: the child becomes a child of the keeper, which is the template's parent and a child subreaper.
+"""Forks for the zygote: the child becomes a child of the keeper, which is the zygote's parent and a child subreaper.
 
 A sibling fork (CLONE_PARENT) is one system call. Where the kernel, a seccomp filter or the interpreter does not offer it, a fork of a
 fork gives the same: the child's parent ends at once, and the kernel makes the child one of the nearest subreaper.
@@ -23,7 +23,7 @@ _NOT_OFFERED = (errno.EINVAL, errno.EPERM, errno.ENOSYS)
 
 
 class Forker:
-    """A `Fork` that uses what is there. It writes to as little memory as can be: what the template writes is not shared any more."""
+    """A `Fork` that uses what is there. It writes to as little memory as can be: what the zygote writes is not shared any more."""
 
     def __init__(self) -> None:
         self._fork: Fork = DoubleFork()
@@ -88,7 +88,7 @@ class DoubleFork:
         os.close(opener)
         pid = int(said or b"0")
         if pid == 0:
-            # There may be a child that nobody knows. It ends with the template, and so does this launch.
+            # There may be a child that nobody knows. It ends with the zygote, and so does this launch.
             raise RuntimeError("the process between two forks was killed")
         if pid < 0:
             raise OSError(-pid, os.strerror(-pid))

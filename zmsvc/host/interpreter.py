@@ -24,9 +24,9 @@ class Shortcut(StrEnum):
     SIBLING_FORK = "sibling-fork"
     """A task is forked as a child of the keeper by clone(2). Without it: fork(2) twice, about 1.2 ms more for a start."""
     REHEARSAL = "rehearsal"
-    """The template runs the start of a task before the first one. Without it each task copies some 90 pages more."""
+    """The zygote runs the start of a task before the first one. Without it each task copies some 90 pages more."""
     FREEZE = "freeze"
-    """gc.freeze(): the collector of a task leaves the objects of the template alone. Without it a collection copies them."""
+    """gc.freeze(): the collector of a task leaves the objects of the zygote alone. Without it a collection copies them."""
     ENVIRON = "environ"
     """A task's variables are written past the methods of os.environ. Without it: about 30 pages more."""
     BYTECODE = "bytecode"
@@ -37,7 +37,7 @@ class Shortcut(StrEnum):
 def disabled() -> frozenset[Shortcut]:
     """Return what `ZMSVC_DISABLE` switches off: names with commas or blanks between them. Raises ConfigError for an unknown one.
 
-    It is read once: the template asks before it removes the variable from the environment that tasks inherit.
+    It is read once: the zygote asks before it removes the variable from the environment that tasks inherit.
     """
     names = os.environ.get(VARIABLE, "").replace(",", " ").split()
     unknown = [name for name in names if name not in list(Shortcut)]

@@ -1,4 +1,4 @@
-"""Sealed memory files: how more than a datagram holds is passed on, to journald and to the supervisor. Nothing else lives here."""
+"""Memory files: how more than a datagram holds is passed on, to journald and to the supervisor, and a launch to the task."""
 
 from __future__ import annotations
 
@@ -14,14 +14,29 @@ def sealed(name: str, data: bytes) -> int:
     """A descriptor (close-on-exec) of a memory file that holds `data` and can never change again."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        _write(fd, data)
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+def private(name: str, data: bytes) -> int:
+    """Return a descriptor (close-on-exec) of a memory file that holds `data`, for a process that trusts this one."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    try:
+        _write(fd, data)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
 
 
 def read(fd: int, limit: int) -> bytes:

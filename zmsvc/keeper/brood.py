@@ -18,8 +18,8 @@ from typing import Any
 
 from zmsvc.host import linux, oom
 from zmsvc.keeper.held import Held, How, how_of, killed, remove_cgroup, unlink
-from zmsvc.keeper.nursery import Nursery
 from zmsvc.keeper.shared import Hosts
+from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol import sharing
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.protocol.supervision import Executed, Exited, Gone, Launched, LaunchFailed, LeftOver, Report
@@ -31,14 +31,14 @@ class Brood:
     def __init__(
         self,
         tell: Callable[[Report], None],
-        nursery: Nursery,
+        zygote: ZygoteClient,
         mark: bytes,
         cgroup: Path | None,
         watch: Callable[[int, Callable[[], None]], None],
         unwatch: Callable[[int], object],
     ) -> None:
         self._tell = tell
-        self._nursery = nursery
+        self._zygote = zygote
         self._mark = mark
         """What all processes of this context, and no others, have in their environment."""
         self._cgroup = cgroup
@@ -50,7 +50,7 @@ class Brood:
         self._uses: Counter[Path] = Counter()
         """How many launches that nobody has acknowledged have a control group: an earlier one of a task shares it with the next."""
         self._oom_kills = oom.of_context(cgroup.parent if cgroup else None)
-        self._hosts = Hosts(nursery, watch, unwatch, self._member_ended)
+        self._hosts = Hosts(zygote, watch, unwatch, self._member_ended)
         self.others: set[int] = set()
         """Children that are no tasks: supervisor and device."""
 
@@ -80,7 +80,7 @@ class Brood:
                 watch, gate = os.pipe2(os.O_CLOEXEC)
                 linux.leave_room(gate)
                 fds = replace(fds, exec_gate=gate)
-            pid = self._nursery.fork(spec, cgroup, fds)
+            pid = self._zygote.fork(spec, cgroup, fds)
         except OSError:
             if watch is not None:
                 os.close(watch)
@@ -257,7 +257,7 @@ class Brood:
 
     def _orphaned(self) -> bool:
         """Whether there may be children that we did not fork. Counted, for a thousand tasks may end at once."""
-        known = len(self._by_pid) + len(self.others) + (self._nursery.pid is not None)
+        known = len(self._by_pid) + len(self.others) + (self._zygote.pid is not None)
         return linux.number_of_children() > known
 
     def _members(self, held: Held) -> list[int]:

@@ -24,9 +24,9 @@ from zmsvc.host.paths import Places
 from zmsvc.keeper.brood import Brood
 from zmsvc.keeper.doors import Doors
 from zmsvc.keeper.keyring import Keyring
-from zmsvc.keeper.nursery import Nursery
 from zmsvc.keeper.relay import Relay
 from zmsvc.keeper.worker import Device, Supervisor
+from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol import PROTOCOL
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
@@ -58,9 +58,10 @@ class Keeper:
         self._status = 0
         self.ready: Callable[[str], None] = lambda _error: None
         """Called once, when the context is ready for the first time, with what of it has failed at once."""
-        self._nursery = Nursery(cgroups=cgroup is not None)
+        unwatch = self._selector.unregister
+        self._zygote = ZygoteClient(cgroups=cgroup is not None, watch=self._watch, unwatch=unwatch, greeted=self._tell_zygote)
         tasks = cgroup / "tasks" if cgroup else None
-        self._brood = Brood(self._tell, self._nursery, places.mark, tasks, self._watch, self._selector.unregister)
+        self._brood = Brood(self._tell, self._zygote, places.mark, tasks, self._watch, unwatch)
         self._supervisor = Supervisor(arguments, places, doors, systemd_wants / 2 or WATCHDOG, self._in_group("supervisor"))
         self._device = Device(places, doors, self._in_group("device"), keyring)
 
@@ -71,8 +72,8 @@ class Keeper:
 
     def run(self) -> int:
         linux.become_subreaper()
-        # Before anything else: what is in this process now is what all tasks will share.
-        self._nursery.start()
+        # First, since it takes longer than the supervisor until it wants a task.
+        self._start_zygote()
         wakeup = self._catch_signals()
         self._watch(wakeup, lambda: self._on_signals(wakeup))
         self._watch(self._doors.keeper.fileno(), self._on_notify)
@@ -126,6 +127,18 @@ class Keeper:
         if self._device.pid is None and self._device.is_due(now):
             self._start_device()
 
+    # --- the zygote
+
+    def _start_zygote(self) -> None:
+        try:
+            self._zygote.start()
+        except OSError as error:
+            # The first launch tries it again.
+            print(f"zmsvcd: cannot start the zygote: {error.strerror}", file=sys.stderr, flush=True)
+
+    def _tell_zygote(self) -> None:
+        self._tell(sv.ZygoteState(version=self._zygote.version))
+
     # --- the supervisor
 
     def _start_supervisor(self) -> None:
@@ -151,8 +164,7 @@ class Keeper:
                 curve=self._keyring.client if self._keyring else None,
                 protocol=PROTOCOL,
                 version=__version__,
-                # Each template is a fork of this process, which keeps the code that it has imported.
-                zygote_version=__version__,
+                zygote_version=self._zygote.version,
             )
         )
 
@@ -275,8 +287,12 @@ class Keeper:
             elif info.si_pid == self._device.pid:
                 self._device.ended()
                 self._tell(self._device.told())
-            elif info.si_pid == self._nursery.pid:
-                self._nursery.ended()
+            elif info.si_pid == self._zygote.pid:
+                # Not at the next launch, which would have to wait for it.
+                again = self._zygote.worked and self._ending is None
+                self._zygote.ended()
+                if again:
+                    self._start_zygote()
             else:
                 self._brood.reaped(info)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from zmsvc.core.errors import ProtocolError
 from zmsvc.host import linux, packets
-from zmsvc.keeper.nursery import Nursery
+from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol import sharing
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
@@ -21,7 +21,7 @@ from zmsvc.protocol.launch import Descriptors, LaunchSpec
 class Host:
     """One such process. `mark` is the launch number in its environment, that of the task it was made for."""
 
-    def __init__(self, nursery: Nursery, spec: LaunchSpec, cgroup: Path | None) -> None:
+    def __init__(self, zygote: ZygoteClient, spec: LaunchSpec, cgroup: Path | None) -> None:
         """Fork it. Raises OSError."""
         self.mark = spec.launch
         self.cgroup = cgroup
@@ -30,7 +30,7 @@ class Host:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             linux.leave_room(its.fileno())
-            self.pid = nursery.fork(spec, cgroup, Descriptors(shared_line=its.fileno()))
+            self.pid = zygote.fork(spec, cgroup, Descriptors(shared_line=its.fileno()))
         except OSError:
             ours.close()
             raise
@@ -92,12 +92,12 @@ class Hosts:
 
     def __init__(
         self,
-        nursery: Nursery,
+        zygote: ZygoteClient,
         watch: Callable[[int, Callable[[], None]], None],
         unwatch: Callable[[int], object],
         ended: Callable[[int, int, bool], None],
     ) -> None:
-        self._nursery = nursery
+        self._zygote = zygote
         self._watch = watch
         self._unwatch = unwatch
         self._ended = ended
@@ -108,7 +108,7 @@ class Hosts:
         transaction, start = spec.transaction, sharing.StartMember(spec=spec)
         host = self._of.get(transaction)
         if host is None or not host.tell(start, fds):
-            made = Host(self._nursery, spec, cgroup)
+            made = Host(self._zygote, spec, cgroup)
             if host is not None:
                 self._part(transaction)
             host = self._of[transaction] = made

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from zmsvc.core.errors import ZmsvcError
@@ -24,6 +25,29 @@ STEADY = 1.0
 """Seconds of running after which an end is no repeated one: the next start is immediate."""
 
 
+def spawn(module: str, arguments: list[str], environment: Mapping[str, str], fds: list[int]) -> int:
+    """Execute a module of ours as a child in a session of its own, so that a Ctrl-C at the terminal is the keeper's alone.
+
+    Returns its PID. The descriptors keep their numbers there. Raises OSError.
+    """
+    # -P: the working directory is no place to find modules in.
+    argv = [sys.executable, "-P", "-m", module, *arguments]
+    for fd in fds:
+        os.set_inheritable(fd, True)
+    try:
+        return os.posix_spawn(
+            sys.executable,
+            argv,
+            {**os.environ, **environment},
+            setsid=True,
+            setsigmask=[],
+            setsigdef=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE],
+        )
+    finally:
+        for fd in fds:
+            os.set_inheritable(fd, False)
+
+
 class Worker:
     """A child that is started again when it ends, at once at first and then with a doubled delay."""
 
@@ -38,23 +62,8 @@ class Worker:
         self._delay = 0.0
 
     def spawn(self, module: str, arguments: list[str], environment: dict[str, str], fds: list[int]) -> None:
-        """Execute a module of ours as a child in a session of its own, so that a Ctrl-C at the terminal is the keeper's alone."""
-        # -P: the working directory is no place to find modules in.
-        argv = [sys.executable, "-P", "-m", module, *arguments]
-        for fd in fds:
-            os.set_inheritable(fd, True)
-        try:
-            self.pid = os.posix_spawn(
-                sys.executable,
-                argv,
-                {**os.environ, **environment},
-                setsid=True,
-                setsigmask=[],
-                setsigdef=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE],
-            )
-        finally:
-            for fd in fds:
-                os.set_inheritable(fd, False)
+        """Execute a module as `spawn` does, in the worker's control group."""
+        self.pid = spawn(module, arguments, environment, fds)
         self._started_at = time.monotonic()
         self._again_at = None
         self._move()

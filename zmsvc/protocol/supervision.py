@@ -163,6 +163,13 @@ class DeviceState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ZygoteState:
+    """The process out of which tasks are forked is there, or is another one now."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
     """The first message: what the keeper holds."""
 
@@ -180,7 +187,7 @@ class Hello:
     protocol: int = 0
     version: str = ""
     zygote_version: str = ""
-    """Of the process out of which tasks are forked."""
+    """Empty until the zygote has said it; `ZygoteState` follows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +202,7 @@ class Reload:
     """The keeper got SIGHUP."""
 
 
-Report = Hello | Launched | Executed | LaunchFailed | Exited | Gone | DeviceState | StopAll | Reload
+Report = Hello | Launched | Executed | LaunchFailed | Exited | Gone | DeviceState | ZygoteState | StopAll | Reload
 
 REPORTS = Codec[Report](
     {
@@ -206,6 +213,7 @@ REPORTS = Codec[Report](
         "exited": Exited,
         "gone": Gone,
         "device": DeviceState,
+        "zygote": ZygoteState,
         "stop": StopAll,
         "reload": Reload,
     }

@@ -237,7 +237,6 @@ def _about(hello: Hello) -> dict[str, Any]:
         "cgroup": hello.cgroup,
         "supervisor_version": __version__,
         "keeper_version": hello.version,
-        "zygote_version": hello.zygote_version,
         "protocol": min(PROTOCOL, hello.protocol),
     }
 

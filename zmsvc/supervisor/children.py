@@ -48,6 +48,7 @@ class Children:
         self.keeper = keeper
         self.notify = notify_socket
         self.device = sv.DeviceState()
+        self.zygote_version = ""
         self.lost = False
         """The keeper is gone: so is the context."""
         self.asked: list[sv.StopAll | sv.Reload] = []
@@ -89,7 +90,7 @@ class Children:
                 f"cannot serve the keeper: it speaks protocol {hello.protocol} (zmsvc {hello.version or '1.0'}), "
                 f"zmsvc {__version__} speaks {OLDEST} to {PROTOCOL}; restart the context"
             )
-        self.device = hello.device
+        self.device, self.zygote_version = hello.device, hello.zygote_version
         for launched in hello.children:
             self._know(launched)
         for end in hello.ends:
@@ -188,6 +189,8 @@ class Children:
                 ends.append(ev.TaskGone(launch=report.launch, ended=ended))
             case sv.DeviceState():
                 self.device = report
+            case sv.ZygoteState():
+                self.zygote_version = report.version
             case sv.StopAll() | sv.Reload():
                 self.asked.append(report)
             case sv.Hello():

@@ -74,6 +74,7 @@ class Requests:
                 "id": world.context.id,
                 "pid": os.getpid(),
                 **self._about,
+                "zygote_version": loop.children.zygote_version,
                 "device_pid": device.pid,
                 "device_restarts": device.restarts,
                 "state": report.context_state(world).value,

@@ -44,7 +44,7 @@ def rehearse() -> None:
 
 
 def _play(spec: LaunchSpec, ear: socket.socket) -> None:
-    status = runner.run(*forking.decode_launch(forking.encode_launch(spec, Descriptors()), []), _Deaf)
+    status = runner.run(forking.decode_launch(forking.encode_launch(spec)), Descriptors(), _Deaf)
     said = []
     while (datagram := notify.receive(ear)) is not None:
         said += [key for key, _ in datagram.lines]

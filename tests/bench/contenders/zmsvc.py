@@ -114,7 +114,7 @@ class ZmsvcSession:
     def managers(self) -> dict[str, list[int]]:
         status = self.ask(verb="status")["data"]
         own = {"keeper": "keeper_pid", "supervisor": "pid", "device": "device_pid"}
-        return {"template": [self.context.template()]} | {role: [status[name]] for role, name in own.items()}
+        return {"zygote": [self.context.zygote()]} | {role: [status[name]] for role, name in own.items()}
 
     def revive(self, victim: str, heir: str) -> None:
         # It is not stopped by an order: what an operator has stopped is started by no rule.

@@ -1,19 +1,22 @@
-"""The keeper's line to the template: what a fork is like, and that no template that dies or hangs takes a launch along."""
+"""The keeper's line to the zygote: what a fork is like, and that no zygote that dies or hangs takes a launch along."""
 
 from __future__ import annotations
 
 import gc
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import waiting
-from forked import Nest
+from forked import Nest, zygote_client
 
-from zmsvc.host import linux, packets
-from zmsvc.keeper.nursery import Nursery
+from zmsvc import __version__
+from zmsvc.host import linux, memfd, packets
+from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors
 from zmsvc.task import rehearsal
@@ -27,18 +30,18 @@ def nest(tmp_path: Path) -> Iterator[Nest]:
 
 
 @pytest.fixture
-def forks(nest: Nest) -> Iterator[Nursery]:
+def forks(nest: Nest) -> Iterator[ZygoteClient]:
     nest.looped("""
         def step(self):
             pass
     """)
-    made = Nursery(cgroups=False)
+    made = zygote_client()
     made.start()
     yield made
-    template = made.pid
+    zygote = made.pid
     made.ended()
-    if template is not None:
-        reap(template)
+    if zygote is not None:
+        reap(zygote)
 
 
 def reap(pid: int) -> int:
@@ -47,7 +50,7 @@ def reap(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def launch(forks: Nursery, nest: Nest) -> int:
+def launch(forks: ZygoteClient, nest: Nest) -> int:
     """Fork a task and wait until it says READY."""
     pid = forks.fork(nest.spec(), None, Descriptors())
     said = nest.next()
@@ -62,7 +65,7 @@ def stop(pid: int, nest: Nest) -> None:
     assert reap(pid) == 0, nest.logged()
 
 
-def test_a_task_is_a_child_of_the_keeper_in_a_session_of_its_own(forks: Nursery, nest: Nest) -> None:
+def test_a_task_is_a_child_of_the_keeper_in_a_session_of_its_own(forks: ZygoteClient, nest: Nest) -> None:
     pid = launch(forks, nest)
     fields = linux.stat_fields(pid)
     assert fields is not None
@@ -70,7 +73,7 @@ def test_a_task_is_a_child_of_the_keeper_in_a_session_of_its_own(forks: Nursery,
     stop(pid, nest)
 
 
-def test_a_template_that_was_killed_is_replaced_by_the_next_launch(forks: Nursery, nest: Nest) -> None:
+def test_a_zygote_that_was_killed_is_replaced_by_the_next_launch(forks: ZygoteClient, nest: Nest) -> None:
     first = forks.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
@@ -79,7 +82,7 @@ def test_a_template_that_was_killed_is_replaced_by_the_next_launch(forks: Nurser
     assert forks.pid not in (None, first)
 
 
-def test_a_launch_outlives_several_templates(forks: Nursery, nest: Nest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launch_outlives_several_zygotes(forks: ZygoteClient, nest: Nest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of the first ones is killed as soon as it is there, before it can answer."""
     dead = [forks.pid]
     start = forks.start
@@ -101,7 +104,7 @@ def test_a_launch_outlives_several_templates(forks: Nursery, nest: Nest, monkeyp
     assert nest.rest() == ["STOPPING=1"]
 
 
-def test_a_template_that_was_stopped_is_killed_and_replaced(forks: Nursery, nest: Nest) -> None:
+def test_a_zygote_that_was_stopped_is_killed_and_replaced(forks: ZygoteClient, nest: Nest) -> None:
     first = forks.pid
     assert first is not None
     assert forks._line is not None
@@ -110,18 +113,21 @@ def test_a_template_that_was_stopped_is_killed_and_replaced(forks: Nursery, nest
     pid = launch(forks, nest)
     assert reap(first) == -signal.SIGKILL
     stop(pid, nest)
-    assert nest.rest() == ["STOPPING=1"], "the launch that the stopped template never saw was done as well"
+    assert nest.rest() == ["STOPPING=1"], "the launch that the stopped zygote never saw was done as well"
 
 
-def test_a_task_whose_pid_got_lost_does_nothing(forks: Nursery, nest: Nest) -> None:
-    """The template dies between the fork and its answer: the keeper never opens the gate."""
+def test_a_task_whose_pid_got_lost_does_nothing(forks: ZygoteClient, nest: Nest) -> None:
+    """The zygote dies between the fork and its answer: the keeper never opens the gate."""
     assert forks._line is not None
-    template = forks.pid
-    assert template is not None
-    packets.send_data(forks._line, forking.encode_launch(nest.spec(pidfile=str(nest.home / "pid")), Descriptors()), {})
+    zygote = forks.pid
+    assert zygote is not None
+    assert forking.decode_hello(forks._line.recv(forking.PACKET)) == __version__
+    memory = memfd.private("launch", forking.encode_launch(nest.spec(pidfile=str(nest.home / "pid"))))
+    packets.send_data(forks._line, *forking.order(Descriptors(), memory))
+    os.close(memory)
     pid = int(forks._line.recv(64))
-    os.kill(template, signal.SIGKILL)
-    reap(template)
+    os.kill(zygote, signal.SIGKILL)
+    reap(zygote)
     forks.ended()
     assert reap(pid) == 203
     assert nest.empty()
@@ -130,16 +136,43 @@ def test_a_task_whose_pid_got_lost_does_nothing(forks: Nursery, nest: Nest) -> N
 
 
 def test_a_fork_that_is_refused_says_why(nest: Nest) -> None:
-    made = Nursery(cgroups=True)
+    made = zygote_client(cgroups=True)
     made.start()
-    template = made.pid
-    assert template is not None
+    zygote = made.pid
+    assert zygote is not None
     try:
         with pytest.raises(OSError, match="No such file"):
             made.fork(nest.spec(), Path("/proc/no-control-group"), Descriptors())
     finally:
         made.ended()
-        reap(template)
+        reap(zygote)
+
+
+def test_a_zygote_that_cannot_run_is_not_started_for_each_launch(nest: Nest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its modules are gone, as in the middle of an upgrade: 5 tries, then every launch fails at once for a second."""
+    package = tmp_path / "broken" / "zmsvc"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('half of an upgrade')")
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    made = zygote_client()
+    started = []
+    start = made.start
+    monkeypatch.setattr(made, "start", lambda: (start(), started.append(made.pid)))
+    for _ in range(3):
+        with pytest.raises(OSError, match="died each time"):
+            made.fork(nest.spec(), None, Descriptors())
+    assert len(started) == 5
+    for pid in started:
+        os.waitpid(pid, 0)
+
+
+def test_a_zygote_refuses_a_keeper_of_a_protocol_that_it_does_not_speak() -> None:
+    told = subprocess.run(
+        [sys.executable, "-m", "zmsvc.zygote", "--line", "0", "--gate", "0", "--keeper", "1", "--protocol", "0"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert told.returncode == 1
+    assert f"the keeper speaks protocol 0, the installed zmsvc {__version__} speaks 1 to 1; restart the context" in told.stderr
 
 
 def test_a_rehearsal_leaves_nothing_behind() -> None:

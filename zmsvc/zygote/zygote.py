@@ -1,8 +1,9 @@
-"""PROCESS out of which tasks are forked: a daemon that has imported everything but the user's code, so a start costs milliseconds.
+"""Forks tasks: a daemon that has imported everything but the user's code, so that a start costs milliseconds.
 
-Every page that is written, here between two forks or in a child, is a page that is not shared any more, and copying it is most of what
-a start costs. So all that tasks have in common is done here once, and a launch is looked into by its child alone. No ZMQ context may
-exist here: a fork would share it. What a task does in its process, and its rehearsal, are the only imports across processes.
+A page that is written is no longer shared: one that the zygote writes between two forks is copied for it, one that a task writes for
+the task. Copying pages is most of what a start costs. So the zygote does once whatever all tasks have in common, and only the task
+reads its launch. That also keeps the secrets of one task out of the memory that the next one is forked with. The zygote makes no ZMQ
+context, which its forks would share.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from zmsvc import __version__
 from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.host import interpreter, linux, packets
 from zmsvc.host.fork import Forker
@@ -23,22 +25,21 @@ from zmsvc.host.interpreter import Shortcut
 from zmsvc.protocol import forking
 from zmsvc.task import rehearsal, runner
 
-NAME = "zmsvc-template"
+NAME = "zmsvc-zygote"
 """What `ps` calls this process; a task is called by its id."""
 
 
 def live(line: socket.socket, gate: int, keeper: int, *, cgroups: bool) -> NoReturn:
-    """Be the template in a fork of the keeper, until that hangs up."""
-    # Whatever happens here must not return into the keeper's stack: a second keeper would run.
+    """Fork tasks until the keeper closes the line."""
+    # A task is forked in this frame. It must never return into it, and nothing that fails here may do so in a task.
     try:
-        os.setsid()
-        signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         linux.die_with_parent(keeper)
         linux.set_process_name(NAME)
         off = interpreter.disabled()
         runner.settle([line.fileno(), gate])
+        line.send(forking.encode_hello(__version__))
         if Shortcut.REHEARSAL not in off:
             _rehearse()
         fork, orders = Forker(), packets.Unread(line)
@@ -57,7 +58,7 @@ def live(line: socket.socket, gate: int, keeper: int, *, cgroups: bool) -> NoRet
             line.send(forking.encode_answer(answer))
     except BaseException as error:
         with contextlib.suppress(BaseException):
-            print(f"zmsvcd: the template of tasks has failed: {error!r}", file=sys.stderr, flush=True)
+            print(f"zmsvcd: the zygote has failed: {error!r}", file=sys.stderr, flush=True)
     finally:
         os._exit(0)
 
@@ -74,17 +75,17 @@ def _child(orders: packets.Unread, line: socket.socket, gate: int, keeper: int, 
     status, task = CANNOT_EXECUTE, "?"
     # As above; and the loop in which tasks are forked must not go on in a task.
     try:
-        # Not through the object, which is a piece of Python; nobody uses or frees it any more.
+        # Not through the object, which is a piece of Python; nothing uses or frees it any more.
         os.close(line.fileno())
         os.setsid()
         linux.die_with_parent(keeper)
-        spec, fds = forking.decode_launch(orders.data(), orders.fds)
+        spec, fds = forking.read_launch(orders.data(), orders.fds)
         task = spec.task
         if move:
             linux.enter_cgroup(Path(f"/proc/self/fd/{fds.cgroup}"))
         if fds.cgroup is not None:
             os.close(fds.cgroup)
-        # From here on it may be seen, so the keeper has to know it.
+        # From here on the task may be seen, so the keeper has to know it.
         if os.read(gate, 1):
             os.close(gate)
             gc.enable()

@@ -1,0 +1,1 @@
+"""The process out of which tasks are forked."""
