@@ -38,6 +38,7 @@ _CLONE_NUMBERS = {("x86_64", 8): 56, ("aarch64", 8): 220, ("riscv64", 8): 220, (
 SYS_CLONE3 = 435
 # From asm-generic/socket.h.
 SO_PEERGROUPS = 59
+SO_PASSRIGHTS = 83
 
 # PyDLL keeps the interpreter's lock over a call: around a fork nobody else may run.
 _libc = ctypes.PyDLL(None, use_errno=True)
@@ -241,6 +242,15 @@ def peer_groups(sock: socket.socket) -> frozenset[int]:
     except OSError:
         return frozenset({primary})
     return frozenset({primary, *struct.unpack(f"{len(data) // 4}I", data)})
+
+
+def refuse_descriptors(sock: socket.socket) -> bool:
+    """Have the kernel refuse descriptors that a client sends over this Unix socket; False where it cannot (before Linux 6.16)."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
+    except OSError:
+        return False
+    return True
 
 
 # --- cgroup v2

@@ -60,9 +60,13 @@ class Doors:
         return sock
 
     def close(self) -> None:
-        """Take the files away, the lock last."""
+        """Take the files away, the lock last. The sockets are left to the end of this process.
+
+        A client may have sent descriptors that the supervisor has not received. The process that closes the socket closes them too, and one with SO_LINGER
+        would hold the keeper here; the kernel does not wait for it when it closes what an ended process had.
+        """
         for sock in (self.control, self.notify, self.keeper):
-            sock.close()
+            sock.detach()
         for path in (self._places.control_socket, self._places.notify_socket, self.keeper_path, self._places.pid_file):
             path.unlink(missing_ok=True)
         self._places.lock_file.unlink(missing_ok=True)

@@ -202,6 +202,6 @@ class Device(Worker):
         """The context is over: nobody listens any more, and the files of ipc endpoints go."""
         for sock in self._listening:
             at = endpoints.address(sock)
-            sock.close()
+            sock.detach()  # see Doors.close
             if at.startswith("ipc:///"):
                 Path(at.removeprefix("ipc://")).unlink(missing_ok=True)

@@ -7,23 +7,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import os
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Set
 from enum import StrEnum
 from typing import Any
 
 from zmsvc.host import linux
-from zmsvc.supervisor.hangups import Hangups
+from zmsvc.supervisor.connection import Connection, TooLongError
 
-MAX_LINE = 4 << 20
-"""Bytes of one request."""
+MAX_LINE = 256 << 10
+"""Bytes of requests that one client may have waiting: an order that names 5,000 tasks has 100 kB."""
+FIRST_LINE = 10.0
+"""Seconds in which a client has to ask for something."""
 MAX_CLIENTS = 1024
 """Connections at once; more are refused with a word."""
 RESERVED = 64
-"""Of these for root and the daemon's own user alone, whom nobody of its group can keep out."""
+"""Of these for root and the daemon's own user alone, whom no other user of its group can keep out."""
+MAX_OF_USER = 256
+"""Connections of one other user."""
+GRACE = 1.0
+"""Seconds that a client which is refused has to hear so."""
+ACCEPT = 64
+"""Clients that are taken in one turn of the loop."""
+PAUSE = 1.0
+"""Seconds until the next try to take a client, when no descriptor or no thread could be had."""
 
 
 class Who(StrEnum):
@@ -68,68 +80,128 @@ class Control:
     def __init__(self, listening: socket.socket, verbs: Verbs) -> None:
         self._listening = listening
         self._verbs = verbs
+        self._loop = asyncio.get_running_loop()
         self._clients: set[asyncio.Task[Any]] = set()
-        self._server: asyncio.Server | None = None
-        self._hangups = Hangups()
+        self._open: Counter[int] = Counter()
+        """Connections by uid, those whose thread hangs included."""
+        self._closing = False
 
     async def open(self) -> None:
-        self._server = await asyncio.start_unix_server(self._client, sock=self._listening, limit=MAX_LINE, backlog=MAX_CLIENTS)
+        linux.refuse_descriptors(self._listening)
+        self._loop.add_reader(self._listening.fileno(), self._accept)
 
     async def close(self) -> None:
         """Let the answers that are under way go out, and hang up."""
-        if self._server is not None:
-            self._server.close()
+        self._closing = True
+        self._loop.remove_reader(self._listening.fileno())
         if self._clients:
             await asyncio.wait(self._clients, timeout=1.0)
         for client in self._clients:
             client.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
-        self._hangups.close()
 
-    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._clients.add(task)
+    def _accept(self) -> None:
+        """Take the clients that wait; each waits in the backlog while no descriptor or no thread can be had."""
+        for _ in range(ACCEPT):
+            try:
+                sock, _ = self._listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._pause(error)
+                return
+            sock.setblocking(False)
+            uid = linux.peer_credentials(sock)[1]
+            self._open[uid] += 1
+            try:
+                connection = Connection(sock, MAX_LINE, functools.partial(self._gone, uid))
+            except RuntimeError as error:
+                self._gone(uid)
+                sock.close()
+                self._pause(error)
+                return
+            task = self._loop.create_task(self._client(connection, uid))
+            self._clients.add(task)
+            task.add_done_callback(self._clients.discard)
+
+    def _pause(self, error: Exception) -> None:
+        """Those who are connected are served meanwhile."""
+        log.warning("Cannot take a client: %s", error)
+        self._loop.remove_reader(self._listening.fileno())
+        self._loop.call_later(PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        if not self._closing:
+            self._loop.add_reader(self._listening.fileno(), self._accept)
+
+    def _gone(self, uid: int) -> None:
+        self._open[uid] -= 1
+        if not self._open[uid]:
+            del self._open[uid]
+
+    async def _client(self, connection: Connection, uid: int) -> None:
         try:
             with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-                await self._serve(reader, writer)
+                await self._serve(connection, uid)
         finally:
-            self._clients.discard(task)
-            writer.close()
+            connection.close()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, connection: Connection, uid: int) -> None:
         async def write(answer: Answer) -> None:
-            writer.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
-            await writer.drain()
+            await connection.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
 
-        peer = writer.get_extra_info("socket")
-        uid, groups = linux.peer_credentials(peer)[1], linux.peer_groups(peer)
-        if len(self._clients) > MAX_CLIENTS - (0 if _may(Who.OWNER, uid, groups) else RESERVED):
-            await write(failure(1, f"too many connections: {len(self._clients) - 1} are open"))
+        groups = linux.peer_groups(connection.sock)
+        if refusal := self._too_many(uid, groups):
+            await write(failure(1, f"too many connections: {refusal}"))
+            if self._open.total() <= MAX_CLIENTS + RESERVED:
+                # A client that is about to ask would find the connection broken, and not look for the answer.
+                connection.end()
+                with contextlib.suppress(TimeoutError, TooLongError):
+                    async with asyncio.timeout(GRACE):
+                        await connection.readline()
             return
+        patience: float | None = FIRST_LINE
         while True:
             try:
-                line = await reader.readline()
-            except ValueError:
+                async with asyncio.timeout(patience):
+                    line = await connection.readline()
+            except TooLongError:
                 await write(failure(2, f"cannot read request: longer than {MAX_LINE} bytes"))
+                return
+            except TimeoutError:
+                await write(failure(1, f"cannot read request: none came within {FIRST_LINE:g} s"))
                 return
             if not line:
                 return
-            answer = await self._while_there(peer, self._answer(line, uid, groups, write))
+            # A client that has asked once may wait for as long as it likes, for it may be one that follows what happens.
+            patience = None
+            answer = await self._while_there(connection, self._answer(line, uid, groups, write))
             if answer is not None:
                 await write(answer)
 
-    async def _while_there(self, peer: socket.socket, work: Coroutine[Any, Any, Answer]) -> Answer | None:
-        """The answer, or None when whoever asked has hung up. His order is carried out all the same; nobody waits for its outcome."""
+    def _too_many(self, uid: int, groups: Set[int]) -> str:
+        """Tell why a client has to go; empty when it may stay. The daemon's user and root have places that no other user can take."""
+        owners = sum(self._open[owner] for owner in {0, os.geteuid()})
+        others = self._open.total() - owners
+        if _may(Who.OWNER, uid, groups):
+            return f"{MAX_CLIENTS} are open" if owners > RESERVED and self._open.total() > MAX_CLIENTS else ""
+        if self._open[uid] > MAX_OF_USER:
+            return f"{MAX_OF_USER} of uid {uid} are open"
+        return f"{others - 1} are open" if others > MAX_CLIENTS - RESERVED else ""
+
+    async def _while_there(self, connection: Connection, work: Coroutine[Any, Any, Answer]) -> Answer | None:
+        """Return the answer, or None when the client has hung up. Its order is carried out all the same, without waiting for the end."""
         task, me = asyncio.ensure_future(work), asyncio.current_task()
-        with self._hangups.of(peer.fileno(), task.cancel):
-            try:
-                return await task
-            except asyncio.CancelledError:
-                assert me is not None
-                if me.cancelling():
-                    raise
-                return None
+        connection.on_hang_up(task.cancel)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            assert me is not None
+            if me.cancelling():
+                raise
+            return None
+        finally:
+            connection.on_hang_up(None)
 
     async def _answer(self, line: bytes, uid: int, groups: Set[int], write: Write) -> Answer:
         try:

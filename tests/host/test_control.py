@@ -1,0 +1,175 @@
+"""The control socket's server alone, with clients that attack it: none of them holds up another, or the loop."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+import threading
+import time
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+from waiting import PATIENCE, wait_for
+
+from zmsvc.host import linux
+from zmsvc.supervisor import control
+from zmsvc.supervisor.control import MAX_LINE, Control, success
+
+LINGER = 3.0
+"""Seconds for which the kernel holds a thread that closes the attacker's descriptor."""
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(test)
+
+
+@contextlib.asynccontextmanager
+async def serving(path: Path) -> AsyncIterator[Path]:
+    async def answer(_request: Any, _uid: int, _write: Any) -> control.Answer:
+        return success({"here": True})
+
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    listening.bind(str(path))
+    listening.listen(100)
+    server = Control(listening, {"status": answer})
+    await server.open()
+    try:
+        yield path
+    finally:
+        await server.close()
+        listening.close()
+
+
+def lingering() -> tuple[socket.socket, socket.socket]:
+    """A TCP connection to ourselves whose last close waits: it has data that the other end does not take."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        other, _ = server.accept()
+    ours.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            ours.send(bytes(65536))
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, int(LINGER)))
+    return ours, other
+
+
+def connect(path: Path) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.settimeout(PATIENCE)
+    client.connect(str(path))
+    return client
+
+
+def ask(path: Path, request: bytes = b'{"verb":"status"}\n') -> dict[str, Any]:
+    with connect(path) as client:
+        client.sendall(request)
+        with client.makefile("rb") as answers:
+            told: dict[str, Any] = json.loads(answers.readline())
+    return told
+
+
+async def asked(path: Path, request: bytes = b'{"verb":"status"}\n') -> dict[str, Any]:
+    return await asyncio.to_thread(ask, path, request)
+
+
+@pytest.mark.parametrize("spoken", [b"x", b'{"verb":"status"}\n'], ids=["half a request", "a whole one"])
+def test_a_descriptor_that_hangs_who_closes_it_hangs_nobody_else(tmp_path: Path, spoken: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a kernel that cannot refuse descriptors. In the loop's thread the supervisor would be dead for an hour."""
+    monkeypatch.setattr(linux, "refuse_descriptors", lambda sock: False)
+
+    async def attack() -> None:
+        async with serving(tmp_path / "c") as path:
+            ours, other = lingering()
+            with other, connect(path) as attacker:
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [ours.fileno()]))]
+                attacker.sendmsg([spoken], rights)
+                ours.close()
+                since = time.monotonic()
+                for _ in range(5):
+                    assert (await asked(path))["ok"]
+                assert time.monotonic() - since < LINGER, "it hung as long as the descriptor"
+                assert any(thread.name == "control client" for thread in threading.enumerate())
+
+    run(attack())
+    # The thread that is held lets go when the kernel does.
+    wait_for(lambda: not any(thread.name == "control client" for thread in threading.enumerate()))
+
+
+def test_the_kernel_refuses_descriptors_where_it_can(tmp_path: Path) -> None:
+    async def attack() -> None:
+        async with serving(tmp_path / "c") as path:
+            with connect(path) as attacker:
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0]))]
+                if linux.refuse_descriptors(attacker):
+                    with pytest.raises(PermissionError):
+                        attacker.sendmsg([b"x"], rights)
+                else:
+                    attacker.sendmsg([b"x"], rights)
+            assert (await asked(path))["ok"]
+
+    run(attack())
+
+
+def test_a_request_without_an_end_is_refused_at_its_limit(tmp_path: Path) -> None:
+    async def attack() -> None:
+        async with serving(tmp_path / "c") as path:
+            told = await asked(path, b"x" * (MAX_LINE + 1))
+            assert told["error"] == f"cannot read request: longer than {MAX_LINE} bytes"
+
+    run(attack())
+
+
+def test_requests_that_wait_for_answers_count_together(tmp_path: Path) -> None:
+    async def attack() -> None:
+        async with serving(tmp_path / "c") as path:
+            request = b'{"verb":"status"}' + b" " * 1000 + b"\n"
+
+            def flood() -> bytes:
+                with connect(path) as client:
+                    with contextlib.suppress(ConnectionError):
+                        client.sendall(request * (4 * MAX_LINE // len(request)))
+                    with client.makefile("rb") as answers, contextlib.suppress(ConnectionError):
+                        return answers.read()
+                return b""
+
+            before = threading.active_count()
+            assert b"here" in await asyncio.to_thread(flood)
+            assert (await asked(path))["ok"]
+            assert threading.active_count() <= before + 2
+
+    run(attack())
+
+
+def test_a_client_that_asks_nothing_has_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "FIRST_LINE", 0.2)
+
+    async def attack() -> None:
+        async with serving(tmp_path / "c") as path:
+            told = await asked(path, b"x")
+            assert told["error"] == "cannot read request: none came within 0.2 s"
+
+    run(attack())
+
+
+def test_two_requests_on_one_connection_are_answered_in_turn(tmp_path: Path) -> None:
+    async def use() -> None:
+        async with serving(tmp_path / "c") as path:
+
+            def both() -> list[bytes]:
+                with connect(path) as client, client.makefile("rb") as answers:
+                    client.sendall(b'{"verb":"status"}\n{"verb":')
+                    first = answers.readline()
+                    client.sendall(b'"fly"}\n')
+                    return [first, answers.readline()]
+
+            first, second = await asyncio.to_thread(both)
+            assert json.loads(first)["ok"]
+            assert json.loads(second)["error"].startswith("cannot fly: the supervisor knows status")
+
+    run(use())

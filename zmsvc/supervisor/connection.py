@@ -1,0 +1,152 @@
+"""One client of the control socket. A thread of its own receives from it and closes it, for either may hang.
+
+A client can send descriptors with its bytes. The kernel drops the ones that we do not ask for, and the last reference to a file is
+closed in the thread that receives or closes the connection: a TCP socket with SO_LINGER, or a file of FUSE, holds that thread for as
+long as its owner likes. So the event loop only sends. A thread that hangs keeps its place among the connections and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable
+
+GRACE = 1.0
+"""Seconds that a client which has sent too much has to take an answer."""
+_PORTION = 65536
+
+
+class TooLongError(Exception):
+    """The client has sent more than it may without an answer."""
+
+
+class Connection:
+    """A stream of lines, used from the event loop. At most `limit` bytes may wait for the reader."""
+
+    def __init__(self, sock: socket.socket, limit: int, closed: Callable[[], object]) -> None:
+        """`closed` is called in the loop when the descriptor is closed, which may never be."""
+        self.sock = sock
+        self._limit = limit
+        self._closed = closed
+        self._loop = asyncio.get_running_loop()
+        self._lines: deque[bytes] = deque()
+        self._news = asyncio.Event()
+        self._ended = self._too_long = self._writing = False
+        self._hung_up: Callable[[], object] | None = None
+        self._waiting = 0
+        """Bytes of the lines that have not been read. Guarded by the lock: both threads change it."""
+        self._lock = threading.Lock()
+        self._let_go = threading.Event()
+        self._thread = threading.Thread(target=self._receive, name="control client", daemon=True)
+        self._thread.start()
+
+    # --- in the loop
+
+    async def readline(self) -> bytes:
+        """Return the next line, or nothing at the end. Raises TooLongError."""
+        while not self._lines:
+            if self._too_long:
+                raise TooLongError
+            if self._ended:
+                return b""
+            self._news.clear()
+            await self._news.wait()
+        line = self._lines.popleft()
+        with self._lock:
+            self._waiting -= len(line)
+        return line
+
+    async def write(self, data: bytes) -> None:
+        """Send all of it. Raises ConnectionError when the client is gone, or has sent too much and takes no answer."""
+        self._writing = True
+        try:
+            async with asyncio.timeout(GRACE if self._too_long else None):
+                await self._loop.sock_sendall(self.sock, data)
+        except TimeoutError:
+            raise ConnectionAbortedError from None
+        finally:
+            self._writing = False
+
+    def on_hang_up(self, call: Callable[[], object] | None) -> None:
+        """Call this when the client hangs up. A client that has only nothing more to say is still there."""
+        self._hung_up = call
+
+    def end(self) -> None:
+        """Say that nothing more will be sent."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Hang up. The thread closes the descriptor."""
+        # The client may have been faster.
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self._let_go.set()
+
+    # --- in the thread
+
+    def _receive(self) -> None:
+        try:
+            self._read_lines()
+            poll = select.poll()
+            poll.register(self.sock, 0)
+            poll.poll()
+            self._tell(self._note_hang_up)
+        finally:
+            self._let_go.wait()
+            self.sock.close()
+            self._tell(self._closed)
+
+    def _read_lines(self) -> None:
+        """Pass lines on until the client ends them, or sends too much."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        rest = b""
+        while True:
+            poll.poll()
+            try:
+                data = self.sock.recv(_PORTION)
+            except BlockingIOError:
+                continue
+            except OSError:
+                data = b""
+            if not data:
+                self._tell(self._note_end)
+                return
+            *lines, rest = (rest + data).split(b"\n")
+            with self._lock:
+                self._waiting += sum(len(line) + 1 for line in lines)
+                too_long = self._waiting + len(rest) > self._limit
+            self._tell(self._note_lines, [line + b"\n" for line in lines], too_long)
+            if too_long:
+                return
+
+    def _tell(self, call: Callable[..., object], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:
+            return  # The loop is closed: the supervisor is about to end.
+
+    # --- in the loop, called by the thread
+
+    def _note_lines(self, lines: list[bytes], too_long: bool) -> None:
+        self._lines += lines
+        self._too_long = too_long
+        self._news.set()
+        if too_long and self._writing:
+            # It asks and asks and takes no answers: it would not take that one either.
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
+
+    def _note_end(self) -> None:
+        self._ended = True
+        self._news.set()
+
+    def _note_hang_up(self) -> None:
+        self._note_end()
+        if self._hung_up is not None:
+            self._hung_up()
