@@ -20,7 +20,7 @@ FILES = {
     "/run/zmsvc/Talk/control.sock": "660 zmsvc:zmsvc",
     "/run/zmsvc/Talk/front": "660 zmsvc:zmsvc",
     "/run/zmsvc/Talk/keeper.sock": "600 zmsvc:zmsvc",
-    "/run/zmsvc/Talk/notify.sock": "666 zmsvc:zmsvc",
+    "/run/zmsvc/Talk/notify.sock": "600 zmsvc:zmsvc",
     "/run/zmsvc/Talk/zmsvcd.lock": "640 zmsvc:zmsvc",
     "/run/zmsvc/Talk/zmsvcd.pid": "640 zmsvc:zmsvc",
     "/var/lib/zmsvc/Talk": "750 zmsvc:zmsvc",

@@ -46,7 +46,7 @@ FILES = {
     "run/Live/control.sock": "srw-rw----",
     # Only the sockets of systemd and of tasks' words are for strangers: what comes there is judged by the sender's credentials.
     "run/Live/keeper.sock": "srw-------",
-    "run/Live/notify.sock": "srw-rw-rw-",
+    "run/Live/notify.sock": "srw-------",
     "run/Live/zmsvcd.lock": "-rw-r-----",
     "run/Live/zmsvcd.pid": "-rw-r--r--",
     "state": "drwxr-xr-x",

@@ -172,8 +172,11 @@ class Datagram:
         return sum(len(value) for _, value in self.lines) + sum(os.fstat(fd).st_size for fd in self.fds)
 
 
-def bind(path: Path, mode: int) -> socket.socket:
-    """A non-blocking notify socket at `path`, which is replaced when it exists. Raises ZmsvcError with the reason."""
+def bind(path: Path, mode: int, owner: int = -1) -> socket.socket:
+    """A non-blocking notify socket at `path`, which is replaced when it exists. `owner` is a user ID, -1 for this process's.
+
+    Raises ZmsvcError with the reason.
+    """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         # Before the bind, so that nobody can send without credentials or while the mode is wider than asked for.
@@ -182,6 +185,8 @@ def bind(path: Path, mode: int) -> socket.socket:
         path.unlink(missing_ok=True)
         sock.bind(str(path))
         path.chmod(mode)
+        if owner >= 0:
+            os.chown(path, owner, -1, follow_symlinks=False)
     except OSError as error:
         sock.close()
         raise ZmsvcError(f"cannot listen at {path}: {error.strerror or error}") from error

@@ -67,6 +67,7 @@ class Brood:
         except OSError as error:
             self._tell(LaunchFailed(launch=spec.launch, why=f"cannot fork: {error.strerror or error}"))
             return
+        held.uid = spec.uid
         self._held[spec.launch] = held
         if held.cgroup is not None:
             self._uses[held.cgroup] += 1
@@ -110,7 +111,7 @@ class Brood:
 
     @staticmethod
     def _launched(held: Held) -> Launched:
-        return Launched(launch=held.launch, pid=held.pid, start_time=held.start_time, executed=held.executed, tag=held.tag)
+        return Launched(launch=held.launch, pid=held.pid, start_time=held.start_time, executed=held.executed, tag=held.tag, uid=held.uid)
 
     def _tell_again(self, held: Held) -> None:
         self._tell(self._launched(held))

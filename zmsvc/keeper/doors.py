@@ -25,13 +25,22 @@ class Doors:
         places.runtime.mkdir(parents=True, exist_ok=True, mode=0o755)
         self._lock = self._take_lock()
         self.control = self._listen(places.control_socket)
-        # Tasks of other users must reach it; what they say is believed by the sender's credentials alone.
-        self.notify = notify.bind(places.notify_socket, 0o666)
+        # For tasks of the daemon's own user: another user could send descriptors that hang the process which receives them.
+        self.notify = notify.bind(places.notify_socket, 0o600)
+        self.notify_of: dict[int, socket.socket] = {}
+        """The notify sockets of tasks that run as another user, by user ID."""
         self.keeper = notify.bind(places.runtime / "keeper.sock", 0o600)
 
     @property
     def keeper_path(self) -> Path:
         return self._places.runtime / "keeper.sock"
+
+    def notify_path(self, uid: int) -> Path:
+        """Return where tasks of this user send their notifications; the socket is made when it is missing. Raises ZmsvcError."""
+        path = self._places.runtime / f"notify-{uid}.sock"
+        if uid not in self.notify_of:
+            self.notify_of[uid] = notify.bind(path, 0o600, uid)
+        return path
 
     def _take_lock(self) -> int:
         """One keeper a context. The kernel drops the lock when the keeper dies, in whatever way."""
@@ -62,11 +71,13 @@ class Doors:
     def close(self) -> None:
         """Take the files away, the lock last. The sockets are left to the end of this process.
 
-        A client may have sent descriptors that the supervisor has not received. The process that closes the socket closes them too, and one with SO_LINGER
-        would hold the keeper here; the kernel does not wait for it when it closes what an ended process had.
+        A client may have sent descriptors that the supervisor has not received. The process that closes the socket closes them too, and
+        one with SO_LINGER would hold the keeper here; the kernel does not wait for it when it closes what an ended process had.
         """
-        for sock in (self.control, self.notify, self.keeper):
+        for sock in (self.control, self.notify, self.keeper, *self.notify_of.values()):
             sock.detach()
+        for uid in self.notify_of:
+            self.notify_path(uid).unlink(missing_ok=True)
         for path in (self._places.control_socket, self._places.notify_socket, self.keeper_path, self._places.pid_file):
             path.unlink(missing_ok=True)
         self._places.lock_file.unlink(missing_ok=True)

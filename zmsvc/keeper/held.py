@@ -33,6 +33,8 @@ class Held:
     executing: int | None = None
     """The pipe that closes when a Command's program has taken the launcher's place."""
     executed: bool = False
+    uid: int | None = None
+    """Of the user, where that is not the daemon's own."""
     end: Exited | None = None
     """How the main process ended: told again to every new supervisor until one acknowledges it."""
     rest: dict[int, str] = field(default_factory=dict)

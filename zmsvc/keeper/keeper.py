@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 from zmsvc import __version__
-from zmsvc.core.errors import ProtocolError
+from zmsvc.core.errors import ProtocolError, ZmsvcError
 from zmsvc.host import linux, notify, packets
 from zmsvc.host.paths import Places
 from zmsvc.keeper.brood import Brood
@@ -51,7 +51,7 @@ class Keeper:
         os.environ.pop("WATCHDOG_PID", None)
         self._selector = selectors.DefaultSelector()
         self._systemd = Relay(os.environ.pop("NOTIFY_SOCKET", None), self._selector)
-        self._outbox: deque[sv.Report] = deque()
+        self._outbox: deque[tuple[sv.Report, dict[str, int]]] = deque()
         self._stopping = False
         self._ending: float | None = None
         self._empty = False
@@ -165,10 +165,16 @@ class Keeper:
                 protocol=PROTOCOL,
                 version=__version__,
                 zygote_version=self._zygote.version,
+                users=len(self._doors.notify_of),
             )
         )
+        for uid in self._doors.notify_of:
+            self._tell_notify_socket(uid)
 
-    def _tell(self, message: sv.Report) -> None:
+    def _tell_notify_socket(self, uid: int) -> None:
+        self._tell(sv.NotifySocket(uid=uid), {"socket": self._doors.notify_of[uid].fileno()})
+
+    def _tell(self, message: sv.Report, fds: dict[str, int] | None = None) -> None:
         """Send to the supervisor; what it does not take now waits for it. Ends are never lost: the next one is told again."""
         if self._supervisor.conn is None:
             return
@@ -176,7 +182,7 @@ class Keeper:
             # It hangs, and what it misses it would never hear of: the next one is told how things stand.
             self._supervisor.signal(signal.SIGKILL)
             return
-        self._outbox.append(message)
+        self._outbox.append((message, fds or {}))
         self._flush()
 
     def _flush(self) -> None:
@@ -185,7 +191,8 @@ class Keeper:
             return
         try:
             while self._outbox:
-                packets.send(conn, sv.REPORTS.encode(self._outbox[0]))
+                message, fds = self._outbox[0]
+                packets.send(conn, sv.REPORTS.encode(message), fds)
                 self._outbox.popleft()
         except BlockingIOError:
             pass
@@ -219,8 +226,7 @@ class Keeper:
     def _obey(self, order: sv.Order) -> None:
         match order:
             case LaunchSpec():
-                spec, fds = self._keyring.hand_to(order) if self._keyring else (order, Descriptors())
-                self._brood.launch(spec, fds)
+                self._launch(order)
             case sv.SignalTask():
                 self._brood.signal(order.launch, order.signal)
             case sv.KillTask():
@@ -240,6 +246,19 @@ class Keeper:
                 self._supervisor.protocol = order.protocol
             case _:
                 assert_never(order)
+
+    def _launch(self, order: LaunchSpec) -> None:
+        spec, fds = self._keyring.hand_to(order) if self._keyring else (order, Descriptors())
+        if spec.uid is not None:
+            uid, known = spec.uid, spec.uid in self._doors.notify_of
+            try:
+                spec = replace(spec, notify=str(self._doors.notify_path(uid)))
+            except ZmsvcError as error:
+                self._tell(sv.LaunchFailed(launch=spec.launch, why=str(error)))
+                return
+            if not known:
+                self._tell_notify_socket(uid)
+        self._brood.launch(spec, fds)
 
     # --- the device
 

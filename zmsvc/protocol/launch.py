@@ -42,6 +42,8 @@ class LaunchSpec:
     log: str
     """`journal`, or a file, with `+stderr` when it goes to the terminal as well."""
     cause: Mapping[str, Any]
+    uid: int | None = None
+    """User ID of `user`, where that is not the daemon's own: the keeper gives such a task another notify socket."""
     pidfile: str | None = None
     cgroup: str | None = None
     """Name of its control group's directory below `tasks/`."""

@@ -99,6 +99,8 @@ class Launched:
     """Of a Command: its program runs."""
     tag: str = ""
     """The task's id where several tasks share the process."""
+    uid: int | None = None
+    """Of the user, where that is not the daemon's own: which `NotifySocket` the task has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +172,13 @@ class ZygoteState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NotifySocket:
+    """The socket on which tasks that run as this user send notifications; its descriptor comes beside the message."""
+
+    uid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
     """The first message: what the keeper holds."""
 
@@ -188,6 +197,8 @@ class Hello:
     version: str = ""
     zygote_version: str = ""
     """Empty until the zygote has said it; `ZygoteState` follows."""
+    users: int = 0
+    """So many `NotifySocket` follow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +213,7 @@ class Reload:
     """The keeper got SIGHUP."""
 
 
-Report = Hello | Launched | Executed | LaunchFailed | Exited | Gone | DeviceState | ZygoteState | StopAll | Reload
+Report = Hello | Launched | Executed | LaunchFailed | Exited | Gone | DeviceState | ZygoteState | NotifySocket | StopAll | Reload
 
 REPORTS = Codec[Report](
     {
@@ -214,6 +225,7 @@ REPORTS = Codec[Report](
         "gone": Gone,
         "device": DeviceState,
         "zygote": ZygoteState,
+        "notify-socket": NotifySocket,
         "stop": StopAll,
         "reload": Reload,
     }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from zmsvc import __version__
@@ -215,6 +217,8 @@ async def _run(loop: Loop, hello: Hello, args: argparse.Namespace) -> int:
                 running.remove_reader(source.fileno())
 
     listen(True)
+    loop.children.on_news = lambda: _threadsafe(running, hear)
+    hear()
     crashpoint.reached("open control")
     await control.open()
     if again:
@@ -227,6 +231,12 @@ async def _run(loop: Loop, hello: Hello, args: argparse.Namespace) -> int:
         loop.children.tell(Leave(status=0))
     loop.children.finish()
     return 0
+
+
+def _threadsafe(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    # A thread may have news after the end of the loop.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(call)
 
 
 def _about(hello: Hello) -> dict[str, Any]:

@@ -11,8 +11,10 @@ import logging
 import os
 import select
 import socket
+import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, assert_never
 
 from zmsvc import __version__
@@ -24,6 +26,7 @@ from zmsvc.host.tally import Tally
 from zmsvc.protocol import OLDEST, PROTOCOL
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import LaunchSpec
+from zmsvc.supervisor.user_notify import UserNotify
 
 BATCH = 1024
 """Datagrams that are taken at once: more than the kernel queues (net.unix.max_dgram_qlen), so none that preceded an end is left."""
@@ -37,8 +40,22 @@ WORD_MS = 1000
 
 log = logging.getLogger(__name__)
 
+HOLD = 0.25
+"""Seconds that the end of a task which runs as another user waits for its last words: a user that holds up the thread which reads them
+holds up no more than that, and only its own tasks."""
+
 Speaker = tuple[int, str]
 """A PID, and the id of the task where several share the process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _HeldBack:
+    """An end that waits for `user` to have said everything before the question `asked`."""
+
+    end: Fact
+    user: UserNotify
+    asked: int
+    until: float
 
 
 class Children:
@@ -72,6 +89,13 @@ class Children:
         """An update that comes as a descriptor is heard also when we have none left."""
         self._peeked = 0
         notify.peek_from_start(notify_socket)
+        self.on_news: Callable[[], None] = lambda: None
+        """Called in any thread when `facts` has something that no descriptor announces."""
+        self._users: dict[int, UserNotify] = {}
+        self._uid_of: dict[int, int] = {}
+        """By launch, of tasks that run as another user."""
+        self._held_back: deque[_HeldBack] = deque()
+        """Ends of such tasks that wait until all that was said before them has been taken."""
 
     # --- facts
 
@@ -81,10 +105,14 @@ class Children:
         Raises ProtocolError when there is no keeper, or one that speaks no protocol of ours.
         """
         self.keeper.setblocking(True)
-        hello = packets.receive_message(self.keeper, sv.REPORTS)
-        self.keeper.setblocking(False)
+        hello, _ = self._report()
         if not isinstance(hello, sv.Hello):
             raise ProtocolError("cannot greet the keeper: it is gone")
+        for _ in range(hello.users):
+            report, fds = self._report()
+            if isinstance(report, sv.NotifySocket):
+                self._listen_to(report.uid, fds)
+        self.keeper.setblocking(False)
         if hello.protocol < OLDEST:
             raise ProtocolError(
                 f"cannot serve the keeper: it speaks protocol {hello.protocol} (zmsvc {hello.version or '1.0'}), "
@@ -103,6 +131,27 @@ class Children:
         speaker = child.pid, child.tag
         self._launch_of[speaker] = child.launch
         self._speaker_of[child.launch] = speaker
+        if isinstance(child, sv.Launched) and child.uid is not None:
+            self._uid_of[child.launch] = child.uid
+
+    def _report(self) -> tuple[sv.Report | None, dict[str, int]]:
+        """Return the keeper's next report and the descriptors beside it; None when the keeper is gone."""
+        got = packets.receive(self.keeper)
+        if got is None:
+            return None, {}
+        body, fds = got
+        report = sv.REPORTS.decode(body)
+        if not isinstance(report, sv.NotifySocket):
+            for fd in fds.values():
+                os.close(fd)
+        return report, fds
+
+    def _listen_to(self, uid: int, fds: Mapping[str, int]) -> None:
+        sock = socket.socket(fileno=fds["socket"])
+        if uid in self._users:
+            sock.close()
+        else:
+            self._users[uid] = UserNotify(sock, uid, lambda: self.on_news())
 
     def facts(self, *, all_said: bool = False) -> list[Fact]:
         """What has happened since the last call.
@@ -120,11 +169,50 @@ class Children:
                 break
             self._peeked += 1
             size += datagram.size()
-            if self._speaker(datagram) not in self._launch_of:
-                self._await_word(datagram, before, ends)
-            said += self._said(datagram)
+            said += self._heard(datagram, before, ends)
             self._spare.renew()
-        return [*before, *said, *ends]
+        for user in self._users.values():
+            if all_said:
+                user.wait(user.ask(), HOLD)
+            for datagram in user.take():
+                said += self._heard(datagram, before, ends)
+        return [*before, *said, *self._in_turn(ends)]
+
+    def _heard(self, datagram: notify.Datagram, before: list[Fact], ends: list[Fact]) -> Iterable[Fact]:
+        if self._speaker(datagram) not in self._launch_of:
+            self._await_word(datagram, before, ends)
+        return self._said(datagram)
+
+    def _in_turn(self, ends: list[Fact]) -> list[Fact]:
+        """Return the ends whose turn it is: one of a task of another user waits until its last words have been taken."""
+        passed: list[Fact] = []
+        now = time.monotonic()
+        for end in ends:
+            user = self._user_of(end)
+            if user is None:
+                passed.append(end)
+            else:
+                self._held_back.append(_HeldBack(end=end, user=user, asked=user.ask(), until=now + HOLD))
+        late = self._held_back
+        self._held_back = deque()
+        for held_back in late:
+            if held_back.user.said_all(held_back.asked):
+                passed.append(held_back.end)
+            elif now >= held_back.until:
+                self.refused.add("User %d holds up the notifications of its tasks: the end of one is told before them", held_back.user.uid)
+                passed.append(held_back.end)
+            else:
+                self._held_back.append(held_back)
+        return passed
+
+    def _user_of(self, end: Fact) -> UserNotify | None:
+        if not isinstance(end, ev.TaskExited | ev.TaskGone):
+            return None
+        return self._users.get(self._uid_of.get(end.launch, -1))
+
+    def patience(self) -> float | None:
+        """Return the seconds until `facts` has an end that waits for last words, whether they come or not; None when none waits."""
+        return max(0.0, self._held_back[0].until - time.monotonic()) if self._held_back else None
 
     def _speaker(self, datagram: notify.Datagram) -> Speaker:
         tag = next((value for key, value in datagram.lines if key == "X_ZMSVC_TASK"), "")
@@ -149,6 +237,8 @@ class Children:
         """What was taken from the notify socket is in the state file: now it may go from the queue."""
         count, self._peeked = self._peeked, 0
         notify.discard(self.notify, count)
+        for user in self._users.values():
+            user.settled()
 
     def _from_keeper(self) -> tuple[list[Fact], list[Fact]]:
         """Beginnings, which come before what tasks say, and ends, which come after it."""
@@ -156,7 +246,7 @@ class Children:
         ends: list[Fact] = []
         while not self.lost:
             try:
-                report = packets.receive_message(self.keeper, sv.REPORTS)
+                report, fds = self._report()
             except BlockingIOError:
                 break
             except ProtocolError as error:
@@ -166,7 +256,10 @@ class Children:
             if report is None:
                 self.lost = True
                 break
-            self._take(report, before, ends)
+            if isinstance(report, sv.NotifySocket):
+                self._listen_to(report.uid, fds)
+            else:
+                self._take(report, before, ends)
         return before, ends
 
     def _take(self, report: sv.Report, before: list[Fact], ends: list[Fact]) -> None:
@@ -193,7 +286,7 @@ class Children:
                 self.zygote_version = report.version
             case sv.StopAll() | sv.Reload():
                 self.asked.append(report)
-            case sv.Hello():
+            case sv.Hello() | sv.NotifySocket():
                 log.error("The keeper says hello again")
             case _:
                 assert_never(report)
@@ -254,6 +347,7 @@ class Children:
 
     def forget(self, launch: int) -> None:
         self.tell(sv.Acknowledge(launch=launch))
+        self._uid_of.pop(launch, None)
         speaker = self._speaker_of.pop(launch, None)
         if speaker is not None and self._launch_of.get(speaker) == launch:
             del self._launch_of[speaker]

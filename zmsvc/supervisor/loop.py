@@ -70,6 +70,7 @@ class Loop:
         self._status_stale = False
         self._status_next: asyncio.TimerHandle | None = None
         self._said_stopping = False
+        self._held_back: asyncio.TimerHandle | None = None
 
     # --- facts in
 
@@ -83,10 +84,16 @@ class Loop:
     def hear_children(self) -> None:
         """The keeper or a task said something."""
         self.take(*self.children.facts())
+        if self._held_back is None and (patience := self.children.patience()) is not None:
+            self._held_back = self._loop.call_later(patience, self._hear_held_back)
         if self.children.lost:
             log.error("The keeper is gone: the context ends")
             self._end_context()
             self.over.set()
+
+    def _hear_held_back(self) -> None:
+        self._held_back = None
+        self.hear_children()
 
     def _end_context(self) -> None:
         """The tasks die with the keeper by the kernel's hand, but not what they had started: nothing of the context may stay."""

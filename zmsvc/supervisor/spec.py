@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+
 from zmsvc.core.events import Key
 from zmsvc.core.model import ServiceType, TaskService
 from zmsvc.core.world import World
@@ -38,6 +41,7 @@ def spec_of(world: World, key: Key, places: Places, log_target: str) -> LaunchSp
         pidfile=None if shared(service) else f"{places.runtime}/{transaction}:{task_id}.pid",
         cgroup=f"{transaction}:+{task.launch}" if shared(service) else cgroup_name(key),
         user=service.user,
+        uid=_other_user(service.user),
         group=service.group,
         nice=service.nice,
         rlimits=dict(service.rlimits),
@@ -46,6 +50,17 @@ def spec_of(world: World, key: Key, places: Places, log_target: str) -> LaunchSp
         # The Monitor binds a place of its own, for which it needs the context's CURVE keys, if there are any.
         serves=service.instance == "Monitor",
     )
+
+
+def _other_user(user: str | None) -> int | None:
+    """Return the user ID of a task that runs as another user than the daemon. An unknown user has none: the launch says so."""
+    if user is None:
+        return None
+    try:
+        uid = int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
+    return uid if uid != os.geteuid() else None
 
 
 def shared(service: TaskService) -> bool:

@@ -1,0 +1,144 @@
+"""Another user sends descriptors whose close hangs the process that receives them: only that user's own tasks notice."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from context import Context, Ear
+from needs import need
+
+ATTACKER = "daemon"
+"""A user that every Debian has; one of the tasks runs as it."""
+LINGER = 60
+"""Seconds for which the kernel holds whoever closes the attacker's descriptor."""
+
+ATTACK = r"""
+import array, socket, struct, sys
+path, linger = sys.argv[1], int(sys.argv[2])
+victim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+victim.connect(path)
+with socket.create_server(("127.0.0.1", 0)) as server:
+    ours = socket.create_connection(server.getsockname())
+    other, _ = server.accept()
+ours.setblocking(False)
+try:
+    while True:
+        ours.send(bytes(65536))
+except BlockingIOError:
+    pass
+ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, linger))
+rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [ours.fileno()]))]
+victim.sendmsg([b"STATUS=hello"], rights)
+ours.close()
+print("sent", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def mixed(context: Context) -> Context:
+    """A task of root's, and one of another user."""
+    need(os.geteuid() == 0, "only root can run tasks of several users")
+    context.home.chmod(0o755)
+    context.looped("Echo", "interval = 0.05\nn = 0\ndef step(self):\n    self.n += 1\n    self.update(n=self.n)")
+    context.task("own", "Echo")
+    context.task("other", "Echo", service=f"<user>{ATTACKER}</user>")
+    context.start("--transaction", "T")
+    return context
+
+
+@pytest.fixture
+def attack() -> Iterator[Callable[[Path], subprocess.CompletedProcess[str] | None]]:
+    """Send one descriptor as the attacker, who stays there; gives what the attempt printed."""
+    running: list[subprocess.Popen[str]] = []
+
+    def begin(path: Path) -> None:
+        user = pwd.getpwnam(ATTACKER)
+        process = subprocess.Popen(
+            [shutil.which("python3", path="/usr/bin:/usr/local/bin") or "python3", "-c", ATTACK, str(path), str(LINGER)],
+            user=user.pw_uid, group=user.pw_gid, extra_groups=[], cwd="/", text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        running.append(process)
+        assert process.stdout is not None
+        if process.stdout.readline() != "sent\n":
+            assert process.stderr is not None
+            raise PermissionError(process.stderr.read())
+
+    yield begin
+    for each in running:
+        each.kill()
+        with each:
+            each.wait()
+
+
+def attacked(context: Context) -> Path:
+    return context.runtime / context.name / f"notify-{pwd.getpwnam(ATTACKER).pw_uid}.sock"
+
+
+def test_another_user_cannot_reach_the_notify_socket_of_the_daemon(mixed: Context, attack: Callable[[Path], None]) -> None:
+    with pytest.raises(PermissionError, match="Permission denied"):
+        attack(mixed.runtime / mixed.name / "notify.sock")
+
+
+def test_tasks_of_other_users_are_heard_over_a_socket_of_their_own(mixed: Context, ear: Callable[..., Ear]) -> None:
+    told = ear(b"control @@@ ")
+    assert {told.control("updated", "own")["header"]["service_id"], told.control("updated", "other")["header"]["service_id"]} == {
+        "own",
+        "other",
+    }
+    about = attacked(mixed).stat()
+    assert (about.st_uid, about.st_mode & 0o777) == (pwd.getpwnam(ATTACKER).pw_uid, 0o600)
+    restarts = mixed.status()["restarts"]
+    mixed.kill_supervisor()
+    assert mixed.status()["restarts"] == restarts + 1
+    # Those of the time before the kill are on their way at most.
+    last = told.control("updated", "other")["content"]["status"]["n"]
+    numbers = [told.control("updated", "other")["content"]["status"]["n"] for _ in range(60)]
+    assert numbers == list(range(last + 1, last + 61)), "the next supervisor has lost or repeated some"
+
+
+def test_the_last_words_of_a_task_of_another_user_are_heard_before_its_end(mixed: Context, ear: Callable[..., Ear]) -> None:
+    said = "".join(f"self.update(n={number})\n        " for number in range(20))
+    mixed.service(
+        "Short",
+        "from zmsvc.task import SingleTask, TaskService\n"
+        f"class Short(SingleTask):\n    def run(self):\n        {said}\n"
+        "class ServiceShort(TaskService):\n    service_name = 'short'\n    task_class = Short\n",
+    )
+    mixed.task("short", "Short", entry=False, service=f"<user>{ATTACKER}</user>")
+    mixed.write()
+    mixed.ctl("reload")
+    told = ear(b"control @@@ ")
+    mixed.ctl("start", "--transaction", "T", "--task", "short", check=None)
+    told.control("stopped", "short")
+    numbers = [
+        body["content"]["status"]["n"]
+        for topic, body in told.heard
+        if body.get("header", {}).get("service_id") == "short" and body["header"]["action"] == "updated"
+    ]
+    assert numbers == list(range(20))
+
+
+def test_a_descriptor_that_hangs_holds_up_only_the_tasks_of_its_user(mixed: Context, attack: Callable[[Path], None]) -> None:
+    before = mixed.status()
+    # The attacker lets go of its descriptor before the supervisor has it, or its own close would be the last and hang.
+    os.kill(before["pid"], signal.SIGSTOP)
+    attack(attacked(mixed))
+    os.kill(before["pid"], signal.SIGCONT)
+    began = time.monotonic()
+    for _ in range(5):
+        mixed.ctl("restart", "--transaction", "T", "--task", "own")
+    assert mixed.status()["pid"] == before["pid"]
+    mixed.ctl("stop", "--transaction", "T", "--task", "other")
+    assert mixed.stop() == 0
+    assert time.monotonic() - began < LINGER / 2, "a stop waited for the descriptor"
+    assert "User 1 holds up the notifications of its tasks" in mixed.log.read_text()

@@ -1,0 +1,127 @@
+"""The notify socket of tasks that run as another user. A thread of its own reads it, for reading it may hang.
+
+Such a user can send descriptors of its own beside a datagram, and the thread that receives or drops them closes them, which takes as
+long as the user likes (SO_LINGER, FUSE). So the event loop never touches the socket: it takes copies from the thread, and the thread
+takes a datagram off the queue when the loop says that what follows from it is in the state file.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+from collections.abc import Callable
+
+from zmsvc.core.errors import ProtocolError
+from zmsvc.host import notify
+from zmsvc.host.notify import Datagram
+
+BATCH = 1024
+"""Datagrams that are copied at once: more than the kernel queues (net.unix.max_dgram_qlen)."""
+BATCH_BYTES = 8 << 20
+
+
+class UserNotify:
+    """One user's socket. `wake` is called, in the thread, when there is news for `take`."""
+
+    def __init__(self, sock: socket.socket, uid: int, wake: Callable[[], None]) -> None:
+        self.uid = uid
+        self._sock = sock
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._batch: list[Datagram] = []
+        self._taken = False
+        self._settled = threading.Event()
+        self._passed = threading.Condition(self._lock)
+        self._wanted = self._empty_since = 0
+        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        notify.peek_from_start(sock)
+        threading.Thread(target=self._read, name=f"notify of uid {uid}", daemon=True).start()
+
+    # --- in the loop
+
+    def take(self) -> list[Datagram]:
+        """Return the datagrams that came since `settled`; the same ones are not given twice."""
+        with self._lock:
+            if self._taken:
+                return []
+            self._taken = bool(self._batch)
+            return self._batch
+
+    def settled(self) -> None:
+        """What was taken is in the state file: it may go from the queue."""
+        with self._lock:
+            if self._taken:
+                self._settled.set()
+
+    def ask(self) -> int:
+        """Ask for word that everything which was said before now has been taken. Returns what `said_all` takes."""
+        with self._lock:
+            self._wanted += 1
+            wanted = self._wanted
+        os.eventfd_write(self._bell, 1)
+        return wanted
+
+    def said_all(self, asked: int) -> bool:
+        """Tell whether everything that was said before the question has been taken."""
+        with self._lock:
+            return self._empty_since >= asked
+
+    def wait(self, asked: int, seconds: float) -> bool:
+        """Wait until there is news, or everything was said. False when there is none in time: the thread hangs."""
+        with self._passed:
+            return self._passed.wait_for(lambda: self._empty_since >= asked or (bool(self._batch) and not self._taken), seconds)
+
+    # --- in the thread
+
+    def _read(self) -> None:
+        poll = select.poll()
+        for fd in (self._sock.fileno(), self._bell):
+            poll.register(fd, select.POLLIN)
+        while True:
+            poll.poll()
+            with self._lock:
+                asked = self._wanted
+            try:
+                os.eventfd_read(self._bell)
+            except BlockingIOError:
+                pass
+            batch = self._copy()
+            with self._passed:
+                self._batch = batch
+                if not batch:
+                    self._empty_since = asked
+                self._passed.notify_all()
+            self._wake()
+            if batch:
+                self._settled.wait()
+                notify.discard(self._sock, len(batch))
+                with self._lock:
+                    self._batch, self._taken = [], False
+                    self._settled.clear()
+                # What was asked meanwhile is answered by the next look.
+                os.eventfd_write(self._bell, 1)
+
+    def _copy(self) -> list[Datagram]:
+        batch: list[Datagram] = []
+        size = 0
+        while len(batch) < BATCH and size < BATCH_BYTES:
+            datagram = notify.receive(self._sock, peek=True)
+            if datagram is None:
+                break
+            size += datagram.size()
+            batch.append(_without_descriptors(datagram))
+        return batch
+
+
+def _without_descriptors(datagram: Datagram) -> Datagram:
+    """Return the same with the update's text in it. One that cannot be read stays as it is: whoever takes it finds no file."""
+    try:
+        text = notify.update_of(datagram)
+    except (ProtocolError, OSError):
+        return datagram
+    if text is None:
+        return datagram
+    lines = [line for line in datagram.lines if not line[0].startswith("X_ZMSVC_UPDATE")]
+    return Datagram(pid=datagram.pid, uid=datagram.uid, lines=[*lines, ("X_ZMSVC_UPDATE", text)], fds=[])
