@@ -14,6 +14,11 @@ def pss(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
+def faults(pid: int) -> int:
+    """Page faults since its fork: nearly all of them copy a page or make a new one."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+
 def measure(session: Session) -> dict[str, float]:
     """`memory`: of one task, the mean of all; `memory.ROLE` of the contender's processes; `memory.own` of all of these."""
     managers = session.managers()
