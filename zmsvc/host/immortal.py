@@ -57,8 +57,8 @@ def mark() -> Mark | None:
 
     3.12 and 3.13 (Include/object.h): Py_INCREF leaves a count of exactly 0xFFFFFFFF alone, Py_DECREF one whose bit 31 is set.
     3.14 (Include/refcount.h): Py_INCREF leaves a count from 3 << 30 on alone, Py_DECREF one whose bit 31 is set. The evaluation loop
-    asks flag 1 of `ob_flags` instead (pycore_stackref.h); without that flag it writes to the count, and a task of 100 takes 2.1 MB
-    instead of 1.6 MB. A later version is tried with the mark of 3.14, and `prove` decides.
+    asks flag 1 of `ob_flags` instead (pycore_stackref.h); without that flag it writes to the count, and a task takes 2.0 MB instead of
+    1.4 MB. A later version is tried with the mark of 3.14, and `prove` decides.
     """
     known = sys.implementation.name == "cpython" and sys.version_info >= (3, 12)
     # Free-threaded, debug, 32 bits.

@@ -55,7 +55,7 @@ class Zmsvc:
     """
 
     def __init__(self, *, cgroups: bool = False, without: Sequence[str] = (), wrapper: Sequence[str] = ()) -> None:
-        self.name = "zmsvc (cgroups)" if cgroups else f"zmsvc (without {', '.join(without)})" if without else "zmsvc"
+        self.name = "zmsvc (cgroups)" if cgroups else f"zmsvc (no {', '.join(without)})" if without else "zmsvc"
         self._cgroups = cgroups
         self._without = without
         self._wrapper = wrapper
