@@ -16,7 +16,7 @@ import pytest
 import waiting
 from forked import Nest
 
-from zmsvc.host import allocators, immortal, linux
+from zmsvc.host import allocators, gather, immortal, linux
 from zmsvc.keeper.nursery import Nursery
 
 immortals = pytest.mark.skipif(immortal.mark() is None, reason="this Python has no immortal objects")
@@ -323,6 +323,47 @@ def test_what_runs_is_left_mortal() -> None:
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="this Python may have immortal objects")
 def test_a_python_without_immortal_objects_does_without() -> None:
     assert immortal.make_all() == 0
+
+
+# --- code
+
+
+GATHERED = """
+    import gc
+    from zmsvc.host import gather
+
+    # Equal functions in ten files, of which one in ten runs.
+    text = "".join(f"def function_{number}(a, b={number}):\\n" + " a = a + b\\n" * 30 + " return a\\n" for number in range(100))
+    scopes = []
+    for number in range(10):
+        scope = {}
+        exec(compile(text, f"file-{number}.py", "exec"), scope)
+        scopes.append([scope[f"function_{number}"] for number in range(100)])
+    used = [each for scope in scopes for each in scope[::10]]
+    idle = scopes[0][1]
+    kept = idle.__code__
+
+    def pages():
+        return len({id(each.__code__) >> 12 for each in used})
+
+    def results():
+        return [(each(1), each(2, b=3), each.__code__.co_filename) for each in used]
+
+    watch, scattered = gather.Watch(), pages()
+    before = [results() for _ in range(20)][-1]
+    copies = watch.gather()
+    print(results() == before, copies >= len(used), idle.__code__ is kept, scattered > 60, pages() < 25)
+"""
+
+
+def test_code_that_has_run_is_copied_to_one_place_and_does_the_same() -> None:
+    assert python(GATHERED) == "True True True True True"
+
+
+def test_a_python_that_does_not_show_its_caches_keeps_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gather, "_TEXT", "_no_such_attribute")
+    watch = gather.Watch()
+    assert watch.gather() == 0
 
 
 # --- the allocators
