@@ -16,7 +16,7 @@ import pytest
 import waiting
 from forked import Nest
 
-from zmsvc.host import allocators, gather, immortal, linux
+from zmsvc.host import allocators, gather, immortal
 from zmsvc.keeper.nursery import Nursery
 
 immortals = pytest.mark.skipif(immortal.mark() is None, reason="this Python has no immortal objects")
@@ -31,7 +31,6 @@ def nest(tmp_path: Path) -> Iterator[Nest]:
 
 @pytest.fixture
 def forks() -> Iterator[Nursery]:
-    linux.become_subreaper()
     made = Nursery(cgroups=False)
     yield made
     template = made.pid
