@@ -1,6 +1,6 @@
 """Measures the ways to fork a task: one clone() with and without the interpreter's hooks, and two forks in a row.
 
-`python -m bench.forks`, or `make bench-forks`. It is measured in a fork of this process that has prepared its memory as the template does,
+`python -m bench.forks`, or `make bench-forks`. It is measured in a fork of this process that has prepared its memory as the zygote does,
 from the call until the parent goes on; the child ends at once.
 """
 
@@ -55,8 +55,8 @@ def measure(times: int) -> dict[str, list[float]]:
     return found
 
 
-def in_template(times: int) -> dict[str, list[float]]:
-    """Do it in a process that is to this one what the template is to the keeper."""
+def in_zygote(times: int) -> dict[str, list[float]]:
+    """Do it in a process that is to this one what the zygote is to the keeper."""
     linux.become_subreaper()
     reader, writer = os.pipe()
     pid = os.fork()
@@ -85,7 +85,7 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=300, metavar="N")
     given = parser.parse_args()
     print(f"Python {platform.python_version()}, {given.times} forks each\n\n| | median | least |\n|---|---|---|")
-    for name, seconds in in_template(given.times).items():
+    for name, seconds in in_zygote(given.times).items():
         print(f"| {name} | {statistics.median(seconds) * 1e3:.2f} ms | {min(seconds) * 1e3:.2f} ms |")
     return 0
 

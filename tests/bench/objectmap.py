@@ -1,6 +1,7 @@
-"""Runs zmsvcd, except that its template, before it forks its first task, writes down which object lies at which address.
+"""Runs zmsvcd, except that its zygote, before it forks its first task, writes down which object lies at which address.
 
-`python -m bench.objectmap FILE [COMMAND...] -m zmsvc.keeper ARGUMENTS`: COMMAND is left out, so that this can stand before one.
+`python -m bench.objectmap FILE [COMMAND...] -m zmsvc.keeper ARGUMENTS`: COMMAND is left out, so that this can stand before one. The keeper
+then executes this module as its zygote.
 """
 
 from __future__ import annotations
@@ -11,10 +12,15 @@ import os
 import runpy
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from zmsvc.host import immortal, sharing
+from zmsvc.keeper import zygote_client
+from zmsvc.keeper.worker import spawn
+
+VARIABLE = "BENCH_OBJECTS"
+"""Tells the zygote where to write."""
 
 Region = tuple[int, int, str, str]
 """Address, bytes, what is there, and of which type or function."""
@@ -59,9 +65,19 @@ def _regions(each: Any) -> Iterator[Region]:
     yield address + 8, own - 8, f"fields of a {kind.__name__}" if kind.__module__ == "builtins" else "fields of an object", name
 
 
-def main() -> None:
-    path = sys.argv[1]
-    sys.argv[1:] = sys.argv[sys.argv.index("zmsvc.keeper") + 1 :]
+def keep(path: str, arguments: list[str]) -> None:
+    """Be the keeper."""
+    def spawn_zygote(module: str, arguments: list[str], environment: Mapping[str, str], fds: list[int]) -> int:
+        assert module == "zmsvc.zygote"
+        return spawn("bench.objectmap", arguments, {**environment, VARIABLE: path}, fds)
+
+    vars(zygote_client)["spawn"] = spawn_zygote
+    sys.argv[1:] = arguments
+    runpy.run_module("zmsvc.keeper", run_name="__main__", alter_sys=True)
+
+
+def fork_tasks(path: str) -> None:
+    """Be the zygote."""
     share = sharing.share
 
     def share_and_write() -> None:
@@ -69,8 +85,11 @@ def main() -> None:
         write(path)
 
     sharing.share = share_and_write
-    runpy.run_module("zmsvc.keeper", run_name="__main__", alter_sys=True)
+    runpy.run_module("zmsvc.zygote", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-    main()
+    if (found := os.environ.pop(VARIABLE, None)) is not None:
+        fork_tasks(found)
+    else:
+        keep(sys.argv[1], sys.argv[sys.argv.index("zmsvc.keeper") + 1 :])

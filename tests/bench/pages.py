@@ -1,7 +1,7 @@
-"""Names what a task has written to: each page that it does not share any more with the template, by what lies there.
+"""Names what a task has written to: each page that it does not share any more with the zygote, by what lies there.
 
 `python -m bench.pages`, or `make bench-pages`, starts a context with a few connected tasks and compares the memory of one of them with
-that of the template, which writes down where its objects lie (bench.objectmap). Needs root, or the right to read the memory of both.
+that of the zygote, which writes down where its objects lie (bench.objectmap). Needs root, or the right to read the memory of both.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PAGE = 4096
 _PRESENT, _SWAPPED, _FILE_OR_SHARED, _EXCLUSIVE = 1 << 63, 1 << 62, 1 << 61, 1 << 56
 """Of an entry in /proc/PID/pagemap: https://docs.kernel.org/admin-guide/mm/pagemap.html"""
 
-NEW, SAME = "new: not there in the template", "the same: written, and written back"
+NEW, SAME = "new: not there in the zygote", "the same: written, and written back"
 
 
 @dataclass(slots=True)
@@ -63,7 +63,7 @@ class Report:
 
 
 class Map:
-    """The objects of the template by address."""
+    """The objects of the zygote by address."""
 
     def __init__(self, regions: list[Region]) -> None:
         self._regions = regions
@@ -76,10 +76,10 @@ class Map:
         return (kind, name) if place >= 0 and address < start + size else None
 
 
-def compare(template: int, task: int, objects: Map) -> Report:
+def compare(zygote: int, task: int, objects: Map) -> Report:
     """Look at each page of the task's own."""
     report = Report()
-    with open(f"/proc/{template}/mem", "rb", 0) as theirs, open(f"/proc/{task}/mem", "rb", 0) as own:
+    with open(f"/proc/{zygote}/mem", "rb", 0) as theirs, open(f"/proc/{task}/mem", "rb", 0) as own:
         for address, mapping in _own_pages(task):
             try:
                 theirs.seek(address)
@@ -132,7 +132,7 @@ def main() -> int:
             session.started()
             task = session.ear.pids[session.fleet.entry[len(session.fleet.entry) // 2]]
             objects = Map(marshal.loads(path.read_bytes()))
-            report = compare(session.context.template(), task, objects)
+            report = compare(session.context.zygote(), task, objects)
             print(
                 f"Python {platform.python_version()}, one of {given.tasks} tasks: {report.pages} pages of its own, "
                 f"PSS {pss(task) / 1e6:.2f} MB, {faults(task)} page faults\n"

@@ -1,4 +1,4 @@
-"""The memory that tasks share with the template: nothing of it is counted or fragmented, and a task's own objects are as everywhere."""
+"""The memory that tasks share with the zygote: nothing of it is counted or fragmented, and a task's own objects are as everywhere."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 import waiting
-from forked import Nest
+from forked import Nest, zygote_client
 
 from zmsvc.host import allocators, gather, immortal
-from zmsvc.keeper.nursery import Nursery
+from zmsvc.keeper import worker
+from zmsvc.keeper.zygote_client import ZygoteClient
+from zmsvc.protocol.launch import Descriptors
 
 immortals = pytest.mark.skipif(immortal.mark() is None, reason="this Python has no immortal objects")
 
@@ -30,13 +32,13 @@ def nest(tmp_path: Path) -> Iterator[Nest]:
 
 
 @pytest.fixture
-def forks() -> Iterator[Nursery]:
-    made = Nursery(cgroups=False)
+def forks() -> Iterator[ZygoteClient]:
+    made = zygote_client()
     yield made
-    template = made.pid
+    zygote = made.pid
     made.ended()
-    if template is not None:
-        reap(template)
+    if zygote is not None:
+        reap(zygote)
 
 
 def reap(pid: int) -> int:
@@ -44,9 +46,9 @@ def reap(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def run_task(forks: Nursery, nest: Nest) -> dict[str, Any]:
+def run_task(forks: ZygoteClient, nest: Nest) -> dict[str, Any]:
     """Start a task and stop it; returns the items of its update."""
-    pid = forks.fork(nest.spec(), None, {})
+    pid = forks.fork(nest.spec(), None, Descriptors())
     items: dict[str, Any] = json.loads(nest.until("X_ZMSVC_UPDATE")["X_ZMSVC_UPDATE"])
     os.kill(pid, signal.SIGTERM)
     assert reap(pid) == 0, nest.logged()
@@ -86,22 +88,22 @@ OWN = """
                 break
             each = Own()
             each.itself = each
-        of_the_template = weakref.ref(sys.modules["zmsvc.task"].LoopedTask)
+        of_the_zygote = weakref.ref(sys.modules["zmsvc.task"].LoopedTask)
         self.update(counted=counts[1], freed=freed() is None, ring=[before, collected() is None], enabled=gc.isenabled(),
-                    collected=gc.collect() >= 0, template=of_the_template() is not None)
+                    collected=gc.collect() >= 0, zygote=of_the_zygote() is not None)
     def step(self):
         pass
 """
 
 
-def test_a_task_counts_frees_and_collects_its_own_objects(forks: Nursery, nest: Nest) -> None:
+def test_a_task_counts_frees_and_collects_its_own_objects(forks: ZygoteClient, nest: Nest) -> None:
     nest.looped(OWN)
     for _ in range(2):
         items = run_task(forks, nest)
-        assert items == {"counted": 3, "freed": True, "ring": [True, True], "enabled": True, "collected": True, "template": True}
+        assert items == {"counted": 3, "freed": True, "ring": [True, True], "enabled": True, "collected": True, "zygote": True}
 
 
-def test_the_template_does_not_grow_with_each_fork(forks: Nursery, nest: Nest) -> None:
+def test_the_zygote_does_not_grow_with_each_fork(forks: ZygoteClient, nest: Nest) -> None:
     nest.looped("""
         def setup(self):
             self.update(ready=True)
@@ -121,8 +123,8 @@ def test_the_template_does_not_grow_with_each_fork(forks: Nursery, nest: Nest) -
     assert size() - before < 40 * 1024
 
 
-def test_the_template_holds_the_same_descriptors_whatever_it_never_frees(
-    forks: Nursery, nest: Nest, monkeypatch: pytest.MonkeyPatch
+def test_the_zygote_holds_the_same_descriptors_whatever_it_never_frees(
+    forks: ZygoteClient, nest: Nest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two sockets to the keeper, the gate, and its three streams: what is immortal has been closed by name."""
     nest.looped("""
@@ -134,22 +136,25 @@ def test_the_template_holds_the_same_descriptors_whatever_it_never_frees(
     """)
     told = []
     for names in ("", "immortal,fill"):
-        disabled = frozenset(names.split(",")) - {""}
-        monkeypatch.setattr("zmsvc.host.interpreter.disabled", lambda disabled=disabled: disabled)
+        monkeypatch.setenv("ZMSVC_DISABLE", names)
         items = run_task(forks, nest)
         told.append((items["open"], sorted(os.listdir(f"/proc/{forks.pid}/fd"))))
-        template = forks.pid
-        assert template is not None
+        zygote = forks.pid
+        assert zygote is not None
         forks.ended()
-        reap(template)
+        reap(zygote)
     assert told[0] == told[1]
 
 
-def test_a_task_starts_from_a_template_whose_objects_do_not_become_immortal(
-    forks: Nursery, nest: Nest, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_a_task_starts_from_a_zygote_whose_objects_do_not_become_immortal(
+    forks: ZygoteClient, nest: Nest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     # The count of a mortal object.
-    monkeypatch.setattr(immortal, "mark", lambda: immortal.Mark(1_000_000))
+    (tmp_path / "marking_zygote.py").write_text(
+        "from zmsvc.host import immortal\nfrom zmsvc.zygote.__main__ import main\nimmortal.mark = lambda: immortal.Mark(10**6)\nmain()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setattr("zmsvc.keeper.zygote_client.spawn", lambda _module, *rest: worker.spawn("marking_zygote", *rest))
     nest.looped(OWN)
     assert run_task(forks, nest)["freed"]
     said = capfd.readouterr().err
@@ -431,14 +436,13 @@ def test_without_mallinfo2_the_heap_is_left_out(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("names", ["", "immortal,fill"])
-def test_two_hundred_tasks_start_and_stop(forks: Nursery, nest: Nest, names: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    disabled = frozenset(names.split(",")) - {""}
-    monkeypatch.setattr("zmsvc.host.interpreter.disabled", lambda: disabled)
+def test_two_hundred_tasks_start_and_stop(forks: ZygoteClient, nest: Nest, names: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZMSVC_DISABLE", names)
     nest.looped("""
         def step(self):
             pass
     """)
-    pids = [forks.fork(nest.spec(), None, {}) for _ in range(200)]
+    pids = [forks.fork(nest.spec(), None, Descriptors()) for _ in range(200)]
     for _ in pids:
         nest.until("READY")
     for pid in pids:

@@ -37,7 +37,7 @@ class Shortcut(StrEnum):
     GATHER = "gather"
     """The code that a start runs is copied to one place (zmsvc.host.gather), if `fill` is on. Without it: about 30 pages more."""
     FILL = "fill"
-    """The holes in the template's memory are filled (zmsvc.host.allocators). Without it a task has 0.4 to 0.9 MB more of its own."""
+    """The holes in the zygote's memory are filled (zmsvc.host.allocators). Without it a task has 0.4 to 0.9 MB more of its own."""
 
 
 @functools.cache
