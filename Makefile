@@ -1,6 +1,7 @@
 # make demo       the EchoAction context for a few shouts; needs no root and no systemd
 # make test       all tests; as root also those that boot this machine's systemd in a namespace
 # make bench      measures zmsvc beside other service managers, in 10 minutes; make bench-full takes longer; as root also systemd
+# make bench-pages  names what a task has written to, by page; make bench-forks measures the ways to fork; each takes some seconds
 # make check      what the tests say about the code itself: ruff, mypy, layers, units
 # make fuzz       files, frames, requests and datagrams of garbage for long: TIMES=20 the effort of `make test`
 # make kills      100 random kills under load; SEED= repeats a run, KILLS= says how many
@@ -14,7 +15,7 @@ PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 DESTDIR ?=
 
-.PHONY: demo test bench bench-full check fuzz kills soak promises install uninstall clean unit install-program install-files
+.PHONY: demo test bench bench-full bench-pages bench-forks check fuzz kills soak promises install uninstall clean unit install-program install-files
 .DELETE_ON_ERROR:
 
 # --- for developers: everything happens in .venv ------------------------------------------------------------------------------
@@ -31,6 +32,9 @@ test: $(VENV)/.tests
 # Results go to tests/bench. What is not installed (s6, runit: apt-get install s6 runit) is left out, and the report says so.
 bench bench-full: $(VENV)/.bench
 	PYTHONPATH=tests:tests/live:tests/boot $(VENV)/bin/python -m bench $(if $(filter bench-full,$@),--full) $(BENCH_ARGS)
+
+bench-pages bench-forks: $(VENV)/.runs
+	PYTHONPATH=tests:tests/live:tests/boot $(VENV)/bin/python -m $(subst -,.,$@) $(BENCH_ARGS)
 
 check: $(VENV)/.tests
 	$(VENV)/bin/ruff check .

@@ -10,12 +10,17 @@ from bench.contenders.systemd import Systemd
 from bench.contenders.zmsvc import Zmsvc
 from bench.fleet import Contender
 
+UNSHARED = Zmsvc(without=("immortal", "fill"))
+"""Without the shortcuts by which tasks share more memory."""
+OURS_UNSHARED = UNSHARED.name
+
 
 def everybody() -> list[Contender]:
     """In the order of the columns: we, the floors, the others."""
     return [
         Zmsvc(),
         Zmsvc(cgroups=True),
+        UNSHARED,
         Floor(connected=False),
         Floor(connected=True),
         Supervisor(),

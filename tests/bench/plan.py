@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.contenders.zmsvc import Zmsvc, ZmsvcSession
-from bench.everybody import everybody
+from bench.everybody import OURS_UNSHARED, everybody
 from bench.figures import adoption, bus, device, failure, idle, memory, start, status, stop
 from bench.fleet import Contender, Fleet
 from bench.results import Results
@@ -52,15 +52,18 @@ class Cell:
 def cells(scale: Scale) -> list[Cell]:
     # The largest first: what is left of the time after the first round is theirs, who have one sample a round.
     largest_first = sorted(scale.sizes, reverse=True)
-    made = [_of(contender, size, scale) for size in largest_first for contender in everybody() if size <= _largest(contender, scale)]
+    made = [_of(contender, size, scale) for size in largest_first for contender in everybody() if _suits(contender, size, scale)]
     ours = Zmsvc()
     made.append(Cell(name="the bus", missing=ours.missing, run=lambda results, home: _bus(ours, max(scale.sizes), results, home)))
     made.append(Cell(name="the device", missing=ours.missing, run=lambda results, home: device.run(ours, scale.messages, results, home)))
     return made
 
 
-def _largest(contender: Contender, scale: Scale) -> int:
-    return {"s6": scale.suites_up_to, "runit": scale.suites_up_to, "zmsvc (cgroups)": FEW_TASKS}.get(contender.name, max(scale.sizes))
+def _suits(contender: Contender, size: int, scale: Scale) -> bool:
+    largest = {"s6": scale.suites_up_to, "runit": scale.suites_up_to, "zmsvc (cgroups)": FEW_TASKS}.get(contender.name, max(scale.sizes))
+    # With few tasks nothing is measured in which shared memory shows.
+    least = FEW_TASKS + 1 if contender.name == OURS_UNSHARED else 0
+    return least <= size <= largest
 
 
 def _of(contender: Contender, size: int, scale: Scale) -> Cell:

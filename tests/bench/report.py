@@ -33,6 +33,7 @@ ROWS = (
     Row(figure="adoption", title="{n} tasks: supervisor killed, the next one knows all", unit="s"),
     Row(figure="status", title="{n} tasks: `status` of all, as a process", unit="s"),
     Row(figure="memory", title="{n} tasks: memory of a task (PSS)", unit="B"),
+    Row(figure="faults", title="{n} tasks: page faults of a task's start", unit=""),
     Row(figure="memory.own", title="{n} tasks: memory of the manager's processes (PSS)", unit="B"),
     Row(figure="idle.cpu", title="{n} idle tasks: CPU of the manager, part of a core", unit="%"),
     Row(figure="idle.wakeups", title="{n} idle tasks: wake-ups of the manager a second", unit="/s"),
@@ -44,7 +45,8 @@ Each figure is a median over rounds in which the contenders took turns (for p50 
 what zmsvc needs; below it is the figure itself. A task of zmsvc is ready when it has connected to the bus and zmsvc knows it; the tasks of
 the others are Python services that have imported pyzmq, run, and are connected to nothing, which is in their favour. All of them
 report their start to the same socket, by the same clock. `fork` is a warm Python that forks, keeps nothing and promises nothing;
-`fork + bus` adds a ZMQ context and a connected socket to each fork. Supervisor runs with startsecs=0, Circus with check_delay=0.1, s6 with
+`fork + bus` adds a ZMQ context and a connected socket to each fork. `zmsvc (no immortal, fill)` is ours without the two shortcuts by which
+tasks share more memory (docs/performance.md). Supervisor runs with startsecs=0, Circus with check_delay=0.1, s6 with
 readiness; systemd is booted in a namespace. MB are 1,000,000 bytes."""
 
 

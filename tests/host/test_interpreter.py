@@ -45,6 +45,13 @@ def nest(tmp_path: Path) -> Iterator[Nest]:
     made.close()
 
 
+@pytest.fixture(autouse=True)
+def no_subreaper() -> Iterator[None]:
+    """What a later test leaves to init must not become a zombie of this process, which some tests here make a subreaper."""
+    yield
+    linux._prctl(linux.PR_SET_CHILD_SUBREAPER, 0)
+
+
 def reap(pid: int) -> int:
     waiting.wait_for_end(pid)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -1,24 +1,34 @@
-"""The benchmark itself works: five tasks, one round, of zmsvc and of the floor. Whether a figure is good is not asked here."""
+"""The benchmark itself works: a few tasks, one round, of zmsvc and of the floor. Whether a figure is good is not asked here."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as xml
 from pathlib import Path
 
+import pytest
+from needs import need
+
 ROOT = Path(__file__).parents[2]
 
-OF_EVERYBODY = {"start", "stop", "memory", "memory.own", "status", "idle.cpu", "idle.wakeups", "idle.tasks"}
+OF_EVERYBODY = {"start", "stop", "memory", "memory.own", "faults", "status", "idle.cpu", "idle.wakeups", "idle.tasks"}
+
+
+def bench(module: str, *arguments: str, home: Path) -> str:
+    """Run it; returns what it prints."""
+    path = os.pathsep.join(str(ROOT / part) for part in (".", "tests", "tests/live", "tests/boot"))
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, cwd=home, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def test_the_benchmark_measures_and_reports(tmp_path: Path) -> None:
-    path = os.pathsep.join(str(ROOT / part) for part in (".", "tests", "tests/live", "tests/boot"))
-    command = [sys.executable, "-m", "bench", "--sizes=5", "--only=zmsvc with 5.", "--only=fork with 5.", "--rounds=1", f"--out={tmp_path}"]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    bench("bench", "--sizes=5", "--only=zmsvc with 5.", "--only=fork with 5.", "--rounds=1", f"--out={tmp_path}", home=tmp_path)
     told = json.loads((tmp_path / "results.json").read_text())
     assert told["missing"] == {}
     found = {(row["contender"], row["figure"]): row for row in told["results"]}
@@ -30,3 +40,28 @@ def test_the_benchmark_measures_and_reports(tmp_path: Path) -> None:
     assert "| adoption of 1,000 tasks after kill -9 of the supervisor | 2 s | - | not measured |" in text
     assert "| 5 tasks: stop all | " in text
     assert xml.parse(tmp_path / "plot.svg").getroot().tag.endswith("svg")
+    version = ".".join(map(str, sys.version_info[:2]))
+    assert f"| PSS of a connected task, of 100, with Python {version} | " in text
+
+
+@pytest.mark.deadline(120)
+def test_it_names_what_a_task_has_written_to(tmp_path: Path) -> None:
+    need(os.geteuid() == 0, "only root may read the memory of another process everywhere")
+    pages = {}
+    for without in ("", "immortal,fill"):
+        told = bench("bench.pages", "--tasks=3", f"--without={without}", home=tmp_path)
+        found = re.search(r"one of 3 tasks: (\d+) pages of its own, PSS [\d.]+ MB, \d+ page faults", told)
+        assert found, told
+        pages[without] = int(found[1])
+        rows = {row[0]: int(row[1]) for row in re.findall(r"^\| (.+?) \| (\d+) \| \d+ \|$", told, re.MULTILINE)}
+        assert rows["byte code and its caches"] > 10
+        assert max(rows.values()) <= pages[without] <= sum(rows.values())
+        assert re.search(r"^byte code and its caches: .*\.py:", told, re.MULTILINE)
+    assert pages[""] < pages["immortal,fill"]
+
+
+def test_it_measures_the_ways_to_fork(tmp_path: Path) -> None:
+    told = bench("bench.forks", "--times=5", home=tmp_path)
+    rows = dict(re.findall(r"^\| (.+?) \| ([\d.]+) ms \| [\d.]+ ms \|$", told, re.MULTILINE))
+    assert rows.keys() >= {"sibling fork, all three hooks", "two forks"}
+    assert all(float(value) > 0 for value in rows.values())

@@ -2,6 +2,9 @@
 
 A sibling fork (CLONE_PARENT) is one system call. Where the kernel, a seccomp filter or the interpreter does not offer it, a fork of a
 fork gives the same: the child's parent ends at once, and the kernel makes the child one of the nearest subreaper.
+
+`make bench-forks` measures them. Of 300 each, on two cores with Python 3.11, the least: 0.53 ms for a sibling fork with only the child's
+hook (as before Python 3.13), 0.56 ms with all three hooks, 2.7 ms for two forks. 3.13 and 3.14 take the same.
 """
 
 from __future__ import annotations

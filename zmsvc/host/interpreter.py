@@ -1,7 +1,8 @@
 """The one door to the insides of the Python interpreter: each shortcut that the language does not promise, and what to do without it.
 
 A shortcut saves time or memory and changes nothing else. Each is tried out before it is used, so a Python that lacks it only starts
-tasks more slowly. `ZMSVC_DISABLE` switches shortcuts off by name, for a comparison or when one of them is suspected of a fault.
+tasks more slowly. The larger ones are modules of their own: immortal, constants, allocators. `ZMSVC_DISABLE` switches shortcuts off by
+name, for a comparison or when one of them is suspected of a fault.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Shortcut(StrEnum):
     """What `ZMSVC_DISABLE` can name."""
 
     SIBLING_FORK = "sibling-fork"
-    """A task is forked as a child of the keeper by clone(2). Without it: fork(2) twice, about 1.2 ms more for a start."""
+    """A task is forked as a child of the keeper by clone(2), in 0.5 ms. Without it: fork(2) twice, 2.2 ms more (`make bench-forks`)."""
     REHEARSAL = "rehearsal"
     """The zygote runs the start of a task before the first one. Without it each task copies some 90 pages more."""
     FREEZE = "freeze"
@@ -31,6 +32,12 @@ class Shortcut(StrEnum):
     """A task's variables are written past the methods of os.environ. Without it: about 30 pages more."""
     BYTECODE = "bytecode"
     """A service's compiled code is read without importlib. Without it: a tenth of a start more."""
+    IMMORTAL = "immortal"
+    """What all tasks share is not counted (zmsvc.host.immortal). Python 3.12 and later; without it a task has 0.9 MB more of its own."""
+    GATHER = "gather"
+    """The code that a start runs is copied to one place (zmsvc.host.gather), if `fill` is on. Without it: about 30 pages more."""
+    FILL = "fill"
+    """The holes in the zygote's memory are filled (zmsvc.host.allocators). Without it a task has 0.4 to 0.9 MB more of its own."""
 
 
 @functools.cache
@@ -77,8 +84,6 @@ def environment() -> MutableMapping[bytes, bytes] | None:
 
 
 def freeze() -> None:
-    """Collect once, take all objects out of later collections, and switch the collector off: a task switches it on again."""
-    gc.collect()
+    """Take all objects out of later collections."""
     if Shortcut.FREEZE not in disabled() and hasattr(gc, "freeze"):
         gc.freeze()
-    gc.disable()

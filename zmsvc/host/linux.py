@@ -1,6 +1,6 @@
 """The one door to the kernel: prctl, pidfds, process identity, credentials, cgroup v2 files. Each wrapper is a few lines; none decides.
 
-Only this module and `interpreter` may import ctypes.
+Only this module, `interpreter`, and those with one shortcut each (`immortal`, `constants`, `allocators`) may import ctypes.
 """
 
 from __future__ import annotations

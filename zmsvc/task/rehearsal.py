@@ -18,12 +18,15 @@ from pathlib import Path
 
 import zmq
 
-from zmsvc.host import linux, notify
+from zmsvc.host import gather, linux, notify
+from zmsvc.host.interpreter import Shortcut, disabled
 from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import runner
 from zmsvc.task.stop import SignalStop
 
+FIRST_ROUNDS = 9
+"""After these every function that a start runs has been rewritten."""
 ROUNDS = 24
 """A function is rewritten after 8 calls, and what could not be specialised is tried again a few times."""
 LONGEST = 0.5
@@ -37,6 +40,12 @@ def rehearse() -> None:
     with _kept(), _ear() as ear, _device() as device:
         spec = _spec(notify_socket=f"@{ear.getsockname()[1:].decode()}", device=device)
         until = time.monotonic() + LONGEST
+        # Copies that lie in holes are worse than none.
+        if not {Shortcut.GATHER, Shortcut.FILL} & disabled():
+            watch = gather.Watch()
+            for _ in range(FIRST_ROUNDS):
+                _play(spec, ear)
+            watch.gather()
         for _ in range(ROUNDS):
             _play(spec, ear)
             if time.monotonic() > until:

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 from zmsvc import __version__
 from zmsvc.core.errors import CANNOT_EXECUTE
-from zmsvc.host import interpreter, linux, packets
+from zmsvc.host import interpreter, linux, packets, sharing
 from zmsvc.host.fork import Forker
 from zmsvc.host.interpreter import Shortcut
 from zmsvc.protocol import forking
@@ -43,7 +43,7 @@ def live(line: socket.socket, gate: int, keeper: int, *, cgroups: bool) -> NoRet
         if Shortcut.REHEARSAL not in off:
             _rehearse()
         fork, orders = Forker(), packets.Unread(line)
-        interpreter.freeze()
+        sharing.share()
         while orders.take():
             try:
                 # The descriptor of a task's cgroup is the first that comes with a launch.

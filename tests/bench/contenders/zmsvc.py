@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,16 @@ EAGER = "<restart_delay>0</restart_delay><restart_max_delay>0</restart_max_delay
 
 
 class Zmsvc:
-    """With `cgroups` it is given a control group, as systemd would (Delegate=yes)."""
+    """With `cgroups` it is given a control group, as systemd would (Delegate=yes); `without` names shortcuts for ZMSVC_DISABLE.
 
-    def __init__(self, *, cgroups: bool = False) -> None:
-        self.name = "zmsvc (cgroups)" if cgroups else "zmsvc"
+    `wrapper` is a command that runs the daemon, by executing the rest of its arguments.
+    """
+
+    def __init__(self, *, cgroups: bool = False, without: Sequence[str] = (), wrapper: Sequence[str] = ()) -> None:
+        self.name = "zmsvc (cgroups)" if cgroups else f"zmsvc (no {', '.join(without)})" if without else "zmsvc"
         self._cgroups = cgroups
+        self._without = without
+        self._wrapper = wrapper
 
     def missing(self) -> str:
         if self._cgroups and (os.geteuid() != 0 or _cgroup_base() is None):
@@ -63,12 +68,13 @@ class Zmsvc:
     @contextlib.contextmanager
     def open(self, fleet: Fleet, home: Path) -> Iterator[ZmsvcSession]:
         context = Context(home, "Bench")
+        context.wrapper = [*self._wrapper]
         with Ear(home / "ear") as ear, _control_group(self._cgroups) as group:
             _configure(context, fleet, ear)
             try:
                 with group:
                     # As `--detach` has it: the log goes to the file alone.
-                    context.start("--no-autostart", ZMSVC_LOG=str(home / "context.log"))
+                    context.start("--no-autostart", ZMSVC_LOG=str(home / "context.log"), ZMSVC_DISABLE=",".join(self._without))
                 yield ZmsvcSession(context, fleet, ear)
             finally:
                 context.close()

@@ -1,8 +1,9 @@
-"""What processes have for themselves, and their share of what they share: PSS of /proc/PID/smaps_rollup, in bytes."""
+"""What processes have for themselves, and their share of what they share: PSS of /proc/PID/smaps_rollup, in bytes; and page faults."""
 
 from __future__ import annotations
 
 import re
+import statistics
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,13 +15,24 @@ def pss(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
+def faults(pid: int) -> int:
+    """Return the page faults of this process since its fork: most of them copied a page, or made a new one."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+
 def measure(session: Session) -> dict[str, float]:
-    """`memory`: of one task, the mean of all; `memory.ROLE` of the contender's processes; `memory.own` of all of these."""
+    """`memory`: of one task, the mean of all; `memory.ROLE` of the contender's processes; `memory.own` of all of these.
+
+    `faults`: page faults of the start of a task, the median of all.
+    """
     managers = session.managers()
-    tasks = _sum(session.ear.pids[name] for name in session.fleet.entry)
+    pids = [session.ear.pids[name] for name in session.fleet.entry]
+    faulted = statistics.median(map(faults, pids))
+    tasks = _sum(pids)
     own = {role: _sum(pids) for role, pids in managers.items()}
     return {
-        "memory": tasks / len(session.fleet.entry),
+        "memory": tasks / len(pids),
+        "faults": faulted,
         "memory.own": sum(own.values()),
         **{f"memory.{role}": value for role, value in own.items()},
     }

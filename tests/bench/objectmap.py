@@ -1,0 +1,95 @@
+"""Runs zmsvcd, except that its zygote, before it forks its first task, writes down which object lies at which address.
+
+`python -m bench.objectmap FILE [COMMAND...] -m zmsvc.keeper ARGUMENTS`: COMMAND is left out, so that this can stand before one. The keeper
+then executes this module as its zygote.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import marshal
+import os
+import runpy
+import sys
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from zmsvc.host import immortal, sharing
+from zmsvc.keeper import zygote_client
+from zmsvc.keeper.worker import spawn
+
+VARIABLE = "BENCH_OBJECTS"
+"""Tells the zygote where to write."""
+
+Region = tuple[int, int, str, str]
+"""Address, bytes, what is there, and of which type or function."""
+
+_HAVE_GC, _PREHEADER = 1 << 14, 1 << 3 | 1 << 4
+"""Of tp_flags: an object has two words of the collector before it, and, since 3.12, two with pointers before these."""
+_TABLE_AT: dict[type, int] = {dict: 32, list: 24}
+"""Where a dictionary and a list have the address of their table."""
+
+
+def write(path: str) -> None:
+    """Write down the objects of this process. A fork does it, so that nothing is allocated here."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with open(f"{path}.new", "wb") as file:
+                marshal.dump(sorted(region for each in immortal.reachable() for region in _regions(each)), file)
+            os.rename(f"{path}.new", path)
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def _regions(each: Any) -> Iterator[Region]:
+    kind = type(each)
+    name = each.__qualname__ if issubclass(kind, type | types.FunctionType) else kind.__qualname__
+    address, size, own = id(each), sys.getsizeof(each), kind.__basicsize__
+    if kind.__flags__ & _HAVE_GC:
+        size -= 16
+        yield address - 16, 16, "links of the collector", name
+        if sys.version_info >= (3, 12) and kind.__flags__ & _PREHEADER:
+            size -= 16
+            yield address - 32, 16, "pointer to a dictionary or weak reference", name
+    yield address, 8, "reference count", name
+    if kind in _TABLE_AT:
+        if size > own:
+            yield ctypes.c_size_t.from_address(address + _TABLE_AT[kind]).value, size - own, f"table of a {kind.__name__}", name
+    elif kind is types.CodeType:
+        yield address + own, size - own, "byte code and its caches", f"{each.co_filename.rpartition('/')[2]}:{each.co_qualname}"
+    else:
+        own = size
+    yield address + 8, own - 8, f"fields of a {kind.__name__}" if kind.__module__ == "builtins" else "fields of an object", name
+
+
+def keep(path: str, arguments: list[str]) -> None:
+    """Be the keeper."""
+    def spawn_zygote(module: str, arguments: list[str], environment: Mapping[str, str], fds: list[int]) -> int:
+        assert module == "zmsvc.zygote"
+        return spawn("bench.objectmap", arguments, {**environment, VARIABLE: path}, fds)
+
+    vars(zygote_client)["spawn"] = spawn_zygote
+    sys.argv[1:] = arguments
+    runpy.run_module("zmsvc.keeper", run_name="__main__", alter_sys=True)
+
+
+def fork_tasks(path: str) -> None:
+    """Be the zygote."""
+    share = sharing.share
+
+    def share_and_write() -> None:
+        share()
+        write(path)
+
+    sharing.share = share_and_write
+    runpy.run_module("zmsvc.zygote", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    if (found := os.environ.pop(VARIABLE, None)) is not None:
+        fork_tasks(found)
+    else:
+        keep(sys.argv[1], sys.argv[sys.argv.index("zmsvc.keeper") + 1 :])
