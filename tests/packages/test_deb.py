@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import Debian, Packages
 from installed import TALKER, Installed, alive, processes_of_user, task
+from users import NAME, lingering
 from waiting import wait_for
 
 from zmsvc import __version__
@@ -49,7 +50,13 @@ def test_the_version_of_the_package_is_that_of_the_tree_and_sorts_between_the_re
         assert subprocess.run(["dpkg", "--compare-versions", lower, "lt", higher], check=False).returncode == 0
 
 
+def named_after_zmsvc(debian: Debian) -> set[str]:
+    listed = debian.machine.sh("find / -xdev -name '*zmsvc*' ! -path '/packages/*' ! -path '/var/log/*' ! -path '/tmp/*'").stdout
+    return set(listed.splitlines())
+
+
 def test_a_context_runs_after_the_installation_and_nothing_is_left_after_purge(debian: Debian, packages: Packages) -> None:
+    there = named_after_zmsvc(debian)
     said = debian.install(packages.current)
     assert "is used instead" not in said
     assert debian.version() == __version__
@@ -69,8 +76,7 @@ def test_a_context_runs_after_the_installation_and_nothing_is_left_after_purge(d
     machine.sh(f"ls {' '.join(left)}")
 
     debian.apt("purge")
-    found = machine.sh("find / -xdev -name '*zmsvc*' ! -path '/packages/*' ! -path '/proc/*' ! -path '/var/log/*' ! -path '/tmp/*'").stdout
-    assert found == ""
+    assert named_after_zmsvc(debian) == there
 
 
 def test_what_make_install_left_in_usr_local_is_named(debian: Debian, packages: Packages) -> None:
@@ -103,6 +109,23 @@ def test_an_upgrade_replaces_the_supervisors_and_no_task_notices(debian: Debian,
     debian.machine.sh(f"kill -KILL {pid_of(context, 'ts_1')}")
     wait_for(lambda: state(context, "ts_2") == "active")
     assert state(context, "ts_1") == "failed"
+
+
+def test_an_upgrade_and_a_removal_reach_the_contexts_of_users(debian: Debian, packages: Packages, command: Command) -> None:
+    debian.install(packages.current)
+    with lingering(debian.machine, *chain(command)) as user:
+        idle = processes_of_user(debian.machine, NAME)
+        user.sh("systemctl --user start zmsvc@Mine")
+        before, tasks = user.status(), user.pids()
+        assert tasks.keys() == {"ts_1", "ts_3"}
+        said = debian.install(packages.following)
+        assert "keeps its old supervisor" not in said
+        after = user.status()
+        assert user.pids() == tasks
+        assert after["keeper_pid"] == before["keeper_pid"]
+        assert after["pid"] != before["pid"]
+        debian.apt("remove")
+        assert processes_of_user(debian.machine, NAME) == idle
 
 
 @pytest.mark.parametrize("kind", ["Command", "Process"])
