@@ -9,13 +9,18 @@
 # make promises   measures how long the recoveries of docs/promises.md take here, and prints that table
 # make install    as root: program, units, manual; PREFIX=/usr/local SYSCONFDIR=/etc DESTDIR= PYTHON=/usr/bin/python3
 # make uninstall  removes what install put there, but no context file that was edited and no state
+# make deb        the Debian package, into build/deb, checked with lintian; SUITE_TREE=DIRECTORY builds it in the Debian that lies there
+# make test-deb   installs, upgrades, downgrades and removes that package in a booted copy of SUITE_TREE=DIRECTORY; root, minutes
+# make rpm        the RPM package, into build/rpm; rpmbuild of any distribution does
+# make lock       renews the versions and hashes in packaging/locked that install uses; needs the network
 # make clean      removes what the others made in this directory
 
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 DESTDIR ?=
 
-.PHONY: demo test bench bench-full bench-pages bench-forks check fuzz kills soak promises install uninstall clean unit install-program install-files
+.PHONY: demo test bench bench-full bench-pages bench-forks check fuzz kills soak promises deb test-deb rpm lock install uninstall clean unit \
+    user-unit install-program install-files
 .DELETE_ON_ERROR:
 
 # --- for developers: everything happens in .venv ------------------------------------------------------------------------------
@@ -75,6 +80,23 @@ $(VENV)/.bench: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(VENV)/bin/python -m pip install --quiet --editable '.[bench]'
 	@touch $@ $(VENV)/.runs
 
+# --- packages -----------------------------------------------------------------------------------------------------------------
+
+SUITE_TREE :=
+
+deb:
+	scripts/deb.sh $(addprefix --tree ,$(SUITE_TREE)) build/deb
+
+test-deb: $(VENV)/.tests
+	@[ -n '$(SUITE_TREE)' ] || { echo 'make test-deb: name the directory of a Debian: SUITE_TREE=DIRECTORY' >&2; exit 2; }
+	ZMSVC_SUITE_TREE='$(SUITE_TREE)' $(VENV)/bin/python -m pytest tests/packages $(PYTEST_ARGS)
+
+rpm:
+	scripts/rpm.sh build/rpm
+
+lock:
+	scripts/lock.sh build/lock
+
 clean:
 	rm -rf $(VENV) build dist zmsvc.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -85,6 +107,7 @@ bindir := $(PREFIX)/bin
 # systemd, sysusers, tmpfiles and the journal's catalog are looked for in /usr/local/lib as well as in /usr/lib.
 libdir := $(PREFIX)/lib
 unitdir := $(libdir)/systemd/system
+userunitdir := $(libdir)/systemd/user
 configdir := $(SYSCONFDIR)/zmsvc
 program := $(libdir)/zmsvc
 
@@ -112,14 +135,22 @@ ifeq ($(dest),)
 	[ ! -d /run/systemd/system ] || systemctl daemon-reload
 endif
 
+# Everything that pip downloads has its hash in packaging/locked. Wheels are there for the Pythons that scripts/lock.sh names; for
+# another one pip builds the same sources, with build tools whose versions these choose, which it says.
 # The copy keeps what an earlier build left in ./build out of the package. What was made under DESTDIR must not name it: scripts
 # start with the path of their Python, and compiled modules hold the path of their source. The umask of who installs may be one
 # that lets nobody else read.
+compiled := lxml,psutil,pyzmq
+hashed = '$(dest)$(program)/bin/python' -m pip install --quiet --no-compile --require-hashes
 install-program:
 	umask 022 && scripts/venv.sh --service '$(dest)$(program)' '$(or $(PYTHON),/usr/bin/python3)'
+	umask 022 && $(hashed) -r packaging/locked/build.txt
+	umask 022 && { $(hashed) --no-build-isolation --use-pep517 --only-binary $(compiled) -r packaging/locked/libraries.txt || { \
+	    echo 'make install: this Python has no wheels of $(compiled); pip builds them from source' >&2; \
+	    $(hashed) -r packaging/locked/libraries.txt; }; }
 	umask 022 && source=$$(mktemp -d) && trap 'rm -rf "$$source"' EXIT && \
-	    cp -r $(wildcard setup.cfg pyproject.toml README.md LICENSE) zmsvc "$$source" && \
-	    '$(dest)$(program)/bin/python' -m pip install --quiet --no-compile --upgrade "$$source"
+	    cp -rL --parents setup.cfg pyproject.toml LICENSE packaging/pypi.md zmsvc "$$source" && \
+	    '$(dest)$(program)/bin/python' -m pip install --quiet --no-compile --no-index --no-deps --no-build-isolation "$$source"
 	umask 022 && '$(dest)$(program)/bin/python' -m compileall -q -f $(if $(dest),-s '$(dest)' -p /) '$(dest)$(program)/lib'
 	$(if $(dest),grep -rlIF '$(dest)' '$(dest)$(program)/bin' '$(dest)$(program)/pyvenv.cfg' | xargs sed -i 's|$(dest)||g')
 	install -d '$(dest)$(bindir)'
@@ -128,15 +159,17 @@ install-program:
 install-files:
 	set -e; for copy in $(copies); do install -D -m 644 -t '$(dest)'"$${copy#*:}" "$${copy%%:*}"; done
 	$(MAKE) --silent --no-print-directory unit > '$(dest)$(unitdir)/zmsvc@.service'
-	chmod 644 '$(dest)$(unitdir)/zmsvc@.service'
-	install -d '$(dest)$(unitdir)/multi-user.target.wants' '$(dest)$(configdir)/services'
+	install -d '$(dest)$(userunitdir)' '$(dest)$(unitdir)/multi-user.target.wants' '$(dest)$(configdir)/services'
+	$(MAKE) --silent --no-print-directory user-unit > '$(dest)$(userunitdir)/zmsvc@.service'
+	chmod 644 '$(dest)$(unitdir)/zmsvc@.service' '$(dest)$(userunitdir)/zmsvc@.service'
 	ln -sfn ../zmsvc.target '$(dest)$(unitdir)/multi-user.target.wants/zmsvc.target'
 	set -e; for name in $(configs); do \
 	    [ -e '$(dest)$(configdir)'/$$name ] || install -m 644 etc/zmsvc/$$name '$(dest)$(configdir)'; done
 
-# The unit as it would be installed, on standard output.
-unit:
-	@sed 's|@bindir@|$(bindir)|g; s|@sysconfdir@|$(SYSCONFDIR)|g' units/zmsvc@.service.in
+# The units as they would be installed, on standard output.
+unit user-unit: unit = units/$(if $(filter user-unit,$@),user/)zmsvc@.service.in
+unit user-unit:
+	@sed 's|@bindir@|$(bindir)|g; s|@sysconfdir@|$(SYSCONFDIR)|g' $(unit)
 
 # The administrator's own stay: services in lib/zmsvc/services, edited context files, the state, and the user who owns it.
 uninstall:
@@ -144,7 +177,7 @@ ifeq ($(dest),)
 	-[ ! -d /run/systemd/system ] || systemctl stop zmsvc.target 'zmsvc@*.service'
 endif
 	rm -f $(addprefix '$(dest)',$(copied)) $(addprefix '$(dest)$(bindir)'/,$(commands))
-	rm -f '$(dest)$(unitdir)/zmsvc@.service' '$(dest)$(unitdir)/multi-user.target.wants/zmsvc.target'
+	rm -f '$(dest)$(unitdir)/zmsvc@.service' '$(dest)$(userunitdir)/zmsvc@.service' '$(dest)$(unitdir)/multi-user.target.wants/zmsvc.target'
 	rm -rf $(addprefix '$(dest)$(program)'/,bin include lib lib64 share pyvenv.cfg)
 	for name in $(configs); do ! cmp -s etc/zmsvc/$$name '$(dest)$(configdir)'/$$name || rm '$(dest)$(configdir)'/$$name; done
 	for left in '$(dest)$(program)' '$(dest)$(configdir)/services' '$(dest)$(configdir)'; do \

@@ -1,3 +1,3 @@
 """zmsvc: a systemd-integrated service manager for micro-services that talk over ZeroMQ."""
 
-__version__ = "1.0.0"
+__version__ = "1.1.0.dev0"

@@ -1,4 +1,5 @@
-"""A machine to test on: this machine's own systemd, journald and D-Bus, booted in namespaces over a throw-away overlay of /.
+"""A machine to test on: this machine's own systemd, journald and D-Bus, booted in namespaces over a throw-away overlay of /,
+or those of another distribution that lies in a directory.
 
 It needs root, takes a third of a second, has no network, and nothing on the host changes. It knows nothing of zmsvc.
 When the process that made it is killed, it is killed too, and its mounts vanish with its namespaces.
@@ -28,14 +29,17 @@ _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 class Machine:
-    """A booted machine. `prepare` is a command that runs in it before the boot, by chroot, with the network and `checkout` at /mnt."""
+    """A booted machine whose files are those of `lower`, with an overlay above.
 
-    def __init__(self, *prepare: str, checkout: Path = Path("/"), patience: float = 300) -> None:
+    `prepare` is a command that runs in it before the boot, by chroot, with the network and `checkout` at /mnt.
+    """
+
+    def __init__(self, *prepare: str, checkout: Path = Path("/"), lower: Path = Path("/"), patience: float = 300) -> None:
         self._groups = _cgroup_base() / f"zmtest-{os.getpid()}-{time.monotonic_ns()}"
         self._directory = Path(tempfile.mkdtemp(prefix="zmtest."))
         try:
             self._make_groups()
-            self.pid = self._boot(prepare, checkout, patience)
+            self.pid = self._boot(prepare, checkout, lower, patience)
             state = self.sh("systemctl is-system-running --wait", check=False).stdout.strip()
             if state != "running":
                 raise RuntimeError(f"cannot use the machine: it is {state}\n{self.sh('systemctl --failed', check=False).stdout}")
@@ -100,7 +104,7 @@ class Machine:
         for name in ("machine", "outside"):
             (self._groups / name).mkdir(parents=True)
 
-    def _boot(self, prepare: tuple[str, ...], checkout: Path, patience: float) -> int:
+    def _boot(self, prepare: tuple[str, ...], checkout: Path, lower: Path, patience: float) -> int:
         """Returns the host's number for the machine's PID 1 when systemd says that the boot is finished."""
         work = self._directory / "work"
         work.mkdir()
@@ -113,7 +117,7 @@ class Machine:
             start = 'echo 0 > "$0"; exec setpriv --pdeathsig KILL unshare --mount --propagation private sh "$@"'
             self._process = subprocess.Popen(
                 ["sh", "-c", start, str(self._groups / "machine/cgroup.procs"),
-                 str(_HERE / "prepare.sh"), str(work), str(checkout), str(_HERE / "boot.sh"), *prepare],
+                 str(_HERE / "prepare.sh"), str(work), str(checkout), str(_HERE / "boot.sh"), str(lower), *prepare],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

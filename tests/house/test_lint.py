@@ -12,7 +12,10 @@ from needs import need
 
 ROOT = Path(__file__).parents[2]
 
-TYPED_TESTS = ("tests/conftest.py", "tests/needs.py", "tests/waiting.py", "tests/boot/machine.py", "tests/boot/installed.py")
+TYPED_TESTS = (
+    "tests/conftest.py", "tests/needs.py", "tests/waiting.py",
+    "tests/boot/machine.py", "tests/boot/installed.py", "tests/boot/users.py",
+)  # fmt: skip
 """What other tests stand on is held to the rules of the package."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -20,8 +21,11 @@ def make(*arguments: str) -> str:
     return subprocess.run(["make", "-s", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["systemd-analyze", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+def analyze(*arguments: str | Path, runtime: Path = Path("/run")) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"XDG_RUNTIME_DIR": str(runtime)}
+    return subprocess.run(
+        ["systemd-analyze", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, check=False
+    )
 
 
 @pytest.fixture
@@ -43,6 +47,28 @@ def unit(tmp_path: Path) -> Path:
 def test_systemd_finds_no_fault(unit: Path) -> None:
     found = analyze("verify", "--man=no", unit, unit.with_name("zmsvc.target"), unit.with_name("zmsvc.slice"))
     assert (found.returncode, found.stdout) == (0, "")
+
+
+def test_systemd_finds_no_fault_in_the_unit_of_a_user(unit: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "user"
+    directory.mkdir()
+    service = directory / "zmsvc@.service"
+    service.write_text(make("user-unit", f"PREFIX={tmp_path}"))
+    assert f"ExecStart={tmp_path}/bin/zmsvcd" in service.read_text()
+    found = analyze("--user", "verify", "--man=no", service, runtime=tmp_path)
+    assert (found.returncode, found.stdout) == (0, "")
+
+
+def test_the_units_of_the_package_are_those_of_the_tree() -> None:
+    assert (ROOT / "zmsvc/data/units").resolve() == ROOT / "units"
+
+
+def test_every_manual_page_that_is_named_exists() -> None:
+    there = {f"{page.stem}({page.suffix[1:]})" for page in (ROOT / "zmsvc/data/man").iterdir()}
+    files = [ROOT / "zmsvc/data/zmsvc.catalog", *(path for path in (ROOT / "units").rglob("*") if path.is_file())]
+    named = {name for file in files for name in re.findall(r"man:(zmsvc[\w.]*\(\d\))", file.read_text())}
+    assert named
+    assert named <= there
 
 
 def test_the_confinement_is_as_tight_as_arbitrary_tasks_allow(unit: Path) -> None:

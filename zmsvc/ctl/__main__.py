@@ -123,6 +123,11 @@ VERBS = (
         Option("what", nargs="?", metavar="DIR|FILE|CLIENT",
                help="make: a new directory, for a client elsewhere; allow: a public key file; revoke: the name of a client"),
     ),
+    Verb(
+        "units", "unitfiles.run", "print the systemd units with the paths of this installation, or install them",
+        Option("--user", action="store_true", help="the unit of a user's own service manager"),
+        Option("--install", action="store_true", help="put them where systemd looks for them"),
+    ),
     Verb("create", "scaffold.run", "make services and their context file", adds=True),
     Verb("exit", "orders.leave", "stop all tasks and end the context's daemon"),
     Verb("reload", "orders.reload", "read the context file again, and change what differs"),

@@ -10,6 +10,7 @@ import ctypes
 import errno
 import functools
 import os
+import re
 import resource
 import signal
 import socket
@@ -280,12 +281,23 @@ def _cgroup_mount(controller: str) -> Path | None:
     return None
 
 
+_USER_SERVICE = re.compile(r"/user@\d+\.service/(?:.*/)?[^/]+\.service$")
+"""The path of a service's cgroup below that of a user's service manager."""
+
+
 def is_delegated(directory: Path) -> bool:
-    """Whether systemd has handed this cgroup over to whoever runs in it (Delegate=yes), and it may be written to."""
+    """Tell whether this process may make cgroups in `directory`: systemd has delegated it, or it is a user's own service.
+
+    systemd marks a delegated cgroup by an extended attribute, but the user manager of systemd 252 sets none, though the unit says
+    Delegate=yes. There the owner decides: all below user@UID.service is the user's.
+    """
+    writable = all(os.access(path, os.W_OK) for path in (directory, directory / "cgroup.procs"))
     for name in ("user.delegate", "trusted.delegate"):
         with contextlib.suppress(OSError):
-            return os.getxattr(directory, name) == b"1" and os.access(directory / "cgroup.procs", os.W_OK)
-    return False
+            return writable and os.getxattr(directory, name) == b"1"
+    if not writable or not _USER_SERVICE.search(f"{directory}"):
+        return False
+    return directory.stat().st_uid == os.geteuid()
 
 
 def enter_cgroup(directory: Path) -> None:

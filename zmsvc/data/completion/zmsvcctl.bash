@@ -33,7 +33,7 @@ _zmsvcctl()
 
     local words
     case $verb in
-        '') words="$common --version start stop restart status top list logs events watch send check graph keys create exit reload reset-failed reexec" ;;
+        '') words="$common --version start stop restart status top list logs events watch send check graph keys units create exit reload reset-failed reexec" ;;
         start|reset-failed) words="$common $meant" ;;
         stop|restart) words="$common $meant --no-triggers" ;;
         status) words="$common $meant -n --lines" ;;
@@ -42,6 +42,7 @@ _zmsvcctl()
         events) words="$common $meant -f --follow -n --lines" ;;
         watch) words="$common --transaction --topic --count" ;;
         graph) words="$common --transaction --format" ;;
+        units) words="$common --user --install" ;;
         create) words="$common $(zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u | tr '\n' ' ')" ;;
         list|send|check|keys|exit|reload|reexec) words=$common ;;
         *) return ;;

@@ -1,0 +1,83 @@
+#!/bin/sh
+# Builds the Debian package of this tree and looks at it with lintian.
+# usage: scripts/deb.sh [--tree DIRECTORY] [--source DIRECTORY] OUTPUT_DIRECTORY
+# --tree: build in the Debian that lies in DIRECTORY, by chroot; needs root and the network. Nothing in it changes: what is installed
+#   for the build goes to a layer above it in memory, which vanishes with the script. Without it: with what this machine has installed.
+# --source: the tree to be built, instead of the one that this script belongs to.
+set -eu
+
+die() { echo "cannot build the package: $*" >&2; exit 1; }
+
+script=$(realpath "$0")
+source=$(dirname "$(dirname "$script")")
+tree='' inside=''
+while [ $# -gt 1 ]; do
+    case $1 in
+        --tree) tree=$(realpath "$2"); shift 2 ;;
+        --source) source=$(realpath "$2"); shift 2 ;;
+        --inside) inside=yes; shift ;;
+        *) die "there is no option $1" ;;
+    esac
+done
+[ $# = 1 ] || die "usage: $0 [--tree DIRECTORY] [--source DIRECTORY] OUTPUT_DIRECTORY"
+mkdir -p "$1"
+output=$(realpath "$1")
+
+# --- in a tree: this script again, by chroot in an overlay in a mount namespace of its own
+
+if [ -n "$tree" ] && [ -z "$inside" ]; then
+    [ "$(id -u)" = 0 ] || die "only root can enter $tree"
+    [ -e "$tree/etc/debian_version" ] || die "there is no Debian in $tree"
+    exec unshare --mount --propagation private "$script" --inside --tree "$tree" --source "$source" "$output"
+fi
+if [ -n "$tree" ]; then
+    layer=$(mktemp -d)
+    mount -t tmpfs -o mode=755 tmpfs "$layer"
+    root=$layer/root
+    mkdir "$layer/upper" "$layer/work" "$root"
+    mount -t overlay -o "lowerdir=$tree,upperdir=$layer/upper,workdir=$layer/work" overlay "$root"
+    mount --rbind /dev "$root/dev"
+    mount -t proc proc "$root/proc"
+    mkdir -p "$root/build/source" "$root/build/output" "$root/build/scripts"
+    mount --bind "$source" "$root/build/source"
+    mount --bind "$output" "$root/build/output"
+    mount --bind "$(dirname "$script")" "$root/build/scripts"
+    cp /etc/resolv.conf "$root/etc/resolv.conf"
+    # No daemon that comes with a build dependency is to be started.
+    printf '#!/bin/sh\nexit 101\n' > "$root/usr/sbin/policy-rc.d"
+    chmod +x "$root/usr/sbin/policy-rc.d"
+    export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
+    chroot "$root" sh -c 'apt-get -qq update && apt-get -qq --yes --no-install-recommends build-dep /build/source &&
+        apt-get -qq --yes --no-install-recommends install lintian git' > "$layer/apt.log" 2>&1 ||
+        { cat "$layer/apt.log" >&2; die "the build dependencies cannot be installed in $tree"; }
+    chroot "$root" /build/scripts/deb.sh --source /build/source /build/output || exit
+    chown -R --reference="$output" "$output"
+    exit 0
+fi
+
+# --- here
+
+command -v dpkg-buildpackage > /dev/null || die "there is no dpkg-buildpackage (apt-get install dpkg-dev debhelper lintian)"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+version=$(dpkg-parsechangelog -l "$source/debian/changelog" -S Version)
+upstream=zmsvc-${version%-*}
+mkdir "$work/$upstream"
+# What git knows or would take; in an unpacked source distribution, all but what builds and tests leave behind.
+if [ -e "$source/.git" ]; then
+    git -c safe.directory='*' -C "$source" ls-files -z --cached --others --exclude-standard
+else
+    (cd "$source" && find . \( -name .venv -o -name build -o -name dist -o -name __pycache__ -o -name '*.egg-info' -o -name '.*_cache' \) \
+        -prune -o \( -type f -o -type l \) -printf '%P\0')
+fi | tar -C "$source" --null --files-from=- --ignore-failed-read -c | tar -C "$work/$upstream" --no-same-owner -x
+(cd "$work/$upstream" && dpkg-checkbuilddeps) || die "build dependencies are missing (apt-get build-dep $source)"
+tar -C "$work" --exclude="$upstream/debian" -czf "$work/zmsvc_${version%-*}.orig.tar.gz" "$upstream"
+(cd "$work/$upstream" && dpkg-buildpackage -us -uc > "$work/log" 2>&1) || { tail -n 60 "$work/log" >&2; die "dpkg-buildpackage failed"; }
+rm "$work/log"
+cp "$work"/zmsvc_* "$output"
+# A package that is not in Debian closes no request for packaging, and lintian of Debian 12 knows no later Standards-Version. lintian
+# counts suppressed tags too, so its status is not asked for.
+lintian --display-info --pedantic --fail-on none --allow-root "$work"/*.changes > "$work/tags"
+! grep -vE '^N:|: (initial-upload-closes-no-bugs|out-of-date-standards-version)( |$)' "$work/tags" ||
+    die "lintian finds the above (lintian-explain-tags TAG)"
+echo "built zmsvc_${version}_all.deb"

@@ -1,0 +1,48 @@
+"""Which cgroups a context may divide among its tasks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from zmsvc.host import linux
+
+
+def cgroup(directory: Path) -> Path:
+    directory.mkdir(parents=True)
+    (directory / "cgroup.procs").touch()
+    return directory
+
+
+def test_a_users_own_service_may_divide_its_cgroup_without_the_mark_of_systemd(tmp_path: Path) -> None:
+    below = tmp_path / "user.slice/user-1000.slice/user@1000.service/app.slice"
+    assert linux.is_delegated(cgroup(below / "app-zmsvc.slice/zmsvc@Mine.service"))
+
+
+@pytest.mark.parametrize(
+    "path", ["system.slice/zmsvc@Mine.service", "user.slice/user@1000.service/app.slice/run-1.scope", "user@1000.service"]
+)
+def test_other_cgroups_need_the_mark_of_systemd(tmp_path: Path, path: str) -> None:
+    assert not linux.is_delegated(cgroup(tmp_path / path))
+
+
+def test_a_cgroup_with_the_mark_of_systemd_is_delegated(tmp_path: Path) -> None:
+    directory = cgroup(tmp_path / "system.slice/zmsvc@Mine.service")
+    try:
+        os.setxattr(directory, "user.delegate", b"1")
+    except OSError:
+        pytest.skip("this file system has no user extended attributes")
+    assert linux.is_delegated(directory)
+    os.setxattr(directory, "user.delegate", b"0")
+    assert not linux.is_delegated(directory)
+
+
+def test_a_cgroup_of_another_user_is_not_delegated(tmp_path: Path) -> None:
+    directory = cgroup(tmp_path / "user@1000.service/app.slice/zmsvc@Mine.service")
+    if os.geteuid():
+        directory.chmod(0o555)
+    else:
+        os.chown(directory, 65534, 65534)
+    assert not linux.is_delegated(directory)
