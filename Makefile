@@ -1,5 +1,10 @@
 # make demo       the EchoAction context for a few shouts; needs no root and no systemd
 # make test       all tests; as root also those that boot this machine's systemd in a namespace
+# make quick      the tests of the core and of the house, without mypy, in a few seconds
+# make test-on    the same tests in another Debian, with its libraries and its systemd: SUITE=trixie (bookworm, forky); needs root and
+#                 debootstrap, and keeps the suite in /var/cache/zmsvc or ZMSVC_SUITES=; PYTEST_ARGS= says which tests
+# make test-lowest  tests with the lowest versions of the libraries that setup.cfg allows; needs Python 3.11
+# make all-tests  everything: test, test-lowest, test-on for each suite, fuzz, kills and soak
 # make bench      measures zmsvc beside other service managers, in 10 minutes; make bench-full takes longer; as root also systemd
 # make check      what the tests say about the code itself: ruff, mypy, layers, units
 # make fuzz       files, frames, requests and datagrams of garbage for long: TIMES=20 the effort of `make test`
@@ -9,24 +14,59 @@
 # make install    as root: program, units, manual; PREFIX=/usr/local SYSCONFDIR=/etc DESTDIR= PYTHON=/usr/bin/python3
 # make uninstall  removes what install put there, but no context file that was edited and no state
 # make clean      removes what the others made in this directory
+#
+# LIBRARIES=system takes the libraries of the distribution and nothing from PyPI, for `make test` and `make install` alike. An existing
+# .venv stays as it is: `make clean` first.
 
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 DESTDIR ?=
+LIBRARIES ?= pypi
 
-.PHONY: demo test bench bench-full check fuzz kills soak promises install uninstall clean unit install-program install-files
+.PHONY: demo test quick test-on test-lowest all-tests bench bench-full check fuzz kills soak promises install uninstall clean unit install-program install-files
 .DELETE_ON_ERROR:
 
 # --- for developers: everything happens in .venv ------------------------------------------------------------------------------
 
 VENV := .venv
 
+ifeq ($(LIBRARIES),system)
+venv_flags := --system-site-packages
+# Without an index pip only looks whether the libraries that are there are new enough.
+pip_install := -m pip install --quiet --no-index --no-build-isolation
+test_package := .
+else
+# CONSTRAINTS= names a file of versions, for `make test`.
+pip_install := -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+test_package := '.[test]'
+endif
+
 demo: $(VENV)/.runs
 	@$(VENV)/bin/python scripts/demo.py
 
+# Tests wait more than they compute, so that there is one process more than cores. JOBS=0 runs them in pytest's own process.
+JOBS := $(shell expr $$(nproc) + 1)
+distributed = $(shell $(VENV)/bin/python -c 'import xdist' 2> /dev/null && echo --numprocesses=$(JOBS) --dist=loadgroup)
+
 test: $(VENV)/.tests
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest $(distributed) $(PYTEST_ARGS)
 	@[ "$$(id -u)" = 0 ] || echo "make test: tests/boot was left out, for only root can boot a systemd"
+
+quick: $(VENV)/.tests
+	$(VENV)/bin/python -m pytest -q $(distributed) -k 'not mypy' tests/core tests/house $(PYTEST_ARGS)
+
+test-on:
+	@$(if $(SUITE),scripts/suite.py $(SUITE),echo "make test-on: which suite? SUITE=trixie, bookworm or forky" >&2; exit 2)
+
+test-lowest:
+	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=tests/lowest.txt PYTHON='$(or $(PYTHON),python3.11)' \
+	    PYTEST_ARGS='$(or $(PYTEST_ARGS),tests/core tests/host tests/live)'
+
+all-tests: test test-lowest
+	for suite in bookworm trixie forky; do $(MAKE) test-on SUITE=$$suite || exit; done
+	$(MAKE) fuzz
+	$(MAKE) kills
+	$(MAKE) soak
 
 # Results go to tests/bench. What is not installed (s6, runit: apt-get install s6 runit) is left out, and the report says so.
 bench bench-full: $(VENV)/.bench
@@ -38,15 +78,15 @@ check: $(VENV)/.tests
 	$(VENV)/bin/python -m pytest -q tests/house
 
 $(VENV)/bin/python:
-	@scripts/venv.sh $(VENV) $(PYTHON)
+	@scripts/venv.sh $(venv_flags) $(VENV) $(PYTHON)
 
 # The package is installed as a link to this directory, so that only a changed list of needs asks for another installation.
 $(VENV)/.runs: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet --editable .
+	$(VENV)/bin/python $(pip_install) --editable .
 	@touch $@
 
 $(VENV)/.tests: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet --editable '.[test]'
+	$(VENV)/bin/python $(pip_install) --editable $(test_package)
 	@touch $@ $(VENV)/.runs
 
 # These take their time, so they are no part of `make test`, which runs the same for a bounded while.
@@ -68,11 +108,11 @@ promises: $(VENV)/.tests
 	@PYTHONPATH=tests:tests/live $(VENV)/bin/python tests/faults/promises.py
 
 $(VENV)/.bench: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet --editable '.[bench]'
+	$(VENV)/bin/python $(pip_install) --editable '.[bench]'
 	@touch $@ $(VENV)/.runs
 
 clean:
-	rm -rf $(VENV) build dist zmsvc.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest build dist zmsvc.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # --- for machines: everything goes to DESTDIR -----------------------------------------------------------------------------------
 
@@ -112,10 +152,10 @@ endif
 # start with the path of their Python, and compiled modules hold the path of their source. The umask of who installs may be one
 # that lets nobody else read.
 install-program:
-	umask 022 && scripts/venv.sh --service '$(dest)$(program)' '$(or $(PYTHON),/usr/bin/python3)'
+	umask 022 && scripts/venv.sh --service $(venv_flags) '$(dest)$(program)' '$(or $(PYTHON),/usr/bin/python3)'
 	umask 022 && source=$$(mktemp -d) && trap 'rm -rf "$$source"' EXIT && \
 	    cp -r $(wildcard setup.cfg pyproject.toml README.md LICENSE) zmsvc "$$source" && \
-	    '$(dest)$(program)/bin/python' -m pip install --quiet --no-compile --upgrade "$$source"
+	    '$(dest)$(program)/bin/python' $(pip_install) --no-compile --upgrade "$$source"
 	umask 022 && '$(dest)$(program)/bin/python' -m compileall -q -f $(if $(dest),-s '$(dest)' -p /) '$(dest)$(program)/lib'
 	$(if $(dest),grep -rlIF '$(dest)' '$(dest)$(program)/bin' '$(dest)$(program)/pyvenv.cfg' | xargs sed -i 's|$(dest)||g')
 	install -d '$(dest)$(bindir)'

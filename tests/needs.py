@@ -7,6 +7,13 @@ import os
 import pytest
 
 
+def need_linter(there: object, reason: str) -> None:
+    """Like `need`, but a run with the distribution's libraries alone (LIBRARIES=system) has no linters and is not expected to."""
+    if not there and os.environ.get("LIBRARIES") == "system":
+        pytest.skip(reason)
+    need(there, reason)
+
+
 def need(there: object, reason: str) -> None:
     """Goes on when `there` is true."""
     if there:

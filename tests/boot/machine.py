@@ -1,5 +1,7 @@
 """A machine to test on: this machine's own systemd, journald and D-Bus, booted in namespaces over a throw-away overlay of /.
 
+$ZMSVC_BOOT_TREE names another lower layer than /, such as a Debian in a folder (scripts/suite.py).
+
 It needs root, takes a third of a second, has no network, and nothing on the host changes. It knows nothing of zmsvc.
 When the process that made it is killed, it is killed too, and its mounts vanish with its namespaces.
 """
@@ -7,6 +9,7 @@ When the process that made it is killed, it is killed too, and its mounts vanish
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import shutil
@@ -34,7 +37,7 @@ class Machine:
         self._groups = _cgroup_base() / f"zmtest-{os.getpid()}-{time.monotonic_ns()}"
         self._directory = Path(tempfile.mkdtemp(prefix="zmtest."))
         try:
-            self._make_groups()
+            self._lock = self._make_groups()
             self.pid = self._boot(prepare, checkout, patience)
             state = self.sh("systemctl is-system-running --wait", check=False).stdout.strip()
             if state != "running":
@@ -84,6 +87,8 @@ class Machine:
         if hasattr(self, "_process"):
             self._process.wait(10)
         _remove_groups(self._groups)
+        if hasattr(self, "_lock"):
+            os.close(self._lock)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def __enter__(self) -> Machine:
@@ -92,13 +97,20 @@ class Machine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _make_groups(self) -> None:
-        base = self._groups.parent
-        for old in base.glob("zmtest-*"):  # empty directories are all that a killed run leaves
-            if not Path(f"/proc/{old.name.split('-')[1]}").exists():
+    def _make_groups(self) -> int:
+        """Make the machine's control groups. Returns a descriptor that holds them: the groups of a process that was killed are free.
+
+        A PID would not tell, for that process may be in another PID namespace.
+        """
+        for old in self._groups.parent.glob("zmtest-*"):  # empty directories are all that a killed run leaves
+            with contextlib.suppress(OSError):
+                os.close(_held(old))
                 _remove_groups(old)
+        self._groups.mkdir()
+        held = _held(self._groups)
         for name in ("machine", "outside"):
-            (self._groups / name).mkdir(parents=True)
+            (self._groups / name).mkdir()
+        return held
 
     def _boot(self, prepare: tuple[str, ...], checkout: Path, patience: float) -> int:
         """Returns the host's number for the machine's PID 1 when systemd says that the boot is finished."""
@@ -111,9 +123,10 @@ class Machine:
             booted.bind(address)
             # setpriv: when the thread that started it dies, so does all of the machine.
             start = 'echo 0 > "$0"; exec setpriv --pdeathsig KILL unshare --mount --propagation private sh "$@"'
+            tree = os.environ.get("ZMSVC_BOOT_TREE", "/")
             self._process = subprocess.Popen(
                 ["sh", "-c", start, str(self._groups / "machine/cgroup.procs"),
-                 str(_HERE / "prepare.sh"), str(work), str(checkout), str(_HERE / "boot.sh"), *prepare],
+                 str(_HERE / "prepare.sh"), tree, str(work), str(checkout), str(_HERE / "boot.sh"), *prepare],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -150,6 +163,17 @@ def _cgroup_base() -> Path:
         if (base / "cgroup.procs").exists():
             return base
     raise RuntimeError("cannot boot a machine: there is no cgroup v2 here")
+
+
+def _held(directory: Path) -> int:
+    """Lock a directory and return its descriptor. Raises BlockingIOError when another process holds it."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _remove_groups(top: Path) -> None:

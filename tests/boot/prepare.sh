@@ -1,13 +1,13 @@
-# First half of a test machine, in a mount namespace of its own and with the network still there: a throw-away overlay of / in
-# $1/root, in which the command "$4..." runs with the checkout $2 at /mnt. Then boot.sh continues in the machine's namespaces.
+# First half of a test machine, in a mount namespace of its own and with the network still there: a throw-away overlay of the
+# tree $1 in $2/root, in which the command "$5..." runs with the checkout $3 at /mnt. Then boot.sh continues in the machine's namespaces.
 set -eu
-work=$1 checkout=$2 boot=$3
-shift 3
+tree=$1 work=$2 checkout=$3 boot=$4
+shift 4
 root=$work/root
 
 mount -t tmpfs -o mode=755 tmpfs "$work"
 mkdir "$work/upper" "$work/scratch" "$root"
-mount -t overlay -o "lowerdir=/,upperdir=$work/upper,workdir=$work/scratch" overlay "$root"
+mount -t overlay -o "lowerdir=$tree,upperdir=$work/upper,workdir=$work/scratch" overlay "$root"
 
 if [ $# -gt 0 ]; then
     mount --bind /dev "$root/dev"

@@ -8,16 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from needs import need
+from needs import need_linter
 
 ROOT = Path(__file__).parents[2]
 
-TYPED_TESTS = ("tests/conftest.py", "tests/needs.py", "tests/waiting.py", "tests/boot/machine.py", "tests/boot/installed.py")
+TYPED_TESTS = (
+    "scripts/suite.py", "tests/conftest.py", "tests/needs.py", "tests/waiting.py", "tests/boot/machine.py", "tests/boot/installed.py",
+)  # fmt: skip
 """What other tests stand on is held to the rules of the package."""
 
 
 def run(tool: str, *arguments: str) -> None:
-    need(importlib.util.find_spec(tool), f"{tool} is not installed")
+    need_linter(importlib.util.find_spec(tool), f"{tool} is not installed")
     done = subprocess.run(
         [sys.executable, "-m", tool, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
