@@ -7,8 +7,8 @@ import os
 import pytest
 
 
-def need_linter(there: object, reason: str) -> None:
-    """Like `need`, but a run with the distribution's libraries alone (LIBRARIES=system) has no linters and is not expected to."""
+def need_tool(there: object, reason: str) -> None:
+    """Like `need`, for a tool of developers: a run with the distribution's libraries alone (LIBRARIES=system) need not have it."""
     if not there and os.environ.get("LIBRARIES") == "system":
         pytest.skip(reason)
     need(there, reason)

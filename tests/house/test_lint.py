@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from needs import need_linter
+from needs import need_tool
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +19,7 @@ TYPED_TESTS = (
 
 
 def run(tool: str, *arguments: str) -> None:
-    need_linter(importlib.util.find_spec(tool), f"{tool} is not installed")
+    need_tool(importlib.util.find_spec(tool), f"{tool} is not installed")
     done = subprocess.run(
         [sys.executable, "-m", tool, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
