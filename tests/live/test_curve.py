@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import re
 import shutil
@@ -306,11 +307,21 @@ def test_only_the_device_has_the_secret_of_the_device_in_its_memory(guarded: Con
 
 
 def memory(pid: int) -> Iterator[bytes]:
-    """All that a process could have written, one mapping at a time."""
+    """All that a process could have written, one mapping at a time.
+
+    A guard page below a thread's stack, as glibc 2.42 makes them, lies inside of a mapping and cannot be read.
+    """
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as file:
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
             span, rights = line.split()[:2]
             start, end = (int(number, 16) for number in span.split("-"))
             if rights.startswith("rw"):
-                file.seek(start)
-                yield file.read(end - start)
+                while start < end:
+                    file.seek(start)
+                    try:
+                        part = file.read(end - start)
+                    except OSError:
+                        start += mmap.PAGESIZE
+                        continue
+                    yield part
+                    start += len(part)
