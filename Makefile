@@ -1,5 +1,10 @@
 # make demo       the EchoAction context for a few shouts; needs no root and no systemd
 # make test       all tests; as root also those that boot this machine's systemd in a namespace
+# make quick      the tests of the core and of the house, without mypy, in a few seconds
+# make test-on    the same tests in another Debian, with its libraries and its systemd: SUITE=trixie (bookworm, forky); needs root and
+#                 debootstrap, and keeps the suite in /var/cache/zmsvc or ZMSVC_SUITES=; PYTEST_ARGS= says which tests
+# make test-lowest  tests with the lowest versions of the libraries that setup.cfg allows; needs Python 3.11
+# make all-tests  everything: test, test-lowest, test-on for each suite, fuzz, kills and soak
 # make bench      measures zmsvc beside other service managers, in 10 minutes; make bench-full takes longer; as root also systemd
 # make bench-pages  names what a task has written to, by page; make bench-forks measures the ways to fork; each takes some seconds
 # make check      what the tests say about the code itself: ruff, mypy, layers, units
@@ -14,25 +19,60 @@
 # make rpm        the RPM package, into build/rpm; rpmbuild of any distribution does
 # make lock       renews the versions and hashes in packaging/locked that install uses; needs the network
 # make clean      removes what the others made in this directory
+#
+# LIBRARIES=system takes the libraries of the distribution and nothing from PyPI, for `make test` and `make install` alike. An existing
+# .venv stays as it is: `make clean` first.
 
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 DESTDIR ?=
+LIBRARIES ?= pypi
 
-.PHONY: demo test bench bench-full bench-pages bench-forks check fuzz kills soak promises deb test-deb rpm lock install uninstall clean unit \
-    user-unit install-program install-files
+.PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks check fuzz kills soak promises \
+    deb test-deb rpm lock install uninstall clean unit user-unit install-program install-files
 .DELETE_ON_ERROR:
 
 # --- for developers: everything happens in .venv ------------------------------------------------------------------------------
 
 VENV := .venv
 
+ifeq ($(LIBRARIES),system)
+venv_flags := --system-site-packages
+# Without an index pip only looks whether the libraries that are there are new enough.
+pip_install := -m pip install --quiet --no-index --no-build-isolation
+test_package := .
+else
+# CONSTRAINTS= names a file of versions, for `make test`.
+pip_install := -m pip install --quiet $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+test_package := '.[test]'
+endif
+
 demo: $(VENV)/.runs
 	@$(VENV)/bin/python scripts/demo.py
 
+# Tests wait more than they compute, so that there is one process more than cores. JOBS=0 runs them in pytest's own process.
+JOBS := $(shell expr $$(nproc) + 1)
+distributed = $(shell $(VENV)/bin/python -c 'import xdist' 2> /dev/null && echo --numprocesses=$(JOBS) --dist=loadgroup)
+
 test: $(VENV)/.tests
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest $(distributed) $(PYTEST_ARGS)
 	@[ "$$(id -u)" = 0 ] || echo "make test: tests/boot was left out, for only root can boot a systemd"
+
+quick: $(VENV)/.tests
+	$(VENV)/bin/python -m pytest -q $(distributed) -k 'not mypy' tests/core tests/house $(PYTEST_ARGS)
+
+test-on:
+	@$(if $(SUITE),scripts/suite.py $(SUITE),echo "make test-on: which suite? SUITE=trixie, bookworm or forky" >&2; exit 2)
+
+test-lowest:
+	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=tests/lowest.txt PYTHON='$(or $(PYTHON),python3.11)' \
+	    PYTEST_ARGS='$(or $(PYTEST_ARGS),tests/core tests/host tests/live)'
+
+all-tests: test test-lowest
+	for suite in bookworm trixie forky; do $(MAKE) test-on SUITE=$$suite || exit; done
+	$(MAKE) fuzz
+	$(MAKE) kills
+	$(MAKE) soak
 
 # Results go to tests/bench. What is not installed (s6, runit: apt-get install s6 runit) is left out, and the report says so.
 bench bench-full: $(VENV)/.bench
@@ -47,15 +87,15 @@ check: $(VENV)/.tests
 	$(VENV)/bin/python -m pytest -q tests/house
 
 $(VENV)/bin/python:
-	@scripts/venv.sh $(VENV) $(PYTHON)
+	@scripts/venv.sh $(venv_flags) $(VENV) $(PYTHON)
 
 # The package is installed as a link to this directory, so that only a changed list of needs asks for another installation.
 $(VENV)/.runs: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet --editable .
+	$(VENV)/bin/python $(pip_install) --editable .
 	@touch $@
 
 $(VENV)/.tests: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet --editable '.[test]'
+	$(VENV)/bin/python $(pip_install) --editable $(test_package)
 	@touch $@ $(VENV)/.runs
 
 # These take their time, so they are no part of `make test`, which runs the same for a bounded while.
@@ -77,7 +117,7 @@ promises: $(VENV)/.tests
 	@PYTHONPATH=tests:tests/live $(VENV)/bin/python tests/faults/promises.py
 
 $(VENV)/.bench: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python -m pip install --quiet --editable '.[bench]'
+	$(VENV)/bin/python $(pip_install) --editable '.[bench]'
 	@touch $@ $(VENV)/.runs
 
 # --- packages -----------------------------------------------------------------------------------------------------------------
@@ -98,7 +138,7 @@ lock:
 	scripts/lock.sh build/lock
 
 clean:
-	rm -rf $(VENV) build dist zmsvc.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest build dist zmsvc.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # --- for machines: everything goes to DESTDIR -----------------------------------------------------------------------------------
 
@@ -140,17 +180,21 @@ endif
 # The copy keeps what an earlier build left in ./build out of the package. What was made under DESTDIR must not name it: scripts
 # start with the path of their Python, and compiled modules hold the path of their source. The umask of who installs may be one
 # that lets nobody else read.
+# LIBRARIES=system: the distribution's, and pip only looks whether they are new enough.
 compiled := lxml,psutil,pyzmq
 hashed = '$(dest)$(program)/bin/python' -m pip install --quiet --no-compile --require-hashes
-install-program:
-	umask 022 && scripts/venv.sh --service '$(dest)$(program)' '$(or $(PYTHON),/usr/bin/python3)'
-	umask 022 && $(hashed) -r packaging/locked/build.txt
+define locked_libraries
+$(if $(filter system,$(LIBRARIES)),,umask 022 && $(hashed) -r packaging/locked/build.txt
 	umask 022 && { $(hashed) --no-build-isolation --use-pep517 --only-binary $(compiled) -r packaging/locked/libraries.txt || { \
 	    echo 'make install: this Python has no wheels of $(compiled); pip builds them from source' >&2; \
-	    $(hashed) -r packaging/locked/libraries.txt; }; }
+	    $(hashed) -r packaging/locked/libraries.txt; }; })
+endef
+install-program:
+	umask 022 && scripts/venv.sh --service $(venv_flags) '$(dest)$(program)' '$(or $(PYTHON),/usr/bin/python3)'
+	$(locked_libraries)
 	umask 022 && source=$$(mktemp -d) && trap 'rm -rf "$$source"' EXIT && \
 	    cp -rL --parents setup.cfg pyproject.toml LICENSE packaging/pypi.md zmsvc "$$source" && \
-	    '$(dest)$(program)/bin/python' -m pip install --quiet --no-compile --no-index --no-deps --no-build-isolation "$$source"
+	    '$(dest)$(program)/bin/python' -m pip install --quiet --no-compile --no-index --no-build-isolation "$$source"
 	umask 022 && '$(dest)$(program)/bin/python' -m compileall -q -f $(if $(dest),-s '$(dest)' -p /) '$(dest)$(program)/lib'
 	$(if $(dest),grep -rlIF '$(dest)' '$(dest)$(program)/bin' '$(dest)$(program)/pyvenv.cfg' | xargs sed -i 's|$(dest)||g')
 	install -d '$(dest)$(bindir)'

@@ -1,11 +1,19 @@
 #!/bin/sh
 # Makes a virtual environment of a Python that is new enough, or says what to install.
-# usage: scripts/venv.sh [--service] DIRECTORY [PYTHON]
+# usage: scripts/venv.sh [--service] [--system-site-packages] DIRECTORY [PYTHON]
 # --service: a Python that the user zmsvc can run too, and that is there under ProtectHome=.
+# --system-site-packages: the environment sees the libraries of the distribution.
 set -eu
 
-service=
-if [ "$1" = --service ]; then service=yes; shift; fi
+service='' options=''
+while :; do
+    case $1 in
+        --service) service=yes ;;
+        --system-site-packages) options=$1 ;;
+        *) break ;;
+    esac
+    shift
+done
 directory=$1
 candidates=${2:-python3 python3.14 python3.13 python3.12 python3.11}
 
@@ -28,4 +36,4 @@ done
     "(Debian, Ubuntu: apt-get install python3 python3-venv) or name it: PYTHON=/path/to/python3"
 [ -z "$service" ] || reachable "$found" || die "the user zmsvc cannot run $found, for it lies in somebody's home" \
     "or a closed directory; name another: PYTHON=/usr/bin/python3"
-exec "$found" -m venv "$directory"
+exec "$found" -m venv $options "$directory"

@@ -69,12 +69,11 @@ def talker(context: Callable[..., Installed]) -> Installed:
     return installed
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None, pytest.TestReport, pytest.TestReport]:
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
     """A failure here is understood from the machine's journal, so that is part of the report."""
-    report = yield
+    report = (yield).get_result()
     machine = item.config.stash.get(_MACHINE, None)
     if report.failed and machine and {"machine", "booted"} & set(getattr(item, "fixturenames", ())):
         report.sections.append(("journal", machine.journal()[-20_000:]))
         report.sections.append(("units", machine.sh("systemctl status --no-pager -n0 'zmsvc*'", check=False).stdout))
-    return report

@@ -1,6 +1,8 @@
 """A machine to test on: this machine's own systemd, journald and D-Bus, booted in namespaces over a throw-away overlay of /,
 or those of another distribution that lies in a directory.
 
+$ZMSVC_BOOT_TREE names another directory than /, such as a Debian in a folder (scripts/suite.py).
+
 It needs root, takes a third of a second, has no network, and nothing on the host changes. It knows nothing of zmsvc.
 When the process that made it is killed, it is killed too, and its mounts vanish with its namespaces.
 """
@@ -8,6 +10,7 @@ When the process that made it is killed, it is killed too, and its mounts vanish
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import shutil
@@ -34,12 +37,12 @@ class Machine:
     `prepare` is a command that runs in it before the boot, by chroot, with the network and `checkout` at /mnt.
     """
 
-    def __init__(self, *prepare: str, checkout: Path = Path("/"), lower: Path = Path("/"), patience: float = 300) -> None:
+    def __init__(self, *prepare: str, checkout: Path = Path("/"), lower: Path | None = None, patience: float = 300) -> None:
         self._groups = _cgroup_base() / f"zmtest-{os.getpid()}-{time.monotonic_ns()}"
         self._directory = Path(tempfile.mkdtemp(prefix="zmtest."))
         try:
-            self._make_groups()
-            self.pid = self._boot(prepare, checkout, lower, patience)
+            self._lock = self._make_groups()
+            self.pid = self._boot(prepare, checkout, lower or Path(os.environ.get("ZMSVC_BOOT_TREE", "/")), patience)
             state = self.sh("systemctl is-system-running --wait", check=False).stdout.strip()
             if state != "running":
                 raise RuntimeError(f"cannot use the machine: it is {state}\n{self.sh('systemctl --failed', check=False).stdout}")
@@ -88,6 +91,8 @@ class Machine:
         if hasattr(self, "_process"):
             self._process.wait(10)
         _remove_groups(self._groups)
+        if hasattr(self, "_lock"):
+            os.close(self._lock)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def __enter__(self) -> Machine:
@@ -96,13 +101,20 @@ class Machine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _make_groups(self) -> None:
-        base = self._groups.parent
-        for old in base.glob("zmtest-*"):  # empty directories are all that a killed run leaves
-            if not Path(f"/proc/{old.name.split('-')[1]}").exists():
+    def _make_groups(self) -> int:
+        """Make the machine's control groups. Returns a descriptor that holds them: the groups of a process that was killed are free.
+
+        A PID would not tell, for that process may be in another PID namespace.
+        """
+        for old in self._groups.parent.glob("zmtest-*"):  # empty directories are all that a killed run leaves
+            with contextlib.suppress(OSError):
+                os.close(_held(old))
                 _remove_groups(old)
+        self._groups.mkdir()
+        held = _held(self._groups)
         for name in ("machine", "outside"):
-            (self._groups / name).mkdir(parents=True)
+            (self._groups / name).mkdir()
+        return held
 
     def _boot(self, prepare: tuple[str, ...], checkout: Path, lower: Path, patience: float) -> int:
         """Returns the host's number for the machine's PID 1 when systemd says that the boot is finished."""
@@ -154,6 +166,17 @@ def _cgroup_base() -> Path:
         if (base / "cgroup.procs").exists():
             return base
     raise RuntimeError("cannot boot a machine: there is no cgroup v2 here")
+
+
+def _held(directory: Path) -> int:
+    """Lock a directory and return its descriptor. Raises BlockingIOError when another process holds it."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _remove_groups(top: Path) -> None:

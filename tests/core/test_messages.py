@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 from types import MappingProxyType
 from typing import Any
 
@@ -22,7 +23,7 @@ values = st.recursive(
 )
 bodies = st.dictionaries(texts.filter(lambda name: name != "header"), values, max_size=3)
 headers = st.dictionaries(texts | st.sampled_from(messages.HEADER_ORDER), texts, max_size=5)
-topics = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=9)
+topics = st.text(string.ascii_letters + string.digits, min_size=1, max_size=9)
 
 HEAD = {"service_transaction": "TX", "service_id": "ts_100", "action": "start", "service_name": "echo"}
 
@@ -120,7 +121,7 @@ def test_no_body_that_looks_like_one_does_harm(topic: str, body: dict[str, Any])
         (b'context @@@ {"header":null}', "header is not a JSON object"),
         (b'\xff\xfe @@@ {"a":1}', "codec"),
         (b'context @@@ {"a":"\xff"}', "codec"),
-        (b"context @@@ " + b"[" * 100_000, "recursion"),
+        (b"context @@@ " + b"[" * 100_000, "deeper than 500"),
         (b"context @@@ " + b"9" * 10_000, "digit"),
     ],
 )

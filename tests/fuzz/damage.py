@@ -14,7 +14,7 @@ ODD_TEXTS = st.sampled_from(
         "tcp://127.0.0.1:5556", "tcp://*:0", "ipc:///tmp/x", "ipc://@x", "../..", "/", "/etc", "a" * 300, "\u00a0", "é", "\U0001f600", "{}",
         "%s", "$(id)", "root", "--help", "1min 30s", "%n",
     ]
-) | st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="\ufffe\uffff"), max_size=20)  # fmt: skip
+) | st.text(st.characters(blacklist_categories=["Cc", "Cs"], blacklist_characters="\ufffe\uffff"), max_size=20)  # fmt: skip
 
 ODD_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | ODD_TEXTS,

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from needs import need
+from needs import need_tool
 from waiting import wait_for_line
 
 from zmsvc.core.errors import ConfigError, ZmsvcError
@@ -131,7 +131,7 @@ def test_the_script_runs_from_a_checkout_anywhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task_type", ["Looped", "Single", "Simple", "simple"])
 def test_generated_code_is_clean_and_runs(tmp_path: Path, task_type: str) -> None:
     create({**TUTORIAL, "task_type": task_type}, tmp_path)
-    need(importlib.util.find_spec("ruff"), "ruff is not installed")
+    need_tool(importlib.util.find_spec("ruff"), "ruff is not installed")
     for check in (["check", "--config", str(ROOT / "ruff.toml")], ["format", "--isolated", "--diff"]):
         command = [sys.executable, "-m", "ruff", *check, "--no-cache", str(tmp_path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -560,11 +560,11 @@ def _service(description: str, *, id: str = "ts_100", name: str = "EchoAction", 
 
 specials = "\"'\\&<>]${}%#"
 anything = st.one_of(
-    st.sampled_from(specials + "\n\r\t "), st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\ufffe\uffff")
+    st.sampled_from(specials + "\n\r\t "), st.characters(blacklist_categories=["Cs", "Cc"], blacklist_characters="\ufffe\uffff")
 )
 nasty = st.text(anything, min_size=1).map(lambda text: text.strip(" \t\r\n") or "-")
 """Texts that XML can hold, and Python source can break on."""
-visible = st.one_of(st.sampled_from(specials), st.characters(categories=["L", "N", "P", "S"]))
+visible = st.one_of(st.sampled_from(specials), st.characters(whitelist_categories=["L", "N", "P", "S"]))
 names = st.text(visible, min_size=1, max_size=128)
 
 

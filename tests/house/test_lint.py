@@ -8,19 +8,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from needs import need
+from needs import need_tool
 
 ROOT = Path(__file__).parents[2]
 
 TYPED_TESTS = (
-    "tests/conftest.py", "tests/needs.py", "tests/waiting.py",
+    "scripts/suite.py", "tests/conftest.py", "tests/needs.py", "tests/waiting.py",
     "tests/boot/machine.py", "tests/boot/installed.py", "tests/boot/users.py",
 )  # fmt: skip
 """What other tests stand on is held to the rules of the package."""
 
 
 def run(tool: str, *arguments: str) -> None:
-    need(importlib.util.find_spec(tool), f"{tool} is not installed")
+    need_tool(importlib.util.find_spec(tool), f"{tool} is not installed")
     done = subprocess.run(
         [sys.executable, "-m", tool, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )

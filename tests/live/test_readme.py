@@ -128,4 +128,5 @@ def test_every_command_of_the_readme_is_tested_somewhere() -> None:
         "make demo", ". .venv/bin/activate", "python -m zmsvc.task hello/Services/Hello",
         "zmsvcd --detach hello/Conf/Context-Hello.xml", "zmsvcd --detach zmsvc/data/examples/Context-StateMachine.xml", "make install",
         "zmsvcctl -c NAME keys make",  # tests/live/test_curve.py
+        "make test-on SUITE=trixie",  # .ci/run
     ]  # fmt: skip

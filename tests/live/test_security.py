@@ -100,7 +100,10 @@ ASK = """
 import socket, sys
 with socket.socket(socket.AF_UNIX) as sock:
     sock.connect(sys.argv[1])
-    sock.sendall(sys.argv[2].encode() + b"\\n")
+    try:
+        sock.sendall(sys.argv[2].encode() + b"\\n")
+    except BrokenPipeError:
+        pass  # It was refused before it could ask; the reason waits to be read.
     print(sock.makefile().readline())
 """
 

@@ -17,7 +17,9 @@ from waiting import wait_for, wait_for_end
 from zmsvc import __version__
 
 PYTHON_TASKS = sys.version_info < (3, 13)
-"""zmsvc 1.0 cannot fork a Python task on Python 3.13 and newer."""
+"""zmsvc 1.0 cannot fork on Python 3.13 and newer."""
+
+the_old_keeper_forks = pytest.mark.skipif(not PYTHON_TASKS, reason="the keeper of zmsvc 1.0 cannot fork on this Python")
 
 
 @pytest.fixture
@@ -27,6 +29,7 @@ def old(home: Path) -> Path:
 
 def fill(context: Context) -> None:
     """Tasks of each kind that the release can run, and one that a rule starts when another fails."""
+    (context.home / "Services").mkdir(exist_ok=True)
     context.task("cmd", "Cmd", kind="Command", config="<command>sleep 3600</command>", rules={"on_fail": ("start", "next")})
     context.task("next", "Next", entry=False, kind="Command", config="<command>sleep 3600</command>")
     if PYTHON_TASKS:
@@ -86,6 +89,7 @@ def ends_whole(context: Context, *of_it: int) -> None:
         wait_for_end(pid)
 
 
+@the_old_keeper_forks
 @pytest.mark.parametrize("way", ["crash", "reexec"])
 def test_todays_supervisor_serves_under_the_keeper_of_1_0(context: Context, home: Path, old: Path, way: str) -> None:
     fill(context)
@@ -121,6 +125,7 @@ def test_the_supervisor_of_1_0_serves_under_todays_keeper(context: Context, home
     ends_whole(context, *before.values())
 
 
+@the_old_keeper_forks
 def test_after_a_restart_everything_is_of_the_installed_release(context: Context, home: Path, old: Path) -> None:
     fill(context)
     installed = Installed(home, old)

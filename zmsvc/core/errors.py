@@ -28,5 +28,11 @@ class LaunchError(ZmsvcError):
     """A task's fault: its code cannot be found, imported or started."""
 
 
+class RequirementError(ZmsvcError):
+    """The machine's fault: a library or a feature of the kernel that zmsvc cannot do without. `code` is the exit status."""
+
+    code = 2
+
+
 class UsageError(ZmsvcError):
     """The caller's fault: an order that cannot be meant."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zmsvc.core.errors import ProtocolError
+from zmsvc.core.nesting import check_depth
 
 SEPARATOR = b" @@@ "
 TOPICS = ("context", "process", "state")
@@ -63,8 +64,10 @@ def decode(frame: bytes) -> tuple[str, Body]:
     if not separator:
         raise ProtocolError("cannot read message: no ' @@@ ' between topic and body")
     try:
-        name, body = topic.decode().strip(), json.loads(text)
-    except (ValueError, RecursionError) as error:
+        name, words = topic.decode().strip(), text.decode("utf-8", "surrogatepass")
+        check_depth(words)
+        body = json.loads(words)
+    except (ValueError, RecursionError, ProtocolError) as error:
         raise ProtocolError(f"cannot read message: {error}") from error
     if not isinstance(body, dict):
         raise ProtocolError("cannot read message: the body is not a JSON object")

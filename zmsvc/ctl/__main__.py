@@ -9,6 +9,7 @@ import sys
 from zmsvc import __version__
 from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError
 from zmsvc.ctl import terminal
+from zmsvc.host import libraries
 
 TYPE_CHECKING = False  # As in client: typing is not worth its import.
 if TYPE_CHECKING:
@@ -234,6 +235,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     try:
+        libraries.check()
         verb, args = parse(words)
         return int(_function(verb)(args))
     except SystemExit as end:

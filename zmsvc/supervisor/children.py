@@ -21,6 +21,7 @@ from zmsvc import __version__
 from zmsvc.core import events as ev
 from zmsvc.core.errors import ProtocolError
 from zmsvc.core.events import Fact
+from zmsvc.core.nesting import check_depth
 from zmsvc.host import notify, packets
 from zmsvc.host.tally import Tally
 from zmsvc.protocol import OLDEST, PROTOCOL
@@ -361,6 +362,7 @@ def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
     said = dict(datagram.lines)
     items = notify.update_of(datagram)
     if items is not None:
+        check_depth(items)
         value = json.loads(items, parse_constant=_no_number)
         if not isinstance(value, dict):
             raise ProtocolError("an update is not a JSON object")

@@ -1,0 +1,37 @@
+"""scripts/suite.py without a network: a suite that cannot be installed is no suite, and the reason is told. CI runs it for real."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from needs import need, need_tool
+
+SCRIPT = Path(__file__).parents[2] / "scripts/suite.py"
+
+# What apt-get indextargets says, with a mirror where nothing listens.
+APT_GET = """#!/bin/sh
+printf '%s\\n' 'http://127.0.0.1:9/security/ bookworm-security' 'http://127.0.0.1:9/updates/ bookworm-updates' \
+    'http://127.0.0.1:9/debian/ bookworm'
+"""
+
+
+def test_a_suite_that_cannot_be_installed_says_why_and_is_not_there(tmp_path: Path) -> None:
+    need(os.geteuid() == 0, "only root can mount and chroot")
+    need_tool(shutil.which("debootstrap"), "debootstrap is not installed")
+    (tmp_path / "apt-get").write_text(APT_GET)
+    (tmp_path / "apt-get").chmod(0o755)
+    cache = tmp_path / "cache"
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "ZMSVC_SUITES": str(cache)}
+    for _ in range(2):  # What the first attempt left does not count for the second.
+        done = subprocess.run(
+            [sys.executable, SCRIPT, "--make", "newsuite"], env=environment, capture_output=True, text=True, timeout=50, check=False
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith("suite: cannot use newsuite: ")
+        # It knows the name: a suite that is newer than debootstrap is installed as sid is.
+        assert "E: Failed getting release file http://127.0.0.1:9/debian/dists/newsuite/" in done.stderr
+        assert not (cache / "newsuite").exists()

@@ -1,0 +1,60 @@
+"""What the keeper looks at before anything is started: the libraries, and the features of the kernel that zmsvc cannot do without."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+
+from zmsvc.core.errors import RequirementError
+from zmsvc.host import libraries
+
+
+def insist(program: str) -> None:
+    """End the program with status 2 and one line when something is missing."""
+    try:
+        libraries.check()
+        check_kernel()
+    except RequirementError as error:
+        sys.stderr.write(f"{program}: {error}\n")
+        raise SystemExit(error.code) from None
+
+
+def check_kernel() -> None:
+    """Raise RequirementError for the first feature that is missing. Each is tried out: a seccomp filter may hide what a version has."""
+    for feature, since, works in (
+        ("pidfd_open(2) and pidfd_send_signal(2)", "5.3", _has_pidfd),
+        ("sealed memory files (memfd_create(2))", "3.17", _has_memfd),
+        ("/proc with the children of each thread (CONFIG_PROC_CHILDREN)", "3.5", _has_children),
+    ):
+        with contextlib.suppress(OSError, AttributeError):
+            if works():
+                continue
+        release = os.uname().release
+        raise RequirementError(f"cannot run: Linux {release} here lacks {feature}; it needs {since} or newer, and no filter that hides it")
+
+
+def _has_pidfd() -> bool:
+    fd = os.pidfd_open(os.getpid())
+    try:
+        # Signal 0 only asks.
+        signal.pidfd_send_signal(fd, 0)
+    finally:
+        os.close(fd)
+    return True
+
+
+def _has_memfd() -> bool:
+    fd = os.memfd_create("zmsvc-probe", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL)
+    finally:
+        os.close(fd)
+    return True
+
+
+def _has_children() -> bool:
+    pid = os.getpid()
+    return os.access(f"/proc/{pid}/task/{pid}/children", os.R_OK)
