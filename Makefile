@@ -14,8 +14,8 @@
 # make promises   measures how long the recoveries of docs/promises.md take here, and prints that table
 # make install    as root: program, units, manual; PREFIX=/usr/local SYSCONFDIR=/etc DESTDIR= PYTHON=/usr/bin/python3
 # make uninstall  removes what install put there, but no context file that was edited and no state
-# make deb        the Debian package, into build/deb, checked with lintian; SUITE_TREE=DIRECTORY builds it in the Debian that lies there
-# make test-deb   installs, upgrades, downgrades and removes that package in a booted copy of SUITE_TREE=DIRECTORY; root, minutes
+# make deb        the Debian package, into build/deb, checked with lintian; SUITE=trixie builds it in that suite
+# make test-deb   installs, upgrades, downgrades and removes that package in a booted copy of SUITE=bookworm or trixie; root, minutes
 # make rpm        the RPM package, into build/rpm; rpmbuild of any distribution does
 # make lock       renews the versions and hashes in packaging/locked that install uses; needs the network
 # make clean      removes what the others made in this directory
@@ -70,6 +70,7 @@ test-lowest:
 
 all-tests: test test-lowest
 	for suite in bookworm trixie forky; do $(MAKE) test-on SUITE=$$suite || exit; done
+	for suite in bookworm trixie; do $(MAKE) test-deb SUITE=$$suite || exit; done
 	$(MAKE) fuzz
 	$(MAKE) kills
 	$(MAKE) soak
@@ -122,14 +123,15 @@ $(VENV)/.bench: setup.cfg pyproject.toml | $(VENV)/bin/python
 
 # --- packages -----------------------------------------------------------------------------------------------------------------
 
-SUITE_TREE :=
+# The directory of a Debian; with SUITE= that of scripts/suite.py.
+SUITE_TREE = $(if $(SUITE),$(shell scripts/suite.py --where $(SUITE)))
 
 deb:
 	scripts/deb.sh $(addprefix --tree ,$(SUITE_TREE)) build/deb
 
 test-deb: $(VENV)/.tests
-	@[ -n '$(SUITE_TREE)' ] || { echo 'make test-deb: name the directory of a Debian: SUITE_TREE=DIRECTORY' >&2; exit 2; }
-	ZMSVC_SUITE_TREE='$(SUITE_TREE)' $(VENV)/bin/python -m pytest tests/packages $(PYTEST_ARGS)
+	@tree='$(SUITE_TREE)'; [ -n "$$tree" ] || { echo 'make test-deb: which Debian? SUITE=bookworm or trixie, or SUITE_TREE=DIRECTORY' >&2; exit 2; }; \
+	    ZMSVC_SUITE_TREE="$$tree" $(VENV)/bin/python -m pytest tests/packages $(PYTEST_ARGS)
 
 rpm:
 	scripts/rpm.sh build/rpm

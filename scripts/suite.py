@@ -66,7 +66,8 @@ class Tree:
             if self._packages() == [*FIRST, *LATER]:
                 return
             mirror = find_mirror()
-            print(f"suite: installing {self.suite} from {mirror} into {self.root} (once; {self.log} has the details)", flush=True)
+            told = f"suite: installing {self.suite} from {mirror} into {self.root} (once; {self.log} has the details)"
+            print(told, file=sys.stderr, flush=True)
             with open(self.log, "wb") as log:
                 self._install(mirror, log.fileno())
             os.sync()
@@ -211,6 +212,7 @@ def default_cache() -> Path:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--make", action="store_true", help="install the suite and run nothing")
+    p.add_argument("--where", action="store_true", help="the same, and print the folder")
     p.add_argument("suite", metavar="SUITE", help="bookworm, trixie or forky")
     p.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help=f"what to run there; {' '.join(TESTS)} by default")
     return p
@@ -230,7 +232,9 @@ def main() -> int:
             raise SuiteError("only root can mount and chroot: run it by sudo")
         tree = Tree(args.suite, default_cache())
         tree.make()
-        return 0 if args.make else tree.run(args.command or TESTS)
+        if args.where:
+            print(tree.root)
+        return 0 if args.make or args.where else tree.run(args.command or TESTS)
     except KeyboardInterrupt:
         return 130
     except (SuiteError, OSError) as error:

@@ -126,7 +126,9 @@ def test_every_command_of_the_readme_is_tested_somewhere() -> None:
     begins = [block.splitlines()[0].split("#")[0].strip() for block in blocks("sh")]
     assert begins == [
         "make demo", ". .venv/bin/activate", "python -m zmsvc.task hello/Services/Hello",
-        "zmsvcd --detach hello/Conf/Context-Hello.xml", "zmsvcd --detach zmsvc/data/examples/Context-StateMachine.xml", "make install",
+        "zmsvcd --detach hello/Conf/Context-Hello.xml", "zmsvcd --detach zmsvc/data/examples/Context-StateMachine.xml",
+        "systemctl start zmsvc@EchoAction",  # tests/boot/test_boot_service.py
+        "mkdir -p ~/.config/zmsvc && cp hello/Conf/Context-Hello.xml ~/.config/zmsvc/",  # tests/boot/test_boot_user.py
         "zmsvcctl -c NAME keys make",  # tests/live/test_curve.py
         "make test-on SUITE=trixie",  # .ci/run
     ]  # fmt: skip

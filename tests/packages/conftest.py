@@ -1,7 +1,7 @@
 """Debian packages of this tree and of release 1.0.0, built in the Debian that lies in $ZMSVC_SUITE_TREE, and booted machines of it.
 
 A build takes a minute or two and needs the network, so without that variable these tests are left out, also under CI:
-`make test-deb SUITE_TREE=DIRECTORY` runs them.
+`make test-deb SUITE=trixie` runs them.
 """
 
 from __future__ import annotations
