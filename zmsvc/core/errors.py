@@ -24,6 +24,14 @@ class StateError(ZmsvcError):
     """The state file's fault: damaged, or written by a newer zmsvc."""
 
 
+class PlaceError(ZmsvcError):
+    """The machine's fault: a directory or file that another user could have put there. `owner` is that user, where one is known."""
+
+    def __init__(self, why: str, *, owner: int | None = None) -> None:
+        super().__init__(why)
+        self.owner = owner
+
+
 class LaunchError(ZmsvcError):
     """A task's fault: its code cannot be found, imported or started."""
 

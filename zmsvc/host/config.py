@@ -14,9 +14,10 @@ from typing import Any
 from lxml import etree
 
 from zmsvc.core.checks import faults
-from zmsvc.core.errors import ConfigError
+from zmsvc.core.errors import ConfigError, PlaceError
 from zmsvc.core.model import Context, Endpoints
 from zmsvc.core.values import TASK_ID, Endpoint, collide, endpoint, quote, timespan
+from zmsvc.host import directories
 from zmsvc.host.faults import Notes
 from zmsvc.host.markup import leaf, lines, to_json, tree
 from zmsvc.host.probe import check_binds, check_ports, check_services
@@ -38,12 +39,25 @@ def load(path: str | Path, *, name: str | None = None) -> Context:
     """Read a context file. Its name is NAME for `Context-NAME.xml`, the file's stem for others. Raises ConfigError."""
     shown = os.fspath(path)
     try:
-        with open(path, "rb") as file:
-            text = file.read(MAX_SIZE + 1)
+        text = read(path)
     except (OSError, ValueError) as error:
         why = (getattr(error, "strerror", None) or str(error)).lower()
         raise ConfigError([f"{shown}:1: cannot read the file ({why}), expected a context file"]) from error
     return parse(text, path=shown, name=name or Path(path).stem.removeprefix("Context-"))
+
+
+def read(path: str | Path) -> bytes:
+    """Return the bytes of a context file, MAX_SIZE + 1 at most. Root's tasks run as root, so root reads none that others may change.
+
+    Raises OSError, and ConfigError for a file that is refused.
+    """
+    with open(path, "rb") as file:
+        if os.geteuid() == 0:
+            try:
+                directories.check_file(path, os.fstat(file.fileno()))
+            except PlaceError as error:
+                raise ConfigError([f"{os.fspath(path)}:1: root cannot use this file: {error}, expected a file of root's"]) from error
+        return file.read(MAX_SIZE + 1)
 
 
 def parse(text: bytes, *, path: str, name: str) -> Context:

@@ -9,6 +9,7 @@ import stat
 from ipaddress import ip_address
 
 from zmsvc.core.errors import ConfigError, ZmsvcError
+from zmsvc.host.directories import chmod_socket
 
 BACKLOG = 1024
 PATH_MAX = 107
@@ -120,7 +121,7 @@ def _listen_ipc(path: str, mode: int) -> socket.socket:
         os.fchmod(listener.fileno(), mode)
         listener.bind("\0" + path[1:] if abstract else path)
         if not abstract:
-            os.chmod(path, mode)
+            chmod_socket(path, mode)
         return _listening(listener)
     except OSError:
         listener.close()

@@ -215,7 +215,7 @@ def _line_fds(target: str) -> tuple[list[int], OSError | None]:
 
 
 def _append(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY, 0o640)
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NOFOLLOW, 0o640)
 
 
 def _stderr() -> int:

@@ -22,7 +22,7 @@ from pathlib import Path
 from sdnotify import SystemdNotifier
 
 from zmsvc.core.errors import ProtocolError, ZmsvcError
-from zmsvc.host import memfd
+from zmsvc.host import directories, memfd
 
 UPDATE_LIMIT = 1 << 20
 """The most bytes of JSON that one update may have."""
@@ -184,7 +184,7 @@ def bind(path: Path, mode: int, owner: int = -1) -> socket.socket:
         os.fchmod(sock.fileno(), mode)
         path.unlink(missing_ok=True)
         sock.bind(str(path))
-        path.chmod(mode)
+        directories.chmod_socket(path, mode)
         if owner >= 0:
             os.chown(path, owner, -1, follow_symlinks=False)
     except OSError as error:

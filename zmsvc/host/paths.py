@@ -1,12 +1,13 @@
-"""Where things live: as root, as a user, under systemd, and by the ZMSVC_*_DIR overrides. Names only; nothing is made here."""
+"""Where things live: as root, as a user, under systemd, and by the ZMSVC_*_DIR overrides. Names only, but for the root in /tmp."""
 
 from __future__ import annotations
 
 import os
 import re
+import stat
 from pathlib import Path
 
-from zmsvc.core.errors import UsageError
+from zmsvc.core.errors import PlaceError, UsageError
 
 CONTEXT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}")
 """What a context may be called: it becomes a directory, a unit's instance and a journal field."""
@@ -75,10 +76,43 @@ def keys_dir(name: str) -> Path:
 
 
 def runtime_root() -> Path:
-    """The parent of every context's runtime directory. Without XDG_RUNTIME_DIR a user has `/tmp/zmsvc-UID`, mode 0700."""
-    if not os.environ.get("ZMSVC_RUNTIME_DIR") and os.geteuid() and not os.environ.get("XDG_RUNTIME_DIR"):
-        return Path(f"/tmp/zmsvc-{os.geteuid()}")
-    return _base("ZMSVC_RUNTIME_DIR", "/run/zmsvc", "XDG_RUNTIME_DIR", "")
+    """The parent of every context's runtime directory. Without XDG_RUNTIME_DIR a user has `/tmp/zmsvc-UID`, mode 0700.
+
+    Raises PlaceError when that was made by another user, or may be read or changed by others.
+    """
+    private = _private_root()
+    if private is None:
+        return _base("ZMSVC_RUNTIME_DIR", "/run/zmsvc", "XDG_RUNTIME_DIR", "")
+    try:
+        about = private.lstat()
+    except FileNotFoundError:
+        return private
+    if not stat.S_ISDIR(about.st_mode) or (about.st_uid, stat.S_IMODE(about.st_mode)) != (os.geteuid(), 0o700):
+        kind = "a directory" if stat.S_ISDIR(about.st_mode) else "a link" if stat.S_ISLNK(about.st_mode) else "a file"
+        raise PlaceError(
+            f"cannot use {private}: it is {kind} of uid {about.st_uid} with mode {stat.S_IMODE(about.st_mode):04o}, expected a directory "
+            f"of uid {os.geteuid()} with mode 0700: set XDG_RUNTIME_DIR to a directory that only you can use",
+            owner=about.st_uid,
+        )
+    return private
+
+
+def _private_root() -> Path | None:
+    """The directory in /tmp, which any user can make under our name; None where another one is meant."""
+    if os.environ.get("ZMSVC_RUNTIME_DIR") or os.environ.get("XDG_RUNTIME_DIR") or not os.geteuid():
+        return None
+    return Path(f"/tmp/zmsvc-{os.geteuid()}")
+
+
+def make_private_root(below: Path) -> None:
+    """Make the root in /tmp with its mode, when `below` is in it; `mkdir` would give it another. Raises PlaceError, OSError."""
+    private = _private_root()
+    if private is not None and private in below.parents:
+        try:
+            os.mkdir(private, 0o700)
+        except FileExistsError:
+            pass
+        runtime_root()
 
 
 def state_root() -> Path:

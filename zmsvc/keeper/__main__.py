@@ -13,8 +13,8 @@ from pathlib import Path
 import daemon
 
 from zmsvc import __version__
-from zmsvc.core.errors import ZmsvcError
-from zmsvc.host import interpreter, linux, paths
+from zmsvc.core.errors import PlaceError, ZmsvcError
+from zmsvc.host import directories, interpreter, linux, paths
 from zmsvc.keeper.doors import Doors
 from zmsvc.keeper.keeper import Keeper
 from zmsvc.keeper.keyring import keyring
@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         places = paths.places(args.context)
         if not places.config_file.is_file():
             raise ZmsvcError(f"cannot start {places.name}: there is no context file {places.config_file}")
+        _claim(places)
         # A relative path means nothing after the daemon has gone to /.
         target = str(places.config_file) if args.context.endswith(".xml") or "/" in args.context else args.context
         arguments = ["--no-autostart"] * args.no_autostart
@@ -60,12 +61,38 @@ def main(argv: list[str] | None = None) -> int:
             return _detach(places, [*arguments, target])
         os.environ.setdefault("ZMSVC_LOG", _log_target(places, detached=False))
         return _keep(places, [*arguments, target])
+    except PlaceError as error:
+        print(f"zmsvcd: {error}", file=sys.stderr)
+        return 1
     except ZmsvcError as error:
         print(f"zmsvcd: {error}", file=sys.stderr)
         return 2
     except OSError as error:
         print(f"zmsvcd: cannot start {args.context}: {error}", file=sys.stderr)
         return 1
+
+
+def _claim(places: paths.Places) -> None:
+    """Make the context's directories and check them. Raises PlaceError, which says how a context of another user is started."""
+    try:
+        directories.claim(places.state, 0o750)
+        directories.claim(places.runtime, 0o755)
+    except PlaceError as error:
+        raise PlaceError(f"cannot start {places.name}: {error}{_way_out(places, error.owner)}", owner=error.owner) from error
+
+
+def _way_out(places: paths.Places, owner: int | None) -> str:
+    """What root types for a context that belongs to another user, whose files root must not use: they may be links to root's own."""
+    if os.geteuid() or owner in (None, 0):
+        return ""
+    name = directories.user(owner).rpartition(" ")[2]
+    given = {"CONFIG": places.config_file.parent, "RUNTIME": places.runtime.parent, "STATE": places.state.parent}
+    environment = " ".join(f"ZMSVC_{key}_DIR={value}" for key, value in given.items())
+    unit = f"systemctl start zmsvc@{places.name}, or " if os.path.isdir("/run/systemd/system") else ""
+    return (
+        f"; type {unit}in the foreground: setpriv --reuid={name} --regid={name} --init-groups env {environment} zmsvcd {places.name} "
+        f"(after: install -d -o {name} -g {name} {places.runtime})"
+    )
 
 
 def _log_target(places: paths.Places, *, detached: bool) -> str:
@@ -95,7 +122,6 @@ def _detach(places: paths.Places, arguments: list[str]) -> int:
         return int(told) if told.isdecimal() else 1
     os.close(reader)
     os.environ["ZMSVC_LOG"] = _log_target(places, detached=True)
-    places.state.mkdir(parents=True, exist_ok=True, mode=0o750)
     with open(places.log_file, "a", opener=_for_owner_and_group) as log:
         files = [writer, log]
         with daemon.DaemonContext(umask=0o022, signal_map={}, prevent_core=False, files_preserve=files, stdout=log, stderr=log):
@@ -108,7 +134,7 @@ def _detach(places: paths.Places, arguments: list[str]) -> int:
 
 
 def _for_owner_and_group(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o640)
+    return directories.open_file(Path(path), flags, 0o640)
 
 
 def _report(writer: int, error: str) -> None:
@@ -118,7 +144,7 @@ def _report(writer: int, error: str) -> None:
 
 def _show_complaints(log: Path, after: int) -> None:
     """What the daemon has said since then belongs on the terminal that it was started from: it did not become one."""
-    with contextlib.suppress(OSError), open(log, "rb") as file:
+    with contextlib.suppress(OSError, PlaceError), open(log, "rb", opener=_for_owner_and_group) as file:
         file.seek(after)
         sys.stderr.write(file.read().decode(errors="replace"))
 
@@ -126,7 +152,6 @@ def _show_complaints(log: Path, after: int) -> None:
 def _keep(places: paths.Places, arguments: list[str], ready: Callable[[str], None] | None = None) -> int:
     """Be the keeper of this context until it ends."""
     _raise_file_limit()
-    places.state.mkdir(parents=True, exist_ok=True, mode=0o750)
     keys = keyring(places.keys)
     doors = Doors(places)
     try:

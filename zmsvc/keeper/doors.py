@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 
 from zmsvc.core.errors import UsageError
-from zmsvc.host import notify
+from zmsvc.host import directories, notify
 from zmsvc.host.paths import Places
 
 BACKLOG = 1024
@@ -22,7 +22,7 @@ class Doors:
 
     def __init__(self, places: Places) -> None:
         self._places = places
-        places.runtime.mkdir(parents=True, exist_ok=True, mode=0o755)
+        directories.claim(places.runtime, 0o755)
         self._lock = self._take_lock()
         self.control = self._listen(places.control_socket)
         # For tasks of the daemon's own user: another user could send descriptors that hang the process which receives them.
@@ -44,13 +44,13 @@ class Doors:
 
     def _take_lock(self) -> int:
         """One keeper a context. The kernel drops the lock when the keeper dies, in whatever way."""
-        fd = os.open(self._places.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        fd = directories.open_file(self._places.lock_file, os.O_RDWR | os.O_CREAT, 0o640)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
             raise UsageError(f"cannot start {self._places.name}: it is running already (zmsvcctl -c {self._places.name} status)") from None
-        self._places.pid_file.write_text(f"{os.getpid()}\n")
+        directories.write_new(self._places.pid_file, f"{os.getpid()}\n")
         return fd
 
     @staticmethod

@@ -95,7 +95,7 @@ def _inherited(variable: str) -> socket.socket:
 
 def _context(places: Places, store: Store, hello: Hello, *, curve: bool) -> Context:
     """The context file. A supervisor that takes over uses the text that its predecessor ran with: a crash is no reload."""
-    text = (store.context_text(hello.epoch) if hello.restarts else None) or places.config_file.read_bytes()
+    text = (store.context_text(hello.epoch) if hello.restarts else None) or config.read(places.config_file)
     context = config.parse(text, path=str(places.config_file), name=places.name)
     if not curve and (faults := binds.refused(context)):
         raise ConfigError([f"{context.path}:{line}: {words}" for line, words in faults])

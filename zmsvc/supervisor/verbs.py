@@ -133,7 +133,7 @@ class Requests:
         loop = self._loop
         loop.notifier.reloading()
         try:
-            text = loop.places.config_file.read_bytes()
+            text = config.read(loop.places.config_file)
             context = config.parse(text, path=str(loop.places.config_file), name=loop.places.name)
             reply = await loop.ask(ev.ContextReloaded(context=context, request=loop.next_request()))
         except OSError as error:

@@ -1,0 +1,142 @@
+"""Which directories and files count as ours: owners, modes and links, on the whole way down from the root."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from needs import need
+
+from zmsvc.core.errors import ConfigError, PlaceError
+from zmsvc.host import config, directories
+
+STRANGER = 1_999_999
+
+CONTEXT = """<Context><FrontEndEndpoint>tcp://127.0.0.1:5556</FrontEndEndpoint><BackendEndpoint>tcp://127.0.0.1:5557</BackendEndpoint>
+<TaskService id="ts_100" instance="sleep" serviceType="Command"><Task><message><header><service_name>x</service_name></header>
+<content><configuration><command>sleep 1</command></configuration></content></message><state/></Task></TaskService></Context>"""
+
+
+@pytest.fixture(autouse=True)
+def _root() -> None:
+    need(os.geteuid() == 0, "only root can give files away")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "above" / "ours"
+
+
+def test_a_directory_is_made_with_its_mode_and_its_parents(place: Path) -> None:
+    directories.claim(place, 0o750)
+    assert stat.S_IMODE(place.stat().st_mode) == 0o750
+
+
+CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "of another user": (lambda place: os.chown(place, STRANGER, 0), "belongs to uid 1999999, and this is user root"),
+    "everybody may write": (lambda place: place.chmod(0o777), "may be changed by everybody (mode 0777; chmod go-w"),
+    "in a sticky mode": (lambda place: place.chmod(0o1777), "may be changed by everybody"),
+    "a group may write": (lambda place: (os.chown(place, 0, STRANGER), place.chmod(0o770))[1], f"may be changed by group {STRANGER}"),
+    "below one of another user": (lambda place: os.chown(place.parent, STRANGER, 0), "above, which belongs to uid 1999999"),
+    "below one of everybody": (lambda place: place.parent.chmod(0o777), "above, which may be changed by everybody"),
+}
+
+
+@pytest.mark.parametrize("how", CHANGES)
+def test_a_directory_that_another_user_could_change_is_refused(place: Path, how: str) -> None:
+    directories.claim(place, 0o755)
+    change, told = CHANGES[how]
+    change(place)
+    with pytest.raises(PlaceError) as error:
+        directories.claim(place, 0o755)
+    assert told in str(error.value)
+
+
+def test_a_directory_in_a_sticky_one_is_its_owner_s(place: Path) -> None:
+    directories.claim(place, 0o755)
+    place.parent.chmod(0o1777)
+    directories.check(place)
+
+
+def test_a_link_of_root_s_is_followed_and_one_of_another_user_is_not(place: Path) -> None:
+    directories.claim(place, 0o755)
+    link = place.parent / "link"
+    link.symlink_to("../above/./ours")
+    directories.check(link)
+    os.chown(link, STRANGER, STRANGER, follow_symlinks=False)
+    with pytest.raises(PlaceError, match="leads through the link"):
+        directories.check(link)
+
+
+def test_a_ring_of_links_is_no_place(place: Path) -> None:
+    directories.claim(place, 0o755)
+    (place / "one").symlink_to("two")
+    (place / "two").symlink_to("one")
+    with pytest.raises(PlaceError, match="leads through the link"):
+        directories.check(place / "one")
+
+
+def test_only_a_regular_file_is_opened(place: Path) -> None:
+    directories.claim(place, 0o755)
+    os.mkfifo(place / "pipe")
+    (place / "link").symlink_to("/etc/passwd")
+    for name, told in (("pipe", "not a regular file"), ("link", "a symbolic link")):
+        with pytest.raises(PlaceError, match=told):
+            directories.open_file(place / name, os.O_RDONLY)
+
+
+def test_a_new_file_takes_the_place_of_a_link(place: Path) -> None:
+    directories.claim(place, 0o755)
+    precious = place / "precious"
+    precious.write_text("mine")
+    for name in ("pid", "pid.new"):
+        (place / name).symlink_to(precious)
+    directories.write_new(place / "pid", "1\n")
+    assert (precious.read_text(), (place / "pid").read_text(), (place / "pid").is_symlink()) == ("mine", "1\n", False)
+
+
+def test_the_mode_of_a_socket_is_not_given_to_what_a_link_leads_to(place: Path) -> None:
+    directories.claim(place, 0o755)
+    precious = place / "precious"
+    precious.touch(0o600)
+    (place / "bus").symlink_to(precious)
+    with pytest.raises(FileExistsError):
+        directories.chmod_socket(place / "bus", 0o660)
+    assert stat.S_IMODE(precious.stat().st_mode) == 0o600
+
+
+# --- context files
+
+
+FILE_CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "everybody may write": (lambda file: file.chmod(0o666), "it may be changed by everybody (mode 0666; chmod go-w"),
+    "a group may write": (lambda file: (os.chown(file, 0, STRANGER), file.chmod(0o664))[1], f"it may be changed by group {STRANGER}"),
+    "of another user": (lambda file: os.chown(file, STRANGER, 0), "it belongs to uid 1999999"),
+    "in a directory of everybody": (lambda file: file.parent.chmod(0o777), "which may be changed by everybody"),
+}
+
+
+@pytest.mark.parametrize("how", FILE_CHANGES)
+def test_root_refuses_a_context_file_that_others_may_write(place: Path, how: str) -> None:
+    directories.claim(place, 0o755)
+    file = place / "Context-X.xml"
+    file.write_text(CONTEXT)
+    config.load(file)
+    change, told = FILE_CHANGES[how]
+    change(file)
+    with pytest.raises(ConfigError) as error:
+        config.load(file)
+    assert error.value.faults[0].startswith(f"{file}:1: root cannot use this file: ")
+    assert told in error.value.faults[0]
+
+
+def test_a_file_of_the_user_who_typed_sudo_is_read(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directories.claim(place, 0o755)
+    file = place / "Context-X.xml"
+    file.write_text(CONTEXT)
+    os.chown(file, STRANGER, 0)
+    monkeypatch.setenv("SUDO_UID", str(STRANGER))
+    assert config.load(file).tasks

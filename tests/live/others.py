@@ -1,0 +1,46 @@
+"""Other users of this machine, by numbers that no user of it has, and programs that run as them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from needs import need
+
+_FIRST = 1_000_000
+
+
+def others(count: int) -> list[int]:
+    """So many uids that belong to this test process alone; skips where no program can run as another user."""
+    need(os.geteuid() == 0, "only root can be somebody else")
+    need(shutil.which("setpriv"), "setpriv is not installed")
+    found = [_FIRST + 10 * (os.getpid() % 100_000) + number for number in range(count)]
+    tried = subprocess.run([*command(found[0]), sys.executable, "-P", "-c", "import zmsvc.ctl"], cwd="/", capture_output=True)
+    need(tried.returncode == 0, f"another user cannot run {sys.executable}: {tried.stderr.decode()}")
+    return found
+
+
+def command(uid: int, *groups: int) -> list[str]:
+    """What runs the rest of a command line as this user, in its own group and these."""
+    more = ["--groups", ",".join(map(str, groups))] if groups else ["--clear-groups"]
+    return ["setpriv", f"--reuid={uid}", f"--regid={uid}", *more]
+
+
+def run(uid: int, *words: str, groups: tuple[int, ...] = (), **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program as this user, to its end."""
+    return subprocess.run([*command(uid, *groups), *words], cwd="/", capture_output=True, text=True, timeout=60, **settings)
+
+
+def python(uid: int, code: str, *words: str, groups: tuple[int, ...] = (), **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Run a piece of Python as this user, to its end."""
+    return run(uid, sys.executable, "-P", "-c", code, *words, groups=groups, **settings)
+
+
+def give(path: Path, uid: int) -> None:
+    """Let a directory with everything in it belong to this user."""
+    for each in (path, *path.rglob("*")):
+        os.chown(each, uid, uid, follow_symlinks=False)

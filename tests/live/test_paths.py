@@ -1,0 +1,153 @@
+"""No directory of another user, and no link that one has left, leads zmsvcd or zmsvcctl to other files."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from context import Context
+from others import give, others, python, run
+
+DAEMON = [sys.executable, "-P", "-m", "zmsvc.keeper"]
+
+
+@pytest.fixture
+def victim(context: Context) -> Iterator[int]:
+    """A user who starts the context without XDG_RUNTIME_DIR, as after `su`, in cron or by ssh without pam_systemd."""
+    uid = others(1)[0]
+    context.task("ts_100", "sleep", kind="Command", config="<command>sleep 1000</command>")
+    context.write()
+    (context.home / "Services").mkdir()
+    give(context.home, uid)
+    yield uid
+    run(uid, sys.executable, "-P", "-m", "zmsvc.ctl", "exit", env=environment(context))
+    shutil.rmtree(f"/tmp/zmsvc-{uid}", ignore_errors=True)
+    Path(f"/tmp/zmsvc-{uid}").unlink(missing_ok=True)
+
+
+def environment(context: Context) -> dict[str, str]:
+    return {name: value for name, value in context.environment.items() if name not in ("ZMSVC_RUNTIME_DIR", "XDG_RUNTIME_DIR")}
+
+
+MAKE_TRAP = """
+import os, sys
+root, name, precious, made = sys.argv[1:]
+os.umask(0)
+os.makedirs(f"{root}/{name}")
+os.symlink(precious, f"{root}/{name}/zmsvcd.pid")
+os.symlink(made, f"{root}/{name}/zmsvcd.lock")
+"""
+
+LINK = "import os, sys; os.symlink(sys.argv[2], sys.argv[1])"
+
+
+def test_a_directory_in_tmp_that_another_user_made_is_refused_by_zmsvcd_and_zmsvcctl(context: Context, victim: int) -> None:
+    attacker, root = victim + 1, Path(f"/tmp/zmsvc-{victim}")
+    precious, made = context.home / "precious", context.home / "made-by-lock"
+    precious.write_text("mine\n")
+    give(context.home, victim)
+    assert python(attacker, MAKE_TRAP, str(root), context.name, str(precious), str(made)).returncode == 0
+    started = run(victim, *DAEMON, "--detach", str(context.file), env=environment(context))
+    assert (precious.read_text(), made.exists()) == ("mine\n", False)
+    assert started.returncode == 1
+    assert started.stderr.startswith(f"zmsvcd: cannot use {root}: it is a directory of uid {attacker}")
+    asked = run(victim, sys.executable, "-P", "-m", "zmsvc.ctl", "status", env=environment(context))
+    assert asked.returncode == 1
+    for told in (started.stderr, asked.stderr):
+        assert "set XDG_RUNTIME_DIR" in told
+        assert told.count("\n") == 1
+
+
+def test_a_link_in_tmp_that_another_user_made_is_refused(context: Context, victim: int) -> None:
+    own = context.home / "own"
+    own.mkdir(mode=0o700)
+    give(own, victim)
+    python(victim + 1, LINK, f"/tmp/zmsvc-{victim}", str(own), check=True)
+    started = run(victim, *DAEMON, "--detach", str(context.file), env=environment(context))
+    assert started.returncode == 1
+    assert "it is a link of uid" in started.stderr
+    assert list(own.iterdir()) == []
+
+
+def test_an_own_directory_in_tmp_that_others_may_read_is_refused(context: Context, victim: int) -> None:
+    run(victim, "mkdir", "--mode=755", f"/tmp/zmsvc-{victim}", check=True)
+    started = run(victim, *DAEMON, "--detach", str(context.file), env=environment(context))
+    assert started.returncode == 1
+    assert "with mode 0755, expected a directory" in started.stderr
+
+
+def test_the_directory_in_tmp_is_made_for_its_user_alone(context: Context, victim: int) -> None:
+    started = run(victim, *DAEMON, "--detach", str(context.file), env=environment(context))
+    assert (started.returncode, started.stderr) == (0, "")
+    about = Path(f"/tmp/zmsvc-{victim}").stat()
+    assert (about.st_uid, stat.S_IMODE(about.st_mode)) == (victim, 0o700)
+    asked = run(victim, sys.executable, "-P", "-m", "zmsvc.ctl", "status", env=environment(context))
+    assert asked.returncode == 0, asked.stderr
+
+
+def root_starts(context: Context, *options: str) -> subprocess.CompletedProcess[str]:
+    """What root types at the keyboard, with the streams in a file: a daemon that stays must not hold the test."""
+    told = context.home / "told"
+    with told.open("w") as file:
+        command = [*DAEMON, *options, context.name]
+        status = subprocess.run(["timeout", "20", *command], env=context.environment, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
+    return subprocess.CompletedProcess(command, status.returncode, told.read_text(), "")
+
+
+@pytest.mark.parametrize("options", [(), ("--detach",)], ids=["foreground", "detached"])
+@pytest.mark.parametrize(
+    ("place", "links"),
+    [("state/Live", ("zmsvcd.log", "state.db")), ("run/Live", ("zmsvcd.pid", "zmsvcd.lock"))],
+    ids=["state", "runtime"],
+)
+def test_root_who_starts_a_context_of_another_user_follows_none_of_its_links(
+    context: Context, place: str, links: tuple[str, str], options: tuple[str, ...]
+) -> None:
+    """The unit runs as zmsvc, and /var/lib/zmsvc/NAME and /run/zmsvc/NAME are its own: a task of it can leave links there."""
+    owner = others(1)[0]
+    context.task("ts_100", "sleep", kind="Command", config="<command>sleep 1000</command>")
+    (context.home / "Services").mkdir()
+    context.write()
+    context.home.chmod(0o755)
+    directory = context.home / place
+    directory.mkdir(parents=True)
+    give(directory, owner)
+    precious = context.home / "precious"
+    precious.write_text("root's\n")
+    for name in links:
+        python(owner, LINK, str(directory / name), str(precious if name.endswith("pid") else context.home / f"made-by-{name}"), check=True)
+    done = root_starts(context, *options)
+    assert precious.read_text() == "root's\n"
+    assert [path.name for path in context.home.glob("made-by-*")] == []
+    assert done.returncode == 1
+    assert f"cannot start Live: {directory} belongs to uid {owner}, and this is user root" in done.stdout
+    assert f"setpriv --reuid={owner} --regid={owner} --init-groups" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["zmsvcd.log", "zmsvcd.lock", "zmsvcd.pid", "state.db"])
+def test_a_link_in_a_directory_of_ours_is_not_followed(context: Context, name: str) -> None:
+    """One that was left there while the directory belonged to another user."""
+    context.task("ts_100", "sleep", kind="Command", config="<command>sleep 1000</command>")
+    (context.home / "Services").mkdir()
+    place = context.home / ("run" if name in ("zmsvcd.lock", "zmsvcd.pid") else "state") / context.name
+    place.mkdir(parents=True)
+    elsewhere = context.home / "elsewhere"
+    elsewhere.write_text("root's\n")
+    (place / name).symlink_to(elsewhere)
+    context.write()
+    done = root_starts(context, "--detach")
+    try:
+        assert elsewhere.read_text() == "root's\n"
+        # The PID file is written beside its place and renamed, so the link is gone and nothing is wrong.
+        assert (done.returncode == 0) == (name == "zmsvcd.pid"), done.stdout
+        if name != "zmsvcd.pid":
+            assert f"{place / name}" in done.stdout
+            assert "symbolic link" in done.stdout
+    finally:
+        context.ctl("exit", check=None)
+

@@ -1,0 +1,164 @@
+"""Directories that only this user can change: made, and checked on the way down from the root; files in them are opened without links.
+
+Two kinds of attack end here: a directory in /tmp that another user made before us, and links that a task of another user left in a
+directory which root uses later. `paths` says where the directories are.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import stat
+from pathlib import Path
+
+from zmsvc.core.errors import PlaceError
+from zmsvc.host import paths
+
+_MAX_LINKS = 40
+"""As many as the kernel follows in one path."""
+
+
+def claim(directory: Path, mode: int) -> None:
+    """Make a directory where there is none, and check it. Raises PlaceError with the owner or the mode that is wrong, OSError."""
+    paths.make_private_root(directory)
+    directory.mkdir(parents=True, exist_ok=True, mode=mode)
+    check(directory)
+
+
+def check(directory: Path) -> None:
+    """Raise PlaceError unless the directory belongs to this user and nobody but this user and root can change what its path means."""
+    about = os.lstat(_reached(directory, _trusted()))
+    if about.st_uid != os.geteuid():
+        raise PlaceError(f"{directory} belongs to {user(about.st_uid)}, and this is {user(os.geteuid())}", owner=about.st_uid)
+    if others := _writers(about):
+        raise PlaceError(f"{directory} may be changed by {others} (mode {stat.S_IMODE(about.st_mode):04o}; chmod go-w {directory})")
+
+
+def check_file(path: str | Path, about: os.stat_result) -> None:
+    """Raise PlaceError when a user other than root and this one could change the file, or put another in its place.
+
+    A file may belong to the user who has typed `sudo`, and to the owner of this program, who could change the program as well.
+    """
+    trusted = _trusted() | {os.stat(__file__).st_uid}
+    if (typed := os.environ.get("SUDO_UID", "")).isdecimal():
+        trusted.add(int(typed))
+    if about.st_uid not in trusted:
+        raise PlaceError(f"it belongs to {user(about.st_uid)}", owner=about.st_uid)
+    if others := _writers(about):
+        raise PlaceError(f"it may be changed by {others} (mode {stat.S_IMODE(about.st_mode):04o}; chmod go-w {path})")
+    _reached(Path(path).absolute(), trusted)
+
+
+def _reached(path: Path, trusted: set[int]) -> str:
+    """Return where a path leads, after judging each directory and link on the way. Links of root's are fine: DynamicUser= makes some."""
+    here, left, links = "/", _parts(path), 0
+    while left:
+        _check_step(here, path, trusted)
+        name = left.pop()
+        if name == "..":
+            here = os.path.dirname(here)
+            continue
+        step = os.path.join(here, name)
+        about = os.lstat(step)
+        if not stat.S_ISLNK(about.st_mode):
+            here = step
+            continue
+        links += 1
+        if about.st_uid not in trusted or links > _MAX_LINKS:
+            raise PlaceError(f"{path} leads through the link {step} of {user(about.st_uid)}", owner=about.st_uid)
+        target = os.readlink(step)
+        here = "/" if target.startswith("/") else here
+        left += _parts(target)
+    return here
+
+
+def _parts(path: str | Path) -> list[str]:
+    """The names in a path, the last one first."""
+    return [name for name in os.fspath(path).split("/") if name not in ("", ".")][::-1]
+
+
+def _check_step(here: str, path: Path, trusted: set[int]) -> None:
+    about = os.lstat(here)
+    if about.st_uid not in trusted:
+        raise PlaceError(f"{path} is below {here}, which belongs to {user(about.st_uid)}", owner=about.st_uid)
+    # In a sticky directory, such as /tmp, nobody can replace what belongs to another user.
+    if not about.st_mode & stat.S_ISVTX and (others := _writers(about)):
+        raise PlaceError(f"{path} is below {here}, which may be changed by {others} (mode {stat.S_IMODE(about.st_mode):04o})")
+
+
+def _trusted() -> set[int]:
+    """Root, this user, and the owner of the root directory, whom a user namespace may show as another number."""
+    return {0, os.geteuid(), os.stat("/").st_uid}
+
+
+def _writers(about: os.stat_result) -> str:
+    """Name the users who may write, beside the owner; empty when there are none."""
+    if about.st_mode & stat.S_IWOTH:
+        return "everybody"
+    if about.st_mode & stat.S_IWGRP and not _private(about.st_gid):
+        return f"group {group(about.st_gid)}"
+    return ""
+
+
+def _private(gid: int) -> bool:
+    """Tell whether a group has no member but this user: many systems give each user a group of the same name, and umask 002."""
+    if gid == 0:
+        return True
+    try:
+        own, entry = pwd.getpwuid(os.geteuid()), grp.getgrgid(gid)
+    except KeyError:
+        return False
+    return own.pw_gid == gid and entry.gr_name == own.pw_name and set(entry.gr_mem) <= {own.pw_name}
+
+
+def user(uid: int) -> str:
+    """Return a user as people write it: `user NAME`, or `uid NUMBER` without a name."""
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"uid {uid}"
+
+
+def group(gid: int) -> str:
+    """Return the name of a group, or its number."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
+
+
+def open_file(path: Path, flags: int, mode: int = 0o600) -> int:
+    """Open a file of a directory that was checked. Raises PlaceError for a link or anything else that is not a file, OSError."""
+    try:
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, mode)
+    except OSError as error:
+        if path.is_symlink():
+            raise PlaceError(f"{path} is a symbolic link") from error
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise PlaceError(f"{path} is not a regular file")
+    return fd
+
+
+def write_new(path: Path, text: str, mode: int = 0o644) -> None:
+    """Put a file with this text at `path`, in place of whatever is there. Raises OSError."""
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    with open(fd, "w") as file:
+        file.write(text)
+    fresh.rename(path)
+
+
+def chmod_socket(path: str | Path, mode: int) -> None:
+    """Give the file of a socket its mode, and never that of a file which a link in its place leads to. Raises OSError."""
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            raise OSError(errno.EEXIST, "another file is in the place of the socket", str(path))
+        os.chmod(f"/proc/self/fd/{fd}", mode)
+    finally:
+        os.close(fd)
