@@ -10,6 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from zmsvc.core.errors import ConfigError
+from zmsvc.ctl import terminal
 from zmsvc.ctl.legacy import announcement
 from zmsvc.keeper.__main__ import main
 
@@ -18,9 +19,9 @@ if __name__ == "__main__":
     parser.add_argument("file", metavar="FILE", help="the context file")
     file = parser.parse_args().file
     try:
-        print("\n".join(announcement(file)), flush=True)
+        terminal.say("\n".join(announcement(file)))
     except ConfigError as error:
-        print("\n".join(error.faults), file=sys.stderr)
+        terminal.say_error("\n".join(error.faults))
         sys.exit(2)
     # The supervisor is a Python of its own, which must find the same package.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))

@@ -79,6 +79,31 @@ def test_changes_of_a_task_have_a_message_id_with_a_text(talker: Installed) -> N
     assert "ts_100" in explained
 
 
+FORGED = """
+import socket
+fields = {"MESSAGE": "forged by daemon", "PRIORITY": "3", "SYSLOG_IDENTIFIER": "Talker", "ZMSVC_CONTEXT": "Talk", "ZMSVC_TASK": "ts_100",
+          "ZMSVC_TRANSACTION": "%s", "ZMSVC_INSTANCE": "Talker"}
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+    sock.sendto("".join(f"{name}={value}\\n" for name, value in fields.items()).encode(), "/run/systemd/journal/socket")
+"""
+
+
+def test_what_another_user_writes_into_the_journal_does_not_pass_for_a_task_s(talker: Installed) -> None:
+    ((transaction, _),) = talker.pids()
+    said(talker)
+    talker.machine.put("/run/forge.py", FORGED % transaction)
+    talker.machine.sh("/usr/bin/python3 /run/forge.py", user="daemon")
+    wait_for(lambda: "forged by daemon" in talker.machine.journal("ZMSVC_TASK=ts_100", output="cat"))
+    places = (["logs"], ["logs", "ts_100"], ["logs", "--transaction", transaction], ["status", "-n", "50", "ts_100"])
+    shown = {" ".join(words): talker.ctl(*words, "--no-pager", check=False) for words in places}
+    assert [words for words, text in shown.items() if "forged" in text] == []
+    assert [words for words, text in shown.items() if "logged by the task" not in text] == []
+    talker.stop()
+    for words in (["logs"], ["logs", "ts_100"]):
+        text = talker.ctl(*words, "--no-pager")
+        assert ("forged" in text, "logged by the task" in text) == (False, True), words
+
+
 def numbers(talker: Installed) -> list[int]:
     """What the counting program of the next test has printed, as the journal has it."""
     return [int(match) for match in re.findall(r"^line (\d+)$", talker.machine.journal("-t", "Counter", output="cat"), re.MULTILINE)]

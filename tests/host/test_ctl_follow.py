@@ -22,6 +22,7 @@ from zmsvc.core.errors import UsageError, ZmsvcError
 from zmsvc.ctl import client, logs
 from zmsvc.ctl.__main__ import main
 from zmsvc.ctl.answers import Context
+from zmsvc.ctl.matches import Writers, matches
 from zmsvc.host import sockets
 
 Capture = pytest.CaptureFixture[str]
@@ -50,14 +51,30 @@ def interrupted(running: subprocess.Popen[bytes]) -> tuple[int, bytes]:
 # --- logs: journald
 
 
+DAEMON = Writers("Echo", 0, {}, "")
+
+
 def test_matches_find_fields_and_cgroups() -> None:
-    assert logs.matches("Echo", "TX", ["a", "b"], ["/sys/fs/cgroup/x", "/sys/fs/cgroup/unified/y", "/z"]) == [
-        "ZMSVC_CONTEXT=Echo", "ZMSVC_TRANSACTION=TX", "ZMSVC_TASK=a", "ZMSVC_TASK=b", "+",
+    assert matches(DAEMON, "TX", ["a", "b"], ["/sys/fs/cgroup/x", "/sys/fs/cgroup/unified/y", "/z"]) == [
+        "ZMSVC_CONTEXT=Echo", "ZMSVC_TRANSACTION=TX", "ZMSVC_TASK=a", "ZMSVC_TASK=b", "_UID=0", "+",
         "_SYSTEMD_CGROUP=/x", "_SYSTEMD_CGROUP=/y", "_SYSTEMD_CGROUP=/z",
     ]  # fmt: skip
-    assert logs.matches("Echo", None, ["a"], []) == ["ZMSVC_CONTEXT=Echo", "ZMSVC_TASK=a"]
-    assert logs.matches("Echo", None, [], []) == [
-        "ZMSVC_CONTEXT=Echo", "+", "_SYSTEMD_UNIT=zmsvc@Echo.service", "+", "_SYSTEMD_USER_UNIT=zmsvc@Echo.service",
+    assert matches(DAEMON, None, ["a"], []) == ["ZMSVC_CONTEXT=Echo", "ZMSVC_TASK=a", "_UID=0"]
+    assert matches(DAEMON, None, [], []) == [
+        "ZMSVC_CONTEXT=Echo", "_UID=0", "+", "_SYSTEMD_UNIT=zmsvc@Echo.service", "+", "_SYSTEMD_USER_UNIT=zmsvc@Echo.service", "_UID=0",
+    ]  # fmt: skip
+
+
+def test_what_a_task_of_another_user_says_is_found_for_that_task_alone() -> None:
+    of = Writers("Echo", 0, {"a": 1, "b": 2, "c": 0}, "_SYSTEMD_UNIT")
+    unit = "_SYSTEMD_UNIT=zmsvc@Echo.service"
+    assert matches(of, None, ["a"], []) == [
+        "ZMSVC_CONTEXT=Echo", unit, "ZMSVC_TASK=a", "_UID=0", "+", "ZMSVC_CONTEXT=Echo", unit, "ZMSVC_TASK=a", "_UID=1",
+    ]  # fmt: skip
+    assert matches(of, "TX", [], []) == [
+        "ZMSVC_CONTEXT=Echo", "ZMSVC_TRANSACTION=TX", unit, "_UID=0", "+",
+        "ZMSVC_CONTEXT=Echo", "ZMSVC_TRANSACTION=TX", unit, "ZMSVC_TASK=a", "_UID=1", "+",
+        "ZMSVC_CONTEXT=Echo", "ZMSVC_TRANSACTION=TX", unit, "ZMSVC_TASK=b", "_UID=2",
     ]  # fmt: skip
 
 
@@ -90,7 +107,7 @@ def asked(*words: str) -> list[str]:
 @pytest.mark.usefixtures("journalctl")
 def test_logs_asks_journalctl(home: House) -> None:
     home.supervisor(status=status(transaction(tasks=[task("ts_1", cgroup="/sys/fs/cgroup/g/TX:ts_1")]), log="journal"))
-    matches = ["ZMSVC_CONTEXT=Echo", "ZMSVC_TRANSACTION=TX", "ZMSVC_TASK=ts_1", "+", "_SYSTEMD_CGROUP=/g/TX:ts_1"]
+    matches = ["ZMSVC_CONTEXT=Echo", "ZMSVC_TRANSACTION=TX", "ZMSVC_TASK=ts_1", f"_UID={os.geteuid()}", "+", "_SYSTEMD_CGROUP=/g/TX:ts_1"]
     assert asked("logs", "--transaction", "TX", "ts_1") == matches
     options = ["--follow", "--no-pager", "--lines=3", "--output=cat"]
     assert asked("logs", "-f", "-n", "3", "--no-pager", "-o", "cat", "--task", "ts_1", "--transaction", "TX") == options + matches
@@ -100,7 +117,7 @@ def test_logs_asks_journalctl(home: House) -> None:
 @pytest.mark.usefixtures("journalctl")
 def test_logs_of_what_is_forgotten_come_from_the_journals_own_list(home: House) -> None:
     home.supervisor(status=no(4, "no such transaction"))
-    matches = ["ZMSVC_CONTEXT=Echo", "ZMSVC_TRANSACTION=TX", "+", "_SYSTEMD_CGROUP=/s/zmsvc@Echo.service/tasks/TX:ts_1"]
+    matches = ["ZMSVC_CONTEXT=Echo", "ZMSVC_TRANSACTION=TX", f"_UID={os.geteuid()}", "+", "_SYSTEMD_CGROUP=/s/zmsvc@Echo.service/tasks/TX:ts_1"]
     assert asked("-c", "Echo", "logs", "--transaction", "TX") == matches
 
 

@@ -163,3 +163,27 @@ def test_every_module_says_what_its_job_is() -> None:
 
 def test_scripts_are_never_imported() -> None:
     assert [str(each) for each in imports() if each.target.split(".")[0] in ("scripts", "tests")] == []
+
+
+SPEAKERS = {
+    "zmsvc.ctl.terminal": "the one place",
+    "zmsvc.host.complain": "the same for the processes of a daemon",
+    "zmsvc.task.__main__": "a developer's own task in the developer's own terminal",
+    "zmsvc.host.fork": "a constant text and an error of the kernel",
+    "zmsvc.keeper.keeper": "constant texts and errors of the kernel",
+    "zmsvc.keeper.nursery": "a constant text",
+    "zmsvc.keeper.template": "texts of repr(), which escapes",
+}
+"""Who may write to a standard stream, and why that cannot play with a terminal."""
+
+
+def _prints(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Call):
+        return False
+    called = ast.unparse(node.func)
+    return called == "print" or called in ("sys.stdout.write", "sys.stderr.write")
+
+
+def test_everything_that_reaches_a_terminal_is_cleaned_in_one_place() -> None:
+    found = {module for module in modules() if any(map(_prints, ast.walk(tree(module))))}
+    assert found - SPEAKERS.keys() == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 import time
@@ -59,6 +60,8 @@ class Client:
         self.name = places.name
         self.drops = 0
         """How often the connection was dropped and the request sent again."""
+        self.uid: int | None = None
+        """Whose process listens, as the kernel says; None before there was a connection."""
         self._path = str(paths.control_socket(places.name))
         self._timeout = timeout
         limit = timeout + GRACE if timeout else patience
@@ -130,6 +133,7 @@ class Client:
                 limit = struct.pack("ll", int(left), int(left % 1 * 1e6))
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
             sock.connect(self._path)
+            self._know(sock)
         except BlockingIOError:
             sock.close()
             raise self.late() from None
@@ -149,6 +153,13 @@ class Client:
             sock.close()
             raise
         return Connection(self, sock)
+
+    def _know(self, sock: socket.socket) -> None:
+        """Note whose socket this is. Raises CtlError for that of a user who is neither root, nor us, nor the owner of the directory."""
+        uid: int = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))[1]
+        if uid not in (0, os.geteuid(), os.stat(os.path.dirname(self._path)).st_uid):
+            raise CtlError(5, f"cannot reach the supervisor of {self.name}: {self._path} is of uid {uid}, who does not own its directory")
+        self.uid = uid
 
     def left(self) -> float | None:
         """Seconds until we give up, None for never. Raises CtlError when that is now."""

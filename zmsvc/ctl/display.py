@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import zmq
 
-from zmsvc.core import messages
+from zmsvc.core import messages, printable
 from zmsvc.core.errors import ConfigError, ProtocolError, UsageError
-from zmsvc.ctl import identity
+from zmsvc.ctl import identity, terminal
 from zmsvc.host import monitor, options, sockets
 
 _LINE = "=" * 72
@@ -50,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser().error("give --endpoint='tcp://127.0.0.1:5556', the sub_port of a context")
     try:
         for number, (topic, body) in enumerate(_wanted(endpoints, args), start=1):
-            print(shown(topic, body, datetime.now(), verbose=args.verbose), flush=True)
+            terminal.say(shown(topic, body, datetime.now(), verbose=args.verbose))
             if number == args.count:
                 break
     except BrokenPipeError:
@@ -59,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         pass
     except (ConfigError, UsageError) as error:
-        print(f"display.py: {error}", file=sys.stderr)
+        terminal.say_error(f"display.py: {error}")
         return 2
     return 0
 
@@ -71,7 +70,7 @@ def _wanted(endpoints: Sequence[str], args: argparse.Namespace) -> Iterator[tupl
     poller = zmq.Poller()
     try:
         for endpoint in endpoints:
-            print(f"Connecting to: {endpoint}", flush=True)
+            terminal.say(f"Connecting to: {endpoint}")
             ears.append(_Ear(context, endpoint, prefixes, identity.of_endpoint(endpoint, args.keys)))
             for each in ears[-1].sockets:
                 poller.register(each, zmq.POLLIN)
@@ -107,10 +106,9 @@ class _Ear:
         """Look at how the connection does. One that has been made once comes again by itself."""
         for event, _ in monitor.seen(self._monitor):
             if event == zmq.EVENT_DISCONNECTED and not self._settled:
-                print(
-                    f"display.py: whoever listens at {self._endpoint} ends the connection: is it the sub_port (the frontend) of a context, "
-                    "and are there keys for it, if it wants any (--keys)?",
-                    file=sys.stderr,
+                terminal.say_error(
+                    f"display.py: the peer at {self._endpoint} ends the connection: is it the sub_port (the frontend) of a context, "
+                    "and are there keys for it, if it wants any (--keys)?"
                 )
             self._settled = True
 
@@ -149,7 +147,7 @@ def _header(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def shown(topic: str, body: Mapping[str, Any], now: datetime, *, verbose: bool) -> str:
     """A message for people: when, topic, and the body."""
-    return f"{_LINE}\n{now} [{_safe(topic)}]:\n{_safe(_body(topic, body, verbose=verbose))}"
+    return f"{_LINE}\n{now} [{printable.line(topic)}]:\n{printable.lines(_body(topic, body, verbose=verbose))}"
 
 
 def _body(topic: str, body: Mapping[str, Any], *, verbose: bool) -> str:
@@ -185,7 +183,3 @@ def _cell(value: Any) -> str:
             return f"{value:.2f}"
     return str(value)
 
-
-def _safe(text: str) -> str:
-    """What comes from strangers must not command the terminal."""
-    return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)

@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import string
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +15,7 @@ from zmsvc.core import messages
 from zmsvc.core.errors import ConfigError, ProtocolError, UsageError, ZmsvcError
 from zmsvc.core.messages import Body
 from zmsvc.core.model import TRANSACTION_ID, Context
-from zmsvc.ctl import identity
+from zmsvc.ctl import identity, terminal
 from zmsvc.ctl.fields import CONTEXT_ID
 from zmsvc.host import config, sockets
 from zmsvc.host.keys import Curve
@@ -88,16 +87,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         check(args, context)
         if not args.transaction and args.action == "start":
             args.transaction = "".join(secrets.choice(string.ascii_uppercase + string.digits) for _ in range(20))
-            print(f"+ Starting transaction [{args.transaction}]")
+            terminal.say(f"+ Starting transaction [{args.transaction}]")
         endpoint = args.endpoint or (context.endpoints.backend if context else "")
         replies = args.sub_endpoint or (context.endpoints.frontend if context else "")
         place = next((each for each in (endpoint, replies) if each.startswith("tcp://")), "")
         curve = identity.of_endpoint(place, args.keys, context.name if context else None)
         for topic, body in bodies(args, context):
             frame = messages.encode(topic, body)
-            print(f"+ Connecting endpoint [{endpoint}] in topic [{topic}]")
+            terminal.say(f"+ Connecting endpoint [{endpoint}] in topic [{topic}]")
             # The e is the manual's.
-            print(f"+ Sending message of [{len(frame)}e] bytes", flush=True)
+            terminal.say(f"+ Sending message of [{len(frame)}e] bytes")
             if topic == "state" and replies:
                 code = _ask(endpoint, replies, frame, args, curve)
             else:
@@ -108,13 +107,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read us has seen enough. Python must not complain at its own end either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except ConfigError as error:
-        print("\n".join(error.faults), file=sys.stderr)
+        terminal.say_error("\n".join(error.faults))
         return 2
     except UsageError as error:
-        print(f"conf_command.py: {error}", file=sys.stderr)
+        terminal.say_error(f"conf_command.py: {error}")
         return 4 if isinstance(error, NoTaskError) else 2
     except ZmsvcError as error:
-        print(f"conf_command.py: {error}", file=sys.stderr)
+        terminal.say_error(f"conf_command.py: {error}")
         return 5
     return 0
 
@@ -210,7 +209,7 @@ def _send(endpoint: str, frame: bytes, topic: str, timeout_s: float, curve: Curv
     """Send when the context hears: one that is just being started has a device before it has a supervisor, which would miss this."""
     if sockets.send_once(endpoint, frame, timeout_s, curve, presence=messages.UNHEARD):
         return 0
-    print(f"conf_command.py: cannot deliver: no context at {endpoint} hears [{topic}] within {timeout_s:g} s", file=sys.stderr)
+    terminal.say_error(f"conf_command.py: cannot deliver: no context at {endpoint} hears [{topic}] within {timeout_s:g} s")
     return 1
 
 
@@ -226,10 +225,10 @@ def _ask(endpoint: str, replies: str, frame: bytes, args: argparse.Namespace, cu
             asked_ms = round(time.monotonic() * 1000)
             while (left := min(asked_ms + _AGAIN_MS, round(until * 1000)) - round(time.monotonic() * 1000)) > 0:
                 if heard.poll(left) and (reply := _reply(heard.recv(), args)) is not None:
-                    print(json.dumps(reply, indent=2))
+                    terminal.say(json.dumps(reply, indent=2))
                     return 0
             if time.monotonic() >= until:
-                print(f"conf_command.py: no reply within {args.timeout:g} s: is there a transaction {args.transaction}?", file=sys.stderr)
+                terminal.say_error(f"conf_command.py: no reply within {args.timeout:g} s: is there a transaction {args.transaction}?")
                 return 124
     finally:
         heard.close(0)

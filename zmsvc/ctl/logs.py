@@ -9,12 +9,16 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import IO
 
+from zmsvc.core.errors import PlaceError
 from zmsvc.ctl import terminal
 from zmsvc.ctl.answers import Context, Task
 from zmsvc.ctl.client import Client, CtlError
+from zmsvc.ctl.matches import Writers, matches, writers
 from zmsvc.ctl.which import choose
+from zmsvc.host import directories
 from zmsvc.host.paths import Places
 
 PATIENCE = 5.0
@@ -34,8 +38,9 @@ def logs(args: argparse.Namespace) -> int:
     """logs: of a context, a transaction or tasks."""
     places = choose(args.context, args.transaction)
     tasks = [*args.tasks, *args.task]
+    client = Client(places, args.timeout, patience=PATIENCE)
     try:
-        it = Context(Client(places, args.timeout, patience=PATIENCE).ask("status", transaction=args.transaction, tasks=tasks))
+        it = Context(client.ask("status", transaction=args.transaction, tasks=tasks))
     except CtlError as error:
         if error.code == 124:
             raise
@@ -43,7 +48,7 @@ def logs(args: argparse.Namespace) -> int:
         it = None
     log = _where(it, places)
     if log == "journal":
-        return _journal(args, places.name, it, tasks)
+        return _journal(args, writers(it, places, client.uid), it, tasks)
     return _file(args, log, tasks)
 
 
@@ -58,26 +63,6 @@ def _where(it: Context | None, places: Places) -> str:
 
 
 # --- journald
-
-
-def matches(name: str, transaction: str | None, tasks: Sequence[str], cgroups: Iterable[str]) -> list[str]:
-    """journalctl's matches: entries with our fields, or lines that other programs wrote from the tasks' own cgroups."""
-    fields = [f"ZMSVC_CONTEXT={name}"]
-    fields += [f"ZMSVC_TRANSACTION={transaction}"] if transaction else []
-    fields += [f"ZMSVC_TASK={task}" for task in tasks]
-    if not transaction and not tasks:
-        # All that the unit says; what its keeper and device write to stderr has no field.
-        return [*fields, "+", f"_SYSTEMD_UNIT=zmsvc@{name}.service", "+", f"_SYSTEMD_USER_UNIT=zmsvc@{name}.service"]
-    groups = [f"_SYSTEMD_CGROUP={in_journal(path)}" for path in cgroups]
-    return [*fields, "+", *groups] if groups else fields
-
-
-def in_journal(cgroup: str) -> str:
-    """A cgroup as journald writes it: the path below the hierarchy's root."""
-    for mount in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup"):
-        if cgroup.startswith(mount + "/"):
-            return cgroup[len(mount) :]
-    return cgroup
 
 
 def cgroups(it: Context | None, name: str, transaction: str | None, tasks: Sequence[str]) -> list[str]:
@@ -110,14 +95,14 @@ def _written_from() -> list[str]:
     return done.stdout.decode(errors="replace").splitlines()
 
 
-def _journal(args: argparse.Namespace, name: str, it: Context | None, tasks: list[str]) -> int:
+def _journal(args: argparse.Namespace, of: Writers, it: Context | None, tasks: list[str]) -> int:
     command = ["journalctl"]
     command += ["--follow"] if args.follow else []
     command += ["--no-pager"] if args.no_pager else []
     command += [f"--lines={args.lines}"] if args.lines is not None else []
     output = args.output or ("json" if args.json else None)
     command += [f"--output={output}"] if output else []
-    command += matches(name, args.transaction, tasks, cgroups(it, name, args.transaction, tasks))
+    command += matches(of, args.transaction, tasks, cgroups(it, of.name, args.transaction, tasks))
     sys.stdout.flush()
     try:
         os.execvp(command[0], command)
@@ -131,10 +116,12 @@ def _journal(args: argparse.Namespace, name: str, it: Context | None, tasks: lis
 def _file(args: argparse.Namespace, path: str, tasks: list[str]) -> int:
     wanted = FOLLOWED if args.follow and args.lines is None else args.lines
     try:
-        with open(path, "rb") as file:
+        with _opened(path) as file:
             lines: Iterable[str] = about(_texts(file), args.transaction, tasks)
             shown = deque(lines, wanted)
             end = file.tell()
+    except PlaceError as error:
+        raise CtlError(1, f"cannot read the log: {error}") from None
     except OSError as error:
         raise CtlError(1, f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
     if not args.follow:
@@ -142,6 +129,11 @@ def _file(args: argparse.Namespace, path: str, tasks: list[str]) -> int:
         return 0
     terminal.out("".join(shown), flush=True)
     return _follow(path, end, args.transaction, tasks)
+
+
+def _opened(path: str) -> IO[bytes]:
+    """The supervisor names the file: a link, a device or a FIFO, which might hang us, is none. Raises PlaceError, OSError."""
+    return open(directories.open_file(Path(path), os.O_RDONLY), "rb")
 
 
 def _texts(file: Iterable[bytes]) -> Iterator[str]:
@@ -178,15 +170,15 @@ def about(lines: Iterable[str], transaction: str | None, tasks: Sequence[str]) -
 # --- the last lines, for status
 
 
-def last_lines(it: Context, wanted: Sequence[tuple[str, Task]], count: int) -> dict[tuple[str, str], list[str]]:
+def last_lines(of: Writers, it: Context, wanted: Sequence[tuple[str, Task]], count: int) -> dict[tuple[str, str], list[str]]:
     """The last lines that the log has of each task, by transaction and task."""
     some = wanted[:AT_ONCE]
     if it.log == "journal":
-        return _journal_tails(it.name, some, count)
+        return _journal_tails(of, some, count)
     try:
-        with open(it.log.removesuffix("+stderr"), "rb") as file:
+        with _opened(it.log.removesuffix("+stderr")) as file:
             text = _end_of(file)
-    except OSError:
+    except (OSError, PlaceError):
         return {(transaction, task.id): [] for transaction, task in some}
     return {
         (transaction, task.id): [line.rstrip("\n") for line in deque(about(text, transaction, [task.id]), count)]
@@ -199,7 +191,7 @@ def _end_of(file: IO[bytes]) -> list[str]:
     return file.read(TAIL).decode(errors="replace").splitlines()
 
 
-def _journal_tails(name: str, wanted: Sequence[tuple[str, Task]], count: int) -> dict[tuple[str, str], list[str]]:
+def _journal_tails(of: Writers, wanted: Sequence[tuple[str, Task]], count: int) -> dict[tuple[str, str], list[str]]:
     """One journalctl for each task, all at the same time."""
     readers = {}
     for transaction, task in wanted:
@@ -207,7 +199,7 @@ def _journal_tails(name: str, wanted: Sequence[tuple[str, Task]], count: int) ->
         command = ["journalctl", "--no-pager", "--quiet", f"--lines={count}", "--output=short"]
         try:
             readers[transaction, task.id] = subprocess.Popen(
-                [*command, *matches(name, transaction, [task.id], groups)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                [*command, *matches(of, transaction, [task.id], groups)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
             )
         except OSError:
             return {}

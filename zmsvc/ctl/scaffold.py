@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError
 from zmsvc.core.values import WHITE
-from zmsvc.ctl import merge, meta, stencil
+from zmsvc.ctl import merge, meta, stencil, terminal
 from zmsvc.ctl.blueprint import Blueprint, Given, blueprint, context_file
 from zmsvc.ctl.fields import CONTEXT_REQUIRED, ENTRY_ACTIONS, SERVICE_REQUIRED
 from zmsvc.ctl.writeout import Change, Changed, write
@@ -100,13 +99,13 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         for fault in sorted(error.faults, key=_line_of):
             from_flags = fault.startswith(("--", "give --"))
-            print(f"{program}: cannot create: {fault}" if from_flags else fault, file=sys.stderr)
+            terminal.say_error(f"{program}: cannot create: {fault}" if from_flags else fault)
         return 2
     except ZmsvcError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        terminal.say_error(f"{program}: {error}")
         return 2 if isinstance(error, UsageError) else 1
     for warning in (*warnings, *_advice(made)):
-        print(f"warning: {warning}", file=sys.stderr)
+        terminal.say_error(f"warning: {warning}")
     if not made.quiet or getattr(args, "json", False):
         _report(outcomes, as_json=getattr(args, "json", False))
     return 0
@@ -204,9 +203,9 @@ def _advice(plan: Blueprint) -> Iterator[str]:
 def _report(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
     if as_json:
         files = [{"path": str(each.path), "outcome": each.fate, "added": list(each.added)} for each in outcomes]
-        print(json.dumps({"files": files}))
+        terminal.say(json.dumps({"files": files}))
         return
     for each in outcomes:
         note = f" ({', '.join(each.added)} added)" if each.fate is Fate.CHANGED else ""
         note = " (somebody has edited it)" if each.fate is Fate.KEPT else note
-        print(f"{each.fate:<10}{each.path}{note}")
+        terminal.say(f"{each.fate:<10}{each.path}{note}")

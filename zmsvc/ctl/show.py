@@ -35,8 +35,9 @@ def status(args: argparse.Namespace) -> int:
             terminal.out('{"contexts": []}\n')
         raise CtlError(3, str(error)) from None
     tasks = [*args.tasks, *args.task]
+    client = Client(places, args.timeout, patience=PATIENCE)
     try:
-        data = Client(places, args.timeout, patience=PATIENCE).ask("status", transaction=args.transaction, tasks=tasks)
+        data = client.ask("status", transaction=args.transaction, tasks=tasks)
     except NotRunningError:
         return _not_running(args, places)
     it = Context(data)
@@ -46,7 +47,7 @@ def status(args: argparse.Namespace) -> int:
     if args.json:
         terminal.out(json.dumps({"contexts": [_with_versions(data, it)]}) + "\n")
     else:
-        _draw(args, it, named=bool(tasks))
+        _draw(args, it, places, client.uid, named=bool(tasks))
     if tasks and not it.tasks:
         raise CtlError(4, f"cannot show {' '.join(tasks)}: no transaction has it (zmsvcctl -c {places.name} status)")
     return 0 if all_active(it, transaction=args.transaction is not None, task=bool(tasks)) else 3
@@ -75,15 +76,16 @@ def _nothing(name: str, file: str) -> Json:
     return nothing | {"version": __version__, "restart_needed": False}
 
 
-def _draw(args: argparse.Namespace, it: Context, *, named: bool) -> None:
+def _draw(args: argparse.Namespace, it: Context, places: Places, daemon: int | None, *, named: bool) -> None:
     wanted = [(each.id, task) for each in it.transactions for task in each.tasks if named or (each.open and task.state == "failed")]
     lines = LOG_LINES if args.lines is None else args.lines
     logs = {}
     if wanted and lines:
         # Imported here for start-up time: most of the time nothing has failed, and no log is looked at.
         from zmsvc.ctl import logs as reader
+        from zmsvc.ctl.matches import writers
 
-        logs = reader.last_lines(it, wanted, lines)
+        logs = reader.last_lines(writers(it, places, daemon), it, wanted, lines)
     now = time.time()
     age = procfs.age(it.keeper_pid)
     sight = render.Sight(

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
+
+from zmsvc.core import printable
 
 _CODES = {"green": "0;1;32", "red": "0;1;31", "yellow": "0;1;33", "grey": "0;38;5;245", "bold": "0;1;39"}
 _OF_STATE = {"active": "green", "reloading": "green", "failed": "red", "activating": "yellow", "deactivating": "yellow"}
 _DOTS = {"active": "●", "reloading": "●", "failed": "\N{MULTIPLICATION SIGN}", "activating": "↻", "deactivating": "↻"}
 _ASCII = str.maketrans({"●": "*", "○": "o", "\N{MULTIPLICATION SIGN}": "x", "↻": "@", "├": "|", "└": "`", "─": "-", "│": "|"})
+_OWN = re.compile(f"(\x1b\\[(?:0|{'|'.join(_CODES.values())})m)")
+"""What `paint` puts around a text; no other escape sequence gets out."""
+_PLAIN = re.compile(r"[\n\t\x20-\x7e]*")
 _YES, _NO = ("1", "yes", "true", "on", "16", "256", "24bit"), ("0", "no", "false", "off")
 
 
@@ -79,15 +85,33 @@ def prepare() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def clean(text: str) -> str:
-    """A text from somebody else on one line and without control characters, which could play with the terminal."""
-    if text.isprintable():
+clean = printable.line
+"""A text from somebody else on one line and without control characters, which could play with the terminal."""
+
+
+def _shown(text: str) -> str:
+    """Return a text as it may reach a terminal, whatever another user has put into it. All that is printed comes by here."""
+    if _PLAIN.fullmatch(text):
         return text
-    return "".join(char if char.isprintable() else " " if char.isspace() else char.encode("unicode_escape").decode() for char in text)
+    return "".join(part if at % 2 else printable.lines(part) for at, part in enumerate(_OWN.split(text)))
 
 
 def out(text: str, *, flush: bool = False) -> None:
     """Write to standard output, which may be closed."""
+    _write(_shown(text), flush=flush)
+
+
+def say(text: str) -> None:
+    """Write a line to standard output, at once."""
+    out(f"{text}\n", flush=True)
+
+
+def steer(codes: str, text: str = "", *, flush: bool = False) -> None:
+    """Write codes of our own that move the cursor, then a text."""
+    _write(codes + _shown(text), flush=flush)
+
+
+def _write(text: str, *, flush: bool) -> None:
     if sys.stdout is not None:
         sys.stdout.write(text)
         if flush:
@@ -98,9 +122,14 @@ def err(text: str) -> None:
     """Write to standard error, which may be closed too; then nobody can be told that nobody can be told."""
     if sys.stderr is not None:
         try:
-            sys.stderr.write(text)
+            sys.stderr.write(_shown(text))
         except OSError:
             return
+
+
+def say_error(text: str) -> None:
+    """Write lines to standard error."""
+    err(f"{text}\n")
 
 
 def complain(text: str) -> None:
@@ -119,7 +148,7 @@ def page(text: str, *, wanted: bool = True) -> None:
     """Write through the pager that systemctl would use, where it would use one; else just write."""
     if wanted and on_terminal() and os.environ.get("TERM") != "dumb":
         for command in _pagers():
-            if _through(command, text):
+            if _through(command, _shown(text)):
                 return
     out(text)
 

@@ -124,7 +124,11 @@ def _live(look: Look, interval: float) -> None:
     with _screen() as keys:
         while True:
             lines = look.picture()[: os.get_terminal_size(sys.stdout.fileno()).lines - 1]
-            terminal.out(_HOME + "".join(line + _END_OF_LINE for line in lines) + _REST, flush=True)
+            terminal.steer(_HOME)
+            for line in lines:
+                terminal.out(line)
+                terminal.steer(_END_OF_LINE)
+            terminal.steer(_REST, flush=True)
             until = time.monotonic() + max(interval, SHORTEST)
             while select.select(keys, [], [], max(0.0, until - time.monotonic()))[0]:
                 if os.read(keys[0], 64) in (b"", b"q", b"Q"):
@@ -137,7 +141,7 @@ def _screen() -> Iterator[list[int]]:
     keys = [0] if sys.stdin is not None and sys.stdin.isatty() else []
     before = termios.tcgetattr(0) if keys else None
     signal.signal(signal.SIGTERM, _end)
-    terminal.out(_ENTER)
+    terminal.steer(_ENTER)
     try:
         if keys:
             tty.setcbreak(0)
@@ -147,7 +151,7 @@ def _screen() -> Iterator[list[int]]:
     finally:
         if before is not None:
             termios.tcsetattr(0, termios.TCSADRAIN, before)
-        terminal.out(_LEAVE, flush=True)
+        terminal.steer(_LEAVE, flush=True)
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError
 from zmsvc.device.device import Device, Settings
 from zmsvc.host import keys, linux, options
+from zmsvc.host.complain import complain
 from zmsvc.host.endpoints import listen
 from zmsvc.host.notify import Notifier
 
@@ -89,7 +90,7 @@ def _raise_descriptor_limit() -> None:
 
 
 def _log(text: str) -> None:
-    print(f"zmsvc device: {text}", file=sys.stderr, flush=True)
+    complain(f"zmsvc device: {text}")
 
 
 if __name__ == "__main__":

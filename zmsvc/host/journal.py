@@ -20,6 +20,7 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
 
+from zmsvc.core import printable
 from zmsvc.host import memfd
 
 SOCKET = "/run/systemd/journal/socket"
@@ -64,12 +65,15 @@ class Sink(logging.Handler):
         self._fields: dict[str, str] = {}
         self.fds: tuple[int, ...] = ()
         """Descriptors that must stay open for this to work."""
+        self._terminals: frozenset[int] = frozenset()
+        """Those of them that are a person's screen."""
 
     def open(self, identifier: str, fields: Mapping[str, str], fds: Iterable[int]) -> None:
         """Write for this process to these descriptors, which are ours from here on; earlier ones are closed."""
         self._shut()
         self._fields = {"SYSLOG_IDENTIFIER": identifier, **fields}
         self.fds = tuple(fds)
+        self._terminals = frozenset(fd for fd in self.fds if os.isatty(fd))
 
     def emit(self, record: logging.LogRecord) -> None:
         # The broad exceptions are the promise of this module: a log line is never worth an error in the one who logs it.
@@ -96,7 +100,7 @@ class Sink(logging.Handler):
         data = _line(record, text, fields)
         for fd in self.fds:
             try:
-                os.write(fd, data)
+                os.write(fd, printable.lines(data.decode("utf-8", "replace")).encode() if fd in self._terminals else data)
             except OSError:
                 continue  # a full disk must not silence the terminal, nor the other way round
 

@@ -15,6 +15,7 @@ import daemon
 from zmsvc import __version__
 from zmsvc.core.errors import PlaceError, ZmsvcError
 from zmsvc.host import directories, interpreter, linux, paths
+from zmsvc.host.complain import complain
 from zmsvc.keeper.doors import Doors
 from zmsvc.keeper.keeper import Keeper
 from zmsvc.keeper.keyring import keyring
@@ -62,13 +63,13 @@ def main(argv: list[str] | None = None) -> int:
         os.environ.setdefault("ZMSVC_LOG", _log_target(places, detached=False))
         return _keep(places, [*arguments, target])
     except PlaceError as error:
-        print(f"zmsvcd: {error}", file=sys.stderr)
+        complain(f"zmsvcd: {error}")
         return 1
     except ZmsvcError as error:
-        print(f"zmsvcd: {error}", file=sys.stderr)
+        complain(f"zmsvcd: {error}")
         return 2
     except OSError as error:
-        print(f"zmsvcd: cannot start {args.context}: {error}", file=sys.stderr)
+        complain(f"zmsvcd: cannot start {args.context}: {error}")
         return 1
 
 
@@ -116,7 +117,7 @@ def _detach(places: paths.Places, arguments: list[str]) -> int:
         if told.startswith(_READY):
             # The context runs and goes on to manage it, as after `systemctl start`: that is no failure of the daemon.
             if error := told.removeprefix(_READY):
-                print(f"zmsvcd: {error} (see zmsvcctl -c {places.name} status)", file=sys.stderr)
+                complain(f"zmsvcd: {error} (see zmsvcctl -c {places.name} status)")
             return 0
         _show_complaints(places.log_file, said)
         return int(told) if told.isdecimal() else 1
@@ -146,7 +147,9 @@ def _show_complaints(log: Path, after: int) -> None:
     """What the daemon has said since then belongs on the terminal that it was started from: it did not become one."""
     with contextlib.suppress(OSError, PlaceError), open(log, "rb", opener=_for_owner_and_group) as file:
         file.seek(after)
-        sys.stderr.write(file.read().decode(errors="replace"))
+        told = file.read().decode(errors="replace").rstrip("\n")
+        if told:
+            complain(told)
 
 
 def _keep(places: paths.Places, arguments: list[str], ready: Callable[[str], None] | None = None) -> int:

@@ -19,6 +19,7 @@ from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.events import Fact, Origin, Requested, Verb
 from zmsvc.core.model import Context
 from zmsvc.host import binds, config, crashpoint, journal, keys, linux, paths, sockets
+from zmsvc.host.complain import complain
 from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
 from zmsvc.protocol import OLDEST, PROTOCOL
@@ -53,10 +54,10 @@ def main() -> int:
     try:
         return asyncio.run(_supervise(args))
     except ConfigError as error:
-        print("\n".join(error.faults), file=sys.stderr)
+        complain("\n".join(error.faults))
         return 2
     except ZmsvcError as error:
-        print(f"zmsvcd: {error}", file=sys.stderr)
+        complain(f"zmsvcd: {error}")
         return 1
 
 

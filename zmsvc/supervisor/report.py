@@ -80,6 +80,7 @@ def _task(world: World, key: Key, task: Task, cgroup: str | None) -> dict[str, A
         "restarts": task.restarts,
         "exit": exit_of(task.exit),
         "status": task.status,
+        "user": service.user if service else None,
         "entry": bool(service and service.entry),
         "held": task.held,
         "dropped": task.dropped,

@@ -1,0 +1,171 @@
+"""Nothing that a task or another user has written plays with the terminal of the person who reads it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+from context import Context
+from others import others
+from waiting import wait_for, wait_for_line
+
+EVIL = "\x1b]0;evil\x07\x1b[2J\x9b31m\u202egnp.exe"
+"""A title, a cleared screen, the same by one character of C1, and text that runs backwards."""
+
+LOUD = f"""
+def setup(self):
+    self.log.info({EVIL!r})
+    print({EVIL!r})
+    self.update(text={EVIL!r})
+"""
+
+FAILS = f"""
+def setup(self):
+    raise RuntimeError({EVIL!r})
+"""
+
+
+def harmless(text: str) -> bool:
+    """Whether a terminal does nothing but show it, in our own colours."""
+    plain = re.sub(r"\x1b\[0(;1;\d\d|;38;5;245)?m", "", text)
+    return all(char.isprintable() or char in "\n\t" for char in plain)
+
+
+@pytest.fixture
+def loud(context: Context) -> Context:
+    """A context that logs into a file, from Python and from another program, with a task that has failed."""
+    context.looped("Loud", LOUD)
+    context.looped("Fails", FAILS)
+    context.task("ts_1", "Loud")
+    program = context.home / "program"
+    program.write_bytes(f"#!/bin/sh\nprintf '%s\\n' '{EVIL}'; exec sleep 1000\n".encode())
+    program.chmod(0o755)
+    context.task("ts_2", "program", kind="Command", config=f"<command>{program}</command>")
+    context.task("ts_3", "Fails", entry=False)
+    context.start("--transaction", "TX")
+    context.ctl("start", "--transaction", "TX", "ts_3", check=1)
+    log = context.home / "state" / context.name / "zmsvcd.log"
+    wait_for(lambda: log.read_bytes().count(b"gnp.exe") >= 4)
+    return context
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("logs",), ("logs", "--transaction", "TX", "ts_1"), ("logs", "-n", "50"), ("status",), ("events",), ("list",), ("top", "--once")],
+    ids=" ".join,
+)
+def test_what_tasks_log_and_print_is_shown_without_control_characters(loud: Context, words: tuple[str, ...]) -> None:
+    done = loud.ctl(*words, check=None)
+    assert harmless(done.stdout), ascii(done.stdout)
+    assert harmless(done.stderr), ascii(done.stderr)
+    if words[0] == "logs":
+        assert r"\x1b]0;evil\x07" in done.stdout
+
+
+def test_what_is_logged_later_is_shown_so_too(loud: Context) -> None:
+    command = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", "Live", "logs", "-f", "-n", "1"]
+    with subprocess.Popen(command, env=loud.environment, stdout=subprocess.PIPE, bufsize=0) as follower:
+        try:
+            assert follower.stdout is not None
+            wait_for_line(follower.stdout, "ts_")
+            loud.ctl("restart", "--task", "ts_1")
+            assert harmless(wait_for_line(follower.stdout, "gnp.exe"))
+        finally:
+            follower.send_signal(signal.SIGINT)
+
+
+def test_the_log_file_of_a_lying_supervisor_is_not_waited_for(context: Context) -> None:
+    """A task of the daemon's user can put a socket of its own in the place of control.sock, and root asks it."""
+    pipe = context.home / "pipe"
+    os.mkfifo(pipe)
+    place = context.runtime / context.name
+    place.mkdir(parents=True)
+    answer = {"ok": True, "code": 0, "data": {"name": EVIL, "state": EVIL, "id": EVIL, "log": str(pipe), "transactions": [], "file": EVIL}}
+    server = f"""
+import socket
+with socket.socket(socket.AF_UNIX) as listening:
+    listening.bind({str(place / "control.sock")!r})
+    listening.listen()
+    print("up", flush=True)
+    while True:
+        with listening.accept()[0] as client:
+            if client.recv(65536):
+                client.sendall({json.dumps(answer).encode()!r} + b"\\n")
+"""
+    with subprocess.Popen([sys.executable, "-c", server], stdout=subprocess.PIPE, bufsize=0) as running:
+        try:
+            assert running.stdout is not None
+            wait_for_line(running.stdout, "up")
+            for words in (("status",), ("list",), ("logs",), ("top", "--once")):
+                done = context.ctl(*words, check=None, timeout=20)
+                assert harmless(done.stdout + done.stderr), ascii(done.stdout + done.stderr)
+            assert "not a regular file" in context.ctl("logs", check=1).stderr
+        finally:
+            running.kill()
+
+
+def test_a_socket_of_another_user_is_no_supervisor(context: Context) -> None:
+    stranger = others(1)[0]
+    place = context.runtime / context.name
+    place.mkdir(parents=True)
+    for directory in (context.home, context.runtime, place):
+        directory.chmod(0o755)
+    place.chmod(0o1777)
+    code = f"import socket, time; s = socket.socket(socket.AF_UNIX); s.bind({str(place / 'control.sock')!r}); s.listen(); time.sleep(1000)"
+    with subprocess.Popen(["setpriv", f"--reuid={stranger}", "--clear-groups", sys.executable, "-c", code]) as running:
+        try:
+            wait_for((place / "control.sock").exists)
+            told = wait_for(lambda: context.ctl("status", check=5, timeout=20).stderr)
+            assert f"is of uid {stranger}, who does not own its directory" in told
+        finally:
+            running.kill()
+
+
+def test_what_fails_at_the_start_is_told_without_control_characters(context: Context) -> None:
+    context.looped("Fails", FAILS)
+    context.task("ts_1", "Fails")
+    context.write()
+    command = [sys.executable, "-P", "-m", "zmsvc.keeper", "--detach"]
+    done = subprocess.run([*command, str(context.file)], env=context.environment, capture_output=True, text=True, timeout=60)
+    try:
+        assert (done.returncode, "gnp.exe" in done.stderr) == (0, True)
+        assert harmless(done.stderr), ascii(done.stderr)
+    finally:
+        context.ctl("exit")
+
+
+def test_the_complaints_of_a_daemon_that_did_not_start_are_told_so_too(context: Context) -> None:
+    folder = context.home / f"d{EVIL}"
+    folder.mkdir()
+    file = folder / "Context-Live.xml"
+    file.write_text("<Context></Contxt>")
+    command = [sys.executable, "-P", "-m", "zmsvc.keeper", "--detach", str(file)]
+    done = subprocess.run(command, env=context.environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "gnp.exe" in done.stderr) == (2, True)
+    assert harmless(done.stderr), ascii(done.stderr)
+
+
+def test_a_daemon_in_the_foreground_writes_none_to_its_terminal(context: Context) -> None:
+    context.looped("Loud", LOUD)
+    context.task("ts_1", "Loud")
+    context.write()
+    ours, its = pty.openpty()
+    command = [sys.executable, "-P", "-m", "zmsvc.keeper", "--foreground", str(context.file)]
+    with subprocess.Popen(command, env=context.environment, stdin=subprocess.DEVNULL, stdout=its, stderr=its) as daemon:
+        os.close(its)
+        seen = b""
+        try:
+            while seen.count(b"gnp.exe") < 2:
+                seen += os.read(ours, 65536)
+        finally:
+            daemon.terminate()
+            daemon.wait(15)
+    # The terminal itself adds the carriage returns.
+    assert harmless(seen.decode().replace("\r\n", "\n")), ascii(seen)
+

@@ -1,0 +1,23 @@
+"""Text from somebody else as a terminal may see it: no control character, no escape sequence, no override of the direction. Pure.
+
+Every process shows text through one of these two functions: zmsvcctl in ctl/terminal.py, the daemon in host/complain.py and in the log
+handler of host/journal.py. A test looks for prints that go past them.
+"""
+
+from __future__ import annotations
+
+
+def line(text: str) -> str:
+    """Return the text on one line: white space becomes a blank, what is not printable is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else " " if char.isspace() else _escaped(char) for char in text)
+
+
+def lines(text: str) -> str:
+    r"""Return the text with its line breaks (`\n`) and tabs; what else is not printable becomes a blank or is escaped."""
+    return "\n".join("\t".join(map(line, each.split("\t"))) for each in text.split("\n"))
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode()
