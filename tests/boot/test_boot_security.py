@@ -17,6 +17,7 @@ EXPOSURE = 2.0
 FILES = {
     "/run/zmsvc/Talk": "755 zmsvc:zmsvc",
     "/run/zmsvc/Talk/back": "660 zmsvc:zmsvc",
+    "/run/zmsvc/Talk/bus.members": "640 zmsvc:zmsvc",
     "/run/zmsvc/Talk/control.sock": "660 zmsvc:zmsvc",
     "/run/zmsvc/Talk/front": "660 zmsvc:zmsvc",
     "/run/zmsvc/Talk/keeper.sock": "600 zmsvc:zmsvc",

@@ -15,7 +15,7 @@ def bound(text: str) -> object:
 
 @pytest.mark.parametrize(
     "text",
-    ["tcp://*:1", "tcp://127.0.0.1:65535", "tcp://[::1]:5556", "tcp://eth0:5556", "tcp://a-b.example:5556", "ipc:///run/x", "ipc://@x"],
+    ["tcp://*:1", "tcp://127.0.0.1:65535", "tcp://[::1]:5556", "tcp://eth0:5556", "tcp://a-b.example:5556", "ipc:///run/x"],
 )
 def test_an_endpoint_reads_back_as_it_was_written(text: str) -> None:
     assert str(bound(text)) == text
@@ -41,6 +41,7 @@ def test_an_endpoint_reads_back_as_it_was_written(text: str) -> None:
         "ipc://*",
         "ipc:///x/",
         "ipc://@",
+        "ipc://@x",
         "tcp://a b:5",
         "ipc:///" + "é" * 54,
     ],

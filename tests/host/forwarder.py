@@ -32,6 +32,7 @@ class Forwarder:
         self.context = sockets.context()
         self.opened: list[sockets.Socket] = []
         self.process: subprocess.Popen[str] | None = None
+        self.more_fds: list[int] = []
         self.log = folder / "log"
         self.environment = {**os.environ, "NOTIFY_SOCKET": str(folder / "notify")}
 
@@ -45,6 +46,7 @@ class Forwarder:
         fds = [listener.fileno() for listener in self.listeners]
         command = ["--front", self.front, "--back", self.back, "--front-fd", str(fds[0]), "--back-fd", str(fds[1]), *arguments]
         with self.log.open("a") as log:
+            fds += self.more_fds
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "zmsvc.device", *command], pass_fds=fds, env=self.environment, stderr=log, text=True
             )

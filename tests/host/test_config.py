@@ -19,13 +19,13 @@ from lxml import etree
 from manual_context import MANUAL
 
 from zmsvc.core.errors import ConfigError
-from zmsvc.core.model import Action, Context, Limits, Rule, ServiceType, Trigger
+from zmsvc.core.model import Action, BusAccess, Context, Endpoints, Limits, Rule, ServiceType, Trigger
 from zmsvc.host import config
 from zmsvc.host.shape import RLIMITS, explain
 
 FULL = """<Context xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:noNamespaceSchemaLocation="context.rng">
   <BackendEndpoint>ipc:///run/zmsvc/front</BackendEndpoint>
-  <FrontEndEndpoint>ipc://@zmsvc-back</FrontEndEndpoint>
+  <FrontEndEndpoint>ipc:///run/zmsvc/back</FrontEndEndpoint>
   <TaskService id="a" instance="Any" serviceType=" Command ">
     <Task>
       <service>
@@ -113,7 +113,7 @@ def test_everything_that_the_contract_adds_is_read() -> None:
     context = parse(FULL)
     task, other = context.tasks.values()
     assert (context.id, context.log_name) == ("context001", "F")
-    assert (context.endpoints.front_bind, context.endpoints.backend_bind) == ("ipc:///run/zmsvc/front", "ipc://@zmsvc-back")
+    assert (context.endpoints.front_bind, context.endpoints.backend_bind) == ("ipc:///run/zmsvc/front", "ipc:///run/zmsvc/back")
     assert task.limits == Limits(
         start_timeout=90.0,
         stop_timeout=0.5,
@@ -386,7 +386,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "stray text": (changed(("<Task>", "<Task>oops")), "oops", "text 'oops' in <Task>, expected elements only"),
     "no endpoint": (
         changed(("  <FrontEndEndpoint>tcp://127.0.0.1:5556</FrontEndEndpoint>", "")),
-        "<Context>", "<Context> has no <FrontEndEndpoint>",
+        "<Context>", "<Context> has <BackendEndpoint> and no <FrontEndEndpoint>, expected both or neither",
     ),
     "no tasks": (
         re.sub("<TaskService.*</TaskService>", "", MANUAL, flags=re.S),
@@ -402,6 +402,14 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "unknown transport": (changed(("tcp://127.0.0.1:5556", "udp://127.0.0.1:5556")), "udp", "is no endpoint"),
     "connect to all": (changed(("tcp://127.0.0.1:5556", "tcp://*:5556")), "<FrontEnd", "cannot be connected to"),
     "long ipc": (changed(("tcp://127.0.0.1:5556", "ipc:///" + 107 * "x")), "xxx", "108 bytes, expected at most 107"),
+    "abstract ipc": (changed(("tcp://127.0.0.1:5556", "ipc://@x")), "ipc://@x", "is abstract and has no file whose mode keeps"),
+    "unknown bus_access": (
+        changed(("<Context>", "<Context bus_access='all'>")), "<Context ", "bus_access 'all' is unknown, expected members or anyone",
+    ),
+    "no transactions": (
+        changed(("<ContextID>", "<max_transactions>0</max_transactions><ContextID>")),
+        "<max_transactions>", "<max_transactions> '0' is out of range, expected a whole number from 1 to",
+    ),
     "relative ipc": (changed(("tcp://127.0.0.1:5556", "ipc://run/x")), "run/x", "no absolute path"),
     "colliding binds": (
         changed(("*:5556", "127.0.0.1:5557")),
@@ -614,6 +622,29 @@ WORDS = [
 TEXTS = ["", " ", "\n", "start", " stop ", "ts_100", "x y", "1", "-1", "90s", "infinity", "root", "tcp://127.0.0.1:5556", "\u00a0", "é"]
 
 
+def test_without_endpoints_the_bus_is_in_the_runtime_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ZMSVC_RUNTIME_DIR", str(tmp_path))
+    text = re.sub(r"\s*<(FrontEndEndpoint|BackendEndpoint|FrontBind|BackendBind)>.*?</\1>", "", MANUAL)
+    context = config.parse(text.encode(), path="F.xml", name="Echo")
+    assert context.endpoints == Endpoints(
+        frontend=f"ipc://{tmp_path}/Echo/sub",
+        backend=f"ipc://{tmp_path}/Echo/pub",
+        front_bind=f"ipc://{tmp_path}/Echo/pub",
+        backend_bind=f"ipc://{tmp_path}/Echo/sub",
+    )
+    assert not {"FrontEndEndpoint", "BackendEndpoint"} & context.source.keys()
+    assert SCHEMA.validate(etree.fromstring(text.encode())), SCHEMA.error_log
+    monkeypatch.setenv("ZMSVC_RUNTIME_DIR", f"/{'x' * 100}")
+    with pytest.raises(ConfigError, match=r"those in the runtime directory cannot be used: .* has a path of"):
+        config.parse(text.encode(), path="F.xml", name="Echo")
+
+
+def test_who_may_connect_and_how_many_transactions_may_be_open_are_read() -> None:
+    assert (parse(MANUAL).bus_access, parse(MANUAL).max_transactions) == (BusAccess.MEMBERS, 1000)
+    given = parse(changed(("<Context>", "<Context bus_access='anyone'><max_transactions>7</max_transactions>")))
+    assert (given.bus_access, given.max_transactions) == (BusAccess.ANYONE, 7)
+
+
 @pytest.mark.parametrize("text", [MANUAL, FULL])
 def test_what_the_code_takes_the_schema_takes(text: str) -> None:
     assert SCHEMA.validate(etree.fromstring(text.encode())), SCHEMA.error_log
@@ -623,7 +654,7 @@ def test_what_the_code_takes_the_schema_takes(text: str) -> None:
 BEYOND = {
     "repeated id", "call of nobody", "action without call", "call without action", "no location", "location is a file", "two locations",
     "id of dots", "Command without command", "empty command", "open quote", "text and arguments", "bad port", "colliding binds",
-    "bind elsewhere", "monitor's port", "monitor's endpoint", "long ipc", "bad time span", "endless delay", "crossed delays",
+    "bind elsewhere", "monitor's port", "no endpoint", "monitor's endpoint", "long ipc", "bad time span", "endless delay", "crossed delays",
     "unknown user", "unknown group", "bad variable", "variable twice",
 }  # fmt: skip
 
@@ -712,7 +743,7 @@ def test_a_port_in_use_is_told_and_a_free_one_is_not() -> None:
 
 
 def test_an_ipc_path_in_use_is_told_and_nothing_is_left_behind(tmp_path: Path) -> None:
-    ends = ("ipc:///run/zmsvc/front", f"ipc://{tmp_path}/front"), ("ipc://@zmsvc-back", f"ipc://{tmp_path}/none/back")
+    ends = ("ipc:///run/zmsvc/front", f"ipc://{tmp_path}/front"), ("ipc:///run/zmsvc/back", f"ipc://{tmp_path}/none/back")
     context = parse(changed(*ends, text=FULL))
     assert config.check_ports(context) == [f"BackendBind ipc://{tmp_path}/none/back: the directory {tmp_path}/none does not exist now"]
     with socket.socket(socket.AF_UNIX) as server:

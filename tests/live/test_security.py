@@ -19,7 +19,8 @@ import pytest
 from context import Context, Ear
 from needs import need
 
-from zmsvc.supervisor.control import ACCESS, MAX_CLIENTS, Who
+from zmsvc.core.access import CONTROL, Who
+from zmsvc.supervisor.control import MAX_CLIENTS
 from zmsvc.supervisor.verbs import Requests
 
 TX = "5HGAHZ3WPZUI71PACRPP"
@@ -43,6 +44,7 @@ FILES = {
     "run/Live": "drwxr-xr-x",
     f"run/Live/{TX}:ts_000.pid": "-rw-r--r--",
     f"run/Live/{TX}:ts_100.pid": "-rw-r--r--",
+    "run/Live/bus.members": "-rw-r-----",
     "run/Live/control.sock": "srw-rw----",
     # Only the sockets of systemd and of tasks' words are for strangers: what comes there is judged by the sender's credentials.
     "run/Live/keeper.sock": "srw-------",
@@ -159,26 +161,26 @@ def running(context: Context) -> Context:
 
 
 def test_the_table_of_who_may_do_what_has_every_verb() -> None:
-    assert Requests(None, {}).table().keys() == ACCESS.keys()  # type: ignore[arg-type]
+    assert Requests(None, {}).table().keys() == CONTROL.keys()  # type: ignore[arg-type]
 
 
 def test_a_stranger_does_not_reach_the_control_socket(running: Context) -> None:
     assert "PermissionError" in Stranger(running).run("status").stderr
 
 
-@pytest.mark.parametrize("verb", ACCESS)
+@pytest.mark.parametrize("verb", CONTROL)
 def test_a_stranger_who_reaches_it_is_refused_every_verb(running: Context, verb: str) -> None:
     answer = Stranger(running).ask(verb)
     assert (answer["ok"], answer["code"], answer["data"]) == (False, 1, {})
-    assert answer["error"] == f"cannot {verb}: only {ACCESS[verb]} may, and uid {NOBODY} is none of them"
+    assert answer["error"] == f"cannot {verb}: only {CONTROL[verb]} may, and uid {NOBODY} is none of them"
     assert running.tasks(TX)["ts_100"]["state"] == "active"
 
 
-@pytest.mark.parametrize("verb", ACCESS)
+@pytest.mark.parametrize("verb", CONTROL)
 def test_the_group_may_do_what_the_table_says_by_a_supplementary_group_too(running: Context, verb: str) -> None:
     answer = Stranger(running, os.getegid()).ask(verb)
     # What is allowed fails for another reason: there is no such transaction.
-    assert ("may, and uid" in answer.get("error", "")) == (ACCESS[verb] is Who.OWNER)
+    assert ("may, and uid" in answer.get("error", "")) == (CONTROL[verb] is Who.OWNER)
 
 
 HOLD = """

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zmsvc.core.model import Action, Context, Rule, ServiceType, TaskService, Trigger
+from zmsvc.core.access import ANYONE, BUS, MAY_CONNECT
+from zmsvc.core.model import Action, BusAccess, Context, Rule, ServiceType, TaskService, Trigger
 from zmsvc.core.values import Endpoint, apart, collide, endpoint, quote, reaches
 
 _STARTING = (Action.START, Action.RESTART)
@@ -79,7 +80,7 @@ def _expected(connected: Endpoint) -> str:
 def warnings(context: Context, *, curve: bool = False) -> list[str]:
     """What is legal but probably not meant, one line each. `curve` says whether there are keys, so that only who has one comes in."""
     tasks = context.tasks
-    found = [*_binds_apart(context, curve=curve), *_never_started(tasks), *_rings(tasks)]
+    found = [*_binds_apart(context, curve=curve), *_open_bus(context, curve=curve), *_never_started(tasks), *_rings(tasks)]
     for task in tasks.values():
         found += [f"{task.id}: {text}" for text in (*_odd_rules(task), *_odd_settings(task))]
     return [*found, *_torn_threads(tasks.values())]
@@ -100,6 +101,16 @@ def _binds_apart(context: Context, *, curve: bool) -> Iterator[str]:
             )
         if apart(other, place):
             yield f"{name} {bound} is another address than {connected}, where it is looked for"
+
+
+def _open_bus(context: Context, *, curve: bool) -> Iterator[str]:
+    places = [context.endpoints.backend, context.endpoints.frontend]
+    if context.bus_access is BusAccess.ANYONE and not curve and any(place.startswith("tcp://") for place in places):
+        orders = ", ".join(BUS["context"])
+        yield (
+            f'bus_access="anyone": {ANYONE} may give orders ({orders}) at {places[0]} and read configurations at {places[1]}; '
+            f'bus_access="members" lets only {MAY_CONNECT} connect'
+        )
 
 
 def _never_started(tasks: Mapping[str, TaskService]) -> Iterator[str]:

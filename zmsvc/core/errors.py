@@ -20,6 +20,12 @@ class ProtocolError(ZmsvcError):
     """A peer's fault: a message that is not what the contract says."""
 
 
+class RefusedError(ZmsvcError):
+    """The device lets this user not connect. `status` is the exit status of a task that needs the bus."""
+
+    status = 5
+
+
 class StateError(ZmsvcError):
     """The state file's fault: damaged, or written by a newer zmsvc."""
 

@@ -110,6 +110,17 @@ class Endpoints:
     """The device's egress (XPUB) binds this."""
 
 
+class BusAccess(StrEnum):
+    """Which users of this machine may connect to the bus over loopback tcp without CURVE keys."""
+
+    MEMBERS = "members"
+    ANYONE = "anyone"
+
+
+MAX_TRANSACTIONS = 1000
+"""Transactions that may be open at once, where the file does not say so."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """One context file."""
@@ -121,6 +132,8 @@ class Context:
     tasks: Mapping[str, TaskService]
     """By task id, in the file's order."""
     path: str = ""
+    bus_access: BusAccess = BusAccess.MEMBERS
+    max_transactions: int = MAX_TRANSACTIONS
     source: Mapping[str, Any] = field(default_factory=dict)
     """The whole Context element as JSON."""
     text: bytes = field(default=b"", repr=False)

@@ -68,6 +68,13 @@ def _open(draft: Draft) -> list[str]:
     return [name for name, transaction in draft.transactions.items() if transaction.open]
 
 
+def _make_room(draft: Draft) -> None:
+    """Refuse one more open transaction than the file allows: each is as many processes as there are entry tasks."""
+    most, opened = draft.context.max_transactions, len(_open(draft))
+    if opened >= most:
+        raise _RefusedError(1, f"{opened} transactions are open, and <max_transactions> of the context file allows {most}")
+
+
 # --- start
 
 
@@ -75,6 +82,7 @@ def start(draft: Draft, order: Requested) -> None:
     _known(draft, order)
     name = _to_start(draft, order)
     if name not in draft.transactions or not draft.transactions[name].open:
+        _make_room(draft)
         open_anew(draft, name)
     keys = [(name, task) for task in order.tasks] or entries(draft, name)
     wait(draft, order, (name,), keys, [key for key in keys if draft.tasks[key].sub is not Sub.RUNNING])
@@ -196,6 +204,7 @@ def restart(draft: Draft, order: Requested) -> None:
     names = _meant(draft, order)
     if order.transaction is not None and not draft.transactions[order.transaction].open:
         # As with systemctl: what is stopped is started.
+        _make_room(draft)
         open_anew(draft, order.transaction)
     keys = [key for name in names for key in (_targets(draft, name, order) if order.tasks else _restarted(draft, name))]
     wait(draft, order, tuple(names), keys, keys)

@@ -133,9 +133,11 @@ def _ipc(text: str) -> Endpoint:
     size = len(path.encode("utf-8", "surrogatepass"))
     if size > SUN_PATH:
         raise ValueError(f"{quote(text)} has a path of {size} bytes, expected at most {SUN_PATH}")
+    if path.startswith("@"):
+        raise ValueError(f"{quote(text)} is abstract and has no file whose mode keeps other users out, expected ipc:///PATH")
     # Every process of a context has its own working directory, so a relative path would name a socket for each of them.
-    if len(path) < 2 or path[0] not in "/@" or path.endswith("/"):
-        raise ValueError(f"{quote(text)} has no absolute path, expected ipc:///PATH or ipc://@NAME")
+    if len(path) < 2 or path[0] != "/" or path.endswith("/"):
+        raise ValueError(f"{quote(text)} has no absolute path, expected ipc:///PATH")
     return Endpoint(scheme="ipc", host=path)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from zmsvc.core.errors import ConfigError
 from zmsvc.core.model import Action, Rule, Trigger
 from zmsvc.ctl.fields import (
     CONTEXT_CHECKS,
+    ENDPOINT_FIELDS,
     SERVICE_CHECKS,
     SWITCH,
     TASK_TYPES,
@@ -76,6 +77,7 @@ class Blueprint:
     context_name: str
     context_id: str | None
     host: str
+    """Empty: the context file is to name no endpoints."""
     sub_port: int
     pub_port: int
     services_dir: Path
@@ -108,6 +110,9 @@ def blueprint(context: Given, services: Sequence[Given], known: Collection[str] 
 
     Raises ConfigError with `faults`, those that were found before, and all that are found here.
     """
+    asked = any(context.get(name) for name in ENDPOINT_FIELDS)
+    if asked:
+        context = replace(context, required=(*context.required, *ENDPOINT_FIELDS))
     found = [*faults, *_faults(context, CONTEXT_CHECKS)]
     found += [fault for given in services for fault in _faults(given, SERVICE_CHECKS)]
     found += _port_faults(context) + _clashes(services)
@@ -122,8 +127,8 @@ def blueprint(context: Given, services: Sequence[Given], known: Collection[str] 
         context_name=context.get("context_name"),
         context_id=context.get("context_id") or None,
         host=_host(context.get("server_ip")),
-        sub_port=int(context.get("sub_port")),
-        pub_port=int(context.get("pub_port")),
+        sub_port=int(context.get("sub_port", "0")),
+        pub_port=int(context.get("pub_port", "0")),
         services_dir=services_dir,
         context_file=file,
         quiet=not SWITCH[context.get("log_on", "1").lower()],

@@ -12,9 +12,10 @@ from typing import Any
 import zmq
 
 from zmsvc.core import messages, printable
-from zmsvc.core.errors import ConfigError, ProtocolError, UsageError
+from zmsvc.core.errors import ConfigError, ProtocolError, RefusedError, UsageError
 from zmsvc.ctl import identity, terminal
 from zmsvc.host import monitor, options, sockets
+from zmsvc.host.refusal import refusal
 
 _LINE = "=" * 72
 _COLUMNS = (
@@ -60,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, UsageError) as error:
         terminal.say_error(f"display.py: {error}")
         return 2
+    except RefusedError as error:
+        terminal.say_error(f"display.py: {error}")
+        return 5
     return 0
 
 
@@ -95,7 +99,9 @@ class _Ear:
     def __init__(self, context: sockets.Context, endpoint: str, prefixes: Sequence[bytes], curve: sockets.Curve | None) -> None:
         self._endpoint = endpoint
         self.socket = options.ear(context, prefixes, options.secured(endpoint, curve))
-        self._monitor = monitor.watch(self.socket, zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+        # With keys a refusal may be mended by another key; it is told when the connection ends.
+        self._monitor = monitor.watch(self.socket, events if curve else events | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
         self.sockets = (self.socket, self._monitor)
         self._settled = False
 
@@ -103,8 +109,10 @@ class _Ear:
         options.connect(self.socket, self._endpoint)
 
     def complain(self) -> None:
-        """Look at how the connection does. One that has been made once comes again by itself."""
+        """Look at how the connection does. One that has been made once comes again by itself. Raises RefusedError."""
         for event, _ in monitor.seen(self._monitor):
+            if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                raise refusal(self._endpoint)
             if event == zmq.EVENT_DISCONNECTED and not self._settled:
                 terminal.say_error(
                     f"display.py: the peer at {self._endpoint} ends the connection: is it the sub_port (the frontend) of a context, "

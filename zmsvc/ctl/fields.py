@@ -114,7 +114,9 @@ def _switch(text: str) -> str | None:
     return None if text.lower() in SWITCH else "is no switch: use 1 or 0"
 
 
-CONTEXT_REQUIRED = ("service_path", "context_name", "server_ip", "sub_port", "pub_port")
+CONTEXT_REQUIRED = ("service_path", "context_name")
+ENDPOINT_FIELDS = ("server_ip", "sub_port", "pub_port")
+"""All of them or none: without them the bus is at sockets in the context's runtime directory."""
 CONTEXT_CHECKS: dict[str, Check] = {
     "context_name": _context_name,
     "context_id": _identity,

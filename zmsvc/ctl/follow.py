@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from zmsvc.core import messages
-from zmsvc.core.errors import ConfigError, ProtocolError, UsageError, ZmsvcError
+from zmsvc.core.errors import ConfigError, ProtocolError, RefusedError, UsageError, ZmsvcError
 from zmsvc.ctl import terminal
 from zmsvc.ctl.answers import Context
 from zmsvc.ctl.client import MAX_DROPS, Client, CtlError, DroppedError
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 25.0
 """Seconds that a supervisor has to say where the device is."""
+_FIRST_MS = 100
+"""Milliseconds of silence after which `watch` asks whether it is heard out at all."""
 SEND_PATIENCE = 5.0
 """Seconds that a device has to take a message."""
 
@@ -87,7 +89,7 @@ def watch(args: argparse.Namespace) -> int:
     import zmq
 
     # For the same reason.
-    from zmsvc.host import sockets
+    from zmsvc.host import refusal, sockets
 
     until = time.monotonic() + args.timeout if args.timeout else None
     it, curve = _context(args)
@@ -95,6 +97,8 @@ def watch(args: argparse.Namespace) -> int:
     count = 0
     try:
         with sockets.context() as ctx, sockets.subscriber(ctx, it.frontend, prefixes, curve) as heard:
+            if curve is None and not heard.poll(_FIRST_MS) and refusal.refused(it.frontend, b"SUB"):
+                raise CtlError(5, str(refusal.refusal(it.frontend)))
             while args.count is None or count < args.count:
                 if until is not None and not heard.poll(max(0, round((until - time.monotonic()) * 1000))):
                     raise CtlError(124, f"timed out: {count} messages within {args.timeout:g} s")
@@ -137,6 +141,8 @@ def send(args: argparse.Namespace) -> int:
         wanted = sockets.send_once(it.backend, frame, args.timeout or SEND_PATIENCE, curve, presence=presence)
     except UsageError:
         raise  # It is too large, which is nobody's fault on the other side.
+    except RefusedError as error:
+        raise CtlError(5, str(error)) from None
     except ZmsvcError as error:
         raise CtlError(124 if args.timeout else 5, str(error)) from None
     if not wanted:

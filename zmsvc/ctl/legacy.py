@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zmsvc.core import messages
+from zmsvc.core.access import BUS
 from zmsvc.core.errors import ConfigError, ProtocolError, UsageError, ZmsvcError
 from zmsvc.core.messages import Body
 from zmsvc.core.model import TRANSACTION_ID, Context
@@ -20,12 +21,7 @@ from zmsvc.ctl.fields import CONTEXT_ID
 from zmsvc.host import config, sockets
 from zmsvc.host.keys import Curve
 
-ACTIONS = {
-    "context": ("start", "stop", "restart", "exit"),
-    "all": ("start", "stop", "restart", "exit"),
-    "process": ("start", "stop", "restart"),
-    "state": ("request", "top"),
-}
+ACTIONS = {"context": BUS["context"], "all": BUS["context"], "process": BUS["process"], "state": BUS["state"]}
 """What can be asked, by --service_name."""
 OPTIONS = ("open_connections", "opened_files", "memory_maps")
 PATIENCE = 5.0

@@ -63,7 +63,7 @@ def _tasks(root: etree._Element) -> dict[str, etree._Element]:
 
 def _other_context(document: xmlfile.Document, plan: Blueprint) -> Iterator[str]:
     """What the file says of the context and the plan says otherwise."""
-    asked = {"FrontEndEndpoint": plan.frontend, "BackendEndpoint": plan.backend}
+    asked = {"FrontEndEndpoint": plan.frontend, "BackendEndpoint": plan.backend} if plan.host else {}
     if plan.context_id:
         asked["ContextID"] = plan.context_id
     for name, want in asked.items():

@@ -24,7 +24,7 @@ _OF_CONTEXT = {
     "service_path": ("PATH", "the directory that holds Services/ and Conf/; it is made where there is none"),
     "context_name": ("NAME", "the context: its file is Conf/Context-NAME.xml, and it logs as NAME"),
     "context_id": ("ID", "the ContextID that messages to the context name (default: context001)"),
-    "server_ip": ("ADDRESS", "the address of both endpoints; 127.0.0.1 for one machine"),
+    "server_ip": ("ADDRESS", "the address of both endpoints; without it and the ports they are in the runtime directory"),
     "sub_port": ("PORT", "the port at which task services subscribe (FrontEndEndpoint)"),
     "pub_port": ("PORT", "the port to which everyone publishes (BackendEndpoint)"),
     "home_path": ("PATH", "the directory that holds Conf/, where that is not --service_path"),
@@ -196,7 +196,7 @@ def _advice(plan: Blueprint) -> Iterator[str]:
             yield f"location {location} does not exist: the context cannot be loaded before it does"
         elif not own.exists() or not Path(location).samefile(own):
             yield f"the context takes the services from {location}, but they were made in {own}"
-    if not plan.host.startswith(("127.", "[::1]")):
+    if plan.host and not plan.host.startswith(("127.", "[::1]")):
         yield f"whoever reaches {plan.host} could give orders: the context does not bind it without CURVE keys"
 
 

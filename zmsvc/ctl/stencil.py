@@ -49,8 +49,7 @@ def service_files(plan: Blueprint) -> Iterator[File]:
 def context_text(plan: Blueprint) -> str:
     """A whole context file with the services of the plan."""
     values = {
-        "frontend": _xml(plan.frontend),
-        "backend": _xml(plan.backend),
+        "endpoints": _filled("endpoints.xml", {"frontend": _xml(plan.frontend), "backend": _xml(plan.backend)}) if plan.host else "",
         "context_id": _xml(plan.context_id or CONTEXT_ID),
         "context_name": _xml(plan.context_name),
         "task_services": "\n".join(task_service_text(service) for service in plan.services),

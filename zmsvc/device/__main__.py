@@ -50,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--back", required=True, metavar="ENDPOINT", help="where subscribers connect")
     parser.add_argument("--front-fd", type=int, metavar="N", help="a listening socket for --front")
     parser.add_argument("--back-fd", type=int, metavar="N", help="a listening socket for --back")
+    parser.add_argument("--own-front-fd", type=int, metavar="N", help="another one for publishers, that needs neither key nor gate")
+    parser.add_argument("--own-back-fd", type=int, metavar="N", help="the same for subscribers")
+    parser.add_argument("--members", type=Path, metavar="FILE", help="which users may connect by tcp without keys")
     parser.add_argument("--hwm", type=int, default=options.DEVICE_HWM, help="messages queued for a peer")
     parser.add_argument("--expect", type=int, default=0, metavar="N", help="subscriptions to wait for before publishers")
     parser.add_argument("--heartbeat", type=float, default=options.HEARTBEAT_S, metavar="SECONDS")
@@ -70,7 +73,13 @@ def _settings(given: argparse.Namespace) -> Settings:
         heartbeat_s=given.heartbeat,
         curve=keys.load_curve(given.curve) if given.curve else None,
         allow=given.allow,
+        members=given.members,
+        own=(_own(given.own_front_fd), _own(given.own_back_fd)),
     )
+
+
+def _own(fd: int | None) -> socket.socket | None:
+    return None if fd is None else _listener("the context's own tasks", fd)
 
 
 def _listener(endpoint: str, fd: int | None) -> socket.socket:

@@ -21,9 +21,10 @@ from zmsvc.device.unheard import Unheard
 from zmsvc.device.watch import SIGNALS, Watch
 from zmsvc.host import options
 from zmsvc.host.endpoints import address
+from zmsvc.host.gate import Gate
 from zmsvc.host.keys import Curve
-from zmsvc.host.options import Context, readable
-from zmsvc.host.zap import Doorkeeper
+from zmsvc.host.options import Context, Socket, readable
+from zmsvc.host.zap import Doorkeeper, Handler
 
 _GRACE_S = 1.0
 """How long publishers are kept waiting for subscribers at a restart."""
@@ -49,6 +50,10 @@ class Settings:
     """For tcp; an ipc endpoint is guarded by the mode and owner of its file."""
     allow: Path | None = None
     """The directory of the public keys that may connect, where CURVE is used."""
+    members: Path | None = None
+    """The file that says which users may connect by tcp where no keys are used; None: everybody who can."""
+    own: tuple[socket.socket | None, socket.socket | None] = (None, None)
+    """More listening sockets for front and back, in the runtime directory: the context's own tasks need no gate and no keys there."""
 
 
 class Device:
@@ -56,13 +61,13 @@ class Device:
 
     def __init__(self, settings: Settings, report: Callable[[str], None]) -> None:
         self._settings = settings
-        self._context: Context = zmq.Context()
-        front, back = (options.secured(address(each), settings.curve) for each in (settings.front, settings.back))
-        self._front = options.front(self._context, hwm=settings.hwm, curve=front)
-        self._back = options.back(self._context, hwm=settings.hwm, heartbeat_s=settings.heartbeat_s, curve=back)
-        self._doorkeeper = Doorkeeper(self._context, settings.allow, report) if settings.allow else None
+        # One I/O thread: the gate relies on the order in which that tells what happens.
+        self._context: Context = zmq.Context(1)
+        self._front = options.front(self._context, hwm=settings.hwm)
+        self._back = options.back(self._context, hwm=settings.hwm, heartbeat_s=settings.heartbeat_s)
+        self._handler = _handler(self._context, settings, report)
         self._unheard = Unheard(self._context, self._front, self._back)
-        self._watch = Watch(self._front, self._back, self._doorkeeper, self._unheard, report)
+        self._watch = Watch(self._front, self._back, self._handler, self._unheard, report)
         self._order, self._ear = self._context.socket(zmq.PAIR), self._context.socket(zmq.PAIR)
         self._ear.bind("inproc://order")
         self._order.connect("inproc://order")
@@ -71,17 +76,25 @@ class Device:
     def start(self) -> None:
         """Subscribers first: a publisher pours out what it has queued as soon as it is let in."""
         self._watch.catch_signals()
-        options.bind(self._back, self._settings.back)
+        self._bind(self._back, self._settings.own[1], self._settings.back)
         self._front.send(b"\x01" + options.SENTINEL)
         if self._settings.expect:
             for subscription in self._wait_for_subscribers():
                 self._front.send(subscription)
         self._unheard.connect()
-        options.bind(self._front, self._settings.front)
+        self._bind(self._front, self._settings.own[0], self._settings.front)
         # Signals belong to the main thread: only there do they end a wait.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self._proxy.start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def _bind(self, made: Socket, own: socket.socket | None, listening: socket.socket) -> None:
+        """Bind both; only what is bound second, and is tcp, is guarded."""
+        if own is not None:
+            options.bind(made, own)
+        if address(listening).startswith("tcp://"):
+            options.guard(made, self._settings.curve, gate=self._handler is not None)
+        options.bind(made, listening)
 
     def watch(self) -> None:
         """Until SIGTERM or SIGINT. Raises ZmsvcError when the proxy ends by itself."""
@@ -97,14 +110,16 @@ class Device:
         # The sockets are ours again: until here only the proxy's thread was allowed to touch them.
         self._watch.close(self._front, self._back)
         self._unheard.close()
-        self._front.unbind(address(self._settings.front))
+        for listening in (self._settings.front, self._settings.own[0]):
+            if listening is not None:
+                self._front.unbind(address(listening))
         while self._front.poll(_QUIET_MS):
             self._back.send_multipart(self._front.recv_multipart(copy=False), copy=False)
         self._back.close(_LINGER_MS)
         for rest in (self._front, self._order, self._ear):
             rest.close(0)
-        if self._doorkeeper:
-            self._doorkeeper.socket.close(0)
+        if self._handler:
+            self._handler.close()
         self._context.term()
 
     def _wait_for_subscribers(self) -> set[bytes]:
@@ -134,3 +149,12 @@ class Device:
             zmq.proxy_steerable(self._front, self._back, None, self._ear)
         finally:
             self._watch.proxy_ended()
+
+
+def _handler(ctx: Context, settings: Settings, report: Callable[[str], None]) -> Handler | None:
+    """What judges tcp connections: by key, by user, or nothing."""
+    if settings.allow:
+        return Doorkeeper(ctx, settings.allow, report)
+    if settings.members and any(address(each).startswith("tcp://") for each in (settings.front, settings.back)):
+        return Gate(ctx, settings.members, report)
+    return None

@@ -9,12 +9,12 @@ from __future__ import annotations
 import zmq
 
 from zmsvc.core import messages
+from zmsvc.core.access import BUS
 from zmsvc.core.errors import ProtocolError
 from zmsvc.host import options
 from zmsvc.host.options import Context, Socket, readable
 
 _FRONT, _BACK = "inproc://front", "inproc://back"
-_ORDERS = frozenset({"start", "stop", "restart", "exit"})
 
 
 class Unheard:
@@ -70,7 +70,7 @@ class Unheard:
             topic, body = messages.decode(frame)
             if body.get("header", {}).get("origin") == self._origin:
                 return False
-            return messages.order(topic, body).action in _ORDERS
+            return messages.order(topic, body).action in BUS.get(topic, ())
         except ProtocolError:
             return False
 

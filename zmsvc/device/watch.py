@@ -17,7 +17,7 @@ from zmsvc.device.peers import Peer, Peers
 from zmsvc.device.unheard import Unheard
 from zmsvc.host import monitor
 from zmsvc.host.options import Socket
-from zmsvc.host.zap import Doorkeeper
+from zmsvc.host.zap import Handler
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _NAMED = 10
@@ -27,7 +27,7 @@ _NAMED = 10
 class Watch:
     """The eyes of the device. To be made before the sockets bind, or connections are missed."""
 
-    def __init__(self, front: Socket, back: Socket, doorkeeper: Doorkeeper | None, unheard: Unheard, report: Callable[[str], None]) -> None:
+    def __init__(self, front: Socket, back: Socket, handler: Handler | None, unheard: Unheard, report: Callable[[str], None]) -> None:
         self.stopping = False
         self._report = report
         self._publishers = 0
@@ -36,14 +36,14 @@ class Watch:
         both = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
         self._front_news = monitor.watch(front, both)
         self._back_news = monitor.watch(back, both | monitor.FAILED)
-        self._doorkeeper = doorkeeper
+        self._handler = handler
         self._unheard = unheard
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poller = zmq.Poller()
         for source in (self._front_news, self._back_news, self._wake_read, *unheard.sockets):
             self._poller.register(source, zmq.POLLIN)
-        if doorkeeper:
-            self._poller.register(doorkeeper.socket, zmq.POLLIN)
+        if handler:
+            self._poller.register(handler.socket, zmq.POLLIN)
 
     def catch_signals(self) -> None:
         """Have SIGTERM and SIGINT end the watch, SIGUSR1 ask it for a report."""
@@ -65,11 +65,15 @@ class Watch:
 
     def turn(self, timeout_ms: int | None = None) -> bool:
         """Wait for something to happen and deal with it; False: nothing did. Raises ZmsvcError when the proxy ended by itself."""
-        happened = self._poller.poll(timeout_ms)
+        due = self._handler.timeout_ms() if self._handler else None
+        happened = self._poller.poll(timeout_ms if due is None else due if timeout_ms is None else min(due, timeout_ms))
+        # In this order: of each connection that asks it is known by then that it has been accepted.
+        if self._handler:
+            self._handler.receive()
         self._take_publishers()
         self._take_subscribers()
-        if self._doorkeeper:
-            self._doorkeeper.answer()
+        if self._handler:
+            self._handler.answer()
         self._unheard.take()
         self._take_signals()
         return bool(happened)
@@ -82,11 +86,19 @@ class Watch:
         self._subscribers.close()
 
     def _take_publishers(self) -> None:
-        for event, _ in monitor.seen(self._front_news):
+        for event, value in monitor.seen(self._front_news):
             self._publishers += 1 if event == zmq.EVENT_ACCEPTED else -1
+            self._hand_on("front", event, value)
+
+    def _hand_on(self, side: str, event: int, fd: int) -> None:
+        if self._handler and event == zmq.EVENT_ACCEPTED:
+            self._handler.accepted(side, fd)
+        elif self._handler and event == zmq.EVENT_DISCONNECTED:
+            self._handler.ended(side, fd)
 
     def _take_subscribers(self) -> None:
         for event, value in monitor.seen(self._back_news):
+            self._hand_on("back", event, value)
             if event == zmq.EVENT_ACCEPTED:
                 self._subscribers.accepted(value)
             elif event == zmq.EVENT_DISCONNECTED:

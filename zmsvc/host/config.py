@@ -15,9 +15,9 @@ from lxml import etree
 
 from zmsvc.core.checks import faults
 from zmsvc.core.errors import ConfigError, PlaceError
-from zmsvc.core.model import Context, Endpoints
-from zmsvc.core.values import TASK_ID, Endpoint, collide, endpoint, quote, timespan
-from zmsvc.host import directories
+from zmsvc.core.model import MAX_TRANSACTIONS, BusAccess, Context, Endpoints
+from zmsvc.core.values import TASK_ID, WHITE, Endpoint, collide, endpoint, quote, timespan, whole
+from zmsvc.host import directories, paths
 from zmsvc.host.faults import Notes
 from zmsvc.host.markup import leaf, lines, to_json, tree
 from zmsvc.host.probe import check_binds, check_ports, check_services
@@ -80,9 +80,10 @@ def parse(text: bytes, *, path: str, name: str) -> Context:
     for each in sources:
         _keep_secret(each)
     reads = [read_service(*pair, notes, folder) for pair in zip(elements, sources, strict=True)]
-    ends, places = _endpoints(root, notes)
+    ends, places = _endpoints(root, notes, name)
     _monitors(reads, places, notes)
     _between(root, reads, places, notes)
+    access, most = _bus_access(root, notes), _max_transactions(root, notes)
     if not notes.found and not valid:
         # Only if the schema were stricter than its explanation; a test keeps them together.
         notes.fault(root, f"the schema refuses the file ({schema.error_log[0].message}), expected what context.rng says")
@@ -96,6 +97,8 @@ def parse(text: bytes, *, path: str, name: str) -> Context:
         endpoints=ends,
         tasks=tasks,
         path=os.path.abspath(path),
+        bus_access=access,
+        max_transactions=most,
         source=source,
         text=text,
     )
@@ -145,11 +148,47 @@ def _connected(text: str) -> Endpoint | None:
     return endpoint(text, bind=False)
 
 
-def _endpoints(root: etree._Element, notes: Notes) -> tuple[Endpoints, _Places]:
+def _bus_access(root: etree._Element, notes: Notes) -> BusAccess:
+    given = str(root.get("bus_access", BusAccess.MEMBERS)).strip(WHITE)
+    if given not in set(BusAccess):
+        notes.fault(root, f"the bus_access {quote(given)} is unknown, expected members or anyone")
+        return BusAccess.MEMBERS
+    return BusAccess(given)
+
+
+def _max_transactions(root: etree._Element, notes: Notes) -> int:
+    element = root.find("max_transactions")
+    return MAX_TRANSACTIONS if element is None else notes.value(element, lambda text: whole(text, 1, 1_000_000), MAX_TRANSACTIONS)
+
+
+def _left_out(root: etree._Element, notes: Notes, name: str) -> dict[str, str]:
+    """The endpoints of a file that names none: sockets in the runtime directory, which only the daemon's user and group can open."""
+    named = [tag for tag in ("FrontEndEndpoint", "BackendEndpoint") if root.find(tag) is not None]
+    if len(named) == 1:
+        other = "BackendEndpoint" if named == ["FrontEndEndpoint"] else "FrontEndEndpoint"
+        notes.fault(root, f"<Context> has <{named[0]}> and no <{other}>, expected both or neither")
+    if named:
+        return {}
+    try:
+        # Of a context of the system, which a user asks about, they are the system's.
+        where = paths.control_socket(name).parent
+        found = {"FrontEndEndpoint": f"ipc://{where}/sub", "BackendEndpoint": f"ipc://{where}/pub"}
+        for text in found.values():
+            endpoint(text, bind=True)
+    except (ValueError, PlaceError) as error:
+        notes.fault(root, f"<Context> has no endpoints, and those in the runtime directory cannot be used: {error}")
+        return {}
+    return found
+
+
+def _endpoints(root: etree._Element, notes: Notes, name: str) -> tuple[Endpoints, _Places]:
     places = _Places()
     given: dict[str, str] = {}
+    defaults = _left_out(root, notes, name)
     for connect, bind in (("FrontEndEndpoint", "BackendBind"), ("BackendEndpoint", "FrontBind")):
-        given[connect] = _text(root, connect)
+        if connect in defaults:
+            places.four[connect] = endpoint(defaults[connect], bind=False)
+        given[connect] = _text(root, connect) or defaults.get(connect, "")
         # The device binds the very place that the others connect to, unless the file says another.
         given[bind] = _text(root, bind) or given[connect]
         for tag in (connect, bind):

@@ -60,8 +60,7 @@ def address(listener: socket.socket) -> str:
     """The endpoint that a listening socket is bound to, with numbers for names."""
     name = listener.getsockname()
     if listener.family == socket.AF_UNIX:
-        path = os.fsdecode(name)
-        return f"ipc://@{path[1:]}" if path.startswith("\0") else f"ipc://{path}"
+        return f"ipc://{os.fsdecode(name)}"
     return _tcp(name[0], name[1])
 
 
@@ -83,7 +82,9 @@ def _tcp_host_port(endpoint: str) -> tuple[str, int]:
 
 def _ipc_path(endpoint: str) -> str:
     path = endpoint.removeprefix("ipc://")
-    if not path.startswith(("/", "@")) or path == "@":
+    if path.startswith("@"):
+        raise ConfigError([f"cannot bind {endpoint}: an abstract name has no file whose mode keeps other users out, expected ipc:///PATH"])
+    if not path.startswith("/"):
         raise ConfigError([f"cannot bind {endpoint}: expected an absolute path, as in ipc:///run/zmsvc/bus"])
     if len(os.fsencode(path)) > PATH_MAX:
         raise ConfigError([f"cannot bind {endpoint}: the path has {len(os.fsencode(path))} bytes, {PATH_MAX} are allowed"])
@@ -111,17 +112,14 @@ def _listen_tcp(host: str, port: int) -> socket.socket:
 
 
 def _listen_ipc(path: str, mode: int) -> socket.socket:
-    abstract = path.startswith("@")
-    if not abstract:
-        _clear_stale(path)
+    _clear_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         # Linux makes the file with the mode of the unbound socket less the umask, so it is never wider than `mode`;
         # the second chmod undoes the umask. Until listen() a connect is refused, whatever the mode.
         os.fchmod(listener.fileno(), mode)
-        listener.bind("\0" + path[1:] if abstract else path)
-        if not abstract:
-            chmod_socket(path, mode)
+        listener.bind(path)
+        chmod_socket(path, mode)
         return _listening(listener)
     except OSError:
         listener.close()

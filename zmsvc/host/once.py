@@ -14,6 +14,7 @@ from zmsvc.core.errors import ZmsvcError
 from zmsvc.host.keys import Curve
 from zmsvc.host.monitor import seen, watch
 from zmsvc.host.options import SENTINEL, check_size, client, connect, context, readable, secured
+from zmsvc.host.refusal import refusal
 
 _SETTLE_MS = 20
 
@@ -23,7 +24,8 @@ def send_once(endpoint: str, frame: bytes, timeout_s: float = 2.0, curve: Curve 
 
     With `presence` it waits until somebody has a subscription that begins with this: who is meant may be about to come.
     False: the device was reached, and nobody subscribes to such a message, or whoever is meant did not come; it was not sent.
-    Raises ZmsvcError when no device answers, or when it is not certain that it took the message.
+    Raises RefusedError when the device lets this user not connect, ZmsvcError when none answers, or when it is not certain that it
+    took the message.
     """
     check_size(frame)
     with _Line(endpoint, time.monotonic() + timeout_s, curve) as line:
@@ -47,6 +49,7 @@ class _Line:
         self._until = until
         self._connection: socket.socket | None = None
         self._refused = self._met = False
+        self._keys = secured(endpoint, curve) is not None
         self._context = context()
         self._publisher = client(self._context, zmq.XPUB, secured(endpoint, curve))
         self._monitor = watch(self._publisher, zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
@@ -85,6 +88,8 @@ class _Line:
                 break
         if reached and not (wanted and there):
             return False
+        if self._refused and not self._keys:
+            raise refusal(self._endpoint)
         raise ZmsvcError(f"cannot reach {self._endpoint}: {self._why_not()}")
 
     def send(self, frame: bytes) -> None:
@@ -126,7 +131,7 @@ class _Line:
         if self._connection:
             return "somebody took the connection, but no device answered in time (does it want CURVE keys that we have not?)"
         if self._met:
-            return "whoever listens there ends the connection (is it where one subscribes? That is another port)"
+            return "the peer ends the connection (is it where one subscribes? That is another port)"
         return "nobody listens there"
 
     def _close(self, linger_ms: int) -> None:

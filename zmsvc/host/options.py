@@ -157,14 +157,14 @@ def fileno(made: Bare) -> int:
     return int(made.get(zmq.FD))
 
 
-def front(ctx: Context, *, hwm: int, curve: Curve | None) -> Socket:
+def front(ctx: Context, *, hwm: int) -> Socket:
     """The device's XSUB, for publishers. No heartbeats: a stuck publisher costs nothing, a dead one closes its connection."""
-    return _server(ctx, zmq.XSUB, hwm, curve)
+    return _server(ctx, zmq.XSUB, hwm)
 
 
-def back(ctx: Context, *, hwm: int, heartbeat_s: float, curve: Curve | None) -> Socket:
+def back(ctx: Context, *, hwm: int, heartbeat_s: float) -> Socket:
     """The device's XPUB, for subscribers. No XPUB_NODROP: with it one stuck subscriber stops all others."""
-    made = _server(ctx, zmq.XPUB, hwm, curve)
+    made = _server(ctx, zmq.XPUB, hwm)
     made.set(zmq.HEARTBEAT_IVL, round(heartbeat_s * 1000))
     made.set(zmq.HEARTBEAT_TIMEOUT, round(heartbeat_s * 1000 * HEARTBEAT_PATIENCE))
     return made
@@ -172,7 +172,23 @@ def back(ctx: Context, *, hwm: int, heartbeat_s: float, curve: Curve | None) -> 
 
 def public(ctx: Context, kind: int, curve: Curve | None) -> Socket:
     """A PUB or REP of a service's own, for strangers, to be bound with `bind`."""
-    return _server(ctx, kind, CLIENT_HWM, curve)
+    made = _server(ctx, kind, CLIENT_HWM)
+    guard(made, curve)
+    return made
+
+
+def guard(made: Socket, curve: Curve | None, *, gate: bool = False) -> None:
+    """Have a handler asked about each connection that a later `bind` brings: with keys, or with a gate about its user.
+
+    libzmq copies the options of a socket when it binds, so what was bound before this is not guarded.
+    """
+    if curve:
+        made.set(zmq.CURVE_SERVER, 1)
+        made.set(zmq.CURVE_PUBLICKEY, curve.public)
+        made.set(zmq.CURVE_SECRETKEY, curve.secret)
+    if curve or gate:
+        # Without a domain libzmq never asks the handler, and says nothing about it. With one it also refuses ZMTP 1 and 2.
+        made.set(zmq.ZAP_DOMAIN, b"zmsvc")
 
 
 def bind(made: Socket, listener: socket.socket) -> None:
@@ -184,18 +200,12 @@ def bind(made: Socket, listener: socket.socket) -> None:
     made.bind(endpoint)
 
 
-def _server(ctx: Context, kind: int, hwm: int, curve: Curve | None) -> Socket:
+def _server(ctx: Context, kind: int, hwm: int) -> Socket:
     made = ctx.socket(kind)
     made.set(zmq.LINGER, 0)
     made.set(zmq.MAXMSGSIZE, MAX_MESSAGE + _SEALING)
     _set_hwm(made, hwm)
     _keepalive(made)
-    if curve:
-        made.set(zmq.CURVE_SERVER, 1)
-        made.set(zmq.CURVE_PUBLICKEY, curve.public)
-        made.set(zmq.CURVE_SECRETKEY, curve.secret)
-        # Without a domain libzmq never asks our allow-list, and says nothing about it.
-        made.set(zmq.ZAP_DOMAIN, b"zmsvc")
     return made
 
 

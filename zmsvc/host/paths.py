@@ -35,6 +35,21 @@ class Places:
         return b"NOTIFY_SOCKET=" + os.fsencode(self.notify_socket)
 
     @property
+    def sub_socket(self) -> Path:
+        """Where the context's own tasks subscribe, and everyone does when the file names no endpoints."""
+        return self.runtime / "sub"
+
+    @property
+    def pub_socket(self) -> Path:
+        """The same for publishing."""
+        return self.runtime / "pub"
+
+    @property
+    def members_file(self) -> Path:
+        """Which users may connect to the bus by tcp without keys; the supervisor writes it for the device."""
+        return self.runtime / "bus.members"
+
+    @property
     def lock_file(self) -> Path:
         return self.runtime / "zmsvcd.lock"
 

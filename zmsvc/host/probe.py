@@ -46,12 +46,12 @@ def _tcp(place: str) -> str:
 def _ipc(path: str) -> str:
     """By connecting: to bind would leave a file behind, or take one away."""
     folder = os.path.dirname(path)
-    if path.startswith("/") and not os.path.isdir(folder):
+    if not os.path.isdir(folder):
         return f"the directory {folder} does not exist now"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
-            probe.connect("\0" + path[1:] if path.startswith("@") else path)
+            probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
             return ""
         except BlockingIOError:

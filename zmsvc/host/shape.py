@@ -63,18 +63,20 @@ _TASK = Shape(
 )
 CONTEXT = Shape(
     children={
-        "FrontEndEndpoint": TEXT,
-        "BackendEndpoint": TEXT,
+        "FrontEndEndpoint?": TEXT,
+        "BackendEndpoint?": TEXT,
         "FrontBind?": TEXT,
         "BackendBind?": TEXT,
         "ContextID?": TEXT,
         "TaskLogName?": TEXT,
+        "max_transactions?": TEXT,
         "TaskService+": Shape(
             children={"Task": _TASK},
             attributes=("id", "instance", "topic", "serviceType"),
             needed=("id", "instance"),
         ),
     },
+    attributes=("bus_access",),
     foreign=True,
 )
 

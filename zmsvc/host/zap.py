@@ -10,11 +10,39 @@ from zmq.utils import z85
 
 from zmsvc.core.errors import ConfigError
 from zmsvc.host.keys import PUBLIC, load_public
-from zmsvc.host.options import Context, readable
+from zmsvc.host.options import Context, Socket, readable
 from zmsvc.host.tally import Tally
 
+ADDRESS = "inproc://zeromq.zap.01"
+"""Where libzmq asks whether a connection may be let in."""
 
-class Doorkeeper:
+
+class Handler:
+    """What the device's main thread does for whoever judges connections: it hands on requests first, then the news of connections."""
+
+    socket: Socket
+
+    def receive(self) -> None:
+        """Take the requests that wait."""
+
+    def accepted(self, side: str, fd: int) -> None:
+        """libzmq has accepted a connection with this descriptor for one of the device's sockets."""
+
+    def ended(self, side: str, fd: int) -> None:
+        """libzmq has ended it. The news of two sockets have no order between them, and the number may be the other's already."""
+
+    def answer(self) -> None:
+        """Answer what can be answered; does not block."""
+
+    def timeout_ms(self) -> int | None:
+        """Milliseconds after which `answer` is to be called even if nothing happens."""
+        return None
+
+    def close(self) -> None:
+        self.socket.close(0)
+
+
+class Doorkeeper(Handler):
     """Answers libzmq's question for a connection. The directory is read each time: a new key file needs no restart.
 
     `report` takes a line about those who were refused.
@@ -25,7 +53,7 @@ class Doorkeeper:
         self._refused = Tally(report)
         self.socket = ctx.socket(zmq.REP)
         self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.bind("inproc://zeromq.zap.01")
+        self.socket.bind(ADDRESS)
 
     def answer(self) -> None:
         """Answer what waits; does not block."""

@@ -78,7 +78,8 @@ class Doors:
             sock.detach()
         for uid in self.notify_of:
             self.notify_path(uid).unlink(missing_ok=True)
-        for path in (self._places.control_socket, self._places.notify_socket, self.keeper_path, self._places.pid_file):
+        places = self._places
+        for path in (places.control_socket, places.notify_socket, self.keeper_path, places.members_file, places.pid_file):
             path.unlink(missing_ok=True)
         self._places.lock_file.unlink(missing_ok=True)
         os.close(self._lock)

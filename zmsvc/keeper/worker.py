@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from zmsvc.core.errors import ZmsvcError
+from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.host import endpoints, linux
 from zmsvc.host.paths import Places
 from zmsvc.keeper.doors import Doors
@@ -170,6 +171,8 @@ class Device(Worker):
         self.settings: RunDevice | None = None
         self.ready = False
         self._listening: list[socket.socket] = []
+        self._own: dict[str, socket.socket] = {}
+        """More listening sockets, by the argument that hands each over: in the runtime directory, for the context's own tasks."""
 
     def start(self) -> str:
         """Start it as the settings say. Gives the reason when it cannot be started."""
@@ -178,11 +181,16 @@ class Device(Worker):
         try:
             if not self._listening:
                 self._listening = [endpoints.listen(front), endpoints.listen(back)]
+                self._own = self._listen_for_own(front, back)
         except ZmsvcError as error:
             return str(error)
         fds = [sock.fileno() for sock in self._listening]
         arguments = ["--front", front, "--back", back, "--front-fd", str(fds[0]), "--back-fd", str(fds[1])]
         arguments += ["--hwm", str(self.settings.hwm), "--expect", str(self.settings.expect if self.restarts else 0)]
+        arguments += ["--members", str(self.places.members_file)]
+        for flag, sock in self._own.items():
+            fds.append(sock.fileno())
+            arguments += [flag, str(sock.fileno())]
         if self._keyring:
             fds.append(self._keyring.server)
             # By descriptor: the file may have been replaced since the others read their half of it.
@@ -190,6 +198,18 @@ class Device(Worker):
         self.ready = False
         self.spawn("zmsvc.device", arguments, {"NOTIFY_SOCKET": str(self.doors.keeper_path)}, fds)
         return ""
+
+    def _listen_for_own(self, front: str, back: str) -> dict[str, socket.socket]:
+        """Beside tcp endpoints, so that a thousand tasks pass no gate. Where the path is too long for a socket they pass it."""
+        found = {}
+        for flag, place, own in (
+            ("--own-front-fd", front, self.places.pub_socket),
+            ("--own-back-fd", back, self.places.sub_socket),
+        ):
+            with contextlib.suppress(ConfigError):
+                if place.startswith("tcp://"):
+                    found[flag] = endpoints.listen(f"ipc://{own}")
+        return found
 
     def told(self) -> DeviceState:
         return DeviceState(pid=self.pid, restarts=self.restarts, ready=self.ready)
@@ -200,7 +220,7 @@ class Device(Worker):
 
     def close(self) -> None:
         """The context is over: nobody listens any more, and the files of ipc endpoints go."""
-        for sock in self._listening:
+        for sock in (*self._listening, *self._own.values()):
             at = endpoints.address(sock)
             sock.detach()  # see Doors.close
             if at.startswith("ipc:///"):

@@ -18,7 +18,7 @@ from zmsvc.core import checks, messages
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.events import Fact, Origin, Requested, Verb
 from zmsvc.core.model import Context
-from zmsvc.host import binds, config, crashpoint, journal, keys, linux, paths, sockets
+from zmsvc.host import binds, config, crashpoint, journal, keys, linux, members, paths, sockets
 from zmsvc.host.complain import complain
 from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
@@ -29,6 +29,7 @@ from zmsvc.supervisor.bus import Bus
 from zmsvc.supervisor.children import Children
 from zmsvc.supervisor.control import Control
 from zmsvc.supervisor.loop import Loop, facts_of_start
+from zmsvc.supervisor.spec import own_endpoints
 from zmsvc.supervisor.verbs import Requests
 
 BUS_TIMEOUT = 15.0
@@ -126,6 +127,7 @@ async def _open_bus(loop: Loop, *, again: bool) -> list[Fact]:
     after and waits only a moment: the device comes back by itself.
     """
     endpoints, curve = loop.world.context.endpoints, loop.curve is not None
+    members.write(loop.places.members_file, loop.world.context)
     crashpoint.reached("tell device")
     loop.children.tell(
         RunDevice(
@@ -153,7 +155,7 @@ async def _open_bus(loop: Loop, *, again: bool) -> list[Fact]:
 
 
 def _bus(loop: Loop) -> Bus:
-    return Bus(loop.world.context, loop.store.origin(), loop.order, lambda: loop.world, loop.curve)
+    return Bus(own_endpoints(loop.world.context, loop.places), loop.store.origin(), loop.order, lambda: loop.world, loop.curve)
 
 
 async def _device_ready(loop: Loop, early: list[Fact], *, again: bool) -> None:

@@ -15,6 +15,7 @@ import zmq
 
 from zmsvc.core import events as ev
 from zmsvc.core import messages
+from zmsvc.core.access import BUS
 from zmsvc.core.errors import ProtocolError, UsageError
 from zmsvc.core.events import OrdersUnheard, Origin, Requested, Verb
 from zmsvc.core.messages import Order
@@ -35,11 +36,14 @@ log = logging.getLogger(__name__)
 
 
 class Bus:
-    """One connection in and one out. `order` is called with every order that may be meant for this context."""
+    """One connection in and one out, at the places to subscribe and to publish.
+
+    `order` is called with every order that may be meant for this context.
+    """
 
     def __init__(
         self,
-        context: Context,
+        endpoints: tuple[str, str],
         origin: str,
         order: Callable[[Requested | OrdersUnheard], None],
         world: Callable[[], World],
@@ -50,11 +54,11 @@ class Bus:
         self._world = world
         self._loop = asyncio.get_running_loop()
         self._zmq = sockets.context()
-        endpoints = context.endpoints
+        frontend, backend = endpoints
         self._unheard = messages.UNHEARD.decode() + origin
         heard = [messages.prefix(topic) for topic in (*messages.TOPICS, self._unheard)]
-        self._ears = sockets.subscriber(self._zmq, endpoints.frontend, heard, curve)
-        self._mouth = sockets.Mouth(sockets.publisher(self._zmq, endpoints.backend, curve))
+        self._ears = sockets.subscriber(self._zmq, frontend, heard, curve)
+        self._mouth = sockets.Mouth(sockets.publisher(self._zmq, backend, curve))
         self._info = Info(world, self._wanted, self._send)
         self._top = Top(world, self._reply_top)
         self.refused = Tally(log.warning)
@@ -133,14 +137,11 @@ class Bus:
         context = self._world().context
         if order.topic == "context" and order.service_id != context.id:
             return
-        if order.topic == "process" and order.action not in ("start", "stop", "restart"):
-            return
-        try:
-            verb = Verb(order.action)
-        except ValueError:
-            if order.topic == "context" and order.action in ("update", "started", "stopped"):
+        if order.action not in BUS.get(order.topic, ()):
+            if order.topic == "process" or order.action in ("update", "started", "stopped"):
                 return
-            raise UsageError(f"{order.topic} message with unknown action {order.action!r}") from None
+            raise UsageError(f"{order.topic} message with unknown action {order.action!r}")
+        verb = Verb(order.action)
         problem = _foreign(context, order)
         if problem:
             self._refuse(order, problem)
@@ -159,7 +160,7 @@ class Bus:
         """`state`: somebody asks for a transaction's picture, or for what its tasks use of the machine."""
         head, content = body.get("header", {}), body.get("content")
         action, name = head.get("action"), head.get("service_transaction")
-        if action not in ("request", "top"):
+        if action not in BUS["state"]:
             return
         world = self._world()
         if not isinstance(name, str) or name not in world.transactions:

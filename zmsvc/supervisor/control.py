@@ -1,6 +1,6 @@
 """The control socket: a request becomes a fact, a Reply becomes the answer. A request a line, an answer a line, JSON both ways.
 
-Who may ask for what is one table, and who asks is told by the kernel.
+Who may ask for what is in core/access.py, and who asks is told by the kernel.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Set
-from enum import StrEnum
 from typing import Any
 
+from zmsvc.core.access import CONTROL, Who
 from zmsvc.host import linux
 from zmsvc.supervisor.connection import Connection, TooLongError
 
@@ -37,26 +37,6 @@ ACCEPT = 64
 PAUSE = 1.0
 """Seconds until the next try to take a client, when no descriptor or no thread could be had."""
 
-
-class Who(StrEnum):
-    """Who may ask for something; root and the daemon's own user always may."""
-
-    OWNER = "root and the daemon's user"
-    GROUP = "root, the daemon's user and its group"
-
-
-ACCESS: Mapping[str, Who] = {
-    "status": Who.GROUP,
-    "events": Who.GROUP,
-    "start": Who.GROUP,
-    "stop": Who.GROUP,
-    "restart": Who.GROUP,
-    "reset-failed": Who.GROUP,
-    "reload": Who.OWNER,
-    "reexec": Who.OWNER,
-    "exit": Who.OWNER,
-}
-"""Who may do what. What is not in it cannot be asked for; zmsvcctl(1) shows the same."""
 
 Answer = dict[str, Any]
 Write = Callable[[Answer], Awaitable[None]]
@@ -211,10 +191,10 @@ class Control:
         if not isinstance(request, dict) or not isinstance(request.get("verb"), str):
             return failure(2, "cannot read request: it is not an object with a verb")
         verb = request["verb"]
-        if verb not in self._verbs or verb not in ACCESS:
+        if verb not in self._verbs or verb not in CONTROL:
             return failure(2, f"cannot {verb}: the supervisor knows {', '.join(sorted(self._verbs))}")
-        if not _may(ACCESS[verb], uid, groups):
-            return failure(1, f"cannot {verb}: only {ACCESS[verb]} may, and uid {uid} is none of them")
+        if not _may(CONTROL[verb], uid, groups):
+            return failure(1, f"cannot {verb}: only {CONTROL[verb]} may, and uid {uid} is none of them")
         problem = _shape(request)
         if problem:
             return failure(2, f"cannot {verb}: {problem}")

@@ -6,7 +6,7 @@ import os
 import pwd
 
 from zmsvc.core.events import Key
-from zmsvc.core.model import ServiceType, TaskService
+from zmsvc.core.model import Context, ServiceType, TaskService
 from zmsvc.core.world import World
 from zmsvc.host import paths
 from zmsvc.host.paths import Places
@@ -18,6 +18,9 @@ def spec_of(world: World, key: Key, places: Places, log_target: str) -> LaunchSp
     transaction, task_id = key
     service, task = world.context.tasks[task_id], world.tasks[key]
     endpoints = world.context.endpoints
+    # Another user's process may have no right to the sockets in the runtime directory.
+    same = service.user is None and service.group is None
+    frontend, backend = own_endpoints(world.context, places) if same else (endpoints.frontend, endpoints.backend)
     return LaunchSpec(
         launch=task.launch,
         context=world.context.name,
@@ -32,8 +35,8 @@ def spec_of(world: World, key: Key, places: Places, log_target: str) -> LaunchSp
         configuration=dict(service.configuration),
         search=(service.location,) if service.location else tuple(str(path) for path in paths.service_path()),
         command=tuple(service.command),
-        frontend=endpoints.frontend,
-        backend=endpoints.backend,
+        frontend=frontend,
+        backend=backend,
         notify=str(places.notify_socket),
         log=log_target,
         cause=dict(task.cause),
@@ -50,6 +53,17 @@ def spec_of(world: World, key: Key, places: Places, log_target: str) -> LaunchSp
         # The Monitor binds a place of its own, for which it needs the context's CURVE keys, if there are any.
         serves=service.instance == "Monitor",
     )
+
+
+def own_endpoints(context: Context, places: Places) -> tuple[str, str]:
+    """Where the supervisor, and tasks of its user, subscribe and publish: not through the gate of a tcp endpoint, nor with keys.
+
+    A keeper that was started by an earlier zmsvc has not made these sockets.
+    """
+    ends = context.endpoints
+    pairs = ((ends.frontend, places.sub_socket), (ends.backend, places.pub_socket))
+    frontend, backend = (f"ipc://{own}" if place.startswith("tcp://") and own.is_socket() else place for place, own in pairs)
+    return frontend, backend
 
 
 def _other_user(user: str | None) -> int | None:

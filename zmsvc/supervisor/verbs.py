@@ -10,7 +10,7 @@ from typing import Any
 from zmsvc.core import events as ev
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.events import Origin, Requested, Verb
-from zmsvc.host import config
+from zmsvc.host import config, members
 from zmsvc.protocol.supervision import Reexec
 from zmsvc.supervisor import installed, report
 from zmsvc.supervisor.control import Answer, Verbs, Write, failure, success
@@ -135,6 +135,8 @@ class Requests:
         try:
             text = config.read(loop.places.config_file)
             context = config.parse(text, path=str(loop.places.config_file), name=loop.places.name)
+            # Before: a task that is new may be started at once, as a user that is new to the gate.
+            members.write(loop.places.members_file, context)
             reply = await loop.ask(ev.ContextReloaded(context=context, request=loop.next_request()))
         except OSError as error:
             return failure(1, f"cannot reload: {error}")

@@ -13,7 +13,7 @@ import time
 
 import zmq
 
-from zmsvc.host import sockets
+from zmsvc.host import refusal, sockets
 from zmsvc.host.tally import Tally
 
 ATTACH = 2.0
@@ -56,7 +56,10 @@ class Bus:
         self._dropped = Tally(log.warning)
 
     def publish(self, frame: bytes) -> bool:
-        """Hand a message to the device's queue; False: the queue is full, it is dropped. The first call waits for the device."""
+        """Hand a message to the device's queue; False: the queue is full, it is dropped. The first call waits for the device.
+
+        Raises RefusedError when the device lets the task's user not connect.
+        """
         with self._lock:
             sent = self._speak().send(frame)
             if not sent:
@@ -86,6 +89,8 @@ class Bus:
         if self._mouth is None:
             self._mouth = sockets.Mouth(sockets.publisher(self._own_context(), self._backend, self._curve))
             if not self._mouth.wait(ATTACH):
+                if self._curve is None and refusal.refused(self._backend, b"PUB"):
+                    raise refusal.refusal(self._backend)
                 log.warning("Cannot reach %s within %g s: messages will wait for it", self._backend, ATTACH)
         return self._mouth
 

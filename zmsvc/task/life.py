@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from zmsvc.core import messages
-from zmsvc.core.errors import LaunchError, ProtocolError, ZmsvcError
+from zmsvc.core.errors import LaunchError, ProtocolError, RefusedError, ZmsvcError
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task.bus import Ear
 from zmsvc.task.keys import given
@@ -230,7 +230,7 @@ class Life:
             if status == 0:
                 return 0
         else:
-            status = 1
+            status = error.status if isinstance(error, RefusedError) else 1
         self.log.error("Failed: %s", last_line(error), exc_info=None if isinstance(error, ZmsvcError) else error)
         if tell:
             self._voice.status(last_line(error))

@@ -1,0 +1,266 @@
+"""The gate of a device without keys: who may connect over loopback, that nothing of anybody else comes through, and who is told what."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import others
+import pytest
+import zmq
+from forwarder import FREE_PORT, Forwarder, received
+from waiting import PATIENCE, wait_for
+
+from zmsvc.host import sockets
+from zmsvc.host.sockdiag import SockDiag
+
+HOSTILE = str(Path(__file__).parents[1] / "hostile.py")
+RATE = 100
+"""Hostile connections a second of each attacker, at which an allowed client must come in within 5 s."""
+
+FRIEND = """
+import sys, time, zmq
+kind, port, patience = sys.argv[1], sys.argv[2], float(sys.argv[3])
+context = zmq.Context()
+made = context.socket(zmq.XPUB if kind == "PUB" else zmq.SUB)
+news = made.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+if kind == "SUB":
+    made.subscribe(b"")
+made.setsockopt(zmq.RECONNECT_IVL, 10)
+began = time.monotonic()
+made.connect(f"tcp://127.0.0.1:{port}")
+word = "silence"
+while (left := began + patience - time.monotonic()) > 0 and news.poll(left * 1000):
+    event = int.from_bytes(news.recv_multipart()[0][:2], "little")
+    word = "in" if event == zmq.EVENT_HANDSHAKE_SUCCEEDED else "refused"
+    break
+print(word, round(time.monotonic() - began, 3), flush=True)
+if word == "in" and kind == "PUB" and made.poll(5000):
+    made.send(b"GOOD from friend")
+    time.sleep(0.2)
+made.disable_monitor()
+context.destroy(1000)
+"""
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Forwarder]:
+    with Forwarder(tmp_path, front=FREE_PORT, back=FREE_PORT) as made:
+        yield made
+
+
+@pytest.fixture
+def members(tmp_path: Path) -> Callable[..., Path]:
+    """Writes the file as the supervisor does."""
+
+    def write(*users: int | str, access: str = "members") -> Path:
+        fresh = tmp_path / "members.new"
+        fresh.write_text(json.dumps({"access": access, "users": list(map(str, users))}))
+        return fresh.rename(tmp_path / "members")
+
+    return write
+
+
+def port(endpoint: str) -> str:
+    return endpoint.rpartition(":")[2]
+
+
+def friend(uid: int, kind: str, endpoint: str, patience: float = 5.0, groups: tuple[int, ...] = ()) -> tuple[str, float]:
+    """What becomes of a client of this user that connects as libzmq does, and after how many seconds."""
+    done = others.python(uid, FRIEND, kind, port(endpoint), str(patience), groups=groups)
+    assert done.returncode == 0, done.stderr
+    word, seconds = done.stdout.split()
+    return word, float(seconds)
+
+
+def attack(uid: int, endpoint: str, kind: str, count: int) -> subprocess.Popen[str]:
+    command = [*others.command(uid), sys.executable, "-P", HOSTILE, port(endpoint), kind, str(count), str(1 / RATE)]
+    return subprocess.Popen(command, cwd="/", stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("kind", ["PUB", "SUB"])
+def test_members_come_in_and_another_user_is_told_that_it_may_not(device: Forwarder, members: Callable[..., Path], kind: str) -> None:
+    task, stranger = others.others(2)
+    device.start("--members", str(members(task)))
+    endpoint = device.front if kind == "PUB" else device.back
+    assert friend(0, kind, endpoint)[0] == "in"
+    assert friend(task, kind, endpoint)[0] == "in"
+    assert friend(stranger, kind, endpoint)[0] == "refused"
+    told = wait_for(lambda: device.log.read_text())
+    assert f"a connection of uid {stranger} (uid {stranger}) is refused: only root, the daemon's user" in told
+    assert told.count("\n") < 10, "a line for each attempt"
+
+
+def test_what_the_file_says_counts_at_once(device: Forwarder, members: Callable[..., Path]) -> None:
+    stranger = others.others(1)[0]
+    device.start("--members", str(members()))
+    assert friend(stranger, "PUB", device.front)[0] == "refused"
+    members(stranger)
+    assert friend(stranger, "PUB", device.front)[0] == "in"
+    members()
+    assert friend(stranger, "PUB", device.front)[0] == "refused"
+    members(access="anyone")
+    assert friend(stranger, "PUB", device.front)[0] == "in"
+
+
+def test_without_the_file_nobody_else_comes_in(device: Forwarder, tmp_path: Path) -> None:
+    stranger = others.others(1)[0]
+    device.start("--members", str(tmp_path / "nothing"))
+    assert friend(0, "PUB", device.front)[0] == "in"
+    assert friend(stranger, "PUB", device.front)[0] == "refused"
+
+
+class Ears:
+    """Takes, in a thread, what subscribers are given and what the device tells its keeper, who reads that all the time as well."""
+
+    def __init__(self, device: Forwarder) -> None:
+        self.heard: list[bytes] = []
+        self._device = device
+        self._over = threading.Event()
+        self._subscriber = device.subscriber(b"")
+        self._thread = threading.Thread(target=self._hear)
+
+    def _hear(self) -> None:
+        poller = zmq.Poller()
+        for each in (self._subscriber, self._device.notified):
+            poller.register(each, zmq.POLLIN)
+        while not self._over.is_set():
+            found = dict(poller.poll(100))
+            if self._subscriber in found:
+                self.heard.append(self._subscriber.recv())
+            if self._device.notified.fileno() in found:
+                self._device.notified.recv(4096)
+
+    def __enter__(self) -> Ears:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+@pytest.mark.deadline(180)
+@pytest.mark.parametrize("attempt", range(2))
+def test_of_many_hostile_and_allowed_connections_mixed_no_hostile_message_comes_through(
+    device: Forwarder, members: Callable[..., Path], attempt: int
+) -> None:
+    task, *attackers = others.others(3)
+    device.start("--members", str(members(task)))
+    with Ears(device) as ears:
+        publisher = device.mouth(b"")
+        attacks = [attack(uid, place, kind, 250) for uid in attackers for place, kind in ((device.front, "PUB"), (device.back, "SUB"))]
+        came: list[tuple[str, float]] = []
+        try:
+            while any(each.poll() is None for each in attacks):
+                publisher.send(b"SECRET")
+                kind = "PUB" if len(came) % 2 else "SUB"
+                came.append(friend(task if len(came) % 3 else 0, kind, device.front if kind == "PUB" else device.back))
+            told = [each.communicate()[0] for each in attacks]
+        finally:
+            for each in attacks:
+                each.kill()
+    assert told == ["let in 0 heard 0\n"] * 4
+    assert [frame for frame in ears.heard if b"EVIL" in frame] == []
+    assert {word for word, _ in came} == {"in"}
+    assert max(seconds for _, seconds in came) < 5.0
+    assert sum(b"GOOD" in frame for frame in ears.heard) == len(came) // 2
+
+
+def test_without_the_gate_the_same_attack_comes_through(device: Forwarder) -> None:
+    """So the test above can fail."""
+    device.start()
+    with Ears(device) as ears:
+        device.mouth(b"")
+        told = attack(others.others(1)[0], device.front, "PUB", 35).communicate()[0]
+    assert not told.startswith("let in 0")
+    assert [frame for frame in ears.heard if b"EVIL" in frame]
+
+
+IDLE = """
+import socket, sys
+held = [socket.create_connection(("127.0.0.1", int(sys.argv[1]))) for _ in range(50)]
+for each in held:
+    while each.recv(4096):
+        pass
+"""
+
+
+def test_an_idle_connection_of_another_user_does_not_stay(device: Forwarder, members: Callable[..., Path]) -> None:
+    """Neither does it hold up an allowed client meanwhile."""
+    stranger = others.others(1)[0]
+    device.start("--members", str(members()))
+    with subprocess.Popen([*others.command(stranger), sys.executable, "-c", IDLE, port(device.front)], cwd="/") as idle:
+        try:
+            assert friend(0, "PUB", device.front)[0] == "in"
+            assert idle.wait(PATIENCE) == 0
+        finally:
+            idle.kill()
+
+
+def test_the_way_of_the_context_s_own_tasks_passes_no_gate(tmp_path: Path, members: Callable[..., Path]) -> None:
+    with Forwarder(tmp_path, front=FREE_PORT, back=FREE_PORT) as device:
+        own = [sockets.listen(f"ipc://{tmp_path}/pub"), sockets.listen(f"ipc://{tmp_path}/sub")]
+        fds = [each.fileno() for each in own]
+        device.more_fds = fds
+        device.start("--members", str(members()), "--own-front-fd", str(fds[0]), "--own-back-fd", str(fds[1]))
+        subscriber = sockets.subscriber(device.context, f"ipc://{tmp_path}/sub", [b"x"])
+        device.opened.append(subscriber)
+        publisher = sockets.publisher(device.context, f"ipc://{tmp_path}/pub")
+        device.opened.append(publisher)
+        mouth = sockets.Mouth(publisher)
+        wait_for(lambda: mouth.wait(1) and mouth.wants(b"x"))
+        mouth.send(b"x own")
+        assert received(subscriber) == b"x own"
+        assert friend(others.others(1)[0], "PUB", device.front)[0] == "refused"
+        assert device.end() == 0
+        for each in own:
+            each.close()
+
+
+# --- the kernel
+
+
+def test_the_kernel_knows_the_user_at_the_other_end() -> None:
+    stranger = others.others(1)[0]
+    kernel = SockDiag()
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with socket.create_server((host, 0), family=family) as listening:
+            address = listening.getsockname()[:2]
+            code = f"import socket, signal; s = socket.create_connection({address!r}); signal.pause()"
+            with subprocess.Popen([*others.command(stranger), sys.executable, "-c", code], cwd="/") as client:
+                accepted, _ = listening.accept()
+                with accepted:
+                    assert kernel.peer(accepted) == stranger
+                    client.send_signal(signal.SIGKILL)
+                    client.wait()
+                    # Closed, it is nobody's, which must not be taken for root's.
+                    assert kernel.peer(accepted) is None
+            with socket.create_connection(address) as own:
+                accepted, _ = listening.accept()
+                with accepted:
+                    assert kernel.peer(accepted) == os.geteuid()
+                    own.shutdown(socket.SHUT_WR)
+                    assert kernel.peer(accepted) is None
+    kernel.close()
+
+
+def test_a_look_up_takes_no_longer_with_many_connections() -> None:
+    kernel = SockDiag()
+    with socket.create_server(("127.0.0.1", 0), backlog=512) as listening:
+        pairs = [(socket.create_connection(listening.getsockname()), listening.accept()[0]) for _ in range(400)]
+        began = time.monotonic()
+        assert all(kernel.peer(accepted) == os.geteuid() for _, accepted in pairs)
+        assert (time.monotonic() - began) / len(pairs) < 0.005
+        for pair in pairs:
+            for each in pair:
+                each.close()
+    kernel.close()

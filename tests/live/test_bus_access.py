@@ -1,0 +1,246 @@
+"""Who may give orders on the bus and hear it: over loopback tcp, over ipc, and by what is written in the context file."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import zmq
+from context import Context
+from others import others, python, run
+from tutorial import free_ports
+from waiting import wait_for
+
+TX = "5HGAHZ3WPZUI71PACRPP"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+NAMES = "without CURVE keys only root, the daemon's user, members of its group and the <user> of each task may"
+
+
+@pytest.fixture
+def loopback(context: Context) -> Context:
+    """A context as old files have it: tcp on loopback, no keys."""
+    sub, pub = free_ports()
+    context.frontend, context.backend = f"tcp://127.0.0.1:{sub}", f"tcp://127.0.0.1:{pub}"
+    context.looped("Echo", "interval = 0.05\ndef step(self):\n    self.publish('beacon', {})")
+    context.home.chmod(0o755)
+    return context
+
+
+def script(context: Context, uid: int, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """An old command as another user, who has a copy of nothing."""
+    return run(uid, sys.executable, "-P", str(SCRIPTS / name), *arguments, env=context.environment)
+
+
+def order(action: str, transaction: str = TX, ident: str = "context001") -> str:
+    head = {"service_transaction": transaction, "service_id": ident, "action": action, "service_name": "context"}
+    return json.dumps({"header": head, "content": {}})
+
+
+EXIT = ("--service_name=context", "--service_id=context001", f"--transaction={TX}", "--action=exit")
+
+
+def test_another_user_s_order_does_not_arrive_and_is_told_who_may_connect(loopback: Context) -> None:
+    stranger = others(1)[0]
+    loopback.task("ts_1", "Echo")
+    loopback.start("--transaction", TX)
+    refused = script(loopback, stranger, "conf_command.py", f"--endpoint={loopback.backend}", *EXIT)
+    assert (refused.returncode, NAMES in refused.stderr) == (5, True), refused.stderr
+    assert f"uid {stranger} may not" in refused.stderr
+    assert loopback.tasks(TX)["ts_1"]["sub"] == "running"
+    heard = script(loopback, stranger, "display.py", "--count=1", f"--endpoint={loopback.frontend}")
+    assert (heard.returncode, NAMES in heard.stderr) == (5, True), heard.stderr
+    assert "beacon" not in heard.stdout
+    wait_for(lambda: f"(uid {stranger}) is refused" in loopback.log.read_text() and "so far)" in loopback.log.read_text())
+    # The same from the daemon's user works as ever.
+    done = subprocess.run(
+        [sys.executable, "-P", str(SCRIPTS / "conf_command.py"), f"--endpoint={loopback.backend}", *EXIT],
+        env=loopback.environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert loopback.wait() == 0
+
+
+def test_zmsvcctl_of_a_user_who_may_not_connect_ends_with_5(loopback: Context) -> None:
+    """Its process has the daemon's group, so it reaches the control socket; the user database does not know it as a member."""
+    stranger = others(1)[0]
+    loopback.task("ts_1", "Echo")
+    loopback.start("--transaction", TX)
+    ctl = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", loopback.name]
+    for words in (["send", "context", order("exit")], ["--timeout", "20", "send", "context", order("exit")], ["watch", "--count", "1"]):
+        done = run(stranger, *ctl, *words, groups=(os.getegid(),), env=loopback.environment)
+        assert (done.returncode, NAMES in done.stderr, done.stdout) == (5, True, ""), (words, done.stderr)
+    assert loopback.tasks(TX)["ts_1"]["sub"] == "running"
+
+
+SDK = """
+import sys, logging
+from zmsvc.core.errors import RefusedError
+from zmsvc.task.bus import Bus
+from zmsvc.task.life import Life
+bus = Bus(sys.argv[1], sys.argv[2])
+try:
+    bus.publish(b"talk @@@ {}")
+except RefusedError as error:
+    print(error)
+    sys.exit(error.status)
+"""
+
+
+def test_the_sdk_of_a_user_who_may_not_connect_ends_with_5(loopback: Context) -> None:
+    stranger = others(1)[0]
+    loopback.task("ts_1", "Echo")
+    loopback.start()
+    done = python(stranger, SDK, loopback.backend, loopback.frontend)
+    assert (done.returncode, NAMES in done.stdout) == (5, True), done.stderr
+
+
+def test_the_user_of_a_task_may_connect_and_a_reload_counts_at_once(loopback: Context) -> None:
+    others(1)
+    one, other = pwd.getpwnam("daemon").pw_uid, pwd.getpwnam("bin").pw_uid
+    loopback.task("ts_1", "Echo", service="<user>daemon</user>")
+    loopback.start("--transaction", TX)
+    assert "beacon" in script(loopback, one, "display.py", "--count=1", "--topic=beacon", f"--endpoint={loopback.frontend}").stdout
+    asked = ("--count=1", "--topic=beacon", f"--endpoint={loopback.frontend}")
+    assert script(loopback, other, "display.py", *asked).returncode == 5
+    loopback.clear_tasks()
+    loopback.task("ts_1", "Echo", service="<user>bin</user>")
+    loopback.write()
+    loopback.ctl("reload")
+    loopback.ctl("restart", "--task", "ts_1")
+    assert "beacon" in script(loopback, other, "display.py", *asked).stdout
+
+
+def test_bus_access_anyone_opens_the_bus_with_a_warning(loopback: Context) -> None:
+    stranger = others(1)[0]
+    loopback.task("ts_1", "Echo")
+    write = loopback.write
+
+    def opened() -> None:
+        write()
+        loopback.file.write_text(loopback.file.read_text().replace("<Context>", '<Context bus_access="anyone">'))
+
+    loopback.write = opened  # type: ignore[method-assign]
+    loopback.start("--transaction", TX)
+    warning = 'bus_access="anyone": every user of this machine may give orders (start, stop, restart, exit)'
+    assert warning in loopback.log.read_text()
+    assert warning in loopback.ctl("check", str(loopback.file)).stdout
+    assert "beacon" in script(loopback, stranger, "display.py", "--count=1", "--topic=beacon", f"--endpoint={loopback.frontend}").stdout
+    assert script(loopback, stranger, "conf_command.py", f"--endpoint={loopback.backend}", *EXIT).returncode == 0
+    assert loopback.wait() == 0
+
+
+def test_the_context_s_own_tasks_do_not_pass_the_gate(loopback: Context) -> None:
+    loopback.task("ts_1", "Echo")
+    loopback.start("--transaction", TX)
+    inodes = {os.readlink(fd) for fd in Path(f"/proc/{loopback.tasks(TX)['ts_1']['pid']}/fd").iterdir() if fd.is_symlink()}
+    table = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    assert [row for row in table if f"socket:[{row[9]}]" in inodes] == []
+    place = loopback.runtime / loopback.name
+    assert [oct(path.stat().st_mode & 0o777) for path in (place / "sub", place / "pub")] == ["0o660"] * 2
+    status = loopback.status()
+    assert (status["frontend"], status["backend"]) == (loopback.frontend, loopback.backend)
+    assert loopback.stop() == 0
+    assert not (place / "sub").exists()
+
+
+def test_they_find_it_again_after_a_crash_of_supervisor_and_device(loopback: Context) -> None:
+    loopback.task("ts_1", "Echo")
+    loopback.start("--transaction", TX)
+    loopback.kill_supervisor()
+    os.kill(loopback.status()["device_pid"], 9)
+    wait_for(lambda: loopback.status()["device_restarts"] == 1)
+    loopback.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "15")
+
+
+def test_the_bus_does_not_know_every_order_of_the_control_socket(loopback: Context) -> None:
+    """`reset-failed` came in because the bus took the vocabulary of the core."""
+    loopback.looped("Fails", "def setup(self):\n    raise RuntimeError('no')")
+    loopback.task("ts_1", "Fails", rules={"on_fail": ("restart", "ts_1")}, service="<start_limit_burst>1</start_limit_burst>")
+    loopback.start("--transaction", TX)
+    loopback.task_is("ts_1", "failed", also=lambda task: task["exit"]["reason"] == "start-limit")
+    refused = loopback.status()["dropped"]["messages_in"]
+    for verb in ("reset-failed", "reload", "reexec", "status"):
+        loopback.ctl("send", "context", order(verb))
+    wait_for(lambda: loopback.status()["dropped"]["messages_in"] == refused + 4)
+    assert loopback.tasks(TX)["ts_1"]["sub"] == "failed"
+
+
+def test_no_more_transactions_are_opened_than_the_file_allows(loopback: Context) -> None:
+    loopback.task("ts_1", "sleep", kind="Command", config="<command>sleep 1000</command>")
+    write = loopback.write
+
+    def limited() -> None:
+        write()
+        loopback.file.write_text(loopback.file.read_text().replace("<ContextID>", "<max_transactions>2</max_transactions><ContextID>"))
+
+    loopback.write = limited  # type: ignore[method-assign]
+    loopback.start("--transaction", TX)
+    loopback.ctl("start", "--transaction", "SECOND")
+    said = loopback.ctl("start", check=1).stderr
+    assert "2 transactions are open, and <max_transactions> of the context file allows 2" in said
+    for number in range(20):
+        loopback.ctl("send", "context", order("start", f"EVIL{number}"))
+    loopback.ctl("start", "--transaction", "SECOND")
+    assert [each["id"] for each in loopback.status()["transactions"]] == [TX, "SECOND"]
+    loopback.ctl("stop", "--transaction", "SECOND")
+    loopback.ctl("start", "--transaction", "THIRD")
+    assert "allows 2" in loopback.ctl("restart", "--transaction", "SECOND", check=1).stderr
+
+
+def test_without_endpoints_the_bus_is_at_sockets_that_others_cannot_open(context: Context) -> None:
+    stranger = others(1)[0]
+    context.looped("Echo", "interval = 0.05\ndef step(self):\n    self.publish('beacon', {})")
+    context.task("ts_1", "Echo")
+    context.home.chmod(0o755)
+    place = context.runtime / context.name
+    context.frontend, context.backend = f"ipc://{place}/sub", f"ipc://{place}/pub"
+    write = context.write
+
+    def bare() -> None:
+        write()
+        text = context.file.read_text()
+        begin, end = text.index("<FrontEndEndpoint>"), text.index("<ContextID>")
+        context.file.write_text(text[:begin] + text[end:])
+
+    context.write = bare  # type: ignore[method-assign]
+    context.start("--transaction", TX)
+    assert context.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "15").stdout
+    context.ctl("send", "context", order("start", "BYBUS"))
+    context.task_is("ts_1", "running", "BYBUS")
+    for path in (place / "sub", place / "pub"):
+        done = python(stranger, "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])", str(path))
+        assert "PermissionError" in done.stderr
+    conf = ("--context_file", str(context.file), "--service_name=state", "--action=request", f"--transaction={TX}")
+    done = subprocess.run(
+        [sys.executable, "-P", str(SCRIPTS / "conf_command.py"), *conf], env=context.environment, capture_output=True, text=True, timeout=60
+    )
+    assert "reply_context" in done.stdout, done.stderr
+
+
+@pytest.mark.deadline(120)
+def test_an_allowed_client_comes_in_while_another_user_floods(loopback: Context) -> None:
+    stranger = others(1)[0]
+    loopback.task("ts_1", "Echo")
+    loopback.start("--transaction", TX)
+    hostile = str(Path(__file__).parents[1] / "hostile.py")
+    port = loopback.backend.rpartition(":")[2]
+    with subprocess.Popen(
+        ["setpriv", f"--reuid={stranger}", "--clear-groups", sys.executable, "-P", hostile, port, "PUB", "600", "0.01"],
+        stdout=subprocess.PIPE, text=True, cwd="/",
+    ) as flood:  # fmt: skip
+        try:
+            for number in range(5):
+                with zmq.Context() as ctx, ctx.socket(zmq.XPUB) as client:
+                    client.linger = 0
+                    client.connect(loopback.backend)
+                    assert client.poll(5000), f"attempt {number}: not in within 5 s"
+            out, _ = flood.communicate(timeout=60)
+        finally:
+            flood.kill()
+    assert out == "let in 0 heard 0\n"
+    assert loopback.tasks(TX)["ts_1"]["sub"] == "running"
