@@ -12,7 +12,6 @@ from needs import need
 
 from zmsvc.core.world import Reason
 from zmsvc.ctl.__main__ import GLOBAL, VERBS, Option, Verb
-from zmsvc.supervisor.control import ACCESS
 
 DATA = Path(__file__).parents[2] / "zmsvc" / "data"
 MANUAL = DATA / "man" / "zmsvcctl.1"
@@ -62,12 +61,6 @@ def test_the_manual_has_every_option_and_no_other() -> None:
 
 def test_the_manual_has_every_exit_status() -> None:
     assert items("EXIT STATUS") == ["0", "1", "2", "3", "4", "5", "124"]
-
-
-def test_the_manual_says_who_may_do_what() -> None:
-    told = re.findall(r"^\.TP\n\.B (.*)\n(.*)$", section("WHO MAY DO WHAT"), re.M)
-    shown = {verb: who for who, verbs in told for verb in plain(verbs).split(", ")}
-    assert shown == {verb: str(who) for verb, who in ACCESS.items()}
 
 
 def test_the_manual_can_be_set() -> None:

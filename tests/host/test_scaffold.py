@@ -296,9 +296,29 @@ def test_a_context_without_closing_tag_or_in_a_wide_encoding_is_refused(tmp_path
 # --- input that cannot be meant
 
 
+def test_without_address_and_ports_the_context_file_names_no_endpoints(tmp_path: Path) -> None:
+    given = {name: value for name, value in TUTORIAL.items() if name not in ("server_ip", "sub_port", "pub_port")}
+    create(given, tmp_path)
+    file = context_file(tmp_path)
+    assert "Endpoint>" not in file.read_text()
+    assert config.load(file).endpoints.frontend.startswith("ipc://")
+    before = file.read_bytes()
+    create(given, tmp_path)
+    # To ask for the ports of a file that has none is a fault; to name none is to take what is there.
+    create(TUTORIAL, tmp_path, 2)
+    assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("given", [("sub_port",), ("server_ip",), ("sub_port", "pub_port")])
+def test_of_address_and_ports_all_or_none_are_given(given: tuple[str, ...], faults: Callable[[], list[str]], tmp_path: Path) -> None:
+    names = ("server_ip", "sub_port", "pub_port")
+    create({name: value for name, value in TUTORIAL.items() if name not in names or name in given}, tmp_path, 2)
+    assert faults()[0].endswith("missing " + " ".join(f"--{name}" for name in names if name not in given))
+
+
 def test_all_missing_flags_are_listed_at_once(faults: Callable[[], list[str]], tmp_path: Path) -> None:
     assert scaffold.main([f"--service_path={tmp_path}", "--task_id=ts_1"]) == 2
-    missing = ("context_name", "server_ip", "sub_port", "pub_port", "task_service", "task_desc", "service_name")
+    missing = ("context_name", "task_service", "task_desc", "service_name")
     line = faults()
     assert len(line) == 1
     assert line[0].startswith("create_service.py: cannot create: ")
@@ -365,7 +385,7 @@ def test_the_state_machine_that_is_shipped_is_what_create_makes(tmp_path: Path) 
     assert scaffold.main([f"--xml_file={EXAMPLES / 'Services-StateMachine.xml'}", f"--service_path={tmp_path}"]) == 0
     shipped = (EXAMPLES / "Context-StateMachine.xml").read_text()
     made = [line for line in context_file(tmp_path, "StateMachine").read_text().splitlines(keepends=True) if "<location>" not in line]
-    comment = shipped[shipped.index("  <!-- What") : shipped.index("  <!-- Task services")]
+    comment = shipped[shipped.index("  <!-- What") : shipped.index("  <!-- No endpoints")]
     assert shipped.replace(comment, "") == "".join(made)
     context = config.load(EXAMPLES / "Context-StateMachine.xml")
     for task in context.tasks.values():

@@ -16,6 +16,8 @@ from others import others, python, run
 from tutorial import free_ports
 from waiting import wait_for
 
+from zmsvc.core.access import MAY_CONNECT
+
 TX = "5HGAHZ3WPZUI71PACRPP"
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 NAMES = "without CURVE keys only root, the daemon's user, members of its group and the <user> of each task may"
@@ -244,3 +246,12 @@ def test_an_allowed_client_comes_in_while_another_user_floods(loopback: Context)
             flood.kill()
     assert out == "let in 0 heard 0\n"
     assert loopback.tasks(TX)["ts_1"]["sub"] == "running"
+
+
+def test_check_says_who_may_connect(loopback: Context) -> None:
+    loopback.task("ts_1", "Echo")
+    loopback.write()
+    line = f"bus: {MAY_CONNECT} may connect to {loopback.backend} and {loopback.frontend}, give orders (start, stop, restart, exit)"
+    assert line in loopback.ctl("check", str(loopback.file)).stdout
+    loopback.ctl("keys", "make")
+    assert "bus: each client that has an allowed key may connect" in loopback.ctl("check", str(loopback.file)).stdout

@@ -103,6 +103,16 @@ def _binds_apart(context: Context, *, curve: bool) -> Iterator[str]:
             yield f"{name} {bound} is another address than {connected}, where it is looked for"
 
 
+def who_may_connect(context: Context, *, curve: bool) -> str:
+    """Return a line about a bus over tcp: who may connect, and so give the orders that the bus knows. Of ipc endpoints nothing."""
+    places = [place for place in (context.endpoints.backend, context.endpoints.frontend) if place.startswith("tcp://")]
+    if not places:
+        return ""
+    local = ANYONE if context.bus_access is BusAccess.ANYONE else MAY_CONNECT
+    who = "each client that has an allowed key" if curve else local
+    return f"{who} may connect to {' and '.join(places)}, give orders ({', '.join(BUS['context'])}) and read configurations"
+
+
 def _open_bus(context: Context, *, curve: bool) -> Iterator[str]:
     places = [context.endpoints.backend, context.endpoints.frontend]
     if context.bus_access is BusAccess.ANYONE and not curve and any(place.startswith("tcp://") for place in places):

@@ -38,8 +38,10 @@ def check(args: argparse.Namespace) -> int:
 class _Told:
     """What was found out about one file."""
 
-    def __init__(self, file: str, *, tasks: int | None, faults: list[str], warnings: list[str]) -> None:
+    def __init__(self, file: str, *, tasks: int | None, faults: list[str], warnings: list[str], bus: str = "") -> None:
         self.file = file
+        self.bus = bus
+        """Who may connect to the bus, in words, where a socket's file does not show it."""
         self.tasks = tasks
         self.faults = faults
         self.warnings = warnings
@@ -62,7 +64,7 @@ def _checked(file: str) -> _Told:
     if not (paths.CONTEXT_NAME.fullmatch(context.name) and listens(paths.places(context.name))):
         # Of a context that runs the ports are in use as they should be.
         warnings += config.check_ports(context)
-    return _Told(file, tasks=len(context.tasks), faults=[], warnings=warnings)
+    return _Told(file, tasks=len(context.tasks), faults=[], warnings=warnings, bus=checks.who_may_connect(context, curve=curve))
 
 
 def _say(told: _Told) -> None:
@@ -70,6 +72,7 @@ def _say(told: _Told) -> None:
         terminal.err(terminal.clean(fault) + "\n")
     lines = [f"{told.file}: warning: {warning}" for warning in told.warnings]
     if told.ok:
+        lines += [f"{told.file}: bus: {told.bus}"] if told.bus else []
         lines.append(f"{told.file}: ok ({told.tasks} task{'s' if told.tasks != 1 else ''})")
     for line in lines:
         terminal.out(terminal.clean(line) + "\n")

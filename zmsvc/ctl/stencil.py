@@ -49,12 +49,18 @@ def service_files(plan: Blueprint) -> Iterator[File]:
 def context_text(plan: Blueprint) -> str:
     """A whole context file with the services of the plan."""
     values = {
-        "endpoints": _filled("endpoints.xml", {"frontend": _xml(plan.frontend), "backend": _xml(plan.backend)}) if plan.host else "",
+        "endpoints": _endpoints(plan),
         "context_id": _xml(plan.context_id or CONTEXT_ID),
         "context_name": _xml(plan.context_name),
         "task_services": "\n".join(task_service_text(service) for service in plan.services),
     }
     return _filled("Context.xml", values)
+
+
+def _endpoints(plan: Blueprint) -> str:
+    if not plan.host:
+        return _filled("no_endpoints.xml", {})
+    return _filled("endpoints.xml", {"frontend": _xml(plan.frontend), "backend": _xml(plan.backend)})
 
 
 def task_service_text(service: Service) -> str:
