@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from installed import Installed, task
 from machine import Machine
+from waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 EXPOSURE = 2.0
@@ -85,6 +86,29 @@ def test_who_may_give_orders_is_a_matter_of_the_group(talker: Installed) -> None
     refused = sh(f"{as_user} status", user="stranger", check=False)
     assert refused.returncode == 5
     assert "permission denied" in refused.stderr
+
+
+def test_over_loopback_tcp_without_keys_only_members_give_orders(context: Callable[..., Installed], machine: Machine) -> None:
+    """The gate works within the unit's confinement, and the user database says who is in the group."""
+    sh = machine.sh
+    sh("useradd --no-create-home member; usermod -aG zmsvc member; useradd --no-create-home stranger", check=False)
+    talk = context("Talk", task("ts_100", "Talker"))
+    machine.put(
+        "/etc/zmsvc/Context-Talk.xml",
+        "<Context><FrontEndEndpoint>tcp://127.0.0.1:5556</FrontEndEndpoint><BackendEndpoint>tcp://127.0.0.1:5557</BackendEndpoint>"
+        f"{task('ts_100', 'Talker')}</Context>",
+    )
+    talk.start()
+    command = "/usr/local/lib/zmsvc/bin/python -I -c 'from zmsvc.ctl.legacy import main; raise SystemExit(main())'"
+    order = f"{command} --endpoint=tcp://127.0.0.1:5557 --service_name=context --transaction=T --action"
+    refused = sh(f"{order}=exit", user="stranger", check=False)
+    assert (refused.returncode, "members of its group and the <user> of each task may" in refused.stderr) == (5, True), refused.stderr
+    assert talk.show("ActiveState") == "active"
+    assert "stranger" in machine.journal("-u", talk.unit)
+    sh(f"{order}=start", user="member")
+    wait_for(lambda: any(key[0] == "T" for key in talk.pids()))
+    sh(f"{order}=exit", user="member")
+    wait_for(lambda: talk.show("ActiveState") == "inactive")
 
 
 def test_keys_of_root_serve_a_context_and_tasks_that_cannot_read_them(keyed: Installed, machine: Machine) -> None:

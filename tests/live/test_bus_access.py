@@ -255,3 +255,18 @@ def test_check_says_who_may_connect(loopback: Context) -> None:
     assert line in loopback.ctl("check", str(loopback.file)).stdout
     loopback.ctl("keys", "make")
     assert "bus: each client that has an allowed key may connect" in loopback.ctl("check", str(loopback.file)).stdout
+
+
+def test_commands_of_a_user_with_another_user_s_home_end_without_a_traceback(loopback: Context) -> None:
+    """As after `su` without `-`, which leaves HOME=/root."""
+    stranger = others(1)[0]
+    loopback.task("ts_1", "Echo")
+    loopback.start("--transaction", TX)
+    closed = loopback.home / "closed"
+    closed.mkdir(mode=0o700)
+    home = {**{name: value for name, value in os.environ.items() if not name.startswith(("ZMSVC_", "XDG_"))}, "HOME": str(closed)}
+    code = "from zmsvc.ctl.legacy import main; raise SystemExit(main())"
+    done = python(stranger, code, f"--endpoint={loopback.backend}", *EXIT, env=home)
+    assert (done.returncode, NAMES in done.stderr, "Traceback" in done.stderr) == (5, True, False), done.stderr
+    done = run(stranger, sys.executable, "-P", "-m", "zmsvc.ctl", "-c", "Nothing", "status", env=home)
+    assert (done.returncode, "cannot find context Nothing" in done.stderr) == (4, True), done.stderr

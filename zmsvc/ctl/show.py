@@ -83,6 +83,8 @@ def _draw(args: argparse.Namespace, it: Context, places: Places, daemon: int | N
     if wanted and lines:
         # Imported here for start-up time: most of the time nothing has failed, and no log is looked at.
         from zmsvc.ctl import logs as reader
+
+        # For the same reason.
         from zmsvc.ctl.matches import writers
 
         logs = reader.last_lines(writers(it, places, daemon), it, wanted, lines)

@@ -47,7 +47,8 @@ def running() -> list[Places]:
 
 def exists(places: Places) -> bool:
     """Whether a context of this name has a file, runs, or has run."""
-    return any(path.exists() for path in (places.config_file, places.runtime, places.state, paths.control_socket(places.name)))
+    # os.path's is False for what we may not look at; that of a Path raises.
+    return any(map(os.path.exists, (places.config_file, places.runtime, places.state, paths.control_socket(places.name))))
 
 
 def _the_one_that_could_run() -> Places:

@@ -176,7 +176,7 @@ def _of_unit(variable: str, override: str, name: str) -> Path | None:
 
 def known_contexts() -> dict[str, Path]:
     """Every context that has a file in the configuration directory, by name."""
-    files = sorted(config_dir().glob("Context-*.xml"))
+    files = sorted(_found(config_dir(), "Context-*.xml"))
     return {file.stem.removeprefix("Context-"): file for file in files}
 
 
@@ -198,4 +198,12 @@ def _control_sockets() -> list[Path]:
     roots = [runtime_root()]
     if not os.environ.get("ZMSVC_RUNTIME_DIR"):
         roots.append(Path("/run/zmsvc"))
-    return [path for root in roots for path in root.glob("*/control.sock")]
+    return [path for root in roots for path in _found(root, "*/control.sock")]
+
+
+def _found(directory: Path, pattern: str) -> list[Path]:
+    """What matches in a directory; nothing in one that we may not read, such as root's after `su` without `-`."""
+    try:
+        return list(directory.glob(pattern))
+    except PermissionError:
+        return []
