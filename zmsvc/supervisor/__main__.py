@@ -127,7 +127,11 @@ async def _open_bus(loop: Loop, *, again: bool) -> list[Fact]:
     after and waits only a moment: the device comes back by itself.
     """
     endpoints, curve = loop.world.context.endpoints, loop.curve is not None
-    members.write(loop.places.members_file, loop.world.context)
+    try:
+        members.write(loop.places.members_file, loop.world.context)
+    except OSError as error:
+        # A full disk must not keep a supervisor from its tasks; the file of the one before it stays.
+        log.warning("Cannot write %s, so tasks of other users may not reach the bus by tcp: %s", loop.places.members_file, error)
     crashpoint.reached("tell device")
     loop.children.tell(
         RunDevice(
