@@ -184,7 +184,7 @@ endif
 # that lets nobody else read.
 # LIBRARIES=system: the distribution's, and pip only looks whether they are new enough.
 compiled := lxml,psutil,pyzmq
-hashed = '$(dest)$(program)/bin/python' -m pip install --quiet --no-compile --require-hashes
+hashed = '$(dest)$(program)/bin/python' -I -m pip install --quiet --no-compile --require-hashes
 define locked_libraries
 $(if $(filter system,$(LIBRARIES)),,umask 022 && $(hashed) -r packaging/locked/build.txt
 	umask 022 && { $(hashed) --no-build-isolation --use-pep517 --only-binary $(compiled) -r packaging/locked/libraries.txt || { \
@@ -196,8 +196,8 @@ install-program:
 	$(locked_libraries)
 	umask 022 && source=$$(mktemp -d) && trap 'rm -rf "$$source"' EXIT && \
 	    cp -rL --parents setup.cfg pyproject.toml LICENSE packaging/pypi.md zmsvc "$$source" && \
-	    '$(dest)$(program)/bin/python' -m pip install --quiet --no-compile --no-index --no-build-isolation "$$source"
-	umask 022 && '$(dest)$(program)/bin/python' -m compileall -q -f $(if $(dest),-s '$(dest)' -p /) '$(dest)$(program)/lib'
+	    '$(dest)$(program)/bin/python' -I -m pip install --quiet --no-compile --no-index --no-build-isolation "$$source"
+	umask 022 && '$(dest)$(program)/bin/python' -I -m compileall -q -f $(if $(dest),-s '$(dest)' -p /) '$(dest)$(program)/lib'
 	$(if $(dest),grep -rlIF '$(dest)' '$(dest)$(program)/bin' '$(dest)$(program)/pyvenv.cfg' | xargs sed -i 's|$(dest)||g')
 	install -d '$(dest)$(bindir)'
 	for name in $(commands); do ln -sfn ../lib/zmsvc/bin/$$name '$(dest)$(bindir)'/$$name; done

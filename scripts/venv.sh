@@ -19,7 +19,8 @@ candidates=${2:-python3 python3.14 python3.13 python3.12 python3.11}
 
 die() { echo "cannot make $directory: $*" >&2; exit 1; }
 
-fits() { "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+# -I: root may stand in a directory of another user, and -c and -m look for modules there first.
+fits() { "$1" -I -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 reachable() {
     real=$("$1" -c 'import os, sys; print(os.path.realpath(sys.executable))')
@@ -36,4 +37,4 @@ done
     "(Debian, Ubuntu: apt-get install python3 python3-venv) or name it: PYTHON=/path/to/python3"
 [ -z "$service" ] || reachable "$found" || die "the user zmsvc cannot run $found, for it lies in somebody's home" \
     "or a closed directory; name another: PYTHON=/usr/bin/python3"
-exec "$found" -m venv $options "$directory"
+exec "$found" -I -m venv $options "$directory"
