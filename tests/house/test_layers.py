@@ -169,10 +169,7 @@ SPEAKERS = {
     "zmsvc.ctl.terminal": "the one place",
     "zmsvc.host.complain": "the same for the processes of a daemon",
     "zmsvc.task.__main__": "a developer's own task in the developer's own terminal",
-    "zmsvc.host.fork": "a constant text and an error of the kernel",
-    "zmsvc.keeper.keeper": "constant texts and errors of the kernel",
-    "zmsvc.keeper.nursery": "a constant text",
-    "zmsvc.keeper.template": "texts of repr(), which escapes",
+    "zmsvc.supervisor.__main__": "versions as JSON, for a keeper",
 }
 """Who may write to a standard stream, and why that cannot play with a terminal."""
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from collections.abc import Callable
 
 from zmsvc.host import interpreter, linux
+from zmsvc.host.complain import complain
 from zmsvc.host.interpreter import Shortcut
 
 Fork = Callable[[int | None], tuple[int, bool]]
@@ -49,7 +49,7 @@ class Forker:
 
     @staticmethod
     def _tell(error: Exception) -> None:
-        print(f"zmsvcd: no sibling fork here ({error}); each task is forked twice", file=sys.stderr, flush=True)
+        complain(f"zmsvcd: no sibling fork here ({error}); each task is forked twice")
 
 
 class SiblingFork:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gc
-import sys
 
 from zmsvc.host import allocators, immortal, interpreter
+from zmsvc.host.complain import complain
 from zmsvc.host.interpreter import Shortcut
 
 
@@ -20,7 +20,7 @@ def share() -> None:
         try:
             immortal.make_all()
         except immortal.Unproven as error:
-            print(f"zmsvcd: cannot make objects immortal: {error}; tasks will take more memory", file=sys.stderr, flush=True)
+            complain(f"zmsvcd: cannot make objects immortal: {error}; tasks will take more memory")
         # The collector empties the lists of free objects. The walk has filled them with objects that lie between those it has marked.
         gc.collect()
     if Shortcut.FILL not in interpreter.disabled():

@@ -9,7 +9,6 @@ import os
 import selectors
 import signal
 import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import Any, assert_never
 from zmsvc import __version__
 from zmsvc.core.errors import ProtocolError, ZmsvcError
 from zmsvc.host import linux, notify, packets
+from zmsvc.host.complain import complain
 from zmsvc.host.paths import Places
 from zmsvc.keeper.brood import Brood
 from zmsvc.keeper.doors import Doors
@@ -134,7 +134,7 @@ class Keeper:
             self._zygote.start()
         except OSError as error:
             # The first launch tries it again.
-            print(f"zmsvcd: cannot start the zygote: {error.strerror}", file=sys.stderr, flush=True)
+            complain(f"zmsvcd: cannot start the zygote: {error.strerror}")
 
     def _tell_zygote(self) -> None:
         self._tell(sv.ZygoteState(version=self._zygote.version))
@@ -147,7 +147,7 @@ class Keeper:
             conn = self._supervisor.start()
         except OSError as error:
             # A task that has used up all processes must not take the others along: they run on, and this is tried again.
-            print(f"zmsvcd: cannot start the supervisor: {error.strerror}; trying again", file=sys.stderr, flush=True)
+            complain(f"zmsvcd: cannot start the supervisor: {error.strerror}; trying again")
             self._supervisor.put_off()
             return
         self._brood.others.add(self._supervisor.pid or 0)
@@ -211,7 +211,7 @@ class Keeper:
                 return
             except ProtocolError as error:
                 # Of a supervisor of another release; what it orders beside is still good.
-                print(f"zmsvcd: the supervisor: {error}", file=sys.stderr, flush=True)
+                complain(f"zmsvcd: the supervisor: {error}")
                 continue
             if order is None:
                 self._hang_up(conn)
@@ -267,7 +267,7 @@ class Keeper:
             problem = self._device.start()
         except OSError as error:
             problem = f"cannot start the device: {error.strerror}; trying again"
-            print(f"zmsvcd: {problem}", file=sys.stderr, flush=True)
+            complain(f"zmsvcd: {problem}")
             self._device.put_off()
         if self._device.pid is not None:
             self._brood.others.add(self._device.pid)
@@ -330,7 +330,7 @@ class Keeper:
         if self._supervisor.leaving or given_up:
             self._end()
         else:
-            print(f"zmsvcd: the supervisor ended ({_told(info)}), starting the next one", file=sys.stderr, flush=True)
+            complain(f"zmsvcd: the supervisor ended ({_told(info)}), starting the next one")
 
     def _end(self) -> None:
         """The context is over: nothing of it may stay."""

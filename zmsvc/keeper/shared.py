@@ -6,13 +6,13 @@ Over the line the keeper orders a member's start and stop, and is told of a memb
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from zmsvc.core.errors import ProtocolError
 from zmsvc.host import linux, packets
+from zmsvc.host.complain import complain
 from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol import sharing
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
@@ -68,7 +68,7 @@ class Host:
                 break
             except ProtocolError as error:
                 # The user's code runs in that process, and may have written into any descriptor of it.
-                print(f"zmsvcd: process {self.pid} that tasks share: {error}", file=sys.stderr, flush=True)
+                complain(f"zmsvcd: process {self.pid} that tasks share: {error}")
                 report = None
             if report is None:
                 self.close()

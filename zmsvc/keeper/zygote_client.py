@@ -12,7 +12,6 @@ import math
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +20,7 @@ from typing import assert_never
 
 from zmsvc.core.errors import ProtocolError
 from zmsvc.host import linux, memfd, packets
+from zmsvc.host.complain import complain
 from zmsvc.keeper.worker import spawn
 from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
@@ -138,7 +138,7 @@ class ZygoteClient:
         try:
             said = self._line.recv(forking.PACKET, flags)
         except TimeoutError:
-            print("zmsvcd: the zygote does not answer, starting another one", file=sys.stderr, flush=True)
+            complain("zmsvcd: the zygote does not answer, starting another one")
             said = b""
         if not said:
             raise ConnectionResetError

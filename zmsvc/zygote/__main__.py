@@ -8,6 +8,7 @@ import sys
 from typing import NoReturn
 
 from zmsvc import __version__
+from zmsvc.host.complain import complain
 from zmsvc.protocol import forking
 from zmsvc.zygote import zygote
 
@@ -21,11 +22,8 @@ def main() -> NoReturn:
     parser.add_argument("--cgroups", action="store_true", help="each task begins in a control group of its own")
     args = parser.parse_args()
     if not args.protocol >= forking.OLDEST:
-        print(
-            f"zmsvcd: cannot fork tasks: the keeper speaks protocol {args.protocol}, the installed zmsvc {__version__} speaks "
-            f"{forking.OLDEST} to {forking.PROTOCOL}; restart the context",
-            file=sys.stderr,
-        )
+        complain(f"zmsvcd: cannot fork tasks: the keeper speaks protocol {args.protocol}, the installed zmsvc {__version__} speaks "
+            f"{forking.OLDEST} to {forking.PROTOCOL}; restart the context")
         sys.exit(1)
     zygote.live(socket.socket(fileno=args.line), args.gate, args.keeper, cgroups=args.cgroups)
 

@@ -13,13 +13,13 @@ import gc
 import os
 import signal
 import socket
-import sys
 from pathlib import Path
 from typing import NoReturn
 
 from zmsvc import __version__
 from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.host import interpreter, linux, packets, sharing
+from zmsvc.host.complain import complain
 from zmsvc.host.fork import Forker
 from zmsvc.host.interpreter import Shortcut
 from zmsvc.protocol import forking
@@ -58,7 +58,7 @@ def live(line: socket.socket, gate: int, keeper: int, *, cgroups: bool) -> NoRet
             line.send(forking.encode_answer(answer))
     except BaseException as error:
         with contextlib.suppress(BaseException):
-            print(f"zmsvcd: the zygote has failed: {error!r}", file=sys.stderr, flush=True)
+            complain(f"zmsvcd: the zygote has failed: {error!r}")
     finally:
         os._exit(0)
 
@@ -68,7 +68,7 @@ def _rehearse() -> None:
     try:
         rehearsal.rehearse()
     except Exception as error:
-        print(f"zmsvcd: {error!r}; tasks will start more slowly", file=sys.stderr, flush=True)
+        complain(f"zmsvcd: {error!r}; tasks will start more slowly")
 
 
 def _child(orders: packets.Unread, line: socket.socket, gate: int, keeper: int, *, move: bool) -> NoReturn:
@@ -92,6 +92,6 @@ def _child(orders: packets.Unread, line: socket.socket, gate: int, keeper: int, 
             status = runner.run(spec, fds)
     except BaseException as error:
         with contextlib.suppress(BaseException):
-            print(f"cannot start task {task}: {error!r}", file=sys.stderr, flush=True)
+            complain(f"cannot start task {task}: {error!r}")
     finally:
         os._exit(status)
