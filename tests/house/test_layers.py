@@ -169,6 +169,8 @@ SPEAKERS = {
     "zmsvc.ctl.terminal": "the one place",
     "zmsvc.host.complain": "the same for the processes of a daemon",
     "zmsvc.task.__main__": "a developer's own task in the developer's own terminal",
+    "zmsvc": "a constant text, before anything may be imported",
+    "zmsvc.host.requirements": "constant texts and version numbers",
     "zmsvc.supervisor.__main__": "versions as JSON, for a keeper",
 }
 """Who may write to a standard stream, and why that cannot play with a terminal."""
