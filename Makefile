@@ -127,9 +127,11 @@ $(VENV)/.bench: setup.cfg pyproject.toml | $(VENV)/bin/python
 SUITE_TREE = $(if $(SUITE),$(shell scripts/suite.py --where $(SUITE)))
 
 deb:
+	@$(if $(SUITE),scripts/suite.py --make $(SUITE))
 	scripts/deb.sh $(addprefix --tree ,$(SUITE_TREE)) build/deb
 
 test-deb: $(VENV)/.tests
+	@$(if $(SUITE),scripts/suite.py --make $(SUITE))
 	@tree='$(SUITE_TREE)'; [ -n "$$tree" ] || { echo 'make test-deb: which Debian? SUITE=bookworm or trixie, or SUITE_TREE=DIRECTORY' >&2; exit 2; }; \
 	    ZMSVC_SUITE_TREE="$$tree" $(VENV)/bin/python -m pytest tests/packages $(PYTEST_ARGS)
 

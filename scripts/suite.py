@@ -30,7 +30,7 @@ FIRST = ("ca-certificates", "dbus", "iproute2", "procps", "python3", "python3-ve
 LATER = (
     "python3-zmq", "python3-psutil", "python3-lxml", "python3-daemon", "python3-sdnotify",
     "python3-setuptools", "python3-wheel", "python3-pytest", "python3-pytest-xdist", "python3-hypothesis",
-    "git", "graphviz", "groff-base", "make", "sqlite3", "strace",
+    "git", "graphviz", "groff-base", "libpam-systemd", "make", "sqlite3", "strace",
 )  # fmt: skip
 
 TESTS = ("make", "test", "LIBRARIES=system")
@@ -66,8 +66,7 @@ class Tree:
             if self._packages() == [*FIRST, *LATER]:
                 return
             mirror = find_mirror()
-            told = f"suite: installing {self.suite} from {mirror} into {self.root} (once; {self.log} has the details)"
-            print(told, file=sys.stderr, flush=True)
+            print(f"suite: installing {self.suite} from {mirror} into {self.root} (once; {self.log} has the details)", flush=True)
             with open(self.log, "wb") as log:
                 self._install(mirror, log.fileno())
             os.sync()
@@ -212,7 +211,7 @@ def default_cache() -> Path:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--make", action="store_true", help="install the suite and run nothing")
-    p.add_argument("--where", action="store_true", help="the same, and print the folder")
+    p.add_argument("--where", action="store_true", help="print the folder of the suite, and neither install nor run anything")
     p.add_argument("suite", metavar="SUITE", help="bookworm, trixie or forky")
     p.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help=f"what to run there; {' '.join(TESTS)} by default")
     return p
@@ -228,13 +227,14 @@ def main() -> int:
     # A background job of a shell ignores Ctrl-C. The tests inside send it to processes of theirs.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        if os.geteuid() != 0:
-            raise SuiteError("only root can mount and chroot: run it by sudo")
         tree = Tree(args.suite, default_cache())
-        tree.make()
         if args.where:
             print(tree.root)
-        return 0 if args.make or args.where else tree.run(args.command or TESTS)
+            return 0
+        if os.geteuid() != 0:
+            raise SuiteError("only root can mount and chroot: run it by sudo")
+        tree.make()
+        return 0 if args.make else tree.run(args.command or TESTS)
     except KeyboardInterrupt:
         return 130
     except (SuiteError, OSError) as error:

@@ -46,6 +46,11 @@ async def serving(path: Path) -> AsyncIterator[Path]:
         listening.close()
 
 
+def clients() -> list[threading.Thread]:
+    """The threads that serve a client."""
+    return [thread for thread in threading.enumerate() if thread.name == "control client"]
+
+
 def lingering() -> tuple[socket.socket, socket.socket]:
     """A TCP connection to ourselves whose last close waits: it has data that the other end does not take."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -94,11 +99,11 @@ def test_a_descriptor_that_hangs_who_closes_it_hangs_nobody_else(tmp_path: Path,
                 for _ in range(5):
                     assert (await asked(path))["ok"]
                 assert time.monotonic() - since < LINGER, "it hung as long as the descriptor"
-                assert any(thread.name == "control client" for thread in threading.enumerate())
+                assert clients()
 
     run(attack())
     # The thread that is held lets go when the kernel does.
-    wait_for(lambda: not any(thread.name == "control client" for thread in threading.enumerate()))
+    wait_for(lambda: not clients())
 
 
 def test_the_kernel_refuses_descriptors_where_it_can(tmp_path: Path) -> None:
@@ -138,10 +143,9 @@ def test_requests_that_wait_for_answers_count_together(tmp_path: Path) -> None:
                         return answers.read()
                 return b""
 
-            before = threading.active_count()
             assert b"here" in await asyncio.to_thread(flood)
             assert (await asked(path))["ok"]
-            assert threading.active_count() <= before + 2
+            await asyncio.to_thread(wait_for, lambda: not clients())
 
     run(attack())
 

@@ -45,8 +45,8 @@ def complaint(capsys: Capture) -> str:
 
 def test_the_verbs_are_those_of_the_contract() -> None:
     assert [verb.name for verb in VERBS] == [
-        "start", "stop", "restart", "status", "top", "list", "logs", "events", "watch", "send", "check", "graph", "keys", "create", "exit",
-        "reload", "reset-failed", "reexec",
+        "start", "stop", "restart", "status", "top", "list", "logs", "events", "watch", "send", "check", "graph", "keys", "units",
+        "create", "exit", "reload", "reset-failed", "reexec",
     ]  # fmt: skip
 
 

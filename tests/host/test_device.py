@@ -96,7 +96,8 @@ class Traffic:
         while not self._enough.is_set():
             assert mouth.send(b"n @@@ %d" % (self._last + 1))
             self._last += 1
-            due += 1 / RATE
+            # A thread that had no turn for a while does not send all at once what was due: then the rate would not be steady.
+            due = max(due + 1 / RATE, time.monotonic())
             self._enough.wait(max(0, due - time.monotonic()))
         mouth.send(b"n @@@ end")
 
