@@ -39,8 +39,10 @@ def fill(context: Context) -> None:
 
 
 def start(context: Context, installed: Installed, *arguments: str) -> None:
-    # Compiled files would be written into the release that is meant to be as it was.
-    context.start(*arguments, PYTHONPATH=str(installed.path), PYTHONDONTWRITEBYTECODE="1")
+    # Compiled files would be written into the release that is meant to be as it was. A supervisor of 1.0 may hang when it leaves (it waits
+    # for the keeper, which has nothing more to say): the watchdog of the keeper ends it.
+    watchdog = {"WATCHDOG_USEC": "6000000"}
+    context.start(*arguments, PYTHONPATH=str(installed.path), PYTHONDONTWRITEBYTECODE="1", **watchdog)
 
 
 def shown(context: Context) -> dict[str, Any]:

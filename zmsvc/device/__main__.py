@@ -50,9 +50,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--back", required=True, metavar="ENDPOINT", help="where subscribers connect")
     parser.add_argument("--front-fd", type=int, metavar="N", help="a listening socket for --front")
     parser.add_argument("--back-fd", type=int, metavar="N", help="a listening socket for --back")
-    parser.add_argument("--own-front-fd", type=int, metavar="N", help="another one for publishers, that needs neither key nor gate")
-    parser.add_argument("--own-back-fd", type=int, metavar="N", help="the same for subscribers")
-    parser.add_argument("--members", type=Path, metavar="FILE", help="which users may connect by tcp without keys")
+    # A keeper gives these by the environment, since after a downgrade the device is one that does not know them.
+    given = os.environ.get
+    own, members = "another one for publishers, that needs neither key nor gate", "which users may connect by tcp without keys"
+    parser.add_argument("--own-front-fd", type=int, default=given("ZMSVC_OWN_FRONT_FD"), metavar="N", help=own)
+    parser.add_argument("--own-back-fd", type=int, default=given("ZMSVC_OWN_BACK_FD"), metavar="N", help="the same for subscribers")
+    parser.add_argument("--members", type=Path, default=given("ZMSVC_MEMBERS"), metavar="FILE", help=members)
     parser.add_argument("--hwm", type=int, default=options.DEVICE_HWM, help="messages queued for a peer")
     parser.add_argument("--expect", type=int, default=0, metavar="N", help="subscriptions to wait for before publishers")
     parser.add_argument("--heartbeat", type=float, default=options.HEARTBEAT_S, metavar="SECONDS")

@@ -172,7 +172,7 @@ class Device(Worker):
         self.ready = False
         self._listening: list[socket.socket] = []
         self._own: dict[str, socket.socket] = {}
-        """More listening sockets, by the argument that hands each over: in the runtime directory, for the context's own tasks."""
+        """More listening sockets, by the variable that hands each over: in the runtime directory, for the context's own tasks."""
 
     def start(self) -> str:
         """Start it as the settings say. Gives the reason when it cannot be started."""
@@ -187,28 +187,29 @@ class Device(Worker):
         fds = [sock.fileno() for sock in self._listening]
         arguments = ["--front", front, "--back", back, "--front-fd", str(fds[0]), "--back-fd", str(fds[1])]
         arguments += ["--hwm", str(self.settings.hwm), "--expect", str(self.settings.expect if self.restarts else 0)]
-        arguments += ["--members", str(self.places.members_file)]
-        for flag, sock in self._own.items():
+        # By the environment: after a downgrade the device is one that does not know them as arguments.
+        environment = {"NOTIFY_SOCKET": str(self.doors.keeper_path), "ZMSVC_MEMBERS": str(self.places.members_file)}
+        for variable, sock in self._own.items():
             fds.append(sock.fileno())
-            arguments += [flag, str(sock.fileno())]
+            environment[variable] = str(sock.fileno())
         if self._keyring:
             fds.append(self._keyring.server)
             # By descriptor: the file may have been replaced since the others read their half of it.
             arguments += ["--curve", f"/proc/self/fd/{fds[-1]}", "--allow", str(self._keyring.allow)]
         self.ready = False
-        self.spawn("zmsvc.device", arguments, {"NOTIFY_SOCKET": str(self.doors.keeper_path)}, fds)
+        self.spawn("zmsvc.device", arguments, environment, fds)
         return ""
 
     def _listen_for_own(self, front: str, back: str) -> dict[str, socket.socket]:
         """Beside tcp endpoints, so that a thousand tasks pass no gate. Where the path is too long for a socket they pass it."""
         found = {}
-        for flag, place, own in (
-            ("--own-front-fd", front, self.places.pub_socket),
-            ("--own-back-fd", back, self.places.sub_socket),
+        for variable, place, own in (
+            ("ZMSVC_OWN_FRONT_FD", front, self.places.pub_socket),
+            ("ZMSVC_OWN_BACK_FD", back, self.places.sub_socket),
         ):
             with contextlib.suppress(ConfigError):
                 if place.startswith("tcp://"):
-                    found[flag] = endpoints.listen(f"ipc://{own}")
+                    found[variable] = endpoints.listen(f"ipc://{own}")
         return found
 
     def told(self) -> DeviceState:

@@ -203,6 +203,8 @@ async def _run(loop: Loop, hello: Hello, args: argparse.Namespace) -> int:
     reloads: set[asyncio.Task[Any]] = set()
 
     def hear() -> None:
+        if loop.over.is_set():
+            return  # The line to the keeper blocks, and the event loop runs once more at its end.
         loop.hear_children()
         words, loop.children.asked = loop.children.asked, []
         for word in words:

@@ -26,8 +26,12 @@ def used(pids: Collection[int]) -> Used:
     nanoseconds = wakeups = 0
     for pid in pids:
         for thread in Path(f"/proc/{pid}/task").iterdir():
-            nanoseconds += int((thread / "schedstat").read_text().split()[0])
-            found = re.search(r"^voluntary_ctxt_switches:\s+(\d+)", (thread / "status").read_text(), re.MULTILINE)
+            try:
+                spent, status = (thread / "schedstat").read_text(), (thread / "status").read_text()
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # The supervisor has a thread for each client, and this one's client has gone.
+            nanoseconds += int(spent.split()[0])
+            found = re.search(r"^voluntary_ctxt_switches:\s+(\d+)", status, re.MULTILINE)
             wakeups += int(found[1]) if found else 0
     return Used(seconds=nanoseconds / 1e9, wakeups=wakeups)
 
