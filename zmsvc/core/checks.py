@@ -170,7 +170,7 @@ def _state_type(task: TaskService) -> str:
 
 def _torn_threads(tasks: Iterable[TaskService]) -> Iterator[str]:
     threads = [task for task in tasks if task.service_type is ServiceType.THREAD]
-    for name in ("user", "group", "nice", "rlimits"):
+    for name in ("user", "group", "nice", "no_new_privileges", "rlimits"):
         if any(getattr(task, name) != getattr(threads[0], name) for task in threads):
             ids = ", ".join(task.id for task in threads)
             yield f"the Thread tasks {ids} share one process, but differ in {name}"

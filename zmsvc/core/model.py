@@ -84,6 +84,8 @@ class TaskService:
     user: str | None = None
     group: str | None = None
     nice: int | None = None
+    no_new_privileges: bool = False
+    """Whether what it executes gains no privileges by setuid bits or file capabilities."""
     environment: Mapping[str, str] = field(default_factory=dict)
     rlimits: Mapping[str, int] = field(default_factory=dict)
     """Resource limits by systemd's names in lower case without `limit_` (nofile, as, core, cpu, nproc, ...)."""

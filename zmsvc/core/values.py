@@ -61,6 +61,17 @@ def timespan(text: str) -> float:
     return total
 
 
+TRUE, FALSE = ("yes", "1", "true", "on"), ("no", "0", "false", "off")
+
+
+def boolean(text: str) -> bool:
+    """Return what systemd reads in a boolean. Raises ValueError."""
+    word = text.strip().lower()
+    if word not in (*TRUE, *FALSE):
+        raise ValueError(f"{quote(text)} is no boolean, expected yes or no")
+    return word in TRUE
+
+
 def whole(text: str, low: int, high: int) -> int:
     """A whole number from `low` to `high`."""
     stripped = text.strip(WHITE)

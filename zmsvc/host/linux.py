@@ -25,6 +25,7 @@ ROOM = 16
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
 
 PR_GET_TID_ADDRESS = 40
 # From sched.h.
@@ -116,6 +117,18 @@ class SiblingClone:
     def error() -> OSError:
         """Return the reason why the last call gave -1."""
         return OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def current_umask() -> int:
+    """Return the umask of this process, which the kernel tells only when it is set. For a process with one thread."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
+def forbid_new_privileges() -> None:
+    """No program that this process or a descendant executes gains privileges: setuid bits and file capabilities have no effect."""
+    _prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
 def leave_room(fd: int) -> None:

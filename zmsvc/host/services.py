@@ -12,7 +12,7 @@ from typing import Any
 from lxml import etree
 
 from zmsvc.core.model import Action, Rule, ServiceType, TaskService, Trigger
-from zmsvc.core.values import TASK_ID, WHITE, quote
+from zmsvc.core.values import TASK_ID, TRUE, WHITE, quote
 from zmsvc.host.faults import Notes
 from zmsvc.host.markup import TEXT_KEY, leaf, to_json
 from zmsvc.host.settings import read_settings
@@ -62,6 +62,7 @@ def read_service(element: etree._Element, source: Any, notes: Notes, folder: str
         user=settings.user,
         group=settings.group,
         nice=settings.nice,
+        no_new_privileges=settings.user is not None if settings.no_new_privileges is None else settings.no_new_privileges,
         environment=settings.environment,
         rlimits=settings.rlimits,
         command=_command(configuration, notes) if kind is ServiceType.COMMAND else (),
@@ -162,7 +163,7 @@ def _location(configuration: etree._Element | None, notes: Notes, folder: str) -
 def _notifies(configuration: etree._Element | None, notes: Notes) -> bool:
     """Whether the program says READY=1 itself (sd_notify); most do not, and are ready when they run."""
     element = _only(configuration, "notify", notes)
-    return element is not None and (element.text or "").strip().lower() in ("1", "yes", "true", "on")
+    return element is not None and (element.text or "").strip().lower() in TRUE
 
 
 def _command(configuration: etree._Element | None, notes: Notes) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from lxml import etree
 
 from zmsvc.core.model import Limits
-from zmsvc.core.values import amount, quote, timespan, whole
+from zmsvc.core.values import amount, boolean, quote, timespan, whole
 from zmsvc.host.faults import Notes
 from zmsvc.host.markup import leaf
 from zmsvc.host.shape import RLIMITS, SPANS
@@ -32,6 +32,8 @@ class Settings:
     user: str | None = None
     group: str | None = None
     nice: int | None = None
+    no_new_privileges: bool | None = None
+    """None: as `user` has it."""
     environment: Mapping[str, str] = field(default_factory=dict)
     rlimits: Mapping[str, int] = field(default_factory=dict)
 
@@ -45,6 +47,7 @@ def read_settings(service: etree._Element | None, notes: Notes) -> Settings:
         user=_optional(service, "user", _user, notes),
         group=_optional(service, "group", _group, notes),
         nice=_optional(service, "nice", lambda text: whole(text, -20, 19), notes),
+        no_new_privileges=_optional(service, "no_new_privileges", boolean, notes),
         environment=_environment(service, notes),
         rlimits=_rlimits(service, notes),
     )

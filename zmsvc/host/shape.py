@@ -45,7 +45,7 @@ FREE = Shape()
 TEXT = Shape(text=True)
 _RULE = Shape(children={"action?": TEXT, "call?": TEXT})
 _SERVICE = Shape(
-    children=dict.fromkeys((f"{name}?" for name in (*SPANS, "start_limit_burst", "user", "group", "nice")), TEXT)
+    children=dict.fromkeys((f"{name}?" for name in (*SPANS, "start_limit_burst", "user", "group", "nice", "no_new_privileges")), TEXT)
     | {"environment?": Shape(others=TEXT), "limits?": Shape(children={f"{name}?": TEXT for name in RLIMITS})}
 )
 _TASK = Shape(

@@ -125,7 +125,8 @@ def _detach(places: paths.Places, arguments: list[str]) -> int:
     os.environ["ZMSVC_LOG"] = _log_target(places, detached=True)
     with open(places.log_file, "a", opener=_for_owner_and_group) as log:
         files = [writer, log]
-        with daemon.DaemonContext(umask=0o022, signal_map={}, prevent_core=False, files_preserve=files, stdout=log, stderr=log):
+        umask = linux.current_umask()
+        with daemon.DaemonContext(umask=umask, signal_map={}, prevent_core=False, files_preserve=files, stdout=log, stderr=log):
             waiting = [writer]
             status = _keep(places, arguments, ready=lambda error: _report(waiting.pop(), error))
             if waiting:

@@ -47,6 +47,8 @@ class Keeper:
         self._keyring = keyring
         self._cgroup = cgroup
         self._epoch = os.urandom(16).hex()
+        self._by_hand = "NOTIFY_SOCKET" not in os.environ
+        """A person started this, and no service manager."""
         systemd_wants = int(os.environ.pop("WATCHDOG_USEC", 0)) / 1e6
         os.environ.pop("WATCHDOG_PID", None)
         self._selector = selectors.DefaultSelector()
@@ -252,7 +254,7 @@ class Keeper:
         if spec.uid is not None:
             uid, known = spec.uid, spec.uid in self._doors.notify_of
             try:
-                spec = replace(spec, notify=str(self._doors.notify_path(uid)))
+                spec = replace(spec, notify=str(self._doors.notify_path(uid)), own_environment=self._by_hand)
             except ZmsvcError as error:
                 self._tell(sv.LaunchFailed(launch=spec.launch, why=str(error)))
                 return

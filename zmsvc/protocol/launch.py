@@ -50,6 +50,9 @@ class LaunchSpec:
     user: str | None = None
     group: str | None = None
     nice: int | None = None
+    no_new_privileges: bool = False
+    own_environment: bool = False
+    """The keeper adds, for a task of another user when a person started zmsvcd: the task inherits nothing that tells of that person."""
     rlimits: Mapping[str, int] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     watchdog: float = 0.0

@@ -47,6 +47,7 @@ def spec_of(world: World, key: Key, places: Places, log_target: str) -> LaunchSp
         uid=_other_user(service.user),
         group=service.group,
         nice=service.nice,
+        no_new_privileges=service.no_new_privileges,
         rlimits=dict(service.rlimits),
         environment=dict(service.environment),
         watchdog=service.limits.watchdog,

@@ -15,11 +15,17 @@ _NOT_INHERITED = frozenset(
 _NOT_INHERITED_PREFIXES = ("WATCHDOG_", "LISTEN_", "ZMSVC_")
 _PLACES = frozenset({"ZMSVC_CONFIG_DIR", "ZMSVC_RUNTIME_DIR", "ZMSVC_STATE_DIR", "ZMSVC_SERVICE_PATH"})
 """With these a task that runs `zmsvcctl` finds its own context."""
+_NEUTRAL = frozenset({"PATH", "LANG", "TZ", "HOME", "USER", "LOGNAME", "SHELL", "NOTIFY_SOCKET"})
 
 
 def inherited(name: str) -> bool:
     """Whether a task inherits this variable from the daemon."""
     return name in _PLACES or not (name in _NOT_INHERITED or name.startswith(_NOT_INHERITED_PREFIXES))
+
+
+def neutral(name: str) -> bool:
+    """Tell whether this variable says nothing of the person who started the daemon, so that a task of another user inherits it, too."""
+    return name in _NEUTRAL or name.startswith(("LC_", "ZMSVC_"))
 
 
 def told(spec: LaunchSpec, pid: int) -> dict[str, str]:

@@ -56,9 +56,11 @@ def settle(keep: Iterable[int]) -> None:
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
         setattr(sys, name, _Descriptor(fd))
     null = os.open(os.devnull, os.O_RDWR)
+    # The keeper's, which is the unit's or the caller's and lets no other user write: python-daemon has to be given one.
+    umask = linux.current_umask()
     daemon.DaemonContext(
         detach_process=False,
-        umask=0o022,
+        umask=umask,
         prevent_core=False,
         signal_map={},
         files_preserve=[*keep],
@@ -98,8 +100,12 @@ def become(spec: LaunchSpec) -> None:
     if stream > 2:
         os.close(stream)
     if spec.user is not None or spec.group is not None:
+        if spec.own_environment:
+            _forget_the_callers()
         _change_owner(spec.user, spec.group)
         linux.die_with_parent(parent)  # which the change has revoked
+    if spec.no_new_privileges:
+        linux.forbid_new_privileges()
     _tell(spec)
 
 
@@ -127,6 +133,13 @@ def _write_pid(path: str) -> None:
         os.rename(f"{path}.new", path)
     except OSError as error:
         raise LaunchError(f"cannot write PID file {path}: {error.strerror}") from error
+
+
+def _forget_the_callers() -> None:
+    """Drop the variables of the person who started zmsvcd, as su(1) does."""
+    for name in list(os.environ):
+        if not environment.neutral(name):
+            del os.environ[name]
 
 
 def _change_owner(user: str | None, group: str | None) -> None:

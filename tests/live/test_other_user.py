@@ -1,0 +1,118 @@
+"""What a task inherits: the umask of the caller, and as another user nothing that tells of the person who started the daemon."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from context import Context
+from needs import need
+from waiting import wait_for
+
+USER = "daemon"
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+def told(context: Context, task: str) -> list[str]:
+    """What the task's shell printed, from the log of the daemon."""
+    marker = f"{task}-of-this-test"
+
+    def lines() -> list[str]:
+        found = (context.home / marker).read_text().splitlines()
+        assert found[-1:] == ["end"]
+        return found
+
+    return wait_for(lines)
+
+
+def teller(context: Context, task: str, service: str = "") -> None:
+    (context.home / "Services").mkdir(exist_ok=True)
+    target = context.home / f"{task}-of-this-test"
+    target.touch()
+    target.chmod(0o666)
+    script = f"exec &gt; {target}; umask; grep NoNewPrivs /proc/self/status; env; echo end"
+    command = f"<command><arg>sh</arg><arg>-c</arg><arg>{script}</arg></command>"
+    context.task(task, "Tell", kind="Command", config=command, service=service)
+
+
+def detach(context: Context, **environment: str) -> None:
+    """Start it as a person does: no service manager is there."""
+    context.write()
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "zmsvc.keeper", "--detach", "--transaction", "T", str(context.file)],
+        env=context.environment | environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def by_hand(context: Context) -> Iterator[Context]:
+    need(os.geteuid() == 0, "only root can run tasks of several users")
+    context.home.chmod(0o755)
+    yield context
+    context.ctl("exit", check=None)
+
+
+def test_a_task_of_another_user_inherits_nothing_of_the_person_who_starts_the_daemon(by_hand: Context) -> None:
+    teller(by_hand, "own")
+    teller(by_hand, "other", f"<user>{USER}</user><environment><GIVEN>by the file</GIVEN></environment>")
+    detach(by_hand, SSH_AUTH_SOCK="/run/agent", PASSWORD="secret", LC_TIME="C", TZ="UTC")
+    assert {"SSH_AUTH_SOCK=/run/agent", "PASSWORD=secret"} <= {*told(by_hand, "own")}
+    variables = {line.partition("=")[0] for line in told(by_hand, "other") if "=" in line}
+    assert {"GIVEN", "LC_TIME", "TZ", "PATH", "NOTIFY_SOCKET", "ZMSVC_TASK"} <= variables
+    known = {"PATH", "LANG", "TZ", "HOME", "USER", "LOGNAME", "SHELL", "NOTIFY_SOCKET", "GIVEN", "PWD", "_", "SHLVL", "OLDPWD"}
+    assert {name for name in variables if not name.startswith(("LC_", "ZMSVC_"))} <= known
+    assert f"HOME={pwd.getpwnam(USER).pw_dir}" in told(by_hand, "other")
+
+
+def test_under_a_service_manager_every_task_keeps_its_environment(context: Context) -> None:
+    need(os.geteuid() == 0, "only root can run tasks of several users")
+    context.home.chmod(0o755)
+    teller(context, "other", f"<user>{USER}</user>")
+    context.start("--transaction", "T", OF_THE_UNIT="kept")
+    assert "OF_THE_UNIT=kept" in told(context, "other")
+
+
+@pytest.mark.parametrize(
+    ("service", "expected"),
+    [
+        ("", "0"),
+        (f"<user>{USER}</user>", "1"),
+        (f"<user>{USER}</user><no_new_privileges>no</no_new_privileges>", "0"),
+        ("<no_new_privileges>yes</no_new_privileges>", "1"),
+    ],
+)
+def test_a_task_of_another_user_gains_no_privileges_unless_the_file_allows_it(context: Context, service: str, expected: str) -> None:
+    need(os.geteuid() == 0, "only root can run tasks of several users")
+    need("NoNewPrivs:\t0" in Path("/proc/self/status").read_text(), "this process itself may gain no privileges")
+    context.home.chmod(0o755)
+    teller(context, "ts_100", service)
+    context.start("--transaction", "T")
+    assert f"NoNewPrivs:\t{expected}" in told(context, "ts_100")
+
+
+@pytest.mark.usefixtures("umask")
+def test_a_task_has_the_umask_of_who_started_the_daemon(by_hand: Context) -> None:
+    teller(by_hand, "ts_100")
+    detach(by_hand)
+    assert told(by_hand, "ts_100")[0] == "0077"
+
+
+@pytest.mark.usefixtures("umask")
+def test_a_python_task_has_it_too(context: Context) -> None:
+    context.looped("Write", "def setup(self):\n    open(self.config['file'], 'w').close()\n")
+    context.task("ts_100", "Write", config=f"<file>{context.home}/made</file>")
+    context.start("--transaction", "T")
+    context.task_is("ts_100", "running")
+    assert (context.home / "made").stat().st_mode & 0o777 == 0o600
