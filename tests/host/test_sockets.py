@@ -239,7 +239,7 @@ def test_a_single_message_without_anybody_there(tmp_path: Path) -> None:
 
 
 def test_a_single_message_to_the_port_where_one_subscribes(device: Forwarder) -> None:
-    with pytest.raises(ZmsvcError, match=r"cannot reach .*: whoever listens there ends the connection \(is it where one subscribes\?"):
+    with pytest.raises(ZmsvcError, match=r"cannot reach .*: the peer ends the connection \(is it where one subscribes\?"):
         sockets.send_once(device.back, b"x", 1.0)
 
 
