@@ -5,10 +5,12 @@ While a supervisor lives the keeper does what it is told; while none lives it on
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import signal
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -35,6 +37,8 @@ WATCHDOG = 30.0
 """Seconds without a sign of life after which a supervisor is taken for hung, where systemd asks for nothing shorter."""
 END_TIMEOUT = 5.0
 """Seconds that the device has for an ordered end."""
+HOPELESS = (errno.EACCES, errno.ENOENT, errno.ENOEXEC)
+"""Why a first supervisor cannot be executed: this user cannot reach the Python that runs here, or it is gone."""
 MAX_OUTBOX = 100_000
 """Messages that wait for a supervisor that does not read: more than all launches of a large context."""
 
@@ -148,6 +152,11 @@ class Keeper:
         try:
             conn = self._supervisor.start()
         except OSError as error:
+            if error.errno in HOPELESS and not self._supervisor.was_ready:
+                complain(f"zmsvcd: cannot start the supervisor with {sys.executable}: {error.strerror}")
+                self._status = 1
+                self._end()
+                return
             # A task that has used up all processes must not take the others along: they run on, and this is tried again.
             complain(f"zmsvcd: cannot start the supervisor: {error.strerror}; trying again")
             self._supervisor.put_off()
