@@ -74,7 +74,7 @@ class Tree:
             self._new.rename(self.root)
 
     def _packages(self) -> list[str]:
-        """Return the list that the tree was made with; none when there is no tree."""
+        """Return the packages that the tree was made with; an empty list when there is no tree."""
         with contextlib.suppress(FileNotFoundError):
             return self._list_of(self.root).read_text().split()
         return []

@@ -131,7 +131,7 @@ class Nest:
         return launch_spec(**{**places, **self.endpoints, **changes})
 
     def fork(self, fds: Descriptors = NO_DESCRIPTORS, **changes: Any) -> Task:
-        """What zmsvc.zygote does."""
+        """Fork a task as zmsvc.zygote does."""
         spec = self.spec(**changes)
         pid = os.fork()
         if pid == 0:

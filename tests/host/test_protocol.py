@@ -35,7 +35,7 @@ def kinds(union: Any) -> tuple[type[Any], ...]:
 
 
 def strategy(hint: Any) -> st.SearchStrategy[Any]:
-    """What a field of this type may hold."""
+    """Return a strategy for the values of a field of this type."""
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
     if type(None) in inside:
         return st.none() | strategy(inside[0])

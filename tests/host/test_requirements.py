@@ -1,4 +1,4 @@
-"""What zmsvc cannot do without is named in one line with the way out, with status 2 and before anything is started."""
+"""A requirement that is missing is named in one line with the way out, with status 2 and before anything is started."""
 
 from __future__ import annotations
 
