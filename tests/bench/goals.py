@@ -29,7 +29,7 @@ class Memory:
 MEMORY = {
     (3, 11): Memory(some=2.9e6, many=2.9e6, faults=820, faster=None),
     (3, 13): Memory(some=1.6e6, many=1.5e6, faults=480, faster=0.8),
-    (3, 14): Memory(some=2.0e6, many=2.0e6, faults=480, faster=0.8),
+    (3, 14): Memory(some=2.0e6, many=2.0e6, faults=480, faster=None),
 }
 """Debian 12 has 3.11, which has no immortal objects; Debian 13 has 3.13."""
 UNKNOWN = Memory(some=3.2e6, many=3.2e6, faults=1000, faster=None)
