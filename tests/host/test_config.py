@@ -755,6 +755,13 @@ def test_an_ipc_path_in_use_is_told_and_nothing_is_left_behind(tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["front"]
 
 
+def test_the_runtime_directory_that_the_start_makes_is_not_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ZMSVC_RUNTIME_DIR", str(tmp_path / "run"))
+    context = parse(re.sub(r"\s*<(FrontEndEndpoint|BackendEndpoint|FrontBind|BackendBind)>.*?</\1>", "", MANUAL))
+    assert context.endpoints.front_bind.startswith(f"ipc://{tmp_path}/run/")
+    assert config.check_ports(context) == []
+
+
 def test_what_could_not_be_launched_is_told(tmp_path: Path) -> None:
     text = changed(("<location></location>", f"<location>{tmp_path}</location>"))
     (told,) = config.check_services(parse(text))

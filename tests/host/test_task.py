@@ -415,7 +415,7 @@ CLASS = "from zmsvc.task import TaskService\nclass ServiceWork(TaskService):\n  
         (CLASS + "pass", "cannot load service Work: task_class of ServiceWork in {file} is no LoopedTask or SingleTask"),
         (CLASS + "task_class = int", "cannot load service Work: task_class of ServiceWork in {file} is no LoopedTask or SingleTask"),
         ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
-        ("def", "SyntaxError: invalid syntax"),
+        ("def", "SyntaxError: invalid syntax (ServiceWork.py, line 1)"),
         (None, "cannot load service Work: there is no Work/ServiceWork.py in /nonexistent, {home}/Services"),
     ],
 )

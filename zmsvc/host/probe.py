@@ -11,7 +11,7 @@ from pathlib import Path
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.model import Context, ServiceType, TaskService
 from zmsvc.host import binds, endpoints
-from zmsvc.host.paths import service_path
+from zmsvc.host.paths import control_socket, service_path
 
 
 def check_binds(context: Context) -> list[str]:
@@ -25,7 +25,7 @@ def check_ports(context: Context) -> list[str]:
     ends = context.endpoints
     found: list[str] = []
     for name, place in (("FrontBind", ends.front_bind), ("BackendBind", ends.backend_bind)):
-        why = _ipc(place.removeprefix("ipc://")) if place.startswith("ipc://") else _tcp(place)
+        why = _ipc(place.removeprefix("ipc://"), context.name) if place.startswith("ipc://") else _tcp(place)
         if why:
             found.append(f"{name} {place}: {why}")
     return found
@@ -43,11 +43,12 @@ def _tcp(place: str) -> str:
     return ""
 
 
-def _ipc(path: str) -> str:
+def _ipc(path: str, name: str) -> str:
     """By connecting: to bind would leave a file behind, or take one away."""
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
-        return f"the directory {folder} does not exist now"
+        # zmsvcd makes the runtime directory of the context at its start.
+        return "" if Path(folder) == control_socket(name).parent else f"the directory {folder} does not exist now"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:

@@ -241,6 +241,9 @@ def last_line(error: BaseException) -> str:
     """What a traceback ends with. Our own errors say all in their text."""
     if isinstance(error, ZmsvcError):
         return str(error)
+    if isinstance(error, SyntaxError):
+        # The traceback names file and line above its last line; the error's own text has both.
+        return f"{type(error).__name__}: {error}"
     return "".join(traceback.format_exception_only(error)).strip().rpartition("\n")[2]
 
 
