@@ -41,6 +41,16 @@ def safe_bind(endpoint: str, *, curve: bool) -> str:
     return endpoint
 
 
+def is_far(endpoint: str) -> bool:
+    """Tell whether an endpoint to connect to leads to another machine, as far as its text says: a host name may."""
+    if not endpoint.startswith("tcp://"):
+        return False
+    try:
+        return not _is_loopback(_tcp_host_port(endpoint)[0])
+    except ConfigError:
+        return False
+
+
 def listen(endpoint: str, mode: int = 0o660) -> socket.socket:
     """A listening socket, not blocking, close-on-exec, exactly at `endpoint` (port `*` or 0: any free one).
 

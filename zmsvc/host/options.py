@@ -14,7 +14,7 @@ import zmq
 import zmq.backend
 
 from zmsvc.core.errors import UsageError
-from zmsvc.host.endpoints import address
+from zmsvc.host.endpoints import address, is_far
 from zmsvc.host.keys import Curve
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -64,6 +64,14 @@ HEARTBEAT_S = 30.0
 only, 1.6 % at 5 s for publishers too; and each PING wakes its task. A stuck subscriber costs at most the high-water mark."""
 HEARTBEAT_PATIENCE = 3
 """A subscriber that has not answered for this many heartbeats is disconnected, which frees what is queued for it."""
+FAR_HEARTBEAT_S = 1.5
+"""Seconds between two PINGs of a client to a device beyond this machine. A subscriber sends nothing, so that no host resets its connection
+when the device's host is gone: it was deaf for minutes, and hears again within 5 to 7 s with this. Each PING wakes the task, therefore not
+on loopback, where the kernel tells the end of the other process."""
+FAR_PATIENCE_S = 4.5
+"""Seconds without an answer after which such a client connects anew; the same for its handshake."""
+FAR_CONNECT_S = 3.0
+"""Seconds until an attempt to connect is given up; the kernel's own limit is two minutes, whatever host has the address meanwhile."""
 LINGER_MS = 2000
 RECONNECT_MS = 10
 RECONNECT_MAX_MS = 1000
@@ -107,12 +115,22 @@ def connect(made: S, endpoint: str) -> S:
     if endpoint.startswith("tcp://"):
         made.set(zmq.IPV6, int(endpoint.startswith("tcp://[")))
         _keepalive(made)
+        if is_far(endpoint):
+            _heartbeat(made)
     try:
         made.connect(endpoint)
     except zmq.ZMQError as error:
         made.close(0)
         raise UsageError(f"cannot connect to {endpoint}: {str(error).lower()}") from error
     return made
+
+
+def _heartbeat(made: Bare) -> None:
+    """Find out within seconds that the host of the device has vanished."""
+    made.set(zmq.HEARTBEAT_IVL, round(FAR_HEARTBEAT_S * 1000))
+    made.set(zmq.HEARTBEAT_TIMEOUT, round(FAR_PATIENCE_S * 1000))
+    made.set(zmq.HANDSHAKE_IVL, round(FAR_PATIENCE_S * 1000))
+    made.set(zmq.CONNECT_TIMEOUT, round(FAR_CONNECT_S * 1000))
 
 
 def publisher(ctx: Makes[S], endpoint: str, curve: Curve | None = None) -> S:
