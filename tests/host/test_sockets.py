@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from forwarder import FREE_PORT, Forwarder, received
 from waiting import PATIENCE, wait_for
 
 from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError
-from zmsvc.host import options, sockets
+from zmsvc.host import once, options, sockets
 from zmsvc.host.endpoints import address
 
 
@@ -264,6 +264,49 @@ def test_a_single_message_to_a_device_that_dies(device: Forwarder, monkeypatch: 
     stop_then_send(device, monkeypatch, signal.SIGKILL)
     with pytest.raises(ZmsvcError, match=r"cannot send to .*: the device went away; the message may be lost"):
         sockets.send_once(device.front, b"x @@@ ", 0.5)
+
+
+def when_written(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Have something happen after the next message was written, before anything is made of its connection."""
+    plain = once._Line._close
+
+    def close(line: once._Line, linger_ms: int) -> None:
+        plain(line, linger_ms)
+        if linger_ms:
+            act()
+
+    monkeypatch.setattr(once._Line, "_close", close)
+
+
+def test_a_single_message_that_ends_the_device_has_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as an order to exit: the device has read it and has closed the connection before the sender looks."""
+    context = sockets.context()
+    device = context.socket(zmq.XSUB)
+    device.bind("tcp://127.0.0.1:*")
+    device.send(b"\x01x @@@ ")
+    with ThreadPoolExecutor() as pool:
+
+        def read_and_close() -> bytes:
+            frame = device.recv()
+            device.close(0)
+            context.term()
+            return frame
+
+        told = pool.submit(read_and_close)
+        when_written(monkeypatch, told.result)
+        assert sockets.send_once(device.last_endpoint.decode(), b"x @@@ exit")
+        assert told.result() == b"x @@@ exit"
+
+
+def test_a_single_message_that_a_dying_device_had_not_read_may_be_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Forwarder(tmp_path, front=FREE_PORT, back=FREE_PORT) as device:
+        device.start()
+        device.subscriber(b"x @@@ ")
+        device.mouth(b"x @@@ ")
+        stop_then_send(device, monkeypatch, signal.SIGSTOP)
+        when_written(monkeypatch, lambda: device.end(signal.SIGKILL))
+        with pytest.raises(ZmsvcError, match=r"cannot send to .*: the device went away; the message may be lost"):
+            sockets.send_once(device.front, b"x @@@ ", 5.0)
 
 
 def stop_then_send(device: Forwarder, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+import sys
+import termios
 import time
 from select import POLLRDHUP, poll
 from types import TracebackType
@@ -17,6 +20,8 @@ from zmsvc.host.options import SENTINEL, check_size, client, connect, context, r
 from zmsvc.host.refusal import refusal
 
 _SETTLE_MS = 20
+_TCP_CLOSE_WAIT = 8
+"""The peer has ended its side in order: enum in linux/tcp_states.h. After a reset the state is TCP_CLOSE."""
 
 
 def send_once(endpoint: str, frame: bytes, timeout_s: float = 2.0, curve: Curve | None = None, *, presence: bytes = b"") -> bool:
@@ -99,8 +104,13 @@ class _Line:
         lost = ZmsvcError(f"cannot send to {self._endpoint}: the device went away; the message may be lost")
         self._close(self._left_ms())
         connection = self._connection
-        if connection is None or _ended(connection):
+        if connection is None:
             raise lost
+        if _ended(connection):
+            # So it is where the order was to end the context.
+            if not _had_read_all(connection, self._left_ms()):
+                raise lost
+            return
         try:
             connection.shutdown(socket.SHUT_WR)
             connection.settimeout(max(self._left_ms(), 1) / 1000)
@@ -151,3 +161,26 @@ def _ended(connection: socket.socket) -> bool:
     watched = poll()
     watched.register(connection, POLLRDHUP)
     return bool(watched.poll(0))
+
+
+def _had_read_all(connection: socket.socket, timeout_ms: int) -> bool:
+    """Tell whether the peer, which has closed a TCP connection, had read all of it before: its kernel resets the connection otherwise.
+
+    The error of a reset has gone to libzmq, but the state of the connection is another one. A Unix socket has no such state.
+    """
+    if connection.family == socket.AF_UNIX:
+        return False
+    if _unacknowledged(connection):
+        # Over a network a reset takes its time; an acknowledgement is no event, so that this wait may be for nothing.
+        watched = poll()
+        watched.register(connection, 0)  # POLLERR and POLLHUP are always told.
+        watched.poll(timeout_ms)
+    state = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+    return state == _TCP_CLOSE_WAIT and not _unacknowledged(connection)
+
+
+def _unacknowledged(connection: socket.socket) -> int:
+    """Return how many bytes wait for the acknowledgement of the other side: SIOCOUTQ, tcp(7)."""
+    count = bytearray(4)
+    fcntl.ioctl(connection, termios.TIOCOUTQ, count)
+    return int.from_bytes(count, sys.byteorder)
