@@ -20,6 +20,8 @@ ATTACKER = "daemon"
 LINGER = 60
 """Seconds for which the kernel holds whoever closes the attacker's descriptor."""
 
+Attack = Callable[..., None]
+
 ATTACK = r"""
 import array, socket, struct, sys
 path, linger = sys.argv[1], int(sys.argv[2])
@@ -36,6 +38,8 @@ except BlockingIOError:
     pass
 ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, linger))
 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [ours.fileno()]))]
+print("ready", flush=True)
+sys.stdin.readline()
 victim.sendmsg([b"STATUS=hello"], rights)
 ours.close()
 print("sent", flush=True)
@@ -56,11 +60,12 @@ def mixed(context: Context) -> Context:
 
 
 @pytest.fixture
-def attack() -> Iterator[Callable[[Path], subprocess.CompletedProcess[str] | None]]:
-    """Send one descriptor as the attacker, who stays there; gives what the attempt printed."""
+def attack() -> Iterator[Attack]:
+    """Send one descriptor as the attacker, who stays there, when `first` has been done. The attacker is at the socket by then, since the
+    tasks may fill the socket's queue soon after it."""
     running: list[subprocess.Popen[str]] = []
 
-    def begin(path: Path) -> None:
+    def begin(path: Path, first: Callable[[], None] = lambda: None) -> None:
         user = pwd.getpwnam(ATTACKER)
         process = subprocess.Popen(
             [shutil.which("python3", path="/usr/bin:/usr/local/bin") or "python3", "-c", ATTACK, str(path), str(LINGER)],
@@ -68,10 +73,15 @@ def attack() -> Iterator[Callable[[Path], subprocess.CompletedProcess[str] | Non
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         running.append(process)
-        assert process.stdout is not None
-        if process.stdout.readline() != "sent\n":
-            assert process.stderr is not None
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        if process.stdout.readline() != "ready\n":
             raise PermissionError(process.stderr.read())
+        first()
+        process.stdin.write("go\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "sent\n"
 
     yield begin
     for each in running:
@@ -84,7 +94,7 @@ def attacked(context: Context) -> Path:
     return context.runtime / context.name / f"notify-{pwd.getpwnam(ATTACKER).pw_uid}.sock"
 
 
-def test_another_user_cannot_reach_the_notify_socket_of_the_daemon(mixed: Context, attack: Callable[[Path], None]) -> None:
+def test_another_user_cannot_reach_the_notify_socket_of_the_daemon(mixed: Context, attack: Attack) -> None:
     with pytest.raises(PermissionError, match="Permission denied"):
         attack(mixed.runtime / mixed.name / "notify.sock")
 
@@ -128,11 +138,10 @@ def test_the_last_words_of_a_task_of_another_user_are_heard_before_its_end(mixed
     assert numbers == list(range(20))
 
 
-def test_a_descriptor_that_hangs_holds_up_only_the_tasks_of_its_user(mixed: Context, attack: Callable[[Path], None]) -> None:
+def test_a_descriptor_that_hangs_holds_up_only_the_tasks_of_its_user(mixed: Context, attack: Attack) -> None:
     before = mixed.status()
     # The attacker lets go of its descriptor before the supervisor has it, or its own close would be the last and hang.
-    os.kill(before["pid"], signal.SIGSTOP)
-    attack(attacked(mixed))
+    attack(attacked(mixed), lambda: os.kill(before["pid"], signal.SIGSTOP))
     os.kill(before["pid"], signal.SIGCONT)
     began = time.monotonic()
     for _ in range(5):
