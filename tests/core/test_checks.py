@@ -184,7 +184,7 @@ def test_an_unknown_state_type_is_warned_about() -> None:
 
 def test_threads_that_cannot_share_a_process_are_warned_about() -> None:
     kind = ServiceType.THREAD
-    told = warned(task("a", service_type=kind, user="x"), task("b", service_type=kind), task("c", user="y"))
+    told = warned(task("a", service_type=kind, user="x"), task("b", service_type=kind, user="z"), task("c", user="y"))
     assert told == ["the Thread tasks a, b share one process, but differ in user"]
 
 

@@ -46,8 +46,10 @@ def conversations() -> st.SearchStrategy[list[bytes]]:
 @pytest.mark.deadline(DEADLINE)
 def test_garbage_of_a_user_who_may_not_connect(context: Context) -> None:
     stranger = others(1)[0]
-    ports = free_ports()
-    context.frontend, context.backend = (f"tcp://127.0.0.1:{port}" for port in ports)
+    ports = free_ports(3)
+    *bus, monitor = (f"tcp://127.0.0.1:{port}" for port in ports)
+    context.frontend, context.backend = bus
+    context.task("monitor", "Monitor", config=f"<service><endpoint>{monitor}</endpoint><frequency_s>0.1</frequency_s></service>")
     context.task("still", "sleep", kind="Command", config="<command>sleep 1000</command>")
     (context.home / "Services").mkdir()
     context.start("--transaction", "FUZZ")
@@ -72,6 +74,11 @@ def test_garbage_of_a_user_who_may_not_connect(context: Context) -> None:
     with zmq.Context() as ctx, ctx.socket(zmq.XPUB) as member:
         member.linger = 0
         member.connect(context.backend)
+        assert member.poll(5000)
+    with zmq.Context() as ctx, ctx.socket(zmq.SUB) as member:
+        member.linger = 0
+        member.subscribe(b"")
+        member.connect(monitor)
         assert member.poll(5000)
     after = context.status()
     for name in ("pid", "device_pid", "restarts", "device_restarts", "dropped"):

@@ -16,7 +16,7 @@ from others import others, python, run
 from tutorial import free_ports
 from waiting import wait_for
 
-from zmsvc.core.access import MAY_CONNECT
+from zmsvc.core.access import BUS, MAY_CONNECT
 
 TX = "5HGAHZ3WPZUI71PACRPP"
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -136,9 +136,12 @@ def test_bus_access_anyone_opens_the_bus_with_a_warning(loopback: Context) -> No
     assert loopback.wait() == 0
 
 
-def test_the_context_s_own_tasks_do_not_pass_the_gate(loopback: Context) -> None:
-    loopback.task("ts_1", "Echo")
+@pytest.mark.parametrize("service", ["", "<user>daemon</user>"], ids=["of the daemon's user", "of another user"])
+def test_the_context_s_own_tasks_do_not_pass_the_gate(loopback: Context, service: str) -> None:
+    others(1)
+    loopback.task("ts_1", "Echo", service=service)
     loopback.start("--transaction", TX)
+    loopback.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "15")
     inodes = {os.readlink(fd) for fd in Path(f"/proc/{loopback.tasks(TX)['ts_1']['pid']}/fd").iterdir() if fd.is_symlink()}
     table = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     assert [row for row in table if f"socket:[{row[9]}]" in inodes] == []
@@ -148,6 +151,53 @@ def test_the_context_s_own_tasks_do_not_pass_the_gate(loopback: Context) -> None
     assert (status["frontend"], status["backend"]) == (loopback.frontend, loopback.backend)
     assert loopback.stop() == 0
     assert not (place / "sub").exists()
+
+
+CONNECT = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1]); print('in')"
+
+
+def reached(uid: int, context: Context) -> list[bool]:
+    """Whether this user can connect to each of the sockets of the bus."""
+    paths = (place.removeprefix("ipc://") for place in (context.frontend, context.backend))
+    return [python(uid, CONNECT, path).stdout == "in\n" for path in paths]
+
+
+def test_the_user_of_a_task_reaches_an_ipc_bus_without_the_group_of_the_daemon(context: Context) -> None:
+    stranger = others(1)[0]
+    one, other = pwd.getpwnam("daemon").pw_uid, pwd.getpwnam("bin").pw_uid
+    context.looped("Echo", "interval = 0.05\ndef step(self):\n    self.publish('beacon', {})")
+    context.home.chmod(0o755)
+    context.task("ts_1", "Echo", service="<user>daemon</user>")
+    context.start("--transaction", TX)
+    assert "beacon" in context.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "15").stdout
+    assert (reached(one, context), reached(other, context), reached(stranger, context)) == ([True] * 2, [False] * 2, [False] * 2)
+    context.clear_tasks()
+    context.task("ts_1", "Echo", service="<user>bin</user>")
+    context.write()
+    context.ctl("reload")
+    assert (reached(one, context), reached(other, context)) == ([False] * 2, [True] * 2)
+    context.kill_supervisor()
+    context.ctl("restart", "--task", "ts_1")
+    assert "beacon" in context.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "15").stdout
+    assert (reached(one, context), reached(other, context)) == ([False] * 2, [True] * 2)
+
+
+def test_who_may_not_open_the_socket_of_an_ipc_bus_is_told_who_may(context: Context) -> None:
+    stranger = others(1)[0]
+    context.looped("Echo")
+    context.home.chmod(0o755)
+    context.task("ts_1", "Echo")
+    context.start("--transaction", TX)
+    done = [
+        script(context, stranger, "conf_command.py", f"--endpoint={context.backend}", *EXIT),
+        script(context, stranger, "display.py", "--count=1", f"--endpoint={context.frontend}"),
+        python(stranger, SDK, context.backend, context.frontend),
+    ]
+    assert [(each.returncode, NAMES in each.stdout + each.stderr) for each in done] == [(5, True)] * 3, done
+    context.home.chmod(0o700)
+    closed = script(context, stranger, "conf_command.py", f"--endpoint={context.backend}", *EXIT)
+    assert closed.returncode != 0
+    assert context.tasks(TX)["ts_1"]["sub"] == "running"
 
 
 def test_they_find_it_again_after_a_crash_of_supervisor_and_device(loopback: Context) -> None:
@@ -251,10 +301,37 @@ def test_an_allowed_client_comes_in_while_another_user_floods(loopback: Context)
 def test_check_says_who_may_connect(loopback: Context) -> None:
     loopback.task("ts_1", "Echo")
     loopback.write()
-    line = f"bus: {MAY_CONNECT} may connect to {loopback.backend} and {loopback.frontend}, give orders (start, stop, restart, exit)"
+    orders = f"give orders ({', '.join(BUS['context'])}) and read configurations"
+    line = f"bus: {MAY_CONNECT} may connect to {loopback.backend} and {loopback.frontend}, {orders}"
     assert line in loopback.ctl("check", str(loopback.file)).stdout
+    assert json.loads(loopback.ctl("--json", "check", str(loopback.file)).stdout)["files"][0]["access"] == [line]
     loopback.ctl("keys", "make")
     assert "bus: each client that has an allowed key may connect" in loopback.ctl("check", str(loopback.file)).stdout
+    loopback.frontend, loopback.backend = f"ipc://{loopback.home}/sub", f"ipc://{loopback.home}/pub"
+    loopback.write()
+    line = f"bus: {MAY_CONNECT} may connect to {loopback.backend} and {loopback.frontend}, {orders}"
+    assert line in loopback.ctl("check", str(loopback.file)).stdout
+
+
+def test_that_one_task_has_a_user_makes_no_other_task_root_without_a_warning(loopback: Context) -> None:
+    others(1)
+    loopback.task("ts_1", "Echo", service="<user>daemon</user>")
+    loopback.task("ts_2", "Echo")
+    loopback.start("--transaction", TX)
+    warning = "ts_2 has no <user>, while ts_1 has one: zmsvcd must run as root"
+    assert warning in loopback.log.read_text()
+    assert warning in loopback.ctl("check", str(loopback.file)).stdout
+    loopback.clear_tasks()
+    loopback.task("ts_1", "Echo", service="<user>daemon</user>")
+    loopback.task("ts_3", "Echo")
+    loopback.write()
+    loopback.ctl("reload")
+    assert "ts_3 has no <user>, while ts_1 has one" in loopback.log.read_text()
+    loopback.clear_tasks()
+    loopback.task("ts_1", "Echo", service="<user>daemon</user>")
+    loopback.task("ts_3", "Echo", service="<user>root</user>")
+    loopback.write()
+    assert "while ts_1 has one" not in loopback.ctl("check", str(loopback.file)).stdout
 
 
 def test_commands_of_a_user_with_another_user_s_home_end_without_a_traceback(loopback: Context) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,8 +14,11 @@ import pytest
 import zmq
 from context import Context
 from manual_context import MONITOR
+from others import others, python
 from tutorial import free_ports
-from waiting import PATIENCE
+from waiting import PATIENCE, wait_for
+
+from zmsvc.core.access import MAY_CONNECT
 
 TX = "5HGAHZ3WPZUI71PACRPP"
 FIELDS = [
@@ -252,3 +256,59 @@ def test_it_leaves_no_socket_file_behind(context: Context, home: Path) -> None:
     context.ctl("restart", "--task", "ts000")
     context.ctl("stop", "--task", "ts000")
     assert not (home / "mon").exists()
+
+
+HEAR = """
+import sys, zmq
+context = zmq.Context()
+made = context.socket(zmq.REQ if sys.argv[1] == "rep" else zmq.SUB)
+made.linger = 0
+news = made.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+if sys.argv[1] == "pub":
+    made.subscribe(b"")
+made.connect(sys.argv[2])
+assert news.poll(20000), "nothing became of the connection"
+let_in = int.from_bytes(news.recv_multipart()[0][:2], "little") == zmq.EVENT_HANDSHAKE_SUCCEEDED
+if let_in and sys.argv[1] == "rep":
+    made.send(b"")
+print("heard" if let_in and made.poll(20000) else "silence" if let_in else "refused", flush=True)
+made.disable_monitor()
+context.destroy(0)
+"""
+
+
+@pytest.mark.parametrize("user", ["", "<user>daemon</user>"], ids=["of the daemon's user", "of another user"])
+@pytest.mark.parametrize("kind", ["pub", "rep"])
+def test_over_tcp_without_keys_the_same_users_hear_the_monitor_that_may_connect_to_the_bus(context: Context, kind: str, user: str) -> None:
+    stranger = others(1)[0]
+    (port,) = free_ports(1)
+    place = f"tcp://127.0.0.1:{port}"
+    context.home.chmod(0o755)
+    context.task("ts000", "Monitor", config=settings(place, kind=kind), service=user)
+    context.task("ts001", "sleep", kind="Command", config="<command>sleep 1000</command>", service="<user>bin</user>")
+    context.start("--transaction", TX)
+    hears = {uid: python(uid, HEAR, kind, place).stdout.strip() for uid in (stranger, pwd.getpwnam("bin").pw_uid, os.geteuid())}
+    assert list(hears.values()) == ["refused", "heard", "heard"]
+    assert python(stranger, HEAR, kind, place).stdout.strip() == "refused"
+    member = python(stranger, HEAR, kind, place, groups=(os.getegid(),)).stdout.strip()
+    assert member == "refused", "the user database does not know it as a member"
+    wait_for(lambda: f"a connection of uid {stranger} (uid {stranger}) is refused" in context.ctl("logs").stdout)
+    told = context.ctl("check", str(context.file)).stdout
+    assert f"ts000: {MAY_CONNECT} may connect to {place} and read what tasks use of the machine" in told
+
+
+def test_bus_access_anyone_is_for_the_monitor_too_with_a_warning(context: Context) -> None:
+    stranger = others(1)[0]
+    (port,) = free_ports(1)
+    place = f"tcp://127.0.0.1:{port}"
+    context.task("ts000", "Monitor", config=settings(place))
+    write = context.write
+
+    def opened() -> None:
+        write()
+        context.file.write_text(context.file.read_text().replace("<Context>", '<Context bus_access="anyone">'))
+
+    context.write = opened  # type: ignore[method-assign]
+    context.start("--transaction", TX)
+    assert f'ts000: bus_access="anyone": every user of this machine may read at {place}' in context.log.read_text()
+    assert python(stranger, HEAR, "pub", place).stdout == "heard\n"

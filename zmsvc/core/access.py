@@ -19,9 +19,9 @@ class Who(StrEnum):
 
 
 MAY_CONNECT = "root, the daemon's user, members of its group and the <user> of each task"
-"""Who may connect to the bus over loopback tcp without CURVE keys, and so give each order that the bus knows."""
+"""Who may connect without CURVE keys to the bus, over ipc and over loopback tcp, and so give each order that the bus knows."""
 ANYONE = "every user of this machine"
-"""The same with bus_access="anyone"."""
+"""Who may connect over loopback tcp with bus_access="anyone"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,7 @@ ORDERS = (
     Order(verb="reset-failed", control=Who.GROUP),
     Order(verb="reload", control=Who.OWNER),
     Order(verb="reexec", control=Who.OWNER),
+    Order(verb="restart-device", control=Who.OWNER),
     Order(verb="exit", control=Who.OWNER, bus=("context",)),
     Order(verb="request", bus=("state",)),
     Order(verb="top", bus=("state",)),

@@ -19,6 +19,10 @@ _STATE_TYPES = ("", "on_start", "start_now", "on_update", "on_fail", "on_exit")
 """What zmicroservices wrote; only the first two words start a task with its transaction."""
 
 
+_NAMED = 5
+"""Tasks that a warning names."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """What is wrong, and where: the `element` of the context, or of the task with this index in the file, or its rule of this index."""
@@ -80,7 +84,8 @@ def _expected(connected: Endpoint) -> str:
 def warnings(context: Context, *, curve: bool = False) -> list[str]:
     """What is legal but probably not meant, one line each. `curve` says whether there are keys, so that only who has one comes in."""
     tasks = context.tasks
-    found = [*_binds_apart(context, curve=curve), *_open_bus(context, curve=curve), *_never_started(tasks), *_rings(tasks)]
+    found = [*_binds_apart(context, curve=curve), *_open_bus(context, curve=curve), *_privileged(tasks)]
+    found += [*_never_started(tasks), *_rings(tasks)]
     for task in tasks.values():
         found += [f"{task.id}: {text}" for text in (*_odd_rules(task), *_odd_settings(task))]
     return [*found, *_torn_threads(tasks.values())]
@@ -103,23 +108,62 @@ def _binds_apart(context: Context, *, curve: bool) -> Iterator[str]:
             yield f"{name} {bound} is another address than {connected}, where it is looked for"
 
 
-def who_may_connect(context: Context, *, curve: bool) -> str:
-    """Return a line about a bus over tcp: who may connect, and so give the orders that the bus knows. Of ipc endpoints nothing."""
-    places = [place for place in (context.endpoints.backend, context.endpoints.frontend) if place.startswith("tcp://")]
-    if not places:
-        return ""
+def who_may_connect(context: Context, *, curve: bool) -> list[str]:
+    """Return lines about the bus and the Monitors: who may connect, and so give the orders that the bus knows, and read what is told."""
+    orders = f"give orders ({', '.join(BUS['context'])}) and read configurations"
+    lines = [
+        f"bus: {who} may connect to {' and '.join(places)}, {orders}"
+        for who, places in _admitted(context, [context.endpoints.backend, context.endpoints.frontend], curve=curve)
+    ]
+    for task in context.tasks.values():
+        tcp = [place for place in monitored(task) if place.startswith("tcp://")]
+        for who, places in _admitted(context, tcp, curve=curve):
+            lines.append(f"{task.id}: {who} may connect to {' and '.join(places)} and read what tasks use of the machine")
+    return lines
+
+
+def monitored(task: TaskService) -> list[str]:
+    """Return the endpoints that a Monitor service binds; of any other task none."""
+    settings = [task.configuration.get(tag) for tag in ("service", "publisher")] if task.instance == "Monitor" else []
+    places = [each.get("endpoint") for each in settings if isinstance(each, Mapping)]
+    return [place for place in places if isinstance(place, str) and place.startswith(("tcp://", "ipc://"))]
+
+
+def _admitted(context: Context, places: Iterable[str], *, curve: bool) -> Iterator[tuple[str, list[str]]]:
+    """Who may connect to which of these places; a socket with a file needs no keys and is open to nobody else."""
     local = ANYONE if context.bus_access is BusAccess.ANYONE else MAY_CONNECT
-    who = "each client that has an allowed key" if curve else local
-    return f"{who} may connect to {' and '.join(places)}, give orders ({', '.join(BUS['context'])}) and read configurations"
+    groups: dict[str, list[str]] = {}
+    for place in places:
+        ipc = place.startswith("ipc://")
+        groups.setdefault(MAY_CONNECT if ipc else "each client that has an allowed key" if curve else local, []).append(place)
+    yield from groups.items()
 
 
 def _open_bus(context: Context, *, curve: bool) -> Iterator[str]:
+    if context.bus_access is not BusAccess.ANYONE or curve:
+        return
     places = [context.endpoints.backend, context.endpoints.frontend]
-    if context.bus_access is BusAccess.ANYONE and not curve and any(place.startswith("tcp://") for place in places):
+    if any(place.startswith("tcp://") for place in places):
         orders = ", ".join(BUS["context"])
         yield (
             f'bus_access="anyone": {ANYONE} may give orders ({orders}) at {places[0]} and read configurations at {places[1]}; '
             f'bus_access="members" lets only {MAY_CONNECT} connect'
+        )
+    for task in context.tasks.values():
+        for place in monitored(task):
+            if place.startswith("tcp://"):
+                yield f'{task.id}: bus_access="anyone": {ANYONE} may read at {place} what tasks use of the machine'
+
+
+def _privileged(tasks: Mapping[str, TaskService]) -> Iterator[str]:
+    """Tell of tasks that become root without being asked: because another task has a user of its own."""
+    with_user = [task.id for task in tasks.values() if task.user]
+    without = [task.id for task in tasks.values() if not task.user]
+    if with_user and without:
+        named = f"{', '.join(without[:_NAMED])}{', ...' if len(without) > _NAMED else ''} {'have' if len(without) > 1 else 'has'}"
+        yield (
+            f"{named} no <user>, while {with_user[0]} has one: zmsvcd must run as root, or with capabilities that make it as good as root, "
+            f"and each task without a <user> runs as the same user"
         )
 
 

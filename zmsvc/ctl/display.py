@@ -15,7 +15,7 @@ from zmsvc.core import messages, printable
 from zmsvc.core.errors import ConfigError, ProtocolError, RefusedError, UsageError
 from zmsvc.ctl import identity, terminal
 from zmsvc.host import monitor, options, sockets
-from zmsvc.host.refusal import refusal
+from zmsvc.host.refusal import barred, refusal
 
 _LINE = "=" * 72
 _COLUMNS = (
@@ -106,6 +106,8 @@ class _Ear:
         self._settled = False
 
     def connect(self) -> None:
+        if barred(self._endpoint):
+            raise refusal(self._endpoint)
         options.connect(self.socket, self._endpoint)
 
     def complain(self) -> None:

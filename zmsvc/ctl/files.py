@@ -18,6 +18,8 @@ from zmsvc.ctl.which import choose
 from zmsvc.host import config, keys, paths
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from zmsvc.ctl.client import Json
 
 PATIENCE = 5.0
@@ -38,10 +40,10 @@ def check(args: argparse.Namespace) -> int:
 class _Told:
     """What was found out about one file."""
 
-    def __init__(self, file: str, *, tasks: int | None, faults: list[str], warnings: list[str], bus: str = "") -> None:
+    def __init__(self, file: str, *, tasks: int | None, faults: list[str], warnings: list[str], access: Sequence[str] = ()) -> None:
         self.file = file
-        self.bus = bus
-        """Who may connect to the bus, in words, where a socket's file does not show it."""
+        self.access = access
+        """Who may connect to what, in words."""
         self.tasks = tasks
         self.faults = faults
         self.warnings = warnings
@@ -51,7 +53,8 @@ class _Told:
         return self.tasks is not None
 
     def as_json(self) -> Json:
-        return {"file": self.file, "ok": self.ok, "tasks": self.tasks, "faults": self.faults, "warnings": self.warnings}
+        found = {"faults": self.faults, "warnings": self.warnings, "access": [*self.access]}
+        return {"file": self.file, "ok": self.ok, "tasks": self.tasks, **found}
 
 
 def _checked(file: str) -> _Told:
@@ -64,7 +67,7 @@ def _checked(file: str) -> _Told:
     if not (paths.CONTEXT_NAME.fullmatch(context.name) and listens(paths.places(context.name))):
         # Of a context that runs the ports are in use as they should be.
         warnings += config.check_ports(context)
-    return _Told(file, tasks=len(context.tasks), faults=[], warnings=warnings, bus=checks.who_may_connect(context, curve=curve))
+    return _Told(file, tasks=len(context.tasks), faults=[], warnings=warnings, access=checks.who_may_connect(context, curve=curve))
 
 
 def _say(told: _Told) -> None:
@@ -72,7 +75,7 @@ def _say(told: _Told) -> None:
         terminal.err(terminal.clean(fault) + "\n")
     lines = [f"{told.file}: warning: {warning}" for warning in told.warnings]
     if told.ok:
-        lines += [f"{told.file}: bus: {told.bus}"] if told.bus else []
+        lines += [f"{told.file}: {line}" for line in told.access]
         lines.append(f"{told.file}: ok ({told.tasks} task{'s' if told.tasks != 1 else ''})")
     for line in lines:
         terminal.out(terminal.clean(line) + "\n")

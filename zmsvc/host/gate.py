@@ -66,7 +66,7 @@ class _Request:
 class Gate(Handler):
     """The ZAP handler of a device whose tcp endpoints are not secured by keys. Raises ZmsvcError when the kernel cannot be asked."""
 
-    def __init__(self, ctx: Context, members: Path, report: Callable[[str], None]) -> None:
+    def __init__(self, ctx: Context, members: Path | None, report: Callable[[str], None]) -> None:
         # A ROUTER may have several requests in hand, a REP only one.
         self.socket = ctx.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)

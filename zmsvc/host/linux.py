@@ -131,10 +131,60 @@ def forbid_new_privileges() -> None:
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
+def has_capabilities() -> bool:
+    """Tell whether this process has any capability, or could pass one on."""
+    status = Path("/proc/self/status").read_text()
+    return any(int(word, 16) for word in re.findall(r"^Cap(?:Inh|Prm|Amb):\s*(\w+)$", status, re.MULTILINE))
+
+
+def drop_capabilities() -> None:
+    """Give up each capability of this thread, also those that a program which it executes would have (capabilities(7))."""
+    # struct __user_cap_header_struct of linux/capability.h with version 3, and two times struct __user_cap_data_struct.
+    if _libc.capset(struct.pack("Ii", 0x20080522, 0), bytes(24)) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
 def leave_room(fd: int) -> None:
     """Raise OSError (EMFILE) when this new descriptor is one of the last: the kernel gives the lowest number that is free."""
     if fd >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - ROOM:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+# --- news of files
+
+# From sys/inotify.h.
+IN_MODIFY = 0x0002
+IN_MOVED_TO = 0x0080
+IN_CREATE = 0x0100
+
+
+class Inotify:
+    """Tells that something has happened to files and directories, see inotify(7)."""
+
+    def __init__(self) -> None:
+        """Raises OSError, as where a user has as many as fs.inotify.max_user_instances allows."""
+        self._fd = _checked(_libc.inotify_init1(os.O_CLOEXEC))
+
+    def __enter__(self) -> Inotify:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    def watch(self, fd: int, events: int) -> None:
+        """Watch the file or directory that a descriptor stands for, whatever it is called by now. Raises OSError."""
+        _checked(_libc.inotify_add_watch(self._fd, f"/proc/self/fd/{fd}".encode(), ctypes.c_uint32(events)))
+
+    def wait(self) -> None:
+        """Wait until something has happened since the last call."""
+        # The GIL is kept over calls of _libc; this one lets other threads run.
+        os.read(self._fd, 65536)
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
 
 
 # --- identity

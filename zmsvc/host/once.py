@@ -17,7 +17,7 @@ from zmsvc.core.errors import ZmsvcError
 from zmsvc.host.keys import Curve
 from zmsvc.host.monitor import seen, watch
 from zmsvc.host.options import SENTINEL, check_size, client, connect, context, readable, secured
-from zmsvc.host.refusal import refusal
+from zmsvc.host.refusal import barred, refusal
 
 _SETTLE_MS = 20
 _TCP_CLOSE_WAIT = 8
@@ -67,7 +67,9 @@ class _Line:
         self._hang_up()
 
     def connect(self) -> None:
-        """Begin to connect."""
+        """Begin to connect. Raises RefusedError for a socket that this user may not open: libzmq would try in vain."""
+        if barred(self._endpoint):
+            raise refusal(self._endpoint)
         connect(self._publisher, self._endpoint)
 
     def wanted(self, frame: bytes, presence: bytes) -> bool:

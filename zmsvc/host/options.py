@@ -188,10 +188,10 @@ def back(ctx: Context, *, hwm: int, heartbeat_s: float) -> Socket:
     return made
 
 
-def public(ctx: Context, kind: int, curve: Curve | None) -> Socket:
-    """A PUB or REP of a service's own, for strangers, to be bound with `bind`."""
+def public(ctx: Context, kind: int, curve: Curve | None, *, gate: bool) -> Socket:
+    """A PUB or REP of a service's own, to be bound with `bind`; with keys or a gate a handler is asked about each connection."""
     made = _server(ctx, kind, CLIENT_HWM)
-    guard(made, curve)
+    guard(made, curve, gate=gate)
     return made
 
 

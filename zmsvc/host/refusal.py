@@ -1,10 +1,14 @@
-"""Tells whether a device refuses this user, by one connection without ZMQ: a socket of libzmq connects again and again in silence."""
+"""Tells whether this user may not connect to an endpoint: libzmq connects again and again in silence.
+
+At a socket with a file its mode says it; of a tcp endpoint one connection without ZMQ does.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import socket
+import stat
 
 from zmsvc.core.access import MAY_CONNECT
 from zmsvc.core.errors import RefusedError
@@ -23,8 +27,23 @@ def refusal(endpoint: str) -> RefusedError:
     return RefusedError(f"cannot connect to {endpoint}: uid {os.geteuid()} may not; without CURVE keys only {MAY_CONNECT} may")
 
 
+def barred(endpoint: str) -> bool:
+    """Tell whether an ipc endpoint has a socket that this user may not open. No connection is made."""
+    path = endpoint.removeprefix("ipc://")
+    if path == endpoint:
+        return False
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode) and not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+
+
 def refused(endpoint: str, kind: bytes) -> bool:
-    """Tell whether the device at a tcp endpoint without keys refuses our handshake as a PUB or a SUB. False where nobody answers."""
+    """Tell whether this user may not connect to an endpoint without keys as a PUB or a SUB. False where nobody answers."""
+    if barred(endpoint):
+        return True
     try:
         place = read(endpoint, bind=False)
     except ValueError:

@@ -51,6 +51,8 @@ class Keeper:
         self._keyring = keyring
         self._cgroup = cgroup
         self._epoch = os.urandom(16).hex()
+        self._capable = os.geteuid() != 0 and linux.has_capabilities()
+        """Whether tasks would inherit capabilities (AmbientCapabilities= of the unit), by which any of them could become root."""
         self._by_hand = "NOTIFY_SOCKET" not in os.environ
         """A person started this, and no service manager."""
         systemd_wants = int(os.environ.pop("WATCHDOG_USEC", 0)) / 1e6
@@ -248,6 +250,8 @@ class Keeper:
                 self._device.settings = order
                 if self._device.pid is None:
                     self._start_device()
+            case sv.RestartDevice():
+                self._device.signal(signal.SIGTERM)
             case sv.Leave():
                 self._supervisor.leaving = True
                 self._status = order.status
@@ -260,6 +264,8 @@ class Keeper:
 
     def _launch(self, order: LaunchSpec) -> None:
         spec, fds = self._keyring.hand_to(order) if self._keyring else (order, Descriptors())
+        if self._capable:
+            spec = replace(spec, drop_capabilities=True)
         if spec.uid is not None:
             uid, known = spec.uid, spec.uid in self._doors.notify_of
             try:

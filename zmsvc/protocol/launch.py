@@ -51,6 +51,8 @@ class LaunchSpec:
     group: str | None = None
     nice: int | None = None
     no_new_privileges: bool = False
+    drop_capabilities: bool = False
+    """The keeper adds, where it is not root and has capabilities all the same: a change of user from an ordinary one leaves them."""
     own_environment: bool = False
     """The keeper adds, for a task of another user when a person started zmsvcd: the task inherits nothing that tells of that person."""
     rlimits: Mapping[str, int] = field(default_factory=dict)
@@ -63,6 +65,8 @@ class LaunchSpec:
     """The keeper adds its CURVE client keys: public, secret, and the device's public key."""
     allow: str | None = None
     """The keeper adds, for a task that serves, the directory of the public keys that may connect."""
+    members: str | None = None
+    """For a task that serves: the file that says which users may connect by tcp without keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

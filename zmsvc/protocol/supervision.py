@@ -58,6 +58,14 @@ class RunDevice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RestartDevice:
+    """End the device in order and run another one, which ends each connection.
+
+    A keeper that does not know this order complains, and the device stays.
+    """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leave:
     """Every task is stopped: end the context with this exit status."""
 
@@ -69,7 +77,7 @@ class Reexec:
     """The supervisor is about to leave for another one, which is to be started at once."""
 
 
-Order = LaunchSpec | Introduce | SignalTask | KillTask | Acknowledge | RunDevice | Leave | Reexec
+Order = LaunchSpec | Introduce | SignalTask | KillTask | Acknowledge | RunDevice | RestartDevice | Leave | Reexec
 
 ORDERS = Codec[Order](
     {
@@ -79,6 +87,7 @@ ORDERS = Codec[Order](
         "kill": KillTask,
         "ack": Acknowledge,
         "device": RunDevice,
+        "restart-device": RestartDevice,
         "leave": Leave,
         "reexec": Reexec,
     }

@@ -147,6 +147,7 @@ async def _open_bus(loop: Loop, *, again: bool) -> list[Fact]:
     try:
         async with asyncio.timeout(limit):
             await _device_ready(loop, early, again=again)
+            _open_sockets(loop)
             loop.bus = _bus(loop)
             await loop.bus.attach()
     except TimeoutError:
@@ -154,8 +155,16 @@ async def _open_bus(loop: Loop, *, again: bool) -> list[Fact]:
             raise ZmsvcError(f"cannot start {loop.places.name}: the device does not answer within {limit:g} s") from None
         log.warning("The device does not answer yet: what happens now is not told on the bus")
     if loop.bus is None:
+        # The keeper holds the sockets, whether the device answers or not.
+        _open_sockets(loop)
         loop.bus = _bus(loop)
     return early
+
+
+def _open_sockets(loop: Loop) -> None:
+    loop.granted, problems = members.open_sockets(loop.places, loop.world.context)
+    for problem in problems:
+        log.warning("%s: %s", loop.world.context.path, problem)
 
 
 def _bus(loop: Loop) -> Bus:

@@ -66,6 +66,8 @@ class Children:
         self.keeper = keeper
         self.notify = notify_socket
         self.device = sv.DeviceState()
+        self.on_device: list[Callable[[], object]] = []
+        """Called when the keeper has told of the device."""
         self.zygote_version = ""
         self.lost = False
         """The keeper is gone: so is the context."""
@@ -283,6 +285,8 @@ class Children:
                 ends.append(ev.TaskGone(launch=report.launch, ended=ended))
             case sv.DeviceState():
                 self.device = report
+                for call in self.on_device:
+                    call()
             case sv.ZygoteState():
                 self.zygote_version = report.version
             case sv.StopAll() | sv.Reload():

@@ -51,6 +51,8 @@ class Loop:
         self.log_target = log_target
         self.curve = curve
         self.bus: Bus | None = None
+        self.granted: frozenset[int] = frozenset()
+        """Users of tasks, other than ours, who can open the sockets of the bus."""
         self.notifier = Notifier()
         self.over = asyncio.Event()
         self.leaving = False
@@ -218,7 +220,7 @@ class Loop:
         if task is None or task.launch != effect.launch or effect.key[1] not in self.world.context.tasks:
             self.take(ev.LaunchFailed(launch=effect.launch, why="the context file has lost it meanwhile"))
             return
-        self.children.tell(spec_of(self.world, effect.key, self.places, self.log_target))
+        self.children.tell(spec_of(self.world, effect.key, self.places, self.log_target, self.granted))
 
     def _wake_at(self, effect: ev.WakeAt) -> None:
         alarm = self._alarms.pop(effect.key, None)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import os
-import pwd
+from collections.abc import Container
 
 from zmsvc.core.events import Key
 from zmsvc.core.model import Context, ServiceType, TaskService
 from zmsvc.core.world import World
-from zmsvc.host import paths
+from zmsvc.host import members, paths
 from zmsvc.host.paths import Places
 from zmsvc.protocol.launch import LaunchSpec
 
 
-def spec_of(world: World, key: Key, places: Places, log_target: str) -> LaunchSpec:
-    """Return the launch of a task."""
+def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Container[int]) -> LaunchSpec:
+    """Return the launch of a task. `granted` are the other users who can open the sockets in the runtime directory."""
     transaction, task_id = key
     service, task = world.context.tasks[task_id], world.tasks[key]
     endpoints = world.context.endpoints
-    # Another user's process may have no right to the sockets in the runtime directory.
-    same = service.user is None and service.group is None
-    frontend, backend = own_endpoints(world.context, places) if same else (endpoints.frontend, endpoints.backend)
+    uid = _other_user(service.user)
+    own = uid is None or uid in granted
+    frontend, backend = own_endpoints(world.context, places) if own else (endpoints.frontend, endpoints.backend)
     return LaunchSpec(
         launch=task.launch,
         context=world.context.name,
@@ -44,7 +44,7 @@ def spec_of(world: World, key: Key, places: Places, log_target: str) -> LaunchSp
         pidfile=None if shared(service) else f"{places.runtime}/{transaction}:{task_id}.pid",
         cgroup=f"{transaction}:+{task.launch}" if shared(service) else cgroup_name(key),
         user=service.user,
-        uid=_other_user(service.user),
+        uid=uid,
         group=service.group,
         nice=service.nice,
         no_new_privileges=service.no_new_privileges,
@@ -53,11 +53,12 @@ def spec_of(world: World, key: Key, places: Places, log_target: str) -> LaunchSp
         watchdog=service.limits.watchdog,
         # The Monitor binds a place of its own, for which it needs the context's CURVE keys, if there are any.
         serves=service.instance == "Monitor",
+        members=str(places.members_file) if service.instance == "Monitor" else None,
     )
 
 
 def own_endpoints(context: Context, places: Places) -> tuple[str, str]:
-    """Where the supervisor, and tasks of its user, subscribe and publish: not through the gate of a tcp endpoint, nor with keys.
+    """Where the supervisor and the context's tasks subscribe and publish: not through the gate of a tcp endpoint, nor with keys.
 
     A keeper that was started by an earlier zmsvc has not made these sockets.
     """
@@ -69,12 +70,7 @@ def own_endpoints(context: Context, places: Places) -> tuple[str, str]:
 
 def _other_user(user: str | None) -> int | None:
     """Return the user ID of a task that runs as another user than the daemon. An unknown user has none: the launch says so."""
-    if user is None:
-        return None
-    try:
-        uid = int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
-    except KeyError:
-        return None
+    uid = None if user is None else members.number(user)
     return uid if uid != os.geteuid() else None
 
 

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
 
+from zmsvc.core import checks
 from zmsvc.core import events as ev
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.events import Origin, Requested, Verb
+from zmsvc.core.model import Context
 from zmsvc.host import config, members
-from zmsvc.protocol.supervision import Reexec
+from zmsvc.protocol.supervision import Reexec, RestartDevice
 from zmsvc.supervisor import installed, report
 from zmsvc.supervisor.control import Answer, Verbs, Write, failure, success
 from zmsvc.supervisor.loop import Loop
 
 FOLLOW = 1000
 """Rows of history that are sent in one go."""
+DEVICE_PATIENCE = 10.0
+"""Seconds that the device has to end in order, where the keeper kills it after five, and the next one to come up."""
+
+log = logging.getLogger(__name__)
 
 
 class Requests:
@@ -35,6 +42,7 @@ class Requests:
             "events": self._events,
             "reload": self._reload,
             "reexec": self._reexec,
+            "restart-device": self._restart_device,
         }
 
     async def _order(self, request: Mapping[str, Any], uid: int, _write: Write) -> Answer:
@@ -135,8 +143,11 @@ class Requests:
         try:
             text = config.read(loop.places.config_file)
             context = config.parse(text, path=str(loop.places.config_file), name=loop.places.name)
-            # Before: a task that is new may be started at once, as a user that is new to the gate.
+            # Before: a task that is new may be started at once, as a user that is new to the bus.
             members.write(loop.places.members_file, context)
+            loop.granted, problems = members.open_sockets(loop.places, context)
+            for problem in (*self._new_warnings(context), *problems):
+                log.warning("%s: %s", context.path, problem)
             reply = await loop.ask(ev.ContextReloaded(context=context, request=loop.next_request()))
         except OSError as error:
             return failure(1, f"cannot reload: {error}")
@@ -145,6 +156,30 @@ class Requests:
         finally:
             loop.notifier.ready()
         return {"ok": reply.ok, "code": reply.code, "error": reply.error, "data": dict(reply.data)}
+
+    def _new_warnings(self, context: Context) -> list[str]:
+        """What is legal but odd in a file, and was not in the one that runs."""
+        curve = self._loop.curve is not None
+        before = set(checks.warnings(self._loop.world.context, curve=curve))
+        return [warning for warning in checks.warnings(context, curve=curve) if warning not in before]
+
+    async def _restart_device(self, _request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
+        """End each connection to the bus, as that of a client whose key was revoked. Those who may connect do it again by themselves."""
+        children, news = self._loop.children, asyncio.Event()
+        before = children.device.restarts
+        children.on_device.append(news.set)
+        try:
+            children.tell(RestartDevice())
+            async with asyncio.timeout(DEVICE_PATIENCE):
+                while not (children.device.restarts > before and children.device.ready):
+                    await news.wait()
+                    news.clear()
+        except TimeoutError:
+            why = children.device.problem or f"the keeper (zmsvc {self._about['keeper_version'] or '1.0'}) does not say that it has"
+            return failure(1, f"cannot restart the device: {why} (a restart of the context does it: zmsvcctl exit, then start it again)")
+        finally:
+            children.on_device.remove(news.set)
+        return success({"pid": children.device.pid})
 
     async def _reexec(self, _request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
         """Leave for a new supervisor, as after an upgrade. It answers first: the answer cannot come later."""

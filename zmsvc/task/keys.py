@@ -1,4 +1,4 @@
-"""The CURVE keys that a task was given by its keeper, which may be files that it could not open itself. None where there are none."""
+"""What a task was given to decide who may connect: CURVE keys, which may be files that it could not open itself, and the members file."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """`client` to connect to the bus; for a service that binds a place of its own `server`, and `allow`, the directory of who may come."""
+    """`client` to connect to the bus; the rest is for a service that binds a place of its own.
+
+    With keys that are `server`, and `allow`, the directory of who may come; without them `members`, the file of who may come by tcp.
+    """
 
     client: Curve | None = None
     server: Curve | None = None
     allow: Path | None = None
+    members: Path | None = None
 
 
 def given(spec: LaunchSpec, fds: Descriptors) -> Given:
     """What a launch brought. The descriptor of the device's secret is closed. Raises ConfigError."""
     client = keys.of_words(spec.curve)
     if fds.curve_server is None or spec.allow is None:
-        return Given(client=client)
+        return Given(client=client, members=Path(spec.members) if spec.members else None)
     try:
         return Given(client=client, server=keys.load_open(fds.curve_server), allow=Path(spec.allow))
     finally:

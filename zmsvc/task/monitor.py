@@ -14,10 +14,11 @@ import zmq
 
 from zmsvc.core import messages
 from zmsvc.core.errors import ConfigError, ProtocolError
-from zmsvc.host import endpoints, options, sockets, usage
+from zmsvc.host import endpoints, monitor, options, sockets, usage
+from zmsvc.host.gate import Gate
 from zmsvc.host.keys import Curve
 from zmsvc.host.sockets import Context, Socket
-from zmsvc.host.zap import Doorkeeper
+from zmsvc.host.zap import Doorkeeper, Handler
 from zmsvc.task.keys import Given
 from zmsvc.task.sdk import LoopedTask, TaskService
 
@@ -113,20 +114,41 @@ class Questions:
 class Counter:
     """The Monitor's own endpoint: `pub` sends every sample to all who listen, `rep` the last one to whoever asks.
 
-    Where the context has CURVE keys it has the device's, so that one key of the server is all that a client must know.
+    Where the context has CURVE keys it has the device's, so that one key of the server is all that a client must know. Without them the
+    same users may connect over tcp that may connect to the bus.
     """
 
     def __init__(self, context: Context, endpoint: str, kind: str, keys: Given, report: Callable[[str], None]) -> None:
         self._listening = endpoints.listen(endpoints.safe_bind(endpoint, curve=keys.server is not None))
         curve = options.secured(endpoint, keys.server)
-        self.doorkeeper = Doorkeeper(context, keys.allow, report) if curve and keys.allow else None
-        self.socket: Socket = options.public(context, zmq.REP if kind == "rep" else zmq.PUB, curve)
+        self._handler = _handler(context, endpoint, keys, report)
+        self.socket: Socket = options.public(context, zmq.REP if kind == "rep" else zmq.PUB, curve, gate=self._handler is not None)
+        # Before the socket binds, or connections are missed.
+        self._news = monitor.watch(self.socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED) if self._handler else None
         options.bind(self.socket, self._listening)
         self.answers = kind == "rep"
         self._frame = messages.encode("monitor", {})
 
+    def sources(self) -> list[int]:
+        """Return the descriptors at whose change `judge` is to be called."""
+        return [each.fileno() for each in (self._handler and self._handler.socket, self._news) if each]
+
+    def judge(self) -> None:
+        """Let in who waits and may come. ZMQ's descriptors tell of a change only once, so nothing may be left over."""
+        while self._handler and self._news:
+            self._handler.receive()
+            for event, fd in monitor.seen(self._news):
+                if event == zmq.EVENT_ACCEPTED:
+                    self._handler.accepted("", fd)
+                else:
+                    self._handler.ended("", fd)
+            self._handler.answer()
+            if not (options.readable(self._handler.socket) or options.readable(self._news)):
+                return
+
     def show(self, frame: bytes) -> None:
         self._frame = frame
+        self.judge()
         if self.answers:
             self.answer()
         else:
@@ -142,13 +164,23 @@ class Counter:
             return
 
     def close(self) -> None:
+        if self._news:
+            self.socket.disable_monitor()
+            self._news.close(0)
         self.socket.close(0)
-        if self.doorkeeper:
-            self.doorkeeper.socket.close(0)
+        if self._handler:
+            self._handler.close()
         name = self._listening.getsockname()
         if self._listening.family == socket.AF_UNIX and not name.startswith("\0"):
             os.unlink(name)
         self._listening.close()
+
+
+def _handler(context: Context, endpoint: str, keys: Given, report: Callable[[str], None]) -> Handler | None:
+    """Return who judges connections: by key, by user over tcp, or nobody where a socket's file does."""
+    if not endpoint.startswith("tcp://"):
+        return None
+    return Doorkeeper(context, keys.allow, report) if keys.server and keys.allow else Gate(context, keys.members, report)
 
 
 class Watch(LoopedTask):
@@ -175,8 +207,9 @@ class Watch(LoopedTask):
         keys = self._companion.keys
         self._counter = Counter(self._zmq, str(settings["endpoint"]), kind, keys, self.log.warning)
         self._questions = Questions(self._zmq, self._companion.frontend, keys.client, self.transaction, self.service_id)
-        if self._counter.doorkeeper:
-            self._companion.watch(self._counter.doorkeeper.socket.fileno(), self._counter.doorkeeper.answer)
+        for source in self._counter.sources():
+            self._companion.watch(source, self._counter.judge)
+        self._counter.judge()
         if self._counter.answers:
             self._companion.watch(self._counter.socket.fileno(), self._counter.answer)
 
