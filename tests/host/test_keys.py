@@ -152,6 +152,7 @@ def test_only_the_public_part_of_a_file_is_taken_in(home: Path, capsys: Capture)
         (("revoke", "context"), 1, "its tasks connect"),
         (("revoke", "../server"), 2, "as the name of a client"),
         (("revoke",), 2, "keys revoke needs"),
+        (("make", "--now"), 2, "--now is for keys revoke"),
         (("list", "x"), 2, "keys list takes no"),
         (("allow", "none.key"), 1, "no such file"),
         (("make", "keys/Here"), 1, "it exists"),

@@ -250,6 +250,49 @@ def test_allow_and_revoke_need_no_restart(guarded: Context, client: Callable[...
     assert told["server"].encode() == server
 
 
+def test_revoke_now_ends_the_connections_that_are_open(context: Context, client: Callable[..., Client]) -> None:
+    place = f"tcp://{ADDRESS}:6558"
+    context.task("ts_000", "Monitor", config=f"<service><endpoint>{place}</endpoint><frequency_s>0.05</frequency_s></service>")
+    context.write()
+    context.ctl("keys", "make")
+    context.start("--transaction", TX)
+    laptop = context.home / "laptop"
+    context.ctl("keys", "make", str(laptop))
+    server, own = public(laptop / "server.key"), pair(laptop)
+    stolen = [client(zmq.SUB, endpoint, server=server, pair=own) for endpoint in (context.frontend, place)]
+    publisher = client(zmq.XPUB, context.backend, server=server, pair=own)
+    friend = admitted(context, client)
+    assert [each.let_in() for each in (*stolen, publisher)] == [True] * 3
+    for each in stolen:
+        each.receive()
+    tasks = {name: task["pid"] for name, task in context.tasks(TX).items()}
+    context.ctl("keys", "revoke", "--now", "laptop")
+    assert [each.let_in() for each in (*stolen, publisher)] == [False] * 3, "the connection has ended"
+    assert [each.let_in() for each in (*stolen, publisher)] == [False] * 3, "and no other is let in"
+    for each in stolen:
+        while each.socket.poll(0):
+            each.socket.recv()
+    while friend.socket.poll(0):
+        friend.socket.recv()
+    friend.receive()
+    assert [each.socket.poll(0) for each in stolen] == [0, 0]
+    assert context.tasks(TX)["ts_100"]["pid"] == tasks["ts_100"]
+    assert context.status()["device_restarts"] == 1
+    context.ctl("keys", "revoke", "--now")
+    assert context.status()["device_restarts"] == 2
+
+
+def test_keys_that_another_user_could_change_are_refused(context: Context) -> None:
+    context.write()
+    context.ctl("keys", "make")
+    clients = keys_of(context) / "clients"
+    clients.chmod(0o777)
+    context.start(ready=False)
+    assert context.wait() == 1
+    assert f"cannot use CURVE keys: {clients} may be changed by everybody" in context.log.read_text()
+    assert "may be changed by everybody" in context.ctl("keys", "make", str(context.home / "laptop"), check=1).stderr
+
+
 def test_a_command_without_the_keys_says_so(guarded: Context) -> None:
     keys_of(guarded).rename(guarded.home / "elsewhere")
     told = guarded.ctl("watch", check=5).stderr

@@ -123,6 +123,7 @@ VERBS = (
                help="what to do; without it, list"),
         Option("what", nargs="?", metavar="DIR|FILE|CLIENT",
                help="make: a new directory, for a client elsewhere; allow: a public key file; revoke: the name of a client"),
+        Option("--now", action="store_true", help="revoke: end the connections that are open, too"),
     ),
     Verb(
         "units", "unitfiles.run", "print the systemd units with the paths of this installation, or install them",

@@ -13,9 +13,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from zmsvc.core.errors import ConfigError
+from zmsvc.core.errors import ConfigError, PlaceError
 from zmsvc.ctl import terminal
-from zmsvc.ctl.client import CtlError, listens
+from zmsvc.ctl.answers import Context
+from zmsvc.ctl.client import Client, CtlError, listens
 from zmsvc.ctl.which import choose
 from zmsvc.host import keys
 from zmsvc.host.paths import Places
@@ -29,13 +30,17 @@ Owner = tuple[int, int]
 
 def run(args: argparse.Namespace) -> int:
     """keys: list, make, allow or revoke."""
-    if bool(args.what) != (args.action in ("allow", "revoke")) and args.action != "make":
+    if args.now and args.action != "revoke":
+        raise CtlError(2, "cannot understand the command: --now is for keys revoke")
+    if bool(args.what) != (args.action in ("allow", "revoke")) and args.action != "make" and not args.now:
         raise CtlError(2, f"cannot understand the command: keys {args.action} {'needs' if not args.what else 'takes no'} FILE or CLIENT")
     places = choose(args.context)
     try:
+        if args.action != "list":
+            keys.check_place(places.keys)
         _carry_out(args, places)
         _show(places, as_json=args.json)
-    except ConfigError as error:
+    except (ConfigError, PlaceError) as error:
         raise CtlError(1, str(error)) from None
     except PermissionError as error:
         raise CtlError(1, f"cannot {args.action} keys: {error.filename}: permission denied (are you root?)") from None
@@ -51,7 +56,7 @@ def _carry_out(args: argparse.Namespace, places: Places) -> None:
         case "allow":
             _allow(places, Path(args.what))
         case "revoke":
-            _revoke(places, args.what)
+            _revoke(places, args)
 
 
 # --- what there is
@@ -162,7 +167,21 @@ def _admit(places: Places, name: str, public: bytes) -> None:
     _write(keys.clients(places.keys) / f"{name}{keys.PUBLIC}", keys.text(public), keys.PUBLIC_MODE)
 
 
-def _revoke(places: Places, name: str) -> None:
+def _revoke(places: Places, args: argparse.Namespace) -> None:
+    if args.what:
+        _withdraw(places, args.what)
+    if not listens(places):
+        return
+    if args.now:
+        _hang_up(Client(places, args.timeout))
+        return
+    terminal.complain(
+        f"{args.what} cannot connect again; a connection that is open stays until it or {places.name} ends "
+        f"(zmsvcctl -c {places.name} keys revoke --now ends all that are open)"
+    )
+
+
+def _withdraw(places: Places, name: str) -> None:
     if name == keys.OWN:
         raise CtlError(1, f"cannot revoke {name}: it is the context's own, by which its tasks connect")
     file = keys.clients(places.keys) / f"{_client_name(name)}{keys.PUBLIC}"
@@ -170,8 +189,15 @@ def _revoke(places: Places, name: str) -> None:
         file.unlink()
     except FileNotFoundError:
         raise CtlError(1, f"cannot revoke {name}: there is no such client (zmsvcctl -c {places.name} keys)") from None
-    if listens(places):
-        terminal.complain(f"{name} cannot connect again; a connection that is open stays until it or {places.name} ends")
+
+
+def _hang_up(client: Client) -> None:
+    """End each connection to the bus and to the Monitors. Who may connect does so again, as after a crash of the device."""
+    client.ask("restart-device")
+    for transaction in Context(client.ask("status")).transactions:
+        tasks = [task.id for task in transaction.tasks if task.instance == "Monitor" and task.state == "active"]
+        if tasks:
+            client.ask("restart", transaction=transaction.id, tasks=tasks, triggers=False)
 
 
 def _client_name(name: str) -> str:

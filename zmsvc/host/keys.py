@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from zmsvc.core.errors import ConfigError
+from zmsvc.core.errors import ConfigError, PlaceError
+from zmsvc.host import directories
 
 SERVER = "server"
 CLIENT = "client"
@@ -77,6 +78,16 @@ def in_use(directory: Path) -> bool:
 def clients(directory: Path) -> Path:
     """Where the public keys are that may connect."""
     return directory / "clients"
+
+
+def check_place(directory: Path) -> None:
+    """Raise PlaceError when another user could change who may connect, or lead what is written here elsewhere."""
+    for place in (directory.parent, directory, clients(directory)):
+        if os.path.lexists(place):
+            try:
+                os.close(directories.hold(place, os.geteuid()))
+            except PlaceError as error:
+                raise PlaceError(f"cannot use CURVE keys: {error}", owner=error.owner) from error
 
 
 def load_client(directory: Path) -> Curve:

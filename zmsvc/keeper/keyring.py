@@ -30,5 +30,11 @@ class Keyring:
 
 
 def keyring(directory: Path) -> Keyring | None:
-    """The keys of a context, None when it has none. Raises ConfigError when they cannot be used."""
-    return Keyring(directory) if keys.in_use(directory) else None
+    """The keys of a context, None when it has none.
+
+    Raises ConfigError when they cannot be used, PlaceError when another user could change them.
+    """
+    if not keys.in_use(directory):
+        return None
+    keys.check_place(directory)
+    return Keyring(directory)

@@ -44,7 +44,8 @@ _zmsvcctl()
         graph) words="$common --transaction --format" ;;
         units) words="$common --user --install" ;;
         create) words="$common $(zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u | tr '\n' ' ')" ;;
-        list|send|check|keys|exit|reload|reexec) words=$common ;;
+        keys) words="$common --now" ;;
+        list|send|check|exit|reload|reexec) words=$common ;;
         *) return ;;
     esac
     if [[ -z $verb || $cur == -* ]]; then
