@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from context import Context
 from others import give, others, python, run
+from waiting import wait_for_line
 
 DAEMON = [sys.executable, "-P", "-m", "zmsvc.keeper"]
 
@@ -151,3 +153,115 @@ def test_a_link_in_a_directory_of_ours_is_not_followed(context: Context, name: s
     finally:
         context.ctl("exit", check=None)
 
+
+
+@pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
+def test_a_link_in_the_place_of_a_file_beside_the_state_file_is_not_followed(context: Context, suffix: str) -> None:
+    (context.home / "Services").mkdir()
+    context.task("ts_100", "sleep", kind="Command", config="<command>sleep 1000</command>")
+    context.write()
+    place = context.home / "state" / context.name
+    place.mkdir(parents=True)
+    made = context.home / "made"
+    (place / f"state.db{suffix}").symlink_to(made)
+    done = root_starts(context, "--detach")
+    context.ctl("exit", check=None)
+    assert (done.returncode, made.exists()) == (1, False)
+    assert f"state.db{suffix}: it is a symbolic link" in done.stdout
+
+
+def test_a_runtime_directory_of_another_user_is_refused_by_zmsvcd_and_zmsvcctl(context: Context, victim: int) -> None:
+    """XDG_RUNTIME_DIR may be left from another user's session."""
+    directory = context.home / "xdg"
+    directory.mkdir()
+    give(directory, victim + 1)
+    given = environment(context) | {"XDG_RUNTIME_DIR": str(directory)}
+    started = run(victim, *DAEMON, "--detach", str(context.file), env=given)
+    asked = run(victim, sys.executable, "-P", "-m", "zmsvc.ctl", "status", env=given)
+    for done in (started, asked):
+        assert done.returncode == 1
+        assert f"cannot use XDG_RUNTIME_DIR={directory}: it is a directory of uid {victim + 1}" in done.stderr
+    assert list(directory.iterdir()) == []
+
+
+def test_an_ipc_endpoint_in_a_directory_that_another_user_may_change_is_refused(context: Context) -> None:
+    attacker = others(1)[0]
+    place = context.home / "bus"
+    place.mkdir()
+    give(place, attacker)
+    context.frontend, context.backend = f"ipc://{place}/sub", f"ipc://{place}/pub"
+    context.task("ts_100", "sleep", kind="Command", config="<command>sleep 1000</command>")
+    (context.home / "Services").mkdir()
+    context.write()
+    done = root_starts(context)
+    assert (done.returncode, list(place.iterdir())) == (1, [])
+    assert f"cannot bind {context.backend}: {place} is below {place}, which belongs to uid {attacker}" in done.stdout
+
+
+CREATE = ("create", "--task_service=Hello", "--task_file=hello", "--task_class=Say", "--task_desc=x", "--context_name=Hello",
+          "--service_name=hello", "--task_id=ts_1", "--device_action=greet")  # fmt: skip
+
+
+def test_create_follows_no_link_of_another_user(context: Context) -> None:
+    attacker = others(1)[0]
+    root, precious = context.home / "made", context.home / "precious"
+    precious.mkdir()
+    root.mkdir()
+    root.chmod(0o1777)
+    context.home.chmod(0o755)
+    python(attacker, LINK, str(root / "Services"), str(precious), check=True)
+    done = context.ctl(*CREATE, f"--service_path={root}", check=1)
+    assert list(precious.iterdir()) == []
+    assert f"leads through the link {root / 'Services'} of uid {attacker}" in done.stderr
+    give(root, attacker)
+    (root / "Services").unlink()
+    assert f"which belongs to uid {attacker}" in context.ctl(*CREATE, f"--service_path={root}", check=1).stderr
+    assert list(root.iterdir()) == []
+
+
+@pytest.fixture
+def logged(context: Context) -> Context:
+    """A running context with a log file."""
+    (context.home / "Services").mkdir()
+    context.task("ts_100", "sleep", kind="Command", config="<command>sleep 1000</command>")
+    context.start("--transaction", "TX")
+    return context
+
+
+def test_a_log_is_followed_over_a_rotation_and_through_its_directory_alone(logged: Context) -> None:
+    log = logged.home / "state" / logged.name / "zmsvcd.log"
+    secret = logged.home / "secret"
+    secret.write_text("of root alone\n")
+    command = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", logged.name, "logs", "-f", "-n", "1"]
+    with subprocess.Popen(command, env=logged.environment, stdout=subprocess.PIPE, bufsize=0) as follower:
+        try:
+            assert follower.stdout is not None
+            wait_for_line(follower.stdout, "ts_100")
+            with log.open("a") as file:
+                file.write("before\nhalf a ")
+                file.flush()
+                wait_for_line(follower.stdout, "before")
+                file.write("line\n")
+            wait_for_line(follower.stdout, "half a line")
+            log.rename(log.with_name("zmsvcd.log.1"))
+            log.symlink_to(secret)
+            with log.with_name("zmsvcd.log.1").open("a") as file:
+                file.write("late\n")
+            wait_for_line(follower.stdout, "late")
+            log.unlink()
+            log.write_text("after\n")
+            assert "of root alone" not in wait_for_line(follower.stdout, "after")
+            log.write_text("")
+            log.write_text("cut\n")
+            wait_for_line(follower.stdout, "cut")
+            assert not Path(f"/proc/{follower.pid}/task/{follower.pid}/children").read_text(), "no other program does it"
+        finally:
+            follower.send_signal(signal.SIGINT)
+            assert follower.wait(20) == 0
+
+
+def test_the_log_of_a_directory_that_others_may_change_is_not_read(logged: Context) -> None:
+    place = logged.home / "state" / logged.name
+    place.chmod(0o777)
+    assert f"{place} may be changed by everybody" in logged.ctl("logs", check=1).stderr
+    assert logged.ctl("status").returncode == 0

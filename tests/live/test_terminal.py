@@ -9,12 +9,15 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import zmq
 from context import Context
 from others import others
 from waiting import wait_for, wait_for_line
 
+SCRIPTS = Path(__file__).parents[2] / "scripts"
 EVIL = "\x1b]0;evil\x07\x1b[2J\x9b31m\u202egnp.exe"
 """A title, a cleared screen, the same by one character of C1, and text that runs backwards."""
 
@@ -66,6 +69,49 @@ def test_what_tasks_log_and_print_is_shown_without_control_characters(loud: Cont
     assert harmless(done.stderr), ascii(done.stderr)
     if words[0] == "logs":
         assert r"\x1b]0;evil\x07" in done.stdout
+
+
+def test_what_anybody_says_on_the_bus_is_shown_without_control_characters(loud: Context) -> None:
+    display = [sys.executable, "-P", str(SCRIPTS / "display.py"), "--count", "2", loud.frontend]
+    watch = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", "Live", "watch", "--count", "2"]
+    body = {"header": {"service_transaction": EVIL, "action": EVIL, EVIL: EVIL}, "content": {EVIL: [EVIL]}}
+    message = f"e{EVIL} @@@ {json.dumps(body, ensure_ascii=False)}".encode()
+    monitored = f"monitor @@@ {json.dumps({EVIL: [{'serviceId': EVIL, 'pid': EVIL, 'children': EVIL}]}, ensure_ascii=False)}".encode()
+    for command in (display, watch):
+        with zmq.Context() as ctx, ctx.socket(zmq.XPUB) as evil:
+            evil.linger = 0
+            evil.connect(loud.backend)
+            running = subprocess.Popen(command, env=loud.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            with running:
+                # The supervisor wants its own topics alone; this subscription to everything is the command's.
+                while evil.recv() != b"\x01":
+                    pass
+                evil.send(message)
+                evil.send(monitored)
+                out, err = running.communicate(timeout=30)
+        assert running.returncode == 0, err
+        assert out.count("gnp.exe") >= 2
+        assert harmless(out + err), ascii(out + err)
+
+
+def test_a_format_of_journalctl_that_escapes_nothing_is_cleaned_on_a_terminal(context: Context) -> None:
+    context.task("ts_1", "sleep", kind="Command", config="<command>sleep 1000</command>")
+    (context.home / "Services").mkdir()
+    context.write()
+    fake = context.home / "bin" / "journalctl"
+    fake.parent.mkdir()
+    fake.write_bytes(f"#!/bin/sh\nprintf '%s\\n' '{EVIL}'\n".encode())
+    fake.chmod(0o755)
+    ours, its = pty.openpty()
+    environment = context.environment | {"PATH": f"{fake.parent}:{os.environ['PATH']}"}
+    command = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", context.name, "logs", "-o", "cat"]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=its, stderr=its):
+        os.close(its)
+        seen = b""
+        while b"gnp.exe" not in seen:
+            seen += os.read(ours, 65536)
+    os.close(ours)
+    assert harmless(seen.decode().replace("\r\n", "\n")), ascii(seen)
 
 
 def test_what_is_logged_later_is_shown_so_too(loud: Context) -> None:

@@ -16,9 +16,9 @@ from zmsvc.core.errors import PlaceError
 from zmsvc.ctl import terminal
 from zmsvc.ctl.answers import Context, Task
 from zmsvc.ctl.client import Client, CtlError
+from zmsvc.ctl.logfile import LogFile
 from zmsvc.ctl.matches import Writers, matches, writers
 from zmsvc.ctl.which import choose
-from zmsvc.host import directories
 from zmsvc.host.paths import Places
 
 PATIENCE = 5.0
@@ -27,6 +27,8 @@ AT_ONCE = 16
 """Tasks whose log is shown by one `status`; of more, all journalctls together would take longer than anybody wants to wait."""
 TAIL = 1 << 20
 """Bytes of the end of a log file that are searched for the last lines of a task."""
+_RAW = ("cat", "export")
+"""Formats of journalctl that escape nothing; those of the others are safe for a terminal."""
 FOLLOWED = 10
 """Lines that `-f` begins with, as with journalctl and tail."""
 
@@ -46,10 +48,10 @@ def logs(args: argparse.Namespace) -> int:
             raise
         # It does not run, or has forgotten the transaction; its log is there all the same.
         it = None
-    log = _where(it, places)
+    log, of = _where(it, places), writers(it, places, client.uid)
     if log == "journal":
-        return _journal(args, writers(it, places, client.uid), it, tasks)
-    return _file(args, log, tasks)
+        return _journal(args, of, it, tasks)
+    return _file(args, log, of.daemon, tasks)
 
 
 def _where(it: Context | None, places: Places) -> str:
@@ -105,53 +107,56 @@ def _journal(args: argparse.Namespace, of: Writers, it: Context | None, tasks: l
     command += matches(of, args.transaction, tasks, cgroups(it, of.name, args.transaction, tasks))
     sys.stdout.flush()
     try:
+        if output in _RAW and terminal.on_terminal():
+            return _cleaned(command)
         os.execvp(command[0], command)
     except OSError as error:
         raise CtlError(1, f"cannot run journalctl: {(error.strerror or str(error)).lower()} (is systemd installed?)") from None
 
 
-# --- the daemon's file
-
-
-def _file(args: argparse.Namespace, path: str, tasks: list[str]) -> int:
-    wanted = FOLLOWED if args.follow and args.lines is None else args.lines
-    try:
-        with _opened(path) as file:
-            lines: Iterable[str] = about(_texts(file), args.transaction, tasks)
-            shown = deque(lines, wanted)
-            end = file.tell()
-    except PlaceError as error:
-        raise CtlError(1, f"cannot read the log: {error}") from None
-    except OSError as error:
-        raise CtlError(1, f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
-    if not args.follow:
-        terminal.page("".join(shown), wanted=not args.no_pager)
-        return 0
-    terminal.out("".join(shown), flush=True)
-    return _follow(path, end, args.transaction, tasks)
-
-
-def _opened(path: str) -> IO[bytes]:
-    """The supervisor names the file: a link, a device or a FIFO, which might hang us, is none. Raises PlaceError, OSError."""
-    return open(directories.open_file(Path(path), os.O_RDONLY), "rb")
-
-
-def _texts(file: Iterable[bytes]) -> Iterator[str]:
-    return (line.decode(errors="replace") for line in file)
-
-
-def _follow(path: str, start: int, transaction: str | None, tasks: list[str]) -> int:
-    """What comes after the first `start` bytes. `tail` waits for it, also when the file is rotated."""
-    with subprocess.Popen(["tail", f"--bytes=+{start + 1}", "-F", path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as tail:
+def _cleaned(command: list[str]) -> int:
+    """Show on a terminal what journalctl would write there as the task has."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as reader:
         try:
-            assert tail.stdout is not None
-            for line in about(_texts(tail.stdout), transaction, tasks):
+            assert reader.stdout is not None
+            for line in _texts(reader.stdout):
                 terminal.out(line, flush=True)
         except KeyboardInterrupt:
             return 0  # That is how one ends it.
         finally:
-            tail.terminate()
+            reader.terminate()
+    return max(0, reader.returncode)
+
+
+# --- the daemon's file
+
+
+def _file(args: argparse.Namespace, path: str, owner: int, tasks: list[str]) -> int:
+    """Show the file that the supervisor, which is of the user `owner`, has named."""
+    wanted = FOLLOWED if args.follow and args.lines is None else args.lines
+    try:
+        with LogFile(Path(path), owner) as log, log.open() as file:
+            lines: Iterable[str] = about(_texts(file), args.transaction, tasks)
+            shown = "".join(deque(lines, wanted))
+            if not args.follow:
+                terminal.page(shown, wanted=not args.no_pager)
+                return 0
+            terminal.out(shown, flush=True)
+            for line in about(_texts(log.follow(file)), args.transaction, tasks):
+                terminal.out(line, flush=True)
+    except KeyboardInterrupt:
+        return 0  # That is how one ends it.
+    except PlaceError as error:
+        raise CtlError(1, f"cannot read the log: {error}") from None
+    except BrokenPipeError:
+        raise  # Nobody reads us any more: no fault of the log.
+    except OSError as error:
+        raise CtlError(1, f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
     return 0
+
+
+def _texts(file: Iterable[bytes]) -> Iterator[str]:
+    return (line.decode(errors="replace") for line in file)
 
 
 def about(lines: Iterable[str], transaction: str | None, tasks: Sequence[str]) -> Iterator[str]:
@@ -176,7 +181,7 @@ def last_lines(of: Writers, it: Context, wanted: Sequence[tuple[str, Task]], cou
     if it.log == "journal":
         return _journal_tails(of, some, count)
     try:
-        with _opened(it.log.removesuffix("+stderr")) as file:
+        with LogFile(Path(it.log.removesuffix("+stderr")), of.daemon) as log, log.open() as file:
             text = _end_of(file)
     except (OSError, PlaceError):
         return {(transaction, task.id): [] for transaction, task in some}

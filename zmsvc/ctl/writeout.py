@@ -10,7 +10,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from zmsvc.core.errors import ZmsvcError
+from zmsvc.core.errors import PlaceError, ZmsvcError
+from zmsvc.host.directories import check_target
 
 
 class Changed(ZmsvcError):
@@ -34,6 +35,8 @@ def write(changes: Sequence[Change]) -> None:
     """
     with ExitStack() as undo:
         try:
+            for change in changes:
+                check_target(change.path.absolute())
             directories = sorted({change.path.parent for change in changes})
             for directory in directories:
                 _make_directory(directory, undo)
@@ -42,6 +45,8 @@ def write(changes: Sequence[Change]) -> None:
                 _write_locked(changes)
                 for directory in directories:
                     _sync(directory)
+        except PlaceError as error:
+            raise ZmsvcError(f"cannot write: {error} (run this as the user who owns the directory)") from error
         except FileNotFoundError as error:
             raise Changed(f"cannot write {error.filename2 or error.filename}: its directory has just gone") from error
         except OSError as error:

@@ -41,9 +41,7 @@ def check_file(path: str | Path, about: os.stat_result) -> None:
 
     A file may belong to the user who has typed `sudo`, and to the owner of this program, who could change the program as well.
     """
-    trusted = _trusted() | {os.stat(__file__).st_uid}
-    if (typed := os.environ.get("SUDO_UID", "")).isdecimal():
-        trusted.add(int(typed))
+    trusted = _trusted() | _typed() | {os.stat(__file__).st_uid}
     if about.st_uid not in trusted:
         raise PlaceError(f"it belongs to {user(about.st_uid)}", owner=about.st_uid)
     if others := _writers(about):
@@ -93,6 +91,12 @@ def _trusted() -> set[int]:
     return {0, os.geteuid(), os.stat("/").st_uid}
 
 
+def _typed() -> set[int]:
+    """The user who has typed `sudo`, where one has."""
+    typed = os.environ.get("SUDO_UID", "")
+    return {int(typed)} if typed.isdecimal() else set()
+
+
 def _writers(about: os.stat_result) -> str:
     """Name the users who may write, beside the owner; empty when there are none."""
     if about.st_mode & stat.S_IWOTH:
@@ -129,12 +133,52 @@ def group(gid: int) -> str:
         return str(gid)
 
 
-def open_file(path: Path, flags: int, mode: int = 0o600) -> int:
+def hold(directory: Path, owner: int) -> int:
+    """Return a descriptor of a directory that only `owner`, this user and root can change. Raises PlaceError, OSError.
+
+    What is opened by it lies there, whatever becomes of the path meanwhile.
+    """
+    trusted = _trusted() | {owner}
+    _reached(directory.absolute(), trusted)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    about = os.fstat(fd)
+    others = _writers(about)
+    if about.st_uid in trusted and not others:
+        return fd
+    os.close(fd)
+    why = f"may be changed by {others}" if others else f"belongs to {user(about.st_uid)}"
+    raise PlaceError(f"{directory} {why}", owner=about.st_uid)
+
+
+def check_way(directory: Path) -> None:
+    """Raise PlaceError when another user could put something else in the place of a file that this user makes in a directory.
+
+    In a sticky directory, such as /tmp, nobody else can. Raises OSError where there is none.
+    """
+    trusted = _trusted()
+    _check_step(_reached(directory, trusted), directory, trusted)
+
+
+def check_target(file: Path) -> None:
+    """Raise PlaceError when another user could lead what is written at this path elsewhere. The directory may not exist yet.
+
+    Who is not root may work in a directory with others, and follows none of their links.
+    """
+    trusted = _trusted() | _typed()
+    there = next(parent for parent in file.parents if os.path.lexists(parent))
+    if os.geteuid() == 0:
+        _check_step(_reached(there, trusted), there, trusted)
+    for step in (file, *file.parents):
+        if step.is_symlink() and (owner := step.lstat().st_uid) not in trusted:
+            raise PlaceError(f"{file} leads through the link {step} of {user(owner)}", owner=owner)
+
+
+def open_file(path: Path, flags: int, mode: int = 0o600, *, dir_fd: int | None = None) -> int:
     """Open a file of a directory that was checked. Raises PlaceError for a link or anything else that is not a file, OSError."""
     try:
-        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, mode)
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, mode, dir_fd=dir_fd)
     except OSError as error:
-        if path.is_symlink():
+        if error.errno == errno.ELOOP:
             raise PlaceError(f"{path} is a symbolic link") from error
         raise
     if not stat.S_ISREG(os.fstat(fd).st_mode):

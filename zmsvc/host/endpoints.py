@@ -7,9 +7,10 @@ import os
 import socket
 import stat
 from ipaddress import ip_address
+from pathlib import Path
 
-from zmsvc.core.errors import ConfigError, ZmsvcError
-from zmsvc.host.directories import chmod_socket
+from zmsvc.core.errors import ConfigError, PlaceError, ZmsvcError
+from zmsvc.host.directories import check_way, chmod_socket
 
 BACKLOG = 1024
 PATH_MAX = 107
@@ -60,8 +61,13 @@ def listen(endpoint: str, mode: int = 0o660) -> socket.socket:
     ipc = endpoint.startswith("ipc://")
     try:
         if ipc:
-            return _listen_ipc(_ipc_path(endpoint), mode)
+            path = _ipc_path(endpoint)
+            # What was left there is removed, and the socket at the end: a link in its way would lead that to other files.
+            check_way(Path(path).parent)
+            return _listen_ipc(path, mode)
         return _listen_tcp(*_tcp_host_port(endpoint))
+    except PlaceError as error:
+        raise ZmsvcError(f"cannot bind {endpoint}: {error}") from error
     except OSError as error:
         raise ZmsvcError(f"cannot bind {endpoint}: {_why(error, ipc)}") from error
 

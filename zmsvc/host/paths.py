@@ -93,10 +93,11 @@ def keys_dir(name: str) -> Path:
 def runtime_root() -> Path:
     """The parent of every context's runtime directory. Without XDG_RUNTIME_DIR a user has `/tmp/zmsvc-UID`, mode 0700.
 
-    Raises PlaceError when that was made by another user, or may be read or changed by others.
+    Raises PlaceError when that was made by another user, or may be read or changed by others, and when others may change XDG_RUNTIME_DIR.
     """
     private = _private_root()
     if private is None:
+        _check_given()
         return _base("ZMSVC_RUNTIME_DIR", "/run/zmsvc", "XDG_RUNTIME_DIR", "")
     try:
         about = private.lstat()
@@ -110,6 +111,23 @@ def runtime_root() -> Path:
             owner=about.st_uid,
         )
     return private
+
+
+def _check_given() -> None:
+    """Check XDG_RUNTIME_DIR where it counts. Root's is not refused: `su` without `-` leaves it set, and root can do all anyway."""
+    given = os.environ.get("XDG_RUNTIME_DIR")
+    if not given or os.environ.get("ZMSVC_RUNTIME_DIR") or not os.geteuid():
+        return
+    try:
+        link, about = os.lstat(given), os.stat(given)
+    except OSError:
+        return
+    if {link.st_uid, about.st_uid} - {0, os.geteuid()} or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PlaceError(
+            f"cannot use XDG_RUNTIME_DIR={given}: it is a directory of uid {about.st_uid} with mode {stat.S_IMODE(about.st_mode):04o}, "
+            f"expected one of uid {os.geteuid()} that only you can change",
+            owner=about.st_uid,
+        )
 
 
 def _private_root() -> Path | None:

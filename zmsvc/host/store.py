@@ -78,8 +78,10 @@ class Store:
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
         # SQLite follows a link in the last step. The directory is ours alone, so nobody puts one there after this look.
-        if self.path.is_symlink():
-            raise StateError(f"cannot open state file {self.path}: it is a symbolic link")
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            file = self.path.with_name(f"{self.path.name}{suffix}")
+            if file.is_symlink():
+                raise StateError(f"cannot open state file {file}: it is a symbolic link")
         try:
             return self._connect()
         except sqlite3.DatabaseError as error:

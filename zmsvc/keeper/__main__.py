@@ -109,7 +109,7 @@ def _detach(places: paths.Places, arguments: list[str]) -> int:
     No process of the daemon keeps a stream of whoever started it: a pipe that is never closed would hold him for ever.
     """
     reader, writer = os.pipe()
-    said = places.log_file.stat().st_size if places.log_file.exists() else 0
+    said = places.log_file.lstat().st_size if places.log_file.is_file() else 0
     if os.fork():
         os.close(writer)
         with os.fdopen(reader, "rb") as pipe:
