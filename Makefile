@@ -165,6 +165,8 @@ copies := \
     $(call to,lib/sysusers.d,units/sysusers.d/zmsvc.conf) \
     $(call to,lib/tmpfiles.d,units/tmpfiles.d/zmsvc.conf) \
     $(call to,lib/systemd/catalog,zmsvc/data/zmsvc.catalog) \
+    $(call to,share/doc/zmsvc/drop-ins,units/drop-ins/*.conf) \
+    $(call to,share/doc/zmsvc,SECURITY.md) \
     $(foreach n,1 5 7 8,$(call to,share/man/man$(n),zmsvc/data/man/*.$(n))) \
     $(call to,share/bash-completion/completions,zmsvc/data/completion/*.bash) \
     $(call to,share/zsh/site-functions,zmsvc/data/completion/_*) \
@@ -228,7 +230,8 @@ endif
 	rm -f '$(dest)$(unitdir)/zmsvc@.service' '$(dest)$(userunitdir)/zmsvc@.service' '$(dest)$(unitdir)/multi-user.target.wants/zmsvc.target'
 	rm -rf $(addprefix '$(dest)$(program)'/,bin include lib lib64 share pyvenv.cfg)
 	for name in $(configs); do ! cmp -s etc/zmsvc/$$name '$(dest)$(configdir)'/$$name || rm '$(dest)$(configdir)'/$$name; done
-	for left in '$(dest)$(program)' '$(dest)$(configdir)/services' '$(dest)$(configdir)'; do \
+	for left in '$(dest)$(program)' '$(dest)$(configdir)/services' '$(dest)$(configdir)' \
+	    '$(dest)$(PREFIX)/share/doc/zmsvc/drop-ins' '$(dest)$(PREFIX)/share/doc/zmsvc'; do \
 	    [ ! -d $$left ] || rmdir --ignore-fail-on-non-empty $$left; done
 ifeq ($(dest),)
 	journalctl --update-catalog

@@ -76,6 +76,11 @@ def test_the_confinement_is_as_tight_as_arbitrary_tasks_allow(unit: Path) -> Non
     assert found.returncode == 0, found.stdout
 
 
+def test_a_context_leaves_nothing_to_another_one_and_has_a_bound(unit: Path) -> None:
+    lines = unit.read_text().splitlines()
+    assert {"RemoveIPC=yes", "KeyringMode=private", "TasksMax=32768", "UMask=0027", "NoNewPrivileges=yes"} <= set(lines)
+
+
 def test_only_names_of_directories_are_filled_in(unit: Path) -> None:
     template = (ROOT / "units/zmsvc@.service.in").read_text()
     assert set(re.findall(r"@(\w+)@", template)) == {"bindir", "sysconfdir"}

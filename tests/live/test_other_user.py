@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from context import Context
 from needs import need
+from others import command, give, others
 from waiting import wait_for
 
 USER = "daemon"
@@ -116,3 +117,50 @@ def test_a_python_task_has_it_too(context: Context) -> None:
     context.start("--transaction", "T")
     context.task_is("ts_100", "running")
     assert (context.home / "made").stat().st_mode & 0o777 == 0o600
+
+
+def test_credentials_of_the_unit_reach_the_tasks_of_its_own_user_and_no_others(context: Context) -> None:
+    need(os.geteuid() == 0, "only root can run tasks of several users")
+    context.home.chmod(0o755)
+    teller(context, "own")
+    teller(context, "named", "<user>root</user>")
+    teller(context, "other", f"<user>{USER}</user>")
+    context.looped("Python", "def setup(self):\n    import os\n    self.log.info('has %s', os.environ.get('CREDENTIALS_DIRECTORY'))")
+    context.task("python", "Python")
+    context.task("stranger", "Python", service=f"<user>{USER}</user>")
+    context.start("--transaction", "T", CREDENTIALS_DIRECTORY="/run/credentials/x")
+    line = "CREDENTIALS_DIRECTORY=/run/credentials/x"
+    assert [line in told(context, task) for task in ("own", "named", "other")] == [True, True, False]
+    assert not [each for each in told(context, "other") if each.startswith("CREDENTIALS_DIRECTORY")]
+    assert "has /run/credentials/x" in context.ctl("logs", "python").stdout
+    assert "has None" in context.ctl("logs", "stranger").stdout
+
+
+CAPABLE = "+setuid,+setgid,+kill,+chown"
+
+
+def test_capabilities_that_the_daemon_has_for_other_users_reach_no_task(context: Context) -> None:
+    """A unit may give them by AmbientCapabilities=. With CAP_SETUID each task could become root."""
+    owner = others(1)[0]
+    (context.home / "Services").mkdir()
+    context.looped("Idle")
+    for task, kind, service in (("own", "Process", ""), ("thread", "Thread", ""), ("other", "Process", f"<user>{USER}</user>")):
+        context.task(task, "Idle", kind=kind, service=service)
+    for task, service in (("command", ""), ("other-command", f"<user>{USER}</user>")):
+        context.task(task, "sleep", kind="Command", config="<command>sleep 1000</command>", service=service)
+    context.write()
+    give(context.home, owner)
+    context.home.chmod(0o755)
+    context.wrapper = [*command(owner), f"--inh-caps={CAPABLE}", f"--ambient-caps={CAPABLE}"]
+    # It cannot tell us that it is ready: the socket for that is root's.
+    context.start("--transaction", "T", ready=False)
+    wait_for((context.runtime / context.name / "control.sock").exists)
+    wait_for(lambda: [task["state"] for task in context.tasks("T").values()] == ["active"] * 5)
+    tasks = context.tasks("T")
+    owners = {name: os.stat(f"/proc/{task['pid']}").st_uid for name, task in tasks.items()}
+    other = pwd.getpwnam(USER).pw_uid
+    assert owners == {"own": owner, "thread": owner, "command": owner, "other": other, "other-command": other}
+    kinds = ("CapInh", "CapPrm", "CapEff", "CapAmb")
+    for pid in (*(task["pid"] for task in tasks.values()), context.status()["device_pid"]):
+        found = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Cap"))
+        assert [int(found[kind], 16) for kind in kinds] == [0] * 4

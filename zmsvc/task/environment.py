@@ -9,12 +9,14 @@ from typing import Any
 from zmsvc.protocol.launch import LaunchSpec
 
 _NOT_INHERITED = frozenset(
-    {"NOTIFY_SOCKET", "JOURNAL_STREAM", "CREDENTIALS_DIRECTORY", "INVOCATION_ID", "MAINPID", "MANAGERPID", "SYSTEMD_EXEC_PID"}
+    {"NOTIFY_SOCKET", "JOURNAL_STREAM", "INVOCATION_ID", "MAINPID", "MANAGERPID", "SYSTEMD_EXEC_PID"}
 )
 """What the daemon was told by systemd, and a task must not take for its own."""
 _NOT_INHERITED_PREFIXES = ("WATCHDOG_", "LISTEN_", "ZMSVC_")
 _PLACES = frozenset({"ZMSVC_CONFIG_DIR", "ZMSVC_RUNTIME_DIR", "ZMSVC_STATE_DIR", "ZMSVC_SERVICE_PATH"})
 """With these a task that runs `zmsvcctl` finds its own context."""
+OF_THE_UNIT = "CREDENTIALS_DIRECTORY"
+"""Where LoadCredential= of the unit puts secrets: for its own user, and for no task of another one."""
 _NEUTRAL = frozenset({"PATH", "LANG", "TZ", "HOME", "USER", "LOGNAME", "SHELL", "NOTIFY_SOCKET"})
 
 

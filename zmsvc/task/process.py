@@ -102,11 +102,22 @@ def become(spec: LaunchSpec) -> None:
     if spec.user is not None or spec.group is not None:
         if spec.own_environment:
             _forget_the_callers()
+        if spec.uid is not None:
+            os.environ.pop(environment.OF_THE_UNIT, None)
         _change_owner(spec.user, spec.group)
         linux.die_with_parent(parent)  # which the change has revoked
+    if spec.drop_capabilities:
+        _drop_capabilities()
     if spec.no_new_privileges:
         linux.forbid_new_privileges()
     _tell(spec)
+
+
+def _drop_capabilities() -> None:
+    try:
+        linux.drop_capabilities()
+    except OSError as error:
+        raise LaunchError(f"cannot drop the daemon's capabilities: {error.strerror} (SystemCallFilter=capset lets it)") from error
 
 
 def _limit(spec: LaunchSpec) -> None:
