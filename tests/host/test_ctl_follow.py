@@ -18,6 +18,7 @@ import zmq
 from fake_supervisor import HangUp, House, Silence, more, no, status, task, transaction, yes
 from waiting import wait_for_line
 
+from zmsvc.core.access import BUS, MAY_CONNECT
 from zmsvc.core.errors import UsageError, ZmsvcError
 from zmsvc.ctl import client, logs
 from zmsvc.ctl.__main__ import main
@@ -397,10 +398,16 @@ GOOD = """<Context>
 """
 
 
+def bus(home: House) -> str:
+    """What check says of who may connect."""
+    orders = f"give orders ({', '.join(BUS['context'])}) and read configurations"
+    return f"bus: {MAY_CONNECT} may connect to ipc://{home.root}/b and ipc://{home.root}/f, {orders}"
+
+
 def test_check_of_a_good_file(home: House, capsys: Capture) -> None:
     file = home.file(text=GOOD.format(home.root, "on_start"))
     assert main(["check", str(file)]) == 0
-    assert capsys.readouterr() == (f"{file}: ok (1 task)\n", "")
+    assert capsys.readouterr() == (f"{file}: {bus(home)}\n{file}: ok (1 task)\n", "")
 
 
 def test_check_warns(home: House, capsys: Capture) -> None:
@@ -416,7 +423,7 @@ def test_check_of_bad_files_names_every_fault(home: House, capsys: Capture) -> N
     bad = home.file("Bad", "<Context>\n<Nonsense/>\n</Context>")
     assert main(["check", str(bad), str(good), "/no/such/file"]) == 2
     told = capsys.readouterr()
-    assert told.out == f"{good}: ok (1 task)\n"
+    assert told.out == f"{good}: {bus(home)}\n{good}: ok (1 task)\n"
     assert all(re.match(rf"({re.escape(str(bad))}|/no/such/file):\d+: ", line) for line in told.err.splitlines())
     assert f"{bad}:2: " in told.err
     assert "/no/such/file:1: " in told.err
@@ -426,7 +433,7 @@ def test_check_as_json(home: House, capsys: Capture) -> None:
     file = home.file(text=GOOD.format(home.root, "on_start"))
     assert main(["--json", "check", str(file), "/no"]) == 2
     good, bad = json.loads(capsys.readouterr().out)["files"]
-    assert good == {"file": str(file), "ok": True, "tasks": 1, "faults": [], "warnings": []}
+    assert good == {"file": str(file), "ok": True, "tasks": 1, "faults": [], "warnings": [], "access": [bus(home)]}
     assert (bad["ok"], len(bad["faults"])) == (False, 1)
 
 

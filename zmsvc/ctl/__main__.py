@@ -205,7 +205,11 @@ def parse(words: list[str]) -> tuple[Verb, argparse.Namespace]:
         top.error(f"there is no verb {words[at]!r}")
     args.verb = verb.name
     args.no_triggers = False
-    return verb, _parser(verb).parse_args(words[at + 1 :], args)
+    parser = _parser(verb)
+    positional = sum(not flag.startswith("-") for option in verb.options for flag in option.flags)
+    # argparse takes all words of a verb at once, unless it is told that options may stand between them.
+    read = parser.parse_intermixed_args if positional > 1 else parser.parse_args
+    return verb, read(words[at + 1 :], args)
 
 
 def _place_of_verb(words: list[str]) -> int:
