@@ -398,7 +398,7 @@ GOOD = """<Context>
 """
 
 
-def bus(home: House) -> str:
+def who_may_connect(home: House) -> str:
     """What check says of who may connect."""
     orders = f"give orders ({', '.join(BUS['context'])}) and read configurations"
     return f"bus: {MAY_CONNECT} may connect to ipc://{home.root}/b and ipc://{home.root}/f, {orders}"
@@ -407,7 +407,7 @@ def bus(home: House) -> str:
 def test_check_of_a_good_file(home: House, capsys: Capture) -> None:
     file = home.file(text=GOOD.format(home.root, "on_start"))
     assert main(["check", str(file)]) == 0
-    assert capsys.readouterr() == (f"{file}: {bus(home)}\n{file}: ok (1 task)\n", "")
+    assert capsys.readouterr() == (f"{file}: {who_may_connect(home)}\n{file}: ok (1 task)\n", "")
 
 
 def test_check_warns(home: House, capsys: Capture) -> None:
@@ -423,7 +423,7 @@ def test_check_of_bad_files_names_every_fault(home: House, capsys: Capture) -> N
     bad = home.file("Bad", "<Context>\n<Nonsense/>\n</Context>")
     assert main(["check", str(bad), str(good), "/no/such/file"]) == 2
     told = capsys.readouterr()
-    assert told.out == f"{good}: {bus(home)}\n{good}: ok (1 task)\n"
+    assert told.out == f"{good}: {who_may_connect(home)}\n{good}: ok (1 task)\n"
     assert all(re.match(rf"({re.escape(str(bad))}|/no/such/file):\d+: ", line) for line in told.err.splitlines())
     assert f"{bad}:2: " in told.err
     assert "/no/such/file:1: " in told.err
@@ -433,7 +433,7 @@ def test_check_as_json(home: House, capsys: Capture) -> None:
     file = home.file(text=GOOD.format(home.root, "on_start"))
     assert main(["--json", "check", str(file), "/no"]) == 2
     good, bad = json.loads(capsys.readouterr().out)["files"]
-    assert good == {"file": str(file), "ok": True, "tasks": 1, "faults": [], "warnings": [], "access": [bus(home)]}
+    assert good == {"file": str(file), "ok": True, "tasks": 1, "faults": [], "warnings": [], "access": [who_may_connect(home)]}
     assert (bad["ok"], len(bad["faults"])) == (False, 1)
 
 
