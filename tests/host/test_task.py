@@ -132,8 +132,9 @@ def test_a_limit_of_open_files_below_the_parents_does_not_hinder_the_start(nest:
 
 
 def test_the_environment_says_who_it_is_and_why(nest: Nest, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LISTEN_FDS", "WATCHDOG_PID", "JOURNAL_STREAM", "INVOCATION_ID", "ZMSVC_CAUSE_TASK", "ZMSVC_LOG", "CREDENTIALS_DIRECTORY"):
+    for name in ("LISTEN_FDS", "WATCHDOG_PID", "JOURNAL_STREAM", "INVOCATION_ID", "ZMSVC_CAUSE_TASK", "ZMSVC_LOG"):
         monkeypatch.setenv(name, "the daemon's")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/x")
     monkeypatch.setenv("ZMSVC_RUNTIME_DIR", "/run/x")
     monkeypatch.setenv("KEPT", "yes")
     source = {"task": "ts_099", "trigger": "on_exit", "rule": "on_exit:start:ts_100",
@@ -168,7 +169,7 @@ def test_the_environment_says_who_it_is_and_why(nest: Nest, monkeypatch: pytest.
         "ZMSVC_CAUSE_EXIT_REASON": "exit-code",
         "ZMSVC_RUNTIME_DIR": "/run/x",
     }
-    assert (found["OWN"], found["KEPT"]) == ("1", "no")
+    assert (found["OWN"], found["KEPT"], found["CREDENTIALS_DIRECTORY"]) == ("1", "no", "/run/credentials/x")
     step = update(nest)
     assert (step["rule"], step["code"], step["n"]) == ("on_exit:start:ts_100", 3, 1)
     assert step["cause"]["sources"][1] == source
