@@ -128,6 +128,26 @@ def device_killed(bench: Bench) -> float:
     return spent
 
 
+def device_hung(bench: Bench) -> float:
+    """Until a subscriber has a message of a task again. The supervisor starts a task, and does not hear that it says so."""
+    ear = bench.ear(b"talk @@@ ")
+    ear.next()
+    pid = int(bench.context.status()["device_pid"])
+    wait_for(lambda: age(pid) > SETTLED)
+    began = time.monotonic()
+    os.kill(pid, signal.SIGSTOP)
+    for verb in ("stop", "start"):
+        bench.context.ask(verb=verb, transaction="T", tasks=["still"])
+    wait_for_end(pid)
+    while ear._socket.poll(0):
+        ear.next()
+    ear.next()
+    spent = time.monotonic() - began
+    ear.close()
+    wait_for(lambda: bench.context.status()["device_pid"] not in (None, pid))
+    return spent
+
+
 def keeper_killed(bench: Bench) -> float:
     """Until no process of the context is left."""
     context = bench.context
@@ -219,6 +239,12 @@ PROMISES = (
         happens="it is back on the same sockets, peers reconnect by themselves; what was in flight is lost",
         until="a task's next message arrives",
         measure=device_killed,
+    ),
+    Promise(
+        fault="the device hangs (SIGSTOP)",
+        happens="when the supervisor's own word does not come back for 3 s, the keeper replaces it",
+        until="a task's next message arrives",
+        measure=device_hung,
     ),
     Promise(
         fault="the keeper is killed",

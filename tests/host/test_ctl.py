@@ -441,6 +441,14 @@ def test_a_line_without_end_is_5(home: House, capsys: Capture, monkeypatch: pyte
     assert "longer than 1 MiB" in complaint(capsys)
 
 
+def test_a_line_that_is_never_complete_is_5_in_time(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of an order, which waits for its answer as long as that takes."""
+    monkeypatch.setattr(client, "LINE", 0.2)
+    home.supervisor(stop=[b'{"ok": ', fake.Silence()])
+    assert main(["stop"]) == 5
+    assert "an answer is not complete within 0.2 s" in complaint(capsys)
+
+
 @pytest.mark.parametrize("value", [None, 5, "x", [], {}, [None], [5], ["x"], [{}], [{"tasks": [{}, 5]}], [{"id": [], "tasks": {}}], True])
 @pytest.mark.parametrize("verb", ["status", "list", "events", "logs"])
 def test_data_of_other_types_are_no_traceback(verb: str, value: Any, home: House, capsys: Capture) -> None:

@@ -24,8 +24,10 @@ REPEATABLE = frozenset({"status", "events", "start", "stop", "reset-failed"})
 MAX_DROPS = 5
 """How often in a row the connection may be dropped. Each time the next supervisor is waited for, so this is no question of time: a
 request that kills every supervisor that reads it must not go on for ever."""
-MAX_LINE = 64 << 20
+MAX_LINE = 16 << 20
 """Bytes of one answer; the status of 1,000 tasks has 0.5 MiB."""
+LINE = 10.0
+"""Seconds that an answer may take from its first byte to its last: a supervisor sends it at once."""
 GRACE = 0.5
 """Seconds beyond --timeout: the supervisor has the same limit and can say what is unfinished, so it goes first."""
 _CHUNK = 256 << 10
@@ -178,6 +180,9 @@ class Client:
             5, f"cannot reach the supervisor of {self.name}: it does not answer (is it hung? systemctl status zmsvc@{self.name})"
         )
 
+    def unfinished_line(self) -> CtlError:
+        return CtlError(5, f"cannot reach the supervisor of {self.name}: an answer is not complete within {LINE:g} s")
+
     def garbled_line(self) -> CtlError:
         return self._garbled(f"an answer is longer than {MAX_LINE >> 20} MiB")
 
@@ -207,24 +212,37 @@ class Connection:
 
     def read(self) -> bytes | None:
         """The next line; None when the other side has hung up, also in the middle of one."""
-        searched = 0
+        searched, until = 0, time.monotonic() + LINE if self._buffer else None
         while (end := self._buffer.find(b"\n", searched)) < 0:
             searched = len(self._buffer)
             if searched > MAX_LINE:
                 raise self._client.garbled_line()
             try:
-                self._sock.settimeout(self._client.left())
+                self._sock.settimeout(self._left(until))
                 data = self._sock.recv(_CHUNK)
             except TimeoutError:
+                self._left(until)
                 raise self._client.late() from None
             except ConnectionError:
                 return None
+            if until is None:
+                until = time.monotonic() + LINE
             if not data:
                 return None
             self._buffer += data
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
         return line
+
+    def _left(self, until: float | None) -> float | None:
+        """Seconds to wait for more of a line that has begun, and of one that has not; None for ever. Raises CtlError when that is over."""
+        left = self._client.left()
+        if until is None:
+            return left
+        more = until - time.monotonic()
+        if more <= 0:
+            raise self._client.unfinished_line()
+        return more if left is None else min(left, more)
 
     def wait_for_end(self) -> None:
         """Until the other side hangs up; what it says before is dropped."""

@@ -8,14 +8,19 @@ import os
 import resource
 import socket
 import sys
+import threading
 from pathlib import Path
 
 from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError
 from zmsvc.device.device import Device, Settings
+from zmsvc.device.guard import MAX_MEMORY
 from zmsvc.host import keys, linux, options
 from zmsvc.host.complain import complain
 from zmsvc.host.endpoints import listen
 from zmsvc.host.notify import Notifier
+
+_END_S = 2.0
+"""Seconds that an ordered end may take; 1 s of it is for subscribers that read slowly."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,12 +46,25 @@ def _run(settings: Settings, notifier: Notifier) -> None:
         notifier.status(text)
 
     _raise_descriptor_limit()
-    device = Device(settings, report)
+    device = Device(settings, report, notifier.notify)
     device.start()
     notifier.ready()
-    device.watch()
-    notifier.stopping()
-    device.stop()
+    try:
+        device.watch()
+        notifier.stopping()
+        _bound_the_end()
+        device.stop()
+    except ZmsvcError as error:
+        _log(str(error))
+        # Not by a return: the interpreter would close libzmq's context, which may hang, or wait for a flood.
+        os._exit(1)
+
+
+def _bound_the_end() -> None:
+    """End this process in any case. A peer may go on sending, or hang libzmq, and the context's end must not wait for it."""
+    last = threading.Timer(_END_S, os._exit, (1,))
+    last.daemon = True
+    last.start()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--own-back-fd", type=int, default=given("ZMSVC_OWN_BACK_FD"), metavar="N", help="the same for subscribers")
     parser.add_argument("--members", type=Path, default=given("ZMSVC_MEMBERS"), metavar="FILE", help=members)
     parser.add_argument("--hwm", type=int, default=options.DEVICE_HWM, help="messages queued for a peer")
+    memory = "bytes of memory from which on connections are ended that fill it"
+    parser.add_argument("--memory", type=int, default=given("ZMSVC_DEVICE_MEMORY", MAX_MEMORY), metavar="BYTES", help=memory)
     parser.add_argument("--expect", type=int, default=0, metavar="N", help="subscriptions to wait for before publishers")
     parser.add_argument("--heartbeat", type=float, default=options.HEARTBEAT_S, metavar="SECONDS")
     parser.add_argument("--curve", type=Path, metavar="FILE", help="the device's key pair, for tcp")
@@ -78,6 +98,7 @@ def _settings(given: argparse.Namespace) -> Settings:
         back=_listener(given.back, given.back_fd),
         hwm=given.hwm,
         expect=given.expect,
+        memory=given.memory,
         heartbeat_s=given.heartbeat,
         curve=keys.load_curve(given.curve) if given.curve else None,
         allow=given.allow,

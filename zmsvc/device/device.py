@@ -17,6 +17,10 @@ from pathlib import Path
 import zmq
 
 from zmsvc.core.errors import ZmsvcError
+from zmsvc.device.admission import Admission, places
+from zmsvc.device.guard import MAX_MEMORY, Guard
+from zmsvc.device.peers import Peers
+from zmsvc.device.pulse import Pulse
 from zmsvc.device.unheard import Unheard
 from zmsvc.device.watch import SIGNALS, Watch
 from zmsvc.host import options
@@ -52,14 +56,16 @@ class Settings:
     """The directory of the public keys that may connect, where CURVE is used."""
     members: Path | None = None
     """The file that says which users may connect by tcp where no keys are used; None: everybody who can."""
+    memory: int = MAX_MEMORY
+    """Bytes of memory from which on the connections are ended that fill it."""
     own: tuple[socket.socket | None, socket.socket | None] = (None, None)
     """More listening sockets for front and back, in the runtime directory: the context's own tasks need no gate and no keys there."""
 
 
 class Device:
-    """One run: `start`, `watch` until told to stop, `stop`. `report` takes the rare line for people."""
+    """One run: `start`, `watch` until told to stop, `stop`. `report` takes the rare line for people, `say` one for the keeper."""
 
-    def __init__(self, settings: Settings, report: Callable[[str], None]) -> None:
+    def __init__(self, settings: Settings, report: Callable[[str], None], say: Callable[[str], None]) -> None:
         self._settings = settings
         # One I/O thread: the gate relies on the order in which that tells what happens.
         self._context: Context = zmq.Context(1)
@@ -67,7 +73,13 @@ class Device:
         self._back = options.back(self._context, hwm=settings.hwm, heartbeat_s=settings.heartbeat_s)
         self._handler = _handler(self._context, settings, report)
         self._unheard = Unheard(self._context, self._front, self._back)
-        self._watch = Watch(self._front, self._back, self._handler, self._unheard, report)
+        listening = (settings.front, settings.back, *settings.own)
+        tcp = any(each is not None and each.family != socket.AF_UNIX for each in listening)
+        self._admission = Admission(places(), tcp=tcp)
+        peers = Peers(self._admission), Peers(self._admission)
+        self._guard = Guard(self._admission, *peers, settings.memory, report)
+        pulse = Pulse(listening, say)
+        self._watch = Watch(self._front, self._back, self._handler, self._unheard, peers, self._guard, pulse, report, say)
         self._order, self._ear = self._context.socket(zmq.PAIR), self._context.socket(zmq.PAIR)
         self._ear.bind("inproc://order")
         self._order.connect("inproc://order")
@@ -87,6 +99,7 @@ class Device:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self._proxy.start()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        self._guard.start()
 
     def _bind(self, made: Socket, own: socket.socket | None, listening: socket.socket) -> None:
         """Bind both; only what is bound second, and is tcp, is guarded."""
@@ -102,13 +115,20 @@ class Device:
             self._watch.turn()
 
     def stop(self) -> None:
-        """Stop the proxy, cut publishers off (they queue from here on), forward what they had sent, see it off to subscribers."""
+        """Stop the proxy, cut publishers off (they queue from here on), forward what they had sent, see it off to subscribers.
+
+        Raises ZmsvcError when libzmq hangs; then nothing can be forwarded, and its context cannot be closed.
+        """
+        self._guard.stop()
+        if not self._watch.works():
+            raise ZmsvcError("cannot stop in order: libzmq hangs in a descriptor that another user has sent")
         self._order.send(b"TERMINATE")  # The only safe order but STATISTICS: libzmq 4.3.5 has PAUSE and RESUME swapped.
         self._proxy.join(_JOIN_S)
         if self._proxy.is_alive():
             raise ZmsvcError(f"cannot stop in order: libzmq's proxy did not end within {_JOIN_S:.0f} s")
         # The sockets are ours again: until here only the proxy's thread was allowed to touch them.
-        self._watch.close(self._front, self._back)
+        self._watch.close()
+        self._admission.close()
         self._unheard.close()
         for listening in (self._settings.front, self._settings.own[0]):
             if listening is not None:

@@ -6,6 +6,8 @@ there while somebody subscribes to `unheard.ORIGIN`, ORIGIN being the mark of it
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import zmq
 
 from zmsvc.core import messages
@@ -14,6 +16,12 @@ from zmsvc.core.errors import ProtocolError
 from zmsvc.host import options
 from zmsvc.host.options import Context, Socket, readable
 
+TOLD = 5000
+"""Subscriptions that are taken at once, in some 5 ms, before connections and signals have their turn again."""
+TAKEN = 1000
+"""The same of messages."""
+MAX_ORDER = 1 << 20
+"""Bytes of a message that is looked into; a longer one is not counted. It takes 10 ms, and none waits here for a supervisor."""
 _FRONT, _BACK = "inproc://front", "inproc://back"
 
 
@@ -30,6 +38,9 @@ class Unheard:
         for peer in (self._ear, self._mouth):
             peer.set_hwm(options.CLIENT_HWM)
             peer.setsockopt(zmq.LINGER, 0)
+        # Without a limit, since the guard counts what is told here: a subscription that was dropped would be counted wrongly for ever.
+        # While we are behind this is memory like any other that the guard looks at.
+        self._mouth.setsockopt(zmq.RCVHWM, 0)
 
     @property
     def sockets(self) -> tuple[Socket, Socket]:
@@ -42,27 +53,45 @@ class Unheard:
         self._ear.connect(_BACK)
         self._mouth.connect(_FRONT)
 
-    def take(self) -> None:
-        """Take in who subscribes now and what was ordered; does not block."""
-        while readable(self._mouth):
-            told = self._mouth.recv()
-            if not told[1:].startswith(messages.UNHEARD):
-                continue
-            if told[:1] == b"\x01":
-                topic = told[1:].removesuffix(messages.SEPARATOR).decode("utf-8", "replace")
-                self._origin = topic.rpartition(".")[2]
-                # What waits came before it was there, but for what came in the moment since the proxy let it in.
-                self._hear()
-                self._present.add(told[1:])
-                self._tell(topic)
-            else:
-                self._present.discard(told[1:])
-        self._hear()
+    def take(self, count: Callable[[int, int, int], None]) -> bool:
+        """Take in who subscribes now and what was ordered; does not block. Returns whether subscriptions were told.
 
-    def _hear(self) -> None:
-        while readable(self._ear):
-            frame = self._ear.recv()
-            if not self._present and self._is_order(frame):
+        `count` is called with their changes, and how many more subscriptions and bytes of them that makes. What is beyond TOLD and
+        TAKEN waits for the next call, and is announced again.
+        """
+        changes = more = size = 0
+        for _ in range(TOLD):
+            try:
+                told = self._mouth.recv(zmq.DONTWAIT)
+            except zmq.Again:
+                break
+            sign = 1 if told[:1] == b"\x01" else -1
+            changes, more, size = changes + 1, more + sign, size + sign * (len(told) - 1)
+            if told.startswith(messages.UNHEARD, 1):
+                self._note(sign > 0, told[1:])
+        if changes:
+            count(changes, more, size)
+        self._hear(TAKEN)
+        return changes > 0
+
+    def _note(self, there: bool, prefix: bytes) -> None:
+        """A supervisor has come, or is gone."""
+        if not there:
+            self._present.discard(prefix)
+            return
+        topic = prefix.removesuffix(messages.SEPARATOR).decode("utf-8", "replace")
+        self._origin = topic.rpartition(".")[2]
+        # What waits came before it was there, but for what came in the moment since the proxy let it in.
+        self._hear()
+        self._present.add(prefix)
+        self._tell(topic)
+
+    def _hear(self, most: int = 1_000_000) -> None:
+        for _ in range(most):
+            if not readable(self._ear):
+                return
+            frame = self._ear.recv(copy=False)
+            if not self._present and len(frame) <= MAX_ORDER and self._is_order(frame.bytes):
                 self.count += 1
 
     def _is_order(self, frame: bytes) -> bool:

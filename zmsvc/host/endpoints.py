@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from zmsvc.core.errors import ConfigError, PlaceError, ZmsvcError
+from zmsvc.host import linux
 from zmsvc.host.directories import check_way, chmod_socket
 
 BACKLOG = 1024
@@ -134,6 +135,8 @@ def _listen_ipc(path: str, mode: int) -> socket.socket:
         # Linux makes the file with the mode of the unbound socket less the umask, so it is never wider than `mode`;
         # the second chmod undoes the umask. Until listen() a connect is refused, whatever the mode.
         os.fchmod(listener.fileno(), mode)
+        # Before anybody can connect: a descriptor whose close hangs would hang the device's only I/O thread.
+        linux.refuse_descriptors(listener)
         listener.bind(path)
         chmod_socket(path, mode)
         return _listening(listener)

@@ -38,6 +38,8 @@ class Shortcut(StrEnum):
     """The code that a start runs is copied to one place (zmsvc.host.gather), if `fill` is on. Without it: about 30 pages more."""
     FILL = "fill"
     """The holes in the zygote's memory are filled (zmsvc.host.allocators). Without it a task has 0.4 to 0.9 MB more of its own."""
+    PASSRIGHTS = "passrights"
+    """No shortcut: the kernel refuses descriptors that clients send (SO_PASSRIGHTS). Without it: as on Linux before 6.16, for tests."""
 
 
 @functools.cache

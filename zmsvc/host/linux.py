@@ -18,6 +18,8 @@ import struct
 from collections.abc import Container, Iterable
 from pathlib import Path
 
+from zmsvc.host.interpreter import Shortcut, disabled
+
 ROOM = 16
 """Descriptors that what stays open leaves free: to find, signal and kill a process takes some for a moment."""
 
@@ -309,12 +311,34 @@ def peer_groups(sock: socket.socket) -> frozenset[int]:
 
 
 def refuse_descriptors(sock: socket.socket) -> bool:
-    """Have the kernel refuse descriptors that a client sends over this Unix socket; False where it cannot (before Linux 6.16)."""
+    """Have the kernel refuse descriptors that a client sends over this Unix socket, and over those that are accepted from it.
+
+    False where it cannot (before Linux 6.16), or where ZMSVC_DISABLE says so.
+    """
+    if Shortcut.PASSRIGHTS in disabled():
+        return False
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)
     except OSError:
         return False
     return True
+
+
+def refuses_descriptors(sock: socket.socket) -> bool:
+    """Tell whether the kernel refuses them."""
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS) == 0
+    except OSError:
+        return False
+
+
+# --- memory
+
+
+def give_back() -> None:
+    """Return what malloc has free to the system. It looks through all of the heap, in some milliseconds: after a flood only."""
+    with contextlib.suppress(AttributeError):  # Not in musl.
+        _libc.malloc_trim(0)
 
 
 # --- cgroup v2

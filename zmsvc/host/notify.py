@@ -30,6 +30,9 @@ UPDATE_LIMIT = 1 << 20
 UPDATE_INLINE = 64 << 10
 """Above this an update travels as a sealed memory file instead of inside the datagram."""
 
+DROPPED = "X_ZMSVC_DROPPED"
+"""The device's counts of what it refused, for the keeper: `name:count`, with blanks between them."""
+
 _STATUS_LIMIT = 4096
 _DATAGRAM_LIMIT = UPDATE_INLINE + 4096
 _SO_PEEK_OFF = 42  # asm-generic/socket.h; Python has no name for it
@@ -210,6 +213,10 @@ class Spare:
     def __init__(self) -> None:
         self._fd: int | None = None
         self.renew()
+
+    @property
+    def held(self) -> bool:
+        return self._fd is not None
 
     def renew(self) -> None:
         """Have it again, as soon as there is one."""

@@ -52,11 +52,22 @@ class BareContext(zmq.backend.Context):
 
 
 DEVICE_HWM = 100_000
-"""Messages. At libzmq's 1,000 bursts and a restart's backlog are lost silently; this is 150 MB at worst at 1.5 kB each, shared."""
+"""Messages. At libzmq's 1,000 bursts and a restart's backlog are lost silently; this is 150 MB at 1.5 kB each, shared. libzmq counts no
+bytes, so the device looks at its own memory, see zmsvc.device.guard."""
 CLIENT_HWM = 20_000
 """Messages. libzmq sends up to half of it less than it says, because peers report what they have read only in such steps."""
-MAX_MESSAGE = 64 << 20
-"""Bytes. Without a limit one peer can make the device allocate anything."""
+EAR_HWM = 64
+"""Messages that wait in a supervisor; more wait in the device, which bounds them in bytes. Of the longest ones these are 1 GiB."""
+PUBLIC_HWM = 64
+"""Messages that wait for one client of an endpoint of a service's own."""
+MAX_MESSAGE = 16 << 20
+"""Bytes. Without a limit one peer can make the device allocate anything. `context_info` of 5,000 tasks has 2.4 MB."""
+MAX_SUBSCRIPTION = 1024
+"""Bytes of a prefix that a subscriber sends. libzmq keeps a node for each byte of it, about 70 bytes in the device."""
+SUBSCRIBED_HWM = 1000
+"""Subscriptions of one peer that wait in the device; more stay in the kernel, where the guard sees that the peer has sent them."""
+HANDSHAKE_S = 5.0
+"""Seconds after which a connection without a handshake is ended; libzmq's own 30 s keep six times as many descriptors."""
 _SEALING = 64
 """Bytes that CURVE adds to a message (33), with room."""
 HEARTBEAT_S = 30.0
@@ -141,9 +152,11 @@ def publisher(ctx: Makes[S], endpoint: str, curve: Curve | None = None) -> S:
     return connect(made, endpoint)
 
 
-def subscriber(ctx: Makes[S], endpoint: str, prefixes: Iterable[bytes], curve: Curve | None = None) -> S:
+def subscriber(ctx: Makes[S], endpoint: str, prefixes: Iterable[bytes], curve: Curve | None = None, *, hwm: int = CLIENT_HWM) -> S:
     """A SUB connected to where the device gives messages out. A prefix is a topic with its separator, see core.messages.prefix."""
-    return connect(ear(ctx, prefixes, secured(endpoint, curve)), endpoint)
+    made = ear(ctx, prefixes, secured(endpoint, curve))
+    made.set(zmq.RCVHWM, hwm)
+    return connect(made, endpoint)
 
 
 def ear(ctx: Makes[S], prefixes: Iterable[bytes], curve: Curve | None) -> S:
@@ -182,15 +195,21 @@ def front(ctx: Context, *, hwm: int) -> Socket:
 
 def back(ctx: Context, *, hwm: int, heartbeat_s: float) -> Socket:
     """The device's XPUB, for subscribers. No XPUB_NODROP: with it one stuck subscriber stops all others."""
-    made = _server(ctx, zmq.XPUB, hwm)
+    made = _server(ctx, zmq.XPUB, hwm, longest=MAX_SUBSCRIPTION)
+    made.set(zmq.RCVHWM, SUBSCRIBED_HWM)
     made.set(zmq.HEARTBEAT_IVL, round(heartbeat_s * 1000))
     made.set(zmq.HEARTBEAT_TIMEOUT, round(heartbeat_s * 1000 * HEARTBEAT_PATIENCE))
     return made
 
 
 def public(ctx: Context, kind: int, curve: Curve | None, *, gate: bool) -> Socket:
-    """A PUB or REP of a service's own, to be bound with `bind`; with keys or a gate a handler is asked about each connection."""
-    made = _server(ctx, kind, CLIENT_HWM)
+    """A PUB or REP of a service's own, to be bound with `bind`; with keys or a gate a handler is asked about each connection.
+
+    It takes subscriptions and short questions.
+    """
+    made = _server(ctx, kind, PUBLIC_HWM, longest=MAX_SUBSCRIPTION)
+    made.set(zmq.HEARTBEAT_IVL, round(HEARTBEAT_S * 1000))
+    made.set(zmq.HEARTBEAT_TIMEOUT, round(HEARTBEAT_S * 1000 * HEARTBEAT_PATIENCE))
     guard(made, curve, gate=gate)
     return made
 
@@ -218,10 +237,11 @@ def bind(made: Socket, listener: socket.socket) -> None:
     made.bind(endpoint)
 
 
-def _server(ctx: Context, kind: int, hwm: int) -> Socket:
+def _server(ctx: Context, kind: int, hwm: int, *, longest: int = MAX_MESSAGE) -> Socket:
     made = ctx.socket(kind)
     made.set(zmq.LINGER, 0)
-    made.set(zmq.MAXMSGSIZE, MAX_MESSAGE + _SEALING)
+    made.set(zmq.MAXMSGSIZE, longest + _SEALING)
+    made.set(zmq.HANDSHAKE_IVL, round(HANDSHAKE_S * 1000))
     _set_hwm(made, hwm)
     _keepalive(made)
     return made

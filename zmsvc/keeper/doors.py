@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 
 from zmsvc.core.errors import UsageError
-from zmsvc.host import directories, notify
+from zmsvc.host import directories, linux, notify
 from zmsvc.host.paths import Places
 
 BACKLOG = 1024
@@ -30,6 +30,7 @@ class Doors:
         self.notify_of: dict[int, socket.socket] = {}
         """The notify sockets of tasks that run as another user, by user ID."""
         self.keeper = notify.bind(places.runtime / "keeper.sock", 0o600)
+        linux.refuse_descriptors(self.keeper)
 
     @property
     def keeper_path(self) -> Path:

@@ -35,8 +35,8 @@ from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 WATCHDOG = 30.0
 """Seconds without a sign of life after which a supervisor is taken for hung, where systemd asks for nothing shorter."""
-END_TIMEOUT = 5.0
-"""Seconds that the device has for an ordered end."""
+END_TIMEOUT = 2.5
+"""Seconds that the device has for an ordered end; it ends itself after 2 s, unless it is stopped."""
 HOPELESS = (errno.EACCES, errno.ENOENT, errno.ENOEXEC)
 """Why a first supervisor cannot be executed: this user cannot reach the Python that runs here, or it is gone."""
 MAX_OUTBOX = 100_000
@@ -132,8 +132,11 @@ class Keeper:
         elif self._supervisor.pid is not None and self._supervisor.is_due(now):
             self._supervisor.abort()
             self._systemd.say("WATCHDOG=1")
-        if self._device.pid is None and self._device.is_due(now):
-            self._start_device()
+        if self._device.is_due(now):
+            if self._device.pid is None:
+                self._start_device()
+            else:
+                self._device.abort()
 
     # --- the zygote
 
@@ -252,6 +255,9 @@ class Keeper:
                     self._start_device()
             case sv.RestartDevice():
                 self._device.signal(signal.SIGTERM)
+            case sv.ReplaceDevice():
+                if order.pid == self._device.pid:
+                    self._device.signal(signal.SIGKILL)
             case sv.Leave():
                 self._supervisor.leaving = True
                 self._status = order.status
@@ -303,8 +309,7 @@ class Keeper:
                     self._supervisor.was_ready = True
                     self.ready(words.get("X_ZMSVC_ERROR", ""))
                 self._systemd.say("\n".join(f"{name}={value}" for name, value in datagram.lines))
-            elif datagram.pid == self._device.pid and words.get("READY") == "1":
-                self._device.ready = True
+            elif datagram.pid == self._device.pid and self._device.hear(words):
                 self._tell(self._device.told())
 
     # --- ends

@@ -8,11 +8,14 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.host import endpoints, linux
+from zmsvc.host.complain import complain
+from zmsvc.host.notify import DROPPED
 from zmsvc.host.paths import Places
 from zmsvc.keeper.doors import Doors
 from zmsvc.keeper.keyring import Keyring
@@ -170,6 +173,11 @@ class Device(Worker):
         self._keyring = keyring
         self.settings: RunDevice | None = None
         self.ready = False
+        self._alive_until: float | None = None
+        """When it is taken for hung; None as long as it has not asked to be watched."""
+        self._watchdog = 0.0
+        self._dropped: Counter[str] = Counter()
+        self._dropped_before: Counter[str] = Counter()
         self._listening: list[socket.socket] = []
         self._own: dict[str, socket.socket] = {}
         """More listening sockets, by the variable that hands each over: in the runtime directory, for the context's own tasks."""
@@ -212,12 +220,38 @@ class Device(Worker):
                     found[variable] = endpoints.listen(f"ipc://{own}")
         return found
 
+    def hear(self, words: Mapping[str, str]) -> bool:
+        """Note what it says of itself; tell whether the supervisor is to know.
+
+        It asks to be watched while a client is there that could hang it, and says then every second that it works.
+        """
+        if (limit := words.get("WATCHDOG_USEC", "")).isdecimal():
+            self._watchdog = int(limit) / 1e6
+        if words.keys() & {"WATCHDOG", "WATCHDOG_USEC"}:
+            self._alive_until = time.monotonic() + self._watchdog if self._watchdog else None
+        if counts := words.get(DROPPED, ""):
+            pairs = (each.partition(":") for each in counts.split())
+            self._dropped = Counter({name: int(count) for name, _, count in pairs if count.isdecimal()})
+        ready = words.get("READY") == "1"
+        self.ready = self.ready or ready
+        return ready or bool(counts)
+
+    def due(self) -> float | None:
+        return self._alive_until if self.pid is not None else super().due()
+
+    def abort(self) -> None:
+        complain(f"zmsvcd: the device hangs: it gave no sign of life for {self._watchdog:g} s, starting the next one")
+        self.signal(signal.SIGKILL)
+        self._alive_until = None
+
     def told(self) -> DeviceState:
-        return DeviceState(pid=self.pid, restarts=self.restarts, ready=self.ready)
+        return DeviceState(pid=self.pid, restarts=self.restarts, ready=self.ready, dropped=dict(self._dropped_before + self._dropped))
 
     def ended(self) -> None:
         super().ended()
-        self.ready = False
+        self.ready, self._alive_until, self._watchdog = False, None, 0.0
+        self._dropped_before += self._dropped
+        self._dropped = Counter()
 
     def close(self) -> None:
         """The context is over: nobody listens any more, and the files of ipc endpoints go."""

@@ -6,7 +6,9 @@ The keeper repeats an end to each new supervisor until one acknowledges it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from zmsvc.protocol.codec import Codec
 from zmsvc.protocol.launch import LaunchSpec
@@ -66,6 +68,13 @@ class RestartDevice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReplaceDevice:
+    """The device with this PID hangs: kill it and start another one. A keeper of before zmsvc 1.1 complains and does nothing."""
+
+    pid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leave:
     """Every task is stopped: end the context with this exit status."""
 
@@ -77,7 +86,7 @@ class Reexec:
     """The supervisor is about to leave for another one, which is to be started at once."""
 
 
-Order = LaunchSpec | Introduce | SignalTask | KillTask | Acknowledge | RunDevice | RestartDevice | Leave | Reexec
+Order = LaunchSpec | Introduce | SignalTask | KillTask | Acknowledge | RunDevice | RestartDevice | ReplaceDevice | Leave | Reexec
 
 ORDERS = Codec[Order](
     {
@@ -88,6 +97,7 @@ ORDERS = Codec[Order](
         "ack": Acknowledge,
         "device": RunDevice,
         "restart-device": RestartDevice,
+        "replace-device": ReplaceDevice,
         "leave": Leave,
         "reexec": Reexec,
     }
@@ -171,6 +181,8 @@ class DeviceState:
     ready: bool = False
     problem: str = ""
     """Why it could not be started."""
+    dropped: Mapping[str, Any] = field(default_factory=dict)
+    """How many connections this device and those before it refused or ended, by reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

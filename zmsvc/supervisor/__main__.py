@@ -23,9 +23,9 @@ from zmsvc.host.complain import complain
 from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
 from zmsvc.protocol import OLDEST, PROTOCOL
-from zmsvc.protocol.supervision import Hello, Leave, RunDevice, StopAll
+from zmsvc.protocol.supervision import Hello, Leave, ReplaceDevice, RunDevice, StopAll
 from zmsvc.supervisor import installed
-from zmsvc.supervisor.bus import Bus
+from zmsvc.supervisor.bus import ECHO, Bus
 from zmsvc.supervisor.children import Children
 from zmsvc.supervisor.control import Control
 from zmsvc.supervisor.loop import Loop, facts_of_start
@@ -168,7 +168,15 @@ def _open_sockets(loop: Loop) -> None:
 
 
 def _bus(loop: Loop) -> Bus:
-    return Bus(own_endpoints(loop.world.context, loop.places), loop.store.origin(), loop.order, lambda: loop.world, loop.curve)
+    endpoints = own_endpoints(loop.world.context, loop.places)
+    return Bus(endpoints, loop.store.origin(), loop.order, lambda: loop.world, loop.curve, lambda: _device_hangs(loop))
+
+
+def _device_hangs(loop: Loop) -> None:
+    device = loop.children.device
+    if device.pid is not None and device.ready:
+        log.error("The device hangs: it forwarded nothing for %g s, and the keeper replaces it", ECHO)
+        loop.children.tell(ReplaceDevice(pid=device.pid))
 
 
 async def _device_ready(loop: Loop, early: list[Fact], *, again: bool) -> None:

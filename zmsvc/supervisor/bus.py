@@ -21,12 +21,14 @@ from zmsvc.core.events import OrdersUnheard, Origin, Requested, Verb
 from zmsvc.core.messages import Order
 from zmsvc.core.model import Context
 from zmsvc.core.world import World
-from zmsvc.host import sockets
+from zmsvc.host import options, sockets
 from zmsvc.host.tally import Tally
 from zmsvc.supervisor import report
 from zmsvc.supervisor.info import Info
 from zmsvc.supervisor.top import Top
 
+ECHO = 3.0
+"""Seconds in which the device has to bring us what we said; 1 ms is usual, and after a restart of the device 150 ms."""
 HEARD = 256
 """Messages that are taken at once, before tasks and the control socket have their turn again."""
 HEARD_BYTES = 256 << 10
@@ -38,7 +40,7 @@ log = logging.getLogger(__name__)
 class Bus:
     """One connection in and one out, at the places to subscribe and to publish.
 
-    `order` is called with every order that may be meant for this context.
+    `order` is called with every order that may be meant for this context, `hung` when the device forwards nothing any more.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Bus:
         order: Callable[[Requested | OrdersUnheard], None],
         world: Callable[[], World],
         curve: sockets.Curve | None,
+        hung: Callable[[], object],
     ) -> None:
         self._origin = origin
         self._order = order
@@ -57,8 +60,9 @@ class Bus:
         frontend, backend = endpoints
         self._unheard = messages.UNHEARD.decode() + origin
         heard = [messages.prefix(topic) for topic in (*messages.TOPICS, self._unheard)]
-        self._ears = sockets.subscriber(self._zmq, frontend, heard, curve)
+        self._ears = sockets.subscriber(self._zmq, frontend, heard, curve, hwm=options.EAR_HWM)
         self._mouth = sockets.Mouth(sockets.publisher(self._zmq, backend, curve))
+        self._mouth.await_told(messages.prefix(self._unheard))
         self._info = Info(world, self._wanted, self._send)
         self._top = Top(world, self._reply_top)
         self.refused = Tally(log.warning)
@@ -66,6 +70,11 @@ class Bus:
         self.unheard = 0
         """Orders that came while no supervisor was there, as the device has counted them."""
         self._pause: asyncio.TimerHandle | None = None
+        self._told_pause: asyncio.TimerHandle | None = None
+        self._silent_since: float | None = None
+        """When we said what we hear ourselves; None when something was heard since."""
+        self._echo: asyncio.TimerHandle | None = None
+        self._hung = hung
         self._loop.add_reader(self._ears.fileno(), self._hear)
         self._attached = asyncio.Event()
         self._loop.add_reader(sockets.fileno(self._mouth.socket), self._attach)
@@ -78,13 +87,30 @@ class Bus:
 
     def _attach(self) -> None:
         # The one subscription that nobody else has; libzmq tells the others before it.
-        if self._mouth.wants(messages.prefix(self._unheard)):
+        if self._told_pause is not None:
+            return
+        began = self._loop.time()
+        if not self._attached.is_set() and self._mouth.told():
             self._attached.set()
+        self._mouth.drain()
+        if self._mouth.behind:
+            # As in `_hear`: subscriptions without end have at most half of our time.
+            self._told_pause = self._loop.call_later(self._loop.time() - began, self._attach_on)
+
+    def _attach_on(self) -> None:
+        self._told_pause = None
+        self._attach()
+
+    @property
+    def forgotten(self) -> int:
+        """Subscriptions that were not remembered because there were too many."""
+        return self._mouth.forgotten
 
     def close(self) -> None:
         self._top.close()
-        if self._pause is not None:
-            self._pause.cancel()
+        for timer in (self._pause, self._told_pause, self._echo):
+            if timer is not None:
+                timer.cancel()
         self._info.close()
         self._loop.remove_reader(self._ears.fileno())
         self._loop.remove_reader(sockets.fileno(self._mouth.socket))
@@ -107,6 +133,7 @@ class Bus:
                 frame = self._ears.recv(zmq.DONTWAIT)
             except zmq.Again:
                 return
+            self._note_echo()
             self._heard(frame)
             size += len(frame)
             if size >= HEARD_BYTES:
@@ -221,6 +248,32 @@ class Bus:
         )
         # Our own ears always want `process`, so this is not a question of who wants it, as for the others.
         self._say("process", body)
+        self._expect_echo()
+
+    def _expect_echo(self) -> None:
+        """What was just said comes back to us. Where nothing at all comes for ECHO seconds the device hangs."""
+        if self._silent_since is None:
+            self._silent_since = self._loop.time()
+        if self._echo is None:
+            self._echo = self._loop.call_later(ECHO, self._miss_echo)
+
+    def _note_echo(self) -> None:
+        self._silent_since = None
+        if self._echo is not None:
+            self._echo.cancel()
+            self._echo = None
+
+    def _miss_echo(self) -> None:
+        self._echo = None
+        self._hear()
+        if self._silent_since is None:
+            return
+        left = self._silent_since + ECHO - self._loop.time()
+        if left <= 0:
+            self._silent_since = None
+            self._hung()
+        else:
+            self._echo = self._loop.call_later(left, self._miss_echo)
 
     def _wanted(self, head: Mapping[str, Any]) -> bool:
         """Whether somebody may want a `control` message with this header."""

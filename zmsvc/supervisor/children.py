@@ -34,7 +34,7 @@ BATCH = 1024
 BATCH_BYTES = 256 << 10
 """Bytes after which others have their turn while nothing has ended: each of 500 that wait may have a megabyte."""
 
-_URGENT = sv.SignalTask | sv.KillTask
+_URGENT = sv.SignalTask | sv.KillTask | sv.ReplaceDevice
 
 WORD_MS = 1000
 """Milliseconds that the keeper has for its word about a launch, when a process speaks already that may be it."""

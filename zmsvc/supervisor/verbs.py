@@ -97,7 +97,7 @@ class Requests:
             }
         )
 
-    def _dropped(self) -> dict[str, int]:
+    def _dropped(self) -> dict[str, Any]:
         loop = self._loop
         return {
             "updates": sum(task.dropped for task in loop.world.tasks.values()),
@@ -105,6 +105,9 @@ class Requests:
             "messages_in": loop.bus.refused.count if loop.bus else 0,
             "unheard_orders": loop.bus.unheard if loop.bus else 0,
             "messages_out": loop.bus.dropped if loop.bus else 0,
+            "subscriptions": loop.bus.forgotten if loop.bus else 0,
+            # Of the device, by reason.
+            **loop.children.device.dropped,
         }
 
     async def _events(self, request: Mapping[str, Any], _uid: int, write: Write) -> Answer:

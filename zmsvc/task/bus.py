@@ -75,7 +75,8 @@ class Bus:
             until = time.monotonic() + ATTACH
             made = sockets.subscriber(self._own_context(), self._frontend, [prefix, mark], self._curve)
             mouth = self._speak()
-            while not mouth.wants(mark) and (left := until - time.monotonic()) > 0:
+            mouth.await_told(mark)
+            while not mouth.told() and (left := until - time.monotonic()) > 0:
                 sockets.readable(mouth.socket, round(left * 1000) + 1)
         made.set(zmq.UNSUBSCRIBE, mark)
         return Ear(made)

@@ -1,0 +1,120 @@
+"""What a publisher keeps of the subscriptions that it is told, and what the device does with peers that make it hold too much."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+from forwarder import FREE_PORT, Forwarder, received
+from waiting import wait_for
+
+from zmsvc.host import config, options, sockets
+from zmsvc.host.endpoints import address
+
+FLOOD = str(Path(__file__).parents[1] / "flood.py")
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Iterator[tuple[Callable[[bytes], None], sockets.Mouth]]:
+    """A publisher, and what tells it a subscription or the end of one."""
+    listener = sockets.listen(f"ipc://{tmp_path}/bus")
+    with listener, sockets.context() as context, options.front(context, hwm=200_000) as front:
+        options.bind(front, listener)
+        with sockets.publisher(context, address(listener)) as publisher:
+            mouth = sockets.Mouth(publisher)
+            front.send(b"\x01first")
+            wait_for(lambda: mouth.wants(b"first"))
+            yield front.send, mouth
+            publisher.linger = 0
+
+
+def test_a_publisher_takes_a_bounded_number_of_subscriptions_at_once(told: tuple[Callable[[bytes], None], sockets.Mouth]) -> None:
+    tell, mouth = told
+    for number in range(3 * sockets.TOLD):
+        tell(b"\x01%d" % number)
+    tell(b"\x01last")
+    mouth.await_told(b"last")
+    assert sockets.readable(mouth.socket, 5000)
+    assert mouth.wants(b"nobody")
+    assert mouth.behind
+    assert len(mouth._known) <= sockets.TOLD + 1
+    wait_for(mouth.told)
+    wait_for(lambda: not mouth.wants(b"nobody"))
+    assert mouth.wants(b"last")
+
+
+@pytest.mark.parametrize(("count", "size"), [(sockets.MAX_KNOWN, 6), (sockets.MAX_KNOWN_BYTES // 1000, 1000)], ids=["many", "long"])
+def test_a_publisher_remembers_a_bounded_number_and_then_says_yes(
+    told: tuple[Callable[[bytes], None], sockets.Mouth], count: int, size: int
+) -> None:
+    tell, mouth = told
+    for number in range(count + 100):
+        tell(b"\x01" + (b"%06d" % number).ljust(size, b"x"))
+    wait_for(lambda: mouth.wants(b"nobody") and not mouth.behind and mouth.forgotten)
+    assert mouth.forgotten <= 101
+    assert len(mouth._known) <= sockets.MAX_KNOWN
+    assert sum(map(len, mouth._known)) <= sockets.MAX_KNOWN_BYTES
+    for number in range(count + 100):
+        tell(b"\x00" + (b"%06d" % number).ljust(size, b"x"))
+    wait_for(lambda: not mouth.wants(b"nobody"))
+    assert mouth.wants(b"first")
+
+
+def memory(pid: int) -> int:
+    _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.deadline(60)
+@pytest.mark.parametrize("endpoint", ["", FREE_PORT], ids=["ipc", "tcp"])
+def test_a_flooding_peer_is_cut_off_and_others_are_not(tmp_path: Path, endpoint: str) -> None:
+    with Forwarder(tmp_path, front=endpoint, back=endpoint) as device:
+        device.environment["ZMSVC_DEVICE_MEMORY"] = str(200 << 20)
+        device.start()
+        healthy = device.subscriber(b"x @@@ ")
+        mouth = device.mouth(b"x @@@ ")
+        news = healthy.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        with subprocess.Popen([sys.executable, FLOOD, "many", device.back, "5", "1"], stdout=subprocess.PIPE, text=True) as flood:
+            device.wait_notification("flooding_peers")
+            flood.wait(20)
+        assert device.process is not None
+        assert device.process.poll() is None
+        wait_for(lambda: memory(device.pid) < 100 << 20)
+        assert not news.poll(0), "an innocent subscriber was cut off"
+        wait_for(lambda: mouth.send(b"x @@@ 1") and healthy.poll(100))
+        assert received(healthy) == b"x @@@ 1"
+        healthy.disable_monitor()
+        news.close()
+
+
+def test_a_subscription_that_is_too_long_ends_the_connection(tmp_path: Path) -> None:
+    with Forwarder(tmp_path) as device:
+        device.start()
+        device.subscriber(b"x" * (options.MAX_SUBSCRIPTION + 100))
+        assert "a subscription that is too long" in device.wait_notification("STATUS=subscriber")
+        assert device.mouth().send(b"y @@@ ")
+
+
+def test_context_info_of_5000_tasks_is_far_below_the_longest_message() -> None:
+    from zmsvc.core import messages
+    from zmsvc.core.world import Task, Transaction, World
+    from zmsvc.supervisor import report
+
+    text = (Path(__file__).parents[2] / "zmsvc" / "data" / "examples" / "Context-StateMachine.xml").read_text()
+    start, end = text.index("<TaskService "), text.index("</TaskService>") + len("</TaskService>")
+    one = text[start:end]
+    ident = one.partition('id="')[2].partition('"')[0]
+    many = "".join(one.replace(ident, f"ts_{number}") for number in range(5000))
+    rest = text[text.rindex("</TaskService>") + len("</TaskService>") :]
+    context = config.parse((text[:start] + many + rest).encode(), path="x", name="X")
+    tasks = {("T" * 20, task): Task(launch=1) for task in context.tasks}
+    world = World(context=context, transactions={"T" * 20: Transaction(id="T" * 20)}, tasks=tasks)
+    head = messages.header(transaction="T" * 20, service_id="context001", action="update", service_name="context")
+    (frame,) = messages.context_infos([head], report.pictures(world))
+    assert frame.count(b"service_id") > 5000
+    assert len(frame) < options.MAX_MESSAGE / 4

@@ -1,0 +1,174 @@
+"""A member of the daemon's group floods the bus: nobody else notices, nothing of it stays, and `status` says what was refused."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from context import Context, Ear
+from others import command, others
+from tutorial import free_ports
+from waiting import wait_for
+
+FLOOD = str(Path(__file__).parents[1] / "flood.py")
+SECONDS = 6.0
+MEMORY = 96 << 20
+"""Bytes that the device may have here before it ends connections; 512 MiB as it comes."""
+ANSWER = 0.2
+"""Seconds in which `status` has to be answered meanwhile."""
+
+pytestmark = pytest.mark.deadline(120)
+
+
+@pytest.fixture
+def bus(context: Context) -> Context:
+    """A context whose tasks talk, over ipc that the group may open."""
+    context.looped("Talk", "interval = 0.02\nn = 0\ndef step(self):\n    self.n += 1\n    self.publish('beacon', {'n': self.n})")
+    context.task("talk", "Talk")
+    context.home.chmod(0o755)
+    context.start("--transaction", "T", ZMSVC_DEVICE_MEMORY=str(MEMORY))
+    return context
+
+
+@contextmanager
+def flood(context: Context, way: str, endpoint: str, count: int = 1, seconds: float = SECONDS) -> Iterator[subprocess.Popen[str]]:
+    """Run the flood as another user, who is in the daemon's group."""
+    words = [sys.executable, "-P", FLOOD, way, endpoint, str(seconds), str(count)]
+    with subprocess.Popen([*command(others(1)[0], os.getegid()), *words], stdout=subprocess.PIPE, text=True, cwd="/") as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "go\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def memory(pid: int) -> int:
+    """Bytes of its own that a process has in memory."""
+    _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+
+class Seen:
+    """What happened while the flood went on."""
+
+    def __init__(self) -> None:
+        self.answers: list[float] = []
+        self.most = {"device": 0, "supervisor": 0}
+
+    def look(self, context: Context) -> dict[str, int]:
+        """Ask for the status as long as it takes, and note what the processes have."""
+        began = time.monotonic()
+        status = context.status()
+        self.answers.append(time.monotonic() - began)
+        for name, pid in (("device", status["device_pid"]), ("supervisor", status["pid"])):
+            if pid is not None:
+                self.most[name] = max(self.most[name], memory(pid))
+        dropped: dict[str, int] = status["dropped"]
+        return dropped
+
+    def until_over(self, context: Context, process: subprocess.Popen[str]) -> None:
+        while process.poll() is None:
+            self.look(context)
+            # The rest of the time is for the flood: an answer takes a millisecond.
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.02)
+        assert sorted(self.answers)[int(0.98 * len(self.answers))] < ANSWER, sorted(self.answers)[-5:]
+
+
+def counts(context: Context, *names: str) -> int:
+    dropped = context.status()["dropped"]
+    return sum(dropped.get(name, 0) for name in names)
+
+
+def settles(context: Context, before: dict[str, int], room: int = 40 << 20) -> None:
+    """Memory is given back after the attacker has left, and the bus works as before."""
+    status = context.status()
+    for name, pid in (("device", status["device_pid"]), ("supervisor", status["pid"])):
+        wait_for(lambda name=name, pid=pid: memory(pid) < before[name] + room)
+    ear = Ear(context.frontend, context.backend, b"beacon @@@ ")
+    ear.next()
+    ear.close()
+
+
+def now(context: Context) -> dict[str, int]:
+    status = context.status()
+    return {"device": memory(status["device_pid"]), "supervisor": memory(status["pid"])}
+
+
+@pytest.mark.parametrize(
+    ("way", "reasons"),
+    [("long", ("flooding_peers", "handshakes")), ("many", ("flooding_peers",)), ("churn", ("flooding_peers",))],
+)
+def test_subscriptions_without_end_hold_up_nobody_and_nothing_of_them_stays(bus: Context, way: str, reasons: tuple[str, ...]) -> None:
+    before, seen = now(bus), Seen()
+    with flood(bus, way, bus.frontend) as process:
+        seen.until_over(bus, process)
+    assert seen.most["device"] < 2 * MEMORY
+    assert seen.most["supervisor"] < before["supervisor"] + (100 << 20)
+    settles(bus, before)
+    if way != "long":
+        assert counts(bus, *reasons) > 0
+    assert bus.status()["device_restarts"] == 0
+
+
+@pytest.mark.parametrize("way", ["parts", "parts_of_subscriptions"])
+def test_a_message_without_end_is_cut_off(bus: Context, way: str) -> None:
+    before, seen = now(bus), Seen()
+    with flood(bus, way, bus.backend if way == "parts" else bus.frontend) as process:
+        seen.until_over(bus, process)
+    assert seen.most["device"] < 2 * MEMORY
+    assert counts(bus, "flooding_peers") > 0
+    settles(bus, before)
+
+
+def test_huge_orders_hold_up_nobody(bus: Context) -> None:
+    before, seen = now(bus), Seen()
+    with flood(bus, "orders", bus.backend) as process:
+        seen.until_over(bus, process)
+    assert seen.most["device"] < 3 * MEMORY
+    settles(bus, before, 64 << 20)
+
+
+def test_subscribers_that_never_read_are_let_go_when_they_fill_memory(bus: Context) -> None:
+    before, seen = now(bus), Seen()
+    with flood(bus, "deaf", bus.frontend, 20) as process:
+        wait_for(lambda: counts(bus, "messages_in") >= 0)
+        with flood(bus, "orders", bus.backend):
+            seen.until_over(bus, process)
+    assert seen.most["device"] < 3 * MEMORY
+    assert counts(bus, "slow_subscribers") > 0
+    settles(bus, before, 64 << 20)
+
+
+def test_connections_without_a_word_take_no_place_of_others(context: Context) -> None:
+    """By tcp, where nobody has to be a member of anything to connect."""
+    context.looped("Talk", "interval = 0.02\nn = 0\ndef step(self):\n    self.n += 1\n    self.publish('beacon', {'n': self.n})")
+    context.task("talk", "Talk")
+    context.home.chmod(0o755)
+    context.frontend, context.backend = (f"tcp://127.0.0.1:{port}" for port in free_ports())
+    context.wrapper = ["prlimit", "--nofile=400"]
+    context.start("--transaction", "T")
+    seen = Seen()
+    device = context.status()["device_pid"]
+    with flood(context, "silent", context.backend, 600) as process:
+        wait_for(lambda: counts(context, "connections", "handshakes") > 100)
+        spent = ticks(device)
+        for _ in range(5):
+            ear = Ear(context.frontend, context.backend, b"beacon @@@ ")
+            ear.next()
+            ear.close()
+        seen.until_over(context, process)
+    assert (ticks(device) - spent) / os.sysconf("SC_CLK_TCK") < 0.6 * SECONDS, "it spins"
+    assert context.status()["device_restarts"] == 0
+
+
+def ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])

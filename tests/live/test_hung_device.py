@@ -1,0 +1,134 @@
+"""A device that hangs is replaced, whether another user hangs it or a signal stops it; nothing else waits for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from context import Context, Ear
+from needs import need
+from others import command, others
+from waiting import wait_for, wait_for_end
+
+from zmsvc.host import linux
+
+ATTACK = r"""
+import array, socket, struct, sys
+victim = socket.socket(socket.AF_UNIX)
+victim.connect(sys.argv[1])
+with socket.create_server(("127.0.0.1", 0)) as server:
+    ours = socket.create_connection(server.getsockname())
+    other, _ = server.accept()
+ours.setblocking(False)
+try:
+    while True:
+        ours.send(bytes(65536))
+except BlockingIOError:
+    pass
+ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+try:
+    victim.sendmsg([b"\xff" + bytes(8)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [ours.fileno()]))])
+except PermissionError:
+    print("refused", flush=True)
+    sys.exit()
+ours.close()
+print("sent", flush=True)
+sys.stdin.read()
+"""
+LIMIT = 5.0
+"""Seconds after which a device that hangs has to be replaced."""
+
+
+@pytest.fixture
+def talk(context: Context) -> Context:
+    context.looped("Talk", "interval = 0.02\nn = 0\ndef step(self):\n    self.n += 1\n    self.publish('beacon', {'n': self.n})")
+    context.task("talk", "Talk")
+    context.task("idle", "Talk", entry=False)
+    context.home.chmod(0o755)
+    return context
+
+
+@contextmanager
+def attack(context: Context, word: str) -> Iterator[None]:
+    """Send a descriptor whose close lingers, as a member of the daemon's group; `word` is what becomes of it."""
+    line = [*command(others(1)[0], os.getegid()), sys.executable, "-P", "-c", ATTACK, context.backend.removeprefix("ipc://")]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/") as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == f"{word}\n"
+            yield
+        finally:
+            process.kill()
+
+
+def hears(context: Context) -> None:
+    ear = Ear(context.frontend, context.backend, b"beacon @@@ ")
+    ear.next()
+    ear.close()
+
+
+def test_a_descriptor_of_another_user_hangs_the_device_for_5_seconds_at_most(talk: Context) -> None:
+    talk.start("--transaction", "T", ZMSVC_DISABLE="passrights")
+    device = talk.status()["device_pid"]
+    with attack(talk, "sent"):
+        began = time.monotonic()
+        wait_for_end(device, LIMIT)
+        hears(talk)
+        assert time.monotonic() - began < LIMIT
+        assert "the device hangs: it gave no sign of life for 3 s" in talk.log.read_text()
+        assert talk.status()["device_restarts"] == 1
+
+
+def test_the_kernel_refuses_the_descriptor_where_it_can(talk: Context) -> None:
+    with socket.socket(socket.AF_UNIX) as tried:
+        need(linux.refuse_descriptors(tried), "this kernel has no SO_PASSRIGHTS")
+    talk.start("--transaction", "T")
+    with attack(talk, "refused"):
+        hears(talk)
+    assert talk.status()["device_restarts"] == 0
+
+
+def test_the_end_of_the_context_does_not_wait_for_a_hung_device(talk: Context) -> None:
+    talk.start("--transaction", "T", ZMSVC_DISABLE="passrights")
+    with attack(talk, "sent"):
+        began = time.monotonic()
+        talk.ctl("exit")
+        assert talk.wait() == 0
+        assert time.monotonic() - began < 3.0
+
+
+def test_a_stopped_device_is_replaced_when_the_supervisor_does_not_hear_itself(talk: Context) -> None:
+    talk.start("--transaction", "T")
+    device = talk.status()["device_pid"]
+    os.kill(device, signal.SIGSTOP)
+    began = time.monotonic()
+    talk.ctl("start", "--transaction", "T", "--task", "idle", "--no-block")
+    wait_for_end(device, LIMIT)
+    hears(talk)
+    assert time.monotonic() - began < LIMIT
+    assert "The device hangs: it forwarded nothing for 3 s" in talk.log.read_text()
+
+
+def test_a_client_of_another_user_who_does_nothing_costs_nobody_the_device(talk: Context) -> None:
+    """The device is watched while it is there, and no longer."""
+    talk.start("--transaction", "T", ZMSVC_DISABLE="passrights")
+    status = talk.status()
+    code = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); print('in', flush=True); sys.stdin.read()"
+    line = [*command(others(1)[0], os.getegid()), sys.executable, "-P", "-c", code, talk.backend.removeprefix("ipc://")]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in\n"
+        # It is ended after 5 s because it makes no handshake; twice the keeper's patience has passed by then.
+        wait_for(lambda: talk.status()["dropped"].get("handshakes"), 15)
+        process.kill()
+    os.kill(status["device_pid"], signal.SIGSTOP)
+    os.kill(status["device_pid"], signal.SIGCONT)
+    hears(talk)
+    assert talk.status()["device_pid"] == status["device_pid"]

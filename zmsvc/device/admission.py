@@ -1,0 +1,98 @@
+"""Admission: whose a connection of the device is, and how many connections each user or host may hold.
+
+Each connection takes descriptors, with or without a handshake. A device that has none left can accept nobody and finds a connection
+waiting again and again. So it ends new connections before that, first those of users and hosts that have many.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import socket
+import time
+from collections import Counter
+from ipaddress import ip_address
+
+from zmsvc.core.errors import ZmsvcError
+from zmsvc.host import linux
+from zmsvc.host.sockdiag import SockDiag
+
+Owner = int | str
+"""A user ID of this machine, or the address of another one."""
+
+_OTHERWISE = 64
+"""Descriptors that the device has beside connections, with room."""
+_EACH = 3
+"""Descriptors of a connection: libzmq's, our duplicate, and for a moment the gate's."""
+_RESERVED = 64
+"""Connections that only root and the device's own user may have."""
+
+
+def places() -> int:
+    """How many connections there may be under the limit of descriptors that this process has now."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(8, (soft - _OTHERWISE) // _EACH)
+
+
+class Admission:
+    """Counts the connections of both sides. `tcp` says whether some are by tcp."""
+
+    def __init__(self, limit: int, *, tcp: bool) -> None:
+        self._limit = limit
+        self._reserved = min(_RESERVED, limit // 4)
+        self._held: Counter[Owner] = Counter()
+        self._total = 0
+        self._barred: dict[Owner, float] = {}
+        self._kernel = _kernel() if tcp else None
+
+    def owner(self, connection: socket.socket) -> Owner:
+        """Return whose it is. Raises OSError when it is gone."""
+        if connection.family == socket.AF_UNIX:
+            return linux.peer_credentials(connection)[1]
+        host: str = connection.getpeername()[0].partition("%")[0]
+        if self._kernel is not None and ip_address(host).is_loopback:
+            with contextlib.suppress(OSError):
+                uid = self._kernel.peer(connection)
+                return host if uid is None else uid
+        return host
+
+    def enter(self, owner: Owner) -> bool:
+        """Take a place for a connection; False when there is none for this owner."""
+        if not ours(owner):
+            if self._barred.get(owner, 0.0) > time.monotonic():
+                return False
+            # Another user may have half of the places, and all others together do not get the reserved ones.
+            if self._held[owner] >= self._limit // 2 or self._total >= self._limit - self._reserved:
+                return False
+        elif self._total >= self._limit:
+            return False
+        self._held[owner] += 1
+        self._total += 1
+        return True
+
+    def leave(self, owner: Owner) -> None:
+        self._total -= 1
+        self._held[owner] -= 1
+        if not self._held[owner]:
+            del self._held[owner]
+
+    def bar(self, owner: Owner, until: float) -> None:
+        """Take no new connection of another user or host before this (monotonic) time."""
+        self._barred = {each: at for each, at in self._barred.items() if at > time.monotonic()} | {owner: until}
+
+    def close(self) -> None:
+        if self._kernel is not None:
+            self._kernel.close()
+
+
+def ours(owner: Owner) -> bool:
+    """Tell whether it is root or the device's own user."""
+    return owner in (0, os.geteuid())
+
+
+def _kernel() -> SockDiag | None:
+    try:
+        return SockDiag()
+    except ZmsvcError:
+        return None  # All of this machine are one owner then.
