@@ -33,6 +33,8 @@ HEARD = 256
 """Messages that are taken at once, before tasks and the control socket have their turn again."""
 HEARD_BYTES = 256 << 10
 """The same in bytes: 256 orders of a megabyte, from anyone, take longer than the watchdog waits."""
+MAX_ORDER = 4 << 20
+"""Bytes of a message that is looked into, in 50 ms. An order that carries the whole file of 5,000 tasks has 2.4 MB."""
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +136,10 @@ class Bus:
             except zmq.Again:
                 return
             self._note_echo()
-            self._heard(frame)
+            if len(frame) <= MAX_ORDER:
+                self._heard(frame)
+            else:
+                self.refused.add("A message on the bus is refused: it has %d bytes", len(frame))
             size += len(frame)
             if size >= HEARD_BYTES:
                 break
