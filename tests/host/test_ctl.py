@@ -444,7 +444,7 @@ def test_a_line_without_end_is_5(home: House, capsys: Capture, monkeypatch: pyte
 def test_a_line_that_is_never_complete_is_5_in_time(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of an order, which waits for its answer as long as that takes."""
     monkeypatch.setattr(client, "LINE", 0.2)
-    home.supervisor(stop=[b'{"ok": ', fake.Silence()])
+    home.supervisor(stop=[b'{"ok": ', fake.Silence])
     assert main(["stop"]) == 5
     assert "an answer is not complete within 0.2 s" in complaint(capsys)
 

@@ -23,12 +23,14 @@ FLOOD = str(Path(__file__).parents[1] / "flood.py")
 def told(tmp_path: Path) -> Iterator[tuple[Callable[[bytes], None], sockets.Mouth]]:
     """A publisher, and what tells it a subscription or the end of one."""
     listener = sockets.listen(f"ipc://{tmp_path}/bus")
-    with listener, sockets.context() as context, options.front(context, hwm=200_000) as front:
+    with listener, sockets.context() as context, options.front(context, hwm=1) as front:
+        front.sndhwm = 200_000
         options.bind(front, listener)
         with sockets.publisher(context, address(listener)) as publisher:
             mouth = sockets.Mouth(publisher)
             front.send(b"\x01first")
-            wait_for(lambda: mouth.wants(b"first"))
+            # It takes a look at the front until that knows the publisher.
+            wait_for(lambda: front.poll(0) or mouth.wants(b"first"))
             yield front.send, mouth
             publisher.linger = 0
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from context import Context, Ear
@@ -20,25 +20,35 @@ from waiting import wait_for, wait_for_end
 from zmsvc.host import linux
 
 ATTACK = r"""
-import array, socket, struct, sys
-victim = socket.socket(socket.AF_UNIX)
-victim.connect(sys.argv[1])
-with socket.create_server(("127.0.0.1", 0)) as server:
-    ours = socket.create_connection(server.getsockname())
-    other, _ = server.accept()
-ours.setblocking(False)
+import array, os, socket, struct, sys
+def send(fd):
+    victim = socket.socket(socket.AF_UNIX)
+    victim.connect(sys.argv[1])
+    victim.sendmsg([b"\xff" + bytes(8)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))])
+    return victim
 try:
-    while True:
-        ours.send(bytes(65536))
-except BlockingIOError:
-    pass
-ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
-try:
-    victim.sendmsg([b"\xff" + bytes(8)], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [ours.fileno()]))])
+    send(0)
 except PermissionError:
     print("refused", flush=True)
     sys.exit()
-ours.close()
+for attempt in range(20):
+    # Whoever closes it last waits: the device, if this process has been faster. Else this one, so each attempt has its own.
+    if os.fork():
+        continue
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        other, _ = server.accept()
+    ours.setblocking(False)
+    try:
+        while True:
+            ours.send(bytes(65536))
+    except BlockingIOError:
+        pass
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+    victim = send(ours.fileno())
+    os.close(ours.detach())
+    sys.stdin.read()
+    os._exit(0)
 print("sent", flush=True)
 sys.stdin.read()
 """
@@ -59,13 +69,14 @@ def talk(context: Context) -> Context:
 def attack(context: Context, word: str) -> Iterator[None]:
     """Send a descriptor whose close lingers, as a member of the daemon's group; `word` is what becomes of it."""
     line = [*command(others(1)[0], os.getegid()), sys.executable, "-P", "-c", ATTACK, context.backend.removeprefix("ipc://")]
-    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/") as process:
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", start_new_session=True) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == f"{word}\n"
             yield
         finally:
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def hears(context: Context) -> None:

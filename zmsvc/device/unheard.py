@@ -38,9 +38,8 @@ class Unheard:
         for peer in (self._ear, self._mouth):
             peer.set_hwm(options.CLIENT_HWM)
             peer.setsockopt(zmq.LINGER, 0)
-        # Without a limit, since the guard counts what is told here: a subscription that was dropped would be counted wrongly for ever.
-        # While we are behind this is memory like any other that the guard looks at.
-        self._mouth.setsockopt(zmq.RCVHWM, 0)
+        # libzmq takes in all that waits at once, and the guard has no turn meanwhile.
+        self._mouth.setsockopt(zmq.RCVHWM, options.SUBSCRIBED_HWM)
 
     @property
     def sockets(self) -> tuple[Socket, Socket]:

@@ -67,6 +67,8 @@ MAX_SUBSCRIPTION = 1024
 SUBSCRIBED_HWM = 1000
 """Subscriptions of one peer that wait in the device or in a publisher; more wait at the other side. Those that a peer has sent to the
 device stay in the kernel then, where the guard sees them."""
+TOLD_HWM = 50_000
+"""Subscriptions that wait in the device for one publisher: more than there may be at once, so each that comes is told all."""
 HANDSHAKE_S = 5.0
 """Seconds after which a connection without a handshake is ended; libzmq's own 30 s keep six times as many descriptors."""
 _SEALING = 64
@@ -193,7 +195,9 @@ def fileno(made: Bare) -> int:
 
 def front(ctx: Context, *, hwm: int) -> Socket:
     """The device's XSUB, for publishers. No heartbeats: a stuck publisher costs nothing, a dead one closes its connection."""
-    return _server(ctx, zmq.XSUB, hwm)
+    made = _server(ctx, zmq.XSUB, hwm)
+    made.set(zmq.SNDHWM, min(hwm, TOLD_HWM))
+    return made
 
 
 def back(ctx: Context, *, hwm: int, heartbeat_s: float) -> Socket:
