@@ -145,7 +145,7 @@ def check_walls(before: World, after: World, fact: Fact) -> None:
 
 def reread(task: Task) -> Task:
     """The task as the state file gives it back."""
-    again = task_from_row(json.loads(json.dumps(task_to_row(task))))
+    again = task_from_row(json.loads(json.dumps(task_to_row(task))), task.sub.value)
     assert again == task
     return again
 
@@ -209,12 +209,22 @@ class Keeper:
         self.ends[launch] = ev.TaskExited(launch=launch, code=code, signal=signal, left=bool(process.left))
         self.out.append(self.ends[launch])
 
+    def ask_rest(self, launch: int, name: str) -> None:
+        """They do as they are asked."""
+        if launch not in self.ends:
+            return
+        asked = self.killed.get(launch, ()) + tuple(
+            ev.Ended(pid=9000 + number, name="sh", signal=name, asked=name) for number in range(self.rest.pop(launch, 0))
+        )
+        self.ends[launch], self.killed[launch] = replace(self.ends[launch], left=False), asked
+        self.out.append(ev.TaskGone(launch=launch, ended=asked))
+
     def kill(self, launch: int) -> None:
         if launch in self.alive:
             self.alive[launch].left = 0
             self.end(launch, signal="SIGKILL")
         killed = self.killed.get(launch, ()) + tuple(
-            ev.Ended(pid=9000 + number, name="sh", signal="SIGKILL") for number in range(self.rest.pop(launch, 0))
+            ev.Ended(pid=9000 + number, name="sh", signal="SIGKILL", killed=True) for number in range(self.rest.pop(launch, 0))
         )
         if launch in self.ends:
             self.ends[launch], self.killed[launch] = replace(self.ends[launch], left=False), killed
@@ -365,6 +375,11 @@ class Simulation:
                 self.keeper.alive[launch].signals.append(effect.signal)
                 if self.obedient:
                     self.keeper.end(launch, code=0)
+            case ev.Signal(launch=launch, rest=rest) if rest:
+                if self.stuck is None:
+                    self.keeper.ask_rest(launch, rest)
+                elif launch in self.keeper.ends:
+                    self.stuck.add(launch)
             case ev.KillAll(launch=launch):
                 if self.stuck is None:
                     self.keeper.kill(launch)

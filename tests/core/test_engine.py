@@ -456,12 +456,16 @@ def test_what_is_left_behind_is_killed_and_named() -> None:
     sim.ask("restart", "a", request=1)
     assert sim.sub("a") == "start", "it left nothing behind"
     sim.end("a", code=0, left=1)
-    assert (sim.sub("a"), sim.task("a").pid) == ("final-sigkill", PID + 2)
+    assert (sim.sub("a"), sim.task("a").pid) == ("final-sigterm", PID + 2)
+    sim.ring()
+    assert sim.sub("a") == "final-sigkill", "its time to stop is over"
     sim.ask("stop", "a", request=2)
     assert not sim.replies(2)
     sim.let_die()
     assert (sim.sub("a"), sim.reason("a")) == ("failed", "not-ready"), "its own end counts"
-    assert sim.replies(2)[0].data["ended"] == [{"task": "a", "pid": 9000, "name": "sh", "code": None, "signal": "SIGKILL"}]
+    assert sim.replies(2)[0].data["ended"] == [
+        {"task": "a", "pid": 9000, "name": "sh", "code": None, "signal": "SIGKILL", "asked": "", "killed": True}
+    ]
     told = [record for record in sim.records if record.event == "failed"]
     assert told[0].detail["ended"][0]["signal"] == "SIGKILL"
 

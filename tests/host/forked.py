@@ -16,6 +16,8 @@ from typing import Any
 import waiting
 
 from zmsvc.host import notify
+from zmsvc.keeper.dispatcher import Dispatcher
+from zmsvc.keeper.outside import Machine
 from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import runner
@@ -63,9 +65,32 @@ def launch_spec(**changes: Any) -> LaunchSpec:
     return LaunchSpec(**{**told, **changes})
 
 
-def zygote_client(*, cgroups: bool = False) -> ZygoteClient:
-    """Return a client that no selector looks after: it hears the zygote's first word at the first launch."""
-    return ZygoteClient(cgroups=cgroups, watch=lambda fd, call: None, unwatch=lambda fd: None, greeted=lambda: None)
+class Forks(ZygoteClient):
+    """A client with a selector of its own, which forks one task at a time."""
+
+    def __init__(self, *, cgroups: bool) -> None:
+        self.machine = Machine()
+        self.dispatcher = Dispatcher(self.machine)
+        super().__init__(self.machine, self.dispatcher, cgroups=cgroups, greeted=lambda: None)
+
+    def forked(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors) -> int:
+        """Fork a task and wait for its PID. Raises OSError."""
+        found: list[int | OSError] = []
+        self.fork(spec, cgroup, fds, lambda pid, _started: found.append(pid), found.append)
+        until = time.monotonic() + waiting.PATIENCE
+        while not found:
+            assert time.monotonic() < until
+            due = self.due()
+            self.dispatcher.turn(waiting.PATIENCE if due is None else max(0.0, due - time.monotonic()))
+            self.on_time(time.monotonic())
+        if isinstance(found[0], OSError):
+            raise found[0]
+        return found[0]
+
+
+def zygote_client(*, cgroups: bool = False) -> Forks:
+    """Return a client that looks after its zygote only while it forks."""
+    return Forks(cgroups=cgroups)
 
 
 class Task:

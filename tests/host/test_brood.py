@@ -19,8 +19,8 @@ from zmsvc.protocol.launch import Descriptors
 def brood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Brood:
     pids = count(2**22 + 1)  # above what the kernel gives
     zygote = zygote_client(cgroups=True)
-    monkeypatch.setattr(zygote, "fork", lambda spec, cgroup, fds: (cgroup.mkdir(exist_ok=True), next(pids))[1])
-    return Brood(lambda message: None, zygote, b"", tmp_path, lambda fd, call: None, lambda fd: None)
+    monkeypatch.setattr(zygote, "fork", lambda spec, cgroup, fds, done, failed: (cgroup.mkdir(exist_ok=True), done(next(pids), 1)))
+    return Brood(lambda message: None, zygote, b"", tmp_path, zygote.machine, zygote.dispatcher)
 
 
 def end(pid: int) -> Any:

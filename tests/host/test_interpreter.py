@@ -75,7 +75,7 @@ def test_a_task_starts_has_its_environment_and_stops_without_each_shortcut(
     assert zygote is not None
     try:
         for _ in range(2):
-            pid = forks.fork(nest.spec(environment={"OWN": "ä"}), None, Descriptors())
+            pid = forks.forked(nest.spec(environment={"OWN": "ä"}), None, Descriptors())
             items = json.loads(nest.until("X_ZMSVC_UPDATE")["X_ZMSVC_UPDATE"])
             assert items == {"told": "ts_100", "own": "ä", "parent": os.getpid(), "variable": None}
             os.kill(pid, signal.SIGTERM)

@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 import waiting
-from forked import Nest, zygote_client
+from forked import Forks, Nest, zygote_client
 
 from zmsvc.host import allocators, gather, immortal
 from zmsvc.keeper import worker
-from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol.launch import Descriptors
 
 immortals = pytest.mark.skipif(immortal.mark() is None, reason="this Python has no immortal objects")
@@ -32,7 +31,7 @@ def nest(tmp_path: Path) -> Iterator[Nest]:
 
 
 @pytest.fixture
-def forks() -> Iterator[ZygoteClient]:
+def forks() -> Iterator[Forks]:
     made = zygote_client()
     yield made
     zygote = made.pid
@@ -46,9 +45,9 @@ def reap(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def run_task(forks: ZygoteClient, nest: Nest) -> dict[str, Any]:
+def run_task(forks: Forks, nest: Nest) -> dict[str, Any]:
     """Start a task and stop it; returns the items of its update."""
-    pid = forks.fork(nest.spec(), None, Descriptors())
+    pid = forks.forked(nest.spec(), None, Descriptors())
     items: dict[str, Any] = json.loads(nest.until("X_ZMSVC_UPDATE")["X_ZMSVC_UPDATE"])
     os.kill(pid, signal.SIGTERM)
     assert reap(pid) == 0, nest.logged()
@@ -96,14 +95,14 @@ OWN = """
 """
 
 
-def test_a_task_counts_frees_and_collects_its_own_objects(forks: ZygoteClient, nest: Nest) -> None:
+def test_a_task_counts_frees_and_collects_its_own_objects(forks: Forks, nest: Nest) -> None:
     nest.looped(OWN)
     for _ in range(2):
         items = run_task(forks, nest)
         assert items == {"counted": 3, "freed": True, "ring": [True, True], "enabled": True, "collected": True, "zygote": True}
 
 
-def test_the_zygote_does_not_grow_with_each_fork(forks: ZygoteClient, nest: Nest) -> None:
+def test_the_zygote_does_not_grow_with_each_fork(forks: Forks, nest: Nest) -> None:
     nest.looped("""
         def setup(self):
             self.update(ready=True)
@@ -124,7 +123,7 @@ def test_the_zygote_does_not_grow_with_each_fork(forks: ZygoteClient, nest: Nest
 
 
 def test_the_zygote_holds_the_same_descriptors_whatever_it_never_frees(
-    forks: ZygoteClient, nest: Nest, monkeypatch: pytest.MonkeyPatch
+    forks: Forks, nest: Nest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two sockets to the keeper, the gate, and its three streams: what is immortal has been closed by name."""
     nest.looped("""
@@ -147,7 +146,7 @@ def test_the_zygote_holds_the_same_descriptors_whatever_it_never_frees(
 
 
 def test_a_task_starts_from_a_zygote_whose_objects_do_not_become_immortal(
-    forks: ZygoteClient, nest: Nest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    forks: Forks, nest: Nest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     # The count of a mortal object.
     (tmp_path / "marking_zygote.py").write_text(
@@ -436,13 +435,13 @@ def test_without_mallinfo2_the_heap_is_left_out(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("names", ["", "immortal,fill"])
-def test_two_hundred_tasks_start_and_stop(forks: ZygoteClient, nest: Nest, names: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_hundred_tasks_start_and_stop(forks: Forks, nest: Nest, names: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZMSVC_DISABLE", names)
     nest.looped("""
         def step(self):
             pass
     """)
-    pids = [forks.fork(nest.spec(), None, Descriptors()) for _ in range(200)]
+    pids = [forks.forked(nest.spec(), None, Descriptors()) for _ in range(200)]
     for _ in pids:
         nest.until("READY")
     for pid in pids:

@@ -424,7 +424,7 @@ def test_a_service_that_cannot_be_loaded_says_why(nest: Nest, code: str | None, 
     if code is not None:
         nest.service("Work", code)
     task = nest.fork(search=["/nonexistent", str(nest.home / "Services")])
-    assert task.end() == 1
+    assert task.end() == 203
     expected = status.format(file=nest.home / "Services/Work/ServiceWork.py", home=nest.home)
     assert nest.rest() == [f"STATUS={expected}"]
     assert f"ERROR: Failed: {expected}" in nest.logged()
@@ -794,7 +794,7 @@ def test_a_command_takes_the_process_over(nest: Nest) -> None:
 
 def test_a_command_that_cannot_be_executed_says_why(nest: Nest) -> None:
     task, reader = command(nest, "/nonexistent/program", "x")
-    assert os.read(reader, 1) == b"x"
+    assert os.read(reader, 1000) == b"cannot execute /nonexistent/program: No such file or directory"
     os.close(reader)
     assert task.end() == 203
     assert nest.rest() == ["STATUS=cannot execute /nonexistent/program: No such file or directory"]
@@ -947,7 +947,7 @@ def test_a_service_that_fails_by_hand_says_why(nest: Nest) -> None:
     assert process.returncode == 1
     process = foreground(nest, "Services/None")
     assert f"cannot load service None: there is no None/ServiceNone.py in {nest.home}/Services" in process.communicate()[1]
-    assert process.returncode == 1
+    assert process.returncode == 203
 
 
 # --- the classes alone

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 import waiting
-from forked import Nest, zygote_client
+from forked import Forks, Nest, zygote_client
 
 from zmsvc import __version__
 from zmsvc.host import linux, memfd, packets
-from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors
 from zmsvc.task import rehearsal
@@ -30,7 +29,7 @@ def nest(tmp_path: Path) -> Iterator[Nest]:
 
 
 @pytest.fixture
-def forks(nest: Nest) -> Iterator[ZygoteClient]:
+def forks(nest: Nest) -> Iterator[Forks]:
     nest.looped("""
         def step(self):
             pass
@@ -50,9 +49,9 @@ def reap(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def launch(forks: ZygoteClient, nest: Nest) -> int:
+def launch(forks: Forks, nest: Nest) -> int:
     """Fork a task and wait until it says READY."""
-    pid = forks.fork(nest.spec(), None, Descriptors())
+    pid = forks.forked(nest.spec(), None, Descriptors())
     said = nest.next()
     while ("READY", "1") not in said.lines:
         said = nest.next()
@@ -65,7 +64,7 @@ def stop(pid: int, nest: Nest) -> None:
     assert reap(pid) == 0, nest.logged()
 
 
-def test_a_task_is_a_child_of_the_keeper_in_a_session_of_its_own(forks: ZygoteClient, nest: Nest) -> None:
+def test_a_task_is_a_child_of_the_keeper_in_a_session_of_its_own(forks: Forks, nest: Nest) -> None:
     pid = launch(forks, nest)
     fields = linux.stat_fields(pid)
     assert fields is not None
@@ -73,7 +72,7 @@ def test_a_task_is_a_child_of_the_keeper_in_a_session_of_its_own(forks: ZygoteCl
     stop(pid, nest)
 
 
-def test_a_zygote_that_was_killed_is_replaced_by_the_next_launch(forks: ZygoteClient, nest: Nest) -> None:
+def test_a_zygote_that_was_killed_is_replaced_by_the_next_launch(forks: Forks, nest: Nest) -> None:
     first = forks.pid
     assert first is not None
     os.kill(first, signal.SIGKILL)
@@ -82,7 +81,7 @@ def test_a_zygote_that_was_killed_is_replaced_by_the_next_launch(forks: ZygoteCl
     assert forks.pid not in (None, first)
 
 
-def test_a_launch_outlives_several_zygotes(forks: ZygoteClient, nest: Nest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launch_outlives_several_zygotes(forks: Forks, nest: Nest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each of the first ones is killed as soon as it is there, before it can answer."""
     dead = [forks.pid]
     start = forks.start
@@ -104,24 +103,25 @@ def test_a_launch_outlives_several_zygotes(forks: ZygoteClient, nest: Nest, monk
     assert nest.rest() == ["STOPPING=1"]
 
 
-def test_a_zygote_that_was_stopped_is_killed_and_replaced(forks: ZygoteClient, nest: Nest) -> None:
+def test_a_zygote_that_was_stopped_is_killed_and_replaced(forks: Forks, nest: Nest, monkeypatch: pytest.MonkeyPatch) -> None:
     first = forks.pid
     assert first is not None
-    assert forks._line is not None
-    forks._line.settimeout(0.1)
+    monkeypatch.setattr("zmsvc.keeper.zygote_client.ANSWER", 2.0)
     os.kill(first, signal.SIGSTOP)
     pid = launch(forks, nest)
+    monkeypatch.undo()
     assert reap(first) == -signal.SIGKILL
     stop(pid, nest)
     assert nest.rest() == ["STOPPING=1"], "the launch that the stopped zygote never saw was done as well"
 
 
-def test_a_task_whose_pid_got_lost_does_nothing(forks: ZygoteClient, nest: Nest) -> None:
+def test_a_task_whose_pid_got_lost_does_nothing(forks: Forks, nest: Nest) -> None:
     """The zygote dies between the fork and its answer: the keeper never opens the gate."""
     assert forks._line is not None
     zygote = forks.pid
     assert zygote is not None
-    assert forking.decode_hello(forks._line.recv(forking.PACKET)) == __version__
+    forks._line.setblocking(True)
+    assert forking.decode_hello(forks._line.recv(forking.PACKET)) == (__version__, forking.PROTOCOL)
     memory = memfd.private("launch", forking.encode_launch(nest.spec(pidfile=str(nest.home / "pid"))))
     packets.send_data(forks._line, *forking.order(Descriptors(), memory))
     os.close(memory)
@@ -142,7 +142,7 @@ def test_a_fork_that_is_refused_says_why(nest: Nest) -> None:
     assert zygote is not None
     try:
         with pytest.raises(OSError, match="No such file"):
-            made.fork(nest.spec(), Path("/proc/no-control-group"), Descriptors())
+            made.forked(nest.spec(), Path("/proc/no-control-group"), Descriptors())
     finally:
         made.ended()
         reap(zygote)
@@ -160,7 +160,7 @@ def test_a_zygote_that_cannot_run_is_not_started_for_each_launch(nest: Nest, mon
     monkeypatch.setattr(made, "start", lambda: (start(), started.append(made.pid)))
     for _ in range(3):
         with pytest.raises(OSError, match="died each time"):
-            made.fork(nest.spec(), None, Descriptors())
+            made.forked(nest.spec(), None, Descriptors())
     assert len(started) == 5
     for pid in started:
         os.waitpid(pid, 0)
@@ -172,7 +172,7 @@ def test_a_zygote_refuses_a_keeper_of_a_protocol_that_it_does_not_speak() -> Non
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert told.returncode == 1
-    assert f"the keeper speaks protocol 0, the installed zmsvc {__version__} speaks 1 to 1; restart the context" in told.stderr
+    assert f"the keeper speaks protocol 0, the installed zmsvc {__version__} speaks 1 to 2; restart the context" in told.stderr
 
 
 def test_a_rehearsal_leaves_nothing_behind() -> None:

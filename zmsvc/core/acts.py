@@ -13,7 +13,7 @@ from zmsvc.core import events as ev
 from zmsvc.core.draft import Draft
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import TABLE, Act, Cause, Sub
-from zmsvc.core.model import Action, Rule, Trigger
+from zmsvc.core.model import Action, KillMode, Rule, ServiceType, TaskService, Trigger
 from zmsvc.core.triggers import MAX_SOURCES, cause_by_rule, failures_after, over_limit, recent_starts, rules_for, source, start_by_rule
 from zmsvc.core.waiters import milestone, resolve, resolve_stops
 from zmsvc.core.world import Exit, Reason, Task
@@ -125,13 +125,32 @@ def terminate(draft: Draft, key: Key, cause: Cause) -> None:
         draft.record(key, "stopping", reason=changes["verdict"].value, pid=task.pid)
     # A process that is only there now has its whole time to stop, however long its fork took.
     draft.change(key, deadline=_after(draft, draft.limits(key).stop_timeout), **changes)
-    _signal(draft, key, "SIGTERM")
+    ask_to_stop(draft, key)
 
 
-def _signal(draft: Draft, key: Key, name: str) -> None:
+def ask_to_stop(draft: Draft, key: Key) -> None:
+    """Send the stop signal to the main process, and of a Command to all processes, where its kill mode says so."""
+    service = draft.service(key)
+    name = stop_signal(service)
+    all_of_it = service is not None and service.service_type is ServiceType.COMMAND and asks_rest(draft, key)
+    _signal(draft, key, name, rest=name if all_of_it else "")
+
+
+def stop_signal(service: TaskService | None) -> str:
+    """Return the signal that asks a task to stop. One that shares its process is asked by another way, in the keeper."""
+    return service.stop_signal if service is not None and service.service_type is not ServiceType.THREAD else "SIGTERM"
+
+
+def asks_rest(draft: Draft, key: Key) -> bool:
+    """Tell whether the processes of a task beside its main one are asked to end before they are killed."""
+    service = draft.service(key)
+    return draft.asks and (service is None or service.kill_mode is KillMode.CONTROL_GROUP)
+
+
+def _signal(draft: Draft, key: Key, name: str, rest: str = "") -> None:
     task = draft.tasks[key]
     if task.pid is not None:
-        draft.emit(ev.Signal(launch=task.launch, key=key, signal=name))
+        draft.emit(ev.Signal(launch=task.launch, key=key, signal=name, rest=rest))
 
 
 def start_timed_out(draft: Draft, key: Key, cause: Cause) -> None:
@@ -155,6 +174,14 @@ def kill(draft: Draft, key: Key, _cause: Cause) -> None:
     if task.pid is not None:
         draft.emit(ev.KillAll(launch=task.launch, key=key))
         draft.record(key, "killing", pid=task.pid)
+
+
+def ask_rest(draft: Draft, key: Key, _cause: Cause) -> None:
+    """Its main process has ended: ask the others to end. They have the time that is left."""
+    task, service = draft.tasks[key], draft.service(key)
+    command = service is not None and service.service_type is ServiceType.COMMAND
+    rest = stop_signal(service) if command else "SIGTERM"
+    draft.emit(ev.Signal(launch=task.launch, key=key, signal="", rest=rest))
 
 
 def kill_rest(draft: Draft, key: Key, _cause: Cause) -> None:
@@ -339,6 +366,7 @@ _ACTS: dict[Act, Callable[[Draft, Key, Cause], None]] = {
     Act.START_TIMED_OUT: start_timed_out,
     Act.WATCHDOG_MISSED: watchdog_missed,
     Act.KILL: kill,
+    Act.ASK_REST: ask_rest,
     Act.KILL_REST: kill_rest,
     Act.START_AFTERWARDS: start_afterwards,
     Act.STAY_STOPPED: stay_stopped,

@@ -203,6 +203,8 @@ def _odd_settings(task: TaskService) -> Iterator[str]:
         yield f"its state type {quote(kind)} is none of {', '.join(_STATE_TYPES[1:])}: it waits for a rule"
     if task.service_type is ServiceType.COMMAND and task.limits.watchdog:
         yield "it is a Command with a watchdog: a program that does not say WATCHDOG=1 to sd_notify is killed"
+    if task.service_type is ServiceType.THREAD and task.stop_signal != "SIGTERM":
+        yield "it is a Thread task, which no signal stops: its <stop_signal> has no effect"
 
 
 def _state_type(task: TaskService) -> str:

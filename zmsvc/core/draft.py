@@ -26,6 +26,7 @@ class Draft:
         self.epoch = world.epoch
         self.stopping = world.stopping
         self.next_launch = world.next_launch
+        self.asks = world.asks
         self.tasks: dict[Key, Task] | Mapping[Key, Task] = world.tasks
         self.transactions: Mapping[str, Transaction] = world.transactions
         self.launches: Mapping[int, Key] = world.launches
@@ -158,6 +159,7 @@ class Draft:
             epoch=self.epoch,
             stopping=self.stopping,
             next_launch=self.next_launch,
+            asks=self.asks,
             transactions=self.transactions,
             tasks=self.tasks,
             launches=self.launches,

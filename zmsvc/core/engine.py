@@ -11,7 +11,7 @@ from typing import Any, assert_never
 
 from zmsvc.core import events as ev
 from zmsvc.core import requests, resume, waiters
-from zmsvc.core.acts import apply, executed, fire
+from zmsvc.core.acts import apply, asks_rest, executed, fire
 from zmsvc.core.draft import Draft
 from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.core.events import Effect, Fact, Key
@@ -158,18 +158,28 @@ def _too_deep(items: Mapping[str, Any]) -> bool:
 
 def _exited(draft: Draft, key: Key, fact: ev.TaskExited) -> None:
     task = draft.tasks[key]
-    if task.sub is Sub.FINAL_SIGKILL:
+    if task.sub in (Sub.FINAL_SIGTERM, Sub.FINAL_SIGKILL):
         return
     end = Exit(code=fact.code, signal=fact.signal, reason=_reason(draft, key, task, fact), at=draft.now)
-    apply(draft, key, Cause.LEFT_BEHIND if fact.left else _cause_of(end.reason), exit=end)
+    changes: dict[str, Any] = {"status": fact.why} if fact.why else {}
+    if not fact.left:
+        apply(draft, key, _cause_of(end.reason), exit=end, **changes)
+    elif asks_rest(draft, key):
+        limit = draft.limits(key).stop_timeout
+        left = task.deadline if task.sub is Sub.STOP_SIGTERM else draft.now + limit if limit else None
+        apply(draft, key, Cause.LEFT_BEHIND, exit=end, deadline=left, **changes)
+    else:
+        apply(draft, key, Cause.LEFT_TO_KILL, exit=end, **changes)
 
 
 def _gone(draft: Draft, key: Key, fact: ev.TaskGone) -> None:
     """Nothing of the launch is left. Only after its main process does this settle anything."""
     task = draft.tasks[key]
-    if task.sub is not Sub.FINAL_SIGKILL or task.exit is None:
+    if task.sub not in (Sub.FINAL_SIGTERM, Sub.FINAL_SIGKILL) or task.exit is None:
         return
-    ended = tuple({"pid": e.pid, "name": e.name, "code": e.code, "signal": e.signal} for e in fact.ended)
+    ended = tuple(
+        {"pid": e.pid, "name": e.name, "code": e.code, "signal": e.signal, "asked": e.asked, "killed": e.killed} for e in fact.ended
+    )
     apply(draft, key, _cause_of(task.exit.reason), ended=ended)
 
 
@@ -184,6 +194,8 @@ def _reason(draft: Draft, key: Key, task: Task, fact: ev.TaskExited) -> Reason:
         return task.verdict
     if fact.oom:
         return Reason.OOM_KILL
+    if fact.why:
+        return Reason.CANNOT_LAUNCH
     if fact.signal is not None:
         return Reason.SIGNAL
     if fact.code == CANNOT_EXECUTE and task.sub in (Sub.LAUNCHING, Sub.START):

@@ -75,6 +75,8 @@ class SupervisorStarted:
     exits: frozenset[int] = frozenset()
     autostart: bool = True
     transaction: str | None = None
+    asks: bool = True
+    """The keeper can ask all processes of a launch to end."""
     generated: str = ""
     """A fresh transaction ID, used when there is nothing to resume."""
 
@@ -156,16 +158,22 @@ class TaskExited:
     signal: str | None = None
     left: bool = False
     oom: bool = False
+    why: str = ""
+    """Of a Command whose program was not executed: the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A process that a task had left behind, and what ended it."""
+    """A process of a task beside its main one, and what ended it."""
 
     pid: int
     name: str = ""
     code: int | None = None
     signal: str | None = None
+    asked: str = ""
+    """The signal that asked it to end."""
+    killed: bool = False
+    """SIGKILL was sent to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,11 +225,12 @@ class Launch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """Send a signal to the main process of a launch."""
+    """Send a signal to the main process of a launch; `rest` is sent to its other processes, and TaskGone follows when none is left."""
 
     launch: int
     key: Key
     signal: str
+    rest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,8 @@ class Sub(StrEnum):
     RUNNING = "running"
     STOP_SIGTERM = "stop-sigterm"
     STOP_SIGKILL = "stop-sigkill"
+    FINAL_SIGTERM = "final-sigterm"
+    """The main process has ended; what it left behind was asked to end."""
     FINAL_SIGKILL = "final-sigkill"
     """The main process has ended; what it left behind is being killed."""
     EXITED = "exited"
@@ -52,6 +54,7 @@ STATE_OF = {
     Sub.RUNNING: State.ACTIVE,
     Sub.STOP_SIGTERM: State.DEACTIVATING,
     Sub.STOP_SIGKILL: State.DEACTIVATING,
+    Sub.FINAL_SIGTERM: State.DEACTIVATING,
     Sub.FINAL_SIGKILL: State.DEACTIVATING,
     Sub.EXITED: State.INACTIVE,
     Sub.STOPPED: State.INACTIVE,
@@ -60,7 +63,9 @@ STATE_OF = {
 
 RESTING = frozenset({Sub.WAITING, Sub.EXITED, Sub.STOPPED, Sub.FAILED})
 """Nothing runs and nothing will by itself."""
-LIVE = frozenset({Sub.LAUNCHING, Sub.START, Sub.RUNNING, Sub.STOP_SIGTERM, Sub.STOP_SIGKILL, Sub.FINAL_SIGKILL})
+LIVE = frozenset(
+    {Sub.LAUNCHING, Sub.START, Sub.RUNNING, Sub.STOP_SIGTERM, Sub.STOP_SIGKILL, Sub.FINAL_SIGTERM, Sub.FINAL_SIGKILL}
+)
 """There is a process, or there may be one."""
 
 
@@ -82,6 +87,8 @@ class Cause(StrEnum):
     DEADLINE = "deadline"
     LEFT_BEHIND = "left-behind"
     """The main process ended and others of the task are still there."""
+    LEFT_TO_KILL = "left-to-kill"
+    """The same, and they are not to be asked to end first."""
     ENDED_WELL = "ended-well"
     ENDED_AS_ASKED = "ended-as-asked"
     ENDED_BADLY = "ended-badly"
@@ -100,6 +107,7 @@ class Act(StrEnum):
     START_TIMED_OUT = "start-timed-out"
     WATCHDOG_MISSED = "watchdog-missed"
     KILL = "kill"
+    ASK_REST = "ask-rest"
     KILL_REST = "kill-rest"
     START_AFTERWARDS = "start-afterwards"
     STAY_STOPPED = "stay-stopped"
@@ -124,11 +132,15 @@ _START: Row = {
     Cause.DELAY: Move(Sub.BACK_OFF, Act.RELAUNCH_LATER),
     Cause.LIMIT: Move(Sub.FAILED, Act.GIVE_UP),
 }
-_END: Row = {
-    Cause.LEFT_BEHIND: Move(Sub.FINAL_SIGKILL, Act.KILL_REST),
+_SETTLED: Row = {
     Cause.ENDED_WELL: Move(Sub.EXITED, Act.SETTLE),
     Cause.ENDED_AS_ASKED: Move(Sub.STOPPED, Act.SETTLE),
     Cause.ENDED_BADLY: Move(Sub.FAILED, Act.SETTLE),
+}
+_END: Row = {
+    Cause.LEFT_BEHIND: Move(Sub.FINAL_SIGTERM, Act.ASK_REST),
+    Cause.LEFT_TO_KILL: Move(Sub.FINAL_SIGKILL, Act.KILL_REST),
+    **_SETTLED,
 }
 
 
@@ -185,13 +197,17 @@ TABLE: dict[Sub, Row] = {
         Cause.DEADLINE: Move(Sub.STOP_SIGKILL, Act.REPORT_SURVIVOR),
         **_asked_while_stopping(Sub.STOP_SIGKILL),
         **_END,
+        Cause.LEFT_BEHIND: Move(Sub.FINAL_SIGKILL, Act.KILL_REST),
+    },
+    Sub.FINAL_SIGTERM: {
+        Cause.DEADLINE: Move(Sub.FINAL_SIGKILL, Act.KILL_REST),
+        **_asked_while_stopping(Sub.FINAL_SIGTERM),
+        **_SETTLED,
     },
     Sub.FINAL_SIGKILL: {
         Cause.DEADLINE: Move(Sub.FINAL_SIGKILL, Act.REPORT_SURVIVOR),
         **_asked_while_stopping(Sub.FINAL_SIGKILL),
-        Cause.ENDED_WELL: Move(Sub.EXITED, Act.SETTLE),
-        Cause.ENDED_AS_ASKED: Move(Sub.STOPPED, Act.SETTLE),
-        Cause.ENDED_BADLY: Move(Sub.FAILED, Act.SETTLE),
+        **_SETTLED,
     },
 }
 

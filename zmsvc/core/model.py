@@ -37,6 +37,15 @@ class ServiceType(StrEnum):
     COMMAND = "Command"
 
 
+class KillMode(StrEnum):
+    """Which processes of a task are asked to end before SIGKILL."""
+
+    CONTROL_GROUP = "control-group"
+    """All: those of a Command at once, those of a Python task when its main process has ended."""
+    MIXED = "mixed"
+    """The main process alone."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """When `trigger` happens to the task that holds the rule, `action` is done to the task `call`."""
@@ -84,6 +93,9 @@ class TaskService:
     user: str | None = None
     group: str | None = None
     nice: int | None = None
+    kill_mode: KillMode = KillMode.CONTROL_GROUP
+    stop_signal: str = "SIGTERM"
+    """Asks the main process to end; of a Command, with `control-group`, every process."""
     no_new_privileges: bool = False
     """Whether what it executes gains no privileges by setuid bits or file capabilities."""
     environment: Mapping[str, str] = field(default_factory=dict)

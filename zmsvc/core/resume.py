@@ -7,11 +7,11 @@ from typing import Any
 
 from zmsvc.core import events as ev
 from zmsvc.core import requests
-from zmsvc.core.acts import apply, executed, kill_rest
+from zmsvc.core.acts import apply, ask_rest, ask_to_stop, executed, kill_rest
 from zmsvc.core.draft import Draft, fresh
 from zmsvc.core.events import ContextReloaded, Key, Origin, Requested, SupervisorStarted, Verb
 from zmsvc.core.lifecycle import Cause, State, Sub
-from zmsvc.core.model import Context, TaskService
+from zmsvc.core.model import Context, ServiceType, TaskService
 from zmsvc.core.waiters import CONTEXT_START
 from zmsvc.core.world import Exit, Reason, Task, Waiter, remembered
 
@@ -21,6 +21,7 @@ BY_CONTEXT: dict[str, Any] = {"by": "context", "uid": None, "depth": 0, "sources
 def resume(draft: Draft, fact: SupervisorStarted) -> None:
     """Adopt what the same keeper still holds; under another keeper nothing is alive and the open transactions begin afresh."""
     draft.new_supervisor = True
+    draft.asks = fact.asks
     _refuse_strangers(draft, fact)
     if draft.epoch == fact.epoch:
         _adopt(draft, fact)
@@ -61,9 +62,9 @@ def _adopt(draft: Draft, fact: SupervisorStarted) -> None:
             continue
         if task.launch in children:
             _adopt_one(draft, key, children[task.launch])
-        elif task.sub is Sub.FINAL_SIGKILL:
-            # Its end was told and is told again, that nothing of it is left is not: that follows from killing it once more.
-            kill_rest(draft, key, Cause.DEADLINE)
+        elif task.sub in (Sub.FINAL_SIGTERM, Sub.FINAL_SIGKILL):
+            # Its end was told and is told again, that nothing of it is left is not: that follows from the same order once more.
+            _end_rest_again(draft, key)
         elif task.launch not in fact.exits:
             without.append(key)
     # Only now: the rules of those that are lost may reach any other task.
@@ -111,8 +112,8 @@ def _adopt_one(draft: Draft, key: Key, child: ev.Child) -> None:
         apply(draft, key, Cause.LAUNCHED, pid=child.pid, start_time=child.start_time)
     elif task.sub is Sub.STOP_SIGTERM:
         _ask_again(draft, key)
-    elif task.sub in (Sub.STOP_SIGKILL, Sub.FINAL_SIGKILL):
-        kill_rest(draft, key, Cause.DEADLINE)
+    elif task.sub in (Sub.STOP_SIGKILL, Sub.FINAL_SIGTERM, Sub.FINAL_SIGKILL):
+        _end_rest_again(draft, key)
     if child.executed:
         executed(draft, key)
     _feed(draft, key)
@@ -123,8 +124,20 @@ def _ask_again(draft: Draft, key: Key) -> None:
     task, limit = draft.tasks[key], draft.limits(key).stop_timeout
     if task.deadline is not None:
         draft.change(key, deadline=max(task.deadline, draft.now + limit))
-    name = "SIGABRT" if task.verdict is Reason.WATCHDOG else "SIGTERM"
-    draft.emit(ev.Signal(launch=task.launch, key=key, signal=name))
+    if task.verdict is Reason.WATCHDOG:
+        draft.emit(ev.Signal(launch=task.launch, key=key, signal="SIGABRT"))
+    else:
+        ask_to_stop(draft, key)
+
+
+def _end_rest_again(draft: Draft, key: Key) -> None:
+    """Whether the order was carried out is not known. The keeper asks nobody twice."""
+    if draft.tasks[key].sub is not Sub.FINAL_SIGTERM:
+        kill_rest(draft, key, Cause.DEADLINE)
+    elif draft.asks:
+        ask_rest(draft, key, Cause.LEFT_BEHIND)
+    else:
+        apply(draft, key, Cause.DEADLINE)
 
 
 def _feed(draft: Draft, key: Key) -> None:
@@ -185,6 +198,8 @@ def _launched_with(service: TaskService) -> TaskService:
         source={},
         description="",
         entry=True,
+        kill_mode=defaults.kill_mode,
+        stop_signal=defaults.stop_signal if service.service_type is ServiceType.COMMAND else service.stop_signal,
         limits=replace(defaults.limits, watchdog=service.limits.watchdog),
     )
 

@@ -137,6 +137,8 @@ class World:
     """The keeper that holds the processes; another one means that all of them are gone."""
     stopping: bool = False
     next_launch: int = 1
+    asks: bool = True
+    """The keeper can ask all processes of a launch to end."""
     transactions: Mapping[str, Transaction] = field(default_factory=dict)
     tasks: Mapping[Key, Task] = field(default_factory=dict)
     launches: Mapping[int, Key] = field(default_factory=dict)
@@ -180,8 +182,13 @@ def transaction_state(world: World, transaction: str, tasks: Collection[Task]) -
 
 
 def task_to_row(task: Task) -> dict[str, Any]:
-    """A task as plain JSON values; fields that have their default are left out."""
+    """A task as plain JSON values; fields that have their default are left out.
+
+    A supervisor of an earlier zmsvc knows no `final-sigterm`: for it what was left behind is about to be killed.
+    """
     row = {name: value for name, fresh in _FRESH.items() if (value := getattr(task, name)) != fresh}
+    if task.sub is Sub.FINAL_SIGTERM:
+        row["sub"] = Sub.FINAL_SIGKILL
     if task.exit is not None:
         row["exit"] = {name: getattr(task.exit, name) for name in _EXIT}
     return row
@@ -191,9 +198,11 @@ _FRESH = {f.name: getattr(Task(), f.name) for f in fields(Task)}
 _EXIT = tuple(f.name for f in fields(Exit))
 
 
-def task_from_row(row: Mapping[str, Any]) -> Task:
-    """The reverse of `task_to_row`. Raises KeyError, TypeError or ValueError for what was not written by it."""
+def task_from_row(row: Mapping[str, Any], sub: str | None = None) -> Task:
+    """The reverse of `task_to_row`; `sub` is kept beside it. Raises KeyError, TypeError or ValueError for what was not written by it."""
     values = dict(row)
+    if sub == Sub.FINAL_SIGTERM:
+        values["sub"] = sub
     if "sub" in values:
         values["sub"] = Sub(values["sub"])
     if values.get("verdict") is not None:

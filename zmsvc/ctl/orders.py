@@ -58,11 +58,19 @@ def _tell(args: argparse.Namespace, data: Json, *, new: str | None) -> None:
         process = f", PID {task['pid']}" if isinstance(task.get("pid"), int) else ""
         terminal.out(_line(f"{where}/{task.get('id')}" if where else task.get("id"), f"{task.get('state')} ({task.get('sub')}){process}"))
     for end in _objects(data, "ended"):
-        how = end.get("signal") or f"status {end.get('code')}"
-        terminal.out(_line(end.get("task"), f"left behind {end.get('name')} (PID {end.get('pid')}), which has ended: {how}"))
+        terminal.out(_line(end.get("task"), _ended(end)))
     survivors = data.get("survivors")
     for task in survivors if isinstance(survivors, list) else ():
         terminal.complain(f"{task} still has processes (zmsvcctl status {task})")
+
+
+def _ended(end: Json) -> str:
+    """What became of a process of a task beside its main one. How it ended is not known where another one has reaped it."""
+    asked, killed = end.get("asked"), end.get("killed") or not end.get("asked")
+    done = [f"{asked} was sent to"] * bool(asked) + ["SIGKILL was sent to"] * bool(killed)
+    code = end.get("code")
+    how = end.get("signal") or ("" if code is None else f"status {code}")
+    return f"{', then '.join(done)} {end.get('name')} (PID {end.get('pid')}), which has ended{how and ': '}{how}"
 
 
 def _objects(data: Json, key: str) -> list[Json]:

@@ -36,6 +36,8 @@ CLONE_PARENT = 0x8000
 CLONE_CHILD_SETTID = 0x0100_0000
 CLONE_CHILD_CLEARTID = 0x0020_0000
 _SIBLING = CLONE_PARENT | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID
+# From linux/sched.h.
+PF_FORKNOEXEC = 0x40
 # From asm/unistd.h and asm-generic/unistd.h: by machine and the size of a pointer, for a 32-bit program has numbers of its own. Machines
 # are left out whose clone() has other arguments.
 _CLONE_NUMBERS = {("x86_64", 8): 56, ("aarch64", 8): 220, ("riscv64", 8): 220, ("loongarch64", 8): 220, ("ppc64le", 8): 120}
@@ -212,6 +214,18 @@ def stat_fields(pid: int) -> list[bytes] | None:
         return None
 
 
+def exists(pid: int) -> bool:
+    """Tell whether there is such a process; a zombie counts. One that cannot be looked at is there."""
+    return os.path.exists(f"/proc/{pid}")
+
+
+def has_executed(pid: int) -> bool:
+    """Tell whether a process, or zombie, has executed a program since it was forked; False when it is gone."""
+    fields = stat_fields(pid)
+    # `flags` of proc(5): an exec that can no longer fail clears this one, and nothing sets it again.
+    return fields is not None and not int(fields[6]) & PF_FORKNOEXEC
+
+
 def process_name(pid: int) -> str:
     """What `ps` calls the command; empty when the process is gone."""
     try:
@@ -223,16 +237,15 @@ def process_name(pid: int) -> str:
 
 def belonging(sessions: Container[int], *marks: bytes) -> list[int]:
     """Every process of one of these sessions, or with all these entries in its initial environment. Zombies do not count: they are dead."""
-    found = []
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        fields = stat_fields(int(name))
-        if fields is None or fields[0] in (b"Z", b"X"):
-            continue
-        if int(fields[3]) in sessions or _marked(int(name), marks):
-            found.append(int(name))
-    return found
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and belongs(int(name), sessions, *marks)]
+
+
+def belongs(pid: int, sessions: Container[int], *marks: bytes) -> bool:
+    """Tell whether `belonging` names this process."""
+    fields = stat_fields(pid)
+    if fields is None or fields[0] in (b"Z", b"X"):
+        return False
+    return int(fields[3]) in sessions or _marked(pid, marks)
 
 
 def _marked(pid: int, marks: tuple[bytes, ...]) -> bool:
@@ -241,11 +254,12 @@ def _marked(pid: int, marks: tuple[bytes, ...]) -> bool:
 
 
 def kill_each(pids: Iterable[int]) -> None:
-    """SIGKILL each of these processes, whatever has become of their numbers meanwhile."""
+    """SIGKILL each of these processes, whatever has become of their numbers meanwhile. One that may not be killed spares no other."""
     for pid in pids:
-        started = start_time(pid)
-        if started is not None:
-            send_signal(pid, started, signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            started = start_time(pid)
+            if started is not None:
+                send_signal(pid, started, signal.SIGKILL)
 
 
 def environment_of(pid: int) -> bytes:
@@ -402,23 +416,44 @@ def cgroup_populated(directory: Path) -> bool:
     """Whether a process, running or zombie, is in this cgroup or below it."""
     try:
         return "populated 1" in (directory / "cgroup.events").read_text()
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in _NO_CGROUP:
+            raise
         return False
 
 
+_NO_CGROUP = (errno.ENOENT, errno.ENODEV)
+"""There is no such cgroup, or it was removed while its file was open."""
+
+
 def cgroup_processes(directory: Path) -> list[int]:
-    try:
-        return [int(line) for line in (directory / "cgroup.procs").read_text().split()]
-    except OSError:
-        return []
+    """Return the processes in a cgroup and in those that were made below it. Raises OSError."""
+    found: list[int] = []
+    for path, _, _ in os.walk(directory):
+        try:
+            found += [int(line) for line in (Path(path) / "cgroup.procs").read_text().split()]
+        except OSError as error:
+            # A threaded cgroup has its processes told by the one above it.
+            if error.errno not in (*_NO_CGROUP, errno.EOPNOTSUPP):
+                raise
+    return found
 
 
 def kill_cgroup(directory: Path) -> None:
-    """SIGKILL everything in a cgroup at once (Linux 5.14); on older kernels each process in turn."""
+    """SIGKILL everything in a cgroup at once (Linux 5.14); where that is not to be had each process in turn."""
     try:
         (directory / "cgroup.kill").write_text("1")
-    except FileNotFoundError:
+    except OSError:
         kill_each(cgroup_processes(directory))
+
+
+def remove_cgroup(directory: Path) -> None:
+    """Remove a cgroup and the empty ones below it. A process that came late keeps it."""
+    for path, _, _ in os.walk(directory, topdown=False):
+        try:
+            os.rmdir(path)
+        except OSError:
+            return
 
 
 def children_of(pid: int) -> list[int]:
@@ -426,15 +461,24 @@ def children_of(pid: int) -> list[int]:
     return [int(word) for word in _children(pid).split()]
 
 
+def children_of_threads(pid: int) -> list[int]:
+    """Return the children of a process, those that its other threads have forked included."""
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [int(word) for thread in threads for word in _children(pid, thread).split()]
+
+
 def number_of_children() -> int:
     """How many children this process, which has one thread, has; zombies count. Less work than to read who they are."""
     return _children(os.getpid()).count(b" ")
 
 
-def _children(pid: int) -> bytes:
-    """Their PIDs, with a space after each."""
+def _children(pid: int, thread: int | str = 0) -> bytes:
+    """Their PIDs, with a space after each. A thread of 0 is the first one."""
     try:
-        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+        with open(f"/proc/{pid}/task/{thread or pid}/children", "rb") as file:
             return file.read()
     except OSError:
         return b""

@@ -10,7 +10,7 @@ import array
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
@@ -62,6 +62,29 @@ def _send(sock: socket.socket, data: bytes, fds: list[int]) -> None:
     sock.sendmsg([data], rights, socket.MSG_NOSIGNAL)
 
 
+Got = TypeVar("Got")
+
+
+def _received(call: Callable[[], Got]) -> Got | None:
+    """Return what `call` receives; None when the other end is gone.
+
+    When that had not read everything, the kernel says so first (ECONNRESET), once, and only then gives what it had sent before.
+    """
+    for _ in range(2):
+        try:
+            return call()
+        except ConnectionResetError:
+            continue
+        except ConnectionError:
+            break
+    return None
+
+
+def receive_data(sock: socket.socket, size: int) -> bytes:
+    """Return the next packet's bytes; none when the other end is gone. Raises BlockingIOError when a non-blocking socket has nothing."""
+    return _received(lambda: sock.recv(size)) or b""
+
+
 Received = tuple[dict[str, Any], dict[str, int]]
 """An object, and the descriptors that came beside it by name."""
 
@@ -71,10 +94,10 @@ def receive(sock: socket.socket) -> Received | None:
 
     Raises BlockingIOError when a non-blocking socket has nothing, ProtocolError for a packet that is no JSON object.
     """
-    try:
-        data, ancillary, _flags, _address = sock.recvmsg(INLINE + 1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
-    except ConnectionError:
+    got = _received(lambda: sock.recvmsg(INLINE + 1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC))
+    if got is None:
         return None
+    data, ancillary, _flags, _address = got
     if not data:
         return None
     came = _fds(ancillary)

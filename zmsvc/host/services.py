@@ -62,6 +62,8 @@ def read_service(element: etree._Element, source: Any, notes: Notes, folder: str
         user=settings.user,
         group=settings.group,
         nice=settings.nice,
+        kill_mode=settings.kill_mode,
+        stop_signal=settings.stop_signal,
         no_new_privileges=settings.user is not None if settings.no_new_privileges is None else settings.no_new_privileges,
         environment=settings.environment,
         rlimits=settings.rlimits,

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 from lxml import etree
 
-from zmsvc.core.model import Limits
-from zmsvc.core.values import amount, boolean, quote, timespan, whole
+from zmsvc.core.model import KillMode, Limits
+from zmsvc.core.values import WHITE, amount, boolean, quote, timespan, whole
+from zmsvc.host import signals
 from zmsvc.host.faults import Notes
 from zmsvc.host.markup import leaf
 from zmsvc.host.shape import RLIMITS, SPANS
@@ -32,6 +33,8 @@ class Settings:
     user: str | None = None
     group: str | None = None
     nice: int | None = None
+    kill_mode: KillMode = KillMode.CONTROL_GROUP
+    stop_signal: str = "SIGTERM"
     no_new_privileges: bool | None = None
     """None: as `user` has it."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -47,6 +50,8 @@ def read_settings(service: etree._Element | None, notes: Notes) -> Settings:
         user=_optional(service, "user", _user, notes),
         group=_optional(service, "group", _group, notes),
         nice=_optional(service, "nice", lambda text: whole(text, -20, 19), notes),
+        kill_mode=_optional(service, "kill_mode", _kill_mode, notes) or KillMode.CONTROL_GROUP,
+        stop_signal=_optional(service, "stop_signal", signals.name, notes) or "SIGTERM",
         no_new_privileges=_optional(service, "no_new_privileges", boolean, notes),
         environment=_environment(service, notes),
         rlimits=_rlimits(service, notes),
@@ -87,6 +92,13 @@ def _finite(text: str) -> float:
     if text == "infinity":
         raise ValueError("'infinity' is not allowed here, expected a time span such as 500ms or 1min 30s")
     return timespan(text)
+
+
+def _kill_mode(text: str) -> KillMode:
+    word = text.strip(WHITE)
+    if word not in [*KillMode]:
+        raise ValueError(f"{quote(text)} is no kill mode, expected {' or '.join(KillMode)}")
+    return KillMode(word)
 
 
 def _user(text: str) -> str:

@@ -44,8 +44,9 @@ FREE = Shape()
 
 TEXT = Shape(text=True)
 _RULE = Shape(children={"action?": TEXT, "call?": TEXT})
+_OPTIONS = ("start_limit_burst", "user", "group", "nice", "kill_mode", "stop_signal", "no_new_privileges")
 _SERVICE = Shape(
-    children=dict.fromkeys((f"{name}?" for name in (*SPANS, "start_limit_burst", "user", "group", "nice", "no_new_privileges")), TEXT)
+    children=dict.fromkeys((f"{name}?" for name in (*SPANS, *_OPTIONS)), TEXT)
     | {"environment?": Shape(others=TEXT), "limits?": Shape(children={f"{name}?": TEXT for name in RLIMITS})}
 )
 _TASK = Shape(

@@ -183,7 +183,8 @@ class Store:
         """The world as it was saved last, under `context`. Of another boot only what is to be resumed is kept, not its times."""
         same = self.meta("boot_id") == boot
         try:
-            tasks = {(tx, task): task_from_row(json.loads(row)) for tx, task, row in self._rows("tasks", "transaction_id, task, row")}
+            rows = self._rows("tasks", "transaction_id, task, sub, row")
+            tasks = {(tx, task): task_from_row(json.loads(row), sub) for tx, task, sub, row in rows}
             transactions = {
                 name: Transaction(id=name, open=bool(is_open), opened=opened if same else 0.0)
                 for name, is_open, opened in self._rows("transactions", "id, open, opened")

@@ -1,28 +1,53 @@
 """The task processes that the keeper holds: it launches, signals and reaps them, and keeps every end until the supervisor has it.
 
-A launch number is forked once, however often it is ordered. What a task leaves behind is found by its cgroup where there is one; else
-by its session and by the launch number in the environment, among the orphans that a subreaper is given. Tasks that share a process
-begin and end one by one as well, but what they leave behind cannot be told apart: it ends with the last of them.
+A launch number is forked once, however often it is ordered. Tasks that share a process begin and end one by one as well, but what they
+leave behind cannot be told apart: it ends with the last of them.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from zmsvc.host import linux, oom
-from zmsvc.keeper.held import Held, How, how_of, killed, remove_cgroup, unlink
-from zmsvc.keeper.shared import Hosts
+from zmsvc.host import linux, oom, signals
+from zmsvc.host.complain import complain
+from zmsvc.keeper.dispatcher import Dispatcher, attempt
+from zmsvc.keeper.family import Family
+from zmsvc.keeper.held import Held, How, Other, how_of, killed, unlink, words
+from zmsvc.keeper.outside import ChildEnd, Outside
+from zmsvc.keeper.shared import Host, Hosts
 from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol import sharing
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
-from zmsvc.protocol.supervision import Executed, Exited, Gone, Launched, LaunchFailed, LeftOver, Report
+from zmsvc.protocol.supervision import Executed, Exited, Gone, Launched, LaunchFailed, Report
+
+LOOKS = 8
+"""Searches for processes of a launch in a row: one that forks faster than they are killed shall not hold the keeper."""
+LOOK_AGAIN = 0.1
+"""Seconds until the next ones, and until one is repeated that has failed."""
+
+
+class _Own(Collection[int]):
+    """The keeper's children that are no orphans. Not copied, since a thousand tasks may end at once."""
+
+    def __init__(self, tasks: Collection[int], others: Collection[int], zygote: ZygoteClient) -> None:
+        self._tasks, self._others, self._zygote = tasks, others, zygote
+
+    def __contains__(self, pid: object) -> bool:
+        return pid in self._tasks or pid in self._others or pid == self._zygote.pid
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self._tasks
+        yield from self._others
+        if self._zygote.pid is not None:
+            yield self._zygote.pid
+
+    def __len__(self) -> int:
+        return len(self._tasks) + len(self._others) + (self._zygote.pid is not None)
 
 
 class Brood:
@@ -34,80 +59,125 @@ class Brood:
         zygote: ZygoteClient,
         mark: bytes,
         cgroup: Path | None,
-        watch: Callable[[int, Callable[[], None]], None],
-        unwatch: Callable[[int], object],
+        outside: Outside,
+        dispatcher: Dispatcher,
     ) -> None:
         self._tell = tell
         self._zygote = zygote
-        self._mark = mark
-        """What all processes of this context, and no others, have in their environment."""
         self._cgroup = cgroup
-        self._watch = watch
-        self._unwatch = unwatch
+        self._outside, self._dispatcher = outside, dispatcher
+        self._forking: dict[int, bool] = {}
+        """Launches that wait for their fork; True when they are to be killed as soon as they have it."""
         self._held: dict[int, Held] = {}
         self._by_pid: dict[int, list[Held]] = {}
         """Of a process that is there the launches that have not ended."""
         self._uses: Counter[Path] = Counter()
         """How many launches that nobody has acknowledged have a control group: an earlier one of a task shares it with the next."""
         self._oom_kills = oom.of_context(cgroup.parent if cgroup else None)
-        self._hosts = Hosts(zygote, watch, unwatch, self._member_ended)
+        self._hosts = Hosts(zygote, outside, dispatcher, self._member_ended)
+        self._look_at: float | None = None
+        self._unwatched: list[Held] = []
+        """Commands whose pipe the selector has no room for."""
         self.others: set[int] = set()
         """Children that are no tasks: supervisor and device."""
+        self._family = Family(outside, mark, _Own(self._by_pid, self.others, zygote))
 
-    # --- orders
+    # --- launches
 
     def launch(self, spec: LaunchSpec, fds: Descriptors) -> None:
         """Fork a task, or have it started in the process that it shares."""
         if spec.launch in self._held:
             self._tell_again(self._held[spec.launch])
             return
-        cgroup = self._cgroup / spec.cgroup if self._cgroup and spec.cgroup else None
-        try:
-            held = self._join(spec, cgroup, fds) if spec.service_type == "Thread" else self._fork(spec, cgroup, fds)
-        except OSError as error:
-            self._tell(LaunchFailed(launch=spec.launch, why=f"cannot fork: {error.strerror or error}"))
+        if spec.launch in self._forking:
             return
-        held.uid = spec.uid
-        self._held[spec.launch] = held
+        cgroup = self._cgroup / spec.cgroup if self._cgroup and spec.cgroup else None
+        self._forking[spec.launch] = False
+        try:
+            if spec.service_type == "Thread":
+                self._hosts.start(spec, cgroup, fds, partial(self._joined, spec), partial(self._not_forked, spec))
+            else:
+                self._fork(spec, cgroup, fds)
+        except OSError as error:
+            self._not_forked(spec, error)
+
+    def _not_forked(self, spec: LaunchSpec, error: OSError) -> None:
+        self._forking.pop(spec.launch, None)
+        self._tell(LaunchFailed(launch=spec.launch, why=f"cannot fork: {error.strerror or error}"))
+
+    def _fork(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors) -> None:
+        watch = gate = None
+        if spec.service_type == "Command":
+            watch, gate = self._outside.pipe()
+            try:
+                linux.leave_room(gate)
+                # A process that was stopped before it closed its end must not hold the keeper.
+                os.set_blocking(watch, False)
+            except OSError:
+                os.close(watch)
+                os.close(gate)
+                raise
+            fds = replace(fds, exec_gate=gate)
+
+        def failed(error: OSError) -> None:
+            for fd in (watch, gate):
+                if fd is not None:
+                    os.close(fd)
+            self._not_forked(spec, error)
+
+        def done(pid: int, started: int) -> None:
+            if gate is not None:
+                os.close(gate)
+            self._forked(spec, cgroup, pid, started, watch)
+
+        self._zygote.fork(spec, cgroup, fds, done, failed)
+
+    def _forked(self, spec: LaunchSpec, cgroup: Path | None, pid: int, started: int, watch: int | None) -> None:
+        held = Held(
+            launch=spec.launch,
+            pid=pid,
+            start_time=started,
+            cgroup=cgroup,
+            pid_file=spec.pidfile,
+            program=spec.service_type == "Command",
+            executing=watch,
+            uid=spec.uid,
+        )
+        self._hold(held)
+        if watch is not None:
+            self._await_exec(held, watch)
+
+    def _await_exec(self, held: Held, fd: int) -> None:
+        try:
+            self._dispatcher.watch(fd, partial(self._executed, held))
+        except OSError:
+            # The kernel has no room for it.
+            self._unwatched.append(held)
+            self._look_later()
+
+    def _joined(self, spec: LaunchSpec, host: Host) -> None:
+        assert host.pid is not None
+        self._hold(
+            Held(
+                launch=spec.launch,
+                pid=host.pid,
+                start_time=host.start_time,
+                cgroup=host.cgroup,
+                pid_file=None,
+                host=host,
+                tag=spec.task,
+                uid=spec.uid,
+            )
+        )
+
+    def _hold(self, held: Held) -> None:
+        self._held[held.launch] = held
         if held.cgroup is not None:
             self._uses[held.cgroup] += 1
         self._by_pid.setdefault(held.pid, []).append(held)
         self._tell(self._launched(held))
-
-    def _fork(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors) -> Held:
-        watch = gate = None
-        try:
-            if spec.service_type == "Command":
-                watch, gate = os.pipe2(os.O_CLOEXEC)
-                linux.leave_room(gate)
-                fds = replace(fds, exec_gate=gate)
-            pid = self._zygote.fork(spec, cgroup, fds)
-        except OSError:
-            if watch is not None:
-                os.close(watch)
-            raise
-        finally:
-            if gate is not None:
-                os.close(gate)
-        if watch is not None:
-            self._watch(watch, partial(self._executed, watch))
-        started = linux.start_time(pid) or 0
-        return Held(launch=spec.launch, pid=pid, start_time=started, cgroup=cgroup, pid_file=spec.pidfile, executing=watch)
-
-    def _join(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors) -> Held:
-        """Have a task started in the process that its transaction shares."""
-        host = self._hosts.start(spec, cgroup, fds)
-        return Held(
-            launch=spec.launch, pid=host.pid, start_time=host.start_time, cgroup=host.cgroup, pid_file=None, host=host, tag=spec.task
-        )
-
-    def _member_ended(self, launch: int, status: int, last: bool) -> None:
-        held = self._held[launch]
-        if last:
-            held.status = status
-        else:
-            self._by_pid[held.pid].remove(held)
-            self._end(held, How(code=status), left=False)
+        if self._forking.pop(held.launch, False):
+            self.kill(held.launch)
 
     @staticmethod
     def _launched(held: Held) -> Launched:
@@ -118,50 +188,114 @@ class Brood:
         if held.end is not None:
             self._tell(held.end)
 
-    def _executed(self, fd: int) -> None:
-        """The pipe of a Command became readable: closed without a word means that its program runs."""
-        self._unwatch(fd)
-        held = next((h for h in self._held.values() if h.executing == fd), None)
-        if held is None:
+    def _executed(self, held: Held, *, last: bool = False) -> None:
+        """The pipe of a Command became readable: a word says why its program was not executed, and it is closed when it was."""
+        fd = held.executing
+        if fd is None:
             return
-        held.executing = None
-        said = os.read(fd, 1)
+        try:
+            said = os.read(fd, 4096)
+        except BlockingIOError:
+            if not last:
+                return
+            said = b""
+        self._dispatcher.unwatch(fd)
         os.close(fd)
-        if not said:
+        held.executing = None
+        if said:
+            # A zygote of an earlier zmsvc says only that it was not.
+            held.why = "" if said == b"x" else said.decode(errors="replace")
+        elif self._outside.executed(held.pid):
             held.executed = True
             self._tell(Executed(launch=held.launch))
 
-    def signal(self, launch: int, name: str) -> None:
-        """Signal the main process of a launch; one that has ended gets nothing. Of those that share one, SIGTERM is for one alone."""
+    # --- orders
+
+    def signal(self, launch: int, name: str, rest: str = "") -> None:
+        """Signal the main process of a launch; one that has ended gets nothing. Of those that share one, SIGTERM is for one alone.
+
+        `rest` is a signal that asks its other processes to end.
+        """
         held = self._held.get(launch)
-        if held is not None and held.host is not None and name == "SIGTERM":
+        if held is None:
+            return
+        others = self._others_to_ask(held, rest) if rest else []
+        if held.host is not None and name == "SIGTERM":
             held.host.tell(sharing.StopMember(launch=launch))
-        elif held is not None and held.end is None:
-            linux.send_signal(held.pid, held.start_time, signal.Signals[name])
+        elif held.end is None and name:
+            self._send(held.pid, name)
+        self._ask(held, others, rest)
+        if rest and held.end is not None:
+            held.awaited = True
+            self._look_for_end(held)
+
+    def _send(self, pid: int, name: str) -> None:
+        try:
+            self._outside.signal_child(pid, signals.number(name))
+        except (OSError, ValueError) as error:
+            # A program that has become another user's may not be signalled by a daemon that is not root's.
+            complain(f"zmsvcd: cannot send {name} to process {pid}: {getattr(error, 'strerror', None) or error}")
+
+    def _others_to_ask(self, held: Held, rest: str) -> list[int]:
+        held.asking = rest
+        if held.host is not None and held.pid in self._by_pid:
+            return []
+        return [pid for pid in self._family.near(held) if pid not in held.rest]
+
+    def _ask(self, held: Held, pids: list[int], name: str) -> None:
+        for pid in pids:
+            started = self._outside.start_time(pid)
+            if started is None:
+                continue
+            held.rest[pid] = Other(name=self._outside.name(pid), start_time=started, asked=name)
+            try:
+                self._outside.signal(pid, started, signals.number(name))
+            except OSError as error:
+                complain(f"zmsvcd: cannot send {name} to process {pid}: {error.strerror}")
 
     def kill(self, launch: int) -> None:
         """SIGKILL everything of a launch. `gone` is told when none of it is left after its main process."""
         held = self._held.get(launch)
+        if held is None and launch in self._forking:
+            self._forking[launch] = True
+            return
         if held is None or (held.host is not None and held.end is not None and held.pid in self._by_pid):
             # Whose process goes on for others has left nothing that could be told from theirs.
             self._tell(Gone(launch=launch))
             return
-        held.killing = True
-        for pid in self._rest_of(held):
-            held.rest.setdefault(pid, linux.process_name(pid))
-        if held.cgroup is not None:
-            linux.kill_cgroup(held.cgroup)
-        else:
-            linux.kill_each([*held.rest, *([held.pid] if held.end is None else [])])
+        held.killing = held.awaited = True
+        self._kill(held)
         self._look_for_end(held)
+
+    def _kill(self, held: Held) -> None:
+        try:
+            self._note(held, self._family.all(held))
+            if held.cgroup is not None:
+                self._outside.kill_group(held.cgroup)
+        except OSError as error:
+            complain(f"zmsvcd: cannot find every process of launch {held.launch}: {error.strerror}; trying again")
+            self._look_later()
+        # As well where there is a control group: the main process may be about to move there.
+        if held.end is None:
+            self._send(held.pid, "SIGKILL")
+        self._outside.kill_each(held.rest)
+
+    def _note(self, held: Held, pids: list[int]) -> None:
+        """These are about to be killed."""
+        for pid in pids:
+            started = self._outside.start_time(pid)
+            if started is not None and pid not in held.rest:
+                held.rest[pid] = Other(name=self._outside.name(pid), start_time=started)
+        for other in held.rest.values():
+            other.killed = True
 
     def kill_everything(self) -> bool:
         """SIGKILL all tasks and every orphan that any of them left, known or not. False when there was nothing to kill."""
         for held in self._held.values():
             if held.end is None and held.cgroup is not None:
-                linux.kill_cgroup(held.cgroup)
-        doomed = [pid for pid in linux.children_of(os.getpid()) if pid not in self.others]
-        linux.kill_each(doomed)
+                attempt(partial(self._outside.kill_group, held.cgroup))
+        doomed = [pid for pid in self._outside.children() if pid not in self.others]
+        self._outside.kill_each(doomed)
         return bool(doomed)
 
     def acknowledge(self, launch: int) -> None:
@@ -177,7 +311,7 @@ class Brood:
         self._uses[cgroup] -= 1
         if not self._uses[cgroup]:
             del self._uses[cgroup]
-            remove_cgroup(cgroup)
+            self._outside.remove_group(cgroup)
 
     # --- what is there
 
@@ -190,80 +324,123 @@ class Brood:
 
     # --- ends
 
-    def reaped(self, info: Any) -> None:
-        """A child of the keeper that is neither supervisor nor device has ended (`info` as of os.waitid)."""
-        ended = self._by_pid.pop(info.si_pid, None)
-        if ended is not None:
-            oom = killed(info) and self._oom_kills.grown()
-            for held in ended:
-                self._main_ended(held, how_of(info), oom=oom)
+    def _member_ended(self, launch: int, status: int, last: bool) -> None:
+        held = self._held.get(launch)
+        if held is None or held.end is not None:
             return
-        for other in [h for h in self._held.values() if h.killing]:
+        if last:
+            held.status = status
+            return
+        sharing_it = self._by_pid.get(held.pid, [])
+        if held in sharing_it:
+            sharing_it.remove(held)
+        self._end(held, How(code=status), left=False)
+
+    def look_once_more(self, pid: int) -> None:
+        """A child has ended, and is about to be reaped: only until then the kernel tells whether it has executed a program."""
+        for held in self._by_pid.get(pid, ()):
+            self._executed(held, last=True)
+
+    def reaped(self, info: ChildEnd) -> None:
+        """A child of the keeper that is neither supervisor nor device has ended."""
+        if info.si_pid in self._by_pid:
+            self._hosts.hear_last_words(info.si_pid)
+            ended = self._by_pid.pop(info.si_pid)
+            oom_kill = killed(info) and self._oom_kills.grown()
+            for held in ended:
+                self._main_ended(held, how_of(info), oom_kill=oom_kill)
+            return
+        for other in [held for held in self._held.values() if held.rest or held.awaited]:
             if info.si_pid in other.rest:
-                how = how_of(info)
-                name = other.rest.pop(info.si_pid)
-                other.ended.append(LeftOver(pid=info.si_pid, name=name, code=how.code, signal=how.signal, core=how.core))
+                other.ended.append(other.rest.pop(info.si_pid).ended(info.si_pid, how_of(info)))
             self._look_for_end(other)
 
-    def _main_ended(self, held: Held, how: How, *, oom: bool) -> None:
-        if held.executing is not None:
-            self._executed(held.executing)
+    def _main_ended(self, held: Held, how: How, *, oom_kill: bool) -> None:
+        if held.program and not held.executed and held.why is None:
+            held.why = f"its program was not executed: the process ended before ({words(how)})"
         if held.pid_file is not None:
             unlink(held.pid_file)
-        # Those that were killed with it are to be told as well, by `gone`, also when they are dead already.
-        left = bool(held.rest or held.ended) or self._left(held)
+        # Those that were asked or killed with it are to be told as well, by `gone`, also when they are dead already.
+        left = bool(held.rest or held.ended) or self._may_have_left(held)
         if held.status is None:
-            self._end(held, how, left=left, oom=oom)
+            self._end(held, how, left=left, oom_kill=oom_kill)
         else:
             self._end(held, How(code=held.status), left=left)
-        if held.killing:
-            self._look_for_end(held)
+        self._look_for_end(held)
 
-    def _end(self, held: Held, how: How, *, left: bool, oom: bool = False) -> None:
+    def _may_have_left(self, held: Held) -> bool:
+        try:
+            return self._family.left(held)
+        except OSError as error:
+            complain(f"zmsvcd: cannot look for what launch {held.launch} has left behind: {error.strerror}")
+            return True
+
+    def _end(self, held: Held, how: How, *, left: bool, oom_kill: bool = False) -> None:
         held.end = Exited(
-            launch=held.launch, pid=held.pid, tag=held.tag, left=left, code=how.code, signal=how.signal, core=how.core, oom=oom
+            launch=held.launch,
+            pid=held.pid,
+            tag=held.tag,
+            left=left,
+            code=how.code,
+            signal=how.signal,
+            core=how.core,
+            oom=oom_kill,
+            why=held.why or "",
         )
         self._tell(held.end)
 
-    def _look_for_end(self, held: Held) -> None:
-        """After a kill: is everything of it gone? Processes that were forked while the others died are killed as well."""
-        if held.end is None:
+    # --- what is left
+
+    def due(self) -> float | None:
+        """Return when `on_time` has to be called."""
+        return self._look_at
+
+    def on_time(self, now: float) -> None:
+        """Look again for what could not be found, or killed, at once."""
+        if self._look_at is None or now < self._look_at:
             return
-        # Others are looked for when the known ones are gone, since that is a search through all processes of the machine.
-        while not any(linux.stat_fields(pid) is not None for pid in held.rest):
-            new = [pid for pid in self._rest_of(held) if pid not in held.rest]
-            if not new:
-                self._gone(held, held.end)
-                return
-            held.rest.update((pid, linux.process_name(pid)) for pid in new)
-            linux.kill_each(new)
-        # Each of them comes to us, the subreaper, to be reaped: only then is it known how it ended.
+        self._look_at = None
+        unwatched, self._unwatched = self._unwatched, []
+        for held in unwatched:
+            self._executed(held)
+            if held.executing is not None:
+                self._await_exec(held, held.executing)
+        for held in [held for held in self._held.values() if held.awaited]:
+            if held.killing:
+                self._kill(held)
+            self._look_for_end(held)
+
+    def _look_later(self) -> None:
+        if self._look_at is None:
+            self._look_at = self._outside.now() + LOOK_AGAIN
+
+    def _look_for_end(self, held: Held) -> None:
+        """Is everything of it gone? Processes that were forked while the others ended are asked to end, or killed, as well."""
+        if held.end is None or not held.awaited:
+            return
+        try:
+            for _ in range(LOOKS):
+                # Others are looked for when the known ones are gone, since that is a search through all processes of the machine.
+                if any(self._outside.start_time(pid) == other.start_time for pid, other in held.rest.items()):
+                    # Each of them comes to us, the subreaper, to be reaped: only then is it known how it ended.
+                    return
+                new = [pid for pid in self._family.all(held) if pid not in held.rest]
+                if not new:
+                    self._gone(held, held.end)
+                    return
+                if held.killing:
+                    self._note(held, new)
+                    self._outside.kill_each(new)
+                else:
+                    self._ask(held, new, held.asking or "SIGTERM")
+        except OSError as error:
+            complain(f"zmsvcd: cannot look for what launch {held.launch} has left behind: {error.strerror}; trying again")
+        self._look_later()
 
     def _gone(self, held: Held, end: Exited) -> None:
-        held.killing = False
+        held.killing = held.awaited = False
         held.end = replace(end, left=False)
+        # Another process has reaped the others.
+        held.ended += [other.ended(pid) for pid, other in held.rest.items()]
+        held.rest.clear()
         self._tell(Gone(launch=held.launch, ended=tuple(held.ended)))
-
-    def _rest_of(self, held: Held) -> list[int]:
-        """The processes of a launch but its main one."""
-        if held.cgroup is None:
-            return self._members(held)
-        if not linux.cgroup_populated(held.cgroup):
-            return []
-        return [pid for pid in linux.cgroup_processes(held.cgroup) if pid != held.pid]
-
-    def _left(self, held: Held) -> bool:
-        """Whether the main process left others behind. Without orphans nobody did, and /proc need not be searched."""
-        return bool((held.cgroup is not None or self._orphaned()) and self._rest_of(held))
-
-    def _orphaned(self) -> bool:
-        """Whether there may be children that we did not fork. Counted, for a thousand tasks may end at once."""
-        known = len(self._by_pid) + len(self.others) + (self._zygote.pid is not None)
-        return linux.number_of_children() > known
-
-    def _members(self, held: Held) -> list[int]:
-        """By session and by the mark in the environment, since there is no cgroup."""
-        launch = held.host.mark if held.host else held.launch
-        # Other contexts count their launches from 1 as well.
-        found = linux.belonging({held.pid}, self._mark, b"ZMSVC_LAUNCH=%d" % launch)
-        return [pid for pid in found if pid != held.pid and pid not in self.others and pid not in self._by_pid]

@@ -6,8 +6,8 @@ import os
 import signal
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from zmsvc.keeper.outside import ChildEnd
 from zmsvc.keeper.shared import Host
 from zmsvc.protocol.supervision import Exited, LeftOver
 
@@ -22,6 +22,24 @@ class How:
 
 
 @dataclass(slots=True, kw_only=True)
+class Other:
+    """A process of a launch beside its main one, which was asked to end, or killed."""
+
+    name: str
+    start_time: int
+    asked: str = ""
+    """The signal that asked it to end."""
+    killed: bool = False
+
+    def ended(self, pid: int, how: How | None = None) -> LeftOver:
+        """Return what is told of it; without `how` another process has reaped it."""
+        how = how or How()
+        return LeftOver(
+            pid=pid, name=self.name, code=how.code, signal=how.signal, core=how.core, asked=self.asked, killed=self.killed
+        )
+
+
+@dataclass(slots=True, kw_only=True)
 class Held:
     """One launch, from its fork until its end was acknowledged."""
 
@@ -30,17 +48,25 @@ class Held:
     start_time: int
     cgroup: Path | None
     pid_file: str | None
+    program: bool = False
+    """It executes a program."""
     executing: int | None = None
     """The pipe that closes when a Command's program has taken the launcher's place."""
     executed: bool = False
+    why: str | None = None
+    """Why the program was not executed, empty where its own last status says so; None when it was, or may yet be."""
     uid: int | None = None
     """Of the user, where that is not the daemon's own."""
     end: Exited | None = None
     """How the main process ended: told again to every new supervisor until one acknowledges it."""
-    rest: dict[int, str] = field(default_factory=dict)
-    """Processes that were killed with it or after it, by PID."""
+    rest: dict[int, Other] = field(default_factory=dict)
+    """Its other processes that were asked to end or killed, by PID."""
     ended: list[LeftOver] = field(default_factory=list)
+    awaited: bool = False
+    """The supervisor is to be told when nothing of it is left."""
     killing: bool = False
+    asking: str = ""
+    """The signal that asks the others to end."""
     host: Host | None = None
     """The process, when it is shared with other tasks."""
     tag: str = ""
@@ -49,19 +75,25 @@ class Held:
     """How it ended, when it was the last in a shared process: its end is told when that process is gone."""
 
 
-def how_of(info: Any) -> How:
-    """Return how a reaped child ended (`info` as of os.waitid)."""
+def how_of(info: ChildEnd) -> How:
+    """Return how a child ended."""
     if info.si_code == os.CLD_EXITED:
         return How(code=info.si_status)
-    return How(signal=_signal_name(info.si_status), core=info.si_code == os.CLD_DUMPED)
+    return How(signal=signal_name(info.si_status), core=info.si_code == os.CLD_DUMPED)
 
 
-def killed(info: Any) -> bool:
+def words(how: How) -> str:
+    """Return how a process ended, in words."""
+    return f"status {how.code}" if how.signal is None else how.signal
+
+
+def killed(info: ChildEnd) -> bool:
     """Whether it ended by SIGKILL."""
     return info.si_code != os.CLD_EXITED and bool(info.si_status == signal.SIGKILL)
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """Return the name of a signal."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -74,12 +106,3 @@ def unlink(path: str) -> None:
         os.unlink(path)
     except OSError:
         return
-
-
-def remove_cgroup(directory: Path) -> None:
-    """With the sub-directories that the task made, which are empty by now. A process that came late keeps it."""
-    for path, _, _ in os.walk(directory, topdown=False):
-        try:
-            os.rmdir(path)
-        except OSError:
-            return

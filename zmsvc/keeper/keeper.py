@@ -7,25 +7,27 @@ from __future__ import annotations
 
 import errno
 import os
-import selectors
 import signal
 import socket
 import sys
-import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, assert_never
+from typing import assert_never
 
 from zmsvc import __version__
 from zmsvc.core.errors import ProtocolError, ZmsvcError
-from zmsvc.host import linux, notify, packets
+from zmsvc.host import linux, packets
 from zmsvc.host.complain import complain
 from zmsvc.host.paths import Places
 from zmsvc.keeper.brood import Brood
+from zmsvc.keeper.dispatcher import READ, WRITE, Dispatcher, attempt
 from zmsvc.keeper.doors import Doors
+from zmsvc.keeper.held import how_of, words
 from zmsvc.keeper.keyring import Keyring
+from zmsvc.keeper.outside import ChildEnd, Machine, Outside
 from zmsvc.keeper.relay import Relay
 from zmsvc.keeper.worker import Device, Supervisor
 from zmsvc.keeper.zygote_client import ZygoteClient
@@ -39,6 +41,10 @@ END_TIMEOUT = 2.5
 """Seconds that the device has for an ordered end; it ends itself after 2 s, unless it is stopped."""
 HOPELESS = (errno.EACCES, errno.ENOENT, errno.ENOEXEC)
 """Why a first supervisor cannot be executed: this user cannot reach the Python that runs here, or it is gone."""
+ORDERS = 1000
+"""Orders that are taken before others have their turn."""
+FLUSH_AGAIN = 0.1
+"""Seconds until a message is tried again that the kernel had no room for."""
 MAX_OUTBOX = 100_000
 """Messages that wait for a supervisor that does not read: more than all launches of a large context."""
 
@@ -46,7 +52,16 @@ MAX_OUTBOX = 100_000
 class Keeper:
     """One context's keeper. `run` gives the exit status of the daemon."""
 
-    def __init__(self, places: Places, doors: Doors, arguments: list[str], cgroup: Path | None, keyring: Keyring | None) -> None:
+    def __init__(
+        self,
+        places: Places,
+        doors: Doors,
+        arguments: list[str],
+        cgroup: Path | None,
+        keyring: Keyring | None,
+        outside: Outside | None = None,
+    ) -> None:
+        outside = self._outside = outside or Machine()
         self._doors = doors
         self._keyring = keyring
         self._cgroup = cgroup
@@ -57,21 +72,23 @@ class Keeper:
         """A person started this, and no service manager."""
         systemd_wants = int(os.environ.pop("WATCHDOG_USEC", 0)) / 1e6
         os.environ.pop("WATCHDOG_PID", None)
-        self._selector = selectors.DefaultSelector()
-        self._systemd = Relay(os.environ.pop("NOTIFY_SOCKET", None), self._selector)
+        self._dispatcher = Dispatcher(outside)
+        self._systemd = Relay(os.environ.pop("NOTIFY_SOCKET", None), self._dispatcher)
         self._outbox: deque[tuple[sv.Report, dict[str, int]]] = deque()
+        self._flush_at: float | None = None
+        """When what waits is tried again, since the kernel had no room for it."""
         self._stopping = False
         self._ending: float | None = None
         self._empty = False
         self._status = 0
         self.ready: Callable[[str], None] = lambda _error: None
         """Called once, when the context is ready for the first time, with what of it has failed at once."""
-        unwatch = self._selector.unregister
-        self._zygote = ZygoteClient(cgroups=cgroup is not None, watch=self._watch, unwatch=unwatch, greeted=self._tell_zygote)
+        self._zygote = ZygoteClient(outside, self._dispatcher, cgroups=cgroup is not None, greeted=self._tell_zygote)
         tasks = cgroup / "tasks" if cgroup else None
-        self._brood = Brood(self._tell, self._zygote, places.mark, tasks, self._watch, unwatch)
-        self._supervisor = Supervisor(arguments, places, doors, systemd_wants / 2 or WATCHDOG, self._in_group("supervisor"))
-        self._device = Device(places, doors, self._in_group("device"), keyring)
+        self._brood = Brood(self._tell, self._zygote, places.mark, tasks, outside, self._dispatcher)
+        watchdog = systemd_wants / 2 or WATCHDOG
+        self._supervisor = Supervisor(outside, arguments, places, doors, watchdog, self._in_group("supervisor"))
+        self._device = Device(outside, places, doors, self._in_group("device"), keyring)
 
     def _in_group(self, name: str) -> Path | None:
         return self._cgroup / name if self._cgroup else None
@@ -80,20 +97,27 @@ class Keeper:
 
     def run(self) -> int:
         linux.become_subreaper()
-        # First, since it takes longer than the supervisor until it wants a task.
-        self._start_zygote()
         wakeup = self._catch_signals()
-        self._watch(wakeup, lambda: self._on_signals(wakeup))
-        self._watch(self._doors.keeper.fileno(), self._on_notify)
-        self._start_supervisor()
-        while not self._over():
-            for key, _ in self._selector.select(self._timeout()):
-                key.data()
-            # Ends are taken after messages: a program that was executed and has ended was executed first.
-            self._reap()
-            self._on_time()
+        self._dispatcher.watch(wakeup, lambda: self._on_signals(wakeup))
+        self.begin()
+        while not self.over():
+            self.turn()
         self._device.close()
         return self._status
+
+    def begin(self) -> None:
+        """Start what the context needs first."""
+        # The zygote takes longer than the supervisor takes until it wants a task.
+        self._start_zygote()
+        self._dispatcher.watch(self._doors.keeper.fileno(), self._on_notify)
+        attempt(self._start_supervisor)
+
+    def turn(self) -> None:
+        """Wait for what happens next, and answer it. Nothing that is raised on the way ends the keeper."""
+        self._dispatcher.turn(self.timeout())
+        # Ends are taken after messages: a program that was executed and has ended was executed first.
+        attempt(self._reap)
+        attempt(self._on_time)
 
     def _catch_signals(self) -> int:
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -102,31 +126,45 @@ class Keeper:
             signal.signal(number, _nothing)
         return reader
 
-    def _watch(self, fd: int, call: Callable[[], None]) -> None:
-        self._selector.register(fd, selectors.EVENT_READ, call)
-
     def _on_signals(self, reader: int) -> None:
-        for number in set(os.read(reader, 4096)):
+        self.signalled(set(os.read(reader, 4096)))
+
+    def signalled(self, numbers: Iterable[int]) -> None:
+        """The keeper got these signals."""
+        for number in numbers:
             if number in (signal.SIGTERM, signal.SIGINT) and not self._stopping:
                 self._stopping = True
                 self._tell(sv.StopAll(signal=signal.Signals(number).name))
             elif number == signal.SIGHUP:
                 self._tell(sv.Reload())
 
-    def _timeout(self) -> float | None:
+    def timeout(self) -> float | None:
+        """Return the seconds until the next `turn` has something to do, if nothing happens before; None when it has not."""
         workers = (self._supervisor.due(), self._device.due()) if self._ending is None else (self._ending,)
-        due = [at for at in workers if at is not None]
-        return max(0.0, min(due) - time.monotonic()) if due else None
+        others = (self._zygote.due(), self._brood.due(), self._dispatcher.due(), self._flush_at)
+        due = [at for at in (*workers, *others) if at is not None]
+        return max(0.0, min(due) - self._outside.now()) if due else None
 
     def _on_time(self) -> None:
-        now = time.monotonic()
-        if self._ending is not None:
-            # An orphan's children become ours only when it is dead, so each look may find new ones.
-            self._empty = not self._brood.kill_everything()
-            if now >= self._ending:
-                self._device.signal(signal.SIGKILL)
-                self._ending = now + END_TIMEOUT
-            return
+        now = self._outside.now()
+        attempt(lambda: self._zygote.on_time(now))
+        attempt(lambda: self._brood.on_time(now))
+        if self._flush_at is not None and now >= self._flush_at:
+            self._flush_at = None
+            attempt(self._flush)
+        attempt(self._on_end if self._ending is not None else self._on_workers)
+
+    def _on_end(self) -> None:
+        assert self._ending is not None
+        now = self._outside.now()
+        # An orphan's children become ours only when it is dead, so each look may find new ones.
+        self._empty = not self._brood.kill_everything()
+        if now >= self._ending:
+            self._ending = now + END_TIMEOUT
+            self._device.signal(signal.SIGKILL)
+
+    def _on_workers(self) -> None:
+        now = self._outside.now()
         if self._supervisor.pid is None and self._supervisor.is_due(now):
             self._start_supervisor()
         elif self._supervisor.pid is not None and self._supervisor.is_due(now):
@@ -156,6 +194,7 @@ class Keeper:
         self._outbox.clear()
         try:
             conn = self._supervisor.start()
+            self._watch_supervisor(conn)
         except OSError as error:
             if error.errno in HOPELESS and not self._supervisor.was_ready:
                 complain(f"zmsvcd: cannot start the supervisor with {sys.executable}: {error.strerror}")
@@ -167,7 +206,6 @@ class Keeper:
             self._supervisor.put_off()
             return
         self._brood.others.add(self._supervisor.pid or 0)
-        self._watch(conn.fileno(), lambda: self._on_message(conn))
         self._tell(
             sv.Hello(
                 epoch=self._epoch,
@@ -186,6 +224,18 @@ class Keeper:
         )
         for uid in self._doors.notify_of:
             self._tell_notify_socket(uid)
+
+    def _watch_supervisor(self, conn: socket.socket) -> None:
+        try:
+            self._dispatcher.watch(conn.fileno(), lambda: self._on_message(conn), drop=lambda: self._give_up_supervisor(conn))
+        except OSError:
+            self._give_up_supervisor(conn)
+            raise
+
+    def _give_up_supervisor(self, conn: socket.socket) -> None:
+        """Nothing can be had of it, or told it: the next one is told how things stand."""
+        self._hang_up(conn)
+        self._supervisor.signal(signal.SIGKILL)
 
     def _tell_notify_socket(self, uid: int) -> None:
         self._tell(sv.NotifySocket(uid=uid), {"socket": self._doors.notify_of[uid].fileno()})
@@ -212,15 +262,20 @@ class Keeper:
                 self._outbox.popleft()
         except BlockingIOError:
             pass
-        except OSError:
+        except ConnectionError:
             self._outbox.clear()
             return
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._outbox else 0)
-        self._selector.modify(conn, events, lambda: self._on_message(conn))
+        except OSError:
+            # No memory, or no descriptor.
+            self._flush_at = self._outside.now() + FLUSH_AGAIN
+            return
+        self._dispatcher.expect(conn.fileno(), READ | WRITE if self._outbox else READ)
 
-    def _on_message(self, conn: socket.socket) -> None:
+    def _on_message(self, conn: socket.socket, most: int = ORDERS) -> None:
         self._flush()
-        while self._supervisor.conn is conn:
+        for _ in range(most):
+            if self._supervisor.conn is not conn:
+                return
             try:
                 order = packets.receive_message(conn, sv.ORDERS)
             except BlockingIOError:
@@ -232,19 +287,24 @@ class Keeper:
             if order is None:
                 self._hang_up(conn)
                 return
-            self._obey(order)
+            # One order that cannot be carried out is no reason to refuse the others.
+            if not attempt(partial(self._obey, order)) and isinstance(order, LaunchSpec):
+                self._tell(sv.LaunchFailed(launch=order.launch, why="the keeper has met an error, which its log tells"))
 
     def _hang_up(self, conn: socket.socket) -> None:
-        self._selector.unregister(conn)
+        if self._supervisor.conn is conn:
+            self._supervisor.conn = None
+        self._dispatcher.unwatch(conn.fileno())
         conn.close()
-        self._supervisor.conn = None
+        # The next supervisor orders again what it finds in the state file and not here.
+        self._zygote.forget_all()
 
     def _obey(self, order: sv.Order) -> None:
         match order:
             case LaunchSpec():
                 self._launch(order)
             case sv.SignalTask():
-                self._brood.signal(order.launch, order.signal)
+                self._brood.signal(order.launch, order.signal, order.rest)
             case sv.KillTask():
                 self._brood.kill(order.launch)
             case sv.Acknowledge():
@@ -276,7 +336,7 @@ class Keeper:
             uid, known = spec.uid, spec.uid in self._doors.notify_of
             try:
                 spec = replace(spec, notify=str(self._doors.notify_path(uid)), own_environment=self._by_hand)
-            except ZmsvcError as error:
+            except (ZmsvcError, OSError) as error:
                 self._tell(sv.LaunchFailed(launch=spec.launch, why=str(error)))
                 return
             if not known:
@@ -299,7 +359,7 @@ class Keeper:
     # --- notifications of supervisor and device
 
     def _on_notify(self) -> None:
-        while (datagram := notify.receive(self._doors.keeper)) is not None:
+        while (datagram := self._outside.said(self._doors.keeper)) is not None:
             for fd in datagram.fds:
                 os.close(fd)
             words = dict(datagram.lines)
@@ -315,36 +375,34 @@ class Keeper:
     # --- ends
 
     def _reap(self) -> None:
-        while True:
-            try:
-                info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
-            except ChildProcessError:
-                return
-            if info is None:
-                return
-            self._brood.others.discard(info.si_pid)
-            if info.si_pid == self._supervisor.pid:
-                self._supervisor_ended(info)
-            elif info.si_pid == self._device.pid:
-                self._device.ended()
-                self._tell(self._device.told())
-            elif info.si_pid == self._zygote.pid:
-                # Not at the next launch, which would have to wait for it.
-                again = self._zygote.worked and self._ending is None
-                self._zygote.ended()
-                if again:
-                    self._start_zygote()
-            else:
-                self._brood.reaped(info)
+        # It is let go of in any case: else it would be the next one, too, and for ever.
+        while (info := self._outside.ended()) is not None:
+            attempt(partial(self._brood.look_once_more, info.si_pid))
+            self._outside.reap(info.si_pid)
+            attempt(partial(self._child_ended, info))
 
-    def _supervisor_ended(self, info: Any) -> None:
-        conn = self._supervisor.conn
+    def _child_ended(self, info: ChildEnd) -> None:
+        self._brood.others.discard(info.si_pid)
+        if info.si_pid == self._supervisor.pid:
+            self._supervisor_ended(info)
+        elif info.si_pid == self._device.pid:
+            self._device.ended()
+            self._tell(self._device.told())
+        elif info.si_pid == self._zygote.pid:
+            self._zygote.reaped()
+        else:
+            self._brood.reaped(info)
+
+    def _supervisor_ended(self, info: ChildEnd) -> None:
+        # Its PID is nobody's from here on.
+        conn, self._supervisor.pid = self._supervisor.conn, None
         if conn is not None:
             # Orders that it sent before its end still count: a launch that is in the state file must happen.
-            self._on_message(conn)
+            self._on_message(conn, MAX_OUTBOX)
         if self._supervisor.conn is not None:
             self._hang_up(self._supervisor.conn)
-        given_up = info.si_code == os.CLD_EXITED and not self._supervisor.was_ready and not self._supervisor.leaving
+        come_up = self._supervisor.was_ready or self._supervisor.leaving or self._supervisor.replacing
+        given_up = info.si_code == os.CLD_EXITED and not come_up
         self._supervisor.ended()
         if given_up:
             # It never came up, and it said why on stderr: a bad file, a state file of a newer version, a port in use.
@@ -352,20 +410,18 @@ class Keeper:
         if self._supervisor.leaving or given_up:
             self._end()
         else:
-            complain(f"zmsvcd: the supervisor ended ({_told(info)}), starting the next one")
+            complain(f"zmsvcd: the supervisor ended ({words(how_of(info))}), starting the next one")
 
     def _end(self) -> None:
         """The context is over: nothing of it may stay."""
-        self._ending = time.monotonic() + END_TIMEOUT
+        self._ending = self._outside.now() + END_TIMEOUT
+        self._zygote.close()
         self._device.signal(signal.SIGTERM)
 
-    def _over(self) -> bool:
+    def over(self) -> bool:
+        """Tell whether the context has ended, and nothing of it is left."""
         return self._ending is not None and self._device.pid is None and self._empty
 
 
 def _nothing(_number: int, _frame: object) -> None:
     """A handler, so that the signal reaches the wakeup pipe."""
-
-
-def _told(info: Any) -> str:
-    return f"status {info.si_status}" if info.si_code == os.CLD_EXITED else f"signal {info.si_status}"

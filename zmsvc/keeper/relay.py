@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import selectors
 import socket
 from collections import deque
+
+from zmsvc.keeper.dispatcher import WRITE, Dispatcher
 
 MAX_WAITING = 64
 """Notifications that wait for a systemd that does not read; the oldest STATUS= lines are the ones to lose."""
@@ -13,8 +14,8 @@ MAX_WAITING = 64
 class Relay:
     """A line upwards; without an address it takes everything and does nothing."""
 
-    def __init__(self, address: str | None, selector: selectors.BaseSelector) -> None:
-        self._selector = selector
+    def __init__(self, address: str | None, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
         self._waiting: deque[bytes] = deque()
         self._sock: socket.socket | None = None
         if address:
@@ -30,7 +31,7 @@ class Relay:
             return
         if len(self._waiting) >= MAX_WAITING:
             self._drop_one()
-        self._waiting.append(text.encode())
+        self._waiting.append(text.encode(errors="replace"))
         self._flush()
 
     def _drop_one(self) -> None:
@@ -49,8 +50,8 @@ class Relay:
         except OSError:
             # Nobody is there any more: a keeper has no other way to tell, and its tasks matter more.
             self._waiting.clear()
-        watched = self._sock in self._selector.get_map()
-        if self._waiting and not watched:
-            self._selector.register(self._sock, selectors.EVENT_WRITE, self._flush)
-        elif not self._waiting and watched:
-            self._selector.unregister(self._sock)
+        fd = self._sock.fileno()
+        if self._waiting and not self._dispatcher.watched(fd):
+            self._dispatcher.watch(fd, self._flush, events=WRITE)
+        elif not self._waiting and self._dispatcher.watched(fd):
+            self._dispatcher.unwatch(fd)

@@ -7,38 +7,54 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from zmsvc.core.errors import ProtocolError
 from zmsvc.host import linux, packets
 from zmsvc.host.complain import complain
+from zmsvc.keeper.dispatcher import Dispatcher
+from zmsvc.keeper.outside import Outside
 from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol import sharing
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Joining:
+    """A member that waits for the process to be forked."""
+
+    launch: int
+    done: Callable[[Host], None]
+    failed: Callable[[OSError], None]
+
+
 class Host:
     """One such process. `mark` is the launch number in its environment, that of the task it was made for."""
 
-    def __init__(self, zygote: ZygoteClient, spec: LaunchSpec, cgroup: Path | None) -> None:
-        """Fork it. Raises OSError."""
+    def __init__(self, spec: LaunchSpec, cgroup: Path | None, outside: Outside) -> None:
+        """Make the line. Raises OSError."""
         self.mark = spec.launch
         self.cgroup = cgroup
         self.members: set[int] = set()
         """Launches whose end nobody has told."""
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            linux.leave_room(its.fileno())
-            self.pid = zygote.fork(spec, cgroup, Descriptors(shared_line=its.fileno()))
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            its.close()
-        self.start_time = linux.start_time(self.pid) or 0
-        ours.setblocking(False)
-        self._line: socket.socket | None = ours
+        self.pid: int | None = None
+        """None until it is forked."""
+        self.start_time = 0
+        self.joining: list[_Joining] = []
+        self._line: socket.socket | None
+        self._line, self._its = outside.line()
+        self._its.setblocking(True)
+
+    @property
+    def its(self) -> int:
+        """Descriptor of the line's other end, until it is forked."""
+        return self._its.fileno()
+
+    def settled(self) -> None:
+        """It was forked, or could not be: the other end of the line is its own."""
+        self._its.close()
 
     @property
     def open(self) -> bool:
@@ -66,7 +82,7 @@ class Host:
                 report = packets.receive_message(self._line, sharing.REPORTS)
             except BlockingIOError:
                 break
-            except ProtocolError as error:
+            except (ProtocolError, OSError) as error:
                 # The user's code runs in that process, and may have written into any descriptor of it.
                 complain(f"zmsvcd: process {self.pid} that tasks share: {error}")
                 report = None
@@ -91,44 +107,89 @@ class Hosts:
     """
 
     def __init__(
-        self,
-        zygote: ZygoteClient,
-        watch: Callable[[int, Callable[[], None]], None],
-        unwatch: Callable[[int], object],
-        ended: Callable[[int, int, bool], None],
+        self, zygote: ZygoteClient, outside: Outside, dispatcher: Dispatcher, ended: Callable[[int, int, bool], None]
     ) -> None:
         self._zygote = zygote
-        self._watch = watch
-        self._unwatch = unwatch
+        self._outside, self._dispatcher = outside, dispatcher
         self._ended = ended
         self._of: dict[str, Host] = {}
 
-    def start(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors) -> Host:
-        """Have a task started in its transaction's process, which is made when there is none, or none that listens."""
+    def start(
+        self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors, done: Callable[[Host], None], failed: Callable[[OSError], None]
+    ) -> None:
+        """Have a task started in its transaction's process, which is made when there is none, or none that listens.
+
+        One of `done` and `failed` is called, perhaps at once. Raises OSError.
+        """
         transaction, start = spec.transaction, sharing.StartMember(spec=spec)
         host = self._of.get(transaction)
-        if host is None or not host.tell(start, fds):
-            made = Host(self._zygote, spec, cgroup)
-            if host is not None:
-                self._part(transaction)
-            host = self._of[transaction] = made
-            self._watch(host.fileno(), partial(self._hear, transaction, host))
-            host.tell(start, fds)
-        host.members.add(spec.launch)
-        return host
+        if host is not None and host.tell(start, fds):
+            host.members.add(spec.launch)
+            if host.pid is None:
+                host.joining.append(_Joining(spec.launch, done, failed))
+            else:
+                done(host)
+            return
+        if host is not None:
+            # What it has said before it ended counts.
+            self._hear(transaction, host)
+            self._part(transaction, host)
+        self._make(spec, cgroup, fds, _Joining(spec.launch, done, failed))
 
-    def _part(self, transaction: str) -> None:
+    def _make(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors, first: _Joining) -> None:
+        host, transaction = Host(spec, cgroup, self._outside), spec.transaction
+        try:
+            linux.leave_room(host.its)
+            self._dispatcher.watch(host.fileno(), partial(self._hear, transaction, host), drop=partial(self._part, transaction, host))
+        except OSError:
+            host.settled()
+            host.close()
+            raise
+        self._of[transaction] = host
+        host.members.add(spec.launch)
+        host.joining.append(first)
+        host.tell(sharing.StartMember(spec=spec), fds)
+        self._zygote.fork(
+            spec, cgroup, Descriptors(shared_line=host.its), partial(self._forked, host), partial(self._not_forked, transaction, host)
+        )
+
+    def _forked(self, host: Host, pid: int, started: int) -> None:
+        host.settled()
+        host.pid, host.start_time = pid, started
+        joining, host.joining = host.joining, []
+        for each in joining:
+            each.done(host)
+
+    def _not_forked(self, transaction: str, host: Host, error: OSError) -> None:
+        host.settled()
+        self._part(transaction, host)
+        joining, host.joining = host.joining, []
+        for each in joining:
+            each.failed(error)
+
+    def _part(self, transaction: str, host: Host) -> None:
         """No more members for this process."""
-        host = self._of.pop(transaction)
-        self._unwatch(host.fileno())
-        host.close()
+        if self._of.get(transaction) is host:
+            del self._of[transaction]
+        if host.open:
+            self._dispatcher.unwatch(host.fileno())
+            host.close()
+
+    def hear_last_words(self, pid: int) -> None:
+        """Read the line of a process that has ended to its end: who was out by then has ended as it says."""
+        for transaction, host in [*self._of.items()]:
+            if host.pid == pid:
+                self._hear(transaction, host)
 
     def _hear(self, transaction: str, host: Host) -> None:
+        if self._of.get(transaction) is not host:
+            return
         descriptor = host.fileno()
-        for launch, status in host.heard():
-            self._ended(launch, status, not host.members)
+        ends = host.heard()
         if not host.open:
-            self._unwatch(descriptor)
+            self._dispatcher.unwatch(descriptor)
             del self._of[transaction]
         elif not host.members:
-            self._part(transaction)
+            self._part(transaction, host)
+        for number, (launch, status) in enumerate(ends, start=1):
+            self._ended(launch, status, not host.members and number == len(ends))

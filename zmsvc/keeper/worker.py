@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
-import sys
-import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from zmsvc.core.errors import ConfigError, ZmsvcError
-from zmsvc.host import endpoints, linux
+from zmsvc.host import endpoints
 from zmsvc.host.complain import complain
 from zmsvc.host.notify import DROPPED
 from zmsvc.host.paths import Places
 from zmsvc.keeper.doors import Doors
 from zmsvc.keeper.keyring import Keyring
+from zmsvc.keeper.outside import Outside
 from zmsvc.protocol.supervision import DeviceState, RunDevice
 
 FIRST_DELAY = 0.05
@@ -29,33 +27,11 @@ STEADY = 1.0
 """Seconds of running after which an end is no repeated one: the next start is immediate."""
 
 
-def spawn(module: str, arguments: list[str], environment: Mapping[str, str], fds: list[int]) -> int:
-    """Execute a module of ours as a child in a session of its own, so that a Ctrl-C at the terminal is the keeper's alone.
-
-    Returns its PID. The descriptors keep their numbers there. Raises OSError.
-    """
-    # -P: the working directory is no place to find modules in.
-    argv = [sys.executable, "-P", "-m", module, *arguments]
-    for fd in fds:
-        os.set_inheritable(fd, True)
-    try:
-        return os.posix_spawn(
-            sys.executable,
-            argv,
-            {**os.environ, **environment},
-            setsid=True,
-            setsigmask=[],
-            setsigdef=[signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGPIPE],
-        )
-    finally:
-        for fd in fds:
-            os.set_inheritable(fd, False)
-
-
 class Worker:
     """A child that is started again when it ends, at once at first and then with a doubled delay."""
 
-    def __init__(self, places: Places, doors: Doors, cgroup: Path | None) -> None:
+    def __init__(self, outside: Outside, places: Places, doors: Doors, cgroup: Path | None) -> None:
+        self.outside = outside
         self.places = places
         self.doors = doors
         self.cgroup = cgroup
@@ -66,20 +42,20 @@ class Worker:
         self._delay = 0.0
 
     def spawn(self, module: str, arguments: list[str], environment: dict[str, str], fds: list[int]) -> None:
-        """Execute a module as `spawn` does, in the worker's control group."""
-        self.pid = spawn(module, arguments, environment, fds)
-        self._started_at = time.monotonic()
+        """Execute a module in the worker's control group. Raises OSError."""
+        self.pid = self.outside.spawn(module, arguments, environment, fds)
+        self._started_at = self.outside.now()
         self._again_at = None
-        self._move()
-
-    def _move(self) -> None:
-        if self.cgroup is not None and self.pid is not None:
-            self.cgroup.mkdir(parents=True, exist_ok=True)
-            (self.cgroup / "cgroup.procs").write_text(str(self.pid))
+        if self.cgroup is not None:
+            try:
+                self.outside.group_of(self.pid, self.cgroup)
+            except OSError as error:
+                # It runs, and that is what counts.
+                complain(f"zmsvcd: cannot move process {self.pid} into {self.cgroup}: {error.strerror}")
 
     def ended(self) -> None:
         """It is gone: say when the next one starts."""
-        now = time.monotonic()
+        now = self.outside.now()
         if now - self._started_at >= STEADY:
             self._delay = 0.0
         self._again_at = now + self._delay
@@ -90,7 +66,7 @@ class Worker:
     def put_off(self) -> None:
         """It could not be started, since no process can be had now: say when that is tried again."""
         self._double()
-        self._again_at = time.monotonic() + self._delay
+        self._again_at = self.outside.now() + self._delay
 
     def _double(self) -> None:
         self._delay = min(max(2 * self._delay, FIRST_DELAY), LONGEST_DELAY)
@@ -104,15 +80,17 @@ class Worker:
 
     def signal(self, number: int) -> None:
         # The keeper is the parent and has not reaped it, so the PID is still its own.
-        if self.pid is not None and (started := linux.start_time(self.pid)) is not None:
-            linux.send_signal(self.pid, started, number)
+        if self.pid is not None:
+            self.outside.signal_child(self.pid, number)
 
 
 class Supervisor(Worker):
     """The brain. One that gives no sign of life is aborted, and killed when that does not end it."""
 
-    def __init__(self, arguments: list[str], places: Places, doors: Doors, watchdog: float, cgroup: Path | None) -> None:
-        super().__init__(places, doors, cgroup)
+    def __init__(
+        self, outside: Outside, arguments: list[str], places: Places, doors: Doors, watchdog: float, cgroup: Path | None
+    ) -> None:
+        super().__init__(outside, places, doors, cgroup)
         self.conn: socket.socket | None = None
         self.was_ready = False
         self.leaving = False
@@ -126,7 +104,7 @@ class Supervisor(Worker):
 
     def start(self) -> socket.socket:
         """Start one; what comes back is the keeper's end of the line to it. Raises OSError."""
-        mine, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        mine, its = self.outside.line()
         fds = [its.fileno(), self.doors.control.fileno(), self.doors.notify.fileno()]
         environment = {
             "NOTIFY_SOCKET": str(self.doors.keeper_path),
@@ -144,11 +122,11 @@ class Supervisor(Worker):
             its.close()
         self.conn, self.replacing, self._aborted, self.protocol = mine, False, False, 0
         # On a busy machine a start may take longer than the time between two signs of life: who is shot then never comes up.
-        self._alive_until = time.monotonic() + max(self._watchdog, FIRST_SIGN)
+        self._alive_until = self.outside.now() + max(self._watchdog, FIRST_SIGN)
         return mine
 
     def beat(self) -> None:
-        self._alive_until = time.monotonic() + self._watchdog
+        self._alive_until = self.outside.now() + self._watchdog
 
     def due(self) -> float | None:
         return self._alive_until if self.pid is not None else super().due()
@@ -157,19 +135,19 @@ class Supervisor(Worker):
         """It hangs. SIGABRT leaves a core and a traceback; SIGKILL follows when it does not even take that (it may be stopped)."""
         self.signal(signal.SIGKILL if self._aborted else signal.SIGABRT)
         self._aborted = True
-        self._alive_until = time.monotonic() + min(self._watchdog, 1.0)
+        self._alive_until = self.outside.now() + min(self._watchdog, 1.0)
 
     def ended(self) -> None:
         super().ended()
         if self.replacing:
-            self._again_at = time.monotonic()
+            self._again_at = self.outside.now()
 
 
 class Device(Worker):
     """The forwarder. Its listening sockets are made once and outlive it, so no peer is refused while it is away."""
 
-    def __init__(self, places: Places, doors: Doors, cgroup: Path | None, keyring: Keyring | None) -> None:
-        super().__init__(places, doors, cgroup)
+    def __init__(self, outside: Outside, places: Places, doors: Doors, cgroup: Path | None, keyring: Keyring | None) -> None:
+        super().__init__(outside, places, doors, cgroup)
         self._keyring = keyring
         self.settings: RunDevice | None = None
         self.ready = False
@@ -228,7 +206,7 @@ class Device(Worker):
         if (limit := words.get("WATCHDOG_USEC", "")).isdecimal():
             self._watchdog = int(limit) / 1e6
         if words.keys() & {"WATCHDOG", "WATCHDOG_USEC"}:
-            self._alive_until = time.monotonic() + self._watchdog if self._watchdog else None
+            self._alive_until = self.outside.now() + self._watchdog if self._watchdog else None
         if counts := words.get(DROPPED, ""):
             pairs = (each.partition(":") for each in counts.split())
             self._dropped = Counter({name: int(count) for name, _, count in pairs if count.isdecimal()})

@@ -7,11 +7,12 @@ does not know; so most additions need no new number.
 
 - 0: zmsvc 1.0, which sends no number.
 - 1: zmsvc 1.1. The keeper names its version, and the supervisor its own in `Introduce`.
+- 2: `SignalTask` may ask all processes of a launch to end.
 
 The other lines join a process and its own fork, which are always of one version.
 """
 
-PROTOCOL = 1
+PROTOCOL = 2
 """The number that this release speaks between keeper and supervisor."""
 OLDEST = 0
 """The lowest number that it speaks, too."""

@@ -18,7 +18,8 @@ from dataclasses import dataclass, fields
 from zmsvc.core.errors import ProtocolError
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
-PROTOCOL = 1
+PROTOCOL = 2
+"""1: all tasks of a zygote wait at one gate. 2: each launch brings a gate of its own."""
 OLDEST = 1
 """zmsvc 1.0 forked its own process and executed no zygote."""
 
@@ -65,14 +66,15 @@ def read_launch(packet: bytes, came: list[int]) -> tuple[LaunchSpec, Descriptors
 
 def encode_hello(version: str) -> bytes:
     """Return the zygote's first packet: it lives, and this is its version."""
-    return json.dumps({"version": version}).encode()
+    return json.dumps({"version": version, "protocol": PROTOCOL}).encode()
 
 
-def decode_hello(data: bytes) -> str:
-    """Return the version in the zygote's first packet. Raises ProtocolError for anything else."""
+def decode_hello(data: bytes) -> tuple[str, int]:
+    """Return the version and the protocol in the zygote's first packet. Raises ProtocolError for anything else."""
     try:
-        return str(json.loads(data)["version"])
-    except (ValueError, KeyError, TypeError) as error:
+        said = json.loads(data)
+        return str(said["version"]), int(said.get("protocol", 1))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProtocolError(f"cannot greet the zygote: {error!r}") from None
 
 

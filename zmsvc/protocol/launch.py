@@ -50,6 +50,8 @@ class LaunchSpec:
     user: str | None = None
     group: str | None = None
     nice: int | None = None
+    stop_signal: str = "SIGTERM"
+    """Asks a Process task to end."""
     no_new_privileges: bool = False
     drop_capabilities: bool = False
     """The keeper adds, where it is not root and has capabilities all the same: a change of user from an ordinary one leaves them."""
@@ -82,7 +84,16 @@ class Descriptors:
     curve_server: int | None = None
     """The device's secret CURVE key, for a task that serves."""
 
+    gate: int | None = None
+    """The task waits until a byte comes here, and ends when none does."""
+
     def given(self) -> dict[str, int]:
         """Return those that are there, by name."""
-        found = {"cgroup": self.cgroup, "exec_gate": self.exec_gate, "shared_line": self.shared_line, "curve_server": self.curve_server}
+        found = {
+            "cgroup": self.cgroup,
+            "exec_gate": self.exec_gate,
+            "shared_line": self.shared_line,
+            "curve_server": self.curve_server,
+            "gate": self.gate,
+        }
         return {name: fd for name, fd in found.items() if fd is not None}

@@ -26,10 +26,12 @@ class Introduce:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalTask:
-    """Send a signal to the main process of a launch."""
+    """Send a signal to the main process of a launch, if it is there."""
 
     launch: int
     signal: str
+    rest: str = ""
+    """Signal that asks the other processes of the launch to end; `Gone` follows when it has no process any more. Of protocol 2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,17 +153,23 @@ class Exited:
     core: bool = False
     oom: bool = False
     """The kernel killed it for want of memory. zmsvc 0.9 did not tell."""
+    why: str = ""
+    """Of a Command whose program was not executed: the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOver:
-    """A process that a task left behind, and how it ended."""
+    """A process of a launch beside its main one, and how it ended, where the keeper has reaped it."""
 
     pid: int
     name: str
     code: int | None
     signal: str | None
     core: bool = False
+    asked: str = ""
+    """The signal that asked it to end."""
+    killed: bool = False
+    """SIGKILL was sent to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import logging
 import os
 import socket
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from zmsvc import __version__
 from zmsvc.core import checks, messages
 from zmsvc.core.errors import ConfigError, ZmsvcError
-from zmsvc.core.events import Fact, Origin, Requested, Verb
+from zmsvc.core.events import Fact
 from zmsvc.core.model import Context
 from zmsvc.host import binds, config, crashpoint, journal, keys, linux, members, paths, sockets
 from zmsvc.host.complain import complain
 from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
 from zmsvc.protocol import OLDEST, PROTOCOL
-from zmsvc.protocol.supervision import Hello, Leave, ReplaceDevice, RunDevice, StopAll
+from zmsvc.protocol.supervision import Hello, ReplaceDevice, RunDevice
 from zmsvc.supervisor import installed
 from zmsvc.supervisor.bus import ECHO, Bus
 from zmsvc.supervisor.children import Children
 from zmsvc.supervisor.control import Control
-from zmsvc.supervisor.loop import Loop, facts_of_start
+from zmsvc.supervisor.loop import Loop
+from zmsvc.supervisor.session import Session
 from zmsvc.supervisor.spec import own_endpoints
 from zmsvc.supervisor.verbs import Requests
 
@@ -36,9 +35,6 @@ BUS_TIMEOUT = 15.0
 """Seconds that the device has to come up when the context starts."""
 BUS_MOMENT = 0.5
 """Seconds that a supervisor which takes over waits for it."""
-PORTION = 0.02
-"""Seconds between two hearings while launches wait for the keeper: what each task says, alone, would be saved alone."""
-
 log = logging.getLogger("zmsvc.supervisor")
 
 
@@ -198,71 +194,12 @@ async def _device_ready(loop: Loop, early: list[Fact], *, again: bool) -> None:
 
 
 async def _run(loop: Loop, hello: Hello, args: argparse.Namespace) -> int:
-    running = asyncio.get_running_loop()
-
-    def backlog(there_is: bool) -> None:
-        keeper = loop.children.keeper.fileno()
-        if there_is:
-            running.add_writer(keeper, loop.children.send_orders)
-        else:
-            running.remove_writer(keeper)
-
-    loop.children.on_backlog = backlog
-    again = hello.restarts > 0
-    early = await _open_bus(loop, again=again)
+    early = await _open_bus(loop, again=hello.restarts > 0)
     requests = Requests(loop, _about(hello))
     control = Control(_inherited("ZMSVC_CONTROL_FD"), requests.table())
-    # All of it, since the ends that the keeper holds come after it.
-    said = [*early, *loop.children.facts(all_said=True)]
-    loop.take(*facts_of_start(hello, not args.no_autostart, args.transaction, said))
-    if hello.stopping:
-        loop.take(Requested(verb=Verb.EXIT, origin=Origin(by="signal")))
-    reloads: set[asyncio.Task[Any]] = set()
-
-    def hear() -> None:
-        if loop.over.is_set():
-            return  # The line to the keeper blocks, and the event loop runs once more at its end.
-        loop.hear_children()
-        words, loop.children.asked = loop.children.asked, []
-        for word in words:
-            if isinstance(word, StopAll):
-                loop.take(Requested(verb=Verb.EXIT, origin=Origin(by="signal")))
-            else:
-                task = running.create_task(_reload(requests))
-                reloads.add(task)
-                task.add_done_callback(reloads.discard)
-        if loop.children.waiting:
-            listen(False)
-            running.call_later(PORTION, listen, True)
-
-    def listen(on: bool) -> None:
-        for source in (loop.children.keeper, loop.children.notify):
-            if on:
-                running.add_reader(source.fileno(), hear)
-            else:
-                running.remove_reader(source.fileno())
-
-    listen(True)
-    loop.children.on_news = lambda: _threadsafe(running, hear)
-    hear()
-    crashpoint.reached("open control")
-    await control.open()
-    if again:
-        log.warning("Supervisor %d takes over: %d tasks are running", os.getpid(), len(hello.children))
-    await loop.over.wait()
-    await control.close()
-    if loop.bus is not None:
-        loop.bus.close()
-    if loop.leaving:
-        loop.children.tell(Leave(status=0))
-    loop.children.finish()
+    session = Session(loop, control, lambda: _reload(requests))
+    await session.live(hello, early, autostart=not args.no_autostart, transaction=args.transaction)
     return 0
-
-
-def _threadsafe(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    # A thread may have news after the end of the loop.
-    with contextlib.suppress(RuntimeError):
-        loop.call_soon_threadsafe(call)
 
 
 def _about(hello: Hello) -> dict[str, Any]:

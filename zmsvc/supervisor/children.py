@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import select
 import socket
 import time
 from collections import deque
@@ -27,6 +26,7 @@ from zmsvc.host.tally import Tally
 from zmsvc.protocol import OLDEST, PROTOCOL
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import LaunchSpec
+from zmsvc.supervisor.outside import Machine, Outside
 from zmsvc.supervisor.user_notify import UserNotify
 
 BATCH = 1024
@@ -35,6 +35,9 @@ BATCH_BYTES = 256 << 10
 """Bytes after which others have their turn while nothing has ended: each of 500 that wait may have a megabyte."""
 
 _URGENT = sv.SignalTask | sv.KillTask | sv.ReplaceDevice
+
+CROWD = 100
+"""Launches of which the keeper has not said yet what became of them, at which they are many."""
 
 WORD_MS = 1000
 """Milliseconds that the keeper has for its word about a launch, when a process speaks already that may be it."""
@@ -62,7 +65,8 @@ class _HeldBack:
 class Children:
     """The line to the keeper, and the notify socket that the keeper holds for us."""
 
-    def __init__(self, keeper: socket.socket, notify_socket: socket.socket) -> None:
+    def __init__(self, keeper: socket.socket, notify_socket: socket.socket, outside: Outside | None = None) -> None:
+        self.outside = outside or Machine()
         self.keeper = keeper
         self.notify = notify_socket
         self.device = sv.DeviceState()
@@ -167,7 +171,7 @@ class Children:
         for _ in range(BATCH):
             if size >= BATCH_BYTES and not (ends or all_said):
                 break
-            datagram = notify.receive(self.notify, peek=True, spare=self._spare)
+            datagram = self.outside.receive(self.notify, peek=True, spare=self._spare)
             if datagram is None:
                 break
             self._peeked += 1
@@ -227,10 +231,8 @@ class Children:
 
         It can be none of ours when the keeper has told of all that it was ordered to launch, so nobody else can make us wait.
         """
-        poll = select.poll()
-        poll.register(self.keeper, select.POLLIN)
         while self._ordered and not self.lost and self._speaker(datagram) not in self._launch_of:
-            if not poll.poll(WORD_MS):
+            if not self.outside.wait(self.keeper, WORD_MS):
                 return
             more, later = self._from_keeper()
             before += more
@@ -281,8 +283,7 @@ class Children:
             case sv.Exited():
                 ends.append(exit_of(report))
             case sv.Gone():
-                ended = tuple(ev.Ended(pid=each.pid, name=each.name, code=each.code, signal=each.signal) for each in report.ended)
-                ends.append(ev.TaskGone(launch=report.launch, ended=ended))
+                ends.append(ev.TaskGone(launch=report.launch, ended=tuple(map(_ended, report.ended))))
             case sv.DeviceState():
                 self.device = report
                 for call in self.on_device:
@@ -345,6 +346,11 @@ class Children:
             self.waiting = waiting
             self.on_backlog(waiting)
 
+    @property
+    def crowded(self) -> bool:
+        """Tell whether many launches are under way, so that what is said about them, and by them, had better be heard in portions."""
+        return self.waiting or len(self._ordered) >= CROWD
+
     def finish(self) -> None:
         """Send all that waits, at the end of this supervisor. The keeper reads at once, so waiting for it is waiting for its forks."""
         self.keeper.setblocking(True)
@@ -359,7 +365,11 @@ class Children:
 
 
 def exit_of(end: sv.Exited) -> ev.TaskExited:
-    return ev.TaskExited(launch=end.launch, code=end.code, signal=end.signal, left=end.left, oom=end.oom)
+    return ev.TaskExited(launch=end.launch, code=end.code, signal=end.signal, left=end.left, oom=end.oom, why=end.why)
+
+
+def _ended(each: sv.LeftOver) -> ev.Ended:
+    return ev.Ended(pid=each.pid, name=each.name, code=each.code, signal=each.signal, asked=each.asked, killed=each.killed)
 
 
 def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:

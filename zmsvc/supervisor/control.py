@@ -34,6 +34,8 @@ GRACE = 1.0
 """Seconds that a client which is refused has to hear so."""
 ACCEPT = 64
 """Clients that are taken in one turn of the loop."""
+LAST_WORDS = 0.1
+"""Seconds for answers that are under way when the supervisor leaves: those who come now wait for the next one."""
 PAUSE = 1.0
 """Seconds until the next try to take a client, when no descriptor or no thread could be had."""
 
@@ -75,7 +77,7 @@ class Control:
         self._closing = True
         self._loop.remove_reader(self._listening.fileno())
         if self._clients:
-            await asyncio.wait(self._clients, timeout=1.0)
+            await asyncio.wait(self._clients, timeout=LAST_WORDS)
         for client in self._clients:
             client.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)

@@ -19,7 +19,7 @@ from zmsvc.core import events as ev
 from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key, Requested, Verb
 from zmsvc.core.world import World
-from zmsvc.host import crashpoint, ids, journal, linux
+from zmsvc.host import crashpoint, ids, journal
 from zmsvc.host.keys import Curve
 from zmsvc.host.notify import Notifier
 from zmsvc.host.paths import Places
@@ -34,6 +34,8 @@ SAVE_AGAIN = 1.0
 """Seconds until a state file that could not be written is tried again."""
 STATUS_EVERY = 0.1
 """Seconds between two status lines of the unit."""
+ASKS = 2
+"""The first protocol in which a keeper can ask all processes of a launch to end."""
 MAX_ERROR = 2000
 """Characters that are told of what failed at the start of the context: a terminal's page, where a thousand tasks fail alike."""
 
@@ -100,8 +102,8 @@ class Loop:
     def _end_context(self) -> None:
         """The tasks die with the keeper by the kernel's hand, but not what they had started: nothing of the context may stay."""
         sessions = {task.pid for task in self.world.tasks.values() if task.pid is not None}
-        while doomed := [pid for pid in linux.belonging(sessions, self.places.mark) if pid != os.getpid()]:
-            linux.kill_each(doomed)
+        while doomed := [pid for pid in self.children.outside.belonging(sessions, self.places.mark) if pid != os.getpid()]:
+            self.children.outside.kill_each(doomed)
 
     async def ask(self, request: Requested | ev.ContextReloaded) -> ev.Reply:
         """Bring a request in and wait for its answer."""
@@ -127,8 +129,11 @@ class Loop:
 
     def _turn(self) -> None:
         self._scheduled = False
+        if self.over.is_set():
+            # The keeper, tasks and clients tell the next supervisor: this one saves no more.
+            return
         facts, self._facts = self._facts, []
-        now = time.monotonic()
+        now = self._loop.time()
         effects: list[Effect] = []
         for fact in facts:
             self.world, more = step(self.world, fact, now)
@@ -165,6 +170,8 @@ class Loop:
         self.unsaved = str(error)
 
     def _save_again(self) -> None:
+        if self.over.is_set():
+            return
         # Not while facts wait: a turn saves before it acts, and this is a turn without facts.
         self._save([])
         if self.unsaved:
@@ -191,7 +198,7 @@ class Loop:
             case ev.Launch():
                 self._launch(effect)
             case ev.Signal():
-                self.children.tell(sv.SignalTask(launch=effect.launch, signal=effect.signal))
+                self.children.tell(sv.SignalTask(launch=effect.launch, signal=effect.signal, rest=effect.rest))
             case ev.KillAll():
                 self.children.tell(sv.KillTask(launch=effect.launch))
             case ev.Forget():
@@ -306,6 +313,7 @@ def facts_of_start(hello: sv.Hello, autostart: bool, transaction: str | None, sa
         epoch=hello.epoch,
         children=living,
         exits=frozenset(end.launch for end in ends),
+        asks=hello.protocol >= ASKS,
         autostart=autostart,
         transaction=transaction,
         generated=ids.transaction_id(),

@@ -47,6 +47,7 @@ def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Co
         uid=uid,
         group=service.group,
         nice=service.nice,
+        stop_signal=service.stop_signal,
         no_new_privileges=service.no_new_privileges,
         rlimits=dict(service.rlimits),
         environment=dict(service.environment),

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from zmsvc.core import messages
-from zmsvc.core.errors import LaunchError, ProtocolError, RefusedError, ZmsvcError
+from zmsvc.core.errors import CANNOT_EXECUTE, LaunchError, ProtocolError, RefusedError, ZmsvcError
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task.bus import Ear
 from zmsvc.task.keys import given
@@ -60,6 +60,7 @@ class Life:
         self._fed_at = -math.inf
         self._sequence = 0
         self._counting = threading.RLock()
+        self._loaded = False
         self._service: TaskService | None = None
         self._ear: Ear | None = None
         self._hearing = False
@@ -157,7 +158,10 @@ class Life:
     # --- the life itself
 
     def live(self, load: Callable[[], type[TaskService]]) -> int:
-        """From loading the service to close; gives the exit status. 0: ended by itself or told to; 1: an exception, logged and told."""
+        """From loading the service to close; gives the exit status.
+
+        0: ended by itself or told to; 1: an exception, logged and told; 203: the service cannot be imported, logged and told.
+        """
         self._thread = threading.get_ident()
         task: list[Task] = []
         status = self._guarded(lambda: self._until_end(load, task))
@@ -173,6 +177,7 @@ class Life:
 
     def _until_end(self, load: Callable[[], type[TaskService]], made_task: list[Task]) -> None:
         service_class = load()
+        self._loaded = True
         # Until here SIGTERM has its default action: an import that hangs needs no care, and would not get to see a wish.
         self._stop.listen()
         service = made(service_class, self)
@@ -224,8 +229,13 @@ class Life:
         return 0
 
     def failed(self, error: BaseException, *, tell: bool = True) -> int:
-        """Log a failure, and tell it as the task's status; gives the exit status, which is the given one for sys.exit()."""
-        if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+        """Log a failure, and tell it as the task's status; gives the exit status, which is the given one for sys.exit().
+
+        A service that could not be imported was never started, whatever kept it from that.
+        """
+        if not self._loaded:
+            status = CANNOT_EXECUTE
+        elif isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
             status = (error.code or 0) & 0xFF
             if status == 0:
                 return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import grp
 import io
@@ -219,14 +220,42 @@ def _log_unraisable(args: Any) -> None:
     log.error("%s: %r", args.err_msg or "Exception ignored in", args.object, exc_info=args.exc_value)
 
 
-def execute(command: list[str]) -> OSError:
+def execute(command: list[str]) -> str:
     """Let a program take this process's place. It comes back only with the reason why that could not be."""
     # Python ignores it; a program expects to be told that a file is too large. SIGPIPE stays ignored, as systemd has it.
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     try:
         os.execvp(command[0], command)
     except OSError as error:
-        return error
+        why = _obstacle(command[0], error.errno) or error.strerror
+    except UnicodeEncodeError as error:
+        why = f"{error.object!r} cannot be written in this locale's encoding, {error.encoding}"
+    except ValueError as error:
+        why = str(error)
+    return f"cannot execute {command[0]}: {why}"
+
+
+def _obstacle(program: str, number: int | None) -> str:
+    """Return what the kernel means where its word tells of another file than the program, or says too little."""
+    # Not in the zygote, which would hand its libraries on to every task.
+    import shutil
+
+    path = program if "/" in program else shutil.which(program)
+    if path is None or not os.path.isfile(path):
+        return ""
+    if number == errno.EACCES and os.statvfs(path).f_flag & os.ST_NOEXEC:
+        return "its file system is mounted noexec"
+    if number not in (errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ELOOP):
+        return ""
+    try:
+        with open(path, "rb") as file:
+            line = file.readline(256)
+    except OSError:
+        return ""
+    if line.startswith(b"#!"):
+        words = line[2:].strip(b" \t\n").split()
+        return f"its interpreter {words[0].decode(errors='replace')!r} cannot be executed: {os.strerror(number)}" if words else ""
+    return "the loader that it names is missing" if number == errno.ENOENT else ""
 
 
 def finish() -> None:

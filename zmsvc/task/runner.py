@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import socket
 from collections.abc import Iterable
 from dataclasses import replace
 
-from zmsvc.core.errors import CANNOT_EXECUTE, ZmsvcError
-from zmsvc.host import journal, linux
+from zmsvc.core.errors import CANNOT_EXECUTE
+from zmsvc.host import journal, linux, signals
 from zmsvc.host.keys import of_words
 from zmsvc.host.notify import Notifier
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
@@ -40,20 +41,24 @@ def run(spec: LaunchSpec, fds: Descriptors, stop: type[SignalStop] = SignalStop)
     linux.set_process_name(spec.task if spec.service_type != "Thread" else f"{spec.context}-threads")
     sink = journal.configure(identifier=spec.instance, fields=_fields(spec), target=spec.log)
     # Connected before the user changes, who may have no right to the socket; the kernel tells who sends at each datagram.
-    notifier = Notifier(spec.notify)
+    notifier = Notifier(spec.notify, spec.task if spec.service_type == "Thread" else "")
+    # A broad except: a limit may let anything fail, and whatever does, the task has not been started.
     try:
         process.become(spec)
-    except (OSError, ZmsvcError) as error:
-        return _not_started(notifier, last_line(error))
+    except Exception as error:
+        return _not_started(notifier, fds, last_line(error))
     if spec.service_type == "Command":
-        return _execute(list(spec.command), fds.exec_gate, notifier)
+        return _not_started(notifier, fds, process.execute(list(spec.command)))
     process.take_streams(sink)
     channel = Bus(spec.backend, spec.frontend, of_words(spec.curve))
     if spec.service_type == "Thread":
         assert fds.shared_line is not None
         status = threads.live(socket.socket(fileno=fds.shared_line), channel)
     else:
-        life = Life(spec, fds, voice=notifier, channel=channel, stop=stop(), log=logging.getLogger(spec.instance))
+        wish = stop()
+        if spec.stop_signal != "SIGTERM":
+            wish.also(signals.number(spec.stop_signal))
+        life = Life(spec, fds, voice=notifier, channel=channel, stop=wish, log=logging.getLogger(spec.instance))
         status = life.live(lambda: loader.load(spec.instance, spec.search))
     process.finish()
     channel.close()
@@ -66,17 +71,15 @@ def _fields(spec: LaunchSpec) -> dict[str, str]:
     return shared if spec.service_type == "Thread" else shared | {"ZMSVC_TASK": spec.task, "ZMSVC_INSTANCE": spec.instance}
 
 
-def _execute(command: list[str], gate: int | None, notifier: Notifier) -> int:
-    """Run a program. The pipe to the keeper closes when it has taken over; a word in it says that it did not."""
-    error = process.execute(command)
-    status = _not_started(notifier, f"cannot execute {command[0]}: {error.strerror}")
-    if gate is not None:
-        os.write(gate, b"x")
-    return status
-
-
-def _not_started(notifier: Notifier, why: str) -> int:
+def _not_started(notifier: Notifier, fds: Descriptors, why: str) -> int:
     log.error("%s", why)
     notifier.status(why)
     notifier.close()
+    tell_keeper(fds, why)
     return CANNOT_EXECUTE
+
+
+def tell_keeper(fds: Descriptors, why: str) -> None:
+    """Say that the program of a Command was not executed: the pipe to the keeper closes by itself when it was."""
+    if fds.exec_gate is not None:
+        os.write(fds.exec_gate, why.encode(errors="replace")[: select.PIPE_BUF])

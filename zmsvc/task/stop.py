@@ -51,8 +51,14 @@ class SignalStop(Stop):
         super().__init__()
         self._wakeup, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
+    def also(self, number: int) -> None:
+        """Take another signal for the same; one that no process can catch stays what it is."""
+        if number not in (signal.SIGKILL, signal.SIGSTOP):
+            _SIGNALS.add(number)
+
     def listen(self) -> None:
-        signal.signal(signal.SIGTERM, self._on_sigterm)
+        for number in _SIGNALS:
+            signal.signal(number, self._on_sigterm)
         # A process that the task forks shares the descriptors above: its SIGTERM is its own affair, from its first moment on.
         os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_forget)
 
@@ -79,14 +85,19 @@ class SignalStop(Stop):
                 pass
 
 
+_SIGNALS: set[int] = {signal.SIGTERM}
+"""What asks this process to end."""
+
+
 def _hold() -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
 def _let_go() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 def _forget() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
     _let_go()

@@ -13,6 +13,7 @@ import gc
 import os
 import signal
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +24,7 @@ from zmsvc.host.complain import complain
 from zmsvc.host.fork import Forker
 from zmsvc.host.interpreter import Shortcut
 from zmsvc.protocol import forking
+from zmsvc.protocol.launch import Descriptors
 from zmsvc.task import rehearsal, runner
 
 NAME = "zmsvc-zygote"
@@ -72,7 +74,7 @@ def _rehearse() -> None:
 
 
 def _child(orders: packets.Unread, line: socket.socket, gate: int, keeper: int, *, move: bool) -> NoReturn:
-    status, task = CANNOT_EXECUTE, "?"
+    status, task, fds = CANNOT_EXECUTE, "?", Descriptors()
     # As above; and the loop in which tasks are forked must not go on in a task.
     try:
         # Not through the object, which is a piece of Python; nothing uses or frees it any more.
@@ -85,13 +87,17 @@ def _child(orders: packets.Unread, line: socket.socket, gate: int, keeper: int, 
             linux.enter_cgroup(Path(f"/proc/self/fd/{fds.cgroup}"))
         if fds.cgroup is not None:
             os.close(fds.cgroup)
-        # From here on the task may be seen, so the keeper has to know it.
-        if os.read(gate, 1):
-            os.close(gate)
+        # From here on the task may be seen, so the keeper has to know it. One of an earlier zmsvc has one gate for all.
+        own = gate if fds.gate is None else fds.gate
+        if os.read(own, 1):
+            for fd in {gate, own}:
+                os.close(fd)
+            fds = replace(fds, gate=None)
             gc.enable()
             status = runner.run(spec, fds)
     except BaseException as error:
         with contextlib.suppress(BaseException):
             complain(f"cannot start task {task}: {error!r}")
+            runner.tell_keeper(fds, f"cannot start: {error!r}")
     finally:
         os._exit(status)

@@ -1,0 +1,30 @@
+"""Names of signals: `HUP`, `SIGHUP` or `1`, and `RTMIN+3` for a realtime one."""
+
+from __future__ import annotations
+
+import re
+import signal
+
+_REALTIME = re.compile(r"(?:SIG)?RTMIN\+([0-9]{1,2})")
+
+
+def name(text: str) -> str:
+    """Return a signal's name as it is written down. Raises ValueError for what is no signal."""
+    word = text.strip().upper()
+    if (match := _REALTIME.fullmatch(word)) and signal.SIGRTMIN + int(match[1]) <= signal.SIGRTMAX:
+        return f"SIGRTMIN+{int(match[1])}"
+    if word.isdecimal() and int(word) in [each.value for each in signal.Signals]:
+        return signal.Signals(int(word)).name
+    full = word if word.startswith("SIG") else f"SIG{word}"
+    if full in signal.Signals.__members__:
+        return signal.Signals[full].name
+    raise ValueError(f"{text!r:.60} is no signal, expected a name such as QUIT or SIGQUIT, or a number")
+
+
+def number(name: str) -> int:
+    """Return the number of a signal that `name` has written down. Raises ValueError."""
+    if match := _REALTIME.fullmatch(name):
+        return int(signal.SIGRTMIN) + int(match[1])
+    if name in signal.Signals.__members__:
+        return signal.Signals[name].value
+    raise ValueError(f"{name} is no signal here")

@@ -1,0 +1,43 @@
+"""The supervisor's port to the machine: what it waits for beside its event loop, and whom it kills when its keeper is gone.
+
+A test runs the real supervisor on an event loop with a virtual clock, and on a kernel of its own.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Container, Iterable
+from typing import Protocol
+
+from zmsvc.host import linux, notify
+
+
+class Outside(Protocol):
+    """What the supervisor asks of the machine."""
+
+    def receive(self, sock: socket.socket, *, peek: bool = False, spare: notify.Spare | None = None) -> notify.Datagram | None:
+        """Return the next notification on a socket."""
+
+    def wait(self, sock: socket.socket, milliseconds: int) -> bool:
+        """Wait until there is something to read; False when there is nothing in time."""
+
+    def belonging(self, sessions: Container[int], *marks: bytes) -> list[int]:
+        """Return every process of one of these sessions, or with all these entries in its environment."""
+
+    def kill_each(self, pids: Iterable[int]) -> None:
+        """SIGKILL each of these processes."""
+
+
+class Machine:
+    """The machine that this process runs on."""
+
+    receive = staticmethod(notify.receive)
+    belonging = staticmethod(linux.belonging)
+    kill_each = staticmethod(linux.kill_each)
+
+    @staticmethod
+    def wait(sock: socket.socket, milliseconds: int) -> bool:
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        return bool(poll.poll(milliseconds))
