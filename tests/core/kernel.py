@@ -284,9 +284,6 @@ class KeeperPort:
         process = self._there(pid)
         return process.start_time if process else None
 
-    def exists(self, pid: int) -> bool:
-        return self._there(pid) is not None
-
     def name(self, pid: int) -> str:
         process = self._there(pid)
         return process.kind if process else ""

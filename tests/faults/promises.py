@@ -43,7 +43,7 @@ class Bench:
         context.task("talk", "Talk")
         context.task("again", "Echo", service="<restart_delay>0</restart_delay>", rules={"on_fail": ("restart", "again")})
         context.task("still", "Echo", service="<stop_timeout>200ms</stop_timeout>")
-        context.task("leaves", "Leaves")
+        context.task("leaves", "Leaves", service="<stop_timeout>200ms</stop_timeout>")
         for number in range(6):
             context.task(f"other_{number}", "Echo")
 
@@ -260,7 +260,7 @@ PROMISES = (
     ),
     Promise(
         fault="a child in a session of its own ignores SIGTERM",
-        happens="it is killed with its task, named in the answer, and proven gone before that",
+        happens="it gets SIGTERM, and SIGKILL after `stop_timeout` (here 200 ms); the answer names it when it is proven gone",
         until="`stop` is answered",
         measure=left_behind,
     ),

@@ -214,11 +214,6 @@ def stat_fields(pid: int) -> list[bytes] | None:
         return None
 
 
-def exists(pid: int) -> bool:
-    """Tell whether there is such a process; a zombie counts. One that cannot be looked at is there."""
-    return os.path.exists(f"/proc/{pid}")
-
-
 def has_executed(pid: int) -> bool:
     """Tell whether a process, or zombie, has executed a program since it was forked; False when it is gone."""
     fields = stat_fields(pid)

@@ -34,7 +34,7 @@ class ChildEnd(Protocol):
 
 
 class Outside(Protocol):
-    """What the keeper asks of the machine. Every call may raise OSError, except `now`, `exists`, `name` and `kill_each`."""
+    """What the keeper asks of the machine. Every call may raise OSError, except `now`, `name` and `kill_each`."""
 
     def now(self) -> float:
         """Return monotonic seconds."""
@@ -62,9 +62,6 @@ class Outside(Protocol):
 
     def start_time(self, pid: int) -> int | None:
         """Return when a process started; None when there is none."""
-
-    def exists(self, pid: int) -> bool:
-        """Tell whether there is such a process; one that was not reaped counts."""
 
     def name(self, pid: int) -> str:
         """Return what `ps` calls a process."""
@@ -117,7 +114,6 @@ class Machine:
 
     now = staticmethod(time.monotonic)
     start_time = staticmethod(linux.start_time)
-    exists = staticmethod(linux.exists)
     name = staticmethod(linux.process_name)
     signal = staticmethod(linux.send_signal)
     kill_each = staticmethod(linux.kill_each)

@@ -1,0 +1,161 @@
+"""The keeper outlives what happens in one moment, and waits for nobody: the daemon itself, and processes that are stopped and killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from context import Context
+from waiting import wait_for, wait_for_end
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def keeper_of(context: Context) -> int:
+    assert context.daemon is not None
+    return context.daemon.pid
+
+
+def test_a_thread_task_that_is_started_while_its_shared_process_dies(context: Context) -> None:
+    """The order comes with the end of the line to the process that it replaces: two events of one moment."""
+    context.looped("Echo")
+    for name in ("t1", "t2"):
+        context.task(name, "Echo", kind="Thread")
+    context.start("--transaction", "T")
+    for _ in range(5):
+        shared = context.tasks()["t1"]["pid"]
+        assert context.ask(verb="stop", tasks=["t1"])["ok"]
+        with stopped(keeper_of(context)):
+            context.ask(verb="start", tasks=["t1"], transaction="T", block=False)
+            os.kill(shared, signal.SIGKILL)
+        context.task_is("t1", "running", also=lambda task, old=shared: task["pid"] != old)  # type: ignore[misc]
+        context.ask(verb="start", tasks=["t2"], transaction="T")
+        context.task_is("t2", "running")
+
+
+def test_a_thread_task_has_ended_as_it_said_when_its_process_crashes_right_after(context: Context) -> None:
+    context.service("Ender", """
+        import os, threading
+        from zmsvc.task import SingleTask, TaskService
+        class Work(SingleTask):
+            def run(self):
+                self.wait(0.2)
+        class ServiceEnder(TaskService):
+            task_class = Work
+    """)  # fmt: skip
+    context.looped("Echo")
+    context.task("a", "Ender", kind="Thread", entry=False)
+    context.task("b", "Echo", kind="Thread")
+    context.start("--transaction", "T")
+    shared = context.tasks()["b"]["pid"]
+    for _ in range(3):
+        assert context.ask(verb="start", tasks=["a"], transaction="T")["ok"]
+        shared = context.tasks()["b"]["pid"]
+        # The keeper hears of both at once.
+        with stopped(keeper_of(context)):
+            until = time.monotonic() + 0.6
+            wait_for(lambda until=until: time.monotonic() > until)  # type: ignore[misc]
+            os.kill(shared, signal.SIGKILL)
+        end = context.task_is("a", "exited")["exit"]
+        assert (end["code"], end["signal"], end["reason"]) == (0, None, "exited")
+        assert context.task_is("b", "failed")["exit"]["signal"] == "SIGKILL"
+        context.ask(verb="start", tasks=["b"], transaction="T")
+
+
+def test_a_stopped_zygote_holds_up_launches_alone(context: Context) -> None:
+    context.looped("Echo")
+    context.task("a", "Echo", entry=False)
+    context.task("b", "Echo", service="<stop_timeout>300ms</stop_timeout>")
+    context.start("--transaction", "T")
+    with stopped(context.zygote()):
+        context.ask(verb="start", tasks=["a"], transaction="T", block=False)
+        before = time.monotonic()
+        assert context.ask(verb="stop", tasks=["b"])["ok"]
+        assert time.monotonic() - before < 5, "a stop of another task waited for the zygote"
+        before = time.monotonic()
+        context.kill_supervisor()
+        context.status()
+        assert time.monotonic() - before < 5, "the next supervisor waited for the zygote"
+    context.task_is("a", "running")
+
+
+def test_a_reexec_before_the_context_is_ready_goes_on(context: Context) -> None:
+    context.looped("Slow", """
+        def setup(self):
+            self.wait(3)
+        """)  # fmt: skip
+    context.task("a", "Slow")
+    context.start("--transaction", "T", ready=False)
+    pid = wait_for(lambda: context.task_is("a", "start"))["pid"]
+    assert context.ask(verb="reexec")["ok"]
+    context.wait_for_notification("READY=1")
+    assert context.tasks()["a"]["pid"] == pid
+
+
+@pytest.mark.parametrize("how", ["reexec", "crash"])
+def test_orders_are_answered_while_the_supervisor_is_replaced_under_load(context: Context, how: str) -> None:
+    for number in range(5):
+        context.task(f"c{number}", "Sleep", kind="Command", config="<command>sleep 1000</command>")
+    context.start("--transaction", "T")
+    over = threading.Event()
+
+    def load(name: str) -> None:
+        while not over.is_set():
+            context.ctl("restart", "--transaction", "T", name, check=None)
+
+    clients = [threading.Thread(target=load, args=(f"c{number}",)) for number in range(3)]
+    for client in clients:
+        client.start()
+    slowest = 0.0
+    try:
+        for _ in range(8):
+            before = context.status()["pid"]
+            if how == "reexec":
+                context.ask_again(verb="reexec")
+            else:
+                os.kill(before, signal.SIGKILL)
+            wait_for_end(before)
+            asked = time.monotonic()
+            context.ask_again(verb="start", transaction="T", tasks=["c4"])
+            slowest = max(slowest, time.monotonic() - asked)
+            wait_for(lambda old=before: context.status()["pid"] != old)  # type: ignore[misc]
+    finally:
+        over.set()
+        for client in clients:
+            client.join()
+    # 1 s on a machine that has nothing else to do; a hung one takes 30.
+    assert slowest < 5, f"{slowest:.2f} s"
+
+
+def test_a_closed_or_full_stderr_neither_ends_nor_holds_the_daemon(context: Context) -> None:
+    """As when the journal is stopped: nobody reads what the keeper complains about."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with open(writer, "wb", buffering=0) as full:
+        try:
+            while full.write(b"x" * 4096):
+                pass
+        except BlockingIOError:
+            pass
+        os.set_blocking(writer, True)
+        context.looped("Echo")
+        context.task("a", "Echo")
+        context.wrapper = ["sh", "-c", f'exec "$@" 2>/proc/{os.getpid()}/fd/{writer}', "sh"]
+        context.start("--transaction", "T")
+        for _ in range(3):
+            context.kill_supervisor()
+            context.status()
+        assert context.ask(verb="stop", tasks=["a"])["ok"]
+    os.close(reader)

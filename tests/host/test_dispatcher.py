@@ -1,0 +1,111 @@
+"""The keeper's dispatcher on real descriptors: late events, and calls that fail."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from zmsvc.keeper.dispatcher import Dispatcher
+from zmsvc.keeper.outside import Machine
+
+
+class Clock(Machine):
+    """The machine, with a clock that stands still."""
+
+    time = 100.0
+
+    def now(self) -> float:  # type: ignore[override]
+        return self.time
+
+
+@pytest.fixture
+def pipes() -> Iterator[list[tuple[int, int]]]:
+    """Two pipes that can be read."""
+    made = [os.pipe() for _ in range(2)]
+    for _, writer in made:
+        os.write(writer, b"x")
+    yield made
+    for pipe in made:
+        for fd in pipe:
+            try:
+                os.close(fd)
+            except OSError:
+                continue  # The test has done so.
+
+
+def test_an_event_of_what_an_earlier_one_has_removed_is_for_nobody(pipes: list[tuple[int, int]]) -> None:
+    dispatcher, called = Dispatcher(Machine()), []
+
+    def remove(own: int, other: int) -> None:
+        called.append(own)
+        dispatcher.unwatch(other)
+
+    (first, _), (second, _) = pipes
+    dispatcher.watch(first, lambda: remove(first, second))
+    dispatcher.watch(second, lambda: remove(second, first))
+    dispatcher.turn(0)
+    assert len(called) == 1
+
+
+def test_an_event_is_not_for_another_object_of_the_same_number(pipes: list[tuple[int, int]]) -> None:
+    dispatcher, called = Dispatcher(Machine()), []
+
+    def replace(own: int, other: int) -> None:
+        dispatcher.unwatch(own)
+        dispatcher.unwatch(other)
+        dispatcher.watch(other, lambda: called.append("new"))
+
+    (first, _), (second, _) = pipes
+    dispatcher.watch(first, lambda: replace(first, second))
+    dispatcher.watch(second, lambda: replace(second, first))
+    dispatcher.turn(0)
+    assert called == []
+    dispatcher.turn(0)
+    assert called == ["new"], "what is there now is called in its own turn"
+
+
+def test_what_a_failed_call_belongs_to_is_dropped_and_the_others_go_on(
+    pipes: list[tuple[int, int]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    dispatcher, called = Dispatcher(Machine()), []
+    (first, _), (second, _) = pipes
+    dispatcher.watch(first, lambda: 1 / 0, drop=lambda: called.append("dropped"))
+    dispatcher.watch(second, lambda: called.append("other"))
+    dispatcher.turn(0)
+    assert sorted(called) == ["dropped", "other"]
+    assert not dispatcher.watched(first)
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
+def test_where_nothing_can_be_dropped_it_is_tried_again_after_a_pause(pipes: list[tuple[int, int]]) -> None:
+    clock = Clock()
+    dispatcher, called = Dispatcher(clock), []
+    (first, _), _ = pipes
+
+    def fail() -> None:
+        called.append(clock.time)
+        raise OSError
+
+    dispatcher.watch(first, fail)
+    for _ in range(3):
+        dispatcher.turn(0)
+    assert called == [100.0]
+    due = dispatcher.due()
+    assert due is not None
+    clock.time = due
+    dispatcher.turn(0)
+    assert called == [100.0, due]
+
+
+def test_a_selector_that_fails_is_replaced(pipes: list[tuple[int, int]]) -> None:
+    clock = Clock()
+    dispatcher, called = Dispatcher(clock), []
+    (first, _), _ = pipes
+    dispatcher.watch(first, lambda: called.append("called"))
+    os.close(dispatcher._selector.fileno())  # type: ignore[attr-defined]
+    dispatcher.turn(0)
+    clock.time += 2
+    dispatcher.turn(0)
+    assert called == ["called"]
