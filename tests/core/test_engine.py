@@ -14,6 +14,7 @@ from zmsvc.core import events as ev
 from zmsvc.core.acts import KILL_TIMEOUT
 from zmsvc.core.draft import Draft
 from zmsvc.core.engine import MAX_NESTING, UPDATE_BURST, UPDATE_RATE, step
+from zmsvc.core.model import KillMode
 from zmsvc.core.requests import MAX_CLOSED
 
 # --- starting
@@ -991,3 +992,64 @@ def test_what_changes_nothing_copies_nothing() -> None:
     after, _ = step(sim.world, ev.TaskSaid(launch=1, status="hm"), sim.now)
     assert after.launches is sim.world.launches
     assert after.tasks[("T1", "b")] is sim.world.tasks[("T1", "b")]
+
+
+# --- who is asked to end, and who is killed
+
+
+def signals(sim: Simulation) -> list[tuple[str, str]]:
+    """What was sent to main processes and to others."""
+    return [(each.signal, each.rest) for each in sim.told(ev.Signal)]
+
+
+def test_all_processes_of_a_command_get_the_stop_signal() -> None:
+    sim = Simulation.of(replace(task("a", kind="Command"), stop_signal="SIGQUIT"))
+    sim.begin()
+    sim.happen(ev.TaskExecuted(launch=1))
+    sim.ask("stop", "a", request=1)
+    assert signals(sim) == [("SIGQUIT", "SIGQUIT")]
+    assert sim.sub("a") == "stopped"
+
+
+@pytest.mark.parametrize("kind", ["Process", "Command"])
+def test_what_is_left_is_asked_with_the_time_that_is_left(kind: str) -> None:
+    sim = Simulation.of(task("a", kind=kind, stop_timeout=10.0))
+    sim.begin()
+    sim.happen(ev.TaskExecuted(launch=1)) if kind == "Command" else sim.ready()
+    sim.obedient, sim.stuck = False, set()
+    sim.ask("stop", "a", request=1)
+    assert signals(sim) == [("SIGTERM", "SIGTERM" if kind == "Command" else "")]
+    sim.now += 4
+    sim.end("a", code=0, left=1)
+    assert signals(sim)[1:] == [("", "SIGTERM")]
+    assert (sim.sub("a"), sim.task("a").deadline) == ("final-sigterm", sim.now + 6)
+    sim.ring()
+    assert (sim.sub("a"), len(sim.told(ev.KillAll))) == ("final-sigkill", 1)
+
+
+def test_mixed_asks_the_main_process_alone() -> None:
+    sim = Simulation.of(replace(task("a", kind="Command"), kill_mode=KillMode.MIXED))
+    sim.begin()
+    sim.happen(ev.TaskExecuted(launch=1))
+    sim.stuck = set()
+    sim.ask("stop", "a", request=1)
+    assert signals(sim) == [("SIGTERM", "")]
+    sim.ask("start", "a", request=2)
+    sim.end("a", code=0, left=1)
+    assert sim.sub("a") == "final-sigkill"
+
+
+def test_a_keeper_of_an_earlier_protocol_is_not_asked_to_ask() -> None:
+    sim = Simulation.of(task("a", kind="Command"))
+    sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1", asks=False))
+    sim.decide(ev.TaskLaunched(launch=1, pid=PID + 1, start_time=1))
+    sim.decide(ev.TaskExecuted(launch=1))
+    sim.decide(ev.TaskExited(launch=1, code=0, left=True))
+    assert (sim.sub("a"), signals(sim), len(sim.told(ev.KillAll))) == ("final-sigkill", [], 1)
+
+
+def test_a_command_that_was_not_executed_cannot_be_launched_for_its_reason() -> None:
+    sim = Simulation.of(task("a", kind="Command"))
+    sim.begin()
+    sim.happen(ev.TaskExited(launch=1, signal="SIGKILL", why="its program was not executed"))
+    assert (sim.sub("a"), sim.reason("a"), sim.task("a").status) == ("failed", "cannot-launch", "its program was not executed")

@@ -217,7 +217,7 @@ PROMISES = (
     ),
     Promise(
         fault="a task with `on_fail: restart` is killed",
-        happens="what it left behind is killed, then it is started again (here with no delay)",
+        happens="what it left behind is ended, then it is started again (here with no delay and nothing left behind)",
         until="`started` is on the bus",
         measure=task_restarted,
     ),

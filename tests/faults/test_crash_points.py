@@ -36,8 +36,10 @@ def step(self):
 """
 PARENT = """
 def setup(self):
+    import signal, subprocess
+    child = subprocess.Popen(["sleep", "100000"], preexec_fn=lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN))
     with open("{home}/child", "w") as file:
-        file.write(str(__import__("subprocess").Popen(["sleep", "100000"]).pid))
+        file.write(str(child.pid))
 """
 
 
@@ -64,7 +66,7 @@ def crash(context: Context, home: Path) -> Crash:
     context.looped("Brittle", (BORN + BRITTLE).format(home=home))
     context.looped("Parent", PARENT.format(home=home))
     context.task("steady", "Steady")
-    context.task("parent", "Parent", entry=False)
+    context.task("parent", "Parent", entry=False, service="<stop_timeout>300ms</stop_timeout>")
     context.task("brittle", "Brittle", entry=False, rules={"on_fail": ("start", "heir")})
     context.task("heir", "Steady", entry=False, service=QUICK)
     file = home / "crash"
@@ -157,7 +159,7 @@ def test_start_at_every_point(context: Context, crash: Crash) -> None:
 
 @pytest.mark.deadline(240)
 def test_stop_at_every_point(context: Context, crash: Crash, home: Path) -> None:
-    """The task leaves a child behind, which is killed after it."""
+    """The task leaves a child behind, which is asked to end, and killed after it."""
 
     def trip() -> None:
         pid, child = context.tasks()["parent"]["pid"], int((home / "child").read_text())

@@ -106,6 +106,7 @@ def test_a_reexec_before_the_context_is_ready_goes_on(context: Context) -> None:
 
 @pytest.mark.parametrize("how", ["reexec", "crash"])
 def test_orders_are_answered_while_the_supervisor_is_replaced_under_load(context: Context, how: str) -> None:
+    (context.home / "Services").mkdir(exist_ok=True)
     for number in range(5):
         context.task(f"c{number}", "Sleep", kind="Command", config="<command>sleep 1000</command>")
     context.start("--transaction", "T")

@@ -53,6 +53,7 @@ def either(request: pytest.FixtureRequest, context: Context) -> Iterator[Context
 
 def shell(context: Context, script: str, service: str = "", **other: Any) -> Path:
     """A Command ts_1 that runs this script, in which {program} is one that saves; the file with that program's PID."""
+    (context.home / "Services").mkdir(exist_ok=True)
     program, file = context.home / "program.py", context.home / "pid"
     program.write_text(SAVES.format(file=str(file)))
     text = escape(script.format(program=program))

@@ -93,14 +93,16 @@ def test_what_ignores_sigterm_and_hides_is_killed_with_its_task(either: Context,
     assert answer["ok"], answer
     assert not Path(f"/proc/{child}").exists(), "the answer comes when nothing is left"
     ended = {entry["pid"]: entry for entry in answer["data"]["ended"]}
-    assert ended[child] == {"task": "ts_1", "pid": child, "name": "sh", "code": None, "signal": "SIGKILL"}
+    assert ended[child] == {
+        "task": "ts_1", "pid": child, "name": "sh", "code": None, "signal": "SIGKILL", "asked": "SIGTERM", "killed": True,
+    }  # fmt: skip
     assert either.tasks()["ts_1"]["exit"]["code"] == 0, "the task itself ended well"
 
 
 @pytest.mark.parametrize("kind", CHILDREN)
 def test_what_a_killed_task_leaves_is_gone_before_its_rule_starts_the_next(either: Context, kind: str) -> None:
     file = leaves(either, CHILDREN[kind])
-    either.task("ts_1", "Parent", rules={"on_fail": ("restart", "ts_1")})
+    either.task("ts_1", "Parent", service="<stop_timeout>300ms</stop_timeout>", rules={"on_fail": ("restart", "ts_1")})
     either.start("--transaction", "T")
     child = int(file.read_text())
     pid = either.tasks()["ts_1"]["pid"]
@@ -144,7 +146,7 @@ def setup(self):
 def test_what_a_task_only_forked_is_killed_with_it(either: Context) -> None:
     file = either.home / "child"
     either.looped("Parent", FORKED.format(file=file))
-    either.task("ts_1", "Parent", rules={"on_fail": ("restart", "ts_1")})
+    either.task("ts_1", "Parent", service="<stop_timeout>300ms</stop_timeout>", rules={"on_fail": ("restart", "ts_1")})
     either.start("--transaction", "T")
     children = [int(file.read_text())]
     pid = either.tasks()["ts_1"]["pid"]

@@ -189,7 +189,7 @@ def test_stop_says_what_it_ended(home: House, capsys: Capture) -> None:
     there = home.supervisor(stop=yes(transaction="TX", tasks=[fake.task(state="inactive", sub="stopped")], ended=ended, survivors=["ts_1"]))
     assert main(["stop", "--no-triggers", "--task", "ts_100"]) == 0
     said = capsys.readouterr()
-    assert said.out == "TX/ts_100: inactive (stopped)\nts_100: left behind sleep (PID 77), which has ended: SIGKILL\n"
+    assert said.out == "TX/ts_100: inactive (stopped)\nts_100: SIGKILL was sent to sleep (PID 77), which has ended: SIGKILL\n"
     assert "ts_1 still has processes" in said.err
     assert there.asked("stop")[0]["triggers"] is False
 

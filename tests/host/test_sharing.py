@@ -17,7 +17,7 @@ import waiting
 from forked import Forks, Nest, zygote_client
 
 from zmsvc.host import allocators, gather, immortal
-from zmsvc.keeper import worker
+from zmsvc.keeper import execution
 from zmsvc.protocol.launch import Descriptors
 
 immortals = pytest.mark.skipif(immortal.mark() is None, reason="this Python has no immortal objects")
@@ -153,7 +153,7 @@ def test_a_task_starts_from_a_zygote_whose_objects_do_not_become_immortal(
         "from zmsvc.host import immortal\nfrom zmsvc.zygote.__main__ import main\nimmortal.mark = lambda: immortal.Mark(10**6)\nmain()\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
-    monkeypatch.setattr("zmsvc.keeper.zygote_client.spawn", lambda _module, *rest: worker.spawn("marking_zygote", *rest))
+    monkeypatch.setattr(forks.machine, "spawn", lambda _module, *rest: execution.execute("marking_zygote", *rest), raising=False)
     nest.looped(OWN)
     assert run_task(forks, nest)["freed"]
     said = capfd.readouterr().err

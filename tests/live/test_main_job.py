@@ -141,12 +141,13 @@ def test_what_a_task_left_behind_is_killed_and_named(context: Context, home: Pat
             self.wait(0.01)
     """
     context.looped("Parent", body)
-    context.task("ts_100", "Parent")
+    context.task("ts_100", "Parent", service="<stop_timeout>300ms</stop_timeout>")
     context.start()
     child = int((home / "child").read_text())
     answer = context.ask(verb="stop", tasks=["ts_100"])
     assert answer["ok"], answer
-    assert {"task": "ts_100", "pid": child, "name": "sh", "code": None, "signal": "SIGKILL"} in answer["data"]["ended"]
+    told = {"task": "ts_100", "pid": child, "name": "sh", "code": None, "signal": "SIGKILL", "asked": "SIGTERM", "killed": True}
+    assert told in answer["data"]["ended"]
     assert not Path(f"/proc/{child}").exists()
 
 

@@ -10,6 +10,13 @@ import pytest
 from context import Context, Ear
 from waiting import wait_for
 
+
+@pytest.fixture(autouse=True)
+def services(context: Context) -> None:
+    """The directory that every task of the file names."""
+    (context.home / "Services").mkdir(exist_ok=True)
+
+
 Prepare = Callable[[Path], str]
 
 
