@@ -8,15 +8,27 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from context import Context
 from waiting import wait_for, wait_for_end
 
 
+def is_in_state(pid: int, letter: str) -> bool:
+    """Tell whether `ps` says this of a process."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == letter
+
+
+def is_dead(pid: int) -> bool:
+    """Tell whether a process has ended and waits to be reaped. Its descriptors are open until its last thread has ended."""
+    return is_in_state(pid, "Z") and len(os.listdir(f"/proc/{pid}/task")) == 1
+
+
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
     os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: is_in_state(pid, "T"))
     try:
         yield
     finally:
@@ -40,6 +52,7 @@ def test_a_thread_task_that_is_started_while_its_shared_process_dies(context: Co
         with stopped(keeper_of(context)):
             context.ask(verb="start", tasks=["t1"], transaction="T", block=False)
             os.kill(shared, signal.SIGKILL)
+            wait_for(lambda old=shared: is_dead(old))  # type: ignore[misc]
         context.task_is("t1", "running", also=lambda task, old=shared: task["pid"] != old)  # type: ignore[misc]
         context.ask(verb="start", tasks=["t2"], transaction="T")
         context.task_is("t2", "running")
@@ -68,6 +81,7 @@ def test_a_thread_task_has_ended_as_it_said_when_its_process_crashes_right_after
             until = time.monotonic() + 0.6
             wait_for(lambda until=until: time.monotonic() > until)  # type: ignore[misc]
             os.kill(shared, signal.SIGKILL)
+            wait_for(lambda old=shared: is_dead(old))  # type: ignore[misc]
         end = context.task_is("a", "exited")["exit"]
         assert (end["code"], end["signal"], end["reason"]) == (0, None, "exited")
         assert context.task_is("b", "failed")["exit"]["signal"] == "SIGKILL"
@@ -98,7 +112,8 @@ def test_a_reexec_before_the_context_is_ready_goes_on(context: Context) -> None:
         """)  # fmt: skip
     context.task("a", "Slow")
     context.start("--transaction", "T", ready=False)
-    pid = wait_for(lambda: context.task_is("a", "start"))["pid"]
+    wait_for((context.runtime / context.name / "control.sock").exists)
+    pid = context.task_is("a", "start", "T")["pid"]
     assert context.ask(verb="reexec")["ok"]
     context.wait_for_notification("READY=1")
     assert context.tasks()["a"]["pid"] == pid
@@ -154,7 +169,8 @@ def test_a_closed_or_full_stderr_neither_ends_nor_holds_the_daemon(context: Cont
         context.looped("Echo")
         context.task("a", "Echo")
         context.wrapper = ["sh", "-c", f'exec "$@" 2>/proc/{os.getpid()}/fd/{writer}', "sh"]
-        context.start("--transaction", "T")
+        # The supervisor writes its log into a file.
+        context.start("--transaction", "T", ZMSVC_LOG=str(context.home / "log"))
         for _ in range(3):
             context.kill_supervisor()
             context.status()

@@ -32,7 +32,6 @@ CASES: dict[str, tuple[Prepare, str, str]] = {
     "a limit above the hard one": (
         lambda home: "<command>sleep 1000</command>", "<limits><nofile>{more}</nofile></limits>", "cannot limit nofile",
     ),
-    "a limit of memory": (lambda home: "<command>sleep 1000</command>", "<limits><as>1M</as></limits>", ""),
     "a missing program": (lambda home: "<command>/no/such/program</command>", "", "No such file or directory"),
     "a program that is not in PATH": (lambda home: "<command>no-such-program</command>", "", "No such file or directory"),
     "a program without permission": (lambda home: _script(home, b"#!/bin/sh", 0o644), "", "Permission denied"),

@@ -253,8 +253,9 @@ def _obstacle(program: str, number: int | None) -> str:
     except OSError:
         return ""
     if line.startswith(b"#!"):
-        words = line[2:].strip(b" \t\n").split()
-        return f"its interpreter {words[0].decode(errors='replace')!r} cannot be executed: {os.strerror(number)}" if words else ""
+        # As the kernel reads it: a carriage return is part of the name.
+        interpreter = line[2:].strip(b" \t\n").replace(b"\t", b" ").partition(b" ")[0]
+        return f"its interpreter {interpreter.decode(errors='replace')!r} cannot be executed: {os.strerror(number)}"
     return "the loader that it names is missing" if number == errno.ENOENT else ""
 
 
