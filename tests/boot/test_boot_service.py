@@ -67,6 +67,18 @@ def test_stop_kills_a_task_that_hears_no_sigterm(context: Callable[..., Installe
     assert deaf.show("Result") == "success", "the supervisor has to kill it, not systemd"
 
 
+def test_the_program_behind_a_shell_has_its_stop_signal_and_its_time_before_it_is_killed(context: Callable[..., Installed]) -> None:
+    script = "sh -c 'trap \"echo asked to end; exit 0\" TERM; echo waits now; while :; do sleep 0.1; done'; :"
+    program = task("ts_100", "Wrapped", configuration=f"<command><arg>sh</arg><arg>-c</arg><arg>{script}</arg></command>")
+    wrapped = context("Wrapped", program.replace('serviceType="Process"', 'serviceType="Command"'))
+    wrapped.start()
+    wait_for(lambda: "waits now" in wrapped.machine.journal("-t", "Wrapped"))
+    pids = wrapped.processes()
+    wrapped.stop()
+    assert alive(wrapped.machine, pids) == []
+    assert "asked to end" in wrapped.machine.journal("-t", "Wrapped")
+
+
 def test_restart_restarts_the_tasks_too(talker: Installed) -> None:
     before, processes = talker.pids(), talker.processes()
     talker.machine.sh(f"systemctl restart {talker.unit}")

@@ -38,6 +38,8 @@ class Dispatcher:
         self._outside = outside
         self._selector = outside.selector()
         self._watches: dict[int, _Watch] = {}
+        self._muted: dict[int, _Watch] = {}
+        """Those that are not looked at for a while, by descriptor."""
 
     def watch(self, fd: int, call: Callable[[], object], *, drop: Callable[[], object] | None = None, events: int = READ) -> None:
         """Call `call` whenever `fd` is ready. When that raises, `drop` is called, which ends what `fd` belongs to.
@@ -52,6 +54,7 @@ class Dispatcher:
     def unwatch(self, fd: int) -> None:
         """Call nothing for this descriptor any more. To be called before it is closed."""
         watch = self._watches.pop(fd, None)
+        self._muted.pop(fd, None)
         if watch is not None and watch.muted_until is None:
             self._forget(fd)
 
@@ -74,7 +77,7 @@ class Dispatcher:
 
     def due(self) -> float | None:
         """Return when `turn` has to be called at the latest."""
-        return min((watch.muted_until for watch in self._watches.values() if watch.muted_until is not None), default=None)
+        return min((watch.muted_until for watch in self._muted.values() if watch.muted_until is not None), default=None)
 
     def turn(self, timeout: float | None) -> None:
         """Wait until something is ready, and call what is registered for it."""
@@ -99,7 +102,11 @@ class Dispatcher:
             self._selector.close()
         self._selector = self._outside.selector()
         for watch in self._watches.values():
-            watch.muted_until = self._outside.now() + PAUSE
+            self._mute(watch)
+
+    def _mute(self, watch: _Watch) -> None:
+        watch.muted_until = self._outside.now() + PAUSE
+        self._muted[watch.fd] = watch
 
     def _call(self, watch: _Watch) -> None:
         if attempt(watch.call) or self._watches.get(watch.fd) is not watch:
@@ -109,16 +116,19 @@ class Dispatcher:
             attempt(watch.drop)
         else:
             self._forget(watch.fd)
-            watch.muted_until = self._outside.now() + PAUSE
+            self._mute(watch)
 
     def _unmute(self) -> None:
+        if not self._muted:
+            return
         now = self._outside.now()
-        for watch in [watch for watch in self._watches.values() if watch.muted_until is not None and watch.muted_until <= now]:
+        for watch in [watch for watch in self._muted.values() if watch.muted_until is not None and watch.muted_until <= now]:
             try:
                 self._selector.register(watch.fd, watch.events, watch)
                 watch.muted_until = None
+                del self._muted[watch.fd]
             except (OSError, ValueError, KeyError):
-                watch.muted_until = now + PAUSE
+                self._mute(watch)
 
 
 def attempt(call: Callable[[], object]) -> bool:

@@ -147,8 +147,10 @@ class Keeper:
 
     def _on_time(self) -> None:
         now = self._outside.now()
-        attempt(lambda: self._zygote.on_time(now))
-        attempt(lambda: self._brood.on_time(now))
+        if self._zygote.due() is not None:
+            attempt(lambda: self._zygote.on_time(now))
+        if self._brood.due() is not None:
+            attempt(lambda: self._brood.on_time(now))
         if self._flush_at is not None and now >= self._flush_at:
             self._flush_at = None
             attempt(self._flush)
