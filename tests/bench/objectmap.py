@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from zmsvc.host import immortal, sharing
-from zmsvc.keeper import zygote_client
-from zmsvc.keeper.worker import spawn
+from zmsvc.keeper.execution import execute
+from zmsvc.keeper.outside import Machine
 
 VARIABLE = "BENCH_OBJECTS"
 """Tells the zygote where to write."""
@@ -68,10 +68,11 @@ def _regions(each: Any) -> Iterator[Region]:
 def keep(path: str, arguments: list[str]) -> None:
     """Be the keeper."""
     def spawn_zygote(module: str, arguments: list[str], environment: Mapping[str, str], fds: list[int]) -> int:
-        assert module == "zmsvc.zygote"
-        return spawn("bench.objectmap", arguments, {**environment, VARIABLE: path}, fds)
+        if module != "zmsvc.zygote":
+            return execute(module, arguments, environment, fds)
+        return execute("bench.objectmap", arguments, {**environment, VARIABLE: path}, fds)
 
-    vars(zygote_client)["spawn"] = spawn_zygote
+    Machine.spawn = staticmethod(spawn_zygote)  # type: ignore[method-assign]
     sys.argv[1:] = arguments
     runpy.run_module("zmsvc.keeper", run_name="__main__", alter_sys=True)
 

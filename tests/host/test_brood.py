@@ -23,6 +23,22 @@ def brood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Brood:
     return Brood(lambda message: None, zygote, b"", tmp_path, zygote.machine, zygote.dispatcher)
 
 
+def test_an_end_that_is_acknowledged_while_the_next_launch_waits_for_its_fork_takes_nothing_from_it(
+    brood: Brood, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forked: list[Any] = []
+    brood.launch(launch_spec(launch=1, cgroup="TX:ts_100"), Descriptors())
+    brood.reaped(end(2**22 + 1))
+    monkeypatch.setattr(brood._zygote, "fork", lambda spec, cgroup, fds, done, failed: forked.append(done))
+    brood.launch(launch_spec(launch=2, cgroup="TX:ts_100"), Descriptors())
+    brood.acknowledge(1)
+    assert (tmp_path / "TX:ts_100").is_dir()
+    forked[0](2**22 + 2, 1)
+    brood.reaped(end(2**22 + 2))
+    brood.acknowledge(2)
+    assert not (tmp_path / "TX:ts_100").exists()
+
+
 def end(pid: int) -> Any:
     return SimpleNamespace(si_pid=pid, si_code=os.CLD_EXITED, si_status=0)
 

@@ -73,6 +73,8 @@ class Brood:
         """Of a process that is there the launches that have not ended."""
         self._uses: Counter[Path] = Counter()
         """How many launches that nobody has acknowledged have a control group: an earlier one of a task shares it with the next."""
+        self._reserved: dict[int, Path] = {}
+        """The control group of each launch that waits for its fork, which is one of its uses."""
         self._oom_kills = oom.of_context(cgroup.parent if cgroup else None)
         self._hosts = Hosts(zygote, outside, dispatcher, self._member_ended)
         self._look_at: float | None = None
@@ -93,6 +95,10 @@ class Brood:
             return
         cgroup = self._cgroup / spec.cgroup if self._cgroup and spec.cgroup else None
         self._forking[spec.launch] = False
+        if cgroup is not None:
+            # Else the end of an earlier launch, which is acknowledged meanwhile, would take it away.
+            self._reserved[spec.launch] = cgroup
+            self._uses[cgroup] += 1
         try:
             if spec.service_type == "Thread":
                 self._hosts.start(spec, cgroup, fds, partial(self._joined, spec), partial(self._not_forked, spec))
@@ -103,6 +109,7 @@ class Brood:
 
     def _not_forked(self, spec: LaunchSpec, error: OSError) -> None:
         self._forking.pop(spec.launch, None)
+        self._release(spec.launch)
         self._tell(LaunchFailed(launch=spec.launch, why=f"cannot fork: {error.strerror or error}"))
 
     def _fork(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors) -> None:
@@ -174,6 +181,7 @@ class Brood:
         self._held[held.launch] = held
         if held.cgroup is not None:
             self._uses[held.cgroup] += 1
+        self._release(held.launch)
         self._by_pid.setdefault(held.pid, []).append(held)
         self._tell(self._launched(held))
         if self._forking.pop(held.launch, False):
@@ -305,6 +313,12 @@ class Brood:
             del self._held[launch]
             if held.cgroup is not None:
                 self._leave(held.cgroup)
+
+    def _release(self, launch: int) -> None:
+        """The fork that a control group was kept for has been done, or could not be."""
+        cgroup = self._reserved.pop(launch, None)
+        if cgroup is not None:
+            self._leave(cgroup)
 
     def _leave(self, cgroup: Path) -> None:
         """Remove a control group that no launch has any more; one that is forked already may only be about to move there."""
