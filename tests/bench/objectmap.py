@@ -72,7 +72,7 @@ def keep(path: str, arguments: list[str]) -> None:
             return execute(module, arguments, environment, fds)
         return execute("bench.objectmap", arguments, {**environment, VARIABLE: path}, fds)
 
-    Machine.spawn = staticmethod(spawn_zygote)  # type: ignore[method-assign]
+    Machine.spawn = staticmethod(spawn_zygote)
     sys.argv[1:] = arguments
     runpy.run_module("zmsvc.keeper", run_name="__main__", alter_sys=True)
 
