@@ -31,24 +31,20 @@ try:
 except PermissionError:
     print("refused", flush=True)
     sys.exit()
-for attempt in range(20):
-    # Whoever closes it last waits: the device, if this process has been faster. Else this one, so each attempt has its own.
-    if os.fork():
-        continue
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        ours = socket.create_connection(server.getsockname())
-        other, _ = server.accept()
-    ours.setblocking(False)
-    try:
-        while True:
-            ours.send(bytes(65536))
-    except BlockingIOError:
-        pass
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
-    victim = send(ours.fileno())
-    os.close(ours.detach())
-    sys.stdin.read()
-    os._exit(0)
+with socket.create_server(("127.0.0.1", 0)) as server:
+    ours = socket.create_connection(server.getsockname())
+    other, _ = server.accept()
+ours.setblocking(False)
+try:
+    while True:
+        ours.send(bytes(65536))
+except BlockingIOError:
+    pass
+ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+print("ready", flush=True)
+sys.stdin.readline()
+victim = send(ours.fileno())
+os.close(ours.detach())
 print("sent", flush=True)
 sys.stdin.read()
 """
@@ -68,11 +64,19 @@ def talk(context: Context) -> Context:
 @contextmanager
 def attack(context: Context, word: str) -> Iterator[None]:
     """Send a descriptor whose close lingers, as a member of the daemon's group; `word` is what becomes of it."""
+    device = context.status()["device_pid"]
     line = [*command(others(1)[0], os.getegid()), sys.executable, "-P", "-c", ATTACK, context.backend.removeprefix("ipc://")]
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", start_new_session=True) as process:
         try:
             assert process.stdout is not None
+            assert process.stdin is not None
+            if word == "sent":
+                assert process.stdout.readline() == "ready\n"
+                # Whoever closes the descriptor last waits. An attacker tries until it is the device; here the device is late for sure.
+                os.kill(device, signal.SIGSTOP)
+                print(file=process.stdin, flush=True)
             assert process.stdout.readline() == f"{word}\n"
+            os.kill(device, signal.SIGCONT)
             yield
         finally:
             with suppress(ProcessLookupError):

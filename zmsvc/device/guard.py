@@ -31,7 +31,7 @@ _CPU_S = 0.01
 """CPU time between two looks at memory, which take 10 microseconds: at 5 GB/s it grows by 50 MB meanwhile."""
 _PAUSE_S = 0.005
 """Least time between two looks at all connections."""
-_PATIENCE = 20
+_PATIENCE = 3
 """Looks in a row after which a subscriber that does not read is one that will not."""
 _SUSPECT = 3
 """Looks that find something unread of a peer after which it may be the one that floods; of several it is the one with most."""
@@ -149,14 +149,16 @@ class Guard:
         slow = [each for each in self._back.all() if each.behind >= _PATIENCE]
         if slow:
             self._cut(slow, "slow_subscribers", f"{what}, and it does not read", now)
-        elif self._used() < self._limit * 3 // 2 and any(each.behind >= _SUSPECT for each in self._back.all()):
+        elif self._used() < self._limit * 5 // 4 and any(each.behind for each in self._back.all()):
             return  # A publisher that has much to say is not to blame for a subscriber that may not read.
         elif not self._blame([*self._front.all(), *self._back.all()], now, what):
             self._despair(self._used())
 
     def _blame(self, suspects: list[Connection], now: float, what: str) -> bool:
         """End the connection of the peer that always sends more, one of another user first; False when there is none."""
-        busy = [each for each in suspects if each.heard >= _SUSPECT]
+        # While memory grows fast there is no time for many looks.
+        least = 1 if self._used() >= self._limit * 5 // 4 else _SUSPECT
+        busy = [each for each in suspects if each.heard >= least]
         if not busy:
             return False
         worst = max(busy, key=lambda each: (not ours(each.owner), each.heard))

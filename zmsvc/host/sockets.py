@@ -39,7 +39,7 @@ TOLD = 1000
 MAX_KNOWN = 50_000
 """Subscriptions that it remembers; the device cuts off who makes more of them, see zmsvc.device.guard."""
 MAX_KNOWN_BYTES = 4 << 20
-GIVE_BACK = 20_000
+GIVE_BACK = 5_000
 """Ends of subscriptions after which memory is given back, for they may have been a flood's."""
 
 

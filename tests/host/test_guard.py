@@ -94,6 +94,35 @@ def test_a_flooding_peer_is_cut_off_and_others_are_not(tmp_path: Path, endpoint:
         news.close()
 
 
+@pytest.mark.deadline(60)
+def test_a_subscriber_that_does_not_read_is_let_go_and_the_publisher_is_not(tmp_path: Path) -> None:
+    with Forwarder(tmp_path) as device:
+        device.environment["ZMSVC_DEVICE_MEMORY"] = str(64 << 20)
+        device.start()
+        publisher = device.publisher()
+        news = publisher.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        mouth = sockets.Mouth(publisher)
+        with subprocess.Popen([sys.executable, FLOOD, "deaf", device.back, "30", "2"], stdout=subprocess.PIPE, text=True) as flood:
+            wait_for(lambda: mouth.wants(b"x @@@ "))
+            device.notified.setblocking(False)
+
+            def cut() -> bool:
+                # Half a megabyte a look, at a hundred looks a second.
+                mouth.send(b"x @@@ ".ljust(512 << 10, b"x"))
+                try:
+                    return "slow_subscribers" in device.next_notification()
+                except BlockingIOError:
+                    return False
+
+            wait_for(cut, 30)
+            flood.kill()
+        assert not news.poll(0), "the publisher was cut off"
+        assert device.process is not None
+        assert device.process.poll() is None
+        publisher.disable_monitor()
+        news.close()
+
+
 def test_a_subscription_that_is_too_long_ends_the_connection(tmp_path: Path) -> None:
     with Forwarder(tmp_path) as device:
         device.start()
