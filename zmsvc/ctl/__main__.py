@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import sys
 
 from zmsvc import __version__
@@ -96,6 +97,12 @@ VERBS = (
     Verb(
         "logs", "logs.logs", "show the log of a context, a transaction or tasks", *MEANT, FOLLOW, LINES,
         Option("-o", "--output", metavar="FORMAT", help="the format, as journalctl has them"),
+        Option("--since", metavar="TIME", help="show what is not older, such as '-2h', 'yesterday' or '2026-11-29 10:00'"),
+        Option("--until", metavar="TIME", help="show what is not newer"),
+        Option("-p", "--priority", metavar="LEVEL", help="show what is as bad as this (err, 3) or lies between two (err..info)"),
+        Option("-g", "--grep", metavar="PATTERN", help="show what has this regular expression in its text"),
+        Option("-r", "--reverse", action="store_true", help="show the newest first"),
+        Option("--show-query", action="store_true", help="print the command that finds the same, and end"),
     ),
     Verb("events", "follow.events", "show the history of what happened to tasks", *MEANT, FOLLOW, LINES),
     Verb(
@@ -209,7 +216,18 @@ def parse(words: list[str]) -> tuple[Verb, argparse.Namespace]:
     positional = sum(not flag.startswith("-") for option in verb.options for flag in option.flags)
     # argparse takes all words of a verb at once, unless it is told that options may stand between them.
     read = parser.parse_intermixed_args if positional > 1 else parser.parse_args
-    return verb, read(words[at + 1 :], args)
+    return verb, read(_with_times(words[at + 1 :]), args)
+
+
+def _with_times(words: list[str]) -> list[str]:
+    """Join `--since -2h` to one word, as journalctl takes it: argparse would look for options in the second."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] in ("--since", "--until") and re.match(r"-\d", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _place_of_verb(words: list[str]) -> int:

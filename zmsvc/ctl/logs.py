@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
+import shlex
 import subprocess
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
 
-from zmsvc.core.errors import PlaceError
-from zmsvc.ctl import terminal
+from zmsvc.core.errors import PlaceError, UsageError
+from zmsvc.ctl import entries, terminal, told
 from zmsvc.ctl.answers import Context, Task
 from zmsvc.ctl.client import Client, CtlError
+from zmsvc.ctl.entries import Wanted
 from zmsvc.ctl.logfile import LogFile
 from zmsvc.ctl.matches import Writers, matches, writers
 from zmsvc.ctl.which import choose
@@ -25,15 +25,8 @@ PATIENCE = 5.0
 """Seconds that a supervisor, and journalctl for `status`, have: a log can be read without the one and left out without the other."""
 AT_ONCE = 16
 """Tasks whose log is shown by one `status`; of more, all journalctls together would take longer than anybody wants to wait."""
-TAIL = 1 << 20
-"""Bytes of the end of a log file that are searched for the last lines of a task."""
 _RAW = ("cat", "export")
 """Formats of journalctl that escape nothing; those of the others are safe for a terminal."""
-FOLLOWED = 10
-"""Lines that `-f` begins with, as with journalctl and tail."""
-
-# `STAMP IDENTIFIER[PID] TRANSACTION/TASK LEVEL: text`; what is about the context as a whole has no TRANSACTION/TASK.
-_HEAD = re.compile(r"\d{4}-\d\d-\d\dT\S+ .*?\[\d+\] (?:(\S+?)(?:/(\S+))? )?[A-Z]+: ")
 
 
 def logs(args: argparse.Namespace) -> int:
@@ -48,6 +41,8 @@ def logs(args: argparse.Namespace) -> int:
             raise
         # It does not run, or has forgotten the transaction; its log is there all the same.
         it = None
+    if args.follow and args.reverse:
+        raise UsageError("--reverse and --follow exclude each other")
     log, of = _where(it, places), writers(it, places, client.uid)
     if log == "journal":
         return _journal(args, of, it, tasks)
@@ -98,18 +93,20 @@ def _written_from() -> list[str]:
 
 
 def _journal(args: argparse.Namespace, of: Writers, it: Context | None, tasks: list[str]) -> int:
-    command = ["journalctl"]
-    command += ["--follow"] if args.follow else []
-    command += ["--no-pager"] if args.no_pager else []
-    command += [f"--lines={args.lines}"] if args.lines is not None else []
+    command = ["journalctl", *_options(args)]
     output = args.output or ("json" if args.json else None)
     command += [f"--output={output}"] if output else []
-    command += matches(of, args.transaction, tasks, cgroups(it, of.name, args.transaction, tasks))
+    found = matches(of, args.transaction, tasks, cgroups(it, of.name, args.transaction, tasks))
+    if args.show_query:
+        terminal.say(shlex.join([*command, *found]))
+        return 0
+    if output is None and it is not None and _alike(it, args.transaction, tasks):
+        return told.show([*command, "--no-pager", "--all", "--output=json", *found], pager=not args.no_pager and not args.follow)
     sys.stdout.flush()
     try:
         if output in _RAW and terminal.on_terminal():
-            return _cleaned(command)
-        os.execvp(command[0], command)
+            return _cleaned([*command, *found])
+        os.execvp(command[0], [*command, *found])
     except OSError as error:
         raise CtlError(1, f"cannot run journalctl: {(error.strerror or str(error)).lower()} (is systemd installed?)") from None
 
@@ -119,7 +116,7 @@ def _cleaned(command: list[str]) -> int:
     with subprocess.Popen(command, stdout=subprocess.PIPE) as reader:
         try:
             assert reader.stdout is not None
-            for line in _texts(reader.stdout):
+            for line in entries.texts(reader.stdout):
                 terminal.out(line, flush=True)
         except KeyboardInterrupt:
             return 0  # That is how one ends it.
@@ -128,48 +125,45 @@ def _cleaned(command: list[str]) -> int:
     return max(0, reader.returncode)
 
 
+def _options(args: argparse.Namespace) -> list[str]:
+    """The options that journalctl has by the same name."""
+    named = {"lines": args.lines, "since": args.since, "until": args.until, "priority": args.priority, "grep": args.grep}
+    flags = {"--follow": args.follow, "--reverse": args.reverse, "--no-pager": args.no_pager}
+    return [*(flag for flag, given in flags.items() if given), *(f"--{name}={value}" for name, value in named.items() if value is not None)]
+
+
+def _alike(it: Context, transaction: str | None, tasks: Sequence[str]) -> bool:
+    """Tell whether tasks that are meant have the same instance: journalctl shows it alone, which would not tell them apart."""
+    seen = Counter(
+        task.instance
+        for each in it.transactions
+        if transaction in (None, each.id)
+        for task in each.tasks
+        if not tasks or task.id in tasks
+    )
+    return any(count > 1 for count in seen.values())
+
+
 # --- the daemon's file
 
 
 def _file(args: argparse.Namespace, path: str, owner: int, tasks: list[str]) -> int:
     """Show the file that the supervisor, which is of the user `owner`, has named."""
-    wanted = FOLLOWED if args.follow and args.lines is None else args.lines
-    try:
-        with LogFile(Path(path), owner) as log, log.open() as file:
-            lines: Iterable[str] = about(_texts(file), args.transaction, tasks)
-            shown = "".join(deque(lines, wanted))
-            if not args.follow:
-                terminal.page(shown, wanted=not args.no_pager)
-                return 0
-            terminal.out(shown, flush=True)
-            for line in about(_texts(log.follow(file)), args.transaction, tasks):
-                terminal.out(line, flush=True)
-    except KeyboardInterrupt:
-        return 0  # That is how one ends it.
-    except PlaceError as error:
-        raise CtlError(1, f"cannot read the log: {error}") from None
-    except BrokenPipeError:
-        raise  # Nobody reads us any more: no fault of the log.
-    except OSError as error:
-        raise CtlError(1, f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
-    return 0
-
-
-def _texts(file: Iterable[bytes]) -> Iterator[str]:
-    return (line.decode(errors="replace") for line in file)
-
-
-def about(lines: Iterable[str], transaction: str | None, tasks: Sequence[str]) -> Iterator[str]:
-    """The lines about these; a line without a head of its own belongs to the one before it."""
-    keep = transaction is None and not tasks
-    if keep:
-        yield from lines
-        return
-    for line in lines:
-        if head := _HEAD.match(line):
-            keep = transaction in (None, head[1]) and (not tasks or head[2] in tasks)
-        if keep:
-            yield line
+    wanted = Wanted(args.transaction, tasks, since=args.since, until=args.until, priority=args.priority, grep=args.grep)
+    if args.show_query:
+        terminal.say(wanted.query(path))
+        return 0
+    return entries.show(
+        path,
+        owner,
+        wanted,
+        lines=args.lines,
+        # As with journalctl: who looks for the last entries with a word sees the newest first.
+        reverse=args.reverse or (args.grep is not None and args.lines is not None and not args.follow),
+        follow=args.follow,
+        pager=not args.no_pager,
+        output=args.output or ("json" if args.json else None),
+    )
 
 
 # --- the last lines, for status
@@ -182,18 +176,17 @@ def last_lines(of: Writers, it: Context, wanted: Sequence[tuple[str, Task]], cou
         return _journal_tails(of, some, count)
     try:
         with LogFile(Path(it.log.removesuffix("+stderr")), of.daemon) as log, log.open() as file:
-            text = _end_of(file)
+            text = entries.end_of(file)
     except (OSError, PlaceError):
         return {(transaction, task.id): [] for transaction, task in some}
     return {
-        (transaction, task.id): [line.rstrip("\n") for line in deque(about(text, transaction, [task.id]), count)]
+        (transaction, task.id): [line.rstrip("\n") for line in deque(_about(text, transaction, task.id), count)]
         for transaction, task in some
     }
 
 
-def _end_of(file: IO[bytes]) -> list[str]:
-    file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
-    return file.read(TAIL).decode(errors="replace").splitlines()
+def _about(text: Iterable[str], transaction: str, task: str) -> Iterator[str]:
+    return (line for entry in Wanted(transaction, [task]).pick(entries.entries(text)) for line in entry.lines)
 
 
 def _journal_tails(of: Writers, wanted: Sequence[tuple[str, Task]], count: int) -> dict[tuple[str, str], list[str]]:

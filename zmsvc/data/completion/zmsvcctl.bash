@@ -26,9 +26,11 @@ _zmsvcctl()
             return ;;
         --format) COMPREPLY=($(compgen -W 'dot mermaid svg' -- "$cur")); return ;;
         -o|--output) [[ $verb == logs ]] && COMPREPLY=($(compgen -W "$(journalctl --output=help 2>/dev/null)" -- "$cur")); return ;;
+        -p|--priority) COMPREPLY=($(compgen -W 'emerg alert crit err warning notice info debug' -- "$cur")); return ;;
+        --since|--until) COMPREPLY=($(compgen -W 'today yesterday' -- "$cur")); return ;;
         --sort) COMPREPLY=($(compgen -W 'cpu rss pid id restarts' -- "$cur")); return ;;
         --topic) COMPREPLY=($(compgen -W 'context control monitor process state' -- "$cur")); return ;;
-        --timeout|--transaction|--task|-n|--lines|--count|--interval) return ;;
+        --timeout|--transaction|--task|-n|--lines|--count|--interval|-g|--grep) return ;;
     esac
 
     local words
@@ -37,7 +39,7 @@ _zmsvcctl()
         start|reset-failed) words="$common $meant" ;;
         stop|restart) words="$common $meant --no-triggers" ;;
         status) words="$common $meant -n --lines" ;;
-        logs) words="$common $meant -f --follow -n --lines -o --output" ;;
+        logs) words="$common $meant -f --follow -n --lines -o --output --since --until -p --priority -g --grep -r --reverse --show-query" ;;
         top) words="$common $meant --sort --interval --once" ;;
         events) words="$common $meant -f --follow -n --lines" ;;
         watch) words="$common --transaction --topic --count" ;;

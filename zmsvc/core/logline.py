@@ -1,0 +1,115 @@
+"""A line of the daemon's log file: `STAMP IDENTIFIER[PID] TRANSACTION/TASK LEVEL: text`. Written and read by this module alone. Pure.
+
+Each entry has a head of its own, so times and priorities can be looked for; lines of one entry after its first are indented, so that no
+text can pass for another entry.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+NAMES = ("EMERG", "ALERT", "CRITICAL", "ERROR", "WARNING", "NOTICE", "INFO", "DEBUG")
+"""What the file calls the priorities of syslog(3), by number: Python's own words where it has them."""
+INFO = 6
+INDENT = "    "
+LINE_LIMIT = 48 << 10
+"""Bytes of a line after which the rest is an entry of its own, as journald's LineMax= has it."""
+
+_NUMBERS = {name: number for number, name in enumerate(NAMES)}
+_HEAD = re.compile(rf"(\d{{4}}-\d\d-\d\dT\S+) (.*?)\[(\d+)\] (?:(\S+?)(?:/(\S+))? )?({'|'.join(NAMES)}): ?")
+
+
+class Head:
+    """The head of an entry; `size` is its length in characters. No dataclass: to import those takes as long as a `zmsvcctl logs`."""
+
+    __slots__ = ("identifier", "pid", "priority", "size", "stamp", "task", "transaction")
+
+    def __init__(self, found: re.Match[str]) -> None:
+        self.stamp, self.identifier, pid, transaction, task, level = found.groups()
+        self.pid = int(pid)
+        self.transaction: str = transaction or ""
+        self.task: str = task or ""
+        self.priority = _NUMBERS[level]
+        self.size = found.end()
+
+
+def head(line: str) -> Head | None:
+    """Return the head of a line; None when it belongs to the entry before it."""
+    found = _HEAD.match(line)
+    return Head(found) if found else None
+
+
+def about(transaction: str, task: str) -> str:
+    """Return the words of a head that say whose the entry is: `TRANSACTION/TASK`, one of them, or nothing."""
+    return "/".join(each for each in (transaction, task) if each)
+
+
+def start(identifier: str, pid: int, whose: str) -> str:
+    """Return what stands in a head between its stamp and its level."""
+    return f"{identifier}[{pid}] {whose + ' ' if whose else ''}"
+
+
+def body(text: str) -> str:
+    """Return the text of an entry as it follows the head, with its last line break."""
+    return text.rstrip("\n").replace("\n", "\n" + INDENT) + "\n"
+
+
+def prefixed(line: bytes) -> tuple[int | None, bytes]:
+    """Return the priority that `<N>` at a line's start sets, as everywhere under systemd (sd-daemon(3)), and the rest of the line."""
+    if line[:1] == b"<" and line[2:3] == b">" and line[1:2] in (b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"7"):
+        return line[1] - 48, line[3:]
+    return None, line
+
+
+# --- records of Python tasks on their way through a pipe
+
+_RECORD = b"\x1e"
+_END_OF_HEAD = b"\x1f"
+
+
+def encode_record(priority: int, identifier: str, task: str, text: str) -> bytes:
+    """Return a record as one line for the process that reads a task's pipe: a control character, priority, names, and the text.
+
+    The task's own program may write the same, which then passes for a record of this task: whose pipe it is the reader knows.
+    """
+    said = text.rstrip("\n").replace("\x1e", "\\x1e").replace("\n", "\x1e")
+    return b"%b%d %b %b%b%b\n" % (
+        _RECORD, priority, _plain(task), _plain(identifier), _END_OF_HEAD, said.encode("utf-8", "surrogateescape"),
+    )  # fmt: skip
+
+
+def _plain(name: str) -> bytes:
+    return re.sub(r"[\s\x1e\x1f]", "_", name).encode("utf-8", "surrogateescape") or b"/"
+
+
+def is_record(line: bytes) -> bool:
+    """Tell whether a line is one that `encode_record` has made."""
+    return line.startswith(_RECORD) and _END_OF_HEAD in line
+
+
+def record_head(line: bytes) -> bytes:
+    """Return the start of a record, for a second line that goes on with its text."""
+    return line[: line.index(_END_OF_HEAD) + 1]
+
+
+def decode_record(line: bytes) -> tuple[int, str, str, str]:
+    """Return priority, identifier, task and text of a record's line. Raises ValueError for anything else."""
+    first, _, text = line[1:].partition(_END_OF_HEAD)
+    number, task, identifier = first.decode("utf-8", "replace").split(" ")
+    priority = int(number)
+    if not 0 <= priority <= 7:
+        raise ValueError(f"{priority} is no priority")
+    named = "" if task == "/" else task
+    return priority, identifier, named, text.replace(_RECORD, b"\n").decode("utf-8", "surrogateescape")
+
+
+def pieces(line: bytes) -> Iterator[bytes]:
+    """Cut a line that is too long; each piece of a record is one."""
+    if len(line) <= LINE_LIMIT:
+        yield line
+        return
+    first = record_head(line) if is_record(line) else b""
+    rest = line[len(first) :]
+    for at in range(0, len(rest), LINE_LIMIT):
+        yield first + rest[at : at + LINE_LIMIT]

@@ -1,0 +1,106 @@
+"""A log file as one process appends to it, reopened when its path names another file, with a count of what it could not take; and the
+terminal or pipe beside it, which no daemon may wait for."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import time
+
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NOFOLLOW | os.O_NONBLOCK
+"""O_NONBLOCK for a FIFO that another program has put there, which must not hold this process."""
+_MODE = 0o640
+_NAMED_ELSEWHERE = (errno.ENOENT, errno.ENOTDIR)
+
+
+def stamp(at: float) -> str:
+    """Return a time (seconds of the epoch) as the file has it."""
+    moment = time.localtime(at)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', moment)}.{int(at * 1000) % 1000:03}{time.strftime('%z', moment)}"
+
+
+def offer(fd: int, data: bytes) -> bool:
+    """Write to a terminal or a pipe as much as its reader takes now; False when it did not take all. Raises OSError.
+
+    A pipe that is ready takes PIPE_BUF bytes without waiting, and a terminal that was stopped (Ctrl-S) is not ready.
+    """
+    ready = select.poll()
+    ready.register(fd, select.POLLOUT)
+    for at in range(0, len(data), select.PIPE_BUF):
+        if not ready.poll(0):
+            return False
+        os.write(fd, data[at : at + select.PIPE_BUF])
+    return True
+
+
+class LogFile:
+    """Open, from the start until `close`.
+
+    After `mv` the old file is written until there is another one at the path, or until `reopen`: logrotate makes the new one itself and
+    gives it owner and mode. After `rm` a new one is made at once.
+    """
+
+    def __init__(self, path: str, *, later: bool = False) -> None:
+        """Open the file, or with `later` at the first write. Raises OSError."""
+        self.path = path
+        self.lost_lines = 0
+        self.lost_bytes = 0
+        self._torn = False
+        """The last line is there in part."""
+        self.fd = -1
+        self._identity = (-1, -1)
+        if not later:
+            self._open()
+
+    def _open(self) -> None:
+        fd = os.open(self.path, _APPEND, _MODE)
+        if self.fd >= 0:
+            os.close(self.fd)
+        about = os.fstat(fd)
+        self.fd, self._identity, self._torn = fd, (about.st_dev, about.st_ino), False
+
+    def reopen(self) -> None:
+        """Open what the path names now; it is made where there is nothing. What cannot be opened changes nothing. Raises OSError."""
+        self._open()
+
+    def follow(self) -> None:
+        """Reopen when the path names another file. Takes one system call when it does not. Raises OSError."""
+        try:
+            about = os.lstat(self.path)
+        except OSError as error:
+            if self.fd < 0 or (error.errno in _NAMED_ELSEWHERE and os.fstat(self.fd).st_nlink == 0):
+                self._open()
+            return
+        if (about.st_dev, about.st_ino) != self._identity:
+            self._open()
+
+    def write(self, data: bytes) -> OSError | None:
+        """Append whole lines to the file that the path names. Returns why they are lost, all or some of them; they are counted."""
+        try:
+            self.follow()
+        except OSError as error:
+            # Whatever is at the path now cannot be written: the file of before can, if there is one.
+            if self.fd < 0:
+                self._lose(len(data), data)
+                return error
+        left = memoryview(b"\n" + data if self._torn else data)
+        try:
+            while left:
+                left = left[os.write(self.fd, left) :]
+        except OSError as error:
+            self._lose(len(data), bytes(left))
+            return error
+        self._torn = False
+        return None
+
+    def _lose(self, size: int, rest: bytes) -> None:
+        self._torn = len(rest) < size or self._torn
+        self.lost_lines += rest.count(b"\n")
+        self.lost_bytes += len(rest)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
