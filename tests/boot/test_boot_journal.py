@@ -71,6 +71,18 @@ def test_logs_shows_all_of_a_task(talker: Installed) -> None:
     assert [text for text in SAID if text not in shown] == []
 
 
+def test_tasks_of_one_instance_are_told_apart(talker: Installed) -> None:
+    ((first, _),) = talker.pids()
+    talker.ctl("start", "--transaction", TRANSACTION)
+    wanted = {f"{transaction}/ts_100: {text}" for transaction in (first, TRANSACTION) for text in SAID}
+    wait_for(lambda: [each for each in wanted if each not in talker.ctl("--no-pager", "logs")] == [])
+    alone = talker.ctl("--no-pager", "logs", "--transaction", TRANSACTION)
+    assert first not in alone
+    query = talker.ctl("logs", "--show-query", "-p", "warning", "--transaction", TRANSACTION).strip()
+    assert query.startswith("journalctl --priority=warning ZMSVC_CONTEXT=Talk")
+    assert set(talker.machine.sh(f"{query} -o cat --no-pager").stdout.splitlines()) >= {"logged by a library"}
+
+
 def test_changes_of_a_task_have_a_message_id_with_a_text(talker: Installed) -> None:
     started = [entry for entry in talker.entries("ZMSVC_TASK=ts_100") if "MESSAGE_ID" in entry]
     assert started

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from zmsvc.core import logline
 from zmsvc.host import journal, memfd
 from zmsvc.host.lines import LineWriter
 
@@ -277,7 +278,7 @@ def test_a_stream_to_journald_begins_with_its_header(journald: Journald) -> None
     os.close(fd)
     connection, _ = journald.streams.accept()
     with connection, connection.makefile("rb") as got:
-        assert got.read() == b"Echo\n\n6\n1\n0\n0\n0\n<3>hello\n"
+        assert got.read() == b"Echo\n\n6\n1\n0\n0\n0\n\n<3>hello\n"
 
 
 def test_a_stream_to_a_file_appends(file: Path) -> None:
@@ -402,3 +403,64 @@ def test_every_message_id_has_its_text() -> None:
     for text in texts.values():
         assert re.match(r"\nSubject: \S.*\nDefined-By: zmsvc\nDocumentation: man:.*\n\n\S", text)
     assert all(re.fullmatch("[0-9a-f]{32}", number) for number in texts)
+
+
+def test_extra_fields_reach_the_journal_under_names_that_it_takes(journald: Journald) -> None:
+    class Bad:
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    configure("journal")
+    extra = {"order_id": 17, "Who": "a\nb", "_private": 1, "2nd": 2, "a-b": 3, "none": None, "bad": Bad(), "ZMSVC_TASK": "x", "priority": 0}
+    logging.info("text", extra=extra)
+    entry = journald.entry()
+    assert (entry["ORDER_ID"], entry["WHO"]) == (b"17", b"a\nb")
+    assert entry["BAD"] == b"(cannot be shown: RuntimeError)"
+    assert (entry["ZMSVC_TASK"], entry["PRIORITY"]) == (b"ts_100", b"6")
+    assert not {"_PRIVATE", "PRIVATE", "2ND", "A_B", "A-B", "NONE"} & entry.keys()
+
+
+def test_extra_fields_are_bounded(journald: Journald) -> None:
+    configure("journal")
+    logging.info("text", extra={f"field_{number}": "x" * 100_000 for number in range(100)})
+    entry = journald.entry()
+    assert len([name for name in entry if name.startswith("FIELD_")]) == 64
+    assert len(entry["FIELD_0"]) == 65536
+
+
+def test_extra_fields_stand_at_the_end_of_the_first_line_of_a_file(file: Path) -> None:
+    configure(file)
+    logging.info("text\nmore", extra={"order_id": 17, "who": 'a "b"', "empty": ""})
+    first, second = heads_off(file.read_text())
+    assert first.endswith('INFO: text [ORDER_ID=17 WHO="a \\"b\\"" EMPTY=""]')
+    assert second == "    more"
+
+
+def test_a_file_that_was_renamed_is_left_for_the_one_in_its_place(file: Path) -> None:
+    configure(file)
+    logging.info("first")
+    file.rename(file.with_suffix(".1"))
+    logging.info("second")
+    file.touch()
+    logging.info("third")
+    assert [line.rpartition(" ")[2] for line in file.read_text().splitlines()] == ["third"]
+    assert [line.rpartition(" ")[2] for line in file.with_suffix(".1").read_text().splitlines()] == ["first", "second"]
+
+
+def test_levels_of_ones_own_have_a_name_that_can_be_looked_for(file: Path) -> None:
+    configure(file)
+    logging.log(25, "text")
+    logging.log(60, "text")
+    assert [line.split()[-2] for line in file.read_text().splitlines()] == ["INFO:", "CRITICAL:"]
+
+
+def test_a_pipe_gets_a_record_on_one_line() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    sink = journal.configure(identifier="Echo", fields=FIELDS, target="/nowhere", pipe=writer)
+    try:
+        logging.error("a\nb")
+        assert logline.decode_record(os.read(reader, 4096).rstrip(b"\n")) == (3, "Echo", "ts_100", "a\nb")
+    finally:
+        sink.close()
+        os.close(reader)

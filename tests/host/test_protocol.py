@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from zmsvc.core.errors import ProtocolError
 from zmsvc.host import memfd
-from zmsvc.protocol import forking, sharing
+from zmsvc.protocol import forking, output, sharing
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.codec import Codec
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
@@ -26,6 +26,8 @@ LINES: list[tuple[Codec[Any], Any]] = [
     (sv.REPORTS, sv.Report),
     (sharing.ORDERS, sharing.Order),
     (sharing.REPORTS, sharing.Report),
+    (output.ORDERS, output.Order),
+    (output.REPORTS, output.Report),
 ]
 JSON = st.dictionaries(st.text(max_size=5), st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=5), max_size=3)
 
@@ -110,7 +112,7 @@ def test_every_message_of_a_direction_has_an_operation_of_its_own() -> None:
         assert {reader._kind for reader in codec._readers.values()} == set(kinds(union))
 
 
-@given(spec=message(LaunchSpec), numbers=st.tuples(*[st.none() | st.integers(3, 90)] * 4))
+@given(spec=message(LaunchSpec), numbers=st.tuples(*[st.none() | st.integers(3, 90)] * 5))
 def test_a_launch_reaches_the_task_as_it_was_sent(spec: LaunchSpec, numbers: tuple[int | None, ...]) -> None:
     names = [each.name for each in dataclasses.fields(Descriptors)]
     fds = Descriptors(**dict(zip(names, numbers, strict=True)))

@@ -18,7 +18,7 @@ PURE = {
 }  # fmt: skip
 """The part of the standard library that core may know: nothing that touches a clock, a file, a socket or a process."""
 
-PROCESSES = ("keeper", "zygote", "supervisor", "device", "task", "ctl")
+PROCESSES = ("keeper", "zygote", "supervisor", "device", "output", "task", "ctl")
 LIBRARIES = {"core": {"core"}, "protocol": {"core", "protocol"}, "host": {"core", "host"}}
 MAY_IMPORT = LIBRARIES | {room: {"core", "protocol", "host", room} for room in PROCESSES}
 """By room; `data` holds no code, and the package itself is only the version."""

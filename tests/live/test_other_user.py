@@ -164,3 +164,25 @@ def test_capabilities_that_the_daemon_has_for_other_users_reach_no_task(context:
     for pid in (*(task["pid"] for task in tasks.values()), context.status()["device_pid"]):
         found = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Cap"))
         assert [int(found[kind], 16) for kind in kinds] == [0] * 4
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_task_of_another_user_has_neither_the_terminal_nor_the_log(by_hand: Context, detached: bool) -> None:
+    """It may not cut off the log, write as another task, nor read what the person types (findings: `ftruncate` of its standard error)."""
+    target = by_hand.home / "attack"
+    target.touch()
+    target.chmod(0o666)
+    script = f"exec 3&gt; {target}; ls -l /proc/$$/fd &gt;&amp;3; truncate -s 0 /proc/$$/fd/2; echo end &gt;&amp;3; sleep 3600"
+    (by_hand.home / "Services").mkdir(exist_ok=True)
+    command = f"<command><arg>sh</arg><arg>-c</arg><arg>{script}</arg></command>"
+    by_hand.task("evil", "Evil", kind="Command", config=command, service=f"<user>{USER}</user>")
+    if detached:
+        detach(by_hand)
+    else:
+        by_hand.start("--transaction", "T")
+    log = by_hand.home / "state" / by_hand.name / "zmsvcd.log"
+    before = log.read_text()
+    wait_for(lambda: target.read_text().endswith("end\n"))
+    opened = {line.split(" -> ")[1].partition(":")[0] for line in target.read_text().splitlines() if " -> " in line}
+    assert {each for each in opened if each not in ("/dev/null", str(target))} == {"pipe"}
+    assert log.read_text().startswith(before)

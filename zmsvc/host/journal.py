@@ -1,4 +1,6 @@
-"""Logging to journald by its native protocol, with fields, or as lines to stderr and to a file. What is logged is decided elsewhere.
+"""Logging to journald by its native protocol, with fields, or as lines to stderr, to a file, or to the process that reads a task's pipe.
+
+What is logged is decided elsewhere.
 
 Nothing in here ever raises into whoever logs, and nothing grows without bound: a message is cut, a line is split, and a journald that
 does not read is waited for during a few seconds and then passed by, on stderr.
@@ -11,17 +13,18 @@ import errno
 import logging
 import os
 import re
+import select
 import socket
 import struct
-import time
 import traceback
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
 
-from zmsvc.core import printable
-from zmsvc.host import memfd
+from zmsvc.core import logline, printable
+from zmsvc.host import extras, memfd
+from zmsvc.host.logfile import LogFile, offer, stamp
 
 SOCKET = "/run/systemd/journal/socket"
 STREAM = "/run/systemd/journal/stdout"
@@ -46,6 +49,7 @@ MESSAGE_ID: Mapping[str, str] = MappingProxyType(
 _MESSAGE_LIMIT = 1 << 20
 _SEND_SECONDS = 5
 _FIELD = re.compile(r"[A-Z0-9][A-Z0-9_]{0,63}")
+_DIGITS = frozenset("01234567")
 _PRIORITY = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
 # Fields of the thread (or asyncio task) that logs, for tasks that share a process. A context variable has to live in a module.
@@ -63,14 +67,16 @@ class Sink(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self._fields: dict[str, str] = {}
+        self._file: LogFile | None = None
         self.fds: tuple[int, ...] = ()
-        """Descriptors that must stay open for this to work."""
+        """Descriptors that must stay open for this to work, beside that of the file."""
         self._terminals: frozenset[int] = frozenset()
         """Those of them that are a person's screen."""
 
-    def open(self, identifier: str, fields: Mapping[str, str], fds: Iterable[int]) -> None:
-        """Write for this process to these descriptors, which are ours from here on; earlier ones are closed."""
+    def open(self, identifier: str, fields: Mapping[str, str], fds: Iterable[int], file: LogFile | None = None) -> None:
+        """Write for this process to these descriptors and this file, which are ours from here on; earlier ones are closed."""
         self._shut()
+        self._file = file
         self._fields = {"SYSLOG_IDENTIFIER": identifier, **fields}
         self.fds = tuple(fds)
         self._terminals = frozenset(fd for fd in self.fds if os.isatty(fd))
@@ -95,14 +101,33 @@ class Sink(logging.Handler):
         for fd in self.fds:
             os.close(fd)
         self.fds = ()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _write(self, record: logging.LogRecord, text: str, fields: Mapping[str, Any]) -> None:
         data = _line(record, text, fields)
+        if self._file is not None:
+            self._file.write(data)
         for fd in self.fds:
             try:
-                os.write(fd, printable.lines(data.decode("utf-8", "replace")).encode() if fd in self._terminals else data)
+                shown = printable.lines(data.decode("utf-8", "replace")).encode() if fd in self._terminals else data
+                if self._file is None:
+                    os.write(fd, shown)
+                else:
+                    offer(fd, shown)  # What its reader does not take is in the file, and a supervisor that waited would be killed.
             except OSError:
                 continue  # a full disk must not silence the terminal, nor the other way round
+
+
+class _Piped(Sink):
+    """Records as lines into the pipe of this task; the process that reads it says whose they are."""
+
+    def _write(self, record: logging.LogRecord, text: str, fields: Mapping[str, Any]) -> None:
+        number, whose = _priority_of(record, fields), str(fields.get("ZMSVC_TASK") or "")
+        data = logline.encode_record(number, str(fields["SYSLOG_IDENTIFIER"]), whose, extras.added(text, record))
+        for fd in self.fds:
+            _write_all(fd, data)
 
 
 class _Native(Sink):
@@ -110,7 +135,7 @@ class _Native(Sink):
 
     _socket: socket.socket | None = None
 
-    def open(self, identifier: str, fields: Mapping[str, str], fds: Iterable[int]) -> None:
+    def open(self, identifier: str, fields: Mapping[str, str], fds: Iterable[int], file: LogFile | None = None) -> None:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 << 20)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
@@ -129,7 +154,7 @@ class _Native(Sink):
         if record.exc_info and record.exc_info[0] is not None:
             entry["EXCEPTION"] = _cut("".join(traceback.format_exception(*record.exc_info)))
         try:
-            self._send(_encode(entry | dict(fields)))
+            self._send(_encode(extras.fields(record) | entry | dict(fields)))
         except OSError:
             os.write(2, _line(record, text, fields))
 
@@ -171,26 +196,42 @@ def _encode(fields: Mapping[str, Any]) -> bytes:
     return bytes(out)
 
 
+def _write_all(fd: int, data: bytes) -> None:
+    """Write to a pipe whose reader may be slow. A program that has inherited the pipe may have made it non-blocking for all."""
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(fd, left) :]
+        except BlockingIOError:
+            select.select((), (fd,), ())
+
+
+def _priority_of(record: logging.LogRecord, fields: Mapping[str, Any]) -> int:
+    given = fields.get("PRIORITY")
+    return int(given) if given in _DIGITS else _priority(record.levelno)
+
+
 def _line(record: logging.LogRecord, text: str, fields: Mapping[str, Any]) -> bytes:
-    """The record as text. Lines after the first are indented, so that no message can pass for another record."""
-    moment = time.localtime(record.created)
-    stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', moment)}.{int(record.msecs):03}{time.strftime('%z', moment)}"
-    about = "/".join(str(fields[key]) for key in ("ZMSVC_TRANSACTION", "ZMSVC_TASK") if fields.get(key))
-    head = f"{stamp} {fields['SYSLOG_IDENTIFIER']}[{os.getpid()}] {about + ' ' if about else ''}{record.levelname}: "
-    return (head + text.rstrip("\n").replace("\n", "\n    ") + "\n").encode("utf-8", "surrogateescape")
+    """Return the record as text."""
+    whose = logline.about(*(str(fields.get(key) or "") for key in ("ZMSVC_TRANSACTION", "ZMSVC_TASK")))
+    begin = logline.start(fields["SYSLOG_IDENTIFIER"], os.getpid(), whose)
+    head = f"{stamp(record.created)} {begin}{logline.NAMES[_priority_of(record, fields)]}: "
+    return (head + logline.body(extras.added(text, record))).encode("utf-8", "surrogateescape")
 
 
-def configure(*, identifier: str, fields: Mapping[str, str], target: str, level: int = logging.INFO) -> Sink:
+def configure(*, identifier: str, fields: Mapping[str, str], target: str, level: int = logging.INFO, pipe: int | None = None) -> Sink:
     """Send everything that is logged to `target`, and nowhere else: `journal`, `stderr`, `/path` or `/path+stderr`.
 
-    Without a journald `journal` means stderr, and so does a file that cannot be opened, which is then the first thing logged. Must be
-    called anew after a fork that gives the process another identity. Returns where the records go, for a `LineWriter`.
+    `pipe` takes the place of all but the journal: a descriptor of a task's output, which belongs to the sink from here on. Without a
+    journald `journal` means stderr, and so does a file that cannot be opened, which is then the first thing logged. Must be called anew
+    after a fork that gives the process another identity. Returns where the records go, for a `LineWriter`.
     """
     problem: OSError | None = None
-    kind: type[Sink] = _Native if target == "journal" and os.path.exists(SOCKET) else Sink
-    fds: list[int] = []
+    kind: type[Sink] = _Piped if pipe is not None else _Native if target == "journal" and os.path.exists(SOCKET) else Sink
+    fds: list[int] = [] if pipe is None else [pipe]
+    file = None
     if kind is Sink:
-        fds, problem = _line_fds(target)
+        fds, file, problem = _line_targets(target)
     root = logging.getLogger()
     # One that is there already, from before a fork, is less work than a new one, which each logger is told of.
     if [type(each) for each in root.handlers] != [kind]:
@@ -200,7 +241,7 @@ def configure(*, identifier: str, fields: Mapping[str, str], target: str, level:
         root.addHandler(kind())
     sink = root.handlers[0]
     assert isinstance(sink, Sink)
-    sink.open(identifier, fields, fds)
+    sink.open(identifier, fields, fds, file)
     if root.level != level:
         root.setLevel(level)
     if problem:
@@ -208,18 +249,14 @@ def configure(*, identifier: str, fields: Mapping[str, str], target: str, level:
     return sink
 
 
-def _line_fds(target: str) -> tuple[list[int], OSError | None]:
+def _line_targets(target: str) -> tuple[list[int], LogFile | None, OSError | None]:
     path = target.removesuffix("+stderr")
     if not path.startswith("/"):
-        return [_stderr()], None
+        return [_stderr()], None, None
     try:
-        return [_append(path), *([_stderr()] if path != target else [])], None
+        return [_stderr()] if path != target else [], LogFile(path), None
     except OSError as error:
-        return [_stderr()], error
-
-
-def _append(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NOFOLLOW, 0o640)
+        return [_stderr()], None, error
 
 
 def _stderr() -> int:
@@ -239,13 +276,15 @@ def stream(identifier: str, target: str) -> int:
     path = target.removesuffix("+stderr")
     try:
         if path.startswith("/"):
-            return _append(path)
+            return LogFile(path).fd
         if target == "journal":
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
                 sock.connect(STREAM)
                 sock.shutdown(socket.SHUT_RD)
-                # identifier, unit (the cgroup decides), priority, level prefix, forward to syslog, kmsg, console
-                sock.sendall(f"{identifier}\n\n6\n1\n0\n0\n0\n".encode())
+                # identifier, unit (the cgroup decides), priority, level prefix, forward to syslog, kmsg, console. The empty line after
+                # them is dropped, but makes journald read the control group of this process now. Else it does so at the first line, and
+                # the line of a process that has ended by then belongs to no unit (https://github.com/systemd/systemd/issues/2913).
+                sock.sendall(f"{identifier}\n\n6\n1\n0\n0\n0\n\n".encode())
                 return sock.detach()
     except OSError:
         pass

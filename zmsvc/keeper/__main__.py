@@ -13,9 +13,10 @@ from pathlib import Path
 import daemon
 
 from zmsvc import __version__
+from zmsvc.core import logline
 from zmsvc.core.errors import PlaceError, ZmsvcError
 from zmsvc.host import directories, interpreter, linux, paths
-from zmsvc.host.complain import complain
+from zmsvc.host.complain import DETACHED, complain
 from zmsvc.keeper.doors import Doors
 from zmsvc.keeper.keeper import Keeper
 from zmsvc.keeper.keyring import keyring
@@ -60,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments += ["--transaction", args.transaction] if args.transaction else []
         if args.detach:
             return _detach(places, [*arguments, target])
+        os.environ.pop(DETACHED, None)
         os.environ.setdefault("ZMSVC_LOG", _log_target(places, detached=False))
         return _keep(places, [*arguments, target])
     except PlaceError as error:
@@ -127,6 +129,8 @@ def _detach(places: paths.Places, arguments: list[str]) -> int:
         files = [writer, log]
         umask = linux.current_umask()
         with daemon.DaemonContext(umask=umask, signal_map={}, prevent_core=False, files_preserve=files, stdout=log, stderr=log):
+            os.environ[DETACHED] = "1"
+            log.close()  # It is standard error from here on, and would stay open when that is something else.
             waiting = [writer]
             status = _keep(places, arguments, ready=lambda error: _report(waiting.pop(), error))
             if waiting:
@@ -146,11 +150,13 @@ def _report(writer: int, error: str) -> None:
 
 def _show_complaints(log: Path, after: int) -> None:
     """What the daemon has said since then belongs on the terminal that it was started from: it did not become one."""
+    told: list[str] = []
     with contextlib.suppress(OSError, PlaceError), open(log, "rb", opener=_for_owner_and_group) as file:
         file.seek(after)
-        told = file.read().decode(errors="replace").rstrip("\n")
-        if told:
-            complain(told)
+        told = file.read().decode(errors="replace").splitlines()
+    lines = [line[head.size :] if (head := logline.head(line)) else line for line in told]
+    if lines:
+        complain("\n".join(lines))
 
 
 def _keep(places: paths.Places, arguments: list[str], ready: Callable[[str], None] | None = None) -> int:

@@ -27,6 +27,7 @@ from zmsvc.keeper.dispatcher import READ, WRITE, Dispatcher, attempt
 from zmsvc.keeper.doors import Doors
 from zmsvc.keeper.held import how_of, words
 from zmsvc.keeper.keyring import Keyring
+from zmsvc.keeper.output import Output
 from zmsvc.keeper.outside import ChildEnd, Machine, Outside
 from zmsvc.keeper.relay import Relay
 from zmsvc.keeper.worker import Device, Supervisor
@@ -83,7 +84,9 @@ class Keeper:
         self._status = 0
         self.ready: Callable[[str], None] = lambda _error: None
         """Called once, when the context is ready for the first time, with what of it has failed at once."""
-        self._zygote = ZygoteClient(outside, self._dispatcher, cgroups=cgroup is not None, greeted=self._tell_zygote)
+        self._output = Output(outside, places, doors, self._in_group("output"), self._dispatcher)
+        cgroups = cgroup is not None
+        self._zygote = ZygoteClient(outside, self._dispatcher, cgroups=cgroups, greeted=self._tell_zygote, output=self._output)
         tasks = cgroup / "tasks" if cgroup else None
         self._brood = Brood(self._tell, self._zygote, places.mark, tasks, outside, self._dispatcher)
         watchdog = systemd_wants / 2 or WATCHDOG
@@ -107,10 +110,12 @@ class Keeper:
 
     def begin(self) -> None:
         """Start what the context needs first."""
+        self._output.capture()
         # The zygote takes longer than the supervisor takes until it wants a task.
         self._start_zygote()
         self._dispatcher.watch(self._doors.keeper.fileno(), self._on_notify)
         attempt(self._start_supervisor)
+        attempt(self._start_output)
 
     def turn(self) -> None:
         """Wait for what happens next, and answer it. Nothing that is raised on the way ends the keeper."""
@@ -136,11 +141,12 @@ class Keeper:
                 self._stopping = True
                 self._tell(sv.StopAll(signal=signal.Signals(number).name))
             elif number == signal.SIGHUP:
+                self._output.reopen()
                 self._tell(sv.Reload())
 
     def timeout(self) -> float | None:
         """Return the seconds until the next `turn` has something to do, if nothing happens before; None when it has not."""
-        workers = (self._supervisor.due(), self._device.due()) if self._ending is None else (self._ending,)
+        workers = (self._supervisor.due(), self._device.due(), self._output.due()) if self._ending is None else (self._ending,)
         others = (self._zygote.due(), self._brood.due(), self._dispatcher.due(), self._flush_at)
         due = [at for at in (*workers, *others) if at is not None]
         return max(0.0, min(due) - self._outside.now()) if due else None
@@ -164,6 +170,7 @@ class Keeper:
         if now >= self._ending:
             self._ending = now + END_TIMEOUT
             self._device.signal(signal.SIGKILL)
+            self._output.signal(signal.SIGKILL)
 
     def _on_workers(self) -> None:
         now = self._outside.now()
@@ -177,6 +184,15 @@ class Keeper:
                 self._start_device()
             else:
                 self._device.abort()
+        if self._output.is_due(now):
+            self._start_output()
+
+    # --- the output process
+
+    def _start_output(self) -> None:
+        if self._output.wanted:
+            self._output.start()
+            self._brood.others.add(self._output.pid or 0)
 
     # --- the zygote
 
@@ -367,6 +383,8 @@ class Keeper:
             words = dict(datagram.lines)
             if datagram.pid == self._supervisor.pid:
                 self._supervisor.beat()
+                if "WATCHDOG" in words:
+                    self._output.look()
                 if words.get("READY") == "1" and not self._supervisor.was_ready:
                     self._supervisor.was_ready = True
                     self.ready(words.get("X_ZMSVC_ERROR", ""))
@@ -390,6 +408,8 @@ class Keeper:
         elif info.si_pid == self._device.pid:
             self._device.ended()
             self._tell(self._device.told())
+        elif info.si_pid == self._output.pid:
+            self._output.ended()
         elif info.si_pid == self._zygote.pid:
             self._zygote.reaped()
         else:
@@ -422,7 +442,7 @@ class Keeper:
 
     def over(self) -> bool:
         """Tell whether the context has ended, and nothing of it is left."""
-        return self._ending is not None and self._device.pid is None and self._empty
+        return self._ending is not None and self._device.pid is None and self._empty and self._output.over()
 
 
 def _nothing(_number: int, _frame: object) -> None:

@@ -23,6 +23,7 @@ from zmsvc.core.errors import ProtocolError
 from zmsvc.host import linux, memfd, packets
 from zmsvc.host.complain import complain
 from zmsvc.keeper.dispatcher import Dispatcher, attempt
+from zmsvc.keeper.output import Output, Pipe
 from zmsvc.keeper.outside import Outside
 from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
@@ -47,6 +48,7 @@ MAX_BYTES = 256 << 20
 class Fork:
     """A task that is to be forked. `done` is called with its PID and start time, or `failed` with the reason."""
 
+    spec: LaunchSpec | None
     data: bytes
     """The launch, as the task reads it."""
     cgroup: Path | None
@@ -56,19 +58,28 @@ class Fork:
     tries: int = 0
     opener: int = -1
     """The other end of the task's gate."""
+    output: Pipe | None = None
+    """What it prints into, from the order to the answer."""
 
     def shut(self) -> None:
-        """Close the gate: a task that waits there ends."""
+        """Close the gate, where a task that waits ends, and the pipe of one that was not forked."""
         if self.opener >= 0:
             os.close(self.opener)
             self.opener = -1
+        if self.output is not None:
+            self.output.close()
+            self.output = None
 
 
 class ZygoteClient:
     """Forks tasks. `cgroups`: each of them is given a control group. `greeted` is called when a zygote has said its version."""
 
-    def __init__(self, outside: Outside, dispatcher: Dispatcher, *, cgroups: bool, greeted: Callable[[], None]) -> None:
+    def __init__(
+        self, outside: Outside, dispatcher: Dispatcher, *, cgroups: bool, greeted: Callable[[], None], output: Output | None = None
+    ) -> None:
         self._outside, self._dispatcher = outside, dispatcher
+        self._output = output if output is not None and output.wanted else None
+        """Gives each task a pipe for what it prints."""
         self._cgroups, self._greeted = cgroups, greeted
         self._line: socket.socket | None = None
         self._gate = -1
@@ -179,7 +190,7 @@ class ZygoteClient:
         self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors, done: Callable[[int, int], None], failed: Callable[[OSError], None]
     ) -> None:
         """Fork a task as soon as those before it are forked. `fds` stay open until one of the two is called, which may be at once."""
-        order = Fork(forking.encode_launch(spec), cgroup, fds, done, failed)
+        order = Fork(spec, forking.encode_launch(spec), cgroup, fds, done, failed)
         if self._closed:
             failed(OSError(errno.ECANCELED, "the context ends"))
         elif self._outside.now() < self._put_off_until:
@@ -197,7 +208,7 @@ class ZygoteClient:
         asked = self._asked
         if asked is not None:
             asked.shut()
-            self._asked = Fork(b"", None, Descriptors(), lambda pid, started: None, lambda error: None, tries=TRIES)
+            self._asked = Fork(None, b"", None, Descriptors(), lambda pid, started: None, lambda error: None, tries=TRIES)
             waiting.append(asked)
         for order in waiting:
             order.failed(OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
@@ -237,15 +248,16 @@ class ZygoteClient:
     def _ask(self) -> None:
         assert self._line is not None
         order = self._take()
-        group = memory = gate = None
+        group = memory = gate = output = None
         try:
             group = self._outside.open_group(order.cgroup) if order.cgroup is not None else None
             memory = memfd.private("zmsvc-launch", order.data)
             if self._own_gates:
                 gate, order.opener = self._outside.pipe()
+                output = self._pipe(order)
             linux.leave_room(max(memory, order.opener))
             self._asked, self._until = order, self._outside.now() + ANSWER
-            packets.send_data(self._line, *forking.order(replace(order.fds, cgroup=group, gate=gate), memory))
+            packets.send_data(self._line, *forking.order(replace(order.fds, cgroup=group, gate=gate, output=output), memory))
         except (ConnectionError, BlockingIOError):
             # It is gone, or something else writes into the line.
             self.ended()
@@ -254,9 +266,16 @@ class ZygoteClient:
             order.shut()
             order.failed(error)
         finally:
-            for fd in (group, memory, gate):
+            for fd in (group, memory, gate, output):
                 if fd is not None:
                     os.close(fd)
+
+    def _pipe(self, order: Fork) -> int | None:
+        """Make the pipe of a task. Returns its end for the task, to be closed here. Raises OSError."""
+        if self._output is None or order.spec is None:
+            return None
+        order.output, write = self._output.pipe_of(order.spec)
+        return write
 
     # --- its answers
 
@@ -303,6 +322,9 @@ class ZygoteClient:
                     # A task that was killed meanwhile is at its gate no more. One that all have is never full: else it lets in, too.
                     with contextlib.suppress(BrokenPipeError, BlockingIOError):
                         os.write(order.opener if order.opener >= 0 else self._gate, b"\n")
+                    if self._output is not None and order.output is not None:
+                        self._output.keep(order.output, pid)
+                        order.output = None
                     order.shut()
                     started = self._start_time(pid)
                     if not attempt(lambda: order.done(pid, started)):

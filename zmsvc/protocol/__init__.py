@@ -9,7 +9,9 @@ does not know; so most additions need no new number.
 - 1: zmsvc 1.1. The keeper names its version, and the supervisor its own in `Introduce`.
 - 2: `SignalTask` may ask all processes of a launch to end.
 
-The other lines join a process and its own fork, which are always of one version.
+The line to the zygote has a number of its own (`forking`), and the zygote says which one it speaks. The line to the output process
+(`output`) has none: what one side does not know it passes over. The other lines join a process and its own fork, which are always of one
+version.
 """
 
 PROTOCOL = 2

@@ -19,7 +19,8 @@ from zmsvc.core.errors import ProtocolError
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 PROTOCOL = 2
-"""1: all tasks of a zygote wait at one gate. 2: each launch brings a gate of its own."""
+"""1: all tasks of a zygote wait at one gate. 2: each launch brings a gate of its own, and may bring a pipe for the
+task's output."""
 OLDEST = 1
 """zmsvc 1.0 forked its own process and executed no zygote."""
 

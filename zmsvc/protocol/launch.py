@@ -86,6 +86,8 @@ class Descriptors:
 
     gate: int | None = None
     """The task waits until a byte comes here, and ends when none does."""
+    output: int | None = None
+    """The pipe that becomes standard output and standard error, where the context does not log to the journal."""
 
     def given(self) -> dict[str, int]:
         """Return those that are there, by name."""
@@ -95,5 +97,6 @@ class Descriptors:
             "shared_line": self.shared_line,
             "curve_server": self.curve_server,
             "gate": self.gate,
+            "output": self.output,
         }
         return {name: fd for name, fd in found.items() if fd is not None}

@@ -88,17 +88,17 @@ def settle(keep: Iterable[int]) -> None:
     interpreter.environment()
 
 
-def become(spec: LaunchSpec) -> None:
-    """Be this task's process from here on. Raises LaunchError."""
+def become(spec: LaunchSpec, output: int | None = None) -> None:
+    """Be this task's process from here on. `output` is the pipe that its streams become, which stays open. Raises LaunchError."""
     parent = os.getppid()
     if spec.rlimits or spec.nice is not None:
         _limit(spec)
     if spec.pidfile:
         _write_pid(spec.pidfile)
-    stream = journal.stream(spec.instance, spec.log)
+    stream = journal.stream(spec.instance, spec.log) if output is None else output
     os.dup2(stream, 1)
     os.dup2(stream, 2)
-    if stream > 2:
+    if output is None and stream > 2:
         os.close(stream)
     if spec.user is not None or spec.group is not None:
         if spec.own_environment:

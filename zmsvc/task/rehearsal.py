@@ -35,10 +35,13 @@ SERVICE = "Rehearsal"
 SERVICES = Path(__file__).parents[1] / "data" / "rehearsal"
 
 
-def rehearse() -> None:
-    """Play it. Afterwards nothing runs or is open that was not; no ZMQ context above all. Raises RuntimeError when it failed."""
+def rehearse(log: str = "journal") -> None:
+    """Play it for tasks of a context that logs to `log`. Raises RuntimeError when it failed.
+
+    Afterwards nothing runs or is open that was not; no ZMQ context above all.
+    """
     with _kept(), _ear() as ear, _device() as device:
-        spec = _spec(notify_socket=f"@{ear.getsockname()[1:].decode()}", device=device)
+        spec = _spec(notify_socket=f"@{ear.getsockname()[1:].decode()}", device=device, log=log)
         until = time.monotonic() + LONGEST
         # Copies that lie in holes are worse than none.
         if not {Shortcut.GATHER, Shortcut.FILL} & disabled():
@@ -53,7 +56,9 @@ def rehearse() -> None:
 
 
 def _play(spec: LaunchSpec, ear: socket.socket) -> None:
-    status = runner.run(forking.decode_launch(forking.encode_launch(spec)), Descriptors(), _Deaf)
+    # To the journal it has nothing to say; else its output is a pipe, which the log's sink closes.
+    output = None if spec.log == "journal" else os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    status = runner.run(forking.decode_launch(forking.encode_launch(spec)), Descriptors(output=output), _Deaf)
     said = []
     while (datagram := notify.receive(ear)) is not None:
         said += [key for key, _ in datagram.lines]
@@ -63,7 +68,7 @@ def _play(spec: LaunchSpec, ear: socket.socket) -> None:
         del sys.modules[name]
 
 
-def _spec(*, notify_socket: str, device: str) -> LaunchSpec:
+def _spec(*, notify_socket: str, device: str, log: str) -> LaunchSpec:
     """Return a launch as zmsvc.supervisor.spec makes it."""
     return LaunchSpec(
         launch=0,
@@ -82,8 +87,7 @@ def _spec(*, notify_socket: str, device: str) -> LaunchSpec:
         frontend=device,
         backend=device,
         notify=notify_socket,
-        # To the journal it has nothing to say; to a file it would be the same.
-        log="journal" if os.environ.get("ZMSVC_LOG") == "journal" else os.devnull,
+        log=log,
         cause={"by": "operator", "uid": 0, "depth": 0, "sources": []},
     )
 

@@ -39,12 +39,12 @@ def run(spec: LaunchSpec, fds: Descriptors, stop: type[SignalStop] = SignalStop)
         # What the process itself says, or a program that it runs, is nobody's in particular.
         spec = replace(spec, instance=spec.context)
     linux.set_process_name(spec.task if spec.service_type != "Thread" else f"{spec.context}-threads")
-    sink = journal.configure(identifier=spec.instance, fields=_fields(spec), target=spec.log)
+    sink = journal.configure(identifier=spec.instance, fields=_fields(spec), target=spec.log, pipe=fds.output)
     # Connected before the user changes, who may have no right to the socket; the kernel tells who sends at each datagram.
     notifier = Notifier(spec.notify, spec.task if spec.service_type == "Thread" else "")
     # A broad except: a limit may let anything fail, and whatever does, the task has not been started.
     try:
-        process.become(spec)
+        process.become(spec, fds.output)
     except Exception as error:
         return _not_started(notifier, fds, last_line(error))
     if spec.service_type == "Command":

@@ -40,10 +40,11 @@ def live(line: socket.socket, gate: int, keeper: int, *, cgroups: bool) -> NoRet
         linux.die_with_parent(keeper)
         linux.set_process_name(NAME)
         off = interpreter.disabled()
+        log = os.environ.get("ZMSVC_LOG", "stderr")
         runner.settle([line.fileno(), gate])
         line.send(forking.encode_hello(__version__))
         if Shortcut.REHEARSAL not in off:
-            _rehearse()
+            _rehearse(log)
         fork, orders = Forker(), packets.Unread(line)
         sharing.share()
         while orders.take():
@@ -65,10 +66,10 @@ def live(line: socket.socket, gate: int, keeper: int, *, cgroups: bool) -> NoRet
         os._exit(0)
 
 
-def _rehearse() -> None:
+def _rehearse(log: str) -> None:
     # It saves time and memory; a start that cannot be rehearsed is still a start.
     try:
-        rehearsal.rehearse()
+        rehearsal.rehearse(log)
     except Exception as error:
         complain(f"zmsvcd: {error!r}; tasks will start more slowly")
 

@@ -1,0 +1,183 @@
+"""The output process by itself: many pipes, a full disk, a standard error that nobody reads, and a keeper of another release."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from needs import need
+from waiting import PATIENCE, wait_for, wait_for_line
+
+from zmsvc.host import packets
+from zmsvc.protocol import output as protocol
+
+
+class Running:
+    """The process, and a test in the place of the keeper."""
+
+    def __init__(self, log: str, stderr: int = subprocess.DEVNULL) -> None:
+        self.line, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.line.settimeout(PATIENCE)
+        arguments = ["--line", str(its.fileno()), "--log", log, "--name", "Echo"]
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "zmsvc.output", *arguments], pass_fds=[its.fileno()], stderr=stderr, stdin=subprocess.DEVNULL
+        )
+        its.close()
+
+    def pipe(self, number: int, task: str = "ts") -> int:
+        """Hand over a new pipe; its end for a task."""
+        read, write = os.pipe2(os.O_CLOEXEC)
+        about = protocol.Take(pipe=number, identifier="Echo", pid=7, transaction="TX", task=task)
+        packets.send(self.line, protocol.ORDERS.encode(about), {"read": read})
+        os.close(read)
+        return write
+
+    def report(self) -> protocol.Report | None:
+        return packets.receive_message(self.line, protocol.REPORTS)
+
+    def end(self) -> int:
+        self.line.close()
+        return self.process.wait(PATIENCE)
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[..., Running]]:
+    made: list[Running] = []
+
+    def start(log: str, **more: int) -> Running:
+        made.append(Running(log, **more))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.line.close()
+        each.process.kill()
+        each.process.wait()
+
+
+def test_what_is_in_a_pipe_is_written_before_its_end_is_told(run: Callable[..., Running], tmp_path: Path) -> None:
+    running = run(str(tmp_path / "log"))
+    write = running.pipe(1)
+    os.write(write, b"one\n<3>two\nthree")
+    os.close(write)
+    assert running.report() == protocol.Ended(pipe=1)
+    texts = [line.partition("Echo[7] TX/ts ")[2] for line in (tmp_path / "log").read_text().splitlines()]
+    assert texts == ["INFO: one", "ERROR: two", "INFO: three"]
+    assert running.end() == 0
+
+
+def test_a_thousand_tasks_have_their_lines_and_no_pipe_is_left(run: Callable[..., Running], tmp_path: Path) -> None:
+    running = run(str(tmp_path / "log"))
+    for number in range(1000):
+        write = running.pipe(number, f"t{number}")
+        os.write(write, b"from %d\n" % number)
+        os.close(write)
+    # It goes on while the keeper takes no reports.
+    assert {running.report() for _ in range(1000)} == {protocol.Ended(pipe=number) for number in range(1000)}
+    found = re.findall(r"TX/t(\d+) INFO: from (\d+)\n", (tmp_path / "log").read_text())
+    assert sorted(int(task) for task, number in found if task == number) == list(range(1000))
+    assert not [each for each in Path(f"/proc/{running.process.pid}/fd").iterdir() if os.readlink(each).startswith("pipe:")]
+
+
+def test_a_flood_of_one_task_does_not_hold_up_another(run: Callable[..., Running], tmp_path: Path) -> None:
+    running = run(str(tmp_path / "log"))
+    loud = running.pipe(1, "loud")
+    flood = subprocess.Popen(["sh", "-c", "yes $(printf %04000d 0) | head -c 40000000"], stdout=loud)
+    os.close(loud)
+    wait_for(lambda: (tmp_path / "log").exists() and (tmp_path / "log").stat().st_size > 1_000_000)
+    quiet = running.pipe(2, "quiet")
+    begun = time.monotonic()
+    os.write(quiet, b"here\n")
+    wait_for(lambda: b"TX/quiet INFO: here" in (tmp_path / "log").read_bytes())
+    assert time.monotonic() - begun < 5
+    flood.kill()
+    flood.wait()
+    os.close(quiet)
+
+
+def test_it_sleeps_while_nothing_is_written(run: Callable[..., Running], tmp_path: Path) -> None:
+    running = run(f"{tmp_path}/log+stderr")
+    write = running.pipe(1)
+    os.write(write, b"one\n")
+    wait_for(lambda: (tmp_path / "log").exists() and (tmp_path / "log").read_text())
+
+    def switches() -> list[str]:
+        tasks = Path(f"/proc/{running.process.pid}/task")
+        return [line for each in tasks.iterdir() for line in (each / "status").read_text().splitlines() if "ctxt" in line]
+
+    def sleeps() -> list[str]:
+        """The counts when they have stood still for a moment; it is alive."""
+        before = switches()
+        with pytest.raises(subprocess.TimeoutExpired):
+            running.process.wait(0.3)
+        return before if switches() == before else []
+
+    # The thread for standard error may be on its way to sleep.
+    wait_for(sleeps)
+    assert sleeps()
+    assert sleeps()
+    os.close(write)
+
+
+def test_a_full_disk_loses_lines_which_are_counted_and_standard_error_goes_on(run: Callable[..., Running], tmp_path: Path) -> None:
+    need(os.geteuid() == 0, "only root can make a device")
+    log = tmp_path / "log"
+    reader, writer = os.pipe()
+    running = run(f"{log}+stderr", stderr=writer)
+    os.close(writer)
+    write = running.pipe(1)
+    os.write(write, b"before\n")
+    wait_for(lambda: log.exists() and "before" in log.read_text())
+    log.unlink()
+    os.mknod(log, stat.S_IFCHR | 0o660, os.makedev(1, 7))  # /dev/full
+    os.write(write, b"lost 1\nlost 2\n")
+    with open(reader, "rb", buffering=0) as stderr:
+        assert wait_for_line(stderr, "lost 2")
+        assert wait_for_line(stderr, "Cannot write to")
+        log.unlink()
+        os.write(write, b"after\n")
+        assert wait_for_line(stderr, "after")
+    wait_for(lambda: log.exists() and "2 lines (" in log.read_text())
+    assert "after" in log.read_text()
+    os.close(write)
+
+
+def test_a_standard_error_that_nobody_reads_holds_nothing_up(run: Callable[..., Running], tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    running = run(f"{tmp_path}/log+stderr", stderr=writer)
+    os.close(writer)
+    write = running.pipe(1)
+    for number in range(400):
+        os.write(write, b"%d %s\n" % (number, b"x" * 10_000))
+    wait_for(lambda: " 399 x" in (tmp_path / "log").read_text())
+    os.write(write, b"more\n")
+    os.close(write)
+    assert running.report() == protocol.Ended(pipe=1)
+    assert running.end() == 0, "it waits for the reader no longer than a moment"
+    os.close(reader)
+
+
+def test_an_order_that_it_does_not_know_is_passed_over(run: Callable[..., Running], tmp_path: Path) -> None:
+    running = run(str(tmp_path / "log"))
+    running.line.send(json.dumps({"op": "of-a-later-release", "value": 1}).encode())
+    running.line.send(b"no object")
+    packets.send(running.line, protocol.ORDERS.encode(protocol.Ping()))
+    assert running.report() == protocol.Pong()
+
+
+def test_what_is_there_is_written_when_the_keeper_is_gone(run: Callable[..., Running], tmp_path: Path) -> None:
+    running = run(str(tmp_path / "log"))
+    write = running.pipe(1)
+    os.write(write, b"last\nwords")
+    assert running.end() == 0
+    assert [line.partition("INFO: ")[2] for line in (tmp_path / "log").read_text().splitlines()] == ["last", "words"]
+    os.close(write)

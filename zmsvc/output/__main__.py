@@ -1,0 +1,57 @@
+"""Run the output process of a context: the keeper executes it and gives it a line; no person starts it by hand."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+from typing import NoReturn
+
+from zmsvc.host import linux
+from zmsvc.host.complain import DETACHED, complain
+from zmsvc.host.logfile import LogFile
+from zmsvc.output.output import Output
+from zmsvc.output.screen import Screen
+
+NAME = "zmsvc-output"
+"""What `ps` calls this process."""
+
+
+def main() -> NoReturn:
+    parser = argparse.ArgumentParser(prog="zmsvc.output", description="The process that reads what tasks print, run by zmsvcd.")
+    parser.add_argument("--line", type=int, required=True, help="descriptor of the socket to the keeper")
+    parser.add_argument("--log", required=True, help="where the log goes: stderr, /path or /path+stderr")
+    parser.add_argument("--name", required=True, help="name of the context")
+    args = parser.parse_args()
+    linux.set_process_name(NAME)
+    # It ends when the keeper's end of the line closes. One that was stopped (SIGSTOP) has to run for that.
+    linux.signal_at_parents_death(signal.SIGCONT)
+    # A Ctrl-C and an order to the whole group are for the keeper: this process ends last, or lines would be lost.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTOU):
+        signal.signal(number, signal.SIG_IGN)
+    line = socket.socket(fileno=args.line)
+    line.set_inheritable(False)
+    path = args.log.removesuffix("+stderr")
+    file = LogFile(path, later=True) if path.startswith("/") else None
+    # Without a terminal standard error leads to this process itself.
+    screen = Screen(2) if DETACHED not in os.environ and (file is None or path != args.log or not _writable(file)) else None
+    os.chdir("/")
+    linux.drop_capabilities()
+    linux.forbid_new_privileges()
+    Output(line, file, screen, args.name).run()
+    # A thread may wait for a terminal that nobody reads.
+    os._exit(0)
+
+
+def _writable(file: LogFile) -> bool:
+    try:
+        file.reopen()
+    except OSError as error:
+        complain(f"zmsvcd: cannot write {file.path}, the output of tasks goes to standard error: {error.strerror}")
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+"""What comes out of one task's pipe, as entries of the log. No file and no clock: the stamp is given, the bytes are returned."""
+
+from __future__ import annotations
+
+from zmsvc.core import logline
+from zmsvc.core.values import TASK_ID
+from zmsvc.protocol.output import Take
+
+
+class Tap:
+    """One pipe. Holds the line that has no end yet, which is at most `logline.LINE_LIMIT` bytes."""
+
+    def __init__(self, about: Take) -> None:
+        self.about = about
+        self._rest = b""
+        self._start = logline.start(about.identifier, about.pid, logline.about(about.transaction, about.task))
+
+    def take(self, data: bytes, stamp: str) -> bytes:
+        """Return the entries that are whole now. Empty lines are dropped, as journald drops them."""
+        *whole, rest = (self._rest + data).split(b"\n")
+        entries = self._entries(whole, stamp)
+        if len(rest) > logline.LINE_LIMIT:
+            *cut, rest = logline.pieces(rest)
+            entries += self._entries(cut, stamp)
+        self._rest = rest
+        return entries
+
+    def end(self, stamp: str) -> bytes:
+        """Return the last entry, whose line has no end."""
+        rest, self._rest = self._rest, b""
+        return self._entries([rest], stamp)
+
+    def _entries(self, lines: list[bytes], stamp: str) -> bytes:
+        plain = self._head(stamp, logline.INFO)
+        out = bytearray()
+        for line in lines:
+            # All that is not plain text of an ordinary length is rare, and a task may write a million lines a second.
+            if line[:1] in b"\x1e<\r" or len(line) > logline.LINE_LIMIT:
+                for piece in logline.pieces(line):
+                    out += self._entry(piece, stamp)
+            else:
+                out += plain + line.rstrip(b"\r") + b"\n"
+        return bytes(out)
+
+    def _head(self, stamp: str, priority: int, start: str | None = None) -> bytes:
+        return f"{stamp} {self._start if start is None else start}{logline.NAMES[priority]}: ".encode("utf-8", "surrogateescape")
+
+    def _entry(self, line: bytes, stamp: str) -> bytes:
+        if logline.is_record(line):
+            try:
+                return self._record(line, stamp)
+            except ValueError:
+                pass  # A program of the task has written the first character of a record, and then something else.
+        priority, text = logline.prefixed(line.rstrip(b"\r"))
+        return self._head(stamp, logline.INFO if priority is None else priority) + text + b"\n" if text else b""
+
+    def _record(self, line: bytes, stamp: str) -> bytes:
+        """Return a record of Python's logging. Whose it is a task cannot say, but where several share the process."""
+        priority, identifier, task, text = logline.decode_record(line)
+        start = None
+        if not self.about.task and TASK_ID.fullmatch(task):
+            start = logline.start(identifier, self.about.pid, logline.about(self.about.transaction, task))
+        return self._head(stamp, priority, start) + logline.body(text).encode("utf-8", "surrogateescape")
