@@ -157,6 +157,7 @@ program := $(libdir)/zmsvc
 
 commands := zmsvcd zmsvcctl
 configs := $(notdir $(wildcard etc/zmsvc/*.xml))
+rotation := $(SYSCONFDIR)/logrotate.d/zmsvc
 
 # FILE:DIRECTORY of everything that is only copied; what uninstall removes is taken from the same list.
 to = $(addsuffix :$(PREFIX)/$(1),$(wildcard $(2)))
@@ -215,6 +216,7 @@ install-files:
 	ln -sfn ../zmsvc.target '$(dest)$(unitdir)/multi-user.target.wants/zmsvc.target'
 	set -e; for name in $(configs); do \
 	    [ -e '$(dest)$(configdir)'/$$name ] || install -m 644 etc/zmsvc/$$name '$(dest)$(configdir)'; done
+	[ -e '$(dest)$(rotation)' ] || install -D -m 644 etc/logrotate.d/zmsvc '$(dest)$(rotation)'
 
 # The units as they would be installed, on standard output.
 unit user-unit: unit = units/$(if $(filter user-unit,$@),user/)zmsvc@.service.in
@@ -230,6 +232,7 @@ endif
 	rm -f '$(dest)$(unitdir)/zmsvc@.service' '$(dest)$(userunitdir)/zmsvc@.service' '$(dest)$(unitdir)/multi-user.target.wants/zmsvc.target'
 	rm -rf $(addprefix '$(dest)$(program)'/,bin include lib lib64 share pyvenv.cfg)
 	for name in $(configs); do ! cmp -s etc/zmsvc/$$name '$(dest)$(configdir)'/$$name || rm '$(dest)$(configdir)'/$$name; done
+	! cmp -s etc/logrotate.d/zmsvc '$(dest)$(rotation)' || rm '$(dest)$(rotation)'
 	for left in '$(dest)$(program)' '$(dest)$(configdir)/services' '$(dest)$(configdir)' \
 	    '$(dest)$(PREFIX)/share/doc/zmsvc/drop-ins' '$(dest)$(PREFIX)/share/doc/zmsvc'; do \
 	    [ ! -d $$left ] || rmdir --ignore-fail-on-non-empty $$left; done
