@@ -81,7 +81,7 @@ def held(context: Context) -> dict[str, dict[str, Any]]:
     status = context.status()
     tasks = {task["id"]: task for task in status["transactions"][0]["tasks"]}
     alive = {task["pid"] for task in tasks.values() if task["pid"]}
-    assert set(children) == alive | {status["pid"], status["device_pid"], context.zygote()}
+    assert set(children) == alive | {status["pid"], status["device_pid"], context.zygote(), context.output()}
     return tasks
 
 

@@ -97,7 +97,7 @@ def alive(context: Context) -> set[int]:
     """All processes that the supervisor knows of."""
     status = context.status()
     tasks = {task["pid"] for each in status["transactions"] for task in each["tasks"] if task["pid"]}
-    return tasks | {status["pid"], status["device_pid"], context.zygote()}
+    return tasks | {status["pid"], status["device_pid"], context.zygote(), context.output()}
 
 
 def test_a_supervisor_without_descriptors_goes_on_and_takes_clients_again(few: Context) -> None:

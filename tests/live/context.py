@@ -184,6 +184,12 @@ class Context:
         assert len(found) == 1, found
         return found[0]
 
+    def output(self) -> int:
+        """The process that reads what tasks print."""
+        found = [pid for pid, name in self.children().items() if name == "zmsvc-output"]
+        assert len(found) == 1, found
+        return found[0]
+
     # --- the command line
 
     def ctl(self, *arguments: str, timeout: float = 60, check: int | None = 0) -> subprocess.CompletedProcess[str]:
