@@ -72,6 +72,11 @@ def die_with_parent(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def signal_at_parents_death(number: int) -> None:
+    """Send this process a signal when its parent dies."""
+    _prctl(PR_SET_PDEATHSIG, number)
+
+
 def set_process_name(name: str) -> None:
     """What `ps -o comm` calls this process: the first 15 bytes of it. A program that is executed has its own."""
     _prctl(PR_SET_NAME, name.encode())
