@@ -112,7 +112,7 @@ def test_every_message_of_a_direction_has_an_operation_of_its_own() -> None:
         assert {reader._kind for reader in codec._readers.values()} == set(kinds(union))
 
 
-@given(spec=message(LaunchSpec), numbers=st.tuples(*[st.none() | st.integers(3, 90)] * 5))
+@given(spec=message(LaunchSpec), numbers=st.tuples(*[st.none() | st.integers(3, 90)] * len(dataclasses.fields(Descriptors))))
 def test_a_launch_reaches_the_task_as_it_was_sent(spec: LaunchSpec, numbers: tuple[int | None, ...]) -> None:
     names = [each.name for each in dataclasses.fields(Descriptors)]
     fds = Descriptors(**dict(zip(names, numbers, strict=True)))
