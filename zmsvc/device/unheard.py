@@ -16,8 +16,8 @@ from zmsvc.core.errors import ProtocolError
 from zmsvc.host import options
 from zmsvc.host.options import Context, Socket, readable
 
-TOLD = 5000
-"""Subscriptions that are taken at once, in some 5 ms, before connections and signals have their turn again."""
+TOLD = 1000
+"""Subscriptions that are taken at once, in some 2 ms, before the guard, connections and signals have their turn again."""
 TAKEN = 1000
 """The same of messages."""
 MAX_ORDER = 1 << 20
@@ -39,7 +39,7 @@ class Unheard:
             peer.set_hwm(options.CLIENT_HWM)
             peer.setsockopt(zmq.LINGER, 0)
         # libzmq takes in all that waits at once, and the guard has no turn meanwhile.
-        self._mouth.setsockopt(zmq.RCVHWM, options.SUBSCRIBED_HWM)
+        self._mouth.setsockopt(zmq.RCVHWM, options.NEWS_HWM)
 
     @property
     def sockets(self) -> tuple[Socket, Socket]:

@@ -64,9 +64,11 @@ MAX_MESSAGE = 16 << 20
 """Bytes. Without a limit one peer can make the device allocate anything. `context_info` of 5,000 tasks has 2.4 MB."""
 MAX_SUBSCRIPTION = 1024
 """Bytes of a prefix that a subscriber sends. libzmq keeps a node for each byte of it, about 70 bytes in the device."""
-SUBSCRIBED_HWM = 1000
-"""Subscriptions of one peer that wait in the device or in a publisher; more wait at the other side. Those that a peer has sent to the
-device stay in the kernel then, where the guard sees them."""
+SUBSCRIBED_HWM = 100
+"""Subscriptions of one peer that wait in the device. More stay in the kernel, where the guard sees that the peer has sent them; and it
+slows a flood down, since two threads take turns."""
+NEWS_HWM = 1000
+"""Subscriptions that wait in a publisher; more wait in the device. libzmq takes in all that waits at once: 20,000 take it 100 ms."""
 TOLD_HWM = 50_000
 """Subscriptions that wait in the device for one publisher: more than there may be at once, so each that comes is told all."""
 HANDSHAKE_S = 5.0
@@ -152,8 +154,7 @@ def publisher(ctx: Makes[S], endpoint: str, curve: Curve | None = None) -> S:
     made = client(ctx, zmq.XPUB, secured(endpoint, curve))
     # Where the queue is full a send says so instead of dropping silently.
     made.set(zmq.XPUB_NODROP, 1)
-    # libzmq takes in all that waits at once: 20,000 subscriptions of a flood take it 100 ms.
-    made.set(zmq.RCVHWM, SUBSCRIBED_HWM)
+    made.set(zmq.RCVHWM, NEWS_HWM)
     return connect(made, endpoint)
 
 
