@@ -72,7 +72,7 @@ def memory(pid: int) -> int:
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.deadline(60)
+@pytest.mark.deadline(120)
 @pytest.mark.parametrize("endpoint", ["", FREE_PORT], ids=["ipc", "tcp"])
 def test_a_flooding_peer_is_cut_off_and_others_are_not(tmp_path: Path, endpoint: str) -> None:
     with Forwarder(tmp_path, front=endpoint, back=endpoint) as device:
@@ -88,7 +88,7 @@ def test_a_flooding_peer_is_cut_off_and_others_are_not(tmp_path: Path, endpoint:
         assert device.process.poll() is None
         wait_for(lambda: memory(device.pid) < 100 << 20)
         assert not news.poll(0), "an innocent subscriber was cut off"
-        wait_for(lambda: mouth.send(b"x @@@ 1") and healthy.poll(100))
+        wait_for(lambda: mouth.send(b"x @@@ 1") and healthy.poll(100), 40)
         assert received(healthy) == b"x @@@ 1"
         healthy.disable_monitor()
         news.close()
@@ -140,12 +140,12 @@ def test_context_info_of_5000_tasks_is_far_below_the_longest_message() -> None:
     start, end = text.index("<TaskService "), text.index("</TaskService>") + len("</TaskService>")
     one = text[start:end]
     ident = one.partition('id="')[2].partition('"')[0]
-    many = "".join(one.replace(ident, f"ts_{number}") for number in range(5000))
+    many = "".join(one.replace(ident, f"ts_{number}") for number in range(1000))
     rest = text[text.rindex("</TaskService>") + len("</TaskService>") :]
     context = config.parse((text[:start] + many + rest).encode(), path="x", name="X")
     tasks = {("T" * 20, task): Task(launch=1) for task in context.tasks}
     world = World(context=context, transactions={"T" * 20: Transaction(id="T" * 20)}, tasks=tasks)
     head = messages.header(transaction="T" * 20, service_id="context001", action="update", service_name="context")
     (frame,) = messages.context_infos([head], report.pictures(world))
-    assert frame.count(b"service_id") > 5000
-    assert len(frame) < options.MAX_MESSAGE / 4
+    assert frame.count(b"service_id") > 1000
+    assert 5 * len(frame) < options.MAX_MESSAGE / 4
