@@ -128,7 +128,7 @@ def test_a_sample_has_the_figures_of_every_task_of_its_transaction(context: Cont
 
 def test_the_monitor_of_the_manual_works_as_it_stands_there(context: Context, listen: Callable[[str], Stranger]) -> None:
     (port,) = free_ports(1)
-    context.looped("Echo")
+    context.looped("Echo", "opened = open(__file__)")
     context.task("ts001", "Echo")
     # But for a port that is free here, and half a minute that nobody wants to wait for the second sample.
     context.element(MONITOR.replace("6558", str(port)).replace("30.0", "0.1"))
@@ -136,7 +136,7 @@ def test_the_monitor_of_the_manual_works_as_it_stands_there(context: Context, li
     stranger = listen(f"tcp://127.0.0.1:{port}")
     running = {name: task["pid"] for name, task in context.tasks().items()}
     rows = stranger.until(lambda rows: pids(rows) == running)
-    assert rows["ts000"]["opened_files"]
+    assert rows["ts001"]["opened_files"]
     assert rows["ts001"]["memory_map"]
     os.kill(running["ts000"] or 0, 9)
     context.task_is("ts000", "running", also=lambda task: task["pid"] != running["ts000"])

@@ -215,6 +215,8 @@ def test_orders_as_the_manual_gives_them_start_stop_and_restart(tutorial: Tutori
 
 def test_top_with_each_of_its_options(tutorial: Tutorial) -> None:
     created(tutorial)
+    task = tutorial.home / "Services/EchoAction/task_file_name.py"
+    task.write_text(task.read_text().replace("steps = 0", "steps = 0\n    opened = open(__file__)"))
     begun(tutorial, ECHO)
     tutorial.conf(*CONTEXT, f"--context_file={ECHO}", f"--transaction={TX}", "--action=start")
     wait_for(lambda: states(tutorial)["ts_100"][1])
