@@ -786,7 +786,8 @@ def test_a_command_takes_the_process_over(nest: Nest) -> None:
     found = environment_of(task.pid)
     assert (found["OWN"], found["ZMSVC_TASK"], found["NOTIFY_SOCKET"]) == ("1", "ts_100", str(nest.home / "n"))
     assert os.getsid(task.pid) == task.pid
-    assert sorted(os.listdir(f"/proc/{task.pid}/fd")) == ["0", "1", "2"]
+    # The loader of the program's libraries has them open for a moment.
+    waiting.wait_for(lambda: sorted(os.listdir(f"/proc/{task.pid}/fd")) == ["0", "1", "2"])
     task.signal(signal.SIGTERM)
     assert task.end() == -signal.SIGTERM
     assert nest.empty()
