@@ -125,7 +125,8 @@ def test_keys_of_root_serve_a_context_and_tasks_that_cannot_read_them(keyed: Ins
     )
     machine.put(
         f"/run/systemd/system/{keyed.unit}.d/user.conf",
-        "[Service]\nUser=root\nProtectProc=default\nCapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL CAP_CHOWN\n",
+        "[Service]\nUser=root\nProtectProc=default\nCapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL CAP_CHOWN\n"
+            "AmbientCapabilities=CAP_SETUID CAP_SETGID CAP_KILL CAP_CHOWN\n",
     )
     # Root without its capabilities is a user like any other.
     machine.sh("chown root /etc/zmsvc/keys/Talk/*.key_secret; systemctl daemon-reload")

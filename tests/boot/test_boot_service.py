@@ -148,7 +148,8 @@ def test_a_task_may_have_a_user_of_its_own_with_the_drop_in_of_the_unit(machine:
     other = context("Other", task("ts_100", "Talker", service="<user>nobody</user><group>zmsvc</group>"))
     machine.put(
         f"/run/systemd/system/{other.unit}.d/user.conf",
-        "[Service]\nUser=root\nProtectProc=default\nCapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL CAP_CHOWN\n",
+        "[Service]\nUser=root\nProtectProc=default\nCapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL CAP_CHOWN\n"
+            "AmbientCapabilities=CAP_SETUID CAP_SETGID CAP_KILL CAP_CHOWN\n",
     )
     machine.sh("systemctl daemon-reload")
     try:

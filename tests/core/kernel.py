@@ -104,9 +104,13 @@ class Kernel:
         self._number = 0
         self._paths = {"tasks": str(notify_path), "keeper": str(keeper_path)}
         self._mouth = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self.lines: list[socket.socket] = []
+        """Both ends of each. An end is lost where its owner died in the call that made it."""
 
     def close(self) -> None:
         self._mouth.close()
+        for end in self.lines:
+            end.close()
         for process in self.processes.values():
             self._close_fds(process)
 
@@ -242,7 +246,9 @@ class KeeperPort:
     def line(self) -> tuple[socket.socket, socket.socket]:
         self._kernel.may_crash()
         self._kernel.may_fail("line", errno.EMFILE)
-        return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+        self._kernel.lines += ends
+        return ends
 
     def pipe(self) -> tuple[int, int]:
         self._kernel.may_crash()

@@ -171,7 +171,9 @@ def _change_owner(user: str | None, group: str | None) -> None:
             _put({"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name, "SHELL": entry.pw_shell})
     except (OSError, KeyError) as error:
         who = " and ".join(f"{kind} {name}" for kind, name in (("user", user), ("group", group)) if name is not None)
-        raise LaunchError(f"cannot run as {who}: {getattr(error, 'strerror', None) or error.args[0]}") from error
+        # systemd 254 and newer take CAP_SETUID from a unit with User=root, unless it is an ambient capability.
+        hint = " (the unit needs the drop-in task-users.conf)" if isinstance(error, PermissionError) else ""
+        raise LaunchError(f"cannot run as {who}: {getattr(error, 'strerror', None) or error.args[0]}{hint}") from error
 
 
 def _gid(name: str) -> int:
