@@ -259,6 +259,10 @@ def _line_targets(target: str) -> tuple[list[int], LogFile | None, OSError | Non
         return [_stderr()], None, error
 
 
+_SEEN_MS = 1000
+"""A program starts although journald hangs, later by so much."""
+
+
 def _stderr() -> int:
     """A descriptor of our own for what is stderr now: daemonising puts something else there."""
     try:
@@ -267,11 +271,27 @@ def _stderr() -> int:
         return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
 
-def stream(identifier: str, target: str) -> int:
+def _send_and_wait(sock: socket.socket, head: bytes) -> None:
+    """Send the head of a stream and an empty line, and wait until journald has read them, which it does before it looks at the sender.
+
+    With the smallest send buffer two messages make a Unix socket unwritable until the other side has read one of them.
+    """
+    room = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    sock.sendall(head)
+    sock.sendall(b"\n")
+    writable = select.poll()
+    writable.register(sock, select.POLLOUT)
+    writable.poll(_SEEN_MS)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room // 2)  # The kernel doubles what it is given.
+
+
+def stream(identifier: str, target: str, *, seen: bool = False) -> int:
     """A descriptor (close-on-exec) that becomes the stdout and stderr of other programs. Never fails: at worst it is our own stderr.
 
     journald keeps its end in its own store, so no line is lost when it is started again. A stream carries no fields but the
-    identifier; `<3>` at a line's start sets its priority.
+    identifier; `<3>` at a line's start sets its priority. With `seen` it waits until journald has read who this is: a program may end
+    at once.
     """
     path = target.removesuffix("+stderr")
     try:
@@ -284,7 +304,11 @@ def stream(identifier: str, target: str) -> int:
                 # identifier, unit (the cgroup decides), priority, level prefix, forward to syslog, kmsg, console. The empty line after
                 # them is dropped, but makes journald read the control group of this process now. Else it does so at the first line, and
                 # the line of a process that has ended by then belongs to no unit (https://github.com/systemd/systemd/issues/2913).
-                sock.sendall(f"{identifier}\n\n6\n1\n0\n0\n0\n\n".encode())
+                head = f"{identifier}\n\n6\n1\n0\n0\n0\n".encode()
+                if seen:
+                    _send_and_wait(sock, head)
+                else:
+                    sock.sendall(head + b"\n")
                 return sock.detach()
     except OSError:
         pass

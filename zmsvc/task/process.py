@@ -95,7 +95,7 @@ def become(spec: LaunchSpec, output: int | None = None) -> None:
         _limit(spec)
     if spec.pidfile:
         _write_pid(spec.pidfile)
-    stream = journal.stream(spec.instance, spec.log) if output is None else output
+    stream = journal.stream(spec.instance, spec.log, seen=spec.service_type == "Command") if output is None else output
     os.dup2(stream, 1)
     os.dup2(stream, 2)
     if output is None and stream > 2:
