@@ -11,9 +11,10 @@ import pytest
 from simulation import BEGINNING, PID, Simulation, rule, task
 
 from zmsvc.core import events as ev
+from zmsvc.core import updates
 from zmsvc.core.acts import KILL_TIMEOUT
 from zmsvc.core.draft import Draft
-from zmsvc.core.engine import MAX_NESTING, UPDATE_BURST, UPDATE_RATE, step
+from zmsvc.core.engine import step
 from zmsvc.core.model import KillMode
 from zmsvc.core.requests import MAX_CLOSED
 
@@ -550,7 +551,11 @@ def test_a_start_while_it_stops_starts_it_afterwards_and_a_stop_calls_that_off()
     assert sorted(reply.request for reply in sim.replies()) == [1, 3]
     assert (sim.sub("a"), sim.task("a").cause["by"]) == ("start", "operator")
     sim.ready()
-    assert sorted(reply.request for reply in sim.replies() if reply.ok) == [1, 2, 3, 4]
+    assert sorted(reply.request for reply in sim.replies() if reply.ok) == [2, 4]
+    assert [reply.error for reply in sim.replies() if not reply.ok] == [
+        "cannot stop a: started again meanwhile by an operator (uid 0)"
+    ] * 2, "as systemctl's `Job canceled`"
+    assert all(reply.data["survivors"] == [] for reply in sim.replies() if not reply.ok), "what runs is another launch"
     sim.ask("restart", "a", request=5)
     sim.ask("stop", "a", request=6)
     sim.end("a", code=0)
@@ -598,7 +603,70 @@ def test_a_restart_of_one() -> None:
     assert sim.task("b") is other
     assert sim.replies()[0].ok
     assert sim.task("a").cause == {"by": "operator", "uid": 0, "depth": 0, "sources": []}
-    assert sim.task("a").restarts == 1
+    assert sim.task("a").restarts == 0, "nothing had failed"
+
+
+def test_restarts_are_starts_by_a_rule_after_a_failure_and_nothing_else() -> None:
+    sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), rule("on_exit", "start", "b")), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    for number in (1, 2):
+        sim.end("a", code=1)
+        sim.ring()
+        sim.ready()
+        assert sim.task("a").restarts == number
+    sim.ask("restart", "a", request=1)
+    sim.ready()
+    sim.ask("stop", "a", request=2)
+    sim.ask("start", "a", request=3)
+    sim.ready()
+    assert (sim.task("a").restarts, sim.task("b").restarts) == (2, 0)
+
+
+def test_a_start_that_a_rule_ends_before_it_was_ready_is_answered() -> None:
+    """The rule may fire for ever; systemd answers the first one who waits, too."""
+    sim = Simulation.of(task("up", rule("on_update", "restart", "run")), task("run"))
+    sim.begin()
+    sim.ready("up")
+    sim.ask("start", "run", request=1)
+    sim.now += 1
+    sim.update("up", n=1)
+    (reply,) = sim.replies()
+    assert (reply.request, reply.ok) == (1, False)
+    assert reply.error == "cannot start run: restarted before it was ready by rule on_update of up"
+    (ready,) = sim.told(ev.Ready)
+    assert "restarted before it was ready by rule on_update of up" in ready.error, "the context is up, and says what is not"
+
+
+def test_a_second_transaction_is_announced_and_the_first_is_not() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+    sim.ask("start", transaction="T2", request=1)
+    sim.ready()
+    assert sim.replies(1)[0].data["beside"] == ["T1"]
+    sim.ask("start", transaction="T2", request=2)
+    assert "beside" not in sim.replies(2)[0].data
+    sim.ask("stop", transaction="T1", request=3)
+    sim.ask("stop", transaction="T2", request=4)
+    sim.ask("start", transaction="T2", request=5)
+    sim.ready()
+    assert sim.replies(5)[0].data["beside"] == []
+
+
+def test_the_transaction_that_was_stopped_last_is_remembered_longest() -> None:
+    sim = Simulation.of(task("a"))
+    sim.checked = False
+    sim.begin()
+    for number in range(MAX_CLOSED + 5):
+        sim.now += 1
+        sim.ask("start", transaction=f"X{number:03}")
+        sim.ask("stop", transaction=f"X{number:03}")
+    sim.now += 1
+    sim.ask("stop", transaction="T1")
+    sim.ask("start", transaction="T2")
+    assert "T1" in sim.world.transactions, "opened before all others, and stopped after them"
+    assert "X005" not in sim.world.transactions
 
 
 def test_a_restart_of_a_transaction_is_as_its_start_but_for_what_is_held() -> None:
@@ -699,7 +767,7 @@ def test_an_update_flood_is_bounded_and_counted_and_said_once() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ready()
-    burst = int(UPDATE_BURST)
+    burst = int(updates.BURST)
     for number in range(1, burst + 101):
         sim.decide(ev.TaskUpdated(launch=1, items={"n": number}, sequence=number))
     assert sim.said("a").count("updated") == burst
@@ -708,7 +776,7 @@ def test_an_update_flood_is_bounded_and_counted_and_said_once() -> None:
     sim.now += 0.0105
     for number in range(burst + 101, burst + 201):
         sim.decide(ev.TaskUpdated(launch=1, items={}, sequence=number))
-    assert sim.said("a").count("updated") == burst + int(0.0105 * UPDATE_RATE)
+    assert sim.said("a").count("updated") == burst + int(0.0105 * updates.RATE)
     assert sum(isinstance(e, ev.Record) and e.event == "dropped" for e in sim.effects) == 1
 
 
@@ -733,7 +801,7 @@ def test_an_update_that_is_nested_too_deeply_to_be_written_down_is_dropped() -> 
         sim.begin()
         sim.ready()
         value: Any = {}
-        for _ in range(MAX_NESTING - 2):
+        for _ in range(updates.MAX_NESTING - 2):
             value = kind(value)
         sim.update("a", fits=value)
         for _ in range(5000):
@@ -768,8 +836,30 @@ def test_reload_touches_only_what_differs() -> None:
     touching = ev.Launch | ev.Signal | ev.KillAll | ev.WakeAt | ev.PublishControl | ev.PublishProcess
     assert not [effect for effect in sim.effects[mark:] if isinstance(effect, touching) and effect.key[1] in ("a", "w")]
     assert [sim.launched(name) for name in "abcdew"] == [1, 2, 1, 1, 0, 0]
+    assert not sim.replies(), "what differs has not started yet"
+    sim.ready()
     assert ("T1", "c") not in sim.world.tasks
-    assert sim.replies()[-1].data == {"added": ["d", "e"], "removed": ["c"], "changed": ["b", "w"], "unchanged": ["a"]}
+    (reply,) = sim.replies()
+    assert reply.ok
+    assert {"added": ["d", "e"], "removed": ["c"], "changed": ["b", "w"], "unchanged": ["a"]}.items() <= reply.data.items()
+
+
+def test_reload_says_what_failed_of_what_it_changed() -> None:
+    sim = Simulation.of(task("a"), task("b"), task("c", stop_timeout=5.0))
+    sim.begin()
+    sim.ready()
+    sim.obedient = False
+    sim.reload(task("a", nice=1), task("b", nice=1))
+    sim.end("a", code=0)
+    sim.end("b", code=0)
+    sim.ready("b")
+    sim.end("a", code=1)
+    assert not sim.replies(), "what was removed has not ended yet"
+    sim.end("c", code=0)
+    (reply,) = sim.replies()
+    assert (reply.ok, reply.code) == (False, 1)
+    assert reply.error == "cannot reload a: failed (exit-code, status 1)"
+    assert (reply.data["changed"], reply.data["removed"]) == (["a", "b"], ["c"])
 
 
 def test_new_rules_and_limits_count_without_a_restart() -> None:
@@ -817,7 +907,7 @@ def test_a_removed_task_is_stopped_and_is_gone_when_it_has_ended() -> None:
     sim.reload(task("a"))
     assert sim.sub("b") == "stop-sigterm"
     sim.end("b", code=0, left=1)
-    assert ("T1", "b") not in sim.world.tasks
+    assert sim.sub("b") == "stopped", "until the client that has reloaded is answered"
     assert ("T2", "b") in sim.world.tasks
     sim.rest()
     assert sorted(sim.world.tasks) == [("T1", "a"), ("T2", "a")]

@@ -137,7 +137,8 @@ class Machine(RuleBasedStateMachine):
         """What the new file does not change is not touched."""
         self.number += 1
         before = self.sim.world
-        after, effects = step(before, ev.ContextReloaded(context=context(*given, ident=ident), request=self.number), self.sim.now)
+        fact = ev.ContextReloaded(context=context(*given, ident=ident), request=self.number, block=False)
+        after, effects = step(before, fact, self.sim.now)
         reply = next(effect for effect in effects if isinstance(effect, ev.Reply))
         for key, each in after.tasks.items():
             if not reply.ok or key[1] in reply.data["unchanged"]:

@@ -148,7 +148,7 @@ def test_any_order_of_keys_and_spacing_is_read() -> None:
     )
 
 
-@pytest.mark.parametrize("services", [None, "", [], ...])
+@pytest.mark.parametrize("services", [None, "", [], {}, ...])
 def test_no_task_means_all(services: Any) -> None:
     content = {} if services is ... else {"configuration": {"TaskService": services}}
     read = order("context", {"header": HEAD, "content": content})
@@ -166,6 +166,7 @@ def test_one_task_need_not_be_a_list() -> None:
         ("context", {"content": {}}, "no header"),
         ("context", {"header": {"service_id": "x"}}, "header.action"),
         ("context", {"header": {"action": "start"}}, "header.service_id"),
+        ("context", {"header": {"action": "start", "service_id": 5}}, "header.service_id"),
         ("context", {"header": {"action": 5, "service_id": "x"}}, "header.action"),
         ("context", {"header": HEAD, "content": {"configuration": {"TaskService": [{"x": 1}]}}}, "without id"),
         ("context", {"header": HEAD, "content": {"configuration": {"TaskService": [["a"]]}}}, "without id"),

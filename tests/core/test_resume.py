@@ -334,7 +334,7 @@ def test_nothing_survives_another_keeper_and_the_open_transactions_begin_afresh(
     lost = [record for record in sim.records if record.event == "lost"]
     assert sorted((record.transaction, record.task) for record in lost) == [("T1", "a"), ("T1", "d"), ("T2", "a")]
     assert (sim.reason("a"), sim.reason("d")) == ("lost", "lost")
-    assert (sim.task("a").restarts, sim.task("a").cause["by"]) == (1, "context")
+    assert (sim.task("a").restarts, sim.task("a").cause["by"]) == (0, "context")
     assert sim.sub("a", "OLD") == "stopped"
     mark = len(sim.effects)
     sim.ready()

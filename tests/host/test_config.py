@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from lxml import etree
 from manual_context import MANUAL
 
+from zmsvc.core import checks
 from zmsvc.core.errors import ConfigError
 from zmsvc.core.model import Action, BusAccess, Context, Endpoints, Limits, Rule, ServiceType, Trigger
 from zmsvc.host import config
@@ -364,7 +365,19 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         changed(("instance='EchoAction'", "instance='../Echo'")),
         "../Echo", "the instance '../Echo'.*expected",
     ),
-    "unknown attribute": (changed(("topic='process'", "topik='process'")), "topik", r"topik.*did you mean topic\?"),
+    "misspelt new element": (
+        changed(("<ContextID>", "<max_transaction>7</max_transaction><ContextID>")),
+        "<max_transaction>", r"unknown element <max_transaction> in <Context>.*did you mean max_transactions\?",
+    ),
+    "misspelt new attribute": (
+        changed(("<Context>", "<Context busaccess='anyone'>")), "<Context ", r"busaccess.*did you mean bus_access\?",
+    ),
+    "misspelt service": (
+        changed(("<description>", "<servcie><user>root</user></servcie><description>")),
+        "<servcie>", r"unknown element <servcie> in <Task>.*did you mean service\?",
+    ),
+    "element named as an attribute": (changed(("<Task>", "<id>x</id><Task>")), "<id>", "unknown element <id> in <TaskService>"),
+    "attribute of a leaf": (changed(("<TaskLogName>", "<TaskLogName lang='en'>")), "<TaskLogName", "unknown attribute lang"),
     "attribute named as an element": (changed(("<Context>", "<Context TaskService='x'>")), "<Context ", "unknown attribute TaskService"),
     "unknown serviceType": (
         changed(("'Process'", "'process'")),
@@ -374,15 +387,6 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "empty command": (as_command("<command> </command>"), "<command>", "<command> is empty"),
     "open quote": (as_command("<command>a 'b</command>"), "<command>", "<command> .*no closing quotation.*expected"),
     "text and arguments": (as_command("<command>a<arg>b</arg></command>"), "<command>", "<command> has more than <arg>"),
-    "unknown element": (
-        changed(("<TaskLogName>", "<x/><TaskLogName>")),
-        "<x/>", "unknown element <x> in <Context>, expected <FrontEnd",
-    ),
-    "misspelt element": (
-        changed(("<on_fail>", "<on_fali>"), ("</on_fail>", "</on_fali>")),
-        "<on_fali>", r"did you mean on_fail\?",
-    ),
-    "namespace": (changed(("<on_fail>", "<on_fail xmlns='urn:x'>")), "urn:x", "unknown element <{urn:x}on_fail>"),
     "stray text": (changed(("<Task>", "<Task>oops")), "oops", "text 'oops' in <Task>, expected elements only"),
     "no endpoint": (
         changed(("  <FrontEndEndpoint>tcp://127.0.0.1:5556</FrontEndEndpoint>", "")),
@@ -475,6 +479,40 @@ def test_a_fault_is_told_alone_with_its_line_and_what_was_expected(case: str) ->
     assert "expected" in match[2]
 
 
+PASSED_OVER = {
+    "attribute of TaskService": (
+        ("topic='process'", "topik='process'"), "attribute topik in <TaskService> is passed over (did you mean topic?)",
+    ),
+    "attribute of state": (("<state ", "<state since='2015' "), "attribute since in <state> is passed over"),
+    "attribute of Task": (("<Task>", "<Task owner='me'>"), "attribute owner in <Task> is passed over"),
+    "attribute of a rule": (("<on_fail>", "<on_fail why='x'>"), "attribute why in <on_fail> is passed over"),
+    "attribute of message": (("<message>", "<message version='1'>"), "attribute version in <message> is passed over"),
+    "element of Context": (
+        ("<TaskLogName>", "<MonitorEndpoint>tcp://127.0.0.1:6558</MonitorEndpoint><TaskLogName>"),
+        "element <MonitorEndpoint> in <Context> is passed over",
+    ),
+    "element of TaskService": (("<Task>", "<note><a b='c'>d</a></note><Task>"), "element <note> in <TaskService> is passed over"),
+    "element of Task": (("<description>", "<author/><description>"), "element <author> in <Task> is passed over"),
+    "element of message": (("<content>", "<footer/><content>"), "element <footer> in <message> is passed over"),
+    "element of state": (("<on_fail>", "<on_pause/><on_fail>"), "element <on_pause> in <state> is passed over"),
+    "misspelt rule": (("<on_fail>", "<on_fali/><on_fail>"), "element <on_fali> in <state> is passed over (did you mean on_fail?)"),
+    "element of a rule": (("<on_fail>", "<on_fail><delay>5</delay>"), "element <delay> in <on_fail> is passed over"),
+    "namespace": (("<on_fail>", "<on_fail xmlns='urn:x'/><on_fail>"), "element <{urn:x}on_fail> in <state> is passed over"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PASSED_OVER)
+def test_what_zmicroservices_passed_over_is_a_warning_with_its_line(case: str) -> None:
+    change, words = PASSED_OVER[case]
+    text = changed(change)
+    context = parse(text)
+    number = 1 + text[: text.index(change[1])].count("\n")
+    assert context.passed_over == (f"line {number}: unknown {words}",)
+    assert f"line {number}: unknown {words}" in checks.warnings(context)
+    assert context.tasks.keys() == parse(MANUAL).tasks.keys()
+    assert SCHEMA.validate(etree.fromstring(text.encode())), SCHEMA.error_log
+
+
 def test_swapped_binds_are_recognised() -> None:
     told = faults(changed(("tcp://*:5557", "tcp://*:X"), ("tcp://*:5556", "tcp://*:5557"), ("tcp://*:X", "tcp://*:5556")))
     assert len(told) == 2
@@ -491,7 +529,7 @@ def test_all_faults_come_in_one_pass_sorted_by_line() -> None:
         ('id="ts000"', 'id="ts_100"'),
         ("<call>ts000", "<call>ts_100"),
         ("<call>ts000", "<call>noone"),
-        ("</TaskService>\n</Context>", "</TaskService><extra/>\n</Context>"),
+        ("</TaskService>\n</Context>", "</TaskService><bus_access/>\n</Context>"),
     )
     told = faults(text)
     lines = [int(fault.split(":")[1]) for fault in told]
@@ -655,7 +693,7 @@ BEYOND = {
     "repeated id", "call of nobody", "action without call", "call without action", "no location", "location is a file", "two locations",
     "id of dots", "Command without command", "empty command", "open quote", "text and arguments", "bad port", "colliding binds",
     "bind elsewhere", "monitor's port", "no endpoint", "monitor's endpoint", "long ipc", "bad time span", "endless delay", "crossed delays",
-    "unknown user", "unknown group", "bad variable", "variable twice",
+    "unknown user", "unknown group", "bad variable", "variable twice", "misspelt new element", "misspelt new attribute", "misspelt service",
 }  # fmt: skip
 
 

@@ -420,7 +420,7 @@ def test_check_warns(home: House, capsys: Capture) -> None:
 
 def test_check_of_bad_files_names_every_fault(home: House, capsys: Capture) -> None:
     good = home.file("Good", GOOD.format(home.root, "on_start"))
-    bad = home.file("Bad", "<Context>\n<Nonsense/>\n</Context>")
+    bad = home.file("Bad", "<Context>\n<max_transactions>many</max_transactions>\n</Context>")
     assert main(["check", str(bad), str(good), "/no/such/file"]) == 2
     told = capsys.readouterr()
     assert told.out == f"{good}: {who_may_connect(home)}\n{good}: ok (1 task)\n"
@@ -480,7 +480,7 @@ def test_graph_as_svg_runs_dot(home: House, capsys: Capture, monkeypatch: pytest
 
 
 def test_graph_of_a_bad_file_names_every_fault(home: House, capsys: Capture) -> None:
-    file = home.file(text="<Context>\n<Nonsense/></Context>")
+    file = home.file(text="<Context>\n<max_transactions>many</max_transactions></Context>")
     assert main(["graph", str(file)]) == 2
     assert f"{file}:2: " in capsys.readouterr().err
 

@@ -71,13 +71,64 @@ def test_task_ids_restrict_what_is_sent(action: str, use_file: list[str], ids: l
 
 def test_without_a_file_tasks_go_by_their_ids() -> None:
     understood = order(*CONTEXT, f"--transaction={TX}", "--action=stop", "--task_id=ts_9")
-    assert (understood.tasks, understood.service_id) == (("ts_9",), "context001")
+    assert (understood.tasks, understood.service_id) == (("ts_9",), "none")
+
+
+@pytest.mark.parametrize("which", [["--task_id=all"], []])
+def test_use_file_sends_all_tasks_of_the_file_under_its_own_context_id(which: list[str]) -> None:
+    flags = ("--use_file", FILE, "--service_id=context002", f"--transaction={TX}", *which)
+    understood = order(*CONTEXT, *flags, "--action=start")
+    assert understood.tasks == ("ts_100", "ts_101", "ts_102", "ts_103")
+    assert understood.service_id == "context001"
+    assert order(*CONTEXT, *flags, "--action=stop").tasks == ("ts_100", "ts_101", "ts_102", "ts_103")
+
+
+def test_all_tasks_without_a_file_are_those_of_the_context() -> None:
+    assert order(*CONTEXT, f"--transaction={TX}", "--action=stop", "--task_id=all").tasks == ()
+
+
+def test_a_service_id_that_the_file_does_not_have_is_sent_with_a_warning() -> None:
+    flags = (*CONTEXT, FILE, "--service_id=context002", f"--transaction={TX}", "--action=start")
+    assert order(*flags).service_id == "context002"
+    args = legacy.parser().parse_args(flags)
+    (doubt,) = legacy.doubts(args, config.load(STATE_MACHINE))
+    assert "is context001: its context refuses an order for context002" in doubt
+
+
+def test_the_name_of_a_service_is_an_order_to_its_task() -> None:
+    """As in the usage text of 1.0: --service_name='sniffer' --action='stop' --service_id='ts010'."""
+    flags = ("--endpoint=ipc:///bus", "--service_name=sniffer", "--action=stop", "--service_id=ts010", f"--transaction={TX}")
+    understood = order(*flags, "--device_action=sniff")
+    assert (understood.topic, understood.tasks, understood.action, understood.service_name) == ("process", ("ts010",), "stop", "sniffer")
+
+
+def test_a_report_of_a_service_can_be_sent_in_its_name() -> None:
+    flags = ("--endpoint=ipc:///bus", "--topic=control", "--service_name=sniffer", "--action=updated", "--service_id=ts010")
+    sent = asked(*flags, f"--transaction={TX}", "--device_action=track_found", "--result=failed")
+    assert sent == [
+        (
+            "control",
+            {
+                "header": {"service_transaction": TX, "service_id": "ts010", "action": "updated", "service_name": "sniffer"},
+                "content": {"status": {"result": "failed", "device_action": "track_found"}},
+            },
+        )
+    ]
+
+
+def test_the_service_that_top_was_to_start_is_sent_along_with_a_warning() -> None:
+    flags = ("--endpoint=ipc:///bus", "--service_name=state", f"--transaction={TX}", "--action=top", "--use_service")
+    given = ("--service_type=pub", "--service_freq=1", "--service_endpoint=tcp://127.0.0.1:6558")
+    ((_, body),) = asked(*flags, *given)
+    assert body["content"]["configuration"] == {"service": {"type": "pub", "frequency_s": 1.0, "endpoint": "tcp://127.0.0.1:6558"}}
+    (doubt,) = legacy.doubts(legacy.parser().parse_args([*flags, *given]), None)
+    assert "no service is started by --use_service" in doubt
 
 
 def test_all_is_an_order_to_the_context_too() -> None:
     understood = order("--endpoint=ipc:///bus", "--service_name=all", "--action=exit")
     assert (understood.topic, understood.action, understood.transaction) == ("context", "exit", "")
-    assert (understood.service_id, understood.service_name) == ("context001", "all")
+    assert (understood.service_id, understood.service_name) == ("none", "all")
 
 
 def test_process_orders_go_to_each_task() -> None:
@@ -120,7 +171,10 @@ def test_questions_about_the_state() -> None:
         ([*CONTEXT, "--action=request"], "is not for --service_name context"),
         ([*CONTEXT, "--action=start", "--wait"], "--wait is for questions"),
         ([*CONTEXT, "--action=start", "--use_file"], "--use_file needs"),
-        ([*CONTEXT, "--action=start", "--use_file", FILE], "--use_file needs"),
+        ([*CONTEXT, FILE, "--action=start", "--topic=process"], "--topic process is not for --service_name context"),
+        (["--endpoint=ipc:///bus", "--service_name=sniffer", "--topic=control", "--action=start"], "--action start is not for"),
+        (["--endpoint=ipc:///bus", "--service_name=sniffer", "--topic=control", "--action=updated"], "give --service_id"),
+        (["--endpoint=ipc:///bus", "--service_name=sniffer", "--action=request"], "--action request is not for"),
         (["--endpoint=ipc:///bus", "--service_name=state", "--action=request", "--wait"], "--wait needs"),
         (["--endpoint=ipc:///bus", "--service_name=process", "--action=stop", "--transaction=T"], "give --task_id"),
         (["--endpoint=ipc:///bus", "--service_name=process", "--action=stop", "--task_id=a"], "give --transaction"),

@@ -111,10 +111,27 @@ def test_an_update_that_is_too_large_is_refused_with_the_figures(receiver: socke
     assert notify.receive(receiver) is None
 
 
+def test_a_full_queue_is_told_and_has_room_again_when_it_was_read(receiver: socket.socket, notifier: Notifier) -> None:
+    taken = 0
+    while notifier.update(str(taken), taken + 1):
+        taken += 1
+    assert taken > 0
+    assert not notifier.update("x" * 100_000, taken + 1), "nor one that travels as a file"
+    for number in range(taken):
+        assert dict(lines(receiver))["X_ZMSVC_UPDATE"] == str(number)
+    assert notifier.update("more", taken + 1)
+
+
+def test_an_update_that_nobody_can_get_is_an_error_and_not_lost_in_silence(receiver: socket.socket, notifier: Notifier, path: str) -> None:
+    receiver.close()
+    with pytest.raises(OSError, match="refused"):
+        notifier.update("{}", 1)
+
+
 def test_a_full_queue_makes_the_sender_wait_and_loses_nothing(receiver: socket.socket, notifier: Notifier) -> None:
     def work() -> None:
         for number in range(100):
-            notifier.update(str(number), number)
+            notifier.notify(f"X_ZMSVC_UPDATE={number}")
 
     sender = threading.Thread(target=work)
     sender.start()

@@ -250,11 +250,11 @@ def test_a_step_is_finished_before_the_stop(nest: Nest, gate: Path) -> None:
 def test_a_run_that_returns_ends_the_service(nest: Nest) -> None:
     nest.single("""
         def run(self):
-            self.update(result=42)
+            self.update(answer=42)
     """)
     task = nest.fork()
     assert nest.next().lines == [("READY", "1")]
-    assert update(nest) == {"result": 42}
+    assert update(nest) == {"answer": 42}
     assert task.end() == 0
     assert nest.rest() == ["STOPPING=1"]
 
@@ -558,6 +558,110 @@ def test_an_update_that_is_not_json_names_the_item(nest: Nest) -> None:
     assert "cannot update: 1048584 bytes of JSON, at most 1048576 are allowed" in nest.logged()
 
 
+@pytest.mark.parametrize("item", ["pid=1", "device_action='shout'", "result=42", "deep=[[]] * 0 or nested(64)"])
+def test_an_item_that_the_message_has_no_place_for_is_an_error_and_the_result_is_none(nest: Nest, item: str) -> None:
+    nest.single(f"""
+        def run(self):
+            def nested(depth):
+                return [nested(depth - 1)] if depth else []
+            try:
+                self.update({item}, n=3)
+            except ValueError as error:
+                self.log.info("%s", error)
+            self.update(after=1)
+    """)
+    task = nest.fork()
+    nest.until("READY")
+    assert update(nest) == {"after": 1}, "nothing was sent of the first"
+    assert task.end() == 0
+    assert "cannot update: " in nest.logged()
+
+
+def full(nest: Nest) -> None:
+    """Wait until the queue of the supervisor has no room."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+        probe.connect(str(nest.home / "n"))
+        waiting.wait_for(lambda: not select.select([], [probe], [], 0)[1])
+
+
+def test_an_update_that_would_have_to_wait_says_so_when_it_must_not(nest: Nest, gate: Path) -> None:
+    nest.single(f"""
+        def run(self):
+            taken = 0
+            while self.update(n=taken, wait=False):
+                taken += 1
+            open({str(nest.home / "taken")!r}, "w").write(str(taken))
+            open({str(gate)!r}).read()
+            self.update(last=taken)
+    """)
+    task = nest.fork()
+    taken = int(waiting.wait_for(lambda: (nest.home / "taken").exists() and (nest.home / "taken").read_text()))
+    nest.until("READY")
+    assert [json.loads(nest.until("X_ZMSVC_UPDATE")["X_ZMSVC_UPDATE"]) for _ in range(taken)] == [{"n": n} for n in range(taken)]
+    release(gate)
+    said = nest.until("X_ZMSVC_UPDATE")
+    assert json.loads(said["X_ZMSVC_UPDATE"]) == {"last": taken}
+    assert int(said["X_ZMSVC_SEQ"]) == taken + 1, "what was not taken has no number"
+    assert task.end() == 0
+
+
+@pytest.mark.parametrize("kind", ["single", "looped"])
+def test_the_wish_to_stop_ends_the_wait_of_an_update(nest: Nest, kind: str) -> None:
+    work = """
+        def METHOD(self):
+            try:
+                while self.update(n=1):
+                    pass
+                self.log.info("not taken")
+            finally:
+                self.log.info("the wait is over")
+        def close(self):
+            self.log.info("closed")
+    """
+    if kind == "single":
+        nest.single(work.replace("METHOD", "run"))
+    else:
+        nest.looped(work.replace("METHOD", "step"))
+    task = nest.fork()
+    full(nest)
+    task.signal(signal.SIGTERM)
+    waiting.wait_for(lambda: "closed" in nest.logged())
+    assert "the wait is over" in nest.logged()
+    assert ("not taken" in nest.logged()) is (kind == "looped"), "the run of a SingleTask is broken off there"
+    nest.until("STOPPING")
+    assert task.end() == 0
+
+
+def test_the_last_result_of_a_task_that_stops_is_heard(nest: Nest) -> None:
+    nest.looped("""
+        def step(self):
+            self.wait()
+        def close(self):
+            assert self.update(last="words")
+    """)
+    task = nest.fork()
+    nest.until("READY")
+    task.signal(signal.SIGTERM)
+    assert update(nest) == {"last": "words"}
+    assert task.end() == 0
+
+
+def test_the_watchdog_is_fed_while_updates_are_paced(nest: Nest) -> None:
+    nest.single("""
+        def run(self):
+            for n in range(1600):
+                self.update(n=n)
+    """)
+    task = nest.fork(watchdog=0.1)
+    nest.until("READY")
+    said, began = [], time.monotonic()
+    while len([each for each in said if each == "X_ZMSVC_UPDATE"]) < 1600:
+        said += [key for key, _ in nest.next().lines]
+    assert time.monotonic() - began > 0.5, "600 more than come at once, at 1,000 a second"
+    assert said.count("WATCHDOG") >= 2
+    assert task.end() == 0
+
+
 def test_updates_wait_for_a_supervisor_that_is_behind_and_none_is_lost(nest: Nest) -> None:
     nest.single("""
         def run(self):
@@ -830,7 +934,7 @@ def test_tasks_that_share_a_process_live_and_end_each_for_itself(nest: Nest) -> 
         def step(self):
             print("printed by", self.service_id)
             self.log.info("logged by %s", self.service_id)
-            self.update(of=self.service_id, pid=os.getpid())
+            self.update(of=self.service_id, process=os.getpid())
             self.wait(3600)
     """, "Good")  # fmt: skip
     nest.looped("def step(self):\n    raise ValueError('bad')", "Bad")
@@ -846,7 +950,7 @@ def test_tasks_that_share_a_process_live_and_end_each_for_itself(nest: Nest) -> 
             assert key == "X_ZMSVC_TASK"
             said[member].append("=".join(rest[-1]))
         assert said == {
-            "ts_0": ["READY=1", f'X_ZMSVC_UPDATE={{"of":"ts_0","pid":{task.pid}}}'],
+            "ts_0": ["READY=1", f'X_ZMSVC_UPDATE={{"of":"ts_0","process":{task.pid}}}'],
             "ts_1": ["READY=1", "STATUS=ValueError: bad"],
             "ts_2": ["READY=1", 'X_ZMSVC_UPDATE={"done":true}', "STOPPING=1"],
         }

@@ -168,6 +168,9 @@ def test_what_is_wrong_is_refused_and_never_executed(context: Context, ear: Call
     ):
         speaker.say(garbage)
     speaker.order("stop", context_id="somebody_elses")
+    elsewhere = listener.control("failed", "somebody_elses", TX)["content"]["status"]
+    assert (elsewhere["result"], elsewhere["reason"]) == ("failure", "refused")
+    assert elsewhere["message"] == "cannot stop somebody_elses: the ContextID of this context is context001"
     speaker.order("start", "ts_999")
     refused = listener.control("failed", "ts_999")["content"]["status"]
     assert refused["result"] == "failure"
@@ -191,7 +194,7 @@ def test_bursts_of_changes_cost_one_context_info(context: Context, ear: Callable
     listener = ear(b"control @@@ ")
     context.ctl("start", "--transaction", TX)
     started, infos, last = 0, 0, {}
-    while started < 20 or TX not in last or not all(task["state"] == "active" for task in last[TX]["tasks"]):
+    while started < 20 or TX not in last or not all(task["active_state"] == "active" for task in last[TX]["tasks"]):
         _, body = listener.next()
         started += body["header"]["action"] == "started"
         if body["header"]["action"] == "update":
@@ -199,7 +202,9 @@ def test_bursts_of_changes_cost_one_context_info(context: Context, ear: Callable
             (last,) = body["content"]["status"]["data"]
     assert infos <= 10, "far fewer than the changes: each of 20 tasks has three"
     assert set(last[TX]) == {"contextId", "contextName", "contextLogName", "configuration", "tasks"}
-    assert set(last[TX]["tasks"][0]) == {"service_id", "serviceName", "instance", "pid", "action", "state", "task"}
+    assert set(last[TX]["tasks"][0]) == {
+        "service_id", "serviceName", "instance", "pid", "action", "state", "active_state", "sub_state", "task",
+    }  # fmt: skip
 
 
 def closes_when_told(context: Context, home: Path) -> None:
@@ -211,7 +216,7 @@ def closes_when_told(context: Context, home: Path) -> None:
 def told(body: dict[str, Any], task: int = 0) -> dict[str, str]:
     """What a `context_info` tells: the state of this task of each transaction."""
     data = body["content"]["status"].get("data", [])
-    return {name: part["tasks"][task]["state"] for each in data for name, part in each.items()}
+    return {name: part["tasks"][task]["active_state"] for each in data for name, part in each.items()}
 
 
 def test_context_info_comes_under_the_header_of_each_transaction_that_changed_and_lists_all(

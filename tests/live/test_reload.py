@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,80 @@ def test_only_what_differs_is_touched(context: Context) -> None:
     wait_for_end(before["ts_3"])
 
 
+def test_the_age_of_a_transaction_is_that_of_its_state(context: Context) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--transaction", TX)
+
+    def since() -> float:
+        """When the transaction came into its state, which is when its only task did. Each is told by the clock of its answer."""
+        (transaction,) = context.status()["transactions"]
+        of_all, of_task = (datetime.fromisoformat(each["since"]).timestamp() for each in (transaction, transaction["tasks"][0]))
+        assert of_all == pytest.approx(of_task, abs=0.0015)
+        return of_all
+
+    begun = since()
+    os.kill(context.tasks()["ts_1"]["pid"], 9)
+    context.task_is("ts_1", "failed")
+    failed = since()
+    context.ctl("start", "--transaction", TX)
+    assert begun < failed < since()
+
+
+def test_the_history_of_a_context_that_is_down_is_in_its_state_file(context: Context) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--transaction", TX)
+    live = context.ctl("--json", "events", "ts_1").stdout.splitlines()
+    assert context.stop() == 0
+    told = context.ctl("--json", "events", "ts_1")
+    assert told.stdout.splitlines()[: len(live)] == live
+    assert '"event": "stopped"' in told.stdout
+    assert f"{context.name} does not run; this is from its state file, 2" in told.stderr
+    context.ctl("events", "-f", check=5)
+
+
+def test_the_verbs_that_print_nothing_answer_as_json_too(context: Context) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--transaction", TX)
+    sent = json.loads(context.ctl("--json", "send", "news", "{}").stdout)
+    assert sent == {"topic": "news", "bytes": len(b"news @@@ {}"), "wanted": False}
+    drawn = json.loads(context.ctl("--json", "graph", str(context.file)).stdout)
+    assert (drawn["context"], drawn["format"]) == (context.name, "dot")
+    assert drawn["graph"] == context.ctl("graph", str(context.file)).stdout
+    assert json.loads(context.ctl("--json", "exit").stdout) == {"context": context.name, "ended": True}
+
+
+def test_a_reload_is_answered_when_what_it_removed_has_ended(context: Context) -> None:
+    context.looped("Echo")
+    context.looped("Slow", "def close(self):\n    __import__('threading').Event().wait(0.5)")
+    context.task("ts_1", "Echo")
+    context.task("ts_2", "Slow")
+    context.start("--transaction", TX)
+    pid = context.tasks()["ts_2"]["pid"]
+    context.clear_tasks()
+    context.task("ts_1", "Echo")
+    context.write()
+    assert "removed: ts_2" in context.ctl("reload").stdout
+    assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_a_reload_says_what_cannot_start_of_what_it_changed(context: Context) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.task("ts_2", "Echo")
+    context.start("--transaction", TX)
+    context.clear_tasks()
+    context.task("ts_1", "Echo")
+    context.task("ts_2", "NoSuchService")
+    context.write()
+    answer = context.ctl("reload", check=1)
+    assert "changed: ts_2" in answer.stdout
+    assert "cannot reload ts_2: failed" in answer.stderr
+    assert "NoSuchService" in answer.stderr
+
+
 @pytest.mark.parametrize("killed", [False, True], ids=["supervisor lives", "supervisor dies meanwhile"])
 def test_the_stop_of_a_removed_task_is_told_with_what_the_old_file_said(
     context: Context, home: Path, ear: Callable[..., Ear], killed: bool
@@ -49,7 +126,7 @@ def test_the_stop_of_a_removed_task_is_told_with_what_the_old_file_said(
     context.clear_tasks()
     context.task("ts_1", "Echo")
     context.write()
-    context.ctl("reload")
+    context.ctl("--no-block", "reload")
     order = listener.until(lambda topic, body: topic == "process" and body["header"]["action"] == "stop")
     assert (order["id"], order["instance"], order["header"]["service_name"]) == ("ts_2", "Slow", "slow")
     shown = context.tasks()["ts_2"]

@@ -20,14 +20,14 @@ from zmsvc.core import messages
 from zmsvc.host import sockets
 
 TX = "5HGAHZ3WPZUI71PACRPP"
+FIGURES = ["serviceId", "pid", "status", "rss", "vms", "percent", "cpu_percent", "children", "total"]
 FIELDS = [
-    "serviceId", "pid", "status", "rss", "vms", "percent", "cpu_percent", "children", "connections", "opened_files", "memory_map",
-    "total", "action", "state", "timestamp",
+    *FIGURES, "service_id", "serviceName", "instance", "action", "state", "active_state", "sub_state", "elapsed", "timestamp", "time",
 ]  # fmt: skip
 
 
 def question(transaction: str, **options: int) -> bytes:
-    head = {"service_transaction": transaction, "service_id": "context001", "action": "top", "service_name": "state"}
+    head = {"service_transaction": transaction, "service_id": "", "action": "top", "service_name": "state"}
     return messages.encode("state", {"header": head, "content": {"configuration": options}})
 
 
@@ -49,17 +49,18 @@ def test_top_is_answered_on_state_with_the_figures_of_each_task(context: Context
     body = reply(stranger)
     assert body["header"] == {
         "service_transaction": TX,
-        "service_id": "context001",
+        "service_id": "",
         "action": "reply_top",
-        "service_name": "context",
-    }
+        "service_name": "state",
+    }, "that of the question with another action, by which 1.0's clients know their reply"
     one, two = body["content"]["tasks"]
     assert list(one) == list(two) == FIELDS
     assert {one["serviceId"]: one["pid"], two["serviceId"]: two["pid"]} == running(context)
     assert one["rss"] > 1
     assert [each["name"] for each in one["children"] if each["kind"] == "process"] == ["sleep"]
-    assert one["opened_files"] == one["connections"] == one["memory_map"] == []
-    assert (two["pid"], two["state"]) == (None, "inactive")
+    assert (one["service_id"], one["serviceName"], one["instance"]) == ("ts001", "echo", "Echo")
+    assert (one["action"], one["state"], one["active_state"], one["sub_state"]) == ("started", "success", "active", "running")
+    assert (two["pid"], two["action"], two["state"], two["active_state"]) == (None, "defined", "success", "inactive")
 
 
 @pytest.mark.parametrize(
@@ -72,9 +73,9 @@ def test_options_ask_for_what_costs_more(context: Context, home: Path, ear: Call
     stranger = ear(b"state @@@ ")
     sockets.send_once(context.backend, question(TX, **{option: 1}))
     (row,) = reply(stranger)["content"]["tasks"]
-    assert row[field]
+    assert row["unix_connections" if field == "connections" else field]
     others = {"memory_map", "opened_files", "connections"} - {field}
-    assert [row[each] for each in others] == [[], []]
+    assert not others & row.keys(), "as in 1.0"
 
 
 def test_a_flood_of_questions_is_not_felt(context: Context, ear: Callable[..., Ear]) -> None:
@@ -118,11 +119,13 @@ def three(context: Context) -> Context:
     """A context with a task that waits, one that has failed once, and one that works."""
     context.looped("Echo")
     context.looped("Large", "def setup(self):\n    self.heap = b'x' * (64 << 20)")
-    context.task("ts001", "Echo")
+    context.task("ts001", "Echo", rules={"on_fail": ("restart", "ts001")})
     context.task("ts002", "Large")
     context.task("ts003", "Echo", entry=False)
     context.start("--transaction", TX)
-    context.ctl("restart", "--task", "ts001")
+    pid = context.tasks()["ts001"]["pid"]
+    os.kill(pid, 9)
+    context.task_is("ts001", "running", also=lambda task: task["pid"] != pid)
     return context
 
 
@@ -166,7 +169,7 @@ def test_top_of_a_transaction_and_of_tasks(three: Context) -> None:
 def test_top_as_json_has_the_rows_of_the_monitor(three: Context) -> None:
     (found,) = json.loads(three.ctl("--json", "top").stdout)["contexts"]
     rows = found["transactions"][TX]
-    assert [list(row) for row in rows] == [FIELDS] * 3
+    assert [list(row) for row in rows] == [[*FIGURES, "service_id", "action", "state", "elapsed", "timestamp", "time"]] * 3
     assert {row["serviceId"]: row["pid"] for row in rows} == running(three)
 
 

@@ -15,7 +15,7 @@ from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import TABLE, Act, Cause, Sub
 from zmsvc.core.model import Action, KillMode, Rule, ServiceType, TaskService, Trigger
 from zmsvc.core.triggers import MAX_SOURCES, cause_by_rule, failures_after, over_limit, recent_starts, rules_for, source, start_by_rule
-from zmsvc.core.waiters import milestone, resolve, resolve_stops
+from zmsvc.core.waiters import milestone, resolve, resolve_stops, restarted
 from zmsvc.core.world import Exit, Reason, Task
 
 KILL_TIMEOUT = 10.0
@@ -52,7 +52,7 @@ def launch(draft: Draft, key: Key, _cause: Cause) -> None:
         pid=None,
         start_time=0,
         launched_at=draft.now,
-        restarts=old.restarts + (1 if old.launch else 0),
+        restarts=old.restarts + (1 if _after_failure(old) else 0),
         status="",
         quiet=False,
         fired=0,
@@ -64,6 +64,11 @@ def launch(draft: Draft, key: Key, _cause: Cause) -> None:
     draft.record(key, "launching", launch=number, cause=dict(task.cause))
     draft.say_order(key, "start")
     draft.emit(ev.Launch(launch=number, key=key))
+
+
+def _after_failure(old: Task) -> bool:
+    """Tell whether a rule starts this task after it had itself failed: a crash loop is to be seen in a number, and orders are not."""
+    return old.cause.get("by") == "rule" and old.exit is not None and old.exit.reason not in (Reason.EXITED, Reason.REQUESTED)
 
 
 def arrive(draft: Draft, key: Key, _cause: Cause) -> None:
@@ -252,13 +257,15 @@ def settle(draft: Draft, key: Key, _cause: Cause) -> None:
 def _after_the_end(draft: Draft, key: Key, trigger: Trigger, *, again: bool) -> None:
     task = draft.tasks[key]
     requested = task.exit is not None and task.exit.reason is Reason.REQUESTED
-    resolve_stops(draft, key)
+    resolve_stops(draft, key, again=again)
     if not again:
         milestone(draft, key)
     if not task.quiet:
         fire(draft, key, trigger, requested=requested or task.held or again)
     if again:
         _start_again(draft, key)
+        if task.cause.get("by") == "rule":
+            restarted(draft, key)
     if draft.service(key) is None:
         draft.lose(key)
 

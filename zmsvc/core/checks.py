@@ -9,7 +9,7 @@ from typing import Any
 
 from zmsvc.core.access import ANYONE, BUS, MAY_CONNECT
 from zmsvc.core.model import Action, BusAccess, Context, Rule, ServiceType, TaskService, Trigger
-from zmsvc.core.values import Endpoint, apart, collide, endpoint, quote, reaches
+from zmsvc.core.values import TRUE, Endpoint, apart, collide, endpoint, quote, reaches
 
 _STARTING = (Action.START, Action.RESTART)
 _OURS = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"})
@@ -84,7 +84,7 @@ def _expected(connected: Endpoint) -> str:
 def warnings(context: Context, *, curve: bool = False) -> list[str]:
     """What is legal but probably not meant, one line each. `curve` says whether there are keys, so that only who has one comes in."""
     tasks = context.tasks
-    found = [*_binds_apart(context, curve=curve), *_open_bus(context, curve=curve), *_privileged(tasks)]
+    found = [*context.passed_over, *_binds_apart(context, curve=curve), *_open_bus(context, curve=curve), *_privileged(tasks)]
     found += [*_never_started(tasks), *_rings(tasks)]
     for task in tasks.values():
         found += [f"{task.id}: {text}" for text in (*_odd_rules(task), *_odd_settings(task))]
@@ -199,12 +199,33 @@ def _odd_rules(task: TaskService) -> Iterator[str]:
 def _odd_settings(task: TaskService) -> Iterator[str]:
     for name in sorted(_OURS & task.environment.keys()):
         yield f"its environment sets {name}, which zmsvc sets itself: the supervisor would not hear the task"
+    if task.service_type is not ServiceType.COMMAND and not task.fresh:
+        for name in sorted(name for name in task.environment if read_at_start(name)):
+            way = "<fresh>yes</fresh>" if task.service_type is ServiceType.PROCESS else "a Process with <fresh>yes</fresh>"
+            yield f"its environment sets {name}, which a program reads when it begins: a forked task has it in vain, {way} does not"
+    if task.instance == "Monitor" and _stores(task):
+        yield "it is a Monitor that is to store records in a database, which zmsvc does not do: subscribe to it and store them"
     if (kind := _state_type(task)) not in _STATE_TYPES:
         yield f"its state type {quote(kind)} is none of {', '.join(_STATE_TYPES[1:])}: it waits for a rule"
     if task.service_type is ServiceType.COMMAND and task.limits.watchdog:
         yield "it is a Command with a watchdog: a program that does not say WATCHDOG=1 to sd_notify is killed"
     if task.service_type is ServiceType.THREAD and task.stop_signal != "SIGTERM":
         yield "it is a Thread task, which no signal stops: its <stop_signal> has no effect"
+
+
+_LIBC = ("LD_", "MALLOC_", "GLIBC_TUNABLES")
+"""Variables that the dynamic linker and libc read once, when a program begins."""
+
+
+def read_at_start(name: str) -> bool:
+    """Tell whether a variable has no effect any more in an interpreter that runs. TZ, PYTHONPATH and the locale are made to have it."""
+    return name.startswith(_LIBC) or (name.startswith("PYTHON") and name not in ("PYTHONPATH", "PYTHONBREAKPOINT"))
+
+
+def _stores(task: TaskService) -> bool:
+    options = task.configuration.get("monitor_options")
+    wanted = options.get("store_records") if isinstance(options, Mapping) else None
+    return "db_connection" in task.configuration or str(wanted or "").strip().lower() in TRUE
 
 
 def _state_type(task: TaskService) -> str:

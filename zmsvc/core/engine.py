@@ -6,11 +6,10 @@ proven, simulated and replayed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, assert_never
 
 from zmsvc.core import events as ev
-from zmsvc.core import requests, resume, waiters
+from zmsvc.core import requests, resume, updates, waiters
 from zmsvc.core.acts import apply, asks_rest, executed, fire
 from zmsvc.core.draft import Draft
 from zmsvc.core.errors import CANNOT_EXECUTE
@@ -18,13 +17,6 @@ from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.lifecycle import Cause, Sub
 from zmsvc.core.model import ServiceType, Trigger
 from zmsvc.core.world import Exit, Reason, Task, World
-
-UPDATE_RATE = 1000.0
-"""Updates a second that one task may report for long; more are dropped, and counted."""
-UPDATE_BURST = 2000.0
-"""Updates that it may report at once."""
-MAX_NESTING = 64
-"""Lists and objects in each other in an update."""
 
 
 def step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Effect, ...]]:
@@ -125,32 +117,21 @@ def _updated(draft: Draft, key: Key, fact: ev.TaskUpdated) -> None:
     task = draft.tasks[key]
     if fact.sequence and fact.sequence <= task.sequence:
         return
-    tokens = min(UPDATE_BURST, task.tokens + (draft.now - task.tokens_at) * UPDATE_RATE) if task.tokens_at else UPDATE_BURST
+    tokens = min(updates.BURST, task.tokens + (draft.now - task.tokens_at) * updates.RATE) if task.tokens_at else updates.BURST
     changes: dict[str, Any] = {"sequence": max(fact.sequence, task.sequence), "tokens_at": draft.now}
     if tokens < 1.0:
         if task.tokens >= 1.0 or not task.dropped:
-            draft.record(key, "dropped", why=f"more than {UPDATE_RATE:g} updates a second", before=task.dropped)
+            draft.record(key, "dropped", why=f"more than {updates.RATE:g} updates a second", before=task.dropped)
         draft.change(key, tokens=tokens, dropped=task.dropped + 1, **changes)
         return
-    if _too_deep(fact.items):
-        draft.record(key, "dropped", why=f"an update is nested more than {MAX_NESTING} deep", before=task.dropped)
+    if updates.too_deep(fact.items):
+        draft.record(key, "dropped", why=f"an update is nested more than {updates.MAX_NESTING} deep", before=task.dropped)
         draft.change(key, tokens=tokens - 1.0, dropped=task.dropped + 1, **changes)
         return
     task = draft.change(key, tokens=tokens - 1.0, update=dict(fact.items), action="updated", **changes)
     draft.say(key, "updated", success=True, pid=task.pid, items=fact.items)
     if not task.quiet:
         fire(draft, key, Trigger.ON_UPDATE, requested=task.held or task.verdict is Reason.REQUESTED)
-
-
-def _too_deep(items: Mapping[str, Any]) -> bool:
-    """Whether items could break whoever writes them down: JSON that can just be read may be too deep to be written with more around it."""
-    level: list[Any] = [items]
-    for _ in range(MAX_NESTING):
-        inner = (value.values() if isinstance(value, Mapping) else value for value in level if isinstance(value, Mapping | list))
-        level = [value for values in inner for value in values]
-        if not level:
-            return False
-    return True
 
 
 # --- ends

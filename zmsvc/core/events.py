@@ -24,6 +24,8 @@ class Verb(StrEnum):
     RESTART = "restart"
     EXIT = "exit"
     RESET_FAILED = "reset-failed"
+    RELOAD = "reload"
+    """Comes as a fact of its own, with the file that was read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +85,11 @@ class SupervisorStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextReloaded:
-    """The context file was read again."""
+    """The context file was read again. `block`: the answer waits until what differs has ended or started."""
 
     context: Context
     request: int | None = None
+    block: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

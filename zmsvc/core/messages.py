@@ -11,10 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from zmsvc.core.errors import ProtocolError
+from zmsvc.core.errors import ProtocolError, UsageError
 from zmsvc.core.nesting import check_depth
+from zmsvc.core.updates import result_of
 
 SEPARATOR = b" @@@ "
+LOADED = ("", "none")
+"""The service IDs by which a `context` message means the loaded context; 1.0's conf_command.py sent `none` without --service_id."""
+
 TOPICS = ("context", "process", "state")
 """The topics that a supervisor hears."""
 UNHEARD = b"unheard."
@@ -23,6 +27,8 @@ UNHEARD = b"unheard."
 The last of a supervisor's topics in the order of bytes: libzmq subscribes in that order, so who knows this one knows all.
 """
 HEADER_ORDER = ("service_transaction", "service_id", "action", "service_name")
+MAX_ECHO = 4096
+"""Bytes of the header of a question, which is repeated in its answer."""
 MAX_INFO = 1 << 20
 """Bytes of one round of `context_info` up to which every message of it tells all transactions."""
 
@@ -168,7 +174,8 @@ def _text(head: Mapping[str, Any], key: str, topic: str, default: str | None = N
 
 
 def _as_list(value: Any) -> list[Any]:
-    if value is None or value == "":
+    """Return the tasks that a message names. Every empty value names none; zmicroservices sends `{}` with its `exit`."""
+    if value is None or value in ("", {}):
         return []
     return value if isinstance(value, list) else [value]
 
@@ -195,24 +202,46 @@ def unheard_of(body: Mapping[str, Any]) -> int:
     return count
 
 
+def ordered(source: Mapping[str, Any], *, transaction: str, action: str, service_id: str, service_name: str) -> Body:
+    """Return a task's own TaskService JSON with the header of the order that it had, as zmicroservices sends and keeps it."""
+    task = source.get("Task")
+    task = task if isinstance(task, Mapping) else {}
+    message = task.get("message")
+    message = message if isinstance(message, Mapping) else {}
+    given = message.get("header")
+    inner = {"action": action, "service_id": service_id, "service_name": service_name, "transaction": transaction}
+    inner = (dict(given) if isinstance(given, Mapping) else {}) | inner
+    rest = {key: value for key, value in source.items() if key != "Task"}
+    return {**rest, "Task": {**task, "message": {**message, "header": inner}}}
+
+
 def process(source: Mapping[str, Any], *, transaction: str, action: str, service_id: str, service_name: str, origin: str) -> Body:
     """The `process` message of a task: its own TaskService JSON with the header of this order, and a routing header before it.
 
     `origin` marks the supervisor's own messages, which are reports to it and no orders.
     """
-    task = source.get("Task")
-    task = task if isinstance(task, Mapping) else {}
-    message = task.get("message")
-    message = message if isinstance(message, Mapping) else {}
-    inner = {"action": action, "service_id": service_id, "service_name": service_name, "transaction": transaction}
     routing = header(transaction=transaction, service_id=service_id, action=action, service_name=service_name, origin=origin)
-    rest = {key: value for key, value in source.items() if key != "Task"}
-    return {"header": routing, "content": {}, **rest, "Task": {**task, "message": {**message, "header": inner}}}
+    told = ordered(source, transaction=transaction, action=action, service_id=service_id, service_name=service_name)
+    return {"header": routing, "content": {}, **told}
+
+
+def reply(asked: Mapping[str, Any], action: str) -> Body:
+    """Return the header of the answer to a question: that of the question with another action, by which a client knows its own.
+
+    Raises UsageError for one of more than MAX_ECHO bytes. The mark of a supervisor's own messages is left out.
+    """
+    head = {key: value for key, value in asked.items() if key != "origin"} | {"action": action}
+    if len(_encoded(head)) > MAX_ECHO:
+        raise UsageError(f"its header has more than {MAX_ECHO} bytes, which the answer would repeat")
+    return head
 
 
 def control(head: Body, *, success: bool, device_action: str, pid: int | None, items: Mapping[str, Any]) -> Body:
-    """A `control` message: what happened to a task. Items of the task cannot hide the fields that we promise."""
-    status = {"result": "success" if success else "failure", "device_action": device_action, "pid": pid}
+    """A `control` message: what happened to a task. Items of the task cannot hide the fields that we promise, but for the result of
+    what it reports itself.
+    """
+    result = "failure" if not success else result_of(items) if head.get("action") == "updated" else "success"
+    status = {"result": result, "device_action": device_action, "pid": pid}
     return {"header": head, "content": {"status": status | {k: v for k, v in items.items() if k not in status}}}
 
 

@@ -96,6 +96,8 @@ class TaskService:
     kill_mode: KillMode = KillMode.CONTROL_GROUP
     stop_signal: str = "SIGTERM"
     """Asks the main process to end; of a Command, with `control-group`, every process."""
+    fresh: bool = False
+    """Whether a Process runs in a new interpreter, so that all of its environment has its effect."""
     no_new_privileges: bool = False
     """Whether what it executes gains no privileges by setuid bits or file capabilities."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -150,5 +152,7 @@ class Context:
     max_transactions: int = MAX_TRANSACTIONS
     source: Mapping[str, Any] = field(default_factory=dict)
     """The whole Context element as JSON."""
+    passed_over: tuple[str, ...] = ()
+    """What is in the file and not known, where that is no fault: a line each."""
     text: bytes = field(default=b"", repr=False)
     """The file itself, as it was read: a supervisor that takes over runs with the same, whatever the file says by then."""

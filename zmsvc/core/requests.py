@@ -15,7 +15,7 @@ from zmsvc.core.waiters import wait
 from zmsvc.core.world import Task, Transaction
 
 MAX_CLOSED = 64
-"""Stopped transactions that are remembered; the oldest are dropped."""
+"""Stopped transactions that are remembered; those that ended first are dropped, since what was stopped last may be restarted."""
 
 
 class _RefusedError(Exception):
@@ -81,11 +81,12 @@ def _make_room(draft: Draft) -> None:
 def start(draft: Draft, order: Requested) -> None:
     _known(draft, order)
     name = _to_start(draft, order)
-    if name not in draft.transactions or not draft.transactions[name].open:
+    opened = name not in draft.transactions or not draft.transactions[name].open
+    if opened:
         _make_room(draft)
         open_anew(draft, name)
     keys = [(name, task) for task in order.tasks] or entries(draft, name)
-    wait(draft, order, (name,), keys, [key for key in keys if draft.tasks[key].sub is not Sub.RUNNING])
+    wait(draft, order, (name,), keys, [key for key in keys if draft.tasks[key].sub is not Sub.RUNNING], opened=opened)
     draft.record((name, ""), "requested", verb="start", tasks=list(order.tasks), by=order.origin.by, uid=order.origin.uid)
     for key in keys:
         _start_one(draft, key, order)
@@ -136,7 +137,13 @@ def open_transaction(draft: Draft, name: str) -> None:
 def _drop_old(draft: Draft) -> None:
     ending = {key[0] for key in draft.launches.values()}
     closed = [t for t in draft.transactions.values() if not t.open and t.id not in ending]
-    for old in sorted(closed, key=lambda t: t.opened)[: max(0, len(closed) - MAX_CLOSED)]:
+    if len(closed) <= MAX_CLOSED:
+        return
+    ended: dict[str, tuple[float, int]] = {}
+    for key, task in draft.tasks.items():
+        # Where all times are those of another boot, the launch tells which transaction is the older one.
+        ended[key[0]] = max(ended.get(key[0], (0.0, 0)), (task.since, task.launch))
+    for old in sorted(closed, key=lambda t: (ended.get(t.id, (t.opened, 0)), t.id))[: len(closed) - MAX_CLOSED]:
         for key in draft.keys_of(old.id):
             draft.remove(key)
         draft.drop_transaction(old.id)
@@ -248,4 +255,4 @@ _VERBS = {
     Verb.RESTART: restart,
     Verb.EXIT: leave,
     Verb.RESET_FAILED: reset_failed,
-}
+}  # A reload is no request: resume.reload

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -155,7 +156,8 @@ def _lose(draft: Draft, key: Key) -> None:
         draft.record(key, "lost", pid=task.pid, launch=task.launch)
         draft.forget_launch(task.launch)
         end = Exit(reason=Reason.LOST, at=draft.now)
-    kept = Task(exit=end, held=task.held, launch=task.launch, restarts=task.restarts, since=draft.now)
+    since = draft.now if task.live else min(task.since, draft.now)
+    kept = Task(exit=end, held=task.held, launch=task.launch, restarts=task.restarts, since=since)
     if task.resting and task.sub is not Sub.FAILED:
         kept = replace(kept, sub=task.sub, action=task.action, status=task.status, cause=task.cause, update=task.update)
     draft.put(key, kept)
@@ -229,7 +231,27 @@ def reload(draft: Draft, fact: ContextReloaded) -> None:
             _add(draft, name, told["added"])
     draft.record(("", ""), "reloaded", **told)
     if fact.request is not None:
-        draft.emit(ev.Reply(request=fact.request, ok=True, data=told))
+        _wait_for_difference(draft, fact, told)
+
+
+def _wait_for_difference(draft: Draft, fact: ContextReloaded, told: Mapping[str, Any]) -> None:
+    """Answer when what was removed has ended, and when what was added or changed has started, or has failed to."""
+    assert fact.request is not None
+    names = [name for name, transaction in draft.transactions.items() if transaction.open]
+    ending = [key for name in names for task in told["removed"] if (key := (name, task)) in draft.tasks]
+    starting = [key for name in names for task in (*told["added"], *told["changed"]) if (key := (name, task)) in draft.tasks]
+    late = [key for key in ending if draft.tasks[key].live]
+    late += [key for key in starting if draft.tasks[key].again or draft.tasks[key].state is State.ACTIVATING]
+    waiter = Waiter(
+        request=fact.request,
+        verb=Verb.RELOAD,
+        transactions=tuple(names),
+        keys=(*ending, *starting),
+        remaining=frozenset(late if fact.block else ()),
+        ending=frozenset(ending),
+        told=told,
+    )
+    draft.waiters = (*draft.waiters, waiter)
 
 
 def _refuse(draft: Draft, fact: ContextReloaded, why: str) -> None:

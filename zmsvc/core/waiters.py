@@ -8,14 +8,16 @@ from typing import Any
 from zmsvc.core import events as ev
 from zmsvc.core.draft import Draft
 from zmsvc.core.events import Key, Requested, Verb
-from zmsvc.core.lifecycle import Sub
+from zmsvc.core.lifecycle import State, Sub
 from zmsvc.core.world import Task, Waiter
 
 CONTEXT_START = 0
 """The request number of the start of the context itself: its outcome is READY=1."""
 
 
-def wait(draft: Draft, order: Requested, names: tuple[str, ...], keys: list[Key], remaining: list[Key]) -> None:
+def wait(
+    draft: Draft, order: Requested, names: tuple[str, ...], keys: list[Key], remaining: list[Key], *, opened: bool = False
+) -> None:
     if order.request is None:
         return
     waiter = Waiter(
@@ -24,6 +26,8 @@ def wait(draft: Draft, order: Requested, names: tuple[str, ...], keys: list[Key]
         transactions=names,
         keys=tuple(keys),
         remaining=frozenset(remaining if order.block else ()),
+        ending=frozenset(keys if order.verb in (Verb.STOP, Verb.EXIT) else ()),
+        opened=opened,
     )
     draft.waiters = (*draft.waiters, waiter)
 
@@ -38,8 +42,31 @@ def milestone(draft: Draft, key: Key) -> None:
     _resolve(draft, key, text, stops=False)
 
 
-def resolve_stops(draft: Draft, key: Key) -> None:
-    _resolve(draft, key, "", stops=True)
+def restarted(draft: Draft, key: Key) -> None:
+    """A rule has ended this task before it was ready, and starts it again. A client that waits for its start would wait for as long as
+    the rule goes on to fire.
+    """
+    _resolve(draft, key, f"{key[1]}: restarted before it was ready by {_by(draft.tasks[key])}", stops=False)
+
+
+def resolve_stops(draft: Draft, key: Key, *, again: bool) -> None:
+    """This task has ended, as was asked; `again`: it is started again at once, which the client that stopped it did not ask for."""
+    _resolve(draft, key, f"{key[1]}: started again meanwhile by {_by(draft.tasks[key])}" if again else "", stops=True)
+
+
+def _by(task: Task) -> str:
+    """Return what started a task, in words."""
+    cause = task.cause
+    sources = cause.get("sources") or ()
+    match cause.get("by"):
+        case "rule" if sources:
+            return f"rule {sources[-1].get('trigger')} of {sources[-1].get('task')}"
+        case "operator":
+            return "an operator" if cause.get("uid") is None else f"an operator (uid {cause['uid']})"
+        case "bus":
+            return "an order on the bus"
+        case other:
+            return f"the {other or 'context'}"
 
 
 def resolve(draft: Draft, key: Key, failure: str) -> None:
@@ -64,7 +91,7 @@ def _resolve(draft: Draft, key: Key, failure: str, *, stops: bool) -> None:
         return
     kept = []
     for waiter in draft.waiters:
-        if key in waiter.remaining and (waiter.verb in (Verb.STOP, Verb.EXIT)) == stops:
+        if key in waiter.remaining and (key in waiter.ending) == stops:
             failures = (*waiter.failures, failure) if failure else waiter.failures
             waiter = replace(waiter, remaining=waiter.remaining - {key}, failures=failures)
         kept.append(waiter)
@@ -100,10 +127,15 @@ def _reply(draft: Draft, waiter: Waiter) -> ev.Reply:
         "transactions": list(waiter.transactions),
         "tasks": shown,
         "unfinished": sorted(key[1] for key in waiter.remaining),
+        **waiter.told,
     }
-    if waiter.verb in (Verb.STOP, Verb.EXIT):
-        data["ended"] = [{"task": key[1], **entry} for key, task in tasks for entry in _endings(task)]
-        data["survivors"] = [key[1] for key, task in tasks if task.live]
+    if waiter.opened:
+        data["beside"] = [name for name, each in draft.transactions.items() if each.open and name not in waiter.transactions]
+    if waiter.ending:
+        ended = [(key, task) for key, task in tasks if key in waiter.ending]
+        data["ended"] = [{"task": key[1], **entry} for key, task in ended for entry in _endings(task)]
+        # What runs in a later launch was started by somebody else.
+        data["survivors"] = [key[1] for key, task in ended if task.state is State.DEACTIVATING]
     error = _error(waiter)
     return ev.Reply(request=waiter.request, ok=not error, code=1 if error else 0, error=error, data=data)
 

@@ -125,7 +125,13 @@ class Waiter:
     transactions: tuple[str, ...]
     keys: tuple[Key, ...]
     remaining: frozenset[Key]
+    ending: frozenset[Key] = frozenset()
+    """Those of `keys` whose end is waited for; of the others it is the start."""
     failures: tuple[str, ...] = ()
+    opened: bool = False
+    """The order opened its transaction."""
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """What its answer says beside what became of the tasks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

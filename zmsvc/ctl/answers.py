@@ -53,12 +53,13 @@ class Task:
 class Transaction:
     """One run of the context."""
 
-    __slots__ = ("id", "opened", "state", "tasks")
+    __slots__ = ("id", "since", "state", "tasks")
 
     def __init__(self, data: Json) -> None:
         self.id = _text(data.get("id"))
         self.state = _text(data.get("state"))
-        self.opened = _text(data.get("opened"))
+        # A supervisor of an earlier release tells only when it was opened.
+        self.since = _text(data.get("since")) or _text(data.get("opened"))
         self.tasks = [Task(each) for each in _objects(data.get("tasks"))]
 
     @property

@@ -63,7 +63,7 @@ def _checked(file: str) -> _Told:
     except ConfigError as error:
         return _Told(file, tasks=None, faults=error.faults, warnings=[])
     curve = keys.in_use(paths.keys_dir(context.name))
-    warnings = [*checks.warnings(context, curve=curve), *([] if curve else config.check_binds(context)), *config.check_services(context)]
+    warnings = [*checks.warnings(context, curve=curve), *config.check_binds(context, curve=curve), *config.check_services(context)]
     if not (paths.CONTEXT_NAME.fullmatch(context.name) and listens(paths.places(context.name))):
         # Of a context that runs the ports are in use as they should be.
         warnings += config.check_ports(context)
@@ -85,11 +85,11 @@ def graph(args: argparse.Namespace) -> int:
     """graph: tasks and rules as dot, mermaid or svg; with live states for a running context."""
     context, states = _drawn(args)
     if args.format == "mermaid":
-        terminal.out(drawing.mermaid(context, states))
-    elif args.format == "dot":
-        terminal.out(drawing.dot(context, states))
+        drawn = drawing.mermaid(context, states)
     else:
-        terminal.out(_svg(drawing.dot(context, states)))
+        drawn = drawing.dot(context, states)
+        drawn = _svg(drawn) if args.format == "svg" else drawn
+    terminal.out(json.dumps({"context": context.name, "format": args.format, "graph": drawn}) + "\n" if args.json else drawn)
     return 0
 
 

@@ -12,15 +12,18 @@ from zmsvc.core import messages
 from zmsvc.core.errors import ConfigError, ProtocolError, RefusedError, UsageError, ZmsvcError
 from zmsvc.ctl import terminal
 from zmsvc.ctl.answers import Context
-from zmsvc.ctl.client import MAX_DROPS, Client, CtlError, DroppedError
+from zmsvc.ctl.client import MAX_DROPS, Client, CtlError, DroppedError, NotRunningError
 from zmsvc.ctl.which import choose
 
 if TYPE_CHECKING:
     from zmsvc.ctl.client import Json
     from zmsvc.host.keys import Curve
+    from zmsvc.host.paths import Places
 
 PATIENCE = 25.0
 """Seconds that a supervisor has to say where the device is."""
+FOLLOW = 1000
+"""Rows of history that are shown of a context that does not run, as a supervisor gives them."""
 _FIRST_MS = 100
 """Milliseconds of silence after which `watch` asks whether it is heard out at all."""
 SEND_PATIENCE = 5.0
@@ -32,7 +35,8 @@ SEND_PATIENCE = 5.0
 
 def events(args: argparse.Namespace) -> int:
     """events: the lifecycle history; with -f also what comes, from whichever supervisor is there."""
-    client = Client(choose(args.context, args.transaction), args.timeout)
+    places = choose(args.context, args.transaction)
+    client = Client(places, args.timeout)
     request = {"transaction": args.transaction, "tasks": [*args.tasks, *args.task], "follow": args.follow}
     last, drops = 0, 0
     if not args.json:
@@ -47,12 +51,30 @@ def events(args: argparse.Namespace) -> int:
                 last, drops = seq, 0
                 terminal.out((json.dumps(row) if args.json else event(row)) + "\n", flush=args.follow)
             return 0
+        except NotRunningError:
+            if last or args.follow or not places.state_file.exists():
+                raise
+            _of_the_past(args, places)
+            return 0
         except DroppedError:
             drops += 1
             if not args.follow or drops > MAX_DROPS:
                 raise
         except KeyboardInterrupt:
             return 0  # That is how one ends it.
+
+
+def _of_the_past(args: argparse.Namespace, places: Places) -> None:
+    """Show the history of a context that does not run: after a start that failed nothing else tells it."""
+    # Imported here for start-up time: most of the time a supervisor answers.
+    from zmsvc.ctl import statefile
+
+    tasks = [*args.tasks, *args.task]
+    rows = statefile.events(places.state_file, transaction=args.transaction, tasks=tasks, limit=args.lines or FOLLOW)
+    written = statefile.moment(places.state_file.stat().st_mtime)
+    terminal.complain(f"{places.name} does not run; this is from its state file, {written}")
+    for row in rows:
+        terminal.out((json.dumps(row) if args.json else event(row)) + "\n")
 
 
 def event(row: Json) -> str:
@@ -145,6 +167,8 @@ def send(args: argparse.Namespace) -> int:
         raise CtlError(5, str(error)) from None
     except ZmsvcError as error:
         raise CtlError(124 if args.timeout else 5, str(error)) from None
+    if args.json:
+        terminal.out(json.dumps({"topic": args.topic, "bytes": len(frame), "wanted": wanted}) + "\n")
     if not wanted:
         terminal.complain(f"nobody is subscribed to {args.topic}: the device has nobody to pass it on to")
     return 0

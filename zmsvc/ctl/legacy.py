@@ -17,13 +17,16 @@ from zmsvc.core.errors import ConfigError, ProtocolError, UsageError, ZmsvcError
 from zmsvc.core.messages import Body
 from zmsvc.core.model import TRANSACTION_ID, Context
 from zmsvc.ctl import identity, terminal
-from zmsvc.ctl.fields import CONTEXT_ID
 from zmsvc.host import config, sockets
 from zmsvc.host.keys import Curve
 
 ACTIONS = {"context": BUS["context"], "all": BUS["context"], "process": BUS["process"], "state": BUS["state"]}
 """What can be asked, by --service_name."""
 OPTIONS = ("open_connections", "opened_files", "memory_maps")
+REPORTS = ("started", "updated", "stopped", "failed", "exited")
+"""What a service reports on the topic control; with --topic=control the command plays one, to try another that listens."""
+ALL = "all"
+"""A --task_id that means every task of the file."""
 PATIENCE = 5.0
 """Seconds for a context to be there and hear us, and to get a reply."""
 _AGAIN_MS = 500
@@ -39,6 +42,8 @@ _EPILOG = """\
             the others carry no tasks, which means all, or those of --task_id
   all       the same under the other name
   process   an order to the tasks of --task_id, or else to the one of --service_id
+  NAME      any other name: the same, to a service of this name; with --topic=control a report in its name,
+            with --action (updated), --result and --device_action
   state     a question: `request` for the picture of a transaction, `top` for its tasks' use of the machine.
             The reply is awaited and printed when it is known where replies come out: from --context_file,
             or from --wait with --sub_endpoint; else it is seen with display.py
@@ -60,14 +65,22 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--endpoint", metavar="URL", help="where everyone publishes, tcp://127.0.0.1:5557 (default: that of --context_file)")
     p.add_argument("--context_file", metavar="FILE", help="the context file")
-    p.add_argument("--service_name", choices=tuple(ACTIONS), required=True, help="who is meant, see below")
-    p.add_argument("--service_id", metavar="ID", help=f"the ContextID, or the task's id (default: of the file, or {CONTEXT_ID})")
+    p.add_argument("--service_name", metavar="NAME", required=True, help=f"who is meant: {', '.join(ACTIONS)} or another, see below")
+    p.add_argument("--service_id", metavar="ID", help="the ContextID, or the task's id (default: of the file, or none, which is any)")
     p.add_argument("--transaction", metavar="ID", help="the transaction; `start` without one makes an ID and prints it")
-    p.add_argument("--action", choices=sorted({each for some in ACTIONS.values() for each in some}), required=True, help="what is asked")
-    p.add_argument("--use_file", action="store_true", help="send the tasks of --task_id as --context_file has them; both are needed")
-    p.add_argument("--task_id", action="append", metavar="ID[,ID]", help="only these tasks; may be given again")
+    actions = [*sorted({each for some in ACTIONS.values() for each in some}), *REPORTS]
+    p.add_argument("--action", choices=actions, required=True, help="what is asked, or with --topic=control what is reported")
+    p.add_argument("--topic", choices=("context", "process", "control", "state"), help="the topic (default: that of --service_name)")
+    p.add_argument("--use_file", action="store_true", help="send the tasks of --task_id as --context_file has them, else all of them")
+    p.add_argument("--task_id", action="append", metavar="ID[,ID]", help=f"only these tasks, or {ALL}; may be given again")
+    p.add_argument("--device_action", default="none", metavar="WORD", help="with --topic=control: the device action of the report")
+    p.add_argument("--result", default="success", metavar="WORD", help="with --topic=control: its result (default: success)")
     for name in OPTIONS:
         p.add_argument(f"--{name}", action="store_true", help="with `top`: this too")
+    p.add_argument("--use_service", action="store_true", help="with `top`: send the three below along; a Monitor task does what they ask")
+    p.add_argument("--service_type", default="pub", metavar="TYPE", help="pub or rep")
+    p.add_argument("--service_freq", type=float, default=1.0, metavar="SECONDS", help="seconds between two messages")
+    p.add_argument("--service_endpoint", default="", metavar="URL", help="where to publish")
     p.add_argument("--wait", action="store_true", help="wait for the reply to a question")
     p.add_argument("--sub_endpoint", metavar="URL", help="where replies come out (default: that of --context_file)")
     p.add_argument("--keys", metavar="DIR", help="the CURVE keys to connect with (default: those of the context)")
@@ -81,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         context = config.load(args.context_file) if args.context_file else None
         check(args, context)
+        for doubt in doubts(args, context):
+            terminal.say_error(f"conf_command.py: warning: {doubt}")
         if not args.transaction and args.action == "start":
             args.transaction = "".join(secrets.choice(string.ascii_uppercase + string.digits) for _ in range(20))
             terminal.say(f"+ Starting transaction [{args.transaction}]")
@@ -117,25 +132,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 def check(args: argparse.Namespace, context: Context | None) -> None:
     """Raise UsageError with everything that the flags lack or contradict, NoTaskError for unknown tasks."""
     wrong = []
-    if args.action not in ACTIONS[args.service_name]:
-        wrong.append(f"--action {args.action} is not for --service_name {args.service_name}, use {' or '.join(ACTIONS[args.service_name])}")
+    topic, possible = _topic(args), _possible(args)
+    if args.action not in possible:
+        wrong.append(f"--action {args.action} is not for --service_name {args.service_name}, use {' or '.join(possible)}")
+    if args.service_name in ACTIONS and args.topic not in (None, topic, "control"):
+        wrong.append(f"--topic {args.topic} is not for --service_name {args.service_name}, whose topic is {topic}")
     if not args.endpoint and context is None:
         wrong.append("give --endpoint, or --context_file that has it")
     if args.transaction and not TRANSACTION_ID.fullmatch(args.transaction):
         wrong.append(f"--transaction {args.transaction!r} is no ID, use 1 to 64 of A-Z a-z 0-9 _ . -")
-    if not args.transaction and (args.service_name == "process" or (args.service_name, args.action) in _NEED_TRANSACTION):
+    if not args.transaction and (topic in ("process", "control") or (args.service_name, args.action) in _NEED_TRANSACTION):
         wrong.append("give --transaction")
-    if args.use_file and (context is None or not (args.task_id or args.service_name == "all")):
-        wrong.append("--use_file needs --context_file and --task_id")
-    if args.service_name == "process" and not (_tasks(args) or args.service_id):
+    if args.use_file and context is None:
+        wrong.append("--use_file needs --context_file")
+    if topic == "process" and not (_tasks(args) or args.service_id or (_all(args) and context)):
         wrong.append("give --task_id, the tasks that are meant")
+    if topic == "control" and not args.service_id:
+        wrong.append("give --service_id, the task that reports")
     if args.wait and args.service_name != "state":
         wrong.append("--wait is for questions, with --service_name state")
     if args.wait and not args.sub_endpoint and context is None:
         wrong.append("--wait needs --sub_endpoint, or --context_file that has it")
     if wrong:
         raise UsageError(f"cannot send: {'; '.join(wrong)}")
-    unknown = [task for task in _meant(args) if context is not None and task not in context.tasks]
+    unknown = [task for task in _meant(args, context) if context is not None and task not in context.tasks]
     if unknown:
         raise NoTaskError(f"cannot {args.action} {', '.join(unknown)}: no such task in {args.context_file}")
 
@@ -145,16 +165,45 @@ _NEED_TRANSACTION = {("context", "stop"), ("context", "restart"), ("state", "req
 
 def bodies(args: argparse.Namespace, context: Context | None) -> list[tuple[str, Body]]:
     """Topic and body of each message that the flags ask for: one, or with `process` one for each task."""
-    if args.service_name == "process":
-        return [("process", _process(args, context, task)) for task in _meant(args)]
-    own = "" if args.service_name == "state" else context.id if context else CONTEXT_ID
-    head = messages.header(
-        transaction=args.transaction or "", service_id=args.service_id or own, action=args.action, service_name=args.service_name
-    )
-    if args.service_name == "state":
-        wanted = {name: 1 for name in OPTIONS if getattr(args, name)}
+    topic = _topic(args)
+    if topic == "process":
+        return [("process", _process(args, context, task)) for task in _meant(args, context)]
+    own = "" if topic == "state" else context.id if context else messages.LOADED[1]
+    # As in 1.0 the file says whose it is, where its tasks are sent.
+    named = own if args.use_file and topic == "context" else args.service_id or own
+    head = messages.header(transaction=args.transaction or "", service_id=named, action=args.action, service_name=args.service_name)
+    if topic == "control":
+        return [("control", {"header": head, "content": {"status": {"result": args.result, "device_action": args.device_action}}})]
+    if topic == "state":
+        wanted: Body = {name: 1 for name in OPTIONS if getattr(args, name)}
+        if args.use_service:
+            wanted["service"] = {"type": args.service_type, "frequency_s": args.service_freq, "endpoint": args.service_endpoint}
         return [("state", {"header": head, "content": {"configuration": wanted}})]
     return [("context", {"header": head, "content": {"configuration": _configuration(args, context)}})]
+
+
+def _topic(args: argparse.Namespace) -> str:
+    """Return the topic that the flags mean."""
+    if args.topic == "control":
+        return "control"
+    return {"context": "context", ALL: "context", "state": "state"}.get(args.service_name, args.topic or "process")
+
+
+def _possible(args: argparse.Namespace) -> Sequence[str]:
+    """Return the actions that go with --service_name and --topic."""
+    topic = _topic(args)
+    return REPORTS if topic == "control" else ACTIONS.get(args.service_name, ACTIONS.get(topic, ()))
+
+
+def doubts(args: argparse.Namespace, context: Context | None) -> list[str]:
+    """Return what is sent as asked and will not do what the sender may expect, a line each."""
+    found = []
+    given = args.service_id
+    if _topic(args) == "context" and context is not None and not args.use_file and given and given not in (context.id, *messages.LOADED):
+        found.append(f"the ContextID of {args.context_file} is {context.id}: its context refuses an order for {given}")
+    if args.use_service:
+        found.append("no service is started by --use_service: a Monitor task in the context file publishes at an endpoint")
+    return found
 
 
 def _configuration(args: argparse.Namespace, context: Context | None) -> Body:
@@ -165,11 +214,12 @@ def _configuration(args: argparse.Namespace, context: Context | None) -> Body:
     """
     source = dict(context.source) if context else {}
     named = _tasks(args)
+    sends_all = args.action == "start" or (args.use_file and args.action != "exit")
     services = source.pop("TaskService", [])
     if named:
         have = {service["id"]: service for service in (services if isinstance(services, list) else [services])}
         source["TaskService"] = [have.get(task, {"id": task}) for task in named]
-    elif args.action == "start" and services:
+    elif sends_all and services:
         source["TaskService"] = services
     return source
 
@@ -182,7 +232,7 @@ def _process(args: argparse.Namespace, context: Context | None, task: str) -> Bo
         transaction=args.transaction,
         action=args.action,
         service_id=task,
-        service_name=known.service_name if known else "",
+        service_name=known.service_name if known else "" if args.service_name == "process" else args.service_name,
         origin="",
     )
     # The origin is a supervisor's mark on its own reports; this is an order.
@@ -193,12 +243,21 @@ def _process(args: argparse.Namespace, context: Context | None, task: str) -> Bo
 def _tasks(args: argparse.Namespace) -> list[str]:
     """The ids of --task_id, which may be repeated and may hold several with commas."""
     ids = [task.strip() for text in args.task_id or () for task in text.split(",")]
-    return list(dict.fromkeys(task for task in ids if task))
+    return [] if ALL in ids else list(dict.fromkeys(task for task in ids if task))
 
 
-def _meant(args: argparse.Namespace) -> list[str]:
+def _all(args: argparse.Namespace) -> bool:
+    """Tell whether the flags name every task of the file."""
+    return args.use_file or any(ALL in text.split(",") for text in args.task_id or ())
+
+
+def _meant(args: argparse.Namespace, context: Context | None) -> list[str]:
     """The tasks that the flags name."""
-    return _tasks(args) or ([args.service_id] if args.service_name == "process" else [])
+    if named := _tasks(args):
+        return named
+    if _topic(args) != "process":
+        return []
+    return [*context.tasks] if context and _all(args) else [args.service_id]
 
 
 def _send(endpoint: str, frame: bytes, topic: str, timeout_s: float, curve: Curve | None) -> int:

@@ -47,6 +47,7 @@ def order(args: argparse.Namespace) -> int:
 
 def _tell(args: argparse.Namespace, data: Json, *, new: str | None) -> None:
     """What the order did. The ID of a transaction that was opened stands alone, for scripts."""
+    _say_beside(args, data)
     if args.json:
         terminal.out(json.dumps(data) + "\n")
         return
@@ -57,6 +58,11 @@ def _tell(args: argparse.Namespace, data: Json, *, new: str | None) -> None:
         where = task.get("transaction") or data.get("transaction")
         process = f", PID {task['pid']}" if isinstance(task.get("pid"), int) else ""
         terminal.out(_line(f"{where}/{task.get('id')}" if where else task.get("id"), f"{task.get('state')} ({task.get('sub')}){process}"))
+    _tell_ends(data)
+
+
+def _tell_ends(data: Json) -> None:
+    """What tasks had left behind, and what of them is still there."""
     for end in _objects(data, "ended"):
         terminal.out(_line(end.get("task"), _ended(end)))
     survivors = data.get("survivors")
@@ -71,6 +77,14 @@ def _ended(end: Json) -> str:
     code = end.get("code")
     how = end.get("signal") or ("" if code is None else f"status {code}")
     return f"{', then '.join(done)} {end.get('name')} (PID {end.get('pid')}), which has ended{how and ': '}{how}"
+
+
+def _say_beside(args: argparse.Namespace, data: Json) -> None:
+    """Announce a second transaction, which is a second copy of everything: systemctl, from which people come, starts nothing twice."""
+    beside, opened = data.get("beside"), data.get("transaction")
+    if args.verb == "start" and isinstance(beside, list) and beside:
+        others = ", ".join(map(str, beside))
+        terminal.complain(f"opened transaction {opened} beside {others}, which runs on; zmsvcctl stop --transaction {opened} takes it back")
 
 
 def _objects(data: Json, key: str) -> list[Json]:
@@ -99,16 +113,27 @@ def _way_out(args: argparse.Namespace, name: str, error: CtlError, tasks: list[s
 
 def reload(args: argparse.Namespace) -> int:
     """reload: read the context file again; say what differs."""
-    data = Client(choose(args.context), args.timeout).ask("reload")
+    client = Client(choose(args.context), args.timeout)
+    try:
+        data = client.ask("reload", block=not args.no_block, timeout=args.timeout or None)
+    except CtlError as error:
+        if error.code == 1 and "changed" in error.data:
+            _tell_difference(args, error.data)
+        raise CtlError(error.code, str(error) + _way_out(args, client.name, error, [])) from None
+    _tell_difference(args, data)
+    return 0
+
+
+def _tell_difference(args: argparse.Namespace, data: Json) -> None:
     if args.json:
         terminal.out(json.dumps(data) + "\n")
-        return 0
+        return
     told = {what: names for what in ("added", "removed", "changed") if isinstance(names := data.get(what), list) and names}
     for what, names in told.items():
         terminal.out(_line(what, " ".join(map(str, names))))
     if not told:
         terminal.out("nothing differs\n")
-    return 0
+    _tell_ends(data)
 
 
 def reexec(args: argparse.Namespace) -> int:
@@ -139,9 +164,11 @@ def leave(args: argparse.Namespace) -> int:
     except DroppedError:
         # It may have gone because of the order, or have been replaced in the middle of it. The daemon's end tells.
         _see_it_go(client, sure=False)
-        return 0
-    if not args.no_block:
-        _see_it_go(Client(places, args.timeout, patience=LEAVING), sure=True)
+    else:
+        if not args.no_block:
+            _see_it_go(Client(places, args.timeout, patience=LEAVING), sure=True)
+    if args.json:
+        terminal.out(json.dumps({"context": places.name, "ended": not args.no_block}) + "\n")
     return 0
 
 

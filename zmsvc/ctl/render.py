@@ -156,8 +156,8 @@ def _count(it: Context) -> str:
 def _transaction(it: Transaction, sight: Sight, style: Style, *, last: bool) -> list[str]:
     shown = it.tasks if sight.whole or it.open else []
     hidden = f" ({len(it.tasks)} task{'s' if len(it.tasks) != 1 else ''})" if it.tasks and not shown else ""
-    opened = f" since {since(it.opened, sight.now)}" if it.open and it.opened else ""
-    head = f"{style.dot(it.state)} {clean(it.id)} {style.state(clean(it.state))}{opened}{hidden}"
+    age = f" since {since(it.since, sight.now)}" if it.open and it.since else ""
+    head = f"{style.dot(it.state)} {clean(it.id)} {style.state(clean(it.state))}{age}{hidden}"
     lines = [_INDENT + style.drawn("└─" if last else "├─") + head]
     below = _INDENT + ("  " if last else style.drawn("│ "))
     rows = [_cells(task, sight) for task in shown]

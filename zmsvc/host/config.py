@@ -18,11 +18,11 @@ from zmsvc.core.errors import ConfigError, PlaceError
 from zmsvc.core.model import MAX_TRANSACTIONS, BusAccess, Context, Endpoints
 from zmsvc.core.values import TASK_ID, WHITE, Endpoint, collide, endpoint, quote, timespan, whole
 from zmsvc.host import directories, paths
-from zmsvc.host.faults import Notes
+from zmsvc.host.faults import Note, Notes
 from zmsvc.host.markup import leaf, lines, to_json, tree
 from zmsvc.host.probe import check_binds, check_ports, check_services
 from zmsvc.host.services import Read, read_service
-from zmsvc.host.shape import explain
+from zmsvc.host.shape import explain, passed_over
 
 __all__ = ["MAX_SIZE", "SCHEMA", "check_binds", "check_ports", "check_services", "load", "parse", "timespan", "to_json"]
 
@@ -73,6 +73,8 @@ def parse(text: bytes, *, path: str, name: str) -> Context:
         notes.found += explain(root)
     if root.tag != "Context":
         raise _error(notes, root, text, path)
+    strangers, misspelt = passed_over(root)
+    notes.found += misspelt
     folder = os.path.dirname(os.path.abspath(path))
     source = to_json(root)
     elements = root.findall("TaskService")
@@ -101,6 +103,7 @@ def parse(text: bytes, *, path: str, name: str) -> Context:
         max_transactions=most,
         source=source,
         text=text,
+        passed_over=_lined(strangers, root, text),
     )
 
 
@@ -119,6 +122,12 @@ def _keep_secret(source: Any) -> None:
         for each in service if isinstance(service, list) else [service]:
             if isinstance(each, dict):
                 each.pop("environment", None)
+
+
+def _lined(notes: Sequence[Note], root: etree._Element, text: bytes) -> tuple[str, ...]:
+    """Return notes with their lines, in the order of the file. To count lines takes its time, and most files have none."""
+    line = lines(text, root) if notes else {}
+    return tuple(f"line {number}: {words}" for number, words in sorted((line[element], words) for element, words in notes))
 
 
 def _error(notes: Notes, root: etree._Element, text: bytes, path: str) -> ConfigError:

@@ -101,7 +101,7 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
         assert self.socket is not None
         data = text.encode("utf-8", "replace")
         if fds:
-            self.socket.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+            self.socket.sendmsg([data], _rights(fds))
         else:
             # sdnotify encodes as latin-1, which gives back exactly the bytes that were decoded as latin-1.
             super().notify(data.decode("latin-1"))
@@ -130,23 +130,44 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
         """The configuration is being read again; `ready()` ends it."""
         self.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
-    def update(self, json_text: str, sequence: int) -> None:
-        """Report a result, a JSON object of at most UPDATE_LIMIT bytes. Raises ValueError with the figures above that.
+    def update(self, json_text: str, sequence: int) -> bool:
+        """Report a result, a JSON object of at most UPDATE_LIMIT bytes; False when the queue is full.
 
-        `sequence` counts the results of one process from 1: a supervisor that takes over knows by it which it has had already.
+        `sequence` counts the results of one process from 1: a supervisor that takes over knows by it which it has had already. Raises
+        ValueError with the figures for more bytes, and OSError when it cannot be told: a result is not lost in silence.
         """
         number = f"X_ZMSVC_SEQ={sequence}"
         size = len(json_text) if json_text.isascii() else len(json_text.encode())
         if size > UPDATE_LIMIT:
             raise ValueError(f"cannot update: {size} bytes of JSON, at most {UPDATE_LIMIT} are allowed")
         if size <= UPDATE_INLINE:
-            self.notify(number, f"X_ZMSVC_UPDATE={json_text}")
-            return
+            return self._offer(f"{number}\nX_ZMSVC_UPDATE={json_text}")
         fd = memfd.sealed("zmsvc-update", json_text.encode())
         try:
-            self.notify(number, "X_ZMSVC_UPDATE_FD=1", fds=[fd])
+            return self._offer(f"{number}\nX_ZMSVC_UPDATE_FD=1", [fd])
         finally:
             os.close(fd)
+
+    def _offer(self, text: str, fds: Sequence[int] = ()) -> bool:
+        """Send one datagram if there is room for it. Raises OSError."""
+        if self.socket is None:
+            return True
+        data, ancillary = (self._prefix + text).encode("utf-8", "replace"), _rights(fds)
+        for attempt in (1, 2):
+            try:
+                self.socket.sendmsg([data], ancillary, socket.MSG_DONTWAIT)
+                return True
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                if error.errno not in _STALE or attempt == 2:
+                    raise
+                self.socket.connect(self._address)
+        return False
+
+
+def _rights(fds: Sequence[int]) -> list[tuple[int, int, array.array[int]]]:
+    return [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
 
 
 def status_line(text: str) -> str:

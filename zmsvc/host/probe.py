@@ -14,10 +14,10 @@ from zmsvc.host import binds, endpoints
 from zmsvc.host.paths import control_socket, service_path
 
 
-def check_binds(context: Context) -> list[str]:
-    """What could not be bound for want of CURVE keys, with its line. To be asked where there are none."""
-    found = [*binds.refused(context), *binds.refused_to_monitors(context)]
-    return [f"line {line}: {words}" for line, words in found]
+def check_binds(context: Context, *, curve: bool) -> list[str]:
+    """What could not be bound for want of CURVE keys, or would not be found where the file says, with its line."""
+    found = [] if curve else [*binds.refused(context), *binds.refused_to_monitors(context)]
+    return [f"line {line}: {words}" for line, words in [*found, *binds.unreachable(context, curve=curve)]]
 
 
 def check_ports(context: Context) -> list[str]:

@@ -44,6 +44,8 @@ def read_service(element: etree._Element, source: Any, notes: Notes, folder: str
     if action is not None and leaf(action):
         notes.value(action, _action, Action.START)
     settings = read_settings(element.find("Task/service"), notes)
+    if settings.fresh and kind is not ServiceType.PROCESS:
+        notes.fault(element, f"<fresh> is for a Process, expected none for a {kind.value}")
     instance = _instance(element, kind, notes)
     own = _own(configuration)
     state = element.find("Task/state")
@@ -64,6 +66,7 @@ def read_service(element: etree._Element, source: Any, notes: Notes, folder: str
         nice=settings.nice,
         kill_mode=settings.kill_mode,
         stop_signal=settings.stop_signal,
+        fresh=settings.fresh,
         no_new_privileges=settings.user is not None if settings.no_new_privileges is None else settings.no_new_privileges,
         environment=settings.environment,
         rlimits=settings.rlimits,

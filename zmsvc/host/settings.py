@@ -35,6 +35,7 @@ class Settings:
     nice: int | None = None
     kill_mode: KillMode = KillMode.CONTROL_GROUP
     stop_signal: str = "SIGTERM"
+    fresh: bool = False
     no_new_privileges: bool | None = None
     """None: as `user` has it."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -52,6 +53,7 @@ def read_settings(service: etree._Element | None, notes: Notes) -> Settings:
         nice=_optional(service, "nice", lambda text: whole(text, -20, 19), notes),
         kill_mode=_optional(service, "kill_mode", _kill_mode, notes) or KillMode.CONTROL_GROUP,
         stop_signal=_optional(service, "stop_signal", signals.name, notes) or "SIGTERM",
+        fresh=bool(_optional(service, "fresh", boolean, notes)),
         no_new_privileges=_optional(service, "no_new_privileges", boolean, notes),
         environment=_environment(service, notes),
         rlimits=_rlimits(service, notes),

@@ -1,6 +1,9 @@
 """The shape of a context file once more, as a table, to say in words what a schema only refuses; `data/context.rng` is the published form.
 
 A test holds both against each other. Here is only which element may stand where, with which attributes; values are config's to judge.
+
+zmicroservices looked up the elements that it knew and never noticed others. Where it did so, others are passed over here as well, with a
+warning; but not inside `<service>`, which is new.
 """
 
 from __future__ import annotations
@@ -8,6 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from lxml import etree
 
@@ -34,6 +38,8 @@ class Shape:
     """The attributes that must be there."""
     foreign: bool = False
     """Whether attributes of other namespaces may stand here, as editors write them."""
+    tolerant: bool = False
+    """Whether unknown children and attributes are passed over, unless their JSON would take the place of what is known."""
     text: bool = False
     others: Shape | None = None
     """The shape of children that are not listed; None when there may be none."""
@@ -43,8 +49,8 @@ FREE = Shape()
 """Anything at all: never looked into."""
 
 TEXT = Shape(text=True)
-_RULE = Shape(children={"action?": TEXT, "call?": TEXT})
-_OPTIONS = ("start_limit_burst", "user", "group", "nice", "kill_mode", "stop_signal", "no_new_privileges")
+_RULE = Shape(children={"action?": TEXT, "call?": TEXT}, tolerant=True)
+_OPTIONS = ("start_limit_burst", "user", "group", "nice", "kill_mode", "stop_signal", "fresh", "no_new_privileges")
 _SERVICE = Shape(
     children=dict.fromkeys((f"{name}?" for name in (*SPANS, *_OPTIONS)), TEXT)
     | {"environment?": Shape(others=TEXT), "limits?": Shape(children={f"{name}?": TEXT for name in RLIMITS})}
@@ -54,13 +60,15 @@ _TASK = Shape(
         "description?": TEXT,
         "message": Shape(
             children={
-                "header": Shape(children={"action?": TEXT, "service_name": TEXT}, others=FREE),
-                "content": Shape(children={"configuration": FREE}, others=FREE),
-            }
+                "header": Shape(children={"action?": TEXT, "service_name": TEXT}, others=FREE, tolerant=True),
+                "content": Shape(children={"configuration": FREE}, others=FREE, tolerant=True),
+            },
+            tolerant=True,
         ),
-        "state": Shape(children={f"{trigger}*": _RULE for trigger in Trigger}, attributes=("type",)),
+        "state": Shape(children={f"{trigger}*": _RULE for trigger in Trigger}, attributes=("type",), tolerant=True),
         "service?": _SERVICE,
-    }
+    },
+    tolerant=True,
 )
 CONTEXT = Shape(
     children={
@@ -75,11 +83,16 @@ CONTEXT = Shape(
             children={"Task": _TASK},
             attributes=("id", "instance", "topic", "serviceType"),
             needed=("id", "instance"),
+            tolerant=True,
         ),
     },
     attributes=("bus_access",),
     foreign=True,
+    tolerant=True,
 )
+
+NEW = frozenset({"bus_access", "max_transactions", "service"})
+"""The names of zmsvc among those beside which others are passed over. A misspelt one of these is a fault: no old file has it."""
 
 
 def explain(root: etree._Element) -> Iterator[Note]:
@@ -91,10 +104,47 @@ def explain(root: etree._Element) -> Iterator[Note]:
     yield from _inside(root, CONTEXT)
 
 
-def similar(word: str, known: Collection[str]) -> str:
+def passed_over(root: etree._Element) -> tuple[list[Note], list[Note]]:
+    """Return what is in the file and unknown where that is no fault: warnings about it, and faults, where a name of ours is misspelt."""
+    warnings: list[Note] = []
+    faults: list[Note] = []
+    for path, shape in _tolerant("/Context", CONTEXT):
+        names = [key.rstrip("?*+") for key in shape.children]
+        found: list[tuple[etree._Element, str, str, Collection[str]]] = []
+        if shape.others is None:
+            found += [(each, str(each.tag), "element <{}>", names) for each in _unknown(root, f"{path}/*", "self::", names)]
+        for each in _unknown(root, f"{path}/@*", "name()=", [*shape.attributes, *names]):
+            found.append((each.getparent(), str(each.attrname), "attribute {}", shape.attributes))
+        for element, name, kind, known in found:
+            if shape.foreign and kind.startswith("attribute") and name.startswith("{"):
+                continue
+            parent = path.rpartition("/")[2]
+            what = f"unknown {kind.format(name)} in <{parent}>"
+            if ours := similar(name, NEW.intersection(known), cutoff=0.85):
+                faults.append((element, f"{what}, expected another name{ours}"))
+            else:
+                warnings.append((element, f"{what} is passed over{similar(name, known, cutoff=0.8)}"))
+    return warnings, faults
+
+
+def _tolerant(path: str, shape: Shape) -> Iterator[tuple[str, Shape]]:
+    """Yield the places where unknown names are passed over, as XPath: libxml2 looks through a large file in a moment."""
+    if shape.tolerant:
+        yield path, shape
+    for key, child in shape.children.items():
+        yield from _tolerant(f"{path}/{key.rstrip('?*+')}", child)
+
+
+def _unknown(root: etree._Element, path: str, test: str, known: Collection[str]) -> list[Any]:
+    quoted = [f"{test}'{name}'" if test.endswith("=") else f"{test}{name}" for name in known]
+    found = root.xpath(f"{path}[not({' or '.join(quoted) or 'false()'})]")
+    return found if isinstance(found, list) else []
+
+
+def similar(word: str, known: Collection[str], cutoff: float = 0.7) -> str:
     """A question whether one of the known words was meant, where one is close; else nothing."""
     folded = {other.lower(): other for other in known}
-    close = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=0.7)
+    close = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=cutoff)
     return f" (did you mean {folded[close[0]]}?)" if close else ""
 
 
@@ -107,9 +157,9 @@ def _inside(element: etree._Element, shape: Shape) -> Iterator[Note]:
         tag = str(child.tag)
         slot = slots.get(tag)
         if slot is None:
-            if shape.others is None:
+            if shape.others is None and (not shape.tolerant or tag in shape.attributes):
                 yield child, f"unknown element <{tag}> in <{element.tag}>, expected {_expected(tag, slots)}"
-            elif shape.others is not FREE:
+            elif shape.others is not None and shape.others is not FREE:
                 yield from _inside(child, shape.others)
             continue
         if tag in seen and slot[-1] not in "*+":
@@ -126,7 +176,9 @@ def _inside(element: etree._Element, shape: Shape) -> Iterator[Note]:
 def _attributes(element: etree._Element, shape: Shape) -> Iterator[Note]:
     for name in element.attrib:
         text = str(name)
-        if text not in shape.attributes and not (shape.foreign and text.startswith("{")):
+        if text in shape.attributes or (shape.foreign and text.startswith("{")):
+            continue
+        if not shape.tolerant or text in {key.rstrip("?*+") for key in shape.children}:
             wanted = _listed(shape.attributes, "{}") + similar(text, shape.attributes) if shape.attributes else "none"
             yield element, f"unknown attribute {text} of <{element.tag}>, expected {wanted}"
     for name in shape.needed:

@@ -1,28 +1,30 @@
 """What processes use of the machine, by psutil: memory, CPU, children, files, connections. Figures only; whose they are is the caller's.
 
+The shapes under the names that zmicroservices 1.0 had are its own, since programs read them; what is new has names of its own.
+
 Import it where figures are wanted, never in the keeper or the supervisor's own process: psutil costs 20 ms and 5 MB.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 
 MIB = float(1 << 20)
 
 Figures = dict[str, Any]
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Which of the costly figures are wanted; without them their lists are empty."""
+    """Which of the costly figures are wanted; without them their keys are left out."""
 
     memory_maps: bool = False
     open_connections: bool = False
@@ -36,29 +38,33 @@ def options(configuration: Any) -> Options:
 
 
 def rows(gauge: Gauge, tasks: Iterable[Mapping[str, Any]]) -> list[Figures]:
-    """A row of a `monitor` message for each task, which is told by `service_id`, `pid` (or None), `action` and `state`."""
+    """Return a row of a `monitor` message for each task. A task is given by `service_id` and `pid` (or None); its other items are
+    repeated in the row.
+    """
     told = list(tasks)
     gauge.keep(int(task["pid"]) for task in told if task["pid"])
     made = []
     for task in told:
-        pid = task["pid"]
+        pid, began = task["pid"], time.monotonic()
         figures = gauge.sample(int(pid)) if pid else None
+        now = time.time()
         made.append(
             {
                 "serviceId": task["service_id"],
                 "pid": pid if figures else None,
-                **(figures or dict(_NOTHING)),
-                "action": task["action"],
-                "state": task["state"],
-                "timestamp": datetime.now(UTC).astimezone().isoformat(timespec="milliseconds"),
+                **(figures or _NOTHING),
+                **{name: value for name, value in task.items() if name != "pid"},
+                "elapsed": round(time.monotonic() - began, 6),
+                "timestamp": round(now, 3),
+                "time": datetime.fromtimestamp(now, UTC).astimezone().isoformat(timespec="milliseconds"),
             }
         )
     return made
 
 
+_SIZES = ("percent", "rss", "vms")
 _NOTHING: Mapping[str, Any] = {
-    "status": None, "rss": 0.0, "vms": 0.0, "percent": 0.0, "cpu_percent": 0.0, "children": (), "connections": (), "opened_files": (),
-    "memory_map": (), "total": 0.0,
+    "status": None, "rss": 0.0, "vms": 0.0, "percent": 0.0, "cpu_percent": 0.0, "children": (), "total": dict.fromkeys(_SIZES, 0.0),
 }  # fmt: skip
 """The figures of a task that has no process."""
 
@@ -114,22 +120,22 @@ class Gauge:
         return known
 
     def _figures(self, process: psutil.Process) -> Figures:
-        memory = process.memory_info()
-        rss = memory.rss / MIB
-        children = _children(process.pid)
-        wanted = self._wanted
-        return {
+        sizes, children, wanted = _sizes(process), _children(process.pid), self._wanted
+        made = {
             "status": process.status(),
-            "rss": round(rss, 3),
-            "vms": round(memory.vms / MIB, 3),
-            "percent": round(process.memory_percent(), 3),
+            **sizes,
             "cpu_percent": self._cpu(process),
-            "children": [*children, *_threads(process)],
-            "connections": _allowed(lambda: _connections(process)) if wanted.open_connections else [],
-            "opened_files": _allowed(lambda: _files(process)) if wanted.opened_files else [],
-            "memory_map": _allowed(lambda: _maps(process)) if wanted.memory_maps else [],
-            "total": round(rss + sum(child["rss"] for child in children), 3),
+            # All threads of a process share its memory, so the sum is that of processes.
+            "children": [*children, *_threads(process.pid, sizes)],
+            "total": {name: round(sizes[name] + sum(child[name] for child in children), 3) for name in _SIZES},
         }
+        if wanted.open_connections:
+            made |= _connections(process)
+        if wanted.opened_files:
+            made["opened_files"] = _allowed(lambda: _plain(process.open_files()))
+        if wanted.memory_maps:
+            made["memory_map"] = _allowed(lambda: _plain(process.memory_maps(grouped=True)))
+        return made
 
     def _cpu(self, process: psutil.Process) -> float:
         times, now = process.cpu_times(), time.monotonic()
@@ -140,7 +146,16 @@ class Gauge:
         return round(100 * max(0.0, used - before) / max(now - at, 0.01), 1)
 
 
-def _allowed(look: Callable[[], list[Figures]]) -> list[Figures]:
+def _sizes(process: psutil.Process) -> dict[str, float]:
+    memory = process.memory_info()
+    return {
+        "rss": round(memory.rss / MIB, 3),
+        "vms": round(memory.vms / MIB, 3),
+        "percent": round(process.memory_percent(), 3),
+    }
+
+
+def _allowed(look: Callable[[], list[Any]]) -> list[Any]:
     try:
         return look()
     except psutil.AccessDenied:
@@ -164,11 +179,12 @@ def _children(pid: int) -> list[Figures]:
             process = psutil.Process(child)
             with process.oneshot():
                 entry = {
-                    "kind": "process",
-                    "pid": child,
-                    "name": process.name(),
                     "status": process.status(),
-                    "rss": round(process.memory_info().rss / MIB, 3),
+                    "pid": child,
+                    "create_time": process.create_time(),
+                    **_sizes(process),
+                    "kind": "process",
+                    "name": process.name(),
                     "threads": process.num_threads(),
                 }
         except psutil.Error:
@@ -194,43 +210,58 @@ def _children_of(pid: int) -> list[int]:
     return found
 
 
-def _threads(process: psutil.Process) -> list[Figures]:
-    return _allowed(
-        lambda: [
-            {"kind": "thread", "pid": each.id, "user_time": each.user_time, "system_time": each.system_time} for each in process.threads()
-        ]
-    )
+_STATUS = {
+    "R": psutil.STATUS_RUNNING, "S": psutil.STATUS_SLEEPING, "D": psutil.STATUS_DISK_SLEEP, "T": psutil.STATUS_STOPPED,
+    "t": psutil.STATUS_TRACING_STOP, "Z": psutil.STATUS_ZOMBIE, "X": psutil.STATUS_DEAD, "I": psutil.STATUS_IDLE,
+}  # fmt: skip
+"""psutil's words for the letters of proc(5)."""
+_TICK = os.sysconf("SC_CLK_TCK")
 
 
-def _connections(process: psutil.Process) -> list[Figures]:
+def _threads(pid: int, sizes: Mapping[str, float]) -> list[Figures]:
+    """Return the threads of a process, whose memory is the process's own.
+
+    psutil would open three files for each thread; /proc/PID/task/TID/stat has all of it.
+    """
+    found: list[Figures] = []
+    try:
+        names = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found
+    booted = psutil.boot_time()
+    for name in names:
+        try:
+            with open(f"/proc/{pid}/task/{name}/stat", "rb") as file:
+                # The name of a program may hold blanks and brackets; what follows its last bracket are the fields from the third on.
+                words = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        found.append(
+            {
+                "status": _STATUS.get(words[0].decode(), "unknown"),
+                "pid": int(name),
+                "create_time": round(booted + int(words[19]) / _TICK, 2),
+                **sizes,
+                "kind": "thread",
+                "user_time": int(words[11]) / _TICK,
+                "system_time": int(words[12]) / _TICK,
+            }
+        )
+    return found
+
+
+def _plain(items: Iterable[Any]) -> list[list[Figures]]:
+    """Return psutil's tuples as 1.0 told them: each a list of objects with one key, whose values are psutil's own."""
+    return [[{name: getattr(item, name)} for name in item._fields] for item in items]
+
+
+def _connections(process: psutil.Process) -> Figures:
     # Renamed in psutil 6, where the old name warns; Debian 12 has 5.9.
     look = getattr(process, "net_connections", None) or process.connections
-    return [
-        {
-            "fd": each.fd,
-            "family": each.family.name,
-            "type": each.type.name,
-            "laddr": _address(each.laddr),
-            "raddr": _address(each.raddr),
-            "status": each.status,
-        }
-        for each in look(kind="all")
-    ]
-
-
-def _address(address: Any) -> str:
-    """`127.0.0.1:5556`, a path, or nothing."""
-    if not address:
-        return ""
-    return str(address) if isinstance(address, str) else f"{address[0]}:{address[1]}"
-
-
-def _files(process: psutil.Process) -> list[Figures]:
-    return [{"path": each.path, "fd": each.fd, "mode": each.mode} for each in process.open_files()]
-
-
-def _maps(process: psutil.Process) -> list[Figures]:
-    return [
-        {"path": each.path, "rss": round(each.rss / MIB, 3), "pss": round(each.pss / MIB, 3), "swap": round(each.swap / MIB, 3)}
-        for each in process.memory_maps(grouped=True)
-    ]
+    found = _allowed(lambda: list(look(kind="all")))
+    internet = [each for each in found if each.family in (socket.AF_INET, socket.AF_INET6)]
+    unix = [each for each in found if each.family == socket.AF_UNIX]
+    return {
+        "connections": _plain(internet),
+        "unix_connections": [{"fd": each.fd, "type": each.type.name, "path": str(each.laddr or "")} for each in unix],
+    }

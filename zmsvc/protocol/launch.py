@@ -55,6 +55,8 @@ class LaunchSpec:
     no_new_privileges: bool = False
     drop_capabilities: bool = False
     """The keeper adds, where it is not root and has capabilities all the same: a change of user from an ordinary one leaves them."""
+    fresh: bool = False
+    """A new interpreter takes the place of the fork."""
     own_environment: bool = False
     """The keeper adds, for a task of another user when a person started zmsvcd: the task inherits nothing that tells of that person."""
     rlimits: Mapping[str, int] = field(default_factory=dict)

@@ -95,7 +95,11 @@ def _context(places: Places, store: Store, hello: Hello, *, curve: bool) -> Cont
     """The context file. A supervisor that takes over uses the text that its predecessor ran with: a crash is no reload."""
     text = (store.context_text(hello.epoch) if hello.restarts else None) or config.read(places.config_file)
     context = config.parse(text, path=str(places.config_file), name=places.name)
-    if not curve and (faults := binds.refused(context)):
+    faults = [] if curve else binds.refused(context)
+    if not hello.restarts:
+        # Tasks that run must not end for this: they reach the bus in another way.
+        faults = sorted([*faults, *binds.unreachable(context, curve=curve)])
+    if faults:
         raise ConfigError([f"{context.path}:{line}: {words}" for line, words in faults])
     return context
 

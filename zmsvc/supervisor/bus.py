@@ -66,7 +66,7 @@ class Bus:
         self._mouth = sockets.Mouth(sockets.publisher(self._zmq, backend, curve))
         self._mouth.await_told(messages.prefix(self._unheard))
         self._info = Info(world, self._wanted, self._send)
-        self._top = Top(world, self._reply_top)
+        self._top = Top(world, self._say_top)
         self.refused = Tally(log.warning)
         self.dropped = 0
         self.unheard = 0
@@ -167,14 +167,12 @@ class Bus:
 
     def _ordered(self, order: Order) -> None:
         context = self._world().context
-        if order.topic == "context" and order.service_id != context.id:
-            return
         if order.action not in BUS.get(order.topic, ()):
             if order.topic == "process" or order.action in ("update", "started", "stopped"):
                 return
             raise UsageError(f"{order.topic} message with unknown action {order.action!r}")
         verb = Verb(order.action)
-        problem = _foreign(context, order)
+        problem = _elsewhere(context, order) or _foreign(context, order)
         if problem:
             self._refuse(order, problem)
             return
@@ -198,19 +196,15 @@ class Bus:
         if not isinstance(name, str) or name not in world.transactions:
             raise UsageError(f"state {action} for unknown transaction {name!r}")
         if action == "top":
-            self._top.ask(name, content.get("configuration") if isinstance(content, Mapping) else None)
+            configuration = content.get("configuration") if isinstance(content, Mapping) else None
+            self._top.ask(name, configuration, messages.reply(head, "reply_top"))
         else:
-            self._reply("reply_context", name, report.picture(world, name))
+            self._say("state", {"header": messages.reply(head, "reply_context"), "content": report.picture(world, name)})
 
-    def _reply(self, action: str, transaction: str, content: Mapping[str, Any]) -> None:
-        ident = self._world().context.id
-        head = messages.header(transaction=transaction, service_id=ident, action=action, service_name="context")
-        self._say("state", {"header": head, "content": content})
-
-    def _reply_top(self, transaction: str, rows: list[Any]) -> None:
+    def _say_top(self, head: Mapping[str, Any], rows: list[Any]) -> None:
         context = self._world().context
         about = {"contextId": context.id, "contextName": context.name, "contextLogName": context.log_name}
-        self._reply("reply_top", transaction, {**about, "tasks": rows})
+        self._say("state", {"header": head, "content": {**about, "tasks": rows}})
 
     # --- mouth
 
@@ -295,6 +289,13 @@ def _meant(context: Context, order: Order) -> tuple[str, ...]:
     if order.topic == "context" and set(order.tasks) == set(context.tasks):
         return ()
     return order.tasks
+
+
+def _elsewhere(context: Context, order: Order) -> str:
+    """Return why an order is not for this context; empty when it is."""
+    if order.topic != "context" or order.service_id in (context.id, *messages.LOADED):
+        return ""
+    return f"the ContextID of this context is {context.id}"
 
 
 def _foreign(context: Context, order: Order) -> str:

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from zmsvc.core import messages
 from zmsvc.core.events import Key
-from zmsvc.core.lifecycle import STATE_OF, State
+from zmsvc.core.lifecycle import STATE_OF, State, Sub
+from zmsvc.core.model import TaskService
 from zmsvc.core.world import Exit, Task, World, service_of, transaction_state
 from zmsvc.supervisor.spec import cgroup_name, shared
 
@@ -54,11 +56,24 @@ def transactions(world: World, only: str | None, tasks: tuple[str, ...], cgroup:
             "id": name,
             "state": _state(world, name, own).value,
             "opened": wall(world.transactions[name].opened),
+            "since": wall(_since(world, name, own)),
             "tasks": [_task(world, key, task, cgroup) for key, task in own if not tasks or key[1] in tasks],
         }
         for name, own in members(world).items()
         if only is None or name == only
     ]
+
+
+def _since(world: World, transaction: str, own: list[Member]) -> float:
+    """Return when a transaction came into its state, as far as its tasks tell: they are in theirs since then."""
+    state, opened = _state(world, transaction, own), world.transactions[transaction].opened
+    alike = [task.since for _, task in own if task.state is state]
+    if state is State.ACTIVE:
+        # The last that began, also where it has ended again meanwhile.
+        return max([opened, *alike, *(task.launched_at for _, task in own if task.resting)])
+    if state is State.INACTIVE:
+        return max([opened, *(task.since for _, task in own)])
+    return min(alike, default=opened)
 
 
 def _state(world: World, transaction: str, own: list[Member]) -> State:
@@ -126,15 +141,47 @@ def _picture(world: World, own: list[Member]) -> dict[str, Any]:
 
 def _pictured(world: World, key: Key, task: Task) -> Mapping[str, Any]:
     service = service_of(world.context, key[1], task)
+    return {**_named(key, task, service), **words(task), "task": _ordered(key, task, service) if service else {}}
+
+
+def figured(world: World, key: Key, task: Task) -> Mapping[str, Any]:
+    """Return a task as the sampler wants it, and as the figures of `reply_top` name it."""
+    return {**_named(key, task, service_of(world.context, key[1], task)), **words(task)}
+
+
+def _named(key: Key, task: Task, service: TaskService | None) -> Mapping[str, Any]:
     return {
         "service_id": key[1],
         "serviceName": service.service_name if service else "",
         "instance": service.instance if service else "",
         "pid": task.pid,
-        "action": task.action,
-        "state": task.state.value,
-        "task": service.source.get("Task", {}) if service else {},
     }
+
+
+def words(task: Task) -> dict[str, str]:
+    """Return the state of a task as the bus tells it: 1.0's two words, and beside them systemd's."""
+    return {
+        "action": task.action or "defined",
+        "state": _OLD_STATE.get(task.state, "success"),
+        "active_state": task.state.value,
+        "sub_state": task.sub.value,
+    }
+
+
+_OLD_STATE = {State.ACTIVATING: "in_progress", State.DEACTIVATING: "in_progress", State.FAILED: "failure"}
+"""1.0 has the result of the last report, and `in_progress` from an order until the next report. What has no order yet is a success."""
+
+
+def _ordered(key: Key, task: Task, service: TaskService) -> Mapping[str, Any]:
+    """Return the TaskService element with the header of the last order, as 1.0 keeps it."""
+    stops = task.state is State.DEACTIVATING or task.sub is Sub.STOPPED
+    return messages.ordered(
+        service.source,
+        transaction=key[0],
+        action="stop" if stops else "start",
+        service_id=key[1],
+        service_name=service.service_name,
+    )
 
 
 def line(world: World) -> str:

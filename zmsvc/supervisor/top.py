@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from zmsvc.core.errors import UsageError
@@ -22,24 +23,33 @@ PATIENCE = 30.0
 MAX_WAITING = 64
 """Questions that differ from each other and wait; more are refused."""
 
-Question = tuple[str, tuple[str, ...]]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked: the figures of a transaction, with these options. `head` is the header of the answer, as JSON."""
+
+    transaction: str
+    wanted: tuple[str, ...]
+    head: str
+
 
 log = logging.getLogger(__name__)
 
 
 class Top:
-    """`say` is called with a transaction and the rows of its tasks."""
+    """`say` is called with the header of an answer and the rows of the tasks."""
 
-    def __init__(self, world: Callable[[], World], say: Callable[[str, list[Any]], None]) -> None:
+    def __init__(self, world: Callable[[], World], say: Callable[[Mapping[str, Any], list[Any]], None]) -> None:
         self._world = world
         self._say = say
         self._waiting: dict[Question, None] = {}
         self._work: asyncio.Task[None] | None = None
 
-    def ask(self, transaction: str, configuration: Any) -> None:
-        """Somebody wants the figures of a transaction. Raises UsageError when too many questions wait."""
+    def ask(self, transaction: str, configuration: Any, head: Mapping[str, Any]) -> None:
+        """Take a question for the figures of a transaction. Raises UsageError when too many questions wait."""
         given = configuration if isinstance(configuration, Mapping) else {}
-        question = (transaction, tuple(str(given.get(name, ""))[:8] for name in OPTIONS))
+        wanted = tuple(str(given.get(name, ""))[:8] for name in OPTIONS)
+        question = Question(transaction=transaction, wanted=wanted, head=json.dumps(head))
         if question not in self._waiting and len(self._waiting) >= MAX_WAITING:
             raise UsageError(f"cannot answer top: {MAX_WAITING} questions wait already")
         self._waiting[question] = None
@@ -53,21 +63,18 @@ class Top:
     async def _answer(self) -> None:
         while self._waiting:
             question = next(iter(self._waiting))
-            transaction, wanted = question
             try:
-                rows = await self._look(transaction, wanted)
+                rows = await self._look(question.transaction, question.wanted)
             except (OSError, ValueError, TimeoutError) as error:
-                log.warning("Cannot answer top for %s: %s", transaction, error or f"it took longer than {PATIENCE:g} s")
+                log.warning("Cannot answer top for %s: %s", question.transaction, error or f"it took longer than {PATIENCE:g} s")
             else:
-                self._say(transaction, rows)
+                self._say(json.loads(question.head), rows)
             finally:
                 del self._waiting[question]
 
     async def _look(self, transaction: str, wanted: tuple[str, ...]) -> list[Any]:
-        tasks = [
-            {"service_id": key[1], "pid": task.pid, "action": task.action, "state": task.state.value}
-            for key, task in report.tasks_of(self._world(), transaction)
-        ]
+        world = self._world()
+        tasks = [report.figured(world, key, task) for key, task in report.tasks_of(world, transaction)]
         asked = json.dumps({"options": dict(zip(OPTIONS, wanted, strict=True)), "tasks": tasks}).encode()
         # -P: the working directory is no place to find modules in.
         command = (sys.executable, "-P", "-m", "zmsvc.supervisor.sampler")

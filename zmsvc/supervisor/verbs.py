@@ -35,7 +35,7 @@ class Requests:
         self._about = about
 
     def table(self) -> Verbs:
-        orders = {verb.value: self._order for verb in Verb}
+        orders = {verb.value: self._order for verb in Verb if verb is not Verb.RELOAD}
         return {
             **orders,
             "status": self._status,
@@ -57,13 +57,16 @@ class Requests:
             triggers=bool(request.get("triggers", True)),
             new=bool(request.get("new", False)),
         )
-        timeout = request.get("timeout")
-        limit = float(timeout) if isinstance(timeout, int | float) and timeout > 0 else None
+        return await self._answered(asked, asked.verb, request.get("timeout"))
+
+    async def _answered(self, asked: Requested | ev.ContextReloaded, verb: Verb, seconds: Any) -> Answer:
+        """Bring an order in and wait for its answer, for that many seconds if it is a number above 0."""
+        limit = float(seconds) if isinstance(seconds, int | float) and seconds > 0 else None
         try:
             async with asyncio.timeout(limit):
                 reply = await self._loop.ask(asked)
         except TimeoutError:
-            return failure(124, f"cannot say that {asked.verb.value} is done: it takes longer than {timeout:g} s, and goes on")
+            return failure(124, f"cannot say that {verb.value} is done: it takes longer than {limit:g} s, and goes on")
         return {"ok": reply.ok, "code": reply.code, "error": reply.error, "data": dict(reply.data)}
 
     async def _status(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
@@ -136,11 +139,14 @@ class Requests:
         finally:
             self._loop.on_history.remove(news.set)
 
-    async def _reload(self, _request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
-        return await self.reload()
+    async def _reload(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
+        return await self.reload(block=bool(request.get("block", True)), seconds=request.get("timeout"))
 
-    async def reload(self) -> Answer:
-        """Read the context file again and change what differs. A bad file changes nothing."""
+    async def reload(self, *, block: bool = True, seconds: Any = None) -> Answer:
+        """Read the context file again and change what differs. A bad file changes nothing.
+
+        systemd is told that the file has been read; it does not wait for tasks, which may take as long as their limits allow.
+        """
         loop = self._loop
         loop.notifier.reloading()
         try:
@@ -151,14 +157,14 @@ class Requests:
             loop.granted, problems = members.open_sockets(loop.places, context)
             for problem in (*self._new_warnings(context), *problems):
                 log.warning("%s: %s", context.path, problem)
-            reply = await loop.ask(ev.ContextReloaded(context=context, request=loop.next_request()))
         except OSError as error:
             return failure(1, f"cannot reload: {error}")
         except ConfigError as error:
             return failure(2, f"cannot reload: {'; '.join(error.faults)}", faults=error.faults)
         finally:
             loop.notifier.ready()
-        return {"ok": reply.ok, "code": reply.code, "error": reply.error, "data": dict(reply.data)}
+        asked = ev.ContextReloaded(context=context, request=loop.next_request(), block=block)
+        return await self._answered(asked, Verb.RELOAD, seconds)
 
     def _new_warnings(self, context: Context) -> list[str]:
         """What is legal but odd in a file, and was not in the one that runs."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from zmsvc.core.errors import ConfigError, UsageError
 from zmsvc.host import journal
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
-from zmsvc.task import loader
+from zmsvc.task import loader, process
 from zmsvc.task.life import Life
 from zmsvc.task.stop import SignalStop
 
@@ -37,14 +37,18 @@ class Terminal:
     def stopping(self) -> None:
         logging.info("Ended")
 
-    def update(self, json_text: str, sequence: int) -> None:
+    def fileno(self) -> int:
+        return 1
+
+    def update(self, json_text: str, sequence: int) -> bool:
         print(json_text, flush=True)
+        return True
 
     def publish(self, frame: bytes) -> bool:
         print(frame.decode(errors="replace"), flush=True)
         return True
 
-    def ear(self, prefix: bytes) -> None:
+    def ear(self, prefixes: Sequence[bytes]) -> None:
         """There is nothing to hear."""
 
 
@@ -110,6 +114,7 @@ def _spec(instance: str, file: str | None, task: str | None) -> LaunchSpec:
         raise UsageError(f"cannot run {instance}: {file} has no {f'task {task} of it' if task else 'task of it'}")
     service = found[0]
     os.environ.update(service.environment)
+    process.take_effect(service.environment)
     return replace(
         spec, context=context.name, task=service.id, frontend=context.endpoints.frontend, configuration=dict(service.configuration)
     )

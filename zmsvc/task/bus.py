@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Sequence
 
 import zmq
 
@@ -66,14 +67,14 @@ class Bus:
                 self._dropped.add("Cannot publish: the queue to the device is full, a message is dropped")
         return sent
 
-    def ear(self, prefix: bytes) -> Ear:
+    def ear(self, prefixes: Sequence[bytes]) -> Ear:
         """A subscriber that hears everything from now on, as far as the device is there within ATTACH seconds."""
         # Our own publisher is told of every subscription that the device knows, so we know when it knows ours. libzmq sends them in
-        # the order of their bytes: this one, which no topic can be, comes after `prefix`.
+        # the order of their bytes: this one, which no topic can be, comes after `prefixes`.
         mark = b"\xff\xffzmsvc.ear %d %d" % (os.getpid(), threading.get_ident())
         with self._lock:
             until = time.monotonic() + ATTACH
-            made = sockets.subscriber(self._own_context(), self._frontend, [prefix, mark], self._curve)
+            made = sockets.subscriber(self._own_context(), self._frontend, [*prefixes, mark], self._curve)
             mouth = self._speak()
             mouth.await_told(mark)
             while not mouth.told() and (left := until - time.monotonic()) > 0:

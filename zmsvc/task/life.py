@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import select
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from zmsvc.core import messages
+from zmsvc.core import messages, prefixes
 from zmsvc.core.errors import CANNOT_EXECUTE, LaunchError, ProtocolError, RefusedError, ZmsvcError
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task.bus import Ear
 from zmsvc.task.keys import given
 from zmsvc.task.sdk import LoopedTask, SingleTask, Task, TaskService, cause_of, made
 from zmsvc.task.stop import Stop, Stopped
+from zmsvc.task.updates import Updates
 
 _BATCH = 64  # messages between two looks at the clock and at the wish to stop
 
@@ -30,14 +30,15 @@ class Voice(Protocol):
     def status(self, text: str) -> None: ...
     def watchdog(self) -> None: ...
     def stopping(self) -> None: ...
-    def update(self, json_text: str, sequence: int) -> None: ...
+    def fileno(self) -> int: ...
+    def update(self, json_text: str, sequence: int) -> bool: ...
 
 
 class Channel(Protocol):
     """How a task speaks to others and hears them: the bus, or a terminal."""
 
     def publish(self, frame: bytes) -> bool: ...
-    def ear(self, prefix: bytes) -> Ear | None: ...
+    def ear(self, prefixes: Sequence[bytes]) -> Ear | None: ...
 
 
 class Life:
@@ -58,8 +59,7 @@ class Life:
         self._thread = threading.get_ident()
         self._watchdog = spec.watchdog
         self._fed_at = -math.inf
-        self._sequence = 0
-        self._counting = threading.RLock()
+        self._updates = Updates(voice, stop)
         self._loaded = False
         self._service: TaskService | None = None
         self._ear: Ear | None = None
@@ -69,11 +69,12 @@ class Life:
 
     # --- what a task asks for
 
-    def update(self, items: Mapping[str, Any]) -> None:
-        text = as_json(items)
-        with self._counting:  # in the order of their numbers, from whichever thread
-            self._sequence += 1
-            self._voice.update(text, self._sequence)
+    def update(self, items: Mapping[str, Any], wait: bool) -> bool:
+        own = threading.get_ident() == self._thread
+        return self._updates.report(items, wait=wait, feed=self._feed_in_time if own else None)
+
+    def _feed_in_time(self) -> None:
+        self._feed(time.monotonic(), self._watchdog / 2)
 
     def publish(self, topic: str, body: Mapping[str, Any]) -> bool:
         if not topic or messages.SEPARATOR in f"{topic} ".encode():
@@ -152,7 +153,9 @@ class Life:
         except ProtocolError as error:
             self.log.warning("Ignored a message on the bus: %s", error)
             return
-        if body.get("header", {}).get("service_id") != self.service_id:
+        head = body.get("header", {})
+        # Of what others write the device cannot tell the transaction: see core.prefixes.
+        if head.get("service_transaction") == self.transaction and head.get("service_id") != self.service_id:
             service.on_control(body)
 
     # --- the life itself
@@ -184,7 +187,9 @@ class Life:
         task = service.task = made(service.task_class, self)
         if isinstance(task, LoopedTask):
             task.interval = _interval(self.config, task.interval)
-        ear = self._channel.ear(_control_prefix(self.transaction)) if service.listens() else None
+        ear = None
+        if service.listens():
+            ear = self._channel.ear(prefixes.control(self.transaction, ours_only=service_class._ours_only))
         try:
             self._stop.interruptible = isinstance(task, SingleTask)
             if self._stop.requested:
@@ -257,11 +262,6 @@ def last_line(error: BaseException) -> str:
     return "".join(traceback.format_exception_only(error)).strip().rpartition("\n")[2]
 
 
-def _control_prefix(transaction: str) -> bytes:
-    """What all `control` messages of a transaction, and no others, begin with."""
-    return messages.prefix("control") + f'{{"header":{{"service_transaction":{json.dumps(transaction)}'.encode()
-
-
 def _interval(config: Mapping[str, Any], default: float) -> float:
     given = config.get("interval")
     if given is None:
@@ -273,16 +273,3 @@ def _interval(config: Mapping[str, Any], default: float) -> float:
     if not 0 <= seconds < math.inf:
         raise LaunchError(f"cannot use interval {given!r}: expected a number of seconds")
     return seconds
-
-
-def as_json(items: Mapping[str, Any]) -> str:
-    """Compact JSON of an update. Raises TypeError that names the item which is none."""
-    try:
-        return json.dumps(items, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        for name, value in items.items():
-            try:
-                json.dumps(value, allow_nan=False)
-            except (TypeError, ValueError, RecursionError) as reason:
-                raise TypeError(f"cannot update: {name} is not JSON: {reason}") from error
-        raise TypeError(f"cannot update: {error}") from error

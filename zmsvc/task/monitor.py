@@ -30,7 +30,13 @@ ATTEMPTS = 4
 DOUBT = 60.0
 """Seconds after which the picture is asked for in any case, which repairs what a message that was lost has left wrong."""
 
-_STATES = {"started": "active", "updated": "active", "stopped": "inactive", "failed": "failed"}
+_STATES = {
+    "started": ("success", "active"),
+    "updated": ("success", "active"),
+    "stopped": ("success", "inactive"),
+    "failed": ("failure", "failed"),
+}
+"""What a report says about the state of a task, in 1.0's word and in systemd's."""
 
 Row = dict[str, Any]
 
@@ -56,20 +62,24 @@ class Picture:
         elif (action := head.get("action")) in _STATES and status.get("reason") != "refused":
             row = self._tasks.setdefault(str(head.get("service_id")), {})
             ended = action in ("stopped", "failed")
-            row.update(action=action, state=_STATES[str(action)], pid=None if ended else _pid(status.get("pid")))
+            state, active = _STATES[str(action)]
+            row.update(action=action, state=state, active_state=active, pid=None if ended else _pid(status.get("pid")))
 
     def replace(self, told: Mapping[str, Any]) -> None:
         """The whole transaction, as `context_info` and `reply_context` have it."""
         tasks = [each for each in told.get("tasks") or () if isinstance(each, Mapping)]
         self._tasks = {
-            str(each.get("service_id")): {"pid": _pid(each.get("pid")), "action": each.get("action"), "state": each.get("state")}
+            str(each.get("service_id")): {
+                "pid": _pid(each.get("pid")), **{name: each.get(name) for name in ("action", "state", "active_state")}
+            }
             for each in tasks
-        }
+        }  # fmt: skip
         self.whole = True
 
     def tasks(self) -> list[Row]:
         """As `usage.rows` wants them."""
-        return [{"pid": None, "action": "", "state": "", **row, "service_id": name} for name, row in self._tasks.items()]
+        unknown = {"pid": None, "action": "", "state": "", "active_state": ""}
+        return [{"service_id": name, **unknown, **row} for name, row in self._tasks.items()]
 
 
 def _mapping(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -225,7 +235,8 @@ class Watch(LoopedTask):
         rows = usage.rows(self._gauge, told)
         # A process that is gone before we have heard of its end: the message is under way, or lost.
         self.picture.whole = self.picture.whole and all(row["pid"] == task["pid"] for row, task in zip(rows, told, strict=True))
-        self._counter.show(messages.encode("monitor", {self.transaction: rows}))
+        # As in 1.0 a task without a process has no row: programs compute with its figures. What it is like is in context_info.
+        self._counter.show(messages.encode("monitor", {self.transaction: [row for row in rows if row["pid"] is not None]}))
 
     def _ask(self) -> None:
         assert self._questions is not None
@@ -260,6 +271,7 @@ class ServiceMonitor(TaskService):
 
     service_name = "monitor"
     task_class = Watch
+    _ours_only = True
 
     def on_control(self, message: Mapping[str, Any]) -> None:
         assert isinstance(self.task, Watch)

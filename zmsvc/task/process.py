@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import errno
 import gc
 import grp
 import io
+import locale
 import logging
 import os
 import pwd
@@ -14,6 +16,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -186,9 +189,24 @@ def _tell(spec: LaunchSpec) -> None:
         _put({"JOURNAL_STREAM": f"{about.st_dev}:{about.st_ino}"})
     told = environment.told(spec, os.getpid())
     _put(told)
+    if spec.environment and spec.service_type != "Command":
+        take_effect(spec.environment)
     # What it forks and puts into a session of its own is known by these alone where there is no control group.
     shown = f"NOTIFY_SOCKET={told['NOTIFY_SOCKET']}\0ZMSVC_LAUNCH={told['ZMSVC_LAUNCH']}\0"
     linux.show_environment(shown.encode(_ENCODING, "surrogateescape"))
+
+
+def take_effect(variables: Mapping[str, str]) -> None:
+    """Have variables that an interpreter reads when it begins take their effect in this one, as far as that can be done."""
+    if "TZ" in variables:
+        time.tzset()
+    # In the place that a new interpreter gives them; what has been imported already stays.
+    places = [os.path.abspath(place) for place in variables.get("PYTHONPATH", "").split(os.pathsep) if place]
+    sys.path[0:0] = [place for place in places if place not in sys.path]
+    if any(name == "LANG" or name.startswith("LC_") for name in variables):
+        # An interpreter does no more at its start; one that is not installed is passed over.
+        with contextlib.suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, "")
 
 
 def _put(variables: Mapping[str, str]) -> None:
@@ -259,6 +277,15 @@ def _obstacle(program: str, number: int | None) -> str:
         interpreter = line[2:].strip(b" \t\n").replace(b"\t", b" ").partition(b" ")[0]
         return f"its interpreter {interpreter.decode(errors='replace')!r} cannot be executed: {os.strerror(number)}"
     return "the loader that it names is missing" if number == errno.ENOENT else ""
+
+
+def join() -> None:
+    """Wait for the user's own threads and for what their executors have to do, as the interpreter does before anything else at its end."""
+    # A broad except: a callback of the user's may raise anything, and the rest shall have its turn.
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # multiprocessing ends its processes by it
+    except Exception as error:
+        log.error("Failed at the end: %s", error, exc_info=error)
 
 
 def finish() -> None:

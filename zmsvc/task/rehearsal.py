@@ -153,6 +153,8 @@ def _read(front: zmq.Socket[bytes]) -> None:
 class _Deaf(SignalStop):
     """Nobody stops a rehearsal; and what is done at each fork cannot be undone."""
 
+    last = False
+
     def listen(self) -> None:
         """Signals are left alone."""
 

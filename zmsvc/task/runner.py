@@ -9,6 +9,7 @@ import logging
 import os
 import select
 import socket
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ from zmsvc.host import journal, linux, signals
 from zmsvc.host.keys import of_words
 from zmsvc.host.notify import Notifier
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
-from zmsvc.task import loader, process, threads
+from zmsvc.task import loader, process, renew, threads
 from zmsvc.task.bus import Bus
 from zmsvc.task.life import Life, last_line
 from zmsvc.task.stop import SignalStop
@@ -49,6 +50,20 @@ def run(spec: LaunchSpec, fds: Descriptors, stop: type[SignalStop] = SignalStop)
         return _not_started(notifier, fds, last_line(error))
     if spec.service_type == "Command":
         return _not_started(notifier, fds, process.execute(list(spec.command)))
+    if spec.fresh:
+        reason = renew.execute(spec, fds).strerror
+        return _not_started(notifier, fds, f"cannot execute {sys.executable}: {reason}")
+    return _live(spec, fds, notifier, sink, stop)
+
+
+def live(spec: LaunchSpec, fds: Descriptors) -> int:
+    """Live the task's life in an interpreter that took the place of its fork, and give its exit status."""
+    linux.set_process_name(spec.task)
+    sink = journal.configure(identifier=spec.instance, fields=_fields(spec), target=spec.log, pipe=fds.output)
+    return _live(spec, fds, Notifier(spec.notify), sink, SignalStop)
+
+
+def _live(spec: LaunchSpec, fds: Descriptors, notifier: Notifier, sink: logging.Handler, stop: type[SignalStop]) -> int:
     process.take_streams(sink)
     channel = Bus(spec.backend, spec.frontend, of_words(spec.curve))
     if spec.service_type == "Thread":
@@ -60,6 +75,8 @@ def run(spec: LaunchSpec, fds: Descriptors, stop: type[SignalStop] = SignalStop)
             wish.also(signals.number(spec.stop_signal))
         life = Life(spec, fds, voice=notifier, channel=channel, stop=wish, log=logging.getLogger(spec.instance))
         status = life.live(lambda: loader.load(spec.instance, spec.search))
+        if stop.last:
+            process.join()
     process.finish()
     channel.close()
     notifier.close()

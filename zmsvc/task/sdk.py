@@ -46,7 +46,7 @@ class Companion(Protocol):
     """Where one subscribes to the bus."""
     keys: Given
 
-    def update(self, items: Mapping[str, Any]) -> None: ...
+    def update(self, items: Mapping[str, Any], wait: bool) -> bool: ...
 
     def publish(self, topic: str, body: Mapping[str, Any]) -> bool: ...
 
@@ -72,13 +72,19 @@ class _Member:
     """Its records carry the journal fields of this task."""
     _companion: Companion
 
-    def update(self, /, **items: Any) -> None:
-        """Report a result: `control`/`updated` with these items on the bus, and the on_update rules. It is never lost; while the
-        supervisor is behind, this waits.
+    def update(self, /, *, wait: bool = True, **items: Any) -> bool:
+        """Report a result: `control`/`updated` with these items on the bus, and the on_update rules. It is never lost and never changed.
 
-        Raises TypeError for an item that is not JSON, ValueError for more than 1 MiB of it.
+        The supervisor takes 1,000 a second for long (1,000 at once); for more, and while it is behind, this waits. The watchdog is fed
+        meanwhile in the task's own thread. True when the result was reported; False when there was no room and `wait` is False, or
+        when the task was told to stop while this waited. In the `run` of a SingleTask such an order breaks off here.
+
+        The item `result` is the result of the message, "success" without one: say `result="failed"` for what went wrong.
+
+        Raises TypeError for an item that is not JSON; ValueError for `pid` or `device_action`, which zmsvc itself says, for a `result`
+        that is not a text, and for more than 1 MiB or a nesting of more than 64; OSError when there is no supervisor to be had.
         """
-        self._companion.update(items)
+        return self._companion.update(items, wait)
 
     def publish(self, topic: str, body: Mapping[str, Any]) -> bool:
         """Send a message, as it is, to whoever is subscribed to the topic. A result that counts is an `update`.
@@ -136,6 +142,8 @@ class TaskService(_Member):
     task_class: ClassVar[type[LoopedTask] | type[SingleTask]]
     task: Task
     """The task of this service, from before its `setup` on."""
+    _ours_only: ClassVar[bool] = False
+    """Whether `on_control` wants nothing but what zmsvc itself writes."""
 
     def on_control(self, message: dict[str, Any]) -> None:
         """Another service of this transaction reported (`header` and `content` of the `control` message).

@@ -47,6 +47,9 @@ class Stop:
 class SignalStop(Stop):
     """SIGTERM is the wish; a second one changes nothing. To be used in the main thread, where Python delivers signals."""
 
+    last = True
+    """Whether the process ends with the task that is stopped, so that its threads are waited for."""
+
     def __init__(self) -> None:
         super().__init__()
         self._wakeup, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

@@ -1,0 +1,134 @@
+"""How a task's results reach the supervisor: each once and unchanged, or the caller is told.
+
+The supervisor takes 1,000 results a second of one task for long. Whoever reports faster waits here, a millisecond for each; whoever
+finds the supervisor's queue full waits for room. Meanwhile the watchdog is fed, and the wish to stop ends the wait.
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from zmsvc.core import updates
+from zmsvc.task.stop import Stop, Stopped
+
+Feed = Callable[[], object]
+
+LAST_WORDS = 1.0
+"""Seconds that a result may wait for room when the task has been told to stop already, as one of `close` has."""
+
+
+class Reporter(Protocol):
+    """Who takes results: a Notifier, or a terminal."""
+
+    def fileno(self) -> int: ...
+
+    def update(self, json_text: str, sequence: int) -> bool:
+        """Report a result; False when there is no room for it now."""
+
+
+class Updates:
+    """The results of one task, from any of its threads."""
+
+    def __init__(self, reporter: Reporter, stop: Stop) -> None:
+        self._reporter = reporter
+        self._stop = stop
+        self._turn = threading.RLock()
+        self._sequence = 0
+        self._tokens, self._tokens_at = updates.OWN_BURST, time.monotonic()
+
+    def report(self, items: Mapping[str, Any], *, wait: bool, feed: Feed | None) -> bool:
+        """Report a result; False when it was not, because there was no room and the caller would not wait, or the task is to stop.
+
+        In the task's own thread `feed` feeds the watchdog if it is time; in others it is None. Raises TypeError and ValueError for
+        items that cannot be reported.
+        """
+        text = as_json(items)
+        if feed is None:
+            return self._report(text, wait=wait, feed=None)
+        # A signal that broke this off between the report and its count would have the next result taken for a copy of it.
+        before, stopping, self._stop.interruptible = self._stop.interruptible, self._stop.requested, False
+        try:
+            done = self._report(text, wait=wait, feed=feed)
+        finally:
+            self._stop.interruptible = before
+        if before and self._stop.requested and not stopping:
+            raise Stopped(0)
+        return done
+
+    def _report(self, text: str, *, wait: bool, feed: Feed | None) -> bool:
+        # In the order of their numbers, from whichever thread.
+        while not self._turn.acquire(timeout=0.1 if wait else 0):
+            if not wait:
+                return False
+            if feed is not None:
+                feed()
+        try:
+            if not (self._paced(wait=wait, feed=feed) and self._sent(text, wait=wait, feed=feed)):
+                return False
+            self._sequence += 1
+            self._tokens -= 1.0
+            return True
+        finally:
+            self._turn.release()
+
+    def _paced(self, *, wait: bool, feed: Feed | None) -> bool:
+        """Wait until one more is within the rate: a millisecond at most, so that not even the wish to stop need end it."""
+        while True:
+            now = time.monotonic()
+            self._tokens = min(updates.OWN_BURST, self._tokens + (now - self._tokens_at) * updates.RATE)
+            self._tokens_at = now
+            if self._tokens >= 1.0:
+                return True
+            if not wait:
+                return False
+            if feed is not None:
+                feed()
+            time.sleep((1.0 - self._tokens) / updates.RATE)
+
+    def _sent(self, text: str, *, wait: bool, feed: Feed | None) -> bool:
+        until = time.monotonic() + LAST_WORDS if self._stop.requested else None
+        while not self._reporter.update(text, self._sequence + 1):
+            if not wait or (until is None and self._stop.requested) or (until is not None and time.monotonic() >= until):
+                return False
+            if self._await_room(until) and feed is not None:
+                # Only when there is room: it goes the same way.
+                feed()
+        return True
+
+    def _await_room(self, until: float | None) -> bool:
+        """Wait for room, or for the wish to stop; True when there is room."""
+        poll = select.poll()
+        poll.register(self._reporter.fileno(), select.POLLOUT)
+        if until is None:
+            poll.register(self._stop.fd, select.POLLIN)
+        left = 1.0 if until is None else max(0.0, until - time.monotonic())
+        return any(fd == self._reporter.fileno() for fd, _ in poll.poll(round(left * 1000)))
+
+
+def as_json(items: Mapping[str, Any]) -> str:
+    """Return the compact JSON of an update.
+
+    Raises TypeError that names the item which is no JSON, and ValueError for one that the message has no place for.
+    """
+    for name in updates.RESERVED:
+        if name in items:
+            raise ValueError(f"cannot update: {name} is what zmsvc itself says in each message, give the item another name")
+    if not isinstance(items.get(updates.RESULT, ""), str):
+        raise ValueError("cannot update: result is the word for how it went, success or failed for example; give a value another name")
+    try:
+        text = json.dumps(items, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        for name, value in items.items():
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError, RecursionError) as reason:
+                raise TypeError(f"cannot update: {name} is not JSON: {reason}") from error
+        raise TypeError(f"cannot update: {error}") from error
+    if updates.too_deep(items):
+        raise ValueError(f"cannot update: lists and objects are nested more than {updates.MAX_NESTING} deep")
+    return text
