@@ -309,14 +309,15 @@ class KeeperPort:
         for pid in [*pids]:
             self.signal_child(pid, signal.SIGKILL)
 
-    def belonging(self, sessions: Container[int], *marks: bytes) -> list[int]:
+    def belonging(self, sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
         self._kernel.may_crash()
         self._kernel.may_fail("belonging", errno.EMFILE)
-        return [pid for pid in self._kernel.processes if self.marked(pid, sessions, *marks)]
+        return [pid for pid in self._kernel.processes if self.marked(pid, sessions, mark, launch)]
 
-    def marked(self, pid: int, sessions: Container[int], *marks: bytes) -> bool:
+    def marked(self, pid: int, sessions: Container[int], mark: bytes, launch: int | None = None) -> bool:
         process = self._kernel.processes[pid]
-        return process.alive and (process.session in sessions or process.marks >= set(marks))
+        wanted = {mark} if launch is None else {mark, b"ZMSVC_LAUNCH=%d" % launch}
+        return process.alive and (process.session in sessions or process.marks >= wanted)
 
     def children(self, pid: int | None = None) -> list[int]:
         parent = self._kernel.keeper if pid is None else pid
@@ -365,8 +366,8 @@ class SupervisorPort:
             selector.register(sock, selectors.EVENT_READ)
             return bool(selector.select(0))
 
-    def belonging(self, sessions: Container[int], *marks: bytes) -> list[int]:
-        return [pid for pid in self._kernel.processes if self._keeper.marked(pid, sessions, *marks)]
+    def belonging(self, sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
+        return [pid for pid in self._kernel.processes if self._keeper.marked(pid, sessions, mark, launch)]
 
     def kill_each(self, pids: Iterable[int]) -> None:
         self._keeper.kill_each(pids)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from zmsvc.core import events as ev
+from zmsvc.core import foreground
 from zmsvc.core.draft import Draft
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import TABLE, Act, Cause, Sub
@@ -243,8 +244,10 @@ def settle(draft: Draft, key: Key, _cause: Cause) -> None:
         again=False,
         failures=failures_after(task, limits, draft.now) if bad else 0,
     )
+    if text := _background(draft, key, task):
+        task = draft.change(key, status=text)
     items: dict[str, Any] = {"reason": end.reason.value, "exit_code": end.code, "signal": end.signal}
-    if task.status and bad:
+    if task.status and (bad or text):
         items["message"] = task.status
     draft.say(key, task.action, success=not bad, pid=pid, items=items)
     left = {"ended": list(task.ended)} if task.ended else {}
@@ -252,6 +255,19 @@ def settle(draft: Draft, key: Key, _cause: Cause) -> None:
     draft.emit(ev.Forget(launch=task.launch))
     draft.forget_launch(task.launch)
     _after_the_end(draft, key, Trigger.ON_FAIL if bad else Trigger.ON_EXIT, again=again)
+
+
+def _background(draft: Draft, key: Key, task: Task) -> str:
+    """Tell what a Command that ended by itself had left in the background, since it is a mistake: a Command stays in the foreground."""
+    service = draft.described(key)
+    command = service is not None and service.service_type is ServiceType.COMMAND
+    if not (command and task.ended and task.exit and task.exit.reason in (Reason.EXITED, Reason.EXIT_CODE)):
+        return ""
+    first, others = task.ended[0], len(task.ended) - 1
+    more = f" and {others} more" if others else ""
+    program = foreground.known(str(first["name"]))
+    advice = foreground.told(program) if program else "a Command has to stay in the foreground"
+    return f"ended with {first['name']} (PID {first['pid']}){more}, which it had left in the background: {advice}"
 
 
 def _after_the_end(draft: Draft, key: Key, trigger: Trigger, *, again: bool) -> None:

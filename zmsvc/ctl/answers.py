@@ -27,8 +27,8 @@ class Task:
     """One task of one transaction."""
 
     __slots__ = (
-        "action", "cgroup", "description", "dropped", "entry", "exit", "held", "id", "instance", "pid", "restarts", "since", "state",
-        "status", "sub", "user",
+        "action", "cgroup", "description", "dropped", "entry", "exit", "held", "id", "instance", "left", "pid", "restarts", "since",
+        "state", "status", "sub", "user",
     )  # fmt: skip
 
     def __init__(self, data: Json) -> None:
@@ -43,6 +43,7 @@ class Task:
         self.restarts = _number(data.get("restarts")) or 0
         self.exit = Exit(data["exit"]) if isinstance(data.get("exit"), dict) else None
         self.status = _text(data.get("status"))
+        self.left = bool(data.get("ended"))
         self.user = _text(data.get("user"))
         self.cgroup = _text(data.get("cgroup"))
         self.entry = data.get("entry") is True

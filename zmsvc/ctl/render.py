@@ -198,7 +198,7 @@ def _line(task: Task, row: Sequence[str], widths: Sequence[int], style: Style) -
 def _details(task: Task, log: Sequence[str] | None, style: Style) -> list[str]:
     """What stands below a task: why it failed or waits for its next start, and the end of its log."""
     lines = []
-    if task.status and (task.state == "failed" or task.sub == "back-off" or log is not None):
+    if task.status and (task.state == "failed" or task.sub == "back-off" or (task.sub == "exited" and task.left) or log is not None):
         lines.append(f'  Status: "{clean(task.status)}"')
     if task.held:
         lines.append("  Held: no rule starts it until somebody orders it")

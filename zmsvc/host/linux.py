@@ -15,7 +15,7 @@ import resource
 import signal
 import socket
 import struct
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from zmsvc.host.interpreter import Shortcut, disabled
@@ -233,24 +233,6 @@ def process_name(pid: int) -> str:
             return file.read().decode(errors="replace").strip()
     except OSError:
         return ""
-
-
-def belonging(sessions: Container[int], *marks: bytes) -> list[int]:
-    """Every process of one of these sessions, or with all these entries in its initial environment. Zombies do not count: they are dead."""
-    return [int(name) for name in os.listdir("/proc") if name.isdigit() and belongs(int(name), sessions, *marks)]
-
-
-def belongs(pid: int, sessions: Container[int], *marks: bytes) -> bool:
-    """Tell whether `belonging` names this process."""
-    fields = stat_fields(pid)
-    if fields is None or fields[0] in (b"Z", b"X"):
-        return False
-    return int(fields[3]) in sessions or _marked(pid, marks)
-
-
-def _marked(pid: int, marks: tuple[bytes, ...]) -> bool:
-    environment = b"\0" + environment_of(pid)
-    return all(b"\0" + mark + b"\0" in environment for mark in marks)
 
 
 def kill_each(pids: Iterable[int]) -> None:

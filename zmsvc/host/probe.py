@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+from zmsvc.core import foreground
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.model import Context, ServiceType, TaskService
 from zmsvc.host import binds, endpoints
@@ -73,9 +74,21 @@ def _missing(task: TaskService) -> Iterator[str]:
     if task.service_type is ServiceType.COMMAND:
         if not shutil.which(task.command[0]):
             yield f"its program {task.command[0]} is not found, or may not be executed"
+        yield from foreground.warnings(task.command, _text)
         return
     places = [Path(task.location)] if task.location else service_path()
     file = f"{task.instance}/Service{task.instance}.py"
     # The Monitor comes with zmsvc.
     if task.instance != "Monitor" and not any((place / file).is_file() for place in places):
         yield f"there is no {file} in {':'.join(map(str, places))}"
+
+
+def _text(path: str) -> str:
+    """Return the beginning of a configuration file; empty when it cannot be read, or is no file."""
+    try:
+        if not os.path.isfile(path):
+            return ""
+        with open(path, errors="replace") as file:
+            return file.read(1 << 20)
+    except (OSError, ValueError):
+        return ""

@@ -15,7 +15,7 @@ import daemon
 from zmsvc import __version__
 from zmsvc.core import logline
 from zmsvc.core.errors import PlaceError, ZmsvcError
-from zmsvc.host import directories, interpreter, linux, paths
+from zmsvc.host import directories, interpreter, linux, marks, paths
 from zmsvc.host.complain import DETACHED, complain
 from zmsvc.keeper.doors import Doors
 from zmsvc.keeper.keeper import Keeper
@@ -169,7 +169,7 @@ def _keep(places: paths.Places, arguments: list[str], ready: Callable[[str], Non
         if ready is not None:
             keeper.ready = ready
         # A keeper that was killed together with its supervisor could not see to this; two copies of a task must never be.
-        linux.kill_each(linux.belonging((), places.mark))
+        linux.kill_each(marks.belonging((), places.mark))
         return keeper.run()
     finally:
         doors.close()

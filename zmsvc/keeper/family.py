@@ -1,7 +1,7 @@
 """Finds the processes of a launch beside its main one.
 
 By its control group where there is one. Else by descent, and among the orphans that the keeper, a subreaper, was given, by session and
-by the launch number in the environment.
+by the marks of host/marks.py, which tell the launch.
 """
 
 from __future__ import annotations
@@ -57,6 +57,6 @@ class Family:
             return []
         return [pid for pid in self._outside.processes(held.cgroup) if pid != held.pid]
 
-    def _marks(self, held: Held) -> tuple[bytes, bytes]:
+    def _marks(self, held: Held) -> tuple[bytes, int]:
         # Other contexts count their launches from 1 as well.
-        return self._mark, b"ZMSVC_LAUNCH=%d" % (held.host.mark if held.host else held.launch)
+        return self._mark, held.host.mark if held.host else held.launch

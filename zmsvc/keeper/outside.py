@@ -16,7 +16,7 @@ from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from zmsvc.host import linux, notify
+from zmsvc.host import linux, marks, notify
 from zmsvc.keeper.execution import execute
 
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -75,10 +75,10 @@ class Outside(Protocol):
     def kill_each(self, pids: Iterable[int]) -> None:
         """SIGKILL each of these processes, as far as that is possible."""
 
-    def belonging(self, sessions: Container[int], *marks: bytes) -> list[int]:
-        """Return every process of one of these sessions, or with all these entries in its environment."""
+    def belonging(self, sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
+        """Return every process of one of these sessions, or with the marks of a context, or of one launch of it."""
 
-    def marked(self, pid: int, sessions: Container[int], *marks: bytes) -> bool:
+    def marked(self, pid: int, sessions: Container[int], mark: bytes, launch: int | None = None) -> bool:
         """Tell whether `belonging` would name this process."""
 
     def children(self, pid: int | None = None) -> list[int]:
@@ -117,8 +117,8 @@ class Machine:
     name = staticmethod(linux.process_name)
     signal = staticmethod(linux.send_signal)
     kill_each = staticmethod(linux.kill_each)
-    belonging = staticmethod(linux.belonging)
-    marked = staticmethod(linux.belongs)
+    belonging = staticmethod(marks.belonging)
+    marked = staticmethod(marks.belongs)
     number_of_children = staticmethod(linux.number_of_children)
     executed = staticmethod(linux.has_executed)
     open_group = staticmethod(linux.cgroup_descriptor)

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Container, Iterable
 from typing import Protocol
 
-from zmsvc.host import linux, notify
+from zmsvc.host import linux, marks, notify
 
 
 class Outside(Protocol):
@@ -22,7 +22,7 @@ class Outside(Protocol):
     def wait(self, sock: socket.socket, milliseconds: int) -> bool:
         """Wait until there is something to read; False when there is nothing in time."""
 
-    def belonging(self, sessions: Container[int], *marks: bytes) -> list[int]:
+    def belonging(self, sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
         """Return every process of one of these sessions, or with all these entries in its environment."""
 
     def kill_each(self, pids: Iterable[int]) -> None:
@@ -33,7 +33,7 @@ class Machine:
     """The machine that this process runs on."""
 
     receive = staticmethod(notify.receive)
-    belonging = staticmethod(linux.belonging)
+    belonging = staticmethod(marks.belonging)
     kill_each = staticmethod(linux.kill_each)
 
     @staticmethod

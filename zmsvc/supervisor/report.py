@@ -95,6 +95,7 @@ def _task(world: World, key: Key, task: Task, cgroup: str | None) -> dict[str, A
         "restarts": task.restarts,
         "exit": exit_of(task.exit),
         "status": task.status,
+        "ended": list(task.ended),
         "user": service.user if service else None,
         "entry": bool(service and service.entry),
         "held": task.held,

@@ -8,7 +8,7 @@ from collections.abc import Container
 from zmsvc.core.events import Key
 from zmsvc.core.model import Context, ServiceType, TaskService
 from zmsvc.core.world import World
-from zmsvc.host import members, paths
+from zmsvc.host import marks, members, paths
 from zmsvc.host.paths import Places
 from zmsvc.protocol.launch import LaunchSpec
 
@@ -38,6 +38,7 @@ def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Co
         frontend=frontend,
         backend=backend,
         notify=str(places.notify_socket),
+        mark=marks.number(places.mark, task.launch),
         log=log_target,
         cause=dict(task.cause),
         # A process that is shared belongs to none of its tasks, so it has no PID file.

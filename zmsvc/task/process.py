@@ -23,7 +23,7 @@ from typing import Any
 import daemon
 
 from zmsvc.core.errors import LaunchError
-from zmsvc.host import interpreter, journal, linux
+from zmsvc.host import interpreter, journal, linux, marks
 from zmsvc.host.lines import LineWriter
 from zmsvc.protocol.launch import LaunchSpec
 from zmsvc.task import environment
@@ -94,6 +94,8 @@ def settle(keep: Iterable[int]) -> None:
 def become(spec: LaunchSpec, output: int | None = None) -> None:
     """Be this task's process from here on. `output` is the pipe that its streams become, which stays open. Raises LaunchError."""
     parent = os.getppid()
+    if spec.mark:
+        marks.put_on(spec.mark)
     if spec.rlimits or spec.nice is not None:
         _limit(spec)
     if spec.pidfile:

@@ -1,0 +1,60 @@
+"""Commands whose program leaves the foreground are known by their words, and so are those that keep it there."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from zmsvc.core import foreground
+
+LEAVE = [
+    "nginx",
+    "/usr/sbin/nginx -c x.conf",
+    "nginx -g 'pid /run/x.pid;'",
+    "redis-server --port 1 --daemonize yes",
+    "redis-server /etc/redis/redis.conf",
+    "gunicorn -w 2 --daemon app:app",
+    "gunicorn -D app:app",
+    "php-fpm8.2",
+    "memcached -m 64 -d",
+    "celery multi start w1",
+    "sh -c 'nginx; exec tail -F access.log'",
+    "sh -c 'cd /srv && FOO=1 exec nginx -c x.conf'",
+    "env A=b nginx",
+    "zmsvcd --detach X",
+]
+STAY = [
+    "nginx -g 'daemon off;'",
+    "nginx -t",
+    "nginx -c off.conf",
+    "redis-server --port 1",
+    "redis-server /etc/redis/redis.conf --daemonize no",
+    "gunicorn -w 2 app:app",
+    "php-fpm8.2 -F",
+    "sh -c \"nginx -g 'daemon off;'\"",
+    "echo nginx",
+    "sh -c 'echo nginx'",
+    "sleep 1000",
+    "sh -c 'unbalanced \"'",
+    "sh",
+]
+FILES = {"/etc/redis/redis.conf": "# x\ndaemonize yes\n", "off.conf": "worker_processes 1;\n  daemon off;\n"}
+
+
+def told(command: str) -> list[str]:
+    return foreground.warnings(shlex.split(command), lambda path: FILES.get(path, ""))
+
+
+@pytest.mark.parametrize("command", LEAVE)
+def test_a_program_that_leaves_the_foreground_is_told(command: str) -> None:
+    assert len(told(command)) == 1, command
+
+
+@pytest.mark.parametrize("command", STAY)
+def test_a_program_that_stays_is_not(command: str) -> None:
+    assert told(command) == []
+
+
+def test_the_advice_names_what_keeps_it_there() -> None:
+    assert "give it -g 'daemon off;'" in told("nginx")[0]

@@ -1,0 +1,88 @@
+"""Real programs of Debian as Commands of a context, and how a test talks to their servers."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+from context import Context
+from needs import need
+from waiting import PATIENCE, wait_for
+
+PACKAGES = {"redis-server": "redis-server", "nginx": "nginx-light", "gunicorn": "gunicorn", "node": "nodejs", "logrotate": "logrotate"}
+"""COMMAND: the Debian package that has it."""
+
+
+def program(name: str) -> str:
+    """Return the path of a program. Skips the test, with the package to install, where it is missing."""
+    found = shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    need(found, f"{name} is not installed (apt-get install {PACKAGES[name]})")
+    assert found is not None
+    return found
+
+
+class Programs:
+    """A context whose tasks are programs."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.home = context.home
+        (context.home / "Services").mkdir()
+
+    def command(self, task: str, *words: str, **other: Any) -> None:
+        """A Command of these words."""
+        config = "<command>" + "".join(f"<arg>{escape(word)}</arg>" for word in words) + "</command>"
+        self.context.task(task, task.capitalize(), kind="Command", config=config, **other)
+
+    def context_check(self) -> str:
+        """What `check` says of the context file."""
+        self.context.write()
+        done = self.context.ctl("check", str(self.context.file), check=None)
+        return done.stdout + done.stderr
+
+    def file(self, name: str, text: str) -> Path:
+        path = self.home / name
+        path.write_text(text)
+        return path
+
+
+def children(pid: int) -> list[int]:
+    """The children of a program with one thread."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def talk(place: Path | int, said: bytes, until: Callable[[bytes], bool]) -> bytes:
+    """What a server at a Unix socket, or at a port of this machine, answers; it may not listen yet."""
+
+    def answer() -> bytes:
+        with socket.socket(socket.AF_INET if isinstance(place, int) else socket.AF_UNIX) as sock:
+            sock.settimeout(PATIENCE)
+            heard = b""
+            try:
+                sock.connect(("127.0.0.1", place) if isinstance(place, int) else str(place))
+                sock.sendall(said)
+                while not until(heard) and (more := sock.recv(65536)):
+                    heard += more
+            except (ConnectionError, FileNotFoundError) as error:
+                raise AssertionError(f"{place} does not answer: {error}") from error
+        assert until(heard), heard
+        return heard
+
+    return wait_for(answer)
+
+
+def http(place: Path | int) -> str:
+    """The body of GET /, which ends with a newline."""
+    answer = talk(place, b"GET / HTTP/1.0\r\nHost: x\r\n\r\n", lambda heard: heard.partition(b"\r\n\r\n")[2].endswith(b"\n"))
+    assert b" 200 " in answer.partition(b"\r\n")[0], answer
+    return answer.partition(b"\r\n\r\n")[2].decode().strip()
