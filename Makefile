@@ -10,6 +10,7 @@
 # make check      what the tests say about the code itself: ruff, mypy, layers, units
 # make fuzz       files, frames, requests and datagrams of garbage for long: TIMES=20 the effort of `make test`
 # make kills      100 random kills under load; SEED= repeats a run, KILLS= says how many
+# make chaos      random orders, kills and reloads for SECONDS=60; SEED= repeats a run
 # make soak       a context under load and kills for SECONDS=600; fails when descriptors or memory grow
 # make promises   measures how long the recoveries of docs/promises.md take here, and prints that table
 # make install    as root: program, units, manual; PREFIX=/usr/local SYSCONFDIR=/etc DESTDIR= PYTHON=/usr/bin/python3
@@ -28,7 +29,7 @@ SYSCONFDIR ?= /etc
 DESTDIR ?=
 LIBRARIES ?= pypi
 
-.PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks check fuzz kills soak promises \
+.PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks check fuzz kills chaos soak promises \
     deb test-deb rpm lock install uninstall clean unit user-unit install-program install-files
 .DELETE_ON_ERROR:
 
@@ -73,6 +74,7 @@ all-tests: test test-lowest
 	for suite in bookworm trixie; do $(MAKE) test-deb SUITE=$$suite || exit; done
 	$(MAKE) fuzz
 	$(MAKE) kills
+	$(MAKE) chaos
 	$(MAKE) soak
 
 # Results go to tests/bench. What is not installed (s6, runit: apt-get install s6 runit) is left out, and the report says so.
@@ -110,6 +112,9 @@ fuzz: $(VENV)/.tests
 
 kills: $(VENV)/.tests
 	ZMSVC_KILLS=$(KILLS) ZMSVC_SEED=$(SEED) $(VENV)/bin/python -m pytest -s tests/faults/test_kills.py $(PYTEST_ARGS)
+
+chaos: $(VENV)/.tests
+	@PYTHONPATH=tests:tests/live:tests/faults $(VENV)/bin/python tests/faults/chaos.py $(if $(filter file,$(origin SECONDS)),60,$(SECONDS)) $(SEED)
 
 soak: $(VENV)/.tests
 	@PYTHONPATH=tests:tests/live $(VENV)/bin/python tests/faults/soak.py $(SECONDS)

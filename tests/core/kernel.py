@@ -309,6 +309,9 @@ class KeeperPort:
         for pid in [*pids]:
             self.signal_child(pid, signal.SIGKILL)
 
+    def watch_end(self, pid: int) -> int:
+        raise NotImplementedError
+
     def belonging(self, sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
         self._kernel.may_crash()
         self._kernel.may_fail("belonging", errno.EMFILE)
@@ -359,6 +362,13 @@ class SupervisorPort:
 
     def receive(self, sock: socket.socket, *, peek: bool = False, spare: notify.Spare | None = None) -> notify.Datagram | None:
         return self._kernel.sender(notify.receive(sock, peek=peek, spare=spare))
+
+    def launch_of(self, pid: int, mark: bytes) -> int | None:
+        """No task of these tests names another main process."""
+        return None
+
+    def start_time(self, pid: int) -> int | None:
+        return self._keeper.start_time(pid)
 
     def wait(self, sock: socket.socket, milliseconds: int) -> bool:
         """Nobody else runs meanwhile, so only what is there already comes."""

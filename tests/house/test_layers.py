@@ -14,7 +14,7 @@ LONGEST_FUNCTION = 60
 
 PURE = {
     "__future__", "collections", "dataclasses", "enum", "functools", "hashlib", "heapq", "ipaddress", "itertools", "json", "math",
-    "operator", "re", "string", "typing",
+    "operator", "re", "shlex", "string", "typing",
 }  # fmt: skip
 """The part of the standard library that core may know: nothing that touches a clock, a file, a socket or a process."""
 

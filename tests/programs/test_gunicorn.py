@@ -86,3 +86,29 @@ def test_a_stop_of_gunicorn_lets_a_request_end(programs: Programs, gunicorn: Gun
     asking.join()
     assert answers == ["answered"]
     programs.context.task_is("gunicorn", "stopped", "TX")
+
+
+def test_gunicorn_replaces_its_master_on_sigusr2_and_the_task_goes_on(programs: Programs) -> None:
+    port = free_port()
+    programs.file("shop.py", APP.format(word="first", slow=False, home=programs.home))
+    programs.file(
+        "conf.py",
+        "import os, socket\n"
+        "def when_ready(server):\n"
+        "    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:\n"
+        "        sock.connect(os.environ['NOTIFY_SOCKET'])\n"
+        "        sock.send(b'READY=1\\nMAINPID=%d' % os.getpid())\n",
+    )
+    words = [program("gunicorn"), "-c", str(programs.home / "conf.py"), "-b", f"127.0.0.1:{port}", "--chdir", str(programs.home)]
+    programs.command("gunicorn", *words, "--worker-tmp-dir", "/dev/shm", "shop:app", service="<notify_access>all</notify_access>")
+    programs.context.start("--transaction", "TX")
+    assert http(port) == "first"
+    old = programs.context.tasks()["gunicorn"]["pid"]
+    os.kill(old, signal.SIGUSR2)
+    new = programs.context.task_is("gunicorn", "running", also=lambda task: task["pid"] != old)["pid"]
+    os.kill(old, signal.SIGTERM)
+    wait_for_end(old)
+    assert http(port) == "first"
+    assert programs.context.tasks()["gunicorn"]["pid"] == new
+    programs.context.ctl("stop", "--transaction", "TX")
+    wait_for_end(new, 0)

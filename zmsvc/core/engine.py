@@ -57,6 +57,8 @@ TaskFact = (
     | ev.TaskSaid
     | ev.WatchdogFed
     | ev.TimeoutExtended
+    | ev.MainNamed
+    | ev.MainChanged
     | ev.TaskExited
     | ev.TaskGone
 )
@@ -84,6 +86,8 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
                 draft.change(key, deadline=draft.now + limit)
         case ev.TimeoutExtended():
             _extended(draft, key, fact.seconds)
+        case ev.MainNamed() | ev.MainChanged():
+            _main_process(draft, key, fact)
         case ev.TaskExited():
             _exited(draft, key, fact)
         case ev.TaskGone():
@@ -108,6 +112,19 @@ def _extended(draft: Draft, key: Key, seconds: float) -> None:
     task = draft.tasks[key]
     if task.deadline is not None and task.sub in (Sub.START, Sub.STOP_SIGTERM):
         draft.change(key, deadline=max(task.deadline, draft.now + seconds))
+
+
+def _main_process(draft: Draft, key: Key, fact: ev.MainNamed | ev.MainChanged) -> None:
+    task = draft.tasks[key]
+    if task.pid is None or task.pid == fact.pid:
+        return
+    if isinstance(fact, ev.MainNamed):
+        if task.sub in (Sub.START, Sub.RUNNING):
+            draft.emit(ev.SetMain(launch=fact.launch, pid=fact.pid, start_time=fact.start_time))
+        return
+    draft.record(key, "main-process", pid=fact.pid, before=task.pid, launch=fact.launch)
+    draft.change(key, pid=fact.pid, start_time=fact.start_time)
+    draft.show(key[0])
 
 
 # --- updates

@@ -153,6 +153,24 @@ class TimeoutExtended:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MainNamed:
+    """A process that may speak for the task has named another process of it as the main one (MAINPID=)."""
+
+    launch: int
+    pid: int
+    start_time: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MainChanged:
+    """The keeper takes another process for the main one."""
+
+    launch: int
+    pid: int
+    start_time: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskExited:
     """The main process of a task ended; `left` says that other processes of it are still there."""
 
@@ -207,6 +225,8 @@ Fact = (
     | TaskSaid
     | WatchdogFed
     | TimeoutExtended
+    | MainNamed
+    | MainChanged
     | TaskExited
     | TaskGone
     | DeadlinePassed
@@ -234,6 +254,15 @@ class Signal:
     key: Key
     signal: str
     rest: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetMain:
+    """Take another process of a launch for its main one; MainChanged follows when it is one."""
+
+    launch: int
+    pid: int
+    start_time: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -324,4 +353,18 @@ class Leave:
     """Everything is stopped: end the context's daemon."""
 
 
-Effect = Launch | Signal | KillAll | Forget | WakeAt | PublishControl | PublishProcess | PublishInfo | Record | Reply | Ready | Leave
+Effect = (
+    Launch
+    | Signal
+    | SetMain
+    | KillAll
+    | Forget
+    | WakeAt
+    | PublishControl
+    | PublishProcess
+    | PublishInfo
+    | Record
+    | Reply
+    | Ready
+    | Leave
+)

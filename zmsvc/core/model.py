@@ -46,6 +46,15 @@ class KillMode(StrEnum):
     """The main process alone."""
 
 
+class NotifyAccess(StrEnum):
+    """Which processes of a task may speak for it by sd_notify."""
+
+    MAIN = "main"
+    EXEC = "exec"
+    """The same: zmsvc runs no other commands for a task than its program."""
+    ALL = "all"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """When `trigger` happens to the task that holds the rule, `action` is done to the task `call`."""
@@ -98,6 +107,7 @@ class TaskService:
     """Asks the main process to end; of a Command, with `control-group`, every process."""
     fresh: bool = False
     """Whether a Process runs in a new interpreter, so that all of its environment has its effect."""
+    notify_access: NotifyAccess = NotifyAccess.MAIN
     no_new_privileges: bool = False
     """Whether what it executes gains no privileges by setuid bits or file capabilities."""
     environment: Mapping[str, str] = field(default_factory=dict)

@@ -111,6 +111,11 @@ def _adopt_one(draft: Draft, key: Key, child: ev.Child) -> None:
     draft.record(key, "adopted", pid=child.pid, launch=task.launch)
     if task.pid is None:
         apply(draft, key, Cause.LAUNCHED, pid=child.pid, start_time=child.start_time)
+    elif task.pid != child.pid:
+        # The task has named another main process while no supervisor was there to hear of it.
+        draft.change(key, pid=child.pid, start_time=child.start_time)
+    if task.pid is None:
+        pass
     elif task.sub is Sub.STOP_SIGTERM:
         _ask_again(draft, key)
     elif task.sub in (Sub.STOP_SIGKILL, Sub.FINAL_SIGTERM, Sub.FINAL_SIGKILL):
@@ -201,6 +206,7 @@ def _launched_with(service: TaskService) -> TaskService:
         description="",
         entry=True,
         kill_mode=defaults.kill_mode,
+        notify_access=defaults.notify_access,
         stop_signal=defaults.stop_signal if service.service_type is ServiceType.COMMAND else service.stop_signal,
         limits=replace(defaults.limits, watchdog=service.limits.watchdog),
     )

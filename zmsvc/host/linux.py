@@ -12,6 +12,7 @@ import functools
 import os
 import re
 import resource
+import select
 import signal
 import socket
 import struct
@@ -287,6 +288,20 @@ def send_signal(pid: int, started: int, number: int) -> bool:
     finally:
         os.close(fd)
     return True
+
+
+def wait_for_end(pid: int, seconds: float) -> bool:
+    """Wait until a process has ended; False when it has not in time. It blocks."""
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+    finally:
+        os.close(fd)
 
 
 def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:

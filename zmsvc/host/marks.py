@@ -44,6 +44,14 @@ def worn(pid: int) -> int | None:
         return None
 
 
+def launch_of(pid: int, mark: bytes) -> int | None:
+    """Return the launch of a context that a process is of; None when it is of none."""
+    value = worn(pid)
+    if value is None or value < 0 or value >> _LAUNCHES != zlib.crc32(mark):
+        return None
+    return value & ((1 << _LAUNCHES) - 1)
+
+
 def _read(pid: int) -> int | None:
     try:
         with open(f"/proc/{pid}/limits", "rb") as file:

@@ -67,6 +67,7 @@ def read_service(element: etree._Element, source: Any, notes: Notes, folder: str
         kill_mode=settings.kill_mode,
         stop_signal=settings.stop_signal,
         fresh=settings.fresh,
+        notify_access=settings.notify_access,
         no_new_privileges=settings.user is not None if settings.no_new_privileges is None else settings.no_new_privileges,
         environment=settings.environment,
         rlimits=settings.rlimits,

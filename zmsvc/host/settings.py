@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from lxml import etree
 
-from zmsvc.core.model import KillMode, Limits
+from zmsvc.core.model import KillMode, Limits, NotifyAccess
 from zmsvc.core.values import WHITE, amount, boolean, quote, timespan, whole
 from zmsvc.host import signals
 from zmsvc.host.faults import Notes
@@ -36,6 +36,7 @@ class Settings:
     kill_mode: KillMode = KillMode.CONTROL_GROUP
     stop_signal: str = "SIGTERM"
     fresh: bool = False
+    notify_access: NotifyAccess = NotifyAccess.MAIN
     no_new_privileges: bool | None = None
     """None: as `user` has it."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -54,6 +55,7 @@ def read_settings(service: etree._Element | None, notes: Notes) -> Settings:
         kill_mode=_optional(service, "kill_mode", _kill_mode, notes) or KillMode.CONTROL_GROUP,
         stop_signal=_optional(service, "stop_signal", signals.name, notes) or "SIGTERM",
         fresh=bool(_optional(service, "fresh", boolean, notes)),
+        notify_access=_optional(service, "notify_access", _notify_access, notes) or NotifyAccess.MAIN,
         no_new_privileges=_optional(service, "no_new_privileges", boolean, notes),
         environment=_environment(service, notes),
         rlimits=_rlimits(service, notes),
@@ -101,6 +103,13 @@ def _kill_mode(text: str) -> KillMode:
     if word not in [*KillMode]:
         raise ValueError(f"{quote(text)} is no kill mode, expected {' or '.join(KillMode)}")
     return KillMode(word)
+
+
+def _notify_access(text: str) -> NotifyAccess:
+    word = text.strip(WHITE)
+    if word not in [*NotifyAccess]:
+        raise ValueError(f"{quote(text)} does not say who may notify, expected {', '.join(NotifyAccess)}")
+    return NotifyAccess(word)
 
 
 def _user(text: str) -> str:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import resource
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from zmsvc.keeper.doors import Doors
 from zmsvc.keeper.keeper import Keeper
 from zmsvc.keeper.keyring import keyring
 
+LAST_S = 5.0
+"""Seconds that processes of a killed keeper have to end after SIGKILL; one that is stuck in the kernel does not hold up the start."""
 _READY = "ready"
 """What the daemon says to the process that it was started from; what follows has failed at once."""
 
@@ -168,11 +171,22 @@ def _keep(places: paths.Places, arguments: list[str], ready: Callable[[str], Non
         keeper = Keeper(places, doors, arguments, _delegated_cgroup(), keys)
         if ready is not None:
             keeper.ready = ready
-        # A keeper that was killed together with its supervisor could not see to this; two copies of a task must never be.
-        linux.kill_each(marks.belonging((), places.mark))
+        _end_the_last(places, doors)
         return keeper.run()
     finally:
         doors.close()
+
+
+def _end_the_last(places: paths.Places, doors: Doors) -> None:
+    """End what a keeper that was killed has left. It is gone before anything starts: two copies of a task must never be.
+
+    Its supervisor and device die with it, which takes them a moment, and until then they listen where ours is to listen.
+    """
+    found = marks.belonging((), places.mark) + marks.belonging((), b"NOTIFY_SOCKET=" + os.fsencode(doors.keeper_path))
+    linux.kill_each(found)
+    until = time.monotonic() + LAST_S
+    for pid in found:
+        linux.wait_for_end(pid, max(0.0, until - time.monotonic()))
 
 
 def _raise_file_limit() -> None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from zmsvc.host import linux, oom, signals
+from zmsvc.host import directories, linux, oom, signals
 from zmsvc.host.complain import complain
 from zmsvc.keeper.dispatcher import Dispatcher, attempt
 from zmsvc.keeper.family import Family
@@ -23,7 +23,7 @@ from zmsvc.keeper.shared import Host, Hosts
 from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol import sharing
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
-from zmsvc.protocol.supervision import Executed, Exited, Gone, Launched, LaunchFailed, Report
+from zmsvc.protocol.supervision import Executed, Exited, Gone, Launched, LaunchFailed, MainProcess, Report
 
 LOOKS = 8
 """Searches for processes of a launch in a row: one that forks faster than they are killed shall not hold the keeper."""
@@ -216,6 +216,51 @@ class Brood:
         elif self._outside.executed(held.pid):
             held.executed = True
             self._tell(Executed(launch=held.launch))
+
+    # --- the main process
+
+    def set_main(self, launch: int, pid: int, started: int) -> None:
+        """Take another process of a launch for its main one. Its parent may have to reap it, so its end is watched as well."""
+        held = self._held.get(launch)
+        if held is None or held.end is not None or held.host is not None or pid == held.pid:
+            return
+        if pid not in self._family.all(held) or self._outside.start_time(pid) != started:
+            complain(f"zmsvcd: process {pid} is not one of launch {launch}: it does not become its main process")
+            return
+        fd = self._outside.watch_end(pid)
+        try:
+            self._dispatcher.watch(fd, partial(self._main_gone, held, pid, fd))
+        except OSError:
+            os.close(fd)
+            raise
+        held.former = held.pid, held.start_time
+        self._become_main(held, pid, started)
+
+    def _become_main(self, held: Held, pid: int, started: int) -> None:
+        if held.pid in self._by_pid:
+            self._by_pid[held.pid].remove(held)
+            if not self._by_pid[held.pid]:
+                del self._by_pid[held.pid]
+        held.pid, held.start_time = pid, started
+        held.rest.pop(pid, None)
+        self._by_pid.setdefault(pid, []).append(held)
+        if held.pid_file is not None:
+            attempt(partial(directories.write_new, Path(held.pid_file), f"{pid}\n", 0o644))
+        self._tell(MainProcess(launch=held.launch, pid=pid, start_time=started))
+
+    def _main_gone(self, held: Held, pid: int, fd: int) -> None:
+        """A main process that the task had named has ended. One that is a child of the keeper is reaped, which tells how."""
+        self._dispatcher.unwatch(fd)
+        os.close(fd)
+        if held.end is not None or held.pid != pid or pid in self._outside.children():
+            return
+        former, held.former = held.former, None
+        if former is not None and self._outside.start_time(former[0]) == former[1]:
+            # An upgrade that failed: the process that has reaped it goes on.
+            self._become_main(held, *former)
+            return
+        self._by_pid.pop(pid, None)
+        self._main_ended(held, How(), oom_kill=False)
 
     # --- orders
 

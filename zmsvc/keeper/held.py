@@ -57,6 +57,8 @@ class Held:
     """Why the program was not executed, empty where its own last status says so; None when it was, or may yet be."""
     uid: int | None = None
     """Of the user, where that is not the daemon's own."""
+    former: tuple[int, int] | None = None
+    """PID and start time of the main process before this one, when the task has named another."""
     end: Exited | None = None
     """How the main process ended: told again to every new supervisor until one acknowledges it."""
     rest: dict[int, Other] = field(default_factory=dict)

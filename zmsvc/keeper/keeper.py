@@ -323,6 +323,8 @@ class Keeper:
                 self._launch(order)
             case sv.SignalTask():
                 self._brood.signal(order.launch, order.signal, order.rest)
+            case sv.SetMain():
+                self._brood.set_main(order.launch, order.pid, order.start_time)
             case sv.KillTask():
                 self._brood.kill(order.launch)
             case sv.Acknowledge():

@@ -63,6 +63,9 @@ class Outside(Protocol):
     def start_time(self, pid: int) -> int | None:
         """Return when a process started; None when there is none."""
 
+    def watch_end(self, pid: int) -> int:
+        """Return a descriptor that becomes readable when a process has ended."""
+
     def name(self, pid: int) -> str:
         """Return what `ps` calls a process."""
 
@@ -127,6 +130,7 @@ class Machine:
     kill_group = staticmethod(linux.kill_cgroup)
     remove_group = staticmethod(linux.remove_cgroup)
     spawn = staticmethod(execute)
+    watch_end = staticmethod(os.pidfd_open)
     said = staticmethod(notify.receive)
 
     @staticmethod

@@ -35,6 +35,15 @@ class SignalTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetMain:
+    """Take another process of a launch for its main one, if it is one; `MainProcess` follows when it is. Of protocol 3."""
+
+    launch: int
+    pid: int
+    start_time: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KillTask:
     """SIGKILL every process of a launch; `Gone` follows."""
 
@@ -88,13 +97,14 @@ class Reexec:
     """The supervisor is about to leave for another one, which is to be started at once."""
 
 
-Order = LaunchSpec | Introduce | SignalTask | KillTask | Acknowledge | RunDevice | RestartDevice | ReplaceDevice | Leave | Reexec
+Order = LaunchSpec | Introduce | SignalTask | SetMain | KillTask | Acknowledge | RunDevice | RestartDevice | ReplaceDevice | Leave | Reexec
 
 ORDERS = Codec[Order](
     {
         "launch": LaunchSpec,
         "introduce": Introduce,
         "signal": SignalTask,
+        "set-main": SetMain,
         "kill": KillTask,
         "ack": Acknowledge,
         "device": RunDevice,
@@ -129,6 +139,15 @@ class Executed:
     """The program of a Command runs."""
 
     launch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MainProcess:
+    """Another process is the main one of a launch from here on. Sent to supervisors of protocol 3."""
+
+    launch: int
+    pid: int
+    start_time: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,13 +261,27 @@ class Reload:
     """The keeper got SIGHUP."""
 
 
-Report = Hello | Launched | Executed | LaunchFailed | Exited | Gone | DeviceState | ZygoteState | NotifySocket | StopAll | Reload
+Report = (
+    Hello
+    | Launched
+    | Executed
+    | MainProcess
+    | LaunchFailed
+    | Exited
+    | Gone
+    | DeviceState
+    | ZygoteState
+    | NotifySocket
+    | StopAll
+    | Reload
+)
 
 REPORTS = Codec[Report](
     {
         "hello": Hello,
         "launched": Launched,
         "executed": Executed,
+        "main": MainProcess,
         "launch-failed": LaunchFailed,
         "exited": Exited,
         "gone": Gone,

@@ -36,6 +36,9 @@ BATCH_BYTES = 256 << 10
 
 _URGENT = sv.SignalTask | sv.KillTask | sv.ReplaceDevice
 
+MAIN = 3
+"""The first protocol in which a keeper takes another process for the main one."""
+
 CROWD = 100
 """Launches of which the keeper has not said yet what became of them, at which they are many."""
 
@@ -98,6 +101,12 @@ class Children:
         notify.peek_from_start(notify_socket)
         self.on_news: Callable[[], None] = lambda: None
         """Called in any thread when `facts` has something that no descriptor announces."""
+        self.mark = b""
+        """What all processes of the context show (host/marks.py)."""
+        self.admits_all: Callable[[int], bool] = lambda launch: False
+        """Tell whether every process of a launch may speak for it, and not its main process alone."""
+        self.protocol = PROTOCOL
+        """What keeper and supervisor both speak."""
         self._users: dict[int, UserNotify] = {}
         self._uid_of: dict[int, int] = {}
         """By launch, of tasks that run as another user."""
@@ -125,6 +134,7 @@ class Children:
                 f"cannot serve the keeper: it speaks protocol {hello.protocol} (zmsvc {hello.version or '1.0'}), "
                 f"zmsvc {__version__} speaks {OLDEST} to {PROTOCOL}; restart the context"
             )
+        self.protocol = min(PROTOCOL, hello.protocol)
         self.device, self.zygote_version = hello.device, hello.zygote_version
         for launched in hello.children:
             self._know(launched)
@@ -224,7 +234,19 @@ class Children:
     def _speaker(self, datagram: notify.Datagram) -> Speaker:
         tag = next((value for key, value in datagram.lines if key == "X_ZMSVC_TASK"), "")
         # A process of its own may write that line too; it speaks for itself alone.
-        return (datagram.pid, "") if (datagram.pid, "") in self._launch_of else (datagram.pid, tag)
+        if (datagram.pid, "") in self._launch_of:
+            return datagram.pid, ""
+        return self._admitted(datagram) or (datagram.pid, tag)
+
+    def _admitted(self, datagram: notify.Datagram) -> Speaker | None:
+        """Return the task that a process may speak for which is not its main one; a process that has ended already is nobody's."""
+        launch = self.outside.launch_of(datagram.pid, self.mark) if self.mark else None
+        if launch is None or launch not in self._speaker_of or not self.admits_all(launch):
+            return None
+        # Another user's process may show the same mark, but it cannot have this user.
+        if datagram.uid not in (0, self._uid_of.get(launch, os.geteuid())):
+            return None
+        return self._speaker_of[launch]
 
     def _await_word(self, datagram: notify.Datagram, before: list[Fact], ends: list[Fact]) -> None:
         """A task may speak before the keeper's word about its fork has come; that word is on its way and needs but our reading.
@@ -277,6 +299,10 @@ class Children:
                     before.append(ev.TaskExecuted(launch=report.launch))
             case sv.Executed():
                 before.append(ev.TaskExecuted(launch=report.launch))
+            case sv.MainProcess():
+                self._launch_of.pop(self._speaker_of.get(report.launch, (0, "")), None)
+                self._know(sv.Launched(launch=report.launch, pid=report.pid, start_time=report.start_time))
+                before.append(ev.MainChanged(launch=report.launch, pid=report.pid, start_time=report.start_time))
             case sv.LaunchFailed():
                 self._ordered.discard(report.launch)
                 ends.append(ev.LaunchFailed(launch=report.launch, why=report.why))
@@ -305,11 +331,27 @@ class Children:
             self._refuse(datagram)
             return []
         try:
-            return list(_facts_of(launch, datagram))
+            return [*_facts_of(launch, datagram), *self._main_named(launch, datagram)]
         except (ProtocolError, ValueError, OverflowError, RecursionError) as error:
             # Anything that escaped here would take along all facts that were read with it, and stay in the queue for the next supervisor.
             self.refused.add("Cannot read what process %d says: %s", datagram.pid, error)
             return []
+
+    def _main_named(self, launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
+        """MAINPID= of a task: only a process of the same launch can become its main one."""
+        named = dict(datagram.lines).get("MAINPID")
+        if named is None or self._speaker_of[launch][1]:
+            return
+        pid = int(named)
+        if pid == self._speaker_of[launch][0]:
+            return
+        started = self.outside.start_time(pid)
+        if started is None or self.outside.launch_of(pid, self.mark) != launch:
+            self.refused.add("Process %d names %d as the main process, which is not one of its task: ignored", datagram.pid, pid)
+        elif self.protocol < MAIN:
+            self.refused.add("Process %d names another main process: a keeper of an earlier zmsvc cannot take it", datagram.pid)
+        else:
+            yield ev.MainNamed(launch=launch, pid=pid, start_time=started)
 
     def _refuse(self, datagram: notify.Datagram) -> None:
         for fd in datagram.fds:

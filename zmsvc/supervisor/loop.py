@@ -18,6 +18,7 @@ from typing import Any, assert_never
 from zmsvc.core import events as ev
 from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key, Requested, Verb
+from zmsvc.core.model import NotifyAccess
 from zmsvc.core.world import World
 from zmsvc.host import crashpoint, ids, journal
 from zmsvc.host.keys import Curve
@@ -75,6 +76,12 @@ class Loop:
         self._status_next: asyncio.TimerHandle | None = None
         self._said_stopping = False
         self._held_back: asyncio.TimerHandle | None = None
+        children.mark, children.admits_all = places.mark, self._admits_all
+
+    def _admits_all(self, launch: int) -> bool:
+        key = self.world.launches.get(launch)
+        service = self.world.context.tasks.get(key[1]) if key is not None else None
+        return service is not None and service.notify_access is NotifyAccess.ALL
 
     # --- facts in
 
@@ -199,6 +206,8 @@ class Loop:
                 self._launch(effect)
             case ev.Signal():
                 self.children.tell(sv.SignalTask(launch=effect.launch, signal=effect.signal, rest=effect.rest))
+            case ev.SetMain():
+                self.children.tell(sv.SetMain(launch=effect.launch, pid=effect.pid, start_time=effect.start_time))
             case ev.KillAll():
                 self.children.tell(sv.KillTask(launch=effect.launch))
             case ev.Forget():
@@ -295,7 +304,7 @@ class Loop:
 
 
 def _not_for_the_keeper(effect: Effect) -> bool:
-    return not isinstance(effect, ev.Launch | ev.Signal | ev.KillAll)
+    return not isinstance(effect, ev.Launch | ev.Signal | ev.SetMain | ev.KillAll)
 
 
 def _short(value: Any, most: int = 200) -> str:

@@ -22,6 +22,12 @@ class Outside(Protocol):
     def wait(self, sock: socket.socket, milliseconds: int) -> bool:
         """Wait until there is something to read; False when there is nothing in time."""
 
+    def launch_of(self, pid: int, mark: bytes) -> int | None:
+        """Return the launch of a context that a process is of; None when it is of none."""
+
+    def start_time(self, pid: int) -> int | None:
+        """Return when a process started; None when there is none."""
+
     def belonging(self, sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
         """Return every process of one of these sessions, or with all these entries in its environment."""
 
@@ -33,6 +39,8 @@ class Machine:
     """The machine that this process runs on."""
 
     receive = staticmethod(notify.receive)
+    launch_of = staticmethod(marks.launch_of)
+    start_time = staticmethod(linux.start_time)
     belonging = staticmethod(marks.belonging)
     kill_each = staticmethod(linux.kill_each)
 

@@ -1,0 +1,387 @@
+"""Random operations on a real context, and what must hold of it at each quiet moment. One seed gives the same operations in the same order.
+
+The promises are compared with witnesses that know nothing of each other: what `status` says, the processes that the kernel has, and the
+history in the state file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from context import Context
+from crowd import Row, history
+from waiting import wait_for
+
+from zmsvc.host import linux, marks
+
+QUICK = "<stop_timeout>400ms</stop_timeout><restart_delay>20ms</restart_delay><restart_max_delay>100ms</restart_max_delay>"
+TX = "CHAOS"
+ANSWER = 10.0
+"""Seconds in which every order is answered: stop_timeout is 0.4 s, and a start takes as long as the machine needs."""
+SETTLED = 30.0
+"""Seconds in which everything comes to rest after the last operation."""
+FEW = 12
+"""Descriptors that a process may have more than after the first quiet moment."""
+OPERATIONS = (3, 8)
+"""Operations between two quiet moments, at least and at most."""
+LIVE = ("launching", "start", "running", "stop-sigterm", "stop-sigkill", "final-sigterm", "final-sigkill")
+ENDS = ("failed", "stopped", "lost")
+
+PYTHON = """
+import os, signal, subprocess, time
+from zmsvc.task import LoopedTask, SingleTask, TaskService
+
+class Loop(LoopedTask):
+    interval = 0.05
+    n = 0
+    def step(self):
+        self.n += 1
+        if self.n % 20 == 0:
+            self.update(n=self.n)
+
+class Hung(LoopedTask):
+    interval = 0.05
+    def step(self):
+        while True:
+            time.sleep(1000)
+
+class Once(SingleTask):
+    def run(self):
+        pass
+
+class Parent(LoopedTask):
+    interval = 3600.0
+    def setup(self):
+        subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    def step(self):
+        pass
+"""
+SERVICE = "\nclass Service{name}(TaskService):\n    service_name = '{name}'\n    task_class = {name}\n"
+
+SHELL = {
+    "sleeps": "exec sleep 1000",
+    "stubborn": 'trap "" TERM; while :; do sleep 1; done',
+    "wrapper": "sleep 1000; :",
+    "daemon": "(setsid env -i sleep 1000 &) ; exec sleep 1000",
+    "leaves": "(setsid env -i sleep 1000 &) ; exit 0",
+    "fails": "exit 3",
+}
+"""Commands. The daemon has left its session and its environment."""
+RESTARTED = ("loop", "sleeps", "thread_1", "thread_2", "parent", "daemon")
+"""Tasks that a rule starts again when they fail."""
+
+
+def populate(context: Context, left_out: str = "") -> None:
+    """Write services and tasks; `left_out` is a task that the file does not have this time."""
+    context.clear_tasks()
+    for name in ("Loop", "Hung", "Once", "Parent"):
+        context.service(name, PYTHON + SERVICE.format(name=name))
+    tasks: list[tuple[str, str, str, str]] = [
+        ("loop", "Loop", "Process", ""),
+        ("hung", "Hung", "Process", ""),
+        ("once", "Once", "Process", ""),
+        ("parent", "Parent", "Process", ""),
+        ("thread_1", "Loop", "Thread", ""),
+        ("thread_2", "Once", "Thread", ""),
+        ("thread_hung", "Hung", "Thread", ""),
+    ]
+    for name, script in SHELL.items():
+        text = script.replace("&", "&amp;")
+        tasks.append((name, name.capitalize(), "Command", f"<command><arg>sh</arg><arg>-c</arg><arg>{text}</arg></command>"))
+    for name, instance, kind, config in tasks:
+        rules = {"on_fail": ("restart", name)} if name in RESTARTED else {"on_exit": ("start", "once")} if name == "leaves" else {}
+        if name != left_out:
+            context.task(name, instance, kind=kind, config=config, service=QUICK, rules=rules, entry=name not in ("fails", "leaves"))
+    context.write()
+
+
+NAMES = ("loop", "hung", "once", "parent", "thread_1", "thread_2", "thread_hung", *SHELL)
+
+
+class Chaos:
+    """One run. `did` is what was done until now."""
+
+    def __init__(self, context: Context, seed: int) -> None:
+        self.context, self.seed = context, seed
+        self.chance = random.Random(seed)
+        self.did: list[str] = []
+        self.keepers = 0
+        self.quiet_moments = 0
+        self.orders = 0
+        self._began = time.monotonic()
+        self._left_out = ""
+        self._threads: list[threading.Thread] = []
+        self._faults: list[str] = []
+        self._files: dict[str, int] = {}
+        self._mark = b"NOTIFY_SOCKET=" + os.fsencode(context.runtime / context.name / "notify.sock")
+        self._operations: list[tuple[int, Callable[[], None]]] = [
+            (8, self._order),
+            (5, self._kill_task),
+            (2, self._kill_supervisor),
+            (1, self._kill_device),
+            (1, self._kill_zygote),
+            (2, self._freeze_task),
+            (2, self._reload),
+            (1, self._hang_up),
+            (2, self._reexec),
+            (1, self._kill_keeper),
+        ]
+
+    def run(self, seconds: float) -> None:
+        """Operate for so long. Raises AssertionError with the seed and the operations."""
+        try:
+            populate(self.context)
+            self.context.start("--transaction", TX)
+            self._quiet()
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                for _ in range(self.chance.randint(*OPERATIONS)):
+                    self._one()
+                self._quiet()
+            self._end()
+        except Exception as error:
+            done = "\n".join(self.did)
+            raise AssertionError(f"make chaos SEED={self.seed}\n{done}\n{error}") from error
+
+    def _one(self) -> None:
+        weights = [weight for weight, _ in self._operations]
+        (operation,) = self.chance.choices([each for _, each in self._operations], weights)
+        # Drawn before it is carried out: what it finds, and how long it takes, must not change what comes next.
+        pause = self.chance.choice((0.0, 0.0, 0.01, 0.1))
+        operation()
+        threading.Event().wait(pause)
+
+    def _say(self, text: str) -> None:
+        self.did.append(f"{time.monotonic() - self._began:8.3f}  {text}")
+
+    # --- operations
+
+    def _order(self) -> None:
+        verb = self.chance.choice(("start", "stop", "restart"))
+        tasks = self.chance.sample(NAMES, self.chance.choice((1, 1, 1, 2, 3)))
+        request: dict[str, Any] = {"verb": verb, "transaction": TX, "tasks": tasks, "block": self.chance.random() < 0.7}
+        self._say(f"{verb} {' '.join(tasks)}{'' if request['block'] else ' --no-block'}")
+        self.orders += 1
+        thread = threading.Thread(target=self._ask, args=(request,))
+        self._threads.append(thread)
+        thread.start()
+
+    def _ask(self, request: dict[str, Any]) -> None:
+        began = time.monotonic()
+        while True:
+            try:
+                answer = self.context.ask(**request)
+                break
+            except (OSError, AssertionError):
+                # Its supervisor died over it, or the keeper did: the order is given again, as zmsvcctl does.
+                if time.monotonic() - began > ANSWER:
+                    self._faults.append(f"no answer to {request} within {ANSWER:g} s")
+                    return
+        took = time.monotonic() - began
+        if took > ANSWER:
+            self._faults.append(f"{request} was answered after {took:.1f} s")
+        if not answer["ok"] and answer.get("code") not in (1, 4):
+            self._faults.append(f"{request} was answered {answer}")
+
+    def _main_process(self) -> tuple[str, int] | None:
+        """One of the tasks that run, drawn in any case, and its PID if it has one."""
+        name = self.chance.choice(NAMES)
+        with contextlib.suppress(OSError, AssertionError, KeyError):
+            pid = self.context.tasks(TX)[name]["pid"]
+            return (name, int(pid)) if pid else None
+        return None
+
+    def _signal(self, pid: int, number: int) -> None:
+        # Only a child of the keeper: a PID that was read a moment ago may be another process's.
+        assert self.context.daemon is not None
+        fields = linux.stat_fields(pid)
+        if fields is not None and int(fields[1]) == self.context.daemon.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _kill_task(self) -> None:
+        number = self.chance.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV))
+        if (found := self._main_process()) is not None:
+            self._say(f"{number.name} to {found[0]}")
+            self._signal(found[1], number)
+
+    def _freeze_task(self) -> None:
+        if (found := self._main_process()) is not None:
+            self._say(f"SIGSTOP to {found[0]}")
+            self._signal(found[1], signal.SIGSTOP)
+
+    def _worker(self, name: str) -> int | None:
+        with contextlib.suppress(OSError, AssertionError, ValueError, KeyError):
+            status = self.context.ask(verb="status")["data"]
+            return int(status["pid"] if name == "supervisor" else status[f"{name}_pid"] or 0) or None
+        return None
+
+    def _kill_worker(self, name: str, pid: int | None) -> None:
+        if pid is not None:
+            self._say(f"SIGKILL to the {name}")
+            self._signal(pid, signal.SIGKILL)
+
+    def _kill_supervisor(self) -> None:
+        self._kill_worker("supervisor", self._worker("supervisor"))
+
+    def _kill_device(self) -> None:
+        self._kill_worker("device", self._worker("device"))
+
+    def _kill_zygote(self) -> None:
+        with contextlib.suppress(AssertionError):
+            self._kill_worker("zygote", self.context.zygote())
+
+    def _reload(self) -> None:
+        self._left_out = self.chance.choice(("", *NAMES))
+        self._say(f"reload without {self._left_out or 'a difference'}")
+        populate(self.context, self._left_out)
+        with contextlib.suppress(OSError, AssertionError):
+            self.context.ask(verb="reload")
+
+    def _hang_up(self) -> None:
+        self._say("SIGHUP to the keeper")
+        assert self.context.daemon is not None
+        self.context.daemon.send_signal(signal.SIGHUP)
+
+    def _reexec(self) -> None:
+        self._say("reexec")
+        with contextlib.suppress(OSError, AssertionError):
+            self.context.ask(verb="reexec")
+
+    def _kill_keeper(self) -> None:
+        if self.chance.random() < 0.5:
+            return
+        self._say("SIGKILL to the keeper, and zmsvcd again")
+        assert self.context.daemon is not None
+        self.context.daemon.kill()
+        self.context.daemon.wait()
+        self.keepers += 1
+        self._files.clear()
+        self.context.start("--transaction", TX)
+
+    # --- quiet moments
+
+    def _quiet(self) -> None:
+        """Let everything come to rest, and compare."""
+        for thread in self._threads:
+            thread.join(ANSWER + SETTLED)
+            assert not thread.is_alive(), "an order was never answered"
+        self._threads.clear()
+        self._thaw()
+        wait_for(self._at_rest, SETTLED)
+        self._no_fault()
+        self._descriptors()
+        self.quiet_moments += 1
+        self._say("quiet")
+
+    def _thaw(self) -> None:
+        """A process that was stopped by hand goes on: nothing is due that would end it."""
+        for pid in self._processes():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGCONT)
+
+    def _at_rest(self) -> bool:
+        """What `status` says, what the kernel has and what the history tells are the same; else it raises AssertionError."""
+        assert self.context.daemon is not None
+        assert self.context.daemon.poll() is None, f"the keeper has ended with {self.context.daemon.returncode}"
+        status = self.context.status()
+        tasks = {task["id"]: task for each in status["transactions"] if each["id"] == TX for task in each["tasks"]}
+        moving = {name: task["sub"] for name, task in tasks.items() if task["sub"] in LIVE and task["sub"] != "running"}
+        moving |= {name: task["sub"] for name, task in tasks.items() if task["sub"] == "back-off"}
+        assert not moving, moving
+        assert status["device_pid"], "no device"
+        running = {name: task["pid"] for name, task in tasks.items() if task["sub"] == "running"}
+        children = self.context.children()
+        for name, pid in running.items():
+            assert pid in children, f"{name} is running as {pid}, and the keeper has no such child"
+        assert not [name for name, task in tasks.items() if name not in running and task["pid"]], "a task that rests has a PID"
+        self._history(running)
+        return True
+
+    def _history(self, running: dict[str, int]) -> None:
+        rows = [row for row in history(self.context) if row.task in NAMES]
+        everything = history(self.context)
+        assert not everything or everything[-1].seq == len(everything), "rows of the history are missing"
+        begun = Counter(row.detail["launch"] for row in rows if row.event == "launching")
+        ended = Counter(row.detail["launch"] for row in rows if row.event in ENDS and row.detail.get("launch"))
+        assert max([*begun.values(), 1]) == 1, f"launched twice: {begun.most_common(3)}"
+        assert max([*ended.values(), 1]) == 1, f"ended twice: {ended.most_common(3)}"
+        still_open = {row.detail["launch"]: row.task for row in rows if row.event == "launching" and row.detail["launch"] not in ended}
+        assert Counter(still_open.values()) == Counter(running.keys()), f"{still_open} are open in the history, {running} are running"
+        self._launches(rows, still_open)
+
+    def _launches(self, rows: list[Row], still_open: dict[int, str]) -> None:
+        """Each process of the context is of a launch that has not ended; all threads have one process."""
+        threads = {row.detail["launch"] for row in rows if row.event == "launching" and row.task.startswith("thread")}
+        of = {pid: launch for pid, launch in self._processes().items() if launch not in still_open}
+        shared = {pid: launch for pid, launch in of.items() if launch in threads}
+        over = {pid: launch for pid, launch in of.items() if launch not in threads}
+        assert not over, f"processes of launches that have ended: {over}"
+        assert not shared or any(task.startswith("thread") for task in still_open.values()), f"threads without a task: {shared}"
+
+    def _processes(self) -> dict[int, int]:
+        """Every living process that has the mark of the context, and its launch."""
+        first = marks.number(self._mark, 0)
+        found = {}
+        for pid in marks.belonging((), self._mark):
+            worn = marks.worn(pid)
+            if worn is not None and worn > first:
+                found[pid] = worn - first
+        return found
+
+    def _no_fault(self) -> None:
+        assert not self._faults, self._faults
+        text = self.context.log.read_text(errors="replace")
+        assert "Traceback" not in text, text[text.index("Traceback") - 500 :][:3000]
+
+    def _descriptors(self) -> None:
+        assert self.context.daemon is not None
+        status = self.context.status()
+        for name, pid in (("keeper", self.context.daemon.pid), ("supervisor", status["pid"]), ("device", status["device_pid"])):
+            with contextlib.suppress(FileNotFoundError):
+                count = len(os.listdir(f"/proc/{pid}/fd"))
+                first = self._files.setdefault(name, count)
+                assert count <= first + FEW, f"the {name} has {count} descriptors, it had {first}"
+
+    def _end(self) -> None:
+        self._say("SIGTERM to the keeper")
+        assert self.context.stop() == 0, "the context does not end with 0"
+        left = marks.belonging((), self._mark)
+        assert not left, f"left behind: {[(pid, linux.process_name(pid)) for pid in left]}"
+
+
+def main() -> int:
+    """Run for SECONDS with SEED, both from the command line."""
+    seconds, seed = float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 and sys.argv[2] else random.randrange(2**32)
+    print(f"make chaos SECONDS={seconds:g} SEED={seed}", flush=True)
+    home = Path(tempfile.mkdtemp(prefix="zm"))
+    context = Context(home)
+    chaos = Chaos(context, seed)
+    try:
+        chaos.run(seconds)
+    except AssertionError as error:
+        print(error, file=sys.stderr)
+        if context.log.exists():
+            print(context.log.read_text(errors="replace")[-20_000:], file=sys.stderr)
+        return 1
+    finally:
+        context.close()
+        shutil.rmtree(home, ignore_errors=True)
+    print(f"{chaos.orders} orders, {len(chaos.did)} operations, {chaos.quiet_moments} quiet moments, {chaos.keepers} keepers killed")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
