@@ -272,14 +272,13 @@ def _stderr() -> int:
 
 
 def _send_and_wait(sock: socket.socket, head: bytes) -> None:
-    """Send the head of a stream and an empty line, and wait until journald has read them, which it does before it looks at the sender.
+    """Send the head of a stream and empty lines, and wait until journald has read them all; at the first one it looks at the sender.
 
-    With the smallest send buffer two messages make a Unix socket unwritable until the other side has read one of them.
+    With the smallest send buffer a message of 1 kB makes a Unix socket unwritable until the other side has read the whole of it.
     """
     room = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-    sock.sendall(head)
-    sock.sendall(b"\n")
+    sock.sendall(head + b"\n" * 1024)
     writable = select.poll()
     writable.register(sock, select.POLLOUT)
     writable.poll(_SEEN_MS)
