@@ -3,8 +3,10 @@
 Our own JSON is compact and begins with the transaction, so the device filters it. Clients of zmicroservices write theirs sorted,
 indented and with `content` first. A subscription to every `control` message would hear those, and all that the supervisor says of other
 transactions as well: with hundreds of transactions most of the bus. So a subscriber asks for each way in which a text can differ from
-the beginning of ours: 4 kinds of white space between two words of JSON, or another letter in a key. These are 257 short prefixes, the
-same ones for all subscribers, so that a publisher is told of them once.
+the beginning of ours: white space between two words of JSON, or another key in the first place.
+
+These are 81 short prefixes, the same ones for all subscribers, so that a publisher is told of them once. It takes them in within half a
+millisecond when it connects; a prefix for every letter at every place of a key would be 800.
 """
 
 from __future__ import annotations
@@ -15,38 +17,36 @@ from collections.abc import Iterator
 
 from zmsvc.core import messages
 
-_WHITE = " \t\r\n"
-_KEY = string.ascii_letters + "_"
-_HEADER, _TRANSACTION = "header", "service_transaction"
-_DEEP = {_HEADER: (1,), _TRANSACTION: (1, 2, len("service_"), len("service_t"))}
-"""Where a key that begins like one of ours is told from it. One that has more in common, as `heat` has, is not looked for: it must not
-be the first key of a message."""
+_BEFORE, _BETWEEN = " \t\r\n", " \n"
+"""White space before the first word, and what writers of JSON put between others."""
+_FIRST = [letter for letter in f"{string.ascii_lowercase}T" if letter != "h"]
+"""What another first key of a message begins with: `content` for example, or `Task`."""
+_FIRST_OF_HEADER = [
+    *(letter for letter in string.ascii_lowercase if letter != "s"),
+    "sa", "sc", "si", "so", "st", "su", "sen", "seq", "ses", "service_i", "service_n", "service_ty",
+]  # fmt: skip
+"""The same for the first key of a header, of which our own begins with `service_tr`."""
 
 
 def control(transaction: str, *, ours_only: bool = False) -> list[bytes]:
     """Return the prefixes to subscribe to. What they let through beside the transaction's own messages has to be sorted out by the
     reader; `ours_only` is for one that wants nothing but what zmsvc writes.
     """
-    topic, start = messages.prefix("control"), f'{{"{_HEADER}":{{"{_TRANSACTION}":'
-    found = [topic + start.encode() + json.dumps(transaction).encode()]
+    topic = messages.prefix("control")
+    found = [topic + b'{"header":{"service_transaction":' + json.dumps(transaction).encode()]
     if not ours_only:
         found += [topic + other.encode() for other in _others()]
     return found
 
 
 def _others() -> Iterator[str]:
-    """Yield each shortest beginning of a JSON object that is not the beginning of ours."""
-    words = ("{", f'"{_HEADER}"', ":", "{", f'"{_TRANSACTION}"', ":")
-    before = ""
-    for word in words:
-        yield from (before + white for white in _WHITE)
-        if word.startswith('"'):
-            yield from (before + other for other in _other_keys(word.strip('"')))
-        before += word
-    yield from (before + white for white in _WHITE)
-
-
-def _other_keys(key: str) -> Iterator[str]:
-    yield from (f'"{letter}' for letter in _KEY if letter != key[0])
-    for at in _DEEP[key]:
-        yield from (f'"{key[:at]}{letter}' for letter in string.ascii_lowercase if letter != key[at])
+    """Yield the beginnings of JSON objects that are not the beginning of ours."""
+    yield from _BEFORE
+    yield from (f"{{{white}" for white in _BEFORE)
+    yield from (f'{{"{first}' for first in _FIRST)
+    yield from (f'{{"header"{between}' for between in _BETWEEN)
+    yield from (f'{{"header":{between}' for between in _BETWEEN)
+    yield from (f'{{"header":{{{between}' for between in _BETWEEN)
+    yield from (f'{{"header":{{"{first}' for first in _FIRST_OF_HEADER)
+    yield from (f'{{"header":{{"service_transaction"{between}' for between in _BETWEEN)
+    yield from (f'{{"header":{{"service_transaction":{between}' for between in _BETWEEN)
