@@ -144,7 +144,7 @@ def test_after_a_restart_everything_is_of_the_installed_release(context: Context
     [
         (
             "protocol/__init__.py", r"^PROTOCOL = .*\n((.*\n)*?)OLDEST = .*", r"PROTOCOL = 9\n\1OLDEST = 9",
-            f"speaks protocols 9 to 9, the running keeper ({__version__}) protocol 2; only a restart of the context renews the keeper",
+            f"speaks protocols 9 to 9, the running keeper ({__version__}) protocol 3; only a restart of the context renews the keeper",
         ),
         ("supervisor/loop.py", r"^import asyncio$", "import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
         ("core/engine.py", r"\A", "broken(\n", "SyntaxError: '(' was never closed"),
