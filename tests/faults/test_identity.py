@@ -57,7 +57,7 @@ def test_a_stranger_with_the_pid_of_a_task_is_left_alone(context: Context, stran
     db.close()
     context.start()
     task = context.tasks("T")["ts_1"]
-    assert (task["sub"], task["pid"] == stranger.pid, task["restarts"]) == ("running", False, 1)
+    assert (task["sub"], task["pid"] == stranger.pid, task["restarts"]) == ("running", False, 0)
     assert context.ask(verb="restart", transaction="T", tasks=["ts_1"])["ok"]
     assert context.stop() == 0
     assert stranger.poll() is None

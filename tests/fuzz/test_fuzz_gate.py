@@ -81,7 +81,10 @@ def test_garbage_of_a_user_who_may_not_connect(context: Context) -> None:
         member.connect(monitor)
         assert member.poll(5000)
     after = context.status()
-    for name in ("pid", "device_pid", "restarts", "device_restarts", "dropped"):
+    for name in ("pid", "device_pid", "restarts", "device_restarts"):
         assert after[name] == before[name], name
+    # The garbage itself is counted.
+    assert {name: after["dropped"][name] for name in before["dropped"]} == before["dropped"]
+    assert after["dropped"].keys() - before["dropped"].keys() <= {"handshakes", "disconnected", "connections"}
     assert [each["id"] for each in after["transactions"]] == ["FUZZ"]
     assert context.stop() == 0
