@@ -17,7 +17,7 @@ import pytest
 import zmq
 from forwarder import FREE_PORT, Forwarder, received
 from needs import need
-from waiting import wait_for, wait_for_line
+from waiting import PATIENCE, wait_for, wait_for_line
 
 from zmsvc.core.errors import ZmsvcError
 from zmsvc.host import sockets
@@ -254,3 +254,11 @@ def test_only_keys_on_the_list_may_connect(tmp_path: Path) -> None:
         shutil.copy(tmp_path / "others" / "peer.key", allowed / "other.key")
         assert sockets.send_once(device.front, b"x @@@ welcome", curve=stranger)
         assert received(subscriber) == b"x @@@ welcome"
+
+
+def test_it_ends_when_its_keeper_had_ended_before_it_began(tmp_path: Path) -> None:
+    with Forwarder(tmp_path) as device:
+        device.environment["ZMSVC_KEEPER"] = "1"
+        device.launch()
+        assert device.process is not None
+        assert device.process.wait(PATIENCE) == -signal.SIGKILL

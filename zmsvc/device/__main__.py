@@ -27,7 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the device until SIGTERM; the exit status."""
     parsed = _parser().parse_args(arguments)
     if os.environ.get("NOTIFY_SOCKET"):
-        linux.die_with_parent(os.getppid())
+        # A keeper that is killed before this line has another process be the parent; one of 1.0 does not name itself.
+        linux.die_with_parent(int(os.environ.get("ZMSVC_KEEPER", os.getppid())))
     if os.geteuid() and linux.has_capabilities():
         # Those of the unit are there to give tasks their users. Where a filter forbids it, what is lost is a second wall.
         with contextlib.suppress(OSError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 from collections import Counter
@@ -174,7 +175,11 @@ class Device(Worker):
         arguments = ["--front", front, "--back", back, "--front-fd", str(fds[0]), "--back-fd", str(fds[1])]
         arguments += ["--hwm", str(self.settings.hwm), "--expect", str(self.settings.expect if self.restarts else 0)]
         # By the environment: after a downgrade the device is one that does not know them as arguments.
-        environment = {"NOTIFY_SOCKET": str(self.doors.keeper_path), "ZMSVC_MEMBERS": str(self.places.members_file)}
+        environment = {
+            "NOTIFY_SOCKET": str(self.doors.keeper_path),
+            "ZMSVC_KEEPER": str(os.getpid()),
+            "ZMSVC_MEMBERS": str(self.places.members_file),
+        }
         for variable, sock in self._own.items():
             fds.append(sock.fileno())
             environment[variable] = str(sock.fileno())
