@@ -12,4 +12,4 @@ assert _spec.loader is not None
 _live = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_live)
 
-home, context, ear = _live.home, _live.context, _live.ear
+home, context, either, ear = _live.home, _live.context, _live.either, _live.ear

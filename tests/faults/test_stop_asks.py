@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
 import pytest
 from context import Context
-from groups import delegated
 from waiting import wait_for
 
 SAVES = """import os, pathlib, signal, sys
@@ -37,18 +35,6 @@ WRAPPERS = {
     "a double fork into a session of its own": "(setsid python3 {program} &) ; sleep 1000",
     "a shell of a shell": "sh -c 'python3 {program}; :'; :",
 }
-
-
-@pytest.fixture(params=["sessions", "groups"])
-def either(request: pytest.FixtureRequest, context: Context) -> Iterator[Context]:
-    """The context without and with a control group of its own."""
-    if request.param == "sessions":
-        yield context
-        return
-    with delegated() as wrapper:
-        context.wrapper = wrapper
-        yield context
-        context.close()
 
 
 def shell(context: Context, script: str, service: str = "", **other: Any) -> Path:

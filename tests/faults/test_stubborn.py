@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from context import Context
-from groups import delegated
 from waiting import wait_for_end
 
 DEAF = 'trap "" TERM HUP INT; echo $$ > {file}; while :; do sleep 1000; done'
@@ -20,18 +18,6 @@ CHILDREN = {
     "double fork": "subprocess.Popen(['sh', '-c', 'setsid sh -c \"$0\" & exit', {deaf!r}]).wait()",
     "stopped": "os.kill(subprocess.Popen(['sh', '-c', {deaf!r}], start_new_session=True).pid, 0)",
 }
-
-
-@pytest.fixture(params=["sessions", "groups"])
-def either(request: pytest.FixtureRequest, context: Context) -> Iterator[Context]:
-    """The context without and with a control group of its own."""
-    if request.param == "sessions":
-        yield context
-        return
-    with delegated() as wrapper:
-        context.wrapper = wrapper
-        yield context
-        context.close()
 
 
 def leaves(context: Context, child: str) -> Path:

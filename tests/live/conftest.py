@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from context import Context, Ear
+from groups import delegated
 
 
 @pytest.fixture
@@ -40,3 +41,15 @@ def ear(context: Context) -> Iterator[Callable[..., Ear]]:
     yield make
     for each in made:
         each.close()
+
+
+@pytest.fixture(params=["sessions", "groups"])
+def either(request: pytest.FixtureRequest, context: Context) -> Iterator[Context]:
+    """The context without and with a control group of its own."""
+    if request.param == "sessions":
+        yield context
+        return
+    with delegated() as wrapper:
+        context.wrapper = wrapper
+        yield context
+        context.close()

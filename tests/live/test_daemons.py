@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from context import Context
-from groups import delegated
 from waiting import wait_for, wait_for_end
 
 DAEMON = """import os, pathlib, signal
@@ -30,18 +27,6 @@ while True:
     signal.pause()
 """
 """A classic daemon with a session of its own. It is run by `env -i`, for many write over their environment."""
-
-
-@pytest.fixture(params=["sessions", "groups"])
-def either(request: pytest.FixtureRequest, context: Context) -> Iterator[Context]:
-    """The context without and with a control group of its own."""
-    if request.param == "sessions":
-        yield context
-        return
-    with delegated() as wrapper:
-        context.wrapper = wrapper
-        yield context
-        context.close()
 
 
 def daemon(context: Context, parent: str, task: str = "ts_1", **other: Any) -> Path:
