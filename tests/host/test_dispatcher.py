@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import selectors
 from collections.abc import Iterator
 
 import pytest
@@ -104,6 +106,23 @@ def test_a_selector_that_fails_is_replaced(pipes: list[tuple[int, int]]) -> None
     dispatcher, called = Dispatcher(clock), []
     (first, _), _ = pipes
     dispatcher.watch(first, lambda: called.append("called"))
+    os.close(dispatcher._selector.fileno())  # type: ignore[attr-defined]
+    dispatcher.turn(0)
+    clock.time += 2
+    dispatcher.turn(0)
+    assert called == ["called"]
+
+
+def test_a_selector_is_replaced_though_no_descriptor_is_left(pipes: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    dispatcher, called = Dispatcher(clock), []
+    (first, _), _ = pipes
+    dispatcher.watch(first, lambda: called.append("called"))
+
+    def refuse() -> selectors.BaseSelector:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(clock, "selector", refuse)
     os.close(dispatcher._selector.fileno())  # type: ignore[attr-defined]
     dispatcher.turn(0)
     clock.time += 2

@@ -100,7 +100,11 @@ class Dispatcher:
         """Have another selector; each watch that it takes is looked at again after a pause."""
         with contextlib.suppress(OSError, ValueError):
             self._selector.close()
-        self._selector = self._outside.selector()
+        try:
+            self._selector = self._outside.selector()
+        except OSError:
+            # An epoll takes a descriptor, of which none may be left; poll(2) takes none.
+            self._selector = selectors.PollSelector()
         for watch in self._watches.values():
             self._mute(watch)
 

@@ -13,6 +13,7 @@ import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from typing import assert_never
 
 from zmsvc.core.errors import ProtocolError
 from zmsvc.host import linux, packets
@@ -238,6 +239,8 @@ class Output(Worker):
                     self._let_go(report.pipe)
                 case protocol.Pong():
                     self._asked = None
+                case _:
+                    assert_never(report)
 
     def _let_go(self, number: int) -> None:
         held = self._held.pop(number, None)
