@@ -654,6 +654,16 @@ def test_a_second_transaction_is_announced_and_the_first_is_not() -> None:
     assert sim.replies(5)[0].data["beside"] == []
 
 
+def test_a_transaction_whose_tasks_have_failed_is_not_announced_as_running() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+    sim.end("a", signal="SIGKILL")
+    sim.ask("start", transaction="T2", request=1)
+    sim.ready()
+    assert sim.replies(1)[0].data["beside"] == []
+
+
 def test_the_transaction_that_was_stopped_last_is_remembered_longest() -> None:
     sim = Simulation.of(task("a"))
     sim.checked = False

@@ -130,7 +130,8 @@ def _reply(draft: Draft, waiter: Waiter) -> ev.Reply:
         **waiter.told,
     }
     if waiter.opened:
-        data["beside"] = [name for name, each in draft.transactions.items() if each.open and name not in waiter.transactions]
+        running = dict.fromkeys(name for (name, _), task in draft.tasks.items() if task.live)
+        data["beside"] = [name for name in running if name not in waiter.transactions]
     if waiter.ending:
         ended = [(key, task) for key, task in tasks if key in waiter.ending]
         data["ended"] = [{"task": key[1], **entry} for key, task in ended for entry in _endings(task)]

@@ -84,7 +84,7 @@ def _say_beside(args: argparse.Namespace, data: Json) -> None:
     beside, opened = data.get("beside"), data.get("transaction")
     if args.verb == "start" and isinstance(beside, list) and beside:
         others = ", ".join(map(str, beside))
-        terminal.complain(f"opened transaction {opened} beside {others}, which runs on; zmsvcctl stop --transaction {opened} takes it back")
+        terminal.complain(f"opened transaction {opened}; still running: {others} (zmsvcctl stop --transaction {opened} takes it back)")
 
 
 def _objects(data: Json, key: str) -> list[Json]:
