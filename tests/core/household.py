@@ -46,7 +46,7 @@ ZYGOTE_S = 0.2
 
 @dataclass(eq=False)
 class Order:
-    """What a client asks for, again and again until it is answered."""
+    """An order of a client, which gives it to each supervisor in turn until one answers."""
 
     verb: ev.Verb
     tasks: tuple[str, ...]
@@ -83,7 +83,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 class OldKeeper(Children):
-    """What a supervisor is to a keeper of this protocol, or of a keeper of this protocol."""
+    """Messages of a supervisor as a keeper of this protocol takes them, and the other way round."""
 
     spoken = 2
 
@@ -421,7 +421,7 @@ class Household:
         self.tasks: dict[int, Task] = {}
         self.orders: list[Order] = []
         self.protocols = (2,)
-        """What supervisors and keepers say that they speak, one after the other by chance."""
+        """Each supervisor and each keeper speaks one of them, chosen at random."""
         self.held_back = 0
         """So many times others go before the keeper."""
         self.forked: Counter[tuple[int, int]] = Counter()
@@ -438,7 +438,7 @@ class Household:
         self.doors = Doors(self.places)
         self.keeper = Keeper(self.places, self.doors, [], None, None, port)
         self.observe(self.keeper)
-        # A daemon that cannot even begin says why and ends, and whoever has started it may try it again.
+        # A daemon that cannot begin says why and ends; systemd starts it again.
         faults, self.kernel.faults = self.kernel.faults, 0.0
         self.keeper.begin()
         self.kernel.faults = faults
@@ -532,7 +532,7 @@ class Household:
         return None if timeout is None else self.kernel.now + timeout
 
     def one(self) -> bool:
-        """Somebody who can does something. False when everybody waits for the time."""
+        """Let one process that has something to do go on; False when all of them wait for a time."""
         kernel = self.kernel
         choices: list[Callable[[], object]] = []
         due = self.keeper_due()
@@ -553,14 +553,14 @@ class Household:
             if process.act():
                 return True
         if not choices:
-            # Nobody else is left that could go before it.
+            # No other process could go on before it.
             self.held_back = 0
             return keeper
         choices[0]()
         return True
 
     def wait(self, most: float) -> bool:
-        """Let the time come at which something is to be done, at most so many seconds. False when there is no such time."""
+        """Advance the clock to the next alarm, by at most so many seconds; False when there is no alarm."""
         kernel = self.kernel
         due = [self.keeper_due(), *(supervisor.due() for supervisor in self.supervisors)]
         due += [kernel.timers[0][0]] if kernel.timers else []

@@ -26,7 +26,7 @@ ANSWER = 0.2
 """Seconds in which `status` has to be answered meanwhile."""
 
 pytestmark = pytest.mark.deadline(120)
-NEW_LIBZMQ = pytest.mark.skipif(zmq.zmq_version_info() < (4, 3, 5), reason="libzmq 4.3.4 bounds no subscriptions: docs/promises.md")
+NEW_LIBZMQ = pytest.mark.skipif(zmq.zmq_version_info() < (4, 3, 5), reason="with libzmq 4.3.4 this is not certain: docs/promises.md")
 
 
 @pytest.fixture
