@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, TypeVar
 
 Answer = TypeVar("Answer")
@@ -47,6 +49,16 @@ def wait_for_end(pid: int, deadline: float = PATIENCE) -> None:
         assert poll.poll(deadline * 1000), f"process {pid} did not end within {deadline:g} s"
     finally:
         os.close(pidfd)
+
+
+def stop_process(pid: int) -> None:
+    """Send SIGSTOP and wait until each thread has stopped: one that runs on another CPU goes on for a moment."""
+
+    def stopped() -> bool:
+        return all(each.read_text().rpartition(")")[2].split()[0] == "T" for each in Path(f"/proc/{pid}/task").glob("*/stat"))
+
+    os.kill(pid, signal.SIGSTOP)
+    wait_for(stopped)
 
 
 def wait_for_line(stream: IO[bytes], part: str, deadline: float = PATIENCE) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 from context import Context
-from waiting import PATIENCE
+from waiting import PATIENCE, stop_process
 
 HOUR = 3600
 
@@ -61,7 +60,7 @@ def test_no_alarm_comes_early_or_late(context: Context, clock: Clock, jump: int)
     context.start("--transaction", "T")
     pids = {name: task["pid"] for name, task in context.tasks().items()}
     began = time.monotonic()
-    os.kill(pids["hung"], signal.SIGSTOP)
+    stop_process(pids["hung"])
     assert context.ask(verb="stop", tasks=["deaf"], block=False)["ok"]
     assert context.ask(verb="start", transaction="T", tasks=["late"], block=False)["ok"]
     turns = context.tasks()["frail"]["restarts"]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from context import Context
 from crowd import QUICK, history
-from waiting import wait_for_end
+from waiting import stop_process, wait_for_end
 
 MOST = 80
 """More side effects than any of these trips has."""
@@ -235,7 +235,7 @@ def test_adoption_at_every_point(context: Context, crash: Crash) -> None:
 
     def trip() -> None:
         status, brittle = context.status(), context.tasks()["brittle"]["pid"]
-        os.kill(keeper, signal.SIGSTOP)
+        stop_process(keeper)
         try:
             os.kill(status["pid"], signal.SIGKILL)
             wait_for_end(status["pid"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from context import Context
 from disks import Disk, disk
-from waiting import wait_for, wait_for_end
+from waiting import stop_process, wait_for, wait_for_end
 
 BIG = "def setup(self):\n    self.update(text='x' * 20_000)"
 """What each start of it says is more than the room that is left between the pages of a file."""
@@ -104,7 +104,7 @@ def test_a_context_that_never_ran_says_that_the_disk_is_full(context: Context, s
 def test_a_supervisor_that_dies_on_a_read_only_disk_is_followed_by_one_that_manages(managed: Context, state: Disk) -> None:
     steady, supervisor = managed.tasks()["steady"]["pid"], managed.status()["pid"]
     assert managed.daemon is not None
-    os.kill(managed.daemon.pid, signal.SIGSTOP)
+    stop_process(managed.daemon.pid)
     try:
         os.kill(supervisor, signal.SIGKILL)
         wait_for_end(supervisor)

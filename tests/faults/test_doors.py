@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from context import Context, Ear
-from waiting import PATIENCE, wait_for_end
+from waiting import PATIENCE, stop_process, wait_for_end
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def alone(context: Context) -> Iterator[Context]:
     context.start("--transaction", "T")
     assert context.daemon is not None
     supervisor = context.status()["pid"]
-    os.kill(context.daemon.pid, signal.SIGSTOP)
+    stop_process(context.daemon.pid)
     os.kill(supervisor, signal.SIGKILL)
     wait_for_end(supervisor)
     yield context

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from context import Context
-from waiting import wait_for_end
+from waiting import stop_process, wait_for_end
 
 from zmsvc.host import linux
 
@@ -31,7 +31,7 @@ def state(context: Context) -> sqlite3.Connection:
 def killed_as_by_a_power_cut(context: Context) -> int:
     """Nobody of the context has a last word; the PID that its task had."""
     pid, supervisor = context.tasks()["ts_1"]["pid"], context.status()["pid"]
-    os.kill(supervisor, signal.SIGSTOP)
+    stop_process(supervisor)
     assert context.daemon is not None
     context.daemon.kill()
     context.wait()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from context import Context
-from waiting import wait_for, wait_for_end
+from waiting import stop_process, wait_for, wait_for_end
 
 
 def is_in_state(pid: int, letter: str) -> bool:
@@ -27,7 +27,7 @@ def is_dead(pid: int) -> bool:
 
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
+    stop_process(pid)
     wait_for(lambda: is_in_state(pid, "T"))
     try:
         yield

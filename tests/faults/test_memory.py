@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from context import Context
 from groups import little_memory
-from waiting import wait_for_end
+from waiting import stop_process, wait_for_end
 
 HOG = """
 interval = 0.01
@@ -54,7 +54,7 @@ def test_a_task_that_the_kernel_kills_for_its_memory_has_failed_for_that(hungry:
 
 def test_that_it_was_the_memory_is_known_also_when_no_supervisor_was_there(hungry: Context, home: Path) -> None:
     supervisor, pid = hungry.status()["pid"], hungry.tasks()["hog"]["pid"]
-    os.kill(supervisor, signal.SIGSTOP)
+    stop_process(supervisor)
     (home / "eat").touch()
     wait_for_end(pid)
     os.kill(supervisor, signal.SIGKILL)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from context import Context
-from waiting import wait_for_end
+from waiting import stop_process, wait_for_end
 
 DEAF = 'trap "" TERM HUP INT; echo $$ > {file}; while :; do sleep 1000; done'
 
@@ -43,7 +43,7 @@ def test_a_stopped_task_is_stopped_by_order_in_time_and_proven_gone(either: Cont
     either.task("ts_2", "Echo")
     either.start("--transaction", "T")
     tasks = either.tasks()
-    os.kill(tasks["ts_1"]["pid"], signal.SIGSTOP)
+    stop_process(tasks["ts_1"]["pid"])
     answer = either.ask(verb="stop", tasks=["ts_1"])
     assert answer["ok"], answer
     assert not Path(f"/proc/{tasks['ts_1']['pid']}").exists()
@@ -61,7 +61,7 @@ def test_a_stopped_task_misses_its_watchdog_and_its_rule_fires(either: Context) 
     )
     either.start("--transaction", "T")
     pid = either.tasks()["ts_1"]["pid"]
-    os.kill(pid, signal.SIGSTOP)
+    stop_process(pid)
     task = either.task_is("ts_1", "running", also=lambda task: task["pid"] != pid)
     assert (task["exit"]["reason"], task["exit"]["signal"], task["restarts"]) == ("watchdog", "SIGKILL", 1)
     assert not Path(f"/proc/{pid}").exists()
@@ -74,7 +74,7 @@ def test_what_ignores_sigterm_and_hides_is_killed_with_its_task(either: Context,
     either.start("--transaction", "T")
     child = int(file.read_text())
     if kind == "stopped":
-        os.kill(child, signal.SIGSTOP)
+        stop_process(child)
     answer = either.ask(verb="stop", tasks=["ts_1"])
     assert answer["ok"], answer
     assert not Path(f"/proc/{child}").exists(), "the answer comes when nothing is left"
@@ -153,7 +153,7 @@ def test_what_a_task_only_forked_is_found_by_the_next_keeper(context: Context) -
     context.task("ts_1", "Parent")
     context.start("--transaction", "T")
     child, supervisor = int(file.read_text()), context.status()["pid"]
-    os.kill(supervisor, signal.SIGSTOP)
+    stop_process(supervisor)
     assert context.daemon is not None
     context.daemon.kill()
     context.wait()

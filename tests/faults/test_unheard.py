@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import zmq
 from context import Context
-from waiting import PATIENCE, wait_for, wait_for_end
+from waiting import PATIENCE, stop_process, wait_for, wait_for_end
 
 
 class Stranger:
@@ -53,7 +53,7 @@ def without_supervisor(context: Context, stranger: Stranger) -> None:
     """Kill it under a keeper that cannot start the next one yet."""
     assert context.daemon is not None
     supervisor = context.status()["pid"]
-    os.kill(context.daemon.pid, signal.SIGSTOP)
+    stop_process(context.daemon.pid)
     os.kill(supervisor, signal.SIGKILL)
     wait_for_end(supervisor)
     stranger.until(b"\x00unheard.")

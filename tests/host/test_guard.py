@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -37,14 +39,21 @@ def told(tmp_path: Path) -> Iterator[tuple[Callable[[bytes], None], sockets.Mout
 
 def test_a_publisher_takes_a_bounded_number_of_subscriptions_at_once(told: tuple[Callable[[bytes], None], sockets.Mouth]) -> None:
     tell, mouth = told
-    for number in range(3 * sockets.TOLD):
-        tell(b"\x01%d" % number)
+    numbers = itertools.count()
+
+    def behind() -> bool:
+        """Tell more than it takes at once, until so many have come when it looks."""
+        for _ in range(3 * sockets.TOLD):
+            tell(b"\x01%d" % next(numbers))
+        known = len(mouth._known)
+        wanted = mouth.wants(b"nobody")
+        assert len(mouth._known) <= known + sockets.TOLD
+        assert wanted == mouth.behind
+        return mouth.behind
+
+    wait_for(behind)
     tell(b"\x01last")
     mouth.await_told(b"last")
-    assert sockets.readable(mouth.socket, 5000)
-    assert mouth.wants(b"nobody")
-    assert mouth.behind
-    assert len(mouth._known) <= sockets.TOLD + 1
     wait_for(mouth.told)
     wait_for(lambda: not mouth.wants(b"nobody"))
     assert mouth.wants(b"last")
@@ -123,12 +132,20 @@ def test_a_subscriber_that_does_not_read_is_let_go_and_the_publisher_is_not(tmp_
         news.close()
 
 
-@pytest.mark.skipif(zmq.zmq_version_info() < (4, 3, 5), reason="with libzmq 4.3.4 this is not certain, see docs/promises.md")
 def test_a_subscription_that_is_too_long_ends_the_connection(tmp_path: Path) -> None:
     with Forwarder(tmp_path) as device:
         device.start()
-        device.subscriber(b"x" * (options.MAX_SUBSCRIPTION + 100))
-        assert "a subscription that is too long" in device.wait_notification("STATUS=subscriber")
+        greedy = device.subscriber(b"x" * (options.MAX_SUBSCRIPTION + 100))
+        device.notified.setblocking(False)
+
+        def told() -> bool:
+            # It subscribes anew after each end, when its own thread comes by. On a busy machine the device may find the first ones gone.
+            greedy.poll(0)
+            with suppress(BlockingIOError):
+                return "a subscription that is too long" in device.next_notification()
+            return False
+
+        wait_for(told)
         assert device.mouth().send(b"y @@@ ")
 
 

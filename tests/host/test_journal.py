@@ -281,6 +281,31 @@ def test_a_stream_to_journald_begins_with_its_header(journald: Journald) -> None
         assert got.read() == b"Echo\n\n6\n1\n0\n0\n0\n\n<3>hello\n"
 
 
+def test_a_stream_is_given_when_journald_has_dealt_with_its_header(journald: Journald) -> None:
+    """It reads twice: one that reads again is done with what it had read before."""
+    given: list[int] = []
+    waiting = threading.Thread(target=lambda: given.append(journal.stream("Echo", "journal", seen=True)))
+    waiting.start()
+    connection, _ = journald.streams.accept()
+    with connection:
+        assert connection.recv(8192).rstrip(b"\n") == b"Echo\n\n6\n1\n0\n0\n0"
+        connection.settimeout(10)
+        assert not given
+        assert connection.recv(8192).strip(b"\n") == b""
+        waiting.join(10)
+        os.write(given[0], b"hello\n")
+        os.close(given[0])
+        assert connection.recv(8192) == b"hello\n"
+
+
+def test_a_stream_is_given_although_journald_hangs(journald: Journald) -> None:
+    given: list[int] = []
+    waiting = threading.Thread(target=lambda: given.append(journal.stream("Echo", "journal", seen=True)))
+    waiting.start()
+    waiting.join(10)
+    os.close(given[0])
+
+
 def test_a_stream_to_a_file_appends(file: Path) -> None:
     file.write_text("first\n")
     for target in (str(file), f"{file}+stderr"):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from context import Context
-from waiting import wait_for, wait_for_end
+from waiting import stop_process, wait_for, wait_for_end
 
 DAEMON = """import os, pathlib, signal
 reader, writer = os.pipe()
@@ -87,7 +87,7 @@ def test_a_daemon_of_a_killed_keeper_is_ended_before_the_next_one_starts_anythin
     # Together with the supervisor, which would see to it at once.
     supervisor = int(context.status()["pid"])
     assert context.daemon is not None
-    os.kill(supervisor, signal.SIGSTOP)
+    stop_process(supervisor)
     context.daemon.kill()
     os.kill(supervisor, signal.SIGKILL)
     context.daemon.wait()

@@ -12,7 +12,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-import zmq
 from context import Context, Ear
 from others import command, others
 from tutorial import free_ports
@@ -26,7 +25,6 @@ ANSWER = 0.2
 """Seconds in which `status` has to be answered meanwhile."""
 
 pytestmark = pytest.mark.deadline(120)
-NEW_LIBZMQ = pytest.mark.skipif(zmq.zmq_version_info() < (4, 3, 5), reason="with libzmq 4.3.4 this is not certain: docs/promises.md")
 
 
 @pytest.fixture
@@ -111,7 +109,6 @@ def now(context: Context) -> dict[str, int]:
     return {"device": memory(status["device_pid"]), "supervisor": memory(status["pid"])}
 
 
-@NEW_LIBZMQ
 @pytest.mark.parametrize(
     ("way", "reasons"),
     [("long", ("flooding_peers", "handshakes")), ("many", ("flooding_peers",)), ("churn", ("flooding_peers",))],

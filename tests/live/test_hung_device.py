@@ -15,7 +15,7 @@ import pytest
 from context import Context, Ear
 from needs import need
 from others import command, others
-from waiting import wait_for, wait_for_end
+from waiting import stop_process, wait_for, wait_for_end
 
 from zmsvc.host import linux
 
@@ -73,7 +73,7 @@ def attack(context: Context, word: str) -> Iterator[None]:
             if word == "sent":
                 assert process.stdout.readline() == "ready\n"
                 # Whoever closes the descriptor last waits. An attacker tries until it is the device; here the device is late for sure.
-                os.kill(device, signal.SIGSTOP)
+                stop_process(device)
                 print(file=process.stdin, flush=True)
             assert process.stdout.readline() == f"{word}\n"
             os.kill(device, signal.SIGCONT)
@@ -122,7 +122,7 @@ def test_the_end_of_the_context_does_not_wait_for_a_hung_device(talk: Context) -
 def test_a_stopped_device_is_replaced_when_the_supervisor_does_not_hear_itself(talk: Context) -> None:
     talk.start("--transaction", "T")
     device = talk.status()["device_pid"]
-    os.kill(device, signal.SIGSTOP)
+    stop_process(device)
     began = time.monotonic()
     talk.ctl("start", "--transaction", "T", "--task", "idle", "--no-block")
     wait_for_end(device, LIMIT)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from context import Context
-from waiting import PATIENCE, wait_for, wait_for_end
+from waiting import PATIENCE, stop_process, wait_for, wait_for_end
 
 
 def test_a_hung_supervisor_is_found_by_its_watchdog_and_replaced(context: Context) -> None:
@@ -19,7 +19,7 @@ def test_a_hung_supervisor_is_found_by_its_watchdog_and_replaced(context: Contex
     context.task("ts_1", "Echo")
     context.start(WATCHDOG_USEC="2000000")
     status, pid = context.status(), context.tasks()["ts_1"]["pid"]
-    os.kill(status["pid"], signal.SIGSTOP)
+    stop_process(status["pid"])
     wait_for_end(status["pid"])
     assert context.status()["pid"] != status["pid"]
     assert context.tasks()["ts_1"]["pid"] == pid
@@ -66,7 +66,7 @@ def test_the_death_of_keeper_and_supervisor_together_is_cleaned_up_by_the_next(c
     context.start("--transaction", "T")
     status, pid = context.status(), context.tasks()["ts_1"]["pid"]
     (child,) = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    os.kill(status["pid"], signal.SIGSTOP)
+    stop_process(status["pid"])
     context.daemon.kill()
     context.wait()
     os.kill(status["pid"], signal.SIGKILL)
@@ -82,7 +82,7 @@ def test_sigterm_while_the_supervisor_is_dead_still_stops_in_order(context: Cont
     context.task("ts_1", "Echo")
     context.start()
     pid, supervisor = context.tasks()["ts_1"]["pid"], context.status()["pid"]
-    os.kill(supervisor, signal.SIGSTOP)
+    stop_process(supervisor)
     context.daemon.send_signal(signal.SIGTERM)
     os.kill(supervisor, signal.SIGKILL)
     assert context.wait() == 0

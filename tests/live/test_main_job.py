@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from context import Context, Ear
-from waiting import wait_for, wait_for_end
+from waiting import stop_process, wait_for, wait_for_end
 
 TX = "6FDAHH3WPRVV7FGZCRIN"
 
@@ -229,7 +229,7 @@ def test_an_end_while_no_supervisor_is_there_is_known_with_its_status(context: C
     context.start()
     pid = context.tasks()["ts_100"]["pid"]
     supervisor = context.status()["pid"]
-    os.kill(supervisor, signal.SIGSTOP)
+    stop_process(supervisor)
     (home / "die").touch()
     wait_for(lambda: not Path(f"/proc/{pid}").exists())
     os.kill(supervisor, signal.SIGKILL)

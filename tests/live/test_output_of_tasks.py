@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from context import Context
-from waiting import PATIENCE, wait_for, wait_for_end, wait_for_line
+from waiting import PATIENCE, stop_process, wait_for, wait_for_end, wait_for_line
 
 HEAD = re.compile(r"\d{4}-\d\d-\d\dT\S+ (\S+)\[(\d+)\] (?:(\S+) )?([A-Z]+): (.*)")
 
@@ -176,7 +176,7 @@ def test_an_output_process_that_dies_is_replaced_and_no_task_notices(context: Co
     context.start("--transaction", "TX", "--no-autostart")
     pid = output_process(context)
     if how != "SIGKILL":
-        os.kill(pid, signal.SIGSTOP)
+        stop_process(pid)
     context.ctl("start", "--transaction", "TX")
     os.kill(pid, signal.SIGKILL)
     wait_for_end(pid)
@@ -190,7 +190,7 @@ def test_an_output_process_that_hangs_is_replaced(context: Context) -> None:
     command(context, "ts", "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); echo line $i; done; echo end; exec sleep 3600")
     context.start("--transaction", "TX", "--no-autostart", WATCHDOG_USEC="2000000")
     pid = output_process(context)
-    os.kill(pid, signal.SIGSTOP)
+    stop_process(pid)
     context.ctl("start", "--transaction", "TX")
     wait_for(lambda: ("Ts", "TX/ts", "INFO", "end") in lines(context), 40)
     assert output_process(context) != pid

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from context import Context, Ear
-from waiting import wait_for, wait_for_end
+from waiting import stop_process, wait_for, wait_for_end
 
 TX = "6FDAHH3WPRVV7FGZCRIN"
 
@@ -215,7 +215,7 @@ def test_a_new_supervisor_adopts_them_and_knows_of_ends_that_none_saw(context: C
     context.start("--transaction", TX)
     pid = pid_of(context, "ts_0")
     supervisor = context.status()["pid"]
-    os.kill(supervisor, signal.SIGSTOP)
+    stop_process(supervisor)
     before = len(os.listdir(f"/proc/{pid}/task"))
     (home / "end.ts_1").touch()
     wait_for(lambda: len(os.listdir(f"/proc/{pid}/task")) == before - 1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from context import Context, Ear
-from waiting import wait_for
+from waiting import stop_process, wait_for
 
 SINGLE = """
 from zmsvc.task import SingleTask, TaskService
@@ -183,7 +183,7 @@ def test_a_task_that_spoke_and_ended_while_nobody_was_there_is_heard(context: Co
     context.start("--transaction", "T")
     context.ask(verb="start", transaction="T", tasks=["ts_1"], block=False)
     pid, supervisor = context.task_is("ts_1", "start")["pid"], context.status()["pid"]
-    os.kill(supervisor, signal.SIGSTOP)
+    stop_process(supervisor)
     (home / "go").touch()
     wait_for(lambda: not Path(f"/proc/{pid}").exists())
     os.kill(supervisor, signal.SIGKILL)

@@ -27,6 +27,8 @@ MAX_SUBSCRIBED = 1 << 20
 CHURN = 30_000
 """Subscriptions that begin or end within CHURN_S before the busiest subscriber is let go."""
 CHURN_S = 5.0
+BEHIND = 20
+"""Thousands of subscriptions that were taken in without an end; from then on a subscriber that goes on sending more is let go at once."""
 _CPU_S = 0.01
 """CPU time between two looks at memory, which take 10 microseconds: at 5 GB/s it grows by 50 MB meanwhile."""
 _PAUSE_S = 0.005
@@ -60,6 +62,8 @@ class Guard:
         self._page = os.sysconf("SC_PAGE_SIZE")
         self._subscriptions = self._subscribed = 0
         self._churn, self._churn_since = 0, 0.0
+        self._behind = 0
+        self._fewest = 0
         self._next_look = self._trimmed = 0.0
         self._hopeless = 0
         self._suspicious = False
@@ -74,9 +78,12 @@ class Guard:
 
     # --- what happens
 
-    def told(self, changes: int, subscriptions: int, size: int) -> None:
-        """So many subscriptions began or ended, which makes so many more prefixes and bytes of them."""
+    def told(self, changes: int, subscriptions: int, size: int, *, more: bool) -> None:
+        """So many subscriptions began or ended, which makes so many more prefixes and bytes of them; `more` of them wait to be told."""
         self._churn += changes
+        # The proxy takes subscriptions in faster than this process counts them: 160,000 of a peer that came back after it was cut off
+        # waited behind the ends of its first 60,000.
+        self._behind = self._behind + 1 if more else 0
         # In a flood some are not told. To count too few is harmless; with too many the next device takes over in the end.
         self._subscriptions = max(0, self._subscriptions + subscriptions)
         self._subscribed = max(0, self._subscribed + size)
@@ -116,7 +123,7 @@ class Guard:
         self._next_look = ended + max(_PAUSE_S, 10 * (ended - now))
         if used >= self._limit:
             self._free(now, f"{used >> 20} MiB of memory are in use")
-        elif subscribed and not self._blame([*self._back.all()], now, subscribed) and self._over():
+        elif subscribed and not self._blame([*self._back.all()], now, subscribed) and self._stays():
             self._despair(used)
 
     def _calm(self) -> None:
@@ -132,12 +139,19 @@ class Guard:
         """Tell what is too much about subscriptions; empty when nothing is."""
         if self._over():
             return f"{self._subscriptions} subscriptions of {self._subscribed} bytes"
+        if self._behind >= BEHIND:
+            return f"more than {self._behind * 1000} subscriptions begin or end at once"
         if now - self._churn_since > CHURN_S:
             self._churn, self._churn_since = 0, now
         return f"{self._churn} subscriptions begun or ended within {CHURN_S:g} s" if self._churn > CHURN else ""
 
     def _over(self) -> bool:
         return self._subscriptions > MAX_SUBSCRIPTIONS or self._subscribed > MAX_SUBSCRIBED
+
+    def _stays(self) -> bool:
+        """Tell whether there are too many, and none of them ended since the last time: not so while a peer's that was let go are ended."""
+        fewest, self._fewest = self._fewest, self._subscriptions
+        return self._over() and not self._behind and self._subscriptions >= fewest
 
     def _free(self, now: float, what: str) -> None:
         # What ended connections held is free already, but malloc keeps it.

@@ -6,7 +6,7 @@ there while somebody subscribes to `unheard.ORIGIN`, ORIGIN being the mark of it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import zmq
 
@@ -25,8 +25,17 @@ MAX_ORDER = 1 << 20
 _FRONT, _BACK = "inproc://front", "inproc://back"
 
 
+class Count(Protocol):
+    """Takes how many subscriptions began or ended, how many more there are by that, of how many bytes, and whether more may wait."""
+
+    def __call__(self, changes: int, subscriptions: int, size: int, *, more: bool) -> None: ...
+
+
 class Unheard:
-    """To be made before the proxy runs, since from then on nobody else may touch its sockets; to be connected in the last moment."""
+    """To be made before the proxy runs and before the first subscription, since from then on only the proxy may touch its sockets.
+
+    The device calls `connect` when everything else is ready.
+    """
 
     def __init__(self, ctx: Context, front: Socket, back: Socket) -> None:
         front.bind(_FRONT)
@@ -34,12 +43,14 @@ class Unheard:
         self.count = 0
         self._present: set[bytes] = set()
         self._origin = ""
-        self._ear, self._mouth = ctx.socket(zmq.SUB), ctx.socket(zmq.XPUB)
+        # libzmq lets any type connect by inproc. An XPUB would take in all that waits before `recv` returns the first, and what comes
+        # meanwhile, too: in a flood 0.7 s in which the guard has no turn. And it would keep a tree of what nobody asks it for.
+        self._ear, self._mouth = ctx.socket(zmq.SUB), ctx.socket(zmq.PAIR)
         for peer in (self._ear, self._mouth):
             peer.set_hwm(options.CLIENT_HWM)
             peer.setsockopt(zmq.LINGER, 0)
-        # libzmq takes in all that waits at once, and the guard has no turn meanwhile.
-        self._mouth.setsockopt(zmq.RCVHWM, options.NEWS_HWM)
+        # Before the first subscription: what there is when a peer connects is told in another form.
+        self._mouth.connect(_FRONT)
 
     @property
     def sockets(self) -> tuple[Socket, Socket]:
@@ -50,13 +61,12 @@ class Unheard:
         for topic in ("context", "process"):
             self._ear.subscribe(messages.prefix(topic))
         self._ear.connect(_BACK)
-        self._mouth.connect(_FRONT)
 
-    def take(self, count: Callable[[int, int, int], None]) -> bool:
+    def take(self, count: Count) -> bool:
         """Take in who subscribes now and what was ordered; does not block. Returns whether subscriptions were told.
 
-        `count` is called with their changes, and how many more subscriptions and bytes of them that makes. What is beyond TOLD and
-        TAKEN waits for the next call, and is announced again.
+        `count` is called with their changes, how many more subscriptions and bytes of them that makes, and whether more may wait. What
+        is beyond TOLD and TAKEN waits for the next call, and is announced again.
         """
         changes = more = size = 0
         for _ in range(TOLD):
@@ -69,7 +79,7 @@ class Unheard:
             if told.startswith(messages.UNHEARD, 1):
                 self._note(sign > 0, told[1:])
         if changes:
-            count(changes, more, size)
+            count(changes, more, size, more=changes == TOLD)
         self._hear(TAKEN)
         return changes > 0
 
@@ -104,7 +114,10 @@ class Unheard:
 
     def _tell(self, topic: str) -> None:
         if self.count:
-            self._mouth.send(messages.encode(topic, messages.unheard(self.count)))
+            try:
+                self._mouth.send(messages.encode(topic, messages.unheard(self.count)), zmq.DONTWAIT)
+            except zmq.Again:
+                return  # The proxy is behind; the next supervisor is told.
             self.count = 0
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ import re
 import select
 import socket
 import struct
+import time
 import traceback
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
@@ -80,6 +81,11 @@ class Sink(logging.Handler):
         self._fields = {"SYSLOG_IDENTIFIER": identifier, **fields}
         self.fds = tuple(fds)
         self._terminals = frozenset(fd for fd in self.fds if os.isatty(fd))
+
+    def reopen(self) -> None:
+        """Open the file anew, if there is one: the next record goes to what its path names now. Raises OSError."""
+        if self._file is not None:
+            self._file.reopen()
 
     def emit(self, record: logging.LogRecord) -> None:
         # The broad exceptions are the promise of this module: a log line is never worth an error in the one who logs it.
@@ -249,6 +255,16 @@ def configure(*, identifier: str, fields: Mapping[str, str], target: str, level:
     return sink
 
 
+def reopen() -> None:
+    """Open the log file of this process anew, if it has one; what cannot be opened is logged, and the old file goes on."""
+    for sink in logging.getLogger().handlers:
+        try:
+            if isinstance(sink, Sink):
+                sink.reopen()
+        except OSError as error:
+            logging.getLogger().warning("Cannot open %s anew: %s", error.filename, error.strerror)
+
+
 def _line_targets(target: str) -> tuple[list[int], LogFile | None, OSError | None]:
     path = target.removesuffix("+stderr")
     if not path.startswith("/"):
@@ -259,8 +275,9 @@ def _line_targets(target: str) -> tuple[list[int], LogFile | None, OSError | Non
         return [_stderr()], None, error
 
 
-_SEEN_MS = 1000
-"""A program starts although journald hangs, later by so much."""
+_SEEN_S = 1.0
+"""Seconds; a program starts although journald hangs, later by so much."""
+_EMPTY = b"\n" * 1024
 
 
 def _stderr() -> int:
@@ -272,16 +289,21 @@ def _stderr() -> int:
 
 
 def _send_and_wait(sock: socket.socket, head: bytes) -> None:
-    """Send the head of a stream and empty lines, and wait until journald has read them all; at the first one it looks at the sender.
+    """Send the head of a stream and empty lines, and wait until journald has looked at the sender, which it does at the first line.
 
-    With the smallest send buffer a message of 1 kB makes a Unix socket unwritable until the other side has read the whole of it.
+    With the smallest send buffer a message of 1 kB makes a Unix socket unwritable until the other side has read the whole of it. That
+    journald has read the second message tells that it is done with the first: between reading and looking it may lose the processor for
+    longer than a short program lives.
     """
     room = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-    sock.sendall(head + b"\n" * 1024)
     writable = select.poll()
     writable.register(sock, select.POLLOUT)
-    writable.poll(_SEEN_MS)
+    until = time.monotonic() + _SEEN_S
+    for message in (head + _EMPTY, _EMPTY):
+        sock.sendall(message)
+        if not writable.poll(max(0.0, until - time.monotonic()) * 1000):
+            break
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room // 2)  # The kernel doubles what it is given.
 
 

@@ -219,7 +219,8 @@ def _about(hello: Hello) -> dict[str, Any]:
 
 
 async def _reload(requests: Requests) -> None:
-    """A reload that SIGHUP asked for: its outcome can only be logged."""
+    """Do what SIGHUP asks for. The log file comes first: the administrator who has moved it finds the outcome in the new one."""
+    journal.reopen()
     answer = await requests.reload()
     if answer["ok"]:
         log.info("Reloaded: %s", answer["data"])
