@@ -7,7 +7,6 @@ not looked at that limit since Linux 2.4.25 (getrlimit(2)), and lets each proces
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 import zlib
@@ -29,8 +28,10 @@ def number(mark: bytes, launch: int) -> int:
 
 def put_on(value: int) -> None:
     """Mark this process, and all that it forks from here on. Where that is forbidden, the other marks have to do."""
-    with contextlib.suppress(OSError, ValueError):
+    try:
         resource.setrlimit(RLIMIT_LOCKS, (value, resource.getrlimit(RLIMIT_LOCKS)[1]))
+    except (OSError, ValueError):
+        pass
 
 
 def worn(pid: int) -> int | None:

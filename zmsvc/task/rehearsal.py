@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
 import socket
 import sys
 import threading
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import zmq
 
-from zmsvc.host import gather, linux, notify
+from zmsvc.host import gather, linux, marks, notify
 from zmsvc.host.interpreter import Shortcut, disabled
 from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
@@ -88,6 +89,7 @@ def _spec(*, notify_socket: str, device: str, log: str) -> LaunchSpec:
         backend=device,
         notify=notify_socket,
         log=log,
+        mark=resource.getrlimit(marks.RLIMIT_LOCKS)[0],
         cause={"by": "operator", "uid": 0, "depth": 0, "sources": []},
     )
 

@@ -13,7 +13,6 @@ import gc
 import os
 import signal
 import socket
-from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -93,7 +92,6 @@ def _child(orders: packets.Unread, line: socket.socket, gate: int, keeper: int, 
         if os.read(own, 1):
             for fd in {gate, own}:
                 os.close(fd)
-            fds = replace(fds, gate=None)
             gc.enable()
             status = runner.run(spec, fds)
     except BaseException as error:
