@@ -20,8 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from context import Context
+from context import Context, Ear
 from crowd import Row, history
+from disks import Disk, disk
 from waiting import wait_for
 
 from zmsvc.host import linux, marks
@@ -34,10 +35,18 @@ SETTLED = 30.0
 """Seconds in which everything comes to rest after the last operation."""
 MOST = {"keeper": 64, "supervisor": 48, "device": 96}
 """Descriptors of a process at a quiet moment: twice what it needs. One that is lost at each operation is seen within a minute."""
+ROOM = "32m"
+"""Of the disk for the state. The history of a minute has 2 MB."""
 OPERATIONS = (3, 8)
 """Operations between two quiet moments, at least and at most."""
 LIVE = ("launching", "start", "running", "stop-sigterm", "stop-sigkill", "final-sigterm", "final-sigkill")
 ENDS = ("failed", "stopped", "lost")
+TOLD = ("started", "stopped", "failed")
+"""What is told on the bus of each launch, once and in this order."""
+IMPATIENT = 0.05
+"""Seconds that a hasty client waits for an answer."""
+IMPATIENT_ENDS = 5.0
+"""Seconds after which its process has ended at the latest: on a busy machine Python alone needs one."""
 
 PYTHON = """
 import os, signal, subprocess, time
@@ -101,7 +110,9 @@ def populate(context: Context, left_out: str = "") -> None:
         text = script.replace("&", "&amp;")
         tasks.append((name, name.capitalize(), "Command", f"<command><arg>sh</arg><arg>-c</arg><arg>{text}</arg></command>"))
     for name, instance, kind, config in tasks:
-        rules = {"on_fail": ("restart", name)} if name in RESTARTED else {"on_exit": ("start", "once")} if name == "leaves" else {}
+        rules = {"on_fail": ("restart", name)} if name in RESTARTED else {}
+        if name == "leaves" and left_out != "once":
+            rules = {"on_exit": ("start", "once")}
         if name != left_out:
             context.task(name, instance, kind=kind, config=config, service=QUICK, rules=rules, entry=name not in ("fails", "leaves"))
     context.write()
@@ -113,8 +124,9 @@ NAMES = ("loop", "hung", "once", "parent", "thread_1", "thread_2", "thread_hung"
 class Chaos:
     """One run. `did` is what was done until now."""
 
-    def __init__(self, context: Context, seed: int) -> None:
-        self.context, self.seed = context, seed
+    def __init__(self, context: Context, seed: int, state: Disk | None = None) -> None:
+        """With a disk of its own for the state, that is full now and then."""
+        self.context, self.seed, self._state = context, seed, state
         self.chance = random.Random(seed)
         self.did: list[str] = []
         self.keepers = 0
@@ -125,6 +137,11 @@ class Chaos:
         self._threads: list[threading.Thread] = []
         self._faults: list[str] = []
         self._mark = b"NOTIFY_SOCKET=" + os.fsencode(context.runtime / context.name / "notify.sock")
+        self._ear: Ear | None = None
+        self._seen = 0
+        """The last row of the history that was compared with the bus."""
+        self._whole = True
+        """Whether no process has died, since then, that tells or forwards."""
         self._operations: list[tuple[int, Callable[[], None]]] = [
             (8, self._order),
             (5, self._kill_task),
@@ -136,13 +153,15 @@ class Chaos:
             (1, self._hang_up),
             (2, self._reexec),
             (1, self._kill_keeper),
+            (1, self._ask_in_haste),
+            (1, self._fill_disk),
         ]
 
     def run(self, seconds: float) -> None:
         """Operate for so long. Raises AssertionError with the seed and the operations."""
         try:
             populate(self.context)
-            self.context.start("--transaction", TX)
+            self._start()
             self._quiet()
             until = time.monotonic() + seconds
             while time.monotonic() < until:
@@ -153,6 +172,15 @@ class Chaos:
         except Exception as error:
             done = "\n".join(self.did)
             raise AssertionError(f"make chaos SEED={self.seed}\n{done}\n{error}") from error
+
+    def _start(self) -> None:
+        self.context.start("--transaction", TX)
+        self._listen()
+
+    def _listen(self) -> None:
+        if self._ear is not None:
+            self._ear.close()
+        self._ear, self._whole = None, False
 
     def _one(self) -> None:
         weights = [weight for weight, _ in self._operations]
@@ -229,6 +257,7 @@ class Chaos:
 
     def _kill_worker(self, name: str, pid: int | None) -> None:
         if pid is not None:
+            self._whole = self._whole and name == "zygote"
             self._say(f"SIGKILL to the {name}")
             self._signal(pid, signal.SIGKILL)
 
@@ -255,19 +284,43 @@ class Chaos:
         self.context.daemon.send_signal(signal.SIGHUP)
 
     def _reexec(self) -> None:
+        self._whole = False
         self._say("reexec")
         with contextlib.suppress(OSError, AssertionError):
             self.context.ask(verb="reexec")
 
     def _kill_keeper(self) -> None:
-        if self.chance.random() < 0.5:
+        """Kill it, or it and the supervisor at once."""
+        fate = self.chance.choice(("", "", "keeper", "keeper and supervisor"))
+        if not fate:
             return
-        self._say("SIGKILL to the keeper, and zmsvcd again")
+        self._say(f"SIGKILL to {fate}, and zmsvcd again")
         assert self.context.daemon is not None
+        supervisor = self._worker("supervisor") if fate != "keeper" else None
+        if supervisor is not None:
+            self._signal(supervisor, signal.SIGKILL)
         self.context.daemon.kill()
         self.context.daemon.wait()
         self.keepers += 1
-        self.context.start("--transaction", TX)
+        self._start()
+
+    def _ask_in_haste(self) -> None:
+        self._say(f"zmsvcctl --timeout {IMPATIENT:g} status")
+        began = time.monotonic()
+        self.context.ctl("--timeout", f"{IMPATIENT:g}", "status", check=None)
+        if time.monotonic() - began > IMPATIENT_ENDS:
+            self._faults.append(f"zmsvcctl --timeout {IMPATIENT:g} ended after {time.monotonic() - began:.1f} s")
+
+    def _fill_disk(self) -> None:
+        """What is decided while nothing can be saved is saved later; the supervisor lives meanwhile."""
+        if self._state is None:
+            return
+        self._say("the disk is full")
+        with self._state.full():
+            self._kill_task()
+            self._order()
+            self._threads[-1].join(ANSWER)
+        self._say("the disk has room")
 
     # --- quiet moments
 
@@ -279,6 +332,7 @@ class Chaos:
         self._threads.clear()
         self._thaw()
         wait_for(self._at_rest, SETTLED)
+        self._bus()
         self._no_fault()
         self._descriptors()
         self.quiet_moments += 1
@@ -300,6 +354,7 @@ class Chaos:
         moving |= {name: task["sub"] for name, task in tasks.items() if task["sub"] == "back-off"}
         assert not moving, moving
         assert status["device_pid"], "no device"
+        assert not status["unsaved"], status["unsaved"]
         running = {name: task["pid"] for name, task in tasks.items() if task["sub"] == "running"}
         children = self.context.children()
         for name, pid in running.items():
@@ -319,6 +374,25 @@ class Chaos:
         still_open = {row.detail["launch"]: row.task for row in rows if row.event == "launching" and row.detail["launch"] not in ended}
         assert Counter(still_open.values()) == Counter(running.keys()), f"{still_open} are open in the history, {running} are running"
         self._launches(rows, still_open)
+
+    def _bus(self) -> None:
+        """The bus has told of each task what the history has, once and in order, where nobody has died that tells or forwards."""
+        rows = [row for row in history(self.context, self._seen) if row.task in NAMES and row.event in TOLD]
+        if self._ear is not None and self._whole:
+            expected = Counter((row.task, row.event) for row in rows)
+            order = {name: [row.event for row in rows if row.task == name] for name in NAMES}
+            heard: dict[str, list[str]] = {name: [] for name in NAMES}
+            while sum(map(len, heard.values())) < sum(expected.values()):
+                topic, body = self._ear.next()
+                head = body["header"]
+                if topic == "control" and head["action"] in TOLD and head["service_id"] in heard and head["service_transaction"] == TX:
+                    heard[head["service_id"]].append(head["action"])
+            assert heard == order, f"on the bus: {heard}\nin the history: {order}"
+        everything = history(self.context)
+        self._seen = everything[-1].seq if everything else 0
+        if self._ear is None or not self._whole:
+            self._listen()
+            self._ear, self._whole = Ear(self.context.frontend, self.context.backend, b"control @@@ "), True
 
     def _launches(self, rows: list[Row], still_open: dict[int, str]) -> None:
         """Each process of the context is of a launch that has not ended; all threads have one process."""
@@ -354,6 +428,7 @@ class Chaos:
 
     def _end(self) -> None:
         self._say("SIGTERM to the keeper")
+        self._listen()
         assert self.context.stop() == 0, "the context does not end with 0"
         left = marks.belonging((), self._mark)
         assert not left, f"left behind: {[(pid, linux.process_name(pid)) for pid in left]}"
@@ -365,9 +440,10 @@ def main() -> int:
     print(f"make chaos SECONDS={seconds:g} SEED={seed}", flush=True)
     home = Path(tempfile.mkdtemp(prefix="zm"))
     context = Context(home)
-    chaos = Chaos(context, seed)
     try:
-        chaos.run(seconds)
+        with disk(home / "state", ROOM) if os.geteuid() == 0 else contextlib.nullcontext() as state:
+            chaos = Chaos(context, seed, state)
+            chaos.run(seconds)
     except AssertionError as error:
         print(error, file=sys.stderr)
         if context.log.exists():

@@ -32,11 +32,11 @@ class Disk:
 
 
 @contextlib.contextmanager
-def disk(path: Path) -> Iterator[Disk]:
-    """Mounts one of 2 MiB at this directory, which is made."""
+def disk(path: Path, size: str = "2m") -> Iterator[Disk]:
+    """Mounts one of this size at this directory, which is made."""
     need(os.geteuid() == 0, "only root can mount a disk")
     path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", path], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", path], check=True)
     try:
         yield Disk(path)
     finally:

@@ -59,6 +59,18 @@ def saved_again(context: Context) -> None:
     no_file_is_damaged(context)
 
 
+def test_a_thread_that_starts_again_on_a_full_disk_is_known_to_be_ready(context: Context, state: Disk) -> None:
+    """It has the process and the tag of the launch that ended, which is not acknowledged while its end cannot be saved."""
+    context.looped("Echo")
+    for name in ("member", "other"):
+        context.task(name, "Echo", kind="Thread")
+    context.start("--transaction", "T", ZMSVC_LOG="stderr")
+    with state.full():
+        for _ in range(20):
+            assert context.ask(verb="restart", transaction="T", tasks=["member"])["ok"]
+    assert context.tasks()["member"]["sub"] == "running"
+
+
 @pytest.mark.parametrize("end", ["killed", "replaced"])
 def test_a_supervisor_that_ends_on_a_full_disk_is_followed_by_one_that_manages(managed: Context, state: Disk, end: str) -> None:
     """One that ends by itself closes the state file, and takes along what lies beside it: to make that anew there is no room."""

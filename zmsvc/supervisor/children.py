@@ -193,7 +193,10 @@ class Children:
                 user.wait(user.ask(), HOLD)
             for datagram in user.take():
                 said += self._heard(datagram, before, ends)
-        return [*before, *said, *self._in_turn(ends)]
+        passed = self._in_turn(ends)
+        for end in passed:
+            self._fall_silent(end)
+        return [*before, *said, *passed]
 
     def _heard(self, datagram: notify.Datagram, before: list[Fact], ends: list[Fact]) -> Iterable[Fact]:
         if self._speaker(datagram) not in self._launch_of:
@@ -221,6 +224,17 @@ class Children:
             else:
                 self._held_back.append(held_back)
         return passed
+
+    def _fall_silent(self, end: Fact) -> None:
+        """Forget who spoke for a thread that has ended: the next launch has the same process and tag.
+
+        Its READY=1 may come before the keeper's word about it, and while the disk is full the ended one is not acknowledged.
+        """
+        if not isinstance(end, ev.TaskExited | ev.TaskGone):
+            return
+        speaker = self._speaker_of.get(end.launch)
+        if speaker is not None and speaker[1] and self._launch_of.get(speaker) == end.launch:
+            del self._launch_of[speaker]
 
     def _user_of(self, end: Fact) -> UserNotify | None:
         if not isinstance(end, ev.TaskExited | ev.TaskGone):
