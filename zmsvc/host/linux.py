@@ -370,6 +370,18 @@ def own_cgroup(controller: str = "") -> Path | None:
     return None
 
 
+def cgroup_of(pid: int) -> str:
+    """Return the cgroup of a process in the unified hierarchy, from its root; empty where there is none, and for a zombie or no process."""
+    fields = stat_fields(pid)
+    if fields is None or fields[0] in (b"Z", b"X"):
+        return ""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return next((line.removeprefix("0::").rstrip("/") for line in lines if line.startswith("0::/")), "")
+
+
 def _cgroup_mount(controller: str) -> Path | None:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")

@@ -397,11 +397,21 @@ class Keeper:
     # --- ends
 
     def _reap(self) -> None:
-        # It is let go of in any case: else it would be the next one, too, and for ever.
+        ends: list[ChildEnd] = []
+        attempt(partial(self._take_ends, ends))
+        if not ends:
+            return
+        attempt(lambda: self._brood.count_orphans([info.si_pid for info in ends]))
+        for info in ends:
+            attempt(partial(self._child_ended, info))
+        self._brood.forget_count()
+
+    def _take_ends(self, ends: list[ChildEnd]) -> None:
         while (info := self._outside.ended()) is not None:
             attempt(partial(self._brood.look_once_more, info.si_pid))
+            # In any case: else it would be the next one, too, and for ever.
             self._outside.reap(info.si_pid)
-            attempt(partial(self._child_ended, info))
+            ends.append(info)
 
     def _child_ended(self, info: ChildEnd) -> None:
         self._brood.others.discard(info.si_pid)
