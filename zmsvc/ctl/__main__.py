@@ -8,7 +8,7 @@ import re
 import sys
 
 from zmsvc import __version__
-from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError
+from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError, reason
 from zmsvc.ctl import terminal
 from zmsvc.host import libraries
 
@@ -251,7 +251,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except OSError as error:
         terminal.silence()
-        terminal.complain(f"cannot go on: {error}")
+        terminal.complain(f"cannot go on: {reason(error)}")
         return 1
     return code
 
