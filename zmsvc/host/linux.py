@@ -346,6 +346,13 @@ def refuses_descriptors(sock: socket.socket) -> bool:
 # --- memory
 
 
+def own_memory() -> int:
+    """Return the bytes that this process has in memory and shares with no file or other process."""
+    with open("/proc/self/statm", "rb") as file:
+        _, resident, shared, *_ = file.read().split()
+    return (int(resident) - int(shared)) * resource.getpagesize()
+
+
 def give_back() -> None:
     """Return what malloc has free to the system. It looks through all of the heap, in some milliseconds: after a flood only."""
     with contextlib.suppress(AttributeError):  # Not in musl.

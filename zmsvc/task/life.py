@@ -112,6 +112,10 @@ class Life:
         self._watched[fd] = answer
         self._awake.register(fd, select.POLLIN)
 
+    def unwatch(self, fd: int) -> None:
+        del self._watched[fd]
+        self._awake.unregister(fd)
+
     def _answer(self, readable: Iterable[int]) -> None:
         for fd in readable:
             if fd in self._watched and not self._hearing:
