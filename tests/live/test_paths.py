@@ -52,6 +52,8 @@ LINK = "import os, sys; os.symlink(sys.argv[2], sys.argv[1])"
     "XDG_RUNTIME_DIR", "/proc"), ("XDG_STATE_HOME", "/etc"), ("ZMSVC_STATE_DIR", "/proc/1")])  # fmt: skip
 def test_a_directory_that_cannot_be_made_is_told_in_a_sentence(context: Context, victim: int, variable: str, directory: str) -> None:
     given = {name: value for name, value in environment(context).items() if not name.startswith(("XDG_", "ZMSVC_STATE"))}
+    if variable == "XDG_RUNTIME_DIR":
+        given["ZMSVC_STATE_DIR"] = str(context.home / "state")
     done = run(victim, *DAEMON, str(context.file), env={**given, variable: directory})
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()

@@ -120,6 +120,7 @@ def test_threads_and_jobs_are_finished_at_the_end_before_atexit_as_in_an_interpr
     listener = ear(b"control @@@ ")
     context.ctl("start", "--transaction", TX, "--task", "ts_1")
     pid = context.tasks()["ts_1"]["pid"]
+    wait_for(lambda: (home / "told").exists() and (home / "told").read_text() == "returned\n")
     (home / "go").touch()
     stopped = listener.control("stopped", "ts_1")["content"]["status"]
     assert (stopped["reason"], stopped["exit_code"], stopped["pid"]) == ("exited", 0, pid)
