@@ -322,6 +322,12 @@ class KeeperPort:
         wanted = {mark} if launch is None else {mark, b"ZMSVC_LAUNCH=%d" % launch}
         return process.alive and (process.session in sessions or process.marks >= wanted)
 
+    def launch_of(self, pid: int, mark: bytes) -> int | None:
+        raise NotImplementedError
+
+    def group(self, pid: int) -> str:
+        raise NotImplementedError
+
     def children(self, pid: int | None = None) -> list[int]:
         parent = self._kernel.keeper if pid is None else pid
         return [process.pid for process in self._kernel.processes.values() if process.parent == parent]

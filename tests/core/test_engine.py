@@ -17,6 +17,7 @@ from zmsvc.core.draft import Draft
 from zmsvc.core.engine import step
 from zmsvc.core.model import KillMode
 from zmsvc.core.requests import MAX_CLOSED
+from zmsvc.core.world import status_at
 
 # --- starting
 
@@ -722,6 +723,46 @@ def test_a_restart_by_hand_of_one_that_hangs_is_not_delayed_either() -> None:
 
 
 # --- exit
+
+
+def test_an_exit_that_is_asked_for_again_at_once_kills_what_has_not_ended() -> None:
+    sim = Simulation.of(task("a"), task("b", kind="Command"), task("c"))
+    sim.begin()
+    sim.ready()
+    sim.obedient = False
+    sim.stuck = set()
+    exit_now = ev.Requested(verb=ev.Verb.EXIT, origin=ev.Origin(by="signal"), now=True)
+    sim.happen(replace(exit_now, now=False))
+    sim.end("c", code=0, left=1)
+    assert [sim.sub(name) for name in "abc"] == ["stop-sigterm", "stop-sigterm", "final-sigterm"]
+    assert not sim.told(ev.KillAll)
+    sim.happen(exit_now)
+    assert {effect.key[1] for effect in sim.told(ev.KillAll)} == {"a", "b", "c"}
+    killed = len(sim.told(ev.KillAll))
+    sim.happen(exit_now)
+    assert len(sim.told(ev.KillAll)) == killed, "what is being killed is not killed again"
+
+
+def test_the_first_exit_asks_whatever_it_says() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+    sim.obedient = False
+    sim.happen(ev.Requested(verb=ev.Verb.EXIT, origin=ev.Origin(by="signal"), now=True))
+    assert (sim.sub("a"), sim.told(ev.KillAll)) == ("stop-sigterm", [])
+
+
+def test_a_delay_is_shown_as_a_count_down() -> None:
+    sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), restart_delay=20.0, restart_max_delay=20.0))
+    sim.begin()
+    sim.ready()
+    sim.end("a", code=1)
+    waiting = sim.task("a")
+    assert waiting.sub.value == "back-off"
+    left = (waiting.deadline or 0.0) - sim.now
+    assert waiting.status == status_at(waiting, sim.now) == f"starts again in {round(left, 3):g} s"
+    assert status_at(waiting, sim.now + 5.0) == f"starts again in {round(left - 5.0, 3):g} s"
+    assert status_at(waiting, sim.now + 100.0) == "starts again in 0 s"
 
 
 def test_exit_answers_everybody_and_leaves_once() -> None:

@@ -447,11 +447,15 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         with_service("<nice>20</nice>"),
         "<service>", "<nice> '20' is out of range, expected a whole number from -20 to 19",
     ),
-    "unknown user": (
-        with_service("<user>nobody-here</user>"),
-        "<service>", "<user> 'nobody-here' is unknown.*expected the name of a user",
+    "impossible user": (
+        with_service("<user>no body</user>"),
+        "<service>", "<user> 'no body' cannot be a name, expected the name or the number of one",
     ),
-    "unknown group": (with_service("<group>nobody-here</group>"), "<service>", "<group> 'nobody-here' is unknown"),
+    "no user": (with_service("<user></user>"), "<service>", "<user> '' cannot be a name"),
+    "user ID that means none": (with_service("<user>4294967295</user>"), "<service>", "<user> '4294967295' is not an ID"),
+    "user ID that meant none": (with_service("<user>65535</user>"), "<service>", "<user> '65535' is not an ID"),
+    "group ID in other digits": (with_service("<group>\u0663\u0663</group>"), "<service>", "<group> .* is not an ID"),
+    "impossible group": (with_service("<group>a:b</group>"), "<service>", "<group> 'a:b' cannot be a name"),
     "unknown limit": (
         with_service("<limits><nofiles>1</nofiles></limits>"),
         "<service>", r"unknown element <nofiles> in <limits>.*mean nofile\?",
@@ -693,7 +697,8 @@ BEYOND = {
     "repeated id", "call of nobody", "action without call", "call without action", "no location", "location is a file", "two locations",
     "id of dots", "Command without command", "empty command", "open quote", "text and arguments", "bad port", "colliding binds",
     "bind elsewhere", "monitor's port", "no endpoint", "monitor's endpoint", "long ipc", "bad time span", "endless delay", "crossed delays",
-    "unknown user", "unknown group", "bad variable", "variable twice", "misspelt new element", "misspelt new attribute", "misspelt service",
+    "user ID that means none", "user ID that meant none", "group ID in other digits",
+    "bad variable", "variable twice", "misspelt new element", "misspelt new attribute", "misspelt service",
 }  # fmt: skip
 
 
@@ -809,6 +814,76 @@ def test_what_could_not_be_launched_is_told(tmp_path: Path) -> None:
     assert config.check_services(parse(text)) == []
     assert config.check_services(parse(as_command("<command>true</command>"))) == []
     assert "no-such-program" in config.check_services(parse(as_command("<command>no-such-program</command>")))[0]
+
+
+@pytest.mark.parametrize(
+    ("service", "told"),
+    [
+        ("<user>nobody-here</user>", ["its <user> nobody-here is unknown on this machine"]),
+        ("<group>nobody-here</group>", ["its <group> nobody-here is unknown on this machine"]),
+        ("<user>root</user><group>root</group>", []),
+        ("<user>033</user><group>4294967294</group>", []),
+    ],
+)
+def test_a_user_that_this_machine_does_not_know_is_a_warning_about_that_task(service: str, told: list[str]) -> None:
+    text = as_command("<command>true</command>").replace("<Task>", f"<Task><service>{service}</service>", 1)
+    context = parse(text)
+    found = [warning for warning in config.check_services(context) if "only root can give it" not in warning]
+    assert [warning.removeprefix("ts_100: ").split(",")[0] for warning in found] == told
+    if "033" in service:
+        assert (context.tasks["ts_100"].user, context.tasks["ts_100"].group) == ("33", "4294967294")
+
+
+def test_the_program_is_looked_for_where_the_task_will_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task has its own PATH, and its working directory is /, wherever `check` is typed."""
+    program = tmp_path / "run.sh"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+
+    def told(command: str, environment: str = "") -> list[str]:
+        service = f"<service><environment>{environment}</environment></service>"
+        return config.check_services(parse(as_command(f"<command>{command}</command>").replace("<Task>", f"<Task>{service}", 1)))
+
+    assert told("run.sh", f"<PATH>/nowhere:{tmp_path}</PATH>") == []
+    assert told(str(program)) == []
+    assert told(f".{program}") == [], "it leads there from /"
+    assert told("sh", "<PATH>/nowhere</PATH>")[0].endswith("in the PATH of its <environment>")
+    assert "a relative path leads from /" in told("./run.sh")[0]
+    assert "is not found" in told("run.sh")[0]
+    program.write_text("#!/bin/sh\r\n")
+    assert "its interpreter '/bin/sh\\r' cannot be executed, which its #! line names (its lines end with CR LF" in told(str(program))[0]
+    program.write_text("#! /no/such/one -x\n")
+    assert "its interpreter '/no/such/one' cannot be executed" in told(str(program))[0]
+
+
+SPACED = """<command><arg>echo</arg><arg>  both  </arg><arg xml:space="preserve">  kept  </arg><arg xml:space="default"> not </arg><arg>
+    layout
+  </arg></command>"""
+KEY = "-----BEGIN KEY-----\nabc\n-----END KEY-----\n"
+
+
+def test_white_space_around_a_value_is_kept_where_the_file_says_so_and_never_lost_in_silence() -> None:
+    variables = f"<A> x</A><B>{KEY}</B><C xml:space='preserve'>{KEY}</C><D>\n y \n</D><E xml:space='other'> e</E>"
+    service = f"<service><environment>{variables}</environment></service>"
+    context = parse(as_command(SPACED).replace("<Task>", f"<Task>{service}", 1))
+    task = context.tasks["ts_100"]
+    assert task.command == ("echo", "both", "  kept  ", "not", "layout")
+    assert dict(task.environment) == {"A": "x", "B": KEY.strip(), "C": KEY, "D": "y", "E": "e"}
+    assert task.configuration["command"] == {"arg": ["echo", "both", "  kept  ", "not", "layout"]}
+    lost = [warning.partition(": ")[2].partition(" is read ")[0] for warning in context.passed_over]
+    assert lost == ["the variable 'A'", "the variable 'B'", "the variable 'E'", "an <arg>"]
+    assert all('xml:space="preserve" keeps it' in warning for warning in context.passed_over)
+
+
+def test_white_space_is_kept_below_an_element_that_says_so() -> None:
+    service = "<service><environment xml:space='preserve'><A> x </A><B xml:space='default'> y </B></environment></service>"
+    text = changed(("<Task>", f"<Task>{service}"), ("<configuration>", "<configuration xml:space='preserve'><key> k\n</key>"))
+    context = parse(text)
+    task = context.tasks["ts_100"]
+    assert (dict(task.environment), task.configuration["key"], context.passed_over) == ({"A": " x ", "B": "y"}, " k\n", ())
+    assert task.device_action == "shout"
+    assert not any("{http" in key for key in json.dumps(task.source))
 
 
 # Speed.

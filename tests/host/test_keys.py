@@ -57,6 +57,73 @@ def complaint(capsys: Capture) -> str:
     return told
 
 
+# --- a machine that only connects
+
+
+def elsewhere(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Another machine: it has neither the context's file nor anything else of it."""
+    other = home / "elsewhere"
+    other.mkdir()
+    for name in ("CONFIG", "RUNTIME", "STATE"):
+        monkeypatch.setenv(f"ZMSVC_{name}_DIR", str(other))
+    return other
+
+
+def test_a_machine_that_only_connects_has_a_pair_of_its_own_and_the_public_key_of_the_device(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    run("make")
+    server = keys.load_public(home / "keys/Here/server.key")
+    other = elsewhere(home, monkeypatch)
+    capsys.readouterr()
+    run("join", str(home / "keys/Here/server.key"))
+    told = capsys.readouterr()
+    directory = other / "keys/Here"
+    own = keys.load_client(directory)
+    assert own.server_public == server
+    assert {file.name: stat.S_IMODE(file.stat().st_mode) for file in directory.iterdir()} == {
+        "server.key": 0o644, "client.key": 0o644, "client.key_secret": 0o600,
+    }  # fmt: skip
+    assert f"client: {own.public.decode()}" in told.out
+    assert "zmsvcctl -c Here keys allow " in told.err
+    assert identity.of_context("Here") == own
+    assert identity.of_endpoint("tcp://192.0.2.1:5556", None, "Here") == own
+    assert not keys.in_use(directory), "a context that runs there does not take them for a server's"
+    assert main(["-c", "Here", "--json", "keys"]) == 0
+    assert json.loads(capsys.readouterr().out)["client"] == own.public.decode()
+
+
+@pytest.mark.parametrize("words", [("make",), ("make", "laptop"), ("allow", "x.key"), ("revoke", "x"), ("join", "server.key")])
+def test_the_keys_of_a_client_are_not_taken_for_those_of_the_context(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, words: tuple[str, ...]
+) -> None:
+    run("make")
+    other = elsewhere(home, monkeypatch)
+    run("join", str(home / "keys/Here/server.key"))
+    secret = (other / "keys/Here/client.key_secret").read_bytes()
+    capsys.readouterr()
+    run(*words, code=1)
+    complaint(capsys)
+    assert (other / "keys/Here/client.key_secret").read_bytes() == secret
+
+
+def test_what_cannot_be_joined_is_told_and_leaves_nothing(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    run("make")
+    other = elsewhere(home, monkeypatch)
+    capsys.readouterr()
+    for words, part in (
+        (("join", str(home / "keys/Here/server.key_secret")), "it is a secret key, expected the public one, server.key"),
+        (("join", str(home / "missing.key")), "cannot read CURVE keys"),
+    ):
+        run(*words, code=1)
+        assert part in complaint(capsys)
+        assert not (other / "keys").exists()
+    run("join", code=2)
+    complaint(capsys)
+    assert main(["keys", "join", str(home / "keys/Here/server.key")]) == 2
+    assert "name it (zmsvcctl -c NAME keys join" in complaint(capsys)
+
+
 # --- files
 
 

@@ -196,7 +196,7 @@ def test_a_task_may_be_another_users(nest: Nest) -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"user": "nobody-at-all"}, "cannot run as user nobody-at-all: getpwnam(): name not found: 'nobody-at-all'"),
+        ({"user": "nobody-at-all"}, "cannot run as user nobody-at-all: this machine has no such user"),
         ({"rlimits": {"nofiles": 1}}, "cannot limit nofiles to 1: "),
         ({"pidfile": "/nonexistent/pid"}, "cannot write PID file /nonexistent/pid: No such file or directory"),
     ],
@@ -339,6 +339,26 @@ def test_an_exception_is_told_logged_and_closed_once(nest: Nest, where: str) -> 
     assert len([line for line in said if line.startswith("X_ZMSVC_SEQ")]) == (where in ("setup", "step"))
     assert "TX/ts_100 ERROR: Failed: ValueError: bad thing\n    Traceback" in nest.logged()
     assert nest.logged().count("raise ValueError") == 1
+
+
+LINES = {
+    "raise RuntimeError('cannot connect\\n[SQL]\\n(Background on this error at: https://example.org/x)')": "RuntimeError: cannot connect",
+    "raise RuntimeError('\\n\\n  begins late\\nand goes on')": "RuntimeError: begins late",
+    "error = KeyError('k'); error.add_note('a note'); raise error": "KeyError: 'k'",
+    "raise RuntimeError": "RuntimeError",
+    "import json; json.loads('')": "json.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)",
+    "raise ExceptionGroup('two', [ValueError('a'), ValueError('b')])": "ExceptionGroup: two (2 sub-exceptions)",
+    "raise type('Odd', (Exception,), {'__str__': lambda self: 1 / 0})": "work.Odd: <exception str() failed>",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("raising", LINES)
+def test_the_status_of_a_failed_task_is_the_line_of_its_exception(nest: Nest, raising: str) -> None:
+    """Its last line may be a link to a page, or a note."""
+    nest.looped(f"def setup(self):\n    {raising}")
+    assert nest.fork().end() == 1
+    told = [line.removeprefix("STATUS=") for line in nest.rest() if line.startswith("STATUS=")]
+    assert [line.rpartition(".")[2] if ".Odd" in line else line for line in told] == [LINES[raising].removeprefix("work.")]
 
 
 def test_the_first_failure_is_the_reason_also_when_close_fails_over_it(nest: Nest) -> None:

@@ -234,6 +234,42 @@ def test_who_speaks_the_protocol_by_hand_is_hung_up_on(guarded: Context, port: i
     assert "EVIL" not in [each["id"] for each in guarded.status()["transactions"]]
 
 
+def test_a_machine_with_a_client_pair_alone_hears_and_orders(guarded: Context) -> None:
+    """Two directories are two machines: this one has the device's public key and a pair that it has made itself, no file of the context."""
+    other = guarded.home / "elsewhere"
+    other.mkdir()
+    environment = guarded.environment | {f"ZMSVC_{name}_DIR": str(other) for name in ("CONFIG", "RUNTIME", "STATE")}
+
+    def there(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", guarded.name, *words]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+    assert there("keys", "join", str(keys_of(guarded) / "server.key")).returncode == 0
+    assert sorted(file.name for file in (other / "keys" / guarded.name).iterdir()) == ["client.key", "client.key_secret", "server.key"]
+    watch = ("watch", "--endpoint", guarded.frontend, "--topic", "beacon", "--count", "1", "--timeout", "15")
+    refused = there(*watch)
+    assert (refused.returncode, "the device does not let us in" in refused.stderr) == (5, True), refused.stderr
+    shutil.copy(other / "keys" / guarded.name / "client.key", guarded.home / "laptop.key")
+    guarded.ctl("keys", "allow", str(guarded.home / "laptop.key"))
+    assert "beacon" in there(*watch).stdout
+    sent = there("send", "--endpoint", guarded.backend, "context", order_to_start("FAR").partition(b" @@@ ")[2].decode())
+    assert sent.returncode == 0, sent.stderr
+    guarded.task_is("ts_100", "running", "FAR")
+    order = (*("--service_id", "context001", "--service_name", "context", "--action", "start"), *("--transaction", "OLD"))
+    own = ("--endpoint", guarded.backend, "--keys", str(other / "keys" / guarded.name))
+    command = [sys.executable, str(SCRIPTS / "conf_command.py"), *own, *order]
+    subprocess.run(command, env=environment, check=True, timeout=30, capture_output=True)
+    guarded.task_is("ts_100", "running", "OLD")
+
+
+def test_without_a_key_a_command_says_how_to_get_one(guarded: Context) -> None:
+    for verb in (("watch",), ("send", "context", "{}")):
+        done = guarded.ctl(*verb, "--endpoint", "tcp://192.0.2.77:5556", "-c", "Unknown", check=5)
+        assert "keys join server.key" in done.stderr
+    assert "is no endpoint" in guarded.ctl("watch", "--endpoint", "nonsense", check=2).stderr
+    assert "--keys is for --endpoint" in guarded.ctl("watch", "--keys", str(guarded.home), check=2).stderr
+
+
 def test_allow_and_revoke_need_no_restart(guarded: Context, client: Callable[..., Client]) -> None:
     laptop = guarded.home / "laptop"
     guarded.ctl("keys", "make", str(laptop))

@@ -6,6 +6,8 @@ import json
 import os
 import pwd
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -294,6 +296,44 @@ def test_a_configuration_that_cannot_be_meant_fails_it_with_the_reason(context: 
     context.task("ts000", "Monitor", entry=False, config=config)
     context.start("--transaction", TX)
     assert why in context.ctl("start", "--transaction", TX, "--task", "ts000", check=1).stderr
+
+
+@pytest.mark.deadline(120)
+@pytest.mark.parametrize("scheme", ["ipc", "tcp"])
+def test_peers_that_subscribe_without_end_do_not_fill_it(
+    context: Context, home: Path, listen: Callable[[str], Stranger], scheme: str
+) -> None:
+    """All connections are ended then; a subscriber comes back by itself and goes on to hear samples."""
+    endpoint = f"ipc://{home}/monitor" if scheme == "ipc" else f"tcp://127.0.0.1:{free_ports()[0]}"
+    context.task("ts001", "Monitor", config=settings(endpoint))
+    context.start("--transaction", TX)
+    healthy = listen(endpoint)
+    healthy.until(lambda rows: "ts001" in rows)
+    pid = context.tasks()["ts001"]["pid"]
+    before, most = memory(pid), 0
+    words = [sys.executable, "-P", str(Path(__file__).parents[1] / "flood.py"), "many", endpoint, "60", "8"]
+
+    def anew() -> bool:
+        nonlocal most
+        most = max(most, memory(pid))
+        return "all connections are ended: the subscriptions of peers took more than 32 MiB" in context.ctl("logs", "ts001").stdout
+
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL) as flood:
+        try:
+            wait_for(anew, 60)
+            healthy.until(lambda rows: "ts001" in rows)
+        finally:
+            flood.kill()
+    assert most < before + (100 << 20)
+    wait_for(lambda: memory(pid) < before + (40 << 20))
+    for _ in range(20):
+        healthy.until(lambda rows: "ts001" in rows)
+    assert context.tasks()["ts001"]["pid"] == pid
+
+
+def memory(pid: int) -> int:
+    _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_it_leaves_no_socket_file_behind(context: Context, home: Path) -> None:

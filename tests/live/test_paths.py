@@ -48,6 +48,28 @@ os.symlink(made, f"{root}/{name}/zmsvcd.lock")
 LINK = "import os, sys; os.symlink(sys.argv[2], sys.argv[1])"
 
 
+@pytest.mark.parametrize(("variable", "directory"), [("HOME", "/proc"), ("HOME", "/dev/null"), ("HOME", "/nonexistent/\u00e9"), (
+    "XDG_RUNTIME_DIR", "/proc"), ("XDG_STATE_HOME", "/etc"), ("ZMSVC_STATE_DIR", "/proc/1")])  # fmt: skip
+def test_a_directory_that_cannot_be_made_is_told_in_a_sentence(context: Context, victim: int, variable: str, directory: str) -> None:
+    given = {name: value for name, value in environment(context).items() if not name.startswith(("XDG_", "ZMSVC_STATE"))}
+    if variable == "XDG_RUNTIME_DIR":
+        given["ZMSVC_STATE_DIR"] = str(context.home / "state")
+    done = run(victim, *DAEMON, str(context.file), env={**given, variable: directory})
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"zmsvcd: cannot start {context.name}: cannot make the directory {directory}"), line
+    assert ": permission denied (set" in line or "no such file or directory (set" in line or ": not a directory (set" in line, line
+    assert "[Errno" not in line
+
+
+@pytest.mark.parametrize("verb", [("status",), ("list",), ("keys",), ("keys", "make"), ("units", "--user", "--install")])
+def test_a_home_that_is_no_directory_is_no_traceback_and_no_number(context: Context, victim: int, verb: tuple[str, ...]) -> None:
+    given = {name: value for name, value in environment(context).items() if not name.startswith(("XDG_", "ZMSVC_"))}
+    done = run(victim, sys.executable, "-P", "-m", "zmsvc.ctl", *verb, env={**given, "HOME": "/proc"})
+    assert "Errno" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_directory_in_tmp_that_another_user_made_is_refused_by_zmsvcd_and_zmsvcctl(context: Context, victim: int) -> None:
     attacker, root = victim + 1, Path(f"/tmp/zmsvc-{victim}")
     precious, made = context.home / "precious", context.home / "made-by-lock"

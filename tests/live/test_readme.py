@@ -129,7 +129,7 @@ def test_every_command_of_the_readme_is_tested_somewhere() -> None:
         "zmsvcd --detach hello/Conf/Context-Hello.xml", "zmsvcd --detach zmsvc/data/examples/Context-StateMachine.xml",
         "systemctl start zmsvc@EchoAction",  # tests/boot/test_boot_service.py
         "mkdir -p ~/.config/zmsvc && cp hello/Conf/Context-Hello.xml ~/.config/zmsvc/",  # tests/boot/test_boot_user.py
-        "zmsvcctl -c NAME keys make",  # tests/live/test_curve.py
+        "zmsvcctl -c NAME keys make", "zmsvcctl -c NAME keys join server.key",  # tests/live/test_curve.py
         # tests/boot/test_boot_drop_ins.py
         "install -D -m 644 /usr/share/doc/zmsvc/drop-ins/own-user.conf /etc/systemd/system/zmsvc@NAME.service.d/own-user.conf",
         "make test-on SUITE=trixie",  # .ci/run

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from context import Context, Ear
+from needs import need
 from waiting import wait_for
 
 
@@ -68,6 +70,56 @@ def test_a_command_that_was_not_executed_was_never_started(context: Context, cas
     events = context.ctl("events", "--json").stdout
     assert '"started"' not in "".join(line for line in events.splitlines() if '"ts_1"' in line)
     assert context.tasks()["ts_2"]["sub"] == "waiting"
+
+
+@pytest.mark.parametrize("kind", ["Command", "Process", "Thread"])
+@pytest.mark.parametrize(("service", "why"), [
+    ("<user>nobody-here</user>", "cannot run as user nobody-here: this machine has no such user"),
+    ("<group>nobody-here</group>", "cannot run as group nobody-here: this machine has no such group"),
+])  # fmt: skip
+def test_an_unknown_user_keeps_that_task_alone_from_being_started(context: Context, kind: str, service: str, why: str) -> None:
+    context.looped("Echo")
+    config = "<command>sleep 1000</command>" if kind == "Command" else ""
+    context.task("bad", "Echo", kind=kind, config=config, service=service)
+    context.task("good", "Good", kind="Command", config="<command>sleep 1000</command>")
+    context.start("--transaction", "T")
+    task = context.task_is("bad", "failed")
+    assert (task["exit"]["reason"], task["status"]) == ("cannot-launch", why)
+    context.task_is("good", "running")
+
+
+IDS = "grep -E '^(Uid|Gid|Groups)' /proc/self/status; echo $HOME $USER $LOGNAME; echo end"
+
+
+@pytest.mark.parametrize(
+    ("service", "uid", "gid", "of_the_user"),
+    [
+        ("<user>12345</user>", 12345, 12345, "/ 12345 12345"),
+        ("<user>12345</user><group>2</group>", 12345, 2, "/ 12345 12345"),
+        ("<user>2</user>", 2, pwd.getpwuid(2).pw_gid, f"{pwd.getpwuid(2).pw_dir} {pwd.getpwuid(2).pw_name} {pwd.getpwuid(2).pw_name}"),
+        ("<group>54321</group>", 0, 54321, ""),
+    ],
+    ids=["without an entry", "without an entry, with a group", "with an entry", "a group alone"],
+)
+def test_a_number_is_a_user_with_and_without_an_entry(context: Context, service: str, uid: int, gid: int, of_the_user: str) -> None:
+    need(os.geteuid() == 0, "only root can run tasks of several users")
+    with pytest.raises(KeyError):
+        pwd.getpwuid(12345)
+    context.home.chmod(0o755)
+    told = context.home / "told"
+    told.touch()
+    told.chmod(0o666)
+    context.task("ts_1", "Ids", kind="Command", service=service, config=(
+        f"<command><arg>sh</arg><arg>-c</arg><arg>exec &gt; {told}; {IDS}</arg></command>"
+    ))  # fmt: skip
+    context.start("--transaction", "T")
+    wait_for(lambda: told.read_text().endswith("end\n"))
+    lines = dict(line.split(":\t") for line in told.read_text().splitlines() if ":\t" in line)
+    assert (lines["Uid"], lines["Gid"]) == ("\t".join([f"{uid}"] * 4), "\t".join([f"{gid}"] * 4))
+    if "12345" in service or "54321" in service:
+        assert lines["Groups"].split() == [str(gid)], "no group of the daemon's is left"
+    if of_the_user:
+        assert of_the_user in told.read_text().splitlines()
 
 
 def test_an_argument_that_the_locale_cannot_encode_is_told(context: Context) -> None:

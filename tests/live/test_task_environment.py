@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from context import Context, Ear
+from waiting import wait_for
 
 TX = "5HGAHZ3WPZUI71PACRPP"
 TOLD = """
@@ -109,16 +110,17 @@ class ServiceThreads(TaskService):
 """
 
 
-@pytest.mark.parametrize("fresh", ["", "<fresh>yes</fresh>"])
+@pytest.mark.parametrize(("kind", "fresh"), [("Process", ""), ("Process", "<fresh>yes</fresh>"), ("Thread", "")])
 def test_threads_and_jobs_are_finished_at_the_end_before_atexit_as_in_an_interpreter(
-    context: Context, home: Path, ear: Callable[..., Ear], fresh: str
+    context: Context, home: Path, ear: Callable[..., Ear], kind: str, fresh: str
 ) -> None:
     context.service("Threads", THREADS.format(file=str(home / "told"), go=str(home / "go")))
-    context.task("ts_1", "Threads", entry=False, service=fresh)
+    context.task("ts_1", "Threads", entry=False, service=fresh, kind=kind)
     context.start("--transaction", TX)
     listener = ear(b"control @@@ ")
     context.ctl("start", "--transaction", TX, "--task", "ts_1")
     pid = context.tasks()["ts_1"]["pid"]
+    wait_for(lambda: (home / "told").exists() and (home / "told").read_text() == "returned\n")
     (home / "go").touch()
     stopped = listener.control("stopped", "ts_1")["content"]["status"]
     assert (stopped["reason"], stopped["exit_code"], stopped["pid"]) == ("exited", 0, pid)
@@ -126,6 +128,23 @@ def test_threads_and_jobs_are_finished_at_the_end_before_atexit_as_in_an_interpr
     assert told[0] == "returned"
     assert sorted(told[1:-1]) == ["job 0", "job 1", "job 2", "thread"]
     assert told[-1] == "atexit"
+    assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_what_a_thread_task_has_started_goes_on_while_another_shares_its_process(context: Context, home: Path) -> None:
+    """It ends alone and at once; its threads are those of the process, and are joined at the end of that."""
+    context.service("Threads", THREADS.format(file=str(home / "told"), go=str(home / "go")))
+    context.looped("Echo")
+    context.task("ts_1", "Threads", kind="Thread")
+    context.task("ts_2", "Echo", kind="Thread")
+    context.start("--transaction", TX)
+    context.task_is("ts_1", "exited")
+    pid = context.tasks()["ts_2"]["pid"]
+    (home / "go").touch()
+    wait_for(lambda: {"thread", "job 2"} <= {*(home / "told").read_text().split("\n")})
+    assert context.tasks()["ts_2"]["pid"] == pid
+    context.ctl("stop", "--task", "ts_2")
+    assert (home / "told").read_text().split("\n")[-2] == "atexit"
     assert not os.path.exists(f"/proc/{pid}")
 
 

@@ -90,6 +90,7 @@ def test_the_source_distribution_is_the_whole_tree(sdist: tarfile.TarFile) -> No
     packed = {each.name.removeprefix(top): each for each in sdist.getmembers() if each.isfile()}
     wanted = {name for name in tracked() if not (ROOT / name).is_symlink() and name != ".gitignore"}
     assert wanted - packed.keys() == set()
+    assert {"README.md", "SECURITY.md", "NEWS", "docs/promises.md"} <= packed.keys()
     units = {name for name in wanted if name.startswith("units/")}
     assert {f"zmsvc/data/{name}" for name in units} <= packed.keys(), "the link to units/ has become a copy"
     extra = packed.keys() - wanted - GENERATED - {f"zmsvc/data/{name}" for name in units}
@@ -121,6 +122,7 @@ def test_the_wheel_has_the_package_and_what_lies_beside_it(wheel: zipfile.ZipFil
     pages = {f"{data}man/man{Path(name).suffix[1:]}/{Path(name).name}" for name in package if name.startswith("zmsvc/data/man/")}
     assert {name for name in names if name.startswith(f"{data}man/")} == pages
     assert f"{data}bash-completion/completions/zmsvcctl.bash" in names
+    assert wheel.read(f"{data}doc/zmsvc/SECURITY.md") == (ROOT / "SECURITY.md").read_bytes()
     assert not [name for name in names if re.match(r"(tests|docs|scripts|debian)/", name)]
 
 

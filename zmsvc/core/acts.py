@@ -17,7 +17,7 @@ from zmsvc.core.lifecycle import TABLE, Act, Cause, Sub
 from zmsvc.core.model import Action, KillMode, Rule, ServiceType, TaskService, Trigger
 from zmsvc.core.triggers import MAX_SOURCES, cause_by_rule, failures_after, over_limit, recent_starts, rules_for, source, start_by_rule
 from zmsvc.core.waiters import milestone, resolve, resolve_stops, restarted
-from zmsvc.core.world import Exit, Reason, Task
+from zmsvc.core.world import Exit, Reason, Task, status_at
 
 KILL_TIMEOUT = 10.0
 """Seconds after SIGKILL before a process that is still there is reported as a survivor."""
@@ -94,9 +94,8 @@ def executed(draft: Draft, key: Key) -> None:
 
 def relaunch_later(draft: Draft, key: Key, _cause: Cause) -> None:
     task = draft.tasks[key]
+    draft.change(key, status=status_at(task, draft.now))
     delay = round((task.deadline or draft.now) - draft.now, 3)
-    slowed = ", slowed: its rules start it too quickly" if task.laps > task.failures else ""
-    draft.change(key, status=f"starts again in {delay:g} s{slowed}")
     draft.record(key, "back-off", delay=delay, failures=task.failures, laps=task.laps)
 
 

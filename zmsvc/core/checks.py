@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from zmsvc.core import shell
 from zmsvc.core.access import ANYONE, BUS, MAY_CONNECT
 from zmsvc.core.model import Action, BusAccess, Context, Rule, ServiceType, TaskService, Trigger
 from zmsvc.core.values import TRUE, Endpoint, apart, collide, endpoint, quote, reaches
@@ -207,6 +208,8 @@ def _odd_settings(task: TaskService) -> Iterator[str]:
         yield "it is a Monitor that is to store records in a database, which zmsvc does not do: subscribe to it and store them"
     if (kind := _state_type(task)) not in _STATE_TYPES:
         yield f"its state type {quote(kind)} is none of {', '.join(_STATE_TYPES[1:])}: it waits for a rule"
+    if task.service_type is ServiceType.COMMAND:
+        yield from shell.warnings(task.configuration.get("command"))
     if task.service_type is ServiceType.COMMAND and task.limits.watchdog:
         yield "it is a Command with a watchdog: a program that does not say WATCHDOG=1 to sd_notify is killed"
     if task.service_type is ServiceType.THREAD and task.stop_signal != "SIGTERM":

@@ -50,3 +50,10 @@ class RequirementError(ZmsvcError):
 
 class UsageError(ZmsvcError):
     """The caller's fault: an order that cannot be meant."""
+
+
+def reason(error: OSError) -> str:
+    """Return what the kernel said, and about which file, in words: `PATH: permission denied`."""
+    why = (error.strerror or str(error)).lower()
+    name = error.filename2 or error.filename
+    return why if not isinstance(name, str) else f"{name}: {why}"

@@ -100,7 +100,9 @@ class TaskService:
     rules: tuple[Rule, ...] = ()
     limits: Limits = field(default_factory=Limits)
     user: str | None = None
+    """A name, or a number in decimal digits; this machine may not know it."""
     group: str | None = None
+    """The same for a group."""
     nice: int | None = None
     kill_mode: KillMode = KillMode.CONTROL_GROUP
     stop_signal: str = "SIGTERM"
@@ -163,6 +165,6 @@ class Context:
     source: Mapping[str, Any] = field(default_factory=dict)
     """The whole Context element as JSON."""
     passed_over: tuple[str, ...] = ()
-    """What is in the file and not known, where that is no fault: a line each."""
+    """What is in the file and not known, or not read, where that is no fault: a line each."""
     text: bytes = field(default=b"", repr=False)
     """The file itself, as it was read: a supervisor that takes over runs with the same, whatever the file says by then."""

@@ -239,6 +239,12 @@ def leave(draft: Draft, order: Requested) -> None:
         draft.record(("", ""), "requested", verb="exit", by=order.origin.by, uid=order.origin.uid)
         draft.stopping = True
         stop_quietly(draft, keys)
+    elif order.now:
+        draft.record(("", ""), "requested", verb="kill", by=order.origin.by, uid=order.origin.uid)
+        for key in keys:
+            if draft.tasks[key].sub in (Sub.STOP_SIGTERM, Sub.FINAL_SIGTERM):
+                # The time that it had to end is over.
+                apply(draft, key, Cause.DEADLINE)
 
 
 def reset_failed(draft: Draft, order: Requested) -> None:

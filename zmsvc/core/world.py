@@ -222,3 +222,11 @@ def task_from_row(row: Mapping[str, Any], sub: str | None = None) -> Task:
         if name in values:
             values[name] = tuple(values[name])
     return Task(**values)
+
+
+def status_at(task: Task, now: float) -> str:
+    """Return the status of a task as it is shown at this time: of one that waits for its next start it is a count-down."""
+    if task.sub is not Sub.BACK_OFF or task.deadline is None:
+        return task.status
+    slowed = ", slowed: its rules start it too quickly" if task.laps > task.failures else ""
+    return f"starts again in {max(0.0, round(task.deadline - now, 3)):g} s{slowed}"

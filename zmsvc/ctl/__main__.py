@@ -8,7 +8,7 @@ import re
 import sys
 
 from zmsvc import __version__
-from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError
+from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError, reason
 from zmsvc.ctl import terminal
 from zmsvc.host import libraries
 
@@ -81,6 +81,8 @@ NO_TRIGGERS = Option("--no-triggers", action="store_true", help="fire no rules")
 FOLLOW = Option("-f", "--follow", action="store_true", help="go on with what comes")
 LINES = Option("-n", "--lines", type=_number, metavar="N", help="show the last N only")
 MEANT = (TRANSACTION, TASK, TASKS)
+ENDPOINT = Option("--endpoint", metavar="URL", help="the endpoint of a context on another machine; -c says whose keys are used")
+KEYS = Option("--keys", metavar="DIR", help="with --endpoint: the CURVE keys to connect with, where they are not the context's")
 
 VERBS = (
     Verb("start", "orders.order", "start tasks; without an ID in a new transaction, whose ID is printed", *MEANT),
@@ -108,12 +110,12 @@ VERBS = (
     Verb(
         "watch", "follow.watch", "print every message on the bus", TRANSACTION,
         Option("--topic", action="append", default=[], metavar="TOPIC", help="only messages of this topic; may be given again"),
-        Option("--count", type=_positive, metavar="N", help="end after N messages"),
+        Option("--count", type=_positive, metavar="N", help="end after N messages"), ENDPOINT, KEYS,
     ),
     Verb(
         "send", "follow.send", "publish a message, done when the device has it",
         Option("topic", metavar="TOPIC", help="the message's topic"),
-        Option("message", nargs="?", metavar="JSON|-", help="the message; - or nothing: from standard input"),
+        Option("message", nargs="?", metavar="JSON|-", help="the message; - or nothing: from standard input"), ENDPOINT, KEYS,
     ),
     Verb(
         "check", "files.check", "find all faults of context files, and warn",
@@ -126,10 +128,11 @@ VERBS = (
     ),
     Verb(
         "keys", "keys.run", "show CURVE keys, make them, and say who may connect",
-        Option("action", nargs="?", choices=("list", "make", "allow", "revoke"), default="list", metavar="list|make|allow|revoke",
-               help="what to do; without it, list"),
+        Option("action", nargs="?", choices=("list", "make", "join", "allow", "revoke"), default="list",
+               metavar="list|make|join|allow|revoke", help="what to do; without it, list"),
         Option("what", nargs="?", metavar="DIR|FILE|CLIENT",
-               help="make: a new directory, for a client elsewhere; allow: a public key file; revoke: the name of a client"),
+               help="make: a new directory, for a client elsewhere; join: the server's public key file, on a machine that only connects; "
+                    "allow: a public key file; revoke: the name of a client"),
         Option("--now", action="store_true", help="revoke: end the connections that are open, too"),
     ),
     Verb(
@@ -251,7 +254,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except OSError as error:
         terminal.silence()
-        terminal.complain(f"cannot go on: {error}")
+        terminal.complain(f"cannot go on: {reason(error)}")
         return 1
     return code
 

@@ -12,7 +12,7 @@ from typing import Any
 import zmq
 
 from zmsvc.core import messages, printable
-from zmsvc.core.errors import ConfigError, ProtocolError, RefusedError, UsageError
+from zmsvc.core.errors import ConfigError, ProtocolError, RefusedError, UsageError, reason
 from zmsvc.ctl import identity, terminal
 from zmsvc.host import monitor, options, sockets
 from zmsvc.host.refusal import barred, refusal
@@ -64,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RefusedError as error:
         terminal.say_error(f"display.py: {error}")
         return 5
+    except OSError as error:
+        terminal.say_error(f"display.py: cannot go on: {reason(error)}")
+        return 1
     return 0
 
 

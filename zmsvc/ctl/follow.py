@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from zmsvc.core import messages
@@ -16,7 +17,10 @@ from zmsvc.ctl.client import MAX_DROPS, Client, CtlError, DroppedError, NotRunni
 from zmsvc.ctl.which import choose
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from zmsvc.ctl.client import Json
+    from zmsvc.ctl.listener import Listener
     from zmsvc.host.keys import Curve
     from zmsvc.host.paths import Places
 
@@ -111,28 +115,38 @@ def watch(args: argparse.Namespace) -> int:
     import zmq
 
     # For the same reason.
+    from zmsvc.ctl import listener
+
+    # For the same reason.
     from zmsvc.host import refusal, sockets
 
     until = time.monotonic() + args.timeout if args.timeout else None
-    it, curve = _context(args)
+    frontend, curve = _bus(args, lambda it: it.frontend)
     prefixes = [messages.prefix(topic) for topic in args.topic] or [b""]
-    count = 0
     try:
-        with sockets.context() as ctx, sockets.subscriber(ctx, it.frontend, prefixes, curve) as heard:
-            if curve is None and not heard.poll(_FIRST_MS) and refusal.refused(it.frontend, b"SUB"):
-                raise CtlError(5, str(refusal.refusal(it.frontend)))
-            while args.count is None or count < args.count:
-                if until is not None and not heard.poll(max(0, round((until - time.monotonic()) * 1000))):
-                    raise CtlError(124, f"timed out: {count} messages within {args.timeout:g} s")
-                line = message(heard.recv(), args)
-                if line is not None:
-                    terminal.out(line + "\n", flush=True)
-                    count += 1
+        with sockets.context() as ctx, sockets.subscriber(ctx, frontend, prefixes, curve) as heard:
+            if curve is None and not heard.poll(_FIRST_MS) and refusal.refused(frontend, b"SUB"):
+                raise CtlError(5, str(refusal.refusal(frontend)))
+            with closing(listener.Listener(heard, frontend, keys=curve is not None)) as ear:
+                _print(ear, args, until)
     except KeyboardInterrupt:
         return 0  # That is how one ends it.
     except zmq.ZMQError as error:
-        raise CtlError(5, f"cannot listen at {it.frontend}: {str(error).lower()}") from None
+        raise CtlError(5, f"cannot listen at {frontend}: {str(error).lower()}") from None
     return 0
+
+
+def _print(ear: Listener, args: argparse.Namespace, until: float | None) -> None:
+    """Print the messages that are wanted, as many as are asked for. Raises CtlError, 124 when there are fewer by that monotonic time."""
+    count = 0
+    while args.count is None or count < args.count:
+        frame = ear.next(until)
+        if frame is None:
+            raise CtlError(124, f"timed out: {count} messages within {args.timeout:g} s")
+        line = message(frame, args)
+        if line is not None:
+            terminal.out(line + "\n", flush=True)
+            count += 1
 
 
 def message(frame: bytes, args: argparse.Namespace) -> str | None:
@@ -153,14 +167,14 @@ def message(frame: bytes, args: argparse.Namespace) -> str | None:
 def send(args: argparse.Namespace) -> int:
     """send: publish one message; done when the device has it."""
     frame = messages.encode(_topic(args.topic), _body(args.message))
-    it, curve = _context(args)
+    backend, curve = _bus(args, lambda it: it.backend)
     # Imported here for start-up time: what cannot be sent is refused without ZMQ.
     from zmsvc.host import sockets
 
     try:
         # A supervisor that is being replaced in this moment would miss an order, and will be there in the next.
         presence = messages.UNHEARD if args.topic in messages.TOPICS else b""
-        wanted = sockets.send_once(it.backend, frame, args.timeout or SEND_PATIENCE, curve, presence=presence)
+        wanted = sockets.send_once(backend, frame, args.timeout or SEND_PATIENCE, curve, presence=presence)
     except UsageError:
         raise  # It is too large, which is nobody's fault on the other side.
     except RefusedError as error:
@@ -172,6 +186,32 @@ def send(args: argparse.Namespace) -> int:
     if not wanted:
         terminal.complain(f"nobody is subscribed to {args.topic}: the device has nobody to pass it on to")
     return 0
+
+
+def _bus(args: argparse.Namespace, endpoint: Callable[[Context], str]) -> tuple[str, Curve | None]:
+    """Return where to connect, and the keys for it: at a context of this machine, or at the endpoint that was given."""
+    if args.endpoint is None:
+        if args.keys is not None:
+            raise CtlError(2, "cannot understand the command: --keys is for --endpoint")
+        it, curve = _context(args)
+        return endpoint(it), curve
+    # Imported here for start-up time: a context of this machine tells its endpoints.
+    from zmsvc.core import values
+
+    # For the same reason.
+    from zmsvc.ctl import identity
+
+    try:
+        place = values.endpoint(args.endpoint, bind=False)
+        curve = identity.of_endpoint(args.endpoint, args.keys, args.context)
+        if curve is None and not place.local:
+            # Without keys no context can be reached from another machine, and libzmq would try for ever.
+            curve = identity.needed(args.context or "NAME")
+    except ValueError as error:
+        raise CtlError(2, f"cannot connect: {error}") from None
+    except ConfigError as error:
+        raise CtlError(5, str(error)) from None
+    return args.endpoint, curve
 
 
 def _context(args: argparse.Namespace) -> tuple[Context, Curve | None]:

@@ -33,7 +33,7 @@ def needed(name: str) -> Curve:
         raise ConfigError(
             [
                 f"cannot connect to {name}: it wants CURVE keys, and there are none in {paths.keys_dir(name)} "
-                f"(who runs it makes some by: zmsvcctl -c {name} keys make DIR)"
+                f"(zmsvcctl -c {name} keys join server.key makes some, from the public key of the machine that runs it)"
             ]
         )
     return found

@@ -1,5 +1,7 @@
 """The verb keys: makes a context's CURVE keys and shows them, and says which clients may connect. The files are all there is to it.
 
+`join` makes those of a machine that only connects: a pair of its own beside the public key of the context's device.
+
 Directories and public keys belong to who runs this; secret files belong to the user that the context runs as, who alone may read them.
 """
 
@@ -10,15 +12,16 @@ import json
 import os
 import pwd
 import re
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
-from zmsvc.core.errors import ConfigError, PlaceError
+from zmsvc.core.errors import ConfigError, PlaceError, reason
 from zmsvc.ctl import terminal
 from zmsvc.ctl.answers import Context
 from zmsvc.ctl.client import Client, CtlError, listens
 from zmsvc.ctl.which import choose
-from zmsvc.host import keys
+from zmsvc.host import keys, paths
 from zmsvc.host.paths import Places
 
 USER = "zmsvc"
@@ -29,12 +32,12 @@ Owner = tuple[int, int]
 
 
 def run(args: argparse.Namespace) -> int:
-    """keys: list, make, allow or revoke."""
+    """keys: list, make, join, allow or revoke."""
     if args.now and args.action != "revoke":
         raise CtlError(2, "cannot understand the command: --now is for keys revoke")
-    if bool(args.what) != (args.action in ("allow", "revoke")) and args.action != "make" and not args.now:
+    if bool(args.what) != (args.action in ("join", "allow", "revoke")) and args.action != "make" and not args.now:
         raise CtlError(2, f"cannot understand the command: keys {args.action} {'needs' if not args.what else 'takes no'} FILE or CLIENT")
-    places = choose(args.context)
+    places = _meant(args)
     try:
         if args.action != "list":
             keys.check_place(places.keys)
@@ -42,12 +45,33 @@ def run(args: argparse.Namespace) -> int:
         _show(places, as_json=args.json)
     except (ConfigError, PlaceError) as error:
         raise CtlError(1, str(error)) from None
-    except PermissionError as error:
-        raise CtlError(1, f"cannot {args.action} keys: {error.filename}: permission denied (are you root?)") from None
+    except OSError as error:
+        way = " (are you root?)" if isinstance(error, PermissionError) else ""
+        raise CtlError(1, f"cannot {args.action} keys: {reason(error)}{way}") from None
     return 0
 
 
+def _meant(args: argparse.Namespace) -> Places:
+    """Return the context that is meant. A machine that only connects has neither its file nor anything else of it."""
+    if args.action == "join" and args.context is None:
+        raise CtlError(2, f"cannot join a context: name it (zmsvcctl -c NAME keys join {args.what})")
+    if args.context is not None:
+        places = paths.places(args.context)
+        if args.action == "join" or keys.of_client(places.keys):
+            return places
+    return choose(args.context)
+
+
 def _carry_out(args: argparse.Namespace, places: Places) -> None:
+    if args.action == "join":
+        _join(places, Path(args.what))
+        return
+    if keys.of_client(places.keys) and args.action != "list":
+        raise CtlError(
+            1, f"cannot {args.action} keys: {places.keys} is that of a client of {places.name}; type this where {places.name} runs"
+        )
+    if args.action == "list" and keys.of_client(places.keys):
+        return
     if args.action != "make" and not keys.in_use(places.keys):
         raise CtlError(1, f"cannot {args.action} keys: {places.name} has none in {places.keys} (zmsvcctl -c {places.name} keys make)")
     match args.action:
@@ -64,6 +88,9 @@ def _carry_out(args: argparse.Namespace, places: Places) -> None:
 
 def _show(places: Places, *, as_json: bool) -> None:
     """The device's public key, and those of the clients by name."""
+    if keys.of_client(places.keys):
+        _show_own(places, as_json=as_json)
+        return
     server, known = keys.load_public(places.keys / f"{keys.SERVER}{keys.PUBLIC}"), _clients(places)
     if as_json:
         names = {name: key.decode() for name, key in known.items()}
@@ -73,6 +100,18 @@ def _show(places: Places, *, as_json: bool) -> None:
     terminal.out(f"keys of {places.name} in {places.keys}\nserver: {server.decode()}\nclients that may connect:\n")
     for name, key in known.items():
         terminal.out(f"  {name:<{width}}  {key.decode()}\n")
+
+
+def _show_own(places: Places, *, as_json: bool) -> None:
+    """The device's public key, and that of this machine's client."""
+    own = keys.load_client(places.keys)
+    assert own.server_public is not None
+    if as_json:
+        told = {"directory": str(places.keys), "server": own.server_public.decode(), "client": own.public.decode()}
+        terminal.out(json.dumps(told) + "\n")
+        return
+    terminal.out(f"keys of a client of {places.name} in {places.keys}\n")
+    terminal.out(f"server: {own.server_public.decode()}\nclient: {own.public.decode()}\n")
 
 
 def _clients(places: Places) -> Mapping[str, bytes]:
@@ -104,6 +143,24 @@ def _make(places: Places) -> None:
     _pair(places.keys, keys.SERVER, owner)
     if listens(places):
         terminal.complain(f"{places.name} is running: its keys are used from its next start on (systemctl restart zmsvc@{places.name})")
+
+
+def _join(places: Places, file: Path) -> None:
+    """Make the keys of a machine that only connects, from the device's public key. Its own secret never leaves it."""
+    if file.name.endswith(keys.SECRET):
+        raise CtlError(1, f"cannot join {places.name} with {file}: it is a secret key, expected the public one, {keys.SERVER}{keys.PUBLIC}")
+    if keys.in_use(places.keys) or keys.of_client(places.keys):
+        raise CtlError(1, f"cannot join {places.name}: there are keys in {places.keys} already (move them away to make others)")
+    server = keys.load_public(file)
+    _directory(places.keys.parent)
+    _directory(places.keys)
+    _write(places.keys / f"{keys.SERVER}{keys.PUBLIC}", keys.text(server), keys.PUBLIC_MODE)
+    _pair(places.keys, keys.CLIENT, None)
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", socket.gethostname().partition(".")[0]) or "client"
+    terminal.complain(
+        f"where {places.name} runs: copy {places.keys}/{keys.CLIENT}{keys.PUBLIC} there as {name}{keys.PUBLIC}, and type "
+        f"zmsvcctl -c {places.name} keys allow {name}{keys.PUBLIC}"
+    )
 
 
 def _make_client(places: Places, directory: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from zmsvc.core import messages
 from zmsvc.core.access import BUS
-from zmsvc.core.errors import ConfigError, ProtocolError, UsageError, ZmsvcError
+from zmsvc.core.errors import ConfigError, ProtocolError, UsageError, ZmsvcError, reason
 from zmsvc.core.messages import Body
 from zmsvc.core.model import TRANSACTION_ID, Context
 from zmsvc.ctl import identity, terminal
@@ -126,6 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ZmsvcError as error:
         terminal.say_error(f"conf_command.py: {error}")
         return 5
+    except OSError as error:
+        terminal.say_error(f"conf_command.py: cannot go on: {reason(error)}")
+        return 1
     return 0
 
 

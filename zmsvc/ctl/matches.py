@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from zmsvc.core.errors import ZmsvcError
+from zmsvc.core.owners import numeric_id
 from zmsvc.ctl.answers import Context
 from zmsvc.host.paths import Places
 
@@ -58,8 +59,9 @@ def _users(places: Places) -> dict[str, str]:
 def _numbers(users: Mapping[str, str]) -> dict[str, int]:
     found = {}
     for task, user in users.items():
+        uid = numeric_id(user)
         try:
-            found[task] = int(user) if user.isdecimal() else pwd.getpwnam(user).pw_uid
+            found[task] = pwd.getpwnam(user).pw_uid if uid is None else uid
         except KeyError:
             continue
     return found

@@ -103,7 +103,7 @@ def parse(text: bytes, *, path: str, name: str) -> Context:
         max_transactions=most,
         source=source,
         text=text,
-        passed_over=_lined(strangers, root, text),
+        passed_over=_lined([*strangers, *notes.warnings], root, text),
     )
 
 

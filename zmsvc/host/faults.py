@@ -21,9 +21,14 @@ class Notes:
     """The faults of one file, as they are found."""
 
     found: list[Note] = field(default_factory=list)
+    warnings: list[Note] = field(default_factory=list)
+    """What is no fault, and probably not meant."""
 
     def fault(self, element: etree._Element, text: str) -> None:
         self.found.append((element, text))
+
+    def odd(self, element: etree._Element, text: str) -> None:
+        self.warnings.append((element, text))
 
     def value(self, element: etree._Element, read: Callable[[str], Value], default: Value) -> Value:
         """The value of a leaf; a bad one is noted and the default goes on in its place."""

@@ -165,9 +165,12 @@ class Gate(Handler):
         who = user(uid) if key is not None else "another user"
         tally.add("a connection of %s (uid %d) is refused: only %s may connect without CURVE keys", who, uid, MAY_CONNECT)
 
-    def close(self) -> None:
+    def forget(self) -> None:
         for key in list(self._refused):
             self.ended(*key)
+
+    def close(self) -> None:
+        self.forget()
         self._kernel.close()
         super().close()
 

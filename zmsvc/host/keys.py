@@ -1,7 +1,8 @@
 """Keys: CURVE keys and their files, in ZeroMQ's usual form (ZPL, as `zmq.auth` writes and reads it). No socket is made here.
 
 The directory of a context's keys holds `server.key` and `client.key`, each with its `.key_secret`, and `clients/` with the public keys
-that may connect. Who is elsewhere has a directory of the same form, with the server's public key and a client pair of its own.
+that may connect. A machine that runs clients alone has a directory of the same form, with the server's public key and a client pair of its
+own: no secret of the server's, and no secret of its own ever leaves it.
 """
 
 from __future__ import annotations
@@ -73,6 +74,11 @@ def of_words(told: Sequence[str] | None) -> Curve | None:
 def in_use(directory: Path) -> bool:
     """Whether there are keys, so that a context is to use CURVE; a file that cannot be read counts, for it is meant."""
     return os.path.lexists(directory / f"{SERVER}{SECRET}")
+
+
+def of_client(directory: Path) -> bool:
+    """Tell whether a directory is that of a machine which only connects."""
+    return not in_use(directory) and os.path.lexists(directory / f"{CLIENT}{SECRET}")
 
 
 def clients(directory: Path) -> Path:

@@ -346,6 +346,13 @@ def refuses_descriptors(sock: socket.socket) -> bool:
 # --- memory
 
 
+def own_memory() -> int:
+    """Return the bytes that this process has in memory and shares with no file or other process."""
+    with open("/proc/self/statm", "rb") as file:
+        _, resident, shared, *_ = file.read().split()
+    return (int(resident) - int(shared)) * resource.getpagesize()
+
+
 def give_back() -> None:
     """Return what malloc has free to the system. It looks through all of the heap, in some milliseconds: after a flood only."""
     with contextlib.suppress(AttributeError):  # Not in musl.
@@ -368,6 +375,18 @@ def own_cgroup(controller: str = "") -> Path | None:
         if controllers.split(",") == [controller] and path.startswith("/"):
             return mount / path[1:]
     return None
+
+
+def cgroup_of(pid: int) -> str:
+    """Return the cgroup of a process in the unified hierarchy, from its root; empty where there is none, and for a zombie or no process."""
+    fields = stat_fields(pid)
+    if fields is None or fields[0] in (b"Z", b"X"):
+        return ""
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return next((line.removeprefix("0::").rstrip("/") for line in lines if line.startswith("0::/")), "")
 
 
 def _cgroup_mount(controller: str) -> Path | None:

@@ -19,6 +19,7 @@ RLIMIT_LOCKS = 10
 _LAUNCHES = 31
 """Bits of the launch number; the 32 bits above tell the contexts of a machine apart, and the highest bit is zero."""
 _LINE = b"Max file locks"
+_LAUNCH = b"ZMSVC_LAUNCH="
 
 
 def number(mark: bytes, launch: int) -> int:
@@ -51,6 +52,16 @@ def launch_of(pid: int, mark: bytes) -> int | None:
     if value is None or value < 0 or value >> _LAUNCHES != zlib.crc32(mark):
         return None
     return value & ((1 << _LAUNCHES) - 1)
+
+
+def told_launch(pid: int, mark: bytes) -> int | None:
+    """Return the launch of a context that the limit of a process tells, or else its environment."""
+    launch = launch_of(pid, mark)
+    if launch is not None:
+        return launch
+    environment = linux.environment_of(pid).split(b"\0")
+    number = next((each.removeprefix(_LAUNCH) for each in environment if each.startswith(_LAUNCH)), b"")
+    return int(number) if mark in environment and number.isdigit() else None
 
 
 def _read(pid: int) -> int | None:

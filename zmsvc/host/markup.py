@@ -15,6 +15,12 @@ from lxml import etree
 from zmsvc.core.errors import ConfigError
 from zmsvc.core.values import WHITE
 
+_SPACE = "{http://www.w3.org/XML/1998/namespace}space"
+"""XML's own attribute (XML 1.0, 2.10): `preserve` on an element, or on one around it, says that white space belongs to its text."""
+
+TRIMMED = 'without the white space at its ends (xml:space="preserve" keeps it, xml:space="default" says that it is not meant)'
+"""The end of a warning about an element that `loses` white space."""
+
 TEXT_KEY = "#text"
 """The key of an element's own text where it has attributes or children beside it."""
 
@@ -136,20 +142,56 @@ def leaf(element: etree._Element) -> str:
     return " ".join(piece for piece in pieces if piece)
 
 
-def to_json(element: etree._Element) -> Any:
+def kept(element: etree._Element) -> bool:
+    """Tell whether the white space around the text of an element belongs to it."""
+    return _kept(element) is True
+
+
+def loses(element: etree._Element) -> bool:
+    """Tell whether an element loses white space that may be meant, and says nothing of it by `xml:space`.
+
+    Blanks beside a text on the same line may be meant, and so may the end of the last one of several lines. Line ends around a single
+    line are the layout of the file.
+    """
+    text = element.text or ""
+    own = text.strip(WHITE)
+    if not own or own == text or len(element) or _kept(element) is not None:
+        return False
+    before, _, after = text.partition(own)
+    return "\n" in own or any(side and "\n" not in side for side in (before, after))
+
+
+def _kept(element: etree._Element) -> bool | None:
+    for each in (element, *element.iterancestors()):
+        said = str(each.get(_SPACE, "")).strip(WHITE)
+        if said in ("default", "preserve"):
+            return said == "preserve"
+    return None
+
+
+def value(element: etree._Element) -> str:
+    """The element's own text: without the white space around it, unless `xml:space="preserve"` keeps it."""
+    return element.text or "" if not len(element) and kept(element) else leaf(element)
+
+
+def to_json(element: etree._Element, *, keep: bool = False) -> Any:
     """An element as zmicroservices made JSON of it: attributes become keys, repeated children lists, leaves strings ("" when empty).
 
+    `keep` tells whether an element around it has `xml:space="preserve"`; that attribute is for readers of XML alone.
     Nothing is lost where that form has no place for it: an attribute and a child of one name make a list with the attribute first,
     and text beside attributes or children is under `#text`.
     """
-    text = leaf(element)
     attributes = element.items()
+    if attributes and element.get(_SPACE) is not None:
+        keep = kept(element)
+        attributes = [each for each in attributes if each[0] != _SPACE]
+    text = element.text or "" if keep and not len(element) else leaf(element)
     if not attributes and not len(element):
         return text
     result: dict[str, Any] = {str(name): str(value) for name, value in attributes}
     many: set[str] = set()
     for child in element:
-        key, value = str(child.tag), to_json(child)
+        key, value = str(child.tag), to_json(child, keep=keep)
         if key not in result:
             result[key] = value
         elif key in many:

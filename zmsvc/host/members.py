@@ -8,6 +8,7 @@ only root and the daemon's own users may connect.
 from __future__ import annotations
 
 import contextlib
+import grp
 import json
 import os
 import pwd
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from zmsvc.core.model import BusAccess, Context
+from zmsvc.core.owners import numeric_id
 from zmsvc.host import acl, directories
 from zmsvc.host.paths import Places
 
@@ -66,11 +68,23 @@ def _sockets(places: Places, context: Context) -> Iterator[Path]:
 
 def number(user: str) -> int | None:
     """Return the user ID that a `<user>` means; None where the user database knows no such name."""
-    if user.isdecimal():
-        return int(user)
+    uid = numeric_id(user)
+    if uid is not None:
+        return uid
     try:
         return pwd.getpwnam(user).pw_uid
-    except KeyError:
+    except (KeyError, ValueError):
+        return None
+
+
+def group_number(group: str) -> int | None:
+    """Return the group ID that a `<group>` means; None where the user database knows no such name."""
+    gid = numeric_id(group)
+    if gid is not None:
+        return gid
+    try:
+        return grp.getgrnam(group).gr_gid
+    except (KeyError, ValueError):
         return None
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from zmsvc.core import foreground
+from zmsvc.core import foreground, shell
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.model import Context, ServiceType, TaskService
-from zmsvc.host import binds, endpoints
+from zmsvc.host import binds, endpoints, members, programs
 from zmsvc.host.paths import control_socket, service_path
 
 
@@ -71,9 +70,12 @@ def check_services(context: Context) -> list[str]:
 def _missing(task: TaskService) -> Iterator[str]:
     if os.geteuid() and (task.user or task.group):
         yield "it wants another user or group, which only root can give it"
+    if task.user and members.number(task.user) is None:
+        yield f"its <user> {task.user} is unknown on this machine, so that the task cannot be started here"
+    if task.group and members.group_number(task.group) is None:
+        yield f"its <group> {task.group} is unknown on this machine, so that the task cannot be started here"
     if task.service_type is ServiceType.COMMAND:
-        if not shutil.which(task.command[0]):
-            yield f"its program {task.command[0]} is not found, or may not be executed"
+        yield from _program(task)
         yield from foreground.warnings(task.command, _text)
         return
     places = [Path(task.location)] if task.location else service_path()
@@ -81,6 +83,24 @@ def _missing(task: TaskService) -> Iterator[str]:
     # The Monitor comes with zmsvc.
     if task.instance != "Monitor" and not any((place / file).is_file() for place in places):
         yield f"there is no {file} in {':'.join(map(str, places))}"
+
+
+def _program(task: TaskService) -> Iterator[str]:
+    """Look for the program where the task will: in its own PATH, from its own working directory."""
+    program = task.command[0]
+    if shell.assigned(program) or shell.builtin(program):
+        # The file is warned of it, whatever the machine has.
+        return
+    found = programs.find(program, task.environment.get("PATH", os.environ.get("PATH", os.defpath)))
+    if not found:
+        where = ""
+        if "/" in program and not os.path.isabs(program):
+            where = f": a relative path leads from {programs.WORKING_DIRECTORY}, the working directory of each task"
+        elif "PATH" in task.environment and "/" not in program:
+            where = " in the PATH of its <environment>"
+        yield f"its program {program} is not found, or may not be executed{where}"
+    elif why := programs.missing_interpreter(found):
+        yield f"its program {program} cannot be executed: {why}"
 
 
 def _text(path: str) -> str:

@@ -14,7 +14,7 @@ from lxml import etree
 from zmsvc.core.model import Action, Rule, ServiceType, TaskService, Trigger
 from zmsvc.core.values import TASK_ID, TRUE, WHITE, quote
 from zmsvc.host.faults import Notes
-from zmsvc.host.markup import TEXT_KEY, leaf, to_json
+from zmsvc.host.markup import TEXT_KEY, TRIMMED, kept, leaf, loses, to_json, value
 from zmsvc.host.settings import read_settings
 from zmsvc.host.shape import similar
 
@@ -149,7 +149,7 @@ def _only(parent: etree._Element | None, tag: str, notes: Notes) -> etree._Eleme
 
 
 def _own(configuration: etree._Element | None) -> Mapping[str, Any]:
-    own = "" if configuration is None else to_json(configuration)
+    own = "" if configuration is None else to_json(configuration, keep=kept(configuration))
     if isinstance(own, dict):
         return own
     return {TEXT_KEY: own} if own else {}
@@ -181,7 +181,9 @@ def _command(configuration: etree._Element | None, notes: Notes) -> tuple[str, .
     arguments = element.findall("arg")
     if len(arguments) != len(element) or (arguments and leaf(element)):
         notes.fault(element, "<command> has more than <arg> elements, expected them alone, or a text alone")
-    words = [leaf(argument) for argument in arguments] or notes.value(element, _split, ["?"])
+    for argument in filter(loses, arguments):
+        notes.odd(argument, f"an <arg> is read {TRIMMED}")
+    words = [value(argument) for argument in arguments] or notes.value(element, _split, ["?"])
     if not words or not words[0]:
         notes.fault(element, "<command> is empty, expected a program and its arguments")
     return tuple(words)

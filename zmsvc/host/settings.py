@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import grp
-import pwd
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,10 +10,11 @@ from typing import Any, TypeVar
 from lxml import etree
 
 from zmsvc.core.model import KillMode, Limits, NotifyAccess
+from zmsvc.core.owners import owner
 from zmsvc.core.values import WHITE, amount, boolean, quote, timespan, whole
 from zmsvc.host import signals
 from zmsvc.host.faults import Notes
-from zmsvc.host.markup import leaf
+from zmsvc.host.markup import TRIMMED, loses, value
 from zmsvc.host.shape import RLIMITS, SPANS
 
 Value = TypeVar("Value")
@@ -49,8 +48,8 @@ def read_settings(service: etree._Element | None, notes: Notes) -> Settings:
         return Settings()
     return Settings(
         limits=_limits(service, notes),
-        user=_optional(service, "user", _user, notes),
-        group=_optional(service, "group", _group, notes),
+        user=_optional(service, "user", owner, notes),
+        group=_optional(service, "group", owner, notes),
         nice=_optional(service, "nice", lambda text: whole(text, -20, 19), notes),
         kill_mode=_optional(service, "kill_mode", _kill_mode, notes) or KillMode.CONTROL_GROUP,
         stop_signal=_optional(service, "stop_signal", signals.name, notes) or "SIGTERM",
@@ -112,20 +111,6 @@ def _notify_access(text: str) -> NotifyAccess:
     return NotifyAccess(word)
 
 
-def _user(text: str) -> str:
-    try:
-        return pwd.getpwnam(text).pw_name
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{quote(text)} is unknown on this machine, expected the name of a user") from error
-
-
-def _group(text: str) -> str:
-    try:
-        return grp.getgrnam(text).gr_name
-    except (KeyError, ValueError) as error:
-        raise ValueError(f"{quote(text)} is unknown on this machine, expected the name of a group") from error
-
-
 def _environment(service: etree._Element, notes: Notes) -> Mapping[str, str]:
     block = service.find("environment")
     result: dict[str, str] = {}
@@ -135,7 +120,9 @@ def _environment(service: etree._Element, notes: Notes) -> Mapping[str, str]:
             notes.fault(child, f"the variable {quote(name)} cannot be one, expected letters, digits and _")
         elif name in result:
             notes.fault(child, f"a second <{name}> in <environment>, expected one")
-        result[name] = leaf(child)
+        if loses(child):
+            notes.odd(child, f"the variable {quote(name)} is read {TRIMMED}")
+        result[name] = value(child)
     return result
 
 

@@ -48,12 +48,16 @@ class Shape:
 FREE = Shape()
 """Anything at all: never looked into."""
 
+XML = "{http://www.w3.org/XML/1998/namespace}"
+"""The namespace of `xml:space` and `xml:lang`, which mean the same in every document."""
 TEXT = Shape(text=True)
+_VALUE = Shape(text=True, attributes=(f"{XML}space",))
 _RULE = Shape(children={"action?": TEXT, "call?": TEXT}, tolerant=True)
 _OPTIONS = ("start_limit_burst", "user", "group", "nice", "kill_mode", "stop_signal", "notify_access", "fresh", "no_new_privileges")
 _SERVICE = Shape(
     children=dict.fromkeys((f"{name}?" for name in (*SPANS, *_OPTIONS)), TEXT)
-    | {"environment?": Shape(others=TEXT), "limits?": Shape(children={f"{name}?": TEXT for name in RLIMITS})}
+    | {"environment?": Shape(others=_VALUE, attributes=_VALUE.attributes)}
+    | {"limits?": Shape(children={f"{name}?": TEXT for name in RLIMITS})}
 )
 _TASK = Shape(
     children={
@@ -116,7 +120,7 @@ def passed_over(root: etree._Element) -> tuple[list[Note], list[Note]]:
         for each in _unknown(root, f"{path}/@*", "name()=", [*shape.attributes, *names]):
             found.append((each.getparent(), str(each.attrname), "attribute {}", shape.attributes))
         for element, name, kind, known in found:
-            if shape.foreign and kind.startswith("attribute") and name.startswith("{"):
+            if kind.startswith("attribute") and name.startswith("{" if shape.foreign else XML):
                 continue
             parent = path.rpartition("/")[2]
             what = f"unknown {kind.format(name)} in <{parent}>"
@@ -179,8 +183,9 @@ def _attributes(element: etree._Element, shape: Shape) -> Iterator[Note]:
         if text in shape.attributes or (shape.foreign and text.startswith("{")):
             continue
         if not shape.tolerant or text in {key.rstrip("?*+") for key in shape.children}:
-            wanted = _listed(shape.attributes, "{}") + similar(text, shape.attributes) if shape.attributes else "none"
-            yield element, f"unknown attribute {text} of <{element.tag}>, expected {wanted}"
+            known = [each.replace(XML, "xml:") for each in shape.attributes]
+            wanted = _listed(known, "{}") + similar(text, known) if known else "none"
+            yield element, f"unknown attribute {text.replace(XML, 'xml:')} of <{element.tag}>, expected {wanted}"
     for name in shape.needed:
         if name not in element.attrib:
             yield element, f'<{element.tag}> has no attribute {name}, expected {name}="..."'

@@ -31,6 +31,9 @@ class Handler:
     def ended(self, side: str, fd: int) -> None:
         """libzmq has ended it. The news of two sockets have no order between them, and the number may be the other's already."""
 
+    def forget(self) -> None:
+        """The socket was closed with all its connections."""
+
     def answer(self) -> None:
         """Answer what can be answered; does not block."""
 

@@ -15,7 +15,7 @@ import daemon
 
 from zmsvc import __version__
 from zmsvc.core import logline
-from zmsvc.core.errors import PlaceError, ZmsvcError
+from zmsvc.core.errors import PlaceError, ZmsvcError, reason
 from zmsvc.host import directories, interpreter, linux, marks, paths
 from zmsvc.host.complain import DETACHED, complain
 from zmsvc.keeper.doors import Doors
@@ -74,17 +74,23 @@ def main(argv: list[str] | None = None) -> int:
         complain(f"zmsvcd: {error}")
         return 2
     except OSError as error:
-        complain(f"zmsvcd: cannot start {args.context}: {error}")
+        complain(f"zmsvcd: cannot start {args.context}: {reason(error)}")
         return 1
 
 
 def _claim(places: paths.Places) -> None:
     """Make the context's directories and check them. Raises PlaceError, which says how a context of another user is started."""
-    try:
-        directories.claim(places.state, 0o750)
-        directories.claim(places.runtime, 0o755)
-    except PlaceError as error:
-        raise PlaceError(f"cannot start {places.name}: {error}{_way_out(places, error.owner)}", owner=error.owner) from error
+    for directory, mode, kind in ((places.state, 0o750, "STATE"), (places.runtime, 0o755, "RUNTIME")):
+        try:
+            directories.claim(directory, mode)
+        except PlaceError as error:
+            raise PlaceError(f"cannot start {places.name}: {error}{_way_out(places, error.owner)}", owner=error.owner) from error
+        except OSError as error:
+            by = f"HOME, XDG_{kind}_HOME or ZMSVC_{kind}_DIR" if kind == "STATE" else f"XDG_{kind}_DIR or ZMSVC_{kind}_DIR"
+            way = f"ZMSVC_{kind}_DIR" if not os.geteuid() else by
+            raise PlaceError(
+                f"cannot start {places.name}: cannot make the directory {directory}: {reason(error)} (set {way} to another place)"
+            ) from error
 
 
 def _way_out(places: paths.Places, owner: int | None) -> str:

@@ -34,8 +34,8 @@ LOOK_AGAIN = 0.1
 class _Own(Collection[int]):
     """The keeper's children that are no orphans. Not copied, since a thousand tasks may end at once."""
 
-    def __init__(self, tasks: Collection[int], others: Collection[int], zygote: ZygoteClient) -> None:
-        self._tasks, self._others, self._zygote = tasks, others, zygote
+    def __init__(self, tasks: Collection[int], others: Collection[int], zygote: ZygoteClient, named: Collection[int]) -> None:
+        self._tasks, self._others, self._zygote, self._named = tasks, others, zygote, named
 
     def __contains__(self, pid: object) -> bool:
         return pid in self._tasks or pid in self._others or pid == self._zygote.pid
@@ -47,7 +47,8 @@ class _Own(Collection[int]):
             yield self._zygote.pid
 
     def __len__(self) -> int:
-        return len(self._tasks) + len(self._others) + (self._zygote.pid is not None)
+        """At least so many are children: a main process that a task has named may be the child of another."""
+        return len(self._tasks) + len(self._others) + (self._zygote.pid is not None) - len(self._named)
 
 
 class Brood:
@@ -64,6 +65,7 @@ class Brood:
     ) -> None:
         self._tell = tell
         self._zygote = zygote
+        self._mark = mark
         self._cgroup = cgroup
         self._outside, self._dispatcher = outside, dispatcher
         self._forking: dict[int, bool] = {}
@@ -80,9 +82,11 @@ class Brood:
         self._look_at: float | None = None
         self._unwatched: list[Held] = []
         """Commands whose pipe the selector has no room for."""
+        self._named: set[int] = set()
+        """Launches whose task has named another main process."""
         self.others: set[int] = set()
         """Children that are no tasks: supervisor and device."""
-        self._family = Family(outside, mark, _Own(self._by_pid, self.others, zygote))
+        self._family = Family(outside, mark, _Own(self._by_pid, self.others, zygote, self._named), self._astray)
 
     # --- launches
 
@@ -234,6 +238,7 @@ class Brood:
             os.close(fd)
             raise
         held.former = held.pid, held.start_time
+        self._named.add(launch)
         self._become_main(held, pid, started)
 
     def _become_main(self, held: Held, pid: int, started: int) -> None:
@@ -400,6 +405,14 @@ class Brood:
         for held in self._by_pid.get(pid, ()):
             self._executed(held, last=True)
 
+    def count_orphans(self, gone: Collection[int]) -> None:
+        """These children have ended and were reaped, and `reaped` is called for each: what they have left is looked for at once."""
+        self._family.count(gone)
+
+    def forget_count(self) -> None:
+        """`reaped` was called for each of them."""
+        self._family.forget()
+
     def reaped(self, info: ChildEnd) -> None:
         """A child of the keeper that is neither supervisor nor device has ended."""
         if info.si_pid in self._by_pid:
@@ -427,6 +440,32 @@ class Brood:
             self._end(held, How(code=held.status), left=left)
         self._look_for_end(held)
 
+    def _astray(self, pid: int) -> bool:
+        """Tell whether an orphan is of no launch that is there, by its marks or its control group: nothing of the context may be there."""
+        if self._forking:
+            # It may be a fork on its way, which has neither of its own yet.
+            return False
+        launch = self._outside.launch_of(pid, self._mark)
+        if launch is not None and self._holds(launch):
+            return False
+        group = self._outside.group(pid)
+        return bool(group) and not self._in_use(group)
+
+    def _holds(self, mark: int) -> bool:
+        held = self._held.get(mark)
+        if held is not None and (held.end is None or held.awaited):
+            return True
+        # The mark of a shared process is that of its first task.
+        return any(each.host is not None and each.host.mark == mark for each in self._held.values())
+
+    def _in_use(self, group: str) -> bool:
+        """Tell whether a control group, as the kernel names it, is that of a launch, or was made below it."""
+        parts = group.split("/")
+        for depth in range(len(parts) - 1, 0, -1):
+            if f"{self._cgroup}".endswith("/".join(parts[:depth])) and self._cgroup is not None:
+                return self._cgroup / parts[depth] in self._uses
+        return False
+
     def _may_have_left(self, held: Held) -> bool:
         try:
             return self._family.left(held)
@@ -435,6 +474,7 @@ class Brood:
             return True
 
     def _end(self, held: Held, how: How, *, left: bool, oom_kill: bool = False) -> None:
+        self._named.discard(held.launch)
         held.end = Exited(
             launch=held.launch,
             pid=held.pid,

@@ -2,37 +2,64 @@
 
 By its control group where there is one. Else by descent, and among the orphans that the keeper, a subreaper, was given, by session and
 by the marks of host/marks.py, which tell the launch.
+
+A process of the daemon's own user can move itself into another control group of the unit, as into the keeper's own. So where there are
+orphans they are looked at with control groups as well. That costs nothing as long as there are none: the keeper's children are counted,
+once for all that have ended together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from zmsvc.keeper.held import Held
 from zmsvc.keeper.outside import Outside
 
 
 class Family:
-    """All processes of a context. `known` are the keeper's children that are no orphans."""
+    """All processes of a context. `known` are the keeper's children that are no orphans.
 
-    def __init__(self, outside: Outside, mark: bytes, known: Collection[int]) -> None:
+    `astray` tells of an orphan whether it has the mark of no launch that is there, and is in the control group of none.
+    """
+
+    def __init__(self, outside: Outside, mark: bytes, known: Collection[int], astray: Callable[[int], bool]) -> None:
+        self._astray = astray
+        self._counted: list[int] | None = None
         self._outside = outside
         self._mark = mark
         """What all processes of this context, and no others, have in their environment."""
         self._known = known
 
-    def orphaned(self) -> bool:
-        """Tell whether the keeper may have children that it did not fork. Counted, for a thousand tasks may end at once."""
-        return self._outside.number_of_children() > len(self._known)
+    def count(self, gone: Collection[int]) -> None:
+        """Look for orphans once for all of these children, which have ended and were reaped, until `forget`.
+
+        What they have left became the keeper's before it heard of their end. A thousand tasks may end at once.
+        """
+        self._counted = self._found(gone)
+
+    def forget(self) -> None:
+        """What was counted is over: other processes may have come."""
+        self._counted = None
+
+    def orphans(self) -> list[int]:
+        """Return the keeper's children that it did not fork, zombies and forks on their way included."""
+        return self._found(()) if self._counted is None else self._counted
+
+    def _found(self, gone: Collection[int]) -> list[int]:
+        known = len(self._known) - sum(pid in self._known for pid in gone)
+        if self._outside.number_of_children() <= known:
+            return []
+        return [pid for pid in self._outside.children() if pid not in self._known]
 
     def left(self, held: Held) -> bool:
         """Tell whether the main process left others behind. Without orphans nobody did, and /proc need not be searched."""
-        return bool((held.cgroup is not None or self.orphaned()) and self.all(held))
+        return bool((held.cgroup is not None or self.orphans()) and self.all(held))
 
     def all(self, held: Held) -> list[int]:
         """Return every other process of a launch. Without a control group that is a search through all processes of the machine."""
         if held.cgroup is not None:
-            return self._in_group(held)
+            found = self._in_group(held)
+            return found + [pid for pid in self._strays(held) if pid not in found]
         found = self._outside.belonging({held.pid}, *self._marks(held))
         return [pid for pid in found if pid != held.pid and pid not in self._known]
 
@@ -44,9 +71,7 @@ class Family:
         if held.cgroup is not None:
             return self._in_group(held)
         found = self._outside.children(held.pid) if held.end is None else []
-        if self.orphaned():
-            orphans = [pid for pid in self._outside.children() if pid not in self._known]
-            found += [pid for pid in orphans if self._outside.marked(pid, {held.pid}, *self._marks(held))]
+        found += [pid for pid in self.orphans() if self._outside.marked(pid, {held.pid}, *self._marks(held))]
         for pid in found:  # which grows
             found += [child for child in self._outside.children(pid) if child not in found]
         return [pid for pid in found if pid not in self._known]
@@ -56,6 +81,13 @@ class Family:
         if not self._outside.populated(held.cgroup):
             return []
         return [pid for pid in self._outside.processes(held.cgroup) if pid != held.pid]
+
+    def _strays(self, held: Held) -> list[int]:
+        """Return the orphans with the marks of a launch, wherever they are, and those of which no mark or control group tells a launch.
+
+        The latter are ended with the launch that ends next.
+        """
+        return [pid for pid in self.orphans() if self._outside.marked(pid, {held.pid}, *self._marks(held)) or self._astray(pid)]
 
     def _marks(self, held: Held) -> tuple[bytes, int]:
         # Other contexts count their launches from 1 as well.

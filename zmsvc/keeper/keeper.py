@@ -44,6 +44,8 @@ HOPELESS = (errno.EACCES, errno.ENOENT, errno.ENOEXEC)
 """Why a first supervisor cannot be executed: this user cannot reach the Python that runs here, or it is gone."""
 ORDERS = 1000
 """Orders that are taken before others have their turn."""
+SAME_PRESS = 0.25
+"""Seconds after the first Ctrl-C in which another one is the same: npm and other wrappers pass on what the terminal has sent already."""
 FLUSH_AGAIN = 0.1
 """Seconds until a message is tried again that the kernel had no room for."""
 MAX_OUTBOX = 100_000
@@ -79,6 +81,8 @@ class Keeper:
         self._flush_at: float | None = None
         """When what waits is tried again, since the kernel had no room for it."""
         self._stopping = False
+        self._asked_at = 0.0
+        """When the first signal came that ends the context."""
         self._ending: float | None = None
         self._empty = False
         self._status = 0
@@ -139,7 +143,12 @@ class Keeper:
         for number in numbers:
             if number in (signal.SIGTERM, signal.SIGINT) and not self._stopping:
                 self._stopping = True
+                self._asked_at = self._outside.now()
+                if number == signal.SIGINT and sys.stderr.isatty():
+                    complain("zmsvcd: stopping (Ctrl-C again kills what has not ended)")
                 self._tell(sv.StopAll(signal=signal.Signals(number).name))
+            elif number == signal.SIGINT and self._outside.now() - self._asked_at >= SAME_PRESS:
+                self._tell(sv.StopAll(signal=signal.Signals(number).name, now=True))
             elif number == signal.SIGHUP:
                 self._output.reopen()
                 self._tell(sv.Reload())
@@ -397,11 +406,21 @@ class Keeper:
     # --- ends
 
     def _reap(self) -> None:
-        # It is let go of in any case: else it would be the next one, too, and for ever.
+        ends: list[ChildEnd] = []
+        attempt(partial(self._take_ends, ends))
+        if not ends:
+            return
+        attempt(lambda: self._brood.count_orphans([info.si_pid for info in ends]))
+        for info in ends:
+            attempt(partial(self._child_ended, info))
+        self._brood.forget_count()
+
+    def _take_ends(self, ends: list[ChildEnd]) -> None:
         while (info := self._outside.ended()) is not None:
             attempt(partial(self._brood.look_once_more, info.si_pid))
+            # In any case: else it would be the next one, too, and for ever.
             self._outside.reap(info.si_pid)
-            attempt(partial(self._child_ended, info))
+            ends.append(info)
 
     def _child_ended(self, info: ChildEnd) -> None:
         self._brood.others.discard(info.si_pid)

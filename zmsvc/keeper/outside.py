@@ -84,6 +84,12 @@ class Outside(Protocol):
     def marked(self, pid: int, sessions: Container[int], mark: bytes, launch: int | None = None) -> bool:
         """Tell whether `belonging` would name this process."""
 
+    def launch_of(self, pid: int, mark: bytes) -> int | None:
+        """Return the launch of a context that the marks of a process tell; None when they tell none."""
+
+    def group(self, pid: int) -> str:
+        """Return the control group of a process, from the root of the hierarchy; empty where there is none, and for a zombie."""
+
     def children(self, pid: int | None = None) -> list[int]:
         """Return the children of a process, zombies included; of the keeper when none is named."""
 
@@ -122,6 +128,8 @@ class Machine:
     kill_each = staticmethod(linux.kill_each)
     belonging = staticmethod(marks.belonging)
     marked = staticmethod(marks.belongs)
+    launch_of = staticmethod(marks.told_launch)
+    group = staticmethod(linux.cgroup_of)
     number_of_children = staticmethod(linux.number_of_children)
     executed = staticmethod(linux.has_executed)
     open_group = staticmethod(linux.cgroup_descriptor)

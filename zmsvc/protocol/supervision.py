@@ -254,6 +254,8 @@ class StopAll:
     """A person or systemd asked the keeper by this signal to end the context."""
 
     signal: str = "SIGTERM"
+    now: bool = False
+    """Asked again by Ctrl-C: what has not ended is to be killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

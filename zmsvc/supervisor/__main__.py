@@ -13,7 +13,7 @@ from typing import Any
 
 from zmsvc import __version__
 from zmsvc.core import checks, messages
-from zmsvc.core.errors import ConfigError, ZmsvcError
+from zmsvc.core.errors import ConfigError, ZmsvcError, reason
 from zmsvc.core.events import Fact
 from zmsvc.core.model import Context
 from zmsvc.host import binds, config, crashpoint, journal, keys, linux, members, paths, sockets
@@ -55,6 +55,9 @@ def main() -> int:
         return 2
     except ZmsvcError as error:
         complain(f"zmsvcd: {error}")
+        return 1
+    except OSError as error:
+        complain(f"zmsvcd: cannot supervise {args.context}: {reason(error)}")
         return 1
 
 
@@ -131,7 +134,7 @@ async def _open_bus(loop: Loop, *, again: bool) -> list[Fact]:
         members.write(loop.places.members_file, loop.world.context)
     except OSError as error:
         # A full disk must not keep a supervisor from its tasks; the file of the one before it stays.
-        log.warning("Cannot write %s, so tasks of other users may not reach the bus by tcp: %s", loop.places.members_file, error)
+        log.warning("Cannot write %s, so tasks of other users may not reach the bus by tcp: %s", loop.places.members_file, reason(error))
     crashpoint.reached("tell device")
     loop.children.tell(
         RunDevice(

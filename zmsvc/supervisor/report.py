@@ -12,7 +12,7 @@ from zmsvc.core import messages
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import STATE_OF, State, Sub
 from zmsvc.core.model import TaskService
-from zmsvc.core.world import Exit, Task, World, service_of, transaction_state
+from zmsvc.core.world import Exit, Task, World, service_of, status_at, transaction_state
 from zmsvc.supervisor.spec import cgroup_name, shared
 
 Member = tuple[Key, Task]
@@ -94,7 +94,7 @@ def _task(world: World, key: Key, task: Task, cgroup: str | None) -> dict[str, A
         "since": wall(task.since),
         "restarts": task.restarts,
         "exit": exit_of(task.exit),
-        "status": task.status,
+        "status": status_at(task, time.monotonic()),
         "ended": list(task.ended),
         "user": service.user if service else None,
         "entry": bool(service and service.entry),

@@ -79,7 +79,7 @@ class Session:
         words, self._children.asked = self._children.asked, []
         for word in words:
             if isinstance(word, StopAll):
-                self._loop.take(Requested(verb=Verb.EXIT, origin=Origin(by="signal")))
+                self._loop.take(Requested(verb=Verb.EXIT, origin=Origin(by="signal"), now=word.now))
             else:
                 task = asyncio.ensure_future(self._reload())
                 self._reloads.add(task)

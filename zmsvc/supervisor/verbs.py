@@ -10,7 +10,7 @@ from typing import Any
 
 from zmsvc.core import checks
 from zmsvc.core import events as ev
-from zmsvc.core.errors import ConfigError, ZmsvcError
+from zmsvc.core.errors import ConfigError, ZmsvcError, reason
 from zmsvc.core.events import Origin, Requested, Verb
 from zmsvc.core.model import Context
 from zmsvc.host import config, members
@@ -158,7 +158,7 @@ class Requests:
             for problem in (*self._new_warnings(context), *problems):
                 log.warning("%s: %s", context.path, problem)
         except OSError as error:
-            return failure(1, f"cannot reload: {error}")
+            return failure(1, f"cannot reload: {reason(error)}")
         except ConfigError as error:
             return failure(2, f"cannot reload: {'; '.join(error.faults)}", faults=error.faults)
         finally:

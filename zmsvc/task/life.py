@@ -112,6 +112,10 @@ class Life:
         self._watched[fd] = answer
         self._awake.register(fd, select.POLLIN)
 
+    def unwatch(self, fd: int) -> None:
+        del self._watched[fd]
+        self._awake.unregister(fd)
+
     def _answer(self, readable: Iterable[int]) -> None:
         for fd in readable:
             if fd in self._watched and not self._hearing:
@@ -246,20 +250,25 @@ class Life:
                 return 0
         else:
             status = error.status if isinstance(error, RefusedError) else 1
-        self.log.error("Failed: %s", last_line(error), exc_info=None if isinstance(error, ZmsvcError) else error)
+        self.log.error("Failed: %s", headline(error), exc_info=None if isinstance(error, ZmsvcError) else error)
         if tell:
-            self._voice.status(last_line(error))
+            self._voice.status(headline(error))
         return status
 
 
-def last_line(error: BaseException) -> str:
-    """What a traceback ends with. Our own errors say all in their text."""
+def headline(error: BaseException) -> str:
+    """Return the type of an exception and the first line of its text. Our own errors say all in their text.
+
+    The last line may be anything: SQLAlchemy and pydantic end with the address of a page, and notes (PEP 678) come last, too.
+    """
     if isinstance(error, ZmsvcError):
         return str(error)
     if isinstance(error, SyntaxError):
-        # The traceback names file and line above its last line; the error's own text has both.
+        # The traceback names file and line above the line of the exception; the error's own text has both.
         return f"{type(error).__name__}: {error}"
-    return "".join(traceback.format_exception_only(error)).strip().rpartition("\n")[2]
+    first, *more = [line.strip() for line in "".join(traceback.format_exception_only(error)).splitlines() if line.strip()]
+    # A text that begins with an empty line leaves the type alone on the first one.
+    return f"{first} {more[0]}" if more and first.find(":") == len(first) - 1 else first
 
 
 def _interval(config: Mapping[str, Any], default: float) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import errno
 import gc
 import grp
 import io
@@ -23,7 +22,8 @@ from typing import Any
 import daemon
 
 from zmsvc.core.errors import LaunchError
-from zmsvc.host import interpreter, journal, linux, marks
+from zmsvc.core.owners import numeric_id
+from zmsvc.host import interpreter, journal, linux, marks, programs
 from zmsvc.host.lines import LineWriter
 from zmsvc.protocol.launch import LaunchSpec
 from zmsvc.task import environment
@@ -131,7 +131,8 @@ def _limit(spec: LaunchSpec) -> None:
         try:
             resource.setrlimit(getattr(resource, f"RLIMIT_{name.upper()}"), (value, value))
         except (AttributeError, OSError, OverflowError, TypeError, ValueError) as error:
-            raise LaunchError(f"cannot limit {name} to {value}: {error}") from error
+            why = error.strerror if isinstance(error, OSError) else error
+            raise LaunchError(f"cannot limit {name} to {value}: {why}") from error
     if spec.nice is not None:
         try:
             os.setpriority(os.PRIO_PROCESS, 0, spec.nice)
@@ -160,29 +161,56 @@ def _forget_the_callers() -> None:
 
 
 def _change_owner(user: str | None, group: str | None) -> None:
-    """Drop to the task's user and group, with all that user's groups."""
+    """Drop to the task's user and group, with all groups that the user database gives this user."""
     try:
-        entry = None if user is None else pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
-        gid = _gid(group) if group is not None else None
-        if entry is None:
-            assert gid is not None
-            os.setgroups([gid])
-            os.setgid(gid)
+        entry = None if user is None else _entry(user)
+        if group is not None:
+            gid = _gid(group)
         else:
-            gid = entry.pw_gid if gid is None else gid
+            assert entry is not None
+            gid = entry.pw_gid
+        if entry is None or not entry.pw_name:
+            os.setgroups([gid])
+        else:
             os.initgroups(entry.pw_name, gid)
-            os.setgid(gid)
+        os.setgid(gid)
+        if entry is not None:
             os.setuid(entry.pw_uid)
-            _put({"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name, "SHELL": entry.pw_shell})
-    except (OSError, KeyError) as error:
+            name = entry.pw_name or str(entry.pw_uid)
+            _put({"HOME": entry.pw_dir, "USER": name, "LOGNAME": name, "SHELL": entry.pw_shell})
+    except OSError as error:
         who = " and ".join(f"{kind} {name}" for kind, name in (("user", user), ("group", group)) if name is not None)
         # systemd 254 and newer take CAP_SETUID from a unit with User=root, unless it is an ambient capability.
         hint = " (the unit needs the drop-in task-users.conf)" if isinstance(error, PermissionError) else ""
-        raise LaunchError(f"cannot run as {who}: {getattr(error, 'strerror', None) or error.args[0]}{hint}") from error
+        raise LaunchError(f"cannot run as {who}: {error.strerror}{hint}") from error
+
+
+def _entry(user: str) -> pwd.struct_passwd:
+    """Return what the user database says of a user. Raises LaunchError for a name that it does not know.
+
+    A number that it does not know is a user without a name, of the group of the same number, as containers have them. Such a user has
+    no other groups: group 0, which container runtimes give it, is root's on a machine that has other users.
+    """
+    uid = numeric_id(user)
+    if uid is None:
+        try:
+            return pwd.getpwnam(user)
+        except KeyError as error:
+            raise LaunchError(f"cannot run as user {user}: this machine has no such user") from error
+    try:
+        return pwd.getpwuid(uid)
+    except KeyError:
+        return pwd.struct_passwd(("", "", uid, uid, "", "/", "/bin/sh"))
 
 
 def _gid(name: str) -> int:
-    return int(name) if name.isdecimal() else grp.getgrnam(name).gr_gid
+    gid = numeric_id(name)
+    if gid is not None:
+        return gid
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError as error:
+        raise LaunchError(f"cannot run as group {name}: this machine has no such group") from error
 
 
 def _tell(spec: LaunchSpec) -> None:
@@ -249,36 +277,12 @@ def execute(command: list[str]) -> str:
     try:
         os.execvp(command[0], command)
     except OSError as error:
-        why = _obstacle(command[0], error.errno) or error.strerror
+        why = programs.obstacle(command[0], error.errno) or error.strerror
     except UnicodeEncodeError as error:
         why = f"{error.object!r} cannot be written in this locale's encoding, {error.encoding}"
     except ValueError as error:
         why = str(error)
     return f"cannot execute {command[0]}: {why}"
-
-
-def _obstacle(program: str, number: int | None) -> str:
-    """Return what the kernel means where its word tells of another file than the program, or says too little."""
-    # Not in the zygote, which would hand its libraries on to every task.
-    import shutil
-
-    path = program if "/" in program else shutil.which(program)
-    if path is None or not os.path.isfile(path):
-        return ""
-    if number == errno.EACCES and os.statvfs(path).f_flag & os.ST_NOEXEC:
-        return "its file system is mounted noexec"
-    if number not in (errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ELOOP):
-        return ""
-    try:
-        with open(path, "rb") as file:
-            line = file.readline(256)
-    except OSError:
-        return ""
-    if line.startswith(b"#!"):
-        # As the kernel reads it: a carriage return is part of the name.
-        interpreter = line[2:].strip(b" \t\n").replace(b"\t", b" ").partition(b" ")[0]
-        return f"its interpreter {interpreter.decode(errors='replace')!r} cannot be executed: {os.strerror(number)}"
-    return "the loader that it names is missing" if number == errno.ENOENT else ""
 
 
 def join() -> None:

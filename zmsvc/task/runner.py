@@ -20,7 +20,7 @@ from zmsvc.host.notify import Notifier
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import loader, process, renew, threads
 from zmsvc.task.bus import Bus
-from zmsvc.task.life import Life, last_line
+from zmsvc.task.life import Life, headline
 from zmsvc.task.stop import SignalStop
 
 log = logging.getLogger("task")
@@ -47,7 +47,7 @@ def run(spec: LaunchSpec, fds: Descriptors, stop: type[SignalStop] = SignalStop)
     try:
         process.become(spec, fds.output)
     except Exception as error:
-        return _not_started(notifier, fds, last_line(error))
+        return _not_started(notifier, fds, headline(error))
     if spec.service_type == "Command":
         return _not_started(notifier, fds, process.execute(list(spec.command)))
     if spec.fresh:

@@ -52,6 +52,9 @@ class Companion(Protocol):
 
     def wait(self, seconds: float | None) -> bool: ...
 
+    def unwatch(self, fd: int) -> None:
+        """Look at this descriptor no longer; to be called before it is closed."""
+
     def watch(self, fd: int, answer: Callable[[], None]) -> None:
         """Call `answer` in `wait` whenever the descriptor is readable."""
 

@@ -21,7 +21,7 @@ from zmsvc.host import journal, packets
 from zmsvc.host.notify import Notifier
 from zmsvc.protocol import sharing
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
-from zmsvc.task import loader
+from zmsvc.task import loader, process
 from zmsvc.task.bus import Bus
 from zmsvc.task.life import Life
 from zmsvc.task.sdk import TaskService
@@ -48,7 +48,8 @@ class _Member:
         self._log = logging.getLogger(f"{spec.instance}.{spec.task}")
         self._log.addFilter(self._stamp)
         self._life = Life(spec, fds, voice=self._notifier, channel=channel, stop=self.stop, log=self._log)
-        self.thread = threading.Thread(target=self._live, name=spec.task, daemon=True)
+        # No daemon thread: those that the task starts would inherit that, and would not be waited for at the end.
+        self.thread = threading.Thread(target=self._live, name=spec.task, daemon=False)
 
     def _stamp(self, record: logging.LogRecord) -> bool:
         """What is logged by `self.log` is this task's, also from a thread of the user's own."""
@@ -88,6 +89,11 @@ class _Process:
         """Of the same service, the second waits until the first has been imported."""
         self._ends: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    @property
+    def empty(self) -> bool:
+        """Whether each task has ended."""
+        return not self._members
 
     def live(self) -> None:
         """Until the keeper closes the line. SIGTERM, which only strangers send, is the wish that all end."""
@@ -161,5 +167,9 @@ class _Process:
 
 def live(line: socket.socket, channel: Bus) -> int:
     """Be the process of all tasks that the keeper sends over `line`, until it closes it."""
-    _Process(line, channel).live()
+    shared = _Process(line, channel)
+    shared.live()
+    if shared.empty:
+        # What tasks have started and left goes on until here: an interpreter's threads are joined at its end, not at a function's.
+        process.join()
     return 0

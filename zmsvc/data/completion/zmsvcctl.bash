@@ -30,7 +30,8 @@ _zmsvcctl()
         --since|--until) COMPREPLY=($(compgen -W 'today yesterday' -- "$cur")); return ;;
         --sort) COMPREPLY=($(compgen -W 'cpu rss pid id restarts' -- "$cur")); return ;;
         --topic) COMPREPLY=($(compgen -W 'context control monitor process state' -- "$cur")); return ;;
-        --timeout|--transaction|--task|-n|--lines|--count|--interval|-g|--grep) return ;;
+        --keys) compopt -o dirnames 2>/dev/null; COMPREPLY=($(compgen -d -- "$cur")); return ;;
+        --timeout|--endpoint|--transaction|--task|-n|--lines|--count|--interval|-g|--grep) return ;;
     esac
 
     local words
@@ -42,19 +43,20 @@ _zmsvcctl()
         logs) words="$common $meant -f --follow -n --lines -o --output --since --until -p --priority -g --grep -r --reverse --show-query" ;;
         top) words="$common $meant --sort --interval --once" ;;
         events) words="$common $meant -f --follow -n --lines" ;;
-        watch) words="$common --transaction --topic --count" ;;
+        watch) words="$common --transaction --topic --count --endpoint --keys" ;;
+        send) words="$common --endpoint --keys" ;;
         graph) words="$common --transaction --format" ;;
         units) words="$common --user --install" ;;
         create) words="$common $(zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u | tr '\n' ' ')" ;;
         keys) words="$common --now" ;;
-        list|send|check|exit|reload|reexec) words=$common ;;
+        list|check|exit|reload|reexec) words=$common ;;
         *) return ;;
     esac
     if [[ -z $verb || $cur == -* ]]; then
         COMPREPLY=($(compgen -W "$words" -- "$cur"))
     elif [[ $verb == keys && $prev == keys ]]; then
-        COMPREPLY=($(compgen -W 'list make allow revoke' -- "$cur"))
-    elif [[ $verb == keys && $prev == allow ]]; then
+        COMPREPLY=($(compgen -W 'list make join allow revoke' -- "$cur"))
+    elif [[ $verb == keys && ( $prev == allow || $prev == join ) ]]; then
         compopt -o filenames 2>/dev/null
         COMPREPLY=($(compgen -f -X '!*.key' -- "$cur") $(compgen -d -- "$cur"))
     elif [[ $verb == check || $verb == graph ]]; then

@@ -1,0 +1,100 @@
+"""A process of the daemon's own user can move itself into another control group of the unit. It ends with its task all the same."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from context import Context
+from groups import delegated
+from waiting import wait_for, wait_for_end
+
+STRAY = """
+import os, resource, signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if {wiped}:
+    resource.setrlimit(10, (7, resource.getrlimit(10)[1]))
+group = "{base}/{group}"
+os.makedirs(group, exist_ok=True)
+open(group + "/cgroup.procs", "w").write("0")
+open("{file}", "w").write(str(os.getpid()) + "\\n")
+while True:
+    signal.pause()
+"""
+
+
+@pytest.fixture
+def grouped(context: Context) -> Iterator[Context]:
+    """The context with a control group of its own."""
+    with delegated() as wrapper:
+        context.wrapper = wrapper
+        yield context
+        context.close()
+
+
+def strays(context: Context, group: str, *, wiped: bool) -> Path:
+    """A service whose child moves itself; where that writes its PID."""
+    file = context.home / "stray"
+    code = STRAY.format(wiped=wiped, base=context.wrapper[-1], group=group, file=file)
+    environment = "{}" if wiped else "None"
+    context.looped(
+        "Parent",
+        f"""
+        def setup(self):
+            import os, subprocess
+            subprocess.Popen([{sys.executable!r}, "-c", {code!r}], start_new_session=True, env={environment})
+            while not (os.path.exists("{file}") and open("{file}").read().endswith("\\n")):
+                self.wait(0.005)
+        """,
+    )
+    return file
+
+
+@pytest.mark.parametrize("wiped", [False, True], ids=["with its marks", "without marks"])
+@pytest.mark.parametrize("group", ["keeper", "supervisor", "device", "tasks/T:other", "own"])
+def test_what_moves_itself_into_another_control_group_ends_with_its_task(grouped: Context, group: str, wiped: bool) -> None:
+    if wiped and group == "tasks/T:other":
+        pytest.skip("it is the other task's then, and ends with that one")
+    file = strays(grouped, group, wiped=wiped)
+    grouped.task("ts_1", "Parent", service="<stop_timeout>1s</stop_timeout>")
+    grouped.task("other", "Sleep", kind="Command", config="<command>sleep 1000</command>")
+    grouped.start("--transaction", "T")
+    stray, other = int(file.read_text()), grouped.tasks()["other"]["pid"]
+    assert Path(f"/proc/{stray}/cgroup").read_text().rstrip().endswith(f"/{group}")
+    answer = grouped.ask(verb="stop", tasks=["ts_1"])
+    assert answer["ok"], answer
+    assert not Path(f"/proc/{stray}").exists(), "the answer comes when nothing is left"
+    assert [(entry["pid"], entry["asked"], entry["killed"]) for entry in answer["data"]["ended"]] == [(stray, "SIGTERM", True)]
+    assert grouped.tasks()["other"]["pid"] == other
+
+
+def test_what_has_moved_and_wiped_its_marks_ends_with_the_task_into_whose_group_it_moved(grouped: Context) -> None:
+    file = strays(grouped, "tasks/T:other", wiped=True)
+    grouped.task("ts_1", "Parent")
+    grouped.task("other", "Sleep", kind="Command", config="<command>sleep 1000</command>", service="<stop_timeout>1s</stop_timeout>")
+    grouped.start("--transaction", "T")
+    stray = int(file.read_text())
+    assert grouped.ask(verb="stop", tasks=["ts_1"])["ok"]
+    assert grouped.ask(verb="stop", tasks=["other"])["ok"]
+    assert not Path(f"/proc/{stray}").exists()
+
+
+def test_what_a_living_task_has_in_the_background_is_not_touched_when_another_ends(grouped: Context) -> None:
+    """An orphan in its own control group, with its marks or without: env -i, and a limit of its own."""
+    (grouped.home / "Services").mkdir()
+    file = grouped.home / "background"
+    daemon = f"(env -i setsid bash -c 'ulimit -S -x 9; echo $$ &gt; {file}; exec sleep 1000' &amp;)"
+    script = f"{daemon}; while [ ! -s {file} ]; do sleep 0.01; done"
+    grouped.task("keeps", "Keeps", kind="Command", config=(
+        f"<command><arg>sh</arg><arg>-c</arg><arg>{script}; exec sleep 1000</arg></command>"
+    ))  # fmt: skip
+    grouped.task("ends", "Ends", kind="Command", config="<command>sleep 1000</command>")
+    grouped.start("--transaction", "T")
+    orphan = wait_for(lambda: file.exists() and int(file.read_text() or "0"))
+    assert grouped.ask(verb="stop", tasks=["ends"])["data"]["ended"] == []
+    assert Path(f"/proc/{orphan}").exists()
+    answer = grouped.ask(verb="stop", tasks=["keeps"])
+    assert [entry["pid"] for entry in answer["data"]["ended"]] == [orphan]
+    wait_for_end(orphan)

@@ -1,0 +1,28 @@
+"""Users and groups as a context file names them. Pure: whether this machine knows one is host's to say."""
+
+from __future__ import annotations
+
+import re
+
+_NAME = re.compile(r"(?!-)[^\s:/\x00-\x1f\x7f]+")
+"""What a user database can hold, that of a network included (`DOMAIN\\user`, `user@domain`)."""
+_HIGHEST = 0xFFFFFFFE
+_NO_ID = 0xFFFF
+"""-1 in 16 bits, which means no user to old interfaces (systemd refuses it, too)."""
+
+
+def numeric_id(text: str) -> int | None:
+    """Return the user or group ID that a text is; None for a name."""
+    return int(text) if text.isascii() and text.isdecimal() else None
+
+
+def owner(text: str) -> str:
+    """Read the name or the number of a user or group, whether or not this machine knows it. Raises ValueError."""
+    if text.isdecimal():
+        number = numeric_id(text[:20])
+        if number is None or number > _HIGHEST or number == _NO_ID:
+            raise ValueError(f"{text[:20]!r} is not an ID, expected a name, or a number from 0 to {_HIGHEST} that is not {_NO_ID}")
+        return str(number)
+    if not _NAME.fullmatch(text):
+        raise ValueError(f"{text[:60]!r} cannot be a name, expected the name or the number of one")
+    return text
