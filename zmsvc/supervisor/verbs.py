@@ -158,7 +158,10 @@ class Requests:
             for problem in (*self._new_warnings(context), *problems):
                 log.warning("%s: %s", context.path, problem)
         except OSError as error:
-            return failure(1, f"cannot reload: {error}")
+            where = error.filename or loop.places.config_file
+            # Only the context file itself is the fault of who has written it.
+            code = 2 if str(where) == str(loop.places.config_file) else 1
+            return failure(code, f"cannot reload: cannot read {where}: {(error.strerror or str(error)).lower()}")
         except ConfigError as error:
             return failure(2, f"cannot reload: {'; '.join(error.faults)}", faults=error.faults)
         finally:
