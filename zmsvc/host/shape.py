@@ -50,7 +50,9 @@ FREE = Shape()
 
 TEXT = Shape(text=True)
 _RULE = Shape(children={"action?": TEXT, "call?": TEXT}, tolerant=True)
-_OPTIONS = ("start_limit_burst", "user", "group", "nice", "kill_mode", "stop_signal", "notify_access", "fresh", "no_new_privileges")
+_OPTIONS = (
+    "start_limit_burst", "user", "group", "nice", "kill_mode", "stop_signal", "log_level", "notify_access", "fresh", "no_new_privileges",
+)  # fmt: skip
 _SERVICE = Shape(
     children=dict.fromkeys((f"{name}?" for name in (*SPANS, *_OPTIONS)), TEXT)
     | {"environment?": Shape(others=TEXT), "limits?": Shape(children={f"{name}?": TEXT for name in RLIMITS})}
