@@ -153,7 +153,8 @@ def test_no_link_leads_to_another_file(home: House, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        "DROP TABLE events", "PRAGMA user_version=9", "UPDATE tasks SET row = '[1]'", "UPDATE tasks SET sub = 'x', row = '{\"sub\": \"x\"}'",
+        "DROP TABLE events", "PRAGMA user_version=9", "UPDATE tasks SET row = '[1]'",
+        "UPDATE tasks SET sub = 'x', row = '{\"sub\": \"x\"}'",
         "UPDATE meta SET value = 'x' WHERE name = 'boot_id'; UPDATE events SET at = 'x'",
         "DROP TABLE events; CREATE VIEW events AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT i FROM n",
     ],
