@@ -92,13 +92,15 @@ check: $(VENV)/.tests
 $(VENV)/bin/python:
 	@scripts/venv.sh $(venv_flags) $(VENV) $(PYTHON)
 
-# The package is installed as a link to this directory, so that only a changed list of needs asks for another installation.
+# The package is installed as a link to this directory, so that only a changed list of needs asks for another installation. The link is a
+# path, since type checkers do not follow setuptools' other one, a finder: https://github.com/pypa/setuptools/issues/3518
+pip_editable := --config-settings editable_mode=compat --editable
 $(VENV)/.runs: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python $(pip_install) --editable .
+	$(VENV)/bin/python $(pip_install) $(pip_editable) .
 	@touch $@
 
 $(VENV)/.tests: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python $(pip_install) --editable $(test_package)
+	$(VENV)/bin/python $(pip_install) $(pip_editable) $(test_package)
 	@touch $@ $(VENV)/.runs
 
 # These take their time, so they are no part of `make test`, which runs the same for a bounded while.
@@ -123,7 +125,7 @@ promises: $(VENV)/.tests
 	@PYTHONPATH=tests:tests/live $(VENV)/bin/python tests/faults/promises.py
 
 $(VENV)/.bench: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(VENV)/bin/python $(pip_install) --editable '.[bench]'
+	$(VENV)/bin/python $(pip_install) $(pip_editable) '.[bench]'
 	@touch $@ $(VENV)/.runs
 
 # --- packages -----------------------------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ def test_a_start_is_answered_when_the_task_is_ready() -> None:
     (reply,) = sim.replies()
     assert reply.ok
     assert reply.data["transaction"] == "T1"
-    assert reply.data["tasks"] == [{"id": "a", "transaction": "T1", "state": "active", "sub": "running", "pid": PID + 1}]
+    assert reply.data["tasks"] == [{"id": "a", "transaction": "T1", "state": "active", "sub": "running", "pid": PID + 1, "held": False}]
 
 
 @pytest.mark.parametrize(
@@ -639,6 +639,35 @@ def test_a_start_that_a_rule_ends_before_it_was_ready_is_answered() -> None:
     assert "restarted before it was ready by rule on_update of up" in ready.error, "the context is up, and says what is not"
 
 
+def test_a_rule_that_ends_a_start_by_hand_again_and_again_is_slowed_and_the_start_is_answered() -> None:
+    """The start that a rule ends is over: the next one is the rule's, however the first had come about."""
+    sim = Simulation.of(task("up", rule("on_update", "restart", "run")), task("run", entry=False))
+    sim.begin()
+    sim.ready("up")
+    # The keeper is busy: the fork takes its time.
+    sim.keeper.launch = lambda launch, key: None  # type: ignore[method-assign]
+    sim.ask("start", "run", request=1)
+    sim.now += 0.01
+    sim.update("up", n=1)
+    assert (sim.sub("run"), sim.task("run").cause["by"]) == ("stop-sigterm", "rule")
+    sim.happen(ev.LaunchFailed(launch=sim.task("run").launch, why="never forked"))
+    assert (sim.sub("run"), sim.replies(1)[0].error) == (
+        "back-off",
+        "cannot start run: restarted before it was ready by rule on_update of up",
+    )
+
+
+def test_a_start_by_hand_while_the_rest_of_a_task_ends_is_the_operators() -> None:
+    sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), restart_delay=30.0))
+    sim.begin()
+    sim.ready()
+    sim.stuck = set()
+    sim.end("a", code=1, left=1)
+    assert sim.sub("a") == "final-sigterm"
+    sim.ask("start", "a")
+    assert sim.task("a").cause["by"] == "operator"
+
+
 def test_a_second_transaction_is_announced_and_the_first_is_not() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
@@ -678,6 +707,60 @@ def test_the_transaction_that_was_stopped_last_is_remembered_longest() -> None:
     sim.ask("start", transaction="T2")
     assert "T1" in sim.world.transactions, "opened before all others, and stopped after them"
     assert "X005" not in sim.world.transactions
+
+
+def test_a_transaction_whose_tasks_had_ended_long_before_it_was_stopped_is_remembered_as_long() -> None:
+    sim = Simulation.of(task("a"))
+    sim.checked = False
+    sim.begin()
+    sim.ready()
+    sim.end("a", code=0)
+    for number in range(MAX_CLOSED + 5):
+        sim.now += 1
+        sim.ask("start", transaction=f"X{number:03}")
+        sim.ask("stop", transaction=f"X{number:03}")
+    sim.now += 1
+    sim.ask("stop", transaction="T1")
+    sim.ask("start", transaction="T2")
+    assert "T1" in sim.world.transactions
+    assert "X005" not in sim.world.transactions
+
+
+def test_a_stopped_transaction_can_be_forgotten() -> None:
+    sim = Simulation.of(task("a"), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    for name in ("T2", "T3", "T4"):
+        sim.ask("start", transaction=name)
+        sim.ready()
+        sim.ask("stop", transaction=name)
+    sim.ask("forget", transaction="T3", request=1)
+    assert (sim.replies(1)[0].ok, sim.replies(1)[0].data) == (True, {"transactions": ["T3"]})
+    assert set(sim.world.transactions) == {"T1", "T2", "T4"} == {key[0] for key in sim.world.tasks}
+    assert ev.PublishInfo(transaction="T3") in sim.effects
+    assert [record.transaction for record in sim.records if record.event == "forgotten"] == ["T3"]
+    sim.ask("forget", transaction=None, request=2)
+    assert sim.replies(2)[0].data == {"transactions": ["T2", "T4"]}
+    assert set(sim.world.transactions) == {"T1"}
+    sim.ask("forget", transaction=None, request=3)
+    assert (sim.replies(3)[0].ok, sim.replies(3)[0].data) == (True, {"transactions": []})
+
+
+def test_what_is_not_stopped_is_not_forgotten() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+    sim.ask("forget", transaction="T1", request=1)
+    assert (sim.replies(1)[0].code, "it is open" in sim.replies(1)[0].error) == (1, True)
+    sim.ask("forget", transaction="T9", request=2)
+    assert (sim.replies(2)[0].code, "no such transaction" in sim.replies(2)[0].error) == (4, True)
+    sim.obedient = False
+    sim.ask("stop", transaction="T1", request=3)
+    sim.ask("forget", transaction="T1", request=4)
+    assert (sim.replies(4)[0].code, "still being stopped" in sim.replies(4)[0].error) == (1, True)
+    sim.ask("forget", transaction=None, request=5)
+    assert sim.replies(5)[0].data == {"transactions": []}
+    assert "T1" in sim.world.transactions
 
 
 def test_a_restart_of_a_transaction_is_as_its_start_but_for_what_is_held() -> None:

@@ -607,6 +607,11 @@ def test_a_limit_is_reached_once_however_often_rules_fire() -> None:
     assert sim.launched("b") == 2
     assert (sim.sub("b"), sim.reason("b")) == ("failed", "start-limit")
     assert sim.said("b").count("failed") == 1
+    refused = [record for record in sim.records if record.event == "rule-refused"]
+    fired = [record for record in sim.records if record.event == "rule"]
+    assert {record.detail["why"] for record in refused} == {"start limit"}
+    # The last of those that fired had ended the task for a start that then was over the limit.
+    assert (len(fired), len(refused)) == (3, 17), "each that fires is written down once, and says what came of it"
     sim.now += 100.0
     sim.update("a", n=1)
     assert sim.sub("b") == "start", "when the interval is over rules may start it again"

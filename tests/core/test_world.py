@@ -135,6 +135,43 @@ def test_the_state_of_a_transaction_is_that_of_its_worst_task() -> None:
     assert states == ["activating", "active", "active", "failed", "deactivating", "inactive"]
 
 
+@pytest.mark.parametrize(("order", "state"), [("restart", "activating"), ("stop", "active")])
+def test_a_transaction_is_not_active_while_a_task_stops_to_start_again(order: str, state: str) -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+    sim.obedient = False
+    sim.ask(order, "a")
+    assert (sim.task("a").state, _state(sim)) == ("deactivating", state)
+
+
+def test_a_transaction_is_not_active_while_a_task_that_was_never_ready_is_ended() -> None:
+    sim = Simulation.of(task("a", start_timeout=5.0))
+    sim.begin()
+    sim.obedient = False
+    sim.now += 5.0
+    sim.ring()
+    assert (sim.task("a").state, _state(sim)) == ("deactivating", "activating")
+    sim.end("a", code=0)
+    assert _state(sim) == "failed"
+
+
+def test_a_task_is_in_its_state_since_it_came_into_it() -> None:
+    """As with systemctl: a sub-state that follows another one in the same state begins no new age."""
+    sim = Simulation.of(task("a", stop_timeout=5.0))
+    sim.begin()
+    begun = sim.task("a").since
+    sim.now += 1.0
+    sim.ready()
+    running, sim.now = sim.now, sim.now + 1.0
+    assert (begun, sim.task("a").since) == (running - 1.0, running)
+    sim.obedient, sim.stuck = False, set()
+    sim.ask("stop", "a")
+    stopping, sim.now = sim.now, sim.now + 5.0
+    sim.ring()
+    assert (sim.sub("a"), sim.task("a").since) == ("stop-sigkill", stopping)
+
+
 def test_an_exiting_context_is_deactivating_with_what_still_runs() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()

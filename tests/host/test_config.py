@@ -92,6 +92,57 @@ def number(text: str, part: str) -> int:
 # What loads.
 
 
+@pytest.mark.parametrize(
+    ("text", "level"), [("debug", 7), (" Warning ", 4), ("err", 3), ("ERROR", 3), ("critical", 2), ("emerg", 0), ("5", 5)]
+)
+def test_a_log_level_is_one_of_journald_or_of_python(text: str, level: int) -> None:
+    task = next(iter(parse(with_service(f"<log_level>{text}</log_level>")).tasks.values()))
+    assert task.log_level == level
+
+
+@pytest.mark.parametrize("text", ["", "loud", "8", "-1", "debug info"])
+def test_what_is_no_log_level_is_a_fault(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no log level, expected emerg, alert, crit"):
+        parse(with_service(f"<log_level>{text}</log_level>"))
+
+
+@pytest.mark.parametrize(
+    ("configuration", "warning"),
+    [
+        ("<interval>abc</interval>", "ts_100: its interval 'abc' is no time"), ("<interval>infinity</interval>", "is no time"),
+        ("<interval>-1</interval>", "is no time"), ("<interval>nan</interval>", "is no time"),
+        ("<interval/>", "is no time"), ("<interval>1</interval><interval>2</interval>", "is no time"),
+        ("<interval>0.5</interval>", ""), ("<interval>1min 30s</interval>", ""), ("<interval>0</interval>", ""), ("", ""),
+    ],
+)  # fmt: skip
+def test_an_interval_that_no_looped_task_can_start_with_is_warned_of(configuration: str, warning: str) -> None:
+    context = parse(changed(("<location></location>", f"<location></location>{configuration}")))
+    found = [line for line in checks.warnings(context) if "interval" in line]
+    assert (bool(found), warning in "".join(found)) == (bool(warning), True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "warning"),
+    [
+        ("<frequency_s>30.0</frequency_s>", "<frequency_s>5x</frequency_s>", "frequency_s is '5x', expected 10ms to 1d"),
+        ("<frequency_s>30.0</frequency_s>", "<frequency_s>0</frequency_s>", "frequency_s is '0'"),
+        ("<frequency_s>30.0</frequency_s>", "<frequency_s>2d</frequency_s>", "frequency_s is '2d'"),
+        ("<type>pub</type>", "<type>push</type>", "the type 'push' is unknown, expected pub or rep"),
+        ("<frequency_s>30.0</frequency_s>", "<frequency_s>5s</frequency_s>", ""),
+        ("<frequency_s>30.0</frequency_s>", "", ""),
+    ],
+)
+def test_a_monitor_that_cannot_start_is_warned_of(old: str, new: str, warning: str) -> None:
+    found = [line for line in checks.warnings(parse(changed((old, new)))) if "cannot start" in line]
+    assert (bool(found), warning in "".join(found)) == (bool(warning), True)
+
+
+def test_a_command_has_no_log_level() -> None:
+    text = changed(("serviceType='Process'", "serviceType='Command'"), ("<location></location>", "<command>true</command>"))
+    with pytest.raises(ConfigError, match="<log_level> is for a task in Python, expected none for a Command"):
+        parse(changed(("<Task>", "<Task><service><log_level>debug</log_level></service>"), text=text))
+
+
 def test_what_the_manual_shows_loads_unchanged() -> None:
     context = parse(MANUAL)
     echo, monitor = context.tasks.values()

@@ -178,3 +178,27 @@ def test_two_requests_on_one_connection_are_answered_in_turn(tmp_path: Path) -> 
             assert json.loads(second)["error"].startswith("cannot fly: the supervisor knows status")
 
     run(use())
+
+
+def test_a_client_that_was_just_taken_when_the_supervisor_leaves_is_hung_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at reexec: its task is canceled before its first turn. Nothing of that is an error, and the client goes to the next one."""
+    monkeypatch.setattr(control, "LAST_WORDS", 0.0)
+
+    async def test() -> None:
+        problems: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, about: problems.append(about))
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        listening.bind(str(tmp_path / "sock"))
+        listening.listen(100)
+        server = Control(listening, {})
+        await server.open()
+        with connect(tmp_path / "sock") as client:
+            server._accept()
+            for task in server._clients:
+                task.cancel()
+            await server.close()
+            assert await asyncio.to_thread(client.recv, 1) == b""
+        listening.close()
+        assert not problems
+
+    run(test())

@@ -19,7 +19,7 @@ import pytest
 from fake_supervisor import HangUp, House, Silence, no, status, transaction, yes
 from waiting import wait_for
 
-from zmsvc.ctl import client, show
+from zmsvc.ctl import client, habits, show
 from zmsvc.ctl.__main__ import VERBS, main, parse
 
 Capture = pytest.CaptureFixture[str]
@@ -46,7 +46,7 @@ def complaint(capsys: Capture) -> str:
 def test_the_verbs_are_those_of_the_contract() -> None:
     assert [verb.name for verb in VERBS] == [
         "start", "stop", "restart", "status", "top", "list", "logs", "events", "watch", "send", "check", "graph", "keys", "units",
-        "create", "exit", "reload", "reset-failed", "reexec",
+        "create", "exit", "reload", "reset-failed", "forget", "reexec",
     ]  # fmt: skip
 
 
@@ -73,6 +73,29 @@ def test_help_names_every_verb(capsys: Capture) -> None:
 def test_a_wrong_command_line_ends_with_2_and_one_line(words: list[str], home: House, capsys: Capture) -> None:
     assert main(words) == 2
     assert re.search(r"\(see zmsvcctl.* --help\)$", complaint(capsys))
+
+
+@pytest.mark.parametrize(
+    ("word", "instead"),
+    [
+        ("strat", "did you mean start?"), ("Status", "did you mean status?"), ("evens", "did you mean events?"),
+        ("reste-failed", "did you mean reset-failed?"), ("enable", "systemctl enable zmsvc@NAME"), ("tail", "zmsvcctl logs -f"),
+        ("kill", ".pid)"), ("is-active", "zmsvcctl status TASK_ID"), ("reread", "zmsvcctl reload"),
+        ("update", "zmsvcctl reload"), ("scale", "another transaction"), ("shutdown", "zmsvcctl exit"),
+    ],
+)  # fmt: skip
+def test_a_verb_that_there_is_not_is_answered_with_the_way_out(word: str, instead: str, home: House, capsys: Capture) -> None:
+    assert main([word, "ts_100"]) == 2
+    told = complaint(capsys)
+    assert told.startswith(f"zmsvcctl: cannot understand the command: there is no verb {word!r}: ")
+    assert instead in told
+
+
+def test_no_way_out_leads_to_a_verb_that_there_is_not() -> None:
+    verbs = {verb.name for verb in VERBS}
+    for instead, words in habits._INSTEAD.items():
+        assert {*re.findall(r"zmsvcctl ([a-z][a-z-]*)", instead)} <= verbs
+        assert not verbs & {*words.split()}, "what there is needs no way out"
 
 
 def test_common_options_stand_before_or_after_the_verb() -> None:
@@ -220,6 +243,14 @@ def test_reset_failed_asks_for_it(home: House) -> None:
     there = home.supervisor(reset_failed=yes(tasks=["ts_100"]))
     assert main(["reset-failed", "ts_100"]) == 0
     assert there.asked("reset-failed")[0]["tasks"] == ["ts_100"]
+
+
+def test_forget_names_what_was_forgotten(home: House, capsys: Capture) -> None:
+    there = home.supervisor(forget=yes(transactions=["OLD", "OLDER"]))
+    assert main(["forget"]) == 0
+    assert main(["forget", "--transaction", "OLD"]) == 0
+    assert [each["transaction"] for each in there.asked("forget")] == [None, "OLD"]
+    assert capsys.readouterr().out.startswith("OLD: forgotten\nOLDER: forgotten\n")
 
 
 def test_reload_says_what_differs(home: House, capsys: Capture) -> None:

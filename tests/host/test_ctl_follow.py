@@ -99,9 +99,9 @@ def journalctl(home: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{home.program('journalctl', JOURNALCTL)}:{os.environ['PATH']}")
 
 
-def asked(*words: str) -> list[str]:
+def asked(*words: str, complaint: str = "") -> list[str]:
     done = subprocess.run([sys.executable, "-P", "-m", "zmsvc.ctl", *words], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, complaint)
     return done.stdout.splitlines()
 
 
@@ -126,7 +126,8 @@ def test_logs_of_what_is_forgotten_come_from_the_journals_own_list(home: House) 
 @pytest.mark.usefixtures("journalctl")
 def test_logs_of_a_context_that_does_not_run(home: House) -> None:
     home.file("Echo")
-    assert asked("-c", "Echo", "logs")[0] == "ZMSVC_CONTEXT=Echo"
+    said = "zmsvcctl: Echo does not run; this is from the journal\n"
+    assert asked("-c", "Echo", "logs", complaint=said)[0] == "ZMSVC_CONTEXT=Echo"
 
 
 def test_logs_without_journalctl_is_one_line(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -489,3 +489,11 @@ def test_a_pipe_gets_a_record_on_one_line() -> None:
     finally:
         sink.close()
         os.close(reader)
+
+
+@pytest.mark.parametrize("priority", range(8))
+def test_a_log_level_lets_through_what_has_its_priority_or_a_worse_one(priority: int) -> None:
+    levels = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
+    shown = [journal._priority(level) for level in levels if level >= journal.level_of(priority)]
+    assert shown == [number for number in (7, 6, 4, 3, 2) if number <= priority]
+    assert journal.level_of(None) == logging.INFO

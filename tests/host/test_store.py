@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from zmsvc.core.events import Record
 from zmsvc.core.model import Context, Endpoints
-from zmsvc.core.world import World
+from zmsvc.core.world import Transaction, World
 from zmsvc.host import store
 from zmsvc.host.store import Store
 
@@ -70,3 +71,31 @@ def test_a_save_that_fails_half_way_changes_nothing(tmp_path: Path) -> None:
         kept.save(replace(world, context=replace(CONTEXT, text=b"<New/>")), records(1), at=0.0)
     assert kept.context_text("keeper") == CONTEXT.text
     kept.close()
+
+
+@pytest.mark.parametrize("boot", ["boot", "the next boot"])
+def test_which_transaction_was_stopped_last_is_known_after_a_boot_too(boot: str, tmp_path: Path) -> None:
+    kept = Store(tmp_path / "state.db")
+    world = kept.load(CONTEXT, "boot")
+    closed = {"B": 7.0, "A": 9.0, "C": 8.0}
+    transactions = {name: Transaction(id=name, open=False, opened=1.0, closed=at) for name, at in closed.items()}
+    kept.save(replace(world, transactions={**transactions, "D": Transaction(id="D", opened=2.0)}), (), at=0.0)
+    kept.close()
+    again = Store(tmp_path / "state.db")
+    found = again.load(CONTEXT, boot).transactions
+    again.close()
+    assert sorted("ABC", key=lambda name: found[name].closed) == ["B", "C", "A"]
+    assert all(found[name].closed <= (9.0 if boot == "boot" else 0.0) for name in "ABCD")
+
+
+def test_an_earlier_release_can_write_the_state_file(tmp_path: Path) -> None:
+    kept = Store(tmp_path / "state.db")
+    kept.save(replace(kept.load(CONTEXT, "boot"), transactions={"A": Transaction(id="A", open=False, closed=7.0)}), (), at=0.0)
+    kept.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as db:
+        # As 1.0 writes a row.
+        db.execute("INSERT OR REPLACE INTO transactions VALUES (?, ?, ?)", ("B", 0, 1.0))
+        db.commit()
+    again = Store(tmp_path / "state.db")
+    assert {name: each.closed for name, each in again.load(CONTEXT, "boot").transactions.items()} == {"A": 7.0, "B": 0.0}
+    again.close()

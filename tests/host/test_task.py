@@ -28,6 +28,7 @@ from zmsvc.host.sockets import Mouth
 from zmsvc.protocol import sharing
 from zmsvc.protocol.launch import Descriptors
 from zmsvc.task import sdk
+from zmsvc.task.life import interval_of
 
 
 @pytest.fixture
@@ -495,7 +496,13 @@ def test_an_interval_that_is_none_is_refused(nest: Nest, given: Any) -> None:
     nest.looped("def step(self):\n    pass")
     task = nest.fork(configuration={"interval": given})
     assert task.end() == 1
-    assert nest.rest() == [f"STATUS=cannot use interval {given!r}: expected a number of seconds"]
+    assert nest.rest() == [f"STATUS=cannot use interval {given!r}: expected a number of seconds, or a time span such as 500ms"]
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("0.25", 0.25), (2, 2.0), ("500ms", 0.5), ("1min 30s", 90.0)])
+def test_an_interval_is_a_number_of_seconds_or_a_time_span(given: Any, seconds: float) -> None:
+    assert interval_of({"interval": given}, 7.0) == seconds
+    assert interval_of({}, 7.0) == 7.0
 
 
 def test_waiting_costs_nothing(nest: Nest) -> None:

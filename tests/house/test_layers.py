@@ -20,8 +20,8 @@ PURE = {
 
 PROCESSES = ("keeper", "zygote", "supervisor", "device", "output", "task", "ctl")
 LIBRARIES = {"core": {"core"}, "protocol": {"core", "protocol"}, "host": {"core", "host"}}
-MAY_IMPORT = LIBRARIES | {room: {"core", "protocol", "host", room} for room in PROCESSES}
-"""By room; `data` holds no code, and the package itself is only the version."""
+MAY_IMPORT = LIBRARIES | {room: {"core", "protocol", "host", room} for room in PROCESSES} | {"testing": {"task", "testing"}}
+"""By room; `data` holds no code, `testing` is for the tests of users, and the package itself is only the version."""
 
 EXCEPTIONS = {("zmsvc.zygote.zygote", "zmsvc.task.runner"), ("zmsvc.zygote.zygote", "zmsvc.task.rehearsal")}
 """The zygote forks into the runner, which is how a task starts in milliseconds."""

@@ -17,8 +17,11 @@ if os.fork():
     os.read(reader, 1)
     {parent}
 os.setsid()
+middle = os.getpid()
 if os.fork():
     os._exit(0)
+while os.getppid() == middle:
+    os.sched_yield()
 file = pathlib.Path({file!r})
 file.with_suffix(".new").write_text(str(os.getpid()))
 file.with_suffix(".new").rename(file)

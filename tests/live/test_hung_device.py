@@ -49,7 +49,7 @@ print("sent", flush=True)
 sys.stdin.read()
 """
 LIMIT = 5.0
-"""Seconds after which a device that hangs has to be replaced."""
+"""Seconds after which a device that hangs has to be replaced, or gone. The attack goes on for 60 s."""
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_the_end_of_the_context_does_not_wait_for_a_hung_device(talk: Context) -
         began = time.monotonic()
         talk.ctl("exit")
         assert talk.wait() == 0
-        assert time.monotonic() - began < 3.0
+        assert time.monotonic() - began < LIMIT
 
 
 def test_a_stopped_device_is_replaced_when_the_supervisor_does_not_hear_itself(talk: Context) -> None:

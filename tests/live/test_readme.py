@@ -110,11 +110,15 @@ def test_the_state_machine_runs_as_the_readme_says(person: Person) -> None:
 
 
 def test_the_service_of_the_readme_says_hello(context: Context, ear: Callable[..., Ear]) -> None:
-    (task,) = blocks("python")
+    task, test = blocks("python")
     assert task.startswith("# Services/Hello/hello.py\n")
     side = "from zmsvc.task import TaskService\nfrom .hello import SayHello\nclass ServiceHello(TaskService):\n    task_class = SayHello\n"
     context.service("Hello", side)
     (context.home / "Services/Hello/hello.py").write_text(task)
+    (context.home / "test_hello.py").write_text(test)
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_hello.py"]
+    tested = subprocess.run(words, cwd=context.home, env=context.environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert (tested.returncode, "1 passed" in tested.stdout) == (0, True), tested.stdout + tested.stderr
     context.task("ts_100", "Hello", config="<interval>0.1</interval>")
     context.start("--transaction", "T")
     listener = ear(b"control @@@ ")

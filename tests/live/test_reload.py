@@ -56,19 +56,6 @@ def test_the_age_of_a_transaction_is_that_of_its_state(context: Context) -> None
     assert begun < failed < since()
 
 
-def test_the_history_of_a_context_that_is_down_is_in_its_state_file(context: Context) -> None:
-    context.looped("Echo")
-    context.task("ts_1", "Echo")
-    context.start("--transaction", TX)
-    live = context.ctl("--json", "events", "ts_1").stdout.splitlines()
-    assert context.stop() == 0
-    told = context.ctl("--json", "events", "ts_1")
-    assert told.stdout.splitlines()[: len(live)] == live
-    assert '"event": "stopped"' in told.stdout
-    assert f"{context.name} does not run; this is from its state file, 2" in told.stderr
-    context.ctl("events", "-f", check=5)
-
-
 def test_the_verbs_that_print_nothing_answer_as_json_too(context: Context) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
@@ -141,3 +128,15 @@ def test_the_stop_of_a_removed_task_is_told_with_what_the_old_file_said(
     # The message goes out before the line is written.
     (line,) = wait_for(lambda: [line for line in context.log.read_text().splitlines() if "INFO: stopped " in line])
     assert " Slow[" in line, "journalctl -t Slow finds its end"
+
+
+def test_a_reload_of_a_file_that_cannot_be_read_says_so_and_changes_nothing(context: Context) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--transaction", TX)
+    pid = context.tasks()["ts_1"]["pid"]
+    context.file.rename(context.home / "elsewhere.xml")
+    told = context.ctl("--json", "reload", check=2)
+    assert told.stderr == f"zmsvcctl: cannot reload: cannot read {context.file}: no such file or directory\n"
+    assert json.loads(told.stdout) == {}
+    assert context.tasks()["ts_1"]["pid"] == pid

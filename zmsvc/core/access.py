@@ -40,6 +40,7 @@ ORDERS = (
     Order(verb="stop", control=Who.GROUP, bus=("context", "process")),
     Order(verb="restart", control=Who.GROUP, bus=("context", "process")),
     Order(verb="reset-failed", control=Who.GROUP),
+    Order(verb="forget", control=Who.GROUP),
     Order(verb="reload", control=Who.OWNER),
     Order(verb="reexec", control=Who.OWNER),
     Order(verb="restart-device", control=Who.OWNER),

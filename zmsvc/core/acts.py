@@ -322,7 +322,7 @@ def _fire_one(draft: Draft, key: Key, told: Task, rule: Rule) -> None:
         return
     if rule.action is Action.START and _runs(draft, task) and not task.held:
         return
-    _record_firing(draft, target, about, held=task.held)
+    _record_firing(draft, target, about, refused=_refusal(draft, target, task))
     if task.held:
         return
     cause = _cause(key[1], told, task, rule)
@@ -332,6 +332,9 @@ def _fire_one(draft: Draft, key: Key, told: Task, rule: Rule) -> None:
         # It is about to be started anyway: one start answers all of them. A rule cannot cut its delay short.
         draft.change(target, cause=cause)
     else:
+        if task.sub is Sub.LAUNCHING:
+            # The start that was ordered is over with this, and the next one is the rule's: else no rule that goes on would be slowed.
+            cause |= {"by": "rule", "uid": None}
         # What stops already is started afterwards, whichever of the two was asked.
         apply(draft, target, Cause.RESTART, cause=cause)
 
@@ -344,15 +347,23 @@ def _runs(draft: Draft, task: Task) -> bool:
     return task.sub in (Sub.START, Sub.RUNNING) or (task.sub is Sub.LAUNCHING and task.launched_at < draft.now)
 
 
-def _record_firing(draft: Draft, target: Key, about: Mapping[str, Any], *, held: bool) -> None:
+def _refusal(draft: Draft, target: Key, task: Task) -> str:
+    """Return why a rule that fires starts nothing; empty when it does."""
+    if task.held:
+        return "stopped by the operator"
+    limits = draft.limits(target)
+    return "start limit" if task.resting and over_limit(recent_starts(task, limits, draft.now), limits) else ""
+
+
+def _record_firing(draft: Draft, target: Key, about: Mapping[str, Any], *, refused: str) -> None:
     """A burst is written down one by one as far as a launch is told its causes, and then sparsely: updates may fire a thousand a second."""
     number = draft.tasks[target].fired + 1
     draft.change(target, fired=number)
     if number > MAX_SOURCES and number & (number - 1):
         return
     count = {"firings": number} if number > MAX_SOURCES else {}
-    if held:
-        draft.record(target, "rule-refused", **about, **count, why="stopped by the operator")
+    if refused:
+        draft.record(target, "rule-refused", **about, **count, why=refused)
     else:
         draft.record(target, "rule", **about, **count)
 

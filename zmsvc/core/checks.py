@@ -10,7 +10,8 @@ from typing import Any
 from zmsvc.core import shell
 from zmsvc.core.access import ANYONE, BUS, MAY_CONNECT
 from zmsvc.core.model import Action, BusAccess, Context, Rule, ServiceType, TaskService, Trigger
-from zmsvc.core.values import TRUE, Endpoint, apart, collide, endpoint, quote, reaches
+from zmsvc.core.monitoring import monitoring
+from zmsvc.core.values import TRUE, Endpoint, apart, collide, endpoint, quote, reaches, seconds
 
 _STARTING = (Action.START, Action.RESTART)
 _OURS = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"})
@@ -204,6 +205,8 @@ def _odd_settings(task: TaskService) -> Iterator[str]:
         for name in sorted(name for name in task.environment if read_at_start(name)):
             way = "<fresh>yes</fresh>" if task.service_type is ServiceType.PROCESS else "a Process with <fresh>yes</fresh>"
             yield f"its environment sets {name}, which a program reads when it begins: a forked task has it in vain, {way} does not"
+    if problem := _cannot_start(task):
+        yield problem
     if task.instance == "Monitor" and _stores(task):
         yield "it is a Monitor that is to store records in a database, which zmsvc does not do: subscribe to it and store them"
     if (kind := _state_type(task)) not in _STATE_TYPES:
@@ -225,6 +228,22 @@ def read_at_start(name: str) -> bool:
     return name.startswith(_LIBC) or (name.startswith("PYTHON") and name not in ("PYTHONPATH", "PYTHONBREAKPOINT"))
 
 
+def _cannot_start(task: TaskService) -> str:
+    """Return what a task of Python finds wrong with its configuration when it starts, as far as zmsvc reads it."""
+    if task.service_type is ServiceType.COMMAND:
+        return ""
+    try:
+        if task.instance == "Monitor":
+            monitoring(task.configuration)
+    except ValueError as error:
+        return f"it is a Monitor that cannot start: {error}"
+    try:
+        seconds(task.configuration.get("interval", "0"))
+    except ValueError:
+        return f"its interval {quote(str(task.configuration['interval']))} is no time, such as 0.5 or 500ms: a looped task cannot start"
+    return ""
+
+
 def _stores(task: TaskService) -> bool:
     options = task.configuration.get("monitor_options")
     wanted = options.get("store_records") if isinstance(options, Mapping) else None
@@ -240,7 +259,7 @@ def _state_type(task: TaskService) -> str:
 
 def _torn_threads(tasks: Iterable[TaskService]) -> Iterator[str]:
     threads = [task for task in tasks if task.service_type is ServiceType.THREAD]
-    for name in ("user", "group", "nice", "no_new_privileges", "rlimits"):
+    for name in ("user", "group", "nice", "log_level", "no_new_privileges", "rlimits"):
         if any(getattr(task, name) != getattr(threads[0], name) for task in threads):
             ids = ", ".join(task.id for task in threads)
             yield f"the Thread tasks {ids} share one process, but differ in {name}"

@@ -64,11 +64,12 @@ class Draft:
     # --- writing
 
     def put(self, key: Key, task: Task) -> Task:
-        """The task is this from now on. A new state starts without a deadline and counts from now."""
+        """The task is this from now on. A new state counts from now."""
         old = self.tasks.get(key)
         if old is None or old.sub is not task.sub:
-            task = replace(task, since=self.now)
             self._changed[key[0]] = None
+            if old is None or old.state is not task.state:
+                task = replace(task, since=self.now)
         if not self._touched:
             self.tasks = dict(self.tasks)
         self._touched[key] = None

@@ -24,6 +24,7 @@ class Verb(StrEnum):
     RESTART = "restart"
     EXIT = "exit"
     RESET_FAILED = "reset-failed"
+    FORGET = "forget"
     RELOAD = "reload"
     """Comes as a fact of its own, with the file that was read."""
 

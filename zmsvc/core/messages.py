@@ -44,6 +44,12 @@ def prefix(topic: str) -> bytes:
     return topic.encode() + SEPARATOR
 
 
+def check_topic(topic: str) -> None:
+    """Raise ValueError for a text that cannot be the topic of a task's own message."""
+    if not topic or SEPARATOR in f"{topic} ".encode():
+        raise ValueError(f"cannot publish: {topic!r} cannot be a topic")
+
+
 def encode(topic: str, body: Mapping[str, Any]) -> bytes:
     """The frame of a message, header first."""
     if "header" in body:

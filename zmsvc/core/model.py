@@ -107,6 +107,8 @@ class TaskService:
     kill_mode: KillMode = KillMode.CONTROL_GROUP
     stop_signal: str = "SIGTERM"
     """Asks the main process to end; of a Command, with `control-group`, every process."""
+    log_level: int | None = None
+    """The priority of syslog(3) (7: debug) up to which a task in Python logs; None: info."""
     fresh: bool = False
     """Whether a Process runs in a new interpreter, so that all of its environment has its effect."""
     notify_access: NotifyAccess = NotifyAccess.MAIN

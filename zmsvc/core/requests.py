@@ -9,13 +9,13 @@ from zmsvc.core import events as ev
 from zmsvc.core.acts import apply
 from zmsvc.core.draft import Draft, fresh
 from zmsvc.core.events import Key, Requested, Verb
-from zmsvc.core.lifecycle import Cause, Sub
+from zmsvc.core.lifecycle import Cause, State, Sub
 from zmsvc.core.model import TRANSACTION_ID
 from zmsvc.core.waiters import wait
 from zmsvc.core.world import Task, Transaction
 
 MAX_CLOSED = 64
-"""Stopped transactions that are remembered; those that ended first are dropped, since what was stopped last may be restarted."""
+"""Stopped transactions that are remembered; those that were stopped first are dropped, since what was stopped last may be restarted."""
 
 
 class _RefusedError(Exception):
@@ -95,7 +95,7 @@ def start(draft: Draft, order: Requested) -> None:
 def _start_one(draft: Draft, key: Key, order: Requested) -> None:
     task = draft.tasks[key]
     changes: dict[str, Any] = {"held": False}
-    if not task.live or task.sub in (Sub.STOP_SIGTERM, Sub.STOP_SIGKILL, Sub.FINAL_SIGKILL):
+    if not task.live or task.state is State.DEACTIVATING:
         # As with systemctl: who starts it by hand wants it now, and its delays begin anew. A start limit stays (reset-failed).
         changes |= {"cause": _cause(order, task), "laps": 0, "failures": 0}
     apply(draft, key, Cause.START, **changes)
@@ -139,14 +139,8 @@ def _drop_old(draft: Draft) -> None:
     closed = [t for t in draft.transactions.values() if not t.open and t.id not in ending]
     if len(closed) <= MAX_CLOSED:
         return
-    ended: dict[str, tuple[float, int]] = {}
-    for key, task in draft.tasks.items():
-        # Where all times are those of another boot, the launch tells which transaction is the older one.
-        ended[key[0]] = max(ended.get(key[0], (0.0, 0)), (task.since, task.launch))
-    for old in sorted(closed, key=lambda t: (ended.get(t.id, (t.opened, 0)), t.id))[: len(closed) - MAX_CLOSED]:
-        for key in draft.keys_of(old.id):
-            draft.remove(key)
-        draft.drop_transaction(old.id)
+    for old in sorted(closed, key=lambda t: (t.closed, t.opened, t.id))[: len(closed) - MAX_CLOSED]:
+        _drop(draft, old.id)
 
 
 def entries(draft: Draft, name: str) -> list[Key]:
@@ -194,7 +188,8 @@ def _targets(draft: Draft, name: str, order: Requested) -> list[Key]:
 def _close(draft: Draft, name: str) -> None:
     """Stop all of a transaction; its rules are silent from now on."""
     transaction = draft.transactions[name]
-    draft.put_transaction(Transaction(id=name, open=False, opened=transaction.opened))
+    # One that is stopped once more was meant once more: it is remembered from now on.
+    draft.put_transaction(Transaction(id=name, open=False, opened=transaction.opened, closed=draft.now))
     stop_quietly(draft, draft.keys_of(name))
 
 
@@ -255,7 +250,34 @@ def reset_failed(draft: Draft, order: Requested) -> None:
         draft.emit(ev.Reply(request=order.request, ok=True, data={"tasks": done}))
 
 
+def forget(draft: Draft, order: Requested) -> None:
+    """Drop a stopped transaction, or all of them: `status` shows it no longer, and nothing can start it again. The history stays."""
+    ending = {key[0] for key in draft.launches.values()}
+    if order.transaction is None:
+        names = [name for name, each in draft.transactions.items() if not each.open and name not in ending]
+    elif order.transaction not in draft.transactions:
+        raise _RefusedError(4, "no such transaction")
+    elif draft.transactions[order.transaction].open:
+        raise _RefusedError(1, "it is open, and only a stopped transaction can be forgotten")
+    elif order.transaction in ending:
+        raise _RefusedError(1, "it is still being stopped")
+    else:
+        names = [order.transaction]
+    for name in names:
+        draft.record((name, ""), "forgotten", by=order.origin.by, uid=order.origin.uid)
+        _drop(draft, name)
+    if order.request is not None:
+        draft.emit(ev.Reply(request=order.request, ok=True, data={"transactions": names}))
+
+
+def _drop(draft: Draft, name: str) -> None:
+    for key in draft.keys_of(name):
+        draft.remove(key)
+    draft.drop_transaction(name)
+
+
 _VERBS = {
+    Verb.FORGET: forget,
     Verb.START: start,
     Verb.STOP: stop,
     Verb.RESTART: restart,

@@ -61,6 +61,18 @@ def timespan(text: str) -> float:
     return total
 
 
+def seconds(given: object) -> float:
+    """Return a time of a task's configuration: a number of seconds, or a time span that has an end. Raises ValueError."""
+    text = given if isinstance(given, str) else str(given) if isinstance(given, int | float) else ""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0 if text.strip(WHITE) == "infinity" else timespan(text)
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{quote(text)} is not a time, expected a number of seconds or a time span such as 500ms")
+    return value
+
+
 TRUE, FALSE = ("yes", "1", "true", "on"), ("no", "0", "false", "off")
 
 
@@ -70,6 +82,21 @@ def boolean(text: str) -> bool:
     if word not in (*TRUE, *FALSE):
         raise ValueError(f"{quote(text)} is no boolean, expected yes or no")
     return word in TRUE
+
+
+PRIORITIES = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
+"""The priorities of syslog(3) as journald calls them, by number."""
+
+
+def priority(text: str) -> int:
+    """Return the number of a priority, by its name or number as in systemd's LogLevelMax=, or by Python's name. Raises ValueError."""
+    word = text.strip(WHITE).lower()
+    word = {"error": "err", "critical": "crit", "warn": "warning"}.get(word, word)
+    if word in PRIORITIES:
+        return PRIORITIES.index(word)
+    if len(word) == 1 and word in "01234567":
+        return int(word)
+    raise ValueError(f"{quote(text)} is no log level, expected {', '.join(PRIORITIES[:-1])} or {PRIORITIES[-1]}")
 
 
 def whole(text: str, low: int, high: int) -> int:

@@ -121,7 +121,9 @@ def answer(draft: Draft) -> None:
 
 def _reply(draft: Draft, waiter: Waiter) -> ev.Reply:
     tasks = [(key, draft.tasks.get(key, Task())) for key in waiter.keys]
-    shown = [{"id": key[1], "transaction": key[0], "state": t.state.value, "sub": t.sub.value, "pid": t.pid} for key, t in tasks]
+    shown = [
+        {"id": key[1], "transaction": key[0], "state": t.state.value, "sub": t.sub.value, "pid": t.pid, "held": t.held} for key, t in tasks
+    ]
     data: dict[str, Any] = {
         "transaction": waiter.transactions[0] if len(waiter.transactions) == 1 else None,
         "transactions": list(waiter.transactions),

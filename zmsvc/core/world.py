@@ -47,7 +47,7 @@ class Task:
 
     sub: Sub = Sub.WAITING
     since: float = 0.0
-    """When it came into its state."""
+    """When it came into its state; one sub-state of it may have followed another since."""
     deadline: float | None = None
     """When it wants to be woken: READY, stop, watchdog or back-off, as its state says."""
     launch: int = 0
@@ -114,6 +114,8 @@ class Transaction:
     id: str
     open: bool = True
     opened: float = 0.0
+    closed: float = 0.0
+    """When it was stopped; of an earlier boot a number not above 0, which is greater for what was stopped later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,9 +184,15 @@ def transaction_state(world: World, transaction: str, tasks: Collection[Task]) -
         return State.DEACTIVATING if any(task.live for task in tasks) else State.INACTIVE
     if any(task.state is State.FAILED for task in tasks):
         return State.FAILED
-    if any(task.state is State.ACTIVATING for task in tasks):
-        return State.ACTIVATING
-    return State.ACTIVE
+    return State.ACTIVATING if any(coming_up(task) for task in tasks) else State.ACTIVE
+
+
+def coming_up(task: Task) -> bool:
+    """Tell whether a task is on its way to READY=1: also while it stops to start again, or because it was not ready in time."""
+    if task.state is not State.DEACTIVATING:
+        return task.state is State.ACTIVATING
+    was_ready = task.action in ("started", "updated")
+    return task.again or not (was_ready or task.verdict is Reason.REQUESTED)
 
 
 def task_to_row(task: Task) -> dict[str, Any]:

@@ -144,6 +144,7 @@ VERBS = (
     Verb("exit", "orders.leave", "stop all tasks and end the context's daemon"),
     Verb("reload", "orders.reload", "read the context file again, and change what differs"),
     Verb("reset-failed", "orders.order", "forget failures, and the start limits that they reached", *MEANT),
+    Verb("forget", "orders.order", "forget stopped transactions, which can then no longer be started again", TRANSACTION),
     Verb("reexec", "orders.reexec", "replace the supervisor, as after an upgrade; tasks go on"),
 )  # fmt: skip
 
@@ -212,7 +213,11 @@ def parse(words: list[str]) -> tuple[Verb, argparse.Namespace]:
         top.error("there is no verb")
     verb = next((each for each in VERBS if each.name == words[at]), None)
     if verb is None:
-        top.error(f"there is no verb {words[at]!r}")
+        # Imported here for start-up time: most verbs are there.
+        from zmsvc.ctl import habits
+
+        instead = habits.hint(words[at], [each.name for each in VERBS])
+        top.error(f"there is no verb {words[at]!r}{instead and f': {instead}'}")
     args.verb = verb.name
     args.no_triggers = False
     parser = _parser(verb)

@@ -27,8 +27,8 @@ class Task:
     """One task of one transaction."""
 
     __slots__ = (
-        "action", "cgroup", "description", "dropped", "entry", "exit", "held", "id", "instance", "left", "pid", "restarts", "since",
-        "state", "status", "sub", "user",
+        "action", "cgroup", "description", "dropped", "entry", "exit", "held", "id", "instance", "last", "left", "pid", "restarts",
+        "since", "state", "status", "sub", "user",
     )  # fmt: skip
 
     def __init__(self, data: Json) -> None:
@@ -39,6 +39,9 @@ class Task:
         self.sub = _text(data.get("sub"))
         self.action = _text(data.get("action"))
         self.pid = _number(data.get("pid"))
+        last = data.get("last")
+        self.last = f"{_text(last.get('state'))} ({_text(last.get('sub'))})" if isinstance(last, dict) else ""
+        """Of a context that does not run: what the task was when the state file was written, if it cannot be so any more."""
         self.since = _text(data.get("since"))
         self.restarts = _number(data.get("restarts")) or 0
         self.exit = Exit(data["exit"]) if isinstance(data.get("exit"), dict) else None
@@ -54,13 +57,15 @@ class Task:
 class Transaction:
     """One run of the context."""
 
-    __slots__ = ("id", "since", "state", "tasks")
+    __slots__ = ("id", "resumes", "since", "state", "tasks")
 
     def __init__(self, data: Json) -> None:
         self.id = _text(data.get("id"))
         self.state = _text(data.get("state"))
         # A supervisor of an earlier release tells only when it was opened.
         self.since = _text(data.get("since")) or _text(data.get("opened"))
+        self.resumes = data.get("resumes") is True
+        """Of a context that does not run: its next start resumes this transaction."""
         self.tasks = [Task(each) for each in _objects(data.get("tasks"))]
 
     @property

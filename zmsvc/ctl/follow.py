@@ -56,9 +56,8 @@ def events(args: argparse.Namespace) -> int:
                 terminal.out((json.dumps(row) if args.json else event(row)) + "\n", flush=args.follow)
             return 0
         except NotRunningError:
-            if last or args.follow or not places.state_file.exists():
+            if last or args.follow or not _of_the_past(args, places):
                 raise
-            _of_the_past(args, places)
             return 0
         except DroppedError:
             drops += 1
@@ -68,17 +67,19 @@ def events(args: argparse.Namespace) -> int:
             return 0  # That is how one ends it.
 
 
-def _of_the_past(args: argparse.Namespace, places: Places) -> None:
-    """Show the history of a context that does not run: after a start that failed nothing else tells it."""
+def _of_the_past(args: argparse.Namespace, places: Places) -> bool:
+    """Show the history of a context that does not run: after a start that failed nothing else tells it. False where there is none."""
     # Imported here for start-up time: most of the time a supervisor answers.
     from zmsvc.ctl import statefile
 
+    if not statefile.exists(places.state_file):
+        return False
     tasks = [*args.tasks, *args.task]
     rows = statefile.events(places.state_file, transaction=args.transaction, tasks=tasks, limit=args.lines or FOLLOW)
-    written = statefile.moment(places.state_file.stat().st_mtime)
-    terminal.complain(f"{places.name} does not run; this is from its state file, {written}")
+    terminal.complain(statefile.note(places))
     for row in rows:
         terminal.out((json.dumps(row) if args.json else event(row)) + "\n")
+    return True
 
 
 def event(row: Json) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 from zmsvc.core.errors import PlaceError, UsageError
 from zmsvc.ctl import entries, terminal, told
 from zmsvc.ctl.answers import Context, Task
-from zmsvc.ctl.client import Client, CtlError
+from zmsvc.ctl.client import Client, CtlError, NotRunningError
 from zmsvc.ctl.entries import Wanted
 from zmsvc.ctl.logfile import LogFile
 from zmsvc.ctl.matches import Writers, matches, writers
@@ -33,20 +34,42 @@ def logs(args: argparse.Namespace) -> int:
     """logs: of a context, a transaction or tasks."""
     places = choose(args.context, args.transaction)
     tasks = [*args.tasks, *args.task]
+    if args.follow and args.reverse:
+        raise UsageError("--reverse and --follow exclude each other")
+    if args.json and args.output not in (None, "json"):
+        raise UsageError(f"--json and --output={args.output} exclude each other")
     client = Client(places, args.timeout, patience=PATIENCE)
+    it = past = None
     try:
         it = Context(client.ask("status", transaction=args.transaction, tasks=tasks))
+    except NotRunningError:
+        past = _past(places)
     except CtlError as error:
         if error.code == 124:
             raise
-        # It does not run, or has forgotten the transaction; its log is there all the same.
-        it = None
-    if args.follow and args.reverse:
-        raise UsageError("--reverse and --follow exclude each other")
-    log, of = _where(it, places), writers(it, places, client.uid)
+        # It has forgotten the transaction, or does not answer; its log is there all the same.
+    known = it or past
+    log, of = _where(known, places), writers(known, places, client.uid)
     if log == "journal":
-        return _journal(args, of, it, tasks)
+        found = matches(of, args.transaction, tasks, cgroups(it, places.name, args.transaction, tasks))
+        return _journal(args, found, alike=known is not None and _alike(known, args.transaction, tasks))
     return _file(args, log, of.daemon, tasks)
+
+
+def _past(places: Places) -> Context | None:
+    """Return what the state file of a context that does not run knows of its tasks and its log, and say where all this comes from."""
+    # Imported here for start-up time: most of the time a supervisor answers.
+    from zmsvc.ctl import statefile
+
+    past, told = None, f"{places.name} does not run; this is"
+    if statefile.exists(places.state_file):
+        try:
+            past, told = Context(statefile.status(places)), f"{statefile.note(places)}, and"
+        except CtlError as error:
+            terminal.complain(str(error))
+    log = _where(past, places)
+    terminal.complain(f"{told} from {'the journal' if log == 'journal' else log}")
+    return past
 
 
 def _where(it: Context | None, places: Places) -> str:
@@ -92,15 +115,15 @@ def _written_from() -> list[str]:
     return done.stdout.decode(errors="replace").splitlines()
 
 
-def _journal(args: argparse.Namespace, of: Writers, it: Context | None, tasks: list[str]) -> int:
+def _journal(args: argparse.Namespace, found: list[str], *, alike: bool) -> int:
+    """Show what the matches find; `alike`: among it are tasks that journalctl would not tell apart."""
     command = ["journalctl", *_options(args)]
     output = args.output or ("json" if args.json else None)
     command += [f"--output={output}"] if output else []
-    found = matches(of, args.transaction, tasks, cgroups(it, of.name, args.transaction, tasks))
     if args.show_query:
-        terminal.say(shlex.join([*command, *found]))
+        _show_query(args, shlex.join([*command, *found]))
         return 0
-    if output is None and it is not None and _alike(it, args.transaction, tasks):
+    if output is None and alike:
         return told.show([*command, "--no-pager", "--all", "--output=json", *found], pager=not args.no_pager and not args.follow)
     sys.stdout.flush()
     try:
@@ -109,6 +132,10 @@ def _journal(args: argparse.Namespace, of: Writers, it: Context | None, tasks: l
         os.execvp(command[0], [*command, *found])
     except OSError as error:
         raise CtlError(1, f"cannot run journalctl: {(error.strerror or str(error)).lower()} (is systemd installed?)") from None
+
+
+def _show_query(args: argparse.Namespace, query: str) -> None:
+    terminal.say(json.dumps({"query": query}) if args.json else query)
 
 
 def _cleaned(command: list[str]) -> int:
@@ -151,7 +178,7 @@ def _file(args: argparse.Namespace, path: str, owner: int, tasks: list[str]) -> 
     """Show the file that the supervisor, which is of the user `owner`, has named."""
     wanted = Wanted(args.transaction, tasks, since=args.since, until=args.until, priority=args.priority, grep=args.grep)
     if args.show_query:
-        terminal.say(wanted.query(path))
+        _show_query(args, wanted.query(path))
         return 0
     return entries.show(
         path,

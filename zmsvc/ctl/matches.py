@@ -31,9 +31,10 @@ class Writers:
 
 def writers(it: Context | None, places: Places, daemon: int | None) -> Writers:
     """Find them: from the supervisor, whose uid the kernel has told; of a context that is down from its directories and its file."""
-    if it is not None and daemon is not None:
+    if it is not None:
         users = {task.id: task.user for each in it.transactions for task in each.tasks if task.user}
-        return Writers(places.name, daemon, _numbers(users), _unit(it.keeper_pid, places.name))
+        owner = _owner(places) if daemon is None else daemon
+        return Writers(places.name, owner, _numbers(users), _unit(it.keeper_pid, places.name) if it.keeper_pid else "")
     return Writers(places.name, _owner(places), _numbers(_users(places)), "")
 
 

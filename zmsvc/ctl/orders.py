@@ -1,4 +1,4 @@
-"""The verbs that order something and wait until it is done: start, stop, restart, reset-failed, reload, reexec, exit."""
+"""The verbs that order something and wait until it is done: start, stop, restart, reset-failed, forget, reload, reexec, exit."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MAX_LOOKS = 20
 
 
 def order(args: argparse.Namespace) -> int:
-    """start, stop, restart, reset-failed: carry it out and say what became of it."""
+    """start, stop, restart, reset-failed, forget: carry it out and say what became of it."""
     client = Client(choose(args.context, args.transaction), args.timeout)
-    tasks = list(dict.fromkeys([*args.tasks, *args.task]))
+    tasks = list(dict.fromkeys([*getattr(args, "tasks", ()), *getattr(args, "task", ())]))
     request: Json = {
         "transaction": args.transaction,
         "tasks": tasks,
@@ -38,7 +38,9 @@ def order(args: argparse.Namespace) -> int:
         data = client.ask(args.verb, **request)
     except CtlError as error:
         if args.verb == "stop" and error.code == 4 and client.drops and not args.transaction:
-            return 0  # The supervisor that died over the order had stopped everything: nothing is left to be stopped.
+            # The supervisor that died over the order had stopped everything: nothing is left to be stopped.
+            _tell(args, {"transactions": [], "tasks": []}, new=None)
+            return 0
         _tell(args, error.data, new=request["transaction"])
         raise CtlError(error.code, str(error) + _way_out(args, client.name, error, tasks)) from None
     _tell(args, data, new=request["transaction"])
@@ -54,10 +56,15 @@ def _tell(args: argparse.Namespace, data: Json, *, new: str | None) -> None:
     if args.verb == "start" and args.transaction is None and new is not None and data.get("transaction") == new:
         terminal.out(f"{new}\n")
         return
+    names = data.get("transactions")
+    for name in names if args.verb == "forget" and isinstance(names, list) else ():
+        terminal.out(_line(name, "forgotten"))
     for task in _objects(data, "tasks"):
         where = task.get("transaction") or data.get("transaction")
         process = f", PID {task['pid']}" if isinstance(task.get("pid"), int) else ""
-        terminal.out(_line(f"{where}/{task.get('id')}" if where else task.get("id"), f"{task.get('state')} ({task.get('sub')}){process}"))
+        held = ", held: no rule starts it" if task.get("held") is True else ""
+        what = f"{task.get('state')} ({task.get('sub')}){process}{held}"
+        terminal.out(_line(f"{where}/{task.get('id')}" if where else task.get("id"), what))
     _tell_ends(data)
 
 
@@ -117,7 +124,7 @@ def reload(args: argparse.Namespace) -> int:
     try:
         data = client.ask("reload", block=not args.no_block, timeout=args.timeout or None)
     except CtlError as error:
-        if error.code == 1 and "changed" in error.data:
+        if args.json or "changed" in error.data:
             _tell_difference(args, error.data)
         raise CtlError(error.code, str(error) + _way_out(args, client.name, error, [])) from None
     _tell_difference(args, data)

@@ -87,9 +87,14 @@ def inactive(name: str, file: str, start_command: str, style: Style) -> list[str
     """A context that does not run, and what starts it."""
     return [
         f"{style.dot('inactive')} {style.paint('bold', name)}",
-        *([_row("File", file)] if file else []),
+        *([_row("File", clean(file))] if file else []),
         _row("Active", f"inactive (not running; {start_command} starts it)"),
     ]
+
+
+def past(it: Context, sight: Sight, style: Style) -> list[str]:
+    """Return the last known state of the transactions of a context that does not run."""
+    return [_row("Tasks", _count(it)), *_transactions(it, sight, style)]
 
 
 class Sight:
@@ -131,6 +136,11 @@ def context(it: Context, sight: Sight, style: Style) -> list[str]:
     if it.unsaved:
         lines.append(_row("Unsaved", style.paint("red", clean(it.unsaved))))
     lines.append(_row("Tasks", _count(it)))
+    return [*lines, *_transactions(it, sight, style)]
+
+
+def _transactions(it: Context, sight: Sight, style: Style) -> list[str]:
+    lines = []
     for number, each in enumerate(it.transactions):
         lines += _transaction(each, sight, style, last=number == len(it.transactions) - 1)
     return lines
@@ -145,18 +155,20 @@ def _restarted(times: int) -> str:
 
 
 def _count(it: Context) -> str:
-    """How many tasks are in which state, of the transactions that go on."""
-    states = [task.state for each in it.transactions if each.open for task in each.tasks]
+    """How many tasks are in which state, of the transactions that go on, or will."""
+    counted = [each for each in it.transactions if each.open or each.resumes]
+    states = [task.state for each in counted for task in each.tasks]
     counts = {state: states.count(state) for state in ("active", "activating", "deactivating", "failed", "inactive")}
-    opened = sum(each.open for each in it.transactions)
+    opened = len(counted)
     found = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "none"
     return f"{found} in {opened} transaction{'s' if opened != 1 else ''}"
 
 
 def _transaction(it: Transaction, sight: Sight, style: Style, *, last: bool) -> list[str]:
-    shown = it.tasks if sight.whole or it.open else []
+    shown = it.tasks if sight.whole or it.open or it.resumes else []
     hidden = f" ({len(it.tasks)} task{'s' if len(it.tasks) != 1 else ''})" if it.tasks and not shown else ""
     age = f" since {since(it.since, sight.now)}" if it.open and it.since else ""
+    age = ", to be resumed by the next start" if it.resumes else age
     head = f"{style.dot(it.state)} {clean(it.id)} {style.state(clean(it.state))}{age}{hidden}"
     lines = [_INDENT + style.drawn("└─" if last else "├─") + head]
     below = _INDENT + ("  " if last else style.drawn("│ "))
@@ -178,9 +190,9 @@ def _cells(task: Task, sight: Sight) -> tuple[str, ...]:
     return (
         clean(task.id),
         clean(task.instance),
-        f"{clean(task.state)} ({clean(task.sub)})",
+        f"{clean(task.state)} ({clean(task.sub)})" + (f", was {clean(task.last)}" if task.last else ""),
         f"PID {task.pid}" if task.pid is not None else "",
-        since(task.since, sight.now),
+        "" if task.last else since(task.since, sight.now),
         sight.memory.get(task.pid, "") if task.pid is not None else "",
         f"{task.restarts} restart{'s' if task.restarts != 1 else ''}" if task.restarts else "",
         f"last exit: {clean(last_exit(task.exit))}" if task.exit else "",

@@ -8,7 +8,7 @@ import time
 
 from zmsvc import __version__
 from zmsvc.ctl import procfs, render, terminal, versions
-from zmsvc.ctl.answers import Context, all_active
+from zmsvc.ctl.answers import Context, Task, Transaction, all_active
 from zmsvc.ctl.client import Client, CtlError, NotRunningError
 from zmsvc.ctl.which import NoneRunningError, choose, running, start_command
 from zmsvc.host import paths
@@ -61,33 +61,84 @@ def _with_versions(data: Json, it: Context) -> Json:
 
 
 def _not_running(args: argparse.Namespace, places: Places) -> int:
+    """Show a context that does not run, with what its state file knows: what its tasks were, and what of it is left."""
     file = str(places.config_file) if places.config_file.exists() else ""
+    past = _past(places)
+    if past is not None:
+        past["transactions"] = _named(args, places, past["transactions"])
     if args.json:
-        terminal.out(json.dumps({"contexts": [_nothing(places.name, file)]}) + "\n")
-    else:
-        terminal.out("\n".join(render.inactive(places.name, file, start_command(places.name if file else None), terminal.style())) + "\n")
+        terminal.out(json.dumps({"contexts": [_nothing(places.name, file) | (past or {})]}) + "\n")
+        return 3
+    lines = render.inactive(places.name, file, start_command(places.name if file else None), terminal.style())
+    if past is not None:
+        it, named = Context(past), bool(args.tasks or args.task)
+        wanted = [(each, task) for each in it.transactions for task in each.tasks if named or (each.resumes and task.state == "failed")]
+        whole = named or args.transaction is not None or len(it.transactions) == 1
+        sight = render.Sight(now=time.time(), logs=_log_lines(args, it, places, None, wanted), whole=whole)
+        lines += render.past(it, sight, terminal.style())
+    terminal.page("\n".join(lines) + "\n", wanted=not args.no_pager)
     return 3
 
 
+def _past(places: Places) -> Json | None:
+    """Return what the state file knows, and say that this is where it comes from; None where there is no file to be read."""
+    # Imported here for start-up time: most of the time a supervisor answers.
+    from zmsvc.ctl import statefile
+
+    if not statefile.exists(places.state_file):
+        return None
+    try:
+        past = statefile.status(places)
+    except CtlError as error:
+        terminal.complain(f"{places.name} does not run; {error}")
+        return None
+    terminal.complain(statefile.note(places))
+    return past
+
+
+def _named(args: argparse.Namespace, places: Places, transactions: list[Json]) -> list[Json]:
+    """Return what is asked for of the transactions. Raises CtlError 4 for what the state file does not know, as a supervisor does."""
+    names = {*args.tasks, *args.task}
+    if args.transaction is not None:
+        transactions = [each for each in transactions if each["id"] == args.transaction]
+        if not transactions:
+            raise CtlError(4, f"cannot show {args.transaction}: no such transaction (zmsvcctl -c {places.name} status)")
+    if not names:
+        return transactions
+    found = [{**each, "tasks": [task for task in each["tasks"] if task["id"] in names]} for each in transactions]
+    if missing := names - {task["id"] for each in found for task in each["tasks"]}:
+        raise CtlError(4, f"cannot show {min(missing)}: no such task (zmsvcctl -c {places.name} status)")
+    # As of a context that runs: stopped transactions are not meant, where another goes on.
+    going_on = [each for each in found if each["resumes"]] if args.transaction is None else []
+    return going_on or found
+
+
 def _nothing(name: str, file: str) -> Json:
-    """What `status` says as JSON of a context that does not run: every field is there."""
+    """Return what `status` says as JSON of a context that does not run: every field is there."""
     empty = ("id", "pid", "keeper_pid", "device_pid", "frontend", "backend", "supervisor_version", "keeper_version", "zygote_version")
     nothing: Json = {"name": name, **dict.fromkeys(empty), "restarts": 0, "state": "inactive", "file": file or None, "transactions": []}
     return nothing | {"version": __version__, "restart_needed": False}
 
 
+def _log_lines(
+    args: argparse.Namespace, it: Context, places: Places, daemon: int | None, wanted: list[tuple[Transaction, Task]]
+) -> dict[tuple[str, str], list[str]]:
+    """Return the last lines of the log of the tasks that are wanted."""
+    count = LOG_LINES if args.lines is None else args.lines
+    if not wanted or not count:
+        return {}
+    # Imported here for start-up time: most of the time nothing has failed, and no log is looked at.
+    from zmsvc.ctl import logs as reader
+
+    # For the same reason.
+    from zmsvc.ctl.matches import writers
+
+    return reader.last_lines(writers(it, places, daemon), it, [(each.id, task) for each, task in wanted], count)
+
+
 def _draw(args: argparse.Namespace, it: Context, places: Places, daemon: int | None, *, named: bool) -> None:
-    wanted = [(each.id, task) for each in it.transactions for task in each.tasks if named or (each.open and task.state == "failed")]
-    lines = LOG_LINES if args.lines is None else args.lines
-    logs = {}
-    if wanted and lines:
-        # Imported here for start-up time: most of the time nothing has failed, and no log is looked at.
-        from zmsvc.ctl import logs as reader
-
-        # For the same reason.
-        from zmsvc.ctl.matches import writers
-
-        logs = reader.last_lines(writers(it, places, daemon), it, wanted, lines)
+    wanted = [(each, task) for each in it.transactions for task in each.tasks if named or (each.open and task.state == "failed")]
+    logs = _log_lines(args, it, places, daemon, wanted)
     now = time.time()
     age = procfs.age(it.keeper_pid)
     sight = render.Sight(

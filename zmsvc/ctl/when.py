@@ -8,10 +8,7 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo
 
 from zmsvc.core.errors import UsageError
-from zmsvc.core.values import timespan
-
-PRIORITIES = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
-"""As journalctl calls them, by number."""
+from zmsvc.core.values import PRIORITIES, timespan
 
 _DATE = re.compile(
     r"(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*,?\s+)?"

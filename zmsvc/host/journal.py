@@ -51,6 +51,7 @@ _MESSAGE_LIMIT = 1 << 20
 _SEND_SECONDS = 5
 _FIELD = re.compile(r"[A-Z0-9][A-Z0-9_]{0,63}")
 _DIGITS = frozenset("01234567")
+_DEBUG = 7
 _PRIORITY = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
 # Fields of the thread (or asyncio task) that logs, for tasks that share a process. A context variable has to live in a module.
@@ -185,6 +186,15 @@ def _cut(text: str) -> str:
 
 def _priority(level: int) -> int:
     return next((priority for floor, priority in _PRIORITY if level >= floor), 7)
+
+
+def level_of(priority: int | None) -> int:
+    """Return the lowest level of `logging` whose records have this priority of syslog(3), or a worse one; None is info."""
+    if priority is None:
+        return logging.INFO
+    if priority >= _DEBUG:
+        return logging.DEBUG
+    return next((floor for floor, number in reversed(_PRIORITY) if number <= priority), logging.CRITICAL + 1)
 
 
 def _encode(fields: Mapping[str, Any]) -> bytes:

@@ -83,6 +83,25 @@ def set_process_name(name: str) -> None:
     _prctl(PR_SET_NAME, name.encode())
 
 
+def set_process_title(title: str) -> None:
+    """What `ps` and `systemctl status` show as the command line of this process, as far as its own had room."""
+    begin, end = _own_arguments()
+    if end > begin:
+        # The last byte stays 0: else the kernel would go on to read where the environment is.
+        room = end - begin
+        ctypes.memmove(begin, title.encode()[: room - 1].ljust(room, b"\0"), room)
+
+
+@functools.cache
+def _own_arguments() -> tuple[int, int]:
+    """Return where the arguments of this process are in its memory, as in that of a fork; (0, 0) where the kernel does not say.
+
+    Read once, by the process out of which tasks are forked.
+    """
+    fields = stat_fields(os.getpid())
+    return (int(fields[45]), int(fields[46])) if fields and len(fields) > 46 else (0, 0)
+
+
 class SiblingClone:
     """The system call of a fork whose child is a child of this process's parent. For a process with one thread.
 

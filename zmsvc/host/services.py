@@ -46,6 +46,8 @@ def read_service(element: etree._Element, source: Any, notes: Notes, folder: str
     settings = read_settings(element.find("Task/service"), notes)
     if settings.fresh and kind is not ServiceType.PROCESS:
         notes.fault(element, f"<fresh> is for a Process, expected none for a {kind.value}")
+    if settings.log_level is not None and kind is ServiceType.COMMAND:
+        notes.fault(element, "<log_level> is for a task in Python, expected none for a Command, which chooses itself what it prints")
     instance = _instance(element, kind, notes)
     own = _own(configuration)
     state = element.find("Task/state")
@@ -66,6 +68,7 @@ def read_service(element: etree._Element, source: Any, notes: Notes, folder: str
         nice=settings.nice,
         kill_mode=settings.kill_mode,
         stop_signal=settings.stop_signal,
+        log_level=settings.log_level,
         fresh=settings.fresh,
         notify_access=settings.notify_access,
         no_new_privileges=settings.user is not None if settings.no_new_privileges is None else settings.no_new_privileges,

@@ -11,7 +11,7 @@ from lxml import etree
 
 from zmsvc.core.model import KillMode, Limits, NotifyAccess
 from zmsvc.core.owners import owner
-from zmsvc.core.values import WHITE, amount, boolean, quote, timespan, whole
+from zmsvc.core.values import WHITE, amount, boolean, priority, quote, timespan, whole
 from zmsvc.host import signals
 from zmsvc.host.faults import Notes
 from zmsvc.host.markup import TRIMMED, loses, value
@@ -34,6 +34,7 @@ class Settings:
     nice: int | None = None
     kill_mode: KillMode = KillMode.CONTROL_GROUP
     stop_signal: str = "SIGTERM"
+    log_level: int | None = None
     fresh: bool = False
     notify_access: NotifyAccess = NotifyAccess.MAIN
     no_new_privileges: bool | None = None
@@ -53,6 +54,7 @@ def read_settings(service: etree._Element | None, notes: Notes) -> Settings:
         nice=_optional(service, "nice", lambda text: whole(text, -20, 19), notes),
         kill_mode=_optional(service, "kill_mode", _kill_mode, notes) or KillMode.CONTROL_GROUP,
         stop_signal=_optional(service, "stop_signal", signals.name, notes) or "SIGTERM",
+        log_level=_optional(service, "log_level", priority, notes),
         fresh=bool(_optional(service, "fresh", boolean, notes)),
         notify_access=_optional(service, "notify_access", _notify_access, notes) or NotifyAccess.MAIN,
         no_new_privileges=_optional(service, "no_new_privileges", boolean, notes),

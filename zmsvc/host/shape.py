@@ -53,7 +53,9 @@ XML = "{http://www.w3.org/XML/1998/namespace}"
 TEXT = Shape(text=True)
 _VALUE = Shape(text=True, attributes=(f"{XML}space",))
 _RULE = Shape(children={"action?": TEXT, "call?": TEXT}, tolerant=True)
-_OPTIONS = ("start_limit_burst", "user", "group", "nice", "kill_mode", "stop_signal", "notify_access", "fresh", "no_new_privileges")
+_OPTIONS = (
+    "start_limit_burst", "user", "group", "nice", "kill_mode", "stop_signal", "log_level", "notify_access", "fresh", "no_new_privileges",
+)  # fmt: skip
 _SERVICE = Shape(
     children=dict.fromkeys((f"{name}?" for name in (*SPANS, *_OPTIONS)), TEXT)
     | {"environment?": Shape(others=_VALUE, attributes=_VALUE.attributes)}

@@ -166,6 +166,10 @@ class Store:
             mark = self._unsaved_meta.setdefault("origin", secrets.token_hex(4))
         return mark
 
+    def remember(self, name: str, value: str) -> None:
+        """Write this down with the next world: what a reader of the file may want to know when the context does not run."""
+        self._unsaved_meta[name] = value
+
     # --- the world
 
     def context_text(self, epoch: str) -> bytes | None:
@@ -185,11 +189,8 @@ class Store:
         try:
             rows = self._rows("tasks", "transaction_id, task, sub, row")
             tasks = {(tx, task): task_from_row(json.loads(row), sub) for tx, task, sub, row in rows}
-            transactions = {
-                name: Transaction(id=name, open=bool(is_open), opened=opened if same else 0.0)
-                for name, is_open, opened in self._rows("transactions", "id, open, opened")
-            }
-        except (KeyError, TypeError, ValueError) as error:
+            transactions = self._transactions(same_boot=same)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise StateError(f"cannot use state file {self.path}: a task in it cannot be read ({error!r})") from error
         world = World(
             context=context,
@@ -204,6 +205,28 @@ class Store:
         self._unsaved_meta |= {"boot_id": boot}
         self._untrimmed = TRIM
         return world
+
+    def _transactions(self, *, same_boot: bool) -> dict[str, Transaction]:
+        closed = self._closed(same_boot=same_boot)
+        return {
+            name: Transaction(
+                id=name,
+                open=bool(is_open),
+                opened=opened if same_boot else 0.0,
+                closed=0.0 if is_open else closed.get(name, 0.0),
+            )
+            for name, is_open, opened in self._rows("transactions", "id, open, opened")
+        }
+
+    def _closed(self, *, same_boot: bool) -> dict[str, float]:
+        """Return when transactions were stopped; of an earlier boot the order is left.
+
+        It is no column of the table, since an earlier release could then not write there any more.
+        """
+        times = {str(name): float(at) for name, at in json.loads(self.meta("closed") or "{}").items()}
+        if same_boot:
+            return times
+        return {name: float(at - len(times)) for at, name in enumerate(sorted(times, key=lambda name: (times[name], name)))}
 
     def _rows(self, table: str, columns: str) -> list[tuple[Any, ...]]:
         return self._db.execute(f"SELECT {columns} FROM {table} ORDER BY 1").fetchall()
@@ -281,6 +304,7 @@ class Store:
         changed = [(t.id, int(t.open), t.opened) for t in new.values() if old.get(t.id) is not t]
         self._db.executemany("INSERT OR REPLACE INTO transactions VALUES (?, ?, ?)", changed)
         self._db.executemany("DELETE FROM transactions WHERE id = ?", [(name,) for name in old if name not in new])
+        self._set_meta("closed", json.dumps({t.id: t.closed for t in new.values() if not t.open}))
 
     # --- the history
 

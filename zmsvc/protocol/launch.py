@@ -54,6 +54,8 @@ class LaunchSpec:
     nice: int | None = None
     stop_signal: str = "SIGTERM"
     """Asks a Process task to end."""
+    log_level: int | None = None
+    """The priority of syslog(3) up to which the task logs; None: info."""
     no_new_privileges: bool = False
     drop_capabilities: bool = False
     """The keeper adds, where it is not root and has capabilities all the same: a change of user from an ordinary one leaves them."""

@@ -77,6 +77,7 @@ async def _supervise(args: argparse.Namespace) -> int:
             log.warning("%s: %s", context.path, warning)
         crashpoint.reached("take over state")
         world = store.load(context, linux.boot_id())
+        store.remember("log", "journal" if target == "journal" else "file")
         loop = Loop(world, store, children, places, target, curve)
         beat = _Watchdog(loop)
         try:

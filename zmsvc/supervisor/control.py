@@ -104,7 +104,7 @@ class Control:
                 return
             task = self._loop.create_task(self._client(connection, uid))
             self._clients.add(task)
-            task.add_done_callback(self._clients.discard)
+            task.add_done_callback(functools.partial(self._done, connection))
 
     def _pause(self, error: Exception) -> None:
         """Those who are connected are served meanwhile."""
@@ -121,12 +121,14 @@ class Control:
         if not self._open[uid]:
             del self._open[uid]
 
+    def _done(self, connection: Connection, task: asyncio.Task[Any]) -> None:
+        # Not in the task: one that is cancelled before its first turn runs nothing of it.
+        connection.close()
+        self._clients.discard(task)
+
     async def _client(self, connection: Connection, uid: int) -> None:
-        try:
-            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-                await self._serve(connection, uid)
-        finally:
-            connection.close()
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            await self._serve(connection, uid)
 
     async def _serve(self, connection: Connection, uid: int) -> None:
         async def write(answer: Answer) -> None:

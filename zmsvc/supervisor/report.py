@@ -12,7 +12,7 @@ from zmsvc.core import messages
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import STATE_OF, State, Sub
 from zmsvc.core.model import TaskService
-from zmsvc.core.world import Exit, Task, World, service_of, status_at, transaction_state
+from zmsvc.core.world import Exit, Task, World, coming_up, service_of, status_at, transaction_state
 from zmsvc.supervisor.spec import cgroup_name, shared
 
 Member = tuple[Key, Task]
@@ -67,12 +67,12 @@ def transactions(world: World, only: str | None, tasks: tuple[str, ...], cgroup:
 def _since(world: World, transaction: str, own: list[Member]) -> float:
     """Return when a transaction came into its state, as far as its tasks tell: they are in theirs since then."""
     state, opened = _state(world, transaction, own), world.transactions[transaction].opened
-    alike = [task.since for _, task in own if task.state is state]
+    alike = [task.since for _, task in own if (coming_up(task) if state is State.ACTIVATING else task.state is state)]
     if state is State.ACTIVE:
         # The last that began, also where it has ended again meanwhile.
         return max([opened, *alike, *(task.launched_at for _, task in own if task.resting)])
     if state is State.INACTIVE:
-        return max([opened, *(task.since for _, task in own)])
+        return max([opened, world.transactions[transaction].closed, *(task.since for _, task in own)])
     return min(alike, default=opened)
 
 

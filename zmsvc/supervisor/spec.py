@@ -50,6 +50,7 @@ def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Co
         nice=service.nice,
         stop_signal=service.stop_signal,
         no_new_privileges=service.no_new_privileges,
+        log_level=service.log_level,
         fresh=service.fresh,
         rlimits=dict(service.rlimits),
         environment=dict(service.environment),

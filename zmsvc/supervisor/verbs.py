@@ -158,7 +158,9 @@ class Requests:
             for problem in (*self._new_warnings(context), *problems):
                 log.warning("%s: %s", context.path, problem)
         except OSError as error:
-            return failure(1, f"cannot reload: {reason(error)}")
+            # Only the context file itself is the fault of the person who wrote it.
+            own = str(error.filename or loop.places.config_file) == str(loop.places.config_file)
+            return failure(2 if own else 1, f"cannot reload: cannot read {reason(error)}")
         except ConfigError as error:
             return failure(2, f"cannot reload: {'; '.join(error.faults)}", faults=error.faults)
         finally:

@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     settings = dict(text.split("=", 1) for text in args.settings)
     spec = replace(spec, configuration={**spec.configuration, **settings})
-    journal.configure(identifier=directory.name, fields={}, target="stderr", level=logging.DEBUG if args.verbose else logging.INFO)
+    level = logging.DEBUG if args.verbose else journal.level_of(spec.log_level)
+    journal.configure(identifier=directory.name, fields={}, target="stderr", level=level)
     terminal = Terminal()
     life = Life(spec, Descriptors(), voice=terminal, channel=terminal, stop=SignalStop(), log=logging.getLogger(directory.name))
     try:
@@ -116,7 +117,12 @@ def _spec(instance: str, file: str | None, task: str | None) -> LaunchSpec:
     os.environ.update(service.environment)
     process.take_effect(service.environment)
     return replace(
-        spec, context=context.name, task=service.id, frontend=context.endpoints.frontend, configuration=dict(service.configuration)
+        spec,
+        context=context.name,
+        task=service.id,
+        frontend=context.endpoints.frontend,
+        configuration=dict(service.configuration),
+        log_level=service.log_level,
     )
 
 

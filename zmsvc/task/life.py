@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from zmsvc.core import messages, prefixes
 from zmsvc.core.errors import CANNOT_EXECUTE, LaunchError, ProtocolError, RefusedError, ZmsvcError
+from zmsvc.core.values import seconds
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task.bus import Ear
 from zmsvc.task.keys import given
@@ -77,8 +78,7 @@ class Life:
         self._feed(time.monotonic(), self._watchdog / 2)
 
     def publish(self, topic: str, body: Mapping[str, Any]) -> bool:
-        if not topic or messages.SEPARATOR in f"{topic} ".encode():
-            raise ValueError(f"cannot publish: {topic!r} cannot be a topic")
+        messages.check_topic(topic)
         return self._channel.publish(messages.encode(topic, body))
 
     def wait(self, seconds: float | None) -> bool:
@@ -190,7 +190,7 @@ class Life:
         service = made(service_class, self)
         task = service.task = made(service.task_class, self)
         if isinstance(task, LoopedTask):
-            task.interval = _interval(self.config, task.interval)
+            task.interval = interval_of(self.config, task.interval)
         ear = None
         if service.listens():
             ear = self._channel.ear(prefixes.control(self.transaction, ours_only=service_class._ours_only))
@@ -271,14 +271,12 @@ def headline(error: BaseException) -> str:
     return f"{first} {more[0]}" if more and first.find(":") == len(first) - 1 else first
 
 
-def _interval(config: Mapping[str, Any], default: float) -> float:
+def interval_of(config: Mapping[str, Any], default: float) -> float:
+    """Return the seconds between two steps: those of the configuration, or of the class. Raises LaunchError."""
     given = config.get("interval")
     if given is None:
         return default
     try:
-        seconds = float(given)
-    except (TypeError, ValueError):
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise LaunchError(f"cannot use interval {given!r}: expected a number of seconds")
-    return seconds
+        return seconds(given)
+    except ValueError:
+        raise LaunchError(f"cannot use interval {given!r}: expected a number of seconds, or a time span such as 500ms") from None

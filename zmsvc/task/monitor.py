@@ -14,6 +14,7 @@ import zmq
 
 from zmsvc.core import messages
 from zmsvc.core.errors import ConfigError, ProtocolError
+from zmsvc.core.monitoring import monitoring
 from zmsvc.host import endpoints, linux, monitor, options, sockets, usage
 from zmsvc.host.gate import Gate
 from zmsvc.host.keys import Curve
@@ -23,8 +24,6 @@ from zmsvc.host.zap import Doorkeeper, Handler
 from zmsvc.task.keys import Given
 from zmsvc.task.sdk import LoopedTask, TaskService
 
-FREQUENCY = 30.0
-"""Seconds between two samples where the configuration says nothing; the manual's own figure."""
 ANSWER_MS = 250
 """How long a supervisor has to answer. Without an answer the sample is of what has been heard."""
 ATTEMPTS = 4
@@ -233,17 +232,14 @@ class Watch(LoopedTask):
         self._since = DOUBT
 
     def setup(self) -> None:
-        settings = self.config.get("service") or self.config.get("publisher")
-        settings = settings if isinstance(settings, Mapping) else {}
-        if not settings.get("endpoint"):
-            raise ConfigError(["cannot monitor: the configuration has no <service><endpoint>"])
-        kind = str(settings.get("type") or "pub").lower()
-        if kind not in ("pub", "rep"):
-            raise ConfigError([f"cannot monitor: the type {kind!r} is unknown, expected pub or rep"])
-        self.interval = _frequency(settings.get("frequency_s") or FREQUENCY)
+        try:
+            settings = monitoring(self.config)
+        except ValueError as error:
+            raise ConfigError([f"cannot monitor: {error}"]) from None
+        self.interval = settings.frequency
         self._zmq = sockets.context()
         keys = self._companion.keys
-        self._counter = Counter(self._zmq, str(settings["endpoint"]), kind, keys, self.log.warning)
+        self._counter = Counter(self._zmq, settings.endpoint, settings.kind, keys, self.log.warning)
         self._questions = Questions(self._zmq, self._companion.frontend, keys.client, self.transaction, self.service_id)
         self._watch_sources()
         if self._counter.answers:
@@ -295,16 +291,6 @@ class Watch(LoopedTask):
                 each.close()
         if self._zmq is not None:
             self._zmq.term()
-
-
-def _frequency(text: Any) -> float:
-    try:
-        seconds = float(text)
-    except (TypeError, ValueError):
-        seconds = 0.0
-    if not 0.01 <= seconds <= 86_400.0:
-        raise ConfigError([f"cannot monitor: frequency_s is {text!r}, expected seconds from 0.01 to 86400"])
-    return seconds
 
 
 class ServiceMonitor(TaskService):

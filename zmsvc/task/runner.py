@@ -39,8 +39,8 @@ def run(spec: LaunchSpec, fds: Descriptors, stop: type[SignalStop] = SignalStop)
     if spec.service_type == "Thread":
         # What the process itself says, or a program that it runs, is nobody's in particular.
         spec = replace(spec, instance=spec.context)
-    linux.set_process_name(spec.task if spec.service_type != "Thread" else f"{spec.context}-threads")
-    sink = journal.configure(identifier=spec.instance, fields=_fields(spec), target=spec.log, pipe=fds.output)
+    _show(spec)
+    sink = _log_to(spec, fds)
     # Connected before the user changes, who may have no right to the socket; the kernel tells who sends at each datagram.
     notifier = Notifier(spec.notify, spec.task if spec.service_type == "Thread" else "")
     # A broad except: a limit may let anything fail, and whatever does, the task has not been started.
@@ -58,8 +58,8 @@ def run(spec: LaunchSpec, fds: Descriptors, stop: type[SignalStop] = SignalStop)
 
 def live(spec: LaunchSpec, fds: Descriptors) -> int:
     """Live the task's life in an interpreter that took the place of its fork, and give its exit status."""
-    linux.set_process_name(spec.task)
-    sink = journal.configure(identifier=spec.instance, fields=_fields(spec), target=spec.log, pipe=fds.output)
+    _show(spec)
+    sink = _log_to(spec, fds)
     return _live(spec, fds, Notifier(spec.notify), sink, SignalStop)
 
 
@@ -81,6 +81,19 @@ def _live(spec: LaunchSpec, fds: Descriptors, notifier: Notifier, sink: logging.
     channel.close()
     notifier.close()
     return status
+
+
+def _show(spec: LaunchSpec) -> None:
+    """Let `ps` and `systemctl status` show which task this process is. A Command brings its own words."""
+    shared = spec.service_type == "Thread"
+    linux.set_process_name(f"{spec.context}-threads" if shared else spec.task)
+    of = f"{spec.context}/{spec.transaction}"
+    linux.set_process_title(f"zmsvc: threads of {of}" if shared else f"zmsvc: {spec.task} ({spec.instance}) of {of}")
+
+
+def _log_to(spec: LaunchSpec, fds: Descriptors) -> journal.Sink:
+    level = journal.level_of(spec.log_level)
+    return journal.configure(identifier=spec.instance, fields=_fields(spec), target=spec.log, level=level, pipe=fds.output)
 
 
 def _fields(spec: LaunchSpec) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 
 from zmsvc.task.keys import Given
 
@@ -16,8 +16,17 @@ class Cause(dict[str, Any]):
 
     `by` is operator, context, rule, restart or bus; `uid` the operator's; `depth` counts the rules in a chain. `sources` has for each
     rule that fired its `task`, `trigger`, `rule`, that task's last `exit` (code, signal, reason) and last `update`; the items of the
-    last source stand beside `by` as well, None where no rule fired.
+    last source stand beside `by` as well, None where no rule fired. `self.cause["update"]` has no attribute: each dict has that method.
     """
+
+    by: str | None
+    uid: int | None
+    depth: int
+    sources: list[dict[str, Any]]
+    task: str | None
+    trigger: str | None
+    rule: str | None
+    exit: dict[str, Any] | None
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -74,6 +83,13 @@ class _Member:
     log: logging.Logger
     """Its records carry the journal fields of this task."""
     _companion: Companion
+
+    def __new__(cls, *_arguments: Any, **_named: Any) -> Self:
+        """Make an instance as a test does, by calling the class: a recorder takes the place of the process around it."""
+        # Imported here for start-up time: no task that is launched needs it.
+        from zmsvc.task.recorder import Recorder
+
+        return _with(object.__new__(cls), Recorder(cls.__name__, cause_of({"by": "operator"})))
 
     def update(self, /, *, wait: bool = True, **items: Any) -> bool:
         """Report a result: `control`/`updated` with these items on the bus, and the on_update rules. It is never lost and never changed.
@@ -144,7 +160,7 @@ class TaskService(_Member):
     service_name: ClassVar[str] = ""
     task_class: ClassVar[type[LoopedTask] | type[SingleTask]]
     task: Task
-    """The task of this service, from before its `setup` on."""
+    """The task of this service, from before its `setup` on. A subclass may say which: `task: Sensor`."""
     _ours_only: ClassVar[bool] = False
     """Whether `on_control` wants nothing but what zmsvc itself writes."""
 
@@ -162,9 +178,14 @@ class TaskService(_Member):
 
 def made(cls: type[M], companion: Companion) -> M:
     """An instance that has its companion before the user's own `__init__` runs, which need not know of it, nor call ours."""
-    member = cls.__new__(cls)
+    new = object.__new__ if cls.__new__ is _Member.__new__ else cls.__new__
+    member = _with(new(cls), companion)
+    cast(Any, cls).__init__(member)
+    return member
+
+
+def _with(member: M, companion: Companion) -> M:
     member.config, member.cause, member.log = companion.config, companion.cause, companion.log
     member.context, member.transaction, member.service_id = companion.context, companion.transaction, companion.service_id
     member._companion = companion
-    cast(Any, cls).__init__(member)
     return member

@@ -44,6 +44,7 @@ def live(line: socket.socket, gate: int, keeper: int, *, cgroups: bool) -> NoRet
         line.send(forking.encode_hello(__version__))
         if Shortcut.REHEARSAL not in off:
             _rehearse(log)
+        linux.set_process_title(NAME)
         fork, orders = Forker(), packets.Unread(line)
         sharing.share()
         while orders.take():

@@ -36,8 +36,9 @@ _zmsvcctl()
 
     local words
     case $verb in
-        '') words="$common --version start stop restart status top list logs events watch send check graph keys units create exit reload reset-failed reexec" ;;
+        '') words="$common --version start stop restart status top list logs events watch send check graph keys units create exit reload reset-failed forget reexec" ;;
         start|reset-failed) words="$common $meant" ;;
+        forget) words="$common --transaction" ;;
         stop|restart) words="$common $meant --no-triggers" ;;
         status) words="$common $meant -n --lines" ;;
         logs) words="$common $meant -f --follow -n --lines -o --output --since --until -p --priority -g --grep -r --reverse --show-query" ;;

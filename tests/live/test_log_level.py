@@ -1,0 +1,51 @@
+"""`<log_level>` of a task says up to which level it logs, and `ps` shows whose process it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from context import Context
+from waiting import wait_for
+
+TX = "5HGAHZ3WPZUI71PACRPP"
+TALKS = """
+def step(self):
+    for level in ("debug", "info", "error"):
+        getattr(self.log, level)("at level %s", level)
+    self.update(said=True)
+    self.wait()
+"""
+
+
+@pytest.mark.parametrize("kind", ["Process", "Thread"])
+@pytest.mark.parametrize(
+    ("level", "said"), [("debug", "debug info error"), ("", "info error"), ("warning", "error"), ("crit", "")], ids=str
+)
+def test_a_task_logs_up_to_its_level(context: Context, level: str, said: str, kind: str) -> None:
+    context.looped("Talks", TALKS)
+    context.task("ts_1", "Talks", kind=kind, service=f"<log_level>{level}</log_level>" if level else "")
+    context.start("--transaction", TX)
+    context.task_is("ts_1", "running", also=lambda task: task["action"] == "updated")
+    context.ctl("stop")
+    lines = context.ctl("--json", "logs", "-g", "at level ").stdout
+    assert [word for word in ("debug", "info", "error") if f"at level {word}" in lines] == said.split()
+
+
+def test_threads_of_one_process_with_different_levels_are_warned_of(context: Context) -> None:
+    context.looped("Talks", TALKS)
+    context.task("ts_1", "Talks", kind="Thread", service="<log_level>debug</log_level>")
+    context.task("ts_2", "Talks", kind="Thread")
+    context.write()
+    assert "share one process, but differ in log_level" in context.ctl("check", str(context.file)).stdout
+
+
+@pytest.mark.parametrize("service", ["", "<fresh>yes</fresh>"], ids=["fork", "fresh"])
+def test_the_command_line_of_a_task_says_which_it_is(context: Context, service: str) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo", service=service)
+    context.start("--transaction", TX)
+    pid = context.tasks()["ts_1"]["pid"]
+    shown = wait_for(lambda: Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").decode())
+    assert f"zmsvc: ts_1 (Echo) of {context.name}/{TX}".startswith(shown)
+    assert shown.startswith("zmsvc: ts_1 (Echo) of")

@@ -1,0 +1,58 @@
+"""What to type instead of a verb that there is not: a near one, or what does here what a verb of another manager does there."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+
+_AT_BOOT = "systemctl enable zmsvc@NAME runs a context at each boot; a task runs with it by <state type=\"on_start\">, then zmsvcctl reload"
+_HELD = "zmsvcctl stop TASK_ID holds a task until it is started by hand; systemctl mask zmsvc@NAME a context"
+_LOG = "zmsvcctl logs -f follows the log, of all or of TASK_ID"
+_SIGNAL = 'kill -s SIGNAL "$(cat /run/zmsvc/NAME/TRANSACTION:TASK_ID.pid)" reaches a task, and zmsvcctl stop ends it'
+_STATUS = "zmsvcctl status TASK_ID says it, --json has each field"
+_EXIT_STATUS = "zmsvcctl status TASK_ID ends with 0 when it is active, with 3 when it is not"
+_RELOAD = "zmsvcctl reload reads the context file again and changes what differs"
+_RESTART = "zmsvcctl restart"
+_LIST = "zmsvcctl list shows the contexts, zmsvcctl status the tasks of one"
+_EXIT = "zmsvcctl exit stops all and ends the daemon"
+_UP = "zmsvcd --detach NAME or systemctl start zmsvc@NAME starts a context, zmsvcctl start another transaction of it"
+_COPIES = "zmsvcctl start opens another transaction, a second run of all tasks"
+_GONE = "zmsvcctl stop --transaction ID, then zmsvcctl forget --transaction ID; a task goes with its element and zmsvcctl reload"
+_FILE = "the context file of NAME is /etc/zmsvc/Context-NAME.xml or ~/.config/zmsvc/Context-NAME.xml; zmsvcctl check finds its faults"
+_TOP = "zmsvcctl top"
+_SAVED = "the state is always saved, and the next start resumes what ran"
+_HELP = "zmsvcctl --help lists the verbs, zmsvcctl VERB --help says more"
+
+_INSTEAD = {
+    _AT_BOOT: "enable disable reenable is-enabled preset startup unstartup autostart",
+    _HELD: "mask unmask hold unhold",
+    _LOG: "tail maintail log journal follow attach fg",
+    _SIGNAL: "kill signal sendsignal sendSignal send-signal hup",
+    _STATUS: "show info describe inspect pid prettylist jlist get options globaloptions numprocesses",
+    _EXIT_STATUS: "is-active is-failed wait is-system-running",
+    _RELOAD: "reread update reloadconfig daemon-reload add",
+    _RESTART: "try-restart condrestart reload-or-restart try-reload-or-restart force-reload respawn",
+    _LIST: "ls ps avail list-units listpids units-list contexts",
+    _EXIT: "quit shutdown down poweroff halt",
+    _UP: "up run spawn launch",
+    _COPIES: "scale incr decr replicas",
+    _GONE: "remove delete del rm",
+    _FILE: "cat edit config configtest validate test",
+    _TOP: "monit monitor stats dstats usage cgtop",
+    _SAVED: "save dump resurrect flush clear",
+    "zmsvcctl watch prints every message on the bus": "subscribe listen sub",
+    "zmsvcctl send TOPIC publishes a message": "publish pub emit",
+    "zmsvcctl reset-failed": "reset unfail",
+    "zmsvcctl --version": "version",
+    _HELP: "help ?",
+}
+"""Verbs of systemctl, supervisorctl, circusctl, pm2 and docker compose, by what they are here."""
+
+
+def hint(word: str, verbs: Collection[str]) -> str:
+    """Return what to type instead of a verb, in words; empty when nothing is near."""
+    for instead, words in _INSTEAD.items():
+        if word in words.split():
+            return instead
+    close = difflib.get_close_matches(word.lower(), verbs, n=1, cutoff=0.7)
+    return f"did you mean {close[0]}?" if close else ""

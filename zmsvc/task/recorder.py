@@ -1,0 +1,61 @@
+"""Stands in for process, supervisor and bus of one task in a unit test: what the task asks for is written down, and no time passes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from zmsvc.core import messages
+from zmsvc.task.keys import Given
+from zmsvc.task.updates import as_json
+
+
+class Recorder:
+    """What a task has asked for. It refuses what a real one refuses, with the same exceptions."""
+
+    updates: list[dict[str, Any]]
+    """The items of each `update`, as they would arrive."""
+    published: list[tuple[str, dict[str, Any]]]
+    """Topic and body of each `publish`, as they would arrive."""
+    waited: list[float | None]
+    """The seconds of each `wait`, which returns at once."""
+    stopping: bool
+    """Set it to True to tell the task to stop: `wait` then returns True, as it does by itself after `waits` of them."""
+
+    def __init__(
+        self, name: str, cause: Any, *, config: Mapping[str, Any] | None = None, context: str = "test", transaction: str = "TEST",
+        service_id: str = "", waits: int = 100,
+    ) -> None:  # fmt: skip
+        self.updates, self.published, self.waited, self.stopping = [], [], [], False
+        self.config: dict[str, Any] = dict(config or {})
+        self.context = context
+        self.transaction = transaction
+        self.service_id = service_id or name
+        self.cause = cause
+        self.log = logging.getLogger(name)
+        self.frontend = ""
+        self.keys = Given()
+        self._waits = waits
+
+    def update(self, items: Mapping[str, Any], wait: bool) -> bool:
+        self.updates.append(json.loads(as_json(items)))
+        return True
+
+    def publish(self, topic: str, body: Mapping[str, Any]) -> bool:
+        messages.check_topic(topic)
+        self.published.append(messages.decode(messages.encode(topic, body)))
+        return True
+
+    def wait(self, seconds: float | None) -> bool:
+        """A wait for ever could end with an order to stop only, so it does."""
+        self.waited.append(seconds)
+        self.stopping = self.stopping or seconds is None or len(self.waited) > self._waits
+        return self.stopping
+
+    def unwatch(self, fd: int) -> None:
+        """Look at this descriptor no longer."""
+
+    def watch(self, fd: int, answer: Callable[[], None]) -> None:
+        """Do nothing: no other process asks."""
