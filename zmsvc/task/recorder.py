@@ -55,7 +55,7 @@ class Recorder:
         return self.stopping
 
     def unwatch(self, fd: int) -> None:
-        """Look at this descriptor no longer."""
+        """Do nothing: `watch` does nothing."""
 
     def watch(self, fd: int, answer: Callable[[], None]) -> None:
         """Do nothing: no other process asks."""
