@@ -21,6 +21,11 @@ class Codec(Generic[Message]):
         self._readers = {op: _Reader(kind) for op, kind in kinds.items()}
         self._ops = {kind: (op, tuple(each.name for each in fields(kind))) for op, kind in kinds.items()}  # type: ignore[arg-type]
 
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """The words in `op` that this direction knows."""
+        return tuple(self._readers)
+
     def encode(self, message: Message) -> dict[str, Any]:
         """Return the object that stands for a message."""
         op, names = self._ops[type(message)]

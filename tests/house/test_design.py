@@ -1,0 +1,79 @@
+"""What docs/architecture.md and docs/protocols.md say is what the code has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from zmsvc import protocol
+from zmsvc.core.access import CONTROL
+from zmsvc.host import notify, store
+from zmsvc.protocol import forking, launch, output, sharing, supervision
+
+ROOT = Path(__file__).parents[2]
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
+PROTOCOLS = (ROOT / "docs" / "protocols.md").read_text()
+SOURCES = [*(ROOT / "zmsvc").rglob("*.py"), *(ROOT / "units").glob("*.in"), *(ROOT / "tests").rglob("*.py"), ROOT / "Makefile"]
+LINES = {
+    "supervision orders": supervision.ORDERS,
+    "supervision reports": supervision.REPORTS,
+    "sharing orders": sharing.ORDERS,
+    "sharing reports": sharing.REPORTS,
+    "output orders": output.ORDERS,
+    "output reports": output.REPORTS,
+}
+
+
+def named(text: str) -> set[str]:
+    """Return what stands between back quotes."""
+    return set(re.findall(r"`([^`\n]+)`", text))
+
+
+def test_each_room_is_in_the_architecture() -> None:
+    rooms = {f"zmsvc/{each.parent.name}" for each in (ROOT / "zmsvc").glob("*/__init__.py")}
+    assert rooms <= named(ARCHITECTURE)
+
+
+def test_the_files_that_the_documents_name_exist() -> None:
+    for text in (ARCHITECTURE, PROTOCOLS):
+        for target in re.findall(r"\]\(([^)#]+)\)", text):
+            assert (ROOT / "docs" / target).exists(), target
+        for name in named(text):
+            if re.fullmatch(r"[\w/]+\.(py|rng)", name):
+                places = [ROOT / name, ROOT / "zmsvc" / name, *(ROOT / "zmsvc").glob(f"*/{name}")]
+                assert any(each.exists() for each in places), name
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_each_message_between_processes_is_told(line: str) -> None:
+    assert set(LINES[line].operations) <= named(PROTOCOLS)
+
+
+def test_protocol_numbers_are_those_of_the_code() -> None:
+    assert f"The line has a number, {protocol.PROTOCOL} in this release" in PROTOCOLS
+    assert f"[forking.py](../zmsvc/protocol/forking.py), protocol {forking.PROTOCOL}." in PROTOCOLS
+    assert {*launch.Descriptors.__dataclass_fields__, "spec"} <= named(PROTOCOLS)
+
+
+def test_each_verb_of_the_control_socket_is_told() -> None:
+    assert set(CONTROL) <= named(PROTOCOLS)
+
+
+def test_each_variable_is_told() -> None:
+    used = set().union(*(re.findall(r"\b(?:X_)?ZMSVC_[A-Z_]*[A-Z]\b", each.read_text()) for each in SOURCES))
+    told = named(PROTOCOLS)
+    # Code and tests also look for variables by the beginning of their names.
+    assert {each for each in used if not any(name.startswith(each) for name in told)} == set()
+    assert notify.DROPPED in named(PROTOCOLS)
+
+
+def test_each_column_of_the_state_file_is_told() -> None:
+    tables = re.findall(r"CREATE TABLE (\w+) \((.*?)\)(?: WITHOUT ROWID)?;", store._TABLES, re.DOTALL)
+    assert [name for name, _ in tables] == ["meta", "transactions", "tasks", "events"]
+    for name, body in tables:
+        columns = set(re.findall(r"(\w+) (?:TEXT|INTEGER|REAL)", body))
+        (row,) = [line for line in PROTOCOLS.splitlines() if line.startswith(f"| table `{name}` |")]
+        assert columns <= named(row)
+    assert f"`user_version` {store.SCHEMA}" in PROTOCOLS
