@@ -18,6 +18,7 @@
 # make deb        the Debian package, into build/deb, checked with lintian; SUITE=trixie builds it in that suite
 # make test-deb   installs, upgrades, downgrades and removes that package in a booted copy of SUITE=bookworm or trixie; root, minutes
 # make rpm        the RPM package, into build/rpm; rpmbuild of any distribution does
+# make completion  writes the completion of zmsvcctl for bash, zsh and fish anew, from its table of verbs
 # make lock       renews the versions and hashes in packaging/locked that install uses; needs the network
 # make clean      removes what the others made in this directory
 #
@@ -30,7 +31,7 @@ DESTDIR ?=
 LIBRARIES ?= pypi
 
 .PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks check fuzz kills chaos soak promises \
-    deb test-deb rpm lock install uninstall clean unit user-unit install-program install-files
+    deb test-deb rpm lock completion install uninstall clean unit user-unit install-program install-files
 .DELETE_ON_ERROR:
 
 # --- for developers: everything happens in .venv ------------------------------------------------------------------------------
@@ -83,6 +84,9 @@ bench bench-full: $(VENV)/.bench
 
 bench-pages bench-forks: $(VENV)/.runs
 	PYTHONPATH=tests:tests/live:tests/boot $(VENV)/bin/python -m $(subst -,.,$@) $(BENCH_ARGS)
+
+completion: $(VENV)/.runs
+	$(VENV)/bin/python scripts/completion.py
 
 check: $(VENV)/.tests
 	$(VENV)/bin/ruff check .

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from needs import need
+from needs import need, need_tool
 
 from zmsvc.core.world import Reason
 from zmsvc.ctl.__main__ import GLOBAL, VERBS, Option, Verb
@@ -105,6 +106,34 @@ def test_bash_completes_context_files(tmp_path: Path) -> None:
     (tmp_path / "Context-A.xml").touch()
     (tmp_path / "other").touch()
     assert completed("check", f"{tmp_path}/") == {f"{tmp_path}/Context-A.xml"}
+
+
+def test_the_completions_are_made_of_the_table() -> None:
+    made = runpy.run_path(str(DATA.parents[1] / "scripts" / "completion.py"), run_name="completion")["FILES"]
+    assert {path.name: path.read_text() for path in COMPLETION.parent.iterdir()} == {name: make() for name, make in made.items()}
+
+
+@pytest.mark.parametrize("file", ["zsh _zmsvcctl", "fish zmsvcctl.fish"])
+def test_zsh_and_fish_can_read_their_completion(file: str) -> None:
+    shell, name = file.split()
+    need_tool(shutil.which(shell), f"{shell} is not installed")
+    done = subprocess.run([shell, "-n", str(COMPLETION.parent / name)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_fish_completes_verbs_options_and_values() -> None:
+    need_tool(shutil.which("fish"), "fish is not installed")
+
+    def offered(line: str) -> set[str]:
+        script = f'source "{COMPLETION.parent / "zmsvcctl.fish"}"; complete -C "{line}"'
+        done = subprocess.run(["fish", "--no-config", "-c", script], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return {each.split("\t")[0] for each in done.stdout.splitlines()}
+
+    assert offered("zmsvcctl re") == {verb.name for verb in VERBS if verb.name.startswith("re")}
+    (graph,) = [verb for verb in VERBS if verb.name == "graph"]
+    assert {flag for flag in flags(*graph.options) if flag.startswith("--")} <= offered("zmsvcctl graph --")
+    assert offered("zmsvcctl graph --format ") == {"dot", "mermaid", "svg"}
 
 
 def test_the_manual_says_what_each_reason_means() -> None:

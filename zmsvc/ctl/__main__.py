@@ -21,11 +21,16 @@ PROGRAM = "zmsvcctl"
 
 
 class Option:
-    """One argument of a verb: what argparse is told. The manual and the completion are tested against these."""
+    """One argument of a verb: what argparse is told. The completion is made of these, and the manual is tested against them.
 
-    def __init__(self, *flags: str, **settings: Any) -> None:
+    `completes` says what a shell offers for its value: `contexts`, `directories`, `files *.xml`, or the words themselves. Without it
+    that is `choices`.
+    """
+
+    def __init__(self, *flags: str, completes: str = "", **settings: Any) -> None:
         self.flags = flags
         self.settings = settings
+        self.completes = completes or " ".join(settings.get("choices", ()))
 
     def add_to(self, parser: argparse.ArgumentParser, **more: Any) -> None:
         parser.add_argument(*self.flags, **{**self.settings, **more})
@@ -66,7 +71,7 @@ def _seconds(text: str) -> float:
 
 
 GLOBAL = (
-    Option("-c", "--context", metavar="NAME", help="the context that is meant; without it the only one that runs"),
+    Option("-c", "--context", metavar="NAME", completes="contexts", help="the context that is meant; without it the only one that runs"),
     Option("--json", action="store_true", help="answer as JSON"),
     Option("--no-block", action="store_true", help="do not wait until an order is carried out"),
     Option("--no-pager", action="store_true", help="do not use a pager"),
@@ -80,9 +85,11 @@ TASKS = Option("tasks", nargs="*", default=[], metavar="TASK_ID", help="a task t
 NO_TRIGGERS = Option("--no-triggers", action="store_true", help="fire no rules")
 FOLLOW = Option("-f", "--follow", action="store_true", help="go on with what comes")
 LINES = Option("-n", "--lines", type=_number, metavar="N", help="show the last N only")
+LEVELS = "emerg alert crit err warning notice info debug"
 MEANT = (TRANSACTION, TASK, TASKS)
 ENDPOINT = Option("--endpoint", metavar="URL", help="the endpoint of a context on another machine; -c says whose keys are used")
-KEYS = Option("--keys", metavar="DIR", help="with --endpoint: the CURVE keys to connect with, where they are not the context's")
+KEYS = Option("--keys", metavar="DIR", completes="directories",
+       help="with --endpoint: the CURVE keys to connect with, where they are not the context's")
 
 VERBS = (
     Verb("start", "orders.order", "start tasks; without an ID in a new transaction, whose ID is printed", *MEANT),
@@ -98,10 +105,13 @@ VERBS = (
     Verb("list", "show.contexts", "show contexts, known and running"),
     Verb(
         "logs", "logs.logs", "show the log of a context, a transaction or tasks", *MEANT, FOLLOW, LINES,
-        Option("-o", "--output", metavar="FORMAT", help="the format, as journalctl has them"),
-        Option("--since", metavar="TIME", help="show what is not older, such as '-2h', 'yesterday' or '2026-11-29 10:00'"),
-        Option("--until", metavar="TIME", help="show what is not newer"),
-        Option("-p", "--priority", metavar="LEVEL", help="show what is as bad as this (err, 3) or lies between two (err..info)"),
+        Option("-o", "--output", metavar="FORMAT", completes="$(journalctl --output=help 2>/dev/null)",
+               help="the format, as journalctl has them"),
+        Option("--since", metavar="TIME", completes="today yesterday",
+               help="show what is not older, such as '-2h', 'yesterday' or '2026-11-29 10:00'"),
+        Option("--until", metavar="TIME", completes="today yesterday", help="show what is not newer"),
+        Option("-p", "--priority", metavar="LEVEL", completes=LEVELS,
+               help="show what is as bad as this (err, 3) or lies between two (err..info)"),
         Option("-g", "--grep", metavar="PATTERN", help="show what has this regular expression in its text"),
         Option("-r", "--reverse", action="store_true", help="show the newest first"),
         Option("--show-query", action="store_true", help="print the command that finds the same, and end"),
@@ -109,7 +119,8 @@ VERBS = (
     Verb("events", "follow.events", "show the history of what happened to tasks", *MEANT, FOLLOW, LINES),
     Verb(
         "watch", "follow.watch", "print every message on the bus", TRANSACTION,
-        Option("--topic", action="append", default=[], metavar="TOPIC", help="only messages of this topic; may be given again"),
+        Option("--topic", action="append", default=[], metavar="TOPIC", completes="context control monitor process state",
+               help="only messages of this topic; may be given again"),
         Option("--count", type=_positive, metavar="N", help="end after N messages"), ENDPOINT, KEYS,
     ),
     Verb(
@@ -119,18 +130,18 @@ VERBS = (
     ),
     Verb(
         "check", "files.check", "find all faults of context files, and warn",
-        Option("files", nargs="+", metavar="FILE", help="a context file"),
+        Option("files", nargs="+", metavar="FILE", completes="files *.xml", help="a context file"),
     ),
     Verb(
         "graph", "files.graph", "draw tasks and rules, with their states if the context runs", TRANSACTION,
-        Option("what", metavar="FILE|NAME", help="a context file, or the name of a context"),
+        Option("what", metavar="FILE|NAME", completes="files *.xml", help="a context file, or the name of a context"),
         Option("--format", choices=("dot", "mermaid", "svg"), default="dot", help="the language of the drawing; svg needs graphviz"),
     ),
     Verb(
         "keys", "keys.run", "show CURVE keys, make them, and say who may connect",
         Option("action", nargs="?", choices=("list", "make", "join", "allow", "revoke"), default="list",
                metavar="list|make|join|allow|revoke", help="what to do; without it, list"),
-        Option("what", nargs="?", metavar="DIR|FILE|CLIENT",
+        Option("what", nargs="?", metavar="DIR|FILE|CLIENT", completes="files *.key",
                help="make: a new directory, for a client elsewhere; join: the server's public key file, on a machine that only connects; "
                     "allow: a public key file; revoke: the name of a client"),
         Option("--now", action="store_true", help="revoke: end the connections that are open, too"),

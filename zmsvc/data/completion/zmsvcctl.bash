@@ -1,69 +1,88 @@
-# bash completion for zmsvcctl. Its verbs and options are those of zmsvc/ctl/__main__.py: tests/host/test_ctl_docs.py compares them.
+# bash completion for zmsvcctl, made by `make completion` from zmsvc/ctl/__main__.py
+
+_zmsvcctl_offer()
+{
+    COMPREPLY=($(compgen -W "$1" -- "$cur"))
+}
+
+_zmsvcctl_files()
+{
+    compopt -o filenames 2>/dev/null
+    COMPREPLY=($(compgen -f -X "!$1" -- "$cur") $(compgen -d -- "$cur"))
+}
 
 _zmsvcctl()
 {
-    local cur prev word verb= index
+    local cur prev word verb= index at=0
     cur=${COMP_WORDS[COMP_CWORD]}
     prev=${COMP_WORDS[COMP_CWORD-1]}
     COMPREPLY=()
 
-    # The first word that is neither an option nor the value of one.
+    # The verb is the first word that is neither an option nor the value of one; `at` counts the words after it.
     for ((index = 1; index < COMP_CWORD; index++)); do
         word=${COMP_WORDS[index]}
         case $word in
             -c|--context|--timeout) ((index++)) ;;
             -*) ;;
-            *) verb=$word; break ;;
+            *) if [[ -z $verb ]]; then verb=$word; else ((at++)); fi ;;
         esac
     done
 
-    local common='-c --context --json --no-block --no-pager --timeout -h --help'
-    local meant='--transaction --task'
-
     case $prev in
-        -c|--context)
-            COMPREPLY=($(compgen -W "$(zmsvcctl list 2>/dev/null | while read -r name _; do [[ $name == NAME ]] || echo "$name"; done)" -- "$cur"))
-            return ;;
-        --format) COMPREPLY=($(compgen -W 'dot mermaid svg' -- "$cur")); return ;;
-        -o|--output) [[ $verb == logs ]] && COMPREPLY=($(compgen -W "$(journalctl --output=help 2>/dev/null)" -- "$cur")); return ;;
-        -p|--priority) COMPREPLY=($(compgen -W 'emerg alert crit err warning notice info debug' -- "$cur")); return ;;
-        --since|--until) COMPREPLY=($(compgen -W 'today yesterday' -- "$cur")); return ;;
-        --sort) COMPREPLY=($(compgen -W 'cpu rss pid id restarts' -- "$cur")); return ;;
-        --topic) COMPREPLY=($(compgen -W 'context control monitor process state' -- "$cur")); return ;;
-        --keys) compopt -o dirnames 2>/dev/null; COMPREPLY=($(compgen -d -- "$cur")); return ;;
-        --timeout|--endpoint|--transaction|--task|-n|--lines|--count|--interval|-g|--grep) return ;;
+        -c|--context) _zmsvcctl_offer "$(zmsvcctl list 2>/dev/null | while read -r name _; do [ "$name" = NAME ] || echo "$name"; done)"; return ;;
+        --timeout) return ;;
+        --transaction) return ;;
+        --task) return ;;
+        -n|--lines) return ;;
+        --sort) _zmsvcctl_offer "cpu rss pid id restarts"; return ;;
+        --interval) return ;;
+        -o|--output) _zmsvcctl_offer "$(journalctl --output=help 2>/dev/null)"; return ;;
+        --since) _zmsvcctl_offer "today yesterday"; return ;;
+        --until) _zmsvcctl_offer "today yesterday"; return ;;
+        -p|--priority) _zmsvcctl_offer "emerg alert crit err warning notice info debug"; return ;;
+        -g|--grep) return ;;
+        --topic) _zmsvcctl_offer "context control monitor process state"; return ;;
+        --count) return ;;
+        --endpoint) return ;;
+        --keys) _zmsvcctl_files ''; return ;;
+        --format) _zmsvcctl_offer "dot mermaid svg"; return ;;
     esac
 
-    local words
-    case $verb in
-        '') words="$common --version start stop restart status top list logs events watch send check graph keys units create exit reload reset-failed forget reexec" ;;
-        start|reset-failed) words="$common $meant" ;;
-        forget) words="$common --transaction" ;;
-        stop|restart) words="$common $meant --no-triggers" ;;
-        status) words="$common $meant -n --lines" ;;
-        logs) words="$common $meant -f --follow -n --lines -o --output --since --until -p --priority -g --grep -r --reverse --show-query" ;;
-        top) words="$common $meant --sort --interval --once" ;;
-        events) words="$common $meant -f --follow -n --lines" ;;
-        watch) words="$common --transaction --topic --count --endpoint --keys" ;;
-        send) words="$common --endpoint --keys" ;;
-        graph) words="$common --transaction --format" ;;
-        units) words="$common --user --install" ;;
-        create) words="$common $(zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u | tr '\n' ' ')" ;;
-        keys) words="$common --now" ;;
-        list|check|exit|reload|reexec) words=$common ;;
-        *) return ;;
-    esac
-    if [[ -z $verb || $cur == -* ]]; then
-        COMPREPLY=($(compgen -W "$words" -- "$cur"))
-    elif [[ $verb == keys && $prev == keys ]]; then
-        COMPREPLY=($(compgen -W 'list make join allow revoke' -- "$cur"))
-    elif [[ $verb == keys && ( $prev == allow || $prev == join ) ]]; then
-        compopt -o filenames 2>/dev/null
-        COMPREPLY=($(compgen -f -X '!*.key' -- "$cur") $(compgen -d -- "$cur"))
-    elif [[ $verb == check || $verb == graph ]]; then
-        compopt -o filenames 2>/dev/null
-        COMPREPLY=($(compgen -f -X '!*.xml' -- "$cur") $(compgen -d -- "$cur"))
+    if [[ -z $verb ]]; then
+        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart status top list logs events watch send check graph keys units create exit reload reset-failed forget reexec"
+        return
     fi
+    if [[ $cur == -* ]]; then
+        case $verb in
+            start) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task" ;;
+            stop) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task --no-triggers" ;;
+            restart) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task --no-triggers" ;;
+            status) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -n --lines" ;;
+            top) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task --sort --interval --once" ;;
+            list) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
+            logs) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -f --follow -n --lines -o --output --since --until -p --priority -g --grep -r --reverse --show-query" ;;
+            events) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -f --follow -n --lines" ;;
+            watch) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --topic --count --endpoint --keys" ;;
+            send) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --endpoint --keys" ;;
+            check) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
+            graph) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --format" ;;
+            keys) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --now" ;;
+            units) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --user --install" ;;
+            create) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help $(zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u | tr '\n' ' ')" ;;
+            exit) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
+            reload) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
+            reset-failed) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task" ;;
+            forget) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction" ;;
+            reexec) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
+        esac
+        return
+    fi
+    case $verb.$at in
+        check.*) _zmsvcctl_files '*.xml' ;;
+        graph.0) _zmsvcctl_files '*.xml' ;;
+        keys.0) _zmsvcctl_offer "list make join allow revoke" ;;
+        keys.1) _zmsvcctl_files '*.key' ;;
+    esac
 }
 
 complete -F _zmsvcctl zmsvcctl

@@ -1,0 +1,247 @@
+#!/usr/bin/env python3
+"""Writes the completion of zmsvcctl for bash, zsh and fish, from its table of verbs: `make completion`.
+
+A test compares the files with the table, so nobody has to remember.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from zmsvc.ctl.__main__ import GLOBAL, VERBS, Option, Verb
+
+FOLDER = Path(__file__).parents[1] / "zmsvc" / "data" / "completion"
+MADE = "made by `make completion` from zmsvc/ctl/__main__.py"
+CONTEXTS = "zmsvcctl list 2>/dev/null | while read -r name _; do [ \"$name\" = NAME ] || echo \"$name\"; done"
+CREATE = "zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u"
+HELP = Option("-h", "--help", action="store_true", help="show the options and end")
+VERSION = Option("--version", action="store_true", help="show the version and end")
+
+
+def options_of(verb: Verb) -> list[Option]:
+    return [each for each in verb.options if each.flags[0].startswith("-")]
+
+
+def positionals_of(verb: Verb) -> list[Option]:
+    return [each for each in verb.options if not each.flags[0].startswith("-")]
+
+
+def takes_value(option: Option) -> bool:
+    return option.settings.get("action") != "store_true"
+
+
+def with_values() -> dict[str, Option]:
+    """Return each option that a value follows, by its flags as a pattern of the shell. One flag means the same for all verbs."""
+    everything = [*GLOBAL, *(option for verb in VERBS for option in options_of(verb))]
+    return {"|".join(each.flags): each for each in everything if takes_value(each)}
+
+
+# --- bash
+
+
+def bash() -> str:
+    """Return the file for bash."""
+    everywhere = " ".join(flag for option in (*GLOBAL, HELP) for flag in option.flags)
+    before = "|".join(flag for option in GLOBAL if takes_value(option) for flag in option.flags)
+    verbs = " ".join(verb.name for verb in VERBS)
+    lines = [
+        f"# bash completion for zmsvcctl, {MADE}",
+        "",
+        "_zmsvcctl_offer()",
+        "{",
+        '    COMPREPLY=($(compgen -W "$1" -- "$cur"))',
+        "}",
+        "",
+        "_zmsvcctl_files()",
+        "{",
+        "    compopt -o filenames 2>/dev/null",
+        '    COMPREPLY=($(compgen -f -X "!$1" -- "$cur") $(compgen -d -- "$cur"))',
+        "}",
+        "",
+        "_zmsvcctl()",
+        "{",
+        "    local cur prev word verb= index at=0",
+        "    cur=${COMP_WORDS[COMP_CWORD]}",
+        "    prev=${COMP_WORDS[COMP_CWORD-1]}",
+        "    COMPREPLY=()",
+        "",
+        "    # The verb is the first word that is neither an option nor the value of one; `at` counts the words after it.",
+        "    for ((index = 1; index < COMP_CWORD; index++)); do",
+        "        word=${COMP_WORDS[index]}",
+        "        case $word in",
+        f"            {before}) ((index++)) ;;",
+        "            -*) ;;",
+        "            *) if [[ -z $verb ]]; then verb=$word; else ((at++)); fi ;;",
+        "        esac",
+        "    done",
+        "",
+        "    case $prev in",
+    ]
+    lines += [f"        {flags}) {_bash_value(option)}return ;;" for flags, option in with_values().items()]
+    lines += ["    esac", "", "    if [[ -z $verb ]]; then"]
+    lines += [f'        _zmsvcctl_offer "{everywhere} --version {verbs}"', "        return", "    fi", "    if [[ $cur == -* ]]; then"]
+    lines += ["        case $verb in"]
+    for verb in VERBS:
+        own = " ".join(flag for option in options_of(verb) for flag in option.flags)
+        own = f"$({CREATE} | tr '\\n' ' ')" if verb.adds else own
+        lines.append(f'            {verb.name}) _zmsvcctl_offer "{" ".join(filter(None, (everywhere, own)))}" ;;')
+    lines += ["        esac", "        return", "    fi", "    case $verb.$at in"]
+    for verb in VERBS:
+        lines += [f"        {each} ;;" for each in _bash_positionals(verb)]
+    lines += ["    esac", "}", "", "complete -F _zmsvcctl zmsvcctl"]
+    return "\n".join(lines) + "\n"
+
+
+def _bash_value(option: Option) -> str:
+    offer = _bash_offer(option.completes)
+    return f"{offer}; " if offer else ""
+
+
+def _bash_offer(what: str) -> str:
+    match what.split(" ", 1):
+        case [""]:
+            return ""
+        case ["contexts"]:
+            return f'_zmsvcctl_offer "$({CONTEXTS})"'
+        case ["directories"]:
+            return "_zmsvcctl_files ''"
+        case ["files", pattern]:
+            return f"_zmsvcctl_files '{pattern}'"
+        case _:
+            return f'_zmsvcctl_offer "{what}"'
+
+
+def _bash_positionals(verb: Verb) -> Iterator[str]:
+    for at, option in enumerate(positionals_of(verb)):
+        if option.completes:
+            place = "*" if option.settings.get("nargs") in ("*", "+") else str(at)
+            yield f"{verb.name}.{place}) {_bash_offer(option.completes)}"
+
+
+# --- zsh
+
+
+def zsh() -> str:
+    """Return the file for zsh."""
+    lines = [
+        "#compdef zmsvcctl",
+        f"# {MADE}",
+        "",
+        "_zmsvcctl_contexts() {",
+        "  local -a names",
+        f"  names=(${{(f)\"$({CONTEXTS})\"}})",
+        "  compadd -a names",
+        "}",
+        "",
+        "_zmsvcctl() {",
+        "  local curcontext=$curcontext state line",
+        "  local -a everywhere verbs",
+        "  everywhere=(",
+        *(f"    {each}" for option in (*GLOBAL, HELP) for each in _zsh_option(option)),
+        "  )",
+        "  verbs=(",
+        *(f"    {_quoted(f'{verb.name}:{verb.about}')}" for verb in VERBS),
+        "  )",
+        f"  _arguments -C $everywhere {' '.join(_zsh_option(VERSION))} '1:verb:->verb' '*::argument:->argument'",
+        "  case $state in",
+        "    verb) _describe verb verbs ;;",
+        "    argument)",
+        "      case $words[1] in",
+    ]
+    for verb in VERBS:
+        own = [each for option in options_of(verb) for each in _zsh_option(option)]
+        own += [_zsh_positional(at, option) for at, option in enumerate(positionals_of(verb), 1)]
+        own += [f"\"${{(@f)$({CREATE})}}\"", "'*:value:_default'"] if verb.adds else []
+        lines += [f"        {verb.name})", " \\\n            ".join(["          _arguments $everywhere", *own]) + " ;;"]
+    lines += ["      esac ;;", "  esac", "}", "", '_zmsvcctl "$@"']
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _zsh_option(option: Option) -> Iterator[str]:
+    about = option.settings["help"].replace("[", "(").replace("]", ")").replace(":", "\\:")
+    repeated = option.settings.get("action") == "append"
+    without = "*" if repeated else f"({' '.join(option.flags)})"
+    value = f":{option.settings.get('metavar', 'VALUE')}:{_zsh_offer(option.completes)}" if takes_value(option) else ""
+    for flag in option.flags:
+        yield _quoted(f"{without}{flag}[{about}]{value}")
+
+
+def _zsh_positional(at: int, option: Option) -> str:
+    several = option.settings.get("nargs") in ("*", "+")
+    name = option.settings["metavar"].replace(":", "\\:")
+    return _quoted(f"{'*' if several else at}:{name}:{_zsh_offer(option.completes)}")
+
+
+def _zsh_offer(what: str) -> str:
+    match what.split(" ", 1):
+        case [""]:
+            return " "
+        case ["contexts"]:
+            return "_zmsvcctl_contexts"
+        case ["directories"]:
+            return "_directories"
+        case ["files", pattern]:
+            return f'_files -g "{pattern}"'
+        case _:
+            return f"({what})" if "$" not in what else " "
+
+
+# --- fish
+
+
+def fish() -> str:
+    """Return the file for fish."""
+    lines = [f"# fish completion for zmsvcctl, {MADE}", "", "complete -c zmsvcctl -f"]
+    lines += [_fish_option(option, "") for option in (*GLOBAL, HELP)]
+    lines += [_fish_option(VERSION, "__fish_use_subcommand")]
+    for verb in VERBS:
+        lines += ["", f"complete -c zmsvcctl -n __fish_use_subcommand -a {verb.name} -d {_fish_quoted(verb.about)}"]
+        seen = f"__fish_seen_subcommand_from {verb.name}"
+        lines += [_fish_option(option, seen) for option in options_of(verb)]
+        for option in positionals_of(verb):
+            if option.completes:
+                lines.append(f"complete -c zmsvcctl -n {_fish_quoted(seen)} {_fish_offer(option.completes)}")
+        if verb.adds:
+            lines.append(f"complete -c zmsvcctl -n {_fish_quoted(seen)} -a {_fish_quoted(f'({CREATE})')}")
+    return "\n".join(lines) + "\n"
+
+
+def _fish_quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _fish_option(option: Option, where: str) -> str:
+    words = ["complete -c zmsvcctl"]
+    words += [f"-n {_fish_quoted(where)}"] if where else []
+    words += [f"-l {flag[2:]}" if flag.startswith("--") else f"-s {flag[1:]}" for flag in option.flags]
+    words += [f"-x {_fish_offer(option.completes)}".rstrip()] if takes_value(option) else []
+    return " ".join([*words, f"-d {_fish_quoted(option.settings['help'])}"])
+
+
+def _fish_offer(what: str) -> str:
+    match what.split(" ", 1):
+        case [""]:
+            return ""
+        case ["contexts"]:
+            return "-a \"(zmsvcctl list 2>/dev/null | string match -r '^\\S+' | string match -v NAME)\""
+        case ["directories"]:
+            return "-a '(__fish_complete_directories)'"
+        case ["files", pattern]:
+            return f"-a '(__fish_complete_suffix {pattern[1:]})'"
+        case _:
+            # fish runs what stands in parentheses without a dollar sign.
+            return f"-a {_fish_quoted(what.replace('$(', '('))}"
+
+
+FILES = {"zmsvcctl.bash": bash, "_zmsvcctl": zsh, "zmsvcctl.fish": fish}
+
+if __name__ == "__main__":
+    for name, make in FILES.items():
+        (FOLDER / name).write_text(make())
+    sys.exit()

@@ -1,0 +1,101 @@
+# fish completion for zmsvcctl, made by `make completion` from zmsvc/ctl/__main__.py
+
+complete -c zmsvcctl -f
+complete -c zmsvcctl -s c -l context -x -a "(zmsvcctl list 2>/dev/null | string match -r '^\S+' | string match -v NAME)" -d 'the context that is meant; without it the only one that runs'
+complete -c zmsvcctl -l json -d 'answer as JSON'
+complete -c zmsvcctl -l no-block -d 'do not wait until an order is carried out'
+complete -c zmsvcctl -l no-pager -d 'do not use a pager'
+complete -c zmsvcctl -l timeout -x -d 'wait no longer, and end with 124; 0 is as long as it takes'
+complete -c zmsvcctl -s h -l help -d 'show the options and end'
+complete -c zmsvcctl -n '__fish_use_subcommand' -l version -d 'show the version and end'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a start -d 'start tasks; without an ID in a new transaction, whose ID is printed'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from start' -l transaction -x -d 'the transaction that is meant'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from start' -l task -x -d 'a task that is meant; may be given again'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a stop -d 'stop tasks with all that they started, or whole transactions'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from stop' -l transaction -x -d 'the transaction that is meant'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from stop' -l task -x -d 'a task that is meant; may be given again'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from stop' -l no-triggers -d 'fire no rules'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a restart -d 'stop tasks and start them again'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from restart' -l transaction -x -d 'the transaction that is meant'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from restart' -l task -x -d 'a task that is meant; may be given again'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from restart' -l no-triggers -d 'fire no rules'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a status -d 'show the context, its transactions and tasks'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from status' -l transaction -x -d 'the transaction that is meant'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from status' -l task -x -d 'a task that is meant; may be given again'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from status' -s n -l lines -x -d 'show the last N only'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a top -d 'show what tasks use of the machine, again and again'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from top' -l transaction -x -d 'the transaction that is meant'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from top' -l task -x -d 'a task that is meant; may be given again'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from top' -l sort -x -a 'cpu rss pid id restarts' -d 'what to sort by'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from top' -l interval -x -d 'the time between two pictures'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from top' -l once -d 'print one picture, as where no terminal is'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a list -d 'show contexts, known and running'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a logs -d 'show the log of a context, a transaction or tasks'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from logs' -l transaction -x -d 'the transaction that is meant'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from logs' -l task -x -d 'a task that is meant; may be given again'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from logs' -s f -l follow -d 'go on with what comes'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from logs' -s n -l lines -x -d 'show the last N only'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from logs' -s o -l output -x -a '(journalctl --output=help 2>/dev/null)' -d 'the format, as journalctl has them'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from logs' -l since -x -a 'today yesterday' -d 'show what is not older, such as \'-2h\', \'yesterday\' or \'2026-11-29 10:00\''
+complete -c zmsvcctl -n '__fish_seen_subcommand_from logs' -l until -x -a 'today yesterday' -d 'show what is not newer'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from logs' -s p -l priority -x -a 'emerg alert crit err warning notice info debug' -d 'show what is as bad as this (err, 3) or lies between two (err..info)'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from logs' -s g -l grep -x -d 'show what has this regular expression in its text'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from logs' -s r -l reverse -d 'show the newest first'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from logs' -l show-query -d 'print the command that finds the same, and end'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a events -d 'show the history of what happened to tasks'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from events' -l transaction -x -d 'the transaction that is meant'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from events' -l task -x -d 'a task that is meant; may be given again'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from events' -s f -l follow -d 'go on with what comes'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from events' -s n -l lines -x -d 'show the last N only'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a watch -d 'print every message on the bus'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from watch' -l transaction -x -d 'the transaction that is meant'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from watch' -l topic -x -a 'context control monitor process state' -d 'only messages of this topic; may be given again'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from watch' -l count -x -d 'end after N messages'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from watch' -l endpoint -x -d 'the endpoint of a context on another machine; -c says whose keys are used'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from watch' -l keys -x -a '(__fish_complete_directories)' -d 'with --endpoint: the CURVE keys to connect with, where they are not the context\'s'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a send -d 'publish a message, done when the device has it'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from send' -l endpoint -x -d 'the endpoint of a context on another machine; -c says whose keys are used'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from send' -l keys -x -a '(__fish_complete_directories)' -d 'with --endpoint: the CURVE keys to connect with, where they are not the context\'s'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a check -d 'find all faults of context files, and warn'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from check' -a '(__fish_complete_suffix .xml)'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a graph -d 'draw tasks and rules, with their states if the context runs'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from graph' -l transaction -x -d 'the transaction that is meant'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from graph' -l format -x -a 'dot mermaid svg' -d 'the language of the drawing; svg needs graphviz'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from graph' -a '(__fish_complete_suffix .xml)'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a keys -d 'show CURVE keys, make them, and say who may connect'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from keys' -l now -d 'revoke: end the connections that are open, too'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from keys' -a 'list make join allow revoke'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from keys' -a '(__fish_complete_suffix .key)'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a units -d 'print the systemd units with the paths of this installation, or install them'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from units' -l user -d 'the unit of a user\'s own service manager'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from units' -l install -d 'put them where systemd looks for them'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a create -d 'make services and their context file'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from create' -a '(zmsvcctl create --help 2>/dev/null | grep -o -- \'--[a-z_]*\' | sort -u)'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a exit -d 'stop all tasks and end the context\'s daemon'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a reload -d 'read the context file again, and change what differs'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a reset-failed -d 'forget failures, and the start limits that they reached'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from reset-failed' -l transaction -x -d 'the transaction that is meant'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from reset-failed' -l task -x -d 'a task that is meant; may be given again'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a forget -d 'forget stopped transactions, which can then no longer be started again'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from forget' -l transaction -x -d 'the transaction that is meant'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a reexec -d 'replace the supervisor, as after an upgrade; tasks go on'
