@@ -537,7 +537,7 @@ def test_a_full_disk_is_one_line(home: House) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run([sys.executable, "-P", "-m", "zmsvc.ctl", "status"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
-    assert re.fullmatch(r"zmsvcctl: cannot go on: .*No space left on device\n", done.stderr)
+    assert re.fullmatch(r"zmsvcctl: cannot go on: .*no space left on device\n", done.stderr)
 
 
 def test_no_standard_streams_are_no_error(home: House) -> None:
