@@ -12,7 +12,7 @@ from typing import IO, TypeVar
 
 Answer = TypeVar("Answer")
 
-PATIENCE = 15.0
+PATIENCE = 25.0
 """Seconds that a fact may take on a busy machine. A test that passes does not come near it."""
 
 _NEXT_LOOK = 0.01
