@@ -15,6 +15,7 @@ from zmsvc.protocol import forking, launch, output, sharing, supervision
 ROOT = Path(__file__).parents[2]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 PROTOCOLS = (ROOT / "docs" / "protocols.md").read_text()
+DEBUGGING = (ROOT / "docs" / "debugging.md").read_text()
 SOURCES = [*(ROOT / "zmsvc").rglob("*.py"), *(ROOT / "units").glob("*.in"), *(ROOT / "tests").rglob("*.py"), ROOT / "Makefile"]
 LINES = {
     "supervision orders": supervision.ORDERS,
@@ -37,7 +38,7 @@ def test_each_room_is_in_the_architecture() -> None:
 
 
 def test_the_files_that_the_documents_name_exist() -> None:
-    for text in (ARCHITECTURE, PROTOCOLS):
+    for text in (ARCHITECTURE, PROTOCOLS, DEBUGGING):
         for target in re.findall(r"\]\(([^)#]+)\)", text):
             assert (ROOT / "docs" / target).exists(), target
         for name in named(text):

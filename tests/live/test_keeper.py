@@ -25,6 +25,17 @@ def test_a_hung_supervisor_is_found_by_its_watchdog_and_replaced(context: Contex
     assert context.tasks()["ts_1"]["pid"] == pid
 
 
+def test_a_supervisor_that_is_ended_because_it_hangs_tells_where_it_was(context: Context) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start()
+    supervisor = context.status()["pid"]
+    os.kill(supervisor, signal.SIGABRT)
+    wait_for_end(supervisor)
+    wait_for(lambda: re.search(r"Fatal Python error: Aborted.*File .*supervisor/__main__", context.log.read_text(), re.S))
+    assert context.tasks()["ts_1"]["sub"] == "running"
+
+
 def test_a_bad_file_is_told_with_its_lines_and_status_2(context: Context) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo", rules={"on_exit": ("jump", "ts_1"), "on_fail": ("start", "ts_9")})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import json
 import logging
 import os
@@ -48,6 +49,8 @@ def main() -> int:
     if args.speaks:
         print(json.dumps({"version": __version__, "oldest": OLDEST, "protocol": PROTOCOL}))
         return 0
+    # The keeper ends a supervisor that hangs by SIGABRT: where it hung is then in the log.
+    faulthandler.enable()
     try:
         return asyncio.run(_supervise(args))
     except ConfigError as error:
