@@ -211,7 +211,7 @@ install-program:
 	umask 022 && scripts/venv.sh --service $(venv_flags) '$(dest)$(program)' '$(or $(PYTHON),/usr/bin/python3)'
 	$(locked_libraries)
 	umask 022 && source=$$(mktemp -d) && trap 'rm -rf "$$source"' EXIT && \
-	    cp -rL --parents setup.cfg pyproject.toml LICENSE packaging/pypi.md zmsvc "$$source" && \
+	    cp -rL --parents setup.cfg pyproject.toml LICENSE SECURITY.md packaging/pypi.md zmsvc "$$source" && \
 	    '$(dest)$(program)/bin/python' -I -m pip install --quiet --no-compile --no-index --no-build-isolation "$$source"
 	umask 022 && '$(dest)$(program)/bin/python' -I -m compileall -q -f $(if $(dest),-s '$(dest)' -p /) '$(dest)$(program)/lib'
 	$(if $(dest),grep -rlIF '$(dest)' '$(dest)$(program)/bin' '$(dest)$(program)/pyvenv.cfg' | xargs sed -i 's|$(dest)||g')
