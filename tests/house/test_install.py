@@ -1,10 +1,11 @@
-"""`make install` copies part of the tree and builds the package from the copy. The copy has each file that setup.cfg names."""
+"""Lists of files that have to agree: what setup.cfg names and `make install` copies, what that installs and the RPM package lists."""
 
 from __future__ import annotations
 
 import configparser
 import re
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -34,3 +35,22 @@ def named() -> set[str]:
 def test_an_installation_copies_each_file_that_its_package_is_made_of() -> None:
     assert {"SECURITY.md", "zmsvc/data/man/zmsvcctl.1"} <= named()
     assert {file for file in named() if not any(file == each or file.startswith(f"{each}/") for each in copied())} == set()
+
+
+def listed() -> list[str]:
+    """The absolute paths and patterns among the files of the RPM package."""
+    spec = (ROOT / "packaging/zmsvc.spec").read_text()
+    for name, path in re.findall(r"%global (_\w+) (/\S+?)\}", spec):
+        spec = spec.replace(f"%{{{name}}}", path)
+    return re.findall(r"^(?:%\w+(?:\([^)]*\))? )?(/\S+)$", spec[spec.index("\n%files\n") :], re.M)
+
+
+def test_the_rpm_has_each_file_that_make_installs_and_no_other(tmp_path: Path) -> None:
+    """rpmbuild refuses a package that leaves an installed file out."""
+    directories = (f"DESTDIR={tmp_path}", "PREFIX=/usr", "SYSCONFDIR=/etc")
+    subprocess.run(["make", "-s", "install-files", *directories], cwd=ROOT, check=True, capture_output=True)
+    installed = {f"/{path.relative_to(tmp_path)}" for path in tmp_path.rglob("*") if not path.is_dir() or not any(path.iterdir())}
+    assert "/usr/share/doc/zmsvc/drop-ins/own-user.conf" in installed
+    assert {file for file in installed if not any(fnmatch(file, f"{each}{tail}") for each in listed() for tail in ("", "/*"))} == set()
+    of_python = ("/usr/bin/", "/usr/lib/python3")
+    assert [each for each in listed() if not each.startswith(of_python) and not [*tmp_path.glob(each[1:])]] == []
