@@ -54,3 +54,11 @@ def test_the_rpm_has_each_file_that_make_installs_and_no_other(tmp_path: Path) -
     assert {file for file in installed if not any(fnmatch(file, f"{each}{tail}") for each in listed() for tail in ("", "/*"))} == set()
     of_python = ("/usr/bin/", "/usr/lib/python3")
     assert [each for each in listed() if not each.startswith(of_python) and not [*tmp_path.glob(each[1:])]] == []
+
+
+def test_the_packages_have_the_same_documents() -> None:
+    """Those for users. The RPM package has NEWS as well."""
+    debian = set((ROOT / "debian/zmsvc.docs").read_text().split())
+    (rpm,) = re.findall(r"share/doc/zmsvc (.*)$", (ROOT / "packaging/zmsvc.spec").read_text(), re.M)
+    assert debian - {"SECURITY.md"} == set(rpm.split()) - {"NEWS"}, "make install-files brings SECURITY.md along"
+    assert {file for file in debian if not (ROOT / file).exists()} == set()
