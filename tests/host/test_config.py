@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import resource
 import socket
@@ -865,6 +866,22 @@ def test_what_could_not_be_launched_is_told(tmp_path: Path) -> None:
     assert config.check_services(parse(text)) == []
     assert config.check_services(parse(as_command("<command>true</command>"))) == []
     assert "no-such-program" in config.check_services(parse(as_command("<command>no-such-program</command>")))[0]
+
+
+@pytest.mark.filterwarnings("error")
+def test_code_that_python_cannot_compile_is_told_with_its_line_and_is_not_run(tmp_path: Path) -> None:
+    service = tmp_path / "EchoAction"
+    service.mkdir()
+    (service / "ServiceEchoAction.py").write_text("raise SystemExit('it was run')\n")
+    (service / "warned.py").write_text("print('\\d')\n")
+    (service / "broken.py").write_text("x = 1\ny = (\n")
+    (service / "zeros.py").write_bytes(b"x = 1\0")
+    (service / "deep.py").write_text("(" * 5000)
+    (service / "latin.py").write_bytes(b"'\xe4'\n")
+    os.mkfifo(service / "pipe.py")
+    found = config.check_services(parse(changed(("<location></location>", f"<location>{tmp_path}</location>"))))
+    assert f"ts_100: {service}/broken.py:2: SyntaxError: '(' was never closed: a task that imports it cannot start" in found
+    assert {re.search(r"(\w+)\.py:", each)[1] for each in found} == {"broken", "zeros", "deep", "latin"}  # type: ignore[index]
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,8 @@ def test_a_wrong_command_line_ends_with_2_and_one_line(words: list[str], home: H
     ("word", "instead"),
     [
         ("strat", "did you mean start?"), ("Status", "did you mean status?"), ("evens", "did you mean events?"),
-        ("reste-failed", "did you mean reset-failed?"), ("enable", "systemctl enable zmsvc@NAME"), ("tail", "zmsvcctl logs -f"),
+        ("reste-failed", "did you mean reset-failed?"), ("enable", "systemctl enable zmsvc@NAME"),
+        ("disable", "systemctl disable zmsvc@NAME"), ("tail", "zmsvcctl logs -f"),
         ("kill", ".pid)"), ("is-active", "zmsvcctl status TASK_ID"), ("reread", "zmsvcctl reload"),
         ("update", "zmsvcctl reload"), ("scale", "another transaction"), ("shutdown", "zmsvcctl exit"),
     ],
@@ -143,7 +144,7 @@ def test_a_transaction_of_nobody_names_no_context(home: House, capsys: Capture) 
 def test_a_name_that_nobody_knows_is_4(home: House, capsys: Capture) -> None:
     home.file("Echo")
     assert main(["-c", "Ecoh", "status"]) == 4
-    assert "(known: Echo)" in complaint(capsys)
+    assert "(known: Echo; did you mean Echo?)" in complaint(capsys)
 
 
 def test_a_name_that_cannot_be_one_is_2(home: House, capsys: Capture) -> None:
@@ -251,6 +252,9 @@ def test_forget_names_what_was_forgotten(home: House, capsys: Capture) -> None:
     assert main(["forget", "--transaction", "OLD"]) == 0
     assert [each["transaction"] for each in there.asked("forget")] == [None, "OLD"]
     assert capsys.readouterr().out.startswith("OLD: forgotten\nOLDER: forgotten\n")
+    home.supervisor("Other", forget=yes(transactions=[]))
+    assert main(["-c", "Other", "forget"]) == 0
+    assert capsys.readouterr().out == "nothing to forget: no transaction is stopped\n"
 
 
 def test_reload_says_what_differs(home: House, capsys: Capture) -> None:

@@ -120,7 +120,8 @@ def test_logs_of_what_is_forgotten_come_from_the_journals_own_list(home: House) 
     home.supervisor(status=no(4, "no such transaction"))
     own = ["ZMSVC_CONTEXT=Echo", "ZMSVC_TRANSACTION=TX", f"_UID={os.geteuid()}"]
     matches = [*own, "+", "_SYSTEMD_CGROUP=/s/zmsvc@Echo.service/tasks/TX:ts_1"]
-    assert asked("-c", "Echo", "logs", "--transaction", "TX") == matches
+    said = "zmsvcctl: no such transaction; its log is searched all the same\n"
+    assert asked("-c", "Echo", "logs", "--transaction", "TX", complaint=said) == matches
 
 
 @pytest.mark.usefixtures("journalctl")
@@ -181,7 +182,7 @@ def test_a_log_that_cannot_be_read_is_one_line(home: House, capsys: Capture) -> 
 def test_logs_follow_the_file(home: House) -> None:
     log = home.root / "log"
     log.write_text(LOG)
-    home.supervisor(status=status(transaction(), log=str(log)))
+    home.supervisor(status=status(transaction(tasks=[task("ts_1")]), log=str(log)))
     running = process("logs", "-f", "--transaction", "TX", "ts_1")
     assert running.stdout is not None
     assert wait_for_line(running.stdout, "").endswith("first")
@@ -223,6 +224,12 @@ def test_a_history_without_events_is_a_head(home: House, capsys: Capture) -> Non
     home.supervisor(events=yes())
     assert main(["events"]) == 0
     assert capsys.readouterr().out.count("\n") == 1
+
+
+def test_a_history_without_what_was_named_says_so(home: House, capsys: Capture) -> None:
+    home.supervisor(events=[yes()])
+    assert main(["events", "--transaction", "TX", "ts_9"]) == 0
+    assert capsys.readouterr().err == "zmsvcctl: the history of Echo has no event of TX ts_9 (zmsvcctl -c Echo status)\n"
 
 
 def test_events_go_on_with_the_next_supervisor_and_none_is_told_twice(home: House) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import fake_supervisor as fake
 import pytest
-from fake_supervisor import House, status, task, transaction
+from fake_supervisor import House, no, status, task, transaction
 
 from zmsvc.core.errors import UsageError
 from zmsvc.ctl import when
@@ -61,6 +61,23 @@ def test_logs_picks_from_the_file(words: list[str], lines: Any, file: House, cap
     whole = LOG.splitlines()
     assert main(["logs", *words]) == 0
     assert capsys.readouterr().out.splitlines() == [whole[number] for number in lines]
+
+
+def test_a_task_that_no_transaction_has_is_named_and_its_log_shown(file: House, capsys: Capture) -> None:
+    assert main(["logs", "ts_2"]) == 0
+    shown, said = capsys.readouterr()
+    assert "Second word" in shown
+    assert said == "zmsvcctl: no transaction of Echo has ts_2; its log is searched all the same (zmsvcctl -c Echo status)\n"
+
+
+def test_the_log_of_a_transaction_that_the_supervisor_does_not_know_is_shown_and_that_said(home: House, capsys: Capture) -> None:
+    (home.state / "Echo").mkdir()
+    (home.state / "Echo" / "zmsvcd.log").write_text(LOG)
+    home.supervisor(status=no(4, "cannot show TX: no such transaction"))
+    assert main(["logs", "--transaction", "TX", "ts_1"]) == 0
+    shown, said = capsys.readouterr()
+    assert "third" in shown
+    assert said == "zmsvcctl: cannot show TX: no such transaction; its log is searched all the same\n"
 
 
 @pytest.mark.parametrize(

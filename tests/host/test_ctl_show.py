@@ -165,6 +165,19 @@ def test_what_starts_a_context_is_a_unit_for_root_only(monkeypatch: pytest.Monke
     assert which.start_command("Echo") == "zmsvcd --detach Echo"
 
 
+def test_a_context_whose_file_lies_elsewhere_is_started_by_its_file(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = home.root / "my files" / "Context-Mine.xml"
+    file.parent.mkdir()
+    file.write_text("<Context/>")
+    told = shown(capsys, "-c", str(file), code=3)
+    assert f"inactive (not running; zmsvcd --detach '{file}' starts it)\n" in told
+    assert which.restart_command("Mine", str(file)) == f"zmsvcctl -c Mine exit && zmsvcd --detach '{file}'"
+    monkeypatch.setattr(which.os.path, "isdir", lambda path: path == "/run/systemd/system")
+    monkeypatch.setattr(which.os, "geteuid", lambda: 0)
+    assert which.start_command("Mine", str(file)) == f"zmsvcd --detach '{file}'", "a unit would look for another file"
+    assert which.restart_command("Echo", f"{home.config}/Context-Echo.xml") == "systemctl restart zmsvc@Echo"
+
+
 def test_the_tree(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(show.time, "time", lambda: 1795435323.0)  # 2026-11-23T12:02:03Z
     end = {"code": None, "signal": "SIGKILL", "reason": "signal", "at": "2026-11-23T12:00:00+00:00"}

@@ -54,6 +54,8 @@ def events(args: argparse.Namespace) -> int:
                     continue
                 last, drops = seq, 0
                 terminal.out((json.dumps(row) if args.json else event(row)) + "\n", flush=args.follow)
+            if not last:
+                _complain_of_nothing(args, places)
             return 0
         except NotRunningError:
             if last or args.follow or not _of_the_past(args, places):
@@ -77,9 +79,17 @@ def _of_the_past(args: argparse.Namespace, places: Places) -> bool:
     tasks = [*args.tasks, *args.task]
     rows = statefile.events(places.state_file, transaction=args.transaction, tasks=tasks, limit=args.lines or FOLLOW)
     terminal.complain(statefile.note(places))
+    if not rows:
+        _complain_of_nothing(args, places)
     for row in rows:
         terminal.out((json.dumps(row) if args.json else event(row)) + "\n")
     return True
+
+
+def _complain_of_nothing(args: argparse.Namespace, places: Places) -> None:
+    """Say that the history has nothing of what was named: most often the name is wrong."""
+    if named := " ".join([*([args.transaction] if args.transaction else []), *args.tasks, *args.task]):
+        terminal.complain(f"the history of {places.name} has no event of {named} (zmsvcctl -c {places.name} status)")
 
 
 def event(row: Json) -> str:

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Collection
 
 _AT_BOOT = "systemctl enable zmsvc@NAME runs a context at each boot; a task runs with it by <state type=\"on_start\">, then zmsvcctl reload"
+_NOT_AT_BOOT = "systemctl disable zmsvc@NAME ends that; zmsvcctl stop TASK_ID holds a task until it is started by hand"
 _HELD = "zmsvcctl stop TASK_ID holds a task until it is started by hand; systemctl mask zmsvc@NAME a context"
 _LOG = "zmsvcctl logs -f follows the log, of all or of TASK_ID"
 _SIGNAL = 'kill -s SIGNAL "$(cat /run/zmsvc/NAME/TRANSACTION:TASK_ID.pid)" reaches a task, and zmsvcctl stop ends it'
@@ -24,7 +25,8 @@ _SAVED = "the state is always saved, and the next start resumes what ran"
 _HELP = "zmsvcctl --help lists the verbs, zmsvcctl VERB --help says more"
 
 _INSTEAD = {
-    _AT_BOOT: "enable disable reenable is-enabled preset startup unstartup autostart",
+    _AT_BOOT: "enable reenable is-enabled preset startup autostart",
+    _NOT_AT_BOOT: "disable unstartup",
     _HELD: "mask unmask hold unhold",
     _LOG: "tail maintail log journal follow attach fg",
     _SIGNAL: "kill signal sendsignal sendSignal send-signal hup",

@@ -48,12 +48,24 @@ def logs(args: argparse.Namespace) -> int:
         if error.code == 124:
             raise
         # It has forgotten the transaction, or does not answer; its log is there all the same.
+        terminal.complain(f"{error}; its log is searched all the same")
     known = it or past
+    _complain_of_unknown(tasks, known)
     log, of = _where(known, places), writers(known, places, client.uid)
     if log == "journal":
         found = matches(of, args.transaction, tasks, cgroups(it, places.name, args.transaction, tasks))
         return _journal(args, found, alike=known is not None and _alike(known, args.transaction, tasks))
     return _file(args, log, of.daemon, tasks)
+
+
+def _complain_of_unknown(tasks: Sequence[str], known: Context | None) -> None:
+    """Say which tasks no transaction has. A reload may have removed them, and their log is shown; else the name is wrong."""
+    if known is None:
+        return
+    has = {task.id for each in known.transactions for task in each.tasks}
+    if unknown := [task for task in tasks if task not in has]:
+        which = f"no transaction of {known.name} has {' '.join(unknown)}"
+        terminal.complain(f"{which}; its log is searched all the same (zmsvcctl -c {known.name} status)")
 
 
 def _past(places: Places) -> Context | None:

@@ -57,8 +57,8 @@ def _tell(args: argparse.Namespace, data: Json, *, new: str | None) -> None:
         terminal.out(f"{new}\n")
         return
     names = data.get("transactions")
-    for name in names if args.verb == "forget" and isinstance(names, list) else ():
-        terminal.out(_line(name, "forgotten"))
+    if args.verb == "forget" and isinstance(names, list):
+        terminal.out("".join(_line(name, "forgotten") for name in names) or "nothing to forget: no transaction is stopped\n")
     for task in _objects(data, "tasks"):
         where = task.get("transaction") or data.get("transaction")
         process = f", PID {task['pid']}" if isinstance(task.get("pid"), int) else ""

@@ -69,7 +69,7 @@ def _not_running(args: argparse.Namespace, places: Places) -> int:
     if args.json:
         terminal.out(json.dumps({"contexts": [_nothing(places.name, file) | (past or {})]}) + "\n")
         return 3
-    lines = render.inactive(places.name, file, start_command(places.name if file else None), terminal.style())
+    lines = render.inactive(places.name, file, start_command(places.name if file else None, file), terminal.style())
     if past is not None:
         it, named = Context(past), bool(args.tasks or args.task)
         wanted = [(each, task) for each in it.transactions for task in each.tasks if named or (each.resumes and task.state == "failed")]

@@ -25,5 +25,5 @@ def told(it: Context) -> str:
         return __version__
     runs = ", ".join(f"{name} {version or UNKNOWN}" for name, version in versions.items())
     if restart_needed(it):
-        return f"{__version__} is installed; {runs}; restart needed: {restart_command(it.name)}"
+        return f"{__version__} is installed; {runs}; restart needed: {restart_command(it.name, it.file)}"
     return f"{__version__} is installed; {runs}; zmsvcctl -c {it.name} reexec renews the supervisor"

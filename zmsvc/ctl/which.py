@@ -24,8 +24,9 @@ def choose(target: str | None, transaction: str | None = None) -> Places:
     if target is not None:
         places = paths.places(target)
         if not exists(places):
-            known = ", ".join(paths.known_contexts()) or f"there is none in {paths.config_dir()}"
-            raise CtlError(4, f"cannot find context {places.name}: no file {places.config_file}, and it is not running (known: {known})")
+            others = sorted({*paths.known_contexts(), *(each.name for each in running())})
+            known = f"known: {', '.join(others) or f'there is none in {paths.config_dir()}'}{_near(places.name, others)}"
+            raise CtlError(4, f"cannot find context {places.name}: no file {places.config_file}, and it is not running ({known})")
         return places
     alive = running()
     if not alive:
@@ -51,6 +52,14 @@ def exists(places: Places) -> bool:
     return any(map(os.path.exists, (places.config_file, places.runtime, places.state, paths.control_socket(places.name))))
 
 
+def _near(name: str, names: list[str]) -> str:
+    # Imported here for start-up time: most of the time the name is right.
+    import difflib
+
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
 def _the_one_that_could_run() -> Places:
     known = list(paths.known_contexts())
     if len(known) == 1:
@@ -59,16 +68,30 @@ def _the_one_that_could_run() -> Places:
     raise NoneRunningError(5, f"cannot choose a context: none is running ({names}; {start_command('NAME' if known else None)} starts one)")
 
 
-def start_command(name: str | None) -> str:
-    """What starts a context that does not run; without a name, one whose file lies anywhere. Units are root's, and need a systemd."""
+def start_command(name: str | None, file: str | None = None) -> str:
+    """Return what starts a context that does not run; without a name, one whose file lies anywhere.
+
+    By its name alone a context is found in the directory of context files, by `zmsvcd` and by the unit; a `file` elsewhere has to be named.
+    Units are root's, and need a systemd.
+    """
     if name is None:
         return "zmsvcd --detach FILE.xml"
+    if file and file != str(paths.places(name).config_file):
+        return f"zmsvcd --detach {_quoted(file)}"
     return f"systemctl start zmsvc@{name}" if _unit() else f"zmsvcd --detach {name}"
 
 
-def restart_command(name: str) -> str:
-    """Return what ends a context and starts it again."""
-    return f"systemctl restart zmsvc@{name}" if _unit() else f"zmsvcctl -c {name} exit && zmsvcd --detach {name}"
+def restart_command(name: str, file: str | None = None) -> str:
+    """Return what ends a context, whose supervisor has read `file`, and starts it again."""
+    start = start_command(name, file)
+    return f"systemctl restart zmsvc@{name}" if start.startswith("systemctl") else f"zmsvcctl -c {name} exit && {start}"
+
+
+def _quoted(file: str) -> str:
+    # Imported here for start-up time: most of the time nothing is to be quoted.
+    import shlex
+
+    return shlex.quote(file)
 
 
 def _unit() -> bool:

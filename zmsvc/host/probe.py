@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.model import Context, ServiceType, TaskService
 from zmsvc.host import binds, endpoints, members, programs
 from zmsvc.host.paths import control_socket, service_path
+
+_MAX_MODULES = 100
+"""How many modules of a service are compiled; more take longer than who asks wants to wait."""
+_MAX_MODULE = 1 << 20
+"""Bytes; a larger module is data."""
 
 
 def check_binds(context: Context, *, curve: bool) -> list[str]:
@@ -80,9 +86,28 @@ def _missing(task: TaskService) -> Iterator[str]:
         return
     places = [Path(task.location)] if task.location else service_path()
     file = f"{task.instance}/Service{task.instance}.py"
-    # The Monitor comes with zmsvc.
-    if task.instance != "Monitor" and not any((place / file).is_file() for place in places):
+    if task.instance == "Monitor":
+        return  # It comes with zmsvc.
+    found = next((place / file for place in places if (place / file).is_file()), None)
+    if found is None:
         yield f"there is no {file} in {':'.join(map(str, places))}"
+    else:
+        yield from _uncompilable(found.parent)
+
+
+def _uncompilable(service: Path) -> Iterator[str]:
+    """Compile the modules of a service, and run none: `check` may be asked by another user than the one whose code it is."""
+    for file in sorted(service.glob("*.py"))[:_MAX_MODULES]:
+        try:
+            if not file.is_file() or file.stat().st_size > _MAX_MODULE:
+                continue
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                compile(file.read_bytes(), file, "exec", dont_inherit=True)
+        except SyntaxError as error:
+            yield f"{file}:{error.lineno or 1}: {type(error).__name__}: {error.msg}: a task that imports it cannot start"
+        except (OSError, ValueError, RecursionError, MemoryError) as error:
+            yield f"{file}: {type(error).__name__}: {error}: a task that imports it cannot start"
 
 
 def _program(task: TaskService) -> Iterator[str]:

@@ -1,0 +1,64 @@
+"""Lists of files that have to agree: what setup.cfg names and `make install` copies, what that installs and the RPM package lists."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import subprocess
+from fnmatch import fnmatch
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def copied() -> set[str]:
+    """What `make install` copies before it builds, as make would run it."""
+    said = subprocess.run(["make", "-n", "install-program", "DESTDIR=/nowhere"], cwd=ROOT, capture_output=True, text=True, check=True)
+    found = re.search(r"cp -rL --parents ((?:[\w./-]+ )+)", said.stdout)
+    assert found is not None
+    return set(found[1].split())
+
+
+def named() -> set[str]:
+    """The files that setuptools needs for a wheel, and pip to begin."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    files = {"setup.cfg", "pyproject.toml", *setup["metadata"]["license_files"].split()}
+    files |= set(re.findall(r"file:\s*(\S+)", (ROOT / "setup.cfg").read_text()))
+    for patterns in setup["options.data_files"].values():
+        for pattern in patterns.split():
+            # A name is wanted though no file has it, unlike a pattern.
+            files |= {str(file.relative_to(ROOT)) for file in ROOT.glob(pattern)} or {pattern} - {pattern if "*" in pattern else ""}
+    return files
+
+
+def test_an_installation_copies_each_file_that_its_package_is_made_of() -> None:
+    assert {"SECURITY.md", "zmsvc/data/man/zmsvcctl.1"} <= named()
+    assert {file for file in named() if not any(file == each or file.startswith(f"{each}/") for each in copied())} == set()
+
+
+def listed() -> list[str]:
+    """The absolute paths and patterns among the files of the RPM package."""
+    spec = (ROOT / "packaging/zmsvc.spec").read_text()
+    for name, path in re.findall(r"%global (_\w+) (/\S+?)\}", spec):
+        spec = spec.replace(f"%{{{name}}}", path)
+    return re.findall(r"^(?:%\w+(?:\([^)]*\))? )?(/\S+)$", spec[spec.index("\n%files\n") :], re.M)
+
+
+def test_the_rpm_has_each_file_that_make_installs_and_no_other(tmp_path: Path) -> None:
+    """rpmbuild refuses a package that leaves an installed file out."""
+    directories = (f"DESTDIR={tmp_path}", "PREFIX=/usr", "SYSCONFDIR=/etc")
+    subprocess.run(["make", "-s", "install-files", *directories], cwd=ROOT, check=True, capture_output=True)
+    installed = {f"/{path.relative_to(tmp_path)}" for path in tmp_path.rglob("*") if not path.is_dir() or not any(path.iterdir())}
+    assert "/usr/share/doc/zmsvc/drop-ins/own-user.conf" in installed
+    assert {file for file in installed if not any(fnmatch(file, f"{each}{tail}") for each in listed() for tail in ("", "/*"))} == set()
+    of_python = ("/usr/bin/", "/usr/lib/python3")
+    assert [each for each in listed() if not each.startswith(of_python) and not [*tmp_path.glob(each[1:])]] == []
+
+
+def test_the_packages_have_the_same_documents() -> None:
+    """Those for users. The RPM package has NEWS as well."""
+    debian = set((ROOT / "debian/zmsvc.docs").read_text().split())
+    (rpm,) = re.findall(r"share/doc/zmsvc (.*)$", (ROOT / "packaging/zmsvc.spec").read_text(), re.M)
+    assert debian - {"SECURITY.md"} == set(rpm.split()) - {"NEWS"}, "make install-files brings SECURITY.md along"
+    assert {file for file in debian if not (ROOT / file).exists()} == set()
