@@ -1002,6 +1002,8 @@ def test_new_rules_and_limits_count_without_a_restart() -> None:
     sim.ready()
     sim.reload(task("a", rule("on_exit", "start", "b"), stop_timeout=77.0), task("b", entry=False))
     assert sim.launched("a") == 1
+    (reply,) = sim.replies()
+    assert (reply.data["in_place"], reply.data["unchanged"], reply.data["changed"]) == (["a"], ["b"], [])
     sim.obedient = False
     sim.ask("stop", "a")
     assert sim.alarms == {("T1", "a"): BEGINNING + 77}
