@@ -564,6 +564,20 @@ def test_a_start_while_it_stops_starts_it_afterwards_and_a_stop_calls_that_off()
     assert sim.replies(5)[0].error == "cannot restart a: stopped meanwhile"
 
 
+def test_a_stop_that_waits_for_one_task_tells_of_another_that_was_started_meanwhile() -> None:
+    sim = Simulation.of(task("a", stop_timeout=9.0), task("b", stop_timeout=9.0))
+    sim.obedient = False
+    sim.begin()
+    sim.ready()
+    sim.ask("stop", request=1)
+    sim.end("b", code=0)
+    sim.ask("start", "b", request=2)
+    sim.end("a", code=0)
+    (reply,) = sim.replies(1)
+    assert (reply.ok, reply.error) == (False, "cannot stop b: started again meanwhile by an operator (uid 0)")
+    assert (sim.sub("a"), sim.sub("b")) == ("stopped", "start")
+
+
 def test_a_stopped_transaction_can_be_stopped_again_and_opened_anew() -> None:
     sim = Simulation.of(task("a"), task("b", entry=False))
     sim.begin()

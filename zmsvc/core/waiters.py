@@ -51,7 +51,11 @@ def restarted(draft: Draft, key: Key) -> None:
 
 def resolve_stops(draft: Draft, key: Key, *, again: bool) -> None:
     """This task has ended, as was asked; `again`: it is started again at once, which the client that stopped it did not ask for."""
-    _resolve(draft, key, f"{key[1]}: started again meanwhile by {_by(draft.tasks[key])}" if again else "", stops=True)
+    _resolve(draft, key, _overtaken(draft, key) if again else "", stops=True)
+
+
+def _overtaken(draft: Draft, key: Key) -> str:
+    return f"{key[1]}: started again meanwhile by {_by(draft.tasks[key])}"
 
 
 def _by(task: Task) -> str:
@@ -111,12 +115,19 @@ def answer(draft: Draft) -> None:
     done = [waiter for waiter in draft.waiters if over or not waiter.remaining]
     if done:
         draft.waiters = tuple(waiter for waiter in draft.waiters if not over and waiter.remaining)
+        done = [_with_overtaken(draft, waiter) if waiter.verb is Verb.STOP else waiter for waiter in done]
         draft.emit(*(ev.Ready(error=_error(waiter)) if waiter.request == CONTEXT_START else _reply(draft, waiter) for waiter in done))
         for key in (key for waiter in done for key in waiter.keys):
             if draft.service(key) is None:
                 draft.lose(key)
     if over and (draft.new_supervisor or draft.before.launches or not draft.before.stopping):
         draft.emit(ev.Leave())
+
+
+def _with_overtaken(draft: Draft, waiter: Waiter) -> Waiter:
+    """Add what a stop had ended and somebody has started while it still waited for others."""
+    running = [key for key in waiter.keys if (task := draft.tasks.get(key)) and task.live and task.state is not State.DEACTIVATING]
+    return replace(waiter, failures=tuple(dict.fromkeys([*waiter.failures, *(_overtaken(draft, key) for key in running)])))
 
 
 def _reply(draft: Draft, waiter: Waiter) -> ev.Reply:
