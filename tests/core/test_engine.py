@@ -425,6 +425,12 @@ def test_one_that_ignores_sigterm_is_killed_and_the_stop_is_answered() -> None:
     assert sim.task("a").exit.signal == "SIGKILL"  # type: ignore[union-attr]
     (reply,) = sim.replies()
     assert reply.ok
+    assert reply.data["tasks"][0]["killed"], "a monitor cannot see it otherwise"
+    sim.ask("start", "a", request=2)
+    sim.ready()
+    sim.ask("stop", "a", request=3)
+    sim.end("a", code=0)
+    assert not sim.replies(3)[0].data["tasks"][0]["killed"]
 
 
 def test_a_survivor_is_an_error_and_who_asks_again_is_answered_again() -> None:

@@ -218,6 +218,12 @@ def test_stop_says_what_it_ended(home: House, capsys: Capture) -> None:
     assert there.asked("stop")[0]["triggers"] is False
 
 
+def test_stop_says_what_had_to_be_killed(home: House, capsys: Capture) -> None:
+    home.supervisor(stop=yes(transaction="TX", tasks=[fake.task(state="inactive", sub="stopped", killed=True)]))
+    assert main(["stop", "ts_100"]) == 0
+    assert capsys.readouterr().out == "TX/ts_100: inactive (stopped), killed with SIGKILL: it did not end when it was asked\n"
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [

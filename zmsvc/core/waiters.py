@@ -9,7 +9,7 @@ from zmsvc.core import events as ev
 from zmsvc.core.draft import Draft
 from zmsvc.core.events import Key, Requested, Verb
 from zmsvc.core.lifecycle import State, Sub
-from zmsvc.core.world import Task, Waiter
+from zmsvc.core.world import Reason, Task, Waiter
 
 CONTEXT_START = 0
 """The request number of the start of the context itself: its outcome is READY=1."""
@@ -133,7 +133,9 @@ def _with_overtaken(draft: Draft, waiter: Waiter) -> Waiter:
 def _reply(draft: Draft, waiter: Waiter) -> ev.Reply:
     tasks = [(key, draft.tasks.get(key, Task())) for key in waiter.keys]
     shown = [
-        {"id": key[1], "transaction": key[0], "state": t.state.value, "sub": t.sub.value, "pid": t.pid, "held": t.held} for key, t in tasks
+        {"id": key[1], "transaction": key[0], "state": t.state.value, "sub": t.sub.value, "pid": t.pid, "held": t.held}
+        | ({"killed": t.resting and _killed(t)} if key in waiter.ending else {})
+        for key, t in tasks
     ]
     data: dict[str, Any] = {
         "transaction": waiter.transactions[0] if len(waiter.transactions) == 1 else None,
@@ -152,6 +154,12 @@ def _reply(draft: Draft, waiter: Waiter) -> ev.Reply:
         data["survivors"] = [key[1] for key, task in ended if task.state is State.DEACTIVATING]
     error = _error(waiter)
     return ev.Reply(request=waiter.request, ok=not error, code=1 if error else 0, error=error, data=data)
+
+
+def _killed(task: Task) -> bool:
+    """Tell whether the main process of a task that was asked to end had to be killed."""
+    end = task.exit
+    return end is not None and end.reason is Reason.REQUESTED and end.signal == "SIGKILL"
 
 
 def _error(waiter: Waiter) -> str:

@@ -65,7 +65,8 @@ def _tell(args: argparse.Namespace, data: Json, *, new: str | None) -> None:
         where = task.get("transaction") or data.get("transaction")
         process = f", PID {task['pid']}" if isinstance(task.get("pid"), int) else ""
         held = ", held: no rule starts it" if task.get("held") is True else ""
-        what = f"{task.get('state')} ({task.get('sub')}){process}{held}"
+        by_force = ", killed with SIGKILL: it did not end when it was asked" if task.get("killed") is True else ""
+        what = f"{task.get('state')} ({task.get('sub')}){process}{by_force}{held}"
         terminal.out(_line(f"{where}/{task.get('id')}" if where else task.get("id"), what))
     _tell_ends(data)
 
