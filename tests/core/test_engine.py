@@ -425,6 +425,12 @@ def test_one_that_ignores_sigterm_is_killed_and_the_stop_is_answered() -> None:
     assert sim.task("a").exit.signal == "SIGKILL"  # type: ignore[union-attr]
     (reply,) = sim.replies()
     assert reply.ok
+    assert reply.data["tasks"][0]["killed"], "a monitor cannot see it otherwise"
+    sim.ask("start", "a", request=2)
+    sim.ready()
+    sim.ask("stop", "a", request=3)
+    sim.end("a", code=0)
+    assert not sim.replies(3)[0].data["tasks"][0]["killed"]
 
 
 def test_a_survivor_is_an_error_and_who_asks_again_is_answered_again() -> None:
@@ -562,6 +568,20 @@ def test_a_start_while_it_stops_starts_it_afterwards_and_a_stop_calls_that_off()
     sim.end("a", code=0)
     assert (sim.sub("a"), sim.replies(5)[0].ok, sim.replies(6)[0].ok) == ("stopped", False, True)
     assert sim.replies(5)[0].error == "cannot restart a: stopped meanwhile"
+
+
+def test_a_stop_that_waits_for_one_task_tells_of_another_that_was_started_meanwhile() -> None:
+    sim = Simulation.of(task("a", stop_timeout=9.0), task("b", stop_timeout=9.0))
+    sim.obedient = False
+    sim.begin()
+    sim.ready()
+    sim.ask("stop", request=1)
+    sim.end("b", code=0)
+    sim.ask("start", "b", request=2)
+    sim.end("a", code=0)
+    (reply,) = sim.replies(1)
+    assert (reply.ok, reply.error) == (False, "cannot stop b: started again meanwhile by an operator (uid 0)")
+    assert (sim.sub("a"), sim.sub("b")) == ("stopped", "start")
 
 
 def test_a_stopped_transaction_can_be_stopped_again_and_opened_anew() -> None:
@@ -1002,6 +1022,8 @@ def test_new_rules_and_limits_count_without_a_restart() -> None:
     sim.ready()
     sim.reload(task("a", rule("on_exit", "start", "b"), stop_timeout=77.0), task("b", entry=False))
     assert sim.launched("a") == 1
+    (reply,) = sim.replies()
+    assert (reply.data["in_place"], reply.data["unchanged"], reply.data["changed"]) == (["a"], ["b"], [])
     sim.obedient = False
     sim.ask("stop", "a")
     assert sim.alarms == {("T1", "a"): BEGINNING + 77}

@@ -218,6 +218,37 @@ def test_stop_says_what_it_ended(home: House, capsys: Capture) -> None:
     assert there.asked("stop")[0]["triggers"] is False
 
 
+def test_stop_says_what_had_to_be_killed(home: House, capsys: Capture) -> None:
+    home.supervisor(stop=yes(transaction="TX", tasks=[fake.task(state="inactive", sub="stopped", killed=True)]))
+    assert main(["stop", "ts_100"]) == 0
+    assert capsys.readouterr().out == "TX/ts_100: inactive (stopped), killed with SIGKILL: it did not end when it was asked\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        *((f"-c Nope {verb}", 4) for verb in ("status", "start", "stop", "restart", "reload", "reexec", "exit", "top", "forget")),
+        *((f"-c Known {verb}", 5) for verb in ("start", "stop", "restart", "reload", "reexec", "exit", "top", "reset-failed")),
+        ("-c Nope send x {}", 4), ("-c Known send x {}", 5), ("-c Known send x {", 2),
+        ("-c Other status NOPE", 4), ("graph Nope", 4), ("graph /no.xml", 2), ("-c Known keys", 1), ("create", 2),
+    ],
+)  # fmt: skip
+def test_what_fails_is_answered_in_json_too(words: str, code: int, home: House, capsys: Capture) -> None:
+    home.file("Known")
+    home.supervisor("Other", status=no(4, "cannot show NOPE: no such task"))
+    assert main(["--json", *words.split()]) == code
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert told["code"] == code
+    assert told["error"] in said.err
+
+
+@pytest.mark.parametrize("verb", ["logs", "events", "watch"])
+def test_what_is_a_line_for_each_entry_has_none_for_a_failure(verb: str, home: House, capsys: Capture) -> None:
+    assert main(["--json", "-c", "Nope", verb]) == 4
+    assert capsys.readouterr().out == ""
+
+
 def test_orders_answer_in_json(home: House, capsys: Capture) -> None:
     home.supervisor(restart=yes(transaction="TX", tasks=[]))
     assert main(["--json", "restart"]) == 0
@@ -263,6 +294,9 @@ def test_reload_says_what_differs(home: House, capsys: Capture) -> None:
     assert capsys.readouterr().out == "added: a\nchanged: b c\n"
     assert main(["reload"]) == 0
     assert capsys.readouterr().out == "nothing differs\n"
+    home.supervisor(reload=yes(added=[], removed=[], changed=[], in_place=["b"], context=["max_transactions"], unchanged=["a"]))
+    assert main(["reload"]) == 0
+    assert capsys.readouterr().out == "changed without a restart: b\nchanged for the context: max_transactions\n"
 
 
 def test_reload_of_a_bad_file_is_2(home: House, capsys: Capture) -> None:

@@ -240,6 +240,14 @@ def test_events_go_on_with_the_next_supervisor_and_none_is_told_twice(home: Hous
     assert interrupted(running) == (0, b"")
 
 
+def test_of_no_event_before_only_what_comes_is_told(home: House) -> None:
+    home.supervisor(events=([row(2), yes()], [row(1), row(2), HangUp], [row(1), row(2), row(3), Silence]))
+    running = process("--json", "events", "-f", "-n", "0")
+    assert running.stdout is not None
+    assert json.loads(wait_for_line(running.stdout, ""))["seq"] == 3
+    assert interrupted(running) == (0, b"")
+
+
 def test_events_that_are_cut_short_are_5(home: House, capsys: Capture) -> None:
     home.supervisor(events=[row(1), HangUp])
     assert main(["events"]) == 5

@@ -83,6 +83,16 @@ def test_use_file_sends_all_tasks_of_the_file_under_its_own_context_id(which: li
     assert order(*CONTEXT, *flags, "--action=stop").tasks == ("ts_100", "ts_101", "ts_102", "ts_103")
 
 
+def test_the_id_of_the_context_means_all_its_tasks() -> None:
+    """1.0 is told to exit with `--use_file --task_id=context001 --action=exit`."""
+    flags = ("--use_file", FILE, f"--transaction={TX}", "--task_id=context001")
+    assert order(*CONTEXT, *flags, "--action=start").tasks == ("ts_100", "ts_101", "ts_102", "ts_103")
+    assert order(*CONTEXT, *flags, "--action=exit").tasks == ()
+    assert order(*CONTEXT, "--action=exit", "--task_id=context001").tasks == ()
+    with pytest.raises(UsageError, match="cannot start context002: no such task"):
+        order(*CONTEXT, "--use_file", FILE, f"--transaction={TX}", "--action=start", "--task_id=context002")
+
+
 def test_all_tasks_without_a_file_are_those_of_the_context() -> None:
     assert order(*CONTEXT, f"--transaction={TX}", "--action=stop", "--task_id=all").tasks == ()
 

@@ -173,6 +173,16 @@ def test_an_order_waits_for_the_supervisor_and_is_not_sent_when_none_comes(tutor
     wait_for(lambda: states(tutorial)["ts_100"][0] == "updated")
 
 
+def test_the_exit_of_1_0_with_the_context_for_a_task_ends_the_context(tutorial: Tutorial) -> None:
+    created(tutorial)
+    context = begun(tutorial, ECHO)
+    # Nobody has to hear a report.
+    report = ("--topic=control", "--service_name=sniffer", "--service_id=ts_100", "--transaction=TX", "--action=updated")
+    assert "nobody is subscribed to [control]" in tutorial.conf(*report).stderr
+    tutorial.conf(f"--context_file={ECHO}", "--use_file", "--task_id=context001", "--service_name=context", "--action=exit")
+    assert context.wait(PATIENCE) == 0
+
+
 def supervisor_of(keeper: subprocess.Popen[bytes]) -> int:
     """The child that is the supervisor."""
     children = Path(f"/proc/{keeper.pid}/task/{keeper.pid}/children").read_text().split()

@@ -138,5 +138,6 @@ def test_a_reload_of_a_file_that_cannot_be_read_says_so_and_changes_nothing(cont
     context.file.rename(context.home / "elsewhere.xml")
     told = context.ctl("--json", "reload", check=2)
     assert told.stderr == f"zmsvcctl: cannot reload: cannot read {context.file}: no such file or directory\n"
-    assert json.loads(told.stdout) == {}
+    answer = json.loads(told.stdout)
+    assert (answer["error"], answer["code"]) == (told.stderr.removeprefix("zmsvcctl: ").strip(), 2)
     assert context.tasks()["ts_1"]["pid"] == pid

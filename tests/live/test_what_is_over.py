@@ -17,7 +17,9 @@ def test_the_history_of_a_context_that_is_down_is_in_its_state_file(context: Con
     context.task("ts_1", "Echo")
     context.start("--transaction", TX)
     live = context.ctl("--json", "events", "ts_1").stdout.splitlines()
+    assert context.ctl("--json", "events", "-n", "0").stdout == ""
     assert context.stop() == 0
+    assert context.ctl("--json", "events", "-n", "0").stdout == ""
     told = context.ctl("--json", "events", "ts_1")
     assert told.stdout.splitlines()[: len(live)] == live
     assert '"event": "stopped"' in told.stdout

@@ -58,6 +58,27 @@ PROGRAMS = (
     Program(name=r"apache2|httpd", always=True, off=r" -D ?(FOREGROUND|NO_DETACH)| -[XtvVlLS]\b", advice="-D FOREGROUND"),
     Program(name=r"apache2ctl|apachectl", always=True, off=r" -D ?FOREGROUND| (configtest|status|fullstatus)\b", advice="-D FOREGROUND"),
     Program(name="lighttpd", always=True, off=r" -(D|t|tt|1|p|v|V|h)\b", advice="-D"),
+    Program(name="setsid", on=r" (-f|--fork)\b", advice="no --fork"),
+    Program(name="screen", on=r" -(dm|md|d -m)S?\b", advice="-D in place of -d"),
+    Program(name="tmux", on=r" (new|new-session)\b.* -\w*d", advice="the program itself as the command"),
+    Program(name="ssh|autossh", on=r" -f\b", advice="no -f"),
+    Program(name="rsync", on=r" --daemon\b", off=r" --no-detach\b", advice="--no-detach"),
+    Program(name="rsyslogd", always=True, off=r" -\w*n| -[vN]", advice="-n"),
+    Program(name="chronyd", always=True, off=r" -\w*[dnqQvU]", advice="-n"),
+    Program(name="ntpd", always=True, off=r" -\w*[nq]| --nofork\b| --version", advice="-n"),
+    Program(name="named", always=True, off=r" -[fgvV]\b", advice="-f"),
+    Program(name="unbound", always=True, off=r" -\w*[dhV]", advice="-d"),
+    Program(name="squid", always=True, off=r" -\w*[Nzkv]| --foreground\b", advice="--foreground"),
+    Program(name="varnishd", always=True, off=r" -[FCdVx]\b", advice="-F"),
+    Program(name="smbd|nmbd|winbindd", always=True, off=r" (-F|--foreground|-i|--interactive|-V|-b)\b", advice="--foreground"),
+    Program(name="slapd", always=True, off=r" -d\b| -[TV]", advice="-d 0"),
+    Program(name="keepalived", always=True, off=r" (-n|--dont-fork|-t|-v)\b", advice="--dont-fork"),
+    Program(name="mosquitto", on=r" (-d|--daemon)\b", advice="no -d"),
+    Program(name="pgbouncer", on=r" (-d|--daemon)\b", advice="no -d"),
+    Program(name="mysqld|mariadbd", on=r" (-D|--daemonize)\b", advice="no --daemonize"),
+    Program(name="twistd3?", always=True, off=r" (-n|--nodaemon|--help|--version)\b|^ -\w*n", advice="--nodaemon"),
+    Program(name="pm2", on=r" start\b", advice="pm2-runtime in place of pm2"),
+    Program(name="docker|podman", on=r" run\b.* (-d|--detach)\b", advice="no --detach"),
     Program(name="memcached", on=r" (-d|--daemon)\b", advice="no -d"),
     Program(name="haproxy", on=r" -D\b", advice="no -D"),
     Program(name="uwsgi", on=r" (-d|--daemonize2?)\b", advice="no --daemonize"),
@@ -83,11 +104,17 @@ def warnings(command: Sequence[str], read: Callable[[str], str]) -> list[str]:
     """Tell which programs of a command put themselves into the background. `read` gives the text of a file, empty where it cannot."""
     found = []
     for words in _commands(command):
-        name = words[0].rpartition("/")[2]
-        program = known(name)
-        if program is not None and _goes(program, words[1:], read):
-            found.append(f"{name} puts itself into the background, and is ended when the Command's own process has ended: {told(program)}")
+        for program_and_arguments in _wrapped(words):
+            name = program_and_arguments[0].rpartition("/")[2]
+            program = known(name)
+            if program is not None and _goes(program, program_and_arguments[1:], read):
+                found.append(f"{name} puts itself into the background, and {_ENDED}: {told(program)}")
+    if re.search(r"(?<![&>|])&\s*$", _script(command)):
+        found.append(f"its shell ends while what stands before the last & goes on in the background, and {_ENDED}: leave the & out")
     return found
+
+
+_ENDED = "is ended when the Command's own process has ended"
 
 
 def told(program: Program) -> str:
@@ -107,18 +134,83 @@ def _goes(program: Program, words: Sequence[str], read: Callable[[str], str]) ->
 
 
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "ash"})
-_PASSED_OVER = frozenset({"exec", "env", "nice", "setsid", "sudo", "command", "then", "do", "else", "(", "{", "!"})
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrapper:
+    """A program that runs the one which its arguments name."""
+
+    valued: str = _NEVER
+    """Matches its options whose value is the next word."""
+    words: int = 0
+    """How many words of its own stand before the program."""
+
+
+_WRAPPERS = {
+    **dict.fromkeys(("setsid", "nohup", "command", "time", "then", "do", "else", "(", "{", "!"), _Wrapper()),
+    "exec": _Wrapper(r"-a"),
+    "env": _Wrapper(r"-u|-C|--unset|--chdir"),
+    "nice": _Wrapper(r"-n|--adjustment"),
+    "ionice": _Wrapper(r"-[cn]|--class|--classdata"),
+    "chrt": _Wrapper(r"-[TPD]", words=1),
+    "taskset": _Wrapper(words=1),
+    "timeout": _Wrapper(r"-[sk]|--signal|--kill-after", words=1),
+    "stdbuf": _Wrapper(r"-[ioe]|--(input|output|error)"),
+    "sudo": _Wrapper(r"-[ugUhpCTDR]|--(user|group|host|prompt|chdir|chroot)"),
+    "doas": _Wrapper(r"-[uC]"),
+    "runuser": _Wrapper(r"-[ugG]|--(user|group|supp-group)"),
+    "setpriv": _Wrapper(),
+    "chroot": _Wrapper(words=1),
+    "gosu": _Wrapper(words=1),
+    "su-exec": _Wrapper(words=1),
+    "tini": _Wrapper(r"-[pe]"),
+    "dumb-init": _Wrapper(r"-r|--rewrite"),
+}
+
+
+def _wrapped(command: Sequence[str]) -> Iterator[list[str]]:
+    """Give a command as it stands, then what its wrappers run, from the outside to the inside. Variables before it are left out."""
+    words = list(command)
+    while words:
+        if re.match(r"[A-Za-z_]\w*=", words[0]):
+            words.pop(0)
+            continue
+        yield words
+        wrapper = _WRAPPERS.get(words[0].rpartition("/")[2])
+        if wrapper is None:
+            return
+        words = _inner(wrapper, words[1:])
+
+
+def _inner(wrapper: _Wrapper, words: list[str]) -> list[str]:
+    """Return the command in the arguments of a wrapper."""
+    at = 0
+    while at < len(words) and words[at].startswith("-"):
+        if words[at] == "--":
+            at += 1
+            break
+        at += 2 if re.fullmatch(wrapper.valued, words[at]) else 1
+    return words[at + wrapper.words :]
+
+
+def _innermost(command: Sequence[str]) -> list[str]:
+    return next(reversed([*_wrapped(command)]), [])
+
+
+def _script(command: Sequence[str]) -> str:
+    """Return the script that a shell is told with -c; empty for another command."""
+    words = _innermost(command)
+    if not words or words[0].rpartition("/")[2] not in _SHELLS:
+        return ""
+    return next((words[at + 1] for at, word in enumerate(words[:-1]) if re.fullmatch(r"-[a-z]*c", word)), "")
 
 
 def _commands(command: Sequence[str]) -> Iterator[list[str]]:
-    """Give each simple command: those of a script where a shell is told one."""
-    words = _without_prefix(command)
-    if not words:
+    """Give each simple command: those of a script where a shell is told one, also in another script."""
+    if not command:
         return
-    if words[0].rpartition("/")[2] not in _SHELLS:
-        yield words
-        return
-    script = next((words[at + 1] for at, word in enumerate(words[:-1]) if re.fullmatch(r"-[a-z]*c", word)), "")
+    yield list(command)
+    script = _script(command)
     lexer = shlex.shlex(script.replace("\n", " ; "), posix=True, punctuation_chars=";&|()")
     lexer.whitespace_split = True
     try:
@@ -128,15 +220,7 @@ def _commands(command: Sequence[str]) -> Iterator[list[str]]:
     begun: list[str] = []
     for part in [*parts, ";"]:
         if part and not part.strip(";&|()"):
-            if begun := _without_prefix(begun):
-                yield begun
+            yield from _commands(begun)
             begun = []
         else:
             begun.append(part)
-
-
-def _without_prefix(command: Sequence[str]) -> list[str]:
-    words = list(command)
-    while words and (words[0] in _PASSED_OVER or re.match(r"[A-Za-z_]\w*=", words[0])):
-        words.pop(0)
-    return words

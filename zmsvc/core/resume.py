@@ -225,8 +225,10 @@ def reload(draft: Draft, fact: ContextReloaded) -> None:
         "added": [t for t in new.tasks if t not in old.tasks],
         "removed": [t for t in old.tasks if t not in new.tasks],
         "changed": [t for t in new.tasks if t in old.tasks and not _same_process(old.tasks[t], new.tasks[t])],
+        "unchanged": [t for t in new.tasks if t in old.tasks and old.tasks[t] == new.tasks[t]],
     }
-    told["unchanged"] = [t for t in new.tasks if t in old.tasks and t not in told["changed"]]
+    told["in_place"] = [t for t in new.tasks if t in old.tasks and t not in (*told["changed"], *told["unchanged"])]
+    told["context"] = [name for name in _SETTINGS if getattr(old, name) != getattr(new, name)]
     for name, transaction in draft.transactions.items():
         if transaction.open:
             _reload_one(draft, name, told["removed"], told["changed"])
@@ -258,6 +260,10 @@ def _wait_for_difference(draft: Draft, fact: ContextReloaded, told: Mapping[str,
         told=told,
     )
     draft.waiters = (*draft.waiters, waiter)
+
+
+_SETTINGS = ("log_name", "bus_access", "max_transactions")
+"""What a file says of the context itself that a reload can change."""
 
 
 def _refuse(draft: Draft, fact: ContextReloaded, why: str) -> None:

@@ -9,7 +9,7 @@ from zmsvc.core import events as ev
 from zmsvc.core.draft import Draft
 from zmsvc.core.events import Key, Requested, Verb
 from zmsvc.core.lifecycle import State, Sub
-from zmsvc.core.world import Task, Waiter
+from zmsvc.core.world import Reason, Task, Waiter
 
 CONTEXT_START = 0
 """The request number of the start of the context itself: its outcome is READY=1."""
@@ -51,7 +51,11 @@ def restarted(draft: Draft, key: Key) -> None:
 
 def resolve_stops(draft: Draft, key: Key, *, again: bool) -> None:
     """This task has ended, as was asked; `again`: it is started again at once, which the client that stopped it did not ask for."""
-    _resolve(draft, key, f"{key[1]}: started again meanwhile by {_by(draft.tasks[key])}" if again else "", stops=True)
+    _resolve(draft, key, _overtaken(draft, key) if again else "", stops=True)
+
+
+def _overtaken(draft: Draft, key: Key) -> str:
+    return f"{key[1]}: started again meanwhile by {_by(draft.tasks[key])}"
 
 
 def _by(task: Task) -> str:
@@ -111,6 +115,7 @@ def answer(draft: Draft) -> None:
     done = [waiter for waiter in draft.waiters if over or not waiter.remaining]
     if done:
         draft.waiters = tuple(waiter for waiter in draft.waiters if not over and waiter.remaining)
+        done = [_with_overtaken(draft, waiter) if waiter.verb is Verb.STOP else waiter for waiter in done]
         draft.emit(*(ev.Ready(error=_error(waiter)) if waiter.request == CONTEXT_START else _reply(draft, waiter) for waiter in done))
         for key in (key for waiter in done for key in waiter.keys):
             if draft.service(key) is None:
@@ -119,10 +124,18 @@ def answer(draft: Draft) -> None:
         draft.emit(ev.Leave())
 
 
+def _with_overtaken(draft: Draft, waiter: Waiter) -> Waiter:
+    """Add what a stop had ended and somebody has started while it still waited for others."""
+    running = [key for key in waiter.keys if (task := draft.tasks.get(key)) and task.live and task.state is not State.DEACTIVATING]
+    return replace(waiter, failures=tuple(dict.fromkeys([*waiter.failures, *(_overtaken(draft, key) for key in running)])))
+
+
 def _reply(draft: Draft, waiter: Waiter) -> ev.Reply:
     tasks = [(key, draft.tasks.get(key, Task())) for key in waiter.keys]
     shown = [
-        {"id": key[1], "transaction": key[0], "state": t.state.value, "sub": t.sub.value, "pid": t.pid, "held": t.held} for key, t in tasks
+        {"id": key[1], "transaction": key[0], "state": t.state.value, "sub": t.sub.value, "pid": t.pid, "held": t.held}
+        | ({"killed": t.resting and _killed(t)} if key in waiter.ending else {})
+        for key, t in tasks
     ]
     data: dict[str, Any] = {
         "transaction": waiter.transactions[0] if len(waiter.transactions) == 1 else None,
@@ -141,6 +154,12 @@ def _reply(draft: Draft, waiter: Waiter) -> ev.Reply:
         data["survivors"] = [key[1] for key, task in ended if task.state is State.DEACTIVATING]
     error = _error(waiter)
     return ev.Reply(request=waiter.request, ok=not error, code=1 if error else 0, error=error, data=data)
+
+
+def _killed(task: Task) -> bool:
+    """Tell whether the main process of a task that was asked to end had to be killed."""
+    end = task.exit
+    return end is not None and end.reason is Reason.REQUESTED and end.signal == "SIGKILL"
 
 
 def _error(waiter: Waiter) -> str:

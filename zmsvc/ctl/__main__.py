@@ -275,7 +275,12 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
+_A_LINE_EACH = ("logs", "events", "watch")
+"""Verbs whose JSON is a line for each entry: one that is none would be taken for an entry."""
+
+
 def _run(words: list[str]) -> int:
+    args = None
     try:
         libraries.check()
         verb, args = parse(words)
@@ -288,10 +293,21 @@ def _run(words: list[str]) -> int:
     except ConfigError as error:
         for fault in error.faults:
             terminal.err(terminal.clean(fault) + "\n")
-        return 2
+        return _failed(args, 2, "; ".join(error.faults), {"faults": error.faults})
     except ZmsvcError as error:
         terminal.complain(str(error))
-        return int(getattr(error, "code", 2 if isinstance(error, UsageError) else 1))
+        code = int(getattr(error, "code", 2 if isinstance(error, UsageError) else 1))
+        return _failed(args, code, str(error), getattr(error, "data", {}))
+
+
+def _failed(args: argparse.Namespace | None, code: int, error: str, data: dict[str, Any]) -> int:
+    """Return the exit status of a verb that has failed; with --json, answer with what it did do and why that was not all."""
+    if args is not None and args.json and args.verb not in _A_LINE_EACH:
+        # Imported here for start-up time: most verbs do not fail.
+        import json
+
+        terminal.out(json.dumps({**data, "error": error, "code": code}) + "\n")
+    return code
 
 
 if __name__ == "__main__":

@@ -43,6 +43,9 @@ def events(args: argparse.Namespace) -> int:
     client = Client(places, args.timeout)
     request = {"transaction": args.transaction, "tasks": [*args.tasks, *args.task], "follow": args.follow}
     last, drops = 0, 0
+    if args.follow and args.lines == 0:
+        # Only what comes: what is there now is taken for shown.
+        last = max((row["seq"] for row in client.stream("events", limit=1) if isinstance(row.get("seq"), int)), default=0)
     if not args.json:
         terminal.out(_row("TIME", "TRANSACTION", "TASK", "EVENT", "DETAIL") + "\n", flush=args.follow)
     while True:
@@ -77,7 +80,8 @@ def _of_the_past(args: argparse.Namespace, places: Places) -> bool:
     if not statefile.exists(places.state_file):
         return False
     tasks = [*args.tasks, *args.task]
-    rows = statefile.events(places.state_file, transaction=args.transaction, tasks=tasks, limit=args.lines or FOLLOW)
+    limit = FOLLOW if args.lines is None else args.lines
+    rows = statefile.events(places.state_file, transaction=args.transaction, tasks=tasks, limit=limit)
     terminal.complain(statefile.note(places))
     if not rows:
         _complain_of_nothing(args, places)

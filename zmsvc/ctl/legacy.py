@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--action", choices=actions, required=True, help="what is asked, or with --topic=control what is reported")
     p.add_argument("--topic", choices=("context", "process", "control", "state"), help="the topic (default: that of --service_name)")
     p.add_argument("--use_file", action="store_true", help="send the tasks of --task_id as --context_file has them, else all of them")
-    p.add_argument("--task_id", action="append", metavar="ID[,ID]", help=f"only these tasks, or {ALL}; may be given again")
+    p.add_argument("--task_id", action="append", metavar="ID[,ID]", help=f"only these tasks; {ALL} or the ContextID: all of them")
     p.add_argument("--device_action", default="none", metavar="WORD", help="with --topic=control: the device action of the report")
     p.add_argument("--result", default="success", metavar="WORD", help="with --topic=control: its result (default: success)")
     for name in OPTIONS:
@@ -148,7 +148,7 @@ def check(args: argparse.Namespace, context: Context | None) -> None:
         wrong.append("give --transaction")
     if args.use_file and context is None:
         wrong.append("--use_file needs --context_file")
-    if topic == "process" and not (_tasks(args) or args.service_id or (_all(args) and context)):
+    if topic == "process" and not (_tasks(args, context) or args.service_id or (_all(args) and context)):
         wrong.append("give --task_id, the tasks that are meant")
     if topic == "control" and not args.service_id:
         wrong.append("give --service_id, the task that reports")
@@ -216,7 +216,7 @@ def _configuration(args: argparse.Namespace, context: Context | None) -> Body:
     transaction, because a task that is stopped by name fires its rules.
     """
     source = dict(context.source) if context else {}
-    named = _tasks(args)
+    named = _tasks(args, context)
     sends_all = args.action == "start" or (args.use_file and args.action != "exit")
     services = source.pop("TaskService", [])
     if named:
@@ -243,10 +243,14 @@ def _process(args: argparse.Namespace, context: Context | None, task: str) -> Bo
     return body
 
 
-def _tasks(args: argparse.Namespace) -> list[str]:
-    """The ids of --task_id, which may be repeated and may hold several with commas."""
-    ids = [task.strip() for text in args.task_id or () for task in text.split(",")]
-    return [] if ALL in ids else list(dict.fromkeys(task for task in ids if task))
+def _tasks(args: argparse.Namespace, context: Context | None) -> list[str]:
+    """Return the tasks of --task_id, which may be repeated and may hold several with commas; none where all are meant.
+
+    The ContextID among them means all, and `exit` ends all: 1.0 is told to exit with `--task_id=context001`.
+    """
+    ids = list(dict.fromkeys(task.strip() for text in args.task_id or () for task in text.split(",") if task.strip()))
+    whole = ALL in ids or (context is not None and context.id in ids and context.id not in context.tasks)
+    return [] if whole or args.action == "exit" else ids
 
 
 def _all(args: argparse.Namespace) -> bool:
@@ -256,7 +260,7 @@ def _all(args: argparse.Namespace) -> bool:
 
 def _meant(args: argparse.Namespace, context: Context | None) -> list[str]:
     """The tasks that the flags name."""
-    if named := _tasks(args):
+    if named := _tasks(args, context):
         return named
     if _topic(args) != "process":
         return []
@@ -266,6 +270,10 @@ def _meant(args: argparse.Namespace, context: Context | None) -> list[str]:
 def _send(endpoint: str, frame: bytes, topic: str, timeout_s: float, curve: Curve | None) -> int:
     """Send when the context hears: one that is just being started has a device before it has a supervisor, which would miss this."""
     if sockets.send_once(endpoint, frame, timeout_s, curve, presence=messages.UNHEARD):
+        return 0
+    if topic == "control":
+        # As in 1.0: a report is for all who listen, and nobody need do so.
+        terminal.say_error(f"conf_command.py: nobody is subscribed to [{topic}] at {endpoint}")
         return 0
     terminal.say_error(f"conf_command.py: cannot deliver: no context at {endpoint} hears [{topic}] within {timeout_s:g} s")
     return 1

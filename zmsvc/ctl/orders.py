@@ -41,15 +41,17 @@ def order(args: argparse.Namespace) -> int:
             # The supervisor that died over the order had stopped everything: nothing is left to be stopped.
             _tell(args, {"transactions": [], "tasks": []}, new=None)
             return 0
-        _tell(args, error.data, new=request["transaction"])
-        raise CtlError(error.code, str(error) + _way_out(args, client.name, error, tasks)) from None
+        _say_beside(args, error.data)
+        if not args.json:
+            _tell(args, error.data, new=request["transaction"])
+        raise CtlError(error.code, str(error) + _way_out(args, client.name, error, tasks), error.data) from None
+    _say_beside(args, data)
     _tell(args, data, new=request["transaction"])
     return 0
 
 
 def _tell(args: argparse.Namespace, data: Json, *, new: str | None) -> None:
     """What the order did. The ID of a transaction that was opened stands alone, for scripts."""
-    _say_beside(args, data)
     if args.json:
         terminal.out(json.dumps(data) + "\n")
         return
@@ -63,7 +65,8 @@ def _tell(args: argparse.Namespace, data: Json, *, new: str | None) -> None:
         where = task.get("transaction") or data.get("transaction")
         process = f", PID {task['pid']}" if isinstance(task.get("pid"), int) else ""
         held = ", held: no rule starts it" if task.get("held") is True else ""
-        what = f"{task.get('state')} ({task.get('sub')}){process}{held}"
+        by_force = ", killed with SIGKILL: it did not end when it was asked" if task.get("killed") is True else ""
+        what = f"{task.get('state')} ({task.get('sub')}){process}{by_force}{held}"
         terminal.out(_line(f"{where}/{task.get('id')}" if where else task.get("id"), what))
     _tell_ends(data)
 
@@ -124,20 +127,30 @@ def reload(args: argparse.Namespace) -> int:
     try:
         data = client.ask("reload", block=not args.no_block, timeout=args.timeout or None)
     except CtlError as error:
-        if args.json or "changed" in error.data:
+        if not args.json and "changed" in error.data:
             _tell_difference(args, error.data)
-        raise CtlError(error.code, str(error) + _way_out(args, client.name, error, [])) from None
+        raise CtlError(error.code, str(error) + _way_out(args, client.name, error, []), error.data) from None
     _tell_difference(args, data)
     return 0
+
+
+_DIFFERENCES = {
+    "added": "added",
+    "removed": "removed",
+    "changed": "changed",
+    "in_place": "changed without a restart",
+    "context": "changed for the context",
+}
+"""What a reload tells, and how it is printed."""
 
 
 def _tell_difference(args: argparse.Namespace, data: Json) -> None:
     if args.json:
         terminal.out(json.dumps(data) + "\n")
         return
-    told = {what: names for what in ("added", "removed", "changed") if isinstance(names := data.get(what), list) and names}
+    told = {what: names for what in _DIFFERENCES if isinstance(names := data.get(what), list) and names}
     for what, names in told.items():
-        terminal.out(_line(what, " ".join(map(str, names))))
+        terminal.out(_line(_DIFFERENCES[what], " ".join(map(str, names))))
     if not told:
         terminal.out("nothing differs\n")
     _tell_ends(data)

@@ -100,15 +100,21 @@ def run(args: argparse.Namespace) -> int:
         for fault in sorted(error.faults, key=_line_of):
             from_flags = fault.startswith(("--", "give --"))
             terminal.say_error(f"{program}: cannot create: {fault}" if from_flags else fault)
-        return 2
+        return _failed(args, 2, "; ".join(error.faults))
     except ZmsvcError as error:
         terminal.say_error(f"{program}: {error}")
-        return 2 if isinstance(error, UsageError) else 1
+        return _failed(args, 2 if isinstance(error, UsageError) else 1, str(error))
     for warning in (*warnings, *_advice(made)):
         terminal.say_error(f"warning: {warning}")
     if not made.quiet or getattr(args, "json", False):
         _report(outcomes, as_json=getattr(args, "json", False))
     return 0
+
+
+def _failed(args: argparse.Namespace, code: int, error: str) -> int:
+    if getattr(args, "json", False):
+        terminal.out(json.dumps({"error": error, "code": code}) + "\n")
+    return code
 
 
 def _carry_out(args: argparse.Namespace) -> tuple[Blueprint, tuple[str, ...], list[Outcome]]:

@@ -31,9 +31,7 @@ def status(args: argparse.Namespace) -> int:
     try:
         places = choose(args.context, args.transaction)
     except NoneRunningError as error:
-        if args.json:
-            terminal.out('{"contexts": []}\n')
-        raise CtlError(3, str(error)) from None
+        raise CtlError(3, str(error), {"contexts": []}) from None
     tasks = [*args.tasks, *args.task]
     client = Client(places, args.timeout, patience=PATIENCE)
     try:
@@ -44,12 +42,13 @@ def status(args: argparse.Namespace) -> int:
     if tasks and args.transaction is None and any(each.open for each in it.transactions):
         # A task is in every transaction, but who asks for it does not mean those that were stopped.
         it.transactions = [each for each in it.transactions if each.open]
-    if args.json:
-        terminal.out(json.dumps({"contexts": [_with_versions(data, it)]}) + "\n")
-    else:
+    contexts: Json = {"contexts": [_with_versions(data, it)]} if args.json else {}
+    if not args.json:
         _draw(args, it, places, client.uid, named=bool(tasks))
     if tasks and not it.tasks:
-        raise CtlError(4, f"cannot show {' '.join(tasks)}: no transaction has it (zmsvcctl -c {places.name} status)")
+        raise CtlError(4, f"cannot show {' '.join(tasks)}: no transaction has it (zmsvcctl -c {places.name} status)", contexts)
+    if args.json:
+        terminal.out(json.dumps(contexts) + "\n")
     return 0 if all_active(it, transaction=args.transaction is not None, task=bool(tasks)) else 3
 
 

@@ -275,7 +275,7 @@ class Loop:
             fields |= {"ZMSVC_TASK": record.task, "ZMSVC_EVENT": record.event}
         if record.instance:
             fields |= {"ZMSVC_INSTANCE": record.instance, "SYSLOG_IDENTIFIER": record.instance}
-        level = logging.WARNING if record.event in ("failed", "survivor", "lost", "dropped") else logging.INFO
+        level = logging.WARNING if record.event in ("failed", "killing", "survivor", "lost", "dropped") else logging.INFO
         log.log(level, "%s %s", record.event, words, extra={"journal": fields})
 
     def _say_status(self, effects: Iterable[Effect]) -> None:

@@ -117,7 +117,7 @@ class Requests:
         """The history; with `follow` every row as it is written, until the client hangs up."""
         store, news = self._loop.store, asyncio.Event()
         limit = request.get("limit")
-        limit = limit if isinstance(limit, int) and 0 < limit <= 100_000 else FOLLOW
+        limit = limit if isinstance(limit, int) and 0 <= limit <= 100_000 else FOLLOW
         last = 0
         self._loop.on_history.append(news.set)
         try:
