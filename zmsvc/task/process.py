@@ -106,11 +106,13 @@ def become(spec: LaunchSpec, output: int | None = None) -> None:
     if output is None and stream > 2:
         os.close(stream)
     if spec.user is not None or spec.group is not None:
-        if spec.own_environment:
-            _forget_the_callers()
-        if spec.uid is not None:
+        entry = None if spec.user is None else _entry(spec.user)
+        # As the user database says now: the supervisor may have asked when it, which may be on another machine, did not answer.
+        if entry is not None and entry.pw_uid != os.geteuid():
+            if spec.own_environment:
+                _forget_the_callers()
             os.environ.pop(environment.OF_THE_UNIT, None)
-        _change_owner(spec.user, spec.group)
+        _change_owner(entry, spec.user, spec.group)
         linux.die_with_parent(parent)  # which the change has revoked
     if spec.drop_capabilities:
         _drop_capabilities()
@@ -160,10 +162,9 @@ def _forget_the_callers() -> None:
             del os.environ[name]
 
 
-def _change_owner(user: str | None, group: str | None) -> None:
+def _change_owner(entry: pwd.struct_passwd | None, user: str | None, group: str | None) -> None:
     """Drop to the task's user and group, with all groups that the user database gives this user."""
     try:
-        entry = None if user is None else _entry(user)
         if group is not None:
             gid = _gid(group)
         else:
