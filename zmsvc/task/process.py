@@ -60,8 +60,9 @@ def settle(keep: Iterable[int]) -> None:
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
         setattr(sys, name, _Descriptor(fd))
     null = os.open(os.devnull, os.O_RDWR)
-    # The keeper's, which is the unit's or the caller's and lets no other user write: python-daemon has to be given one.
-    umask = linux.current_umask()
+    # The unit's or the caller's, which the keeper tells because it lets no other user write what it makes itself.
+    told = os.environ.get("ZMSVC_UMASK")
+    umask = linux.current_umask() if told is None else int(told, 8)
     daemon.DaemonContext(
         detach_process=False,
         umask=umask,
