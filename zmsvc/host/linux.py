@@ -239,6 +239,15 @@ def stat_fields(pid: int) -> list[bytes] | None:
         return None
 
 
+def user_of(pid: int) -> int | None:
+    """Return the effective user ID of a process; None when it is gone. The owner of its /proc directory may be root instead."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            return next((int(line.split()[2]) for line in file if line.startswith(b"Uid:")), None)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
 def has_executed(pid: int) -> bool:
     """Tell whether a process, or zombie, has executed a program since it was forked; False when it is gone."""
     fields = stat_fields(pid)

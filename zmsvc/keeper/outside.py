@@ -90,6 +90,9 @@ class Outside(Protocol):
     def group(self, pid: int) -> str:
         """Return the control group of a process, from the root of the hierarchy; empty where there is none, and for a zombie."""
 
+    def user(self, pid: int) -> int | None:
+        """Return the effective user ID of a process; None when it is gone."""
+
     def children(self, pid: int | None = None) -> list[int]:
         """Return the children of a process, zombies included; of the keeper when none is named."""
 
@@ -130,6 +133,7 @@ class Machine:
     marked = staticmethod(marks.belongs)
     launch_of = staticmethod(marks.told_launch)
     group = staticmethod(linux.cgroup_of)
+    user = staticmethod(linux.user_of)
     number_of_children = staticmethod(linux.number_of_children)
     executed = staticmethod(linux.has_executed)
     open_group = staticmethod(linux.cgroup_descriptor)
