@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from context import Context
 from groups import delegated
 from needs import need
+from others import command, others
 from waiting import wait_for, wait_for_end
 
 from zmsvc.host import linux
@@ -108,6 +110,30 @@ def test_a_task_of_another_user_cannot_delay_the_end_of_others_with_their_marks(
     answer = grouped.ask(verb="stop", tasks=["forges"])
     assert forged in [entry["pid"] for entry in answer["data"]["ended"]]
     wait_for_end(forged)
+
+
+def test_a_stranger_cannot_delay_the_end_of_a_task_with_its_marks(context: Context) -> None:
+    """Without control groups the processes of a launch are looked for among all of the machine."""
+    stranger = others(1)[0]
+    (context.home / "Services").mkdir()
+    context.task("victim", "Victim", kind="Command", config="<command>sleep 1000</command>", service="<stop_timeout>2s</stop_timeout>")
+    # All of the machine is looked through only while there are orphans.
+    orphan = "(setsid sleep 1000 &amp;); exec sleep 1000"
+    context.task("keeps", "Keeps", kind="Command", config=f"<command><arg>sh</arg><arg>-c</arg><arg>{orphan}</arg></command>")
+    context.start("--transaction", "T")
+    code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
+    marks = {"NOTIFY_SOCKET": f"{context.runtime}/{context.name}/notify.sock", "ZMSVC_LAUNCH": "1"}
+    own = linux.environment_of(context.tasks()["victim"]["pid"]).split(b"\0")
+    assert {f"{name}={value}".encode() for name, value in marks.items()} <= set(own), "they are those of the task"
+    forger = [*command(stranger), sys.executable, "-P", "-c", code]
+    with subprocess.Popen(forger, env=marks | {"PATH": os.defpath}, stdout=subprocess.PIPE, text=True, cwd="/") as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            assert context.ask(verb="stop", tasks=["victim"])["data"]["ended"] == []
+            assert process.poll() is None
+        finally:
+            process.kill()
 
 
 def test_what_a_living_task_has_in_the_background_is_not_touched_when_another_ends(grouped: Context) -> None:
