@@ -105,6 +105,10 @@ class Flood:
 
         self.repeat(b"SUB", words)
 
+    def words(self) -> None:
+        """What is no subscription: libzmq hands it to every publisher."""
+        self.repeat(b"SUB", lambda: b"".join(frame(b"\x02" + self.prefix()) for _ in range(1000)))
+
     def parts(self) -> None:
         """One message of parts without end."""
         self.repeat(b"PUB", lambda: frame(b"x" * PIECE, more=True))

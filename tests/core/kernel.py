@@ -328,6 +328,9 @@ class KeeperPort:
     def group(self, pid: int) -> str:
         raise NotImplementedError
 
+    def user(self, pid: int) -> int | None:
+        raise NotImplementedError
+
     def children(self, pid: int | None = None) -> list[int]:
         parent = self._kernel.keeper if pid is None else pid
         return [process.pid for process in self._kernel.processes.values() if process.parent == parent]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,11 @@ from pathlib import Path
 import pytest
 from context import Context
 from groups import delegated
+from needs import need
+from others import command, others
 from waiting import wait_for, wait_for_end
+
+from zmsvc.host import linux
 
 STRAY = """
 import os, resource, signal
@@ -79,6 +85,55 @@ def test_what_has_moved_and_wiped_its_marks_ends_with_the_task_into_whose_group_
     assert grouped.ask(verb="stop", tasks=["ts_1"])["ok"]
     assert grouped.ask(verb="stop", tasks=["other"])["ok"]
     assert not Path(f"/proc/{stray}").exists()
+
+
+def test_a_task_of_another_user_cannot_delay_the_end_of_others_with_their_marks(grouped: Context) -> None:
+    need(os.geteuid() == 0, "only root can run tasks of several users")
+    grouped.home.chmod(0o755)
+    (grouped.home / "Services").mkdir()
+    file = grouped.home / "forged"
+    file.touch()
+    file.chmod(0o666)
+    marks = f"NOTIFY_SOCKET={grouped.runtime}/{grouped.name}/notify.sock ZMSVC_LAUNCH=2 PATH=$PATH"
+    forger = f"(env -i {marks} setsid sh -c 'trap \"\" TERM; echo $$ &gt; {file}; while :; do sleep 1000; done' &amp;)"
+    grouped.task("forges", "Forges", kind="Command", service="<user>daemon</user><stop_timeout>1s</stop_timeout>", config=(
+        f"<command><arg>sh</arg><arg>-c</arg><arg>{forger}; exec sleep 1000</arg></command>"
+    ))  # fmt: skip
+    grouped.task("victim", "Victim", kind="Command", entry=False, config="<command>sleep 1000</command>")
+    grouped.start("--transaction", "T")
+    forged = wait_for(lambda: int(file.read_text() or "0"))
+    grouped.ctl("start", "--transaction", "T", "--task", "victim")
+    assert b"ZMSVC_LAUNCH=2" in linux.environment_of(grouped.tasks()["victim"]["pid"]), "it was foreseen"
+    assert b"ZMSVC_LAUNCH=2" in linux.environment_of(forged)
+    assert grouped.ask(verb="stop", tasks=["victim"])["data"]["ended"] == []
+    assert Path(f"/proc/{forged}").exists()
+    answer = grouped.ask(verb="stop", tasks=["forges"])
+    assert forged in [entry["pid"] for entry in answer["data"]["ended"]]
+    wait_for_end(forged)
+
+
+def test_a_stranger_cannot_delay_the_end_of_a_task_with_its_marks(context: Context) -> None:
+    """Without control groups the processes of a launch are looked for among all of the machine."""
+    stranger = others(1)[0]
+    (context.home / "Services").mkdir()
+    context.task("victim", "Victim", kind="Command", config="<command>sleep 1000</command>", service="<stop_timeout>2s</stop_timeout>")
+    # All of the machine is looked through only while there are orphans.
+    orphan = "(setsid sleep 1000 &amp;); exec sleep 1000"
+    context.task("keeps", "Keeps", kind="Command", config=f"<command><arg>sh</arg><arg>-c</arg><arg>{orphan}</arg></command>")
+    context.start("--transaction", "T")
+    code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
+    marks = {"NOTIFY_SOCKET": f"{context.runtime}/{context.name}/notify.sock", "ZMSVC_LAUNCH": "1"}
+    own = linux.environment_of(context.tasks()["victim"]["pid"]).split(b"\0")
+    assert {f"{name}={value}".encode() for name, value in marks.items()} <= set(own), "they are those of the task"
+    forger = [*command(stranger), sys.executable, "-P", "-c", code]
+    with subprocess.Popen(forger, env=marks | {"PATH": os.defpath}, stdout=subprocess.PIPE, text=True, cwd="/") as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            assert context.ask(verb="stop", tasks=["victim"])["data"]["ended"] == []
+            assert process.poll() is None
+        finally:
+            process.kill()
 
 
 def test_what_a_living_task_has_in_the_background_is_not_touched_when_another_ends(grouped: Context) -> None:

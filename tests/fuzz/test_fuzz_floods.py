@@ -19,7 +19,8 @@ from forwarder import Forwarder
 
 FLOOD = str(Path(__file__).parents[1] / "flood.py")
 MEMORY = 200 << 20
-WAYS = dict.fromkeys(("long", "many", "churn", "parts_of_subscriptions", "deaf"), "back") | dict.fromkeys(("parts", "orders"), "front")
+OF_SUBSCRIBERS = ("long", "many", "churn", "words", "parts_of_subscriptions", "deaf")
+WAYS = dict.fromkeys(OF_SUBSCRIBERS, "back") | dict.fromkeys(("parts", "orders"), "front")
 
 
 def memory(pid: int) -> int:

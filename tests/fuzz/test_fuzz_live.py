@@ -55,6 +55,9 @@ def fuzzed(context: Context) -> Iterator[Context]:
     context.task("steady", "Echo", service="<watchdog>10s</watchdog>")
     context.task("still", "Still", entry=False)
     context.task("babbler", "Babbler", entry=False)
+    # Its notifications go to a socket of its own.
+    context.task("other", "Babbler", entry=False, service="" if os.geteuid() else "<user>daemon</user>")
+    context.home.chmod(0o755)
     context.start("--transaction", TX)
     before, pid = context.status(), context.tasks(TX)["steady"]["pid"]
     yield context
@@ -64,7 +67,7 @@ def fuzzed(context: Context) -> Iterator[Context]:
     steady = context.tasks(TX)["steady"]
     assert (steady["pid"], steady["sub"], steady["restarts"]) == (pid, "running", 0)
     for each in after["transactions"]:
-        assert {task["id"] for task in each["tasks"]} == {"steady", "still", "babbler"}
+        assert {task["id"] for task in each["tasks"]} == {"steady", "still", "babbler", "other"}
     assert not (context.home / "pwned").exists(), "something ran that the file does not name"
     log = context.log.read_text()
     assert "Traceback" not in log, log[log.index("Traceback") - 500 :][:3000]
@@ -134,7 +137,7 @@ def test_frames_on_the_bus(fuzzed: Context) -> None:
         speaker.send(b"context @@@ the last one")
     wait_for(lambda: fuzzed.status()["dropped"]["messages_in"] > refused + 10)
     ran = {task["id"] for each in fuzzed.status()["transactions"] for task in each["tasks"] if each["id"] != TX and task["pid"]}
-    assert ran <= {"steady", "still", "babbler"}
+    assert ran <= {"steady", "still", "babbler", "other"}
 
 
 # --- requests at the control socket
@@ -248,12 +251,14 @@ def datagrams() -> st.SearchStrategy[bytes]:
 
 
 @pytest.mark.deadline(DEADLINE)
-def test_datagrams_of_a_task(fuzzed: Context) -> None:
+@pytest.mark.parametrize("babbler", ["babbler", "other"], ids=["of the daemon's user", "of another user"])
+def test_datagrams_of_a_task(fuzzed: Context, babbler: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(fuzzed.home / "line"))
+        (fuzzed.home / "line").chmod(0o666)
         listener.listen()
         listener.settimeout(PATIENCE)
-        fuzzed.ctl("start", "--transaction", TX, "--task", "babbler")
+        fuzzed.ctl("start", "--transaction", TX, "--task", babbler)
         line, _ = listener.accept()
     with line:
         line.settimeout(PATIENCE)
@@ -265,10 +270,10 @@ def test_datagrams_of_a_task(fuzzed: Context) -> None:
                 line.send(bytes([number]) + datagram)
                 assert line.recv(100) == b"sent"
             assert fuzzed.status()["restarts"] == 0
-            assert fuzzed.tasks(TX)["babbler"]["sub"] == "running"
+            assert fuzzed.tasks(TX)[babbler]["sub"] == "running"
 
         feed()
         descriptors = len(os.listdir(f"/proc/{fuzzed.status()['pid']}/fd")), len(os.listdir(f"/proc/{fuzzed.status()['keeper_pid']}/fd"))
         assert max(descriptors) < 60, "passed descriptors are closed"
         line.send(b"end")
-    assert fuzzed.task_is("babbler", "exited")["exit"]["code"] == 0
+    assert fuzzed.task_is(babbler, "exited")["exit"]["code"] == 0

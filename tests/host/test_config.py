@@ -506,6 +506,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "no user": (with_service("<user></user>"), "<service>", "<user> '' cannot be a name"),
     "user ID that means none": (with_service("<user>4294967295</user>"), "<service>", "<user> '4294967295' is not an ID"),
     "user ID that meant none": (with_service("<user>65535</user>"), "<service>", "<user> '65535' is not an ID"),
+    "user ID of many digits": (with_service(f"<user>{'0' * 20}1000</user>"), "<service>", "<user> '0{20}' is not an ID"),
     "group ID in other digits": (with_service("<group>\u0663\u0663</group>"), "<service>", "<group> .* is not an ID"),
     "impossible group": (with_service("<group>a:b</group>"), "<service>", "<group> 'a:b' cannot be a name"),
     "unknown limit": (
@@ -749,7 +750,7 @@ BEYOND = {
     "repeated id", "call of nobody", "action without call", "call without action", "no location", "location is a file", "two locations",
     "id of dots", "Command without command", "empty command", "open quote", "text and arguments", "bad port", "colliding binds",
     "bind elsewhere", "monitor's port", "no endpoint", "monitor's endpoint", "long ipc", "bad time span", "endless delay", "crossed delays",
-    "user ID that means none", "user ID that meant none", "group ID in other digits",
+    "user ID that means none", "user ID that meant none", "user ID of many digits", "group ID in other digits",
     "bad variable", "variable twice", "misspelt new element", "misspelt new attribute", "misspelt service",
 }  # fmt: skip
 

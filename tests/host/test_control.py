@@ -106,6 +106,36 @@ def test_a_descriptor_that_hangs_who_closes_it_hangs_nobody_else(tmp_path: Path,
     wait_for(lambda: not clients())
 
 
+def test_a_client_for_whom_there_is_no_thread_waits_and_hangs_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To hang up on it at once closed its descriptor in the loop's thread."""
+    monkeypatch.setattr(linux, "refuse_descriptors", lambda sock: False)
+    monkeypatch.setattr(control, "PAUSE", 0.05)
+    made, failures = control.Connection, ["can't start new thread"]
+
+    def connection(*arguments: Any) -> control.Connection:
+        if failures:
+            raise RuntimeError(failures.pop())
+        return made(*arguments)
+
+    monkeypatch.setattr(control, "Connection", connection)
+
+    async def attack() -> None:
+        async with serving(tmp_path / "c") as path:
+            ours, other = lingering()
+            with other, connect(path) as attacker:
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [ours.fileno()]))]
+                attacker.sendmsg([b"x"], rights)
+                ours.close()
+                since = time.monotonic()
+                assert (await asked(path))["ok"]
+                assert time.monotonic() - since < LINGER, "it hung as long as the descriptor"
+                assert not failures
+                assert clients(), "it is served as well"
+
+    run(attack())
+    wait_for(lambda: not clients())
+
+
 def test_the_kernel_refuses_descriptors_where_it_can(tmp_path: Path) -> None:
     async def attack() -> None:
         async with serving(tmp_path / "c") as path:

@@ -157,6 +157,8 @@ def test_no_link_leads_to_another_file(home: House, capsys: Capture) -> None:
         "UPDATE tasks SET sub = 'x', row = '{\"sub\": \"x\"}'",
         "UPDATE meta SET value = 'x' WHERE name = 'boot_id'; UPDATE events SET at = 'x'",
         "DROP TABLE events; CREATE VIEW events AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT i FROM n",
+        "DROP TABLE events; CREATE VIRTUAL TABLE events USING fts4(seq, at, transaction_id, task, event, detail)",
+        "DROP TABLE events; CREATE TABLE events (seq, at, transaction_id, task, event, detail AS (hex(zeroblob(seq))))",
     ],
 )  # fmt: skip
 def test_a_state_file_that_cannot_be_read_is_one_line(damage: str, home: House, capsys: Capture) -> None:
@@ -168,6 +170,16 @@ def test_a_state_file_that_cannot_be_read_is_one_line(damage: str, home: House, 
     assert told["contexts"][0]["state"] == "inactive"
     assert complaint.startswith(f"zmsvcctl: Echo does not run; cannot read {home.state}/Echo/state.db: ")
     assert complaint.count("\n") == 1
+
+
+def test_a_state_file_that_takes_too_long_is_given_up(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statefile, "_PATIENCE_S", 0.0)
+    with saved(home):
+        pass
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 9 UNION ALL SELECT i + 1 FROM n LIMIT 30000)"
+    with contextlib.closing(sqlite3.connect(home.state / "Echo" / "state.db", isolation_level=None)) as db:
+        db.execute(f"{numbers} INSERT INTO events SELECT i, i, 'TX', 't', 'e', '{{}}' FROM n")
+    assert "cannot read " in answer(capsys, "events", "--transaction", "NONE", code=5)[1]
 
 
 def test_a_file_that_is_no_database_is_one_line(home: House, capsys: Capture) -> None:

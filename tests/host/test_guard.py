@@ -15,6 +15,7 @@ import zmq
 from forwarder import FREE_PORT, Forwarder, received
 from waiting import wait_for
 
+from zmsvc.device.unheard import Unheard
 from zmsvc.host import config, options, sockets
 from zmsvc.host.endpoints import address
 
@@ -74,6 +75,34 @@ def test_a_publisher_remembers_a_bounded_number_and_then_says_yes(
         tell(b"\x00" + (b"%06d" % number).ljust(size, b"x"))
     wait_for(lambda: not mouth.wants(b"nobody"))
     assert mouth.wants(b"first")
+
+
+def test_what_a_subscriber_says_beside_subscriptions_ends_none(told: tuple[Callable[[bytes], None], sockets.Mouth]) -> None:
+    """libzmq hands any message of a subscriber to every publisher, which took it for the end of a subscription of somebody else."""
+    tell, mouth = told
+    for word in (b"", b"\x02first", b"xfirst"):
+        tell(word)
+    tell(b"\x01last")
+    wait_for(lambda: mouth.wants(b"last"))
+    assert mouth.wants(b"first")
+    tell(b"\x00first")
+    wait_for(lambda: not mouth.wants(b"first"))
+
+
+def test_what_a_subscriber_says_beside_subscriptions_makes_room_for_none() -> None:
+    """It counts as a change, so a flood of it is found, and never as the end of a subscription."""
+    counted: list[tuple[int, ...]] = []
+    with sockets.context() as context, options.front(context, hwm=1000) as front, options.back(context, hwm=1000, heartbeat_s=30) as back:
+        unheard = Unheard(context, front, back)
+        for word in (b"\x01one", b"\x02one", b"xyz", b"", b"\x01two", b"\x00one"):
+            front.send(word)
+        wait_for(lambda: unheard.take(lambda *figures, more: counted.append(figures)) and _sum(counted)[0] == 6)
+        assert _sum(counted) == (6, 1, 3)
+        unheard.close()
+
+
+def _sum(counted: list[tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(map(sum, zip(*counted, strict=True)))
 
 
 def memory(pid: int) -> int:

@@ -195,6 +195,26 @@ def test_a_task_may_be_another_users(nest: Nest) -> None:
 
 
 @pytest.mark.parametrize(
+    ("user", "by_hand", "kept"),
+    [("nobody", True, set()), ("nobody", False, {"PASSWORD"}), ("root", True, {"PASSWORD", "CREDENTIALS_DIRECTORY"})],
+)
+def test_whose_task_it_is_says_the_user_database_at_its_start(
+    nest: Nest, monkeypatch: pytest.MonkeyPatch, user: str, by_hand: bool, kept: set[str]
+) -> None:
+    """A supervisor whose user database did not answer says no number: that made the task of another user inherit as one of the daemon's."""
+    need(os.geteuid() == 0, "only root can change to another user")
+    for name in ("PASSWORD", "CREDENTIALS_DIRECTORY"):
+        monkeypatch.setenv(name, "secret")
+    nest.looped("""
+        def step(self):
+            self.update(names=list(os.environ))
+    """)
+    nest.fork(user=user, own_environment=by_hand, log=str(nest.home / f"log-of-{user}"))
+    found = update(nest)
+    assert {"PASSWORD", "CREDENTIALS_DIRECTORY"} & set(found["names"]) == kept
+
+
+@pytest.mark.parametrize(
     ("changes", "why"),
     [
         ({"user": "nobody-at-all"}, "cannot run as user nobody-at-all: this machine has no such user"),

@@ -111,7 +111,12 @@ def now(context: Context) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     ("way", "reasons"),
-    [("long", ("flooding_peers", "handshakes")), ("many", ("flooding_peers",)), ("churn", ("flooding_peers",))],
+    [
+        ("long", ("flooding_peers", "handshakes")),
+        ("many", ("flooding_peers",)),
+        ("churn", ("flooding_peers",)),
+        ("words", ("flooding_peers",)),
+    ],
 )
 def test_subscriptions_without_end_hold_up_nobody_and_nothing_of_them_stays(bus: Context, way: str, reasons: tuple[str, ...]) -> None:
     before, seen = now(bus), Seen()

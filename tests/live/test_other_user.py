@@ -18,10 +18,10 @@ from waiting import wait_for
 USER = "daemon"
 
 
-@pytest.fixture
-def umask() -> Iterator[None]:
-    before = os.umask(0o077)
-    yield
+@pytest.fixture(params=[0o077, 0o002], ids=["umask 077", "umask 002"])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
     os.umask(before)
 
 
@@ -103,20 +103,18 @@ def test_a_task_of_another_user_gains_no_privileges_unless_the_file_allows_it(co
     assert f"NoNewPrivs:\t{expected}" in told(context, "ts_100")
 
 
-@pytest.mark.usefixtures("umask")
-def test_a_task_has_the_umask_of_who_started_the_daemon(by_hand: Context) -> None:
+def test_a_task_has_the_umask_of_who_started_the_daemon(by_hand: Context, umask: int) -> None:
     teller(by_hand, "ts_100")
     detach(by_hand)
-    assert told(by_hand, "ts_100")[0] == "0077"
+    assert told(by_hand, "ts_100")[0] == f"{umask:04o}"
 
 
-@pytest.mark.usefixtures("umask")
-def test_a_python_task_has_it_too(context: Context) -> None:
+def test_a_python_task_has_it_too(context: Context, umask: int) -> None:
     context.looped("Write", "def setup(self):\n    open(self.config['file'], 'w').close()\n")
     context.task("ts_100", "Write", config=f"<file>{context.home}/made</file>")
     context.start("--transaction", "T")
     context.task_is("ts_100", "running")
-    assert (context.home / "made").stat().st_mode & 0o777 == 0o600
+    assert (context.home / "made").stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 def test_credentials_of_the_unit_reach_the_tasks_of_its_own_user_and_no_others(context: Context) -> None:

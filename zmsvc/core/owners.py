@@ -7,6 +7,7 @@ import re
 _NAME = re.compile(r"(?!-)[^\s:/\x00-\x1f\x7f]+")
 """What a user database can hold, that of a network included (`DOMAIN\\user`, `user@domain`)."""
 _HIGHEST = 0xFFFFFFFE
+_DIGITS = 20
 _NO_ID = 0xFFFF
 """-1 in 16 bits, which means no user to old interfaces (systemd refuses it, too)."""
 
@@ -19,7 +20,8 @@ def numeric_id(text: str) -> int | None:
 def owner(text: str) -> str:
     """Read the name or the number of a user or group, whether or not this machine knows it. Raises ValueError."""
     if text.isdecimal():
-        number = numeric_id(text[:20])
+        # Of more digits none is read: cut off, a number after many zeros would be root's.
+        number = numeric_id(text) if len(text) <= _DIGITS else None
         if number is None or number > _HIGHEST or number == _NO_ID:
             raise ValueError(f"{text[:20]!r} is not an ID, expected a name, or a number from 0 to {_HIGHEST} that is not {_NO_ID}")
         return str(number)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import sqlite3
 import tempfile
 import time
@@ -36,6 +35,10 @@ if TYPE_CHECKING:
 
 MAX_SIZE = 512 << 20
 """Bytes that are copied at most; a history of 100,000 rows has 30 MB."""
+MAX_VALUE = 64 << 20
+"""Bytes of one value; the longest is the context file."""
+_PATIENCE_S = 10.0
+"""Seconds that all of the reading may take; a history of 100,000 rows takes 0.1 s."""
 _LOOKS = 3
 """How often a file that changes meanwhile is copied anew: the context may be starting."""
 _TABLES = ("events", "meta", "tasks", "transactions")
@@ -77,6 +80,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
             copy = Path(directory) / path.name
             _copy(path, copy)
             with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as db:
+                _bound(db)
                 _check(db)
                 yield db
     except (sqlite3.Error, ArithmeticError, KeyError, RecursionError, TypeError, ValueError, PlaceError) as error:
@@ -116,19 +120,37 @@ def _look(path: Path, directory: int) -> dict[str, tuple[int, ...] | None]:
 
 def _copy_one(name: str, directory: int, to: Path) -> None:
     with open(directories.open_file(Path(name), os.O_RDONLY, dir_fd=directory), "rb") as source, open(to, "wb") as target:
-        if os.fstat(source.fileno()).st_size > MAX_SIZE:
+        left = os.fstat(source.fileno()).st_size
+        if left > MAX_SIZE:
             raise ValueError(f"it is larger than {MAX_SIZE >> 20} MiB")
-        shutil.copyfileobj(source, target, 1 << 20)
+        # No more than that, for its owner may make it grow meanwhile.
+        while left and (data := source.read(min(left, 1 << 20))):
+            target.write(data)
+            left -= len(data)
+
+
+def _bound(db: sqlite3.Connection) -> None:
+    """Have SQLite give up what takes too long or has too long a value: another user may have made this file for its reader."""
+    until = time.monotonic() + _PATIENCE_S
+    db.set_progress_handler(lambda: time.monotonic() > until, 10_000)
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
+    db.execute("PRAGMA trusted_schema=OFF")
 
 
 def _check(db: sqlite3.Connection) -> None:
-    """Refuse what this release does not know. A view in the place of a table could keep its reader busy for ever."""
-    db.execute("PRAGMA trusted_schema=OFF")
+    """Refuse what this release does not know: only in a plain table to read a row costs no more than the row.
+
+    A view may have rows without end, a generated column is computed from anything, and a virtual table parses what is in others.
+    """
     if (version := db.execute("PRAGMA user_version").fetchone()[0]) > SCHEMA:
         raise ValueError(f"it is of schema {version}, and this zmsvc knows {SCHEMA}")
-    kinds = dict(db.execute("SELECT name, type FROM sqlite_master WHERE name IN (?, ?, ?, ?)", _TABLES))
-    if missing := [name for name in _TABLES if kinds.get(name) != "table"]:
-        raise ValueError(f"it has no table {missing[0]}")
+    made = dict(db.execute("SELECT name, sql FROM sqlite_master WHERE name IN (?, ?, ?, ?)", _TABLES))
+    for name in _TABLES:
+        # SQLite writes each statement with these words in front, whatever was typed: a virtual table or a view has others.
+        if not str(made.get(name)).startswith("CREATE TABLE "):
+            raise ValueError(f"it has no table {name}")
+        if any(hidden for *_, hidden in db.execute(f"PRAGMA table_xinfo({name})")):
+            raise ValueError(f"it computes a column of {name}")
 
 
 # --- the history

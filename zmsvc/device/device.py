@@ -156,11 +156,11 @@ class Device:
                 if not self._watch.turn(math.ceil(min(quiet, left * 1000))):
                     break
                 while readable(self._back):
-                    told, count = self._back.recv(), count + 1
-                    if told[:1] == b"\x01":
-                        subscriptions.add(told)
-                    else:
-                        subscriptions.discard(b"\x01" + told[1:])
+                    told, count = options.told(self._back.recv()), count + 1
+                    if told is not None and told[0]:
+                        subscriptions.add(b"\x01" + told[1])
+                    elif told is not None:
+                        subscriptions.discard(b"\x01" + told[1])
         self._back.setsockopt(zmq.XPUB_VERBOSE, 0)
         return subscriptions
 

@@ -71,13 +71,18 @@ class Unheard:
         changes = more = size = 0
         for _ in range(TOLD):
             try:
-                told = self._mouth.recv(zmq.DONTWAIT)
+                subscription = options.told(self._mouth.recv(zmq.DONTWAIT))
             except zmq.Again:
                 break
-            sign = 1 if told[:1] == b"\x01" else -1
-            changes, more, size = changes + 1, more + sign, size + sign * (len(told) - 1)
-            if told.startswith(messages.UNHEARD, 1):
-                self._note(sign > 0, told[1:])
+            changes += 1
+            if subscription is None:
+                # It goes to each publisher as a subscription does, so it counts as a change.
+                continue
+            begun, prefix = subscription
+            sign = 1 if begun else -1
+            more, size = more + sign, size + sign * len(prefix)
+            if prefix.startswith(messages.UNHEARD):
+                self._note(begun, prefix)
         if changes:
             count(changes, more, size, more=changes == TOLD)
         self._hear(TAKEN)

@@ -31,6 +31,7 @@ PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
 PR_GET_TID_ADDRESS = 40
+_LOOKS = 8
 # From sched.h.
 CLONE_INTO_CGROUP = 0x2_0000_0000
 CLONE_PARENT = 0x8000
@@ -237,6 +238,29 @@ def stat_fields(pid: int) -> list[bytes] | None:
             return file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
+
+
+def user_of(pid: int) -> int | None:
+    """Return the effective user ID of a process; None when it is gone. The owner of its /proc directory may be root instead."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            return next((int(line.split()[2]) for line in file if line.startswith(b"Uid:")), None)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def descends(pid: int, ancestor: int) -> bool:
+    """Tell whether a process was forked by `ancestor`, a subreaper, or by what that has forked. True where it cannot be found out."""
+    for _ in range(_LOOKS):
+        at = pid
+        while at and at != ancestor:
+            fields = stat_fields(at)
+            if fields is None:
+                break  # It has ended meanwhile, and what it had forked has another parent now.
+            at = int(fields[1])
+        else:
+            return at == ancestor
+    return True
 
 
 def has_executed(pid: int) -> bool:

@@ -16,7 +16,7 @@ import zmq
 from zmsvc.core.errors import ZmsvcError
 from zmsvc.host.keys import Curve
 from zmsvc.host.monitor import seen, watch
-from zmsvc.host.options import SENTINEL, check_size, client, connect, context, readable, secured
+from zmsvc.host.options import SENTINEL, check_size, client, connect, context, readable, secured, told
 from zmsvc.host.refusal import barred, refusal
 
 _SETTLE_MS = 20
@@ -83,12 +83,15 @@ class _Line:
         while self._left_ms() and poller.poll(min(_SETTLE_MS, self._left_ms()) if complete and there else self._left_ms()):
             self._note_connection()
             while readable(self._publisher):
-                told = self._publisher.recv()
+                subscription = told(self._publisher.recv())
+                if subscription is None:
+                    continue
                 reached = True
-                complete = complete or told[1:] == SENTINEL
-                wanted = wanted or (told[:1] == b"\x01" and frame.startswith(told[1:]))
-                if presence and told[1:].startswith(presence):
-                    there = told[:1] == b"\x01"
+                begun, prefix = subscription
+                complete = complete or prefix == SENTINEL
+                wanted = wanted or (begun and frame.startswith(prefix))
+                if presence and prefix.startswith(presence):
+                    there = begun
             if wanted and there and self._connection:
                 return True
             if self._refused:

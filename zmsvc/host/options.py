@@ -173,6 +173,15 @@ def ear(ctx: Makes[S], prefixes: Iterable[bytes], curve: Curve | None) -> S:
     return made
 
 
+def told(frame: bytes) -> tuple[bool, bytes] | None:
+    """Return whether a subscription begins or ends, and its prefix, from what a publisher is told.
+
+    None for anything else: a subscriber can send any message against the stream, and libzmq hands it to every publisher.
+    """
+    kind = frame[:1]
+    return (kind == b"\x01", frame[1:]) if kind in (b"\x00", b"\x01") else None
+
+
 def check_size(frame: bytes) -> None:
     """Raise UsageError for a message that would make the device drop the connection."""
     if len(frame) > MAX_MESSAGE:

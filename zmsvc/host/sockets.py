@@ -26,6 +26,7 @@ from zmsvc.host.options import (
     publisher,
     readable,
     subscriber,
+    told,
 )
 
 __all__ = [
@@ -91,9 +92,10 @@ class Mouth:
                 if self._ended >= GIVE_BACK:
                     self._give_back()
                 return
-            told = self.socket.recv()
-            self.attached = True
-            self._note(told[:1] == b"\x01", told[1:])
+            subscription = told(self.socket.recv())
+            if subscription is not None:
+                self.attached = True
+                self._note(*subscription)
         self.behind = True
 
     def _note(self, begun: bool, prefix: bytes) -> None:

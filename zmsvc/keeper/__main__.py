@@ -50,8 +50,10 @@ class _Help(argparse.HelpFormatter):
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     # Whatever we were started with, nothing that we make may be written by others; directories that have to be made on the way to
-    # ours have no mode of their own.
-    os.umask(os.umask(0o022) | 0o022)
+    # ours have no mode of their own. Tasks get the umask that was given, see zmsvc.task.process.
+    given = linux.current_umask()
+    os.environ["ZMSVC_UMASK"] = f"{given:04o}"
+    os.umask(given | 0o022)
     try:
         interpreter.disabled()
         places = paths.places(args.context)

@@ -86,7 +86,7 @@ class Brood:
         """Launches whose task has named another main process."""
         self.others: set[int] = set()
         """Children that are no tasks: supervisor and device."""
-        self._family = Family(outside, mark, _Own(self._by_pid, self.others, zygote, self._named), self._astray)
+        self._family = Family(outside, mark, _Own(self._by_pid, self.others, zygote, self._named), self._astray, self._settled)
 
     # --- launches
 
@@ -450,6 +450,11 @@ class Brood:
             return False
         group = self._outside.group(pid)
         return bool(group) and not self._in_use(group)
+
+    def _settled(self, pid: int) -> bool:
+        """Tell whether a process is in the control group of a launch, and its user may not move it to another."""
+        group = self._outside.group(pid)
+        return bool(group) and self._in_use(group) and self._outside.user(pid) not in (0, os.geteuid(), None)
 
     def _holds(self, mark: int) -> bool:
         held = self._held.get(mark)

@@ -19,11 +19,14 @@ from zmsvc.keeper.outside import Outside
 class Family:
     """All processes of a context. `known` are the keeper's children that are no orphans.
 
-    `astray` tells of an orphan whether it has the mark of no launch that is there, and is in the control group of none.
+    `astray` tells of an orphan whether it has the mark of no launch that is there, and is in the control group of none; `settled` whether
+    its control group, which it could not leave, is that of a launch.
     """
 
-    def __init__(self, outside: Outside, mark: bytes, known: Collection[int], astray: Callable[[int], bool]) -> None:
-        self._astray = astray
+    def __init__(
+        self, outside: Outside, mark: bytes, known: Collection[int], astray: Callable[[int], bool], settled: Callable[[int], bool]
+    ) -> None:
+        self._astray, self._settled = astray, settled
         self._counted: list[int] | None = None
         self._outside = outside
         self._mark = mark
@@ -85,9 +88,13 @@ class Family:
     def _strays(self, held: Held) -> list[int]:
         """Return the orphans with the marks of a launch, wherever they are, and those of which no mark or control group tells a launch.
 
-        The latter are ended with the launch that ends next.
+        The latter are ended with the launch that ends next. Marks can be put on, and the task of another user would delay the end of all
+        others by a process with theirs: of one that cannot move the control group tells whose it is.
         """
-        return [pid for pid in self.orphans() if self._outside.marked(pid, {held.pid}, *self._marks(held)) or self._astray(pid)]
+        return [pid for pid in self.orphans() if self._strayed(pid, held) or self._astray(pid)]
+
+    def _strayed(self, pid: int, held: Held) -> bool:
+        return self._outside.marked(pid, {held.pid}, *self._marks(held)) and not self._settled(pid)
 
     def _marks(self, held: Held) -> tuple[bytes, int]:
         # Other contexts count their launches from 1 as well.

@@ -361,10 +361,12 @@ class Keeper:
         spec, fds = self._keyring.hand_to(order) if self._keyring else (order, Descriptors())
         if self._capable:
             spec = replace(spec, drop_capabilities=True)
+        if self._by_hand and spec.user is not None:
+            spec = replace(spec, own_environment=True)
         if spec.uid is not None:
             uid, known = spec.uid, spec.uid in self._doors.notify_of
             try:
-                spec = replace(spec, notify=str(self._doors.notify_path(uid)), own_environment=self._by_hand)
+                spec = replace(spec, notify=str(self._doors.notify_path(uid)))
             except (ZmsvcError, OSError) as error:
                 self._tell(sv.LaunchFailed(launch=spec.launch, why=str(error)))
                 return

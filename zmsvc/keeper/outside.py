@@ -79,7 +79,7 @@ class Outside(Protocol):
         """SIGKILL each of these processes, as far as that is possible."""
 
     def belonging(self, sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
-        """Return every process of one of these sessions, or with the marks of a context, or of one launch of it."""
+        """Return every descendant of the keeper in one of these sessions, or with the marks of a context, or of one launch of it."""
 
     def marked(self, pid: int, sessions: Container[int], mark: bytes, launch: int | None = None) -> bool:
         """Tell whether `belonging` would name this process."""
@@ -89,6 +89,9 @@ class Outside(Protocol):
 
     def group(self, pid: int) -> str:
         """Return the control group of a process, from the root of the hierarchy; empty where there is none, and for a zombie."""
+
+    def user(self, pid: int) -> int | None:
+        """Return the effective user ID of a process; None when it is gone."""
 
     def children(self, pid: int | None = None) -> list[int]:
         """Return the children of a process, zombies included; of the keeper when none is named."""
@@ -126,10 +129,10 @@ class Machine:
     name = staticmethod(linux.process_name)
     signal = staticmethod(linux.send_signal)
     kill_each = staticmethod(linux.kill_each)
-    belonging = staticmethod(marks.belonging)
     marked = staticmethod(marks.belongs)
     launch_of = staticmethod(marks.told_launch)
     group = staticmethod(linux.cgroup_of)
+    user = staticmethod(linux.user_of)
     number_of_children = staticmethod(linux.number_of_children)
     executed = staticmethod(linux.has_executed)
     open_group = staticmethod(linux.cgroup_descriptor)
@@ -177,6 +180,11 @@ class Machine:
             os.kill(pid, number)
             return True
         return False
+
+    @staticmethod
+    def belonging(sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
+        # Any user of the machine can put on marks; what tasks have left is the keeper's, which is a subreaper.
+        return [pid for pid in marks.belonging(sessions, mark, launch) if linux.descends(pid, os.getpid())]
 
     @staticmethod
     def children(pid: int | None = None) -> list[int]:

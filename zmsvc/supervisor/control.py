@@ -67,6 +67,8 @@ class Control:
         self._open: Counter[int] = Counter()
         """Connections by uid, those whose thread hangs included."""
         self._closing = False
+        self._unserved: socket.socket | None = None
+        """A client for whom no thread could be had. To close it might hang the loop, so it waits for one."""
 
     async def open(self) -> None:
         linux.refuse_descriptors(self._listening)
@@ -76,6 +78,9 @@ class Control:
         """Let the answers that are under way go out, and hang up."""
         self._closing = True
         self._loop.remove_reader(self._listening.fileno())
+        if self._unserved is not None:
+            # The kernel does not wait for what an ended process had.
+            self._unserved.detach()
         if self._clients:
             await asyncio.wait(self._clients, timeout=LAST_WORDS)
         for client in self._clients:
@@ -86,12 +91,13 @@ class Control:
         """Take the clients that wait; each waits in the backlog while no descriptor or no thread can be had."""
         for _ in range(ACCEPT):
             try:
-                sock, _ = self._listening.accept()
+                sock = self._unserved or self._listening.accept()[0]
             except BlockingIOError:
                 return
             except OSError as error:
                 self._pause(error)
                 return
+            self._unserved = None
             sock.setblocking(False)
             uid = linux.peer_credentials(sock)[1]
             self._open[uid] += 1
@@ -99,7 +105,7 @@ class Control:
                 connection = Connection(sock, MAX_LINE, functools.partial(self._gone, uid))
             except RuntimeError as error:
                 self._gone(uid)
-                sock.close()
+                self._unserved = sock
                 self._pause(error)
                 return
             task = self._loop.create_task(self._client(connection, uid))

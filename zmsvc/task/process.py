@@ -60,8 +60,9 @@ def settle(keep: Iterable[int]) -> None:
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
         setattr(sys, name, _Descriptor(fd))
     null = os.open(os.devnull, os.O_RDWR)
-    # The keeper's, which is the unit's or the caller's and lets no other user write: python-daemon has to be given one.
-    umask = linux.current_umask()
+    # The unit's or the caller's, which the keeper tells because it lets no other user write what it makes itself.
+    told = os.environ.get("ZMSVC_UMASK")
+    umask = linux.current_umask() if told is None else int(told, 8)
     daemon.DaemonContext(
         detach_process=False,
         umask=umask,
@@ -106,11 +107,13 @@ def become(spec: LaunchSpec, output: int | None = None) -> None:
     if output is None and stream > 2:
         os.close(stream)
     if spec.user is not None or spec.group is not None:
-        if spec.own_environment:
-            _forget_the_callers()
-        if spec.uid is not None:
+        entry = None if spec.user is None else _entry(spec.user)
+        # As the user database says now: the supervisor may have asked when it, which may be on another machine, did not answer.
+        if entry is not None and entry.pw_uid != os.geteuid():
+            if spec.own_environment:
+                _forget_the_callers()
             os.environ.pop(environment.OF_THE_UNIT, None)
-        _change_owner(spec.user, spec.group)
+        _change_owner(entry, spec.user, spec.group)
         linux.die_with_parent(parent)  # which the change has revoked
     if spec.drop_capabilities:
         _drop_capabilities()
@@ -160,10 +163,9 @@ def _forget_the_callers() -> None:
             del os.environ[name]
 
 
-def _change_owner(user: str | None, group: str | None) -> None:
+def _change_owner(entry: pwd.struct_passwd | None, user: str | None, group: str | None) -> None:
     """Drop to the task's user and group, with all groups that the user database gives this user."""
     try:
-        entry = None if user is None else _entry(user)
         if group is not None:
             gid = _gid(group)
         else:
