@@ -148,6 +148,16 @@ def test_a_secret_that_others_may_read_is_refused(home: Path) -> None:
         keys.load_client(home / "keys/Here")
 
 
+@pytest.mark.deadline(10)
+def test_a_fifo_in_the_place_of_a_key_holds_nobody(home: Path) -> None:
+    run("make")
+    file = home / "keys/Here/server.key_secret"
+    file.unlink()
+    os.mkfifo(file, 0o600)
+    with pytest.raises(ConfigError, match="is not a regular file"):
+        keys.load_curve(file)
+
+
 def test_keys_are_not_shown_by_accident() -> None:
     public, secret = zmq.curve_keypair()
     shown = f"{keys.Curve(public=public, secret=secret)!r}"

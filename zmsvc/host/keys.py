@@ -112,10 +112,15 @@ def open_secret(file: Path) -> int:
 
 
 def _open(file: Path) -> int:
+    # O_NONBLOCK for a FIFO in its place, which must not hold this process.
     try:
-        return os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise ConfigError([_unreadable(file, error)]) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise ConfigError([f"cannot read CURVE keys: {file} is not a regular file"])
+    return fd
 
 
 def _read(file: Path) -> str:
