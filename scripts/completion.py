@@ -100,17 +100,11 @@ def _bash_value(option: Option) -> str:
 
 
 def _bash_offer(what: str) -> str:
-    match what.split(" ", 1):
-        case [""]:
-            return ""
-        case ["contexts"]:
-            return f'_zmsvcctl_offer "$({CONTEXTS})"'
-        case ["directories"]:
-            return "_zmsvcctl_files ''"
-        case ["files", pattern]:
-            return f"_zmsvcctl_files '{pattern}'"
-        case _:
-            return f'_zmsvcctl_offer "{what}"'
+    if what in ("", "contexts", "directories"):
+        return {"": "", "contexts": f'_zmsvcctl_offer "$({CONTEXTS})"', "directories": "_zmsvcctl_files ''"}[what]
+    if what.startswith("files "):
+        return f"_zmsvcctl_files '{what[6:]}'"
+    return f'_zmsvcctl_offer "{what}"'
 
 
 def _bash_positionals(verb: Verb) -> Iterator[str]:
@@ -179,17 +173,11 @@ def _zsh_positional(at: int, option: Option) -> str:
 
 
 def _zsh_offer(what: str) -> str:
-    match what.split(" ", 1):
-        case [""]:
-            return " "
-        case ["contexts"]:
-            return "_zmsvcctl_contexts"
-        case ["directories"]:
-            return "_directories"
-        case ["files", pattern]:
-            return f'_files -g "{pattern}"'
-        case _:
-            return f"({what})" if "$" not in what else " "
+    if what in ("", "contexts", "directories"):
+        return {"": " ", "contexts": "_zmsvcctl_contexts", "directories": "_directories"}[what]
+    if what.startswith("files "):
+        return f'_files -g "{what[6:]}"'
+    return f"({what})" if "$" not in what else " "
 
 
 # --- fish
@@ -225,18 +213,14 @@ def _fish_option(option: Option, where: str) -> str:
 
 
 def _fish_offer(what: str) -> str:
-    match what.split(" ", 1):
-        case [""]:
-            return ""
-        case ["contexts"]:
-            return "-a \"(zmsvcctl list 2>/dev/null | string match -r '^\\S+' | string match -v NAME)\""
-        case ["directories"]:
-            return "-a '(__fish_complete_directories)'"
-        case ["files", pattern]:
-            return f"-a '(__fish_complete_suffix {pattern[1:]})'"
-        case _:
-            # fish runs what stands in parentheses without a dollar sign.
-            return f"-a {_fish_quoted(what.replace('$(', '('))}"
+    if what == "contexts":
+        return "-a \"(zmsvcctl list 2>/dev/null | string match -r '^\\S+' | string match -v NAME)\""
+    if what == "directories":
+        return "-a '(__fish_complete_directories)'"
+    if what.startswith("files "):
+        return f"-a '(__fish_complete_suffix {what[7:]})'"
+    # fish runs what stands in parentheses without a dollar sign.
+    return f"-a {_fish_quoted(what.replace('$(', '('))}" if what else ""
 
 
 FILES = {"zmsvcctl.bash": bash, "_zmsvcctl": zsh, "zmsvcctl.fish": fish}
