@@ -46,7 +46,8 @@ def test_nothing_is_kept_for_those_who_have_hung_up(slow: Context, request_: dic
     slow.task_is("slow", "start")
     before = files(slow)
     clients = [send(slow, **request_) for _ in range(100)]
-    wait_for(lambda: files(slow) >= before + 100)
+    # What asked before may not have been closed yet when it was counted.
+    wait_for(lambda: files(slow) >= before + 90)
     for client in clients:
         client.close()
     wait_for(lambda: files(slow) <= before)

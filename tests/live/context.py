@@ -292,7 +292,9 @@ class Ear:
             head = {"action": "start", "service_id": "context001", "service_name": "context", "service_transaction": "PROBE"}
             body = {"header": head, "content": {"configuration": {"TaskService": {"id": name}}}}
             publisher.send(b"context @@@ " + json.dumps(body).encode())
-            while self._socket.poll(2000):
+            # Other messages may come without end, and an order is lost that comes before a new supervisor hears any.
+            until = time.monotonic() + 2.0
+            while self._socket.poll(max(0.0, until - time.monotonic()) * 1000):
                 if name.encode() in self._socket.recv().partition(b'"content"')[0]:
                     return
         raise AssertionError("the supervisor is not heard")

@@ -159,7 +159,8 @@ async def _open_bus(loop: Loop, *, again: bool) -> list[Fact]:
             await loop.bus.attach()
     except TimeoutError:
         if not again:
-            raise ZmsvcError(f"cannot start {loop.places.name}: the device does not answer within {limit:g} s") from None
+            what = "answer" if loop.children.device.ready else "come up"
+            raise ZmsvcError(f"cannot start {loop.places.name}: the device does not {what} within {limit:g} s") from None
         log.warning("The device does not answer yet: what happens now is not told on the bus")
     if loop.bus is None:
         # The keeper holds the sockets, whether the device answers or not.
