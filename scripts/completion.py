@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the completion of zmsvcctl for bash, zsh and fish, from its table of verbs: `make completion`.
 
-A test compares the files with the table, so nobody has to remember.
+A test fails when the files differ from the table.
 """
 
 from __future__ import annotations

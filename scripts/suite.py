@@ -30,7 +30,7 @@ FIRST = ("ca-certificates", "dbus", "iproute2", "procps", "python3", "python3-ve
 LATER = (
     "python3-zmq", "python3-psutil", "python3-lxml", "python3-daemon", "python3-sdnotify",
     "python3-setuptools", "python3-wheel", "python3-pytest", "python3-pytest-xdist", "python3-hypothesis",
-    "git", "graphviz", "groff-base", "libpam-systemd", "logrotate", "make", "sqlite3", "strace",
+    "fish", "git", "graphviz", "groff-base", "libpam-systemd", "logrotate", "make", "sqlite3", "strace", "zsh",
 )  # fmt: skip
 
 TESTS = ("make", "test", "LIBRARIES=system")

@@ -106,7 +106,7 @@ class Flood:
         self.repeat(b"SUB", words)
 
     def words(self) -> None:
-        """What is no subscription: libzmq hands it to every publisher."""
+        """Messages that are not subscriptions. libzmq passes them on to every publisher."""
         self.repeat(b"SUB", lambda: b"".join(frame(b"\x02" + self.prefix()) for _ in range(1000)))
 
     def parts(self) -> None:

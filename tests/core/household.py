@@ -560,7 +560,7 @@ class Household:
         return True
 
     def wait(self, most: float) -> bool:
-        """Advance the clock to the next alarm, by at most so many seconds; False when there is no alarm."""
+        """Advance the clock to the next alarm, but by no more than these seconds. Return False when no alarm is set."""
         kernel = self.kernel
         due = [self.keeper_due(), *(supervisor.due() for supervisor in self.supervisors)]
         due += [kernel.timers[0][0]] if kernel.timers else []

@@ -1,4 +1,4 @@
-"""What a subscriber asks for hears every form of JSON about its transaction, and not what zmsvc says of other transactions."""
+"""The prefixes of a subscriber match every form of JSON about its transaction, and no message of zmsvc about another transaction."""
 
 from __future__ import annotations
 

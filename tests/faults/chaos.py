@@ -42,7 +42,7 @@ OPERATIONS = (3, 8)
 LIVE = ("launching", "start", "running", "stop-sigterm", "stop-sigkill", "final-sigterm", "final-sigkill")
 ENDS = ("failed", "stopped", "lost")
 TOLD = ("started", "stopped", "failed")
-"""What is told on the bus of each launch, once and in this order."""
+"""The supervisor publishes each of these once for a launch, in this order."""
 IMPATIENT = 0.05
 """Seconds that a hasty client waits for an answer."""
 IMPATIENT_ENDS = 5.0
@@ -141,7 +141,7 @@ class Chaos:
         self._seen = 0
         """The last row of the history that was compared with the bus."""
         self._whole = True
-        """Whether no process has died, since then, that tells or forwards."""
+        """Neither keeper, supervisor nor device has died since then, so the bus has every message."""
         self._operations: list[tuple[int, Callable[[], None]]] = [
             (8, self._order),
             (5, self._kill_task),
@@ -312,7 +312,7 @@ class Chaos:
             self._faults.append(f"zmsvcctl --timeout {IMPATIENT:g} ended after {time.monotonic() - began:.1f} s")
 
     def _fill_disk(self) -> None:
-        """What is decided while nothing can be saved is saved later; the supervisor lives meanwhile."""
+        """The supervisor goes on while it cannot save, and saves its decisions when there is room again."""
         if self._state is None:
             return
         self._say("the disk is full")
@@ -345,7 +345,7 @@ class Chaos:
                 os.kill(pid, signal.SIGCONT)
 
     def _at_rest(self) -> bool:
-        """What `status` says, what the kernel has and what the history tells are the same; else it raises AssertionError."""
+        """Compare `status` with the processes and with the history. Raises AssertionError when they differ."""
         assert self.context.daemon is not None
         assert self.context.daemon.poll() is None, f"the keeper has ended with {self.context.daemon.returncode}"
         status = self.context.status()
@@ -376,7 +376,7 @@ class Chaos:
         self._launches(rows, still_open)
 
     def _bus(self) -> None:
-        """The bus has told of each task what the history has, once and in order, where nobody has died that tells or forwards."""
+        """Compare the messages of each task with its history, row by row, if no process died that publishes or forwards."""
         rows = [row for row in history(self.context, self._seen) if row.task in NAMES and row.event in TOLD]
         if self._ear is not None and self._whole:
             expected = Counter((row.task, row.event) for row in rows)

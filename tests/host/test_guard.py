@@ -78,7 +78,7 @@ def test_a_publisher_remembers_a_bounded_number_and_then_says_yes(
 
 
 def test_what_a_subscriber_says_beside_subscriptions_ends_none(told: tuple[Callable[[bytes], None], sockets.Mouth]) -> None:
-    """libzmq hands any message of a subscriber to every publisher, which took it for the end of a subscription of somebody else."""
+    """libzmq passes each message of a subscriber on to all publishers. Our publishers took it for the end of another subscription."""
     tell, mouth = told
     for word in (b"", b"\x02first", b"xfirst"):
         tell(word)
@@ -168,7 +168,8 @@ def test_a_subscription_that_is_too_long_ends_the_connection(tmp_path: Path) -> 
         device.notified.setblocking(False)
 
         def told() -> bool:
-            # It subscribes anew after each end, when its own thread comes by. On a busy machine the device may find the first ones gone.
+            # libzmq subscribes again only when the thread of this socket calls it. On a busy machine the first connections may end
+            # before the device has looked at them.
             greedy.poll(0)
             with suppress(BlockingIOError):
                 return "a subscription that is too long" in device.next_notification()

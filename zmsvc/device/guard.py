@@ -28,7 +28,7 @@ CHURN = 30_000
 """Subscriptions that begin or end within CHURN_S before the busiest subscriber is let go."""
 CHURN_S = 5.0
 BEHIND = 20
-"""Thousands of subscriptions that were taken in without an end; from then on a subscriber that goes on sending more is let go at once."""
+"""Batches of 1,000 subscriptions in a row after which the guard ends the connection that still sends more, whatever the total is."""
 _CPU_S = 0.01
 """CPU time between two looks at memory, which take 10 microseconds: at 5 GB/s it grows by 50 MB meanwhile."""
 _PAUSE_S = 0.005
@@ -79,10 +79,10 @@ class Guard:
     # --- what happens
 
     def told(self, changes: int, subscriptions: int, size: int, *, more: bool) -> None:
-        """So many subscriptions began or ended, which makes so many more prefixes and bytes of them; `more` of them wait to be told."""
+        """So many subscriptions began or ended, which makes so many more prefixes and bytes of them; `more`: others wait."""
         self._churn += changes
-        # The proxy takes subscriptions in faster than this process counts them: 160,000 of a peer that came back after it was cut off
-        # waited behind the ends of its first 60,000.
+        # The proxy reads subscriptions faster than this thread counts them. A peer that reconnected after it was cut off had sent
+        # 160,000 before this thread had counted the ends of its first 60,000.
         self._behind = self._behind + 1 if more else 0
         # In a flood some are not told. To count too few is harmless; with too many the next device takes over in the end.
         self._subscriptions = max(0, self._subscriptions + subscriptions)
@@ -149,7 +149,7 @@ class Guard:
         return self._subscriptions > MAX_SUBSCRIPTIONS or self._subscribed > MAX_SUBSCRIBED
 
     def _stays(self) -> bool:
-        """Tell whether there are too many, and none of them ended since the last time: not so while a peer's that was let go are ended."""
+        """Tell whether there are too many subscriptions and their number does not fall, as it does while libzmq removes those of a peer."""
         fewest, self._fewest = self._fewest, self._subscriptions
         return self._over() and not self._behind and self._subscriptions >= fewest
 

@@ -226,9 +226,9 @@ class Children:
         return passed
 
     def _fall_silent(self, end: Fact) -> None:
-        """Forget who spoke for a thread that has ended: the next launch has the same process and tag.
+        """Forget which launch the process and the tag of a thread stand for when the thread has ended: the next launch has the same.
 
-        Its READY=1 may come before the keeper's word about it, and while the disk is full the ended one is not acknowledged.
+        Its READY=1 may come before the keeper's report of it, and while the disk is full the ended launch is not acknowledged.
         """
         if not isinstance(end, ev.TaskExited | ev.TaskGone):
             return
