@@ -142,9 +142,16 @@ class Context:
             try:
                 text = self._ready.recv(65536).decode()
             except TimeoutError:
-                raise AssertionError(f"no {word} from the daemon:\n{self.log.read_text()}") from None
+                raise AssertionError(f"no {word} from the daemon:\n{self.log.read_text()}{self._processes()}") from None
             if any(line.startswith(word) for line in text.splitlines()):
                 return text
+
+    def _processes(self) -> str:
+        """Return the load of the machine, and each process of the daemon with its state, CPU time and the kernel's function it waits in."""
+        assert self.daemon is not None
+        ps = ["ps", "--forest", "-o", "pid,stat,etimes,cputimes,wchan:20,args", "-s", str(os.getsid(self.daemon.pid))]
+        listed = subprocess.run(ps, stdout=subprocess.PIPE, text=True, check=False).stdout
+        return f"load {Path('/proc/loadavg').read_text()}{listed}"
 
     def wait(self) -> int:
         """The daemon's exit status."""

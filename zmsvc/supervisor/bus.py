@@ -103,6 +103,11 @@ class Bus:
         self._told_pause = None
         self._attach()
 
+    def _attach_first(self) -> None:
+        # Sending and `wants` take in subscriptions, too, and libzmq's descriptor does not announce again what they have taken.
+        if not self._attached.is_set():
+            self._attach()
+
     @property
     def forgotten(self) -> int:
         """Subscriptions that were not remembered because there were too many."""
@@ -214,6 +219,7 @@ class Bus:
     def _send(self, frame: bytes) -> None:
         if not self._mouth.send(frame):
             self.dropped += 1
+        self._attach_first()
 
     def control(self, effect: ev.PublishControl) -> None:
         """`control`: what happened to a task."""
@@ -277,7 +283,9 @@ class Bus:
     def _wanted(self, head: Mapping[str, Any]) -> bool:
         """Whether somebody may want a `control` message with this header."""
         start = messages.encode("control", {"header": head})[: -len("}}")]
-        return self._mouth.wants(start)
+        wanted = self._mouth.wants(start)
+        self._attach_first()
+        return wanted
 
     def info(self, effect: ev.PublishInfo) -> None:
         """`control`/`update` with the whole context, soon and once for all changes until then."""

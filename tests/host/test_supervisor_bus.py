@@ -1,0 +1,40 @@
+"""The supervisor's connection to the device finds out that it is attached, whatever else happens on it meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from pathlib import Path
+
+from forwarder import Forwarder
+from waiting import PATIENCE
+
+from zmsvc.core import events as ev
+from zmsvc.core.model import Context, Endpoints
+from zmsvc.core.world import World
+from zmsvc.supervisor.bus import Bus
+
+
+def test_a_message_that_is_sent_before_the_bus_is_attached_does_not_hide_that_it_is(tmp_path: Path) -> None:
+    """The sender takes in the subscriptions that the device tells, and libzmq announces them once only."""
+    endpoints = Endpoints(frontend="ipc://unused", backend="ipc://unused", front_bind="ipc://unused", backend_bind="ipc://unused")
+    world = World(context=Context(name="Live", id="context001", log_name="Live", endpoints=endpoints, tasks={}))
+    refused = ev.PublishControl(key=("T", "t1"), action="failed", success=False, pid=None)
+
+    async def attach(device: Forwarder) -> None:
+        bus = Bus((device.back, device.front), "0123", lambda _order: None, lambda: world, None, lambda: None)
+        attached = asyncio.create_task(bus.attach())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        # From here on this loop has no turn, so that only `control` takes in the subscriptions.
+        device.start()
+        for _ in range(50):
+            bus.control(refused)
+            select.select([], [], [], 0.01)
+        try:
+            await asyncio.wait_for(attached, PATIENCE)
+        finally:
+            bus.close()
+
+    with Forwarder(tmp_path) as device:
+        asyncio.run(attach(device))
