@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from zmsvc.ctl.scaffold import main
+from zmsvc.ctl.create.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

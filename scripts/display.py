@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from zmsvc.ctl.display import main
+from zmsvc.ctl.compat.display import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from zmsvc.core.errors import ConfigError
 from zmsvc.ctl import terminal
-from zmsvc.ctl.legacy import announcement
+from zmsvc.ctl.compat.conf_command import announcement
 from zmsvc.keeper.__main__ import main
 
 if __name__ == "__main__":

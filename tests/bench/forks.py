@@ -15,9 +15,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from zmsvc.host import interpreter, linux, sharing
-from zmsvc.host.fork import DoubleFork, Fork, SiblingFork
-from zmsvc.task import rehearsal
+from zmsvc.host.kernel import linux
+from zmsvc.host.kernel.fork import DoubleFork, Fork, SiblingFork
+from zmsvc.host.python import interpreter, page_sharing
+from zmsvc.task import warmup
 
 
 class OneHook:
@@ -63,8 +64,8 @@ def in_zygote(times: int) -> dict[str, list[float]]:
     if pid == 0:
         status = 1
         try:
-            rehearsal.rehearse()
-            sharing.share()
+            warmup.rehearse()
+            page_sharing.share()
             os.write(writer, json.dumps(measure(times)).encode() + b"\n")
             status = 0
         finally:

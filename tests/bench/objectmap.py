@@ -15,9 +15,9 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from zmsvc.host import immortal, sharing
+from zmsvc.host.python import immortal, page_sharing
 from zmsvc.keeper.execution import execute
-from zmsvc.keeper.outside import Machine
+from zmsvc.keeper.machine import Machine
 
 VARIABLE = "BENCH_OBJECTS"
 """Tells the zygote where to write."""
@@ -79,13 +79,13 @@ def keep(path: str, arguments: list[str]) -> None:
 
 def fork_tasks(path: str) -> None:
     """Be the zygote."""
-    share = sharing.share
+    share = page_sharing.share
 
     def share_and_write() -> None:
         share()
         write(path)
 
-    sharing.share = share_and_write
+    page_sharing.share = share_and_write
     runpy.run_module("zmsvc.zygote", run_name="__main__", alter_sys=True)
 
 

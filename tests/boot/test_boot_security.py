@@ -99,7 +99,7 @@ def test_over_loopback_tcp_without_keys_only_members_give_orders(context: Callab
         f"{task('ts_100', 'Talker')}</Context>",
     )
     talk.start()
-    command = "/usr/local/lib/zmsvc/bin/python -I -c 'from zmsvc.ctl.legacy import main; raise SystemExit(main())'"
+    command = "/usr/local/lib/zmsvc/bin/python -I -c 'from zmsvc.ctl.compat.conf_command import main; raise SystemExit(main())'"
     order = f"{command} --endpoint=tcp://127.0.0.1:5557 --service_name=context --transaction=T --action"
     refused = sh(f"{order}=exit", user="stranger", check=False)
     assert (refused.returncode, "members of its group and the <user> of each task may" in refused.stderr) == (5, True), refused.stderr
@@ -137,7 +137,8 @@ def test_keys_of_root_serve_a_context_and_tasks_that_cannot_read_them(keyed: Ins
         assert set(machine.sh(f"ps -o user= -p {pids}").stdout.split()) == {"nobody"}
         assert keyed.ctl("watch", "--topic control", "--count 1", "--timeout 15")
         assert "0.0.0.0:5556" in machine.sh("cat /proc/net/tcp").stdout or "00000000:15B4" in machine.sh("cat /proc/net/tcp").stdout
-        shown = machine.sh("timeout 15 /usr/local/lib/zmsvc/bin/python -m zmsvc.ctl.display --count 1 tcp://127.0.0.1:6558", check=False)
+        python = "/usr/local/lib/zmsvc/bin/python"
+        shown = machine.sh(f"timeout 15 {python} -m zmsvc.ctl.compat.display --count 1 tcp://127.0.0.1:6558", check=False)
         assert shown.returncode == 0, shown.stdout + shown.stderr
     finally:
         keyed.stop()

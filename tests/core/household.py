@@ -27,10 +27,10 @@ from kernel import Crash, KeeperPort, Kernel, Process, Shuffled, SupervisorPort
 from zmsvc.core import events as ev
 from zmsvc.core.errors import ProtocolError
 from zmsvc.core.model import Context
-from zmsvc.host import packets, paths
+from zmsvc.host import paths, seqpacket
 from zmsvc.host.store import Store
-from zmsvc.keeper.doors import Doors
 from zmsvc.keeper.keeper import Keeper
+from zmsvc.keeper.listeners import Doors
 from zmsvc.protocol import forking, sharing
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import LaunchSpec
@@ -376,7 +376,7 @@ class Task:
         assert self.line is not None
         with socket.socket(fileno=os.dup(self.line)) as line:
             try:
-                order = packets.receive_message(line, sharing.ORDERS)
+                order = seqpacket.receive_message(line, sharing.ORDERS)
             except BlockingIOError:
                 return False
             match order:
@@ -396,7 +396,7 @@ class Task:
         del self.members[launch]
         with socket.socket(fileno=os.dup(self.line)) as line:
             try:
-                packets.send(line, sharing.REPORTS.encode(sharing.MemberEnded(launch=launch, status=status)))
+                seqpacket.send(line, sharing.REPORTS.encode(sharing.MemberEnded(launch=launch, status=status)))
             except OSError:
                 return
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from zmsvc.host import notify
+from zmsvc.host.systemd import notify
 
 FIRST_PID = 5_000_000
 """Above what a kernel gives: no process of the machine is ever meant."""
@@ -232,7 +232,7 @@ class Kernel:
 
 
 class KeeperPort:
-    """`zmsvc.keeper.outside.Outside` on such a kernel."""
+    """`zmsvc.keeper.machine.Outside` on such a kernel."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -363,7 +363,7 @@ class KeeperPort:
 
 
 class SupervisorPort:
-    """`zmsvc.supervisor.outside.Outside` on such a kernel."""
+    """`zmsvc.supervisor.machine.Outside` on such a kernel."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel

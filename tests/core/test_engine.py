@@ -12,11 +12,11 @@ from simulation import BEGINNING, PID, Simulation, rule, task
 
 from zmsvc.core import events as ev
 from zmsvc.core import updates
-from zmsvc.core.acts import KILL_TIMEOUT
 from zmsvc.core.draft import Draft
 from zmsvc.core.engine import step
 from zmsvc.core.model import KillMode
 from zmsvc.core.requests import MAX_CLOSED
+from zmsvc.core.transitions import KILL_TIMEOUT
 from zmsvc.core.world import status_at
 
 # --- starting

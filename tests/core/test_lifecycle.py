@@ -8,9 +8,9 @@ import pytest
 from simulation import Simulation, task
 
 from zmsvc.core import events as ev
-from zmsvc.core.acts import _ACTS, apply
 from zmsvc.core.draft import Draft
 from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, TABLE, Act, Cause, State, Sub, diagram
+from zmsvc.core.transitions import _ACTS, apply
 from zmsvc.core.world import Exit, Reason
 
 PICTURE = Path(__file__).parents[2] / "docs" / "lifecycle.mmd"

@@ -8,8 +8,8 @@ import pytest
 from simulation import BEGINNING, PID, Keeper, Simulation, rule, task
 
 from zmsvc.core import events as ev
-from zmsvc.core.acts import KILL_TIMEOUT
 from zmsvc.core.lifecycle import Sub
+from zmsvc.core.transitions import KILL_TIMEOUT
 from zmsvc.core.world import World
 
 

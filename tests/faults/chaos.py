@@ -25,7 +25,7 @@ from crowd import Row, history
 from disks import Disk, disk
 from waiting import wait_for
 
-from zmsvc.host import linux, marks
+from zmsvc.host.kernel import linux, process_marks
 
 QUICK = "<stop_timeout>400ms</stop_timeout><restart_delay>20ms</restart_delay><restart_max_delay>100ms</restart_max_delay>"
 TX = "CHAOS"
@@ -405,10 +405,10 @@ class Chaos:
 
     def _processes(self) -> dict[int, int]:
         """Every living process that has the mark of the context, and its launch."""
-        first = marks.number(self._mark, 0)
+        first = process_marks.number(self._mark, 0)
         found = {}
-        for pid in marks.belonging((), self._mark):
-            worn = marks.worn(pid)
+        for pid in process_marks.belonging((), self._mark):
+            worn = process_marks.worn(pid)
             if worn is not None and worn > first:
                 found[pid] = worn - first
         return found
@@ -430,7 +430,7 @@ class Chaos:
         self._say("SIGTERM to the keeper")
         self._listen()
         assert self.context.stop() == 0, "the context does not end with 0"
-        left = marks.belonging((), self._mark)
+        left = process_marks.belonging((), self._mark)
         assert not left, f"left behind: {[(pid, linux.process_name(pid)) for pid in left]}"
 
 

@@ -12,7 +12,7 @@ import pytest
 from context import Context
 from waiting import stop_process, wait_for_end
 
-from zmsvc.host import linux
+from zmsvc.host.kernel import linux
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from needs import need
 from others import command, others
 from waiting import wait_for, wait_for_end
 
-from zmsvc.host import linux
+from zmsvc.host.kernel import linux
 
 STRAY = """
 import os, resource, signal

@@ -16,10 +16,10 @@ from zmsvc.core import checks, events, graph
 from zmsvc.core.engine import step
 from zmsvc.core.errors import ConfigError, UsageError
 from zmsvc.core.world import World
-from zmsvc.ctl import scaffold
-from zmsvc.host import config
+from zmsvc.ctl.create import command
+from zmsvc.host.config import reader
 
-PACKAGE = Path(config.__file__).parents[1]
+PACKAGE = Path(reader.__file__).parents[1]
 EXAMPLES = PACKAGE / "data" / "examples"
 FULL = b"""<Context><FrontEndEndpoint>tcp://127.0.0.1:5556</FrontEndEndpoint><BackendEndpoint>tcp://127.0.0.1:5557</BackendEndpoint>
 <FrontBind>tcp://*:5557</FrontBind><BackendBind>tcp://*:5556</BackendBind><ContextID>context001</ContextID><TaskLogName>Fuzz</TaskLogName>
@@ -46,7 +46,7 @@ def told_of(file: str, error: ConfigError) -> None:
 def use(text: bytes) -> None:
     """Read a context file. What is accepted is checked, drawn, told as JSON and started in a world of its own."""
     try:
-        context = config.parse(text, path="/nowhere/Context-Fuzz.xml", name="Fuzz")
+        context = reader.parse(text, path="/nowhere/Context-Fuzz.xml", name="Fuzz")
     except ConfigError as error:
         told_of("/nowhere/Context-Fuzz.xml:", error)
         return
@@ -58,7 +58,7 @@ def use(text: bytes) -> None:
     world, effects = step(World(context=context), started, 1.0)
     launched = {effect.key[1] for effect in effects if isinstance(effect, events.Launch)}
     assert launched == {task.id for task in context.tasks.values() if task.entry}
-    again = config.parse(text, path="/nowhere/Context-Fuzz.xml", name="Fuzz")
+    again = reader.parse(text, path="/nowhere/Context-Fuzz.xml", name="Fuzz")
     assert again == context
     same, replied = step(world, events.ContextReloaded(context=again, request=1), 2.0)
     (reply,) = [effect for effect in replied if isinstance(effect, events.Reply)]
@@ -68,7 +68,7 @@ def use(text: bytes) -> None:
 
 
 def test_the_examples_themselves_are_accepted() -> None:
-    accepted = config.parse(FULL, path="/nowhere/Context-Fuzz.xml", name="Fuzz")
+    accepted = reader.parse(FULL, path="/nowhere/Context-Fuzz.xml", name="Fuzz")
     assert set(accepted.tasks) == {"ts_1", "ts_2"}
     assert METAS
 
@@ -95,17 +95,17 @@ def test_meta_files(text: bytes, tmp_path_factory: pytest.TempPathFactory) -> No
     file = home / "Services.xml"
     file.write_bytes(text)
     parser = argparse.ArgumentParser()
-    scaffold.add_arguments(parser)
+    command.add_arguments(parser)
     arguments = parser.parse_args(["--xml_file", str(file), "--service_path", str(home / "made")])
     try:
-        made, warnings = scaffold.plan(arguments)
+        made, warnings = command.plan(arguments)
     except ConfigError as error:
         told_of(str(file), error)
         return
     except UsageError:
         return
     assert all(isinstance(line, str) for line in warnings)
-    outcomes = list(scaffold._outcomes(made))
+    outcomes = list(command._outcomes(made))
     assert outcomes
     inside = home.resolve() / "made"
     assert all(inside in (outcome.path.resolve(), *outcome.path.resolve().parents) for outcome in outcomes), "nothing is written elsewhere"
@@ -117,10 +117,10 @@ def test_meta_files(text: bytes, tmp_path_factory: pytest.TempPathFactory) -> No
             use_made(outcome)
 
 
-def use_made(outcome: scaffold.Outcome) -> None:
+def use_made(outcome: command.Outcome) -> None:
     """The context file that it would write. That its services are not there yet is its only fault."""
     try:
-        config.parse(outcome.data, path=str(outcome.path), name="Fuzz")
+        reader.parse(outcome.data, path=str(outcome.path), name="Fuzz")
     except ConfigError as error:
         others = [fault for fault in error.faults if "location" not in fault]
         assert not others, others

@@ -15,9 +15,9 @@ from typing import Any
 
 import waiting
 
-from zmsvc.host import notify
+from zmsvc.host.systemd import notify
 from zmsvc.keeper.dispatcher import Dispatcher
-from zmsvc.keeper.outside import Machine
+from zmsvc.keeper.machine import Machine
 from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import runner

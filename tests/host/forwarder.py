@@ -14,8 +14,8 @@ from typing import Any
 
 import waiting
 
-from zmsvc.host import sockets
-from zmsvc.host.endpoints import address
+from zmsvc.host.bus import sockets
+from zmsvc.host.bus.endpoints import address
 
 FREE_PORT = "tcp://127.0.0.1:*"
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from forked import launch_spec, zygote_client
 
-from zmsvc.keeper.brood import Brood
+from zmsvc.keeper.process_table import Brood
 from zmsvc.protocol.launch import Descriptors
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from zmsvc.host import linux
+from zmsvc.host.kernel import linux
 
 
 def cgroup(directory: Path) -> Path:

@@ -14,8 +14,9 @@ from forked import launch_spec
 from waiting import PATIENCE
 
 from zmsvc.core import events as ev
-from zmsvc.host import notify, packets
-from zmsvc.host.notify import Notifier
+from zmsvc.host import seqpacket
+from zmsvc.host.systemd import notify
+from zmsvc.host.systemd.notify import Notifier
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import LaunchSpec
 from zmsvc.supervisor.children import Children
@@ -53,11 +54,11 @@ class Both:
         self._opened = (ours, self.keeper, ear, self.task)
 
     def report_to_supervisor(self, report: sv.Report) -> None:
-        packets.send(self.keeper, sv.REPORTS.encode(report))
+        seqpacket.send(self.keeper, sv.REPORTS.encode(report))
 
     def order(self) -> sv.Order | None:
         """The next order that the keeper gets."""
-        return packets.receive_message(self.keeper, sv.ORDERS)
+        return seqpacket.receive_message(self.keeper, sv.ORDERS)
 
     def report(self, text: str, count: int) -> None:
         for number in range(1, count + 1):

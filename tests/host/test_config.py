@@ -22,8 +22,8 @@ from manual_context import MANUAL
 from zmsvc.core import checks
 from zmsvc.core.errors import ConfigError
 from zmsvc.core.model import Action, BusAccess, Context, Endpoints, Limits, Rule, ServiceType, Trigger
-from zmsvc.host import config
-from zmsvc.host.shape import RLIMITS, explain
+from zmsvc.host.config import reader
+from zmsvc.host.config.schema import RLIMITS, explain
 
 FULL = """<Context xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:noNamespaceSchemaLocation="context.rng">
   <BackendEndpoint>ipc:///run/zmsvc/front</BackendEndpoint>
@@ -60,7 +60,7 @@ FULL = """<Context xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:noN
 
 
 def parse(text: str | bytes, path: str = "F.xml") -> Context:
-    return config.parse(text if isinstance(text, bytes) else text.encode(), path=path, name="F")
+    return reader.parse(text if isinstance(text, bytes) else text.encode(), path=path, name="F")
 
 
 def faults(text: str | bytes, path: str = "F.xml") -> list[str]:
@@ -222,7 +222,7 @@ def test_a_relative_location_is_beside_the_context_file(tmp_path: Path, given: s
     text = changed(("<location></location>", f"<location>\n  {given.format(tmp_path)} </location>"))
     file = tmp_path / "Context-Echo.xml"
     file.write_text(text)
-    context = config.load(file)
+    context = reader.load(file)
     assert (context.name, context.path) == ("Echo", str(file))
     assert context.tasks["ts_100"].location == str(tmp_path / "Services")
 
@@ -230,8 +230,8 @@ def test_a_relative_location_is_beside_the_context_file(tmp_path: Path, given: s
 def test_the_name_is_the_stem_of_any_other_file_or_what_is_given(tmp_path: Path) -> None:
     file = tmp_path / "other.xml"
     file.write_text(MANUAL)
-    assert config.load(str(file)).name == "other"
-    assert config.load(file, name="Given").name == "Given"
+    assert reader.load(str(file)).name == "other"
+    assert reader.load(file, name="Given").name == "Given"
 
 
 def test_one_delay_alone_takes_the_other_along() -> None:
@@ -260,7 +260,7 @@ def test_the_limits_are_those_of_this_python() -> None:
 
 
 def as_json(text: str) -> Any:
-    return config.to_json(etree.fromstring(text))
+    return reader.to_json(etree.fromstring(text))
 
 
 def test_the_json_has_the_form_of_zmicroservices() -> None:
@@ -325,8 +325,8 @@ def build(tree: Any) -> etree._Element:
 def test_every_text_and_attribute_of_any_element_is_in_its_json(tree: Any) -> None:
     element = build(tree)
     there = [text for node in element.iter() for text in (*node.attrib.values(), node.text) if text]
-    assert sorted(values(config.to_json(element))) == sorted(map(str, there))
-    json.dumps(config.to_json(element))
+    assert sorted(values(reader.to_json(element))) == sorted(map(str, there))
+    json.dumps(reader.to_json(element))
 
 
 # Time spans.
@@ -349,13 +349,13 @@ def test_every_text_and_attribute_of_any_element_is_in_its_json(tree: Any) -> No
     ],
 )
 def test_time_spans_are_those_of_systemd(text: str, seconds: float) -> None:
-    assert config.timespan(text) == pytest.approx(seconds)
+    assert reader.timespan(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize("text", ["", " ", "s", "-1", "1 parsec", "1s,", "1e3", "nan", "inf", "INFINITY", "1:30", "9" * 400, "٣s"])
 def test_what_is_no_time_span_says_what_one_is(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
-        config.timespan(text)
+        reader.timespan(text)
 
 
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -364,7 +364,7 @@ UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.
 @given(st.lists(st.tuples(st.integers(0, 999), st.sampled_from(sorted(UNITS)), st.sampled_from(["", " "])), min_size=1))
 def test_a_time_span_is_the_sum_of_its_parts(parts: list[tuple[int, str, str]]) -> None:
     text = " ".join(f"{count}{space}{unit}" for count, unit, space in parts)
-    assert config.timespan(text) == pytest.approx(sum(count * UNITS[unit] for count, unit, _ in parts))
+    assert reader.timespan(text) == pytest.approx(sum(count * UNITS[unit] for count, unit, _ in parts))
 
 
 # Faults: one change to the manual's file, the line it must be told on, and words that must be told.
@@ -677,15 +677,15 @@ def test_a_prolog_of_many_comments_is_looked_through_quickly() -> None:
 
 def test_a_file_of_more_than_16_mib_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "big.xml"
-    file.write_bytes(b"<Context>" + b" " * config.MAX_SIZE)
+    file.write_bytes(b"<Context>" + b" " * reader.MAX_SIZE)
     with pytest.raises(ConfigError, match=r"big\.xml:1: the file is too large, expected at most 16 MiB"):
-        config.load(file)
+        reader.load(file)
 
 
 @pytest.mark.parametrize(("name", "why"), [("none.xml", "no such file"), (".", "is a directory"), ("a\0b", "null byte")])
 def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path, name: str, why: str) -> None:
     with pytest.raises(ConfigError, match=f":1: cannot read the file .*{why}"):
-        config.load(f"{tmp_path}/{name}")
+        reader.load(f"{tmp_path}/{name}")
 
 
 @given(st.binary(max_size=400) | st.text("<>/='\"&;!-[]? \nContextTaskService0a#x\x00\ud7ff").map(lambda text: text.encode()))
@@ -708,7 +708,7 @@ def test_no_damage_to_a_good_file_raises_anything_but_a_config_error(data: st.Da
 
 # The published schema and the code are one.
 
-SCHEMA = etree.RelaxNG(etree.parse(config.SCHEMA))
+SCHEMA = etree.RelaxNG(etree.parse(reader.SCHEMA))
 WORDS = [
     "Context", "FrontBind", "BackendBind", "ContextID", "TaskLogName", "TaskService", "Task", "description", "message", "header", "content",
     "configuration", "action", "call", "service_name", "state", *Trigger, "service", "nice", "user", "limits", "environment", "nofile",
@@ -720,7 +720,7 @@ TEXTS = ["", " ", "\n", "start", " stop ", "ts_100", "x y", "1", "-1", "90s", "i
 def test_without_endpoints_the_bus_is_in_the_runtime_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("ZMSVC_RUNTIME_DIR", str(tmp_path))
     text = re.sub(r"\s*<(FrontEndEndpoint|BackendEndpoint|FrontBind|BackendBind)>.*?</\1>", "", MANUAL)
-    context = config.parse(text.encode(), path="F.xml", name="Echo")
+    context = reader.parse(text.encode(), path="F.xml", name="Echo")
     assert context.endpoints == Endpoints(
         frontend=f"ipc://{tmp_path}/Echo/sub",
         backend=f"ipc://{tmp_path}/Echo/pub",
@@ -731,7 +731,7 @@ def test_without_endpoints_the_bus_is_in_the_runtime_directory(monkeypatch: pyte
     assert SCHEMA.validate(etree.fromstring(text.encode())), SCHEMA.error_log
     monkeypatch.setenv("ZMSVC_RUNTIME_DIR", f"/{'x' * 100}")
     with pytest.raises(ConfigError, match=r"those in the runtime directory cannot be used: .* has a path of"):
-        config.parse(text.encode(), path="F.xml", name="Echo")
+        reader.parse(text.encode(), path="F.xml", name="Echo")
 
 
 def test_who_may_connect_and_how_many_transactions_may_be_open_are_read() -> None:
@@ -832,22 +832,22 @@ def test_a_port_in_use_is_told_and_a_free_one_is_not() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as other:
         front, back = (f"127.0.0.1:{server.getsockname()[1]}" for server in (taken, other))
         other.close()
-        (told,) = config.check_ports(ported(front, back))
+        (told,) = reader.check_ports(ported(front, back))
     assert told.startswith(f"FrontBind tcp://{front}: ")
     assert "in use" in told
-    assert config.check_ports(ported(front, back)) == []
+    assert reader.check_ports(ported(front, back)) == []
 
 
 def test_an_ipc_path_in_use_is_told_and_nothing_is_left_behind(tmp_path: Path) -> None:
     ends = ("ipc:///run/zmsvc/front", f"ipc://{tmp_path}/front"), ("ipc:///run/zmsvc/back", f"ipc://{tmp_path}/none/back")
     context = parse(changed(*ends, text=FULL))
-    assert config.check_ports(context) == [f"BackendBind ipc://{tmp_path}/none/back: the directory {tmp_path}/none does not exist now"]
+    assert reader.check_ports(context) == [f"BackendBind ipc://{tmp_path}/none/back: the directory {tmp_path}/none does not exist now"]
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{tmp_path}/front")
         server.listen()
-        assert any("somebody listens" in told for told in config.check_ports(context))
+        assert any("somebody listens" in told for told in reader.check_ports(context))
     # The file of a dead owner is not in the way.
-    assert not any("FrontBind" in told for told in config.check_ports(context))
+    assert not any("FrontBind" in told for told in reader.check_ports(context))
     assert [path.name for path in tmp_path.iterdir()] == ["front"]
 
 
@@ -855,18 +855,18 @@ def test_the_runtime_directory_that_the_start_makes_is_not_missed(tmp_path: Path
     monkeypatch.setenv("ZMSVC_RUNTIME_DIR", str(tmp_path / "run"))
     context = parse(re.sub(r"\s*<(FrontEndEndpoint|BackendEndpoint|FrontBind|BackendBind)>.*?</\1>", "", MANUAL))
     assert context.endpoints.front_bind.startswith(f"ipc://{tmp_path}/run/")
-    assert config.check_ports(context) == []
+    assert reader.check_ports(context) == []
 
 
 def test_what_could_not_be_launched_is_told(tmp_path: Path) -> None:
     text = changed(("<location></location>", f"<location>{tmp_path}</location>"))
-    (told,) = config.check_services(parse(text))
+    (told,) = reader.check_services(parse(text))
     assert told == f"ts_100: there is no EchoAction/ServiceEchoAction.py in {tmp_path}"
     (tmp_path / "EchoAction").mkdir()
     (tmp_path / "EchoAction" / "ServiceEchoAction.py").touch()
-    assert config.check_services(parse(text)) == []
-    assert config.check_services(parse(as_command("<command>true</command>"))) == []
-    assert "no-such-program" in config.check_services(parse(as_command("<command>no-such-program</command>")))[0]
+    assert reader.check_services(parse(text)) == []
+    assert reader.check_services(parse(as_command("<command>true</command>"))) == []
+    assert "no-such-program" in reader.check_services(parse(as_command("<command>no-such-program</command>")))[0]
 
 
 @pytest.mark.filterwarnings("error")
@@ -880,7 +880,7 @@ def test_code_that_python_cannot_compile_is_told_with_its_line_and_is_not_run(tm
     (service / "deep.py").write_text("(" * 5000)
     (service / "latin.py").write_bytes(b"'\xe4'\n")
     os.mkfifo(service / "pipe.py")
-    found = config.check_services(parse(changed(("<location></location>", f"<location>{tmp_path}</location>"))))
+    found = reader.check_services(parse(changed(("<location></location>", f"<location>{tmp_path}</location>"))))
     assert f"ts_100: {service}/broken.py:2: SyntaxError: '(' was never closed: a task that imports it cannot start" in found
     assert {re.search(r"(\w+)\.py:", each)[1] for each in found} == {"broken", "zeros", "deep", "latin"}  # type: ignore[index]
 
@@ -897,7 +897,7 @@ def test_code_that_python_cannot_compile_is_told_with_its_line_and_is_not_run(tm
 def test_a_user_that_this_machine_does_not_know_is_a_warning_about_that_task(service: str, told: list[str]) -> None:
     text = as_command("<command>true</command>").replace("<Task>", f"<Task><service>{service}</service>", 1)
     context = parse(text)
-    found = [warning for warning in config.check_services(context) if "only root can give it" not in warning]
+    found = [warning for warning in reader.check_services(context) if "only root can give it" not in warning]
     assert [warning.removeprefix("ts_100: ").split(",")[0] for warning in found] == told
     if "033" in service:
         assert (context.tasks["ts_100"].user, context.tasks["ts_100"].group) == ("33", "4294967294")
@@ -912,7 +912,7 @@ def test_the_program_is_looked_for_where_the_task_will_look(tmp_path: Path, monk
 
     def told(command: str, environment: str = "") -> list[str]:
         service = f"<service><environment>{environment}</environment></service>"
-        return config.check_services(parse(as_command(f"<command>{command}</command>").replace("<Task>", f"<Task>{service}", 1)))
+        return reader.check_services(parse(as_command(f"<command>{command}</command>").replace("<Task>", f"<Task>{service}", 1)))
 
     assert told("run.sh", f"<PATH>/nowhere:{tmp_path}</PATH>") == []
     assert told(str(program)) == []

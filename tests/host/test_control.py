@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from waiting import PATIENCE, wait_for
 
-from zmsvc.host import linux
+from zmsvc.host.kernel import linux
 from zmsvc.supervisor import control
 from zmsvc.supervisor.control import MAX_LINE, Control, success
 

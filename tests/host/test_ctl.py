@@ -19,7 +19,7 @@ import pytest
 from fake_supervisor import HangUp, House, Silence, no, status, transaction, yes
 from waiting import wait_for
 
-from zmsvc.ctl import client, habits, show
+from zmsvc.ctl import client, suggestions
 from zmsvc.ctl.__main__ import VERBS, main, parse
 
 Capture = pytest.CaptureFixture[str]
@@ -94,7 +94,7 @@ def test_a_verb_that_there_is_not_is_answered_with_the_way_out(word: str, instea
 
 def test_no_way_out_leads_to_a_verb_that_there_is_not() -> None:
     verbs = {verb.name for verb in VERBS}
-    for instead, words in habits._INSTEAD.items():
+    for instead, words in suggestions._INSTEAD.items():
         assert {*re.findall(r"zmsvcctl ([a-z][a-z-]*)", instead)} <= verbs
         assert not verbs & {*words.split()}, "what there is needs no way out"
 
@@ -479,7 +479,7 @@ def test_a_full_backlog_is_124_too(home: House) -> None:
 
 
 def test_a_hung_supervisor_does_not_hang_a_question(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(show, "PATIENCE", 0.1)
+    monkeypatch.setattr(status, "PATIENCE", 0.1)
     home.supervisor(status=Silence)
     assert main(["-c", "Echo", "status"]) == 5
     assert "does not answer" in complaint(capsys)
@@ -547,10 +547,10 @@ def test_status_imports_little(home: House) -> None:
     imported = set(done.stderr.split())
     heavy = {
         "zmq", "lxml", "psutil", "asyncio", "logging", "subprocess", "shutil", "signal", "typing", "sqlite3", "zmsvc.core.model",
-        "importlib.metadata", "zmsvc.ctl.logs", "zmsvc.ctl.follow", "zmsvc.ctl.files", "zmsvc.ctl.scaffold",
+        "importlib.metadata", "zmsvc.ctl.verbs.logs", "zmsvc.ctl.follow", "zmsvc.ctl.verbs.check", "zmsvc.ctl.create.command",
     }  # fmt: skip
     assert imported & heavy == set()
-    assert "zmsvc.ctl.show" in imported
+    assert "zmsvc.ctl.verbs.status" in imported
 
 
 def _with_packages(home: House) -> dict[str, str]:

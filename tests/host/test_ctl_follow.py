@@ -20,11 +20,12 @@ from waiting import wait_for_line
 
 from zmsvc.core.access import BUS, MAY_CONNECT
 from zmsvc.core.errors import UsageError, ZmsvcError
-from zmsvc.ctl import client, logs
+from zmsvc.ctl import client
 from zmsvc.ctl.__main__ import main
-from zmsvc.ctl.answers import Context
-from zmsvc.ctl.matches import Writers, matches
-from zmsvc.host import sockets
+from zmsvc.ctl.log.journal_matches import Writers, matches
+from zmsvc.ctl.status_reply import Context
+from zmsvc.ctl.verbs import logs
+from zmsvc.host.bus import sockets
 
 Capture = pytest.CaptureFixture[str]
 

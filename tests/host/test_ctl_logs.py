@@ -16,8 +16,8 @@ import pytest
 from fake_supervisor import House, no, status, task, transaction
 
 from zmsvc.core.errors import UsageError
-from zmsvc.ctl import when
 from zmsvc.ctl.__main__ import main
+from zmsvc.ctl.log import time_ranges
 
 Capture = pytest.CaptureFixture[str]
 
@@ -144,20 +144,20 @@ def test_journalctl_is_asked_for_the_same(home: House, monkeypatch: pytest.Monke
     ],
 )  # fmt: skip
 def test_times_are_those_of_systemd(text: str, seconds: float) -> None:
-    assert when.moment(text) == seconds
+    assert time_ranges.moment(text) == seconds
 
 
 def test_times_are_relative_to_now() -> None:
     now = time.time()
     for text, offset in (("now", 0), ("-2h", -7200), ("+1min 30s", 90), ("5min ago", -300), ("1d left", 86400)):
-        assert abs(when.moment(text) - now - offset) < 10, text
-    midnight = when.moment("today")
-    assert midnight <= now < when.moment("tomorrow")
-    assert time.localtime(when.moment("yesterday")).tm_hour == time.localtime(midnight).tm_hour == 0
-    assert when.moment("00:00") == midnight
+        assert abs(time_ranges.moment(text) - now - offset) < 10, text
+    midnight = time_ranges.moment("today")
+    assert midnight <= now < time_ranges.moment("tomorrow")
+    assert time.localtime(time_ranges.moment("yesterday")).tm_hour == time.localtime(midnight).tm_hour == 0
+    assert time_ranges.moment("00:00") == midnight
 
 
 @pytest.mark.parametrize("text", ["", " ", "12", "2026-13-01", "25:00", "2026-11-23 12:00 Nowhere/Else", "-", "@x", "2h"])
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
-        when.moment(text)
+        time_ranges.moment(text)

@@ -18,10 +18,11 @@ import pytest
 from fake_supervisor import House, Silence, no, status, task, transaction, yes
 
 from zmsvc import __version__
-from zmsvc.ctl import procfs, render, show, terminal, which
+from zmsvc.ctl import procfs, render, select_context, terminal
 from zmsvc.ctl.__main__ import main
-from zmsvc.ctl.answers import Context
+from zmsvc.ctl.status_reply import Context
 from zmsvc.ctl.terminal import Style
+from zmsvc.ctl.verbs import status as shown_status
 
 Capture = pytest.CaptureFixture[str]
 ME = os.getpid()
@@ -158,12 +159,12 @@ def test_a_known_context_that_does_not_run_is_shown_as_inactive(home: House, cap
 
 
 def test_what_starts_a_context_is_a_unit_for_root_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(which.os.path, "isdir", lambda path: path == "/run/systemd/system")
-    monkeypatch.setattr(which.os, "geteuid", lambda: 0)
-    assert which.start_command("Echo") == "systemctl start zmsvc@Echo"
-    assert which.start_command(None) == "zmsvcd --detach FILE.xml"
-    monkeypatch.setattr(which.os, "geteuid", lambda: 1000)
-    assert which.start_command("Echo") == "zmsvcd --detach Echo"
+    monkeypatch.setattr(select_context.os.path, "isdir", lambda path: path == "/run/systemd/system")
+    monkeypatch.setattr(select_context.os, "geteuid", lambda: 0)
+    assert select_context.start_command("Echo") == "systemctl start zmsvc@Echo"
+    assert select_context.start_command(None) == "zmsvcd --detach FILE.xml"
+    monkeypatch.setattr(select_context.os, "geteuid", lambda: 1000)
+    assert select_context.start_command("Echo") == "zmsvcd --detach Echo"
 
 
 def test_a_context_whose_file_lies_elsewhere_is_started_by_its_file(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,15 +173,15 @@ def test_a_context_whose_file_lies_elsewhere_is_started_by_its_file(home: House,
     file.write_text("<Context/>")
     told = shown(capsys, "-c", str(file), code=3)
     assert f"inactive (not running; zmsvcd --detach '{file}' starts it)\n" in told
-    assert which.restart_command("Mine", str(file)) == f"zmsvcctl -c Mine exit && zmsvcd --detach '{file}'"
-    monkeypatch.setattr(which.os.path, "isdir", lambda path: path == "/run/systemd/system")
-    monkeypatch.setattr(which.os, "geteuid", lambda: 0)
-    assert which.start_command("Mine", str(file)) == f"zmsvcd --detach '{file}'", "a unit would look for another file"
-    assert which.restart_command("Echo", f"{home.config}/Context-Echo.xml") == "systemctl restart zmsvc@Echo"
+    assert select_context.restart_command("Mine", str(file)) == f"zmsvcctl -c Mine exit && zmsvcd --detach '{file}'"
+    monkeypatch.setattr(select_context.os.path, "isdir", lambda path: path == "/run/systemd/system")
+    monkeypatch.setattr(select_context.os, "geteuid", lambda: 0)
+    assert select_context.start_command("Mine", str(file)) == f"zmsvcd --detach '{file}'", "a unit would look for another file"
+    assert select_context.restart_command("Echo", f"{home.config}/Context-Echo.xml") == "systemctl restart zmsvc@Echo"
 
 
 def test_the_tree(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(show.time, "time", lambda: 1795435323.0)  # 2026-11-23T12:02:03Z
+    monkeypatch.setattr(shown_status.time, "time", lambda: 1795435323.0)  # 2026-11-23T12:02:03Z
     end = {"code": None, "signal": "SIGKILL", "reason": "signal", "at": "2026-11-23T12:00:00+00:00"}
     first = transaction("A", "failed", [task(restarts=1), task("ts_7", "failed", "failed", exit=end, status="no luck", held=True)])
     home.supervisor(status=status(first, transaction("B", "inactive"), dropped={"updates": 2, "messages_in": 0}, restarts=2))
@@ -402,7 +403,7 @@ def test_list_of_nothing_is_a_head(home: House, capsys: Capture) -> None:
 
 
 def test_a_hung_context_does_not_hide_the_others(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(show, "LIST_PATIENCE", 0.1)
+    monkeypatch.setattr(status, "LIST_PATIENCE", 0.1)
     home.supervisor("Echo")
     home.supervisor("Hung", status=Silence)
     assert main(["list"]) == 0

@@ -20,9 +20,10 @@ from fake_supervisor import House
 from zmsvc.core.events import Record
 from zmsvc.core.lifecycle import Sub
 from zmsvc.core.world import Exit, Reason, Task, Transaction, World
-from zmsvc.ctl import statefile
+from zmsvc.ctl import state_file
 from zmsvc.ctl.__main__ import main
-from zmsvc.host import config, linux
+from zmsvc.host.config import reader
+from zmsvc.host.kernel import linux
 from zmsvc.host.store import Store
 
 Capture = pytest.CaptureFixture[str]
@@ -50,7 +51,7 @@ def saved(home: House, *, boot: str | None = None, log: str = "file") -> Iterato
     ends = "".join(f"<{name}>ipc:///nowhere/{name}</{name}>" for name in ("FrontEndEndpoint", "BackendEndpoint"))
     tasks = "".join(map(_service, ("ts_1", "ts_2")))
     file = home.file("Echo", f"<Context>{ends}<ContextID>context001</ContextID><TaskLogName>Echo</TaskLogName>{tasks}</Context>")
-    context = config.load(file)
+    context = reader.load(file)
     store = Store(home.state / "Echo" / "state.db")
     world = store.load(context, boot or linux.boot_id())
     store.remember("log", log)
@@ -117,7 +118,7 @@ def test_of_another_boot_the_history_tells_the_times(home: House, capsys: Captur
         pass
     told, _ = answer(capsys, "status", "ts_2")
     ((failed,),) = [each["tasks"] for each in told["contexts"][0]["transactions"]]
-    (row,) = statefile.events(home.state / "Echo" / "state.db", transaction=None, tasks=[], limit=9)
+    (row,) = state_file.events(home.state / "Echo" / "state.db", transaction=None, tasks=[], limit=9)
     assert failed["since"] == row["at"]
 
 
@@ -173,7 +174,7 @@ def test_a_state_file_that_cannot_be_read_is_one_line(damage: str, home: House, 
 
 
 def test_a_state_file_that_takes_too_long_is_given_up(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statefile, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(state_file, "_PATIENCE_S", 0.0)
     with saved(home):
         pass
     numbers = "WITH RECURSIVE n(i) AS (SELECT 9 UNION ALL SELECT i + 1 FROM n LIMIT 30000)"
@@ -221,7 +222,7 @@ def test_a_world_without_transactions_is_shown_too(home: House, capsys: Capture)
     store = Store(home.state / "Echo" / "state.db")
     with saved(home):
         pass
-    world = store.load(config.load(home.config / "Context-Echo.xml"), linux.boot_id())
+    world = store.load(reader.load(home.config / "Context-Echo.xml"), linux.boot_id())
     store.save(World(context=world.context, epoch="x"), [], 0.0)
     store.close()
     assert main(["-c", "Echo", "status"]) == 3

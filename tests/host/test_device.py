@@ -20,7 +20,7 @@ from needs import need
 from waiting import PATIENCE, wait_for, wait_for_line
 
 from zmsvc.core.errors import ZmsvcError
-from zmsvc.host import sockets
+from zmsvc.host.bus import sockets
 
 RATE = 1000
 """Messages a second in the tests of restarts."""

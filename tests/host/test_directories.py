@@ -11,7 +11,8 @@ import pytest
 from needs import need
 
 from zmsvc.core.errors import ConfigError, PlaceError
-from zmsvc.host import config, directories
+from zmsvc.host import directories
+from zmsvc.host.config import reader
 
 STRANGER = 1_999_999
 
@@ -124,11 +125,11 @@ def test_root_refuses_a_context_file_that_others_may_write(place: Path, how: str
     directories.claim(place, 0o755)
     file = place / "Context-X.xml"
     file.write_text(CONTEXT)
-    config.load(file)
+    reader.load(file)
     change, told = FILE_CHANGES[how]
     change(file)
     with pytest.raises(ConfigError) as error:
-        config.load(file)
+        reader.load(file)
     assert error.value.faults[0].startswith(f"{file}:1: root cannot use this file: ")
     assert told in error.value.faults[0]
 
@@ -139,4 +140,4 @@ def test_a_file_of_the_user_who_typed_sudo_is_read(place: Path, monkeypatch: pyt
     file.write_text(CONTEXT)
     os.chown(file, STRANGER, 0)
     monkeypatch.setenv("SUDO_UID", str(STRANGER))
-    assert config.load(file).tasks
+    assert reader.load(file).tasks

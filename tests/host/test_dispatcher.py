@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from zmsvc.keeper.dispatcher import Dispatcher
-from zmsvc.keeper.outside import Machine
+from zmsvc.keeper.machine import Machine
 
 
 class Clock(Machine):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from zmsvc.core import checks
-from zmsvc.host import config
+from zmsvc.host.config import reader
 from zmsvc.task import loader
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ def test_there_are_examples() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_an_example_loads_and_its_services_do(file: Path) -> None:
-    context = config.load(file)
+    context = reader.load(file)
     for service in context.tasks.values():
         where = service.location or str(EXAMPLES / "Services")
         assert loader.load(service.instance, [where]).__name__ == f"Service{service.instance}"
@@ -29,10 +29,10 @@ def test_an_example_loads_and_its_services_do(file: Path) -> None:
 
 def test_the_state_machine_is_a_ring_and_check_says_so() -> None:
     (file,) = [file for file in FILES if file.stem == "Context-StateMachine"]
-    assert any("ring" in warning for warning in checks.warnings(config.load(file)))
+    assert any("ring" in warning for warning in checks.warnings(reader.load(file)))
 
 
 def test_the_example_of_the_manual_page_loads() -> None:
     text = (ROOT / "zmsvc" / "data" / "man" / "zmsvc.xml.5").read_text()
     example = text.partition(".Bd -literal\n")[2].partition(".Ed")[0]
-    assert list(config.parse(example.encode(), path="Context-Manual.xml", name="Manual").tasks) == ["ts_100"]
+    assert list(reader.parse(example.encode(), path="Context-Manual.xml", name="Manual").tasks) == ["ts_100"]

@@ -19,8 +19,8 @@ import zmq
 from forwarder import FREE_PORT, Forwarder, received
 from waiting import PATIENCE, wait_for
 
-from zmsvc.host import sockets
-from zmsvc.host.sockdiag import SockDiag
+from zmsvc.host.bus import sockets
+from zmsvc.host.kernel.sockdiag import SockDiag
 
 HOSTILE = str(Path(__file__).parents[1] / "hostile.py")
 RATE = 100

@@ -15,9 +15,10 @@ import zmq
 from forwarder import FREE_PORT, Forwarder, received
 from waiting import wait_for
 
-from zmsvc.device.unheard import Unheard
-from zmsvc.host import config, options, sockets
-from zmsvc.host.endpoints import address
+from zmsvc.device.missed_orders import Unheard
+from zmsvc.host.bus import socket_options, sockets
+from zmsvc.host.bus.endpoints import address
+from zmsvc.host.config import reader
 
 FLOOD = str(Path(__file__).parents[1] / "flood.py")
 
@@ -26,9 +27,9 @@ FLOOD = str(Path(__file__).parents[1] / "flood.py")
 def told(tmp_path: Path) -> Iterator[tuple[Callable[[bytes], None], sockets.Mouth]]:
     """A publisher, and what tells it a subscription or the end of one."""
     listener = sockets.listen(f"ipc://{tmp_path}/bus")
-    with listener, sockets.context() as context, options.front(context, hwm=1) as front:
+    with listener, sockets.context() as context, socket_options.front(context, hwm=1) as front:
         front.sndhwm = 200_000
-        options.bind(front, listener)
+        socket_options.bind(front, listener)
         with sockets.publisher(context, address(listener)) as publisher:
             mouth = sockets.Mouth(publisher)
             front.send(b"\x01first")
@@ -92,7 +93,11 @@ def test_what_a_subscriber_says_beside_subscriptions_ends_none(told: tuple[Calla
 def test_what_a_subscriber_says_beside_subscriptions_makes_room_for_none() -> None:
     """It counts as a change, so a flood of it is found, and never as the end of a subscription."""
     counted: list[tuple[int, ...]] = []
-    with sockets.context() as context, options.front(context, hwm=1000) as front, options.back(context, hwm=1000, heartbeat_s=30) as back:
+    with (
+        sockets.context() as context,
+        socket_options.front(context, hwm=1000) as front,
+        socket_options.back(context, hwm=1000, heartbeat_s=30) as back,
+    ):
         unheard = Unheard(context, front, back)
         for word in (b"\x01one", b"\x02one", b"xyz", b"", b"\x01two", b"\x00one"):
             front.send(word)
@@ -164,7 +169,7 @@ def test_a_subscriber_that_does_not_read_is_let_go_and_the_publisher_is_not(tmp_
 def test_a_subscription_that_is_too_long_ends_the_connection(tmp_path: Path) -> None:
     with Forwarder(tmp_path) as device:
         device.start()
-        greedy = device.subscriber(b"x" * (options.MAX_SUBSCRIPTION + 100))
+        greedy = device.subscriber(b"x" * (socket_options.MAX_SUBSCRIPTION + 100))
         device.notified.setblocking(False)
 
         def told() -> bool:
@@ -190,10 +195,10 @@ def test_context_info_of_5000_tasks_is_far_below_the_longest_message() -> None:
     ident = one.partition('id="')[2].partition('"')[0]
     many = "".join(one.replace(ident, f"ts_{number}") for number in range(1000))
     rest = text[text.rindex("</TaskService>") + len("</TaskService>") :]
-    context = config.parse((text[:start] + many + rest).encode(), path="x", name="X")
+    context = reader.parse((text[:start] + many + rest).encode(), path="x", name="X")
     tasks = {("T" * 20, task): Task(launch=1) for task in context.tasks}
     world = World(context=context, transactions={"T" * 20: Transaction(id="T" * 20)}, tasks=tasks)
     head = messages.header(transaction="T" * 20, service_id="context001", action="update", service_name="context")
     (frame,) = messages.context_infos([head], report.pictures(world))
     assert frame.count(b"service_id") > 1000
-    assert 5 * len(frame) < options.MAX_MESSAGE / 4
+    assert 5 * len(frame) < socket_options.MAX_MESSAGE / 4

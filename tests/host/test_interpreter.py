@@ -16,8 +16,9 @@ import waiting
 from forked import Nest, zygote_client
 
 from zmsvc.core.errors import ConfigError
-from zmsvc.host import fork, interpreter, linux
-from zmsvc.host.interpreter import Shortcut
+from zmsvc.host.kernel import fork, linux
+from zmsvc.host.python import interpreter
+from zmsvc.host.python.interpreter import Shortcut
 from zmsvc.protocol.launch import Descriptors
 
 

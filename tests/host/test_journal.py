@@ -17,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from zmsvc.core import logline
-from zmsvc.host import journal, memfd
-from zmsvc.host.lines import LineWriter
+from zmsvc.host.kernel import memfd
+from zmsvc.host.systemd import journal
+from zmsvc.host.systemd.stdout_lines import LineWriter
 
 CATALOG = Path(journal.__file__).parent.parent / "data" / "zmsvc.catalog"
 FIELDS = {"ZMSVC_CONTEXT": "C", "ZMSVC_TRANSACTION": "TX", "ZMSVC_TASK": "ts_100", "ZMSVC_INSTANCE": "Echo"}

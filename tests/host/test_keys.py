@@ -14,9 +14,10 @@ import zmq.auth
 from needs import need
 
 from zmsvc.core.errors import ConfigError
-from zmsvc.ctl import identity
+from zmsvc.ctl import client_keys
 from zmsvc.ctl.__main__ import main
-from zmsvc.host import binds, config, keys
+from zmsvc.host.bus import curve_keys
+from zmsvc.host.config import exposed_binds, reader
 
 Capture = pytest.CaptureFixture[str]
 
@@ -73,22 +74,22 @@ def test_a_machine_that_only_connects_has_a_pair_of_its_own_and_the_public_key_o
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     run("make")
-    server = keys.load_public(home / "keys/Here/server.key")
+    server = curve_keys.load_public(home / "keys/Here/server.key")
     other = elsewhere(home, monkeypatch)
     capsys.readouterr()
     run("join", str(home / "keys/Here/server.key"))
     told = capsys.readouterr()
     directory = other / "keys/Here"
-    own = keys.load_client(directory)
+    own = curve_keys.load_client(directory)
     assert own.server_public == server
     assert {file.name: stat.S_IMODE(file.stat().st_mode) for file in directory.iterdir()} == {
         "server.key": 0o644, "client.key": 0o644, "client.key_secret": 0o600,
     }  # fmt: skip
     assert f"client: {own.public.decode()}" in told.out
     assert "zmsvcctl -c Here keys allow " in told.err
-    assert identity.of_context("Here") == own
-    assert identity.of_endpoint("tcp://192.0.2.1:5556", None, "Here") == own
-    assert not keys.in_use(directory), "a context that runs there does not take them for a server's"
+    assert client_keys.of_context("Here") == own
+    assert client_keys.of_endpoint("tcp://192.0.2.1:5556", None, "Here") == own
+    assert not curve_keys.in_use(directory), "a context that runs there does not take them for a server's"
     assert main(["-c", "Here", "--json", "keys"]) == 0
     assert json.loads(capsys.readouterr().out)["client"] == own.public.decode()
 
@@ -132,11 +133,11 @@ def test_what_we_write_pyzmq_reads_and_the_other_way_round(home: Path) -> None:
     public, secret = zmq.auth.load_certificate(home / "keys/Here/server.key_secret")
     assert secret
     assert zmq.auth.load_certificate(home / "keys/Here/server.key") == (public, None)
-    ours = keys.load_curve(home / "keys/Here/server.key_secret")
+    ours = curve_keys.load_curve(home / "keys/Here/server.key_secret")
     assert (ours.public, ours.secret) == (public, secret)
     theirs = Path(zmq.auth.create_certificates(home, "theirs", metadata={"name": "somebody"})[1])
     theirs.chmod(0o600)
-    read = keys.load_curve(theirs)
+    read = curve_keys.load_curve(theirs)
     assert zmq.auth.load_certificate(theirs) == (read.public, read.secret)
 
 
@@ -145,7 +146,7 @@ def test_a_secret_that_others_may_read_is_refused(home: Path) -> None:
     file = home / "keys/Here/client.key_secret"
     file.chmod(0o640)
     with pytest.raises(ConfigError, match=r"others may read it \(mode 0640; chmod 600 "):
-        keys.load_client(home / "keys/Here")
+        curve_keys.load_client(home / "keys/Here")
 
 
 @pytest.mark.deadline(10)
@@ -155,12 +156,12 @@ def test_a_fifo_in_the_place_of_a_key_holds_nobody(home: Path) -> None:
     file.unlink()
     os.mkfifo(file, 0o600)
     with pytest.raises(ConfigError, match="is not a regular file"):
-        keys.load_curve(file)
+        curve_keys.load_curve(file)
 
 
 def test_keys_are_not_shown_by_accident() -> None:
     public, secret = zmq.curve_keypair()
-    shown = f"{keys.Curve(public=public, secret=secret)!r}"
+    shown = f"{curve_keys.Curve(public=public, secret=secret)!r}"
     assert public.decode() in shown or repr(public) in shown
     assert secret.decode() not in shown
 
@@ -200,9 +201,9 @@ def test_what_is_shown_is_public(home: Path, capsys: Capture) -> None:
 def test_a_client_elsewhere_gets_a_directory_with_all_that_it_needs(home: Path, capsys: Capture) -> None:
     run("make", "laptop")
     assert stat.S_IMODE((home / "laptop").stat().st_mode) == 0o700
-    curve = keys.load_client(home / "laptop")
-    assert curve.server_public == keys.load_public(home / "keys/Here/server.key")
-    assert curve.public == keys.load_public(home / "keys/Here/clients/laptop.key")
+    curve = curve_keys.load_client(home / "laptop")
+    assert curve.server_public == curve_keys.load_public(home / "keys/Here/server.key")
+    assert curve.public == curve_keys.load_public(home / "keys/Here/clients/laptop.key")
     capsys.readouterr()
     run("make", "laptop", code=1)
     assert "laptop: it exists" in complaint(capsys)
@@ -252,8 +253,8 @@ def test_json(home: Path, capsys: Capture) -> None:
     told = json.loads(capsys.readouterr().out)
     assert told == {
         "directory": str(home / "keys/Here"),
-        "server": keys.load_public(home / "keys/Here/server.key").decode(),
-        "clients": {"context": keys.load_public(home / "keys/Here/client.key").decode()},
+        "server": curve_keys.load_public(home / "keys/Here/server.key").decode(),
+        "clients": {"context": curve_keys.load_public(home / "keys/Here/client.key").decode()},
     }
 
 
@@ -274,14 +275,14 @@ def test_keys_are_found_by_the_endpoints_of_the_file(home: Path, place: str, fou
     # A context whose file nobody can read is in nobody's way.
     (home / "Context-Broken.xml").write_text("<Context>")
     shutil.copytree(home / "keys/Here", home / "keys/Broken")
-    assert (identity.of_endpoint(place, None) is not None) == found
+    assert (client_keys.of_endpoint(place, None) is not None) == found
 
 
 def test_a_directory_that_is_given_wins(home: Path) -> None:
     run("make", "laptop")
-    curve = identity.of_endpoint("tcp://elsewhere.example:1", str(home / "laptop"))
+    curve = client_keys.of_endpoint("tcp://elsewhere.example:1", str(home / "laptop"))
     assert curve is not None
-    assert curve.public == keys.load_public(home / "laptop/client.key")
+    assert curve.public == curve_keys.load_public(home / "laptop/client.key")
 
 
 # --- binds
@@ -297,11 +298,11 @@ def test_a_directory_that_is_given_wins(home: Path) -> None:
 def test_what_may_not_be_bound_without_keys_has_its_line(home: Path, backend: str, bind: str, lines: list[int]) -> None:
     write(home, backend, bind)
     file = home / "Context-Here.xml"
-    context = config.load(file)
-    told = binds.refused(context)
+    context = reader.load(file)
+    told = exposed_binds.refused(context)
     assert [line for line, _ in told] == lines
     assert all("(zmsvcctl -c Here keys make)" in words for _, words in told)
-    assert [line for line, _ in binds.refused_to_monitors(context)] == [7]
+    assert [line for line, _ in exposed_binds.refused_to_monitors(context)] == [7]
 
 
 def test_check_tells_until_there_are_keys(home: Path, capsys: Capture) -> None:

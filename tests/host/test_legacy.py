@@ -13,8 +13,9 @@ import pytest
 
 from zmsvc.core import messages
 from zmsvc.core.errors import UsageError
-from zmsvc.ctl import display, legacy, scaffold
-from zmsvc.host import config
+from zmsvc.ctl.compat import conf_command, display
+from zmsvc.ctl.create import command
+from zmsvc.host.config import reader
 
 ROOT = Path(__file__).parents[2]
 STATE_MACHINE = ROOT / "zmsvc/data/examples/Context-StateMachine.xml"
@@ -23,10 +24,10 @@ TX = "6FDAHH3WPRVV7FGZCRIN"
 
 def asked(*arguments: str) -> list[tuple[str, dict[str, Any]]]:
     """The messages that conf_command.py would send, as they come out of the wire."""
-    args = legacy.parser().parse_args(arguments)
-    context = config.load(args.context_file) if args.context_file else None
-    legacy.check(args, context)
-    return [messages.decode(messages.encode(topic, body)) for topic, body in legacy.bodies(args, context)]
+    args = conf_command.parser().parse_args(arguments)
+    context = reader.load(args.context_file) if args.context_file else None
+    conf_command.check(args, context)
+    return [messages.decode(messages.encode(topic, body)) for topic, body in conf_command.bodies(args, context)]
 
 
 def order(*arguments: str) -> messages.Order:
@@ -47,7 +48,7 @@ def test_start_as_in_the_manual_carries_the_whole_context() -> None:
     assert topic == "context"
     assert list(body) == ["header", "content"]
     assert body["header"] == {"service_transaction": TX, "service_id": "context001", "action": "start", "service_name": "context"}
-    assert body["content"]["configuration"] == config.load(STATE_MACHINE).source
+    assert body["content"]["configuration"] == reader.load(STATE_MACHINE).source
     understood = messages.order(topic, body)
     assert understood.tasks == ("ts_100", "ts_101", "ts_102", "ts_103")
     assert understood.configurations["ts_101"]["instance"] == "Walk"
@@ -100,8 +101,8 @@ def test_all_tasks_without_a_file_are_those_of_the_context() -> None:
 def test_a_service_id_that_the_file_does_not_have_is_sent_with_a_warning() -> None:
     flags = (*CONTEXT, FILE, "--service_id=context002", f"--transaction={TX}", "--action=start")
     assert order(*flags).service_id == "context002"
-    args = legacy.parser().parse_args(flags)
-    (doubt,) = legacy.doubts(args, config.load(STATE_MACHINE))
+    args = conf_command.parser().parse_args(flags)
+    (doubt,) = conf_command.doubts(args, reader.load(STATE_MACHINE))
     assert "is context001: its context refuses an order for context002" in doubt
 
 
@@ -131,7 +132,7 @@ def test_the_service_that_top_was_to_start_is_sent_along_with_a_warning() -> Non
     given = ("--service_type=pub", "--service_freq=1", "--service_endpoint=tcp://127.0.0.1:6558")
     ((_, body),) = asked(*flags, *given)
     assert body["content"]["configuration"] == {"service": {"type": "pub", "frequency_s": 1.0, "endpoint": "tcp://127.0.0.1:6558"}}
-    (doubt,) = legacy.doubts(legacy.parser().parse_args([*flags, *given]), None)
+    (doubt,) = conf_command.doubts(conf_command.parser().parse_args([*flags, *given]), None)
     assert "no service is started by --use_service" in doubt
 
 
@@ -199,13 +200,13 @@ def test_flags_that_cannot_be_meant(arguments: list[str], why: str) -> None:
 
 def test_exit_statuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nobody = f"--endpoint=ipc://{tmp_path}/nobody"
-    assert legacy.main([*CONTEXT, FILE, f"--transaction={TX}", "--action=stop", "--task_id=ts_9"]) == 4
+    assert conf_command.main([*CONTEXT, FILE, f"--transaction={TX}", "--action=stop", "--task_id=ts_9"]) == 4
     assert capsys.readouterr().err == f"conf_command.py: cannot stop ts_9: no such task in {STATE_MACHINE}\n"
-    assert legacy.main([nobody, "--service_name=context", "--action=stop"]) == 2
+    assert conf_command.main([nobody, "--service_name=context", "--action=stop"]) == 2
     (tmp_path / "bad.xml").write_text("<Context>\n<")
-    assert legacy.main([nobody, f"--context_file={tmp_path}/bad.xml", "--service_name=all", "--action=exit"]) == 2
+    assert conf_command.main([nobody, f"--context_file={tmp_path}/bad.xml", "--service_name=all", "--action=exit"]) == 2
     assert f"{tmp_path}/bad.xml:2: " in capsys.readouterr().err
-    assert legacy.main([nobody, "--service_name=all", "--action=exit", "--timeout=0.2"]) == 5
+    assert conf_command.main([nobody, "--service_name=all", "--action=exit", "--timeout=0.2"]) == 5
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     assert captured.err.startswith(f"conf_command.py: cannot reach ipc://{tmp_path}/nobody: ")
@@ -272,7 +273,7 @@ def test_display_wants_an_endpoint(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_every_flag_of_the_manual_is_known() -> None:
-    parsers = {"conf": legacy.parser(), "create": scaffold_parser()}
+    parsers = {"conf": conf_command.parser(), "create": scaffold_parser()}
     manual = {
         "create": "service_path task_service task_file task_class task_desc context_name service_name server_ip sub_port pub_port task_id"
         " device_action xml_file",
@@ -286,5 +287,5 @@ def test_every_flag_of_the_manual_is_known() -> None:
 
 def scaffold_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
-    scaffold.add_arguments(parser)
+    command.add_arguments(parser)
     return parser

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from zmsvc.core.errors import ProtocolError, ZmsvcError
-from zmsvc.host import memfd, notify
-from zmsvc.host.notify import Notifier
+from zmsvc.host.kernel import memfd
+from zmsvc.host.systemd import notify
+from zmsvc.host.systemd.notify import Notifier
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from zmsvc.host.oom import OomKills
+from zmsvc.host.kernel.oom import OomKills
 
 
 def test_each_rise_of_the_count_is_told_once(tmp_path: Path) -> None:

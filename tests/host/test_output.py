@@ -17,7 +17,7 @@ import pytest
 from needs import need
 from waiting import PATIENCE, wait_for, wait_for_line
 
-from zmsvc.host import packets
+from zmsvc.host import seqpacket
 from zmsvc.protocol import output as protocol
 
 
@@ -37,12 +37,12 @@ class Running:
         """Hand over a new pipe; its end for a task."""
         read, write = os.pipe2(os.O_CLOEXEC)
         about = protocol.Take(pipe=number, identifier="Echo", pid=7, transaction="TX", task=task)
-        packets.send(self.line, protocol.ORDERS.encode(about), {"read": read})
+        seqpacket.send(self.line, protocol.ORDERS.encode(about), {"read": read})
         os.close(read)
         return write
 
     def report(self) -> protocol.Report | None:
-        return packets.receive_message(self.line, protocol.REPORTS)
+        return seqpacket.receive_message(self.line, protocol.REPORTS)
 
     def end(self) -> int:
         self.line.close()
@@ -170,7 +170,7 @@ def test_an_order_that_it_does_not_know_is_passed_over(run: Callable[..., Runnin
     running = run(str(tmp_path / "log"))
     running.line.send(json.dumps({"op": "of-a-later-release", "value": 1}).encode())
     running.line.send(b"no object")
-    packets.send(running.line, protocol.ORDERS.encode(protocol.Ping()))
+    seqpacket.send(running.line, protocol.ORDERS.encode(protocol.Ping()))
     assert running.report() == protocol.Pong()
 
 

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from zmsvc.host import packets
+from zmsvc.host import seqpacket
 
 
 @pytest.fixture
@@ -22,13 +22,13 @@ def test_what_was_sent_before_the_end_is_received_though_the_other_end_had_not_r
     """The kernel then tells of the reset before it gives what waits."""
     ours, its = pair
     with ours:
-        packets.send(its, {"n": 1})
-        packets.send(its, {"n": 2})
-        packets.send(ours, {"unread": True})
+        seqpacket.send(its, {"n": 1})
+        seqpacket.send(its, {"n": 2})
+        seqpacket.send(ours, {"unread": True})
         its.close()
-        assert packets.receive(ours) == ({"n": 1}, {})
-        assert packets.receive(ours) == ({"n": 2}, {})
-        assert packets.receive(ours) is None
+        assert seqpacket.receive(ours) == ({"n": 1}, {})
+        assert seqpacket.receive(ours) == ({"n": 2}, {})
+        assert seqpacket.receive(ours) is None
 
 
 def test_bytes_are_received_in_the_same_way(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -37,5 +37,5 @@ def test_bytes_are_received_in_the_same_way(pair: tuple[socket.socket, socket.so
         its.send(b"word")
         ours.send(b"unread")
         its.close()
-        assert packets.receive_data(ours, 100) == b"word"
-        assert packets.receive_data(ours, 100) == b""
+        assert seqpacket.receive_data(ours, 100) == b"word"
+        assert seqpacket.receive_data(ours, 100) == b""

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmsvc.core.errors import ProtocolError
-from zmsvc.host import memfd
+from zmsvc.host.kernel import memfd
 from zmsvc.protocol import forking, output, sharing
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.codec import Codec

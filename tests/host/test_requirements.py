@@ -15,7 +15,7 @@ import pytest
 from needs import need
 
 from zmsvc.core.errors import RequirementError
-from zmsvc.host import libraries
+from zmsvc.host.python import libraries
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = {"zmsvcd": "zmsvc.keeper", "zmsvcctl": "zmsvc.ctl"}

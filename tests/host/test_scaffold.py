@@ -24,10 +24,10 @@ from waiting import wait_for_line
 
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.model import Action, Rule, Trigger
-from zmsvc.ctl import merge, scaffold, stencil, writeout
 from zmsvc.ctl.__main__ import main as zmsvcctl
-from zmsvc.ctl.blueprint import Blueprint, Service
-from zmsvc.host import config
+from zmsvc.ctl.create import atomic_write, command, merge, templates
+from zmsvc.ctl.create.plan import Blueprint, Service
+from zmsvc.host.config import reader
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "zmsvc/data/examples"
@@ -57,7 +57,7 @@ def flags(values: dict[str, str], home: Path | str) -> list[str]:
 
 
 def create(values: dict[str, str], home: Path | str, status: int = 0) -> None:
-    assert scaffold.main(flags(values, home)) == status
+    assert command.main(flags(values, home)) == status
 
 
 def files(home: Path) -> dict[str, bytes]:
@@ -101,7 +101,7 @@ def test_the_tutorial_makes_service_and_context(tmp_path: Path) -> None:
     made = [name for name, data in files(tmp_path).items() if data]
     service_files = [f"Services/EchoAction/{name}" for name in ("ServiceEchoAction.py", "__init__.py", "task_file_name.py")]
     assert made == ["Conf/Context-EchoAction.xml", *service_files]
-    context = config.load(context_file(tmp_path))
+    context = reader.load(context_file(tmp_path))
     assert (context.name, context.id, context.log_name) == ("EchoAction", "context001", "EchoAction")
     ends = context.endpoints
     assert (ends.frontend, ends.backend) == ("tcp://127.0.0.1:5556", "tcp://127.0.0.1:5557")
@@ -110,7 +110,7 @@ def test_the_tutorial_makes_service_and_context(tmp_path: Path) -> None:
     assert (task.instance, task.service_name, task.device_action, task.topic) == ("EchoAction", "echo_action", "shout", "process")
     assert (task.description, task.location, task.entry) == (TUTORIAL["task_desc"], str(tmp_path / "Services"), True)
     assert task.rules == ()
-    assert config.check_services(context) == []
+    assert reader.check_services(context) == []
 
 
 def test_zmsvcctl_create_takes_the_same_flags(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_the_script_runs_from_a_checkout_anywhere(tmp_path: Path) -> None:
     done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "created   here/Conf/Context-EchoAction.xml"
     # A relative service path is made absolute where it must still be right later.
-    assert config.load(context_file(tmp_path / "here")).tasks["ts_100"].location == str(tmp_path / "here" / "Services")
+    assert reader.load(context_file(tmp_path / "here")).tasks["ts_100"].location == str(tmp_path / "here" / "Services")
 
 
 @pytest.mark.parametrize("task_type", ["Looped", "Single", "Simple", "simple"])
@@ -152,7 +152,7 @@ def test_a_device_action_that_cannot_name_a_result_still_makes_code(tmp_path: Pa
     create({**TUTORIAL, "device_action": device_action}, tmp_path)
     code = (tmp_path / "Services/EchoAction/task_file_name.py").read_text()
     assert "self.update(at=time.ctime(), steps=self.steps)" in code
-    assert config.load(context_file(tmp_path)).tasks["ts_100"].device_action == device_action
+    assert reader.load(context_file(tmp_path)).tasks["ts_100"].device_action == device_action
 
 
 def test_names_that_are_left_out_are_the_services(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_the_report_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_one_by_one_or_at_once_is_the_same(tmp_path: Path) -> None:
     create(TUTORIAL, tmp_path)
     create(SECOND, tmp_path)
-    context = config.load(context_file(tmp_path))
+    context = reader.load(context_file(tmp_path))
     assert list(context.tasks) == ["ts_100", "ts_101"]
     by_one = context_file(tmp_path).read_text()
     plan = Blueprint(
@@ -214,7 +214,7 @@ def test_one_by_one_or_at_once_is_the_same(tmp_path: Path) -> None:
         context_file=tmp_path, services=tuple(_service(task.description, id=task.id, name=task.instance, location=str(task.location))
                                               for task in context.tasks.values()),
     )  # fmt: skip
-    assert stencil.context_text(plan) == by_one
+    assert templates.context_text(plan) == by_one
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
@@ -235,7 +235,7 @@ def test_merging_keeps_every_byte(tmp_path: Path, newline: str, encoding: str, e
     cuts = [at for at in range(len(before) + 1) if after[:at] + after[at + size :] == before]
     assert any(after[at : at + size].lstrip().startswith(b'<TaskService id="ts_101"') for at in cuts)
     assert after.count(b"\n") == after.count(newline.encode())
-    assert config.load(file).tasks["ts_101"].description == "über & <unter> ☕"
+    assert reader.load(file).tasks["ts_101"].description == "über & <unter> ☕"
     create({**SECOND, "task_desc": "über & <unter> ☕"}, tmp_path)
     assert file.read_bytes() == after
 
@@ -301,7 +301,7 @@ def test_without_address_and_ports_the_context_file_names_no_endpoints(tmp_path:
     create(given, tmp_path)
     file = context_file(tmp_path)
     assert "Endpoint>" not in file.read_text()
-    assert config.load(file).endpoints.frontend.startswith("ipc://")
+    assert reader.load(file).endpoints.frontend.startswith("ipc://")
     before = file.read_bytes()
     create(given, tmp_path)
     # To ask for the ports of a file that has none is a fault; to name none is to take what is there.
@@ -317,7 +317,7 @@ def test_of_address_and_ports_all_or_none_are_given(given: tuple[str, ...], faul
 
 
 def test_all_missing_flags_are_listed_at_once(faults: Callable[[], list[str]], tmp_path: Path) -> None:
-    assert scaffold.main([f"--service_path={tmp_path}", "--task_id=ts_1"]) == 2
+    assert command.main([f"--service_path={tmp_path}", "--task_id=ts_1"]) == 2
     missing = ("context_name", "task_service", "task_desc", "service_name")
     line = faults()
     assert len(line) == 1
@@ -369,25 +369,25 @@ def test_places_that_may_not_work_yet_are_told(tmp_path: Path, faults: Callable[
 def test_the_state_machine_of_the_manual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert zmsvcctl(["create", "--from", str(EXAMPLES / "Services-StateMachine.xml")]) == 0
-    made = config.load(context_file(tmp_path, "StateMachine"))
+    made = reader.load(context_file(tmp_path, "StateMachine"))
     assert [task.instance for task in made.tasks.values()] == ["Stand", "Walk", "DrinkCoffee", "Run"]
     assert [task.entry for task in made.tasks.values()] == [True, False, False, False]
     calls = ["ts_101", "ts_102", "ts_103", "ts_100"]
     expected = [(Rule(trigger=Trigger.ON_EXIT, action=Action.START, call=call),) for call in calls]
     assert [task.rules for task in made.tasks.values()] == expected
-    assert config.check_services(made) == []
+    assert reader.check_services(made) == []
     before = files(tmp_path)
     assert zmsvcctl(["create", "--from", str(EXAMPLES / "Services-StateMachine.xml")]) == 0
     assert files(tmp_path) == before
 
 
 def test_the_state_machine_that_is_shipped_is_what_create_makes(tmp_path: Path) -> None:
-    assert scaffold.main([f"--xml_file={EXAMPLES / 'Services-StateMachine.xml'}", f"--service_path={tmp_path}"]) == 0
+    assert command.main([f"--xml_file={EXAMPLES / 'Services-StateMachine.xml'}", f"--service_path={tmp_path}"]) == 0
     shipped = (EXAMPLES / "Context-StateMachine.xml").read_text()
     made = [line for line in context_file(tmp_path, "StateMachine").read_text().splitlines(keepends=True) if "<location>" not in line]
     comment = shipped[shipped.index("  <!-- What") : shipped.index("  <!-- No endpoints")]
     assert shipped.replace(comment, "") == "".join(made)
-    context = config.load(EXAMPLES / "Context-StateMachine.xml")
+    context = reader.load(EXAMPLES / "Context-StateMachine.xml")
     for task in context.tasks.values():
         assert (EXAMPLES / "Services" / task.instance / f"Service{task.instance}.py").is_file()
     ours = {path.relative_to(EXAMPLES) for path in (EXAMPLES / "Services").rglob("*.py") if "EchoAction" not in path.parts}
@@ -397,14 +397,14 @@ def test_the_state_machine_that_is_shipped_is_what_create_makes(tmp_path: Path) 
 def test_the_manuals_own_sample_is_refused_for_its_stray_tag(tmp_path: Path, faults: Callable[[], list[str]]) -> None:
     file = meta(tmp_path, service("Stand", "ts_100"), service("Walk", "ts_101") + "</Service>")
     before = files(tmp_path)
-    assert scaffold.main([f"--xml_file={file}"]) == 2
+    assert command.main([f"--xml_file={file}"]) == 2
     assert faults() == [f"{file}:4: <MetaServiceConf> of line 1 is closed by </Service>, expected </MetaServiceConf>"]
     assert files(tmp_path) == before
 
 
 def test_what_a_metafile_leaves_out(tmp_path: Path) -> None:
-    assert scaffold.main([f"--xml_file={meta(tmp_path, service('Stand', 'ts_100'))}"]) == 0
-    context = config.load(context_file(tmp_path, "Meta"))
+    assert command.main([f"--xml_file={meta(tmp_path, service('Stand', 'ts_100'))}"]) == 0
+    context = reader.load(context_file(tmp_path, "Meta"))
     task = context.tasks["ts_100"]
     assert (context.id, task.entry, task.rules, task.device_action) == ("context001", True, (), "")
     assert task.location == str(tmp_path / "Services")
@@ -416,7 +416,7 @@ def test_a_single_task_by_attribute_or_child(tmp_path: Path, word: str) -> None:
     child = service("Child", "ts_100", f"<task_type>{word}</task_type>")
     file = meta(tmp_path, child, service("Attribute", "ts_101"))
     file.write_text(file.read_text().replace("<Service><task_service>Attribute", f"<Service task_type='{word}'><task_service>Attribute"))
-    assert scaffold.main([f"--xml_file={file}"]) == 0
+    assert command.main([f"--xml_file={file}"]) == 0
     for name in ("Child", "Attribute"):
         assert f"class {name}(SingleTask):" in (tmp_path / f"Services/{name}/{name}.py").read_text()
 
@@ -432,7 +432,7 @@ def test_all_faults_of_a_metafile_come_in_one_pass(tmp_path: Path, faults: Calla
         extra="<log_on>perhaps</log_on>",
     )
     before = files(tmp_path)
-    assert scaffold.main([f"--xml_file={file}", "--task_id=ts_1", "--sub_port=x"]) == 2
+    assert command.main([f"--xml_file={file}", "--task_id=ts_1", "--sub_port=x"]) == 2
     lines = faults()
     assert files(tmp_path) == before
     assert all(line.startswith((f"{file}:", "create_service.py: cannot create: --")) for line in lines)
@@ -447,17 +447,17 @@ def test_all_faults_of_a_metafile_come_in_one_pass(tmp_path: Path, faults: Calla
 
 
 def test_a_metafile_joins_the_context_that_is_there(tmp_path: Path, faults: Callable[[], list[str]]) -> None:
-    assert scaffold.main([f"--xml_file={meta(tmp_path, service('Stand', 'ts_100'))}"]) == 0
+    assert command.main([f"--xml_file={meta(tmp_path, service('Stand', 'ts_100'))}"]) == 0
     # The rule calls a task of the file that is there.
     file = meta(tmp_path, service("Walk", "ts_101", STATE.format("on_exit", "start", "ts_100")))
-    assert scaffold.main([f"--xml_file={file}"]) == 0
-    assert list(config.load(context_file(tmp_path, "Meta")).tasks) == ["ts_100", "ts_101"]
+    assert command.main([f"--xml_file={file}"]) == 0
+    assert list(reader.load(context_file(tmp_path, "Meta")).tasks) == ["ts_100", "ts_101"]
     assert faults() == []
 
 
 def test_unknown_elements_are_told_and_a_quiet_file_is_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = meta(tmp_path, service("Stand", "ts_100", "<author>me</author>"), extra="<log_on>0</log_on>")
-    assert scaffold.main([f"--xml_file={file}"]) == 0
+    assert command.main([f"--xml_file={file}"]) == 0
     captured = capsys.readouterr()
     assert captured.err == f"warning: {file}:3: <Service> has a author, which is not known and does nothing\n"
     assert captured.out == ""
@@ -465,7 +465,7 @@ def test_unknown_elements_are_told_and_a_quiet_file_is_quiet(tmp_path: Path, cap
 
 def test_home_path_holds_the_context_file(tmp_path: Path) -> None:
     file = meta(tmp_path, service("Stand", "ts_100"), extra=f"<home_path>{tmp_path}/home</home_path>")
-    assert scaffold.main([f"--xml_file={file}"]) == 0
+    assert command.main([f"--xml_file={file}"]) == 0
     assert context_file(tmp_path / "home", "Meta").is_file()
     assert (tmp_path / "Services/Stand/Stand.py").is_file()
 
@@ -474,9 +474,9 @@ def test_home_path_holds_the_context_file(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path, faults: Callable[[], list[str]], text: str) -> None:
     file = tmp_path / "other.xml"
     file.write_text(text)
-    assert scaffold.main([f"--xml_file={file}"]) == 2
+    assert command.main([f"--xml_file={file}"]) == 2
     assert all(line.startswith(f"{file}:1: ") for line in faults())
-    assert scaffold.main([f"--xml_file={tmp_path}/none.xml"]) == 2
+    assert command.main([f"--xml_file={tmp_path}/none.xml"]) == 2
     assert faults() == [f"create_service.py: cannot read {tmp_path}/none.xml: no such file or directory"]
 
 
@@ -543,15 +543,16 @@ def test_somebody_elses_file_is_not_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("theirs")
     for before in (None, b"ours"):
-        with pytest.raises(writeout.Changed):
-            writeout.write([writeout.Change(path=file, data=b"new", before=before), writeout.Change(path=tmp_path / "a", data=b"")])
+        changed = atomic_write.Change(path=file, data=b"new", before=before)
+        with pytest.raises(atomic_write.Changed):
+            atomic_write.write([changed, atomic_write.Change(path=tmp_path / "a", data=b"")])
         assert files(tmp_path) == {"file": b"theirs"}
 
 
 def test_an_error_of_the_machine_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ZmsvcError, match=r"cannot write .*/file"):
-        writeout.write([writeout.Change(path=tmp_path / "file" / "below", data=b"")])
+        atomic_write.write([atomic_write.Change(path=tmp_path / "file" / "below", data=b"")])
 
 
 def test_creates_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
@@ -564,7 +565,7 @@ def test_creates_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
     for process in processes:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
-    assert config.load(context_file(tmp_path)).tasks.keys() == {f"ts_{n}" for n in range(8)}
+    assert reader.load(context_file(tmp_path)).tasks.keys() == {f"ts_{n}" for n in range(8)}
     assert not [name for name in files(tmp_path) if Path(name).name.startswith(".")]
 
 
@@ -593,9 +594,9 @@ names = st.text(visible, min_size=1, max_size=128)
 def test_any_description_makes_valid_python_and_xml(description: str, name: str) -> None:
     values = {**TUTORIAL, "task_desc": description, "service_name": name, "service_path": "/nowhere"}
     parser = argparse.ArgumentParser()
-    scaffold.add_arguments(parser)
-    plan, _ = scaffold.plan(parser.parse_args([f"--{key}={value}" for key, value in values.items()]))
-    for file in stencil.service_files(plan):
+    command.add_arguments(parser)
+    plan, _ = command.plan(parser.parse_args([f"--{key}={value}" for key, value in values.items()]))
+    for file in templates.service_files(plan):
         module = ast.parse(file.text)
         # Nothing of the text has become code.
         assert len(module.body) <= 4
@@ -604,10 +605,10 @@ def test_any_description_makes_valid_python_and_xml(description: str, name: str)
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "service_name":
                 assert isinstance(node.value, ast.Constant)
                 assert node.value.value == name
-    element = ElementTree.fromstring(stencil.context_text(plan))
+    element = ElementTree.fromstring(templates.context_text(plan))
     assert element.findtext("TaskService/Task/description") == description
     assert element.findtext("TaskService/Task/message/header/service_name") == name
-    before = stencil.context_text(plan).encode()
+    before = templates.context_text(plan).encode()
     other = merge.merged(before, [_service(description, id="ts_101")], Path("file"))
     assert [task.findtext("Task/description") for task in ElementTree.fromstring(other).iter("TaskService")] == [description] * 2
 
@@ -618,6 +619,6 @@ def test_docstrings_are_wrapped_and_closed() -> None:
         services=(_service(textwrap.dedent("""\
             He said "so" and "that", \\n and \""" too. """ + "word " * 60 + 'in the "end"')),),
     )  # fmt: skip
-    for file in stencil.service_files(plan):
+    for file in templates.service_files(plan):
         assert max(map(len, file.text.splitlines())) <= 140
         assert "in the" in (ast.get_docstring(ast.parse(file.text)) or "") + file.text

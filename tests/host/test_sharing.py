@@ -16,7 +16,7 @@ import pytest
 import waiting
 from forked import Forks, Nest, zygote_client
 
-from zmsvc.host import allocators, gather, immortal
+from zmsvc.host.python import allocators, code_copies, immortal
 from zmsvc.keeper import execution
 from zmsvc.protocol.launch import Descriptors
 
@@ -364,8 +364,8 @@ def test_code_that_has_run_is_copied_to_one_place_and_does_the_same() -> None:
 
 
 def test_a_python_that_does_not_show_its_caches_keeps_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gather, "_TEXT", "_no_such_attribute")
-    watch = gather.Watch()
+    monkeypatch.setattr(code_copies, "_TEXT", "_no_such_attribute")
+    watch = code_copies.Watch()
     assert watch.gather() == 0
 
 

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from zmsvc.host import signals
+from zmsvc.host.kernel import signals
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from forwarder import FREE_PORT, Forwarder, received
 from waiting import PATIENCE, wait_for
 
 from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError
-from zmsvc.host import once, options, sockets
-from zmsvc.host.endpoints import address
+from zmsvc.host.bus import confirmed_send, socket_options, sockets
+from zmsvc.host.bus.endpoints import address
 
 
 @pytest.fixture
@@ -155,8 +155,8 @@ def test_a_mouth_knows_who_listens(device: Forwarder) -> None:
 
 def test_publish_never_blocks_and_tells_when_it_dropped(tmp_path: Path) -> None:
     listener = sockets.listen(f"ipc://{tmp_path}/bus")
-    with listener, sockets.context() as context, options.front(context, hwm=1) as stuck:
-        options.bind(stuck, listener)
+    with listener, sockets.context() as context, socket_options.front(context, hwm=1) as stuck:
+        socket_options.bind(stuck, listener)
         stuck.send(b"\x01")
         with sockets.publisher(context, address(listener)) as publisher:
             wait_for(lambda: stuck.poll(0) or publisher.poll(0))
@@ -169,7 +169,7 @@ def test_publish_never_blocks_and_tells_when_it_dropped(tmp_path: Path) -> None:
 
 
 def test_a_message_that_is_too_long(device: Forwarder) -> None:
-    frame = bytes(options.MAX_MESSAGE + 1)
+    frame = bytes(socket_options.MAX_MESSAGE + 1)
     mouth = device.mouth()
     for send in (
         mouth.send,
@@ -269,14 +269,14 @@ def test_a_single_message_to_a_device_that_dies(device: Forwarder, monkeypatch: 
 
 def when_written(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Have something happen after the next message was written, before anything is made of its connection."""
-    plain = once._Line._close
+    plain = confirmed_send._Line._close
 
-    def close(line: once._Line, linger_ms: int) -> None:
+    def close(line: confirmed_send._Line, linger_ms: int) -> None:
         plain(line, linger_ms)
         if linger_ms:
             act()
 
-    monkeypatch.setattr(once._Line, "_close", close)
+    monkeypatch.setattr(confirmed_send._Line, "_close", close)
 
 
 def test_a_single_message_that_ends_the_device_has_arrived(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from zmsvc.host.tally import Tally
+from zmsvc.host.sparse_log import Tally
 
 
 def test_a_flood_is_counted_in_full_and_logged_at_the_powers_of_two(caplog: pytest.LogCaptureFixture) -> None:

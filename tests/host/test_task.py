@@ -23,12 +23,12 @@ from forwarder import Forwarder, received
 from needs import need
 
 from zmsvc.core import messages
-from zmsvc.host import packets
-from zmsvc.host.sockets import Mouth
+from zmsvc.host import seqpacket
+from zmsvc.host.bus.sockets import Mouth
 from zmsvc.protocol import sharing
 from zmsvc.protocol.launch import Descriptors
 from zmsvc.task import sdk
-from zmsvc.task.life import interval_of
+from zmsvc.task.runtime import interval_of
 
 
 @pytest.fixture
@@ -964,13 +964,13 @@ def shared(nest: Nest, *instances: str) -> tuple[Task, socket.socket]:
         task = nest.fork(Descriptors(shared_line=its.fileno()), service_type="Thread")
     for number, instance in enumerate(instances):
         spec = nest.spec(launch=number, service_type="Thread", task=f"ts_{number}", instance=instance)
-        packets.send(line, sharing.ORDERS.encode(sharing.StartMember(spec=spec)))
+        seqpacket.send(line, sharing.ORDERS.encode(sharing.StartMember(spec=spec)))
     return task, line
 
 
 def ended(line: socket.socket) -> tuple[int, int]:
     """Launch and status of the next member that ends."""
-    got = packets.receive_message(line, sharing.REPORTS)
+    got = seqpacket.receive_message(line, sharing.REPORTS)
     assert got is not None
     return got.launch, got.status
 
@@ -1001,7 +1001,7 @@ def test_tasks_that_share_a_process_live_and_end_each_for_itself(nest: Nest) -> 
             "ts_1": ["READY=1", "STATUS=ValueError: bad"],
             "ts_2": ["READY=1", 'X_ZMSVC_UPDATE={"done":true}', "STOPPING=1"],
         }
-        packets.send(line, sharing.ORDERS.encode(sharing.StopMember(launch=0)))
+        seqpacket.send(line, sharing.ORDERS.encode(sharing.StopMember(launch=0)))
         assert ended(line) == (0, 0)
         assert nest.next().lines == [("X_ZMSVC_TASK", "ts_0"), ("STOPPING", "1")]
     assert task.end() == 0

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from zmsvc.ctl import unitfiles
+from zmsvc.ctl.verbs import units as unit_files
 
 SOURCE = Path(__file__).parents[2]
 TEMPLATES = SOURCE / "units"
@@ -75,8 +75,8 @@ def test_the_units_of_the_system_are_all_that_make_install_brings(tmp_path: Path
 
     made = tmp_path / "made"
     subprocess.run(["make", "-s", "install-files", f"DESTDIR={made}"], cwd=SOURCE, check=True, capture_output=True)
-    for file in unitfiles.system_files(Path("/usr/local/bin"), tmp_path / "own"):
-        unitfiles.install(file)
+    for file in unit_files.system_files(Path("/usr/local/bin"), tmp_path / "own"):
+        unit_files.install(file)
     kinds = ("systemd/system/", "sysusers.d/", "tmpfiles.d/")
     assert installed(tmp_path / "own") == {path for path in installed(made / "usr/local/lib") if path.startswith(kinds)}
     for path in installed(tmp_path / "own"):
@@ -87,8 +87,8 @@ def test_the_units_of_the_system_are_all_that_make_install_brings(tmp_path: Path
 
 def test_an_installation_that_the_system_cannot_reach_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "prefix", "/home/me/.local/share/pipx/venvs/zmsvc")
-    with pytest.raises(unitfiles.CtlError, match=r"cannot reach /home/me/.*--user") as refused:
-        unitfiles.check_reachable(Path("/usr/local/bin"))
+    with pytest.raises(unit_files.CtlError, match=r"cannot reach /home/me/.*--user") as refused:
+        unit_files.check_reachable(Path("/usr/local/bin"))
     assert refused.value.code == 1
 
 

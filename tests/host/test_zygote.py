@@ -15,10 +15,11 @@ import waiting
 from forked import Forks, Nest, zygote_client
 
 from zmsvc import __version__
-from zmsvc.host import linux, memfd, packets
+from zmsvc.host import seqpacket
+from zmsvc.host.kernel import linux, memfd
 from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors
-from zmsvc.task import rehearsal
+from zmsvc.task import warmup
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_a_task_whose_pid_got_lost_does_nothing(forks: Forks, nest: Nest) -> Non
     forks._line.setblocking(True)
     assert forking.decode_hello(forks._line.recv(forking.PACKET)) == (__version__, forking.PROTOCOL)
     memory = memfd.private("launch", forking.encode_launch(nest.spec(pidfile=str(nest.home / "pid"))))
-    packets.send_data(forks._line, *forking.order(Descriptors(), memory))
+    seqpacket.send_data(forks._line, *forking.order(Descriptors(), memory))
     os.close(memory)
     pid = int(forks._line.recv(64))
     os.kill(zygote, signal.SIGKILL)
@@ -181,12 +182,12 @@ def test_a_rehearsal_leaves_nothing_behind() -> None:
     if pid == 0:
         status = 1
         try:
-            rehearsal.rehearse()  # the first one lets go of what it finds
+            warmup.rehearse()  # the first one lets go of what it finds
             gc.collect()
             # A thread that was joined is seen in /proc for a moment longer.
             waiting.wait_for(lambda: len(os.listdir("/proc/self/task")) == 1)
             before = _about_this_process()
-            rehearsal.rehearse()
+            warmup.rehearse()
             waiting.wait_for(lambda: _about_this_process() == before)
             status = 0
         finally:

@@ -9,7 +9,8 @@ import pytest
 
 from zmsvc import protocol
 from zmsvc.core.access import CONTROL
-from zmsvc.host import notify, store
+from zmsvc.host import store
+from zmsvc.host.systemd import notify
 from zmsvc.protocol import forking, launch, output, sharing, supervision
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +44,7 @@ def test_the_files_that_the_documents_name_exist() -> None:
             assert (ROOT / "docs" / target).exists(), target
         for name in named(text):
             if re.fullmatch(r"[\w/]+\.(py|rng)", name):
-                places = [ROOT / name, ROOT / "zmsvc" / name, *(ROOT / "zmsvc").glob(f"*/{name}")]
+                places = [ROOT / name, ROOT / "zmsvc" / name, *(ROOT / "zmsvc").rglob(name)]
                 assert any(each.exists() for each in places), name
 
 

@@ -23,7 +23,7 @@ LIBRARIES = {"core": {"core"}, "protocol": {"core", "protocol"}, "host": {"core"
 MAY_IMPORT = LIBRARIES | {room: {"core", "protocol", "host", room} for room in PROCESSES} | {"testing": {"task", "testing"}}
 """By room; `data` holds no code, `testing` is for the tests of users, and the package itself is only the version."""
 
-EXCEPTIONS = {("zmsvc.zygote.zygote", "zmsvc.task.runner"), ("zmsvc.zygote.zygote", "zmsvc.task.rehearsal")}
+EXCEPTIONS = {("zmsvc.zygote.zygote", "zmsvc.task.runner"), ("zmsvc.zygote.zygote", "zmsvc.task.warmup")}
 """The zygote forks into the runner, which is how a task starts in milliseconds."""
 
 
@@ -120,7 +120,40 @@ def test_core_is_pure() -> None:
 
 def test_the_kernel_and_the_interpreter_have_one_door_each() -> None:
     doors = {each.importer for each in imports() if each.target.split(".")[0] == "ctypes"}
-    assert doors <= {f"zmsvc.host.{name}" for name in ("linux", "interpreter", "immortal", "constants", "allocators")}
+    interpreter = {f"zmsvc.host.python.{name}" for name in ("interpreter", "immortal", "constants", "allocators")}
+    assert doors <= {"zmsvc.host.kernel.linux"} | interpreter
+
+
+SUBROOMS = {
+    "zmsvc.host.python": set(),
+    "zmsvc.host.kernel": {"python"},
+    "zmsvc.host.systemd": {"kernel"},
+    "zmsvc.host.bus": {"kernel"},
+    "zmsvc.host.config": {"bus", "kernel"},
+    "zmsvc.ctl.log": set(),
+    "zmsvc.ctl.create": set(),
+    "zmsvc.ctl.compat": set(),
+    "zmsvc.ctl.verbs": {"log"},
+}
+"""The rooms within a room, and which of their neighbors each may import. Modules that lie beside the rooms are open to all of them."""
+
+
+def _subroom(module: str) -> str:
+    return next((name for name in SUBROOMS if module == name or module.startswith(f"{name}.")), "")
+
+
+def test_the_rooms_within_a_room_import_only_the_neighbors_that_are_named() -> None:
+    crossed = []
+    for each in imports():
+        here, there = _subroom(each.importer), _subroom(each.target)
+        if here and there and here != there and room(here) == room(there) and there.rpartition(".")[2] not in SUBROOMS[here]:
+            crossed.append(str(each))
+    assert crossed == []
+
+
+def test_every_room_within_a_room_is_known() -> None:
+    packages = {module for module, file in modules().items() if file.name == "__init__.py" and module.count(".") == 2}
+    assert {each for each in packages if not each.startswith("zmsvc.data.")} == set(SUBROOMS)
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:

@@ -83,7 +83,7 @@ SDK = """
 import sys, logging
 from zmsvc.core.errors import RefusedError
 from zmsvc.task.bus import Bus
-from zmsvc.task.life import Life
+from zmsvc.task.runtime import Life
 bus = Bus(sys.argv[1], sys.argv[2])
 try:
     bus.publish(b"talk @@@ {}")
@@ -342,7 +342,7 @@ def test_commands_of_a_user_with_another_user_s_home_end_without_a_traceback(loo
     closed = loopback.home / "closed"
     closed.mkdir(mode=0o700)
     home = {**{name: value for name, value in os.environ.items() if not name.startswith(("ZMSVC_", "XDG_"))}, "HOME": str(closed)}
-    code = "from zmsvc.ctl.legacy import main; raise SystemExit(main())"
+    code = "from zmsvc.ctl.compat.conf_command import main; raise SystemExit(main())"
     done = python(stranger, code, f"--endpoint={loopback.backend}", *EXIT, env=home)
     assert (done.returncode, NAMES in done.stderr, "Traceback" in done.stderr) == (5, True, False), done.stderr
     done = run(stranger, sys.executable, "-P", "-m", "zmsvc.ctl", "-c", "Nothing", "status", env=home)

@@ -16,7 +16,7 @@ from needs import need
 from outside import own_network
 from waiting import PATIENCE, wait_for, wait_for_line
 
-from zmsvc.host import keys, sockets
+from zmsvc.host.bus import curve_keys, sockets
 
 DEVICE, HERE = "192.0.2.1", "192.0.2.2"
 BACK, FRONT = f"tcp://{DEVICE}:5556", f"tcp://{DEVICE}:5557"
@@ -91,13 +91,13 @@ def curve(tmp_path: Path) -> sockets.Curve:
     for name, directory in (("server", tmp_path), ("client", tmp_path / "there")):
         directory.mkdir(exist_ok=True)
         public, secret = zmq.curve_keypair()
-        (directory / f"{name}.key").write_text(keys.text(public))
-        (directory / f"{name}.key_secret").write_text(keys.text(public, secret))
+        (directory / f"{name}.key").write_text(curve_keys.text(public))
+        (directory / f"{name}.key_secret").write_text(curve_keys.text(public, secret))
         (directory / f"{name}.key_secret").chmod(0o600)
     (tmp_path / "clients").mkdir()
     shutil.copy(tmp_path / "there/client.key", tmp_path / "clients")
     shutil.copy(tmp_path / "server.key", tmp_path / "there")
-    return keys.load_client(tmp_path / "there")
+    return curve_keys.load_client(tmp_path / "there")
 
 
 def heard_from(publisher: sockets.Socket, subscriber: sockets.Socket, times: int) -> int:

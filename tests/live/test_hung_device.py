@@ -17,7 +17,7 @@ from needs import need
 from others import command, others
 from waiting import stop_process, wait_for, wait_for_end
 
-from zmsvc.host import linux
+from zmsvc.host.kernel import linux
 
 ATTACK = r"""
 import array, os, socket, struct, sys

@@ -9,16 +9,17 @@ from collections.abc import Callable
 from context import Context, Ear
 from tutorial import ROOT
 
-from zmsvc.ctl import display, legacy, scaffold
 from zmsvc.ctl.__main__ import VERBS
+from zmsvc.ctl.compat import conf_command, display
+from zmsvc.ctl.create import command
 
 PAGE = (ROOT / "docs/from-zmicroservices.md").read_text()
 
 
 def test_every_flag_that_the_page_names_is_one() -> None:
     create = argparse.ArgumentParser()
-    scaffold.add_arguments(create)
-    old = " ".join(each.format_help() for each in (create, legacy.parser(), display.parser()))
+    command.add_arguments(create)
+    old = " ".join(each.format_help() for each in (create, conf_command.parser(), display.parser()))
     new = {flag for verb in VERBS for option in verb.options for flag in option.flags}
     left_out = {"--ftp_port", "--sniffer_filter"}
     named = set(re.findall(r"--[a-z_]+", PAGE))

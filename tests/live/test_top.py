@@ -17,7 +17,7 @@ from context import Context, Ear
 from waiting import PATIENCE
 
 from zmsvc.core import messages
-from zmsvc.host import sockets
+from zmsvc.host.bus import sockets
 
 TX = "5HGAHZ3WPZUI71PACRPP"
 FIGURES = ["serviceId", "pid", "status", "rss", "vms", "percent", "cpu_percent", "children", "total"]

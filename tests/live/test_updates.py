@@ -76,7 +76,8 @@ def test_the_result_that_a_task_reports_is_published_as_such(context: Context, e
 
 def test_a_flood_is_bounded_counted_and_leaves_the_supervisor_at_hand(context: Context, home: Path) -> None:
     # Past the SDK, which would wait: a program of anybody's may do so.
-    flood = ("from zmsvc.host.notify import Notifier", "n, told = 0, Notifier()", "while not self.wait(0):", "    for _ in range(100):")
+    imported = "from zmsvc.host.systemd.notify import Notifier"
+    flood = (imported, "n, told = 0, Notifier()", "while not self.wait(0):", "    for _ in range(100):")
     single(context, "Flood", *flood, "        n += 1", "        told.notify(f'X_ZMSVC_SEQ={n}', 'X_ZMSVC_UPDATE={}')")
     context.task("ts_1", "Flood")
     context.start("--transaction", "T")

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from zmsvc.core import events as ev
-from zmsvc.core import requests, resume, updates, waiters
-from zmsvc.core.acts import apply, asks_rest, executed, fire
+from zmsvc.core import pending_requests, requests, resume, updates
 from zmsvc.core.draft import Draft
 from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.lifecycle import Cause, Sub
 from zmsvc.core.model import ServiceType, Trigger
+from zmsvc.core.transitions import apply, asks_rest, executed, fire
 from zmsvc.core.world import Exit, Reason, Task, World
 
 
@@ -23,7 +23,7 @@ def step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Effect, ...
     """What follows from `fact` at `now` (monotonic seconds)."""
     draft = Draft(world, now)
     _dispatch(draft, fact)
-    waiters.answer(draft)
+    pending_requests.answer(draft)
     return draft.finish()
 
 

@@ -1,7 +1,7 @@
 """Text from somebody else as a terminal may see it: no control character, no escape sequence, no override of the direction. Pure.
 
-Every process shows text through one of these two functions: zmsvcctl in ctl/terminal.py, the daemon in host/complain.py and in the log
-handler of host/journal.py. A test looks for prints that go past them.
+Every process shows text through one of these two functions: zmsvcctl in ctl/terminal.py, the daemon in host/complain.py and in
+the log handler of host/systemd/journal.py. A test looks for prints that go past them.
 """
 
 from __future__ import annotations

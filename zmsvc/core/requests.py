@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 from zmsvc.core import events as ev
-from zmsvc.core.acts import apply
 from zmsvc.core.draft import Draft, fresh
 from zmsvc.core.events import Key, Requested, Verb
 from zmsvc.core.lifecycle import Cause, State, Sub
 from zmsvc.core.model import TRANSACTION_ID
-from zmsvc.core.waiters import wait
+from zmsvc.core.pending_requests import wait
+from zmsvc.core.transitions import apply
 from zmsvc.core.world import Task, Transaction
 
 MAX_CLOSED = 64

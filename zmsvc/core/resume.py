@@ -8,12 +8,12 @@ from typing import Any
 
 from zmsvc.core import events as ev
 from zmsvc.core import requests
-from zmsvc.core.acts import apply, ask_rest, ask_to_stop, executed, kill_rest
 from zmsvc.core.draft import Draft, fresh
 from zmsvc.core.events import ContextReloaded, Key, Origin, Requested, SupervisorStarted, Verb
 from zmsvc.core.lifecycle import Cause, State, Sub
 from zmsvc.core.model import Context, ServiceType, TaskService
-from zmsvc.core.waiters import CONTEXT_START
+from zmsvc.core.pending_requests import CONTEXT_START
+from zmsvc.core.transitions import apply, ask_rest, ask_to_stop, executed, kill_rest
 from zmsvc.core.world import Exit, Reason, Task, Waiter, remembered
 
 BY_CONTEXT: dict[str, Any] = {"by": "context", "uid": None, "depth": 0, "sources": []}

@@ -10,7 +10,7 @@ import sys
 from zmsvc import __version__
 from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError, reason
 from zmsvc.ctl import terminal
-from zmsvc.host import libraries
+from zmsvc.host.python import libraries
 
 TYPE_CHECKING = False  # As in client: typing is not worth its import.
 if TYPE_CHECKING:
@@ -92,19 +92,19 @@ KEYS = Option("--keys", metavar="DIR", completes="directories",
        help="with --endpoint: the CURVE keys to connect with, where they are not the context's")
 
 VERBS = (
-    Verb("start", "orders.order", "start tasks; without an ID in a new transaction, whose ID is printed", *MEANT),
-    Verb("stop", "orders.order", "stop tasks with all that they started, or whole transactions", *MEANT, NO_TRIGGERS),
-    Verb("restart", "orders.order", "stop tasks and start them again", *MEANT, NO_TRIGGERS),
-    Verb("status", "show.status", "show the context, its transactions and tasks", *MEANT, LINES),
+    Verb("start", "verbs.orders.order", "start tasks; without an ID in a new transaction, whose ID is printed", *MEANT),
+    Verb("stop", "verbs.orders.order", "stop tasks with all that they started, or whole transactions", *MEANT, NO_TRIGGERS),
+    Verb("restart", "verbs.orders.order", "stop tasks and start them again", *MEANT, NO_TRIGGERS),
+    Verb("status", "verbs.status.status", "show the context, its transactions and tasks", *MEANT, LINES),
     Verb(
-        "top", "top.top", "show what tasks use of the machine, again and again", *MEANT,
+        "top", "verbs.top.top", "show what tasks use of the machine, again and again", *MEANT,
         Option("--sort", choices=("cpu", "rss", "pid", "id", "restarts"), default="cpu", help="what to sort by"),
         Option("--interval", type=_seconds, default=2.0, metavar="SECONDS", help="the time between two pictures"),
         Option("--once", action="store_true", help="print one picture, as where no terminal is"),
     ),
-    Verb("list", "show.contexts", "show contexts, known and running"),
+    Verb("list", "verbs.status.contexts", "show contexts, known and running"),
     Verb(
-        "logs", "logs.logs", "show the log of a context, a transaction or tasks", *MEANT, FOLLOW, LINES,
+        "logs", "verbs.logs.logs", "show the log of a context, a transaction or tasks", *MEANT, FOLLOW, LINES,
         Option("-o", "--output", metavar="FORMAT", completes="$(journalctl --output=help 2>/dev/null)",
                help="the format, as journalctl has them"),
         Option("--since", metavar="TIME", completes="today yesterday",
@@ -129,16 +129,16 @@ VERBS = (
         Option("message", nargs="?", metavar="JSON|-", help="the message; - or nothing: from standard input"), ENDPOINT, KEYS,
     ),
     Verb(
-        "check", "files.check", "find all faults of context files, and warn",
+        "check", "verbs.check.check", "find all faults of context files, and warn",
         Option("files", nargs="+", metavar="FILE", completes="files *.xml", help="a context file"),
     ),
     Verb(
-        "graph", "files.graph", "draw tasks and rules, with their states if the context runs", TRANSACTION,
+        "graph", "verbs.check.graph", "draw tasks and rules, with their states if the context runs", TRANSACTION,
         Option("what", metavar="FILE|NAME", completes="files *.xml", help="a context file, or the name of a context"),
         Option("--format", choices=("dot", "mermaid", "svg"), default="dot", help="the language of the drawing; svg needs graphviz"),
     ),
     Verb(
-        "keys", "keys.run", "show CURVE keys, make them, and say who may connect",
+        "keys", "verbs.keys.run", "show CURVE keys, make them, and say who may connect",
         Option("action", nargs="?", choices=("list", "make", "join", "allow", "revoke"), default="list",
                metavar="list|make|join|allow|revoke", help="what to do; without it, list"),
         Option("what", nargs="?", metavar="DIR|FILE|CLIENT", completes="files *.key",
@@ -147,16 +147,16 @@ VERBS = (
         Option("--now", action="store_true", help="revoke: end the connections that are open, too"),
     ),
     Verb(
-        "units", "unitfiles.run", "print the systemd units with the paths of this installation, or install them",
+        "units", "verbs.units.run", "print the systemd units with the paths of this installation, or install them",
         Option("--user", action="store_true", help="the unit of a user's own service manager"),
         Option("--install", action="store_true", help="put them where systemd looks for them"),
     ),
-    Verb("create", "scaffold.run", "make services and their context file", adds=True),
-    Verb("exit", "orders.leave", "stop all tasks and end the context's daemon"),
-    Verb("reload", "orders.reload", "read the context file again, and change what differs"),
-    Verb("reset-failed", "orders.order", "forget failures, and the start limits that they reached", *MEANT),
-    Verb("forget", "orders.order", "forget stopped transactions, which can then no longer be started again", TRANSACTION),
-    Verb("reexec", "orders.reexec", "replace the supervisor, as after an upgrade; tasks go on"),
+    Verb("create", "create.command.run", "make services and their context file", adds=True),
+    Verb("exit", "verbs.orders.leave", "stop all tasks and end the context's daemon"),
+    Verb("reload", "verbs.orders.reload", "read the context file again, and change what differs"),
+    Verb("reset-failed", "verbs.orders.order", "forget failures, and the start limits that they reached", *MEANT),
+    Verb("forget", "verbs.orders.order", "forget stopped transactions, which can then no longer be started again", TRANSACTION),
+    Verb("reexec", "verbs.orders.reexec", "replace the supervisor, as after an upgrade; tasks go on"),
 )  # fmt: skip
 
 EPILOG = """\
@@ -210,7 +210,7 @@ def _parser(verb: Verb | None) -> argparse.ArgumentParser:
 
 def _function(verb: Verb, name: str | None = None) -> Callable[..., Any]:
     # Imported by name for start-up time: each verb needs its own module only.
-    module, _, function = verb.function.partition(".")
+    module, _, function = verb.function.rpartition(".")
     found: Callable[..., Any] = getattr(importlib.import_module(f"zmsvc.ctl.{module}"), name or function)
     return found
 
@@ -225,9 +225,9 @@ def parse(words: list[str]) -> tuple[Verb, argparse.Namespace]:
     verb = next((each for each in VERBS if each.name == words[at]), None)
     if verb is None:
         # Imported here for start-up time: most verbs are there.
-        from zmsvc.ctl import habits
+        from zmsvc.ctl import suggestions
 
-        instead = habits.hint(words[at], [each.name for each in VERBS])
+        instead = suggestions.hint(words[at], [each.name for each in VERBS])
         top.error(f"there is no verb {words[at]!r}{instead and f': {instead}'}")
     args.verb = verb.name
     args.no_triggers = False

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 from zmsvc.core import messages
 from zmsvc.core.errors import ConfigError, ProtocolError, RefusedError, UsageError, ZmsvcError
 from zmsvc.ctl import terminal
-from zmsvc.ctl.answers import Context
 from zmsvc.ctl.client import MAX_DROPS, Client, CtlError, DroppedError, NotRunningError
-from zmsvc.ctl.which import choose
+from zmsvc.ctl.select_context import choose
+from zmsvc.ctl.status_reply import Context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from zmsvc.ctl.client import Json
-    from zmsvc.ctl.listener import Listener
-    from zmsvc.host.keys import Curve
+    from zmsvc.ctl.subscriber import Listener
+    from zmsvc.host.bus.curve_keys import Curve
     from zmsvc.host.paths import Places
 
 PATIENCE = 25.0
@@ -75,14 +75,14 @@ def events(args: argparse.Namespace) -> int:
 def _of_the_past(args: argparse.Namespace, places: Places) -> bool:
     """Show the history of a context that does not run: after a start that failed nothing else tells it. False where there is none."""
     # Imported here for start-up time: most of the time a supervisor answers.
-    from zmsvc.ctl import statefile
+    from zmsvc.ctl import state_file
 
-    if not statefile.exists(places.state_file):
+    if not state_file.exists(places.state_file):
         return False
     tasks = [*args.tasks, *args.task]
     limit = FOLLOW if args.lines is None else args.lines
-    rows = statefile.events(places.state_file, transaction=args.transaction, tasks=tasks, limit=limit)
-    terminal.complain(statefile.note(places))
+    rows = state_file.events(places.state_file, transaction=args.transaction, tasks=tasks, limit=limit)
+    terminal.complain(state_file.note(places))
     if not rows:
         _complain_of_nothing(args, places)
     for row in rows:
@@ -130,10 +130,10 @@ def watch(args: argparse.Namespace) -> int:
     import zmq
 
     # For the same reason.
-    from zmsvc.ctl import listener
+    from zmsvc.ctl import subscriber
 
     # For the same reason.
-    from zmsvc.host import refusal, sockets
+    from zmsvc.host.bus import refusal, sockets
 
     until = time.monotonic() + args.timeout if args.timeout else None
     frontend, curve = _bus(args, lambda it: it.frontend)
@@ -142,7 +142,7 @@ def watch(args: argparse.Namespace) -> int:
         with sockets.context() as ctx, sockets.subscriber(ctx, frontend, prefixes, curve) as heard:
             if curve is None and not heard.poll(_FIRST_MS) and refusal.refused(frontend, b"SUB"):
                 raise CtlError(5, str(refusal.refusal(frontend)))
-            with closing(listener.Listener(heard, frontend, keys=curve is not None)) as ear:
+            with closing(subscriber.Listener(heard, frontend, keys=curve is not None)) as ear:
                 _print(ear, args, until)
     except KeyboardInterrupt:
         return 0  # That is how one ends it.
@@ -184,7 +184,7 @@ def send(args: argparse.Namespace) -> int:
     frame = messages.encode(_topic(args.topic), _body(args.message))
     backend, curve = _bus(args, lambda it: it.backend)
     # Imported here for start-up time: what cannot be sent is refused without ZMQ.
-    from zmsvc.host import sockets
+    from zmsvc.host.bus import sockets
 
     try:
         # A supervisor that is being replaced in this moment would miss an order, and will be there in the next.
@@ -214,14 +214,14 @@ def _bus(args: argparse.Namespace, endpoint: Callable[[Context], str]) -> tuple[
     from zmsvc.core import values
 
     # For the same reason.
-    from zmsvc.ctl import identity
+    from zmsvc.ctl import client_keys
 
     try:
         place = values.endpoint(args.endpoint, bind=False)
-        curve = identity.of_endpoint(args.endpoint, args.keys, args.context)
+        curve = client_keys.of_endpoint(args.endpoint, args.keys, args.context)
         if curve is None and not place.local:
             # Without keys no context can be reached from another machine, and libzmq would try for ever.
-            curve = identity.needed(args.context or "NAME")
+            curve = client_keys.needed(args.context or "NAME")
     except ValueError as error:
         raise CtlError(2, f"cannot connect: {error}") from None
     except ConfigError as error:
@@ -238,10 +238,10 @@ def _context(args: argparse.Namespace) -> tuple[Context, Curve | None]:
     if not it.curve or not any(place.startswith("tcp://") for place in (it.frontend, it.backend)):
         return it, None
     # Imported here for start-up time: most contexts have no keys, and need no XML to find them.
-    from zmsvc.ctl import identity
+    from zmsvc.ctl import client_keys
 
     try:
-        return it, identity.needed(places.name)
+        return it, client_keys.needed(places.name)
     except ConfigError as error:
         raise CtlError(5, str(error)) from None
 

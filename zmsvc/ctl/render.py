@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from zmsvc.ctl import versions
-from zmsvc.ctl.answers import Context, Exit, Task, Transaction
+from zmsvc.ctl.status_reply import Context, Exit, Task, Transaction
 from zmsvc.ctl.terminal import Style, clean
 
 _MINUTE, _HOUR, _DAY, _WEEK = 60, 3600, 86400, 7 * 86400

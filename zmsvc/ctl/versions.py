@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from zmsvc import __version__
-from zmsvc.ctl.which import restart_command
+from zmsvc.ctl.select_context import restart_command
 
 TYPE_CHECKING = False  # As in client: typing is not worth its import.
 if TYPE_CHECKING:
-    from zmsvc.ctl.answers import Context
+    from zmsvc.ctl.status_reply import Context
 
 UNKNOWN = "1.0"
 """zmsvc 1.0 does not tell its version."""

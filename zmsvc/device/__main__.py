@@ -14,10 +14,11 @@ from pathlib import Path
 from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError
 from zmsvc.device.device import Device, Settings
 from zmsvc.device.guard import MAX_MEMORY
-from zmsvc.host import keys, linux, options
+from zmsvc.host.bus import curve_keys, socket_options
+from zmsvc.host.bus.endpoints import listen
 from zmsvc.host.complain import complain
-from zmsvc.host.endpoints import listen
-from zmsvc.host.notify import Notifier
+from zmsvc.host.kernel import linux
+from zmsvc.host.systemd.notify import Notifier
 
 _END_S = 2.0
 """Seconds that an ordered end may take; 1 s of it is for subscribers that read slowly."""
@@ -80,11 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--own-front-fd", type=int, default=given("ZMSVC_OWN_FRONT_FD"), metavar="N", help=own)
     parser.add_argument("--own-back-fd", type=int, default=given("ZMSVC_OWN_BACK_FD"), metavar="N", help="the same for subscribers")
     parser.add_argument("--members", type=Path, default=given("ZMSVC_MEMBERS"), metavar="FILE", help=members)
-    parser.add_argument("--hwm", type=int, default=options.DEVICE_HWM, help="messages queued for a peer")
+    parser.add_argument("--hwm", type=int, default=socket_options.DEVICE_HWM, help="messages queued for a peer")
     memory = "bytes of memory from which on connections are ended that fill it"
     parser.add_argument("--memory", type=int, default=given("ZMSVC_DEVICE_MEMORY", MAX_MEMORY), metavar="BYTES", help=memory)
     parser.add_argument("--expect", type=int, default=0, metavar="N", help="subscriptions to wait for before publishers")
-    parser.add_argument("--heartbeat", type=float, default=options.HEARTBEAT_S, metavar="SECONDS")
+    parser.add_argument("--heartbeat", type=float, default=socket_options.HEARTBEAT_S, metavar="SECONDS")
     parser.add_argument("--curve", type=Path, metavar="FILE", help="the device's key pair, for tcp")
     parser.add_argument("--allow", type=Path, metavar="DIR", help="the public keys (*.key) that may connect")
     return parser
@@ -101,7 +102,7 @@ def _settings(given: argparse.Namespace) -> Settings:
         expect=given.expect,
         memory=given.memory,
         heartbeat_s=given.heartbeat,
-        curve=keys.load_curve(given.curve) if given.curve else None,
+        curve=curve_keys.load_curve(given.curve) if given.curve else None,
         allow=given.allow,
         members=given.members,
         own=(_own(given.own_front_fd), _own(given.own_back_fd)),

@@ -15,8 +15,8 @@ from collections import Counter
 from ipaddress import ip_address
 
 from zmsvc.core.errors import ZmsvcError
-from zmsvc.host import linux
-from zmsvc.host.sockdiag import SockDiag
+from zmsvc.host.kernel import linux
+from zmsvc.host.kernel.sockdiag import SockDiag
 
 Owner = int | str
 """A user ID of this machine, or the address of another one."""

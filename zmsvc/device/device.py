@@ -19,16 +19,16 @@ import zmq
 from zmsvc.core.errors import ZmsvcError
 from zmsvc.device.admission import Admission, places
 from zmsvc.device.guard import MAX_MEMORY, Guard
+from zmsvc.device.missed_orders import Unheard
 from zmsvc.device.peers import Peers
 from zmsvc.device.pulse import Pulse
-from zmsvc.device.unheard import Unheard
 from zmsvc.device.watch import SIGNALS, Watch
-from zmsvc.host import options
-from zmsvc.host.endpoints import address
-from zmsvc.host.gate import Gate
-from zmsvc.host.keys import Curve
-from zmsvc.host.options import Context, Socket, readable
-from zmsvc.host.zap import Doorkeeper, Handler
+from zmsvc.host.bus import socket_options
+from zmsvc.host.bus.curve_keys import Curve
+from zmsvc.host.bus.endpoints import address
+from zmsvc.host.bus.loopback_gate import Gate
+from zmsvc.host.bus.socket_options import Context, Socket, readable
+from zmsvc.host.bus.zap import Doorkeeper, Handler
 
 _GRACE_S = 1.0
 """How long publishers are kept waiting for subscribers at a restart."""
@@ -46,10 +46,10 @@ class Settings:
 
     front: socket.socket
     back: socket.socket
-    hwm: int = options.DEVICE_HWM
+    hwm: int = socket_options.DEVICE_HWM
     expect: int = 0
     """Subscriptions that there were before a restart; publishers are let in when they are back, after 1 s at the latest."""
-    heartbeat_s: float = options.HEARTBEAT_S
+    heartbeat_s: float = socket_options.HEARTBEAT_S
     curve: Curve | None = None
     """For tcp; an ipc endpoint is guarded by the mode and owner of its file."""
     allow: Path | None = None
@@ -69,8 +69,8 @@ class Device:
         self._settings = settings
         # One I/O thread: the gate relies on the order in which that tells what happens.
         self._context: Context = zmq.Context(1)
-        self._front = options.front(self._context, hwm=settings.hwm)
-        self._back = options.back(self._context, hwm=settings.hwm, heartbeat_s=settings.heartbeat_s)
+        self._front = socket_options.front(self._context, hwm=settings.hwm)
+        self._back = socket_options.back(self._context, hwm=settings.hwm, heartbeat_s=settings.heartbeat_s)
         self._handler = _handler(self._context, settings, report)
         self._unheard = Unheard(self._context, self._front, self._back)
         listening = (settings.front, settings.back, *settings.own)
@@ -89,7 +89,7 @@ class Device:
         """Subscribers first: a publisher pours out what it has queued as soon as it is let in."""
         self._watch.catch_signals()
         self._bind(self._back, self._settings.own[1], self._settings.back)
-        self._front.send(b"\x01" + options.SENTINEL)
+        self._front.send(b"\x01" + socket_options.SENTINEL)
         if self._settings.expect:
             for subscription in self._wait_for_subscribers():
                 self._front.send(subscription)
@@ -104,10 +104,10 @@ class Device:
     def _bind(self, made: Socket, own: socket.socket | None, listening: socket.socket) -> None:
         """Bind both; only what is bound second, and is tcp, is guarded."""
         if own is not None:
-            options.bind(made, own)
+            socket_options.bind(made, own)
         if address(listening).startswith("tcp://"):
-            options.guard(made, self._settings.curve, gate=self._handler is not None)
-        options.bind(made, listening)
+            socket_options.guard(made, self._settings.curve, gate=self._handler is not None)
+        socket_options.bind(made, listening)
 
     def watch(self) -> None:
         """Until SIGTERM or SIGINT. Raises ZmsvcError when the proxy ends by itself."""
@@ -156,7 +156,7 @@ class Device:
                 if not self._watch.turn(math.ceil(min(quiet, left * 1000))):
                     break
                 while readable(self._back):
-                    told, count = options.told(self._back.recv()), count + 1
+                    told, count = socket_options.told(self._back.recv()), count + 1
                     if told is not None and told[0]:
                         subscriptions.add(b"\x01" + told[1])
                     elif told is not None:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from zmsvc.core.errors import ZmsvcError
 from zmsvc.device.admission import Admission, ours
 from zmsvc.device.peers import Connection, Peers
-from zmsvc.host import linux
+from zmsvc.host.kernel import linux
 
 MAX_MEMORY = 512 << 20
 """Bytes; the full queue of one slow subscriber has 150 MB of messages of 1.5 kB. Twice of it is never waited for."""

@@ -13,8 +13,8 @@ from select import POLLHUP, POLLIN, POLLOUT, POLLRDHUP, poll
 from termios import TIOCOUTQ
 
 from zmsvc.device.admission import Admission, Owner, ours
-from zmsvc.host import linux
-from zmsvc.host.notify import Spare
+from zmsvc.host.kernel import linux
+from zmsvc.host.systemd.notify import Spare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 
-from zmsvc.host import linux
+from zmsvc.host.kernel import linux
 
 EVERY_S = 1.0
 LIMIT_S = 3.0

@@ -18,14 +18,14 @@ import zmq
 from zmsvc.core.errors import ZmsvcError
 from zmsvc.device.admission import ours
 from zmsvc.device.guard import Guard
+from zmsvc.device.missed_orders import Unheard
 from zmsvc.device.peers import Peer, Peers
 from zmsvc.device.pulse import Pulse
-from zmsvc.device.unheard import Unheard
-from zmsvc.host import monitor
-from zmsvc.host.notify import DROPPED
-from zmsvc.host.options import Socket
-from zmsvc.host.tally import Tally
-from zmsvc.host.zap import Handler
+from zmsvc.host.bus import socket_monitor
+from zmsvc.host.bus.socket_options import Socket
+from zmsvc.host.bus.zap import Handler
+from zmsvc.host.sparse_log import Tally
+from zmsvc.host.systemd.notify import DROPPED
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGPROF)
 _NAMED = 10
@@ -141,7 +141,7 @@ class Watch:
         self._pulse.close()
 
     def _take_news(self, side: _Side) -> None:
-        for event, value in monitor.seen(side.news):
+        for event, value in socket_monitor.seen(side.news):
             if event == zmq.EVENT_ACCEPTED:
                 self._accepted(side, value)
             elif event == zmq.EVENT_DISCONNECTED:
@@ -215,7 +215,7 @@ class _Side:
         self.name = name
         self.watched = watched
         self.peers = peers
-        self.news = monitor.watch(watched, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | monitor.FAILED)
+        self.news = socket_monitor.watch(watched, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | socket_monitor.FAILED)
         self.broken_handshake = False
         self.probes: set[int] = set()
         """Descriptors of connections that the device made to itself."""

@@ -8,7 +8,7 @@ import sys
 import time
 
 from zmsvc.core import logline, printable
-from zmsvc.host.logfile import LogFile, offer, stamp
+from zmsvc.host.log_file import LogFile, offer, stamp
 
 WARNING = 4
 TARGET = "ZMSVC_LOG"

@@ -9,7 +9,7 @@ import signal
 import sys
 
 from zmsvc.core.errors import RequirementError
-from zmsvc.host import libraries
+from zmsvc.host.python import libraries
 
 
 def insist(program: str) -> None:

@@ -16,11 +16,13 @@ import daemon
 from zmsvc import __version__
 from zmsvc.core import logline
 from zmsvc.core.errors import PlaceError, ZmsvcError, reason
-from zmsvc.host import directories, interpreter, linux, marks, paths
+from zmsvc.host import directories, paths
 from zmsvc.host.complain import DETACHED, complain
-from zmsvc.keeper.doors import Doors
+from zmsvc.host.kernel import linux, process_marks
+from zmsvc.host.python import interpreter
 from zmsvc.keeper.keeper import Keeper
 from zmsvc.keeper.keyring import keyring
+from zmsvc.keeper.listeners import Doors
 
 LAST_S = 5.0
 """Seconds that processes of a killed keeper have to end after SIGKILL; one that is stuck in the kernel does not hold up the start."""
@@ -190,7 +192,7 @@ def _end_the_last(places: paths.Places, doors: Doors) -> None:
 
     Its supervisor and device die with it, which takes them a moment, and until then they listen where ours is to listen.
     """
-    found = marks.belonging((), places.mark) + marks.belonging((), b"NOTIFY_SOCKET=" + os.fsencode(doors.keeper_path))
+    found = process_marks.belonging((), places.mark) + process_marks.belonging((), b"NOTIFY_SOCKET=" + os.fsencode(doors.keeper_path))
     linux.kill_each(found)
     until = time.monotonic() + LAST_S
     for pid in found:

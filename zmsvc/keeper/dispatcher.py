@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from zmsvc.host.complain import complain
-from zmsvc.keeper.outside import Outside
+from zmsvc.keeper.machine import Outside
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 PAUSE = 1.0

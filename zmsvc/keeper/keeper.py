@@ -19,18 +19,19 @@ from typing import assert_never
 
 from zmsvc import __version__
 from zmsvc.core.errors import ProtocolError, ZmsvcError
-from zmsvc.host import linux, packets
+from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
+from zmsvc.host.kernel import linux
 from zmsvc.host.paths import Places
-from zmsvc.keeper.brood import Brood
 from zmsvc.keeper.dispatcher import READ, WRITE, Dispatcher, attempt
-from zmsvc.keeper.doors import Doors
-from zmsvc.keeper.held import how_of, words
 from zmsvc.keeper.keyring import Keyring
+from zmsvc.keeper.launch_record import how_of, words
+from zmsvc.keeper.listeners import Doors
+from zmsvc.keeper.machine import ChildEnd, Machine, Outside
 from zmsvc.keeper.output import Output
-from zmsvc.keeper.outside import ChildEnd, Machine, Outside
+from zmsvc.keeper.process_table import Brood
 from zmsvc.keeper.relay import Relay
-from zmsvc.keeper.worker import Device, Supervisor
+from zmsvc.keeper.restarted_process import Device, Supervisor
 from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol import PROTOCOL
 from zmsvc.protocol import supervision as sv
@@ -285,7 +286,7 @@ class Keeper:
         try:
             while self._outbox:
                 message, fds = self._outbox[0]
-                packets.send(conn, sv.REPORTS.encode(message), fds)
+                seqpacket.send(conn, sv.REPORTS.encode(message), fds)
                 self._outbox.popleft()
         except BlockingIOError:
             pass
@@ -304,7 +305,7 @@ class Keeper:
             if self._supervisor.conn is not conn:
                 return
             try:
-                order = packets.receive_message(conn, sv.ORDERS)
+                order = seqpacket.receive_message(conn, sv.ORDERS)
             except BlockingIOError:
                 return
             except ProtocolError as error:

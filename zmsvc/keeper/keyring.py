@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from zmsvc.host import keys
+from zmsvc.host.bus import curve_keys
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 
@@ -15,10 +15,10 @@ class Keyring:
     """The keys in a directory. Raises ConfigError."""
 
     def __init__(self, directory: Path) -> None:
-        self.allow = keys.clients(directory)
-        self.client = tuple(keys.words(keys.load_client(directory)))
+        self.allow = curve_keys.clients(directory)
+        self.client = tuple(curve_keys.words(curve_keys.load_client(directory)))
         """What supervisor and tasks connect with; it goes to them over private lines alone."""
-        self.server = keys.open_secret(directory / f"{keys.SERVER}{keys.SECRET}")
+        self.server = curve_keys.open_secret(directory / f"{curve_keys.SERVER}{curve_keys.SECRET}")
 
     def hand_to(self, spec: LaunchSpec) -> tuple[LaunchSpec, Descriptors]:
         """Return a launch with what its task needs: a program needs nothing, for it could not be told in secret."""
@@ -34,7 +34,7 @@ def keyring(directory: Path) -> Keyring | None:
 
     Raises ConfigError when they cannot be used, PlaceError when another user could change them.
     """
-    if not keys.in_use(directory):
+    if not curve_keys.in_use(directory):
         return None
-    keys.check_place(directory)
+    curve_keys.check_place(directory)
     return Keyring(directory)

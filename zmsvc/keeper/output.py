@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import assert_never
 
 from zmsvc.core.errors import ProtocolError
-from zmsvc.host import linux, packets
+from zmsvc.host import seqpacket
 from zmsvc.host.complain import DETACHED, complain
+from zmsvc.host.kernel import linux
 from zmsvc.host.paths import Places
 from zmsvc.keeper.dispatcher import READ, WRITE, Dispatcher
-from zmsvc.keeper.doors import Doors
-from zmsvc.keeper.outside import Outside
-from zmsvc.keeper.worker import Worker
+from zmsvc.keeper.listeners import Doors
+from zmsvc.keeper.machine import Outside
+from zmsvc.keeper.restarted_process import Worker
 from zmsvc.protocol import output as protocol
 from zmsvc.protocol.launch import LaunchSpec
 
@@ -200,12 +201,12 @@ class Output(Worker):
             return
         try:
             while self._orders:
-                packets.send(line, protocol.ORDERS.encode(self._orders[0]))
+                seqpacket.send(line, protocol.ORDERS.encode(self._orders[0]))
                 self._orders.pop(0)
             while self._untold:
                 number = next(iter(self._untold))
                 held = self._held[number]
-                packets.send(line, protocol.ORDERS.encode(held.about), {"read": held.read})
+                seqpacket.send(line, protocol.ORDERS.encode(held.about), {"read": held.read})
                 del self._untold[number]
                 # With few descriptors left a start matters more than what is lost when the output process dies.
                 if held.read >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE:
@@ -225,7 +226,7 @@ class Output(Worker):
     def _on_line(self) -> None:
         while self._line is not None:
             try:
-                report = packets.receive_message(self._line, protocol.REPORTS)
+                report = seqpacket.receive_message(self._line, protocol.REPORTS)
             except BlockingIOError:
                 self._flush()
                 return

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import assert_never
 
 from zmsvc.core.errors import ProtocolError
-from zmsvc.host import linux, memfd, packets
+from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
+from zmsvc.host.kernel import linux, memfd
 from zmsvc.keeper.dispatcher import Dispatcher, attempt
+from zmsvc.keeper.machine import Outside
 from zmsvc.keeper.output import Output, Pipe
-from zmsvc.keeper.outside import Outside
 from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
@@ -257,7 +258,7 @@ class ZygoteClient:
                 output = self._pipe(order)
             linux.leave_room(max(memory, order.opener))
             self._asked, self._until = order, self._outside.now() + ANSWER
-            packets.send_data(self._line, *forking.order(replace(order.fds, cgroup=group, gate=gate, output=output), memory))
+            seqpacket.send_data(self._line, *forking.order(replace(order.fds, cgroup=group, gate=gate, output=output), memory))
         except (ConnectionError, BlockingIOError):
             # It is gone, or something else writes into the line.
             self.ended()
@@ -283,7 +284,7 @@ class ZygoteClient:
         """The zygote said something, or has ended."""
         try:
             while self._line is not None:
-                said = packets.receive_data(self._line, forking.PACKET)
+                said = seqpacket.receive_data(self._line, forking.PACKET)
                 if not said:
                     self.lost()
                     return

@@ -8,11 +8,11 @@ import signal
 import socket
 from typing import NoReturn
 
-from zmsvc.host import linux
 from zmsvc.host.complain import DETACHED, complain
-from zmsvc.host.logfile import LogFile
+from zmsvc.host.kernel import linux
+from zmsvc.host.log_file import LogFile
 from zmsvc.output.output import Output
-from zmsvc.output.screen import Screen
+from zmsvc.output.standard_error import Screen
 
 NAME = "zmsvc-output"
 """What `ps` calls this process."""

@@ -15,10 +15,10 @@ from typing import assert_never
 
 from zmsvc.core import logline
 from zmsvc.core.errors import ProtocolError
-from zmsvc.host import packets
-from zmsvc.host.logfile import LogFile, stamp
-from zmsvc.output.screen import Screen
-from zmsvc.output.tap import Tap
+from zmsvc.host import seqpacket
+from zmsvc.host.log_file import LogFile, stamp
+from zmsvc.output.standard_error import Screen
+from zmsvc.output.task_pipe import Tap
 from zmsvc.protocol import output as protocol
 
 READ = 65536
@@ -73,7 +73,7 @@ class Output:
     def _obey(self) -> bool:
         """Take one order; False when the keeper has closed the line."""
         try:
-            got = packets.receive(self._line)
+            got = seqpacket.receive(self._line)
             if got is None:
                 return False
             order = protocol.ORDERS.decode(got[0])
@@ -98,7 +98,7 @@ class Output:
         """Send what the keeper takes. It may be stopped, and tasks must not wait for that."""
         try:
             while self._reports:
-                packets.send(self._line, protocol.REPORTS.encode(self._reports[0]))
+                seqpacket.send(self._line, protocol.REPORTS.encode(self._reports[0]))
                 self._reports.popleft()
         except BlockingIOError:
             pass

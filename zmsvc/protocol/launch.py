@@ -45,7 +45,7 @@ class LaunchSpec:
     uid: int | None = None
     """User ID of `user`, where that is not the daemon's own: the keeper gives such a task another notify socket."""
     mark: int = 0
-    """A number that all processes of the launch show, and no others of the machine (host/marks.py); 0: none."""
+    """A number that all processes of the launch show, and no others of the machine (host/kernel/process_marks.py); 0: none."""
     pidfile: str | None = None
     cgroup: str | None = None
     """Name of its control group's directory below `tasks/`."""

@@ -17,20 +17,24 @@ from zmsvc.core import checks, messages
 from zmsvc.core.errors import ConfigError, ZmsvcError, reason
 from zmsvc.core.events import Fact
 from zmsvc.core.model import Context
-from zmsvc.host import binds, config, crashpoint, journal, keys, linux, members, paths, sockets
+from zmsvc.host import crashpoint, paths
+from zmsvc.host.bus import curve_keys, members, sockets
 from zmsvc.host.complain import complain
+from zmsvc.host.config import exposed_binds, reader
+from zmsvc.host.kernel import linux
 from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
+from zmsvc.host.systemd import journal
 from zmsvc.protocol import OLDEST, PROTOCOL
 from zmsvc.protocol.supervision import Hello, ReplaceDevice, RunDevice
 from zmsvc.supervisor import installed
 from zmsvc.supervisor.bus import ECHO, Bus
 from zmsvc.supervisor.children import Children
 from zmsvc.supervisor.control import Control
+from zmsvc.supervisor.launch_spec import own_endpoints
 from zmsvc.supervisor.loop import Loop
+from zmsvc.supervisor.requests import Requests
 from zmsvc.supervisor.session import Session
-from zmsvc.supervisor.spec import own_endpoints
-from zmsvc.supervisor.verbs import Requests
 
 BUS_TIMEOUT = 15.0
 """Seconds that the device has to come up when the context starts."""
@@ -74,7 +78,7 @@ async def _supervise(args: argparse.Namespace) -> int:
     try:
         for note in store.notes:
             log.warning("%s", note)
-        curve = keys.of_words(hello.curve)
+        curve = curve_keys.of_words(hello.curve)
         context = _context(places, store, hello, curve=curve is not None)
         for warning in checks.warnings(context, curve=curve is not None) if not hello.restarts else ():
             log.warning("%s: %s", context.path, warning)
@@ -100,12 +104,12 @@ def _inherited(variable: str) -> socket.socket:
 
 def _context(places: Places, store: Store, hello: Hello, *, curve: bool) -> Context:
     """The context file. A supervisor that takes over uses the text that its predecessor ran with: a crash is no reload."""
-    text = (store.context_text(hello.epoch) if hello.restarts else None) or config.read(places.config_file)
-    context = config.parse(text, path=str(places.config_file), name=places.name)
-    faults = [] if curve else binds.refused(context)
+    text = (store.context_text(hello.epoch) if hello.restarts else None) or reader.read(places.config_file)
+    context = reader.parse(text, path=str(places.config_file), name=places.name)
+    faults = [] if curve else exposed_binds.refused(context)
     if not hello.restarts:
         # Tasks that run must not end for this: they reach the bus in another way.
-        faults = sorted([*faults, *binds.unreachable(context, curve=curve)])
+        faults = sorted([*faults, *exposed_binds.unreachable(context, curve=curve)])
     if faults:
         raise ConfigError([f"{context.path}:{line}: {words}" for line, words in faults])
     return context

@@ -21,8 +21,8 @@ from zmsvc.core.events import OrdersUnheard, Origin, Requested, Verb
 from zmsvc.core.messages import Order
 from zmsvc.core.model import Context
 from zmsvc.core.world import World
-from zmsvc.host import options, sockets
-from zmsvc.host.tally import Tally
+from zmsvc.host.bus import socket_options, sockets
+from zmsvc.host.sparse_log import Tally
 from zmsvc.supervisor import report
 from zmsvc.supervisor.info import Info
 from zmsvc.supervisor.top import Top
@@ -62,7 +62,7 @@ class Bus:
         frontend, backend = endpoints
         self._unheard = messages.UNHEARD.decode() + origin
         heard = [messages.prefix(topic) for topic in (*messages.TOPICS, self._unheard)]
-        self._ears = sockets.subscriber(self._zmq, frontend, heard, curve, hwm=options.EAR_HWM)
+        self._ears = sockets.subscriber(self._zmq, frontend, heard, curve, hwm=socket_options.EAR_HWM)
         self._mouth = sockets.Mouth(sockets.publisher(self._zmq, backend, curve))
         self._mouth.await_told(messages.prefix(self._unheard))
         self._info = Info(world, self._wanted, self._send)

@@ -21,12 +21,13 @@ from zmsvc.core import events as ev
 from zmsvc.core.errors import ProtocolError
 from zmsvc.core.events import Fact
 from zmsvc.core.nesting import check_depth
-from zmsvc.host import notify, packets
-from zmsvc.host.tally import Tally
+from zmsvc.host import seqpacket
+from zmsvc.host.sparse_log import Tally
+from zmsvc.host.systemd import notify
 from zmsvc.protocol import OLDEST, PROTOCOL
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import LaunchSpec
-from zmsvc.supervisor.outside import Machine, Outside
+from zmsvc.supervisor.machine import Machine, Outside
 from zmsvc.supervisor.user_notify import UserNotify
 
 BATCH = 1024
@@ -102,7 +103,7 @@ class Children:
         self.on_news: Callable[[], None] = lambda: None
         """Called in any thread when `facts` has something that no descriptor announces."""
         self.mark = b""
-        """What all processes of the context show (host/marks.py)."""
+        """What all processes of the context show (host/kernel/process_marks.py)."""
         self.admits_all: Callable[[int], bool] = lambda launch: False
         """Tell whether every process of a launch may speak for it, and not its main process alone."""
         self.protocol = PROTOCOL
@@ -153,7 +154,7 @@ class Children:
 
     def _report(self) -> tuple[sv.Report | None, dict[str, int]]:
         """Return the keeper's next report and the descriptors beside it; None when the keeper is gone."""
-        got = packets.receive(self.keeper)
+        got = seqpacket.receive(self.keeper)
         if got is None:
             return None, {}
         body, fds = got
@@ -387,7 +388,7 @@ class Children:
         waiting = False
         try:
             while (queue := self._urgent or self._unsent) and not self.lost:
-                packets.send(self.keeper, sv.ORDERS.encode(queue[0]))
+                seqpacket.send(self.keeper, sv.ORDERS.encode(queue[0]))
                 order = queue.popleft()
                 if isinstance(order, LaunchSpec):
                     self._ordered.add(order.launch)

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Set
 from typing import Any
 
 from zmsvc.core.access import CONTROL, Who
-from zmsvc.host import linux
+from zmsvc.host.kernel import linux
 from zmsvc.supervisor.connection import Connection, TooLongError
 
 MAX_LINE = 256 << 10

@@ -20,16 +20,17 @@ from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key, Requested, Verb
 from zmsvc.core.model import NotifyAccess
 from zmsvc.core.world import World
-from zmsvc.host import crashpoint, ids, journal
-from zmsvc.host.keys import Curve
-from zmsvc.host.notify import Notifier
+from zmsvc.host import crashpoint, ids
+from zmsvc.host.bus.curve_keys import Curve
 from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
+from zmsvc.host.systemd import journal
+from zmsvc.host.systemd.notify import Notifier
 from zmsvc.protocol import supervision as sv
 from zmsvc.supervisor import report
 from zmsvc.supervisor.bus import Bus
 from zmsvc.supervisor.children import Children, held
-from zmsvc.supervisor.spec import spec_of
+from zmsvc.supervisor.launch_spec import spec_of
 
 SAVE_AGAIN = 1.0
 """Seconds until a state file that could not be written is tried again."""

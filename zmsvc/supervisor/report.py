@@ -13,7 +13,7 @@ from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import STATE_OF, State, Sub
 from zmsvc.core.model import TaskService
 from zmsvc.core.world import Exit, Task, World, coming_up, service_of, status_at, transaction_state
-from zmsvc.supervisor.spec import cgroup_name, shared
+from zmsvc.supervisor.launch_spec import cgroup_name, shared
 
 Member = tuple[Key, Task]
 """A task of a transaction."""

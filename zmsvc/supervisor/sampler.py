@@ -10,7 +10,8 @@ import os
 import sys
 import time
 
-from zmsvc.host import linux, usage
+from zmsvc.host import usage
+from zmsvc.host.kernel import linux
 
 SPAN = 0.1
 """Seconds over which CPU is measured; a question should be answered before the asker thinks of asking again."""

@@ -14,8 +14,8 @@ import threading
 from collections.abc import Callable
 
 from zmsvc.core.errors import ProtocolError
-from zmsvc.host import notify
-from zmsvc.host.notify import Datagram
+from zmsvc.host.systemd import notify
+from zmsvc.host.systemd.notify import Datagram
 
 BATCH = 1024
 """Datagrams that are copied at once: more than the kernel queues (net.unix.max_dgram_qlen)."""

@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from zmsvc.core.errors import ConfigError, UsageError
-from zmsvc.host import journal
+from zmsvc.host.systemd import journal
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import loader, process
-from zmsvc.task.life import Life
+from zmsvc.task.runtime import Life
 from zmsvc.task.stop import SignalStop
 
 
@@ -107,9 +107,9 @@ def _spec(instance: str, file: str | None, task: str | None) -> LaunchSpec:
     if file is None:
         return spec
     # Imported here for start-up time: lxml is needed only for a context file.
-    from zmsvc.host import config
+    from zmsvc.host.config import reader
 
-    context = config.load(file)
+    context = reader.load(file)
     found = [each for each in context.tasks.values() if each.instance == instance and task in (None, each.id)]
     if not found:
         raise UsageError(f"cannot run {instance}: {file} has no {f'task {task} of it' if task else 'task of it'}")

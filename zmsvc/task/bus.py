@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 import zmq
 
-from zmsvc.host import refusal, sockets
-from zmsvc.host.tally import Tally
+from zmsvc.host.bus import refusal, sockets
+from zmsvc.host.sparse_log import Tally
 
 ATTACH = 2.0
 """Seconds to wait for the device; the task goes on without it, and libzmq connects when it is there."""

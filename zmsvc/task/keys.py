@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from zmsvc.host import keys
-from zmsvc.host.keys import Curve
+from zmsvc.host.bus import curve_keys
+from zmsvc.host.bus.curve_keys import Curve
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 
@@ -26,10 +26,10 @@ class Given:
 
 def given(spec: LaunchSpec, fds: Descriptors) -> Given:
     """What a launch brought. The descriptor of the device's secret is closed. Raises ConfigError."""
-    client = keys.of_words(spec.curve)
+    client = curve_keys.of_words(spec.curve)
     if fds.curve_server is None or spec.allow is None:
         return Given(client=client, members=Path(spec.members) if spec.members else None)
     try:
-        return Given(client=client, server=keys.load_open(fds.curve_server), allow=Path(spec.allow))
+        return Given(client=client, server=curve_keys.load_open(fds.curve_server), allow=Path(spec.allow))
     finally:
         os.close(fds.curve_server)

@@ -12,7 +12,7 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import CodeType, ModuleType
 
 from zmsvc.core.errors import LaunchError
-from zmsvc.host.interpreter import Shortcut, disabled
+from zmsvc.host.python.interpreter import Shortcut, disabled
 from zmsvc.task.sdk import LoopedTask, SingleTask, TaskService
 
 BUILT_IN = {"Monitor": "zmsvc.task.monitor"}

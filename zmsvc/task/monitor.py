@@ -15,12 +15,14 @@ import zmq
 from zmsvc.core import messages
 from zmsvc.core.errors import ConfigError, ProtocolError
 from zmsvc.core.monitoring import monitoring
-from zmsvc.host import endpoints, linux, monitor, options, sockets, usage
-from zmsvc.host.gate import Gate
-from zmsvc.host.keys import Curve
-from zmsvc.host.sockets import Context, Socket
-from zmsvc.host.tally import Tally
-from zmsvc.host.zap import Doorkeeper, Handler
+from zmsvc.host import usage
+from zmsvc.host.bus import endpoints, socket_monitor, socket_options, sockets
+from zmsvc.host.bus.curve_keys import Curve
+from zmsvc.host.bus.loopback_gate import Gate
+from zmsvc.host.bus.sockets import Context, Socket
+from zmsvc.host.bus.zap import Doorkeeper, Handler
+from zmsvc.host.kernel import linux
+from zmsvc.host.sparse_log import Tally
 from zmsvc.task.keys import Given
 from zmsvc.task.sdk import LoopedTask, TaskService
 
@@ -135,7 +137,7 @@ class Counter:
 
     def __init__(self, context: Context, endpoint: str, kind: str, keys: Given, report: Callable[[str], None]) -> None:
         self._listening = endpoints.listen(endpoints.safe_bind(endpoint, curve=keys.server is not None))
-        self._context, self._curve = context, options.secured(endpoint, keys.server)
+        self._context, self._curve = context, socket_options.secured(endpoint, keys.server)
         self._handler = _handler(context, endpoint, keys, report)
         self.answers = kind == "rep"
         self._frame = messages.encode("monitor", {})
@@ -144,10 +146,10 @@ class Counter:
 
     def _open(self) -> None:
         kind = zmq.REP if self.answers else zmq.PUB
-        self.socket: Socket = options.public(self._context, kind, self._curve, gate=self._handler is not None)
+        self.socket: Socket = socket_options.public(self._context, kind, self._curve, gate=self._handler is not None)
         # Before the socket binds, or connections are missed.
-        self._news = monitor.watch(self.socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED) if self._handler else None
-        options.bind(self.socket, self._listening)
+        self._news = socket_monitor.watch(self.socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED) if self._handler else None
+        socket_options.bind(self.socket, self._listening)
         self._began_with = linux.own_memory()
 
     def _shut(self) -> None:
@@ -177,13 +179,13 @@ class Counter:
         """Let in who waits and may come. ZMQ's descriptors tell of a change only once, so nothing may be left over."""
         while self._handler and self._news:
             self._handler.receive()
-            for event, fd in monitor.seen(self._news):
+            for event, fd in socket_monitor.seen(self._news):
                 if event == zmq.EVENT_ACCEPTED:
                     self._handler.accepted("", fd)
                 else:
                     self._handler.ended("", fd)
             self._handler.answer()
-            if not (options.readable(self._handler.socket) or options.readable(self._news)):
+            if not (socket_options.readable(self._handler.socket) or socket_options.readable(self._news)):
                 return
 
     def show(self, frame: bytes) -> None:

@@ -23,8 +23,10 @@ import daemon
 
 from zmsvc.core.errors import LaunchError
 from zmsvc.core.owners import numeric_id
-from zmsvc.host import interpreter, journal, linux, marks, programs
-from zmsvc.host.lines import LineWriter
+from zmsvc.host.kernel import linux, process_marks, programs
+from zmsvc.host.python import interpreter
+from zmsvc.host.systemd import journal
+from zmsvc.host.systemd.stdout_lines import LineWriter
 from zmsvc.protocol.launch import LaunchSpec
 from zmsvc.task import environment
 
@@ -96,7 +98,7 @@ def become(spec: LaunchSpec, output: int | None = None) -> None:
     """Be this task's process from here on. `output` is the pipe that its streams become, which stays open. Raises LaunchError."""
     parent = os.getppid()
     if spec.mark:
-        marks.put_on(spec.mark)
+        process_marks.put_on(spec.mark)
     if spec.rlimits or spec.nice is not None:
         _limit(spec)
     if spec.pidfile:

@@ -14,13 +14,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from zmsvc.core.errors import CANNOT_EXECUTE
-from zmsvc.host import journal, linux, signals
-from zmsvc.host.keys import of_words
-from zmsvc.host.notify import Notifier
+from zmsvc.host.bus.curve_keys import of_words
+from zmsvc.host.kernel import linux, signals
+from zmsvc.host.systemd import journal
+from zmsvc.host.systemd.notify import Notifier
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import loader, process, renew, threads
 from zmsvc.task.bus import Bus
-from zmsvc.task.life import Life, headline
+from zmsvc.task.runtime import Life, headline
 from zmsvc.task.stop import SignalStop
 
 log = logging.getLogger("task")

@@ -17,13 +17,14 @@ from collections.abc import Callable
 from typing import assert_never
 
 from zmsvc.core.errors import CANNOT_EXECUTE
-from zmsvc.host import journal, packets
-from zmsvc.host.notify import Notifier
+from zmsvc.host import seqpacket
+from zmsvc.host.systemd import journal
+from zmsvc.host.systemd.notify import Notifier
 from zmsvc.protocol import sharing
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import loader, process
 from zmsvc.task.bus import Bus
-from zmsvc.task.life import Life
+from zmsvc.task.runtime import Life
 from zmsvc.task.sdk import TaskService
 from zmsvc.task.stop import SignalStop, Stop
 
@@ -120,7 +121,7 @@ class _Process:
         """Carry out what the keeper has ordered; False when it has closed the line."""
         while True:
             try:
-                got = packets.receive(self._line)
+                got = seqpacket.receive(self._line)
             except BlockingIOError:
                 return True
             if got is None:
@@ -162,7 +163,7 @@ class _Process:
             self._tell_end(launch, member.status)
 
     def _tell_end(self, launch: int, status: int) -> None:
-        packets.send(self._line, sharing.REPORTS.encode(sharing.MemberEnded(launch=launch, status=status)))
+        seqpacket.send(self._line, sharing.REPORTS.encode(sharing.MemberEnded(launch=launch, status=status)))
 
 
 def live(line: socket.socket, channel: Bus) -> int:

@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from zmsvc.task.life import interval_of
 from zmsvc.task.recorder import Recorder
+from zmsvc.task.runtime import interval_of
 from zmsvc.task.sdk import LoopedTask, M, Task, TaskService, cause_of, made
 
 __all__ = ["Recorder", "make", "recorder"]

@@ -18,13 +18,15 @@ from typing import NoReturn
 
 from zmsvc import __version__
 from zmsvc.core.errors import CANNOT_EXECUTE
-from zmsvc.host import interpreter, linux, packets, sharing
+from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
-from zmsvc.host.fork import Forker
-from zmsvc.host.interpreter import Shortcut
+from zmsvc.host.kernel import linux
+from zmsvc.host.kernel.fork import Forker
+from zmsvc.host.python import interpreter, page_sharing
+from zmsvc.host.python.interpreter import Shortcut
 from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors
-from zmsvc.task import rehearsal, runner
+from zmsvc.task import runner, warmup
 
 NAME = "zmsvc-zygote"
 """What `ps` calls this process; a task is called by its id."""
@@ -45,8 +47,8 @@ def live(line: socket.socket, gate: int, keeper: int, *, cgroups: bool) -> NoRet
         if Shortcut.REHEARSAL not in off:
             _rehearse(log)
         linux.set_process_title(NAME)
-        fork, orders = Forker(), packets.Unread(line)
-        sharing.share()
+        fork, orders = Forker(), seqpacket.Unread(line)
+        page_sharing.share()
         while orders.take():
             try:
                 # The descriptor of a task's cgroup is the first that comes with a launch.
@@ -69,12 +71,12 @@ def live(line: socket.socket, gate: int, keeper: int, *, cgroups: bool) -> NoRet
 def _rehearse(log: str) -> None:
     # It saves time and memory; a start that cannot be rehearsed is still a start.
     try:
-        rehearsal.rehearse(log)
+        warmup.rehearse(log)
     except Exception as error:
         complain(f"zmsvcd: {error!r}; tasks will start more slowly")
 
 
-def _child(orders: packets.Unread, line: socket.socket, gate: int, keeper: int, *, move: bool) -> NoReturn:
+def _child(orders: seqpacket.Unread, line: socket.socket, gate: int, keeper: int, *, move: bool) -> NoReturn:
     status, task, fds = CANNOT_EXECUTE, "?", Descriptors()
     # As above; and the loop in which tasks are forked must not go on in a task.
     try:

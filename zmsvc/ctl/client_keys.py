@@ -1,0 +1,91 @@
+"""Which CURVE keys a command connects with: those of the context that it means, by name, by endpoint, or by the directory given."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from zmsvc.core.errors import ConfigError, ZmsvcError
+from zmsvc.core.values import Endpoint, endpoint
+from zmsvc.host import paths
+from zmsvc.host.bus import curve_keys
+from zmsvc.host.bus.curve_keys import Curve
+from zmsvc.host.config.xml_text import leaf, tree
+
+SYSTEM = Path("/etc/zmsvc")
+_PLACES = ("FrontEndEndpoint", "BackendEndpoint", "FrontBind", "BackendBind", "endpoint")
+"""What elements of a context file call a place that somebody may connect to."""
+
+
+def of_context(name: str) -> Curve | None:
+    """Keys for the context of this name; None when there are none here. A user's own come before the system's. Raises ConfigError."""
+    for directory in _directories(name):
+        if os.path.isdir(directory):
+            return curve_keys.load_client(directory)
+    return None
+
+
+def needed(name: str) -> Curve:
+    """The same where it is known that the context wants keys. Raises ConfigError."""
+    found = of_context(name)
+    if found is None:
+        raise ConfigError(
+            [
+                f"cannot connect to {name}: it wants CURVE keys, and there are none in {paths.keys_dir(name)} "
+                f"(zmsvcctl -c {name} keys join server.key makes some, from the public key of the machine that runs it)"
+            ]
+        )
+    return found
+
+
+def of_endpoint(place: str, given: str | None, name: str | None = None) -> Curve | None:
+    """Keys for an endpoint: of the directory that was `given`, or of the context called `name`, or of the one that has this endpoint."""
+    if not place.startswith("tcp://"):
+        return None
+    if given:
+        return curve_keys.load_client(Path(given))
+    if name is not None:
+        return of_context(name)
+    for known, file in paths.known_contexts().items():
+        if any(os.path.isdir(directory) for directory in _directories(known)) and _has(file, place):
+            return of_context(known)
+    return None
+
+
+def _directories(name: str) -> Iterator[Path]:
+    yield paths.keys_dir(name)
+    if paths.config_dir() != SYSTEM:
+        yield SYSTEM / "keys" / name
+
+
+def _has(file: Path, place: str) -> bool:
+    """Whether a context file names the place; one that cannot be read names none."""
+    try:
+        wanted = endpoint(place, bind=False)
+        found = [leaf(element) for element in tree(file.read_bytes(), str(file)).iter(*_PLACES)]
+    except (OSError, ValueError, ZmsvcError):
+        return False
+    return any(_same(text, wanted) for text in found)
+
+
+def _same(text: str, wanted: Endpoint) -> bool:
+    try:
+        known = endpoint(text, bind=True)
+    except ValueError:
+        return False
+    if (known.scheme, known.port) != (wanted.scheme, wanted.port):
+        return False
+    return known.host == wanted.host or (known.local and wanted.local) or (known.wildcard and _ours(wanted.host))
+
+
+def _ours(host: str) -> bool:
+    """Whether this is an address of this machine: who goes there comes from there. Nothing is sent."""
+    try:
+        family, kind, protocol, _, name = socket.getaddrinfo(host.strip("[]"), 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.connect(name)
+            return bool(probe.getsockname()[0] == name[0])
+    except OSError:
+        return False

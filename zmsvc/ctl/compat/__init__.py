@@ -1,0 +1,1 @@
+"""The commands of zmicroservices 1.0: conf_command.py and display.py."""

@@ -1,0 +1,1 @@
+"""`zmsvcctl create`: makes services and adds them to a context file."""

@@ -1,0 +1,218 @@
+"""`zmsvcctl create` and scripts/create_service.py: arguments, what becomes of each file, and the report.
+
+What is asked is checked in plan.py, rendered in templates.py, merged in merge.py and written in atomic_write.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError
+from zmsvc.core.values import WHITE
+from zmsvc.ctl import terminal
+from zmsvc.ctl.create import merge, meta_file, templates
+from zmsvc.ctl.create.atomic_write import Change, Changed, write
+from zmsvc.ctl.create.fields import CONTEXT_REQUIRED, ENTRY_ACTIONS, SERVICE_REQUIRED
+from zmsvc.ctl.create.plan import Blueprint, Given, blueprint, context_file
+
+_OF_CONTEXT = {
+    "service_path": ("PATH", "the directory that holds Services/ and Conf/; it is made where there is none"),
+    "context_name": ("NAME", "the context: its file is Conf/Context-NAME.xml, and it logs as NAME"),
+    "context_id": ("ID", "the ContextID that messages to the context name (default: context001)"),
+    "server_ip": ("ADDRESS", "the address of both endpoints; without it and the ports they are in the runtime directory"),
+    "sub_port": ("PORT", "the port at which task services subscribe (FrontEndEndpoint)"),
+    "pub_port": ("PORT", "the port to which everyone publishes (BackendEndpoint)"),
+    "home_path": ("PATH", "the directory that holds Conf/, where that is not --service_path"),
+    "location": ("PATH", "where the context looks for the services (default: Services under --service_path)"),
+}
+_OF_SERVICE = {
+    "task_service": ("NAME", "the service: Services/NAME/ServiceNAME.py, the instance in the context file"),
+    "task_file": ("NAME", "the module of the task, without .py (default: as --task_service)"),
+    "task_class": ("NAME", "the class of the task (default: as --task_service)"),
+    "task_desc": ("TEXT", "what the task does, for people"),
+    "task_type": ("TYPE", "Looped: runs until it is stopped (default); Single or Simple: runs once"),
+    "service_name": ("NAME", "the name that the service's messages carry"),
+    "task_id": ("ID", "the task's id, which no other of the context has"),
+    "task_topic": ("TOPIC", "the topic of the service's messages (default: process)"),
+    "device_action": ("WORD", "tells particular messages apart; may be left out"),
+    "entry_action": ("WORD", f"on_start: runs with its transaction (default); else it waits for a rule: {', '.join(ENTRY_ACTIONS)}"),
+}
+
+_ATTEMPTS = 100
+"""At each one that fails another create has got its work done, so this is how many may run at the same time."""
+
+
+class Fate(StrEnum):
+    """What became of a file."""
+
+    CREATED = "created"
+    CHANGED = "changed"
+    UNCHANGED = "unchanged"
+    KEPT = "kept"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """One file of the plan: what is to become of it, and its bytes before and after."""
+
+    path: Path
+    fate: Fate
+    data: bytes
+    before: bytes | None
+    added: tuple[str, ...] = ()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of the manual, and `--from` for `--xml_file`."""
+    many = parser.add_argument_group("many services at once")
+    many.add_argument(
+        "--xml_file", "--from", dest="xml_file", metavar="FILE",
+        help="a MetaServiceConf file; flags about the context win over what it says, flags about a service cannot be added",
+    )  # fmt: skip
+    for title, flags in (("the context", _OF_CONTEXT), ("one service", _OF_SERVICE)):
+        group = parser.add_argument_group(title)
+        for name, (metavar, text) in flags.items():
+            group.add_argument(f"--{name}", metavar=metavar, help=text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """scripts/create_service.py."""
+    parser = argparse.ArgumentParser(
+        prog="create_service.py",
+        description="Makes task services and adds them to their context file. Run again it changes nothing, "
+        "and what a person has edited stays as it is.",
+    )
+    add_arguments(parser)
+    return run(parser.parse_args(argv))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make what the arguments ask for, and say what became of each file. Returns the exit status."""
+    program = "zmsvcctl" if hasattr(args, "verb") else "create_service.py"
+    try:
+        made, warnings, outcomes = _carry_out(args)
+    except ConfigError as error:
+        for fault in sorted(error.faults, key=_line_of):
+            from_flags = fault.startswith(("--", "give --"))
+            terminal.say_error(f"{program}: cannot create: {fault}" if from_flags else fault)
+        return _failed(args, 2, "; ".join(error.faults))
+    except ZmsvcError as error:
+        terminal.say_error(f"{program}: {error}")
+        return _failed(args, 2 if isinstance(error, UsageError) else 1, str(error))
+    for warning in (*warnings, *_advice(made)):
+        terminal.say_error(f"warning: {warning}")
+    if not made.quiet or getattr(args, "json", False):
+        _report(outcomes, as_json=getattr(args, "json", False))
+    return 0
+
+
+def _failed(args: argparse.Namespace, code: int, error: str) -> int:
+    if getattr(args, "json", False):
+        terminal.out(json.dumps({"error": error, "code": code}) + "\n")
+    return code
+
+
+def _carry_out(args: argparse.Namespace) -> tuple[Blueprint, tuple[str, ...], list[Outcome]]:
+    for attempt in range(1, _ATTEMPTS + 1):
+        made, warnings = plan(args)
+        outcomes = list(_outcomes(made))
+        fresh = [each for each in outcomes if each.fate in (Fate.CREATED, Fate.CHANGED)]
+        try:
+            write([Change(path=each.path, data=each.data, before=each.before) for each in fresh])
+        except Changed:
+            # Another create was faster, and has come to its end: what it made is merged in the next attempt.
+            if attempt == _ATTEMPTS:
+                raise
+        else:
+            break
+    return made, warnings, outcomes
+
+
+def _line_of(fault: str) -> int:
+    """The line of a fault in a file, 0 for a flag's: who reads the faults goes through the file once."""
+    match = re.match(r"(?!--).+?:([0-9]+): ", fault)
+    return int(match[1]) if match else 0
+
+
+def plan(args: argparse.Namespace) -> tuple[Blueprint, tuple[str, ...]]:
+    """What the arguments ask for, and warnings about it. Raises ConfigError with every fault, UsageError for no file."""
+    flags = _flags(args)
+    if not args.xml_file:
+        # One fault each: the context's part answers for all that is missing, and for the location.
+        service = replace(flags, required=(), text={**flags.text, "location": ""})
+        return blueprint(flags, [service], merge.known_ids(context_file(flags))), ()
+    found = meta_file.read(args.xml_file)
+    faults = [f"--{name} cannot be used with --xml_file: the file says it for each service" for name in _OF_SERVICE if flags.get(name)]
+    context = Given(
+        text={**found.context.text, **{name: flags.text[name] for name in _OF_CONTEXT if flags.get(name)}},
+        labels={**found.context.labels, **{name: flags.labels[name] for name in _OF_CONTEXT if flags.get(name)}},
+        lacks=found.context.lacks,
+        required=found.context.required,
+    )
+    known = merge.known_ids(context_file(context))
+    return blueprint(context, found.services, known, [*faults, *found.faults]), found.warnings
+
+
+def _flags(args: argparse.Namespace) -> Given:
+    names = [*_OF_CONTEXT, *_OF_SERVICE]
+    text = {name: (getattr(args, name) or "").strip(WHITE) for name in names}
+    labels = {name: f"--{name}" for name in names}
+    required = CONTEXT_REQUIRED + SERVICE_REQUIRED
+    return Given(text=text, labels=labels, lacks="give --xml_file FILE, or the missing ", required=required, name="--{}")
+
+
+def _outcomes(plan: Blueprint) -> Iterator[Outcome]:
+    # The context file comes last: once it names a service, the service's code is there.
+    for file in templates.service_files(plan):
+        data, before = file.text.encode(), _now(file.path)
+        fate = Fate.CREATED if before is None else Fate.UNCHANGED if before == data else Fate.KEPT
+        yield Outcome(path=file.path, fate=fate, data=data, before=before)
+    path = plan.context_file
+    before = _now(path)
+    if before is None:
+        data = templates.context_text(plan).encode()
+        added = tuple(service.task_id for service in plan.services)
+        yield Outcome(path=path, fate=Fate.CREATED, data=data, before=None, added=added)
+    elif services := merge.missing(before, plan):
+        added = tuple(service.task_id for service in services)
+        yield Outcome(path=path, fate=Fate.CHANGED, data=merge.merged(before, services, path), before=before, added=added)
+    else:
+        yield Outcome(path=path, fate=Fate.UNCHANGED, data=before, before=before)
+
+
+def _now(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ZmsvcError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _advice(plan: Blueprint) -> Iterator[str]:
+    """What was made as it was asked for, and may not work yet."""
+    own = plan.services_dir.absolute()
+    for location in {service.location: None for service in plan.services}:
+        if not Path(location).is_dir():
+            yield f"location {location} does not exist: the context cannot be loaded before it does"
+        elif not own.exists() or not Path(location).samefile(own):
+            yield f"the context takes the services from {location}, but they were made in {own}"
+    if plan.host and not plan.host.startswith(("127.", "[::1]")):
+        yield f"whoever reaches {plan.host} could give orders: the context does not bind it without CURVE keys"
+
+
+def _report(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
+    if as_json:
+        files = [{"path": str(each.path), "outcome": each.fate, "added": list(each.added)} for each in outcomes]
+        terminal.say(json.dumps({"files": files}))
+        return
+    for each in outcomes:
+        note = f" ({', '.join(each.added)} added)" if each.fate is Fate.CHANGED else ""
+        note = " (somebody has edited it)" if each.fate is Fate.KEPT else note
+        terminal.say(f"{each.fate:<10}{each.path}{note}")

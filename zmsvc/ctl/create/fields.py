@@ -1,0 +1,144 @@
+"""The fields of a service to be made: for each, why a text cannot be used. Pure; what the fields add up to is in plan.py."""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Callable, Collection, Iterable
+from ipaddress import ip_address
+
+from zmsvc.core.values import TASK_ID
+from zmsvc.host.paths import CONTEXT_NAME
+
+CONTEXT_ID = "context001"
+ENTRY_ACTIONS = ("on_start", "start_now", "on_update", "on_fail", "on_exit")
+TASK_TYPES = {"single": True, "simple": True, "looped": False}
+"""What the manual calls the types of a task, in lower case, and whether it runs once."""
+SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+_PYTHON_NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]{0,63}")
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_IMPORTED = ("TaskService", "LoopedTask", "SingleTask", "time")
+"""What the generated modules import."""
+
+Check = Callable[[str], str | None]
+"""Why a text cannot be used and what can, or None."""
+
+
+def not_xml(text: str) -> str | None:
+    """Why a text cannot be written into any XML file, or None."""
+    if bad := _NOT_XML.search(text):
+        return f"has the character U+{ord(bad[0]):04X}, which no XML file can hold: leave it out"
+    return None
+
+
+def shown(text: str) -> str:
+    """A text as a fault shows it: on one line, and not all of a long one."""
+    return repr(text if len(text) <= 80 else text[:77] + "...")
+
+
+def either(words: Iterable[str]) -> str:
+    """`a, b or c`."""
+    *some, last = words
+    return f"{', '.join(some)} or {last}" if some else last
+
+
+def _python_name(text: str) -> str | None:
+    if "--" in text and "=" in text:
+        return "holds another flag: a closing quote is missing"
+    if not _PYTHON_NAME.fullmatch(text):
+        return "is not a Python name: use letters, digits and _, no digit first, no __ in front, at most 64"
+    if keyword.iskeyword(text):
+        return "is a word of the Python language: take another name"
+    return None
+
+
+def _class_name(text: str) -> str | None:
+    if text in _IMPORTED:
+        return "is a name that the generated module imports: take another"
+    return _python_name(text)
+
+
+def _identity(text: str) -> str | None:
+    return None if TASK_ID.fullmatch(text) else "is no id: use 1 to 64 letters, digits and _ . -"
+
+
+def _context_name(text: str) -> str | None:
+    if CONTEXT_NAME.fullmatch(text):
+        return None
+    return "cannot name a context: use 1 to 64 letters, digits and _ . : -, with a letter, digit or _ first"
+
+
+def port(text: str) -> str | None:
+    """Why a text is no port, or None."""
+    digits = text.isascii() and text.isdigit() and len(text) <= 5
+    return None if digits and 1 <= int(text) <= 65535 else "is no port: use a number from 1 to 65535"
+
+
+def _one_line(text: str) -> str | None:
+    return None if text.isprintable() and len(text) <= 128 else "is no name: use one line of at most 128 characters"
+
+
+def _any_text(text: str) -> str | None:
+    return None
+
+
+def _path(text: str) -> str | None:
+    return "has a line break, which no directory of services should: take another" if len(text.splitlines()) > 1 else None
+
+
+def _ip(text: str) -> str | None:
+    if text == "localhost":
+        return None
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return "is no IP address: use 127.0.0.1, or the address of the machine that runs the context"
+    if address.is_unspecified or address.is_multicast:
+        return "is no address that services can connect to: use 127.0.0.1, or the machine's own address"
+    return None
+
+
+def _one_of(words: Collection[str]) -> Check:
+    def check(text: str) -> str | None:
+        return None if text in words else f"is not known: use {either(words)}"
+
+    return check
+
+
+def _task_type(text: str) -> str | None:
+    return None if text.lower() in TASK_TYPES else "is no type of task: use Single (or Simple) or Looped"
+
+
+def _switch(text: str) -> str | None:
+    return None if text.lower() in SWITCH else "is no switch: use 1 or 0"
+
+
+CONTEXT_REQUIRED = ("service_path", "context_name")
+ENDPOINT_FIELDS = ("server_ip", "sub_port", "pub_port")
+"""All of them or none: without them the bus is at sockets in the context's runtime directory."""
+CONTEXT_CHECKS: dict[str, Check] = {
+    "context_name": _context_name,
+    "context_id": _identity,
+    "server_ip": _ip,
+    "sub_port": port,
+    "pub_port": port,
+    "service_path": _path,
+    "home_path": _path,
+    "location": _path,
+    "log_on": _switch,
+}
+SERVICE_REQUIRED = ("task_service", "task_desc", "service_name", "task_id")
+SERVICE_CHECKS: dict[str, Check] = {
+    "task_service": _class_name,
+    "task_file": _python_name,
+    "task_class": _class_name,
+    "task_desc": _any_text,
+    "task_type": _task_type,
+    "service_name": _one_line,
+    "task_id": _identity,
+    "task_topic": _identity,
+    "device_action": _one_line,
+    "entry_action": _one_of(ENTRY_ACTIONS),
+    "location": _path,
+}

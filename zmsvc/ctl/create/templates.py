@@ -1,0 +1,107 @@
+"""Renders what `create` makes: a blueprint becomes texts, by the templates in data/templates. Nothing is written here."""
+
+from __future__ import annotations
+
+import json
+import keyword
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+
+from zmsvc.core.model import Trigger
+from zmsvc.ctl.create.fields import CONTEXT_ID
+from zmsvc.ctl.create.plan import Blueprint, Service
+
+_TEMPLATES = Path(__file__).parents[2] / "data" / "templates"
+_RESERVED_ITEMS = {"self", "steps", "result", "device_action", "pid", "data"}
+"""What a result of a generated task cannot be called: the message has these words already, or the template has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A file as it should be."""
+
+    path: Path
+    text: str
+
+
+def service_files(plan: Blueprint) -> Iterator[File]:
+    """The Python of each service: package, service side, task."""
+    for service in {each.task_service: each for each in plan.services}.values():
+        directory = plan.services_dir / service.task_service
+        values = {
+            "task_service": service.task_service,
+            "task_file": service.task_file,
+            "task_class": service.task_class,
+            "summary": _docstring(service.task_desc, indent=0, taken=len(service.task_service) + 5),
+            "description": _docstring(service.task_desc, indent=4, taken=3),
+            "service_name": json.dumps(service.service_name, ensure_ascii=False),
+            "item": _item(service.device_action),
+        }
+        task = "single" if service.single else "looped"
+        yield File(path=directory / "__init__.py", text=_filled("init.py", values))
+        yield File(path=directory / f"Service{service.task_service}.py", text=_filled("service.py", values))
+        yield File(path=directory / f"{service.task_file}.py", text=_filled(f"{task}.py", values))
+
+
+def context_text(plan: Blueprint) -> str:
+    """A whole context file with the services of the plan."""
+    values = {
+        "endpoints": _endpoints(plan),
+        "context_id": _xml(plan.context_id or CONTEXT_ID),
+        "context_name": _xml(plan.context_name),
+        "task_services": "\n".join(task_service_text(service) for service in plan.services),
+    }
+    return _filled("Context.xml", values)
+
+
+def _endpoints(plan: Blueprint) -> str:
+    if not plan.host:
+        return _filled("no_endpoints.xml", {})
+    return _filled("endpoints.xml", {"frontend": _xml(plan.frontend), "backend": _xml(plan.backend)})
+
+
+def task_service_text(service: Service) -> str:
+    """The TaskService element of one service, indented as a child of Context, with its line end."""
+    rules = {rule.trigger: rule for rule in service.rules}
+    values = {
+        "task_id": service.task_id,
+        "task_topic": service.task_topic,
+        "task_service": service.task_service,
+        "description": _xml(service.task_desc),
+        "service_name": _xml(service.service_name),
+        "device_action": _xml(service.device_action),
+        "location": _xml(service.location),
+        "entry_action": service.entry_action or Trigger.ON_START,
+    }
+    for trigger in Trigger:
+        rule = rules.get(trigger)
+        values[f"{trigger}_action"] = rule.action if rule else ""
+        values[f"{trigger}_call"] = _xml(rule.call) if rule else ""
+    return _filled("TaskService.xml", values)
+
+
+def _filled(template: str, values: dict[str, str]) -> str:
+    return Template((_TEMPLATES / f"{template}.tmpl").read_text(encoding="utf-8")).substitute(values)
+
+
+def _xml(text: str) -> str:
+    # A bare carriage return would come back as a line feed.
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#13;")
+
+
+def _docstring(text: str, *, indent: int, taken: int) -> str:
+    """A text as it can stand in a docstring: wrapped, and nothing in it ends the string or escapes anything."""
+    words = " ".join(text.split())
+    sentence = words if words.endswith((".", "!", "?", ":", "…")) else f"{words}."
+    lines = textwrap.wrap(sentence, 100, initial_indent=" " * taken, break_long_words=False, break_on_hyphens=False, drop_whitespace=True)
+    safe = "\n".join(lines).strip().replace("\\", "\\\\").replace('"""', r"\"\"\"")
+    return safe.replace("\n", "\n" + " " * indent)
+
+
+def _item(device_action: str) -> str:
+    """The name of a generated task's result."""
+    fits = device_action.isascii() and device_action.isidentifier() and not keyword.iskeyword(device_action)
+    return device_action if fits and device_action not in _RESERVED_ITEMS else "at"

@@ -1,0 +1,46 @@
+"""XML files that `create` reads, with the line of each element. How XML is parsed without harm is in host/config/xml_text.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lxml import etree
+
+from zmsvc.core.errors import ConfigError, UsageError
+from zmsvc.host.config import xml_text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A parsed file. `lines` has where each element begins."""
+
+    path: str
+    root: etree._Element
+    lines: Mapping[etree._Element, int]
+
+    def at(self, element: etree._Element) -> str:
+        """`FILE:LINE` of an element."""
+        return f"{self.path}:{self.lines[element]}"
+
+
+def read(path: str | Path) -> bytes:
+    """The bytes of a file. Raises UsageError when it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"cannot read {path}: {why.lower()}") from error
+
+
+def parse(data: bytes, path: str | Path, tag: str) -> Document:
+    """A document whose root element is `tag`. Raises ConfigError with the line and the reason."""
+    try:
+        root = xml_text.tree(data, str(path))
+    except ConfigError as error:
+        raise ConfigError([fault.replace("<Context>", f"<{tag}>") for fault in error.faults]) from error
+    document = Document(path=str(path), root=root, lines=xml_text.lines(data, root))
+    if root.tag != tag:
+        raise ConfigError([f"{document.at(root)}: the root element is <{root.tag}>, expected <{tag}>"])
+    return document

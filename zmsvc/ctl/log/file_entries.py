@@ -1,0 +1,231 @@
+"""The daemon's log file as `logs` shows it: entries by the heads of their lines, picked as journalctl would pick them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from zmsvc.core import logline
+from zmsvc.core.errors import PlaceError, UsageError
+from zmsvc.ctl import terminal
+from zmsvc.ctl.client import CtlError
+from zmsvc.ctl.log.log_directory import LogFile
+from zmsvc.host.log_file import stamp
+
+TAIL = 1 << 20
+"""Bytes of the end of a log file that are searched for the last lines of a task."""
+FOLLOWED = 10
+"""Lines that `-f` begins with, as with journalctl and tail."""
+
+
+class Entry:
+    """One entry: its lines as they stand in the file. A file may begin in the midst of one, which has no head."""
+
+    __slots__ = ("head", "lines")
+
+    def __init__(self, head: logline.Head | None, line: str) -> None:
+        self.head = head
+        self.lines = [line]
+
+    @property
+    def message(self) -> str:
+        """The text without head and indents."""
+        first = self.lines[0][self.head.size :] if self.head else self.lines[0]
+        return "".join([first, *(line.removeprefix(logline.INDENT) for line in self.lines[1:])]).removesuffix("\n")
+
+
+Test = Callable[[Entry], bool]
+
+
+class Wanted:
+    """What is asked for: whose entries, from when, how bad, and with which text."""
+
+    def __init__(
+        self, transaction: str | None, tasks: Sequence[str], *, since: str | None = None, until: str | None = None,
+        priority: str | None = None, grep: str | None = None,
+    ) -> None:  # fmt: skip
+        """Raises UsageError."""
+        self.transaction = transaction
+        self.tasks = tasks
+        self._grep = grep
+        self.tests: list[Test] = [self._is_about] if transaction is not None or tasks else []
+        self._add_times(since, until)
+        self._allowed: range | None = None
+        if priority is not None:
+            # Imported here for start-up time: it needs datetime, and most of the time neither it nor the times are asked for.
+            from zmsvc.ctl.log import time_ranges
+
+            self._allowed = allowed = time_ranges.priorities(priority)
+            self.tests.append(lambda entry: entry.head is not None and entry.head.priority in allowed)
+        if grep is not None:
+            pattern = _pattern(grep)
+            self.tests.append(lambda entry: pattern.search(entry.message) is not None)
+
+    def _add_times(self, since: str | None, until: str | None) -> None:
+        self._since = self._until = None
+        if since is None and until is None:
+            return
+        from zmsvc.ctl.log import time_ranges  # As above.
+
+        low = self._since = None if since is None else time_ranges.moment(since)
+        high = self._until = None if until is None else time_ranges.moment(until)
+        if low is not None and high is not None and low > high:
+            raise UsageError("--since must be before --until")
+
+        def in_time(entry: Entry) -> bool:
+            at = time_ranges.stamped(entry.head.stamp) if entry.head else 0.0
+            return (low is None or at >= low) and (high is None or at <= high)
+
+        self.tests.append(in_time)
+
+    def _is_about(self, entry: Entry) -> bool:
+        head = entry.head
+        return head is not None and self.transaction in (None, head.transaction) and (not self.tasks or head.task in self.tasks)
+
+    def pick(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Yield the entries that are asked for."""
+        tests = self.tests
+        return (entry for entry in entries if all(test(entry) for test in tests))
+
+    def query(self, path: str) -> str:
+        """Return a command that finds the same lines."""
+        if not self.tests:
+            return f"cat {shlex.quote(path)}"
+        conditions = []
+        # In awk's patterns a slash is written with a backslash.
+        task = rf"\/({self._any_task()})" if self.tasks else r"(\/[^ ]+)?"
+        whose = f"{_literal(self.transaction) if self.transaction else '[^ ]+'}{task} "
+        levels = "|".join(logline.NAMES[number] for number in self._allowed) if self._allowed is not None else "[A-Z]+"
+        if self.transaction is not None or self.tasks:
+            conditions.append(f"$0 ~ /^[^ ]+ .*\\[[0-9]+\\] {whose}({levels}): /")
+        elif self._allowed is not None:
+            conditions.append(f"$0 ~ /^[^ ]+ .*\\[[0-9]+\\] ([^ ]+ )?({levels}): /")
+        for sign, at in ((">=", self._since), ("<=", self._until)):
+            if at is not None:
+                # Stamps of one time zone are in the order of their letters.
+                conditions.append(f'$1 {sign} "{stamp(at)}"')
+        if self._grep is not None:
+            text, pattern = ("$0", self._grep) if _sensitive(self._grep) else ("tolower($0)", self._grep)
+            conditions.append(f"{text} ~ /{pattern.replace('/', chr(92) + '/')}/")
+        program = f"/^[0-9]+-[0-9]+-[0-9]+T/ {{ shown = {' && '.join(conditions)} }} shown"
+        return f"awk {shlex.quote(program)} {shlex.quote(path)}"
+
+    def _any_task(self) -> str:
+        return "|".join(map(_literal, self.tasks))
+
+
+def _literal(name: str) -> str:
+    return name.replace(".", "[.]")
+
+
+def _sensitive(pattern: str) -> bool:
+    """As with journalctl: a pattern without a capital letter means both."""
+    return any(char.isupper() for char in pattern)
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text, 0 if _sensitive(text) else re.IGNORECASE)
+    except re.error as error:
+        raise UsageError(f"cannot use the pattern {text!r}: {error}") from None
+
+
+# --- reading
+
+
+def entries(lines: Iterable[str]) -> Iterator[Entry]:
+    """Yield the entries of which these are the lines."""
+    current: Entry | None = None
+    for line in lines:
+        head = logline.head(line)
+        if head is None and current is not None:
+            current.lines.append(line)
+            continue
+        if current is not None:
+            yield current
+        current = Entry(head, line)
+    if current is not None:
+        yield current
+
+
+def texts(file: Iterable[bytes]) -> Iterator[str]:
+    return (line.decode(errors="replace") for line in file)
+
+
+def end_of(file: IO[bytes]) -> list[str]:
+    """Return the last lines of a file, each with its end."""
+    file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+    return file.read(TAIL).decode(errors="replace").splitlines(keepends=True)
+
+
+Shape = Callable[[Entry], list[str]]
+
+
+def shape(output: str | None) -> Shape:
+    """Return what makes lines of an entry: for `cat` the text alone, for `json` an object with the journal's names, else as they are."""
+    if output == "cat":
+        return lambda entry: [f"{entry.message}\n"]
+    if output in ("json", "json-pretty"):
+        return _json
+    return lambda entry: entry.lines
+
+
+def _json(entry: Entry) -> list[str]:
+    found = {"MESSAGE": entry.message}
+    if (head := entry.head) is not None:
+        from zmsvc.ctl.log import time_ranges  # As above.
+
+        found |= {"__REALTIME_TIMESTAMP": str(round(time_ranges.stamped(head.stamp) * 1e6)), "PRIORITY": str(head.priority)}
+        found |= {"SYSLOG_IDENTIFIER": head.identifier, "SYSLOG_PID": str(head.pid)}
+        found |= {"ZMSVC_TRANSACTION": head.transaction} if head.transaction else {}
+        found |= {"ZMSVC_TASK": head.task} if head.task else {}
+    return [json.dumps(found) + "\n"]
+
+
+def show(
+    path: str, owner: int, wanted: Wanted, *, lines: int | None, reverse: bool, follow: bool, pager: bool, output: str | None
+) -> int:  # fmt: skip
+    """Print what is asked for of the file of user `owner`, its last `lines` lines; with `follow` also what comes."""
+    shaped = shape(output)
+    count = FOLLOWED if follow and lines is None else lines
+    try:
+        with LogFile(Path(path), owner) as log, log.open() as file:
+            shown = "".join(_last(wanted.pick(entries(texts(file))), shaped, count, reverse=reverse))
+            if not follow:
+                terminal.page(shown, wanted=pager)
+                return 0
+            terminal.out(shown, flush=True)
+            _follow(log.follow(file), wanted, shaped)
+    except KeyboardInterrupt:
+        return 0  # That is how one ends it.
+    except PlaceError as error:
+        raise CtlError(1, f"cannot read the log: {error}") from None
+    except BrokenPipeError:
+        raise  # Nobody reads us any more: no fault of the log.
+    except OSError as error:
+        raise CtlError(1, f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+    return 0
+
+
+def _last(picked: Iterable[Entry], shaped: Shape, count: int | None, *, reverse: bool) -> list[str]:
+    if not reverse:
+        return list(deque((line for entry in picked for line in shaped(entry)), count))
+    # The newest first, but the lines of an entry in their order.
+    return [line for entry in reversed(deque(picked, count)) for line in shaped(entry)][:count]
+
+
+def _follow(lines: Iterable[bytes], wanted: Wanted, shaped: Shape) -> None:
+    """Print each line as it comes. A pattern is looked for in the first line of an entry: the others may come later."""
+    going_on = not wanted.tests
+    for line in texts(lines):
+        entry = Entry(logline.head(line), line)
+        if entry.head is not None:
+            going_on = any(wanted.pick([entry]))
+        if going_on:
+            terminal.out("".join(shaped(entry)), flush=True)

@@ -1,0 +1,86 @@
+"""The log file of a context, read and followed through its directory: nobody can lead a reader elsewhere by a link or by a rename."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from zmsvc.core.errors import PlaceError
+from zmsvc.host import directories
+from zmsvc.host.kernel import linux
+
+_PORTION = 256 << 10
+MAX_LINE = 1 << 20
+"""Bytes after which a line that has not ended is shown as it is."""
+
+
+class LogFile:
+    """A file that the daemon of user `owner` writes. Raises PlaceError for a directory of another user, and OSError."""
+
+    def __init__(self, path: Path, owner: int) -> None:
+        self._name = path.name
+        self._directory = directories.hold(path.parent, owner)
+
+    def __enter__(self) -> LogFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._directory)
+
+    def open(self) -> IO[bytes]:
+        """Open it to be read. A link, a device or a FIFO, which might hang the reader, is refused. Raises PlaceError, OSError."""
+        return open(directories.open_file(Path(self._name), os.O_RDONLY, dir_fd=self._directory), "rb")
+
+    def follow(self, file: IO[bytes]) -> Iterator[bytes]:
+        """Give each line from the file's position on, for ever, also when the file is rotated or cut off. The kernel tells of news."""
+        with linux.Inotify() as news:
+            news.watch(self._directory, linux.IN_CREATE | linux.IN_MOVED_TO)
+            news.watch(file.fileno(), linux.IN_MODIFY)
+            lines = _Lines(file)
+            while True:
+                newer = self._newer(lines.file)
+                # After that look, so that nothing is missed of a file that was renamed.
+                yield from lines.more()
+                if newer is None:
+                    news.wait()
+                    continue
+                yield from lines.end()
+                lines = _Lines(newer)
+                news.watch(newer.fileno(), linux.IN_MODIFY)
+
+    def _newer(self, file: IO[bytes]) -> IO[bytes] | None:
+        """Return the file that has taken the place of this one; None while there is none."""
+        try:
+            about = os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
+            if os.path.samestat(about, os.fstat(file.fileno())):
+                return None
+            return self.open()
+        except (OSError, PlaceError):
+            return None
+
+
+class _Lines:
+    """The lines of a file that grows."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self._rest = b""
+
+    def more(self) -> Iterator[bytes]:
+        """Give each line that has become whole. Of a file that was cut off that is all of it."""
+        if os.fstat(self.file.fileno()).st_size < self.file.tell():
+            self.file.seek(0)
+            self._rest = b""
+        while data := self.file.read(_PORTION):
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            yield from (line + b"\n" for line in lines)
+            if len(self._rest) > MAX_LINE:
+                yield from self.end()
+
+    def end(self) -> Iterator[bytes]:
+        """Give what is left of a line that did not end."""
+        if self._rest:
+            yield self._rest + b"\n"
+            self._rest = b""

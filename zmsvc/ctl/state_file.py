@@ -1,0 +1,269 @@
+"""The state file of a context that does not run: its history, and the last known state of its tasks.
+
+It is read from a copy. Its directory may belong to another user, so no link in it is followed; and SQLite would write an index beside a
+file that its daemon had no time to close. Nothing is repaired.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from zmsvc.core.errors import ConfigError, PlaceError
+from zmsvc.core.model import Context
+from zmsvc.core.world import Exit, Task, service_of, task_from_row
+from zmsvc.ctl.client import CtlError
+from zmsvc.host import directories
+from zmsvc.host.config import reader
+from zmsvc.host.kernel import linux
+from zmsvc.host.store import SCHEMA
+
+TYPE_CHECKING = False  # As in client: typing is not worth its import.
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zmsvc.ctl.client import Json
+    from zmsvc.host.paths import Places
+
+    Key = tuple[str, str]
+    When = Callable[[Key, float], str | None]
+    """A monotonic time of a task as RFC 3339; None where it cannot be told."""
+
+MAX_SIZE = 512 << 20
+"""Bytes that are copied at most; a history of 100,000 rows has 30 MB."""
+MAX_VALUE = 64 << 20
+"""Bytes of one value; the longest is the context file."""
+_PATIENCE_S = 10.0
+"""Seconds that all of the reading may take; a history of 100,000 rows takes 0.1 s."""
+_LOOKS = 3
+"""How often a file that changes meanwhile is copied anew: the context may be starting."""
+_TABLES = ("events", "meta", "tasks", "transactions")
+
+
+def exists(path: Path) -> bool:
+    """Tell whether there is a state file. One that this user may not look at counts as there: to read it says why not."""
+    try:
+        os.stat(path)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def note(places: Places) -> str:
+    """Return what the user is told on stderr before anything from a state file is shown."""
+    try:
+        written = max(os.stat(file).st_mtime for file in _files(places.state_file) if os.path.exists(file))
+    except (OSError, ValueError):
+        return f"{places.name} does not run; this is from its state file"
+    return f"{places.name} does not run; this is from its state file, {moment(written)}"
+
+
+def _files(path: Path) -> tuple[Path, Path]:
+    """Return the file and its write-ahead log, which is there when the daemon was killed."""
+    return path, path.with_name(f"{path.name}-wal")
+
+
+# --- the copy
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """Give a copy of a state file. Raises CtlError 5 for one that cannot be read, also for what is read of it."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="zmsvcctl-") as directory:
+            copy = Path(directory) / path.name
+            _copy(path, copy)
+            with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as db:
+                _bound(db)
+                _check(db)
+                yield db
+    except (sqlite3.Error, ArithmeticError, KeyError, RecursionError, TypeError, ValueError, PlaceError) as error:
+        raise CtlError(5, f"cannot read {path}: {error}") from None
+    except OSError as error:
+        raise CtlError(5, f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+
+
+def _copy(path: Path, to: Path) -> None:
+    directory = directories.hold(path.parent, os.stat(path.parent).st_uid)
+    try:
+        for _ in range(_LOOKS):
+            before = _look(path, directory)
+            if before[path.name] is None:
+                raise FileNotFoundError(2, "no such file or directory")
+            for name, about in before.items():
+                to.with_name(name).unlink(missing_ok=True)
+                if about is not None:
+                    _copy_one(name, directory, to.with_name(name))
+            if _look(path, directory) == before:
+                return
+    finally:
+        os.close(directory)
+    raise ValueError("it is being written to: the context is starting, or has just ended")
+
+
+def _look(path: Path, directory: int) -> dict[str, tuple[int, ...] | None]:
+    found: dict[str, tuple[int, ...] | None] = {}
+    for file in _files(path):
+        try:
+            about = os.stat(file.name, dir_fd=directory, follow_symlinks=False)
+            found[file.name] = (about.st_ino, about.st_size, about.st_mtime_ns)
+        except FileNotFoundError:
+            found[file.name] = None
+    return found
+
+
+def _copy_one(name: str, directory: int, to: Path) -> None:
+    with open(directories.open_file(Path(name), os.O_RDONLY, dir_fd=directory), "rb") as source, open(to, "wb") as target:
+        left = os.fstat(source.fileno()).st_size
+        if left > MAX_SIZE:
+            raise ValueError(f"it is larger than {MAX_SIZE >> 20} MiB")
+        # No more than that, for its owner may make it grow meanwhile.
+        while left and (data := source.read(min(left, 1 << 20))):
+            target.write(data)
+            left -= len(data)
+
+
+def _bound(db: sqlite3.Connection) -> None:
+    """Have SQLite give up what takes too long or has too long a value: another user may have made this file for its reader."""
+    until = time.monotonic() + _PATIENCE_S
+    db.set_progress_handler(lambda: time.monotonic() > until, 10_000)
+    db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
+    db.execute("PRAGMA trusted_schema=OFF")
+
+
+def _check(db: sqlite3.Connection) -> None:
+    """Refuse what this release does not know: only in a plain table to read a row costs no more than the row.
+
+    A view may have rows without end, a generated column is computed from anything, and a virtual table parses what is in others.
+    """
+    if (version := db.execute("PRAGMA user_version").fetchone()[0]) > SCHEMA:
+        raise ValueError(f"it is of schema {version}, and this zmsvc knows {SCHEMA}")
+    made = dict(db.execute("SELECT name, sql FROM sqlite_master WHERE name IN (?, ?, ?, ?)", _TABLES))
+    for name in _TABLES:
+        # SQLite writes each statement with these words in front, whatever was typed: a virtual table or a view has others.
+        if not str(made.get(name)).startswith("CREATE TABLE "):
+            raise ValueError(f"it has no table {name}")
+        if any(hidden for *_, hidden in db.execute(f"PRAGMA table_xinfo({name})")):
+            raise ValueError(f"it computes a column of {name}")
+
+
+# --- the history
+
+
+def events(path: Path, *, transaction: str | None, tasks: Sequence[str], limit: int) -> list[Json]:
+    """Return the last rows of the history, as a supervisor tells them. Raises CtlError where there is none to be read."""
+    where, arguments = ["1"], []
+    if transaction is not None:
+        where.append("transaction_id = ?")
+        arguments.append(transaction)
+    if tasks:
+        where.append(f"task IN ({', '.join('?' * len(tasks))})")
+        arguments += tasks
+    query = f"SELECT seq, at, transaction_id, task, event, detail FROM events WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?"
+    names = ("seq", "at", "transaction", "task", "event", "detail")
+    with _opened(path) as db:
+        rows = db.execute(query, (*arguments, limit)).fetchall()
+        found = [dict(zip(names, (*row[:5], json.loads(row[5])), strict=True)) for row in reversed(rows)]
+        return [{**row, "at": moment(float(row["at"]))} for row in found]
+
+
+# --- the last known state
+
+
+def status(places: Places) -> Json:
+    """Return what a supervisor would tell as `status`, without what only a process could have: no task in it is alive.
+
+    A task that was not at rest is `inactive`, `dead`; `last` says what it was. Raises CtlError where there is nothing to be read.
+    """
+    with _opened(places.state_file) as db:
+        meta = dict(db.execute("SELECT name, value FROM meta"))
+        context = _context(meta.get("context_file"), places)
+        rows = db.execute("SELECT transaction_id, task, sub, row FROM tasks").fetchall()
+        tasks = {(tx, task): task_from_row(json.loads(row), sub) for tx, task, sub, row in rows}
+        when = _when(db, same_boot=meta.get("boot_id") == linux.boot_id())
+        order = {name: at for at, name in enumerate(context.tasks)} if context else {}
+        keys = sorted(tasks, key=lambda key: (order.get(key[1], len(order)), key[1]))
+        transactions = [
+            {
+                "id": name,
+                "state": "inactive",
+                "opened": when((name, ""), float(opened)) if opened else None,
+                "since": None,
+                "resumes": bool(is_open),
+                "tasks": [_task(context, key, tasks[key], when) for key in keys if key[0] == name],
+            }
+            for name, is_open, opened in db.execute("SELECT id, open, opened FROM transactions ORDER BY opened, id")
+        ]
+    return {"id": context.id if context else None, "log": _log(meta.get("log"), places), "transactions": transactions}
+
+
+def _log(target: object, places: Places) -> str:
+    """Return where the last run logged. An earlier release did not write that down: then its file, if it has ever made one."""
+    in_file = target == "file" or (target != "journal" and os.path.exists(places.log_file))
+    return str(places.log_file) if in_file else "journal"
+
+
+def _context(text: object, places: Places) -> Context | None:
+    """Return the context file that ran; None where this release cannot read it any more."""
+    if not isinstance(text, bytes):
+        return None
+    try:
+        return reader.parse(text, path=str(places.config_file), name=places.name)
+    except ConfigError:
+        return None
+
+
+def _task(context: Context | None, key: Key, task: Task, when: When) -> Json:
+    service = service_of(context, key[1], task) if context else None
+    last = None if task.resting else {"state": task.state.value, "sub": task.sub.value, "pid": task.pid}
+    return {
+        "id": key[1],
+        "name": service.service_name if service else "",
+        "instance": service.instance if service else "",
+        "description": service.description if service else "",
+        "pid": None,
+        "state": "inactive" if last else task.state.value,
+        "sub": "dead" if last else task.sub.value,
+        "last": last,
+        "action": task.action,
+        "since": None if last or not task.launch else when(key, task.since),
+        "restarts": task.restarts,
+        "exit": _exit(key, task.exit, when),
+        "status": task.status,
+        "ended": list(task.ended),
+        "user": service.user if service else None,
+        "entry": bool(service and service.entry),
+        "held": task.held,
+        "dropped": task.dropped,
+        "cause": dict(task.cause),
+        "cgroup": None,
+    }
+
+
+def _exit(key: Key, end: Exit | None, when: When) -> Json | None:
+    return {"code": end.code, "signal": end.signal, "reason": end.reason.value, "at": when(key, end.at)} if end else None
+
+
+def _when(db: sqlite3.Connection, *, same_boot: bool) -> When:
+    """Return what tells a monotonic time. Those of another boot mean nothing now: then the history has the last end of each task."""
+    if same_boot:
+        shift = time.time() - time.monotonic()
+        return lambda _key, at: moment(shift + at)
+    ends = "SELECT transaction_id, task, max(at) FROM events WHERE event IN ('stopped', 'failed', 'lost') GROUP BY transaction_id, task"
+    ended = {(transaction, task): float(at) for transaction, task, at in db.execute(ends)}
+    return lambda key, _at: moment(ended[key]) if key in ended else None
+
+
+def moment(at: float) -> str:
+    """A time of the epoch as RFC 3339, as a supervisor writes it."""
+    zone = time.strftime("%z", time.localtime(at))
+    text = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(at))
+    return f"{text}.{int(at * 1000) % 1000:03}{zone[:3]}:{zone[3:]}"

@@ -1,0 +1,1 @@
+"""The verbs of zmsvcctl, a module for each group of verbs."""

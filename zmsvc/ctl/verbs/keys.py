@@ -1,0 +1,292 @@
+"""The verb keys: makes a context's CURVE keys and shows them, and says which clients may connect. The files are all there is to it.
+
+`join` makes those of a machine that only connects: a pair of its own beside the public key of the context's device.
+
+Directories and public keys belong to who runs this; secret files belong to the user that the context runs as, who alone may read them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pwd
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from zmsvc.core.errors import ConfigError, PlaceError, reason
+from zmsvc.ctl import terminal
+from zmsvc.ctl.client import Client, CtlError, listens
+from zmsvc.ctl.select_context import choose
+from zmsvc.ctl.status_reply import Context
+from zmsvc.host import paths
+from zmsvc.host.bus import curve_keys
+from zmsvc.host.paths import Places
+
+USER = "zmsvc"
+"""Whom the unit runs contexts as."""
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:-]{0,63}")
+
+Owner = tuple[int, int]
+
+
+def run(args: argparse.Namespace) -> int:
+    """keys: list, make, join, allow or revoke."""
+    if args.now and args.action != "revoke":
+        raise CtlError(2, "cannot understand the command: --now is for keys revoke")
+    if bool(args.what) != (args.action in ("join", "allow", "revoke")) and args.action != "make" and not args.now:
+        raise CtlError(2, f"cannot understand the command: keys {args.action} {'needs' if not args.what else 'takes no'} FILE or CLIENT")
+    places = _meant(args)
+    try:
+        if args.action != "list":
+            curve_keys.check_place(places.keys)
+        _carry_out(args, places)
+        _show(places, as_json=args.json)
+    except (ConfigError, PlaceError) as error:
+        raise CtlError(1, str(error)) from None
+    except OSError as error:
+        way = " (are you root?)" if isinstance(error, PermissionError) else ""
+        raise CtlError(1, f"cannot {args.action} keys: {reason(error)}{way}") from None
+    return 0
+
+
+def _meant(args: argparse.Namespace) -> Places:
+    """Return the context that is meant. A machine that only connects has neither its file nor anything else of it."""
+    if args.action == "join" and args.context is None:
+        raise CtlError(2, f"cannot join a context: name it (zmsvcctl -c NAME keys join {args.what})")
+    if args.context is not None:
+        places = paths.places(args.context)
+        if args.action == "join" or curve_keys.of_client(places.keys):
+            return places
+    return choose(args.context)
+
+
+def _carry_out(args: argparse.Namespace, places: Places) -> None:
+    if args.action == "join":
+        _join(places, Path(args.what))
+        return
+    if curve_keys.of_client(places.keys) and args.action != "list":
+        raise CtlError(
+            1, f"cannot {args.action} keys: {places.keys} is that of a client of {places.name}; type this where {places.name} runs"
+        )
+    if args.action == "list" and curve_keys.of_client(places.keys):
+        return
+    if args.action != "make" and not curve_keys.in_use(places.keys):
+        raise CtlError(1, f"cannot {args.action} keys: {places.name} has none in {places.keys} (zmsvcctl -c {places.name} keys make)")
+    match args.action:
+        case "make":
+            _make_client(places, Path(args.what)) if args.what else _make(places)
+        case "allow":
+            _allow(places, Path(args.what))
+        case "revoke":
+            _revoke(places, args)
+
+
+# --- what there is
+
+
+def _show(places: Places, *, as_json: bool) -> None:
+    """The device's public key, and those of the clients by name."""
+    if curve_keys.of_client(places.keys):
+        _show_own(places, as_json=as_json)
+        return
+    server, known = curve_keys.load_public(places.keys / f"{curve_keys.SERVER}{curve_keys.PUBLIC}"), _clients(places)
+    if as_json:
+        names = {name: key.decode() for name, key in known.items()}
+        terminal.out(json.dumps({"directory": str(places.keys), "server": server.decode(), "clients": names}) + "\n")
+        return
+    width = max(map(len, known), default=0)
+    terminal.out(f"keys of {places.name} in {places.keys}\nserver: {server.decode()}\nclients that may connect:\n")
+    for name, key in known.items():
+        terminal.out(f"  {name:<{width}}  {key.decode()}\n")
+
+
+def _show_own(places: Places, *, as_json: bool) -> None:
+    """The device's public key, and that of this machine's client."""
+    own = curve_keys.load_client(places.keys)
+    assert own.server_public is not None
+    if as_json:
+        told = {"directory": str(places.keys), "server": own.server_public.decode(), "client": own.public.decode()}
+        terminal.out(json.dumps(told) + "\n")
+        return
+    terminal.out(f"keys of a client of {places.name} in {places.keys}\n")
+    terminal.out(f"server: {own.server_public.decode()}\nclient: {own.public.decode()}\n")
+
+
+def _clients(places: Places) -> Mapping[str, bytes]:
+    found = {}
+    for file in sorted(curve_keys.clients(places.keys).glob(f"*{curve_keys.PUBLIC}")):
+        try:
+            found[file.stem] = curve_keys.load_public(file)
+        except ConfigError as error:
+            terminal.complain(str(error))
+    return found
+
+
+# --- make
+
+
+def _make(places: Places) -> None:
+    """The device's pair and the context's own client pair."""
+    if curve_keys.in_use(places.keys):
+        raise CtlError(
+            1, f"cannot make keys: {places.keys} has them already (to replace all, move it away, make anew, and restart {places.name})"
+        )
+    owner = _owner(places)
+    _directory(places.keys.parent)
+    _directory(places.keys)
+    _directory(curve_keys.clients(places.keys))
+    own = _pair(places.keys, curve_keys.CLIENT, owner)
+    _write(curve_keys.clients(places.keys) / f"{curve_keys.OWN}{curve_keys.PUBLIC}", curve_keys.text(own), curve_keys.PUBLIC_MODE)
+    # Last, because this is what says that there are keys.
+    _pair(places.keys, curve_keys.SERVER, owner)
+    if listens(places):
+        terminal.complain(f"{places.name} is running: its keys are used from its next start on (systemctl restart zmsvc@{places.name})")
+
+
+def _join(places: Places, file: Path) -> None:
+    """Make the keys of a machine that only connects, from the device's public key. Its own secret never leaves it."""
+    if file.name.endswith(curve_keys.SECRET):
+        expected = f"{curve_keys.SERVER}{curve_keys.PUBLIC}"
+        raise CtlError(1, f"cannot join {places.name} with {file}: it is a secret key, expected the public one, {expected}")
+    if curve_keys.in_use(places.keys) or curve_keys.of_client(places.keys):
+        raise CtlError(1, f"cannot join {places.name}: there are keys in {places.keys} already (move them away to make others)")
+    server = curve_keys.load_public(file)
+    _directory(places.keys.parent)
+    _directory(places.keys)
+    _write(places.keys / f"{curve_keys.SERVER}{curve_keys.PUBLIC}", curve_keys.text(server), curve_keys.PUBLIC_MODE)
+    _pair(places.keys, curve_keys.CLIENT, None)
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", socket.gethostname().partition(".")[0]) or "client"
+    terminal.complain(
+        f"where {places.name} runs: copy {places.keys}/{curve_keys.CLIENT}{curve_keys.PUBLIC} there as {name}{curve_keys.PUBLIC}, and type "
+        f"zmsvcctl -c {places.name} keys allow {name}{curve_keys.PUBLIC}"
+    )
+
+
+def _make_client(places: Places, directory: Path) -> None:
+    """A directory with all that a client elsewhere needs, whose key may connect from now on."""
+    name = _client_name(directory.absolute().name)
+    if not curve_keys.in_use(places.keys):
+        _make(places)
+    if directory.exists():
+        raise CtlError(1, f"cannot make keys in {directory}: it exists, expected the name of a new directory")
+    _new(places, name)
+    directory.mkdir(mode=0o700)
+    public = _pair(directory, curve_keys.CLIENT, None)
+    server = curve_keys.load_public(places.keys / f"{curve_keys.SERVER}{curve_keys.PUBLIC}")
+    _write(directory / f"{curve_keys.SERVER}{curve_keys.PUBLIC}", curve_keys.text(server), curve_keys.PUBLIC_MODE)
+    _admit(places, name, public)
+
+
+def _owner(places: Places) -> Owner | None:
+    """Whom root gives the secrets to: who runs the context, known by its state, else the user of the unit. None: who we are."""
+    if os.geteuid():
+        return None
+    try:
+        about = places.state.stat()
+        return about.st_uid, about.st_gid
+    except OSError:
+        pass
+    try:
+        entry = pwd.getpwnam(USER)
+    except KeyError:
+        return None
+    return entry.pw_uid, entry.pw_gid
+
+
+def _pair(directory: Path, name: str, owner: Owner | None) -> bytes:
+    """Write a new pair; the public key."""
+    # Imported here for start-up time: only who makes keys needs ZMQ.
+    import zmq
+
+    public, secret = zmq.curve_keypair()
+    _write(directory / f"{name}{curve_keys.PUBLIC}", curve_keys.text(public), curve_keys.PUBLIC_MODE)
+    _write(directory / f"{name}{curve_keys.SECRET}", curve_keys.text(public, secret), curve_keys.SECRET_MODE, owner)
+    return public
+
+
+# --- who may connect
+
+
+def _allow(places: Places, file: Path) -> None:
+    name = _client_name(file.name.removesuffix(curve_keys.SECRET).removesuffix(curve_keys.PUBLIC))
+    _new(places, name)
+    _admit(places, name, curve_keys.load_public(file))
+
+
+def _new(places: Places, name: str) -> None:
+    if (curve_keys.clients(places.keys) / f"{name}{curve_keys.PUBLIC}").exists():
+        raise CtlError(1, f"cannot allow {name}: there is a client of that name (zmsvcctl -c {places.name} keys revoke {name})")
+
+
+def _admit(places: Places, name: str, public: bytes) -> None:
+    # Only the public key is copied, whatever else is in the file.
+    _write(curve_keys.clients(places.keys) / f"{name}{curve_keys.PUBLIC}", curve_keys.text(public), curve_keys.PUBLIC_MODE)
+
+
+def _revoke(places: Places, args: argparse.Namespace) -> None:
+    if args.what:
+        _withdraw(places, args.what)
+    if not listens(places):
+        return
+    if args.now:
+        _hang_up(Client(places, args.timeout))
+        return
+    terminal.complain(
+        f"{args.what} cannot connect again; a connection that is open stays until it or {places.name} ends "
+        f"(zmsvcctl -c {places.name} keys revoke --now ends all that are open)"
+    )
+
+
+def _withdraw(places: Places, name: str) -> None:
+    if name == curve_keys.OWN:
+        raise CtlError(1, f"cannot revoke {name}: it is the context's own, by which its tasks connect")
+    file = curve_keys.clients(places.keys) / f"{_client_name(name)}{curve_keys.PUBLIC}"
+    try:
+        file.unlink()
+    except FileNotFoundError:
+        raise CtlError(1, f"cannot revoke {name}: there is no such client (zmsvcctl -c {places.name} keys)") from None
+
+
+def _hang_up(client: Client) -> None:
+    """End each connection to the bus and to the Monitors. Who may connect does so again, as after a crash of the device."""
+    client.ask("restart-device")
+    for transaction in Context(client.ask("status")).transactions:
+        tasks = [task.id for task in transaction.tasks if task.instance == "Monitor" and task.state == "active"]
+        if tasks:
+            client.ask("restart", transaction=transaction.id, tasks=tasks, triggers=False)
+
+
+def _client_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise CtlError(2, f"cannot use {name!r} as the name of a client: letters, digits and _ . @ : - are allowed")
+    return name
+
+
+# --- files
+
+
+def _directory(path: Path) -> None:
+    """Open to all who know where to look: the service's user must get to the secret files, and tasks to the public ones."""
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o755)
+
+
+def _write(file: Path, content: str, mode: int, owner: Owner | None = None) -> None:
+    """Write a new file, which never has other content, mode or owner under its name."""
+    half = file.with_name(f".{file.name}.{os.getpid()}")
+    fd = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "w") as stream:
+            stream.write(content)
+            stream.flush()
+            if owner:
+                os.fchown(fd, *owner)
+            os.fchmod(fd, mode)
+            os.fsync(fd)
+        half.rename(file)
+    except BaseException:
+        half.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,194 @@
+"""The verbs that show what is: status and list."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+from zmsvc import __version__
+from zmsvc.ctl import procfs, render, terminal, versions
+from zmsvc.ctl.client import Client, CtlError, NotRunningError
+from zmsvc.ctl.select_context import NoneRunningError, choose, running, start_command
+from zmsvc.ctl.status_reply import Context, Task, Transaction, all_active
+from zmsvc.host import paths
+from zmsvc.host.paths import Places
+
+TYPE_CHECKING = False  # As in client: typing is not worth its import.
+if TYPE_CHECKING:
+    from zmsvc.ctl.client import Json
+
+PATIENCE = 25.0
+"""Seconds that a supervisor has to answer a question: a hung one is replaced by its keeper in less."""
+LIST_PATIENCE = 3.0
+"""The same for each context of `list`, which has to say something about all of them."""
+LOG_LINES = 5
+"""Last lines of the log that `status` shows of a failed or named task, where -n does not say otherwise."""
+
+
+def status(args: argparse.Namespace) -> int:
+    """status: the tree. 0 when everything asked for is active, 3 when not."""
+    try:
+        places = choose(args.context, args.transaction)
+    except NoneRunningError as error:
+        raise CtlError(3, str(error), {"contexts": []}) from None
+    tasks = [*args.tasks, *args.task]
+    client = Client(places, args.timeout, patience=PATIENCE)
+    try:
+        data = client.ask("status", transaction=args.transaction, tasks=tasks)
+    except NotRunningError:
+        return _not_running(args, places)
+    it = Context(data)
+    if tasks and args.transaction is None and any(each.open for each in it.transactions):
+        # A task is in every transaction, but who asks for it does not mean those that were stopped.
+        it.transactions = [each for each in it.transactions if each.open]
+    contexts: Json = {"contexts": [_with_versions(data, it)]} if args.json else {}
+    if not args.json:
+        _draw(args, it, places, client.uid, named=bool(tasks))
+    if tasks and not it.tasks:
+        raise CtlError(4, f"cannot show {' '.join(tasks)}: no transaction has it (zmsvcctl -c {places.name} status)", contexts)
+    if args.json:
+        terminal.out(json.dumps(contexts) + "\n")
+    return 0 if all_active(it, transaction=args.transaction is not None, task=bool(tasks)) else 3
+
+
+def _with_versions(data: Json, it: Context) -> Json:
+    """Return the answer with the installed version, and with those that a supervisor of zmsvc 1.0 does not tell as null."""
+    names = ("supervisor_version", "keeper_version", "zygote_version")
+    told = {name: data.get(name) or None for name in names}
+    return {**data, "version": __version__, **told, "restart_needed": versions.restart_needed(it)}
+
+
+def _not_running(args: argparse.Namespace, places: Places) -> int:
+    """Show a context that does not run, with what its state file knows: what its tasks were, and what of it is left."""
+    file = str(places.config_file) if places.config_file.exists() else ""
+    past = _past(places)
+    if past is not None:
+        past["transactions"] = _named(args, places, past["transactions"])
+    if args.json:
+        terminal.out(json.dumps({"contexts": [_nothing(places.name, file) | (past or {})]}) + "\n")
+        return 3
+    lines = render.inactive(places.name, file, start_command(places.name if file else None, file), terminal.style())
+    if past is not None:
+        it, named = Context(past), bool(args.tasks or args.task)
+        wanted = [(each, task) for each in it.transactions for task in each.tasks if named or (each.resumes and task.state == "failed")]
+        whole = named or args.transaction is not None or len(it.transactions) == 1
+        sight = render.Sight(now=time.time(), logs=_log_lines(args, it, places, None, wanted), whole=whole)
+        lines += render.past(it, sight, terminal.style())
+    terminal.page("\n".join(lines) + "\n", wanted=not args.no_pager)
+    return 3
+
+
+def _past(places: Places) -> Json | None:
+    """Return what the state file knows, and say that this is where it comes from; None where there is no file to be read."""
+    # Imported here for start-up time: most of the time a supervisor answers.
+    from zmsvc.ctl import state_file
+
+    if not state_file.exists(places.state_file):
+        return None
+    try:
+        past = state_file.status(places)
+    except CtlError as error:
+        terminal.complain(f"{places.name} does not run; {error}")
+        return None
+    terminal.complain(state_file.note(places))
+    return past
+
+
+def _named(args: argparse.Namespace, places: Places, transactions: list[Json]) -> list[Json]:
+    """Return what is asked for of the transactions. Raises CtlError 4 for what the state file does not know, as a supervisor does."""
+    names = {*args.tasks, *args.task}
+    if args.transaction is not None:
+        transactions = [each for each in transactions if each["id"] == args.transaction]
+        if not transactions:
+            raise CtlError(4, f"cannot show {args.transaction}: no such transaction (zmsvcctl -c {places.name} status)")
+    if not names:
+        return transactions
+    found = [{**each, "tasks": [task for task in each["tasks"] if task["id"] in names]} for each in transactions]
+    if missing := names - {task["id"] for each in found for task in each["tasks"]}:
+        raise CtlError(4, f"cannot show {min(missing)}: no such task (zmsvcctl -c {places.name} status)")
+    # As of a context that runs: stopped transactions are not meant, where another goes on.
+    going_on = [each for each in found if each["resumes"]] if args.transaction is None else []
+    return going_on or found
+
+
+def _nothing(name: str, file: str) -> Json:
+    """Return what `status` says as JSON of a context that does not run: every field is there."""
+    empty = ("id", "pid", "keeper_pid", "device_pid", "frontend", "backend", "supervisor_version", "keeper_version", "zygote_version")
+    nothing: Json = {"name": name, **dict.fromkeys(empty), "restarts": 0, "state": "inactive", "file": file or None, "transactions": []}
+    return nothing | {"version": __version__, "restart_needed": False}
+
+
+def _log_lines(
+    args: argparse.Namespace, it: Context, places: Places, daemon: int | None, wanted: list[tuple[Transaction, Task]]
+) -> dict[tuple[str, str], list[str]]:
+    """Return the last lines of the log of the tasks that are wanted."""
+    count = LOG_LINES if args.lines is None else args.lines
+    if not wanted or not count:
+        return {}
+    # Both are imported here for start-up time: most of the time nothing has failed, and no log is looked at.
+    from zmsvc.ctl.log.journal_matches import writers
+    from zmsvc.ctl.verbs import logs as reader  # As above.
+
+    return reader.last_lines(writers(it, places, daemon), it, [(each.id, task) for each, task in wanted], count)
+
+
+def _draw(args: argparse.Namespace, it: Context, places: Places, daemon: int | None, *, named: bool) -> None:
+    wanted = [(each, task) for each in it.transactions for task in each.tasks if named or (each.open and task.state == "failed")]
+    logs = _log_lines(args, it, places, daemon, wanted)
+    now = time.time()
+    age = procfs.age(it.keeper_pid)
+    sight = render.Sight(
+        now=now,
+        up=render.epoch(it.since) or (None if age is None else now - age),
+        memory=procfs.memory(task.pid for task in it.tasks if task.pid is not None),
+        logs=logs,
+        whole=named or args.transaction is not None or len(it.transactions) == 1,
+    )
+    text = "\n".join(render.context(it, sight, terminal.style())) + "\n"
+    terminal.page(text, wanted=not args.no_pager)
+
+
+# --- list
+
+
+def contexts(args: argparse.Namespace) -> int:
+    """list: contexts known and running."""
+    known = paths.known_contexts()
+    alive = {places.name: places for places in running()}
+    rows = [_listed(name, alive.get(name), str(known.get(name, "")), args.timeout) for name in sorted({*known, *alive})]
+    if args.json:
+        terminal.out(json.dumps({"contexts": rows}) + "\n")
+        return 0
+    cells = [[row["name"], row["state"], _ratio(row), str(row["pid"] or "-"), terminal.clean(row["file"] or "-")] for row in rows]
+    terminal.out("\n".join(render.table(["NAME", "STATE", "TASKS", "PID", "FILE"], cells, terminal.style())) + "\n")
+    if old := [row["name"] for row in rows if row["restart_needed"]]:
+        terminal.complain(f"{__version__} is installed, another release runs: {', '.join(old)} (zmsvcctl -c NAME status says more)")
+    return 0
+
+
+def _ratio(row: Json) -> str:
+    """`2/3`: active tasks of all."""
+    return "-" if row["tasks"] is None else f"{row['running']}/{row['tasks']}"
+
+
+def _listed(name: str, places: Places | None, file: str, timeout: float | None) -> Json:
+    row: Json = {"name": name, "state": "inactive", "running": None, "tasks": None, "pid": None, "file": file or None}
+    row["restart_needed"] = False
+    if places is None:
+        return row
+    try:
+        it = Context(Client(places, timeout, patience=LIST_PATIENCE).ask("status"))
+    except CtlError as error:
+        # One context that does not answer must not hide the others.
+        terminal.complain(str(error))
+        return row | {"state": "unreachable"}
+    tasks = [task for each in it.transactions if each.open for task in each.tasks]
+    return row | {
+        "restart_needed": versions.restart_needed(it),
+        "state": it.state or "unknown",
+        "running": sum(task.state == "active" for task in tasks),
+        "tasks": len(tasks),
+        "pid": it.pid,
+        "file": it.file or file or None,
+    }

@@ -1,0 +1,158 @@
+"""The verb top: what tasks use of the machine, as a table that is drawn again and again. It reads the figures itself."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import signal
+import sys
+import termios
+import time
+import tty
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from zmsvc.ctl import procfs, render, terminal
+from zmsvc.ctl.client import Client, CtlError
+from zmsvc.ctl.select_context import choose
+from zmsvc.ctl.status_reply import Context, Task, Transaction
+from zmsvc.host import usage
+
+PATIENCE = 25.0
+"""Seconds that a supervisor has to answer: a hung one is replaced by its keeper in less."""
+SPAN = 0.2
+"""Seconds over which the CPU of the first picture is measured."""
+SHORTEST = 0.05
+"""Seconds between two pictures at least: nobody sees more."""
+
+_HEAD = ("TASK", "INSTANCE", "TRANSACTION", "PID", "STATE", "CPU%", "RSS", "MEM%", "THREADS", "CHILDREN", "RESTARTS")
+# A screen of its own without a cursor, where long lines are cut; and back.
+_ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
+_HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K\n", "\x1b[J"
+
+
+def top(args: argparse.Namespace) -> int:
+    """top: a live table on a terminal, until `q` or Ctrl-C; printed once where nobody looks."""
+    look = Look(args)
+    look.begin()
+    # This is the measurement itself, not a wait for something.
+    time.sleep(SPAN)
+    if args.json:
+        terminal.out(json.dumps({"contexts": [look.rows()]}) + "\n")
+    elif args.once or not terminal.on_terminal() or os.environ.get("TERM") == "dumb":
+        terminal.out("\n".join(look.picture()) + "\n")
+    else:
+        _live(look, args.interval)
+    return 0
+
+
+class Look:
+    """Looks at one context, at what the arguments name of it."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._places = choose(args.context, args.transaction)
+        self._transaction: str | None = args.transaction
+        self._tasks = [*args.tasks, *args.task]
+        self._timeout: float | None = args.timeout
+        self._sort: str = args.sort
+        self._gauge = usage.Gauge(usage.Options())
+
+    def _ask(self) -> tuple[str, list[tuple[Transaction, Task]]]:
+        """The context's name, and its tasks: of transactions that go on, or of the one that is named."""
+        client = Client(self._places, self._timeout, patience=PATIENCE)
+        it = Context(client.ask("status", transaction=self._transaction, tasks=self._tasks))
+        found = [(each, task) for each in it.transactions if each.open or self._transaction is not None for task in each.tasks]
+        if self._tasks and not found:
+            raise CtlError(4, f"cannot show {' '.join(self._tasks)}: no transaction has it (zmsvcctl -c {it.name} status)")
+        return it.name, found
+
+    def begin(self) -> None:
+        """Begin to measure."""
+        self._gauge.begin(task.pid for _, task in self._ask()[1] if task.pid is not None)
+
+    def rows(self) -> dict[str, Any]:
+        """The name of the context, and by transaction the rows of a `monitor` message."""
+        name, found = self._ask()
+        transactions: dict[str, list[usage.Figures]] = {each.id: [] for each, _ in found}
+        for (each, _), row in zip(found, self._sample(found), strict=True):
+            transactions[each.id].append(row)
+        return {"name": name, "transactions": transactions}
+
+    def _sample(self, found: list[tuple[Transaction, Task]]) -> list[usage.Figures]:
+        told = ({"service_id": task.id, "pid": task.pid, "action": task.action, "state": task.state} for _, task in found)
+        return usage.rows(self._gauge, told)
+
+    def picture(self) -> list[str]:
+        """The lines of one picture: a summary, and the table."""
+        name, found = self._ask()
+        lines = [(each, task, row) for (each, task), row in zip(found, self._sample(found), strict=True)]
+        lines.sort(key=lambda line: _rank(self._sort, line[1], line[2]))
+        cpu, rss = (sum(row[what] for _, _, row in lines) for what in ("cpu_percent", "rss"))
+        active = sum(task.state == "active" for task in (line[1] for line in lines))
+        return [
+            f"{terminal.clean(name)}: {active} of {len(lines)} tasks active, CPU {cpu:.1f}%, RSS {_size(rss)}, by {self._sort}",
+            "",
+            *render.table(_HEAD, [_cells(*line) for line in lines], terminal.style()),
+        ]
+
+
+def _rank(key: str, task: Task, row: usage.Figures) -> tuple[bool, float, str]:
+    """What to sort by: tasks without a process last, the largest first, equals by id."""
+    amount = {"cpu": -row["cpu_percent"], "rss": -row["rss"], "pid": row["pid"] or 0, "restarts": -task.restarts}
+    return row["pid"] is None, amount.get(key, 0), task.id
+
+
+def _cells(each: Transaction, task: Task, row: usage.Figures) -> list[str]:
+    known = [terminal.clean(task.id), terminal.clean(task.instance), terminal.clean(each.id)]
+    state, restarts = terminal.clean(task.state), str(task.restarts)
+    if row["pid"] is None:
+        return [*known, "-", state, "-", "-", "-", "-", "-", restarts]
+    kinds = [child["kind"] for child in row["children"]]
+    figures = [f"{row['cpu_percent']:.1f}", _size(row["rss"]), f"{row['percent']:.1f}"]
+    return [*known, str(row["pid"]), state, *figures, str(kinds.count("thread")), str(kinds.count("process")), restarts]
+
+
+def _size(mebibytes: float) -> str:
+    return procfs.size(int(mebibytes * usage.MIB))
+
+
+def _live(look: Look, interval: float) -> None:
+    with _screen() as keys:
+        while True:
+            lines = look.picture()[: os.get_terminal_size(sys.stdout.fileno()).lines - 1]
+            terminal.steer(_HOME)
+            for line in lines:
+                terminal.out(line)
+                terminal.steer(_END_OF_LINE)
+            terminal.steer(_REST, flush=True)
+            until = time.monotonic() + max(interval, SHORTEST)
+            while select.select(keys, [], [], max(0.0, until - time.monotonic()))[0]:
+                if os.read(keys[0], 64) in (b"", b"q", b"Q"):
+                    return
+
+
+@contextmanager
+def _screen() -> Iterator[list[int]]:
+    """The terminal as a screen of ours; gives the descriptors that keys come from. It is left as it was, also after Ctrl-C or SIGTERM."""
+    keys = [0] if sys.stdin is not None and sys.stdin.isatty() else []
+    before = termios.tcgetattr(0) if keys else None
+    signal.signal(signal.SIGTERM, _end)
+    terminal.steer(_ENTER)
+    try:
+        if keys:
+            tty.setcbreak(0)
+        yield keys
+    except KeyboardInterrupt:
+        return  # That is how one ends it.
+    finally:
+        if before is not None:
+            termios.tcsetattr(0, termios.TCSADRAIN, before)
+        terminal.steer(_LEAVE, flush=True)
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + signal.SIGTERM)

@@ -1,0 +1,131 @@
+"""The verb units: prints or installs the systemd units with the paths of this installation, for who has zmsvc by pip or pipx.
+
+The templates are those of units/ in the source tree, which a link makes part of the package. `make install` and distribution packages
+fill them in by themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from zmsvc.ctl import terminal
+from zmsvc.ctl.client import CtlError
+
+TEMPLATES = Path(__file__).parents[2] / "data" / "units"
+SYSTEM = Path("/usr/local/lib")
+"""Where `make install` puts them too; systemd prefers a unit here to a package's in /usr/lib."""
+SYSCONFDIR = "/etc"
+_HIDDEN = ("/home", "/root", "/run/user")
+"""What ProtectHome= of the system's unit hides."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """One file to be installed: its text, or what it is a link to."""
+
+    path: Path
+    text: str
+    link: bool = False
+
+
+def run(args: argparse.Namespace) -> int:
+    """units: print the files, or install them and tell what to run next."""
+    bindir = _bindir()
+    if not args.user:
+        check_reachable(bindir)
+    files = _user_files(bindir) if args.user else system_files(bindir)
+    if args.install:
+        for file in files:
+            install(file)
+    then = _next_commands(user=args.user)
+    if args.json:
+        shown = [{"path": str(file.path), "link" if file.link else "text": file.text} for file in files]
+        terminal.out(json.dumps({"installed": args.install, "files": shown, "next": then}) + "\n")
+    elif args.install:
+        terminal.out("".join(f"installed {file.path}\n" for file in files) + f"next: {' && '.join(then)}\n")
+    else:
+        terminal.out("\n".join(f"# {file.path}{' -> ' if file.link else chr(10)}{file.text.rstrip()}\n" for file in files))
+    return 0
+
+
+def _bindir() -> Path:
+    """The directory of the zmsvcctl that runs, by the name under which it was called: that of a link is as good, and stays."""
+    candidates = [Path(sys.argv[0]).absolute().parent, Path(sys.executable).parent]
+    for directory in candidates:
+        if all(os.access(directory / name, os.X_OK) for name in ("zmsvcd", "zmsvcctl")):
+            return directory
+    raise CtlError(1, f"cannot make units: there is no zmsvcd in {' or '.join(map(str, dict.fromkeys(candidates)))}")
+
+
+def check_reachable(bindir: Path) -> None:
+    """Raise CtlError when the user zmsvc could not run what the system's unit names."""
+    for path in (bindir, (bindir / "zmsvcd").resolve(), Path(sys.prefix), Path(sys.base_prefix)):
+        if any(path.is_relative_to(hidden) for hidden in _HIDDEN):
+            raise CtlError(
+                1,
+                f"cannot make system units: the user zmsvc cannot reach {path} (use --user, or install for all users: "
+                "PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install zmsvc)",
+            )
+
+
+def _filled_in(template: str, bindir: Path) -> str:
+    values = {"bindir": _escaped(str(bindir)), "sysconfdir": SYSCONFDIR}
+    return re.sub(r"@(bindir|sysconfdir)@", lambda found: values[found[1]], (TEMPLATES / template).read_text())
+
+
+def _escaped(path: str) -> str:
+    """A path as one word of ExecStart=: `%` would begin a specifier, and a blank would end the word."""
+
+    def escape(found: re.Match[str]) -> str:
+        return "%%" if found[0] == "%" else "".join(f"\\x{byte:02x}" for byte in os.fsencode(found[0]))
+
+    return re.sub(r"[^A-Za-z0-9_/.+@:=,~-]", escape, path)
+
+
+def _user_files(bindir: Path) -> list[File]:
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"))
+    return [File(path=config / "systemd/user/zmsvc@.service", text=_filled_in("user/zmsvc@.service.in", bindir))]
+
+
+def system_files(bindir: Path, lib: Path = SYSTEM) -> list[File]:
+    units = lib / "systemd/system"
+    copies = {
+        units / "zmsvc.target": "zmsvc.target",
+        units / "zmsvc.slice": "zmsvc.slice",
+        lib / "sysusers.d/zmsvc.conf": "sysusers.d/zmsvc.conf",
+        lib / "tmpfiles.d/zmsvc.conf": "tmpfiles.d/zmsvc.conf",
+    }
+    return [
+        File(path=units / "zmsvc@.service", text=_filled_in("zmsvc@.service.in", bindir)),
+        *(File(path=path, text=(TEMPLATES / name).read_text()) for path, name in copies.items()),
+        File(path=units / "multi-user.target.wants/zmsvc.target", text="../zmsvc.target", link=True),
+    ]
+
+
+def install(file: File) -> None:
+    """Put a file in its place under another name first, so that systemd never reads half of it."""
+    draft = file.path.with_name(f".{file.path.name}.zmsvc-new")
+    try:
+        file.path.parent.mkdir(parents=True, exist_ok=True)
+        draft.unlink(missing_ok=True)
+        if file.link:
+            draft.symlink_to(file.text)
+        else:
+            draft.write_text(file.text)
+            draft.chmod(0o644)
+        draft.replace(file.path)
+    except OSError as error:
+        hint = " (are you root? --user installs for you alone)" if isinstance(error, PermissionError) else ""
+        raise CtlError(1, f"cannot install {file.path}: {(error.strerror or str(error)).lower()}{hint}") from error
+
+
+def _next_commands(*, user: bool) -> list[str]:
+    if user:
+        return ["systemctl --user daemon-reload", "systemctl --user start zmsvc@NAME"]
+    return ["systemd-sysusers zmsvc.conf", "systemd-tmpfiles --create zmsvc.conf", "systemctl daemon-reload", "systemctl start zmsvc@NAME"]

@@ -1,0 +1,1 @@
+"""Reads context files: XML and schema to `core.model`, every fault with its line."""

@@ -1,0 +1,114 @@
+"""Binds: which of the places that a context wants to bind it may not, for want of CURVE keys, and which would be bound where nobody
+looks for them, each with its line in the file.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_address
+
+from lxml import etree
+
+from zmsvc.core.errors import ConfigError
+from zmsvc.core.model import Context
+from zmsvc.core.values import Endpoint, endpoint
+from zmsvc.host.bus.endpoints import safe_bind
+from zmsvc.host.config.xml_text import leaf, lines, tree
+
+_ELEMENTS = (("FrontBind", "BackendEndpoint"), ("BackendBind", "FrontEndEndpoint"))
+"""What says where the device binds, and what says it where that is left out."""
+
+
+def refused(context: Context) -> list[tuple[int, str]]:
+    """What the device could not bind without keys: line and `cannot bind ...`."""
+    if not any(_open_to_others(place) for place in (context.endpoints.front_bind, context.endpoints.backend_bind)):
+        # Every start comes by here, and a file of a thousand tasks takes its time to be read again.
+        return []
+    root = tree(context.text, context.path)
+    return _faults(context, root, _device(root))
+
+
+def refused_to_monitors(context: Context) -> list[tuple[int, str]]:
+    """The same of Monitor services, of which each would fail by itself."""
+    root = tree(context.text, context.path)
+    return _faults(context, root, _monitors(root))
+
+
+def unreachable(context: Context, *, curve: bool) -> list[tuple[int, str]]:
+    """Return the binds that no client of the endpoint in the file reaches: line and reason.
+
+    A file of zmicroservices has `tcp://*` in its binds and an address of the machine in its endpoints. Without keys `*` is loopback.
+    Two addresses beyond loopback may still meet, where a network translates them; a host name without an address is not judged.
+    """
+    ends = context.endpoints
+    pairs = (
+        ("FrontBind", ends.front_bind, "BackendEndpoint", ends.backend),
+        ("BackendBind", ends.backend_bind, "FrontEndEndpoint", ends.frontend),
+    )
+    found = []
+    for bind_tag, bound, tag, connected in pairs:
+        try:
+            place, wanted = endpoint(safe_bind(bound, curve=curve), bind=True), endpoint(connected, bind=False)
+        except (ConfigError, ValueError):
+            continue  # What is wrong with it is told elsewhere.
+        if _meet(place, wanted):
+            continue
+        keys = "" if curve or not endpoint(bound, bind=True).wildcard else f", or keys (zmsvcctl -c {context.name} keys make)"
+        words = f"{tag} {connected} is not where the device listens: {bind_tag} {bound} is bound at {place}, expected {place}{keys}"
+        found.append((bind_tag, tag, words))
+    if not found:
+        return []
+    root = tree(context.text, context.path)
+    line = lines(context.text, root)
+    elements = [(root.find(tag), root.find(bind_tag), words) for bind_tag, tag, words in found]
+    return sorted((line[next(each for each in (one, other, root) if each is not None)], words) for one, other, words in elements)
+
+
+def _meet(bound: Endpoint, connected: Endpoint) -> bool:
+    """Tell whether a client of `connected` comes to what is bound at `bound`, as far as it can be told."""
+    if bound.scheme != "tcp" or bound.wildcard:
+        return True
+    here, there = _addresses(bound), _addresses(connected)
+    if not here or not there or here & there:
+        return True
+    return not any(ip_address(each).is_loopback for each in here | there)
+
+
+def _addresses(place: Endpoint) -> set[str]:
+    try:
+        return {str(info[4][0]) for info in socket.getaddrinfo(place.host.strip("[]"), place.port, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError):
+        return set()
+
+
+def _device(root: etree._Element) -> Iterator[etree._Element]:
+    for tags in _ELEMENTS:
+        found = [element for tag in tags if (element := root.find(tag)) is not None and leaf(element)]
+        yield from found[:1]
+
+
+def _monitors(root: etree._Element) -> Iterator[etree._Element]:
+    for task in root.findall("TaskService"):
+        if str(task.get("instance", "")).strip() == "Monitor":
+            for tag in ("service", "publisher"):
+                yield from task.findall(f"Task/message/content/configuration/{tag}/endpoint")
+
+
+def _open_to_others(endpoint: str) -> bool:
+    try:
+        safe_bind(endpoint, curve=False)
+    except ConfigError:
+        return True
+    return False
+
+
+def _faults(context: Context, root: etree._Element, elements: Iterable[etree._Element]) -> list[tuple[int, str]]:
+    found = [element for element in elements if _open_to_others(leaf(element))]
+    # Only files with faults pay for the count of lines.
+    line = lines(context.text, root) if found else {}
+    why = (
+        "without CURVE keys: whoever reaches that address could give orders, expected a loopback address or an ipc:// path, or keys "
+        f"(zmsvcctl -c {context.name} keys make)"
+    )
+    return sorted((line[element], f"cannot bind {leaf(element)} {why}") for element in found)

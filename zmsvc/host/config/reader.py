@@ -1,0 +1,249 @@
+"""The context file: XML and schema to `core.model`, with every fault as `FILE:LINE: what is wrong, what was expected`, all in one pass.
+
+A bad value is noted and its default goes on in its place, so that one fault never hides another. Nothing is changed here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lxml import etree
+
+from zmsvc.core.checks import faults
+from zmsvc.core.errors import ConfigError, PlaceError
+from zmsvc.core.model import MAX_TRANSACTIONS, BusAccess, Context, Endpoints
+from zmsvc.core.values import TASK_ID, WHITE, Endpoint, collide, endpoint, quote, timespan, whole
+from zmsvc.host import directories, paths
+from zmsvc.host.config.faults import Note, Notes
+from zmsvc.host.config.preflight import check_binds, check_ports, check_services
+from zmsvc.host.config.schema import explain, passed_over
+from zmsvc.host.config.task_service import Read, read_service
+from zmsvc.host.config.xml_text import leaf, lines, to_json, tree
+
+__all__ = ["MAX_SIZE", "SCHEMA", "check_binds", "check_ports", "check_services", "load", "parse", "timespan", "to_json"]
+
+MAX_SIZE = 16 << 20
+"""Bytes of a context file: 1,000 tasks have about one million."""
+
+SCHEMA = Path(__file__).parents[2] / "data" / "context.rng"
+"""The published shape of a context file, in RELAX NG."""
+
+_DEFAULT_ID = "context001"
+
+
+def load(path: str | Path, *, name: str | None = None) -> Context:
+    """Read a context file. Its name is NAME for `Context-NAME.xml`, the file's stem for others. Raises ConfigError."""
+    shown = os.fspath(path)
+    try:
+        text = read(path)
+    except (OSError, ValueError) as error:
+        why = (getattr(error, "strerror", None) or str(error)).lower()
+        raise ConfigError([f"{shown}:1: cannot read the file ({why}), expected a context file"]) from error
+    return parse(text, path=shown, name=name or Path(path).stem.removeprefix("Context-"))
+
+
+def read(path: str | Path) -> bytes:
+    """Return the bytes of a context file, MAX_SIZE + 1 at most. Root's tasks run as root, so root reads none that others may change.
+
+    Raises OSError, and ConfigError for a file that is refused.
+    """
+    with open(path, "rb") as file:
+        if os.geteuid() == 0:
+            try:
+                directories.check_file(path, os.fstat(file.fileno()))
+            except PlaceError as error:
+                raise ConfigError([f"{os.fspath(path)}:1: root cannot use this file: {error}, expected a file of root's"]) from error
+        return file.read(MAX_SIZE + 1)
+
+
+def parse(text: bytes, *, path: str, name: str) -> Context:
+    """Read a context from the bytes of its file; `path` is for messages and for what is relative to it. Raises ConfigError."""
+    if len(text) > MAX_SIZE:
+        raise ConfigError([f"{path}:1: the file is too large, expected at most {MAX_SIZE >> 20} MiB"])
+    root = tree(text, path)
+    schema = etree.RelaxNG(etree.parse(SCHEMA))
+    notes = Notes()
+    # The schema is quick and knows everything about shape, but cannot explain itself.
+    valid = schema.validate(root)
+    if not valid:
+        notes.found += explain(root)
+    if root.tag != "Context":
+        raise _error(notes, root, text, path)
+    strangers, misspelt = passed_over(root)
+    notes.found += misspelt
+    folder = os.path.dirname(os.path.abspath(path))
+    source = to_json(root)
+    elements = root.findall("TaskService")
+    sources = _sources(source, len(elements))
+    for each in sources:
+        _keep_secret(each)
+    reads = [read_service(*pair, notes, folder) for pair in zip(elements, sources, strict=True)]
+    ends, places = _endpoints(root, notes, name)
+    _monitors(reads, places, notes)
+    _between(root, reads, places, notes)
+    access, most = _bus_access(root, notes), _max_transactions(root, notes)
+    if not notes.found and not valid:
+        # Only if the schema were stricter than its explanation; a test keeps them together.
+        notes.fault(root, f"the schema refuses the file ({schema.error_log[0].message}), expected what context.rng says")
+    if notes.found:
+        raise _error(notes, root, text, path)
+    tasks = {read.task.id: read.task for read in reads}
+    return Context(
+        name=name,
+        id=_text(root, "ContextID") or _DEFAULT_ID,
+        log_name=_text(root, "TaskLogName") or name,
+        endpoints=ends,
+        tasks=tasks,
+        path=os.path.abspath(path),
+        bus_access=access,
+        max_transactions=most,
+        source=source,
+        text=text,
+        passed_over=_lined([*strangers, *notes.warnings], root, text),
+    )
+
+
+def _sources(source: Any, count: int) -> list[Any]:
+    """The JSON of each of `count` tasks in the file's order. A bad file may have an attribute of that name, which comes before them."""
+    found = source.get("TaskService") if isinstance(source, dict) else None
+    tasks = found if isinstance(found, list) else [found]
+    return tasks[len(tasks) - count :]
+
+
+def _keep_secret(source: Any) -> None:
+    """Take a task's environment out of its JSON, which is what everybody on the bus is told; it is for the task alone."""
+    inner = source.get("Task") if isinstance(source, dict) else None
+    for task in inner if isinstance(inner, list) else [inner]:
+        service = task.get("service") if isinstance(task, dict) else None
+        for each in service if isinstance(service, list) else [service]:
+            if isinstance(each, dict):
+                each.pop("environment", None)
+
+
+def _lined(notes: Sequence[Note], root: etree._Element, text: bytes) -> tuple[str, ...]:
+    """Return notes with their lines, in the order of the file. To count lines takes its time, and most files have none."""
+    line = lines(text, root) if notes else {}
+    return tuple(f"line {number}: {words}" for number, words in sorted((line[element], words) for element, words in notes))
+
+
+def _error(notes: Notes, root: etree._Element, text: bytes, path: str) -> ConfigError:
+    line = lines(text, root)
+    found = sorted({(line[element], words): None for element, words in notes.found}, key=lambda fault: fault[0])
+    return ConfigError([f"{path}:{number}: {words}" for number, words in found])
+
+
+def _text(root: etree._Element, tag: str) -> str:
+    element = root.find(tag)
+    return "" if element is None else leaf(element)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Places:
+    """What could be read of the endpoints, by their elements' names; all that is bound with the words to name it."""
+
+    four: dict[str, Endpoint] = field(default_factory=dict)
+    bound: dict[str, Endpoint] = field(default_factory=dict)
+
+
+def _bound(text: str) -> Endpoint | None:
+    return endpoint(text, bind=True)
+
+
+def _connected(text: str) -> Endpoint | None:
+    return endpoint(text, bind=False)
+
+
+def _bus_access(root: etree._Element, notes: Notes) -> BusAccess:
+    given = str(root.get("bus_access", BusAccess.MEMBERS)).strip(WHITE)
+    if given not in set(BusAccess):
+        notes.fault(root, f"the bus_access {quote(given)} is unknown, expected members or anyone")
+        return BusAccess.MEMBERS
+    return BusAccess(given)
+
+
+def _max_transactions(root: etree._Element, notes: Notes) -> int:
+    element = root.find("max_transactions")
+    return MAX_TRANSACTIONS if element is None else notes.value(element, lambda text: whole(text, 1, 1_000_000), MAX_TRANSACTIONS)
+
+
+def _left_out(root: etree._Element, notes: Notes, name: str) -> dict[str, str]:
+    """The endpoints of a file that names none: sockets in the runtime directory, which only the daemon's user and group can open."""
+    named = [tag for tag in ("FrontEndEndpoint", "BackendEndpoint") if root.find(tag) is not None]
+    if len(named) == 1:
+        other = "BackendEndpoint" if named == ["FrontEndEndpoint"] else "FrontEndEndpoint"
+        notes.fault(root, f"<Context> has <{named[0]}> and no <{other}>, expected both or neither")
+    if named:
+        return {}
+    try:
+        # Of a context of the system, which a user asks about, they are the system's.
+        where = paths.control_socket(name).parent
+        found = {"FrontEndEndpoint": f"ipc://{where}/sub", "BackendEndpoint": f"ipc://{where}/pub"}
+        for text in found.values():
+            endpoint(text, bind=True)
+    except (ValueError, PlaceError) as error:
+        notes.fault(root, f"<Context> has no endpoints, and those in the runtime directory cannot be used: {error}")
+        return {}
+    return found
+
+
+def _endpoints(root: etree._Element, notes: Notes, name: str) -> tuple[Endpoints, _Places]:
+    places = _Places()
+    given: dict[str, str] = {}
+    defaults = _left_out(root, notes, name)
+    for connect, bind in (("FrontEndEndpoint", "BackendBind"), ("BackendEndpoint", "FrontBind")):
+        if connect in defaults:
+            places.four[connect] = endpoint(defaults[connect], bind=False)
+        given[connect] = _text(root, connect) or defaults.get(connect, "")
+        # The device binds the very place that the others connect to, unless the file says another.
+        given[bind] = _text(root, bind) or given[connect]
+        for tag in (connect, bind):
+            element = root.find(tag)
+            if element is None or not (leaf(element) or tag == connect):
+                continue
+            read = _bound if tag == bind else _connected
+            if place := notes.value(element, read, None):
+                places.four[tag] = place
+    for tag in ("FrontBind", "BackendBind"):
+        other = "BackendEndpoint" if tag == "FrontBind" else "FrontEndEndpoint"
+        if place := places.four.get(tag) or (None if _text(root, tag) else places.four.get(other)):
+            places.bound[tag] = place
+    ends = Endpoints(
+        frontend=given["FrontEndEndpoint"],
+        backend=given["BackendEndpoint"],
+        front_bind=given["FrontBind"],
+        backend_bind=given["BackendBind"],
+    )
+    return ends, places
+
+
+def _monitors(reads: Sequence[Read], places: _Places, notes: Notes) -> None:
+    """The Monitor service binds an endpoint of its own, which must be free of the device and of other monitors."""
+    for read in reads:
+        if read.task.instance != "Monitor" or read.configuration is None:
+            continue
+        for tag in ("service", "publisher"):
+            element = read.configuration.find(f"{tag}/endpoint")
+            place = None if element is None else notes.value(element, _bound, None)
+            if element is None or place is None:
+                continue
+            for name, other in places.bound.items():
+                if collide(place, other):
+                    notes.fault(element, f"<endpoint> {place} collides with {name} {other}, expected another port or path")
+            places.bound[f"the endpoint of {read.task.id}"] = place
+
+
+def _between(root: etree._Element, reads: Sequence[Read], places: _Places, notes: Notes) -> None:
+    """What is wrong between elements, put where it is seen in the file."""
+    ident = root.find("ContextID")
+    if ident is not None and leaf(ident) and not TASK_ID.fullmatch(leaf(ident)):
+        notes.fault(ident, f"<ContextID> {quote(leaf(ident))} is no id, expected 1 to 64 of A-Z a-z 0-9 _ . -")
+    for fault in faults([read.task for read in reads], places.four):
+        element = root.find(fault.element) if fault.element else None
+        if fault.task is not None:
+            read = reads[fault.task]
+            element = read.element if fault.rule is None else read.rules[fault.rule]
+        notes.fault(root if element is None else element, fault.text)

@@ -1,0 +1,199 @@
+"""One `<TaskService>` element to a `model.TaskService`. Faults are noted, never raised; what lies between tasks is not judged."""
+
+from __future__ import annotations
+
+import keyword
+import os
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lxml import etree
+
+from zmsvc.core.model import Action, Rule, ServiceType, TaskService, Trigger
+from zmsvc.core.values import TASK_ID, TRUE, WHITE, quote
+from zmsvc.host.config.faults import Notes
+from zmsvc.host.config.schema import similar
+from zmsvc.host.config.service_options import read_settings
+from zmsvc.host.config.xml_text import TEXT_KEY, TRIMMED, kept, leaf, loses, to_json, value
+
+_ID_WORDS = "1 to 64 of A-Z a-z 0-9 _ . -"
+_ENTRY = ("on_start", "start_now")
+_KINDS = tuple(kind.value for kind in ServiceType)
+_ACTIONS = tuple(action.value for action in Action)
+_TRIGGERS = tuple(trigger.value for trigger in Trigger)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """A task, and the elements it was read from; `rules` are as many as the task has."""
+
+    task: TaskService
+    element: etree._Element
+    configuration: etree._Element | None
+    rules: tuple[etree._Element, ...]
+
+
+def read_service(element: etree._Element, source: Any, notes: Notes, folder: str) -> Read:
+    """Read a `<TaskService>`, of which `source` is the JSON. A relative `location` is in `folder`, the directory of the context file."""
+    kind = _kind(element, notes)
+    configuration = element.find("Task/message/content/configuration")
+    rules = list(_rules(element.find("Task/state"), notes))
+    action = element.find("Task/message/header/action")
+    if action is not None and leaf(action):
+        notes.value(action, _action, Action.START)
+    settings = read_settings(element.find("Task/service"), notes)
+    if settings.fresh and kind is not ServiceType.PROCESS:
+        notes.fault(element, f"<fresh> is for a Process, expected none for a {kind.value}")
+    if settings.log_level is not None and kind is ServiceType.COMMAND:
+        notes.fault(element, "<log_level> is for a task in Python, expected none for a Command, which chooses itself what it prints")
+    instance = _instance(element, kind, notes)
+    own = _own(configuration)
+    state = element.find("Task/state")
+    task = TaskService(
+        id=_id(element, notes),
+        instance=instance,
+        topic=_attribute(element, "topic") or "process",
+        service_type=kind,
+        description=" ".join(_text(element.find("Task/description")).split()),
+        service_name=_text(element.find("Task/message/header/service_name")) or instance,
+        device_action=_text(_only(configuration, "device_action", notes)),
+        location=_location(configuration, notes, folder),
+        entry=state is not None and _attribute(state, "type") in _ENTRY,
+        rules=tuple(rule for rule, _ in rules),
+        limits=settings.limits,
+        user=settings.user,
+        group=settings.group,
+        nice=settings.nice,
+        kill_mode=settings.kill_mode,
+        stop_signal=settings.stop_signal,
+        log_level=settings.log_level,
+        fresh=settings.fresh,
+        notify_access=settings.notify_access,
+        no_new_privileges=settings.user is not None if settings.no_new_privileges is None else settings.no_new_privileges,
+        environment=settings.environment,
+        rlimits=settings.rlimits,
+        command=_command(configuration, notes) if kind is ServiceType.COMMAND else (),
+        notify=kind is ServiceType.COMMAND and _notifies(configuration, notes),
+        configuration=own,
+        source=source if isinstance(source, dict) else {},
+    )
+    return Read(task=task, element=element, configuration=configuration, rules=tuple(where for _, where in rules))
+
+
+def _attribute(element: etree._Element, name: str) -> str:
+    return str(element.get(name, "")).strip(WHITE)
+
+
+def _text(element: etree._Element | None) -> str:
+    return "" if element is None else leaf(element)
+
+
+def _id(element: etree._Element, notes: Notes) -> str:
+    given = _attribute(element, "id")
+    if "id" in element.attrib and not TASK_ID.fullmatch(given):
+        notes.fault(element, f"the id {quote(given)} cannot be one, expected {_ID_WORDS}")
+    return given
+
+
+def _kind(element: etree._Element, notes: Notes) -> ServiceType:
+    given = _attribute(element, "serviceType")
+    if "serviceType" not in element.attrib:
+        return ServiceType.PROCESS
+    if given in _KINDS:
+        return ServiceType(given)
+    hint = similar(given, _KINDS)
+    notes.fault(element, f"the serviceType {quote(given)} is unknown, expected Process, Thread or Command{hint}")
+    return ServiceType.PROCESS
+
+
+def _instance(element: etree._Element, kind: ServiceType, notes: Notes) -> str:
+    given = _attribute(element, "instance")
+    if "instance" not in element.attrib:
+        return given
+    if kind is ServiceType.COMMAND and not TASK_ID.fullmatch(given):
+        notes.fault(element, f"the instance {quote(given)} cannot be one, expected {_ID_WORDS}")
+    if kind is not ServiceType.COMMAND and (not given.isidentifier() or keyword.iskeyword(given)):
+        notes.fault(element, f"the instance {quote(given)} cannot be one, expected a name that Python can import")
+    return given
+
+
+def _action(text: str) -> Action:
+    if text not in _ACTIONS:
+        hint = similar(text, _ACTIONS)
+        raise ValueError(f"{quote(text)} is unknown, expected start, stop or restart{hint}")
+    return Action(text)
+
+
+def _rules(state: etree._Element | None, notes: Notes) -> Iterable[tuple[Rule, etree._Element]]:
+    """The rules with the element that shows where each calls."""
+    for block in () if state is None else state:
+        if block.tag not in _TRIGGERS:
+            continue
+        does, calls = block.find("action"), block.find("call")
+        action, call = _text(does), _text(calls)
+        if action and does is not None:
+            known = notes.value(does, _action, Action.START)
+            if not call:
+                notes.fault(block, f"<{block.tag}> has an action and no call, expected <call> with the id of a task")
+            elif calls is not None:
+                yield Rule(trigger=Trigger(block.tag), action=known, call=call), calls
+        elif call:
+            notes.fault(block, f"<{block.tag}> has a call and no action, expected <action> with start, stop or restart")
+
+
+def _only(parent: etree._Element | None, tag: str, notes: Notes) -> etree._Element | None:
+    """A child that zmsvc itself reads inside the free `<configuration>`: there may be one, and of text only."""
+    found = [] if parent is None else parent.findall(tag)
+    for again in found[1:]:
+        notes.fault(again, f"a second <{tag}> in <configuration>, expected one")
+    return found[0] if found else None
+
+
+def _own(configuration: etree._Element | None) -> Mapping[str, Any]:
+    own = "" if configuration is None else to_json(configuration, keep=kept(configuration))
+    if isinstance(own, dict):
+        return own
+    return {TEXT_KEY: own} if own else {}
+
+
+def _location(configuration: etree._Element | None, notes: Notes, folder: str) -> str | None:
+    element = _only(configuration, "location", notes)
+    if element is None or not leaf(element):
+        return None
+    path = os.path.normpath(os.path.join(folder, leaf(element)))
+    if not os.path.isdir(path):
+        what = "is not a directory" if os.path.exists(path) else "does not exist"
+        notes.fault(element, f"the location {quote(leaf(element))} {what}, expected a directory that holds the services")
+    return path
+
+
+def _notifies(configuration: etree._Element | None, notes: Notes) -> bool:
+    """Whether the program says READY=1 itself (sd_notify); most do not, and are ready when they run."""
+    element = _only(configuration, "notify", notes)
+    return element is not None and (element.text or "").strip().lower() in TRUE
+
+
+def _command(configuration: etree._Element | None, notes: Notes) -> tuple[str, ...]:
+    element = _only(configuration, "command", notes)
+    if element is None:
+        if configuration is not None:
+            notes.fault(configuration, "the <configuration> of a Command has no <command>, expected one")
+        return ()
+    arguments = element.findall("arg")
+    if len(arguments) != len(element) or (arguments and leaf(element)):
+        notes.fault(element, "<command> has more than <arg> elements, expected them alone, or a text alone")
+    for argument in filter(loses, arguments):
+        notes.odd(argument, f"an <arg> is read {TRIMMED}")
+    words = [value(argument) for argument in arguments] or notes.value(element, _split, ["?"])
+    if not words or not words[0]:
+        notes.fault(element, "<command> is empty, expected a program and its arguments")
+    return tuple(words)
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"{quote(text)} cannot be split ({str(error).lower()}), expected words quoted as in sh") from error

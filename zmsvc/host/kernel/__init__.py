@@ -1,0 +1,1 @@
+"""The interfaces of Linux: processes, control groups, descriptors. `linux` alone uses ctypes."""

@@ -1,0 +1,347 @@
+"""Logging to journald by its native protocol, with fields, or as lines to stderr, to a file, or to the process that reads a task's pipe.
+
+What is logged is decided elsewhere.
+
+Nothing in here ever raises into whoever logs, and nothing grows without bound: a message is cut, a line is split, and a journald that
+does not read is waited for during a few seconds and then passed by, on stderr.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import logging
+import os
+import re
+import select
+import socket
+import struct
+import time
+import traceback
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any
+
+from zmsvc.core import logline, printable
+from zmsvc.host.kernel import memfd
+from zmsvc.host.log_file import LogFile, offer, stamp
+from zmsvc.host.systemd import record_fields
+
+SOCKET = "/run/systemd/journal/socket"
+STREAM = "/run/systemd/journal/stdout"
+
+MESSAGE_ID: Mapping[str, str] = MappingProxyType(
+    {
+        "started": "3b158317ffc34036979dec15661307e9",
+        "updated": "6d8f1f81475f4b3181e37ebf001f7043",
+        "stopped": "00994d55c883414db6880c8c5fae3f5e",
+        "failed": "4aaf60a693754baeb4aea6750d3a6b39",
+        "launching": "56fd76c7913e441da70228a2c553aab7",
+        "rule": "123153efd34c4476a20bc8f18a32126e",
+        "adopted": "7e155ff54a214de8bcf9925d60f949f3",
+        "supervisor": "b4c211f05854438a8adc5dc1bea1c44a",
+        "device": "912aa82da6b640949c067747d060aef5",
+        "context": "7bfe8268251e41be8a65d332c5cfe59b",
+        "dropped": "84330c4f0a704d129e5c4a7e8ae21cd8",
+    }
+)
+"""The MESSAGE_ID of every change in a life; `zmsvc.catalog` explains each of them."""
+
+_MESSAGE_LIMIT = 1 << 20
+_SEND_SECONDS = 5
+_FIELD = re.compile(r"[A-Z0-9][A-Z0-9_]{0,63}")
+_DIGITS = frozenset("01234567")
+_DEBUG = 7
+_PRIORITY = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
+# Fields of the thread (or asyncio task) that logs, for tasks that share a process. A context variable has to live in a module.
+_here: ContextVar[Mapping[str, str]] = ContextVar("zmsvc.journal", default=MappingProxyType({}))
+
+
+def scope(fields: Mapping[str, str]) -> None:
+    """From now on every record that is made in this thread carries these fields as well."""
+    _here.set(fields)
+
+
+class Sink(logging.Handler):
+    """Where records go. A record's attribute `journal` (a dict, given by `extra=`) adds fields or overrides ours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._fields: dict[str, str] = {}
+        self._file: LogFile | None = None
+        self.fds: tuple[int, ...] = ()
+        """Descriptors that must stay open for this to work, beside that of the file."""
+        self._terminals: frozenset[int] = frozenset()
+        """Those of them that are a person's screen."""
+
+    def open(self, identifier: str, fields: Mapping[str, str], fds: Iterable[int], file: LogFile | None = None) -> None:
+        """Write for this process to these descriptors and this file, which are ours from here on; earlier ones are closed."""
+        self._shut()
+        self._file = file
+        self._fields = {"SYSLOG_IDENTIFIER": identifier, **fields}
+        self.fds = tuple(fds)
+        self._terminals = frozenset(fd for fd in self.fds if os.isatty(fd))
+
+    def reopen(self) -> None:
+        """Open the file anew, if there is one: the next record goes to what its path names now. Raises OSError."""
+        if self._file is not None:
+            self._file.reopen()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # The broad exceptions are the promise of this module: a log line is never worth an error in the one who logs it.
+        try:
+            text = self.format(record)
+        except Exception as error:
+            text = f"{record.msg!r} (cannot format it: {error})"
+        try:
+            extra = getattr(record, "journal", {})
+            self._write(record, _cut(text), {**self._fields, **_here.get(), **extra})
+        except Exception:
+            return
+
+    def close(self) -> None:
+        self._shut()
+        super().close()
+
+    def _shut(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
+        self.fds = ()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _write(self, record: logging.LogRecord, text: str, fields: Mapping[str, Any]) -> None:
+        data = _line(record, text, fields)
+        if self._file is not None:
+            self._file.write(data)
+        for fd in self.fds:
+            try:
+                shown = printable.lines(data.decode("utf-8", "replace")).encode() if fd in self._terminals else data
+                if self._file is None:
+                    os.write(fd, shown)
+                else:
+                    offer(fd, shown)  # What its reader does not take is in the file, and a supervisor that waited would be killed.
+            except OSError:
+                continue  # a full disk must not silence the terminal, nor the other way round
+
+
+class _Piped(Sink):
+    """Records as lines into the pipe of this task; the process that reads it says whose they are."""
+
+    def _write(self, record: logging.LogRecord, text: str, fields: Mapping[str, Any]) -> None:
+        number, whose = _priority_of(record, fields), str(fields.get("ZMSVC_TASK") or "")
+        data = logline.encode_record(number, str(fields["SYSLOG_IDENTIFIER"]), whose, record_fields.added(text, record))
+        for fd in self.fds:
+            _write_all(fd, data)
+
+
+class _Native(Sink):
+    """journald's own datagrams: one entry each, any fields."""
+
+    _socket: socket.socket | None = None
+
+    def open(self, identifier: str, fields: Mapping[str, str], fds: Iterable[int], file: LogFile | None = None) -> None:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 << 20)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
+        super().open(identifier, fields, [made.fileno()])
+        self._socket = made
+
+    def _shut(self) -> None:
+        if self._socket is not None:
+            self._socket.detach()
+        super()._shut()
+
+    def _write(self, record: logging.LogRecord, text: str, fields: Mapping[str, Any]) -> None:
+        entry: dict[str, Any] = {"MESSAGE": text, "PRIORITY": _priority(record.levelno), "LOGGER": record.name}
+        if record.pathname:
+            entry |= {"CODE_FILE": record.pathname, "CODE_LINE": record.lineno, "CODE_FUNC": record.funcName}
+        if record.exc_info and record.exc_info[0] is not None:
+            entry["EXCEPTION"] = _cut("".join(traceback.format_exception(*record.exc_info)))
+        try:
+            self._send(_encode(record_fields.fields(record) | entry | dict(fields)))
+        except OSError:
+            os.write(2, _line(record, text, fields))
+
+    def _send(self, data: bytes) -> None:
+        assert self._socket is not None
+        try:
+            self._socket.sendto(data, SOCKET)
+        except OSError as error:
+            if error.errno not in (errno.EMSGSIZE, errno.ENOBUFS):
+                raise
+            fd = memfd.sealed("zmsvc-journal", data)
+            try:
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+                self._socket.sendmsg([b""], rights, 0, SOCKET)
+            finally:
+                os.close(fd)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MESSAGE_LIMIT else f"{text[:_MESSAGE_LIMIT]} [{len(text)} characters, cut]"
+
+
+def _priority(level: int) -> int:
+    return next((priority for floor, priority in _PRIORITY if level >= floor), 7)
+
+
+def level_of(priority: int | None) -> int:
+    """Return the lowest level of `logging` whose records have this priority of syslog(3), or a worse one; None is info."""
+    if priority is None:
+        return logging.INFO
+    if priority >= _DEBUG:
+        return logging.DEBUG
+    return next((floor for floor, number in reversed(_PRIORITY) if number <= priority), logging.CRITICAL + 1)
+
+
+def _encode(fields: Mapping[str, Any]) -> bytes:
+    """An entry of https://systemd.io/JOURNAL_NATIVE_PROTOCOL; a value with a line break is preceded by its length."""
+    out = bytearray()
+    for key, value in fields.items():
+        name = key if _FIELD.fullmatch(key) else re.sub("[^A-Z0-9_]", "_", key.upper()).lstrip("_")[:64]
+        if value is None or not name:
+            continue
+        data = value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogateescape")
+        if b"\n" in data:
+            out += b"%b\n%b%b\n" % (name.encode(), struct.pack("<Q", len(data)), data)
+        else:
+            out += b"%b=%b\n" % (name.encode(), data)
+    return bytes(out)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    """Write to a pipe whose reader may be slow. A program that has inherited the pipe may have made it non-blocking for all."""
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(fd, left) :]
+        except BlockingIOError:
+            select.select((), (fd,), ())
+
+
+def _priority_of(record: logging.LogRecord, fields: Mapping[str, Any]) -> int:
+    given = fields.get("PRIORITY")
+    return int(given) if given in _DIGITS else _priority(record.levelno)
+
+
+def _line(record: logging.LogRecord, text: str, fields: Mapping[str, Any]) -> bytes:
+    """Return the record as text."""
+    whose = logline.about(*(str(fields.get(key) or "") for key in ("ZMSVC_TRANSACTION", "ZMSVC_TASK")))
+    begin = logline.start(fields["SYSLOG_IDENTIFIER"], os.getpid(), whose)
+    head = f"{stamp(record.created)} {begin}{logline.NAMES[_priority_of(record, fields)]}: "
+    return (head + logline.body(record_fields.added(text, record))).encode("utf-8", "surrogateescape")
+
+
+def configure(*, identifier: str, fields: Mapping[str, str], target: str, level: int = logging.INFO, pipe: int | None = None) -> Sink:
+    """Send everything that is logged to `target`, and nowhere else: `journal`, `stderr`, `/path` or `/path+stderr`.
+
+    `pipe` takes the place of all but the journal: a descriptor of a task's output, which belongs to the sink from here on. Without a
+    journald `journal` means stderr, and so does a file that cannot be opened, which is then the first thing logged. Must be called anew
+    after a fork that gives the process another identity. Returns where the records go, for a `LineWriter`.
+    """
+    problem: OSError | None = None
+    kind: type[Sink] = _Piped if pipe is not None else _Native if target == "journal" and os.path.exists(SOCKET) else Sink
+    fds: list[int] = [] if pipe is None else [pipe]
+    file = None
+    if kind is Sink:
+        fds, file, problem = _line_targets(target)
+    root = logging.getLogger()
+    # One that is there already, from before a fork, is less work than a new one, which each logger is told of.
+    if [type(each) for each in root.handlers] != [kind]:
+        for old in root.handlers[:]:
+            root.removeHandler(old)
+            old.close()
+        root.addHandler(kind())
+    sink = root.handlers[0]
+    assert isinstance(sink, Sink)
+    sink.open(identifier, fields, fds, file)
+    if root.level != level:
+        root.setLevel(level)
+    if problem:
+        root.warning("Cannot log to %s: %s", problem.filename, problem.strerror)
+    return sink
+
+
+def reopen() -> None:
+    """Open the log file of this process anew, if it has one; what cannot be opened is logged, and the old file goes on."""
+    for sink in logging.getLogger().handlers:
+        try:
+            if isinstance(sink, Sink):
+                sink.reopen()
+        except OSError as error:
+            logging.getLogger().warning("Cannot open %s anew: %s", error.filename, error.strerror)
+
+
+def _line_targets(target: str) -> tuple[list[int], LogFile | None, OSError | None]:
+    path = target.removesuffix("+stderr")
+    if not path.startswith("/"):
+        return [_stderr()], None, None
+    try:
+        return [_stderr()] if path != target else [], LogFile(path), None
+    except OSError as error:
+        return [_stderr()], None, error
+
+
+_SEEN_S = 1.0
+"""Seconds; a program starts although journald hangs, later by so much."""
+_EMPTY = b"\n" * 1024
+
+
+def _stderr() -> int:
+    """A descriptor of our own for what is stderr now: daemonising puts something else there."""
+    try:
+        return os.dup(2)
+    except OSError:
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+
+
+def _send_and_wait(sock: socket.socket, head: bytes) -> None:
+    """Send the head of a stream and empty lines, and wait until journald has looked at the sender, which it does at the first line.
+
+    With the smallest send buffer a message of 1 kB makes a Unix socket unwritable until the other side has read the whole of it. That
+    journald has read the second message tells that it is done with the first: between reading and looking it may lose the processor for
+    longer than a short program lives.
+    """
+    room = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    writable = select.poll()
+    writable.register(sock, select.POLLOUT)
+    until = time.monotonic() + _SEEN_S
+    for message in (head + _EMPTY, _EMPTY):
+        sock.sendall(message)
+        if not writable.poll(max(0.0, until - time.monotonic()) * 1000):
+            break
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room // 2)  # The kernel doubles what it is given.
+
+
+def stream(identifier: str, target: str, *, seen: bool = False) -> int:
+    """A descriptor (close-on-exec) that becomes the stdout and stderr of other programs. Never fails: at worst it is our own stderr.
+
+    journald keeps its end in its own store, so no line is lost when it is started again. A stream carries no fields but the
+    identifier; `<3>` at a line's start sets its priority. With `seen` it waits until journald has read who this is: a program may end
+    at once.
+    """
+    path = target.removesuffix("+stderr")
+    try:
+        if path.startswith("/"):
+            return LogFile(path).fd
+        if target == "journal":
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+                sock.connect(STREAM)
+                sock.shutdown(socket.SHUT_RD)
+                # identifier, unit (the cgroup decides), priority, level prefix, forward to syslog, kmsg, console. The empty line after
+                # them is dropped, but makes journald read the control group of this process now. Else it does so at the first line, and
+                # the line of a process that has ended by then belongs to no unit (https://github.com/systemd/systemd/issues/2913).
+                head = f"{identifier}\n\n6\n1\n0\n0\n0\n".encode()
+                if seen:
+                    _send_and_wait(sock, head)
+                else:
+                    sock.sendall(head + b"\n")
+                return sock.detach()
+    except OSError:
+        pass
+    return _stderr()

@@ -1,0 +1,88 @@
+"""The sockets that outlive every supervisor: control, notify, and the device's two. Made once by the keeper, handed over by descriptor.
+
+A client that connects while no supervisor is there waits in the backlog; a task's notification waits in the queue.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+from zmsvc.core.errors import UsageError
+from zmsvc.host import directories
+from zmsvc.host.kernel import linux
+from zmsvc.host.paths import Places
+from zmsvc.host.systemd import notify
+
+BACKLOG = 1024
+
+
+class Doors:
+    """The open sockets of a context, and the lock that says it is ours. `close` takes their files away."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        directories.claim(places.runtime, 0o755)
+        self._lock = self._take_lock()
+        self.control = self._listen(places.control_socket)
+        # For tasks of the daemon's own user: another user could send descriptors that hang the process which receives them.
+        self.notify = notify.bind(places.notify_socket, 0o600)
+        self.notify_of: dict[int, socket.socket] = {}
+        """The notify sockets of tasks that run as another user, by user ID."""
+        self.keeper = notify.bind(places.runtime / "keeper.sock", 0o600)
+        linux.refuse_descriptors(self.keeper)
+
+    @property
+    def keeper_path(self) -> Path:
+        return self._places.runtime / "keeper.sock"
+
+    def notify_path(self, uid: int) -> Path:
+        """Return where tasks of this user send their notifications; the socket is made when it is missing. Raises ZmsvcError."""
+        path = self._places.runtime / f"notify-{uid}.sock"
+        if uid not in self.notify_of:
+            self.notify_of[uid] = notify.bind(path, 0o600, uid)
+        return path
+
+    def _take_lock(self) -> int:
+        """One keeper a context. The kernel drops the lock when the keeper dies, in whatever way."""
+        fd = directories.open_file(self._places.lock_file, os.O_RDWR | os.O_CREAT, 0o640)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise UsageError(f"cannot start {self._places.name}: it is running already (zmsvcctl -c {self._places.name} status)") from None
+        directories.write_new(self._places.pid_file, f"{os.getpid()}\n")
+        return fd
+
+    @staticmethod
+    def _listen(path: Path) -> socket.socket:
+        path.unlink(missing_ok=True)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        # The mode is right before anybody can connect: the umask makes it, not a later chmod.
+        old = os.umask(0o117)
+        try:
+            sock.bind(str(path))
+        except OSError as error:
+            raise UsageError(f"cannot bind {path}: {error.strerror}") from error
+        finally:
+            os.umask(old)
+        sock.listen(BACKLOG)
+        return sock
+
+    def close(self) -> None:
+        """Take the files away, the lock last. The sockets are left to the end of this process.
+
+        A client may have sent descriptors that the supervisor has not received. The process that closes the socket closes them too, and
+        one with SO_LINGER would hold the keeper here; the kernel does not wait for it when it closes what an ended process had.
+        """
+        for sock in (self.control, self.notify, self.keeper, *self.notify_of.values()):
+            sock.detach()
+        for uid in self.notify_of:
+            self.notify_path(uid).unlink(missing_ok=True)
+        places = self._places
+        for path in (places.control_socket, places.notify_socket, self.keeper_path, places.members_file, places.pid_file):
+            path.unlink(missing_ok=True)
+        self._places.lock_file.unlink(missing_ok=True)
+        os.close(self._lock)

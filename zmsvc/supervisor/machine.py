@@ -1,0 +1,52 @@
+"""The supervisor's port to the machine: what it waits for beside its event loop, and whom it kills when its keeper is gone.
+
+A test runs the real supervisor on an event loop with a virtual clock, and on a kernel of its own.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Container, Iterable
+from typing import Protocol
+
+from zmsvc.host.kernel import linux, process_marks
+from zmsvc.host.systemd import notify
+
+
+class Outside(Protocol):
+    """What the supervisor asks of the machine."""
+
+    def receive(self, sock: socket.socket, *, peek: bool = False, spare: notify.Spare | None = None) -> notify.Datagram | None:
+        """Return the next notification on a socket."""
+
+    def wait(self, sock: socket.socket, milliseconds: int) -> bool:
+        """Wait until there is something to read; False when there is nothing in time."""
+
+    def launch_of(self, pid: int, mark: bytes) -> int | None:
+        """Return the launch of a context that a process is of; None when it is of none."""
+
+    def start_time(self, pid: int) -> int | None:
+        """Return when a process started; None when there is none."""
+
+    def belonging(self, sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
+        """Return every process of one of these sessions, or with all these entries in its environment."""
+
+    def kill_each(self, pids: Iterable[int]) -> None:
+        """SIGKILL each of these processes."""
+
+
+class Machine:
+    """The machine that this process runs on."""
+
+    receive = staticmethod(notify.receive)
+    launch_of = staticmethod(process_marks.launch_of)
+    start_time = staticmethod(linux.start_time)
+    belonging = staticmethod(process_marks.belonging)
+    kill_each = staticmethod(linux.kill_each)
+
+    @staticmethod
+    def wait(sock: socket.socket, milliseconds: int) -> bool:
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        return bool(poll.poll(milliseconds))

@@ -1,0 +1,204 @@
+"""What can be asked over the control socket, a function a verb. Orders become facts; questions are answered from the world as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from zmsvc.core import checks
+from zmsvc.core import events as ev
+from zmsvc.core.errors import ConfigError, ZmsvcError, reason
+from zmsvc.core.events import Origin, Requested, Verb
+from zmsvc.core.model import Context
+from zmsvc.host.bus import members
+from zmsvc.host.config import reader
+from zmsvc.protocol.supervision import Reexec, RestartDevice
+from zmsvc.supervisor import installed, report
+from zmsvc.supervisor.control import Answer, Verbs, Write, failure, success
+from zmsvc.supervisor.loop import Loop
+
+FOLLOW = 1000
+"""Rows of history that are sent in one go."""
+DEVICE_PATIENCE = 10.0
+"""Seconds that the device has to end in order, where the keeper kills it after five, and the next one to come up."""
+
+log = logging.getLogger(__name__)
+
+
+class Requests:
+    """The verbs over one loop. `about` is what a supervisor knows of itself: its keeper, versions, its number of restarts, its cgroups."""
+
+    def __init__(self, loop: Loop, about: Mapping[str, Any]) -> None:
+        self._loop = loop
+        self._about = about
+
+    def table(self) -> Verbs:
+        orders = {verb.value: self._order for verb in Verb if verb is not Verb.RELOAD}
+        return {
+            **orders,
+            "status": self._status,
+            "events": self._events,
+            "reload": self._reload,
+            "reexec": self._reexec,
+            "restart-device": self._restart_device,
+        }
+
+    async def _order(self, request: Mapping[str, Any], uid: int, _write: Write) -> Answer:
+        number = self._loop.next_request()
+        asked = Requested(
+            verb=Verb(request["verb"]),
+            origin=Origin(by="operator", uid=uid),
+            request=number,
+            transaction=request.get("transaction"),
+            tasks=tuple(dict.fromkeys(request.get("tasks") or ())),
+            block=bool(request.get("block", True)),
+            triggers=bool(request.get("triggers", True)),
+            new=bool(request.get("new", False)),
+        )
+        return await self._answered(asked, asked.verb, request.get("timeout"))
+
+    async def _answered(self, asked: Requested | ev.ContextReloaded, verb: Verb, seconds: Any) -> Answer:
+        """Bring an order in and wait for its answer, for that many seconds if it is a number above 0."""
+        limit = float(seconds) if isinstance(seconds, int | float) and seconds > 0 else None
+        try:
+            async with asyncio.timeout(limit):
+                reply = await self._loop.ask(asked)
+        except TimeoutError:
+            return failure(124, f"cannot say that {verb.value} is done: it takes longer than {limit:g} s, and goes on")
+        return {"ok": reply.ok, "code": reply.code, "error": reply.error, "data": dict(reply.data)}
+
+    async def _status(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
+        loop, world = self._loop, self._loop.world
+        transaction, tasks = request.get("transaction"), tuple(request.get("tasks") or ())
+        if transaction is not None and transaction not in world.transactions:
+            return failure(4, f"cannot show {transaction}: no such transaction")
+        unknown = [task for task in tasks if not any(key[1] == task for key in world.tasks) and task not in world.context.tasks]
+        if unknown:
+            return failure(4, f"cannot show {unknown[0]}: no such task in {world.context.path or world.context.name}")
+        device = loop.children.device
+        endpoints = world.context.endpoints
+        return success(
+            {
+                "name": world.context.name,
+                "id": world.context.id,
+                "pid": os.getpid(),
+                **self._about,
+                "zygote_version": loop.children.zygote_version,
+                "device_pid": device.pid,
+                "device_restarts": device.restarts,
+                "state": report.context_state(world).value,
+                "frontend": endpoints.frontend,
+                "backend": endpoints.backend,
+                "curve": loop.curve is not None,
+                "file": world.context.path,
+                "log": "journal" if loop.log_target == "journal" else str(loop.places.log_file),
+                "unsaved": loop.unsaved,
+                "dropped": self._dropped(),
+                "transactions": report.transactions(world, transaction, tasks, self._about["cgroup"]),
+            }
+        )
+
+    def _dropped(self) -> dict[str, Any]:
+        loop = self._loop
+        return {
+            "updates": sum(task.dropped for task in loop.world.tasks.values()),
+            "notifications": loop.children.refused.count,
+            "messages_in": loop.bus.refused.count if loop.bus else 0,
+            "unheard_orders": loop.bus.unheard if loop.bus else 0,
+            "messages_out": loop.bus.dropped if loop.bus else 0,
+            "subscriptions": loop.bus.forgotten if loop.bus else 0,
+            # Of the device, by reason.
+            **loop.children.device.dropped,
+        }
+
+    async def _events(self, request: Mapping[str, Any], _uid: int, write: Write) -> Answer:
+        """The history; with `follow` every row as it is written, until the client hangs up."""
+        store, news = self._loop.store, asyncio.Event()
+        limit = request.get("limit")
+        limit = limit if isinstance(limit, int) and 0 <= limit <= 100_000 else FOLLOW
+        last = 0
+        self._loop.on_history.append(news.set)
+        try:
+            while True:
+                rows = store.events(
+                    after=last,
+                    limit=limit,
+                    transaction=request.get("transaction"),
+                    tasks=tuple(request.get("tasks") or ()),
+                )
+                for row in rows:
+                    last = row["seq"]
+                    await write({"ok": True, "more": True, "data": {**row, "at": report.rfc3339(row["at"])}})
+                if not request.get("follow"):
+                    return success({})
+                await news.wait()
+                news.clear()
+                limit = 100_000
+        finally:
+            self._loop.on_history.remove(news.set)
+
+    async def _reload(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
+        return await self.reload(block=bool(request.get("block", True)), seconds=request.get("timeout"))
+
+    async def reload(self, *, block: bool = True, seconds: Any = None) -> Answer:
+        """Read the context file again and change what differs. A bad file changes nothing.
+
+        systemd is told that the file has been read; it does not wait for tasks, which may take as long as their limits allow.
+        """
+        loop = self._loop
+        loop.notifier.reloading()
+        try:
+            text = reader.read(loop.places.config_file)
+            context = reader.parse(text, path=str(loop.places.config_file), name=loop.places.name)
+            # Before: a task that is new may be started at once, as a user that is new to the bus.
+            members.write(loop.places.members_file, context)
+            loop.granted, problems = members.open_sockets(loop.places, context)
+            for problem in (*self._new_warnings(context), *problems):
+                log.warning("%s: %s", context.path, problem)
+        except OSError as error:
+            # Only the context file itself is the fault of the person who wrote it.
+            own = str(error.filename or loop.places.config_file) == str(loop.places.config_file)
+            return failure(2 if own else 1, f"cannot reload: cannot read {reason(error)}")
+        except ConfigError as error:
+            return failure(2, f"cannot reload: {'; '.join(error.faults)}", faults=error.faults)
+        finally:
+            loop.notifier.ready()
+        asked = ev.ContextReloaded(context=context, request=loop.next_request(), block=block)
+        return await self._answered(asked, Verb.RELOAD, seconds)
+
+    def _new_warnings(self, context: Context) -> list[str]:
+        """What is legal but odd in a file, and was not in the one that runs."""
+        curve = self._loop.curve is not None
+        before = set(checks.warnings(self._loop.world.context, curve=curve))
+        return [warning for warning in checks.warnings(context, curve=curve) if warning not in before]
+
+    async def _restart_device(self, _request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
+        """End each connection to the bus, as that of a client whose key was revoked. Those who may connect do it again by themselves."""
+        children, news = self._loop.children, asyncio.Event()
+        before = children.device.restarts
+        children.on_device.append(news.set)
+        try:
+            children.tell(RestartDevice())
+            async with asyncio.timeout(DEVICE_PATIENCE):
+                while not (children.device.restarts > before and children.device.ready):
+                    await news.wait()
+                    news.clear()
+        except TimeoutError:
+            why = children.device.problem or f"the keeper (zmsvc {self._about['keeper_version'] or '1.0'}) does not say that it has"
+            return failure(1, f"cannot restart the device: {why} (a restart of the context does it: zmsvcctl exit, then start it again)")
+        finally:
+            children.on_device.remove(news.set)
+        return success({"pid": children.device.pid})
+
+    async def _reexec(self, _request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
+        """Leave for a new supervisor, as after an upgrade. It answers first: the answer cannot come later."""
+        try:
+            version = await installed.check(self._about["protocol"], self._about["keeper_version"])
+        except (OSError, ZmsvcError) as error:
+            return failure(1, f"cannot reexec: {error}. This supervisor goes on")
+        self._loop.children.tell(Reexec())
+        asyncio.get_running_loop().call_later(0.05, self._loop.over.set)
+        return success({"version": version})
