@@ -134,7 +134,7 @@ def test_a_restart_loses_next_to_nothing(device: Forwarder, number: signal.Signa
 
 SLEEPER = """
 import sys, zmq
-from zmsvc.host import sockets
+from zmsvc.host.bus import sockets
 with sockets.context() as context, sockets.subscriber(context, sys.argv[1], [b"x @@@ "]) as subscriber:
     while True:
         subscriber.recv()

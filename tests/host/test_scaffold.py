@@ -484,7 +484,7 @@ def test_other_files_are_refused(tmp_path: Path, faults: Callable[[], list[str]]
 
 KILLED = """
 import os, signal, sys
-from zmsvc.ctl import scaffold
+from zmsvc.ctl.create import command
 left = [{count}]
 def killing(real):
     def call(*args, **kwargs):
@@ -495,7 +495,7 @@ def killing(real):
     return call
 for name in ("link", "replace", "fsync", "open"):
     setattr(os, name, killing(getattr(os, name)))
-sys.exit(scaffold.main(sys.argv[1:]))
+sys.exit(command.main(sys.argv[1:]))
 """
 
 

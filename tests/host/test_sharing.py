@@ -150,7 +150,7 @@ def test_a_task_starts_from_a_zygote_whose_objects_do_not_become_immortal(
 ) -> None:
     # The count of a mortal object.
     (tmp_path / "marking_zygote.py").write_text(
-        "from zmsvc.host import immortal\nfrom zmsvc.zygote.__main__ import main\nimmortal.mark = lambda: immortal.Mark(10**6)\nmain()\n"
+        "from zmsvc.host.python import immortal\nfrom zmsvc.zygote.__main__ import main\nimmortal.mark = lambda: immortal.Mark(10**6)\nmain()\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.setattr(forks.machine, "spawn", lambda _module, *rest: execution.execute("marking_zygote", *rest), raising=False)
@@ -166,7 +166,7 @@ def test_a_task_starts_from_a_zygote_whose_objects_do_not_become_immortal(
 
 USED = """
     import ctypes, gc, sys
-    from zmsvc.host import immortal
+    from zmsvc.host.python import immortal
 
     class Thing:
         pass
@@ -205,7 +205,7 @@ def test_code_that_has_run_before_does_not_count_its_constants_up() -> None:
     """2**30 times would end in a constant that is freed while it is used."""
     told = python("""
         import ctypes, gc
-        from zmsvc.host import constants, immortal
+        from zmsvc.host.python import constants, immortal
         def store(into):
             into[0] = (1.5, 2.5)
         into = {}
@@ -227,7 +227,7 @@ EVERYDAY = """
     import array, asyncio, collections, contextlib, copy, ctypes, dataclasses, datetime, decimal, enum, gc, io, json, logging, os, pathlib
     import pickle, random, re, shlex, textwrap, threading, traceback, urllib.parse
     import zmq
-    from zmsvc.host import immortal
+    from zmsvc.host.python import immortal
 
     @dataclasses.dataclass
     class Point:
@@ -306,7 +306,7 @@ def test_a_mark_that_does_not_make_immortal_is_found_out(count: int) -> None:
 def test_what_runs_is_left_mortal() -> None:
     told = python("""
         import gc, weakref
-        from zmsvc.host import immortal
+        from zmsvc.host.python import immortal
         ended = []
         def generator():
             try:
@@ -333,7 +333,7 @@ def test_a_python_without_immortal_objects_does_without() -> None:
 
 GATHERED = """
     import gc
-    from zmsvc.host import gather
+    from zmsvc.host.python import code_copies
 
     # Equal functions in ten files, of which one in ten runs.
     text = "".join(f"def function_{number}(a, b={number}):\\n" + " a = a + b\\n" * 30 + " return a\\n" for number in range(100))
@@ -352,7 +352,7 @@ GATHERED = """
     def results():
         return [(each(1), each(2, b=3), each.__code__.co_filename) for each in used]
 
-    watch, scattered = gather.Watch(), pages()
+    watch, scattered = code_copies.Watch(), pages()
     before = [results() for _ in range(20)][-1]
     copies = watch.gather()
     print(results() == before, copies >= len(used), idle.__code__ is kept, scattered > 60, pages() < 25)
@@ -375,7 +375,7 @@ def test_a_python_that_does_not_show_its_caches_keeps_its_code(monkeypatch: pyte
 def test_what_is_allocated_after_a_fill_lies_in_no_hole() -> None:
     told = python("""
         import gc
-        from zmsvc.host import allocators
+        from zmsvc.host.python import allocators
         blocks = {size: [bytes(size) for _ in range(400)] for size in (15, 47, 200, 400, 700, 900)}
         holes = {id(block) >> 12 for every in blocks.values() for block in every[::2]}
         for every in blocks.values():
@@ -407,7 +407,7 @@ def test_a_fill_is_bounded() -> None:
     told = json.loads(
         python("""
             import json, os
-            from zmsvc.host import allocators
+            from zmsvc.host.python import allocators
             def size():
                 return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
             blocks = [bytes(size) for size in range(16, 500, 16) for _ in range(4000)]
@@ -425,7 +425,7 @@ def test_a_fill_is_bounded() -> None:
 
 
 def test_without_pymalloc_its_pools_are_left_out() -> None:
-    assert python("from zmsvc.host import allocators; print(allocators.fill()[0])", PYTHONMALLOC="malloc") == "0"
+    assert python("from zmsvc.host.python import allocators; print(allocators.fill()[0])", PYTHONMALLOC="malloc") == "0"
 
 
 def test_without_mallinfo2_the_heap_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
