@@ -15,7 +15,7 @@ from typing import Any
 from zmsvc.core import events as ev
 from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key
-from zmsvc.core.lifecycle import TABLE, Cause
+from zmsvc.core.lifecycle import TABLE, TaskEvent
 from zmsvc.core.model import Action, Context, Endpoints, Limits, Rule, ServiceType, TaskService, Trigger
 from zmsvc.core.world import Task, World, task_from_row, task_to_row
 
@@ -53,10 +53,10 @@ def task(
 
 def checked_step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Effect, ...]]:
     """One step that keeps every promise that can be seen from a single step."""
-    before = (dict(world.tasks), dict(world.launches), dict(world.transactions), world.waiters)
+    before = (dict(world.tasks), dict(world.launches), dict(world.transactions), world.pending)
     after, effects = step(world, fact, now)
     assert step(world, fact, now) == (after, effects), "the same arguments give the same answer"
-    assert (dict(world.tasks), dict(world.launches), dict(world.transactions), world.waiters) == before, "a world never changes"
+    assert (dict(world.tasks), dict(world.launches), dict(world.transactions), world.pending) == before, "a world never changes"
     check_world(after)
     check_launches(world, after, effects, fact)
     check_alarms(world, after, effects)
@@ -71,19 +71,19 @@ def check_world(world: World) -> None:
     for key, task in world.tasks.items():
         transaction = world.transactions[key[0]]
         assert task.pid is None or task.live, (key, task)
-        assert task.live or (task.verdict is None and not task.again), (key, task)
-        assert task.deadline is None or Cause.DEADLINE in TABLE[task.sub], f"{key}: nothing would follow from its deadline: {task}"
+        assert task.live or (task.stop_reason is None and not task.restart_pending), (key, task)
+        assert task.deadline is None or TaskEvent.DEADLINE in TABLE[task.sub_state], f"{key}: nothing would follow from its deadline: {task}"
         assert not (task.resting and key[1] not in world.context.tasks) or asked_for(world, key), f"{key} is in no file"
-        assert not (world.stopping or not transaction.open) or not task.again, f"{key} would start in what is stopped"
+        assert not (world.stopping or not transaction.open) or not task.restart_pending, f"{key} would start in what is stopped"
     for name, transaction in world.transactions.items():
         assert not transaction.open or all((name, task) in world.tasks for task in world.context.tasks)
-    for waiter in world.waiters:
+    for waiter in world.pending:
         assert waiter.remaining, "who waits for nothing has his answer"
         assert all(not world.tasks[key].resting for key in waiter.remaining), f"nothing will come of {waiter}"
 
 
 def asked_for(world: World, key: Key) -> bool:
-    return any(key in waiter.keys for waiter in world.waiters)
+    return any(key in waiter.keys for waiter in world.pending)
 
 
 def check_launches(before: World, after: World, effects: Iterable[Effect], fact: Fact) -> None:
@@ -93,7 +93,7 @@ def check_launches(before: World, after: World, effects: Iterable[Effect], fact:
     new, over = after.launches.keys() - before.launches.keys(), before.launches.keys() - after.launches.keys()
     if isinstance(fact, ev.SupervisorStarted):
         assert set(launched) <= set(after.launches)
-        known = before.launches if before.epoch == fact.epoch else {}
+        known = before.launches if before.keeper_id == fact.keeper_id else {}
         strangers = {child.launch for child in fact.children} - known.keys()
     else:
         assert launched == Counter(new), "every new launch is ordered once, and nothing else"
@@ -117,12 +117,12 @@ def check_alarms(before: World, after: World, effects: Iterable[Effect]) -> None
 def check_answers(before: World, after: World, effects: Iterable[Effect], fact: Fact) -> None:
     """Everybody is answered once: those who do not wait any longer, and those who are told at once."""
     answered = Counter(0 if isinstance(e, ev.Ready) else e.request for e in effects if isinstance(e, ev.Reply | ev.Ready))
-    expected = Counter(waiter.request for waiter in before.waiters)
+    expected = Counter(waiter.request for waiter in before.pending)
     if isinstance(fact, ev.SupervisorStarted):
         expected = Counter({0: 1})
     elif isinstance(fact, ev.Requested | ev.ContextReloaded) and fact.request is not None:
         expected[fact.request] += 1
-    expected.subtract(Counter(waiter.request for waiter in after.waiters))
+    expected.subtract(Counter(waiter.request for waiter in after.pending))
     assert answered == +expected
 
 
@@ -145,7 +145,7 @@ def check_walls(before: World, after: World, fact: Fact) -> None:
 
 def reread(task: Task) -> Task:
     """The task as the state file gives it back."""
-    again = task_from_row(json.loads(json.dumps(task_to_row(task))), task.sub.value)
+    again = task_from_row(json.loads(json.dumps(task_to_row(task))), task.sub_state.value)
     assert again == task
     return again
 
@@ -174,7 +174,7 @@ class Process:
 class Keeper:
     """What the real one does, as far as a supervisor can see it."""
 
-    epoch: str = "keeper-1"
+    keeper_id: str = "keeper-1"
     alive: dict[int, Process] = field(default_factory=dict)
     ends: dict[int, ev.TaskExited] = field(default_factory=dict)
     rest: dict[int, int] = field(default_factory=dict)
@@ -209,7 +209,7 @@ class Keeper:
         self.ends[launch] = ev.TaskExited(launch=launch, code=code, signal=signal, left=bool(process.left))
         self.out.append(self.ends[launch])
 
-    def ask_rest(self, launch: int, name: str) -> None:
+    def terminate_rest(self, launch: int, name: str) -> None:
         """They do as they are asked."""
         if launch not in self.ends:
             return
@@ -217,7 +217,7 @@ class Keeper:
             ev.Ended(pid=9000 + number, name="sh", signal=name, asked=name) for number in range(self.rest.pop(launch, 0))
         )
         self.ends[launch], self.killed[launch] = replace(self.ends[launch], left=False), asked
-        self.out.append(ev.TaskGone(launch=launch, ended=asked))
+        self.out.append(ev.TaskGone(launch=launch, leftovers=asked))
 
     def kill(self, launch: int) -> None:
         if launch in self.alive:
@@ -228,7 +228,7 @@ class Keeper:
         )
         if launch in self.ends:
             self.ends[launch], self.killed[launch] = replace(self.ends[launch], left=False), killed
-        self.out.append(ev.TaskGone(launch=launch, ended=killed))
+        self.out.append(ev.TaskGone(launch=launch, leftovers=killed))
 
 
 @dataclass
@@ -269,7 +269,7 @@ class Simulation:
 
     def begin(self, transaction: str | None = "T1", autostart: bool = True) -> list[Effect]:
         started = ev.SupervisorStarted(
-            epoch=self.keeper.epoch, autostart=autostart, transaction=transaction, generated="GENERATED", **self.held()
+            keeper_id=self.keeper.keeper_id, autostart=autostart, transaction=transaction, generated="GENERATED", **self.held()
         )
         return self.happen(started)
 
@@ -338,7 +338,7 @@ class Simulation:
         self.restore()
         ends = list(self.keeper.ends.values())
         launched = [ev.TaskLaunched(launch=end.launch, pid=PID + end.launch, start_time=end.launch) for end in ends]
-        started = ev.SupervisorStarted(epoch=self.keeper.epoch, transaction="T1", generated="GENERATED", **self.held())
+        started = ev.SupervisorStarted(keeper_id=self.keeper.keeper_id, transaction="T1", generated="GENERATED", **self.held())
         self.facts.extend([started, *launched, *still, *ends])
 
     def restore(self) -> None:
@@ -351,7 +351,7 @@ class Simulation:
         self.unforgotten.clear()
         self.world = World(
             context=saved.context,
-            epoch=saved.epoch,
+            keeper_id=saved.keeper_id,
             stopping=saved.stopping,
             next_launch=saved.next_launch,
             transactions=dict(saved.transactions),
@@ -362,7 +362,7 @@ class Simulation:
     def another_keeper(self, epoch: str = "keeper-2", **more: Any) -> list[Effect]:
         """The keeper died, and all that it held with it; the daemon is started again."""
         self.restore()
-        self.keeper = Keeper(epoch=epoch)
+        self.keeper = Keeper(keeper_id=epoch)
         return self.begin(**{"transaction": None, **more})
 
     # --- a machine
@@ -377,7 +377,7 @@ class Simulation:
                     self.keeper.end(launch, code=0)
             case ev.Signal(launch=launch, rest=rest) if rest:
                 if self.stuck is None:
-                    self.keeper.ask_rest(launch, rest)
+                    self.keeper.terminate_rest(launch, rest)
                 elif launch in self.keeper.ends:
                     self.stuck.add(launch)
             case ev.KillAll(launch=launch):
@@ -460,8 +460,8 @@ class Simulation:
     def task(self, name: str, transaction: str = "T1") -> Task:
         return self.world.tasks[(transaction, name)]
 
-    def sub(self, name: str, transaction: str = "T1") -> str:
-        return self.task(name, transaction).sub.value
+    def sub_state(self, name: str, transaction: str = "T1") -> str:
+        return self.task(name, transaction).sub_state.value
 
     def reason(self, name: str, transaction: str = "T1") -> str:
         end = self.task(name, transaction).exit

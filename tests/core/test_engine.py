@@ -25,11 +25,11 @@ from zmsvc.core.world import status_at
 def test_entry_tasks_start_and_the_context_is_ready_when_they_are() -> None:
     sim = Simulation.of(task("a"), task("b", entry=False), task("c"))
     sim.begin()
-    assert (sim.sub("a"), sim.sub("b"), sim.sub("c")) == ("start", "waiting", "start")
+    assert (sim.sub_state("a"), sim.sub_state("b"), sim.sub_state("c")) == ("start", "waiting", "start")
     sim.ready("a")
     assert not sim.told(ev.Ready)
     sim.ready("c")
-    assert (sim.sub("a"), sim.sub("c")) == ("running", "running")
+    assert (sim.sub_state("a"), sim.sub_state("c")) == ("running", "running")
     assert len(sim.told(ev.Ready)) == 1
 
 
@@ -41,7 +41,7 @@ def test_a_context_is_ready_also_when_an_entry_task_fails() -> None:
     assert len(sim.told(ev.Ready)) == 1
     sim.ring()
     sim.ready()
-    assert (sim.sub("a"), len(sim.told(ev.Ready))) == ("running", 1)
+    assert (sim.sub_state("a"), len(sim.told(ev.Ready))) == ("running", 1)
 
 
 def test_a_context_that_is_told_to_exit_while_it_starts_is_ready_and_leaves() -> None:
@@ -62,7 +62,7 @@ def test_without_autostart_nothing_starts_and_the_context_is_ready() -> None:
 def test_where_there_is_nothing_to_resume_a_first_transaction_opens() -> None:
     sim = Simulation.of(task("a"))
     sim.begin(transaction=None)
-    assert sim.sub("a", "GENERATED") == "start"
+    assert sim.sub_state("a", "GENERATED") == "start"
 
 
 def test_a_task_is_announced_started_and_ended_in_order() -> None:
@@ -187,7 +187,7 @@ def test_transactions_run_side_by_side() -> None:
     sim.ready()
     assert sorted(sim.world.launches.values()) == [("T1", "a"), ("T2", "a"), ("T3", "b")]
     sim.ask("stop", "a", transaction="T2")
-    assert (sim.sub("a"), sim.sub("a", "T2")) == ("running", "stopped")
+    assert (sim.sub_state("a"), sim.sub_state("a", "T2")) == ("running", "stopped")
 
 
 @pytest.mark.parametrize(
@@ -241,15 +241,15 @@ def test_a_task_without_a_transaction_is_started_in_the_only_one() -> None:
     sim = Simulation.of(task("a"), task("b", entry=False))
     sim.begin()
     sim.ask("start", "b", transaction="NEW", new=True)
-    assert sim.sub("b") == "start"
+    assert sim.sub_state("b") == "start"
     assert "NEW" not in sim.world.transactions
     sim.ask("start", transaction="NEW", new=True)
-    assert sim.sub("a", "NEW") == "start", "all of them are a new run"
+    assert sim.sub_state("a", "NEW") == "start", "all of them are a new run"
 
 
 def test_words_of_nobody_and_words_before_the_fork_change_nothing() -> None:
     sim = Simulation.of(task("a", watchdog=5.0))
-    sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1"))
+    sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
     for launch in (1, 77):
         before = sim.world
         sim.decide(ev.TaskReady(launch=launch))
@@ -276,7 +276,7 @@ def test_restart_of_a_stopped_transaction_starts_it() -> None:
     sim.ask("restart", transaction="T1")
     sim.ready()
     assert sim.world.transactions["T1"].open
-    assert [sim.sub(name) for name in "abc"] == ["running", "running", "waiting"]
+    assert [sim.sub_state(name) for name in "abc"] == ["running", "running", "waiting"]
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_an_end_has_its_reason(how: dict[str, Any], ready: bool, reason: str, su
     if ready:
         sim.ready()
     sim.happen(ev.TaskExited(launch=1, **how))
-    assert (sim.reason("a"), sim.sub("a")) == (reason, sub)
+    assert (sim.reason("a"), sim.sub_state("a")) == (reason, sub)
     last = sim.told(ev.PublishControl)[-1]
     assert (last.success, last.items["reason"]) == (sub == "exited", reason)
     assert (last.items["exit_code"], last.items["signal"]) == (how.get("code"), how.get("signal"))
@@ -329,16 +329,16 @@ def test_a_program_is_started_when_it_runs_unless_it_says_so_itself(crashed: boo
     else:
         sim.execute("a")
         sim.execute("b")
-    assert (sim.sub("a"), sim.sub("b")) == ("running", "start")
+    assert (sim.sub_state("a"), sim.sub_state("b")) == ("running", "start")
     sim.ready("b")
-    assert sim.sub("b") == "running"
+    assert sim.sub_state("b") == "running"
 
 
 def test_what_cannot_be_forked_has_failed() -> None:
     sim = Simulation.of(task("a"))
     sim.keeper.broken = True
     sim.begin()
-    assert (sim.sub("a"), sim.reason("a"), sim.task("a").status) == ("failed", "cannot-launch", "cannot fork: no memory")
+    assert (sim.sub_state("a"), sim.reason("a"), sim.task("a").status) == ("failed", "cannot-launch", "cannot fork: no memory")
 
 
 def test_a_start_that_takes_too_long_fails_as_not_ready() -> None:
@@ -346,19 +346,19 @@ def test_a_start_that_takes_too_long_fails_as_not_ready() -> None:
     sim.begin()
     sim.ring()
     assert sim.now == BEGINNING + 5
-    assert (sim.sub("a"), sim.reason("a")) == ("failed", "not-ready")
+    assert (sim.sub_state("a"), sim.reason("a")) == ("failed", "not-ready")
     assert [effect.signal for effect in sim.told(ev.Signal)] == ["SIGTERM"]
 
 
 def test_the_time_to_be_ready_is_watched_also_when_the_fork_took_longer_than_it() -> None:
     sim = Simulation.of(task("a", start_timeout=5.0))
-    sim.save(sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1")))
+    sim.save(sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1")))
     sim.now += 60
     sim.decide(ev.DeadlinePassed(key=("T1", "a")))
     sim.happen(ev.TaskLaunched(launch=1, pid=PID + 1, start_time=1))
     assert sim.ring(), "its alarm is set"
     assert sim.now == BEGINNING + 65, "it has its whole time"
-    assert sim.sub("a") == "stop-sigterm"
+    assert sim.sub_state("a") == "stop-sigterm"
 
 
 def test_a_task_may_ask_for_more_time() -> None:
@@ -396,7 +396,7 @@ def test_a_missed_watchdog_aborts_and_fails() -> None:
     sim.ring()
     assert sim.now == BEGINNING + 3.5
     assert [effect.signal for effect in sim.told(ev.Signal)] == ["SIGABRT"]
-    assert (sim.sub("a"), sim.reason("a")) == ("failed", "watchdog")
+    assert (sim.sub_state("a"), sim.reason("a")) == ("failed", "watchdog")
 
 
 def test_an_alarm_that_rings_too_early_is_set_again() -> None:
@@ -418,10 +418,10 @@ def test_one_that_ignores_sigterm_is_killed_and_the_stop_is_answered() -> None:
     sim.begin()
     sim.ready()
     sim.ask("stop", "a")
-    assert sim.sub("a") == "stop-sigterm"
+    assert sim.sub_state("a") == "stop-sigterm"
     assert not sim.replies()
     sim.ring()
-    assert (sim.sub("a"), sim.reason("a")) == ("stopped", "requested")
+    assert (sim.sub_state("a"), sim.reason("a")) == ("stopped", "requested")
     assert sim.task("a").exit.signal == "SIGKILL"  # type: ignore[union-attr]
     (reply,) = sim.replies()
     assert reply.ok
@@ -440,7 +440,7 @@ def test_a_survivor_is_an_error_and_who_asks_again_is_answered_again() -> None:
     sim.ready()
     sim.ask("stop", "a", request=1)
     sim.ring()
-    assert sim.sub("a") == "stop-sigkill"
+    assert sim.sub_state("a") == "stop-sigkill"
     sim.ring()
     assert sim.now == BEGINNING + 3 + KILL_TIMEOUT
     (reply,) = sim.replies()
@@ -463,15 +463,15 @@ def test_what_is_left_behind_is_killed_and_named() -> None:
     sim.ready()
     sim.stuck = set()
     sim.ask("restart", "a", request=1)
-    assert sim.sub("a") == "start", "it left nothing behind"
+    assert sim.sub_state("a") == "start", "it left nothing behind"
     sim.end("a", code=0, left=1)
-    assert (sim.sub("a"), sim.task("a").pid) == ("final-sigterm", PID + 2)
+    assert (sim.sub_state("a"), sim.task("a").pid) == ("final-sigterm", PID + 2)
     sim.ring()
-    assert sim.sub("a") == "final-sigkill", "its time to stop is over"
+    assert sim.sub_state("a") == "final-sigkill", "its time to stop is over"
     sim.ask("stop", "a", request=2)
     assert not sim.replies(2)
     sim.let_die()
-    assert (sim.sub("a"), sim.reason("a")) == ("failed", "not-ready"), "its own end counts"
+    assert (sim.sub_state("a"), sim.reason("a")) == ("failed", "not-ready"), "its own end counts"
     assert sim.replies(2)[0].data["ended"] == [
         {"task": "a", "pid": 9000, "name": "sh", "code": None, "signal": "SIGKILL", "asked": "", "killed": True}
     ]
@@ -495,7 +495,7 @@ def test_the_last_exit_may_come_twice_while_the_rest_is_killed() -> None:
 @pytest.mark.parametrize("forked", [True, False])
 def test_one_that_is_stopped_before_its_fork_never_runs(forked: bool) -> None:
     sim = Simulation.of(task("a", stop_timeout=3.0))
-    sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1"))
+    sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
     sim.decide(ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), request=1, transaction="T1", tasks=("a",)))
     assert not sim.told(ev.Signal)
     sim.now += 2.0
@@ -506,17 +506,17 @@ def test_one_that_is_stopped_before_its_fork_never_runs(forked: bool) -> None:
         sim.decide(ev.TaskExited(launch=1, signal="SIGTERM"))
     else:
         sim.decide(ev.LaunchFailed(launch=1, why="cannot fork"))
-    assert (sim.sub("a"), sim.reason("a")) == ("stopped", "requested")
+    assert (sim.sub_state("a"), sim.reason("a")) == ("stopped", "requested")
     assert sim.replies(1)[0].ok
 
 
 def test_one_that_is_to_be_killed_before_its_fork_is_killed_after_it() -> None:
     sim = Simulation.of(task("a", stop_timeout=3.0))
-    sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1"))
+    sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
     sim.decide(ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",)))
     sim.now += 3.0
     sim.decide(ev.DeadlinePassed(key=("T1", "a")))
-    assert sim.sub("a") == "stop-sigkill"
+    assert sim.sub_state("a") == "stop-sigkill"
     effects = sim.decide(ev.TaskLaunched(launch=1, pid=PID + 1, start_time=1))
     assert ev.KillAll(launch=1, key=("T1", "a")) in effects
 
@@ -527,10 +527,10 @@ def test_a_stop_of_what_does_not_run_is_done_and_holds_it() -> None:
     sim.ready()
     sim.end("a", code=1)
     sim.ask("stop", "a", "b")
-    assert (sim.sub("a"), sim.sub("b")) == ("failed", "waiting")
+    assert (sim.sub_state("a"), sim.sub_state("b")) == ("failed", "waiting")
     assert sim.replies()[0].ok
-    assert sim.task("a").held
-    assert sim.task("b").held
+    assert sim.task("a").stopped_by_operator
+    assert sim.task("b").stopped_by_operator
 
 
 def test_a_stop_ends_a_delay() -> None:
@@ -538,9 +538,9 @@ def test_a_stop_ends_a_delay() -> None:
     sim.begin()
     sim.ready()
     sim.end("a", code=1)
-    assert sim.sub("a") == "back-off"
+    assert sim.sub_state("a") == "back-off"
     sim.ask("stop", "a")
-    assert (sim.sub("a"), sim.replies()[0].ok) == ("stopped", True)
+    assert (sim.sub_state("a"), sim.replies()[0].ok) == ("stopped", True)
     assert sim.task("a").status == ""
     assert not sim.alarms
 
@@ -556,7 +556,7 @@ def test_a_start_while_it_stops_starts_it_afterwards_and_a_stop_calls_that_off()
     sim.ask("start", "a", request=4)
     sim.end("a", code=0)
     assert sorted(reply.request for reply in sim.replies()) == [1, 3]
-    assert (sim.sub("a"), sim.task("a").cause["by"]) == ("start", "operator")
+    assert (sim.sub_state("a"), sim.task("a").cause["by"]) == ("start", "operator")
     sim.ready()
     assert sorted(reply.request for reply in sim.replies() if reply.ok) == [2, 4]
     assert [reply.error for reply in sim.replies() if not reply.ok] == [
@@ -566,7 +566,7 @@ def test_a_start_while_it_stops_starts_it_afterwards_and_a_stop_calls_that_off()
     sim.ask("restart", "a", request=5)
     sim.ask("stop", "a", request=6)
     sim.end("a", code=0)
-    assert (sim.sub("a"), sim.replies(5)[0].ok, sim.replies(6)[0].ok) == ("stopped", False, True)
+    assert (sim.sub_state("a"), sim.replies(5)[0].ok, sim.replies(6)[0].ok) == ("stopped", False, True)
     assert sim.replies(5)[0].error == "cannot restart a: stopped meanwhile"
 
 
@@ -581,7 +581,7 @@ def test_a_stop_that_waits_for_one_task_tells_of_another_that_was_started_meanwh
     sim.end("a", code=0)
     (reply,) = sim.replies(1)
     assert (reply.ok, reply.error) == (False, "cannot stop b: started again meanwhile by an operator (uid 0)")
-    assert (sim.sub("a"), sim.sub("b")) == ("stopped", "start")
+    assert (sim.sub_state("a"), sim.sub_state("b")) == ("stopped", "start")
 
 
 def test_a_stopped_transaction_can_be_stopped_again_and_opened_anew() -> None:
@@ -591,10 +591,10 @@ def test_a_stopped_transaction_can_be_stopped_again_and_opened_anew() -> None:
     sim.ask("stop", "b", request=1)
     sim.ask("stop", request=2)
     sim.ask("stop", request=3)
-    assert not sim.task("a").held, "that is for tasks that are named"
+    assert not sim.task("a").stopped_by_operator, "that is for tasks that are named"
     assert [reply.ok for reply in sim.replies()] == [True] * 3
     sim.ask("start", request=4)
-    assert (sim.sub("a"), sim.task("b").held) == ("start", False), "a new run: what was held in the last one is forgotten"
+    assert (sim.sub_state("a"), sim.task("b").stopped_by_operator) == ("start", False), "a new run: what was held in the last one is forgotten"
 
 
 def test_a_task_that_the_file_got_later_is_not_in_a_stopped_transaction() -> None:
@@ -606,7 +606,7 @@ def test_a_task_that_the_file_got_later_is_not_in_a_stopped_transaction() -> Non
         sim.ask(verb, "b", request=1)
         assert (sim.replies(1)[-1].code, sim.replies(1)[-1].error) == (4, f"cannot {verb} b: no such task in transaction T1")
     sim.ask("start", "b")
-    assert sim.sub("b") == "start"
+    assert sim.sub_state("b") == "start"
 
 
 # --- restarting
@@ -669,9 +669,9 @@ def test_a_rule_that_ends_a_start_by_hand_again_and_again_is_slowed_and_the_star
     sim.ask("start", "run", request=1)
     sim.now += 0.01
     sim.update("up", n=1)
-    assert (sim.sub("run"), sim.task("run").cause["by"]) == ("stop-sigterm", "rule")
+    assert (sim.sub_state("run"), sim.task("run").cause["by"]) == ("stop-sigterm", "rule")
     sim.happen(ev.LaunchFailed(launch=sim.task("run").launch, why="never forked"))
-    assert (sim.sub("run"), sim.replies(1)[0].error) == (
+    assert (sim.sub_state("run"), sim.replies(1)[0].error) == (
         "back-off",
         "cannot start run: restarted before it was ready by rule on_update of up",
     )
@@ -683,7 +683,7 @@ def test_a_start_by_hand_while_the_rest_of_a_task_ends_is_the_operators() -> Non
     sim.ready()
     sim.stuck = set()
     sim.end("a", code=1, left=1)
-    assert sim.sub("a") == "final-sigterm"
+    assert sim.sub_state("a") == "final-sigterm"
     sim.ask("start", "a")
     assert sim.task("a").cause["by"] == "operator"
 
@@ -793,7 +793,7 @@ def test_a_restart_of_a_transaction_is_as_its_start_but_for_what_is_held() -> No
     sim.end("d", code=1)
     sim.ask("restart", request=3)
     sim.ready()
-    assert [sim.sub(name) for name in "abcd"] == ["running", "stopped", "stopped", "running"]
+    assert [sim.sub_state(name) for name in "abcd"] == ["running", "stopped", "stopped", "running"]
     assert sim.launched("c") == 1, "no rule fires"
     assert sim.replies(3)[0].ok
     assert [each["id"] for each in sim.replies(3)[0].data["tasks"]] == ["a", "d"]
@@ -804,13 +804,13 @@ def test_a_restart_by_hand_is_never_delayed() -> None:
     sim.begin()
     sim.ready()
     sim.end("a", code=1)
-    assert (sim.sub("a"), sim.task("a").failures) == ("back-off", 1)
+    assert (sim.sub_state("a"), sim.task("a").failures) == ("back-off", 1)
     sim.ask("restart", "a")
-    assert (sim.sub("a"), sim.task("a").failures) == ("start", 0)
+    assert (sim.sub_state("a"), sim.task("a").failures) == ("start", 0)
     sim.ask("restart", "a")
     sim.ready()
     sim.ask("restart", "a")
-    assert sim.sub("a") == "start"
+    assert sim.sub_state("a") == "start"
 
 
 def test_a_restart_by_hand_of_one_that_hangs_is_not_delayed_either() -> None:
@@ -819,10 +819,10 @@ def test_a_restart_by_hand_of_one_that_hangs_is_not_delayed_either() -> None:
     sim.ready()
     sim.obedient = False
     sim.ring()
-    assert sim.sub("a") == "stop-sigterm"
+    assert sim.sub_state("a") == "stop-sigterm"
     sim.ask("restart", "a")
     sim.end("a", signal="SIGABRT")
-    assert (sim.sub("a"), sim.reason("a")) == ("start", "watchdog")
+    assert (sim.sub_state("a"), sim.reason("a")) == ("start", "watchdog")
 
 
 # --- exit
@@ -837,7 +837,7 @@ def test_an_exit_that_is_asked_for_again_at_once_kills_what_has_not_ended() -> N
     exit_now = ev.Requested(verb=ev.Verb.EXIT, origin=ev.Origin(by="signal"), now=True)
     sim.happen(replace(exit_now, now=False))
     sim.end("c", code=0, left=1)
-    assert [sim.sub(name) for name in "abc"] == ["stop-sigterm", "stop-sigterm", "final-sigterm"]
+    assert [sim.sub_state(name) for name in "abc"] == ["stop-sigterm", "stop-sigterm", "final-sigterm"]
     assert not sim.told(ev.KillAll)
     sim.happen(exit_now)
     assert {effect.key[1] for effect in sim.told(ev.KillAll)} == {"a", "b", "c"}
@@ -852,7 +852,7 @@ def test_the_first_exit_asks_whatever_it_says() -> None:
     sim.ready()
     sim.obedient = False
     sim.happen(ev.Requested(verb=ev.Verb.EXIT, origin=ev.Origin(by="signal"), now=True))
-    assert (sim.sub("a"), sim.told(ev.KillAll)) == ("stop-sigterm", [])
+    assert (sim.sub_state("a"), sim.told(ev.KillAll)) == ("stop-sigterm", [])
 
 
 def test_a_delay_is_shown_as_a_count_down() -> None:
@@ -861,7 +861,7 @@ def test_a_delay_is_shown_as_a_count_down() -> None:
     sim.ready()
     sim.end("a", code=1)
     waiting = sim.task("a")
-    assert waiting.sub.value == "back-off"
+    assert waiting.sub_state.value == "back-off"
     left = (waiting.deadline or 0.0) - sim.now
     assert waiting.status == status_at(waiting, sim.now) == f"starts again in {round(left, 3):g} s"
     assert status_at(waiting, sim.now + 5.0) == f"starts again in {round(left - 5.0, 3):g} s"
@@ -888,7 +888,7 @@ def test_exit_answers_everybody_and_leaves_once() -> None:
     sim.happen(ev.TaskExited(launch=1, code=0), ev.DeadlinePassed(key=("T1", "a")))
     assert sim.replies(6)[0].ok
     assert len(sim.told(ev.Leave)) == 1
-    assert sim.sub("b") == "waiting", "no rule fires"
+    assert sim.sub_state("b") == "waiting", "no rule fires"
 
 
 def test_exit_waits_for_a_survivor_but_whoever_asked_is_told() -> None:
@@ -910,7 +910,7 @@ def test_exit_drops_what_waits_for_its_delay() -> None:
     sim.ready()
     sim.end("a", code=1)
     sim.ask("exit", transaction=None)
-    assert sim.sub("a") == "stopped"
+    assert sim.sub_state("a") == "stopped"
     assert len(sim.told(ev.Leave)) == 1
 
 
@@ -1028,7 +1028,7 @@ def test_new_rules_and_limits_count_without_a_restart() -> None:
     sim.ask("stop", "a")
     assert sim.alarms == {("T1", "a"): BEGINNING + 77}
     sim.end("a", code=0)
-    assert sim.sub("b") == "start"
+    assert sim.sub_state("b") == "start"
 
 
 def test_a_changed_task_restarts_without_firing_its_rules() -> None:
@@ -1036,7 +1036,7 @@ def test_a_changed_task_restarts_without_firing_its_rules() -> None:
     sim.begin()
     sim.ready()
     sim.reload(task("a", rule("on_exit", "start", "b"), nice=1), task("b", entry=False))
-    assert (sim.sub("a"), sim.sub("b")) == ("start", "waiting")
+    assert (sim.sub_state("a"), sim.sub_state("b")) == ("start", "waiting")
     assert sim.task("a").cause["by"] == "context"
 
 
@@ -1050,7 +1050,7 @@ def test_a_changed_task_that_is_being_stopped_stays_stopped() -> None:
     sim.reload(task("a", nice=1), task("b", nice=1))
     sim.end("a", code=0)
     sim.end("b", code=0)
-    assert (sim.sub("a"), sim.sub("b")) == ("stopped", "start")
+    assert (sim.sub_state("a"), sim.sub_state("b")) == ("stopped", "start")
     assert (sim.launched("a"), sim.launched("b")) == (1, 2)
 
 
@@ -1061,9 +1061,9 @@ def test_a_removed_task_is_stopped_and_is_gone_when_it_has_ended() -> None:
     sim.obedient = False
     sim.ask("start", transaction="T2")
     sim.reload(task("a"))
-    assert sim.sub("b") == "stop-sigterm"
+    assert sim.sub_state("b") == "stop-sigterm"
     sim.end("b", code=0, left=1)
-    assert sim.sub("b") == "stopped", "until the client that has reloaded is answered"
+    assert sim.sub_state("b") == "stopped", "until the client that has reloaded is answered"
     assert ("T2", "b") in sim.world.tasks
     sim.rest()
     assert sorted(sim.world.tasks) == [("T1", "a"), ("T2", "a")]
@@ -1092,9 +1092,9 @@ def test_a_removed_task_that_comes_back_is_what_the_new_file_says() -> None:
     sim.ready()
     sim.obedient = False
     sim.reload(task("a"))
-    assert sim.task("b").removed is not None
+    assert sim.task("b").last_definition is not None
     sim.reload(task("a"), replace(task("b"), service_name="new"))
-    assert sim.task("b").removed is None
+    assert sim.task("b").last_definition is None
     sim.end("b", code=0)
     assert sim.told(ev.PublishControl)[-1].service.service_name == "new"
 
@@ -1138,7 +1138,7 @@ def test_a_task_that_comes_back_while_it_stops_starts_again() -> None:
     sim.reload(task("a"))
     sim.reload(task("a"), task("b"))
     sim.end("b", code=0)
-    assert (sim.sub("b"), sim.launched("b")) == ("start", 2)
+    assert (sim.sub_state("b"), sim.launched("b")) == ("start", 2)
 
 
 def test_other_endpoints_need_another_context() -> None:
@@ -1196,7 +1196,7 @@ def test_changes_are_shown_and_nothing_else_is() -> None:
 def calls_of(count: int) -> int:
     """How many Python functions are called for the life of so many tasks: a measure of work that no other load disturbs."""
     sim = Simulation.of(*(task(f"t{number}", rule("on_fail", "restart", f"t{number}")) for number in range(count)))
-    world, _ = step(sim.world, ev.SupervisorStarted(epoch="e", transaction="T1"), 1.0)
+    world, _ = step(sim.world, ev.SupervisorStarted(keeper_id="e", transaction="T1"), 1.0)
     facts: list[ev.Fact] = [ev.TaskLaunched(launch=n, pid=n, start_time=n) for n in range(1, count + 1)]
     facts += [ev.TaskReady(launch=n) for n in range(1, count + 1)]
     facts.append(ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), request=1, transaction="T1"))
@@ -1228,7 +1228,7 @@ def test_what_changes_nothing_copies_nothing() -> None:
     sim.ready()
     for fact in (ev.TaskReady(launch=1), ev.TaskReady(launch=99), ev.WatchdogFed(launch=1), ev.TaskExited(launch=99, code=0)):
         after, _ = step(sim.world, fact, sim.now)
-        for name in ("tasks", "launches", "transactions", "waiters"):
+        for name in ("tasks", "launches", "transactions", "pending"):
             assert getattr(after, name) is getattr(sim.world, name), (fact, name)
     draft = Draft(sim.world, sim.now)
     draft.change(("T1", "a"), status="once")
@@ -1254,7 +1254,7 @@ def test_all_processes_of_a_command_get_the_stop_signal() -> None:
     sim.happen(ev.TaskExecuted(launch=1))
     sim.ask("stop", "a", request=1)
     assert signals(sim) == [("SIGQUIT", "SIGQUIT")]
-    assert sim.sub("a") == "stopped"
+    assert sim.sub_state("a") == "stopped"
 
 
 @pytest.mark.parametrize("kind", ["Process", "Command"])
@@ -1268,9 +1268,9 @@ def test_what_is_left_is_asked_with_the_time_that_is_left(kind: str) -> None:
     sim.now += 4
     sim.end("a", code=0, left=1)
     assert signals(sim)[1:] == [("", "SIGTERM")]
-    assert (sim.sub("a"), sim.task("a").deadline) == ("final-sigterm", sim.now + 6)
+    assert (sim.sub_state("a"), sim.task("a").deadline) == ("final-sigterm", sim.now + 6)
     sim.ring()
-    assert (sim.sub("a"), len(sim.told(ev.KillAll))) == ("final-sigkill", 1)
+    assert (sim.sub_state("a"), len(sim.told(ev.KillAll))) == ("final-sigkill", 1)
 
 
 def test_mixed_asks_the_main_process_alone() -> None:
@@ -1282,20 +1282,20 @@ def test_mixed_asks_the_main_process_alone() -> None:
     assert signals(sim) == [("SIGTERM", "")]
     sim.ask("start", "a", request=2)
     sim.end("a", code=0, left=1)
-    assert sim.sub("a") == "final-sigkill"
+    assert sim.sub_state("a") == "final-sigkill"
 
 
 def test_a_keeper_of_an_earlier_protocol_is_not_asked_to_ask() -> None:
     sim = Simulation.of(task("a", kind="Command"))
-    sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1", asks=False))
+    sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1", keeper_can_ask=False))
     sim.decide(ev.TaskLaunched(launch=1, pid=PID + 1, start_time=1))
     sim.decide(ev.TaskExecuted(launch=1))
     sim.decide(ev.TaskExited(launch=1, code=0, left=True))
-    assert (sim.sub("a"), signals(sim), len(sim.told(ev.KillAll))) == ("final-sigkill", [], 1)
+    assert (sim.sub_state("a"), signals(sim), len(sim.told(ev.KillAll))) == ("final-sigkill", [], 1)
 
 
 def test_a_command_that_was_not_executed_cannot_be_launched_for_its_reason() -> None:
     sim = Simulation.of(task("a", kind="Command"))
     sim.begin()
     sim.happen(ev.TaskExited(launch=1, signal="SIGKILL", why="its program was not executed"))
-    assert (sim.sub("a"), sim.reason("a"), sim.task("a").status) == ("failed", "cannot-launch", "its program was not executed")
+    assert (sim.sub_state("a"), sim.reason("a"), sim.task("a").status) == ("failed", "cannot-launch", "its program was not executed")

@@ -180,7 +180,7 @@ class Machine(RuleBasedStateMachine):
         sim.rest()
         assert not sim.alive
         assert all(each.resting for each in sim.world.tasks.values())
-        assert not sim.world.waiters
+        assert not sim.world.pending
         mark = len(sim.effects)
         sim.ask("exit", transaction=None, request=self.number + 2)
         sim.ask("exit", transaction=None, request=self.number + 3)

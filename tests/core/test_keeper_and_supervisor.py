@@ -18,7 +18,7 @@ from kernel import Crash
 from simulation import rule, task
 
 from zmsvc.core import events as ev
-from zmsvc.core.lifecycle import Sub
+from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import Context, Endpoints
 from zmsvc.host import crashpoint
 
@@ -154,9 +154,9 @@ def check(house: Household) -> None:
         if each.process.alive
         for name in (each.members.values() if each.line is not None else [each.spec.task])
     )
-    believed = Counter(key[1] for key, each in world.tasks.items() if each.sub in (Sub.START, Sub.RUNNING))
+    believed = Counter(key[1] for key, each in world.tasks.items() if each.sub_state in (SubState.START, SubState.RUNNING))
     assert running == believed
-    assert {each.sub for each in world.tasks.values()} <= {Sub.RUNNING, Sub.EXITED, Sub.STOPPED, Sub.FAILED, Sub.WAITING}
+    assert {each.sub_state for each in world.tasks.values()} <= {SubState.RUNNING, SubState.EXITED, SubState.STOPPED, SubState.FAILED, SubState.WAITING}
     mains = {each.process.pid for each in house.tasks.values() if each.process.alive}
     lost = [child.pid for child in house.kernel.living("child") if child.parent not in mains]
     assert not lost, "a process was left behind"

@@ -9,7 +9,7 @@ from simulation import Simulation, task
 
 from zmsvc.core import events as ev
 from zmsvc.core.draft import Draft
-from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, TABLE, Act, Cause, State, Sub, diagram
+from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, TABLE, Act, State, SubState, TaskEvent, diagram
 from zmsvc.core.transitions import _ACTS, apply
 from zmsvc.core.world import Exit, Reason
 
@@ -17,41 +17,41 @@ PICTURE = Path(__file__).parents[2] / "docs" / "lifecycle.mmd"
 
 
 def test_every_state_has_a_row_and_a_word_of_systemd() -> None:
-    assert set(TABLE) == set(STATE_OF) == set(Sub)
+    assert set(TABLE) == set(STATE_OF) == set(SubState)
 
 
 def test_every_act_and_cause_is_used() -> None:
     moves = [move for row in TABLE.values() for move in row.values()]
     assert {move.act for move in moves} == set(Act) == set(_ACTS)
-    assert {cause for row in TABLE.values() for cause in row} == set(Cause)
+    assert {cause for row in TABLE.values() for cause in row} == set(TaskEvent)
 
 
 def test_a_state_rests_lives_or_waits_for_its_delay() -> None:
-    assert LIVE | RESTING | {Sub.BACK_OFF} == set(Sub)
+    assert LIVE | RESTING | {SubState.BACK_OFF} == set(SubState)
     assert not LIVE & RESTING
     assert {STATE_OF[sub] for sub in RESTING} == {State.INACTIVE, State.FAILED}
 
 
 def test_every_state_answers_a_start_a_stop_and_a_restart() -> None:
     """Who waits for the outcome of an order never waits for nothing."""
-    for sub in Sub:
-        assert Cause.RESTART in TABLE[sub]
-        assert Cause.START in TABLE[sub] or sub in (Sub.LAUNCHING, Sub.START, Sub.RUNNING)
-        assert Cause.STOP in TABLE[sub] or sub in RESTING
+    for sub in SubState:
+        assert TaskEvent.RESTART in TABLE[sub]
+        assert TaskEvent.START in TABLE[sub] or sub in (SubState.LAUNCHING, SubState.START, SubState.RUNNING)
+        assert TaskEvent.STOP in TABLE[sub] or sub in RESTING
 
 
 def test_nothing_that_rests_moves_by_itself() -> None:
     for sub in RESTING:
-        assert set(TABLE[sub]) <= {Cause.START, Cause.RESTART, Cause.DELAY, Cause.LIMIT, Cause.RESET}
+        assert set(TABLE[sub]) <= {TaskEvent.START, TaskEvent.RESTART, TaskEvent.DELAY, TaskEvent.LIMIT, TaskEvent.RESET}
 
 
 def test_only_a_start_launches_and_only_an_end_settles() -> None:
     for sub, row in TABLE.items():
         for cause, move in row.items():
-            assert (move.act is Act.LAUNCH) == (move.to is Sub.LAUNCHING)
+            assert (move.act is Act.LAUNCH) == (move.to is SubState.LAUNCHING)
             assert (move.act is Act.LAUNCH) <= (sub not in LIVE), "never a second process"
-            assert (move.act is Act.SETTLE) == (sub in LIVE and move.to in RESTING)
-            assert (cause is Cause.LAUNCH_FAILED) <= (move.act is Act.SETTLE)
+            assert (move.act is Act.FINISH) == (sub in LIVE and move.to in RESTING)
+            assert (cause is TaskEvent.LAUNCH_FAILED) <= (move.act is Act.FINISH)
 
 
 def test_every_live_state_leads_to_rest() -> None:
@@ -64,13 +64,13 @@ def test_every_live_state_leads_to_rest() -> None:
         assert seen & RESTING, sub
 
 
-@pytest.mark.parametrize("sub", Sub)
-@pytest.mark.parametrize("cause", Cause)
-def test_a_cause_without_a_row_changes_nothing(sub: Sub, cause: Cause) -> None:
+@pytest.mark.parametrize("sub", SubState)
+@pytest.mark.parametrize("cause", TaskEvent)
+def test_a_cause_without_a_row_changes_nothing(sub: SubState, cause: TaskEvent) -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     draft = Draft(sim.world, sim.now)
-    draft.put(("T1", "a"), draft.change(("T1", "a"), sub=sub, exit=Exit(reason=Reason.EXITED)))
+    draft.put(("T1", "a"), draft.change(("T1", "a"), sub_state=sub, exit=Exit(reason=Reason.EXITED)))
     before, orders = draft.tasks[("T1", "a")], len(draft.effects)
     moved = apply(draft, ("T1", "a"), cause, status="changed")
     assert moved == (cause in TABLE[sub])
@@ -78,7 +78,7 @@ def test_a_cause_without_a_row_changes_nothing(sub: Sub, cause: Cause) -> None:
         assert draft.tasks[("T1", "a")] is before
         assert len(draft.effects) == orders
     elif TABLE[sub][cause].act is not Act.LAUNCH:
-        assert draft.tasks[("T1", "a")].sub in (TABLE[sub][cause].to, Sub.LAUNCHING)
+        assert draft.tasks[("T1", "a")].sub_state in (TABLE[sub][cause].to, SubState.LAUNCHING)
 
 
 def test_a_late_timer_changes_nothing() -> None:

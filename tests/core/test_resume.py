@@ -8,7 +8,7 @@ import pytest
 from simulation import BEGINNING, PID, Keeper, Simulation, rule, task
 
 from zmsvc.core import events as ev
-from zmsvc.core.lifecycle import Sub
+from zmsvc.core.lifecycle import SubState
 from zmsvc.core.transitions import KILL_TIMEOUT
 from zmsvc.core.world import World
 
@@ -44,10 +44,10 @@ def test_running_tasks_are_adopted_untouched() -> None:
 
 def test_a_launch_that_was_written_down_and_never_ordered_is_ordered() -> None:
     sim = Simulation.of(task("a"))
-    sim.save(sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1")))
-    assert sim.sub("a") == "launching"
+    sim.save(sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1")))
+    assert sim.sub_state("a") == "launching"
     crash(sim)
-    assert (sim.sub("a"), sim.keeper.forked) == ("start", [(1, ("T1", "a"))])
+    assert (sim.sub_state("a"), sim.keeper.forked) == ("start", [(1, ("T1", "a"))])
 
 
 def test_what_fires_when_a_launch_is_ordered_at_last_is_told_to_it() -> None:
@@ -55,35 +55,35 @@ def test_what_fires_when_a_launch_is_ordered_at_last_is_told_to_it() -> None:
     sim.begin()
     sim.ready()
     sim.save(sim.decide(ev.TaskUpdated(launch=1, items={"n": 1}, sequence=1)))
-    assert sim.sub("b") == "launching"
+    assert sim.sub_state("b") == "launching"
     sim.now += 1.0
     sim.crash([ev.TaskUpdated(launch=1, items={"n": number}, sequence=number) for number in (1, 2)])
     sim.happen()
     assert [source["update"] for source in sim.task("b").cause["sources"]] == [{"n": 1}, {"n": 2}]
-    assert (sim.sub("b"), sim.launched("b")) == ("start", 1)
+    assert (sim.sub_state("b"), sim.launched("b")) == ("start", 1)
 
 
 def test_a_launch_that_was_ordered_is_not_ordered_again() -> None:
     sim = Simulation.of(task("a"))
-    sim.save(sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1")))
+    sim.save(sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1")))
     sim.keeper.launch(1, ("T1", "a"))
     effects = crash(sim)
     assert not [effect for effect in effects if isinstance(effect, ev.Launch)]
-    assert (sim.sub("a"), sim.task("a").pid) == ("start", PID + 1)
+    assert (sim.sub_state("a"), sim.task("a").pid) == ("start", PID + 1)
 
 
 def test_what_a_task_said_while_nobody_listened_counts_also_when_it_has_ended_since() -> None:
     sim = Simulation.of(
         task("a", rule("on_update", "start", "b"), rule("on_exit", "start", "c")), task("b", entry=False), task("c", entry=False)
     )
-    sim.save(sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1")))
+    sim.save(sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1")))
     sim.keeper.launch(1, ("T1", "a"))
     sim.keeper.end(1, code=0)
     sim.crash([ev.TaskReady(launch=1), ev.TaskUpdated(launch=1, items={"n": 1}, sequence=1)])
     sim.happen()
-    assert (sim.sub("a"), sim.reason("a")) == ("exited", "exited")
+    assert (sim.sub_state("a"), sim.reason("a")) == ("exited", "exited")
     assert sim.said("a") == ["started", "updated", "stopped"]
-    assert (sim.sub("b"), sim.sub("c")) == ("start", "start")
+    assert (sim.sub_state("b"), sim.sub_state("c")) == ("start", "start")
 
 
 def test_deaths_in_between_have_their_true_exit() -> None:
@@ -92,7 +92,7 @@ def test_deaths_in_between_have_their_true_exit() -> None:
     sim.ready()
     sim.keeper.end(1, code=42)
     crash(sim)
-    assert (sim.sub("a"), sim.task("a").exit.code, sim.sub("b")) == ("failed", 42, "start")  # type: ignore[union-attr]
+    assert (sim.sub_state("a"), sim.task("a").exit.code, sim.sub_state("b")) == ("failed", 42, "start")  # type: ignore[union-attr]
     assert not sim.keeper.ends
 
 
@@ -128,7 +128,7 @@ def test_a_stop_without_a_limit_has_none_afterwards_either() -> None:
     sim.obedient = False
     sim.ask("stop", "a")
     crash(sim)
-    assert (sim.sub("a"), sim.alarms) == ("stop-sigterm", {})
+    assert (sim.sub_state("a"), sim.alarms) == ("stop-sigterm", {})
 
 
 def test_a_kill_that_may_be_lost_is_ordered_again() -> None:
@@ -139,13 +139,13 @@ def test_a_kill_that_may_be_lost_is_ordered_again() -> None:
     sim.ask("stop", "a")
     sim.end("b", code=0, left=1)
     sim.rest()
-    assert (sim.sub("a"), sim.sub("b")) == ("stop-sigkill", "final-sigkill")
+    assert (sim.sub_state("a"), sim.sub_state("b")) == ("stop-sigkill", "final-sigkill")
     sim.stuck = set()
     effects = crash(sim)
     assert sorted(effect.key[1] for effect in effects if isinstance(effect, ev.KillAll)) == ["a", "b"]
     assert set(sim.alarms.values()) == {sim.now + KILL_TIMEOUT}
     sim.let_die()
-    assert (sim.sub("a"), sim.sub("b")) == ("stopped", "exited")
+    assert (sim.sub_state("a"), sim.sub_state("b")) == ("stopped", "exited")
 
 
 def test_the_end_of_what_was_left_behind_is_not_lost() -> None:
@@ -159,24 +159,24 @@ def test_the_end_of_what_was_left_behind_is_not_lost() -> None:
     sim.keeper.kill(1)
     sim.keeper.out.clear()
     crash(sim)
-    assert sim.sub("a") == "exited"
-    assert len(sim.task("a").ended) == 2
+    assert sim.sub_state("a") == "exited"
+    assert len(sim.task("a").leftovers) == 2
 
 
 def test_one_that_was_to_stop_before_its_fork_was_never_forked() -> None:
     sim = Simulation.of(task("a", rule("on_exit", "start", "b")), task("b", entry=False))
-    sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1"))
+    sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
     sim.save(sim.decide(ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",))))
     crash(sim)
-    assert (sim.sub("a"), sim.reason("a"), sim.launched("a"), sim.sub("b")) == ("stopped", "requested", 0, "start")
+    assert (sim.sub_state("a"), sim.reason("a"), sim.launched("a"), sim.sub_state("b")) == ("stopped", "requested", 0, "start")
 
 
 def test_one_that_was_to_start_again_before_its_fork_starts() -> None:
     sim = Simulation.of(task("a"))
-    sim.decide(ev.SupervisorStarted(epoch="keeper-1", transaction="T1"))
+    sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
     sim.save(sim.decide(ev.Requested(verb=ev.Verb.RESTART, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",))))
     crash(sim)
-    assert (sim.sub("a"), sim.launched("a"), sim.launch_of("a")) == ("start", 1, 2)
+    assert (sim.sub_state("a"), sim.launched("a"), sim.launch_of("a")) == ("start", 1, 2)
 
 
 def test_a_process_that_the_keeper_does_not_know_is_lost_and_its_rules_fire() -> None:
@@ -190,7 +190,7 @@ def test_a_process_that_the_keeper_does_not_know_is_lost_and_its_rules_fire() ->
     sim.keeper.alive.clear()
     crash(sim)
     assert (sim.reason("a"), sim.reason("b")) == ("lost", "lost")
-    assert sim.sub("c") == "start"
+    assert sim.sub_state("c") == "start"
     assert [source["task"] for source in sim.task("c").cause["sources"]] == ["a", "b"]
 
 
@@ -237,7 +237,7 @@ def test_delays_go_on() -> None:
     crash(sim)
     assert sim.alarms == due
     sim.ring()
-    assert sim.sub("a") == "start"
+    assert sim.sub_state("a") == "start"
 
 
 def test_a_file_that_knows_more_or_less_than_the_world_is_made_good() -> None:
@@ -249,7 +249,7 @@ def test_a_file_that_knows_more_or_less_than_the_world_is_made_good() -> None:
     assert sim.saved is not None
     sim.saved = replace(sim.saved, context=Simulation.of(task("a"), task("b")).world.context)
     crash(sim)
-    assert {key[1]: each.sub.value for key, each in sim.world.tasks.items()} == {"a": "running", "b": "waiting"}
+    assert {key[1]: each.sub_state.value for key, each in sim.world.tasks.items()} == {"a": "running", "b": "waiting"}
 
 
 def test_one_that_the_file_does_not_know_is_not_started_again() -> None:
@@ -281,7 +281,7 @@ def test_what_a_full_disk_kept_from_the_state_file_is_not_run_twice() -> None:
     effects = crash(sim)
     assert {effect.launch for effect in effects if isinstance(effect, ev.KillAll)} == {2, 3}
     assert not sim.alive
-    assert (sim.sub("a"), sim.reason("a"), sim.sub("b")) == ("exited", "exited", "waiting"), "what the file knows ended as it did"
+    assert (sim.sub_state("a"), sim.reason("a"), sim.sub_state("b")) == ("exited", "exited", "waiting"), "what the file knows ended as it did"
     assert not sim.keeper.ends
     sim.ask("start", "a", "b")
     assert [launch for launch, _ in sim.keeper.forked] == [1, 2, 3, 4, 5], "no number is used twice"
@@ -291,9 +291,9 @@ def test_a_number_of_another_keeper_says_nothing() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ready()
-    effects = sim.decide(ev.SupervisorStarted(epoch="keeper-2", children=(ev.Child(launch=1, pid=77, start_time=7),)))
+    effects = sim.decide(ev.SupervisorStarted(keeper_id="keeper-2", children=(ev.Child(launch=1, pid=77, start_time=7),)))
     assert [(effect.launch, effect.key) for effect in effects if isinstance(effect, ev.KillAll)] == [(1, ("", ""))]
-    assert sim.sub("a") == "launching"
+    assert sim.sub_state("a") == "launching"
 
 
 def test_a_state_file_that_was_set_aside_leaves_no_second_copy() -> None:
@@ -303,7 +303,7 @@ def test_a_state_file_that_was_set_aside_leaves_no_second_copy() -> None:
     sim.saved = World(context=sim.world.context)
     crash(sim)
     assert [process.launch for process in sim.alive.values()] == [2]
-    assert sim.sub("a") == "start"
+    assert sim.sub_state("a") == "start"
 
 
 # --- another keeper
@@ -320,7 +320,7 @@ def test_nothing_survives_another_keeper_and_the_open_transactions_begin_afresh(
     sim.ask("start", "d")
     sim.end("c", code=1)
     sim.another_keeper()
-    assert {key: each.sub.value for key, each in sim.world.tasks.items() if key[0] != "OLD"} == {
+    assert {key: each.sub_state.value for key, each in sim.world.tasks.items() if key[0] != "OLD"} == {
         ("T1", "a"): "start",
         ("T1", "b"): "stopped",
         ("T1", "c"): "start",
@@ -330,12 +330,12 @@ def test_nothing_survives_another_keeper_and_the_open_transactions_begin_afresh(
         ("T2", "c"): "start",
         ("T2", "d"): "waiting",
     }
-    assert sim.task("b").held, "what the operator had stopped stays stopped"
+    assert sim.task("b").stopped_by_operator, "what the operator had stopped stays stopped"
     lost = [record for record in sim.records if record.event == "lost"]
     assert sorted((record.transaction, record.task) for record in lost) == [("T1", "a"), ("T1", "d"), ("T2", "a")]
     assert (sim.reason("a"), sim.reason("d")) == ("lost", "lost")
     assert (sim.task("a").restarts, sim.task("a").cause["by"]) == (0, "context")
-    assert sim.sub("a", "OLD") == "stopped"
+    assert sim.sub_state("a", "OLD") == "stopped"
     mark = len(sim.effects)
     sim.ready()
     assert sum(isinstance(effect, ev.Ready) for effect in sim.effects[mark:]) == 1
@@ -348,7 +348,7 @@ def test_a_context_that_had_left_is_resumed_by_the_next_daemon() -> None:
     sim.ask("stop", "b")
     sim.ask("exit", transaction=None)
     sim.another_keeper()
-    assert (sim.world.stopping, sim.sub("a"), sim.sub("b")) == (False, "start", "stopped")
+    assert (sim.world.stopping, sim.sub_state("a"), sim.sub_state("b")) == (False, "start", "stopped")
 
 
 def test_what_had_failed_waits_again_and_what_had_ended_well_shows_it() -> None:
@@ -359,7 +359,7 @@ def test_what_had_failed_waits_again_and_what_had_ended_well_shows_it() -> None:
     sim.end("b", code=1)
     sim.end("c", code=0)
     sim.another_keeper()
-    assert (sim.sub("b"), sim.sub("c")) == ("waiting", "exited")
+    assert (sim.sub_state("b"), sim.sub_state("c")) == ("waiting", "exited")
     assert (sim.reason("b"), sim.reason("c")) == ("exit-code", "exited")
     assert (sim.task("b").action, sim.task("c").action) == ("", "stopped")
 
@@ -372,7 +372,7 @@ def test_the_transaction_that_the_daemon_is_asked_for_is_open_beside_those_it_re
     sim.another_keeper(transaction=asked)
     assert list(sim.world.transactions) == (["T1", "NEW"] if asked == "NEW" else ["T1"])
     assert all(each.open for each in sim.world.transactions.values())
-    assert sim.sub("b") == "stopped"
+    assert sim.sub_state("b") == "stopped"
 
 
 def test_a_stopped_transaction_that_the_daemon_is_asked_for_is_a_new_run() -> None:
@@ -381,7 +381,7 @@ def test_a_stopped_transaction_that_the_daemon_is_asked_for_is_a_new_run() -> No
     sim.ask("stop", "b")
     sim.ask("stop")
     sim.another_keeper(transaction="T1")
-    assert (sim.sub("a"), sim.sub("b")) == ("start", "start")
+    assert (sim.sub_state("a"), sim.sub_state("b")) == ("start", "start")
 
 
 def test_times_of_another_boot_delay_nothing() -> None:
@@ -405,7 +405,7 @@ def test_times_of_another_boot_delay_nothing() -> None:
     sim.ready()
     sim.now += 100.0
     sim.end("b", code=0)
-    assert sim.sub("b") == "start", "neither a delay nor a limit of the last boot"
+    assert sim.sub_state("b") == "start", "neither a delay nor a limit of the last boot"
 
 
 def test_tasks_that_the_file_has_lost_meanwhile_are_gone() -> None:
@@ -417,10 +417,10 @@ def test_tasks_that_the_file_has_lost_meanwhile_are_gone() -> None:
     assert sim.saved is not None
     sim.saved = replace(sim.saved, context=Simulation.of(task("a"), task("z")).world.context)
     sim.another_keeper()
-    assert {key: each.sub for key, each in sim.world.tasks.items()} == {
-        ("T1", "a"): Sub.START,
-        ("T1", "z"): Sub.START,
-        ("OLD", "a"): Sub.STOPPED,
+    assert {key: each.sub_state for key, each in sim.world.tasks.items()} == {
+        ("T1", "a"): SubState.START,
+        ("T1", "z"): SubState.START,
+        ("OLD", "a"): SubState.STOPPED,
     }
 
 
@@ -429,4 +429,4 @@ def test_a_first_supervisor_that_died_before_it_saved_is_as_if_it_had_never_been
     sim.die_at = (1, None)
     sim.begin()
     assert sim.crashes == 1
-    assert (sim.sub("a"), sim.keeper) == ("start", Keeper(alive=sim.keeper.alive, forked=[(1, ("T1", "a"))]))
+    assert (sim.sub_state("a"), sim.keeper) == ("start", Keeper(alive=sim.keeper.alive, forked=[(1, ("T1", "a"))]))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from simulation import BEGINNING, Simulation, rule, task
 
 from zmsvc.core import events as ev
-from zmsvc.core.lifecycle import Sub
+from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import Action, Limits, Trigger
 from zmsvc.core.triggers import (
     FLOOR,
@@ -19,7 +19,7 @@ from zmsvc.core.triggers import (
     back_off,
     cause_by_rule,
     failures_after,
-    next_lap,
+    next_quick_start,
     over_limit,
     recent_starts,
     rules_for,
@@ -59,7 +59,7 @@ def test_every_trigger_does_every_action(trigger: str, action: str) -> None:
     fire(sim, trigger)
     sim.ready()
     assert sim.launched("b") - before == (0 if action == "stop" else 1)
-    assert sim.sub("b") == ("stopped" if action == "stop" else "running")
+    assert sim.sub_state("b") == ("stopped" if action == "stop" else "running")
     assert sim.world.tasks[("T2", "b")] is other, "another transaction is another world"
     (fired,) = [record for record in sim.records if record.event == "rule"]
     assert fired.detail == {"rule": f"{trigger}:{action}:b", "source": "a", "launch": sim.launch_of("a")}
@@ -79,7 +79,7 @@ def test_a_restart_by_rule_starts_what_does_not_run() -> None:
     sim = Simulation.of(task("a", rule("on_start", "restart", "b")), task("b", entry=False))
     sim.begin()
     sim.ready()
-    assert sim.sub("b") == "start"
+    assert sim.sub_state("b") == "start"
 
 
 def test_a_start_by_rule_of_what_runs_changes_nothing() -> None:
@@ -100,12 +100,12 @@ def test_a_rule_starts_again_what_it_finds_stopping() -> None:
         sim.ready()
         sim.obedient = False
         sim.update("a", n=1)
-        assert sim.sub("b") == "stop-sigterm"
+        assert sim.sub_state("b") == "stop-sigterm"
         sim.reload(task("a", starts), task("b"))
         sim.now += 5
         sim.update("a", n=2)
         sim.end("b", code=0)
-        assert sim.sub("b") == "start"
+        assert sim.sub_state("b") == "start"
         assert [each["update"] for each in sim.task("b").cause["sources"]] == [{"n": 2}]
 
 
@@ -115,7 +115,7 @@ def test_a_rule_stops_what_waits_for_its_delay() -> None:
     sim.ready()
     sim.end("b", code=1)
     sim.update("a", n=1)
-    assert sim.sub("b") == "stopped"
+    assert sim.sub_state("b") == "stopped"
     before, records = sim.task("b"), len(sim.records)
     sim.update("a", n=2)
     assert sim.task("b") is before
@@ -127,7 +127,7 @@ def test_a_rule_that_calls_nobody_does_no_harm() -> None:
     sim.begin()
     sim.ready()
     sim.end("a", code=0)
-    assert sim.sub("a") == "exited"
+    assert sim.sub_state("a") == "exited"
 
 
 # --- what the operator says counts more
@@ -142,14 +142,14 @@ def test_the_operators_stop_beats_every_rule() -> None:
     sim.ready()
     sim.ask("stop", "a")
     sim.ready()
-    assert (sim.sub("a"), sim.sub("b")) == ("stopped", "running"), "its on_exit fires, but nothing starts it again"
+    assert (sim.sub_state("a"), sim.sub_state("b")) == ("stopped", "running"), "its on_exit fires, but nothing starts it again"
     assert sum(record.event == "rule-refused" for record in sim.records) == 2
     sim.ask("start", "a")
     sim.ready()
-    assert sim.sub("a") == "running"
+    assert sim.sub_state("a") == "running"
     sim.end("a", code=0)
     sim.ring()
-    assert sim.sub("a") == "start", "and now its rules count again"
+    assert sim.sub_state("a") == "start", "and now its rules count again"
 
 
 def test_a_flood_of_firings_is_written_down_sparsely_and_counted() -> None:
@@ -163,9 +163,9 @@ def test_a_flood_of_firings_is_written_down_sparsely_and_counted() -> None:
     refused = [record for record in sim.records if record.event == "rule-refused"]
     assert len(refused) == 64 + 3
     assert [record.detail.get("firings") for record in refused[-4:]] == [None, 128, 256, 512]
-    assert sim.world.tasks["T1", "b"].fired == 1000
+    assert sim.world.tasks["T1", "b"].firings == 1000
     sim.ask("start", "b")
-    assert sim.world.tasks["T1", "b"].fired == 0
+    assert sim.world.tasks["T1", "b"].firings == 0
 
 
 @pytest.mark.parametrize("by_rule", [True, False])
@@ -185,7 +185,7 @@ def test_the_last_words_of_a_task_that_is_stopped_do_not_start_it_again(by_rule:
         sim.ask("stop", "b")
     sim.update("b", last="words")
     sim.end("b", code=0)
-    assert (sim.sub("b"), sim.sub("c")) == ("stopped", "start")
+    assert (sim.sub_state("b"), sim.sub_state("c")) == ("stopped", "start")
 
 
 def test_one_that_a_rule_stops_does_not_start_itself_again() -> None:
@@ -197,8 +197,8 @@ def test_one_that_a_rule_stops_does_not_start_itself_again() -> None:
     sim.begin()
     sim.ready()
     sim.update("a", n=1)
-    assert (sim.sub("b"), sim.sub("c")) == ("stopped", "start")
-    assert not sim.task("b").held, "but other rules may"
+    assert (sim.sub_state("b"), sim.sub_state("c")) == ("stopped", "start")
+    assert not sim.task("b").stopped_by_operator, "but other rules may"
 
 
 def test_one_that_hangs_when_the_operator_stops_it_stays_stopped() -> None:
@@ -209,7 +209,7 @@ def test_one_that_hangs_when_the_operator_stops_it_stays_stopped() -> None:
     sim.ring()
     sim.ask("stop", "a")
     sim.end("a", signal="SIGABRT")
-    assert (sim.sub("a"), sim.reason("a"), sim.sub("b")) == ("failed", "watchdog", "start")
+    assert (sim.sub_state("a"), sim.reason("a"), sim.sub_state("b")) == ("failed", "watchdog", "start")
 
 
 @pytest.mark.parametrize("trigger", ["on_update", "on_exit", "on_fail"])
@@ -223,7 +223,7 @@ def test_no_triggers_fires_none(trigger: str) -> None:
     sim.ask("stop", "a", triggers=False)
     sim.update("a", n=1)
     sim.end("a", code=0)
-    assert sim.sub("b") == "waiting"
+    assert sim.sub_state("b") == "waiting"
     sim.ask("start", "a")
     sim.ready()
     sim.end("a", code=1 if trigger == "on_fail" else 0)
@@ -297,7 +297,7 @@ def test_what_the_last_rule_tells_is_what_fired_it_also_when_the_first_started_t
     sim.now += 10
     sim.update("a", n=7)
     sim.end("a", code=0)
-    assert sim.sub("a") == "start"
+    assert sim.sub_state("a") == "start"
     (source,) = sim.task("b").cause["sources"]
     assert (source["launch"], source["update"], source["exit"]["code"]) == (1, {"n": 7}, 0)
 
@@ -311,7 +311,7 @@ def test_rules_that_fire_before_the_launch_are_all_told(action: str) -> None:
         sim.decide(sim.exit_of(name, code=1))
     assert [source["task"] for source in sim.task("b").cause["sources"]] == ["x", "y", "z"]
     assert sim.launch_of("b") == sim.world.next_launch - 1 == 4, "one launch for all of them"
-    assert sim.sub("b") == "launching"
+    assert sim.sub_state("b") == "launching"
 
 
 def test_a_start_by_rule_of_what_is_being_forked_is_one_of_what_runs() -> None:
@@ -323,7 +323,7 @@ def test_a_start_by_rule_of_what_is_being_forked_is_one_of_what_runs() -> None:
     sim.now += 0.001
     before = sim.task("b")
     sim.decide(sim.exit_of("y", code=1))
-    assert (sim.sub("b"), sim.task("b")) == ("launching", before)
+    assert (sim.sub_state("b"), sim.task("b")) == ("launching", before)
     assert [source["task"] for source in before.cause["sources"]] == ["x"]
 
 
@@ -334,7 +334,7 @@ def test_a_restart_by_rule_of_what_is_being_forked_is_told_to_the_next() -> None
     sim.decide(sim.exit_of("x", code=1))
     sim.now += 0.001
     sim.decide(sim.exit_of("y", code=1))
-    assert sim.sub("b") == "stop-sigterm"
+    assert sim.sub_state("b") == "stop-sigterm"
     assert [source["task"] for source in sim.task("b").cause["sources"]] == ["x", "y"]
 
 
@@ -347,7 +347,7 @@ def test_rules_that_fire_during_a_delay_are_told_and_do_not_cut_it_short(action:
     due = dict(sim.alarms)
     sim.update("a", n=1)
     sim.update("a", n=2)
-    assert (sim.sub("b"), sim.alarms) == ("back-off", due)
+    assert (sim.sub_state("b"), sim.alarms) == ("back-off", due)
     sim.ring()
     assert [source["task"] for source in sim.task("b").cause["sources"]] == ["b", "a", "a"]
 
@@ -359,7 +359,7 @@ def test_what_rules_had_told_is_passed_on_when_a_person_is_quicker(verb: str) ->
     sim.ready()
     sim.end("a", code=5)
     sim.ask(verb, "a")
-    assert sim.sub("a") == "start"
+    assert sim.sub_state("a") == "start"
     assert (sim.task("a").cause["by"], sim.task("a").cause["uid"], sim.task("a").cause["depth"]) == ("operator", 0, 1)
     assert sim.task("a").cause["sources"][0]["exit"]["code"] == 5
 
@@ -372,7 +372,7 @@ def test_a_rule_adds_to_what_a_person_asked_for() -> None:
     sim.ask("restart", "b")
     sim.update("a", n=1)
     sim.end("b", code=0)
-    assert sim.sub("b") == "start", "at once, since a person asked"
+    assert sim.sub_state("b") == "start", "at once, since a person asked"
     assert sim.task("b").cause["by"] == "operator"
     assert [source["update"] for source in sim.task("b").cause["sources"]] == [{"n": 1}]
 
@@ -395,7 +395,7 @@ def test_a_failing_task_that_restarts_itself_is_delayed_more_each_time_up_to_the
     for _ in range(6):
         sim.ready()
         sim.end("a", code=1)
-        assert sim.sub("a") == "back-off"
+        assert sim.sub_state("a") == "back-off"
         before = sim.now
         assert sim.ring()
         delays.append(sim.now - before)
@@ -415,11 +415,11 @@ def test_the_first_failure_of_one_without_a_delay_is_answered_at_once() -> None:
     sim.ready()
     sim.now += 5.0
     sim.end("a", code=1)
-    assert sim.sub("a") == "start"
+    assert sim.sub_state("a") == "start"
     sim.ready()
     sim.now += 5.0
     sim.end("a", code=1)
-    assert sim.sub("a") == "back-off"
+    assert sim.sub_state("a") == "back-off"
 
 
 def test_without_any_delay_in_the_file_a_crash_loop_does_not_spin_either() -> None:
@@ -493,7 +493,7 @@ def test_a_ring_of_rules_is_slowed_to_the_cap_and_not_faster(name: str) -> None:
     laps = len(sim.keeper.forked) / len(sim.world.tasks)
     assert gone > 50, "it turned"
     assert laps < 12 + gone / 8.0 * 1.01
-    assert all("starts again in" in each.status for each in sim.world.tasks.values() if each.sub is Sub.BACK_OFF)
+    assert all("starts again in" in each.status for each in sim.world.tasks.values() if each.sub_state is SubState.BACK_OFF)
 
 
 def test_updates_that_restart_a_task_do_not_make_it_spin() -> None:
@@ -537,21 +537,21 @@ def test_a_ring_that_calms_down_is_not_slowed_any_longer() -> None:
         sim.ready()
         sim.end("a", code=0)
         sim.ring()
-    assert sim.task("a").laps == 6
+    assert sim.task("a").quick_starts == 6
     sim.ready()
     sim.now += 100
     sim.end("a", code=0)
-    assert (sim.sub("a"), sim.task("a").laps) == ("start", 0)
+    assert (sim.sub_state("a"), sim.task("a").quick_starts) == ("start", 0)
 
 
 @given(laps=st.integers(0, 10_000), since=st.floats(0, 1000), delay=st.floats(0, 10), cap=st.floats(0, 100))
 def test_a_lap_is_at_once_or_at_its_time(laps: int, since: float, delay: float, cap: float) -> None:
     limits, now = Limits(restart_delay=delay, restart_max_delay=cap), 5000.0 + since
-    count, at = next_lap(Task(launch=1, laps=laps, launched_at=5000.0), limits, now)
+    count, at = next_quick_start(Task(launch=1, quick_starts=laps, launched_at=5000.0), limits, now)
     assert at >= now
     assert (count, at) == (0, now) or count == laps + 1
     assert at <= 5000.0 + max(cap, delay, FLOOR) or at == now
-    assert next_lap(Task(launch=0, laps=laps), limits, now) == (0, now), "the first start is never late"
+    assert next_quick_start(Task(launch=0, quick_starts=laps), limits, now) == (0, now), "the first start is never late"
 
 
 # --- the start limit
@@ -572,23 +572,23 @@ def limited() -> Simulation:
 
 def test_the_start_limit_gives_up_until_it_is_reset() -> None:
     sim = limited()
-    assert (sim.sub("a"), sim.reason("a"), sim.launched("a")) == ("failed", "start-limit", 4)
+    assert (sim.sub_state("a"), sim.reason("a"), sim.launched("a")) == ("failed", "start-limit", 4)
     assert sim.task("a").status == "started 3 times by rules within 1000 s"
     last = [effect for effect in sim.told(ev.PublishControl) if effect.key == ("T1", "a")][-1]
     assert (last.action, last.items["reason"]) == ("failed", "start-limit")
     sim.ask("reset-failed", "a")
-    assert (sim.sub("a"), sim.replies()[0].data) == ("waiting", {"tasks": ["a"]})
+    assert (sim.sub_state("a"), sim.replies()[0].data) == ("waiting", {"tasks": ["a"]})
     sim.ask("start", "a")
     sim.ready("a")
     sim.end("a", code=1)
-    assert sim.sub("a") == "back-off"
+    assert sim.sub_state("a") == "back-off"
 
 
 def test_a_person_may_start_what_has_reached_its_limit() -> None:
     sim = limited()
     sim.ask("start", "a")
     sim.ready("a")
-    assert sim.sub("a") == "running"
+    assert sim.sub_state("a") == "running"
     sim.end("a", code=1)
     assert sim.reason("a") == "start-limit", "but the limit still counts"
 
@@ -605,7 +605,7 @@ def test_a_limit_is_reached_once_however_often_rules_fire() -> None:
         sim.update("a", n=1)
         sim.ready()
     assert sim.launched("b") == 2
-    assert (sim.sub("b"), sim.reason("b")) == ("failed", "start-limit")
+    assert (sim.sub_state("b"), sim.reason("b")) == ("failed", "start-limit")
     assert sim.said("b").count("failed") == 1
     refused = [record for record in sim.records if record.event == "rule-refused"]
     fired = [record for record in sim.records if record.event == "rule"]
@@ -614,7 +614,7 @@ def test_a_limit_is_reached_once_however_often_rules_fire() -> None:
     assert (len(fired), len(refused)) == (3, 17), "each that fires is written down once, and says what came of it"
     sim.now += 100.0
     sim.update("a", n=1)
-    assert sim.sub("b") == "start", "when the interval is over rules may start it again"
+    assert sim.sub_state("b") == "start", "when the interval is over rules may start it again"
 
 
 def test_who_waits_for_one_that_rules_restart_hears_of_the_limit() -> None:
@@ -629,7 +629,7 @@ def test_who_waits_for_one_that_rules_restart_hears_of_the_limit() -> None:
     sim.now += 1
     sim.update("a", n=2)
     sim.end("b", code=0)
-    assert sim.sub("b") == "failed"
+    assert sim.sub_state("b") == "failed"
     assert "started 1 times by rules" in sim.replies(1)[0].error
 
 
@@ -648,7 +648,7 @@ def test_reset_failed_of_one_in_its_delay_forgives_and_leaves_it_there() -> None
     sim.end("a", code=1)
     due = dict(sim.alarms)
     sim.ask("reset-failed")
-    assert (sim.sub("a"), sim.task("a").failures, sim.alarms) == ("back-off", 0, due)
+    assert (sim.sub_state("a"), sim.task("a").failures, sim.alarms) == ("back-off", 0, due)
     assert sim.replies()[0].data == {"tasks": ["a"]}
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from simulation import Simulation, context, task
 
 from zmsvc.core import events as ev
-from zmsvc.core.lifecycle import Sub
+from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import ServiceType
 from zmsvc.core.world import Exit, Reason, Task, remembered, service_of, task_from_row, task_to_row, transaction_state
 
@@ -27,7 +27,7 @@ values = st.recursive(
 maps = st.dictionaries(texts, values, max_size=3)
 ends = st.builds(Exit, code=st.none() | st.integers(0, 255), signal=st.none() | texts, reason=st.sampled_from(Reason), at=times)
 PARTS: dict[str, st.SearchStrategy[Any]] = {
-    "sub": st.sampled_from(Sub),
+    "sub_state": st.sampled_from(SubState),
     "since": times,
     "deadline": st.none() | times,
     "launch": numbers,
@@ -38,13 +38,13 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     "action": texts,
     "exit": st.none() | ends,
     "status": texts,
-    "verdict": st.none() | st.sampled_from(Reason),
-    "again": st.booleans(),
-    "quiet": st.booleans(),
-    "held": st.booleans(),
+    "stop_reason": st.none() | st.sampled_from(Reason),
+    "restart_pending": st.booleans(),
+    "rules_suppressed": st.booleans(),
+    "stopped_by_operator": st.booleans(),
     "failures": numbers,
-    "laps": numbers,
-    "fired": numbers,
+    "quick_starts": numbers,
+    "firings": numbers,
     "starts": st.lists(times, max_size=3).map(tuple),
     "cause": maps,
     "update": st.none() | maps,
@@ -52,15 +52,15 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     "dropped": numbers,
     "tokens": times,
     "tokens_at": times,
-    "ended": st.lists(maps, max_size=2).map(tuple),
-    "removed": st.none() | st.builds(remembered, st.builds(task, texts, kind=st.sampled_from(ServiceType))),
+    "leftovers": st.lists(maps, max_size=2).map(tuple),
+    "last_definition": st.none() | st.builds(remembered, st.builds(task, texts, kind=st.sampled_from(ServiceType))),
 }
 
 
 @given(st.builds(Task, **PARTS))
 def test_a_task_survives_the_state_file(given_task: Task) -> None:
     row = json.loads(json.dumps(task_to_row(given_task), separators=(",", ":")))
-    assert task_from_row(row, given_task.sub.value) == given_task
+    assert task_from_row(row, given_task.sub_state.value) == given_task
 
 
 def test_every_field_is_tried() -> None:
@@ -93,7 +93,7 @@ def test_a_row_that_we_did_not_write_is_refused(row: dict[str, object]) -> None:
 def test_what_the_file_said_of_a_removed_task_survives_the_state_file() -> None:
     told = {"id": "a", "Task": {"description": "x"}}
     service = replace(task("a", kind="Thread"), service_name="echo", device_action="shout", source=told)
-    row = json.loads(json.dumps(task_to_row(Task(removed=remembered(service)))))
+    row = json.loads(json.dumps(task_to_row(Task(last_definition=remembered(service)))))
     assert service_of(context(), "a", task_from_row(row)) == service
     assert service_of(context(replace(service, service_name="new")), "a", task_from_row(row)).service_name == "new"  # type: ignore[union-attr]
     assert service_of(context(), "a", Task()) is service_of(context(), "a", None) is None
@@ -105,7 +105,7 @@ def test_a_world_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         sim.world.stopping = True  # type: ignore[misc]
     with pytest.raises(FrozenInstanceError):
-        sim.task("a").sub = Sub.FAILED  # type: ignore[misc]
+        sim.task("a").sub_state = SubState.FAILED  # type: ignore[misc]
     with pytest.raises(FrozenInstanceError):
         ev.TaskReady(launch=1).launch = 2  # type: ignore[misc]
 
@@ -169,7 +169,7 @@ def test_a_task_is_in_its_state_since_it_came_into_it() -> None:
     sim.ask("stop", "a")
     stopping, sim.now = sim.now, sim.now + 5.0
     sim.ring()
-    assert (sim.sub("a"), sim.task("a").since) == ("stop-sigkill", stopping)
+    assert (sim.sub_state("a"), sim.task("a").since) == ("stop-sigkill", stopping)
 
 
 def test_an_exiting_context_is_deactivating_with_what_still_runs() -> None:
@@ -182,4 +182,4 @@ def test_an_exiting_context_is_deactivating_with_what_still_runs() -> None:
 
 
 def test_every_state_shows_a_word_of_systemd() -> None:
-    assert {replace(Task(), sub=sub).state.value for sub in Sub} == {"inactive", "activating", "active", "deactivating", "failed"}
+    assert {replace(Task(), sub_state=sub).state.value for sub in SubState} == {"inactive", "activating", "active", "deactivating", "failed"}

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from context import Context
 from crowd import QUICK, history
-from waiting import stop_process, wait_for_end
+from waiting import stop_process, wait_for, wait_for_end
 
 MOST = 80
 """More side effects than any of these trips has."""
@@ -76,13 +76,18 @@ def crash(context: Context, home: Path) -> Crash:
 
 
 def held(context: Context) -> dict[str, dict[str, Any]]:
-    """The tasks by id; what the keeper holds is exactly their processes: never two of one task, none that nobody knows."""
-    children = context.children()
-    status = context.status()
-    tasks = {task["id"]: task for task in status["transactions"][0]["tasks"]}
-    alive = {task["pid"] for task in tasks.values() if task["pid"]}
-    assert set(children) == alive | {status["pid"], status["device_pid"], context.zygote(), context.output()}
-    return tasks
+    """Return the tasks by id. The children of the keeper are exactly their processes and its own: no task has two, and none is unknown."""
+
+    def compared() -> dict[str, dict[str, Any]]:
+        # A process of the keeper's own may be replaced between the questions, so that the answers may differ at first.
+        children = context.children()
+        status = context.status()
+        tasks = {task["id"]: task for task in status["transactions"][0]["tasks"]}
+        alive = {task["pid"] for task in tasks.values() if task["pid"]}
+        assert set(children) == alive | {status["pid"], status["device_pid"], context.zygote(), context.output()}
+        return tasks
+
+    return wait_for(compared)
 
 
 def once(context: Context) -> None:

@@ -54,7 +54,7 @@ def use(text: bytes) -> None:
     assert graph.dot(context)
     assert graph.mermaid(context)
     json.dumps(context.source, allow_nan=False)
-    started = events.SupervisorStarted(epoch="e", generated="T")
+    started = events.SupervisorStarted(keeper_id="e", generated="T")
     world, effects = step(World(context=context), started, 1.0)
     launched = {effect.key[1] for effect in effects if isinstance(effect, events.Launch)}
     assert launched == {task.id for task in context.tasks.values() if task.entry}

@@ -18,7 +18,7 @@ import pytest
 from fake_supervisor import House
 
 from zmsvc.core.events import Record
-from zmsvc.core.lifecycle import Sub
+from zmsvc.core.lifecycle import SubState
 from zmsvc.core.world import Exit, Reason, Task, Transaction, World
 from zmsvc.ctl import state_file
 from zmsvc.ctl.__main__ import main
@@ -27,8 +27,8 @@ from zmsvc.host.kernel import linux
 from zmsvc.host.store import Store
 
 Capture = pytest.CaptureFixture[str]
-RUNNING = Task(sub=Sub.RUNNING, launch=1, pid=os.getpid(), restarts=2, action="started")
-FAILED = Task(sub=Sub.FAILED, launch=2, action="failed", status="no disk", exit=Exit(code=3, reason=Reason.EXIT_CODE))
+RUNNING = Task(sub_state=SubState.RUNNING, launch=1, pid=os.getpid(), restarts=2, action="started")
+FAILED = Task(sub_state=SubState.FAILED, launch=2, action="failed", status="no disk", exit=Exit(code=3, reason=Reason.EXIT_CODE))
 
 
 @pytest.fixture
@@ -59,12 +59,12 @@ def saved(home: House, *, boot: str | None = None, log: str = "file") -> Iterato
     failed = replace(FAILED, since=now - 60, exit=replace(FAILED.exit, at=now - 60))
     world = replace(
         world,
-        epoch="keeper",
+        keeper_id="keeper",
         transactions={"TX": Transaction(id="TX", opened=now - 90), "OLD": Transaction(id="OLD", open=False, opened=now - 99)},
         tasks={
             ("TX", "ts_1"): replace(RUNNING, since=now - 80),
             ("TX", "ts_2"): failed,
-            ("OLD", "ts_1"): Task(sub=Sub.STOPPED, launch=3, since=now - 95),
+            ("OLD", "ts_1"): Task(sub_state=SubState.STOPPED, launch=3, since=now - 95),
         },
         launches={1: ("TX", "ts_1")},
     )
@@ -223,7 +223,7 @@ def test_a_world_without_transactions_is_shown_too(home: House, capsys: Capture)
     with saved(home):
         pass
     world = store.load(reader.load(home.config / "Context-Echo.xml"), linux.boot_id())
-    store.save(World(context=world.context, epoch="x"), [], 0.0)
+    store.save(World(context=world.context, keeper_id="x"), [], 0.0)
     store.close()
     assert main(["-c", "Echo", "status"]) == 3
     assert "Tasks: none in 0 transactions" in capsys.readouterr().out

@@ -48,9 +48,9 @@ def test_the_text_of_a_reload_is_saved_with_the_world_that_it_made(tmp_path: Pat
     """Else a crash in between would have the next supervisor run the old file over the new file's tasks."""
     kept = Store(tmp_path / "state.db")
     world = kept.load(CONTEXT, "boot")
-    kept.save(replace(world, epoch="keeper"), (), at=0.0)
+    kept.save(replace(world, keeper_id="keeper"), (), at=0.0)
     assert kept.context_text("keeper") == CONTEXT.text
-    new = replace(world, context=replace(CONTEXT, text=b"<Context/>"), next_launch=7, epoch="keeper")
+    new = replace(world, context=replace(CONTEXT, text=b"<Context/>"), next_launch=7, keeper_id="keeper")
     kept.save(new, (), at=0.0)
     kept.close()
     again = Store(tmp_path / "state.db", trusted=True)
@@ -62,7 +62,7 @@ def test_the_text_of_a_reload_is_saved_with_the_world_that_it_made(tmp_path: Pat
 
 def test_a_save_that_fails_half_way_changes_nothing(tmp_path: Path) -> None:
     kept = Store(tmp_path / "state.db")
-    world: World = replace(kept.load(CONTEXT, "boot"), epoch="keeper")
+    world: World = replace(kept.load(CONTEXT, "boot"), keeper_id="keeper")
     kept.save(world, (), at=0.0)
     with sqlite3.connect(tmp_path / "state.db") as other:
         other.execute("CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'full'); END")

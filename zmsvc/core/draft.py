@@ -11,9 +11,9 @@ from typing import Any
 
 from zmsvc.core import events as ev
 from zmsvc.core.events import Effect, Key
-from zmsvc.core.lifecycle import Sub
+from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import Limits, TaskService
-from zmsvc.core.world import Task, Transaction, Waiter, World, service_of
+from zmsvc.core.world import PendingRequest, Task, Transaction, World, service_of
 
 
 class Draft:
@@ -23,14 +23,14 @@ class Draft:
         self.before = world
         self.now = now
         self.context = world.context
-        self.epoch = world.epoch
+        self.keeper_id = world.keeper_id
         self.stopping = world.stopping
         self.next_launch = world.next_launch
-        self.asks = world.asks
+        self.keeper_can_ask = world.keeper_can_ask
         self.tasks: dict[Key, Task] | Mapping[Key, Task] = world.tasks
         self.transactions: Mapping[str, Transaction] = world.transactions
         self.launches: Mapping[int, Key] = world.launches
-        self.waiters: tuple[Waiter, ...] = world.waiters
+        self.pending: tuple[PendingRequest, ...] = world.pending
         self.effects: list[Effect] = []
         self.new_supervisor = False
         """Orders of before may never have been carried out, the last one included."""
@@ -66,7 +66,7 @@ class Draft:
     def put(self, key: Key, task: Task) -> Task:
         """The task is this from now on. A new state counts from now."""
         old = self.tasks.get(key)
-        if old is None or old.sub is not task.sub:
+        if old is None or old.sub_state is not task.sub_state:
             self._changed[key[0]] = None
             if old is None or old.state is not task.state:
                 task = replace(task, since=self.now)
@@ -89,18 +89,18 @@ class Draft:
         assert isinstance(self.tasks, dict)
         del self.tasks[key]
 
-    def lose(self, key: Key) -> None:
+    def schedule_removal(self, key: Key) -> None:
         """The file has this task no longer: it goes at the end of this step, or when nobody waits any more to hear how it ended."""
         self._lost[key] = None
 
     def _drop_lost(self) -> None:
-        asked = {key for waiter in self.waiters for key in waiter.keys} if self._lost else set()
+        asked = {key for waiter in self.pending for key in waiter.keys} if self._lost else set()
         for key in self._lost:
             task = self.tasks.get(key)
             if task is not None and task.resting and key not in asked:
                 self.remove(key)
 
-    def show(self, transaction: str) -> None:
+    def mark_changed(self, transaction: str) -> None:
         """Say on the bus how this transaction is."""
         self._changed[transaction] = None
 
@@ -134,12 +134,12 @@ class Draft:
         instance = service.instance if service else ""
         self.emit(ev.Record(transaction=key[0], task=key[1], event=event, detail=detail, instance=instance))
 
-    def say(self, key: Key, action: str, *, success: bool, pid: int | None, items: Mapping[str, Any]) -> None:
+    def publish_control(self, key: Key, action: str, *, success: bool, pid: int | None, items: Mapping[str, Any]) -> None:
         """Say on the bus what happened to a task."""
         told = self.described(key)
         self.emit(ev.PublishControl(key=key, action=action, success=success, pid=pid, items=items, service=told))
 
-    def say_order(self, key: Key, action: str) -> None:
+    def publish_process(self, key: Key, action: str) -> None:
         """Say on the bus that a task is being started or stopped."""
         self.emit(ev.PublishProcess(key=key, action=action, service=self.described(key)))
 
@@ -157,19 +157,19 @@ class Draft:
             self.emit(ev.PublishInfo(transaction=transaction))
         world = World(
             context=self.context,
-            epoch=self.epoch,
+            keeper_id=self.keeper_id,
             stopping=self.stopping,
             next_launch=self.next_launch,
-            asks=self.asks,
+            keeper_can_ask=self.keeper_can_ask,
             transactions=self.transactions,
             tasks=self.tasks,
             launches=self.launches,
-            waiters=self.waiters,
+            pending=self.pending,
         )
         return world, tuple(self.effects)
 
 
-def fresh(draft: Draft, transaction: str, task_id: str) -> None:
+def ensure_task(draft: Draft, transaction: str, task_id: str) -> None:
     """A task of the file that this transaction has not got yet."""
     if (transaction, task_id) not in draft.tasks:
-        draft.put((transaction, task_id), Task(sub=Sub.WAITING))
+        draft.put((transaction, task_id), Task(sub_state=SubState.WAITING))

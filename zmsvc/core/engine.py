@@ -13,7 +13,7 @@ from zmsvc.core import pending_requests, requests, resume, updates
 from zmsvc.core.draft import Draft
 from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.core.events import Effect, Fact, Key
-from zmsvc.core.lifecycle import Cause, Sub
+from zmsvc.core.lifecycle import SubState, TaskEvent
 from zmsvc.core.model import ServiceType, Trigger
 from zmsvc.core.transitions import apply, asks_rest, executed, fire
 from zmsvc.core.world import Exit, Reason, Task, World
@@ -69,20 +69,20 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
         case ev.TaskLaunched():
             # The keeper tells it again when it is told again to launch what it has launched.
             if draft.tasks[key].pid is None:
-                apply(draft, key, Cause.LAUNCHED, pid=fact.pid, start_time=fact.start_time)
+                apply(draft, key, TaskEvent.LAUNCHED, pid=fact.pid, start_time=fact.start_time)
         case ev.LaunchFailed():
-            end = Exit(reason=draft.tasks[key].verdict or Reason.CANNOT_LAUNCH, at=draft.now)
-            apply(draft, key, Cause.LAUNCH_FAILED, exit=end, status=fact.why)
+            end = Exit(reason=draft.tasks[key].stop_reason or Reason.CANNOT_LAUNCH, at=draft.now)
+            apply(draft, key, TaskEvent.LAUNCH_FAILED, exit=end, status=fact.why)
         case ev.TaskExecuted():
             executed(draft, key)
         case ev.TaskReady():
-            apply(draft, key, Cause.READY)
+            apply(draft, key, TaskEvent.READY)
         case ev.TaskUpdated():
             _updated(draft, key, fact)
         case ev.TaskSaid():
             draft.change(key, status=fact.status)
         case ev.WatchdogFed():
-            if draft.tasks[key].sub is Sub.RUNNING and (limit := draft.limits(key).watchdog):
+            if draft.tasks[key].sub_state is SubState.RUNNING and (limit := draft.limits(key).watchdog):
                 draft.change(key, deadline=draft.now + limit)
         case ev.TimeoutExtended():
             _extended(draft, key, fact.seconds)
@@ -102,7 +102,7 @@ def _deadline(draft: Draft, key: Key) -> None:
     if task is None or task.deadline is None:
         return
     if task.deadline <= draft.now:
-        apply(draft, key, Cause.DEADLINE)
+        apply(draft, key, TaskEvent.DEADLINE)
     else:
         # Whoever rang too early has no alarm left for it.
         draft.emit(ev.WakeAt(key=key, when=task.deadline))
@@ -110,7 +110,7 @@ def _deadline(draft: Draft, key: Key) -> None:
 
 def _extended(draft: Draft, key: Key, seconds: float) -> None:
     task = draft.tasks[key]
-    if task.deadline is not None and task.sub in (Sub.START, Sub.STOP_SIGTERM):
+    if task.deadline is not None and task.sub_state in (SubState.START, SubState.STOP_SIGTERM):
         draft.change(key, deadline=max(task.deadline, draft.now + seconds))
 
 
@@ -119,12 +119,12 @@ def _main_process(draft: Draft, key: Key, fact: ev.MainNamed | ev.MainChanged) -
     if task.pid is None or task.pid == fact.pid:
         return
     if isinstance(fact, ev.MainNamed):
-        if task.sub in (Sub.START, Sub.RUNNING):
+        if task.sub_state in (SubState.START, SubState.RUNNING):
             draft.emit(ev.SetMain(launch=fact.launch, pid=fact.pid, start_time=fact.start_time))
         return
     draft.record(key, "main-process", pid=fact.pid, before=task.pid, launch=fact.launch)
     draft.change(key, pid=fact.pid, start_time=fact.start_time)
-    draft.show(key[0])
+    draft.mark_changed(key[0])
 
 
 # --- updates
@@ -146,9 +146,9 @@ def _updated(draft: Draft, key: Key, fact: ev.TaskUpdated) -> None:
         draft.change(key, tokens=tokens - 1.0, dropped=task.dropped + 1, **changes)
         return
     task = draft.change(key, tokens=tokens - 1.0, update=dict(fact.items), action="updated", **changes)
-    draft.say(key, "updated", success=True, pid=task.pid, items=fact.items)
-    if not task.quiet:
-        fire(draft, key, Trigger.ON_UPDATE, requested=task.held or task.verdict is Reason.REQUESTED)
+    draft.publish_control(key, "updated", success=True, pid=task.pid, items=fact.items)
+    if not task.rules_suppressed:
+        fire(draft, key, Trigger.ON_UPDATE, requested=task.stopped_by_operator or task.stop_reason is Reason.REQUESTED)
 
 
 # --- ends
@@ -156,7 +156,7 @@ def _updated(draft: Draft, key: Key, fact: ev.TaskUpdated) -> None:
 
 def _exited(draft: Draft, key: Key, fact: ev.TaskExited) -> None:
     task = draft.tasks[key]
-    if task.sub in (Sub.FINAL_SIGTERM, Sub.FINAL_SIGKILL):
+    if task.sub_state in (SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL):
         return
     end = Exit(code=fact.code, signal=fact.signal, reason=_reason(draft, key, task, fact), at=draft.now)
     changes: dict[str, Any] = {"status": fact.why} if fact.why else {}
@@ -164,42 +164,42 @@ def _exited(draft: Draft, key: Key, fact: ev.TaskExited) -> None:
         apply(draft, key, _cause_of(end.reason), exit=end, **changes)
     elif asks_rest(draft, key):
         limit = draft.limits(key).stop_timeout
-        left = task.deadline if task.sub is Sub.STOP_SIGTERM else draft.now + limit if limit else None
-        apply(draft, key, Cause.LEFT_BEHIND, exit=end, deadline=left, **changes)
+        left = task.deadline if task.sub_state is SubState.STOP_SIGTERM else draft.now + limit if limit else None
+        apply(draft, key, TaskEvent.LEFT_BEHIND, exit=end, deadline=left, **changes)
     else:
-        apply(draft, key, Cause.LEFT_TO_KILL, exit=end, **changes)
+        apply(draft, key, TaskEvent.LEFT_TO_KILL, exit=end, **changes)
 
 
 def _gone(draft: Draft, key: Key, fact: ev.TaskGone) -> None:
     """Nothing of the launch is left. Only after its main process does this settle anything."""
     task = draft.tasks[key]
-    if task.sub not in (Sub.FINAL_SIGTERM, Sub.FINAL_SIGKILL) or task.exit is None:
+    if task.sub_state not in (SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL) or task.exit is None:
         return
-    ended = tuple(
-        {"pid": e.pid, "name": e.name, "code": e.code, "signal": e.signal, "asked": e.asked, "killed": e.killed} for e in fact.ended
+    leftovers = tuple(
+        {"pid": e.pid, "name": e.name, "code": e.code, "signal": e.signal, "asked": e.asked, "killed": e.killed} for e in fact.leftovers
     )
-    apply(draft, key, _cause_of(task.exit.reason), ended=ended)
+    apply(draft, key, _cause_of(task.exit.reason), leftovers=leftovers)
 
 
-def _cause_of(reason: Reason) -> Cause:
+def _cause_of(reason: Reason) -> TaskEvent:
     if reason is Reason.EXITED:
-        return Cause.ENDED_WELL
-    return Cause.ENDED_AS_ASKED if reason is Reason.REQUESTED else Cause.ENDED_BADLY
+        return TaskEvent.ENDED_WELL
+    return TaskEvent.ENDED_AS_ASKED if reason is Reason.REQUESTED else TaskEvent.ENDED_BADLY
 
 
 def _reason(draft: Draft, key: Key, task: Task, fact: ev.TaskExited) -> Reason:
-    if task.verdict is not None:
-        return task.verdict
+    if task.stop_reason is not None:
+        return task.stop_reason
     if fact.oom:
         return Reason.OOM_KILL
     if fact.why:
         return Reason.CANNOT_LAUNCH
     if fact.signal is not None:
         return Reason.SIGNAL
-    if fact.code == CANNOT_EXECUTE and task.sub in (Sub.LAUNCHING, Sub.START):
+    if fact.code == CANNOT_EXECUTE and task.sub_state in (SubState.LAUNCHING, SubState.START):
         return Reason.CANNOT_LAUNCH
     if fact.code:
         return Reason.EXIT_CODE
     service = draft.service(key)
-    ready = task.sub is Sub.RUNNING or (service is not None and service.service_type is ServiceType.COMMAND and not service.notify)
+    ready = task.sub_state is SubState.RUNNING or (service is not None and service.service_type is ServiceType.COMMAND and not service.notify)
     return Reason.EXITED if ready else Reason.NOT_READY

@@ -75,12 +75,12 @@ class SupervisorStarted:
     `epoch` names the keeper: another one means that no process of before is alive. `stopping`: the context is to end.
     """
 
-    epoch: str
+    keeper_id: str
     children: tuple[Child, ...] = ()
     exits: frozenset[int] = frozenset()
     autostart: bool = True
     transaction: str | None = None
-    asks: bool = True
+    keeper_can_ask: bool = True
     """The keeper can ask all processes of a launch to end."""
     generated: str = ""
     """A fresh transaction ID, used when there is nothing to resume."""
@@ -205,7 +205,7 @@ class TaskGone:
     """No process of this launch is left."""
 
     launch: int
-    ended: tuple[Ended, ...] = ()
+    leftovers: tuple[Ended, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

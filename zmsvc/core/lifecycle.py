@@ -21,7 +21,7 @@ class State(StrEnum):
     FAILED = "failed"
 
 
-class Sub(StrEnum):
+class SubState(StrEnum):
     """The state proper; `STATE_OF` gives the state that is shown with it."""
 
     WAITING = "waiting"
@@ -47,29 +47,29 @@ class Sub(StrEnum):
 
 
 STATE_OF = {
-    Sub.WAITING: State.INACTIVE,
-    Sub.BACK_OFF: State.ACTIVATING,
-    Sub.LAUNCHING: State.ACTIVATING,
-    Sub.START: State.ACTIVATING,
-    Sub.RUNNING: State.ACTIVE,
-    Sub.STOP_SIGTERM: State.DEACTIVATING,
-    Sub.STOP_SIGKILL: State.DEACTIVATING,
-    Sub.FINAL_SIGTERM: State.DEACTIVATING,
-    Sub.FINAL_SIGKILL: State.DEACTIVATING,
-    Sub.EXITED: State.INACTIVE,
-    Sub.STOPPED: State.INACTIVE,
-    Sub.FAILED: State.FAILED,
+    SubState.WAITING: State.INACTIVE,
+    SubState.BACK_OFF: State.ACTIVATING,
+    SubState.LAUNCHING: State.ACTIVATING,
+    SubState.START: State.ACTIVATING,
+    SubState.RUNNING: State.ACTIVE,
+    SubState.STOP_SIGTERM: State.DEACTIVATING,
+    SubState.STOP_SIGKILL: State.DEACTIVATING,
+    SubState.FINAL_SIGTERM: State.DEACTIVATING,
+    SubState.FINAL_SIGKILL: State.DEACTIVATING,
+    SubState.EXITED: State.INACTIVE,
+    SubState.STOPPED: State.INACTIVE,
+    SubState.FAILED: State.FAILED,
 }
 
-RESTING = frozenset({Sub.WAITING, Sub.EXITED, Sub.STOPPED, Sub.FAILED})
+RESTING = frozenset({SubState.WAITING, SubState.EXITED, SubState.STOPPED, SubState.FAILED})
 """Nothing runs and nothing will by itself."""
 LIVE = frozenset(
-    {Sub.LAUNCHING, Sub.START, Sub.RUNNING, Sub.STOP_SIGTERM, Sub.STOP_SIGKILL, Sub.FINAL_SIGTERM, Sub.FINAL_SIGKILL}
+    {SubState.LAUNCHING, SubState.START, SubState.RUNNING, SubState.STOP_SIGTERM, SubState.STOP_SIGKILL, SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL}
 )
 """There is a process, or there may be one."""
 
 
-class Cause(StrEnum):
+class TaskEvent(StrEnum):
     """What happened, as far as the table can see."""
 
     START = "start"
@@ -98,21 +98,21 @@ class Act(StrEnum):
     """What is done on a transition: one function each in core.acts."""
 
     LAUNCH = "launch"
-    RELAUNCH_LATER = "relaunch-later"
-    GIVE_UP = "give-up"
-    FORGIVE = "forgive"
-    ARRIVE = "arrive"
+    BACK_OFF_AND_LAUNCH = "relaunch-later"
+    START_LIMIT_HIT = "give-up"
+    RESET_FAILED = "forgive"
+    PROCESS_STARTED = "arrive"
     BE_READY = "be-ready"
     TERMINATE = "terminate"
     START_TIMED_OUT = "start-timed-out"
     WATCHDOG_MISSED = "watchdog-missed"
     KILL = "kill"
-    ASK_REST = "ask-rest"
+    TERMINATE_REST = "ask-rest"
     KILL_REST = "kill-rest"
-    START_AFTERWARDS = "start-afterwards"
-    STAY_STOPPED = "stay-stopped"
-    FORGET_DELAY = "forget-delay"
-    SETTLE = "settle"
+    RESTART_AFTER_STOP = "start-afterwards"
+    CANCEL_RESTART = "stay-stopped"
+    CANCEL_BACK_OFF = "forget-delay"
+    FINISH = "settle"
     REPORT_SURVIVOR = "report-survivor"
 
 
@@ -120,93 +120,93 @@ class Act(StrEnum):
 class Move:
     """Where a cause leads, and what is done on the way."""
 
-    to: Sub
+    to: SubState
     act: Act
 
 
-Row = dict[Cause, Move]
+Row = dict[TaskEvent, Move]
 
 _START: Row = {
-    Cause.START: Move(Sub.LAUNCHING, Act.LAUNCH),
-    Cause.RESTART: Move(Sub.LAUNCHING, Act.LAUNCH),
-    Cause.DELAY: Move(Sub.BACK_OFF, Act.RELAUNCH_LATER),
-    Cause.LIMIT: Move(Sub.FAILED, Act.GIVE_UP),
+    TaskEvent.START: Move(SubState.LAUNCHING, Act.LAUNCH),
+    TaskEvent.RESTART: Move(SubState.LAUNCHING, Act.LAUNCH),
+    TaskEvent.DELAY: Move(SubState.BACK_OFF, Act.BACK_OFF_AND_LAUNCH),
+    TaskEvent.LIMIT: Move(SubState.FAILED, Act.START_LIMIT_HIT),
 }
 _SETTLED: Row = {
-    Cause.ENDED_WELL: Move(Sub.EXITED, Act.SETTLE),
-    Cause.ENDED_AS_ASKED: Move(Sub.STOPPED, Act.SETTLE),
-    Cause.ENDED_BADLY: Move(Sub.FAILED, Act.SETTLE),
+    TaskEvent.ENDED_WELL: Move(SubState.EXITED, Act.FINISH),
+    TaskEvent.ENDED_AS_ASKED: Move(SubState.STOPPED, Act.FINISH),
+    TaskEvent.ENDED_BADLY: Move(SubState.FAILED, Act.FINISH),
 }
 _END: Row = {
-    Cause.LEFT_BEHIND: Move(Sub.FINAL_SIGTERM, Act.ASK_REST),
-    Cause.LEFT_TO_KILL: Move(Sub.FINAL_SIGKILL, Act.KILL_REST),
+    TaskEvent.LEFT_BEHIND: Move(SubState.FINAL_SIGTERM, Act.TERMINATE_REST),
+    TaskEvent.LEFT_TO_KILL: Move(SubState.FINAL_SIGKILL, Act.KILL_REST),
     **_SETTLED,
 }
 
 
-def _asked_while_stopping(here: Sub) -> Row:
+def _asked_while_stopping(here: SubState) -> Row:
     return {
-        Cause.START: Move(here, Act.START_AFTERWARDS),
-        Cause.RESTART: Move(here, Act.START_AFTERWARDS),
-        Cause.STOP: Move(here, Act.STAY_STOPPED),
+        TaskEvent.START: Move(here, Act.RESTART_AFTER_STOP),
+        TaskEvent.RESTART: Move(here, Act.RESTART_AFTER_STOP),
+        TaskEvent.STOP: Move(here, Act.CANCEL_RESTART),
     }
 
 
-TABLE: dict[Sub, Row] = {
-    Sub.WAITING: {**_START},
-    Sub.EXITED: {**_START},
-    Sub.STOPPED: {**_START},
-    Sub.FAILED: {**_START, Cause.RESET: Move(Sub.WAITING, Act.FORGIVE)},
-    Sub.BACK_OFF: {
-        Cause.START: Move(Sub.LAUNCHING, Act.LAUNCH),
-        Cause.RESTART: Move(Sub.LAUNCHING, Act.LAUNCH),
-        Cause.DEADLINE: Move(Sub.LAUNCHING, Act.LAUNCH),
-        Cause.STOP: Move(Sub.STOPPED, Act.FORGET_DELAY),
-        Cause.RESET: Move(Sub.BACK_OFF, Act.FORGIVE),
+TABLE: dict[SubState, Row] = {
+    SubState.WAITING: {**_START},
+    SubState.EXITED: {**_START},
+    SubState.STOPPED: {**_START},
+    SubState.FAILED: {**_START, TaskEvent.RESET: Move(SubState.WAITING, Act.RESET_FAILED)},
+    SubState.BACK_OFF: {
+        TaskEvent.START: Move(SubState.LAUNCHING, Act.LAUNCH),
+        TaskEvent.RESTART: Move(SubState.LAUNCHING, Act.LAUNCH),
+        TaskEvent.DEADLINE: Move(SubState.LAUNCHING, Act.LAUNCH),
+        TaskEvent.STOP: Move(SubState.STOPPED, Act.CANCEL_BACK_OFF),
+        TaskEvent.RESET: Move(SubState.BACK_OFF, Act.RESET_FAILED),
     },
-    Sub.LAUNCHING: {
-        Cause.LAUNCHED: Move(Sub.START, Act.ARRIVE),
-        Cause.LAUNCH_FAILED: Move(Sub.FAILED, Act.SETTLE),
-        Cause.STOP: Move(Sub.STOP_SIGTERM, Act.TERMINATE),
-        Cause.RESTART: Move(Sub.STOP_SIGTERM, Act.TERMINATE),
+    SubState.LAUNCHING: {
+        TaskEvent.LAUNCHED: Move(SubState.START, Act.PROCESS_STARTED),
+        TaskEvent.LAUNCH_FAILED: Move(SubState.FAILED, Act.FINISH),
+        TaskEvent.STOP: Move(SubState.STOP_SIGTERM, Act.TERMINATE),
+        TaskEvent.RESTART: Move(SubState.STOP_SIGTERM, Act.TERMINATE),
         **_END,
     },
-    Sub.START: {
-        Cause.READY: Move(Sub.RUNNING, Act.BE_READY),
-        Cause.DEADLINE: Move(Sub.STOP_SIGTERM, Act.START_TIMED_OUT),
-        Cause.STOP: Move(Sub.STOP_SIGTERM, Act.TERMINATE),
-        Cause.RESTART: Move(Sub.STOP_SIGTERM, Act.TERMINATE),
+    SubState.START: {
+        TaskEvent.READY: Move(SubState.RUNNING, Act.BE_READY),
+        TaskEvent.DEADLINE: Move(SubState.STOP_SIGTERM, Act.START_TIMED_OUT),
+        TaskEvent.STOP: Move(SubState.STOP_SIGTERM, Act.TERMINATE),
+        TaskEvent.RESTART: Move(SubState.STOP_SIGTERM, Act.TERMINATE),
         **_END,
     },
-    Sub.RUNNING: {
-        Cause.DEADLINE: Move(Sub.STOP_SIGTERM, Act.WATCHDOG_MISSED),
-        Cause.STOP: Move(Sub.STOP_SIGTERM, Act.TERMINATE),
-        Cause.RESTART: Move(Sub.STOP_SIGTERM, Act.TERMINATE),
+    SubState.RUNNING: {
+        TaskEvent.DEADLINE: Move(SubState.STOP_SIGTERM, Act.WATCHDOG_MISSED),
+        TaskEvent.STOP: Move(SubState.STOP_SIGTERM, Act.TERMINATE),
+        TaskEvent.RESTART: Move(SubState.STOP_SIGTERM, Act.TERMINATE),
         **_END,
     },
-    Sub.STOP_SIGTERM: {
-        Cause.LAUNCHED: Move(Sub.STOP_SIGTERM, Act.TERMINATE),
-        Cause.LAUNCH_FAILED: Move(Sub.STOPPED, Act.SETTLE),
-        Cause.DEADLINE: Move(Sub.STOP_SIGKILL, Act.KILL),
-        **_asked_while_stopping(Sub.STOP_SIGTERM),
+    SubState.STOP_SIGTERM: {
+        TaskEvent.LAUNCHED: Move(SubState.STOP_SIGTERM, Act.TERMINATE),
+        TaskEvent.LAUNCH_FAILED: Move(SubState.STOPPED, Act.FINISH),
+        TaskEvent.DEADLINE: Move(SubState.STOP_SIGKILL, Act.KILL),
+        **_asked_while_stopping(SubState.STOP_SIGTERM),
         **_END,
     },
-    Sub.STOP_SIGKILL: {
-        Cause.LAUNCHED: Move(Sub.STOP_SIGKILL, Act.KILL),
-        Cause.LAUNCH_FAILED: Move(Sub.STOPPED, Act.SETTLE),
-        Cause.DEADLINE: Move(Sub.STOP_SIGKILL, Act.REPORT_SURVIVOR),
-        **_asked_while_stopping(Sub.STOP_SIGKILL),
+    SubState.STOP_SIGKILL: {
+        TaskEvent.LAUNCHED: Move(SubState.STOP_SIGKILL, Act.KILL),
+        TaskEvent.LAUNCH_FAILED: Move(SubState.STOPPED, Act.FINISH),
+        TaskEvent.DEADLINE: Move(SubState.STOP_SIGKILL, Act.REPORT_SURVIVOR),
+        **_asked_while_stopping(SubState.STOP_SIGKILL),
         **_END,
-        Cause.LEFT_BEHIND: Move(Sub.FINAL_SIGKILL, Act.KILL_REST),
+        TaskEvent.LEFT_BEHIND: Move(SubState.FINAL_SIGKILL, Act.KILL_REST),
     },
-    Sub.FINAL_SIGTERM: {
-        Cause.DEADLINE: Move(Sub.FINAL_SIGKILL, Act.KILL_REST),
-        **_asked_while_stopping(Sub.FINAL_SIGTERM),
+    SubState.FINAL_SIGTERM: {
+        TaskEvent.DEADLINE: Move(SubState.FINAL_SIGKILL, Act.KILL_REST),
+        **_asked_while_stopping(SubState.FINAL_SIGTERM),
         **_SETTLED,
     },
-    Sub.FINAL_SIGKILL: {
-        Cause.DEADLINE: Move(Sub.FINAL_SIGKILL, Act.REPORT_SURVIVOR),
-        **_asked_while_stopping(Sub.FINAL_SIGKILL),
+    SubState.FINAL_SIGKILL: {
+        TaskEvent.DEADLINE: Move(SubState.FINAL_SIGKILL, Act.REPORT_SURVIVOR),
+        **_asked_while_stopping(SubState.FINAL_SIGKILL),
         **_SETTLED,
     },
 }
@@ -215,11 +215,11 @@ TABLE: dict[Sub, Row] = {
 def diagram() -> str:
     """The table as a mermaid state diagram, edges between the same two states joined."""
     lines = ["stateDiagram-v2", "    [*] --> waiting"]
-    names = {sub: sub.value.replace("-", "_") for sub in Sub}
-    for sub in Sub:
+    names = {sub: sub.value.replace("-", "_") for sub in SubState}
+    for sub in SubState:
         lines.append(f'    state "{sub.value} ({STATE_OF[sub].value})" as {names[sub]}')
     for sub, row in TABLE.items():
-        edges: dict[Sub, list[str]] = {}
+        edges: dict[SubState, list[str]] = {}
         for cause, move in row.items():
             edges.setdefault(move.to, []).append(cause.value)
         lines.extend(f"    {names[sub]} --> {names[to]} : {', '.join(causes)}" for to, causes in edges.items())

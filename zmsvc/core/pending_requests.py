@@ -8,8 +8,8 @@ from typing import Any
 from zmsvc.core import events as ev
 from zmsvc.core.draft import Draft
 from zmsvc.core.events import Key, Requested, Verb
-from zmsvc.core.lifecycle import State, Sub
-from zmsvc.core.world import Reason, Task, Waiter
+from zmsvc.core.lifecycle import State, SubState
+from zmsvc.core.world import PendingRequest, Reason, Task
 
 CONTEXT_START = 0
 """The request number of the start of the context itself: its outcome is READY=1."""
@@ -20,7 +20,7 @@ def wait(
 ) -> None:
     if order.request is None:
         return
-    waiter = Waiter(
+    waiter = PendingRequest(
         request=order.request,
         verb=order.verb,
         transactions=names,
@@ -29,16 +29,16 @@ def wait(
         ending=frozenset(keys if order.verb in (Verb.STOP, Verb.EXIT) else ()),
         opened=opened,
     )
-    draft.waiters = (*draft.waiters, waiter)
+    draft.pending = (*draft.pending, waiter)
 
 
 # --- outcomes
 
 
-def milestone(draft: Draft, key: Key) -> None:
+def complete_starts(draft: Draft, key: Key) -> None:
     """A start, a restart or the start of the context that waited for this task has its outcome."""
     task = draft.tasks[key]
-    text = f"{key[1]}: {_ended(task)}" if task.sub in (Sub.FAILED, Sub.STOPPED, Sub.WAITING) else ""
+    text = f"{key[1]}: {_ended(task)}" if task.sub_state in (SubState.FAILED, SubState.STOPPED, SubState.WAITING) else ""
     _resolve(draft, key, text, stops=False)
 
 
@@ -49,9 +49,9 @@ def restarted(draft: Draft, key: Key) -> None:
     _resolve(draft, key, f"{key[1]}: restarted before it was ready by {_by(draft.tasks[key])}", stops=False)
 
 
-def resolve_stops(draft: Draft, key: Key, *, again: bool) -> None:
-    """This task has ended, as was asked; `again`: it is started again at once, which the client that stopped it did not ask for."""
-    _resolve(draft, key, _overtaken(draft, key) if again else "", stops=True)
+def complete_stops(draft: Draft, key: Key, *, restart: bool) -> None:
+    """This task has ended, as was asked; `restart`: it is started again at once, which the client that stopped it did not ask for."""
+    _resolve(draft, key, _overtaken(draft, key) if restart else "", stops=True)
 
 
 def _overtaken(draft: Draft, key: Key) -> str:
@@ -80,7 +80,7 @@ def resolve(draft: Draft, key: Key, failure: str) -> None:
 
 
 def _ended(task: Task) -> str:
-    if task.sub is Sub.STOPPED:
+    if task.sub_state is SubState.STOPPED:
         return "stopped meanwhile"
     end = task.exit
     how = "failed"
@@ -91,15 +91,15 @@ def _ended(task: Task) -> str:
 
 
 def _resolve(draft: Draft, key: Key, failure: str, *, stops: bool) -> None:
-    if not draft.waiters:
+    if not draft.pending:
         return
     kept = []
-    for waiter in draft.waiters:
+    for waiter in draft.pending:
         if key in waiter.remaining and (key in waiter.ending) == stops:
             failures = (*waiter.failures, failure) if failure else waiter.failures
             waiter = replace(waiter, remaining=waiter.remaining - {key}, failures=failures)
         kept.append(waiter)
-    draft.waiters = tuple(kept)
+    draft.pending = tuple(kept)
 
 
 # --- answers
@@ -112,28 +112,28 @@ def answer(draft: Draft) -> None:
     READY=1 for a failed one, and starts it again.
     """
     over = draft.stopping and not draft.launches
-    done = [waiter for waiter in draft.waiters if over or not waiter.remaining]
+    done = [waiter for waiter in draft.pending if over or not waiter.remaining]
     if done:
-        draft.waiters = tuple(waiter for waiter in draft.waiters if not over and waiter.remaining)
+        draft.pending = tuple(waiter for waiter in draft.pending if not over and waiter.remaining)
         done = [_with_overtaken(draft, waiter) if waiter.verb is Verb.STOP else waiter for waiter in done]
         draft.emit(*(ev.Ready(error=_error(waiter)) if waiter.request == CONTEXT_START else _reply(draft, waiter) for waiter in done))
         for key in (key for waiter in done for key in waiter.keys):
             if draft.service(key) is None:
-                draft.lose(key)
+                draft.schedule_removal(key)
     if over and (draft.new_supervisor or draft.before.launches or not draft.before.stopping):
         draft.emit(ev.Leave())
 
 
-def _with_overtaken(draft: Draft, waiter: Waiter) -> Waiter:
+def _with_overtaken(draft: Draft, waiter: PendingRequest) -> PendingRequest:
     """Add what a stop had ended and somebody has started while it still waited for others."""
     running = [key for key in waiter.keys if (task := draft.tasks.get(key)) and task.live and task.state is not State.DEACTIVATING]
     return replace(waiter, failures=tuple(dict.fromkeys([*waiter.failures, *(_overtaken(draft, key) for key in running)])))
 
 
-def _reply(draft: Draft, waiter: Waiter) -> ev.Reply:
+def _reply(draft: Draft, waiter: PendingRequest) -> ev.Reply:
     tasks = [(key, draft.tasks.get(key, Task())) for key in waiter.keys]
     shown = [
-        {"id": key[1], "transaction": key[0], "state": t.state.value, "sub": t.sub.value, "pid": t.pid, "held": t.held}
+        {"id": key[1], "transaction": key[0], "state": t.state.value, "sub": t.sub_state.value, "pid": t.pid, "held": t.stopped_by_operator}
         | ({"killed": t.resting and _killed(t)} if key in waiter.ending else {})
         for key, t in tasks
     ]
@@ -142,7 +142,7 @@ def _reply(draft: Draft, waiter: Waiter) -> ev.Reply:
         "transactions": list(waiter.transactions),
         "tasks": shown,
         "unfinished": sorted(key[1] for key in waiter.remaining),
-        **waiter.told,
+        **waiter.details,
     }
     if waiter.opened:
         running = dict.fromkeys(name for (name, _), task in draft.tasks.items() if task.live)
@@ -162,9 +162,9 @@ def _killed(task: Task) -> bool:
     return end is not None and end.reason is Reason.REQUESTED and end.signal == "SIGKILL"
 
 
-def _error(waiter: Waiter) -> str:
+def _error(waiter: PendingRequest) -> str:
     return f"cannot {waiter.verb.value} {'; '.join(waiter.failures)}" if waiter.failures else ""
 
 
 def _endings(task: Task) -> list[dict[str, Any]]:
-    return [dict(entry) for entry in task.ended]
+    return [dict(entry) for entry in task.leftovers]

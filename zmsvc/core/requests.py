@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from zmsvc.core import events as ev
-from zmsvc.core.draft import Draft, fresh
+from zmsvc.core.draft import Draft, ensure_task
 from zmsvc.core.events import Key, Requested, Verb
-from zmsvc.core.lifecycle import Cause, State, Sub
+from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import TRANSACTION_ID
 from zmsvc.core.pending_requests import wait
 from zmsvc.core.transitions import apply
@@ -48,12 +48,12 @@ def _refuse(draft: Draft, order: Requested, refused: _RefusedError) -> None:
         for task in order.tasks or (draft.context.id,):
             items = {"reason": "refused", "message": error}
             key = (order.transaction or "", task)
-            draft.say(key, "failed", success=False, pid=None, items=items)
+            draft.publish_control(key, "failed", success=False, pid=None, items=items)
 
 
 def _cause(order: Requested, task: Task) -> dict[str, Any]:
     """Who asked. What rules had told a task that was not started yet is passed on to the one that is started now."""
-    pending = task.again or task.sub in (Sub.BACK_OFF, Sub.LAUNCHING)
+    pending = task.restart_pending or task.sub_state in (SubState.BACK_OFF, SubState.LAUNCHING)
     depth, sources = (task.cause.get("depth", 0), task.cause.get("sources", [])) if pending else (0, [])
     return {"by": order.origin.by, "uid": order.origin.uid, "depth": depth, "sources": list(sources)}
 
@@ -86,7 +86,7 @@ def start(draft: Draft, order: Requested) -> None:
         _make_room(draft)
         open_anew(draft, name)
     keys = [(name, task) for task in order.tasks] or entries(draft, name)
-    wait(draft, order, (name,), keys, [key for key in keys if draft.tasks[key].sub is not Sub.RUNNING], opened=opened)
+    wait(draft, order, (name,), keys, [key for key in keys if draft.tasks[key].sub_state is not SubState.RUNNING], opened=opened)
     draft.record((name, ""), "requested", verb="start", tasks=list(order.tasks), by=order.origin.by, uid=order.origin.uid)
     for key in keys:
         _start_one(draft, key, order)
@@ -94,11 +94,11 @@ def start(draft: Draft, order: Requested) -> None:
 
 def _start_one(draft: Draft, key: Key, order: Requested) -> None:
     task = draft.tasks[key]
-    changes: dict[str, Any] = {"held": False}
+    changes: dict[str, Any] = {"stopped_by_operator": False}
     if not task.live or task.state is State.DEACTIVATING:
         # As with systemctl: who starts it by hand wants it now, and its delays begin anew. A start limit stays (reset-failed).
-        changes |= {"cause": _cause(order, task), "laps": 0, "failures": 0}
-    apply(draft, key, Cause.START, **changes)
+        changes |= {"cause": _cause(order, task), "quick_starts": 0, "failures": 0}
+    apply(draft, key, TaskEvent.START, **changes)
 
 
 def _to_start(draft: Draft, order: Requested) -> str:
@@ -119,18 +119,18 @@ def open_anew(draft: Draft, name: str) -> None:
     """A new run of a transaction: what the operator had stopped in an earlier one is forgotten."""
     open_transaction(draft, name)
     for key in draft.keys_of(name):
-        if draft.tasks[key].held:
-            draft.change(key, held=False)
+        if draft.tasks[key].stopped_by_operator:
+            draft.change(key, stopped_by_operator=False)
 
 
 def open_transaction(draft: Draft, name: str) -> None:
     """The transaction is open, and every task of the file is in it, started or not."""
     draft.put_transaction(Transaction(id=name, open=True, opened=draft.now))
     for task_id in draft.context.tasks:
-        fresh(draft, name, task_id)
+        ensure_task(draft, name, task_id)
     for key in draft.keys_of(name):
         if draft.service(key) is None:
-            draft.lose(key)
+            draft.schedule_removal(key)
     _drop_old(draft)
 
 
@@ -173,8 +173,8 @@ def stop(draft: Draft, order: Requested) -> None:
         if not order.tasks:
             _close(draft, name)
     for key in keys if order.tasks else ():
-        draft.change(key, held=True, quiet=not order.triggers)
-        apply(draft, key, Cause.STOP)
+        draft.change(key, stopped_by_operator=True, rules_suppressed=not order.triggers)
+        apply(draft, key, TaskEvent.STOP)
 
 
 def _targets(draft: Draft, name: str, order: Requested) -> list[Key]:
@@ -197,8 +197,8 @@ def stop_quietly(draft: Draft, keys: list[Key]) -> None:
     for key in keys:
         task = draft.tasks[key]
         if not task.resting:
-            draft.change(key, quiet=True, again=False)
-            apply(draft, key, Cause.STOP)
+            draft.change(key, rules_suppressed=True, restart_pending=False)
+            apply(draft, key, TaskEvent.STOP)
 
 
 def restart(draft: Draft, order: Requested) -> None:
@@ -214,8 +214,8 @@ def restart(draft: Draft, order: Requested) -> None:
         draft.record((name, ""), "requested", verb="restart", tasks=list(order.tasks), by=order.origin.by, uid=order.origin.uid)
     for key in keys:
         quiet = not order.tasks or not order.triggers
-        task = draft.change(key, held=False, laps=0, failures=0, quiet=quiet)
-        apply(draft, key, Cause.RESTART, cause=_cause(order, task))
+        task = draft.change(key, stopped_by_operator=False, quick_starts=0, failures=0, rules_suppressed=quiet)
+        apply(draft, key, TaskEvent.RESTART, cause=_cause(order, task))
     if not order.tasks:
         again = set(keys)
         stop_quietly(draft, [key for name in names for key in draft.keys_of(name) if key not in again])
@@ -223,7 +223,7 @@ def restart(draft: Draft, order: Requested) -> None:
 
 def _restarted(draft: Draft, name: str) -> list[Key]:
     """What runs after the restart of a transaction: its entry tasks, but for those the operator had stopped."""
-    return [key for key in entries(draft, name) if not draft.tasks[key].held]
+    return [key for key in entries(draft, name) if not draft.tasks[key].stopped_by_operator]
 
 
 def leave(draft: Draft, order: Requested) -> None:
@@ -237,15 +237,15 @@ def leave(draft: Draft, order: Requested) -> None:
     elif order.now:
         draft.record(("", ""), "requested", verb="kill", by=order.origin.by, uid=order.origin.uid)
         for key in keys:
-            if draft.tasks[key].sub in (Sub.STOP_SIGTERM, Sub.FINAL_SIGTERM):
+            if draft.tasks[key].sub_state in (SubState.STOP_SIGTERM, SubState.FINAL_SIGTERM):
                 # The time that it had to end is over.
-                apply(draft, key, Cause.DEADLINE)
+                apply(draft, key, TaskEvent.DEADLINE)
 
 
 def reset_failed(draft: Draft, order: Requested) -> None:
     _known(draft, order)
     keys = [key for name in _meant(draft, order) for key in _targets(draft, name, order)]
-    done = [key[1] for key in keys if apply(draft, key, Cause.RESET)]
+    done = [key[1] for key in keys if apply(draft, key, TaskEvent.RESET)]
     if order.request is not None:
         draft.emit(ev.Reply(request=order.request, ok=True, data={"tasks": done}))
 

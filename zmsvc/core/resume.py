@@ -8,13 +8,13 @@ from typing import Any
 
 from zmsvc.core import events as ev
 from zmsvc.core import requests
-from zmsvc.core.draft import Draft, fresh
+from zmsvc.core.draft import Draft, ensure_task
 from zmsvc.core.events import ContextReloaded, Key, Origin, Requested, SupervisorStarted, Verb
-from zmsvc.core.lifecycle import Cause, State, Sub
+from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import Context, ServiceType, TaskService
 from zmsvc.core.pending_requests import CONTEXT_START
-from zmsvc.core.transitions import apply, ask_rest, ask_to_stop, executed, kill_rest
-from zmsvc.core.world import Exit, Reason, Task, Waiter, remembered
+from zmsvc.core.transitions import apply, ask_to_stop, executed, kill_rest, terminate_rest
+from zmsvc.core.world import Exit, PendingRequest, Reason, Task, remembered
 
 BY_CONTEXT: dict[str, Any] = {"by": "context", "uid": None, "depth": 0, "sources": []}
 
@@ -22,12 +22,12 @@ BY_CONTEXT: dict[str, Any] = {"by": "context", "uid": None, "depth": 0, "sources
 def resume(draft: Draft, fact: SupervisorStarted) -> None:
     """Adopt what the same keeper still holds; under another keeper nothing is alive and the open transactions begin afresh."""
     draft.new_supervisor = True
-    draft.asks = fact.asks
+    draft.keeper_can_ask = fact.keeper_can_ask
     _refuse_strangers(draft, fact)
-    if draft.epoch == fact.epoch:
+    if draft.keeper_id == fact.keeper_id:
         _adopt(draft, fact)
         return
-    draft.epoch = fact.epoch
+    draft.keeper_id = fact.keeper_id
     draft.stopping = False
     for key in list(draft.tasks):
         _lose(draft, key)
@@ -42,7 +42,7 @@ def _refuse_strangers(draft: Draft, fact: SupervisorStarted) -> None:
     held = [*(child.launch for child in fact.children), *fact.exits]
     draft.next_launch = max([draft.next_launch, *(launch + 1 for launch in held)])
     for child in fact.children:
-        if draft.epoch != fact.epoch or draft.of_launch(child.launch) is None:
+        if draft.keeper_id != fact.keeper_id or draft.of_launch(child.launch) is None:
             draft.record(("", ""), "stranger", launch=child.launch, pid=child.pid)
             draft.emit(ev.KillAll(launch=child.launch, key=("", "")))
 
@@ -50,20 +50,20 @@ def _refuse_strangers(draft: Draft, fact: SupervisorStarted) -> None:
 def _adopt(draft: Draft, fact: SupervisorStarted) -> None:
     children = {child.launch: child for child in fact.children}
     for name, transaction in draft.transactions.items():
-        draft.show(name)
+        draft.mark_changed(name)
         for task_id in draft.context.tasks if transaction.open else ():
-            fresh(draft, name, task_id)
+            ensure_task(draft, name, task_id)
     without: list[Key] = []
     for key, task in list(draft.tasks.items()):
         if draft.service(key) is None:
-            draft.lose(key)
+            draft.schedule_removal(key)
         if task.deadline is not None:
             draft.emit(ev.WakeAt(key=key, when=task.deadline))
         if not task.live:
             continue
         if task.launch in children:
             _adopt_one(draft, key, children[task.launch])
-        elif task.sub in (Sub.FINAL_SIGTERM, Sub.FINAL_SIGKILL):
+        elif task.sub_state in (SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL):
             # Its end was told and is told again, that nothing of it is left is not: that follows from the same order once more.
             _end_rest_again(draft, key)
         elif task.launch not in fact.exits:
@@ -77,17 +77,17 @@ def _adopt(draft: Draft, fact: SupervisorStarted) -> None:
 def _without_process(draft: Draft, key: Key) -> None:
     """The keeper has neither a process nor an end of this launch."""
     task = draft.tasks[key]
-    if task.sub is Sub.LAUNCHING:
+    if task.sub_state is SubState.LAUNCHING:
         # Written down, but the keeper never heard of it: now it does. It forks a launch number once. What fires in this very
         # moment can still be told to it.
         draft.change(key, launched_at=draft.now)
         draft.emit(ev.Launch(launch=task.launch, key=key))
     elif task.pid is None:
         # It was to be stopped before it was forked, and never was.
-        apply(draft, key, Cause.LAUNCH_FAILED, exit=Exit(reason=task.verdict or Reason.REQUESTED, at=draft.now))
+        apply(draft, key, TaskEvent.LAUNCH_FAILED, exit=Exit(reason=task.stop_reason or Reason.REQUESTED, at=draft.now))
     else:
         lost = Exit(reason=Reason.LOST, at=draft.now)
-        apply(draft, key, Cause.ENDED_BADLY, exit=lost, status="its process is not there any more")
+        apply(draft, key, TaskEvent.ENDED_BADLY, exit=lost, status="its process is not there any more")
 
 
 def _wait_for_entries(draft: Draft) -> None:
@@ -102,23 +102,23 @@ def _starting(task: Task) -> bool:
 
 def _start_waits(draft: Draft, names: tuple[str, ...], keys: list[Key]) -> None:
     """Whoever started the context is told when these tasks have started, or have failed to."""
-    waiter = Waiter(request=CONTEXT_START, verb=Verb.START, transactions=names, keys=tuple(keys), remaining=frozenset(keys))
-    draft.waiters = (waiter,)
+    waiter = PendingRequest(request=CONTEXT_START, verb=Verb.START, transactions=names, keys=tuple(keys), remaining=frozenset(keys))
+    draft.pending = (waiter,)
 
 
 def _adopt_one(draft: Draft, key: Key, child: ev.Child) -> None:
     task = draft.tasks[key]
     draft.record(key, "adopted", pid=child.pid, launch=task.launch)
     if task.pid is None:
-        apply(draft, key, Cause.LAUNCHED, pid=child.pid, start_time=child.start_time)
+        apply(draft, key, TaskEvent.LAUNCHED, pid=child.pid, start_time=child.start_time)
     elif task.pid != child.pid:
         # The task has named another main process while no supervisor was there to hear of it.
         draft.change(key, pid=child.pid, start_time=child.start_time)
     if task.pid is None:
         pass
-    elif task.sub is Sub.STOP_SIGTERM:
+    elif task.sub_state is SubState.STOP_SIGTERM:
         _ask_again(draft, key)
-    elif task.sub in (Sub.STOP_SIGKILL, Sub.FINAL_SIGTERM, Sub.FINAL_SIGKILL):
+    elif task.sub_state in (SubState.STOP_SIGKILL, SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL):
         _end_rest_again(draft, key)
     if child.executed:
         executed(draft, key)
@@ -130,7 +130,7 @@ def _ask_again(draft: Draft, key: Key) -> None:
     task, limit = draft.tasks[key], draft.limits(key).stop_timeout
     if task.deadline is not None:
         draft.change(key, deadline=max(task.deadline, draft.now + limit))
-    if task.verdict is Reason.WATCHDOG:
+    if task.stop_reason is Reason.WATCHDOG:
         draft.emit(ev.Signal(launch=task.launch, key=key, signal="SIGABRT"))
     else:
         ask_to_stop(draft, key)
@@ -138,18 +138,18 @@ def _ask_again(draft: Draft, key: Key) -> None:
 
 def _end_rest_again(draft: Draft, key: Key) -> None:
     """Whether the order was carried out is not known. The keeper asks nobody twice."""
-    if draft.tasks[key].sub is not Sub.FINAL_SIGTERM:
-        kill_rest(draft, key, Cause.DEADLINE)
-    elif draft.asks:
-        ask_rest(draft, key, Cause.LEFT_BEHIND)
+    if draft.tasks[key].sub_state is not SubState.FINAL_SIGTERM:
+        kill_rest(draft, key, TaskEvent.DEADLINE)
+    elif draft.keeper_can_ask:
+        terminate_rest(draft, key, TaskEvent.LEFT_BEHIND)
     else:
-        apply(draft, key, Cause.DEADLINE)
+        apply(draft, key, TaskEvent.DEADLINE)
 
 
 def _feed(draft: Draft, key: Key) -> None:
     """A watchdog that could not be heard while no supervisor was there starts its time again."""
     limit = draft.limits(key).watchdog
-    if limit and draft.tasks[key].sub is Sub.RUNNING:
+    if limit and draft.tasks[key].sub_state is SubState.RUNNING:
         draft.change(key, deadline=draft.now + limit)
 
 
@@ -162,12 +162,12 @@ def _lose(draft: Draft, key: Key) -> None:
         draft.forget_launch(task.launch)
         end = Exit(reason=Reason.LOST, at=draft.now)
     since = draft.now if task.live else min(task.since, draft.now)
-    kept = Task(exit=end, held=task.held, launch=task.launch, restarts=task.restarts, since=since)
-    if task.resting and task.sub is not Sub.FAILED:
-        kept = replace(kept, sub=task.sub, action=task.action, status=task.status, cause=task.cause, update=task.update)
+    kept = Task(exit=end, stopped_by_operator=task.stopped_by_operator, launch=task.launch, restarts=task.restarts, since=since)
+    if task.resting and task.sub_state is not SubState.FAILED:
+        kept = replace(kept, sub_state=task.sub_state, action=task.action, status=task.status, cause=task.cause, update=task.update)
     draft.put(key, kept)
     if draft.service(key) is None:
-        draft.lose(key)
+        draft.schedule_removal(key)
 
 
 def _begin(draft: Draft, fact: SupervisorStarted) -> None:
@@ -183,10 +183,10 @@ def _begin(draft: Draft, fact: SupervisorStarted) -> None:
             requests.open_transaction(draft, name)
         else:
             requests.open_anew(draft, name)
-        keys += [key for key in requests.entries(draft, name) if not draft.tasks[key].held]
+        keys += [key for key in requests.entries(draft, name) if not draft.tasks[key].stopped_by_operator]
     _start_waits(draft, tuple(names), keys)
     for key in keys:
-        apply(draft, key, Cause.START, cause=BY_CONTEXT, laps=0)
+        apply(draft, key, TaskEvent.START, cause=BY_CONTEXT, quick_starts=0)
 
 
 # --- reload
@@ -221,45 +221,45 @@ def reload(draft: Draft, fact: ContextReloaded) -> None:
     if draft.stopping:
         _refuse(draft, fact, "the context is stopping")
         return
-    told: dict[str, Any] = {
+    difference: dict[str, Any] = {
         "added": [t for t in new.tasks if t not in old.tasks],
         "removed": [t for t in old.tasks if t not in new.tasks],
         "changed": [t for t in new.tasks if t in old.tasks and not _same_process(old.tasks[t], new.tasks[t])],
         "unchanged": [t for t in new.tasks if t in old.tasks and old.tasks[t] == new.tasks[t]],
     }
-    told["in_place"] = [t for t in new.tasks if t in old.tasks and t not in (*told["changed"], *told["unchanged"])]
-    told["context"] = [name for name in _SETTINGS if getattr(old, name) != getattr(new, name)]
+    difference["in_place"] = [t for t in new.tasks if t in old.tasks and t not in (*difference["changed"], *difference["unchanged"])]
+    difference["context"] = [name for name in _SETTINGS if getattr(old, name) != getattr(new, name)]
     for name, transaction in draft.transactions.items():
         if transaction.open:
-            _reload_one(draft, name, told["removed"], told["changed"])
+            _reload_one(draft, name, difference["removed"], difference["changed"])
     draft.context = new
     _remember(draft, old)
     for name, transaction in draft.transactions.items():
         if transaction.open:
-            _add(draft, name, told["added"])
-    draft.record(("", ""), "reloaded", **told)
+            _add(draft, name, difference["added"])
+    draft.record(("", ""), "reloaded", **difference)
     if fact.request is not None:
-        _wait_for_difference(draft, fact, told)
+        _wait_for_difference(draft, fact, difference)
 
 
-def _wait_for_difference(draft: Draft, fact: ContextReloaded, told: Mapping[str, Any]) -> None:
+def _wait_for_difference(draft: Draft, fact: ContextReloaded, difference: Mapping[str, Any]) -> None:
     """Answer when what was removed has ended, and when what was added or changed has started, or has failed to."""
     assert fact.request is not None
     names = [name for name, transaction in draft.transactions.items() if transaction.open]
-    ending = [key for name in names for task in told["removed"] if (key := (name, task)) in draft.tasks]
-    starting = [key for name in names for task in (*told["added"], *told["changed"]) if (key := (name, task)) in draft.tasks]
+    ending = [key for name in names for task in difference["removed"] if (key := (name, task)) in draft.tasks]
+    starting = [key for name in names for task in (*difference["added"], *difference["changed"]) if (key := (name, task)) in draft.tasks]
     late = [key for key in ending if draft.tasks[key].live]
-    late += [key for key in starting if draft.tasks[key].again or draft.tasks[key].state is State.ACTIVATING]
-    waiter = Waiter(
+    late += [key for key in starting if draft.tasks[key].restart_pending or draft.tasks[key].state is State.ACTIVATING]
+    waiter = PendingRequest(
         request=fact.request,
         verb=Verb.RELOAD,
         transactions=tuple(names),
         keys=(*ending, *starting),
         remaining=frozenset(late if fact.block else ()),
         ending=frozenset(ending),
-        told=told,
+        details=difference,
     )
-    draft.waiters = (*draft.waiters, waiter)
+    draft.pending = (*draft.pending, waiter)
 
 
 _SETTINGS = ("log_name", "bus_access", "max_transactions")
@@ -275,24 +275,24 @@ def _reload_one(draft: Draft, name: str, removed: list[str], changed: list[str])
     requests.stop_quietly(draft, [(name, task) for task in removed if (name, task) in draft.tasks])
     for key in ((name, task) for task in changed if (name, task) in draft.tasks):
         # What stops already, is asked to no more than it was: if it is to start again, it does so as the new file says.
-        if draft.tasks[key].sub in (Sub.LAUNCHING, Sub.START, Sub.RUNNING):
-            draft.change(key, quiet=True)
-            apply(draft, key, Cause.RESTART, cause=BY_CONTEXT)
+        if draft.tasks[key].sub_state in (SubState.LAUNCHING, SubState.START, SubState.RUNNING):
+            draft.change(key, rules_suppressed=True)
+            apply(draft, key, TaskEvent.RESTART, cause=BY_CONTEXT)
 
 
 def _remember(draft: Draft, old: Context) -> None:
     """What is in the file no longer goes when it has ended; what the file said of it is kept until then, also over a crash."""
     for key, task in list(draft.tasks.items()):
         if draft.service(key) is None:
-            draft.lose(key)
+            draft.schedule_removal(key)
             if key[1] in old.tasks:
-                draft.change(key, removed=remembered(old.tasks[key[1]]))
-        elif task.removed is not None:
-            draft.change(key, removed=None)
+                draft.change(key, last_definition=remembered(old.tasks[key[1]]))
+        elif task.last_definition is not None:
+            draft.change(key, last_definition=None)
 
 
 def _add(draft: Draft, name: str, added: list[str]) -> None:
     for task in added:
-        fresh(draft, name, task)
+        ensure_task(draft, name, task)
         if draft.context.tasks[task].entry:
             requests.handle(draft, Requested(verb=Verb.START, origin=Origin(by="context"), transaction=name, tasks=(task,)))

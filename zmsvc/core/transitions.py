@@ -13,9 +13,9 @@ from zmsvc.core import events as ev
 from zmsvc.core import foreground
 from zmsvc.core.draft import Draft
 from zmsvc.core.events import Key
-from zmsvc.core.lifecycle import TABLE, Act, Cause, Sub
+from zmsvc.core.lifecycle import TABLE, Act, SubState, TaskEvent
 from zmsvc.core.model import Action, KillMode, Rule, ServiceType, TaskService, Trigger
-from zmsvc.core.pending_requests import milestone, resolve, resolve_stops, restarted
+from zmsvc.core.pending_requests import complete_starts, complete_stops, resolve, restarted
 from zmsvc.core.triggers import MAX_SOURCES, cause_by_rule, failures_after, over_limit, recent_starts, rules_for, source, start_by_rule
 from zmsvc.core.world import Exit, Reason, Task, status_at
 
@@ -23,15 +23,15 @@ KILL_TIMEOUT = 10.0
 """Seconds after SIGKILL before a process that is still there is reported as a survivor."""
 
 
-def apply(draft: Draft, key: Key, cause: Cause, /, **changes: Any) -> bool:
+def apply(draft: Draft, key: Key, cause: TaskEvent, /, **changes: Any) -> bool:
     """Let `cause` happen to a task, with `changes` to its fields. False when the table says that it changes nothing."""
     task = draft.tasks[key]
-    move = TABLE[task.sub].get(cause)
+    move = TABLE[task.sub_state].get(cause)
     if move is None:
         return False
-    if move.to is not task.sub:
+    if move.to is not task.sub_state:
         changes.setdefault("deadline", None)
-    draft.put(key, replace(task, sub=move.to, **changes))
+    draft.put(key, replace(task, sub_state=move.to, **changes))
     _ACTS[move.act](draft, key, cause)
     return True
 
@@ -44,7 +44,7 @@ def _after(draft: Draft, seconds: float) -> float | None:
 # --- starting
 
 
-def launch(draft: Draft, key: Key, _cause: Cause) -> None:
+def launch(draft: Draft, key: Key, _cause: TaskEvent) -> None:
     old = draft.tasks[key]
     number = draft.new_launch(key)
     task = draft.change(
@@ -55,15 +55,15 @@ def launch(draft: Draft, key: Key, _cause: Cause) -> None:
         launched_at=draft.now,
         restarts=old.restarts + (1 if _after_failure(old) else 0),
         status="",
-        quiet=False,
-        fired=0,
+        rules_suppressed=False,
+        firings=0,
         update=None,
         sequence=0,
         tokens_at=0.0,
-        ended=(),
+        leftovers=(),
     )
     draft.record(key, "launching", launch=number, cause=dict(task.cause))
-    draft.say_order(key, "start")
+    draft.publish_process(key, "start")
     draft.emit(ev.Launch(launch=number, key=key))
 
 
@@ -72,16 +72,16 @@ def _after_failure(old: Task) -> bool:
     return old.cause.get("by") == "rule" and old.exit is not None and old.exit.reason not in (Reason.EXITED, Reason.REQUESTED)
 
 
-def arrive(draft: Draft, key: Key, _cause: Cause) -> None:
+def process_started(draft: Draft, key: Key, _cause: TaskEvent) -> None:
     # From now on and not from the order: among a thousand launches one may wait for seconds.
     draft.change(key, deadline=_after(draft, draft.limits(key).start_timeout))
 
 
-def be_ready(draft: Draft, key: Key, _cause: Cause) -> None:
+def be_ready(draft: Draft, key: Key, _cause: TaskEvent) -> None:
     task = draft.change(key, action="started", deadline=_after(draft, draft.limits(key).watchdog))
-    draft.say(key, "started", success=True, pid=task.pid, items={})
+    draft.publish_control(key, "started", success=True, pid=task.pid, items={})
     draft.record(key, "started", pid=task.pid, launch=task.launch)
-    milestone(draft, key)
+    complete_starts(draft, key)
     fire(draft, key, Trigger.ON_START)
 
 
@@ -89,17 +89,17 @@ def executed(draft: Draft, key: Key) -> None:
     """A program that does not speak sd_notify is ready when it runs; one whose `<notify>` is set says so itself."""
     service = draft.service(key)
     if service is None or not service.notify:
-        apply(draft, key, Cause.READY)
+        apply(draft, key, TaskEvent.READY)
 
 
-def relaunch_later(draft: Draft, key: Key, _cause: Cause) -> None:
+def back_off_and_launch(draft: Draft, key: Key, _cause: TaskEvent) -> None:
     task = draft.tasks[key]
     draft.change(key, status=status_at(task, draft.now))
     delay = round((task.deadline or draft.now) - draft.now, 3)
-    draft.record(key, "back-off", delay=delay, failures=task.failures, laps=task.laps)
+    draft.record(key, "back-off", delay=delay, failures=task.failures, quick_starts=task.quick_starts)
 
 
-def give_up(draft: Draft, key: Key, _cause: Cause) -> None:
+def start_limit_hit(draft: Draft, key: Key, _cause: TaskEvent) -> None:
     """Say so once. The starts stay counted: else the next rule that fires would begin a new burst at once."""
     limits, end = draft.limits(key), draft.tasks[key].exit
     text = f"started {limits.start_limit_burst} times by rules within {limits.start_limit_interval:g} s"
@@ -107,27 +107,27 @@ def give_up(draft: Draft, key: Key, _cause: Cause) -> None:
         end = replace(end, reason=Reason.START_LIMIT) if end else Exit(reason=Reason.START_LIMIT, at=draft.now)
         draft.change(key, action="failed", status=text, exit=end)
         items = {"reason": Reason.START_LIMIT.value, "message": text}
-        draft.say(key, "failed", success=False, pid=None, items=items)
+        draft.publish_control(key, "failed", success=False, pid=None, items=items)
         draft.record(key, "failed", **items)
-    milestone(draft, key)
+    complete_starts(draft, key)
 
 
-def forgive(draft: Draft, key: Key, _cause: Cause) -> None:
-    draft.change(key, failures=0, laps=0, starts=(), status="")
+def reset_failed(draft: Draft, key: Key, _cause: TaskEvent) -> None:
+    draft.change(key, failures=0, quick_starts=0, starts=(), status="")
     draft.record(key, "reset-failed")
 
 
 # --- stopping
 
 
-def terminate(draft: Draft, key: Key, cause: Cause) -> None:
+def terminate(draft: Draft, key: Key, cause: TaskEvent) -> None:
     task = draft.tasks[key]
-    changes: dict[str, Any] = {"verdict": task.verdict or Reason.REQUESTED}
-    if cause is Cause.RESTART:
-        changes["again"] = True
-    if cause is not Cause.LAUNCHED:
-        draft.say_order(key, "stop")
-        draft.record(key, "stopping", reason=changes["verdict"].value, pid=task.pid)
+    changes: dict[str, Any] = {"stop_reason": task.stop_reason or Reason.REQUESTED}
+    if cause is TaskEvent.RESTART:
+        changes["restart_pending"] = True
+    if cause is not TaskEvent.LAUNCHED:
+        draft.publish_process(key, "stop")
+        draft.record(key, "stopping", reason=changes["stop_reason"].value, pid=task.pid)
     # A process that is only there now has its whole time to stop, however long its fork took.
     draft.change(key, deadline=_after(draft, draft.limits(key).stop_timeout), **changes)
     ask_to_stop(draft, key)
@@ -149,7 +149,7 @@ def stop_signal(service: TaskService | None) -> str:
 def asks_rest(draft: Draft, key: Key) -> bool:
     """Tell whether the processes of a task beside its main one are asked to end before they are killed."""
     service = draft.service(key)
-    return draft.asks and (service is None or service.kill_mode is KillMode.CONTROL_GROUP)
+    return draft.keeper_can_ask and (service is None or service.kill_mode is KillMode.CONTROL_GROUP)
 
 
 def _signal(draft: Draft, key: Key, name: str, rest: str = "") -> None:
@@ -158,15 +158,15 @@ def _signal(draft: Draft, key: Key, name: str, rest: str = "") -> None:
         draft.emit(ev.Signal(launch=task.launch, key=key, signal=name, rest=rest))
 
 
-def start_timed_out(draft: Draft, key: Key, cause: Cause) -> None:
-    draft.change(key, verdict=Reason.NOT_READY, status=draft.tasks[key].status or "not ready in time")
+def start_timed_out(draft: Draft, key: Key, cause: TaskEvent) -> None:
+    draft.change(key, stop_reason=Reason.NOT_READY, status=draft.tasks[key].status or "not ready in time")
     terminate(draft, key, cause)
 
 
-def watchdog_missed(draft: Draft, key: Key, _cause: Cause) -> None:
+def watchdog_missed(draft: Draft, key: Key, _cause: TaskEvent) -> None:
     draft.change(
         key,
-        verdict=Reason.WATCHDOG,
+        stop_reason=Reason.WATCHDOG,
         status="missed its watchdog",
         deadline=_after(draft, draft.limits(key).stop_timeout),
     )
@@ -174,14 +174,14 @@ def watchdog_missed(draft: Draft, key: Key, _cause: Cause) -> None:
     _signal(draft, key, "SIGABRT")
 
 
-def kill(draft: Draft, key: Key, _cause: Cause) -> None:
+def kill(draft: Draft, key: Key, _cause: TaskEvent) -> None:
     task = draft.change(key, deadline=draft.now + KILL_TIMEOUT)
     if task.pid is not None:
         draft.emit(ev.KillAll(launch=task.launch, key=key))
         draft.record(key, "killing", pid=task.pid)
 
 
-def ask_rest(draft: Draft, key: Key, _cause: Cause) -> None:
+def terminate_rest(draft: Draft, key: Key, _cause: TaskEvent) -> None:
     """Its main process has ended: ask the others to end. They have the time that is left."""
     task, service = draft.tasks[key], draft.service(key)
     command = service is not None and service.service_type is ServiceType.COMMAND
@@ -189,58 +189,58 @@ def ask_rest(draft: Draft, key: Key, _cause: Cause) -> None:
     draft.emit(ev.Signal(launch=task.launch, key=key, signal="", rest=rest))
 
 
-def kill_rest(draft: Draft, key: Key, _cause: Cause) -> None:
+def kill_rest(draft: Draft, key: Key, _cause: TaskEvent) -> None:
     task = draft.change(key, deadline=draft.now + KILL_TIMEOUT)
     draft.emit(ev.KillAll(launch=task.launch, key=key))
 
 
-def report_survivor(draft: Draft, key: Key, _cause: Cause) -> None:
+def report_survivor(draft: Draft, key: Key, _cause: TaskEvent) -> None:
     """SIGKILL did not help: the process is stuck in the kernel. Say so to whoever waits, and go on waiting for its end."""
     task = draft.change(key, deadline=None, status="cannot be killed: a process of it does not end after SIGKILL")
     draft.record(key, "survivor", pid=task.pid)
     resolve(draft, key, f"{key[1]}: {task.status}")
 
 
-def start_afterwards(draft: Draft, key: Key, cause: Cause) -> None:
-    draft.change(key, again=True)
+def restart_after_stop(draft: Draft, key: Key, cause: TaskEvent) -> None:
+    draft.change(key, restart_pending=True)
     _insist(draft, key, cause)
 
 
-def stay_stopped(draft: Draft, key: Key, cause: Cause) -> None:
-    draft.change(key, again=False)
+def cancel_restart(draft: Draft, key: Key, cause: TaskEvent) -> None:
+    draft.change(key, restart_pending=False)
     _insist(draft, key, cause)
 
 
-def _insist(draft: Draft, key: Key, cause: Cause) -> None:
+def _insist(draft: Draft, key: Key, cause: TaskEvent) -> None:
     """A survivor is killed once more when somebody asks again: he waits for an outcome, too."""
     task = draft.tasks[key]
-    if task.deadline is None and task.sub in (Sub.STOP_SIGKILL, Sub.FINAL_SIGKILL):
+    if task.deadline is None and task.sub_state in (SubState.STOP_SIGKILL, SubState.FINAL_SIGKILL):
         kill_rest(draft, key, cause)
 
 
-def forget_delay(draft: Draft, key: Key, _cause: Cause) -> None:
+def cancel_back_off(draft: Draft, key: Key, _cause: TaskEvent) -> None:
     draft.change(key, status="")
     draft.record(key, "stopped", reason=Reason.REQUESTED.value)
-    milestone(draft, key)
+    complete_starts(draft, key)
 
 
 # --- the end of a process
 
 
-def settle(draft: Draft, key: Key, _cause: Cause) -> None:
+def finish(draft: Draft, key: Key, _cause: TaskEvent) -> None:
     """The task and all it started are gone: report it, fire its rules, start it again when that was asked."""
     task = draft.tasks[key]
     end = task.exit
     assert end is not None, "an end is written down before it is settled"
-    bad = task.sub is Sub.FAILED
-    limits, pid, again = draft.limits(key), task.pid, task.again
+    bad = task.sub_state is SubState.FAILED
+    limits, pid, restart = draft.limits(key), task.pid, task.restart_pending
     task = draft.change(
         key,
         pid=None,
         start_time=0,
         action="failed" if bad else "stopped",
-        verdict=None,
-        again=False,
+        stop_reason=None,
+        restart_pending=False,
         failures=failures_after(task, limits, draft.now) if bad else 0,
     )
     if text := _background(draft, key, task):
@@ -248,41 +248,41 @@ def settle(draft: Draft, key: Key, _cause: Cause) -> None:
     items: dict[str, Any] = {"reason": end.reason.value, "exit_code": end.code, "signal": end.signal}
     if task.status and (bad or text):
         items["message"] = task.status
-    draft.say(key, task.action, success=not bad, pid=pid, items=items)
-    left = {"ended": list(task.ended)} if task.ended else {}
+    draft.publish_control(key, task.action, success=not bad, pid=pid, items=items)
+    left = {"ended": list(task.leftovers)} if task.leftovers else {}
     draft.record(key, task.action, pid=pid, launch=task.launch, **items, **left)
     draft.emit(ev.Forget(launch=task.launch))
     draft.forget_launch(task.launch)
-    _after_the_end(draft, key, Trigger.ON_FAIL if bad else Trigger.ON_EXIT, again=again)
+    _after_the_end(draft, key, Trigger.ON_FAIL if bad else Trigger.ON_EXIT, restart=restart)
 
 
 def _background(draft: Draft, key: Key, task: Task) -> str:
     """Tell what a Command that ended by itself had left in the background, since it is a mistake: a Command stays in the foreground."""
     service = draft.described(key)
     command = service is not None and service.service_type is ServiceType.COMMAND
-    if not (command and task.ended and task.exit and task.exit.reason in (Reason.EXITED, Reason.EXIT_CODE)):
+    if not (command and task.leftovers and task.exit and task.exit.reason in (Reason.EXITED, Reason.EXIT_CODE)):
         return ""
-    first, others = task.ended[0], len(task.ended) - 1
+    first, others = task.leftovers[0], len(task.leftovers) - 1
     more = f" and {others} more" if others else ""
     program = foreground.known(str(first["name"]))
     advice = foreground.told(program) if program else "a Command has to stay in the foreground"
     return f"ended with {first['name']} (PID {first['pid']}){more}, which it had left in the background: {advice}"
 
 
-def _after_the_end(draft: Draft, key: Key, trigger: Trigger, *, again: bool) -> None:
+def _after_the_end(draft: Draft, key: Key, trigger: Trigger, *, restart: bool) -> None:
     task = draft.tasks[key]
     requested = task.exit is not None and task.exit.reason is Reason.REQUESTED
-    resolve_stops(draft, key, again=again)
-    if not again:
-        milestone(draft, key)
-    if not task.quiet:
-        fire(draft, key, trigger, requested=requested or task.held or again)
-    if again:
+    complete_stops(draft, key, restart=restart)
+    if not restart:
+        complete_starts(draft, key)
+    if not task.rules_suppressed:
+        fire(draft, key, trigger, requested=requested or task.stopped_by_operator or restart)
+    if restart:
         _start_again(draft, key)
         if task.cause.get("by") == "rule":
             restarted(draft, key)
     if draft.service(key) is None:
-        draft.lose(key)
+        draft.schedule_removal(key)
 
 
 def _start_again(draft: Draft, key: Key) -> None:
@@ -293,7 +293,7 @@ def _start_again(draft: Draft, key: Key) -> None:
     if cause.get("by") == "rule":
         _start_by_rule(draft, key, dict(cause), failing=False)
     else:
-        apply(draft, key, Cause.START)
+        apply(draft, key, TaskEvent.START)
 
 
 # --- rules
@@ -316,27 +316,27 @@ def _fire_one(draft: Draft, key: Key, told: Task, rule: Rule) -> None:
     task = draft.tasks[target]
     about = {"rule": f"{rule.trigger.value}:{rule.action.value}:{rule.call}", "source": key[1], "launch": told.launch}
     if rule.action is Action.STOP:
-        apply(draft, target, Cause.STOP)
+        apply(draft, target, TaskEvent.STOP)
         if draft.tasks[target] != task:
             draft.record(target, "rule", **about)
         return
-    if rule.action is Action.START and _runs(draft, task) and not task.held:
+    if rule.action is Action.START and _runs(draft, task) and not task.stopped_by_operator:
         return
     _record_firing(draft, target, about, refused=_refusal(draft, target, task))
-    if task.held:
+    if task.stopped_by_operator:
         return
     cause = _cause(key[1], told, task, rule)
     if task.resting:
         _start_by_rule(draft, target, cause, failing=target == key and rule.trigger is Trigger.ON_FAIL)
-    elif task.sub is Sub.BACK_OFF or (task.sub is Sub.LAUNCHING and not _runs(draft, task)):
+    elif task.sub_state is SubState.BACK_OFF or (task.sub_state is SubState.LAUNCHING and not _runs(draft, task)):
         # It is about to be started anyway: one start answers all of them. A rule cannot cut its delay short.
         draft.change(target, cause=cause)
     else:
-        if task.sub is Sub.LAUNCHING:
+        if task.sub_state is SubState.LAUNCHING:
             # The start that was ordered is over with this, and the next one is the rule's: else no rule that goes on would be slowed.
             cause |= {"by": "rule", "uid": None}
         # What stops already is started afterwards, whichever of the two was asked.
-        apply(draft, target, Cause.RESTART, cause=cause)
+        apply(draft, target, TaskEvent.RESTART, cause=cause)
 
 
 def _runs(draft: Draft, task: Task) -> bool:
@@ -344,12 +344,12 @@ def _runs(draft: Draft, task: Task) -> bool:
 
     All facts that are taken together have one time, and what they order is carried out when the last of them has been decided on.
     """
-    return task.sub in (Sub.START, Sub.RUNNING) or (task.sub is Sub.LAUNCHING and task.launched_at < draft.now)
+    return task.sub_state in (SubState.START, SubState.RUNNING) or (task.sub_state is SubState.LAUNCHING and task.launched_at < draft.now)
 
 
 def _refusal(draft: Draft, target: Key, task: Task) -> str:
     """Return why a rule that fires starts nothing; empty when it does."""
-    if task.held:
+    if task.stopped_by_operator:
         return "stopped by the operator"
     limits = draft.limits(target)
     return "start limit" if task.resting and over_limit(recent_starts(task, limits, draft.now), limits) else ""
@@ -357,8 +357,8 @@ def _refusal(draft: Draft, target: Key, task: Task) -> str:
 
 def _record_firing(draft: Draft, target: Key, about: Mapping[str, Any], *, refused: str) -> None:
     """A burst is written down one by one as far as a launch is told its causes, and then sparsely: updates may fire a thousand a second."""
-    number = draft.tasks[target].fired + 1
-    draft.change(target, fired=number)
+    number = draft.tasks[target].firings + 1
+    draft.change(target, firings=number)
     if number > MAX_SOURCES and number & (number - 1):
         return
     count = {"firings": number} if number > MAX_SOURCES else {}
@@ -370,7 +370,7 @@ def _record_firing(draft: Draft, target: Key, about: Mapping[str, Any], *, refus
 
 def _cause(source_id: str, told: Task, task: Task, rule: Rule) -> dict[str, Any]:
     depth = int(told.cause.get("depth", 0)) + 1
-    pending = task.again or task.sub in (Sub.LAUNCHING, Sub.BACK_OFF)
+    pending = task.restart_pending or task.sub_state in (SubState.LAUNCHING, SubState.BACK_OFF)
     return cause_by_rule(task.cause, source(source_id, told, rule), depth, join=pending)
 
 
@@ -378,32 +378,32 @@ def _start_by_rule(draft: Draft, key: Key, cause: dict[str, Any], *, failing: bo
     task, limits, now = draft.tasks[key], draft.limits(key), draft.now
     starts = recent_starts(task, limits, now)
     if over_limit(starts, limits):
-        apply(draft, key, Cause.LIMIT)
+        apply(draft, key, TaskEvent.LIMIT)
         return
     laps, at = start_by_rule(task, limits, now, failing=failing, launch=draft.next_launch)
     starts = (*starts, now) if limits.start_limit_burst else ()
     if at > now:
-        apply(draft, key, Cause.DELAY, cause=cause, laps=laps, starts=starts, deadline=at)
+        apply(draft, key, TaskEvent.DELAY, cause=cause, quick_starts=laps, starts=starts, deadline=at)
     else:
-        apply(draft, key, Cause.START, cause=cause, laps=laps, starts=starts)
+        apply(draft, key, TaskEvent.START, cause=cause, quick_starts=laps, starts=starts)
 
 
-_ACTS: dict[Act, Callable[[Draft, Key, Cause], None]] = {
+_ACTS: dict[Act, Callable[[Draft, Key, TaskEvent], None]] = {
     Act.LAUNCH: launch,
-    Act.RELAUNCH_LATER: relaunch_later,
-    Act.GIVE_UP: give_up,
-    Act.FORGIVE: forgive,
-    Act.ARRIVE: arrive,
+    Act.BACK_OFF_AND_LAUNCH: back_off_and_launch,
+    Act.START_LIMIT_HIT: start_limit_hit,
+    Act.RESET_FAILED: reset_failed,
+    Act.PROCESS_STARTED: process_started,
     Act.BE_READY: be_ready,
     Act.TERMINATE: terminate,
     Act.START_TIMED_OUT: start_timed_out,
     Act.WATCHDOG_MISSED: watchdog_missed,
     Act.KILL: kill,
-    Act.ASK_REST: ask_rest,
+    Act.TERMINATE_REST: terminate_rest,
     Act.KILL_REST: kill_rest,
-    Act.START_AFTERWARDS: start_afterwards,
-    Act.STAY_STOPPED: stay_stopped,
-    Act.FORGET_DELAY: forget_delay,
-    Act.SETTLE: settle,
+    Act.RESTART_AFTER_STOP: restart_after_stop,
+    Act.CANCEL_RESTART: cancel_restart,
+    Act.CANCEL_BACK_OFF: cancel_back_off,
+    Act.FINISH: finish,
     Act.REPORT_SURVIVOR: report_survivor,
 }

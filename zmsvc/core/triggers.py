@@ -49,7 +49,7 @@ def back_off(task: Task, limits: Limits, launch: int) -> float:
     return delay * (1.0 + JITTER * share)
 
 
-def next_lap(task: Task, limits: Limits, now: float) -> tuple[int, float]:
+def next_quick_start(task: Task, limits: Limits, now: float) -> tuple[int, float]:
     """For a start by rule: the new count of quick starts in a row, and when the start may happen.
 
     A ring of rules is legal; one that turns faster than `restart_delay` is slowed by doubling, up to `restart_max_delay`.
@@ -57,16 +57,16 @@ def next_lap(task: Task, limits: Limits, now: float) -> tuple[int, float]:
     if not task.launch:
         return 0, now
     floor = limits.restart_delay or FLOOR
-    if now - task.launched_at >= max(2 * _spacing(task.laps, limits), floor):
+    if now - task.launched_at >= max(2 * _spacing(task.quick_starts, limits), floor):
         return 0, now
-    laps = task.laps + 1
-    return laps, max(now, task.launched_at + _spacing(laps, limits))
+    quick_starts = task.quick_starts + 1
+    return quick_starts, max(now, task.launched_at + _spacing(quick_starts, limits))
 
 
-def _spacing(laps: int, limits: Limits) -> float:
+def _spacing(quick_starts: int, limits: Limits) -> float:
     """Seconds from one launch to the next after that many quick ones."""
     floor = limits.restart_delay or FLOOR
-    return float(min(floor * 2.0 ** min(laps - 1, 64), max(limits.restart_max_delay, floor))) if laps else 0.0
+    return float(min(floor * 2.0 ** min(quick_starts - 1, 64), max(limits.restart_max_delay, floor))) if quick_starts else 0.0
 
 
 def start_by_rule(task: Task, limits: Limits, now: float, *, failing: bool, launch: int) -> tuple[int, float]:
@@ -74,7 +74,7 @@ def start_by_rule(task: Task, limits: Limits, now: float, *, failing: bool, laun
 
     Both brakes count. A task that fails and ends well by turns would else set each of them back with the other.
     """
-    laps, at = next_lap(task, limits, now)
+    laps, at = next_quick_start(task, limits, now)
     return laps, max(at, now + back_off(task, limits, launch)) if failing else at
 
 

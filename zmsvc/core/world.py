@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from zmsvc.core.events import Key, Verb
-from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, State, Sub
+from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, State, SubState
 from zmsvc.core.model import Context, ServiceType, TaskService
 
 
@@ -45,7 +45,7 @@ class Exit:
 class Task:
     """One task of one transaction."""
 
-    sub: Sub = Sub.WAITING
+    sub_state: SubState = SubState.WAITING
     since: float = 0.0
     """When it came into its state; one sub-state of it may have followed another since."""
     deadline: float | None = None
@@ -62,21 +62,21 @@ class Task:
     exit: Exit | None = None
     status: str = ""
     """What it said last with STATUS=, or why it failed."""
-    verdict: Reason | None = None
+    stop_reason: Reason | None = None
     """Why it is being ended, when it is."""
-    again: bool = False
+    restart_pending: bool = False
     """Start it again when it has stopped."""
-    quiet: bool = False
+    rules_suppressed: bool = False
     """Its end fires no rules."""
-    held: bool = False
+    stopped_by_operator: bool = False
     """The operator stopped it: no rule starts it until somebody orders it."""
     failures: int = 0
     """Failures in a row without a good uptime between them."""
-    laps: int = 0
+    quick_starts: int = 0
     """Starts by rule that came too quickly after each other, in a row."""
     starts: tuple[float, ...] = ()
     """When rules started it, as far back as its start limit looks."""
-    fired: int = 0
+    firings: int = 0
     """Rules that fired to start it since its last launch: what waits, is joined with what waits, or was refused."""
     cause: Mapping[str, Any] = field(default_factory=dict)
     """What started it, or will: see CONTRACT §9 `self.cause`."""
@@ -89,22 +89,22 @@ class Task:
     tokens: float = 0.0
     """Updates it may report now; refilled with time up to the burst."""
     tokens_at: float = 0.0
-    ended: tuple[Mapping[str, Any], ...] = ()
+    leftovers: tuple[Mapping[str, Any], ...] = ()
     """Processes that it left behind at its last end, and what ended each."""
-    removed: Mapping[str, Any] | None = None
+    last_definition: Mapping[str, Any] | None = None
     """What the file said of it before a reload took it out: its messages tell that until it has ended."""
 
     @property
     def state(self) -> State:
-        return STATE_OF[self.sub]
+        return STATE_OF[self.sub_state]
 
     @property
     def live(self) -> bool:
-        return self.sub in LIVE
+        return self.sub_state in LIVE
 
     @property
     def resting(self) -> bool:
-        return self.sub in RESTING
+        return self.sub_state in RESTING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +119,7 @@ class Transaction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Waiter:
+class PendingRequest:
     """Somebody waits until an order was carried out. `request` 0 is the start of the context itself."""
 
     request: int
@@ -132,7 +132,7 @@ class Waiter:
     failures: tuple[str, ...] = ()
     opened: bool = False
     """The order opened its transaction."""
-    told: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any] = field(default_factory=dict)
     """What its answer says beside what became of the tasks."""
 
 
@@ -141,25 +141,25 @@ class World:
     """All that is known and decided of one context."""
 
     context: Context
-    epoch: str = ""
+    keeper_id: str = ""
     """The keeper that holds the processes; another one means that all of them are gone."""
     stopping: bool = False
     next_launch: int = 1
-    asks: bool = True
+    keeper_can_ask: bool = True
     """The keeper can ask all processes of a launch to end."""
     transactions: Mapping[str, Transaction] = field(default_factory=dict)
     tasks: Mapping[Key, Task] = field(default_factory=dict)
     launches: Mapping[int, Key] = field(default_factory=dict)
     """Which task a live launch belongs to."""
-    waiters: tuple[Waiter, ...] = ()
+    pending: tuple[PendingRequest, ...] = ()
 
 
 def service_of(context: Context, task_id: str, task: Task | None) -> TaskService | None:
     """What the file says of a task, or said before a reload took it out; None when neither is known."""
     service = context.tasks.get(task_id)
-    if service is not None or task is None or task.removed is None:
+    if service is not None or task is None or task.last_definition is None:
         return service
-    return _recalled(task_id, task.removed)
+    return _recalled(task_id, task.last_definition)
 
 
 _TOLD = ("instance", "topic", "service_type", "description", "service_name", "device_action", "source")
@@ -192,7 +192,7 @@ def coming_up(task: Task) -> bool:
     if task.state is not State.DEACTIVATING:
         return task.state is State.ACTIVATING
     was_ready = task.action in ("started", "updated")
-    return task.again or not (was_ready or task.verdict is Reason.REQUESTED)
+    return task.restart_pending or not (was_ready or task.stop_reason is Reason.REQUESTED)
 
 
 def task_to_row(task: Task) -> dict[str, Any]:
@@ -200,9 +200,9 @@ def task_to_row(task: Task) -> dict[str, Any]:
 
     A supervisor of an earlier zmsvc knows no `final-sigterm`: for it what was left behind is about to be killed.
     """
-    row = {name: value for name, fresh in _FRESH.items() if (value := getattr(task, name)) != fresh}
-    if task.sub is Sub.FINAL_SIGTERM:
-        row["sub"] = Sub.FINAL_SIGKILL
+    row = {_IN_ROW.get(name, name): value for name, fresh in _FRESH.items() if (value := getattr(task, name)) != fresh}
+    if task.sub_state is SubState.FINAL_SIGTERM:
+        row["sub"] = SubState.FINAL_SIGKILL
     if task.exit is not None:
         row["exit"] = {name: getattr(task.exit, name) for name in _EXIT}
     return row
@@ -210,15 +210,28 @@ def task_to_row(task: Task) -> dict[str, Any]:
 
 _FRESH = {f.name: getattr(Task(), f.name) for f in fields(Task)}
 _EXIT = tuple(f.name for f in fields(Exit))
+_IN_ROW = {
+    "sub_state": "sub",
+    "stop_reason": "verdict",
+    "restart_pending": "again",
+    "rules_suppressed": "quiet",
+    "stopped_by_operator": "held",
+    "quick_starts": "laps",
+    "firings": "fired",
+    "leftovers": "ended",
+    "last_definition": "removed",
+}
+"""The names of fields in the state file, where they differ: files of earlier releases have them."""
+_FROM_ROW = {kept: name for name, kept in _IN_ROW.items()}
 
 
 def task_from_row(row: Mapping[str, Any], sub: str | None = None) -> Task:
     """The reverse of `task_to_row`; `sub` is kept beside it. Raises KeyError, TypeError or ValueError for what was not written by it."""
     values = dict(row)
-    if sub == Sub.FINAL_SIGTERM:
+    if sub == SubState.FINAL_SIGTERM:
         values["sub"] = sub
     if "sub" in values:
-        values["sub"] = Sub(values["sub"])
+        values["sub"] = SubState(values["sub"])
     if values.get("verdict") is not None:
         values["verdict"] = Reason(values["verdict"])
     if values.get("exit") is not None:
@@ -229,12 +242,12 @@ def task_from_row(row: Mapping[str, Any], sub: str | None = None) -> Task:
     for name in ("starts", "ended"):
         if name in values:
             values[name] = tuple(values[name])
-    return Task(**values)
+    return Task(**{_FROM_ROW.get(name, name): value for name, value in values.items()})
 
 
 def status_at(task: Task, now: float) -> str:
     """Return the status of a task as it is shown at this time: of one that waits for its next start it is a count-down."""
-    if task.sub is not Sub.BACK_OFF or task.deadline is None:
+    if task.sub_state is not SubState.BACK_OFF or task.deadline is None:
         return task.status
-    slowed = ", slowed: its rules start it too quickly" if task.laps > task.failures else ""
+    slowed = ", slowed: its rules start it too quickly" if task.quick_starts > task.failures else ""
     return f"starts again in {max(0.0, round(task.deadline - now, 3)):g} s{slowed}"

@@ -223,7 +223,7 @@ def _context(text: object, places: Places) -> Context | None:
 
 def _task(context: Context | None, key: Key, task: Task, when: When) -> Json:
     service = service_of(context, key[1], task) if context else None
-    last = None if task.resting else {"state": task.state.value, "sub": task.sub.value, "pid": task.pid}
+    last = None if task.resting else {"state": task.state.value, "sub": task.sub_state.value, "pid": task.pid}
     return {
         "id": key[1],
         "name": service.service_name if service else "",
@@ -231,17 +231,17 @@ def _task(context: Context | None, key: Key, task: Task, when: When) -> Json:
         "description": service.description if service else "",
         "pid": None,
         "state": "inactive" if last else task.state.value,
-        "sub": "dead" if last else task.sub.value,
+        "sub": "dead" if last else task.sub_state.value,
         "last": last,
         "action": task.action,
         "since": None if last or not task.launch else when(key, task.since),
         "restarts": task.restarts,
         "exit": _exit(key, task.exit, when),
         "status": task.status,
-        "ended": list(task.ended),
+        "ended": list(task.leftovers),
         "user": service.user if service else None,
         "entry": bool(service and service.entry),
-        "held": task.held,
+        "held": task.stopped_by_operator,
         "dropped": task.dropped,
         "cause": dict(task.cause),
         "cgroup": None,

@@ -194,7 +194,7 @@ class Store:
             raise StateError(f"cannot use state file {self.path}: a task in it cannot be read ({error!r})") from error
         world = World(
             context=context,
-            epoch=(self.meta("epoch") or "") if same else "",
+            keeper_id=(self.meta("epoch") or "") if same else "",
             stopping=self.meta("stopping") == "1",
             next_launch=int(self.meta("next_launch") or 1),
             transactions=transactions,
@@ -279,8 +279,8 @@ class Store:
             self._write_transactions(old.transactions if old else {}, world.transactions)
         if old is None or old.next_launch != world.next_launch:
             self._set_meta("next_launch", str(world.next_launch))
-        if old is None or (old.epoch, old.stopping) != (world.epoch, world.stopping):
-            self._set_meta("epoch", world.epoch)
+        if old is None or (old.keeper_id, old.stopping) != (world.keeper_id, world.stopping):
+            self._set_meta("epoch", world.keeper_id)
             self._set_meta("stopping", "1" if world.stopping else "0")
         rows = [(at, r.transaction, r.task, r.event, json.dumps(r.detail, separators=(",", ":"))) for r in records]
         if rows:
@@ -291,7 +291,7 @@ class Store:
 
     def _write_tasks(self, old: Mapping[tuple[str, str], Any], new: Mapping[tuple[str, str], Any]) -> None:
         changed = [
-            (key[0], key[1], task.sub.value, task.pid, json.dumps(task_to_row(task), separators=(",", ":")))
+            (key[0], key[1], task.sub_state.value, task.pid, json.dumps(task_to_row(task), separators=(",", ":")))
             for key, task in new.items()
             if old.get(key) is not task
         ]

@@ -324,7 +324,7 @@ class Children:
             case sv.Exited():
                 ends.append(exit_of(report))
             case sv.Gone():
-                ends.append(ev.TaskGone(launch=report.launch, ended=tuple(map(_ended, report.ended))))
+                ends.append(ev.TaskGone(launch=report.launch, leftovers=tuple(map(_ended, report.ended))))
             case sv.DeviceState():
                 self.device = report
                 for call in self.on_device:

@@ -320,10 +320,10 @@ def facts_of_start(hello: sv.Hello, autostart: bool, transaction: str | None, sa
     """
     living, ends = held(hello)
     yield ev.SupervisorStarted(
-        epoch=hello.epoch,
+        keeper_id=hello.epoch,
         children=living,
         exits=frozenset(end.launch for end in ends),
-        asks=hello.protocol >= ASKS,
+        keeper_can_ask=hello.protocol >= ASKS,
         autostart=autostart,
         transaction=transaction,
         generated=ids.transaction_id(),

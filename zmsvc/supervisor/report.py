@@ -10,7 +10,7 @@ from typing import Any
 
 from zmsvc.core import messages
 from zmsvc.core.events import Key
-from zmsvc.core.lifecycle import STATE_OF, State, Sub
+from zmsvc.core.lifecycle import STATE_OF, State, SubState
 from zmsvc.core.model import TaskService
 from zmsvc.core.world import Exit, Task, World, coming_up, service_of, status_at, transaction_state
 from zmsvc.supervisor.launch_spec import cgroup_name, shared
@@ -89,16 +89,16 @@ def _task(world: World, key: Key, task: Task, cgroup: str | None) -> dict[str, A
         "description": service.description if service else "",
         "pid": task.pid,
         "state": task.state.value,
-        "sub": task.sub.value,
+        "sub": task.sub_state.value,
         "action": task.action,
         "since": wall(task.since),
         "restarts": task.restarts,
         "exit": exit_of(task.exit),
         "status": status_at(task, time.monotonic()),
-        "ended": list(task.ended),
+        "ended": list(task.leftovers),
         "user": service.user if service else None,
         "entry": bool(service and service.entry),
-        "held": task.held,
+        "held": task.stopped_by_operator,
         "dropped": task.dropped,
         "cause": dict(task.cause),
         "cgroup": f"{cgroup}/{cgroup_name(key)}" if cgroup and not (service and shared(service)) else None,
@@ -165,7 +165,7 @@ def words(task: Task) -> dict[str, str]:
         "action": task.action or "defined",
         "state": _OLD_STATE.get(task.state, "success"),
         "active_state": task.state.value,
-        "sub_state": task.sub.value,
+        "sub_state": task.sub_state.value,
     }
 
 
@@ -175,7 +175,7 @@ _OLD_STATE = {State.ACTIVATING: "in_progress", State.DEACTIVATING: "in_progress"
 
 def _ordered(key: Key, task: Task, service: TaskService) -> Mapping[str, Any]:
     """Return the TaskService element with the header of the last order, as 1.0 keeps it."""
-    stops = task.state is State.DEACTIVATING or task.sub is Sub.STOPPED
+    stops = task.state is State.DEACTIVATING or task.sub_state is SubState.STOPPED
     return messages.ordered(
         service.source,
         transaction=key[0],
@@ -189,7 +189,7 @@ def line(world: World) -> str:
     """What systemd shows as the status of the unit."""
     opened = {name for name, transaction in world.transactions.items() if transaction.open}
     # In one pass, since it is asked for in every turn in which a task has changed its state.
-    count = Counter(task.sub for (transaction, _), task in world.tasks.items() if transaction in opened)
+    count = Counter(task.sub_state for (transaction, _), task in world.tasks.items() if transaction in opened)
     running = sum(number for sub, number in count.items() if STATE_OF[sub] is State.ACTIVE)
     failed = sum(number for sub, number in count.items() if STATE_OF[sub] is State.FAILED)
     text = f"{running} of {count.total()} tasks running in {len(opened)} transaction{'s' if len(opened) != 1 else ''}"
