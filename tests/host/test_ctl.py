@@ -299,6 +299,16 @@ def test_reload_says_what_differs(home: House, capsys: Capture) -> None:
     assert capsys.readouterr().out == "changed without a restart: b\nchanged for the context: max_transactions\n"
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_reload_names_what_is_still_failed_and_how_to_start_it(options: list[str], home: House, capsys: Capture) -> None:
+    failed = [{"transaction": "T1", "task": "a"}]
+    home.supervisor(reload=yes(added=[], removed=[], changed=["a"], still_failed=failed))
+    assert main([*options, "reload"]) == 0
+    assert capsys.readouterr().err == (
+        "zmsvcctl: a is still failed, and a reload starts no failed task (zmsvcctl -c Echo start --transaction T1 a)\n"
+    )
+
+
 def test_reload_of_a_bad_file_is_2(home: House, capsys: Capture) -> None:
     home.supervisor(reload=no(2, "cannot reload: X.xml:1: bad; X.xml:2: worse"))
     assert main(["reload"]) == 2
