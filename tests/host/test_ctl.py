@@ -92,6 +92,16 @@ def test_a_verb_that_there_is_not_is_answered_with_the_way_out(word: str, instea
     assert instead in told
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [("start --tsk ts_1", "--task"), ("--jsn status", "--json"), ("logs --sinze=-2h", "--since"), ("logs --nothing-like-it", "")],
+)
+def test_an_unknown_option_is_met_with_the_one_that_is_near(words: str, meant: str, capsys: Capture) -> None:
+    assert main(words.split()) == 2
+    told = complaint(capsys)
+    assert (f": did you mean {meant}?" in told) if meant else ("did you mean" not in told)
+
+
 def test_no_way_out_leads_to_a_verb_that_there_is_not() -> None:
     verbs = {verb.name for verb in VERBS}
     for instead, words in habits._INSTEAD.items():
