@@ -170,6 +170,8 @@ commands := zmsvcd zmsvcctl
 configs := $(notdir $(wildcard etc/zmsvc/*.xml))
 rotation := $(SYSCONFDIR)/logrotate.d/zmsvc
 
+# Those for users, in the same places to each other as in the tree, so that their links lead somewhere.
+documents := $(addprefix docs/,debugging.md from-zmicroservices.md lifecycle.mmd performance.md promises.md)
 # FILE:DIRECTORY of everything that is only copied; what uninstall removes is taken from the same list.
 to = $(addsuffix :$(PREFIX)/$(1),$(wildcard $(2)))
 copies := \
@@ -178,7 +180,8 @@ copies := \
     $(call to,lib/tmpfiles.d,units/tmpfiles.d/zmsvc.conf) \
     $(call to,lib/systemd/catalog,zmsvc/data/zmsvc.catalog) \
     $(call to,share/doc/zmsvc/drop-ins,units/drop-ins/*.conf) \
-    $(call to,share/doc/zmsvc,SECURITY.md) \
+    $(call to,share/doc/zmsvc,README.md NEWS SECURITY.md) \
+    $(call to,share/doc/zmsvc/docs,$(documents)) \
     $(foreach n,1 5 7 8,$(call to,share/man/man$(n),zmsvc/data/man/*.$(n))) \
     $(call to,share/bash-completion/completions,zmsvc/data/completion/*.bash) \
     $(call to,share/zsh/site-functions,zmsvc/data/completion/_*) \
@@ -245,7 +248,7 @@ endif
 	for name in $(configs); do ! cmp -s etc/zmsvc/$$name '$(dest)$(configdir)'/$$name || rm '$(dest)$(configdir)'/$$name; done
 	! cmp -s etc/logrotate.d/zmsvc '$(dest)$(rotation)' || rm '$(dest)$(rotation)'
 	for left in '$(dest)$(program)' '$(dest)$(configdir)/services' '$(dest)$(configdir)' \
-	    '$(dest)$(PREFIX)/share/doc/zmsvc/drop-ins' '$(dest)$(PREFIX)/share/doc/zmsvc'; do \
+	    '$(dest)$(PREFIX)/share/doc/zmsvc/drop-ins' '$(dest)$(PREFIX)/share/doc/zmsvc/docs' '$(dest)$(PREFIX)/share/doc/zmsvc'; do \
 	    [ ! -d $$left ] || rmdir --ignore-fail-on-non-empty $$left; done
 ifeq ($(dest),)
 	journalctl --update-catalog

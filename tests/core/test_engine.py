@@ -567,7 +567,7 @@ def test_a_start_while_it_stops_starts_it_afterwards_and_a_stop_calls_that_off()
     sim.ask("stop", "a", request=6)
     sim.end("a", code=0)
     assert (sim.sub_state("a"), sim.replies(5)[0].ok, sim.replies(6)[0].ok) == ("stopped", False, True)
-    assert sim.replies(5)[0].error == "cannot restart a: stopped meanwhile"
+    assert sim.replies(5)[0].error == "cannot restart a: stopped meanwhile by an operator (uid 0)"
 
 
 def test_a_stop_that_waits_for_one_task_tells_of_another_that_was_started_meanwhile() -> None:
@@ -675,6 +675,54 @@ def test_a_rule_that_ends_a_start_by_hand_again_and_again_is_slowed_and_the_star
         "back-off",
         "cannot start run: restarted before it was ready by rule on_update of up",
     )
+
+
+def test_a_start_that_a_restart_by_hand_overtakes_is_answered_with_who_did_it() -> None:
+    """An operator may restart a task faster than its setup takes, for ever; the one who waited before is not kept."""
+    sim = Simulation.of(task("a", entry=False, stop_timeout=9.0))
+    sim.begin()
+    sim.obedient = False
+    sim.ask("start", "a", request=1)
+    sim.ask("restart", "a", request=2)
+    sim.ask("restart", "a", request=3)
+    sim.end("a", code=0)
+    assert [(reply.request, reply.error) for reply in sim.replies()] == [
+        (1, "cannot start a: restarted before it was ready by an operator (uid 0)")
+    ], "2 and 3 wait for the same launch"
+    sim.ask("restart", "a", request=4)
+    sim.end("a", code=0)
+    assert [reply.request for reply in sim.replies()] == [1, 2, 3]
+    assert sim.replies(3)[0].error == "cannot restart a: restarted before it was ready by an operator (uid 0)"
+    sim.ready()
+    assert sim.replies(4)[0].ok
+
+
+def test_a_start_that_failed_before_it_was_ordered_again_is_answered_with_its_failure() -> None:
+    sim = Simulation.of(task("a", entry=False, start_timeout=5.0, stop_timeout=9.0))
+    sim.begin()
+    sim.obedient = False
+    sim.ask("start", "a", request=1)
+    sim.now += 6
+    sim.ring()
+    sim.ask("start", "a", request=2)
+    sim.end("a", code=0)
+    (reply,) = sim.replies()
+    assert (reply.request, reply.error) == (1, "cannot start a: failed (not-ready, status 0): not ready in time")
+    sim.ready()
+    assert sim.replies(2)[0].ok
+
+
+def test_a_start_that_is_stopped_is_answered_with_who_did_it() -> None:
+    sim = Simulation.of(task("up", rule("on_update", "stop", "a")), task("a", entry=False))
+    sim.begin()
+    sim.ready("up")
+    sim.ask("start", "a", request=1)
+    sim.update("up", n=1)
+    assert sim.replies(1)[0].error == "cannot start a: stopped meanwhile by rule on_update of up"
+    sim.ask("start", "a", request=2)
+    sim.ask("stop", request=3)
+    assert sim.replies(2)[0].error == "cannot start a: stopped meanwhile by an operator (uid 0)"
+    assert sim.replies(3)[0].ok
 
 
 def test_a_start_by_hand_while_the_rest_of_a_task_ends_is_the_operators() -> None:
@@ -1016,6 +1064,20 @@ def test_reload_says_what_failed_of_what_it_changed() -> None:
     assert (reply.data["changed"], reply.data["removed"]) == (["a", "b"], ["c"])
 
 
+def test_a_reload_starts_no_failed_task_and_names_those_that_it_has_changed() -> None:
+    sim = Simulation.of(task("a"), task("b"), task("c", start_timeout=5.0), task("d"))
+    sim.begin()
+    for name in "abc":
+        sim.end(name, code=1)
+    sim.ready("d")
+    sim.reload(task("a", nice=1), task("b"), task("c", start_timeout=9.0), task("d", nice=1), request=1)
+    sim.ready("d")
+    (reply,) = sim.replies(1)
+    assert reply.ok
+    assert reply.data["still_failed"] == [{"transaction": "T1", "task": "a"}, {"transaction": "T1", "task": "c"}]
+    assert (sim.sub_state("a"), sim.sub_state("b"), sim.sub_state("c")) == ("failed",) * 3
+
+
 def test_new_rules_and_limits_count_without_a_restart() -> None:
     sim = Simulation.of(task("a"), task("b", entry=False))
     sim.begin()
@@ -1111,7 +1173,7 @@ def test_who_waits_for_a_removed_task_is_answered_with_what_became_of_it() -> No
     sim.let_die()
     assert ("T1", "a") in sim.world.tasks, "somebody still waits to hear how it ended"
     sim.end("c", code=0)
-    assert sim.replies(2)[0].error == "cannot start c: stopped meanwhile"
+    assert sim.replies(2)[0].error == "cannot start c: stopped meanwhile by a reload"
     sim.end("b", code=0)
     (reply,) = sim.replies(1)
     assert reply.ok

@@ -63,6 +63,14 @@ def parse(text: str | bytes, path: str = "F.xml") -> Context:
     return reader.parse(text if isinstance(text, bytes) else text.encode(), path=path, name="F")
 
 
+def told_of_services(context: Context) -> list[str]:
+    return [str(each) for each in reader.check_services(context)]
+
+
+def told_of_ports(context: Context) -> list[str]:
+    return [str(each) for each in reader.check_ports(context)]
+
+
 def faults(text: str | bytes, path: str = "F.xml") -> list[str]:
     try:
         parse(text, path)
@@ -105,6 +113,23 @@ def test_a_log_level_is_one_of_journald_or_of_python(text: str, level: int) -> N
 def test_what_is_no_log_level_is_a_fault(text: str) -> None:
     with pytest.raises(ConfigError, match="is no log level, expected emerg, alert, crit"):
         parse(with_service(f"<log_level>{text}</log_level>"))
+
+
+MISSPELT = {
+    "interval": changed(("<location></location>", "<intervall>5</intervall>")),
+    "location": changed(("<location></location>", "<locations>x</locations>")),
+    "notify": as_command("<command>true</command><notifiy>yes</notifiy>"),
+}
+
+
+@pytest.mark.parametrize("meant", MISSPELT)
+def test_what_may_be_a_misspelt_element_of_the_configuration_is_warned_of(meant: str) -> None:
+    (told,) = (text for _, text in parse(MISSPELT[meant]).passed_over)
+    assert told.endswith(f"zmsvc does not read it (did you mean {meant}?)")
+
+
+def test_an_element_of_the_tasks_own_is_not_warned_of_when_the_one_that_it_is_near_to_is_there() -> None:
+    assert parse(changed(("<location></location>", "<interval>1</interval><intervals>5</intervals>"))).passed_over == ()
 
 
 @pytest.mark.parametrize(
@@ -564,7 +589,7 @@ def test_what_zmicroservices_passed_over_is_a_warning_with_its_line(case: str) -
     text = changed(change)
     context = parse(text)
     number = 1 + text[: text.index(change[1])].count("\n")
-    assert context.passed_over == (f"line {number}: unknown {words}",)
+    assert context.passed_over == ((number, f"unknown {words}"),)
     assert f"line {number}: unknown {words}" in checks.warnings(context)
     assert context.tasks.keys() == parse(MANUAL).tasks.keys()
     assert SCHEMA.validate(etree.fromstring(text.encode())), SCHEMA.error_log
@@ -832,22 +857,22 @@ def test_a_port_in_use_is_told_and_a_free_one_is_not() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as other:
         front, back = (f"127.0.0.1:{server.getsockname()[1]}" for server in (taken, other))
         other.close()
-        (told,) = reader.check_ports(ported(front, back))
+        (told,) = told_of_ports(ported(front, back))
     assert told.startswith(f"FrontBind tcp://{front}: ")
     assert "in use" in told
-    assert reader.check_ports(ported(front, back)) == []
+    assert told_of_ports(ported(front, back)) == []
 
 
 def test_an_ipc_path_in_use_is_told_and_nothing_is_left_behind(tmp_path: Path) -> None:
     ends = ("ipc:///run/zmsvc/front", f"ipc://{tmp_path}/front"), ("ipc:///run/zmsvc/back", f"ipc://{tmp_path}/none/back")
     context = parse(changed(*ends, text=FULL))
-    assert reader.check_ports(context) == [f"BackendBind ipc://{tmp_path}/none/back: the directory {tmp_path}/none does not exist now"]
+    assert told_of_ports(context) == [f"BackendBind ipc://{tmp_path}/none/back: the directory {tmp_path}/none does not exist now"]
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{tmp_path}/front")
         server.listen()
-        assert any("somebody listens" in told for told in reader.check_ports(context))
+        assert any("somebody listens" in told for told in told_of_ports(context))
     # The file of a dead owner is not in the way.
-    assert not any("FrontBind" in told for told in reader.check_ports(context))
+    assert not any("FrontBind" in told for told in told_of_ports(context))
     assert [path.name for path in tmp_path.iterdir()] == ["front"]
 
 
@@ -855,18 +880,18 @@ def test_the_runtime_directory_that_the_start_makes_is_not_missed(tmp_path: Path
     monkeypatch.setenv("ZMSVC_RUNTIME_DIR", str(tmp_path / "run"))
     context = parse(re.sub(r"\s*<(FrontEndEndpoint|BackendEndpoint|FrontBind|BackendBind)>.*?</\1>", "", MANUAL))
     assert context.endpoints.front_bind.startswith(f"ipc://{tmp_path}/run/")
-    assert reader.check_ports(context) == []
+    assert told_of_ports(context) == []
 
 
 def test_what_could_not_be_launched_is_told(tmp_path: Path) -> None:
     text = changed(("<location></location>", f"<location>{tmp_path}</location>"))
-    (told,) = reader.check_services(parse(text))
+    (told,) = told_of_services(parse(text))
     assert told == f"ts_100: there is no EchoAction/ServiceEchoAction.py in {tmp_path}"
     (tmp_path / "EchoAction").mkdir()
     (tmp_path / "EchoAction" / "ServiceEchoAction.py").touch()
-    assert reader.check_services(parse(text)) == []
-    assert reader.check_services(parse(as_command("<command>true</command>"))) == []
-    assert "no-such-program" in reader.check_services(parse(as_command("<command>no-such-program</command>")))[0]
+    assert told_of_services(parse(text)) == []
+    assert told_of_services(parse(as_command("<command>true</command>"))) == []
+    assert "no-such-program" in told_of_services(parse(as_command("<command>no-such-program</command>")))[0]
 
 
 @pytest.mark.filterwarnings("error")
@@ -880,7 +905,7 @@ def test_code_that_python_cannot_compile_is_told_with_its_line_and_is_not_run(tm
     (service / "deep.py").write_text("(" * 5000)
     (service / "latin.py").write_bytes(b"'\xe4'\n")
     os.mkfifo(service / "pipe.py")
-    found = reader.check_services(parse(changed(("<location></location>", f"<location>{tmp_path}</location>"))))
+    found = told_of_services(parse(changed(("<location></location>", f"<location>{tmp_path}</location>"))))
     assert f"ts_100: {service}/broken.py:2: SyntaxError: '(' was never closed: a task that imports it cannot start" in found
     assert {re.search(r"(\w+)\.py:", each)[1] for each in found} == {"broken", "zeros", "deep", "latin"}  # type: ignore[index]
 
@@ -897,7 +922,7 @@ def test_code_that_python_cannot_compile_is_told_with_its_line_and_is_not_run(tm
 def test_a_user_that_this_machine_does_not_know_is_a_warning_about_that_task(service: str, told: list[str]) -> None:
     text = as_command("<command>true</command>").replace("<Task>", f"<Task><service>{service}</service>", 1)
     context = parse(text)
-    found = [warning for warning in reader.check_services(context) if "only root can give it" not in warning]
+    found = [warning for warning in told_of_services(context) if "only root can give it" not in warning]
     assert [warning.removeprefix("ts_100: ").split(",")[0] for warning in found] == told
     if "033" in service:
         assert (context.tasks["ts_100"].user, context.tasks["ts_100"].group) == ("33", "4294967294")
@@ -912,7 +937,7 @@ def test_the_program_is_looked_for_where_the_task_will_look(tmp_path: Path, monk
 
     def told(command: str, environment: str = "") -> list[str]:
         service = f"<service><environment>{environment}</environment></service>"
-        return reader.check_services(parse(as_command(f"<command>{command}</command>").replace("<Task>", f"<Task>{service}", 1)))
+        return told_of_services(parse(as_command(f"<command>{command}</command>").replace("<Task>", f"<Task>{service}", 1)))
 
     assert told("run.sh", f"<PATH>/nowhere:{tmp_path}</PATH>") == []
     assert told(str(program)) == []
@@ -940,9 +965,9 @@ def test_white_space_around_a_value_is_kept_where_the_file_says_so_and_never_los
     assert task.command == ("echo", "both", "  kept  ", "not", "layout")
     assert dict(task.environment) == {"A": "x", "B": KEY.strip(), "C": KEY, "D": "y", "E": "e"}
     assert task.configuration["command"] == {"arg": ["echo", "both", "  kept  ", "not", "layout"]}
-    lost = [warning.partition(": ")[2].partition(" is read ")[0] for warning in context.passed_over]
+    lost = [warning.partition(" is read ")[0] for _, warning in context.passed_over]
     assert lost == ["the variable 'A'", "the variable 'B'", "the variable 'E'", "an <arg>"]
-    assert all('xml:space="preserve" keeps it' in warning for warning in context.passed_over)
+    assert all('xml:space="preserve" keeps it' in warning for _, warning in context.passed_over)
 
 
 def test_white_space_is_kept_below_an_element_that_says_so() -> None:

@@ -21,6 +21,7 @@ from waiting import wait_for
 
 from zmsvc.ctl import client, suggestions
 from zmsvc.ctl.__main__ import VERBS, main, parse
+from zmsvc.ctl.verbs import status as shown_status
 
 Capture = pytest.CaptureFixture[str]
 
@@ -90,6 +91,16 @@ def test_a_verb_that_there_is_not_is_answered_with_the_way_out(word: str, instea
     told = complaint(capsys)
     assert told.startswith(f"zmsvcctl: cannot understand the command: there is no verb {word!r}: ")
     assert instead in told
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [("start --tsk ts_1", "--task"), ("--jsn status", "--json"), ("logs --sinze=-2h", "--since"), ("logs --nothing-like-it", "")],
+)
+def test_an_unknown_option_is_met_with_the_one_that_is_near(words: str, meant: str, capsys: Capture) -> None:
+    assert main(words.split()) == 2
+    told = complaint(capsys)
+    assert (f": did you mean {meant}?" in told) if meant else ("did you mean" not in told)
 
 
 def test_no_way_out_leads_to_a_verb_that_there_is_not() -> None:
@@ -299,6 +310,16 @@ def test_reload_says_what_differs(home: House, capsys: Capture) -> None:
     assert capsys.readouterr().out == "changed without a restart: b\nchanged for the context: max_transactions\n"
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_reload_names_what_is_still_failed_and_how_to_start_it(options: list[str], home: House, capsys: Capture) -> None:
+    failed = [{"transaction": "T1", "task": "a"}]
+    home.supervisor(reload=yes(added=[], removed=[], changed=["a"], still_failed=failed))
+    assert main([*options, "reload"]) == 0
+    assert capsys.readouterr().err == (
+        "zmsvcctl: a is still failed, and a reload starts no failed task (zmsvcctl -c Echo start --transaction T1 a)\n"
+    )
+
+
 def test_reload_of_a_bad_file_is_2(home: House, capsys: Capture) -> None:
     home.supervisor(reload=no(2, "cannot reload: X.xml:1: bad; X.xml:2: worse"))
     assert main(["reload"]) == 2
@@ -479,7 +500,7 @@ def test_a_full_backlog_is_124_too(home: House) -> None:
 
 
 def test_a_hung_supervisor_does_not_hang_a_question(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "PATIENCE", 0.1)
+    monkeypatch.setattr(shown_status, "PATIENCE", 0.1)
     home.supervisor(status=Silence)
     assert main(["-c", "Echo", "status"]) == 5
     assert "does not answer" in complaint(capsys)

@@ -156,7 +156,8 @@ LOG = """\
     ("words", "lines"),
     [
         ([], range(8)), (["--transaction", "TX"], [1, 2, 3, 6]), (["ts_1"], [2, 4, 5, 6]), (["--transaction", "TX", "ts_1"], [2, 6]),
-        (["ts_1", "ts_2"], range(2, 7)), (["-n", "2"], [5, 6]), (["-n", "1", "ts_2"], [3]), (["-n", "0"], []), (["--transaction", "X"], []),
+        (["ts_1", "ts_2"], range(2, 7)), (["-n", "2"], [4, 5, 6]), (["-n", "1", "ts_2"], [3]), (["-n", "0"], []),
+        (["--transaction", "X"], []),
     ],
 )  # fmt: skip
 def test_logs_from_the_daemons_file(words: list[str], lines: Any, home: House, capsys: Capture) -> None:
@@ -202,14 +203,23 @@ def row(seq: int, **other: Any) -> Any:
     return more(seq=seq, **told | other)
 
 
+ENDED = [
+    {"pid": 9, "name": "sleep", "code": None, "signal": "SIGTERM", "asked": "SIGTERM", "killed": False},
+    {"pid": 8, "name": "sh", "code": 3, "signal": None, "asked": "SIGTERM", "killed": False},
+    {"pid": 7, "name": "cat", "code": None, "signal": None, "asked": "SIGTERM", "killed": False},
+]
+
+
 def test_events_are_a_table(home: House, capsys: Capture) -> None:
     cause = {"by": "rule", "uid": None, "sources": [{"task": "ts_2", "trigger": "on_exit"}]}
-    there = home.supervisor(events=[row(1), row(2, task="", detail={"cause": cause, "x": [], "y": ["a", "b"]}), yes()])
+    detail = {"cause": cause, "x": [], "y": ["a", "b"], "ended": ENDED}
+    there = home.supervisor(events=[row(1), row(2, task="", detail=detail), yes()])
     assert main(["events", "--transaction", "TX", "-n", "9", "ts_1"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "TIME                     TRANSACTION           TASK          EVENT       DETAIL",
         "2026-11-23 12:00:00.123  TX                    ts_1          started     pid=7",
-        "2026-11-23 12:00:00.123  TX                    -             started     y=a,b by=rule after=ts_2:on_exit",
+        "2026-11-23 12:00:00.123  TX                    -             started     y=a,b ended=sleep(9):SIGTERM,sh(8):3,cat(7) by=rule "
+        "after=ts_2:on_exit",
     ]
     (request,) = there.asked("events")
     assert request == {"verb": "events", "transaction": "TX", "tasks": ["ts_1"], "follow": False, "limit": 9}
@@ -431,7 +441,9 @@ def test_check_warns(home: House, capsys: Capture) -> None:
     file = home.file(text=GOOD.format(home.root, ""))
     assert main(["check", str(file)]) == 0
     told = capsys.readouterr().out.splitlines()
-    assert told[0].startswith(f"{file}: warning: ")
+    line = 1 + file.read_text()[: file.read_text().index("<TaskService")].count("\n")
+    assert told[0].startswith(f"{file}: warning: no task starts"), "that is about no line"
+    assert told[1].startswith(f"{file}:{line}: warning: ts_1: it waits for a rule")
     assert told[-1] == f"{file}: ok (1 task)"
 
 

@@ -387,6 +387,21 @@ def test_list_shows_known_and_running(home: House, capsys: Capture) -> None:
     ]
 
 
+def test_list_shows_also_what_has_run_and_has_no_file_there(home: House, capsys: Capture) -> None:
+    """Its file lies elsewhere, or is gone; `status` and `events` read its state file."""
+    for name in ("Past", "no context"):
+        (home.state / name).mkdir(parents=True)
+        (home.state / name / "state.db").touch()
+    assert main(["list"]) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[1:]] == [["Past", "inactive", "-", "-", "-"]]
+
+
+def test_a_stopped_transaction_that_is_named_is_counted(home: House, capsys: Capture) -> None:
+    home.supervisor(status=status(transaction("OLD", "inactive", [STOPPED, EXITED])))
+    main(["status", "--transaction", "OLD"])
+    assert "Tasks: 2 inactive in 1 transaction\n" in capsys.readouterr().out
+
+
 def test_list_as_json(home: House, capsys: Capture) -> None:
     home.supervisor("Echo")
     assert main(["--json", "list"]) == 0
@@ -403,7 +418,7 @@ def test_list_of_nothing_is_a_head(home: House, capsys: Capture) -> None:
 
 
 def test_a_hung_context_does_not_hide_the_others(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(status, "LIST_PATIENCE", 0.1)
+    monkeypatch.setattr(shown_status, "LIST_PATIENCE", 0.1)
     home.supervisor("Echo")
     home.supervisor("Hung", status=Silence)
     assert main(["list"]) == 0

@@ -56,9 +56,9 @@ def test_the_rpm_has_each_file_that_make_installs_and_no_other(tmp_path: Path) -
     assert [each for each in listed() if not each.startswith(of_python) and not [*tmp_path.glob(each[1:])]] == []
 
 
-def test_the_packages_have_the_same_documents() -> None:
-    """Those for users. The RPM package has NEWS as well."""
-    debian = set((ROOT / "debian/zmsvc.docs").read_text().split())
-    (rpm,) = re.findall(r"share/doc/zmsvc (.*)$", (ROOT / "packaging/zmsvc.spec").read_text(), re.M)
-    assert debian - {"SECURITY.md"} == set(rpm.split()) - {"NEWS"}, "make install-files brings SECURITY.md along"
-    assert {file for file in debian if not (ROOT / file).exists()} == set()
+def test_each_link_of_an_installed_document_leads_to_an_installed_one(tmp_path: Path) -> None:
+    subprocess.run(["make", "-s", "install-files", f"DESTDIR={tmp_path}", "PREFIX=/usr"], cwd=ROOT, check=True, capture_output=True)
+    documents = tmp_path / "usr/share/doc/zmsvc"
+    links = [(page, link) for page in documents.rglob("*.md") for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())]
+    assert {link for page, link in links if page == documents / "README.md"} >= {"docs/promises.md", "SECURITY.md"}
+    assert [link for page, link in links if "://" not in link and not (page.parent / link).exists()] == []

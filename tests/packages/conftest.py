@@ -80,9 +80,6 @@ def _first_release(directory: Path) -> Path:
     changelog = directory / "debian/changelog"
     _, rest = changelog.read_text().split(")", 1)
     changelog.write_text(f"zmsvc (1.0.0-1){rest}")
-    # What is new since then it cannot have.
-    documents = directory / "debian" / "zmsvc.docs"
-    documents.write_text("".join(f"{name}\n" for name in documents.read_text().split() if (directory / name).exists()))
     return directory
 
 

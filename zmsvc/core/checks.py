@@ -35,6 +35,19 @@ class Fault:
     rule: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Odd:
+    """What is legal but probably not meant, and where: on this line, or else at this task or this element of the context."""
+
+    text: str
+    line: int = 0
+    task: str = ""
+    element: str = ""
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.text}" if self.line else self.text
+
+
 def faults(tasks: Sequence[TaskService], binds: Mapping[str, Endpoint]) -> list[Fault]:
     """Every fault between elements. `binds` has what was readable of the four endpoints, by their elements' names."""
     return [*_repeated(tasks), *_calls(tasks), *_binds(binds)]
@@ -85,15 +98,21 @@ def _expected(connected: Endpoint) -> str:
 
 def warnings(context: Context, *, curve: bool = False) -> list[str]:
     """What is legal but probably not meant, one line each. `curve` says whether there are keys, so that only who has one comes in."""
+    return [str(each) for each in odd(context, curve=curve)]
+
+
+def odd(context: Context, *, curve: bool = False) -> list[Odd]:
+    """The same with the places in the file."""
     tasks = context.tasks
-    found = [*context.passed_over, *_binds_apart(context, curve=curve), *_open_bus(context, curve=curve), *_privileged(tasks)]
+    found = [Odd(line=line, text=text) for line, text in context.passed_over]
+    found += [*_binds_apart(context, curve=curve), *_open_bus(context, curve=curve), *_privileged(tasks)]
     found += [*_never_started(tasks), *_rings(tasks)]
     for task in tasks.values():
-        found += [f"{task.id}: {text}" for text in (*_odd_rules(task), *_odd_settings(task))]
+        found += [Odd(task=task.id, text=f"{task.id}: {text}") for text in (*_odd_rules(task), *_odd_settings(task))]
     return [*found, *_torn_threads(tasks.values())]
 
 
-def _binds_apart(context: Context, *, curve: bool) -> Iterator[str]:
+def _binds_apart(context: Context, *, curve: bool) -> Iterator[Odd]:
     ends = context.endpoints
     for name, bound, connected in (
         ("FrontBind", ends.front_bind, ends.backend),
@@ -101,13 +120,14 @@ def _binds_apart(context: Context, *, curve: bool) -> Iterator[str]:
     ):
         place, other = endpoint(bound, bind=True), endpoint(connected, bind=False)
         if place.wildcard and not curve:
-            yield (
+            text = (
                 f"{name} {bound} means every address of this machine, and without CURVE keys the loopback address alone, because whoever "
                 f"reaches it could give orders: tcp://127.0.0.1:{place.port} or an ipc:// path is enough for one machine, "
                 f"for others zmsvcctl keys make"
             )
+            yield Odd(element=name, text=text)
         if apart(other, place):
-            yield f"{name} {bound} is another address than {connected}, where it is looked for"
+            yield Odd(element=name, text=f"{name} {bound} is another address than {connected}, where it is looked for")
 
 
 def who_may_connect(context: Context, *, curve: bool) -> list[str]:
@@ -141,38 +161,41 @@ def _admitted(context: Context, places: Iterable[str], *, curve: bool) -> Iterat
     yield from groups.items()
 
 
-def _open_bus(context: Context, *, curve: bool) -> Iterator[str]:
+def _open_bus(context: Context, *, curve: bool) -> Iterator[Odd]:
     if context.bus_access is not BusAccess.ANYONE or curve:
         return
     places = [context.endpoints.backend, context.endpoints.frontend]
     if any(place.startswith("tcp://") for place in places):
         orders = ", ".join(BUS["context"])
-        yield (
+        text = (
             f'bus_access="anyone": {ANYONE} may give orders ({orders}) at {places[0]} and read configurations at {places[1]}; '
             f'bus_access="members" lets only {MAY_CONNECT} connect'
         )
+        yield Odd(element="Context", text=text)
     for task in context.tasks.values():
         for place in monitored(task):
             if place.startswith("tcp://"):
-                yield f'{task.id}: bus_access="anyone": {ANYONE} may read at {place} what tasks use of the machine'
+                text = f'{task.id}: bus_access="anyone": {ANYONE} may read at {place} what tasks use of the machine'
+                yield Odd(task=task.id, text=text)
 
 
-def _privileged(tasks: Mapping[str, TaskService]) -> Iterator[str]:
+def _privileged(tasks: Mapping[str, TaskService]) -> Iterator[Odd]:
     """Tell of tasks that become root without being asked: because another task has a user of its own."""
     with_user = [task.id for task in tasks.values() if task.user]
     without = [task.id for task in tasks.values() if not task.user]
     if with_user and without:
         named = f"{', '.join(without[:_NAMED])}{', ...' if len(without) > _NAMED else ''} {'have' if len(without) > 1 else 'has'}"
-        yield (
+        text = (
             f"{named} no <user>, while {with_user[0]} has one: zmsvcd must run as root, or with capabilities that make it as good as root, "
             f"and each task without a <user> runs as the same user"
         )
+        yield Odd(task=without[0], text=text)
 
 
-def _never_started(tasks: Mapping[str, TaskService]) -> Iterator[str]:
+def _never_started(tasks: Mapping[str, TaskService]) -> Iterator[Odd]:
     reached = {task.id for task in tasks.values() if task.entry}
     if not reached:
-        yield "no task starts with its transaction: every state type is something else than on_start and start_now"
+        yield Odd(text="no task starts with its transaction: every state type is something else than on_start and start_now")
     waiting = list(reached)
     while waiting:
         called = {rule.call for rule in tasks[waiting.pop()].rules if rule.action in _STARTING} - reached
@@ -182,7 +205,7 @@ def _never_started(tasks: Mapping[str, TaskService]) -> Iterator[str]:
     for task in tasks.values():
         if task.id not in reached:
             why = "only tasks that nothing starts call it" if callers[task.id] else "no rule starts it"
-            yield f"{task.id}: it waits for a rule, and {why}"
+            yield Odd(task=task.id, text=f"{task.id}: it waits for a rule, and {why}")
 
 
 def _odd_rules(task: TaskService) -> Iterator[str]:
@@ -257,19 +280,19 @@ def _state_type(task: TaskService) -> str:
     return found.strip() if isinstance(found, str) else ""
 
 
-def _torn_threads(tasks: Iterable[TaskService]) -> Iterator[str]:
+def _torn_threads(tasks: Iterable[TaskService]) -> Iterator[Odd]:
     threads = [task for task in tasks if task.service_type is ServiceType.THREAD]
     for name in ("user", "group", "nice", "log_level", "no_new_privileges", "rlimits"):
         if any(getattr(task, name) != getattr(threads[0], name) for task in threads):
             ids = ", ".join(task.id for task in threads)
-            yield f"the Thread tasks {ids} share one process, but differ in {name}"
+            yield Odd(task=threads[0].id, text=f"the Thread tasks {ids} share one process, but differ in {name}")
 
 
-def _rings(tasks: Mapping[str, TaskService]) -> Iterator[str]:
+def _rings(tasks: Mapping[str, TaskService]) -> Iterator[Odd]:
     for group in _knots(tasks):
         ring = _shortest(tasks, group)
         if ring:
-            yield f"ring of rules, which is legal but may go round for ever: {' '.join(ring)}"
+            yield Odd(task=group[0], text=f"ring of rules, which is legal but may go round for ever: {' '.join(ring)}")
 
 
 def _edges(task: TaskService) -> Iterator[Rule]:

@@ -166,7 +166,7 @@ class Context:
     max_transactions: int = MAX_TRANSACTIONS
     source: Mapping[str, Any] = field(default_factory=dict)
     """The whole Context element as JSON."""
-    passed_over: tuple[str, ...] = ()
+    passed_over: tuple[tuple[int, str], ...] = ()
     """What is in the file and not known, or not read, where that is no fault: a line each."""
     text: bytes = field(default=b"", repr=False)
     """The file itself, as it was read: a supervisor that takes over runs with the same, whatever the file says by then."""

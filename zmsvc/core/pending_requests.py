@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from zmsvc.core import events as ev
 from zmsvc.core.draft import Draft
-from zmsvc.core.events import Key, Requested, Verb
+from zmsvc.core.events import Key, Origin, Requested, Verb
 from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.world import PendingRequest, Reason, Task
 
@@ -27,9 +28,31 @@ def wait(
         keys=tuple(keys),
         remaining=frozenset(remaining if order.block else ()),
         ending=frozenset(keys if order.verb in (Verb.STOP, Verb.EXIT) else ()),
+        later=_later(draft, keys, restart=order.verb is Verb.RESTART),
         opened=opened,
     )
     draft.pending = (*draft.pending, waiter)
+
+
+def wait_for_reload(draft: Draft, request: int, *, ending: list[Key], starting: list[Key], block: bool, told: Mapping[str, Any]) -> None:
+    """Answer when what was removed has ended, and when what was added or changed has started, or has failed to."""
+    late = [key for key in ending if draft.tasks[key].live]
+    late += [key for key in starting if draft.tasks[key].restart_pending or draft.tasks[key].state is State.ACTIVATING]
+    waiter = PendingRequest(
+        request=request,
+        verb=Verb.RELOAD,
+        transactions=tuple(name for name, transaction in draft.transactions.items() if transaction.open),
+        keys=(*ending, *starting),
+        remaining=frozenset(late if block else ()),
+        ending=frozenset(ending),
+        later=_later(draft, starting, restart=False),
+        details=told,
+    )
+    draft.pending = (*draft.pending, waiter)
+
+
+def _later(draft: Draft, keys: Iterable[Key], *, restart: bool) -> frozenset[Key]:
+    return frozenset(key for key in keys if (task := draft.tasks[key]).live and (restart or task.state is State.DEACTIVATING))
 
 
 # --- outcomes
@@ -37,21 +60,49 @@ def wait(
 
 def complete_starts(draft: Draft, key: Key) -> None:
     """A start, a restart or the start of the context that waited for this task has its outcome."""
+    _resolve(draft, key, lambda waiter: _outcome(draft, key, waiter), stops=False)
+
+
+def _outcome(draft: Draft, key: Key, waiter: PendingRequest) -> str:
     task = draft.tasks[key]
-    text = f"{key[1]}: {_ended(task)}" if task.sub_state in (SubState.FAILED, SubState.STOPPED, SubState.WAITING) else ""
-    _resolve(draft, key, text, stops=False)
+    if task.sub_state not in (SubState.FAILED, SubState.STOPPED, SubState.WAITING):
+        return ""
+    by = waiter.stopped_by.get(key) if task.sub_state is SubState.STOPPED else None
+    return f"{key[1]}: {_ended(task)}{f' by {by}' if by else ''}"
 
 
-def restarted(draft: Draft, key: Key) -> None:
-    """A rule has ended this task before it was ready, and starts it again. A client that waits for its start would wait for as long as
-    the rule goes on to fire.
+def stopped(draft: Draft, key: Key, by: str) -> None:
+    """Note who stops this task, for those who wait for its start."""
+    draft.pending = tuple(
+        replace(waiter, stopped_by={**waiter.stopped_by, key: by}) if key in waiter.remaining - waiter.ending else waiter
+        for waiter in draft.pending
+    )
+
+
+def restarted(draft: Draft, key: Key, ended: Task) -> None:
+    """This task has ended, and is started again. A client that waited for its start before is answered: it would wait for as long as
+    somebody restarts the task. A client whose order came since then waits for the next launch.
     """
-    _resolve(draft, key, f"{key[1]}: restarted before it was ready by {_by(draft.tasks[key])}", stops=False)
+    kept = []
+    for waiter in draft.pending:
+        if key in waiter.later:
+            waiter = replace(waiter, later=waiter.later - {key})
+        elif key in waiter.remaining - waiter.ending:
+            waiter = _with_outcome(waiter, key, f"{key[1]}: {_why_again(key, ended, waiter)}")
+        kept.append(waiter)
+    draft.pending = tuple(kept)
+
+
+def _why_again(key: Key, ended: Task, waiter: PendingRequest) -> str:
+    if ended.sub_state is SubState.FAILED:
+        return _ended(ended)
+    by = waiter.stopped_by.get(key)
+    return f"stopped meanwhile by {by}" if by else f"restarted before it was ready by {_by(ended)}"
 
 
 def complete_stops(draft: Draft, key: Key, *, restart: bool) -> None:
     """This task has ended, as was asked; `restart`: it is started again at once, which the client that stopped it did not ask for."""
-    _resolve(draft, key, _overtaken(draft, key) if restart else "", stops=True)
+    _resolve(draft, key, lambda _: _overtaken(draft, key) if restart else "", stops=True)
 
 
 def _overtaken(draft: Draft, key: Key) -> str:
@@ -60,23 +111,29 @@ def _overtaken(draft: Draft, key: Key) -> str:
 
 def _by(task: Task) -> str:
     """Return what started a task, in words."""
-    cause = task.cause
-    sources = cause.get("sources") or ()
-    match cause.get("by"):
-        case "rule" if sources:
-            return f"rule {sources[-1].get('trigger')} of {sources[-1].get('task')}"
+    sources = task.cause.get("sources") or ()
+    if task.cause.get("by") == "rule" and sources:
+        return f"rule {sources[-1].get('trigger')} of {sources[-1].get('task')}"
+    return named(Origin(by=task.cause.get("by") or "context", uid=task.cause.get("uid")))
+
+
+def named(origin: Origin) -> str:
+    """Return who gave an order, in words."""
+    match origin.by:
         case "operator":
-            return "an operator" if cause.get("uid") is None else f"an operator (uid {cause['uid']})"
+            return "an operator" if origin.uid is None else f"an operator (uid {origin.uid})"
         case "bus":
             return "an order on the bus"
+        case "signal":
+            return "a signal"
         case other:
-            return f"the {other or 'context'}"
+            return f"the {other}"
 
 
 def resolve(draft: Draft, key: Key, failure: str) -> None:
     """Everybody who waits for this task gets this outcome."""
-    _resolve(draft, key, failure, stops=False)
-    _resolve(draft, key, failure, stops=True)
+    _resolve(draft, key, lambda _: failure, stops=False)
+    _resolve(draft, key, lambda _: failure, stops=True)
 
 
 def _ended(task: Task) -> str:
@@ -90,16 +147,16 @@ def _ended(task: Task) -> str:
     return f"{how}: {task.status}" if task.status else how
 
 
-def _resolve(draft: Draft, key: Key, failure: str, *, stops: bool) -> None:
-    if not draft.pending:
-        return
-    kept = []
-    for waiter in draft.pending:
-        if key in waiter.remaining and (key in waiter.ending) == stops:
-            failures = (*waiter.failures, failure) if failure else waiter.failures
-            waiter = replace(waiter, remaining=waiter.remaining - {key}, failures=failures)
-        kept.append(waiter)
-    draft.pending = tuple(kept)
+def _resolve(draft: Draft, key: Key, failure: Callable[[PendingRequest], str], *, stops: bool) -> None:
+    draft.pending = tuple(
+        _with_outcome(waiter, key, failure(waiter)) if key in waiter.remaining and (key in waiter.ending) == stops else waiter
+        for waiter in draft.pending
+    )
+
+
+def _with_outcome(waiter: PendingRequest, key: Key, failure: str) -> PendingRequest:
+    failures = (*waiter.failures, failure) if failure else waiter.failures
+    return replace(waiter, remaining=waiter.remaining - {key}, failures=failures)
 
 
 # --- answers

@@ -10,7 +10,7 @@ from zmsvc.core.draft import Draft, ensure_task
 from zmsvc.core.events import Key, Requested, Verb
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import TRANSACTION_ID
-from zmsvc.core.pending_requests import wait
+from zmsvc.core.pending_requests import named, stopped, wait
 from zmsvc.core.transitions import apply
 from zmsvc.core.world import Task, Transaction
 
@@ -171,9 +171,10 @@ def stop(draft: Draft, order: Requested) -> None:
     for name in names:
         draft.record((name, ""), "requested", verb="stop", tasks=list(order.tasks), by=order.origin.by, uid=order.origin.uid)
         if not order.tasks:
-            _close(draft, name)
+            _close(draft, name, order)
     for key in keys if order.tasks else ():
         draft.change(key, stopped_by_operator=True, rules_suppressed=not order.triggers)
+        stopped(draft, key, named(order.origin))
         apply(draft, key, TaskEvent.STOP)
 
 
@@ -185,19 +186,20 @@ def _targets(draft: Draft, name: str, order: Requested) -> list[Key]:
     return [(name, task) for task in order.tasks] if order.tasks else draft.keys_of(name)
 
 
-def _close(draft: Draft, name: str) -> None:
+def _close(draft: Draft, name: str, order: Requested) -> None:
     """Stop all of a transaction; its rules are silent from now on."""
     transaction = draft.transactions[name]
     # One that is stopped once more was meant once more: it is remembered from now on.
     draft.put_transaction(Transaction(id=name, open=False, opened=transaction.opened, closed=draft.now))
-    stop_quietly(draft, draft.keys_of(name))
+    stop_quietly(draft, draft.keys_of(name), named(order.origin))
 
 
-def stop_quietly(draft: Draft, keys: list[Key]) -> None:
+def stop_quietly(draft: Draft, keys: list[Key], by: str) -> None:
     for key in keys:
         task = draft.tasks[key]
         if not task.resting:
             draft.change(key, rules_suppressed=True, restart_pending=False)
+            stopped(draft, key, by)
             apply(draft, key, TaskEvent.STOP)
 
 
@@ -218,7 +220,7 @@ def restart(draft: Draft, order: Requested) -> None:
         apply(draft, key, TaskEvent.RESTART, cause=_cause(order, task))
     if not order.tasks:
         again = set(keys)
-        stop_quietly(draft, [key for name in names for key in draft.keys_of(name) if key not in again])
+        stop_quietly(draft, [key for name in names for key in draft.keys_of(name) if key not in again], named(order.origin))
 
 
 def _restarted(draft: Draft, name: str) -> list[Key]:
@@ -233,7 +235,7 @@ def leave(draft: Draft, order: Requested) -> None:
     if not draft.stopping:
         draft.record(("", ""), "requested", verb="exit", by=order.origin.by, uid=order.origin.uid)
         draft.stopping = True
-        stop_quietly(draft, keys)
+        stop_quietly(draft, keys, named(order.origin))
     elif order.now:
         draft.record(("", ""), "requested", verb="kill", by=order.origin.by, uid=order.origin.uid)
         for key in keys:

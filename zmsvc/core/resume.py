@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +11,7 @@ from zmsvc.core.draft import Draft, ensure_task
 from zmsvc.core.events import ContextReloaded, Key, Origin, Requested, SupervisorStarted, Verb
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import Context, ServiceType, TaskService
-from zmsvc.core.pending_requests import CONTEXT_START
+from zmsvc.core.pending_requests import CONTEXT_START, wait_for_reload
 from zmsvc.core.transitions import apply, ask_to_stop, executed, kill_rest, terminate_rest
 from zmsvc.core.world import Exit, PendingRequest, Reason, Task, remembered
 
@@ -239,27 +238,17 @@ def reload(draft: Draft, fact: ContextReloaded) -> None:
             _add(draft, name, difference["added"])
     draft.record(("", ""), "reloaded", **difference)
     if fact.request is not None:
-        _wait_for_difference(draft, fact, difference)
+        names = [name for name, transaction in draft.transactions.items() if transaction.open]
+        ending = [key for name in names for task in difference["removed"] if (key := (name, task)) in draft.tasks]
+        starting = [key for name in names for task in (*difference["added"], *difference["changed"]) if (key := (name, task)) in draft.tasks]
+        difference["still_failed"] = _still_failed(draft, names, (*difference["changed"], *difference["in_place"]))
+        wait_for_reload(draft, fact.request, ending=ending, starting=starting, block=fact.block, told=difference)
 
 
-def _wait_for_difference(draft: Draft, fact: ContextReloaded, difference: Mapping[str, Any]) -> None:
-    """Answer when what was removed has ended, and when what was added or changed has started, or has failed to."""
-    assert fact.request is not None
-    names = [name for name, transaction in draft.transactions.items() if transaction.open]
-    ending = [key for name in names for task in difference["removed"] if (key := (name, task)) in draft.tasks]
-    starting = [key for name in names for task in (*difference["added"], *difference["changed"]) if (key := (name, task)) in draft.tasks]
-    late = [key for key in ending if draft.tasks[key].live]
-    late += [key for key in starting if draft.tasks[key].restart_pending or draft.tasks[key].state is State.ACTIVATING]
-    waiter = PendingRequest(
-        request=fact.request,
-        verb=Verb.RELOAD,
-        transactions=tuple(names),
-        keys=(*ending, *starting),
-        remaining=frozenset(late if fact.block else ()),
-        ending=frozenset(ending),
-        details=difference,
-    )
-    draft.pending = (*draft.pending, waiter)
+def _still_failed(draft: Draft, names: list[str], changed: tuple[str, ...]) -> list[dict[str, str]]:
+    """Return what has failed and may be mended now. As with systemctl daemon-reload it is for the operator to start it."""
+    keys = [(name, task) for name in names for task in changed]
+    return [{"transaction": key[0], "task": key[1]} for key in keys if key in draft.tasks and draft.tasks[key].sub_state is SubState.FAILED]
 
 
 _SETTINGS = ("log_name", "bus_access", "max_transactions")
@@ -272,7 +261,7 @@ def _refuse(draft: Draft, fact: ContextReloaded, why: str) -> None:
 
 
 def _reload_one(draft: Draft, name: str, removed: list[str], changed: list[str]) -> None:
-    requests.stop_quietly(draft, [(name, task) for task in removed if (name, task) in draft.tasks])
+    requests.stop_quietly(draft, [(name, task) for task in removed if (name, task) in draft.tasks], "a reload")
     for key in ((name, task) for task in changed if (name, task) in draft.tasks):
         # What stops already, is asked to no more than it was: if it is to start again, it does so as the new file says.
         if draft.tasks[key].sub_state in (SubState.LAUNCHING, SubState.START, SubState.RUNNING):

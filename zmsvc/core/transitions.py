@@ -15,7 +15,7 @@ from zmsvc.core.draft import Draft
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import TABLE, Act, SubState, TaskEvent
 from zmsvc.core.model import Action, KillMode, Rule, ServiceType, TaskService, Trigger
-from zmsvc.core.pending_requests import complete_starts, complete_stops, resolve, restarted
+from zmsvc.core.pending_requests import complete_starts, complete_stops, resolve, restarted, stopped
 from zmsvc.core.triggers import MAX_SOURCES, cause_by_rule, failures_after, over_limit, recent_starts, rules_for, source, start_by_rule
 from zmsvc.core.world import Exit, Reason, Task, status_at
 
@@ -233,7 +233,8 @@ def finish(draft: Draft, key: Key, _cause: TaskEvent) -> None:
     end = task.exit
     assert end is not None, "an end is written down before it is settled"
     bad = task.sub_state is SubState.FAILED
-    limits, pid, restart = draft.limits(key), task.pid, task.restart_pending
+    limits, pid = draft.limits(key), task.pid
+    restart = task.restart_pending and draft.service(key) is not None
     task = draft.change(
         key,
         pid=None,
@@ -279,16 +280,13 @@ def _after_the_end(draft: Draft, key: Key, trigger: Trigger, *, restart: bool) -
         fire(draft, key, trigger, requested=requested or task.stopped_by_operator or restart)
     if restart:
         _start_again(draft, key)
-        if task.cause.get("by") == "rule":
-            restarted(draft, key)
+        restarted(draft, key, task)
     if draft.service(key) is None:
         draft.schedule_removal(key)
 
 
 def _start_again(draft: Draft, key: Key) -> None:
     """It was stopped in order to be started: at once for a person, with the brakes on for a rule, since rules can form a ring."""
-    if draft.service(key) is None:
-        return
     cause = draft.tasks[key].cause
     if cause.get("by") == "rule":
         _start_by_rule(draft, key, dict(cause), failing=False)
@@ -316,6 +314,7 @@ def _fire_one(draft: Draft, key: Key, told: Task, rule: Rule) -> None:
     task = draft.tasks[target]
     about = {"rule": f"{rule.trigger.value}:{rule.action.value}:{rule.call}", "source": key[1], "launch": told.launch}
     if rule.action is Action.STOP:
+        stopped(draft, target, f"rule {rule.trigger.value} of {key[1]}")
         apply(draft, target, TaskEvent.STOP)
         if draft.tasks[target] != task:
             draft.record(target, "rule", **about)

@@ -129,6 +129,10 @@ class PendingRequest:
     remaining: frozenset[Key]
     ending: frozenset[Key] = frozenset()
     """Those of `keys` whose end is waited for; of the others it is the start."""
+    later: frozenset[Key] = frozenset()
+    """Those of `keys` whose launch of now has to end first: the start that is waited for is that of the next one."""
+    stopped_by: Mapping[Key, str] = field(default_factory=dict)
+    """Who has stopped which of `keys` before it had started."""
     failures: tuple[str, ...] = ()
     opened: bool = False
     """The order opened its transaction."""

@@ -179,6 +179,11 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=_Help, allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments: -"):
+            # Imported here for start-up time: most options are there.
+            from zmsvc.ctl import suggestions
+
+            message += suggestions.option_hint(message.split()[2], [flag for action in self._actions for flag in action.option_strings])
         terminal.complain(f"cannot understand the command: {message} (see {self.prog} --help)")
         raise SystemExit(2)
 

@@ -9,7 +9,7 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from zmsvc.core import messages
+from zmsvc.core import history, messages
 from zmsvc.core.errors import ConfigError, ProtocolError, RefusedError, UsageError, ZmsvcError
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import MAX_DROPS, Client, CtlError, DroppedError, NotRunningError
@@ -111,14 +111,14 @@ def _detail(detail: Any) -> str:
     """`reason=exited pid=12`; a cause in its few words."""
     if not isinstance(detail, dict):
         return ""
-    shown = {name: value for name, value in detail.items() if name != "cause" and value not in (None, "", [], {})}
+    shown = history.words(detail)
     cause = detail.get("cause")
     if isinstance(cause, dict):
-        shown |= {name: cause[name] for name in ("by", "uid") if cause.get(name) is not None}
+        shown |= {name: str(cause[name]) for name in ("by", "uid") if cause.get(name) is not None}
         sources = cause.get("sources")
         named = [each for each in sources if isinstance(each, dict)] if isinstance(sources, list) else []
-        shown |= {"after": [f"{each.get('task')}:{each.get('trigger')}" for each in named]} if named else {}
-    return " ".join(f"{name}={','.join(map(str, value)) if isinstance(value, list) else value}" for name, value in shown.items())
+        shown |= {"after": ",".join(f"{each.get('task')}:{each.get('trigger')}" for each in named)} if named else {}
+    return history.line(shown)
 
 
 # --- the bus

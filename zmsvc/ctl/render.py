@@ -94,7 +94,7 @@ def inactive(name: str, file: str, start_command: str, style: Style) -> list[str
 
 def past(it: Context, sight: Sight, style: Style) -> list[str]:
     """Return the last known state of the transactions of a context that does not run."""
-    return [_row("Tasks", _count(it)), *_transactions(it, sight, style)]
+    return [_row("Tasks", _count(it, whole=sight.whole)), *_transactions(it, sight, style)]
 
 
 class Sight:
@@ -135,7 +135,7 @@ def context(it: Context, sight: Sight, style: Style) -> list[str]:
         lines.append(_row("Dropped", ", ".join(f"{count} {clean(what).replace('_', ' ')}" for what, count in it.dropped.items())))
     if it.unsaved:
         lines.append(_row("Unsaved", style.paint("red", clean(it.unsaved))))
-    lines.append(_row("Tasks", _count(it)))
+    lines.append(_row("Tasks", _count(it, whole=sight.whole)))
     return [*lines, *_transactions(it, sight, style)]
 
 
@@ -154,9 +154,9 @@ def _restarted(times: int) -> str:
     return f" (restarted {times} time{'s' if times != 1 else ''})" if times else ""
 
 
-def _count(it: Context) -> str:
-    """How many tasks are in which state, of the transactions that go on, or will."""
-    counted = [each for each in it.transactions if each.open or each.resumes]
+def _count(it: Context, *, whole: bool) -> str:
+    """How many tasks are in which state, of the transactions that go on, or will; where there is none, of those that are shown `whole`."""
+    counted = [each for each in it.transactions if each.open or each.resumes] or (it.transactions if whole else [])
     states = [task.state for each in counted for task in each.tasks]
     counts = {state: states.count(state) for state in ("active", "activating", "deactivating", "failed", "inactive")}
     opened = len(counted)

@@ -24,7 +24,7 @@ def choose(target: str | None, transaction: str | None = None) -> Places:
     if target is not None:
         places = paths.places(target)
         if not exists(places):
-            others = sorted({*paths.known_contexts(), *(each.name for each in running())})
+            others = sorted({*paths.known_contexts(), *paths.past_contexts(), *(each.name for each in running())})
             known = f"known: {', '.join(others) or f'there is none in {paths.config_dir()}'}{_near(places.name, others)}"
             raise CtlError(4, f"cannot find context {places.name}: no file {places.config_file}, and it is not running ({known})")
         return places

@@ -58,3 +58,9 @@ def hint(word: str, verbs: Collection[str]) -> str:
             return instead
     close = difflib.get_close_matches(word.lower(), verbs, n=1, cutoff=0.7)
     return f"did you mean {close[0]}?" if close else ""
+
+
+def option_hint(word: str, options: Collection[str]) -> str:
+    """Return a question whether an option of this verb was meant; empty when none is near."""
+    close = difflib.get_close_matches(word.partition("=")[0], options, n=1, cutoff=0.7)
+    return f": did you mean {close[0]}?" if close else ""

@@ -198,6 +198,11 @@ def known_contexts() -> dict[str, Path]:
     return {file.stem.removeprefix("Context-"): file for file in files}
 
 
+def past_contexts() -> list[str]:
+    """Names that have a state file: contexts that have run, wherever their files lie."""
+    return sorted(path.parent.name for path in _found(state_root(), "*/state.db") if CONTEXT_NAME.fullmatch(path.parent.name))
+
+
 def control_socket(name: str) -> Path:
     """Where the control socket of a context is: in this unit's directory, among this user's contexts, else among the system's."""
     if (own := _of_unit("RUNTIME_DIRECTORY", "ZMSVC_RUNTIME_DIR", name)) is not None:

@@ -13,9 +13,10 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, assert_never
+from typing import assert_never
 
 from zmsvc.core import events as ev
+from zmsvc.core import history
 from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key, Requested, Verb
 from zmsvc.core.model import NotifyAccess
@@ -267,8 +268,7 @@ class Loop:
             future.set_result(effect)
 
     def _log(self, record: ev.Record) -> None:
-        detail = {name: value for name, value in record.detail.items() if value not in (None, "", [], {})}
-        words = " ".join(f"{name}={_short(value)}" for name, value in detail.items() if name != "cause")
+        words = history.line({name: _short(value) for name, value in history.words(record.detail).items()})
         fields = {"MESSAGE_ID": journal.MESSAGE_ID.get(record.event, journal.MESSAGE_ID["context"])}
         if record.transaction:
             fields["ZMSVC_TRANSACTION"] = record.transaction
@@ -308,8 +308,7 @@ def _not_for_the_keeper(effect: Effect) -> bool:
     return not isinstance(effect, ev.Launch | ev.Signal | ev.SetMain | ev.KillAll)
 
 
-def _short(value: Any, most: int = 200) -> str:
-    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+def _short(text: str, most: int = 200) -> str:
     return text if len(text) <= most else text[:most] + "..."
 
 

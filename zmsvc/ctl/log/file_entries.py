@@ -21,7 +21,7 @@ from zmsvc.host.log_file import stamp
 TAIL = 1 << 20
 """Bytes of the end of a log file that are searched for the last lines of a task."""
 FOLLOWED = 10
-"""Lines that `-f` begins with, as with journalctl and tail."""
+"""Entries that `-f` begins with, as with journalctl and tail."""
 
 
 class Entry:
@@ -191,7 +191,7 @@ def _json(entry: Entry) -> list[str]:
 def show(
     path: str, owner: int, wanted: Wanted, *, lines: int | None, reverse: bool, follow: bool, pager: bool, output: str | None
 ) -> int:  # fmt: skip
-    """Print what is asked for of the file of user `owner`, its last `lines` lines; with `follow` also what comes."""
+    """Print what is asked for of the file of user `owner`, its last `lines` entries; with `follow` also what comes."""
     shaped = shape(output)
     count = FOLLOWED if follow and lines is None else lines
     try:
@@ -214,10 +214,9 @@ def show(
 
 
 def _last(picked: Iterable[Entry], shaped: Shape, count: int | None, *, reverse: bool) -> list[str]:
-    if not reverse:
-        return list(deque((line for entry in picked for line in shaped(entry)), count))
-    # The newest first, but the lines of an entry in their order.
-    return [line for entry in reversed(deque(picked, count)) for line in shaped(entry)][:count]
+    last = deque(picked, count)
+    # With the newest first, the lines of an entry are in their order all the same.
+    return [line for entry in (reversed(last) if reverse else last) for line in shaped(entry)]
 
 
 def _follow(lines: Iterable[bytes], wanted: Wanted, shaped: Shape) -> None:

@@ -6,6 +6,7 @@ import argparse
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zmsvc.core import checks
@@ -42,7 +43,7 @@ def check(args: argparse.Namespace) -> int:
 class _Told:
     """What was found out about one file."""
 
-    def __init__(self, file: str, *, tasks: int | None, faults: list[str], warnings: list[str], access: Sequence[str] = ()) -> None:
+    def __init__(self, file: str, *, tasks: int | None, faults: list[str], warnings: list[checks.Odd], access: Sequence[str] = ()) -> None:
         self.file = file
         self.access = access
         """Who may connect to what, in words."""
@@ -55,7 +56,7 @@ class _Told:
         return self.tasks is not None
 
     def as_json(self) -> Json:
-        found = {"faults": self.faults, "warnings": self.warnings, "access": [*self.access]}
+        found = {"faults": self.faults, "warnings": [str(each) for each in self.warnings], "access": [*self.access]}
         return {"file": self.file, "ok": self.ok, "tasks": self.tasks, **found}
 
 
@@ -65,17 +66,24 @@ def _checked(file: str) -> _Told:
     except ConfigError as error:
         return _Told(file, tasks=None, faults=error.faults, warnings=[])
     curve = curve_keys.in_use(paths.keys_dir(context.name))
-    warnings = [*checks.warnings(context, curve=curve), *reader.check_binds(context, curve=curve), *reader.check_services(context)]
+    found = [*checks.odd(context, curve=curve), *reader.check_binds(context, curve=curve), *reader.check_services(context)]
     if not (paths.CONTEXT_NAME.fullmatch(context.name) and listens(paths.places(context.name))):
         # Of a context that runs the ports are in use as they should be.
-        warnings += reader.check_ports(context)
-    return _Told(file, tasks=len(context.tasks), faults=[], warnings=warnings, access=checks.who_may_connect(context, curve=curve))
+        found += reader.check_ports(context)
+    told = _placed(found, context)
+    return _Told(file, tasks=len(context.tasks), faults=[], warnings=told, access=checks.who_may_connect(context, curve=curve))
+
+
+def _placed(found: list[checks.Odd], context: Context) -> list[checks.Odd]:
+    """Give each warning its line, if it is about anything that stands in the file."""
+    tasks, elements = reader.lines_of(context) if found else ({}, {})
+    return [replace(each, line=each.line or tasks.get(each.task) or elements.get(each.element) or 0) for each in found]
 
 
 def _say(told: _Told) -> None:
     for fault in told.faults:
         terminal.err(terminal.clean(fault) + "\n")
-    lines = [f"{told.file}: warning: {warning}" for warning in told.warnings]
+    lines = [f"{told.file}{f':{each.line}' if each.line else ''}: warning: {each.text}" for each in told.warnings]
     if told.ok:
         lines += [f"{told.file}: {line}" for line in told.access]
         lines.append(f"{told.file}: ok ({told.tasks} task{'s' if told.tasks != 1 else ''})")

@@ -127,11 +127,21 @@ def reload(args: argparse.Namespace) -> int:
     try:
         data = client.ask("reload", block=not args.no_block, timeout=args.timeout or None)
     except CtlError as error:
+        _say_still_failed(client.name, error.data)
         if not args.json and "changed" in error.data:
             _tell_difference(args, error.data)
         raise CtlError(error.code, str(error) + _way_out(args, client.name, error, []), error.data) from None
+    _say_still_failed(client.name, data)
     _tell_difference(args, data)
     return 0
+
+
+def _say_still_failed(name: str, data: Json) -> None:
+    """Name what has failed and was changed: whoever has mended a file expects that it runs."""
+    for failed in _objects(data, "still_failed"):
+        task = failed.get("task")
+        start = f"zmsvcctl -c {name} start --transaction {failed.get('transaction')} {task}"
+        terminal.complain(f"{task} is still failed, and a reload starts no failed task ({start})")
 
 
 _DIFFERENCES = {

@@ -153,10 +153,11 @@ def _draw(args: argparse.Namespace, it: Context, places: Places, daemon: int | N
 
 
 def contexts(args: argparse.Namespace) -> int:
-    """list: contexts known and running."""
+    """list: contexts that have a file, run, or have run."""
     known = paths.known_contexts()
     alive = {places.name: places for places in running()}
-    rows = [_listed(name, alive.get(name), str(known.get(name, "")), args.timeout) for name in sorted({*known, *alive})]
+    names = sorted({*known, *alive, *paths.past_contexts()})
+    rows = [_listed(name, alive.get(name), str(known.get(name, "")), args.timeout) for name in names]
     if args.json:
         terminal.out(json.dumps({"contexts": rows}) + "\n")
         return 0

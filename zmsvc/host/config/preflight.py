@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zmsvc.core import foreground, shell
+from zmsvc.core.checks import Odd
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.model import Context, ServiceType, TaskService
 from zmsvc.host.bus import endpoints, members
@@ -22,20 +23,20 @@ _MAX_MODULE = 1 << 20
 """Bytes; a larger module is data."""
 
 
-def check_binds(context: Context, *, curve: bool) -> list[str]:
+def check_binds(context: Context, *, curve: bool) -> list[Odd]:
     """What could not be bound for want of CURVE keys, or would not be found where the file says, with its line."""
     found = [] if curve else [*exposed_binds.refused(context), *exposed_binds.refused_to_monitors(context)]
-    return [f"line {line}: {words}" for line, words in [*found, *exposed_binds.unreachable(context, curve=curve)]]
+    return [Odd(line=line, text=words) for line, words in [*found, *exposed_binds.unreachable(context, curve=curve)]]
 
 
-def check_ports(context: Context) -> list[str]:
+def check_ports(context: Context) -> list[Odd]:
     """Which of the two places that the device binds could not be bound now, and why; what only keys are missing for is left out."""
     ends = context.endpoints
-    found: list[str] = []
+    found: list[Odd] = []
     for name, place in (("FrontBind", ends.front_bind), ("BackendBind", ends.backend_bind)):
         why = _ipc(place.removeprefix("ipc://"), context.name) if place.startswith("ipc://") else _tcp(place)
         if why:
-            found.append(f"{name} {place}: {why}")
+            found.append(Odd(element=name, text=f"{name} {place}: {why}"))
     return found
 
 
@@ -70,9 +71,9 @@ def _ipc(path: str, name: str) -> str:
     return "in use now: somebody listens there"
 
 
-def check_services(context: Context) -> list[str]:
+def check_services(context: Context) -> list[Odd]:
     """Which tasks could not be launched now: no code, no program, no right to become their user."""
-    return [f"{task.id}: {text}" for task in context.tasks.values() for text in _missing(task)]
+    return [Odd(task=task.id, text=f"{task.id}: {text}") for task in context.tasks.values() for text in _missing(task)]
 
 
 def _missing(task: TaskService) -> Iterator[str]:

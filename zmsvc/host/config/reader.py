@@ -24,7 +24,7 @@ from zmsvc.host.config.schema import explain, passed_over
 from zmsvc.host.config.task_service import Read, read_service
 from zmsvc.host.config.xml_text import leaf, lines, to_json, tree
 
-__all__ = ["MAX_SIZE", "SCHEMA", "check_binds", "check_ports", "check_services", "load", "parse", "timespan", "to_json"]
+__all__ = ["MAX_SIZE", "SCHEMA", "check_binds", "check_ports", "check_services", "lines_of", "load", "parse", "timespan", "to_json"]
 
 MAX_SIZE = 16 << 20
 """Bytes of a context file: 1,000 tasks have about one million."""
@@ -107,6 +107,14 @@ def parse(text: bytes, *, path: str, name: str) -> Context:
     )
 
 
+def lines_of(context: Context) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the lines on which a context's tasks begin, by their ids, and those of its other elements, by their names."""
+    root = tree(context.text, context.path)
+    line = lines(context.text, root)
+    tasks = {str(each.get("id")).strip(WHITE): line[each] for each in root.findall("TaskService")}
+    return tasks, {str(each.tag): line[each] for each in (root, *root) if each.tag != "TaskService"}
+
+
 def _sources(source: Any, count: int) -> list[Any]:
     """The JSON of each of `count` tasks in the file's order. A bad file may have an attribute of that name, which comes before them."""
     found = source.get("TaskService") if isinstance(source, dict) else None
@@ -124,10 +132,10 @@ def _keep_secret(source: Any) -> None:
                 each.pop("environment", None)
 
 
-def _lined(notes: Sequence[Note], root: etree._Element, text: bytes) -> tuple[str, ...]:
+def _lined(notes: Sequence[Note], root: etree._Element, text: bytes) -> tuple[tuple[int, str], ...]:
     """Return notes with their lines, in the order of the file. To count lines takes its time, and most files have none."""
     line = lines(text, root) if notes else {}
-    return tuple(f"line {number}: {words}" for number, words in sorted((line[element], words) for element, words in notes))
+    return tuple(sorted((line[element], words) for element, words in notes))
 
 
 def _error(notes: Notes, root: etree._Element, text: bytes, path: str) -> ConfigError:

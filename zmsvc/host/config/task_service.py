@@ -50,6 +50,7 @@ def read_service(element: etree._Element, source: Any, notes: Notes, folder: str
         notes.fault(element, "<log_level> is for a task in Python, expected none for a Command, which chooses itself what it prints")
     instance = _instance(element, kind, notes)
     own = _own(configuration)
+    _misspelt(configuration, kind, instance, notes)
     state = element.find("Task/state")
     task = TaskService(
         id=_id(element, notes),
@@ -149,6 +150,25 @@ def _only(parent: etree._Element | None, tag: str, notes: Notes) -> etree._Eleme
     for again in found[1:]:
         notes.fault(again, f"a second <{tag}> in <configuration>, expected one")
     return found[0] if found else None
+
+
+_READ = {
+    ServiceType.PROCESS: ("location", "device_action", "interval"),
+    ServiceType.THREAD: ("location", "device_action", "interval"),
+    ServiceType.COMMAND: ("command", "notify", "device_action"),
+}
+"""What zmsvc itself reads in a `<configuration>`, by the kind of the task; all else is the task's own."""
+_READ_BY_MONITOR = ("service", "publisher", "monitor_options")
+
+
+def _misspelt(configuration: etree._Element | None, kind: ServiceType, instance: str, notes: Notes) -> None:
+    """Warn of what may be a misspelt one of these: nobody would tell, since a task may have any element of its own."""
+    known = [*_READ[kind], *(_READ_BY_MONITOR if instance == "Monitor" else ())]
+    there = {str(child.tag) for child in (() if configuration is None else configuration)}
+    for child in () if configuration is None else configuration:
+        tag = str(child.tag)
+        if tag not in known and (meant := similar(tag, [name for name in known if name not in there], cutoff=0.85)):
+            notes.odd(child, f"<{tag}> in <configuration> is for the task alone, zmsvc does not read it{meant}")
 
 
 def _own(configuration: etree._Element | None) -> Mapping[str, Any]:
