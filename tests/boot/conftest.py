@@ -44,7 +44,7 @@ def machine(booted: Machine) -> Iterator[Machine]:
 
 @pytest.fixture
 def context(machine: Machine) -> Callable[..., Installed]:
-    """Makes contexts: `context("Name", task(...), ...)` writes the file and starts nothing."""
+    """SocketMaker contexts: `context("Name", task(...), ...)` writes the file and starts nothing."""
 
     def make(name: str, *tasks: str) -> Installed:
         installed = Installed(machine=machine, name=name)

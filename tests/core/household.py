@@ -30,7 +30,7 @@ from zmsvc.core.model import Context
 from zmsvc.host import paths, seqpacket
 from zmsvc.host.store import Store
 from zmsvc.keeper.keeper import Keeper
-from zmsvc.keeper.listeners import Doors
+from zmsvc.keeper.listeners import Listeners
 from zmsvc.protocol import forking, sharing
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import LaunchSpec
@@ -435,7 +435,7 @@ class Household:
         port = KeeperPort(self.kernel)
         # As zmsvcd does before anything else.
         port.kill_each(SupervisorPort(self.kernel).belonging((), self.places.mark))
-        self.doors = Doors(self.places)
+        self.doors = Listeners(self.places)
         self.keeper = Keeper(self.places, self.doors, [], None, None, port)
         self.observe(self.keeper)
         # A daemon that cannot begin says why and ends; systemd starts it again.

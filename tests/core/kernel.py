@@ -94,9 +94,9 @@ class Kernel:
         self.counts: Counter[str] = Counter()
         """What was reached."""
         self.faults = 0.0
-        """How likely a call fails."""
+        """ExitStatus likely a call fails."""
         self.crashes = 0.0
-        """How likely the keeper dies in a call."""
+        """ExitStatus likely the keeper dies in a call."""
         self.keeper = self.fork(0, "keeper").pid
         self.execute: dict[str, Callable[[Process, Mapping[str, str], list[str]], None]] = {}
         """What becomes of a process that executes a module."""
@@ -232,7 +232,7 @@ class Kernel:
 
 
 class KeeperPort:
-    """`zmsvc.keeper.machine.Outside` on such a kernel."""
+    """`zmsvc.keeper.machine.KeeperMachine` on such a kernel."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -363,13 +363,13 @@ class KeeperPort:
 
 
 class SupervisorPort:
-    """`zmsvc.supervisor.machine.Outside` on such a kernel."""
+    """`zmsvc.supervisor.machine.KeeperMachine` on such a kernel."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
         self._keeper = KeeperPort(kernel)
 
-    def receive(self, sock: socket.socket, *, peek: bool = False, spare: notify.Spare | None = None) -> notify.Datagram | None:
+    def receive(self, sock: socket.socket, *, peek: bool = False, spare: notify.ReservedDescriptor | None = None) -> notify.Datagram | None:
         return self._kernel.sender(notify.receive(sock, peek=peek, spare=spare))
 
     def launch_of(self, pid: int, mark: bytes) -> int | None:

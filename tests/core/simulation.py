@@ -165,7 +165,7 @@ class Process:
     launch: int
     key: Key
     left: int = 0
-    """How many others it leaves behind when it ends."""
+    """ExitStatus many others it leaves behind when it ends."""
     signals: list[str] = field(default_factory=list)
     executed: bool = False
 
@@ -178,7 +178,7 @@ class Keeper:
     alive: dict[int, Process] = field(default_factory=dict)
     ends: dict[int, ev.TaskExited] = field(default_factory=dict)
     rest: dict[int, int] = field(default_factory=dict)
-    """How many processes are still there after their main process, by launch."""
+    """ExitStatus many processes are still there after their main process, by launch."""
     killed: dict[int, tuple[ev.Ended, ...]] = field(default_factory=dict)
     """What became of them: told again to whoever has the rest killed again."""
     forked: list[tuple[int, Key]] = field(default_factory=list)
@@ -253,7 +253,7 @@ class Simulation:
     """The supervisor dies in this turn from now: before it has saved (None), or when it has carried out so many of its orders."""
     turns: int = 0
     performed: list[int] = field(default_factory=list)
-    """How many orders each turn gave."""
+    """ExitStatus many orders each turn gave."""
     crashes: int = 0
     checked: bool = True
     """Every step is checked; the many retellings of one story go without, since the first one had it."""
@@ -472,7 +472,7 @@ class Simulation:
         return self.task(name, transaction).launch
 
     def launched(self, name: str, transaction: str = "T1") -> int:
-        """How many processes of a task there have been."""
+        """ExitStatus many processes of a task there have been."""
         return sum(key == (transaction, name) for _, key in self.keeper.forked)
 
     def ask(self, verb: str, *tasks: str, transaction: str | None = "T1", request: int | None = 7, **more: Any) -> list[Effect]:

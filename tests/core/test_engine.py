@@ -1256,7 +1256,7 @@ def test_changes_are_shown_and_nothing_else_is() -> None:
 
 
 def calls_of(count: int) -> int:
-    """How many Python functions are called for the life of so many tasks: a measure of work that no other load disturbs."""
+    """ExitStatus many Python functions are called for the life of so many tasks: a measure of work that no other load disturbs."""
     sim = Simulation.of(*(task(f"t{number}", rule("on_fail", "restart", f"t{number}")) for number in range(count)))
     world, _ = step(sim.world, ev.SupervisorStarted(keeper_id="e", transaction="T1"), 1.0)
     facts: list[ev.Fact] = [ev.TaskLaunched(launch=n, pid=n, start_time=n) for n in range(1, count + 1)]

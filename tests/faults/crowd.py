@@ -139,7 +139,7 @@ class Crowd:
         """The history as far as it was followed: the state file keeps no more than the last part of a long one."""
 
     def follow(self) -> None:
-        """Take in what has been written to the history."""
+        """TakePipe in what has been written to the history."""
         self.rows += history(self.context, self.rows[-1].seq if self.rows else 0)
         assert len(self.rows) == self.rows[-1].seq, "rows of the history are missing"
 

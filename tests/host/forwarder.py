@@ -80,9 +80,9 @@ class Forwarder:
         self.opened.append(sockets.subscriber(self.context, self.back, prefixes, curve))
         return self.opened[-1]
 
-    def mouth(self, *wanted: bytes) -> sockets.Mouth:
+    def mouth(self, *wanted: bytes) -> sockets.Publisher:
         """A publisher that has heard of somebody who wants each of these."""
-        mouth = sockets.Mouth(self.publisher())
+        mouth = sockets.Publisher(self.publisher())
         waiting.wait_for(lambda: mouth.wait(1) and all(mouth.wants(prefix) for prefix in wanted))
         return mouth
 

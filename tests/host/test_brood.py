@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 from forked import launch_spec, zygote_client
 
-from zmsvc.keeper.process_table import Brood
+from zmsvc.keeper.process_table import ProcessTable
 from zmsvc.protocol.launch import Descriptors
 
 
 @pytest.fixture
-def brood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Brood:
+def brood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProcessTable:
     pids = count(2**22 + 1)  # above what the kernel gives
     zygote = zygote_client(cgroups=True)
     monkeypatch.setattr(zygote, "fork", lambda spec, cgroup, fds, done, failed: (cgroup.mkdir(exist_ok=True), done(next(pids), 1)))
-    return Brood(lambda message: None, zygote, b"", tmp_path, zygote.machine, zygote.dispatcher)
+    return ProcessTable(lambda message: None, zygote, b"", tmp_path, zygote.machine, zygote.dispatcher)
 
 
 def test_an_end_that_is_acknowledged_while_the_next_launch_waits_for_its_fork_takes_nothing_from_it(
-    brood: Brood, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    brood: ProcessTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forked: list[Any] = []
     brood.launch(launch_spec(launch=1, cgroup="TX:ts_100"), Descriptors())
@@ -43,7 +43,7 @@ def end(pid: int) -> Any:
     return SimpleNamespace(si_pid=pid, si_code=os.CLD_EXITED, si_status=0)
 
 
-def test_an_end_that_is_acknowledged_late_takes_nothing_from_the_next_launch(brood: Brood, tmp_path: Path) -> None:
+def test_an_end_that_is_acknowledged_late_takes_nothing_from_the_next_launch(brood: ProcessTable, tmp_path: Path) -> None:
     """A restart is ordered before the end of what it replaces is acknowledged, and the new process may not have moved yet."""
     for launch in (1, 2):
         brood.launch(launch_spec(launch=launch, cgroup="TX:ts_100"), Descriptors())

@@ -110,14 +110,14 @@ def test_a_client_for_whom_there_is_no_thread_waits_and_hangs_nobody(tmp_path: P
     """To hang up on it at once closed its descriptor in the loop's thread."""
     monkeypatch.setattr(linux, "refuse_descriptors", lambda sock: False)
     monkeypatch.setattr(control, "PAUSE", 0.05)
-    made, failures = control.Connection, ["can't start new thread"]
+    made, failures = control.ClientConnection, ["can't start new thread"]
 
-    def connection(*arguments: Any) -> control.Connection:
+    def connection(*arguments: Any) -> control.ClientConnection:
         if failures:
             raise RuntimeError(failures.pop())
         return made(*arguments)
 
-    monkeypatch.setattr(control, "Connection", connection)
+    monkeypatch.setattr(control, "ClientConnection", connection)
 
     async def attack() -> None:
         async with serving(tmp_path / "c") as path:

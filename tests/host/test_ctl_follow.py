@@ -23,7 +23,7 @@ from zmsvc.core.errors import UsageError, ZmsvcError
 from zmsvc.ctl import client
 from zmsvc.ctl.__main__ import main
 from zmsvc.ctl.log.journal_matches import Writers, matches
-from zmsvc.ctl.status_reply import Context
+from zmsvc.ctl.status_reply import ContextStatus
 from zmsvc.ctl.verbs import logs
 from zmsvc.host.bus import sockets
 
@@ -82,7 +82,7 @@ def test_what_a_task_of_another_user_says_is_found_for_that_task_alone() -> None
 
 def test_cgroups_are_those_of_what_is_meant() -> None:
     tasks = [task("a", cgroup="/g/A"), task("b", cgroup="/g/B"), task("c")]
-    it = Context(status(transaction("T1", tasks=tasks), transaction("T2", tasks=[task("a", cgroup="/g/A2")]))["data"])
+    it = ContextStatus(status(transaction("T1", tasks=tasks), transaction("T2", tasks=[task("a", cgroup="/g/A2")]))["data"])
     assert logs.cgroups(it, "Echo", "T1", []) == ["/g/A", "/g/B"]
     assert logs.cgroups(it, "Echo", None, ["a"]) == ["/g/A", "/g/A2"]
 

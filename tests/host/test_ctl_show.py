@@ -20,7 +20,7 @@ from fake_supervisor import House, Silence, no, status, task, transaction, yes
 from zmsvc import __version__
 from zmsvc.ctl import procfs, render, select_context, terminal
 from zmsvc.ctl.__main__ import main
-from zmsvc.ctl.status_reply import Context
+from zmsvc.ctl.status_reply import ContextStatus
 from zmsvc.ctl.terminal import Style
 from zmsvc.ctl.verbs import status as shown_status
 
@@ -466,7 +466,7 @@ def test_texts_of_others_cannot_play_with_the_terminal() -> None:
 
 
 def test_a_tree_has_no_colours_but_those_of_states() -> None:
-    it = Context(status(transaction(tasks=[ACTIVE, FAILED]))["data"])
-    lines = render.context(it, render.Sight(now=0.0), Style(colours=True, utf8=False))
+    it = ContextStatus(status(transaction(tasks=[ACTIVE, FAILED]))["data"])
+    lines = render.context(it, render.StatusExtras(now=0.0), Style(colours=True, utf8=False))
     assert lines[0] == "\x1b[0;1;32m*\x1b[0m \x1b[0;1;39mEcho\x1b[0m - context001"
     assert lines[-1].startswith("               `-\x1b[0;1;31mx\x1b[0m ts_101  EchoAction  \x1b[0;1;31mfailed (failed)")

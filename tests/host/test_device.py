@@ -91,7 +91,7 @@ class Traffic:
         for thread in self._threads:
             thread.start()
 
-    def _publish(self, mouth: sockets.Mouth) -> None:
+    def _publish(self, mouth: sockets.Publisher) -> None:
         due = time.monotonic()
         while not self._enough.is_set():
             assert mouth.send(b"n @@@ %d" % (self._last + 1))
@@ -143,11 +143,11 @@ with sockets.context() as context, sockets.subscriber(context, sys.argv[1], [b"x
 
 
 @pytest.fixture
-def sleeper(device: Forwarder) -> Iterator[Callable[[sockets.Mouth], int]]:
+def sleeper(device: Forwarder) -> Iterator[Callable[[sockets.Publisher], int]]:
     """Starts a subscriber in a process of its own, which is stopped (SIGSTOP) after its first message; gives its PID."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(mouth: sockets.Mouth) -> int:
+    def start(mouth: sockets.Publisher) -> int:
         process = subprocess.Popen([sys.executable, "-c", SLEEPER, device.back], stdout=subprocess.PIPE, bufsize=0)
         started.append(process)
         wait_for(lambda: mouth.wants(b"x @@@ "))
@@ -166,7 +166,7 @@ def sleeper(device: Forwarder) -> Iterator[Callable[[sockets.Mouth], int]]:
         process.stdout.close()
 
 
-def test_a_stopped_subscriber_stops_nobody_else_and_can_be_named(device: Forwarder, sleeper: Callable[[sockets.Mouth], int]) -> None:
+def test_a_stopped_subscriber_stops_nobody_else_and_can_be_named(device: Forwarder, sleeper: Callable[[sockets.Publisher], int]) -> None:
     device.start()
     mouth = device.mouth()
     pid = sleeper(mouth)
@@ -182,7 +182,7 @@ def test_a_stopped_subscriber_stops_nobody_else_and_can_be_named(device: Forward
     assert status.removeprefix("STATUS=") in device.log.read_text()
 
 
-def test_a_subscriber_that_no_longer_answers_is_let_go_and_named(device: Forwarder, sleeper: Callable[[sockets.Mouth], int]) -> None:
+def test_a_subscriber_that_no_longer_answers_is_let_go_and_named(device: Forwarder, sleeper: Callable[[sockets.Publisher], int]) -> None:
     device.start("--heartbeat", "0.2")
     mouth = device.mouth()
     healthy = device.subscriber(b"y @@@ ")
@@ -245,7 +245,7 @@ def test_only_keys_on_the_list_may_connect(tmp_path: Path) -> None:
     with Forwarder(tmp_path, front=FREE_PORT, back=FREE_PORT) as device:
         device.start("--curve", str(secret / "device.key_secret"), "--allow", str(allowed))
         subscriber = device.subscriber(b"x @@@ ", curve=friend)
-        mouth = sockets.Mouth(device.publisher(friend))
+        mouth = sockets.Publisher(device.publisher(friend))
         wait_for(lambda: mouth.wants(b"x @@@ "))
         with pytest.raises(ZmsvcError, match="the device does not know our CURVE key"):
             sockets.send_once(device.front, b"x @@@ stranger", curve=stranger)

@@ -216,7 +216,7 @@ def test_the_way_of_the_context_s_own_tasks_passes_no_gate(tmp_path: Path, membe
         device.opened.append(subscriber)
         publisher = sockets.publisher(device.context, f"ipc://{tmp_path}/pub")
         device.opened.append(publisher)
-        mouth = sockets.Mouth(publisher)
+        mouth = sockets.Publisher(publisher)
         wait_for(lambda: mouth.wait(1) and mouth.wants(b"x"))
         mouth.send(b"x own")
         assert received(subscriber) == b"x own"

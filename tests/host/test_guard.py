@@ -15,7 +15,7 @@ import zmq
 from forwarder import FREE_PORT, Forwarder, received
 from waiting import wait_for
 
-from zmsvc.device.missed_orders import Unheard
+from zmsvc.device.missed_orders import MissedOrders
 from zmsvc.host.bus import socket_options, sockets
 from zmsvc.host.bus.endpoints import address
 from zmsvc.host.config import reader
@@ -24,14 +24,14 @@ FLOOD = str(Path(__file__).parents[1] / "flood.py")
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Iterator[tuple[Callable[[bytes], None], sockets.Mouth]]:
+def told(tmp_path: Path) -> Iterator[tuple[Callable[[bytes], None], sockets.Publisher]]:
     """A publisher, and what tells it a subscription or the end of one."""
     listener = sockets.listen(f"ipc://{tmp_path}/bus")
     with listener, sockets.context() as context, socket_options.front(context, hwm=1) as front:
         front.sndhwm = 200_000
         socket_options.bind(front, listener)
         with sockets.publisher(context, address(listener)) as publisher:
-            mouth = sockets.Mouth(publisher)
+            mouth = sockets.Publisher(publisher)
             front.send(b"\x01first")
             # It takes a look at the front until that knows the publisher.
             wait_for(lambda: front.poll(0) or mouth.wants(b"first"))
@@ -39,7 +39,7 @@ def told(tmp_path: Path) -> Iterator[tuple[Callable[[bytes], None], sockets.Mout
             publisher.linger = 0
 
 
-def test_a_publisher_takes_a_bounded_number_of_subscriptions_at_once(told: tuple[Callable[[bytes], None], sockets.Mouth]) -> None:
+def test_a_publisher_takes_a_bounded_number_of_subscriptions_at_once(told: tuple[Callable[[bytes], None], sockets.Publisher]) -> None:
     tell, mouth = told
     numbers = itertools.count()
 
@@ -63,7 +63,7 @@ def test_a_publisher_takes_a_bounded_number_of_subscriptions_at_once(told: tuple
 
 @pytest.mark.parametrize(("count", "size"), [(sockets.MAX_KNOWN, 6), (sockets.MAX_KNOWN_BYTES // 1000, 1000)], ids=["many", "long"])
 def test_a_publisher_remembers_a_bounded_number_and_then_says_yes(
-    told: tuple[Callable[[bytes], None], sockets.Mouth], count: int, size: int
+    told: tuple[Callable[[bytes], None], sockets.Publisher], count: int, size: int
 ) -> None:
     tell, mouth = told
     for number in range(count + 100):
@@ -78,7 +78,7 @@ def test_a_publisher_remembers_a_bounded_number_and_then_says_yes(
     assert mouth.wants(b"first")
 
 
-def test_what_a_subscriber_says_beside_subscriptions_ends_none(told: tuple[Callable[[bytes], None], sockets.Mouth]) -> None:
+def test_what_a_subscriber_says_beside_subscriptions_ends_none(told: tuple[Callable[[bytes], None], sockets.Publisher]) -> None:
     """libzmq passes each message of a subscriber on to all publishers. Our publishers took it for the end of another subscription."""
     tell, mouth = told
     for word in (b"", b"\x02first", b"xfirst"):
@@ -98,7 +98,7 @@ def test_what_a_subscriber_says_beside_subscriptions_makes_room_for_none() -> No
         socket_options.front(context, hwm=1000) as front,
         socket_options.back(context, hwm=1000, heartbeat_s=30) as back,
     ):
-        unheard = Unheard(context, front, back)
+        unheard = MissedOrders(context, front, back)
         for word in (b"\x01one", b"\x02one", b"xyz", b"", b"\x01two", b"\x00one"):
             front.send(word)
         wait_for(lambda: unheard.take(lambda *figures, more: counted.append(figures)) and _sum(counted)[0] == 6)
@@ -144,7 +144,7 @@ def test_a_subscriber_that_does_not_read_is_let_go_and_the_publisher_is_not(tmp_
         device.start()
         publisher = device.publisher()
         news = publisher.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        mouth = sockets.Mouth(publisher)
+        mouth = sockets.Publisher(publisher)
         with subprocess.Popen([sys.executable, FLOOD, "deaf", device.back, "30", "2"], stdout=subprocess.PIPE, text=True) as flood:
             wait_for(lambda: mouth.wants(b"x @@@ "))
             device.notified.setblocking(False)

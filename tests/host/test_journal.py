@@ -21,7 +21,7 @@ from zmsvc.host.kernel import memfd
 from zmsvc.host.systemd import journal
 from zmsvc.host.systemd.stdout_lines import LineWriter
 
-CATALOG = Path(journal.__file__).parent.parent / "data" / "zmsvc.catalog"
+CATALOG = Path(journal.__file__).parents[2] / "data" / "zmsvc.catalog"
 FIELDS = {"ZMSVC_CONTEXT": "C", "ZMSVC_TRANSACTION": "TX", "ZMSVC_TASK": "ts_100", "ZMSVC_INSTANCE": "Echo"}
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d{4} (.*)")
 

@@ -36,7 +36,7 @@ class Running:
     def pipe(self, number: int, task: str = "ts") -> int:
         """Hand over a new pipe; its end for a task."""
         read, write = os.pipe2(os.O_CLOEXEC)
-        about = protocol.Take(pipe=number, identifier="Echo", pid=7, transaction="TX", task=task)
+        about = protocol.TakePipe(pipe=number, identifier="Echo", pid=7, transaction="TX", task=task)
         seqpacket.send(self.line, protocol.ORDERS.encode(about), {"read": read})
         os.close(read)
         return write

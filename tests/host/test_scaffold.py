@@ -26,7 +26,7 @@ from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.model import Action, Rule, Trigger
 from zmsvc.ctl.__main__ import main as zmsvcctl
 from zmsvc.ctl.create import atomic_write, command, merge, templates
-from zmsvc.ctl.create.plan import Blueprint, Service
+from zmsvc.ctl.create.plan import Plan, Service
 from zmsvc.host.config import reader
 
 ROOT = Path(__file__).parents[2]
@@ -209,7 +209,7 @@ def test_one_by_one_or_at_once_is_the_same(tmp_path: Path) -> None:
     context = reader.load(context_file(tmp_path))
     assert list(context.tasks) == ["ts_100", "ts_101"]
     by_one = context_file(tmp_path).read_text()
-    plan = Blueprint(
+    plan = Plan(
         context_name="EchoAction", context_id=None, host="127.0.0.1", sub_port=5556, pub_port=5557, services_dir=tmp_path,
         context_file=tmp_path, services=tuple(_service(task.description, id=task.id, name=task.instance, location=str(task.location))
                                               for task in context.tasks.values()),
@@ -614,7 +614,7 @@ def test_any_description_makes_valid_python_and_xml(description: str, name: str)
 
 
 def test_docstrings_are_wrapped_and_closed() -> None:
-    plan = Blueprint(
+    plan = Plan(
         context_name="C", context_id=None, host="127.0.0.1", sub_port=1, pub_port=2, services_dir=Path("s"), context_file=Path("c"),
         services=(_service(textwrap.dedent("""\
             He said "so" and "that", \\n and \""" too. """ + "word " * 60 + 'in the "end"')),),

@@ -150,7 +150,7 @@ def test_a_task_starts_from_a_zygote_whose_objects_do_not_become_immortal(
 ) -> None:
     # The count of a mortal object.
     (tmp_path / "marking_zygote.py").write_text(
-        "from zmsvc.host.python import immortal\nfrom zmsvc.zygote.__main__ import main\nimmortal.mark = lambda: immortal.Mark(10**6)\nmain()\n"
+        "from zmsvc.host.python import immortal\nfrom zmsvc.zygote.__main__ import main\nimmortal.mark = lambda: immortal.ImmortalMark(10**6)\nmain()\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
     monkeypatch.setattr(forks.machine, "spawn", lambda _module, *rest: execution.execute("marking_zygote", *rest), raising=False)
@@ -299,7 +299,7 @@ def test_everyday_work_counts_no_immortal_object_up_or_down() -> None:
 @pytest.mark.parametrize("count", [1_000_000, 0x7FFFFFFF])
 def test_a_mark_that_does_not_make_immortal_is_found_out(count: int) -> None:
     with pytest.raises(immortal.Unproven, match="count"):
-        immortal.prove(immortal.Mark(count))
+        immortal.prove(immortal.ImmortalMark(count))
 
 
 @immortals
@@ -352,7 +352,7 @@ GATHERED = """
     def results():
         return [(each(1), each(2, b=3), each.__code__.co_filename) for each in used]
 
-    watch, scattered = code_copies.Watch(), pages()
+    watch, scattered = code_copies.RunDetector(), pages()
     before = [results() for _ in range(20)][-1]
     copies = watch.gather()
     print(results() == before, copies >= len(used), idle.__code__ is kept, scattered > 60, pages() < 25)
@@ -365,7 +365,7 @@ def test_code_that_has_run_is_copied_to_one_place_and_does_the_same() -> None:
 
 def test_a_python_that_does_not_show_its_caches_keeps_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code_copies, "_TEXT", "_no_such_attribute")
-    watch = code_copies.Watch()
+    watch = code_copies.RunDetector()
     assert watch.gather() == 0
 
 

@@ -6,11 +6,11 @@ import logging
 
 import pytest
 
-from zmsvc.host.sparse_log import Tally
+from zmsvc.host.sparse_log import SparseLog
 
 
 def test_a_flood_is_counted_in_full_and_logged_at_the_powers_of_two(caplog: pytest.LogCaptureFixture) -> None:
-    tally = Tally(logging.getLogger("tally").warning)
+    tally = SparseLog(logging.getLogger("tally").warning)
     for number in range(100):
         tally.add("Number %d is refused", number)
     assert tally.count == 100

@@ -24,7 +24,7 @@ from needs import need
 
 from zmsvc.core import messages
 from zmsvc.host import seqpacket
-from zmsvc.host.bus.sockets import Mouth
+from zmsvc.host.bus.sockets import Publisher
 from zmsvc.protocol import sharing
 from zmsvc.protocol.launch import Descriptors
 from zmsvc.task import sdk
@@ -840,7 +840,7 @@ def test_what_is_published_arrives_from_the_first_message_on(nest: Nest, bus: Fo
     assert nest.logged().count("cannot be a topic") == 3
 
 
-def hears(mouth: Mouth) -> None:
+def hears(mouth: Publisher) -> None:
     """Until this publisher knows, too, that the task listens."""
     waiting.wait_for(lambda: mouth.wants(b'control @@@ {"header":{"service_transaction":"TX"'))
 

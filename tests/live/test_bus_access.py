@@ -83,7 +83,7 @@ SDK = """
 import sys, logging
 from zmsvc.core.errors import RefusedError
 from zmsvc.task.bus import Bus
-from zmsvc.task.runtime import Life
+from zmsvc.task.runtime import TaskRuntime
 bus = Bus(sys.argv[1], sys.argv[2])
 try:
     bus.publish(b"talk @@@ {}")

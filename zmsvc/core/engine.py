@@ -37,7 +37,7 @@ def _dispatch(draft: Draft, fact: Fact) -> None:
             resume.reload(draft, fact)
         case ev.DeadlinePassed():
             _deadline(draft, fact.key)
-        case ev.OrdersUnheard():
+        case ev.OrdersMissed():
             draft.record(("", ""), "dropped", why="no supervisor was there to hear orders on the bus", orders=fact.count)
         case _:
             key = draft.of_launch(fact.launch)

@@ -96,7 +96,7 @@ class ContextReloaded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OrdersUnheard:
+class OrdersMissed:
     """So many orders came on the bus while no supervisor was there."""
 
     count: int
@@ -219,7 +219,7 @@ Fact = (
     Requested
     | SupervisorStarted
     | ContextReloaded
-    | OrdersUnheard
+    | OrdersMissed
     | TaskLaunched
     | LaunchFailed
     | TaskExecuted
@@ -261,7 +261,7 @@ class Signal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetMain:
-    """Take another process of a launch for its main one; MainChanged follows when it is one."""
+    """TakePipe another process of a launch for its main one; MainChanged follows when it is one."""
 
     launch: int
     pid: int

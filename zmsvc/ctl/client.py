@@ -124,7 +124,7 @@ class Client:
 
     # --- connections
 
-    def open(self) -> Connection:
+    def open(self) -> ControlConnection:
         """A new connection. Raises NotRunningError when nobody listens, CtlError 5 for other reasons, 124 when it takes too long."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -154,7 +154,7 @@ class Client:
         except CtlError:
             sock.close()
             raise
-        return Connection(self, sock)
+        return ControlConnection(self, sock)
 
     def _know(self, sock: socket.socket) -> None:
         """Note whose socket this is. Raises CtlError for that of a user who is neither root, nor us, nor the owner of the directory."""
@@ -187,7 +187,7 @@ class Client:
         return self._garbled(f"an answer is longer than {MAX_LINE >> 20} MiB")
 
 
-class Connection:
+class ControlConnection:
     """Lines to and from a supervisor; none is longer than the limit, none comes after the deadline."""
 
     def __init__(self, client: Client, sock: socket.socket) -> None:
@@ -195,7 +195,7 @@ class Connection:
         self._sock = sock
         self._buffer = bytearray()
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> ControlConnection:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -14,7 +14,7 @@ from zmsvc.core.errors import ConfigError, ProtocolError, RefusedError, UsageErr
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import MAX_DROPS, Client, CtlError, DroppedError, NotRunningError
 from zmsvc.ctl.select_context import choose
-from zmsvc.ctl.status_reply import Context
+from zmsvc.ctl.status_reply import ContextStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,7 +203,7 @@ def send(args: argparse.Namespace) -> int:
     return 0
 
 
-def _bus(args: argparse.Namespace, endpoint: Callable[[Context], str]) -> tuple[str, Curve | None]:
+def _bus(args: argparse.Namespace, endpoint: Callable[[ContextStatus], str]) -> tuple[str, Curve | None]:
     """Return where to connect, and the keys for it: at a context of this machine, or at the endpoint that was given."""
     if args.endpoint is None:
         if args.keys is not None:
@@ -229,10 +229,10 @@ def _bus(args: argparse.Namespace, endpoint: Callable[[Context], str]) -> tuple[
     return args.endpoint, curve
 
 
-def _context(args: argparse.Namespace) -> tuple[Context, Curve | None]:
+def _context(args: argparse.Namespace) -> tuple[ContextStatus, Curve | None]:
     """The context that is meant, and the keys to connect with."""
     places = choose(args.context, getattr(args, "transaction", None))
-    it = Context(Client(places, args.timeout, patience=PATIENCE).ask("status"))
+    it = ContextStatus(Client(places, args.timeout, patience=PATIENCE).ask("status"))
     if not it.frontend or not it.backend:
         raise CtlError(5, f"cannot understand the supervisor of {places.name}: it does not say where the device is")
     if not it.curve or not any(place.startswith("tcp://") for place in (it.frontend, it.backend)):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from zmsvc.ctl import versions
-from zmsvc.ctl.status_reply import Context, Exit, Task, Transaction
+from zmsvc.ctl.status_reply import ContextStatus, LastExit, TaskStatus, TransactionStatus
 from zmsvc.ctl.terminal import Style, clean
 
 _MINUTE, _HOUR, _DAY, _WEEK = 60, 3600, 86400, 7 * 86400
@@ -77,7 +77,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], style: Style | Non
     return [line[:start] + style.state(row[column]) + line[start + len(row[column]) :] for line, row in zip(lines, cells, strict=True)]
 
 
-def last_exit(end: Exit) -> str:
+def last_exit(end: LastExit) -> str:
     """`exited, status 0`, `signal, SIGKILL`."""
     how = end.signal or (f"status {end.code}" if end.code is not None else "")
     return ", ".join(word for word in (end.reason, how) if word)
@@ -92,12 +92,12 @@ def inactive(name: str, file: str, start_command: str, style: Style) -> list[str
     ]
 
 
-def past(it: Context, sight: Sight, style: Style) -> list[str]:
+def past(it: ContextStatus, sight: StatusExtras, style: Style) -> list[str]:
     """Return the last known state of the transactions of a context that does not run."""
     return [_row("Tasks", _count(it, whole=sight.whole)), *_transactions(it, sight, style)]
 
 
-class Sight:
+class StatusExtras:
     """What is known besides the supervisor's answer: the time, the memory of processes by PID, log lines by (transaction, task).
 
     `up` is when the context came up; `whole` means that stopped transactions are shown with their tasks.
@@ -119,7 +119,7 @@ class Sight:
         self.whole = whole
 
 
-def context(it: Context, sight: Sight, style: Style) -> list[str]:
+def context(it: ContextStatus, sight: StatusExtras, style: Style) -> list[str]:
     """One context as `status` shows it."""
     ident = f" - {clean(it.id)}" if it.id else ""
     lines = [f"{style.dot(it.state)} {style.paint('bold', clean(it.name))}{ident}"]
@@ -139,7 +139,7 @@ def context(it: Context, sight: Sight, style: Style) -> list[str]:
     return [*lines, *_transactions(it, sight, style)]
 
 
-def _transactions(it: Context, sight: Sight, style: Style) -> list[str]:
+def _transactions(it: ContextStatus, sight: StatusExtras, style: Style) -> list[str]:
     lines = []
     for number, each in enumerate(it.transactions):
         lines += _transaction(each, sight, style, last=number == len(it.transactions) - 1)
@@ -154,7 +154,7 @@ def _restarted(times: int) -> str:
     return f" (restarted {times} time{'s' if times != 1 else ''})" if times else ""
 
 
-def _count(it: Context, *, whole: bool) -> str:
+def _count(it: ContextStatus, *, whole: bool) -> str:
     """How many tasks are in which state, of the transactions that go on, or will; where there is none, of those that are shown `whole`."""
     counted = [each for each in it.transactions if each.open or each.resumes] or (it.transactions if whole else [])
     states = [task.state for each in counted for task in each.tasks]
@@ -164,7 +164,7 @@ def _count(it: Context, *, whole: bool) -> str:
     return f"{found} in {opened} transaction{'s' if opened != 1 else ''}"
 
 
-def _transaction(it: Transaction, sight: Sight, style: Style, *, last: bool) -> list[str]:
+def _transaction(it: TransactionStatus, sight: StatusExtras, style: Style, *, last: bool) -> list[str]:
     shown = it.tasks if sight.whole or it.open or it.resumes else []
     hidden = f" ({len(it.tasks)} task{'s' if len(it.tasks) != 1 else ''})" if it.tasks and not shown else ""
     age = f" since {since(it.since, sight.now)}" if it.open and it.since else ""
@@ -185,7 +185,7 @@ def _transaction(it: Transaction, sight: Sight, style: Style, *, last: bool) -> 
 _COLUMNS = ("id", "instance", "state", "pid", "since", "memory", "restarts", "exit")
 
 
-def _cells(task: Task, sight: Sight) -> tuple[str, ...]:
+def _cells(task: TaskStatus, sight: StatusExtras) -> tuple[str, ...]:
     """The columns of a task's line, without colours: they are padded first."""
     return (
         clean(task.id),
@@ -199,7 +199,7 @@ def _cells(task: Task, sight: Sight) -> tuple[str, ...]:
     )
 
 
-def _line(task: Task, row: Sequence[str], widths: Sequence[int], style: Style) -> str:
+def _line(task: TaskStatus, row: Sequence[str], widths: Sequence[int], style: Style) -> str:
     """The cells in columns; columns that are empty for all tasks are left out, and nothing is padded at the end."""
     cells = [(name, cell.ljust(width)) for name, cell, width in zip(_COLUMNS, row, widths, strict=True) if width]
     while cells and not cells[-1][1].strip():
@@ -207,7 +207,7 @@ def _line(task: Task, row: Sequence[str], widths: Sequence[int], style: Style) -
     return "  ".join(style.state(task.state, cell) if name == "state" else cell for name, cell in cells).rstrip()
 
 
-def _details(task: Task, log: Sequence[str] | None, style: Style) -> list[str]:
+def _details(task: TaskStatus, log: Sequence[str] | None, style: Style) -> list[str]:
     """What stands below a task: why it failed or waits for its next start, and the end of its log."""
     lines = []
     if task.status and (task.state == "failed" or task.sub == "back-off" or (task.sub == "exited" and task.left) or log is not None):

@@ -11,7 +11,7 @@ OPEN = frozenset({"active", "activating", "deactivating", "failed", "reloading"}
 """States of a transaction that is going on; a stopped one is history."""
 
 
-class Exit:
+class LastExit:
     """How a task ended last."""
 
     __slots__ = ("at", "code", "reason", "signal")
@@ -23,7 +23,7 @@ class Exit:
         self.at = _text(data.get("at"))
 
 
-class Task:
+class TaskStatus:
     """One task of one transaction."""
 
     __slots__ = (
@@ -44,7 +44,7 @@ class Task:
         """Of a context that does not run: what the task was when the state file was written, if it cannot be so any more."""
         self.since = _text(data.get("since"))
         self.restarts = _number(data.get("restarts")) or 0
-        self.exit = Exit(data["exit"]) if isinstance(data.get("exit"), dict) else None
+        self.exit = LastExit(data["exit"]) if isinstance(data.get("exit"), dict) else None
         self.status = _text(data.get("status"))
         self.left = bool(data.get("ended"))
         self.user = _text(data.get("user"))
@@ -54,7 +54,7 @@ class Task:
         self.dropped = _number(data.get("dropped")) or 0
 
 
-class Transaction:
+class TransactionStatus:
     """One run of the context."""
 
     __slots__ = ("id", "resumes", "since", "state", "tasks")
@@ -66,14 +66,14 @@ class Transaction:
         self.since = _text(data.get("since")) or _text(data.get("opened"))
         self.resumes = data.get("resumes") is True
         """Of a context that does not run: its next start resumes this transaction."""
-        self.tasks = [Task(each) for each in _objects(data.get("tasks"))]
+        self.tasks = [TaskStatus(each) for each in _objects(data.get("tasks"))]
 
     @property
     def open(self) -> bool:
         return self.state in OPEN
 
 
-class Context:
+class ContextStatus:
     """One context and its processes."""
 
     __slots__ = (
@@ -122,10 +122,10 @@ class Context:
         dropped = data.get("dropped")
         counts = dropped if isinstance(dropped, dict) else {}
         self.dropped = {str(what): count for what, count in counts.items() if isinstance(count, int) and count}
-        self.transactions = [Transaction(each) for each in _objects(data.get("transactions"))]
+        self.transactions = [TransactionStatus(each) for each in _objects(data.get("transactions"))]
 
     @property
-    def tasks(self) -> list[Task]:
+    def tasks(self) -> list[TaskStatus]:
         return [task for each in self.transactions for task in each.tasks]
 
 
@@ -141,7 +141,7 @@ def _objects(value: object) -> list[Json]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
-def all_active(context: Context, *, transaction: bool, task: bool) -> bool:
+def all_active(context: ContextStatus, *, transaction: bool, task: bool) -> bool:
     """Whether everything that was asked for is active; `transaction` and `task`: whether one was named.
 
     A named task has to be active itself. Of a transaction a task spoils nothing that waits for a rule or has ended as it should, and
@@ -158,6 +158,6 @@ def all_active(context: Context, *, transaction: bool, task: bool) -> bool:
     return all(each.state == "active" or _at_rest(each) for each in tasks)
 
 
-def _at_rest(task: Task) -> bool:
+def _at_rest(task: TaskStatus) -> bool:
     """Whether it need not run: it has done its work, or it is for a rule to start (and another rule may have stopped it since)."""
     return task.state == "inactive" and (task.sub == "exited" or not task.entry)

@@ -7,18 +7,18 @@ from zmsvc.ctl.select_context import restart_command
 
 TYPE_CHECKING = False  # As in client: typing is not worth its import.
 if TYPE_CHECKING:
-    from zmsvc.ctl.status_reply import Context
+    from zmsvc.ctl.status_reply import ContextStatus
 
 UNKNOWN = "1.0"
 """zmsvc 1.0 does not tell its version."""
 
 
-def restart_needed(it: Context) -> bool:
+def restart_needed(it: ContextStatus) -> bool:
     """Tell whether a process runs another release than the installed one that only a restart of the context renews."""
     return any(version != __version__ for version in (it.keeper_version, it.zygote_version))
 
 
-def told(it: Context) -> str:
+def told(it: ContextStatus) -> str:
     """Return the line of `status`: one version where all are the same, else each with what renews it."""
     versions = {"supervisor": it.supervisor_version, "keeper": it.keeper_version, "zygote": it.zygote_version}
     if all(version == __version__ for version in versions.values()):

@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError
-from zmsvc.device.device import Device, Settings
+from zmsvc.device.device import Device, DeviceSettings
 from zmsvc.device.guard import MAX_MEMORY
 from zmsvc.host.bus import curve_keys, socket_options
 from zmsvc.host.bus.endpoints import listen
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _run(settings: Settings, notifier: Notifier) -> None:
+def _run(settings: DeviceSettings, notifier: Notifier) -> None:
     def report(text: str) -> None:
         _log(text)
         notifier.status(text)
@@ -91,11 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(given: argparse.Namespace) -> Settings:
+def _settings(given: argparse.Namespace) -> DeviceSettings:
     if bool(given.curve) != bool(given.allow):
         # With keys but no list, everyone who knows the public key could give orders.
         raise UsageError("cannot use --curve without --allow, nor --allow without --curve")
-    return Settings(
+    return DeviceSettings(
         front=_listener(given.front, given.front_fd),
         back=_listener(given.back, given.back_fd),
         hwm=given.hwm,

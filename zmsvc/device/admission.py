@@ -58,7 +58,7 @@ class Admission:
         return host
 
     def enter(self, owner: Owner) -> bool:
-        """Take a place for a connection; False when there is none for this owner."""
+        """TakePipe a place for a connection; False when there is none for this owner."""
         if not ours(owner):
             if self._barred.get(owner, 0.0) > time.monotonic():
                 return False
@@ -78,7 +78,7 @@ class Admission:
             del self._held[owner]
 
     def bar(self, owner: Owner, until: float) -> None:
-        """Take no new connection of another user or host before this (monotonic) time."""
+        """TakePipe no new connection of another user or host before this (monotonic) time."""
         self._barred = {each: at for each, at in self._barred.items() if at > time.monotonic()} | {owner: until}
 
     def close(self) -> None:

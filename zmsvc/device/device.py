@@ -19,16 +19,16 @@ import zmq
 from zmsvc.core.errors import ZmsvcError
 from zmsvc.device.admission import Admission, places
 from zmsvc.device.guard import MAX_MEMORY, Guard
-from zmsvc.device.missed_orders import Unheard
+from zmsvc.device.missed_orders import MissedOrders
 from zmsvc.device.peers import Peers
 from zmsvc.device.pulse import Pulse
-from zmsvc.device.watch import SIGNALS, Watch
+from zmsvc.device.watch import SIGNALS, DeviceEvents
 from zmsvc.host.bus import socket_options
 from zmsvc.host.bus.curve_keys import Curve
 from zmsvc.host.bus.endpoints import address
-from zmsvc.host.bus.loopback_gate import Gate
+from zmsvc.host.bus.loopback_gate import LoopbackGate
 from zmsvc.host.bus.socket_options import Context, Socket, readable
-from zmsvc.host.bus.zap import Doorkeeper, Handler
+from zmsvc.host.bus.zap import KeyHandler, ZapHandler
 
 _GRACE_S = 1.0
 """How long publishers are kept waiting for subscribers at a restart."""
@@ -41,7 +41,7 @@ _JOIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class DeviceSettings:
     """What the device is told. The listening sockets are duplicates of somebody else's (the keeper's), which outlive it."""
 
     front: socket.socket
@@ -65,21 +65,21 @@ class Settings:
 class Device:
     """One run: `start`, `watch` until told to stop, `stop`. `report` takes the rare line for people, `say` one for the keeper."""
 
-    def __init__(self, settings: Settings, report: Callable[[str], None], say: Callable[[str], None]) -> None:
+    def __init__(self, settings: DeviceSettings, report: Callable[[str], None], say: Callable[[str], None]) -> None:
         self._settings = settings
         # One I/O thread: the gate relies on the order in which that tells what happens.
         self._context: Context = zmq.Context(1)
         self._front = socket_options.front(self._context, hwm=settings.hwm)
         self._back = socket_options.back(self._context, hwm=settings.hwm, heartbeat_s=settings.heartbeat_s)
         self._handler = _handler(self._context, settings, report)
-        self._unheard = Unheard(self._context, self._front, self._back)
+        self._unheard = MissedOrders(self._context, self._front, self._back)
         listening = (settings.front, settings.back, *settings.own)
         tcp = any(each is not None and each.family != socket.AF_UNIX for each in listening)
         self._admission = Admission(places(), tcp=tcp)
         peers = Peers(self._admission), Peers(self._admission)
         self._guard = Guard(self._admission, *peers, settings.memory, report)
         pulse = Pulse(listening, say)
-        self._watch = Watch(self._front, self._back, self._handler, self._unheard, peers, self._guard, pulse, report, say)
+        self._watch = DeviceEvents(self._front, self._back, self._handler, self._unheard, peers, self._guard, pulse, report, say)
         self._order, self._ear = self._context.socket(zmq.PAIR), self._context.socket(zmq.PAIR)
         self._ear.bind("inproc://order")
         self._order.connect("inproc://order")
@@ -171,10 +171,10 @@ class Device:
             self._watch.proxy_ended()
 
 
-def _handler(ctx: Context, settings: Settings, report: Callable[[str], None]) -> Handler | None:
+def _handler(ctx: Context, settings: DeviceSettings, report: Callable[[str], None]) -> ZapHandler | None:
     """What judges tcp connections: by key, by user, or nothing."""
     if settings.allow:
-        return Doorkeeper(ctx, settings.allow, report)
+        return KeyHandler(ctx, settings.allow, report)
     if settings.members and any(address(each).startswith("tcp://") for each in (settings.front, settings.back)):
-        return Gate(ctx, settings.members, report)
+        return LoopbackGate(ctx, settings.members, report)
     return None

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from zmsvc.core.errors import ZmsvcError
 from zmsvc.device.admission import Admission, ours
-from zmsvc.device.peers import Connection, Peers
+from zmsvc.device.peers import PeerConnection, Peers
 from zmsvc.host.kernel import linux
 
 MAX_MEMORY = 512 << 20
@@ -168,7 +168,7 @@ class Guard:
         elif not self._blame([*self._front.all(), *self._back.all()], now, what):
             self._despair(self._used())
 
-    def _blame(self, suspects: list[Connection], now: float, what: str) -> bool:
+    def _blame(self, suspects: list[PeerConnection], now: float, what: str) -> bool:
         """End the connection of the peer that always sends more, one of another user first; False when there is none."""
         # While memory grows fast there is no time for many looks.
         least = 1 if self._used() >= self._limit * 5 // 4 else _SUSPECT
@@ -180,7 +180,7 @@ class Guard:
         self._admission.bar(worst.owner, now + BAR_S)
         return True
 
-    def _cut(self, connections: list[Connection], reason: str, why: str, now: float) -> None:
+    def _cut(self, connections: list[PeerConnection], reason: str, why: str, now: float) -> None:
         peers = [each.peer() for each in connections]
         for each in connections:
             each.cut()

@@ -1,4 +1,4 @@
-"""Unheard: counts the orders that reach the device while no supervisor hears them, and tells the next one how many there were.
+"""MissedOrders: counts the orders that reach the device while no supervisor hears them, and tells the next one how many there were.
 
 It is a peer of the device within its own process, so nothing is looked at on the way from publishers to subscribers. A supervisor is
 there while somebody subscribes to `unheard.ORIGIN`, ORIGIN being the mark of its own messages, which are no orders to it.
@@ -25,13 +25,13 @@ MAX_ORDER = 1 << 20
 _FRONT, _BACK = "inproc://front", "inproc://back"
 
 
-class Count(Protocol):
+class SubscriptionCounter(Protocol):
     """Takes how many subscriptions began or ended, how many more there are by that, of how many bytes, and whether more may wait."""
 
     def __call__(self, changes: int, subscriptions: int, size: int, *, more: bool) -> None: ...
 
 
-class Unheard:
+class MissedOrders:
     """To be made before the proxy runs and before the first subscription, since from then on only the proxy may touch its sockets.
 
     The device calls `connect` when everything else is ready.
@@ -62,8 +62,8 @@ class Unheard:
             self._ear.subscribe(messages.prefix(topic))
         self._ear.connect(_BACK)
 
-    def take(self, count: Count) -> bool:
-        """Take in who subscribes now and what was ordered; does not block. Returns whether subscriptions were told.
+    def take(self, count: SubscriptionCounter) -> bool:
+        """TakePipe in who subscribes now and what was ordered; does not block. Returns whether subscriptions were told.
 
         `count` is called with their changes, how many more subscriptions and bytes of them that makes, and whether more may wait. What
         is beyond TOLD and TAKEN waits for the next call, and is announced again.

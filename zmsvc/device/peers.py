@@ -14,7 +14,7 @@ from termios import TIOCOUTQ
 
 from zmsvc.device.admission import Admission, Owner, ours
 from zmsvc.host.kernel import linux
-from zmsvc.host.systemd.notify import Spare
+from zmsvc.host.systemd.notify import ReservedDescriptor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class Peer:
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
-class Connection:
+class PeerConnection:
     """One connection, by a duplicate of its descriptor."""
 
     socket: socket.socket
@@ -59,16 +59,16 @@ class Peers:
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
-        self._connections: dict[int, Connection] = {}
+        self._connections: dict[int, PeerConnection] = {}
         self._poll = poll()
-        self._spare = Spare()
+        self._spare = ReservedDescriptor()
         self.foreign_unix = 0
         """Connections over which another user can send descriptors."""
 
     def __len__(self) -> int:
         return len(self._connections)
 
-    def all(self) -> Iterable[Connection]:
+    def all(self) -> Iterable[PeerConnection]:
         return self._connections.values()
 
     def accepted(self, fd: int) -> bool:
@@ -82,7 +82,7 @@ class Peers:
         except OSError:
             connection.close()
             return True
-        made = Connection(socket=connection, owner=owner)
+        made = PeerConnection(socket=connection, owner=owner)
         if not self._spare.held or not self._admission.enter(owner):
             made.cut()
             connection.close()

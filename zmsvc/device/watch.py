@@ -1,4 +1,4 @@
-"""Watch: all that the device's main thread does while messages flow: wait for signals, news of connections, key checks, and orders.
+"""DeviceEvents: all that the device's main thread does while messages flow: wait for signals, news of connections, key checks, and orders.
 
 It blocks without a time limit, so an idle device has no wake-ups; SIGUSR1 asks it who is stuck. While it is busy, SIGPROF has the guard
 look at what peers make it hold.
@@ -18,13 +18,13 @@ import zmq
 from zmsvc.core.errors import ZmsvcError
 from zmsvc.device.admission import ours
 from zmsvc.device.guard import Guard
-from zmsvc.device.missed_orders import Unheard
+from zmsvc.device.missed_orders import MissedOrders
 from zmsvc.device.peers import Peer, Peers
 from zmsvc.device.pulse import Pulse
 from zmsvc.host.bus import socket_monitor
 from zmsvc.host.bus.socket_options import Socket
-from zmsvc.host.bus.zap import Handler
-from zmsvc.host.sparse_log import Tally
+from zmsvc.host.bus.zap import ZapHandler
+from zmsvc.host.sparse_log import SparseLog
 from zmsvc.host.systemd.notify import DROPPED
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGPROF)
@@ -36,7 +36,7 @@ _PROBE_S = 0.25
 """Seconds that libzmq's I/O thread has at the end to show that it does not hang."""
 
 
-class Watch:
+class DeviceEvents:
     """The eyes of the device. To be made before the sockets bind, or connections are missed.
 
     `report` takes a line for people, `say` one for the keeper.
@@ -46,8 +46,8 @@ class Watch:
         self,
         front: Socket,
         back: Socket,
-        handler: Handler | None,
-        unheard: Unheard,
+        handler: ZapHandler | None,
+        unheard: MissedOrders,
         peers: tuple[Peers, Peers],
         guard: Guard,
         pulse: Pulse,
@@ -60,7 +60,7 @@ class Watch:
         self._handler = handler
         self._unheard = unheard
         self._guard, self._pulse = guard, pulse
-        self._disconnected = Tally(report)
+        self._disconnected = SparseLog(report)
         self._said: Counter[str] = Counter()
         self._say_at: float | None = None
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)

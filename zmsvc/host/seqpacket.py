@@ -27,7 +27,7 @@ Message_co = TypeVar("Message_co", covariant=True)
 
 
 class Decoder(Protocol[Message_co]):
-    """Makes messages of objects: one of the codecs in zmsvc.protocol."""
+    """SocketMaker messages of objects: one of the codecs in zmsvc.protocol."""
 
     def decode(self, body: Mapping[str, Any], /) -> Message_co: ...
 
@@ -46,7 +46,7 @@ def send(sock: socket.socket, body: Mapping[str, Any], fds: Mapping[str, int] = 
 
 
 def send_data(sock: socket.socket, data: bytes, fds: Mapping[str, int]) -> None:
-    """Send bytes and descriptors, which an `Unread` at the other end takes. Raises as `send` does."""
+    """Send bytes and descriptors, which an `PendingPackets` at the other end takes. Raises as `send` does."""
     if len(data) <= INLINE:
         _send(sock, data, [*fds.values()])
         return
@@ -135,7 +135,7 @@ def _whole(data: bytes, came: list[int]) -> bytes:
         os.close(memory)
 
 
-class Unread:
+class PendingPackets:
     """Packets of `send_data` on a blocking socket, taken one by one for a fork of this process to look into."""
 
     def __init__(self, sock: socket.socket) -> None:

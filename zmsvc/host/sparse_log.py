@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 
-class Tally:
+class SparseLog:
     """A count. Each is told to `say` whose number is a power of two."""
 
     def __init__(self, say: Callable[[str], None]) -> None:

@@ -37,7 +37,7 @@ def options(configuration: Any) -> Options:
     return Options(**{name: str(given.get(name)).strip().lower() in ("1", "true", "yes", "on") for name in Options.__dataclass_fields__})
 
 
-def rows(gauge: Gauge, tasks: Iterable[Mapping[str, Any]]) -> list[Figures]:
+def rows(gauge: ProcessSampler, tasks: Iterable[Mapping[str, Any]]) -> list[Figures]:
     """Return a row of a `monitor` message for each task. A task is given by `service_id` and `pid` (or None); its other items are
     repeated in the row.
     """
@@ -69,7 +69,7 @@ _NOTHING: Mapping[str, Any] = {
 """The figures of a task that has no process."""
 
 
-class Gauge:
+class ProcessSampler:
     """Samples processes, and keeps what the next sample needs: how much CPU a process has used is a difference of two."""
 
     def __init__(self, wanted: Options) -> None:

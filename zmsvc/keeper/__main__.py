@@ -22,7 +22,7 @@ from zmsvc.host.kernel import linux, process_marks
 from zmsvc.host.python import interpreter
 from zmsvc.keeper.keeper import Keeper
 from zmsvc.keeper.keyring import keyring
-from zmsvc.keeper.listeners import Doors
+from zmsvc.keeper.listeners import Listeners
 
 LAST_S = 5.0
 """Seconds that processes of a killed keeper have to end after SIGKILL; one that is stuck in the kernel does not hold up the start."""
@@ -176,7 +176,7 @@ def _keep(places: paths.Places, arguments: list[str], ready: Callable[[str], Non
     """Be the keeper of this context until it ends."""
     _raise_file_limit()
     keys = keyring(places.keys)
-    doors = Doors(places)
+    doors = Listeners(places)
     try:
         keeper = Keeper(places, doors, arguments, _delegated_cgroup(), keys)
         if ready is not None:
@@ -187,7 +187,7 @@ def _keep(places: paths.Places, arguments: list[str], ready: Callable[[str], Non
         doors.close()
 
 
-def _end_the_last(places: paths.Places, doors: Doors) -> None:
+def _end_the_last(places: paths.Places, doors: Listeners) -> None:
     """End what a keeper that was killed has left. It is gone before anything starts: two copies of a task must never be.
 
     Its supervisor and device die with it, which takes them a moment, and until then they listen where ours is to listen.

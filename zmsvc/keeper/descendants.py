@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from zmsvc.keeper.launch_record import Held
-from zmsvc.keeper.machine import Outside
+from zmsvc.keeper.launch_record import LaunchRecord
+from zmsvc.keeper.machine import KeeperMachine
 
 
-class Family:
+class Descendants:
     """All processes of a context. `known` are the keeper's children that are no orphans.
 
     `astray` tells of an orphan whether it has the mark of no launch that is there, and is in the control group of none; `settled` whether
@@ -24,7 +24,7 @@ class Family:
     """
 
     def __init__(
-        self, outside: Outside, mark: bytes, known: Collection[int], astray: Callable[[int], bool], settled: Callable[[int], bool]
+        self, outside: KeeperMachine, mark: bytes, known: Collection[int], astray: Callable[[int], bool], settled: Callable[[int], bool]
     ) -> None:
         self._astray, self._settled = astray, settled
         self._counted: list[int] | None = None
@@ -54,11 +54,11 @@ class Family:
             return []
         return [pid for pid in self._outside.children() if pid not in self._known]
 
-    def left(self, held: Held) -> bool:
+    def left(self, held: LaunchRecord) -> bool:
         """Tell whether the main process left others behind. Without orphans nobody did, and /proc need not be searched."""
         return bool((held.cgroup is not None or self.orphans()) and self.all(held))
 
-    def all(self, held: Held) -> list[int]:
+    def all(self, held: LaunchRecord) -> list[int]:
         """Return every other process of a launch. Without a control group that is a search through all processes of the machine."""
         if held.cgroup is not None:
             found = self._in_group(held)
@@ -66,7 +66,7 @@ class Family:
         found = self._outside.belonging({held.pid}, *self._marks(held))
         return [pid for pid in found if pid != held.pid and pid not in self._known]
 
-    def near(self, held: Held) -> list[int]:
+    def near(self, held: LaunchRecord) -> list[int]:
         """Return the other processes that can be found without such a search: those in reach of a signal that asks them to end.
 
         A thousand tasks may be stopped at once. Nothing is lost by one that is missed: it is found when the main process has ended.
@@ -79,13 +79,13 @@ class Family:
             found += [child for child in self._outside.children(pid) if child not in found]
         return [pid for pid in found if pid not in self._known]
 
-    def _in_group(self, held: Held) -> list[int]:
+    def _in_group(self, held: LaunchRecord) -> list[int]:
         assert held.cgroup is not None
         if not self._outside.populated(held.cgroup):
             return []
         return [pid for pid in self._outside.processes(held.cgroup) if pid != held.pid]
 
-    def _strays(self, held: Held) -> list[int]:
+    def _strays(self, held: LaunchRecord) -> list[int]:
         """Return the orphans with the marks of a launch, wherever they are, and those of which no mark or control group tells a launch.
 
         The latter are ended with the launch that ends next. Marks can be put on, and the task of another user would delay the end of all
@@ -93,9 +93,9 @@ class Family:
         """
         return [pid for pid in self.orphans() if self._strayed(pid, held) or self._astray(pid)]
 
-    def _strayed(self, pid: int, held: Held) -> bool:
+    def _strayed(self, pid: int, held: LaunchRecord) -> bool:
         return self._outside.marked(pid, {held.pid}, *self._marks(held)) and not self._settled(pid)
 
-    def _marks(self, held: Held) -> tuple[bytes, int]:
-        # Other contexts count their launches from 1 as well.
+    def _marks(self, held: LaunchRecord) -> tuple[bytes, int]:
+        # OtherProcess contexts count their launches from 1 as well.
         return self._mark, held.host.mark if held.host else held.launch

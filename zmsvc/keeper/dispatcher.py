@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from zmsvc.host.complain import complain
-from zmsvc.keeper.machine import Outside
+from zmsvc.keeper.machine import KeeperMachine
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 PAUSE = 1.0
@@ -34,7 +34,7 @@ class _Watch:
 class Dispatcher:
     """Calls what is registered for a descriptor when it is ready."""
 
-    def __init__(self, outside: Outside) -> None:
+    def __init__(self, outside: KeeperMachine) -> None:
         self._outside = outside
         self._selector = outside.selector()
         self._watches: dict[int, _Watch] = {}

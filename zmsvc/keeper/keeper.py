@@ -26,12 +26,12 @@ from zmsvc.host.paths import Places
 from zmsvc.keeper.dispatcher import READ, WRITE, Dispatcher, attempt
 from zmsvc.keeper.keyring import Keyring
 from zmsvc.keeper.launch_record import how_of, words
-from zmsvc.keeper.listeners import Doors
-from zmsvc.keeper.machine import ChildEnd, Machine, Outside
-from zmsvc.keeper.output import Output
-from zmsvc.keeper.process_table import Brood
+from zmsvc.keeper.listeners import Listeners
+from zmsvc.keeper.machine import ChildEnd, KeeperMachine, Machine
+from zmsvc.keeper.output import OutputClient
+from zmsvc.keeper.process_table import ProcessTable
 from zmsvc.keeper.relay import Relay
-from zmsvc.keeper.restarted_process import Device, Supervisor
+from zmsvc.keeper.restarted_process import DeviceProcess, SupervisorProcess
 from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol import PROTOCOL
 from zmsvc.protocol import supervision as sv
@@ -59,11 +59,11 @@ class Keeper:
     def __init__(
         self,
         places: Places,
-        doors: Doors,
+        doors: Listeners,
         arguments: list[str],
         cgroup: Path | None,
         keyring: Keyring | None,
-        outside: Outside | None = None,
+        outside: KeeperMachine | None = None,
     ) -> None:
         outside = self._outside = outside or Machine()
         self._doors = doors
@@ -89,14 +89,14 @@ class Keeper:
         self._status = 0
         self.ready: Callable[[str], None] = lambda _error: None
         """Called once, when the context is ready for the first time, with what of it has failed at once."""
-        self._output = Output(outside, places, doors, self._in_group("output"), self._dispatcher)
+        self._output = OutputClient(outside, places, doors, self._in_group("output"), self._dispatcher)
         cgroups = cgroup is not None
         self._zygote = ZygoteClient(outside, self._dispatcher, cgroups=cgroups, greeted=self._tell_zygote, output=self._output)
         tasks = cgroup / "tasks" if cgroup else None
-        self._brood = Brood(self._tell, self._zygote, places.mark, tasks, outside, self._dispatcher)
+        self._brood = ProcessTable(self._tell, self._zygote, places.mark, tasks, outside, self._dispatcher)
         watchdog = systemd_wants / 2 or WATCHDOG
-        self._supervisor = Supervisor(outside, arguments, places, doors, watchdog, self._in_group("supervisor"))
-        self._device = Device(outside, places, doors, self._in_group("device"), keyring)
+        self._supervisor = SupervisorProcess(outside, arguments, places, doors, watchdog, self._in_group("supervisor"))
+        self._device = DeviceProcess(outside, places, doors, self._in_group("device"), keyring)
 
     def _in_group(self, name: str) -> Path | None:
         return self._cgroup / name if self._cgroup else None

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zmsvc.keeper.machine import ChildEnd
-from zmsvc.keeper.shared_process import Host
+from zmsvc.keeper.shared_process import SharedProcess
 from zmsvc.protocol.supervision import Exited, LeftOver
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class How:
-    """How a process ended: by exit code or by signal."""
+class ExitStatus:
+    """ExitStatus a process ended: by exit code or by signal."""
 
     code: int | None = None
     signal: str | None = None
@@ -22,7 +22,7 @@ class How:
 
 
 @dataclass(slots=True, kw_only=True)
-class Other:
+class OtherProcess:
     """A process of a launch beside its main one, which was asked to end, or killed."""
 
     name: str
@@ -31,16 +31,16 @@ class Other:
     """The signal that asked it to end."""
     killed: bool = False
 
-    def ended(self, pid: int, how: How | None = None) -> LeftOver:
+    def ended(self, pid: int, how: ExitStatus | None = None) -> LeftOver:
         """Return what is told of it; without `how` another process has reaped it."""
-        how = how or How()
+        how = how or ExitStatus()
         return LeftOver(
             pid=pid, name=self.name, code=how.code, signal=how.signal, core=how.core, asked=self.asked, killed=self.killed
         )
 
 
 @dataclass(slots=True, kw_only=True)
-class Held:
+class LaunchRecord:
     """One launch, from its fork until its end was acknowledged."""
 
     launch: int
@@ -60,8 +60,8 @@ class Held:
     former: tuple[int, int] | None = None
     """PID and start time of the main process before this one, when the task has named another."""
     end: Exited | None = None
-    """How the main process ended: told again to every new supervisor until one acknowledges it."""
-    rest: dict[int, Other] = field(default_factory=dict)
+    """ExitStatus the main process ended: told again to every new supervisor until one acknowledges it."""
+    rest: dict[int, OtherProcess] = field(default_factory=dict)
     """Its other processes that were asked to end or killed, by PID."""
     ended: list[LeftOver] = field(default_factory=list)
     awaited: bool = False
@@ -69,22 +69,22 @@ class Held:
     killing: bool = False
     asking: str = ""
     """The signal that asks the others to end."""
-    host: Host | None = None
+    host: SharedProcess | None = None
     """The process, when it is shared with other tasks."""
     tag: str = ""
     """The task's id, by which a shared process says whom it speaks for."""
     status: int | None = None
-    """How it ended, when it was the last in a shared process: its end is told when that process is gone."""
+    """ExitStatus it ended, when it was the last in a shared process: its end is told when that process is gone."""
 
 
-def how_of(info: ChildEnd) -> How:
+def how_of(info: ChildEnd) -> ExitStatus:
     """Return how a child ended."""
     if info.si_code == os.CLD_EXITED:
-        return How(code=info.si_status)
-    return How(signal=signal_name(info.si_status), core=info.si_code == os.CLD_DUMPED)
+        return ExitStatus(code=info.si_status)
+    return ExitStatus(signal=signal_name(info.si_status), core=info.si_code == os.CLD_DUMPED)
 
 
-def words(how: How) -> str:
+def words(how: ExitStatus) -> str:
     """Return how a process ended, in words."""
     return f"status {how.code}" if how.signal is None else how.signal
 

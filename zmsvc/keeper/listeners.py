@@ -19,7 +19,7 @@ from zmsvc.host.systemd import notify
 BACKLOG = 1024
 
 
-class Doors:
+class Listeners:
     """The open sockets of a context, and the lock that says it is ours. `close` takes their files away."""
 
     def __init__(self, places: Places) -> None:
@@ -72,7 +72,7 @@ class Doors:
         return sock
 
     def close(self) -> None:
-        """Take the files away, the lock last. The sockets are left to the end of this process.
+        """TakePipe the files away, the lock last. The sockets are left to the end of this process.
 
         A client may have sent descriptors that the supervisor has not received. The process that closes the socket closes them too, and
         one with SO_LINGER would hold the keeper here; the kernel does not wait for it when it closes what an ended process had.

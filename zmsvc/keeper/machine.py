@@ -24,7 +24,7 @@ _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class ChildEnd(Protocol):
-    """How a child ended, as os.waitid tells."""
+    """ExitStatus a child ended, as os.waitid tells."""
 
     @property
     def si_pid(self) -> int: ...
@@ -34,7 +34,7 @@ class ChildEnd(Protocol):
     def si_status(self) -> int: ...
 
 
-class Outside(Protocol):
+class KeeperMachine(Protocol):
     """What the keeper asks of the machine. Every call may raise OSError, except `now`, `name` and `kill_each`."""
 
     def now(self) -> float:

@@ -21,9 +21,9 @@ from zmsvc.host.complain import DETACHED, complain
 from zmsvc.host.kernel import linux
 from zmsvc.host.paths import Places
 from zmsvc.keeper.dispatcher import READ, WRITE, Dispatcher
-from zmsvc.keeper.listeners import Doors
-from zmsvc.keeper.machine import Outside
-from zmsvc.keeper.restarted_process import Worker
+from zmsvc.keeper.listeners import Listeners
+from zmsvc.keeper.machine import KeeperMachine
+from zmsvc.keeper.restarted_process import RestartedProcess
 from zmsvc.protocol import output as protocol
 from zmsvc.protocol.launch import LaunchSpec
 
@@ -50,13 +50,13 @@ class Pipe:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Held:
     read: int
-    about: protocol.Take
+    about: protocol.TakePipe
 
 
-class Output(Worker):
+class OutputClient(RestartedProcess):
     """The process, the pipes, and the line between. `target` is where the context logs; to the journal tasks write by themselves."""
 
-    def __init__(self, outside: Outside, places: Places, doors: Doors, cgroup: Path | None, dispatcher: Dispatcher) -> None:
+    def __init__(self, outside: KeeperMachine, places: Places, doors: Listeners, cgroup: Path | None, dispatcher: Dispatcher) -> None:
         super().__init__(outside, places, doors, cgroup)
         self._target = os.environ.get("ZMSVC_LOG", "journal")
         self.wanted = self._target != "journal"
@@ -161,7 +161,7 @@ class Output(Worker):
     def keep(self, pipe: Pipe, pid: int) -> None:
         """The process of a pipe is there: have its output read."""
         number, self._next = self._next, self._next + 1
-        about = protocol.Take(pipe=number, identifier=pipe.identifier, pid=pid, transaction=pipe.transaction, task=pipe.task)
+        about = protocol.TakePipe(pipe=number, identifier=pipe.identifier, pid=pid, transaction=pipe.transaction, task=pipe.task)
         self._held[number] = _Held(read=pipe.read, about=about)
         self._untold[number] = None
         self._flush()

@@ -16,11 +16,11 @@ from pathlib import Path
 from zmsvc.host import directories
 from zmsvc.host.complain import complain
 from zmsvc.host.kernel import linux, oom, signals
-from zmsvc.keeper.descendants import Family
+from zmsvc.keeper.descendants import Descendants
 from zmsvc.keeper.dispatcher import Dispatcher, attempt
-from zmsvc.keeper.launch_record import Held, How, Other, how_of, killed, unlink, words
-from zmsvc.keeper.machine import ChildEnd, Outside
-from zmsvc.keeper.shared_process import Host, Hosts
+from zmsvc.keeper.launch_record import ExitStatus, LaunchRecord, OtherProcess, how_of, killed, unlink, words
+from zmsvc.keeper.machine import ChildEnd, KeeperMachine
+from zmsvc.keeper.shared_process import SharedProcess, SharedProcesses
 from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol import sharing
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
@@ -52,7 +52,7 @@ class _Own(Collection[int]):
         return len(self._tasks) + len(self._others) + (self._zygote.pid is not None) - len(self._named)
 
 
-class Brood:
+class ProcessTable:
     """All tasks of a context. `tell` sends a message to the supervisor, if there is one."""
 
     def __init__(
@@ -61,7 +61,7 @@ class Brood:
         zygote: ZygoteClient,
         mark: bytes,
         cgroup: Path | None,
-        outside: Outside,
+        outside: KeeperMachine,
         dispatcher: Dispatcher,
     ) -> None:
         self._tell = tell
@@ -71,23 +71,23 @@ class Brood:
         self._outside, self._dispatcher = outside, dispatcher
         self._forking: dict[int, bool] = {}
         """Launches that wait for their fork; True when they are to be killed as soon as they have it."""
-        self._held: dict[int, Held] = {}
-        self._by_pid: dict[int, list[Held]] = {}
+        self._held: dict[int, LaunchRecord] = {}
+        self._by_pid: dict[int, list[LaunchRecord]] = {}
         """Of a process that is there the launches that have not ended."""
         self._uses: Counter[Path] = Counter()
-        """How many launches that nobody has acknowledged have a control group: an earlier one of a task shares it with the next."""
+        """ExitStatus many launches that nobody has acknowledged have a control group: an earlier one of a task shares it with the next."""
         self._reserved: dict[int, Path] = {}
         """The control group of each launch that waits for its fork, which is one of its uses."""
         self._oom_kills = oom.of_context(cgroup.parent if cgroup else None)
-        self._hosts = Hosts(zygote, outside, dispatcher, self._member_ended)
+        self._hosts = SharedProcesses(zygote, outside, dispatcher, self._member_ended)
         self._look_at: float | None = None
-        self._unwatched: list[Held] = []
+        self._unwatched: list[LaunchRecord] = []
         """Commands whose pipe the selector has no room for."""
         self._named: set[int] = set()
         """Launches whose task has named another main process."""
         self.others: set[int] = set()
         """Children that are no tasks: supervisor and device."""
-        self._family = Family(outside, mark, _Own(self._by_pid, self.others, zygote, self._named), self._astray, self._settled)
+        self._family = Descendants(outside, mark, _Own(self._by_pid, self.others, zygote, self._named), self._astray, self._settled)
 
     # --- launches
 
@@ -145,7 +145,7 @@ class Brood:
         self._zygote.fork(spec, cgroup, fds, done, failed)
 
     def _forked(self, spec: LaunchSpec, cgroup: Path | None, pid: int, started: int, watch: int | None) -> None:
-        held = Held(
+        held = LaunchRecord(
             launch=spec.launch,
             pid=pid,
             start_time=started,
@@ -159,7 +159,7 @@ class Brood:
         if watch is not None:
             self._await_exec(held, watch)
 
-    def _await_exec(self, held: Held, fd: int) -> None:
+    def _await_exec(self, held: LaunchRecord, fd: int) -> None:
         try:
             self._dispatcher.watch(fd, partial(self._executed, held))
         except OSError:
@@ -167,10 +167,10 @@ class Brood:
             self._unwatched.append(held)
             self._look_later()
 
-    def _joined(self, spec: LaunchSpec, host: Host) -> None:
+    def _joined(self, spec: LaunchSpec, host: SharedProcess) -> None:
         assert host.pid is not None
         self._hold(
-            Held(
+            LaunchRecord(
                 launch=spec.launch,
                 pid=host.pid,
                 start_time=host.start_time,
@@ -182,7 +182,7 @@ class Brood:
             )
         )
 
-    def _hold(self, held: Held) -> None:
+    def _hold(self, held: LaunchRecord) -> None:
         self._held[held.launch] = held
         if held.cgroup is not None:
             self._uses[held.cgroup] += 1
@@ -193,15 +193,15 @@ class Brood:
             self.kill(held.launch)
 
     @staticmethod
-    def _launched(held: Held) -> Launched:
+    def _launched(held: LaunchRecord) -> Launched:
         return Launched(launch=held.launch, pid=held.pid, start_time=held.start_time, executed=held.executed, tag=held.tag, uid=held.uid)
 
-    def _tell_again(self, held: Held) -> None:
+    def _tell_again(self, held: LaunchRecord) -> None:
         self._tell(self._launched(held))
         if held.end is not None:
             self._tell(held.end)
 
-    def _executed(self, held: Held, *, last: bool = False) -> None:
+    def _executed(self, held: LaunchRecord, *, last: bool = False) -> None:
         """The pipe of a Command became readable: a word says why its program was not executed, and it is closed when it was."""
         fd = held.executing
         if fd is None:
@@ -225,7 +225,7 @@ class Brood:
     # --- the main process
 
     def set_main(self, launch: int, pid: int, started: int) -> None:
-        """Take another process of a launch for its main one. Its parent may have to reap it, so its end is watched as well."""
+        """TakePipe another process of a launch for its main one. Its parent may have to reap it, so its end is watched as well."""
         held = self._held.get(launch)
         if held is None or held.end is not None or held.host is not None or pid == held.pid:
             return
@@ -242,7 +242,7 @@ class Brood:
         self._named.add(launch)
         self._become_main(held, pid, started)
 
-    def _become_main(self, held: Held, pid: int, started: int) -> None:
+    def _become_main(self, held: LaunchRecord, pid: int, started: int) -> None:
         if held.pid in self._by_pid:
             self._by_pid[held.pid].remove(held)
             if not self._by_pid[held.pid]:
@@ -254,7 +254,7 @@ class Brood:
             attempt(partial(directories.write_new, Path(held.pid_file), f"{pid}\n", 0o644))
         self._tell(MainProcess(launch=held.launch, pid=pid, start_time=started))
 
-    def _main_gone(self, held: Held, pid: int, fd: int) -> None:
+    def _main_gone(self, held: LaunchRecord, pid: int, fd: int) -> None:
         """A main process that the task had named has ended. One that is a child of the keeper is reaped, which tells how."""
         self._dispatcher.unwatch(fd)
         os.close(fd)
@@ -266,7 +266,7 @@ class Brood:
             self._become_main(held, *former)
             return
         self._by_pid.pop(pid, None)
-        self._main_ended(held, How(), oom_kill=False)
+        self._main_ended(held, ExitStatus(), oom_kill=False)
 
     # --- orders
 
@@ -295,18 +295,18 @@ class Brood:
             # A program that has become another user's may not be signalled by a daemon that is not root's.
             complain(f"zmsvcd: cannot send {name} to process {pid}: {getattr(error, 'strerror', None) or error}")
 
-    def _others_to_ask(self, held: Held, rest: str) -> list[int]:
+    def _others_to_ask(self, held: LaunchRecord, rest: str) -> list[int]:
         held.asking = rest
         if held.host is not None and held.pid in self._by_pid:
             return []
         return [pid for pid in self._family.near(held) if pid not in held.rest]
 
-    def _ask(self, held: Held, pids: list[int], name: str) -> None:
+    def _ask(self, held: LaunchRecord, pids: list[int], name: str) -> None:
         for pid in pids:
             started = self._outside.start_time(pid)
             if started is None:
                 continue
-            held.rest[pid] = Other(name=self._outside.name(pid), start_time=started, asked=name)
+            held.rest[pid] = OtherProcess(name=self._outside.name(pid), start_time=started, asked=name)
             try:
                 self._outside.signal(pid, started, signals.number(name))
             except OSError as error:
@@ -326,7 +326,7 @@ class Brood:
         self._kill(held)
         self._look_for_end(held)
 
-    def _kill(self, held: Held) -> None:
+    def _kill(self, held: LaunchRecord) -> None:
         try:
             self._note(held, self._family.all(held))
             if held.cgroup is not None:
@@ -339,12 +339,12 @@ class Brood:
             self._send(held.pid, "SIGKILL")
         self._outside.kill_each(held.rest)
 
-    def _note(self, held: Held, pids: list[int]) -> None:
+    def _note(self, held: LaunchRecord, pids: list[int]) -> None:
         """These are about to be killed."""
         for pid in pids:
             started = self._outside.start_time(pid)
             if started is not None and pid not in held.rest:
-                held.rest[pid] = Other(name=self._outside.name(pid), start_time=started)
+                held.rest[pid] = OtherProcess(name=self._outside.name(pid), start_time=started)
         for other in held.rest.values():
             other.killed = True
 
@@ -399,7 +399,7 @@ class Brood:
         sharing_it = self._by_pid.get(held.pid, [])
         if held in sharing_it:
             sharing_it.remove(held)
-        self._end(held, How(code=status), left=False)
+        self._end(held, ExitStatus(code=status), left=False)
 
     def look_once_more(self, pid: int) -> None:
         """A child has ended, and is about to be reaped: only until then the kernel tells whether it has executed a program."""
@@ -428,7 +428,7 @@ class Brood:
                 other.ended.append(other.rest.pop(info.si_pid).ended(info.si_pid, how_of(info)))
             self._look_for_end(other)
 
-    def _main_ended(self, held: Held, how: How, *, oom_kill: bool) -> None:
+    def _main_ended(self, held: LaunchRecord, how: ExitStatus, *, oom_kill: bool) -> None:
         if held.program and not held.executed and held.why is None:
             held.why = f"its program was not executed: the process ended before ({words(how)})"
         if held.pid_file is not None:
@@ -438,7 +438,7 @@ class Brood:
         if held.status is None:
             self._end(held, how, left=left, oom_kill=oom_kill)
         else:
-            self._end(held, How(code=held.status), left=left)
+            self._end(held, ExitStatus(code=held.status), left=left)
         self._look_for_end(held)
 
     def _astray(self, pid: int) -> bool:
@@ -472,14 +472,14 @@ class Brood:
                 return self._cgroup / parts[depth] in self._uses
         return False
 
-    def _may_have_left(self, held: Held) -> bool:
+    def _may_have_left(self, held: LaunchRecord) -> bool:
         try:
             return self._family.left(held)
         except OSError as error:
             complain(f"zmsvcd: cannot look for what launch {held.launch} has left behind: {error.strerror}")
             return True
 
-    def _end(self, held: Held, how: How, *, left: bool, oom_kill: bool = False) -> None:
+    def _end(self, held: LaunchRecord, how: ExitStatus, *, left: bool, oom_kill: bool = False) -> None:
         self._named.discard(held.launch)
         held.end = Exited(
             launch=held.launch,
@@ -519,7 +519,7 @@ class Brood:
         if self._look_at is None:
             self._look_at = self._outside.now() + LOOK_AGAIN
 
-    def _look_for_end(self, held: Held) -> None:
+    def _look_for_end(self, held: LaunchRecord) -> None:
         """Is everything of it gone? Processes that were forked while the others ended are asked to end, or killed, as well."""
         if held.end is None or not held.awaited:
             return
@@ -542,7 +542,7 @@ class Brood:
             complain(f"zmsvcd: cannot look for what launch {held.launch} has left behind: {error.strerror}; trying again")
         self._look_later()
 
-    def _gone(self, held: Held, end: Exited) -> None:
+    def _gone(self, held: LaunchRecord, end: Exited) -> None:
         held.killing = held.awaited = False
         held.end = replace(end, left=False)
         # Another process has reaped the others.

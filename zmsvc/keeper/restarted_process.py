@@ -16,8 +16,8 @@ from zmsvc.host.complain import complain
 from zmsvc.host.paths import Places
 from zmsvc.host.systemd.notify import DROPPED
 from zmsvc.keeper.keyring import Keyring
-from zmsvc.keeper.listeners import Doors
-from zmsvc.keeper.machine import Outside
+from zmsvc.keeper.listeners import Listeners
+from zmsvc.keeper.machine import KeeperMachine
 from zmsvc.protocol.supervision import DeviceState, RunDevice
 
 FIRST_DELAY = 0.05
@@ -28,10 +28,10 @@ STEADY = 1.0
 """Seconds of running after which an end is no repeated one: the next start is immediate."""
 
 
-class Worker:
+class RestartedProcess:
     """A child that is started again when it ends, at once at first and then with a doubled delay."""
 
-    def __init__(self, outside: Outside, places: Places, doors: Doors, cgroup: Path | None) -> None:
+    def __init__(self, outside: KeeperMachine, places: Places, doors: Listeners, cgroup: Path | None) -> None:
         self.outside = outside
         self.places = places
         self.doors = doors
@@ -85,11 +85,11 @@ class Worker:
             self.outside.signal_child(self.pid, number)
 
 
-class Supervisor(Worker):
+class SupervisorProcess(RestartedProcess):
     """The brain. One that gives no sign of life is aborted, and killed when that does not end it."""
 
     def __init__(
-        self, outside: Outside, arguments: list[str], places: Places, doors: Doors, watchdog: float, cgroup: Path | None
+        self, outside: KeeperMachine, arguments: list[str], places: Places, doors: Listeners, watchdog: float, cgroup: Path | None
     ) -> None:
         super().__init__(outside, places, doors, cgroup)
         self.conn: socket.socket | None = None
@@ -144,10 +144,10 @@ class Supervisor(Worker):
             self._again_at = self.outside.now()
 
 
-class Device(Worker):
+class DeviceProcess(RestartedProcess):
     """The forwarder. Its listening sockets are made once and outlive it, so no peer is refused while it is away."""
 
-    def __init__(self, outside: Outside, places: Places, doors: Doors, cgroup: Path | None, keyring: Keyring | None) -> None:
+    def __init__(self, outside: KeeperMachine, places: Places, doors: Listeners, cgroup: Path | None, keyring: Keyring | None) -> None:
         super().__init__(outside, places, doors, cgroup)
         self._keyring = keyring
         self.settings: RunDevice | None = None
@@ -240,6 +240,6 @@ class Device(Worker):
         """The context is over: nobody listens any more, and the files of ipc endpoints go."""
         for sock in (*self._listening, *self._own.values()):
             at = endpoints.address(sock)
-            sock.detach()  # see Doors.close
+            sock.detach()  # see Listeners.close
             if at.startswith("ipc:///"):
                 Path(at.removeprefix("ipc://")).unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
 from zmsvc.host.kernel import linux
 from zmsvc.keeper.dispatcher import Dispatcher
-from zmsvc.keeper.machine import Outside
+from zmsvc.keeper.machine import KeeperMachine
 from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol import sharing
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
@@ -27,14 +27,14 @@ class _Joining:
     """A member that waits for the process to be forked."""
 
     launch: int
-    done: Callable[[Host], None]
+    done: Callable[[SharedProcess], None]
     failed: Callable[[OSError], None]
 
 
-class Host:
+class SharedProcess:
     """One such process. `mark` is the launch number in its environment, that of the task it was made for."""
 
-    def __init__(self, spec: LaunchSpec, cgroup: Path | None, outside: Outside) -> None:
+    def __init__(self, spec: LaunchSpec, cgroup: Path | None, outside: KeeperMachine) -> None:
         """Make the line. Raises OSError."""
         self.mark = spec.launch
         self.cgroup = cgroup
@@ -101,22 +101,22 @@ class Host:
             self._line = None
 
 
-class Hosts:
+class SharedProcesses:
     """The shared processes that take members, one a transaction.
 
     `ended` is told of each member that has ended: its launch, its status, and whether nobody is left and the process is to end.
     """
 
     def __init__(
-        self, zygote: ZygoteClient, outside: Outside, dispatcher: Dispatcher, ended: Callable[[int, int, bool], None]
+        self, zygote: ZygoteClient, outside: KeeperMachine, dispatcher: Dispatcher, ended: Callable[[int, int, bool], None]
     ) -> None:
         self._zygote = zygote
         self._outside, self._dispatcher = outside, dispatcher
         self._ended = ended
-        self._of: dict[str, Host] = {}
+        self._of: dict[str, SharedProcess] = {}
 
     def start(
-        self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors, done: Callable[[Host], None], failed: Callable[[OSError], None]
+        self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors, done: Callable[[SharedProcess], None], failed: Callable[[OSError], None]
     ) -> None:
         """Have a task started in its transaction's process, which is made when there is none, or none that listens.
 
@@ -138,7 +138,7 @@ class Hosts:
         self._make(spec, cgroup, fds, _Joining(spec.launch, done, failed))
 
     def _make(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors, first: _Joining) -> None:
-        host, transaction = Host(spec, cgroup, self._outside), spec.transaction
+        host, transaction = SharedProcess(spec, cgroup, self._outside), spec.transaction
         try:
             linux.leave_room(host.its)
             self._dispatcher.watch(host.fileno(), partial(self._hear, transaction, host), drop=partial(self._part, transaction, host))
@@ -154,21 +154,21 @@ class Hosts:
             spec, cgroup, Descriptors(shared_line=host.its), partial(self._forked, host), partial(self._not_forked, transaction, host)
         )
 
-    def _forked(self, host: Host, pid: int, started: int) -> None:
+    def _forked(self, host: SharedProcess, pid: int, started: int) -> None:
         host.settled()
         host.pid, host.start_time = pid, started
         joining, host.joining = host.joining, []
         for each in joining:
             each.done(host)
 
-    def _not_forked(self, transaction: str, host: Host, error: OSError) -> None:
+    def _not_forked(self, transaction: str, host: SharedProcess, error: OSError) -> None:
         host.settled()
         self._part(transaction, host)
         joining, host.joining = host.joining, []
         for each in joining:
             each.failed(error)
 
-    def _part(self, transaction: str, host: Host) -> None:
+    def _part(self, transaction: str, host: SharedProcess) -> None:
         """No more members for this process."""
         if self._of.get(transaction) is host:
             del self._of[transaction]
@@ -182,7 +182,7 @@ class Hosts:
             if host.pid == pid:
                 self._hear(transaction, host)
 
-    def _hear(self, transaction: str, host: Host) -> None:
+    def _hear(self, transaction: str, host: SharedProcess) -> None:
         if self._of.get(transaction) is not host:
             return
         descriptor = host.fileno()

@@ -24,8 +24,8 @@ from zmsvc.host import seqpacket
 from zmsvc.host.complain import complain
 from zmsvc.host.kernel import linux, memfd
 from zmsvc.keeper.dispatcher import Dispatcher, attempt
-from zmsvc.keeper.machine import Outside
-from zmsvc.keeper.output import Output, Pipe
+from zmsvc.keeper.machine import KeeperMachine
+from zmsvc.keeper.output import OutputClient, Pipe
 from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
@@ -76,7 +76,7 @@ class ZygoteClient:
     """Forks tasks. `cgroups`: each of them is given a control group. `greeted` is called when a zygote has said its version."""
 
     def __init__(
-        self, outside: Outside, dispatcher: Dispatcher, *, cgroups: bool, greeted: Callable[[], None], output: Output | None = None
+        self, outside: KeeperMachine, dispatcher: Dispatcher, *, cgroups: bool, greeted: Callable[[], None], output: OutputClient | None = None
     ) -> None:
         self._outside, self._dispatcher = outside, dispatcher
         self._output = output if output is not None and output.wanted else None

@@ -12,7 +12,7 @@ from zmsvc.host.complain import DETACHED, complain
 from zmsvc.host.kernel import linux
 from zmsvc.host.log_file import LogFile
 from zmsvc.output.output import Output
-from zmsvc.output.standard_error import Screen
+from zmsvc.output.standard_error import StandardError
 
 NAME = "zmsvc-output"
 """What `ps` calls this process."""
@@ -35,7 +35,7 @@ def main() -> NoReturn:
     path = args.log.removesuffix("+stderr")
     file = LogFile(path, later=True) if path.startswith("/") else None
     # Without a terminal standard error leads to this process itself.
-    screen = Screen(2) if DETACHED not in os.environ and (file is None or path != args.log or not _writable(file)) else None
+    screen = StandardError(2) if DETACHED not in os.environ and (file is None or path != args.log or not _writable(file)) else None
     os.chdir("/")
     linux.drop_capabilities()
     linux.forbid_new_privileges()

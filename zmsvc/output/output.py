@@ -17,8 +17,8 @@ from zmsvc.core import logline
 from zmsvc.core.errors import ProtocolError
 from zmsvc.host import seqpacket
 from zmsvc.host.log_file import LogFile, stamp
-from zmsvc.output.standard_error import Screen
-from zmsvc.output.task_pipe import Tap
+from zmsvc.output.standard_error import StandardError
+from zmsvc.output.task_pipe import TaskPipe
 from zmsvc.protocol import output as protocol
 
 READ = 65536
@@ -31,12 +31,12 @@ WARNING = 4
 class Output:
     """The pipes, the line to the keeper, and where the log goes. Both places may be missing."""
 
-    def __init__(self, line: socket.socket, file: LogFile | None, screen: Screen | None, name: str) -> None:
+    def __init__(self, line: socket.socket, file: LogFile | None, screen: StandardError | None, name: str) -> None:
         self._line = line
         self._file = file
         self._screen = screen
         self._start = logline.start(f"zmsvc-{name}", os.getpid(), "")
-        self._taps: dict[int, Tap] = {}
+        self._taps: dict[int, TaskPipe] = {}
         self._epoll = select.epoll()
         self._events = select.EPOLLIN
         self._epoll.register(line.fileno(), self._events)
@@ -71,7 +71,7 @@ class Output:
     # --- the keeper
 
     def _obey(self) -> bool:
-        """Take one order; False when the keeper has closed the line."""
+        """TakePipe one order; False when the keeper has closed the line."""
         try:
             got = seqpacket.receive(self._line)
             if got is None:
@@ -80,7 +80,7 @@ class Output:
         except (BlockingIOError, ProtocolError):
             return True  # The latter is of a keeper of another release.
         match order:
-            case protocol.Take():
+            case protocol.TakePipe():
                 self._take(order, got[1]["read"])
             case protocol.Reopen():
                 self._reopen()
@@ -109,9 +109,9 @@ class Output:
             self._epoll.modify(self._line.fileno(), events)
             self._events = events
 
-    def _take(self, about: protocol.Take, fd: int) -> None:
+    def _take(self, about: protocol.TakePipe, fd: int) -> None:
         os.set_blocking(fd, False)
-        self._taps[fd] = Tap(about)
+        self._taps[fd] = TaskPipe(about)
         self._epoll.register(fd, select.EPOLLIN)
 
     def _reopen(self) -> None:
@@ -125,7 +125,7 @@ class Output:
     # --- pipes
 
     def _read(self, fd: int) -> bool:
-        """Take one read of a pipe; False when there is nothing more for now, or for ever."""
+        """TakePipe one read of a pipe; False when there is nothing more for now, or for ever."""
         tap = self._taps[fd]
         try:
             data = os.read(fd, READ)

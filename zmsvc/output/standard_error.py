@@ -16,7 +16,7 @@ WRITE = 4096
 """Bytes of one write: what the reader does not take holds no more than that."""
 
 
-class Screen:
+class StandardError:
     """A thread that writes, so that neither the file nor the tasks wait for the reader. It sleeps while there is nothing to write."""
 
     def __init__(self, fd: int) -> None:

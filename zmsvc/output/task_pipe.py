@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from zmsvc.core import logline
 from zmsvc.core.values import TASK_ID
-from zmsvc.protocol.output import Take
+from zmsvc.protocol.output import TakePipe
 
 
-class Tap:
+class TaskPipe:
     """One pipe. Holds the line that has no end yet, which is at most `logline.LINE_LIMIT` bytes."""
 
-    def __init__(self, about: Take) -> None:
+    def __init__(self, about: TakePipe) -> None:
         self.about = about
         self._rest = b""
         self._start = logline.start(about.identifier, about.pid, logline.about(about.transaction, about.task))

@@ -51,7 +51,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Reader:
-    """Makes an object of JSON a dataclass. What it needs of the class is found once."""
+    """SocketMaker an object of JSON a dataclass. What it needs of the class is found once."""
 
     def __init__(self, kind: type[Any]) -> None:
         self._kind = kind

@@ -16,7 +16,7 @@ from zmsvc.protocol.codec import Codec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Take:
+class TakePipe:
     """Read the pipe whose descriptor comes beside this, to its end."""
 
     pipe: int
@@ -40,9 +40,9 @@ class Ping:
     """Answer with `Pong`."""
 
 
-Order = Take | Reopen | Ping
+Order = TakePipe | Reopen | Ping
 
-ORDERS = Codec[Order]({"take": Take, "reopen": Reopen, "ping": Ping})
+ORDERS = Codec[Order]({"take": TakePipe, "reopen": Reopen, "ping": Ping})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,12 +17,12 @@ from zmsvc.core import events as ev
 from zmsvc.core import messages
 from zmsvc.core.access import BUS
 from zmsvc.core.errors import ProtocolError, UsageError
-from zmsvc.core.events import OrdersUnheard, Origin, Requested, Verb
+from zmsvc.core.events import OrdersMissed, Origin, Requested, Verb
 from zmsvc.core.messages import Order
 from zmsvc.core.model import Context
 from zmsvc.core.world import World
 from zmsvc.host.bus import socket_options, sockets
-from zmsvc.host.sparse_log import Tally
+from zmsvc.host.sparse_log import SparseLog
 from zmsvc.supervisor import report
 from zmsvc.supervisor.info import Info
 from zmsvc.supervisor.top import Top
@@ -49,7 +49,7 @@ class Bus:
         self,
         endpoints: tuple[str, str],
         origin: str,
-        order: Callable[[Requested | OrdersUnheard], None],
+        order: Callable[[Requested | OrdersMissed], None],
         world: Callable[[], World],
         curve: sockets.Curve | None,
         hung: Callable[[], object],
@@ -63,11 +63,11 @@ class Bus:
         self._unheard = messages.UNHEARD.decode() + origin
         heard = [messages.prefix(topic) for topic in (*messages.TOPICS, self._unheard)]
         self._ears = sockets.subscriber(self._zmq, frontend, heard, curve, hwm=socket_options.EAR_HWM)
-        self._mouth = sockets.Mouth(sockets.publisher(self._zmq, backend, curve))
+        self._mouth = sockets.Publisher(sockets.publisher(self._zmq, backend, curve))
         self._mouth.await_told(messages.prefix(self._unheard))
         self._info = Info(world, self._wanted, self._send)
         self._top = Top(world, self._say_top)
-        self.refused = Tally(log.warning)
+        self.refused = SparseLog(log.warning)
         self.dropped = 0
         self.unheard = 0
         """Orders that came while no supervisor was there, as the device has counted them."""
@@ -128,7 +128,7 @@ class Bus:
     # --- ears
 
     def _hear(self) -> None:
-        """Take what has come. ZMQ's descriptor tells of a change only once, so what is left over must call us again by itself.
+        """TakePipe what has come. ZMQ's descriptor tells of a change only once, so what is left over must call us again by itself.
 
         Not at once, but after as long as this has taken: a flood from anyone has at most half of our time.
         """
@@ -162,7 +162,7 @@ class Bus:
             if topic == self._unheard:
                 count = messages.unheard_of(body)
                 self.unheard += count
-                self._order(OrdersUnheard(count=count))
+                self._order(OrdersMissed(count=count))
             elif topic == "state":
                 self._asked(body)
             else:

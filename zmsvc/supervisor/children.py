@@ -22,7 +22,7 @@ from zmsvc.core.errors import ProtocolError
 from zmsvc.core.events import Fact
 from zmsvc.core.nesting import check_depth
 from zmsvc.host import seqpacket
-from zmsvc.host.sparse_log import Tally
+from zmsvc.host.sparse_log import SparseLog
 from zmsvc.host.systemd import notify
 from zmsvc.protocol import OLDEST, PROTOCOL
 from zmsvc.protocol import supervision as sv
@@ -57,7 +57,7 @@ Speaker = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _HeldBack:
+class _DeferredFacts:
     """An end that waits for `user` to have said everything before the question `asked`."""
 
     end: Fact
@@ -81,7 +81,7 @@ class Children:
         """The keeper is gone: so is the context."""
         self.asked: list[sv.StopAll | sv.Reload] = []
         """What the keeper passed on from systemd or a person."""
-        self.refused = Tally(log.warning)
+        self.refused = SparseLog(log.warning)
         """Datagrams of processes that are no task of ours, or that cannot be read."""
         self._launch_of: dict[Speaker, int] = {}
         self._speaker_of: dict[int, Speaker] = {}
@@ -96,7 +96,7 @@ class Children:
         """Whether orders wait."""
         self.on_backlog: Callable[[bool], None] = lambda there_is: None
         """Called when orders begin to wait for room (True: call `send_orders` whenever there is some), and when none waits any more."""
-        self._spare = notify.Spare()
+        self._spare = notify.ReservedDescriptor()
         """An update that comes as a descriptor is heard also when we have none left."""
         self._peeked = 0
         notify.peek_from_start(notify_socket)
@@ -111,7 +111,7 @@ class Children:
         self._users: dict[int, UserNotify] = {}
         self._uid_of: dict[int, int] = {}
         """By launch, of tasks that run as another user."""
-        self._held_back: deque[_HeldBack] = deque()
+        self._held_back: deque[_DeferredFacts] = deque()
         """Ends of such tasks that wait until all that was said before them has been taken."""
 
     # --- facts
@@ -213,7 +213,7 @@ class Children:
             if user is None:
                 passed.append(end)
             else:
-                self._held_back.append(_HeldBack(end=end, user=user, asked=user.ask(), until=now + HOLD))
+                self._held_back.append(_DeferredFacts(end=end, user=user, asked=user.ask(), until=now + HOLD))
         late = self._held_back
         self._held_back = deque()
         for held_back in late:

@@ -24,7 +24,7 @@ class TooLongError(Exception):
     """The client has sent more than it may without an answer."""
 
 
-class Connection:
+class ClientConnection:
     """A stream of lines, used from the event loop. At most `limit` bytes may wait for the reader."""
 
     def __init__(self, sock: socket.socket, limit: int, closed: Callable[[], object]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from zmsvc.core.access import CONTROL, Who
 from zmsvc.host.kernel import linux
-from zmsvc.supervisor.connection import Connection, TooLongError
+from zmsvc.supervisor.connection import ClientConnection, TooLongError
 
 MAX_LINE = 256 << 10
 """Bytes of requests that one client may have waiting: an order that names 5,000 tasks has 100 kB."""
@@ -88,7 +88,7 @@ class Control:
         await asyncio.gather(*self._clients, return_exceptions=True)
 
     def _accept(self) -> None:
-        """Take the clients that wait; each waits in the backlog while no descriptor or no thread can be had."""
+        """TakePipe the clients that wait; each waits in the backlog while no descriptor or no thread can be had."""
         for _ in range(ACCEPT):
             try:
                 sock = self._unserved or self._listening.accept()[0]
@@ -102,7 +102,7 @@ class Control:
             uid = linux.peer_credentials(sock)[1]
             self._open[uid] += 1
             try:
-                connection = Connection(sock, MAX_LINE, functools.partial(self._gone, uid))
+                connection = ClientConnection(sock, MAX_LINE, functools.partial(self._gone, uid))
             except RuntimeError as error:
                 self._gone(uid)
                 self._unserved = sock
@@ -127,16 +127,16 @@ class Control:
         if not self._open[uid]:
             del self._open[uid]
 
-    def _done(self, connection: Connection, task: asyncio.Task[Any]) -> None:
+    def _done(self, connection: ClientConnection, task: asyncio.Task[Any]) -> None:
         # Not in the task: one that is cancelled before its first turn runs nothing of it.
         connection.close()
         self._clients.discard(task)
 
-    async def _client(self, connection: Connection, uid: int) -> None:
+    async def _client(self, connection: ClientConnection, uid: int) -> None:
         with contextlib.suppress(ConnectionError, asyncio.CancelledError):
             await self._serve(connection, uid)
 
-    async def _serve(self, connection: Connection, uid: int) -> None:
+    async def _serve(self, connection: ClientConnection, uid: int) -> None:
         async def write(answer: Answer) -> None:
             await connection.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
 
@@ -179,7 +179,7 @@ class Control:
             return f"{MAX_OF_USER} of uid {uid} are open"
         return f"{others - 1} are open" if others > MAX_CLIENTS - RESERVED else ""
 
-    async def _while_there(self, connection: Connection, work: Coroutine[Any, Any, Answer]) -> Answer | None:
+    async def _while_there(self, connection: ClientConnection, work: Coroutine[Any, Any, Answer]) -> Answer | None:
         """Return the answer, or None when the client has hung up. Its order is carried out all the same, without waiting for the end."""
         task, me = asyncio.ensure_future(work), asyncio.current_task()
         connection.on_hang_up(task.cancel)

@@ -1,4 +1,4 @@
-"""Makes the launch of a task from the world: what the file says of it, its transaction and its cause."""
+"""SocketMaker the launch of a task from the world: what the file says of it, its transaction and its cause."""
 
 from __future__ import annotations
 

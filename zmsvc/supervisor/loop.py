@@ -128,7 +128,7 @@ class Loop:
     def next_request(self) -> int:
         return next(self._requests)
 
-    def order(self, request: Requested | ev.OrdersUnheard) -> None:
+    def order(self, request: Requested | ev.OrdersMissed) -> None:
         """An order from the bus, or word of orders: nobody waits for an answer."""
         if isinstance(request, Requested) and request.verb is Verb.START and request.transaction is None:
             request = replace(request, transaction=ids.transaction_id(), new=True)

@@ -17,7 +17,7 @@ from zmsvc.host.systemd import notify
 class Outside(Protocol):
     """What the supervisor asks of the machine."""
 
-    def receive(self, sock: socket.socket, *, peek: bool = False, spare: notify.Spare | None = None) -> notify.Datagram | None:
+    def receive(self, sock: socket.socket, *, peek: bool = False, spare: notify.ReservedDescriptor | None = None) -> notify.Datagram | None:
         """Return the next notification on a socket."""
 
     def wait(self, sock: socket.socket, milliseconds: int) -> bool:

@@ -22,7 +22,7 @@ def main() -> int:
     linux.die_with_parent(os.getppid())
     os.nice(NICE)
     asked = json.load(sys.stdin)
-    gauge = usage.Gauge(usage.options(asked["options"]))
+    gauge = usage.ProcessSampler(usage.options(asked["options"]))
     gauge.begin(task["pid"] for task in asked["tasks"] if task["pid"])
     # This is the measurement itself, not a wait for something.
     time.sleep(SPAN)

@@ -24,10 +24,10 @@ class Clients(Protocol):
     """Those who ask over the control socket."""
 
     async def open(self) -> None:
-        """Take them from now on."""
+        """TakePipe them from now on."""
 
     async def close(self) -> None:
-        """Take no more of them, and hang up."""
+        """TakePipe no more of them, and hang up."""
 
 
 class Session:
@@ -40,7 +40,7 @@ class Session:
         self._reloads: set[asyncio.Task[Any]] = set()
 
     async def live(self, hello: Hello, early: Iterable[Fact], *, autostart: bool, transaction: str | None) -> None:
-        """Take over, and work until the supervisor is to leave. `early` are facts that came before."""
+        """TakePipe over, and work until the supervisor is to leave. `early` are facts that came before."""
         loop, children = self._loop, self._children
         children.on_backlog = self._backlog
         # All of it, since the ends that the keeper holds come after it.

@@ -18,7 +18,7 @@ from zmsvc.core.errors import ConfigError, UsageError
 from zmsvc.host.systemd import journal
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import loader, process
-from zmsvc.task.runtime import Life
+from zmsvc.task.runtime import TaskRuntime
 from zmsvc.task.stop import SignalStop
 
 
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     level = logging.DEBUG if args.verbose else journal.level_of(spec.log_level)
     journal.configure(identifier=directory.name, fields={}, target="stderr", level=level)
     terminal = Terminal()
-    life = Life(spec, Descriptors(), voice=terminal, channel=terminal, stop=SignalStop(), log=logging.getLogger(directory.name))
+    life = TaskRuntime(spec, Descriptors(), voice=terminal, channel=terminal, stop=SignalStop(), log=logging.getLogger(directory.name))
     try:
         return life.live(lambda: loader.load(directory.name, [str(directory.parent)]))
     except KeyboardInterrupt:  # in the moment between two parts of its life

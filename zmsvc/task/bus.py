@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import zmq
 
 from zmsvc.host.bus import refusal, sockets
-from zmsvc.host.sparse_log import Tally
+from zmsvc.host.sparse_log import SparseLog
 
 ATTACH = 2.0
 """Seconds to wait for the device; the task goes on without it, and libzmq connects when it is there."""
@@ -23,7 +23,7 @@ ATTACH = 2.0
 log = logging.getLogger(__name__)
 
 
-class Ear:
+class Subscription:
     """A subscriber for one thread."""
 
     def __init__(self, socket: sockets.Bare) -> None:
@@ -53,8 +53,8 @@ class Bus:
         self._curve = curve
         self._lock = threading.RLock()
         self._context: sockets.BareContext | None = None
-        self._mouth: sockets.Mouth | None = None
-        self._dropped = Tally(log.warning)
+        self._mouth: sockets.Publisher | None = None
+        self._dropped = SparseLog(log.warning)
 
     def publish(self, frame: bytes) -> bool:
         """Hand a message to the device's queue; False: the queue is full, it is dropped. The first call waits for the device.
@@ -67,7 +67,7 @@ class Bus:
                 self._dropped.add("Cannot publish: the queue to the device is full, a message is dropped")
         return sent
 
-    def ear(self, prefixes: Sequence[bytes]) -> Ear:
+    def ear(self, prefixes: Sequence[bytes]) -> Subscription:
         """A subscriber that hears everything from now on, as far as the device is there within ATTACH seconds."""
         # Our own publisher is told of every subscription that the device knows, so we know when it knows ours. libzmq sends them in
         # the order of their bytes: this one, which no topic can be, comes after `prefixes`.
@@ -80,16 +80,16 @@ class Bus:
             while not mouth.told() and (left := until - time.monotonic()) > 0:
                 sockets.readable(mouth.socket, round(left * 1000) + 1)
         made.set(zmq.UNSUBSCRIBE, mark)
-        return Ear(made)
+        return Subscription(made)
 
     def _own_context(self) -> sockets.BareContext:
         if self._context is None:
             self._context = sockets.BareContext()
         return self._context
 
-    def _speak(self) -> sockets.Mouth:
+    def _speak(self) -> sockets.Publisher:
         if self._mouth is None:
-            self._mouth = sockets.Mouth(sockets.publisher(self._own_context(), self._backend, self._curve))
+            self._mouth = sockets.Publisher(sockets.publisher(self._own_context(), self._backend, self._curve))
             if not self._mouth.wait(ATTACH):
                 if self._curve is None and refusal.refused(self._backend, b"PUB"):
                     raise refusal.refusal(self._backend)

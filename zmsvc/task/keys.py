@@ -12,7 +12,7 @@ from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class TaskKeys:
     """`client` to connect to the bus; the rest is for a service that binds a place of its own.
 
     With keys that are `server`, and `allow`, the directory of who may come; without them `members`, the file of who may come by tcp.
@@ -24,12 +24,12 @@ class Given:
     members: Path | None = None
 
 
-def given(spec: LaunchSpec, fds: Descriptors) -> Given:
+def given(spec: LaunchSpec, fds: Descriptors) -> TaskKeys:
     """What a launch brought. The descriptor of the device's secret is closed. Raises ConfigError."""
     client = curve_keys.of_words(spec.curve)
     if fds.curve_server is None or spec.allow is None:
-        return Given(client=client, members=Path(spec.members) if spec.members else None)
+        return TaskKeys(client=client, members=Path(spec.members) if spec.members else None)
     try:
-        return Given(client=client, server=curve_keys.load_open(fds.curve_server), allow=Path(spec.allow))
+        return TaskKeys(client=client, server=curve_keys.load_open(fds.curve_server), allow=Path(spec.allow))
     finally:
         os.close(fds.curve_server)

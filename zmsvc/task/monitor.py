@@ -18,12 +18,12 @@ from zmsvc.core.monitoring import monitoring
 from zmsvc.host import usage
 from zmsvc.host.bus import endpoints, socket_monitor, socket_options, sockets
 from zmsvc.host.bus.curve_keys import Curve
-from zmsvc.host.bus.loopback_gate import Gate
+from zmsvc.host.bus.loopback_gate import LoopbackGate
 from zmsvc.host.bus.sockets import Context, Socket
-from zmsvc.host.bus.zap import Doorkeeper, Handler
+from zmsvc.host.bus.zap import KeyHandler, ZapHandler
 from zmsvc.host.kernel import linux
-from zmsvc.host.sparse_log import Tally
-from zmsvc.task.keys import Given
+from zmsvc.host.sparse_log import SparseLog
+from zmsvc.task.keys import TaskKeys
 from zmsvc.task.sdk import LoopedTask, TaskService
 
 ANSWER_MS = 250
@@ -47,7 +47,7 @@ _STATES = {
 Row = dict[str, Any]
 
 
-class Picture:
+class TransactionView:
     """The tasks of one transaction as last heard of, in the order of the file."""
 
     def __init__(self, transaction: str) -> None:
@@ -100,7 +100,7 @@ def _pid(value: Any) -> int | None:
     return value if isinstance(value, int) and value > 0 else None
 
 
-class Questions:
+class StateClient:
     """Asks the supervisor for the picture of the transaction, over the bus of the context."""
 
     def __init__(self, context: Context, frontend: str, curve: Curve | None, transaction: str, service_id: str) -> None:
@@ -127,7 +127,7 @@ class Questions:
         self._ear.close(0)
 
 
-class Counter:
+class MonitorEndpoint:
     """The Monitor's own endpoint: `pub` sends every sample to all who listen, `rep` the last one to whoever asks.
 
     Where the context has CURVE keys it has the device's, so that one key of the server is all that a client must know. Without them the
@@ -135,13 +135,13 @@ class Counter:
     those connect again by themselves.
     """
 
-    def __init__(self, context: Context, endpoint: str, kind: str, keys: Given, report: Callable[[str], None]) -> None:
+    def __init__(self, context: Context, endpoint: str, kind: str, keys: TaskKeys, report: Callable[[str], None]) -> None:
         self._listening = endpoints.listen(endpoints.safe_bind(endpoint, curve=keys.server is not None))
         self._context, self._curve = context, socket_options.secured(endpoint, keys.server)
         self._handler = _handler(context, endpoint, keys, report)
         self.answers = kind == "rep"
         self._frame = messages.encode("monitor", {})
-        self._opened_anew = Tally(report)
+        self._opened_anew = SparseLog(report)
         self._open()
 
     def _open(self) -> None:
@@ -215,22 +215,22 @@ class Counter:
         self._listening.close()
 
 
-def _handler(context: Context, endpoint: str, keys: Given, report: Callable[[str], None]) -> Handler | None:
+def _handler(context: Context, endpoint: str, keys: TaskKeys, report: Callable[[str], None]) -> ZapHandler | None:
     """Return who judges connections: by key, by user over tcp, or nobody where a socket's file does."""
     if not endpoint.startswith("tcp://"):
         return None
-    return Doorkeeper(context, keys.allow, report) if keys.server and keys.allow else Gate(context, keys.members, report)
+    return KeyHandler(context, keys.allow, report) if keys.server and keys.allow else LoopbackGate(context, keys.members, report)
 
 
-class Watch(LoopedTask):
+class MonitorTask(LoopedTask):
     """Samples every `frequency_s` seconds."""
 
     def __init__(self) -> None:
-        self.picture = Picture(self.transaction)
-        self._gauge = usage.Gauge(usage.options(self.config.get("monitor_options")))
+        self.picture = TransactionView(self.transaction)
+        self._gauge = usage.ProcessSampler(usage.options(self.config.get("monitor_options")))
         self._zmq: Context | None = None
-        self._counter: Counter | None = None
-        self._questions: Questions | None = None
+        self._counter: MonitorEndpoint | None = None
+        self._questions: StateClient | None = None
         self._since = DOUBT
 
     def setup(self) -> None:
@@ -241,8 +241,8 @@ class Watch(LoopedTask):
         self.interval = settings.frequency
         self._zmq = sockets.context()
         keys = self._companion.keys
-        self._counter = Counter(self._zmq, settings.endpoint, settings.kind, keys, self.log.warning)
-        self._questions = Questions(self._zmq, self._companion.frontend, keys.client, self.transaction, self.service_id)
+        self._counter = MonitorEndpoint(self._zmq, settings.endpoint, settings.kind, keys, self.log.warning)
+        self._questions = StateClient(self._zmq, self._companion.frontend, keys.client, self.transaction, self.service_id)
         self._watch_sources()
         if self._counter.answers:
             self._companion.watch(self._counter.socket.fileno(), self._counter.answer)
@@ -299,9 +299,9 @@ class ServiceMonitor(TaskService):
     """The service `Monitor` of every context that names it."""
 
     service_name = "monitor"
-    task_class = Watch
+    task_class = MonitorTask
     _ours_only = True
 
     def on_control(self, message: Mapping[str, Any]) -> None:
-        assert isinstance(self.task, Watch)
+        assert isinstance(self.task, MonitorTask)
         self.task.picture.hear(message)

@@ -1,4 +1,4 @@
-"""Makes a forked child a task's process, and ends it: limits, user, daemon, environment, streams. Nothing of the user's runs here."""
+"""SocketMaker a forked child a task's process, and ends it: limits, user, daemon, environment, streams. Nothing of the user's runs here."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from zmsvc.core import messages
-from zmsvc.task.keys import Given
+from zmsvc.task.keys import TaskKeys
 from zmsvc.task.updates import as_json
 
 
@@ -36,7 +36,7 @@ class Recorder:
         self.cause = cause
         self.log = logging.getLogger(name)
         self.frontend = ""
-        self.keys = Given()
+        self.keys = TaskKeys()
         self._waits = waits
 
     def update(self, items: Mapping[str, Any], wait: bool) -> bool:

@@ -21,7 +21,7 @@ from zmsvc.host.systemd.notify import Notifier
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import loader, process, renew, threads
 from zmsvc.task.bus import Bus
-from zmsvc.task.runtime import Life, headline
+from zmsvc.task.runtime import TaskRuntime, headline
 from zmsvc.task.stop import SignalStop
 
 log = logging.getLogger("task")
@@ -74,7 +74,7 @@ def _live(spec: LaunchSpec, fds: Descriptors, notifier: Notifier, sink: logging.
         wish = stop()
         if spec.stop_signal != "SIGTERM":
             wish.also(signals.number(spec.stop_signal))
-        life = Life(spec, fds, voice=notifier, channel=channel, stop=wish, log=logging.getLogger(spec.instance))
+        life = TaskRuntime(spec, fds, voice=notifier, channel=channel, stop=wish, log=logging.getLogger(spec.instance))
         status = life.live(lambda: loader.load(spec.instance, spec.search))
         if stop.last:
             process.join()

@@ -15,7 +15,7 @@ from zmsvc.core import messages, prefixes
 from zmsvc.core.errors import CANNOT_EXECUTE, LaunchError, ProtocolError, RefusedError, ZmsvcError
 from zmsvc.core.values import seconds
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
-from zmsvc.task.bus import Ear
+from zmsvc.task.bus import Subscription
 from zmsvc.task.keys import given
 from zmsvc.task.sdk import LoopedTask, SingleTask, Task, TaskService, cause_of, made
 from zmsvc.task.stop import Stop, Stopped
@@ -24,7 +24,7 @@ from zmsvc.task.updates import Updates
 _BATCH = 64  # messages between two looks at the clock and at the wish to stop
 
 
-class Voice(Protocol):
+class StatusSink(Protocol):
     """Whom a task tells how it is: a Notifier, or a terminal."""
 
     def ready(self) -> None: ...
@@ -35,18 +35,18 @@ class Voice(Protocol):
     def update(self, json_text: str, sequence: int) -> bool: ...
 
 
-class Channel(Protocol):
+class BusSink(Protocol):
     """How a task speaks to others and hears them: the bus, or a terminal."""
 
     def publish(self, frame: bytes) -> bool: ...
-    def ear(self, prefixes: Sequence[bytes]) -> Ear | None: ...
+    def ear(self, prefixes: Sequence[bytes]) -> Subscription | None: ...
 
 
-class Life:
+class TaskRuntime:
     """One task's life, in one thread."""
 
     def __init__(
-        self, spec: LaunchSpec, fds: Descriptors, *, voice: Voice, channel: Channel, stop: Stop, log: logging.Logger
+        self, spec: LaunchSpec, fds: Descriptors, *, voice: StatusSink, channel: BusSink, stop: Stop, log: logging.Logger
     ) -> None:
         self.config: dict[str, Any] = dict(spec.configuration)
         self.context = spec.context
@@ -63,7 +63,7 @@ class Life:
         self._updates = Updates(voice, stop)
         self._loaded = False
         self._service: TaskService | None = None
-        self._ear: Ear | None = None
+        self._ear: Subscription | None = None
         self._hearing = False
         self._watched: dict[int, Callable[[], None]] = {}
         self._awake = stop.poller()

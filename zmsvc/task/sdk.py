@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 
-from zmsvc.task.keys import Given
+from zmsvc.task.keys import TaskKeys
 
 M = TypeVar("M", bound="_Member")
 
@@ -42,7 +42,7 @@ def cause_of(told: Mapping[str, Any]) -> Cause:
     return Cause({"by": told.get("by"), "uid": told.get("uid"), "depth": told.get("depth", 0), **last, "sources": sources})
 
 
-class Companion(Protocol):
+class Runtime(Protocol):
     """What a task knows about itself, and what carries out its wishes: the life of its process or thread."""
 
     config: dict[str, Any]
@@ -53,7 +53,7 @@ class Companion(Protocol):
     log: logging.Logger
     frontend: str
     """Where one subscribes to the bus."""
-    keys: Given
+    keys: TaskKeys
 
     def update(self, items: Mapping[str, Any], wait: bool) -> bool: ...
 
@@ -82,7 +82,7 @@ class _Member:
     """What started it; also in the environment as ZMSVC_CAUSE_*."""
     log: logging.Logger
     """Its records carry the journal fields of this task."""
-    _companion: Companion
+    _companion: Runtime
 
     def __new__(cls, *_arguments: Any, **_named: Any) -> Self:
         """Make an instance as a test does, by calling the class: a recorder takes the place of the process around it."""
@@ -176,7 +176,7 @@ class TaskService(_Member):
         return cls.on_control is not TaskService.on_control
 
 
-def made(cls: type[M], companion: Companion) -> M:
+def made(cls: type[M], companion: Runtime) -> M:
     """An instance that has its companion before the user's own `__init__` runs, which need not know of it, nor call ours."""
     new = object.__new__ if cls.__new__ is _Member.__new__ else cls.__new__
     member = _with(new(cls), companion)
@@ -184,7 +184,7 @@ def made(cls: type[M], companion: Companion) -> M:
     return member
 
 
-def _with(member: M, companion: Companion) -> M:
+def _with(member: M, companion: Runtime) -> M:
     member.config, member.cause, member.log = companion.config, companion.cause, companion.log
     member.context, member.transaction, member.service_id = companion.context, companion.transaction, companion.service_id
     member._companion = companion

@@ -24,7 +24,7 @@ from zmsvc.protocol import sharing
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import loader, process
 from zmsvc.task.bus import Bus
-from zmsvc.task.runtime import Life
+from zmsvc.task.runtime import TaskRuntime
 from zmsvc.task.sdk import TaskService
 from zmsvc.task.stop import SignalStop, Stop
 
@@ -48,7 +48,7 @@ class _Member:
         self._notifier = Notifier(spec.notify, spec.task)
         self._log = logging.getLogger(f"{spec.instance}.{spec.task}")
         self._log.addFilter(self._stamp)
-        self._life = Life(spec, fds, voice=self._notifier, channel=channel, stop=self.stop, log=self._log)
+        self._life = TaskRuntime(spec, fds, voice=self._notifier, channel=channel, stop=self.stop, log=self._log)
         # No daemon thread: those that the task starts would inherit that, and would not be waited for at the end.
         self.thread = threading.Thread(target=self._live, name=spec.task, daemon=False)
 

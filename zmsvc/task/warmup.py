@@ -48,7 +48,7 @@ def rehearse(log: str = "journal") -> None:
         until = time.monotonic() + LONGEST
         # Copies that lie in holes are worse than none.
         if not {Shortcut.GATHER, Shortcut.FILL} & disabled():
-            watch = code_copies.Watch()
+            watch = code_copies.RunDetector()
             for _ in range(FIRST_ROUNDS):
                 _play(spec, ear)
             watch.gather()

@@ -47,7 +47,7 @@ def live(line: socket.socket, gate: int, keeper: int, *, cgroups: bool) -> NoRet
         if Shortcut.REHEARSAL not in off:
             _rehearse(log)
         linux.set_process_title(NAME)
-        fork, orders = Forker(), seqpacket.Unread(line)
+        fork, orders = Forker(), seqpacket.PendingPackets(line)
         page_sharing.share()
         while orders.take():
             try:
@@ -76,7 +76,7 @@ def _rehearse(log: str) -> None:
         complain(f"zmsvcd: {error!r}; tasks will start more slowly")
 
 
-def _child(orders: seqpacket.Unread, line: socket.socket, gate: int, keeper: int, *, move: bool) -> NoReturn:
+def _child(orders: seqpacket.PendingPackets, line: socket.socket, gate: int, keeper: int, *, move: bool) -> NoReturn:
     status, task, fds = CANNOT_EXECUTE, "?", Descriptors()
     # As above; and the loop in which tasks are forked must not go on in a task.
     try:

@@ -19,7 +19,7 @@ from zmsvc.ctl import terminal
 from zmsvc.ctl.create import merge, meta_file, templates
 from zmsvc.ctl.create.atomic_write import Change, Changed, write
 from zmsvc.ctl.create.fields import CONTEXT_REQUIRED, ENTRY_ACTIONS, SERVICE_REQUIRED
-from zmsvc.ctl.create.plan import Blueprint, Given, blueprint, context_file
+from zmsvc.ctl.create.plan import GivenFields, Plan, blueprint, context_file
 
 _OF_CONTEXT = {
     "service_path": ("PATH", "the directory that holds Services/ and Conf/; it is made where there is none"),
@@ -48,7 +48,7 @@ _ATTEMPTS = 100
 """At each one that fails another create has got its work done, so this is how many may run at the same time."""
 
 
-class Fate(StrEnum):
+class FileOutcome(StrEnum):
     """What became of a file."""
 
     CREATED = "created"
@@ -62,7 +62,7 @@ class Outcome:
     """One file of the plan: what is to become of it, and its bytes before and after."""
 
     path: Path
-    fate: Fate
+    fate: FileOutcome
     data: bytes
     before: bytes | None
     added: tuple[str, ...] = ()
@@ -118,11 +118,11 @@ def _failed(args: argparse.Namespace, code: int, error: str) -> int:
     return code
 
 
-def _carry_out(args: argparse.Namespace) -> tuple[Blueprint, tuple[str, ...], list[Outcome]]:
+def _carry_out(args: argparse.Namespace) -> tuple[Plan, tuple[str, ...], list[Outcome]]:
     for attempt in range(1, _ATTEMPTS + 1):
         made, warnings = plan(args)
         outcomes = list(_outcomes(made))
-        fresh = [each for each in outcomes if each.fate in (Fate.CREATED, Fate.CHANGED)]
+        fresh = [each for each in outcomes if each.fate in (FileOutcome.CREATED, FileOutcome.CHANGED)]
         try:
             write([Change(path=each.path, data=each.data, before=each.before) for each in fresh])
         except Changed:
@@ -140,7 +140,7 @@ def _line_of(fault: str) -> int:
     return int(match[1]) if match else 0
 
 
-def plan(args: argparse.Namespace) -> tuple[Blueprint, tuple[str, ...]]:
+def plan(args: argparse.Namespace) -> tuple[Plan, tuple[str, ...]]:
     """What the arguments ask for, and warnings about it. Raises ConfigError with every fault, UsageError for no file."""
     flags = _flags(args)
     if not args.xml_file:
@@ -149,7 +149,7 @@ def plan(args: argparse.Namespace) -> tuple[Blueprint, tuple[str, ...]]:
         return blueprint(flags, [service], merge.known_ids(context_file(flags))), ()
     found = meta_file.read(args.xml_file)
     faults = [f"--{name} cannot be used with --xml_file: the file says it for each service" for name in _OF_SERVICE if flags.get(name)]
-    context = Given(
+    context = GivenFields(
         text={**found.context.text, **{name: flags.text[name] for name in _OF_CONTEXT if flags.get(name)}},
         labels={**found.context.labels, **{name: flags.labels[name] for name in _OF_CONTEXT if flags.get(name)}},
         lacks=found.context.lacks,
@@ -159,31 +159,31 @@ def plan(args: argparse.Namespace) -> tuple[Blueprint, tuple[str, ...]]:
     return blueprint(context, found.services, known, [*faults, *found.faults]), found.warnings
 
 
-def _flags(args: argparse.Namespace) -> Given:
+def _flags(args: argparse.Namespace) -> GivenFields:
     names = [*_OF_CONTEXT, *_OF_SERVICE]
     text = {name: (getattr(args, name) or "").strip(WHITE) for name in names}
     labels = {name: f"--{name}" for name in names}
     required = CONTEXT_REQUIRED + SERVICE_REQUIRED
-    return Given(text=text, labels=labels, lacks="give --xml_file FILE, or the missing ", required=required, name="--{}")
+    return GivenFields(text=text, labels=labels, lacks="give --xml_file FILE, or the missing ", required=required, name="--{}")
 
 
-def _outcomes(plan: Blueprint) -> Iterator[Outcome]:
+def _outcomes(plan: Plan) -> Iterator[Outcome]:
     # The context file comes last: once it names a service, the service's code is there.
     for file in templates.service_files(plan):
         data, before = file.text.encode(), _now(file.path)
-        fate = Fate.CREATED if before is None else Fate.UNCHANGED if before == data else Fate.KEPT
+        fate = FileOutcome.CREATED if before is None else FileOutcome.UNCHANGED if before == data else FileOutcome.KEPT
         yield Outcome(path=file.path, fate=fate, data=data, before=before)
     path = plan.context_file
     before = _now(path)
     if before is None:
         data = templates.context_text(plan).encode()
         added = tuple(service.task_id for service in plan.services)
-        yield Outcome(path=path, fate=Fate.CREATED, data=data, before=None, added=added)
+        yield Outcome(path=path, fate=FileOutcome.CREATED, data=data, before=None, added=added)
     elif services := merge.missing(before, plan):
         added = tuple(service.task_id for service in services)
-        yield Outcome(path=path, fate=Fate.CHANGED, data=merge.merged(before, services, path), before=before, added=added)
+        yield Outcome(path=path, fate=FileOutcome.CHANGED, data=merge.merged(before, services, path), before=before, added=added)
     else:
-        yield Outcome(path=path, fate=Fate.UNCHANGED, data=before, before=before)
+        yield Outcome(path=path, fate=FileOutcome.UNCHANGED, data=before, before=before)
 
 
 def _now(path: Path) -> bytes | None:
@@ -195,7 +195,7 @@ def _now(path: Path) -> bytes | None:
         raise ZmsvcError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
 
 
-def _advice(plan: Blueprint) -> Iterator[str]:
+def _advice(plan: Plan) -> Iterator[str]:
     """What was made as it was asked for, and may not work yet."""
     own = plan.services_dir.absolute()
     for location in {service.location: None for service in plan.services}:
@@ -213,6 +213,6 @@ def _report(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
         terminal.say(json.dumps({"files": files}))
         return
     for each in outcomes:
-        note = f" ({', '.join(each.added)} added)" if each.fate is Fate.CHANGED else ""
-        note = " (somebody has edited it)" if each.fate is Fate.KEPT else note
+        note = f" ({', '.join(each.added)} added)" if each.fate is FileOutcome.CHANGED else ""
+        note = " (somebody has edited it)" if each.fate is FileOutcome.KEPT else note
         terminal.say(f"{each.fate:<10}{each.path}{note}")

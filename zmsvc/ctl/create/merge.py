@@ -12,7 +12,7 @@ from lxml import etree
 
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.ctl.create import templates, xml_file
-from zmsvc.ctl.create.plan import Blueprint, Service
+from zmsvc.ctl.create.plan import Plan, Service
 from zmsvc.host.config import xml_text
 
 _CONFIGURATION = "Task/message/content/configuration"
@@ -28,7 +28,7 @@ def known_ids(path: Path | None) -> frozenset[str]:
         return frozenset()
 
 
-def missing(data: bytes, plan: Blueprint) -> list[Service]:
+def missing(data: bytes, plan: Plan) -> list[Service]:
     """The services of the plan that the file lacks. Raises ConfigError where it has one that differs, or other endpoints."""
     document = xml_file.parse(data, plan.context_file, "Context")
     faults = list(_other_context(document, plan))
@@ -61,7 +61,7 @@ def _tasks(root: etree._Element) -> dict[str, etree._Element]:
     return {str(task.get("id", "")).strip(): task for task in root.iterchildren("TaskService")}
 
 
-def _other_context(document: xml_file.Document, plan: Blueprint) -> Iterator[str]:
+def _other_context(document: xml_file.Document, plan: Plan) -> Iterator[str]:
     """What the file says of the context and the plan says otherwise."""
     asked = {"FrontEndEndpoint": plan.frontend, "BackendEndpoint": plan.backend} if plan.host else {}
     if plan.context_id:

@@ -10,7 +10,7 @@ from lxml import etree
 from zmsvc.core.values import WHITE
 from zmsvc.ctl.create import xml_file
 from zmsvc.ctl.create.fields import CONTEXT_CHECKS, CONTEXT_REQUIRED, SERVICE_CHECKS, SERVICE_REQUIRED
-from zmsvc.ctl.create.plan import Given, GivenRule
+from zmsvc.ctl.create.plan import GivenFields, RuleFields
 from zmsvc.host.config import xml_text
 
 _RULE_FIELDS = ("trigger", "action", "state_id")
@@ -20,8 +20,8 @@ _RULE_FIELDS = ("trigger", "action", "state_id")
 class Meta:
     """One file, not yet checked. `faults` are those of its form; `warnings` are about elements that nobody knows."""
 
-    context: Given
-    services: tuple[Given, ...]
+    context: GivenFields
+    services: tuple[GivenFields, ...]
     faults: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -45,7 +45,7 @@ class _Reader:
         self.faults: list[str] = []
         self.warnings: list[str] = []
 
-    def given(self, element: etree._Element, known: Collection[str], required: Sequence[str], also: Collection[str] = ()) -> Given:
+    def given(self, element: etree._Element, known: Collection[str], required: Sequence[str], also: Collection[str] = ()) -> GivenFields:
         """The fields of an element: its attributes and its children, which mean the same here."""
         text: dict[str, str] = {}
         labels: dict[str, str] = {}
@@ -60,19 +60,19 @@ class _Reader:
             else:
                 text[name], labels[name] = value, label
         lacks = f"{self.document.at(element)}: <{element.tag}> lacks "
-        return Given(text=text, labels=labels, lacks=lacks, required=required)
+        return GivenFields(text=text, labels=labels, lacks=lacks, required=required)
 
-    def service(self, element: etree._Element) -> Given:
+    def service(self, element: etree._Element) -> GivenFields:
         """A Service element, with its rules."""
         plain = self.given(element, SERVICE_CHECKS, SERVICE_REQUIRED, also=("state",))
-        rules: list[GivenRule] = []
+        rules: list[RuleFields] = []
         for state in element.iterchildren("state"):
             given = self.given(state, _RULE_FIELDS, ())
             label = f"{self.document.at(state)}: state"
             trigger = given.get("trigger")
             if any(rule.trigger == trigger for rule in rules):
                 self.faults.append(f"{label}: there is a second one for {trigger or 'no trigger'}, expected one for each trigger")
-            rules.append(GivenRule(trigger=trigger, action=given.get("action"), call=given.get("state_id"), label=label))
+            rules.append(RuleFields(trigger=trigger, action=given.get("action"), call=given.get("state_id"), label=label))
         return replace(plain, rules=tuple(rules))
 
     def _pairs(self, element: etree._Element) -> Iterator[tuple[str, str, str]]:

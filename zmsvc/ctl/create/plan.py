@@ -1,4 +1,4 @@
-"""What `create` is asked to make, checked before anything is made. Pure: texts go in, a Blueprint or every fault comes out."""
+"""What `create` is asked to make, checked before anything is made. Pure: texts go in, a Plan or every fault comes out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from zmsvc.host.paths import CONTEXT_NAME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GivenRule:
+class RuleFields:
     """A `state` block as written; `label` says where."""
 
     trigger: str
@@ -35,7 +35,7 @@ class GivenRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
+class GivenFields:
     """Fields as somebody wrote them: the text of each, and how a fault names its place (`--sub_port`, `FILE:7: sub_port`).
 
     Empty texts count as left out. `lacks` is how the fault about missing `required` fields begins, `name` how it calls one.
@@ -46,7 +46,7 @@ class Given:
     lacks: str
     required: Sequence[str]
     name: str = "<{}>"
-    rules: Sequence[GivenRule] = ()
+    rules: Sequence[RuleFields] = ()
 
     def get(self, key: str, default: str = "") -> str:
         return self.text.get(key) or default
@@ -71,7 +71,7 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Blueprint:
+class Plan:
     """Services to make, and the context that they belong to."""
 
     context_name: str
@@ -96,7 +96,7 @@ class Blueprint:
         return f"tcp://{self.host}:{self.pub_port}"
 
 
-def context_file(context: Given) -> Path | None:
+def context_file(context: GivenFields) -> Path | None:
     """Where the context file of these fields is, or None when they do not say so (then `blueprint` has faults)."""
     home = context.get("home_path") or context.get("service_path")
     name = context.get("context_name")
@@ -105,7 +105,7 @@ def context_file(context: Given) -> Path | None:
     return Path(os.path.expanduser(home)) / "Conf" / f"Context-{name}.xml"
 
 
-def blueprint(context: Given, services: Sequence[Given], known: Collection[str] = (), faults: Iterable[str] = ()) -> Blueprint:
+def blueprint(context: GivenFields, services: Sequence[GivenFields], known: Collection[str] = (), faults: Iterable[str] = ()) -> Plan:
     """The checked plan. `known` are the ids of the tasks that the context file has already.
 
     Raises ConfigError with `faults`, those that were found before, and all that are found here.
@@ -123,7 +123,7 @@ def blueprint(context: Given, services: Sequence[Given], known: Collection[str] 
         raise ConfigError(found)
     services_dir = Path(os.path.expanduser(context.get("service_path"))) / "Services"
     default = context.get("location", str(services_dir))
-    return Blueprint(
+    return Plan(
         context_name=context.get("context_name"),
         context_id=context.get("context_id") or None,
         host=_host(context.get("server_ip")),
@@ -136,7 +136,7 @@ def blueprint(context: Given, services: Sequence[Given], known: Collection[str] 
     )
 
 
-def _service(given: Given, location: str) -> Service:
+def _service(given: GivenFields, location: str) -> Service:
     name = given.get("task_service")
     return Service(
         task_service=name,
@@ -154,7 +154,7 @@ def _service(given: Given, location: str) -> Service:
     )
 
 
-def _faults(given: Given, checks: Mapping[str, Check]) -> list[str]:
+def _faults(given: GivenFields, checks: Mapping[str, Check]) -> list[str]:
     missing = [given.name.format(name) for name in given.required if not given.get(name)]
     faults = [given.lacks + " ".join(missing)] if missing else []
     for name, check in checks.items():
@@ -164,14 +164,14 @@ def _faults(given: Given, checks: Mapping[str, Check]) -> list[str]:
     return faults
 
 
-def _port_faults(context: Given) -> list[str]:
+def _port_faults(context: GivenFields) -> list[str]:
     sub, pub = context.get("sub_port"), context.get("pub_port")
     if not sub or not pub or port(sub) or port(pub) or int(sub) != int(pub):
         return []
     return [f"{context.labels['pub_port']} {pub!r} is the sub_port too: take two different ports"]
 
 
-def _clashes(services: Sequence[Given]) -> list[str]:
+def _clashes(services: Sequence[GivenFields]) -> list[str]:
     """Ids that occur twice, services that are described twice and differently, and modules of one that would be one file."""
     faults, ids, codes = [], set[str](), dict[str, tuple[str, ...]]()
     for given in services:
@@ -188,14 +188,14 @@ def _clashes(services: Sequence[Given]) -> list[str]:
     return faults
 
 
-def _code(given: Given) -> tuple[str, ...]:
+def _code(given: GivenFields) -> tuple[str, ...]:
     """What the generated Python depends on."""
     name = given.get("task_service")
     texts = [given.get("task_file", name), given.get("task_class", name), given.get("task_type", "looped").lower()]
     return (*texts, *(given.get(key) for key in ("task_desc", "service_name", "device_action")))
 
 
-def _rule_fault(rule: GivenRule, ids: Collection[str]) -> str | None:
+def _rule_fault(rule: RuleFields, ids: Collection[str]) -> str | None:
     if rule.trigger not in set(Trigger):
         return f"{rule.label}: {rule.trigger!r} is no trigger, expected {either(Trigger)}"
     if not rule.action and not rule.call:

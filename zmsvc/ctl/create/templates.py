@@ -12,7 +12,7 @@ from string import Template
 
 from zmsvc.core.model import Trigger
 from zmsvc.ctl.create.fields import CONTEXT_ID
-from zmsvc.ctl.create.plan import Blueprint, Service
+from zmsvc.ctl.create.plan import Plan, Service
 
 _TEMPLATES = Path(__file__).parents[2] / "data" / "templates"
 _RESERVED_ITEMS = {"self", "steps", "result", "device_action", "pid", "data"}
@@ -20,14 +20,14 @@ _RESERVED_ITEMS = {"self", "steps", "result", "device_action", "pid", "data"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class File:
+class RenderedFile:
     """A file as it should be."""
 
     path: Path
     text: str
 
 
-def service_files(plan: Blueprint) -> Iterator[File]:
+def service_files(plan: Plan) -> Iterator[RenderedFile]:
     """The Python of each service: package, service side, task."""
     for service in {each.task_service: each for each in plan.services}.values():
         directory = plan.services_dir / service.task_service
@@ -41,12 +41,12 @@ def service_files(plan: Blueprint) -> Iterator[File]:
             "item": _item(service.device_action),
         }
         task = "single" if service.single else "looped"
-        yield File(path=directory / "__init__.py", text=_filled("init.py", values))
-        yield File(path=directory / f"Service{service.task_service}.py", text=_filled("service.py", values))
-        yield File(path=directory / f"{service.task_file}.py", text=_filled(f"{task}.py", values))
+        yield RenderedFile(path=directory / "__init__.py", text=_filled("init.py", values))
+        yield RenderedFile(path=directory / f"Service{service.task_service}.py", text=_filled("service.py", values))
+        yield RenderedFile(path=directory / f"{service.task_file}.py", text=_filled(f"{task}.py", values))
 
 
-def context_text(plan: Blueprint) -> str:
+def context_text(plan: Plan) -> str:
     """A whole context file with the services of the plan."""
     values = {
         "endpoints": _endpoints(plan),
@@ -57,7 +57,7 @@ def context_text(plan: Blueprint) -> str:
     return _filled("Context.xml", values)
 
 
-def _endpoints(plan: Blueprint) -> str:
+def _endpoints(plan: Plan) -> str:
     if not plan.host:
         return _filled("no_endpoints.xml", {})
     return _filled("endpoints.xml", {"frontend": _xml(plan.frontend), "backend": _xml(plan.backend)})

@@ -15,7 +15,7 @@ from zmsvc.core import logline
 from zmsvc.core.errors import PlaceError, UsageError
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import CtlError
-from zmsvc.ctl.log.log_directory import LogFile
+from zmsvc.ctl.log.log_directory import LogDirectory
 from zmsvc.host.log_file import stamp
 
 TAIL = 1 << 20
@@ -164,10 +164,10 @@ def end_of(file: IO[bytes]) -> list[str]:
     return file.read(TAIL).decode(errors="replace").splitlines(keepends=True)
 
 
-Shape = Callable[[Entry], list[str]]
+Schema = Callable[[Entry], list[str]]
 
 
-def shape(output: str | None) -> Shape:
+def shape(output: str | None) -> Schema:
     """Return what makes lines of an entry: for `cat` the text alone, for `json` an object with the journal's names, else as they are."""
     if output == "cat":
         return lambda entry: [f"{entry.message}\n"]
@@ -195,7 +195,7 @@ def show(
     shaped = shape(output)
     count = FOLLOWED if follow and lines is None else lines
     try:
-        with LogFile(Path(path), owner) as log, log.open() as file:
+        with LogDirectory(Path(path), owner) as log, log.open() as file:
             shown = "".join(_last(wanted.pick(entries(texts(file))), shaped, count, reverse=reverse))
             if not follow:
                 terminal.page(shown, wanted=pager)
@@ -213,13 +213,13 @@ def show(
     return 0
 
 
-def _last(picked: Iterable[Entry], shaped: Shape, count: int | None, *, reverse: bool) -> list[str]:
+def _last(picked: Iterable[Entry], shaped: Schema, count: int | None, *, reverse: bool) -> list[str]:
     last = deque(picked, count)
     # With the newest first, the lines of an entry are in their order all the same.
     return [line for entry in (reversed(last) if reverse else last) for line in shaped(entry)]
 
 
-def _follow(lines: Iterable[bytes], wanted: Wanted, shaped: Shape) -> None:
+def _follow(lines: Iterable[bytes], wanted: Wanted, shaped: Schema) -> None:
     """Print each line as it comes. A pattern is looked for in the first line of an entry: the others may come later."""
     going_on = not wanted.tests
     for line in texts(lines):

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from zmsvc.core.errors import ZmsvcError
 from zmsvc.core.owners import numeric_id
-from zmsvc.ctl.status_reply import Context
+from zmsvc.ctl.status_reply import ContextStatus
 from zmsvc.host.paths import Places
 
 
@@ -29,7 +29,7 @@ class Writers:
         self.unit = unit
 
 
-def writers(it: Context | None, places: Places, daemon: int | None) -> Writers:
+def writers(it: ContextStatus | None, places: Places, daemon: int | None) -> Writers:
     """Find them: from the supervisor, whose uid the kernel has told; of a context that is down from its directories and its file."""
     if it is not None:
         users = {task.id: task.user for each in it.transactions for task in each.tasks if task.user}

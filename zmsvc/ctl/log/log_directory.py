@@ -16,14 +16,14 @@ MAX_LINE = 1 << 20
 """Bytes after which a line that has not ended is shown as it is."""
 
 
-class LogFile:
+class LogDirectory:
     """A file that the daemon of user `owner` writes. Raises PlaceError for a directory of another user, and OSError."""
 
     def __init__(self, path: Path, owner: int) -> None:
         self._name = path.name
         self._directory = directories.hold(path.parent, owner)
 
-    def __enter__(self) -> LogFile:
+    def __enter__(self) -> LogDirectory:
         return self
 
     def __exit__(self, *_: object) -> None:

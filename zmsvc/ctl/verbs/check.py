@@ -118,7 +118,7 @@ def _drawn(args: argparse.Namespace) -> tuple[Context, dict[str, str] | None]:
         return reader.load(args.what), None
     places = choose(args.what)
     try:
-        it = status_reply.Context(Client(places, args.timeout, patience=PATIENCE).ask("status", transaction=args.transaction))
+        it = status_reply.ContextStatus(Client(places, args.timeout, patience=PATIENCE).ask("status", transaction=args.transaction))
     except NotRunningError:
         return reader.load(places.config_file), None
     # Of several transactions the newest that goes on says most.

@@ -20,7 +20,7 @@ from zmsvc.core.errors import ConfigError, PlaceError, reason
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import Client, CtlError, listens
 from zmsvc.ctl.select_context import choose
-from zmsvc.ctl.status_reply import Context
+from zmsvc.ctl.status_reply import ContextStatus
 from zmsvc.host import paths
 from zmsvc.host.bus import curve_keys
 from zmsvc.host.paths import Places
@@ -253,7 +253,7 @@ def _withdraw(places: Places, name: str) -> None:
 def _hang_up(client: Client) -> None:
     """End each connection to the bus and to the Monitors. Who may connect does so again, as after a crash of the device."""
     client.ask("restart-device")
-    for transaction in Context(client.ask("status")).transactions:
+    for transaction in ContextStatus(client.ask("status")).transactions:
         tasks = [task.id for task in transaction.tasks if task.instance == "Monitor" and task.state == "active"]
         if tasks:
             client.ask("restart", transaction=transaction.id, tasks=tasks, triggers=False)

@@ -18,9 +18,9 @@ from zmsvc.ctl.client import Client, CtlError, NotRunningError
 from zmsvc.ctl.log import file_entries, journal_entries
 from zmsvc.ctl.log.file_entries import Wanted
 from zmsvc.ctl.log.journal_matches import Writers, matches, writers
-from zmsvc.ctl.log.log_directory import LogFile
+from zmsvc.ctl.log.log_directory import LogDirectory
 from zmsvc.ctl.select_context import choose
-from zmsvc.ctl.status_reply import Context, Task
+from zmsvc.ctl.status_reply import ContextStatus, TaskStatus
 from zmsvc.host.paths import Places
 
 PATIENCE = 5.0
@@ -42,7 +42,7 @@ def logs(args: argparse.Namespace) -> int:
     client = Client(places, args.timeout, patience=PATIENCE)
     it = past = None
     try:
-        it = Context(client.ask("status", transaction=args.transaction, tasks=tasks))
+        it = ContextStatus(client.ask("status", transaction=args.transaction, tasks=tasks))
     except NotRunningError:
         past = _past(places)
     except CtlError as error:
@@ -59,7 +59,7 @@ def logs(args: argparse.Namespace) -> int:
     return _file(args, log, of.daemon, tasks)
 
 
-def _complain_of_unknown(tasks: Sequence[str], known: Context | None) -> None:
+def _complain_of_unknown(tasks: Sequence[str], known: ContextStatus | None) -> None:
     """Say which tasks no transaction has. A reload may have removed them, and their log is shown; else the name is wrong."""
     if known is None:
         return
@@ -69,7 +69,7 @@ def _complain_of_unknown(tasks: Sequence[str], known: Context | None) -> None:
         terminal.complain(f"{which}; its log is searched all the same (zmsvcctl -c {known.name} status)")
 
 
-def _past(places: Places) -> Context | None:
+def _past(places: Places) -> ContextStatus | None:
     """Return what the state file of a context that does not run knows of its tasks and its log, and say where all this comes from."""
     # Imported here for start-up time: most of the time a supervisor answers.
     from zmsvc.ctl import state_file
@@ -77,7 +77,7 @@ def _past(places: Places) -> Context | None:
     past, told = None, f"{places.name} does not run; this is"
     if state_file.exists(places.state_file):
         try:
-            past, told = Context(state_file.status(places)), f"{state_file.note(places)}, and"
+            past, told = ContextStatus(state_file.status(places)), f"{state_file.note(places)}, and"
         except CtlError as error:
             terminal.complain(str(error))
     log = _where(past, places)
@@ -85,7 +85,7 @@ def _past(places: Places) -> Context | None:
     return past
 
 
-def _where(it: Context | None, places: Places) -> str:
+def _where(it: ContextStatus | None, places: Places) -> str:
     """`journal` or a path: as the supervisor says, else the daemon's file if it has ever written one."""
     if it is not None and it.log.startswith("/"):
         return it.log.removesuffix("+stderr")
@@ -98,7 +98,7 @@ def _where(it: Context | None, places: Places) -> str:
 # --- journald
 
 
-def cgroups(it: Context | None, name: str, transaction: str | None, tasks: Sequence[str]) -> list[str]:
+def cgroups(it: ContextStatus | None, name: str, transaction: str | None, tasks: Sequence[str]) -> list[str]:
     """The cgroups of what is meant: from the supervisor, or when it does not know them any more from the journal's own list."""
     if it is not None:
         return [
@@ -172,7 +172,7 @@ def _options(args: argparse.Namespace) -> list[str]:
     return [*(flag for flag, given in flags.items() if given), *(f"--{name}={value}" for name, value in named.items() if value is not None)]
 
 
-def _alike(it: Context, transaction: str | None, tasks: Sequence[str]) -> bool:
+def _alike(it: ContextStatus, transaction: str | None, tasks: Sequence[str]) -> bool:
     """Tell whether tasks that are meant have the same instance: journalctl shows it alone, which would not tell them apart."""
     seen = Counter(
         task.instance
@@ -209,13 +209,13 @@ def _file(args: argparse.Namespace, path: str, owner: int, tasks: list[str]) -> 
 # --- the last lines, for status
 
 
-def last_lines(of: Writers, it: Context, wanted: Sequence[tuple[str, Task]], count: int) -> dict[tuple[str, str], list[str]]:
+def last_lines(of: Writers, it: ContextStatus, wanted: Sequence[tuple[str, TaskStatus]], count: int) -> dict[tuple[str, str], list[str]]:
     """The last lines that the log has of each task, by transaction and task."""
     some = wanted[:AT_ONCE]
     if it.log == "journal":
         return _journal_tails(of, some, count)
     try:
-        with LogFile(Path(it.log.removesuffix("+stderr")), of.daemon) as log, log.open() as file:
+        with LogDirectory(Path(it.log.removesuffix("+stderr")), of.daemon) as log, log.open() as file:
             text = file_entries.end_of(file)
     except (OSError, PlaceError):
         return {(transaction, task.id): [] for transaction, task in some}
@@ -229,7 +229,7 @@ def _about(text: Iterable[str], transaction: str, task: str) -> Iterator[str]:
     return (line for entry in Wanted(transaction, [task]).pick(file_entries.entries(text)) for line in entry.lines)
 
 
-def _journal_tails(of: Writers, wanted: Sequence[tuple[str, Task]], count: int) -> dict[tuple[str, str], list[str]]:
+def _journal_tails(of: Writers, wanted: Sequence[tuple[str, TaskStatus]], count: int) -> dict[tuple[str, str], list[str]]:
     """One journalctl for each task, all at the same time."""
     readers = {}
     for transaction, task in wanted:

@@ -10,7 +10,7 @@ from zmsvc import __version__
 from zmsvc.ctl import procfs, render, terminal, versions
 from zmsvc.ctl.client import Client, CtlError, NotRunningError
 from zmsvc.ctl.select_context import NoneRunningError, choose, running, start_command
-from zmsvc.ctl.status_reply import Context, Task, Transaction, all_active
+from zmsvc.ctl.status_reply import ContextStatus, TaskStatus, TransactionStatus, all_active
 from zmsvc.host import paths
 from zmsvc.host.paths import Places
 
@@ -38,7 +38,7 @@ def status(args: argparse.Namespace) -> int:
         data = client.ask("status", transaction=args.transaction, tasks=tasks)
     except NotRunningError:
         return _not_running(args, places)
-    it = Context(data)
+    it = ContextStatus(data)
     if tasks and args.transaction is None and any(each.open for each in it.transactions):
         # A task is in every transaction, but who asks for it does not mean those that were stopped.
         it.transactions = [each for each in it.transactions if each.open]
@@ -52,7 +52,7 @@ def status(args: argparse.Namespace) -> int:
     return 0 if all_active(it, transaction=args.transaction is not None, task=bool(tasks)) else 3
 
 
-def _with_versions(data: Json, it: Context) -> Json:
+def _with_versions(data: Json, it: ContextStatus) -> Json:
     """Return the answer with the installed version, and with those that a supervisor of zmsvc 1.0 does not tell as null."""
     names = ("supervisor_version", "keeper_version", "zygote_version")
     told = {name: data.get(name) or None for name in names}
@@ -70,10 +70,10 @@ def _not_running(args: argparse.Namespace, places: Places) -> int:
         return 3
     lines = render.inactive(places.name, file, start_command(places.name if file else None, file), terminal.style())
     if past is not None:
-        it, named = Context(past), bool(args.tasks or args.task)
+        it, named = ContextStatus(past), bool(args.tasks or args.task)
         wanted = [(each, task) for each in it.transactions for task in each.tasks if named or (each.resumes and task.state == "failed")]
         whole = named or args.transaction is not None or len(it.transactions) == 1
-        sight = render.Sight(now=time.time(), logs=_log_lines(args, it, places, None, wanted), whole=whole)
+        sight = render.StatusExtras(now=time.time(), logs=_log_lines(args, it, places, None, wanted), whole=whole)
         lines += render.past(it, sight, terminal.style())
     terminal.page("\n".join(lines) + "\n", wanted=not args.no_pager)
     return 3
@@ -120,7 +120,7 @@ def _nothing(name: str, file: str) -> Json:
 
 
 def _log_lines(
-    args: argparse.Namespace, it: Context, places: Places, daemon: int | None, wanted: list[tuple[Transaction, Task]]
+    args: argparse.Namespace, it: ContextStatus, places: Places, daemon: int | None, wanted: list[tuple[TransactionStatus, TaskStatus]]
 ) -> dict[tuple[str, str], list[str]]:
     """Return the last lines of the log of the tasks that are wanted."""
     count = LOG_LINES if args.lines is None else args.lines
@@ -133,12 +133,12 @@ def _log_lines(
     return reader.last_lines(writers(it, places, daemon), it, [(each.id, task) for each, task in wanted], count)
 
 
-def _draw(args: argparse.Namespace, it: Context, places: Places, daemon: int | None, *, named: bool) -> None:
+def _draw(args: argparse.Namespace, it: ContextStatus, places: Places, daemon: int | None, *, named: bool) -> None:
     wanted = [(each, task) for each in it.transactions for task in each.tasks if named or (each.open and task.state == "failed")]
     logs = _log_lines(args, it, places, daemon, wanted)
     now = time.time()
     age = procfs.age(it.keeper_pid)
-    sight = render.Sight(
+    sight = render.StatusExtras(
         now=now,
         up=render.epoch(it.since) or (None if age is None else now - age),
         memory=procfs.memory(task.pid for task in it.tasks if task.pid is not None),
@@ -179,7 +179,7 @@ def _listed(name: str, places: Places | None, file: str, timeout: float | None) 
     if places is None:
         return row
     try:
-        it = Context(Client(places, timeout, patience=LIST_PATIENCE).ask("status"))
+        it = ContextStatus(Client(places, timeout, patience=LIST_PATIENCE).ask("status"))
     except CtlError as error:
         # One context that does not answer must not hide the others.
         terminal.complain(str(error))

@@ -19,7 +19,7 @@ from typing import Any
 from zmsvc.ctl import procfs, render, terminal
 from zmsvc.ctl.client import Client, CtlError
 from zmsvc.ctl.select_context import choose
-from zmsvc.ctl.status_reply import Context, Task, Transaction
+from zmsvc.ctl.status_reply import ContextStatus, TaskStatus, TransactionStatus
 from zmsvc.host import usage
 
 PATIENCE = 25.0
@@ -37,7 +37,7 @@ _HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K\n", "\x1b[J"
 
 def top(args: argparse.Namespace) -> int:
     """top: a live table on a terminal, until `q` or Ctrl-C; printed once where nobody looks."""
-    look = Look(args)
+    look = TopView(args)
     look.begin()
     # This is the measurement itself, not a wait for something.
     time.sleep(SPAN)
@@ -50,7 +50,7 @@ def top(args: argparse.Namespace) -> int:
     return 0
 
 
-class Look:
+class TopView:
     """Looks at one context, at what the arguments name of it."""
 
     def __init__(self, args: argparse.Namespace) -> None:
@@ -59,12 +59,12 @@ class Look:
         self._tasks = [*args.tasks, *args.task]
         self._timeout: float | None = args.timeout
         self._sort: str = args.sort
-        self._gauge = usage.Gauge(usage.Options())
+        self._gauge = usage.ProcessSampler(usage.Options())
 
-    def _ask(self) -> tuple[str, list[tuple[Transaction, Task]]]:
+    def _ask(self) -> tuple[str, list[tuple[TransactionStatus, TaskStatus]]]:
         """The context's name, and its tasks: of transactions that go on, or of the one that is named."""
         client = Client(self._places, self._timeout, patience=PATIENCE)
-        it = Context(client.ask("status", transaction=self._transaction, tasks=self._tasks))
+        it = ContextStatus(client.ask("status", transaction=self._transaction, tasks=self._tasks))
         found = [(each, task) for each in it.transactions if each.open or self._transaction is not None for task in each.tasks]
         if self._tasks and not found:
             raise CtlError(4, f"cannot show {' '.join(self._tasks)}: no transaction has it (zmsvcctl -c {it.name} status)")
@@ -82,7 +82,7 @@ class Look:
             transactions[each.id].append(row)
         return {"name": name, "transactions": transactions}
 
-    def _sample(self, found: list[tuple[Transaction, Task]]) -> list[usage.Figures]:
+    def _sample(self, found: list[tuple[TransactionStatus, TaskStatus]]) -> list[usage.Figures]:
         told = ({"service_id": task.id, "pid": task.pid, "action": task.action, "state": task.state} for _, task in found)
         return usage.rows(self._gauge, told)
 
@@ -100,13 +100,13 @@ class Look:
         ]
 
 
-def _rank(key: str, task: Task, row: usage.Figures) -> tuple[bool, float, str]:
+def _rank(key: str, task: TaskStatus, row: usage.Figures) -> tuple[bool, float, str]:
     """What to sort by: tasks without a process last, the largest first, equals by id."""
     amount = {"cpu": -row["cpu_percent"], "rss": -row["rss"], "pid": row["pid"] or 0, "restarts": -task.restarts}
     return row["pid"] is None, amount.get(key, 0), task.id
 
 
-def _cells(each: Transaction, task: Task, row: usage.Figures) -> list[str]:
+def _cells(each: TransactionStatus, task: TaskStatus, row: usage.Figures) -> list[str]:
     known = [terminal.clean(task.id), terminal.clean(task.instance), terminal.clean(each.id)]
     state, restarts = terminal.clean(task.state), str(task.restarts)
     if row["pid"] is None:
@@ -120,7 +120,7 @@ def _size(mebibytes: float) -> str:
     return procfs.size(int(mebibytes * usage.MIB))
 
 
-def _live(look: Look, interval: float) -> None:
+def _live(look: TopView, interval: float) -> None:
     with _screen() as keys:
         while True:
             lines = look.picture()[: os.get_terminal_size(sys.stdout.fileno()).lines - 1]

@@ -26,7 +26,7 @@ _HIDDEN = ("/home", "/root", "/run/user")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class File:
+class UnitFile:
     """One file to be installed: its text, or what it is a link to."""
 
     path: Path
@@ -88,12 +88,12 @@ def _escaped(path: str) -> str:
     return re.sub(r"[^A-Za-z0-9_/.+@:=,~-]", escape, path)
 
 
-def _user_files(bindir: Path) -> list[File]:
+def _user_files(bindir: Path) -> list[UnitFile]:
     config = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"))
-    return [File(path=config / "systemd/user/zmsvc@.service", text=_filled_in("user/zmsvc@.service.in", bindir))]
+    return [UnitFile(path=config / "systemd/user/zmsvc@.service", text=_filled_in("user/zmsvc@.service.in", bindir))]
 
 
-def system_files(bindir: Path, lib: Path = SYSTEM) -> list[File]:
+def system_files(bindir: Path, lib: Path = SYSTEM) -> list[UnitFile]:
     units = lib / "systemd/system"
     copies = {
         units / "zmsvc.target": "zmsvc.target",
@@ -102,13 +102,13 @@ def system_files(bindir: Path, lib: Path = SYSTEM) -> list[File]:
         lib / "tmpfiles.d/zmsvc.conf": "tmpfiles.d/zmsvc.conf",
     }
     return [
-        File(path=units / "zmsvc@.service", text=_filled_in("zmsvc@.service.in", bindir)),
-        *(File(path=path, text=(TEMPLATES / name).read_text()) for path, name in copies.items()),
-        File(path=units / "multi-user.target.wants/zmsvc.target", text="../zmsvc.target", link=True),
+        UnitFile(path=units / "zmsvc@.service", text=_filled_in("zmsvc@.service.in", bindir)),
+        *(UnitFile(path=path, text=(TEMPLATES / name).read_text()) for path, name in copies.items()),
+        UnitFile(path=units / "multi-user.target.wants/zmsvc.target", text="../zmsvc.target", link=True),
     ]
 
 
-def install(file: File) -> None:
+def install(file: UnitFile) -> None:
     """Put a file in its place under another name first, so that systemd never reads half of it."""
     draft = file.path.with_name(f".{file.path.name}.zmsvc-new")
     try:

@@ -22,10 +22,10 @@ import zmq
 from zmsvc.core.access import MAY_CONNECT
 from zmsvc.host.bus.members import Members
 from zmsvc.host.bus.socket_options import Context, readable
-from zmsvc.host.bus.zap import ADDRESS, Handler
+from zmsvc.host.bus.zap import ADDRESS, ZapHandler
 from zmsvc.host.directories import user
 from zmsvc.host.kernel.sockdiag import SockDiag
-from zmsvc.host.sparse_log import Tally
+from zmsvc.host.sparse_log import SparseLog
 
 REFUSAL = b"\x04\x0a\x05ERROR\x03400"
 """ZMTP's ERROR command with the status that a client's libzmq reports as HANDSHAKE_FAILED_AUTH."""
@@ -63,7 +63,7 @@ class _Request:
     suspects: set[int] = field(default_factory=set)
 
 
-class Gate(Handler):
+class LoopbackGate(ZapHandler):
     """The ZAP handler of a device whose tcp endpoints are not secured by keys. Raises ZmsvcError when the kernel cannot be asked."""
 
     def __init__(self, ctx: Context, members: Path | None, report: Callable[[str], None]) -> None:
@@ -74,7 +74,7 @@ class Gate(Handler):
         self._members = Members(members)
         self._kernel = SockDiag()
         self._report = report
-        self._tallies: dict[int | None, Tally] = {}
+        self._tallies: dict[int | None, SparseLog] = {}
         self._refused: dict[tuple[str, int], _Refused] = {}
         """By the device's socket and libzmq's descriptor."""
         self._numbers = itertools.count()
@@ -84,7 +84,7 @@ class Gate(Handler):
     # --- what libzmq tells, in the order in which it happened
 
     def receive(self) -> None:
-        """Take what is asked; the news of connections that is taken after this is newer than each request."""
+        """TakePipe what is asked; the news of connections that is taken after this is newer than each request."""
         while readable(self.socket):
             self._fresh.append(_Request(frames=self.socket.recv_multipart()))
 
@@ -161,7 +161,7 @@ class Gate(Handler):
         if uid is None:
             return
         key = uid if uid in self._tallies or len(self._tallies) < _MAX_NAMED else None
-        tally = self._tallies.setdefault(key, Tally(self._report))
+        tally = self._tallies.setdefault(key, SparseLog(self._report))
         who = user(uid) if key is not None else "another user"
         tally.add("a connection of %s (uid %d) is refused: only %s may connect without CURVE keys", who, uid, MAY_CONNECT)
 

@@ -26,14 +26,14 @@ S = TypeVar("S", bound=Bare)
 S_co = TypeVar("S_co", bound=Bare, covariant=True)
 
 
-class Makes(Protocol[S_co]):
+class SocketMaker(Protocol[S_co]):
     """A context, as far as making a kind of socket is concerned."""
 
     def socket(self, socket_type: int, /) -> S_co: ...
 
 
 class BareContext(zmq.backend.Context):
-    """Makes bare sockets, for a process that has few of them and shall start fast."""
+    """SocketMaker bare sockets, for a process that has few of them and shall start fast."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ def secured(endpoint: str, curve: Curve | None) -> Curve | None:
     return curve if endpoint.startswith("tcp://") else None
 
 
-def client(ctx: Makes[S], kind: int, curve: Curve | None) -> S:
+def client(ctx: SocketMaker[S], kind: int, curve: Curve | None) -> S:
     """A socket of a peer of the device, not connected yet."""
     made = ctx.socket(kind)
     made.set(zmq.LINGER, LINGER_MS)
@@ -149,7 +149,7 @@ def _heartbeat(made: Bare) -> None:
     made.set(zmq.CONNECT_TIMEOUT, round(FAR_CONNECT_S * 1000))
 
 
-def publisher(ctx: Makes[S], endpoint: str, curve: Curve | None = None) -> S:
+def publisher(ctx: SocketMaker[S], endpoint: str, curve: Curve | None = None) -> S:
     """An XPUB connected to where the device takes messages in. XPUB, not PUB: it learns who is interested, see `attached`."""
     made = client(ctx, zmq.XPUB, secured(endpoint, curve))
     # Where the queue is full a send says so instead of dropping silently.
@@ -158,14 +158,14 @@ def publisher(ctx: Makes[S], endpoint: str, curve: Curve | None = None) -> S:
     return connect(made, endpoint)
 
 
-def subscriber(ctx: Makes[S], endpoint: str, prefixes: Iterable[bytes], curve: Curve | None = None, *, hwm: int = CLIENT_HWM) -> S:
+def subscriber(ctx: SocketMaker[S], endpoint: str, prefixes: Iterable[bytes], curve: Curve | None = None, *, hwm: int = CLIENT_HWM) -> S:
     """A SUB connected to where the device gives messages out. A prefix is a topic with its separator, see core.messages.prefix."""
     made = ear(ctx, prefixes, secured(endpoint, curve))
     made.set(zmq.RCVHWM, hwm)
     return connect(made, endpoint)
 
 
-def ear(ctx: Makes[S], prefixes: Iterable[bytes], curve: Curve | None) -> S:
+def ear(ctx: SocketMaker[S], prefixes: Iterable[bytes], curve: Curve | None) -> S:
     """The same, not connected yet."""
     made = client(ctx, zmq.SUB, curve)
     for prefix in prefixes:

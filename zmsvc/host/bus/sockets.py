@@ -32,7 +32,7 @@ from zmsvc.host.bus.socket_options import (
 from zmsvc.host.kernel import linux
 
 __all__ = [
-    "DEVICE_HWM", "MAX_MESSAGE", "Bare", "BareContext", "Context", "Curve", "Mouth", "Socket", "attached", "context", "fileno", "listen",
+    "DEVICE_HWM", "MAX_MESSAGE", "Bare", "BareContext", "Context", "Curve", "Publisher", "Socket", "attached", "context", "fileno", "listen",
     "load_curve", "publish", "publisher", "readable", "safe_bind", "send_once", "subscriber",
 ]  # fmt: skip
 
@@ -62,7 +62,7 @@ def publish(publisher: Bare, frame: bytes) -> bool:
     return _send(publisher, frame)
 
 
-class Mouth:
+class Publisher:
     """A long-lived publisher that knows which subscriptions there are, so that nobody need build a message that nobody wants.
 
     The device passes on the first subscription to a prefix and the last end of one. After a restart of the device ends that it
@@ -87,7 +87,7 @@ class Mouth:
         """Subscriptions that ended since memory was given back."""
 
     def drain(self) -> None:
-        """Take in what the device has told, TOLD subscriptions at most: `behind` says whether more wait. Does not block."""
+        """TakePipe in what the device has told, TOLD subscriptions at most: `behind` says whether more wait. Does not block."""
         for _ in range(TOLD):
             if not readable(self.socket):
                 self.behind = False

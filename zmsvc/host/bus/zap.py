@@ -11,19 +11,19 @@ from zmq.utils import z85
 from zmsvc.core.errors import ConfigError
 from zmsvc.host.bus.curve_keys import PUBLIC, load_public
 from zmsvc.host.bus.socket_options import Context, Socket, readable
-from zmsvc.host.sparse_log import Tally
+from zmsvc.host.sparse_log import SparseLog
 
 ADDRESS = "inproc://zeromq.zap.01"
 """Where libzmq asks whether a connection may be let in."""
 
 
-class Handler:
+class ZapHandler:
     """What the device's main thread does for whoever judges connections: it hands on requests first, then the news of connections."""
 
     socket: Socket
 
     def receive(self) -> None:
-        """Take the requests that wait."""
+        """TakePipe the requests that wait."""
 
     def accepted(self, side: str, fd: int) -> None:
         """libzmq has accepted a connection with this descriptor for one of the device's sockets."""
@@ -45,7 +45,7 @@ class Handler:
         self.socket.close(0)
 
 
-class Doorkeeper(Handler):
+class KeyHandler(ZapHandler):
     """Answers libzmq's question for a connection. The directory is read each time: a new key file needs no restart.
 
     `report` takes a line about those who were refused.
@@ -53,7 +53,7 @@ class Doorkeeper(Handler):
 
     def __init__(self, ctx: Context, directory: Path, report: Callable[[str], None]) -> None:
         self._directory = directory
-        self._refused = Tally(report)
+        self._refused = SparseLog(report)
         self.socket = ctx.socket(zmq.REP)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind(ADDRESS)

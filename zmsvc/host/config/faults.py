@@ -17,7 +17,7 @@ Note = tuple[etree._Element, str]
 
 
 @dataclass(slots=True)
-class Notes:
+class FaultList:
     """The faults of one file, as they are found."""
 
     found: list[Note] = field(default_factory=list)

@@ -18,10 +18,10 @@ from zmsvc.core.errors import ConfigError, PlaceError
 from zmsvc.core.model import MAX_TRANSACTIONS, BusAccess, Context, Endpoints
 from zmsvc.core.values import TASK_ID, WHITE, Endpoint, collide, endpoint, quote, timespan, whole
 from zmsvc.host import directories, paths
-from zmsvc.host.config.faults import Note, Notes
+from zmsvc.host.config.faults import FaultList, Note
 from zmsvc.host.config.preflight import check_binds, check_ports, check_services
 from zmsvc.host.config.schema import explain, passed_over
-from zmsvc.host.config.task_service import Read, read_service
+from zmsvc.host.config.task_service import ParsedService, read_service
 from zmsvc.host.config.xml_text import leaf, lines, to_json, tree
 
 __all__ = ["MAX_SIZE", "SCHEMA", "check_binds", "check_ports", "check_services", "lines_of", "load", "parse", "timespan", "to_json"]
@@ -36,7 +36,7 @@ _DEFAULT_ID = "context001"
 
 
 def load(path: str | Path, *, name: str | None = None) -> Context:
-    """Read a context file. Its name is NAME for `Context-NAME.xml`, the file's stem for others. Raises ConfigError."""
+    """ParsedService a context file. Its name is NAME for `Context-NAME.xml`, the file's stem for others. Raises ConfigError."""
     shown = os.fspath(path)
     try:
         text = read(path)
@@ -61,12 +61,12 @@ def read(path: str | Path) -> bytes:
 
 
 def parse(text: bytes, *, path: str, name: str) -> Context:
-    """Read a context from the bytes of its file; `path` is for messages and for what is relative to it. Raises ConfigError."""
+    """ParsedService a context from the bytes of its file; `path` is for messages and for what is relative to it. Raises ConfigError."""
     if len(text) > MAX_SIZE:
         raise ConfigError([f"{path}:1: the file is too large, expected at most {MAX_SIZE >> 20} MiB"])
     root = tree(text, path)
     schema = etree.RelaxNG(etree.parse(SCHEMA))
-    notes = Notes()
+    notes = FaultList()
     # The schema is quick and knows everything about shape, but cannot explain itself.
     valid = schema.validate(root)
     if not valid:
@@ -123,7 +123,7 @@ def _sources(source: Any, count: int) -> list[Any]:
 
 
 def _keep_secret(source: Any) -> None:
-    """Take a task's environment out of its JSON, which is what everybody on the bus is told; it is for the task alone."""
+    """TakePipe a task's environment out of its JSON, which is what everybody on the bus is told; it is for the task alone."""
     inner = source.get("Task") if isinstance(source, dict) else None
     for task in inner if isinstance(inner, list) else [inner]:
         service = task.get("service") if isinstance(task, dict) else None
@@ -138,7 +138,7 @@ def _lined(notes: Sequence[Note], root: etree._Element, text: bytes) -> tuple[tu
     return tuple(sorted((line[element], words) for element, words in notes))
 
 
-def _error(notes: Notes, root: etree._Element, text: bytes, path: str) -> ConfigError:
+def _error(notes: FaultList, root: etree._Element, text: bytes, path: str) -> ConfigError:
     line = lines(text, root)
     found = sorted({(line[element], words): None for element, words in notes.found}, key=lambda fault: fault[0])
     return ConfigError([f"{path}:{number}: {words}" for number, words in found])
@@ -165,7 +165,7 @@ def _connected(text: str) -> Endpoint | None:
     return endpoint(text, bind=False)
 
 
-def _bus_access(root: etree._Element, notes: Notes) -> BusAccess:
+def _bus_access(root: etree._Element, notes: FaultList) -> BusAccess:
     given = str(root.get("bus_access", BusAccess.MEMBERS)).strip(WHITE)
     if given not in set(BusAccess):
         notes.fault(root, f"the bus_access {quote(given)} is unknown, expected members or anyone")
@@ -173,12 +173,12 @@ def _bus_access(root: etree._Element, notes: Notes) -> BusAccess:
     return BusAccess(given)
 
 
-def _max_transactions(root: etree._Element, notes: Notes) -> int:
+def _max_transactions(root: etree._Element, notes: FaultList) -> int:
     element = root.find("max_transactions")
     return MAX_TRANSACTIONS if element is None else notes.value(element, lambda text: whole(text, 1, 1_000_000), MAX_TRANSACTIONS)
 
 
-def _left_out(root: etree._Element, notes: Notes, name: str) -> dict[str, str]:
+def _left_out(root: etree._Element, notes: FaultList, name: str) -> dict[str, str]:
     """The endpoints of a file that names none: sockets in the runtime directory, which only the daemon's user and group can open."""
     named = [tag for tag in ("FrontEndEndpoint", "BackendEndpoint") if root.find(tag) is not None]
     if len(named) == 1:
@@ -198,7 +198,7 @@ def _left_out(root: etree._Element, notes: Notes, name: str) -> dict[str, str]:
     return found
 
 
-def _endpoints(root: etree._Element, notes: Notes, name: str) -> tuple[Endpoints, _Places]:
+def _endpoints(root: etree._Element, notes: FaultList, name: str) -> tuple[Endpoints, _Places]:
     places = _Places()
     given: dict[str, str] = {}
     defaults = _left_out(root, notes, name)
@@ -228,7 +228,7 @@ def _endpoints(root: etree._Element, notes: Notes, name: str) -> tuple[Endpoints
     return ends, places
 
 
-def _monitors(reads: Sequence[Read], places: _Places, notes: Notes) -> None:
+def _monitors(reads: Sequence[ParsedService], places: _Places, notes: FaultList) -> None:
     """The Monitor service binds an endpoint of its own, which must be free of the device and of other monitors."""
     for read in reads:
         if read.task.instance != "Monitor" or read.configuration is None:
@@ -244,7 +244,7 @@ def _monitors(reads: Sequence[Read], places: _Places, notes: Notes) -> None:
             places.bound[f"the endpoint of {read.task.id}"] = place
 
 
-def _between(root: etree._Element, reads: Sequence[Read], places: _Places, notes: Notes) -> None:
+def _between(root: etree._Element, reads: Sequence[ParsedService], places: _Places, notes: FaultList) -> None:
     """What is wrong between elements, put where it is seen in the file."""
     ident = root.find("ContextID")
     if ident is not None and leaf(ident) and not TASK_ID.fullmatch(leaf(ident)):

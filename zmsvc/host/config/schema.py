@@ -29,10 +29,10 @@ SPANS = ("start_timeout", "stop_timeout", "watchdog", "restart_delay", "restart_
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class Schema:
     """What an element may hold. The key of a child ends with `?` or `*` or `+` for how often, without one it is once."""
 
-    children: Mapping[str, Shape] = field(default_factory=dict)
+    children: Mapping[str, Schema] = field(default_factory=dict)
     attributes: Collection[str] = ()
     needed: Collection[str] = ()
     """The attributes that must be there."""
@@ -41,42 +41,42 @@ class Shape:
     tolerant: bool = False
     """Whether unknown children and attributes are passed over, unless their JSON would take the place of what is known."""
     text: bool = False
-    others: Shape | None = None
+    others: Schema | None = None
     """The shape of children that are not listed; None when there may be none."""
 
 
-FREE = Shape()
+FREE = Schema()
 """Anything at all: never looked into."""
 
 XML = "{http://www.w3.org/XML/1998/namespace}"
 """The namespace of `xml:space` and `xml:lang`, which mean the same in every document."""
-TEXT = Shape(text=True)
-_VALUE = Shape(text=True, attributes=(f"{XML}space",))
-_RULE = Shape(children={"action?": TEXT, "call?": TEXT}, tolerant=True)
+TEXT = Schema(text=True)
+_VALUE = Schema(text=True, attributes=(f"{XML}space",))
+_RULE = Schema(children={"action?": TEXT, "call?": TEXT}, tolerant=True)
 _OPTIONS = (
     "start_limit_burst", "user", "group", "nice", "kill_mode", "stop_signal", "log_level", "notify_access", "fresh", "no_new_privileges",
 )  # fmt: skip
-_SERVICE = Shape(
+_SERVICE = Schema(
     children=dict.fromkeys((f"{name}?" for name in (*SPANS, *_OPTIONS)), TEXT)
-    | {"environment?": Shape(others=_VALUE, attributes=_VALUE.attributes)}
-    | {"limits?": Shape(children={f"{name}?": TEXT for name in RLIMITS})}
+    | {"environment?": Schema(others=_VALUE, attributes=_VALUE.attributes)}
+    | {"limits?": Schema(children={f"{name}?": TEXT for name in RLIMITS})}
 )
-_TASK = Shape(
+_TASK = Schema(
     children={
         "description?": TEXT,
-        "message": Shape(
+        "message": Schema(
             children={
-                "header": Shape(children={"action?": TEXT, "service_name": TEXT}, others=FREE, tolerant=True),
-                "content": Shape(children={"configuration": FREE}, others=FREE, tolerant=True),
+                "header": Schema(children={"action?": TEXT, "service_name": TEXT}, others=FREE, tolerant=True),
+                "content": Schema(children={"configuration": FREE}, others=FREE, tolerant=True),
             },
             tolerant=True,
         ),
-        "state": Shape(children={f"{trigger}*": _RULE for trigger in Trigger}, attributes=("type",), tolerant=True),
+        "state": Schema(children={f"{trigger}*": _RULE for trigger in Trigger}, attributes=("type",), tolerant=True),
         "service?": _SERVICE,
     },
     tolerant=True,
 )
-CONTEXT = Shape(
+CONTEXT = Schema(
     children={
         "FrontEndEndpoint?": TEXT,
         "BackendEndpoint?": TEXT,
@@ -85,7 +85,7 @@ CONTEXT = Shape(
         "ContextID?": TEXT,
         "TaskLogName?": TEXT,
         "max_transactions?": TEXT,
-        "TaskService+": Shape(
+        "TaskService+": Schema(
             children={"Task": _TASK},
             attributes=("id", "instance", "topic", "serviceType"),
             needed=("id", "instance"),
@@ -133,7 +133,7 @@ def passed_over(root: etree._Element) -> tuple[list[Note], list[Note]]:
     return warnings, faults
 
 
-def _tolerant(path: str, shape: Shape) -> Iterator[tuple[str, Shape]]:
+def _tolerant(path: str, shape: Schema) -> Iterator[tuple[str, Schema]]:
     """Yield the places where unknown names are passed over, as XPath: libxml2 looks through a large file in a moment."""
     if shape.tolerant:
         yield path, shape
@@ -154,7 +154,7 @@ def similar(word: str, known: Collection[str], cutoff: float = 0.7) -> str:
     return f" (did you mean {folded[close[0]]}?)" if close else ""
 
 
-def _inside(element: etree._Element, shape: Shape) -> Iterator[Note]:
+def _inside(element: etree._Element, shape: Schema) -> Iterator[Note]:
     yield from _attributes(element, shape)
     yield from _text(element, shape)
     slots = {key.rstrip("?*+"): key for key in shape.children}
@@ -179,7 +179,7 @@ def _inside(element: etree._Element, shape: Shape) -> Iterator[Note]:
             yield element, f"<{element.tag}> has no <{tag}>, expected {often}"
 
 
-def _attributes(element: etree._Element, shape: Shape) -> Iterator[Note]:
+def _attributes(element: etree._Element, shape: Schema) -> Iterator[Note]:
     for name in element.attrib:
         text = str(name)
         if text in shape.attributes or (shape.foreign and text.startswith("{")):
@@ -193,7 +193,7 @@ def _attributes(element: etree._Element, shape: Shape) -> Iterator[Note]:
             yield element, f'<{element.tag}> has no attribute {name}, expected {name}="..."'
 
 
-def _text(element: etree._Element, shape: Shape) -> Iterator[Note]:
+def _text(element: etree._Element, shape: Schema) -> Iterator[Note]:
     if shape.text:
         return
     for owner, text in ((element, element.text), *((child, child.tail) for child in element)):

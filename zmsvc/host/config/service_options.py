@@ -12,7 +12,7 @@ from lxml import etree
 from zmsvc.core.model import KillMode, Limits, NotifyAccess
 from zmsvc.core.owners import owner
 from zmsvc.core.values import WHITE, amount, boolean, priority, quote, timespan, whole
-from zmsvc.host.config.faults import Notes
+from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.schema import RLIMITS, SPANS
 from zmsvc.host.config.xml_text import TRIMMED, loses, value
 from zmsvc.host.kernel import signals
@@ -25,7 +25,7 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class ServiceOptions:
     """What `<service>` says, with the defaults of what it does not say."""
 
     limits: Limits = field(default_factory=Limits)
@@ -43,11 +43,11 @@ class Settings:
     rlimits: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_settings(service: etree._Element | None, notes: Notes) -> Settings:
-    """Read a `<service>`; None is one that says nothing."""
+def read_settings(service: etree._Element | None, notes: FaultList) -> ServiceOptions:
+    """ParsedService a `<service>`; None is one that says nothing."""
     if service is None:
-        return Settings()
-    return Settings(
+        return ServiceOptions()
+    return ServiceOptions(
         limits=_limits(service, notes),
         user=_optional(service, "user", owner, notes),
         group=_optional(service, "group", owner, notes),
@@ -63,12 +63,12 @@ def read_settings(service: etree._Element | None, notes: Notes) -> Settings:
     )
 
 
-def _optional(service: etree._Element, tag: str, read: Callable[[str], Value], notes: Notes) -> Value | None:
+def _optional(service: etree._Element, tag: str, read: Callable[[str], Value], notes: FaultList) -> Value | None:
     element = service.find(tag)
     return None if element is None else notes.value(element, read, None)
 
 
-def _limits(service: etree._Element, notes: Notes) -> Limits:
+def _limits(service: etree._Element, notes: FaultList) -> Limits:
     given: dict[str, Any] = {}
     for name in SPANS:
         seconds = _optional(service, name, timespan if name in _NONE_IS_ALLOWED else _finite, notes)
@@ -80,7 +80,7 @@ def _limits(service: etree._Element, notes: Notes) -> Limits:
     return Limits(**_delays(service, given, notes))
 
 
-def _delays(service: etree._Element, given: dict[str, Any], notes: Notes) -> dict[str, Any]:
+def _delays(service: etree._Element, given: dict[str, Any], notes: FaultList) -> dict[str, Any]:
     """Whoever gives only one of the two delays means that one, and the default of the other follows it."""
     least, most = given.get("restart_delay"), given.get("restart_max_delay")
     if least is not None and most is not None and most < least:
@@ -113,7 +113,7 @@ def _notify_access(text: str) -> NotifyAccess:
     return NotifyAccess(word)
 
 
-def _environment(service: etree._Element, notes: Notes) -> Mapping[str, str]:
+def _environment(service: etree._Element, notes: FaultList) -> Mapping[str, str]:
     block = service.find("environment")
     result: dict[str, str] = {}
     for child in () if block is None else block:
@@ -128,7 +128,7 @@ def _environment(service: etree._Element, notes: Notes) -> Mapping[str, str]:
     return result
 
 
-def _rlimits(service: etree._Element, notes: Notes) -> Mapping[str, int]:
+def _rlimits(service: etree._Element, notes: FaultList) -> Mapping[str, int]:
     block = service.find("limits")
     # A name that is none has been told by the shape.
     known = [child for child in (() if block is None else block) if child.tag in RLIMITS]

@@ -13,7 +13,7 @@ from lxml import etree
 
 from zmsvc.core.model import Action, Rule, ServiceType, TaskService, Trigger
 from zmsvc.core.values import TASK_ID, TRUE, WHITE, quote
-from zmsvc.host.config.faults import Notes
+from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.schema import similar
 from zmsvc.host.config.service_options import read_settings
 from zmsvc.host.config.xml_text import TEXT_KEY, TRIMMED, kept, leaf, loses, to_json, value
@@ -26,7 +26,7 @@ _TRIGGERS = tuple(trigger.value for trigger in Trigger)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Read:
+class ParsedService:
     """A task, and the elements it was read from; `rules` are as many as the task has."""
 
     task: TaskService
@@ -35,8 +35,8 @@ class Read:
     rules: tuple[etree._Element, ...]
 
 
-def read_service(element: etree._Element, source: Any, notes: Notes, folder: str) -> Read:
-    """Read a `<TaskService>`, of which `source` is the JSON. A relative `location` is in `folder`, the directory of the context file."""
+def read_service(element: etree._Element, source: Any, notes: FaultList, folder: str) -> ParsedService:
+    """ParsedService a `<TaskService>`, of which `source` is the JSON. A relative `location` is in `folder`, the directory of the context file."""
     kind = _kind(element, notes)
     configuration = element.find("Task/message/content/configuration")
     rules = list(_rules(element.find("Task/state"), notes))
@@ -80,7 +80,7 @@ def read_service(element: etree._Element, source: Any, notes: Notes, folder: str
         configuration=own,
         source=source if isinstance(source, dict) else {},
     )
-    return Read(task=task, element=element, configuration=configuration, rules=tuple(where for _, where in rules))
+    return ParsedService(task=task, element=element, configuration=configuration, rules=tuple(where for _, where in rules))
 
 
 def _attribute(element: etree._Element, name: str) -> str:
@@ -91,14 +91,14 @@ def _text(element: etree._Element | None) -> str:
     return "" if element is None else leaf(element)
 
 
-def _id(element: etree._Element, notes: Notes) -> str:
+def _id(element: etree._Element, notes: FaultList) -> str:
     given = _attribute(element, "id")
     if "id" in element.attrib and not TASK_ID.fullmatch(given):
         notes.fault(element, f"the id {quote(given)} cannot be one, expected {_ID_WORDS}")
     return given
 
 
-def _kind(element: etree._Element, notes: Notes) -> ServiceType:
+def _kind(element: etree._Element, notes: FaultList) -> ServiceType:
     given = _attribute(element, "serviceType")
     if "serviceType" not in element.attrib:
         return ServiceType.PROCESS
@@ -109,7 +109,7 @@ def _kind(element: etree._Element, notes: Notes) -> ServiceType:
     return ServiceType.PROCESS
 
 
-def _instance(element: etree._Element, kind: ServiceType, notes: Notes) -> str:
+def _instance(element: etree._Element, kind: ServiceType, notes: FaultList) -> str:
     given = _attribute(element, "instance")
     if "instance" not in element.attrib:
         return given
@@ -127,7 +127,7 @@ def _action(text: str) -> Action:
     return Action(text)
 
 
-def _rules(state: etree._Element | None, notes: Notes) -> Iterable[tuple[Rule, etree._Element]]:
+def _rules(state: etree._Element | None, notes: FaultList) -> Iterable[tuple[Rule, etree._Element]]:
     """The rules with the element that shows where each calls."""
     for block in () if state is None else state:
         if block.tag not in _TRIGGERS:
@@ -144,7 +144,7 @@ def _rules(state: etree._Element | None, notes: Notes) -> Iterable[tuple[Rule, e
             notes.fault(block, f"<{block.tag}> has a call and no action, expected <action> with start, stop or restart")
 
 
-def _only(parent: etree._Element | None, tag: str, notes: Notes) -> etree._Element | None:
+def _only(parent: etree._Element | None, tag: str, notes: FaultList) -> etree._Element | None:
     """A child that zmsvc itself reads inside the free `<configuration>`: there may be one, and of text only."""
     found = [] if parent is None else parent.findall(tag)
     for again in found[1:]:
@@ -161,7 +161,7 @@ _READ = {
 _READ_BY_MONITOR = ("service", "publisher", "monitor_options")
 
 
-def _misspelt(configuration: etree._Element | None, kind: ServiceType, instance: str, notes: Notes) -> None:
+def _misspelt(configuration: etree._Element | None, kind: ServiceType, instance: str, notes: FaultList) -> None:
     """Warn of what may be a misspelt one of these: nobody would tell, since a task may have any element of its own."""
     known = [*_READ[kind], *(_READ_BY_MONITOR if instance == "Monitor" else ())]
     there = {str(child.tag) for child in (() if configuration is None else configuration)}
@@ -178,7 +178,7 @@ def _own(configuration: etree._Element | None) -> Mapping[str, Any]:
     return {TEXT_KEY: own} if own else {}
 
 
-def _location(configuration: etree._Element | None, notes: Notes, folder: str) -> str | None:
+def _location(configuration: etree._Element | None, notes: FaultList, folder: str) -> str | None:
     element = _only(configuration, "location", notes)
     if element is None or not leaf(element):
         return None
@@ -189,13 +189,13 @@ def _location(configuration: etree._Element | None, notes: Notes, folder: str) -
     return path
 
 
-def _notifies(configuration: etree._Element | None, notes: Notes) -> bool:
+def _notifies(configuration: etree._Element | None, notes: FaultList) -> bool:
     """Whether the program says READY=1 itself (sd_notify); most do not, and are ready when they run."""
     element = _only(configuration, "notify", notes)
     return element is not None and (element.text or "").strip().lower() in TRUE
 
 
-def _command(configuration: etree._Element | None, notes: Notes) -> tuple[str, ...]:
+def _command(configuration: etree._Element | None, notes: FaultList) -> tuple[str, ...]:
     element = _only(configuration, "command", notes)
     if element is None:
         if configuration is not None:

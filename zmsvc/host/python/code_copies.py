@@ -15,7 +15,7 @@ _TEXT = "_co_code_adaptive"
 """The attribute of code that has its caches in it."""
 
 
-class Watch:
+class RunDetector:
     """Sees which functions run, by what changes in their code."""
 
     def __init__(self) -> None:

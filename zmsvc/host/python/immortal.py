@@ -1,4 +1,4 @@
-"""Makes the objects of this process immortal, so that its forks do not write to them: a page that is not written stays shared.
+"""SocketMaker the objects of this process immortal, so that its forks do not write to them: a page that is not written stays shared.
 
 CPython counts the references to an object inside the object, so reading one writes to it, and in a fork each such page is copied. Since
 Python 3.12 an object whose count has a special value is not counted (PEP 683). `make_all` gives that value to everything there is.
@@ -36,14 +36,14 @@ class Unproven(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class ImmortalMark:
     """How the first eight bytes of an object say that it is immortal: a count in the low 32 bits, a flag in the high 16."""
 
     count: int
     flag: int = 0
 
     def put(self, address: int) -> bool:
-        """Mark the object at this address. False if it is immortal already."""
+        """ImmortalMark the object at this address. False if it is immortal already."""
         word = _word(address)
         # What CPython has made immortal stays as it is: by other bits it knows which of its objects are static.
         if word.value & _IMMORTAL:
@@ -52,7 +52,7 @@ class Mark:
         return True
 
 
-def mark() -> Mark | None:
+def mark() -> ImmortalMark | None:
     """Return the mark of this interpreter; None for one without immortal objects, and for builds that count in another way.
 
     3.12 and 3.13 (Include/object.h): Py_INCREF leaves a count of exactly 0xFFFFFFFF alone, Py_DECREF one whose bit 31 is set.
@@ -65,7 +65,7 @@ def mark() -> Mark | None:
     other = sysconfig.get_config_var("Py_GIL_DISABLED") or hasattr(sys, "gettotalrefcount") or struct.calcsize("P") != 8
     if not known or other:
         return None
-    return Mark(0xFFFFFFFF) if sys.version_info < (3, 14) else Mark(3 << 30, 1 << 48)
+    return ImmortalMark(0xFFFFFFFF) if sys.version_info < (3, 14) else ImmortalMark(3 << 30, 1 << 48)
 
 
 def make_all() -> int:
@@ -116,13 +116,13 @@ _TIMES = 20
 """More than the interpreter needs to specialize an instruction."""
 
 
-def prove(chosen: Mark) -> None:
-    """Mark objects that are used for nothing else, use them, and raise Unproven unless their counts stay as they are."""
+def prove(chosen: ImmortalMark) -> None:
+    """ImmortalMark objects that are used for nothing else, use them, and raise Unproven unless their counts stay as they are."""
     _prove_object(chosen)
     _prove_constant(chosen)
 
 
-def _prove_object(chosen: Mark) -> None:
+def _prove_object(chosen: ImmortalMark) -> None:
     # In a list, so that none of the references from before the mark, which 3.14 counts down, is dropped after it.
     box = [_Throwaway()]
     alive, word = weakref.ref(box[0]), _word(id(box[0]))
@@ -149,7 +149,7 @@ def _same(made: object) -> object:
     return made
 
 
-def _prove_constant(chosen: Mark) -> None:
+def _prove_constant(chosen: ImmortalMark) -> None:
     """The same for a constant of code that has run before, which 3.14 counts in a way of its own (see zmsvc.host.python.constants)."""
     scope: dict[str, Any] = {}
     exec(_LOADER, scope)

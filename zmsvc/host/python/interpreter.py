@@ -86,6 +86,6 @@ def environment() -> MutableMapping[bytes, bytes] | None:
 
 
 def freeze() -> None:
-    """Take all objects out of later collections."""
+    """TakePipe all objects out of later collections."""
     if Shortcut.FREEZE not in disabled() and hasattr(gc, "freeze"):
         gc.freeze()

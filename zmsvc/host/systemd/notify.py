@@ -224,12 +224,12 @@ def peek_from_start(sock: socket.socket) -> None:
 
 
 def discard(sock: socket.socket, count: int) -> None:
-    """Take this many datagrams, which were peeked at, off the queue."""
+    """TakePipe this many datagrams, which were peeked at, off the queue."""
     for _ in range(count):
         sock.recv(1)
 
 
-class Spare:
+class ReservedDescriptor:
     """A descriptor that is held only to be given up: its number is free for one that comes when no other number is."""
 
     def __init__(self) -> None:
@@ -254,7 +254,7 @@ class Spare:
         return fd is not None
 
 
-def receive(sock: socket.socket, *, peek: bool = False, spare: Spare | None = None) -> Datagram | None:
+def receive(sock: socket.socket, *, peek: bool = False, spare: ReservedDescriptor | None = None) -> Datagram | None:
     """Read one datagram from a socket of `bind`; None when there is none. With `peek` it stays in the queue.
 
     Of an oversized or malformed one we keep what could be read. Descriptors that nobody expects are closed, among them the one of
