@@ -90,6 +90,7 @@ completion: $(VENV)/.runs
 
 check: $(VENV)/.tests
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check --quiet .
 	$(VENV)/bin/mypy --strict
 	$(VENV)/bin/python -m pytest -q tests/house
 

@@ -14,7 +14,7 @@ from zmsvc.ctl.__main__ import GLOBAL, VERBS, Option, Verb
 
 FOLDER = Path(__file__).parents[1] / "zmsvc" / "data" / "completion"
 MADE = "made by `make completion` from zmsvc/ctl/__main__.py"
-CONTEXTS = "zmsvcctl list 2>/dev/null | while read -r name _; do [ \"$name\" = NAME ] || echo \"$name\"; done"
+CONTEXTS = 'zmsvcctl list 2>/dev/null | while read -r name _; do [ "$name" = NAME ] || echo "$name"; done'
 CREATE = "zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u"
 HELP = Option("-h", "--help", action="store_true", help="show the options and end")
 VERSION = Option("--version", action="store_true", help="show the version and end")
@@ -33,7 +33,9 @@ def takes_value(option: Option) -> bool:
 
 
 def with_values() -> dict[str, Option]:
-    """Return each option that a value follows, by its flags as a pattern of the shell. One flag means the same for all verbs."""
+    """Return each option that a value follows, by its flags as a pattern of the shell. One flag means the
+    same for all verbs.
+    """
     everything = [*GLOBAL, *(option for verb in VERBS for option in options_of(verb))]
     return {"|".join(each.flags): each for each in everything if takes_value(each)}
 
@@ -67,7 +69,8 @@ def bash() -> str:
         "    prev=${COMP_WORDS[COMP_CWORD-1]}",
         "    COMPREPLY=()",
         "",
-        "    # The verb is the first word that is neither an option nor the value of one; `at` counts the words after it.",
+        "    # The verb is the first word that is neither an option nor the value of one; `at` counts the "
+        "words after it.",
         "    for ((index = 1; index < COMP_CWORD; index++)); do",
         "        word=${COMP_WORDS[index]}",
         "        case $word in",
@@ -81,12 +84,19 @@ def bash() -> str:
     ]
     lines += [f"        {flags}) {_bash_value(option)}return ;;" for flags, option in with_values().items()]
     lines += ["    esac", "", "    if [[ -z $verb ]]; then"]
-    lines += [f'        _zmsvcctl_offer "{everywhere} --version {verbs}"', "        return", "    fi", "    if [[ $cur == -* ]]; then"]
+    lines += [
+        f'        _zmsvcctl_offer "{everywhere} --version {verbs}"',
+        "        return",
+        "    fi",
+        "    if [[ $cur == -* ]]; then",
+    ]
     lines += ["        case $verb in"]
     for verb in VERBS:
         own = " ".join(flag for option in options_of(verb) for flag in option.flags)
         own = f"$({CREATE} | tr '\\n' ' ')" if verb.adds else own
-        lines.append(f'            {verb.name}) _zmsvcctl_offer "{" ".join(filter(None, (everywhere, own)))}" ;;')
+        lines.append(
+            f'            {verb.name}) _zmsvcctl_offer "{" ".join(filter(None, (everywhere, own)))}" ;;'
+        )
     lines += ["        esac", "        return", "    fi", "    case $verb.$at in"]
     for verb in VERBS:
         lines += [f"        {each} ;;" for each in _bash_positionals(verb)]
@@ -101,7 +111,9 @@ def _bash_value(option: Option) -> str:
 
 def _bash_offer(what: str) -> str:
     if what in ("", "contexts", "directories"):
-        return {"": "", "contexts": f'_zmsvcctl_offer "$({CONTEXTS})"', "directories": "_zmsvcctl_files ''"}[what]
+        return {"": "", "contexts": f'_zmsvcctl_offer "$({CONTEXTS})"', "directories": "_zmsvcctl_files ''"}[
+            what
+        ]
     if what.startswith("files "):
         return f"_zmsvcctl_files '{what[6:]}'"
     return f'_zmsvcctl_offer "{what}"'
@@ -125,7 +137,7 @@ def zsh() -> str:
         "",
         "_zmsvcctl_contexts() {",
         "  local -a names",
-        f"  names=(${{(f)\"$({CONTEXTS})\"}})",
+        f'  names=(${{(f)"$({CONTEXTS})"}})',
         "  compadd -a names",
         "}",
         "",
@@ -138,7 +150,8 @@ def zsh() -> str:
         "  verbs=(",
         *(f"    {_quoted(f'{verb.name}:{verb.about}')}" for verb in VERBS),
         "  )",
-        f"  _arguments -C $everywhere {' '.join(_zsh_option(VERSION))} '1:verb:->verb' '*::argument:->argument'",
+        f"  _arguments -C $everywhere {' '.join(_zsh_option(VERSION))} '1:verb:->verb' "
+        f"'*::argument:->argument'",
         "  case $state in",
         "    verb) _describe verb verbs ;;",
         "    argument)",
@@ -147,8 +160,11 @@ def zsh() -> str:
     for verb in VERBS:
         own = [each for option in options_of(verb) for each in _zsh_option(option)]
         own += [_zsh_positional(at, option) for at, option in enumerate(positionals_of(verb), 1)]
-        own += [f"\"${{(@f)$({CREATE})}}\"", "'*:value:_default'"] if verb.adds else []
-        lines += [f"        {verb.name})", " \\\n            ".join(["          _arguments $everywhere", *own]) + " ;;"]
+        own += [f'"${{(@f)$({CREATE})}}"', "'*:value:_default'"] if verb.adds else []
+        lines += [
+            f"        {verb.name})",
+            " \\\n            ".join(["          _arguments $everywhere", *own]) + " ;;",
+        ]
     lines += ["      esac ;;", "  esac", "}", "", '_zmsvcctl "$@"']
     return "\n".join(lines) + "\n"
 
@@ -161,7 +177,11 @@ def _zsh_option(option: Option) -> Iterator[str]:
     about = option.settings["help"].replace("[", "(").replace("]", ")").replace(":", "\\:")
     repeated = option.settings.get("action") == "append"
     without = "*" if repeated else f"({' '.join(option.flags)})"
-    value = f":{option.settings.get('metavar', 'VALUE')}:{_zsh_offer(option.completes)}" if takes_value(option) else ""
+    value = (
+        f":{option.settings.get('metavar', 'VALUE')}:{_zsh_offer(option.completes)}"
+        if takes_value(option)
+        else ""
+    )
     for flag in option.flags:
         yield _quoted(f"{without}{flag}[{about}]{value}")
 
@@ -189,7 +209,10 @@ def fish() -> str:
     lines += [_fish_option(option, "") for option in (*GLOBAL, HELP)]
     lines += [_fish_option(VERSION, "__fish_use_subcommand")]
     for verb in VERBS:
-        lines += ["", f"complete -c zmsvcctl -n __fish_use_subcommand -a {verb.name} -d {_fish_quoted(verb.about)}"]
+        lines += [
+            "",
+            f"complete -c zmsvcctl -n __fish_use_subcommand -a {verb.name} -d {_fish_quoted(verb.about)}",
+        ]
         seen = f"__fish_seen_subcommand_from {verb.name}"
         lines += [_fish_option(option, seen) for option in options_of(verb)]
         for option in positionals_of(verb):

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Sends a message to a context, as the zmicroservices 1.0 manual shows it: see --help. New scripts use `zmsvcctl`."""
+"""Sends a message to a context, as the zmicroservices 1.0 manual shows it: see --help. New scripts use
+`zmsvcctl`.
+"""
 
 import sys
 from pathlib import Path

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""SocketMaker task services, as the zmicroservices 1.0 manual shows it: see --help. The same as `zmsvcctl create`."""
+"""SocketMaker task services, as the zmicroservices 1.0 manual shows it: see --help. The same as `zmsvcctl
+create`.
+"""
 
 import sys
 from pathlib import Path

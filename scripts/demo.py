@@ -1,6 +1,8 @@
-"""`make demo`: the EchoAction context shouts a few times, with its life and its bus to be seen. Needs no root and no systemd.
+"""`make demo`: the EchoAction context shouts a few times, with its life and its bus to be seen. Needs no root
+and no systemd.
 
-Everything is in a temporary directory of its own, the endpoints too, so that several demos at once do not meet.
+Everything is in a temporary directory of its own, the endpoints too, so that several demos at once do not
+meet.
 """
 
 from __future__ import annotations
@@ -44,21 +46,30 @@ def write_context(home: Path) -> None:
     for element, end in ("FrontEndEndpoint", "front"), ("BackendEndpoint", "back"):
         text = re.sub(rf"(<{element}>).*(</{element}>)", rf"\g<1>ipc://{home}/{end}\g<2>", text)
     text = re.sub(r"\s*<(FrontBind|BackendBind)>.*</\1>", "", text)
-    text = re.sub(r"\s*<interval>.*</interval>", "", text).replace("<configuration>", "<configuration><interval>0.5</interval>")
+    text = re.sub(r"\s*<interval>.*</interval>", "", text).replace(
+        "<configuration>", "<configuration><interval>0.5</interval>"
+    )
     (home / CONTEXT.name).write_text(text)
 
 
 @contextlib.contextmanager
 def daemon(home: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The context in the foreground, ready. It says READY=1 as it would to systemd, whose part is played here."""
-    environment = {"ZMSVC_CONFIG_DIR": home, "ZMSVC_RUNTIME_DIR": home / "run", "ZMSVC_STATE_DIR": home / "state"}
+    """The context in the foreground, ready. It says READY=1 as it would to systemd, whose part is played
+    here.
+    """
+    environment = {
+        "ZMSVC_CONFIG_DIR": home,
+        "ZMSVC_RUNTIME_DIR": home / "run",
+        "ZMSVC_STATE_DIR": home / "state",
+    }
     os.environ.update({name: str(value) for name, value in environment.items()})
     for name, value in environment.items():
         print(f"export {name}={value}")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(str(home / "notify"))
         process = subprocess.Popen(
-            command("zmsvcd", "--foreground", "--no-autostart", "EchoAction"), env=os.environ | {"NOTIFY_SOCKET": str(home / "notify")}
+            command("zmsvcd", "--foreground", "--no-autostart", "EchoAction"),
+            env=os.environ | {"NOTIFY_SOCKET": str(home / "notify")},
         )
         try:
             wait_until_ready(notify, process)
@@ -108,7 +119,9 @@ def zmsvcctl(*arguments: str) -> None:
 
 
 def main() -> int:
-    home = Path(tempfile.mkdtemp(prefix="zmsvc-demo.", dir="/tmp"))  # short: an ipc endpoint has at most 107 characters
+    home = Path(
+        tempfile.mkdtemp(prefix="zmsvc-demo.", dir="/tmp")
+    )  # short: an ipc endpoint has at most 107 characters
     began = time.monotonic()
     try:
         status = demonstrate(home)
@@ -119,7 +132,10 @@ def main() -> int:
         return 130
     finally:
         shutil.rmtree(home)
-    say(f"The context has ended with status {status} after {time.monotonic() - began:.0f} s; {home} is removed.")
+    say(
+        f"The context has ended with status {status} after {time.monotonic() - began:.0f} s; {home} is "
+        f"removed."
+    )
     return status
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Runs a context in the foreground and starts nothing by itself, as the zmicroservices 1.0 manual shows it. The same as
-`zmsvcd --no-autostart FILE`."""
+"""Runs a context in the foreground and starts nothing by itself, as the zmicroservices 1.0 manual shows it.
+The same as `zmsvcd --no-autostart FILE`."""
 
 import argparse
 import os

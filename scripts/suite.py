@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Run a command in another Debian: by default the tests of this checkout, with that distribution's libraries and systemd.
+"""Run a command in another Debian: by default the tests of this checkout, with that distribution's libraries
+and systemd.
 
-The distribution is installed once into a folder of the cache ($ZMSVC_SUITES, else a folder below $XDG_CACHE_HOME or /var/cache), from the
-mirror that apt on this machine uses. Each run puts a throw-away overlay above that folder, in namespaces of its own: the folder and this
-machine stay as they are, and a run that is killed leaves neither a mount nor a process. Needs root, debootstrap and Debian's apt.
-Remove the folder to have it made again, as for newer packages of a testing suite.
+The distribution is installed once into a folder of the cache ($ZMSVC_SUITES, else a folder below
+$XDG_CACHE_HOME or /var/cache), from the mirror that apt on this machine uses. Each run puts a throw-away
+overlay above that folder, in namespaces of its own: the folder and this machine stay as they are, and a run
+that is killed leaves neither a mount nor a process. Needs root, debootstrap and Debian's apt. Remove the
+folder to have it made again, as for newer packages of a testing suite.
 """
 
 from __future__ import annotations
@@ -25,13 +27,32 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent
 
 FIRST = ("ca-certificates", "dbus", "iproute2", "procps", "python3", "python3-venv", "systemd")
-"""Packages of the first installation. debootstrap resolves no virtual package, so that the libraries come later, by apt."""
+"""Packages of the first installation. debootstrap resolves no virtual package, so that the libraries come
+later, by apt.
+"""
 
 LATER = (
-    "python3-zmq", "python3-psutil", "python3-lxml", "python3-daemon", "python3-sdnotify",
-    "python3-setuptools", "python3-wheel", "python3-pytest", "python3-pytest-xdist", "python3-hypothesis",
-    "fish", "git", "graphviz", "groff-base", "libpam-systemd", "logrotate", "make", "sqlite3", "strace", "zsh",
-)  # fmt: skip
+    "python3-zmq",
+    "python3-psutil",
+    "python3-lxml",
+    "python3-daemon",
+    "python3-sdnotify",
+    "python3-setuptools",
+    "python3-wheel",
+    "python3-pytest",
+    "python3-pytest-xdist",
+    "python3-hypothesis",
+    "fish",
+    "git",
+    "graphviz",
+    "groff-base",
+    "libpam-systemd",
+    "logrotate",
+    "make",
+    "sqlite3",
+    "strace",
+    "zsh",
+)
 
 TESTS = ("make", "test", "LIBRARIES=system")
 
@@ -66,7 +87,11 @@ class Tree:
             if self._packages() == [*FIRST, *LATER]:
                 return
             mirror = find_mirror()
-            print(f"suite: installing {self.suite} from {mirror} into {self.root} (once; {self.log} has the details)", flush=True)
+            print(
+                f"suite: installing {self.suite} from {mirror} into {self.root} (once; {self.log} has the "
+                f"details)",
+                flush=True,
+            )
             with open(self.log, "wb") as log:
                 self._install(mirror, log.fileno())
             os.sync()
@@ -87,7 +112,16 @@ class Tree:
         remove(self._new)
         scripts = debootstrap_scripts(self.suite, self.cache)
         options = ("--variant=minbase", f"--include={','.join(FIRST)}")
-        self._run(log, "env", f"DEBOOTSTRAP_DIR={scripts}", "debootstrap", *options, self.suite, str(self._new), mirror)
+        self._run(
+            log,
+            "env",
+            f"DEBOOTSTRAP_DIR={scripts}",
+            "debootstrap",
+            *options,
+            self.suite,
+            str(self._new),
+            mirror,
+        )
         remove(scripts)
         copy_from_outside(self._new)
         (self._new / "etc/apt/apt.conf.d/99outside").write_text(apt_acquire_settings())
@@ -97,7 +131,11 @@ class Tree:
         policy = self._new / "usr/sbin/policy-rc.d"
         policy.write_text("#!/bin/sh\nexit 101\n")
         policy.chmod(0o755)
-        for arguments in (("update",), ("-y", "-f", "install"), ("-y", "--no-install-recommends", "install", *LATER)):
+        for arguments in (
+            ("update",),
+            ("-y", "-f", "install"),
+            ("-y", "--no-install-recommends", "install", *LATER),
+        ):
             self._run_inside(log, "apt-get", "-q", *arguments)
         self._run_inside(log, "apt-get", "clean")
         policy.unlink()
@@ -108,22 +146,39 @@ class Tree:
         self._run(log, "sh", "-c", mount_proc, str(self._new), *command)
 
     def _run(self, log: int, *command: str) -> None:
-        status = run_isolated(command, environment=environment() | {"DEBIAN_FRONTEND": "noninteractive"}, output=log)
+        status = run_isolated(
+            command, environment=environment() | {"DEBIAN_FRONTEND": "noninteractive"}, output=log
+        )
         if status != 0:
             lines = self.log.read_text(errors="replace").splitlines()[-20:]
-            raise SuiteError("\n  ".join([f"{' '.join(command)} ended with {status}; the last lines of {self.log}:", *lines]))
+            raise SuiteError(
+                "\n  ".join(
+                    [f"{' '.join(command)} ended with {status}; the last lines of {self.log}:", *lines]
+                )
+            )
 
     def run(self, command: Sequence[str]) -> int:
         """Run a command with this checkout as its working directory; the exit status."""
         # The mounts exist only in the run's own namespace, so that one empty directory serves for all.
         work = self.cache / "work"
         work.mkdir(exist_ok=True)
-        inside = ["sh", str(HERE / "suite-inside.sh"), str(self.root), str(work), str(CHECKOUT), *OUTSIDE_FILES, "--", *command]
+        inside = [
+            "sh",
+            str(HERE / "suite-inside.sh"),
+            str(self.root),
+            str(work),
+            str(CHECKOUT),
+            *OUTSIDE_FILES,
+            "--",
+            *command,
+        ]
         return run_isolated(inside, environment=environment())
 
 
 def debootstrap_scripts(suite: str, cache: Path) -> Path:
-    """Make a private copy of debootstrap's files, in which a suite that is newer than debootstrap is known as well."""
+    """Make a private copy of debootstrap's files, in which a suite that is newer than debootstrap is known
+    as well.
+    """
     if not shutil.which("debootstrap"):
         raise SuiteError("debootstrap is not installed: apt-get install debootstrap")
     copy = cache / f"{suite}.debootstrap"
@@ -142,14 +197,22 @@ def find_mirror() -> str:
             # A fresh machine may have no lists, and only they name the origin.
             subprocess.run(["apt-get", "-q", "update"], stdout=subprocess.DEVNULL, check=False)
         done = subprocess.run(
-            ["apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages", "Origin: Debian"],
+            [
+                "apt-get",
+                "indextargets",
+                "--format",
+                "$(REPO_URI) $(CODENAME)",
+                "Created-By: Packages",
+                "Origin: Debian",
+            ],
             stdout=subprocess.PIPE,
             text=True,
             check=False,
         )
         for line in done.stdout.splitlines():
             uri, _, codename = line.partition(" ")
-            # "-updates", "-security" and "-backports" lie beside the suite itself, or in an archive of their own.
+            # "-updates", "-security" and "-backports" lie beside the suite itself, or in an archive of their
+            # own.
             if "-" not in codename:
                 return uri
     raise SuiteError("apt on this machine has no repository of Debian: add one to /etc/apt/sources.list.d")
@@ -157,7 +220,9 @@ def find_mirror() -> str:
 
 def apt_acquire_settings() -> str:
     """Return how apt on this machine reaches its mirror: proxies, certificates, checks."""
-    return subprocess.run(["apt-config", "dump", "Acquire"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    return subprocess.run(
+        ["apt-config", "dump", "Acquire"], stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
 
 
 def copy_from_outside(root: Path) -> None:
@@ -176,15 +241,34 @@ def environment() -> dict[str, str]:
         for name, value in os.environ.items()
         if name in PASSED_ON or name.startswith(PASSED_ON_BEGINNINGS) or name.endswith(PASSED_ON_ENDS)
     }
-    return {"HOME": "/root", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"} | passed_on
+    return {
+        "HOME": "/root",
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LC_ALL": "C.UTF-8",
+    } | passed_on
 
 
-def run_isolated(command: Sequence[str], *, environment: dict[str, str] | None = None, output: int | None = None) -> int:
-    """Run a command with mounts and processes of its own, which end with it, and with this process; the exit status."""
+def run_isolated(
+    command: Sequence[str], *, environment: dict[str, str] | None = None, output: int | None = None
+) -> int:
+    """Run a command with mounts and processes of its own, which end with it, and with this process; the
+    exit status.
+    """
     # setpriv: when this process is killed, so is unshare, and with it the first process of the namespace.
     killed = ("setpriv", "--pdeathsig", "KILL")
-    namespaces = ("unshare", "--mount", "--propagation", "private", "--pid", "--mount-proc", "--fork", "--kill-child")
-    process = subprocess.Popen([*killed, *namespaces, *command], env=environment, stdout=output, stderr=output)
+    namespaces = (
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "--pid",
+        "--mount-proc",
+        "--fork",
+        "--kill-child",
+    )
+    process = subprocess.Popen(
+        [*killed, *namespaces, *command], env=environment, stdout=output, stderr=output
+    )
     try:
         return process.wait()
     except KeyboardInterrupt:
@@ -211,9 +295,18 @@ def default_cache() -> Path:
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--make", action="store_true", help="install the suite and run nothing")
-    p.add_argument("--where", action="store_true", help="print the folder of the suite, and neither install nor run anything")
+    p.add_argument(
+        "--where",
+        action="store_true",
+        help="print the folder of the suite, and neither install nor run anything",
+    )
     p.add_argument("suite", metavar="SUITE", help="bookworm, trixie or forky")
-    p.add_argument("command", metavar="COMMAND", nargs=argparse.REMAINDER, help=f"what to run there; {' '.join(TESTS)} by default")
+    p.add_argument(
+        "command",
+        metavar="COMMAND",
+        nargs=argparse.REMAINDER,
+        help=f"what to run there; {' '.join(TESTS)} by default",
+    )
     return p
 
 

@@ -1,4 +1,6 @@
-"""What every test gets: a deadline of its own, and the ways to wait of `waiting`, by import or as the fixture `wait_for`."""
+"""What every test gets: a deadline of its own, and the ways to wait of `waiting`, by import or as the
+fixture `wait_for`.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,21 @@ import waiting
 BOOT = Path(__file__).parent / "boot"
 
 DEADLINE = 60
-"""Seconds for one test; `@pytest.mark.deadline(SECONDS)` gives another. A test that hangs is then a failure with a traceback."""
+"""Seconds for one test; `@pytest.mark.deadline(SECONDS)` gives another. A test that hangs is then a
+failure with a traceback.
+"""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", f"deadline(seconds): the test fails when it takes longer; {DEADLINE} without this mark")
+    config.addinivalue_line(
+        "markers", f"deadline(seconds): the test fails when it takes longer; {DEADLINE} without this mark"
+    )
     # pytest-xdist's own marker; the tests run without xdist as well.
-    config.addinivalue_line("markers", "xdist_group(name): the tests of one group run in one process, one after the other")
-    # A shell that is not interactive has its background jobs ignore SIGINT, and so would every process that a test starts.
+    config.addinivalue_line(
+        "markers", "xdist_group(name): the tests of one group run in one process, one after the other"
+    )
+    # A shell that is not interactive has its background jobs ignore SIGINT, and so would every process that a
+    # test starts.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

@@ -1,6 +1,8 @@
-"""PROGRAM of another user: a peer of the device that makes it hold as much as it can. It speaks ZMTP by hand and knows nothing of zmsvc.
+"""PROGRAM of another user: a peer of the device that makes it hold as much as it can. It speaks ZMTP by hand
+and knows nothing of zmsvc.
 
-Arguments: the way, the endpoint, seconds, connections. It prints `go` when it begins, and how often its connections were ended.
+Arguments: the way, the endpoint, seconds, connections. It prints `go` when it begins, and how often its
+connections were ended.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""PROGRAM of a user who may not connect: speaks ZMTP by hand at a port, in every way that could get a message past the handshake.
+"""PROGRAM of a user who may not connect: speaks ZMTP by hand at a port, in every way that could get a message
+past the handshake.
 
-Arguments: port, kind of socket to play (PUB or SUB), connections, and seconds between two of them. It prints what it was sent beyond
-handshakes, and how many of its connections got a READY, which is the word that lets one in. It knows nothing of zmsvc.
+Arguments: port, kind of socket to play (PUB or SUB), connections, and seconds between two of them. It prints
+what it was sent beyond handshakes, and how many of its connections got a READY, which is the word that lets
+one in. It knows nothing of zmsvc.
 """
 
 from __future__ import annotations

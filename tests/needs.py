@@ -1,4 +1,6 @@
-"""What a test needs of the machine. Without it the test is skipped, but under CI that is a failure: there green means that all ran."""
+"""What a test needs of the machine. Without it the test is skipped, but under CI that is a failure: there
+green means that all ran.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ import pytest
 
 
 def need_tool(there: object, reason: str) -> None:
-    """Like `need`, for a tool of developers: a run with the distribution's libraries alone (LIBRARIES=system) need not have it."""
+    """Like `need`, for a tool of developers: a run with the distribution's libraries alone
+    (LIBRARIES=system) need not have it.
+    """
     if not there and os.environ.get("LIBRARIES") == "system":
         pytest.skip(reason)
     need(there, reason)

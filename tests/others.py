@@ -21,7 +21,9 @@ def others(count: int) -> list[int]:
     found = [_FIRST + 10 * (os.getpid() % 100_000) + number for number in range(count)]
     # The daemon executes it again: setpriv itself may still reach what lies in root's home.
     again = "import subprocess, sys, zmsvc.ctl; subprocess.run([sys.executable, '-c', ''], check=True)"
-    tried = subprocess.run([*command(found[0]), sys.executable, "-P", "-c", again], cwd="/", capture_output=True)
+    tried = subprocess.run(
+        [*command(found[0]), sys.executable, "-P", "-c", again], cwd="/", capture_output=True
+    )
     need(tried.returncode == 0, f"another user cannot run {sys.executable}: {tried.stderr.decode()}")
     return found
 
@@ -32,12 +34,18 @@ def command(uid: int, *groups: int) -> list[str]:
     return ["setpriv", f"--reuid={uid}", f"--regid={uid}", *more]
 
 
-def run(uid: int, *words: str, groups: tuple[int, ...] = (), **settings: Any) -> subprocess.CompletedProcess[str]:
+def run(
+    uid: int, *words: str, groups: tuple[int, ...] = (), **settings: Any
+) -> subprocess.CompletedProcess[str]:
     """Run a program as this user, to its end."""
-    return subprocess.run([*command(uid, *groups), *words], cwd="/", capture_output=True, text=True, timeout=60, **settings)
+    return subprocess.run(
+        [*command(uid, *groups), *words], cwd="/", capture_output=True, text=True, timeout=60, **settings
+    )
 
 
-def python(uid: int, code: str, *words: str, groups: tuple[int, ...] = (), **settings: Any) -> subprocess.CompletedProcess[str]:
+def python(
+    uid: int, code: str, *words: str, groups: tuple[int, ...] = (), **settings: Any
+) -> subprocess.CompletedProcess[str]:
     """Run a piece of Python as this user, to its end."""
     return run(uid, sys.executable, "-P", "-c", code, *words, groups=groups, **settings)
 

@@ -19,9 +19,11 @@ _NEXT_LOOK = 0.01
 
 
 def wait_for(fact: Callable[[], Answer], deadline: float = PATIENCE) -> Answer:
-    """The first true answer of `fact`, which is asked again and again; an AssertionError of it means: not yet.
+    """The first true answer of `fact`, which is asked again and again; an AssertionError of it means: not
+    yet.
 
-    This is for facts without an event in the kernel that one could wait for; the end of a process and a line in a pipe have one.
+    This is for facts without an event in the kernel that one could wait for; the end of a process and a line
+    in a pipe have one.
     """
     until = time.monotonic() + deadline
     while True:
@@ -52,10 +54,15 @@ def wait_for_end(pid: int, deadline: float = PATIENCE) -> None:
 
 
 def stop_process(pid: int) -> None:
-    """Send SIGSTOP and wait until each thread has stopped: one that runs on another CPU goes on for a moment."""
+    """Send SIGSTOP and wait until each thread has stopped: one that runs on another CPU goes on for a
+    moment.
+    """
 
     def stopped() -> bool:
-        return all(each.read_text().rpartition(")")[2].split()[0] == "T" for each in Path(f"/proc/{pid}/task").glob("*/stat"))
+        return all(
+            each.read_text().rpartition(")")[2].split()[0] == "T"
+            for each in Path(f"/proc/{pid}/task").glob("*/stat")
+        )
 
     os.kill(pid, signal.SIGSTOP)
     wait_for(stopped)
@@ -74,6 +81,9 @@ def wait_for_line(stream: IO[bytes], part: str, deadline: float = PATIENCE) -> s
         line = b"" if line.endswith(b"\n") else line
         readable = poll.poll(max(0, until - time.monotonic()) * 1000)
         byte = os.read(stream.fileno(), 1) if readable else b""
-        assert byte, f"no line with {part!r} within {deadline:g} s or before the end, only:\n{seen.decode(errors='replace')}"
+        assert byte, (
+            f"no line with {part!r} within {deadline:g} s or before the end, only:\n"
+            f"{seen.decode(errors='replace')}"
+        )
         line, seen = line + byte, seen + byte
     return line.decode(errors="replace").rstrip("\n")

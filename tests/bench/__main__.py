@@ -21,17 +21,29 @@ HERE = Path(__file__).parent
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description="Measure zmsvc beside other service managers.")
     parser.add_argument("--full", action="store_true", help="more rounds and samples: an hour or more")
-    parser.add_argument("--only", action="append", metavar="TEXT", help="only cells like 'systemd with 100.' or 'device'")
+    parser.add_argument(
+        "--only", action="append", metavar="TEXT", help="only cells like 'systemd with 100.' or 'device'"
+    )
     parser.add_argument("--rounds", type=int, help="at most so many")
-    parser.add_argument("--sizes", type=_sizes, metavar="N,N...", help="other numbers of tasks than the plan's")
-    parser.add_argument("--out", type=Path, default=HERE, metavar="DIRECTORY", help="where RESULTS.md, results.json and plot.svg go")
+    parser.add_argument(
+        "--sizes", type=_sizes, metavar="N,N...", help="other numbers of tasks than the plan's"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=HERE,
+        metavar="DIRECTORY",
+        help="where RESULTS.md, results.json and plot.svg go",
+    )
     given = parser.parse_args()
     _prepare()
     scale = LONG if given.full else SHORT
     if given.sizes:
         scale = replace(scale, sizes=given.sizes)
     machine = about.machine()
-    chosen = [cell for cell in cells(scale) if not given.only or any(text in f"{cell.name}." for text in given.only)]
+    chosen = [
+        cell for cell in cells(scale) if not given.only or any(text in f"{cell.name}." for text in given.only)
+    ]
     if not chosen:
         parser.error("no cell has such a name")
     began = time.monotonic()
@@ -39,7 +51,9 @@ def main() -> int:
     seconds = time.monotonic() - began
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "RESULTS.md").write_text(text := report.markdown(results, machine, seconds))
-    (given.out / "results.json").write_text(json.dumps({"machine": machine, "seconds": seconds, **results.as_json()}, indent=1) + "\n")
+    (given.out / "results.json").write_text(
+        json.dumps({"machine": machine, "seconds": seconds, **results.as_json()}, indent=1) + "\n"
+    )
     (given.out / "plot.svg").write_text(plot.svg(results))
     print(text)
     return 0
@@ -50,7 +64,9 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 def _prepare() -> None:
-    """The same for everybody: as many descriptors as there may be, and a Python that is used as it is meant."""
+    """The same for everybody: as many descriptors as there may be, and a Python that is used as it is
+    meant.
+    """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # Whoever breaks it off shall not be left with a thousand tasks.

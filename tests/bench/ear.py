@@ -1,4 +1,6 @@
-"""The one ear that measures everybody: a task of any contender says when it runs, by the clock that all processes share."""
+"""The one ear that measures everybody: a task of any contender says when it runs, by the clock that all
+processes share.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,8 @@ class Ear:
 
     def __exit__(self, *_: object) -> None:
         self._socket.close()
-        # Where a contender failed, or was broken off, its tasks may still be there, also such as have not reported: all name this socket.
+        # Where a contender failed, or was broken off, its tasks may still be there, also such as have not
+        # reported: all name this socket.
         for file in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
                 arguments = file.read_bytes().split(b"\0")
@@ -63,7 +66,9 @@ class Ear:
             try:
                 text, ancillary, _, _ = self._socket.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
             except TimeoutError:
-                raise RuntimeError(f"cannot measure: {len(wanted)} tasks did not report, {sorted(wanted)[:3]} among them") from None
+                raise RuntimeError(
+                    f"cannot measure: {len(wanted)} tasks did not report, {sorted(wanted)[:3]} among them"
+                ) from None
             name, _, at = text.decode().partition(" ")
             pid = int(_CREDENTIALS.unpack(ancillary[0][2])[0])
             self.pids[name] = pid
@@ -73,7 +78,9 @@ class Ear:
         return heard
 
     def run_again(self, name: str) -> float:
-        """Kill the task of this name with SIGKILL and wait until it reports again; the seconds from the one to the other."""
+        """Kill the task of this name with SIGKILL and wait until it reports again; the seconds from the
+        one to the other.
+        """
         killed = self.kill(name)
         return self.hear([name])[name].at - killed
 

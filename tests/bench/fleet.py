@@ -1,4 +1,6 @@
-"""What every contender has to be able to do, and what it is given to do: a fleet of equal tasks, and pairs of victim and heir."""
+"""What every contender has to be able to do, and what it is given to do: a fleet of equal tasks, and pairs
+of victim and heir.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ __all__ = ["SERVICE", "Command", "Contender", "Ear", "Fleet", "Session", "progra
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """`size` tasks that are restarted when they fail, and `pairs` of a victim whose failure starts its heir."""
+    """`size` tasks that are restarted when they fail, and `pairs` of a victim whose failure starts its
+    heir.
+    """
 
     size: int = 0
     pairs: int = 0
@@ -50,9 +54,19 @@ class Command:
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
     def run(self, check: bool = True) -> str:
-        done = subprocess.run(self.argv, env=self.environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            self.argv,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if check and done.returncode != 0:
-            raise RuntimeError(f"cannot run {' '.join(self.argv)}: {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+            raise RuntimeError(
+                f"cannot run {' '.join(self.argv)}: {done.returncode}\n"
+                f"{done.stdout[-2000:]}{done.stderr[-2000:]}"
+            )
         return done.stdout
 
 
@@ -62,7 +76,9 @@ class Session(Protocol):
     fleet: Fleet
     ear: Ear
     tells: bool
-    """Whether `started` and `stopped` know anything, so that the time until they return is the contender's."""
+    """Whether `started` and `stopped` know anything, so that the time until they return is the
+    contender's.
+    """
 
     def order_start(self) -> None:
         """Order that all entry tasks start. Returns when the order is given."""
@@ -95,7 +111,9 @@ class Contender(Protocol):
 
 
 @contextlib.contextmanager
-def running(argv: Sequence[str], log: Path, *, by: signal.Signals = signal.SIGTERM, **more: Any) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    argv: Sequence[str], log: Path, *, by: signal.Signals = signal.SIGTERM, **more: Any
+) -> Iterator[subprocess.Popen[bytes]]:
     """A program for as long as it is needed; its output goes to a file. `by` is what ends it."""
     with log.open("ab") as output:
         options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": output, **more}

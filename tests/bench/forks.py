@@ -1,7 +1,8 @@
-"""Measures the ways to fork a task: one clone() with and without the interpreter's hooks, and two forks in a row.
+"""Measures the ways to fork a task: one clone() with and without the interpreter's hooks, and two forks in a
+row.
 
-`python -m bench.forks`, or `make bench-forks`. It is measured in a fork of this process that has prepared its memory as the zygote does,
-from the call until the parent goes on; the child ends at once.
+`python -m bench.forks`, or `make bench-forks`. It is measured in a fork of this process that has prepared its
+memory as the zygote does, from the call until the parent goes on; the child ends at once.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from zmsvc.task import warmup
 
 
 class OneHook:
-    """The sibling fork up to Python 3.12, which let the child's hook alone be called. Since 3.13 it would end the child."""
+    """The sibling fork up to Python 3.12, which let the child's hook alone be called. Since 3.13 it would
+    end the child.
+    """
 
     def __init__(self) -> None:
         self._clone = linux.SiblingClone()
@@ -85,7 +88,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.forks", description="Measure the ways to fork a task.")
     parser.add_argument("--times", type=int, default=300, metavar="N")
     given = parser.parse_args()
-    print(f"Python {platform.python_version()}, {given.times} forks each\n\n| | median | least |\n|---|---|---|")
+    print(
+        f"Python {platform.python_version()}, {given.times} forks each\n\n| | median | least |\n|---|---|---|"
+    )
     for name, seconds in in_zygote(given.times).items():
         print(f"| {name} | {statistics.median(seconds) * 1e3:.2f} ms | {min(seconds) * 1e3:.2f} ms |")
     return 0

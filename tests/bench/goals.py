@@ -1,4 +1,6 @@
-"""What is promised, and whether the figures of a run show it: ratios where a machine's speed would decide otherwise."""
+"""What is promised, and whether the figures of a run show it: ratios where a machine's speed would decide
+otherwise.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ OURS = "zmsvc"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """What a connected task may take with one version of Python: bytes (PSS) with 100 and with 1,000 tasks, and page faults of a start."""
+    """What a connected task may take with one version of Python: bytes (PSS) with 100 and with 1,000
+    tasks, and page faults of a start.
+    """
 
     some: float
     many: float
@@ -60,13 +64,21 @@ def verdicts(results: Results, python: tuple[int, int] = sys.version_info[:2]) -
     def ratio(figure: str, size: int, other: str) -> float | None:
         return _ratio(median(figure, size), median(figure, size, other))
 
-    restarts = [value for suite in ("s6", "runit") if (value := results.percentile("chain", suite, FEW, 0.5)) is not None]
+    restarts = [
+        value
+        for suite in ("s6", "runit")
+        if (value := results.percentile("chain", suite, FEW, 0.5)) is not None
+    ]
     best = min(restarts, default=None)
     device = _device(results)
     worst = f"the device's part: {min(device):.2f} to {max(device):.2f}" if device else ""
     late = results.percentile("order", OURS, FEW, 0.99)
     plain = [
-        Verdict(goal="1,000 tasks: share of systemd's time for 1,000 plain services", limit=1 / 9, value=ratio("start", MANY, "systemd")),
+        Verdict(
+            goal="1,000 tasks: share of systemd's time for 1,000 plain services",
+            limit=1 / 9,
+            value=ratio("start", MANY, "systemd"),
+        ),
         Verdict(goal="1,000 tasks: times the bare forks", limit=5, value=ratio("start", MANY, "fork")),
         *_memory(results, python),
         *(
@@ -85,28 +97,70 @@ def verdicts(results: Results, python: tuple[int, int] = sys.version_info[:2]) -
             remark=f"p99 {late * 1e3:.1f} ms" if late else "",
         ),
         *(
-            Verdict(goal=f"status at {size:,}: share of supervisorctl's", limit=1 / 2, value=ratio("status", size, "Supervisor"))
+            Verdict(
+                goal=f"status at {size:,}: share of supervisorctl's",
+                limit=1 / 2,
+                value=ratio("status", size, "Supervisor"),
+            )
             for size in (SOME, MANY)
         ),
-        Verdict(goal="wake-ups a second of an idle context of 1,000", limit=1, value=median("idle.wakeups", MANY), unit=""),
-        Verdict(goal="wake-ups a second of its 1,000 tasks", limit=0, value=median("idle.tasks", MANY), unit=""),
-        Verdict(goal="bare proxy's throughput over the device's, mean, supervisor busy", limit=1 / 0.95, value=_mean(device), remark=worst),
-        Verdict(goal="adoption of 1,000 tasks after kill -9 of the supervisor", limit=2, value=median("adoption", MANY), unit="s"),
+        Verdict(
+            goal="wake-ups a second of an idle context of 1,000",
+            limit=1,
+            value=median("idle.wakeups", MANY),
+            unit="",
+        ),
+        Verdict(
+            goal="wake-ups a second of its 1,000 tasks", limit=0, value=median("idle.tasks", MANY), unit=""
+        ),
+        Verdict(
+            goal="bare proxy's throughput over the device's, mean, supervisor busy",
+            limit=1 / 0.95,
+            value=_mean(device),
+            remark=worst,
+        ),
+        Verdict(
+            goal="adoption of 1,000 tasks after kill -9 of the supervisor",
+            limit=2,
+            value=median("adoption", MANY),
+            unit="s",
+        ),
     ]
-    return plain + [_linear(figure, name, median) for figure, name in (("start", "start"), ("stop", "stop"), ("adoption", "adoption"))]
+    return plain + [
+        _linear(figure, name, median)
+        for figure, name in (("start", "start"), ("stop", "stop"), ("adoption", "adoption"))
+    ]
 
 
 def _memory(results: Results, python: tuple[int, int]) -> list[Verdict]:
     limits, where = MEMORY.get(python, UNKNOWN), "with Python {}.{}".format(*python)
     found = [
-        Verdict(goal=f"PSS of a connected task, of {size:,}, {where}", limit=limit, value=results.median("memory", OURS, size), unit="B")
+        Verdict(
+            goal=f"PSS of a connected task, of {size:,}, {where}",
+            limit=limit,
+            value=results.median("memory", OURS, size),
+            unit="B",
+        )
         for size, limit in ((SOME, limits.some), (MANY, limits.many))
     ]
     faults = results.median("faults", OURS, SOME)
-    found.append(Verdict(goal=f"page faults of a task's start, of {SOME}, {where}", limit=limits.faults, value=faults, unit=""))
+    found.append(
+        Verdict(
+            goal=f"page faults of a task's start, of {SOME}, {where}",
+            limit=limits.faults,
+            value=faults,
+            unit="",
+        )
+    )
     if limits.faster is not None:
         share = _ratio(results.median("start", OURS, MANY), results.median("start", OURS_UNSHARED, MANY))
-        found.append(Verdict(goal=f"1,000 tasks: share of the time that unshared memory takes, {where}", limit=limits.faster, value=share))
+        found.append(
+            Verdict(
+                goal=f"1,000 tasks: share of the time that unshared memory takes, {where}",
+                limit=limits.faster,
+                value=share,
+            )
+        )
     return found
 
 
@@ -116,13 +170,20 @@ def _ratio(ours: float | None, theirs: float | None) -> float | None:
 
 def _linear(figure: str, name: str, median: Callable[[str, int], float | None]) -> Verdict:
     """Ten times the tasks may take ten times as long, and a quarter more for the noise."""
-    return Verdict(goal=f"{name} of 1,000 over that of 100", limit=12.5, value=_ratio(median(figure, MANY), median(figure, SOME)))
+    return Verdict(
+        goal=f"{name} of 1,000 over that of 100",
+        limit=12.5,
+        value=_ratio(median(figure, MANY), median(figure, SOME)),
+    )
 
 
 def _device(results: Results) -> list[float]:
     """The device's part of the bare proxy's throughput, by size and number of subscribers."""
     found = (
-        _ratio(results.median(f"throughput.{size}", OURS, subscribers), results.median(f"throughput.{size}", BARE, subscribers))
+        _ratio(
+            results.median(f"throughput.{size}", OURS, subscribers),
+            results.median(f"throughput.{size}", BARE, subscribers),
+        )
         for size in SIZES
         for subscribers in SUBSCRIBERS
     )

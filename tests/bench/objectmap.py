@@ -1,7 +1,8 @@
-"""Runs zmsvcd, except that its zygote, before it forks its first task, writes down which object lies at which address.
+"""Runs zmsvcd, except that its zygote, before it forks its first task, writes down which object lies at which
+address.
 
-`python -m bench.objectmap FILE [COMMAND...] -m zmsvc.keeper ARGUMENTS`: COMMAND is left out, so that this can stand before one. The keeper
-then executes this module as its zygote.
+`python -m bench.objectmap FILE [COMMAND...] -m zmsvc.keeper ARGUMENTS`: COMMAND is left out, so that this can
+stand before one. The keeper then executes this module as its zygote.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ Region = tuple[int, int, str, str]
 """Address, bytes, what is there, and of which type or function."""
 
 _HAVE_GC, _PREHEADER = 1 << 14, 1 << 3 | 1 << 4
-"""Of tp_flags: an object has two words of the collector before it, and, since 3.12, two with pointers before these."""
+"""Of tp_flags: an object has two words of the collector before it, and, since 3.12, two with pointers
+before these.
+"""
 _TABLE_AT: dict[type, int] = {dict: 32, list: 24}
 """Where a dictionary and a list have the address of their table."""
 
@@ -37,7 +40,9 @@ def write(path: str) -> None:
     if pid == 0:
         try:
             with open(f"{path}.new", "wb") as file:
-                marshal.dump(sorted(region for each in immortal.reachable() for region in _regions(each)), file)
+                marshal.dump(
+                    sorted(region for each in immortal.reachable() for region in _regions(each)), file
+                )
             os.rename(f"{path}.new", path)
         finally:
             os._exit(0)
@@ -57,17 +62,35 @@ def _regions(each: Any) -> Iterator[Region]:
     yield address, 8, "reference count", name
     if kind in _TABLE_AT:
         if size > own:
-            yield ctypes.c_size_t.from_address(address + _TABLE_AT[kind]).value, size - own, f"table of a {kind.__name__}", name
+            yield (
+                ctypes.c_size_t.from_address(address + _TABLE_AT[kind]).value,
+                size - own,
+                f"table of a {kind.__name__}",
+                name,
+            )
     elif kind is types.CodeType:
-        yield address + own, size - own, "byte code and its caches", f"{each.co_filename.rpartition('/')[2]}:{each.co_qualname}"
+        yield (
+            address + own,
+            size - own,
+            "byte code and its caches",
+            f"{each.co_filename.rpartition('/')[2]}:{each.co_qualname}",
+        )
     else:
         own = size
-    yield address + 8, own - 8, f"fields of a {kind.__name__}" if kind.__module__ == "builtins" else "fields of an object", name
+    yield (
+        address + 8,
+        own - 8,
+        f"fields of a {kind.__name__}" if kind.__module__ == "builtins" else "fields of an object",
+        name,
+    )
 
 
 def keep(path: str, arguments: list[str]) -> None:
     """Be the keeper."""
-    def spawn_zygote(module: str, arguments: list[str], environment: Mapping[str, str], fds: list[int]) -> int:
+
+    def spawn_zygote(
+        module: str, arguments: list[str], environment: Mapping[str, str], fds: list[int]
+    ) -> int:
         if module != "zmsvc.zygote":
             return execute(module, arguments, environment, fds)
         return execute("bench.objectmap", arguments, {**environment, VARIABLE: path}, fds)

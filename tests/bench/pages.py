@@ -1,7 +1,9 @@
-"""Names what a task has written to: each page that it does not share any more with the zygote, by what lies there.
+"""Names what a task has written to: each page that it does not share any more with the zygote, by what lies
+there.
 
-`python -m bench.pages`, or `make bench-pages`, starts a context with a few connected tasks and compares the memory of one of them with
-that of the zygote, which writes down where its objects lie (bench.objectmap). Needs root, or the right to read the memory of both.
+`python -m bench.pages`, or `make bench-pages`, starts a context with a few connected tasks and compares the
+memory of one of them with that of the zygote, which writes down where its objects lie (bench.objectmap).
+Needs root, or the right to read the memory of both.
 """
 
 from __future__ import annotations
@@ -93,7 +95,9 @@ def compare(zygote: int, task: int, objects: Map) -> Report:
 
 
 def _own_pages(pid: int) -> Iterator[tuple[int, str]]:
-    """Addresses of pages that are in memory, of no file, and mapped by this process alone; with the mapping's name."""
+    """Addresses of pages that are in memory, of no file, and mapped by this process alone; with the
+    mapping's name.
+    """
     with open(f"/proc/{pid}/pagemap", "rb", 0) as pagemap:
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
             area, rights, _, _, _, *name = line.split(None, 5)
@@ -107,7 +111,9 @@ def _own_pages(pid: int) -> Iterator[tuple[int, str]]:
                     yield start + number * PAGE, name[0].rpartition("/")[2] if name else "anonymous"
 
 
-def _written(before: bytes, after: bytes, address: int, mapping: str, objects: Map) -> Iterator[tuple[str, str]]:
+def _written(
+    before: bytes, after: bytes, address: int, mapping: str, objects: Map
+) -> Iterator[tuple[str, str]]:
     if before == after:
         yield SAME, mapping
     for at in range(0, PAGE, 8):
@@ -117,9 +123,18 @@ def _written(before: bytes, after: bytes, address: int, mapping: str, objects: M
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench.pages", description="Name what a task has written to.")
-    parser.add_argument("--tasks", type=int, default=20, metavar="N", help="how many there are; one of them is looked at")
-    parser.add_argument("--names", type=int, default=8, metavar="N", help="how many names of each kind are told")
-    parser.add_argument("--without", default="", metavar="NAME,NAME...", help="shortcuts that are switched off, as by ZMSVC_DISABLE")
+    parser.add_argument(
+        "--tasks", type=int, default=20, metavar="N", help="how many there are; one of them is looked at"
+    )
+    parser.add_argument(
+        "--names", type=int, default=8, metavar="N", help="how many names of each kind are told"
+    )
+    parser.add_argument(
+        "--without",
+        default="",
+        metavar="NAME,NAME...",
+        help="shortcuts that are switched off, as by ZMSVC_DISABLE",
+    )
     given = parser.parse_args()
     home = Path(tempfile.mkdtemp(prefix="zmp"))
     path = home / "objects"
@@ -134,7 +149,8 @@ def main() -> int:
             objects = Map(marshal.loads(path.read_bytes()))
             report = compare(session.context.zygote(), task, objects)
             print(
-                f"Python {platform.python_version()}, one of {given.tasks} tasks: {report.pages} pages of its own, "
+                f"Python {platform.python_version()}, one of {given.tasks} tasks: {report.pages} pages of "
+                f"its own, "
                 f"PSS {pss(task) / 1e6:.2f} MB, {faults(task)} page faults\n"
             )
             print(report.markdown(given.names))

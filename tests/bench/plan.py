@@ -1,4 +1,6 @@
-"""What one run consists of: cells, each of which opens one contender once and takes some figures. The short plan and the long one."""
+"""What one run consists of: cells, each of which opens one contender once and takes some figures. The
+short plan and the long one.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,15 @@ class Scale:
     messages: int
     """MiB that are sent through a device at a time."""
     suites_up_to: int
-    """The largest fleet of s6 and runit: their start is the start of their interpreters, as everybody's but ours."""
+    """The largest fleet of s6 and runit: their start is the start of their interpreters, as everybody's
+    but ours.
+    """
 
 
 SHORT = Scale(sizes=(10, 100, 1000), rounds=5, budget=570, failures=4, idle=4, messages=40, suites_up_to=100)
-LONG = Scale(sizes=(10, 100, 300, 1000), rounds=9, budget=5400, failures=20, idle=30, messages=200, suites_up_to=1000)
+LONG = Scale(
+    sizes=(10, 100, 300, 1000), rounds=9, budget=5400, failures=20, idle=30, messages=200, suites_up_to=1000
+)
 
 FEW_TASKS = 10
 PAIRS = 10
@@ -50,17 +56,37 @@ class Cell:
 
 
 def cells(scale: Scale) -> list[Cell]:
-    # The largest first: what is left of the time after the first round is theirs, who have one sample a round.
+    # The largest first: what is left of the time after the first round is theirs, who have one sample a
+    # round.
     largest_first = sorted(scale.sizes, reverse=True)
-    made = [_of(contender, size, scale) for size in largest_first for contender in everybody() if _suits(contender, size, scale)]
+    made = [
+        _of(contender, size, scale)
+        for size in largest_first
+        for contender in everybody()
+        if _suits(contender, size, scale)
+    ]
     ours = Zmsvc()
-    made.append(Cell(name="the bus", missing=ours.missing, run=lambda results, home: _bus(ours, max(scale.sizes), results, home)))
-    made.append(Cell(name="the device", missing=ours.missing, run=lambda results, home: device.run(ours, scale.messages, results, home)))
+    made.append(
+        Cell(
+            name="the bus",
+            missing=ours.missing,
+            run=lambda results, home: _bus(ours, max(scale.sizes), results, home),
+        )
+    )
+    made.append(
+        Cell(
+            name="the device",
+            missing=ours.missing,
+            run=lambda results, home: device.run(ours, scale.messages, results, home),
+        )
+    )
     return made
 
 
 def _suits(contender: Contender, size: int, scale: Scale) -> bool:
-    largest = {"s6": scale.suites_up_to, "runit": scale.suites_up_to, "zmsvc (cgroups)": FEW_TASKS}.get(contender.name, max(scale.sizes))
+    largest = {"s6": scale.suites_up_to, "runit": scale.suites_up_to, "zmsvc (cgroups)": FEW_TASKS}.get(
+        contender.name, max(scale.sizes)
+    )
     # With few tasks nothing is measured in which shared memory shows.
     least = FEW_TASKS + 1 if contender.name == OURS_UNSHARED else 0
     return least <= size <= largest

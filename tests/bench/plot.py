@@ -1,4 +1,6 @@
-"""Start time and memory against the number of tasks, as an SVG that is written by hand: two panels with logarithmic axes."""
+"""Start time and memory against the number of tasks, as an SVG that is written by hand: two panels with
+logarithmic axes.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,23 @@ def svg(results: Results) -> str:
     """The picture."""
     names = [name for name in results.contenders() if len(_points(results, "start", name, 1)) > 1]
     panels = [
-        Panel(title="from the order until all run", unit="s", lines={name: _points(results, "start", name, 1) for name in names}),
-        Panel(title="memory of a task (PSS)", unit="MB", lines={name: _points(results, "memory", name, 1e6) for name in names}),
+        Panel(
+            title="from the order until all run",
+            unit="s",
+            lines={name: _points(results, "start", name, 1) for name in names},
+        ),
+        Panel(
+            title="memory of a task (PSS)",
+            unit="MB",
+            lines={name: _points(results, "memory", name, 1e6) for name in names},
+        ),
     ]
     parts = [_panel(panel, LEFT + number * (WIDTH + GAP)) for number, panel in enumerate(panels)]
     across, down = LEFT + 2 * WIDTH + GAP + 30, TOP + HEIGHT + 60 + 18 * math.ceil(len(names) / 4)
     legend = [_entry(name, number) for number, name in enumerate(names)]
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {across} {down}" font-family="sans-serif" font-size="12">\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {across} {down}" font-family="sans-serif" '
+        f'font-size="12">\n'
         f'<rect width="100%" height="100%" fill="white"/>\n' + "\n".join(parts + legend) + "\n</svg>\n"
     )
 
@@ -53,7 +64,9 @@ def _panel(panel: Panel, left: float) -> str:
             TOP + HEIGHT * (1 - (math.log10(y) - ys[0]) / (ys[1] - ys[0])),
         )
 
-    parts = [f'<text x="{left}" y="{TOP - 14}" font-weight="bold">{escape(panel.title)} [{panel.unit}]</text>']
+    parts = [
+        f'<text x="{left}" y="{TOP - 14}" font-weight="bold">{escape(panel.title)} [{panel.unit}]</text>'
+    ]
     for power in range(xs[0], xs[1] + 1):
         x, y = place(10.0**power, 10.0 ** ys[0])
         parts.append(f'<path d="M{x:.1f} {TOP}V{y:.1f}" stroke="#ddd"/>')
@@ -81,4 +94,7 @@ def _range(values: list[float]) -> tuple[int, int]:
 def _entry(name: str, number: int) -> str:
     x, y = LEFT + 170 * (number % 4), TOP + HEIGHT + 46 + 18 * (number // 4)
     colour = COLOURS[number % len(COLOURS)]
-    return f'<path d="M{x} {y - 4}h18" stroke="{colour}" stroke-width="3"/><text x="{x + 24}" y="{y}">{escape(name)}</text>'
+    return (
+        f'<path d="M{x} {y - 4}h18" stroke="{colour}" stroke-width="3"/><text x="{x + 24}" '
+        f'y="{y}">{escape(name)}</text>'
+    )

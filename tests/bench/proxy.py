@@ -1,4 +1,6 @@
-"""The bare proxy: libzmq's own loop and nothing around it. `python -m bench.proxy FRONT BACK`; publishers connect to FRONT."""
+"""The bare proxy: libzmq's own loop and nothing around it. `python -m bench.proxy FRONT BACK`; publishers
+connect to FRONT.
+"""
 
 from __future__ import annotations
 

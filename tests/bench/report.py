@@ -1,4 +1,6 @@
-"""The results as Markdown, for people: ratios first, then the figure itself, with the number of samples behind it."""
+"""The results as Markdown, for people: ratios first, then the figure itself, with the number of samples
+behind it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from bench.results import Results
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A line of the table for each size in which the figure was taken; `share` is a percentile, without it the median is meant."""
+    """A line of the table for each size in which the figure was taken; `share` is a percentile, without it
+    the median is meant.
+    """
 
     figure: str
     title: str
@@ -55,7 +59,9 @@ def markdown(results: Results, machine: Mapping[str, str], seconds: float) -> st
     parts = [
         "# Results of the benchmark",
         "Made by `make bench`; the same as data in [results.json](results.json).",
-        "Measured on: " + "; ".join(f"{name} {value}" for name, value in machine.items()) + f". It took {seconds:.0f} s.",
+        "Measured on: "
+        + "; ".join(f"{name} {value}" for name, value in machine.items())
+        + f". It took {seconds:.0f} s.",
         "![Start time and memory against the number of tasks](plot.svg)",
         "## Goals",
         _goals(verdicts(results)),
@@ -65,7 +71,8 @@ def markdown(results: Results, machine: Mapping[str, str], seconds: float) -> st
         "## The processes of a context",
         _processes(results),
         "## The device beside a bare libzmq proxy",
-        "Both in turn, while the supervisor answers questions without a pause. Latency is that of single messages that do not queue.",
+        "Both in turn, while the supervisor answers questions without a pause. Latency is that of single "
+        "messages that do not queue.",
         _device(results),
         "## The bus",
         _bus(results),
@@ -123,7 +130,10 @@ def _times(ratio: float) -> str:
 
 def _processes(results: Results) -> str:
     sizes = results.sizes("memory.keeper")
-    lines = ["| PSS with tasks: | " + " | ".join(f"{size:,}" for size in sizes) + " |", "|---" * (len(sizes) + 1) + "|"]
+    lines = [
+        "| PSS with tasks: | " + " | ".join(f"{size:,}" for size in sizes) + " |",
+        "|---" * (len(sizes) + 1) + "|",
+    ]
     for role in ("keeper", "zygote", "supervisor", "device"):
         values = (amount(results.median(f"memory.{role}", OURS, size), "B") for size in sizes)
         lines.append(f"| {role} | " + " | ".join(values) + " |")
@@ -131,7 +141,17 @@ def _processes(results: Results) -> str:
 
 
 def _device(results: Results) -> str:
-    head = ["message", "subscribers", "throughput, ratio", "messages/s", "bare", "CPU a message, ratio", "p50 / p99", "bare", "lost"]
+    head = [
+        "message",
+        "subscribers",
+        "throughput, ratio",
+        "messages/s",
+        "bare",
+        "CPU a message, ratio",
+        "p50 / p99",
+        "bare",
+        "lost",
+    ]
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for size in SIZES:
         for subscribers in SUBSCRIBERS:
@@ -140,13 +160,17 @@ def _device(results: Results) -> str:
             if ours is None or not bare:
                 continue
             delays = [
-                " / ".join(amount(results.percentile(f"latency.{size}", name, subscribers, share), "s") for share in (0.5, 0.99))
+                " / ".join(
+                    amount(results.percentile(f"latency.{size}", name, subscribers, share), "s")
+                    for share in (0.5, 0.99)
+                )
                 for name in (OURS, BARE)
             ]
             per_message = f"{cpu[0] / cpu[1]:.2f}" if cpu[0] and cpu[1] else "-"
             lost = sum(results.samples.get((f"lost.{size}", OURS, subscribers), ()))
             lines.append(
-                f"| {size:,} B | {subscribers} | **{ours / bare:.2f}** | {ours:,.0f} | {bare:,.0f} | {per_message} | "
+                f"| {size:,} B | {subscribers} | **{ours / bare:.2f}** | {ours:,.0f} | {bare:,.0f} | "
+                f"{per_message} | "
                 f"{delays[0]} | {delays[1]} | {lost:.0f} |"
             )
     return "\n".join(lines)
@@ -155,9 +179,12 @@ def _device(results: Results) -> str:
 def _bus(results: Results) -> str:
     said = []
     for size in results.sizes("bus.bytes"):
-        messages, total, largest = (results.median(f"bus.{what}", OURS, size) or 0 for what in ("messages", "bytes", "largest"))
+        messages, total, largest = (
+            results.median(f"bus.{what}", OURS, size) or 0 for what in ("messages", "bytes", "largest")
+        )
         said.append(
-            f"The start of {size:,} tasks says {messages:,.0f} messages with {total / 1e6:,.1f} MB to who hears everything; "
+            f"The start of {size:,} tasks says {messages:,.0f} messages with {total / 1e6:,.1f} MB to who "
+            f"hears everything; "
             f"the largest has {largest / 1e6:.2f} MB."
         )
     return "\n".join(said) or "Not measured."

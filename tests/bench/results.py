@@ -1,4 +1,6 @@
-"""What was measured: samples by figure, contender and size, and what could not be measured, with the reason."""
+"""What was measured: samples by figure, contender and size, and what could not be measured, with the
+reason.
+"""
 
 from __future__ import annotations
 

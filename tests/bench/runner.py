@@ -20,7 +20,9 @@ _MEMORY = "/dev/shm"
 
 
 def run(cells: Sequence[Cell], rounds: int, budget: float) -> Results:
-    """Every cell once in each round, as long as what it took last still fits; what cannot be measured is left out, with its reason."""
+    """Every cell once in each round, as long as what it took last still fits; what cannot be measured is
+    left out, with its reason.
+    """
     results = Results()
     began = time.monotonic()
     took: dict[str, float] = {}
@@ -34,7 +36,10 @@ def run(cells: Sequence[Cell], rounds: int, budget: float) -> Results:
             with _at_most(left):
                 _one(cell, results)
             took[cell.name] = time.monotonic() - started
-            _say(f"round {number + 1}: {cell.name}, {took[cell.name]:.1f} s; {time.monotonic() - began:.0f} of {budget:.0f} s")
+            _say(
+                f"round {number + 1}: {cell.name}, {took[cell.name]:.1f} s; {time.monotonic() - began:.0f} "
+                f"of {budget:.0f} s"
+            )
     for cell in able:
         if cell.name not in took:
             results.missing[cell.name] = "the time was up"
@@ -50,8 +55,8 @@ def _noted(cell: Cell, results: Results) -> bool:
 
 
 def _one(cell: Cell, results: Results) -> None:
-    # In memory, as /run is, where an installation has its sockets and PID files; systemd's machine lies in memory as a whole. And a
-    # short path: a Unix socket's may have 107 bytes.
+    # In memory, as /run is, where an installation has its sockets and PID files; systemd's machine lies in
+    # memory as a whole. And a short path: a Unix socket's may have 107 bytes.
     home = Path(tempfile.mkdtemp(prefix="zmb", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None))
     try:
         cell.run(results, home)
@@ -65,7 +70,9 @@ def _one(cell: Cell, results: Results) -> None:
 
 @contextlib.contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
-    """Break off what takes longer: a contender that hangs, or a first round on a slow machine, whose length nobody knows yet."""
+    """Break off what takes longer: a contender that hangs, or a first round on a slow machine, whose
+    length nobody knows yet.
+    """
 
     def late(_signal: int, _frame: FrameType | None) -> None:
         raise RuntimeError("the time was up")

@@ -1,8 +1,10 @@
-"""The service that contenders run which execute programs: `service.py NAME EAR`. It has imported pyzmq, says that it runs, and waits.
+"""The service that contenders run which execute programs: `service.py NAME EAR`. It has imported pyzmq, says
+that it runs, and waits.
 
 BENCH_READY_FD is where s6 wants to be told that a service is ready.
 
-It makes no ZMQ context and connects to nothing, which zmsvc's tasks do: the difference is in favour of the others.
+It makes no ZMQ context and connects to nothing, which zmsvc's tasks do: the difference is in favour of the
+others.
 """
 
 import os

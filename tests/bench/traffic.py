@@ -1,6 +1,8 @@
-"""Messages through a device: a sender and its subscribers, each a process of its own, so that only what lies between them differs.
+"""Messages through a device: a sender and its subscribers, each a process of its own, so that only what lies
+between them differs.
 
-`traffic.py send ENDPOINT` takes orders on its standard input, `traffic.py hear ENDPOINT SUBSCRIBERS` likewise; both answer in JSON lines.
+`traffic.py send ENDPOINT` takes orders on its standard input, `traffic.py hear ENDPOINT SUBSCRIBERS`
+likewise; both answer in JSON lines.
 """
 
 from __future__ import annotations
@@ -100,7 +102,9 @@ def _probed(poller: zmq.Poller, wanted: int) -> bool:
 
 
 def _heard(poller: zmq.Poller, wanted: int) -> dict[str, Any]:
-    """`last`: when the last of the messages came; `lost`: how many did not; `delays`: of a part of them, in seconds."""
+    """`last`: when the last of the messages came; `lost`: how many did not; `delays`: of a part of them,
+    in seconds.
+    """
     got, delays, last = 0, [], 0.0
     every = max(1, wanted // 5000)
     while got < wanted:
@@ -115,7 +119,9 @@ def _heard(poller: zmq.Poller, wanted: int) -> dict[str, Any]:
                         continue
                     got += 1
                     if got % every == 0:
-                        delays.append((time.monotonic_ns() - int(message[len(TOPIC) : len(TOPIC) + _STAMP])) / 1e9)
+                        delays.append(
+                            (time.monotonic_ns() - int(message[len(TOPIC) : len(TOPIC) + _STAMP])) / 1e9
+                        )
             except zmq.Again:
                 pass
         last = time.monotonic()

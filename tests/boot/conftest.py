@@ -1,4 +1,6 @@
-"""One machine with zmsvc installed for all boot tests, and contexts on it that leave nothing to the next test."""
+"""One machine with zmsvc installed for all boot tests, and contexts on it that leave nothing to the next
+test.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ _MACHINE = pytest.StashKey[Machine]()
 
 @pytest.fixture(scope="session")
 def booted(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """`make install` in the overlay, then the boot. Nothing of the checkout is there afterwards but what was installed."""
+    """`make install` in the overlay, then the boot. Nothing of the checkout is there afterwards but what
+    was installed.
+    """
     need(os.geteuid() == 0, "only root can boot a machine")
     missing = [tool for tool in TOOLS if not shutil.which(tool)]
     need(not missing, f"cannot boot a machine without {', '.join(missing)}")
@@ -36,7 +40,10 @@ def machine(booted: Machine) -> Iterator[Machine]:
     """The machine with an empty journal; afterwards no context runs and none has failed."""
     booted.sh("journalctl --quiet --rotate; journalctl --quiet --vacuum-time=1us; systemctl daemon-reload")
     yield booted
-    booted.sh("systemctl stop 'zmsvc@*.service' zmsvc.target; systemctl reset-failed; rm -rf /var/lib/zmsvc/*", check=False)
+    booted.sh(
+        "systemctl stop 'zmsvc@*.service' zmsvc.target; systemctl reset-failed; rm -rf /var/lib/zmsvc/*",
+        check=False,
+    )
     left = processes_of_user(booted)
     booted.sh("pkill -KILL -u zmsvc", check=False)
     assert not left, f"processes of zmsvc were left after the contexts had been stopped: {left}"
@@ -76,4 +83,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     machine = item.config.stash.get(_MACHINE, None)
     if report.failed and machine and {"machine", "booted"} & set(getattr(item, "fixturenames", ())):
         report.sections.append(("journal", machine.journal()[-20_000:]))
-        report.sections.append(("units", machine.sh("systemctl status --no-pager -n0 'zmsvc*'", check=False).stdout))
+        report.sections.append(
+            ("units", machine.sh("systemctl status --no-pager -n0 'zmsvc*'", check=False).stdout)
+        )

@@ -1,4 +1,6 @@
-"""A context on the test machine as its administrator sees it: context files, services, systemctl, zmsvcctl and the journal."""
+"""A context on the test machine as its administrator sees it: context files, services, systemctl, zmsvcctl
+and the journal.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,8 @@ TALKER = """
             logging.getLogger("library").warning("logged by a library")
             print("printed by the task")
             if self.said == 1:
-                # It stays for a moment, because journald cannot say to which control group a process belonged that is gone
-                # when journald reads its line.
+                # It stays for a moment, because journald cannot say to which control group a process belonged
+                # that is gone when journald reads its line.
                 subprocess.Popen(["sh", "-c", "echo printed by another program; echo printed on stderr >&2; sleep 1"])
             self.update(said=self.said)
 
@@ -65,7 +67,15 @@ DEAF = """
 """
 
 
-def task(name: str, instance: str, *, rules: str = "", service: str = "", entry: bool = True, configuration: str = "") -> str:
+def task(
+    name: str,
+    instance: str,
+    *,
+    rules: str = "",
+    service: str = "",
+    entry: bool = True,
+    configuration: str = "",
+) -> str:
     """A TaskService element; `rules` is what stands in its state, `service` its time limits."""
     return f"""
     <TaskService id="{name}" topic="process" instance="{instance}" serviceType="Process">
@@ -129,7 +139,9 @@ class Installed:
 
     def tasks(self) -> dict[tuple[str, str], dict[str, Any]]:
         """The tasks in the status, by transaction and id."""
-        return {(one["id"], each["id"]): each for one in self.status()["transactions"] for each in one["tasks"]}
+        return {
+            (one["id"], each["id"]): each for one in self.status()["transactions"] for each in one["tasks"]
+        }
 
     def pids(self) -> dict[tuple[str, str], int]:
         """The active tasks' processes, by transaction and id."""
@@ -140,7 +152,9 @@ class Installed:
         group = self.show("ControlGroup")
         if not group:
             return []
-        listed = self.machine.sh(f"find /sys/fs/cgroup{group} -name cgroup.procs -exec cat {{}} +", check=False)
+        listed = self.machine.sh(
+            f"find /sys/fs/cgroup{group} -name cgroup.procs -exec cat {{}} +", check=False
+        )
         return [int(line) for line in listed.stdout.split()]
 
     def entries(self, *matches: str) -> list[dict[str, Any]]:
@@ -150,7 +164,9 @@ class Installed:
 
 def processes_of_user(machine: Machine, user: str = "zmsvc") -> set[int]:
     """Every process of a user on the machine that runs, whatever its control group or parent is."""
-    listed = (line.split() for line in machine.sh(f"ps -u {user} -o pid=,stat=", check=False).stdout.splitlines())
+    listed = (
+        line.split() for line in machine.sh(f"ps -u {user} -o pid=,stat=", check=False).stdout.splitlines()
+    )
     return {int(pid) for pid, state in listed if not state.startswith("Z")}
 
 

@@ -1,10 +1,10 @@
-"""A machine to test on: this machine's own systemd, journald and D-Bus, booted in namespaces over a throw-away overlay of /,
-or those of another distribution that lies in a directory.
+"""A machine to test on: this machine's own systemd, journald and D-Bus, booted in namespaces over a
+throw-away overlay of /, or those of another distribution that lies in a directory.
 
 $ZMSVC_BOOT_TREE names another directory than /, such as a Debian in a folder (scripts/suite.py).
 
-It needs root, takes a third of a second, has no network, and nothing on the host changes. It knows nothing of zmsvc.
-When the process that made it is killed, it is killed too, and its mounts vanish with its namespaces.
+It needs root, takes a third of a second, has no network, and nothing on the host changes. It knows nothing of
+zmsvc. When the process that made it is killed, it is killed too, and its mounts vanish with its namespaces.
 """
 
 from __future__ import annotations
@@ -34,18 +34,26 @@ _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 class Machine:
     """A booted machine whose files are those of `lower`, with an overlay above.
 
-    `prepare` is a command that runs in it before the boot, by chroot, with the network and `checkout` at /mnt.
+    `prepare` is a command that runs in it before the boot, by chroot, with the network and `checkout` at
+    /mnt.
     """
 
-    def __init__(self, *prepare: str, checkout: Path = Path("/"), lower: Path | None = None, patience: float = 300) -> None:
+    def __init__(
+        self, *prepare: str, checkout: Path = Path("/"), lower: Path | None = None, patience: float = 300
+    ) -> None:
         self._groups = _cgroup_base() / f"zmtest-{os.getpid()}-{time.monotonic_ns()}"
         self._directory = Path(tempfile.mkdtemp(prefix="zmtest."))
         try:
             self._lock = self._make_groups()
-            self.pid = self._boot(prepare, checkout, lower or Path(os.environ.get("ZMSVC_BOOT_TREE", "/")), patience)
+            self.pid = self._boot(
+                prepare, checkout, lower or Path(os.environ.get("ZMSVC_BOOT_TREE", "/")), patience
+            )
             state = self.sh("systemctl is-system-running --wait", check=False).stdout.strip()
             if state != "running":
-                raise RuntimeError(f"cannot use the machine: it is {state}\n{self.sh('systemctl --failed', check=False).stdout}")
+                raise RuntimeError(
+                    f"cannot use the machine: it is {state}\n"
+                    f"{self.sh('systemctl --failed', check=False).stdout}"
+                )
         except BaseException:
             self.close()
             raise
@@ -55,13 +63,27 @@ class Machine:
         """The machine's file system as seen from here."""
         return Path(f"/proc/{self.pid}/root")
 
-    def sh(self, command: str, *, check: bool = True, timeout: float = 60, user: str = "") -> subprocess.CompletedProcess[str]:
-        """Runs a shell command inside, as root or `user`; it fails the test when its status is not 0, unless `check` is False."""
+    def sh(
+        self, command: str, *, check: bool = True, timeout: float = 60, user: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a shell command inside, as root or `user`; it fails the test when its status is not 0,
+        unless `check` is False.
+        """
         become = f"setpriv --reuid {user} --regid {user} --init-groups" if user else ""
-        enter = f"nsenter -t {self.pid} -m -u -i -n -p -C -r -w env -i TERM=dumb LANG=C.UTF-8 HOME=/root PATH={_PATH} {become}"
-        # The command is moved into the machine's control group first, so that one which hangs dies with the machine.
+        enter = (
+            f"nsenter -t {self.pid} -m -u -i -n -p -C -r -w env -i TERM=dumb LANG=C.UTF-8 HOME=/root "
+            f"PATH={_PATH} {become}"
+        )
+        # The command is moved into the machine's control group first, so that one which hangs dies with the
+        # machine.
         done = subprocess.run(
-            ["sh", "-c", f'echo 0 > "$0"; exec {enter} sh -c "$1"', str(self._groups / "machine/commands/cgroup.procs"), command],
+            [
+                "sh",
+                "-c",
+                f'echo 0 > "$0"; exec {enter} sh -c "$1"',
+                str(self._groups / "machine/commands/cgroup.procs"),
+                command,
+            ],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -69,7 +91,9 @@ class Machine:
             timeout=timeout,
             check=False,
         )
-        assert not check or done.returncode == 0, f"{command!r} ended with {done.returncode}\n{done.stdout}{done.stderr}"
+        assert not check or done.returncode == 0, (
+            f"{command!r} ended with {done.returncode}\n{done.stdout}{done.stderr}"
+        )
         return done
 
     def put(self, path: str, text: str, mode: int = 0o644) -> None:
@@ -98,11 +122,14 @@ class Machine:
     def __enter__(self) -> Machine:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _make_groups(self) -> int:
-        """Make the machine's control groups. Returns a descriptor that holds them: the groups of a process that was killed are free.
+        """Make the machine's control groups. Returns a descriptor that holds them: the groups of a process
+        that was killed are free.
 
         A PID would not tell, for that process may be in another PID namespace.
         """
@@ -126,19 +153,32 @@ class Machine:
             booted.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
             booted.bind(address)
             # setpriv: when the thread that started it dies, so does all of the machine.
-            start = 'echo 0 > "$0"; exec setpriv --pdeathsig KILL unshare --mount --propagation private sh "$@"'
+            start = (
+                'echo 0 > "$0"; exec setpriv --pdeathsig KILL unshare --mount --propagation private sh "$@"'
+            )
             self._process = subprocess.Popen(
-                ["sh", "-c", start, str(self._groups / "machine/cgroup.procs"),
-                 str(_HERE / "prepare.sh"), str(work), str(checkout), str(_HERE / "boot.sh"), str(lower), *prepare],
+                [
+                    "sh",
+                    "-c",
+                    start,
+                    str(self._groups / "machine/cgroup.procs"),
+                    str(_HERE / "prepare.sh"),
+                    str(work),
+                    str(checkout),
+                    str(_HERE / "boot.sh"),
+                    str(lower),
+                    *prepare,
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=os.environ | {"NOTIFY_SOCKET": address},
-            )  # fmt: skip
+            )
             pid = _ready(booted, self._process, patience)
         if not pid:
             raise RuntimeError(f"cannot boot a machine:\n{output.read_text(errors='replace')}")
-        # The group that is the machine's root may hold no process of ours, or no controller could be enabled there.
+        # The group that is the machine's root may hold no process of ours, or no controller could be enabled
+        # there.
         (self._groups / "outside/cgroup.procs").write_text(str(self._process.pid))
         (self._groups / "machine/commands").mkdir()
         return pid
@@ -180,7 +220,9 @@ def _held(directory: Path) -> int:
 
 
 def _remove_groups(top: Path) -> None:
-    """A control group can be removed when its last process is gone, which the kernel tells by a change of cgroup.events."""
+    """A control group can be removed when its last process is gone, which the kernel tells by a change of
+    cgroup.events.
+    """
     for directory, _, _ in os.walk(top, topdown=False):
         with contextlib.suppress(FileNotFoundError), (Path(directory) / "cgroup.events").open() as events:
             poll = select.poll()

@@ -59,7 +59,9 @@ def test_a_context_that_was_stopped_in_the_middle_of_a_crash_leaves_nothing(talk
     assert talker.show("ActiveState") in ("inactive", "failed")
 
 
-def test_a_hung_supervisor_is_replaced_and_no_task_notices(context: Callable[..., Installed], machine: Machine) -> None:
+def test_a_hung_supervisor_is_replaced_and_no_task_notices(
+    context: Callable[..., Installed], machine: Machine
+) -> None:
     hung = context("Hung", task("ts_100", "Talker"))
     machine.put(f"/run/systemd/system/{hung.unit}.d/watchdog.conf", "[Service]\nWatchdogSec=5s\n")
     machine.sh("systemctl daemon-reload")
@@ -79,7 +81,11 @@ def test_daemon_reexec_changes_nothing(talker: Installed) -> None:
     talker.machine.sh("systemctl daemon-reexec")
     after = talker.status()
     assert talker.pids() == tasks
-    assert (after["pid"], after["keeper_pid"], after["restarts"]) == (before["pid"], before["keeper_pid"], before["restarts"])
+    assert (after["pid"], after["keeper_pid"], after["restarts"]) == (
+        before["pid"],
+        before["keeper_pid"],
+        before["restarts"],
+    )
     assert (talker.show("ActiveState"), talker.show("NRestarts")) == ("active", "0")
 
 

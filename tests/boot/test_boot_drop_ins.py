@@ -82,7 +82,9 @@ def probed(context: Callable[..., Installed], machine: Machine) -> Iterator[Prob
     machine.put("/etc/zmsvc/services/Prober/ServiceProber.py", PROBER)
     started: list[Installed] = []
 
-    def start(*drop_ins: str, name: str = "Probe", tasks: tuple[str, ...] = (task("ts_100", "Prober"),)) -> dict[str, Any]:
+    def start(
+        *drop_ins: str, name: str = "Probe", tasks: tuple[str, ...] = (task("ts_100", "Prober"),)
+    ) -> dict[str, Any]:
         installed = context(name, *tasks)
         started.append(installed)
         for drop_in in drop_ins:
@@ -91,7 +93,14 @@ def probed(context: Callable[..., Installed], machine: Machine) -> Iterator[Prob
         installed.start()
         told = found(installed)
         # The bus works, too: the order comes over it.
-        order = {"header": {"service_transaction": "T", "service_id": "context001", "action": "start", "service_name": "context"}}
+        order = {
+            "header": {
+                "service_transaction": "T",
+                "service_id": "context001",
+                "action": "start",
+                "service_name": "context",
+            }
+        }
         installed.ctl("send", "context", f"'{json.dumps(order | {'content': {}})}'")
         wait_for(lambda: any(key[0] == "T" for key in installed.pids()))
         return told
@@ -99,12 +108,17 @@ def probed(context: Callable[..., Installed], machine: Machine) -> Iterator[Prob
     yield start
     for each in started:
         each.stop()
-        machine.sh(f"rm -rf /etc/systemd/system/{each.unit}.d /var/lib/private/zmsvc /etc/zmsvc/keys; systemctl daemon-reload")
+        machine.sh(
+            f"rm -rf /etc/systemd/system/{each.unit}.d /var/lib/private/zmsvc /etc/zmsvc/keys; systemctl "
+            f"daemon-reload"
+        )
 
 
 def found(installed: Installed, ident: str = "ts_100") -> dict[str, Any]:
     def told() -> dict[str, Any]:
-        lines = installed.machine.journal(f"ZMSVC_CONTEXT={installed.name}", f"ZMSVC_TASK={ident}", output="cat").splitlines()
+        lines = installed.machine.journal(
+            f"ZMSVC_CONTEXT={installed.name}", f"ZMSVC_TASK={ident}", output="cat"
+        ).splitlines()
         words = [line.partition("found ")[2] for line in lines]
         answers: list[dict[str, Any]] = [json.loads(each) for each in words if each.startswith("{")]
         return answers[-1] if answers else {}
@@ -130,7 +144,9 @@ def test_no_task_reaches_another_machine(probed: Probed, machine: Machine) -> No
         told = probed("no-network.conf")
     finally:
         machine.sh("ip address del 192.0.2.1/32 dev lo", check=False)
-    assert (open_["outside"], open_["loopback"]) == ("ConnectionRefusedError", "ConnectionRefusedError"), "nobody listens there"
+    assert (open_["outside"], open_["loopback"]) == ("ConnectionRefusedError", "ConnectionRefusedError"), (
+        "nobody listens there"
+    )
     assert told["loopback"] == "ConnectionRefusedError"
     assert told["outside"] in ("PermissionError", "TimeoutError")
 
@@ -142,7 +158,9 @@ def test_no_task_makes_code_at_run_time(probed: Probed) -> None:
 def test_tasks_reach_one_device(probed: Probed, machine: Machine) -> None:
     told = probed("device.conf")
     assert told["uid"] == uid(machine, "zmsvc")
-    show = machine.sh("systemctl show -p DevicePolicy -p DeviceAllow -p PrivateDevices zmsvc@Probe").stdout.split("\n")
+    show = machine.sh(
+        "systemctl show -p DevicePolicy -p DeviceAllow -p PrivateDevices zmsvc@Probe"
+    ).stdout.split("\n")
     assert {"DevicePolicy=closed", "DeviceAllow=/dev/ttyS0 rw", "PrivateDevices=no"} <= set(show)
 
 
@@ -165,7 +183,9 @@ PLACES = {
 
 
 @pytest.mark.parametrize("drop_in", ["own-user.conf", "dynamic-user.conf"])
-def test_contexts_are_separated(probed: Probed, context: Callable[..., Installed], machine: Machine, drop_in: str) -> None:
+def test_contexts_are_separated(
+    probed: Probed, context: Callable[..., Installed], machine: Machine, drop_in: str
+) -> None:
     """Without it a task of one context reads the state and the keys of another, and ends it."""
     if drop_in == "own-user.conf":
         machine.sh("useradd --system --no-create-home --shell /usr/sbin/nologin zmsvc-Probe", check=False)
@@ -179,13 +199,19 @@ def test_contexts_are_separated(probed: Probed, context: Callable[..., Installed
     told = probed(drop_in, tasks=tasks)
     assert {told[name] for name in PLACES} == {"PermissionError"}
     assert told["uid"] != uid(machine, "zmsvc")
-    asked = machine.sh(f"setpriv --reuid={told['uid']} --regid={told['uid']} --clear-groups env HOME=/ zmsvcctl -c Other exit", check=False)
+    asked = machine.sh(
+        f"setpriv --reuid={told['uid']} --regid={told['uid']} --clear-groups env HOME=/ zmsvcctl -c Other "
+        f"exit",
+        check=False,
+    )
     assert asked.returncode == 5
     assert other.show("ActiveState") == "active"
     other.stop()
 
 
-def test_a_task_with_a_user_leaves_the_others_as_they_were(probed: Probed, context: Callable[..., Installed], machine: Machine) -> None:
+def test_a_task_with_a_user_leaves_the_others_as_they_were(
+    probed: Probed, context: Callable[..., Installed], machine: Machine
+) -> None:
     machine.put("/etc/zmsvc/dbpw", "s3cret", 0o600)
     tasks = (task("ts_100", "Prober"), task("ts_101", "Prober", service="<user>daemon</user>"))
     own = probed("task-users.conf", "credential.conf", tasks=tasks)

@@ -1,4 +1,6 @@
-"""`make install DESTDIR=`, as a packager runs it: everything names the place where it will be, and uninstall takes all of it away."""
+"""`make install DESTDIR=`, as a packager runs it: everything names the place where it will be, and
+uninstall takes all of it away.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,13 @@ PYTHON = Path("/usr/bin/python3")
 
 
 def make(*arguments: str) -> None:
-    done = subprocess.run(["make", "-C", ROOT, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        ["make", "-C", ROOT, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout
 
 
@@ -23,7 +31,10 @@ def make(*arguments: str) -> None:
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     need(shutil.which("make"), "make is not installed")
     check = "import ensurepip, sys; sys.exit(sys.version_info < (3, 11))"
-    usable = PYTHON.exists() and subprocess.run([PYTHON, "-c", check], stderr=subprocess.DEVNULL, check=False).returncode == 0
+    usable = (
+        PYTHON.exists()
+        and subprocess.run([PYTHON, "-c", check], stderr=subprocess.DEVNULL, check=False).returncode == 0
+    )
     need(usable, f"{PYTHON} is no Python >= 3.11 with venv")
     directory = tmp_path_factory.mktemp("stage")
     make("install", f"DESTDIR={directory}", "PREFIX=/usr", "SYSCONFDIR=/etc", f"PYTHON={PYTHON}")
@@ -36,7 +47,9 @@ def files(directory: Path) -> list[Path]:
 
 def test_nothing_names_the_staging_directory(stage: Path) -> None:
     # pip notes where it found the package, which is a directory that is gone by now.
-    naming = [path for path in files(stage) if bytes(stage) in path.read_bytes() and path.name != "direct_url.json"]
+    naming = [
+        path for path in files(stage) if bytes(stage) in path.read_bytes() and path.name != "direct_url.json"
+    ]
     assert naming == []
 
 
@@ -61,7 +74,9 @@ def test_the_unit_runs_what_was_installed(stage: Path) -> None:
 
 
 def test_everyone_may_read_it(stage: Path) -> None:
-    assert [path for path in stage.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o4 == 0] == []
+    assert [
+        path for path in stage.rglob("*") if not path.is_symlink() and path.stat().st_mode & 0o4 == 0
+    ] == []
 
 
 def test_what_the_administrator_made_survives_another_installation_and_the_removal(tmp_path: Path) -> None:

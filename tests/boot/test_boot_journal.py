@@ -1,4 +1,6 @@
-"""The journal: every query that one would hope for finds what tasks say, and no line is lost when somebody dies."""
+"""The journal: every query that one would hope for finds what tasks say, and no line is lost when somebody
+dies.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,13 @@ from typing import Any
 from installed import TRANSACTION, Installed
 from waiting import wait_for
 
-SAID = ("logged by the task", "logged by a library", "printed by the task", "printed by another program", "printed on stderr")
+SAID = (
+    "logged by the task",
+    "logged by a library",
+    "printed by the task",
+    "printed by another program",
+    "printed on stderr",
+)
 WITH_FIELDS = SAID[:3]
 
 
@@ -50,13 +58,21 @@ def test_what_python_says_carries_the_fields(talker: Installed) -> None:
     ((transaction, _),) = talker.pids()
     for entry in said(talker, "-t", "Talker"):
         if entry["MESSAGE"] in WITH_FIELDS:
-            found = {name: entry[name] for name in ("ZMSVC_CONTEXT", "ZMSVC_TRANSACTION", "ZMSVC_TASK", "ZMSVC_INSTANCE")}
+            found = {
+                name: entry[name]
+                for name in ("ZMSVC_CONTEXT", "ZMSVC_TRANSACTION", "ZMSVC_TASK", "ZMSVC_INSTANCE")
+            }
             assert found == {
-                "ZMSVC_CONTEXT": "Talk", "ZMSVC_TRANSACTION": transaction, "ZMSVC_TASK": "ts_100", "ZMSVC_INSTANCE": "Talker",
-            }  # fmt: skip
+                "ZMSVC_CONTEXT": "Talk",
+                "ZMSVC_TRANSACTION": transaction,
+                "ZMSVC_TASK": "ts_100",
+                "ZMSVC_INSTANCE": "Talker",
+            }
 
 
-def test_what_another_program_prints_carries_the_identifier_and_lies_in_the_control_group_of_the_task(talker: Installed) -> None:
+def test_what_another_program_prints_carries_the_identifier_and_lies_in_the_control_group_of_the_task(
+    talker: Installed,
+) -> None:
     group = talker.status()["transactions"][0]["tasks"][0].get("cgroup")
     for entry in said(talker, "-t", "Talker"):
         if entry["MESSAGE"] in SAID[3:]:
@@ -106,7 +122,12 @@ def test_what_another_user_writes_into_the_journal_does_not_pass_for_a_task_s(ta
     talker.machine.put("/run/forge.py", FORGED % transaction)
     talker.machine.sh("/usr/bin/python3 /run/forge.py", user="daemon")
     wait_for(lambda: "forged by daemon" in talker.machine.journal("ZMSVC_TASK=ts_100", output="cat"))
-    places = (["logs"], ["logs", "ts_100"], ["logs", "--transaction", transaction], ["status", "-n", "50", "ts_100"])
+    places = (
+        ["logs"],
+        ["logs", "ts_100"],
+        ["logs", "--transaction", transaction],
+        ["status", "-n", "50", "ts_100"],
+    )
     shown = {" ".join(words): talker.ctl(*words, "--no-pager", check=False) for words in places}
     assert [words for words, text in shown.items() if "forged" in text] == []
     assert [words for words, text in shown.items() if "logged by the task" not in text] == []
@@ -118,7 +139,12 @@ def test_what_another_user_writes_into_the_journal_does_not_pass_for_a_task_s(ta
 
 def numbers(talker: Installed) -> list[int]:
     """What the counting program of the next test has printed, as the journal has it."""
-    return [int(match) for match in re.findall(r"^line (\d+)$", talker.machine.journal("-t", "Counter", output="cat"), re.MULTILINE)]
+    return [
+        int(match)
+        for match in re.findall(
+            r"^line (\d+)$", talker.machine.journal("-t", "Counter", output="cat"), re.MULTILINE
+        )
+    ]
 
 
 def test_no_line_is_lost_when_the_supervisor_and_journald_die(talker: Installed) -> None:
@@ -128,7 +154,9 @@ def test_no_line_is_lost_when_the_supervisor_and_journald_die(talker: Installed)
     talker.configure(COUNTER)
     talker.machine.sh(f"systemctl restart {talker.unit}")
     wait_for(lambda: numbers(talker))
-    talker.machine.sh(f"kill -KILL {talker.status()['pid']} $(systemctl show --value -p MainPID systemd-journald)")
+    talker.machine.sh(
+        f"kill -KILL {talker.status()['pid']} $(systemctl show --value -p MainPID systemd-journald)"
+    )
     wait_for(lambda: 400 in numbers(talker))
     assert numbers(talker) == list(range(1, 401))
 

@@ -1,4 +1,6 @@
-"""What the unit confines, whose files are whose under systemd, and keys that the administrator makes as root for a service that is not."""
+"""What the unit confines, whose files are whose under systemd, and keys that the administrator makes as
+root for a service that is not.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ def test_the_exposure_is_what_the_readme_says(echo: Installed) -> None:
     measured = re.search(r"Overall exposure level for \S+: ([0-9.]+)", told)
     assert measured, told
     assert float(measured[1]) <= EXPOSURE, told
-    quoted = re.search(r"`systemd-analyze security` says ([0-9.]+) \(systemd (\d+)", (ROOT / "README.md").read_text())
+    quoted = re.search(
+        r"`systemd-analyze security` says ([0-9.]+) \(systemd (\d+)", (ROOT / "README.md").read_text()
+    )
     assert quoted
     # Every version of systemd weighs a little differently.
     if quoted[2] == echo.machine.sh("systemctl --version").stdout.split()[1]:
@@ -77,7 +81,10 @@ def test_every_file_has_its_mode_and_owner(keyed: Installed) -> None:
 
 def test_who_may_give_orders_is_a_matter_of_the_group(talker: Installed) -> None:
     sh = talker.machine.sh
-    sh("useradd --no-create-home member; usermod -aG zmsvc member; useradd --no-create-home stranger", check=False)
+    sh(
+        "useradd --no-create-home member; usermod -aG zmsvc member; useradd --no-create-home stranger",
+        check=False,
+    )
     as_user = f"HOME=/ zmsvcctl -c {talker.name}"
     assert sh(f"{as_user} restart --task ts_100", user="member", check=False).returncode == 0
     for verb in ("reload", "reexec", "exit"):
@@ -88,10 +95,15 @@ def test_who_may_give_orders_is_a_matter_of_the_group(talker: Installed) -> None
     assert "permission denied" in refused.stderr
 
 
-def test_over_loopback_tcp_without_keys_only_members_give_orders(context: Callable[..., Installed], machine: Machine) -> None:
+def test_over_loopback_tcp_without_keys_only_members_give_orders(
+    context: Callable[..., Installed], machine: Machine
+) -> None:
     """The gate works within the unit's confinement, and the user database says who is in the group."""
     sh = machine.sh
-    sh("useradd --no-create-home member; usermod -aG zmsvc member; useradd --no-create-home stranger", check=False)
+    sh(
+        "useradd --no-create-home member; usermod -aG zmsvc member; useradd --no-create-home stranger",
+        check=False,
+    )
     talk = context("Talk", task("ts_100", "Talker"))
     machine.put(
         "/etc/zmsvc/Context-Talk.xml",
@@ -99,10 +111,16 @@ def test_over_loopback_tcp_without_keys_only_members_give_orders(context: Callab
         f"{task('ts_100', 'Talker')}</Context>",
     )
     talk.start()
-    command = "/usr/local/lib/zmsvc/bin/python -I -c 'from zmsvc.ctl.compat.conf_command import main; raise SystemExit(main())'"
+    command = (
+        "/usr/local/lib/zmsvc/bin/python -I -c 'from zmsvc.ctl.compat.conf_command import main; raise "
+        "SystemExit(main())'"
+    )
     order = f"{command} --endpoint=tcp://127.0.0.1:5557 --service_name=context --transaction=T --action"
     refused = sh(f"{order}=exit", user="stranger", check=False)
-    assert (refused.returncode, "members of its group and the <user> of each task may" in refused.stderr) == (5, True), refused.stderr
+    assert (refused.returncode, "members of its group and the <user> of each task may" in refused.stderr) == (
+        5,
+        True,
+    ), refused.stderr
     assert talk.show("ActiveState") == "active"
     assert "stranger" in machine.journal("-u", talk.unit)
     sh(f"{order}=start", user="member")
@@ -111,7 +129,9 @@ def test_over_loopback_tcp_without_keys_only_members_give_orders(context: Callab
     wait_for(lambda: talk.show("ActiveState") == "inactive")
 
 
-def test_keys_of_root_serve_a_context_and_tasks_that_cannot_read_them(keyed: Installed, machine: Machine) -> None:
+def test_keys_of_root_serve_a_context_and_tasks_that_cannot_read_them(
+    keyed: Installed, machine: Machine
+) -> None:
     """Tcp, a task of another user, and a Monitor of another user that answers with the key of the device."""
     monitor = "<service><endpoint>tcp://127.0.0.1:6558</endpoint><frequency_s>0.2</frequency_s></service>"
     tasks = (
@@ -125,8 +145,9 @@ def test_keys_of_root_serve_a_context_and_tasks_that_cannot_read_them(keyed: Ins
     )
     machine.put(
         f"/run/systemd/system/{keyed.unit}.d/user.conf",
-        "[Service]\nUser=root\nProtectProc=default\nCapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL CAP_CHOWN\n"
-            "AmbientCapabilities=CAP_SETUID CAP_SETGID CAP_KILL CAP_CHOWN\n",
+        "[Service]\nUser=root\nProtectProc=default\nCapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL "
+        "CAP_CHOWN\n"
+        "AmbientCapabilities=CAP_SETUID CAP_SETGID CAP_KILL CAP_CHOWN\n",
     )
     # Root without its capabilities is a user like any other.
     machine.sh("chown root /etc/zmsvc/keys/Talk/*.key_secret; systemctl daemon-reload")
@@ -136,9 +157,14 @@ def test_keys_of_root_serve_a_context_and_tasks_that_cannot_read_them(keyed: Ins
         pids = ",".join(map(str, keyed.pids().values()))
         assert set(machine.sh(f"ps -o user= -p {pids}").stdout.split()) == {"nobody"}
         assert keyed.ctl("watch", "--topic control", "--count 1", "--timeout 15")
-        assert "0.0.0.0:5556" in machine.sh("cat /proc/net/tcp").stdout or "00000000:15B4" in machine.sh("cat /proc/net/tcp").stdout
+        assert (
+            "0.0.0.0:5556" in machine.sh("cat /proc/net/tcp").stdout
+            or "00000000:15B4" in machine.sh("cat /proc/net/tcp").stdout
+        )
         python = "/usr/local/lib/zmsvc/bin/python"
-        shown = machine.sh(f"timeout 15 {python} -m zmsvc.ctl.compat.display --count 1 tcp://127.0.0.1:6558", check=False)
+        shown = machine.sh(
+            f"timeout 15 {python} -m zmsvc.ctl.compat.display --count 1 tcp://127.0.0.1:6558", check=False
+        )
         assert shown.returncode == 0, shown.stdout + shown.stderr
     finally:
         keyed.stop()
@@ -150,4 +176,7 @@ def test_secrets_that_the_service_cannot_read_are_told_with_the_way_out(keyed: I
     assert keyed.machine.sh(f"systemctl start {keyed.unit}", check=False).returncode == 1
     assert keyed.show("ExecMainStatus") == "2"
     told = keyed.machine.journal("-u", keyed.unit)
-    assert "cannot read CURVE keys: /etc/zmsvc/keys/Talk/server.key_secret: permission denied; it belongs to uid 0" in told
+    assert (
+        "cannot read CURVE keys: /etc/zmsvc/keys/Talk/server.key_secret: permission denied; it belongs to "
+        "uid 0" in told
+    )

@@ -57,7 +57,9 @@ def test_stop_leaves_no_process_and_no_directory(talker: Installed) -> None:
 
 
 @pytest.mark.parametrize("stop_timeout", ["500ms", "2s"])
-def test_stop_kills_a_task_that_hears_no_sigterm(context: Callable[..., Installed], stop_timeout: str) -> None:
+def test_stop_kills_a_task_that_hears_no_sigterm(
+    context: Callable[..., Installed], stop_timeout: str
+) -> None:
     deaf = context("Deaf", task("ts_100", "Deaf", service=f"<stop_timeout>{stop_timeout}</stop_timeout>"))
     deaf.start()
     wait_for(lambda: "deaf now" in deaf.machine.journal("-t", "Deaf"))
@@ -67,9 +69,13 @@ def test_stop_kills_a_task_that_hears_no_sigterm(context: Callable[..., Installe
     assert deaf.show("Result") == "success", "the supervisor has to kill it, not systemd"
 
 
-def test_the_program_behind_a_shell_has_its_stop_signal_and_its_time_before_it_is_killed(context: Callable[..., Installed]) -> None:
+def test_the_program_behind_a_shell_has_its_stop_signal_and_its_time_before_it_is_killed(
+    context: Callable[..., Installed],
+) -> None:
     script = "sh -c 'trap \"echo asked to end; exit 0\" TERM; echo waits now; while :; do sleep 0.1; done'; :"
-    program = task("ts_100", "Wrapped", configuration=f"<command><arg>sh</arg><arg>-c</arg><arg>{script}</arg></command>")
+    program = task(
+        "ts_100", "Wrapped", configuration=f"<command><arg>sh</arg><arg>-c</arg><arg>{script}</arg></command>"
+    )
     wrapped = context("Wrapped", program.replace('serviceType="Process"', 'serviceType="Command"'))
     wrapped.start()
     wait_for(lambda: "waits now" in wrapped.machine.journal("-t", "Wrapped"))
@@ -104,7 +110,9 @@ def test_reload_changes_only_what_differs(talker: Installed) -> None:
 
 def test_a_reload_with_a_bad_file_fails_and_changes_nothing(talker: Installed) -> None:
     before = talker.tasks().keys(), talker.pids()
-    talker.configure(task("ts_100", "Talker", rules="<on_exit><action>start</action><call>ts_999</call></on_exit>"))
+    talker.configure(
+        task("ts_100", "Talker", rules="<on_exit><action>start</action><call>ts_999</call></on_exit>")
+    )
     assert talker.machine.sh(f"systemctl reload {talker.unit}", check=False).returncode != 0
     assert talker.show("ActiveState") == "active"
     assert (talker.tasks().keys(), talker.pids()) == before
@@ -115,7 +123,9 @@ def test_a_missing_context_file_is_named_and_not_tried_again(context: Callable[.
     assert_refused(context("Nowhere"), "/etc/zmsvc/Context-Nowhere.xml")
 
 
-def test_a_broken_context_file_is_named_with_the_line_and_not_tried_again(context: Callable[..., Installed]) -> None:
+def test_a_broken_context_file_is_named_with_the_line_and_not_tried_again(
+    context: Callable[..., Installed],
+) -> None:
     broken = context("Broken", task("ts_100", "Talker"), task("ts_100", "Talker"))
     assert_refused(broken, "/etc/zmsvc/Context-Broken.xml:")
 
@@ -129,7 +139,9 @@ def assert_refused(refused: Installed, named: str) -> None:
     assert named in refused.machine.journal("-u", refused.unit)
 
 
-def test_the_target_starts_what_is_enabled_and_stops_all(machine: Machine, context: Callable[..., Installed]) -> None:
+def test_the_target_starts_what_is_enabled_and_stops_all(
+    machine: Machine, context: Callable[..., Installed]
+) -> None:
     one, other = (context(name, task("ts_100", "Talker")) for name in ("One", "Other"))
     machine.sh(f"systemctl enable {one.unit}")
     other.start()
@@ -144,12 +156,15 @@ def test_the_target_starts_what_is_enabled_and_stops_all(machine: Machine, conte
         machine.sh(f"systemctl disable {one.unit}")
 
 
-def test_a_task_may_have_a_user_of_its_own_with_the_drop_in_of_the_unit(machine: Machine, context: Callable[..., Installed]) -> None:
+def test_a_task_may_have_a_user_of_its_own_with_the_drop_in_of_the_unit(
+    machine: Machine, context: Callable[..., Installed]
+) -> None:
     other = context("Other", task("ts_100", "Talker", service="<user>nobody</user><group>zmsvc</group>"))
     machine.put(
         f"/run/systemd/system/{other.unit}.d/user.conf",
-        "[Service]\nUser=root\nProtectProc=default\nCapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL CAP_CHOWN\n"
-            "AmbientCapabilities=CAP_SETUID CAP_SETGID CAP_KILL CAP_CHOWN\n",
+        "[Service]\nUser=root\nProtectProc=default\nCapabilityBoundingSet=CAP_SETUID CAP_SETGID CAP_KILL "
+        "CAP_CHOWN\n"
+        "AmbientCapabilities=CAP_SETUID CAP_SETGID CAP_KILL CAP_CHOWN\n",
     )
     machine.sh("systemctl daemon-reload")
     try:

@@ -1,4 +1,6 @@
-"""Tasks that share a process have one control group together, which is gone when the last of them has ended."""
+"""Tasks that share a process have one control group together, which is gone when the last of them has
+ended.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,12 @@ from collections.abc import Callable
 from installed import Installed, alive, task
 
 
-def test_they_share_a_control_group_that_ends_with_the_last_of_them(context: Callable[..., Installed]) -> None:
-    shared = context("Threads", *(task(f"ts_10{number}", "Talker").replace('"Process"', '"Thread"') for number in range(3)))
+def test_they_share_a_control_group_that_ends_with_the_last_of_them(
+    context: Callable[..., Installed],
+) -> None:
+    shared = context(
+        "Threads", *(task(f"ts_10{number}", "Talker").replace('"Process"', '"Thread"') for number in range(3))
+    )
     shared.start()
     (pid,) = set(shared.pids().values())
     tree = shared.machine.sh(f"systemd-cgls --no-pager -u {shared.unit}").stdout

@@ -1,4 +1,6 @@
-"""`systemctl --user start zmsvc@NAME`: a context of a user's own service manager, which runs without a login (linger)."""
+"""`systemctl --user start zmsvc@NAME`: a context of a user's own service manager, which runs without a
+login (linger).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from waiting import wait_for
 
 @pytest.fixture
 def user(machine: Machine) -> Iterator[User]:
-    with lingering(machine, task("ts_100", "Talker"), task("ts_101", "Talker"), task("ts_102", "Talker", entry=False)) as found:
+    with lingering(
+        machine, task("ts_100", "Talker"), task("ts_101", "Talker"), task("ts_102", "Talker", entry=False)
+    ) as found:
         yield found
 
 
@@ -36,7 +40,9 @@ def test_reload_under_a_users_manager_takes_the_new_file(user: User) -> None:
     user.sh("systemctl --user reload zmsvc@Mine")
     assert user.pids() == before
     user.sh("echo bad > ~/.config/zmsvc/Context-Mine.xml")
-    assert "Job for zmsvc@Mine.service failed" in user.sh("systemctl --user reload zmsvc@Mine 2>&1", check=False)
+    assert "Job for zmsvc@Mine.service failed" in user.sh(
+        "systemctl --user reload zmsvc@Mine 2>&1", check=False
+    )
     assert user.pids() == before
 
 
@@ -65,7 +71,9 @@ def test_units_of_pip_users_run_what_was_installed(user: User) -> None:
     taken = "/usr/local/lib/systemd/user/zmsvc@.service"
     user.machine.sh(f"mv {taken} {taken}.away")
     try:
-        missing = user.sh("systemctl --user daemon-reload; systemctl --user start zmsvc@Mine 2>&1", check=False)
+        missing = user.sh(
+            "systemctl --user daemon-reload; systemctl --user start zmsvc@Mine 2>&1", check=False
+        )
         assert "Unit zmsvc@Mine.service not found" in missing
         said = user.sh("/usr/local/lib/zmsvc/bin/zmsvcctl units --user --install")
         assert said.startswith(f"installed /home/{NAME}/.config/systemd/user/zmsvc@.service\nnext: ")
@@ -78,14 +86,22 @@ def test_units_of_pip_users_run_what_was_installed(user: User) -> None:
 
 
 def test_units_of_the_system_run_what_was_installed(machine: Machine) -> None:
-    """As after `pip install` into a virtual environment for all users: no unit is there, and the commands that are printed suffice."""
-    machine.sh("mkdir /tmp/away && cd /usr/local/lib && mv systemd/system sysusers.d tmpfiles.d /tmp/away && systemctl daemon-reload")
+    """As after `pip install` into a virtual environment for all users: no unit is there, and the commands
+    that are printed suffice.
+    """
+    machine.sh(
+        "mkdir /tmp/away && cd /usr/local/lib && mv systemd/system sysusers.d tmpfiles.d /tmp/away && "
+        "systemctl daemon-reload"
+    )
     try:
         assert machine.sh("systemctl cat zmsvc@EchoAction", check=False).returncode != 0
         said = machine.sh("/usr/local/lib/zmsvc/bin/zmsvcctl units --install").stdout
         machine.sh(said.partition("next: ")[2].replace("zmsvc@NAME", "zmsvc@EchoAction"))
         assert machine.sh("systemctl is-active zmsvc@EchoAction").stdout == "active\n"
-        assert "/usr/local/lib/zmsvc/bin/zmsvcd" in machine.sh("systemctl show -p ExecStart zmsvc@EchoAction").stdout
+        assert (
+            "/usr/local/lib/zmsvc/bin/zmsvcd"
+            in machine.sh("systemctl show -p ExecStart zmsvc@EchoAction").stdout
+        )
         machine.sh("systemctl stop zmsvc@EchoAction")
     finally:
         machine.sh("cd /usr/local/lib && rm -r systemd/system sysusers.d tmpfiles.d && mv /tmp/away/*.d .")

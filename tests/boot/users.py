@@ -1,4 +1,6 @@
-"""A user of the test machine whose service manager runs without a login (linger), with a context of the name Mine."""
+"""A user of the test machine whose service manager runs without a login (linger), with a context of the
+name Mine.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +27,20 @@ class User:
 
     def sh(self, command: str, *, check: bool = True) -> str:
         runtime = f"/run/user/{self.uid}"
-        environment = f"HOME=/home/{NAME} XDG_RUNTIME_DIR={runtime} DBUS_SESSION_BUS_ADDRESS=unix:path={runtime}/bus"
-        return self.machine.sh(f"env {environment} sh -c {shlex.quote(command)}", user=NAME, check=check).stdout
+        environment = (
+            f"HOME=/home/{NAME} XDG_RUNTIME_DIR={runtime} DBUS_SESSION_BUS_ADDRESS=unix:path={runtime}/bus"
+        )
+        return self.machine.sh(
+            f"env {environment} sh -c {shlex.quote(command)}", user=NAME, check=check
+        ).stdout
 
     def show(self, prop: str) -> str:
         return self.sh(f"systemctl --user show --value -p {prop} zmsvc@Mine").strip()
 
     def status(self) -> dict[str, Any]:
-        contexts = json.loads(self.sh("zmsvcctl -c Mine --json status", check=False) or '{"contexts": []}')["contexts"]
+        contexts = json.loads(self.sh("zmsvcctl -c Mine --json status", check=False) or '{"contexts": []}')[
+            "contexts"
+        ]
         assert contexts, "Mine does not answer"
         answer: dict[str, Any] = contexts[0]
         return answer
@@ -49,9 +57,17 @@ class User:
 
 @contextmanager
 def lingering(machine: Machine, *tasks: str) -> Iterator[User]:
-    """A new user with the context Mine, which has these tasks and is not started; afterwards nothing of the user is there."""
-    pam = machine.sh("ls /lib/*/security/pam_systemd.so /usr/lib*/security/pam_systemd.so", check=False).stdout
-    need(pam, "there is no pam_systemd, without which no user's service manager starts (Debian: apt-get install libpam-systemd)")
+    """A new user with the context Mine, which has these tasks and is not started; afterwards nothing of
+    the user is there.
+    """
+    pam = machine.sh(
+        "ls /lib/*/security/pam_systemd.so /usr/lib*/security/pam_systemd.so", check=False
+    ).stdout
+    need(
+        pam,
+        "there is no pam_systemd, without which no user's service manager starts (Debian: apt-get install "
+        "libpam-systemd)",
+    )
     machine.sh(f"useradd --create-home --shell /bin/sh {NAME}")
     uid = int(machine.sh(f"id -u {NAME}").stdout)
     home, runtime = f"/home/{NAME}", f"/run/user/{uid}/zmsvc/Mine"
@@ -68,9 +84,15 @@ def lingering(machine: Machine, *tasks: str) -> Iterator[User]:
 """,
     )
     machine.sh(f"chown -R {NAME}:{NAME} {home}")
-    machine.sh(f"mkdir -p /var/lib/systemd/linger && touch /var/lib/systemd/linger/{NAME} && systemctl start user@{uid}")
+    machine.sh(
+        f"mkdir -p /var/lib/systemd/linger && touch /var/lib/systemd/linger/{NAME} && systemctl start "
+        f"user@{uid}"
+    )
     try:
         yield User(machine=machine, uid=uid)
     finally:
-        machine.sh(f"systemctl stop user@{uid} user-runtime-dir@{uid}; rm -f /var/lib/systemd/linger/{NAME}", check=False)
+        machine.sh(
+            f"systemctl stop user@{uid} user-runtime-dir@{uid}; rm -f /var/lib/systemd/linger/{NAME}",
+            check=False,
+        )
         machine.sh(f"pkill -KILL -u {NAME}; userdel --remove {NAME}", check=False)

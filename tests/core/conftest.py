@@ -1,4 +1,6 @@
-"""ExitStatus long Hypothesis looks for trouble: always the same examples under CI, so that a red run there is red everywhere."""
+"""ExitStatus long Hypothesis looks for trouble: always the same examples under CI, so that a red run there
+is red everywhere.
+"""
 
 from __future__ import annotations
 

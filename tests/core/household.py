@@ -1,6 +1,8 @@
-"""A whole context on a kernel of make-believe: the real keeper and the real supervisor, and tasks, zygote, device and clients that play.
+"""A whole context on a kernel of make-believe: the real keeper and the real supervisor, and tasks, zygote,
+device and clients that play.
 
-`run` draws from the seed who does something next; `settle` lets all of them do what they have to, without any further fault.
+`run` draws from the seed who does something next; `settle` lets all of them do what they have to, without any
+further fault.
 """
 
 from __future__ import annotations
@@ -157,7 +159,9 @@ class Clients:
 class SupervisorProcess:
     """The real supervisor, on a loop of its own."""
 
-    def __init__(self, house: Household, process: Process, environment: Mapping[str, str], protocol: int) -> None:
+    def __init__(
+        self, house: Household, process: Process, environment: Mapping[str, str], protocol: int
+    ) -> None:
         self.house, self.process, self.protocol = house, process, protocol
         self.keeper = socket.socket(fileno=int(environment["ZMSVC_KEEPER_FD"]))
         self.notify = socket.socket(fileno=int(environment["ZMSVC_NOTIFY_FD"]))
@@ -197,7 +201,12 @@ class SupervisorProcess:
 
     def end(self, **how: int) -> None:
         """It ends, and an error of its own is the test's."""
-        failed = self.main is not None and self.main.done() and not self.main.cancelled() and self.main.exception() is not None
+        failed = (
+            self.main is not None
+            and self.main.done()
+            and not self.main.cancelled()
+            and self.main.exception() is not None
+        )
         self.house.kernel.exit(self.process, **how)
         if failed and "number" not in how:
             assert self.main is not None
@@ -226,7 +235,9 @@ class SupervisorProcess:
         children.spoken = self.protocol
         hello = children.greet()
         self.store = Store(house.places.state_file, trusted=hello.restarts > 0)
-        loop = self.loop = Loop(self.store.load(house.context, BOOT), self.store, children, house.places, "stderr")
+        loop = self.loop = Loop(
+            self.store.load(house.context, BOOT), self.store, children, house.places, "stderr"
+        )
         loop.notifier = Speaker(kernel, self.process.pid)  # type: ignore[assignment]
         ends = house.context.endpoints
         children.tell(sv.RunDevice(front=ends.front_bind, back=ends.backend_bind, hwm=1, expect=0))
@@ -317,7 +328,9 @@ class Zygote:
 class Task:
     """The main process of a launch, or one that several share."""
 
-    def __init__(self, house: Household, process: Process, spec: LaunchSpec, exec_gate: int | None, line: int | None) -> None:
+    def __init__(
+        self, house: Household, process: Process, spec: LaunchSpec, exec_gate: int | None, line: int | None
+    ) -> None:
         self.house, self.process, self.spec = house, process, spec
         self.gate, self.exec_gate = process.fds[0], exec_gate
         self.line = line
@@ -396,7 +409,9 @@ class Task:
         del self.members[launch]
         with socket.socket(fileno=os.dup(self.line)) as line:
             try:
-                seqpacket.send(line, sharing.REPORTS.encode(sharing.MemberEnded(launch=launch, status=status)))
+                seqpacket.send(
+                    line, sharing.REPORTS.encode(sharing.MemberEnded(launch=launch, status=status))
+                )
             except OSError:
                 return
 
@@ -405,7 +420,9 @@ class Household:
     """Everything of one context."""
 
     def __init__(self, seed: int, folder: Path, context: Context) -> None:
-        self.places = paths.Places(name="Sim", config_file=folder / "Context-Sim.xml", runtime=folder / "run", state=folder / "state")
+        self.places = paths.Places(
+            name="Sim", config_file=folder / "Context-Sim.xml", runtime=folder / "run", state=folder / "state"
+        )
         for directory in (self.places.runtime, self.places.state):
             directory.mkdir()
         self.context = context
@@ -499,7 +516,9 @@ class Household:
     # --- the others
 
     def _supervise(self, process: Process, environment: Mapping[str, str], _arguments: list[str]) -> None:
-        self.supervisors.append(SupervisorProcess(self, process, environment, self.kernel.random.choice(self.protocols)))
+        self.supervisors.append(
+            SupervisorProcess(self, process, environment, self.kernel.random.choice(self.protocols))
+        )
 
     def begins(self, launch: int, task: str, process: Process) -> None:
         """A task begins to do something: now it counts."""
@@ -508,7 +527,11 @@ class Household:
         others = [
             each.process.pid
             for each in self.tasks.values()
-            if each.process.alive and each.process is not process and each.state == "runs" and each.spec.task == task and each.line is None
+            if each.process.alive
+            and each.process is not process
+            and each.state == "runs"
+            and each.spec.task == task
+            and each.line is None
         ]
         assert not others, f"{task} has two processes"
 
@@ -525,7 +548,8 @@ class Household:
     def keeper_due(self) -> float | None:
         watches = self.keeper._dispatcher._selector
         if selectors.DefaultSelector.select(watches, 0) or any(
-            process.end is not None and process.parent == self.kernel.keeper for process in self.kernel.processes.values()
+            process.end is not None and process.parent == self.kernel.keeper
+            for process in self.kernel.processes.values()
         ):
             return self.kernel.now
         timeout = self.keeper.timeout()
@@ -560,7 +584,9 @@ class Household:
         return True
 
     def wait(self, most: float) -> bool:
-        """Advance the clock to the next alarm, but by no more than these seconds. Return False when no alarm is set."""
+        """Advance the clock to the next alarm, but by no more than these seconds. Return False when no
+        alarm is set.
+        """
         kernel = self.kernel
         due = [self.keeper_due(), *(supervisor.due() for supervisor in self.supervisors)]
         due += [kernel.timers[0][0]] if kernel.timers else []

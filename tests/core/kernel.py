@@ -1,7 +1,8 @@
-"""A kernel of make-believe for the real keeper and the real supervisor: processes, their ends, and a clock that stands still.
+"""A kernel of make-believe for the real keeper and the real supervisor: processes, their ends, and a clock
+that stands still.
 
-Lines, pipes and datagrams are the kernel's own, and never block. Which process runs next, in which order a selector tells what is ready,
-and what fails, is drawn from one seed, so a seed repeats a run.
+Lines, pipes and datagrams are the kernel's own, and never block. Which process runs next, in which order a
+selector tells what is ready, and what fails, is drawn from one seed, so a seed repeats a run.
 """
 
 from __future__ import annotations
@@ -145,9 +146,13 @@ class Kernel:
 
     # --- processes
 
-    def fork(self, parent: int, kind: str, marks: frozenset[bytes] = frozenset(), session: int | None = None) -> Process:
+    def fork(
+        self, parent: int, kind: str, marks: frozenset[bytes] = frozenset(), session: int | None = None
+    ) -> Process:
         pid = FIRST_PID + len(self.processes)
-        made = Process(pid, parent, kind, start_time=pid, session=pid if session is None else session, marks=marks)
+        made = Process(
+            pid, parent, kind, start_time=pid, session=pid if session is None else session, marks=marks
+        )
         self.processes[pid] = made
         return made
 
@@ -156,7 +161,9 @@ class Kernel:
         if not process.alive:
             return
         killed = number is not None
-        process.end = End(process.pid, os.CLD_KILLED if killed else os.CLD_EXITED, (number if killed else status) or 0)
+        process.end = End(
+            process.pid, os.CLD_KILLED if killed else os.CLD_EXITED, (number if killed else status) or 0
+        )
         self._close_fds(process)
         process.gone()
         for child in self.processes.values():
@@ -263,14 +270,21 @@ class KeeperPort:
         # The descriptors keep their numbers there, in a table of its own.
         copies = {fd: os.dup(fd) for fd in fds}
         process.fds = list(copies.values())
-        here = {name: str(copies.get(int(value), value)) if name.endswith("_FD") else value for name, value in environment.items()}
+        here = {
+            name: str(copies.get(int(value), value)) if name.endswith("_FD") else value
+            for name, value in environment.items()
+        }
         words = [str(copies.get(int(word), word)) if word.isdecimal() else word for word in arguments]
         self._kernel.execute[module](process, here, words)
         return process.pid
 
     def ended(self) -> End | None:
         self._kernel.may_crash()
-        zombies = [p.end for p in self._kernel.processes.values() if p.end is not None and p.parent == self._kernel.keeper]
+        zombies = [
+            p.end
+            for p in self._kernel.processes.values()
+            if p.end is not None and p.parent == self._kernel.keeper
+        ]
         return self._kernel.random.choice(zombies) if zombies else None
 
     def reap(self, pid: int) -> None:
@@ -369,7 +383,9 @@ class SupervisorPort:
         self._kernel = kernel
         self._keeper = KeeperPort(kernel)
 
-    def receive(self, sock: socket.socket, *, peek: bool = False, spare: notify.ReservedDescriptor | None = None) -> notify.Datagram | None:
+    def receive(
+        self, sock: socket.socket, *, peek: bool = False, spare: notify.ReservedDescriptor | None = None
+    ) -> notify.Datagram | None:
         return self._kernel.sender(notify.receive(sock, peek=peek, spare=spare))
 
     def launch_of(self, pid: int, mark: bytes) -> int | None:

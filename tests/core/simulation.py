@@ -1,7 +1,9 @@
-"""A machine of make-believe around the real `step`: keeper, processes, clock and state file, without any of them.
+"""A machine of make-believe around the real `step`: keeper, processes, clock and state file, without any of
+them.
 
-It does what the supervisor's loop does: facts are taken in turns, what follows is saved, and only then carried out. Every step is
-checked against what must hold in every world (`checked_step`), so each test that uses it tests all of that as well.
+It does what the supervisor's loop does: facts are taken in turns, what follows is saved, and only then
+carried out. Every step is checked against what must hold in every world (`checked_step`), so each test that
+uses it tests all of that as well.
 """
 
 from __future__ import annotations
@@ -29,12 +31,22 @@ def rule(trigger: str, action: str, call: str) -> Rule:
 
 
 def context(*tasks: TaskService, ident: str = "context001") -> Context:
-    points = Endpoints(frontend="ipc:///s", backend="ipc:///p", front_bind="ipc:///p", backend_bind="ipc:///s")
-    return Context(name="Sim", id=ident, log_name="Sim", endpoints=points, tasks={task.id: task for task in tasks})
+    points = Endpoints(
+        frontend="ipc:///s", backend="ipc:///p", front_bind="ipc:///p", backend_bind="ipc:///s"
+    )
+    return Context(
+        name="Sim", id=ident, log_name="Sim", endpoints=points, tasks={task.id: task for task in tasks}
+    )
 
 
 def task(
-    name: str, *rules: Rule, entry: bool = True, kind: str = "Process", notify: bool = False, nice: int | None = None, **limits: float
+    name: str,
+    *rules: Rule,
+    entry: bool = True,
+    kind: str = "Process",
+    notify: bool = False,
+    nice: int | None = None,
+    **limits: float,
 ) -> TaskService:
     return TaskService(
         id=name,
@@ -56,7 +68,9 @@ def checked_step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Eff
     before = (dict(world.tasks), dict(world.launches), dict(world.transactions), world.pending)
     after, effects = step(world, fact, now)
     assert step(world, fact, now) == (after, effects), "the same arguments give the same answer"
-    assert (dict(world.tasks), dict(world.launches), dict(world.transactions), world.pending) == before, "a world never changes"
+    assert (dict(world.tasks), dict(world.launches), dict(world.transactions), world.pending) == before, (
+        "a world never changes"
+    )
     check_world(after)
     check_launches(world, after, effects, fact)
     check_alarms(world, after, effects)
@@ -66,15 +80,23 @@ def checked_step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Eff
 
 
 def check_world(world: World) -> None:
-    assert {task.launch: key for key, task in world.tasks.items() if task.live} == dict(world.launches), "the live launches, and no other"
+    assert {task.launch: key for key, task in world.tasks.items() if task.live} == dict(world.launches), (
+        "the live launches, and no other"
+    )
     assert all(0 < launch < world.next_launch for launch in world.launches)
     for key, task in world.tasks.items():
         transaction = world.transactions[key[0]]
         assert task.pid is None or task.live, (key, task)
         assert task.live or (task.stop_reason is None and not task.restart_pending), (key, task)
-        assert task.deadline is None or TaskEvent.DEADLINE in TABLE[task.sub_state], f"{key}: nothing would follow from its deadline: {task}"
-        assert not (task.resting and key[1] not in world.context.tasks) or asked_for(world, key), f"{key} is in no file"
-        assert not (world.stopping or not transaction.open) or not task.restart_pending, f"{key} would start in what is stopped"
+        assert task.deadline is None or TaskEvent.DEADLINE in TABLE[task.sub_state], (
+            f"{key}: nothing would follow from its deadline: {task}"
+        )
+        assert not (task.resting and key[1] not in world.context.tasks) or asked_for(world, key), (
+            f"{key} is in no file"
+        )
+        assert not (world.stopping or not transaction.open) or not task.restart_pending, (
+            f"{key} would start in what is stopped"
+        )
     for name, transaction in world.transactions.items():
         assert not transaction.open or all((name, task) in world.tasks for task in world.context.tasks)
     for waiter in world.pending:
@@ -97,7 +119,11 @@ def check_launches(before: World, after: World, effects: Iterable[Effect], fact:
         strangers = {child.launch for child in fact.children} - known.keys()
     else:
         assert launched == Counter(new), "every new launch is ordered once, and nothing else"
-        mine = {fact.launch} if isinstance(fact, ev.TaskExited | ev.LaunchFailed) and fact.launch not in before.launches else set()
+        mine = (
+            {fact.launch}
+            if isinstance(fact, ev.TaskExited | ev.LaunchFailed) and fact.launch not in before.launches
+            else set()
+        )
         assert forgotten == Counter([*over, *mine]), "every end is acknowledged once, and nothing else"
         strangers = set()
     for effect in effects:
@@ -108,7 +134,9 @@ def check_launches(before: World, after: World, effects: Iterable[Effect], fact:
 
 
 def check_alarms(before: World, after: World, effects: Iterable[Effect]) -> None:
-    rung: dict[Key, float | None] = {effect.key: effect.when for effect in effects if isinstance(effect, ev.WakeAt)}
+    rung: dict[Key, float | None] = {
+        effect.key: effect.when for effect in effects if isinstance(effect, ev.WakeAt)
+    }
     for key in before.tasks.keys() | after.tasks.keys():
         was, wants = (world.tasks[key].deadline if key in world.tasks else None for world in (before, after))
         assert rung.get(key, was) == wants, f"the alarm of {key} is not its deadline"
@@ -116,7 +144,9 @@ def check_alarms(before: World, after: World, effects: Iterable[Effect]) -> None
 
 def check_answers(before: World, after: World, effects: Iterable[Effect], fact: Fact) -> None:
     """Everybody is answered once: those who do not wait any longer, and those who are told at once."""
-    answered = Counter(0 if isinstance(e, ev.Ready) else e.request for e in effects if isinstance(e, ev.Reply | ev.Ready))
+    answered = Counter(
+        0 if isinstance(e, ev.Ready) else e.request for e in effects if isinstance(e, ev.Reply | ev.Ready)
+    )
     expected = Counter(waiter.request for waiter in before.pending)
     if isinstance(fact, ev.SupervisorStarted):
         expected = Counter({0: 1})
@@ -128,7 +158,9 @@ def check_answers(before: World, after: World, effects: Iterable[Effect], fact: 
 
 def check_walls(before: World, after: World, fact: Fact) -> None:
     """What happens in a transaction does not touch another one."""
-    if isinstance(fact, ev.SupervisorStarted | ev.ContextReloaded) or (isinstance(fact, ev.Requested) and fact.transaction is None):
+    if isinstance(fact, ev.SupervisorStarted | ev.ContextReloaded) or (
+        isinstance(fact, ev.Requested) and fact.transaction is None
+    ):
         return
     if isinstance(fact, ev.Requested) and (fact.verb is ev.Verb.EXIT or fact.new):
         return
@@ -214,7 +246,8 @@ class Keeper:
         if launch not in self.ends:
             return
         asked = self.killed.get(launch, ()) + tuple(
-            ev.Ended(pid=9000 + number, name="sh", signal=name, asked=name) for number in range(self.rest.pop(launch, 0))
+            ev.Ended(pid=9000 + number, name="sh", signal=name, asked=name)
+            for number in range(self.rest.pop(launch, 0))
         )
         self.ends[launch], self.killed[launch] = replace(self.ends[launch], left=False), asked
         self.out.append(ev.TaskGone(launch=launch, leftovers=asked))
@@ -224,7 +257,8 @@ class Keeper:
             self.alive[launch].left = 0
             self.end(launch, signal="SIGKILL")
         killed = self.killed.get(launch, ()) + tuple(
-            ev.Ended(pid=9000 + number, name="sh", signal="SIGKILL", killed=True) for number in range(self.rest.pop(launch, 0))
+            ev.Ended(pid=9000 + number, name="sh", signal="SIGKILL", killed=True)
+            for number in range(self.rest.pop(launch, 0))
         )
         if launch in self.ends:
             self.ends[launch], self.killed[launch] = replace(self.ends[launch], left=False), killed
@@ -233,7 +267,9 @@ class Keeper:
 
 @dataclass
 class Simulation:
-    """One context, the processes that live in it, and everything that was ordered. Time stands still unless it is moved."""
+    """One context, the processes that live in it, and everything that was ordered. Time stands still
+    unless it is moved.
+    """
 
     world: World
     now: float = BEGINNING
@@ -241,7 +277,9 @@ class Simulation:
     obedient: bool = True
     """Processes end at SIGTERM, with status 0."""
     stuck: set[int] | None = None
-    """Launches that are to die as soon as the kernel lets go of them; None: processes die of SIGKILL at once."""
+    """Launches that are to die as soon as the kernel lets go of them; None: processes die of SIGKILL at
+    once.
+    """
     effects: list[Effect] = field(default_factory=list)
     """All that was decided, carried out or not."""
     saved: World | None = None
@@ -250,7 +288,9 @@ class Simulation:
     facts: deque[Fact] = field(default_factory=deque)
     alarms: dict[Key, float] = field(default_factory=dict)
     die_at: tuple[int, int | None] | None = None
-    """The supervisor dies in this turn from now: before it has saved (None), or when it has carried out so many of its orders."""
+    """The supervisor dies in this turn from now: before it has saved (None), or when it has carried out so
+    many of its orders.
+    """
     turns: int = 0
     performed: list[int] = field(default_factory=list)
     """ExitStatus many orders each turn gave."""
@@ -269,13 +309,22 @@ class Simulation:
 
     def begin(self, transaction: str | None = "T1", autostart: bool = True) -> list[Effect]:
         started = ev.SupervisorStarted(
-            keeper_id=self.keeper.keeper_id, autostart=autostart, transaction=transaction, generated="GENERATED", **self.held()
+            keeper_id=self.keeper.keeper_id,
+            autostart=autostart,
+            transaction=transaction,
+            generated="GENERATED",
+            **self.held(),
         )
         return self.happen(started)
 
     def held(self) -> dict[str, Any]:
         children = tuple(
-            ev.Child(launch=process.launch, pid=PID + process.launch, start_time=process.launch, executed=process.executed)
+            ev.Child(
+                launch=process.launch,
+                pid=PID + process.launch,
+                start_time=process.launch,
+                executed=process.executed,
+            )
             for process in self.keeper.alive.values()
         )
         return {"children": children, "exits": frozenset(self.keeper.ends)}
@@ -300,8 +349,15 @@ class Simulation:
         self.performed.append(len(effects))
         fate = self.die_at if self.die_at and self.die_at[0] == self.turns else None
         if fate is not None and fate[1] is None:
-            # Nothing of this turn has happened. The keeper tells again; a task's words are still queued; a client asks again.
-            self.crash([fact for fact in facts if not isinstance(fact, ev.TaskLaunched | ev.TaskExited | ev.LaunchFailed | ev.TaskGone)])
+            # Nothing of this turn has happened. The keeper tells again; a task's words are still queued; a
+            # client asks again.
+            self.crash(
+                [
+                    fact
+                    for fact in facts
+                    if not isinstance(fact, ev.TaskLaunched | ev.TaskExited | ev.LaunchFailed | ev.TaskGone)
+                ]
+            )
             return
         if not self.disk_full:
             self.save(effects)
@@ -315,7 +371,9 @@ class Simulation:
             return
         if not self.disk_full:
             self.acknowledge()
-        assert self.alarms == {key: each.deadline for key, each in self.world.tasks.items() if each.deadline is not None}
+        assert self.alarms == {
+            key: each.deadline for key, each in self.world.tasks.items() if each.deadline is not None
+        }
 
     def decide(self, fact: Fact) -> list[Effect]:
         """One step, and nothing saved or carried out."""
@@ -332,13 +390,19 @@ class Simulation:
         self.records += [effect for effect in effects if isinstance(effect, ev.Record)]
 
     def crash(self, still: Iterable[Fact] = ()) -> None:
-        """The supervisor dies; the next one has only the state file and the keeper. `still` is what waits in queues of others."""
+        """The supervisor dies; the next one has only the state file and the keeper. `still` is what waits
+        in queues of others.
+        """
         self.crashes += 1
         self.die_at = None
         self.restore()
         ends = list(self.keeper.ends.values())
-        launched = [ev.TaskLaunched(launch=end.launch, pid=PID + end.launch, start_time=end.launch) for end in ends]
-        started = ev.SupervisorStarted(keeper_id=self.keeper.keeper_id, transaction="T1", generated="GENERATED", **self.held())
+        launched = [
+            ev.TaskLaunched(launch=end.launch, pid=PID + end.launch, start_time=end.launch) for end in ends
+        ]
+        started = ev.SupervisorStarted(
+            keeper_id=self.keeper.keeper_id, transaction="T1", generated="GENERATED", **self.held()
+        )
         self.facts.extend([started, *launched, *still, *ends])
 
     def restore(self) -> None:
@@ -410,7 +474,9 @@ class Simulation:
     def alive(self) -> dict[int, Process]:
         return self.keeper.alive
 
-    def end(self, launch: int | str, *, code: int | None = None, signal: str | None = None, left: int = 0) -> list[Effect]:
+    def end(
+        self, launch: int | str, *, code: int | None = None, signal: str | None = None, left: int = 0
+    ) -> list[Effect]:
         """The process of a launch, or of a task of T1, ends."""
         number = self.launch_of(launch) if isinstance(launch, str) else launch
         self.alive[number].left = left
@@ -425,7 +491,13 @@ class Simulation:
 
     def ready(self, *names: str) -> None:
         """Every process that has been started, or those of these tasks, say that they are ready."""
-        self.happen(*(ev.TaskReady(launch=each.launch) for each in self.alive.values() if not names or each.key[1] in names))
+        self.happen(
+            *(
+                ev.TaskReady(launch=each.launch)
+                for each in self.alive.values()
+                if not names or each.key[1] in names
+            )
+        )
 
     def execute(self, name: str) -> list[Effect]:
         """The program of a Command has taken the launcher's place."""
@@ -475,9 +547,20 @@ class Simulation:
         """ExitStatus many processes of a task there have been."""
         return sum(key == (transaction, name) for _, key in self.keeper.forked)
 
-    def ask(self, verb: str, *tasks: str, transaction: str | None = "T1", request: int | None = 7, **more: Any) -> list[Effect]:
+    def ask(
+        self, verb: str, *tasks: str, transaction: str | None = "T1", request: int | None = 7, **more: Any
+    ) -> list[Effect]:
         origin = ev.Origin(by="operator", uid=0)
-        return self.happen(ev.Requested(verb=ev.Verb(verb), origin=origin, request=request, transaction=transaction, tasks=tasks, **more))
+        return self.happen(
+            ev.Requested(
+                verb=ev.Verb(verb),
+                origin=origin,
+                request=request,
+                transaction=transaction,
+                tasks=tasks,
+                **more,
+            )
+        )
 
     def reload(self, *tasks: TaskService, request: int | None = 8, ident: str = "context001") -> list[Effect]:
         return self.happen(ev.ContextReloaded(context=context(*tasks, ident=ident), request=request))
@@ -485,10 +568,15 @@ class Simulation:
     def history(self) -> Counter[str]:
         """What the state file says has happened, but for what only tells of the supervisor itself."""
         told = [record for record in self.records if record.event not in ("adopted", "requested")]
-        return Counter(json.dumps([record.transaction, record.task, record.event, record.detail], sort_keys=True) for record in told)
+        return Counter(
+            json.dumps([record.transaction, record.task, record.event, record.detail], sort_keys=True)
+            for record in told
+        )
 
     def outcome(self) -> dict[str, Any]:
-        """Everything that must not depend on whether a supervisor died on the way; what is asked to stop gets its time again."""
+        """Everything that must not depend on whether a supervisor died on the way; what is asked to stop
+        gets its time again.
+        """
         assert not self.facts
         assert not self.keeper.out
         return {

@@ -32,7 +32,9 @@ def task(name: str, *rules: str, **more: Any) -> TaskService:
 
 
 def warned(*tasks: TaskService, endpoints: Endpoints = LOCAL) -> list[str]:
-    return warnings(Context(name="T", id="c", log_name="T", endpoints=endpoints, tasks={task.id: task for task in tasks}))
+    return warnings(
+        Context(name="T", id="c", log_name="T", endpoints=endpoints, tasks={task.id: task for task in tasks})
+    )
 
 
 def binds(**places: str) -> Mapping[str, Endpoint]:
@@ -43,7 +45,12 @@ def binds(**places: str) -> Mapping[str, Endpoint]:
 
 
 def test_a_file_without_fault_has_none() -> None:
-    places = binds(FrontEndEndpoint="tcp://h:5556", BackendEndpoint="tcp://h:5557", FrontBind="tcp://*:5557", BackendBind="tcp://*:5556")
+    places = binds(
+        FrontEndEndpoint="tcp://h:5556",
+        BackendEndpoint="tcp://h:5557",
+        FrontBind="tcp://*:5557",
+        BackendBind="tcp://*:5556",
+    )
     assert faults([task("a", "on_exit start b"), task("b")], places) == []
 
 
@@ -80,7 +87,13 @@ def test_ports_that_collide_or_miss_are_a_fault(places: dict[str, str], element:
 
 
 def test_a_plain_context_has_no_warnings() -> None:
-    assert warned(task("a", "on_fail restart a", "on_exit start b"), task("b", "on_fail restart b", "on_update stop a", entry=False)) == []
+    assert (
+        warned(
+            task("a", "on_fail restart a", "on_exit start b"),
+            task("b", "on_fail restart b", "on_update stop a", entry=False),
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,22 +105,34 @@ def test_a_plain_context_has_no_warnings() -> None:
     ],
 )
 def test_a_bind_that_others_reach_is_warned_about(place: str, words: str) -> None:
-    ends = Endpoints(frontend=LOCAL.frontend, backend=LOCAL.backend, front_bind=place, backend_bind=LOCAL.backend_bind)
+    ends = Endpoints(
+        frontend=LOCAL.frontend, backend=LOCAL.backend, front_bind=place, backend_bind=LOCAL.backend_bind
+    )
     (told,) = warned(task("a"), endpoints=ends)
     assert told.startswith(f"FrontBind {place} ")
     assert words in told
 
 
 def test_a_bind_at_another_address_than_is_connected_to_is_warned_about() -> None:
-    ends = Endpoints(frontend="tcp://10.0.0.1:5556", backend=LOCAL.backend, front_bind=LOCAL.front_bind, backend_bind=LOCAL.backend_bind)
+    ends = Endpoints(
+        frontend="tcp://10.0.0.1:5556",
+        backend=LOCAL.backend,
+        front_bind=LOCAL.front_bind,
+        backend_bind=LOCAL.backend_bind,
+    )
     assert warned(task("a"), endpoints=ends) == [
         "BackendBind tcp://127.0.0.1:5556 is another address than tcp://10.0.0.1:5556, where it is looked for"
     ]
 
 
 def test_a_task_that_nothing_starts_is_warned_about() -> None:
-    told = warned(task("a", "on_exit stop b"), task("b", "on_exit start c", entry=False), task("c", entry=False))
-    assert told == ["b: it waits for a rule, and no rule starts it", "c: it waits for a rule, and only tasks that nothing starts call it"]
+    told = warned(
+        task("a", "on_exit stop b"), task("b", "on_exit start c", entry=False), task("c", entry=False)
+    )
+    assert told == [
+        "b: it waits for a rule, and no rule starts it",
+        "c: it waits for a rule, and only tasks that nothing starts call it",
+    ]
 
 
 def test_a_context_without_any_entry_is_warned_about() -> None:
@@ -115,14 +140,21 @@ def test_a_context_without_any_entry_is_warned_about() -> None:
 
 
 def test_a_ring_of_rules_is_shown_as_it_goes_round() -> None:
-    told = warned(task("a", "on_exit start b"), task("b", "on_update restart c"), task("c", "on_fail start a", "on_exit stop a"))
+    told = warned(
+        task("a", "on_exit start b"),
+        task("b", "on_update restart c"),
+        task("c", "on_fail start a", "on_exit stop a"),
+    )
     assert told == [
-        "ring of rules, which is legal but may go round for ever: a -[on_exit: start]-> b -[on_update: restart]-> c -[on_fail: start]-> a"
+        "ring of rules, which is legal but may go round for ever: a -[on_exit: start]-> b -[on_update: "
+        "restart]-> c -[on_fail: start]-> a"
     ]
 
 
 def test_a_task_that_starts_itself_at_its_end_is_a_ring() -> None:
-    assert warned(task("a", "on_exit start a")) == ["ring of rules, which is legal but may go round for ever: a -[on_exit: start]-> a"]
+    assert warned(task("a", "on_exit start a")) == [
+        "ring of rules, which is legal but may go round for ever: a -[on_exit: start]-> a"
+    ]
     assert "ring" in warned(task("a", "on_start restart a"))[0]
 
 
@@ -163,7 +195,9 @@ def test_a_rule_that_a_task_aims_at_itself_is_warned_about(words: str, why: str)
 
 
 def test_a_rule_that_is_there_twice_is_warned_about() -> None:
-    assert warned(task("a", "on_exit start b", "on_exit start b"), task("b")) == ["a: the rule on_exit: start b is there 2 times"]
+    assert warned(task("a", "on_exit start b", "on_exit start b"), task("b")) == [
+        "a: the rule on_exit: start b is there 2 times"
+    ]
 
 
 def test_variables_that_are_ours_are_warned_about() -> None:
@@ -184,7 +218,9 @@ def test_an_unknown_state_type_is_warned_about() -> None:
 
 def test_threads_that_cannot_share_a_process_are_warned_about() -> None:
     kind = ServiceType.THREAD
-    told = warned(task("a", service_type=kind, user="x"), task("b", service_type=kind, user="z"), task("c", user="y"))
+    told = warned(
+        task("a", service_type=kind, user="x"), task("b", service_type=kind, user="z"), task("c", user="y")
+    )
     assert told == ["the Thread tasks a, b share one process, but differ in user"]
 
 
@@ -199,12 +235,18 @@ RULES = st.builds(
 @given(st.lists(st.tuples(st.booleans(), st.lists(RULES, max_size=4)), min_size=5, max_size=5))
 def test_any_rules_are_looked_through_and_rings_are_real(drawn: list[tuple[bool, list[Rule]]]) -> None:
     tasks = [
-        TaskService(id=name, instance="Echo", entry=entry, rules=tuple(rules)) for name, (entry, rules) in zip("abcde", drawn, strict=True)
+        TaskService(id=name, instance="Echo", entry=entry, rules=tuple(rules))
+        for name, (entry, rules) in zip("abcde", drawn, strict=True)
     ]
-    known = {(task.id, f"-[{rule.trigger}: {rule.action}]->", rule.call) for task in tasks for rule in task.rules}
+    known = {
+        (task.id, f"-[{rule.trigger}: {rule.action}]->", rule.call) for task in tasks for rule in task.rules
+    }
     for told in warned(*tasks):
         if told.startswith("ring"):
             words = told.split(": ", 1)[1].replace(": ", ":").split()
-            steps = [(a, arrow.replace(":", ": "), b) for a, arrow, b in zip(words[::2], words[1::2], words[2::2], strict=False)]
+            steps = [
+                (a, arrow.replace(":", ": "), b)
+                for a, arrow, b in zip(words[::2], words[1::2], words[2::2], strict=False)
+            ]
             assert words[0] == words[-1]
             assert set(steps) <= known

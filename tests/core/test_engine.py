@@ -48,7 +48,10 @@ def test_a_context_that_is_told_to_exit_while_it_starts_is_ready_and_leaves() ->
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ask("exit", transaction=None)
-    assert [type(effect) for effect in sim.effects if isinstance(effect, ev.Ready | ev.Leave)] == [ev.Ready, ev.Leave]
+    assert [type(effect) for effect in sim.effects if isinstance(effect, ev.Ready | ev.Leave)] == [
+        ev.Ready,
+        ev.Leave,
+    ]
 
 
 def test_without_autostart_nothing_starts_and_the_context_is_ready() -> None:
@@ -71,13 +74,11 @@ def test_a_task_is_announced_started_and_ended_in_order() -> None:
     sim.ready()
     sim.update("a", n=1)
     sim.end("a", code=0)
-    assert [type(e).__name__ for e in sim.effects if isinstance(e, ev.PublishProcess | ev.Launch | ev.PublishControl)] == [
-        "PublishProcess",
-        "Launch",
-        "PublishControl",
-        "PublishControl",
-        "PublishControl",
-    ]
+    assert [
+        type(e).__name__
+        for e in sim.effects
+        if isinstance(e, ev.PublishProcess | ev.Launch | ev.PublishControl)
+    ] == ["PublishProcess", "Launch", "PublishControl", "PublishControl", "PublishControl"]
     assert [(e.action, e.success, e.pid) for e in sim.told(ev.PublishControl)] == [
         ("started", True, PID + 1),
         ("updated", True, PID + 1),
@@ -92,7 +93,13 @@ def test_the_history_tells_what_was_asked_before_what_came_of_it() -> None:
     sim.records.clear()
     sim.ask("restart", "a")
     sim.ready()
-    assert [record.event for record in sim.records] == ["requested", "stopping", "stopped", "launching", "started"]
+    assert [record.event for record in sim.records] == [
+        "requested",
+        "stopping",
+        "stopped",
+        "launching",
+        "started",
+    ]
 
 
 @pytest.mark.parametrize("verb", ["start", "stop", "restart", "exit"])
@@ -117,7 +124,9 @@ def test_a_start_is_answered_when_the_task_is_ready() -> None:
     (reply,) = sim.replies()
     assert reply.ok
     assert reply.data["transaction"] == "T1"
-    assert reply.data["tasks"] == [{"id": "a", "transaction": "T1", "state": "active", "sub": "running", "pid": PID + 1, "held": False}]
+    assert reply.data["tasks"] == [
+        {"id": "a", "transaction": "T1", "state": "active", "sub": "running", "pid": PID + 1, "held": False}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -198,16 +207,30 @@ def test_transactions_run_side_by_side() -> None:
         ({"verb": "stop", "tasks": ("x",)}, 4, "cannot stop x: no such task in Sim"),
         ({"verb": "reset-failed", "tasks": ("x",)}, 4, "cannot reset-failed x: no such task in Sim"),
         ({"verb": "stop", "transaction": "NOBODY"}, 4, "cannot stop NOBODY: no such transaction"),
-        ({"verb": "restart", "transaction": "NOBODY", "tasks": ("a",)}, 4, "cannot restart a: no such transaction"),
+        (
+            {"verb": "restart", "transaction": "NOBODY", "tasks": ("a",)},
+            4,
+            "cannot restart a: no such transaction",
+        ),
         ({"verb": "restart", "tasks": ("x",)}, 4, "cannot restart x: no such task in Sim"),
-        ({"verb": "reset-failed", "transaction": "NOBODY"}, 4, "cannot reset-failed NOBODY: no such transaction"),
+        (
+            {"verb": "reset-failed", "transaction": "NOBODY"},
+            4,
+            "cannot reset-failed NOBODY: no such transaction",
+        ),
         ({"verb": "start", "transaction": "a/b"}, 2, "cannot start a/b: 'a/b' is not a transaction ID"),
         ({"verb": "start", "transaction": None}, 2, "cannot start Sim: None is not a transaction ID"),
-        ({"verb": "start", "transaction": None, "tasks": ("a",)}, 2, "cannot start a: several transactions are open (T1, T2)"),
+        (
+            {"verb": "start", "transaction": None, "tasks": ("a",)},
+            2,
+            "cannot start a: several transactions are open (T1, T2)",
+        ),
     ],
 )
 @pytest.mark.parametrize("by", ["operator", "bus"])
-def test_what_does_not_exist_or_cannot_be_meant_is_refused(asked: dict[str, Any], code: int, text: str, by: str) -> None:
+def test_what_does_not_exist_or_cannot_be_meant_is_refused(
+    asked: dict[str, Any], code: int, text: str, by: str
+) -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ask("start", transaction="T2")
@@ -225,8 +248,12 @@ def test_what_does_not_exist_or_cannot_be_meant_is_refused(asked: dict[str, Any]
     else:
         told = [effect for effect in sim.effects if isinstance(effect, ev.PublishControl)]
         assert len(told) == len(sim.effects) == max(1, len(order["tasks"]))
-        assert all((each.action, each.success, each.items["reason"]) == ("failed", False, "refused") for each in told)
-        assert [each.key for each in told] == [(order["transaction"] or "", name) for name in order["tasks"] or ("context001",)]
+        assert all(
+            (each.action, each.success, each.items["reason"]) == ("failed", False, "refused") for each in told
+        )
+        assert [each.key for each in told] == [
+            (order["transaction"] or "", name) for name in order["tasks"] or ("context001",)
+        ]
         assert all(each.items["message"].startswith(text) for each in told)
 
 
@@ -234,7 +261,9 @@ def test_with_nothing_open_a_stop_of_all_is_refused() -> None:
     sim = Simulation.of(task("a"))
     sim.begin(transaction=None, autostart=False)
     sim.ask("stop", transaction=None)
-    assert [(reply.code, reply.error) for reply in sim.replies()] == [(4, "cannot stop Sim: no transaction is open")]
+    assert [(reply.code, reply.error) for reply in sim.replies()] == [
+        (4, "cannot stop Sim: no transaction is open")
+    ]
 
 
 def test_a_task_without_a_transaction_is_started_in_the_only_one() -> None:
@@ -265,7 +294,9 @@ def test_words_of_nobody_and_words_before_the_fork_change_nothing() -> None:
 
 
 def test_restart_of_a_stopped_transaction_starts_it() -> None:
-    """As with systemctl. What the operator had stopped singly in its earlier run is forgotten, as with a start."""
+    """As with systemctl. What the operator had stopped singly in its earlier run is forgotten, as with a
+    start.
+    """
     sim = Simulation.of(task("a"), task("b"), task("c", entry=False))
     sim.begin()
     sim.ready()
@@ -338,7 +369,11 @@ def test_what_cannot_be_forked_has_failed() -> None:
     sim = Simulation.of(task("a"))
     sim.keeper.broken = True
     sim.begin()
-    assert (sim.sub_state("a"), sim.reason("a"), sim.task("a").status) == ("failed", "cannot-launch", "cannot fork: no memory")
+    assert (sim.sub_state("a"), sim.reason("a"), sim.task("a").status) == (
+        "failed",
+        "cannot-launch",
+        "cannot fork: no memory",
+    )
 
 
 def test_a_start_that_takes_too_long_fails_as_not_ready() -> None:
@@ -473,7 +508,15 @@ def test_what_is_left_behind_is_killed_and_named() -> None:
     sim.let_die()
     assert (sim.sub_state("a"), sim.reason("a")) == ("failed", "not-ready"), "its own end counts"
     assert sim.replies(2)[0].data["ended"] == [
-        {"task": "a", "pid": 9000, "name": "sh", "code": None, "signal": "SIGKILL", "asked": "", "killed": True}
+        {
+            "task": "a",
+            "pid": 9000,
+            "name": "sh",
+            "code": None,
+            "signal": "SIGKILL",
+            "asked": "",
+            "killed": True,
+        }
     ]
     told = [record for record in sim.records if record.event == "failed"]
     assert told[0].detail["ended"][0]["signal"] == "SIGKILL"
@@ -496,7 +539,11 @@ def test_the_last_exit_may_come_twice_while_the_rest_is_killed() -> None:
 def test_one_that_is_stopped_before_its_fork_never_runs(forked: bool) -> None:
     sim = Simulation.of(task("a", stop_timeout=3.0))
     sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
-    sim.decide(ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), request=1, transaction="T1", tasks=("a",)))
+    sim.decide(
+        ev.Requested(
+            verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), request=1, transaction="T1", tasks=("a",)
+        )
+    )
     assert not sim.told(ev.Signal)
     sim.now += 2.0
     if forked:
@@ -513,7 +560,9 @@ def test_one_that_is_stopped_before_its_fork_never_runs(forked: bool) -> None:
 def test_one_that_is_to_be_killed_before_its_fork_is_killed_after_it() -> None:
     sim = Simulation.of(task("a", stop_timeout=3.0))
     sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
-    sim.decide(ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",)))
+    sim.decide(
+        ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",))
+    )
     sim.now += 3.0
     sim.decide(ev.DeadlinePassed(key=("T1", "a")))
     assert sim.sub_state("a") == "stop-sigkill"
@@ -562,7 +611,9 @@ def test_a_start_while_it_stops_starts_it_afterwards_and_a_stop_calls_that_off()
     assert [reply.error for reply in sim.replies() if not reply.ok] == [
         "cannot stop a: started again meanwhile by an operator (uid 0)"
     ] * 2, "as systemctl's `Job canceled`"
-    assert all(reply.data["survivors"] == [] for reply in sim.replies() if not reply.ok), "what runs is another launch"
+    assert all(reply.data["survivors"] == [] for reply in sim.replies() if not reply.ok), (
+        "what runs is another launch"
+    )
     sim.ask("restart", "a", request=5)
     sim.ask("stop", "a", request=6)
     sim.end("a", code=0)
@@ -594,7 +645,9 @@ def test_a_stopped_transaction_can_be_stopped_again_and_opened_anew() -> None:
     assert not sim.task("a").stopped_by_operator, "that is for tasks that are named"
     assert [reply.ok for reply in sim.replies()] == [True] * 3
     sim.ask("start", request=4)
-    assert (sim.sub_state("a"), sim.task("b").stopped_by_operator) == ("start", False), "a new run: what was held in the last one is forgotten"
+    assert (sim.sub_state("a"), sim.task("b").stopped_by_operator) == ("start", False), (
+        "a new run: what was held in the last one is forgotten"
+    )
 
 
 def test_a_task_that_the_file_got_later_is_not_in_a_stopped_transaction() -> None:
@@ -604,7 +657,10 @@ def test_a_task_that_the_file_got_later_is_not_in_a_stopped_transaction() -> Non
     sim.reload(task("a"), task("b"))
     for verb in ("stop", "reset-failed"):
         sim.ask(verb, "b", request=1)
-        assert (sim.replies(1)[-1].code, sim.replies(1)[-1].error) == (4, f"cannot {verb} b: no such task in transaction T1")
+        assert (sim.replies(1)[-1].code, sim.replies(1)[-1].error) == (
+            4,
+            f"cannot {verb} b: no such task in transaction T1",
+        )
     sim.ask("start", "b")
     assert sim.sub_state("b") == "start"
 
@@ -620,7 +676,9 @@ def test_a_restart_of_one() -> None:
     sim.ask("restart", "a", "c", request=1)
     assert not sim.replies()
     sim.ready()
-    assert (sim.launched("a"), sim.launched("b"), sim.launched("c")) == (2, 1, 1), "one that does not run is started"
+    assert (sim.launched("a"), sim.launched("b"), sim.launched("c")) == (2, 1, 1), (
+        "one that does not run is started"
+    )
     assert sim.task("b") is other
     assert sim.replies()[0].ok
     assert sim.task("a").cause == {"by": "operator", "uid": 0, "depth": 0, "sources": []}
@@ -628,7 +686,9 @@ def test_a_restart_of_one() -> None:
 
 
 def test_restarts_are_starts_by_a_rule_after_a_failure_and_nothing_else() -> None:
-    sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), rule("on_exit", "start", "b")), task("b", entry=False))
+    sim = Simulation.of(
+        task("a", rule("on_fail", "restart", "a"), rule("on_exit", "start", "b")), task("b", entry=False)
+    )
     sim.begin()
     sim.ready()
     for number in (1, 2):
@@ -656,7 +716,9 @@ def test_a_start_that_a_rule_ends_before_it_was_ready_is_answered() -> None:
     assert (reply.request, reply.ok) == (1, False)
     assert reply.error == "cannot start run: restarted before it was ready by rule on_update of up"
     (ready,) = sim.told(ev.Ready)
-    assert "restarted before it was ready by rule on_update of up" in ready.error, "the context is up, and says what is not"
+    assert "restarted before it was ready by rule on_update of up" in ready.error, (
+        "the context is up, and says what is not"
+    )
 
 
 def test_a_rule_that_ends_a_start_by_hand_again_and_again_is_slowed_and_the_start_is_answered() -> None:
@@ -678,7 +740,9 @@ def test_a_rule_that_ends_a_start_by_hand_again_and_again_is_slowed_and_the_star
 
 
 def test_a_start_that_a_restart_by_hand_overtakes_is_answered_with_who_did_it() -> None:
-    """An operator may restart a task faster than its setup takes, for ever; the one who waited before is not kept."""
+    """An operator may restart a task faster than its setup takes, for ever; the one who waited before is
+    not kept.
+    """
     sim = Simulation.of(task("a", entry=False, stop_timeout=9.0))
     sim.begin()
     sim.obedient = False
@@ -707,7 +771,10 @@ def test_a_start_that_failed_before_it_was_ordered_again_is_answered_with_its_fa
     sim.ask("start", "a", request=2)
     sim.end("a", code=0)
     (reply,) = sim.replies()
-    assert (reply.request, reply.error) == (1, "cannot start a: failed (not-ready, status 0): not ready in time")
+    assert (reply.request, reply.error) == (
+        1,
+        "cannot start a: failed (not-ready, status 0): not ready in time",
+    )
     sim.ready()
     assert sim.replies(2)[0].ok
 
@@ -832,7 +899,9 @@ def test_what_is_not_stopped_is_not_forgotten() -> None:
 
 
 def test_a_restart_of_a_transaction_is_as_its_start_but_for_what_is_held() -> None:
-    sim = Simulation.of(task("a", rule("on_exit", "start", "c")), task("b"), task("c", entry=False), task("d"))
+    sim = Simulation.of(
+        task("a", rule("on_exit", "start", "c")), task("b"), task("c", entry=False), task("d")
+    )
     sim.begin()
     sim.ready()
     sim.ask("start", "c", request=1)
@@ -862,7 +931,9 @@ def test_a_restart_by_hand_is_never_delayed() -> None:
 
 
 def test_a_restart_by_hand_of_one_that_hangs_is_not_delayed_either() -> None:
-    sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), watchdog=2.0, restart_delay=30.0, stop_timeout=60.0))
+    sim = Simulation.of(
+        task("a", rule("on_fail", "restart", "a"), watchdog=2.0, restart_delay=30.0, stop_timeout=60.0)
+    )
     sim.begin()
     sim.ready()
     sim.obedient = False
@@ -904,7 +975,9 @@ def test_the_first_exit_asks_whatever_it_says() -> None:
 
 
 def test_a_delay_is_shown_as_a_count_down() -> None:
-    sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), restart_delay=20.0, restart_max_delay=20.0))
+    sim = Simulation.of(
+        task("a", rule("on_fail", "restart", "a"), restart_delay=20.0, restart_max_delay=20.0)
+    )
     sim.begin()
     sim.ready()
     sim.end("a", code=1)
@@ -917,7 +990,9 @@ def test_a_delay_is_shown_as_a_count_down() -> None:
 
 
 def test_exit_answers_everybody_and_leaves_once() -> None:
-    sim = Simulation.of(task("a", rule("on_exit", "start", "b")), task("b", rule("on_fail", "start", "a"), entry=False))
+    sim = Simulation.of(
+        task("a", rule("on_exit", "start", "b")), task("b", rule("on_fail", "start", "a"), entry=False)
+    )
     sim.begin()
     sim.ready()
     sim.ask("start", transaction="T2", request=1)
@@ -1009,7 +1084,11 @@ def test_an_update_that_is_nested_too_deeply_to_be_written_down_is_dropped() -> 
         for _ in range(5000):
             value = kind(value)
         sim.update("a", deep=value)
-        assert (sim.said("a"), sim.task("a").dropped, list(sim.task("a").update or ())) == (["started", "updated"], 1, ["fits"])
+        assert (sim.said("a"), sim.task("a").dropped, list(sim.task("a").update or ())) == (
+            ["started", "updated"],
+            1,
+            ["fits"],
+        )
         assert sim.records[-1].event == "dropped"
 
 
@@ -1033,17 +1112,28 @@ def test_reload_touches_only_what_differs() -> None:
     sim.ready()
     mark = len(sim.effects)
     before = sim.task("a")
-    sim.reload(task("a"), task("b", watchdog=5.0), task("d"), task("e", entry=False), task("w", entry=False, nice=4))
+    sim.reload(
+        task("a"), task("b", watchdog=5.0), task("d"), task("e", entry=False), task("w", entry=False, nice=4)
+    )
     assert sim.task("a") is before
     touching = ev.Launch | ev.Signal | ev.KillAll | ev.WakeAt | ev.PublishControl | ev.PublishProcess
-    assert not [effect for effect in sim.effects[mark:] if isinstance(effect, touching) and effect.key[1] in ("a", "w")]
+    assert not [
+        effect
+        for effect in sim.effects[mark:]
+        if isinstance(effect, touching) and effect.key[1] in ("a", "w")
+    ]
     assert [sim.launched(name) for name in "abcdew"] == [1, 2, 1, 1, 0, 0]
     assert not sim.replies(), "what differs has not started yet"
     sim.ready()
     assert ("T1", "c") not in sim.world.tasks
     (reply,) = sim.replies()
     assert reply.ok
-    assert {"added": ["d", "e"], "removed": ["c"], "changed": ["b", "w"], "unchanged": ["a"]}.items() <= reply.data.items()
+    assert {
+        "added": ["d", "e"],
+        "removed": ["c"],
+        "changed": ["b", "w"],
+        "unchanged": ["a"],
+    }.items() <= reply.data.items()
 
 
 def test_reload_says_what_failed_of_what_it_changed() -> None:
@@ -1074,7 +1164,10 @@ def test_a_reload_starts_no_failed_task_and_names_those_that_it_has_changed() ->
     sim.ready("d")
     (reply,) = sim.replies(1)
     assert reply.ok
-    assert reply.data["still_failed"] == [{"transaction": "T1", "task": "a"}, {"transaction": "T1", "task": "c"}]
+    assert reply.data["still_failed"] == [
+        {"transaction": "T1", "task": "a"},
+        {"transaction": "T1", "task": "c"},
+    ]
     assert (sim.sub_state("a"), sim.sub_state("b"), sim.sub_state("c")) == ("failed",) * 3
 
 
@@ -1140,7 +1233,9 @@ def test_the_messages_of_a_removed_task_tell_what_the_old_file_said() -> None:
     sim.reload(task("a"))
     sim.crash()
     sim.end("b", code=0)
-    (stopping,) = [effect for effect in sim.told(ev.PublishProcess) if effect.key[1] == "b" and effect.action == "stop"]
+    (stopping,) = [
+        effect for effect in sim.told(ev.PublishProcess) if effect.key[1] == "b" and effect.action == "stop"
+    ]
     stopped = [effect for effect in sim.told(ev.PublishControl) if effect.key[1] == "b"][-1]
     ended = [effect for effect in sim.told(ev.Record) if effect.task == "b"][-1]
     assert stopping.service is old
@@ -1248,7 +1343,11 @@ def test_changes_are_shown_and_nothing_else_is() -> None:
     launch = sim.launch_of("a")
     sim.ready()
     mark = len(sim.effects)
-    sim.happen(ev.TaskSaid(launch=launch, status="well"), ev.WatchdogFed(launch=launch), ev.TaskUpdated(launch=launch, items={}))
+    sim.happen(
+        ev.TaskSaid(launch=launch, status="well"),
+        ev.WatchdogFed(launch=launch),
+        ev.TaskUpdated(launch=launch, items={}),
+    )
     assert not [effect for effect in sim.effects[mark:] if isinstance(effect, ev.PublishInfo)]
 
 
@@ -1256,12 +1355,18 @@ def test_changes_are_shown_and_nothing_else_is() -> None:
 
 
 def calls_of(count: int) -> int:
-    """ExitStatus many Python functions are called for the life of so many tasks: a measure of work that no other load disturbs."""
-    sim = Simulation.of(*(task(f"t{number}", rule("on_fail", "restart", f"t{number}")) for number in range(count)))
+    """ExitStatus many Python functions are called for the life of so many tasks: a measure of work that no
+    other load disturbs.
+    """
+    sim = Simulation.of(
+        *(task(f"t{number}", rule("on_fail", "restart", f"t{number}")) for number in range(count))
+    )
     world, _ = step(sim.world, ev.SupervisorStarted(keeper_id="e", transaction="T1"), 1.0)
     facts: list[ev.Fact] = [ev.TaskLaunched(launch=n, pid=n, start_time=n) for n in range(1, count + 1)]
     facts += [ev.TaskReady(launch=n) for n in range(1, count + 1)]
-    facts.append(ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), request=1, transaction="T1"))
+    facts.append(
+        ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), request=1, transaction="T1")
+    )
     facts += [ev.TaskExited(launch=n, code=0) for n in range(1, count + 1)]
     calls = 0
 
@@ -1288,7 +1393,12 @@ def test_what_changes_nothing_copies_nothing() -> None:
     sim = Simulation.of(task("a"), task("b"))
     sim.begin()
     sim.ready()
-    for fact in (ev.TaskReady(launch=1), ev.TaskReady(launch=99), ev.WatchdogFed(launch=1), ev.TaskExited(launch=99, code=0)):
+    for fact in (
+        ev.TaskReady(launch=1),
+        ev.TaskReady(launch=99),
+        ev.WatchdogFed(launch=1),
+        ev.TaskExited(launch=99, code=0),
+    ):
         after, _ = step(sim.world, fact, sim.now)
         for name in ("tasks", "launches", "transactions", "pending"):
             assert getattr(after, name) is getattr(sim.world, name), (fact, name)
@@ -1360,4 +1470,8 @@ def test_a_command_that_was_not_executed_cannot_be_launched_for_its_reason() -> 
     sim = Simulation.of(task("a", kind="Command"))
     sim.begin()
     sim.happen(ev.TaskExited(launch=1, signal="SIGKILL", why="its program was not executed"))
-    assert (sim.sub_state("a"), sim.reason("a"), sim.task("a").status) == ("failed", "cannot-launch", "its program was not executed")
+    assert (sim.sub_state("a"), sim.reason("a"), sim.task("a").status) == (
+        "failed",
+        "cannot-launch",
+        "its program was not executed",
+    )

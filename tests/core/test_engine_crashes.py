@@ -1,4 +1,5 @@
-"""A supervisor may die at any line: the next one makes the same of it as if it had lived on. No launch twice, no firing lost or doubled.
+"""A supervisor may die at any line: the next one makes the same of it as if it had lived on. No launch twice,
+no firing lost or doubled.
 
 Each story is told once without a crash, and then once for every point between any two side effects in it.
 """
@@ -54,7 +55,11 @@ def orders(sim: Simulation) -> None:
     sim.ask("stop", transaction="T2", request=8)
 
 
-PAIR = (task("a", rule("on_exit", "start", "c")), task("b", rule("on_exit", "restart", "a")), task("c", entry=False))
+PAIR = (
+    task("a", rule("on_exit", "start", "c")),
+    task("b", rule("on_exit", "restart", "a")),
+    task("c", entry=False),
+)
 
 
 def hard(sim: Simulation) -> None:
@@ -111,7 +116,9 @@ STORIES: dict[str, tuple[Story, tuple[TaskService, ...]]] = {
 }
 
 
-def told(story: Story, tasks: tuple[TaskService, ...], die_at: tuple[int, int | None] | None = None) -> Simulation:
+def told(
+    story: Story, tasks: tuple[TaskService, ...], die_at: tuple[int, int | None] | None = None
+) -> Simulation:
     sim = Simulation.of(*tasks)
     sim.die_at, sim.checked = die_at, die_at is None
     sim.begin()
@@ -131,7 +138,9 @@ def test_a_crash_at_any_point_changes_nothing(name: str) -> None:
 
 
 class Steps:
-    """What a person, a task or time does next, by number; what it is about follows from the world as it is."""
+    """What a person, a task or time does next, by number; what it is about follows from the world as it
+    is.
+    """
 
     def __init__(self, numbers: list[int]) -> None:
         self.numbers = numbers
@@ -152,7 +161,13 @@ class Steps:
             case 2 | 3 if alive:
                 sim.end(launch, code=which % 3, left=which % 2)
             case 4 if alive:
-                sim.happen(ev.TaskUpdated(launch=launch, items={"n": which}, sequence=sim.world.tasks[sim.alive[launch].key].sequence + 1))
+                sim.happen(
+                    ev.TaskUpdated(
+                        launch=launch,
+                        items={"n": which},
+                        sequence=sim.world.tasks[sim.alive[launch].key].sequence + 1,
+                    )
+                )
             case 5:
                 sim.ring()
             case 6:
@@ -170,7 +185,9 @@ class Steps:
     turn=st.integers(1, 12),
     point=st.none() | st.integers(0, 12),
 )
-def test_a_crash_in_any_story_changes_nothing(tasks: list[TaskService], numbers: list[int], turn: int, point: int | None) -> None:
+def test_a_crash_in_any_story_changes_nothing(
+    tasks: list[TaskService], numbers: list[int], turn: int, point: int | None
+) -> None:
     whole = told(Steps(numbers), tuple(tasks))
     broken = told(Steps(numbers), tuple(tasks), (turn, point))
     assert broken.outcome() == whole.outcome()

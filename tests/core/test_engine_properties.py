@@ -1,6 +1,8 @@
-"""Whatever happens in whatever order: nothing raises, nothing runs twice, every stop ends, no crash loses or doubles anything.
+"""Whatever happens in whatever order: nothing raises, nothing runs twice, every stop ends, no crash loses or
+doubles anything.
 
-What every single step must keep is in `simulation.checked_step`, and is checked in every step of every example here.
+What every single step must keep is in `simulation.checked_step`, and is checked in every step of every
+example here.
 """
 
 from __future__ import annotations
@@ -28,7 +30,11 @@ rules = st.lists(
     max_size=4,
 )
 limits = st.fixed_dictionaries(
-    {"start_timeout": st.sampled_from([0.0, 5.0]), "stop_timeout": st.just(2.0), "restart_delay": st.sampled_from([0.0, 0.1, 1.0])},
+    {
+        "start_timeout": st.sampled_from([0.0, 5.0]),
+        "stop_timeout": st.just(2.0),
+        "restart_delay": st.sampled_from([0.0, 0.1, 1.0]),
+    },
     optional={"watchdog": st.just(3.0), "start_limit_burst": st.just(2), "restart_max_delay": st.just(4.0)},
 )
 
@@ -44,7 +50,17 @@ def files(draw: st.DrawFn, *, watched: bool = True) -> list[TaskService]:
         known = [each for each in draw(rules) if each.call in names]
         kind, notify = draw(st.sampled_from([("Process", False), ("Command", False), ("Command", True)]))
         more = draw(limits if watched else calm)
-        tasks.append(task(name, *known, entry=draw(st.booleans()), kind=kind, notify=notify, nice=draw(st.sampled_from([None, 5])), **more))
+        tasks.append(
+            task(
+                name,
+                *known,
+                entry=draw(st.booleans()),
+                kind=kind,
+                notify=notify,
+                nice=draw(st.sampled_from([None, 5])),
+                **more,
+            )
+        )
     return tasks
 
 
@@ -61,14 +77,25 @@ class Machine(RuleBasedStateMachine):
         verb=st.sampled_from(["start", "start", "stop", "restart", "reset-failed"]),
         tasks=st.lists(st.sampled_from([*NAMES, "unknown"]), max_size=2),
         transaction=st.sampled_from([*TRANSACTIONS, *TRANSACTIONS, "GENERATED", "NOBODY", None, "no/ID"]),
-        more=st.fixed_dictionaries({}, optional={"triggers": st.booleans(), "block": st.booleans(), "new": st.booleans()}),
+        more=st.fixed_dictionaries(
+            {}, optional={"triggers": st.booleans(), "block": st.booleans(), "new": st.booleans()}
+        ),
         by=st.sampled_from(["operator", "bus"]),
     )
-    def order(self, verb: str, tasks: list[str], transaction: str | None, more: dict[str, bool], by: str) -> None:
+    def order(
+        self, verb: str, tasks: list[str], transaction: str | None, more: dict[str, bool], by: str
+    ) -> None:
         self.number += 1
         request = self.number if by == "operator" else None
         self.sim.happen(
-            ev.Requested(verb=ev.Verb(verb), origin=ev.Origin(by=by), request=request, transaction=transaction, tasks=tuple(tasks), **more)
+            ev.Requested(
+                verb=ev.Verb(verb),
+                origin=ev.Origin(by=by),
+                request=request,
+                transaction=transaction,
+                tasks=tuple(tasks),
+                **more,
+            )
         )
 
     @precondition(lambda self: self.sim.alive)
@@ -147,7 +174,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(turns=st.integers(1, 2), performed=st.none() | st.integers(0, 12))
     def supervisor_will_die(self, turns: int, performed: int | None) -> None:
-        """In the turn after next or the one after that: before it has saved, or after it has carried out some of its orders."""
+        """In the turn after next or the one after that: before it has saved, or after it has carried out
+        some of its orders.
+        """
         self.sim.die_at = (self.sim.turns + turns, performed)
 
     @rule(autostart=st.booleans(), transaction=st.sampled_from([None, *TRANSACTIONS]))
@@ -156,7 +185,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(full=st.booleans())
     def disk(self, full: bool) -> None:
-        """A full disk, with processes that can be killed: one that cannot may run beside its successor when all of that comes together."""
+        """A full disk, with processes that can be killed: one that cannot may run beside its successor
+        when all of that comes together.
+        """
         if self.sim.stuck is None:
             self.sim.disk_full = full
             if not full:
@@ -166,7 +197,9 @@ class Machine(RuleBasedStateMachine):
     def every_process_is_known(self) -> None:
         if hasattr(self, "sim"):
             for process in self.sim.alive.values():
-                assert self.sim.world.launches.get(process.launch) == process.key, "a process that nobody knows of"
+                assert self.sim.world.launches.get(process.launch) == process.key, (
+                    "a process that nobody knows of"
+                )
 
     def teardown(self) -> None:
         """Stop everything: it must come to rest, and everybody has his answer."""

@@ -1,4 +1,6 @@
-"""Commands whose program leaves the foreground are known by their words, and so are those that keep it there."""
+"""Commands whose program leaves the foreground are known by their words, and so are those that keep it
+there.
+"""
 
 from __future__ import annotations
 

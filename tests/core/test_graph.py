@@ -65,7 +65,9 @@ def test_mermaid_has_the_tasks_as_nodes_and_the_rules_as_labelled_arrows() -> No
 
 @pytest.mark.parametrize("state", FILL)
 def test_a_state_is_told_and_coloured(state: str) -> None:
-    assert f'label="ts001\\nWakeUp\\n{state}", peripheries=2, fillcolor="{FILL[state]}"' in dot(DAY, {"ts001": state})
+    assert f'label="ts001\\nWakeUp\\n{state}", peripheries=2, fillcolor="{FILL[state]}"' in dot(
+        DAY, {"ts001": state}
+    )
     drawn = mermaid(DAY, {"ts001": state})
     assert f'n0(["ts001<br/>WakeUp<br/>{state}"])' in drawn
     assert f"classDef {state} fill:{FILL[state]}" in drawn
@@ -78,13 +80,17 @@ def test_tasks_without_state_are_not_coloured() -> None:
 
 
 def test_a_rule_that_calls_nobody_is_left_out() -> None:
-    lost = TaskService(id="a", instance="A", rules=(Rule(trigger=Trigger.ON_EXIT, action=Action.START, call="z"),))
+    lost = TaskService(
+        id="a", instance="A", rules=(Rule(trigger=Trigger.ON_EXIT, action=Action.START, call="z"),)
+    )
     assert "->" not in dot(context(lost))
 
 
 @given(st.text(min_size=1), st.text())
 def test_any_name_stays_inside_its_quotes(name: str, title: str) -> None:
-    odd, plain = (context(TaskService(id="a", instance=word), name=other) for word, other in ((name, title), ("x", "y")))
+    odd, plain = (
+        context(TaskService(id="a", instance=word), name=other) for word, other in ((name, title), ("x", "y"))
+    )
     quoted = r'"(?:[^"\\]|\\.)*"'
     outside = [re.sub(quoted, "", dot(drawn), flags=re.DOTALL) for drawn in (odd, plain)]
     assert outside[0] == outside[1]

@@ -1,6 +1,8 @@
-"""Keeper and supervisor together, under a kernel of make-believe: whatever happens in whatever order, all comes to rest as it should.
+"""Keeper and supervisor together, under a kernel of make-believe: whatever happens in whatever order, all
+comes to rest as it should.
 
-A failure names its seed, which repeats the run. `ZMSVC_SEEDS=17,18` runs these alone, `ZMSVC_SEEDS=1000` the first thousand.
+A failure names its seed, which repeats the run. `ZMSVC_SEEDS=17,18` runs these alone, `ZMSVC_SEEDS=1000` the
+first thousand.
 """
 
 from __future__ import annotations
@@ -51,14 +53,18 @@ TASKS = (
     task("b", rule("on_exit", "start", "c"), kind="Command", stop_timeout=1.0),
     task("c", rule("on_fail", "restart", "b"), kind="Command", entry=False, stop_timeout=1.0),
     task("t", rule("on_fail", "restart", "t"), kind="Thread", stop_timeout=1.0),
-    task("u", rule("on_exit", "restart", "t"), rule("on_fail", "restart", "u"), kind="Thread", stop_timeout=1.0),
+    task(
+        "u", rule("on_exit", "restart", "t"), rule("on_fail", "restart", "u"), kind="Thread", stop_timeout=1.0
+    ),
 )
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """In memory: each supervisor that dies closes a state file, which a disk would have to be asked about."""
-    with tempfile.TemporaryDirectory(prefix="zmsvc-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as made:
+    with tempfile.TemporaryDirectory(
+        prefix="zmsvc-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    ) as made:
         yield Path(made)
 
 
@@ -68,7 +74,9 @@ def seeds() -> list[int]:
 
 @pytest.fixture
 def crashing(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Household]]:
-    """Households whose supervisors may die before each of their side effects: at the hook that is there for this."""
+    """Households whose supervisors may die before each of their side effects: at the hook that is there
+    for this.
+    """
     houses: list[Household] = []
 
     def reached(name: str) -> None:
@@ -87,9 +95,14 @@ def crashing(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Household]]:
 
 def household(folder: Path, seed: int, crashing: list[Household]) -> Household:
     points = Endpoints(
-        frontend=f"ipc://{folder}/b", backend=f"ipc://{folder}/f", front_bind=f"ipc://{folder}/f", backend_bind=f"ipc://{folder}/b"
+        frontend=f"ipc://{folder}/b",
+        backend=f"ipc://{folder}/f",
+        front_bind=f"ipc://{folder}/f",
+        backend_bind=f"ipc://{folder}/b",
     )
-    context = Context(name="Sim", id="context001", log_name="Sim", endpoints=points, tasks={each.id: each for each in TASKS})
+    context = Context(
+        name="Sim", id="context001", log_name="Sim", endpoints=points, tasks={each.id: each for each in TASKS}
+    )
     crashing.append(made := Household(seed, folder, context))
     return made
 
@@ -101,7 +114,10 @@ def disturb(house: Household) -> None:
     zygotes = kernel.living("zygote")
     what = kernel.random.randrange(14)
     if what == 0:
-        house.order(kernel.random.choice([ev.Verb.START, ev.Verb.STOP, ev.Verb.RESTART]), kernel.random.choice("abctu"))
+        house.order(
+            kernel.random.choice([ev.Verb.START, ev.Verb.STOP, ev.Verb.RESTART]),
+            kernel.random.choice("abctu"),
+        )
     elif what == 1:
         house.order(kernel.random.choice([ev.Verb.STOP, ev.Verb.START, ev.Verb.RESTART]))
     elif what in (2, 3) and mains:
@@ -117,7 +133,12 @@ def disturb(house: Household) -> None:
         kernel.kill(kernel.random.choice(mains).process.pid, signal.SIGKILL)
     elif what in (5, 6) and mains:
         main = kernel.random.choice(mains)
-        child = kernel.fork(main.process.pid, "child", main.process.marks, session=main.process.pid if kernel.chance(0.5) else None)
+        child = kernel.fork(
+            main.process.pid,
+            "child",
+            main.process.marks,
+            session=main.process.pid if kernel.chance(0.5) else None,
+        )
         child.dies_with_parent, child.deaf = False, kernel.chance(0.3)
         kernel.counts["a child ignores what asks it"] += child.deaf
         kernel.counts["a child is left behind"] += 1
@@ -154,9 +175,17 @@ def check(house: Household) -> None:
         if each.process.alive
         for name in (each.members.values() if each.line is not None else [each.spec.task])
     )
-    believed = Counter(key[1] for key, each in world.tasks.items() if each.sub_state in (SubState.START, SubState.RUNNING))
+    believed = Counter(
+        key[1] for key, each in world.tasks.items() if each.sub_state in (SubState.START, SubState.RUNNING)
+    )
     assert running == believed
-    assert {each.sub_state for each in world.tasks.values()} <= {SubState.RUNNING, SubState.EXITED, SubState.STOPPED, SubState.FAILED, SubState.WAITING}
+    assert {each.sub_state for each in world.tasks.values()} <= {
+        SubState.RUNNING,
+        SubState.EXITED,
+        SubState.STOPPED,
+        SubState.FAILED,
+        SubState.WAITING,
+    }
     mains = {each.process.pid for each in house.tasks.values() if each.process.alive}
     lost = [child.pid for child in house.kernel.living("child") if child.parent not in mains]
     assert not lost, "a process was left behind"

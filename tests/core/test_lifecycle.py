@@ -1,4 +1,6 @@
-"""The lifecycle table: complete, harmless where it is silent, and the picture in the documents is drawn from it."""
+"""The lifecycle table: complete, harmless where it is silent, and the picture in the documents is drawn
+from it.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,13 @@ def test_every_state_answers_a_start_a_stop_and_a_restart() -> None:
 
 def test_nothing_that_rests_moves_by_itself() -> None:
     for sub in RESTING:
-        assert set(TABLE[sub]) <= {TaskEvent.START, TaskEvent.RESTART, TaskEvent.DELAY, TaskEvent.LIMIT, TaskEvent.RESET}
+        assert set(TABLE[sub]) <= {
+            TaskEvent.START,
+            TaskEvent.RESTART,
+            TaskEvent.DELAY,
+            TaskEvent.LIMIT,
+            TaskEvent.RESET,
+        }
 
 
 def test_only_a_start_launches_and_only_an_end_settles() -> None:

@@ -12,9 +12,20 @@ STAMP = "2026-11-29T10:00:00.123+0100"
 NAMES = st.text("abcXYZ019_.-", min_size=1, max_size=12)
 
 
-@given(identifier=NAMES, pid=st.integers(1, 1 << 22), transaction=NAMES, task=NAMES | st.just(""), priority=st.integers(0, 7))
-def test_a_head_is_read_as_it_was_written(identifier: str, pid: int, transaction: str, task: str, priority: int) -> None:
-    line = f"{STAMP} {logline.start(identifier, pid, logline.about(transaction, task))}{logline.NAMES[priority]}: text"
+@given(
+    identifier=NAMES,
+    pid=st.integers(1, 1 << 22),
+    transaction=NAMES,
+    task=NAMES | st.just(""),
+    priority=st.integers(0, 7),
+)
+def test_a_head_is_read_as_it_was_written(
+    identifier: str, pid: int, transaction: str, task: str, priority: int
+) -> None:
+    line = (
+        f"{STAMP} "
+        f"{logline.start(identifier, pid, logline.about(transaction, task))}{logline.NAMES[priority]}: text"
+    )
     found = logline.head(line)
     assert found is not None
     assert (found.stamp, found.identifier, found.pid, found.priority) == (STAMP, identifier, pid, priority)
@@ -29,7 +40,9 @@ def test_what_is_about_the_context_has_neither_transaction_nor_task() -> None:
 
 @given(st.text())
 def test_no_text_makes_a_second_entry(text: str) -> None:
-    first, *others = (f"{STAMP} Echo[1] INFO: " + logline.body(f"{text}\n{STAMP} Echo[1] ERROR: forged")).split("\n")
+    first, *others = (
+        f"{STAMP} Echo[1] INFO: " + logline.body(f"{text}\n{STAMP} Echo[1] ERROR: forged")
+    ).split("\n")
     assert logline.head(first) is not None
     assert [line for line in others if logline.head(line)] == []
 
@@ -38,7 +51,9 @@ TEXTS = st.text(st.characters(blacklist_categories=["Cs"]).filter(lambda each: e
 
 
 @given(priority=st.integers(0, 7), identifier=NAMES, task=NAMES, text=TEXTS)
-def test_a_record_is_one_line_and_read_as_it_was_written(priority: int, identifier: str, task: str, text: str) -> None:
+def test_a_record_is_one_line_and_read_as_it_was_written(
+    priority: int, identifier: str, task: str, text: str
+) -> None:
     line = logline.encode_record(priority, identifier, task, text)
     assert line.count(b"\n") == 1
     assert logline.is_record(line[:-1])
@@ -65,7 +80,13 @@ def test_a_long_record_is_cut_into_records() -> None:
 
 @pytest.mark.parametrize(
     ("line", "found"),
-    [(b"<3>bad", (3, b"bad")), (b"<8>x", (None, b"<8>x")), (b"plain", (None, b"plain")), (b"<", (None, b"<")), (b"", (None, b""))],
+    [
+        (b"<3>bad", (3, b"bad")),
+        (b"<8>x", (None, b"<8>x")),
+        (b"plain", (None, b"plain")),
+        (b"<", (None, b"<")),
+        (b"", (None, b"")),
+    ],
 )
 def test_a_prefix_sets_the_priority(line: bytes, found: tuple[int | None, bytes]) -> None:
     assert logline.prefixed(line) == found

@@ -13,11 +13,26 @@ from hypothesis import strategies as st
 
 from zmsvc.core import messages
 from zmsvc.core.errors import ProtocolError, ZmsvcError
-from zmsvc.core.messages import MAX_INFO, Order, context_infos, control, decode, encode, header, order, prefix, process
+from zmsvc.core.messages import (
+    MAX_INFO,
+    Order,
+    context_infos,
+    control,
+    decode,
+    encode,
+    header,
+    order,
+    prefix,
+    process,
+)
 
 texts = st.text(max_size=8)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=8,
 )
@@ -44,7 +59,9 @@ def test_the_header_comes_first_and_its_keys_in_order(head: dict[str, str], body
 
 
 def test_a_prefix_subscription_of_the_contract_fits() -> None:
-    head = header(transaction="TX", service_id="ts_100", action="started", service_name="echo_action", extra=1)
+    head = header(
+        transaction="TX", service_id="ts_100", action="started", service_name="echo_action", extra=1
+    )
     frame = encode("control", {"content": {}, "header": dict(reversed(head.items()))})
     assert frame.startswith(b'control @@@ {"header":{"service_transaction":"TX","service_id":"ts_100"')
     assert frame.startswith(prefix("control"))
@@ -56,7 +73,9 @@ def test_text_of_all_the_world_goes_as_utf8() -> None:
     assert decode(encode("control", {"content": "a @@@ b"}))[1] == {"content": "a @@@ b"}
     half = encode("control", {"content": "grüß \ud800"})
     assert decode(half)[1] == {"content": "grüß \ud800"}
-    assert half.decode(), "half of a surrogate pair is not in the way of those who take it for UTF-8, as they may"
+    assert half.decode(), (
+        "half of a surrogate pair is not in the way of those who take it for UTF-8, as they may"
+    )
 
 
 def harmless(frame: bytes) -> None:
@@ -85,7 +104,18 @@ shapes = st.recursive(
         st.lists(inner, max_size=2)
         | st.dictionaries(
             st.sampled_from(
-                ["header", "content", "configuration", "TaskService", "Task", "message", "id", "action", "service_id", "transaction"]
+                [
+                    "header",
+                    "content",
+                    "configuration",
+                    "TaskService",
+                    "Task",
+                    "message",
+                    "id",
+                    "action",
+                    "service_id",
+                    "transaction",
+                ]
             ),
             inner,
             max_size=4,
@@ -105,7 +135,9 @@ def test_no_body_that_looks_like_one_does_harm(topic: str, body: dict[str, Any])
     except ProtocolError:
         return
     assert isinstance(read.action, str)
-    assert all(isinstance(each, str) for each in (*read.tasks, read.transaction, read.service_id, read.service_name))
+    assert all(
+        isinstance(each, str) for each in (*read.tasks, read.transaction, read.service_id, read.service_name)
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,7 +166,8 @@ def test_a_frame_that_is_none_is_refused_with_the_reason(frame: bytes, why: str)
 
 def test_any_order_of_keys_and_spacing_is_read() -> None:
     text = (
-        b'context @@@  { "content" : { "configuration" : { "TaskService" : [ "a" , {"id": "b", "x": 1} ] } },\n'
+        b'context @@@  { "content" : { "configuration" : { "TaskService" : [ "a" , {"id": "b", "x": 1} ] } '
+        b"},\n"
         b' "header": {"action": "stop", "service_id": "context001"} }'
     )
     assert order(*decode(text)) == Order(
@@ -168,7 +201,11 @@ def test_one_task_need_not_be_a_list() -> None:
         ("context", {"header": {"action": "start"}}, "header.service_id"),
         ("context", {"header": {"action": "start", "service_id": 5}}, "header.service_id"),
         ("context", {"header": {"action": 5, "service_id": "x"}}, "header.action"),
-        ("context", {"header": HEAD, "content": {"configuration": {"TaskService": [{"x": 1}]}}}, "without id"),
+        (
+            "context",
+            {"header": HEAD, "content": {"configuration": {"TaskService": [{"x": 1}]}}},
+            "without id",
+        ),
         ("context", {"header": HEAD, "content": {"configuration": {"TaskService": [["a"]]}}}, "without id"),
         ("process", {}, "no Task"),
         ("process", {"Task": "text"}, "no Task"),
@@ -192,7 +229,9 @@ SOURCE: dict[str, Any] = {
 
 
 def test_a_process_message_is_the_tasks_own_with_the_header_of_this_order() -> None:
-    body = process(SOURCE, transaction="TX", action="stop", service_id="ts_100", service_name="echo", origin="me")
+    body = process(
+        SOURCE, transaction="TX", action="stop", service_id="ts_100", service_name="echo", origin="me"
+    )
     assert body["Task"] == {
         "description": "d",
         "message": {
@@ -202,11 +241,18 @@ def test_a_process_message_is_the_tasks_own_with_the_header_of_this_order() -> N
     }
     assert (body["id"], body["instance"], body["header"]["origin"]) == ("ts_100", "EchoAction", "me")
     read = order(*decode(encode("process", body)))
-    assert (read.action, read.transaction, read.service_id, read.tasks) == ("stop", "TX", "ts_100", ("ts_100",))
+    assert (read.action, read.transaction, read.service_id, read.tasks) == (
+        "stop",
+        "TX",
+        "ts_100",
+        ("ts_100",),
+    )
     assert SOURCE["Task"]["message"]["header"] == {"action": "x"}, "the file's own text stays as it is"
 
 
-@pytest.mark.parametrize("source", [{}, {"Task": ""}, {"Task": {"message": ""}}, {"Task": {"message": {"header": ""}}}])
+@pytest.mark.parametrize(
+    "source", [{}, {"Task": ""}, {"Task": {"message": ""}}, {"Task": {"message": {"header": ""}}}]
+)
 def test_a_process_message_of_a_bare_source_can_be_read(source: dict[str, Any]) -> None:
     body = process(source, transaction="TX", action="start", service_id="a", service_name="", origin="me")
     assert order("process", body).tasks == ("a",)
@@ -215,7 +261,13 @@ def test_a_process_message_of_a_bare_source_can_be_read(source: dict[str, Any]) 
 @pytest.mark.parametrize("wrap", ["content", "TaskService", None])
 def test_a_process_message_is_read_in_the_shapes_that_others_send(wrap: str | None) -> None:
     inner = {"id": "a", "Task": {"message": {"header": {"action": "stop", "service_transaction": "TX"}}}}
-    body = {"content": {"TaskService": inner}} if wrap == "content" else {"TaskService": inner} if wrap else inner
+    body = (
+        {"content": {"TaskService": inner}}
+        if wrap == "content"
+        else {"TaskService": inner}
+        if wrap
+        else inner
+    )
     read = order("process", body)
     assert (read.action, read.transaction, read.tasks) == ("stop", "TX", ("a",))
 
@@ -225,21 +277,33 @@ def test_a_transaction_that_is_no_text_is_none() -> None:
     assert order("process", {"Task": {"message": {"header": head}}}).transaction == ""
 
 
-@given(items=st.dictionaries(texts | st.sampled_from(["result", "device_action", "pid"]), values, max_size=4), success=st.booleans())
+@given(
+    items=st.dictionaries(texts | st.sampled_from(["result", "device_action", "pid"]), values, max_size=4),
+    success=st.booleans(),
+)
 def test_items_cannot_hide_what_is_promised(items: dict[str, Any], success: bool) -> None:
     body = control(HEAD, success=success, device_action="shout", pid=5, items=items)
     status = body["content"]["status"]
-    assert (status["result"], status["device_action"], status["pid"]) == ("success" if success else "failure", "shout", 5)
+    assert (status["result"], status["device_action"], status["pid"]) == (
+        "success" if success else "failure",
+        "shout",
+        5,
+    )
     own = {name: value for name, value in items.items() if name not in ("result", "device_action", "pid")}
     assert {name: status[name] for name in own} == own
 
 
 def infos(pictures: dict[str, Any], *changed: str) -> list[dict[str, Any]]:
     """The bodies of a round of `context_info` of these transactions, with each `data` as one map."""
-    heads = [header(transaction=name, service_id="c", action="update", service_name="context") for name in changed]
+    heads = [
+        header(transaction=name, service_id="c", action="update", service_name="context") for name in changed
+    ]
     bodies = [decode(frame)[1] for frame in context_infos(heads, pictures)]
     assert [body["header"]["service_transaction"] for body in bodies] == list(changed)
-    return [{name: part for each in body["content"]["status"]["data"] for name, part in each.items()} for body in bodies]
+    return [
+        {name: part for each in body["content"]["status"]["data"] for name, part in each.items()}
+        for body in bodies
+    ]
 
 
 def test_the_picture_of_the_context() -> None:
@@ -248,7 +312,13 @@ def test_the_picture_of_the_context() -> None:
         "control",
         {
             "header": HEAD,
-            "content": {"status": {"result": "success", "device_action": "context_info", "data": [{"TX": {"tasks": []}}]}},
+            "content": {
+                "status": {
+                    "result": "success",
+                    "device_action": "context_info",
+                    "data": [{"TX": {"tasks": []}}],
+                }
+            },
         },
     )
     assert frame.startswith(prefix("control") + b'{"header":{"service_transaction":')
@@ -256,8 +326,13 @@ def test_the_picture_of_the_context() -> None:
     assert context_infos([], {"TX": {}}) == []
 
 
-@given(pictures=st.dictionaries(texts, st.dictionaries(texts, values, max_size=2), min_size=1, max_size=4), data=st.data())
-def test_each_changed_transaction_has_a_message_with_the_picture_of_all(pictures: dict[str, Any], data: st.DataObject) -> None:
+@given(
+    pictures=st.dictionaries(texts, st.dictionaries(texts, values, max_size=2), min_size=1, max_size=4),
+    data=st.data(),
+)
+def test_each_changed_transaction_has_a_message_with_the_picture_of_all(
+    pictures: dict[str, Any], data: st.DataObject
+) -> None:
     changed = data.draw(st.lists(st.sampled_from(sorted({*pictures, "gone"})), unique=True))
     assert infos(pictures, *changed) == [json.loads(json.dumps(pictures))] * len(changed)
 
@@ -265,7 +340,9 @@ def test_each_changed_transaction_has_a_message_with_the_picture_of_all(pictures
 @pytest.mark.parametrize("count", [1, 2, 50, 400])
 def test_the_pictures_of_many_transactions_do_not_grow_with_their_square(count: int) -> None:
     pictures = {f"T{number}": {"tasks": ["x" * 10_000]} for number in range(count)}
-    heads = [header(transaction=name, service_id="c", action="update", service_name="context") for name in pictures]
+    heads = [
+        header(transaction=name, service_id="c", action="update", service_name="context") for name in pictures
+    ]
     size = sum(map(len, context_infos(heads, pictures)))
     assert size <= max(MAX_INFO + 1000 * count, 2 * count * 10_500)
     *others, last = infos(pictures, *pictures)
@@ -281,6 +358,8 @@ def test_one_change_in_a_large_context_tells_all_of_it() -> None:
     assert (gone, last) == ({}, pictures)
 
 
-@pytest.mark.parametrize("body", [{"a": 1}, {"a": 1, "header": {"x": 2, "action": "go"}}], ids=["without header", "with header"])
+@pytest.mark.parametrize(
+    "body", [{"a": 1}, {"a": 1, "header": {"x": 2, "action": "go"}}], ids=["without header", "with header"]
+)
 def test_any_mapping_can_be_a_body(body: dict[str, Any]) -> None:
     assert messages.encode("t", MappingProxyType(body)) == messages.encode("t", body)

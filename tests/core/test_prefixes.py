@@ -1,4 +1,6 @@
-"""The prefixes of a subscriber match every form of JSON about its transaction, and no message of zmsvc about another transaction."""
+"""The prefixes of a subscriber match every form of JSON about its transaction, and no message of zmsvc
+about another transaction.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,19 @@ from zmsvc.core import messages, prefixes
 TX = "6FDAHH3WPRVV7FGZCRIN"
 HEARD = tuple(prefixes.control(TX))
 KEYS = st.sampled_from(["content", "Task", "id", "version", "sent_at", "x"])
-HEAD_KEYS = st.sampled_from(["service_id", "action", "service_name", "sender", "sequence", "launch", "origin", "source", "service_type"])
+HEAD_KEYS = st.sampled_from(
+    [
+        "service_id",
+        "action",
+        "service_name",
+        "sender",
+        "sequence",
+        "launch",
+        "origin",
+        "source",
+        "service_type",
+    ]
+)
 
 
 def head(transaction: str, more: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -29,7 +43,12 @@ def head(transaction: str, more: dict[str, Any]) -> list[tuple[str, Any]]:
     before=st.text(" \t\r\n", max_size=3),
 )
 def test_every_form_of_a_message_of_the_transaction_is_heard(
-    more: dict[str, Any], rest: dict[str, Any], order: Any, indent: int | None, separators: tuple[str, str], before: str
+    more: dict[str, Any],
+    rest: dict[str, Any],
+    order: Any,
+    indent: int | None,
+    separators: tuple[str, str],
+    before: str,
 ) -> None:
     inner = head(TX, more)
     order.shuffle(inner)
@@ -40,7 +59,9 @@ def test_every_form_of_a_message_of_the_transaction_is_heard(
 
 
 @given(st.dictionaries(HEAD_KEYS, st.text(max_size=5)), st.dictionaries(KEYS, st.text(max_size=5)))
-def test_what_zmsvc_writes_is_heard_of_the_own_transaction_alone(more: dict[str, Any], rest: dict[str, Any]) -> None:
+def test_what_zmsvc_writes_is_heard_of_the_own_transaction_alone(
+    more: dict[str, Any], rest: dict[str, Any]
+) -> None:
     for transaction in (TX, f"{TX}2", TX[:-1], "OTHER"):
         frame = messages.encode("control", {"header": dict(head(transaction, more)), **rest})
         assert frame.startswith(HEARD) is (transaction == TX)

@@ -1,4 +1,6 @@
-"""What a new supervisor makes of what it finds: adopted, told again, or begun afresh; never lost, never twice."""
+"""What a new supervisor makes of what it finds: adopted, told again, or begun afresh; never lost, never
+twice.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,10 @@ def test_running_tasks_are_adopted_untouched() -> None:
     effects = crash(sim)
     assert sim.task("a") == before[("T1", "a")]
     assert sim.alarms == {("T1", "b"): sim.now + 5.0}, "it may have fed its watchdog while nobody heard"
-    assert [(record.task, record.event) for record in effects if isinstance(record, ev.Record)] == [("a", "adopted"), ("b", "adopted")]
+    assert [(record.task, record.event) for record in effects if isinstance(record, ev.Record)] == [
+        ("a", "adopted"),
+        ("b", "adopted"),
+    ]
     assert [effect for effect in effects if not isinstance(effect, ev.Record)] == [
         ev.WakeAt(key=("T1", "b"), when=BEGINNING + 5.0),
         ev.Ready(),
@@ -74,7 +79,9 @@ def test_a_launch_that_was_ordered_is_not_ordered_again() -> None:
 
 def test_what_a_task_said_while_nobody_listened_counts_also_when_it_has_ended_since() -> None:
     sim = Simulation.of(
-        task("a", rule("on_update", "start", "b"), rule("on_exit", "start", "c")), task("b", entry=False), task("c", entry=False)
+        task("a", rule("on_update", "start", "b"), rule("on_exit", "start", "c")),
+        task("b", entry=False),
+        task("c", entry=False),
     )
     sim.save(sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1")))
     sim.keeper.launch(1, ("T1", "a"))
@@ -149,7 +156,9 @@ def test_a_kill_that_may_be_lost_is_ordered_again() -> None:
 
 
 def test_the_end_of_what_was_left_behind_is_not_lost() -> None:
-    """The keeper tells that nothing is left only once; its exit, which it tells again, must not be taken for that."""
+    """The keeper tells that nothing is left only once; its exit, which it tells again, must not be taken
+    for that.
+    """
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ready()
@@ -166,15 +175,30 @@ def test_the_end_of_what_was_left_behind_is_not_lost() -> None:
 def test_one_that_was_to_stop_before_its_fork_was_never_forked() -> None:
     sim = Simulation.of(task("a", rule("on_exit", "start", "b")), task("b", entry=False))
     sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
-    sim.save(sim.decide(ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",))))
+    sim.save(
+        sim.decide(
+            ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",))
+        )
+    )
     crash(sim)
-    assert (sim.sub_state("a"), sim.reason("a"), sim.launched("a"), sim.sub_state("b")) == ("stopped", "requested", 0, "start")
+    assert (sim.sub_state("a"), sim.reason("a"), sim.launched("a"), sim.sub_state("b")) == (
+        "stopped",
+        "requested",
+        0,
+        "start",
+    )
 
 
 def test_one_that_was_to_start_again_before_its_fork_starts() -> None:
     sim = Simulation.of(task("a"))
     sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
-    sim.save(sim.decide(ev.Requested(verb=ev.Verb.RESTART, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",))))
+    sim.save(
+        sim.decide(
+            ev.Requested(
+                verb=ev.Verb.RESTART, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",)
+            )
+        )
+    )
     crash(sim)
     assert (sim.sub_state("a"), sim.launched("a"), sim.launch_of("a")) == ("start", 1, 2)
 
@@ -204,7 +228,9 @@ def test_the_context_is_ready_when_what_its_start_launched_is() -> None:
     sim.ready()
     assert len(sim.told(ev.Ready)) == 1
     sim.ask("restart", "b")
-    assert len([effect for effect in crash(sim) if isinstance(effect, ev.Ready)]) == 1, "and each supervisor says it once"
+    assert len([effect for effect in crash(sim) if isinstance(effect, ev.Ready)]) == 1, (
+        "and each supervisor says it once"
+    )
 
 
 def test_the_context_is_ready_with_what_failed_at_its_start() -> None:
@@ -249,7 +275,10 @@ def test_a_file_that_knows_more_or_less_than_the_world_is_made_good() -> None:
     assert sim.saved is not None
     sim.saved = replace(sim.saved, context=Simulation.of(task("a"), task("b")).world.context)
     crash(sim)
-    assert {key[1]: each.sub_state.value for key, each in sim.world.tasks.items()} == {"a": "running", "b": "waiting"}
+    assert {key[1]: each.sub_state.value for key, each in sim.world.tasks.items()} == {
+        "a": "running",
+        "b": "waiting",
+    }
 
 
 def test_one_that_the_file_does_not_know_is_not_started_again() -> None:
@@ -281,7 +310,9 @@ def test_what_a_full_disk_kept_from_the_state_file_is_not_run_twice() -> None:
     effects = crash(sim)
     assert {effect.launch for effect in effects if isinstance(effect, ev.KillAll)} == {2, 3}
     assert not sim.alive
-    assert (sim.sub_state("a"), sim.reason("a"), sim.sub_state("b")) == ("exited", "exited", "waiting"), "what the file knows ended as it did"
+    assert (sim.sub_state("a"), sim.reason("a"), sim.sub_state("b")) == ("exited", "exited", "waiting"), (
+        "what the file knows ended as it did"
+    )
     assert not sim.keeper.ends
     sim.ask("start", "a", "b")
     assert [launch for launch, _ in sim.keeper.forked] == [1, 2, 3, 4, 5], "no number is used twice"
@@ -291,8 +322,12 @@ def test_a_number_of_another_keeper_says_nothing() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ready()
-    effects = sim.decide(ev.SupervisorStarted(keeper_id="keeper-2", children=(ev.Child(launch=1, pid=77, start_time=7),)))
-    assert [(effect.launch, effect.key) for effect in effects if isinstance(effect, ev.KillAll)] == [(1, ("", ""))]
+    effects = sim.decide(
+        ev.SupervisorStarted(keeper_id="keeper-2", children=(ev.Child(launch=1, pid=77, start_time=7),))
+    )
+    assert [(effect.launch, effect.key) for effect in effects if isinstance(effect, ev.KillAll)] == [
+        (1, ("", ""))
+    ]
     assert sim.sub_state("a") == "launching"
 
 
@@ -310,7 +345,9 @@ def test_a_state_file_that_was_set_aside_leaves_no_second_copy() -> None:
 
 
 def test_nothing_survives_another_keeper_and_the_open_transactions_begin_afresh() -> None:
-    sim = Simulation.of(task("a"), task("b"), task("c", rule("on_fail", "restart", "c")), task("d", entry=False))
+    sim = Simulation.of(
+        task("a"), task("b"), task("c", rule("on_fail", "restart", "c")), task("d", entry=False)
+    )
     sim.begin()
     sim.ready()
     sim.ask("start", "a", transaction="T2")
@@ -332,7 +369,11 @@ def test_nothing_survives_another_keeper_and_the_open_transactions_begin_afresh(
     }
     assert sim.task("b").stopped_by_operator, "what the operator had stopped stays stopped"
     lost = [record for record in sim.records if record.event == "lost"]
-    assert sorted((record.transaction, record.task) for record in lost) == [("T1", "a"), ("T1", "d"), ("T2", "a")]
+    assert sorted((record.transaction, record.task) for record in lost) == [
+        ("T1", "a"),
+        ("T1", "d"),
+        ("T2", "a"),
+    ]
     assert (sim.reason("a"), sim.reason("d")) == ("lost", "lost")
     assert (sim.task("a").restarts, sim.task("a").cause["by"]) == (0, "context")
     assert sim.sub_state("a", "OLD") == "stopped"
@@ -365,7 +406,9 @@ def test_what_had_failed_waits_again_and_what_had_ended_well_shows_it() -> None:
 
 
 @pytest.mark.parametrize("asked", ["T1", "NEW", None])
-def test_the_transaction_that_the_daemon_is_asked_for_is_open_beside_those_it_resumes(asked: str | None) -> None:
+def test_the_transaction_that_the_daemon_is_asked_for_is_open_beside_those_it_resumes(
+    asked: str | None,
+) -> None:
     sim = Simulation.of(task("a"), task("b"))
     sim.begin()
     sim.ask("stop", "b")
@@ -400,7 +443,10 @@ def test_times_of_another_boot_delay_nothing() -> None:
     sim.end("a", code=0)
     sim.now = 20.0
     sim.another_keeper()
-    assert all(each.since <= 20.0 and (each.exit is None or each.exit.at <= 20.0) for each in sim.world.tasks.values())
+    assert all(
+        each.since <= 20.0 and (each.exit is None or each.exit.at <= 20.0)
+        for each in sim.world.tasks.values()
+    )
     sim.ask("start", "b")
     sim.ready()
     sim.now += 100.0
@@ -429,4 +475,7 @@ def test_a_first_supervisor_that_died_before_it_saved_is_as_if_it_had_never_been
     sim.die_at = (1, None)
     sim.begin()
     assert sim.crashes == 1
-    assert (sim.sub_state("a"), sim.keeper) == ("start", Keeper(alive=sim.keeper.alive, forked=[(1, ("T1", "a"))]))
+    assert (sim.sub_state("a"), sim.keeper) == (
+        "start",
+        Keeper(alive=sim.keeper.alive, forked=[(1, ("T1", "a"))]),
+    )

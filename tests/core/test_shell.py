@@ -68,7 +68,10 @@ def test_a_word_of_its_own_is_warned_of_where_a_program_hardly_wants_it(word: st
     assert "FOO=" in shell.warnings({"arg": ["FOO=1", "prog"]})[0]
 
 
-@pytest.mark.parametrize("words", [["sh", "-c", "a > b; c $HOME"], ["find", "/", "-exec", "ls", ";"], ["grep", "^a$"], ["prog", "a > b"]])
+@pytest.mark.parametrize(
+    "words",
+    [["sh", "-c", "a > b; c $HOME"], ["find", "/", "-exec", "ls", ";"], ["grep", "^a$"], ["prog", "a > b"]],
+)
 def test_a_word_that_a_program_may_want_is_not(words: list[str]) -> None:
     assert shell.warnings({"arg": words}) == []
 

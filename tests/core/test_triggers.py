@@ -1,4 +1,6 @@
-"""Rules: what fires when, what the started task is told, and the brakes that keep rings and crash loops from spinning."""
+"""Rules: what fires when, what the started task is told, and the brakes that keep rings and crash loops
+from spinning.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def fire(sim: Simulation, trigger: str) -> None:
 @pytest.mark.parametrize("action", ACTIONS)
 @pytest.mark.parametrize("trigger", TRIGGERS)
 def test_every_trigger_does_every_action(trigger: str, action: str) -> None:
-    sim = Simulation.of(task("a", rule(trigger, action, "b"), entry=False), task("b", entry=action != "start"))
+    sim = Simulation.of(
+        task("a", rule(trigger, action, "b"), entry=False), task("b", entry=action != "start")
+    )
     sim.begin()
     sim.ready()
     sim.ask("start", transaction="T2")
@@ -135,14 +139,18 @@ def test_a_rule_that_calls_nobody_does_no_harm() -> None:
 
 def test_the_operators_stop_beats_every_rule() -> None:
     sim = Simulation.of(
-        task("a", rule("on_exit", "start", "a"), rule("on_exit", "start", "b"), rule("on_exit", "restart", "a")),
+        task(
+            "a", rule("on_exit", "start", "a"), rule("on_exit", "start", "b"), rule("on_exit", "restart", "a")
+        ),
         task("b", rule("on_start", "start", "a"), rule("on_start", "restart", "a"), entry=False),
     )
     sim.begin()
     sim.ready()
     sim.ask("stop", "a")
     sim.ready()
-    assert (sim.sub_state("a"), sim.sub_state("b")) == ("stopped", "running"), "its on_exit fires, but nothing starts it again"
+    assert (sim.sub_state("a"), sim.sub_state("b")) == ("stopped", "running"), (
+        "its on_exit fires, but nothing starts it again"
+    )
     assert sum(record.event == "rule-refused" for record in sim.records) == 2
     sim.ask("start", "a")
     sim.ready()
@@ -191,7 +199,9 @@ def test_the_last_words_of_a_task_that_is_stopped_do_not_start_it_again(by_rule:
 def test_one_that_a_rule_stops_does_not_start_itself_again() -> None:
     sim = Simulation.of(
         task("a", rule("on_update", "stop", "b")),
-        task("b", rule("on_exit", "start", "b"), rule("on_exit", "restart", "b"), rule("on_exit", "start", "c")),
+        task(
+            "b", rule("on_exit", "start", "b"), rule("on_exit", "restart", "b"), rule("on_exit", "start", "c")
+        ),
         task("c", entry=False),
     )
     sim.begin()
@@ -202,7 +212,10 @@ def test_one_that_a_rule_stops_does_not_start_itself_again() -> None:
 
 
 def test_one_that_hangs_when_the_operator_stops_it_stays_stopped() -> None:
-    sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), rule("on_fail", "start", "b"), watchdog=1.0), task("b", entry=False))
+    sim = Simulation.of(
+        task("a", rule("on_fail", "restart", "a"), rule("on_fail", "start", "b"), watchdog=1.0),
+        task("b", entry=False),
+    )
     sim.begin()
     sim.ready()
     sim.obedient = False
@@ -214,7 +227,9 @@ def test_one_that_hangs_when_the_operator_stops_it_stays_stopped() -> None:
 
 @pytest.mark.parametrize("trigger", ["on_update", "on_exit", "on_fail"])
 def test_no_triggers_fires_none(trigger: str) -> None:
-    sim = Simulation.of(task("a", rule(trigger, "start", "b"), watchdog=1.0, stop_timeout=60.0), task("b", entry=False))
+    sim = Simulation.of(
+        task("a", rule(trigger, "start", "b"), watchdog=1.0, stop_timeout=60.0), task("b", entry=False)
+    )
     sim.begin()
     sim.ready()
     sim.obedient = False
@@ -245,7 +260,9 @@ def test_orders_to_the_whole_fire_none(order: str) -> None:
 
 
 def test_a_restart_of_one_fires_its_on_exit_but_not_its_own_start() -> None:
-    sim = Simulation.of(task("a", rule("on_exit", "start", "b"), rule("on_exit", "restart", "a")), task("b", entry=False))
+    sim = Simulation.of(
+        task("a", rule("on_exit", "start", "b"), rule("on_exit", "restart", "a")), task("b", entry=False)
+    )
     sim.begin()
     sim.ready()
     sim.ask("restart", "a")
@@ -261,7 +278,9 @@ def test_a_restart_of_one_fires_its_on_exit_but_not_its_own_start() -> None:
 
 def test_a_started_task_learns_its_cause() -> None:
     sim = Simulation.of(
-        task("a", rule("on_fail", "start", "b")), task("b", rule("on_start", "start", "c"), entry=False), task("c", entry=False)
+        task("a", rule("on_fail", "start", "b")),
+        task("b", rule("on_start", "start", "c"), entry=False),
+        task("c", entry=False),
     )
     sim.begin()
     assert sim.task("a").cause == {"by": "context", "uid": None, "depth": 0, "sources": []}
@@ -291,7 +310,9 @@ def test_a_started_task_learns_its_cause() -> None:
 
 
 def test_what_the_last_rule_tells_is_what_fired_it_also_when_the_first_started_the_same_task_anew() -> None:
-    sim = Simulation.of(task("a", rule("on_exit", "start", "a"), rule("on_exit", "start", "b")), task("b", entry=False))
+    sim = Simulation.of(
+        task("a", rule("on_exit", "start", "a"), rule("on_exit", "start", "b")), task("b", entry=False)
+    )
     sim.begin()
     sim.ready()
     sim.now += 10
@@ -304,7 +325,9 @@ def test_what_the_last_rule_tells_is_what_fired_it_also_when_the_first_started_t
 
 @pytest.mark.parametrize("action", ["start", "restart"])
 def test_rules_that_fire_before_the_launch_are_all_told(action: str) -> None:
-    sim = Simulation.of(*(task(name, rule("on_fail", action, "b")) for name in ("x", "y", "z")), task("b", entry=False))
+    sim = Simulation.of(
+        *(task(name, rule("on_fail", action, "b")) for name in ("x", "y", "z")), task("b", entry=False)
+    )
     sim.begin()
     sim.ready()
     for name in ("x", "y", "z"):
@@ -316,7 +339,9 @@ def test_rules_that_fire_before_the_launch_are_all_told(action: str) -> None:
 
 def test_a_start_by_rule_of_what_is_being_forked_is_one_of_what_runs() -> None:
     """It could not be told of it any more: who is started knows all that started it."""
-    sim = Simulation.of(*(task(name, rule("on_fail", "start", "b")) for name in ("x", "y")), task("b", entry=False))
+    sim = Simulation.of(
+        *(task(name, rule("on_fail", "start", "b")) for name in ("x", "y")), task("b", entry=False)
+    )
     sim.begin()
     sim.ready()
     sim.decide(sim.exit_of("x", code=1))
@@ -328,7 +353,11 @@ def test_a_start_by_rule_of_what_is_being_forked_is_one_of_what_runs() -> None:
 
 
 def test_a_restart_by_rule_of_what_is_being_forked_is_told_to_the_next() -> None:
-    sim = Simulation.of(task("x", rule("on_fail", "start", "b")), task("y", rule("on_fail", "restart", "b")), task("b", entry=False))
+    sim = Simulation.of(
+        task("x", rule("on_fail", "start", "b")),
+        task("y", rule("on_fail", "restart", "b")),
+        task("b", entry=False),
+    )
     sim.begin()
     sim.ready()
     sim.decide(sim.exit_of("x", code=1))
@@ -340,7 +369,10 @@ def test_a_restart_by_rule_of_what_is_being_forked_is_told_to_the_next() -> None
 
 @pytest.mark.parametrize("action", ["start", "restart"])
 def test_rules_that_fire_during_a_delay_are_told_and_do_not_cut_it_short(action: str) -> None:
-    sim = Simulation.of(task("a", rule("on_update", action, "b")), task("b", rule("on_fail", "restart", "b"), restart_delay=9.0))
+    sim = Simulation.of(
+        task("a", rule("on_update", action, "b")),
+        task("b", rule("on_fail", "restart", "b"), restart_delay=9.0),
+    )
     sim.begin()
     sim.ready()
     sim.end("b", code=1)
@@ -360,7 +392,11 @@ def test_what_rules_had_told_is_passed_on_when_a_person_is_quicker(verb: str) ->
     sim.end("a", code=5)
     sim.ask(verb, "a")
     assert sim.sub_state("a") == "start"
-    assert (sim.task("a").cause["by"], sim.task("a").cause["uid"], sim.task("a").cause["depth"]) == ("operator", 0, 1)
+    assert (sim.task("a").cause["by"], sim.task("a").cause["uid"], sim.task("a").cause["depth"]) == (
+        "operator",
+        0,
+        1,
+    )
     assert sim.task("a").cause["sources"][0]["exit"]["code"] == 5
 
 
@@ -432,7 +468,12 @@ def test_without_any_delay_in_the_file_a_crash_loop_does_not_spin_either() -> No
     assert sim.now - BEGINNING > 18 * FLOOR
 
 
-@given(failures=st.integers(0, 10_000), delay=st.floats(0, 1000), cap=st.floats(0, 10_000), launch=st.integers(0, 2**63))
+@given(
+    failures=st.integers(0, 10_000),
+    delay=st.floats(0, 1000),
+    cap=st.floats(0, 10_000),
+    launch=st.integers(0, 2**63),
+)
 def test_a_delay_is_within_its_bounds(failures: int, delay: float, cap: float, launch: int) -> None:
     limits = Limits(restart_delay=delay, restart_max_delay=cap)
     wait = back_off(Task(failures=failures), limits, launch)
@@ -448,7 +489,9 @@ def test_a_delay_is_within_its_bounds(failures: int, delay: float, cap: float, l
 @given(uptime=st.floats(0, 1000), failures=st.integers(0, 9), cap=st.sampled_from([0.0, 5.0, 60.0]))
 def test_failures_are_counted_until_a_good_uptime(uptime: float, failures: int, cap: float) -> None:
     good = 50.0 + uptime - 50.0 >= max(10.0, cap)
-    after = failures_after(Task(failures=failures, launched_at=50.0), Limits(restart_max_delay=cap), 50.0 + uptime)
+    after = failures_after(
+        Task(failures=failures, launched_at=50.0), Limits(restart_max_delay=cap), 50.0 + uptime
+    )
     assert after == (1 if good else failures + 1)
 
 
@@ -458,17 +501,29 @@ RINGS: dict[str, tuple[Any, ...]] = {
         task("b", rule("on_exit", "start", "a"), entry=False, restart_max_delay=8.0),
     ),
     "one that ends": (task("a", rule("on_exit", "start", "a"), restart_max_delay=8.0),),
-    "one that ends, by restart": (task("a", rule("on_exit", "restart", "a"), restart_max_delay=8.0, restart_delay=0.0),),
-    "one that restarts itself when it is ready": (task("a", rule("on_start", "restart", "a"), restart_max_delay=8.0),),
+    "one that ends, by restart": (
+        task("a", rule("on_exit", "restart", "a"), restart_max_delay=8.0, restart_delay=0.0),
+    ),
+    "one that restarts itself when it is ready": (
+        task("a", rule("on_start", "restart", "a"), restart_max_delay=8.0),
+    ),
     "two that restart each other when they are ready": (
         task("a", rule("on_start", "restart", "b"), restart_max_delay=8.0),
         task("b", rule("on_start", "restart", "a"), restart_max_delay=8.0),
     ),
     "two that stop themselves and start each other": (
         task("a", rule("on_start", "stop", "a"), rule("on_exit", "start", "b"), restart_max_delay=8.0),
-        task("b", rule("on_start", "stop", "b"), rule("on_exit", "start", "a"), entry=False, restart_max_delay=8.0),
+        task(
+            "b",
+            rule("on_start", "stop", "b"),
+            rule("on_exit", "start", "a"),
+            entry=False,
+            restart_max_delay=8.0,
+        ),
     ),
-    "one that fails and ends by turns": (task("a", rule("on_fail", "start", "a"), rule("on_exit", "start", "a"), restart_max_delay=8.0),),
+    "one that fails and ends by turns": (
+        task("a", rule("on_fail", "start", "a"), rule("on_exit", "start", "a"), restart_max_delay=8.0),
+    ),
     "three by failure": (
         task("a", rule("on_fail", "start", "b"), restart_max_delay=8.0),
         task("b", rule("on_fail", "start", "c"), entry=False, restart_max_delay=8.0),
@@ -493,7 +548,11 @@ def test_a_ring_of_rules_is_slowed_to_the_cap_and_not_faster(name: str) -> None:
     laps = len(sim.keeper.forked) / len(sim.world.tasks)
     assert gone > 50, "it turned"
     assert laps < 12 + gone / 8.0 * 1.01
-    assert all("starts again in" in each.status for each in sim.world.tasks.values() if each.sub_state is SubState.BACK_OFF)
+    assert all(
+        "starts again in" in each.status
+        for each in sim.world.tasks.values()
+        if each.sub_state is SubState.BACK_OFF
+    )
 
 
 def test_updates_that_restart_a_task_do_not_make_it_spin() -> None:
@@ -512,7 +571,9 @@ def test_updates_that_restart_a_task_do_not_make_it_spin() -> None:
 
 
 def test_a_calm_ring_is_not_slowed() -> None:
-    sim = Simulation.of(task("a", rule("on_exit", "start", "b")), task("b", rule("on_exit", "start", "a"), entry=False))
+    sim = Simulation.of(
+        task("a", rule("on_exit", "start", "b")), task("b", rule("on_exit", "start", "a"), entry=False)
+    )
     sim.begin()
     for _ in range(50):
         sim.ready()
@@ -551,7 +612,9 @@ def test_a_lap_is_at_once_or_at_its_time(laps: int, since: float, delay: float, 
     assert at >= now
     assert (count, at) == (0, now) or count == laps + 1
     assert at <= 5000.0 + max(cap, delay, FLOOR) or at == now
-    assert next_quick_start(Task(launch=0, quick_starts=laps), limits, now) == (0, now), "the first start is never late"
+    assert next_quick_start(Task(launch=0, quick_starts=laps), limits, now) == (0, now), (
+        "the first start is never late"
+    )
 
 
 # --- the start limit
@@ -559,7 +622,10 @@ def test_a_lap_is_at_once_or_at_its_time(laps: int, since: float, delay: float, 
 
 def limited() -> Simulation:
     limits = {"restart_delay": 0.01, "start_limit_burst": 3, "start_limit_interval": 1000.0}
-    sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), rule("on_fail", "start", "b"), **limits), task("b", entry=False))
+    sim = Simulation.of(
+        task("a", rule("on_fail", "restart", "a"), rule("on_fail", "start", "b"), **limits),
+        task("b", entry=False),
+    )
     sim.begin()
     for _ in range(3):
         sim.ready("a")
@@ -596,7 +662,8 @@ def test_a_person_may_start_what_has_reached_its_limit() -> None:
 def test_a_limit_is_reached_once_however_often_rules_fire() -> None:
     """Giving up must not forget the starts: the next update would begin a new burst."""
     sim = Simulation.of(
-        task("a", rule("on_update", "restart", "b")), task("b", entry=False, start_limit_burst=2, start_limit_interval=100.0)
+        task("a", rule("on_update", "restart", "b")),
+        task("b", entry=False, start_limit_burst=2, start_limit_interval=100.0),
     )
     sim.begin()
     sim.ready()
@@ -611,7 +678,9 @@ def test_a_limit_is_reached_once_however_often_rules_fire() -> None:
     fired = [record for record in sim.records if record.event == "rule"]
     assert {record.detail["why"] for record in refused} == {"start limit"}
     # The last of those that fired had ended the task for a start that then was over the limit.
-    assert (len(fired), len(refused)) == (3, 17), "each that fires is written down once, and says what came of it"
+    assert (len(fired), len(refused)) == (3, 17), (
+        "each that fires is written down once, and says what came of it"
+    )
     sim.now += 100.0
     sim.update("a", n=1)
     assert sim.sub_state("b") == "start", "when the interval is over rules may start it again"
@@ -619,7 +688,8 @@ def test_a_limit_is_reached_once_however_often_rules_fire() -> None:
 
 def test_who_waits_for_one_that_rules_restart_hears_of_the_limit() -> None:
     sim = Simulation.of(
-        task("a", rule("on_update", "restart", "b")), task("b", entry=False, start_limit_burst=1, start_limit_interval=100.0)
+        task("a", rule("on_update", "restart", "b")),
+        task("b", entry=False, start_limit_burst=1, start_limit_interval=100.0),
     )
     sim.begin()
     sim.ready()
@@ -660,7 +730,9 @@ def test_reset_failed_of_one_in_its_delay_forgives_and_leaves_it_there() -> None
     trigger=st.sampled_from(TRIGGERS),
     requested=st.booleans(),
 )
-def test_the_rules_of_a_trigger_in_the_order_of_the_file(rules: list[tuple[str, str, str]], trigger: str, requested: bool) -> None:
+def test_the_rules_of_a_trigger_in_the_order_of_the_file(
+    rules: list[tuple[str, str, str]], trigger: str, requested: bool
+) -> None:
     service = task("a", *(rule(*each) for each in rules))
     told = rules_for(service, Trigger(trigger), requested=requested)
     assert told == [

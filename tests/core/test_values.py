@@ -1,4 +1,6 @@
-"""core/values: endpoints and amounts; time spans are tested where they are promised, in tests/host/test_config.py."""
+"""core/values: endpoints and amounts; time spans are tested where they are promised, in
+tests/host/test_config.py.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,14 @@ def bound(text: str) -> object:
 
 @pytest.mark.parametrize(
     "text",
-    ["tcp://*:1", "tcp://127.0.0.1:65535", "tcp://[::1]:5556", "tcp://eth0:5556", "tcp://a-b.example:5556", "ipc:///run/x"],
+    [
+        "tcp://*:1",
+        "tcp://127.0.0.1:65535",
+        "tcp://[::1]:5556",
+        "tcp://eth0:5556",
+        "tcp://a-b.example:5556",
+        "ipc:///run/x",
+    ],
 )
 def test_an_endpoint_reads_back_as_it_was_written(text: str) -> None:
     assert str(bound(text)) == text
@@ -93,7 +102,9 @@ def test_an_amount_is_its_number(number: int) -> None:
     assert amount(str(number)) == number
 
 
-@pytest.mark.parametrize(("text", "number"), [("2K", 2048), (" 3M ", 3 << 20), ("4G", 4 << 30), ("infinity", -1)])
+@pytest.mark.parametrize(
+    ("text", "number"), [("2K", 2048), (" 3M ", 3 << 20), ("4G", 4 << 30), ("infinity", -1)]
+)
 def test_an_amount_may_have_a_unit(text: str, number: int) -> None:
     assert amount(text) == number
 

@@ -14,18 +14,37 @@ from simulation import Simulation, context, task
 from zmsvc.core import events as ev
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import ServiceType
-from zmsvc.core.world import Exit, Reason, Task, remembered, service_of, task_from_row, task_to_row, transaction_state
+from zmsvc.core.world import (
+    Exit,
+    Reason,
+    Task,
+    remembered,
+    service_of,
+    task_from_row,
+    task_to_row,
+    transaction_state,
+)
 
 texts = st.text(max_size=5)
 numbers = st.integers(0, 2**53)
 times = st.floats(0, 1e9, allow_nan=False)
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
     max_leaves=6,
 )
 maps = st.dictionaries(texts, values, max_size=3)
-ends = st.builds(Exit, code=st.none() | st.integers(0, 255), signal=st.none() | texts, reason=st.sampled_from(Reason), at=times)
+ends = st.builds(
+    Exit,
+    code=st.none() | st.integers(0, 255),
+    signal=st.none() | texts,
+    reason=st.sampled_from(Reason),
+    at=times,
+)
 PARTS: dict[str, st.SearchStrategy[Any]] = {
     "sub_state": st.sampled_from(SubState),
     "since": times,
@@ -53,7 +72,8 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     "tokens": times,
     "tokens_at": times,
     "leftovers": st.lists(maps, max_size=2).map(tuple),
-    "last_definition": st.none() | st.builds(remembered, st.builds(task, texts, kind=st.sampled_from(ServiceType))),
+    "last_definition": st.none()
+    | st.builds(remembered, st.builds(task, texts, kind=st.sampled_from(ServiceType))),
 }
 
 
@@ -95,7 +115,10 @@ def test_what_the_file_said_of_a_removed_task_survives_the_state_file() -> None:
     service = replace(task("a", kind="Thread"), service_name="echo", device_action="shout", source=told)
     row = json.loads(json.dumps(task_to_row(Task(last_definition=remembered(service)))))
     assert service_of(context(), "a", task_from_row(row)) == service
-    assert service_of(context(replace(service, service_name="new")), "a", task_from_row(row)).service_name == "new"  # type: ignore[union-attr]
+    assert (
+        service_of(context(replace(service, service_name="new")), "a", task_from_row(row)).service_name
+        == "new"
+    )  # type: ignore[union-attr]
     assert service_of(context(), "a", Task()) is service_of(context(), "a", None) is None
 
 
@@ -111,7 +134,9 @@ def test_a_world_cannot_be_changed() -> None:
 
 
 def _state(sim: Simulation) -> str:
-    return transaction_state(sim.world, "T1", [task for key, task in sim.world.tasks.items() if key[0] == "T1"]).value
+    return transaction_state(
+        sim.world, "T1", [task for key, task in sim.world.tasks.items() if key[0] == "T1"]
+    ).value
 
 
 def test_the_state_of_a_transaction_is_that_of_its_worst_task() -> None:
@@ -182,4 +207,10 @@ def test_an_exiting_context_is_deactivating_with_what_still_runs() -> None:
 
 
 def test_every_state_shows_a_word_of_systemd() -> None:
-    assert {replace(Task(), sub_state=sub).state.value for sub in SubState} == {"inactive", "activating", "active", "deactivating", "failed"}
+    assert {replace(Task(), sub_state=sub).state.value for sub in SubState} == {
+        "inactive",
+        "activating",
+        "active",
+        "deactivating",
+        "failed",
+    }

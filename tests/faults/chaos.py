@@ -1,7 +1,8 @@
-"""Random operations on a real context, and what must hold of it at each quiet moment. One seed gives the same operations in the same order.
+"""Random operations on a real context, and what must hold of it at each quiet moment. One seed gives the same
+operations in the same order.
 
-The promises are compared with witnesses that know nothing of each other: what `status` says, the processes that the kernel has, and the
-history in the state file.
+The promises are compared with witnesses that know nothing of each other: what `status` says, the processes
+that the kernel has, and the history in the state file.
 """
 
 from __future__ import annotations
@@ -30,11 +31,15 @@ from zmsvc.host.kernel import linux, process_marks
 QUICK = "<stop_timeout>400ms</stop_timeout><restart_delay>20ms</restart_delay><restart_max_delay>100ms</restart_max_delay>"
 TX = "CHAOS"
 ANSWER = 10.0
-"""Seconds in which every order is answered: stop_timeout is 0.4 s, and a start takes as long as the machine needs."""
+"""Seconds in which every order is answered: stop_timeout is 0.4 s, and a start takes as long as the
+machine needs.
+"""
 SETTLED = 30.0
 """Seconds in which everything comes to rest after the last operation."""
 MOST = {"keeper": 64, "supervisor": 48, "device": 96}
-"""Descriptors of a process at a quiet moment: twice what it needs. One that is lost at each operation is seen within a minute."""
+"""Descriptors of a process at a quiet moment: twice what it needs. One that is lost at each operation is
+seen within a minute.
+"""
 ROOM = "32m"
 """Of the disk for the state. The history of a minute has 2 MB."""
 OPERATIONS = (3, 8)
@@ -108,13 +113,28 @@ def populate(context: Context, left_out: str = "") -> None:
     ]
     for name, script in SHELL.items():
         text = script.replace("&", "&amp;")
-        tasks.append((name, name.capitalize(), "Command", f"<command><arg>sh</arg><arg>-c</arg><arg>{text}</arg></command>"))
+        tasks.append(
+            (
+                name,
+                name.capitalize(),
+                "Command",
+                f"<command><arg>sh</arg><arg>-c</arg><arg>{text}</arg></command>",
+            )
+        )
     for name, instance, kind, config in tasks:
         rules = {"on_fail": ("restart", name)} if name in RESTARTED else {}
         if name == "leaves" and left_out != "once":
             rules = {"on_exit": ("start", "once")}
         if name != left_out:
-            context.task(name, instance, kind=kind, config=config, service=QUICK, rules=rules, entry=name not in ("fails", "leaves"))
+            context.task(
+                name,
+                instance,
+                kind=kind,
+                config=config,
+                service=QUICK,
+                rules=rules,
+                entry=name not in ("fails", "leaves"),
+            )
     context.write()
 
 
@@ -185,7 +205,8 @@ class Chaos:
     def _one(self) -> None:
         weights = [weight for weight, _ in self._operations]
         (operation,) = self.chance.choices([each for _, each in self._operations], weights)
-        # Drawn before it is carried out: what it finds, and how long it takes, must not change what comes next.
+        # Drawn before it is carried out: what it finds, and how long it takes, must not change what comes
+        # next.
         pause = self.chance.choice((0.0, 0.0, 0.01, 0.1))
         operation()
         threading.Event().wait(pause)
@@ -198,7 +219,12 @@ class Chaos:
     def _order(self) -> None:
         verb = self.chance.choice(("start", "stop", "restart"))
         tasks = self.chance.sample(NAMES, self.chance.choice((1, 1, 1, 2, 3)))
-        request: dict[str, Any] = {"verb": verb, "transaction": TX, "tasks": tasks, "block": self.chance.random() < 0.7}
+        request: dict[str, Any] = {
+            "verb": verb,
+            "transaction": TX,
+            "tasks": tasks,
+            "block": self.chance.random() < 0.7,
+        }
         self._say(f"{verb} {' '.join(tasks)}{'' if request['block'] else ' --no-block'}")
         self.orders += 1
         thread = threading.Thread(target=self._ask, args=(request,))
@@ -309,7 +335,9 @@ class Chaos:
         began = time.monotonic()
         self.context.ctl("--timeout", f"{IMPATIENT:g}", "status", check=None)
         if time.monotonic() - began > IMPATIENT_ENDS:
-            self._faults.append(f"zmsvcctl --timeout {IMPATIENT:g} ended after {time.monotonic() - began:.1f} s")
+            self._faults.append(
+                f"zmsvcctl --timeout {IMPATIENT:g} ended after {time.monotonic() - began:.1f} s"
+            )
 
     def _fill_disk(self) -> None:
         """The supervisor goes on while it cannot save, and saves its decisions when there is room again."""
@@ -345,12 +373,22 @@ class Chaos:
                 os.kill(pid, signal.SIGCONT)
 
     def _at_rest(self) -> bool:
-        """Compare `status` with the processes and with the history. Raises AssertionError when they differ."""
+        """Compare `status` with the processes and with the history. Raises AssertionError when they
+        differ.
+        """
         assert self.context.daemon is not None
-        assert self.context.daemon.poll() is None, f"the keeper has ended with {self.context.daemon.returncode}"
+        assert self.context.daemon.poll() is None, (
+            f"the keeper has ended with {self.context.daemon.returncode}"
+        )
         status = self.context.status()
-        tasks = {task["id"]: task for each in status["transactions"] if each["id"] == TX for task in each["tasks"]}
-        moving = {name: task["sub"] for name, task in tasks.items() if task["sub"] in LIVE and task["sub"] != "running"}
+        tasks = {
+            task["id"]: task for each in status["transactions"] if each["id"] == TX for task in each["tasks"]
+        }
+        moving = {
+            name: task["sub"]
+            for name, task in tasks.items()
+            if task["sub"] in LIVE and task["sub"] != "running"
+        }
         moving |= {name: task["sub"] for name, task in tasks.items() if task["sub"] == "back-off"}
         assert not moving, moving
         assert status["device_pid"], "no device"
@@ -359,7 +397,9 @@ class Chaos:
         children = self.context.children()
         for name, pid in running.items():
             assert pid in children, f"{name} is running as {pid}, and the keeper has no such child"
-        assert not [name for name, task in tasks.items() if name not in running and task["pid"]], "a task that rests has a PID"
+        assert not [name for name, task in tasks.items() if name not in running and task["pid"]], (
+            "a task that rests has a PID"
+        )
         self._history(running)
         return True
 
@@ -368,15 +408,25 @@ class Chaos:
         everything = history(self.context)
         assert not everything or everything[-1].seq == len(everything), "rows of the history are missing"
         begun = Counter(row.detail["launch"] for row in rows if row.event == "launching")
-        ended = Counter(row.detail["launch"] for row in rows if row.event in ENDS and row.detail.get("launch"))
+        ended = Counter(
+            row.detail["launch"] for row in rows if row.event in ENDS and row.detail.get("launch")
+        )
         assert max([*begun.values(), 1]) == 1, f"launched twice: {begun.most_common(3)}"
         assert max([*ended.values(), 1]) == 1, f"ended twice: {ended.most_common(3)}"
-        still_open = {row.detail["launch"]: row.task for row in rows if row.event == "launching" and row.detail["launch"] not in ended}
-        assert Counter(still_open.values()) == Counter(running.keys()), f"{still_open} are open in the history, {running} are running"
+        still_open = {
+            row.detail["launch"]: row.task
+            for row in rows
+            if row.event == "launching" and row.detail["launch"] not in ended
+        }
+        assert Counter(still_open.values()) == Counter(running.keys()), (
+            f"{still_open} are open in the history, {running} are running"
+        )
         self._launches(rows, still_open)
 
     def _bus(self) -> None:
-        """Compare the messages of each task with its history, row by row, if no process died that publishes or forwards."""
+        """Compare the messages of each task with its history, row by row, if no process died that
+        publishes or forwards.
+        """
         rows = [row for row in history(self.context, self._seen) if row.task in NAMES and row.event in TOLD]
         if self._ear is not None and self._whole:
             expected = Counter((row.task, row.event) for row in rows)
@@ -385,7 +435,12 @@ class Chaos:
             while sum(map(len, heard.values())) < sum(expected.values()):
                 topic, body = self._ear.next()
                 head = body["header"]
-                if topic == "control" and head["action"] in TOLD and head["service_id"] in heard and head["service_transaction"] == TX:
+                if (
+                    topic == "control"
+                    and head["action"] in TOLD
+                    and head["service_id"] in heard
+                    and head["service_transaction"] == TX
+                ):
                     heard[head["service_id"]].append(head["action"])
             assert heard == order, f"on the bus: {heard}\nin the history: {order}"
         everything = history(self.context)
@@ -396,12 +451,16 @@ class Chaos:
 
     def _launches(self, rows: list[Row], still_open: dict[int, str]) -> None:
         """Each process of the context is of a launch that has not ended; all threads have one process."""
-        threads = {row.detail["launch"] for row in rows if row.event == "launching" and row.task.startswith("thread")}
+        threads = {
+            row.detail["launch"] for row in rows if row.event == "launching" and row.task.startswith("thread")
+        }
         of = {pid: launch for pid, launch in self._processes().items() if launch not in still_open}
         shared = {pid: launch for pid, launch in of.items() if launch in threads}
         over = {pid: launch for pid, launch in of.items() if launch not in threads}
         assert not over, f"processes of launches that have ended: {over}"
-        assert not shared or any(task.startswith("thread") for task in still_open.values()), f"threads without a task: {shared}"
+        assert not shared or any(task.startswith("thread") for task in still_open.values()), (
+            f"threads without a task: {shared}"
+        )
 
     def _processes(self) -> dict[int, int]:
         """Every living process that has the mark of the context, and its launch."""
@@ -421,7 +480,11 @@ class Chaos:
     def _descriptors(self) -> None:
         assert self.context.daemon is not None
         status = self.context.status()
-        for name, pid in (("keeper", self.context.daemon.pid), ("supervisor", status["pid"]), ("device", status["device_pid"])):
+        for name, pid in (
+            ("keeper", self.context.daemon.pid),
+            ("supervisor", status["pid"]),
+            ("device", status["device_pid"]),
+        ):
             with contextlib.suppress(FileNotFoundError):
                 count = len(os.listdir(f"/proc/{pid}/fd"))
                 assert count <= MOST[name], f"the {name} has {count} descriptors"
@@ -436,7 +499,10 @@ class Chaos:
 
 def main() -> int:
     """Run for SECONDS with SEED, both from the command line."""
-    seconds, seed = float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 and sys.argv[2] else random.randrange(2**32)
+    seconds, seed = (
+        float(sys.argv[1]),
+        int(sys.argv[2]) if len(sys.argv) > 2 and sys.argv[2] else random.randrange(2**32),
+    )
     print(f"make chaos SECONDS={seconds:g} SEED={seed}", flush=True)
     home = Path(tempfile.mkdtemp(prefix="zm"))
     context = Context(home)
@@ -452,7 +518,10 @@ def main() -> int:
     finally:
         context.close()
         shutil.rmtree(home, ignore_errors=True)
-    print(f"{chaos.orders} orders, {len(chaos.did)} operations, {chaos.quiet_moments} quiet moments, {chaos.keepers} keepers killed")
+    print(
+        f"{chaos.orders} orders, {len(chaos.did)} operations, {chaos.quiet_moments} quiet moments, "
+        f"{chaos.keepers} keepers killed"
+    )
     return 0
 
 

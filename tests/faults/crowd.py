@@ -1,7 +1,8 @@
-"""A context under load, and what must hold of it whatever was killed: updates, rings of rules, threads, a program, and talk on the bus.
+"""A context under load, and what must hold of it whatever was killed: updates, rings of rules, threads, a
+program, and talk on the bus.
 
-Each task writes down its own launch and cause when it begins. That is compared with the durable history: the two witnesses know
-nothing of each other.
+Each task writes down its own launch and cause when it begins. That is compared with the durable history: the
+two witnesses know nothing of each other.
 """
 
 from __future__ import annotations
@@ -90,8 +91,15 @@ def populate(context: Context) -> None:
         ("thread_1", "Steady", "Thread", ""),
         ("thread_2", "Steady", "Thread", ""),
     ):
-        context.task(task, instance, kind=kind, service=QUICK, config=config, rules={"on_fail": ("restart", task)})
-    context.task("pulse", "Pulse", service=QUICK, rules={"on_fail": ("restart", "pulse"), "on_update": ("start", "echo")})
+        context.task(
+            task, instance, kind=kind, service=QUICK, config=config, rules={"on_fail": ("restart", task)}
+        )
+    context.task(
+        "pulse",
+        "Pulse",
+        service=QUICK,
+        rules={"on_fail": ("restart", "pulse"), "on_update": ("start", "echo")},
+    )
     context.task("echo", "Once", entry=False, service=QUICK, rules={"on_update": ("start", "sink")})
     context.task("sink", "Once", entry=False, service=QUICK)
     context.task("ring_1", "Once", service=QUICK, rules={"on_exit": ("start", "ring_2")})
@@ -102,10 +110,14 @@ def history(context: Context, after: int = 0) -> list[Row]:
     """The rows that are in the state file now and were written after this one."""
     db = sqlite3.connect(f"file:{context.home}/state/{context.name}/state.db?mode=ro", uri=True)
     try:
-        rows = db.execute("SELECT seq, task, event, detail FROM events WHERE seq > ? ORDER BY seq", (after,)).fetchall()
+        rows = db.execute(
+            "SELECT seq, task, event, detail FROM events WHERE seq > ? ORDER BY seq", (after,)
+        ).fetchall()
     finally:
         db.close()
-    return [Row(seq=seq, task=task, event=event, detail=json.loads(detail)) for seq, task, event, detail in rows]
+    return [
+        Row(seq=seq, task=task, event=event, detail=json.loads(detail)) for seq, task, event, detail in rows
+    ]
 
 
 def born(context: Context) -> list[dict[str, Any]]:
@@ -115,7 +127,9 @@ def born(context: Context) -> list[dict[str, Any]]:
 
 
 def living(keeper: int) -> dict[tuple[int, int], str]:
-    """The keeper's children that are not dead, by PID and start time (a long run uses PIDs again), and their commands."""
+    """The keeper's children that are not dead, by PID and start time (a long run uses PIDs again), and
+    their commands.
+    """
     found = {}
     for word in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split():
         try:
@@ -136,7 +150,9 @@ class Crowd:
         self.hits: Counter[tuple[str, int]] = Counter()
         """The tasks that were in a process when we killed it, with its PID, which a long run uses again."""
         self.rows: list[Row] = []
-        """The history as far as it was followed: the state file keeps no more than the last part of a long one."""
+        """The history as far as it was followed: the state file keeps no more than the last part of a long
+        one.
+        """
 
     def follow(self) -> None:
         """TakePipe in what has been written to the history."""
@@ -149,9 +165,15 @@ class Crowd:
         return {name: tasks[name]["pid"] for name in (*STEADY, *SHARED)}
 
     def kill(self, *victims: str) -> None:
-        """Kill these at one moment, also `supervisor`, `device`, `zygote`; come back when they are there again, and the others still."""
+        """Kill these at one moment, also `supervisor`, `device`, `zygote`; come back when they are there
+        again, and the others still.
+        """
         before, status = self.settled()
-        marked = {status[f"{name}_pid".replace("supervisor_", "")] for name in victims if name in ("supervisor", "device")}
+        marked = {
+            status[f"{name}_pid".replace("supervisor_", "")]
+            for name in victims
+            if name in ("supervisor", "device")
+        }
         if "zygote" in victims:
             # The last one may have been hit a moment ago: the next launch starts another.
             marked.add(wait_for(self.context.zygote))
@@ -165,10 +187,14 @@ class Crowd:
             wait_for_end(pid)
         after, later = self.settled(gone=marked)
         for name, pid in before.items():
-            assert (after[name] == pid) is (pid not in marked), f"{name}: {pid} became {after[name]} when {victims} were killed"
+            assert (after[name] == pid) is (pid not in marked), (
+                f"{name}: {pid} became {after[name]} when {victims} were killed"
+            )
         for name in ("device", "supervisor"):
             number = f"{name}_restarts".replace("supervisor_", "")
-            assert later[number] - status[number] == (name in victims), f"{name} ended without being killed, when {victims} were"
+            assert later[number] - status[number] == (name in victims), (
+                f"{name} ended without being killed, when {victims} were"
+            )
         for name in victims:
             if name in before:
                 end = self.context.tasks()[name]["exit"]
@@ -177,7 +203,9 @@ class Crowd:
         self.follow()
 
     def settled(self, gone: set[int] = frozenset()) -> tuple[dict[str, int], dict[str, Any]]:  # type: ignore[assignment]
-        """Wait until all that should run does, in other processes than these; their PIDs, and the whole status."""
+        """Wait until all that should run does, in other processes than these; their PIDs, and the whole
+        status.
+        """
 
         def fact() -> tuple[dict[str, int], dict[str, Any]]:
             status = self.context.status()
@@ -192,18 +220,24 @@ class Crowd:
         return wait_for(fact)
 
     def no_two_of_one(self) -> None:
-        """At no moment has a task two processes: whoever of the keeper's children wrote down to be a task is the only one."""
+        """At no moment has a task two processes: whoever of the keeper's children wrote down to be a task
+        is the only one.
+        """
         assert self.context.daemon is not None
         alive = living(self.context.daemon.pid)
         of = {tuple(note["process"]): note["task"] for note in born(self.context)}
-        count = Counter(of[process] for process in alive if process in of and not of[process].startswith("thread"))
+        count = Counter(
+            of[process] for process in alive if process in of and not of[process].startswith("thread")
+        )
         assert not [task for task, number in count.items() if number > 1], count
         threads = {process for process in alive if of.get(process, "").startswith("thread")}
         assert len(threads) <= 1, threads
         assert list(alive.values()).count("sleep") <= 1, alive
 
     def check_history(self, *, stopped: bool = False) -> None:
-        """The whole of the durable history, against itself and against what the tasks wrote down. A context that stops fires nothing."""
+        """The whole of the durable history, against itself and against what the tasks wrote down. A
+        context that stops fires nothing.
+        """
         # In this order: whoever has begun is in the history.
         notes = born(self.context)
         self.follow()
@@ -215,18 +249,34 @@ class Crowd:
     def _once(self, rows: list[Row], notes: list[dict[str, Any]]) -> None:
         for event in ("launching", "started"):
             count = Counter(row.detail["launch"] for row in rows if row.event == event)
-            assert not [launch for launch, number in count.items() if number > 1], f"{event} twice: {count.most_common(3)}"
+            assert not [launch for launch, number in count.items() if number > 1], (
+                f"{event} twice: {count.most_common(3)}"
+            )
         # A start that was waiting for its time and is given up has no launch.
-        ends = Counter(row.detail["launch"] for row in rows if row.event in ("failed", "stopped") and "launch" in row.detail)
-        assert not [launch for launch, number in ends.items() if number > 1], f"ended twice: {ends.most_common(3)}"
-        wrote = Counter((note["task"], note["launch"]) for note in notes if not note["task"].startswith("thread"))
-        assert not [launch for launch, number in wrote.items() if number > 1], f"forked twice: {wrote.most_common(3)}"
+        ends = Counter(
+            row.detail["launch"]
+            for row in rows
+            if row.event in ("failed", "stopped") and "launch" in row.detail
+        )
+        assert not [launch for launch, number in ends.items() if number > 1], (
+            f"ended twice: {ends.most_common(3)}"
+        )
+        wrote = Counter(
+            (note["task"], note["launch"]) for note in notes if not note["task"].startswith("thread")
+        )
+        assert not [launch for launch, number in wrote.items() if number > 1], (
+            f"forked twice: {wrote.most_common(3)}"
+        )
         known = {(row.task, row.detail["launch"]) for row in rows if row.event == "launching"}
         assert set(wrote) <= known, set(wrote) - known
 
     def _ends(self, rows: list[Row]) -> None:
         """Who was hit ended by SIGKILL, once; nobody else failed."""
-        failed = Counter((row.task, row.detail["pid"]) for row in rows if row.event == "failed" and row.detail["signal"] == "SIGKILL")
+        failed = Counter(
+            (row.task, row.detail["pid"])
+            for row in rows
+            if row.event == "failed" and row.detail["signal"] == "SIGKILL"
+        )
         assert failed == self.hits, (failed - self.hits, self.hits - failed)
         others = [row for row in rows if row.event == "failed" and row.detail["signal"] != "SIGKILL"]
         assert not others, others
@@ -234,11 +284,22 @@ class Crowd:
 
     def _firings(self, rows: list[Row], notes: list[dict[str, Any]]) -> None:
         fired = [row for row in rows if row.event == "rule"]
-        once = Counter((row.detail["source"], row.detail["launch"], row.detail["rule"]) for row in fired if row.detail["source"] != "pulse")
-        assert not [firing for firing, number in once.items() if number > 1], f"fired twice: {once.most_common(3)}"
-        answered = {(row.detail["source"], row.detail["launch"], row.detail["rule"].partition(":")[0]) for row in fired}
+        once = Counter(
+            (row.detail["source"], row.detail["launch"], row.detail["rule"])
+            for row in fired
+            if row.detail["source"] != "pulse"
+        )
+        assert not [firing for firing, number in once.items() if number > 1], (
+            f"fired twice: {once.most_common(3)}"
+        )
+        answered = {
+            (row.detail["source"], row.detail["launch"], row.detail["rule"].partition(":")[0])
+            for row in fired
+        }
         for row in rows:
-            if row.event == "failed" or (row.event == "stopped" and row.task.startswith("ring") and row.detail["reason"] == "exited"):
+            if row.event == "failed" or (
+                row.event == "stopped" and row.task.startswith("ring") and row.detail["reason"] == "exited"
+            ):
                 wanted = "on_fail" if row.event == "failed" else "on_exit"
                 assert (row.task, row.detail["launch"], wanted) in answered, f"its {wanted} was lost: {row}"
         for task in ("echo", "sink", "ring_1", "ring_2", "steady_1", "steady_2", "pulse"):
@@ -246,11 +307,15 @@ class Crowd:
             self._told(task, told, [row for row in rows if row.task == task])
 
     def _told(self, task: str, notes: dict[int, list[Any]], rows: list[Row]) -> None:
-        """Each firing is told to one launch, all of them in order: who is started knows the whole of its cause."""
+        """Each firing is told to one launch, all of them in order: who is started knows the whole of its
+        cause.
+        """
         for launch, fired in launches(rows):
             if launch in notes:
                 told = [firing(row) for row in fired][-MAX_SOURCES:]
-                assert notes[launch] == told, f"launch {launch} of {task} was told {notes[launch]}, the history has {told}"
+                assert notes[launch] == told, (
+                    f"launch {launch} of {task} was told {notes[launch]}, the history has {told}"
+                )
 
 
 def firing(row: Row) -> list[Any]:

@@ -1,4 +1,6 @@
-"""Control groups for tests: one that is delegated as systemd would do it, and others that limit memory or the number of processes."""
+"""Control groups for tests: one that is delegated as systemd would do it, and others that limit memory or
+the number of processes.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""`make promises`: lets each fault of docs/promises.md happen again and again, and prints its table with the times measured here.
+"""`make promises`: lets each fault of docs/promises.md happen again and again, and prints its table with the
+times measured here.
 
-A time is that from the fault to the fact, as an outsider sees it: over the control socket, on the bus, or in /proc.
+A time is that from the fault to the fact, as an outsider sees it: over the control socket, on the bus, or in
+/proc.
 """
 
 from __future__ import annotations
@@ -22,8 +24,13 @@ from waiting import wait_for, wait_for_end
 
 RUNS = 11
 SETTLED = 1.2
-"""Seconds of running after which neither a rule nor the keeper takes a start for a quick one, which they would delay."""
-TALK = "interval = 0.005\nn = 0\ndef step(self):\n    self.n += 1\n    self.publish('talk', {'header': {}, 'n': self.n})"
+"""Seconds of running after which neither a rule nor the keeper takes a start for a quick one, which they
+would delay.
+"""
+TALK = (
+    "interval = 0.005\nn = 0\ndef step(self):\n    self.n += 1\n    self.publish('talk', {'header': {}, "
+    "'n': self.n})"
+)
 LEAVES = """
 def setup(self):
     import subprocess
@@ -41,7 +48,12 @@ class Bench:
         context.looped("Echo")
         context.looped("Leaves", LEAVES)
         context.task("talk", "Talk")
-        context.task("again", "Echo", service="<restart_delay>0</restart_delay>", rules={"on_fail": ("restart", "again")})
+        context.task(
+            "again",
+            "Echo",
+            service="<restart_delay>0</restart_delay>",
+            rules={"on_fail": ("restart", "again")},
+        )
         context.task("still", "Echo", service="<stop_timeout>200ms</stop_timeout>")
         context.task("leaves", "Leaves", service="<stop_timeout>200ms</stop_timeout>")
         for number in range(6):
@@ -70,7 +82,9 @@ def task_killed(bench: Bench) -> float:
 
 
 def task_restarted(bench: Bench) -> float:
-    """Until `started` of its own rule is on the bus. It was started by order and has run for a while, so no delay is due."""
+    """Until `started` of its own rule is on the bus. It was started by order and has run for a while, so
+    no delay is due.
+    """
     for verb in ("stop", "start"):
         bench.context.ask(verb=verb, transaction="T", tasks=["again"])
     pid = bench.pid("again")
@@ -101,7 +115,9 @@ def supervisor_killed(bench: Bench) -> float:
 
 
 def supervisor_hung(bench: Bench) -> float:
-    """Until the next one answers, with a watchdog of 2 s (1 s between two signs of life, then SIGABRT, then SIGKILL)."""
+    """Until the next one answers, with a watchdog of 2 s (1 s between two signs of life, then SIGABRT,
+    then SIGKILL).
+    """
     pid = int(bench.context.status()["pid"])
     began = time.monotonic()
     os.kill(pid, signal.SIGSTOP)
@@ -129,7 +145,9 @@ def device_killed(bench: Bench) -> float:
 
 
 def device_hung(bench: Bench) -> float:
-    """Until a subscriber has a message of a task again. The supervisor starts a task, and does not hear that it says so."""
+    """Until a subscriber has a message of a task again. The supervisor starts a task, and does not hear
+    that it says so.
+    """
     ear = bench.ear(b"talk @@@ ")
     ear.next()
     pid = int(bench.context.status()["device_pid"])
@@ -154,7 +172,9 @@ def keeper_killed(bench: Bench) -> float:
     assert context.daemon is not None
     keeper = context.daemon.pid
     pids = [int(word) for word in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()]
-    pids += [int(word) for pid in pids for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    pids += [
+        int(word) for pid in pids for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    ]
     began = time.monotonic()
     context.daemon.kill()
     for pid in [keeper, *pids]:
@@ -217,7 +237,10 @@ PROMISES = (
     ),
     Promise(
         fault="a task with `on_fail: restart` is killed",
-        happens="what it left behind is ended, then it is started again (here with no delay and nothing left behind)",
+        happens=(
+            "what it left behind is ended, then it is started again (here with no delay and nothing left "
+            "behind)"
+        ),
         until="`started` is on the bus",
         measure=task_restarted,
     ),
@@ -229,7 +252,10 @@ PROMISES = (
     ),
     Promise(
         fault="the supervisor hangs",
-        happens="the keeper misses its sign of life, ends it and starts the next one (here `WatchdogSec=2s`; without systemd 30 s)",
+        happens=(
+            "the keeper misses its sign of life, ends it and starts the next one (here `WatchdogSec=2s`; "
+            "without systemd 30 s)"
+        ),
         until="`status` is answered",
         measure=supervisor_hung,
         environment=(("WATCHDOG_USEC", "2000000"),),
@@ -260,7 +286,10 @@ PROMISES = (
     ),
     Promise(
         fault="a child in a session of its own ignores SIGTERM",
-        happens="it gets SIGTERM, and SIGKILL after `stop_timeout` (here 200 ms); the answer names it when it is proven gone",
+        happens=(
+            "it gets SIGTERM, and SIGKILL after `stop_timeout` (here 200 ms); the answer names it when it "
+            "is proven gone"
+        ),
         until="`stop` is answered",
         measure=left_behind,
     ),

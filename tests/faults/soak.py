@@ -1,6 +1,8 @@
-"""`make soak`: a context under load for a long time, with tasks killed at random; descriptors, memory and CPU at start and end.
+"""`make soak`: a context under load for a long time, with tasks killed at random; descriptors, memory and CPU
+at start and end.
 
-The exit status is 1 when descriptors or memory of keeper, supervisor or device grew beyond the bounds below, or an invariant broke.
+The exit status is 1 when descriptors or memory of keeper, supervisor or device grew beyond the bounds below,
+or an invariant broke.
 """
 
 from __future__ import annotations
@@ -18,11 +20,17 @@ from context import Context
 from crowd import QUICK, SHARED, STEADY, TX, Crowd, populate
 
 WARM_UP = 0.2
-"""This share of the time, at most a minute, comes before the first look: caches fill, the allocator finds its size."""
+"""This share of the time, at most a minute, comes before the first look: caches fill, the allocator finds
+its size.
+"""
 MORE_FILES = 4
-"""Descriptors that a process may have more at the end: a fork or a client that is under way at that moment."""
+"""Descriptors that a process may have more at the end: a fork or a client that is under way at that
+moment.
+"""
 MORE_MEMORY = 6.0
-"""MiB of PSS that it may have more: fragmentation. A leak of 250 bytes for each update is more than that in ten minutes."""
+"""MiB of PSS that it may have more: fragmentation. A leak of 250 bytes for each update is more than that
+in ten minutes.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +59,10 @@ def look(pid: int) -> Look:
 
 def all_of(context: Context) -> dict[str, Look]:
     status = context.status()
-    return {name: look(status[f"{name}_pid".replace("supervisor_", "")]) for name in ("keeper", "supervisor", "device")}
+    return {
+        name: look(status[f"{name}_pid".replace("supervisor_", "")])
+        for name in ("keeper", "supervisor", "device")
+    }
 
 
 def work(crowd: Crowd, chance: random.Random, until: float) -> int:
@@ -81,13 +92,17 @@ def report(before: dict[str, Look], after: dict[str, Look], seconds: float) -> l
     for name, old in before.items():
         new = after[name]
         share = 100 * (new.cpu - old.cpu) / seconds
-        print(f"{name:12}{old.files:>7} -> {new.files:<5}{old.memory:>9.1f} -> {new.memory:<7.1f}{share:>14.1f}")
+        print(
+            f"{name:12}{old.files:>7} -> {new.files:<5}{old.memory:>9.1f} -> {new.memory:<7.1f}{share:>14.1f}"
+        )
         if new.pid != old.pid:
             faults.append(f"{name} is another process: it died")
         if new.files > old.files + MORE_FILES:
             faults.append(f"{name} has {new.files - old.files} more descriptors, {MORE_FILES} are allowed")
         if new.memory > old.memory + MORE_MEMORY:
-            faults.append(f"{name} has {new.memory - old.memory:.1f} MiB more memory, {MORE_MEMORY} are allowed")
+            faults.append(
+                f"{name} has {new.memory - old.memory:.1f} MiB more memory, {MORE_MEMORY} are allowed"
+            )
     return faults
 
 

@@ -1,4 +1,6 @@
-"""A task forks without end, as far as its limit lets it: it is stopped with all of it, and the others go on."""
+"""A task forks without end, as far as its limit lets it: it is stopped with all of it, and the others go
+on.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Random orders, kills and reloads: whatever comes in whatever order, status, kernel and history agree at each quiet moment."""
+"""Random orders, kills and reloads: whatever comes in whatever order, status, kernel and history agree at
+each quiet moment.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from disks import disk
 SECONDS = 4.0
 """`make chaos` takes longer."""
 FAILED_BEFORE = (2, 1689109807)
-"""Seeds of runs that failed. 2: a device of a killed keeper listened for a moment more where the next one was to listen.
-1689109807: a thread that was started again on a full disk was never ready."""
+"""Seeds of runs that failed. 2: a device of a killed keeper listened for a moment more where the next one was
+to listen. 1689109807: a thread that was started again on a full disk was never ready."""
 
 
 @pytest.mark.deadline(SECONDS + 4 * SETTLED)

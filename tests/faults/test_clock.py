@@ -1,4 +1,6 @@
-"""The wall clock is set by an hour while everything is under way: nothing comes earlier or later, and ages stay what they are."""
+"""The wall clock is set by an hour while everything is under way: nothing comes earlier or later, and ages
+stay what they are.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def clock(context: Context, monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.mark.parametrize("jump", [-HOUR, HOUR])
 def test_no_alarm_comes_early_or_late(context: Context, clock: Clock, jump: int) -> None:
     context.looped("Echo")
-    context.looped("Deaf", "def setup(self):\n    __import__('signal').signal(15, __import__('signal').SIG_IGN)")
+    context.looped(
+        "Deaf", "def setup(self):\n    __import__('signal').signal(15, __import__('signal').SIG_IGN)"
+    )
     context.looped("Late", "def setup(self):\n    self.wait(1000)")
     context.looped("Frail", "def step(self):\n    __import__('os')._exit(3)")
     context.task("fed", "Echo", service="<watchdog>10s</watchdog>")
@@ -54,9 +58,11 @@ def test_no_alarm_comes_early_or_late(context: Context, clock: Clock, jump: int)
     context.task("deaf", "Deaf", service="<stop_timeout>1s</stop_timeout>")
     context.task("late", "Late", entry=False, service="<start_timeout>3s</start_timeout>")
     context.task(
-        "frail", "Frail", service="<restart_delay>1s</restart_delay><restart_max_delay>1s</restart_max_delay>",
+        "frail",
+        "Frail",
+        service="<restart_delay>1s</restart_delay><restart_max_delay>1s</restart_max_delay>",
         rules={"on_fail": ("restart", "frail")},
-    )  # fmt: skip
+    )
     context.start("--transaction", "T")
     pids = {name: task["pid"] for name, task in context.tasks().items()}
     began = time.monotonic()
@@ -94,7 +100,9 @@ def test_ages_and_the_order_of_the_history_stay(context: Context, clock: Clock, 
     for at in (task["since"], task["exit"]["at"]):
         assert -1 <= clock.age(at) <= spent + 1, at
     assert -1 <= clock.age(status["transactions"][0]["opened"]) <= spent + PATIENCE
-    rows = [json.loads(line)["event"] for line in context.ctl("--json", "events", "-n", "100").stdout.splitlines()]
+    rows = [
+        json.loads(line)["event"] for line in context.ctl("--json", "events", "-n", "100").stdout.splitlines()
+    ]
     words = [word for word in rows if word in ("launching", "started", "stopping", "stopped", "adopted")]
     life = ["launching", "started", "stopping", "stopped"]
     assert words == [*life, *life, "launching", "started", "adopted", "stopping", "stopped"]

@@ -1,6 +1,8 @@
-"""The supervisor dies before each of its side effects in turn: nothing is launched twice, no firing is lost, ends are true.
+"""The supervisor dies before each of its side effects in turn: nothing is launched twice, no firing is lost,
+ends are true.
 
-What has happened is told by the history in the state file, and by the tasks themselves, which write down their launch when they begin.
+What has happened is told by the history in the state file, and by the tasks themselves, which write down
+their launch when they begin.
 """
 
 from __future__ import annotations
@@ -76,22 +78,32 @@ def crash(context: Context, home: Path) -> Crash:
 
 
 def held(context: Context) -> dict[str, dict[str, Any]]:
-    """Return the tasks by id. The children of the keeper are exactly their processes and its own: no task has two, and none is unknown."""
+    """Return the tasks by id. The children of the keeper are exactly their processes and its own: no task
+    has two, and none is unknown.
+    """
 
     def compared() -> dict[str, dict[str, Any]]:
-        # A process of the keeper's own may be replaced between the questions, so that the answers may differ at first.
+        # A process of the keeper's own may be replaced between the questions, so that the answers may differ
+        # at first.
         children = context.children()
         status = context.status()
         tasks = {task["id"]: task for task in status["transactions"][0]["tasks"]}
         alive = {task["pid"] for task in tasks.values() if task["pid"]}
-        assert set(children) == alive | {status["pid"], status["device_pid"], context.zygote(), context.output()}
+        assert set(children) == alive | {
+            status["pid"],
+            status["device_pid"],
+            context.zygote(),
+            context.output(),
+        }
         return tasks
 
     return wait_for(compared)
 
 
 def once(context: Context) -> None:
-    """Whatever was launched was launched once, has begun and ended once, and is in the history before it began."""
+    """Whatever was launched was launched once, has begun and ended once, and is in the history before it
+    began.
+    """
     born = Counter(int(line) for line in (context.home / "born").read_text().split())
     rows = [row for row in history(context) if "launch" in row.detail]
     for events in (("launching",), ("started",), ("failed", "stopped")):
@@ -102,18 +114,22 @@ def once(context: Context) -> None:
     assert not [row for row in rows if row.event in ("lost", "stranger", "survivor")]
 
 
-def every_point(context: Context, crash: Crash, names: str, trip: Callable[[], Any], again: Callable[[], Any]) -> None:
-    """TakePipe the trip again and again: the supervisor dies before the first of its side effects, and then one later each time.
+def every_point(
+    context: Context, crash: Crash, names: str, trip: Callable[[], Any], again: Callable[[], Any]
+) -> None:
+    """TakePipe the trip again and again: the supervisor dies before the first of its side effects, and then
+    one later each time.
 
-    What comes together in one turn is not the same each time, so counting may pass a side effect by: before those of these names that
-    it has not met, the supervisor dies in the end.
+    What comes together in one turn is not the same each time, so counting may pass a side effect by: before
+    those of these names that it has not met, the supervisor dies in the end.
     """
     steady = context.tasks()["steady"]["pid"]
 
     def die(point: int | str) -> str:
         crash.arm(point)
         trip()
-        # It answers after its turn: whatever follows the answer of the trip itself has been done by then, or was died of.
+        # It answers after its turn: whatever follows the answer of the trip itself has been done by then, or
+        # was died of.
         context.status()
         place = crash.died()
         tasks = held(context)
@@ -175,13 +191,16 @@ def test_stop_at_every_point(context: Context, crash: Crash, home: Path) -> None
         assert (end["code"], end["signal"], end["reason"]) == (0, None, "requested")
 
     start(context, "parent")
-    # The unit's status is told in portions, so there may be none about what was started and stopped in between.
+    # The unit's status is told in portions, so there may be none about what was started and stopped in
+    # between.
     names = "save, Signal, KillAll, WakeAt, PublishControl, Forget, acknowledge end"
     every_point(context, crash, names, trip, lambda: back(context, "start", "parent"))
 
 
 def test_before_the_status_of_the_unit_is_told(context: Context, crash: Crash) -> None:
-    """It is told in portions, after the turn that it belongs to: no fixed point of a trip, but one that comes after each that lasts."""
+    """It is told in portions, after the turn that it belongs to: no fixed point of a trip, but one that
+    comes after each that lasts.
+    """
     steady, supervisor = context.tasks()["steady"]["pid"], context.status()["pid"]
     crash.arm("say status")
     start(context, "heir")
@@ -194,7 +213,9 @@ def test_before_the_status_of_the_unit_is_told(context: Context, crash: Crash) -
 
 
 class Firings:
-    """`brittle` fails with 42, and its rule starts `heir`: once for each of its ends, with the cause that is true."""
+    """`brittle` fails with 42, and its rule starts `heir`: once for each of its ends, with the cause that
+    is true.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -209,7 +230,11 @@ class Firings:
         assert (end["code"], end["signal"], end["reason"]) == (42, None, "exit-code")
         heir = self._context.task_is("heir", "running")
         (source,) = heir["cause"]["sources"]
-        assert (source["task"], source["rule"], source["exit"]["code"]) == ("brittle", "on_fail:start:heir", 42)
+        assert (source["task"], source["rule"], source["exit"]["code"]) == (
+            "brittle",
+            "on_fail:start:heir",
+            42,
+        )
         self._count += 1
         assert heir["restarts"] == self._count - 1, "once a firing"
         fired = Counter(row.detail["launch"] for row in history(self._context) if row.event == "rule")
@@ -228,12 +253,16 @@ def test_a_firing_at_every_point(context: Context, crash: Crash) -> None:
         firings.fire()
         firings.check()
 
-    every_point(context, crash, "save, Record, Launch, Forget, settle datagrams, acknowledge end", trip, firings.again)
+    every_point(
+        context, crash, "save, Record, Launch, Forget, settle datagrams, acknowledge end", trip, firings.again
+    )
 
 
 @pytest.mark.deadline(300)
 def test_adoption_at_every_point(context: Context, crash: Crash) -> None:
-    """The one that takes over dies, too, before each of its own side effects; a task has failed while nobody was there."""
+    """The one that takes over dies, too, before each of its own side effects; a task has failed while
+    nobody was there.
+    """
     firings = Firings(context)
     assert context.daemon is not None
     keeper = context.daemon.pid
@@ -250,5 +279,8 @@ def test_adoption_at_every_point(context: Context, crash: Crash) -> None:
             os.kill(keeper, signal.SIGCONT)
         firings.check()
 
-    names = "take over state, tell device, open control, save, Record, Launch, PublishInfo, say status, acknowledge end"
+    names = (
+        "take over state, tell device, open control, save, Record, Launch, PublishInfo, say status, "
+        "acknowledge end"
+    )
     every_point(context, crash, names, trip, firings.again)

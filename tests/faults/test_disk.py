@@ -1,4 +1,6 @@
-"""The disk of the state file is full or read-only, and the supervisor dies: the next one comes up, manages from memory, and saves later."""
+"""The disk of the state file is full or read-only, and the supervisor dies: the next one comes up, manages
+from memory, and saves later.
+"""
 
 from __future__ import annotations
 
@@ -59,8 +61,12 @@ def saved_again(context: Context) -> None:
     no_file_is_damaged(context)
 
 
-def test_a_thread_that_starts_again_on_a_full_disk_is_known_to_be_ready(context: Context, state: Disk) -> None:
-    """It has the process and the tag of the launch that ended, which is not acknowledged while its end cannot be saved."""
+def test_a_thread_that_starts_again_on_a_full_disk_is_known_to_be_ready(
+    context: Context, state: Disk
+) -> None:
+    """It has the process and the tag of the launch that ended, which is not acknowledged while its end
+    cannot be saved.
+    """
     context.looped("Echo")
     for name in ("member", "other"):
         context.task(name, "Echo", kind="Thread")
@@ -72,8 +78,12 @@ def test_a_thread_that_starts_again_on_a_full_disk_is_known_to_be_ready(context:
 
 
 @pytest.mark.parametrize("end", ["killed", "replaced"])
-def test_a_supervisor_that_ends_on_a_full_disk_is_followed_by_one_that_manages(managed: Context, state: Disk, end: str) -> None:
-    """One that ends by itself closes the state file, and takes along what lies beside it: to make that anew there is no room."""
+def test_a_supervisor_that_ends_on_a_full_disk_is_followed_by_one_that_manages(
+    managed: Context, state: Disk, end: str
+) -> None:
+    """One that ends by itself closes the state file, and takes along what lies beside it: to make that
+    anew there is no room.
+    """
     steady = managed.tasks()["steady"]["pid"]
     with state.full():
         before = managed.status()
@@ -113,7 +123,9 @@ def test_a_context_that_never_ran_says_that_the_disk_is_full(context: Context, s
     assert "Traceback" not in context.log.read_text()
 
 
-def test_a_supervisor_that_dies_on_a_read_only_disk_is_followed_by_one_that_manages(managed: Context, state: Disk) -> None:
+def test_a_supervisor_that_dies_on_a_read_only_disk_is_followed_by_one_that_manages(
+    managed: Context, state: Disk
+) -> None:
     steady, supervisor = managed.tasks()["steady"]["pid"], managed.status()["pid"]
     assert managed.daemon is not None
     stop_process(managed.daemon.pid)

@@ -1,4 +1,6 @@
-"""Who comes while there is no supervisor waits for the next one, at the control socket as at the notify socket; nobody gets an error."""
+"""Who comes while there is no supervisor waits for the next one, at the control socket as at the notify
+socket; nobody gets an error.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,12 @@ from waiting import PATIENCE, stop_process, wait_for_end
 
 @pytest.fixture
 def alone(context: Context) -> Iterator[Context]:
-    """A context whose keeper is stopped and whose supervisor is dead, until the test lets the keeper go on."""
-    context.looped("Count", "interval = 0.01\nn = 0\ndef step(self):\n    self.n += 1\n    self.update(n=self.n)")
+    """A context whose keeper is stopped and whose supervisor is dead, until the test lets the keeper go
+    on.
+    """
+    context.looped(
+        "Count", "interval = 0.01\nn = 0\ndef step(self):\n    self.n += 1\n    self.update(n=self.n)"
+    )
     context.task("ts_1", "Count")
     context.task("ts_2", "Count", entry=False)
     context.start("--transaction", "T")
@@ -36,7 +42,10 @@ def go_on(context: Context) -> None:
 
 def test_clients_connect_and_are_answered_by_the_next_supervisor(alone: Context) -> None:
     path = str(alone.runtime / alone.name / "control.sock")
-    orders = [{"verb": "start", "transaction": "T", "tasks": ["ts_2"]}, *({"verb": "status"} for _ in range(200))]
+    orders = [
+        {"verb": "start", "transaction": "T", "tasks": ["ts_2"]},
+        *({"verb": "status"} for _ in range(200)),
+    ]
     clients = []
     try:
         for order in orders:

@@ -1,4 +1,6 @@
-"""Those who ask and hang up: the order is carried out, and nothing is kept for them; those who are still there have their places."""
+"""Those who ask and hang up: the order is carried out, and nothing is kept for them; those who are still
+there have their places.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,10 @@ def files(context: Context) -> int:
 
 @pytest.mark.parametrize(
     "request_",
-    [{"verb": "start", "transaction": "T", "tasks": ["slow"]}, {"verb": "events", "follow": True, "limit": 1}],
+    [
+        {"verb": "start", "transaction": "T", "tasks": ["slow"]},
+        {"verb": "events", "follow": True, "limit": 1},
+    ],
     ids=["waits for a start", "follows the history"],
 )
 def test_nothing_is_kept_for_those_who_have_hung_up(slow: Context, request_: dict[str, Any]) -> None:

@@ -1,4 +1,6 @@
-"""A PID alone is nobody: after a reboot, under another keeper, or when the kernel has given the number to somebody else."""
+"""A PID alone is nobody: after a reboot, under another keeper, or when the kernel has given the number to
+somebody else.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def killed_as_by_a_power_cut(context: Context) -> int:
 
 
 @pytest.mark.parametrize("rebooted", [False, True], ids=["the keeper died", "the machine was rebooted"])
-def test_a_stranger_with_the_pid_of_a_task_is_left_alone(context: Context, stranger: subprocess.Popen[bytes], rebooted: bool) -> None:
+def test_a_stranger_with_the_pid_of_a_task_is_left_alone(
+    context: Context, stranger: subprocess.Popen[bytes], rebooted: bool
+) -> None:
     """The state file says that a task runs under a number which is somebody else's by now."""
     context.looped("Echo")
     context.task("ts_1", "Echo")
@@ -51,7 +55,10 @@ def test_a_stranger_with_the_pid_of_a_task_is_left_alone(context: Context, stran
     db = state(context)
     row = db.execute("SELECT row FROM tasks").fetchone()[0]
     assert f'"pid":{old}' in row
-    db.execute("UPDATE tasks SET pid = ?, row = ?", (stranger.pid, row.replace(f'"pid":{old}', f'"pid":{stranger.pid}')))
+    db.execute(
+        "UPDATE tasks SET pid = ?, row = ?",
+        (stranger.pid, row.replace(f'"pid":{old}', f'"pid":{stranger.pid}')),
+    )
     if rebooted:
         db.execute("UPDATE meta SET value = 'another boot' WHERE name = 'boot_id'")
     db.close()
@@ -66,7 +73,9 @@ def test_a_stranger_with_the_pid_of_a_task_is_left_alone(context: Context, stran
 def test_what_the_keeper_of_another_boot_said_counts_for_nothing(context: Context) -> None:
     """Not even if by some miracle it had the same name: times and numbers of another boot mean nothing."""
     context.looped("Echo")
-    context.task("ts_1", "Echo", rules={"on_fail": ("restart", "ts_1")}, service="<restart_delay>1h</restart_delay>")
+    context.task(
+        "ts_1", "Echo", rules={"on_fail": ("restart", "ts_1")}, service="<restart_delay>1h</restart_delay>"
+    )
     context.start("--transaction", "T")
     os.kill(context.tasks()["ts_1"]["pid"], signal.SIGKILL)
     context.task_is("ts_1", "back-off")
@@ -82,7 +91,9 @@ def test_what_the_keeper_of_another_boot_said_counts_for_nothing(context: Contex
 def test_a_signal_goes_to_the_process_that_was_meant_or_to_nobody(stranger: subprocess.Popen[bytes]) -> None:
     started = linux.start_time(stranger.pid)
     assert started is not None
-    assert not linux.send_signal(stranger.pid, started - 1, signal.SIGKILL), "the number was another process's then"
+    assert not linux.send_signal(stranger.pid, started - 1, signal.SIGKILL), (
+        "the number was another process's then"
+    )
     assert stranger.poll() is None
     assert linux.send_signal(stranger.pid, started, signal.SIGKILL)
     assert stranger.wait() == -signal.SIGKILL

@@ -1,4 +1,6 @@
-"""The keeper outlives what happens in one moment, and waits for nobody: the daemon itself, and processes that are stopped and killed."""
+"""The keeper outlives what happens in one moment, and waits for nobody: the daemon itself, and processes
+that are stopped and killed.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def is_in_state(pid: int, letter: str) -> bool:
 
 
 def is_dead(pid: int) -> bool:
-    """Tell whether a process has ended and waits to be reaped. Its descriptors are open until its last thread has ended."""
+    """Tell whether a process has ended and waits to be reaped. Its descriptors are open until its last
+    thread has ended.
+    """
     return is_in_state(pid, "Z") and len(os.listdir(f"/proc/{pid}/task")) == 1
 
 

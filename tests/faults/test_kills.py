@@ -1,4 +1,6 @@
-"""Random kills of the context's processes under load: whatever dies when, nothing else does, and nothing is lost or done twice."""
+"""Random kills of the context's processes under load: whatever dies when, nothing else does, and nothing
+is lost or done twice.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def test_random_kills_under_load(context: Context, home: Path) -> None:
         crowd.kill(*dict.fromkeys(victims))
         done += len(victims)
     crowd.check_history()
-    assert sum(row.task == "ring_1" and row.event == "launching" for row in crowd.rows) > 2, "the load was none"
+    assert sum(row.task == "ring_1" and row.event == "launching" for row in crowd.rows) > 2, (
+        "the load was none"
+    )
     assert context.stop() == 0
     crowd.check_history(stopped=True)
     assert left(home) == [], "nothing of it is left"

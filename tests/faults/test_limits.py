@@ -1,4 +1,6 @@
-"""No descriptor or process is to be had: for keeper, supervisor and shared processes. What cannot be done says why, the rest lives."""
+"""No descriptor or process is to be had: for keeper, supervisor and shared processes. What cannot be done
+says why, the rest lives.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,11 @@ from waiting import wait_for, wait_for_end
 def few(context: Context) -> Context:
     """A context with a steady task and several that wait to be started."""
     context.looped("Echo", "interval = 0.05\ndef step(self):\n    self.update(alive=True)")
-    context.looped("Big", "def setup(self):\n    for number in range(3):\n        self.update(number=number, text='x' * 200_000)")
+    context.looped(
+        "Big",
+        "def setup(self):\n    for number in range(3):\n        self.update(number=number, text='x' * "
+        "200_000)",
+    )
     context.task("steady", "Echo")
     context.task("process", "Echo", entry=False)
     context.task("program", "Sleep", kind="Command", entry=False, config="<command>sleep 1000</command>")
@@ -33,7 +39,9 @@ def few(context: Context) -> Context:
 
 @contextlib.contextmanager
 def no_more_files(pid: int, spare: int = 0) -> Iterator[None]:
-    """This process can open so many files more, and no others: the limit is one of their numbers, and the lowest that is free is given."""
+    """This process can open so many files more, and no others: the limit is one of their numbers, and the
+    lowest that is free is given.
+    """
     used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
     limit = [number for number in range(len(used) + spare + 1) if number not in used][spare]
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
@@ -61,7 +69,9 @@ def refused(context: Context, task: str) -> str:
 
 
 def test_a_keeper_that_runs_out_of_descriptors_says_so_and_can_still_do_all_else(context: Context) -> None:
-    """Each transaction with threads takes one descriptor of the keeper for good. The last few are kept for what must always work."""
+    """Each transaction with threads takes one descriptor of the keeper for good. The last few are kept for
+    what must always work.
+    """
     context.looped("Echo")
     context.task("thread", "Echo", kind="Thread")
     context.task("process", "Echo", entry=False, rules={"on_fail": ("restart", "process")})
@@ -74,10 +84,15 @@ def test_a_keeper_that_runs_out_of_descriptors_says_so_and_can_still_do_all_else
         assert opened < 48
     assert "too many open files" in answer["error"].lower(), answer
     failed = context.task_is("thread", "failed", f"T{opened}")
-    assert (failed["exit"]["reason"], failed["status"]) == ("cannot-launch", "cannot fork: Too many open files")
+    assert (failed["exit"]["reason"], failed["status"]) == (
+        "cannot-launch",
+        "cannot fork: Too many open files",
+    )
     answer = context.ask(verb="start", transaction="T0", tasks=["program"])
     assert "too many open files" in answer["error"].lower(), answer
-    assert context.ask(verb="start", transaction="T0", tasks=["process"])["ok"], "a plain process takes no descriptor"
+    assert context.ask(verb="start", transaction="T0", tasks=["process"])["ok"], (
+        "a plain process takes no descriptor"
+    )
     pid = context.tasks("T0")["process"]["pid"]
     os.kill(pid, signal.SIGKILL)
     context.task_is("process", "running", "T0", also=lambda task: task["pid"] != pid)

@@ -1,4 +1,6 @@
-"""Memory runs out: whom the kernel ends for it has failed for a reason of its own, and nobody else notices."""
+"""Memory runs out: whom the kernel ends for it has failed for a reason of its own, and nobody else
+notices.
+"""
 
 from __future__ import annotations
 
@@ -45,14 +47,18 @@ def test_a_task_that_the_kernel_kills_for_its_memory_has_failed_for_that(hungry:
     (source,) = hungry.task_is("heir", "running")["cause"]["sources"]
     assert source["exit"] == {"code": None, "signal": "SIGKILL", "reason": "oom-kill"}
     os.kill(other, signal.SIGKILL)
-    assert hungry.task_is("other", "failed")["exit"]["reason"] == "signal", "a SIGKILL by hand is another reason, also afterwards"
+    assert hungry.task_is("other", "failed")["exit"]["reason"] == "signal", (
+        "a SIGKILL by hand is another reason, also afterwards"
+    )
     after = hungry.status()
     assert {name: after[name] for name in ("pid", "device_pid", "restarts")} == {
         name: status[name] for name in ("pid", "device_pid", "restarts")
     }
 
 
-def test_that_it_was_the_memory_is_known_also_when_no_supervisor_was_there(hungry: Context, home: Path) -> None:
+def test_that_it_was_the_memory_is_known_also_when_no_supervisor_was_there(
+    hungry: Context, home: Path
+) -> None:
     supervisor, pid = hungry.status()["pid"], hungry.tasks()["hog"]["pid"]
     stop_process(supervisor)
     (home / "eat").touch()

@@ -23,7 +23,9 @@ def test_a_supervisor_that_takes_longer_than_its_watchdog_to_come_up_is_waited_f
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fifo = context.home / "slow"
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent / "shim"), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(Path(__file__).parent / "shim"), os.environ.get("PYTHONPATH", "")])
+    )
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.start("--transaction", "T", SLOW_START=str(fifo), WATCHDOG_USEC="3000000")

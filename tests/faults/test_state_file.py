@@ -1,4 +1,6 @@
-"""The state file: full, damaged, of a newer version. Nothing is overwritten silently, and nobody is kept from stopping a task."""
+"""The state file: full, damaged, of a newer version. Nothing is overwritten silently, and nobody is kept
+from stopping a task.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def test_an_end_that_could_not_be_saved_is_told_again(context: Context) -> None:
     context.task("ts_1", "Echo")
     context.start("--transaction", "T")
     supervisor = context.status()["pid"]
-    resource.prlimit(supervisor, resource.RLIMIT_FSIZE, (1, resource.prlimit(supervisor, resource.RLIMIT_FSIZE)[1]))
+    resource.prlimit(
+        supervisor, resource.RLIMIT_FSIZE, (1, resource.prlimit(supervisor, resource.RLIMIT_FSIZE)[1])
+    )
     pid = context.tasks()["ts_1"]["pid"]
     subprocess.run(["kill", "-SEGV", str(pid)], check=True)
     context.task_is("ts_1", "failed")
@@ -74,7 +78,9 @@ def test_a_truncated_file_is_set_aside(context: Context) -> None:
 
 
 def test_a_file_that_is_damaged_under_a_running_context_leaves_no_stranger_behind(context: Context) -> None:
-    """Nobody knows any more what its tasks were for: they are ended, never left running beside others of the same name."""
+    """Nobody knows any more what its tasks were for: they are ended, never left running beside others of
+    the same name.
+    """
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.start("--transaction", "T")
@@ -119,7 +125,9 @@ def test_the_shell_reads_it_while_the_daemon_runs(context: Context) -> None:
 
 def test_a_full_disk_does_not_stop_tasks_from_being_heard(context: Context) -> None:
     """What they say waits for no disk: a watchdog that cannot be fed would kill tasks that are well."""
-    context.looped("Echo", "interval = 0.01\nn = 0\ndef step(self):\n    self.n += 1\n    self.update(n=self.n)")
+    context.looped(
+        "Echo", "interval = 0.01\nn = 0\ndef step(self):\n    self.n += 1\n    self.update(n=self.n)"
+    )
     context.task("ts_1", "Echo", service="<watchdog>3s</watchdog>")
     context.looped("Still")
     context.task("ts_2", "Still")

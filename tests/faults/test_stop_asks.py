@@ -1,4 +1,6 @@
-"""A stop asks first: every process of a task gets its stop signal and the time to end, with control groups and without them."""
+"""A stop asks first: every process of a task gets its stop signal and the time to end, with control groups
+and without them.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +40,20 @@ WRAPPERS = {
 
 
 def shell(context: Context, script: str, service: str = "", **other: Any) -> Path:
-    """A Command ts_1 that runs this script, in which {program} is one that saves; the file with that program's PID."""
+    """A Command ts_1 that runs this script, in which {program} is one that saves; the file with that
+    program's PID.
+    """
     (context.home / "Services").mkdir(exist_ok=True)
     program, file = context.home / "program.py", context.home / "pid"
     program.write_text(SAVES.format(file=str(file)))
     text = escape(script.format(program=program))
     context.task(
-        "ts_1", "Shell", kind="Command", config=f"<command><arg>sh</arg><arg>-c</arg><arg>{text}</arg></command>", service=service, **other
+        "ts_1",
+        "Shell",
+        kind="Command",
+        config=f"<command><arg>sh</arg><arg>-c</arg><arg>{text}</arg></command>",
+        service=service,
+        **other,
     )
     return file
 
@@ -63,7 +72,9 @@ def gone(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
-def test_the_program_behind_a_wrapper_saves_its_data_when_the_task_is_stopped(either: Context, wrapper: str) -> None:
+def test_the_program_behind_a_wrapper_saves_its_data_when_the_task_is_stopped(
+    either: Context, wrapper: str
+) -> None:
     file = shell(either, WRAPPERS[wrapper])
     either.start("--transaction", "T")
     pid = pid_in(file)
@@ -85,7 +96,9 @@ def test_a_stop_names_who_was_asked_and_who_was_killed(either: Context) -> None:
     assert saved(file) == "SIGTERM"
     assert gone(child)
     assert f"SIGTERM was sent to python3 (PID {pid}), which has ended" in told
-    assert f"SIGTERM was sent to, then SIGKILL was sent to sleep (PID {child}), which has ended: SIGKILL" in told
+    assert (
+        f"SIGTERM was sent to, then SIGKILL was sent to sleep (PID {child}), which has ended: SIGKILL" in told
+    )
     history = either.ctl("events", "ts_1").stdout
     assert str(child) in history
     assert "SIGKILL" in history
@@ -126,7 +139,10 @@ def close(self):
 def test_a_python_task_is_asked_first_and_what_it_has_left_afterwards(either: Context, session: bool) -> None:
     program, file, order = either.home / "program.py", either.home / "pid", either.home / "order"
     program.write_text(SAVES.format(file=str(file)))
-    either.looped("Parent", PARENT.format(program=program, session=session, order=order, saved=file.with_suffix(".saved")))
+    either.looped(
+        "Parent",
+        PARENT.format(program=program, session=session, order=order, saved=file.with_suffix(".saved")),
+    )
     either.task("ts_1", "Parent")
     either.start("--transaction", "T")
     pid = pid_in(file)
@@ -135,7 +151,9 @@ def test_a_python_task_is_asked_first_and_what_it_has_left_afterwards(either: Co
     assert gone(pid)
 
 
-def test_a_wrapper_that_crashes_leaves_its_program_time_to_save_before_the_rule_starts_the_next(either: Context) -> None:
+def test_a_wrapper_that_crashes_leaves_its_program_time_to_save_before_the_rule_starts_the_next(
+    either: Context,
+) -> None:
     file = shell(either, "python3 {program} & wait", rules={"on_fail": ("restart", "ts_1")})
     either.start("--transaction", "T")
     pid, wrapper = pid_in(file), either.tasks()["ts_1"]["pid"]

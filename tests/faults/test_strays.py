@@ -1,4 +1,6 @@
-"""A process of the daemon's own user can move itself into another control group of the unit. It ends with its task all the same."""
+"""A process of the daemon's own user can move itself into another control group of the unit. It ends with
+its task all the same.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ def strays(context: Context, group: str, *, wiped: bool) -> Path:
 
 @pytest.mark.parametrize("wiped", [False, True], ids=["with its marks", "without marks"])
 @pytest.mark.parametrize("group", ["keeper", "supervisor", "device", "tasks/T:other", "own"])
-def test_what_moves_itself_into_another_control_group_ends_with_its_task(grouped: Context, group: str, wiped: bool) -> None:
+def test_what_moves_itself_into_another_control_group_ends_with_its_task(
+    grouped: Context, group: str, wiped: bool
+) -> None:
     if wiped and group == "tasks/T:other":
         pytest.skip("it is the other task's then, and ends with that one")
     file = strays(grouped, group, wiped=wiped)
@@ -72,14 +76,24 @@ def test_what_moves_itself_into_another_control_group_ends_with_its_task(grouped
     answer = grouped.ask(verb="stop", tasks=["ts_1"])
     assert answer["ok"], answer
     assert not Path(f"/proc/{stray}").exists(), "the answer comes when nothing is left"
-    assert [(entry["pid"], entry["asked"], entry["killed"]) for entry in answer["data"]["ended"]] == [(stray, "SIGTERM", True)]
+    assert [(entry["pid"], entry["asked"], entry["killed"]) for entry in answer["data"]["ended"]] == [
+        (stray, "SIGTERM", True)
+    ]
     assert grouped.tasks()["other"]["pid"] == other
 
 
-def test_what_has_moved_and_wiped_its_marks_ends_with_the_task_into_whose_group_it_moved(grouped: Context) -> None:
+def test_what_has_moved_and_wiped_its_marks_ends_with_the_task_into_whose_group_it_moved(
+    grouped: Context,
+) -> None:
     file = strays(grouped, "tasks/T:other", wiped=True)
     grouped.task("ts_1", "Parent")
-    grouped.task("other", "Sleep", kind="Command", config="<command>sleep 1000</command>", service="<stop_timeout>1s</stop_timeout>")
+    grouped.task(
+        "other",
+        "Sleep",
+        kind="Command",
+        config="<command>sleep 1000</command>",
+        service="<stop_timeout>1s</stop_timeout>",
+    )
     grouped.start("--transaction", "T")
     stray = int(file.read_text())
     assert grouped.ask(verb="stop", tasks=["ts_1"])["ok"]
@@ -95,10 +109,17 @@ def test_a_task_of_another_user_cannot_delay_the_end_of_others_with_their_marks(
     file.touch()
     file.chmod(0o666)
     marks = f"NOTIFY_SOCKET={grouped.runtime}/{grouped.name}/notify.sock ZMSVC_LAUNCH=2 PATH=$PATH"
-    forger = f"(env -i {marks} setsid sh -c 'trap \"\" TERM; echo $$ &gt; {file}; while :; do sleep 1000; done' &amp;)"
-    grouped.task("forges", "Forges", kind="Command", service="<user>daemon</user><stop_timeout>1s</stop_timeout>", config=(
-        f"<command><arg>sh</arg><arg>-c</arg><arg>{forger}; exec sleep 1000</arg></command>"
-    ))  # fmt: skip
+    forger = (
+        f"(env -i {marks} setsid sh -c 'trap \"\" TERM; echo $$ &gt; {file}; while :; do sleep 1000; done' "
+        f"&amp;)"
+    )
+    grouped.task(
+        "forges",
+        "Forges",
+        kind="Command",
+        service="<user>daemon</user><stop_timeout>1s</stop_timeout>",
+        config=(f"<command><arg>sh</arg><arg>-c</arg><arg>{forger}; exec sleep 1000</arg></command>"),
+    )
     grouped.task("victim", "Victim", kind="Command", entry=False, config="<command>sleep 1000</command>")
     grouped.start("--transaction", "T")
     forged = wait_for(lambda: int(file.read_text() or "0"))
@@ -116,17 +137,35 @@ def test_a_stranger_cannot_delay_the_end_of_a_task_with_its_marks(context: Conte
     """Without control groups the processes of a launch are looked for among all of the machine."""
     stranger = others(1)[0]
     (context.home / "Services").mkdir()
-    context.task("victim", "Victim", kind="Command", config="<command>sleep 1000</command>", service="<stop_timeout>2s</stop_timeout>")
+    context.task(
+        "victim",
+        "Victim",
+        kind="Command",
+        config="<command>sleep 1000</command>",
+        service="<stop_timeout>2s</stop_timeout>",
+    )
     # All of the machine is looked through only while there are orphans.
     orphan = "(setsid sleep 1000 &amp;); exec sleep 1000"
-    context.task("keeps", "Keeps", kind="Command", config=f"<command><arg>sh</arg><arg>-c</arg><arg>{orphan}</arg></command>")
+    context.task(
+        "keeps",
+        "Keeps",
+        kind="Command",
+        config=f"<command><arg>sh</arg><arg>-c</arg><arg>{orphan}</arg></command>",
+    )
     context.start("--transaction", "T")
-    code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); signal.pause()"
+    code = (
+        "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); "
+        "signal.pause()"
+    )
     marks = {"NOTIFY_SOCKET": f"{context.runtime}/{context.name}/notify.sock", "ZMSVC_LAUNCH": "1"}
     own = linux.environment_of(context.tasks()["victim"]["pid"]).split(b"\0")
-    assert {f"{name}={value}".encode() for name, value in marks.items()} <= set(own), "they are those of the task"
+    assert {f"{name}={value}".encode() for name, value in marks.items()} <= set(own), (
+        "they are those of the task"
+    )
     forger = [*command(stranger), sys.executable, "-P", "-c", code]
-    with subprocess.Popen(forger, env=marks | {"PATH": os.defpath}, stdout=subprocess.PIPE, text=True, cwd="/") as process:
+    with subprocess.Popen(
+        forger, env=marks | {"PATH": os.defpath}, stdout=subprocess.PIPE, text=True, cwd="/"
+    ) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"

@@ -1,4 +1,6 @@
-"""Tasks that do not run on (SIGSTOP), and what tasks leave behind that does not want to end, with control groups and without them."""
+"""Tasks that do not run on (SIGSTOP), and what tasks leave behind that does not want to end, with control
+groups and without them.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,10 @@ def test_a_stopped_task_is_stopped_by_order_in_time_and_proven_gone(either: Cont
 def test_a_stopped_task_misses_its_watchdog_and_its_rule_fires(either: Context) -> None:
     either.looped("Echo")
     either.task(
-        "ts_1", "Echo", service="<watchdog>1500ms</watchdog><stop_timeout>200ms</stop_timeout>", rules={"on_fail": ("restart", "ts_1")}
+        "ts_1",
+        "Echo",
+        service="<watchdog>1500ms</watchdog><stop_timeout>200ms</stop_timeout>",
+        rules={"on_fail": ("restart", "ts_1")},
     )
     either.start("--transaction", "T")
     pid = either.tasks()["ts_1"]["pid"]
@@ -80,15 +85,25 @@ def test_what_ignores_sigterm_and_hides_is_killed_with_its_task(either: Context,
     assert not Path(f"/proc/{child}").exists(), "the answer comes when nothing is left"
     ended = {entry["pid"]: entry for entry in answer["data"]["ended"]}
     assert ended[child] == {
-        "task": "ts_1", "pid": child, "name": "sh", "code": None, "signal": "SIGKILL", "asked": "SIGTERM", "killed": True,
-    }  # fmt: skip
+        "task": "ts_1",
+        "pid": child,
+        "name": "sh",
+        "code": None,
+        "signal": "SIGKILL",
+        "asked": "SIGTERM",
+        "killed": True,
+    }
     assert either.tasks()["ts_1"]["exit"]["code"] == 0, "the task itself ended well"
 
 
 @pytest.mark.parametrize("kind", CHILDREN)
-def test_what_a_killed_task_leaves_is_gone_before_its_rule_starts_the_next(either: Context, kind: str) -> None:
+def test_what_a_killed_task_leaves_is_gone_before_its_rule_starts_the_next(
+    either: Context, kind: str
+) -> None:
     file = leaves(either, CHILDREN[kind])
-    either.task("ts_1", "Parent", service="<stop_timeout>300ms</stop_timeout>", rules={"on_fail": ("restart", "ts_1")})
+    either.task(
+        "ts_1", "Parent", service="<stop_timeout>300ms</stop_timeout>", rules={"on_fail": ("restart", "ts_1")}
+    )
     either.start("--transaction", "T")
     child = int(file.read_text())
     pid = either.tasks()["ts_1"]["pid"]
@@ -132,7 +147,9 @@ def setup(self):
 def test_what_a_task_only_forked_is_killed_with_it(either: Context) -> None:
     file = either.home / "child"
     either.looped("Parent", FORKED.format(file=file))
-    either.task("ts_1", "Parent", service="<stop_timeout>300ms</stop_timeout>", rules={"on_fail": ("restart", "ts_1")})
+    either.task(
+        "ts_1", "Parent", service="<stop_timeout>300ms</stop_timeout>", rules={"on_fail": ("restart", "ts_1")}
+    )
     either.start("--transaction", "T")
     children = [int(file.read_text())]
     pid = either.tasks()["ts_1"]["pid"]
@@ -143,7 +160,9 @@ def test_what_a_task_only_forked_is_killed_with_it(either: Context) -> None:
     children.append(int(file.read_text()))
     answer = either.ask(verb="stop", tasks=["ts_1"])
     assert answer["ok"], answer
-    assert [(entry["pid"], entry["signal"]) for entry in answer["data"]["ended"]] == [(children[1], "SIGKILL")]
+    assert [(entry["pid"], entry["signal"]) for entry in answer["data"]["ended"]] == [
+        (children[1], "SIGKILL")
+    ]
     assert not [child for child in children if Path(f"/proc/{child}").exists()]
 
 
@@ -165,8 +184,12 @@ def test_what_a_task_only_forked_is_found_by_the_next_keeper(context: Context) -
 
 
 def test_a_daemon_that_forgets_where_it_came_from(either: Context) -> None:
-    """Double-forked, in its own session, with an empty environment: a control group tells whose it is, or a limit that it inherited."""
-    file = leaves(either, "subprocess.Popen(['sh', '-c', 'env -i setsid sh -c \"$0\" & exit', {deaf!r}]).wait()")
+    """Double-forked, in its own session, with an empty environment: a control group tells whose it is, or
+    a limit that it inherited.
+    """
+    file = leaves(
+        either, "subprocess.Popen(['sh', '-c', 'env -i setsid sh -c \"$0\" & exit', {deaf!r}]).wait()"
+    )
     either.task("ts_1", "Parent")
     either.start("--transaction", "T")
     child = int(file.read_text())

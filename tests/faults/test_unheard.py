@@ -1,4 +1,6 @@
-"""Orders that are published on the bus while there is no supervisor are lost, but not unnoticed: the next one says how many."""
+"""Orders that are published on the bus while there is no supervisor are lost, but not unnoticed: the next
+one says how many.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,13 @@ class Stranger:
         self._socket.send(f"{topic} @@@ {json.dumps(body)}".encode())
 
     def order(self, action: str, **header: str) -> None:
-        head = {"action": action, "service_id": "context001", "service_name": "context", "service_transaction": "T", **header}
+        head = {
+            "action": action,
+            "service_id": "context001",
+            "service_name": "context",
+            "service_transaction": "T",
+            **header,
+        }
         self.say("context", {"header": head, "content": {}})
 
     def close(self) -> None:

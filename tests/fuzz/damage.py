@@ -1,4 +1,6 @@
-"""Damage: mutations of valid examples, of bytes, of XML trees and of JSON values. It knows nothing of zmsvc."""
+"""Damage: mutations of valid examples, of bytes, of XML trees and of JSON values. It knows nothing of
+zmsvc.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,44 @@ from lxml import etree
 
 ODD_TEXTS = st.sampled_from(
     [
-        "", " ", "\n", "0", "-1", "1e9", "infinity", "nan", "9" * 30, "ts_100", "start", "stop", "restart", "Thread", "Command", "on_exit",
-        "tcp://127.0.0.1:5556", "tcp://*:0", "ipc:///tmp/x", "ipc://@x", "../..", "/", "/etc", "a" * 300, "\u00a0", "é", "\U0001f600", "{}",
-        "%s", "$(id)", "root", "--help", "1min 30s", "%n",
+        "",
+        " ",
+        "\n",
+        "0",
+        "-1",
+        "1e9",
+        "infinity",
+        "nan",
+        "9" * 30,
+        "ts_100",
+        "start",
+        "stop",
+        "restart",
+        "Thread",
+        "Command",
+        "on_exit",
+        "tcp://127.0.0.1:5556",
+        "tcp://*:0",
+        "ipc:///tmp/x",
+        "ipc://@x",
+        "../..",
+        "/",
+        "/etc",
+        "a" * 300,
+        "\u00a0",
+        "é",
+        "\U0001f600",
+        "{}",
+        "%s",
+        "$(id)",
+        "root",
+        "--help",
+        "1min 30s",
+        "%n",
     ]
-) | st.text(st.characters(blacklist_categories=["Cc", "Cs"], blacklist_characters="\ufffe\uffff"), max_size=20)  # fmt: skip
+) | st.text(
+    st.characters(blacklist_categories=["Cc", "Cs"], blacklist_characters="\ufffe\uffff"), max_size=20
+)
 
 ODD_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | ODD_TEXTS,
@@ -36,18 +71,27 @@ def bytes_of(draw: st.DrawFn, examples: list[bytes]) -> bytes:
 
 @st.composite
 def trees_of(draw: st.DrawFn, examples: list[bytes]) -> bytes:
-    """An example whose elements were left out, doubled, moved, renamed or filled otherwise: still XML, and often still a good file."""
-    root = etree.fromstring(draw(st.sampled_from(examples)), etree.XMLParser(remove_comments=True, remove_pis=True))
+    """An example whose elements were left out, doubled, moved, renamed or filled otherwise: still XML, and
+    often still a good file.
+    """
+    root = etree.fromstring(
+        draw(st.sampled_from(examples)), etree.XMLParser(remove_comments=True, remove_pis=True)
+    )
     tags = sorted({str(element.tag) for element in root.iter()})
     for _ in range(draw(st.integers(0, 4))):
         elements = list(root.iter())
         chosen = elements[draw(st.integers(0, len(elements) - 1))]
         parent = chosen.getparent()
-        match draw(st.sampled_from(["text", "attribute", "unset", "rename", "remove", "double", "move", "add"])):
+        match draw(
+            st.sampled_from(["text", "attribute", "unset", "rename", "remove", "double", "move", "add"])
+        ):
             case "text":
                 chosen.text = draw(ODD_TEXTS)
             case "attribute":
-                chosen.set(draw(st.sampled_from(["id", "type", "instance", "serviceType", "topic", "x"])), draw(ODD_TEXTS))
+                chosen.set(
+                    draw(st.sampled_from(["id", "type", "instance", "serviceType", "topic", "x"])),
+                    draw(ODD_TEXTS),
+                )
             case "unset" if chosen.attrib:
                 del chosen.attrib[draw(st.sampled_from(sorted(chosen.attrib)))]
             case "rename":
@@ -69,7 +113,11 @@ def values_of(draw: st.DrawFn, examples: list[Any]) -> Any:
     """An example of JSON with some of its values or keys changed, left out or added."""
     value = copy.deepcopy(draw(st.sampled_from(examples)))
     for _ in range(draw(st.integers(0, 4))):
-        places = [(holder, key) for holder in _holders(value) for key in (holder if isinstance(holder, dict) else range(len(holder)))]
+        places = [
+            (holder, key)
+            for holder in _holders(value)
+            for key in (holder if isinstance(holder, dict) else range(len(holder)))
+        ]
         if not places:
             return value
         holder, key = places[draw(st.integers(0, len(places) - 1))]

@@ -1,4 +1,6 @@
-"""How long the fuzzers look: a bounded while under `make test`, always for the same examples under CI; longer by `make fuzz`."""
+"""How long the fuzzers look: a bounded while under `make test`, always for the same examples under CI;
+longer by `make fuzz`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Files from anyone: context files and MetaServiceConf files. Whatever is in them, a fault is told as one; what is accepted can be used."""
+"""Files from anyone: context files and MetaServiceConf files. Whatever is in them, a fault is told as one;
+what is accepted can be used.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def told_of(file: str, error: ConfigError) -> None:
 
 
 def use(text: bytes) -> None:
-    """Read a context file. What is accepted is checked, drawn, told as JSON and started in a world of its own."""
+    """Read a context file. What is accepted is checked, drawn, told as JSON and started in a world of its
+    own.
+    """
     try:
         context = reader.parse(text, path="/nowhere/Context-Fuzz.xml", name="Fuzz")
     except ConfigError as error:
@@ -63,7 +67,9 @@ def use(text: bytes) -> None:
     same, replied = step(world, events.ContextReloaded(context=again, request=1), 2.0)
     (reply,) = [effect for effect in replied if isinstance(effect, events.Reply)]
     assert reply.ok
-    assert not [effect for effect in replied if isinstance(effect, events.Launch | events.Signal)], "the same file changes nothing"
+    assert not [effect for effect in replied if isinstance(effect, events.Launch | events.Signal)], (
+        "the same file changes nothing"
+    )
     assert same.tasks.keys() == world.tasks.keys()
 
 
@@ -108,7 +114,9 @@ def test_meta_files(text: bytes, tmp_path_factory: pytest.TempPathFactory) -> No
     outcomes = list(command._outcomes(made))
     assert outcomes
     inside = home.resolve() / "made"
-    assert all(inside in (outcome.path.resolve(), *outcome.path.resolve().parents) for outcome in outcomes), "nothing is written elsewhere"
+    assert all(inside in (outcome.path.resolve(), *outcome.path.resolve().parents) for outcome in outcomes), (
+        "nothing is written elsewhere"
+    )
     assert not inside.exists(), "a plan writes nothing"
     for outcome in outcomes:
         if outcome.path.suffix == ".py":

@@ -1,4 +1,6 @@
-"""Floods in any mixture, by peers that may connect: the device lives or is replaced, its memory is bounded and given back."""
+"""Floods in any mixture, by peers that may connect: the device lives or is replaced, its memory is bounded
+and given back.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,13 @@ def test_a_mixture_of_floods_does_not_fill_the_machine() -> None:
             device.environment["ZMSVC_DEVICE_MEMORY"] = str(MEMORY)
             device.start()
             assert device.process is not None
-            words = [[sys.executable, FLOOD, way, getattr(device, WAYS[way]), "2", str(count)] for way, count in floods]
-            running = [subprocess.Popen(each, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for each in words]
+            words = [
+                [sys.executable, FLOOD, way, getattr(device, WAYS[way]), "2", str(count)]
+                for way, count in floods
+            ]
+            running = [
+                subprocess.Popen(each, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for each in words
+            ]
             try:
                 most = 0
                 while device.process.poll() is None and any(each.poll() is None for each in running):

@@ -1,4 +1,6 @@
-"""Garbage of a user who may not connect, at the loopback tcp endpoints of a context: nothing of it arrives, and members come in."""
+"""Garbage of a user who may not connect, at the loopback tcp endpoints of a context: nothing of it
+arrives, and members come in.
+"""
 
 from __future__ import annotations
 
@@ -30,17 +32,31 @@ for line in sys.stdin:
     print("said", flush=True)
 """
 
-HEAD = {"action": "start", "service_id": "context001", "service_name": "context", "service_transaction": "EVIL"}
+HEAD = {
+    "action": "start",
+    "service_id": "context001",
+    "service_name": "context",
+    "service_transaction": "EVIL",
+}
 ORDER = b"context @@@ " + json.dumps({"header": HEAD, "content": {}}).encode()
 GREETINGS = [hostile.GREETING, *hostile.OLD_GREETINGS]
-COMMANDS = [hostile.ready(kind) for kind in (b"PUB", b"XPUB", b"SUB", b"XSUB", b"")] + [b"\x04\x06\x05ERROR", b"\x06" + b"\xff" * 8]
+COMMANDS = [hostile.ready(kind) for kind in (b"PUB", b"XPUB", b"SUB", b"XSUB", b"")] + [
+    b"\x04\x06\x05ERROR",
+    b"\x06" + b"\xff" * 8,
+]
 FRAMES = [hostile.frame(ORDER), hostile.frame(b"\x01"), b"\x02" + b"\0" * 7 + b"\xff", b"\x00\x05EV"]
 
 
 def conversations() -> st.SearchStrategy[list[bytes]]:
     """A greeting, commands and frames, each whole or damaged, in any order."""
-    parts = st.sampled_from([*GREETINGS, *COMMANDS, *FRAMES]) | bytes_of([*GREETINGS, *COMMANDS, *FRAMES]) | st.binary(max_size=80)
-    return st.lists(parts, min_size=1, max_size=5).map(lambda given: [hostile.GREETING, *given]) | st.lists(parts, min_size=1, max_size=5)
+    parts = (
+        st.sampled_from([*GREETINGS, *COMMANDS, *FRAMES])
+        | bytes_of([*GREETINGS, *COMMANDS, *FRAMES])
+        | st.binary(max_size=80)
+    )
+    return st.lists(parts, min_size=1, max_size=5).map(lambda given: [hostile.GREETING, *given]) | st.lists(
+        parts, min_size=1, max_size=5
+    )
 
 
 @pytest.mark.deadline(DEADLINE)
@@ -49,13 +65,21 @@ def test_garbage_of_a_user_who_may_not_connect(context: Context) -> None:
     ports = free_ports(3)
     *bus, monitor = (f"tcp://127.0.0.1:{port}" for port in ports)
     context.frontend, context.backend = bus
-    context.task("monitor", "Monitor", config=f"<service><endpoint>{monitor}</endpoint><frequency_s>0.1</frequency_s></service>")
+    context.task(
+        "monitor",
+        "Monitor",
+        config=f"<service><endpoint>{monitor}</endpoint><frequency_s>0.1</frequency_s></service>",
+    )
     context.task("still", "sleep", kind="Command", config="<command>sleep 1000</command>")
     (context.home / "Services").mkdir()
     context.start("--transaction", "FUZZ")
     before = context.status()
     with subprocess.Popen(
-        [*command(stranger), sys.executable, "-P", "-c", SAY], cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [*command(stranger), sys.executable, "-P", "-c", SAY],
+        cwd="/",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as speaker:
         assert speaker.stdin is not None
         assert speaker.stdout is not None

@@ -1,4 +1,6 @@
-"""A running context fed with garbage on all its doors: it stays what it is, answers, counts what it refuses, and runs nothing foreign."""
+"""A running context fed with garbage on all its doors: it stays what it is, answers, counts what it
+refuses, and runs nothing foreign.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ class ServiceBabbler(TaskService):
 @pytest.fixture
 def fuzzed(context: Context) -> Iterator[Context]:
     """A context with a task that reports all the time; afterwards all of it is as it was."""
-    context.looped("Echo", "interval = 0.05\nn = 0\ndef step(self):\n    self.n += 1\n    self.update(n=self.n)")
+    context.looped(
+        "Echo", "interval = 0.05\nn = 0\ndef step(self):\n    self.n += 1\n    self.update(n=self.n)"
+    )
     context.looped("Still")
     context.service("Babbler", BABBLER.format(home=context.home))
     context.task("steady", "Echo", service="<watchdog>10s</watchdog>")
@@ -62,7 +66,16 @@ def fuzzed(context: Context) -> Iterator[Context]:
     before, pid = context.status(), context.tasks(TX)["steady"]["pid"]
     yield context
     after = context.status()
-    for name in ("pid", "keeper_pid", "device_pid", "restarts", "device_restarts", "frontend", "backend", "id"):
+    for name in (
+        "pid",
+        "keeper_pid",
+        "device_pid",
+        "restarts",
+        "device_restarts",
+        "frontend",
+        "backend",
+        "id",
+    ):
         assert after[name] == before[name], name
     steady = context.tasks(TX)["steady"]
     assert (steady["pid"], steady["sub"], steady["restarts"]) == (pid, "running", 0)
@@ -78,30 +91,59 @@ def fuzzed(context: Context) -> Iterator[Context]:
 
 
 def frames(home: Path) -> st.SearchStrategy[bytes]:
-    """Orders of the old protocol, damaged, some with a configuration of a stranger's; none that is meant for this transaction."""
+    """Orders of the old protocol, damaged, some with a configuration of a stranger's; none that is meant
+    for this transaction.
+    """
     foreign = {
-        "id": "still", "topic": "process", "instance": "Evil", "serviceType": "Command",
+        "id": "still",
+        "topic": "process",
+        "instance": "Evil",
+        "serviceType": "Command",
         "Task": {
             "message": {
-                "header": {"action": "start", "service_id": "still", "service_name": "evil", "transaction": "EVIL"},
+                "header": {
+                    "action": "start",
+                    "service_id": "still",
+                    "service_name": "evil",
+                    "transaction": "EVIL",
+                },
                 "content": {"configuration": {"command": f"touch {home}/pwned", "location": str(home)}},
-            },
+            }
         },
-    }  # fmt: skip
-    head = {"action": "start", "service_id": "context001", "service_name": "context", "service_transaction": "EVIL"}
+    }
+    head = {
+        "action": "start",
+        "service_id": "context001",
+        "service_name": "context",
+        "service_transaction": "EVIL",
+    }
     bodies = [
         {"header": head, "content": {"configuration": {"TaskService": foreign}}},
-        {"header": {**head, "action": "restart"}, "content": {"configuration": {"TaskService": [foreign, {"id": "nobody"}]}}},
+        {
+            "header": {**head, "action": "restart"},
+            "content": {"configuration": {"TaskService": [foreign, {"id": "nobody"}]}},
+        },
         {"header": {**head, "action": "stop"}, "content": {}},
         {"header": head, "content": {"TaskService": foreign}},
         {"Task": foreign["Task"], "id": "evil"},
         {"header": {"action": "request", "service_transaction": TX}},
-        {"header": {"action": "top", "service_transaction": TX}, "content": {"configuration": {"memory_maps": True}}},
+        {
+            "header": {"action": "top", "service_transaction": TX},
+            "content": {"configuration": {"memory_maps": True}},
+        },
     ]
-    topics = st.sampled_from([b"context", b"process", b"state", b"control", b"unheard.", b"", b"context ", b"\xff"])
-    said = st.tuples(topics, values_of(bodies) | ODD_VALUES).map(lambda pair: pair[0] + b" @@@ " + json.dumps(pair[1]).encode())
+    topics = st.sampled_from(
+        [b"context", b"process", b"state", b"control", b"unheard.", b"", b"context ", b"\xff"]
+    )
+    said = st.tuples(topics, values_of(bodies) | ODD_VALUES).map(
+        lambda pair: pair[0] + b" @@@ " + json.dumps(pair[1]).encode()
+    )
     deep = st.integers(1, 200_000).map(lambda depth: b"process @@@ " + b"[" * depth)
-    examples = [b"%s @@@ %s" % (topic, json.dumps(body).encode()) for body in bodies for topic in (b"context", b"process", b"state")]
+    examples = [
+        b"%s @@@ %s" % (topic, json.dumps(body).encode())
+        for body in bodies
+        for topic in (b"context", b"process", b"state")
+    ]
     return said | bytes_of(examples) | deep | st.binary(max_size=60).map(lambda data: b"context @@@ " + data)
 
 
@@ -136,7 +178,12 @@ def test_frames_on_the_bus(fuzzed: Context) -> None:
         feed()
         speaker.send(b"context @@@ the last one")
     wait_for(lambda: fuzzed.status()["dropped"]["messages_in"] > refused + 10)
-    ran = {task["id"] for each in fuzzed.status()["transactions"] for task in each["tasks"] if each["id"] != TX and task["pid"]}
+    ran = {
+        task["id"]
+        for each in fuzzed.status()["transactions"]
+        for task in each["tasks"]
+        if each["id"] != TX and task["pid"]
+    }
     assert ran <= {"steady", "still", "babbler", "other"}
 
 
@@ -157,7 +204,13 @@ def lines() -> st.SearchStrategy[bytes]:
     said = values_of(REQUESTS).map(lambda value: json.dumps(value).encode())
     examples = [json.dumps(request).encode() for request in REQUESTS]
     deep = st.integers(1, 200_000).map(lambda depth: b'{"verb":' + b"[" * depth)
-    return said | bytes_of(examples) | deep | st.binary(max_size=80) | ODD_VALUES.map(lambda value: json.dumps(value).encode())
+    return (
+        said
+        | bytes_of(examples)
+        | deep
+        | st.binary(max_size=80)
+        | ODD_VALUES.map(lambda value: json.dumps(value).encode())
+    )
 
 
 def allowed(line: bytes) -> bool:
@@ -197,7 +250,11 @@ def test_requests_at_the_control_socket(fuzzed: Context) -> None:
             assert found, part
             for answer in found:
                 assert isinstance(answer["ok"], bool), answer
-                assert answer.get("more") or answer["ok"] or (answer["error"] and answer["code"] in (1, 2, 4, 124)), answer
+                assert (
+                    answer.get("more")
+                    or answer["ok"]
+                    or (answer["error"] and answer["code"] in (1, 2, 4, 124))
+                ), answer
 
     feed()
 
@@ -238,16 +295,49 @@ def test_half_lines_huge_lines_and_many_connections(fuzzed: Context) -> None:
 def datagrams() -> st.SearchStrategy[bytes]:
     keys = st.sampled_from(
         [
-            "READY", "STATUS", "WATCHDOG", "WATCHDOG_USEC", "EXTEND_TIMEOUT_USEC", "STOPPING", "RELOADING", "MAINPID", "ERRNO", "BARRIER",
-            "FDSTORE", "X_ZMSVC_UPDATE", "X_ZMSVC_UPDATE_FD", "X_ZMSVC_SEQ", "X_ZMSVC_TASK", "",
+            "READY",
+            "STATUS",
+            "WATCHDOG",
+            "WATCHDOG_USEC",
+            "EXTEND_TIMEOUT_USEC",
+            "STOPPING",
+            "RELOADING",
+            "MAINPID",
+            "ERRNO",
+            "BARRIER",
+            "FDSTORE",
+            "X_ZMSVC_UPDATE",
+            "X_ZMSVC_UPDATE_FD",
+            "X_ZMSVC_SEQ",
+            "X_ZMSVC_TASK",
+            "",
         ]
-    )  # fmt: skip
+    )
     values = st.sampled_from(
-        ["1", "0", "-1", "9" * 400, "1e308", "nan", "", "steady", "{}", '{"a":NaN}', "[" * 50_000, '{"a":' * 5_000, "1\0", "trigger"]
+        [
+            "1",
+            "0",
+            "-1",
+            "9" * 400,
+            "1e308",
+            "nan",
+            "",
+            "steady",
+            "{}",
+            '{"a":NaN}',
+            "[" * 50_000,
+            '{"a":' * 5_000,
+            "1\0",
+            "trigger",
+        ]
     )
     pairs = st.tuples(keys, values | ODD_TEXTS | ODD_VALUES.map(json.dumps)).map("=".join)
     lines = st.lists(pairs, max_size=6).map(lambda found: "\n".join(found).encode())
-    return lines | bytes_of([b'X_ZMSVC_SEQ=1\nX_ZMSVC_UPDATE={"n":1}', b"READY=1\nSTATUS=well"]) | st.binary(max_size=200)
+    return (
+        lines
+        | bytes_of([b'X_ZMSVC_SEQ=1\nX_ZMSVC_UPDATE={"n":1}', b"READY=1\nSTATUS=well"])
+        | st.binary(max_size=200)
+    )
 
 
 @pytest.mark.deadline(DEADLINE)
@@ -273,7 +363,10 @@ def test_datagrams_of_a_task(fuzzed: Context, babbler: str) -> None:
             assert fuzzed.tasks(TX)[babbler]["sub"] == "running"
 
         feed()
-        descriptors = len(os.listdir(f"/proc/{fuzzed.status()['pid']}/fd")), len(os.listdir(f"/proc/{fuzzed.status()['keeper_pid']}/fd"))
+        descriptors = (
+            len(os.listdir(f"/proc/{fuzzed.status()['pid']}/fd")),
+            len(os.listdir(f"/proc/{fuzzed.status()['keeper_pid']}/fd")),
+        )
         assert max(descriptors) < 60, "passed descriptors are closed"
         line.send(b"end")
     assert fuzzed.task_is(babbler, "exited")["exit"]["code"] == 0

@@ -1,4 +1,6 @@
-"""A supervisor that says what a test wants: a real Unix socket, the real protocol, and no processes behind it."""
+"""A supervisor that says what a test wants: a real Unix socket, the real protocol, and no processes behind
+it.
+"""
 
 from __future__ import annotations
 
@@ -44,30 +46,65 @@ def more(**data: Any) -> Json:
 def task(task_id: str = "ts_100", state: str = "active", sub: str = "running", **other: Any) -> Json:
     """A task as `status` tells of it."""
     told = {
-        "id": task_id, "name": "echo", "instance": "EchoAction", "description": "An echo", "pid": 4194305, "state": state, "sub": sub,
-        "action": "started", "since": "2026-11-23T12:00:00.000+00:00", "restarts": 0, "exit": None, "status": "", "cgroup": None,
-        "entry": True, "held": False, "dropped": 0, "cause": {},
-    }  # fmt: skip
+        "id": task_id,
+        "name": "echo",
+        "instance": "EchoAction",
+        "description": "An echo",
+        "pid": 4194305,
+        "state": state,
+        "sub": sub,
+        "action": "started",
+        "since": "2026-11-23T12:00:00.000+00:00",
+        "restarts": 0,
+        "exit": None,
+        "status": "",
+        "cgroup": None,
+        "entry": True,
+        "held": False,
+        "dropped": 0,
+        "cause": {},
+    }
     return told | ({} if state == "active" else {"pid": None}) | other
 
 
 def transaction(name: str = "TX", state: str = "active", tasks: list[Json] | None = None) -> Json:
-    return {"id": name, "state": state, "opened": "2026-11-23T11:59:00.000+00:00", "tasks": [task()] if tasks is None else tasks}
+    return {
+        "id": name,
+        "state": state,
+        "opened": "2026-11-23T11:59:00.000+00:00",
+        "tasks": [task()] if tasks is None else tasks,
+    }
 
 
 def status(*transactions: Json, **other: Any) -> Json:
     """The answer to `status`."""
     told = {
-        "name": "Echo", "id": "context001", "pid": 4194301, "keeper_pid": 4194300, "device_pid": 4194302, "restarts": 0,
-        "state": "active", "frontend": "ipc:///nowhere/f", "backend": "ipc:///nowhere/b", "log": "/nowhere/log", "since": None,
-        "dropped": {"updates": 0}, "file": "/nowhere/Context-Echo.xml", "unsaved": "", "transactions": list(transactions),
-        "supervisor_version": __version__, "keeper_version": __version__, "zygote_version": __version__,
-    }  # fmt: skip
+        "name": "Echo",
+        "id": "context001",
+        "pid": 4194301,
+        "keeper_pid": 4194300,
+        "device_pid": 4194302,
+        "restarts": 0,
+        "state": "active",
+        "frontend": "ipc:///nowhere/f",
+        "backend": "ipc:///nowhere/b",
+        "log": "/nowhere/log",
+        "since": None,
+        "dropped": {"updates": 0},
+        "file": "/nowhere/Context-Echo.xml",
+        "unsaved": "",
+        "transactions": list(transactions),
+        "supervisor_version": __version__,
+        "keeper_version": __version__,
+        "zygote_version": __version__,
+    }
     return yes(**told | other)
 
 
 class Supervisor:
-    """Listens as NAME. `replies` has for each verb what to say, one after the other; the last one is said for ever."""
+    """Listens as NAME. `replies` has for each verb what to say, one after the other; the last one is said
+    for ever.
+    """
 
     def __init__(self, runtime: Path, name: str = "Echo", **replies: Reply | list[Reply]) -> None:
         self.path = runtime / name / "control.sock"
@@ -156,8 +193,10 @@ class House:
     @property
     def environment(self) -> dict[str, str]:
         return {
-            "ZMSVC_CONFIG_DIR": str(self.config), "ZMSVC_RUNTIME_DIR": str(self.runtime), "ZMSVC_STATE_DIR": str(self.state),
-        }  # fmt: skip
+            "ZMSVC_CONFIG_DIR": str(self.config),
+            "ZMSVC_RUNTIME_DIR": str(self.runtime),
+            "ZMSVC_STATE_DIR": str(self.state),
+        }
 
     def supervisor(self, name: str = "Echo", **replies: Any) -> Supervisor:
         made = Supervisor(self.runtime, name, **replies)
@@ -188,7 +227,9 @@ class House:
 
 @contextmanager
 def house(root: Path) -> Iterator[House]:
-    """A House whose environment is this process's, and nothing else of the environment that zmsvcctl looks at."""
+    """A House whose environment is this process's, and nothing else of the environment that zmsvcctl looks
+    at.
+    """
     made = House(root)
     ours = ("ZMSVC_", "SYSTEMD_", "NO_COLOR", "RUNTIME_DIRECTORY", "STATE_DIRECTORY", "PAGER", "LESS")
     before = dict(os.environ)

@@ -1,4 +1,6 @@
-"""Tasks as the keeper starts them: forked, in a session of their own, with a real notify socket that the test reads."""
+"""Tasks as the keeper starts them: forked, in a session of their own, with a real notify socket that the
+test reads.
+"""
 
 from __future__ import annotations
 
@@ -152,7 +154,11 @@ class Nest:
 
     def spec(self, **changes: Any) -> LaunchSpec:
         """What the supervisor would tell the keeper."""
-        places = {"search": (str(self.home / "Services"),), "notify": str(self.home / "n"), "log": str(self.log)}
+        places = {
+            "search": (str(self.home / "Services"),),
+            "notify": str(self.home / "n"),
+            "log": str(self.log),
+        }
         return launch_spec(**{**places, **self.endpoints, **changes})
 
     def fork(self, fds: Descriptors = NO_DESCRIPTORS, **changes: Any) -> Task:
@@ -178,7 +184,9 @@ class Nest:
 
     def next(self, deadline: float = waiting.PATIENCE) -> notify.Datagram:
         """The next datagram."""
-        assert select.select([self.notify], [], [], deadline)[0], f"nothing was said within {deadline:g} s; the log:\n{self.logged()}"
+        assert select.select([self.notify], [], [], deadline)[0], (
+            f"nothing was said within {deadline:g} s; the log:\n{self.logged()}"
+        )
         datagram = notify.receive(self.notify)
         assert datagram is not None
         return datagram

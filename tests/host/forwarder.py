@@ -1,4 +1,6 @@
-"""A real device for tests, on listening sockets that the test keeps as the keeper does, with a notify socket that the test reads."""
+"""A real device for tests, on listening sockets that the test keeps as the keeper does, with a notify
+socket that the test reads.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,10 @@ class Forwarder:
     """The device's process, its two endpoints, and the sockets that tests open on it."""
 
     def __init__(self, folder: Path, *, front: str = "", back: str = "") -> None:
-        self.listeners = [sockets.listen(front or f"ipc://{folder}/front"), sockets.listen(back or f"ipc://{folder}/back")]
+        self.listeners = [
+            sockets.listen(front or f"ipc://{folder}/front"),
+            sockets.listen(back or f"ipc://{folder}/back"),
+        ]
         self.front, self.back = (address(listener) for listener in self.listeners)
         self.notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notified.bind(str(folder / "notify"))
@@ -44,11 +49,25 @@ class Forwarder:
 
     def launch(self, *arguments: str) -> None:
         fds = [listener.fileno() for listener in self.listeners]
-        command = ["--front", self.front, "--back", self.back, "--front-fd", str(fds[0]), "--back-fd", str(fds[1]), *arguments]
+        command = [
+            "--front",
+            self.front,
+            "--back",
+            self.back,
+            "--front-fd",
+            str(fds[0]),
+            "--back-fd",
+            str(fds[1]),
+            *arguments,
+        ]
         with self.log.open("a") as log:
             fds += self.more_fds
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "zmsvc.device", *command], pass_fds=fds, env=self.environment, stderr=log, text=True
+                [sys.executable, "-m", "zmsvc.device", *command],
+                pass_fds=fds,
+                env=self.environment,
+                stderr=log,
+                text=True,
             )
 
     @property
@@ -89,7 +108,9 @@ class Forwarder:
     def __enter__(self) -> Forwarder:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         if self.process:
             self.process.kill()
             self.process.wait()

@@ -19,7 +19,11 @@ from zmsvc.protocol.launch import Descriptors
 def brood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProcessTable:
     pids = count(2**22 + 1)  # above what the kernel gives
     zygote = zygote_client(cgroups=True)
-    monkeypatch.setattr(zygote, "fork", lambda spec, cgroup, fds, done, failed: (cgroup.mkdir(exist_ok=True), done(next(pids), 1)))
+    monkeypatch.setattr(
+        zygote,
+        "fork",
+        lambda spec, cgroup, fds, done, failed: (cgroup.mkdir(exist_ok=True), done(next(pids), 1)),
+    )
     return ProcessTable(lambda message: None, zygote, b"", tmp_path, zygote.machine, zygote.dispatcher)
 
 
@@ -43,8 +47,12 @@ def end(pid: int) -> Any:
     return SimpleNamespace(si_pid=pid, si_code=os.CLD_EXITED, si_status=0)
 
 
-def test_an_end_that_is_acknowledged_late_takes_nothing_from_the_next_launch(brood: ProcessTable, tmp_path: Path) -> None:
-    """A restart is ordered before the end of what it replaces is acknowledged, and the new process may not have moved yet."""
+def test_an_end_that_is_acknowledged_late_takes_nothing_from_the_next_launch(
+    brood: ProcessTable, tmp_path: Path
+) -> None:
+    """A restart is ordered before the end of what it replaces is acknowledged, and the new process may not
+    have moved yet.
+    """
     for launch in (1, 2):
         brood.launch(launch_spec(launch=launch, cgroup="TX:ts_100"), Descriptors())
         brood.reaped(end(2**22 + 1))

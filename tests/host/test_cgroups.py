@@ -22,7 +22,12 @@ def test_a_users_own_service_may_divide_its_cgroup_without_the_mark_of_systemd(t
 
 
 @pytest.mark.parametrize(
-    "path", ["system.slice/zmsvc@Mine.service", "user.slice/user@1000.service/app.slice/run-1.scope", "user@1000.service"]
+    "path",
+    [
+        "system.slice/zmsvc@Mine.service",
+        "user.slice/user@1000.service/app.slice/run-1.scope",
+        "user@1000.service",
+    ],
 )
 def test_other_cgroups_need_the_mark_of_systemd(tmp_path: Path, path: str) -> None:
     assert not linux.is_delegated(cgroup(tmp_path / path))

@@ -1,4 +1,6 @@
-"""The keeper's client: in which order and in which portions what the keeper and tasks say becomes facts. The test is keeper and task."""
+"""The keeper's client: in which order and in which portions what the keeper and tasks say becomes facts.
+The test is keeper and task.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +31,15 @@ SMALL = '{"n":1}'
 def hello(**changes: Any) -> sv.Hello:
     """Return what a keeper of protocol 0 says first."""
     told: dict[str, Any] = {
-        "epoch": "e", "restarts": 0, "stopping": False, "children": (), "ends": (), "device": sv.DeviceState(), "cgroup": None,
+        "epoch": "e",
+        "restarts": 0,
+        "stopping": False,
+        "children": (),
+        "ends": (),
+        "device": sv.DeviceState(),
+        "cgroup": None,
         "curve": None,
-    }  # fmt: skip
+    }
     return sv.Hello(**{**told, **changes})
 
 
@@ -40,7 +48,9 @@ def large(launch: int) -> LaunchSpec:
 
 
 class Both:
-    """What the supervisor has, and the two who speak to it: `keeper` is the keeper's end of the line, `task` the one task that runs."""
+    """What the supervisor has, and the two who speak to it: `keeper` is the keeper's end of the line,
+    `task` the one task that runs.
+    """
 
     def __init__(self, folder: Path) -> None:
         ours, self.keeper = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -135,7 +145,9 @@ def test_signals_go_before_launches_that_wait(both: Both) -> None:
         assert order is not None
         seen.append(type(order))
         both.children.send_orders()
-    assert seen.index(sv.SignalTask) == seen.index(sv.KillTask) - 1 < 300, "only what was in the socket already is before them"
+    assert seen.index(sv.SignalTask) == seen.index(sv.KillTask) - 1 < 300, (
+        "only what was in the socket already is before them"
+    )
 
 
 def test_at_the_end_everything_that_waits_is_sent(both: Both) -> None:

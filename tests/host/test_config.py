@@ -1,4 +1,6 @@
-"""host/config: what loads, what every fault says and where, and that the published schema and the code agree."""
+"""host/config: what loads, what every fault says and where, and that the published schema and the code
+agree.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +104,8 @@ def number(text: str, part: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("text", "level"), [("debug", 7), (" Warning ", 4), ("err", 3), ("ERROR", 3), ("critical", 2), ("emerg", 0), ("5", 5)]
+    ("text", "level"),
+    [("debug", 7), (" Warning ", 4), ("err", 3), ("ERROR", 3), ("critical", 2), ("emerg", 0), ("5", 5)],
 )
 def test_a_log_level_is_one_of_journald_or_of_python(text: str, level: int) -> None:
     task = next(iter(parse(with_service(f"<log_level>{text}</log_level>")).tasks.values()))
@@ -129,19 +132,32 @@ def test_what_may_be_a_misspelt_element_of_the_configuration_is_warned_of(meant:
 
 
 def test_an_element_of_the_tasks_own_is_not_warned_of_when_the_one_that_it_is_near_to_is_there() -> None:
-    assert parse(changed(("<location></location>", "<interval>1</interval><intervals>5</intervals>"))).passed_over == ()
+    assert (
+        parse(
+            changed(("<location></location>", "<interval>1</interval><intervals>5</intervals>"))
+        ).passed_over
+        == ()
+    )
 
 
 @pytest.mark.parametrize(
     ("configuration", "warning"),
     [
-        ("<interval>abc</interval>", "ts_100: its interval 'abc' is no time"), ("<interval>infinity</interval>", "is no time"),
-        ("<interval>-1</interval>", "is no time"), ("<interval>nan</interval>", "is no time"),
-        ("<interval/>", "is no time"), ("<interval>1</interval><interval>2</interval>", "is no time"),
-        ("<interval>0.5</interval>", ""), ("<interval>1min 30s</interval>", ""), ("<interval>0</interval>", ""), ("", ""),
+        ("<interval>abc</interval>", "ts_100: its interval 'abc' is no time"),
+        ("<interval>infinity</interval>", "is no time"),
+        ("<interval>-1</interval>", "is no time"),
+        ("<interval>nan</interval>", "is no time"),
+        ("<interval/>", "is no time"),
+        ("<interval>1</interval><interval>2</interval>", "is no time"),
+        ("<interval>0.5</interval>", ""),
+        ("<interval>1min 30s</interval>", ""),
+        ("<interval>0</interval>", ""),
+        ("", ""),
     ],
-)  # fmt: skip
-def test_an_interval_that_no_looped_task_can_start_with_is_warned_of(configuration: str, warning: str) -> None:
+)
+def test_an_interval_that_no_looped_task_can_start_with_is_warned_of(
+    configuration: str, warning: str
+) -> None:
     context = parse(changed(("<location></location>", f"<location></location>{configuration}")))
     found = [line for line in checks.warnings(context) if "interval" in line]
     assert (bool(found), warning in "".join(found)) == (bool(warning), True)
@@ -150,7 +166,11 @@ def test_an_interval_that_no_looped_task_can_start_with_is_warned_of(configurati
 @pytest.mark.parametrize(
     ("old", "new", "warning"),
     [
-        ("<frequency_s>30.0</frequency_s>", "<frequency_s>5x</frequency_s>", "frequency_s is '5x', expected 10ms to 1d"),
+        (
+            "<frequency_s>30.0</frequency_s>",
+            "<frequency_s>5x</frequency_s>",
+            "frequency_s is '5x', expected 10ms to 1d",
+        ),
         ("<frequency_s>30.0</frequency_s>", "<frequency_s>0</frequency_s>", "frequency_s is '0'"),
         ("<frequency_s>30.0</frequency_s>", "<frequency_s>2d</frequency_s>", "frequency_s is '2d'"),
         ("<type>pub</type>", "<type>push</type>", "the type 'push' is unknown, expected pub or rep"),
@@ -164,7 +184,10 @@ def test_a_monitor_that_cannot_start_is_warned_of(old: str, new: str, warning: s
 
 
 def test_a_command_has_no_log_level() -> None:
-    text = changed(("serviceType='Process'", "serviceType='Command'"), ("<location></location>", "<command>true</command>"))
+    text = changed(
+        ("serviceType='Process'", "serviceType='Command'"),
+        ("<location></location>", "<command>true</command>"),
+    )
     with pytest.raises(ConfigError, match="<log_level> is for a task in Python, expected none for a Command"):
         parse(changed(("<Task>", "<Task><service><log_level>debug</log_level></service>"), text=text))
 
@@ -173,25 +196,45 @@ def test_what_the_manual_shows_loads_unchanged() -> None:
     context = parse(MANUAL)
     echo, monitor = context.tasks.values()
     assert (context.name, context.id, context.log_name) == ("F", "context001", "EchoAction")
-    assert (context.endpoints.frontend, context.endpoints.backend) == ("tcp://127.0.0.1:5556", "tcp://127.0.0.1:5557")
+    assert (context.endpoints.frontend, context.endpoints.backend) == (
+        "tcp://127.0.0.1:5556",
+        "tcp://127.0.0.1:5557",
+    )
     assert (context.endpoints.front_bind, context.endpoints.backend_bind) == ("tcp://*:5557", "tcp://*:5556")
-    assert (echo.id, echo.instance, echo.topic, echo.service_type) == ("ts_100", "EchoAction", "process", ServiceType.PROCESS)
+    assert (echo.id, echo.instance, echo.topic, echo.service_type) == (
+        "ts_100",
+        "EchoAction",
+        "process",
+        ServiceType.PROCESS,
+    )
     assert echo.description == "An echo action is for shouting the time after counting 10s"
-    assert (echo.service_name, echo.device_action, echo.location, echo.entry) == ("echo_action", "shout", None, True)
+    assert (echo.service_name, echo.device_action, echo.location, echo.entry) == (
+        "echo_action",
+        "shout",
+        None,
+        True,
+    )
     assert echo.rules == (
         Rule(trigger=Trigger.ON_FAIL, action=Action.RESTART, call="ts_100"),
         Rule(trigger=Trigger.ON_EXIT, action=Action.START, call="ts000"),
     )
     assert echo.limits == Limits()
     assert monitor.configuration["service"]["frequency_s"] == "30.0"
-    assert monitor.configuration["monitor_options"] == {"opened_files": "1", "open_connections": "1", "memory_maps": "1"}
+    assert monitor.configuration["monitor_options"] == {
+        "opened_files": "1",
+        "open_connections": "1",
+        "memory_maps": "1",
+    }
 
 
 def test_everything_that_the_contract_adds_is_read() -> None:
     context = parse(FULL)
     task, other = context.tasks.values()
     assert (context.id, context.log_name) == ("context001", "F")
-    assert (context.endpoints.front_bind, context.endpoints.backend_bind) == ("ipc:///run/zmsvc/front", "ipc:///run/zmsvc/back")
+    assert (context.endpoints.front_bind, context.endpoints.backend_bind) == (
+        "ipc:///run/zmsvc/front",
+        "ipc:///run/zmsvc/back",
+    )
     assert task.limits == Limits(
         start_timeout=90.0,
         stop_timeout=0.5,
@@ -267,7 +310,10 @@ def test_one_delay_alone_takes_the_other_along() -> None:
 
 
 def test_comments_and_processing_instructions_are_ignored() -> None:
-    text = changed(("ts000</call></on_exit>", "ts<!-- x -->0<?x y?>00</call></on_exit>"), ("<Context>", "<!-- <!DOCTYPE x> --><Context>"))
+    text = changed(
+        ("ts000</call></on_exit>", "ts<!-- x -->0<?x y?>00</call></on_exit>"),
+        ("<Context>", "<!-- <!DOCTYPE x> --><Context>"),
+    )
     assert parse(text).source == parse(MANUAL).source
 
 
@@ -330,9 +376,17 @@ def values(tree: Any) -> list[str]:
 
 
 TREES: st.SearchStrategy[Any] = st.recursive(
-    st.tuples(st.sampled_from("abc"), st.dictionaries(st.sampled_from("abc"), st.text("xyz", min_size=1)), st.text("xyz"), st.just([])),
+    st.tuples(
+        st.sampled_from("abc"),
+        st.dictionaries(st.sampled_from("abc"), st.text("xyz", min_size=1)),
+        st.text("xyz"),
+        st.just([]),
+    ),
     lambda inner: st.tuples(
-        st.sampled_from("abc"), st.dictionaries(st.sampled_from("abc"), st.text("xyz", min_size=1)), st.text("xyz"), st.lists(inner)
+        st.sampled_from("abc"),
+        st.dictionaries(st.sampled_from("abc"), st.text("xyz", min_size=1)),
+        st.text("xyz"),
+        st.lists(inner),
     ),
     max_leaves=12,
 )
@@ -377,7 +431,9 @@ def test_time_spans_are_those_of_systemd(text: str, seconds: float) -> None:
     assert reader.timespan(text) == pytest.approx(seconds)
 
 
-@pytest.mark.parametrize("text", ["", " ", "s", "-1", "1 parsec", "1s,", "1e3", "nan", "inf", "INFINITY", "1:30", "9" * 400, "٣s"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "s", "-1", "1 parsec", "1s,", "1e3", "nan", "inf", "INFINITY", "1:30", "9" * 400, "٣s"]
+)
 def test_what_is_no_time_span_says_what_one_is(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
         reader.timespan(text)
@@ -386,7 +442,11 @@ def test_what_is_no_time_span_says_what_one_is(text: str) -> None:
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
-@given(st.lists(st.tuples(st.integers(0, 999), st.sampled_from(sorted(UNITS)), st.sampled_from(["", " "])), min_size=1))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 999), st.sampled_from(sorted(UNITS)), st.sampled_from(["", " "])), min_size=1
+    )
+)
 def test_a_time_span_is_the_sum_of_its_parts(parts: list[tuple[int, str, str]]) -> None:
     text = " ".join(f"{count}{space}{unit}" for count, unit, space in parts)
     assert reader.timespan(text) == pytest.approx(sum(count * UNITS[unit] for count, unit, _ in parts))
@@ -396,156 +456,301 @@ def test_a_time_span_is_the_sum_of_its_parts(parts: list[tuple[int, str, str]]) 
 
 FAULTS: dict[str, tuple[str, str, str]] = {
     "repeated id": (
-        changed(('id="ts000"', 'id="ts_100"'), ("<call>ts000", "<call>ts_100"), ("<call>ts000", "<call>ts_100")),
-        'id="ts_100"', "the id 'ts_100' is taken.*expected",
+        changed(
+            ('id="ts000"', 'id="ts_100"'), ("<call>ts000", "<call>ts_100"), ("<call>ts000", "<call>ts_100")
+        ),
+        'id="ts_100"',
+        "the id 'ts_100' is taken.*expected",
     ),
-    "call of nobody": (changed(("<call>ts000", "<call>ts_9")), "ts_9", "on_exit calls 'ts_9', expected the id of a task"),
+    "call of nobody": (
+        changed(("<call>ts000", "<call>ts_9")),
+        "ts_9",
+        "on_exit calls 'ts_9', expected the id of a task",
+    ),
     "unknown action": (
         changed(("<action>restart", "<action>revive")),
-        "revive", "<action> 'revive' is unknown, expected start, stop or restart",
+        "revive",
+        "<action> 'revive' is unknown, expected start, stop or restart",
     ),
-    "action in capitals": (changed(("<action>restart", "<action>Restart")), "Restart", r"did you mean restart\?"),
+    "action in capitals": (
+        changed(("<action>restart", "<action>Restart")),
+        "Restart",
+        r"did you mean restart\?",
+    ),
     "unknown order": (changed(("<action>start", "<action>begin")), "begin", "<action> 'begin' is unknown"),
     "action without call": (
         changed(("<call>ts000</call>", "<call/>")),
-        "<call/></on_exit>", "an action and no call, expected <call>",
+        "<call/></on_exit>",
+        "an action and no call, expected <call>",
     ),
     "call without action": (
         changed(("<action>restart</action>", "<action/>")),
-        "<action/><call>", "a call and no action, expected <action>",
+        "<action/><call>",
+        "a call and no action, expected <action>",
     ),
     "two calls": (
         changed(("<call>ts000</call>", "<call>ts000</call><call>ts000</call>")),
-        "<on_exit>", "a second <call> in <on_exit>",
+        "<on_exit>",
+        "a second <call> in <on_exit>",
     ),
     "no location": (
         changed(("<location>", "<location>/nowhere/at/all")),
-        "<location>", "'/nowhere/at/all' does not exist, expected a directory",
+        "<location>",
+        "'/nowhere/at/all' does not exist, expected a directory",
     ),
-    "location is a file": (changed(("<location>", "<location>/etc/passwd")), "<location>", "is not a directory"),
-    "two locations": (changed(("</location>", "</location><location/>")), "<location>", "a second <location>"),
+    "location is a file": (
+        changed(("<location>", "<location>/etc/passwd")),
+        "<location>",
+        "is not a directory",
+    ),
+    "two locations": (
+        changed(("</location>", "</location><location/>")),
+        "<location>",
+        "a second <location>",
+    ),
     "no id": (
         changed(("id='ts_100' ", ""), ("<call>ts_100", "<call>ts000")),
-        "topic='process'", "<TaskService> has no attribute id",
+        "topic='process'",
+        "<TaskService> has no attribute id",
     ),
     "bad id": (
         changed(("id='ts_100'", "id='ts/100'"), ("<call>ts_100", "<call>ts000")),
-        "ts/100", "the id 'ts/100'.*expected",
+        "ts/100",
+        "the id 'ts/100'.*expected",
     ),
     "long id": (
         changed(("id='ts_100'", f"id='{'x' * 65}'"), ("<call>ts_100", "<call>ts000")),
-        "xxxxx", "the id 'xxx.*expected",
+        "xxxxx",
+        "the id 'xxx.*expected",
     ),
-    "id of dots": (changed(("id='ts_100'", "id='..'"), ("<call>ts_100", "<call>ts000")), "'..'", "the id '..'.*expected"),
+    "id of dots": (
+        changed(("id='ts_100'", "id='..'"), ("<call>ts_100", "<call>ts000")),
+        "'..'",
+        "the id '..'.*expected",
+    ),
     "no instance": (changed(("instance='EchoAction' ", "")), "ts_100", "has no attribute instance"),
     "bad instance": (
         changed(("instance='EchoAction'", "instance='../Echo'")),
-        "../Echo", "the instance '../Echo'.*expected",
+        "../Echo",
+        "the instance '../Echo'.*expected",
     ),
     "misspelt new element": (
         changed(("<ContextID>", "<max_transaction>7</max_transaction><ContextID>")),
-        "<max_transaction>", r"unknown element <max_transaction> in <Context>.*did you mean max_transactions\?",
+        "<max_transaction>",
+        r"unknown element <max_transaction> in <Context>.*did you mean max_transactions\?",
     ),
     "misspelt new attribute": (
-        changed(("<Context>", "<Context busaccess='anyone'>")), "<Context ", r"busaccess.*did you mean bus_access\?",
+        changed(("<Context>", "<Context busaccess='anyone'>")),
+        "<Context ",
+        r"busaccess.*did you mean bus_access\?",
     ),
     "misspelt service": (
         changed(("<description>", "<servcie><user>root</user></servcie><description>")),
-        "<servcie>", r"unknown element <servcie> in <Task>.*did you mean service\?",
+        "<servcie>",
+        r"unknown element <servcie> in <Task>.*did you mean service\?",
     ),
-    "element named as an attribute": (changed(("<Task>", "<id>x</id><Task>")), "<id>", "unknown element <id> in <TaskService>"),
-    "attribute of a leaf": (changed(("<TaskLogName>", "<TaskLogName lang='en'>")), "<TaskLogName", "unknown attribute lang"),
-    "attribute named as an element": (changed(("<Context>", "<Context TaskService='x'>")), "<Context ", "unknown attribute TaskService"),
+    "element named as an attribute": (
+        changed(("<Task>", "<id>x</id><Task>")),
+        "<id>",
+        "unknown element <id> in <TaskService>",
+    ),
+    "attribute of a leaf": (
+        changed(("<TaskLogName>", "<TaskLogName lang='en'>")),
+        "<TaskLogName",
+        "unknown attribute lang",
+    ),
+    "attribute named as an element": (
+        changed(("<Context>", "<Context TaskService='x'>")),
+        "<Context ",
+        "unknown attribute TaskService",
+    ),
     "unknown serviceType": (
         changed(("'Process'", "'process'")),
-        "'process' ", r"serviceType 'process'.*expected Process, Thread or Command",
+        "'process' ",
+        r"serviceType 'process'.*expected Process, Thread or Command",
     ),
     "Command without command": (as_command(""), "<configuration>", "of a Command has no <command>"),
     "empty command": (as_command("<command> </command>"), "<command>", "<command> is empty"),
-    "open quote": (as_command("<command>a 'b</command>"), "<command>", "<command> .*no closing quotation.*expected"),
-    "text and arguments": (as_command("<command>a<arg>b</arg></command>"), "<command>", "<command> has more than <arg>"),
-    "stray text": (changed(("<Task>", "<Task>oops")), "oops", "text 'oops' in <Task>, expected elements only"),
+    "open quote": (
+        as_command("<command>a 'b</command>"),
+        "<command>",
+        "<command> .*no closing quotation.*expected",
+    ),
+    "text and arguments": (
+        as_command("<command>a<arg>b</arg></command>"),
+        "<command>",
+        "<command> has more than <arg>",
+    ),
+    "stray text": (
+        changed(("<Task>", "<Task>oops")),
+        "oops",
+        "text 'oops' in <Task>, expected elements only",
+    ),
     "no endpoint": (
         changed(("  <FrontEndEndpoint>tcp://127.0.0.1:5556</FrontEndEndpoint>", "")),
-        "<Context>", "<Context> has <BackendEndpoint> and no <FrontEndEndpoint>, expected both or neither",
+        "<Context>",
+        "<Context> has <BackendEndpoint> and no <FrontEndEndpoint>, expected both or neither",
     ),
     "no tasks": (
         re.sub("<TaskService.*</TaskService>", "", MANUAL, flags=re.S),
-        "<Context>", "<Context> has no <TaskService>, expected at least one",
+        "<Context>",
+        "<Context> has no <TaskService>, expected at least one",
     ),
-    "no message": (re.sub("<message>.*?</message>", "", MANUAL, count=1, flags=re.S), "<Task>", "<Task> has no <message>"),
-    "no state": (re.sub("<state .*?</state>", "", MANUAL, count=1, flags=re.S), "<Task>", "<Task> has no <state>"),
-    "bad port": (changed(("127.0.0.1:5556", "127.0.0.1:65536")), "65536", "has port 65536, expected one from 1 to 65535"),
+    "no message": (
+        re.sub("<message>.*?</message>", "", MANUAL, count=1, flags=re.S),
+        "<Task>",
+        "<Task> has no <message>",
+    ),
+    "no state": (
+        re.sub("<state .*?</state>", "", MANUAL, count=1, flags=re.S),
+        "<Task>",
+        "<Task> has no <state>",
+    ),
+    "bad port": (
+        changed(("127.0.0.1:5556", "127.0.0.1:65536")),
+        "65536",
+        "has port 65536, expected one from 1 to 65535",
+    ),
     "no port": (
         changed(("127.0.0.1:5556", "127.0.0.1")),
-        "<FrontEnd", "is no endpoint, expected tcp://HOST:PORT or ipc:///PATH",
+        "<FrontEnd",
+        "is no endpoint, expected tcp://HOST:PORT or ipc:///PATH",
     ),
     "unknown transport": (changed(("tcp://127.0.0.1:5556", "udp://127.0.0.1:5556")), "udp", "is no endpoint"),
-    "connect to all": (changed(("tcp://127.0.0.1:5556", "tcp://*:5556")), "<FrontEnd", "cannot be connected to"),
-    "long ipc": (changed(("tcp://127.0.0.1:5556", "ipc:///" + 107 * "x")), "xxx", "108 bytes, expected at most 107"),
-    "abstract ipc": (changed(("tcp://127.0.0.1:5556", "ipc://@x")), "ipc://@x", "is abstract and has no file whose mode keeps"),
+    "connect to all": (
+        changed(("tcp://127.0.0.1:5556", "tcp://*:5556")),
+        "<FrontEnd",
+        "cannot be connected to",
+    ),
+    "long ipc": (
+        changed(("tcp://127.0.0.1:5556", "ipc:///" + 107 * "x")),
+        "xxx",
+        "108 bytes, expected at most 107",
+    ),
+    "abstract ipc": (
+        changed(("tcp://127.0.0.1:5556", "ipc://@x")),
+        "ipc://@x",
+        "is abstract and has no file whose mode keeps",
+    ),
     "unknown bus_access": (
-        changed(("<Context>", "<Context bus_access='all'>")), "<Context ", "bus_access 'all' is unknown, expected members or anyone",
+        changed(("<Context>", "<Context bus_access='all'>")),
+        "<Context ",
+        "bus_access 'all' is unknown, expected members or anyone",
     ),
     "no transactions": (
         changed(("<ContextID>", "<max_transactions>0</max_transactions><ContextID>")),
-        "<max_transactions>", "<max_transactions> '0' is out of range, expected a whole number from 1 to",
+        "<max_transactions>",
+        "<max_transactions> '0' is out of range, expected a whole number from 1 to",
     ),
     "relative ipc": (changed(("tcp://127.0.0.1:5556", "ipc://run/x")), "run/x", "no absolute path"),
     "colliding binds": (
         changed(("*:5556", "127.0.0.1:5557")),
-        "<BackendBind>", r"BackendBind .*collides with FrontBind tcp://\*:5557",
+        "<BackendBind>",
+        r"BackendBind .*collides with FrontBind tcp://\*:5557",
     ),
     "bind elsewhere": (
         changed(("*:5557", "*:5558")),
-        "<FrontBind>", "FrontBind .* is not where BackendEndpoint .* leads, expected port 5557",
+        "<FrontBind>",
+        "FrontBind .* is not where BackendEndpoint .* leads, expected port 5557",
     ),
-    "monitor's port": (changed(("6558", "5557")), "<endpoint>", "<endpoint> tcp://127.0.0.1:5557 collides with FrontBind"),
-    "monitor's endpoint": (changed(("tcp://127.0.0.1:6558", "here")), "<endpoint>", "<endpoint> 'here' is no endpoint"),
-    "bad ContextID": (changed(("context001", "context 001")), "<ContextID>", "<ContextID> 'context 001' is no id, expected"),
+    "monitor's port": (
+        changed(("6558", "5557")),
+        "<endpoint>",
+        "<endpoint> tcp://127.0.0.1:5557 collides with FrontBind",
+    ),
+    "monitor's endpoint": (
+        changed(("tcp://127.0.0.1:6558", "here")),
+        "<endpoint>",
+        "<endpoint> 'here' is no endpoint",
+    ),
+    "bad ContextID": (
+        changed(("context001", "context 001")),
+        "<ContextID>",
+        "<ContextID> 'context 001' is no id, expected",
+    ),
     "bad time span": (
         with_service("<start_timeout>5 parsecs</start_timeout>"),
-        "<service>", "<start_timeout> 'parsecs' is no unit of time, expected",
+        "<service>",
+        "<start_timeout> 'parsecs' is no unit of time, expected",
     ),
-    "empty time span": (with_service("<watchdog/>"), "<service>", "<watchdog> '' is not a time span, expected"),
+    "empty time span": (
+        with_service("<watchdog/>"),
+        "<service>",
+        "<watchdog> '' is not a time span, expected",
+    ),
     "endless delay": (
         with_service("<restart_delay>infinity</restart_delay>"),
-        "<service>", "<restart_delay> 'infinity' is not allowed",
+        "<service>",
+        "<restart_delay> 'infinity' is not allowed",
     ),
     "crossed delays": (
         with_service("<restart_delay>2</restart_delay><restart_max_delay>1</restart_max_delay>"),
-        "<service>", "<restart_max_delay> is shorter",
+        "<service>",
+        "<restart_max_delay> is shorter",
     ),
     "bad burst": (
         with_service("<start_limit_burst>-1</start_limit_burst>"),
-        "<service>", "<start_limit_burst> '-1' is out of range",
+        "<service>",
+        "<start_limit_burst> '-1' is out of range",
     ),
     "bad nice": (
         with_service("<nice>20</nice>"),
-        "<service>", "<nice> '20' is out of range, expected a whole number from -20 to 19",
+        "<service>",
+        "<nice> '20' is out of range, expected a whole number from -20 to 19",
     ),
     "impossible user": (
         with_service("<user>no body</user>"),
-        "<service>", "<user> 'no body' cannot be a name, expected the name or the number of one",
+        "<service>",
+        "<user> 'no body' cannot be a name, expected the name or the number of one",
     ),
     "no user": (with_service("<user></user>"), "<service>", "<user> '' cannot be a name"),
-    "user ID that means none": (with_service("<user>4294967295</user>"), "<service>", "<user> '4294967295' is not an ID"),
-    "user ID that meant none": (with_service("<user>65535</user>"), "<service>", "<user> '65535' is not an ID"),
-    "user ID of many digits": (with_service(f"<user>{'0' * 20}1000</user>"), "<service>", "<user> '0{20}' is not an ID"),
-    "group ID in other digits": (with_service("<group>\u0663\u0663</group>"), "<service>", "<group> .* is not an ID"),
+    "user ID that means none": (
+        with_service("<user>4294967295</user>"),
+        "<service>",
+        "<user> '4294967295' is not an ID",
+    ),
+    "user ID that meant none": (
+        with_service("<user>65535</user>"),
+        "<service>",
+        "<user> '65535' is not an ID",
+    ),
+    "user ID of many digits": (
+        with_service(f"<user>{'0' * 20}1000</user>"),
+        "<service>",
+        "<user> '0{20}' is not an ID",
+    ),
+    "group ID in other digits": (
+        with_service("<group>\u0663\u0663</group>"),
+        "<service>",
+        "<group> .* is not an ID",
+    ),
     "impossible group": (with_service("<group>a:b</group>"), "<service>", "<group> 'a:b' cannot be a name"),
     "unknown limit": (
         with_service("<limits><nofiles>1</nofiles></limits>"),
-        "<service>", r"unknown element <nofiles> in <limits>.*mean nofile\?",
+        "<service>",
+        r"unknown element <nofiles> in <limits>.*mean nofile\?",
     ),
     "bad limit": (
         with_service("<limits><nofile>many</nofile></limits>"),
-        "<service>", "<nofile> 'many' is no limit, expected a number",
+        "<service>",
+        "<nofile> 'many' is no limit, expected a number",
     ),
-    "bad variable": (with_service("<environment><A.B/></environment>"), "<service>", "the variable 'A.B' cannot be one"),
-    "variable twice": (with_service("<environment><A/><A/></environment>"), "<service>", "a second <A> in <environment>"),
-    "unknown setting": (with_service("<stop_timeot>1</stop_timeot>"), "<service>", r"did you mean stop_timeout\?"),
-}  # fmt: skip
+    "bad variable": (
+        with_service("<environment><A.B/></environment>"),
+        "<service>",
+        "the variable 'A.B' cannot be one",
+    ),
+    "variable twice": (
+        with_service("<environment><A/><A/></environment>"),
+        "<service>",
+        "a second <A> in <environment>",
+    ),
+    "unknown setting": (
+        with_service("<stop_timeot>1</stop_timeot>"),
+        "<service>",
+        r"did you mean stop_timeout\?",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", FAULTS)
@@ -563,24 +768,49 @@ def test_a_fault_is_told_alone_with_its_line_and_what_was_expected(case: str) ->
 
 PASSED_OVER = {
     "attribute of TaskService": (
-        ("topic='process'", "topik='process'"), "attribute topik in <TaskService> is passed over (did you mean topic?)",
+        ("topic='process'", "topik='process'"),
+        "attribute topik in <TaskService> is passed over (did you mean topic?)",
     ),
     "attribute of state": (("<state ", "<state since='2015' "), "attribute since in <state> is passed over"),
     "attribute of Task": (("<Task>", "<Task owner='me'>"), "attribute owner in <Task> is passed over"),
     "attribute of a rule": (("<on_fail>", "<on_fail why='x'>"), "attribute why in <on_fail> is passed over"),
-    "attribute of message": (("<message>", "<message version='1'>"), "attribute version in <message> is passed over"),
+    "attribute of message": (
+        ("<message>", "<message version='1'>"),
+        "attribute version in <message> is passed over",
+    ),
     "element of Context": (
         ("<TaskLogName>", "<MonitorEndpoint>tcp://127.0.0.1:6558</MonitorEndpoint><TaskLogName>"),
         "element <MonitorEndpoint> in <Context> is passed over",
     ),
-    "element of TaskService": (("<Task>", "<note><a b='c'>d</a></note><Task>"), "element <note> in <TaskService> is passed over"),
-    "element of Task": (("<description>", "<author/><description>"), "element <author> in <Task> is passed over"),
-    "element of message": (("<content>", "<footer/><content>"), "element <footer> in <message> is passed over"),
-    "element of state": (("<on_fail>", "<on_pause/><on_fail>"), "element <on_pause> in <state> is passed over"),
-    "misspelt rule": (("<on_fail>", "<on_fali/><on_fail>"), "element <on_fali> in <state> is passed over (did you mean on_fail?)"),
-    "element of a rule": (("<on_fail>", "<on_fail><delay>5</delay>"), "element <delay> in <on_fail> is passed over"),
-    "namespace": (("<on_fail>", "<on_fail xmlns='urn:x'/><on_fail>"), "element <{urn:x}on_fail> in <state> is passed over"),
-}  # fmt: skip
+    "element of TaskService": (
+        ("<Task>", "<note><a b='c'>d</a></note><Task>"),
+        "element <note> in <TaskService> is passed over",
+    ),
+    "element of Task": (
+        ("<description>", "<author/><description>"),
+        "element <author> in <Task> is passed over",
+    ),
+    "element of message": (
+        ("<content>", "<footer/><content>"),
+        "element <footer> in <message> is passed over",
+    ),
+    "element of state": (
+        ("<on_fail>", "<on_pause/><on_fail>"),
+        "element <on_pause> in <state> is passed over",
+    ),
+    "misspelt rule": (
+        ("<on_fail>", "<on_fali/><on_fail>"),
+        "element <on_fali> in <state> is passed over (did you mean on_fail?)",
+    ),
+    "element of a rule": (
+        ("<on_fail>", "<on_fail><delay>5</delay>"),
+        "element <delay> in <on_fail> is passed over",
+    ),
+    "namespace": (
+        ("<on_fail>", "<on_fail xmlns='urn:x'/><on_fail>"),
+        "element <{urn:x}on_fail> in <state> is passed over",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", PASSED_OVER)
@@ -596,7 +826,11 @@ def test_what_zmicroservices_passed_over_is_a_warning_with_its_line(case: str) -
 
 
 def test_swapped_binds_are_recognised() -> None:
-    told = faults(changed(("tcp://*:5557", "tcp://*:X"), ("tcp://*:5556", "tcp://*:5557"), ("tcp://*:X", "tcp://*:5556")))
+    told = faults(
+        changed(
+            ("tcp://*:5557", "tcp://*:X"), ("tcp://*:5556", "tcp://*:5557"), ("tcp://*:X", "tcp://*:5556")
+        )
+    )
     assert len(told) == 2
     assert all("are FrontBind and BackendBind swapped?" in fault for fault in told)
 
@@ -629,7 +863,8 @@ def test_a_bad_id_is_told_once_and_not_again_by_who_calls_it() -> None:
 
 def test_the_line_is_where_the_tag_begins() -> None:
     text = changed(
-        ("<TaskService id='ts_100' topic='process'", "<TaskService\n  id='ts/100'\n  topic='process'"), ("<call>ts_100", "<call>ts000")
+        ("<TaskService id='ts_100' topic='process'", "<TaskService\n  id='ts/100'\n  topic='process'"),
+        ("<call>ts_100", "<call>ts000"),
     )
     assert faults(text)[0].startswith(f"F.xml:{number(text, '<TaskService')}: ")
 
@@ -691,7 +926,9 @@ LAUGHS = "".join(f'<!ENTITY l{i + 1} "{f"&l{i};" * 10}">\n' for i in range(12))
 )
 def test_a_doctype_is_refused_with_its_line(doctype: str, encoding: str) -> None:
     text = f"<?xml version='1.0'?>\n<!-- a\nb -->\n{doctype}\n<Context a='&l12;'>&passwd;</Context>"
-    assert faults(text.encode(encoding)) == ["F.xml:4: a DOCTYPE is not allowed, expected a file without DTD and entities"]
+    assert faults(text.encode(encoding)) == [
+        "F.xml:4: a DOCTYPE is not allowed, expected a file without DTD and entities"
+    ]
 
 
 def test_a_prolog_of_many_comments_is_looked_through_quickly() -> None:
@@ -707,13 +944,18 @@ def test_a_file_of_more_than_16_mib_is_refused(tmp_path: Path) -> None:
         reader.load(file)
 
 
-@pytest.mark.parametrize(("name", "why"), [("none.xml", "no such file"), (".", "is a directory"), ("a\0b", "null byte")])
+@pytest.mark.parametrize(
+    ("name", "why"), [("none.xml", "no such file"), (".", "is a directory"), ("a\0b", "null byte")]
+)
 def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path, name: str, why: str) -> None:
     with pytest.raises(ConfigError, match=f":1: cannot read the file .*{why}"):
         reader.load(f"{tmp_path}/{name}")
 
 
-@given(st.binary(max_size=400) | st.text("<>/='\"&;!-[]? \nContextTaskService0a#x\x00\ud7ff").map(lambda text: text.encode()))
+@given(
+    st.binary(max_size=400)
+    | st.text("<>/='\"&;!-[]? \nContextTaskService0a#x\x00\ud7ff").map(lambda text: text.encode())
+)
 @settings(max_examples=200)
 def test_no_bytes_raise_anything_but_a_config_error(data: bytes) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -735,14 +977,57 @@ def test_no_damage_to_a_good_file_raises_anything_but_a_config_error(data: st.Da
 
 SCHEMA = etree.RelaxNG(etree.parse(reader.SCHEMA))
 WORDS = [
-    "Context", "FrontBind", "BackendBind", "ContextID", "TaskLogName", "TaskService", "Task", "description", "message", "header", "content",
-    "configuration", "action", "call", "service_name", "state", *Trigger, "service", "nice", "user", "limits", "environment", "nofile",
-    "watchdog", "restart_delay", "start_limit_burst", "x", "{urn:x}action",
-]  # fmt: skip
-TEXTS = ["", " ", "\n", "start", " stop ", "ts_100", "x y", "1", "-1", "90s", "infinity", "root", "tcp://127.0.0.1:5556", "\u00a0", "é"]
+    "Context",
+    "FrontBind",
+    "BackendBind",
+    "ContextID",
+    "TaskLogName",
+    "TaskService",
+    "Task",
+    "description",
+    "message",
+    "header",
+    "content",
+    "configuration",
+    "action",
+    "call",
+    "service_name",
+    "state",
+    *Trigger,
+    "service",
+    "nice",
+    "user",
+    "limits",
+    "environment",
+    "nofile",
+    "watchdog",
+    "restart_delay",
+    "start_limit_burst",
+    "x",
+    "{urn:x}action",
+]
+TEXTS = [
+    "",
+    " ",
+    "\n",
+    "start",
+    " stop ",
+    "ts_100",
+    "x y",
+    "1",
+    "-1",
+    "90s",
+    "infinity",
+    "root",
+    "tcp://127.0.0.1:5556",
+    "\u00a0",
+    "é",
+]
 
 
-def test_without_endpoints_the_bus_is_in_the_runtime_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_endpoints_the_bus_is_in_the_runtime_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("ZMSVC_RUNTIME_DIR", str(tmp_path))
     text = re.sub(r"\s*<(FrontEndEndpoint|BackendEndpoint|FrontBind|BackendBind)>.*?</\1>", "", MANUAL)
     context = reader.parse(text.encode(), path="F.xml", name="Echo")
@@ -761,7 +1046,9 @@ def test_without_endpoints_the_bus_is_in_the_runtime_directory(monkeypatch: pyte
 
 def test_who_may_connect_and_how_many_transactions_may_be_open_are_read() -> None:
     assert (parse(MANUAL).bus_access, parse(MANUAL).max_transactions) == (BusAccess.MEMBERS, 1000)
-    given = parse(changed(("<Context>", "<Context bus_access='anyone'><max_transactions>7</max_transactions>")))
+    given = parse(
+        changed(("<Context>", "<Context bus_access='anyone'><max_transactions>7</max_transactions>"))
+    )
     assert (given.bus_access, given.max_transactions) == (BusAccess.ANYONE, 7)
 
 
@@ -772,12 +1059,38 @@ def test_what_the_code_takes_the_schema_takes(text: str) -> None:
 
 # Beyond any schema: values that need the machine, the rest of the file, or arithmetic.
 BEYOND = {
-    "repeated id", "call of nobody", "action without call", "call without action", "no location", "location is a file", "two locations",
-    "id of dots", "Command without command", "empty command", "open quote", "text and arguments", "bad port", "colliding binds",
-    "bind elsewhere", "monitor's port", "no endpoint", "monitor's endpoint", "long ipc", "bad time span", "endless delay", "crossed delays",
-    "user ID that means none", "user ID that meant none", "user ID of many digits", "group ID in other digits",
-    "bad variable", "variable twice", "misspelt new element", "misspelt new attribute", "misspelt service",
-}  # fmt: skip
+    "repeated id",
+    "call of nobody",
+    "action without call",
+    "call without action",
+    "no location",
+    "location is a file",
+    "two locations",
+    "id of dots",
+    "Command without command",
+    "empty command",
+    "open quote",
+    "text and arguments",
+    "bad port",
+    "colliding binds",
+    "bind elsewhere",
+    "monitor's port",
+    "no endpoint",
+    "monitor's endpoint",
+    "long ipc",
+    "bad time span",
+    "endless delay",
+    "crossed delays",
+    "user ID that means none",
+    "user ID that meant none",
+    "user ID of many digits",
+    "group ID in other digits",
+    "bad variable",
+    "variable twice",
+    "misspelt new element",
+    "misspelt new attribute",
+    "misspelt service",
+}
 
 
 @pytest.mark.parametrize("case", FAULTS)
@@ -832,7 +1145,9 @@ def test_schema_and_code_agree_on_any_change_of_a_good_file(data: st.DataObject)
     parser = etree.XMLParser(remove_comments=True)
     root = etree.fromstring(data.draw(st.sampled_from([MANUAL, FULL])).encode(), parser)
     for _ in range(data.draw(st.integers(1, 3))):
-        element = data.draw(st.sampled_from(list(root.iter()) if data.draw(st.booleans()) else list(root.iter())[1:6]))
+        element = data.draw(
+            st.sampled_from(list(root.iter()) if data.draw(st.booleans()) else list(root.iter())[1:6])
+        )
         change: Callable[[etree._Element, str, str], None] = data.draw(st.sampled_from(CHANGES))
         if change in (_double, _trail) and element is root:
             continue
@@ -849,7 +1164,12 @@ def test_schema_and_code_agree_on_any_change_of_a_good_file(data: st.DataObject)
 
 def ported(front: str, back: str) -> Context:
     return parse(
-        changed(("127.0.0.1:5556", back), ("127.0.0.1:5557", front), ("tcp://*:5557", f"tcp://{front}"), ("tcp://*:5556", f"tcp://{back}"))
+        changed(
+            ("127.0.0.1:5556", back),
+            ("127.0.0.1:5557", front),
+            ("tcp://*:5557", f"tcp://{front}"),
+            ("tcp://*:5556", f"tcp://{back}"),
+        )
     )
 
 
@@ -864,9 +1184,14 @@ def test_a_port_in_use_is_told_and_a_free_one_is_not() -> None:
 
 
 def test_an_ipc_path_in_use_is_told_and_nothing_is_left_behind(tmp_path: Path) -> None:
-    ends = ("ipc:///run/zmsvc/front", f"ipc://{tmp_path}/front"), ("ipc:///run/zmsvc/back", f"ipc://{tmp_path}/none/back")
+    ends = (
+        ("ipc:///run/zmsvc/front", f"ipc://{tmp_path}/front"),
+        ("ipc:///run/zmsvc/back", f"ipc://{tmp_path}/none/back"),
+    )
     context = parse(changed(*ends, text=FULL))
-    assert told_of_ports(context) == [f"BackendBind ipc://{tmp_path}/none/back: the directory {tmp_path}/none does not exist now"]
+    assert told_of_ports(context) == [
+        f"BackendBind ipc://{tmp_path}/none/back: the directory {tmp_path}/none does not exist now"
+    ]
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{tmp_path}/front")
         server.listen()
@@ -876,9 +1201,13 @@ def test_an_ipc_path_in_use_is_told_and_nothing_is_left_behind(tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["front"]
 
 
-def test_the_runtime_directory_that_the_start_makes_is_not_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_runtime_directory_that_the_start_makes_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ZMSVC_RUNTIME_DIR", str(tmp_path / "run"))
-    context = parse(re.sub(r"\s*<(FrontEndEndpoint|BackendEndpoint|FrontBind|BackendBind)>.*?</\1>", "", MANUAL))
+    context = parse(
+        re.sub(r"\s*<(FrontEndEndpoint|BackendEndpoint|FrontBind|BackendBind)>.*?</\1>", "", MANUAL)
+    )
     assert context.endpoints.front_bind.startswith(f"ipc://{tmp_path}/run/")
     assert told_of_ports(context) == []
 
@@ -906,7 +1235,10 @@ def test_code_that_python_cannot_compile_is_told_with_its_line_and_is_not_run(tm
     (service / "latin.py").write_bytes(b"'\xe4'\n")
     os.mkfifo(service / "pipe.py")
     found = told_of_services(parse(changed(("<location></location>", f"<location>{tmp_path}</location>"))))
-    assert f"ts_100: {service}/broken.py:2: SyntaxError: '(' was never closed: a task that imports it cannot start" in found
+    assert (
+        f"ts_100: {service}/broken.py:2: SyntaxError: '(' was never closed: a task that imports it cannot "
+        f"start" in found
+    )
     assert {re.search(r"(\w+)\.py:", each)[1] for each in found} == {"broken", "zeros", "deep", "latin"}  # type: ignore[index]
 
 
@@ -919,7 +1251,9 @@ def test_code_that_python_cannot_compile_is_told_with_its_line_and_is_not_run(tm
         ("<user>033</user><group>4294967294</group>", []),
     ],
 )
-def test_a_user_that_this_machine_does_not_know_is_a_warning_about_that_task(service: str, told: list[str]) -> None:
+def test_a_user_that_this_machine_does_not_know_is_a_warning_about_that_task(
+    service: str, told: list[str]
+) -> None:
     text = as_command("<command>true</command>").replace("<Task>", f"<Task><service>{service}</service>", 1)
     context = parse(text)
     found = [warning for warning in told_of_services(context) if "only root can give it" not in warning]
@@ -928,7 +1262,9 @@ def test_a_user_that_this_machine_does_not_know_is_a_warning_about_that_task(ser
         assert (context.tasks["ts_100"].user, context.tasks["ts_100"].group) == ("33", "4294967294")
 
 
-def test_the_program_is_looked_for_where_the_task_will_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_program_is_looked_for_where_the_task_will_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A task has its own PATH, and its working directory is /, wherever `check` is typed."""
     program = tmp_path / "run.sh"
     program.write_text("#!/bin/sh\n")
@@ -937,7 +1273,9 @@ def test_the_program_is_looked_for_where_the_task_will_look(tmp_path: Path, monk
 
     def told(command: str, environment: str = "") -> list[str]:
         service = f"<service><environment>{environment}</environment></service>"
-        return told_of_services(parse(as_command(f"<command>{command}</command>").replace("<Task>", f"<Task>{service}", 1)))
+        return told_of_services(
+            parse(as_command(f"<command>{command}</command>").replace("<Task>", f"<Task>{service}", 1))
+        )
 
     assert told("run.sh", f"<PATH>/nowhere:{tmp_path}</PATH>") == []
     assert told(str(program)) == []
@@ -946,7 +1284,10 @@ def test_the_program_is_looked_for_where_the_task_will_look(tmp_path: Path, monk
     assert "a relative path leads from /" in told("./run.sh")[0]
     assert "is not found" in told("run.sh")[0]
     program.write_text("#!/bin/sh\r\n")
-    assert "its interpreter '/bin/sh\\r' cannot be executed, which its #! line names (its lines end with CR LF" in told(str(program))[0]
+    assert (
+        "its interpreter '/bin/sh\\r' cannot be executed, which its #! line names (its lines end with CR LF"
+        in told(str(program))[0]
+    )
     program.write_text("#! /no/such/one -x\n")
     assert "its interpreter '/no/such/one' cannot be executed" in told(str(program))[0]
 
@@ -958,7 +1299,9 @@ KEY = "-----BEGIN KEY-----\nabc\n-----END KEY-----\n"
 
 
 def test_white_space_around_a_value_is_kept_where_the_file_says_so_and_never_lost_in_silence() -> None:
-    variables = f"<A> x</A><B>{KEY}</B><C xml:space='preserve'>{KEY}</C><D>\n y \n</D><E xml:space='other'> e</E>"
+    variables = (
+        f"<A> x</A><B>{KEY}</B><C xml:space='preserve'>{KEY}</C><D>\n y \n</D><E xml:space='other'> e</E>"
+    )
     service = f"<service><environment>{variables}</environment></service>"
     context = parse(as_command(SPACED).replace("<Task>", f"<Task>{service}", 1))
     task = context.tasks["ts_100"]
@@ -971,11 +1314,21 @@ def test_white_space_around_a_value_is_kept_where_the_file_says_so_and_never_los
 
 
 def test_white_space_is_kept_below_an_element_that_says_so() -> None:
-    service = "<service><environment xml:space='preserve'><A> x </A><B xml:space='default'> y </B></environment></service>"
-    text = changed(("<Task>", f"<Task>{service}"), ("<configuration>", "<configuration xml:space='preserve'><key> k\n</key>"))
+    service = (
+        "<service><environment xml:space='preserve'><A> x </A><B xml:space='default'> y "
+        "</B></environment></service>"
+    )
+    text = changed(
+        ("<Task>", f"<Task>{service}"),
+        ("<configuration>", "<configuration xml:space='preserve'><key> k\n</key>"),
+    )
     context = parse(text)
     task = context.tasks["ts_100"]
-    assert (dict(task.environment), task.configuration["key"], context.passed_over) == ({"A": " x ", "B": "y"}, " k\n", ())
+    assert (dict(task.environment), task.configuration["key"], context.passed_over) == (
+        {"A": " x ", "B": "y"},
+        " k\n",
+        (),
+    )
     assert task.device_action == "shout"
     assert not any("{http" in key for key in json.dumps(task.source))
 

@@ -1,4 +1,6 @@
-"""The control socket's server alone, with clients that attack it: none of them holds up another, or the loop."""
+"""The control socket's server alone, with clients that attack it: none of them holds up another, or the
+loop.
+"""
 
 from __future__ import annotations
 
@@ -84,8 +86,12 @@ async def asked(path: Path, request: bytes = b'{"verb":"status"}\n') -> dict[str
 
 
 @pytest.mark.parametrize("spoken", [b"x", b'{"verb":"status"}\n'], ids=["half a request", "a whole one"])
-def test_a_descriptor_that_hangs_who_closes_it_hangs_nobody_else(tmp_path: Path, spoken: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a kernel that cannot refuse descriptors. In the loop's thread the supervisor would be dead for an hour."""
+def test_a_descriptor_that_hangs_who_closes_it_hangs_nobody_else(
+    tmp_path: Path, spoken: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a kernel that cannot refuse descriptors. In the loop's thread the supervisor would be dead for
+    an hour.
+    """
     monkeypatch.setattr(linux, "refuse_descriptors", lambda sock: False)
 
     async def attack() -> None:
@@ -106,7 +112,9 @@ def test_a_descriptor_that_hangs_who_closes_it_hangs_nobody_else(tmp_path: Path,
     wait_for(lambda: not clients())
 
 
-def test_a_client_for_whom_there_is_no_thread_waits_and_hangs_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_for_whom_there_is_no_thread_waits_and_hangs_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """To hang up on it at once closed its descriptor in the loop's thread."""
     monkeypatch.setattr(linux, "refuse_descriptors", lambda sock: False)
     monkeypatch.setattr(control, "PAUSE", 0.05)
@@ -166,7 +174,9 @@ def test_requests_that_wait_for_answers_count_together(tmp_path: Path) -> None:
             request = b'{"verb":"status"}' + b" " * 1000 + b"\n"
 
             def flood() -> bool:
-                """Tell whether the server hung up on a client that asks and asks, or said that it is too much."""
+                """Tell whether the server hung up on a client that asks and asks, or said that it is too
+                much.
+                """
                 with connect(path) as client, client.makefile("rb") as answers:
                     try:
                         client.sendall(request * (4 * MAX_LINE // len(request)))
@@ -210,8 +220,12 @@ def test_two_requests_on_one_connection_are_answered_in_turn(tmp_path: Path) -> 
     run(use())
 
 
-def test_a_client_that_was_just_taken_when_the_supervisor_leaves_is_hung_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As at reexec: its task is canceled before its first turn. Nothing of that is an error, and the client goes to the next one."""
+def test_a_client_that_was_just_taken_when_the_supervisor_leaves_is_hung_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at reexec: its task is canceled before its first turn. Nothing of that is an error, and the
+    client goes to the next one.
+    """
     monkeypatch.setattr(control, "LAST_WORDS", 0.0)
 
     async def test() -> None:

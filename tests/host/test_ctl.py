@@ -1,4 +1,6 @@
-"""zmsvcctl against a fake supervisor: its command line, which context it means, its orders, and what it does when things go wrong."""
+"""zmsvcctl against a fake supervisor: its command line, which context it means, its orders, and what it
+does when things go wrong.
+"""
 
 from __future__ import annotations
 
@@ -46,9 +48,27 @@ def complaint(capsys: Capture) -> str:
 
 def test_the_verbs_are_those_of_the_contract() -> None:
     assert [verb.name for verb in VERBS] == [
-        "start", "stop", "restart", "status", "top", "list", "logs", "events", "watch", "send", "check", "graph", "keys", "units",
-        "create", "exit", "reload", "reset-failed", "forget", "reexec",
-    ]  # fmt: skip
+        "start",
+        "stop",
+        "restart",
+        "status",
+        "top",
+        "list",
+        "logs",
+        "events",
+        "watch",
+        "send",
+        "check",
+        "graph",
+        "keys",
+        "units",
+        "create",
+        "exit",
+        "reload",
+        "reset-failed",
+        "forget",
+        "reexec",
+    ]
 
 
 @pytest.mark.parametrize("verb", [verb.name for verb in VERBS])
@@ -66,12 +86,24 @@ def test_help_names_every_verb(capsys: Capture) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        [], ["-c"], ["frobnicate"], ["--frobnicate"], ["status", "--frobnicate"], ["--timeout", "soon", "status"], ["check"],
-        ["status", "--timeout", "-1"], ["logs", "-n", "many"], ["watch", "--count", "0"], ["graph", "X", "--format", "png"], ["send"],
+        [],
+        ["-c"],
+        ["frobnicate"],
+        ["--frobnicate"],
+        ["status", "--frobnicate"],
+        ["--timeout", "soon", "status"],
+        ["check"],
+        ["status", "--timeout", "-1"],
+        ["logs", "-n", "many"],
+        ["watch", "--count", "0"],
+        ["graph", "X", "--format", "png"],
+        ["send"],
         ["status", "--trans", "TX"],
     ],
-)  # fmt: skip
-def test_a_wrong_command_line_ends_with_2_and_one_line(words: list[str], home: House, capsys: Capture) -> None:
+)
+def test_a_wrong_command_line_ends_with_2_and_one_line(
+    words: list[str], home: House, capsys: Capture
+) -> None:
     assert main(words) == 2
     assert re.search(r"\(see zmsvcctl.* --help\)$", complaint(capsys))
 
@@ -79,14 +111,24 @@ def test_a_wrong_command_line_ends_with_2_and_one_line(words: list[str], home: H
 @pytest.mark.parametrize(
     ("word", "instead"),
     [
-        ("strat", "did you mean start?"), ("Status", "did you mean status?"), ("evens", "did you mean events?"),
-        ("reste-failed", "did you mean reset-failed?"), ("enable", "systemctl enable zmsvc@NAME"),
-        ("disable", "systemctl disable zmsvc@NAME"), ("tail", "zmsvcctl logs -f"),
-        ("kill", ".pid)"), ("is-active", "zmsvcctl status TASK_ID"), ("reread", "zmsvcctl reload"),
-        ("update", "zmsvcctl reload"), ("scale", "another transaction"), ("shutdown", "zmsvcctl exit"),
+        ("strat", "did you mean start?"),
+        ("Status", "did you mean status?"),
+        ("evens", "did you mean events?"),
+        ("reste-failed", "did you mean reset-failed?"),
+        ("enable", "systemctl enable zmsvc@NAME"),
+        ("disable", "systemctl disable zmsvc@NAME"),
+        ("tail", "zmsvcctl logs -f"),
+        ("kill", ".pid)"),
+        ("is-active", "zmsvcctl status TASK_ID"),
+        ("reread", "zmsvcctl reload"),
+        ("update", "zmsvcctl reload"),
+        ("scale", "another transaction"),
+        ("shutdown", "zmsvcctl exit"),
     ],
-)  # fmt: skip
-def test_a_verb_that_there_is_not_is_answered_with_the_way_out(word: str, instead: str, home: House, capsys: Capture) -> None:
+)
+def test_a_verb_that_there_is_not_is_answered_with_the_way_out(
+    word: str, instead: str, home: House, capsys: Capture
+) -> None:
     assert main([word, "ts_100"]) == 2
     told = complaint(capsys)
     assert told.startswith(f"zmsvcctl: cannot understand the command: there is no verb {word!r}: ")
@@ -95,7 +137,12 @@ def test_a_verb_that_there_is_not_is_answered_with_the_way_out(word: str, instea
 
 @pytest.mark.parametrize(
     ("words", "meant"),
-    [("start --tsk ts_1", "--task"), ("--jsn status", "--json"), ("logs --sinze=-2h", "--since"), ("logs --nothing-like-it", "")],
+    [
+        ("start --tsk ts_1", "--task"),
+        ("--jsn status", "--json"),
+        ("logs --sinze=-2h", "--since"),
+        ("logs --nothing-like-it", ""),
+    ],
 )
 def test_an_unknown_option_is_met_with_the_one_that_is_near(words: str, meant: str, capsys: Capture) -> None:
     assert main(words.split()) == 2
@@ -111,9 +158,18 @@ def test_no_way_out_leads_to_a_verb_that_there_is_not() -> None:
 
 
 def test_common_options_stand_before_or_after_the_verb() -> None:
-    for words in (["-c", "status", "--json", "--timeout", "3", "list"], ["list", "-c", "status", "--json", "--timeout", "3"]):
+    for words in (
+        ["-c", "status", "--json", "--timeout", "3", "list"],
+        ["list", "-c", "status", "--json", "--timeout", "3"],
+    ):
         verb, args = parse(words)
-        assert (verb.name, args.context, args.json, args.timeout, args.no_pager) == ("list", "status", True, 3.0, False)
+        assert (verb.name, args.context, args.json, args.timeout, args.no_pager) == (
+            "list",
+            "status",
+            True,
+            3.0,
+            False,
+        )
 
 
 def test_an_option_before_the_verb_is_not_undone_after_it() -> None:
@@ -174,7 +230,10 @@ def test_where_nothing_runs_an_order_cannot_reach_anybody(home: House, capsys: C
     assert "none is running" in complaint(capsys)
     home.file("Echo")
     assert main(["stop"]) == 5
-    assert re.search(r"cannot reach the supervisor of Echo: .*\(is it running\? zmsvcctl -c Echo status\)", complaint(capsys))
+    assert re.search(
+        r"cannot reach the supervisor of Echo: .*\(is it running\? zmsvcctl -c Echo status\)",
+        complaint(capsys),
+    )
 
 
 def test_the_socket_of_a_killed_daemon_is_nobody(home: House) -> None:
@@ -194,17 +253,27 @@ def test_the_socket_of_a_killed_daemon_is_nobody(home: House) -> None:
 
 
 def test_start_prints_the_id_of_its_transaction_alone(home: House, capsys: Capture) -> None:
-    there = home.supervisor(start=lambda request: yes(transaction=request["transaction"], tasks=[], unfinished=[]))
+    there = home.supervisor(
+        start=lambda request: yes(transaction=request["transaction"], tasks=[], unfinished=[])
+    )
     assert main(["start"]) == 0
     name = capsys.readouterr().out
     assert re.fullmatch(r"[A-Z0-9]{20}\n", name)
     (request,) = there.asked("start")
     assert request == {
-        "verb": "start", "transaction": name.strip(), "new": True, "tasks": [], "block": True, "triggers": True, "timeout": None,
-    }  # fmt: skip
+        "verb": "start",
+        "transaction": name.strip(),
+        "new": True,
+        "tasks": [],
+        "block": True,
+        "triggers": True,
+        "timeout": None,
+    }
 
 
-def test_start_of_a_task_in_the_only_open_transaction_says_what_became_of_it(home: House, capsys: Capture) -> None:
+def test_start_of_a_task_in_the_only_open_transaction_says_what_became_of_it(
+    home: House, capsys: Capture
+) -> None:
     told = {"id": "ts_101", "transaction": "TX", "state": "active", "sub": "running", "pid": 12}
     home.supervisor(start=yes(transaction="TX", tasks=[told], unfinished=[]))
     assert main(["start", "--task", "ts_101"]) == 0
@@ -221,29 +290,56 @@ def test_start_with_an_id_sends_it(home: House) -> None:
 
 def test_stop_says_what_it_ended(home: House, capsys: Capture) -> None:
     ended = [{"task": "ts_100", "pid": 77, "name": "sleep", "signal": "SIGKILL", "code": None}]
-    there = home.supervisor(stop=yes(transaction="TX", tasks=[fake.task(state="inactive", sub="stopped")], ended=ended, survivors=["ts_1"]))
+    there = home.supervisor(
+        stop=yes(
+            transaction="TX",
+            tasks=[fake.task(state="inactive", sub="stopped")],
+            ended=ended,
+            survivors=["ts_1"],
+        )
+    )
     assert main(["stop", "--no-triggers", "--task", "ts_100"]) == 0
     said = capsys.readouterr()
-    assert said.out == "TX/ts_100: inactive (stopped)\nts_100: SIGKILL was sent to sleep (PID 77), which has ended: SIGKILL\n"
+    assert said.out == (
+        "TX/ts_100: inactive (stopped)\nts_100: SIGKILL was sent to sleep (PID 77), which has ended: "
+        "SIGKILL\n"
+    )
     assert "ts_1 still has processes" in said.err
     assert there.asked("stop")[0]["triggers"] is False
 
 
 def test_stop_says_what_had_to_be_killed(home: House, capsys: Capture) -> None:
-    home.supervisor(stop=yes(transaction="TX", tasks=[fake.task(state="inactive", sub="stopped", killed=True)]))
+    home.supervisor(
+        stop=yes(transaction="TX", tasks=[fake.task(state="inactive", sub="stopped", killed=True)])
+    )
     assert main(["stop", "ts_100"]) == 0
-    assert capsys.readouterr().out == "TX/ts_100: inactive (stopped), killed with SIGKILL: it did not end when it was asked\n"
+    assert (
+        capsys.readouterr().out
+        == "TX/ts_100: inactive (stopped), killed with SIGKILL: it did not end when it was asked\n"
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "code"),
     [
-        *((f"-c Nope {verb}", 4) for verb in ("status", "start", "stop", "restart", "reload", "reexec", "exit", "top", "forget")),
-        *((f"-c Known {verb}", 5) for verb in ("start", "stop", "restart", "reload", "reexec", "exit", "top", "reset-failed")),
-        ("-c Nope send x {}", 4), ("-c Known send x {}", 5), ("-c Known send x {", 2),
-        ("-c Other status NOPE", 4), ("graph Nope", 4), ("graph /no.xml", 2), ("-c Known keys", 1), ("create", 2),
+        *(
+            (f"-c Nope {verb}", 4)
+            for verb in ("status", "start", "stop", "restart", "reload", "reexec", "exit", "top", "forget")
+        ),
+        *(
+            (f"-c Known {verb}", 5)
+            for verb in ("start", "stop", "restart", "reload", "reexec", "exit", "top", "reset-failed")
+        ),
+        ("-c Nope send x {}", 4),
+        ("-c Known send x {}", 5),
+        ("-c Known send x {", 2),
+        ("-c Other status NOPE", 4),
+        ("graph Nope", 4),
+        ("graph /no.xml", 2),
+        ("-c Known keys", 1),
+        ("create", 2),
     ],
-)  # fmt: skip
+)
 def test_what_fails_is_answered_in_json_too(words: str, code: int, home: House, capsys: Capture) -> None:
     home.file("Known")
     home.supervisor("Other", status=no(4, "cannot show NOPE: no such task"))
@@ -255,7 +351,9 @@ def test_what_fails_is_answered_in_json_too(words: str, code: int, home: House, 
 
 
 @pytest.mark.parametrize("verb", ["logs", "events", "watch"])
-def test_what_is_a_line_for_each_entry_has_none_for_a_failure(verb: str, home: House, capsys: Capture) -> None:
+def test_what_is_a_line_for_each_entry_has_none_for_a_failure(
+    verb: str, home: House, capsys: Capture
+) -> None:
     assert main(["--json", "-c", "Nope", verb]) == 4
     assert capsys.readouterr().out == ""
 
@@ -300,23 +398,37 @@ def test_forget_names_what_was_forgotten(home: House, capsys: Capture) -> None:
 
 
 def test_reload_says_what_differs(home: House, capsys: Capture) -> None:
-    home.supervisor(reload=(yes(added=["a"], removed=[], changed=["b", "c"], unchanged=["d"]), yes(added=[], removed=[], changed=[])))
+    home.supervisor(
+        reload=(
+            yes(added=["a"], removed=[], changed=["b", "c"], unchanged=["d"]),
+            yes(added=[], removed=[], changed=[]),
+        )
+    )
     assert main(["reload"]) == 0
     assert capsys.readouterr().out == "added: a\nchanged: b c\n"
     assert main(["reload"]) == 0
     assert capsys.readouterr().out == "nothing differs\n"
-    home.supervisor(reload=yes(added=[], removed=[], changed=[], in_place=["b"], context=["max_transactions"], unchanged=["a"]))
+    home.supervisor(
+        reload=yes(
+            added=[], removed=[], changed=[], in_place=["b"], context=["max_transactions"], unchanged=["a"]
+        )
+    )
     assert main(["reload"]) == 0
-    assert capsys.readouterr().out == "changed without a restart: b\nchanged for the context: max_transactions\n"
+    assert (
+        capsys.readouterr().out == "changed without a restart: b\nchanged for the context: max_transactions\n"
+    )
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
-def test_reload_names_what_is_still_failed_and_how_to_start_it(options: list[str], home: House, capsys: Capture) -> None:
+def test_reload_names_what_is_still_failed_and_how_to_start_it(
+    options: list[str], home: House, capsys: Capture
+) -> None:
     failed = [{"transaction": "T1", "task": "a"}]
     home.supervisor(reload=yes(added=[], removed=[], changed=["a"], still_failed=failed))
     assert main([*options, "reload"]) == 0
     assert capsys.readouterr().err == (
-        "zmsvcctl: a is still failed, and a reload starts no failed task (zmsvcctl -c Echo start --transaction T1 a)\n"
+        "zmsvcctl: a is still failed, and a reload starts no failed task (zmsvcctl -c Echo start "
+        "--transaction T1 a)\n"
     )
 
 
@@ -345,14 +457,18 @@ def test_half_an_answer_is_none(home: House) -> None:
 
 
 def test_the_next_supervisor_answers_on_the_socket_that_outlived_the_last(home: House) -> None:
-    """The listening socket is the keeper's: while there is no supervisor a connection waits in its backlog."""
+    """The listening socket is the keeper's: while there is no supervisor a connection waits in its
+    backlog.
+    """
     path = home.runtime / "Echo" / "control.sock"
     path.parent.mkdir()
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen()
         codes: list[int] = []
-        asking = threading.Thread(target=lambda: codes.append(main(["-c", "Echo", "stop", "--transaction", "TX"])))
+        asking = threading.Thread(
+            target=lambda: codes.append(main(["-c", "Echo", "stop", "--transaction", "TX"]))
+        )
         asking.start()
         first, _ = listening.accept()
         with first:
@@ -499,7 +615,9 @@ def test_a_full_backlog_is_124_too(home: House) -> None:
         assert main(["-c", "Echo", "stop", "--timeout", "0.05"]) == 124
 
 
-def test_a_hung_supervisor_does_not_hang_a_question(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hung_supervisor_does_not_hang_a_question(
+    home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shown_status, "PATIENCE", 0.1)
     home.supervisor(status=Silence)
     assert main(["-c", "Echo", "status"]) == 5
@@ -531,7 +649,9 @@ def test_a_line_without_end_is_5(home: House, capsys: Capture, monkeypatch: pyte
     assert "longer than 1 MiB" in complaint(capsys)
 
 
-def test_a_line_that_is_never_complete_is_5_in_time(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_that_is_never_complete_is_5_in_time(
+    home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also of an order, which waits for its answer as long as that takes."""
     monkeypatch.setattr(client, "LINE", 0.2)
     home.supervisor(stop=[b'{"ok": ', fake.Silence])
@@ -539,11 +659,30 @@ def test_a_line_that_is_never_complete_is_5_in_time(home: House, capsys: Capture
     assert "an answer is not complete within 0.2 s" in complaint(capsys)
 
 
-@pytest.mark.parametrize("value", [None, 5, "x", [], {}, [None], [5], ["x"], [{}], [{"tasks": [{}, 5]}], [{"id": [], "tasks": {}}], True])
+@pytest.mark.parametrize(
+    "value",
+    [None, 5, "x", [], {}, [None], [5], ["x"], [{}], [{"tasks": [{}, 5]}], [{"id": [], "tasks": {}}], True],
+)
 @pytest.mark.parametrize("verb", ["status", "list", "events", "logs"])
 def test_data_of_other_types_are_no_traceback(verb: str, value: Any, home: House, capsys: Capture) -> None:
-    names = ("name", "id", "pid", "restarts", "state", "frontend", "since", "dropped", "file", "log", "transactions", "unsaved")
-    home.supervisor(status=yes(**dict.fromkeys(names, value)), events=[fake.more(seq=1, detail=value), fake.more(seq=value), yes()])
+    names = (
+        "name",
+        "id",
+        "pid",
+        "restarts",
+        "state",
+        "frontend",
+        "since",
+        "dropped",
+        "file",
+        "log",
+        "transactions",
+        "unsaved",
+    )
+    home.supervisor(
+        status=yes(**dict.fromkeys(names, value)),
+        events=[fake.more(seq=1, detail=value), fake.more(seq=value), yes()],
+    )
     home.program("journalctl", "exit 0")
     if verb != "logs":
         assert main([verb, "-c", "Echo"]) in (0, 3)
@@ -562,14 +701,33 @@ def test_an_empty_no_is_a_sentence(home: House, capsys: Capture) -> None:
 def test_status_imports_little(home: House) -> None:
     """Every import is paid by every `status`; these would double its time."""
     home.supervisor()
-    code = "import sys; from zmsvc.ctl.__main__ import main; code = main(['status']); print(*sys.modules, file=sys.stderr); sys.exit(code)"
-    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, env=_with_packages(home))
+    code = (
+        "import sys; from zmsvc.ctl.__main__ import main; code = main(['status']); print(*sys.modules, "
+        "file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, env=_with_packages(home)
+    )
     assert done.returncode == 0, done.stderr
     imported = set(done.stderr.split())
     heavy = {
-        "zmq", "lxml", "psutil", "asyncio", "logging", "subprocess", "shutil", "signal", "typing", "sqlite3", "zmsvc.core.model",
-        "importlib.metadata", "zmsvc.ctl.verbs.logs", "zmsvc.ctl.follow", "zmsvc.ctl.verbs.check", "zmsvc.ctl.create.command",
-    }  # fmt: skip
+        "zmq",
+        "lxml",
+        "psutil",
+        "asyncio",
+        "logging",
+        "subprocess",
+        "shutil",
+        "signal",
+        "typing",
+        "sqlite3",
+        "zmsvc.core.model",
+        "importlib.metadata",
+        "zmsvc.ctl.verbs.logs",
+        "zmsvc.ctl.follow",
+        "zmsvc.ctl.verbs.check",
+        "zmsvc.ctl.create.command",
+    }
     assert imported & heavy == set()
     assert "zmsvc.ctl.verbs.status" in imported
 
@@ -577,12 +735,18 @@ def test_status_imports_little(home: House) -> None:
 def _with_packages(home: House) -> dict[str, str]:
     """With what `-S` takes off the path: the libraries that zmsvcctl looks for."""
     packages = [path for path in sys.path if path.endswith("-packages")]
-    return {**home.environment, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *packages]), "PATH": "/usr/bin:/bin"}
+    return {
+        **home.environment,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *packages]),
+        "PATH": "/usr/bin:/bin",
+    }
 
 
 def test_a_reader_that_has_gone_is_no_error(home: House) -> None:
     home.supervisor(status=status(transaction(tasks=[fake.task(f"ts_{number}") for number in range(3000)])))
-    done = subprocess.Popen([sys.executable, "-P", "-m", "zmsvc.ctl", "status"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    done = subprocess.Popen(
+        [sys.executable, "-P", "-m", "zmsvc.ctl", "status"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert done.stdout is not None
     assert done.stderr is not None
     done.stdout.close()
@@ -594,7 +758,12 @@ def test_a_reader_that_has_gone_is_no_error(home: House) -> None:
 def test_a_full_disk_is_one_line(home: House) -> None:
     home.supervisor()
     with open("/dev/full", "w") as full:
-        done = subprocess.run([sys.executable, "-P", "-m", "zmsvc.ctl", "status"], stdout=full, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "zmsvc.ctl", "status"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     assert done.returncode == 1
     assert re.fullmatch(r"zmsvcctl: cannot go on: .*no space left on device\n", done.stderr)
 
@@ -602,15 +771,26 @@ def test_a_full_disk_is_one_line(home: House) -> None:
 def test_no_standard_streams_are_no_error(home: House) -> None:
     home.supervisor()
     for closed in (">&-", "2>&-", ">&- 2>&- <&-"):
-        done = subprocess.run(["sh", "-c", f"exec {sys.executable} -P -m zmsvc.ctl status {closed}"], capture_output=True)
+        done = subprocess.run(
+            ["sh", "-c", f"exec {sys.executable} -P -m zmsvc.ctl status {closed}"], capture_output=True
+        )
         assert done.returncode == 0
         assert done.stderr == b""
 
 
 def test_any_character_can_be_written_in_any_locale(home: House) -> None:
     home.supervisor(status=status(transaction(tasks=[fake.task("ts_1", instance="Ü✓\ud800\x1b]0;x\x07")])))
-    for locale in ({"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C"}, {"LC_ALL": "C.UTF-8"}, {"PYTHONUTF8": "0", "LC_ALL": "POSIX"}):
-        done = subprocess.run([sys.executable, "-P", "-m", "zmsvc.ctl", "status"], capture_output=True, env=_with_packages(home) | locale)
+    for locale in (
+        {"PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "C"},
+        {"LC_ALL": "C.UTF-8"},
+        {"PYTHONUTF8": "0", "LC_ALL": "POSIX"},
+    ):
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "zmsvc.ctl", "status"],
+            capture_output=True,
+            env=_with_packages(home) | locale,
+        )
         assert (done.returncode, done.stderr) == (0, b"")
         assert b"\x1b" not in done.stdout
 

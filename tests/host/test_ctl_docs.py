@@ -50,14 +50,22 @@ def test_the_manual_has_every_argument_of_a_verb(verb: Verb) -> None:
     (synopsis,) = [item for item in items("VERBS") if item.split()[0] == verb.name]
     shown = set(re.findall(r"(?<!\w)--?[a-z][a-z-]*", synopsis))
     assert shown <= flags(*verb.options)
-    assert [option.flags for option in verb.options if option.flags[0].startswith("-") and not shown & set(option.flags)] == []
+    assert [
+        option.flags
+        for option in verb.options
+        if option.flags[0].startswith("-") and not shown & set(option.flags)
+    ] == []
     positional = [option for option in verb.options if not option.flags[0].startswith("-")]
-    assert [option.flags for option in positional if str(option.settings["metavar"]).split("|")[0] not in synopsis] == []
+    assert [
+        option.flags for option in positional if str(option.settings["metavar"]).split("|")[0] not in synopsis
+    ] == []
 
 
 def test_the_manual_has_every_option_and_no_other() -> None:
     told = {flag for item in items("OPTIONS") for flag in re.findall(r"(?<!\w)--?[a-z][a-z-]*", item)}
-    assert told == flags(*GLOBAL, *(option for verb in VERBS for option in verb.options)) | HELP | {"--version"}
+    assert told == flags(*GLOBAL, *(option for verb in VERBS for option in verb.options)) | HELP | {
+        "--version"
+    }
 
 
 def test_the_manual_has_every_exit_status() -> None:
@@ -66,15 +74,22 @@ def test_the_manual_has_every_exit_status() -> None:
 
 def test_the_manual_can_be_set() -> None:
     need(shutil.which("groff"), "groff is not installed")
-    done = subprocess.run(["groff", "-man", "-ww", "-z", "-Tutf8", str(MANUAL)], capture_output=True, text=True)
+    done = subprocess.run(
+        ["groff", "-man", "-ww", "-z", "-Tutf8", str(MANUAL)], capture_output=True, text=True
+    )
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def completed(*words: str) -> set[str]:
     """What bash offers for the last of these words."""
-    script = f'. "{COMPLETION}"; COMP_WORDS=(zmsvcctl "$@"); COMP_CWORD=$#; _zmsvcctl; printf "%s\\n" "${{COMPREPLY[@]}}"'
+    script = (
+        f'. "{COMPLETION}"; COMP_WORDS=(zmsvcctl "$@"); COMP_CWORD=$#; _zmsvcctl; printf "%s\\n" '
+        f'"${{COMPREPLY[@]}}"'
+    )
     environment = {"PATH": "/usr/bin:/bin", "ZMSVC_CONFIG_DIR": "/nowhere", "ZMSVC_RUNTIME_DIR": "/nowhere"}
-    done = subprocess.run(["bash", "-c", script, "bash", *words], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        ["bash", "-c", script, "bash", *words], capture_output=True, text=True, env=environment
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return set(done.stdout.split())
 
@@ -87,7 +102,9 @@ def test_bash_completes_verbs() -> None:
 
 
 def test_bash_completes_options_before_the_verb() -> None:
-    assert completed("--") == {flag for flag in flags(*GLOBAL) | HELP | {"--version"} if flag.startswith("--")}
+    assert completed("--") == {
+        flag for flag in flags(*GLOBAL) | HELP | {"--version"} if flag.startswith("--")
+    }
 
 
 @pytest.mark.parametrize("verb", OWN, ids=lambda verb: verb.name)
@@ -96,7 +113,9 @@ def test_bash_completes_options_of_a_verb(verb: Verb) -> None:
 
 
 def test_bash_completes_values() -> None:
-    (formats,) = [option.settings["choices"] for verb in VERBS for option in verb.options if "--format" in option.flags]
+    (formats,) = [
+        option.settings["choices"] for verb in VERBS for option in verb.options if "--format" in option.flags
+    ]
     assert completed("graph", "--format", "") == set(formats)
     assert completed("status", "--transaction", "") == set()
     assert completed("nonsense", "") == set()
@@ -110,7 +129,9 @@ def test_bash_completes_context_files(tmp_path: Path) -> None:
 
 def test_the_completions_are_made_of_the_table() -> None:
     made = runpy.run_path(str(DATA.parents[1] / "scripts" / "completion.py"), run_name="completion")["FILES"]
-    assert {path.name: path.read_text() for path in COMPLETION.parent.iterdir()} == {name: make() for name, make in made.items()}
+    assert {path.name: path.read_text() for path in COMPLETION.parent.iterdir()} == {
+        name: make() for name, make in made.items()
+    }
 
 
 @pytest.mark.parametrize("file", ["zsh _zmsvcctl", "fish zmsvcctl.fish"])

@@ -1,4 +1,6 @@
-"""zmsvcctl's logs, events, watch, send, check and graph, with a fake supervisor and real files, sockets and programs."""
+"""zmsvcctl's logs, events, watch, send, check and graph, with a fake supervisor and real files, sockets
+and programs.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,11 @@ def home(tmp_path: Path) -> Iterator[House]:
 def process(*words: str, **settings: Any) -> subprocess.Popen[bytes]:
     """zmsvcctl as a process whose output is read as it comes."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "zmsvc.ctl", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, **settings
+        [sys.executable, "-P", "-m", "zmsvc.ctl", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
+        **settings,
     )
 
 
@@ -63,26 +69,55 @@ def test_matches_find_fields_and_cgroups() -> None:
     ]  # fmt: skip
     assert matches(DAEMON, None, ["a"], []) == ["ZMSVC_CONTEXT=Echo", "ZMSVC_TASK=a", "_UID=0"]
     assert matches(DAEMON, None, [], []) == [
-        "ZMSVC_CONTEXT=Echo", "_UID=0", "+", "_SYSTEMD_UNIT=zmsvc@Echo.service", "+", "_SYSTEMD_USER_UNIT=zmsvc@Echo.service", "_UID=0",
-    ]  # fmt: skip
+        "ZMSVC_CONTEXT=Echo",
+        "_UID=0",
+        "+",
+        "_SYSTEMD_UNIT=zmsvc@Echo.service",
+        "+",
+        "_SYSTEMD_USER_UNIT=zmsvc@Echo.service",
+        "_UID=0",
+    ]
 
 
 def test_what_a_task_of_another_user_says_is_found_for_that_task_alone() -> None:
     of = Writers("Echo", 0, {"a": 1, "b": 2, "c": 0}, "_SYSTEMD_UNIT")
     unit = "_SYSTEMD_UNIT=zmsvc@Echo.service"
     assert matches(of, None, ["a"], []) == [
-        "ZMSVC_CONTEXT=Echo", unit, "ZMSVC_TASK=a", "_UID=0", "+", "ZMSVC_CONTEXT=Echo", unit, "ZMSVC_TASK=a", "_UID=1",
-    ]  # fmt: skip
+        "ZMSVC_CONTEXT=Echo",
+        unit,
+        "ZMSVC_TASK=a",
+        "_UID=0",
+        "+",
+        "ZMSVC_CONTEXT=Echo",
+        unit,
+        "ZMSVC_TASK=a",
+        "_UID=1",
+    ]
     assert matches(of, "TX", [], []) == [
-        "ZMSVC_CONTEXT=Echo", "ZMSVC_TRANSACTION=TX", unit, "_UID=0", "+",
-        "ZMSVC_CONTEXT=Echo", "ZMSVC_TRANSACTION=TX", unit, "ZMSVC_TASK=a", "_UID=1", "+",
-        "ZMSVC_CONTEXT=Echo", "ZMSVC_TRANSACTION=TX", unit, "ZMSVC_TASK=b", "_UID=2",
-    ]  # fmt: skip
+        "ZMSVC_CONTEXT=Echo",
+        "ZMSVC_TRANSACTION=TX",
+        unit,
+        "_UID=0",
+        "+",
+        "ZMSVC_CONTEXT=Echo",
+        "ZMSVC_TRANSACTION=TX",
+        unit,
+        "ZMSVC_TASK=a",
+        "_UID=1",
+        "+",
+        "ZMSVC_CONTEXT=Echo",
+        "ZMSVC_TRANSACTION=TX",
+        unit,
+        "ZMSVC_TASK=b",
+        "_UID=2",
+    ]
 
 
 def test_cgroups_are_those_of_what_is_meant() -> None:
     tasks = [task("a", cgroup="/g/A"), task("b", cgroup="/g/B"), task("c")]
-    it = ContextStatus(status(transaction("T1", tasks=tasks), transaction("T2", tasks=[task("a", cgroup="/g/A2")]))["data"])
+    it = ContextStatus(
+        status(transaction("T1", tasks=tasks), transaction("T2", tasks=[task("a", cgroup="/g/A2")]))["data"]
+    )
     assert logs.cgroups(it, "Echo", "T1", []) == ["/g/A", "/g/B"]
     assert logs.cgroups(it, "Echo", None, ["a"]) == ["/g/A", "/g/A2"]
 
@@ -108,11 +143,23 @@ def asked(*words: str, complaint: str = "") -> list[str]:
 
 @pytest.mark.usefixtures("journalctl")
 def test_logs_asks_journalctl(home: House) -> None:
-    home.supervisor(status=status(transaction(tasks=[task("ts_1", cgroup="/sys/fs/cgroup/g/TX:ts_1")]), log="journal"))
-    matches = ["ZMSVC_CONTEXT=Echo", "ZMSVC_TRANSACTION=TX", "ZMSVC_TASK=ts_1", f"_UID={os.geteuid()}", "+", "_SYSTEMD_CGROUP=/g/TX:ts_1"]
+    home.supervisor(
+        status=status(transaction(tasks=[task("ts_1", cgroup="/sys/fs/cgroup/g/TX:ts_1")]), log="journal")
+    )
+    matches = [
+        "ZMSVC_CONTEXT=Echo",
+        "ZMSVC_TRANSACTION=TX",
+        "ZMSVC_TASK=ts_1",
+        f"_UID={os.geteuid()}",
+        "+",
+        "_SYSTEMD_CGROUP=/g/TX:ts_1",
+    ]
     assert asked("logs", "--transaction", "TX", "ts_1") == matches
     options = ["--follow", "--no-pager", "--lines=3", "--output=cat"]
-    assert asked("logs", "-f", "-n", "3", "--no-pager", "-o", "cat", "--task", "ts_1", "--transaction", "TX") == options + matches
+    assert (
+        asked("logs", "-f", "-n", "3", "--no-pager", "-o", "cat", "--task", "ts_1", "--transaction", "TX")
+        == options + matches
+    )
     assert asked("--json", "logs", "--transaction", "TX", "ts_1")[0] == "--output=json"
 
 
@@ -132,7 +179,9 @@ def test_logs_of_a_context_that_does_not_run(home: House) -> None:
     assert asked("-c", "Echo", "logs", complaint=said)[0] == "ZMSVC_CONTEXT=Echo"
 
 
-def test_logs_without_journalctl_is_one_line(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logs_without_journalctl_is_one_line(
+    home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(home.root))
     home.supervisor(status=status(transaction(), log="journal"))
     assert main(["logs"]) == 1
@@ -155,11 +204,17 @@ LOG = """\
 @pytest.mark.parametrize(
     ("words", "lines"),
     [
-        ([], range(8)), (["--transaction", "TX"], [1, 2, 3, 6]), (["ts_1"], [2, 4, 5, 6]), (["--transaction", "TX", "ts_1"], [2, 6]),
-        (["ts_1", "ts_2"], range(2, 7)), (["-n", "2"], [4, 5, 6]), (["-n", "1", "ts_2"], [3]), (["-n", "0"], []),
+        ([], range(8)),
+        (["--transaction", "TX"], [1, 2, 3, 6]),
+        (["ts_1"], [2, 4, 5, 6]),
+        (["--transaction", "TX", "ts_1"], [2, 6]),
+        (["ts_1", "ts_2"], range(2, 7)),
+        (["-n", "2"], [4, 5, 6]),
+        (["-n", "1", "ts_2"], [3]),
+        (["-n", "0"], []),
         (["--transaction", "X"], []),
     ],
-)  # fmt: skip
+)
 def test_logs_from_the_daemons_file(words: list[str], lines: Any, home: House, capsys: Capture) -> None:
     (home.root / "log").write_text(LOG)
     home.supervisor(status=status(transaction(), log=f"{home.root}/log"))
@@ -199,7 +254,13 @@ def test_logs_follow_the_file(home: House) -> None:
 
 
 def row(seq: int, **other: Any) -> Any:
-    told = {"at": "2026-11-23T12:00:00.123+00:00", "transaction": "TX", "task": "ts_1", "event": "started", "detail": {"pid": 7}}
+    told = {
+        "at": "2026-11-23T12:00:00.123+00:00",
+        "transaction": "TX",
+        "task": "ts_1",
+        "event": "started",
+        "detail": {"pid": 7},
+    }
     return more(seq=seq, **told | other)
 
 
@@ -218,7 +279,8 @@ def test_events_are_a_table(home: House, capsys: Capture) -> None:
     assert capsys.readouterr().out.splitlines() == [
         "TIME                     TRANSACTION           TASK          EVENT       DETAIL",
         "2026-11-23 12:00:00.123  TX                    ts_1          started     pid=7",
-        "2026-11-23 12:00:00.123  TX                    -             started     y=a,b ended=sleep(9):SIGTERM,sh(8):3,cat(7) by=rule "
+        "2026-11-23 12:00:00.123  TX                    -             started     y=a,b "
+        "ended=sleep(9):SIGTERM,sh(8):3,cat(7) by=rule "
         "after=ts_2:on_exit",
     ]
     (request,) = there.asked("events")
@@ -240,7 +302,10 @@ def test_a_history_without_events_is_a_head(home: House, capsys: Capture) -> Non
 def test_a_history_without_what_was_named_says_so(home: House, capsys: Capture) -> None:
     home.supervisor(events=[yes()])
     assert main(["events", "--transaction", "TX", "ts_9"]) == 0
-    assert capsys.readouterr().err == "zmsvcctl: the history of Echo has no event of TX ts_9 (zmsvcctl -c Echo status)\n"
+    assert (
+        capsys.readouterr().err
+        == "zmsvcctl: the history of Echo has no event of TX ts_9 (zmsvcctl -c Echo status)\n"
+    )
 
 
 def test_events_go_on_with_the_next_supervisor_and_none_is_told_twice(home: House) -> None:
@@ -290,7 +355,13 @@ def bus(home: House) -> Iterator[zmq.Socket[bytes]]:
 def test_watch_prints_a_line_for_every_message(bus: zmq.Socket[bytes]) -> None:
     running = process("watch", "--count", "4")
     assert bus.recv() == b"\x01"
-    for frame in (b'control @@@ {"header":{"a":1}}', b"no message \xff", b"talk @@@ {}", b'x @@@ {"a": "\x1b"}', b"late @@@ {}"):
+    for frame in (
+        b'control @@@ {"header":{"a":1}}',
+        b"no message \xff",
+        b"talk @@@ {}",
+        b'x @@@ {"a": "\x1b"}',
+        b"late @@@ {}",
+    ):
         bus.send(frame)
     told, said = running.communicate()
     assert (running.returncode, said) == (0, b"")
@@ -341,7 +412,9 @@ class Courier:
         self.outcome = outcome
         self.sent: list[tuple[str, bytes, float]] = []
 
-    def __call__(self, endpoint: str, frame: bytes, timeout_s: float, curve: sockets.Curve | None, *, presence: bytes) -> bool:
+    def __call__(
+        self, endpoint: str, frame: bytes, timeout_s: float, curve: sockets.Curve | None, *, presence: bytes
+    ) -> bool:
         assert curve is None, "the context says that it has no keys"
         assert presence == (b"unheard." if frame.startswith(b"context") else b"")
         self.sent.append((endpoint, frame, timeout_s))
@@ -358,14 +431,18 @@ def courier(home: House, monkeypatch: pytest.MonkeyPatch) -> Courier:
     return made
 
 
-def test_send_waits_for_the_supervisor_with_what_only_a_supervisor_hears(courier: Courier, capsys: Capture) -> None:
+def test_send_waits_for_the_supervisor_with_what_only_a_supervisor_hears(
+    courier: Courier, capsys: Capture
+) -> None:
     assert main(["send", "context", '{"header": {}}']) == 0
     assert courier.sent == [("ipc:///nowhere/b", b'context @@@ {"header":{}}', 5.0)]
     assert capsys.readouterr() == ("", "")
 
 
 def test_send_puts_the_header_first(courier: Courier, capsys: Capture) -> None:
-    assert main(["send", "talk", '{"content": {"é": 1.50}, "header": {"action": "x", "service_id": "y"}}']) == 0
+    assert (
+        main(["send", "talk", '{"content": {"é": 1.50}, "header": {"action": "x", "service_id": "y"}}']) == 0
+    )
     frame = 'talk @@@ {"header":{"service_id":"y","action":"x"},"content":{"é":1.5}}'.encode()
     assert courier.sent == [("ipc:///nowhere/b", frame, 5.0)]
     assert capsys.readouterr() == ("", "")
@@ -402,9 +479,15 @@ def test_send_says_when_nobody_is_subscribed(courier: Courier, capsys: Capture) 
 
 @pytest.mark.parametrize(
     ("error", "words", "code"),
-    [(ZmsvcError("cannot reach x: y"), [], 5), (ZmsvcError("x"), ["--timeout", "1"], 124), (UsageError("too large"), [], 2)],
+    [
+        (ZmsvcError("cannot reach x: y"), [], 5),
+        (ZmsvcError("x"), ["--timeout", "1"], 124),
+        (UsageError("too large"), [], 2),
+    ],
 )
-def test_send_that_fails_says_why(error: ZmsvcError, words: list[str], code: int, courier: Courier, capsys: Capture) -> None:
+def test_send_that_fails_says_why(
+    error: ZmsvcError, words: list[str], code: int, courier: Courier, capsys: Capture
+) -> None:
     courier.outcome = error
     assert main([*words, "send", "talk", "{}"]) == code
     assert capsys.readouterr().err == f"zmsvcctl: {error}\n"
@@ -453,7 +536,9 @@ def test_check_of_bad_files_names_every_fault(home: House, capsys: Capture) -> N
     assert main(["check", str(bad), str(good), "/no/such/file"]) == 2
     told = capsys.readouterr()
     assert told.out == f"{good}: {who_may_connect(home)}\n{good}: ok (1 task)\n"
-    assert all(re.match(rf"({re.escape(str(bad))}|/no/such/file):\d+: ", line) for line in told.err.splitlines())
+    assert all(
+        re.match(rf"({re.escape(str(bad))}|/no/such/file):\d+: ", line) for line in told.err.splitlines()
+    )
     assert f"{bad}:2: " in told.err
     assert "/no/such/file:1: " in told.err
 
@@ -462,11 +547,20 @@ def test_check_as_json(home: House, capsys: Capture) -> None:
     file = home.file(text=GOOD.format(home.root, "on_start"))
     assert main(["--json", "check", str(file), "/no"]) == 2
     good, bad = json.loads(capsys.readouterr().out)["files"]
-    assert good == {"file": str(file), "ok": True, "tasks": 1, "faults": [], "warnings": [], "access": [who_may_connect(home)]}
+    assert good == {
+        "file": str(file),
+        "ok": True,
+        "tasks": 1,
+        "faults": [],
+        "warnings": [],
+        "access": [who_may_connect(home)],
+    }
     assert (bad["ok"], len(bad["faults"])) == (False, 1)
 
 
-def test_check_of_a_running_context_does_not_complain_about_its_own_ports(home: House, capsys: Capture) -> None:
+def test_check_of_a_running_context_does_not_complain_about_its_own_ports(
+    home: House, capsys: Capture
+) -> None:
     file = home.file(text=GOOD.format(home.root, "on_start"))
     with zmq.Context() as ctx, ctx.socket(zmq.XPUB) as device:
         device.bind(f"ipc://{home.root}/f")

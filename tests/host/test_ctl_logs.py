@@ -46,15 +46,29 @@ def file(home: House) -> House:
 
 
 PICKED = [
-    (["-p", "err"], [3, 4, 6]), (["-p", "3"], [3, 4, 6]), (["-p", "debug..warning"], [0, 1, 2, 5]),
-    (["-p", "warning..err"], [2, 3, 4]), (["-p", "err", "ts_1", "--transaction", "TX"], [3, 4]),
-    (["-g", "word"], [1, 2, 5]), (["-g", "Second"], [2]), (["-g", "FIRST"], []), (["-g", "tail"], [3, 4]), (["-g", "^fi"], [1, 6]),
-    (["--since", "2026-11-23 12:00:03 UTC"], [3, 4, 5, 6]), (["--until", "2026-11-23 12:00:02 UTC"], [0, 1, 2]),
+    (["-p", "err"], [3, 4, 6]),
+    (["-p", "3"], [3, 4, 6]),
+    (["-p", "debug..warning"], [0, 1, 2, 5]),
+    (["-p", "warning..err"], [2, 3, 4]),
+    (["-p", "err", "ts_1", "--transaction", "TX"], [3, 4]),
+    (["-g", "word"], [1, 2, 5]),
+    (["-g", "Second"], [2]),
+    (["-g", "FIRST"], []),
+    (["-g", "tail"], [3, 4]),
+    (["-g", "^fi"], [1, 6]),
+    (["--since", "2026-11-23 12:00:03 UTC"], [3, 4, 5, 6]),
+    (["--until", "2026-11-23 12:00:02 UTC"], [0, 1, 2]),
     (["--since", "2026-11-23T12:00:01Z", "--until", "2026-11-23 12:00:03+00:00"], [1, 2, 3, 4]),
-    (["--since", "1 day ago"], []), (["--since", "-2h"], []), (["--since", "@0", "--until", "now"], range(7)),
-    (["-r"], [6, 5, 3, 4, 2, 1, 0]), (["-r", "-n", "2"], [6, 5]), (["-g", "word", "-n", "2"], [5, 2]),
-    (["-n", "2", "-p", "err"], [3, 4, 6]), (["-n", "1", "-p", "warning..err"], [3, 4]), (["-r", "-n", "2", "-p", "err"], [6, 3, 4]),
-]  # fmt: skip
+    (["--since", "1 day ago"], []),
+    (["--since", "-2h"], []),
+    (["--since", "@0", "--until", "now"], range(7)),
+    (["-r"], [6, 5, 3, 4, 2, 1, 0]),
+    (["-r", "-n", "2"], [6, 5]),
+    (["-g", "word", "-n", "2"], [5, 2]),
+    (["-n", "2", "-p", "err"], [3, 4, 6]),
+    (["-n", "1", "-p", "warning..err"], [3, 4]),
+    (["-r", "-n", "2", "-p", "err"], [6, 3, 4]),
+]
 
 
 @pytest.mark.parametrize(("words", "lines"), PICKED)
@@ -68,10 +82,15 @@ def test_a_task_that_no_transaction_has_is_named_and_its_log_shown(file: House, 
     assert main(["logs", "ts_2"]) == 0
     shown, said = capsys.readouterr()
     assert "Second word" in shown
-    assert said == "zmsvcctl: no transaction of Echo has ts_2; its log is searched all the same (zmsvcctl -c Echo status)\n"
+    assert said == (
+        "zmsvcctl: no transaction of Echo has ts_2; its log is searched all the same (zmsvcctl -c Echo "
+        "status)\n"
+    )
 
 
-def test_the_log_of_a_transaction_that_the_supervisor_does_not_know_is_shown_and_that_said(home: House, capsys: Capture) -> None:
+def test_the_log_of_a_transaction_that_the_supervisor_does_not_know_is_shown_and_that_said(
+    home: House, capsys: Capture
+) -> None:
     (home.state / "Echo").mkdir()
     (home.state / "Echo" / "zmsvcd.log").write_text(LOG)
     home.supervisor(status=no(4, "cannot show TX: no such transaction"))
@@ -84,10 +103,17 @@ def test_the_log_of_a_transaction_that_the_supervisor_does_not_know_is_shown_and
 @pytest.mark.parametrize(
     "words",
     [
-        [], ["ts_1"], ["--transaction", "TX"], ["--transaction", "TX", "ts_1", "ts_2"], ["-p", "err"], ["ts_1", "-p", "warning..err"],
-        ["-g", "word"], ["-g", "Second"], ["ts_1", "-g", "third"],
+        [],
+        ["ts_1"],
+        ["--transaction", "TX"],
+        ["--transaction", "TX", "ts_1", "ts_2"],
+        ["-p", "err"],
+        ["ts_1", "-p", "warning..err"],
+        ["-g", "word"],
+        ["-g", "Second"],
+        ["ts_1", "-g", "third"],
     ],
-)  # fmt: skip
+)
 def test_the_query_of_a_file_finds_the_same(words: list[str], file: House, capsys: Capture) -> None:
     assert main(["logs", *words]) == 0
     shown = capsys.readouterr().out
@@ -99,12 +125,16 @@ def test_the_query_of_a_file_finds_the_same(words: list[str], file: House, capsy
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["-p", "loud"], "cannot understand the priority 'loud'"), (["--since", "whenever"], "cannot understand the time 'whenever'"),
-        (["-g", "("], "cannot use the pattern '('"), (["-f", "-r"], "--reverse and --follow exclude each other"),
+        (["-p", "loud"], "cannot understand the priority 'loud'"),
+        (["--since", "whenever"], "cannot understand the time 'whenever'"),
+        (["-g", "("], "cannot use the pattern '('"),
+        (["-f", "-r"], "--reverse and --follow exclude each other"),
         (["--since", "now", "--until", "yesterday"], "--since must be before --until"),
     ],
-)  # fmt: skip
-def test_what_cannot_be_understood_is_one_line(words: list[str], said: str, file: House, capsys: Capture) -> None:
+)
+def test_what_cannot_be_understood_is_one_line(
+    words: list[str], said: str, file: House, capsys: Capture
+) -> None:
     assert main(["logs", *words]) == 2
     assert capsys.readouterr().err.startswith(f"zmsvcctl: {said}")
 
@@ -113,9 +143,14 @@ def test_a_file_is_shown_as_json_with_the_journals_names(file: House, capsys: Ca
     assert main(["--json", "logs", "-p", "err", "--transaction", "TX"]) == 0
     (entry,) = map(json.loads, capsys.readouterr().out.splitlines())
     assert entry == {
-        "MESSAGE": "third\nwith a tail", "__REALTIME_TIMESTAMP": "1795435203000000", "PRIORITY": "3", "SYSLOG_IDENTIFIER": "Echo",
-        "SYSLOG_PID": "9", "ZMSVC_TRANSACTION": "TX", "ZMSVC_TASK": "ts_1",
-    }  # fmt: skip
+        "MESSAGE": "third\nwith a tail",
+        "__REALTIME_TIMESTAMP": "1795435203000000",
+        "PRIORITY": "3",
+        "SYSLOG_IDENTIFIER": "Echo",
+        "SYSLOG_PID": "9",
+        "ZMSVC_TRANSACTION": "TX",
+        "ZMSVC_TASK": "ts_1",
+    }
 
 
 def asked(*words: str) -> list[str]:
@@ -133,24 +168,37 @@ def test_journalctl_is_asked_for_the_same(home: House, monkeypatch: pytest.Monke
     matches = ["ZMSVC_CONTEXT=Echo", "ZMSVC_TASK=ts_1", f"_UID={os.geteuid()}"]
     assert asked("logs", "ts_1", *words) == options + matches
     (query,) = asked("logs", "ts_1", "--show-query", *words)
-    assert query == f"journalctl --reverse --since=-2h --until=now --priority=err '--grep=a b' {' '.join(matches)}"
+    assert (
+        query
+        == f"journalctl --reverse --since=-2h --until=now --priority=err '--grep=a b' {' '.join(matches)}"
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
-        ("@1795435203.5", 1795435203.5), ("2026-11-23 12:00:03 UTC", 1795435203), ("2026-11-23T13:00:03+01:00", 1795435203),
-        ("Mon 2026-11-23 12:00:03 UTC", 1795435203), ("26-11-23 12:00:03Z", 1795435203), ("2026-11-23 12:00:03.25 UTC", 1795435203.25),
+        ("@1795435203.5", 1795435203.5),
+        ("2026-11-23 12:00:03 UTC", 1795435203),
+        ("2026-11-23T13:00:03+01:00", 1795435203),
+        ("Mon 2026-11-23 12:00:03 UTC", 1795435203),
+        ("26-11-23 12:00:03Z", 1795435203),
+        ("2026-11-23 12:00:03.25 UTC", 1795435203.25),
         ("2026-11-23 13:00:03 Europe/Berlin", 1795435203),
     ],
-)  # fmt: skip
+)
 def test_times_are_those_of_systemd(text: str, seconds: float) -> None:
     assert time_ranges.moment(text) == seconds
 
 
 def test_times_are_relative_to_now() -> None:
     now = time.time()
-    for text, offset in (("now", 0), ("-2h", -7200), ("+1min 30s", 90), ("5min ago", -300), ("1d left", 86400)):
+    for text, offset in (
+        ("now", 0),
+        ("-2h", -7200),
+        ("+1min 30s", 90),
+        ("5min ago", -300),
+        ("1d left", 86400),
+    ):
         assert abs(time_ranges.moment(text) - now - offset) < 10, text
     midnight = time_ranges.moment("today")
     assert midnight <= now < time_ranges.moment("tomorrow")
@@ -158,7 +206,9 @@ def test_times_are_relative_to_now() -> None:
     assert time_ranges.moment("00:00") == midnight
 
 
-@pytest.mark.parametrize("text", ["", " ", "12", "2026-13-01", "25:00", "2026-11-23 12:00 Nowhere/Else", "-", "@x", "2h"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "12", "2026-13-01", "25:00", "2026-11-23 12:00 Nowhere/Else", "-", "@x", "2h"]
+)
 def test_what_is_no_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         time_ranges.moment(text)

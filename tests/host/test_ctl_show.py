@@ -1,4 +1,6 @@
-"""What zmsvcctl shows of a fake supervisor: status with its exit status, colours and pager; list; and the pieces it is made of."""
+"""What zmsvcctl shows of a fake supervisor: status with its exit status, colours and pager; list; and the
+pieces it is made of.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,10 @@ def shown(capsys: Capture, *words: str, code: int = 0) -> str:
 # --- the exit status
 
 ACTIVE, FAILED = task(), task("ts_101", "failed", "failed")
-WAITING, ENTRY_WAITING = task("ts_102", "inactive", "waiting", entry=False), task("ts_103", "inactive", "waiting")
+WAITING, ENTRY_WAITING = (
+    task("ts_102", "inactive", "waiting", entry=False),
+    task("ts_103", "inactive", "waiting"),
+)
 EXITED, STOPPED = task("ts_104", "inactive", "exited"), task("ts_105", "inactive", "stopped")
 STARTING = task("ts_106", "activating", "start")
 
@@ -55,17 +60,24 @@ STARTING = task("ts_106", "activating", "start")
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("words", [[], ["--transaction", "TX"]])
-def test_a_whole_is_active_when_nothing_in_it_should_be_otherwise(tasks: list[Any], code: int, words: list[str], home: House) -> None:
+def test_a_whole_is_active_when_nothing_in_it_should_be_otherwise(
+    tasks: list[Any], code: int, words: list[str], home: House
+) -> None:
     home.supervisor(status=status(transaction(tasks=tasks)))
     assert main(["status", *words]) == code
 
 
-@pytest.mark.parametrize(("one", "code"), [(ACTIVE, 0), (WAITING, 3), (EXITED, 3), (FAILED, 3), (STARTING, 3)])
+@pytest.mark.parametrize(
+    ("one", "code"), [(ACTIVE, 0), (WAITING, 3), (EXITED, 3), (FAILED, 3), (STARTING, 3)]
+)
 def test_a_named_task_has_to_be_active_itself(one: Any, code: int, home: House) -> None:
     there = home.supervisor(status=status(transaction(tasks=[one])))
     assert main(["status", "ts_100"]) == code
     assert main(["status", "--task", "ts_100", "--transaction", "TX"]) == code
-    assert [(each["transaction"], each["tasks"]) for each in there.requests] == [(None, ["ts_100"]), ("TX", ["ts_100"])]
+    assert [(each["transaction"], each["tasks"]) for each in there.requests] == [
+        (None, ["ts_100"]),
+        ("TX", ["ts_100"]),
+    ]
 
 
 def test_a_stopped_transaction_spoils_nothing_while_another_goes_on(home: House) -> None:
@@ -123,7 +135,9 @@ def test_a_supervisor_of_1_0_tells_no_versions_and_needs_a_restart(home: House, 
     assert (told["supervisor_version"], told["keeper_version"], told["zygote_version"]) == (None, None, None)
     assert (told["version"], told["restart_needed"]) == (__version__, True)
     (line,) = [line for line in shown(capsys).splitlines() if "Version:" in line]
-    assert line.startswith(f"    Version: {__version__} is installed; supervisor 1.0, keeper 1.0, zygote 1.0; restart needed: ")
+    assert line.startswith(
+        f"    Version: {__version__} is installed; supervisor 1.0, keeper 1.0, zygote 1.0; restart needed: "
+    )
     assert main(["list"]) == 0
     assert f"{__version__} is installed, another release runs: Echo" in capsys.readouterr().err
 
@@ -131,13 +145,27 @@ def test_a_supervisor_of_1_0_tells_no_versions_and_needs_a_restart(home: House, 
 def test_only_the_supervisor_differs_where_only_it_was_replaced(home: House, capsys: Capture) -> None:
     home.supervisor(status=status(transaction(), supervisor_version="0.1"))
     (line,) = [line for line in shown(capsys).splitlines() if "Version:" in line]
-    assert line.endswith(f"supervisor 0.1, keeper {__version__}, zygote {__version__}; zmsvcctl -c Echo reexec renews the supervisor")
+    assert line.endswith(
+        f"supervisor 0.1, keeper {__version__}, zygote {__version__}; zmsvcctl -c Echo reexec renews the "
+        f"supervisor"
+    )
 
 
 def test_json_of_a_context_that_does_not_run_has_the_same_fields(home: House, capsys: Capture) -> None:
     home.file("Echo")
     (told,) = json.loads(shown(capsys, "--json", "-c", "Echo", code=3))["contexts"]
-    wanted = ("name", "id", "pid", "keeper_pid", "device_pid", "restarts", "state", "frontend", "backend", "transactions")
+    wanted = (
+        "name",
+        "id",
+        "pid",
+        "keeper_pid",
+        "device_pid",
+        "restarts",
+        "state",
+        "frontend",
+        "backend",
+        "transactions",
+    )
     assert [name for name in wanted if name not in told] == []
     assert (told["name"], told["state"], told["transactions"]) == ("Echo", "inactive", [])
 
@@ -155,7 +183,10 @@ def test_a_known_context_that_does_not_run_is_shown_as_inactive(home: House, cap
     told = shown(capsys, "-c", "Echo", code=3)
     assert told.startswith("○ Echo\n")
     assert f"File: {home.config}/Context-Echo.xml\n" in told
-    assert re.search(r"Active: inactive \(not running; (zmsvcd --detach Echo|systemctl start zmsvc@Echo) starts it\)\n", told)
+    assert re.search(
+        r"Active: inactive \(not running; (zmsvcd --detach Echo|systemctl start zmsvc@Echo) starts it\)\n",
+        told,
+    )
 
 
 def test_what_starts_a_context_is_a_unit_for_root_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,24 +198,42 @@ def test_what_starts_a_context_is_a_unit_for_root_only(monkeypatch: pytest.Monke
     assert select_context.start_command("Echo") == "zmsvcd --detach Echo"
 
 
-def test_a_context_whose_file_lies_elsewhere_is_started_by_its_file(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_context_whose_file_lies_elsewhere_is_started_by_its_file(
+    home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = home.root / "my files" / "Context-Mine.xml"
     file.parent.mkdir()
     file.write_text("<Context/>")
     told = shown(capsys, "-c", str(file), code=3)
     assert f"inactive (not running; zmsvcd --detach '{file}' starts it)\n" in told
-    assert select_context.restart_command("Mine", str(file)) == f"zmsvcctl -c Mine exit && zmsvcd --detach '{file}'"
+    assert (
+        select_context.restart_command("Mine", str(file))
+        == f"zmsvcctl -c Mine exit && zmsvcd --detach '{file}'"
+    )
     monkeypatch.setattr(select_context.os.path, "isdir", lambda path: path == "/run/systemd/system")
     monkeypatch.setattr(select_context.os, "geteuid", lambda: 0)
-    assert select_context.start_command("Mine", str(file)) == f"zmsvcd --detach '{file}'", "a unit would look for another file"
-    assert select_context.restart_command("Echo", f"{home.config}/Context-Echo.xml") == "systemctl restart zmsvc@Echo"
+    assert select_context.start_command("Mine", str(file)) == f"zmsvcd --detach '{file}'", (
+        "a unit would look for another file"
+    )
+    assert (
+        select_context.restart_command("Echo", f"{home.config}/Context-Echo.xml")
+        == "systemctl restart zmsvc@Echo"
+    )
 
 
 def test_the_tree(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shown_status.time, "time", lambda: 1795435323.0)  # 2026-11-23T12:02:03Z
     end = {"code": None, "signal": "SIGKILL", "reason": "signal", "at": "2026-11-23T12:00:00+00:00"}
-    first = transaction("A", "failed", [task(restarts=1), task("ts_7", "failed", "failed", exit=end, status="no luck", held=True)])
-    home.supervisor(status=status(first, transaction("B", "inactive"), dropped={"updates": 2, "messages_in": 0}, restarts=2))
+    first = transaction(
+        "A",
+        "failed",
+        [task(restarts=1), task("ts_7", "failed", "failed", exit=end, status="no luck", held=True)],
+    )
+    home.supervisor(
+        status=status(
+            first, transaction("B", "inactive"), dropped={"updates": 2, "messages_in": 0}, restarts=2
+        )
+    )
     # The cross is not written here because linters take it for an x.
     lines = shown(capsys, code=3).replace("\N{MULTIPLICATION SIGN}", "X").splitlines()
     assert lines[0] == "● Echo - context001"
@@ -199,7 +248,8 @@ def test_the_tree(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch)
         "      Tasks: 1 active, 1 failed in 1 transaction",
         "             ├─X A failed since 3min 3s ago",
         "             │ ├─● ts_100  EchoAction  active (running)  PID 4194305  2min 3s ago  1 restart",
-        "             │ └─X ts_7    EchoAction  failed (failed)                2min 3s ago             last exit: signal, SIGKILL",
+        "             │ └─X ts_7    EchoAction  failed (failed)                2min 3s ago             "
+        "last exit: signal, SIGKILL",
         '             │     Status: "no luck"',
         "             │     Held: no rule starts it until somebody orders it",
         "             └─○ B inactive (1 task)",
@@ -229,7 +279,9 @@ def test_1000_tasks_are_shown_quickly(home: House, capsys: Capture) -> None:
     assert time.process_time() - began < 0.5
 
 
-def test_1000_failed_tasks_do_not_start_1000_journalctls(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_1000_failed_tasks_do_not_start_1000_journalctls(
+    home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     directory = home.program("journalctl", f"echo x >> {home.root}/calls; echo line")
     monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
     tasks = [task(f"ts_{number}", "failed", "failed") for number in range(1000)]
@@ -254,7 +306,11 @@ def test_the_last_lines_of_a_failed_task_are_shown_from_the_file(home: House, ca
     (home.root / "log").write_text(LOG)
     home.supervisor(status=status(transaction(tasks=[ACTIVE, FAILED]), log=f"{home.root}/log+stderr"))
     told = shown(capsys, code=3)
-    assert [line.split(": ", 1)[-1].strip() for line in told.splitlines()[-3:]] == ["one", "two", "its second line"]
+    assert [line.split(": ", 1)[-1].strip() for line in told.splitlines()[-3:]] == [
+        "one",
+        "two",
+        "its second line",
+    ]
     assert "not this one" not in told
     assert "nor" not in told
 
@@ -268,7 +324,9 @@ def test_n_says_how_many(home: House, capsys: Capture) -> None:
     assert "second line" not in capsys.readouterr().out
 
 
-def test_the_last_lines_of_a_failed_task_are_shown_from_the_journal(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_lines_of_a_failed_task_are_shown_from_the_journal(
+    home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     directory = home.program("journalctl", 'printf "%s\\n" "$@"')
     monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
     failed = task("ts_101", "failed", "failed", cgroup="/sys/fs/cgroup/zmsvc.slice/tasks/TX:ts_101")
@@ -279,7 +337,9 @@ def test_the_last_lines_of_a_failed_task_are_shown_from_the_journal(home: House,
     assert said[5:] == [*own, "+", "_SYSTEMD_CGROUP=/zmsvc.slice/tasks/TX:ts_101"]
 
 
-def test_without_a_journalctl_there_are_no_lines(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_journalctl_there_are_no_lines(
+    home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(home.root))
     home.supervisor(status=status(transaction(tasks=[FAILED]), log="journal"))
     assert "ts_101" in shown(capsys, code=3)
@@ -303,7 +363,10 @@ def test_colours_on_a_terminal(environment: dict[str, str], coloured: bool, home
     assert ("\x1b" in told) is coloured
 
 
-@pytest.mark.parametrize(("environment", "coloured"), [({}, False), ({"SYSTEMD_COLORS": "1"}, True), ({"SYSTEMD_COLORS": "no"}, False)])
+@pytest.mark.parametrize(
+    ("environment", "coloured"),
+    [({}, False), ({"SYSTEMD_COLORS": "1"}, True), ({"SYSTEMD_COLORS": "no"}, False)],
+)
 def test_colours_in_a_pipe(
     environment: dict[str, str], coloured: bool, home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -320,14 +383,21 @@ def test_colours_in_a_pipe(
 @pytest.mark.parametrize(
     ("environment", "dot"),
     [
-        ({"LC_ALL": "C.UTF-8"}, "●"), ({"LC_ALL": "C"}, "*"), ({"LANG": "C"}, "*"), ({}, "*"), ({"PYTHONIOENCODING": "ascii"}, "*"),
-        ({"SYSTEMD_UTF8": "1"}, "●"), ({"LC_ALL": "C.UTF-8", "SYSTEMD_UTF8": "0"}, "*"),
+        ({"LC_ALL": "C.UTF-8"}, "●"),
+        ({"LC_ALL": "C"}, "*"),
+        ({"LANG": "C"}, "*"),
+        ({}, "*"),
+        ({"PYTHONIOENCODING": "ascii"}, "*"),
+        ({"SYSTEMD_UTF8": "1"}, "●"),
+        ({"LC_ALL": "C.UTF-8", "SYSTEMD_UTF8": "0"}, "*"),
     ],
-)  # fmt: skip
+)
 def test_a_locale_without_utf8_gets_ascii(environment: dict[str, str], dot: str, home: House) -> None:
     home.supervisor()
     paths = {**home.environment, "PATH": "/usr/bin:/bin"}
-    done = subprocess.run([sys.executable, "-P", "-m", "zmsvc.ctl", "status"], capture_output=True, env=paths | environment)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "zmsvc.ctl", "status"], capture_output=True, env=paths | environment
+    )
     told = done.stdout.decode()
     assert told.startswith(f"{dot} Echo")
     assert ("└─" in told, "`-" in told) == (dot == "●", dot == "*")
@@ -336,11 +406,17 @@ def test_a_locale_without_utf8_gets_ascii(environment: dict[str, str], dot: str,
 @pytest.mark.parametrize(
     ("words", "environment", "paged"),
     [
-        ([], {}, True), (["--no-pager"], {}, False), ([], {"TERM": "dumb"}, False), ([], {"SYSTEMD_PAGER": "cat"}, False),
-        ([], {"SYSTEMD_PAGER": "", "PAGER": "sed s/^/P:/"}, False), ([], {"SYSTEMD_PAGER": "/no/such/program"}, False),
+        ([], {}, True),
+        (["--no-pager"], {}, False),
+        ([], {"TERM": "dumb"}, False),
+        ([], {"SYSTEMD_PAGER": "cat"}, False),
+        ([], {"SYSTEMD_PAGER": "", "PAGER": "sed s/^/P:/"}, False),
+        ([], {"SYSTEMD_PAGER": "/no/such/program"}, False),
     ],
-)  # fmt: skip
-def test_the_pager_is_that_of_systemctl(words: list[str], environment: dict[str, str], paged: bool, home: House) -> None:
+)
+def test_the_pager_is_that_of_systemctl(
+    words: list[str], environment: dict[str, str], paged: bool, home: House
+) -> None:
     home.supervisor()
     told = on_terminal(home, {"TERM": "xterm", "PAGER": "sed s/^/P:/"} | environment, *words)
     assert told.startswith("P:") is paged
@@ -352,7 +428,9 @@ def on_terminal(home: House, environment: dict[str, str], *words: str) -> str:
     reader, writer = pty.openpty()
     clean = {name: value for name, value in os.environ.items() if name not in ("TERM", "COLUMNS")}
     command = [sys.executable, "-P", "-m", "zmsvc.ctl", *words, "status"]
-    with subprocess.Popen(command, stdout=writer, stdin=subprocess.DEVNULL, env=clean | {"LC_ALL": "C.UTF-8"} | environment) as process:
+    with subprocess.Popen(
+        command, stdout=writer, stdin=subprocess.DEVNULL, env=clean | {"LC_ALL": "C.UTF-8"} | environment
+    ) as process:
         os.close(writer)
         told = b""
         while True:
@@ -376,7 +454,9 @@ def test_a_pager_that_ends_early_is_no_error(home: House) -> None:
 def test_list_shows_known_and_running(home: House, capsys: Capture) -> None:
     home.file("Known")
     home.file("Echo")
-    home.supervisor("Echo", status=status(transaction(tasks=[ACTIVE, WAITING]), transaction("OLD", "inactive"), file=""))
+    home.supervisor(
+        "Echo", status=status(transaction(tasks=[ACTIVE, WAITING]), transaction("OLD", "inactive"), file="")
+    )
     home.supervisor("Elsewhere")
     assert main(["list"]) == 0
     assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
@@ -393,7 +473,9 @@ def test_list_shows_also_what_has_run_and_has_no_file_there(home: House, capsys:
         (home.state / name).mkdir(parents=True)
         (home.state / name / "state.db").touch()
     assert main(["list"]) == 0
-    assert [line.split() for line in capsys.readouterr().out.splitlines()[1:]] == [["Past", "inactive", "-", "-", "-"]]
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[1:]] == [
+        ["Past", "inactive", "-", "-", "-"]
+    ]
 
 
 def test_a_stopped_transaction_that_is_named_is_counted(home: House, capsys: Capture) -> None:
@@ -407,9 +489,14 @@ def test_list_as_json(home: House, capsys: Capture) -> None:
     assert main(["--json", "list"]) == 0
     (told,) = json.loads(capsys.readouterr().out)["contexts"]
     assert told == {
-        "name": "Echo", "state": "active", "running": 1, "tasks": 1, "pid": 4194301, "file": "/nowhere/Context-Echo.xml",
+        "name": "Echo",
+        "state": "active",
+        "running": 1,
+        "tasks": 1,
+        "pid": 4194301,
+        "file": "/nowhere/Context-Echo.xml",
         "restart_needed": False,
-    }  # fmt: skip
+    }
 
 
 def test_list_of_nothing_is_a_head(home: House, capsys: Capture) -> None:
@@ -417,7 +504,9 @@ def test_list_of_nothing_is_a_head(home: House, capsys: Capture) -> None:
     assert capsys.readouterr().out.split() == ["NAME", "STATE", "TASKS", "PID", "FILE"]
 
 
-def test_a_hung_context_does_not_hide_the_others(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hung_context_does_not_hide_the_others(
+    home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shown_status, "LIST_PATIENCE", 0.1)
     home.supervisor("Echo")
     home.supervisor("Hung", status=Silence)
@@ -433,11 +522,22 @@ def test_a_hung_context_does_not_hide_the_others(home: House, capsys: Capture, m
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
-        (-5, "now"), (0, "now"), (0.25, "250ms ago"), (3, "3s ago"), (60, "1min ago"), (123, "2min 3s ago"), (400, "6min ago"),
-        (3660, "1h 1min ago"), (30000, "8h ago"), (90000, "1 day 1h ago"), (3 * 86400, "3 days ago"), (8 * 86400, "1 week 1 day ago"),
-        (40 * 86400, "1 month 9 days ago"), (800 * 86400, "2 years 2 months ago"),
+        (-5, "now"),
+        (0, "now"),
+        (0.25, "250ms ago"),
+        (3, "3s ago"),
+        (60, "1min ago"),
+        (123, "2min 3s ago"),
+        (400, "6min ago"),
+        (3660, "1h 1min ago"),
+        (30000, "8h ago"),
+        (90000, "1 day 1h ago"),
+        (3 * 86400, "3 days ago"),
+        (8 * 86400, "1 week 1 day ago"),
+        (40 * 86400, "1 month 9 days ago"),
+        (800 * 86400, "2 years 2 months ago"),
     ],
-)  # fmt: skip
+)
 def test_times_are_told_as_systemd_does(seconds: float, words: str) -> None:
     assert render.ago(seconds) == words
 
@@ -449,7 +549,15 @@ def test_a_time_that_is_none_is_a_dash(at: str) -> None:
 
 @pytest.mark.parametrize(
     ("amount", "words"),
-    [(0, "0B"), (1023, "1023B"), (1024, "1.0K"), (1_300_000, "1.2M"), (1 << 20, "1.0M"), (5 << 30, "5.0G"), (1 << 50, "1024.0T")],
+    [
+        (0, "0B"),
+        (1023, "1023B"),
+        (1024, "1.0K"),
+        (1_300_000, "1.2M"),
+        (1 << 20, "1.0M"),
+        (5 << 30, "5.0G"),
+        (1 << 50, "1024.0T"),
+    ],
 )
 def test_memory_is_told_as_systemd_does(amount: int, words: str) -> None:
     assert procfs.size(amount) == words
@@ -469,4 +577,6 @@ def test_a_tree_has_no_colours_but_those_of_states() -> None:
     it = ContextStatus(status(transaction(tasks=[ACTIVE, FAILED]))["data"])
     lines = render.context(it, render.StatusExtras(now=0.0), Style(colours=True, utf8=False))
     assert lines[0] == "\x1b[0;1;32m*\x1b[0m \x1b[0;1;39mEcho\x1b[0m - context001"
-    assert lines[-1].startswith("               `-\x1b[0;1;31mx\x1b[0m ts_101  EchoAction  \x1b[0;1;31mfailed (failed)")
+    assert lines[-1].startswith(
+        "               `-\x1b[0;1;31mx\x1b[0m ts_101  EchoAction  \x1b[0;1;31mfailed (failed)"
+    )

@@ -1,4 +1,6 @@
-"""A context that does not run is shown from its state file: read as it lies there, never changed, and never as if a task were alive."""
+"""A context that does not run is shown from its state file: read as it lies there, never changed, and
+never as if a task were alive.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,13 @@ from zmsvc.host.store import Store
 
 Capture = pytest.CaptureFixture[str]
 RUNNING = Task(sub_state=SubState.RUNNING, launch=1, pid=os.getpid(), restarts=2, action="started")
-FAILED = Task(sub_state=SubState.FAILED, launch=2, action="failed", status="no disk", exit=Exit(code=3, reason=Reason.EXIT_CODE))
+FAILED = Task(
+    sub_state=SubState.FAILED,
+    launch=2,
+    action="failed",
+    status="no disk",
+    exit=Exit(code=3, reason=Reason.EXIT_CODE),
+)
 
 
 @pytest.fixture
@@ -39,18 +47,27 @@ def home(tmp_path: Path) -> Iterator[House]:
 
 def _service(task: str) -> str:
     return (
-        f'<TaskService id="{task}" topic="process" instance="Echo" serviceType="Process"><Task><description>d</description>'
+        f'<TaskService id="{task}" topic="process" instance="Echo" '
+        f'serviceType="Process"><Task><description>d</description>'
         "<message><header><action>start</action><service_name>echo</service_name></header><content><configuration>"
-        '<device_action>x</device_action></configuration></content></message><state type="on_start"/></Task></TaskService>'
+        "<device_action>x</device_action></configuration></content></message><state "
+        'type="on_start"/></Task></TaskService>'
     )
 
 
 @contextlib.contextmanager
 def saved(home: House, *, boot: str | None = None, log: str = "file") -> Iterator[Store]:
-    """The state file of a context that ran with two tasks, one of which had failed; what is done with it while it is open."""
-    ends = "".join(f"<{name}>ipc:///nowhere/{name}</{name}>" for name in ("FrontEndEndpoint", "BackendEndpoint"))
+    """The state file of a context that ran with two tasks, one of which had failed; what is done with it
+    while it is open.
+    """
+    ends = "".join(
+        f"<{name}>ipc:///nowhere/{name}</{name}>" for name in ("FrontEndEndpoint", "BackendEndpoint")
+    )
     tasks = "".join(map(_service, ("ts_1", "ts_2")))
-    file = home.file("Echo", f"<Context>{ends}<ContextID>context001</ContextID><TaskLogName>Echo</TaskLogName>{tasks}</Context>")
+    file = home.file(
+        "Echo",
+        f"<Context>{ends}<ContextID>context001</ContextID><TaskLogName>Echo</TaskLogName>{tasks}</Context>",
+    )
     context = reader.load(file)
     store = Store(home.state / "Echo" / "state.db")
     world = store.load(context, boot or linux.boot_id())
@@ -60,7 +77,10 @@ def saved(home: House, *, boot: str | None = None, log: str = "file") -> Iterato
     world = replace(
         world,
         keeper_id="keeper",
-        transactions={"TX": Transaction(id="TX", opened=now - 90), "OLD": Transaction(id="OLD", open=False, opened=now - 99)},
+        transactions={
+            "TX": Transaction(id="TX", opened=now - 90),
+            "OLD": Transaction(id="OLD", open=False, opened=now - 99),
+        },
         tasks={
             ("TX", "ts_1"): replace(RUNNING, since=now - 80),
             ("TX", "ts_2"): failed,
@@ -68,7 +88,11 @@ def saved(home: House, *, boot: str | None = None, log: str = "file") -> Iterato
         },
         launches={1: ("TX", "ts_1")},
     )
-    store.save(world, [Record(transaction="TX", task="ts_2", event="failed", detail={"reason": "exit-code"})], time.time() - 60)
+    store.save(
+        world,
+        [Record(transaction="TX", task="ts_2", event="failed", detail={"reason": "exit-code"})],
+        time.time() - 60,
+    )
     try:
         yield store
     finally:
@@ -87,14 +111,34 @@ def test_the_status_of_a_context_that_is_down_has_the_last_known_states(home: Ho
     told, complaint = answer(capsys, "status")
     assert complaint.startswith("zmsvcctl: Echo does not run; this is from its state file, 2")
     (context,) = told["contexts"]
-    assert (context["state"], context["id"], context["pid"], context["restart_needed"]) == ("inactive", "context001", None, False)
+    assert (context["state"], context["id"], context["pid"], context["restart_needed"]) == (
+        "inactive",
+        "context001",
+        None,
+        False,
+    )
     old, transaction = context["transactions"]
-    assert (old["id"], old["resumes"], transaction["id"], transaction["resumes"]) == ("OLD", False, "TX", True)
+    assert (old["id"], old["resumes"], transaction["id"], transaction["resumes"]) == (
+        "OLD",
+        False,
+        "TX",
+        True,
+    )
     running, failed = transaction["tasks"]
-    assert (running["state"], running["sub"], running["pid"], running["since"]) == ("inactive", "dead", None, None)
+    assert (running["state"], running["sub"], running["pid"], running["since"]) == (
+        "inactive",
+        "dead",
+        None,
+        None,
+    )
     assert running["last"] == {"state": "active", "sub": "running", "pid": os.getpid()}
     assert (running["restarts"], running["instance"], running["name"]) == (2, "Echo", "echo")
-    assert (failed["state"], failed["last"], failed["exit"]["code"], failed["status"]) == ("failed", None, 3, "no disk")
+    assert (failed["state"], failed["last"], failed["exit"]["code"], failed["status"]) == (
+        "failed",
+        None,
+        3,
+        "no disk",
+    )
     assert failed["since"] == failed["exit"]["at"]
 
 
@@ -122,7 +166,9 @@ def test_of_another_boot_the_history_tells_the_times(home: House, capsys: Captur
     assert failed["since"] == row["at"]
 
 
-@pytest.mark.parametrize("words", [["--transaction", "NONE"], ["ts_9"], ["--task", "ts_2", "--transaction", "OLD"]])
+@pytest.mark.parametrize(
+    "words", [["--transaction", "NONE"], ["ts_9"], ["--task", "ts_2", "--transaction", "OLD"]]
+)
 def test_what_the_state_file_does_not_know_is_4(words: list[str], home: House, capsys: Capture) -> None:
     with saved(home):
         pass
@@ -130,7 +176,9 @@ def test_what_the_state_file_does_not_know_is_4(words: list[str], home: House, c
     assert "cannot show " in capsys.readouterr().err
 
 
-def test_what_a_killed_daemon_had_written_last_is_read_and_the_file_stays_as_it_is(home: House, capsys: Capture) -> None:
+def test_what_a_killed_daemon_had_written_last_is_read_and_the_file_stays_as_it_is(
+    home: House, capsys: Capture
+) -> None:
     with saved(home):
         before = {path.name: path.read_bytes() for path in (home.state / "Echo").iterdir()}
         assert before["state.db-wal"], "all of it is in the write-ahead log"
@@ -157,9 +205,12 @@ def test_no_link_leads_to_another_file(home: House, capsys: Capture) -> None:
         "DROP TABLE events", "PRAGMA user_version=9", "UPDATE tasks SET row = '[1]'",
         "UPDATE tasks SET sub = 'x', row = '{\"sub\": \"x\"}'",
         "UPDATE meta SET value = 'x' WHERE name = 'boot_id'; UPDATE events SET at = 'x'",
-        "DROP TABLE events; CREATE VIEW events AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM n) SELECT i FROM n",
-        "DROP TABLE events; CREATE VIRTUAL TABLE events USING fts4(seq, at, transaction_id, task, event, detail)",
-        "DROP TABLE events; CREATE TABLE events (seq, at, transaction_id, task, event, detail AS (hex(zeroblob(seq))))",
+        "DROP TABLE events; CREATE VIEW events AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i FROM "
+        "n) SELECT i FROM n",
+        "DROP TABLE events; CREATE VIRTUAL TABLE events USING fts4(seq, at, transaction_id, task, event, "
+        "detail)",
+        "DROP TABLE events; CREATE TABLE events (seq, at, transaction_id, task, event, detail AS "
+        "(hex(zeroblob(seq))))",
     ],
 )  # fmt: skip
 def test_a_state_file_that_cannot_be_read_is_one_line(damage: str, home: House, capsys: Capture) -> None:
@@ -173,7 +224,9 @@ def test_a_state_file_that_cannot_be_read_is_one_line(damage: str, home: House, 
     assert complaint.count("\n") == 1
 
 
-def test_a_state_file_that_takes_too_long_is_given_up(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_state_file_that_takes_too_long_is_given_up(
+    home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(state_file, "_PATIENCE_S", 0.0)
     with saved(home):
         pass
@@ -190,10 +243,14 @@ def test_a_file_that_is_no_database_is_one_line(home: House, capsys: Capture) ->
     assert "cannot read" in answer(capsys, "events", code=5)[1]
 
 
-def test_the_log_of_a_context_that_is_down_is_where_it_logged_last(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_of_a_context_that_is_down_is_where_it_logged_last(
+    home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with saved(home, log="journal"):
         pass
-    (home.state / "Echo" / "zmsvcd.log").write_text("2026-11-23T12:00:00.123+0000 Echo[9] TX/ts_1 INFO: of an earlier run\n")
+    (home.state / "Echo" / "zmsvcd.log").write_text(
+        "2026-11-23T12:00:00.123+0000 Echo[9] TX/ts_1 INFO: of an earlier run\n"
+    )
     monkeypatch.setenv("PATH", str(home.program("journalctl", 'echo "$*"')), prepend=":")
     query, complaint = answer(capsys, "logs", "--show-query", "ts_1", code=0)
     assert query["query"].startswith("journalctl ")
@@ -205,7 +262,10 @@ def test_the_log_file_of_a_context_that_is_down_is_shown(home: House, capsys: Ca
     with saved(home):
         pass
     log = home.state / "Echo" / "zmsvcd.log"
-    log.write_text("2026-11-23T12:00:00.123+0000 Echo[9] TX/ts_1 INFO: hello\n2026-11-23T12:00:00.123+0000 Echo[9] TX/ts_2 INFO: no\n")
+    log.write_text(
+        "2026-11-23T12:00:00.123+0000 Echo[9] TX/ts_1 INFO: hello\n2026-11-23T12:00:00.123+0000 Echo[9] "
+        "TX/ts_2 INFO: no\n"
+    )
     told, complaint = answer(capsys, "logs", "ts_1", code=0)
     assert (told["MESSAGE"], told["ZMSVC_TASK"]) == ("hello", "ts_1")
     assert "Echo does not run; this is from its state file, 2" in complaint
@@ -214,7 +274,9 @@ def test_the_log_file_of_a_context_that_is_down_is_shown(home: House, capsys: Ca
 
 def test_the_log_of_a_context_that_is_down_without_a_state_file_says_so(home: House, capsys: Capture) -> None:
     (home.state / "Echo").mkdir()
-    (log := home.state / "Echo" / "zmsvcd.log").write_text("2026-11-23T12:00:00.123+0000 Echo[9] INFO: hello\n")
+    (log := home.state / "Echo" / "zmsvcd.log").write_text(
+        "2026-11-23T12:00:00.123+0000 Echo[9] INFO: hello\n"
+    )
     assert answer(capsys, "logs", code=0)[1] == f"zmsvcctl: Echo does not run; this is from {log}\n"
 
 

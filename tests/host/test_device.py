@@ -1,4 +1,6 @@
-"""The device as a process: what it forwards, what a restart of it loses, whom it lets go, and what it costs when nothing happens."""
+"""The device as a process: what it forwards, what a restart of it loses, whom it lets go, and what it
+costs when nothing happens.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def device(tmp_path: Path) -> Iterator[Forwarder]:
 
 
 @pytest.mark.parametrize("endpoint", ["", FREE_PORT], ids=["ipc", "tcp"])
-def test_messages_reach_those_who_subscribed_and_subscriptions_reach_publishers(tmp_path: Path, endpoint: str) -> None:
+def test_messages_reach_those_who_subscribed_and_subscriptions_reach_publishers(
+    tmp_path: Path, endpoint: str
+) -> None:
     with Forwarder(tmp_path, front=endpoint, back=endpoint) as device:
         device.start()
         one, all_of_them = device.subscriber(b"context @@@ "), device.subscriber(b"")
@@ -61,7 +65,11 @@ def test_it_can_be_told_to_stop_while_it_waits_for_subscribers(device: Forwarder
     assert device.end() == 0
 
 
-@pytest.mark.parametrize("arguments", [("--allow", "/nowhere"), ("--front-fd", "999")], ids=["list without keys", "no such descriptor"])
+@pytest.mark.parametrize(
+    "arguments",
+    [("--allow", "/nowhere"), ("--front-fd", "999")],
+    ids=["list without keys", "no such descriptor"],
+)
 def test_arguments_that_cannot_be_meant(device: Forwarder, arguments: tuple[str, str]) -> None:
     device.launch(*arguments)
     assert device.process is not None
@@ -87,7 +95,10 @@ class Traffic:
         self._last = -1
         self._enough = threading.Event()
         subscriber, mouth = device.subscriber(b"n @@@ "), device.mouth(b"n @@@ ")
-        self._threads = [threading.Thread(target=self._receive, args=[subscriber]), threading.Thread(target=self._publish, args=[mouth])]
+        self._threads = [
+            threading.Thread(target=self._receive, args=[subscriber]),
+            threading.Thread(target=self._publish, args=[mouth]),
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -96,7 +107,8 @@ class Traffic:
         while not self._enough.is_set():
             assert mouth.send(b"n @@@ %d" % (self._last + 1))
             self._last += 1
-            # A thread that had no turn for a while does not send all at once what was due: then the rate would not be steady.
+            # A thread that had no turn for a while does not send all at once what was due: then the rate
+            # would not be steady.
             due = max(due + 1 / RATE, time.monotonic())
             self._enough.wait(max(0, due - time.monotonic()))
         mouth.send(b"n @@@ end")
@@ -119,9 +131,13 @@ class Traffic:
         return sorted(set(range(self._last + 1)) - set(self.seen))
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGKILL, -9)], ids=["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 0), (signal.SIGKILL, -9)], ids=["SIGTERM", "SIGKILL"]
+)
 def test_a_restart_loses_next_to_nothing(device: Forwarder, number: signal.Signals, status: int) -> None:
-    """One that was told to end passes on what it has. What one that was killed had, is lost: a single piece of the flow, and no more."""
+    """One that was told to end passes on what it has. What one that was killed had, is lost: a single
+    piece of the flow, and no more.
+    """
     device.start()
     traffic = Traffic(device)
     traffic.wait(200)
@@ -144,11 +160,15 @@ with sockets.context() as context, sockets.subscriber(context, sys.argv[1], [b"x
 
 @pytest.fixture
 def sleeper(device: Forwarder) -> Iterator[Callable[[sockets.Publisher], int]]:
-    """Starts a subscriber in a process of its own, which is stopped (SIGSTOP) after its first message; gives its PID."""
+    """Starts a subscriber in a process of its own, which is stopped (SIGSTOP) after its first message;
+    gives its PID.
+    """
     started: list[subprocess.Popen[bytes]] = []
 
     def start(mouth: sockets.Publisher) -> int:
-        process = subprocess.Popen([sys.executable, "-c", SLEEPER, device.back], stdout=subprocess.PIPE, bufsize=0)
+        process = subprocess.Popen(
+            [sys.executable, "-c", SLEEPER, device.back], stdout=subprocess.PIPE, bufsize=0
+        )
         started.append(process)
         wait_for(lambda: mouth.wants(b"x @@@ "))
         mouth.send(b"x @@@ first")
@@ -166,7 +186,9 @@ def sleeper(device: Forwarder) -> Iterator[Callable[[sockets.Publisher], int]]:
         process.stdout.close()
 
 
-def test_a_stopped_subscriber_stops_nobody_else_and_can_be_named(device: Forwarder, sleeper: Callable[[sockets.Publisher], int]) -> None:
+def test_a_stopped_subscriber_stops_nobody_else_and_can_be_named(
+    device: Forwarder, sleeper: Callable[[sockets.Publisher], int]
+) -> None:
     device.start()
     mouth = device.mouth()
     pid = sleeper(mouth)
@@ -178,11 +200,15 @@ def test_a_stopped_subscriber_stops_nobody_else_and_can_be_named(device: Forward
         assert received(healthy).startswith(b"x @@@ %d\0" % number)
     os.kill(device.pid, signal.SIGUSR1)
     status = device.wait_notification("STATUS=")
-    assert re.fullmatch(rf"STATUS=1 publishers, 2 subscribers; behind: pid {pid} \(\d+ bytes unread\)", status)
+    assert re.fullmatch(
+        rf"STATUS=1 publishers, 2 subscribers; behind: pid {pid} \(\d+ bytes unread\)", status
+    )
     assert status.removeprefix("STATUS=") in device.log.read_text()
 
 
-def test_a_subscriber_that_no_longer_answers_is_let_go_and_named(device: Forwarder, sleeper: Callable[[sockets.Publisher], int]) -> None:
+def test_a_subscriber_that_no_longer_answers_is_let_go_and_named(
+    device: Forwarder, sleeper: Callable[[sockets.Publisher], int]
+) -> None:
     device.start("--heartbeat", "0.2")
     mouth = device.mouth()
     healthy = device.subscriber(b"y @@@ ")
@@ -216,9 +242,12 @@ def test_an_idle_device_makes_no_system_calls(device: Forwarder, tmp_path: Path)
     device.subscriber(b"x @@@ ")
     device.mouth(b"x @@@ ")
     trace = tmp_path / "trace"
-    # With -f it sees every thread: ours, the proxy's and libzmq's own. Each shows the call that it waits in once, when strace attaches.
+    # With -f it sees every thread: ours, the proxy's and libzmq's own. Each shows the call that it waits in
+    # once, when strace attaches.
     done = subprocess.run(
-        ["timeout", "--signal=INT", "1", str(strace), "-f", "-qq", "-p", str(device.pid), "-o", str(trace)], capture_output=True, text=True
+        ["timeout", "--signal=INT", "1", str(strace), "-f", "-qq", "-p", str(device.pid), "-o", str(trace)],
+        capture_output=True,
+        text=True,
     )
     need("Operation not permitted" not in done.stderr, "strace may not attach here")
     calls = trace.read_text().splitlines()
@@ -240,7 +269,9 @@ def keys(folder: Path, name: str, server: Path | None = None) -> sockets.Curve:
 def test_only_keys_on_the_list_may_connect(tmp_path: Path) -> None:
     secret, allowed = tmp_path / "own", tmp_path / "allowed"
     keys(secret, "device")
-    friend, stranger = (keys(folder, "peer", secret / "device.key") for folder in (allowed, tmp_path / "others"))
+    friend, stranger = (
+        keys(folder, "peer", secret / "device.key") for folder in (allowed, tmp_path / "others")
+    )
     (allowed / "broken.key").write_text("no key")
     with Forwarder(tmp_path, front=FREE_PORT, back=FREE_PORT) as device:
         device.start("--curve", str(secret / "device.key_secret"), "--allow", str(allowed))

@@ -37,12 +37,27 @@ def test_a_directory_is_made_with_its_mode_and_its_parents(place: Path) -> None:
 
 
 CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "of another user": (lambda place: os.chown(place, STRANGER, 0), "belongs to uid 1999999, and this is user root"),
-    "everybody may write": (lambda place: place.chmod(0o777), "may be changed by everybody (mode 0777; chmod go-w"),
+    "of another user": (
+        lambda place: os.chown(place, STRANGER, 0),
+        "belongs to uid 1999999, and this is user root",
+    ),
+    "everybody may write": (
+        lambda place: place.chmod(0o777),
+        "may be changed by everybody (mode 0777; chmod go-w",
+    ),
     "in a sticky mode": (lambda place: place.chmod(0o1777), "may be changed by everybody"),
-    "a group may write": (lambda place: (os.chown(place, 0, STRANGER), place.chmod(0o770))[1], f"may be changed by group {STRANGER}"),
-    "below one of another user": (lambda place: os.chown(place.parent, STRANGER, 0), "above, which belongs to uid 1999999"),
-    "below one of everybody": (lambda place: place.parent.chmod(0o777), "above, which may be changed by everybody"),
+    "a group may write": (
+        lambda place: (os.chown(place, 0, STRANGER), place.chmod(0o770))[1],
+        f"may be changed by group {STRANGER}",
+    ),
+    "below one of another user": (
+        lambda place: os.chown(place.parent, STRANGER, 0),
+        "above, which belongs to uid 1999999",
+    ),
+    "below one of everybody": (
+        lambda place: place.parent.chmod(0o777),
+        "above, which may be changed by everybody",
+    ),
 }
 
 
@@ -96,7 +111,11 @@ def test_a_new_file_takes_the_place_of_a_link(place: Path) -> None:
     for name in ("pid", "pid.new"):
         (place / name).symlink_to(precious)
     directories.write_new(place / "pid", "1\n")
-    assert (precious.read_text(), (place / "pid").read_text(), (place / "pid").is_symlink()) == ("mine", "1\n", False)
+    assert (precious.read_text(), (place / "pid").read_text(), (place / "pid").is_symlink()) == (
+        "mine",
+        "1\n",
+        False,
+    )
 
 
 def test_the_mode_of_a_socket_is_not_given_to_what_a_link_leads_to(place: Path) -> None:
@@ -113,10 +132,19 @@ def test_the_mode_of_a_socket_is_not_given_to_what_a_link_leads_to(place: Path) 
 
 
 FILE_CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "everybody may write": (lambda file: file.chmod(0o666), "it may be changed by everybody (mode 0666; chmod go-w"),
-    "a group may write": (lambda file: (os.chown(file, 0, STRANGER), file.chmod(0o664))[1], f"it may be changed by group {STRANGER}"),
+    "everybody may write": (
+        lambda file: file.chmod(0o666),
+        "it may be changed by everybody (mode 0666; chmod go-w",
+    ),
+    "a group may write": (
+        lambda file: (os.chown(file, 0, STRANGER), file.chmod(0o664))[1],
+        f"it may be changed by group {STRANGER}",
+    ),
     "of another user": (lambda file: os.chown(file, STRANGER, 0), "it belongs to uid 1999999"),
-    "in a directory of everybody": (lambda file: file.parent.chmod(0o777), "which may be changed by everybody"),
+    "in a directory of everybody": (
+        lambda file: file.parent.chmod(0o777),
+        "which may be changed by everybody",
+    ),
 }
 
 

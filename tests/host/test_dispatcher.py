@@ -113,7 +113,9 @@ def test_a_selector_that_fails_is_replaced(pipes: list[tuple[int, int]]) -> None
     assert called == ["called"]
 
 
-def test_a_selector_is_replaced_though_no_descriptor_is_left(pipes: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_selector_is_replaced_though_no_descriptor_is_left(
+    pipes: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = Clock()
     dispatcher, called = Dispatcher(clock), []
     (first, _), _ = pipes

@@ -1,4 +1,6 @@
-"""The gate of a device without keys: who may connect over loopback, that nothing of anybody else comes through, and who is told what."""
+"""The gate of a device without keys: who may connect over loopback, that nothing of anybody else comes
+through, and who is told what.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ def port(endpoint: str) -> str:
     return endpoint.rpartition(":")[2]
 
 
-def friend(uid: int, kind: str, endpoint: str, patience: float = 5.0, groups: tuple[int, ...] = ()) -> tuple[str, float]:
+def friend(
+    uid: int, kind: str, endpoint: str, patience: float = 5.0, groups: tuple[int, ...] = ()
+) -> tuple[str, float]:
     """What becomes of a client of this user that connects as libzmq does, and after how many seconds."""
     done = others.python(uid, FRIEND, kind, port(endpoint), str(patience), groups=groups)
     assert done.returncode == 0, done.stderr
@@ -82,12 +86,23 @@ def friend(uid: int, kind: str, endpoint: str, patience: float = 5.0, groups: tu
 
 
 def attack(uid: int, endpoint: str, kind: str, count: int) -> subprocess.Popen[str]:
-    command = [*others.command(uid), sys.executable, "-P", HOSTILE, port(endpoint), kind, str(count), str(1 / RATE)]
+    command = [
+        *others.command(uid),
+        sys.executable,
+        "-P",
+        HOSTILE,
+        port(endpoint),
+        kind,
+        str(count),
+        str(1 / RATE),
+    ]
     return subprocess.Popen(command, cwd="/", stdout=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("kind", ["PUB", "SUB"])
-def test_members_come_in_and_another_user_is_told_that_it_may_not(device: Forwarder, members: Callable[..., Path], kind: str) -> None:
+def test_members_come_in_and_another_user_is_told_that_it_may_not(
+    device: Forwarder, members: Callable[..., Path], kind: str
+) -> None:
     task, stranger = others.others(2)
     device.start("--members", str(members(task)))
     endpoint = device.front if kind == "PUB" else device.back
@@ -119,7 +134,9 @@ def test_without_the_file_nobody_else_comes_in(device: Forwarder, tmp_path: Path
 
 
 class Ears:
-    """Takes, in a thread, what subscribers are given and what the device tells its keeper, who reads that all the time as well."""
+    """Takes, in a thread, what subscribers are given and what the device tells its keeper, who reads that
+    all the time as well.
+    """
 
     def __init__(self, device: Forwarder) -> None:
         self.heard: list[bytes] = []
@@ -157,13 +174,19 @@ def test_of_many_hostile_and_allowed_connections_mixed_no_hostile_message_comes_
     device.start("--members", str(members(task)))
     with Ears(device) as ears:
         publisher = device.mouth(b"")
-        attacks = [attack(uid, place, kind, 250) for uid in attackers for place, kind in ((device.front, "PUB"), (device.back, "SUB"))]
+        attacks = [
+            attack(uid, place, kind, 250)
+            for uid in attackers
+            for place, kind in ((device.front, "PUB"), (device.back, "SUB"))
+        ]
         came: list[tuple[str, float]] = []
         try:
             while any(each.poll() is None for each in attacks):
                 publisher.send(b"SECRET")
                 kind = "PUB" if len(came) % 2 else "SUB"
-                came.append(friend(task if len(came) % 3 else 0, kind, device.front if kind == "PUB" else device.back))
+                came.append(
+                    friend(task if len(came) % 3 else 0, kind, device.front if kind == "PUB" else device.back)
+                )
             told = [each.communicate()[0] for each in attacks]
         finally:
             for each in attacks:
@@ -194,11 +217,15 @@ for each in held:
 """
 
 
-def test_an_idle_connection_of_another_user_does_not_stay(device: Forwarder, members: Callable[..., Path]) -> None:
+def test_an_idle_connection_of_another_user_does_not_stay(
+    device: Forwarder, members: Callable[..., Path]
+) -> None:
     """Neither does it hold up an allowed client meanwhile."""
     stranger = others.others(1)[0]
     device.start("--members", str(members()))
-    with subprocess.Popen([*others.command(stranger), sys.executable, "-c", IDLE, port(device.front)], cwd="/") as idle:
+    with subprocess.Popen(
+        [*others.command(stranger), sys.executable, "-c", IDLE, port(device.front)], cwd="/"
+    ) as idle:
         try:
             assert friend(0, "PUB", device.front)[0] == "in"
             assert idle.wait(PATIENCE) == 0
@@ -206,7 +233,9 @@ def test_an_idle_connection_of_another_user_does_not_stay(device: Forwarder, mem
             idle.kill()
 
 
-def test_the_way_of_the_context_s_own_tasks_passes_no_gate(tmp_path: Path, members: Callable[..., Path]) -> None:
+def test_the_way_of_the_context_s_own_tasks_passes_no_gate(
+    tmp_path: Path, members: Callable[..., Path]
+) -> None:
     with Forwarder(tmp_path, front=FREE_PORT, back=FREE_PORT) as device:
         own = [sockets.listen(f"ipc://{tmp_path}/pub"), sockets.listen(f"ipc://{tmp_path}/sub")]
         fds = [each.fileno() for each in own]
@@ -256,7 +285,9 @@ def test_the_kernel_knows_the_user_at_the_other_end() -> None:
 def test_a_look_up_takes_no_longer_with_many_connections() -> None:
     kernel = SockDiag()
     with socket.create_server(("127.0.0.1", 0), backlog=512) as listening:
-        pairs = [(socket.create_connection(listening.getsockname()), listening.accept()[0]) for _ in range(400)]
+        pairs = [
+            (socket.create_connection(listening.getsockname()), listening.accept()[0]) for _ in range(400)
+        ]
         began = time.monotonic()
         assert all(kernel.peer(accepted) == os.geteuid() for _, accepted in pairs)
         assert (time.monotonic() - began) / len(pairs) < 0.005

@@ -1,4 +1,6 @@
-"""What a publisher keeps of the subscriptions that it is told, and what the device does with peers that make it hold too much."""
+"""What a publisher keeps of the subscriptions that it is told, and what the device does with peers that
+make it hold too much.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def told(tmp_path: Path) -> Iterator[tuple[Callable[[bytes], None], sockets.Publ
             publisher.linger = 0
 
 
-def test_a_publisher_takes_a_bounded_number_of_subscriptions_at_once(told: tuple[Callable[[bytes], None], sockets.Publisher]) -> None:
+def test_a_publisher_takes_a_bounded_number_of_subscriptions_at_once(
+    told: tuple[Callable[[bytes], None], sockets.Publisher],
+) -> None:
     tell, mouth = told
     numbers = itertools.count()
 
@@ -61,7 +65,9 @@ def test_a_publisher_takes_a_bounded_number_of_subscriptions_at_once(told: tuple
     assert mouth.wants(b"last")
 
 
-@pytest.mark.parametrize(("count", "size"), [(sockets.MAX_KNOWN, 6), (sockets.MAX_KNOWN_BYTES // 1000, 1000)], ids=["many", "long"])
+@pytest.mark.parametrize(
+    ("count", "size"), [(sockets.MAX_KNOWN, 6), (sockets.MAX_KNOWN_BYTES // 1000, 1000)], ids=["many", "long"]
+)
 def test_a_publisher_remembers_a_bounded_number_and_then_says_yes(
     told: tuple[Callable[[bytes], None], sockets.Publisher], count: int, size: int
 ) -> None:
@@ -78,8 +84,12 @@ def test_a_publisher_remembers_a_bounded_number_and_then_says_yes(
     assert mouth.wants(b"first")
 
 
-def test_what_a_subscriber_says_beside_subscriptions_ends_none(told: tuple[Callable[[bytes], None], sockets.Publisher]) -> None:
-    """libzmq passes each message of a subscriber on to all publishers. Our publishers took it for the end of another subscription."""
+def test_what_a_subscriber_says_beside_subscriptions_ends_none(
+    told: tuple[Callable[[bytes], None], sockets.Publisher],
+) -> None:
+    """libzmq passes each message of a subscriber on to all publishers. Our publishers took it for the end
+    of another subscription.
+    """
     tell, mouth = told
     for word in (b"", b"\x02first", b"xfirst"):
         tell(word)
@@ -101,7 +111,9 @@ def test_what_a_subscriber_says_beside_subscriptions_makes_room_for_none() -> No
         unheard = MissedOrders(context, front, back)
         for word in (b"\x01one", b"\x02one", b"xyz", b"", b"\x01two", b"\x00one"):
             front.send(word)
-        wait_for(lambda: unheard.take(lambda *figures, more: counted.append(figures)) and _sum(counted)[0] == 6)
+        wait_for(
+            lambda: unheard.take(lambda *figures, more: counted.append(figures)) and _sum(counted)[0] == 6
+        )
         assert _sum(counted) == (6, 1, 3)
         unheard.close()
 
@@ -124,7 +136,9 @@ def test_a_flooding_peer_is_cut_off_and_others_are_not(tmp_path: Path, endpoint:
         healthy = device.subscriber(b"x @@@ ")
         mouth = device.mouth(b"x @@@ ")
         news = healthy.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        with subprocess.Popen([sys.executable, FLOOD, "many", device.back, "5", "1"], stdout=subprocess.PIPE, text=True) as flood:
+        with subprocess.Popen(
+            [sys.executable, FLOOD, "many", device.back, "5", "1"], stdout=subprocess.PIPE, text=True
+        ) as flood:
             device.wait_notification("flooding_peers")
             flood.wait(20)
         assert device.process is not None
@@ -145,7 +159,9 @@ def test_a_subscriber_that_does_not_read_is_let_go_and_the_publisher_is_not(tmp_
         publisher = device.publisher()
         news = publisher.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         mouth = sockets.Publisher(publisher)
-        with subprocess.Popen([sys.executable, FLOOD, "deaf", device.back, "30", "2"], stdout=subprocess.PIPE, text=True) as flood:
+        with subprocess.Popen(
+            [sys.executable, FLOOD, "deaf", device.back, "30", "2"], stdout=subprocess.PIPE, text=True
+        ) as flood:
             wait_for(lambda: mouth.wants(b"x @@@ "))
             device.notified.setblocking(False)
 
@@ -173,8 +189,8 @@ def test_a_subscription_that_is_too_long_ends_the_connection(tmp_path: Path) -> 
         device.notified.setblocking(False)
 
         def told() -> bool:
-            # libzmq subscribes again only when the thread of this socket calls it. On a busy machine the first connections may end
-            # before the device has looked at them.
+            # libzmq subscribes again only when the thread of this socket calls it. On a busy machine the
+            # first connections may end before the device has looked at them.
             greedy.poll(0)
             with suppress(BlockingIOError):
                 return "a subscription that is too long" in device.next_notification()
@@ -189,7 +205,9 @@ def test_context_info_of_5000_tasks_is_far_below_the_longest_message() -> None:
     from zmsvc.core.world import Task, Transaction, World
     from zmsvc.supervisor import report
 
-    text = (Path(__file__).parents[2] / "zmsvc" / "data" / "examples" / "Context-StateMachine.xml").read_text()
+    text = (
+        Path(__file__).parents[2] / "zmsvc" / "data" / "examples" / "Context-StateMachine.xml"
+    ).read_text()
     start, end = text.index("<TaskService "), text.index("</TaskService>") + len("</TaskService>")
     one = text[start:end]
     ident = one.partition('id="')[2].partition('"')[0]
@@ -198,7 +216,9 @@ def test_context_info_of_5000_tasks_is_far_below_the_longest_message() -> None:
     context = reader.parse((text[:start] + many + rest).encode(), path="x", name="X")
     tasks = {("T" * 20, task): Task(launch=1) for task in context.tasks}
     world = World(context=context, transactions={"T" * 20: Transaction(id="T" * 20)}, tasks=tasks)
-    head = messages.header(transaction="T" * 20, service_id="context001", action="update", service_name="context")
+    head = messages.header(
+        transaction="T" * 20, service_id="context001", action="update", service_name="context"
+    )
     (frame,) = messages.context_infos([head], report.pictures(world))
     assert frame.count(b"service_id") > 1000
     assert 5 * len(frame) < socket_options.MAX_MESSAGE / 4

@@ -15,7 +15,8 @@ def test_a_fresh_id_is_20_capitals_and_digits_and_no_two_are_alike() -> None:
 
 def test_every_letter_occurs_as_often_as_the_others() -> None:
     text = "".join(ids.transaction_id() for _ in range(2000))
-    # 40,000 letters of 36: 1,111 each with a deviation of 33; six of those are never met, a bias of byte % 36 (14 %) always.
+    # 40,000 letters of 36: 1,111 each with a deviation of 33; six of those are never met, a bias of byte % 36
+    # (14 %) always.
     assert all(abs(text.count(letter) - len(text) / 36) < 200 for letter in ids.LETTERS)
 
 

@@ -1,4 +1,6 @@
-"""Shortcuts through the insides of the interpreter: each is only a shortcut, so a task starts and ends as well without it."""
+"""Shortcuts through the insides of the interpreter: each is only a shortcut, so a task starts and ends as
+well without it.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def nest(tmp_path: Path) -> Iterator[Nest]:
 
 @pytest.fixture(autouse=True)
 def no_subreaper() -> Iterator[None]:
-    """What a later test leaves to init must not become a zombie of this process, which some tests here make a subreaper."""
+    """What a later test leaves to init must not become a zombie of this process, which some tests here
+    make a subreaper.
+    """
     yield
     linux._prctl(linux.PR_SET_CHILD_SUBREAPER, 0)
 
@@ -101,7 +105,9 @@ def test_zmsvcd_refuses_it_before_anything_is_started(tmp_path: Path) -> None:
     assert told.stderr.startswith("zmsvcd: ZMSVC_DISABLE: nonsense is not one of")
 
 
-def test_environ_of_another_shape_is_left_alone(monkeypatch: pytest.MonkeyPatch, disable: Callable[[str], None]) -> None:
+def test_environ_of_another_shape_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, disable: Callable[[str], None]
+) -> None:
     disable("")
     assert interpreter.environment() is vars(os.environ)["_data"]
     disable("")
@@ -109,7 +115,9 @@ def test_environ_of_another_shape_is_left_alone(monkeypatch: pytest.MonkeyPatch,
     assert interpreter.environment() is None
 
 
-def test_a_kernel_that_refuses_the_sibling_fork_gets_two_forks(disable: Callable[[str], None], capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_kernel_that_refuses_the_sibling_fork_gets_two_forks(
+    disable: Callable[[str], None], capfd: pytest.CaptureFixture[str]
+) -> None:
     disable("")
     linux.become_subreaper()
     forker = fork.Forker()
@@ -122,7 +130,10 @@ def test_a_kernel_that_refuses_the_sibling_fork_gets_two_forks(disable: Callable
     if pid == 0:
         os._exit(7)
     assert (inside, reap(pid)) == (False, 7)
-    assert "no sibling fork here ([Errno 1] Operation not permitted); each task is forked twice" in capfd.readouterr().err
+    assert (
+        "no sibling fork here ([Errno 1] Operation not permitted); each task is forked twice"
+        in capfd.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])

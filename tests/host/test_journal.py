@@ -1,4 +1,6 @@
-"""Logging: entries as journald would get them, lines as a file has them, and no error that ever reaches whoever logs."""
+"""Logging: entries as journald would get them, lines as a file has them, and no error that ever reaches
+whoever logs.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d{4} (.*)")
 
 
 class Journald:
-    """Both sockets of a journald that understands what is promised in https://systemd.io/JOURNAL_NATIVE_PROTOCOL."""
+    """Both sockets of a journald that understands what is promised in
+    https://systemd.io/JOURNAL_NATIVE_PROTOCOL.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.datagrams = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -119,7 +123,9 @@ def test_an_entry_carries_every_field(journald: Journald) -> None:
     }
 
 
-@pytest.mark.parametrize(("level", "priority"), [("debug", 7), ("info", 6), ("warning", 4), ("error", 3), ("critical", 2)])
+@pytest.mark.parametrize(
+    ("level", "priority"), [("debug", 7), ("info", 6), ("warning", 4), ("error", 3), ("critical", 2)]
+)
 def test_levels_are_syslogs_priorities(journald: Journald, level: str, priority: int) -> None:
     configure("journal", logging.DEBUG)
     getattr(logging.getLogger("x"), level)("text")
@@ -128,10 +134,21 @@ def test_levels_are_syslogs_priorities(journald: Journald, level: str, priority:
 
 def test_a_record_adds_fields_and_overrides_ours(journald: Journald) -> None:
     configure("journal")
-    extra = {"MESSAGE_ID": "ab", "SYSLOG_IDENTIFIER": "Other", "ZMSVC_TASK": "ts_101", "a-b": 1, "_PID": "0", "NONE": None}
+    extra = {
+        "MESSAGE_ID": "ab",
+        "SYSLOG_IDENTIFIER": "Other",
+        "ZMSVC_TASK": "ts_101",
+        "a-b": 1,
+        "_PID": "0",
+        "NONE": None,
+    }
     logging.info("text", extra={"journal": extra})
     entry = journald.entry()
-    assert (entry["MESSAGE_ID"], entry["SYSLOG_IDENTIFIER"], entry["ZMSVC_TASK"]) == (b"ab", b"Other", b"ts_101")
+    assert (entry["MESSAGE_ID"], entry["SYSLOG_IDENTIFIER"], entry["ZMSVC_TASK"]) == (
+        b"ab",
+        b"Other",
+        b"ts_101",
+    )
     assert entry["A_B"] == b"1"
     assert entry["PID"] == b"0"  # a name with _ first would be refused, and the whole entry with it
     assert "NONE" not in entry
@@ -165,7 +182,9 @@ def test_an_exception_is_in_the_message_and_in_its_field(journald: Journald) -> 
 
 def test_bytes_that_are_no_text_arrive(journald: Journald) -> None:
     configure("journal")
-    logging.info("name: %s", b"a\xff".decode(errors="surrogateescape"), extra={"journal": {"RAW": b"\x00\n\xff"}})
+    logging.info(
+        "name: %s", b"a\xff".decode(errors="surrogateescape"), extra={"journal": {"RAW": b"\x00\n\xff"}}
+    )
     entry = journald.entry()
     assert entry["MESSAGE"] == b"name: a\xff"
     assert entry["RAW"] == b"\x00\n\xff"
@@ -188,14 +207,18 @@ def test_a_message_without_end_is_cut(journald: Journald) -> None:
     assert message.endswith(b"x [3000000 characters, cut]")
 
 
-def test_a_journald_that_is_gone_is_replaced_by_stderr(journald: Journald, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_journald_that_is_gone_is_replaced_by_stderr(
+    journald: Journald, capfd: pytest.CaptureFixture[str]
+) -> None:
     configure("journal")
     journald.datagrams.close()
     logging.info("still here")
     assert heads_off(capfd.readouterr().err) == [f"Echo[{os.getpid()}] TX/ts_100 INFO: still here"]
 
 
-def test_without_journald_the_journal_is_stderr(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_without_journald_the_journal_is_stderr(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(journal, "SOCKET", "/nonexistent/socket")
     configure("journal")
     logging.info("text")
@@ -217,7 +240,10 @@ def test_a_process_without_a_task_has_none_in_its_lines(file: Path) -> None:
     journal.configure(identifier="zmsvc-C", fields={"ZMSVC_CONTEXT": "C"}, target=str(file))
     logging.info("a")
     logging.info("b", extra={"journal": {"ZMSVC_TRANSACTION": "TX"}})
-    assert heads_off(file.read_text()) == [f"zmsvc-C[{os.getpid()}] INFO: a", f"zmsvc-C[{os.getpid()}] TX INFO: b"]
+    assert heads_off(file.read_text()) == [
+        f"zmsvc-C[{os.getpid()}] INFO: a",
+        f"zmsvc-C[{os.getpid()}] TX INFO: b",
+    ]
 
 
 def test_no_message_can_pass_for_another_record(file: Path) -> None:
@@ -232,7 +258,9 @@ def test_a_file_and_stderr_both_have_it(file: Path, capfd: pytest.CaptureFixture
     assert file.read_text() == capfd.readouterr().err != ""
 
 
-def test_a_file_that_cannot_be_opened_is_told_and_replaced(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_cannot_be_opened_is_told_and_replaced(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     configure(tmp_path / "none" / "log")
     logging.info("text")
     first, second = heads_off(capfd.readouterr().err)
@@ -317,7 +345,9 @@ def test_a_stream_to_a_file_appends(file: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["stderr", "journal", "/nonexistent/log"])
-def test_a_stream_is_stderr_at_worst(target: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_stream_is_stderr_at_worst(
+    target: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(journal, "STREAM", "/nonexistent/stdout")
     fd = journal.stream("Echo", target)
     os.write(fd, b"text\n")
@@ -337,7 +367,9 @@ class Kept(logging.Handler):
         self.records: list[tuple[str, int, str | None]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.records.append((record.getMessage(), record.levelno, getattr(record, "journal", {}).get("PRIORITY")))
+        self.records.append(
+            (record.getMessage(), record.levelno, getattr(record, "journal", {}).get("PRIORITY"))
+        )
 
     @property
     def texts(self) -> list[str]:
@@ -409,14 +441,19 @@ def test_a_program_inherits_the_descriptor(out: LineWriter) -> None:
     assert (out.fileno(), out.isatty(), out.writable(), out.encoding) == (1, False, True, "utf-8")
 
 
-def test_a_handler_that_prints_does_not_call_itself_for_ever(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_handler_that_prints_does_not_call_itself_for_ever(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sink = configure(file)
     monkeypatch.setattr(sys, "stderr", LineWriter(sink, name="stderr", level=logging.WARNING, fd=2))
     chatty = logging.StreamHandler(sys.stderr)
     logging.getLogger().addHandler(chatty)
     logging.info("once")
     logging.getLogger().removeHandler(chatty)
-    assert [line.partition(" TX/ts_100 ")[2] for line in file.read_text().splitlines()] == ["INFO: once", "WARNING: once"]
+    assert [line.partition(" TX/ts_100 ")[2] for line in file.read_text().splitlines()] == [
+        "INFO: once",
+        "WARNING: once",
+    ]
 
 
 # --- the catalog
@@ -437,7 +474,17 @@ def test_extra_fields_reach_the_journal_under_names_that_it_takes(journald: Jour
             raise RuntimeError("no text")
 
     configure("journal")
-    extra = {"order_id": 17, "Who": "a\nb", "_private": 1, "2nd": 2, "a-b": 3, "none": None, "bad": Bad(), "ZMSVC_TASK": "x", "priority": 0}
+    extra = {
+        "order_id": 17,
+        "Who": "a\nb",
+        "_private": 1,
+        "2nd": 2,
+        "a-b": 3,
+        "none": None,
+        "bad": Bad(),
+        "ZMSVC_TASK": "x",
+        "priority": 0,
+    }
     logging.info("text", extra=extra)
     entry = journald.entry()
     assert (entry["ORDER_ID"], entry["WHO"]) == (b"17", b"a\nb")
@@ -470,7 +517,10 @@ def test_a_file_that_was_renamed_is_left_for_the_one_in_its_place(file: Path) ->
     file.touch()
     logging.info("third")
     assert [line.rpartition(" ")[2] for line in file.read_text().splitlines()] == ["third"]
-    assert [line.rpartition(" ")[2] for line in file.with_suffix(".1").read_text().splitlines()] == ["first", "second"]
+    assert [line.rpartition(" ")[2] for line in file.with_suffix(".1").read_text().splitlines()] == [
+        "first",
+        "second",
+    ]
 
 
 def test_levels_of_ones_own_have_a_name_that_can_be_looked_for(file: Path) -> None:

@@ -1,4 +1,6 @@
-"""CURVE keys: their files as other programs read them, who may read them, what `zmsvcctl keys` does to them, and who finds them."""
+"""CURVE keys: their files as other programs read them, who may read them, what `zmsvcctl keys` does to
+them, and who finds them.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,9 @@ def test_a_machine_that_only_connects_has_a_pair_of_its_own_and_the_public_key_o
     assert json.loads(capsys.readouterr().out)["client"] == own.public.decode()
 
 
-@pytest.mark.parametrize("words", [("make",), ("make", "laptop"), ("allow", "x.key"), ("revoke", "x"), ("join", "server.key")])
+@pytest.mark.parametrize(
+    "words", [("make",), ("make", "laptop"), ("allow", "x.key"), ("revoke", "x"), ("join", "server.key")]
+)
 def test_the_keys_of_a_client_are_not_taken_for_those_of_the_context(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, words: tuple[str, ...]
 ) -> None:
@@ -108,12 +112,17 @@ def test_the_keys_of_a_client_are_not_taken_for_those_of_the_context(
     assert (other / "keys/Here/client.key_secret").read_bytes() == secret
 
 
-def test_what_cannot_be_joined_is_told_and_leaves_nothing(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+def test_what_cannot_be_joined_is_told_and_leaves_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
     run("make")
     other = elsewhere(home, monkeypatch)
     capsys.readouterr()
     for words, part in (
-        (("join", str(home / "keys/Here/server.key_secret")), "it is a secret key, expected the public one, server.key"),
+        (
+            ("join", str(home / "keys/Here/server.key_secret")),
+            "it is a secret key, expected the public one, server.key",
+        ),
         (("join", str(home / "missing.key")), "cannot read CURVE keys"),
     ):
         run(*words, code=1)
@@ -172,7 +181,13 @@ def test_secrets_belong_to_who_runs_the_context_and_all_else_to_who_made_it(home
     os.chown(home / "Here", 1, 1)
     run("make")
     owners = {file.name: file.stat().st_uid for file in (home / "keys/Here").iterdir()}
-    assert owners == {"server.key": 0, "server.key_secret": 1, "client.key": 0, "client.key_secret": 1, "clients": 0}
+    assert owners == {
+        "server.key": 0,
+        "server.key_secret": 1,
+        "client.key": 0,
+        "client.key_secret": 1,
+        "clients": 0,
+    }
 
 
 # --- the verb
@@ -264,11 +279,18 @@ def test_json(home: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("place", "found"),
     [
-        ("tcp://192.0.2.1:5556", True), ("tcp://192.0.2.1:5557", True), ("tcp://192.0.2.1:6558", True),
-        ("tcp://127.0.0.1:5577", True), ("tcp://localhost:5577", True), ("tcp://203.0.113.9:5556", False),
-        ("tcp://203.0.113.9:5577", False), ("tcp://192.0.2.1:5558", False), ("ipc:///run/x", False), ("nonsense", False),
+        ("tcp://192.0.2.1:5556", True),
+        ("tcp://192.0.2.1:5557", True),
+        ("tcp://192.0.2.1:6558", True),
+        ("tcp://127.0.0.1:5577", True),
+        ("tcp://localhost:5577", True),
+        ("tcp://203.0.113.9:5556", False),
+        ("tcp://203.0.113.9:5577", False),
+        ("tcp://192.0.2.1:5558", False),
+        ("ipc:///run/x", False),
+        ("nonsense", False),
     ],
-)  # fmt: skip
+)
 def test_keys_are_found_by_the_endpoints_of_the_file(home: Path, place: str, found: bool) -> None:
     write(home, bind="tcp://*:5577")
     run("make")
@@ -291,11 +313,15 @@ def test_a_directory_that_is_given_wins(home: Path) -> None:
 @pytest.mark.parametrize(
     ("backend", "bind", "lines"),
     [
-        ("tcp://192.0.2.1:5557", "", [2, 3]), ("tcp://192.0.2.1:5557", "tcp://*:5557", [2]), ("tcp://eth0:5557", "tcp://eth0:5557", [2, 4]),
+        ("tcp://192.0.2.1:5557", "", [2, 3]),
+        ("tcp://192.0.2.1:5557", "tcp://*:5557", [2]),
+        ("tcp://eth0:5557", "tcp://eth0:5557", [2, 4]),
         ("ipc:///run/x", "", [2]),
     ],
-)  # fmt: skip
-def test_what_may_not_be_bound_without_keys_has_its_line(home: Path, backend: str, bind: str, lines: list[int]) -> None:
+)
+def test_what_may_not_be_bound_without_keys_has_its_line(
+    home: Path, backend: str, bind: str, lines: list[int]
+) -> None:
     write(home, backend, bind)
     file = home / "Context-Here.xml"
     context = reader.load(file)
@@ -309,7 +335,10 @@ def test_check_tells_until_there_are_keys(home: Path, capsys: Capture) -> None:
     file = str(home / "Context-Here.xml")
     assert main(["check", file]) == 0
     told = capsys.readouterr().out
-    assert [f"{file}:{line}: cannot bind" in told or f"{file}:{line}: warning: cannot bind" in told for line in (2, 3, 7)] == [True] * 3, told
+    assert [
+        f"{file}:{line}: cannot bind" in told or f"{file}:{line}: warning: cannot bind" in told
+        for line in (2, 3, 7)
+    ] == [True] * 3, told
     run("make")
     capsys.readouterr()
     assert main(["check", file]) == 0

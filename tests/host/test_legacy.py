@@ -1,4 +1,6 @@
-"""The commands of the zmicroservices 1.0 manual: their flags, the messages that they send, and the scripts themselves."""
+"""The commands of the zmicroservices 1.0 manual: their flags, the messages that they send, and the scripts
+themselves.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def asked(*arguments: str) -> list[tuple[str, dict[str, Any]]]:
     args = conf_command.parser().parse_args(arguments)
     context = reader.load(args.context_file) if args.context_file else None
     conf_command.check(args, context)
-    return [messages.decode(messages.encode(topic, body)) for topic, body in conf_command.bodies(args, context)]
+    return [
+        messages.decode(messages.encode(topic, body)) for topic, body in conf_command.bodies(args, context)
+    ]
 
 
 def order(*arguments: str) -> messages.Order:
@@ -44,10 +48,17 @@ FILE = f"--context_file={STATE_MACHINE}"
 
 
 def test_start_as_in_the_manual_carries_the_whole_context() -> None:
-    ((topic, body),) = asked(*CONTEXT, FILE, "--service_id=context001", f"--transaction={TX}", "--action=start")
+    ((topic, body),) = asked(
+        *CONTEXT, FILE, "--service_id=context001", f"--transaction={TX}", "--action=start"
+    )
     assert topic == "context"
     assert list(body) == ["header", "content"]
-    assert body["header"] == {"service_transaction": TX, "service_id": "context001", "action": "start", "service_name": "context"}
+    assert body["header"] == {
+        "service_transaction": TX,
+        "service_id": "context001",
+        "action": "start",
+        "service_name": "context",
+    }
     assert body["content"]["configuration"] == reader.load(STATE_MACHINE).source
     understood = messages.order(topic, body)
     assert understood.tasks == ("ts_100", "ts_101", "ts_102", "ts_103")
@@ -108,19 +119,41 @@ def test_a_service_id_that_the_file_does_not_have_is_sent_with_a_warning() -> No
 
 def test_the_name_of_a_service_is_an_order_to_its_task() -> None:
     """As in the usage text of 1.0: --service_name='sniffer' --action='stop' --service_id='ts010'."""
-    flags = ("--endpoint=ipc:///bus", "--service_name=sniffer", "--action=stop", "--service_id=ts010", f"--transaction={TX}")
+    flags = (
+        "--endpoint=ipc:///bus",
+        "--service_name=sniffer",
+        "--action=stop",
+        "--service_id=ts010",
+        f"--transaction={TX}",
+    )
     understood = order(*flags, "--device_action=sniff")
-    assert (understood.topic, understood.tasks, understood.action, understood.service_name) == ("process", ("ts010",), "stop", "sniffer")
+    assert (understood.topic, understood.tasks, understood.action, understood.service_name) == (
+        "process",
+        ("ts010",),
+        "stop",
+        "sniffer",
+    )
 
 
 def test_a_report_of_a_service_can_be_sent_in_its_name() -> None:
-    flags = ("--endpoint=ipc:///bus", "--topic=control", "--service_name=sniffer", "--action=updated", "--service_id=ts010")
+    flags = (
+        "--endpoint=ipc:///bus",
+        "--topic=control",
+        "--service_name=sniffer",
+        "--action=updated",
+        "--service_id=ts010",
+    )
     sent = asked(*flags, f"--transaction={TX}", "--device_action=track_found", "--result=failed")
     assert sent == [
         (
             "control",
             {
-                "header": {"service_transaction": TX, "service_id": "ts010", "action": "updated", "service_name": "sniffer"},
+                "header": {
+                    "service_transaction": TX,
+                    "service_id": "ts010",
+                    "action": "updated",
+                    "service_name": "sniffer",
+                },
                 "content": {"status": {"result": "failed", "device_action": "track_found"}},
             },
         )
@@ -128,10 +161,18 @@ def test_a_report_of_a_service_can_be_sent_in_its_name() -> None:
 
 
 def test_the_service_that_top_was_to_start_is_sent_along_with_a_warning() -> None:
-    flags = ("--endpoint=ipc:///bus", "--service_name=state", f"--transaction={TX}", "--action=top", "--use_service")
+    flags = (
+        "--endpoint=ipc:///bus",
+        "--service_name=state",
+        f"--transaction={TX}",
+        "--action=top",
+        "--use_service",
+    )
     given = ("--service_type=pub", "--service_freq=1", "--service_endpoint=tcp://127.0.0.1:6558")
     ((_, body),) = asked(*flags, *given)
-    assert body["content"]["configuration"] == {"service": {"type": "pub", "frequency_s": 1.0, "endpoint": "tcp://127.0.0.1:6558"}}
+    assert body["content"]["configuration"] == {
+        "service": {"type": "pub", "frequency_s": 1.0, "endpoint": "tcp://127.0.0.1:6558"}
+    }
     (doubt,) = conf_command.doubts(conf_command.parser().parse_args([*flags, *given]), None)
     assert "no service is started by --use_service" in doubt
 
@@ -143,7 +184,9 @@ def test_all_is_an_order_to_the_context_too() -> None:
 
 
 def test_process_orders_go_to_each_task() -> None:
-    sent = asked("--service_name=process", FILE, f"--transaction={TX}", "--action=restart", "--task_id=ts_100,ts_102")
+    sent = asked(
+        "--service_name=process", FILE, f"--transaction={TX}", "--action=restart", "--task_id=ts_100,ts_102"
+    )
     orders = [messages.order(topic, body) for topic, body in sent]
     assert [each.tasks for each in orders] == [("ts_100",), ("ts_102",)]
     assert {(each.topic, each.action, each.transaction, each.service_name) for each in orders} == {
@@ -154,7 +197,13 @@ def test_process_orders_go_to_each_task() -> None:
 
 
 def test_a_process_order_without_a_file_names_the_task_by_service_id() -> None:
-    understood = order("--endpoint=ipc:///bus", "--service_name=process", "--service_id=ts_5", f"--transaction={TX}", "--action=stop")
+    understood = order(
+        "--endpoint=ipc:///bus",
+        "--service_name=process",
+        "--service_id=ts_5",
+        f"--transaction={TX}",
+        "--action=stop",
+    )
     assert (understood.tasks, understood.action) == (("ts_5",), "stop")
 
 
@@ -164,7 +213,12 @@ def test_questions_about_the_state() -> None:
         (
             "state",
             {
-                "header": {"service_transaction": TX, "service_id": "", "action": "request", "service_name": "state"},
+                "header": {
+                    "service_transaction": TX,
+                    "service_id": "",
+                    "action": "request",
+                    "service_name": "state",
+                },
                 "content": {"configuration": {}},
             },
         )
@@ -182,13 +236,31 @@ def test_questions_about_the_state() -> None:
         ([*CONTEXT, "--action=request"], "is not for --service_name context"),
         ([*CONTEXT, "--action=start", "--wait"], "--wait is for questions"),
         ([*CONTEXT, "--action=start", "--use_file"], "--use_file needs"),
-        ([*CONTEXT, FILE, "--action=start", "--topic=process"], "--topic process is not for --service_name context"),
-        (["--endpoint=ipc:///bus", "--service_name=sniffer", "--topic=control", "--action=start"], "--action start is not for"),
-        (["--endpoint=ipc:///bus", "--service_name=sniffer", "--topic=control", "--action=updated"], "give --service_id"),
-        (["--endpoint=ipc:///bus", "--service_name=sniffer", "--action=request"], "--action request is not for"),
+        (
+            [*CONTEXT, FILE, "--action=start", "--topic=process"],
+            "--topic process is not for --service_name context",
+        ),
+        (
+            ["--endpoint=ipc:///bus", "--service_name=sniffer", "--topic=control", "--action=start"],
+            "--action start is not for",
+        ),
+        (
+            ["--endpoint=ipc:///bus", "--service_name=sniffer", "--topic=control", "--action=updated"],
+            "give --service_id",
+        ),
+        (
+            ["--endpoint=ipc:///bus", "--service_name=sniffer", "--action=request"],
+            "--action request is not for",
+        ),
         (["--endpoint=ipc:///bus", "--service_name=state", "--action=request", "--wait"], "--wait needs"),
-        (["--endpoint=ipc:///bus", "--service_name=process", "--action=stop", "--transaction=T"], "give --task_id"),
-        (["--endpoint=ipc:///bus", "--service_name=process", "--action=stop", "--task_id=a"], "give --transaction"),
+        (
+            ["--endpoint=ipc:///bus", "--service_name=process", "--action=stop", "--transaction=T"],
+            "give --task_id",
+        ),
+        (
+            ["--endpoint=ipc:///bus", "--service_name=process", "--action=stop", "--task_id=a"],
+            "give --transaction",
+        ),
         (["--endpoint=ipc:///bus", "--service_name=state", "--action=request"], "give --transaction"),
         (["--endpoint=ipc:///bus", "--service_name=state", "--action=top"], "give --transaction"),
     ],
@@ -204,7 +276,12 @@ def test_exit_statuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err == f"conf_command.py: cannot stop ts_9: no such task in {STATE_MACHINE}\n"
     assert conf_command.main([nobody, "--service_name=context", "--action=stop"]) == 2
     (tmp_path / "bad.xml").write_text("<Context>\n<")
-    assert conf_command.main([nobody, f"--context_file={tmp_path}/bad.xml", "--service_name=all", "--action=exit"]) == 2
+    assert (
+        conf_command.main(
+            [nobody, f"--context_file={tmp_path}/bad.xml", "--service_name=all", "--action=exit"]
+        )
+        == 2
+    )
     assert f"{tmp_path}/bad.xml:2: " in capsys.readouterr().err
     assert conf_command.main([nobody, "--service_name=all", "--action=exit", "--timeout=0.2"]) == 5
     captured = capsys.readouterr()
@@ -218,9 +295,14 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
 def test_a_message_is_shown_with_its_topic() -> None:
-    text = display.shown("control", {"header": {"action": "started"}, "content": {"x": "a\x1b[2J"}}, NOW, verbose=False)
+    text = display.shown(
+        "control", {"header": {"action": "started"}, "content": {"x": "a\x1b[2J"}}, NOW, verbose=False
+    )
     assert "[control]:" in text
-    assert json.loads(text.split("]:\n")[1]) == {"header": {"action": "started"}, "content": {"x": "a\x1b[2J"}}
+    assert json.loads(text.split("]:\n")[1]) == {
+        "header": {"action": "started"},
+        "content": {"x": "a\x1b[2J"},
+    }
     assert "\x1b" not in text
 
 
@@ -233,7 +315,14 @@ def test_the_long_context_info_is_shown_when_asked_for() -> None:
 
 
 def test_a_monitors_message_is_a_table() -> None:
-    task = {"serviceId": "ts_100", "pid": 42, "status": "sleeping", "rss": 12.3456, "children": [1, 2], "opened_files": None}
+    task = {
+        "serviceId": "ts_100",
+        "pid": 42,
+        "status": "sleeping",
+        "rss": 12.3456,
+        "children": [1, 2],
+        "opened_files": None,
+    }
     lines = display.shown("monitor", {TX: [task], "odd": 1}, NOW, verbose=False).splitlines()[2:]
     assert lines[0] == f"transaction {TX}"
     assert lines[1].split()[:3] == ["TASK", "PID", "STATUS"]
@@ -256,7 +345,11 @@ def test_messages_are_chosen_by_their_headers(flags: list[str], matches: str) ->
     head = messages.header(transaction="T1", service_id="ts_1", action="started", service_name="echo")
     inner = {"action": "start", "service_id": "ts_1", "service_name": "echo", "transaction": "T1"}
     process = {"Task": {"message": {"header": inner}}}
-    bodies: dict[str, dict[str, Any]] = {"control": {"header": head}, "process": process, "monitor": {"T1": []}}
+    bodies: dict[str, dict[str, Any]] = {
+        "control": {"header": head},
+        "process": process,
+        "monitor": {"T1": []},
+    }
     args = display.parser().parse_args(flags)
     assert " ".join(name for name, body in bodies.items() if display.matches(body, args)) == matches
 
@@ -275,9 +368,11 @@ def test_display_wants_an_endpoint(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_flag_of_the_manual_is_known() -> None:
     parsers = {"conf": conf_command.parser(), "create": scaffold_parser()}
     manual = {
-        "create": "service_path task_service task_file task_class task_desc context_name service_name server_ip sub_port pub_port task_id"
+        "create": "service_path task_service task_file task_class task_desc context_name service_name server_ip "
+        "sub_port pub_port task_id"
         " device_action xml_file",
-        "conf": "endpoint context_file service_name service_id transaction action use_file task_id open_connections opened_files"
+        "conf": "endpoint context_file service_name service_id transaction action use_file task_id "
+        "open_connections opened_files"
         " memory_maps",
     }
     for name, flags in manual.items():

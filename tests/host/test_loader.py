@@ -1,4 +1,6 @@
-"""A service's code comes from Python's own cache where that is of this source, and from the source wherever there is a doubt."""
+"""A service's code comes from Python's own cache where that is of this source, and from the source
+wherever there is a doubt.
+"""
 
 import importlib.util
 import marshal
@@ -15,7 +17,10 @@ class ServiceWork(TaskService):
     said, task_class = {said!r}, LoopedTask
     def where(self): ...
 """
-_WHERE = "import sys; from zmsvc.task import loader; print(loader.load('Work', sys.argv[1:]).where.__code__.co_filename)"
+_WHERE = (
+    "import sys; from zmsvc.task import loader; print(loader.load('Work', "
+    "sys.argv[1:]).where.__code__.co_filename)"
+)
 _LOAD = "import sys; from zmsvc.task import loader; print(loader.load('Work', sys.argv[1:]).said)"
 
 
@@ -35,7 +40,9 @@ class Place:
         """By the class that a new process loads."""
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         command = [sys.executable, *options, "-c", code, str(self._directory)]
-        return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+        return subprocess.run(
+            command, env=environment, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout.strip()
 
 
 @pytest.fixture
@@ -84,7 +91,9 @@ def test_a_cache_that_is_damaged_costs_no_start(place: Place, damage: Callable[[
 
 def test_code_says_where_its_source_is_now(place: Place) -> None:
     place.write("source")
-    subprocess.run([sys.executable, "-m", "compileall", "-q", "Work"], cwd=place.source.parents[1], check=True)
+    subprocess.run(
+        [sys.executable, "-m", "compileall", "-q", "Work"], cwd=place.source.parents[1], check=True
+    )
     assert b"source" in place.cache.read_bytes()
     assert place.said(code=_WHERE) == str(place.source)
 

@@ -1,4 +1,6 @@
-"""sd_notify over a real socket, both ends: what is sent arrives whole, in order and with the sender's identity, or is refused."""
+"""sd_notify over a real socket, both ends: what is sent arrives whole, in order and with the sender's
+identity, or is refused.
+"""
 
 from __future__ import annotations
 
@@ -92,8 +94,12 @@ def test_a_task_that_shares_its_process_marks_what_it_says(receiver: socket.sock
     assert lines(receiver) == [("X_ZMSVC_TASK", "ts_100"), ("READY", "1")]
 
 
-@pytest.mark.parametrize("size", [0, 100, notify.UPDATE_INLINE - 2, notify.UPDATE_INLINE - 1, 500_000, notify.UPDATE_LIMIT - 2])
-def test_an_update_of_any_size_arrives_whole_and_leaves_no_descriptor(receiver: socket.socket, notifier: Notifier, size: int) -> None:
+@pytest.mark.parametrize(
+    "size", [0, 100, notify.UPDATE_INLINE - 2, notify.UPDATE_INLINE - 1, 500_000, notify.UPDATE_LIMIT - 2]
+)
+def test_an_update_of_any_size_arrives_whole_and_leaves_no_descriptor(
+    receiver: socket.socket, notifier: Notifier, size: int
+) -> None:
     before, text = open_fds(), '"' + "x" * size + '"'
     notifier.update(text, 7)
     datagram = notify.receive(receiver)
@@ -104,7 +110,9 @@ def test_an_update_of_any_size_arrives_whole_and_leaves_no_descriptor(receiver: 
     assert open_fds() == before
 
 
-def test_an_update_that_is_too_large_is_refused_with_the_figures(receiver: socket.socket, notifier: Notifier) -> None:
+def test_an_update_that_is_too_large_is_refused_with_the_figures(
+    receiver: socket.socket, notifier: Notifier
+) -> None:
     with pytest.raises(ValueError, match="1048577 bytes of JSON, at most 1048576"):
         notifier.update("x" * (notify.UPDATE_LIMIT + 1), 1)
     with pytest.raises(ValueError, match="bytes of JSON"):
@@ -112,7 +120,9 @@ def test_an_update_that_is_too_large_is_refused_with_the_figures(receiver: socke
     assert notify.receive(receiver) is None
 
 
-def test_a_full_queue_is_told_and_has_room_again_when_it_was_read(receiver: socket.socket, notifier: Notifier) -> None:
+def test_a_full_queue_is_told_and_has_room_again_when_it_was_read(
+    receiver: socket.socket, notifier: Notifier
+) -> None:
     taken = 0
     while notifier.update(str(taken), taken + 1):
         taken += 1
@@ -123,13 +133,17 @@ def test_a_full_queue_is_told_and_has_room_again_when_it_was_read(receiver: sock
     assert notifier.update("more", taken + 1)
 
 
-def test_an_update_that_nobody_can_get_is_an_error_and_not_lost_in_silence(receiver: socket.socket, notifier: Notifier, path: str) -> None:
+def test_an_update_that_nobody_can_get_is_an_error_and_not_lost_in_silence(
+    receiver: socket.socket, notifier: Notifier, path: str
+) -> None:
     receiver.close()
     with pytest.raises(OSError, match="refused"):
         notifier.update("{}", 1)
 
 
-def test_a_full_queue_makes_the_sender_wait_and_loses_nothing(receiver: socket.socket, notifier: Notifier) -> None:
+def test_a_full_queue_makes_the_sender_wait_and_loses_nothing(
+    receiver: socket.socket, notifier: Notifier
+) -> None:
     def work() -> None:
         for number in range(100):
             notifier.notify(f"X_ZMSVC_UPDATE={number}")
@@ -152,7 +166,9 @@ def test_without_a_socket_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> No
     assert open_fds() == before
 
 
-def test_the_environment_names_the_socket(receiver: socket.socket, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_names_the_socket(
+    receiver: socket.socket, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", path)
     told = Notifier()
     told.ready()
@@ -219,7 +235,9 @@ def test_descriptors_that_nobody_expects_are_closed(receiver: socket.socket, pat
 
 
 @pytest.mark.parametrize("kind", ["pipe", "unsealed", "huge"])
-def test_an_update_in_a_file_that_cannot_be_trusted_is_refused(receiver: socket.socket, path: str, kind: str) -> None:
+def test_an_update_in_a_file_that_cannot_be_trusted_is_refused(
+    receiver: socket.socket, path: str, kind: str
+) -> None:
     before = open_fds()
     reader, writer = os.pipe()
     fd = {

@@ -1,4 +1,6 @@
-"""The output process by itself: many pipes, a full disk, a standard error that nobody reads, and a keeper of another release."""
+"""The output process by itself: many pipes, a full disk, a standard error that nobody reads, and a keeper
+of another release.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,10 @@ class Running:
         self.line.settimeout(PATIENCE)
         arguments = ["--line", str(its.fileno()), "--log", log, "--name", "Echo"]
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "zmsvc.output", *arguments], pass_fds=[its.fileno()], stderr=stderr, stdin=subprocess.DEVNULL
+            [sys.executable, "-P", "-m", "zmsvc.output", *arguments],
+            pass_fds=[its.fileno()],
+            stderr=stderr,
+            stdin=subprocess.DEVNULL,
         )
         its.close()
 
@@ -64,7 +69,9 @@ def run() -> Iterator[Callable[..., Running]]:
         each.process.wait()
 
 
-def test_what_is_in_a_pipe_is_written_before_its_end_is_told(run: Callable[..., Running], tmp_path: Path) -> None:
+def test_what_is_in_a_pipe_is_written_before_its_end_is_told(
+    run: Callable[..., Running], tmp_path: Path
+) -> None:
     running = run(str(tmp_path / "log"))
     write = running.pipe(1)
     os.write(write, b"one\n<3>two\nthree")
@@ -75,7 +82,9 @@ def test_what_is_in_a_pipe_is_written_before_its_end_is_told(run: Callable[..., 
     assert running.end() == 0
 
 
-def test_a_thousand_tasks_have_their_lines_and_no_pipe_is_left(run: Callable[..., Running], tmp_path: Path) -> None:
+def test_a_thousand_tasks_have_their_lines_and_no_pipe_is_left(
+    run: Callable[..., Running], tmp_path: Path
+) -> None:
     running = run(str(tmp_path / "log"))
     for number in range(1000):
         write = running.pipe(number, f"t{number}")
@@ -85,7 +94,11 @@ def test_a_thousand_tasks_have_their_lines_and_no_pipe_is_left(run: Callable[...
     assert {running.report() for _ in range(1000)} == {protocol.Ended(pipe=number) for number in range(1000)}
     found = re.findall(r"TX/t(\d+) INFO: from (\d+)\n", (tmp_path / "log").read_text())
     assert sorted(int(task) for task, number in found if task == number) == list(range(1000))
-    assert not [each for each in Path(f"/proc/{running.process.pid}/fd").iterdir() if os.readlink(each).startswith("pipe:")]
+    assert not [
+        each
+        for each in Path(f"/proc/{running.process.pid}/fd").iterdir()
+        if os.readlink(each).startswith("pipe:")
+    ]
 
 
 def test_a_flood_of_one_task_does_not_hold_up_another(run: Callable[..., Running], tmp_path: Path) -> None:
@@ -112,7 +125,12 @@ def test_it_sleeps_while_nothing_is_written(run: Callable[..., Running], tmp_pat
 
     def switches() -> list[str]:
         tasks = Path(f"/proc/{running.process.pid}/task")
-        return [line for each in tasks.iterdir() for line in (each / "status").read_text().splitlines() if "ctxt" in line]
+        return [
+            line
+            for each in tasks.iterdir()
+            for line in (each / "status").read_text().splitlines()
+            if "ctxt" in line
+        ]
 
     def sleeps() -> list[str]:
         """The counts when they have stood still for a moment; it is alive."""
@@ -128,7 +146,9 @@ def test_it_sleeps_while_nothing_is_written(run: Callable[..., Running], tmp_pat
     os.close(write)
 
 
-def test_a_full_disk_loses_lines_which_are_counted_and_standard_error_goes_on(run: Callable[..., Running], tmp_path: Path) -> None:
+def test_a_full_disk_loses_lines_which_are_counted_and_standard_error_goes_on(
+    run: Callable[..., Running], tmp_path: Path
+) -> None:
     need(os.geteuid() == 0, "only root can make a device")
     log = tmp_path / "log"
     reader, writer = os.pipe()
@@ -151,7 +171,9 @@ def test_a_full_disk_loses_lines_which_are_counted_and_standard_error_goes_on(ru
     os.close(write)
 
 
-def test_a_standard_error_that_nobody_reads_holds_nothing_up(run: Callable[..., Running], tmp_path: Path) -> None:
+def test_a_standard_error_that_nobody_reads_holds_nothing_up(
+    run: Callable[..., Running], tmp_path: Path
+) -> None:
     reader, writer = os.pipe()
     running = run(f"{tmp_path}/log+stderr", stderr=writer)
     os.close(writer)
@@ -174,10 +196,15 @@ def test_an_order_that_it_does_not_know_is_passed_over(run: Callable[..., Runnin
     assert running.report() == protocol.Pong()
 
 
-def test_what_is_there_is_written_when_the_keeper_is_gone(run: Callable[..., Running], tmp_path: Path) -> None:
+def test_what_is_there_is_written_when_the_keeper_is_gone(
+    run: Callable[..., Running], tmp_path: Path
+) -> None:
     running = run(str(tmp_path / "log"))
     write = running.pipe(1)
     os.write(write, b"last\nwords")
     assert running.end() == 0
-    assert [line.partition("INFO: ")[2] for line in (tmp_path / "log").read_text().splitlines()] == ["last", "words"]
+    assert [line.partition("INFO: ")[2] for line in (tmp_path / "log").read_text().splitlines()] == [
+        "last",
+        "words",
+    ]
     os.close(write)

@@ -1,4 +1,6 @@
-"""The messages between the processes: each travels and comes back, one of another release is read as far as it can be."""
+"""The messages between the processes: each travels and comes back, one of another release is read as far
+as it can be.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ LINES: list[tuple[Codec[Any], Any]] = [
     (output.ORDERS, output.Order),
     (output.REPORTS, output.Report),
 ]
-JSON = st.dictionaries(st.text(max_size=5), st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=5), max_size=3)
+JSON = st.dictionaries(
+    st.text(max_size=5), st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=5), max_size=3
+)
 
 
 def kinds(union: Any) -> tuple[type[Any], ...]:
@@ -59,7 +63,9 @@ EACH = [pytest.param(codec, kind, id=kind.__name__) for codec, union in LINES fo
 
 @pytest.mark.parametrize(("codec", "kind"), EACH)
 @given(data=st.data())
-def test_every_message_comes_back_as_it_was_sent(codec: Codec[Any], kind: type[Any], data: st.DataObject) -> None:
+def test_every_message_comes_back_as_it_was_sent(
+    codec: Codec[Any], kind: type[Any], data: st.DataObject
+) -> None:
     sent = data.draw(message(kind))
     assert codec.decode(json.loads(json.dumps(codec.encode(sent)))) == sent
 
@@ -72,7 +78,10 @@ def test_a_field_of_a_later_release_is_ignored_and_one_with_a_default_may_be_mis
     sent = data.draw(message(kind))
     defaults = {each.name for each in dataclasses.fields(kind) if each.default is not dataclasses.MISSING}
     body = {name: value for name, value in codec.encode(sent).items() if name not in defaults}
-    expected = {each.name: each.default if each.name in defaults else getattr(sent, each.name) for each in dataclasses.fields(kind)}
+    expected = {
+        each.name: each.default if each.name in defaults else getattr(sent, each.name)
+        for each in dataclasses.fields(kind)
+    }
     assert codec.decode(body | {"of a later release": [1]}) == kind(**expected)
 
 
@@ -112,7 +121,10 @@ def test_every_message_of_a_direction_has_an_operation_of_its_own() -> None:
         assert {reader._kind for reader in codec._readers.values()} == set(kinds(union))
 
 
-@given(spec=message(LaunchSpec), numbers=st.tuples(*[st.none() | st.integers(3, 90)] * len(dataclasses.fields(Descriptors))))
+@given(
+    spec=message(LaunchSpec),
+    numbers=st.tuples(*[st.none() | st.integers(3, 90)] * len(dataclasses.fields(Descriptors))),
+)
 def test_a_launch_reaches_the_task_as_it_was_sent(spec: LaunchSpec, numbers: tuple[int | None, ...]) -> None:
     names = [each.name for each in dataclasses.fields(Descriptors)]
     fds = Descriptors(**dict(zip(names, numbers, strict=True)))
@@ -154,7 +166,17 @@ def test_an_answer_of_the_zygote_comes_back_as_it_was_sent(answer: forking.Answe
 def test_the_reports_of_a_keeper_of_1_0_are_read() -> None:
     """As zmsvc 1.0 sent them: no protocol number, and `op` also in what a hello lists."""
     child = {"op": "launched", "launch": 3, "pid": 30, "start_time": 300, "executed": True, "tag": ""}
-    end = {"op": "exited", "launch": 2, "pid": 20, "tag": "", "left": False, "code": None, "signal": "SIGKILL", "core": False, "oom": False}
+    end = {
+        "op": "exited",
+        "launch": 2,
+        "pid": 20,
+        "tag": "",
+        "left": False,
+        "code": None,
+        "signal": "SIGKILL",
+        "core": False,
+        "oom": False,
+    }
     hello = sv.REPORTS.decode({
         "op": "hello", "epoch": "e", "restarts": 1, "stopping": False, "children": [child], "ends": [end],
         "device": {"pid": 9, "restarts": 0, "ready": True}, "cgroup": None, "curve": None,
@@ -167,15 +189,42 @@ def test_the_reports_of_a_keeper_of_1_0_are_read() -> None:
 
 
 def test_an_end_from_a_keeper_that_knows_no_oom_is_no_oom() -> None:
-    end = sv.REPORTS.decode({"op": "exited", "launch": 2, "pid": 20, "left": False, "code": 0, "signal": None})
+    end = sv.REPORTS.decode(
+        {"op": "exited", "launch": 2, "pid": 20, "left": False, "code": 0, "signal": None}
+    )
     assert end == sv.Exited(launch=2, pid=20, left=False, code=0, signal=None, oom=False)
 
 
 def test_a_launch_has_what_a_keeper_of_1_0_looks_for() -> None:
     """Its template takes each of these from the order without asking whether it is there."""
     looked_for = {
-        "op", "launch", "context", "context_id", "transaction", "task", "instance", "service_name", "service_type", "device_action",
-        "description", "configuration", "search", "command", "frontend", "backend", "notify", "log", "cause", "pidfile", "cgroup", "user",
-        "group", "nice", "rlimits", "environment", "watchdog", "serves",
-    }  # fmt: skip
+        "op",
+        "launch",
+        "context",
+        "context_id",
+        "transaction",
+        "task",
+        "instance",
+        "service_name",
+        "service_type",
+        "device_action",
+        "description",
+        "configuration",
+        "search",
+        "command",
+        "frontend",
+        "backend",
+        "notify",
+        "log",
+        "cause",
+        "pidfile",
+        "cgroup",
+        "user",
+        "group",
+        "nice",
+        "rlimits",
+        "environment",
+        "watchdog",
+        "serves",
+    }
     assert looked_for <= sv.ORDERS.encode(launch_spec()).keys()

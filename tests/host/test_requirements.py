@@ -1,4 +1,6 @@
-"""A requirement that is missing is named in one line with the way out, with status 2 and before anything is started."""
+"""A requirement that is missing is named in one line with the way out, with status 2 and before anything
+is started.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,10 @@ MEMFD_CREATE = {"x86_64": 319, "aarch64": 279, "riscv64": 279, "loongarch64": 27
 
 WITHOUT_PROC = 'mount -t tmpfs none /proc && exec "$@"'
 
-OLD_PYTHON = "import runpy, sys; sys.version_info = (3, 10, 12, 'final', 0); runpy.run_{kind}({what!r}, run_name='__main__')"
+OLD_PYTHON = (
+    "import runpy, sys; sys.version_info = (3, 10, 12, 'final', 0); runpy.run_{kind}({what!r}, "
+    "run_name='__main__')"
+)
 
 
 @pytest.fixture
@@ -52,7 +57,9 @@ def refused(home: Path, command: list[str], path: str = "") -> str:
     places = {f"ZMSVC_{kind}_DIR": str(home / kind.lower()) for kind in ("RUNTIME", "STATE")}
     path = os.pathsep.join(filter(None, [path, str(ROOT)]))
     environment = os.environ | places | {"ZMSVC_CONFIG_DIR": str(home), "PYTHONPATH": path}
-    done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        command, env=environment, cwd="/", capture_output=True, text=True, timeout=30, check=False
+    )
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert [file.name for file in home.iterdir() if file.name != "metadata"] == ["Context-EchoAction.xml"]
     (line,) = done.stderr.splitlines()
@@ -65,10 +72,14 @@ def program(name: str, *options: str) -> list[str]:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize(("library", "lowest"), libraries.LOWEST.items())
-def test_a_library_below_its_lowest_version_is_named(home: Path, name: str, library: str, lowest: str) -> None:
+def test_a_library_below_its_lowest_version_is_named(
+    home: Path, name: str, library: str, lowest: str
+) -> None:
     (home / f"metadata/{library.replace('-', '_')}-0.2.9.dist-info").mkdir(parents=True)
     line = refused(home, program(name), path=str(home / "metadata"))
-    assert line.startswith(f"{name}: cannot run: {library} 0.2.9 is older than {lowest} (apt-get install python3-")
+    assert line.startswith(
+        f"{name}: cannot run: {library} 0.2.9 is older than {lowest} (apt-get install python3-"
+    )
     assert line.endswith(f", or pip install '{library}>={lowest}')")
 
 
@@ -76,12 +87,19 @@ def test_a_library_below_its_lowest_version_is_named(home: Path, name: str, libr
 def test_a_library_that_is_missing_is_named(home: Path, name: str) -> None:
     """Without the site module there are only the modules of Python itself."""
     line = refused(home, program(name, "-S"))
-    assert line.startswith(f"{name}: cannot run: pyzmq is not installed for {sys.executable} (apt-get install python3-zmq, or pip")
+    assert line.startswith(
+        f"{name}: cannot run: pyzmq is not installed for {sys.executable} (apt-get install python3-zmq, or "
+        f"pip"
+    )
 
 
 @pytest.mark.parametrize(
     ("number", "feature"),
-    [(434, "pidfd_open(2)"), (424, "pidfd_send_signal(2)"), (MEMFD_CREATE.get(platform.machine()), "memfd_create(2)")],
+    [
+        (434, "pidfd_open(2)"),
+        (424, "pidfd_send_signal(2)"),
+        (MEMFD_CREATE.get(platform.machine()), "memfd_create(2)"),
+    ],
 )
 def test_a_kernel_without_a_system_call_is_named(home: Path, number: int | None, feature: str) -> None:
     need(number, "the number of the system call is not known for this machine")
@@ -100,12 +118,19 @@ def test_a_machine_without_proc_is_named(home: Path) -> None:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_an_older_python_is_named(home: Path, name: str) -> None:
     line = refused(home, [sys.executable, "-P", "-c", OLD_PYTHON.format(kind="module", what=PROGRAMS[name])])
-    assert line.startswith(f"zmsvc: cannot run: {sys.executable} is Python 3.10, and 3.11 or newer is needed (")
+    assert line.startswith(
+        f"zmsvc: cannot run: {sys.executable} is Python 3.10, and 3.11 or newer is needed ("
+    )
 
 
-@pytest.mark.parametrize("script", ["conf_command.py", "create_service.py", "display.py", "service_context.py"])
+@pytest.mark.parametrize(
+    "script", ["conf_command.py", "create_service.py", "display.py", "service_context.py"]
+)
 def test_an_older_python_is_named_by_the_old_commands_too(home: Path, script: str) -> None:
-    line = refused(home, [sys.executable, "-P", "-c", OLD_PYTHON.format(kind="path", what=str(ROOT / "scripts" / script))])
+    line = refused(
+        home,
+        [sys.executable, "-P", "-c", OLD_PYTHON.format(kind="path", what=str(ROOT / "scripts" / script))],
+    )
     assert "is Python 3.10, and 3.11 or newer is needed" in line
 
 

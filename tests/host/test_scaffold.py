@@ -62,7 +62,10 @@ def create(values: dict[str, str], home: Path | str, status: int = 0) -> None:
 
 def files(home: Path) -> dict[str, bytes]:
     """Everything under a directory; a directory has no bytes."""
-    return {str(path.relative_to(home)): b"" if path.is_dir() else path.read_bytes() for path in sorted(home.rglob("*"))}
+    return {
+        str(path.relative_to(home)): b"" if path.is_dir() else path.read_bytes()
+        for path in sorted(home.rglob("*"))
+    }
 
 
 def context_file(home: Path, name: str = "EchoAction") -> Path:
@@ -88,7 +91,8 @@ def meta(home: Path, *services: str, extra: str = "") -> Path:
 
 def service(name: str, task_id: str, more: str = "") -> str:
     return (
-        f"<task_service>{name}</task_service><task_desc>Does {name}</task_desc><service_name>{name.lower()}</service_name>"
+        f"<task_service>{name}</task_service><task_desc>Does "
+        f"{name}</task_desc><service_name>{name.lower()}</service_name>"
         f"<task_id>{task_id}</task_id>{more}"
     )
 
@@ -99,7 +103,9 @@ def service(name: str, task_id: str, more: str = "") -> str:
 def test_the_tutorial_makes_service_and_context(tmp_path: Path) -> None:
     create(TUTORIAL, tmp_path)
     made = [name for name, data in files(tmp_path).items() if data]
-    service_files = [f"Services/EchoAction/{name}" for name in ("ServiceEchoAction.py", "__init__.py", "task_file_name.py")]
+    service_files = [
+        f"Services/EchoAction/{name}" for name in ("ServiceEchoAction.py", "__init__.py", "task_file_name.py")
+    ]
     assert made == ["Conf/Context-EchoAction.xml", *service_files]
     context = reader.load(context_file(tmp_path))
     assert (context.name, context.id, context.log_name) == ("EchoAction", "context001", "EchoAction")
@@ -107,8 +113,17 @@ def test_the_tutorial_makes_service_and_context(tmp_path: Path) -> None:
     assert (ends.frontend, ends.backend) == ("tcp://127.0.0.1:5556", "tcp://127.0.0.1:5557")
     assert (ends.front_bind, ends.backend_bind) == (ends.backend, ends.frontend)
     task = context.tasks["ts_100"]
-    assert (task.instance, task.service_name, task.device_action, task.topic) == ("EchoAction", "echo_action", "shout", "process")
-    assert (task.description, task.location, task.entry) == (TUTORIAL["task_desc"], str(tmp_path / "Services"), True)
+    assert (task.instance, task.service_name, task.device_action, task.topic) == (
+        "EchoAction",
+        "echo_action",
+        "shout",
+        "process",
+    )
+    assert (task.description, task.location, task.entry) == (
+        TUTORIAL["task_desc"],
+        str(tmp_path / "Services"),
+        True,
+    )
     assert task.rules == ()
     assert reader.check_services(context) == []
 
@@ -125,7 +140,9 @@ def test_the_script_runs_from_a_checkout_anywhere(tmp_path: Path) -> None:
     done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "created   here/Conf/Context-EchoAction.xml"
     # A relative service path is made absolute where it must still be right later.
-    assert reader.load(context_file(tmp_path / "here")).tasks["ts_100"].location == str(tmp_path / "here" / "Services")
+    assert reader.load(context_file(tmp_path / "here")).tasks["ts_100"].location == str(
+        tmp_path / "here" / "Services"
+    )
 
 
 @pytest.mark.parametrize("task_type", ["Looped", "Single", "Simple", "simple"])
@@ -136,7 +153,14 @@ def test_generated_code_is_clean_and_runs(tmp_path: Path, task_type: str) -> Non
         command = [sys.executable, "-m", "ruff", *check, "--no-cache", str(tmp_path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-    command = [sys.executable, "-m", "zmsvc.task", str(tmp_path / "Services/EchoAction"), "seconds=0", "interval=0.05"]
+    command = [
+        sys.executable,
+        "-m",
+        "zmsvc.task",
+        str(tmp_path / "Services/EchoAction"),
+        "seconds=0",
+        "interval=0.05",
+    ]
     with subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         assert process.stdout is not None
         # Its first result.
@@ -147,8 +171,12 @@ def test_generated_code_is_clean_and_runs(tmp_path: Path, task_type: str) -> Non
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize("device_action", ["", "class", "pid", "result", "two words", "ünïcode", "a-b", "steps"])
-def test_a_device_action_that_cannot_name_a_result_still_makes_code(tmp_path: Path, device_action: str) -> None:
+@pytest.mark.parametrize(
+    "device_action", ["", "class", "pid", "result", "two words", "ünïcode", "a-b", "steps"]
+)
+def test_a_device_action_that_cannot_name_a_result_still_makes_code(
+    tmp_path: Path, device_action: str
+) -> None:
     create({**TUTORIAL, "device_action": device_action}, tmp_path)
     code = (tmp_path / "Services/EchoAction/task_file_name.py").read_text()
     assert "self.update(at=time.ctime(), steps=self.steps)" in code
@@ -156,7 +184,14 @@ def test_a_device_action_that_cannot_name_a_result_still_makes_code(tmp_path: Pa
 
 
 def test_names_that_are_left_out_are_the_services(tmp_path: Path) -> None:
-    create({name: text for name, text in TUTORIAL.items() if name not in ("task_file", "task_class", "device_action")}, tmp_path)
+    create(
+        {
+            name: text
+            for name, text in TUTORIAL.items()
+            if name not in ("task_file", "task_class", "device_action")
+        },
+        tmp_path,
+    )
     tree = ast.parse((tmp_path / "Services/EchoAction/EchoAction.py").read_text())
     assert [node.name for node in tree.body if isinstance(node, ast.ClassDef)] == ["EchoAction"]
 
@@ -182,14 +217,23 @@ def test_what_a_person_has_edited_stays(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "Services/EchoAction/__init__.py").unlink()
     # What a person adds to a task is no other task.
     file = context_file(tmp_path)
-    text = file.read_text().replace("<on_fail><action></action><call></call>", "<on_fail><action>restart</action><call>ts_100</call>")
-    text = text.replace("</device_action>", "</device_action>\n<interval>3</interval>").replace('type="on_start"', 'type="start_now"')
+    text = file.read_text().replace(
+        "<on_fail><action></action><call></call>", "<on_fail><action>restart</action><call>ts_100</call>"
+    )
+    text = text.replace("</device_action>", "</device_action>\n<interval>3</interval>").replace(
+        'type="on_start"', 'type="start_now"'
+    )
     file.write_text(text)
     capsys.readouterr()
     create(TUTORIAL, tmp_path)
     assert task.read_text() == "# mine\n"
     assert file.read_text() == text
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["created", "unchanged", "kept", "unchanged"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [
+        "created",
+        "unchanged",
+        "kept",
+        "unchanged",
+    ]
 
 
 def test_the_report_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -210,16 +254,26 @@ def test_one_by_one_or_at_once_is_the_same(tmp_path: Path) -> None:
     assert list(context.tasks) == ["ts_100", "ts_101"]
     by_one = context_file(tmp_path).read_text()
     plan = Plan(
-        context_name="EchoAction", context_id=None, host="127.0.0.1", sub_port=5556, pub_port=5557, services_dir=tmp_path,
-        context_file=tmp_path, services=tuple(_service(task.description, id=task.id, name=task.instance, location=str(task.location))
-                                              for task in context.tasks.values()),
-    )  # fmt: skip
+        context_name="EchoAction",
+        context_id=None,
+        host="127.0.0.1",
+        sub_port=5556,
+        pub_port=5557,
+        services_dir=tmp_path,
+        context_file=tmp_path,
+        services=tuple(
+            _service(task.description, id=task.id, name=task.instance, location=str(task.location))
+            for task in context.tasks.values()
+        ),
+    )
     assert templates.context_text(plan) == by_one
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 @pytest.mark.parametrize("encoding", ["utf-8", "iso-8859-1"])
-@pytest.mark.parametrize("end", ["</Context>\n<!-- </Context> -->\n", "  </Context>", "<!-- </Context> --></Context>"])
+@pytest.mark.parametrize(
+    "end", ["</Context>\n<!-- </Context> -->\n", "  </Context>", "<!-- </Context> --></Context>"]
+)
 def test_merging_keeps_every_byte(tmp_path: Path, newline: str, encoding: str, end: str) -> None:
     create(TUTORIAL, tmp_path)
     file = context_file(tmp_path)
@@ -277,8 +331,13 @@ def test_what_does_not_fit_to_the_file_is_refused(
     assert files(tmp_path) == before
 
 
-@pytest.mark.parametrize("broken", ["<Context>\n<", "", "<Other/>", "<Context/>", '<!DOCTYPE Context [<!ENTITY a "b">]>\n<Context/>'])
-def test_a_broken_context_file_is_refused(tmp_path: Path, faults: Callable[[], list[str]], broken: str) -> None:
+@pytest.mark.parametrize(
+    "broken",
+    ["<Context>\n<", "", "<Other/>", "<Context/>", '<!DOCTYPE Context [<!ENTITY a "b">]>\n<Context/>'],
+)
+def test_a_broken_context_file_is_refused(
+    tmp_path: Path, faults: Callable[[], list[str]], broken: str
+) -> None:
     context_file(tmp_path).parent.mkdir()
     context_file(tmp_path).write_text(broken)
     before = files(tmp_path)
@@ -297,7 +356,9 @@ def test_a_context_without_closing_tag_or_in_a_wide_encoding_is_refused(tmp_path
 
 
 def test_without_address_and_ports_the_context_file_names_no_endpoints(tmp_path: Path) -> None:
-    given = {name: value for name, value in TUTORIAL.items() if name not in ("server_ip", "sub_port", "pub_port")}
+    given = {
+        name: value for name, value in TUTORIAL.items() if name not in ("server_ip", "sub_port", "pub_port")
+    }
     create(given, tmp_path)
     file = context_file(tmp_path)
     assert "Endpoint>" not in file.read_text()
@@ -310,9 +371,13 @@ def test_without_address_and_ports_the_context_file_names_no_endpoints(tmp_path:
 
 
 @pytest.mark.parametrize("given", [("sub_port",), ("server_ip",), ("sub_port", "pub_port")])
-def test_of_address_and_ports_all_or_none_are_given(given: tuple[str, ...], faults: Callable[[], list[str]], tmp_path: Path) -> None:
+def test_of_address_and_ports_all_or_none_are_given(
+    given: tuple[str, ...], faults: Callable[[], list[str]], tmp_path: Path
+) -> None:
     names = ("server_ip", "sub_port", "pub_port")
-    create({name: value for name, value in TUTORIAL.items() if name not in names or name in given}, tmp_path, 2)
+    create(
+        {name: value for name, value in TUTORIAL.items() if name not in names or name in given}, tmp_path, 2
+    )
     assert faults()[0].endswith("missing " + " ".join(f"--{name}" for name in names if name not in given))
 
 
@@ -329,26 +394,59 @@ def test_all_missing_flags_are_listed_at_once(faults: Callable[[], list[str]], t
 @pytest.mark.parametrize(
     "bad",
     [
-        {"task_service": "../../etc"}, {"task_service": "1st"}, {"task_service": "class"}, {"task_service": "a b"}, {"task_service": "é"},
-        {"task_service": "__init__"}, {"task_file": "a/b"}, {"task_file": "ServiceEchoAction"}, {"task_file": "__init__"},
-        {"task_file": "task.py"}, {"task_class": "LoopedTask"}, {"task_class": "time"}, {"task_class": "ServiceEchoAction"},
-        {"task_class": "None"}, {"task_file": "task_file_name\n--task_class=EchoShouting"}, {"task_desc": "a\x00b"},
+        {"task_service": "../../etc"},
+        {"task_service": "1st"},
+        {"task_service": "class"},
+        {"task_service": "a b"},
+        {"task_service": "é"},
+        {"task_service": "__init__"},
+        {"task_file": "a/b"},
+        {"task_file": "ServiceEchoAction"},
+        {"task_file": "__init__"},
+        {"task_file": "task.py"},
+        {"task_class": "LoopedTask"},
+        {"task_class": "time"},
+        {"task_class": "ServiceEchoAction"},
+        {"task_class": "None"},
+        {"task_file": "task_file_name\n--task_class=EchoShouting"},
+        {"task_desc": "a\x00b"},
         {"task_desc": "\ud800"},
-        {"task_desc": "\ufffe"}, {"service_name": "two\nlines"}, {"task_id": "ts 100"}, {"task_id": ".."}, {"task_id": "x" * 65},
-        {"task_topic": "a b"}, {"entry_action": "sometimes"}, {"task_type": "Double"}, {"sub_port": "0"}, {"sub_port": "65536"},
-        {"sub_port": "-1"}, {"sub_port": "٣"}, {"sub_port": "tcp"}, {"pub_port": "5556"}, {"server_ip": "0.0.0.0"}, {"server_ip": "*"},
-        {"server_ip": "somewhere"}, {"context_name": "../x"}, {"context_name": "a b"}, {"context_id": "a/b"}, {"location": "a\nb"},
+        {"task_desc": "\ufffe"},
+        {"service_name": "two\nlines"},
+        {"task_id": "ts 100"},
+        {"task_id": ".."},
+        {"task_id": "x" * 65},
+        {"task_topic": "a b"},
+        {"entry_action": "sometimes"},
+        {"task_type": "Double"},
+        {"sub_port": "0"},
+        {"sub_port": "65536"},
+        {"sub_port": "-1"},
+        {"sub_port": "٣"},
+        {"sub_port": "tcp"},
+        {"pub_port": "5556"},
+        {"server_ip": "0.0.0.0"},
+        {"server_ip": "*"},
+        {"server_ip": "somewhere"},
+        {"context_name": "../x"},
+        {"context_name": "a b"},
+        {"context_id": "a/b"},
+        {"location": "a\nb"},
     ],
     ids=repr,
-)  # fmt: skip
-def test_bad_flags_are_named_and_nothing_is_made(tmp_path: Path, faults: Callable[[], list[str]], bad: dict[str, str]) -> None:
+)
+def test_bad_flags_are_named_and_nothing_is_made(
+    tmp_path: Path, faults: Callable[[], list[str]], bad: dict[str, str]
+) -> None:
     create({**TUTORIAL, **bad}, tmp_path / "new", status=2)
     (line,) = faults()
     assert line.startswith(f"create_service.py: cannot create: --{next(iter(bad))} ")
     assert files(tmp_path) == {}
 
 
-def test_a_place_that_cannot_be_written_is_an_error_in_one_line(tmp_path: Path, faults: Callable[[], list[str]]) -> None:
+def test_a_place_that_cannot_be_written_is_an_error_in_one_line(
+    tmp_path: Path, faults: Callable[[], list[str]]
+) -> None:
     (tmp_path / "Services").write_text("in the way")
     create(TUTORIAL, tmp_path, status=1)
     (line,) = faults()
@@ -382,23 +480,38 @@ def test_the_state_machine_of_the_manual(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_the_state_machine_that_is_shipped_is_what_create_makes(tmp_path: Path) -> None:
-    assert command.main([f"--xml_file={EXAMPLES / 'Services-StateMachine.xml'}", f"--service_path={tmp_path}"]) == 0
+    assert (
+        command.main([f"--xml_file={EXAMPLES / 'Services-StateMachine.xml'}", f"--service_path={tmp_path}"])
+        == 0
+    )
     shipped = (EXAMPLES / "Context-StateMachine.xml").read_text()
-    made = [line for line in context_file(tmp_path, "StateMachine").read_text().splitlines(keepends=True) if "<location>" not in line]
+    made = [
+        line
+        for line in context_file(tmp_path, "StateMachine").read_text().splitlines(keepends=True)
+        if "<location>" not in line
+    ]
     comment = shipped[shipped.index("  <!-- What") : shipped.index("  <!-- No endpoints")]
     assert shipped.replace(comment, "") == "".join(made)
     context = reader.load(EXAMPLES / "Context-StateMachine.xml")
     for task in context.tasks.values():
         assert (EXAMPLES / "Services" / task.instance / f"Service{task.instance}.py").is_file()
-    ours = {path.relative_to(EXAMPLES) for path in (EXAMPLES / "Services").rglob("*.py") if "EchoAction" not in path.parts}
+    ours = {
+        path.relative_to(EXAMPLES)
+        for path in (EXAMPLES / "Services").rglob("*.py")
+        if "EchoAction" not in path.parts
+    }
     assert ours == {path.relative_to(tmp_path) for path in tmp_path.rglob("*.py")}
 
 
-def test_the_manuals_own_sample_is_refused_for_its_stray_tag(tmp_path: Path, faults: Callable[[], list[str]]) -> None:
+def test_the_manuals_own_sample_is_refused_for_its_stray_tag(
+    tmp_path: Path, faults: Callable[[], list[str]]
+) -> None:
     file = meta(tmp_path, service("Stand", "ts_100"), service("Walk", "ts_101") + "</Service>")
     before = files(tmp_path)
     assert command.main([f"--xml_file={file}"]) == 2
-    assert faults() == [f"{file}:4: <MetaServiceConf> of line 1 is closed by </Service>, expected </MetaServiceConf>"]
+    assert faults() == [
+        f"{file}:4: <MetaServiceConf> of line 1 is closed by </Service>, expected </MetaServiceConf>"
+    ]
     assert files(tmp_path) == before
 
 
@@ -415,7 +528,11 @@ def test_what_a_metafile_leaves_out(tmp_path: Path) -> None:
 def test_a_single_task_by_attribute_or_child(tmp_path: Path, word: str) -> None:
     child = service("Child", "ts_100", f"<task_type>{word}</task_type>")
     file = meta(tmp_path, child, service("Attribute", "ts_101"))
-    file.write_text(file.read_text().replace("<Service><task_service>Attribute", f"<Service task_type='{word}'><task_service>Attribute"))
+    file.write_text(
+        file.read_text().replace(
+            "<Service><task_service>Attribute", f"<Service task_type='{word}'><task_service>Attribute"
+        )
+    )
     assert command.main([f"--xml_file={file}"]) == 0
     for name in ("Child", "Attribute"):
         assert f"class {name}(SingleTask):" in (tmp_path / f"Services/{name}/{name}.py").read_text()
@@ -426,9 +543,17 @@ def test_all_faults_of_a_metafile_come_in_one_pass(tmp_path: Path, faults: Calla
         tmp_path,
         "<task_desc>no name</task_desc><task_id>ts_100</task_id>",
         service("Walk", "ts_100") + "\n<task_class>1st</task_class><task_class>Second</task_class>",
-        service("Run", "ts_102", STATE.format("on_exit", "start", "ts_999") + STATE.format("on_exit", "", "")),
-        service("Run", "ts_103", "<task_class>Other</task_class>" + STATE.format("on_monday", "start", "ts_100")),
-        service("Rest", "ts_104", STATE.format("on_fail", "explode", "ts_100") + STATE.format("on_exit", "", "ts_100")),
+        service(
+            "Run", "ts_102", STATE.format("on_exit", "start", "ts_999") + STATE.format("on_exit", "", "")
+        ),
+        service(
+            "Run", "ts_103", "<task_class>Other</task_class>" + STATE.format("on_monday", "start", "ts_100")
+        ),
+        service(
+            "Rest",
+            "ts_104",
+            STATE.format("on_fail", "explode", "ts_100") + STATE.format("on_exit", "", "ts_100"),
+        ),
         extra="<log_on>perhaps</log_on>",
     )
     before = files(tmp_path)
@@ -437,11 +562,20 @@ def test_all_faults_of_a_metafile_come_in_one_pass(tmp_path: Path, faults: Calla
     assert files(tmp_path) == before
     assert all(line.startswith((f"{file}:", "create_service.py: cannot create: --")) for line in lines)
     words = (
-        "--task_id cannot be used", "5: task_class is there twice", "6: state: there is a second one", "--sub_port 'x' is no port",
-        "2: log_on 'perhaps'", "3: <Service> lacks <task_service> <service_name>", "5: task_class '1st'", "4: task_id 'ts_100' is another",
-        "7: task_service 'Run' is described twice", "6: state: the state_id 'ts_999'", "7: state: 'on_monday'", "8: state: 'explode'",
+        "--task_id cannot be used",
+        "5: task_class is there twice",
+        "6: state: there is a second one",
+        "--sub_port 'x' is no port",
+        "2: log_on 'perhaps'",
+        "3: <Service> lacks <task_service> <service_name>",
+        "5: task_class '1st'",
+        "4: task_id 'ts_100' is another",
+        "7: task_service 'Run' is described twice",
+        "6: state: the state_id 'ts_999'",
+        "7: state: 'on_monday'",
+        "8: state: 'explode'",
         "8: state: the action is missing",
-    )  # fmt: skip
+    )
     missing = [word for word in words if not any(word in line for line in lines)]
     assert (missing, len(lines)) == ([], len(words)), "\n".join(lines)
 
@@ -455,7 +589,9 @@ def test_a_metafile_joins_the_context_that_is_there(tmp_path: Path, faults: Call
     assert faults() == []
 
 
-def test_unknown_elements_are_told_and_a_quiet_file_is_quiet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_elements_are_told_and_a_quiet_file_is_quiet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = meta(tmp_path, service("Stand", "ts_100", "<author>me</author>"), extra="<log_on>0</log_on>")
     assert command.main([f"--xml_file={file}"]) == 0
     captured = capsys.readouterr()
@@ -470,7 +606,9 @@ def test_home_path_holds_the_context_file(tmp_path: Path) -> None:
     assert (tmp_path / "Services/Stand/Stand.py").is_file()
 
 
-@pytest.mark.parametrize("text", ["<Other/>", "<MetaServiceConf/>", "", "<!DOCTYPE a [<!ENTITY b 'c'>]><MetaServiceConf/>"])
+@pytest.mark.parametrize(
+    "text", ["<Other/>", "<MetaServiceConf/>", "", "<!DOCTYPE a [<!ENTITY b 'c'>]><MetaServiceConf/>"]
+)
 def test_other_files_are_refused(tmp_path: Path, faults: Callable[[], list[str]], text: str) -> None:
     file = tmp_path / "other.xml"
     file.write_text(text)
@@ -512,7 +650,9 @@ def test_a_kill_leaves_nothing_half_written(tmp_path: Path, count: int) -> None:
         assert data in (before.get(name), whole.get(name)) or Path(name).name.startswith("."), name
     create(SECOND, tmp_path / "killed")
     # A temporary name may be left of a file that was in its place already.
-    assert {name: data for name, data in files(tmp_path / "killed").items() if not Path(name).name.startswith(".")} == whole
+    assert {
+        name: data for name, data in files(tmp_path / "killed").items() if not Path(name).name.startswith(".")
+    } == whole
 
 
 @pytest.mark.parametrize("count", range(1, 5))
@@ -559,7 +699,11 @@ def test_creates_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
     script = str(ROOT / "scripts/create_service.py")
     each = [{**TUTORIAL, "task_service": f"Service{n}", "task_id": f"ts_{n}"} for n in range(8)]
     processes = [
-        subprocess.Popen([sys.executable, script, *flags(values, tmp_path)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [sys.executable, script, *flags(values, tmp_path)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
         for values in each
     ]
     for process in processes:
@@ -572,16 +716,28 @@ def test_creates_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
 # --- any text
 
 
-def _service(description: str, *, id: str = "ts_100", name: str = "EchoAction", location: str = "/srv/Services") -> Service:
+def _service(
+    description: str, *, id: str = "ts_100", name: str = "EchoAction", location: str = "/srv/Services"
+) -> Service:
     return Service(
-        task_service=name, task_file="task_file_name", task_class="EchoShouting", task_desc=description, service_name="echo_action",
-        task_id=id, task_topic="process", device_action="shout", entry_action=None, location=location, single=False,
-    )  # fmt: skip
+        task_service=name,
+        task_file="task_file_name",
+        task_class="EchoShouting",
+        task_desc=description,
+        service_name="echo_action",
+        task_id=id,
+        task_topic="process",
+        device_action="shout",
+        entry_action=None,
+        location=location,
+        single=False,
+    )
 
 
 specials = "\"'\\&<>]${}%#"
 anything = st.one_of(
-    st.sampled_from(specials + "\n\r\t "), st.characters(blacklist_categories=["Cs", "Cc"], blacklist_characters="\ufffe\uffff")
+    st.sampled_from(specials + "\n\r\t "),
+    st.characters(blacklist_categories=["Cs", "Cc"], blacklist_characters="\ufffe\uffff"),
 )
 nasty = st.text(anything, min_size=1).map(lambda text: text.strip(" \t\r\n") or "-")
 """Texts that XML can hold, and Python source can break on."""
@@ -610,15 +766,31 @@ def test_any_description_makes_valid_python_and_xml(description: str, name: str)
     assert element.findtext("TaskService/Task/message/header/service_name") == name
     before = templates.context_text(plan).encode()
     other = merge.merged(before, [_service(description, id="ts_101")], Path("file"))
-    assert [task.findtext("Task/description") for task in ElementTree.fromstring(other).iter("TaskService")] == [description] * 2
+    assert [
+        task.findtext("Task/description") for task in ElementTree.fromstring(other).iter("TaskService")
+    ] == [description] * 2
 
 
 def test_docstrings_are_wrapped_and_closed() -> None:
     plan = Plan(
-        context_name="C", context_id=None, host="127.0.0.1", sub_port=1, pub_port=2, services_dir=Path("s"), context_file=Path("c"),
-        services=(_service(textwrap.dedent("""\
-            He said "so" and "that", \\n and \""" too. """ + "word " * 60 + 'in the "end"')),),
-    )  # fmt: skip
+        context_name="C",
+        context_id=None,
+        host="127.0.0.1",
+        sub_port=1,
+        pub_port=2,
+        services_dir=Path("s"),
+        context_file=Path("c"),
+        services=(
+            _service(
+                textwrap.dedent(
+                    """\
+            He said "so" and "that", \\n and \""" too. """
+                    + "word " * 60
+                    + 'in the "end"'
+                )
+            ),
+        ),
+    )
     for file in templates.service_files(plan):
         assert max(map(len, file.text.splitlines())) <= 140
         assert "in the" in (ast.get_docstring(ast.parse(file.text)) or "") + file.text

@@ -1,4 +1,6 @@
-"""The memory that tasks share with the zygote: nothing of it is counted or fragmented, and a task's own objects are as everywhere."""
+"""The memory that tasks share with the zygote: nothing of it is counted or fragmented, and a task's own
+objects are as everywhere.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,11 @@ def run_task(forks: Forks, nest: Nest) -> dict[str, Any]:
 def python(code: str, **environment: str) -> str:
     """Run a program in a Python of its own, where everything may be made immortal. Returns what it prints."""
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], env=os.environ | environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -99,7 +105,14 @@ def test_a_task_counts_frees_and_collects_its_own_objects(forks: Forks, nest: Ne
     nest.looped(OWN)
     for _ in range(2):
         items = run_task(forks, nest)
-        assert items == {"counted": 3, "freed": True, "ring": [True, True], "enabled": True, "collected": True, "zygote": True}
+        assert items == {
+            "counted": 3,
+            "freed": True,
+            "ring": [True, True],
+            "enabled": True,
+            "collected": True,
+            "zygote": True,
+        }
 
 
 def test_the_zygote_does_not_grow_with_each_fork(forks: Forks, nest: Nest) -> None:
@@ -125,7 +138,9 @@ def test_the_zygote_does_not_grow_with_each_fork(forks: Forks, nest: Nest) -> No
 def test_the_zygote_holds_the_same_descriptors_whatever_it_never_frees(
     forks: Forks, nest: Nest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two sockets to the keeper, the gate, and its three streams: what is immortal has been closed by name."""
+    """Two sockets to the keeper, the gate, and its three streams: what is immortal has been closed by
+    name.
+    """
     nest.looped("""
         def setup(self):
             import os
@@ -146,14 +161,24 @@ def test_the_zygote_holds_the_same_descriptors_whatever_it_never_frees(
 
 
 def test_a_task_starts_from_a_zygote_whose_objects_do_not_become_immortal(
-    forks: Forks, nest: Nest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    forks: Forks,
+    nest: Nest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     # The count of a mortal object.
     (tmp_path / "marking_zygote.py").write_text(
-        "from zmsvc.host.python import immortal\nfrom zmsvc.zygote.__main__ import main\nimmortal.mark = lambda: immortal.ImmortalMark(10**6)\nmain()\n"
+        "from zmsvc.host.python import immortal\nfrom zmsvc.zygote.__main__ import main\nimmortal.mark = "
+        "lambda: immortal.ImmortalMark(10**6)\nmain()\n"
     )
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
-    monkeypatch.setattr(forks.machine, "spawn", lambda _module, *rest: execution.execute("marking_zygote", *rest), raising=False)
+    monkeypatch.setattr(
+        forks.machine,
+        "spawn",
+        lambda _module, *rest: execution.execute("marking_zygote", *rest),
+        raising=False,
+    )
     nest.looped(OWN)
     assert run_task(forks, nest)["freed"]
     said = capfd.readouterr().err
@@ -291,7 +316,9 @@ EVERYDAY = """
 
 @immortals
 def test_everyday_work_counts_no_immortal_object_up_or_down() -> None:
-    """A count that moves with each use would leave the range of immortal ones some day. What runs at the moment may move once."""
+    """A count that moves with each use would leave the range of immortal ones some day. What runs at the
+    moment may move once.
+    """
     assert python(EVERYDAY) == "True 0"
 
 
@@ -425,7 +452,10 @@ def test_a_fill_is_bounded() -> None:
 
 
 def test_without_pymalloc_its_pools_are_left_out() -> None:
-    assert python("from zmsvc.host.python import allocators; print(allocators.fill()[0])", PYTHONMALLOC="malloc") == "0"
+    assert (
+        python("from zmsvc.host.python import allocators; print(allocators.fill()[0])", PYTHONMALLOC="malloc")
+        == "0"
+    )
 
 
 def test_without_mallinfo2_the_heap_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,7 +465,9 @@ def test_without_mallinfo2_the_heap_is_left_out(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("names", ["", "immortal,fill"])
-def test_two_hundred_tasks_start_and_stop(forks: Forks, nest: Nest, names: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_hundred_tasks_start_and_stop(
+    forks: Forks, nest: Nest, names: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("ZMSVC_DISABLE", names)
     nest.looped("""
         def step(self):

@@ -43,14 +43,20 @@ def test_without_keys_any_address_means_loopback(given: str, bound: str) -> None
     assert sockets.safe_bind(given, curve=True) == given
 
 
-@pytest.mark.parametrize("given", ["tcp://192.0.2.1:5557", "tcp://[2001:db8::1]:5557", "tcp://eth0:5557", "tcp://example.org:5557"])
+@pytest.mark.parametrize(
+    "given", ["tcp://192.0.2.1:5557", "tcp://[2001:db8::1]:5557", "tcp://eth0:5557", "tcp://example.org:5557"]
+)
 def test_without_keys_nothing_beyond_loopback(given: str) -> None:
-    with pytest.raises(ConfigError, match=r"cannot bind .* without CURVE keys: .*; bind tcp://127\.0\.0\.1:5557 or"):
+    with pytest.raises(
+        ConfigError, match=r"cannot bind .* without CURVE keys: .*; bind tcp://127\.0\.0\.1:5557 or"
+    ):
         sockets.safe_bind(given, curve=False)
     assert sockets.safe_bind(given, curve=True) == given
 
 
-@pytest.mark.parametrize("given", ["tcp://127.0.0.1", "tcp://:5557", "tcp://::1:65536", "tcp://127.0.0.1:x", "ipc://run", ""])
+@pytest.mark.parametrize(
+    "given", ["tcp://127.0.0.1", "tcp://:5557", "tcp://::1:65536", "tcp://127.0.0.1:x", "ipc://run", ""]
+)
 def test_what_is_no_endpoint(given: str) -> None:
     for reads in (lambda: sockets.safe_bind(given, curve=True), lambda: sockets.listen(given)):
         with pytest.raises(ConfigError, match=r"cannot bind .*: expected"):
@@ -82,7 +88,9 @@ def test_a_file_that_a_dead_process_left_is_replaced(tmp_path: Path) -> None:
 
 def test_a_file_on_which_somebody_answers_is_left_alone(tmp_path: Path) -> None:
     with sockets.listen(f"ipc://{tmp_path}/bus"), socket.socket(socket.AF_UNIX) as client:
-        with pytest.raises(ZmsvcError, match=r"/bus: address already in use \(another process listens there; see ss -lxp\)"):
+        with pytest.raises(
+            ZmsvcError, match=r"/bus: address already in use \(another process listens there; see ss -lxp\)"
+        ):
             sockets.listen(f"ipc://{tmp_path}/bus")
         client.connect(str(tmp_path / "bus"))
 
@@ -97,7 +105,9 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
 def test_a_port_that_is_taken() -> None:
     with (
         sockets.listen(FREE_PORT) as listener,
-        pytest.raises(ZmsvcError, match=r"cannot bind tcp://127.0.0.1:\d+: address already in use \(.*; see ss -ltnp\)"),
+        pytest.raises(
+            ZmsvcError, match=r"cannot bind tcp://127.0.0.1:\d+: address already in use \(.*; see ss -ltnp\)"
+        ),
     ):
         sockets.listen(address(listener))
 
@@ -176,7 +186,9 @@ def test_a_message_that_is_too_long(device: Forwarder) -> None:
         lambda frame: sockets.publish(mouth.socket, frame),
         lambda frame: sockets.send_once(device.front, frame),
     ):
-        with pytest.raises(UsageError, match="cannot publish message: it has 16777217 bytes, 16777216 are allowed"):
+        with pytest.raises(
+            UsageError, match="cannot publish message: it has 16777217 bytes, 16777216 are allowed"
+        ):
             send(frame)
 
 
@@ -240,13 +252,17 @@ def test_a_single_message_without_anybody_there(tmp_path: Path) -> None:
 
 
 def test_a_single_message_to_the_port_where_one_subscribes(device: Forwarder) -> None:
-    with pytest.raises(ZmsvcError, match=r"cannot reach .*: the peer ends the connection \(is it where one subscribes\?"):
+    with pytest.raises(
+        ZmsvcError, match=r"cannot reach .*: the peer ends the connection \(is it where one subscribes\?"
+    ):
         sockets.send_once(device.back, b"x", 1.0)
 
 
 def test_a_single_message_with_a_device_that_is_away(device: Forwarder) -> None:
     device.end()
-    with pytest.raises(ZmsvcError, match=r"cannot reach .*: somebody took the connection, but no device answered in time"):
+    with pytest.raises(
+        ZmsvcError, match=r"cannot reach .*: somebody took the connection, but no device answered in time"
+    ):
         sockets.send_once(device.front, b"x", 0.1)
 
 
@@ -280,7 +296,9 @@ def when_written(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> 
 
 
 def test_a_single_message_that_ends_the_device_has_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as an order to exit: the device has read it and has closed the connection before the sender looks."""
+    """Such as an order to exit: the device has read it and has closed the connection before the sender
+    looks.
+    """
     context = sockets.context()
     device = context.socket(zmq.XSUB)
     device.bind("tcp://127.0.0.1:*")
@@ -299,14 +317,18 @@ def test_a_single_message_that_ends_the_device_has_arrived(monkeypatch: pytest.M
         assert told.result() == b"x @@@ exit"
 
 
-def test_a_single_message_that_a_dying_device_had_not_read_may_be_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_message_that_a_dying_device_had_not_read_may_be_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Forwarder(tmp_path, front=FREE_PORT, back=FREE_PORT) as device:
         device.start()
         device.subscriber(b"x @@@ ")
         device.mouth(b"x @@@ ")
         stop_then_send(device, monkeypatch, signal.SIGSTOP)
         when_written(monkeypatch, lambda: device.end(signal.SIGKILL))
-        with pytest.raises(ZmsvcError, match=r"cannot send to .*: the device went away; the message may be lost"):
+        with pytest.raises(
+            ZmsvcError, match=r"cannot send to .*: the device went away; the message may be lost"
+        ):
             sockets.send_once(device.front, b"x @@@ ", 5.0)
 
 
@@ -324,7 +346,9 @@ def stop_then_send(device: Forwarder, monkeypatch: pytest.MonkeyPatch, number: s
 
 
 @pytest.mark.parametrize("closed", [True, False], ids=["closed", "lost"])
-def test_a_bare_context_ends_also_with_a_socket_that_an_exception_has_lost(device: Forwarder, closed: bool) -> None:
+def test_a_bare_context_ends_also_with_a_socket_that_an_exception_has_lost(
+    device: Forwarder, closed: bool
+) -> None:
     context = sockets.BareContext()
     made = sockets.subscriber(context, device.back, [b"x"])
     if closed:

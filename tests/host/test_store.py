@@ -1,4 +1,6 @@
-"""The state file by itself: what one supervisor writes is what the next one reads, and the history has a bound."""
+"""The state file by itself: what one supervisor writes is what the next one reads, and the history has a
+bound.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +20,20 @@ from zmsvc.host.store import Store
 PLACES = ("tcp://127.0.0.1:5556", "tcp://127.0.0.1:5557")
 ENDS = Endpoints(frontend=PLACES[0], backend=PLACES[1], front_bind=PLACES[1], backend_bind=PLACES[0])
 CONTEXT = Context(
-    name="C",
-    id="context001",
-    log_name="C",
-    endpoints=ENDS,
-    tasks={},
-    text=b"<Context name='\xe9'/>",
+    name="C", id="context001", log_name="C", endpoints=ENDS, tasks={}, text=b"<Context name='\xe9'/>"
 )
 
 
 def records(count: int, start: int = 0) -> list[Record]:
-    return [Record(transaction="T", task="ts_1", event="updated", detail={"n": number}) for number in range(start, start + count)]
+    return [
+        Record(transaction="T", task="ts_1", event="updated", detail={"n": number})
+        for number in range(start, start + count)
+    ]
 
 
-def test_the_history_of_a_context_that_runs_for_ever_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_history_of_a_context_that_runs_for_ever_has_a_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store, "HISTORY", 500)
     monkeypatch.setattr(store, "TRIM", 100)
     kept = Store(tmp_path / "state.db")
@@ -78,7 +80,9 @@ def test_which_transaction_was_stopped_last_is_known_after_a_boot_too(boot: str,
     kept = Store(tmp_path / "state.db")
     world = kept.load(CONTEXT, "boot")
     closed = {"B": 7.0, "A": 9.0, "C": 8.0}
-    transactions = {name: Transaction(id=name, open=False, opened=1.0, closed=at) for name, at in closed.items()}
+    transactions = {
+        name: Transaction(id=name, open=False, opened=1.0, closed=at) for name, at in closed.items()
+    }
     kept.save(replace(world, transactions={**transactions, "D": Transaction(id="D", opened=2.0)}), (), at=0.0)
     kept.close()
     again = Store(tmp_path / "state.db")
@@ -90,12 +94,19 @@ def test_which_transaction_was_stopped_last_is_known_after_a_boot_too(boot: str,
 
 def test_an_earlier_release_can_write_the_state_file(tmp_path: Path) -> None:
     kept = Store(tmp_path / "state.db")
-    kept.save(replace(kept.load(CONTEXT, "boot"), transactions={"A": Transaction(id="A", open=False, closed=7.0)}), (), at=0.0)
+    kept.save(
+        replace(kept.load(CONTEXT, "boot"), transactions={"A": Transaction(id="A", open=False, closed=7.0)}),
+        (),
+        at=0.0,
+    )
     kept.close()
     with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as db:
         # As 1.0 writes a row.
         db.execute("INSERT OR REPLACE INTO transactions VALUES (?, ?, ?)", ("B", 0, 1.0))
         db.commit()
     again = Store(tmp_path / "state.db")
-    assert {name: each.closed for name, each in again.load(CONTEXT, "boot").transactions.items()} == {"A": 7.0, "B": 0.0}
+    assert {name: each.closed for name, each in again.load(CONTEXT, "boot").transactions.items()} == {
+        "A": 7.0,
+        "B": 0.0,
+    }
     again.close()

@@ -1,4 +1,6 @@
-"""The supervisor's connection to the device finds out that it is attached, whatever else happens on it meanwhile."""
+"""The supervisor's connection to the device finds out that it is attached, whatever else happens on it
+meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,15 @@ from zmsvc.supervisor.bus import Bus
 
 def test_a_message_that_is_sent_before_the_bus_is_attached_does_not_hide_that_it_is(tmp_path: Path) -> None:
     """The sender takes in the subscriptions that the device tells, and libzmq announces them once only."""
-    endpoints = Endpoints(frontend="ipc://unused", backend="ipc://unused", front_bind="ipc://unused", backend_bind="ipc://unused")
-    world = World(context=Context(name="Live", id="context001", log_name="Live", endpoints=endpoints, tasks={}))
+    endpoints = Endpoints(
+        frontend="ipc://unused",
+        backend="ipc://unused",
+        front_bind="ipc://unused",
+        backend_bind="ipc://unused",
+    )
+    world = World(
+        context=Context(name="Live", id="context001", log_name="Live", endpoints=endpoints, tasks={})
+    )
     refused = ev.PublishControl(key=("T", "t1"), action="failed", success=False, pid=None)
 
     async def attach(device: Forwarder) -> None:

@@ -15,5 +15,9 @@ def test_a_flood_is_counted_in_full_and_logged_at_the_powers_of_two(caplog: pyte
         tally.add("Number %d is refused", number)
     assert tally.count == 100
     said = [record.getMessage() for record in caplog.records]
-    assert said[:3] == ["Number 0 is refused (1 so far)", "Number 1 is refused (2 so far)", "Number 3 is refused (4 so far)"]
+    assert said[:3] == [
+        "Number 0 is refused (1 so far)",
+        "Number 1 is refused (2 so far)",
+        "Number 3 is refused (4 so far)",
+    ]
     assert len(said) == 7

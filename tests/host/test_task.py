@@ -1,4 +1,6 @@
-"""A task in its own process: what it is when it says READY, what it says until its end, and with which status it ends."""
+"""A task in its own process: what it is when it says READY, what it says until its end, and with which
+status it ends.
+"""
 
 from __future__ import annotations
 
@@ -89,11 +91,20 @@ def test_what_a_task_is(nest: Nest) -> None:
         "context": "Echo",
         "transaction": "TX",
         "service_id": "ts_100",
-        "cause": {"by": "operator", "uid": 0, "depth": 0, "task": None, "trigger": None, "rule": None, "exit": None, "update": None,
-                  "sources": []},
+        "cause": {
+            "by": "operator",
+            "uid": 0,
+            "depth": 0,
+            "task": None,
+            "trigger": None,
+            "rule": None,
+            "exit": None,
+            "update": None,
+            "sources": [],
+        },
         "by": "operator",
         "name": "Work",
-    }  # fmt: skip
+    }
     ready = nest.next()
     assert (ready.pid, ready.lines) == (task.pid, [("READY", "1")])
     assert pid_file.read_text() == f"{task.pid}\n"
@@ -133,7 +144,14 @@ def test_a_limit_of_open_files_below_the_parents_does_not_hinder_the_start(nest:
 
 
 def test_the_environment_says_who_it_is_and_why(nest: Nest, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LISTEN_FDS", "WATCHDOG_PID", "JOURNAL_STREAM", "INVOCATION_ID", "ZMSVC_CAUSE_TASK", "ZMSVC_LOG"):
+    for name in (
+        "LISTEN_FDS",
+        "WATCHDOG_PID",
+        "JOURNAL_STREAM",
+        "INVOCATION_ID",
+        "ZMSVC_CAUSE_TASK",
+        "ZMSVC_LOG",
+    ):
         monkeypatch.setenv(name, "the daemon's")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/x")
     monkeypatch.setenv("ZMSVC_RUNTIME_DIR", "/run/x")
@@ -152,7 +170,9 @@ def test_the_environment_says_who_it_is_and_why(nest: Nest, monkeypatch: pytest.
     assert {name for name, value in found.items() if value == "the daemon's"} == set()
     assert json.loads(found.pop("ZMSVC_CAUSE_SOURCES"))[1] == source
     assert json.loads(found.pop("ZMSVC_CAUSE_UPDATE")) == {"n": 1}
-    assert {name: value for name, value in found.items() if name.startswith(("ZMSVC_", "WATCHDOG_", "NOTIFY_"))} == {
+    assert {
+        name: value for name, value in found.items() if name.startswith(("ZMSVC_", "WATCHDOG_", "NOTIFY_"))
+    } == {
         "NOTIFY_SOCKET": str(nest.home / "n"),
         "WATCHDOG_USEC": "20000000",
         "WATCHDOG_PID": str(task.pid),
@@ -196,12 +216,18 @@ def test_a_task_may_be_another_users(nest: Nest) -> None:
 
 @pytest.mark.parametrize(
     ("user", "by_hand", "kept"),
-    [("nobody", True, set()), ("nobody", False, {"PASSWORD"}), ("root", True, {"PASSWORD", "CREDENTIALS_DIRECTORY"})],
+    [
+        ("nobody", True, set()),
+        ("nobody", False, {"PASSWORD"}),
+        ("root", True, {"PASSWORD", "CREDENTIALS_DIRECTORY"}),
+    ],
 )
 def test_whose_task_it_is_says_the_user_database_at_its_start(
     nest: Nest, monkeypatch: pytest.MonkeyPatch, user: str, by_hand: bool, kept: set[str]
 ) -> None:
-    """A supervisor whose user database did not answer says no number: that made the task of another user inherit as one of the daemon's."""
+    """A supervisor whose user database did not answer says no number: that made the task of another user
+    inherit as one of the daemon's.
+    """
     need(os.geteuid() == 0, "only root can change to another user")
     for name in ("PASSWORD", "CREDENTIALS_DIRECTORY"):
         monkeypatch.setenv(name, "secret")
@@ -219,7 +245,10 @@ def test_whose_task_it_is_says_the_user_database_at_its_start(
     [
         ({"user": "nobody-at-all"}, "cannot run as user nobody-at-all: this machine has no such user"),
         ({"rlimits": {"nofiles": 1}}, "cannot limit nofiles to 1: "),
-        ({"pidfile": "/nonexistent/pid"}, "cannot write PID file /nonexistent/pid: No such file or directory"),
+        (
+            {"pidfile": "/nonexistent/pid"},
+            "cannot write PID file /nonexistent/pid: No such file or directory",
+        ),
     ],
 )
 def test_what_cannot_be_started_says_why(nest: Nest, changes: dict[str, Any], why: str) -> None:
@@ -280,7 +309,9 @@ def test_a_run_that_returns_ends_the_service(nest: Nest) -> None:
     assert nest.rest() == ["STOPPING=1"]
 
 
-@pytest.mark.parametrize("work", ["open({gate!r}).read()", "[None for _ in iter(int, 1)]", "asyncio.run(forever())"])
+@pytest.mark.parametrize(
+    "work", ["open({gate!r}).read()", "[None for _ in iter(int, 1)]", "asyncio.run(forever())"]
+)
 def test_a_run_is_broken_off_and_closed_once(nest: Nest, gate: Path, work: str) -> None:
     nest.single(f"""
         def run(self):
@@ -349,7 +380,12 @@ BROKEN = "raise ValueError('bad ' + 'thing')"
 
 @pytest.mark.parametrize("where", ["setup", "step", "close", "__init__"])
 def test_an_exception_is_told_logged_and_closed_once(nest: Nest, where: str) -> None:
-    methods = {"setup": "pass", "step": "os.kill(os.getpid(), 15)", "close": "self.update(at='close')", where: BROKEN}
+    methods = {
+        "setup": "pass",
+        "step": "os.kill(os.getpid(), 15)",
+        "close": "self.update(at='close')",
+        where: BROKEN,
+    }
     nest.looped("\n".join(f"def {name}(self):\n    {body}" for name, body in methods.items()))
     task = nest.fork()
     assert task.end() == 1
@@ -370,7 +406,7 @@ LINES = {
     "import json; json.loads('')": "json.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)",
     "raise ExceptionGroup('two', [ValueError('a'), ValueError('b')])": "ExceptionGroup: two (2 sub-exceptions)",
     "raise type('Odd', (Exception,), {'__str__': lambda self: 1 / 0})": "work.Odd: <exception str() failed>",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("raising", LINES)
@@ -379,11 +415,15 @@ def test_the_status_of_a_failed_task_is_the_line_of_its_exception(nest: Nest, ra
     nest.looped(f"def setup(self):\n    {raising}")
     assert nest.fork().end() == 1
     told = [line.removeprefix("STATUS=") for line in nest.rest() if line.startswith("STATUS=")]
-    assert [line.rpartition(".")[2] if ".Odd" in line else line for line in told] == [LINES[raising].removeprefix("work.")]
+    assert [line.rpartition(".")[2] if ".Odd" in line else line for line in told] == [
+        LINES[raising].removeprefix("work.")
+    ]
 
 
 def test_the_first_failure_is_the_reason_also_when_close_fails_over_it(nest: Nest) -> None:
-    nest.looped("def setup(self):\n    raise SystemExit('no database')\ndef close(self):\n    self.database.close()")
+    nest.looped(
+        "def setup(self):\n    raise SystemExit('no database')\ndef close(self):\n    self.database.close()"
+    )
     assert nest.fork().end() == 1
     assert [line for line in nest.rest() if line.startswith("STATUS=")] == ["STATUS=SystemExit: no database"]
     assert "AttributeError" in nest.logged()
@@ -420,7 +460,11 @@ def test_a_service_is_a_package_of_its_name(nest: Nest) -> None:
 
 @pytest.mark.parametrize("name", ["queue", "json", "zmq"])
 def test_a_service_may_be_called_like_a_library(nest: Nest, name: str) -> None:
-    nest.looped("def step(self):\n    import queue, json, zmq\n    self.update(lib=queue.Queue and json.dumps and bool(zmq.Context))", name)
+    nest.looped(
+        "def step(self):\n    import queue, json, zmq\n    self.update(lib=queue.Queue and json.dumps and "
+        "bool(zmq.Context))",
+        name,
+    )
     nest.fork(instance=name)
     assert update(nest) == {"lib": True}
 
@@ -453,9 +497,18 @@ CLASS = "from zmsvc.task import TaskService\nclass ServiceWork(TaskService):\n  
     ("code", "status"),
     [
         ("x = 1", "cannot load service Work: {file} has no class ServiceWork"),
-        ("class ServiceWork: pass", "cannot load service Work: class ServiceWork in {file} is no zmsvc.task.TaskService"),
-        (CLASS + "pass", "cannot load service Work: task_class of ServiceWork in {file} is no LoopedTask or SingleTask"),
-        (CLASS + "task_class = int", "cannot load service Work: task_class of ServiceWork in {file} is no LoopedTask or SingleTask"),
+        (
+            "class ServiceWork: pass",
+            "cannot load service Work: class ServiceWork in {file} is no zmsvc.task.TaskService",
+        ),
+        (
+            CLASS + "pass",
+            "cannot load service Work: task_class of ServiceWork in {file} is no LoopedTask or SingleTask",
+        ),
+        (
+            CLASS + "task_class = int",
+            "cannot load service Work: task_class of ServiceWork in {file} is no LoopedTask or SingleTask",
+        ),
         ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
         ("def", "SyntaxError: invalid syntax (ServiceWork.py, line 1)"),
         (None, "cannot load service Work: there is no Work/ServiceWork.py in /nonexistent, {home}/Services"),
@@ -516,7 +569,9 @@ def test_an_interval_that_is_none_is_refused(nest: Nest, given: Any) -> None:
     nest.looped("def step(self):\n    pass")
     task = nest.fork(configuration={"interval": given})
     assert task.end() == 1
-    assert nest.rest() == [f"STATUS=cannot use interval {given!r}: expected a number of seconds, or a time span such as 500ms"]
+    assert nest.rest() == [
+        f"STATUS=cannot use interval {given!r}: expected a number of seconds, or a time span such as 500ms"
+    ]
 
 
 @pytest.mark.parametrize(("given", "seconds"), [("0.25", 0.25), (2, 2.0), ("500ms", 0.5), ("1min 30s", 90.0)])
@@ -605,8 +660,12 @@ def test_an_update_that_is_not_json_names_the_item(nest: Nest) -> None:
     assert "cannot update: 1048584 bytes of JSON, at most 1048576 are allowed" in nest.logged()
 
 
-@pytest.mark.parametrize("item", ["pid=1", "device_action='shout'", "result=42", "deep=[[]] * 0 or nested(64)"])
-def test_an_item_that_the_message_has_no_place_for_is_an_error_and_the_result_is_none(nest: Nest, item: str) -> None:
+@pytest.mark.parametrize(
+    "item", ["pid=1", "device_action='shout'", "result=42", "deep=[[]] * 0 or nested(64)"]
+)
+def test_an_item_that_the_message_has_no_place_for_is_an_error_and_the_result_is_none(
+    nest: Nest, item: str
+) -> None:
     nest.single(f"""
         def run(self):
             def nested(depth):
@@ -642,9 +701,13 @@ def test_an_update_that_would_have_to_wait_says_so_when_it_must_not(nest: Nest, 
             self.update(last=taken)
     """)
     task = nest.fork()
-    taken = int(waiting.wait_for(lambda: (nest.home / "taken").exists() and (nest.home / "taken").read_text()))
+    taken = int(
+        waiting.wait_for(lambda: (nest.home / "taken").exists() and (nest.home / "taken").read_text())
+    )
     nest.until("READY")
-    assert [json.loads(nest.until("X_ZMSVC_UPDATE")["X_ZMSVC_UPDATE"]) for _ in range(taken)] == [{"n": n} for n in range(taken)]
+    assert [json.loads(nest.until("X_ZMSVC_UPDATE")["X_ZMSVC_UPDATE"]) for _ in range(taken)] == [
+        {"n": n} for n in range(taken)
+    ]
     release(gate)
     said = nest.until("X_ZMSVC_UPDATE")
     assert json.loads(said["X_ZMSVC_UPDATE"]) == {"last": taken}
@@ -743,9 +806,15 @@ def test_what_is_logged_and_printed_is_in_the_log(nest: Nest) -> None:
     head = f"Work[{task.pid}] TX/ts_100 "
     lines = [line[29:] if line[4:5] == "-" else line for line in nest.logged().splitlines()]
     assert lines == [
-        f"{head}INFO: logged", f"{head}WARNING: by a library", f"{head}INFO: printed twice", f"{head}ERROR: worse",
-        f"{head}WARNING: on stderr", "by a program", "and on stderr", f"{head}INFO: without end",
-    ]  # fmt: skip
+        f"{head}INFO: logged",
+        f"{head}WARNING: by a library",
+        f"{head}INFO: printed twice",
+        f"{head}ERROR: worse",
+        f"{head}WARNING: on stderr",
+        "by a program",
+        "and on stderr",
+        f"{head}INFO: without end",
+    ]
 
 
 def test_an_exception_in_a_thread_is_logged(nest: Nest) -> None:
@@ -815,7 +884,9 @@ def bus(nest: Nest) -> Iterator[Forwarder]:
 
 def control(transaction: str, task: str, number: int = 0) -> bytes:
     head = messages.header(transaction=transaction, service_id=task, action="updated", service_name="other")
-    return messages.encode("control", messages.control(head, success=True, device_action="act", pid=1, items={"number": number}))
+    return messages.encode(
+        "control", messages.control(head, success=True, device_action="act", pid=1, items={"number": number})
+    )
 
 
 def test_what_is_published_arrives_from_the_first_message_on(nest: Nest, bus: Forwarder) -> None:
@@ -862,8 +933,12 @@ class ServiceWork(TaskService):
 """
 
 
-@pytest.mark.parametrize(("kind", "method"), [("LoopedTask", "def step(self): pass"), ("SingleTask", "def run(self): self.wait()")])
-def test_on_control_hears_the_others_of_its_transaction_from_ready_on(nest: Nest, bus: Forwarder, kind: str, method: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "method"), [("LoopedTask", "def step(self): pass"), ("SingleTask", "def run(self): self.wait()")]
+)
+def test_on_control_hears_the_others_of_its_transaction_from_ready_on(
+    nest: Nest, bus: Forwarder, kind: str, method: str
+) -> None:
     nest.service("Work", LISTENER.format(kind=kind, method=method))
     mouth = bus.mouth()
     task = nest.fork()
@@ -929,13 +1004,23 @@ def command(nest: Nest, *argv: str, **changes: Any) -> tuple[Any, int]:
 
 
 def test_a_command_takes_the_process_over(nest: Nest) -> None:
-    task, reader = command(nest, "sh", "-c", "echo out; echo err >&2; pwd; umask; read x; exec sleep 3600", environment={"OWN": "1"})
+    task, reader = command(
+        nest,
+        "sh",
+        "-c",
+        "echo out; echo err >&2; pwd; umask; read x; exec sleep 3600",
+        environment={"OWN": "1"},
+    )
     assert os.read(reader, 1) == b""
     os.close(reader)
     waiting.wait_for(lambda: nest.logged() == "out\nerr\n/\n0022\n")
     waiting.wait_for(lambda: os.readlink(f"/proc/{task.pid}/exe").endswith("sleep"))
     found = environment_of(task.pid)
-    assert (found["OWN"], found["ZMSVC_TASK"], found["NOTIFY_SOCKET"]) == ("1", "ts_100", str(nest.home / "n"))
+    assert (found["OWN"], found["ZMSVC_TASK"], found["NOTIFY_SOCKET"]) == (
+        "1",
+        "ts_100",
+        str(nest.home / "n"),
+    )
     assert os.getsid(task.pid) == task.pid
     # The loader of the program's libraries has them open for a moment.
     waiting.wait_for(lambda: sorted(os.listdir(f"/proc/{task.pid}/fd")) == ["0", "1", "2"])
@@ -957,7 +1042,9 @@ def test_a_command_that_cannot_be_executed_says_why(nest: Nest) -> None:
 
 
 def shared(nest: Nest, *instances: str) -> tuple[Task, socket.socket]:
-    """A process with a member ts_0, ts_1, ... of each of these, whose launches are 0, 1, ...; and the keeper's end of its line."""
+    """A process with a member ts_0, ts_1, ... of each of these, whose launches are 0, 1, ...; and the
+    keeper's end of its line.
+    """
     line, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     line.settimeout(waiting.PATIENCE)
     with its:
@@ -1026,7 +1113,11 @@ def test_sigterm_is_the_wish_that_all_who_share_the_process_end(nest: Nest) -> N
 
 def foreground(nest: Nest, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "zmsvc.task", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=nest.home
+        [sys.executable, "-m", "zmsvc.task", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=nest.home,
     )
 
 
@@ -1057,7 +1148,10 @@ def test_a_service_runs_by_hand_until_it_is_interrupted(nest: Nest, number: int)
 
 
 def test_ctrl_c_breaks_a_step_off_and_closes(nest: Nest) -> None:
-    nest.looped("def step(self):\n    print('in', flush=True)\n    time.sleep(3600)\ndef close(self):\n    print('closed')")
+    nest.looped(
+        "def step(self):\n    print('in', flush=True)\n    time.sleep(3600)\ndef close(self):\n    "
+        "print('closed')"
+    )
     with foreground(nest, "Services/Work") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "in\n"
@@ -1067,14 +1161,20 @@ def test_ctrl_c_breaks_a_step_off_and_closes(nest: Nest) -> None:
 
 
 def test_a_context_file_gives_the_configuration(nest: Nest) -> None:
-    nest.single("def run(self):\n    self.update(word=self.config['word'], more=self.config['more'], of=[self.context, self.service_id])")
+    nest.single(
+        "def run(self):\n    self.update(word=self.config['word'], more=self.config['more'], "
+        "of=[self.context, self.service_id])"
+    )
     (nest.home / "Context-Echo.xml").write_text(CONTEXT)
     done = foreground(nest, "Services/Work", "--context", "Context-Echo.xml", "more=2")
     out, errors = done.communicate(timeout=waiting.PATIENCE)
     assert done.returncode == 0, errors
     assert json.loads(out) == {"word": "loud", "more": "2", "of": ["Echo", "ts_100"]}
     wrong = foreground(nest, "Services/Work", "--context", "Context-Echo.xml", "--task", "ts_999")
-    assert wrong.communicate(timeout=waiting.PATIENCE)[1] == "cannot run Work: Context-Echo.xml has no task ts_999 of it\n"
+    assert (
+        wrong.communicate(timeout=waiting.PATIENCE)[1]
+        == "cannot run Work: Context-Echo.xml has no task ts_999 of it\n"
+    )
     assert wrong.returncode == 2
 
 
@@ -1098,7 +1198,10 @@ def test_a_service_that_fails_by_hand_says_why(nest: Nest) -> None:
     assert "ValueError: bad thing" in process.communicate(timeout=waiting.PATIENCE)[1]
     assert process.returncode == 1
     process = foreground(nest, "Services/None")
-    assert f"cannot load service None: there is no None/ServiceNone.py in {nest.home}/Services" in process.communicate()[1]
+    assert (
+        f"cannot load service None: there is no None/ServiceNone.py in {nest.home}/Services"
+        in process.communicate()[1]
+    )
     assert process.returncode == 203
 
 
@@ -1117,7 +1220,13 @@ def test_a_class_listens_only_when_it_overrides_on_control() -> None:
 
 
 def test_a_cause_is_json_with_attributes() -> None:
-    cause = sdk.cause_of({"by": "rule", "depth": 1, "sources": [{"task": "a", "trigger": "on_exit"}, {"task": "b", "rule": "r"}]})
+    cause = sdk.cause_of(
+        {
+            "by": "rule",
+            "depth": 1,
+            "sources": [{"task": "a", "trigger": "on_exit"}, {"task": "b", "rule": "r"}],
+        }
+    )
     assert (cause.by, cause.task, cause.trigger, cause.rule, cause.exit) == ("rule", "b", None, "r", None)
     assert json.loads(json.dumps(cause)) == cause
     with pytest.raises(AttributeError):

@@ -57,8 +57,19 @@ def test_a_task_is_made_with_what_the_context_file_would_say() -> None:
         cause={"by": "rule", "sources": [{"task": "ts_2", "trigger": "on_fail", "exit": {"code": 3}}]},
     )  # fmt: skip
     task.step()
-    assert (task.unit, task.interval, task.context, task.transaction, task.service_id) == ("K", 0.5, "Plant", "T1", "ts_1")
-    assert (task.cause.by, task.cause.task, task.cause.trigger, task.cause.exit) == ("rule", "ts_2", "on_fail", {"code": 3})
+    assert (task.unit, task.interval, task.context, task.transaction, task.service_id) == (
+        "K",
+        0.5,
+        "Plant",
+        "T1",
+        "ts_1",
+    )
+    assert (task.cause.by, task.cause.task, task.cause.trigger, task.cause.exit) == (
+        "rule",
+        "ts_2",
+        "on_fail",
+        {"code": 3},
+    )
     with pytest.raises(LaunchError, match="cannot use interval"):
         testing.make(Sensor, config={"interval": "soon"})
 
@@ -89,10 +100,12 @@ def test_a_test_can_tell_a_task_to_stop() -> None:
 @pytest.mark.parametrize(
     ("wrong", "error"),
     [
-        (lambda task: task.update(x=object()), TypeError), (lambda task: task.update(pid=1), ValueError),
-        (lambda task: task.publish("", {}), ValueError), (lambda task: task.publish("t", {"x": object()}), TypeError),
+        (lambda task: task.update(x=object()), TypeError),
+        (lambda task: task.update(pid=1), ValueError),
+        (lambda task: task.publish("", {}), ValueError),
+        (lambda task: task.publish("t", {"x": object()}), TypeError),
     ],
-)  # fmt: skip
+)
 def test_what_a_real_one_refuses_is_refused_in_a_test(wrong: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         wrong(Sensor())
@@ -111,5 +124,10 @@ def test_a_class_with_a_new_of_its_own_is_made_by_it() -> None:
 
 def test_the_help_of_the_sdk_lists_what_a_task_has() -> None:
     shown = pydoc.plain(pydoc.render_doc(zmsvc.task))
-    names = [name for cls in (_Member, Task, TaskService) for name in (*cls.__annotations__, *vars(cls)) if not name.startswith("_")]
+    names = [
+        name
+        for cls in (_Member, Task, TaskService)
+        for name in (*cls.__annotations__, *vars(cls))
+        if not name.startswith("_")
+    ]
     assert [name for name in names if name not in shown] == []

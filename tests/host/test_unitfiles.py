@@ -24,7 +24,10 @@ def bindir(tmp_path: Path) -> Path:
     directory.mkdir()
     for name, module in ("zmsvcctl", "ctl"), ("zmsvcd", "keeper"):
         program = directory / name
-        text = f'#!/bin/sh\nexec "{sys.executable}" -c "import sys; sys.argv[0] = \'$0\'; from zmsvc.{module}.__main__ import main;'
+        text = (
+            f'#!/bin/sh\nexec "{sys.executable}" -c "import sys; sys.argv[0] = \'$0\'; from '
+            f"zmsvc.{module}.__main__ import main;"
+        )
         program.write_text(f'{text} sys.exit(main())" "$@"\n')
         program.chmod(0o755)
     return directory
@@ -34,7 +37,12 @@ def units(bindir: Path, *arguments: str, home: Path) -> subprocess.CompletedProc
     environment = {key: value for key, value in os.environ.items() if not key.startswith("XDG_")}
     environment |= {"HOME": str(home), "PYTHONPATH": str(SOURCE)}
     return subprocess.run(
-        [bindir / "zmsvcctl", "units", *arguments], env=environment, capture_output=True, text=True, timeout=30, check=False
+        [bindir / "zmsvcctl", "units", *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
 
 
@@ -49,13 +57,17 @@ def test_the_unit_of_a_user_is_printed_and_nothing_is_written(bindir: Path, tmp_
     assert not home.exists()
 
 
-def test_install_puts_the_unit_of_a_user_where_systemd_looks_and_tells_what_to_run(bindir: Path, tmp_path: Path) -> None:
+def test_install_puts_the_unit_of_a_user_where_systemd_looks_and_tells_what_to_run(
+    bindir: Path, tmp_path: Path
+) -> None:
     home = tmp_path / "home"
     unit = home / ".config/systemd/user/zmsvc@.service"
     for _ in "twice":
         done = units(bindir, "--user", "--install", home=home)
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout == f"installed {unit}\nnext: systemctl --user daemon-reload && systemctl --user start zmsvc@NAME\n"
+        assert done.stdout == (
+            f"installed {unit}\nnext: systemctl --user daemon-reload && systemctl --user start zmsvc@NAME\n"
+        )
     assert [path for path in home.rglob("*") if path.is_file()] == [unit]
     assert units(bindir, "--user", home=home).stdout == f"# {unit}\n{unit.read_text()}"
 
@@ -74,11 +86,15 @@ def test_the_units_of_the_system_are_all_that_make_install_brings(tmp_path: Path
         return {str(path.relative_to(directory)) for path in directory.rglob("*") if not path.is_dir()}
 
     made = tmp_path / "made"
-    subprocess.run(["make", "-s", "install-files", f"DESTDIR={made}"], cwd=SOURCE, check=True, capture_output=True)
+    subprocess.run(
+        ["make", "-s", "install-files", f"DESTDIR={made}"], cwd=SOURCE, check=True, capture_output=True
+    )
     for file in unit_files.system_files(Path("/usr/local/bin"), tmp_path / "own"):
         unit_files.install(file)
     kinds = ("systemd/system/", "sysusers.d/", "tmpfiles.d/")
-    assert installed(tmp_path / "own") == {path for path in installed(made / "usr/local/lib") if path.startswith(kinds)}
+    assert installed(tmp_path / "own") == {
+        path for path in installed(made / "usr/local/lib") if path.startswith(kinds)
+    }
     for path in installed(tmp_path / "own"):
         own, other = tmp_path / "own" / path, made / "usr/local/lib" / path
         assert own.read_text() == other.read_text()
@@ -96,5 +112,7 @@ def test_what_cannot_be_written_is_told_in_one_line(bindir: Path, tmp_path: Path
     (tmp_path / ".config").write_text("in the way")
     done = units(bindir, "--user", "--install", home=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"zmsvcctl: cannot install {tmp_path}/.config/systemd/user/zmsvc@.service: ")
+    assert done.stderr.startswith(
+        f"zmsvcctl: cannot install {tmp_path}/.config/systemd/user/zmsvc@.service: "
+    )
     assert len(done.stderr.splitlines()) == 1

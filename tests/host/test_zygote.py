@@ -1,4 +1,6 @@
-"""The keeper's line to the zygote: what a fork is like, and that no zygote that dies or hangs takes a launch along."""
+"""The keeper's line to the zygote: what a fork is like, and that no zygote that dies or hangs takes a
+launch along.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +106,9 @@ def test_a_launch_outlives_several_zygotes(forks: Forks, nest: Nest, monkeypatch
     assert nest.rest() == ["STOPPING=1"]
 
 
-def test_a_zygote_that_was_stopped_is_killed_and_replaced(forks: Forks, nest: Nest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zygote_that_was_stopped_is_killed_and_replaced(
+    forks: Forks, nest: Nest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = forks.pid
     assert first is not None
     monkeypatch.setattr("zmsvc.keeper.zygote_client.ANSWER", 2.0)
@@ -149,8 +153,12 @@ def test_a_fork_that_is_refused_says_why(nest: Nest) -> None:
         reap(zygote)
 
 
-def test_a_zygote_that_cannot_run_is_not_started_for_each_launch(nest: Nest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Its modules are gone, as in the middle of an upgrade: 5 tries, then every launch fails at once for a second."""
+def test_a_zygote_that_cannot_run_is_not_started_for_each_launch(
+    nest: Nest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its modules are gone, as in the middle of an upgrade: 5 tries, then every launch fails at once for a
+    second.
+    """
     package = tmp_path / "broken" / "zmsvc"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("raise ImportError('half of an upgrade')")
@@ -169,11 +177,28 @@ def test_a_zygote_that_cannot_run_is_not_started_for_each_launch(nest: Nest, mon
 
 def test_a_zygote_refuses_a_keeper_of_a_protocol_that_it_does_not_speak() -> None:
     told = subprocess.run(
-        [sys.executable, "-m", "zmsvc.zygote", "--line", "0", "--gate", "0", "--keeper", "1", "--protocol", "0"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "zmsvc.zygote",
+            "--line",
+            "0",
+            "--gate",
+            "0",
+            "--keeper",
+            "1",
+            "--protocol",
+            "0",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert told.returncode == 1
-    assert f"the keeper speaks protocol 0, the installed zmsvc {__version__} speaks 1 to 2; restart the context" in told.stderr
+    assert (
+        f"the keeper speaks protocol 0, the installed zmsvc {__version__} speaks 1 to 2; restart the context"
+        in told.stderr
+    )
 
 
 def test_a_rehearsal_leaves_nothing_behind() -> None:

@@ -27,7 +27,10 @@ def test_the_readme_has_the_table() -> None:
 def test_the_manual_has_the_table() -> None:
     text = (ROOT / "zmsvc/data/man/zmsvcctl.1").read_text().replace("\\-", "-")
     section = text[text.index('.SH "WHO MAY DO WHAT"') : text.index('.SH "WHY A TASK ENDED"')]
-    found = {head: words.split(", ") for head, words in re.findall(r"^\.TP\n\.B (.*)\n(.*)$", section, re.MULTILINE)}
+    found = {
+        head: words.split(", ")
+        for head, words in re.findall(r"^\.TP\n\.B (.*)\n(.*)$", section, re.MULTILINE)
+    }
     assert found == {
         **{str(who): [verb for verb, may in CONTROL.items() if may is who] for who in Who},
         **{topic: list(verbs) for topic, verbs in BUS.items()},
@@ -49,8 +52,17 @@ def test_the_bus_knows_no_order_that_the_core_does_not() -> None:
 
 def test_documents_tell_root_to_keep_python_from_modules_of_the_working_directory() -> None:
     """`python -m` takes modules of the working directory first, which may be another user's."""
-    files = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "scripts/venv.sh", *(ROOT / "zmsvc/data/man").iterdir()]
-    found = [words for file in files for words in re.findall(r"\S+ -m (?:compileall|pip|venv|ensurepip)\b", file.read_text())]
+    files = [
+        ROOT / "README.md",
+        ROOT / "SECURITY.md",
+        ROOT / "scripts/venv.sh",
+        *(ROOT / "zmsvc/data/man").iterdir(),
+    ]
+    found = [
+        words
+        for file in files
+        for words in re.findall(r"\S+ -m (?:compileall|pip|venv|ensurepip)\b", file.read_text())
+    ]
     assert len(found) >= 3
     assert [words for words in found if not words.startswith("-I ")] == []
     recipes = (ROOT / "Makefile").read_text().partition("# --- for machines")[2]
@@ -59,7 +71,10 @@ def test_documents_tell_root_to_keep_python_from_modules_of_the_working_director
 
 def test_every_drop_in_is_in_the_documents_and_none_is_named_that_is_not_there() -> None:
     drop_ins = {file.name for file in (ROOT / "units/drop-ins").iterdir()}
-    names = {name: set(re.findall(r"\b([a-z]+-?[a-z]*\.conf)\b", (ROOT / name).read_text())) for name in ("README.md", "SECURITY.md")}
+    names = {
+        name: set(re.findall(r"\b([a-z]+-?[a-z]*\.conf)\b", (ROOT / name).read_text()))
+        for name in ("README.md", "SECURITY.md")
+    }
     assert names["README.md"] == drop_ins
     assert names["SECURITY.md"] <= drop_ins
     manual = (ROOT / "zmsvc/data/man/zmsvcd.8").read_text()

@@ -17,7 +17,12 @@ ROOT = Path(__file__).parents[2]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 PROTOCOLS = (ROOT / "docs" / "protocols.md").read_text()
 DEBUGGING = (ROOT / "docs" / "debugging.md").read_text()
-SOURCES = [*(ROOT / "zmsvc").rglob("*.py"), *(ROOT / "units").glob("*.in"), *(ROOT / "tests").rglob("*.py"), ROOT / "Makefile"]
+SOURCES = [
+    *(ROOT / "zmsvc").rglob("*.py"),
+    *(ROOT / "units").glob("*.in"),
+    *(ROOT / "tests").rglob("*.py"),
+    ROOT / "Makefile",
+]
 LINES = {
     "supervision orders": supervision.ORDERS,
     "supervision reports": supervision.REPORTS,

@@ -1,4 +1,6 @@
-"""Lists of files that have to agree: what setup.cfg names and `make install` copies, what that installs and the RPM package lists."""
+"""Lists of files that have to agree: what setup.cfg names and `make install` copies, what that installs
+and the RPM package lists.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,13 @@ ROOT = Path(__file__).parents[2]
 
 def copied() -> set[str]:
     """What `make install` copies before it builds, as make would run it."""
-    said = subprocess.run(["make", "-n", "install-program", "DESTDIR=/nowhere"], cwd=ROOT, capture_output=True, text=True, check=True)
+    said = subprocess.run(
+        ["make", "-n", "install-program", "DESTDIR=/nowhere"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     found = re.search(r"cp -rL --parents ((?:[\w./-]+ )+)", said.stdout)
     assert found is not None
     return set(found[1].split())
@@ -28,13 +36,17 @@ def named() -> set[str]:
     for patterns in setup["options.data_files"].values():
         for pattern in patterns.split():
             # A name is wanted though no file has it, unlike a pattern.
-            files |= {str(file.relative_to(ROOT)) for file in ROOT.glob(pattern)} or {pattern} - {pattern if "*" in pattern else ""}
+            files |= {str(file.relative_to(ROOT)) for file in ROOT.glob(pattern)} or {pattern} - {
+                pattern if "*" in pattern else ""
+            }
     return files
 
 
 def test_an_installation_copies_each_file_that_its_package_is_made_of() -> None:
     assert {"SECURITY.md", "zmsvc/data/man/zmsvcctl.1"} <= named()
-    assert {file for file in named() if not any(file == each or file.startswith(f"{each}/") for each in copied())} == set()
+    assert {
+        file for file in named() if not any(file == each or file.startswith(f"{each}/") for each in copied())
+    } == set()
 
 
 def listed() -> list[str]:
@@ -49,16 +61,38 @@ def test_the_rpm_has_each_file_that_make_installs_and_no_other(tmp_path: Path) -
     """rpmbuild refuses a package that leaves an installed file out."""
     directories = (f"DESTDIR={tmp_path}", "PREFIX=/usr", "SYSCONFDIR=/etc")
     subprocess.run(["make", "-s", "install-files", *directories], cwd=ROOT, check=True, capture_output=True)
-    installed = {f"/{path.relative_to(tmp_path)}" for path in tmp_path.rglob("*") if not path.is_dir() or not any(path.iterdir())}
+    installed = {
+        f"/{path.relative_to(tmp_path)}"
+        for path in tmp_path.rglob("*")
+        if not path.is_dir() or not any(path.iterdir())
+    }
     assert "/usr/share/doc/zmsvc/drop-ins/own-user.conf" in installed
-    assert {file for file in installed if not any(fnmatch(file, f"{each}{tail}") for each in listed() for tail in ("", "/*"))} == set()
+    assert {
+        file
+        for file in installed
+        if not any(fnmatch(file, f"{each}{tail}") for each in listed() for tail in ("", "/*"))
+    } == set()
     of_python = ("/usr/bin/", "/usr/lib/python3")
-    assert [each for each in listed() if not each.startswith(of_python) and not [*tmp_path.glob(each[1:])]] == []
+    assert [
+        each for each in listed() if not each.startswith(of_python) and not [*tmp_path.glob(each[1:])]
+    ] == []
 
 
 def test_each_link_of_an_installed_document_leads_to_an_installed_one(tmp_path: Path) -> None:
-    subprocess.run(["make", "-s", "install-files", f"DESTDIR={tmp_path}", "PREFIX=/usr"], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        ["make", "-s", "install-files", f"DESTDIR={tmp_path}", "PREFIX=/usr"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
     documents = tmp_path / "usr/share/doc/zmsvc"
-    links = [(page, link) for page in documents.rglob("*.md") for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())]
-    assert {link for page, link in links if page == documents / "README.md"} >= {"docs/promises.md", "SECURITY.md"}
+    links = [
+        (page, link)
+        for page in documents.rglob("*.md")
+        for link in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
+    ]
+    assert {link for page, link in links if page == documents / "README.md"} >= {
+        "docs/promises.md",
+        "SECURITY.md",
+    }
     assert [link for page, link in links if "://" not in link and not (page.parent / link).exists()] == []

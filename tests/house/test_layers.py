@@ -1,4 +1,6 @@
-"""The walls of the house: who may import whom, what core may know, and how long a function may be. Read from the source with `ast`."""
+"""The walls of the house: who may import whom, what core may know, and how long a function may be. Read
+from the source with `ast`.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,37 @@ PACKAGE = Path(__file__).parents[2] / "zmsvc"
 LONGEST_FUNCTION = 60
 
 PURE = {
-    "__future__", "collections", "dataclasses", "enum", "functools", "hashlib", "heapq", "ipaddress", "itertools", "json", "math",
-    "operator", "re", "shlex", "string", "typing",
-}  # fmt: skip
-"""The part of the standard library that core may know: nothing that touches a clock, a file, a socket or a process."""
+    "__future__",
+    "collections",
+    "dataclasses",
+    "enum",
+    "functools",
+    "hashlib",
+    "heapq",
+    "ipaddress",
+    "itertools",
+    "json",
+    "math",
+    "operator",
+    "re",
+    "shlex",
+    "string",
+    "typing",
+}
+"""The part of the standard library that core may know: nothing that touches a clock, a file, a socket or a
+process.
+"""
 
 PROCESSES = ("keeper", "zygote", "supervisor", "device", "output", "task", "ctl")
 LIBRARIES = {"core": {"core"}, "protocol": {"core", "protocol"}, "host": {"core", "host"}}
-MAY_IMPORT = LIBRARIES | {room: {"core", "protocol", "host", room} for room in PROCESSES} | {"testing": {"task", "testing"}}
-"""By room; `data` holds no code, `testing` is for the tests of users, and the package itself is only the version."""
+MAY_IMPORT = (
+    LIBRARIES
+    | {room: {"core", "protocol", "host", room} for room in PROCESSES}
+    | {"testing": {"task", "testing"}}
+)
+"""By room; `data` holds no code, `testing` is for the tests of users, and the package itself is only the
+version.
+"""
 
 EXCEPTIONS = {("zmsvc.zygote.zygote", "zmsvc.task.runner"), ("zmsvc.zygote.zygote", "zmsvc.task.warmup")}
 """The zygote forks into the runner, which is how a task starts in milliseconds."""
@@ -113,14 +137,18 @@ def test_core_is_pure() -> None:
     impure = [
         str(each)
         for each in imports()
-        if room(each.importer) == "core" and not each.target.startswith("zmsvc.core") and each.target.split(".")[0] not in PURE
+        if room(each.importer) == "core"
+        and not each.target.startswith("zmsvc.core")
+        and each.target.split(".")[0] not in PURE
     ]
     assert impure == []
 
 
 def test_the_kernel_and_the_interpreter_have_one_door_each() -> None:
     doors = {each.importer for each in imports() if each.target.split(".")[0] == "ctypes"}
-    interpreter = {f"zmsvc.host.python.{name}" for name in ("interpreter", "immortal", "constants", "allocators")}
+    interpreter = {
+        f"zmsvc.host.python.{name}" for name in ("interpreter", "immortal", "constants", "allocators")
+    }
     assert doors <= {"zmsvc.host.kernel.linux"} | interpreter
 
 
@@ -135,7 +163,9 @@ SUBROOMS = {
     "zmsvc.ctl.compat": set(),
     "zmsvc.ctl.verbs": {"log"},
 }
-"""The rooms within a room, and which of their neighbors each may import. Modules that lie beside the rooms are open to all of them."""
+"""The rooms within a room, and which of their neighbors each may import. Modules that lie beside the rooms
+are open to all of them.
+"""
 
 
 def _subroom(module: str) -> str:
@@ -146,13 +176,21 @@ def test_the_rooms_within_a_room_import_only_the_neighbors_that_are_named() -> N
     crossed = []
     for each in imports():
         here, there = _subroom(each.importer), _subroom(each.target)
-        if here and there and here != there and room(here) == room(there) and there.rpartition(".")[2] not in SUBROOMS[here]:
+        if (
+            here
+            and there
+            and here != there
+            and room(here) == room(there)
+            and there.rpartition(".")[2] not in SUBROOMS[here]
+        ):
             crossed.append(str(each))
     assert crossed == []
 
 
 def test_every_room_within_a_room_is_known() -> None:
-    packages = {module for module, file in modules().items() if file.name == "__init__.py" and module.count(".") == 2}
+    packages = {
+        module for module, file in modules().items() if file.name == "__init__.py" and module.count(".") == 2
+    }
     assert {each for each in packages if not each.startswith("zmsvc.data.")} == set(SUBROOMS)
 
 

@@ -1,4 +1,6 @@
-"""The linters are tests, so that `make test` is all there is to run; on a machine without them they are skipped."""
+"""The linters are tests, so that `make test` is all there is to run; on a machine without them they are
+skipped.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,22 @@ TYPED_TESTS = (
 def run(tool: str, *arguments: str) -> None:
     need_tool(importlib.util.find_spec(tool), f"{tool} is not installed")
     done = subprocess.run(
-        [sys.executable, "-m", tool, *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        [sys.executable, "-m", tool, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
 
 
 def test_ruff_finds_nothing() -> None:
     run("ruff", "check", "--quiet", "--output-format=concise", ".")
+
+
+def test_ruff_would_format_nothing_in_another_way() -> None:
+    run("ruff", "format", "--check", "--quiet", ".")
 
 
 def test_mypy_finds_nothing() -> None:

@@ -1,4 +1,6 @@
-"""What we promise is what is measured and tested: the rows of `make promises` stand in docs/promises.md, and the tests it names exist."""
+"""What we promise is what is measured and tested: the rows of `make promises` stand in docs/promises.md,
+and the tests it names exist.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,11 @@ PAGE = (ROOT / "docs" / "promises.md").read_text()
 
 
 def test_every_measured_promise_stands_on_the_page_with_its_time() -> None:
-    rows = {tuple(cell.strip() for cell in line.strip("|").split(" | ")[:3]): line for line in PAGE.splitlines() if line.startswith("| ")}
+    rows = {
+        tuple(cell.strip() for cell in line.strip("|").split(" | ")[:3]): line
+        for line in PAGE.splitlines()
+        if line.startswith("| ")
+    }
     for promise in PROMISES:
         line = rows[promise.fault, promise.happens, promise.until]
         assert len(re.findall(r"\b[\d.]+ m?s(?= \|)", line)) == 2, line

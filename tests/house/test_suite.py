@@ -1,4 +1,6 @@
-"""scripts/suite.py without a network: a suite that cannot be installed is no suite, and the reason is told. CI runs it for real."""
+"""scripts/suite.py without a network: a suite that cannot be installed is no suite, and the reason is
+told. CI runs it for real.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,12 @@ def test_a_suite_that_cannot_be_installed_says_why_and_is_not_there(tmp_path: Pa
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "ZMSVC_SUITES": str(cache)}
     for _ in range(2):  # What the first attempt left does not count for the second.
         done = subprocess.run(
-            [sys.executable, SCRIPT, "--make", "newsuite"], env=environment, capture_output=True, text=True, timeout=50, check=False
+            [sys.executable, SCRIPT, "--make", "newsuite"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
         )
         assert done.returncode == 2
         assert done.stderr.startswith("suite: cannot use newsuite: ")

@@ -1,4 +1,6 @@
-"""The unit files as they would be installed, judged by systemd's own tools, which need no booted systemd for it."""
+"""The unit files as they would be installed, judged by systemd's own tools, which need no booted systemd
+for it.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +20,20 @@ EXPOSURE = 20
 
 
 def make(*arguments: str) -> str:
-    return subprocess.run(["make", "-s", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        ["make", "-s", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
 
 
 def analyze(*arguments: str | Path, runtime: Path = Path("/run")) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"XDG_RUNTIME_DIR": str(runtime)}
     return subprocess.run(
-        ["systemd-analyze", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, check=False
+        ["systemd-analyze", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        check=False,
     )
 
 
@@ -65,7 +74,10 @@ def test_the_units_of_the_package_are_those_of_the_tree() -> None:
 
 def test_every_manual_page_that_is_named_exists() -> None:
     there = {f"{page.stem}({page.suffix[1:]})" for page in (ROOT / "zmsvc/data/man").iterdir()}
-    files = [ROOT / "zmsvc/data/zmsvc.catalog", *(path for path in (ROOT / "units").rglob("*") if path.is_file())]
+    files = [
+        ROOT / "zmsvc/data/zmsvc.catalog",
+        *(path for path in (ROOT / "units").rglob("*") if path.is_file()),
+    ]
     named = {name for file in files for name in re.findall(r"man:(zmsvc[\w.]*\(\d\))", file.read_text())}
     assert named
     assert named <= there
@@ -78,7 +90,13 @@ def test_the_confinement_is_as_tight_as_arbitrary_tasks_allow(unit: Path) -> Non
 
 def test_a_context_leaves_nothing_to_another_one_and_has_a_bound(unit: Path) -> None:
     lines = unit.read_text().splitlines()
-    assert {"RemoveIPC=yes", "KeyringMode=private", "TasksMax=32768", "UMask=0027", "NoNewPrivileges=yes"} <= set(lines)
+    assert {
+        "RemoveIPC=yes",
+        "KeyringMode=private",
+        "TasksMax=32768",
+        "UMask=0027",
+        "NoNewPrivileges=yes",
+    } <= set(lines)
 
 
 def test_only_names_of_directories_are_filled_in(unit: Path) -> None:
@@ -88,8 +106,8 @@ def test_only_names_of_directories_are_filled_in(unit: Path) -> None:
 
 
 def test_what_breaks_libraries_is_not_forbidden(unit: Path) -> None:
-    """Each was tried: libzmq aborts the process without the first two, python-daemon cannot start without the third, no task has a
-    control group without the last."""
+    """Each was tried: libzmq aborts the process without the first two, python-daemon cannot start without the
+    third, no task has a control group without the last."""
     text = unit.read_text()
     assert re.search(r"^RestrictAddressFamilies=.*\bAF_NETLINK\b", text, re.MULTILINE)
     assert re.search(r"^SystemCallFilter=[^~]*\bsched_setscheduler\b", text, re.MULTILINE)

@@ -1,4 +1,6 @@
-"""A real context for a test: files in a temporary directory, the real daemon, the real command line, a stranger's ear on the bus."""
+"""A real context for a test: files in a temporary directory, the real daemon, the real command line, a
+stranger's ear on the bus.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ class Context:
     # --- files
 
     def looped(self, name: str, body: str = "") -> None:
-        """A looped service whose task class has this body; a `step` that does nothing is added when it has none."""
+        """A looped service whose task class has this body; a `step` that does nothing is added when it has
+        none.
+        """
         body = textwrap.dedent(body)
         if "def step" not in body:
             body += "\ndef step(self):\n    pass\n"
@@ -103,7 +107,9 @@ class Context:
         self.file.write_text(
             f"<Context><FrontEndEndpoint>{self.frontend}</FrontEndEndpoint><BackendEndpoint>{self.backend}</BackendEndpoint>"
             f"<FrontBind>{self.backend}</FrontBind><BackendBind>{self.frontend}</BackendBind>"
-            f"<ContextID>context001</ContextID><TaskLogName>{self.name}</TaskLogName>\n" + "\n".join(self._tasks) + "\n</Context>\n"
+            f"<ContextID>context001</ContextID><TaskLogName>{self.name}</TaskLogName>\n"
+            + "\n".join(self._tasks)
+            + "\n</Context>\n"
         )
 
     def clear_tasks(self) -> None:
@@ -113,8 +119,16 @@ class Context:
 
     @property
     def environment(self) -> dict[str, str]:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("ZMSVC_", "NOTIFY_", "WATCHDOG_", "JOURNAL_"))}
-        own = {"ZMSVC_CONFIG_DIR": self.home, "ZMSVC_RUNTIME_DIR": self.runtime, "ZMSVC_STATE_DIR": self.home / "state"}
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("ZMSVC_", "NOTIFY_", "WATCHDOG_", "JOURNAL_"))
+        }
+        own = {
+            "ZMSVC_CONFIG_DIR": self.home,
+            "ZMSVC_RUNTIME_DIR": self.runtime,
+            "ZMSVC_STATE_DIR": self.home / "state",
+        }
         return kept | {key: str(value) for key, value in own.items()}
 
     def start(self, *arguments: str, ready: bool = True, **environment: str) -> None:
@@ -130,7 +144,11 @@ class Context:
         command = [*self.wrapper, sys.executable, "-P", "-m", "zmsvc.keeper", *arguments, str(self.file)]
         with open(self.log, "ab") as log:
             self.daemon = subprocess.Popen(
-                command, env=self.environment | {"NOTIFY_SOCKET": str(path)} | environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                command,
+                env=self.environment | {"NOTIFY_SOCKET": str(path)} | environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
             )
         if ready:
             self.wait_for_notification("READY=1")
@@ -142,14 +160,25 @@ class Context:
             try:
                 text = self._ready.recv(65536).decode()
             except TimeoutError:
-                raise AssertionError(f"no {word} from the daemon:\n{self.log.read_text()}{self._processes()}") from None
+                raise AssertionError(
+                    f"no {word} from the daemon:\n{self.log.read_text()}{self._processes()}"
+                ) from None
             if any(line.startswith(word) for line in text.splitlines()):
                 return text
 
     def _processes(self) -> str:
-        """Return the load of the machine, and each process of the daemon with its state, CPU time and the kernel's function it waits in."""
+        """Return the load of the machine, and each process of the daemon with its state, CPU time and the
+        kernel's function it waits in.
+        """
         assert self.daemon is not None
-        ps = ["ps", "--forest", "-o", "pid,stat,etimes,cputimes,wchan:20,args", "-s", str(os.getsid(self.daemon.pid))]
+        ps = [
+            "ps",
+            "--forest",
+            "-o",
+            "pid,stat,etimes,cputimes,wchan:20,args",
+            "-s",
+            str(os.getsid(self.daemon.pid)),
+        ]
         listed = subprocess.run(ps, stdout=subprocess.PIPE, text=True, check=False).stdout
         return f"load {Path('/proc/loadavg').read_text()}{listed}"
 
@@ -199,7 +228,9 @@ class Context:
 
     # --- the command line
 
-    def ctl(self, *arguments: str, timeout: float = 60, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+    def ctl(
+        self, *arguments: str, timeout: float = 60, check: int | None = 0
+    ) -> subprocess.CompletedProcess[str]:
         """Run zmsvcctl as a user would."""
         done = subprocess.run(
             [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", self.name, *arguments],
@@ -210,7 +241,9 @@ class Context:
             stdin=subprocess.DEVNULL,
         )
         if check is not None:
-            assert done.returncode == check, f"{arguments} -> {done.returncode}\n{done.stdout}{done.stderr}\n{self.log.read_text()}"
+            assert done.returncode == check, (
+                f"{arguments} -> {done.returncode}\n{done.stdout}{done.stderr}\n{self.log.read_text()}"
+            )
         return done
 
     def status(self, **extra: Any) -> dict[str, Any]:
@@ -220,7 +253,9 @@ class Context:
         return answer["data"]
 
     def ask_again(self, **request: Any) -> dict[str, Any]:
-        """The same over a death of the supervisor: whoever was connected to it is hung up, and asks the next one."""
+        """The same over a death of the supervisor: whoever was connected to it is hung up, and asks the
+        next one.
+        """
         until = time.monotonic() + PATIENCE
         while True:
             try:
@@ -247,7 +282,11 @@ class Context:
         raise AssertionError(f"no transaction {transaction} in {[each['id'] for each in found]}")
 
     def task_is(
-        self, task_id: str, sub: str, transaction: str | None = None, also: Callable[[dict[str, Any]], bool] = bool
+        self,
+        task_id: str,
+        sub: str,
+        transaction: str | None = None,
+        also: Callable[[dict[str, Any]], bool] = bool,
     ) -> dict[str, Any]:
         """Wait until a task is in this sub-state; what `status` then says of it."""
 
@@ -268,7 +307,9 @@ class Context:
 
 
 class Ear:
-    """An independent subscriber: everything on the bus, as a stranger sees it, from the moment it was made."""
+    """An independent subscriber: everything on the bus, as a stranger sees it, from the moment it was
+    made.
+    """
 
     def __init__(self, endpoint: str, backend: str, *prefixes: bytes) -> None:
         self._context = zmq.Context()
@@ -282,7 +323,9 @@ class Ear:
         self.heard: list[tuple[str, dict[str, Any]]] = []
 
     def _wait_until_known(self, backend: str, mark: bytes, prefixes: tuple[bytes, ...]) -> None:
-        """A subscription has arrived when the device passes it on to a publisher: to ours, and to the supervisor's, too."""
+        """A subscription has arrived when the device passes it on to a publisher: to ours, and to the
+        supervisor's, too.
+        """
         with self._context.socket(zmq.XPUB) as publisher:
             publisher.connect(backend)
             while True:
@@ -296,17 +339,25 @@ class Ear:
         """It refuses an order for a task that nobody has, and says so on the bus."""
         for attempt in range(10):
             name = f"probe.{attempt}"
-            head = {"action": "start", "service_id": "context001", "service_name": "context", "service_transaction": "PROBE"}
+            head = {
+                "action": "start",
+                "service_id": "context001",
+                "service_name": "context",
+                "service_transaction": "PROBE",
+            }
             body = {"header": head, "content": {"configuration": {"TaskService": {"id": name}}}}
             publisher.send(b"context @@@ " + json.dumps(body).encode())
-            # Other messages may come without end, and an order is lost that comes before a new supervisor hears any.
+            # Other messages may come without end, and an order is lost that comes before a new supervisor
+            # hears any.
             until = time.monotonic() + 2.0
             while self._socket.poll(max(0.0, until - time.monotonic()) * 1000):
                 if name.encode() in self._socket.recv().partition(b'"content"')[0]:
                     return
         raise AssertionError("the supervisor is not heard")
 
-    def until(self, wanted: Callable[[str, dict[str, Any]], bool], deadline: float = PATIENCE) -> dict[str, Any]:
+    def until(
+        self, wanted: Callable[[str, dict[str, Any]], bool], deadline: float = PATIENCE
+    ) -> dict[str, Any]:
         """The first message, of those not looked at yet, that is wanted."""
 
         def fact() -> list[dict[str, Any]]:
@@ -319,7 +370,9 @@ class Ear:
 
     def next(self, deadline: float = PATIENCE) -> tuple[str, dict[str, Any]]:
         heard = [f"{topic}/{body.get('header', {}).get('action')}" for topic, body in self.heard]
-        assert self._socket.poll(deadline * 1000), f"nothing more on the bus within {deadline} s; heard {heard}"
+        assert self._socket.poll(deadline * 1000), (
+            f"nothing more on the bus within {deadline} s; heard {heard}"
+        )
         topic, _, text = self._socket.recv().partition(b" @@@ ")
         self.heard.append((topic.decode(), json.loads(text)))
         return self.heard[-1]
@@ -330,7 +383,12 @@ class Ear:
         def wanted(topic: str, body: dict[str, Any]) -> bool:
             head = body.get("header", {})
             same = transaction is None or head.get("service_transaction") == transaction
-            return topic == "control" and head.get("action") == action and head.get("service_id") == task and same
+            return (
+                topic == "control"
+                and head.get("action") == action
+                and head.get("service_id") == task
+                and same
+            )
 
         return self.until(wanted)
 

@@ -1,4 +1,6 @@
-"""An address of this machine that is not loopback, in a network of the test's own, and clients there that know ZeroMQ but not zmsvc."""
+"""An address of this machine that is not loopback, in a network of the test's own, and clients there that
+know ZeroMQ but not zmsvc.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ Pair = tuple[bytes, bytes]
 
 @contextmanager
 def own_network() -> Iterator[None]:
-    """What this thread starts from here on, processes and sockets and threads, is in a network of its own; it needs root."""
+    """What this thread starts from here on, processes and sockets and threads, is in a network of its own;
+    it needs root.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:

@@ -1,4 +1,6 @@
-"""Other releases of zmsvc, and a place where one is installed after the other, as a package manager does it under running processes."""
+"""Other releases of zmsvc, and a place where one is installed after the other, as a package manager does
+it under running processes.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ OLD = "4ef1121"
 
 def extracted(commit: str, into: Path) -> Path:
     """The package as it was at a commit; gives the directory that is to be in PYTHONPATH."""
-    git = subprocess.run(["git", "-C", str(ROOT), "archive", commit, "zmsvc"], capture_output=True, check=False)
+    git = subprocess.run(
+        ["git", "-C", str(ROOT), "archive", commit, "zmsvc"], capture_output=True, check=False
+    )
     need(git.returncode == 0, f"the history of this checkout has no commit {commit} (git fetch --unshallow)")
     directory = into / commit
     directory.mkdir()

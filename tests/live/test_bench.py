@@ -1,4 +1,6 @@
-"""The benchmark itself works: a few tasks, one round, of zmsvc and of the floor. Whether a figure is good is not asked here."""
+"""The benchmark itself works: a few tasks, one round, of zmsvc and of the floor. Whether a figure is good
+is not asked here.
+"""
 
 from __future__ import annotations
 
@@ -15,26 +17,50 @@ from needs import need
 
 ROOT = Path(__file__).parents[2]
 
-OF_EVERYBODY = {"start", "stop", "memory", "memory.own", "faults", "status", "idle.cpu", "idle.wakeups", "idle.tasks"}
+OF_EVERYBODY = {
+    "start",
+    "stop",
+    "memory",
+    "memory.own",
+    "faults",
+    "status",
+    "idle.cpu",
+    "idle.wakeups",
+    "idle.tasks",
+}
 
 
 def bench(module: str, *arguments: str, home: Path) -> str:
     """Run it; returns what it prints."""
     path = os.pathsep.join(str(ROOT / part) for part in (".", "tests", "tests/live", "tests/boot"))
     command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, cwd=home, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": path}, cwd=home, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_the_benchmark_measures_and_reports(tmp_path: Path) -> None:
-    bench("bench", "--sizes=5", "--only=zmsvc with 5.", "--only=fork with 5.", "--rounds=1", f"--out={tmp_path}", home=tmp_path)
+    bench(
+        "bench",
+        "--sizes=5",
+        "--only=zmsvc with 5.",
+        "--only=fork with 5.",
+        "--rounds=1",
+        f"--out={tmp_path}",
+        home=tmp_path,
+    )
     told = json.loads((tmp_path / "results.json").read_text())
     assert told["missing"] == {}
     found = {(row["contender"], row["figure"]): row for row in told["results"]}
     assert {name for name, _ in found} == {"zmsvc", "fork"}
     assert {figure for name, figure in found if name == "fork"} >= OF_EVERYBODY
-    assert {figure for name, figure in found if name == "zmsvc"} >= OF_EVERYBODY | {"adoption", "memory.keeper", "memory.device"}
+    assert {figure for name, figure in found if name == "zmsvc"} >= OF_EVERYBODY | {
+        "adoption",
+        "memory.keeper",
+        "memory.device",
+    }
     assert all(row["median"] > 0 for (_, figure), row in found.items() if not figure.startswith("idle"))
     text = (tmp_path / "RESULTS.md").read_text()
     assert "| adoption of 1,000 tasks after kill -9 of the supervisor | 2 s | - | not measured |" in text
@@ -49,12 +75,15 @@ def test_it_names_what_a_task_has_written_to(tmp_path: Path) -> None:
     need(os.geteuid() == 0, "only root may read the memory of another process everywhere")
     pages = {}
     for without in ("", "immortal,fill"):
-        # All names, for the order of those that were written to equally often differs between versions of Python and of the libraries.
+        # All names, for the order of those that were written to equally often differs between versions of
+        # Python and of the libraries.
         told = bench("bench.pages", "--tasks=3", "--names=10000", f"--without={without}", home=tmp_path)
         found = re.search(r"one of 3 tasks: (\d+) pages of its own, PSS [\d.]+ MB, \d+ page faults", told)
         assert found, told
         pages[without] = int(found[1])
-        rows = {row[0]: int(row[1]) for row in re.findall(r"^\| (.+?) \| (\d+) \| \d+ \|$", told, re.MULTILINE)}
+        rows = {
+            row[0]: int(row[1]) for row in re.findall(r"^\| (.+?) \| (\d+) \| \d+ \|$", told, re.MULTILINE)
+        }
         assert rows["byte code and its caches"] > 10
         assert max(rows.values()) <= pages[without] <= sum(rows.values())
         assert re.search(r"^byte code and its caches: .*\.py:", told, re.MULTILINE)

@@ -1,4 +1,6 @@
-"""Who may give orders on the bus and hear it: over loopback tcp, over ipc, and by what is written in the context file."""
+"""Who may give orders on the bus and hear it: over loopback tcp, over ipc, and by what is written in the
+context file.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from zmsvc.core.access import BUS, MAY_CONNECT
 
 TX = "5HGAHZ3WPZUI71PACRPP"
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-NAMES = "without CURVE keys only root, the daemon's user, members of its group and the <user> of each task may"
+NAMES = (
+    "without CURVE keys only root, the daemon's user, members of its group and the <user> of each task may"
+)
 
 
 @pytest.fixture
@@ -39,7 +43,12 @@ def script(context: Context, uid: int, name: str, *arguments: str) -> subprocess
 
 
 def order(action: str, transaction: str = TX, ident: str = "context001") -> str:
-    head = {"service_transaction": transaction, "service_id": ident, "action": action, "service_name": "context"}
+    head = {
+        "service_transaction": transaction,
+        "service_id": ident,
+        "action": action,
+        "service_name": "context",
+    }
     return json.dumps({"header": head, "content": {}})
 
 
@@ -57,7 +66,12 @@ def test_another_user_s_order_does_not_arrive_and_is_told_who_may_connect(loopba
     heard = script(loopback, stranger, "display.py", "--count=1", f"--endpoint={loopback.frontend}")
     assert (heard.returncode, NAMES in heard.stderr) == (5, True), heard.stderr
     assert "beacon" not in heard.stdout
-    wait_for(lambda: f"(uid {stranger}) is refused" in loopback.log.read_text() and "so far)" in loopback.log.read_text())
+    wait_for(
+        lambda: (
+            f"(uid {stranger}) is refused" in loopback.log.read_text()
+            and "so far)" in loopback.log.read_text()
+        )
+    )
     # The same from the daemon's user works as ever.
     done = subprocess.run(
         [sys.executable, "-P", str(SCRIPTS / "conf_command.py"), f"--endpoint={loopback.backend}", *EXIT],
@@ -68,12 +82,18 @@ def test_another_user_s_order_does_not_arrive_and_is_told_who_may_connect(loopba
 
 
 def test_zmsvcctl_of_a_user_who_may_not_connect_ends_with_5(loopback: Context) -> None:
-    """Its process has the daemon's group, so it reaches the control socket; the user database does not know it as a member."""
+    """Its process has the daemon's group, so it reaches the control socket; the user database does not
+    know it as a member.
+    """
     stranger = others(1)[0]
     loopback.task("ts_1", "Echo")
     loopback.start("--transaction", TX)
     ctl = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", loopback.name]
-    for words in (["send", "context", order("exit")], ["--timeout", "20", "send", "context", order("exit")], ["watch", "--count", "1"]):
+    for words in (
+        ["send", "context", order("exit")],
+        ["--timeout", "20", "send", "context", order("exit")],
+        ["watch", "--count", "1"],
+    ):
         done = run(stranger, *ctl, *words, groups=(os.getegid(),), env=loopback.environment)
         assert (done.returncode, NAMES in done.stderr, done.stdout) == (5, True, ""), (words, done.stderr)
     assert loopback.tasks(TX)["ts_1"]["sub"] == "running"
@@ -106,7 +126,12 @@ def test_the_user_of_a_task_may_connect_and_a_reload_counts_at_once(loopback: Co
     one, other = pwd.getpwnam("daemon").pw_uid, pwd.getpwnam("bin").pw_uid
     loopback.task("ts_1", "Echo", service="<user>daemon</user>")
     loopback.start("--transaction", TX)
-    assert "beacon" in script(loopback, one, "display.py", "--count=1", "--topic=beacon", f"--endpoint={loopback.frontend}").stdout
+    assert (
+        "beacon"
+        in script(
+            loopback, one, "display.py", "--count=1", "--topic=beacon", f"--endpoint={loopback.frontend}"
+        ).stdout
+    )
     asked = ("--count=1", "--topic=beacon", f"--endpoint={loopback.frontend}")
     assert script(loopback, other, "display.py", *asked).returncode == 5
     loopback.clear_tasks()
@@ -124,25 +149,40 @@ def test_bus_access_anyone_opens_the_bus_with_a_warning(loopback: Context) -> No
 
     def opened() -> None:
         write()
-        loopback.file.write_text(loopback.file.read_text().replace("<Context>", '<Context bus_access="anyone">'))
+        loopback.file.write_text(
+            loopback.file.read_text().replace("<Context>", '<Context bus_access="anyone">')
+        )
 
     loopback.write = opened  # type: ignore[method-assign]
     loopback.start("--transaction", TX)
     warning = 'bus_access="anyone": every user of this machine may give orders (start, stop, restart, exit)'
     assert warning in loopback.log.read_text()
     assert warning in loopback.ctl("check", str(loopback.file)).stdout
-    assert "beacon" in script(loopback, stranger, "display.py", "--count=1", "--topic=beacon", f"--endpoint={loopback.frontend}").stdout
-    assert script(loopback, stranger, "conf_command.py", f"--endpoint={loopback.backend}", *EXIT).returncode == 0
+    assert (
+        "beacon"
+        in script(
+            loopback, stranger, "display.py", "--count=1", "--topic=beacon", f"--endpoint={loopback.frontend}"
+        ).stdout
+    )
+    assert (
+        script(loopback, stranger, "conf_command.py", f"--endpoint={loopback.backend}", *EXIT).returncode == 0
+    )
     assert loopback.wait() == 0
 
 
-@pytest.mark.parametrize("service", ["", "<user>daemon</user>"], ids=["of the daemon's user", "of another user"])
+@pytest.mark.parametrize(
+    "service", ["", "<user>daemon</user>"], ids=["of the daemon's user", "of another user"]
+)
 def test_the_context_s_own_tasks_do_not_pass_the_gate(loopback: Context, service: str) -> None:
     others(1)
     loopback.task("ts_1", "Echo", service=service)
     loopback.start("--transaction", TX)
     loopback.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "15")
-    inodes = {os.readlink(fd) for fd in Path(f"/proc/{loopback.tasks(TX)['ts_1']['pid']}/fd").iterdir() if fd.is_symlink()}
+    inodes = {
+        os.readlink(fd)
+        for fd in Path(f"/proc/{loopback.tasks(TX)['ts_1']['pid']}/fd").iterdir()
+        if fd.is_symlink()
+    }
     table = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     assert [row for row in table if f"socket:[{row[9]}]" in inodes] == []
     place = loopback.runtime / loopback.name
@@ -170,7 +210,11 @@ def test_the_user_of_a_task_reaches_an_ipc_bus_without_the_group_of_the_daemon(c
     context.task("ts_1", "Echo", service="<user>daemon</user>")
     context.start("--transaction", TX)
     assert "beacon" in context.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "15").stdout
-    assert (reached(one, context), reached(other, context), reached(stranger, context)) == ([True] * 2, [False] * 2, [False] * 2)
+    assert (reached(one, context), reached(other, context), reached(stranger, context)) == (
+        [True] * 2,
+        [False] * 2,
+        [False] * 2,
+    )
     context.clear_tasks()
     context.task("ts_1", "Echo", service="<user>bin</user>")
     context.write()
@@ -212,7 +256,12 @@ def test_they_find_it_again_after_a_crash_of_supervisor_and_device(loopback: Con
 def test_the_bus_does_not_know_every_order_of_the_control_socket(loopback: Context) -> None:
     """`reset-failed` came in because the bus took the vocabulary of the core."""
     loopback.looped("Fails", "def setup(self):\n    raise RuntimeError('no')")
-    loopback.task("ts_1", "Fails", rules={"on_fail": ("restart", "ts_1")}, service="<start_limit_burst>1</start_limit_burst>")
+    loopback.task(
+        "ts_1",
+        "Fails",
+        rules={"on_fail": ("restart", "ts_1")},
+        service="<start_limit_burst>1</start_limit_burst>",
+    )
     loopback.start("--transaction", TX)
     loopback.task_is("ts_1", "failed", also=lambda task: task["exit"]["reason"] == "start-limit")
     refused = loopback.status()["dropped"]["messages_in"]
@@ -228,7 +277,11 @@ def test_no_more_transactions_are_opened_than_the_file_allows(loopback: Context)
 
     def limited() -> None:
         write()
-        loopback.file.write_text(loopback.file.read_text().replace("<ContextID>", "<max_transactions>2</max_transactions><ContextID>"))
+        loopback.file.write_text(
+            loopback.file.read_text().replace(
+                "<ContextID>", "<max_transactions>2</max_transactions><ContextID>"
+            )
+        )
 
     loopback.write = limited  # type: ignore[method-assign]
     loopback.start("--transaction", TX)
@@ -265,11 +318,23 @@ def test_without_endpoints_the_bus_is_at_sockets_that_others_cannot_open(context
     context.ctl("send", "context", order("start", "BYBUS"))
     context.task_is("ts_1", "running", "BYBUS")
     for path in (place / "sub", place / "pub"):
-        done = python(stranger, "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])", str(path))
+        done = python(
+            stranger, "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])", str(path)
+        )
         assert "PermissionError" in done.stderr
-    conf = ("--context_file", str(context.file), "--service_name=state", "--action=request", f"--transaction={TX}")
+    conf = (
+        "--context_file",
+        str(context.file),
+        "--service_name=state",
+        "--action=request",
+        f"--transaction={TX}",
+    )
     done = subprocess.run(
-        [sys.executable, "-P", str(SCRIPTS / "conf_command.py"), *conf], env=context.environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-P", str(SCRIPTS / "conf_command.py"), *conf],
+        env=context.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert "reply_context" in done.stdout, done.stderr
 
@@ -282,9 +347,22 @@ def test_an_allowed_client_comes_in_while_another_user_floods(loopback: Context)
     hostile = str(Path(__file__).parents[1] / "hostile.py")
     port = loopback.backend.rpartition(":")[2]
     with subprocess.Popen(
-        ["setpriv", f"--reuid={stranger}", "--clear-groups", sys.executable, "-P", hostile, port, "PUB", "600", "0.01"],
-        stdout=subprocess.PIPE, text=True, cwd="/",
-    ) as flood:  # fmt: skip
+        [
+            "setpriv",
+            f"--reuid={stranger}",
+            "--clear-groups",
+            sys.executable,
+            "-P",
+            hostile,
+            port,
+            "PUB",
+            "600",
+            "0.01",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd="/",
+    ) as flood:
         try:
             for number in range(5):
                 with zmq.Context() as ctx, ctx.socket(zmq.XPUB) as client:
@@ -304,9 +382,14 @@ def test_check_says_who_may_connect(loopback: Context) -> None:
     orders = f"give orders ({', '.join(BUS['context'])}) and read configurations"
     line = f"bus: {MAY_CONNECT} may connect to {loopback.backend} and {loopback.frontend}, {orders}"
     assert line in loopback.ctl("check", str(loopback.file)).stdout
-    assert json.loads(loopback.ctl("--json", "check", str(loopback.file)).stdout)["files"][0]["access"] == [line]
+    assert json.loads(loopback.ctl("--json", "check", str(loopback.file)).stdout)["files"][0]["access"] == [
+        line
+    ]
     loopback.ctl("keys", "make")
-    assert "bus: each client that has an allowed key may connect" in loopback.ctl("check", str(loopback.file)).stdout
+    assert (
+        "bus: each client that has an allowed key may connect"
+        in loopback.ctl("check", str(loopback.file)).stdout
+    )
     loopback.frontend, loopback.backend = f"ipc://{loopback.home}/sub", f"ipc://{loopback.home}/pub"
     loopback.write()
     line = f"bus: {MAY_CONNECT} may connect to {loopback.backend} and {loopback.frontend}, {orders}"
@@ -341,9 +424,14 @@ def test_commands_of_a_user_with_another_user_s_home_end_without_a_traceback(loo
     loopback.start("--transaction", TX)
     closed = loopback.home / "closed"
     closed.mkdir(mode=0o700)
-    home = {**{name: value for name, value in os.environ.items() if not name.startswith(("ZMSVC_", "XDG_"))}, "HOME": str(closed)}
+    home = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("ZMSVC_", "XDG_"))},
+        "HOME": str(closed),
+    }
     code = "from zmsvc.ctl.compat.conf_command import main; raise SystemExit(main())"
     done = python(stranger, code, f"--endpoint={loopback.backend}", *EXIT, env=home)
-    assert (done.returncode, NAMES in done.stderr, "Traceback" in done.stderr) == (5, True, False), done.stderr
+    assert (done.returncode, NAMES in done.stderr, "Traceback" in done.stderr) == (5, True, False), (
+        done.stderr
+    )
     done = run(stranger, sys.executable, "-P", "-m", "zmsvc.ctl", "-c", "Nothing", "status", env=home)
     assert (done.returncode, "cannot find context Nothing" in done.stderr) == (4, True), done.stderr

@@ -1,4 +1,6 @@
-"""`check` warns of what cannot be meant, `graph` draws tasks, rules and states, `events` tells who asked, which rule and which exit."""
+"""`check` warns of what cannot be meant, `graph` draws tasks, rules and states, `events` tells who asked,
+which rule and which exit.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def test_check_warns_of_rings_lonely_tasks_wildcards_and_ports_in_use(context: C
         context.frontend, context.backend = (f"tcp://127.0.0.1:{port}" for port in ports)
         context.write()
         text = context.file.read_text()
-        context.file.write_text(text.replace(f"<FrontBind>{context.backend}<", f"<FrontBind>tcp://*:{ports[1]}<"))
+        context.file.write_text(
+            text.replace(f"<FrontBind>{context.backend}<", f"<FrontBind>tcp://*:{ports[1]}<")
+        )
         said = context.ctl("check", str(context.file))
     warnings = said.stderr + said.stdout
     for what in (
@@ -63,9 +67,16 @@ def test_graph_draws_a_running_context_with_its_states_in_dot_and_mermaid(contex
     context.start("--transaction", TX)
     for language, states in (("dot", ("active", "inactive")), ("mermaid", ("active", "inactive"))):
         drawn = context.ctl("graph", "--format", language, context.name).stdout
-        nodes = {name: line for line in drawn.splitlines() for name in ("ts_1", "ts_2") if name in line and "->" not in line}
+        nodes = {
+            name: line
+            for line in drawn.splitlines()
+            for name in ("ts_1", "ts_2")
+            if name in line and "->" not in line
+        }
         for name, state in zip(("ts_1", "ts_2"), states, strict=True):
-            assert nodes[name].replace("\\n", " ").replace("<br/>", " ").split('"')[1] == f"{name} Echo {state}"
+            assert (
+                nodes[name].replace("\\n", " ").replace("<br/>", " ").split('"')[1] == f"{name} Echo {state}"
+            )
         assert "on_exit" in drawn
         assert "on_fail" in drawn
     context.ctl("stop", "--task", "ts_1")
@@ -103,11 +114,23 @@ def test_events_tell_who_asked_which_rule_and_which_exit(context: Context) -> No
     told = events(context)
     assert [event["seq"] for event in told] == sorted(event["seq"] for event in told)
     by_name = {(event["event"], event["task"]): event["detail"] for event in told}
-    assert by_name["failed", "ts_1"] | {"reason": "signal", "signal": "SIGSEGV", "pid": pid} == by_name["failed", "ts_1"]
-    rules = {(event["task"], event["detail"]["rule"], event["detail"]["source"]) for event in told if event["event"] == "rule"}
+    assert (
+        by_name["failed", "ts_1"] | {"reason": "signal", "signal": "SIGSEGV", "pid": pid}
+        == by_name["failed", "ts_1"]
+    )
+    rules = {
+        (event["task"], event["detail"]["rule"], event["detail"]["source"])
+        for event in told
+        if event["event"] == "rule"
+    }
     assert rules == {("ts_1", "on_fail:restart:ts_1", "ts_1"), ("ts_2", "on_exit:start:ts_2", "ts_1")}
     asked = [event["detail"] for event in told if event["event"] == "requested"][-1]
-    assert (asked["verb"], asked["tasks"], asked["by"], asked["uid"]) == ("stop", ["ts_1"], "operator", os.getuid())
+    assert (asked["verb"], asked["tasks"], asked["by"], asked["uid"]) == (
+        "stop",
+        ["ts_1"],
+        "operator",
+        os.getuid(),
+    )
     assert by_name["stopped", "ts_1"]["exit_code"] == 0
     table = context.ctl("events").stdout
     for words in (f"by=operator uid={os.getuid()}", "signal=SIGSEGV", "rule=on_exit:start:ts_2"):
@@ -119,7 +142,9 @@ def test_events_tell_another_uid_by_the_kernels_word(context: Context) -> None:
     pair(context)
     context.start("--transaction", TX)
     path = str(context.runtime / context.name / "control.sock")
-    request = json.dumps({"verb": "stop", "transaction": TX, "tasks": ["ts_1"], "uid": 0, "origin": {"uid": 0}})
+    request = json.dumps(
+        {"verb": "stop", "transaction": TX, "tasks": ["ts_1"], "uid": 0, "origin": {"uid": 0}}
+    )
     program = (
         "import os, socket, sys\ns = socket.socket(socket.AF_UNIX)\nos.setgroups([]); os.setuid(65534)\n"
         "s.connect(sys.argv[1]); s.sendall(sys.argv[2].encode() + b'\\n'); print(s.makefile().readline())"
@@ -128,10 +153,20 @@ def test_events_tell_another_uid_by_the_kernels_word(context: Context) -> None:
     for place in (context.home, context.runtime, context.runtime / context.name):
         os.chmod(place, 0o755)
     os.chmod(path, 0o666)
-    answer = subprocess.run([sys.executable, "-c", program, path, request], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    answer = subprocess.run(
+        [sys.executable, "-c", program, path, request],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
     assert answer.returncode == 0, answer.stderr
     assert json.loads(answer.stdout)["ok"]
-    asked = [event["detail"] for event in events(context) if event["event"] == "requested" and event["detail"]["verb"] == "stop"]
+    asked = [
+        event["detail"]
+        for event in events(context)
+        if event["event"] == "requested" and event["detail"]["verb"] == "stop"
+    ]
     assert [(each["by"], each["uid"]) for each in asked] == [("operator", 65534)]
 
 
@@ -139,7 +174,9 @@ def test_events_f_follows(context: Context, home: Path) -> None:
     pair(context)
     context.start("--transaction", TX)
     command = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", context.name, "events", "-f"]
-    with subprocess.Popen(command, env=context.environment, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, bufsize=0) as following:
+    with subprocess.Popen(
+        command, env=context.environment, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, bufsize=0
+    ) as following:
         assert following.stdout is not None
         try:
             assert "ts_1" in wait_for_line(following.stdout, "started")

@@ -11,10 +11,15 @@ from context import Context, Ear
 from waiting import wait_for
 
 
-def test_a_program_is_started_when_its_exec_has_succeeded(context: Context, ear: Callable[..., Ear], home: Path) -> None:
+def test_a_program_is_started_when_its_exec_has_succeeded(
+    context: Context, ear: Callable[..., Ear], home: Path
+) -> None:
     script = f"echo $ZMSVC_TRANSACTION $ZMSVC_TASK > {home}/told; exec sleep 1000"
     context.task(
-        "ts_1", "Shell", kind="Command", config=f"<command><arg>sh</arg><arg>-c</arg><arg>{script.replace('>', '&gt;')}</arg></command>"
+        "ts_1",
+        "Shell",
+        kind="Command",
+        config=f"<command><arg>sh</arg><arg>-c</arg><arg>{script.replace('>', '&gt;')}</arg></command>",
     )
     context.write()
     (home / "Services").mkdir(exist_ok=True)
@@ -30,7 +35,9 @@ def test_a_program_is_started_when_its_exec_has_succeeded(context: Context, ear:
     assert not Path(f"/proc/{pid}").exists()
 
 
-def test_a_program_that_cannot_be_executed_fails_and_never_started(context: Context, ear: Callable[..., Ear], home: Path) -> None:
+def test_a_program_that_cannot_be_executed_fails_and_never_started(
+    context: Context, ear: Callable[..., Ear], home: Path
+) -> None:
     (home / "Services").mkdir()
     context.task("ts_1", "Nothing", kind="Command", config="<command>/no/such/program</command>", entry=False)
     context.start("--transaction", "T")
@@ -44,7 +51,13 @@ def test_a_program_that_cannot_be_executed_fails_and_never_started(context: Cont
 
 def test_a_program_that_ends_with_0_has_exited_and_its_rule_fires(context: Context, home: Path) -> None:
     (home / "Services").mkdir()
-    context.task("ts_1", "First", kind="Command", config="<command>true</command>", rules={"on_exit": ("start", "ts_2")})
+    context.task(
+        "ts_1",
+        "First",
+        kind="Command",
+        config="<command>true</command>",
+        rules={"on_exit": ("start", "ts_2")},
+    )
     context.task("ts_2", "Second", kind="Command", config="<command>sleep 1000</command>", entry=False)
     context.start("--transaction", "T")
     context.task_is("ts_1", "exited")
@@ -54,14 +67,18 @@ def test_a_program_that_ends_with_0_has_exited_and_its_rule_fires(context: Conte
 
 def test_what_a_program_prints_is_in_the_log_of_its_context(context: Context, home: Path) -> None:
     (home / "Services").mkdir()
-    context.task("ts_1", "Printer", kind="Command", config="<command>sh -c 'echo printed by a program'</command>")
+    context.task(
+        "ts_1", "Printer", kind="Command", config="<command>sh -c 'echo printed by a program'</command>"
+    )
     context.start("--transaction", "T")
     context.task_is("ts_1", "exited")
     log = Path(context.status()["log"]).read_text()
     assert log.count("printed by a program") == 1
 
 
-def test_a_program_that_speaks_sd_notify_is_started_when_it_says_so(context: Context, ear: Callable[..., Ear], home: Path) -> None:
+def test_a_program_that_speaks_sd_notify_is_started_when_it_says_so(
+    context: Context, ear: Callable[..., Ear], home: Path
+) -> None:
     (home / "Services").mkdir()
     code = (
         "import os, socket, time\n"

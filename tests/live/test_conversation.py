@@ -1,4 +1,6 @@
-"""The old protocol, spoken by a stranger over ZMQ: orders of `context` and `process`, reports of `control`, questions of `state`."""
+"""The old protocol, spoken by a stranger over ZMQ: orders of `context` and `process`, reports of
+`control`, questions of `state`.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,22 @@ class Stranger:
     def say(self, frame: bytes) -> None:
         self._socket.send(frame)
 
-    def order(self, action: str, *tasks: str, transaction: str = TX, context_id: str = "context001", **header: Any) -> None:
-        head = {"action": action, "service_id": context_id, "service_name": "context", "service_transaction": transaction, **header}
+    def order(
+        self, action: str, *tasks: str, transaction: str = TX, context_id: str = "context001", **header: Any
+    ) -> None:
+        head = {
+            "action": action,
+            "service_id": context_id,
+            "service_name": "context",
+            "service_transaction": transaction,
+            **header,
+        }
         services = [{"id": task} for task in tasks]
-        content = {"configuration": {"TaskService": services[0] if len(services) == 1 else services}} if tasks else {}
+        content = (
+            {"configuration": {"TaskService": services[0] if len(services) == 1 else services}}
+            if tasks
+            else {}
+        )
         self.say(b"context @@@ " + json.dumps({"content": content, "header": head}, indent=2).encode())
 
     def close(self) -> None:
@@ -69,7 +83,9 @@ def three(context: Context) -> None:
     context.task("ts_3", "Echo", entry=False)
 
 
-def test_the_full_life_of_three_services(context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]) -> None:
+def test_the_full_life_of_three_services(
+    context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]
+) -> None:
     three(context)
     context.start("--no-autostart")
     listener, speaker = ear(b"control @@@ "), stranger()
@@ -95,14 +111,19 @@ def test_the_full_life_of_three_services(context: Context, ear: Callable[..., Ea
     ended = {}
     for _ in range(2):
         body = listener.until(
-            lambda topic, body: body["header"]["action"] == "stopped" and body["content"]["status"]["pid"] in restarted.values()
+            lambda topic, body: (
+                body["header"]["action"] == "stopped"
+                and body["content"]["status"]["pid"] in restarted.values()
+            )
         )
         ended[body["header"]["service_id"]] = body["content"]["status"]["reason"]
     assert ended == {"ts_1": "requested", "ts_3": "requested"}
     assert context.wait() == 0
 
 
-def test_a_context_message_without_tasks_means_all(context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]) -> None:
+def test_a_context_message_without_tasks_means_all(
+    context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]
+) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.task("ts_2", "Echo")
@@ -131,10 +152,15 @@ def test_a_start_without_a_transaction_means_the_only_open_one_for_a_task_and_a_
     other = listener.control("started", "ts_1")["header"]["service_transaction"]
     assert len(other) == 20
     speaker.order("start", "ts_2", transaction="")
-    assert f"several transactions are open ({TX}, {other})" in listener.control("failed", "ts_2")["content"]["status"]["message"]
+    assert (
+        f"several transactions are open ({TX}, {other})"
+        in listener.control("failed", "ts_2")["content"]["status"]["message"]
+    )
 
 
-def test_a_process_message_of_a_stranger_is_an_order(context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]) -> None:
+def test_a_process_message_of_a_stranger_is_an_order(
+    context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]
+) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.start("--transaction", TX)
@@ -148,7 +174,9 @@ def test_a_process_message_of_a_stranger_is_an_order(context: Context, ear: Call
     assert listener.control("stopped", "ts_1")["content"]["status"]["reason"] == "requested"
 
 
-def test_what_is_wrong_is_refused_and_never_executed(context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]) -> None:
+def test_what_is_wrong_is_refused_and_never_executed(
+    context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]
+) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.start("--transaction", TX)
@@ -176,8 +204,16 @@ def test_what_is_wrong_is_refused_and_never_executed(context: Context, ear: Call
     assert refused["result"] == "failure"
     assert "no such task" in refused["message"]
     foreign = {"id": "ts_1", "Task": {"message": {"content": {"configuration": {"location": "/tmp/evil"}}}}}
-    head = {"action": "restart", "service_id": "context001", "service_name": "context", "service_transaction": TX}
-    speaker.say(b"context @@@ " + json.dumps({"header": head, "content": {"configuration": {"TaskService": foreign}}}).encode())
+    head = {
+        "action": "restart",
+        "service_id": "context001",
+        "service_name": "context",
+        "service_transaction": TX,
+    }
+    speaker.say(
+        b"context @@@ "
+        + json.dumps({"header": head, "content": {"configuration": {"TaskService": foreign}}}).encode()
+    )
     assert "configuration" in listener.control("failed", "ts_1")["content"]["status"]["message"]
     speaker.order("stop", transaction="NOBODY")
     assert "no such transaction" in listener.control("failed", "context001")["content"]["status"]["message"]
@@ -194,7 +230,11 @@ def test_bursts_of_changes_cost_one_context_info(context: Context, ear: Callable
     listener = ear(b"control @@@ ")
     context.ctl("start", "--transaction", TX)
     started, infos, last = 0, 0, {}
-    while started < 20 or TX not in last or not all(task["active_state"] == "active" for task in last[TX]["tasks"]):
+    while (
+        started < 20
+        or TX not in last
+        or not all(task["active_state"] == "active" for task in last[TX]["tasks"])
+    ):
         _, body = listener.next()
         started += body["header"]["action"] == "started"
         if body["header"]["action"] == "update":
@@ -203,12 +243,22 @@ def test_bursts_of_changes_cost_one_context_info(context: Context, ear: Callable
     assert infos <= 10, "far fewer than the changes: each of 20 tasks has three"
     assert set(last[TX]) == {"contextId", "contextName", "contextLogName", "configuration", "tasks"}
     assert set(last[TX]["tasks"][0]) == {
-        "service_id", "serviceName", "instance", "pid", "action", "state", "active_state", "sub_state", "task",
-    }  # fmt: skip
+        "service_id",
+        "serviceName",
+        "instance",
+        "pid",
+        "action",
+        "state",
+        "active_state",
+        "sub_state",
+        "task",
+    }
 
 
 def closes_when_told(context: Context, home: Path) -> None:
-    """A service that ends when there is a file `go`, so that nothing but an order changes anything before that."""
+    """A service that ends when there is a file `go`, so that nothing but an order changes anything before
+    that.
+    """
     gate = f"while not __import__('os').path.exists('{home}/go'):\n        __import__('time').sleep(0.01)"
     context.looped("Echo", f"def close(self):\n    {gate}")
 
@@ -227,7 +277,8 @@ def test_context_info_comes_under_the_header_of_each_transaction_that_changed_an
     context.task("ts_2", "Echo", entry=False)
     context.start("--transaction", "A")
     context.ctl("start", "--transaction", "B")
-    # One listens to A alone, by the prefix that the device filters. One order changes A and B in the same moment, and not C.
+    # One listens to A alone, by the prefix that the device filters. One order changes A and B in the same
+    # moment, and not C.
     of_a, of_all = ear(b'control @@@ {"header":{"service_transaction":"A"'), ear(b"control @@@ ")
     context.ctl("start", "--transaction", "C", "--task", "ts_2")
     of_all.until(lambda _topic, body: told(body, 1).get("C") == "active")
@@ -236,12 +287,17 @@ def test_context_info_comes_under_the_header_of_each_transaction_that_changed_an
     of_a.until(lambda _topic, body: told(body) == now)
     heads = [of_all.until(lambda _topic, body: told(body) == now)["header"] for _ in range(2)]
     assert [head["service_transaction"] for head in heads] == ["A", "B"]
-    assert all((head["service_id"], head["action"], head["service_name"]) == ("context001", "update", "context") for head in heads)
+    assert all(
+        (head["service_id"], head["action"], head["service_name"]) == ("context001", "update", "context")
+        for head in heads
+    )
     assert {body["header"]["service_transaction"] for _, body in of_a.heard} == {"A"}
     (home / "go").touch()
 
 
-def test_many_changes_at_once_do_not_cost_the_square_of_their_number(context: Context, home: Path, ear: Callable[..., Ear]) -> None:
+def test_many_changes_at_once_do_not_cost_the_square_of_their_number(
+    context: Context, home: Path, ear: Callable[..., Ear]
+) -> None:
     closes_when_told(context, home)
     context.task("ts_1", "Echo", config=f"<notes>{'x' * 10_000}</notes>")
     names = [f"T{number:02}" for number in range(20)]
@@ -254,12 +310,16 @@ def test_many_changes_at_once_do_not_cost_the_square_of_their_number(context: Co
     heard = [of_all.until(lambda _topic, body: "deactivating" in told(body).values()) for _ in names]
     assert [body["header"]["service_transaction"] for body in heard] == names
     assert [told(body) for body in heard[:-1]] == [{name: "deactivating"} for name in names[:-1]]
-    assert told(heard[-1]) == dict.fromkeys(names, "deactivating"), "whoever listens to all of it knows all of it in the end"
+    assert told(heard[-1]) == dict.fromkeys(names, "deactivating"), (
+        "whoever listens to all of it knows all of it in the end"
+    )
     of_one.until(lambda _topic, body: told(body) == {"T00": "deactivating"})
     (home / "go").touch()
 
 
-def test_the_last_context_info_tells_that_nothing_runs_any_more(context: Context, ear: Callable[..., Ear]) -> None:
+def test_the_last_context_info_tells_that_nothing_runs_any_more(
+    context: Context, ear: Callable[..., Ear]
+) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.start("--transaction", TX)
@@ -270,14 +330,24 @@ def test_the_last_context_info_tells_that_nothing_runs_any_more(context: Context
     assert "Exception" not in context.log.read_text()
 
 
-def test_a_flood_of_large_orders_from_anyone_leaves_the_supervisor_at_hand(context: Context, stranger: Callable[[], Stranger]) -> None:
+def test_a_flood_of_large_orders_from_anyone_leaves_the_supervisor_at_hand(
+    context: Context, stranger: Callable[[], Stranger]
+) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.start("--transaction", TX)
     before, speaker = context.status(), stranger()
     names = [{"id": f"nobody{number}"} for number in range(30_000)]
-    head = {"action": "explode", "service_id": "context001", "service_name": "context", "service_transaction": TX}
-    large = b"context @@@ " + json.dumps({"header": head, "content": {"configuration": {"TaskService": names}}}).encode()
+    head = {
+        "action": "explode",
+        "service_id": "context001",
+        "service_name": "context",
+        "service_transaction": TX,
+    }
+    large = (
+        b"context @@@ "
+        + json.dumps({"header": head, "content": {"configuration": {"TaskService": names}}}).encode()
+    )
     for _ in range(30):
         speaker.say(large)
     # Each takes some 30 ms: were they read in one go, this would have to wait for all of them.
@@ -287,19 +357,28 @@ def test_a_flood_of_large_orders_from_anyone_leaves_the_supervisor_at_hand(conte
     wait_for(lambda: context.status()["dropped"]["messages_in"] == 30)
 
 
-def test_state_request_is_answered(context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]) -> None:
+def test_state_request_is_answered(
+    context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]
+) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.start("--transaction", TX)
     listener, speaker = ear(b"state @@@ "), stranger()
-    head = {"action": "request", "service_id": "context001", "service_name": "state", "service_transaction": TX}
+    head = {
+        "action": "request",
+        "service_id": "context001",
+        "service_name": "state",
+        "service_transaction": TX,
+    }
     speaker.say(b"state @@@ " + json.dumps({"header": head, "content": {}}).encode())
     reply = listener.until(lambda topic, body: body["header"]["action"] == "reply_context")
     assert reply["content"]["tasks"][0]["service_id"] == "ts_1"
     assert reply["content"]["tasks"][0]["pid"] == context.tasks()["ts_1"]["pid"]
 
 
-def test_two_transactions_do_not_touch_each_other(context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]) -> None:
+def test_two_transactions_do_not_touch_each_other(
+    context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]
+) -> None:
     three(context)
     context.start("--no-autostart")
     listener, speaker = ear(b"control @@@ "), stranger()

@@ -1,4 +1,6 @@
-"""Ctrl-C ends a context in order; a second one kills what has not ended, as people know it from docker compose."""
+"""Ctrl-C ends a context in order; a second one kills what has not ended, as people know it from docker
+compose.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def stubborn(context: Context) -> int:
 
 
 def press_until_gone(daemon: subprocess.Popen[bytes], pid: int) -> None:
-    """One within a quarter of a second of the first is the same press. An interpreter that ends already would end by a further one."""
+    """One within a quarter of a second of the first is the same press. An interpreter that ends already
+    would end by a further one.
+    """
 
     def gone() -> bool:
         if Path(f"/proc/{pid}").exists():

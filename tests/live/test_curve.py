@@ -1,4 +1,6 @@
-"""Beyond loopback only who has an allowed key hears and says anything; the context's own people need not care."""
+"""Beyond loopback only who has an allowed key hears and says anything; the context's own people need not
+care.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +81,9 @@ def server_key(context: Context) -> bytes:
     return public(keys_of(context) / "server.key")
 
 
-def admitted(context: Context, client: Callable[..., Client], kind: int = zmq.SUB, endpoint: str = "") -> Client:
+def admitted(
+    context: Context, client: Callable[..., Client], kind: int = zmq.SUB, endpoint: str = ""
+) -> Client:
     """A client with the context's own key."""
     made = client(kind, endpoint or context.frontend, server=server_key(context), pair=pair(keys_of(context)))
     assert made.let_in()
@@ -88,13 +92,17 @@ def admitted(context: Context, client: Callable[..., Client], kind: int = zmq.SU
 
 def script(context: Context, name: str, *arguments: str) -> str:
     command = [sys.executable, str(SCRIPTS / name), *arguments]
-    return subprocess.run(command, env=context.environment, capture_output=True, text=True, timeout=30, check=True).stdout
+    return subprocess.run(
+        command, env=context.environment, capture_output=True, text=True, timeout=30, check=True
+    ).stdout
 
 
 # --- without keys
 
 
-def test_without_keys_a_bind_beyond_loopback_is_refused_with_its_line_and_the_way_out(context: Context) -> None:
+def test_without_keys_a_bind_beyond_loopback_is_refused_with_its_line_and_the_way_out(
+    context: Context,
+) -> None:
     context.start(ready=False)
     assert context.wait() == 2
     told = context.log.read_text()
@@ -127,29 +135,71 @@ def test_without_keys_every_address_means_loopback(context: Context) -> None:
 
 def test_tasks_supervisor_and_commands_find_their_way_by_themselves(guarded: Context) -> None:
     assert guarded.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "15").stdout
-    body = {"header": {"service_transaction": TX, "service_id": "context001", "action": "request", "service_name": "state"}}
+    body = {
+        "header": {
+            "service_transaction": TX,
+            "service_id": "context001",
+            "action": "request",
+            "service_name": "state",
+        }
+    }
     guarded.ctl("send", "state", json.dumps(body))
-    asked = ("--context_file", str(guarded.file), "--service_name", "state", "--action", "request", "--transaction", TX)
+    asked = (
+        "--context_file",
+        str(guarded.file),
+        "--service_name",
+        "state",
+        "--action",
+        "request",
+        "--transaction",
+        TX,
+    )
     assert "reply_context" in script(guarded, "conf_command.py", *asked)
     assert "[beacon]" in script(guarded, "display.py", "--topic", "beacon", "--count", "1", guarded.frontend)
-    script(guarded, "conf_command.py", "--context_file", str(guarded.file), "--service_name", "context", "--action", "start",
-           "--transaction", "OTHER")  # fmt: skip
+    script(
+        guarded,
+        "conf_command.py",
+        "--context_file",
+        str(guarded.file),
+        "--service_name",
+        "context",
+        "--action",
+        "start",
+        "--transaction",
+        "OTHER",
+    )
     guarded.task_is("ts_100", "running", "OTHER")
 
 
-def test_they_find_it_again_after_a_crash_of_supervisor_and_device(guarded: Context, client: Callable[..., Client]) -> None:
+def test_they_find_it_again_after_a_crash_of_supervisor_and_device(
+    guarded: Context, client: Callable[..., Client]
+) -> None:
     guarded.kill_supervisor()
     device = guarded.status()["device_pid"]
     os.kill(device, signal.SIGKILL)
     wait_for_end(device)
     admitted(guarded, client).receive()
     guarded.ctl("restart", "--task", "ts_100")
-    guarded.ctl("watch", "--topic", "control", "--count", "1", "--timeout", "15", "--transaction", TX, check=None)
-    script(guarded, "conf_command.py", "--context_file", str(guarded.file), "--service_name", "state", "--action", "request",
-           "--transaction", TX)  # fmt: skip
+    guarded.ctl(
+        "watch", "--topic", "control", "--count", "1", "--timeout", "15", "--transaction", TX, check=None
+    )
+    script(
+        guarded,
+        "conf_command.py",
+        "--context_file",
+        str(guarded.file),
+        "--service_name",
+        "state",
+        "--action",
+        "request",
+        "--transaction",
+        TX,
+    )
 
 
-def test_keys_that_are_replaced_while_it_runs_matter_at_its_next_start(guarded: Context, client: Callable[..., Client]) -> None:
+def test_keys_that_are_replaced_while_it_runs_matter_at_its_next_start(
+    guarded: Context, client: Callable[..., Client]
+) -> None:
     old = keys_of(guarded).rename(guarded.home / "old")
     shutil.copytree(old / "clients", keys_of(guarded) / "clients")
     server, own = public(old / "server.key"), pair(old)
@@ -161,7 +211,9 @@ def test_keys_that_are_replaced_while_it_runs_matter_at_its_next_start(guarded: 
     wait_for(lambda: b"beacon" in hearing.receive())
 
 
-def test_a_task_of_another_user_connects_with_keys_that_it_could_not_read(context: Context, client: Callable[..., Client]) -> None:
+def test_a_task_of_another_user_connects_with_keys_that_it_could_not_read(
+    context: Context, client: Callable[..., Client]
+) -> None:
     context.clear_tasks()
     context.task("ts_100", "Beacon", service="<user>daemon</user>")
     context.home.chmod(0o755)
@@ -211,7 +263,12 @@ def test_a_stranger_says_nothing(guarded: Context, client: Callable[..., Client]
 
 
 def order_to_start(transaction: str) -> bytes:
-    head = {"action": "start", "service_id": "context001", "service_name": "context", "service_transaction": transaction}
+    head = {
+        "action": "start",
+        "service_id": "context001",
+        "service_name": "context",
+        "service_transaction": transaction,
+    }
     return b"context @@@ " + json.dumps({"header": head, "content": {}}).encode()
 
 
@@ -235,27 +292,48 @@ def test_who_speaks_the_protocol_by_hand_is_hung_up_on(guarded: Context, port: i
 
 
 def test_a_machine_with_a_client_pair_alone_hears_and_orders(guarded: Context) -> None:
-    """Two directories are two machines: this one has the device's public key and a pair that it has made itself, no file of the context."""
+    """Two directories are two machines: this one has the device's public key and a pair that it has made
+    itself, no file of the context.
+    """
     other = guarded.home / "elsewhere"
     other.mkdir()
-    environment = guarded.environment | {f"ZMSVC_{name}_DIR": str(other) for name in ("CONFIG", "RUNTIME", "STATE")}
+    environment = guarded.environment | {
+        f"ZMSVC_{name}_DIR": str(other) for name in ("CONFIG", "RUNTIME", "STATE")
+    }
 
     def there(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", guarded.name, *words]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
 
     assert there("keys", "join", str(keys_of(guarded) / "server.key")).returncode == 0
-    assert sorted(file.name for file in (other / "keys" / guarded.name).iterdir()) == ["client.key", "client.key_secret", "server.key"]
+    assert sorted(file.name for file in (other / "keys" / guarded.name).iterdir()) == [
+        "client.key",
+        "client.key_secret",
+        "server.key",
+    ]
     watch = ("watch", "--endpoint", guarded.frontend, "--topic", "beacon", "--count", "1", "--timeout", "15")
     refused = there(*watch)
-    assert (refused.returncode, "the device does not let us in" in refused.stderr) == (5, True), refused.stderr
+    assert (refused.returncode, "the device does not let us in" in refused.stderr) == (5, True), (
+        refused.stderr
+    )
     shutil.copy(other / "keys" / guarded.name / "client.key", guarded.home / "laptop.key")
     guarded.ctl("keys", "allow", str(guarded.home / "laptop.key"))
     assert "beacon" in there(*watch).stdout
-    sent = there("send", "--endpoint", guarded.backend, "context", order_to_start("FAR").partition(b" @@@ ")[2].decode())
+    sent = there(
+        "send",
+        "--endpoint",
+        guarded.backend,
+        "context",
+        order_to_start("FAR").partition(b" @@@ ")[2].decode(),
+    )
     assert sent.returncode == 0, sent.stderr
     guarded.task_is("ts_100", "running", "FAR")
-    order = (*("--service_id", "context001", "--service_name", "context", "--action", "start"), *("--transaction", "OLD"))
+    order = (
+        *("--service_id", "context001", "--service_name", "context", "--action", "start"),
+        *("--transaction", "OLD"),
+    )
     own = ("--endpoint", guarded.backend, "--keys", str(other / "keys" / guarded.name))
     command = [sys.executable, str(SCRIPTS / "conf_command.py"), *own, *order]
     subprocess.run(command, env=environment, check=True, timeout=30, capture_output=True)
@@ -275,7 +353,9 @@ def test_allow_and_revoke_need_no_restart(guarded: Context, client: Callable[...
     guarded.ctl("keys", "make", str(laptop))
     server, own = public(laptop / "server.key"), pair(laptop)
     assert client(zmq.SUB, guarded.frontend, server=server, pair=own).let_in()
-    assert "[beacon]" in script(guarded, "display.py", "--keys", str(laptop), "--count", "1", "--topic", "beacon", guarded.frontend)
+    assert "[beacon]" in script(
+        guarded, "display.py", "--keys", str(laptop), "--count", "1", "--topic", "beacon", guarded.frontend
+    )
     guarded.ctl("keys", "revoke", "laptop")
     assert not client(zmq.SUB, guarded.frontend, server=server, pair=own).let_in()
     shutil.copy(laptop / "client.key", guarded.home / "again.key")
@@ -286,9 +366,15 @@ def test_allow_and_revoke_need_no_restart(guarded: Context, client: Callable[...
     assert told["server"].encode() == server
 
 
-def test_revoke_now_ends_the_connections_that_are_open(context: Context, client: Callable[..., Client]) -> None:
+def test_revoke_now_ends_the_connections_that_are_open(
+    context: Context, client: Callable[..., Client]
+) -> None:
     place = f"tcp://{ADDRESS}:6558"
-    context.task("ts_000", "Monitor", config=f"<service><endpoint>{place}</endpoint><frequency_s>0.05</frequency_s></service>")
+    context.task(
+        "ts_000",
+        "Monitor",
+        config=f"<service><endpoint>{place}</endpoint><frequency_s>0.05</frequency_s></service>",
+    )
     context.write()
     context.ctl("keys", "make")
     context.start("--transaction", TX)
@@ -326,7 +412,10 @@ def test_keys_that_another_user_could_change_are_refused(context: Context) -> No
     context.start(ready=False)
     assert context.wait() == 1
     assert f"cannot use CURVE keys: {clients} may be changed by everybody" in context.log.read_text()
-    assert "may be changed by everybody" in context.ctl("keys", "make", str(context.home / "laptop"), check=1).stderr
+    assert (
+        "may be changed by everybody"
+        in context.ctl("keys", "make", str(context.home / "laptop"), check=1).stderr
+    )
 
 
 def test_a_command_without_the_keys_says_so(guarded: Context) -> None:
@@ -361,7 +450,9 @@ def test_the_monitor_of_a_context_with_keys_answers_those_who_are_allowed(
 
 
 def test_no_secret_key_is_anywhere_but_in_its_file(guarded: Context, client: Callable[..., Client]) -> None:
-    secrets = [file.read_bytes().split(b'secret-key = "')[1][:40] for file in keys_of(guarded).glob("*.key_secret")]
+    secrets = [
+        file.read_bytes().split(b'secret-key = "')[1][:40] for file in keys_of(guarded).glob("*.key_secret")
+    ]
     assert len(secrets) == 2
     friend = admitted(guarded, client)
     guarded.kill_supervisor()
@@ -371,9 +462,19 @@ def test_no_secret_key_is_anywhere_but_in_its_file(guarded: Context, client: Cal
     pids = [status["pid"], status["keeper_pid"], status["device_pid"], guarded.tasks()["ts_100"]["pid"]]
     seen = [Path(f"/proc/{pid}/{file}").read_bytes() for pid in pids for file in ("environ", "cmdline")]
     guarded.stop()
-    elsewhere = {file for folder in (guarded.home / "state", guarded.runtime) for file in folder.rglob("*") if file.is_file()}
+    elsewhere = {
+        file
+        for folder in (guarded.home / "state", guarded.runtime)
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
     assert {file.name for file in elsewhere} >= {"state.db", "zmsvcd.log"}
-    seen += [*heard, json.dumps(status).encode(), guarded.log.read_bytes(), *(file.read_bytes() for file in elsewhere)]
+    seen += [
+        *heard,
+        json.dumps(status).encode(),
+        guarded.log.read_bytes(),
+        *(file.read_bytes() for file in elsewhere),
+    ]
     assert [text for text in seen for secret in secrets if secret in text] == []
 
 
@@ -381,14 +482,19 @@ def test_only_the_device_has_the_secret_of_the_device_in_its_memory(guarded: Con
     text = (keys_of(guarded) / "server.key_secret").read_bytes().split(b'secret-key = "')[1][:40]
     forms = (text, zmq.utils.z85.decode(text))
     status = guarded.status()
-    pids = {name: status[name] for name in ("pid", "keeper_pid", "device_pid")} | {"task": guarded.tasks()["ts_100"]["pid"]}
-    assert [name for name, pid in pids.items() if any(form in part for part in memory(pid) for form in forms)] == ["device_pid"]
+    pids = {name: status[name] for name in ("pid", "keeper_pid", "device_pid")} | {
+        "task": guarded.tasks()["ts_100"]["pid"]
+    }
+    assert [
+        name for name, pid in pids.items() if any(form in part for part in memory(pid) for form in forms)
+    ] == ["device_pid"]
 
 
 def memory(pid: int) -> Iterator[bytes]:
     """All that a process could have written, one mapping at a time.
 
-    A guard page below a thread's stack, as glibc 2.42 makes them, lies inside of a mapping and cannot be read.
+    A guard page below a thread's stack, as glibc 2.42 makes them, lies inside of a mapping and cannot be
+    read.
     """
     with open(f"/proc/{pid}/mem", "rb", buffering=0) as file:
         for line in Path(f"/proc/{pid}/maps").read_text().splitlines():

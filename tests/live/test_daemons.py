@@ -1,4 +1,6 @@
-"""A program that puts itself into the background is found, ended and named: also one that has left its session and its environment."""
+"""A program that puts itself into the background is found, ended and named: also one that has left its
+session and its environment.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +31,15 @@ os.write(writer, b"x")
 while True:
     signal.pause()
 """
-"""A classic daemon with a session of its own. It is run by `env -i`, for many write over their environment."""
+"""A classic daemon with a session of its own. It is run by `env -i`, for many write over their
+environment.
+"""
 
 
 def daemon(context: Context, parent: str, task: str = "ts_1", **other: Any) -> Path:
-    """A Command whose program daemonizes; then its parent does this. The file that the daemon writes its PID to."""
+    """A Command whose program daemonizes; then its parent does this. The file that the daemon writes its
+    PID to.
+    """
     (context.home / "Services").mkdir(exist_ok=True)
     program, file = context.home / f"{task}.py", context.home / f"{task}.pid"
     program.write_text(DAEMON.format(parent=parent, file=str(file)))

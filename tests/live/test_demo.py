@@ -1,4 +1,6 @@
-"""`make demo` without its installation: it ends well, also when two run at the same time, and leaves nothing."""
+"""`make demo` without its installation: it ends well, also when two run at the same time, and leaves
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,14 @@ DEMO = Path(__file__).parents[2] / "scripts/demo.py"
 
 
 def test_two_demos_at_the_same_time_shout_and_leave_nothing() -> None:
-    need(shutil.which("zmsvcd", path=str(Path(sys.executable).parent)), "zmsvc is not installed beside this Python")
-    demos = [subprocess.Popen([sys.executable, DEMO], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    need(
+        shutil.which("zmsvcd", path=str(Path(sys.executable).parent)),
+        "zmsvc is not installed beside this Python",
+    )
+    demos = [
+        subprocess.Popen([sys.executable, DEMO], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
     for demo in demos:
         output = demo.communicate(timeout=50)[0]
         assert demo.returncode == 0, output

@@ -1,4 +1,6 @@
-"""Another user sends descriptors whose close hangs the process that receives them: only that user's own tasks notice."""
+"""Another user sends descriptors whose close hangs the process that receives them: only that user's own
+tasks notice.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ def mixed(context: Context) -> Context:
     """A task of root's, and one of another user."""
     need(os.geteuid() == 0, "only root can run tasks of several users")
     context.home.chmod(0o755)
-    context.looped("Echo", "interval = 0.05\nn = 0\ndef step(self):\n    self.n += 1\n    self.update(n=self.n)")
+    context.looped(
+        "Echo", "interval = 0.05\nn = 0\ndef step(self):\n    self.n += 1\n    self.update(n=self.n)"
+    )
     context.task("own", "Echo")
     context.task("other", "Echo", service=f"<user>{ATTACKER}</user>")
     context.start("--transaction", "T")
@@ -61,17 +65,29 @@ def mixed(context: Context) -> Context:
 
 @pytest.fixture
 def attack() -> Iterator[Attack]:
-    """Send one descriptor as the attacker, who stays there, when `first` has been done. The attacker is at the socket by then, since the
-    tasks may fill the socket's queue soon after it."""
+    """Send one descriptor as the attacker, who stays there, when `first` has been done. The attacker is at
+    the socket by then, since the tasks may fill the socket's queue soon after it."""
     running: list[subprocess.Popen[str]] = []
 
     def begin(path: Path, first: Callable[[], None] = lambda: None) -> None:
         user = pwd.getpwnam(ATTACKER)
         process = subprocess.Popen(
-            [shutil.which("python3", path="/usr/bin:/usr/local/bin") or "python3", "-c", ATTACK, str(path), str(LINGER)],
-            user=user.pw_uid, group=user.pw_gid, extra_groups=[], cwd="/", text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            [
+                shutil.which("python3", path="/usr/bin:/usr/local/bin") or "python3",
+                "-c",
+                ATTACK,
+                str(path),
+                str(LINGER),
+            ],
+            user=user.pw_uid,
+            group=user.pw_gid,
+            extra_groups=[],
+            cwd="/",
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
         running.append(process)
         assert process.stdin
         assert process.stdout
@@ -99,12 +115,14 @@ def test_another_user_cannot_reach_the_notify_socket_of_the_daemon(mixed: Contex
         attack(mixed.runtime / mixed.name / "notify.sock")
 
 
-def test_tasks_of_other_users_are_heard_over_a_socket_of_their_own(mixed: Context, ear: Callable[..., Ear]) -> None:
+def test_tasks_of_other_users_are_heard_over_a_socket_of_their_own(
+    mixed: Context, ear: Callable[..., Ear]
+) -> None:
     told = ear(b"control @@@ ")
-    assert {told.control("updated", "own")["header"]["service_id"], told.control("updated", "other")["header"]["service_id"]} == {
-        "own",
-        "other",
-    }
+    assert {
+        told.control("updated", "own")["header"]["service_id"],
+        told.control("updated", "other")["header"]["service_id"],
+    } == {"own", "other"}
     about = attacked(mixed).stat()
     assert (about.st_uid, about.st_mode & 0o777) == (pwd.getpwnam(ATTACKER).pw_uid, 0o600)
     restarts = mixed.status()["restarts"]
@@ -116,7 +134,9 @@ def test_tasks_of_other_users_are_heard_over_a_socket_of_their_own(mixed: Contex
     assert numbers == list(range(last + 1, last + 61)), "the next supervisor has lost or repeated some"
 
 
-def test_the_last_words_of_a_task_of_another_user_are_heard_before_its_end(mixed: Context, ear: Callable[..., Ear]) -> None:
+def test_the_last_words_of_a_task_of_another_user_are_heard_before_its_end(
+    mixed: Context, ear: Callable[..., Ear]
+) -> None:
     said = "".join(f"self.update(n={number})\n        " for number in range(20))
     mixed.service(
         "Short",
@@ -140,7 +160,8 @@ def test_the_last_words_of_a_task_of_another_user_are_heard_before_its_end(mixed
 
 def test_a_descriptor_that_hangs_holds_up_only_the_tasks_of_its_user(mixed: Context, attack: Attack) -> None:
     before = mixed.status()
-    # The attacker lets go of its descriptor before the supervisor has it, or its own close would be the last and hang.
+    # The attacker lets go of its descriptor before the supervisor has it, or its own close would be the last
+    # and hang.
     attack(attacked(mixed), lambda: os.kill(before["pid"], signal.SIGSTOP))
     os.kill(before["pid"], signal.SIGCONT)
     began = time.monotonic()

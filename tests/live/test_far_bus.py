@@ -1,4 +1,6 @@
-"""The bus between machines: a subscriber finds the device again that has moved to another host when its first host vanished."""
+"""The bus between machines: a subscriber finds the device again that has moved to another host when its
+first host vanished.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +25,17 @@ BACK, FRONT = f"tcp://{DEVICE}:5556", f"tcp://{DEVICE}:5557"
 
 
 class Host:
-    """Another host, that is a network of its own at the other end of a cable, with the address of the device."""
+    """Another host, that is a network of its own at the other end of a cable, with the address of the
+    device.
+    """
 
     def __init__(self, name: str) -> None:
         self.cable, end = f"to-{name}", f"{name}-end"
         self._holder = subprocess.Popen(
-            ["unshare", "--net", "sh", "-c", "echo there; exec cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            ["unshare", "--net", "sh", "-c", "echo there; exec cat"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert self._holder.stdout
         wait_for_line(self._holder.stdout, "there")
@@ -57,7 +64,12 @@ class Host:
 
     def all_acknowledged(self) -> bool:
         """Tell whether the other side has acknowledged all that this host has sent."""
-        told = subprocess.run([*self._inside(), "ss", "-Htn", "state", "established"], check=True, capture_output=True, text=True).stdout
+        told = subprocess.run(
+            [*self._inside(), "ss", "-Htn", "state", "established"],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
         sent = [line.split()[1] for line in told.splitlines()]
         return len(sent) == 2 and set(sent) == {"0"}
 
@@ -73,7 +85,9 @@ def ip(*arguments: str) -> None:
 @pytest.fixture
 def hosts() -> Iterator[tuple[Host, Host]]:
     need(os.geteuid() == 0, "only root can make a network")
-    need(all(map(shutil.which, ("ip", "ss", "unshare", "nsenter"))), "iproute2 or util-linux is not installed")
+    need(
+        all(map(shutil.which, ("ip", "ss", "unshare", "nsenter"))), "iproute2 or util-linux is not installed"
+    )
     need(zmq.has("curve"), "this libzmq has no CURVE")
     with own_network(), ExitStack() as stack:
         ip("address", "add", f"{HERE}/32", "dev", "lo")
@@ -87,7 +101,9 @@ def hosts() -> Iterator[tuple[Host, Host]]:
 
 @pytest.fixture
 def curve(tmp_path: Path) -> sockets.Curve:
-    """The keys of a context; the client has its own pair and the public key of the device, and no secret of the device."""
+    """The keys of a context; the client has its own pair and the public key of the device, and no secret
+    of the device.
+    """
     for name, directory in (("server", tmp_path), ("client", tmp_path / "there")):
         directory.mkdir(exist_ok=True)
         public, secret = zmq.curve_keypair()
@@ -120,7 +136,10 @@ def test_a_subscriber_hears_again_when_the_host_of_the_device_has_vanished(
         stack.callback(context.term)
         ip("route", "add", DEVICE, "dev", first.cable, "src", HERE)
         stack.enter_context(first.device(tmp_path))
-        publisher, subscriber = sockets.publisher(context, FRONT, curve), sockets.subscriber(context, BACK, [b"beat"], curve)
+        publisher, subscriber = (
+            sockets.publisher(context, FRONT, curve),
+            sockets.subscriber(context, BACK, [b"beat"], curve),
+        )
         for each in (publisher, subscriber):
             stack.callback(each.close, 0)
         assert sockets.attached(publisher, PATIENCE)

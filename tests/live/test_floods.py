@@ -1,4 +1,6 @@
-"""A member of the daemon's group floods the bus: nobody else notices, nothing of it stays, and `status` says what was refused."""
+"""A member of the daemon's group floods the bus: nobody else notices, nothing of it stays, and `status`
+says what was refused.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,10 @@ pytestmark = pytest.mark.deadline(120)
 @pytest.fixture
 def bus(context: Context) -> Context:
     """A context whose tasks talk, over ipc that the group may open."""
-    context.looped("Talk", "interval = 0.02\nn = 0\ndef step(self):\n    self.n += 1\n    self.publish('beacon', {'n': self.n})")
+    context.looped(
+        "Talk",
+        "interval = 0.02\nn = 0\ndef step(self):\n    self.n += 1\n    self.publish('beacon', {'n': self.n})",
+    )
     context.task("talk", "Talk")
     context.home.chmod(0o755)
     context.start("--transaction", "T", ZMSVC_DEVICE_MEMORY=str(MEMORY))
@@ -38,10 +43,14 @@ def bus(context: Context) -> Context:
 
 
 @contextmanager
-def flood(context: Context, way: str, endpoint: str, count: int = 1, seconds: float = SECONDS) -> Iterator[subprocess.Popen[str]]:
+def flood(
+    context: Context, way: str, endpoint: str, count: int = 1, seconds: float = SECONDS
+) -> Iterator[subprocess.Popen[str]]:
     """Run the flood as another user, who is in the daemon's group."""
     words = [sys.executable, "-P", FLOOD, way, endpoint, str(seconds), str(count)]
-    with subprocess.Popen([*command(others(1)[0], os.getegid()), *words], stdout=subprocess.PIPE, text=True, cwd="/") as process:
+    with subprocess.Popen(
+        [*command(others(1)[0], os.getegid()), *words], stdout=subprocess.PIPE, text=True, cwd="/"
+    ) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "go\n"
@@ -90,7 +99,9 @@ def counts(context: Context, *names: str) -> int:
 
 
 def cut_off(context: Context, *names: str) -> bool:
-    """Whether somebody was, or the device was replaced because memory grew faster than anybody could be found."""
+    """Whether somebody was, or the device was replaced because memory grew faster than anybody could be
+    found.
+    """
     return counts(context, *names) > 0 or context.status()["device_restarts"] > 0
 
 
@@ -118,7 +129,9 @@ def now(context: Context) -> dict[str, int]:
         ("words", ("flooding_peers",)),
     ],
 )
-def test_subscriptions_without_end_hold_up_nobody_and_nothing_of_them_stays(bus: Context, way: str, reasons: tuple[str, ...]) -> None:
+def test_subscriptions_without_end_hold_up_nobody_and_nothing_of_them_stays(
+    bus: Context, way: str, reasons: tuple[str, ...]
+) -> None:
     before, seen = now(bus), Seen()
     with flood(bus, way, bus.frontend) as process:
         seen.until_over(bus, process)
@@ -153,14 +166,18 @@ def test_subscribers_that_never_read_are_let_go_when_they_fill_memory(bus: Conte
     with flood(bus, "deaf", bus.frontend, 20) as process, flood(bus, "orders", bus.backend):
         seen.until_over(bus, process)
     assert seen.most["device"] < 3 * MEMORY
-    # On a busy machine the publisher of the flood may be found first; that it need not be is shown in tests/host/test_guard.py.
+    # On a busy machine the publisher of the flood may be found first; that it need not be is shown in
+    # tests/host/test_guard.py.
     assert cut_off(bus, "slow_subscribers", "flooding_peers")
     settles(bus, before)
 
 
 def test_connections_without_a_word_take_no_place_of_others(context: Context) -> None:
     """By tcp, where nobody has to be a member of anything to connect."""
-    context.looped("Talk", "interval = 0.02\nn = 0\ndef step(self):\n    self.n += 1\n    self.publish('beacon', {'n': self.n})")
+    context.looped(
+        "Talk",
+        "interval = 0.02\nn = 0\ndef step(self):\n    self.n += 1\n    self.publish('beacon', {'n': self.n})",
+    )
     context.task("talk", "Talk")
     context.home.chmod(0o755)
     context.frontend, context.backend = (f"tcp://127.0.0.1:{port}" for port in free_ports())

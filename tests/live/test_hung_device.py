@@ -1,4 +1,6 @@
-"""A device that hangs is replaced, whether another user hangs it or a signal stops it; nothing else waits for it."""
+"""A device that hangs is replaced, whether another user hangs it or a signal stops it; nothing else waits
+for it.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,10 @@ LIMIT = 5.0
 
 @pytest.fixture
 def talk(context: Context) -> Context:
-    context.looped("Talk", "interval = 0.02\nn = 0\ndef step(self):\n    self.n += 1\n    self.publish('beacon', {'n': self.n})")
+    context.looped(
+        "Talk",
+        "interval = 0.02\nn = 0\ndef step(self):\n    self.n += 1\n    self.publish('beacon', {'n': self.n})",
+    )
     context.task("talk", "Talk")
     context.task("idle", "Talk", entry=False)
     context.home.chmod(0o755)
@@ -63,16 +68,28 @@ def talk(context: Context) -> Context:
 
 @contextmanager
 def attack(context: Context, word: str) -> Iterator[None]:
-    """Send a descriptor whose close lingers, as a member of the daemon's group; `word` is what becomes of it."""
+    """Send a descriptor whose close lingers, as a member of the daemon's group; `word` is what becomes of
+    it.
+    """
     device = context.status()["device_pid"]
-    line = [*command(others(1)[0], os.getegid()), sys.executable, "-P", "-c", ATTACK, context.backend.removeprefix("ipc://")]
-    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", start_new_session=True) as process:
+    line = [
+        *command(others(1)[0], os.getegid()),
+        sys.executable,
+        "-P",
+        "-c",
+        ATTACK,
+        context.backend.removeprefix("ipc://"),
+    ]
+    with subprocess.Popen(
+        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", start_new_session=True
+    ) as process:
         try:
             assert process.stdout is not None
             assert process.stdin is not None
             if word == "sent":
                 assert process.stdout.readline() == "ready\n"
-                # Whoever closes the descriptor last waits. An attacker tries until it is the device; here the device is late for sure.
+                # Whoever closes the descriptor last waits. An attacker tries until it is the device; here the
+                # device is late for sure.
                 stop_process(device)
                 print(file=process.stdin, flush=True)
             assert process.stdout.readline() == f"{word}\n"
@@ -135,8 +152,18 @@ def test_a_client_of_another_user_who_does_nothing_costs_nobody_the_device(talk:
     """The device is watched while it is there, and no longer."""
     talk.start("--transaction", "T", ZMSVC_DISABLE="passrights")
     status = talk.status()
-    code = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); print('in', flush=True); sys.stdin.read()"
-    line = [*command(others(1)[0], os.getegid()), sys.executable, "-P", "-c", code, talk.backend.removeprefix("ipc://")]
+    code = (
+        "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); print('in', "
+        "flush=True); sys.stdin.read()"
+    )
+    line = [
+        *command(others(1)[0], os.getegid()),
+        sys.executable,
+        "-P",
+        "-c",
+        code,
+        talk.backend.removeprefix("ipc://"),
+    ]
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "in\n"

@@ -24,12 +24,29 @@ def test_an_idle_context_makes_no_system_calls(context: Context, home: Path, ear
     context.start(WATCHDOG_USEC="120000000")
     status = context.status()
     tasks = [task["pid"] for task in context.tasks().values()]
-    watched = {"supervisor": status["pid"], "keeper": status["keeper_pid"], "device": status["device_pid"], "task": tasks[0]}
+    watched = {
+        "supervisor": status["pid"],
+        "keeper": status["keeper_pid"],
+        "device": status["device_pid"],
+        "task": tasks[0],
+    }
     for name, pid in watched.items():
         trace = home / f"trace-{name}"
-        # A process that is stopped in a system call shows it once, when strace attaches: that one line is no wake-up.
+        # A process that is stopped in a system call shows it once, when strace attaches: that one line is no
+        # wake-up.
         done = subprocess.run(
-            ["timeout", "--signal=INT", str(SECONDS), "strace", "-qq", "-r", "-p", str(pid), "-o", str(trace)],
+            [
+                "timeout",
+                "--signal=INT",
+                str(SECONDS),
+                "strace",
+                "-qq",
+                "-r",
+                "-p",
+                str(pid),
+                "-o",
+                str(trace),
+            ],
             capture_output=True,
             text=True,
         )
@@ -38,7 +55,9 @@ def test_an_idle_context_makes_no_system_calls(context: Context, home: Path, ear
 
 
 def late_calls(trace: str) -> list[str]:
-    """The system calls of a trace with relative times, but for those of its first second, in which the start is still told."""
+    """The system calls of a trace with relative times, but for those of its first second, in which the
+    start is still told.
+    """
     at, found = 0.0, []
     for line in trace.splitlines():
         after, _, call = line.strip().partition(" ")

@@ -1,4 +1,6 @@
-"""Every way in which a keeper can be left alone: hung, killed and useless supervisors, a device that cannot bind, a second death."""
+"""Every way in which a keeper can be left alone: hung, killed and useless supervisors, a device that
+cannot bind, a second death.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,11 @@ def test_a_supervisor_that_is_ended_because_it_hangs_tells_where_it_was(context:
     supervisor = context.status()["pid"]
     os.kill(supervisor, signal.SIGABRT)
     wait_for_end(supervisor)
-    wait_for(lambda: re.search(r"Fatal Python error: Aborted.*File .*supervisor/__main__", context.log.read_text(), re.S))
+    wait_for(
+        lambda: re.search(
+            r"Fatal Python error: Aborted.*File .*supervisor/__main__", context.log.read_text(), re.S
+        )
+    )
     assert context.tasks()["ts_1"]["sub"] == "running"
 
 
@@ -72,7 +78,10 @@ def test_a_port_in_use_is_told_and_ends_the_daemon(context: Context) -> None:
 
 
 def test_the_death_of_keeper_and_supervisor_together_is_cleaned_up_by_the_next(context: Context) -> None:
-    context.looped("Parent", "def setup(self):\n    import subprocess\n    self.child = subprocess.Popen(['sleep', '1000'])")
+    context.looped(
+        "Parent",
+        "def setup(self):\n    import subprocess\n    self.child = subprocess.Popen(['sleep', '1000'])",
+    )
     context.task("ts_1", "Parent")
     context.start("--transaction", "T")
     status, pid = context.status(), context.tasks()["ts_1"]["pid"]
@@ -120,7 +129,9 @@ def test_detach_keeps_no_stream_of_whoever_started_it(context: Context) -> None:
     command = [sys.executable, "-P", "-m", "zmsvc.keeper", "--detach", str(context.file)]
     try:
         # As in $(zmsvcd --detach ...), or over ssh: this waits until every process has closed the pipes.
-        done = subprocess.run(command, env=context.environment, capture_output=True, text=True, timeout=PATIENCE, check=True)
+        done = subprocess.run(
+            command, env=context.environment, capture_output=True, text=True, timeout=PATIENCE, check=True
+        )
         assert done.stderr == ""
         assert context.tasks()["ts_1"]["sub"] == "running"
     finally:
@@ -145,7 +156,10 @@ def test_detach_tells_on_the_terminal_which_entry_task_failed_at_once(context: C
     try:
         assert context.wait() == 0, "the context runs"
         (said,) = [line for line in context.log.read_text().splitlines() if line.startswith("zmsvcd:")]
-        assert re.fullmatch(r"zmsvcd: cannot start ts_2: failed \(.*\): .*no such database.* \(see zmsvcctl -c Live status\)", said)
+        assert re.fullmatch(
+            r"zmsvcd: cannot start ts_2: failed \(.*\): .*no such database.* \(see zmsvcctl -c Live status\)",
+            said,
+        )
         status = context.ctl("status", check=3).stdout
         assert "1 active" in status
         assert "ts_2  Bad   failed" in status
@@ -154,7 +168,9 @@ def test_detach_tells_on_the_terminal_which_entry_task_failed_at_once(context: C
 
 
 def test_one_launch_that_is_ordered_twice_is_forked_once(context: Context) -> None:
-    """A supervisor that died between its order and the answer orders again; see also the crash points of tests/faults."""
+    """A supervisor that died between its order and the answer orders again; see also the crash points of
+    tests/faults.
+    """
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.start("--no-autostart")
@@ -168,7 +184,10 @@ def test_one_launch_that_is_ordered_twice_is_forked_once(context: Context) -> No
 
 def test_what_is_killed_with_a_task_is_not_another_contexts(context: Context, home: Path) -> None:
     """Both contexts count their launches from 1, and a task of each has that number in its environment."""
-    context.looped("Parent", "def setup(self):\n    self.child = __import__('subprocess').Popen(['setsid', 'sleep', '1000'])")
+    context.looped(
+        "Parent",
+        "def setup(self):\n    self.child = __import__('subprocess').Popen(['setsid', 'sleep', '1000'])",
+    )
     context.task("ts_1", "Parent")
     context.start()
     (home / "other").mkdir()

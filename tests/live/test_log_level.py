@@ -20,7 +20,9 @@ def step(self):
 
 @pytest.mark.parametrize("kind", ["Process", "Thread"])
 @pytest.mark.parametrize(
-    ("level", "said"), [("debug", "debug info error"), ("", "info error"), ("warning", "error"), ("crit", "")], ids=str
+    ("level", "said"),
+    [("debug", "debug info error"), ("", "info error"), ("warning", "error"), ("crit", "")],
+    ids=str,
 )
 def test_a_task_logs_up_to_its_level(context: Context, level: str, said: str, kind: str) -> None:
     context.looped("Talks", TALKS)

@@ -1,4 +1,6 @@
-"""A log file that is rotated, in each way that administrators have: no line is lost, and no process keeps the old file."""
+"""A log file that is rotated, in each way that administrators have: no line is lost, and no process keeps
+the old file.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +97,11 @@ def test_a_file_that_was_cut_off_goes_on_from_its_start(talking: Context) -> Non
 
 @pytest.mark.parametrize("place", ["link", "fifo"])
 def test_what_is_no_file_in_its_place_is_not_used(talking: Context, place: str) -> None:
-    log, old, elsewhere = log_file(talking), log_file(talking).with_suffix(".log.1"), talking.home / "elsewhere"
+    log, old, elsewhere = (
+        log_file(talking),
+        log_file(talking).with_suffix(".log.1"),
+        talking.home / "elsewhere",
+    )
     elsewhere.touch()
     log.rename(old)
     log.symlink_to(elsewhere) if place == "link" else os.mkfifo(log)
@@ -119,7 +125,9 @@ def test_logrotate_with_the_example_loses_no_line(talking: Context, ways: str) -
     example = (CHECKOUT / "etc/logrotate.d/zmsvc").read_text()
     assert "/var/lib/zmsvc/*/zmsvcd.log" in example
     settings = talking.home / "logrotate.conf"
-    settings.write_text(example.replace("/var/lib/zmsvc", f"{talking.home}/state").replace("    create\n", f"    {ways}\n"))
+    settings.write_text(
+        example.replace("/var/lib/zmsvc", f"{talking.home}/state").replace("    create\n", f"    {ways}\n")
+    )
     settings.chmod(0o644)
     for number in range(3):
         say(talking, f"round {number}")

@@ -123,7 +123,9 @@ def test_a_second_daemon_of_the_same_context_is_refused(context: Context) -> Non
 
 
 def test_a_task_that_ignores_sigterm_is_killed_in_time(context: Context) -> None:
-    context.looped("Deaf", "def setup(self):\n    import signal\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)")
+    context.looped(
+        "Deaf", "def setup(self):\n    import signal\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    )
     context.task("ts_100", "Deaf", service="<stop_timeout>200ms</stop_timeout>")
     context.start()
     context.ctl("stop", "--task", "ts_100")
@@ -146,7 +148,15 @@ def test_what_a_task_left_behind_is_killed_and_named(context: Context, home: Pat
     child = int((home / "child").read_text())
     answer = context.ask(verb="stop", tasks=["ts_100"])
     assert answer["ok"], answer
-    told = {"task": "ts_100", "pid": child, "name": "sh", "code": None, "signal": "SIGKILL", "asked": "SIGTERM", "killed": True}
+    told = {
+        "task": "ts_100",
+        "pid": child,
+        "name": "sh",
+        "code": None,
+        "signal": "SIGKILL",
+        "asked": "SIGTERM",
+        "killed": True,
+    }
     assert told in answer["data"]["ended"]
     assert not Path(f"/proc/{child}").exists()
 
@@ -198,10 +208,13 @@ def test_kill_of_a_task_is_reported_with_its_signal(context: Context, ear: Calla
     assert task["restarts"] == 1
 
 
-def test_a_killed_supervisor_is_replaced_and_nothing_else_notices(context: Context, ear: Callable[..., Ear]) -> None:
+def test_a_killed_supervisor_is_replaced_and_nothing_else_notices(
+    context: Context, ear: Callable[..., Ear]
+) -> None:
     context.looped(
         "Talk",
-        "interval = 0.02\ncount = 0\ndef step(self):\n    self.count += 1\n    self.publish('talk', {'header': {}, 'n': self.count})",
+        "interval = 0.02\ncount = 0\ndef step(self):\n    self.count += 1\n    self.publish('talk', "
+        "{'header': {}, 'n': self.count})",
     )
     context.looped("Echo")
     context.task("ts_100", "Talk")
@@ -223,7 +236,9 @@ def test_a_killed_supervisor_is_replaced_and_nothing_else_notices(context: Conte
 
 def test_an_end_while_no_supervisor_is_there_is_known_with_its_status(context: Context, home: Path) -> None:
     context.looped(
-        "Echo", f"interval = 0.01\ndef step(self):\n    if __import__('os').path.exists('{home}/die'):\n        __import__('os')._exit(42)"
+        "Echo",
+        f"interval = 0.01\ndef step(self):\n    if __import__('os').path.exists('{home}/die'):\n        "
+        f"__import__('os')._exit(42)",
     )
     context.task("ts_100", "Echo")
     context.start()

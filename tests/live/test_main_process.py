@@ -1,4 +1,6 @@
-"""MAINPID= names another main process: of the same task only, and only from a process that may speak for it."""
+"""MAINPID= names another main process: of the same task only, and only from a process that may speak for
+it.
+"""
 
 from __future__ import annotations
 
@@ -103,12 +105,20 @@ def test_another_process_may_not_speak_by_default(context: Context, access: str)
 def test_a_process_of_another_task_does_not_become_the_main_one(context: Context) -> None:
     (context.home / "Services").mkdir()
     context.task("other", "Sleep", kind="Command", config="<command>sleep 1000</command>")
-    script = f'while [ ! -e {context.home}/go ]; do sleep 0.05; done; systemd-notify "MAINPID=$(cat {context.home}/go)"; exec sleep 1000'
+    script = (
+        f'while [ ! -e {context.home}/go ]; do sleep 0.05; done; systemd-notify "MAINPID=$(cat '
+        f'{context.home}/go)"; exec sleep 1000'
+    )
     config = f"<command><arg>sh</arg><arg>-c</arg><arg>{script}</arg></command>"
     context.task("ts", "Liar", kind="Command", config=config, service="<notify_access>all</notify_access>")
     context.start("--transaction", "TX")
     tasks = context.tasks()
     (context.home / "go.new").write_text(str(tasks["other"]["pid"]))
     (context.home / "go.new").rename(context.home / "go")
-    wait_for(lambda: f"names {tasks['other']['pid']} as the main process, which is not one of its task" in context.log.read_text())
+    wait_for(
+        lambda: (
+            f"names {tasks['other']['pid']} as the main process, which is not one of its task"
+            in context.log.read_text()
+        )
+    )
     assert context.tasks()["ts"]["pid"] == tasks["ts"]["pid"]

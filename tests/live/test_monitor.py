@@ -26,19 +26,29 @@ from zmsvc.core.access import MAY_CONNECT
 
 TX = "5HGAHZ3WPZUI71PACRPP"
 OLD = {
-    "status": str, "pid": int, "rss": float, "vms": float, "percent": float, "children": list, "total": dict, "elapsed": float,
-    "serviceId": str, "timestamp": float, "action": str, "state": str,
-}  # fmt: skip
+    "status": str,
+    "pid": int,
+    "rss": float,
+    "vms": float,
+    "percent": float,
+    "children": list,
+    "total": dict,
+    "elapsed": float,
+    "serviceId": str,
+    "timestamp": float,
+    "action": str,
+    "state": str,
+}
 """What a row of 1.0 has, and of which type."""
 COSTLY = {"connections", "opened_files", "memory_map"}
-OPTIONS = (
-    "<monitor_options><opened_files>1</opened_files><open_connections>1</open_connections><memory_maps>1</memory_maps></monitor_options>"
-)
+OPTIONS = "<monitor_options><opened_files>1</opened_files><open_connections>1</open_connections><memory_maps>1</memory_maps></monitor_options>"
 
 Rows = dict[str, dict[str, Any]]
 
 
-def settings(endpoint: str, *, tag: str = "service", kind: str = "pub", frequency: float = 0.05, options: str = "") -> str:
+def settings(
+    endpoint: str, *, tag: str = "service", kind: str = "pub", frequency: float = 0.05, options: str = ""
+) -> str:
     return f"<{tag}><endpoint>{endpoint}</endpoint><frequency_s>{frequency}</frequency_s><type>{kind}</type></{tag}>{options}"
 
 
@@ -132,22 +142,33 @@ def test_a_sample_has_1_0s_figures_of_every_task_of_its_transaction_that_has_a_p
     assert began - 60 < row["timestamp"] < time.time() + 60
     assert datetime.fromisoformat(row["time"]).timestamp() == pytest.approx(row["timestamp"], abs=0.01)
     assert 0 <= row["elapsed"] < 60
-    status = dict(line.split(":\t") for line in Path(f"/proc/{row['pid']}/status").read_text().splitlines() if ":\t" in line)
+    status = dict(
+        line.split(":\t")
+        for line in Path(f"/proc/{row['pid']}/status").read_text().splitlines()
+        if ":\t" in line
+    )
     assert row["rss"] == pytest.approx(int(status["VmRSS"].split()[0]) / 1024, rel=0.2)
     assert row["vms"] == pytest.approx(int(status["VmSize"].split()[0]) / 1024, rel=0.2)
     assert 0 < row["percent"] < 100
     assert row["cpu_percent"] >= 0
-    assert (row["action"], row["state"], row["active_state"], row["status"]) == ("started", "success", "active", "sleeping")
+    assert (row["action"], row["state"], row["active_state"], row["status"]) == (
+        "started",
+        "success",
+        "active",
+        "sleeping",
+    )
     for each in row["children"]:
-        assert {name: type(each[name]) for name in ("status", "pid", "create_time", "rss", "vms", "percent")} == {
-            "status": str, "pid": int, "create_time": float, "rss": float, "vms": float, "percent": float
-        }  # fmt: skip
+        assert {
+            name: type(each[name]) for name in ("status", "pid", "create_time", "rss", "vms", "percent")
+        } == {"status": str, "pid": int, "create_time": float, "rss": float, "vms": float, "percent": float}
         assert 0 < each["create_time"] < time.time() + 60
         assert each["rss"] > 0
     (child,) = [each for each in row["children"] if each["kind"] == "process"]
     assert child["name"] == "sleep"
     assert row["pid"] in [each["pid"] for each in row["children"] if each["kind"] == "thread"]
-    assert row["total"] == {name: pytest.approx(row[name] + child[name], abs=0.01) for name in ("percent", "rss", "vms")}
+    assert row["total"] == {
+        name: pytest.approx(row[name] + child[name], abs=0.01) for name in ("percent", "rss", "vms")
+    }
     opened = one_key_each(row["opened_files"])
     assert f"{home}/opened" in [each["path"] for each in opened]
     assert opened[0].keys() >= {"path", "fd"}
@@ -176,7 +197,9 @@ def test_a_task_without_a_process_has_no_row_and_the_rows_can_be_computed_with(
         assert sum(each["rss"] for each in row["children"]) > 0
 
 
-def test_the_monitor_of_the_manual_works_as_it_stands_there(context: Context, listen: Callable[[str], Stranger]) -> None:
+def test_the_monitor_of_the_manual_works_as_it_stands_there(
+    context: Context, listen: Callable[[str], Stranger]
+) -> None:
     (port,) = free_ports(1)
     context.looped("Echo")
     context.task("ts001", "Echo")
@@ -193,14 +216,18 @@ def test_the_monitor_of_the_manual_works_as_it_stands_there(context: Context, li
     stranger.until(lambda rows: "ts000" in rows and rows["ts000"]["pid"] != running["ts000"])
 
 
-def test_what_costs_is_looked_at_by_option_only(context: Context, home: Path, listen: Callable[[str], Stranger]) -> None:
+def test_what_costs_is_looked_at_by_option_only(
+    context: Context, home: Path, listen: Callable[[str], Stranger]
+) -> None:
     context.task("ts000", "Monitor", config=settings(f"ipc://{home}/mon", tag="publisher"))
     context.start("--transaction", TX)
     row = listen(f"ipc://{home}/mon").until(lambda rows: "ts000" in rows)["ts000"]
     assert not COSTLY & row.keys(), "as in 1.0"
 
 
-def test_cpu_is_that_since_the_last_sample(context: Context, home: Path, listen: Callable[[str], Stranger]) -> None:
+def test_cpu_is_that_since_the_last_sample(
+    context: Context, home: Path, listen: Callable[[str], Stranger]
+) -> None:
     context.looped(
         "Busy",
         """
@@ -217,15 +244,26 @@ def test_cpu_is_that_since_the_last_sample(context: Context, home: Path, listen:
     context.task("ts002", "Idle")
     context.start("--transaction", TX)
     stranger = listen(f"ipc://{home}/mon")
-    stranger.until(lambda rows: len(rows) == 3 and rows["ts001"]["cpu_percent"] > 20 and rows["ts002"]["cpu_percent"] == 0)
+    stranger.until(
+        lambda rows: (
+            len(rows) == 3 and rows["ts001"]["cpu_percent"] > 20 and rows["ts002"]["cpu_percent"] == 0
+        )
+    )
 
 
-def test_tasks_that_come_and_go_do_not_break_it(context: Context, home: Path, listen: Callable[[str], Stranger]) -> None:
+def test_tasks_that_come_and_go_do_not_break_it(
+    context: Context, home: Path, listen: Callable[[str], Stranger]
+) -> None:
     context.looped("Echo")
     context.looped("Fleeting", "interval = 0.01\ndef step(self):\n    __import__('os')._exit(1)")
     context.task("ts000", "Monitor", config=settings(f"ipc://{home}/mon", frequency=0.02, options=OPTIONS))
     context.task("ts001", "Echo", rules={"on_fail": ("restart", "ts001")})
-    context.task("ts002", "Fleeting", rules={"on_fail": ("restart", "ts002")}, service="<restart_delay>1ms</restart_delay>")
+    context.task(
+        "ts002",
+        "Fleeting",
+        rules={"on_fail": ("restart", "ts002")},
+        service="<restart_delay>1ms</restart_delay>",
+    )
     context.start("--transaction", TX)
     stranger = listen(f"ipc://{home}/mon")
     monitor = context.tasks()["ts000"]["pid"]
@@ -240,7 +278,9 @@ def test_tasks_that_come_and_go_do_not_break_it(context: Context, home: Path, li
     assert context.tasks()["ts000"]["restarts"] == 0
 
 
-def test_it_does_not_mind_a_new_supervisor_or_a_new_device(context: Context, home: Path, listen: Callable[[str], Stranger]) -> None:
+def test_it_does_not_mind_a_new_supervisor_or_a_new_device(
+    context: Context, home: Path, listen: Callable[[str], Stranger]
+) -> None:
     context.looped("Echo")
     context.task("ts000", "Monitor", config=settings(f"ipc://{home}/mon"))
     context.task("ts001", "Echo")
@@ -289,10 +329,15 @@ def test_it_binds_nothing_that_others_could_reach(context: Context) -> None:
     [
         ("", "has no <service><endpoint>"),
         (settings("ipc:///tmp/x", kind="push"), "the type 'push' is unknown, expected pub or rep"),
-        ("<service><endpoint>ipc:///tmp/x</endpoint><frequency_s>often</frequency_s></service>", "frequency_s is 'often'"),
+        (
+            "<service><endpoint>ipc:///tmp/x</endpoint><frequency_s>often</frequency_s></service>",
+            "frequency_s is 'often'",
+        ),
     ],
 )
-def test_a_configuration_that_cannot_be_meant_fails_it_with_the_reason(context: Context, config: str, why: str) -> None:
+def test_a_configuration_that_cannot_be_meant_fails_it_with_the_reason(
+    context: Context, config: str, why: str
+) -> None:
     context.task("ts000", "Monitor", entry=False, config=config)
     context.start("--transaction", TX)
     assert why in context.ctl("start", "--transaction", TX, "--task", "ts000", check=1).stderr
@@ -316,7 +361,10 @@ def test_peers_that_subscribe_without_end_do_not_fill_it(
     def anew() -> bool:
         nonlocal most
         most = max(most, memory(pid))
-        return "all connections are ended: the subscriptions of peers took more than 32 MiB" in context.ctl("logs", "ts001").stdout
+        return (
+            "all connections are ended: the subscriptions of peers took more than 32 MiB"
+            in context.ctl("logs", "ts001").stdout
+        )
 
     with subprocess.Popen(words, stdout=subprocess.DEVNULL) as flood:
         try:
@@ -366,20 +414,29 @@ context.destroy(0)
 
 @pytest.mark.parametrize("user", ["", "<user>daemon</user>"], ids=["of the daemon's user", "of another user"])
 @pytest.mark.parametrize("kind", ["pub", "rep"])
-def test_over_tcp_without_keys_the_same_users_hear_the_monitor_that_may_connect_to_the_bus(context: Context, kind: str, user: str) -> None:
+def test_over_tcp_without_keys_the_same_users_hear_the_monitor_that_may_connect_to_the_bus(
+    context: Context, kind: str, user: str
+) -> None:
     stranger = others(1)[0]
     (port,) = free_ports(1)
     place = f"tcp://127.0.0.1:{port}"
     context.home.chmod(0o755)
     context.task("ts000", "Monitor", config=settings(place, kind=kind), service=user)
-    context.task("ts001", "sleep", kind="Command", config="<command>sleep 1000</command>", service="<user>bin</user>")
+    context.task(
+        "ts001", "sleep", kind="Command", config="<command>sleep 1000</command>", service="<user>bin</user>"
+    )
     context.start("--transaction", TX)
-    hears = {uid: python(uid, HEAR, kind, place).stdout.strip() for uid in (stranger, pwd.getpwnam("bin").pw_uid, os.geteuid())}
+    hears = {
+        uid: python(uid, HEAR, kind, place).stdout.strip()
+        for uid in (stranger, pwd.getpwnam("bin").pw_uid, os.geteuid())
+    }
     assert list(hears.values()) == ["refused", "heard", "heard"]
     assert python(stranger, HEAR, kind, place).stdout.strip() == "refused"
     member = python(stranger, HEAR, kind, place, groups=(os.getegid(),)).stdout.strip()
     assert member == "refused", "the user database does not know it as a member"
-    wait_for(lambda: f"a connection of uid {stranger} (uid {stranger}) is refused" in context.ctl("logs").stdout)
+    wait_for(
+        lambda: f"a connection of uid {stranger} (uid {stranger}) is refused" in context.ctl("logs").stdout
+    )
     told = context.ctl("check", str(context.file)).stdout
     assert f"ts000: {MAY_CONNECT} may connect to {place} and read what tasks use of the machine" in told
 
@@ -393,9 +450,14 @@ def test_bus_access_anyone_is_for_the_monitor_too_with_a_warning(context: Contex
 
     def opened() -> None:
         write()
-        context.file.write_text(context.file.read_text().replace("<Context>", '<Context bus_access="anyone">'))
+        context.file.write_text(
+            context.file.read_text().replace("<Context>", '<Context bus_access="anyone">')
+        )
 
     context.write = opened  # type: ignore[method-assign]
     context.start("--transaction", TX)
-    assert f'ts000: bus_access="anyone": every user of this machine may read at {place}' in context.log.read_text()
+    assert (
+        f'ts000: bus_access="anyone": every user of this machine may read at {place}'
+        in context.log.read_text()
+    )
     assert python(stranger, HEAR, "pub", place).stdout == "heard\n"

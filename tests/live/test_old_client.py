@@ -1,4 +1,5 @@
-"""A client of zmicroservices 1.0 of a few dozen lines, written from the manual and docs/from-zmicroservices.md: its whole life here.
+"""A client of zmicroservices 1.0 of a few dozen lines, written from the manual and
+docs/from-zmicroservices.md: its whole life here.
 
 It writes JSON as 1.0 did (sorted, indented, `content` first) and reads messages by the fields that 1.0 had.
 """
@@ -41,15 +42,26 @@ class OldClient:
         text = json.dumps(message, sort_keys=True, indent=4, separators=(",", ": "))
         self._mouth.send_string(f"{topic} @@@ {text}")
 
-    def context(self, action: str, configuration: dict[str, Any], *, service_id: str = "context001", name: str = "context") -> None:
+    def context(
+        self,
+        action: str,
+        configuration: dict[str, Any],
+        *,
+        service_id: str = "context001",
+        name: str = "context",
+    ) -> None:
         head = {"action": action, "service_id": service_id, "service_name": name, "service_transaction": TX}
         self.say("context", {"header": head, "content": {"configuration": configuration}})
 
     def state(self, action: str) -> dict[str, Any]:
         head = {"action": action, "service_id": "", "service_name": "state", "service_transaction": TX}
         self.say("state", {"header": head, "content": {"configuration": {}}})
-        answer = self.until(lambda topic, body: topic == "state" and body["header"]["action"] == f"reply_{_REPLY[action]}")
-        assert answer["header"] == {**head, "action": f"reply_{_REPLY[action]}"}, "the header of the question with another action"
+        answer = self.until(
+            lambda topic, body: topic == "state" and body["header"]["action"] == f"reply_{_REPLY[action]}"
+        )
+        assert answer["header"] == {**head, "action": f"reply_{_REPLY[action]}"}, (
+            "the header of the question with another action"
+        )
         return answer
 
     def until(self, wanted: Callable[[str, dict[str, Any]], bool]) -> dict[str, Any]:
@@ -66,12 +78,18 @@ class OldClient:
     def control(self, action: str, task: str) -> dict[str, Any]:
         """The status of the next report of this task."""
         wanted = ("control", action, task)
-        body = self.until(lambda topic, body: (topic, body["header"].get("action"), body["header"].get("service_id")) == wanted)
+        body = self.until(
+            lambda topic, body: (
+                (topic, body["header"].get("action"), body["header"].get("service_id")) == wanted
+            )
+        )
         assert body["header"]["service_transaction"] == TX
         return dict(body["content"]["status"])
 
     def service(self, task: str) -> dict[str, Any]:
-        """As ContextInfo.GetServiceID of 1.0 looks it up: by the id of the TaskService that is stored with each task."""
+        """As ContextInfo.GetServiceID of 1.0 looks it up: by the id of the TaskService that is stored with
+        each task.
+        """
         return next(each for each in self.info["tasks"] if each["task"]["id"] == task)
 
     def services(self) -> list[str]:
@@ -90,10 +108,19 @@ def old(home: Path) -> Iterator[tuple[Tutorial, OldClient]]:
     """A context that the old commands have made and begun, and the client."""
     tutorial = Tutorial(home)
     flags = {
-        "service_path": str(home), "task_service": "EchoAction", "task_file": "task_file_name", "task_class": "EchoShouting",
-        "task_desc": "An echo action", "context_name": "EchoAction", "service_name": "echo_action", "server_ip": "127.0.0.1",
-        "sub_port": str(tutorial.sub_port), "pub_port": str(tutorial.pub_port), "task_id": "ts_100", "device_action": "shout",
-    }  # fmt: skip
+        "service_path": str(home),
+        "task_service": "EchoAction",
+        "task_file": "task_file_name",
+        "task_class": "EchoShouting",
+        "task_desc": "An echo action",
+        "context_name": "EchoAction",
+        "service_name": "echo_action",
+        "server_ip": "127.0.0.1",
+        "sub_port": str(tutorial.sub_port),
+        "pub_port": str(tutorial.pub_port),
+        "task_id": "ts_100",
+        "device_action": "shout",
+    }
     tutorial.run("create_service.py", *(f"--{name}={value}" for name, value in flags.items()))
     tutorial.begin_context("Conf/Context-EchoAction.xml")
     client = OldClient(f"tcp://127.0.0.1:{tutorial.sub_port}", f"tcp://127.0.0.1:{tutorial.pub_port}")
@@ -108,9 +135,19 @@ def test_a_client_of_1_0_goes_through_its_whole_life(old: tuple[Tutorial, OldCli
     client.context("start", {}, service_id="none")
     started = client.control("started", "ts_100")
     assert (started["result"], started["device_action"]) == ("success", "shout")
-    client.until(lambda *_: bool(client.info) and client.info["tasks"][0]["action"] != "start" and client.info["tasks"][0]["pid"])
+    client.until(
+        lambda *_: (
+            bool(client.info)
+            and client.info["tasks"][0]["action"] != "start"
+            and client.info["tasks"][0]["pid"]
+        )
+    )
     service = client.service("ts_100")
-    assert (service["pid"], service["state"], service["serviceName"]) == (started["pid"], "success", "echo_action")
+    assert (service["pid"], service["state"], service["serviceName"]) == (
+        started["pid"],
+        "success",
+        "echo_action",
+    )
     assert client.services() == ["ts_100"]
 
     content = client.state("request")["content"]
@@ -202,7 +239,9 @@ def test_on_control_hears_a_message_in_any_form_of_json(context: Context, ear: C
 
 @pytest.mark.parametrize("address", ["192.0.2.77", "127.0.1.1"])
 def test_endpoints_that_nobody_could_reach_are_refused_at_once(context: Context, address: str) -> None:
-    """The template of 1.0 writes server_ip into both endpoints and `tcp://*` into both binds, which is loopback without keys."""
+    """The template of 1.0 writes server_ip into both endpoints and `tcp://*` into both binds, which is
+    loopback without keys.
+    """
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.write()
@@ -215,9 +254,17 @@ def test_endpoints_that_nobody_could_reach_are_refused_at_once(context: Context,
     ):
         text = text.replace(f"<{tag}>{was}<", f"<{tag}>{place}<")
     context.file.write_text(text)
-    why = f"FrontEndEndpoint tcp://{address}:5556 is not where the device listens: BackendBind tcp://*:5556 is bound at tcp://127.0.0.1:5556"
+    why = (
+        f"FrontEndEndpoint tcp://{address}:5556 is not where the device listens: BackendBind tcp://*:5556 "
+        f"is bound at tcp://127.0.0.1:5556"
+    )
     assert why in context.ctl("check", str(context.file)).stdout
     command = [sys.executable, "-P", "-m", "zmsvc.keeper", str(context.file)]
-    done = subprocess.run(command, env=context.environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(
+        command, env=context.environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert done.returncode == 2, done.stderr
-    assert f"{context.file}:1: {why}, expected tcp://127.0.0.1:5556, or keys (zmsvcctl -c {context.name} keys make)" in done.stderr
+    assert (
+        f"{context.file}:1: {why}, expected tcp://127.0.0.1:5556, or keys (zmsvcctl -c {context.name} keys "
+        f"make)" in done.stderr
+    )

@@ -1,4 +1,6 @@
-"""The commands of the zmicroservices 1.0 manual, step by step as it shows them, over the scripts of the old names."""
+"""The commands of the zmicroservices 1.0 manual, step by step as it shows them, over the scripts of the
+old names.
+"""
 
 from __future__ import annotations
 
@@ -53,17 +55,27 @@ FOUR = (
 
 
 def meta(home: Path, *, ring: bool) -> str:
-    """The manual's MetaServiceConf without its stray closing tags; with `ring` each service starts the next one when it updates."""
+    """The manual's MetaServiceConf without its stray closing tags; with `ring` each service starts the
+    next one when it updates.
+    """
     services = []
     for number, (name, file, cls, desc) in enumerate(FOUR):
         filled = {"on_update": ("start", f"ts_{100 + (number + 1) % 4}")} if ring else {}
         states = "".join(
-            STATES.format(trigger, *filled.get(trigger, ("", ""))) for trigger in ("on_start", "on_update", "on_fail", "on_exit")
+            STATES.format(trigger, *filled.get(trigger, ("", "")))
+            for trigger in ("on_start", "on_update", "on_fail", "on_exit")
         )
         entry = "on_start" if not ring or number == 0 else "on_update"
         services.append(
             SERVICE.format(
-                name=name, file=file, cls=cls, desc=desc, task_id=f"ts_{100 + number}", number=number + 1, entry=entry, states=states
+                name=name,
+                file=file,
+                cls=cls,
+                desc=desc,
+                task_id=f"ts_{100 + number}",
+                number=number + 1,
+                entry=entry,
+                states=states,
             )
         )
     return META.format(home=home, services="".join(services))
@@ -79,11 +91,20 @@ def tutorial(home: Path) -> Iterator[Tutorial]:
 def created(tutorial: Tutorial) -> None:
     """The manual's first command, flag for flag."""
     tutorial.run(
-        "create_service.py", f"--service_path={tutorial.home}", "--task_service=EchoAction", "--task_file=task_file_name",
-        "--task_class=EchoShouting", "--task_desc=An echo action is for shouting the time after counting 10s", "--context_name=EchoAction",
-        "--service_name=echo_action", "--server_ip=127.0.0.1", f"--sub_port={tutorial.sub_port}", f"--pub_port={tutorial.pub_port}",
-        "--task_id=ts_100", "--device_action=shout",
-    )  # fmt: skip
+        "create_service.py",
+        f"--service_path={tutorial.home}",
+        "--task_service=EchoAction",
+        "--task_file=task_file_name",
+        "--task_class=EchoShouting",
+        "--task_desc=An echo action is for shouting the time after counting 10s",
+        "--context_name=EchoAction",
+        "--service_name=echo_action",
+        "--server_ip=127.0.0.1",
+        f"--sub_port={tutorial.sub_port}",
+        f"--pub_port={tutorial.pub_port}",
+        "--task_id=ts_100",
+        "--device_action=shout",
+    )
 
 
 def listening(tutorial: Tutorial, *arguments: str) -> subprocess.Popen[bytes]:
@@ -98,7 +119,10 @@ def begun(tutorial: Tutorial, file: str) -> subprocess.Popen[bytes]:
     context = tutorial.begin_context(file)
     assert context.stdout is not None
     line = wait_for_line(context.stdout, "conf_command.py")
-    assert f"--endpoint='tcp://127.0.0.1:{tutorial.pub_port}' --context_file='{file}' --service_name='context'" in line
+    assert (
+        f"--endpoint='tcp://127.0.0.1:{tutorial.pub_port}' --context_file='{file}' --service_name='context'"
+        in line
+    )
     return context
 
 
@@ -115,7 +139,9 @@ def test_who_listens_where_one_speaks_is_told_so(tutorial: Tutorial) -> None:
     told = tutorial.home / "display.py.log"
     wait_for(lambda: b"is it the sub_port" in told.read_bytes())
     assert shows.poll() is None, "others may be there"
-    right = tutorial.begin("display.py", f"--endpoint=tcp://127.0.0.1:{tutorial.sub_port}", "--topic=control", "--count=1")
+    right = tutorial.begin(
+        "display.py", f"--endpoint=tcp://127.0.0.1:{tutorial.sub_port}", "--topic=control", "--count=1"
+    )
     tutorial.conf(*CONTEXT, f"--context_file={ECHO}", f"--transaction={TX}", "--action=start")
     assert right.wait(PATIENCE) == 0
     assert told.read_bytes().count(b"is it the sub_port") == 1
@@ -164,7 +190,10 @@ def test_an_order_waits_for_the_supervisor_and_is_not_sent_when_none_comes(tutor
     wait_for_end(supervisor)
     endpoint = f"tcp://127.0.0.1:{tutorial.pub_port}"
     refused = tutorial.conf(*START, "--timeout=1", status=1)
-    assert refused.stderr == f"conf_command.py: cannot deliver: no context at {endpoint} hears [context] within 1 s\n"
+    assert (
+        refused.stderr
+        == f"conf_command.py: cannot deliver: no context at {endpoint} hears [context] within 1 s\n"
+    )
     order = tutorial.begin("conf_command.py", f"--endpoint={endpoint}", *START)
     assert order.stdout is not None
     wait_for_line(order.stdout, "Sending message")
@@ -177,16 +206,30 @@ def test_the_exit_of_1_0_with_the_context_for_a_task_ends_the_context(tutorial: 
     created(tutorial)
     context = begun(tutorial, ECHO)
     # Nobody has to hear a report.
-    report = ("--topic=control", "--service_name=sniffer", "--service_id=ts_100", "--transaction=TX", "--action=updated")
+    report = (
+        "--topic=control",
+        "--service_name=sniffer",
+        "--service_id=ts_100",
+        "--transaction=TX",
+        "--action=updated",
+    )
     assert "nobody is subscribed to [control]" in tutorial.conf(*report).stderr
-    tutorial.conf(f"--context_file={ECHO}", "--use_file", "--task_id=context001", "--service_name=context", "--action=exit")
+    tutorial.conf(
+        f"--context_file={ECHO}",
+        "--use_file",
+        "--task_id=context001",
+        "--service_name=context",
+        "--action=exit",
+    )
     assert context.wait(PATIENCE) == 0
 
 
 def supervisor_of(keeper: subprocess.Popen[bytes]) -> int:
     """The child that is the supervisor."""
     children = Path(f"/proc/{keeper.pid}/task/{keeper.pid}/children").read_text().split()
-    (pid,) = [int(child) for child in children if b"zmsvc.supervisor" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    (pid,) = [
+        int(child) for child in children if b"zmsvc.supervisor" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
     return pid
 
 
@@ -201,7 +244,9 @@ def test_orders_as_the_manual_gives_them_start_stop_and_restart(tutorial: Tutori
 
     def now(word: str) -> int | None:
         """PID when the task's last word is this one."""
-        return wait_for(lambda: [pid for action, pid in [states(tutorial)["ts_100"]] if action in (word, "updated")])[0]
+        return wait_for(
+            lambda: [pid for action, pid in [states(tutorial)["ts_100"]] if action in (word, "updated")]
+        )[0]
 
     order("start")
     wait_for_line(shows.stdout, '"started"')
@@ -217,7 +262,9 @@ def test_orders_as_the_manual_gives_them_start_stop_and_restart(tutorial: Tutori
     order("start", name=("--service_name=all",))
     wait_for_line(shows.stdout, '"started"')
     # One task, as the file has it.
-    order("stop", "--use_file", "--task_id=ts_100", name=("--service_name=process", "--service_id=context001"))
+    order(
+        "stop", "--use_file", "--task_id=ts_100", name=("--service_name=process", "--service_id=context001")
+    )
     wait_for_line(shows.stdout, '"stopped"')
     order("start", "--use_file", "--task_id=ts_100")
     wait_for_line(shows.stdout, '"started"')
@@ -232,8 +279,12 @@ def test_top_with_each_of_its_options(tutorial: Tutorial) -> None:
     wait_for(lambda: states(tutorial)["ts_100"][1])
     fields = {"open_connections": "connections", "opened_files": "opened_files", "memory_maps": "memory_map"}
     for options in ([], ["open_connections"], ["opened_files"], ["memory_maps"], list(fields)):
-        (row,) = tutorial.ask(*STATE, "--action=top", *(f"--{option}" for option in options))["content"]["tasks"]
-        assert {field for field in fields.values() if field in row} == {fields[option] for option in options}, options
+        (row,) = tutorial.ask(*STATE, "--action=top", *(f"--{option}" for option in options))["content"][
+            "tasks"
+        ]
+        assert {field for field in fields.values() if field in row} == {
+            fields[option] for option in options
+        }, options
         assert row["rss"] > 0
 
 
@@ -250,7 +301,11 @@ def test_context_information_is_published_on_state_for_everyone(tutorial: Tutori
     told = shows.communicate(timeout=PATIENCE)[0].decode()
     content = json.loads(told[told.index("\n{") :])["content"]
     (task,) = content["tasks"]
-    assert {"service_id": "ts_100", "serviceName": "echo_action", "instance": "EchoAction"}.items() <= task.items()
+    assert {
+        "service_id": "ts_100",
+        "serviceName": "echo_action",
+        "instance": "EchoAction",
+    }.items() <= task.items()
     assert task["pid"] > 0
     assert task["action"] in ("started", "updated")
     assert content["configuration"]["FrontEndEndpoint"] == f"tcp://127.0.0.1:{tutorial.sub_port}"
@@ -259,7 +314,9 @@ def test_context_information_is_published_on_state_for_everyone(tutorial: Tutori
 def test_many_services_at_once_from_the_manuals_file_run_together(tutorial: Tutorial) -> None:
     file = tutorial.home / "Conf/Services-StateMachine.xml"
     file.parent.mkdir()
-    broken = meta(tutorial.home, ring=False).replace("</Service>\n\n<Service>", "</Service>\n</Service>\n\n<Service>", 1)
+    broken = meta(tutorial.home, ring=False).replace(
+        "</Service>\n\n<Service>", "</Service>\n</Service>\n\n<Service>", 1
+    )
     file.write_text(broken)
     refused = tutorial.run("create_service.py", f"--xml_file={file}", status=2)
     assert "is closed by </Service>, expected </MetaServiceConf>" in refused.stderr
@@ -267,10 +324,22 @@ def test_many_services_at_once_from_the_manuals_file_run_together(tutorial: Tuto
     file.write_text(meta(tutorial.home, ring=False))
     tutorial.own_ports(file)
     tutorial.run("create_service.py", f"--xml_file={file}")
-    made = {str(path.relative_to(tutorial.home / "Services")) for path in (tutorial.home / "Services").rglob("*.py")}
-    assert made == {f"{name}/{each}.py" for name, task_file, _, _ in FOUR for each in ("__init__", f"Service{name}", task_file)}
+    made = {
+        str(path.relative_to(tutorial.home / "Services"))
+        for path in (tutorial.home / "Services").rglob("*.py")
+    }
+    assert made == {
+        f"{name}/{each}.py"
+        for name, task_file, _, _ in FOUR
+        for each in ("__init__", f"Service{name}", task_file)
+    }
     begun(tutorial, "Conf/Context-StateMachineSample.xml")
-    tutorial.conf(*CONTEXT, "--context_file=Conf/Context-StateMachineSample.xml", f"--transaction={TX}", "--action=start")
+    tutorial.conf(
+        *CONTEXT,
+        "--context_file=Conf/Context-StateMachineSample.xml",
+        f"--transaction={TX}",
+        "--action=start",
+    )
     # Empty rules do nothing, and entry_action on_start is that of all four.
     wait_for(lambda: all(pid for _, pid in states(tutorial).values()))
     assert list(states(tutorial)) == ["ts_100", "ts_101", "ts_102", "ts_103"]
@@ -283,7 +352,12 @@ def test_the_manuals_four_services_cycle_when_their_rules_are_filled_in(tutorial
     tutorial.run("create_service.py", f"--xml_file={file}")
     begun(tutorial, "Conf/Context-StateMachineSample.xml")
     shows = listening(tutorial, "--topic=control", "--action=started", "--count=4")
-    tutorial.conf(*CONTEXT, "--context_file=Conf/Context-StateMachineSample.xml", f"--transaction={TX}", "--action=start")
+    tutorial.conf(
+        *CONTEXT,
+        "--context_file=Conf/Context-StateMachineSample.xml",
+        f"--transaction={TX}",
+        "--action=start",
+    )
     told = shows.communicate(timeout=PATIENCE)[0].decode()
     order = [line.split('"')[3] for line in told.splitlines() if '"service_id"' in line]
     assert order == ["ts_100", "ts_101", "ts_102", "ts_103"]
@@ -298,10 +372,18 @@ def test_a_service_that_is_added_to_a_running_context_joins_its_file(tutorial: T
     assert (tutorial.home / ECHO).read_text() == before
     assert edited.read_text().endswith("# mine\n")
     tutorial.run(
-        "create_service.py", f"--service_path={tutorial.home}", "--task_service=Second", "--task_desc=Another", "--context_name=EchoAction",
-        "--service_name=second", "--server_ip=127.0.0.1", f"--sub_port={tutorial.sub_port}", f"--pub_port={tutorial.pub_port}",
-        "--task_id=ts_101", "--device_action=whisper",
-    )  # fmt: skip
+        "create_service.py",
+        f"--service_path={tutorial.home}",
+        "--task_service=Second",
+        "--task_desc=Another",
+        "--context_name=EchoAction",
+        "--service_name=second",
+        "--server_ip=127.0.0.1",
+        f"--sub_port={tutorial.sub_port}",
+        f"--pub_port={tutorial.pub_port}",
+        "--task_id=ts_101",
+        "--device_action=whisper",
+    )
     begun(tutorial, ECHO)
     tutorial.conf(*CONTEXT, f"--context_file={ECHO}", f"--transaction={TX}", "--action=start")
     wait_for(lambda: [name for name, (_, pid) in states(tutorial).items() if pid] == ["ts_100", "ts_101"])
@@ -320,7 +402,9 @@ def test_ctrl_c_ends_the_context(tutorial: Tutorial) -> None:
 def test_an_old_service_says_how_it_is_ported(tutorial: Tutorial) -> None:
     created(tutorial)
     old = tutorial.home / "Services/EchoAction/ServiceEchoAction.py"
-    old.write_text("from Utils import Utilities\nfrom Provider.IServiceHandler import ServiceHandler\nprint 'Python 2'\n")
+    old.write_text(
+        "from Utils import Utilities\nfrom Provider.IServiceHandler import ServiceHandler\nprint 'Python 2'\n"
+    )
     (old.parent / "__init__.py").write_text("from task_file_name import EchoShouting\n")
     begun(tutorial, ECHO)
     shows = listening(tutorial, "--topic=control", "--action=failed", "--count=1")
@@ -336,7 +420,9 @@ def test_a_service_context_with_a_broken_file(tutorial: Tutorial) -> None:
     assert done.stderr.startswith("Context-Broken.xml:2: ")
 
 
-@pytest.mark.parametrize("script", ["create_service.py", "service_context.py", "conf_command.py", "display.py"])
+@pytest.mark.parametrize(
+    "script", ["create_service.py", "service_context.py", "conf_command.py", "display.py"]
+)
 def test_scripts_explain_themselves(tutorial: Tutorial, script: str) -> None:
     assert "usage:" in tutorial.run(script, "--help").stdout
     assert len((ROOT / "scripts" / script).read_text().splitlines()) < 35

@@ -1,4 +1,6 @@
-"""What a task inherits: the umask of the caller, and as another user nothing that tells of the person who started the daemon."""
+"""What a task inherits: the umask of the caller, and as another user nothing that tells of the person who
+started the daemon.
+"""
 
 from __future__ import annotations
 
@@ -65,14 +67,30 @@ def by_hand(context: Context) -> Iterator[Context]:
     context.ctl("exit", check=None)
 
 
-def test_a_task_of_another_user_inherits_nothing_of_the_person_who_starts_the_daemon(by_hand: Context) -> None:
+def test_a_task_of_another_user_inherits_nothing_of_the_person_who_starts_the_daemon(
+    by_hand: Context,
+) -> None:
     teller(by_hand, "own")
     teller(by_hand, "other", f"<user>{USER}</user><environment><GIVEN>by the file</GIVEN></environment>")
     detach(by_hand, SSH_AUTH_SOCK="/run/agent", PASSWORD="secret", LC_TIME="C", TZ="UTC")
     assert {"SSH_AUTH_SOCK=/run/agent", "PASSWORD=secret"} <= {*told(by_hand, "own")}
     variables = {line.partition("=")[0] for line in told(by_hand, "other") if "=" in line}
     assert {"GIVEN", "LC_TIME", "TZ", "PATH", "NOTIFY_SOCKET", "ZMSVC_TASK"} <= variables
-    known = {"PATH", "LANG", "TZ", "HOME", "USER", "LOGNAME", "SHELL", "NOTIFY_SOCKET", "GIVEN", "PWD", "_", "SHLVL", "OLDPWD"}
+    known = {
+        "PATH",
+        "LANG",
+        "TZ",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "NOTIFY_SOCKET",
+        "GIVEN",
+        "PWD",
+        "_",
+        "SHLVL",
+        "OLDPWD",
+    }
     assert {name for name in variables if not name.startswith(("LC_", "ZMSVC_"))} <= known
     assert f"HOME={pwd.getpwnam(USER).pw_dir}" in told(by_hand, "other")
 
@@ -94,9 +112,14 @@ def test_under_a_service_manager_every_task_keeps_its_environment(context: Conte
         ("<no_new_privileges>yes</no_new_privileges>", "1"),
     ],
 )
-def test_a_task_of_another_user_gains_no_privileges_unless_the_file_allows_it(context: Context, service: str, expected: str) -> None:
+def test_a_task_of_another_user_gains_no_privileges_unless_the_file_allows_it(
+    context: Context, service: str, expected: str
+) -> None:
     need(os.geteuid() == 0, "only root can run tasks of several users")
-    need("NoNewPrivs:\t0" in Path("/proc/self/status").read_text(), "this process itself may gain no privileges")
+    need(
+        "NoNewPrivs:\t0" in Path("/proc/self/status").read_text(),
+        "this process itself may gain no privileges",
+    )
     context.home.chmod(0o755)
     teller(context, "ts_100", service)
     context.start("--transaction", "T")
@@ -123,7 +146,11 @@ def test_credentials_of_the_unit_reach_the_tasks_of_its_own_user_and_no_others(c
     teller(context, "own")
     teller(context, "named", "<user>root</user>")
     teller(context, "other", f"<user>{USER}</user>")
-    context.looped("Python", "def setup(self):\n    import os\n    self.log.info('has %s', os.environ.get('CREDENTIALS_DIRECTORY'))")
+    context.looped(
+        "Python",
+        "def setup(self):\n    import os\n    self.log.info('has %s', "
+        "os.environ.get('CREDENTIALS_DIRECTORY'))",
+    )
     context.task("python", "Python")
     context.task("stranger", "Python", service=f"<user>{USER}</user>")
     context.start("--transaction", "T", CREDENTIALS_DIRECTORY="/run/credentials/x")
@@ -142,7 +169,11 @@ def test_capabilities_that_the_daemon_has_for_other_users_reach_no_task(context:
     owner = others(1)[0]
     (context.home / "Services").mkdir()
     context.looped("Idle")
-    for task, kind, service in (("own", "Process", ""), ("thread", "Thread", ""), ("other", "Process", f"<user>{USER}</user>")):
+    for task, kind, service in (
+        ("own", "Process", ""),
+        ("thread", "Thread", ""),
+        ("other", "Process", f"<user>{USER}</user>"),
+    ):
         context.task(task, "Idle", kind=kind, service=service)
     for task, service in (("command", ""), ("other-command", f"<user>{USER}</user>")):
         context.task(task, "sleep", kind="Command", config="<command>sleep 1000</command>", service=service)
@@ -160,17 +191,28 @@ def test_capabilities_that_the_daemon_has_for_other_users_reach_no_task(context:
     assert owners == {"own": owner, "thread": owner, "command": owner, "other": other, "other-command": other}
     kinds = ("CapInh", "CapPrm", "CapEff", "CapAmb")
     for pid in (*(task["pid"] for task in tasks.values()), context.status()["device_pid"]):
-        found = dict(line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Cap"))
+        found = dict(
+            line.split(":\t")
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+            if line.startswith("Cap")
+        )
         assert [int(found[kind], 16) for kind in kinds] == [0] * 4
 
 
 @pytest.mark.parametrize("detached", [False, True])
-def test_a_task_of_another_user_has_neither_the_terminal_nor_the_log(by_hand: Context, detached: bool) -> None:
-    """It may not cut off the log, write as another task, nor read what the person types (findings: `ftruncate` of its standard error)."""
+def test_a_task_of_another_user_has_neither_the_terminal_nor_the_log(
+    by_hand: Context, detached: bool
+) -> None:
+    """It may not cut off the log, write as another task, nor read what the person types (findings:
+    `ftruncate` of its standard error).
+    """
     target = by_hand.home / "attack"
     target.touch()
     target.chmod(0o666)
-    script = f"exec 3&gt; {target}; ls -l /proc/$$/fd &gt;&amp;3; truncate -s 0 /proc/$$/fd/2; echo end &gt;&amp;3; sleep 3600"
+    script = (
+        f"exec 3&gt; {target}; ls -l /proc/$$/fd &gt;&amp;3; truncate -s 0 /proc/$$/fd/2; echo end "
+        f"&gt;&amp;3; sleep 3600"
+    )
     (by_hand.home / "Services").mkdir(exist_ok=True)
     command = f"<command><arg>sh</arg><arg>-c</arg><arg>{script}</arg></command>"
     by_hand.task("evil", "Evil", kind="Command", config=command, service=f"<user>{USER}</user>")
@@ -181,6 +223,8 @@ def test_a_task_of_another_user_has_neither_the_terminal_nor_the_log(by_hand: Co
     log = by_hand.home / "state" / by_hand.name / "zmsvcd.log"
     before = log.read_text()
     wait_for(lambda: target.read_text().endswith("end\n"))
-    opened = {line.split(" -> ")[1].partition(":")[0] for line in target.read_text().splitlines() if " -> " in line}
+    opened = {
+        line.split(" -> ")[1].partition(":")[0] for line in target.read_text().splitlines() if " -> " in line
+    }
     assert {each for each in opened if each not in ("/dev/null", str(target))} == {"pipe"}
     assert log.read_text().startswith(before)

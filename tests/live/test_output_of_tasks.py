@@ -1,4 +1,6 @@
-"""Without journald: each line of a task has its name, in the file and on standard error, and no task has the file or the terminal."""
+"""Without journald: each line of a task has its name, in the file and on standard error, and no task has
+the file or the terminal.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def log_file(context: Context) -> Path:
 
 def output_process(context: Context) -> int:
     """The PID of the process that reads the pipes, once it has its name."""
-    return wait_for(lambda: next((pid for pid, name in context.children().items() if name == "zmsvc-output"), 0))
+    return wait_for(
+        lambda: next((pid for pid, name in context.children().items() if name == "zmsvc-output"), 0)
+    )
 
 
 def command(context: Context, task: str, script: str, instance: str = "", **more: object) -> None:
@@ -80,7 +84,11 @@ def test_tasks_that_share_a_process_have_their_own_names(context: Context) -> No
     for name in ("one", "two"):
         context.task(name, "Speaker", kind="Thread")
     context.start("--transaction", "TX")
-    wanted = {("Speaker", f"TX/{name}", "INFO", f"{how} {name}") for name in ("one", "two") for how in ("logged", "printed")}
+    wanted = {
+        ("Speaker", f"TX/{name}", "INFO", f"{how} {name}")
+        for name in ("one", "two")
+        for how in ("logged", "printed")
+    }
     wait_for(lambda: wanted <= set(lines(context)))
 
 
@@ -88,7 +96,12 @@ def test_two_tasks_of_one_instance_are_told_apart(context: Context) -> None:
     command(context, "ts", "echo hello; exec sleep 3600", "Same")
     context.start("--transaction", "FIRST")
     context.ctl("start", "--transaction", "SECOND")
-    wait_for(lambda: {("Same", "FIRST/ts", "INFO", "hello"), ("Same", "SECOND/ts", "INFO", "hello")} <= set(lines(context)))
+    wait_for(
+        lambda: (
+            {("Same", "FIRST/ts", "INFO", "hello"), ("Same", "SECOND/ts", "INFO", "hello")}
+            <= set(lines(context))
+        )
+    )
     assert "FIRST/ts" not in context.ctl("logs", "--transaction", "SECOND", "ts").stdout
 
 
@@ -110,12 +123,21 @@ def test_the_last_line_of_what_dies_is_there(context: Context) -> None:
     for number in range(20):
         command(context, f"t{number}", f"echo last words of {number} >&2; exit 3")
     context.start("--transaction", "TX")
-    wait_for(lambda: {(f"TX/t{n}", f"last words of {n}") for n in range(20)} <= {(about, text) for _, about, _, text in lines(context)})
+    wait_for(
+        lambda: (
+            {(f"TX/t{n}", f"last words of {n}") for n in range(20)}
+            <= {(about, text) for _, about, _, text in lines(context)}
+        )
+    )
 
 
 def test_logs_and_status_show_the_lines_of_the_task_itself(context: Context) -> None:
     """As users of Supervisor and Docker look for a program's output: by its name."""
-    command(context, "alpha", "i=0; while [ $i -lt 50 ]; do i=$((i+1)); echo line of ALPHA; sleep 0.02; done; exec sleep 3600")
+    command(
+        context,
+        "alpha",
+        "i=0; while [ $i -lt 50 ]; do i=$((i+1)); echo line of ALPHA; sleep 0.02; done; exec sleep 3600",
+    )
     command(context, "beta", "sleep 0.3; echo beta dies of SECRET >&2; exit 3")
     command(context, "gamma", "while :; do echo line of GAMMA; sleep 0.02; done")
     context.start("--transaction", "TX")
@@ -149,7 +171,9 @@ def test_a_line_without_end_is_cut_and_holds_no_memory(context: Context) -> None
 
 def test_a_task_cannot_forge_another_tasks_line(context: Context) -> None:
     forged = "2026-01-01T00:00:00.000+0000 Other[1] TX/other ERROR: forged"
-    command(context, "evil", f"echo '{forged}'; printf '\\0366 other Other\\037forged too\\n'; exec sleep 3600")
+    command(
+        context, "evil", f"echo '{forged}'; printf '\\0366 other Other\\037forged too\\n'; exec sleep 3600"
+    )
     command(context, "other", "exec sleep 3600")
     context.start("--transaction", "TX")
     wait_for(lambda: any("forged too" in text for *_, text in lines(context)))
@@ -158,7 +182,13 @@ def test_a_task_cannot_forge_another_tasks_line(context: Context) -> None:
 
 
 def test_the_output_process_outlives_the_supervisor(context: Context) -> None:
-    command(context, "ts", "while read -r line; do echo got $line; done < $1; exec sleep 3600".replace("$1", str(context.home / "fifo")))
+    command(
+        context,
+        "ts",
+        "while read -r line; do echo got $line; done < $1; exec sleep 3600".replace(
+            "$1", str(context.home / "fifo")
+        ),
+    )
     os.mkfifo(context.home / "fifo")
     context.start("--transaction", "TX")
     pid = output_process(context)
@@ -172,7 +202,11 @@ def test_the_output_process_outlives_the_supervisor(context: Context) -> None:
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGSTOP and SIGKILL"])
 def test_an_output_process_that_dies_is_replaced_and_no_task_notices(context: Context, how: str) -> None:
-    command(context, "ts", "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; done; echo end; exec sleep 3600")
+    command(
+        context,
+        "ts",
+        "i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo line $i; done; echo end; exec sleep 3600",
+    )
     context.start("--transaction", "TX", "--no-autostart")
     pid = output_process(context)
     if how != "SIGKILL":
@@ -187,7 +221,11 @@ def test_an_output_process_that_dies_is_replaced_and_no_task_notices(context: Co
 
 def test_an_output_process_that_hangs_is_replaced(context: Context) -> None:
     """The keeper asks at each sign of life of the supervisor; what asks here are short ones."""
-    command(context, "ts", "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); echo line $i; done; echo end; exec sleep 3600")
+    command(
+        context,
+        "ts",
+        "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); echo line $i; done; echo end; exec sleep 3600",
+    )
     context.start("--transaction", "TX", "--no-autostart", WATCHDOG_USEC="2000000")
     pid = output_process(context)
     stop_process(pid)
@@ -248,7 +286,9 @@ def followed(context: Context, *words: str) -> Iterator[Callable[[], str]]:
 
 
 def test_a_daemon_whose_standard_error_nobody_reads_goes_on(context: Context) -> None:
-    """As `zmsvcd NAME | less`, or a terminal after Ctrl-S: neither keeper, supervisor nor tasks wait for the reader."""
+    """As `zmsvcd NAME | less`, or a terminal after Ctrl-S: neither keeper, supervisor nor tasks wait for
+    the reader.
+    """
     command(context, "ts", "while :; do seq 100000; sleep 0.1; done")
     command(context, "other", "exec sleep 3600")
     context.log = context.home / "nobody-reads"

@@ -20,7 +20,9 @@ DAEMON = [sys.executable, "-P", "-m", "zmsvc.keeper"]
 
 @pytest.fixture
 def victim(context: Context) -> Iterator[int]:
-    """A user who starts the context without XDG_RUNTIME_DIR, as after `su`, in cron or by ssh without pam_systemd."""
+    """A user who starts the context without XDG_RUNTIME_DIR, as after `su`, in cron or by ssh without
+    pam_systemd.
+    """
     uid = others(1)[0]
     context.task("ts_100", "sleep", kind="Command", config="<command>sleep 1000</command>")
     context.write()
@@ -33,7 +35,11 @@ def victim(context: Context) -> Iterator[int]:
 
 
 def environment(context: Context) -> dict[str, str]:
-    return {name: value for name, value in context.environment.items() if name not in ("ZMSVC_RUNTIME_DIR", "XDG_RUNTIME_DIR")}
+    return {
+        name: value
+        for name, value in context.environment.items()
+        if name not in ("ZMSVC_RUNTIME_DIR", "XDG_RUNTIME_DIR")
+    }
 
 
 MAKE_TRAP = """
@@ -48,29 +54,58 @@ os.symlink(made, f"{root}/{name}/zmsvcd.lock")
 LINK = "import os, sys; os.symlink(sys.argv[2], sys.argv[1])"
 
 
-@pytest.mark.parametrize(("variable", "directory"), [("HOME", "/proc"), ("HOME", "/dev/null"), ("HOME", "/nonexistent/\u00e9"), (
-    "XDG_RUNTIME_DIR", "/proc"), ("XDG_STATE_HOME", "/etc"), ("ZMSVC_STATE_DIR", "/proc/1")])  # fmt: skip
-def test_a_directory_that_cannot_be_made_is_told_in_a_sentence(context: Context, victim: int, variable: str, directory: str) -> None:
-    given = {name: value for name, value in environment(context).items() if not name.startswith(("XDG_", "ZMSVC_STATE"))}
+@pytest.mark.parametrize(
+    ("variable", "directory"),
+    [
+        ("HOME", "/proc"),
+        ("HOME", "/dev/null"),
+        ("HOME", "/nonexistent/\u00e9"),
+        ("XDG_RUNTIME_DIR", "/proc"),
+        ("XDG_STATE_HOME", "/etc"),
+        ("ZMSVC_STATE_DIR", "/proc/1"),
+    ],
+)
+def test_a_directory_that_cannot_be_made_is_told_in_a_sentence(
+    context: Context, victim: int, variable: str, directory: str
+) -> None:
+    given = {
+        name: value
+        for name, value in environment(context).items()
+        if not name.startswith(("XDG_", "ZMSVC_STATE"))
+    }
     if variable == "XDG_RUNTIME_DIR":
         given["ZMSVC_STATE_DIR"] = str(context.home / "state")
     done = run(victim, *DAEMON, str(context.file), env={**given, variable: directory})
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"zmsvcd: cannot start {context.name}: cannot make the directory {directory}"), line
-    assert ": permission denied (set" in line or "no such file or directory (set" in line or ": not a directory (set" in line, line
+    assert line.startswith(f"zmsvcd: cannot start {context.name}: cannot make the directory {directory}"), (
+        line
+    )
+    assert (
+        ": permission denied (set" in line
+        or "no such file or directory (set" in line
+        or ": not a directory (set" in line
+    ), line
     assert "[Errno" not in line
 
 
-@pytest.mark.parametrize("verb", [("status",), ("list",), ("keys",), ("keys", "make"), ("units", "--user", "--install")])
-def test_a_home_that_is_no_directory_is_no_traceback_and_no_number(context: Context, victim: int, verb: tuple[str, ...]) -> None:
-    given = {name: value for name, value in environment(context).items() if not name.startswith(("XDG_", "ZMSVC_"))}
+@pytest.mark.parametrize(
+    "verb", [("status",), ("list",), ("keys",), ("keys", "make"), ("units", "--user", "--install")]
+)
+def test_a_home_that_is_no_directory_is_no_traceback_and_no_number(
+    context: Context, victim: int, verb: tuple[str, ...]
+) -> None:
+    given = {
+        name: value for name, value in environment(context).items() if not name.startswith(("XDG_", "ZMSVC_"))
+    }
     done = run(victim, sys.executable, "-P", "-m", "zmsvc.ctl", *verb, env={**given, "HOME": "/proc"})
     assert "Errno" not in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_directory_in_tmp_that_another_user_made_is_refused_by_zmsvcd_and_zmsvcctl(context: Context, victim: int) -> None:
+def test_a_directory_in_tmp_that_another_user_made_is_refused_by_zmsvcd_and_zmsvcctl(
+    context: Context, victim: int
+) -> None:
     attacker, root = victim + 1, Path(f"/tmp/zmsvc-{victim}")
     precious, made = context.home / "precious", context.home / "made-by-lock"
     precious.write_text("mine\n")
@@ -115,11 +150,19 @@ def test_the_directory_in_tmp_is_made_for_its_user_alone(context: Context, victi
 
 
 def root_starts(context: Context, *options: str) -> subprocess.CompletedProcess[str]:
-    """What root types at the keyboard, with the streams in a file: a daemon that stays must not hold the test."""
+    """What root types at the keyboard, with the streams in a file: a daemon that stays must not hold the
+    test.
+    """
     told = context.home / "told"
     with told.open("w") as file:
         command = [*DAEMON, *options, context.name]
-        status = subprocess.run(["timeout", "20", *command], env=context.environment, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
+        status = subprocess.run(
+            ["timeout", "20", *command],
+            env=context.environment,
+            stdout=file,
+            stderr=file,
+            stdin=subprocess.DEVNULL,
+        )
     return subprocess.CompletedProcess(command, status.returncode, told.read_text(), "")
 
 
@@ -132,7 +175,9 @@ def root_starts(context: Context, *options: str) -> subprocess.CompletedProcess[
 def test_root_who_starts_a_context_of_another_user_follows_none_of_its_links(
     context: Context, place: str, links: tuple[str, str], options: tuple[str, ...]
 ) -> None:
-    """The unit runs as zmsvc, and /var/lib/zmsvc/NAME and /run/zmsvc/NAME are its own: a task of it can leave links there."""
+    """The unit runs as zmsvc, and /var/lib/zmsvc/NAME and /run/zmsvc/NAME are its own: a task of it can
+    leave links there.
+    """
     owner = others(1)[0]
     context.task("ts_100", "sleep", kind="Command", config="<command>sleep 1000</command>")
     (context.home / "Services").mkdir()
@@ -144,7 +189,13 @@ def test_root_who_starts_a_context_of_another_user_follows_none_of_its_links(
     precious = context.home / "precious"
     precious.write_text("root's\n")
     for name in links:
-        python(owner, LINK, str(directory / name), str(precious if name.endswith("pid") else context.home / f"made-by-{name}"), check=True)
+        python(
+            owner,
+            LINK,
+            str(directory / name),
+            str(precious if name.endswith("pid") else context.home / f"made-by-{name}"),
+            check=True,
+        )
     done = root_starts(context, *options)
     assert precious.read_text() == "root's\n"
     assert [path.name for path in context.home.glob("made-by-*")] == []
@@ -176,9 +227,10 @@ def test_a_link_in_a_directory_of_ours_is_not_followed(context: Context, name: s
         context.ctl("exit", check=None)
 
 
-
 @pytest.mark.parametrize("suffix", ["-wal", "-shm", "-journal"])
-def test_a_link_in_the_place_of_a_file_beside_the_state_file_is_not_followed(context: Context, suffix: str) -> None:
+def test_a_link_in_the_place_of_a_file_beside_the_state_file_is_not_followed(
+    context: Context, suffix: str
+) -> None:
     (context.home / "Services").mkdir()
     context.task("ts_100", "sleep", kind="Command", config="<command>sleep 1000</command>")
     context.write()
@@ -192,7 +244,9 @@ def test_a_link_in_the_place_of_a_file_beside_the_state_file_is_not_followed(con
     assert f"state.db{suffix}: it is a symbolic link" in done.stdout
 
 
-def test_a_runtime_directory_of_another_user_is_refused_by_zmsvcd_and_zmsvcctl(context: Context, victim: int) -> None:
+def test_a_runtime_directory_of_another_user_is_refused_by_zmsvcd_and_zmsvcctl(
+    context: Context, victim: int
+) -> None:
     """XDG_RUNTIME_DIR may be left from another user's session."""
     directory = context.home / "xdg"
     directory.mkdir()
@@ -217,11 +271,23 @@ def test_an_ipc_endpoint_in_a_directory_that_another_user_may_change_is_refused(
     context.write()
     done = root_starts(context)
     assert (done.returncode, list(place.iterdir())) == (1, [])
-    assert f"cannot bind {context.backend}: {place} is below {place}, which belongs to uid {attacker}" in done.stdout
+    assert (
+        f"cannot bind {context.backend}: {place} is below {place}, which belongs to uid {attacker}"
+        in done.stdout
+    )
 
 
-CREATE = ("create", "--task_service=Hello", "--task_file=hello", "--task_class=Say", "--task_desc=x", "--context_name=Hello",
-          "--service_name=hello", "--task_id=ts_1", "--device_action=greet")  # fmt: skip
+CREATE = (
+    "create",
+    "--task_service=Hello",
+    "--task_file=hello",
+    "--task_class=Say",
+    "--task_desc=x",
+    "--context_name=Hello",
+    "--service_name=hello",
+    "--task_id=ts_1",
+    "--device_action=greet",
+)
 
 
 def test_create_follows_no_link_of_another_user(context: Context) -> None:
@@ -237,7 +303,9 @@ def test_create_follows_no_link_of_another_user(context: Context) -> None:
     assert f"leads through the link {root / 'Services'} of uid {attacker}" in done.stderr
     give(root, attacker)
     (root / "Services").unlink()
-    assert f"which belongs to uid {attacker}" in context.ctl(*CREATE, f"--service_path={root}", check=1).stderr
+    assert (
+        f"which belongs to uid {attacker}" in context.ctl(*CREATE, f"--service_path={root}", check=1).stderr
+    )
     assert list(root.iterdir()) == []
 
 
@@ -276,7 +344,9 @@ def test_a_log_is_followed_over_a_rotation_and_through_its_directory_alone(logge
             log.write_text("")
             log.write_text("cut\n")
             wait_for_line(follower.stdout, "cut")
-            assert not Path(f"/proc/{follower.pid}/task/{follower.pid}/children").read_text(), "no other program does it"
+            assert not Path(f"/proc/{follower.pid}/task/{follower.pid}/children").read_text(), (
+                "no other program does it"
+            )
         finally:
             follower.send_signal(signal.SIGINT)
             assert follower.wait(20) == 0

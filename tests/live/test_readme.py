@@ -1,4 +1,6 @@
-"""What the README shows runs as it stands: its commands in their order, its service, and the examples that it names."""
+"""What the README shows runs as it stands: its commands in their order, its service, and the examples that
+it names.
+"""
 
 from __future__ import annotations
 
@@ -38,9 +40,15 @@ class Person:
         self.home = home
         programs = Path(sys.executable).parent
         need((programs / "zmsvcctl").exists(), "zmsvc is not installed beside this Python")
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("ZMSVC_", "NOTIFY_", "WATCHDOG_", "JOURNAL_"))}
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("ZMSVC_", "NOTIFY_", "WATCHDOG_", "JOURNAL_"))
+        }
         places = {f"ZMSVC_{kind}_DIR": str(home / kind.lower()) for kind in ("CONFIG", "RUNTIME", "STATE")}
-        self.environment = kept | places | {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+        self.environment = (
+            kept | places | {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+        )
         self.ports = free_ports()
 
     def own(self, text: str) -> str:
@@ -48,7 +56,13 @@ class Person:
 
     def type(self, command: str) -> str:
         done = subprocess.run(
-            ["bash", "-c", self.own(command)], cwd=self.home, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+            ["bash", "-c", self.own(command)],
+            cwd=self.home,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert done.returncode == 0, f"$ {command}\n{done.stdout}{done.stderr}"
         return done.stdout
@@ -56,7 +70,11 @@ class Person:
     def try_alone(self, command: str) -> None:
         """A command that runs until Ctrl-C."""
         with subprocess.Popen(
-            ["bash", "-c", f"exec {command}"], cwd=self.home, env=self.environment, stderr=subprocess.PIPE, bufsize=0
+            ["bash", "-c", f"exec {command}"],
+            cwd=self.home,
+            env=self.environment,
+            stderr=subprocess.PIPE,
+            bufsize=0,
         ) as it:
             assert it.stderr is not None
             wait_for_line(it.stderr, "step 1")
@@ -68,9 +86,13 @@ class Person:
 def person(home: Path) -> Iterator[Person]:
     made = Person(home)
     yield made
-    running = subprocess.run(["zmsvcctl", "--json", "list"], env=made.environment, capture_output=True, text=True, check=False).stdout
+    running = subprocess.run(
+        ["zmsvcctl", "--json", "list"], env=made.environment, capture_output=True, text=True, check=False
+    ).stdout
     for name in re.findall(r'"name": ?"(\w+)"', running):
-        subprocess.run(["zmsvcctl", "-c", name, "exit"], env=made.environment, capture_output=True, check=False)
+        subprocess.run(
+            ["zmsvcctl", "-c", name, "exit"], env=made.environment, capture_output=True, check=False
+        )
 
 
 def test_the_five_minutes_run_as_they_stand(person: Person) -> None:
@@ -85,7 +107,15 @@ def test_the_five_minutes_run_as_they_stand(person: Person) -> None:
     (alone,) = commands("python -m zmsvc.task")
     person.try_alone(alone)
     said = {command: person.type(command) for command in commands("zmsvcd --detach hello/")}
-    assert [command.split()[1] for command in said] == ["--detach", "status", "watch", "start", "logs", "events", "exit"]
+    assert [command.split()[1] for command in said] == [
+        "--detach",
+        "status",
+        "watch",
+        "start",
+        "logs",
+        "events",
+        "exit",
+    ]
     told = {command.split()[1]: text for command, text in said.items()}
     assert "ts_100  Hello  active (running)" in told["status"]
     assert len(told["watch"].splitlines()) == 3
@@ -99,7 +129,10 @@ def test_the_state_machine_runs_as_the_readme_says(person: Person) -> None:
     shutil.copytree(ROOT / "zmsvc/data/examples", examples)
     for file in examples.glob("*.xml"):
         file.write_text(person.own(file.read_text()))
-    told = {command.split()[3 if "-c " in command else 1]: person.type(command) for command in commands("zmsvcd --detach zmsvc/data")}
+    told = {
+        command.split()[3 if "-c " in command else 1]: person.type(command)
+        for command in commands("zmsvcd --detach zmsvc/data")
+    }
     assert list(told) == ["--detach", "graph", "top", "events", "exit", "create"]
     assert told["graph"].count("on_exit") == 4
     for service in ("Stand", "Walk", "DrinkCoffee", "Run"):
@@ -112,12 +145,21 @@ def test_the_state_machine_runs_as_the_readme_says(person: Person) -> None:
 def test_the_service_of_the_readme_says_hello(context: Context, ear: Callable[..., Ear]) -> None:
     task, test = blocks("python")
     assert task.startswith("# Services/Hello/hello.py\n")
-    side = "from zmsvc.task import TaskService\nfrom .hello import SayHello\nclass ServiceHello(TaskService):\n    task_class = SayHello\n"
+    side = (
+        "from zmsvc.task import TaskService\nfrom .hello import SayHello\nclass ServiceHello(TaskService):\n"
+        "    task_class = SayHello\n"
+    )
     context.service("Hello", side)
     (context.home / "Services/Hello/hello.py").write_text(task)
     (context.home / "test_hello.py").write_text(test)
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_hello.py"]
-    tested = subprocess.run(words, cwd=context.home, env=context.environment | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    tested = subprocess.run(
+        words,
+        cwd=context.home,
+        env=context.environment | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
     assert (tested.returncode, "1 passed" in tested.stdout) == (0, True), tested.stdout + tested.stderr
     context.task("ts_100", "Hello", config="<interval>0.1</interval>")
     context.start("--transaction", "T")
@@ -126,15 +168,25 @@ def test_the_service_of_the_readme_says_hello(context: Context, ear: Callable[..
 
 
 def test_every_command_of_the_readme_is_tested_somewhere() -> None:
-    """A block that is added to the README has to be run by a test: here, or as root by tests/boot, or by make itself."""
+    """A block that is added to the README has to be run by a test: here, or as root by tests/boot, or by
+    make itself.
+    """
     begins = [block.splitlines()[0].split("#")[0].strip() for block in blocks("sh")]
-    assert begins == [
-        "make demo", ". .venv/bin/activate", "python -m zmsvc.task hello/Services/Hello",
-        "zmsvcd --detach hello/Conf/Context-Hello.xml", "zmsvcd --detach zmsvc/data/examples/Context-StateMachine.xml",
-        "systemctl start zmsvc@EchoAction",  # tests/boot/test_boot_service.py
-        "mkdir -p ~/.config/zmsvc && cp hello/Conf/Context-Hello.xml ~/.config/zmsvc/",  # tests/boot/test_boot_user.py
-        "zmsvcctl -c NAME keys make", "zmsvcctl -c NAME keys join server.key",  # tests/live/test_curve.py
-        # tests/boot/test_boot_drop_ins.py
-        "install -D -m 644 /usr/share/doc/zmsvc/drop-ins/own-user.conf /etc/systemd/system/zmsvc@NAME.service.d/own-user.conf",
-        "make test-on SUITE=trixie",  # .ci/run
-    ]  # fmt: skip
+    assert (
+        begins
+        == [
+            "make demo",
+            ". .venv/bin/activate",
+            "python -m zmsvc.task hello/Services/Hello",
+            "zmsvcd --detach hello/Conf/Context-Hello.xml",
+            "zmsvcd --detach zmsvc/data/examples/Context-StateMachine.xml",
+            "systemctl start zmsvc@EchoAction",  # tests/boot/test_boot_service.py
+            "mkdir -p ~/.config/zmsvc && cp hello/Conf/Context-Hello.xml ~/.config/zmsvc/",  # tests/boot/test_boot_user.py
+            "zmsvcctl -c NAME keys make",
+            "zmsvcctl -c NAME keys join server.key",  # tests/live/test_curve.py
+            # tests/boot/test_boot_drop_ins.py
+            "install -D -m 644 /usr/share/doc/zmsvc/drop-ins/own-user.conf "
+            "/etc/systemd/system/zmsvc@NAME.service.d/own-user.conf",
+            "make test-on SUITE=trixie",  # .ci/run
+        ]
+    )

@@ -42,9 +42,14 @@ def test_the_age_of_a_transaction_is_that_of_its_state(context: Context) -> None
     context.start("--transaction", TX)
 
     def since() -> float:
-        """When the transaction came into its state, which is when its only task did. Each is told by the clock of its answer."""
+        """When the transaction came into its state, which is when its only task did. Each is told by the
+        clock of its answer.
+        """
         (transaction,) = context.status()["transactions"]
-        of_all, of_task = (datetime.fromisoformat(each["since"]).timestamp() for each in (transaction, transaction["tasks"][0]))
+        of_all, of_task = (
+            datetime.fromisoformat(each["since"]).timestamp()
+            for each in (transaction, transaction["tasks"][0])
+        )
         assert of_all == pytest.approx(of_task, abs=0.0015)
         return of_all
 
@@ -103,7 +108,9 @@ def test_the_stop_of_a_removed_task_is_told_with_what_the_old_file_said(
 ) -> None:
     context.looped("Echo")
     context.looped(
-        "Slow", f"def close(self):\n    while not __import__('os').path.exists('{home}/go'):\n        __import__('time').sleep(0.01)"
+        "Slow",
+        f"def close(self):\n    while not __import__('os').path.exists('{home}/go'):\n        "
+        f"__import__('time').sleep(0.01)",
     )
     context.task("ts_1", "Echo")
     context.task("ts_2", "Slow", service="<stop_timeout>30s</stop_timeout>")
@@ -122,11 +129,18 @@ def test_the_stop_of_a_removed_task_is_told_with_what_the_old_file_said(
         context.kill_supervisor()
     (home / "go").touch()
     stopped = listener.control("stopped", "ts_2")
-    assert stopped["header"] == {"service_transaction": TX, "service_id": "ts_2", "action": "stopped", "service_name": "slow"}
+    assert stopped["header"] == {
+        "service_transaction": TX,
+        "service_id": "ts_2",
+        "action": "stopped",
+        "service_name": "slow",
+    }
     status: dict[str, Any] = stopped["content"]["status"]
     assert (status["device_action"], status["reason"], status["pid"]) == ("act", "requested", pid)
     # The message goes out before the line is written.
-    (line,) = wait_for(lambda: [line for line in context.log.read_text().splitlines() if "INFO: stopped " in line])
+    (line,) = wait_for(
+        lambda: [line for line in context.log.read_text().splitlines() if "INFO: stopped " in line]
+    )
     assert " Slow[" in line, "journalctl -t Slow finds its end"
 
 

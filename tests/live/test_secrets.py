@@ -1,4 +1,6 @@
-"""A task is forked from memory that holds nothing of another task: no environment, no configuration, no key."""
+"""A task is forked from memory that holds nothing of another task: no environment, no configuration, no
+key.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,12 @@ def searching(context: Context) -> Context:
     context.service("Searcher", SEARCHER)
     for name in ("secretive", "ended"):
         secret = f"<environment><TOKEN>s3cret-environment-123456</TOKEN><OF>s3cret-{name}-999999</OF></environment>"
-        context.task(name, "Secretive", service=secret, config=f"{LONG}<password>s3cret-configuration-234567</password>")
+        context.task(
+            name,
+            "Secretive",
+            service=secret,
+            config=f"{LONG}<password>s3cret-configuration-234567</password>",
+        )
     own = f"<environment><TOKEN>s3cret-own-345678</TOKEN><RESULT>{context.home}/result</RESULT></environment>"
     context.task("searcher", "Searcher", entry=False, service=own)
     context.start("--transaction", "T1")

@@ -1,4 +1,6 @@
-"""Who may do what to a context, and who learns what of it: files and sockets, the control socket, environments, users of tasks."""
+"""Who may do what to a context, and who learns what of it: files and sockets, the control socket,
+environments, users of tasks.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,8 @@ FILES = {
     f"run/Live/{TX}:ts_100.pid": "-rw-r--r--",
     "run/Live/bus.members": "-rw-r-----",
     "run/Live/control.sock": "srw-rw----",
-    # Only the sockets of systemd and of tasks' words are for strangers: what comes there is judged by the sender's credentials.
+    # Only the sockets of systemd and of tasks' words are for strangers: what comes there is judged by the
+    # sender's credentials.
     "run/Live/keeper.sock": "srw-------",
     "run/Live/notify.sock": "srw-------",
     "run/Live/zmsvcd.lock": "-rw-r-----",
@@ -81,9 +84,15 @@ def files(home: Path) -> dict[str, os.stat_result]:
 
 
 @pytest.mark.parametrize("given", [0o022, 0o000], ids=["umask 022", "umask 000"])
-def test_every_file_and_socket_has_its_mode_and_owner(context: Context, home: Path, umask: Callable[[int], int], given: int) -> None:
+def test_every_file_and_socket_has_its_mode_and_owner(
+    context: Context, home: Path, umask: Callable[[int], int], given: int
+) -> None:
     context.looped("Echo", "def setup(self):\n    self.publish('x', {})")
-    context.task("ts_000", "Monitor", config=f"<service><endpoint>ipc://{home}/mon</endpoint><frequency_s>0.1</frequency_s></service>")
+    context.task(
+        "ts_000",
+        "Monitor",
+        config=f"<service><endpoint>ipc://{home}/mon</endpoint><frequency_s>0.1</frequency_s></service>",
+    )
     context.task("ts_100", "Echo")
     context.write()
     home.chmod(0o755)
@@ -124,8 +133,14 @@ class Stranger:
         request = json.dumps({"verb": verb, "transaction": "NONE", "tasks": ["none"]})
         return subprocess.run(
             [PYTHON, "-c", ASK, str(self._socket), request],
-            user=NOBODY, group=NOBODY, extra_groups=self._groups, cwd="/", capture_output=True, text=True, timeout=30,
-        )  # fmt: skip
+            user=NOBODY,
+            group=NOBODY,
+            extra_groups=self._groups,
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
 
     def connectable(self) -> None:
         """Have somebody open the socket's file to all."""
@@ -136,8 +151,13 @@ class Stranger:
         """Open so many connections, and give what is said to the last one."""
         with subprocess.Popen(
             [PYTHON, "-c", HOLD, str(self._socket), str(count)],
-            user=NOBODY, group=NOBODY, extra_groups=self._groups, cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        ) as holder:  # fmt: skip
+            user=NOBODY,
+            group=NOBODY,
+            extra_groups=self._groups,
+            cwd="/",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as holder:
             assert holder.stdin is not None
             assert holder.stdout is not None
             yield json.loads(holder.stdout.readline())
@@ -177,7 +197,9 @@ def test_a_stranger_who_reaches_it_is_refused_every_verb(running: Context, verb:
 
 
 @pytest.mark.parametrize("verb", CONTROL)
-def test_the_group_may_do_what_the_table_says_by_a_supplementary_group_too(running: Context, verb: str) -> None:
+def test_the_group_may_do_what_the_table_says_by_a_supplementary_group_too(
+    running: Context, verb: str
+) -> None:
     answer = Stranger(running, os.getegid()).ask(verb)
     # What is allowed fails for another reason: there is no such transaction.
     assert ("may, and uid" in answer.get("error", "")) == (CONTROL[verb] is Who.OWNER)
@@ -197,7 +219,10 @@ sys.stdin.read()
 
 def test_a_member_of_the_group_cannot_keep_the_owner_out(running: Context) -> None:
     stranger = Stranger(running, os.getegid())
-    need(resource.getrlimit(resource.RLIMIT_NOFILE)[1] > 2 * MAX_CLIENTS, "a process may not have that many descriptors")
+    need(
+        resource.getrlimit(resource.RLIMIT_NOFILE)[1] > 2 * MAX_CLIENTS,
+        "a process may not have that many descriptors",
+    )
     stranger.connectable()
     with stranger.holding(MAX_CLIENTS) as told:
         assert "too many connections" in told["error"]
@@ -214,24 +239,61 @@ def environment(name: str, value: str) -> str:
 
 def test_an_environment_is_for_its_task_alone(context: Context, home: Path, ear: Callable[..., Ear]) -> None:
     secret = "correct-horse-battery-staple"
-    context.looped("Keeper", f"def setup(self):\n    import os\n    open('{home}/told', 'w').write(os.environ['PASSWORD'])")
+    context.looped(
+        "Keeper",
+        f"def setup(self):\n    import os\n    open('{home}/told', 'w').write(os.environ['PASSWORD'])",
+    )
     context.looped("Other")
     context.task("ts_1", "Keeper", service=environment("PASSWORD", secret))
-    context.task("ts_2", "sleep", kind="Command", config="<command>sleep 1000</command>", service=environment("PASSWORD", secret))
+    context.task(
+        "ts_2",
+        "sleep",
+        kind="Command",
+        config="<command>sleep 1000</command>",
+        service=environment("PASSWORD", secret),
+    )
     context.task("ts_3", "Other")
-    context.task("ts_4", "cat", kind="Command", config="<command>sleep 1000</command>", service=environment("OTHER", "x"))
+    context.task(
+        "ts_4",
+        "cat",
+        kind="Command",
+        config="<command>sleep 1000</command>",
+        service=environment("OTHER", "x"),
+    )
     context.start("--transaction", TX)
     assert (home / "told").read_text() == secret
     stranger = ear()
     for task in ("ts_1", "ts_2", "ts_3"):
         context.ctl("restart", "--task", task)
-    body = {"header": {"service_transaction": TX, "service_id": "context001", "action": "request", "service_name": "state"}}
+    body = {
+        "header": {
+            "service_transaction": TX,
+            "service_id": "context001",
+            "action": "request",
+            "service_name": "state",
+        }
+    }
     context.ctl("send", "state", json.dumps(body))
     script = Path(__file__).parents[2] / "scripts" / "conf_command.py"
-    order = ("--context_file", str(context.file), "--service_name", "context", "--action", "start", "--transaction", "SECOND")
-    subprocess.run([sys.executable, str(script), *order], env=context.environment, check=True, capture_output=True)
+    order = (
+        "--context_file",
+        str(context.file),
+        "--service_name",
+        "context",
+        "--action",
+        "start",
+        "--transaction",
+        "SECOND",
+    )
+    subprocess.run(
+        [sys.executable, str(script), *order], env=context.environment, check=True, capture_output=True
+    )
     stranger.control("started", "ts_3", "SECOND")
-    stranger.until(lambda _, body: body["header"].get("service_id") == "context001" and body["header"]["action"] == "update")
+    stranger.until(
+        lambda _, body: (
+            body["header"].get("service_id") == "context001" and body["header"]["action"] == "update"
+        )
+    )
     kinds = {(topic, body.get("header", {}).get("action")) for topic, body in stranger.heard}
     assert {topic for topic, _ in kinds} >= {"process", "control", "state", "context"}
     assert kinds >= {("state", "reply_context"), ("context", "start"), ("control", "update")}
@@ -239,12 +301,30 @@ def test_an_environment_is_for_its_task_alone(context: Context, home: Path, ear:
     own = Path(f"/proc/{tasks['ts_2']['pid']}/environ").read_bytes()
     assert f"PASSWORD={secret}".encode() in own
     status = context.status()
-    pids = [tasks["ts_3"]["pid"], tasks["ts_4"]["pid"], status["pid"], status["keeper_pid"], status["device_pid"]]
+    pids = [
+        tasks["ts_3"]["pid"],
+        tasks["ts_4"]["pid"],
+        status["pid"],
+        status["keeper_pid"],
+        status["device_pid"],
+    ]
     seen = [Path(f"/proc/{pid}/{file}").read_text() for pid in pids for file in ("environ", "cmdline")]
     file = str(context.file)
-    verbs = (["--json", "status"], ["status", "ts_1"], ["logs"], ["--json", "events"], ["graph", "Live"], ["graph", file], ["check", file])
+    verbs = (
+        ["--json", "status"],
+        ["status", "ts_1"],
+        ["logs"],
+        ["--json", "events"],
+        ["graph", "Live"],
+        ["graph", file],
+        ["check", file],
+    )
     seen += [context.ctl(*verb).stdout for verb in verbs]
-    seen += [json.dumps(stranger.heard), context.log.read_text(), (home / "state/Live/zmsvcd.log").read_text()]
+    seen += [
+        json.dumps(stranger.heard),
+        context.log.read_text(),
+        (home / "state/Live/zmsvcd.log").read_text(),
+    ]
     assert [text[:200] for text in seen if secret in text] == []
 
 
@@ -274,13 +354,27 @@ def credentials(pid: int) -> dict[str, list[int]]:
 
 
 @pytest.mark.parametrize("kind", ["Process", "Thread", "Command"])
-@pytest.mark.parametrize(("user", "group"), [("daemon", None), ("daemon", "tty"), (None, "tty")], ids=["user", "user and group", "group"])
-def test_a_task_drops_to_its_user_and_group(context: Context, kind: str, user: str | None, group: str | None) -> None:
+@pytest.mark.parametrize(
+    ("user", "group"),
+    [("daemon", None), ("daemon", "tty"), (None, "tty")],
+    ids=["user", "user and group", "group"],
+)
+def test_a_task_drops_to_its_user_and_group(
+    context: Context, kind: str, user: str | None, group: str | None
+) -> None:
     need(os.geteuid() == 0, "only root can give another user")
     context.looped("Echo")
     context.home.chmod(0o755)
-    asked = "".join(f"<{name}>{value}</{name}>" for name, value in (("user", user), ("group", group)) if value)
-    context.task("ts_100", "Echo", kind=kind, service=asked, config="<command>sleep 1000</command>" if kind == "Command" else "")
+    asked = "".join(
+        f"<{name}>{value}</{name}>" for name, value in (("user", user), ("group", group)) if value
+    )
+    context.task(
+        "ts_100",
+        "Echo",
+        kind=kind,
+        service=asked,
+        config="<command>sleep 1000</command>" if kind == "Command" else "",
+    )
     context.start("--transaction", TX)
     found = credentials(context.tasks(TX)["ts_100"]["pid"])
     uid = pwd.getpwnam(user).pw_uid if user else 0

@@ -1,4 +1,6 @@
-"""`started` means executed: whatever fails before is `cannot-launch` with its reason, fires on_fail, and fails the order."""
+"""`started` means executed: whatever fails before is `cannot-launch` with its reason, fires on_fail, and
+fails the order.
+"""
 
 from __future__ import annotations
 
@@ -32,20 +34,48 @@ def _script(home: Path, first: bytes, mode: int = 0o755) -> str:
 BIG = "x" * 200_000
 CASES: dict[str, tuple[Prepare, str, str]] = {
     "a limit above the hard one": (
-        lambda home: "<command>sleep 1000</command>", "<limits><nofile>{more}</nofile></limits>", "cannot limit nofile",
+        lambda home: "<command>sleep 1000</command>",
+        "<limits><nofile>{more}</nofile></limits>",
+        "cannot limit nofile",
     ),
-    "a missing program": (lambda home: "<command>/no/such/program</command>", "", "No such file or directory"),
-    "a program that is not in PATH": (lambda home: "<command>no-such-program</command>", "", "No such file or directory"),
-    "a program without permission": (lambda home: _script(home, b"#!/bin/sh", 0o644), "", "Permission denied"),
+    "a missing program": (
+        lambda home: "<command>/no/such/program</command>",
+        "",
+        "No such file or directory",
+    ),
+    "a program that is not in PATH": (
+        lambda home: "<command>no-such-program</command>",
+        "",
+        "No such file or directory",
+    ),
+    "a program without permission": (
+        lambda home: _script(home, b"#!/bin/sh", 0o644),
+        "",
+        "Permission denied",
+    ),
     "a directory": (lambda home: f"<command>{home}</command>", "", "Permission denied"),
-    "a missing interpreter": (lambda home: _script(home, b"#!/no/such/one"), "", "its interpreter '/no/such/one' cannot be"),
-    "an interpreter with a carriage return": (lambda home: _script(home, b"#!/bin/sh\r"), "", "its interpreter '/bin/sh\\r' cannot be"),
-    "no program at all": (lambda home: _script(home, b"\x7fELF\x02\x01\x01"), "", "Exec format error"),
-    "an argument that is too long": (lambda home: f"<command><arg>echo</arg><arg>{BIG}</arg></command>", "", "Argument list too long"),
-    "a variable that is too long": (
-        lambda home: "<command>true</command>", f"<environment><BIG>{BIG}</BIG></environment>", "Argument list too long",
+    "a missing interpreter": (
+        lambda home: _script(home, b"#!/no/such/one"),
+        "",
+        "its interpreter '/no/such/one' cannot be",
     ),
-}  # fmt: skip
+    "an interpreter with a carriage return": (
+        lambda home: _script(home, b"#!/bin/sh\r"),
+        "",
+        "its interpreter '/bin/sh\\r' cannot be",
+    ),
+    "no program at all": (lambda home: _script(home, b"\x7fELF\x02\x01\x01"), "", "Exec format error"),
+    "an argument that is too long": (
+        lambda home: f"<command><arg>echo</arg><arg>{BIG}</arg></command>",
+        "",
+        "Argument list too long",
+    ),
+    "a variable that is too long": (
+        lambda home: "<command>true</command>",
+        f"<environment><BIG>{BIG}</BIG></environment>",
+        "Argument list too long",
+    ),
+}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -54,9 +84,15 @@ def test_a_command_that_was_not_executed_was_never_started(context: Context, cas
     if "{more}" in service:
         # Root may raise a hard limit, but not above what the kernel has for all processes.
         service = service.format(more=int(Path("/proc/sys/fs/nr_open").read_text()) + 1)
-    context.task("ts_1", "Bad", kind="Command", config=prepare(context.home), service=service, entry=False, rules={
-        "on_start": ("start", "ts_2"), "on_fail": ("start", "ts_3"),
-    })  # fmt: skip
+    context.task(
+        "ts_1",
+        "Bad",
+        kind="Command",
+        config=prepare(context.home),
+        service=service,
+        entry=False,
+        rules={"on_start": ("start", "ts_2"), "on_fail": ("start", "ts_3")},
+    )
     context.task("ts_2", "After", kind="Command", config="<command>sleep 1000</command>", entry=False)
     context.task("ts_3", "Rescue", kind="Command", config="<command>sleep 1000</command>", entry=False)
     context.start("--transaction", "T")
@@ -77,7 +113,9 @@ def test_a_command_that_was_not_executed_was_never_started(context: Context, cas
     ("<user>nobody-here</user>", "cannot run as user nobody-here: this machine has no such user"),
     ("<group>nobody-here</group>", "cannot run as group nobody-here: this machine has no such group"),
 ])  # fmt: skip
-def test_an_unknown_user_keeps_that_task_alone_from_being_started(context: Context, kind: str, service: str, why: str) -> None:
+def test_an_unknown_user_keeps_that_task_alone_from_being_started(
+    context: Context, kind: str, service: str, why: str
+) -> None:
     context.looped("Echo")
     config = "<command>sleep 1000</command>" if kind == "Command" else ""
     context.task("bad", "Echo", kind=kind, config=config, service=service)
@@ -96,12 +134,19 @@ IDS = "grep -E '^(Uid|Gid|Groups)' /proc/self/status; echo $HOME $USER $LOGNAME;
     [
         ("<user>12345</user>", 12345, 12345, "/ 12345 12345"),
         ("<user>12345</user><group>2</group>", 12345, 2, "/ 12345 12345"),
-        ("<user>2</user>", 2, pwd.getpwuid(2).pw_gid, f"{pwd.getpwuid(2).pw_dir} {pwd.getpwuid(2).pw_name} {pwd.getpwuid(2).pw_name}"),
+        (
+            "<user>2</user>",
+            2,
+            pwd.getpwuid(2).pw_gid,
+            f"{pwd.getpwuid(2).pw_dir} {pwd.getpwuid(2).pw_name} {pwd.getpwuid(2).pw_name}",
+        ),
         ("<group>54321</group>", 0, 54321, ""),
     ],
     ids=["without an entry", "without an entry, with a group", "with an entry", "a group alone"],
 )
-def test_a_number_is_a_user_with_and_without_an_entry(context: Context, service: str, uid: int, gid: int, of_the_user: str) -> None:
+def test_a_number_is_a_user_with_and_without_an_entry(
+    context: Context, service: str, uid: int, gid: int, of_the_user: str
+) -> None:
     need(os.geteuid() == 0, "only root can run tasks of several users")
     with pytest.raises(KeyError):
         pwd.getpwuid(12345)
@@ -123,7 +168,13 @@ def test_a_number_is_a_user_with_and_without_an_entry(context: Context, service:
 
 
 def test_an_argument_that_the_locale_cannot_encode_is_told(context: Context) -> None:
-    context.task("ts_1", "Bad", kind="Command", config="<command><arg>echo</arg><arg>\N{SNOWMAN}</arg></command>", entry=False)
+    context.task(
+        "ts_1",
+        "Bad",
+        kind="Command",
+        config="<command><arg>echo</arg><arg>\N{SNOWMAN}</arg></command>",
+        entry=False,
+    )
     context.start("--transaction", "T", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", LC_ALL="C")
     answer = context.ask(verb="start", transaction="T", tasks=["ts_1"])
     if answer["ok"]:
@@ -147,7 +198,9 @@ def test_a_program_that_is_executed_and_ends_at_once_was_started(context: Contex
 def test_a_process_that_is_killed_before_its_program_runs_was_never_started(context: Context) -> None:
     """RLIMIT_CPU of 0 kills it while it is still ours."""
     limit = "<limits><cpu>0</cpu></limits>"
-    context.task("ts_1", "Bad", kind="Command", config="<command>sleep 1000</command>", service=limit, entry=False)
+    context.task(
+        "ts_1", "Bad", kind="Command", config="<command>sleep 1000</command>", service=limit, entry=False
+    )
     context.start("--transaction", "T")
     answer = context.ask(verb="start", transaction="T", tasks=["ts_1"])
     task = context.tasks()["ts_1"]

@@ -1,4 +1,6 @@
-"""The manual's four services, as they ship: each ends by itself and starts the next by its rule, round and round."""
+"""The manual's four services, as they ship: each ends by itself and starts the next by its rule, round and
+round.
+"""
 
 from __future__ import annotations
 

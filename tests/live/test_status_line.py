@@ -1,4 +1,6 @@
-"""What systemd shows as the status of the unit: true in the end, and not told for each of many tasks that change together."""
+"""What systemd shows as the status of the unit: true in the end, and not told for each of many tasks that
+change together.
+"""
 
 import time
 
@@ -17,9 +19,14 @@ def test_the_status_of_the_unit_is_told_in_portions_and_true_in_the_end(context:
     begun = time.monotonic()
     context.ctl("start", "--transaction", "TX")
     told = 1
-    while f"STATUS={TASKS} of {TASKS} tasks running in 1 transaction" not in context.wait_for_notification("STATUS="):
+    while f"STATUS={TASKS} of {TASKS} tasks running in 1 transaction" not in context.wait_for_notification(
+        "STATUS="
+    ):
         told += 1
     assert told <= 2 + (time.monotonic() - begun) / STATUS_EVERY
     context.ctl("stop", "--transaction", "TX", "ts_7")
-    while f"STATUS={TASKS - 1} of {TASKS} tasks running in 1 transaction" not in context.wait_for_notification("STATUS="):
+    while (
+        f"STATUS={TASKS - 1} of {TASKS} tasks running in 1 transaction"
+        not in context.wait_for_notification("STATUS=")
+    ):
         continue

@@ -1,4 +1,6 @@
-"""`<environment>` of a Python task has its effect, or `check` says that it cannot; and its end is that of an interpreter."""
+"""`<environment>` of a Python task has its effect, or `check` says that it cannot; and its end is that of
+an interpreter.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def test_what_only_a_new_interpreter_reads_is_warned_of_and_has_its_effect_in_on
     more = "<PYTHONHASHSEED>0</PYTHONHASHSEED><PYTHONWARNINGS>error</PYTHONWARNINGS>"
     context.service("Told", TOLD)
     context.task("ts_1", "Told", entry=False, service=ENVIRONMENT.format(home=home, more=more))
-    context.task("ts_2", "Told", entry=False, service=ENVIRONMENT.format(home=home, more=more) + "<fresh>yes</fresh>")
+    context.task(
+        "ts_2", "Told", entry=False, service=ENVIRONMENT.format(home=home, more=more) + "<fresh>yes</fresh>"
+    )
     context.start("--transaction", TX)
     checked = context.ctl("check", str(context.file)).stdout
     for name in ("PYTHONHASHSEED", "PYTHONWARNINGS"):
@@ -110,7 +114,9 @@ class ServiceThreads(TaskService):
 """
 
 
-@pytest.mark.parametrize(("kind", "fresh"), [("Process", ""), ("Process", "<fresh>yes</fresh>"), ("Thread", "")])
+@pytest.mark.parametrize(
+    ("kind", "fresh"), [("Process", ""), ("Process", "<fresh>yes</fresh>"), ("Thread", "")]
+)
 def test_threads_and_jobs_are_finished_at_the_end_before_atexit_as_in_an_interpreter(
     context: Context, home: Path, ear: Callable[..., Ear], kind: str, fresh: str
 ) -> None:
@@ -131,7 +137,9 @@ def test_threads_and_jobs_are_finished_at_the_end_before_atexit_as_in_an_interpr
     assert not os.path.exists(f"/proc/{pid}")
 
 
-def test_what_a_thread_task_has_started_goes_on_while_another_shares_its_process(context: Context, home: Path) -> None:
+def test_what_a_thread_task_has_started_goes_on_while_another_shares_its_process(
+    context: Context, home: Path
+) -> None:
     """It ends alone and at once; its threads are those of the process, and are joined at the end of that."""
     context.service("Threads", THREADS.format(file=str(home / "told"), go=str(home / "go")))
     context.looped("Echo")
@@ -152,4 +160,7 @@ def test_fresh_is_refused_where_there_is_no_process_of_its_own(context: Context)
     context.looped("Echo")
     context.task("ts_1", "Echo", kind="Thread", service="<fresh>yes</fresh>")
     context.write()
-    assert "<fresh> is for a Process, expected none for a Thread" in context.ctl("check", str(context.file), check=2).stderr
+    assert (
+        "<fresh> is for a Process, expected none for a Thread"
+        in context.ctl("check", str(context.file), check=2).stderr
+    )

@@ -60,10 +60,20 @@ def loud(context: Context) -> Context:
 
 @pytest.mark.parametrize(
     "words",
-    [("logs",), ("logs", "--transaction", "TX", "ts_1"), ("logs", "-n", "50"), ("status",), ("events",), ("list",), ("top", "--once")],
+    [
+        ("logs",),
+        ("logs", "--transaction", "TX", "ts_1"),
+        ("logs", "-n", "50"),
+        ("status",),
+        ("events",),
+        ("list",),
+        ("top", "--once"),
+    ],
     ids=" ".join,
 )
-def test_what_tasks_log_and_print_is_shown_without_control_characters(loud: Context, words: tuple[str, ...]) -> None:
+def test_what_tasks_log_and_print_is_shown_without_control_characters(
+    loud: Context, words: tuple[str, ...]
+) -> None:
     done = loud.ctl(*words, check=None)
     assert harmless(done.stdout), ascii(done.stdout)
     assert harmless(done.stderr), ascii(done.stderr)
@@ -76,12 +86,17 @@ def test_what_anybody_says_on_the_bus_is_shown_without_control_characters(loud: 
     watch = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", "Live", "watch", "--count", "2"]
     body = {"header": {"service_transaction": EVIL, "action": EVIL, EVIL: EVIL}, "content": {EVIL: [EVIL]}}
     message = f"e{EVIL} @@@ {json.dumps(body, ensure_ascii=False)}".encode()
-    monitored = f"monitor @@@ {json.dumps({EVIL: [{'serviceId': EVIL, 'pid': EVIL, 'children': EVIL}]}, ensure_ascii=False)}".encode()
+    monitored = (
+        f"monitor @@@ "
+        f"{json.dumps({EVIL: [{'serviceId': EVIL, 'pid': EVIL, 'children': EVIL}]}, ensure_ascii=False)}"
+    ).encode()
     for command in (display, watch):
         with zmq.Context() as ctx, ctx.socket(zmq.XPUB) as evil:
             evil.linger = 0
             evil.connect(loud.backend)
-            running = subprocess.Popen(command, env=loud.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            running = subprocess.Popen(
+                command, env=loud.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
             with running:
                 # The supervisor wants its own topics alone; this subscription to everything is the command's.
                 while evil.recv() != b"\x01":
@@ -127,12 +142,18 @@ def test_what_is_logged_later_is_shown_so_too(loud: Context) -> None:
 
 
 def test_the_log_file_of_a_lying_supervisor_is_not_waited_for(context: Context) -> None:
-    """A task of the daemon's user can put a socket of its own in the place of control.sock, and root asks it."""
+    """A task of the daemon's user can put a socket of its own in the place of control.sock, and root asks
+    it.
+    """
     pipe = context.home / "pipe"
     os.mkfifo(pipe)
     place = context.runtime / context.name
     place.mkdir(parents=True)
-    answer = {"ok": True, "code": 0, "data": {"name": EVIL, "state": EVIL, "id": EVIL, "log": str(pipe), "transactions": [], "file": EVIL}}
+    answer = {
+        "ok": True,
+        "code": 0,
+        "data": {"name": EVIL, "state": EVIL, "id": EVIL, "log": str(pipe), "transactions": [], "file": EVIL},
+    }
     server = f"""
 import socket
 with socket.socket(socket.AF_UNIX) as listening:
@@ -163,8 +184,13 @@ def test_a_socket_of_another_user_is_no_supervisor(context: Context) -> None:
     for directory in (context.home, context.runtime, place):
         directory.chmod(0o755)
     place.chmod(0o1777)
-    code = f"import socket, time; s = socket.socket(socket.AF_UNIX); s.bind({str(place / 'control.sock')!r}); s.listen(); time.sleep(1000)"
-    with subprocess.Popen(["setpriv", f"--reuid={stranger}", "--clear-groups", sys.executable, "-c", code]) as running:
+    code = (
+        f"import socket, time; s = socket.socket(socket.AF_UNIX); s.bind({str(place / 'control.sock')!r}); "
+        f"s.listen(); time.sleep(1000)"
+    )
+    with subprocess.Popen(
+        ["setpriv", f"--reuid={stranger}", "--clear-groups", sys.executable, "-c", code]
+    ) as running:
         try:
             wait_for((place / "control.sock").exists)
             told = wait_for(lambda: context.ctl("status", check=5, timeout=20).stderr)
@@ -178,7 +204,9 @@ def test_what_fails_at_the_start_is_told_without_control_characters(context: Con
     context.task("ts_1", "Fails")
     context.write()
     command = [sys.executable, "-P", "-m", "zmsvc.keeper", "--detach"]
-    done = subprocess.run([*command, str(context.file)], env=context.environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [*command, str(context.file)], env=context.environment, capture_output=True, text=True, timeout=60
+    )
     try:
         assert (done.returncode, "gnp.exe" in done.stderr) == (0, True)
         assert harmless(done.stderr), ascii(done.stderr)
@@ -203,7 +231,9 @@ def test_a_daemon_in_the_foreground_writes_none_to_its_terminal(context: Context
     context.write()
     ours, its = pty.openpty()
     command = [sys.executable, "-P", "-m", "zmsvc.keeper", "--foreground", str(context.file)]
-    with subprocess.Popen(command, env=context.environment, stdin=subprocess.DEVNULL, stdout=its, stderr=its) as daemon:
+    with subprocess.Popen(
+        command, env=context.environment, stdin=subprocess.DEVNULL, stdout=its, stderr=its
+    ) as daemon:
         os.close(its)
         seen = b""
         try:
@@ -214,4 +244,3 @@ def test_a_daemon_in_the_foreground_writes_none_to_its_terminal(context: Context
             daemon.wait(15)
     # The terminal itself adds the carriage returns.
     assert harmless(seen.decode().replace("\r\n", "\n")), ascii(seen)
-

@@ -1,4 +1,6 @@
-"""serviceType="Thread": tasks of a transaction share one daemonised process, and one fails without the others."""
+"""serviceType="Thread": tasks of a transaction share one daemonised process, and one fails without the
+others.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,13 @@ def pid_of(context: Context, task: str, transaction: str | None = None) -> int:
     return int(context.task_is(task, "running", transaction)["pid"])
 
 
-def test_they_share_one_daemon_and_each_has_a_thread_of_its_own(context: Context, ear: Callable[..., Ear]) -> None:
-    body = "def step(self):\n    self.update(me=self.service_id, thread=__import__('threading').current_thread().name)"
+def test_they_share_one_daemon_and_each_has_a_thread_of_its_own(
+    context: Context, ear: Callable[..., Ear]
+) -> None:
+    body = (
+        "def step(self):\n    self.update(me=self.service_id, "
+        "thread=__import__('threading').current_thread().name)"
+    )
     context.looped("One", body)
     context.looped("Two", body)
     threads(context, "One", "Two", "One")
@@ -42,7 +49,11 @@ def test_they_share_one_daemon_and_each_has_a_thread_of_its_own(context: Context
     assert os.readlink(f"/proc/{pids[0]}/cwd") == "/"
     told = {}
     while len(told) < 3:
-        body = stranger.until(lambda _topic, body: body["header"]["action"] == "updated" and body["header"]["service_id"] != "ts_3")
+        body = stranger.until(
+            lambda _topic, body: (
+                body["header"]["action"] == "updated" and body["header"]["service_id"] != "ts_3"
+            )
+        )
         status = body["content"]["status"]
         assert (status["me"], status["pid"]) == (body["header"]["service_id"], pids[0])
         told[status["me"]] = status["thread"]
@@ -65,7 +76,9 @@ def test_another_transaction_has_another_process(context: Context) -> None:
     assert {task["pid"] for task in context.tasks(TX).values()} == first
 
 
-def test_one_fails_without_the_others_and_is_restarted_in_the_same_process(context: Context, home: Path, ear: Callable[..., Ear]) -> None:
+def test_one_fails_without_the_others_and_is_restarted_in_the_same_process(
+    context: Context, home: Path, ear: Callable[..., Ear]
+) -> None:
     context.looped("Echo")
     context.looped(
         "Frail",
@@ -107,7 +120,9 @@ def test_one_is_stopped_and_started_while_the_others_go_on(context: Context, hom
     assert pid_of(context, "ts_1") == pid_of(context, "ts_0") == pid
 
 
-def test_one_that_has_done_its_work_ends_well_and_its_rules_fire(context: Context, ear: Callable[..., Ear]) -> None:
+def test_one_that_has_done_its_work_ends_well_and_its_rules_fire(
+    context: Context, ear: Callable[..., Ear]
+) -> None:
     context.looped("Echo")
     context.service(
         "Once",
@@ -131,7 +146,9 @@ def test_one_that_has_done_its_work_ends_well_and_its_rules_fire(context: Contex
     assert pid_of(context, "ts_2") == pid_of(context, "ts_0")
 
 
-def test_a_crash_ends_all_of_them_with_the_true_status_and_they_come_back_together(context: Context, ear: Callable[..., Ear]) -> None:
+def test_a_crash_ends_all_of_them_with_the_true_status_and_they_come_back_together(
+    context: Context, ear: Callable[..., Ear]
+) -> None:
     context.looped("Echo")
     for number in range(3):
         context.task(f"ts_{number}", "Echo", kind="Thread", rules={"on_fail": ("restart", f"ts_{number}")})
@@ -142,14 +159,21 @@ def test_a_crash_ends_all_of_them_with_the_true_status_and_they_come_back_togeth
     failed = [stranger.until(lambda _topic, body: body["header"]["action"] == "failed") for _ in range(3)]
     assert {body["header"]["service_id"] for body in failed} == {"ts_0", "ts_1", "ts_2"}
     assert {body["content"]["status"]["signal"] for body in failed} == {"SIGSEGV"}
-    pids = {context.task_is(f"ts_{number}", "running", also=lambda task: task["pid"] != pid)["pid"] for number in range(3)}
+    pids = {
+        context.task_is(f"ts_{number}", "running", also=lambda task: task["pid"] != pid)["pid"]
+        for number in range(3)
+    }
     assert len(pids) == 1
 
 
-def test_a_member_that_calls_exit_of_the_process_ends_all_with_its_status(context: Context, home: Path) -> None:
+def test_a_member_that_calls_exit_of_the_process_ends_all_with_its_status(
+    context: Context, home: Path
+) -> None:
     context.looped("Echo")
     context.looped(
-        "Rude", f"interval = 0.01\ndef step(self):\n    if __import__('os').path.exists('{home}/go'):\n        __import__('os')._exit(7)"
+        "Rude",
+        f"interval = 0.01\ndef step(self):\n    if __import__('os').path.exists('{home}/go'):\n        "
+        f"__import__('os')._exit(7)",
     )
     threads(context, "Echo", "Rude")
     context.start("--transaction", TX)
@@ -172,7 +196,9 @@ def test_one_that_does_not_stop_takes_the_process_with_it(context: Context) -> N
     assert (other["reason"], other["signal"]) == ("signal", "SIGKILL")
 
 
-def test_one_that_hangs_misses_its_watchdog_and_takes_the_process_with_it(context: Context, home: Path, ear: Callable[..., Ear]) -> None:
+def test_one_that_hangs_misses_its_watchdog_and_takes_the_process_with_it(
+    context: Context, home: Path, ear: Callable[..., Ear]
+) -> None:
     context.looped("Echo")
     context.looped(
         "Hung",
@@ -184,8 +210,20 @@ def test_one_that_hangs_misses_its_watchdog_and_takes_the_process_with_it(contex
                 __import__("time").sleep(1000)
         """,
     )
-    context.task("ts_0", "Echo", kind="Thread", service="<watchdog>1500ms</watchdog>", rules={"on_fail": ("restart", "ts_0")})
-    context.task("ts_1", "Hung", kind="Thread", service="<watchdog>1500ms</watchdog>", rules={"on_fail": ("restart", "ts_1")})
+    context.task(
+        "ts_0",
+        "Echo",
+        kind="Thread",
+        service="<watchdog>1500ms</watchdog>",
+        rules={"on_fail": ("restart", "ts_0")},
+    )
+    context.task(
+        "ts_1",
+        "Hung",
+        kind="Thread",
+        service="<watchdog>1500ms</watchdog>",
+        rules={"on_fail": ("restart", "ts_1")},
+    )
     context.start("--transaction", TX)
     stranger = ear(b"control @@@ ")
     pid = pid_of(context, "ts_0")
@@ -194,10 +232,18 @@ def test_one_that_hangs_misses_its_watchdog_and_takes_the_process_with_it(contex
     while len(failed) < 2:
         body = stranger.until(lambda _topic, body: body["header"]["action"] == "failed")
         failed[body["header"]["service_id"]] = body["content"]["status"]
-    # No thread can be ended from outside, so the process is; whose fault it was is said, and what it did to the other.
+    # No thread can be ended from outside, so the process is; whose fault it was is said, and what it did to
+    # the other.
     assert (failed["ts_1"]["reason"], failed["ts_1"]["message"]) == ("watchdog", "missed its watchdog")
-    assert (failed["ts_0"]["reason"], failed["ts_0"]["signal"], failed["ts_0"]["pid"]) == ("signal", "SIGABRT", pid)
-    back = {context.task_is(name, "running", also=lambda task: task["pid"] != pid)["pid"] for name in ("ts_0", "ts_1")}
+    assert (failed["ts_0"]["reason"], failed["ts_0"]["signal"], failed["ts_0"]["pid"]) == (
+        "signal",
+        "SIGABRT",
+        pid,
+    )
+    back = {
+        context.task_is(name, "running", also=lambda task: task["pid"] != pid)["pid"]
+        for name in ("ts_0", "ts_1")
+    }
     assert len(back) == 1, "they are back together"
 
 
@@ -231,12 +277,18 @@ def test_a_new_supervisor_adopts_them_and_knows_of_ends_that_none_saw(context: C
 
 
 def test_what_they_left_behind_ends_with_the_last_of_them(context: Context) -> None:
-    context.looped("Parent", "def setup(self):\n    self.child = __import__('subprocess').Popen(['sleep', '1000'])")
+    context.looped(
+        "Parent", "def setup(self):\n    self.child = __import__('subprocess').Popen(['sleep', '1000'])"
+    )
     context.looped("Echo")
     threads(context, "Parent", "Echo")
     context.start("--transaction", TX)
     pid = pid_of(context, "ts_0")
-    (child,) = [int(word) for each in Path(f"/proc/{pid}/task").iterdir() for word in (each / "children").read_text().split()]
+    (child,) = [
+        int(word)
+        for each in Path(f"/proc/{pid}/task").iterdir()
+        for word in (each / "children").read_text().split()
+    ]
     context.ctl("stop", "--task", "ts_0")
     context.ctl("stop", "--transaction", TX)
     assert not Path(f"/proc/{pid}").exists()
@@ -256,7 +308,11 @@ def test_an_impossible_one_says_why_and_harms_nobody(context: Context) -> None:
 
 
 def test_what_each_logs_and_prints_is_its_own(context: Context) -> None:
-    context.looped("Talk", "def setup(self):\n    print('printed by', self.service_id)\n    self.log.info('logged by %s', self.service_id)")
+    context.looped(
+        "Talk",
+        "def setup(self):\n    print('printed by', self.service_id)\n    self.log.info('logged by %s', "
+        "self.service_id)",
+    )
     threads(context, "Talk", "Talk")
     context.start("--transaction", TX)
     log = context.log.read_text()

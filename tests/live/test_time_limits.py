@@ -1,4 +1,6 @@
-"""Time limits as an operator meets them: more time on request, start limits, rings that are slowed; and a new supervisor by order."""
+"""Time limits as an operator meets them: more time on request, start limits, rings that are slowed; and a
+new supervisor by order.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def test_a_start_limit_is_told_and_forgiven_by_reset_failed(context: Context) ->
     context.task("ts_1", "Frail", service=limits, rules={"on_fail": ("restart", "ts_1")})
     context.start("--transaction", "T")
     failed = context.task_is("ts_1", "failed", also=lambda task: task["exit"]["reason"] == "start-limit")
-    assert (failed["restarts"], failed["exit"]["code"]) == (3, 3), "the first start is none by a rule; the exit is the last one's"
+    assert (failed["restarts"], failed["exit"]["code"]) == (3, 3), (
+        "the first start is none by a rule; the exit is the last one's"
+    )
     assert "started 3 times by rules within 3600 s" in context.ctl("status", check=3).stdout
     context.ctl("reset-failed", "--task", "ts_1")
     assert context.tasks()["ts_1"]["sub"] == "waiting"
@@ -74,7 +78,11 @@ def test_a_ring_of_rules_is_slowed_and_status_says_so(context: Context) -> None:
     context.start("--transaction", "T")
 
     def slowed() -> dict[str, Any] | None:
-        found = [task for task in context.tasks().values() if task["sub"] == "back-off" and "slowed" in task["status"]]
+        found = [
+            task
+            for task in context.tasks().values()
+            if task["sub"] == "back-off" and "slowed" in task["status"]
+        ]
         return found[0] if found else None
 
     task = wait_for(slowed)
@@ -96,6 +104,8 @@ def test_reexec_replaces_the_supervisor_alone_and_runs_what_is_installed_now(con
     assert {name: task["pid"] for name, task in context.tasks().items()} == pids
     for name in ("keeper_pid", "device_pid", "device_restarts"):
         assert after[name] == before[name]
-    assert b"zmsvc.supervisor" in Path(f"/proc/{after['pid']}/cmdline").read_bytes(), "a program that was executed, no fork"
+    assert b"zmsvc.supervisor" in Path(f"/proc/{after['pid']}/cmdline").read_bytes(), (
+        "a program that was executed, no fork"
+    )
     os.kill(context.tasks()["ts_1"]["pid"], signal.SIGKILL)
     assert context.task_is("ts_1", "failed")["exit"]["signal"] == "SIGKILL", "it is in charge"

@@ -1,4 +1,6 @@
-"""What tasks use of the machine: asked over the bus (`state`/`top`), and as a table on the terminal (`zmsvcctl top`)."""
+"""What tasks use of the machine: asked over the bus (`state`/`top`), and as a table on the terminal
+(`zmsvcctl top`).
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,18 @@ from zmsvc.host.bus import sockets
 TX = "5HGAHZ3WPZUI71PACRPP"
 FIGURES = ["serviceId", "pid", "status", "rss", "vms", "percent", "cpu_percent", "children", "total"]
 FIELDS = [
-    *FIGURES, "service_id", "serviceName", "instance", "action", "state", "active_state", "sub_state", "elapsed", "timestamp", "time",
-]  # fmt: skip
+    *FIGURES,
+    "service_id",
+    "serviceName",
+    "instance",
+    "action",
+    "state",
+    "active_state",
+    "sub_state",
+    "elapsed",
+    "timestamp",
+    "time",
+]
 
 
 def question(transaction: str, **options: int) -> bytes:
@@ -39,8 +51,12 @@ def running(context: Context) -> dict[str, int | None]:
     return {name: task["pid"] for name, task in context.tasks(TX).items()}
 
 
-def test_top_is_answered_on_state_with_the_figures_of_each_task(context: Context, ear: Callable[..., Ear]) -> None:
-    context.looped("Echo", "def setup(self):\n    self.child = __import__('subprocess').Popen(['sleep', '1000'])")
+def test_top_is_answered_on_state_with_the_figures_of_each_task(
+    context: Context, ear: Callable[..., Ear]
+) -> None:
+    context.looped(
+        "Echo", "def setup(self):\n    self.child = __import__('subprocess').Popen(['sleep', '1000'])"
+    )
     context.task("ts001", "Echo")
     context.task("ts002", "Echo", entry=False)
     context.start("--transaction", TX)
@@ -59,15 +75,30 @@ def test_top_is_answered_on_state_with_the_figures_of_each_task(context: Context
     assert one["rss"] > 1
     assert [each["name"] for each in one["children"] if each["kind"] == "process"] == ["sleep"]
     assert (one["service_id"], one["serviceName"], one["instance"]) == ("ts001", "echo", "Echo")
-    assert (one["action"], one["state"], one["active_state"], one["sub_state"]) == ("started", "success", "active", "running")
-    assert (two["pid"], two["action"], two["state"], two["active_state"]) == (None, "defined", "success", "inactive")
+    assert (one["action"], one["state"], one["active_state"], one["sub_state"]) == (
+        "started",
+        "success",
+        "active",
+        "running",
+    )
+    assert (two["pid"], two["action"], two["state"], two["active_state"]) == (
+        None,
+        "defined",
+        "success",
+        "inactive",
+    )
 
 
 @pytest.mark.parametrize(
-    ("option", "field"), [("memory_maps", "memory_map"), ("opened_files", "opened_files"), ("open_connections", "connections")]
+    ("option", "field"),
+    [("memory_maps", "memory_map"), ("opened_files", "opened_files"), ("open_connections", "connections")],
 )
-def test_options_ask_for_what_costs_more(context: Context, home: Path, ear: Callable[..., Ear], option: str, field: str) -> None:
-    context.looped("Echo", f"def setup(self):\n    self.file = open('{home}/opened', 'w')\n    self.publish('any', {{}})")
+def test_options_ask_for_what_costs_more(
+    context: Context, home: Path, ear: Callable[..., Ear], option: str, field: str
+) -> None:
+    context.looped(
+        "Echo", f"def setup(self):\n    self.file = open('{home}/opened', 'w')\n    self.publish('any', {{}})"
+    )
     context.task("ts001", "Echo")
     context.start("--transaction", TX)
     stranger = ear(b"state @@@ ")
@@ -98,14 +129,21 @@ def test_a_flood_of_questions_is_not_felt(context: Context, ear: Callable[..., E
     ctx.term()
 
 
-def test_a_question_about_nobody_is_refused_and_does_no_harm(context: Context, ear: Callable[..., Ear]) -> None:
+def test_a_question_about_nobody_is_refused_and_does_no_harm(
+    context: Context, ear: Callable[..., Ear]
+) -> None:
     context.looped("Echo")
     context.task("ts001", "Echo")
     context.start("--transaction", TX)
     stranger = ear(b"state @@@ ")
     for head in ({"service_transaction": "NOBODY"}, {"service_transaction": ["x"]}, {}):
-        sockets.send_once(context.backend, messages.encode("state", {"header": {**head, "action": "top"}, "content": 7}))
-    sockets.send_once(context.backend, messages.encode("state", {"header": {"service_transaction": TX, "action": "top"}, "content": 7}))
+        sockets.send_once(
+            context.backend, messages.encode("state", {"header": {**head, "action": "top"}, "content": 7})
+        )
+    sockets.send_once(
+        context.backend,
+        messages.encode("state", {"header": {"service_transaction": TX, "action": "top"}, "content": 7}),
+    )
     assert len(reply(stranger)["content"]["tasks"]) == 1
     assert context.status()["restarts"] == 0
     assert context.status()["dropped"]["messages_in"] == 3
@@ -137,10 +175,26 @@ def table(output: str) -> list[list[str]]:
 
 def test_top_prints_one_table_where_nobody_looks(three: Context) -> None:
     head, *rows = table(three.ctl("top").stdout)
-    assert head == ["TASK", "INSTANCE", "TRANSACTION", "PID", "STATE", "CPU%", "RSS", "MEM%", "THREADS", "CHILDREN", "RESTARTS"]
+    assert head == [
+        "TASK",
+        "INSTANCE",
+        "TRANSACTION",
+        "PID",
+        "STATE",
+        "CPU%",
+        "RSS",
+        "MEM%",
+        "THREADS",
+        "CHILDREN",
+        "RESTARTS",
+    ]
     shown = {row[0]: row for row in rows}
     pids = running(three)
-    assert (shown["ts001"][3], shown["ts002"][3], shown["ts003"][3]) == (str(pids["ts001"]), str(pids["ts002"]), "-")
+    assert (shown["ts001"][3], shown["ts002"][3], shown["ts003"][3]) == (
+        str(pids["ts001"]),
+        str(pids["ts002"]),
+        "-",
+    )
     assert shown["ts001"][4] == "active"
     assert shown["ts001"][-1] == "1"
     assert "\x1b" not in three.ctl("top", "--once").stdout
@@ -162,14 +216,19 @@ def test_top_sorts_by_pid(three: Context) -> None:
 def test_top_of_a_transaction_and_of_tasks(three: Context) -> None:
     three.ctl("start", "--transaction", "SECOND")
     assert {row[2] for row in table(three.ctl("top", "--transaction", "SECOND").stdout)[1:]} == {"SECOND"}
-    assert {(row[0], row[2]) for row in table(three.ctl("top", "ts002").stdout)[1:]} == {("ts002", TX), ("ts002", "SECOND")}
+    assert {(row[0], row[2]) for row in table(three.ctl("top", "ts002").stdout)[1:]} == {
+        ("ts002", TX),
+        ("ts002", "SECOND"),
+    }
     assert "no such transaction" in three.ctl("top", "--transaction", "NOBODY", check=4).stderr
 
 
 def test_top_as_json_has_the_rows_of_the_monitor(three: Context) -> None:
     (found,) = json.loads(three.ctl("--json", "top").stdout)["contexts"]
     rows = found["transactions"][TX]
-    assert [list(row) for row in rows] == [[*FIGURES, "service_id", "action", "state", "elapsed", "timestamp", "time"]] * 3
+    assert [list(row) for row in rows] == [
+        [*FIGURES, "service_id", "action", "state", "elapsed", "timestamp", "time"]
+    ] * 3
     assert {row["serviceId"]: row["pid"] for row in rows} == running(three)
 
 
@@ -177,7 +236,9 @@ def test_top_on_a_terminal_refreshes_until_it_is_told_to_end(three: Context) -> 
     ours, its = pty.openpty()
     command = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", three.name, "top", "--interval", "0.05"]
     shown = b""
-    with subprocess.Popen(command, env={**three.environment, "TERM": "xterm"}, stdin=its, stdout=its, stderr=its) as top:
+    with subprocess.Popen(
+        command, env={**three.environment, "TERM": "xterm"}, stdin=its, stdout=its, stderr=its
+    ) as top:
         os.close(its)
         # The cursor goes home before each picture.
         while shown.count(b"\x1b[H") < 3:

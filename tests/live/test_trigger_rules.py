@@ -1,4 +1,6 @@
-"""All four triggers with all three actions, entry actions, and what beats a rule: the operator, --no-triggers, another transaction."""
+"""All four triggers with all three actions, entry actions, and what beats a rule: the operator,
+--no-triggers, another transaction.
+"""
 
 from __future__ import annotations
 
@@ -43,13 +45,17 @@ def test_every_trigger_does_every_action(context: Context) -> None:
         context.task(f"{name}-target", "Echo", entry=action != "start")
     context.start("--transaction", TX)
     before = context.tasks()
-    context.ask(verb="start", transaction=TX, tasks=[f"{trigger}-{action}" for trigger, action in pairs], block=False)
+    context.ask(
+        verb="start", transaction=TX, tasks=[f"{trigger}-{action}" for trigger, action in pairs], block=False
+    )
 
     def obeyed(trigger: str, action: str) -> None:
         name = f"{trigger}-{action}-target"
         pid = before[name]["pid"]
         assert (pid is None) == (action == "start")
-        task = context.task_is(name, "stopped" if action == "stop" else "running", also=lambda task: task["pid"] != pid)
+        task = context.task_is(
+            name, "stopped" if action == "stop" else "running", also=lambda task: task["pid"] != pid
+        )
         assert task["restarts"] == 0, "it has not failed itself"
         if action == "stop":
             assert (task["exit"]["reason"], task["held"]) == ("requested", False)
@@ -70,7 +76,8 @@ def test_a_trigger_fires_the_rules_of_its_own_kind_only(context: Context, ear: C
     context.start("--transaction", TX)
     listener = ear(b"control @@@ ")
     context.ask(verb="start", transaction=TX, tasks=["ends"], block=False)
-    # Nothing orders these two: the first rule fires when the task is ready, the other one when it ends, and each target takes its time.
+    # Nothing orders these two: the first rule fires when the task is ready, the other one when it ends, and
+    # each target takes its time.
     awaited = {"on_start-target", "on_exit-target"}
 
     def all_started(topic: str, body: dict[str, Any]) -> bool:
@@ -91,8 +98,12 @@ def test_entry_actions_run_with_their_transaction_and_others_wait(context: Conte
         context.task(f"waits{other}", "Echo", entry=other)
     context.start("--transaction", TX)
     assert {name: task["sub"] for name, task in context.tasks().items()} == {
-        "entry": "running", "waitson_update": "waiting", "waitson_fail": "waiting", "waitson_exit": "waiting", "waits": "waiting",
-    }  # fmt: skip
+        "entry": "running",
+        "waitson_update": "waiting",
+        "waitson_fail": "waiting",
+        "waitson_exit": "waiting",
+        "waits": "waiting",
+    }
 
 
 def test_a_rule_stays_in_its_own_transaction(context: Context) -> None:
@@ -111,7 +122,12 @@ def test_a_rule_stays_in_its_own_transaction(context: Context) -> None:
 def test_a_stop_by_the_operator_beats_every_rule(context: Context) -> None:
     services(context)
     context.task("ts_1", "Echo", rules={"on_exit": ("restart", "ts_1")})
-    for trigger, service in (("on_start", "Echo"), ("on_update", "Updates"), ("on_fail", "Fails"), ("on_exit", "Ends")):
+    for trigger, service in (
+        ("on_start", "Echo"),
+        ("on_update", "Updates"),
+        ("on_fail", "Fails"),
+        ("on_exit", "Ends"),
+    ):
         context.task(trigger, service, entry=False, rules={trigger: ("start", "ts_1")})
     context.start("--transaction", TX)
     context.ctl("stop", "--task", "ts_1")
@@ -119,7 +135,11 @@ def test_a_stop_by_the_operator_beats_every_rule(context: Context) -> None:
         context.ask(verb="start", transaction=TX, tasks=[trigger], block=False)
 
     def refused() -> set[str]:
-        events = [event for event in events_of(context) if event["event"] == "rule-refused" and event["task"] == "ts_1"]
+        events = [
+            event
+            for event in events_of(context)
+            if event["event"] == "rule-refused" and event["task"] == "ts_1"
+        ]
         return {event["detail"]["source"] for event in events}
 
     for trigger, sub in zip(TRIGGERS, ("running", "running", "failed", "exited"), strict=True):
@@ -152,4 +172,7 @@ def test_stopping_a_whole_transaction_fires_none(context: Context) -> None:
     context.task("ts_2", "Echo", entry=False)
     context.start("--transaction", TX)
     context.ctl("stop", "--transaction", TX)
-    assert {name: task["sub"] for name, task in context.tasks().items()} == {"ts_1": "stopped", "ts_2": "waiting"}
+    assert {name: task["sub"] for name, task in context.tasks().items()} == {
+        "ts_1": "stopped",
+        "ts_2": "waiting",
+    }

@@ -1,4 +1,6 @@
-"""What a task may report, and how much of it: every excess has an answer, and the supervisor stays at hand."""
+"""What a task may report, and how much of it: every excess has an answer, and the supervisor stays at
+hand.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def test_a_megabyte_arrives_and_more_is_a_clear_error(context: Context, ear: Cal
     assert "1048576" in context.task_is("ts_1", "failed")["status"]
 
 
-def test_thousands_of_updates_all_arrive_as_they_were_reported(context: Context, ear: Callable[..., Ear]) -> None:
+def test_thousands_of_updates_all_arrive_as_they_were_reported(
+    context: Context, ear: Callable[..., Ear]
+) -> None:
     single(context, "Many", "for n in range(5000):", "    assert self.update(n=n)")
     context.task("ts_1", "Many", entry=False)
     context.start("--transaction", "T")
@@ -60,7 +64,9 @@ def test_thousands_of_updates_all_arrive_as_they_were_reported(context: Context,
 
 
 @pytest.mark.parametrize("result", ["failed", "success", "failure", "partly"])
-def test_the_result_that_a_task_reports_is_published_as_such(context: Context, ear: Callable[..., Ear], result: str) -> None:
+def test_the_result_that_a_task_reports_is_published_as_such(
+    context: Context, ear: Callable[..., Ear], result: str
+) -> None:
     single(context, "Told", f"self.update(result={result!r}, n=2)", "self.update(n=3)")
     context.task("ts_1", "Told", entry=False, rules={"on_update": ("start", "ts_2")})
     context.looped("Echo")
@@ -78,7 +84,13 @@ def test_a_flood_is_bounded_counted_and_leaves_the_supervisor_at_hand(context: C
     # Past the SDK, which would wait: a program of anybody's may do so.
     imported = "from zmsvc.host.systemd.notify import Notifier"
     flood = (imported, "n, told = 0, Notifier()", "while not self.wait(0):", "    for _ in range(100):")
-    single(context, "Flood", *flood, "        n += 1", "        told.notify(f'X_ZMSVC_SEQ={n}', 'X_ZMSVC_UPDATE={}')")
+    single(
+        context,
+        "Flood",
+        *flood,
+        "        n += 1",
+        "        told.notify(f'X_ZMSVC_SEQ={n}', 'X_ZMSVC_UPDATE={}')",
+    )
     context.task("ts_1", "Flood")
     context.start("--transaction", "T")
     context.task_is("ts_1", "running", also=lambda task: task["dropped"] > 0)
@@ -108,7 +120,9 @@ def test_the_last_words_of_a_task_are_heard_before_its_end(context: Context, ear
     assert numbers == list(range(30))
 
 
-def test_updates_while_no_supervisor_is_there_are_delivered_once(context: Context, ear: Callable[..., Ear], home: Path) -> None:
+def test_updates_while_no_supervisor_is_there_are_delivered_once(
+    context: Context, ear: Callable[..., Ear], home: Path
+) -> None:
     single(
         context,
         "Count",
@@ -146,9 +160,15 @@ def test_updates_while_no_supervisor_is_there_are_delivered_once(context: Contex
     ],
 )
 def test_a_hostile_datagram_takes_nothing_along(context: Context, home: Path, datagram: str) -> None:
-    """It is refused and counted; the task that sent it and its neighbour are heard as before, and no supervisor dies of it."""
+    """It is refused and counted; the task that sent it and its neighbour are heard as before, and no
+    supervisor dies of it.
+    """
     send = f"s.sendto(({datagram}).encode(), os.environ['NOTIFY_SOCKET'])"
-    context.looped("Evil", f"def setup(self):\n    import os, socket\n    s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n    {send}")
+    context.looped(
+        "Evil",
+        f"def setup(self):\n    import os, socket\n    s = socket.socket(socket.AF_UNIX, "
+        f"socket.SOCK_DGRAM)\n    {send}",
+    )
     context.looped("Echo")
     context.task("ts_1", "Evil")
     context.task("ts_2", "Echo")

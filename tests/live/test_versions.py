@@ -1,4 +1,6 @@
-"""Releases that meet: an upgrade replaces files under running processes, and what runs goes on, or says why it cannot."""
+"""Releases that meet: an upgrade replaces files under running processes, and what runs goes on, or says
+why it cannot.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from zmsvc import __version__
 PYTHON_TASKS = sys.version_info < (3, 13)
 """zmsvc 1.0 cannot fork on Python 3.13 and newer."""
 
-the_old_keeper_forks = pytest.mark.skipif(not PYTHON_TASKS, reason="the keeper of zmsvc 1.0 cannot fork on this Python")
+the_old_keeper_forks = pytest.mark.skipif(
+    not PYTHON_TASKS, reason="the keeper of zmsvc 1.0 cannot fork on this Python"
+)
 
 
 @pytest.fixture
@@ -30,7 +34,13 @@ def old(home: Path) -> Path:
 def fill(context: Context) -> None:
     """Tasks of each kind that the release can run, and one that a rule starts when another fails."""
     (context.home / "Services").mkdir(exist_ok=True)
-    context.task("cmd", "Cmd", kind="Command", config="<command>sleep 3600</command>", rules={"on_fail": ("start", "next")})
+    context.task(
+        "cmd",
+        "Cmd",
+        kind="Command",
+        config="<command>sleep 3600</command>",
+        rules={"on_fail": ("start", "next")},
+    )
     context.task("next", "Next", entry=False, kind="Command", config="<command>sleep 3600</command>")
     if PYTHON_TASKS:
         context.looped("Work", "interval = 0.05\ndef step(self):\n    self.update(n=1)\n")
@@ -39,8 +49,9 @@ def fill(context: Context) -> None:
 
 
 def start(context: Context, installed: Installed, *arguments: str) -> None:
-    # Compiled files would be written into the release that is meant to be as it was. A supervisor of 1.0 may hang when it leaves (it waits
-    # for the keeper, which has nothing more to say): the watchdog of the keeper ends it.
+    # Compiled files would be written into the release that is meant to be as it was. A supervisor of 1.0 may
+    # hang when it leaves (it waits for the keeper, which has nothing more to say): the watchdog of the keeper
+    # ends it.
     watchdog = {"WATCHDOG_USEC": "6000000"}
     context.start(*arguments, PYTHONPATH=str(installed.path), PYTHONDONTWRITEBYTECODE="1", **watchdog)
 
@@ -61,7 +72,9 @@ def versions(context: Context) -> tuple[str | None, str | None, str | None]:
 
 
 def go_through_a_life(context: Context, transaction: str) -> None:
-    """What a supervisor does for its tasks: starts, an end with a rule, its own crash, a reload, a restart, the device's end, a stop."""
+    """What a supervisor does for its tasks: starts, an end with a rule, its own crash, a reload, a
+    restart, the device's end, a stop.
+    """
     context.ctl("start", "--transaction", transaction)
     before = pids(context, transaction)
     os.kill(before["cmd"], signal.SIGKILL)
@@ -93,7 +106,9 @@ def ends_whole(context: Context, *of_it: int) -> None:
 
 @the_old_keeper_forks
 @pytest.mark.parametrize("way", ["crash", "reexec"])
-def test_todays_supervisor_serves_under_the_keeper_of_1_0(context: Context, home: Path, old: Path, way: str) -> None:
+def test_todays_supervisor_serves_under_the_keeper_of_1_0(
+    context: Context, home: Path, old: Path, way: str
+) -> None:
     fill(context)
     installed = Installed(home, old)
     start(context, installed, "--transaction", "T1")
@@ -105,7 +120,11 @@ def test_todays_supervisor_serves_under_the_keeper_of_1_0(context: Context, home
     else:
         context.ctl("reexec")
     told = shown(context)
-    assert (told["supervisor_version"], told["keeper_version"], told["zygote_version"]) == (__version__, None, None)
+    assert (told["supervisor_version"], told["keeper_version"], told["zygote_version"]) == (
+        __version__,
+        None,
+        None,
+    )
     assert (told["version"], told["restart_needed"]) == (__version__, True)
     assert pids(context) == before, "tasks outlive an upgrade"
     go_through_a_life(context, "T2")
@@ -128,7 +147,9 @@ def test_the_supervisor_of_1_0_serves_under_todays_keeper(context: Context, home
 
 
 @the_old_keeper_forks
-def test_after_a_restart_everything_is_of_the_installed_release(context: Context, home: Path, old: Path) -> None:
+def test_after_a_restart_everything_is_of_the_installed_release(
+    context: Context, home: Path, old: Path
+) -> None:
     fill(context)
     installed = Installed(home, old)
     start(context, installed, "--transaction", "T1")
@@ -143,14 +164,22 @@ def test_after_a_restart_everything_is_of_the_installed_release(context: Context
     ("file", "pattern", "replacement", "why"),
     [
         (
-            "protocol/__init__.py", r"^PROTOCOL = .*\n((.*\n)*?)OLDEST = .*", r"PROTOCOL = 9\n\1OLDEST = 9",
-            f"speaks protocols 9 to 9, the running keeper ({__version__}) protocol 3; only a restart of the context renews the keeper",
+            "protocol/__init__.py",
+            r"^PROTOCOL = .*\n((.*\n)*?)OLDEST = .*",
+            r"PROTOCOL = 9\n\1OLDEST = 9",
+            f"speaks protocols 9 to 9, the running keeper ({__version__}) protocol 3; only a restart of "
+            f"the context renews the keeper",
         ),
-        ("supervisor/loop.py", r"^import asyncio$", "import no_such_library", "ModuleNotFoundError: No module named 'no_such_library'"),
+        (
+            "supervisor/loop.py",
+            r"^import asyncio$",
+            "import no_such_library",
+            "ModuleNotFoundError: No module named 'no_such_library'",
+        ),
         ("core/engine.py", r"\A", "broken(\n", "SyntaxError: '(' was never closed"),
     ],
     ids=["another protocol", "a library is missing", "half a file"],
-)  # fmt: skip
+)
 def test_reexec_is_refused_where_the_installed_supervisor_could_not_take_over(
     context: Context, home: Path, file: str, pattern: str, replacement: str, why: str
 ) -> None:

@@ -1,4 +1,6 @@
-"""A context that does not run is shown from its state file and its log; a stopped transaction can be forgotten."""
+"""A context that does not run is shown from its state file and its log; a stopped transaction can be
+forgotten.
+"""
 
 from __future__ import annotations
 

@@ -27,11 +27,17 @@ def free_ports(count: int = 2) -> list[int]:
 
 
 class Tutorial:
-    """Scripts only, and what they start; `close()` ends whatever is left. The ports of the manual are two free ones here."""
+    """Scripts only, and what they start; `close()` ends whatever is left. The ports of the manual are two
+    free ones here.
+    """
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("ZMSVC_", "NOTIFY_", "WATCHDOG_", "JOURNAL_"))}
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith(("ZMSVC_", "NOTIFY_", "WATCHDOG_", "JOURNAL_"))
+        }
         places = {f"ZMSVC_{kind}_DIR": str(home / kind.lower()) for kind in ("CONFIG", "RUNTIME", "STATE")}
         self.environment = kept | places | {"PYTHONUNBUFFERED": "1"}
         self.running: list[subprocess.Popen[bytes]] = []
@@ -42,14 +48,22 @@ class Tutorial:
 
     def run(self, name: str, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            self.script(name, *arguments), cwd=self.home, env=self.environment, capture_output=True, text=True, timeout=30, check=False
+            self.script(name, *arguments),
+            cwd=self.home,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
         )
         assert done.returncode == status, done.stdout + done.stderr
         return done
 
     def conf(self, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
         """conf_command.py at the endpoint of the context."""
-        return self.run("conf_command.py", f"--endpoint=tcp://127.0.0.1:{self.pub_port}", *arguments, status=status)
+        return self.run(
+            "conf_command.py", f"--endpoint=tcp://127.0.0.1:{self.pub_port}", *arguments, status=status
+        )
 
     def ask(self, *arguments: str) -> dict[str, Any]:
         """A question by conf_command.py that knows where replies come out; gives the reply."""

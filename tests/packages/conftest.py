@@ -1,7 +1,8 @@
-"""Debian packages of this tree and of release 1.0.0, built in the Debian that lies in $ZMSVC_SUITE_TREE, and booted machines of it.
+"""Debian packages of this tree and of release 1.0.0, built in the Debian that lies in $ZMSVC_SUITE_TREE, and
+booted machines of it.
 
-A build takes a minute or two and needs the network, so without that variable these tests are left out, also under CI:
-`make test-deb SUITE=trixie` runs them.
+A build takes a minute or two and needs the network, so without that variable these tests are left out, also
+under CI: `make test-deb SUITE=trixie` runs them.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ def tree() -> Path:
     """The Debian to build and test in; only read."""
     given = os.environ.get("ZMSVC_SUITE_TREE")
     if not given:
-        pytest.skip("ZMSVC_SUITE_TREE names no directory with a Debian; these tests take minutes and are run by `make test-deb`")
+        pytest.skip(
+            "ZMSVC_SUITE_TREE names no directory with a Debian; these tests take minutes and are run by "
+            "`make test-deb`"
+        )
     need(os.geteuid() == 0, "only root can build in a tree and boot a machine")
     missing = [tool for tool in TOOLS if not shutil.which(tool)]
     need(not missing, f"cannot boot a machine without {', '.join(missing)}")
@@ -57,7 +61,9 @@ def packages(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Packages:
     directory = tmp_path_factory.mktemp("packages")
     first = _build(tree, _first_release(tmp_path_factory.mktemp("first")), directory)
     current = _build(tree, ROOT, directory)
-    return Packages(directory=directory, first=first, current=current, following=_renamed(directory / current))
+    return Packages(
+        directory=directory, first=first, current=current, following=_renamed(directory / current)
+    )
 
 
 def _build(tree: Path, source: Path, directory: Path) -> str:
@@ -74,7 +80,9 @@ def _build(tree: Path, source: Path, directory: Path) -> str:
 
 def _first_release(directory: Path) -> Path:
     """The tree of the first release with the debian/ of today, whose changelog says 1.0.0."""
-    archive = subprocess.run(["git", "archive", FIRST_RELEASE], cwd=ROOT, capture_output=True, check=True).stdout
+    archive = subprocess.run(
+        ["git", "archive", FIRST_RELEASE], cwd=ROOT, capture_output=True, check=True
+    ).stdout
     subprocess.run(["tar", "-x"], cwd=directory, input=archive, check=True)
     shutil.copytree(ROOT / "debian", directory / "debian")
     changelog = directory / "debian/changelog"
@@ -92,7 +100,9 @@ def _renamed(package: Path) -> str:
     control = unpacked / "DEBIAN/control"
     control.write_text(control.read_text().replace(f"Version: {version}\n", f"Version: {following}\n"))
     target = package.with_name(f"zmsvc_{following}_all.deb")
-    subprocess.run(["dpkg-deb", "--root-owner-group", "-b", unpacked, target], check=True, capture_output=True)
+    subprocess.run(
+        ["dpkg-deb", "--root-owner-group", "-b", unpacked, target], check=True, capture_output=True
+    )
     shutil.rmtree(unpacked)
     return target.name
 
@@ -106,7 +116,10 @@ class Debian:
     def install(self, package: str) -> str:
         """Installs a package, be it an older one; what apt says."""
         # Its configuration is not asked for: there is no terminal.
-        command = f"DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends --allow-downgrades install /packages/{package} 2>&1"
+        command = (
+            f"DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends --allow-downgrades install "
+            f"/packages/{package} 2>&1"
+        )
         return self.machine.sh(command, timeout=120).stdout
 
     def apt(self, command: str) -> str:
@@ -114,8 +127,15 @@ class Debian:
         return self.machine.sh(f"apt-get -y {command} zmsvc 2>&1", timeout=120).stdout
 
     def runs_first_release(self) -> bool:
-        """Whether release 1.0.0 works here: on Python 3.13 and newer each of its tasks dies when it is forked."""
-        return self.machine.sh("python3 -c 'import sys; sys.exit(sys.version_info >= (3, 13))'", check=False).returncode == 0
+        """Whether release 1.0.0 works here: on Python 3.13 and newer each of its tasks dies when it is
+        forked.
+        """
+        return (
+            self.machine.sh(
+                "python3 -c 'import sys; sys.exit(sys.version_info >= (3, 13))'", check=False
+            ).returncode
+            == 0
+        )
 
     def version(self) -> str:
         """What the installed zmsvcctl says of itself."""
@@ -131,7 +151,9 @@ class Debian:
 
 @pytest.fixture
 def debian(request: pytest.FixtureRequest, tree: Path, packages: Packages) -> Iterator[Debian]:
-    with Machine("sh", "-c", "mkdir /packages && cp /mnt/*.deb /packages", checkout=packages.directory, lower=tree) as machine:
+    with Machine(
+        "sh", "-c", "mkdir /packages && cp /mnt/*.deb /packages", checkout=packages.directory, lower=tree
+    ) as machine:
         request.config.stash[_MACHINE] = machine
         yield Debian(machine=machine)
 
@@ -148,7 +170,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture
 def command() -> Callable[..., str]:
-    """`command(ID, "sleep 1000")`: a TaskService element of a program; `rules` is what stands in its state."""
+    """`command(ID, "sleep 1000")`: a TaskService element of a program; `rules` is what stands in its
+    state.
+    """
 
     def element(name: str, program: str, *, rules: str = "", entry: bool = True) -> str:
         return f"""

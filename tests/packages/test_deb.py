@@ -1,4 +1,6 @@
-"""The Debian package on a booted Debian: installed, upgraded under running tasks, downgraded, removed and purged."""
+"""The Debian package on a booted Debian: installed, upgraded under running tasks, downgraded, removed and
+purged.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +27,22 @@ Command = Callable[..., str]
 
 def chain(command: Command) -> tuple[str, str, str]:
     """A task whose end, however it ends, starts the second; and one more that only runs."""
-    return command("ts_1", "sleep 1001", rules=NEXT), command("ts_2", "sleep 1002", entry=False), command("ts_3", "sleep 1003")
+    return (
+        command("ts_1", "sleep 1001", rules=NEXT),
+        command("ts_2", "sleep 1002", entry=False),
+        command("ts_3", "sleep 1003"),
+    )
 
 
 def newer_and_older(debian: Debian, packages: Packages) -> tuple[str, str]:
-    """This tree after the first release, or its next revision after it where the first release runs no tasks."""
-    return (packages.current, packages.first) if debian.runs_first_release() else (packages.following, packages.current)
+    """This tree after the first release, or its next revision after it where the first release runs no
+    tasks.
+    """
+    return (
+        (packages.current, packages.first)
+        if debian.runs_first_release()
+        else (packages.following, packages.current)
+    )
 
 
 def state(context: Installed, name: str) -> str:
@@ -47,28 +59,39 @@ def test_the_version_of_the_package_is_that_of_the_tree_and_sorts_between_the_re
     (version,) = re.findall(r"\Azmsvc \((\S+)\)", (ROOT / "debian/changelog").read_text())
     assert version.rpartition("-")[0] == re.sub(r"\.?(dev|a|b|rc)", r"~\1", __version__)
     for lower, higher in ("1.0.0-1", version), (version, "1.1.0-1"):
-        assert subprocess.run(["dpkg", "--compare-versions", lower, "lt", higher], check=False).returncode == 0
+        assert (
+            subprocess.run(["dpkg", "--compare-versions", lower, "lt", higher], check=False).returncode == 0
+        )
 
 
 def named_after_zmsvc(debian: Debian) -> set[str]:
-    listed = debian.machine.sh("find / -xdev -name '*zmsvc*' ! -path '/packages/*' ! -path '/var/log/*' ! -path '/tmp/*'").stdout
+    listed = debian.machine.sh(
+        "find / -xdev -name '*zmsvc*' ! -path '/packages/*' ! -path '/var/log/*' ! -path '/tmp/*'"
+    ).stdout
     return set(listed.splitlines())
 
 
-def test_a_context_runs_after_the_installation_and_nothing_is_left_after_purge(debian: Debian, packages: Packages) -> None:
+def test_a_context_runs_after_the_installation_and_nothing_is_left_after_purge(
+    debian: Debian, packages: Packages
+) -> None:
     there = named_after_zmsvc(debian)
     said = debian.install(packages.current)
     assert "is used instead" not in said
     assert debian.version() == __version__
     packed = set(debian.machine.sh("dpkg -L zmsvc").stdout.split())
-    assert {f"/usr/share/doc/zmsvc/{name}" for name in ("README.md", "SECURITY.md", "docs/promises.md")} <= packed
+    assert {
+        f"/usr/share/doc/zmsvc/{name}" for name in ("README.md", "SECURITY.md", "docs/promises.md")
+    } <= packed
     echo = debian.context("EchoAction")
     echo.start()
     machine = debian.machine
     assert state(echo, "ts_100") == "active"
     assert "Slice=zmsvc.slice" in machine.sh("systemctl show -p Slice zmsvc@EchoAction").stdout
     assert "tasks/" in machine.sh(f"cat /proc/{pid_of(echo, 'ts_100')}/cgroup").stdout
-    assert "has started" in machine.sh("journalctl -x -t EchoAction MESSAGE_ID=3b158317ffc34036979dec15661307e9").stdout
+    assert (
+        "has started"
+        in machine.sh("journalctl -x -t EchoAction MESSAGE_ID=3b158317ffc34036979dec15661307e9").stdout
+    )
     machine.sh("systemctl enable zmsvc@EchoAction")
 
     before = echo.processes()
@@ -91,8 +114,12 @@ def test_what_make_install_left_in_usr_local_is_named(debian: Debian, packages: 
     assert "make uninstall" in said
 
 
-def test_an_upgrade_replaces_the_supervisors_and_no_task_notices(debian: Debian, packages: Packages, command: Command) -> None:
-    """The files are the same; the system has been booted with the context enabled, so that zmsvc.target is active."""
+def test_an_upgrade_replaces_the_supervisors_and_no_task_notices(
+    debian: Debian, packages: Packages, command: Command
+) -> None:
+    """The files are the same; the system has been booted with the context enabled, so that zmsvc.target is
+    active.
+    """
     debian.install(packages.current)
     debian.machine.put("/etc/zmsvc/services/Talker/__init__.py", "")
     debian.machine.put("/etc/zmsvc/services/Talker/ServiceTalker.py", TALKER)
@@ -113,7 +140,9 @@ def test_an_upgrade_replaces_the_supervisors_and_no_task_notices(debian: Debian,
     assert state(context, "ts_1") == "failed"
 
 
-def test_an_upgrade_and_a_removal_reach_the_contexts_of_users(debian: Debian, packages: Packages, command: Command) -> None:
+def test_an_upgrade_and_a_removal_reach_the_contexts_of_users(
+    debian: Debian, packages: Packages, command: Command
+) -> None:
     debian.install(packages.current)
     with lingering(debian.machine, *chain(command)) as user:
         idle = processes_of_user(debian.machine, NAME)
@@ -140,7 +169,9 @@ def test_an_upgrade_of_the_first_release_leaves_its_tasks_alone(
     assert debian.version() == "1.0.0"
     debian.machine.put("/etc/zmsvc/services/Talker/__init__.py", "")
     debian.machine.put("/etc/zmsvc/services/Talker/ServiceTalker.py", TALKER)
-    first = command("ts_1", "sleep 1001", rules=NEXT) if kind == "Command" else task("ts_1", "Talker", rules=NEXT)
+    first = (
+        command("ts_1", "sleep 1001", rules=NEXT) if kind == "Command" else task("ts_1", "Talker", rules=NEXT)
+    )
     context = debian.context("Old", first, *chain(command)[1:])
     context.start()
     before, tasks = context.status(), context.pids()
@@ -166,7 +197,9 @@ def test_an_upgrade_of_the_first_release_leaves_its_tasks_alone(
     assert "ts_3" in {name for _, name in context.pids()}
 
 
-def test_after_a_downgrade_a_restart_goes_on_with_the_same_state(debian: Debian, packages: Packages, command: Command) -> None:
+def test_after_a_downgrade_a_restart_goes_on_with_the_same_state(
+    debian: Debian, packages: Packages, command: Command
+) -> None:
     newer, older = newer_and_older(debian, packages)
     debian.install(newer)
     context = debian.context("Down", *chain(command))
@@ -174,7 +207,9 @@ def test_after_a_downgrade_a_restart_goes_on_with_the_same_state(debian: Debian,
     transactions = {transaction for transaction, _ in context.pids()}
     debian.install(older)
     debian.machine.sh(f"systemctl restart {context.unit}", timeout=120)
-    assert set(context.pids()) == {(transaction, name) for transaction in transactions for name in ("ts_1", "ts_3")}
+    assert set(context.pids()) == {
+        (transaction, name) for transaction in transactions for name in ("ts_1", "ts_3")
+    }
     context.stop()
     assert processes_of_user(debian.machine) == set()
 

@@ -1,4 +1,5 @@
-"""The source distribution and the wheel: what is in them, what they say of themselves, and that what they say leads somewhere.
+"""The source distribution and the wheel: what is in them, what they say of themselves, and that what they say
+leads somewhere.
 
 The build backend is called directly, since `python -m build` would download setuptools.
 """
@@ -45,7 +46,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the tree without what earlier builds left in it."""
     version = importlib.metadata.version("setuptools") if importlib.util.find_spec("setuptools") else "0"
     if int(version.partition(".")[0]) < 77:
-        pytest.skip(f"setuptools {version} knows no license expressions and builds no wheel by itself; 77 does")
+        pytest.skip(
+            f"setuptools {version} knows no license expressions and builds no wheel by itself; 77 does"
+        )
     directory = tmp_path_factory.mktemp("source")
     for name in tracked():
         target = directory / name
@@ -57,7 +60,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build(source: Path, kind: str, output: Path) -> tuple[Path, str]:
     """Builds `kind` and returns the file and all that was said."""
     command = [sys.executable, "-W", "default", "-c", BUILD, f"build_{kind}", str(output)]
-    done = subprocess.run(command, cwd=source, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=source, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout
     (file,) = output.iterdir()
     return file, done.stdout
@@ -119,7 +124,11 @@ def test_the_wheel_has_the_package_and_what_lies_beside_it(wheel: zipfile.ZipFil
     units = {f"zmsvc/data/{name}" for name in tracked() if name.startswith("units/")}
     assert {name for name in names if name.startswith("zmsvc/")} == package | units
     data = f"zmsvc-{__version__}.data/data/share/"
-    pages = {f"{data}man/man{Path(name).suffix[1:]}/{Path(name).name}" for name in package if name.startswith("zmsvc/data/man/")}
+    pages = {
+        f"{data}man/man{Path(name).suffix[1:]}/{Path(name).name}"
+        for name in package
+        if name.startswith("zmsvc/data/man/")
+    }
     assert {name for name in names if name.startswith(f"{data}man/")} == pages
     assert f"{data}bash-completion/completions/zmsvcctl.bash" in names
     assert wheel.read(f"{data}doc/zmsvc/SECURITY.md") == (ROOT / "SECURITY.md").read_bytes()
@@ -127,10 +136,13 @@ def test_the_wheel_has_the_package_and_what_lies_beside_it(wheel: zipfile.ZipFil
 
 
 def test_setuptools_warns_of_nothing(built: dict[str, tuple[Path, str]]) -> None:
-    # Not of the project: globs of MANIFEST.in that exclude what happens not to be there, and bytecode that nobody asked for.
+    # Not of the project: globs of MANIFEST.in that exclude what happens not to be there, and bytecode that
+    # nobody asked for.
     harmless = r"no previously-included|byte-compiling is disabled|no directories found matching"
     for kind, (_, said) in built.items():
-        warnings = [line for line in said.splitlines() if re.search(r"warning|deprecat|absent from", line, re.I)]
+        warnings = [
+            line for line in said.splitlines() if re.search(r"warning|deprecat|absent from", line, re.I)
+        ]
         assert [line for line in warnings if not re.search(harmless, line)] == [], kind
 
 
@@ -142,31 +154,50 @@ def test_the_metadata_says_what_the_index_shows(metadata: Message) -> None:
     assert metadata["Author"]
     assert "BSD-3-Clause" in (metadata["License-Expression"], metadata["License"])
     classifiers = metadata.get_all("Classifier", [])
-    for kind in ("Development Status", "Environment", "Intended Audience", "Operating System", "Topic", "Typing :: Typed"):
+    for kind in (
+        "Development Status",
+        "Environment",
+        "Intended Audience",
+        "Operating System",
+        "Topic",
+        "Typing :: Typed",
+    ):
         assert any(each.startswith(kind) for each in classifiers), kind
-    assert not any(each.startswith("License ::") for each in classifiers), "a license expression replaces them"
+    assert not any(each.startswith("License ::") for each in classifiers), (
+        "a license expression replaces them"
+    )
 
 
 def test_the_page_on_the_index_has_no_dead_link(metadata: Message) -> None:
-    """The index shows this page alone, where a path of the tree leads nowhere; README.md is for who has the tree."""
+    """The index shows this page alone, where a path of the tree leads nowhere; README.md is for who has
+    the tree.
+    """
     page = str(metadata.get_payload())
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert page.startswith("# zmsvc\n")
-    assert [target for target in re.findall(r"\]\(([^)]*)\)", page) if not target.startswith("https://")] == []
+    assert [
+        target for target in re.findall(r"\]\(([^)]*)\)", page) if not target.startswith("https://")
+    ] == []
 
 
 def test_readme_leads_to_files_that_are_there() -> None:
     targets = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
-    assert [target for target in targets if not target.startswith("https://") and not (ROOT / target).exists()] == []
+    assert [
+        target for target in targets if not target.startswith("https://") and not (ROOT / target).exists()
+    ] == []
 
 
 def test_every_library_that_is_needed_has_a_version_and_hashes() -> None:
     setup = (ROOT / "setup.cfg").read_text()
-    needed = re.findall(r"^    ([\w-]+)", re.search(r"^install_requires =\n((?:    .*\n)+)", setup, re.M)[1], re.M)  # type: ignore[index]
+    needed = re.findall(
+        r"^    ([\w-]+)", re.search(r"^install_requires =\n((?:    .*\n)+)", setup, re.M)[1], re.M
+    )  # type: ignore[index]
     locked = {}
     for entry in re.split(r"\n(?=\S)", (ROOT / "packaging/locked/libraries.txt").read_text()):
         if found := re.match(r"([\w-]+)==([\w.]+) \\", entry):
             locked[found[1]] = len(re.findall(r"--hash=sha256:[0-9a-f]{64}", entry))
     assert set(needed) <= locked.keys()
     # A source archive, or wheels of every Python for two machines as well.
-    assert {name: count for name, count in locked.items() if count < (40 if name in ("lxml", "pyzmq") else 1)} == {}
+    assert {
+        name: count for name, count in locked.items() if count < (40 if name in ("lxml", "pyzmq") else 1)
+    } == {}

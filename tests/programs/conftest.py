@@ -1,4 +1,6 @@
-"""The fixtures of the live tests serve here, too. A program that is not installed skips its tests, but under CI that is a failure."""
+"""The fixtures of the live tests serve here, too. A program that is not installed skips its tests, but
+under CI that is a failure.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +11,11 @@ import pytest
 from context import Context
 from programs import Programs
 
-# Two modules of the name conftest cannot be imported by name; pytest finds fixtures in whatever names a conftest has.
-_spec = importlib.util.spec_from_file_location("live_fixtures", Path(__file__).parent.parent / "live" / "conftest.py")
+# Two modules of the name conftest cannot be imported by name; pytest finds fixtures in whatever names a
+# conftest has.
+_spec = importlib.util.spec_from_file_location(
+    "live_fixtures", Path(__file__).parent.parent / "live" / "conftest.py"
+)
 assert _spec is not None
 assert _spec.loader is not None
 _live = importlib.util.module_from_spec(_spec)

@@ -13,7 +13,13 @@ from context import Context
 from needs import need
 from waiting import PATIENCE, wait_for
 
-PACKAGES = {"redis-server": "redis-server", "nginx": "nginx-light", "gunicorn": "gunicorn", "node": "nodejs", "logrotate": "logrotate"}
+PACKAGES = {
+    "redis-server": "redis-server",
+    "nginx": "nginx-light",
+    "gunicorn": "gunicorn",
+    "node": "nodejs",
+    "logrotate": "logrotate",
+}
 """COMMAND: the Debian package that has it."""
 
 
@@ -83,6 +89,10 @@ def talk(place: Path | int, said: bytes, until: Callable[[bytes], bool]) -> byte
 
 def http(place: Path | int) -> str:
     """The body of GET /, which ends with a newline."""
-    answer = talk(place, b"GET / HTTP/1.0\r\nHost: x\r\n\r\n", lambda heard: heard.partition(b"\r\n\r\n")[2].endswith(b"\n"))
+    answer = talk(
+        place,
+        b"GET / HTTP/1.0\r\nHost: x\r\n\r\n",
+        lambda heard: heard.partition(b"\r\n\r\n")[2].endswith(b"\n"),
+    )
     assert b" 200 " in answer.partition(b"\r\n")[0], answer
     return answer.partition(b"\r\n\r\n")[2].decode().strip()

@@ -1,4 +1,6 @@
-"""gunicorn as a Command: reload by signal, a crash of the master and of a worker, a stop that lets a request end."""
+"""gunicorn as a Command: reload by signal, a crash of the master and of a worker, a stop that lets a
+request end.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,17 @@ class Gunicorn:
     def __init__(self, programs: Programs) -> None:
         self.home, self.port = programs.home, free_port()
         self.say("first")
-        words = [program("gunicorn"), "-b", f"127.0.0.1:{self.port}", "-w", "1", "--chdir", str(self.home), "--worker-tmp-dir", "/dev/shm"]
+        words = [
+            program("gunicorn"),
+            "-b",
+            f"127.0.0.1:{self.port}",
+            "-w",
+            "1",
+            "--chdir",
+            str(self.home),
+            "--worker-tmp-dir",
+            "/dev/shm",
+        ]
         programs.command("gunicorn", *words, "shop:app", rules={"on_fail": ("restart", "gunicorn")})
 
     def say(self, word: str, *, slow: bool = False) -> None:
@@ -50,7 +62,9 @@ def test_gunicorn_loads_the_application_again_on_sighup(programs: Programs, guni
     assert programs.context.tasks()["gunicorn"]["pid"] == before["pid"]
 
 
-def test_gunicorn_that_was_killed_serves_again_and_its_workers_are_gone(programs: Programs, gunicorn: Gunicorn) -> None:
+def test_gunicorn_that_was_killed_serves_again_and_its_workers_are_gone(
+    programs: Programs, gunicorn: Gunicorn
+) -> None:
     programs.context.start()
     assert http(gunicorn.port) == "first"
     first = programs.context.tasks()["gunicorn"]["pid"]
@@ -99,8 +113,23 @@ def test_gunicorn_replaces_its_master_on_sigusr2_and_the_task_goes_on(programs: 
         "        sock.connect(os.environ['NOTIFY_SOCKET'])\n"
         "        sock.send(b'READY=1\\nMAINPID=%d' % os.getpid())\n",
     )
-    words = [program("gunicorn"), "-c", str(programs.home / "conf.py"), "-b", f"127.0.0.1:{port}", "--chdir", str(programs.home)]
-    programs.command("gunicorn", *words, "--worker-tmp-dir", "/dev/shm", "shop:app", service="<notify_access>all</notify_access>")
+    words = [
+        program("gunicorn"),
+        "-c",
+        str(programs.home / "conf.py"),
+        "-b",
+        f"127.0.0.1:{port}",
+        "--chdir",
+        str(programs.home),
+    ]
+    programs.command(
+        "gunicorn",
+        *words,
+        "--worker-tmp-dir",
+        "/dev/shm",
+        "shop:app",
+        service="<notify_access>all</notify_access>",
+    )
     programs.context.start("--transaction", "TX")
     assert http(port) == "first"
     old = programs.context.tasks()["gunicorn"]["pid"]

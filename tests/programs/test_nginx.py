@@ -1,4 +1,6 @@
-"""nginx as a Command: reload and log rotation by signal, a graceful stop, and the mistake of leaving it in the background."""
+"""nginx as a Command: reload and log rotation by signal, a graceful stop, and the mistake of leaving it in
+the background.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,13 @@ class Nginx:
         self.say("first")
 
     def say(self, word: str) -> None:
-        temporary = "".join(f"{kind}_temp_path {self.home}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        temporary = "".join(
+            f"{kind}_temp_path {self.home}/{kind};"
+            for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
         (self.home / "nginx.conf").write_text(
-            f"{'user root;' if os.geteuid() == 0 else ''} pid {self.home}/nginx.pid; error_log {self.home}/error.log; events {{}}"
+            f"{'user root;' if os.geteuid() == 0 else ''} pid {self.home}/nginx.pid; error_log "
+            f"{self.home}/error.log; events {{}}"
             f"http {{ {temporary} access_log {self.home}/access.log; server {{ listen 127.0.0.1:{self.port};"
             f'location / {{ return 200 "{word}\\n"; }} }} }}'
         )
@@ -35,11 +41,15 @@ class Nginx:
 def nginx(programs: Programs) -> Nginx:
     made = Nginx(programs)
     rules = {"on_fail": ("restart", "nginx")}
-    programs.command("nginx", *made.words, "-g", "daemon off;", service="<stop_signal>QUIT</stop_signal>", rules=rules)
+    programs.command(
+        "nginx", *made.words, "-g", "daemon off;", service="<stop_signal>QUIT</stop_signal>", rules=rules
+    )
     return made
 
 
-def test_nginx_that_was_killed_serves_again_and_its_workers_are_gone(programs: Programs, nginx: Nginx) -> None:
+def test_nginx_that_was_killed_serves_again_and_its_workers_are_gone(
+    programs: Programs, nginx: Nginx
+) -> None:
     programs.context.start()
     assert http(nginx.port) == "first"
     first = programs.context.tasks()["nginx"]["pid"]

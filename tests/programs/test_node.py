@@ -1,4 +1,6 @@
-"""A node program as a Command: its handler of SIGTERM runs, also behind a shell, and a crash starts it again."""
+"""A node program as a Command: its handler of SIGTERM runs, also behind a shell, and a crash starts it
+again.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ process.on('SIGTERM', () => { fs.writeFileSync('HOME/orders', orders); process.e
 class Node:
     def __init__(self, programs: Programs) -> None:
         self.port = free_port()
-        file = programs.file("server.js", SERVER.replace("HOME", str(programs.home)).replace("PORT", str(self.port)))
+        file = programs.file(
+            "server.js", SERVER.replace("HOME", str(programs.home)).replace("PORT", str(self.port))
+        )
         self.words = [program("node"), str(file)]
 
 

@@ -21,13 +21,27 @@ class Redis:
     def __init__(self, programs: Programs) -> None:
         self.home, self.socket = programs.home, programs.home / "redis.sock"
         self.dump = programs.home / "dump.rdb"
-        self.words = [program("redis-server"), "--port", "0", "--unixsocket", str(self.socket), "--save", "900 1", "--dir", str(self.home)]
+        self.words = [
+            program("redis-server"),
+            "--port",
+            "0",
+            "--unixsocket",
+            str(self.socket),
+            "--save",
+            "900 1",
+            "--dir",
+            str(self.home),
+        ]
 
     def script(self) -> str:
         return " ".join(f"'{word}'" for word in self.words)
 
     def __call__(self, line: str) -> str:
-        answer = talk(self.socket, f"{line}\r\n".encode(), lambda heard: heard.endswith(b"\r\n") and not heard.startswith(b"-LOADING"))
+        answer = talk(
+            self.socket,
+            f"{line}\r\n".encode(),
+            lambda heard: heard.endswith(b"\r\n") and not heard.startswith(b"-LOADING"),
+        )
         return answer.decode().split("\r\n")[-2]
 
 
@@ -67,7 +81,9 @@ def test_a_stop_of_redis_saves_its_data(programs: Programs, redis: Redis, wrappe
     assert redis("GET order") == "paid"
 
 
-def test_redis_in_the_background_is_ended_with_its_task_saves_its_data_and_is_named(programs: Programs, redis: Redis) -> None:
+def test_redis_in_the_background_is_ended_with_its_task_saves_its_data_and_is_named(
+    programs: Programs, redis: Redis
+) -> None:
     pid_file = programs.home / "redis.pid"
     script = f"{redis.script()} --daemonize yes --pidfile {pid_file}; exec sleep 1000"
     programs.command("redis", "sh", "-c", script)
@@ -80,7 +96,9 @@ def test_redis_in_the_background_is_ended_with_its_task_saves_its_data_and_is_na
     assert redis.dump.exists()
 
 
-def test_redis_that_leaves_its_task_is_ended_and_status_says_what_keeps_it(programs: Programs, redis: Redis) -> None:
+def test_redis_that_leaves_its_task_is_ended_and_status_says_what_keeps_it(
+    programs: Programs, redis: Redis
+) -> None:
     pid_file = programs.home / "redis.pid"
     programs.command("redis", *redis.words, "--daemonize", "yes", "--pidfile", str(pid_file))
     assert "--daemonize no" in programs.context_check()
@@ -99,8 +117,12 @@ def test_the_log_of_redis_is_rotated_while_it_runs(programs: Programs, redis: Re
     programs.context.start()
     assert redis("PING") == "+PONG"
     log = log_file(programs.context)
-    wait_for(lambda: "Ready to accept connections" in log.read_text() or "accept connections" in log.read_text())
-    example = (CHECKOUT / "etc/logrotate.d/zmsvc").read_text().replace("/var/lib/zmsvc/*/zmsvcd.log", str(log))
+    wait_for(
+        lambda: "Ready to accept connections" in log.read_text() or "accept connections" in log.read_text()
+    )
+    example = (
+        (CHECKOUT / "etc/logrotate.d/zmsvc").read_text().replace("/var/lib/zmsvc/*/zmsvcd.log", str(log))
+    )
     rotation = programs.file("logrotate.conf", example)
     subprocess.run([logrotate, "--force", "--state", programs.home / "logrotate.state", rotation], check=True)
     assert redis("SET order paid") == "+OK"

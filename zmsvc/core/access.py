@@ -1,7 +1,8 @@
-"""Who may give which order, and over which way: the one table that the control socket, the bus, conf_command.py and the device use.
+"""Who may give which order, and over which way: the one table that the control socket, the bus,
+conf_command.py and the device use.
 
-The README and zmsvcctl(1) show the same; a test compares them. A verb that is added here for the control socket is not thereby
-accepted on the bus, which has a vocabulary of its own.
+The README and zmsvcctl(1) show the same; a test compares them. A verb that is added here for the control
+socket is not thereby accepted on the bus, which has a vocabulary of its own.
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ class Who(StrEnum):
 
 
 MAY_CONNECT = "root, the daemon's user, members of its group and the <user> of each task"
-"""Who may connect without CURVE keys to the bus, over ipc and over loopback tcp, and so give each order that the bus knows."""
+"""Who may connect without CURVE keys to the bus, over ipc and over loopback tcp, and so give each order
+that the bus knows.
+"""
 ANYONE = "every user of this machine"
 """Who may connect over loopback tcp with bus_access="anyone"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One thing that may be asked. `bus`: the topics on which it may be asked by those who may connect to the bus."""
+    """One thing that may be asked. `bus`: the topics on which it may be asked by those who may connect to
+    the bus.
+    """
 
     verb: str
     control: Who | None = None
@@ -53,6 +58,7 @@ CONTROL: Mapping[str, Who] = {order.verb: order.control for order in ORDERS if o
 """Who may ask for what over the control socket. What is not in it cannot be asked for."""
 
 BUS: Mapping[str, tuple[str, ...]] = {
-    topic: tuple(order.verb for order in ORDERS if topic in order.bus) for topic in ("context", "process", "state")
+    topic: tuple(order.verb for order in ORDERS if topic in order.bus)
+    for topic in ("context", "process", "state")
 }
 """What may be asked on the bus, by topic."""

@@ -1,4 +1,6 @@
-"""What one element of a context file cannot show by itself: faults between elements, and warnings about what is legal but odd. Pure."""
+"""What one element of a context file cannot show by itself: faults between elements, and warnings about
+what is legal but odd. Pure.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from zmsvc.core.values import TRUE, Endpoint, apart, collide, endpoint, quote, r
 
 _STARTING = (Action.START, Action.RESTART)
 _OURS = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"})
-"""Variables by which a task and its supervisor find each other; a file that sets them makes the task deaf or mute."""
+"""Variables by which a task and its supervisor find each other; a file that sets them makes the task deaf
+or mute.
+"""
 
 _STATE_TYPES = ("", "on_start", "start_now", "on_update", "on_fail", "on_exit")
 """What zmicroservices wrote; only the first two words start a task with its transaction."""
@@ -27,7 +31,9 @@ _NAMED = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What is wrong, and where: the `element` of the context, or of the task with this index in the file, or its rule of this index."""
+    """What is wrong, and where: the `element` of the context, or of the task with this index in the file,
+    or its rule of this index.
+    """
 
     text: str
     element: str = ""
@@ -37,7 +43,9 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Odd:
-    """What is legal but probably not meant, and where: on this line, or else at this task or this element of the context."""
+    """What is legal but probably not meant, and where: on this line, or else at this task or this element
+    of the context.
+    """
 
     text: str
     line: int = 0
@@ -49,7 +57,9 @@ class Odd:
 
 
 def faults(tasks: Sequence[TaskService], binds: Mapping[str, Endpoint]) -> list[Fault]:
-    """Every fault between elements. `binds` has what was readable of the four endpoints, by their elements' names."""
+    """Every fault between elements. `binds` has what was readable of the four endpoints, by their
+    elements' names.
+    """
     return [*_repeated(tasks), *_calls(tasks), *_binds(binds)]
 
 
@@ -57,7 +67,10 @@ def _repeated(tasks: Sequence[TaskService]) -> Iterator[Fault]:
     seen: set[str] = set()
     for index, task in enumerate(tasks):
         if task.id in seen:
-            yield Fault(text=f"the id {quote(task.id)} is taken by a task before it, expected one of its own", task=index)
+            yield Fault(
+                text=f"the id {quote(task.id)} is taken by a task before it, expected one of its own",
+                task=index,
+            )
         # A task without an id has been told so already.
         seen |= {task.id} - {""}
 
@@ -72,17 +85,31 @@ def _calls(tasks: Sequence[TaskService]) -> Iterator[Fault]:
 
 
 def _binds(binds: Mapping[str, Endpoint]) -> Iterator[Fault]:
-    collided = [*_twice(binds, "FrontEndEndpoint", "BackendEndpoint"), *_twice(binds, "FrontBind", "BackendBind")]
+    collided = [
+        *_twice(binds, "FrontEndEndpoint", "BackendEndpoint"),
+        *_twice(binds, "FrontBind", "BackendBind"),
+    ]
     yield from collided
     told = {fault.element for fault in collided}
-    pairs = (("FrontBind", "BackendEndpoint", "FrontEndEndpoint"), ("BackendBind", "FrontEndEndpoint", "BackendEndpoint"))
+    pairs = (
+        ("FrontBind", "BackendEndpoint", "FrontEndEndpoint"),
+        ("BackendBind", "FrontEndEndpoint", "BackendEndpoint"),
+    )
     for bound, connected, other in pairs:
-        if bound in told or bound not in binds or connected not in binds or reaches(binds[connected], binds[bound]):
+        if (
+            bound in told
+            or bound not in binds
+            or connected not in binds
+            or reaches(binds[connected], binds[bound])
+        ):
             continue
         swapped = other in binds and reaches(binds[other], binds[bound])
         hint = " (are FrontBind and BackendBind swapped?)" if swapped else ""
         wanted = _expected(binds[connected])
-        text = f"{bound} {binds[bound]} is not where {connected} {binds[connected]} leads, expected {wanted}{hint}"
+        text = (
+            f"{bound} {binds[bound]} is not where {connected} {binds[connected]} leads, expected "
+            f"{wanted}{hint}"
+        )
         yield Fault(text=text, element=bound)
 
 
@@ -93,11 +120,17 @@ def _twice(binds: Mapping[str, Endpoint], first: str, second: str) -> Iterator[F
 
 
 def _expected(connected: Endpoint) -> str:
-    return str(connected) if connected.scheme == "ipc" else f"port {connected.port}, as in tcp://*:{connected.port}"
+    return (
+        str(connected)
+        if connected.scheme == "ipc"
+        else f"port {connected.port}, as in tcp://*:{connected.port}"
+    )
 
 
 def warnings(context: Context, *, curve: bool = False) -> list[str]:
-    """What is legal but probably not meant, one line each. `curve` says whether there are keys, so that only who has one comes in."""
+    """What is legal but probably not meant, one line each. `curve` says whether there are keys, so that
+    only who has one comes in.
+    """
     return [str(each) for each in odd(context, curve=curve)]
 
 
@@ -108,7 +141,9 @@ def odd(context: Context, *, curve: bool = False) -> list[Odd]:
     found += [*_binds_apart(context, curve=curve), *_open_bus(context, curve=curve), *_privileged(tasks)]
     found += [*_never_started(tasks), *_rings(tasks)]
     for task in tasks.values():
-        found += [Odd(task=task.id, text=f"{task.id}: {text}") for text in (*_odd_rules(task), *_odd_settings(task))]
+        found += [
+            Odd(task=task.id, text=f"{task.id}: {text}") for text in (*_odd_rules(task), *_odd_settings(task))
+        ]
     return [*found, *_torn_threads(tasks.values())]
 
 
@@ -121,43 +156,63 @@ def _binds_apart(context: Context, *, curve: bool) -> Iterator[Odd]:
         place, other = endpoint(bound, bind=True), endpoint(connected, bind=False)
         if place.wildcard and not curve:
             text = (
-                f"{name} {bound} means every address of this machine, and without CURVE keys the loopback address alone, because whoever "
-                f"reaches it could give orders: tcp://127.0.0.1:{place.port} or an ipc:// path is enough for one machine, "
+                f"{name} {bound} means every address of this machine, and without CURVE keys the loopback "
+                f"address alone, because whoever "
+                f"reaches it could give orders: tcp://127.0.0.1:{place.port} or an ipc:// path is enough "
+                f"for one machine, "
                 f"for others zmsvcctl keys make"
             )
             yield Odd(element=name, text=text)
         if apart(other, place):
-            yield Odd(element=name, text=f"{name} {bound} is another address than {connected}, where it is looked for")
+            yield Odd(
+                element=name,
+                text=f"{name} {bound} is another address than {connected}, where it is looked for",
+            )
 
 
 def who_may_connect(context: Context, *, curve: bool) -> list[str]:
-    """Return lines about the bus and the Monitors: who may connect, and so give the orders that the bus knows, and read what is told."""
+    """Return lines about the bus and the Monitors: who may connect, and so give the orders that the bus
+    knows, and read what is told.
+    """
     orders = f"give orders ({', '.join(BUS['context'])}) and read configurations"
     lines = [
         f"bus: {who} may connect to {' and '.join(places)}, {orders}"
-        for who, places in _admitted(context, [context.endpoints.backend, context.endpoints.frontend], curve=curve)
+        for who, places in _admitted(
+            context, [context.endpoints.backend, context.endpoints.frontend], curve=curve
+        )
     ]
     for task in context.tasks.values():
         tcp = [place for place in monitored(task) if place.startswith("tcp://")]
         for who, places in _admitted(context, tcp, curve=curve):
-            lines.append(f"{task.id}: {who} may connect to {' and '.join(places)} and read what tasks use of the machine")
+            lines.append(
+                f"{task.id}: {who} may connect to {' and '.join(places)} and read what tasks use of the "
+                f"machine"
+            )
     return lines
 
 
 def monitored(task: TaskService) -> list[str]:
     """Return the endpoints that a Monitor service binds; of any other task none."""
-    settings = [task.configuration.get(tag) for tag in ("service", "publisher")] if task.instance == "Monitor" else []
+    settings = (
+        [task.configuration.get(tag) for tag in ("service", "publisher")]
+        if task.instance == "Monitor"
+        else []
+    )
     places = [each.get("endpoint") for each in settings if isinstance(each, Mapping)]
     return [place for place in places if isinstance(place, str) and place.startswith(("tcp://", "ipc://"))]
 
 
 def _admitted(context: Context, places: Iterable[str], *, curve: bool) -> Iterator[tuple[str, list[str]]]:
-    """Who may connect to which of these places; a socket with a file needs no keys and is open to nobody else."""
+    """Who may connect to which of these places; a socket with a file needs no keys and is open to nobody
+    else.
+    """
     local = ANYONE if context.bus_access is BusAccess.ANYONE else MAY_CONNECT
     groups: dict[str, list[str]] = {}
     for place in places:
         ipc = place.startswith("ipc://")
-        groups.setdefault(MAY_CONNECT if ipc else "each client that has an allowed key" if curve else local, []).append(place)
+        groups.setdefault(
+            MAY_CONNECT if ipc else "each client that has an allowed key" if curve else local, []
+        ).append(place)
     yield from groups.items()
 
 
@@ -168,14 +223,18 @@ def _open_bus(context: Context, *, curve: bool) -> Iterator[Odd]:
     if any(place.startswith("tcp://") for place in places):
         orders = ", ".join(BUS["context"])
         text = (
-            f'bus_access="anyone": {ANYONE} may give orders ({orders}) at {places[0]} and read configurations at {places[1]}; '
+            f'bus_access="anyone": {ANYONE} may give orders ({orders}) at {places[0]} and read '
+            f"configurations at {places[1]}; "
             f'bus_access="members" lets only {MAY_CONNECT} connect'
         )
         yield Odd(element="Context", text=text)
     for task in context.tasks.values():
         for place in monitored(task):
             if place.startswith("tcp://"):
-                text = f'{task.id}: bus_access="anyone": {ANYONE} may read at {place} what tasks use of the machine'
+                text = (
+                    f'{task.id}: bus_access="anyone": {ANYONE} may read at {place} what tasks use of the '
+                    f"machine"
+                )
                 yield Odd(task=task.id, text=text)
 
 
@@ -184,9 +243,13 @@ def _privileged(tasks: Mapping[str, TaskService]) -> Iterator[Odd]:
     with_user = [task.id for task in tasks.values() if task.user]
     without = [task.id for task in tasks.values() if not task.user]
     if with_user and without:
-        named = f"{', '.join(without[:_NAMED])}{', ...' if len(without) > _NAMED else ''} {'have' if len(without) > 1 else 'has'}"
+        named = (
+            f"{', '.join(without[:_NAMED])}{', ...' if len(without) > _NAMED else ''} "
+            f"{'have' if len(without) > 1 else 'has'}"
+        )
         text = (
-            f"{named} no <user>, while {with_user[0]} has one: zmsvcd must run as root, or with capabilities that make it as good as root, "
+            f"{named} no <user>, while {with_user[0]} has one: zmsvcd must run as root, or with "
+            f"capabilities that make it as good as root, "
             f"and each task without a <user> runs as the same user"
         )
         yield Odd(task=without[0], text=text)
@@ -195,7 +258,12 @@ def _privileged(tasks: Mapping[str, TaskService]) -> Iterator[Odd]:
 def _never_started(tasks: Mapping[str, TaskService]) -> Iterator[Odd]:
     reached = {task.id for task in tasks.values() if task.entry}
     if not reached:
-        yield Odd(text="no task starts with its transaction: every state type is something else than on_start and start_now")
+        yield Odd(
+            text=(
+                "no task starts with its transaction: every state type is something else than on_start and "
+                "start_now"
+            )
+        )
     waiting = list(reached)
     while waiting:
         called = {rule.call for rule in tasks[waiting.pop()].rules if rule.action in _STARTING} - reached
@@ -215,7 +283,11 @@ def _odd_rules(task: TaskService) -> Iterator[str]:
         if rule.call != task.id:
             continue
         if rule.action is Action.STOP:
-            what = "it stops itself" if rule.trigger in (Trigger.ON_START, Trigger.ON_UPDATE) else "it has ended by then"
+            what = (
+                "it stops itself"
+                if rule.trigger in (Trigger.ON_START, Trigger.ON_UPDATE)
+                else "it has ended by then"
+            )
             yield f"the rule {_words(rule)} is about the task itself: {what}"
         elif rule.action is Action.START and rule.trigger in (Trigger.ON_START, Trigger.ON_UPDATE):
             yield f"the rule {_words(rule)} is about the task itself, which runs by then: it does nothing"
@@ -226,12 +298,22 @@ def _odd_settings(task: TaskService) -> Iterator[str]:
         yield f"its environment sets {name}, which zmsvc sets itself: the supervisor would not hear the task"
     if task.service_type is not ServiceType.COMMAND and not task.fresh:
         for name in sorted(name for name in task.environment if read_at_start(name)):
-            way = "<fresh>yes</fresh>" if task.service_type is ServiceType.PROCESS else "a Process with <fresh>yes</fresh>"
-            yield f"its environment sets {name}, which a program reads when it begins: a forked task has it in vain, {way} does not"
+            way = (
+                "<fresh>yes</fresh>"
+                if task.service_type is ServiceType.PROCESS
+                else "a Process with <fresh>yes</fresh>"
+            )
+            yield (
+                f"its environment sets {name}, which a program reads when it begins: a forked task has it "
+                f"in vain, {way} does not"
+            )
     if problem := _cannot_start(task):
         yield problem
     if task.instance == "Monitor" and _stores(task):
-        yield "it is a Monitor that is to store records in a database, which zmsvc does not do: subscribe to it and store them"
+        yield (
+            "it is a Monitor that is to store records in a database, which zmsvc does not do: subscribe to "
+            "it and store them"
+        )
     if (kind := _state_type(task)) not in _STATE_TYPES:
         yield f"its state type {quote(kind)} is none of {', '.join(_STATE_TYPES[1:])}: it waits for a rule"
     if task.service_type is ServiceType.COMMAND:
@@ -247,12 +329,18 @@ _LIBC = ("LD_", "MALLOC_", "GLIBC_TUNABLES")
 
 
 def read_at_start(name: str) -> bool:
-    """Tell whether a variable has no effect any more in an interpreter that runs. TZ, PYTHONPATH and the locale are made to have it."""
-    return name.startswith(_LIBC) or (name.startswith("PYTHON") and name not in ("PYTHONPATH", "PYTHONBREAKPOINT"))
+    """Tell whether a variable has no effect any more in an interpreter that runs. TZ, PYTHONPATH and the
+    locale are made to have it.
+    """
+    return name.startswith(_LIBC) or (
+        name.startswith("PYTHON") and name not in ("PYTHONPATH", "PYTHONBREAKPOINT")
+    )
 
 
 def _cannot_start(task: TaskService) -> str:
-    """Return what a task of Python finds wrong with its configuration when it starts, as far as zmsvc reads it."""
+    """Return what a task of Python finds wrong with its configuration when it starts, as far as zmsvc
+    reads it.
+    """
     if task.service_type is ServiceType.COMMAND:
         return ""
     try:
@@ -263,7 +351,10 @@ def _cannot_start(task: TaskService) -> str:
     try:
         seconds(task.configuration.get("interval", "0"))
     except ValueError:
-        return f"its interval {quote(str(task.configuration['interval']))} is no time, such as 0.5 or 500ms: a looped task cannot start"
+        return (
+            f"its interval {quote(str(task.configuration['interval']))} is no time, such as 0.5 or 500ms: a "
+            f"looped task cannot start"
+        )
     return ""
 
 
@@ -285,27 +376,38 @@ def _torn_threads(tasks: Iterable[TaskService]) -> Iterator[Odd]:
     for name in ("user", "group", "nice", "log_level", "no_new_privileges", "rlimits"):
         if any(getattr(task, name) != getattr(threads[0], name) for task in threads):
             ids = ", ".join(task.id for task in threads)
-            yield Odd(task=threads[0].id, text=f"the Thread tasks {ids} share one process, but differ in {name}")
+            yield Odd(
+                task=threads[0].id, text=f"the Thread tasks {ids} share one process, but differ in {name}"
+            )
 
 
 def _rings(tasks: Mapping[str, TaskService]) -> Iterator[Odd]:
     for group in _knots(tasks):
         ring = _shortest(tasks, group)
         if ring:
-            yield Odd(task=group[0], text=f"ring of rules, which is legal but may go round for ever: {' '.join(ring)}")
+            yield Odd(
+                task=group[0],
+                text=f"ring of rules, which is legal but may go round for ever: {' '.join(ring)}",
+            )
 
 
 def _edges(task: TaskService) -> Iterator[Rule]:
-    """The rules by which one task's fate starts another. That a failing task starts itself again is what on_fail is for."""
+    """The rules by which one task's fate starts another. That a failing task starts itself again is what
+    on_fail is for.
+    """
     for rule in task.rules:
         # A start of itself while it runs does nothing and is warned about elsewhere.
         idle = rule.action is Action.START and rule.trigger in (Trigger.ON_START, Trigger.ON_UPDATE)
-        if rule.action in _STARTING and not (rule.call == task.id and (idle or rule.trigger is Trigger.ON_FAIL)):
+        if rule.action in _STARTING and not (
+            rule.call == task.id and (idle or rule.trigger is Trigger.ON_FAIL)
+        ):
             yield rule
 
 
 def _knots(tasks: Mapping[str, TaskService]) -> list[list[str]]:
-    """Tarjan's strongly connected components in the file's order, without recursion: a file may chain thousands of tasks."""
+    """Tarjan's strongly connected components in the file's order, without recursion: a file may chain
+    thousands of tasks.
+    """
     order: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []

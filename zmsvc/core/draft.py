@@ -1,4 +1,5 @@
-"""The working copy of a world inside one step: it takes the next state of tasks and gathers the effects. Lives as long as one `step`.
+"""The working copy of a world inside one step: it takes the next state of tasks and gathers the effects.
+Lives as long as one `step`.
 
 Maps are copied when they are first changed, once a step, so a world that was handed out never changes.
 """
@@ -46,7 +47,9 @@ class Draft:
         return self.context.tasks.get(key[1])
 
     def described(self, key: Key) -> TaskService | None:
-        """What the file says of a task, or said before a reload took it out: for messages, never for decisions."""
+        """What the file says of a task, or said before a reload took it out: for messages, never for
+        decisions.
+        """
         return service_of(self.context, key[1], self.tasks.get(key))
 
     def limits(self, key: Key) -> Limits:
@@ -90,7 +93,9 @@ class Draft:
         del self.tasks[key]
 
     def schedule_removal(self, key: Key) -> None:
-        """The file has this task no longer: it goes at the end of this step, or when nobody waits any more to hear how it ended."""
+        """The file has this task no longer: it goes at the end of this step, or when nobody waits any more
+        to hear how it ended.
+        """
         self._lost[key] = None
 
     def _drop_lost(self) -> None:
@@ -134,10 +139,14 @@ class Draft:
         instance = service.instance if service else ""
         self.emit(ev.Record(transaction=key[0], task=key[1], event=event, detail=detail, instance=instance))
 
-    def publish_control(self, key: Key, action: str, *, success: bool, pid: int | None, items: Mapping[str, Any]) -> None:
+    def publish_control(
+        self, key: Key, action: str, *, success: bool, pid: int | None, items: Mapping[str, Any]
+    ) -> None:
         """Say on the bus what happened to a task."""
         told = self.described(key)
-        self.emit(ev.PublishControl(key=key, action=action, success=success, pid=pid, items=items, service=told))
+        self.emit(
+            ev.PublishControl(key=key, action=action, success=success, pid=pid, items=items, service=told)
+        )
 
     def publish_process(self, key: Key, action: str) -> None:
         """Say on the bus that a task is being started or stopped."""
@@ -146,7 +155,9 @@ class Draft:
     # --- the end of a step
 
     def finish(self) -> tuple[World, tuple[Effect, ...]]:
-        """The next world, and the effects in the order they were decided; alarms and the context's picture come last."""
+        """The next world, and the effects in the order they were decided; alarms and the context's picture
+        come last.
+        """
         self._drop_lost()
         for key in self._touched:
             old, new = self.before.tasks.get(key), self.tasks.get(key)

@@ -1,7 +1,8 @@
-"""`step`: the only place that decides. A world, a fact and the time in; the next world and the orders that follow from it out.
+"""`step`: the only place that decides. A world, a fact and the time in; the next world and the orders that
+follow from it out.
 
-It never raises for any fact in any world, and it reads no clock: the same arguments always give the same answer, so a run can be
-proven, simulated and replayed.
+It never raises for any fact in any world, and it reads no clock: the same arguments always give the same
+answer, so a run can be proven, simulated and replayed.
 """
 
 from __future__ import annotations
@@ -38,7 +39,12 @@ def _dispatch(draft: Draft, fact: Fact) -> None:
         case ev.DeadlinePassed():
             _deadline(draft, fact.key)
         case ev.OrdersMissed():
-            draft.record(("", ""), "dropped", why="no supervisor was there to hear orders on the bus", orders=fact.count)
+            draft.record(
+                ("", ""),
+                "dropped",
+                why="no supervisor was there to hear orders on the bus",
+                orders=fact.count,
+            )
         case _:
             key = draft.of_launch(fact.launch)
             if key is not None:
@@ -134,21 +140,37 @@ def _updated(draft: Draft, key: Key, fact: ev.TaskUpdated) -> None:
     task = draft.tasks[key]
     if fact.sequence and fact.sequence <= task.sequence:
         return
-    tokens = min(updates.BURST, task.tokens + (draft.now - task.tokens_at) * updates.RATE) if task.tokens_at else updates.BURST
+    tokens = (
+        min(updates.BURST, task.tokens + (draft.now - task.tokens_at) * updates.RATE)
+        if task.tokens_at
+        else updates.BURST
+    )
     changes: dict[str, Any] = {"sequence": max(fact.sequence, task.sequence), "tokens_at": draft.now}
     if tokens < 1.0:
         if task.tokens >= 1.0 or not task.dropped:
-            draft.record(key, "dropped", why=f"more than {updates.RATE:g} updates a second", before=task.dropped)
+            draft.record(
+                key, "dropped", why=f"more than {updates.RATE:g} updates a second", before=task.dropped
+            )
         draft.change(key, tokens=tokens, dropped=task.dropped + 1, **changes)
         return
     if updates.too_deep(fact.items):
-        draft.record(key, "dropped", why=f"an update is nested more than {updates.MAX_NESTING} deep", before=task.dropped)
+        draft.record(
+            key,
+            "dropped",
+            why=f"an update is nested more than {updates.MAX_NESTING} deep",
+            before=task.dropped,
+        )
         draft.change(key, tokens=tokens - 1.0, dropped=task.dropped + 1, **changes)
         return
     task = draft.change(key, tokens=tokens - 1.0, update=dict(fact.items), action="updated", **changes)
     draft.publish_control(key, "updated", success=True, pid=task.pid, items=fact.items)
     if not task.rules_suppressed:
-        fire(draft, key, Trigger.ON_UPDATE, requested=task.stopped_by_operator or task.stop_reason is Reason.REQUESTED)
+        fire(
+            draft,
+            key,
+            Trigger.ON_UPDATE,
+            requested=task.stopped_by_operator or task.stop_reason is Reason.REQUESTED,
+        )
 
 
 # --- ends
@@ -164,7 +186,9 @@ def _exited(draft: Draft, key: Key, fact: ev.TaskExited) -> None:
         apply(draft, key, _cause_of(end.reason), exit=end, **changes)
     elif asks_rest(draft, key):
         limit = draft.limits(key).stop_timeout
-        left = task.deadline if task.sub_state is SubState.STOP_SIGTERM else draft.now + limit if limit else None
+        left = (
+            task.deadline if task.sub_state is SubState.STOP_SIGTERM else draft.now + limit if limit else None
+        )
         apply(draft, key, TaskEvent.LEFT_BEHIND, exit=end, deadline=left, **changes)
     else:
         apply(draft, key, TaskEvent.LEFT_TO_KILL, exit=end, **changes)
@@ -176,7 +200,15 @@ def _gone(draft: Draft, key: Key, fact: ev.TaskGone) -> None:
     if task.sub_state not in (SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL) or task.exit is None:
         return
     leftovers = tuple(
-        {"pid": e.pid, "name": e.name, "code": e.code, "signal": e.signal, "asked": e.asked, "killed": e.killed} for e in fact.leftovers
+        {
+            "pid": e.pid,
+            "name": e.name,
+            "code": e.code,
+            "signal": e.signal,
+            "asked": e.asked,
+            "killed": e.killed,
+        }
+        for e in fact.leftovers
     )
     apply(draft, key, _cause_of(task.exit.reason), leftovers=leftovers)
 
@@ -201,5 +233,7 @@ def _reason(draft: Draft, key: Key, task: Task, fact: ev.TaskExited) -> Reason:
     if fact.code:
         return Reason.EXIT_CODE
     service = draft.service(key)
-    ready = task.sub_state is SubState.RUNNING or (service is not None and service.service_type is ServiceType.COMMAND and not service.notify)
+    ready = task.sub_state is SubState.RUNNING or (
+        service is not None and service.service_type is ServiceType.COMMAND and not service.notify
+    )
     return Reason.EXITED if ready else Reason.NOT_READY

@@ -1,4 +1,6 @@
-"""What can go wrong, by whose fault it is. Texts are lower case: `cannot X: why`; only a `__main__` makes an exit status of one."""
+"""What can go wrong, by whose fault it is. Texts are lower case: `cannot X: why`; only a `__main__` makes
+an exit status of one.
+"""
 
 CANNOT_EXECUTE = 203
 """Exit status of a process that could not become the task that it was forked for (systemd's EXIT_EXEC)."""
@@ -9,7 +11,9 @@ class ZmsvcError(Exception):
 
 
 class ConfigError(ZmsvcError):
-    """The context file's fault. `faults` holds every fault as `FILE:LINE: what is wrong, what was expected`."""
+    """The context file's fault. `faults` holds every fault as `FILE:LINE: what is wrong, what was
+    expected`.
+    """
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))
@@ -31,7 +35,9 @@ class StateError(ZmsvcError):
 
 
 class PlaceError(ZmsvcError):
-    """The machine's fault: a directory or file that another user could have put there. `owner` is that user, where one is known."""
+    """The machine's fault: a directory or file that another user could have put there. `owner` is that
+    user, where one is known.
+    """
 
     def __init__(self, why: str, *, owner: int | None = None) -> None:
         super().__init__(why)
@@ -43,7 +49,9 @@ class LaunchError(ZmsvcError):
 
 
 class RequirementError(ZmsvcError):
-    """The machine's fault: a library or a feature of the kernel that zmsvc cannot do without. `code` is the exit status."""
+    """The machine's fault: a library or a feature of the kernel that zmsvc cannot do without. `code` is
+    the exit status.
+    """
 
     code = 2
 

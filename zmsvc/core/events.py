@@ -37,7 +37,7 @@ class Origin:
     uid: int | None = None
 
 
-# --- facts -----------------------------------------------------------------------------------------------------------
+# --- facts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,8 @@ class Child:
 class SupervisorStarted:
     """A supervisor is there, the keeper has told what lives and which exits nobody has taken yet.
 
-    `epoch` names the keeper: another one means that no process of before is alive. `stopping`: the context is to end.
+    `epoch` names the keeper: another one means that no process of before is alive. `stopping`: the context is
+    to end.
     """
 
     keeper_id: str
@@ -129,7 +130,9 @@ class TaskReady:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskUpdated:
-    """`update(**items)` of a task; `sequence` counts the updates of one launch from 1, so a repeated one is known."""
+    """`update(**items)` of a task; `sequence` counts the updates of one launch from 1, so a repeated one
+    is known.
+    """
 
     launch: int
     items: Mapping[str, Any]
@@ -235,14 +238,16 @@ Fact = (
     | DeadlinePassed
 )
 
-# --- orders ----------------------------------------------------------------------------------------------------------
+# --- orders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """Start the process of a task. The launch number makes a repeated order harmless: the keeper forks it once.
+    """Start the process of a task. The launch number makes a repeated order harmless: the keeper forks it
+    once.
 
-    What it is told of its cause is in the world when the order is carried out: rules that fire at once are all in it.
+    What it is told of its cause is in the world when the order is carried out: rules that fire at once are
+    all in it.
     """
 
     launch: int
@@ -251,7 +256,9 @@ class Launch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """Send a signal to the main process of a launch; `rest` is sent to its other processes, and TaskGone follows when none is left."""
+    """Send a signal to the main process of a launch; `rest` is sent to its other processes, and TaskGone
+    follows when none is left.
+    """
 
     launch: int
     key: Key
@@ -301,7 +308,9 @@ class PublishControl:
     pid: int | None
     items: Mapping[str, Any] = field(default_factory=dict)
     service: TaskService | None = None
-    """What the file says of the task, or said before a reload took it out: by the time this is said, it may be gone."""
+    """What the file says of the task, or said before a reload took it out: by the time this is said, it
+    may be gone.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,7 +324,9 @@ class PublishProcess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishInfo:
-    """Say on the bus under this transaction's header, soon and once for many changes of it, what the whole context looks like."""
+    """Say on the bus under this transaction's header, soon and once for many changes of it, what the whole
+    context looks like.
+    """
 
     transaction: str
 
@@ -345,7 +356,9 @@ class Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """What was to run at the start of the context runs, or has failed at once, which is no reason to take it for down: tell systemd."""
+    """What was to run at the start of the context runs, or has failed at once, which is no reason to take
+    it for down: tell systemd.
+    """
 
     error: str = ""
     """Which tasks have failed, and why."""

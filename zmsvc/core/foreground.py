@@ -1,4 +1,5 @@
-"""Which programs put themselves into the background, and how each is told to stay in the foreground, as a Command has to. Pure.
+"""Which programs put themselves into the background, and how each is told to stay in the foreground, as a
+Command has to. Pure.
 
 Only what a command line shows is known, and the configuration file that it names.
 """
@@ -15,7 +16,9 @@ _NEVER = r"(?!)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """One that can put itself into the background. The patterns are searched in its arguments, with a blank before each."""
+    """One that can put itself into the background. The patterns are searched in its arguments, with a
+    blank before each.
+    """
 
     name: str
     advice: str
@@ -55,8 +58,18 @@ PROGRAMS = (
         file_off=r"(?mi)^\s*daemonize\s*=\s*(no|off|0|false)",
         advice="--nodaemonize",
     ),
-    Program(name=r"apache2|httpd", always=True, off=r" -D ?(FOREGROUND|NO_DETACH)| -[XtvVlLS]\b", advice="-D FOREGROUND"),
-    Program(name=r"apache2ctl|apachectl", always=True, off=r" -D ?FOREGROUND| (configtest|status|fullstatus)\b", advice="-D FOREGROUND"),
+    Program(
+        name=r"apache2|httpd",
+        always=True,
+        off=r" -D ?(FOREGROUND|NO_DETACH)| -[XtvVlLS]\b",
+        advice="-D FOREGROUND",
+    ),
+    Program(
+        name=r"apache2ctl|apachectl",
+        always=True,
+        off=r" -D ?FOREGROUND| (configtest|status|fullstatus)\b",
+        advice="-D FOREGROUND",
+    ),
     Program(name="lighttpd", always=True, off=r" -(D|t|tt|1|p|v|V|h)\b", advice="-D"),
     Program(name="setsid", on=r" (-f|--fork)\b", advice="no --fork"),
     Program(name="screen", on=r" -(dm|md|d -m)S?\b", advice="-D in place of -d"),
@@ -70,13 +83,20 @@ PROGRAMS = (
     Program(name="unbound", always=True, off=r" -\w*[dhV]", advice="-d"),
     Program(name="squid", always=True, off=r" -\w*[Nzkv]| --foreground\b", advice="--foreground"),
     Program(name="varnishd", always=True, off=r" -[FCdVx]\b", advice="-F"),
-    Program(name="smbd|nmbd|winbindd", always=True, off=r" (-F|--foreground|-i|--interactive|-V|-b)\b", advice="--foreground"),
+    Program(
+        name="smbd|nmbd|winbindd",
+        always=True,
+        off=r" (-F|--foreground|-i|--interactive|-V|-b)\b",
+        advice="--foreground",
+    ),
     Program(name="slapd", always=True, off=r" -d\b| -[TV]", advice="-d 0"),
     Program(name="keepalived", always=True, off=r" (-n|--dont-fork|-t|-v)\b", advice="--dont-fork"),
     Program(name="mosquitto", on=r" (-d|--daemon)\b", advice="no -d"),
     Program(name="pgbouncer", on=r" (-d|--daemon)\b", advice="no -d"),
     Program(name="mysqld|mariadbd", on=r" (-D|--daemonize)\b", advice="no --daemonize"),
-    Program(name="twistd3?", always=True, off=r" (-n|--nodaemon|--help|--version)\b|^ -\w*n", advice="--nodaemon"),
+    Program(
+        name="twistd3?", always=True, off=r" (-n|--nodaemon|--help|--version)\b|^ -\w*n", advice="--nodaemon"
+    ),
     Program(name="pm2", on=r" start\b", advice="pm2-runtime in place of pm2"),
     Program(name="docker|podman", on=r" run\b.* (-d|--detach)\b", advice="no --detach"),
     Program(name="memcached", on=r" (-d|--daemon)\b", advice="no -d"),
@@ -85,13 +105,23 @@ PROGRAMS = (
     Program(name="celery", on=r" (--detach\b|-D\b|multi )", advice="no --detach"),
     Program(name="mongod", on=r" --fork\b", advice="no --fork"),
     Program(name="sshd", always=True, off=r" -[a-zA-Z0-9]*[DdtTi]", advice="-D"),
-    Program(name="dnsmasq", always=True, off=r" (-k|-d|--keep-in-foreground|--no-daemon|--test)\b", advice="--keep-in-foreground"),
+    Program(
+        name="dnsmasq",
+        always=True,
+        off=r" (-k|-d|--keep-in-foreground|--no-daemon|--test)\b",
+        advice="--keep-in-foreground",
+    ),
     Program(name="cron|crond", always=True, off=r" -[fn]\b", advice="-f"),
     Program(name="supervisord", always=True, off=r" (-n|--nodaemon)\b", advice="--nodaemon"),
     Program(name="zmsvcd", on=r" --detach\b", advice="no --detach"),
     Program(name="start-stop-daemon", on=r" (-b|--background)\b", advice="no --background"),
     Program(name="pg_ctl", on=r" start\b", advice="postgres in place of pg_ctl"),
-    Program(name="daemon|daemonize", always=True, off=r" (-f|--foreground)\b", advice="the program itself as the command"),
+    Program(
+        name="daemon|daemonize",
+        always=True,
+        off=r" (-f|--foreground)\b",
+        advice="the program itself as the command",
+    ),
 )
 
 
@@ -101,7 +131,9 @@ def known(name: str) -> Program | None:
 
 
 def warnings(command: Sequence[str], read: Callable[[str], str]) -> list[str]:
-    """Tell which programs of a command put themselves into the background. `read` gives the text of a file, empty where it cannot."""
+    """Tell which programs of a command put themselves into the background. `read` gives the text of a
+    file, empty where it cannot.
+    """
     found = []
     for words in _commands(command):
         for program_and_arguments in _wrapped(words):
@@ -110,7 +142,10 @@ def warnings(command: Sequence[str], read: Callable[[str], str]) -> list[str]:
             if program is not None and _goes(program, program_and_arguments[1:], read):
                 found.append(f"{name} puts itself into the background, and {_ENDED}: {told(program)}")
     if re.search(r"(?<![&>|])&\s*$", _script(command)):
-        found.append(f"its shell ends while what stands before the last & goes on in the background, and {_ENDED}: leave the & out")
+        found.append(
+            f"its shell ends while what stands before the last & goes on in the background, and {_ENDED}: "
+            f"leave the & out"
+        )
     return found
 
 
@@ -130,7 +165,9 @@ def _goes(program: Program, words: Sequence[str], read: Callable[[str], str]) ->
         return True
     named = re.search(program.file, line)
     text = read(named[1]) if named else ""
-    return (program.always and not re.search(program.file_off, text)) or bool(re.search(program.file_on, text))
+    return (program.always and not re.search(program.file_off, text)) or bool(
+        re.search(program.file_on, text)
+    )
 
 
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "ash"})
@@ -169,7 +206,9 @@ _WRAPPERS = {
 
 
 def _wrapped(command: Sequence[str]) -> Iterator[list[str]]:
-    """Give a command as it stands, then what its wrappers run, from the outside to the inside. Variables before it are left out."""
+    """Give a command as it stands, then what its wrappers run, from the outside to the inside. Variables
+    before it are left out.
+    """
     words = list(command)
     while words:
         if re.match(r"[A-Za-z_]\w*=", words[0]):

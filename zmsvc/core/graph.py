@@ -1,4 +1,6 @@
-"""A context as a picture in words: tasks as nodes, rules as labelled arrows, for Graphviz and for Mermaid. Pure; draws nothing."""
+"""A context as a picture in words: tasks as nodes, rules as labelled arrows, for Graphviz and for Mermaid.
+Pure; draws nothing.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ _STROKE: Mapping[Trigger, str] = {
 
 
 def dot(context: Context, states: Mapping[str, State] | None = None) -> str:
-    """The context in Graphviz' language. `states` colours tasks by id; entry tasks have a double border, a stopping rule is dashed."""
+    """The context in Graphviz' language. `states` colours tasks by id; entry tasks have a double border, a
+    stopping rule is dashed.
+    """
     names = {task: f"n{index}" for index, task in enumerate(context.tasks)}
     lines = [
         f"digraph {_dot(context.name)} {{",
@@ -44,13 +48,16 @@ def dot(context: Context, states: Mapping[str, State] | None = None) -> str:
         style = "dashed" if action is Action.STOP else "solid"
         colour = _STROKE[trigger]
         lines.append(
-            f'  {names[here]} -> {names[there]} [label="{trigger}: {action}", style={style}, color="{colour}", fontcolor="{colour}"];'
+            f'  {names[here]} -> {names[there]} [label="{trigger}: {action}", style={style}, '
+            f'color="{colour}", fontcolor="{colour}"];'
         )
     return "\n".join([*lines, "}"]) + "\n"
 
 
 def mermaid(context: Context, states: Mapping[str, State] | None = None) -> str:
-    """The context as a Mermaid flow chart. Entry tasks have round ends, a stopping rule is dotted, `states` colours tasks by id."""
+    """The context as a Mermaid flow chart. Entry tasks have round ends, a stopping rule is dotted,
+    `states` colours tasks by id.
+    """
     names = {task: f"n{index}" for index, task in enumerate(context.tasks)}
     lines = ["flowchart LR"]
     shown: dict[State, list[str]] = {}
@@ -85,12 +92,23 @@ def _label(task: TaskService, state: State | None) -> list[str]:
 
 
 def _dot(text: str) -> str:
-    """A quoted string of Graphviz, in which only the quote is special, but labels also know `\\n` and its like."""
+    """A quoted string of Graphviz, in which only the quote is special, but labels also know `\\n` and its
+    like.
+    """
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
 
 
 def _mermaid(text: str) -> str:
     """A text inside Mermaid's quotes, where entities are written with `#` for `&`."""
-    special = {"#": "#35;", '"': "#quot;", "<": "#lt;", ">": "#gt;", "&": "#amp;", "`": "#96;", "\n": " ", "\r": " "}
+    special = {
+        "#": "#35;",
+        '"': "#quot;",
+        "<": "#lt;",
+        ">": "#gt;",
+        "&": "#amp;",
+        "`": "#96;",
+        "\n": " ",
+        "\r": " ",
+    }
     return "".join(special.get(letter, letter) for letter in text)

@@ -1,4 +1,6 @@
-"""What an event of the history tells, in words: `reason=exited pid=12`. The log and `zmsvcctl events` show the same. Pure."""
+"""What an event of the history tells, in words: `reason=exited pid=12`. The log and `zmsvcctl events` show
+the same. Pure.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +9,14 @@ from typing import Any
 
 
 def words(detail: Mapping[str, Any]) -> dict[str, str]:
-    """Return what there is to be told, as text by its name. What is empty tells nothing, and a cause has a form of its own."""
-    return {name: _text(value) for name, value in detail.items() if name != "cause" and value not in (None, "", [], (), {})}
+    """Return what there is to be told, as text by its name. What is empty tells nothing, and a cause has a
+    form of its own.
+    """
+    return {
+        name: _text(value)
+        for name, value in detail.items()
+        if name != "cause" and value not in (None, "", [], (), {})
+    }
 
 
 def line(told: Mapping[str, str]) -> str:
@@ -18,7 +26,11 @@ def line(told: Mapping[str, str]) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         # An event of another release may tell more.
-        return _process(value) if "pid" in value else ":".join(f"{name}={_text(each)}" for name, each in value.items())
+        return (
+            _process(value)
+            if "pid" in value
+            else ":".join(f"{name}={_text(each)}" for name, each in value.items())
+        )
     return ",".join(map(_text, value)) if isinstance(value, list | tuple) else str(value)
 
 

@@ -1,8 +1,9 @@
 """One task's life as a table: for every state, what may happen in it, where it leads and what is to be done.
 
-The law: a (state, cause) pair that is not in the table changes nothing. So a late timer, a second READY or an exit that was
-told twice is harmless by construction. The engine works out the cause from a fact; this table alone says what follows.
-`diagram()` draws the table; docs/lifecycle.mmd is its output and a test compares them.
+The law: a (state, cause) pair that is not in the table changes nothing. So a late timer, a second READY or an
+exit that was told twice is harmless by construction. The engine works out the cause from a fact; this table
+alone says what follows. `diagram()` draws the table; docs/lifecycle.mmd is its output and a test compares
+them.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ class SubState(StrEnum):
     BACK_OFF = "back-off"
     """To be started again when its delay is over."""
     LAUNCHING = "launching"
-    """The keeper was told to fork it. It has no deadline: the time to READY=1 is watched from when the process is there."""
+    """The keeper was told to fork it. It has no deadline: the time to READY=1 is watched from when the
+    process is there.
+    """
     START = "start"
     """The process is there and has not said READY=1."""
     RUNNING = "running"
@@ -64,7 +67,15 @@ STATE_OF = {
 RESTING = frozenset({SubState.WAITING, SubState.EXITED, SubState.STOPPED, SubState.FAILED})
 """Nothing runs and nothing will by itself."""
 LIVE = frozenset(
-    {SubState.LAUNCHING, SubState.START, SubState.RUNNING, SubState.STOP_SIGTERM, SubState.STOP_SIGKILL, SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL}
+    {
+        SubState.LAUNCHING,
+        SubState.START,
+        SubState.RUNNING,
+        SubState.STOP_SIGTERM,
+        SubState.STOP_SIGKILL,
+        SubState.FINAL_SIGTERM,
+        SubState.FINAL_SIGKILL,
+    }
 )
 """There is a process, or there may be one."""
 
@@ -222,5 +233,7 @@ def diagram() -> str:
         edges: dict[SubState, list[str]] = {}
         for cause, move in row.items():
             edges.setdefault(move.to, []).append(cause.value)
-        lines.extend(f"    {names[sub]} --> {names[to]} : {', '.join(causes)}" for to, causes in edges.items())
+        lines.extend(
+            f"    {names[sub]} --> {names[to]} : {', '.join(causes)}" for to, causes in edges.items()
+        )
     return "\n".join(lines) + "\n"

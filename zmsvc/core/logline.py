@@ -1,7 +1,8 @@
-"""A line of the daemon's log file: `STAMP IDENTIFIER[PID] TRANSACTION/TASK LEVEL: text`. Written and read by this module alone. Pure.
+"""A line of the daemon's log file: `STAMP IDENTIFIER[PID] TRANSACTION/TASK LEVEL: text`. Written and read by
+this module alone. Pure.
 
-Each entry has a head of its own, so times and priorities can be looked for; lines of one entry after its first are indented, so that no
-text can pass for another entry.
+Each entry has a head of its own, so times and priorities can be looked for; lines of one entry after its
+first are indented, so that no text can pass for another entry.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _HEAD = re.compile(rf"(\d{{4}}-\d\d-\d\dT\S+) (.*?)\[(\d+)\] (?:(\S+?)(?:/(\S+))
 
 
 class Head:
-    """The head of an entry; `size` is its length in characters. No dataclass: to import those takes as long as a `zmsvcctl logs`."""
+    """The head of an entry; `size` is its length in characters. No dataclass: to import those takes as
+    long as a `zmsvcctl logs`.
+    """
 
     __slots__ = ("identifier", "pid", "priority", "size", "stamp", "task", "transaction")
 
@@ -56,8 +59,14 @@ def body(text: str) -> str:
 
 
 def prefixed(line: bytes) -> tuple[int | None, bytes]:
-    """Return the priority that `<N>` at a line's start sets, as everywhere under systemd (sd-daemon(3)), and the rest of the line."""
-    if line[:1] == b"<" and line[2:3] == b">" and line[1:2] in (b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"7"):
+    """Return the priority that `<N>` at a line's start sets, as everywhere under systemd (sd-daemon(3)),
+    and the rest of the line.
+    """
+    if (
+        line[:1] == b"<"
+        and line[2:3] == b">"
+        and line[1:2] in (b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"7")
+    ):
         return line[1] - 48, line[3:]
     return None, line
 
@@ -69,14 +78,21 @@ _END_OF_HEAD = b"\x1f"
 
 
 def encode_record(priority: int, identifier: str, task: str, text: str) -> bytes:
-    """Return a record as one line for the process that reads a task's pipe: a control character, priority, names, and the text.
+    """Return a record as one line for the process that reads a task's pipe: a control character, priority,
+    names, and the text.
 
-    The task's own program may write the same, which then passes for a record of this task: whose pipe it is the reader knows.
+    The task's own program may write the same, which then passes for a record of this task: whose pipe it is
+    the reader knows.
     """
     said = text.rstrip("\n").replace("\x1e", "\\x1e").replace("\n", "\x1e")
     return b"%b%d %b %b%b%b\n" % (
-        _RECORD, priority, _plain(task), _plain(identifier), _END_OF_HEAD, said.encode("utf-8", "surrogateescape"),
-    )  # fmt: skip
+        _RECORD,
+        priority,
+        _plain(task),
+        _plain(identifier),
+        _END_OF_HEAD,
+        said.encode("utf-8", "surrogateescape"),
+    )
 
 
 def _plain(name: str) -> bytes:

@@ -1,7 +1,8 @@
 """Every message on the wire: bytes <-> topic and body, and the bodies' shapes. Nothing here decides or sends.
 
-A frame is `TOPIC @@@ JSON`, UTF-8, in one ZMQ frame. Our own JSON is compact, `header` first and its keys in a fixed order, so that a
-ZMQ prefix subscription such as `control @@@ {"header":{"service_transaction":"TX"` is filtered by the device.
+A frame is `TOPIC @@@ JSON`, UTF-8, in one ZMQ frame. Our own JSON is compact, `header` first and its keys in
+a fixed order, so that a ZMQ prefix subscription such as `control @@@ {"header":{"service_transaction":"TX"`
+is filtered by the device.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ from zmsvc.core.updates import result_of
 
 SEPARATOR = b" @@@ "
 LOADED = ("", "none")
-"""The service IDs by which a `context` message means the loaded context; 1.0's conf_command.py sent `none` without --service_id."""
+"""The service IDs by which a `context` message means the loaded context; 1.0's conf_command.py sent `none`
+without --service_id.
+"""
 
 TOPICS = ("context", "process", "state")
 """The topics that a supervisor hears."""
 UNHEARD = b"unheard."
-"""What the topic begins with on which the device tells a supervisor how many orders came while none was there; its origin follows.
+"""What the topic begins with on which the device tells a supervisor how many orders came while none was
+there; its origin follows.
 
-The last of a supervisor's topics in the order of bytes: libzmq subscribes in that order, so who knows this one knows all.
+The last of a supervisor's topics in the order of bytes: libzmq subscribes in that order, so who knows this
+one knows all.
 """
 HEADER_ORDER = ("service_transaction", "service_id", "action", "service_name")
 MAX_ECHO = 4096
@@ -70,7 +75,8 @@ def _encoded(value: Any) -> bytes:
 def decode(frame: bytes) -> tuple[str, Body]:
     """Topic and body of a frame from anyone.
 
-    Raises ProtocolError for a frame without separator, a body that is not JSON or not an object, or a header that is not one.
+    Raises ProtocolError for a frame without separator, a body that is not JSON or not an object, or a header
+    that is not one.
     """
     topic, separator, text = frame.partition(SEPARATOR)
     if not separator:
@@ -180,7 +186,9 @@ def _text(head: Mapping[str, Any], key: str, topic: str, default: str | None = N
 
 
 def _as_list(value: Any) -> list[Any]:
-    """Return the tasks that a message names. Every empty value names none; zmicroservices sends `{}` with its `exit`."""
+    """Return the tasks that a message names. Every empty value names none; zmicroservices sends `{}` with
+    its `exit`.
+    """
     if value is None or value in ("", {}):
         return []
     return value if isinstance(value, list) else [value]
@@ -208,33 +216,61 @@ def unheard_of(body: Mapping[str, Any]) -> int:
     return count
 
 
-def ordered(source: Mapping[str, Any], *, transaction: str, action: str, service_id: str, service_name: str) -> Body:
-    """Return a task's own TaskService JSON with the header of the order that it had, as zmicroservices sends and keeps it."""
+def ordered(
+    source: Mapping[str, Any], *, transaction: str, action: str, service_id: str, service_name: str
+) -> Body:
+    """Return a task's own TaskService JSON with the header of the order that it had, as zmicroservices
+    sends and keeps it.
+    """
     task = source.get("Task")
     task = task if isinstance(task, Mapping) else {}
     message = task.get("message")
     message = message if isinstance(message, Mapping) else {}
     given = message.get("header")
-    inner = {"action": action, "service_id": service_id, "service_name": service_name, "transaction": transaction}
+    inner = {
+        "action": action,
+        "service_id": service_id,
+        "service_name": service_name,
+        "transaction": transaction,
+    }
     inner = (dict(given) if isinstance(given, Mapping) else {}) | inner
     rest = {key: value for key, value in source.items() if key != "Task"}
     return {**rest, "Task": {**task, "message": {**message, "header": inner}}}
 
 
-def process(source: Mapping[str, Any], *, transaction: str, action: str, service_id: str, service_name: str, origin: str) -> Body:
-    """The `process` message of a task: its own TaskService JSON with the header of this order, and a routing header before it.
+def process(
+    source: Mapping[str, Any],
+    *,
+    transaction: str,
+    action: str,
+    service_id: str,
+    service_name: str,
+    origin: str,
+) -> Body:
+    """The `process` message of a task: its own TaskService JSON with the header of this order, and a routing
+    header before it.
 
     `origin` marks the supervisor's own messages, which are reports to it and no orders.
     """
-    routing = header(transaction=transaction, service_id=service_id, action=action, service_name=service_name, origin=origin)
-    told = ordered(source, transaction=transaction, action=action, service_id=service_id, service_name=service_name)
+    routing = header(
+        transaction=transaction,
+        service_id=service_id,
+        action=action,
+        service_name=service_name,
+        origin=origin,
+    )
+    told = ordered(
+        source, transaction=transaction, action=action, service_id=service_id, service_name=service_name
+    )
     return {"header": routing, "content": {}, **told}
 
 
 def reply(asked: Mapping[str, Any], action: str) -> Body:
-    """Return the header of the answer to a question: that of the question with another action, by which a client knows its own.
+    """Return the header of the answer to a question: that of the question with another action, by which a
+    client knows its own.
 
-    Raises UsageError for one of more than MAX_ECHO bytes. The mark of a supervisor's own messages is left out.
+    Raises UsageError for one of more than MAX_ECHO bytes. The mark of a supervisor's own messages is left
+    out.
     """
     head = {key: value for key, value in asked.items() if key != "origin"} | {"action": action}
     if len(_encoded(head)) > MAX_ECHO:
@@ -242,21 +278,27 @@ def reply(asked: Mapping[str, Any], action: str) -> Body:
     return head
 
 
-def control(head: Body, *, success: bool, device_action: str, pid: int | None, items: Mapping[str, Any]) -> Body:
-    """A `control` message: what happened to a task. Items of the task cannot hide the fields that we promise, but for the result of
-    what it reports itself.
+def control(
+    head: Body, *, success: bool, device_action: str, pid: int | None, items: Mapping[str, Any]
+) -> Body:
+    """A `control` message: what happened to a task. Items of the task cannot hide the fields that we promise,
+    but for the result of what it reports itself.
     """
     result = "failure" if not success else result_of(items) if head.get("action") == "updated" else "success"
     status = {"result": result, "device_action": device_action, "pid": pid}
-    return {"header": head, "content": {"status": status | {k: v for k, v in items.items() if k not in status}}}
+    return {
+        "header": head,
+        "content": {"status": status | {k: v for k, v in items.items() if k not in status}},
+    }
 
 
 def context_infos(heads: Sequence[Body], pictures: Mapping[str, Body]) -> list[bytes]:
-    """The `control`/`update` frames with the picture of the context, one under each of these headers: `data` is `[{TRANSACTION: {...}}]`.
+    """The `control`/`update` frames with the picture of the context, one under each of these headers: `data`
+    is `[{TRANSACTION: {...}}]`.
 
-    All transactions are in each of them. Where many changed at once that would grow with their square: above MAX_INFO bytes a message
-    has its own transaction alone, for whoever listens to that one by prefix, and the last message, which any listener to all hears
-    last, has all.
+    All transactions are in each of them. Where many changed at once that would grow with their square: above
+    MAX_INFO bytes a message has its own transaction alone, for whoever listens to that one by prefix, and the
+    last message, which any listener to all hears last, has all.
     """
     parts = {name: _encoded({name: picture}) for name, picture in pictures.items()}
     whole = b",".join(parts.values())

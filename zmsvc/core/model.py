@@ -1,4 +1,6 @@
-"""What a context is: the frozen picture of one context file. Made by host/config, read by everyone, changed by nobody."""
+"""What a context is: the frozen picture of one context file. Made by host/config, read by everyone,
+changed by nobody.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,9 @@ class Limits:
     restart_delay: float = 0.1
     restart_max_delay: float = 60.0
     start_limit_burst: int = 0
-    """How many starts by rule are allowed in `start_limit_interval`; 0: no limit, the back-off alone slows it."""
+    """How many starts by rule are allowed in `start_limit_interval`; 0: no limit, the back-off alone slows
+    it.
+    """
     start_limit_interval: float = 60.0
 
 
@@ -82,8 +86,8 @@ class Limits:
 class TaskService:
     """One task service as the file describes it.
 
-    `source` is the TaskService element as JSON (attributes are keys, repeated children lists): what goes on the wire. It is without the
-    task's environment, which may hold secrets.
+    `source` is the TaskService element as JSON (attributes are keys, repeated children lists): what goes on
+    the wire. It is without the task's environment, which may hold secrets.
     """
 
     id: str
@@ -94,9 +98,13 @@ class TaskService:
     service_name: str = ""
     device_action: str = ""
     location: str | None = None
-    """An absolute directory that holds `INSTANCE/ServiceINSTANCE.py`, or None: the service path is searched."""
+    """An absolute directory that holds `INSTANCE/ServiceINSTANCE.py`, or None: the service path is
+    searched.
+    """
     entry: bool = True
-    """Whether it runs when its transaction starts (state type on_start or start_now); else it waits for a rule."""
+    """Whether it runs when its transaction starts (state type on_start or start_now); else it waits for a
+    rule.
+    """
     rules: tuple[Rule, ...] = ()
     limits: Limits = field(default_factory=Limits)
     user: str | None = None
@@ -116,7 +124,9 @@ class TaskService:
     """Whether what it executes gains no privileges by setuid bits or file capabilities."""
     environment: Mapping[str, str] = field(default_factory=dict)
     rlimits: Mapping[str, int] = field(default_factory=dict)
-    """Resource limits by systemd's names in lower case without `limit_` (nofile, as, core, cpu, nproc, ...)."""
+    """Resource limits by systemd's names in lower case without `limit_` (nofile, as, core, cpu, nproc,
+    ...).
+    """
     command: tuple[str, ...] = ()
     """For `Command`: the program and its arguments."""
     notify: bool = False
@@ -128,7 +138,9 @@ class TaskService:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
-    """Where the device is. Everyone publishes to `backend` (bound by the device as `front_bind`) and subscribes at `frontend`."""
+    """Where the device is. Everyone publishes to `backend` (bound by the device as `front_bind`) and
+    subscribes at `frontend`.
+    """
 
     frontend: str
     """Task services connect a SUB here (the manual's sub_port)."""
@@ -169,4 +181,6 @@ class Context:
     passed_over: tuple[tuple[int, str], ...] = ()
     """What is in the file and not known, or not read, where that is no fault: a line each."""
     text: bytes = field(default=b"", repr=False)
-    """The file itself, as it was read: a supervisor that takes over runs with the same, whatever the file says by then."""
+    """The file itself, as it was read: a supervisor that takes over runs with the same, whatever the file
+    says by then.
+    """

@@ -31,7 +31,9 @@ def monitoring(configuration: Mapping[str, Any]) -> Monitoring:
     kind = str(settings.get("type") or KINDS[0]).lower()
     if kind not in KINDS:
         raise ValueError(f"the type {kind!r} is unknown, expected pub or rep")
-    return Monitoring(endpoint=str(settings["endpoint"]), kind=kind, frequency=_frequency(settings.get("frequency_s")))
+    return Monitoring(
+        endpoint=str(settings["endpoint"]), kind=kind, frequency=_frequency(settings.get("frequency_s"))
+    )
 
 
 def _frequency(text: Any) -> float:

@@ -1,7 +1,8 @@
-"""A bound for the depth of JSON from others. Python's own differs: about 1,000 levels before 3.12, 10,000 in 3.13.
+"""A bound for the depth of JSON from others. Python's own differs: about 1,000 levels before 3.12, 10,000 in
+3.13.
 
-A text just below that bound can be read, but no longer written once it is part of a message, and readers in other languages may refuse
-it. So the bound is the same on every Python, and far below.
+A text just below that bound can be read, but no longer written once it is part of a message, and readers in
+other languages may refuse it. So the bound is the same on every Python, and far below.
 """
 
 from __future__ import annotations

@@ -18,12 +18,17 @@ def numeric_id(text: str) -> int | None:
 
 
 def owner(text: str) -> str:
-    """Read the name or the number of a user or group, whether or not this machine knows it. Raises ValueError."""
+    """Read the name or the number of a user or group, whether or not this machine knows it. Raises
+    ValueError.
+    """
     if text.isdecimal():
         # Of more digits none is read: cut off, a number after many zeros would be root's.
         number = numeric_id(text) if len(text) <= _DIGITS else None
         if number is None or number > _HIGHEST or number == _NO_ID:
-            raise ValueError(f"{text[:20]!r} is not an ID, expected a name, or a number from 0 to {_HIGHEST} that is not {_NO_ID}")
+            raise ValueError(
+                f"{text[:20]!r} is not an ID, expected a name, or a number from 0 to {_HIGHEST} that is "
+                f"not {_NO_ID}"
+            )
         return str(number)
     if not _NAME.fullmatch(text):
         raise ValueError(f"{text[:60]!r} cannot be a name, expected the name or the number of one")

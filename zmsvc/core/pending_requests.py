@@ -17,7 +17,13 @@ CONTEXT_START = 0
 
 
 def wait(
-    draft: Draft, order: Requested, names: tuple[str, ...], keys: list[Key], remaining: list[Key], *, opened: bool = False
+    draft: Draft,
+    order: Requested,
+    names: tuple[str, ...],
+    keys: list[Key],
+    remaining: list[Key],
+    *,
+    opened: bool = False,
 ) -> None:
     if order.request is None:
         return
@@ -34,10 +40,24 @@ def wait(
     draft.pending = (*draft.pending, waiter)
 
 
-def wait_for_reload(draft: Draft, request: int, *, ending: list[Key], starting: list[Key], block: bool, told: Mapping[str, Any]) -> None:
-    """Answer when what was removed has ended, and when what was added or changed has started, or has failed to."""
+def wait_for_reload(
+    draft: Draft,
+    request: int,
+    *,
+    ending: list[Key],
+    starting: list[Key],
+    block: bool,
+    told: Mapping[str, Any],
+) -> None:
+    """Answer when what was removed has ended, and when what was added or changed has started, or has
+    failed to.
+    """
     late = [key for key in ending if draft.tasks[key].live]
-    late += [key for key in starting if draft.tasks[key].restart_pending or draft.tasks[key].state is State.ACTIVATING]
+    late += [
+        key
+        for key in starting
+        if draft.tasks[key].restart_pending or draft.tasks[key].state is State.ACTIVATING
+    ]
     waiter = PendingRequest(
         request=request,
         verb=Verb.RELOAD,
@@ -52,7 +72,11 @@ def wait_for_reload(draft: Draft, request: int, *, ending: list[Key], starting: 
 
 
 def _later(draft: Draft, keys: Iterable[Key], *, restart: bool) -> frozenset[Key]:
-    return frozenset(key for key in keys if (task := draft.tasks[key]).live and (restart or task.state is State.DEACTIVATING))
+    return frozenset(
+        key
+        for key in keys
+        if (task := draft.tasks[key]).live and (restart or task.state is State.DEACTIVATING)
+    )
 
 
 # --- outcomes
@@ -74,14 +98,17 @@ def _outcome(draft: Draft, key: Key, waiter: PendingRequest) -> str:
 def stopped(draft: Draft, key: Key, by: str) -> None:
     """Note who stops this task, for those who wait for its start."""
     draft.pending = tuple(
-        replace(waiter, stopped_by={**waiter.stopped_by, key: by}) if key in waiter.remaining - waiter.ending else waiter
+        replace(waiter, stopped_by={**waiter.stopped_by, key: by})
+        if key in waiter.remaining - waiter.ending
+        else waiter
         for waiter in draft.pending
     )
 
 
 def restarted(draft: Draft, key: Key, ended: Task) -> None:
-    """This task has ended, and is started again. A client that waited for its start before is answered: it would wait for as long as
-    somebody restarts the task. A client whose order came since then waits for the next launch.
+    """This task has ended, and is started again. A client that waited for its start before is answered: it
+    would wait for as long as somebody restarts the task. A client whose order came since then waits for the
+    next launch.
     """
     kept = []
     for waiter in draft.pending:
@@ -101,7 +128,9 @@ def _why_again(key: Key, ended: Task, waiter: PendingRequest) -> str:
 
 
 def complete_stops(draft: Draft, key: Key, *, restart: bool) -> None:
-    """This task has ended, as was asked; `restart`: it is started again at once, which the client that stopped it did not ask for."""
+    """This task has ended, as was asked; `restart`: it is started again at once, which the client that
+    stopped it did not ask for.
+    """
     _resolve(draft, key, lambda _: _overtaken(draft, key) if restart else "", stops=True)
 
 
@@ -149,7 +178,9 @@ def _ended(task: Task) -> str:
 
 def _resolve(draft: Draft, key: Key, failure: Callable[[PendingRequest], str], *, stops: bool) -> None:
     draft.pending = tuple(
-        _with_outcome(waiter, key, failure(waiter)) if key in waiter.remaining and (key in waiter.ending) == stops else waiter
+        _with_outcome(waiter, key, failure(waiter))
+        if key in waiter.remaining and (key in waiter.ending) == stops
+        else waiter
         for waiter in draft.pending
     )
 
@@ -165,15 +196,20 @@ def _with_outcome(waiter: PendingRequest, key: Key, failure: str) -> PendingRequ
 def answer(draft: Draft) -> None:
     """Answer everybody whose order was carried out, as the last thing of a step.
 
-    A context that is told to exit while it starts is ready, too, before it leaves: systemd takes a daemon that leaves without
-    READY=1 for a failed one, and starts it again.
+    A context that is told to exit while it starts is ready, too, before it leaves: systemd takes a daemon
+    that leaves without READY=1 for a failed one, and starts it again.
     """
     over = draft.stopping and not draft.launches
     done = [waiter for waiter in draft.pending if over or not waiter.remaining]
     if done:
         draft.pending = tuple(waiter for waiter in draft.pending if not over and waiter.remaining)
         done = [_with_overtaken(draft, waiter) if waiter.verb is Verb.STOP else waiter for waiter in done]
-        draft.emit(*(ev.Ready(error=_error(waiter)) if waiter.request == CONTEXT_START else _reply(draft, waiter) for waiter in done))
+        draft.emit(
+            *(
+                ev.Ready(error=_error(waiter)) if waiter.request == CONTEXT_START else _reply(draft, waiter)
+                for waiter in done
+            )
+        )
         for key in (key for waiter in done for key in waiter.keys):
             if draft.service(key) is None:
                 draft.schedule_removal(key)
@@ -183,14 +219,28 @@ def answer(draft: Draft) -> None:
 
 def _with_overtaken(draft: Draft, waiter: PendingRequest) -> PendingRequest:
     """Add what a stop had ended and somebody has started while it still waited for others."""
-    running = [key for key in waiter.keys if (task := draft.tasks.get(key)) and task.live and task.state is not State.DEACTIVATING]
-    return replace(waiter, failures=tuple(dict.fromkeys([*waiter.failures, *(_overtaken(draft, key) for key in running)])))
+    running = [
+        key
+        for key in waiter.keys
+        if (task := draft.tasks.get(key)) and task.live and task.state is not State.DEACTIVATING
+    ]
+    return replace(
+        waiter,
+        failures=tuple(dict.fromkeys([*waiter.failures, *(_overtaken(draft, key) for key in running)])),
+    )
 
 
 def _reply(draft: Draft, waiter: PendingRequest) -> ev.Reply:
     tasks = [(key, draft.tasks.get(key, Task())) for key in waiter.keys]
     shown = [
-        {"id": key[1], "transaction": key[0], "state": t.state.value, "sub": t.sub_state.value, "pid": t.pid, "held": t.stopped_by_operator}
+        {
+            "id": key[1],
+            "transaction": key[0],
+            "state": t.state.value,
+            "sub": t.sub_state.value,
+            "pid": t.pid,
+            "held": t.stopped_by_operator,
+        }
         | ({"killed": t.resting and _killed(t)} if key in waiter.ending else {})
         for key, t in tasks
     ]

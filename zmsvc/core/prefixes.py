@@ -1,12 +1,15 @@
-"""What a subscriber asks the device for in order to hear the `control` messages of one transaction, whoever wrote them. Pure.
+"""What a subscriber asks the device for in order to hear the `control` messages of one transaction, whoever
+wrote them. Pure.
 
-Our own JSON is compact and begins with the transaction, so the device filters it. Clients of zmicroservices write theirs sorted,
-indented and with `content` first. A subscription to every `control` message would hear those, and all that the supervisor says of other
-transactions as well: with hundreds of transactions most of the bus. So a subscriber asks for each way in which a text can differ from
-the beginning of ours: white space between two words of JSON, or another key in the first place.
+Our own JSON is compact and begins with the transaction, so the device filters it. Clients of zmicroservices
+write theirs sorted, indented and with `content` first. A subscription to every `control` message would hear
+those, and all that the supervisor says of other transactions as well: with hundreds of transactions most of
+the bus. So a subscriber asks for each way in which a text can differ from the beginning of ours: white space
+between two words of JSON, or another key in the first place.
 
-These are 81 short prefixes, the same ones for all subscribers, so that a publisher is told of them once. It takes them in within half a
-millisecond when it connects; a prefix for every letter at every place of a key would be 800.
+These are 81 short prefixes, the same ones for all subscribers, so that a publisher is told of them once. It
+takes them in within half a millisecond when it connects; a prefix for every letter at every place of a key
+would be 800.
 """
 
 from __future__ import annotations
@@ -29,8 +32,8 @@ _FIRST_OF_HEADER = [
 
 
 def control(transaction: str, *, ours_only: bool = False) -> list[bytes]:
-    """Return the prefixes to subscribe to. What they let through beside the transaction's own messages has to be sorted out by the
-    reader; `ours_only` is for one that wants nothing but what zmsvc writes.
+    """Return the prefixes to subscribe to. What they let through beside the transaction's own messages has to
+    be sorted out by the reader; `ours_only` is for one that wants nothing but what zmsvc writes.
     """
     topic = messages.prefix("control")
     found = [topic + b'{"header":{"service_transaction":' + json.dumps(transaction).encode()]

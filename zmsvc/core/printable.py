@@ -1,7 +1,8 @@
-"""Text from somebody else as a terminal may see it: no control character, no escape sequence, no override of the direction. Pure.
+"""Text from somebody else as a terminal may see it: no control character, no escape sequence, no override of
+the direction. Pure.
 
-Every process shows text through one of these two functions: zmsvcctl in ctl/terminal.py, the daemon in host/complain.py and in
-the log handler of host/systemd/journal.py. A test looks for prints that go past them.
+Every process shows text through one of these two functions: zmsvcctl in ctl/terminal.py, the daemon in
+host/complain.py and in the log handler of host/systemd/journal.py. A test looks for prints that go past them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ def line(text: str) -> str:
 
 
 def lines(text: str) -> str:
-    r"""Return the text with its line breaks (`\n`) and tabs; what else is not printable becomes a blank or is escaped."""
+    r"""Return the text with its line breaks (`\n`) and tabs; the rest that is not printable is escaped."""
     return "\n".join("\t".join(map(line, each.split("\t"))) for each in text.split("\n"))
 
 

@@ -15,11 +15,15 @@ from zmsvc.core.transitions import apply
 from zmsvc.core.world import Task, Transaction
 
 MAX_CLOSED = 64
-"""Stopped transactions that are remembered; those that were stopped first are dropped, since what was stopped last may be restarted."""
+"""Stopped transactions that are remembered; those that were stopped first are dropped, since what was
+stopped last may be restarted.
+"""
 
 
 class _RefusedError(Exception):
-    """An order that changes nothing. `code` is the exit status of zmsvcctl; `what` is the task it is about, if it is one of many."""
+    """An order that changes nothing. `code` is the exit status of zmsvcctl; `what` is the task it is
+    about, if it is one of many.
+    """
 
     def __init__(self, code: int, why: str, what: str = "") -> None:
         super().__init__(why)
@@ -29,7 +33,9 @@ class _RefusedError(Exception):
 
 
 def handle(draft: Draft, order: Requested) -> None:
-    """Carry an order out, or refuse it with its reason: to the asker, or on the bus when it came from there."""
+    """Carry an order out, or refuse it with its reason: to the asker, or on the bus when it came from
+    there.
+    """
     order = replace(order, tasks=tuple(dict.fromkeys(order.tasks)))
     try:
         if draft.stopping and order.verb is not Verb.EXIT:
@@ -40,7 +46,9 @@ def handle(draft: Draft, order: Requested) -> None:
 
 
 def _refuse(draft: Draft, order: Requested, refused: _RefusedError) -> None:
-    what = refused.what or (order.tasks[0] if len(order.tasks) == 1 else order.transaction or draft.context.name)
+    what = refused.what or (
+        order.tasks[0] if len(order.tasks) == 1 else order.transaction or draft.context.name
+    )
     error = f"cannot {order.verb.value} {what}: {refused.why}"
     if order.request is not None:
         draft.emit(ev.Reply(request=order.request, ok=False, code=refused.code, error=error))
@@ -52,7 +60,9 @@ def _refuse(draft: Draft, order: Requested, refused: _RefusedError) -> None:
 
 
 def _cause(order: Requested, task: Task) -> dict[str, Any]:
-    """Who asked. What rules had told a task that was not started yet is passed on to the one that is started now."""
+    """Who asked. What rules had told a task that was not started yet is passed on to the one that is
+    started now.
+    """
     pending = task.restart_pending or task.sub_state in (SubState.BACK_OFF, SubState.LAUNCHING)
     depth, sources = (task.cause.get("depth", 0), task.cause.get("sources", [])) if pending else (0, [])
     return {"by": order.origin.by, "uid": order.origin.uid, "depth": depth, "sources": list(sources)}
@@ -69,10 +79,14 @@ def _open(draft: Draft) -> list[str]:
 
 
 def _make_room(draft: Draft) -> None:
-    """Refuse one more open transaction than the file allows: each is as many processes as there are entry tasks."""
+    """Refuse one more open transaction than the file allows: each is as many processes as there are entry
+    tasks.
+    """
     most, opened = draft.context.max_transactions, len(_open(draft))
     if opened >= most:
-        raise _RefusedError(1, f"{opened} transactions are open, and <max_transactions> of the context file allows {most}")
+        raise _RefusedError(
+            1, f"{opened} transactions are open, and <max_transactions> of the context file allows {most}"
+        )
 
 
 # --- start
@@ -86,8 +100,22 @@ def start(draft: Draft, order: Requested) -> None:
         _make_room(draft)
         open_anew(draft, name)
     keys = [(name, task) for task in order.tasks] or entries(draft, name)
-    wait(draft, order, (name,), keys, [key for key in keys if draft.tasks[key].sub_state is not SubState.RUNNING], opened=opened)
-    draft.record((name, ""), "requested", verb="start", tasks=list(order.tasks), by=order.origin.by, uid=order.origin.uid)
+    wait(
+        draft,
+        order,
+        (name,),
+        keys,
+        [key for key in keys if draft.tasks[key].sub_state is not SubState.RUNNING],
+        opened=opened,
+    )
+    draft.record(
+        (name, ""),
+        "requested",
+        verb="start",
+        tasks=list(order.tasks),
+        by=order.origin.by,
+        uid=order.origin.uid,
+    )
     for key in keys:
         _start_one(draft, key, order)
 
@@ -96,20 +124,25 @@ def _start_one(draft: Draft, key: Key, order: Requested) -> None:
     task = draft.tasks[key]
     changes: dict[str, Any] = {"stopped_by_operator": False}
     if not task.live or task.state is State.DEACTIVATING:
-        # As with systemctl: who starts it by hand wants it now, and its delays begin anew. A start limit stays (reset-failed).
+        # As with systemctl: who starts it by hand wants it now, and its delays begin anew. A start limit
+        # stays (reset-failed).
         changes |= {"cause": _cause(order, task), "quick_starts": 0, "failures": 0}
     apply(draft, key, TaskEvent.START, **changes)
 
 
 def _to_start(draft: Draft, order: Requested) -> str:
-    """The transaction a start means: the named one; for tasks without a name the only open one; else a new one."""
+    """The transaction a start means: the named one; for tasks without a name the only open one; else a new
+    one.
+    """
     name = order.transaction
     if order.new or name is None:
         opened = _open(draft)
         if order.tasks and len(opened) == 1:
             return opened[0]
         if order.tasks and len(opened) > 1:
-            raise _RefusedError(2, f"several transactions are open ({', '.join(opened)}): name one with --transaction")
+            raise _RefusedError(
+                2, f"several transactions are open ({', '.join(opened)}): name one with --transaction"
+            )
     if name is None or not TRANSACTION_ID.fullmatch(name):
         raise _RefusedError(2, f"{name!r} is not a transaction ID: 1 to 64 of A-Z a-z 0-9 _ . -")
     return name
@@ -169,7 +202,14 @@ def stop(draft: Draft, order: Requested) -> None:
     keys = [key for name in names for key in _targets(draft, name, order)]
     wait(draft, order, tuple(names), keys, [key for key in keys if draft.tasks[key].live])
     for name in names:
-        draft.record((name, ""), "requested", verb="stop", tasks=list(order.tasks), by=order.origin.by, uid=order.origin.uid)
+        draft.record(
+            (name, ""),
+            "requested",
+            verb="stop",
+            tasks=list(order.tasks),
+            by=order.origin.by,
+            uid=order.origin.uid,
+        )
         if not order.tasks:
             _close(draft, name, order)
     for key in keys if order.tasks else ():
@@ -210,21 +250,40 @@ def restart(draft: Draft, order: Requested) -> None:
         # As with systemctl: what is stopped is started.
         _make_room(draft)
         open_anew(draft, order.transaction)
-    keys = [key for name in names for key in (_targets(draft, name, order) if order.tasks else _restarted(draft, name))]
+    keys = [
+        key
+        for name in names
+        for key in (_targets(draft, name, order) if order.tasks else _restarted(draft, name))
+    ]
     wait(draft, order, tuple(names), keys, keys)
     for name in names:
-        draft.record((name, ""), "requested", verb="restart", tasks=list(order.tasks), by=order.origin.by, uid=order.origin.uid)
+        draft.record(
+            (name, ""),
+            "requested",
+            verb="restart",
+            tasks=list(order.tasks),
+            by=order.origin.by,
+            uid=order.origin.uid,
+        )
     for key in keys:
         quiet = not order.tasks or not order.triggers
-        task = draft.change(key, stopped_by_operator=False, quick_starts=0, failures=0, rules_suppressed=quiet)
+        task = draft.change(
+            key, stopped_by_operator=False, quick_starts=0, failures=0, rules_suppressed=quiet
+        )
         apply(draft, key, TaskEvent.RESTART, cause=_cause(order, task))
     if not order.tasks:
         again = set(keys)
-        stop_quietly(draft, [key for name in names for key in draft.keys_of(name) if key not in again], named(order.origin))
+        stop_quietly(
+            draft,
+            [key for name in names for key in draft.keys_of(name) if key not in again],
+            named(order.origin),
+        )
 
 
 def _restarted(draft: Draft, name: str) -> list[Key]:
-    """What runs after the restart of a transaction: its entry tasks, but for those the operator had stopped."""
+    """What runs after the restart of a transaction: its entry tasks, but for those the operator had
+    stopped.
+    """
     return [key for key in entries(draft, name) if not draft.tasks[key].stopped_by_operator]
 
 
@@ -253,7 +312,9 @@ def reset_failed(draft: Draft, order: Requested) -> None:
 
 
 def forget(draft: Draft, order: Requested) -> None:
-    """Drop a stopped transaction, or all of them: `status` shows it no longer, and nothing can start it again. The history stays."""
+    """Drop a stopped transaction, or all of them: `status` shows it no longer, and nothing can start it
+    again. The history stays.
+    """
     ending = {key[0] for key in draft.launches.values()}
     if order.transaction is None:
         names = [name for name, each in draft.transactions.items() if not each.open and name not in ending]

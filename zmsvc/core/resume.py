@@ -1,4 +1,6 @@
-"""What a new supervisor makes of what it finds, and what a re-read file changes. Both compare what is with what should be."""
+"""What a new supervisor makes of what it finds, and what a re-read file changes. Both compare what is with
+what should be.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ BY_CONTEXT: dict[str, Any] = {"by": "context", "uid": None, "depth": 0, "sources
 
 
 def resume(draft: Draft, fact: SupervisorStarted) -> None:
-    """Adopt what the same keeper still holds; under another keeper nothing is alive and the open transactions begin afresh."""
+    """Adopt what the same keeper still holds; under another keeper nothing is alive and the open
+    transactions begin afresh.
+    """
     draft.new_supervisor = True
     draft.keeper_can_ask = fact.keeper_can_ask
     _refuse_strangers(draft, fact)
@@ -36,7 +40,8 @@ def resume(draft: Draft, fact: SupervisorStarted) -> None:
 def _refuse_strangers(draft: Draft, fact: SupervisorStarted) -> None:
     """A state file that could not be written, or was set aside, does not know all that the keeper holds.
 
-    What nobody knows is killed, since it may be the other copy of a task; and no launch number is used for a second time.
+    What nobody knows is killed, since it may be the other copy of a task; and no launch number is used for a
+    second time.
     """
     held = [*(child.launch for child in fact.children), *fact.exits]
     draft.next_launch = max([draft.next_launch, *(launch + 1 for launch in held)])
@@ -63,7 +68,8 @@ def _adopt(draft: Draft, fact: SupervisorStarted) -> None:
         if task.launch in children:
             _adopt_one(draft, key, children[task.launch])
         elif task.sub_state in (SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL):
-            # Its end was told and is told again, that nothing of it is left is not: that follows from the same order once more.
+            # Its end was told and is told again, that nothing of it is left is not: that follows from the
+            # same order once more.
             _end_rest_again(draft, key)
         elif task.launch not in fact.exits:
             without.append(key)
@@ -77,21 +83,32 @@ def _without_process(draft: Draft, key: Key) -> None:
     """The keeper has neither a process nor an end of this launch."""
     task = draft.tasks[key]
     if task.sub_state is SubState.LAUNCHING:
-        # Written down, but the keeper never heard of it: now it does. It forks a launch number once. What fires in this very
-        # moment can still be told to it.
+        # Written down, but the keeper never heard of it: now it does. It forks a launch number once. What
+        # fires in this very moment can still be told to it.
         draft.change(key, launched_at=draft.now)
         draft.emit(ev.Launch(launch=task.launch, key=key))
     elif task.pid is None:
         # It was to be stopped before it was forked, and never was.
-        apply(draft, key, TaskEvent.LAUNCH_FAILED, exit=Exit(reason=task.stop_reason or Reason.REQUESTED, at=draft.now))
+        apply(
+            draft,
+            key,
+            TaskEvent.LAUNCH_FAILED,
+            exit=Exit(reason=task.stop_reason or Reason.REQUESTED, at=draft.now),
+        )
     else:
         lost = Exit(reason=Reason.LOST, at=draft.now)
         apply(draft, key, TaskEvent.ENDED_BADLY, exit=lost, status="its process is not there any more")
 
 
 def _wait_for_entries(draft: Draft) -> None:
-    """The context is ready when what its start launched is: a supervisor may have died while somebody waits for that."""
-    keys = [key for key, task in draft.tasks.items() if _starting(task) and task.cause.get("by") == BY_CONTEXT["by"]]
+    """The context is ready when what its start launched is: a supervisor may have died while somebody
+    waits for that.
+    """
+    keys = [
+        key
+        for key, task in draft.tasks.items()
+        if _starting(task) and task.cause.get("by") == BY_CONTEXT["by"]
+    ]
     _start_waits(draft, tuple(dict.fromkeys(key[0] for key in keys)), keys)
 
 
@@ -101,7 +118,13 @@ def _starting(task: Task) -> bool:
 
 def _start_waits(draft: Draft, names: tuple[str, ...], keys: list[Key]) -> None:
     """Whoever started the context is told when these tasks have started, or have failed to."""
-    waiter = PendingRequest(request=CONTEXT_START, verb=Verb.START, transactions=names, keys=tuple(keys), remaining=frozenset(keys))
+    waiter = PendingRequest(
+        request=CONTEXT_START,
+        verb=Verb.START,
+        transactions=names,
+        keys=tuple(keys),
+        remaining=frozenset(keys),
+    )
     draft.pending = (waiter,)
 
 
@@ -125,7 +148,9 @@ def _adopt_one(draft: Draft, key: Key, child: ev.Child) -> None:
 
 
 def _ask_again(draft: Draft, key: Key) -> None:
-    """Whether it has had its signal is not known. It gets its time again, too: it may hear of its end only now."""
+    """Whether it has had its signal is not known. It gets its time again, too: it may hear of its end only
+    now.
+    """
     task, limit = draft.tasks[key], draft.limits(key).stop_timeout
     if task.deadline is not None:
         draft.change(key, deadline=max(task.deadline, draft.now + limit))
@@ -153,7 +178,9 @@ def _feed(draft: Draft, key: Key) -> None:
 
 
 def _lose(draft: Draft, key: Key) -> None:
-    """The keeper of this task died, and the task with it. Its times may be those of another boot and mean nothing now."""
+    """The keeper of this task died, and the task with it. Its times may be those of another boot and mean
+    nothing now.
+    """
     task = draft.tasks[key]
     end = replace(task.exit, at=min(task.exit.at, draft.now)) if task.exit else None
     if task.live:
@@ -161,16 +188,31 @@ def _lose(draft: Draft, key: Key) -> None:
         draft.forget_launch(task.launch)
         end = Exit(reason=Reason.LOST, at=draft.now)
     since = draft.now if task.live else min(task.since, draft.now)
-    kept = Task(exit=end, stopped_by_operator=task.stopped_by_operator, launch=task.launch, restarts=task.restarts, since=since)
+    kept = Task(
+        exit=end,
+        stopped_by_operator=task.stopped_by_operator,
+        launch=task.launch,
+        restarts=task.restarts,
+        since=since,
+    )
     if task.resting and task.sub_state is not SubState.FAILED:
-        kept = replace(kept, sub_state=task.sub_state, action=task.action, status=task.status, cause=task.cause, update=task.update)
+        kept = replace(
+            kept,
+            sub_state=task.sub_state,
+            action=task.action,
+            status=task.status,
+            cause=task.cause,
+            update=task.update,
+        )
     draft.put(key, kept)
     if draft.service(key) is None:
         draft.schedule_removal(key)
 
 
 def _begin(draft: Draft, fact: SupervisorStarted) -> None:
-    """Start the open transactions, or a first one; whoever started the context waits for their entry tasks."""
+    """Start the open transactions, or a first one; whoever started the context waits for their entry
+    tasks.
+    """
     names = [name for name, transaction in draft.transactions.items() if transaction.open]
     if fact.transaction is not None and fact.transaction not in names:
         names.append(fact.transaction)
@@ -192,7 +234,9 @@ def _begin(draft: Draft, fact: SupervisorStarted) -> None:
 
 
 def _same_process(old: TaskService, new: TaskService) -> bool:
-    """Whether a change of the file leaves the running process as it is: rules and limits are the supervisor's own business."""
+    """Whether a change of the file leaves the running process as it is: rules and limits are the
+    supervisor's own business.
+    """
     return _launched_with(old) == _launched_with(new)
 
 
@@ -206,13 +250,17 @@ def _launched_with(service: TaskService) -> TaskService:
         entry=True,
         kill_mode=defaults.kill_mode,
         notify_access=defaults.notify_access,
-        stop_signal=defaults.stop_signal if service.service_type is ServiceType.COMMAND else service.stop_signal,
+        stop_signal=defaults.stop_signal
+        if service.service_type is ServiceType.COMMAND
+        else service.stop_signal,
         limits=replace(defaults.limits, watchdog=service.limits.watchdog),
     )
 
 
 def reload(draft: Draft, fact: ContextReloaded) -> None:
-    """Change only what differs: added tasks are there (entry ones start), removed ones stop, changed ones start again."""
+    """Change only what differs: added tasks are there (entry ones start), removed ones stop, changed ones
+    start again.
+    """
     old, new = draft.context, fact.context
     if (old.endpoints, old.id) != (new.endpoints, new.id):
         _refuse(draft, fact, "endpoints or ContextID differ; a restart of the context is needed for that")
@@ -226,7 +274,9 @@ def reload(draft: Draft, fact: ContextReloaded) -> None:
         "changed": [t for t in new.tasks if t in old.tasks and not _same_process(old.tasks[t], new.tasks[t])],
         "unchanged": [t for t in new.tasks if t in old.tasks and old.tasks[t] == new.tasks[t]],
     }
-    difference["in_place"] = [t for t in new.tasks if t in old.tasks and t not in (*difference["changed"], *difference["unchanged"])]
+    difference["in_place"] = [
+        t for t in new.tasks if t in old.tasks and t not in (*difference["changed"], *difference["unchanged"])
+    ]
     difference["context"] = [name for name in _SETTINGS if getattr(old, name) != getattr(new, name)]
     for name, transaction in draft.transactions.items():
         if transaction.open:
@@ -239,16 +289,33 @@ def reload(draft: Draft, fact: ContextReloaded) -> None:
     draft.record(("", ""), "reloaded", **difference)
     if fact.request is not None:
         names = [name for name, transaction in draft.transactions.items() if transaction.open]
-        ending = [key for name in names for task in difference["removed"] if (key := (name, task)) in draft.tasks]
-        starting = [key for name in names for task in (*difference["added"], *difference["changed"]) if (key := (name, task)) in draft.tasks]
-        difference["still_failed"] = _still_failed(draft, names, (*difference["changed"], *difference["in_place"]))
-        wait_for_reload(draft, fact.request, ending=ending, starting=starting, block=fact.block, told=difference)
+        ending = [
+            key for name in names for task in difference["removed"] if (key := (name, task)) in draft.tasks
+        ]
+        starting = [
+            key
+            for name in names
+            for task in (*difference["added"], *difference["changed"])
+            if (key := (name, task)) in draft.tasks
+        ]
+        difference["still_failed"] = _still_failed(
+            draft, names, (*difference["changed"], *difference["in_place"])
+        )
+        wait_for_reload(
+            draft, fact.request, ending=ending, starting=starting, block=fact.block, told=difference
+        )
 
 
 def _still_failed(draft: Draft, names: list[str], changed: tuple[str, ...]) -> list[dict[str, str]]:
-    """Return what has failed and may be mended now. As with systemctl daemon-reload it is for the operator to start it."""
+    """Return what has failed and may be mended now. As with systemctl daemon-reload it is for the operator
+    to start it.
+    """
     keys = [(name, task) for name in names for task in changed]
-    return [{"transaction": key[0], "task": key[1]} for key in keys if key in draft.tasks and draft.tasks[key].sub_state is SubState.FAILED]
+    return [
+        {"transaction": key[0], "task": key[1]}
+        for key in keys
+        if key in draft.tasks and draft.tasks[key].sub_state is SubState.FAILED
+    ]
 
 
 _SETTINGS = ("log_name", "bus_access", "max_transactions")
@@ -261,16 +328,21 @@ def _refuse(draft: Draft, fact: ContextReloaded, why: str) -> None:
 
 
 def _reload_one(draft: Draft, name: str, removed: list[str], changed: list[str]) -> None:
-    requests.stop_quietly(draft, [(name, task) for task in removed if (name, task) in draft.tasks], "a reload")
+    requests.stop_quietly(
+        draft, [(name, task) for task in removed if (name, task) in draft.tasks], "a reload"
+    )
     for key in ((name, task) for task in changed if (name, task) in draft.tasks):
-        # What stops already, is asked to no more than it was: if it is to start again, it does so as the new file says.
+        # What stops already, is asked to no more than it was: if it is to start again, it does so as the new
+        # file says.
         if draft.tasks[key].sub_state in (SubState.LAUNCHING, SubState.START, SubState.RUNNING):
             draft.change(key, rules_suppressed=True)
             apply(draft, key, TaskEvent.RESTART, cause=BY_CONTEXT)
 
 
 def _remember(draft: Draft, old: Context) -> None:
-    """What is in the file no longer goes when it has ended; what the file said of it is kept until then, also over a crash."""
+    """What is in the file no longer goes when it has ended; what the file said of it is kept until then,
+    also over a crash.
+    """
     for key, task in list(draft.tasks.items()):
         if draft.service(key) is None:
             draft.schedule_removal(key)
@@ -284,4 +356,7 @@ def _add(draft: Draft, name: str, added: list[str]) -> None:
     for task in added:
         ensure_task(draft, name, task)
         if draft.context.tasks[task].entry:
-            requests.handle(draft, Requested(verb=Verb.START, origin=Origin(by="context"), transaction=name, tasks=(task,)))
+            requests.handle(
+                draft,
+                Requested(verb=Verb.START, origin=Origin(by="context"), transaction=name, tasks=(task,)),
+            )

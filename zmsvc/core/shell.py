@@ -1,7 +1,9 @@
-"""Finds in the `<command>` of a Command what only a shell understands: no shell reads it, so a program gets it as it stands. Pure.
+"""Finds in the `<command>` of a Command what only a shell understands: no shell reads it, so a program gets
+it as it stands. Pure.
 
-A `<command>` is split into words as sh(1) does it, quotes included, and nothing else of a shell is done. Text in single quotes is meant
-as it stands. An `<arg>` is one word; there only a whole word that is hardly meant for a program counts.
+A `<command>` is split into words as sh(1) does it, quotes included, and nothing else of a shell is done. Text
+in single quotes is meant as it stands. An `<arg>` is one word; there only a whole word that is hardly meant
+for a program counts.
 """
 
 from __future__ import annotations
@@ -21,10 +23,40 @@ _EXPANSION = re.compile(r"\$[A-Za-z_]\w*|\$[({][^)}]*[)}]?|`[^`]*`?")
 _HOME = re.compile(r"~[A-Za-z0-9_-]*(/\S*)?")
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
 _BUILTINS = frozenset(
-    {"cd", "source", ".", "export", "exec", "eval", "set", "unset", "ulimit", "umask", "trap", "alias", "if", "while", "until", "for",
-     "case", "{", "(", "!", "pushd", "popd", "shopt", "declare", "local", "let", "[[", "wait"}
-)  # fmt: skip
-"""Commands and words that a shell carries out itself. What is also a program (echo, test, kill, ...) is none of them."""
+    {
+        "cd",
+        "source",
+        ".",
+        "export",
+        "exec",
+        "eval",
+        "set",
+        "unset",
+        "ulimit",
+        "umask",
+        "trap",
+        "alias",
+        "if",
+        "while",
+        "until",
+        "for",
+        "case",
+        "{",
+        "(",
+        "!",
+        "pushd",
+        "popd",
+        "shopt",
+        "declare",
+        "local",
+        "let",
+        "[[",
+        "wait",
+    }
+)
+"""Commands and words that a shell carries out itself. What is also a program (echo, test, kill, ...) is
+none of them.
+"""
 _SHOWN = 4
 
 
@@ -42,15 +74,23 @@ def warnings(command: Any) -> list[str]:
     else:
         arguments = _arguments(command)
         first = arguments[0] if arguments else ""
-        found = [*dict.fromkeys(word for word in arguments if (_OPERATOR.fullmatch(word) and word != ";") or _expands(word))]
+        found = [
+            *dict.fromkeys(
+                word for word in arguments if (_OPERATOR.fullmatch(word) and word != ";") or _expands(word)
+            )
+        ]
     told = []
     if variable := assigned(first):
         told.append(
             f"its <command> begins with {first.partition('=')[0]}=, and no shell reads it: "
-            f"<environment><{variable}>...</{variable}></environment> in <service> sets a variable, and so does /bin/sh -c '...'"
+            f"<environment><{variable}>...</{variable}></environment> in <service> sets a variable, and so "
+            f"does /bin/sh -c '...'"
         )
     elif builtin(first):
-        told.append(f"its <command> begins with {first}, which is a command of the shell and no program: /bin/sh -c '...' runs it")
+        told.append(
+            f"its <command> begins with {first}, which is a command of the shell and no program: /bin/sh "
+            f"-c '...' runs it"
+        )
     if found:
         shown = ", ".join(word if len(word) <= 40 else f"{word[:37]}..." for word in found[:_SHOWN])
         more = ", ..." if len(found) > _SHOWN else ""
@@ -78,7 +118,10 @@ def _arguments(command: Any) -> Sequence[str]:
 
 def _expands(word: str) -> bool:
     """Tell whether an argument is a path that begins with a home directory or with a variable in capitals."""
-    return bool(re.fullmatch(r"~(/\S*)?", word) or re.fullmatch(r"\$(\{[A-Z_][A-Z0-9_]*\}|[A-Z_][A-Z0-9_]*)(/\S*)?", word))
+    return bool(
+        re.fullmatch(r"~(/\S*)?", word)
+        or re.fullmatch(r"\$(\{[A-Z_][A-Z0-9_]*\}|[A-Z_][A-Z0-9_]*)(/\S*)?", word)
+    )
 
 
 def _in_text(words: Sequence[tuple[str, str]]) -> Iterator[str]:
@@ -102,7 +145,9 @@ def _in_text(words: Sequence[tuple[str, str]]) -> Iterator[str]:
 
 
 def _words(text: str) -> Iterator[tuple[str, str]]:
-    """Split a text into words as `shlex.split` does, and say of each character how it is quoted. Raises ValueError."""
+    """Split a text into words as `shlex.split` does, and say of each character how it is quoted. Raises
+    ValueError.
+    """
     expected = shlex.split(text)
     position = 0
     for word in expected:

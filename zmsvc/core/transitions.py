@@ -1,6 +1,7 @@
 """What is done on a transition of the lifecycle table: one function an act, each over the draft of a world.
 
-`apply` is the only way a task changes its state: it looks the cause up in the table, moves the task, and does the act.
+`apply` is the only way a task changes its state: it looks the cause up in the table, moves the task, and does
+the act.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import TABLE, Act, SubState, TaskEvent
 from zmsvc.core.model import Action, KillMode, Rule, ServiceType, TaskService, Trigger
 from zmsvc.core.pending_requests import complete_starts, complete_stops, resolve, restarted, stopped
-from zmsvc.core.triggers import MAX_SOURCES, cause_by_rule, failures_after, over_limit, recent_starts, rules_for, source, start_by_rule
+from zmsvc.core.triggers import (
+    MAX_SOURCES,
+    cause_by_rule,
+    failures_after,
+    over_limit,
+    recent_starts,
+    rules_for,
+    source,
+    start_by_rule,
+)
 from zmsvc.core.world import Exit, Reason, Task, status_at
 
 KILL_TIMEOUT = 10.0
@@ -24,7 +34,9 @@ KILL_TIMEOUT = 10.0
 
 
 def apply(draft: Draft, key: Key, cause: TaskEvent, /, **changes: Any) -> bool:
-    """Let `cause` happen to a task, with `changes` to its fields. False when the table says that it changes nothing."""
+    """Let `cause` happen to a task, with `changes` to its fields. False when the table says that it
+    changes nothing.
+    """
     task = draft.tasks[key]
     move = TABLE[task.sub_state].get(cause)
     if move is None:
@@ -68,8 +80,14 @@ def launch(draft: Draft, key: Key, _cause: TaskEvent) -> None:
 
 
 def _after_failure(old: Task) -> bool:
-    """Tell whether a rule starts this task after it had itself failed: a crash loop is to be seen in a number, and orders are not."""
-    return old.cause.get("by") == "rule" and old.exit is not None and old.exit.reason not in (Reason.EXITED, Reason.REQUESTED)
+    """Tell whether a rule starts this task after it had itself failed: a crash loop is to be seen in a
+    number, and orders are not.
+    """
+    return (
+        old.cause.get("by") == "rule"
+        and old.exit is not None
+        and old.exit.reason not in (Reason.EXITED, Reason.REQUESTED)
+    )
 
 
 def process_started(draft: Draft, key: Key, _cause: TaskEvent) -> None:
@@ -86,7 +104,9 @@ def be_ready(draft: Draft, key: Key, _cause: TaskEvent) -> None:
 
 
 def executed(draft: Draft, key: Key) -> None:
-    """A program that does not speak sd_notify is ready when it runs; one whose `<notify>` is set says so itself."""
+    """A program that does not speak sd_notify is ready when it runs; one whose `<notify>` is set says so
+    itself.
+    """
     service = draft.service(key)
     if service is None or not service.notify:
         apply(draft, key, TaskEvent.READY)
@@ -104,7 +124,9 @@ def start_limit_hit(draft: Draft, key: Key, _cause: TaskEvent) -> None:
     limits, end = draft.limits(key), draft.tasks[key].exit
     text = f"started {limits.start_limit_burst} times by rules within {limits.start_limit_interval:g} s"
     if end is None or end.reason is not Reason.START_LIMIT:
-        end = replace(end, reason=Reason.START_LIMIT) if end else Exit(reason=Reason.START_LIMIT, at=draft.now)
+        end = (
+            replace(end, reason=Reason.START_LIMIT) if end else Exit(reason=Reason.START_LIMIT, at=draft.now)
+        )
         draft.change(key, action="failed", status=text, exit=end)
         items = {"reason": Reason.START_LIMIT.value, "message": text}
         draft.publish_control(key, "failed", success=False, pid=None, items=items)
@@ -134,7 +156,9 @@ def terminate(draft: Draft, key: Key, cause: TaskEvent) -> None:
 
 
 def ask_to_stop(draft: Draft, key: Key) -> None:
-    """Send the stop signal to the main process, and of a Command to all processes, where its kill mode says so."""
+    """Send the stop signal to the main process, and of a Command to all processes, where its kill mode
+    says so.
+    """
     service = draft.service(key)
     name = stop_signal(service)
     all_of_it = service is not None and service.service_type is ServiceType.COMMAND and asks_rest(draft, key)
@@ -142,8 +166,14 @@ def ask_to_stop(draft: Draft, key: Key) -> None:
 
 
 def stop_signal(service: TaskService | None) -> str:
-    """Return the signal that asks a task to stop. One that shares its process is asked by another way, in the keeper."""
-    return service.stop_signal if service is not None and service.service_type is not ServiceType.THREAD else "SIGTERM"
+    """Return the signal that asks a task to stop. One that shares its process is asked by another way, in
+    the keeper.
+    """
+    return (
+        service.stop_signal
+        if service is not None and service.service_type is not ServiceType.THREAD
+        else "SIGTERM"
+    )
 
 
 def asks_rest(draft: Draft, key: Key) -> bool:
@@ -195,8 +225,12 @@ def kill_rest(draft: Draft, key: Key, _cause: TaskEvent) -> None:
 
 
 def report_survivor(draft: Draft, key: Key, _cause: TaskEvent) -> None:
-    """SIGKILL did not help: the process is stuck in the kernel. Say so to whoever waits, and go on waiting for its end."""
-    task = draft.change(key, deadline=None, status="cannot be killed: a process of it does not end after SIGKILL")
+    """SIGKILL did not help: the process is stuck in the kernel. Say so to whoever waits, and go on waiting
+    for its end.
+    """
+    task = draft.change(
+        key, deadline=None, status="cannot be killed: a process of it does not end after SIGKILL"
+    )
     draft.record(key, "survivor", pid=task.pid)
     resolve(draft, key, f"{key[1]}: {task.status}")
 
@@ -258,16 +292,23 @@ def finish(draft: Draft, key: Key, _cause: TaskEvent) -> None:
 
 
 def _background(draft: Draft, key: Key, task: Task) -> str:
-    """Tell what a Command that ended by itself had left in the background, since it is a mistake: a Command stays in the foreground."""
+    """Tell what a Command that ended by itself had left in the background, since it is a mistake: a
+    Command stays in the foreground.
+    """
     service = draft.described(key)
     command = service is not None and service.service_type is ServiceType.COMMAND
-    if not (command and task.leftovers and task.exit and task.exit.reason in (Reason.EXITED, Reason.EXIT_CODE)):
+    if not (
+        command and task.leftovers and task.exit and task.exit.reason in (Reason.EXITED, Reason.EXIT_CODE)
+    ):
         return ""
     first, others = task.leftovers[0], len(task.leftovers) - 1
     more = f" and {others} more" if others else ""
     program = foreground.known(str(first["name"]))
     advice = foreground.told(program) if program else "a Command has to stay in the foreground"
-    return f"ended with {first['name']} (PID {first['pid']}){more}, which it had left in the background: {advice}"
+    return (
+        f"ended with {first['name']} (PID {first['pid']}){more}, which it had left in the background: "
+        f"{advice}"
+    )
 
 
 def _after_the_end(draft: Draft, key: Key, trigger: Trigger, *, restart: bool) -> None:
@@ -286,7 +327,9 @@ def _after_the_end(draft: Draft, key: Key, trigger: Trigger, *, restart: bool) -
 
 
 def _start_again(draft: Draft, key: Key) -> None:
-    """It was stopped in order to be started: at once for a person, with the brakes on for a rule, since rules can form a ring."""
+    """It was stopped in order to be started: at once for a person, with the brakes on for a rule, since
+    rules can form a ring.
+    """
     cause = draft.tasks[key].cause
     if cause.get("by") == "rule":
         _start_by_rule(draft, key, dict(cause), failing=False)
@@ -298,11 +341,14 @@ def _start_again(draft: Draft, key: Key) -> None:
 
 
 def fire(draft: Draft, key: Key, trigger: Trigger, *, requested: bool = False) -> None:
-    """Fire the rules of a task, if its transaction is active. Each becomes a change of the world in this very step."""
+    """Fire the rules of a task, if its transaction is active. Each becomes a change of the world in this
+    very step.
+    """
     service, transaction = draft.service(key), draft.transactions.get(key[0])
     if service is None or draft.stopping or transaction is None or not transaction.open:
         return
-    # What is told is the transition that fired them; the first of the rules may already start this very task anew.
+    # What is told is the transition that fired them; the first of the rules may already start this very task
+    # anew.
     told = draft.tasks[key]
     for rule in rules_for(service, trigger, requested=requested):
         if (key[0], rule.call) in draft.tasks:
@@ -312,7 +358,11 @@ def fire(draft: Draft, key: Key, trigger: Trigger, *, requested: bool = False) -
 def _fire_one(draft: Draft, key: Key, told: Task, rule: Rule) -> None:
     target = (key[0], rule.call)
     task = draft.tasks[target]
-    about = {"rule": f"{rule.trigger.value}:{rule.action.value}:{rule.call}", "source": key[1], "launch": told.launch}
+    about = {
+        "rule": f"{rule.trigger.value}:{rule.action.value}:{rule.call}",
+        "source": key[1],
+        "launch": told.launch,
+    }
     if rule.action is Action.STOP:
         stopped(draft, target, f"rule {rule.trigger.value} of {key[1]}")
         apply(draft, target, TaskEvent.STOP)
@@ -327,12 +377,15 @@ def _fire_one(draft: Draft, key: Key, told: Task, rule: Rule) -> None:
     cause = _cause(key[1], told, task, rule)
     if task.resting:
         _start_by_rule(draft, target, cause, failing=target == key and rule.trigger is Trigger.ON_FAIL)
-    elif task.sub_state is SubState.BACK_OFF or (task.sub_state is SubState.LAUNCHING and not _runs(draft, task)):
+    elif task.sub_state is SubState.BACK_OFF or (
+        task.sub_state is SubState.LAUNCHING and not _runs(draft, task)
+    ):
         # It is about to be started anyway: one start answers all of them. A rule cannot cut its delay short.
         draft.change(target, cause=cause)
     else:
         if task.sub_state is SubState.LAUNCHING:
-            # The start that was ordered is over with this, and the next one is the rule's: else no rule that goes on would be slowed.
+            # The start that was ordered is over with this, and the next one is the rule's: else no rule that
+            # goes on would be slowed.
             cause |= {"by": "rule", "uid": None}
         # What stops already is started afterwards, whichever of the two was asked.
         apply(draft, target, TaskEvent.RESTART, cause=cause)
@@ -341,9 +394,12 @@ def _fire_one(draft: Draft, key: Key, told: Task, rule: Rule) -> None:
 def _runs(draft: Draft, task: Task) -> bool:
     """Whether a start of it has begun, so that it cannot be told any more of what fires now.
 
-    All facts that are taken together have one time, and what they order is carried out when the last of them has been decided on.
+    All facts that are taken together have one time, and what they order is carried out when the last of them
+    has been decided on.
     """
-    return task.sub_state in (SubState.START, SubState.RUNNING) or (task.sub_state is SubState.LAUNCHING and task.launched_at < draft.now)
+    return task.sub_state in (SubState.START, SubState.RUNNING) or (
+        task.sub_state is SubState.LAUNCHING and task.launched_at < draft.now
+    )
 
 
 def _refusal(draft: Draft, target: Key, task: Task) -> str:
@@ -351,11 +407,15 @@ def _refusal(draft: Draft, target: Key, task: Task) -> str:
     if task.stopped_by_operator:
         return "stopped by the operator"
     limits = draft.limits(target)
-    return "start limit" if task.resting and over_limit(recent_starts(task, limits, draft.now), limits) else ""
+    return (
+        "start limit" if task.resting and over_limit(recent_starts(task, limits, draft.now), limits) else ""
+    )
 
 
 def _record_firing(draft: Draft, target: Key, about: Mapping[str, Any], *, refused: str) -> None:
-    """A burst is written down one by one as far as a launch is told its causes, and then sparsely: updates may fire a thousand a second."""
+    """A burst is written down one by one as far as a launch is told its causes, and then sparsely: updates
+    may fire a thousand a second.
+    """
     number = draft.tasks[target].firings + 1
     draft.change(target, firings=number)
     if number > MAX_SOURCES and number & (number - 1):

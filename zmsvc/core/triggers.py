@@ -1,4 +1,5 @@
-"""What a transition of one task asks of others: which rules fire, when a start by rule may happen, and what the started task is told.
+"""What a transition of one task asks of others: which rules fire, when a start by rule may happen, and what
+the started task is told.
 
 Pure arithmetic over one task; the engine applies the answers.
 """
@@ -12,21 +13,30 @@ from zmsvc.core.model import Action, Limits, Rule, TaskService, Trigger
 from zmsvc.core.world import Task
 
 GOOD_UPTIME = 10.0
-"""Seconds of running after which earlier failures are forgiven (or the back-off's own cap, where that is longer)."""
+"""Seconds of running after which earlier failures are forgiven (or the back-off's own cap, where that is
+longer).
+"""
 FLOOR = 0.1
-"""Seconds: the least delay of a second quick start in a row, also where `restart_delay` is 0: nothing spins."""
+"""Seconds: the least delay of a second quick start in a row, also where `restart_delay` is 0: nothing
+spins.
+"""
 JITTER = 0.1
-"""Up to this share is added to a delay, so that tasks that failed together do not start together (Supervisor#1640)."""
+"""Up to this share is added to a delay, so that tasks that failed together do not start together
+(Supervisor#1640).
+"""
 MAX_SOURCES = 64
 """Causes that one launch is told at most; the last ones are kept."""
 
 
 def rules_for(service: TaskService, trigger: Trigger, *, requested: bool) -> list[Rule]:
-    """The rules of a task that fire on `trigger`. A task that was asked to stop does not start itself again."""
+    """The rules of a task that fire on `trigger`. A task that was asked to stop does not start itself
+    again.
+    """
     return [
         rule
         for rule in service.rules
-        if rule.trigger is trigger and not (requested and rule.call == service.id and rule.action is not Action.STOP)
+        if rule.trigger is trigger
+        and not (requested and rule.call == service.id and rule.action is not Action.STOP)
     ]
 
 
@@ -42,9 +52,12 @@ def _doubled(limits: Limits, times: int) -> float:
 
 
 def back_off(task: Task, limits: Limits, launch: int) -> float:
-    """Seconds to wait before a failed task is started again by its own rule; doubled with each failure in a row."""
+    """Seconds to wait before a failed task is started again by its own rule; doubled with each failure in
+    a row.
+    """
     delay = _doubled(limits, max(task.failures - 1, 0))
-    # A multiplicative hash of the launch number: spread like chance, yet the same when the decision is replayed.
+    # A multiplicative hash of the launch number: spread like chance, yet the same when the decision is
+    # replayed.
     share = (launch * 2654435761 % 2**32) / 2**32
     return delay * (1.0 + JITTER * share)
 
@@ -52,7 +65,8 @@ def back_off(task: Task, limits: Limits, launch: int) -> float:
 def next_quick_start(task: Task, limits: Limits, now: float) -> tuple[int, float]:
     """For a start by rule: the new count of quick starts in a row, and when the start may happen.
 
-    A ring of rules is legal; one that turns faster than `restart_delay` is slowed by doubling, up to `restart_max_delay`.
+    A ring of rules is legal; one that turns faster than `restart_delay` is slowed by doubling, up to
+    `restart_max_delay`.
     """
     if not task.launch:
         return 0, now
@@ -66,13 +80,19 @@ def next_quick_start(task: Task, limits: Limits, now: float) -> tuple[int, float
 def _spacing(quick_starts: int, limits: Limits) -> float:
     """Seconds from one launch to the next after that many quick ones."""
     floor = limits.restart_delay or FLOOR
-    return float(min(floor * 2.0 ** min(quick_starts - 1, 64), max(limits.restart_max_delay, floor))) if quick_starts else 0.0
+    return (
+        float(min(floor * 2.0 ** min(quick_starts - 1, 64), max(limits.restart_max_delay, floor)))
+        if quick_starts
+        else 0.0
+    )
 
 
 def start_by_rule(task: Task, limits: Limits, now: float, *, failing: bool, launch: int) -> tuple[int, float]:
-    """The new count of quick starts, and when the start may happen; `failing`: its own rule answers its failure.
+    """The new count of quick starts, and when the start may happen; `failing`: its own rule answers its
+    failure.
 
-    Both brakes count. A task that fails and ends well by turns would else set each of them back with the other.
+    Both brakes count. A task that fails and ends well by turns would else set each of them back with the
+    other.
     """
     laps, at = next_quick_start(task, limits, now)
     return laps, max(at, now + back_off(task, limits, launch)) if failing else at
@@ -101,8 +121,12 @@ def source(task_id: str, task: Task, rule: Rule) -> dict[str, Any]:
     }
 
 
-def cause_by_rule(before: Mapping[str, Any], new: Mapping[str, Any], depth: int, *, join: bool) -> dict[str, Any]:
-    """The cause that a task is told when a rule starts it; `join` adds to whoever had asked for this start before the rule did."""
+def cause_by_rule(
+    before: Mapping[str, Any], new: Mapping[str, Any], depth: int, *, join: bool
+) -> dict[str, Any]:
+    """The cause that a task is told when a rule starts it; `join` adds to whoever had asked for this start
+    before the rule did.
+    """
     if not join:
         return {"by": "rule", "uid": None, "depth": depth, "sources": [new]}
     sources = [*before.get("sources", []), new][-MAX_SOURCES:]

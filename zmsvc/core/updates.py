@@ -1,4 +1,6 @@
-"""What a task may report: how often, how deep, and under which names. The SDK keeps to it, and the engine drops what does not. Pure."""
+"""What a task may report: how often, how deep, and under which names. The SDK keeps to it, and the engine
+drops what does not. Pure.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,9 @@ RATE = 1000.0
 BURST = 2000.0
 """Updates that it may report at once."""
 OWN_BURST = 1000.0
-"""The same for the SDK, which waits instead. What lies in the socket while the supervisor is busy comes at once: the kernel keeps 512
-datagrams there (net.unix.max_dgram_qlen of Debian), and this and those together are less than BURST."""
+"""The same for the SDK, which waits instead. What lies in the socket while the supervisor is busy comes at
+once: the kernel keeps 512 datagrams there (net.unix.max_dgram_qlen of Debian), and this and those together
+are less than BURST."""
 MAX_NESTING = 64
 """Lists and objects in each other in an update."""
 RESULT = "result"
@@ -21,10 +24,16 @@ RESERVED = ("pid", "device_action")
 
 
 def too_deep(items: Mapping[str, Any]) -> bool:
-    """Tell whether items could break a reader that writes them down: JSON that can just be read may be too deep with more around it."""
+    """Tell whether items could break a reader that writes them down: JSON that can just be read may be too
+    deep with more around it.
+    """
     level: list[Any] = [items]
     for _ in range(MAX_NESTING):
-        inner = (value.values() if isinstance(value, Mapping) else value for value in level if isinstance(value, Mapping | list | tuple))
+        inner = (
+            value.values() if isinstance(value, Mapping) else value
+            for value in level
+            if isinstance(value, Mapping | list | tuple)
+        )
         level = [value for values in inner for value in values]
         if not level:
             return False

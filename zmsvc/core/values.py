@@ -1,4 +1,6 @@
-"""Texts that are values: time spans, amounts, endpoints, ids. Pure; a ValueError says what is wrong and what was expected."""
+"""Texts that are values: time spans, amounts, endpoints, ids. Pure; a ValueError says what is wrong and
+what was expected.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ import re
 from dataclasses import dataclass
 
 TASK_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}")
-"""What a task may be called (match with `fullmatch`): it becomes a directory and a journal field, so not `.` nor `..`."""
+"""What a task may be called (match with `fullmatch`): it becomes a directory and a journal field, so not
+`.` nor `..`.
+"""
 
 WHITE = " \t\r\n"
 """XML's own white space. Python's `str.strip()` takes more, which the schema would not."""
@@ -44,7 +48,9 @@ def quote(text: str) -> str:
 
 
 def timespan(text: str) -> float:
-    """Seconds of a time span as systemd.time(7) writes it: `90`, `500ms`, `1min 30s`; `infinity` is 0.0, which means none."""
+    """Seconds of a time span as systemd.time(7) writes it: `90`, `500ms`, `1min 30s`; `infinity` is 0.0,
+    which means none.
+    """
     stripped = text.strip(WHITE)
     if stripped == "infinity":
         return 0.0
@@ -52,24 +58,32 @@ def timespan(text: str) -> float:
     while match := _TIME_PART.match(stripped, end):
         unit = _TIME_UNITS.get(match[2])
         if unit is None:
-            raise ValueError(f"{quote(match[2])} is no unit of time, expected one of us, ms, s, min, h, d, w, M, y")
+            raise ValueError(
+                f"{quote(match[2])} is no unit of time, expected one of us, ms, s, min, h, d, w, M, y"
+            )
         total, end = total + float(match[1]) * unit, match.end()
     if end != len(stripped) or not stripped:
-        raise ValueError(f"{quote(text)} is not a time span, expected one like 90, 500ms, 1min 30s or infinity")
+        raise ValueError(
+            f"{quote(text)} is not a time span, expected one like 90, 500ms, 1min 30s or infinity"
+        )
     if not math.isfinite(total) or total >= _TIME_MAX:
         raise ValueError(f"{quote(text)} is too long, expected fewer than 584,542 years, or infinity")
     return total
 
 
 def seconds(given: object) -> float:
-    """Return a time of a task's configuration: a number of seconds, or a time span that has an end. Raises ValueError."""
+    """Return a time of a task's configuration: a number of seconds, or a time span that has an end. Raises
+    ValueError.
+    """
     text = given if isinstance(given, str) else str(given) if isinstance(given, int | float) else ""
     try:
         value = float(text)
     except ValueError:
         value = -1.0 if text.strip(WHITE) == "infinity" else timespan(text)
     if not 0 <= value < math.inf:
-        raise ValueError(f"{quote(text)} is not a time, expected a number of seconds or a time span such as 500ms")
+        raise ValueError(
+            f"{quote(text)} is not a time, expected a number of seconds or a time span such as 500ms"
+        )
     return value
 
 
@@ -89,14 +103,18 @@ PRIORITIES = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "deb
 
 
 def priority(text: str) -> int:
-    """Return the number of a priority, by its name or number as in systemd's LogLevelMax=, or by Python's name. Raises ValueError."""
+    """Return the number of a priority, by its name or number as in systemd's LogLevelMax=, or by Python's
+    name. Raises ValueError.
+    """
     word = text.strip(WHITE).lower()
     word = {"error": "err", "critical": "crit", "warn": "warning"}.get(word, word)
     if word in PRIORITIES:
         return PRIORITIES.index(word)
     if len(word) == 1 and word in "01234567":
         return int(word)
-    raise ValueError(f"{quote(text)} is no log level, expected {', '.join(PRIORITIES[:-1])} or {PRIORITIES[-1]}")
+    raise ValueError(
+        f"{quote(text)} is no log level, expected {', '.join(PRIORITIES[:-1])} or {PRIORITIES[-1]}"
+    )
 
 
 def whole(text: str, low: int, high: int) -> int:
@@ -108,7 +126,9 @@ def whole(text: str, low: int, high: int) -> int:
 
 
 def amount(text: str) -> int:
-    """A resource limit: a number, with systemd's K, M, G or T (of 1024) for bytes; `infinity` is -1, as RLIM_INFINITY is."""
+    """A resource limit: a number, with systemd's K, M, G or T (of 1024) for bytes; `infinity` is -1, as
+    RLIM_INFINITY is.
+    """
     stripped = text.strip(WHITE)
     if stripped == "infinity":
         return -1
@@ -121,7 +141,9 @@ def amount(text: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A place to bind or to connect to: `tcp` with host and port, or `ipc` with the path as `host` and port 0."""
+    """A place to bind or to connect to: `tcp` with host and port, or `ipc` with the path as `host` and
+    port 0.
+    """
 
     scheme: str
     host: str
@@ -153,7 +175,9 @@ class Endpoint:
 
 
 def endpoint(text: str, *, bind: bool) -> Endpoint:
-    """Read `tcp://HOST:PORT` or `ipc://PATH`. Only what is bound may be `*`; a port that is not fixed could not be told to anyone."""
+    """Read `tcp://HOST:PORT` or `ipc://PATH`. Only what is bound may be `*`; a port that is not fixed
+    could not be told to anyone.
+    """
     if text.startswith("ipc://"):
         return _ipc(text)
     match = _TCP.fullmatch(text)
@@ -172,8 +196,11 @@ def _ipc(text: str) -> Endpoint:
     if size > SUN_PATH:
         raise ValueError(f"{quote(text)} has a path of {size} bytes, expected at most {SUN_PATH}")
     if path.startswith("@"):
-        raise ValueError(f"{quote(text)} is abstract and has no file whose mode keeps other users out, expected ipc:///PATH")
-    # Every process of a context has its own working directory, so a relative path would name a socket for each of them.
+        raise ValueError(
+            f"{quote(text)} is abstract and has no file whose mode keeps other users out, expected ipc:///PATH"
+        )
+    # Every process of a context has its own working directory, so a relative path would name a socket for
+    # each of them.
     if len(path) < 2 or path[0] != "/" or path.endswith("/"):
         raise ValueError(f"{quote(text)} has no absolute path, expected ipc:///PATH")
     return Endpoint(scheme="ipc", host=path)
@@ -193,7 +220,9 @@ def reaches(connect: Endpoint, bind: Endpoint) -> bool:
 
 
 def apart(connect: Endpoint, bind: Endpoint) -> bool:
-    """Whether both hosts are IP addresses and not the same, so that only a translating network would bring one to the other."""
+    """Whether both hosts are IP addresses and not the same, so that only a translating network would bring
+    one to the other.
+    """
     if bind.wildcard or connect.wildcard:
         return False
     ours, theirs = _plain(connect).address, _plain(bind).address

@@ -1,6 +1,8 @@
-"""What is so now: the transactions of a context, their tasks, and who waits for an answer. Frozen; `step` makes the next one.
+"""What is so now: the transactions of a context, their tasks, and who waits for an answer. Frozen; `step`
+makes the next one.
 
-Times are monotonic seconds of this boot. Everything but the waiters survives the supervisor in the state file, row by row.
+Times are monotonic seconds of this boot. Everything but the waiters survives the supervisor in the state
+file, row by row.
 """
 
 from __future__ import annotations
@@ -54,7 +56,9 @@ class Task:
     """The number of its last launch; 0 before the first."""
     pid: int | None = None
     start_time: int = 0
-    """Of the process, in clock ticks since boot, from /proc: with the PID and the boot it is the process's identity."""
+    """Of the process, in clock ticks since boot, from /proc: with the PID and the boot it is the process's
+    identity.
+    """
     launched_at: float = 0.0
     restarts: int = 0
     action: str = ""
@@ -77,7 +81,9 @@ class Task:
     starts: tuple[float, ...] = ()
     """When rules started it, as far back as its start limit looks."""
     firings: int = 0
-    """Rules that fired to start it since its last launch: what waits, is joined with what waits, or was refused."""
+    """Rules that fired to start it since its last launch: what waits, is joined with what waits, or was
+    refused.
+    """
     cause: Mapping[str, Any] = field(default_factory=dict)
     """What started it, or will: see CONTRACT §9 `self.cause`."""
     update: Mapping[str, Any] | None = None
@@ -115,7 +121,9 @@ class Transaction:
     open: bool = True
     opened: float = 0.0
     closed: float = 0.0
-    """When it was stopped; of an earlier boot a number not above 0, which is greater for what was stopped later."""
+    """When it was stopped; of an earlier boot a number not above 0, which is greater for what was stopped
+    later.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +138,9 @@ class PendingRequest:
     ending: frozenset[Key] = frozenset()
     """Those of `keys` whose end is waited for; of the others it is the start."""
     later: frozenset[Key] = frozenset()
-    """Those of `keys` whose launch of now has to end first: the start that is waited for is that of the next one."""
+    """Those of `keys` whose launch of now has to end first: the start that is waited for is that of the
+    next one.
+    """
     stopped_by: Mapping[Key, str] = field(default_factory=dict)
     """Who has stopped which of `keys` before it had started."""
     failures: tuple[str, ...] = ()
@@ -182,7 +192,8 @@ def _recalled(task_id: str, kept: Mapping[str, Any]) -> TaskService:
 def transaction_state(world: World, transaction: str, tasks: Collection[Task]) -> State:
     """The state of a transaction, from that of its tasks.
 
-    They are given, because to look for them anew for each of many transactions takes the square of their number.
+    They are given, because to look for them anew for each of many transactions takes the square of their
+    number.
     """
     if not world.transactions[transaction].open or world.stopping:
         return State.DEACTIVATING if any(task.live for task in tasks) else State.INACTIVE
@@ -192,7 +203,9 @@ def transaction_state(world: World, transaction: str, tasks: Collection[Task]) -
 
 
 def coming_up(task: Task) -> bool:
-    """Tell whether a task is on its way to READY=1: also while it stops to start again, or because it was not ready in time."""
+    """Tell whether a task is on its way to READY=1: also while it stops to start again, or because it was
+    not ready in time.
+    """
     if task.state is not State.DEACTIVATING:
         return task.state is State.ACTIVATING
     was_ready = task.action in ("started", "updated")
@@ -202,9 +215,14 @@ def coming_up(task: Task) -> bool:
 def task_to_row(task: Task) -> dict[str, Any]:
     """A task as plain JSON values; fields that have their default are left out.
 
-    A supervisor of an earlier zmsvc knows no `final-sigterm`: for it what was left behind is about to be killed.
+    A supervisor of an earlier zmsvc knows no `final-sigterm`: for it what was left behind is about to be
+    killed.
     """
-    row = {_IN_ROW.get(name, name): value for name, fresh in _FRESH.items() if (value := getattr(task, name)) != fresh}
+    row = {
+        _IN_ROW.get(name, name): value
+        for name, fresh in _FRESH.items()
+        if (value := getattr(task, name)) != fresh
+    }
     if task.sub_state is SubState.FINAL_SIGTERM:
         row["sub"] = SubState.FINAL_SIGKILL
     if task.exit is not None:
@@ -230,7 +248,9 @@ _FROM_ROW = {kept: name for name, kept in _IN_ROW.items()}
 
 
 def task_from_row(row: Mapping[str, Any], sub: str | None = None) -> Task:
-    """The reverse of `task_to_row`; `sub` is kept beside it. Raises KeyError, TypeError or ValueError for what was not written by it."""
+    """The reverse of `task_to_row`; `sub` is kept beside it. Raises KeyError, TypeError or ValueError for
+    what was not written by it.
+    """
     values = dict(row)
     if sub == SubState.FINAL_SIGTERM:
         values["sub"] = sub
@@ -240,7 +260,9 @@ def task_from_row(row: Mapping[str, Any], sub: str | None = None) -> Task:
         values["verdict"] = Reason(values["verdict"])
     if values.get("exit") is not None:
         end = values["exit"]
-        values["exit"] = Exit(code=end["code"], signal=end["signal"], reason=Reason(end["reason"]), at=end["at"])
+        values["exit"] = Exit(
+            code=end["code"], signal=end["signal"], reason=Reason(end["reason"]), at=end["at"]
+        )
     if values.get("removed") is not None:
         _recalled("", values["removed"])
     for name in ("starts", "ended"):
@@ -250,7 +272,9 @@ def task_from_row(row: Mapping[str, Any], sub: str | None = None) -> Task:
 
 
 def status_at(task: Task, now: float) -> str:
-    """Return the status of a task as it is shown at this time: of one that waits for its next start it is a count-down."""
+    """Return the status of a task as it is shown at this time: of one that waits for its next start it is
+    a count-down.
+    """
     if task.sub_state is not SubState.BACK_OFF or task.deadline is None:
         return task.status
     slowed = ", slowed: its rules start it too quickly" if task.quick_starts > task.failures else ""

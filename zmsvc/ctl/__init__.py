@@ -1,1 +1,3 @@
-"""The process zmsvcctl: asks, shows, and makes files. What an order means is decided by the supervisor, never here."""
+"""The process zmsvcctl: asks, shows, and makes files. What an order means is decided by the supervisor,
+never here.
+"""

@@ -1,4 +1,6 @@
-"""Asks a supervisor over its control socket: a request line out, answer lines in. Imports little: the time of zmsvcctl is import time."""
+"""Asks a supervisor over its control socket: a request line out, answer lines in. Imports little: the time
+of zmsvcctl is import time.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +15,29 @@ from zmsvc.core.errors import ZmsvcError
 from zmsvc.host import paths
 from zmsvc.host.paths import Places
 
-TYPE_CHECKING = False  # To import typing costs 4 ms of the 40 that `status` takes, and only for this constant.
+TYPE_CHECKING = (
+    False  # To import typing costs 4 ms of the 40 that `status` takes, and only for this constant.
+)
 if TYPE_CHECKING:
     from typing import Any
 
     Json = dict[str, Any]
 
 REPEATABLE = frozenset({"status", "events", "start", "stop", "reset-failed"})
-"""Verbs that are asked again when the supervisor died over them: they say what should be, not what to do once more."""
+"""Verbs that are asked again when the supervisor died over them: they say what should be, not what to do
+once more.
+"""
 MAX_DROPS = 5
-"""How often in a row the connection may be dropped. Each time the next supervisor is waited for, so this is no question of time: a
-request that kills every supervisor that reads it must not go on for ever."""
+"""How often in a row the connection may be dropped. Each time the next supervisor is waited for, so this is
+no question of time: a request that kills every supervisor that reads it must not go on for ever."""
 MAX_LINE = 16 << 20
 """Bytes of one answer; the status of 1,000 tasks has 0.5 MiB."""
 LINE = 10.0
 """Seconds that an answer may take from its first byte to its last: a supervisor sends it at once."""
 GRACE = 0.5
-"""Seconds beyond --timeout: the supervisor has the same limit and can say what is unfinished, so it goes first."""
+"""Seconds beyond --timeout: the supervisor has the same limit and can say what is unfinished, so it goes
+first.
+"""
 _CHUNK = 256 << 10
 
 
@@ -53,12 +61,14 @@ class DroppedError(CtlError):
 class Client:
     """One context's supervisor.
 
-    `timeout` is the user's, in seconds; to pass it has exit status 124. `patience` is ours where the user gave none; to pass it
-    means that the supervisor does not answer. Without either we wait for the supervisor's own limits. Both are for the client's
-    whole life.
+    `timeout` is the user's, in seconds; to pass it has exit status 124. `patience` is ours where the user
+    gave none; to pass it means that the supervisor does not answer. Without either we wait for the
+    supervisor's own limits. Both are for the client's whole life.
     """
 
-    def __init__(self, places: Places, timeout: float | None = None, *, patience: float | None = None) -> None:
+    def __init__(
+        self, places: Places, timeout: float | None = None, *, patience: float | None = None
+    ) -> None:
         self.name = places.name
         self.drops = 0
         """How often the connection was dropped and the request sent again."""
@@ -78,9 +88,10 @@ class Client:
     def stream(self, verb: str, **request: Any) -> Iterator[Json]:
         """The data of each answer until the last, the last one included when it is the only one.
 
-        Raises CtlError: 5 when nobody can be reached or understood, 124 when it takes longer than the user wanted to wait, and the
-        supervisor's own no. A repeatable request is asked again when the connection is dropped before the first answer: the
-        keeper's listening socket outlives the supervisor, so the connection waits there for the next one.
+        Raises CtlError: 5 when nobody can be reached or understood, 124 when it takes longer than the user
+        wanted to wait, and the supervisor's own no. A repeatable request is asked again when the connection
+        is dropped before the first answer: the keeper's listening socket outlives the supervisor, so the
+        connection waits there for the next one.
         """
         line = json.dumps({"verb": verb, **request}).encode() + b"\n"
         while True:
@@ -101,10 +112,14 @@ class Client:
                     raise
 
     def _judged(self, verb: str, text: bytes | None) -> Json:
-        """An answer of the right shape, `data` and `more` always in it; raises CtlError when it is a no or no answer."""
+        """An answer of the right shape, `data` and `more` always in it; raises CtlError when it is a no or
+        no answer.
+        """
         if text is None:
             raise DroppedError(
-                5, f"cannot {verb}: the supervisor of {self.name} went away over it (zmsvcctl -c {self.name} status shows what is so)"
+                5,
+                f"cannot {verb}: the supervisor of {self.name} went away over it (zmsvcctl -c {self.name} "
+                f"status shows what is so)",
             )
         try:
             answer = json.loads(text)
@@ -116,22 +131,30 @@ class Client:
         if answer.get("ok") is not True:
             code = answer.get("code")
             code = code if isinstance(code, int) and 1 <= code <= 255 else 1
-            raise CtlError(code, str(answer.get("error") or f"cannot {verb}: the supervisor of {self.name} does not say why"), data)
+            raise CtlError(
+                code,
+                str(answer.get("error") or f"cannot {verb}: the supervisor of {self.name} does not say why"),
+                data,
+            )
         return {"data": data, "more": answer.get("more") is True}
 
     def _garbled(self, why: str) -> CtlError:
-        return CtlError(5, f"cannot understand the supervisor of {self.name}: {why} (is it of another version?)")
+        return CtlError(
+            5, f"cannot understand the supervisor of {self.name}: {why} (is it of another version?)"
+        )
 
     # --- connections
 
     def open(self) -> ControlConnection:
-        """A new connection. Raises NotRunningError when nobody listens, CtlError 5 for other reasons, 124 when it takes too long."""
+        """A new connection. Raises NotRunningError when nobody listens, CtlError 5 for other reasons, 124
+        when it takes too long.
+        """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             left = self.left()
             if left is not None:
-                # A connect to a full backlog fails at once on a socket that does not block. So it blocks, and the kernel's limit for
-                # sending, which holds for connect too, bounds it.
+                # A connect to a full backlog fails at once on a socket that does not block. So it blocks, and
+                # the kernel's limit for sending, which holds for connect too, bounds it.
                 limit = struct.pack("ll", int(left), int(left % 1 * 1e6))
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
             sock.connect(self._path)
@@ -150,17 +173,27 @@ class Client:
             sock.close()
             why = (error.strerror or str(error)).lower()
             way = " (root, the daemon's user and its group may)" if isinstance(error, PermissionError) else ""
-            raise CtlError(5, f"cannot reach the supervisor of {self.name}: {self._path}: {why}{way}") from None
+            raise CtlError(
+                5, f"cannot reach the supervisor of {self.name}: {self._path}: {why}{way}"
+            ) from None
         except CtlError:
             sock.close()
             raise
         return ControlConnection(self, sock)
 
     def _know(self, sock: socket.socket) -> None:
-        """Note whose socket this is. Raises CtlError for that of a user who is neither root, nor us, nor the owner of the directory."""
-        uid: int = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))[1]
+        """Note whose socket this is. Raises CtlError for that of a user who is neither root, nor us, nor
+        the owner of the directory.
+        """
+        uid: int = struct.unpack(
+            "3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        )[1]
         if uid not in (0, os.geteuid(), os.stat(os.path.dirname(self._path)).st_uid):
-            raise CtlError(5, f"cannot reach the supervisor of {self.name}: {self._path} is of uid {uid}, who does not own its directory")
+            raise CtlError(
+                5,
+                f"cannot reach the supervisor of {self.name}: {self._path} is of uid {uid}, who does not "
+                f"own its directory",
+            )
         self.uid = uid
 
     def left(self) -> float | None:
@@ -175,13 +208,21 @@ class Client:
     def late(self) -> CtlError:
         """What to raise when it has taken too long."""
         if self._timeout:
-            return CtlError(124, f"timed out: no answer from the supervisor of {self.name} within {self._timeout:g} s; the order may go on")
+            return CtlError(
+                124,
+                f"timed out: no answer from the supervisor of {self.name} within {self._timeout:g} s; the "
+                f"order may go on",
+            )
         return CtlError(
-            5, f"cannot reach the supervisor of {self.name}: it does not answer (is it hung? systemctl status zmsvc@{self.name})"
+            5,
+            f"cannot reach the supervisor of {self.name}: it does not answer (is it hung? systemctl status "
+            f"zmsvc@{self.name})",
         )
 
     def unfinished_line(self) -> CtlError:
-        return CtlError(5, f"cannot reach the supervisor of {self.name}: an answer is not complete within {LINE:g} s")
+        return CtlError(
+            5, f"cannot reach the supervisor of {self.name}: an answer is not complete within {LINE:g} s"
+        )
 
     def garbled_line(self) -> CtlError:
         return self._garbled(f"an answer is longer than {MAX_LINE >> 20} MiB")
@@ -235,7 +276,9 @@ class ControlConnection:
         return line
 
     def _left(self, until: float | None) -> float | None:
-        """Seconds to wait for more of a line that has begun, and of one that has not; None for ever. Raises CtlError when that is over."""
+        """Seconds to wait for more of a line that has begun, and of one that has not; None for ever.
+        Raises CtlError when that is over.
+        """
         left = self._client.left()
         if until is None:
             return left

@@ -1,4 +1,6 @@
-"""Which CURVE keys a command connects with: those of the context that it means, by name, by endpoint, or by the directory given."""
+"""Which CURVE keys a command connects with: those of the context that it means, by name, by endpoint, or
+by the directory given.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ _PLACES = ("FrontEndEndpoint", "BackendEndpoint", "FrontBind", "BackendBind", "e
 
 
 def of_context(name: str) -> Curve | None:
-    """Keys for the context of this name; None when there are none here. A user's own come before the system's. Raises ConfigError."""
+    """Keys for the context of this name; None when there are none here. A user's own come before the
+    system's. Raises ConfigError.
+    """
     for directory in _directories(name):
         if os.path.isdir(directory):
             return curve_keys.load_client(directory)
@@ -33,15 +37,19 @@ def needed(name: str) -> Curve:
     if found is None:
         raise ConfigError(
             [
-                f"cannot connect to {name}: it wants CURVE keys, and there are none in {paths.keys_dir(name)} "
-                f"(zmsvcctl -c {name} keys join server.key makes some, from the public key of the machine that runs it)"
+                f"cannot connect to {name}: it wants CURVE keys, and there are none in "
+                f"{paths.keys_dir(name)} "
+                f"(zmsvcctl -c {name} keys join server.key makes some, from the public key of the machine "
+                f"that runs it)"
             ]
         )
     return found
 
 
 def of_endpoint(place: str, given: str | None, name: str | None = None) -> Curve | None:
-    """Keys for an endpoint: of the directory that was `given`, or of the context called `name`, or of the one that has this endpoint."""
+    """Keys for an endpoint: of the directory that was `given`, or of the context called `name`, or of the
+    one that has this endpoint.
+    """
     if not place.startswith("tcp://"):
         return None
     if given:
@@ -77,7 +85,9 @@ def _same(text: str, wanted: Endpoint) -> bool:
         return False
     if (known.scheme, known.port) != (wanted.scheme, wanted.port):
         return False
-    return known.host == wanted.host or (known.local and wanted.local) or (known.wildcard and _ours(wanted.host))
+    return (
+        known.host == wanted.host or (known.local and wanted.local) or (known.wildcard and _ours(wanted.host))
+    )
 
 
 def _ours(host: str) -> bool:

@@ -45,7 +45,10 @@ def events(args: argparse.Namespace) -> int:
     last, drops = 0, 0
     if args.follow and args.lines == 0:
         # Only what comes: what is there now is taken for shown.
-        last = max((row["seq"] for row in client.stream("events", limit=1) if isinstance(row.get("seq"), int)), default=0)
+        last = max(
+            (row["seq"] for row in client.stream("events", limit=1) if isinstance(row.get("seq"), int)),
+            default=0,
+        )
     if not args.json:
         terminal.out(_row("TIME", "TRANSACTION", "TASK", "EVENT", "DETAIL") + "\n", flush=args.follow)
     while True:
@@ -73,7 +76,9 @@ def events(args: argparse.Namespace) -> int:
 
 
 def _of_the_past(args: argparse.Namespace, places: Places) -> bool:
-    """Show the history of a context that does not run: after a start that failed nothing else tells it. False where there is none."""
+    """Show the history of a context that does not run: after a start that failed nothing else tells it.
+    False where there is none.
+    """
     # Imported here for start-up time: most of the time a supervisor answers.
     from zmsvc.ctl import state_file
 
@@ -93,18 +98,28 @@ def _of_the_past(args: argparse.Namespace, places: Places) -> bool:
 def _complain_of_nothing(args: argparse.Namespace, places: Places) -> None:
     """Say that the history has nothing of what was named: most often the name is wrong."""
     if named := " ".join([*([args.transaction] if args.transaction else []), *args.tasks, *args.task]):
-        terminal.complain(f"the history of {places.name} has no event of {named} (zmsvcctl -c {places.name} status)")
+        terminal.complain(
+            f"the history of {places.name} has no event of {named} (zmsvcctl -c {places.name} status)"
+        )
 
 
 def event(row: Json) -> str:
     """One line of history."""
     at = str(row.get("at", ""))[:23].replace("T", " ")
-    return _row(at, str(row.get("transaction") or "-"), str(row.get("task") or "-"), str(row.get("event", "")), _detail(row.get("detail")))
+    return _row(
+        at,
+        str(row.get("transaction") or "-"),
+        str(row.get("task") or "-"),
+        str(row.get("event", "")),
+        _detail(row.get("detail")),
+    )
 
 
 def _row(*cells: str) -> str:
     """The widths are guesses that are nearly always right: the rows to come are not known yet."""
-    return "  ".join(terminal.clean(cell).ljust(width) for cell, width in zip(cells, (23, 20, 12, 10, 0), strict=True)).rstrip()
+    return "  ".join(
+        terminal.clean(cell).ljust(width) for cell, width in zip(cells, (23, 20, 12, 10, 0), strict=True)
+    ).rstrip()
 
 
 def _detail(detail: Any) -> str:
@@ -117,7 +132,11 @@ def _detail(detail: Any) -> str:
         shown |= {name: str(cause[name]) for name in ("by", "uid") if cause.get(name) is not None}
         sources = cause.get("sources")
         named = [each for each in sources if isinstance(each, dict)] if isinstance(sources, list) else []
-        shown |= {"after": ",".join(f"{each.get('task')}:{each.get('trigger')}" for each in named)} if named else {}
+        shown |= (
+            {"after": ",".join(f"{each.get('task')}:{each.get('trigger')}" for each in named)}
+            if named
+            else {}
+        )
     return history.line(shown)
 
 
@@ -152,7 +171,9 @@ def watch(args: argparse.Namespace) -> int:
 
 
 def _print(ear: Listener, args: argparse.Namespace, until: float | None) -> None:
-    """Print the messages that are wanted, as many as are asked for. Raises CtlError, 124 when there are fewer by that monotonic time."""
+    """Print the messages that are wanted, as many as are asked for. Raises CtlError, 124 when there are
+    fewer by that monotonic time.
+    """
     count = 0
     while args.count is None or count < args.count:
         frame = ear.next(until)
@@ -165,18 +186,26 @@ def _print(ear: Listener, args: argparse.Namespace, until: float | None) -> None
 
 
 def message(frame: bytes, args: argparse.Namespace) -> str | None:
-    """A frame of the bus as a line; None when it is of another transaction than the one asked for. What is no message is shown raw."""
+    """A frame of the bus as a line; None when it is of another transaction than the one asked for. What is
+    no message is shown raw.
+    """
     try:
         topic, body = messages.decode(frame)
     except ProtocolError:
         topic, body = "?", {"frame": frame.decode(errors="backslashreplace")}
     head = body.get("header", {})
-    if args.transaction and args.transaction not in (head.get("service_transaction"), head.get("transaction")):
+    if args.transaction and args.transaction not in (
+        head.get("service_transaction"),
+        head.get("transaction"),
+    ):
         return None
     if args.json:
         return json.dumps({"topic": topic, "body": body})
     now = time.time()
-    return terminal.clean(f"{time.strftime('%H:%M:%S', time.localtime(now))}.{int(now * 1000) % 1000:03} {topic} {messages.dumps(body)}")
+    return terminal.clean(
+        f"{time.strftime('%H:%M:%S', time.localtime(now))}.{int(now * 1000) % 1000:03} {topic} "
+        f"{messages.dumps(body)}"
+    )
 
 
 def send(args: argparse.Namespace) -> int:
@@ -187,7 +216,8 @@ def send(args: argparse.Namespace) -> int:
     from zmsvc.host.bus import sockets
 
     try:
-        # A supervisor that is being replaced in this moment would miss an order, and will be there in the next.
+        # A supervisor that is being replaced in this moment would miss an order, and will be there in the
+        # next.
         presence = messages.UNHEARD if args.topic in messages.TOPICS else b""
         wanted = sockets.send_once(backend, frame, args.timeout or SEND_PATIENCE, curve, presence=presence)
     except UsageError:
@@ -204,7 +234,9 @@ def send(args: argparse.Namespace) -> int:
 
 
 def _bus(args: argparse.Namespace, endpoint: Callable[[ContextStatus], str]) -> tuple[str, Curve | None]:
-    """Return where to connect, and the keys for it: at a context of this machine, or at the endpoint that was given."""
+    """Return where to connect, and the keys for it: at a context of this machine, or at the endpoint that
+    was given.
+    """
     if args.endpoint is None:
         if args.keys is not None:
             raise CtlError(2, "cannot understand the command: --keys is for --endpoint")
@@ -234,7 +266,9 @@ def _context(args: argparse.Namespace) -> tuple[ContextStatus, Curve | None]:
     places = choose(args.context, getattr(args, "transaction", None))
     it = ContextStatus(Client(places, args.timeout, patience=PATIENCE).ask("status"))
     if not it.frontend or not it.backend:
-        raise CtlError(5, f"cannot understand the supervisor of {places.name}: it does not say where the device is")
+        raise CtlError(
+            5, f"cannot understand the supervisor of {places.name}: it does not say where the device is"
+        )
     if not it.curve or not any(place.startswith("tcp://") for place in (it.frontend, it.backend)):
         return it, None
     # Imported here for start-up time: most contexts have no keys, and need no XML to find them.
@@ -260,7 +294,11 @@ def _body(text: str | None) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise CtlError(2, f"cannot send: the message is not JSON: {error}") from None
     if not isinstance(body, dict) or not isinstance(body.get("header", {}), dict):
-        raise CtlError(2, 'cannot send: the message is not a JSON object with an object as "header", as in {"header": {}, "content": {}}')
+        raise CtlError(
+            2,
+            'cannot send: the message is not a JSON object with an object as "header", as in {"header": '
+            '{}, "content": {}}',
+        )
     return body
 
 

@@ -6,12 +6,15 @@ import os
 from collections.abc import Iterable
 
 EXACT = 64
-"""Up to so many processes their proportional memory is read, which costs the kernel 0.2 ms each; of more only the resident one, at
+"""Up to so many processes their proportional memory is read, which costs the kernel 0.2 ms each; of more only
+the resident one, at
 0.02 ms. Tasks are forks of one process and share most of what is resident."""
 
 
 def memory(pids: Iterable[int]) -> dict[int, str]:
-    """The memory of each process that is there, in words; `rss` is said where shared memory is counted in full."""
+    """The memory of each process that is there, in words; `rss` is said where shared memory is counted in
+    full.
+    """
     wanted = list(pids)
     exact = len(wanted) <= EXACT
     found: dict[int, str] = {}

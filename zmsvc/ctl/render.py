@@ -1,4 +1,6 @@
-"""How a context looks: the tree of `status`, tables, times. Pure: what is measured and logged comes as arguments."""
+"""How a context looks: the tree of `status`, tables, times. Pure: what is measured and logged comes as
+arguments.
+"""
 
 from __future__ import annotations
 
@@ -66,15 +68,23 @@ def moment(seconds: float) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], style: Style | None = None) -> list[str]:
-    """Columns as wide as their widest cell; the last one is not padded. With a style, states in a column STATE have their colour."""
+    """Columns as wide as their widest cell; the last one is not padded. With a style, states in a column
+    STATE have their colour.
+    """
     cells = [head, *rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
     if style is None or not style.colours:
         return lines
     column = head.index("STATE")
     start = sum(width + 2 for width in widths[:column])
-    return [line[:start] + style.state(row[column]) + line[start + len(row[column]) :] for line, row in zip(lines, cells, strict=True)]
+    return [
+        line[:start] + style.state(row[column]) + line[start + len(row[column]) :]
+        for line, row in zip(lines, cells, strict=True)
+    ]
 
 
 def last_exit(end: LastExit) -> str:
@@ -98,7 +108,8 @@ def past(it: ContextStatus, sight: StatusExtras, style: Style) -> list[str]:
 
 
 class StatusExtras:
-    """What is known besides the supervisor's answer: the time, the memory of processes by PID, log lines by (transaction, task).
+    """What is known besides the supervisor's answer: the time, the memory of processes by PID, log lines by
+    (transaction, task).
 
     `up` is when the context came up; `whole` means that stopped transactions are shown with their tasks.
     """
@@ -132,7 +143,12 @@ def context(it: ContextStatus, sight: StatusExtras, style: Style) -> list[str]:
     lines.append(_row("Device", f"{it.device_pid}{_restarted(it.device_restarts)}"))
     lines.append(_row("Endpoints", f"subscribe at {clean(it.frontend)}, publish to {clean(it.backend)}"))
     if it.dropped:
-        lines.append(_row("Dropped", ", ".join(f"{count} {clean(what).replace('_', ' ')}" for what, count in it.dropped.items())))
+        lines.append(
+            _row(
+                "Dropped",
+                ", ".join(f"{count} {clean(what).replace('_', ' ')}" for what, count in it.dropped.items()),
+            )
+        )
     if it.unsaved:
         lines.append(_row("Unsaved", style.paint("red", clean(it.unsaved))))
     lines.append(_row("Tasks", _count(it, whole=sight.whole)))
@@ -155,10 +171,16 @@ def _restarted(times: int) -> str:
 
 
 def _count(it: ContextStatus, *, whole: bool) -> str:
-    """How many tasks are in which state, of the transactions that go on, or will; where there is none, of those that are shown `whole`."""
-    counted = [each for each in it.transactions if each.open or each.resumes] or (it.transactions if whole else [])
+    """How many tasks are in which state, of the transactions that go on, or will; where there is none, of
+    those that are shown `whole`.
+    """
+    counted = [each for each in it.transactions if each.open or each.resumes] or (
+        it.transactions if whole else []
+    )
     states = [task.state for each in counted for task in each.tasks]
-    counts = {state: states.count(state) for state in ("active", "activating", "deactivating", "failed", "inactive")}
+    counts = {
+        state: states.count(state) for state in ("active", "activating", "deactivating", "failed", "inactive")
+    }
     opened = len(counted)
     found = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "none"
     return f"{found} in {opened} transaction{'s' if opened != 1 else ''}"
@@ -176,7 +198,10 @@ def _transaction(it: TransactionStatus, sight: StatusExtras, style: Style, *, la
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(len(_COLUMNS))]
     for number, (task, row) in enumerate(zip(shown, rows, strict=True)):
         end = number == len(shown) - 1
-        lines.append(f"{below}{style.drawn('└─' if end else '├─')}{style.dot(task.state)} {_line(task, row, widths, style)}")
+        lines.append(
+            f"{below}{style.drawn('└─' if end else '├─')}{style.dot(task.state)} "
+            f"{_line(task, row, widths, style)}"
+        )
         under = below + ("  " if end else style.drawn("│ "))
         lines += [under + text for text in _details(task, sight.logs.get((it.id, task.id)), style)]
     return lines
@@ -200,17 +225,28 @@ def _cells(task: TaskStatus, sight: StatusExtras) -> tuple[str, ...]:
 
 
 def _line(task: TaskStatus, row: Sequence[str], widths: Sequence[int], style: Style) -> str:
-    """The cells in columns; columns that are empty for all tasks are left out, and nothing is padded at the end."""
-    cells = [(name, cell.ljust(width)) for name, cell, width in zip(_COLUMNS, row, widths, strict=True) if width]
+    """The cells in columns; columns that are empty for all tasks are left out, and nothing is padded at
+    the end.
+    """
+    cells = [
+        (name, cell.ljust(width)) for name, cell, width in zip(_COLUMNS, row, widths, strict=True) if width
+    ]
     while cells and not cells[-1][1].strip():
         cells.pop()
-    return "  ".join(style.state(task.state, cell) if name == "state" else cell for name, cell in cells).rstrip()
+    return "  ".join(
+        style.state(task.state, cell) if name == "state" else cell for name, cell in cells
+    ).rstrip()
 
 
 def _details(task: TaskStatus, log: Sequence[str] | None, style: Style) -> list[str]:
     """What stands below a task: why it failed or waits for its next start, and the end of its log."""
     lines = []
-    if task.status and (task.state == "failed" or task.sub == "back-off" or (task.sub == "exited" and task.left) or log is not None):
+    if task.status and (
+        task.state == "failed"
+        or task.sub == "back-off"
+        or (task.sub == "exited" and task.left)
+        or log is not None
+    ):
         lines.append(f'  Status: "{clean(task.status)}"')
     if task.held:
         lines.append("  Held: no rule starts it until somebody orders it")

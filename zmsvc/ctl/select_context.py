@@ -19,14 +19,24 @@ class NoneRunningError(CtlError):
 def choose(target: str | None, transaction: str | None = None) -> Places:
     """The context that is meant. `target` is a NAME or a FILE.xml.
 
-    Raises CtlError: 4 for a name that nobody knows, 2 when it could be several, NoneRunningError when it could be none.
+    Raises CtlError: 4 for a name that nobody knows, 2 when it could be several, NoneRunningError when it
+    could be none.
     """
     if target is not None:
         places = paths.places(target)
         if not exists(places):
-            others = sorted({*paths.known_contexts(), *paths.past_contexts(), *(each.name for each in running())})
-            known = f"known: {', '.join(others) or f'there is none in {paths.config_dir()}'}{_near(places.name, others)}"
-            raise CtlError(4, f"cannot find context {places.name}: no file {places.config_file}, and it is not running ({known})")
+            others = sorted(
+                {*paths.known_contexts(), *paths.past_contexts(), *(each.name for each in running())}
+            )
+            known = (
+                f"known: "
+                f"{', '.join(others) or f'there is none in {paths.config_dir()}'}{_near(places.name, others)}"
+            )
+            raise CtlError(
+                4,
+                f"cannot find context {places.name}: no file {places.config_file}, and it is not running "
+                f"({known})",
+            )
         return places
     alive = running()
     if not alive:
@@ -40,7 +50,9 @@ def choose(target: str | None, transaction: str | None = None) -> Places:
 
 
 def running() -> list[Places]:
-    """The contexts that somebody listens for. A socket file that a killed daemon left behind does not count."""
+    """The contexts that somebody listens for. A socket file that a killed daemon left behind does not
+    count.
+    """
     # A directory that no context can have made is somebody else's.
     names = [name for name in paths.running_contexts() if paths.CONTEXT_NAME.fullmatch(name)]
     return [places for places in map(paths.places, names) if listens(places)]
@@ -49,7 +61,12 @@ def running() -> list[Places]:
 def exists(places: Places) -> bool:
     """Whether a context of this name has a file, runs, or has run."""
     # os.path's is False for what we may not look at; that of a Path raises.
-    return any(map(os.path.exists, (places.config_file, places.runtime, places.state, paths.control_socket(places.name))))
+    return any(
+        map(
+            os.path.exists,
+            (places.config_file, places.runtime, places.state, paths.control_socket(places.name)),
+        )
+    )
 
 
 def _near(name: str, names: list[str]) -> str:
@@ -65,14 +82,18 @@ def _the_one_that_could_run() -> Places:
     if len(known) == 1:
         return paths.places(known[0])
     names = f"known: {', '.join(known)}" if known else f"there is no context file in {paths.config_dir()}"
-    raise NoneRunningError(5, f"cannot choose a context: none is running ({names}; {start_command('NAME' if known else None)} starts one)")
+    raise NoneRunningError(
+        5,
+        f"cannot choose a context: none is running ({names}; {start_command('NAME' if known else None)} "
+        f"starts one)",
+    )
 
 
 def start_command(name: str | None, file: str | None = None) -> str:
     """Return what starts a context that does not run; without a name, one whose file lies anywhere.
 
-    By its name alone a context is found in the directory of context files, by `zmsvcd` and by the unit; a `file` elsewhere has to be named.
-    Units are root's, and need a systemd.
+    By its name alone a context is found in the directory of context files, by `zmsvcd` and by the unit; a
+    `file` elsewhere has to be named. Units are root's, and need a systemd.
     """
     if name is None:
         return "zmsvcd --detach FILE.xml"
@@ -84,7 +105,11 @@ def start_command(name: str | None, file: str | None = None) -> str:
 def restart_command(name: str, file: str | None = None) -> str:
     """Return what ends a context, whose supervisor has read `file`, and starts it again."""
     start = start_command(name, file)
-    return f"systemctl restart zmsvc@{name}" if start.startswith("systemctl") else f"zmsvcctl -c {name} exit && {start}"
+    return (
+        f"systemctl restart zmsvc@{name}"
+        if start.startswith("systemctl")
+        else f"zmsvcctl -c {name} exit && {start}"
+    )
 
 
 def _quoted(file: str) -> str:
@@ -102,6 +127,7 @@ def _knows(places: Places, transaction: str) -> bool:
     try:
         Client(places, patience=PATIENCE).ask("status", transaction=transaction)
     except CtlError:
-        # It says no, or cannot be asked: then the transaction is sought elsewhere, and what is wrong here shows when this one is meant.
+        # It says no, or cannot be asked: then the transaction is sought elsewhere, and what is wrong here
+        # shows when this one is meant.
         return False
     return True

@@ -1,7 +1,7 @@
 """The state file of a context that does not run: its history, and the last known state of its tasks.
 
-It is read from a copy. Its directory may belong to another user, so no link in it is followed; and SQLite would write an index beside a
-file that its daemon had no time to close. Nothing is repaired.
+It is read from a copy. Its directory may belong to another user, so no link in it is followed; and SQLite
+would write an index beside a file that its daemon had no time to close. Nothing is repaired.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ _TABLES = ("events", "meta", "tasks", "transactions")
 
 
 def exists(path: Path) -> bool:
-    """Tell whether there is a state file. One that this user may not look at counts as there: to read it says why not."""
+    """Tell whether there is a state file. One that this user may not look at counts as there: to read it
+    says why not.
+    """
     try:
         os.stat(path)
     except FileNotFoundError:
@@ -76,7 +78,9 @@ def _files(path: Path) -> tuple[Path, Path]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """Give a copy of a state file. Raises CtlError 5 for one that cannot be read, also for what is read of it."""
+    """Give a copy of a state file. Raises CtlError 5 for one that cannot be read, also for what is read of
+    it.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix="zmsvcctl-") as directory:
             copy = Path(directory) / path.name
@@ -85,7 +89,15 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
                 _bound(db)
                 _check(db)
                 yield db
-    except (sqlite3.Error, ArithmeticError, KeyError, RecursionError, TypeError, ValueError, PlaceError) as error:
+    except (
+        sqlite3.Error,
+        ArithmeticError,
+        KeyError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        PlaceError,
+    ) as error:
         raise CtlError(5, f"cannot read {path}: {error}") from None
     except OSError as error:
         raise CtlError(5, f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
@@ -121,7 +133,10 @@ def _look(path: Path, directory: int) -> dict[str, tuple[int, ...] | None]:
 
 
 def _copy_one(name: str, directory: int, to: Path) -> None:
-    with open(directories.open_file(Path(name), os.O_RDONLY, dir_fd=directory), "rb") as source, open(to, "wb") as target:
+    with (
+        open(directories.open_file(Path(name), os.O_RDONLY, dir_fd=directory), "rb") as source,
+        open(to, "wb") as target,
+    ):
         left = os.fstat(source.fileno()).st_size
         if left > MAX_SIZE:
             raise ValueError(f"it is larger than {MAX_SIZE >> 20} MiB")
@@ -132,7 +147,9 @@ def _copy_one(name: str, directory: int, to: Path) -> None:
 
 
 def _bound(db: sqlite3.Connection) -> None:
-    """Have SQLite give up what takes too long or has too long a value: another user may have made this file for its reader."""
+    """Have SQLite give up what takes too long or has too long a value: another user may have made this
+    file for its reader.
+    """
     until = time.monotonic() + _PATIENCE_S
     db.set_progress_handler(lambda: time.monotonic() > until, 10_000)
     db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
@@ -142,13 +159,15 @@ def _bound(db: sqlite3.Connection) -> None:
 def _check(db: sqlite3.Connection) -> None:
     """Refuse what this release does not know: only in a plain table to read a row costs no more than the row.
 
-    A view may have rows without end, a generated column is computed from anything, and a virtual table parses what is in others.
+    A view may have rows without end, a generated column is computed from anything, and a virtual table parses
+    what is in others.
     """
     if (version := db.execute("PRAGMA user_version").fetchone()[0]) > SCHEMA:
         raise ValueError(f"it is of schema {version}, and this zmsvc knows {SCHEMA}")
     made = dict(db.execute("SELECT name, sql FROM sqlite_master WHERE name IN (?, ?, ?, ?)", _TABLES))
     for name in _TABLES:
-        # SQLite writes each statement with these words in front, whatever was typed: a virtual table or a view has others.
+        # SQLite writes each statement with these words in front, whatever was typed: a virtual table or a
+        # view has others.
         if not str(made.get(name)).startswith("CREATE TABLE "):
             raise ValueError(f"it has no table {name}")
         if any(hidden for *_, hidden in db.execute(f"PRAGMA table_xinfo({name})")):
@@ -159,7 +178,9 @@ def _check(db: sqlite3.Connection) -> None:
 
 
 def events(path: Path, *, transaction: str | None, tasks: Sequence[str], limit: int) -> list[Json]:
-    """Return the last rows of the history, as a supervisor tells them. Raises CtlError where there is none to be read."""
+    """Return the last rows of the history, as a supervisor tells them. Raises CtlError where there is none
+    to be read.
+    """
     where, arguments = ["1"], []
     if transaction is not None:
         where.append("transaction_id = ?")
@@ -167,7 +188,10 @@ def events(path: Path, *, transaction: str | None, tasks: Sequence[str], limit: 
     if tasks:
         where.append(f"task IN ({', '.join('?' * len(tasks))})")
         arguments += tasks
-    query = f"SELECT seq, at, transaction_id, task, event, detail FROM events WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?"
+    query = (
+        f"SELECT seq, at, transaction_id, task, event, detail FROM events WHERE {' AND '.join(where)} ORDER "
+        f"BY seq DESC LIMIT ?"
+    )
     names = ("seq", "at", "transaction", "task", "event", "detail")
     with _opened(path) as db:
         rows = db.execute(query, (*arguments, limit)).fetchall()
@@ -179,9 +203,11 @@ def events(path: Path, *, transaction: str | None, tasks: Sequence[str], limit: 
 
 
 def status(places: Places) -> Json:
-    """Return what a supervisor would tell as `status`, without what only a process could have: no task in it is alive.
+    """Return what a supervisor would tell as `status`, without what only a process could have: no task in it
+    is alive.
 
-    A task that was not at rest is `inactive`, `dead`; `last` says what it was. Raises CtlError where there is nothing to be read.
+    A task that was not at rest is `inactive`, `dead`; `last` says what it was. Raises CtlError where there is
+    nothing to be read.
     """
     with _opened(places.state_file) as db:
         meta = dict(db.execute("SELECT name, value FROM meta"))
@@ -200,13 +226,21 @@ def status(places: Places) -> Json:
                 "resumes": bool(is_open),
                 "tasks": [_task(context, key, tasks[key], when) for key in keys if key[0] == name],
             }
-            for name, is_open, opened in db.execute("SELECT id, open, opened FROM transactions ORDER BY opened, id")
+            for name, is_open, opened in db.execute(
+                "SELECT id, open, opened FROM transactions ORDER BY opened, id"
+            )
         ]
-    return {"id": context.id if context else None, "log": _log(meta.get("log"), places), "transactions": transactions}
+    return {
+        "id": context.id if context else None,
+        "log": _log(meta.get("log"), places),
+        "transactions": transactions,
+    }
 
 
 def _log(target: object, places: Places) -> str:
-    """Return where the last run logged. An earlier release did not write that down: then its file, if it has ever made one."""
+    """Return where the last run logged. An earlier release did not write that down: then its file, if it
+    has ever made one.
+    """
     in_file = target == "file" or (target != "journal" and os.path.exists(places.log_file))
     return str(places.log_file) if in_file else "journal"
 
@@ -249,15 +283,24 @@ def _task(context: Context | None, key: Key, task: Task, when: When) -> Json:
 
 
 def _exit(key: Key, end: Exit | None, when: When) -> Json | None:
-    return {"code": end.code, "signal": end.signal, "reason": end.reason.value, "at": when(key, end.at)} if end else None
+    return (
+        {"code": end.code, "signal": end.signal, "reason": end.reason.value, "at": when(key, end.at)}
+        if end
+        else None
+    )
 
 
 def _when(db: sqlite3.Connection, *, same_boot: bool) -> When:
-    """Return what tells a monotonic time. Those of another boot mean nothing now: then the history has the last end of each task."""
+    """Return what tells a monotonic time. Those of another boot mean nothing now: then the history has the
+    last end of each task.
+    """
     if same_boot:
         shift = time.time() - time.monotonic()
         return lambda _key, at: moment(shift + at)
-    ends = "SELECT transaction_id, task, max(at) FROM events WHERE event IN ('stopped', 'failed', 'lost') GROUP BY transaction_id, task"
+    ends = (
+        "SELECT transaction_id, task, max(at) FROM events WHERE event IN ('stopped', 'failed', 'lost') "
+        "GROUP BY transaction_id, task"
+    )
     ended = {(transaction, task): float(at) for transaction, task, at in db.execute(ends)}
     return lambda key, _at: moment(ended[key]) if key in ended else None
 

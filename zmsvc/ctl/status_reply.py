@@ -1,5 +1,5 @@
-"""The answer to `status` as objects. What is missing or of another type is as if it were not there: the supervisor may be of another
-version, and whatever it says, zmsvcctl must not end in a traceback."""
+"""The answer to `status` as objects. What is missing or of another type is as if it were not there: the
+supervisor may be of another version, and whatever it says, zmsvcctl must not end in a traceback."""
 
 from __future__ import annotations
 
@@ -27,9 +27,25 @@ class TaskStatus:
     """One task of one transaction."""
 
     __slots__ = (
-        "action", "cgroup", "description", "dropped", "entry", "exit", "held", "id", "instance", "last", "left", "pid", "restarts",
-        "since", "state", "status", "sub", "user",
-    )  # fmt: skip
+        "action",
+        "cgroup",
+        "description",
+        "dropped",
+        "entry",
+        "exit",
+        "held",
+        "id",
+        "instance",
+        "last",
+        "left",
+        "pid",
+        "restarts",
+        "since",
+        "state",
+        "status",
+        "sub",
+        "user",
+    )
 
     def __init__(self, data: Json) -> None:
         self.id = _text(data.get("id"))
@@ -41,7 +57,9 @@ class TaskStatus:
         self.pid = _number(data.get("pid"))
         last = data.get("last")
         self.last = f"{_text(last.get('state'))} ({_text(last.get('sub'))})" if isinstance(last, dict) else ""
-        """Of a context that does not run: what the task was when the state file was written, if it cannot be so any more."""
+        """Of a context that does not run: what the task was when the state file was written, if it cannot
+        be so any more.
+        """
         self.since = _text(data.get("since"))
         self.restarts = _number(data.get("restarts")) or 0
         self.exit = LastExit(data["exit"]) if isinstance(data.get("exit"), dict) else None
@@ -121,7 +139,9 @@ class ContextStatus:
         self.zygote_version = _text(data.get("zygote_version"))
         dropped = data.get("dropped")
         counts = dropped if isinstance(dropped, dict) else {}
-        self.dropped = {str(what): count for what, count in counts.items() if isinstance(count, int) and count}
+        self.dropped = {
+            str(what): count for what, count in counts.items() if isinstance(count, int) and count
+        }
         self.transactions = [TransactionStatus(each) for each in _objects(data.get("transactions"))]
 
     @property
@@ -144,8 +164,9 @@ def _objects(value: object) -> list[Json]:
 def all_active(context: ContextStatus, *, transaction: bool, task: bool) -> bool:
     """Whether everything that was asked for is active; `transaction` and `task`: whether one was named.
 
-    A named task has to be active itself. Of a transaction a task spoils nothing that waits for a rule or has ended as it should, and
-    of a whole context neither do transactions that were stopped, as long as another goes on.
+    A named task has to be active itself. Of a transaction a task spoils nothing that waits for a rule or has
+    ended as it should, and of a whole context neither do transactions that were stopped, as long as another
+    goes on.
     """
     asked = context.transactions if transaction else [each for each in context.transactions if each.open]
     tasks = [each for one in asked for each in one.tasks]
@@ -159,5 +180,7 @@ def all_active(context: ContextStatus, *, transaction: bool, task: bool) -> bool
 
 
 def _at_rest(task: TaskStatus) -> bool:
-    """Whether it need not run: it has done its work, or it is for a rule to start (and another rule may have stopped it since)."""
+    """Whether it need not run: it has done its work, or it is for a rule to start (and another rule may
+    have stopped it since).
+    """
     return task.state == "inactive" and (task.sub == "exited" or not task.entry)

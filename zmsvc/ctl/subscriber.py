@@ -1,4 +1,6 @@
-"""A subscriber that waits for messages, and is told when the device does not let it in: libzmq would connect again and again in silence."""
+"""A subscriber that waits for messages, and is told when the device does not let it in: libzmq would
+connect again and again in silence.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from zmsvc.host.bus.socket_options import Socket
 
 
 class Listener:
-    """A SUB socket that is connected to `endpoint`. Without `keys` another look tells whether it is let in."""
+    """A SUB socket that is connected to `endpoint`. Without `keys` another look tells whether it is let
+    in.
+    """
 
     def __init__(self, heard: Socket, endpoint: str, *, keys: bool) -> None:
         self._heard, self._endpoint = heard, endpoint
@@ -25,7 +29,9 @@ class Listener:
             self._poller.register(self._news, zmq.POLLIN)
 
     def next(self, until: float | None) -> bytes | None:
-        """Return the next frame; None when there is none by that monotonic time. Raises CtlError 5 when it is not let in."""
+        """Return the next frame; None when there is none by that monotonic time. Raises CtlError 5 when it
+        is not let in.
+        """
         while True:
             left = None if until is None else max(0, round((until - time.monotonic()) * 1000))
             readable = dict(self._poller.poll(left))
@@ -53,10 +59,13 @@ class Listener:
         self.close()
         if events[0] == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             raise CtlError(
-                5, f"cannot listen at {self._endpoint}: the device does not let us in (its machine has to allow our key: zmsvcctl keys)"
+                5,
+                f"cannot listen at {self._endpoint}: the device does not let us in (its machine has to "
+                f"allow our key: zmsvcctl keys)",
             )
         if events[0] != zmq.EVENT_HANDSHAKE_SUCCEEDED:
             # A device that has just begun may do so, too, and is there in the next moment.
             terminal.complain(
-                f"the peer at {self._endpoint} ends the connection: is it the frontend of a context, and is ours the key of its device?"
+                f"the peer at {self._endpoint} ends the connection: is it the frontend of a context, and "
+                f"is ours the key of its device?"
             )

@@ -1,25 +1,44 @@
-"""What to type instead of a verb that there is not: a near one, or what does here what a verb of another manager does there."""
+"""What to type instead of a verb that there is not: a near one, or what does here what a verb of another
+manager does there.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
 
-_AT_BOOT = "systemctl enable zmsvc@NAME runs a context at each boot; a task runs with it by <state type=\"on_start\">, then zmsvcctl reload"
-_NOT_AT_BOOT = "systemctl disable zmsvc@NAME ends that; zmsvcctl stop TASK_ID holds a task until it is started by hand"
+_AT_BOOT = (
+    "systemctl enable zmsvc@NAME runs a context at each boot; a task runs with it by <state "
+    'type="on_start">, then zmsvcctl reload'
+)
+_NOT_AT_BOOT = (
+    "systemctl disable zmsvc@NAME ends that; zmsvcctl stop TASK_ID holds a task until it is started by hand"
+)
 _HELD = "zmsvcctl stop TASK_ID holds a task until it is started by hand; systemctl mask zmsvc@NAME a context"
 _LOG = "zmsvcctl logs -f follows the log, of all or of TASK_ID"
-_SIGNAL = 'kill -s SIGNAL "$(cat /run/zmsvc/NAME/TRANSACTION:TASK_ID.pid)" reaches a task, and zmsvcctl stop ends it'
+_SIGNAL = (
+    'kill -s SIGNAL "$(cat /run/zmsvc/NAME/TRANSACTION:TASK_ID.pid)" reaches a task, and zmsvcctl stop ends '
+    "it"
+)
 _STATUS = "zmsvcctl status TASK_ID says it, --json has each field"
 _EXIT_STATUS = "zmsvcctl status TASK_ID ends with 0 when it is active, with 3 when it is not"
 _RELOAD = "zmsvcctl reload reads the context file again and changes what differs"
 _RESTART = "zmsvcctl restart"
 _LIST = "zmsvcctl list shows the contexts, zmsvcctl status the tasks of one"
 _EXIT = "zmsvcctl exit stops all and ends the daemon"
-_UP = "zmsvcd --detach NAME or systemctl start zmsvc@NAME starts a context, zmsvcctl start another transaction of it"
+_UP = (
+    "zmsvcd --detach NAME or systemctl start zmsvc@NAME starts a context, zmsvcctl start another "
+    "transaction of it"
+)
 _COPIES = "zmsvcctl start opens another transaction, a second run of all tasks"
-_GONE = "zmsvcctl stop --transaction ID, then zmsvcctl forget --transaction ID; a task goes with its element and zmsvcctl reload"
-_FILE = "the context file of NAME is /etc/zmsvc/Context-NAME.xml or ~/.config/zmsvc/Context-NAME.xml; zmsvcctl check finds its faults"
+_GONE = (
+    "zmsvcctl stop --transaction ID, then zmsvcctl forget --transaction ID; a task goes with its element "
+    "and zmsvcctl reload"
+)
+_FILE = (
+    "the context file of NAME is /etc/zmsvc/Context-NAME.xml or ~/.config/zmsvc/Context-NAME.xml; zmsvcctl "
+    "check finds its faults"
+)
 _TOP = "zmsvcctl top"
 _SAVED = "the state is always saved, and the next start resumes what ran"
 _HELP = "zmsvcctl --help lists the verbs, zmsvcctl VERB --help says more"

@@ -1,4 +1,6 @@
-"""How text gets to the terminal: colours as systemctl decides them, UTF-8 or ASCII, the pager, a pipe that was closed. Knows no verb."""
+"""How text gets to the terminal: colours as systemctl decides them, UTF-8 or ASCII, the pager, a pipe that
+was closed. Knows no verb.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,23 @@ from collections.abc import Iterator
 from zmsvc.core import printable
 
 _CODES = {"green": "0;1;32", "red": "0;1;31", "yellow": "0;1;33", "grey": "0;38;5;245", "bold": "0;1;39"}
-_OF_STATE = {"active": "green", "reloading": "green", "failed": "red", "activating": "yellow", "deactivating": "yellow"}
-_DOTS = {"active": "●", "reloading": "●", "failed": "\N{MULTIPLICATION SIGN}", "activating": "↻", "deactivating": "↻"}
-_ASCII = str.maketrans({"●": "*", "○": "o", "\N{MULTIPLICATION SIGN}": "x", "↻": "@", "├": "|", "└": "`", "─": "-", "│": "|"})
+_OF_STATE = {
+    "active": "green",
+    "reloading": "green",
+    "failed": "red",
+    "activating": "yellow",
+    "deactivating": "yellow",
+}
+_DOTS = {
+    "active": "●",
+    "reloading": "●",
+    "failed": "\N{MULTIPLICATION SIGN}",
+    "activating": "↻",
+    "deactivating": "↻",
+}
+_ASCII = str.maketrans(
+    {"●": "*", "○": "o", "\N{MULTIPLICATION SIGN}": "x", "↻": "@", "├": "|", "└": "`", "─": "-", "│": "|"}
+)
 _OWN = re.compile(f"(\x1b\\[(?:0|{'|'.join(_CODES.values())})m)")
 """What `paint` puts around a text; no other escape sequence gets out."""
 _PLAIN = re.compile(r"[\n\t\x20-\x7e]*")
@@ -49,7 +65,9 @@ def style() -> Style:
 
 
 def _wants_colours() -> bool:
-    """SYSTEMD_COLORS wins over everything, as with systemctl; then NO_COLOR, TERM, and whether anybody looks."""
+    """SYSTEMD_COLORS wins over everything, as with systemctl; then NO_COLOR, TERM, and whether anybody
+    looks.
+    """
     asked = os.environ.get("SYSTEMD_COLORS", "").lower()
     if asked in _YES or asked in _NO:
         return asked in _YES
@@ -57,7 +75,9 @@ def _wants_colours() -> bool:
 
 
 def _has_utf8() -> bool:
-    """Whether the locale is UTF-8. Python takes UTF-8 for the C locale too, and says so in its flag; a terminal would not."""
+    """Whether the locale is UTF-8. Python takes UTF-8 for the C locale too, and says so in its flag; a
+    terminal would not.
+    """
     asked = os.environ.get("SYSTEMD_UTF8", "").lower()
     if asked in _YES or asked in _NO:
         return asked in _YES
@@ -70,7 +90,9 @@ def on_terminal() -> bool:
 
 
 def columns() -> int:
-    """How wide the terminal is. shutil would tell as well, but takes 8 ms to import, for the sake of its compressors."""
+    """How wide the terminal is. shutil would tell as well, but takes 8 ms to import, for the sake of its
+    compressors.
+    """
     try:
         return int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
     except (OSError, ValueError):
@@ -86,11 +108,15 @@ def prepare() -> None:
 
 
 clean = printable.line
-"""A text from somebody else on one line and without control characters, which could play with the terminal."""
+"""A text from somebody else on one line and without control characters, which could play with the
+terminal.
+"""
 
 
 def _shown(text: str) -> str:
-    """Return a text as it may reach a terminal, whatever another user has put into it. All that is printed comes by here."""
+    """Return a text as it may reach a terminal, whatever another user has put into it. All that is printed
+    comes by here.
+    """
     if _PLAIN.fullmatch(text):
         return text
     return "".join(part if at % 2 else printable.lines(part) for at, part in enumerate(_OWN.split(text)))
@@ -184,7 +210,8 @@ def _through(command: list[str], text: str) -> bool:
         return False
     finally:
         os.close(reader)
-    # Ctrl-C belongs to the pager while it runs: it stops a search there, and must not take the terminal away from it.
+    # Ctrl-C belongs to the pager while it runs: it stops a search there, and must not take the terminal away
+    # from it.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with os.fdopen(writer, "w", errors="backslashreplace") as pipe:
@@ -198,7 +225,9 @@ def _through(command: list[str], text: str) -> bool:
 
 
 def _for_less() -> dict[str, str]:
-    """less as systemctl runs it: colours through, long lines chopped, no pager for what fits; secure when root looks for another."""
+    """less as systemctl runs it: colours through, long lines chopped, no pager for what fits; secure when
+    root looks for another.
+    """
     settings = {"LESS": os.environ.get("SYSTEMD_LESS", "FRSXMK")}
     if charset := os.environ.get("SYSTEMD_LESSCHARSET"):
         settings["LESSCHARSET"] = charset

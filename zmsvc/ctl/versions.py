@@ -1,4 +1,6 @@
-"""Which release each process of a context runs, beside the installed one, and what renews those that differ."""
+"""Which release each process of a context runs, beside the installed one, and what renews those that
+differ.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ UNKNOWN = "1.0"
 
 
 def restart_needed(it: ContextStatus) -> bool:
-    """Tell whether a process runs another release than the installed one that only a restart of the context renews."""
+    """Tell whether a process runs another release than the installed one that only a restart of the
+    context renews.
+    """
     return any(version != __version__ for version in (it.keeper_version, it.zygote_version))
 
 

@@ -28,10 +28,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the device until SIGTERM; the exit status."""
     parsed = _parser().parse_args(arguments)
     if os.environ.get("NOTIFY_SOCKET"):
-        # A keeper that is killed before this line has another process be the parent; one of 1.0 does not name itself.
+        # A keeper that is killed before this line has another process be the parent; one of 1.0 does not name
+        # itself.
         linux.die_with_parent(int(os.environ.get("ZMSVC_KEEPER", os.getppid())))
     if os.geteuid() and linux.has_capabilities():
-        # Those of the unit are there to give tasks their users. Where a filter forbids it, what is lost is a second wall.
+        # Those of the unit are there to give tasks their users. Where a filter forbids it, what is lost is a
+        # second wall.
         with contextlib.suppress(OSError):
             linux.drop_capabilities()
     try:
@@ -63,7 +65,9 @@ def _run(settings: DeviceSettings, notifier: Notifier) -> None:
 
 
 def _bound_the_end() -> None:
-    """End this process in any case. A peer may go on sending, or hang libzmq, and the context's end must not wait for it."""
+    """End this process in any case. A peer may go on sending, or hang libzmq, and the context's end must
+    not wait for it.
+    """
     last = threading.Timer(_END_S, os._exit, (1,))
     last.daemon = True
     last.start()
@@ -75,16 +79,34 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--back", required=True, metavar="ENDPOINT", help="where subscribers connect")
     parser.add_argument("--front-fd", type=int, metavar="N", help="a listening socket for --front")
     parser.add_argument("--back-fd", type=int, metavar="N", help="a listening socket for --back")
-    # A keeper gives these by the environment, since after a downgrade the device is one that does not know them.
+    # A keeper gives these by the environment, since after a downgrade the device is one that does not know
+    # them.
     given = os.environ.get
-    own, members = "another one for publishers, that needs neither key nor gate", "which users may connect by tcp without keys"
-    parser.add_argument("--own-front-fd", type=int, default=given("ZMSVC_OWN_FRONT_FD"), metavar="N", help=own)
-    parser.add_argument("--own-back-fd", type=int, default=given("ZMSVC_OWN_BACK_FD"), metavar="N", help="the same for subscribers")
+    own, members = (
+        "another one for publishers, that needs neither key nor gate",
+        "which users may connect by tcp without keys",
+    )
+    parser.add_argument(
+        "--own-front-fd", type=int, default=given("ZMSVC_OWN_FRONT_FD"), metavar="N", help=own
+    )
+    parser.add_argument(
+        "--own-back-fd",
+        type=int,
+        default=given("ZMSVC_OWN_BACK_FD"),
+        metavar="N",
+        help="the same for subscribers",
+    )
     parser.add_argument("--members", type=Path, default=given("ZMSVC_MEMBERS"), metavar="FILE", help=members)
-    parser.add_argument("--hwm", type=int, default=socket_options.DEVICE_HWM, help="messages queued for a peer")
+    parser.add_argument(
+        "--hwm", type=int, default=socket_options.DEVICE_HWM, help="messages queued for a peer"
+    )
     memory = "bytes of memory from which on connections are ended that fill it"
-    parser.add_argument("--memory", type=int, default=given("ZMSVC_DEVICE_MEMORY", MAX_MEMORY), metavar="BYTES", help=memory)
-    parser.add_argument("--expect", type=int, default=0, metavar="N", help="subscriptions to wait for before publishers")
+    parser.add_argument(
+        "--memory", type=int, default=given("ZMSVC_DEVICE_MEMORY", MAX_MEMORY), metavar="BYTES", help=memory
+    )
+    parser.add_argument(
+        "--expect", type=int, default=0, metavar="N", help="subscriptions to wait for before publishers"
+    )
     parser.add_argument("--heartbeat", type=float, default=socket_options.HEARTBEAT_S, metavar="SECONDS")
     parser.add_argument("--curve", type=Path, metavar="FILE", help="the device's key pair, for tcp")
     parser.add_argument("--allow", type=Path, metavar="DIR", help="the public keys (*.key) that may connect")

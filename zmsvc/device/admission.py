@@ -1,7 +1,8 @@
 """Admission: whose a connection of the device is, and how many connections each user or host may hold.
 
-Each connection takes descriptors, with or without a handshake. A device that has none left can accept nobody and finds a connection
-waiting again and again. So it ends new connections before that, first those of users and hosts that have many.
+Each connection takes descriptors, with or without a handshake. A device that has none left can accept nobody
+and finds a connection waiting again and again. So it ends new connections before that, first those of users
+and hosts that have many.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ class Admission:
 
     def bar(self, owner: Owner, until: float) -> None:
         """TakePipe no new connection of another user or host before this (monotonic) time."""
-        self._barred = {each: at for each, at in self._barred.items() if at > time.monotonic()} | {owner: until}
+        self._barred = {each: at for each, at in self._barred.items() if at > time.monotonic()} | {
+            owner: until
+        }
 
     def close(self) -> None:
         if self._kernel is not None:

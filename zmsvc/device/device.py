@@ -1,6 +1,8 @@
-"""Device: XSUB for publishers, XPUB for subscribers, libzmq's proxy between them, in an order of start and stop that loses nothing.
+"""Device: XSUB for publishers, XPUB for subscribers, libzmq's proxy between them, in an order of start and
+stop that loses nothing.
 
-The proxy runs in a thread without the interpreter's lock. Python forwards messages only in the moment of an ordered stop.
+The proxy runs in a thread without the interpreter's lock. Python forwards messages only in the moment of an
+ordered stop.
 """
 
 from __future__ import annotations
@@ -35,20 +37,26 @@ _GRACE_S = 1.0
 _QUIET_MS = 20
 """Silence that is taken for the end of what somebody had to say."""
 _SILENCE_MS = 250
-"""Silence after which those who are still missing are not waited for: they may never have subscribed, or are gone."""
+"""Silence after which those who are still missing are not waited for: they may never have subscribed, or
+are gone.
+"""
 _LINGER_MS = 1000
 _JOIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceSettings:
-    """What the device is told. The listening sockets are duplicates of somebody else's (the keeper's), which outlive it."""
+    """What the device is told. The listening sockets are duplicates of somebody else's (the keeper's),
+    which outlive it.
+    """
 
     front: socket.socket
     back: socket.socket
     hwm: int = socket_options.DEVICE_HWM
     expect: int = 0
-    """Subscriptions that there were before a restart; publishers are let in when they are back, after 1 s at the latest."""
+    """Subscriptions that there were before a restart; publishers are let in when they are back, after 1 s
+    at the latest.
+    """
     heartbeat_s: float = socket_options.HEARTBEAT_S
     curve: Curve | None = None
     """For tcp; an ipc endpoint is guarded by the mode and owner of its file."""
@@ -59,13 +67,19 @@ class DeviceSettings:
     memory: int = MAX_MEMORY
     """Bytes of memory from which on the connections are ended that fill it."""
     own: tuple[socket.socket | None, socket.socket | None] = (None, None)
-    """More listening sockets for front and back, in the runtime directory: the context's own tasks need no gate and no keys there."""
+    """More listening sockets for front and back, in the runtime directory: the context's own tasks need no
+    gate and no keys there.
+    """
 
 
 class Device:
-    """One run: `start`, `watch` until told to stop, `stop`. `report` takes the rare line for people, `say` one for the keeper."""
+    """One run: `start`, `watch` until told to stop, `stop`. `report` takes the rare line for people, `say`
+    one for the keeper.
+    """
 
-    def __init__(self, settings: DeviceSettings, report: Callable[[str], None], say: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: DeviceSettings, report: Callable[[str], None], say: Callable[[str], None]
+    ) -> None:
         self._settings = settings
         # One I/O thread: the gate relies on the order in which that tells what happens.
         self._context: Context = zmq.Context(1)
@@ -79,7 +93,9 @@ class Device:
         peers = Peers(self._admission), Peers(self._admission)
         self._guard = Guard(self._admission, *peers, settings.memory, report)
         pulse = Pulse(listening, say)
-        self._watch = DeviceEvents(self._front, self._back, self._handler, self._unheard, peers, self._guard, pulse, report, say)
+        self._watch = DeviceEvents(
+            self._front, self._back, self._handler, self._unheard, peers, self._guard, pulse, report, say
+        )
         self._order, self._ear = self._context.socket(zmq.PAIR), self._context.socket(zmq.PAIR)
         self._ear.bind("inproc://order")
         self._order.connect("inproc://order")
@@ -115,14 +131,17 @@ class Device:
             self._watch.turn()
 
     def stop(self) -> None:
-        """Stop the proxy, cut publishers off (they queue from here on), forward what they had sent, see it off to subscribers.
+        """Stop the proxy, cut publishers off (they queue from here on), forward what they had sent, see it
+        off to subscribers.
 
         Raises ZmsvcError when libzmq hangs; then nothing can be forwarded, and its context cannot be closed.
         """
         self._guard.stop()
         if not self._watch.works():
             raise ZmsvcError("cannot stop in order: libzmq hangs in a descriptor that another user has sent")
-        self._order.send(b"TERMINATE")  # The only safe order but STATISTICS: libzmq 4.3.5 has PAUSE and RESUME swapped.
+        self._order.send(
+            b"TERMINATE"
+        )  # The only safe order but STATISTICS: libzmq 4.3.5 has PAUSE and RESUME swapped.
         self._proxy.join(_JOIN_S)
         if self._proxy.is_alive():
             raise ZmsvcError(f"cannot stop in order: libzmq's proxy did not end within {_JOIN_S:.0f} s")
@@ -145,14 +164,19 @@ class Device:
     def _wait_for_subscribers(self) -> set[bytes]:
         """The distinct subscriptions of those who were expected: each once, because XSUB counts them.
 
-        A connection alone says nothing: a subscriber sends its subscriptions anew when its own thread comes by its socket.
+        A connection alone says nothing: a subscriber sends its subscriptions anew when its own thread comes
+        by its socket.
         """
         subscriptions: set[bytes] = set()
         count, until = 0, time.monotonic() + _GRACE_S
-        self._back.setsockopt(zmq.XPUB_VERBOSE, 1)  # Or equal subscriptions of two subscribers would be told, and count, once.
+        self._back.setsockopt(
+            zmq.XPUB_VERBOSE, 1
+        )  # Or equal subscriptions of two subscribers would be told, and count, once.
         with self._watch.also(self._back):
             while not self._watch.stopping and (left := until - time.monotonic()) > 0:
-                quiet = _QUIET_MS if count >= self._settings.expect else _SILENCE_MS if count else _GRACE_S * 1000
+                quiet = (
+                    _QUIET_MS if count >= self._settings.expect else _SILENCE_MS if count else _GRACE_S * 1000
+                )
                 if not self._watch.turn(math.ceil(min(quiet, left * 1000))):
                     break
                 while readable(self._back):
@@ -175,6 +199,8 @@ def _handler(ctx: Context, settings: DeviceSettings, report: Callable[[str], Non
     """What judges tcp connections: by key, by user, or nothing."""
     if settings.allow:
         return KeyHandler(ctx, settings.allow, report)
-    if settings.members and any(address(each).startswith("tcp://") for each in (settings.front, settings.back)):
+    if settings.members and any(
+        address(each).startswith("tcp://") for each in (settings.front, settings.back)
+    ):
         return LoopbackGate(ctx, settings.members, report)
     return None

@@ -1,8 +1,10 @@
-"""Guard: bounds what peers can make the device hold: bytes that wait for those who do not read, halves of messages, subscriptions.
+"""Guard: bounds what peers can make the device hold: bytes that wait for those who do not read, halves of
+messages, subscriptions.
 
-libzmq bounds queues in messages, halves of messages by one frame, and subscriptions not at all. So the guard looks at the memory of this
-process, after each piece of CPU time (ITIMER_PROF: an idle device has none and so does not wake up), and ends the connections that
-fill it. Where it finds none to blame it gives up, and the keeper starts the next device on the same sockets.
+libzmq bounds queues in messages, halves of messages by one frame, and subscriptions not at all. So the guard
+looks at the memory of this process, after each piece of CPU time (ITIMER_PROF: an idle device has none and so
+does not wake up), and ends the connections that fill it. Where it finds none to blame it gives up, and the
+keeper starts the next device on the same sockets.
 """
 
 from __future__ import annotations
@@ -19,16 +21,22 @@ from zmsvc.device.peers import PeerConnection, Peers
 from zmsvc.host.kernel import linux
 
 MAX_MEMORY = 512 << 20
-"""Bytes; the full queue of one slow subscriber has 150 MB of messages of 1.5 kB. Twice of it is never waited for."""
+"""Bytes; the full queue of one slow subscriber has 150 MB of messages of 1.5 kB. Twice of it is never
+waited for.
+"""
 MAX_SUBSCRIPTIONS = 20_000
 """Different prefixes. 5,000 tasks that each subscribe to some of their own have 15,000."""
 MAX_SUBSCRIBED = 1 << 20
-"""Bytes of them. Each costs 70 to 200 here, where libzmq keeps three trees of them, and a third of it in every process that publishes."""
+"""Bytes of them. Each costs 70 to 200 here, where libzmq keeps three trees of them, and a third of it in
+every process that publishes.
+"""
 CHURN = 30_000
 """Subscriptions that begin or end within CHURN_S before the busiest subscriber is let go."""
 CHURN_S = 5.0
 BEHIND = 20
-"""Batches of 1,000 subscriptions in a row after which the guard ends the connection that still sends more, whatever the total is."""
+"""Batches of 1,000 subscriptions in a row after which the guard ends the connection that still sends more,
+whatever the total is.
+"""
 _CPU_S = 0.01
 """CPU time between two looks at memory, which take 10 microseconds: at 5 GB/s it grows by 50 MB meanwhile."""
 _PAUSE_S = 0.005
@@ -36,7 +44,9 @@ _PAUSE_S = 0.005
 _PATIENCE = 3
 """Looks in a row after which a subscriber that does not read is one that will not."""
 _SUSPECT = 3
-"""Looks that find something unread of a peer after which it may be the one that floods; of several it is the one with most."""
+"""Looks that find something unread of a peer after which it may be the one that floods; of several it is
+the one with most.
+"""
 BAR_S = 10.0
 """Seconds for which another user, or a host, that has flooded cannot connect."""
 _HOPELESS = 100
@@ -52,7 +62,9 @@ _NAMED = 5
 class Guard:
     """Watches the peers of both sides. `report` takes a line about those who were let go."""
 
-    def __init__(self, admission: Admission, front: Peers, back: Peers, limit: int, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, admission: Admission, front: Peers, back: Peers, limit: int, report: Callable[[str], None]
+    ) -> None:
         self.dropped: Counter[str] = Counter()
         """What was refused or ended, by reason."""
         self._admission, self._front, self._back = admission, front, back
@@ -79,12 +91,15 @@ class Guard:
     # --- what happens
 
     def told(self, changes: int, subscriptions: int, size: int, *, more: bool) -> None:
-        """So many subscriptions began or ended, which makes so many more prefixes and bytes of them; `more`: others wait."""
+        """So many subscriptions began or ended, which makes so many more prefixes and bytes of them;
+        `more`: others wait.
+        """
         self._churn += changes
-        # The proxy reads subscriptions faster than this thread counts them. A peer that reconnected after it was cut off had sent
-        # 160,000 before this thread had counted the ends of its first 60,000.
+        # The proxy reads subscriptions faster than this thread counts them. A peer that reconnected after it
+        # was cut off had sent 160,000 before this thread had counted the ends of its first 60,000.
         self._behind = self._behind + 1 if more else 0
-        # In a flood some are not told. To count too few is harmless; with too many the next device takes over in the end.
+        # In a flood some are not told. To count too few is harmless; with too many the next device takes over
+        # in the end.
         self._subscriptions = max(0, self._subscriptions + subscriptions)
         self._subscribed = max(0, self._subscribed + size)
 
@@ -105,7 +120,9 @@ class Guard:
     # --- what is done about it
 
     def look(self) -> None:
-        """Look at memory and subscriptions, and end connections when it is too much. Raises ZmsvcError when that does not help."""
+        """Look at memory and subscriptions, and end connections when it is too much. Raises ZmsvcError
+        when that does not help.
+        """
         now, used = time.monotonic(), self._used()
         subscribed = self._too_many(now)
         if used < self._limit // 2 and self._churn < CHURN // 10 and not subscribed:
@@ -118,7 +135,8 @@ class Guard:
         self._suspicious = True
         self._front.look()
         self._back.look()
-        # A look at thousands of connections takes milliseconds, and no more than a tenth of the time is for looks.
+        # A look at thousands of connections takes milliseconds, and no more than a tenth of the time is for
+        # looks.
         ended = time.monotonic()
         self._next_look = ended + max(_PAUSE_S, 10 * (ended - now))
         if used >= self._limit:
@@ -143,13 +161,17 @@ class Guard:
             return f"more than {self._behind * 1000} subscriptions begin or end at once"
         if now - self._churn_since > CHURN_S:
             self._churn, self._churn_since = 0, now
-        return f"{self._churn} subscriptions begun or ended within {CHURN_S:g} s" if self._churn > CHURN else ""
+        return (
+            f"{self._churn} subscriptions begun or ended within {CHURN_S:g} s" if self._churn > CHURN else ""
+        )
 
     def _over(self) -> bool:
         return self._subscriptions > MAX_SUBSCRIPTIONS or self._subscribed > MAX_SUBSCRIBED
 
     def _stays(self) -> bool:
-        """Tell whether there are too many subscriptions and their number does not fall, as it does while libzmq removes those of a peer."""
+        """Tell whether there are too many subscriptions and their number does not fall, as it does while
+        libzmq removes those of a peer.
+        """
         fewest, self._fewest = self._fewest, self._subscriptions
         return self._over() and not self._behind and self._subscriptions >= fewest
 
@@ -169,7 +191,9 @@ class Guard:
             self._despair(self._used())
 
     def _blame(self, suspects: list[PeerConnection], now: float, what: str) -> bool:
-        """End the connection of the peer that always sends more, one of another user first; False when there is none."""
+        """End the connection of the peer that always sends more, one of another user first; False when
+        there is none.
+        """
         # While memory grows fast there is no time for many looks.
         least = 1 if self._used() >= self._limit * 5 // 4 else _SUSPECT
         busy = [each for each in suspects if each.heard >= least]
@@ -189,7 +213,10 @@ class Guard:
         self.dropped[reason] += len(peers)
         # As a tally does: a flood is a line now and then.
         if before.bit_length() != self.dropped[reason].bit_length():
-            self._report(f"{named}: the connection is ended: {why} ({self.dropped[reason]} {reason.replace('_', ' ')} so far)")
+            self._report(
+                f"{named}: the connection is ended: {why} ({self.dropped[reason]} "
+                f"{reason.replace('_', ' ')} so far)"
+            )
         # What they held is freed soon; the next to blame is one that goes on from here.
         self._forget_looks()
         self._hopeless = self._churn = 0
@@ -202,7 +229,8 @@ class Guard:
 
     def _give_up(self, used: int) -> ZmsvcError:
         return ZmsvcError(
-            f"cannot go on with {used >> 20} MiB of memory and {self._subscriptions} subscriptions: no peer is found to blame, "
+            f"cannot go on with {used >> 20} MiB of memory and {self._subscriptions} subscriptions: no "
+            f"peer is found to blame, "
             "so the next device takes over"
         )
 

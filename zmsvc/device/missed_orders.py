@@ -1,7 +1,9 @@
-"""MissedOrders: counts the orders that reach the device while no supervisor hears them, and tells the next one how many there were.
+"""MissedOrders: counts the orders that reach the device while no supervisor hears them, and tells the next
+one how many there were.
 
-It is a peer of the device within its own process, so nothing is looked at on the way from publishers to subscribers. A supervisor is
-there while somebody subscribes to `unheard.ORIGIN`, ORIGIN being the mark of its own messages, which are no orders to it.
+It is a peer of the device within its own process, so nothing is looked at on the way from publishers to
+subscribers. A supervisor is there while somebody subscribes to `unheard.ORIGIN`, ORIGIN being the mark of its
+own messages, which are no orders to it.
 """
 
 from __future__ import annotations
@@ -17,22 +19,29 @@ from zmsvc.host.bus import socket_options
 from zmsvc.host.bus.socket_options import Context, Socket, readable
 
 TOLD = 1000
-"""Subscriptions that are taken at once, in some 2 ms, before the guard, connections and signals have their turn again."""
+"""Subscriptions that are taken at once, in some 2 ms, before the guard, connections and signals have their
+turn again.
+"""
 TAKEN = 1000
 """The same of messages."""
 MAX_ORDER = 1 << 20
-"""Bytes of a message that is looked into; a longer one is not counted. It takes 10 ms, and none waits here for a supervisor."""
+"""Bytes of a message that is looked into; a longer one is not counted. It takes 10 ms, and none waits here
+for a supervisor.
+"""
 _FRONT, _BACK = "inproc://front", "inproc://back"
 
 
 class SubscriptionCounter(Protocol):
-    """Takes how many subscriptions began or ended, how many more there are by that, of how many bytes, and whether more may wait."""
+    """Takes how many subscriptions began or ended, how many more there are by that, of how many bytes, and
+    whether more may wait.
+    """
 
     def __call__(self, changes: int, subscriptions: int, size: int, *, more: bool) -> None: ...
 
 
 class MissedOrders:
-    """To be made before the proxy runs and before the first subscription, since from then on only the proxy may touch its sockets.
+    """To be made before the proxy runs and before the first subscription, since from then on only the proxy
+    may touch its sockets.
 
     The device calls `connect` when everything else is ready.
     """
@@ -43,8 +52,9 @@ class MissedOrders:
         self.count = 0
         self._present: set[bytes] = set()
         self._origin = ""
-        # libzmq lets any type connect by inproc. An XPUB would take in all that waits before `recv` returns the first, and what comes
-        # meanwhile, too: in a flood 0.7 s in which the guard has no turn. And it would keep a tree of what nobody asks it for.
+        # libzmq lets any type connect by inproc. An XPUB would take in all that waits before `recv` returns
+        # the first, and what comes meanwhile, too: in a flood 0.7 s in which the guard has no turn. And it
+        # would keep a tree of what nobody asks it for.
         self._ear, self._mouth = ctx.socket(zmq.SUB), ctx.socket(zmq.PAIR)
         for peer in (self._ear, self._mouth):
             peer.set_hwm(socket_options.CLIENT_HWM)
@@ -63,10 +73,11 @@ class MissedOrders:
         self._ear.connect(_BACK)
 
     def take(self, count: SubscriptionCounter) -> bool:
-        """TakePipe in who subscribes now and what was ordered; does not block. Returns whether subscriptions were told.
+        """TakePipe in who subscribes now and what was ordered; does not block. Returns whether subscriptions
+        were told.
 
-        `count` is called with their changes, how many more subscriptions and bytes of them that makes, and whether more may wait. What
-        is beyond TOLD and TAKEN waits for the next call, and is announced again.
+        `count` is called with their changes, how many more subscriptions and bytes of them that makes, and
+        whether more may wait. What is beyond TOLD and TAKEN waits for the next call, and is announced again.
         """
         changes = more = size = 0
         for _ in range(TOLD):

@@ -1,4 +1,6 @@
-"""Peers: who is connected to one side of the device, and what they leave unread. It looks when asked, never by the clock."""
+"""Peers: who is connected to one side of the device, and what they leave unread. It looks when asked,
+never by the clock.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from zmsvc.host.systemd.notify import ReservedDescriptor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """One peer at one moment: `pid 4711` or `address:port`, and how much of what was sent to it is unread (about)."""
+    """One peer at one moment: `pid 4711` or `address:port`, and how much of what was sent to it is unread
+    (about).
+    """
 
     name: str
     unread: int
@@ -32,7 +36,9 @@ class PeerConnection:
     socket: socket.socket
     owner: Owner
     heard: int = 0
-    """Looks, since memory or subscriptions became too many, at which it had sent what libzmq had not read yet."""
+    """Looks, since memory or subscriptions became too many, at which it had sent what libzmq had not read
+    yet.
+    """
     behind: int = 0
     """Looks in a row at which it had not read what was sent to it, and had no room for more."""
 
@@ -53,8 +59,9 @@ class PeerConnection:
 class Peers:
     """The connections of one side, each by a duplicate of its descriptor.
 
-    libzmq closes its own at any moment and the number is reused, so only a duplicate can be asked safely. It also tells, after libzmq
-    has closed its own, who ended the connection: the peer, or libzmq because the peer did not answer.
+    libzmq closes its own at any moment and the number is reused, so only a duplicate can be asked safely. It
+    also tells, after libzmq has closed its own, who ended the connection: the peer, or libzmq because the
+    peer did not answer.
     """
 
     def __init__(self, admission: Admission) -> None:
@@ -72,7 +79,9 @@ class Peers:
         return self._connections.values()
 
     def accepted(self, fd: int) -> bool:
-        """libzmq accepted a connection. It may be gone by now; then there is nothing to keep. False: it was one too many."""
+        """libzmq accepted a connection. It may be gone by now; then there is nothing to keep. False: it
+        was one too many.
+        """
         self.ended(fd)
         connection = self._duplicate(fd)
         if connection is None:
@@ -97,14 +106,17 @@ class Peers:
         for _ in range(2):
             with contextlib.suppress(OSError):
                 return socket.socket(fileno=os.dup(fd))
-            # No descriptor is left, perhaps: then the spare one has to do, for as long as it takes to end this connection.
+            # No descriptor is left, perhaps: then the spare one has to do, for as long as it takes to end
+            # this connection.
             if not self._spare.give_up():
                 break
         self._spare.renew()
         return None
 
     def ended(self, fd: int) -> Peer | None:
-        """libzmq closed a connection: the peer that was let go against its will, or None when it left by itself."""
+        """libzmq closed a connection: the peer that was let go against its will, or None when it left by
+        itself.
+        """
         gone = self._connections.pop(fd, None)
         if gone is None:
             return None

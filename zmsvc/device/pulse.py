@@ -1,8 +1,9 @@
 """Pulse: the proof for the keeper that libzmq's I/O thread works, given only while another user can hang it.
 
-A client of an ipc endpoint can send a descriptor whose close hangs the thread that receives it (a TCP socket with SO_LINGER, a file of
-FUSE). Since Linux 6.16 the kernel refuses them. Before that the device connects to itself every second while such a client is there: the
-I/O thread has to accept that, and only then the keeper is told that the device works.
+A client of an ipc endpoint can send a descriptor whose close hangs the thread that receives it (a TCP socket
+with SO_LINGER, a file of FUSE). Since Linux 6.16 the kernel refuses them. Before that the device connects to
+itself every second while such a client is there: the I/O thread has to accept that, and only then the keeper
+is told that the device works.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ class Pulse:
     """`say` sends a line to the keeper."""
 
     def __init__(self, listening: Iterable[socket.socket | None], say: Callable[[str], None]) -> None:
-        exposed = [each for each in listening if each is not None and each.family == socket.AF_UNIX and not linux.refuses_descriptors(each)]
+        exposed = [
+            each
+            for each in listening
+            if each is not None and each.family == socket.AF_UNIX and not linux.refuses_descriptors(each)
+        ]
         self._listening = exposed[0] if exposed else None
         self._say = say
         self._probe: socket.socket | None = None
@@ -50,12 +55,18 @@ class Pulse:
 
     def beat(self) -> None:
         """Connect to ourselves when it is time."""
-        if self._next is None or self._probe is not None or time.monotonic() < self._next or self._listening is None:
+        if (
+            self._next is None
+            or self._probe is not None
+            or time.monotonic() < self._next
+            or self._listening is None
+        ):
             return
         probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         probe.setblocking(False)
         self._next = time.monotonic() + EVERY_S
-        # One that is made after the last such client has left ends the watch: what that client had sent is closed when it is accepted.
+        # One that is made after the last such client has left ends the watch: what that client had sent is
+        # closed when it is accepted.
         self._last = not self._needed
         try:
             probe.connect(self._listening.getsockname())

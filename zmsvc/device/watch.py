@@ -1,7 +1,8 @@
-"""DeviceEvents: all that the device's main thread does while messages flow: wait for signals, news of connections, key checks, and orders.
+"""DeviceEvents: all that the device's main thread does while messages flow: wait for signals, news of
+connections, key checks, and orders.
 
-It blocks without a time limit, so an idle device has no wake-ups; SIGUSR1 asks it who is stuck. While it is busy, SIGPROF has the guard
-look at what peers make it hold.
+It blocks without a time limit, so an idle device has no wake-ups; SIGUSR1 asks it who is stuck. While it is
+busy, SIGPROF has the guard look at what peers make it hold.
 """
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ class DeviceEvents:
         self._poller.unregister(readable)
 
     def turn(self, timeout_ms: int | None = None) -> bool:
-        """Wait for something to happen and deal with it; False: nothing did. Raises ZmsvcError when the proxy ended by itself."""
+        """Wait for something to happen and deal with it; False: nothing did. Raises ZmsvcError when the
+        proxy ended by itself.
+        """
         due = [each for each in (timeout_ms, *self._timeouts_ms()) if each is not None]
         happened = self._poller.poll(min(due) if due else None)
         # In this order: of each connection that asks it is known by then that it has been accepted.
@@ -170,7 +173,11 @@ class DeviceEvents:
         elif broken:
             self._guard.dropped["handshakes"] += 1
         elif peer and side.name == "back":
-            why = "it no longer answers" if peer.unread else "it broke the protocol, as with a subscription that is too long,"
+            why = (
+                "it no longer answers"
+                if peer.unread
+                else "it broke the protocol, as with a subscription that is too long,"
+            )
             self._disconnected.add("subscriber %s: %s and was disconnected", _text(peer), why)
             self._guard.dropped["disconnected"] = self._disconnected.count
         self._guard.left()
@@ -184,7 +191,9 @@ class DeviceEvents:
             return
         if self._say_at is None:
             self._say_at = now
-        self._say(f"{DROPPED}=" + " ".join(f"{name}:{count}" for name, count in sorted(self._guard.dropped.items())))
+        self._say(
+            f"{DROPPED}=" + " ".join(f"{name}:{count}" for name, count in sorted(self._guard.dropped.items()))
+        )
         self._said = self._guard.dropped.copy()
         self._say_at = now + _COUNTS_S
 
@@ -205,7 +214,9 @@ class DeviceEvents:
         publishers, subscribers = (side.peers for side in self._sides)
         slow = subscribers.unread()
         named = "; ".join(_text(peer) for peer in slow[:_NAMED]) + ("; ..." if len(slow) > _NAMED else "")
-        return f"{len(publishers)} publishers, {len(subscribers)} subscribers" + (f"; behind: {named}" if slow else "")
+        return f"{len(publishers)} publishers, {len(subscribers)} subscribers" + (
+            f"; behind: {named}" if slow else ""
+        )
 
 
 class _Side:
@@ -215,7 +226,9 @@ class _Side:
         self.name = name
         self.watched = watched
         self.peers = peers
-        self.news = socket_monitor.watch(watched, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | socket_monitor.FAILED)
+        self.news = socket_monitor.watch(
+            watched, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | socket_monitor.FAILED
+        )
         self.broken_handshake = False
         self.probes: set[int] = set()
         """Descriptors of connections that the device made to itself."""

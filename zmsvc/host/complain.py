@@ -1,4 +1,6 @@
-"""What the processes of a daemon tell the terminal that they were started from, and the log file of the context."""
+"""What the processes of a daemon tell the terminal that they were started from, and the log file of the
+context.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ DETACHED = "ZMSVC_DETACHED"
 def complain(text: str) -> None:
     """Write lines to standard error, without control characters, and to the log file if this daemon has one.
 
-    They are lost where no reader takes them: a journal that was stopped, a full disk or a closed terminal must not hold or end a daemon.
+    They are lost where no reader takes them: a journal that was stopped, a full disk or a closed terminal
+    must not hold or end a daemon.
     """
     target = os.environ.get(TARGET, "")
     path = target.removesuffix("+stderr")
@@ -51,6 +54,10 @@ def _to_file(path: str, text: str) -> None:
     try:
         # For a process of the daemon it is its own name, which `ps` shows as well.
         begin = f"{stamp(time.time())} {logline.start('zmsvcd', os.getpid(), '')}{logline.NAMES[WARNING]}: "
-        file.write("".join(begin + logline.body(line) for line in text.splitlines()).encode("utf-8", "surrogateescape"))
+        file.write(
+            "".join(begin + logline.body(line) for line in text.splitlines()).encode(
+                "utf-8", "surrogateescape"
+            )
+        )
     finally:
         file.close()

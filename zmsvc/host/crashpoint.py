@@ -1,8 +1,9 @@
-"""The one hook for faults on purpose: `reached` stands before every side effect of a supervisor; a test may arm it.
+"""The one hook for faults on purpose: `reached` stands before every side effect of a supervisor; a test may
+arm it.
 
-`ZMSVC_CRASH_FILE` names a file. While it holds a number, each side effect counts it down, and the one that brings it to 0 is not
-done; while it holds a name, the first side effect of that name is not done: the process is killed instead, as by kill -9 between
-two lines. Unarmed the hook does nothing.
+`ZMSVC_CRASH_FILE` names a file. While it holds a number, each side effect counts it down, and the one that
+brings it to 0 is not done; while it holds a name, the first side effect of that name is not done: the process
+is killed instead, as by kill -9 between two lines. Unarmed the hook does nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Directories that only this user can change: made, and checked on the way down from the root; files in them are opened without links.
+"""Directories that only this user can change: made, and checked on the way down from the root; files in them
+are opened without links.
 
-Two kinds of attack end here: a directory in /tmp that another user made before us, and links that a task of another user left in a
-directory which root uses later. `paths` says where the directories are.
+Two kinds of attack end here: a directory in /tmp that another user made before us, and links that a task of
+another user left in a directory which root uses later. `paths` says where the directories are.
 """
 
 from __future__ import annotations
@@ -21,36 +22,52 @@ _MAX_LINKS = 40
 
 
 def claim(directory: Path, mode: int) -> None:
-    """Make a directory where there is none, and check it. Raises PlaceError with the owner or the mode that is wrong, OSError."""
+    """Make a directory where there is none, and check it. Raises PlaceError with the owner or the mode
+    that is wrong, OSError.
+    """
     paths.make_private_root(directory)
     directory.mkdir(parents=True, exist_ok=True, mode=mode)
     check(directory)
 
 
 def check(directory: Path) -> None:
-    """Raise PlaceError unless the directory belongs to this user and nobody but this user and root can change what its path means."""
+    """Raise PlaceError unless the directory belongs to this user and nobody but this user and root can
+    change what its path means.
+    """
     about = os.lstat(_reached(directory, _trusted()))
     if about.st_uid != os.geteuid():
-        raise PlaceError(f"{directory} belongs to {user(about.st_uid)}, and this is {user(os.geteuid())}", owner=about.st_uid)
+        raise PlaceError(
+            f"{directory} belongs to {user(about.st_uid)}, and this is {user(os.geteuid())}",
+            owner=about.st_uid,
+        )
     if others := _writers(about):
-        raise PlaceError(f"{directory} may be changed by {others} (mode {stat.S_IMODE(about.st_mode):04o}; chmod go-w {directory})")
+        raise PlaceError(
+            f"{directory} may be changed by {others} (mode {stat.S_IMODE(about.st_mode):04o}; chmod go-w "
+            f"{directory})"
+        )
 
 
 def check_file(path: str | Path, about: os.stat_result) -> None:
-    """Raise PlaceError when a user other than root and this one could change the file, or put another in its place.
+    """Raise PlaceError when a user other than root and this one could change the file, or put another in its
+    place.
 
-    A file may belong to the user who has typed `sudo`, and to the owner of this program, who could change the program as well.
+    A file may belong to the user who has typed `sudo`, and to the owner of this program, who could change the
+    program as well.
     """
     trusted = _trusted() | _typed() | {os.stat(__file__).st_uid}
     if about.st_uid not in trusted:
         raise PlaceError(f"it belongs to {user(about.st_uid)}", owner=about.st_uid)
     if others := _writers(about):
-        raise PlaceError(f"it may be changed by {others} (mode {stat.S_IMODE(about.st_mode):04o}; chmod go-w {path})")
+        raise PlaceError(
+            f"it may be changed by {others} (mode {stat.S_IMODE(about.st_mode):04o}; chmod go-w {path})"
+        )
     _reached(Path(path).absolute(), trusted)
 
 
 def _reached(path: Path, trusted: set[int]) -> str:
-    """Return where a path leads, after judging each directory and link on the way. Links of root's are fine: DynamicUser= makes some."""
+    """Return where a path leads, after judging each directory and link on the way. Links of root's are
+    fine: DynamicUser= makes some.
+    """
     here, left, links = "/", _parts(path), 0
     while left:
         _check_step(here, path, trusted)
@@ -65,7 +82,9 @@ def _reached(path: Path, trusted: set[int]) -> str:
             continue
         links += 1
         if about.st_uid not in trusted or links > _MAX_LINKS:
-            raise PlaceError(f"{path} leads through the link {step} of {user(about.st_uid)}", owner=about.st_uid)
+            raise PlaceError(
+                f"{path} leads through the link {step} of {user(about.st_uid)}", owner=about.st_uid
+            )
         target = os.readlink(step)
         here = "/" if target.startswith("/") else here
         left += _parts(target)
@@ -83,11 +102,16 @@ def _check_step(here: str, path: Path, trusted: set[int]) -> None:
         raise PlaceError(f"{path} is below {here}, which belongs to {user(about.st_uid)}", owner=about.st_uid)
     # In a sticky directory, such as /tmp, nobody can replace what belongs to another user.
     if not about.st_mode & stat.S_ISVTX and (others := _writers(about)):
-        raise PlaceError(f"{path} is below {here}, which may be changed by {others} (mode {stat.S_IMODE(about.st_mode):04o})")
+        raise PlaceError(
+            f"{path} is below {here}, which may be changed by {others} (mode "
+            f"{stat.S_IMODE(about.st_mode):04o})"
+        )
 
 
 def _trusted() -> set[int]:
-    """Root, this user, and the owner of the root directory, whom a user namespace may show as another number."""
+    """Root, this user, and the owner of the root directory, whom a user namespace may show as another
+    number.
+    """
     return {0, os.geteuid(), os.stat("/").st_uid}
 
 
@@ -107,7 +131,9 @@ def _writers(about: os.stat_result) -> str:
 
 
 def _private(gid: int) -> bool:
-    """Tell whether a group has no member but this user: many systems give each user a group of the same name, and umask 002."""
+    """Tell whether a group has no member but this user: many systems give each user a group of the same
+    name, and umask 002.
+    """
     if gid == 0:
         return True
     try:
@@ -134,7 +160,8 @@ def group(gid: int) -> str:
 
 
 def hold(directory: Path, owner: int) -> int:
-    """Return a descriptor of a directory that only `owner`, this user and root can change. Raises PlaceError, OSError.
+    """Return a descriptor of a directory that only `owner`, this user and root can change. Raises PlaceError,
+    OSError.
 
     What is opened by it lies there, whatever becomes of the path meanwhile.
     """
@@ -151,7 +178,8 @@ def hold(directory: Path, owner: int) -> int:
 
 
 def check_way(directory: Path) -> None:
-    """Raise PlaceError when another user could put something else in the place of a file that this user makes in a directory.
+    """Raise PlaceError when another user could put something else in the place of a file that this user makes
+    in a directory.
 
     In a sticky directory, such as /tmp, nobody else can. Raises OSError where there is none.
     """
@@ -160,7 +188,8 @@ def check_way(directory: Path) -> None:
 
 
 def check_target(file: Path) -> None:
-    """Raise PlaceError when another user could lead what is written at this path elsewhere. The directory may not exist yet.
+    """Raise PlaceError when another user could lead what is written at this path elsewhere. The directory may
+    not exist yet.
 
     Who is not root may work in a directory with others, and follows none of their links.
     """
@@ -174,9 +203,13 @@ def check_target(file: Path) -> None:
 
 
 def open_file(path: Path, flags: int, mode: int = 0o600, *, dir_fd: int | None = None) -> int:
-    """Open a file of a directory that was checked. Raises PlaceError for a link or anything else that is not a file, OSError."""
+    """Open a file of a directory that was checked. Raises PlaceError for a link or anything else that is
+    not a file, OSError.
+    """
     try:
-        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, mode, dir_fd=dir_fd)
+        fd = os.open(
+            path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK, mode, dir_fd=dir_fd
+        )
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise PlaceError(f"{path} is a symbolic link") from error
@@ -198,7 +231,9 @@ def write_new(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def chmod_socket(path: str | Path, mode: int) -> None:
-    """Give the file of a socket its mode, and never that of a file which a link in its place leads to. Raises OSError."""
+    """Give the file of a socket its mode, and never that of a file which a link in its place leads to.
+    Raises OSError.
+    """
     fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if not stat.S_ISSOCK(os.fstat(fd).st_mode):

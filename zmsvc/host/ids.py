@@ -1,4 +1,6 @@
-"""Fresh transaction IDs. Made from the kernel's randomness directly: `secrets` would cost the CLI its start-up time."""
+"""Fresh transaction IDs. Made from the kernel's randomness directly: `secrets` would cost the CLI its
+start-up time.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A log file as one process appends to it, reopened when its path names another file, with a count of what it could not take; and the
-terminal or pipe beside it, which no daemon may wait for."""
+"""A log file as one process appends to it, reopened when its path names another file, with a count of what it
+could not take; and the terminal or pipe beside it, which no daemon may wait for."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ _NAMED_ELSEWHERE = (errno.ENOENT, errno.ENOTDIR)
 def stamp(at: float) -> str:
     """Return a time (seconds of the epoch) as the file has it."""
     moment = time.localtime(at)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', moment)}.{int(at * 1000) % 1000:03}{time.strftime('%z', moment)}"
+    seconds, zone = time.strftime("%Y-%m-%dT%H:%M:%S", moment), time.strftime("%z", moment)
+    return f"{seconds}.{int(at * 1000) % 1000:03}{zone}"
 
 
 def offer(fd: int, data: bytes) -> bool:
-    """Write to a terminal or a pipe as much as its reader takes now; False when it did not take all. Raises OSError.
+    """Write to a terminal or a pipe as much as its reader takes now; False when it did not take all. Raises
+    OSError.
 
-    A pipe that is ready takes PIPE_BUF bytes without waiting, and a terminal that was stopped (Ctrl-S) is not ready.
+    A pipe that is ready takes PIPE_BUF bytes without waiting, and a terminal that was stopped (Ctrl-S) is not
+    ready.
     """
     ready = select.poll()
     ready.register(fd, select.POLLOUT)
@@ -37,8 +40,8 @@ def offer(fd: int, data: bytes) -> bool:
 class LogFile:
     """Open, from the start until `close`.
 
-    After `mv` the old file is written until there is another one at the path, or until `reopen`: logrotate makes the new one itself and
-    gives it owner and mode. After `rm` a new one is made at once.
+    After `mv` the old file is written until there is another one at the path, or until `reopen`: logrotate
+    makes the new one itself and gives it owner and mode. After `rm` a new one is made at once.
     """
 
     def __init__(self, path: str, *, later: bool = False) -> None:
@@ -61,7 +64,9 @@ class LogFile:
         self.fd, self._identity, self._torn = fd, (about.st_dev, about.st_ino), False
 
     def reopen(self) -> None:
-        """Open what the path names now; it is made where there is nothing. What cannot be opened changes nothing. Raises OSError."""
+        """Open what the path names now; it is made where there is nothing. What cannot be opened changes
+        nothing. Raises OSError.
+        """
         self._open()
 
     def follow(self) -> None:
@@ -76,7 +81,9 @@ class LogFile:
             self._open()
 
     def write(self, data: bytes) -> OSError | None:
-        """Append whole lines to the file that the path names. Returns why they are lost, all or some of them; they are counted."""
+        """Append whole lines to the file that the path names. Returns why they are lost, all or some of
+        them; they are counted.
+        """
         try:
             self.follow()
         except OSError as error:

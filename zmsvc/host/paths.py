@@ -1,4 +1,6 @@
-"""Where things live: as root, as a user, under systemd, and by the ZMSVC_*_DIR overrides. Names only, but for the root in /tmp."""
+"""Where things live: as root, as a user, under systemd, and by the ZMSVC_*_DIR overrides. Names only, but
+for the root in /tmp.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ CONTEXT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}")
 
 
 class Places:
-    """Every path of one context. No dataclass: to import those takes as long as all the rest of `zmsvcctl status`."""
+    """Every path of one context. No dataclass: to import those takes as long as all the rest of `zmsvcctl
+    status`.
+    """
 
     __slots__ = ("config_file", "name", "notify_socket", "runtime", "state")
 
@@ -31,7 +35,9 @@ class Places:
 
     @property
     def mark(self) -> bytes:
-        """What all processes of this context, and no others, have in their environment: by it a stray one is known."""
+        """What all processes of this context, and no others, have in their environment: by it a stray one
+        is known.
+        """
         return b"NOTIFY_SOCKET=" + os.fsencode(self.notify_socket)
 
     @property
@@ -91,9 +97,11 @@ def keys_dir(name: str) -> Path:
 
 
 def runtime_root() -> Path:
-    """The parent of every context's runtime directory. Without XDG_RUNTIME_DIR a user has `/tmp/zmsvc-UID`, mode 0700.
+    """The parent of every context's runtime directory. Without XDG_RUNTIME_DIR a user has `/tmp/zmsvc-UID`,
+    mode 0700.
 
-    Raises PlaceError when that was made by another user, or may be read or changed by others, and when others may change XDG_RUNTIME_DIR.
+    Raises PlaceError when that was made by another user, or may be read or changed by others, and when others
+    may change XDG_RUNTIME_DIR.
     """
     private = _private_root()
     if private is None:
@@ -103,10 +111,20 @@ def runtime_root() -> Path:
         about = private.lstat()
     except FileNotFoundError:
         return private
-    if not stat.S_ISDIR(about.st_mode) or (about.st_uid, stat.S_IMODE(about.st_mode)) != (os.geteuid(), 0o700):
-        kind = "a directory" if stat.S_ISDIR(about.st_mode) else "a link" if stat.S_ISLNK(about.st_mode) else "a file"
+    if not stat.S_ISDIR(about.st_mode) or (about.st_uid, stat.S_IMODE(about.st_mode)) != (
+        os.geteuid(),
+        0o700,
+    ):
+        kind = (
+            "a directory"
+            if stat.S_ISDIR(about.st_mode)
+            else "a link"
+            if stat.S_ISLNK(about.st_mode)
+            else "a file"
+        )
         raise PlaceError(
-            f"cannot use {private}: it is {kind} of uid {about.st_uid} with mode {stat.S_IMODE(about.st_mode):04o}, expected a directory "
+            f"cannot use {private}: it is {kind} of uid {about.st_uid} with mode "
+            f"{stat.S_IMODE(about.st_mode):04o}, expected a directory "
             f"of uid {os.geteuid()} with mode 0700: set XDG_RUNTIME_DIR to a directory that only you can use",
             owner=about.st_uid,
         )
@@ -114,7 +132,9 @@ def runtime_root() -> Path:
 
 
 def _check_given() -> None:
-    """Check XDG_RUNTIME_DIR where it counts. Root's is not refused: `su` without `-` leaves it set, and root can do all anyway."""
+    """Check XDG_RUNTIME_DIR where it counts. Root's is not refused: `su` without `-` leaves it set, and
+    root can do all anyway.
+    """
     given = os.environ.get("XDG_RUNTIME_DIR")
     if not given or os.environ.get("ZMSVC_RUNTIME_DIR") or not os.geteuid():
         return
@@ -124,7 +144,8 @@ def _check_given() -> None:
         return
     if {link.st_uid, about.st_uid} - {0, os.geteuid()} or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise PlaceError(
-            f"cannot use XDG_RUNTIME_DIR={given}: it is a directory of uid {about.st_uid} with mode {stat.S_IMODE(about.st_mode):04o}, "
+            f"cannot use XDG_RUNTIME_DIR={given}: it is a directory of uid {about.st_uid} with mode "
+            f"{stat.S_IMODE(about.st_mode):04o}, "
             f"expected one of uid {os.geteuid()} that only you can change",
             owner=about.st_uid,
         )
@@ -138,7 +159,9 @@ def _private_root() -> Path | None:
 
 
 def make_private_root(below: Path) -> None:
-    """Make the root in /tmp with its mode, when `below` is in it; `mkdir` would give it another. Raises PlaceError, OSError."""
+    """Make the root in /tmp with its mode, when `below` is in it; `mkdir` would give it another. Raises
+    PlaceError, OSError.
+    """
     private = _private_root()
     if private is not None and private in below.parents:
         try:
@@ -157,7 +180,11 @@ def service_path() -> list[Path]:
     """Where services are looked for whose context file gives no `location`, in order."""
     if given := os.environ.get("ZMSVC_SERVICE_PATH"):
         return [Path(part).absolute() for part in given.split(":") if part]
-    system = [Path("/etc/zmsvc/services"), Path("/usr/local/lib/zmsvc/services"), Path("/usr/lib/zmsvc/services")]
+    system = [
+        Path("/etc/zmsvc/services"),
+        Path("/usr/local/lib/zmsvc/services"),
+        Path("/usr/lib/zmsvc/services"),
+    ]
     if os.geteuid():
         data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
         system.insert(0, Path(data) / "zmsvc" / "services")
@@ -165,7 +192,8 @@ def service_path() -> list[Path]:
 
 
 def places(target: str) -> Places:
-    """The places of a context given as NAME or as FILE.xml (`Context-NAME.xml` is NAME, any other file its stem).
+    """The places of a context given as NAME or as FILE.xml (`Context-NAME.xml` is NAME, any other file its
+    stem).
 
     Raises UsageError when the name cannot be one.
     """
@@ -175,7 +203,9 @@ def places(target: str) -> Places:
     else:
         name, config_file = target, config_dir() / f"Context-{target}.xml"
     if not CONTEXT_NAME.fullmatch(name):
-        raise UsageError(f"cannot use {name!r} as the name of a context: letters, digits and _ . : - are allowed")
+        raise UsageError(
+            f"cannot use {name!r} as the name of a context: letters, digits and _ . : - are allowed"
+        )
     return Places(
         name=name,
         config_file=config_file,
@@ -200,11 +230,17 @@ def known_contexts() -> dict[str, Path]:
 
 def past_contexts() -> list[str]:
     """Names that have a state file: contexts that have run, wherever their files lie."""
-    return sorted(path.parent.name for path in _found(state_root(), "*/state.db") if CONTEXT_NAME.fullmatch(path.parent.name))
+    return sorted(
+        path.parent.name
+        for path in _found(state_root(), "*/state.db")
+        if CONTEXT_NAME.fullmatch(path.parent.name)
+    )
 
 
 def control_socket(name: str) -> Path:
-    """Where the control socket of a context is: in this unit's directory, among this user's contexts, else among the system's."""
+    """Where the control socket of a context is: in this unit's directory, among this user's contexts, else
+    among the system's.
+    """
     if (own := _of_unit("RUNTIME_DIRECTORY", "ZMSVC_RUNTIME_DIR", name)) is not None:
         return own / "control.sock"
     found = [path for path in _control_sockets() if path.parent.name == name]
@@ -225,7 +261,9 @@ def _control_sockets() -> list[Path]:
 
 
 def _found(directory: Path, pattern: str) -> list[Path]:
-    """What matches in a directory; nothing in one that we may not read, such as root's after `su` without `-`."""
+    """What matches in a directory; nothing in one that we may not read, such as root's after `su` without
+    `-`.
+    """
     try:
         return list(directory.glob(pattern))
     except PermissionError:

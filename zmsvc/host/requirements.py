@@ -1,4 +1,6 @@
-"""What the keeper looks at before anything is started: the libraries, and the features of the kernel that zmsvc cannot do without."""
+"""What the keeper looks at before anything is started: the libraries, and the features of the kernel that
+zmsvc cannot do without.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def insist(program: str) -> None:
 
 
 def check_kernel() -> None:
-    """Raise RequirementError for the first feature that is missing. Each is tried out: a seccomp filter may hide what a version has."""
+    """Raise RequirementError for the first feature that is missing. Each is tried out: a seccomp filter
+    may hide what a version has.
+    """
     for feature, since, works in (
         ("pidfd_open(2) and pidfd_send_signal(2)", "5.3", _has_pidfd),
         ("sealed memory files (memfd_create(2))", "3.17", _has_memfd),
@@ -33,7 +37,10 @@ def check_kernel() -> None:
             if works():
                 continue
         release = os.uname().release
-        raise RequirementError(f"cannot run: Linux {release} here lacks {feature}; it needs {since} or newer, and no filter that hides it")
+        raise RequirementError(
+            f"cannot run: Linux {release} here lacks {feature}; it needs {since} or newer, and no filter "
+            f"that hides it"
+        )
 
 
 def _has_pidfd() -> bool:

@@ -1,7 +1,8 @@
-"""Packets over a SOCK_SEQPACKET Unix socket: how the processes of a context talk. One packet is one JSON object, or bytes for a fork.
+"""Packets over a SOCK_SEQPACKET Unix socket: how the processes of a context talk. One packet is one JSON
+object, or bytes for a fork.
 
-A body that is too large for a packet travels in a sealed memfd beside a packet of one byte, so no size is refused on the way. The
-messages that the packets carry are in zmsvc.protocol.
+A body that is too large for a packet travels in a sealed memfd beside a packet of one byte, so no size is
+refused on the way. The messages that the packets carry are in zmsvc.protocol.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ Got = TypeVar("Got")
 def _received(call: Callable[[], Got]) -> Got | None:
     """Return what `call` receives; None when the other end is gone.
 
-    When that had not read everything, the kernel says so first (ECONNRESET), once, and only then gives what it had sent before.
+    When that had not read everything, the kernel says so first (ECONNRESET), once, and only then gives what
+    it had sent before.
     """
     for _ in range(2):
         try:
@@ -81,7 +83,9 @@ def _received(call: Callable[[], Got]) -> Got | None:
 
 
 def receive_data(sock: socket.socket, size: int) -> bytes:
-    """Return the next packet's bytes; none when the other end is gone. Raises BlockingIOError when a non-blocking socket has nothing."""
+    """Return the next packet's bytes; none when the other end is gone. Raises BlockingIOError when a
+    non-blocking socket has nothing.
+    """
     return _received(lambda: sock.recv(size)) or b""
 
 
@@ -92,7 +96,8 @@ Received = tuple[dict[str, Any], dict[str, int]]
 def receive(sock: socket.socket) -> Received | None:
     """Return the next object; None when the other end is gone.
 
-    Raises BlockingIOError when a non-blocking socket has nothing, ProtocolError for a packet that is no JSON object.
+    Raises BlockingIOError when a non-blocking socket has nothing, ProtocolError for a packet that is no JSON
+    object.
     """
     got = _received(lambda: sock.recvmsg(INLINE + 1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC))
     if got is None:
@@ -111,7 +116,9 @@ def receive(sock: socket.socket) -> Received | None:
 
 
 def receive_message(sock: socket.socket, codec: Decoder[Message]) -> Message | None:
-    """Return the next message; None when the other end is gone. Descriptors that came beside it are closed. Raises as `receive` does."""
+    """Return the next message; None when the other end is gone. Descriptors that came beside it are
+    closed. Raises as `receive` does.
+    """
     got = receive(sock)
     if got is None:
         return None
@@ -136,7 +143,9 @@ def _whole(data: bytes, came: list[int]) -> bytes:
 
 
 class PendingPackets:
-    """Packets of `send_data` on a blocking socket, taken one by one for a fork of this process to look into."""
+    """Packets of `send_data` on a blocking socket, taken one by one for a fork of this process to look
+    into.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -148,7 +157,9 @@ class PendingPackets:
     def take(self) -> bool:
         """Wait for the next one. False when the other end is gone."""
         try:
-            self._size, ancillary, _, _ = self._sock.recvmsg_into(self._buffer, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
+            self._size, ancillary, _, _ = self._sock.recvmsg_into(
+                self._buffer, _ANCILLARY, socket.MSG_CMSG_CLOEXEC
+            )
         except ConnectionError:
             return False
         self.fds = _fds(ancillary)

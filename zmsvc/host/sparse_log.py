@@ -1,4 +1,6 @@
-"""Counts what is refused or dropped, and logs it sparsely: the first ones in full, a flood in a line now and then."""
+"""Counts what is refused or dropped, and logs it sparsely: the first ones in full, a flood in a line now
+and then.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""The state file: SQLite in WAL mode, one transaction a step, changed rows only. It keeps what `core.world` is, and the history.
+"""The state file: SQLite in WAL mode, one transaction a step, changed rows only. It keeps what `core.world`
+is, and the history.
 
-A decision is in the file before anything acts on it. The file can be read with the `sqlite3` shell while the daemon runs.
-A damaged file is set aside under another name; one of a newer zmsvc is refused. Neither is ever overwritten. To read what is there takes
-no room on the disk: a supervisor that takes over from one that died must come up when it is full or read-only, too.
+A decision is in the file before anything acts on it. The file can be read with the `sqlite3` shell while the
+daemon runs. A damaged file is set aside under another name; one of a newer zmsvc is refused. Neither is ever
+overwritten. To read what is there takes no room on the disk: a supervisor that takes over from one that died
+must come up when it is full or read-only, too.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ TRIM = 1000
 
 _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT_READ")
 _NO_ROOM = ("SQLITE_IOERR_SHM", "SQLITE_FULL")
-"""No index of the write-ahead log can be made; it lies in a file beside it, which goes when the last process closes the state file."""
+"""No index of the write-ahead log can be made; it lies in a file beside it, which goes when the last
+process closes the state file.
+"""
 
 _TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -59,7 +63,8 @@ def _is(error: sqlite3.Error, kinds: tuple[str, ...]) -> bool:
 class Store:
     """An open state file. Raises StateError when it cannot be used.
 
-    `trusted`: a process before us had it open until now, so the history, which is big, is not read through for damage again.
+    `trusted`: a process before us had it open until now, so the history, which is big, is not read through
+    for damage again.
     """
 
     def __init__(self, path: Path, *, trusted: bool = False) -> None:
@@ -77,7 +82,8 @@ class Store:
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-        # SQLite follows a link in the last step. The directory is ours alone, so nobody puts one there after this look.
+        # SQLite follows a link in the last step. The directory is ours alone, so nobody puts one there after
+        # this look.
         for suffix in ("", "-wal", "-shm", "-journal"):
             file = self.path.with_name(f"{self.path.name}{suffix}")
             if file.is_symlink():
@@ -88,7 +94,9 @@ class Store:
             if not _is(error, _DAMAGE):
                 raise StateError(f"cannot open state file {self.path}: {error}") from error
             aside = self._set_aside()
-            self.notes.append(f"state file {self.path} is damaged ({error}): set aside as {aside}, beginning afresh")
+            self.notes.append(
+                f"state file {self.path} is damaged ({error}): set aside as {aside}, beginning afresh"
+            )
             return self._connect()
 
     def _connect(self) -> sqlite3.Connection:
@@ -103,7 +111,8 @@ class Store:
         return self._opened()
 
     def _opened(self) -> sqlite3.Connection:
-        # The file holds what tasks report, and the text of the context file with the secrets that may be in it: for its owner alone.
+        # The file holds what tasks report, and the text of the context file with the secrets that may be in
+        # it: for its owner alone.
         old = os.umask(0o077)
         try:
             db = sqlite3.connect(self.path, isolation_level=None, timeout=5.0)
@@ -112,7 +121,8 @@ class Store:
         try:
             db.execute(f"PRAGMA locking_mode={'EXCLUSIVE' if self._alone else 'NORMAL'}")
             db.execute("PRAGMA journal_mode=WAL")
-            # A kill -9 loses nothing with NORMAL; a power cut may lose the last moments, and then no process is alive either.
+            # A kill -9 loses nothing with NORMAL; a power cut may lose the last moments, and then no process
+            # is alive either.
             db.execute("PRAGMA synchronous=NORMAL")
             self._check_schema(db)
         except BaseException:
@@ -167,7 +177,9 @@ class Store:
         return mark
 
     def remember(self, name: str, value: str) -> None:
-        """Write this down with the next world: what a reader of the file may want to know when the context does not run."""
+        """Write this down with the next world: what a reader of the file may want to know when the context
+        does not run.
+        """
         self._unsaved_meta[name] = value
 
     # --- the world
@@ -184,14 +196,18 @@ class Store:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES ('context_file', ?)", (context.text,))
 
     def load(self, context: Context, boot: str) -> World:
-        """The world as it was saved last, under `context`. Of another boot only what is to be resumed is kept, not its times."""
+        """The world as it was saved last, under `context`. Of another boot only what is to be resumed is
+        kept, not its times.
+        """
         same = self.meta("boot_id") == boot
         try:
             rows = self._rows("tasks", "transaction_id, task, sub, row")
             tasks = {(tx, task): task_from_row(json.loads(row), sub) for tx, task, sub, row in rows}
             transactions = self._transactions(same_boot=same)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise StateError(f"cannot use state file {self.path}: a task in it cannot be read ({error!r})") from error
+            raise StateError(
+                f"cannot use state file {self.path}: a task in it cannot be read ({error!r})"
+            ) from error
         world = World(
             context=context,
             keeper_id=(self.meta("epoch") or "") if same else "",
@@ -226,7 +242,10 @@ class Store:
         times = {str(name): float(at) for name, at in json.loads(self.meta("closed") or "{}").items()}
         if same_boot:
             return times
-        return {name: float(at - len(times)) for at, name in enumerate(sorted(times, key=lambda name: (times[name], name)))}
+        return {
+            name: float(at - len(times))
+            for at, name in enumerate(sorted(times, key=lambda name: (times[name], name)))
+        }
 
     def _rows(self, table: str, columns: str) -> list[tuple[Any, ...]]:
         return self._db.execute(f"SELECT {columns} FROM {table} ORDER BY 1").fetchall()
@@ -238,7 +257,8 @@ class Store:
     def save(self, world: World, records: Iterable[Record], at: float) -> None:
         """Write what differs from the world saved last, and the history, in one transaction.
 
-        Raises OSError when the file cannot be written (disk full, read-only); the next save then writes the difference again.
+        Raises OSError when the file cannot be written (disk full, read-only); the next save then writes the
+        difference again.
         """
         try:
             self._transact(world, records, at)
@@ -282,16 +302,26 @@ class Store:
         if old is None or (old.keeper_id, old.stopping) != (world.keeper_id, world.stopping):
             self._set_meta("epoch", world.keeper_id)
             self._set_meta("stopping", "1" if world.stopping else "0")
-        rows = [(at, r.transaction, r.task, r.event, json.dumps(r.detail, separators=(",", ":"))) for r in records]
+        rows = [
+            (at, r.transaction, r.task, r.event, json.dumps(r.detail, separators=(",", ":"))) for r in records
+        ]
         if rows:
-            self._db.executemany("INSERT INTO events (at, transaction_id, task, event, detail) VALUES (?, ?, ?, ?, ?)", rows)
+            self._db.executemany(
+                "INSERT INTO events (at, transaction_id, task, event, detail) VALUES (?, ?, ?, ?, ?)", rows
+            )
             self._untrimmed += len(rows)
             if self._untrimmed >= TRIM:
                 self._trim()
 
     def _write_tasks(self, old: Mapping[tuple[str, str], Any], new: Mapping[tuple[str, str], Any]) -> None:
         changed = [
-            (key[0], key[1], task.sub_state.value, task.pid, json.dumps(task_to_row(task), separators=(",", ":")))
+            (
+                key[0],
+                key[1],
+                task.sub_state.value,
+                task.pid,
+                json.dumps(task_to_row(task), separators=(",", ":")),
+            )
             for key, task in new.items()
             if old.get(key) is not task
         ]
@@ -303,15 +333,24 @@ class Store:
     def _write_transactions(self, old: Mapping[str, Transaction], new: Mapping[str, Transaction]) -> None:
         changed = [(t.id, int(t.open), t.opened) for t in new.values() if old.get(t.id) is not t]
         self._db.executemany("INSERT OR REPLACE INTO transactions VALUES (?, ?, ?)", changed)
-        self._db.executemany("DELETE FROM transactions WHERE id = ?", [(name,) for name in old if name not in new])
+        self._db.executemany(
+            "DELETE FROM transactions WHERE id = ?", [(name,) for name in old if name not in new]
+        )
         self._set_meta("closed", json.dumps({t.id: t.closed for t in new.values() if not t.open}))
 
     # --- the history
 
     def events(
-        self, *, after: int = 0, limit: int = 1000, transaction: str | None = None, tasks: tuple[str, ...] = ()
+        self,
+        *,
+        after: int = 0,
+        limit: int = 1000,
+        transaction: str | None = None,
+        tasks: tuple[str, ...] = (),
     ) -> list[dict[str, Any]]:
-        """The last `limit` rows of history after row `after`, oldest first; `at` is in seconds of the epoch."""
+        """The last `limit` rows of history after row `after`, oldest first; `at` is in seconds of the
+        epoch.
+        """
         where, values = ["seq > ?"], [after]
         arguments: list[Any] = list(values)
         if transaction is not None:
@@ -320,7 +359,10 @@ class Store:
         if tasks:
             where.append(f"task IN ({', '.join('?' * len(tasks))})")
             arguments.extend(tasks)
-        query = f"SELECT seq, at, transaction_id, task, event, detail FROM events WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?"
+        query = (
+            f"SELECT seq, at, transaction_id, task, event, detail FROM events WHERE {' AND '.join(where)} "
+            f"ORDER BY seq DESC LIMIT ?"
+        )
         rows = self._db.execute(query, (*arguments, limit)).fetchall()
         names = ("seq", "at", "transaction", "task", "event", "detail")
         return [dict(zip(names, (*row[:5], json.loads(row[5])), strict=True)) for row in reversed(rows)]

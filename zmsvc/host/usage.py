@@ -1,8 +1,11 @@
-"""What processes use of the machine, by psutil: memory, CPU, children, files, connections. Figures only; whose they are is the caller's.
+"""What processes use of the machine, by psutil: memory, CPU, children, files, connections. Figures only;
+whose they are is the caller's.
 
-The shapes under the names that zmicroservices 1.0 had are its own, since programs read them; what is new has names of its own.
+The shapes under the names that zmicroservices 1.0 had are its own, since programs read them; what is new has
+names of its own.
 
-Import it where figures are wanted, never in the keeper or the supervisor's own process: psutil costs 20 ms and 5 MB.
+Import it where figures are wanted, never in the keeper or the supervisor's own process: psutil costs 20 ms
+and 5 MB.
 """
 
 from __future__ import annotations
@@ -32,14 +35,21 @@ class Options:
 
 
 def options(configuration: Any) -> Options:
-    """Options from somebody's configuration, where 1 (a number or a text) means yes; what is no configuration wants nothing."""
+    """Options from somebody's configuration, where 1 (a number or a text) means yes; what is no
+    configuration wants nothing.
+    """
     given = configuration if isinstance(configuration, Mapping) else {}
-    return Options(**{name: str(given.get(name)).strip().lower() in ("1", "true", "yes", "on") for name in Options.__dataclass_fields__})
+    return Options(
+        **{
+            name: str(given.get(name)).strip().lower() in ("1", "true", "yes", "on")
+            for name in Options.__dataclass_fields__
+        }
+    )
 
 
 def rows(gauge: ProcessSampler, tasks: Iterable[Mapping[str, Any]]) -> list[Figures]:
-    """Return a row of a `monitor` message for each task. A task is given by `service_id` and `pid` (or None); its other items are
-    repeated in the row.
+    """Return a row of a `monitor` message for each task. A task is given by `service_id` and `pid` (or None);
+    its other items are repeated in the row.
     """
     told = list(tasks)
     gauge.keep(int(task["pid"]) for task in told if task["pid"])
@@ -64,13 +74,21 @@ def rows(gauge: ProcessSampler, tasks: Iterable[Mapping[str, Any]]) -> list[Figu
 
 _SIZES = ("percent", "rss", "vms")
 _NOTHING: Mapping[str, Any] = {
-    "status": None, "rss": 0.0, "vms": 0.0, "percent": 0.0, "cpu_percent": 0.0, "children": (), "total": dict.fromkeys(_SIZES, 0.0),
-}  # fmt: skip
+    "status": None,
+    "rss": 0.0,
+    "vms": 0.0,
+    "percent": 0.0,
+    "cpu_percent": 0.0,
+    "children": (),
+    "total": dict.fromkeys(_SIZES, 0.0),
+}
 """The figures of a task that has no process."""
 
 
 class ProcessSampler:
-    """Samples processes, and keeps what the next sample needs: how much CPU a process has used is a difference of two."""
+    """Samples processes, and keeps what the next sample needs: how much CPU a process has used is a
+    difference of two.
+    """
 
     def __init__(self, wanted: Options) -> None:
         self._wanted = wanted
@@ -86,7 +104,9 @@ class ProcessSampler:
             self._used.pop(pid, None)
 
     def begin(self, pids: Iterable[int]) -> None:
-        """Begin to measure the CPU of these processes, so that their first sample says what they have used since now."""
+        """Begin to measure the CPU of these processes, so that their first sample says what they have used
+        since now.
+        """
         for pid in pids:
             try:
                 self._cpu(self._process(pid))
@@ -94,9 +114,11 @@ class ProcessSampler:
                 continue
 
     def sample(self, pid: int) -> Figures | None:
-        """The figures of a process, sizes in MiB; None when it is gone. What may not be seen of another user's is zero or empty.
+        """The figures of a process, sizes in MiB; None when it is gone. What may not be seen of another
+        user's is zero or empty.
 
-        `cpu_percent` is that since the last sample, at the first one since the process began; 100 is one processor.
+        `cpu_percent` is that since the last sample, at the first one since the process began; 100 is one
+        processor.
         """
         try:
             process = self._process(pid)
@@ -113,7 +135,8 @@ class ProcessSampler:
 
     def _process(self, pid: int) -> psutil.Process:
         known = self._known.get(pid)
-        # The number may have come to mean another process meanwhile, whose CPU must not be compared with the first one's.
+        # The number may have come to mean another process meanwhile, whose CPU must not be compared with the
+        # first one's.
         if known is None or not known.is_running():
             self._used.pop(pid, None)
             known = self._known[pid] = psutil.Process(pid)
@@ -127,7 +150,9 @@ class ProcessSampler:
             "cpu_percent": self._cpu(process),
             # All threads of a process share its memory, so the sum is that of processes.
             "children": [*children, *_threads(process.pid, sizes)],
-            "total": {name: round(sizes[name] + sum(child[name] for child in children), 3) for name in _SIZES},
+            "total": {
+                name: round(sizes[name] + sum(child[name] for child in children), 3) for name in _SIZES
+            },
         }
         if wanted.open_connections:
             made |= _connections(process)
@@ -211,9 +236,15 @@ def _children_of(pid: int) -> list[int]:
 
 
 _STATUS = {
-    "R": psutil.STATUS_RUNNING, "S": psutil.STATUS_SLEEPING, "D": psutil.STATUS_DISK_SLEEP, "T": psutil.STATUS_STOPPED,
-    "t": psutil.STATUS_TRACING_STOP, "Z": psutil.STATUS_ZOMBIE, "X": psutil.STATUS_DEAD, "I": psutil.STATUS_IDLE,
-}  # fmt: skip
+    "R": psutil.STATUS_RUNNING,
+    "S": psutil.STATUS_SLEEPING,
+    "D": psutil.STATUS_DISK_SLEEP,
+    "T": psutil.STATUS_STOPPED,
+    "t": psutil.STATUS_TRACING_STOP,
+    "Z": psutil.STATUS_ZOMBIE,
+    "X": psutil.STATUS_DEAD,
+    "I": psutil.STATUS_IDLE,
+}
 """psutil's words for the letters of proc(5)."""
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -232,7 +263,8 @@ def _threads(pid: int, sizes: Mapping[str, float]) -> list[Figures]:
     for name in names:
         try:
             with open(f"/proc/{pid}/task/{name}/stat", "rb") as file:
-                # The name of a program may hold blanks and brackets; what follows its last bracket are the fields from the third on.
+                # The name of a program may hold blanks and brackets; what follows its last bracket are the
+                # fields from the third on.
                 words = file.read().rpartition(b")")[2].split()
         except OSError:
             continue
@@ -251,7 +283,9 @@ def _threads(pid: int, sizes: Mapping[str, float]) -> list[Figures]:
 
 
 def _plain(items: Iterable[Any]) -> list[list[Figures]]:
-    """Return psutil's tuples as 1.0 told them: each a list of objects with one key, whose values are psutil's own."""
+    """Return psutil's tuples as 1.0 told them: each a list of objects with one key, whose values are
+    psutil's own.
+    """
     return [[{name: getattr(item, name)} for name in item._fields] for item in items]
 
 
@@ -263,5 +297,7 @@ def _connections(process: psutil.Process) -> Figures:
     unix = [each for each in found if each.family == socket.AF_UNIX]
     return {
         "connections": _plain(internet),
-        "unix_connections": [{"fd": each.fd, "type": each.type.name, "path": str(each.laddr or "")} for each in unix],
+        "unix_connections": [
+            {"fd": each.fd, "type": each.type.name, "path": str(each.laddr or "")} for each in unix
+        ],
     }

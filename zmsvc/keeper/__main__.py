@@ -25,18 +25,26 @@ from zmsvc.keeper.keyring import keyring
 from zmsvc.keeper.listeners import Listeners
 
 LAST_S = 5.0
-"""Seconds that processes of a killed keeper have to end after SIGKILL; one that is stuck in the kernel does not hold up the start."""
+"""Seconds that processes of a killed keeper have to end after SIGKILL; one that is stuck in the kernel
+does not hold up the start.
+"""
 _READY = "ready"
 """What the daemon says to the process that it was started from; what follows has failed at once."""
 
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of zmsvcd; the manual page is tested against them."""
-    p = argparse.ArgumentParser(prog="zmsvcd", description="Run the task services of a context.", formatter_class=_Help)
+    p = argparse.ArgumentParser(
+        prog="zmsvcd", description="Run the task services of a context.", formatter_class=_Help
+    )
     mode = p.add_mutually_exclusive_group()
     mode.add_argument("--foreground", action="store_true", help="stay in the foreground (the default)")
-    mode.add_argument("--detach", action="store_true", help="become a daemon; return when the context is ready")
-    p.add_argument("--no-autostart", action="store_true", help="open no transaction when there is none to resume")
+    mode.add_argument(
+        "--detach", action="store_true", help="become a daemon; return when the context is ready"
+    )
+    p.add_argument(
+        "--no-autostart", action="store_true", help="open no transaction when there is none to resume"
+    )
     p.add_argument("--transaction", metavar="ID", help="open this transaction when it is not open already")
     p.add_argument("--version", action="version", version=f"zmsvcd {__version__}")
     p.add_argument("context", metavar="NAME|FILE.xml", help="the context, by name or by its file")
@@ -45,14 +53,16 @@ def parser() -> argparse.ArgumentParser:
 
 class _Help(argparse.HelpFormatter):
     def __init__(self, prog: str) -> None:
-        # With a width it does not ask the terminal, for which it would import compression libraries into all our forks.
+        # With a width it does not ask the terminal, for which it would import compression libraries into all
+        # our forks.
         super().__init__(prog, width=100)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    # Whatever we were started with, nothing that we make may be written by others; directories that have to be made on the way to
-    # ours have no mode of their own. Tasks get the umask that was given, see zmsvc.task.process.
+    # Whatever we were started with, nothing that we make may be written by others; directories that have to
+    # be made on the way to ours have no mode of their own. Tasks get the umask that was given, see
+    # zmsvc.task.process.
     given = linux.current_umask()
     os.environ["ZMSVC_UMASK"] = f"{given:04o}"
     os.umask(given | 0o022)
@@ -63,7 +73,9 @@ def main(argv: list[str] | None = None) -> int:
             raise ZmsvcError(f"cannot start {places.name}: there is no context file {places.config_file}")
         _claim(places)
         # A relative path means nothing after the daemon has gone to /.
-        target = str(places.config_file) if args.context.endswith(".xml") or "/" in args.context else args.context
+        target = (
+            str(places.config_file) if args.context.endswith(".xml") or "/" in args.context else args.context
+        )
         arguments = ["--no-autostart"] * args.no_autostart
         arguments += ["--transaction", args.transaction] if args.transaction else []
         if args.detach:
@@ -83,45 +95,65 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _claim(places: paths.Places) -> None:
-    """Make the context's directories and check them. Raises PlaceError, which says how a context of another user is started."""
+    """Make the context's directories and check them. Raises PlaceError, which says how a context of
+    another user is started.
+    """
     for directory, mode, kind in ((places.state, 0o750, "STATE"), (places.runtime, 0o755, "RUNTIME")):
         try:
             directories.claim(directory, mode)
         except PlaceError as error:
-            raise PlaceError(f"cannot start {places.name}: {error}{_way_out(places, error.owner)}", owner=error.owner) from error
+            raise PlaceError(
+                f"cannot start {places.name}: {error}{_way_out(places, error.owner)}", owner=error.owner
+            ) from error
         except OSError as error:
-            by = f"HOME, XDG_{kind}_HOME or ZMSVC_{kind}_DIR" if kind == "STATE" else f"XDG_{kind}_DIR or ZMSVC_{kind}_DIR"
+            by = (
+                f"HOME, XDG_{kind}_HOME or ZMSVC_{kind}_DIR"
+                if kind == "STATE"
+                else f"XDG_{kind}_DIR or ZMSVC_{kind}_DIR"
+            )
             way = f"ZMSVC_{kind}_DIR" if not os.geteuid() else by
             raise PlaceError(
-                f"cannot start {places.name}: cannot make the directory {directory}: {reason(error)} (set {way} to another place)"
+                f"cannot start {places.name}: cannot make the directory {directory}: {reason(error)} (set "
+                f"{way} to another place)"
             ) from error
 
 
 def _way_out(places: paths.Places, owner: int | None) -> str:
-    """What root types for a context that belongs to another user, whose files root must not use: they may be links to root's own."""
+    """What root types for a context that belongs to another user, whose files root must not use: they may
+    be links to root's own.
+    """
     if os.geteuid() or owner in (None, 0):
         return ""
     name = directories.user(owner).rpartition(" ")[2]
-    given = {"CONFIG": places.config_file.parent, "RUNTIME": places.runtime.parent, "STATE": places.state.parent}
+    given = {
+        "CONFIG": places.config_file.parent,
+        "RUNTIME": places.runtime.parent,
+        "STATE": places.state.parent,
+    }
     environment = " ".join(f"ZMSVC_{key}_DIR={value}" for key, value in given.items())
     unit = f"systemctl start zmsvc@{places.name}, or " if os.path.isdir("/run/systemd/system") else ""
     return (
-        f"; type {unit}in the foreground: setpriv --reuid={name} --regid={name} --init-groups env {environment} zmsvcd {places.name} "
+        f"; type {unit}in the foreground: setpriv --reuid={name} --regid={name} --init-groups env "
+        f"{environment} zmsvcd {places.name} "
         f"(after: install -d -o {name} -g {name} {places.runtime})"
     )
 
 
 def _log_target(places: paths.Places, *, detached: bool) -> str:
-    """Where the context's log goes: to journald when systemd runs us or nobody looks; else to the terminal and a file."""
+    """Where the context's log goes: to journald when systemd runs us or nobody looks; else to the terminal
+    and a file.
+    """
     if os.environ.get("JOURNAL_STREAM") or (detached and os.path.exists("/run/systemd/journal/socket")):
         return "journal"
     return str(places.log_file) if detached else f"{places.log_file}+stderr"
 
 
 def _detach(places: paths.Places, arguments: list[str]) -> int:
-    """Become a classic daemon. The process that was started waits until the context is ready, or has failed and said why.
+    """Become a classic daemon. The process that was started waits until the context is ready, or has failed
+    and said why.
 
-    No process of the daemon keeps a stream of whoever started it: a pipe that is never closed would hold him for ever.
+    No process of the daemon keeps a stream of whoever started it: a pipe that is never closed would hold him
+    for ever.
     """
     reader, writer = os.pipe()
     said = places.log_file.lstat().st_size if places.log_file.is_file() else 0
@@ -130,7 +162,8 @@ def _detach(places: paths.Places, arguments: list[str]) -> int:
         with os.fdopen(reader, "rb") as pipe:
             told = pipe.read().decode(errors="replace")
         if told.startswith(_READY):
-            # The context runs and goes on to manage it, as after `systemctl start`: that is no failure of the daemon.
+            # The context runs and goes on to manage it, as after `systemctl start`: that is no failure of the
+            # daemon.
             if error := told.removeprefix(_READY):
                 complain(f"zmsvcd: {error} (see zmsvcctl -c {places.name} status)")
             return 0
@@ -141,7 +174,9 @@ def _detach(places: paths.Places, arguments: list[str]) -> int:
     with open(places.log_file, "a", opener=_for_owner_and_group) as log:
         files = [writer, log]
         umask = linux.current_umask()
-        with daemon.DaemonContext(umask=umask, signal_map={}, prevent_core=False, files_preserve=files, stdout=log, stderr=log):
+        with daemon.DaemonContext(
+            umask=umask, signal_map={}, prevent_core=False, files_preserve=files, stdout=log, stderr=log
+        ):
             os.environ[DETACHED] = "1"
             log.close()  # It is standard error from here on, and would stay open when that is something else.
             waiting = [writer]
@@ -162,7 +197,9 @@ def _report(writer: int, error: str) -> None:
 
 
 def _show_complaints(log: Path, after: int) -> None:
-    """What the daemon has said since then belongs on the terminal that it was started from: it did not become one."""
+    """What the daemon has said since then belongs on the terminal that it was started from: it did not
+    become one.
+    """
     told: list[str] = []
     with contextlib.suppress(OSError, PlaceError), open(log, "rb", opener=_for_owner_and_group) as file:
         file.seek(after)
@@ -188,11 +225,15 @@ def _keep(places: paths.Places, arguments: list[str], ready: Callable[[str], Non
 
 
 def _end_the_last(places: paths.Places, doors: Listeners) -> None:
-    """End what a keeper that was killed has left. It is gone before anything starts: two copies of a task must never be.
+    """End what a keeper that was killed has left. It is gone before anything starts: two copies of a task
+    must never be.
 
-    Its supervisor and device die with it, which takes them a moment, and until then they listen where ours is to listen.
+    Its supervisor and device die with it, which takes them a moment, and until then they listen where ours is
+    to listen.
     """
-    found = process_marks.belonging((), places.mark) + process_marks.belonging((), b"NOTIFY_SOCKET=" + os.fsencode(doors.keeper_path))
+    found = process_marks.belonging((), places.mark) + process_marks.belonging(
+        (), b"NOTIFY_SOCKET=" + os.fsencode(doors.keeper_path)
+    )
     linux.kill_each(found)
     until = time.monotonic() + LAST_S
     for pid in found:
@@ -207,7 +248,9 @@ def _raise_file_limit() -> None:
 
 
 def _delegated_cgroup() -> Path | None:
-    """Our part of the cgroup tree, when systemd has given it to us (Delegate=yes): the keeper moves into a leaf of it."""
+    """Our part of the cgroup tree, when systemd has given it to us (Delegate=yes): the keeper moves into a
+    leaf of it.
+    """
     if not os.environ.get("NOTIFY_SOCKET"):
         return None
     base = linux.own_cgroup()

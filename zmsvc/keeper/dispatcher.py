@@ -1,7 +1,8 @@
-"""The keeper's selector and the calls behind it: no event of an object that is gone, and no exception, gets further than this.
+"""The keeper's selector and the calls behind it: no event of an object that is gone, and no exception, gets
+further than this.
 
-One `select` returns many events, and the call for one may close the object of the next, whose number a new object may have by then. So
-each event is compared with what is registered when its turn comes.
+One `select` returns many events, and the call for one may close the object of the next, whose number a new
+object may have by then. So each event is compared with what is registered when its turn comes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from zmsvc.keeper.machine import KeeperMachine
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 PAUSE = 1.0
-"""Seconds for which a descriptor is not looked at after its call has failed, where nothing can be dropped for it."""
+"""Seconds for which a descriptor is not looked at after its call has failed, where nothing can be dropped
+for it.
+"""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,8 +44,16 @@ class Dispatcher:
         self._muted: dict[int, _Watch] = {}
         """Those that are not looked at for a while, by descriptor."""
 
-    def watch(self, fd: int, call: Callable[[], object], *, drop: Callable[[], object] | None = None, events: int = READ) -> None:
-        """Call `call` whenever `fd` is ready. When that raises, `drop` is called, which ends what `fd` belongs to.
+    def watch(
+        self,
+        fd: int,
+        call: Callable[[], object],
+        *,
+        drop: Callable[[], object] | None = None,
+        events: int = READ,
+    ) -> None:
+        """Call `call` whenever `fd` is ready. When that raises, `drop` is called, which ends what `fd`
+        belongs to.
 
         Raises OSError when the kernel has no room for it.
         """
@@ -77,7 +88,10 @@ class Dispatcher:
 
     def due(self) -> float | None:
         """Return when `turn` has to be called at the latest."""
-        return min((watch.muted_until for watch in self._muted.values() if watch.muted_until is not None), default=None)
+        return min(
+            (watch.muted_until for watch in self._muted.values() if watch.muted_until is not None),
+            default=None,
+        )
 
     def turn(self, timeout: float | None) -> None:
         """Wait until something is ready, and call what is registered for it."""
@@ -126,7 +140,11 @@ class Dispatcher:
         if not self._muted:
             return
         now = self._outside.now()
-        for watch in [watch for watch in self._muted.values() if watch.muted_until is not None and watch.muted_until <= now]:
+        for watch in [
+            watch
+            for watch in self._muted.values()
+            if watch.muted_until is not None and watch.muted_until <= now
+        ]:
             try:
                 self._selector.register(watch.fd, watch.events, watch)
                 watch.muted_until = None

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 
 
 def execute(module: str, arguments: list[str], environment: Mapping[str, str], fds: list[int]) -> int:
-    """Execute a module of ours as a child in a session of its own, so that a Ctrl-C at the terminal is the keeper's alone.
+    """Execute a module of ours as a child in a session of its own, so that a Ctrl-C at the terminal is the
+    keeper's alone.
 
     Returns its PID. The descriptors keep their numbers there. Raises OSError.
     """

@@ -1,6 +1,8 @@
-"""The keeper's loop: one thread, one epoll, no policy. It holds processes and sockets, and runs supervisor and device again.
+"""The keeper's loop: one thread, one epoll, no policy. It holds processes and sockets, and runs supervisor
+and device again.
 
-While a supervisor lives the keeper does what it is told; while none lives it only waits, remembers every end, and starts the next one.
+While a supervisor lives the keeper does what it is told; while none lives it only waits, remembers every end,
+and starts the next one.
 """
 
 from __future__ import annotations
@@ -38,15 +40,21 @@ from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 WATCHDOG = 30.0
-"""Seconds without a sign of life after which a supervisor is taken for hung, where systemd asks for nothing shorter."""
+"""Seconds without a sign of life after which a supervisor is taken for hung, where systemd asks for
+nothing shorter.
+"""
 END_TIMEOUT = 2.5
 """Seconds that the device has for an ordered end; it ends itself after 2 s, unless it is stopped."""
 HOPELESS = (errno.EACCES, errno.ENOENT, errno.ENOEXEC)
-"""Why a first supervisor cannot be executed: this user cannot reach the Python that runs here, or it is gone."""
+"""Why a first supervisor cannot be executed: this user cannot reach the Python that runs here, or it is
+gone.
+"""
 ORDERS = 1000
 """Orders that are taken before others have their turn."""
 SAME_PRESS = 0.25
-"""Seconds after the first Ctrl-C in which another one is the same: npm and other wrappers pass on what the terminal has sent already."""
+"""Seconds after the first Ctrl-C in which another one is the same: npm and other wrappers pass on what the
+terminal has sent already.
+"""
 FLUSH_AGAIN = 0.1
 """Seconds until a message is tried again that the kernel had no room for."""
 MAX_OUTBOX = 100_000
@@ -71,7 +79,9 @@ class Keeper:
         self._cgroup = cgroup
         self._epoch = os.urandom(16).hex()
         self._capable = os.geteuid() != 0 and linux.has_capabilities()
-        """Whether tasks would inherit capabilities (AmbientCapabilities= of the unit), by which any of them could become root."""
+        """Whether tasks would inherit capabilities (AmbientCapabilities= of the unit), by which any of
+        them could become root.
+        """
         self._by_hand = "NOTIFY_SOCKET" not in os.environ
         """A person started this, and no service manager."""
         systemd_wants = int(os.environ.pop("WATCHDOG_USEC", 0)) / 1e6
@@ -91,11 +101,15 @@ class Keeper:
         """Called once, when the context is ready for the first time, with what of it has failed at once."""
         self._output = OutputClient(outside, places, doors, self._in_group("output"), self._dispatcher)
         cgroups = cgroup is not None
-        self._zygote = ZygoteClient(outside, self._dispatcher, cgroups=cgroups, greeted=self._tell_zygote, output=self._output)
+        self._zygote = ZygoteClient(
+            outside, self._dispatcher, cgroups=cgroups, greeted=self._tell_zygote, output=self._output
+        )
         tasks = cgroup / "tasks" if cgroup else None
         self._brood = ProcessTable(self._tell, self._zygote, places.mark, tasks, outside, self._dispatcher)
         watchdog = systemd_wants / 2 or WATCHDOG
-        self._supervisor = SupervisorProcess(outside, arguments, places, doors, watchdog, self._in_group("supervisor"))
+        self._supervisor = SupervisorProcess(
+            outside, arguments, places, doors, watchdog, self._in_group("supervisor")
+        )
         self._device = DeviceProcess(outside, places, doors, self._in_group("device"), keyring)
 
     def _in_group(self, name: str) -> Path | None:
@@ -155,8 +169,14 @@ class Keeper:
                 self._tell(sv.Reload())
 
     def timeout(self) -> float | None:
-        """Return the seconds until the next `turn` has something to do, if nothing happens before; None when it has not."""
-        workers = (self._supervisor.due(), self._device.due(), self._output.due()) if self._ending is None else (self._ending,)
+        """Return the seconds until the next `turn` has something to do, if nothing happens before; None
+        when it has not.
+        """
+        workers = (
+            (self._supervisor.due(), self._device.due(), self._output.due())
+            if self._ending is None
+            else (self._ending,)
+        )
         others = (self._zygote.due(), self._brood.due(), self._dispatcher.due(), self._flush_at)
         due = [at for at in (*workers, *others) if at is not None]
         return max(0.0, min(due) - self._outside.now()) if due else None
@@ -229,7 +249,8 @@ class Keeper:
                 self._status = 1
                 self._end()
                 return
-            # A task that has used up all processes must not take the others along: they run on, and this is tried again.
+            # A task that has used up all processes must not take the others along: they run on, and this is
+            # tried again.
             complain(f"zmsvcd: cannot start the supervisor: {error.strerror}; trying again")
             self._supervisor.put_off()
             return
@@ -255,7 +276,9 @@ class Keeper:
 
     def _watch_supervisor(self, conn: socket.socket) -> None:
         try:
-            self._dispatcher.watch(conn.fileno(), lambda: self._on_message(conn), drop=lambda: self._give_up_supervisor(conn))
+            self._dispatcher.watch(
+                conn.fileno(), lambda: self._on_message(conn), drop=lambda: self._give_up_supervisor(conn)
+            )
         except OSError:
             self._give_up_supervisor(conn)
             raise
@@ -269,7 +292,9 @@ class Keeper:
         self._tell(sv.NotifySocket(uid=uid), {"socket": self._doors.notify_of[uid].fileno()})
 
     def _tell(self, message: sv.Report, fds: dict[str, int] | None = None) -> None:
-        """Send to the supervisor; what it does not take now waits for it. Ends are never lost: the next one is told again."""
+        """Send to the supervisor; what it does not take now waits for it. Ends are never lost: the next
+        one is told again.
+        """
         if self._supervisor.conn is None:
             return
         if len(self._outbox) >= MAX_OUTBOX:
@@ -317,7 +342,11 @@ class Keeper:
                 return
             # One order that cannot be carried out is no reason to refuse the others.
             if not attempt(partial(self._obey, order)) and isinstance(order, LaunchSpec):
-                self._tell(sv.LaunchFailed(launch=order.launch, why="the keeper has met an error, which its log tells"))
+                self._tell(
+                    sv.LaunchFailed(
+                        launch=order.launch, why="the keeper has met an error, which its log tells"
+                    )
+                )
 
     def _hang_up(self, conn: socket.socket) -> None:
         if self._supervisor.conn is conn:
@@ -451,7 +480,8 @@ class Keeper:
         given_up = info.si_code == os.CLD_EXITED and not come_up
         self._supervisor.ended()
         if given_up:
-            # It never came up, and it said why on stderr: a bad file, a state file of a newer version, a port in use.
+            # It never came up, and it said why on stderr: a bad file, a state file of a newer version, a port
+            # in use.
             self._status = info.si_status or 1
         if self._supervisor.leaving or given_up:
             self._end()

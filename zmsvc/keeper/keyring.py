@@ -1,5 +1,6 @@
-"""The CURVE keys that a context uses as long as its keeper lives: opened once, so that files which are replaced meanwhile, or gone, matter
-at the next start only. The device's secret is never read here, because every task is a fork of this process.
+"""The CURVE keys that a context uses as long as its keeper lives: opened once, so that files which are
+replaced meanwhile, or gone, matter at the next start only. The device's secret is never read here, because
+every task is a fork of this process.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ class Keyring:
         self.server = curve_keys.open_secret(directory / f"{curve_keys.SERVER}{curve_keys.SECRET}")
 
     def hand_to(self, spec: LaunchSpec) -> tuple[LaunchSpec, Descriptors]:
-        """Return a launch with what its task needs: a program needs nothing, for it could not be told in secret."""
+        """Return a launch with what its task needs: a program needs nothing, for it could not be told in
+        secret.
+        """
         if spec.service_type == "Command":
             return spec, Descriptors()
         if not spec.serves:

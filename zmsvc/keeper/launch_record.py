@@ -1,4 +1,6 @@
-"""One launch that the keeper holds, and how a process that was reaped has ended. Who launches and kills is brood's business."""
+"""One launch that the keeper holds, and how a process that was reaped has ended. Who launches and kills is
+brood's business.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,13 @@ class OtherProcess:
         """Return what is told of it; without `how` another process has reaped it."""
         how = how or ExitStatus()
         return LeftOver(
-            pid=pid, name=self.name, code=how.code, signal=how.signal, core=how.core, asked=self.asked, killed=self.killed
+            pid=pid,
+            name=self.name,
+            code=how.code,
+            signal=how.signal,
+            core=how.core,
+            asked=self.asked,
+            killed=self.killed,
         )
 
 
@@ -54,7 +62,9 @@ class LaunchRecord:
     """The pipe that closes when a Command's program has taken the launcher's place."""
     executed: bool = False
     why: str | None = None
-    """Why the program was not executed, empty where its own last status says so; None when it was, or may yet be."""
+    """Why the program was not executed, empty where its own last status says so; None when it was, or may
+    yet be.
+    """
     uid: int | None = None
     """Of the user, where that is not the daemon's own."""
     former: tuple[int, int] | None = None
@@ -74,7 +84,9 @@ class LaunchRecord:
     tag: str = ""
     """The task's id, by which a shared process says whom it speaks for."""
     status: int | None = None
-    """ExitStatus it ended, when it was the last in a shared process: its end is told when that process is gone."""
+    """ExitStatus it ended, when it was the last in a shared process: its end is told when that process is
+    gone.
+    """
 
 
 def how_of(info: ChildEnd) -> ExitStatus:

@@ -1,6 +1,8 @@
-"""The sockets that outlive every supervisor: control, notify, and the device's two. Made once by the keeper, handed over by descriptor.
+"""The sockets that outlive every supervisor: control, notify, and the device's two. Made once by the keeper,
+handed over by descriptor.
 
-A client that connects while no supervisor is there waits in the backlog; a task's notification waits in the queue.
+A client that connects while no supervisor is there waits in the backlog; a task's notification waits in the
+queue.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ class Listeners:
         directories.claim(places.runtime, 0o755)
         self._lock = self._take_lock()
         self.control = self._listen(places.control_socket)
-        # For tasks of the daemon's own user: another user could send descriptors that hang the process which receives them.
+        # For tasks of the daemon's own user: another user could send descriptors that hang the process which
+        # receives them.
         self.notify = notify.bind(places.notify_socket, 0o600)
         self.notify_of: dict[int, socket.socket] = {}
         """The notify sockets of tasks that run as another user, by user ID."""
@@ -39,7 +42,9 @@ class Listeners:
         return self._places.runtime / "keeper.sock"
 
     def notify_path(self, uid: int) -> Path:
-        """Return where tasks of this user send their notifications; the socket is made when it is missing. Raises ZmsvcError."""
+        """Return where tasks of this user send their notifications; the socket is made when it is missing.
+        Raises ZmsvcError.
+        """
         path = self._places.runtime / f"notify-{uid}.sock"
         if uid not in self.notify_of:
             self.notify_of[uid] = notify.bind(path, 0o600, uid)
@@ -52,7 +57,10 @@ class Listeners:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
-            raise UsageError(f"cannot start {self._places.name}: it is running already (zmsvcctl -c {self._places.name} status)") from None
+            raise UsageError(
+                f"cannot start {self._places.name}: it is running already (zmsvcctl -c {self._places.name} "
+                f"status)"
+            ) from None
         directories.write_new(self._places.pid_file, f"{os.getpid()}\n")
         return fd
 
@@ -74,15 +82,22 @@ class Listeners:
     def close(self) -> None:
         """TakePipe the files away, the lock last. The sockets are left to the end of this process.
 
-        A client may have sent descriptors that the supervisor has not received. The process that closes the socket closes them too, and
-        one with SO_LINGER would hold the keeper here; the kernel does not wait for it when it closes what an ended process had.
+        A client may have sent descriptors that the supervisor has not received. The process that closes the
+        socket closes them too, and one with SO_LINGER would hold the keeper here; the kernel does not wait
+        for it when it closes what an ended process had.
         """
         for sock in (self.control, self.notify, self.keeper, *self.notify_of.values()):
             sock.detach()
         for uid in self.notify_of:
             self.notify_path(uid).unlink(missing_ok=True)
         places = self._places
-        for path in (places.control_socket, places.notify_socket, self.keeper_path, places.members_file, places.pid_file):
+        for path in (
+            places.control_socket,
+            places.notify_socket,
+            self.keeper_path,
+            places.members_file,
+            places.pid_file,
+        ):
             path.unlink(missing_ok=True)
         self._places.lock_file.unlink(missing_ok=True)
         os.close(self._lock)

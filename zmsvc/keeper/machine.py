@@ -1,7 +1,8 @@
-"""The keeper's port to the machine: clock, selector, lines, children, processes and control groups. It decides nothing.
+"""The keeper's port to the machine: clock, selector, lines, children, processes and control groups. It
+decides nothing.
 
-The keeper asks for all of these here, so a test can run the real keeper on a kernel of its own with a virtual clock. Descriptors are
-the kernel's in either case.
+The keeper asks for all of these here, so a test can run the real keeper on a kernel of its own with a virtual
+clock. Descriptors are the kernel's in either case.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class ChildEnd(Protocol):
 
 
 class KeeperMachine(Protocol):
-    """What the keeper asks of the machine. Every call may raise OSError, except `now`, `name` and `kill_each`."""
+    """What the keeper asks of the machine. Every call may raise OSError, except `now`, `name` and
+    `kill_each`.
+    """
 
     def now(self) -> float:
         """Return monotonic seconds."""
@@ -80,7 +83,9 @@ class KeeperMachine(Protocol):
         """SIGKILL each of these processes, as far as that is possible."""
 
     def belonging(self, sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
-        """Return every descendant of the keeper in one of these sessions, or with the marks of a context, or of one launch of it."""
+        """Return every descendant of the keeper in one of these sessions, or with the marks of a context,
+        or of one launch of it.
+        """
 
     def marked(self, pid: int, sessions: Container[int], mark: bytes, launch: int | None = None) -> bool:
         """Tell whether `belonging` would name this process."""
@@ -89,7 +94,9 @@ class KeeperMachine(Protocol):
         """Return the launch of a context that the marks of a process tell; None when they tell none."""
 
     def group(self, pid: int) -> str:
-        """Return the control group of a process, from the root of the hierarchy; empty where there is none, and for a zombie."""
+        """Return the control group of a process, from the root of the hierarchy; empty where there is
+        none, and for a zombie.
+        """
 
     def user(self, pid: int) -> int | None:
         """Return the effective user ID of a process; None when it is gone."""
@@ -159,7 +166,8 @@ class Machine:
 
     @staticmethod
     def ended() -> ChildEnd | None:
-        # It is reaped later: until then its PID is its own, and /proc tells whether it has executed a program.
+        # It is reaped later: until then its PID is its own, and /proc tells whether it has executed a
+        # program.
         with contextlib.suppress(ChildProcessError):
             return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return None
@@ -176,7 +184,8 @@ class Machine:
         except OSError as error:
             if error.errno not in _NO_DESCRIPTOR:
                 raise
-        # Without a descriptor to be had the number alone has to do. A child keeps it until it is reaped, and this thread reaps.
+        # Without a descriptor to be had the number alone has to do. A child keeps it until it is reaped, and
+        # this thread reaps.
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
             return True
@@ -184,8 +193,11 @@ class Machine:
 
     @staticmethod
     def belonging(sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
-        # Any user of the machine can put on marks; what tasks have left is the keeper's, which is a subreaper.
-        return [pid for pid in process_marks.belonging(sessions, mark, launch) if linux.descends(pid, os.getpid())]
+        # Any user of the machine can put on marks; what tasks have left is the keeper's, which is a
+        # subreaper.
+        return [
+            pid for pid in process_marks.belonging(sessions, mark, launch) if linux.descends(pid, os.getpid())
+        ]
 
     @staticmethod
     def children(pid: int | None = None) -> list[int]:

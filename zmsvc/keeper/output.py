@@ -1,7 +1,8 @@
-"""The output process as the keeper runs it: it reads what tasks print, where the context does not log to the journal.
+"""The output process as the keeper runs it: it reads what tasks print, where the context does not log to the
+journal.
 
-The keeper holds the reading end of each pipe until the output process tells that the pipe has ended, and gives all of them to the next
-one when it dies. The keeper itself reads none, and never waits for it.
+The keeper holds the reading end of each pipe until the output process tells that the pipe has ended, and
+gives all of them to the next one when it dies. The keeper itself reads none, and never waits for it.
 """
 
 from __future__ import annotations
@@ -28,9 +29,13 @@ from zmsvc.protocol import output as protocol
 from zmsvc.protocol.launch import LaunchSpec
 
 HANG = 10.0
-"""Seconds that an answer may take while there is something to read; then it is killed, for the tasks would wait for ever."""
+"""Seconds that an answer may take while there is something to read; then it is killed, for the tasks would
+wait for ever.
+"""
 SPARE = 64
-"""Descriptors that the pipes leave to the keeper: a pipe beyond is the output process's alone, and breaks when that dies."""
+"""Descriptors that the pipes leave to the keeper: a pipe beyond is the output process's alone, and breaks
+when that dies.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,9 +59,18 @@ class _Held:
 
 
 class OutputClient(RestartedProcess):
-    """The process, the pipes, and the line between. `target` is where the context logs; to the journal tasks write by themselves."""
+    """The process, the pipes, and the line between. `target` is where the context logs; to the journal
+    tasks write by themselves.
+    """
 
-    def __init__(self, outside: KeeperMachine, places: Places, doors: Listeners, cgroup: Path | None, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self,
+        outside: KeeperMachine,
+        places: Places,
+        doors: Listeners,
+        cgroup: Path | None,
+        dispatcher: Dispatcher,
+    ) -> None:
         super().__init__(outside, places, doors, cgroup)
         self._target = os.environ.get("ZMSVC_LOG", "journal")
         self.wanted = self._target != "journal"
@@ -75,7 +89,9 @@ class OutputClient(RestartedProcess):
     # --- the process
 
     def start(self) -> None:
-        """Start it and give it every pipe. One that cannot be started is tried again later; its pipes wait."""
+        """Start it and give it every pipe. One that cannot be started is tried again later; its pipes
+        wait.
+        """
         ours, its = self.outside.line()
         arguments = ["--line", str(its.fileno()), "--log", self._target, "--name", self.places.name]
         try:
@@ -94,7 +110,8 @@ class OutputClient(RestartedProcess):
         self._flush()
 
     def capture(self) -> None:
-        """Let what this process and its workers write to stdout and stderr go to the log by way of the output process.
+        """Let what this process and its workers write to stdout and stderr go to the log by way of the output
+        process.
 
         Only where no person has them: a log file that was renamed is then held by no process of the context.
         """
@@ -117,7 +134,9 @@ class OutputClient(RestartedProcess):
         return super().due() if self.wanted and self.pid is None and not self._ending else None
 
     def over(self) -> bool:
-        """Have it write what there is and end, once; tell whether it has. No task is left, and nothing is started any more."""
+        """Have it write what there is and end, once; tell whether it has. No task is left, and nothing is
+        started any more.
+        """
         if not self.wanted or (self._ending and self.pid is None):
             return True
         if not self._ending:
@@ -141,7 +160,8 @@ class OutputClient(RestartedProcess):
     # --- pipes
 
     def _open(self, identifier: str, transaction: str = "", task: str = "") -> tuple[Pipe, int]:
-        # Not blocking for its reader: a task of the same user could read from its own pipe what the reader was told of.
+        # Not blocking for its reader: a task of the same user could read from its own pipe what the reader
+        # was told of.
         read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             if self._line is None or self._untold:
@@ -154,14 +174,20 @@ class OutputClient(RestartedProcess):
         return Pipe(read=read, identifier=identifier, transaction=transaction, task=task), write
 
     def pipe_of(self, spec: LaunchSpec) -> tuple[Pipe, int]:
-        """Make the pipe of a launch, and its end for the task. Tasks that share a process have one. Raises OSError."""
+        """Make the pipe of a launch, and its end for the task. Tasks that share a process have one. Raises
+        OSError.
+        """
         shared = spec.service_type == "Thread"
-        return self._open(spec.context if shared else spec.instance, spec.transaction, "" if shared else spec.task)
+        return self._open(
+            spec.context if shared else spec.instance, spec.transaction, "" if shared else spec.task
+        )
 
     def keep(self, pipe: Pipe, pid: int) -> None:
         """The process of a pipe is there: have its output read."""
         number, self._next = self._next, self._next + 1
-        about = protocol.TakePipe(pipe=number, identifier=pipe.identifier, pid=pid, transaction=pipe.transaction, task=pipe.task)
+        about = protocol.TakePipe(
+            pipe=number, identifier=pipe.identifier, pid=pid, transaction=pipe.transaction, task=pipe.task
+        )
         self._held[number] = _Held(read=pipe.read, about=about)
         self._untold[number] = None
         self._flush()
@@ -208,14 +234,16 @@ class OutputClient(RestartedProcess):
                 held = self._held[number]
                 seqpacket.send(line, protocol.ORDERS.encode(held.about), {"read": held.read})
                 del self._untold[number]
-                # With few descriptors left a start matters more than what is lost when the output process dies.
+                # With few descriptors left a start matters more than what is lost when the output process
+                # dies.
                 if held.read >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE:
                     self._let_go(number)
         except BlockingIOError:
             self._dispatcher.expect(line.fileno(), READ | WRITE)
             return
         except OSError:
-            # It has ended, or has so many descriptors on their way that the kernel takes no more: the next one is given all of them.
+            # It has ended, or has so many descriptors on their way that the kernel takes no more: the next
+            # one is given all of them.
             self.signal(signal.SIGKILL)
             return
         if self._ending:

@@ -1,7 +1,8 @@
-"""The task processes that the keeper holds: it launches, signals and reaps them, and keeps every end until the supervisor has it.
+"""The task processes that the keeper holds: it launches, signals and reaps them, and keeps every end until
+the supervisor has it.
 
-A launch number is forked once, however often it is ordered. Tasks that share a process begin and end one by one as well, but what they
-leave behind cannot be told apart: it ends with the last of them.
+A launch number is forked once, however often it is ordered. Tasks that share a process begin and end one by
+one as well, but what they leave behind cannot be told apart: it ends with the last of them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.protocol.supervision import Executed, Exited, Gone, Launched, LaunchFailed, MainProcess, Report
 
 LOOKS = 8
-"""Searches for processes of a launch in a row: one that forks faster than they are killed shall not hold the keeper."""
+"""Searches for processes of a launch in a row: one that forks faster than they are killed shall not hold
+the keeper.
+"""
 LOOK_AGAIN = 0.1
 """Seconds until the next ones, and until one is repeated that has failed."""
 
@@ -35,7 +38,9 @@ LOOK_AGAIN = 0.1
 class _Own(Collection[int]):
     """The keeper's children that are no orphans. Not copied, since a thousand tasks may end at once."""
 
-    def __init__(self, tasks: Collection[int], others: Collection[int], zygote: ZygoteClient, named: Collection[int]) -> None:
+    def __init__(
+        self, tasks: Collection[int], others: Collection[int], zygote: ZygoteClient, named: Collection[int]
+    ) -> None:
         self._tasks, self._others, self._zygote, self._named = tasks, others, zygote, named
 
     def __contains__(self, pid: object) -> bool:
@@ -75,7 +80,9 @@ class ProcessTable:
         self._by_pid: dict[int, list[LaunchRecord]] = {}
         """Of a process that is there the launches that have not ended."""
         self._uses: Counter[Path] = Counter()
-        """ExitStatus many launches that nobody has acknowledged have a control group: an earlier one of a task shares it with the next."""
+        """ExitStatus many launches that nobody has acknowledged have a control group: an earlier one of a
+        task shares it with the next.
+        """
         self._reserved: dict[int, Path] = {}
         """The control group of each launch that waits for its fork, which is one of its uses."""
         self._oom_kills = oom.of_context(cgroup.parent if cgroup else None)
@@ -87,7 +94,9 @@ class ProcessTable:
         """Launches whose task has named another main process."""
         self.others: set[int] = set()
         """Children that are no tasks: supervisor and device."""
-        self._family = Descendants(outside, mark, _Own(self._by_pid, self.others, zygote, self._named), self._astray, self._settled)
+        self._family = Descendants(
+            outside, mark, _Own(self._by_pid, self.others, zygote, self._named), self._astray, self._settled
+        )
 
     # --- launches
 
@@ -106,7 +115,9 @@ class ProcessTable:
             self._uses[cgroup] += 1
         try:
             if spec.service_type == "Thread":
-                self._hosts.start(spec, cgroup, fds, partial(self._joined, spec), partial(self._not_forked, spec))
+                self._hosts.start(
+                    spec, cgroup, fds, partial(self._joined, spec), partial(self._not_forked, spec)
+                )
             else:
                 self._fork(spec, cgroup, fds)
         except OSError as error:
@@ -144,7 +155,9 @@ class ProcessTable:
 
         self._zygote.fork(spec, cgroup, fds, done, failed)
 
-    def _forked(self, spec: LaunchSpec, cgroup: Path | None, pid: int, started: int, watch: int | None) -> None:
+    def _forked(
+        self, spec: LaunchSpec, cgroup: Path | None, pid: int, started: int, watch: int | None
+    ) -> None:
         held = LaunchRecord(
             launch=spec.launch,
             pid=pid,
@@ -194,7 +207,14 @@ class ProcessTable:
 
     @staticmethod
     def _launched(held: LaunchRecord) -> Launched:
-        return Launched(launch=held.launch, pid=held.pid, start_time=held.start_time, executed=held.executed, tag=held.tag, uid=held.uid)
+        return Launched(
+            launch=held.launch,
+            pid=held.pid,
+            start_time=held.start_time,
+            executed=held.executed,
+            tag=held.tag,
+            uid=held.uid,
+        )
 
     def _tell_again(self, held: LaunchRecord) -> None:
         self._tell(self._launched(held))
@@ -202,7 +222,9 @@ class ProcessTable:
             self._tell(held.end)
 
     def _executed(self, held: LaunchRecord, *, last: bool = False) -> None:
-        """The pipe of a Command became readable: a word says why its program was not executed, and it is closed when it was."""
+        """The pipe of a Command became readable: a word says why its program was not executed, and it is
+        closed when it was.
+        """
         fd = held.executing
         if fd is None:
             return
@@ -225,12 +247,16 @@ class ProcessTable:
     # --- the main process
 
     def set_main(self, launch: int, pid: int, started: int) -> None:
-        """TakePipe another process of a launch for its main one. Its parent may have to reap it, so its end is watched as well."""
+        """TakePipe another process of a launch for its main one. Its parent may have to reap it, so its
+        end is watched as well.
+        """
         held = self._held.get(launch)
         if held is None or held.end is not None or held.host is not None or pid == held.pid:
             return
         if pid not in self._family.all(held) or self._outside.start_time(pid) != started:
-            complain(f"zmsvcd: process {pid} is not one of launch {launch}: it does not become its main process")
+            complain(
+                f"zmsvcd: process {pid} is not one of launch {launch}: it does not become its main process"
+            )
             return
         fd = self._outside.watch_end(pid)
         try:
@@ -255,7 +281,9 @@ class ProcessTable:
         self._tell(MainProcess(launch=held.launch, pid=pid, start_time=started))
 
     def _main_gone(self, held: LaunchRecord, pid: int, fd: int) -> None:
-        """A main process that the task had named has ended. One that is a child of the keeper is reaped, which tells how."""
+        """A main process that the task had named has ended. One that is a child of the keeper is reaped,
+        which tells how.
+        """
         self._dispatcher.unwatch(fd)
         os.close(fd)
         if held.end is not None or held.pid != pid or pid in self._outside.children():
@@ -271,7 +299,8 @@ class ProcessTable:
     # --- orders
 
     def signal(self, launch: int, name: str, rest: str = "") -> None:
-        """Signal the main process of a launch; one that has ended gets nothing. Of those that share one, SIGTERM is for one alone.
+        """Signal the main process of a launch; one that has ended gets nothing. Of those that share one,
+        SIGTERM is for one alone.
 
         `rest` is a signal that asks its other processes to end.
         """
@@ -293,7 +322,9 @@ class ProcessTable:
             self._outside.signal_child(pid, signals.number(name))
         except (OSError, ValueError) as error:
             # A program that has become another user's may not be signalled by a daemon that is not root's.
-            complain(f"zmsvcd: cannot send {name} to process {pid}: {getattr(error, 'strerror', None) or error}")
+            complain(
+                f"zmsvcd: cannot send {name} to process {pid}: {getattr(error, 'strerror', None) or error}"
+            )
 
     def _others_to_ask(self, held: LaunchRecord, rest: str) -> list[int]:
         held.asking = rest
@@ -332,7 +363,9 @@ class ProcessTable:
             if held.cgroup is not None:
                 self._outside.kill_group(held.cgroup)
         except OSError as error:
-            complain(f"zmsvcd: cannot find every process of launch {held.launch}: {error.strerror}; trying again")
+            complain(
+                f"zmsvcd: cannot find every process of launch {held.launch}: {error.strerror}; trying again"
+            )
             self._look_later()
         # As well where there is a control group: the main process may be about to move there.
         if held.end is None:
@@ -349,7 +382,9 @@ class ProcessTable:
             other.killed = True
 
     def kill_everything(self) -> bool:
-        """SIGKILL all tasks and every orphan that any of them left, known or not. False when there was nothing to kill."""
+        """SIGKILL all tasks and every orphan that any of them left, known or not. False when there was
+        nothing to kill.
+        """
         for held in self._held.values():
             if held.end is None and held.cgroup is not None:
                 attempt(partial(self._outside.kill_group, held.cgroup))
@@ -372,7 +407,9 @@ class ProcessTable:
             self._leave(cgroup)
 
     def _leave(self, cgroup: Path) -> None:
-        """Remove a control group that no launch has any more; one that is forked already may only be about to move there."""
+        """Remove a control group that no launch has any more; one that is forked already may only be about
+        to move there.
+        """
         self._uses[cgroup] -= 1
         if not self._uses[cgroup]:
             del self._uses[cgroup]
@@ -402,12 +439,16 @@ class ProcessTable:
         self._end(held, ExitStatus(code=status), left=False)
 
     def look_once_more(self, pid: int) -> None:
-        """A child has ended, and is about to be reaped: only until then the kernel tells whether it has executed a program."""
+        """A child has ended, and is about to be reaped: only until then the kernel tells whether it has
+        executed a program.
+        """
         for held in self._by_pid.get(pid, ()):
             self._executed(held, last=True)
 
     def count_orphans(self, gone: Collection[int]) -> None:
-        """These children have ended and were reaped, and `reaped` is called for each: what they have left is looked for at once."""
+        """These children have ended and were reaped, and `reaped` is called for each: what they have left
+        is looked for at once.
+        """
         self._family.count(gone)
 
     def forget_count(self) -> None:
@@ -433,7 +474,8 @@ class ProcessTable:
             held.why = f"its program was not executed: the process ended before ({words(how)})"
         if held.pid_file is not None:
             unlink(held.pid_file)
-        # Those that were asked or killed with it are to be told as well, by `gone`, also when they are dead already.
+        # Those that were asked or killed with it are to be told as well, by `gone`, also when they are dead
+        # already.
         left = bool(held.rest or held.ended) or self._may_have_left(held)
         if held.status is None:
             self._end(held, how, left=left, oom_kill=oom_kill)
@@ -442,7 +484,9 @@ class ProcessTable:
         self._look_for_end(held)
 
     def _astray(self, pid: int) -> bool:
-        """Tell whether an orphan is of no launch that is there, by its marks or its control group: nothing of the context may be there."""
+        """Tell whether an orphan is of no launch that is there, by its marks or its control group: nothing
+        of the context may be there.
+        """
         if self._forking:
             # It may be a fork on its way, which has neither of its own yet.
             return False
@@ -453,7 +497,9 @@ class ProcessTable:
         return bool(group) and not self._in_use(group)
 
     def _settled(self, pid: int) -> bool:
-        """Tell whether a process is in the control group of a launch, and its user may not move it to another."""
+        """Tell whether a process is in the control group of a launch, and its user may not move it to
+        another.
+        """
         group = self._outside.group(pid)
         return bool(group) and self._in_use(group) and self._outside.user(pid) not in (0, os.geteuid(), None)
 
@@ -520,14 +566,18 @@ class ProcessTable:
             self._look_at = self._outside.now() + LOOK_AGAIN
 
     def _look_for_end(self, held: LaunchRecord) -> None:
-        """Is everything of it gone? Processes that were forked while the others ended are asked to end, or killed, as well."""
+        """Is everything of it gone? Processes that were forked while the others ended are asked to end, or
+        killed, as well.
+        """
         if held.end is None or not held.awaited:
             return
         try:
             for _ in range(LOOKS):
-                # Others are looked for when the known ones are gone, since that is a search through all processes of the machine.
+                # Others are looked for when the known ones are gone, since that is a search through all
+                # processes of the machine.
                 if any(self._outside.start_time(pid) == other.start_time for pid, other in held.rest.items()):
-                    # Each of them comes to us, the subreaper, to be reaped: only then is it known how it ended.
+                    # Each of them comes to us, the subreaper, to be reaped: only then is it known how it
+                    # ended.
                     return
                 new = [pid for pid in self._family.all(held) if pid not in held.rest]
                 if not new:
@@ -539,7 +589,10 @@ class ProcessTable:
                 else:
                     self._ask(held, new, held.asking or "SIGTERM")
         except OSError as error:
-            complain(f"zmsvcd: cannot look for what launch {held.launch} has left behind: {error.strerror}; trying again")
+            complain(
+                f"zmsvcd: cannot look for what launch {held.launch} has left behind: {error.strerror}; "
+                f"trying again"
+            )
         self._look_later()
 
     def _gone(self, held: LaunchRecord, end: Exited) -> None:

@@ -1,4 +1,6 @@
-"""What the supervisor tells systemd goes through the keeper, under the main PID: NotifyAccess=main is enough. It never blocks."""
+"""What the supervisor tells systemd goes through the keeper, under the main PID: NotifyAccess=main is
+enough. It never blocks.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ class Relay:
         self._waiting: deque[bytes] = deque()
         self._sock: socket.socket | None = None
         if address:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+            sock = socket.socket(
+                socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+            )
             try:
                 sock.connect("\0" + address[1:] if address.startswith("@") else address)
                 self._sock = sock
@@ -36,7 +40,9 @@ class Relay:
 
     def _drop_one(self) -> None:
         """Watchdog pings and status lines are told again; READY and STOPPING are not."""
-        again = next((text for text in self._waiting if text.startswith((b"STATUS=", b"WATCHDOG="))), self._waiting[0])
+        again = next(
+            (text for text in self._waiting if text.startswith((b"STATUS=", b"WATCHDOG="))), self._waiting[0]
+        )
         self._waiting.remove(again)
 
     def _flush(self) -> None:

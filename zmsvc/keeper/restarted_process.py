@@ -1,4 +1,6 @@
-"""The two processes that a keeper runs for a context, supervisor and device: how each is started, and when it is started again."""
+"""The two processes that a keeper runs for a context, supervisor and device: how each is started, and when
+it is started again.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,13 @@ class SupervisorProcess(RestartedProcess):
     """The brain. One that gives no sign of life is aborted, and killed when that does not end it."""
 
     def __init__(
-        self, outside: KeeperMachine, arguments: list[str], places: Places, doors: Listeners, watchdog: float, cgroup: Path | None
+        self,
+        outside: KeeperMachine,
+        arguments: list[str],
+        places: Places,
+        doors: Listeners,
+        watchdog: float,
+        cgroup: Path | None,
     ) -> None:
         super().__init__(outside, places, doors, cgroup)
         self.conn: socket.socket | None = None
@@ -122,7 +130,8 @@ class SupervisorProcess(RestartedProcess):
         finally:
             its.close()
         self.conn, self.replacing, self._aborted, self.protocol = mine, False, False, 0
-        # On a busy machine a start may take longer than the time between two signs of life: who is shot then never comes up.
+        # On a busy machine a start may take longer than the time between two signs of life: who is shot then
+        # never comes up.
         self._alive_until = self.outside.now() + max(self._watchdog, FIRST_SIGN)
         return mine
 
@@ -133,7 +142,9 @@ class SupervisorProcess(RestartedProcess):
         return self._alive_until if self.pid is not None else super().due()
 
     def abort(self) -> None:
-        """It hangs. SIGABRT leaves a core and a traceback; SIGKILL follows when it does not even take that (it may be stopped)."""
+        """It hangs. SIGABRT leaves a core and a traceback; SIGKILL follows when it does not even take that
+        (it may be stopped).
+        """
         self.signal(signal.SIGKILL if self._aborted else signal.SIGABRT)
         self._aborted = True
         self._alive_until = self.outside.now() + min(self._watchdog, 1.0)
@@ -145,9 +156,18 @@ class SupervisorProcess(RestartedProcess):
 
 
 class DeviceProcess(RestartedProcess):
-    """The forwarder. Its listening sockets are made once and outlive it, so no peer is refused while it is away."""
+    """The forwarder. Its listening sockets are made once and outlive it, so no peer is refused while it is
+    away.
+    """
 
-    def __init__(self, outside: KeeperMachine, places: Places, doors: Listeners, cgroup: Path | None, keyring: Keyring | None) -> None:
+    def __init__(
+        self,
+        outside: KeeperMachine,
+        places: Places,
+        doors: Listeners,
+        cgroup: Path | None,
+        keyring: Keyring | None,
+    ) -> None:
         super().__init__(outside, places, doors, cgroup)
         self._keyring = keyring
         self.settings: RunDevice | None = None
@@ -159,7 +179,9 @@ class DeviceProcess(RestartedProcess):
         self._dropped_before: Counter[str] = Counter()
         self._listening: list[socket.socket] = []
         self._own: dict[str, socket.socket] = {}
-        """More listening sockets, by the variable that hands each over: in the runtime directory, for the context's own tasks."""
+        """More listening sockets, by the variable that hands each over: in the runtime directory, for the
+        context's own tasks.
+        """
 
     def start(self) -> str:
         """Start it as the settings say. Gives the reason when it cannot be started."""
@@ -173,7 +195,12 @@ class DeviceProcess(RestartedProcess):
             return str(error)
         fds = [sock.fileno() for sock in self._listening]
         arguments = ["--front", front, "--back", back, "--front-fd", str(fds[0]), "--back-fd", str(fds[1])]
-        arguments += ["--hwm", str(self.settings.hwm), "--expect", str(self.settings.expect if self.restarts else 0)]
+        arguments += [
+            "--hwm",
+            str(self.settings.hwm),
+            "--expect",
+            str(self.settings.expect if self.restarts else 0),
+        ]
         # By the environment: after a downgrade the device is one that does not know them as arguments.
         environment = {
             "NOTIFY_SOCKET": str(self.doors.keeper_path),
@@ -192,7 +219,9 @@ class DeviceProcess(RestartedProcess):
         return ""
 
     def _listen_for_own(self, front: str, back: str) -> dict[str, socket.socket]:
-        """Beside tcp endpoints, so that a thousand tasks pass no gate. Where the path is too long for a socket they pass it."""
+        """Beside tcp endpoints, so that a thousand tasks pass no gate. Where the path is too long for a
+        socket they pass it.
+        """
         found = {}
         for variable, place, own in (
             ("ZMSVC_OWN_FRONT_FD", front, self.places.pub_socket),
@@ -206,7 +235,8 @@ class DeviceProcess(RestartedProcess):
     def hear(self, words: Mapping[str, str]) -> bool:
         """Note what it says of itself; tell whether the supervisor is to know.
 
-        It asks to be watched while a client is there that could hang it, and says then every second that it works.
+        It asks to be watched while a client is there that could hang it, and says then every second that it
+        works.
         """
         if (limit := words.get("WATCHDOG_USEC", "")).isdecimal():
             self._watchdog = int(limit) / 1e6
@@ -223,12 +253,20 @@ class DeviceProcess(RestartedProcess):
         return self._alive_until if self.pid is not None else super().due()
 
     def abort(self) -> None:
-        complain(f"zmsvcd: the device hangs: it gave no sign of life for {self._watchdog:g} s, starting the next one")
+        complain(
+            f"zmsvcd: the device hangs: it gave no sign of life for {self._watchdog:g} s, starting the "
+            f"next one"
+        )
         self.signal(signal.SIGKILL)
         self._alive_until = None
 
     def told(self) -> DeviceState:
-        return DeviceState(pid=self.pid, restarts=self.restarts, ready=self.ready, dropped=dict(self._dropped_before + self._dropped))
+        return DeviceState(
+            pid=self.pid,
+            restarts=self.restarts,
+            ready=self.ready,
+            dropped=dict(self._dropped_before + self._dropped),
+        )
 
     def ended(self) -> None:
         super().ended()

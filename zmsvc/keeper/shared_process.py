@@ -1,6 +1,8 @@
-"""A process that the tasks of a transaction share (`serviceType="Thread"`), as the keeper holds it: who is in it, and the line to it.
+"""A process that the tasks of a transaction share (`serviceType="Thread"`), as the keeper holds it: who is in
+it, and the line to it.
 
-Over the line the keeper orders a member's start and stop, and is told of a member's end. Closing it is the order to end.
+Over the line the keeper orders a member's start and stop, and is told of a member's end. Closing it is the
+order to end.
 """
 
 from __future__ import annotations
@@ -104,11 +106,16 @@ class SharedProcess:
 class SharedProcesses:
     """The shared processes that take members, one a transaction.
 
-    `ended` is told of each member that has ended: its launch, its status, and whether nobody is left and the process is to end.
+    `ended` is told of each member that has ended: its launch, its status, and whether nobody is left and the
+    process is to end.
     """
 
     def __init__(
-        self, zygote: ZygoteClient, outside: KeeperMachine, dispatcher: Dispatcher, ended: Callable[[int, int, bool], None]
+        self,
+        zygote: ZygoteClient,
+        outside: KeeperMachine,
+        dispatcher: Dispatcher,
+        ended: Callable[[int, int, bool], None],
     ) -> None:
         self._zygote = zygote
         self._outside, self._dispatcher = outside, dispatcher
@@ -116,9 +123,15 @@ class SharedProcesses:
         self._of: dict[str, SharedProcess] = {}
 
     def start(
-        self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors, done: Callable[[SharedProcess], None], failed: Callable[[OSError], None]
+        self,
+        spec: LaunchSpec,
+        cgroup: Path | None,
+        fds: Descriptors,
+        done: Callable[[SharedProcess], None],
+        failed: Callable[[OSError], None],
     ) -> None:
-        """Have a task started in its transaction's process, which is made when there is none, or none that listens.
+        """Have a task started in its transaction's process, which is made when there is none, or none that
+        listens.
 
         One of `done` and `failed` is called, perhaps at once. Raises OSError.
         """
@@ -141,7 +154,11 @@ class SharedProcesses:
         host, transaction = SharedProcess(spec, cgroup, self._outside), spec.transaction
         try:
             linux.leave_room(host.its)
-            self._dispatcher.watch(host.fileno(), partial(self._hear, transaction, host), drop=partial(self._part, transaction, host))
+            self._dispatcher.watch(
+                host.fileno(),
+                partial(self._hear, transaction, host),
+                drop=partial(self._part, transaction, host),
+            )
         except OSError:
             host.settled()
             host.close()
@@ -151,7 +168,11 @@ class SharedProcesses:
         host.joining.append(first)
         host.tell(sharing.StartMember(spec=spec), fds)
         self._zygote.fork(
-            spec, cgroup, Descriptors(shared_line=host.its), partial(self._forked, host), partial(self._not_forked, transaction, host)
+            spec,
+            cgroup,
+            Descriptors(shared_line=host.its),
+            partial(self._forked, host),
+            partial(self._not_forked, transaction, host),
         )
 
     def _forked(self, host: SharedProcess, pid: int, started: int) -> None:

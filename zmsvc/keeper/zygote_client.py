@@ -1,8 +1,8 @@
 """The keeper's line to the zygote, out of which every task is forked. A zygote that ends is started again.
 
-The keeper never waits for it: launches stand in a queue, one of them is with the zygote, and its answer is an event as any other. A task
-that was forked does nothing before the keeper knows its PID: it waits at a gate, and one whose PID got lost with its zygote finds the
-gate closed and ends.
+The keeper never waits for it: launches stand in a queue, one of them is with the zygote, and its answer is an
+event as any other. A task that was forked does nothing before the keeper knows its PID: it waits at a gate,
+and one whose PID got lost with its zygote finds the gate closed and ends.
 """
 
 from __future__ import annotations
@@ -30,10 +30,14 @@ from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 ANSWER = 10.0
-"""Seconds that a fork may take, the start and the rehearsal of a new zygote included. One that was stopped is killed then."""
+"""Seconds that a fork may take, the start and the rehearsal of a new zygote included. One that was stopped
+is killed then.
+"""
 
 TRIES = 5
-"""Zygotes that may die under one launch: a process that kills them one after the other shall not make a start fail."""
+"""Zygotes that may die under one launch: a process that kills them one after the other shall not make a
+start fail.
+"""
 
 PAUSE = 1.0
 """Seconds in which no further launch tries it after that."""
@@ -47,7 +51,9 @@ MAX_BYTES = 256 << 20
 
 @dataclass(slots=True, eq=False)
 class Fork:
-    """A task that is to be forked. `done` is called with its PID and start time, or `failed` with the reason."""
+    """A task that is to be forked. `done` is called with its PID and start time, or `failed` with the
+    reason.
+    """
 
     spec: LaunchSpec | None
     data: bytes
@@ -73,10 +79,18 @@ class Fork:
 
 
 class ZygoteClient:
-    """Forks tasks. `cgroups`: each of them is given a control group. `greeted` is called when a zygote has said its version."""
+    """Forks tasks. `cgroups`: each of them is given a control group. `greeted` is called when a zygote has
+    said its version.
+    """
 
     def __init__(
-        self, outside: KeeperMachine, dispatcher: Dispatcher, *, cgroups: bool, greeted: Callable[[], None], output: OutputClient | None = None
+        self,
+        outside: KeeperMachine,
+        dispatcher: Dispatcher,
+        *,
+        cgroups: bool,
+        greeted: Callable[[], None],
+        output: OutputClient | None = None,
     ) -> None:
         self._outside, self._dispatcher = outside, dispatcher
         self._output = output if output is not None and output.wanted else None
@@ -85,7 +99,9 @@ class ZygoteClient:
         self._line: socket.socket | None = None
         self._gate = -1
         self._own_gates = False
-        """Each task is given a gate: one that was killed before it had read its byte would leave that to the next."""
+        """Each task is given a gate: one that was killed before it had read its byte would leave that to
+        the next.
+        """
         self._silent = False
         """It has not said its first word."""
         self._waiting: deque[Fork] = deque()
@@ -152,7 +168,9 @@ class ZygoteClient:
             self._outside.signal_child(pid, signal.SIGKILL)
 
     def lost(self) -> None:
-        """The zygote died. Another one is started: at once when this one has worked, for the next launch would have to wait for it."""
+        """The zygote died. Another one is started: at once when this one has worked, for the next launch
+        would have to wait for it.
+        """
         worked = self.worked
         if self._asked is None and self._silent and self._waiting:
             self._waiting[0].tries += 1
@@ -188,9 +206,16 @@ class ZygoteClient:
     # --- forks
 
     def fork(
-        self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors, done: Callable[[int, int], None], failed: Callable[[OSError], None]
+        self,
+        spec: LaunchSpec,
+        cgroup: Path | None,
+        fds: Descriptors,
+        done: Callable[[int, int], None],
+        failed: Callable[[OSError], None],
     ) -> None:
-        """Fork a task as soon as those before it are forked. `fds` stay open until one of the two is called, which may be at once."""
+        """Fork a task as soon as those before it are forked. `fds` stay open until one of the two is
+        called, which may be at once.
+        """
         order = Fork(spec, forking.encode_launch(spec), cgroup, fds, done, failed)
         if self._closed:
             failed(OSError(errno.ECANCELED, "the context ends"))
@@ -204,12 +229,16 @@ class ZygoteClient:
             self._next()
 
     def forget_all(self) -> None:
-        """No supervisor waits for these launches any more. What is being forked is killed before it does anything."""
+        """No supervisor waits for these launches any more. What is being forked is killed before it does
+        anything.
+        """
         waiting, self._waiting, self._bytes = list(self._waiting), deque(), 0
         asked = self._asked
         if asked is not None:
             asked.shut()
-            self._asked = Fork(None, b"", None, Descriptors(), lambda pid, started: None, lambda error: None, tries=TRIES)
+            self._asked = Fork(
+                None, b"", None, Descriptors(), lambda pid, started: None, lambda error: None, tries=TRIES
+            )
             waiting.append(asked)
         for order in waiting:
             order.failed(OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
@@ -258,7 +287,9 @@ class ZygoteClient:
                 output = self._pipe(order)
             linux.leave_room(max(memory, order.opener))
             self._asked, self._until = order, self._outside.now() + ANSWER
-            seqpacket.send_data(self._line, *forking.order(replace(order.fds, cgroup=group, gate=gate, output=output), memory))
+            seqpacket.send_data(
+                self._line, *forking.order(replace(order.fds, cgroup=group, gate=gate, output=output), memory)
+            )
         except (ConnectionError, BlockingIOError):
             # It is gone, or something else writes into the line.
             self.ended()
@@ -320,7 +351,8 @@ class ZygoteClient:
         match answer:
             case forking.Forked(pid=pid):
                 if order.data:
-                    # A task that was killed meanwhile is at its gate no more. One that all have is never full: else it lets in, too.
+                    # A task that was killed meanwhile is at its gate no more. One that all have is never
+                    # full: else it lets in, too.
                     with contextlib.suppress(BrokenPipeError, BlockingIOError):
                         os.write(order.opener if order.opener >= 0 else self._gate, b"\n")
                     if self._output is not None and order.output is not None:

@@ -1,4 +1,6 @@
-"""Run the output process of a context: the keeper executes it and gives it a line; no person starts it by hand."""
+"""Run the output process of a context: the keeper executes it and gives it a line; no person starts it by
+hand.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ NAME = "zmsvc-output"
 
 
 def main() -> NoReturn:
-    parser = argparse.ArgumentParser(prog="zmsvc.output", description="The process that reads what tasks print, run by zmsvcd.")
+    parser = argparse.ArgumentParser(
+        prog="zmsvc.output", description="The process that reads what tasks print, run by zmsvcd."
+    )
     parser.add_argument("--line", type=int, required=True, help="descriptor of the socket to the keeper")
     parser.add_argument("--log", required=True, help="where the log goes: stderr, /path or /path+stderr")
     parser.add_argument("--name", required=True, help="name of the context")
@@ -27,7 +31,8 @@ def main() -> NoReturn:
     linux.set_process_name(NAME)
     # It ends when the keeper's end of the line closes. One that was stopped (SIGSTOP) has to run for that.
     linux.signal_at_parents_death(signal.SIGCONT)
-    # A Ctrl-C and an order to the whole group are for the keeper: this process ends last, or lines would be lost.
+    # A Ctrl-C and an order to the whole group are for the keeper: this process ends last, or lines would be
+    # lost.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
     line = socket.socket(fileno=args.line)
@@ -35,7 +40,11 @@ def main() -> NoReturn:
     path = args.log.removesuffix("+stderr")
     file = LogFile(path, later=True) if path.startswith("/") else None
     # Without a terminal standard error leads to this process itself.
-    screen = StandardError(2) if DETACHED not in os.environ and (file is None or path != args.log or not _writable(file)) else None
+    screen = (
+        StandardError(2)
+        if DETACHED not in os.environ and (file is None or path != args.log or not _writable(file))
+        else None
+    )
     os.chdir("/")
     linux.drop_capabilities()
     linux.forbid_new_privileges()
@@ -48,7 +57,9 @@ def _writable(file: LogFile) -> bool:
     try:
         file.reopen()
     except OSError as error:
-        complain(f"zmsvcd: cannot write {file.path}, the output of tasks goes to standard error: {error.strerror}")
+        complain(
+            f"zmsvcd: cannot write {file.path}, the output of tasks goes to standard error: {error.strerror}"
+        )
         return False
     return True
 

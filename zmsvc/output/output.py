@@ -1,7 +1,9 @@
-"""Reads the pipes of all tasks, puts the head of an entry before each line, and writes it to the log file and to standard error.
+"""Reads the pipes of all tasks, puts the head of an entry before each line, and writes it to the log file and
+to standard error.
 
-A task waits while this process is behind: its pipe is full then. So nothing grows here, and a task that floods gets its share of a turn.
-What has been read is written before the next pipe is read: a SIGKILL loses one read of one task, and the lines without an end.
+A task waits while this process is behind: its pipe is full then. So nothing grows here, and a task that
+floods gets its share of a turn. What has been read is written before the next pipe is read: a SIGKILL loses
+one read of one task, and the lines without an end.
 """
 
 from __future__ import annotations
@@ -31,7 +33,9 @@ WARNING = 4
 class Output:
     """The pipes, the line to the keeper, and where the log goes. Both places may be missing."""
 
-    def __init__(self, line: socket.socket, file: LogFile | None, screen: StandardError | None, name: str) -> None:
+    def __init__(
+        self, line: socket.socket, file: LogFile | None, screen: StandardError | None, name: str
+    ) -> None:
         self._line = line
         self._file = file
         self._screen = screen
@@ -170,4 +174,6 @@ class Output:
         self._write(self._entry(text))
 
     def _entry(self, text: str) -> bytes:
-        return f"{stamp(time.time())} {self._start}{logline.NAMES[WARNING]}: {logline.body(text)}".encode("utf-8", "surrogateescape")
+        return f"{stamp(time.time())} {self._start}{logline.NAMES[WARNING]}: {logline.body(text)}".encode(
+            "utf-8", "surrogateescape"
+        )

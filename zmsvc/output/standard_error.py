@@ -1,4 +1,6 @@
-"""The standard error of the daemon, where the log goes to a person or to a container's log as well. Its reader may stop reading."""
+"""The standard error of the daemon, where the log goes to a person or to a container's log as well. Its
+reader may stop reading.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ WRITE = 4096
 
 
 class StandardError:
-    """A thread that writes, so that neither the file nor the tasks wait for the reader. It sleeps while there is nothing to write."""
+    """A thread that writes, so that neither the file nor the tasks wait for the reader. It sleeps while
+    there is nothing to write.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -38,7 +42,9 @@ class StandardError:
                 self.left_out += entries.count(b"\n")
                 return
             if self.left_out:
-                told = b"zmsvc-output: %d lines are not shown here, whose reader was too slow\n" % self.left_out
+                told = (
+                    b"zmsvc-output: %d lines are not shown here, whose reader was too slow\n" % self.left_out
+                )
                 self.left_out = 0
                 self._append(told)
             self._append(entries)

@@ -1,4 +1,6 @@
-"""What comes out of one task's pipe, as entries of the log. No file and no clock: the stamp is given, the bytes are returned."""
+"""What comes out of one task's pipe, as entries of the log. No file and no clock: the stamp is given, the
+bytes are returned.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ class TaskPipe:
         plain = self._head(stamp, logline.INFO)
         out = bytearray()
         for line in lines:
-            # All that is not plain text of an ordinary length is rare, and a task may write a million lines a second.
+            # All that is not plain text of an ordinary length is rare, and a task may write a million lines a
+            # second.
             if line[:1] in b"\x1e<\r" or len(line) > logline.LINE_LIMIT:
                 for piece in logline.pieces(line):
                     out += self._entry(piece, stamp)
@@ -43,19 +46,25 @@ class TaskPipe:
         return bytes(out)
 
     def _head(self, stamp: str, priority: int, start: str | None = None) -> bytes:
-        return f"{stamp} {self._start if start is None else start}{logline.NAMES[priority]}: ".encode("utf-8", "surrogateescape")
+        return f"{stamp} {self._start if start is None else start}{logline.NAMES[priority]}: ".encode(
+            "utf-8", "surrogateescape"
+        )
 
     def _entry(self, line: bytes, stamp: str) -> bytes:
         if logline.is_record(line):
             try:
                 return self._record(line, stamp)
             except ValueError:
-                pass  # A program of the task has written the first character of a record, and then something else.
+                pass  # A program of the task has written the first character of a record, and no record.
         priority, text = logline.prefixed(line.rstrip(b"\r"))
-        return self._head(stamp, logline.INFO if priority is None else priority) + text + b"\n" if text else b""
+        return (
+            self._head(stamp, logline.INFO if priority is None else priority) + text + b"\n" if text else b""
+        )
 
     def _record(self, line: bytes, stamp: str) -> bytes:
-        """Return a record of Python's logging. Whose it is a task cannot say, but where several share the process."""
+        """Return a record of Python's logging. Whose it is a task cannot say, but where several share the
+        process.
+        """
         priority, identifier, task, text = logline.decode_record(line)
         start = None
         if not self.about.task and TASK_ID.fullmatch(task):

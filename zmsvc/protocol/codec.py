@@ -1,4 +1,6 @@
-"""Messages as JSON objects and back: the field `op` names the class, every other field of the object is a field of the class."""
+"""Messages as JSON objects and back: the field `op` names the class, every other field of the object is a
+field of the class.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ class Codec(Generic[Message]):
         return {"op": op, **{name: _plain(getattr(message, name)) for name in names}}
 
     def decode(self, body: Mapping[str, Any]) -> Message:
-        """Return the message that an object stands for. Raises ProtocolError for an unknown `op`, a missing field or a wrong type."""
+        """Return the message that an object stands for. Raises ProtocolError for an unknown `op`, a
+        missing field or a wrong type.
+        """
         op = body.get("op")
         reader = self._readers.get(op) if isinstance(op, str) else None
         if reader is None:

@@ -1,11 +1,13 @@
-"""The line between the keeper and the zygote, out of which tasks are forked: the keeper orders a launch, the zygote answers a PID.
+"""The line between the keeper and the zygote, out of which tasks are forked: the keeper orders a launch, the
+zygote answers a PID.
 
-The launch itself lies in a memory file whose descriptor goes with the order, and only the forked task reads it. So no environment,
-configuration or key of one task is ever in the memory that another is forked with. It is in the interpreter's own form (marshal),
-which is read without a line of Python: a task that was just forked would pay for that with copied pages.
+The launch itself lies in a memory file whose descriptor goes with the order, and only the forked task reads
+it. So no environment, configuration or key of one task is ever in the memory that another is forked with. It
+is in the interpreter's own form (marshal), which is read without a line of Python: a task that was just
+forked would pay for that with copied pages.
 
-The zygote is executed, so an upgrade may bring one that is newer than the keeper. It gets the keeper's protocol number as an argument,
-and it refuses to run under one that it does not speak.
+The zygote is executed, so an upgrade may bring one that is newer than the keeper. It gets the keeper's
+protocol number as an argument, and it refuses to run under one that it does not speak.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ from zmsvc.core.errors import ProtocolError
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 PROTOCOL = 2
-"""1: all tasks of a zygote wait at one gate. 2: each launch brings a gate of its own, and may bring a pipe for the
-task's output."""
+"""1: all tasks of a zygote wait at one gate. 2: each launch brings a gate of its own, and may bring a pipe
+for the task's output."""
 OLDEST = 1
 """zmsvc 1.0 forked its own process and executed no zygote."""
 
@@ -44,17 +46,23 @@ def encode_launch(spec: LaunchSpec) -> bytes:
 def decode_launch(data: bytes) -> LaunchSpec:
     """Return what `encode_launch` was given; what a newer keeper adds is left out."""
     body = marshal.loads(data)
-    return LaunchSpec(**body if body.keys() <= _KNOWN else {name: value for name, value in body.items() if name in _KNOWN})
+    return LaunchSpec(
+        **body if body.keys() <= _KNOWN else {name: value for name, value in body.items() if name in _KNOWN}
+    )
 
 
 def order(fds: Descriptors, spec: int) -> tuple[bytes, dict[str, int]]:
-    """Return the packet that orders a launch whose memory file is open as `spec`, and its descriptors in their order."""
+    """Return the packet that orders a launch whose memory file is open as `spec`, and its descriptors in
+    their order.
+    """
     given = {**fds.given(), _SPEC: spec}
     return " ".join(given).encode(), given
 
 
 def read_launch(packet: bytes, came: list[int]) -> tuple[LaunchSpec, Descriptors]:
-    """Return what an order stands for, in the task. `came` are the descriptors that came beside it; the memory file is closed."""
+    """Return what an order stands for, in the task. `came` are the descriptors that came beside it; the
+    memory file is closed.
+    """
     fds = dict(zip(packet.decode().split(), came, strict=True))
     memory = fds.pop(_SPEC)
     data = os.pread(memory, os.fstat(memory).st_size, 0)
@@ -71,7 +79,9 @@ def encode_hello(version: str) -> bytes:
 
 
 def decode_hello(data: bytes) -> tuple[str, int]:
-    """Return the version and the protocol in the zygote's first packet. Raises ProtocolError for anything else."""
+    """Return the version and the protocol in the zygote's first packet. Raises ProtocolError for anything
+    else.
+    """
     try:
         said = json.loads(data)
         return str(said["version"]), int(said.get("protocol", 1))

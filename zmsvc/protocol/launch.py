@@ -1,7 +1,8 @@
-"""What a launch is told: a task of the file, its transaction and its cause. It goes from the supervisor by way of the keeper to the task.
+"""What a launch is told: a task of the file, its transaction and its cause. It goes from the supervisor by
+way of the keeper to the task.
 
-The process that reads it may be of an earlier release than the one that wrote it, so a field is never renamed or removed, and a new one
-has a default.
+The process that reads it may be of an earlier release than the one that wrote it, so a field is never renamed
+or removed, and a new one has a default.
 """
 
 from __future__ import annotations
@@ -43,9 +44,13 @@ class LaunchSpec:
     """`journal`, or a file, with `+stderr` when it goes to the terminal as well."""
     cause: Mapping[str, Any]
     uid: int | None = None
-    """User ID of `user`, where that is not the daemon's own: the keeper gives such a task another notify socket."""
+    """User ID of `user`, where that is not the daemon's own: the keeper gives such a task another notify
+    socket.
+    """
     mark: int = 0
-    """A number that all processes of the launch show, and no others of the machine (host/kernel/process_marks.py); 0: none."""
+    """A number that all processes of the launch show, and no others of the machine
+    (host/kernel/process_marks.py); 0: none.
+    """
     pidfile: str | None = None
     cgroup: str | None = None
     """Name of its control group's directory below `tasks/`."""
@@ -58,11 +63,15 @@ class LaunchSpec:
     """The priority of syslog(3) up to which the task logs; None: info."""
     no_new_privileges: bool = False
     drop_capabilities: bool = False
-    """The keeper adds, where it is not root and has capabilities all the same: a change of user from an ordinary one leaves them."""
+    """The keeper adds, where it is not root and has capabilities all the same: a change of user from an
+    ordinary one leaves them.
+    """
     fresh: bool = False
     """A new interpreter takes the place of the fork."""
     own_environment: bool = False
-    """The keeper adds, for a task of another user when a person started zmsvcd: the task inherits nothing that tells of that person."""
+    """The keeper adds, for a task of another user when a person started zmsvcd: the task inherits nothing
+    that tells of that person.
+    """
     rlimits: Mapping[str, int] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     watchdog: float = 0.0
@@ -93,7 +102,9 @@ class Descriptors:
     gate: int | None = None
     """The task waits until a byte comes here, and ends when none does."""
     output: int | None = None
-    """The pipe that becomes standard output and standard error, where the context does not log to the journal."""
+    """The pipe that becomes standard output and standard error, where the context does not log to the
+    journal.
+    """
 
     def given(self) -> dict[str, int]:
         """Return those that are there, by name."""

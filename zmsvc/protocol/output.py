@@ -1,11 +1,12 @@
-"""The line between the keeper and the output process: the keeper hands over the pipes of tasks, the output process tells which have ended.
+"""The line between the keeper and the output process: the keeper hands over the pipes of tasks, the output
+process tells which have ended.
 
-The keeper keeps a copy of each pipe's reading end until it is told that the pipe has ended. So a pipe outlives an output process that
-dies, no task gets SIGPIPE, and the next output process is given every pipe again. A closed line is the order to read what there is and
-to end.
+The keeper keeps a copy of each pipe's reading end until it is told that the pipe has ended. So a pipe
+outlives an output process that dies, no task gets SIGPIPE, and the next output process is given every pipe
+again. A closed line is the order to read what there is and to end.
 
-The output process is executed, so an upgrade may bring one that is newer or older than the keeper: a message that one side does not know
-is passed over, and every field that is added has a default.
+The output process is executed, so an upgrade may bring one that is newer or older than the keeper: a message
+that one side does not know is passed over, and every field that is added has a default.
 """
 
 from __future__ import annotations

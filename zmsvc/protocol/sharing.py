@@ -1,4 +1,5 @@
-"""The line between the keeper and a process that tasks share: the keeper starts and stops members, the process reports their ends.
+"""The line between the keeper and a process that tasks share: the keeper starts and stops members, the
+process reports their ends.
 
 A closed line is the order to end.
 """

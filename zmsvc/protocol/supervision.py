@@ -1,7 +1,7 @@
 """The line between the keeper and the supervisor: the supervisor orders, the keeper reports.
 
-The keeper sends `Hello` first. The last report of a launch is `Exited`, or `Gone` when the supervisor ordered to kill what was left.
-The keeper repeats an end to each new supervisor until one acknowledges it.
+The keeper sends `Hello` first. The last report of a launch is `Exited`, or `Gone` when the supervisor ordered
+to kill what was left. The keeper repeats an end to each new supervisor until one acknowledges it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from typing import Any
 from zmsvc.protocol.codec import Codec
 from zmsvc.protocol.launch import LaunchSpec
 
-# --- orders of the supervisor ---------------------------------------------------------------------------------------------
+# --- orders of the supervisor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Introduce:
-    """The supervisor says which protocol it uses from here on, and its version. A keeper of protocol 0 is not told."""
+    """The supervisor says which protocol it uses from here on, and its version. A keeper of protocol 0 is
+    not told.
+    """
 
     protocol: int
     version: str
@@ -31,12 +33,16 @@ class SignalTask:
     launch: int
     signal: str
     rest: str = ""
-    """Signal that asks the other processes of the launch to end; `Gone` follows when it has no process any more. Of protocol 2."""
+    """Signal that asks the other processes of the launch to end; `Gone` follows when it has no process any
+    more. Of protocol 2.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetMain:
-    """TakePipe another process of a launch for its main one, if it is one; `MainProcess` follows when it is. Of protocol 3."""
+    """TakePipe another process of a launch for its main one, if it is one; `MainProcess` follows when it
+    is. Of protocol 3.
+    """
 
     launch: int
     pid: int
@@ -80,7 +86,9 @@ class RestartDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaceDevice:
-    """The device with this PID hangs: kill it and start another one. A keeper of before zmsvc 1.1 complains and does nothing."""
+    """The device with this PID hangs: kill it and start another one. A keeper of before zmsvc 1.1
+    complains and does nothing.
+    """
 
     pid: int
 
@@ -97,7 +105,19 @@ class Reexec:
     """The supervisor is about to leave for another one, which is to be started at once."""
 
 
-Order = LaunchSpec | Introduce | SignalTask | SetMain | KillTask | Acknowledge | RunDevice | RestartDevice | ReplaceDevice | Leave | Reexec
+Order = (
+    LaunchSpec
+    | Introduce
+    | SignalTask
+    | SetMain
+    | KillTask
+    | Acknowledge
+    | RunDevice
+    | RestartDevice
+    | ReplaceDevice
+    | Leave
+    | Reexec
+)
 
 ORDERS = Codec[Order](
     {
@@ -115,7 +135,7 @@ ORDERS = Codec[Order](
     }
 )
 
-# --- reports of the keeper ------------------------------------------------------------------------------------------------
+# --- reports of the keeper
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +241,9 @@ class ZygoteState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotifySocket:
-    """The socket on which tasks that run as this user send notifications; its descriptor comes beside the message."""
+    """The socket on which tasks that run as this user send notifications; its descriptor comes beside the
+    message.
+    """
 
     uid: int
 

@@ -44,10 +44,14 @@ log = logging.getLogger("zmsvc.supervisor")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="zmsvc.supervisor", description="The supervisor of a context, run by zmsvcd.")
+    parser = argparse.ArgumentParser(
+        prog="zmsvc.supervisor", description="The supervisor of a context, run by zmsvcd."
+    )
     parser.add_argument("--no-autostart", action="store_true")
     parser.add_argument("--transaction")
-    parser.add_argument(installed.QUESTION, action="store_true", help="print version and protocols as JSON, and end")
+    parser.add_argument(
+        installed.QUESTION, action="store_true", help="print version and protocols as JSON, and end"
+    )
     parser.add_argument("context", nargs="?")
     args = parser.parse_args()
     if args.speaks:
@@ -103,7 +107,9 @@ def _inherited(variable: str) -> socket.socket:
 
 
 def _context(places: Places, store: Store, hello: Hello, *, curve: bool) -> Context:
-    """The context file. A supervisor that takes over uses the text that its predecessor ran with: a crash is no reload."""
+    """The context file. A supervisor that takes over uses the text that its predecessor ran with: a crash
+    is no reload.
+    """
     text = (store.context_text(hello.epoch) if hello.restarts else None) or reader.read(places.config_file)
     context = reader.parse(text, path=str(places.config_file), name=places.name)
     faults = [] if curve else exposed_binds.refused(context)
@@ -116,7 +122,9 @@ def _context(places: Places, store: Store, hello: Hello, *, curve: bool) -> Cont
 
 
 class _Watchdog:
-    """Shows life at half the time that is allowed between two signs of it. It comes from the loop: a hang is not hidden."""
+    """Shows life at half the time that is allowed between two signs of it. It comes from the loop: a hang
+    is not hidden.
+    """
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
@@ -134,22 +142,27 @@ class _Watchdog:
 async def _open_bus(loop: Loop, *, again: bool) -> list[Fact]:
     """Have the device run and be heard by it. Gives what happened meanwhile.
 
-    At the first start there is no context without a bus: raises ZmsvcError. A supervisor that takes over has tasks to look
-    after and waits only a moment: the device comes back by itself.
+    At the first start there is no context without a bus: raises ZmsvcError. A supervisor that takes over has
+    tasks to look after and waits only a moment: the device comes back by itself.
     """
     endpoints, curve = loop.world.context.endpoints, loop.curve is not None
     try:
         members.write(loop.places.members_file, loop.world.context)
     except OSError as error:
         # A full disk must not keep a supervisor from its tasks; the file of the one before it stays.
-        log.warning("Cannot write %s, so tasks of other users may not reach the bus by tcp: %s", loop.places.members_file, reason(error))
+        log.warning(
+            "Cannot write %s, so tasks of other users may not reach the bus by tcp: %s",
+            loop.places.members_file,
+            reason(error),
+        )
     crashpoint.reached("tell device")
     loop.children.tell(
         RunDevice(
             front=sockets.safe_bind(endpoints.front_bind, curve=curve),
             back=sockets.safe_bind(endpoints.backend_bind, curve=curve),
             hwm=sockets.DEVICE_HWM,
-            # Our own subscriptions after a restart of the device, the last is to what was unheard; those of tasks come in the same moment.
+            # Our own subscriptions after a restart of the device, the last is to what was unheard; those of
+            # tasks come in the same moment.
             expect=len(messages.TOPICS) + 1,
         )
     )
@@ -164,7 +177,9 @@ async def _open_bus(loop: Loop, *, again: bool) -> list[Fact]:
     except TimeoutError:
         if not again:
             what = "answer" if loop.children.device.ready else "come up"
-            raise ZmsvcError(f"cannot start {loop.places.name}: the device does not {what} within {limit:g} s") from None
+            raise ZmsvcError(
+                f"cannot start {loop.places.name}: the device does not {what} within {limit:g} s"
+            ) from None
         log.warning("The device does not answer yet: what happens now is not told on the bus")
     if loop.bus is None:
         # The keeper holds the sockets, whether the device answers or not.
@@ -181,7 +196,14 @@ def _open_sockets(loop: Loop) -> None:
 
 def _bus(loop: Loop) -> Bus:
     endpoints = own_endpoints(loop.world.context, loop.places)
-    return Bus(endpoints, loop.store.origin(), loop.order, lambda: loop.world, loop.curve, lambda: _device_hangs(loop))
+    return Bus(
+        endpoints,
+        loop.store.origin(),
+        loop.order,
+        lambda: loop.world,
+        loop.curve,
+        lambda: _device_hangs(loop),
+    )
 
 
 def _device_hangs(loop: Loop) -> None:
@@ -231,7 +253,9 @@ def _about(hello: Hello) -> dict[str, Any]:
 
 
 async def _reload(requests: Requests) -> None:
-    """Do what SIGHUP asks for. The log file comes first: the administrator who has moved it finds the outcome in the new one."""
+    """Do what SIGHUP asks for. The log file comes first: the administrator who has moved it finds the
+    outcome in the new one.
+    """
     journal.reopen()
     answer = await requests.reload()
     if answer["ok"]:

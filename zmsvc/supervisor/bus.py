@@ -1,7 +1,8 @@
-"""The supervisor's own ears and mouth on the device: orders of the old protocol in, reports of what happened out.
+"""The supervisor's own ears and mouth on the device: orders of the old protocol in, reports of what happened
+out.
 
-What is heard may come from anyone: it can only name what the loaded file has, and everything refused is counted and logged sparsely.
-What is said is built only when somebody is subscribed to it.
+What is heard may come from anyone: it can only name what the loaded file has, and everything refused is
+counted and logged sparsely. What is said is built only when somebody is subscribed to it.
 """
 
 from __future__ import annotations
@@ -28,13 +29,17 @@ from zmsvc.supervisor.info import Info
 from zmsvc.supervisor.top import Top
 
 ECHO = 3.0
-"""Seconds in which the device has to bring us what we said; 1 ms is usual, and after a restart of the device 150 ms."""
+"""Seconds in which the device has to bring us what we said; 1 ms is usual, and after a restart of the
+device 150 ms.
+"""
 HEARD = 256
 """Messages that are taken at once, before tasks and the control socket have their turn again."""
 HEARD_BYTES = 256 << 10
 """The same in bytes: 256 orders of a megabyte, from anyone, take longer than the watchdog waits."""
 MAX_ORDER = 4 << 20
-"""Bytes of a message that is looked into, in 50 ms. An order that carries the whole file of 5,000 tasks has 2.4 MB."""
+"""Bytes of a message that is looked into, in 50 ms. An order that carries the whole file of 5,000 tasks
+has 2.4 MB.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +47,8 @@ log = logging.getLogger(__name__)
 class Bus:
     """One connection in and one out, at the places to subscribe and to publish.
 
-    `order` is called with every order that may be meant for this context, `hung` when the device forwards nothing any more.
+    `order` is called with every order that may be meant for this context, `hung` when the device forwards
+    nothing any more.
     """
 
     def __init__(
@@ -82,7 +88,9 @@ class Bus:
         self._loop.add_reader(sockets.fileno(self._mouth.socket), self._attach)
 
     async def attach(self) -> None:
-        """Wait until the device knows us: our own subscription has come back through it, so both ways are open."""
+        """Wait until the device knows us: our own subscription has come back through it, so both ways are
+        open.
+        """
         self._attach()
         await self._attached.wait()
         self._hear()
@@ -104,7 +112,8 @@ class Bus:
         self._attach()
 
     def _attach_first(self) -> None:
-        # Sending and `wants` take in subscriptions, too, and libzmq's descriptor does not announce again what they have taken.
+        # Sending and `wants` take in subscriptions, too, and libzmq's descriptor does not announce again what
+        # they have taken.
         if not self._attached.is_set():
             self._attach()
 
@@ -128,7 +137,8 @@ class Bus:
     # --- ears
 
     def _hear(self) -> None:
-        """TakePipe what has come. ZMQ's descriptor tells of a change only once, so what is left over must call us again by itself.
+        """TakePipe what has come. ZMQ's descriptor tells of a change only once, so what is left over must
+        call us again by itself.
 
         Not at once, but after as long as this has taken: a flood from anyone has at most half of our time.
         """
@@ -181,14 +191,25 @@ class Bus:
         if problem:
             self._refuse(order, problem)
             return
-        self._order(Requested(verb=verb, origin=Origin(by="bus"), transaction=order.transaction or None, tasks=_meant(context, order)))
+        self._order(
+            Requested(
+                verb=verb,
+                origin=Origin(by="bus"),
+                transaction=order.transaction or None,
+                tasks=_meant(context, order),
+            )
+        )
 
     def _refuse(self, order: Order, why: str) -> None:
         for task in order.tasks or (order.service_id,):
             items = {"reason": "refused", "message": f"cannot {order.action} {task}: {why}"}
             key = (order.transaction, task)
             service = self._world().context.tasks.get(task)
-            self.control(ev.PublishControl(key=key, action="failed", success=False, pid=None, items=items, service=service))
+            self.control(
+                ev.PublishControl(
+                    key=key, action="failed", success=False, pid=None, items=items, service=service
+                )
+            )
         raise UsageError(why)
 
     def _asked(self, body: Mapping[str, Any]) -> None:
@@ -204,7 +225,10 @@ class Bus:
             configuration = content.get("configuration") if isinstance(content, Mapping) else None
             self._top.ask(name, configuration, messages.reply(head, "reply_top"))
         else:
-            self._say("state", {"header": messages.reply(head, "reply_context"), "content": report.picture(world, name)})
+            self._say(
+                "state",
+                {"header": messages.reply(head, "reply_context"), "content": report.picture(world, name)},
+            )
 
     def _say_top(self, head: Mapping[str, Any], rows: list[Any]) -> None:
         context = self._world().context
@@ -234,7 +258,9 @@ class Bus:
         if not self._wanted(head):
             return
         action = service.device_action if service else ""
-        body = messages.control(head, success=effect.success, device_action=action, pid=effect.pid, items=effect.items)
+        body = messages.control(
+            head, success=effect.success, device_action=action, pid=effect.pid, items=effect.items
+        )
         self._say("control", body)
 
     def process(self, effect: ev.PublishProcess) -> None:
@@ -256,7 +282,9 @@ class Bus:
         self._expect_echo()
 
     def _expect_echo(self) -> None:
-        """What was just said comes back to us. Where nothing at all comes for ECHO seconds the device hangs."""
+        """What was just said comes back to us. Where nothing at all comes for ECHO seconds the device
+        hangs.
+        """
         if self._silent_since is None:
             self._silent_since = self._loop.time()
         if self._echo is None:
@@ -293,7 +321,9 @@ class Bus:
 
 
 def _meant(context: Context, order: Order) -> tuple[str, ...]:
-    """The tasks that are meant; a message that carries the whole file names all of them, and so means the context."""
+    """The tasks that are meant; a message that carries the whole file names all of them, and so means the
+    context.
+    """
     if order.topic == "context" and set(order.tasks) == set(context.tasks):
         return ()
     return order.tasks
@@ -307,7 +337,9 @@ def _elsewhere(context: Context, order: Order) -> str:
 
 
 def _foreign(context: Context, order: Order) -> str:
-    """Why a configuration that came along is not the loaded file's; empty when it is, or when only an id came."""
+    """Why a configuration that came along is not the loaded file's; empty when it is, or when only an id
+    came.
+    """
     for task, given in order.configurations.items():
         loaded = context.tasks.get(task)
         if loaded is None:

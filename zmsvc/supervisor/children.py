@@ -1,7 +1,9 @@
-"""The keeper's client, and the ear for what tasks say: both become facts, in an order in which none can be misunderstood.
+"""The keeper's client, and the ear for what tasks say: both become facts, in an order in which none can be
+misunderstood.
 
-A task's datagrams are read after the keeper's messages, so whatever a task said before it ended is heard before its end. They are only
-peeked at: `settled` takes them off the queue when what follows from them is in the state file, so a crash between loses nothing.
+A task's datagrams are read after the keeper's messages, so whatever a task said before it ended is heard
+before its end. They are only peeked at: `settled` takes them off the queue when what follows from them is in
+the state file, so a crash between loses nothing.
 """
 
 from __future__ import annotations
@@ -31,9 +33,13 @@ from zmsvc.supervisor.machine import Machine, Outside
 from zmsvc.supervisor.user_notify import UserNotify
 
 BATCH = 1024
-"""Datagrams that are taken at once: more than the kernel queues (net.unix.max_dgram_qlen), so none that preceded an end is left."""
+"""Datagrams that are taken at once: more than the kernel queues (net.unix.max_dgram_qlen), so none that
+preceded an end is left.
+"""
 BATCH_BYTES = 256 << 10
-"""Bytes after which others have their turn while nothing has ended: each of 500 that wait may have a megabyte."""
+"""Bytes after which others have their turn while nothing has ended: each of 500 that wait may have a
+megabyte.
+"""
 
 _URGENT = sv.SignalTask | sv.KillTask | sv.ReplaceDevice
 
@@ -44,13 +50,15 @@ CROWD = 100
 """Launches of which the keeper has not said yet what became of them, at which they are many."""
 
 WORD_MS = 1000
-"""Milliseconds that the keeper has for its word about a launch, when a process speaks already that may be it."""
+"""Milliseconds that the keeper has for its word about a launch, when a process speaks already that may be
+it.
+"""
 
 log = logging.getLogger(__name__)
 
 HOLD = 0.25
-"""Seconds that the end of a task which runs as another user waits for its last words: a user that holds up the thread which reads them
-holds up no more than that, and only its own tasks."""
+"""Seconds that the end of a task which runs as another user waits for its last words: a user that holds up
+the thread which reads them holds up no more than that, and only its own tasks."""
 
 Speaker = tuple[int, str]
 """A PID, and the id of the task where several share the process."""
@@ -69,7 +77,9 @@ class _DeferredFacts:
 class Children:
     """The line to the keeper, and the notify socket that the keeper holds for us."""
 
-    def __init__(self, keeper: socket.socket, notify_socket: socket.socket, outside: Outside | None = None) -> None:
+    def __init__(
+        self, keeper: socket.socket, notify_socket: socket.socket, outside: Outside | None = None
+    ) -> None:
         self.outside = outside or Machine()
         self.keeper = keeper
         self.notify = notify_socket
@@ -88,14 +98,18 @@ class Children:
         self._ordered: set[int] = set()
         """Launches of which the keeper has not said yet what became of them."""
         self._unsent: deque[sv.Order] = deque()
-        """Orders that the keeper has no room for yet: a thousand launches take it a second or two, in which others are to be heard."""
+        """Orders that the keeper has no room for yet: a thousand launches take it a second or two, in
+        which others are to be heard.
+        """
         self._urgent: deque[sv.Order] = deque()
-        """Signals and kills, which go before them: their time runs already. They are for processes that are there, so none is meant
-        for a launch that waits."""
+        """Signals and kills, which go before them: their time runs already. They are for processes that are
+        there, so none is meant for a launch that waits."""
         self.waiting = False
         """Whether orders wait."""
         self.on_backlog: Callable[[bool], None] = lambda there_is: None
-        """Called when orders begin to wait for room (True: call `send_orders` whenever there is some), and when none waits any more."""
+        """Called when orders begin to wait for room (True: call `send_orders` whenever there is some), and
+        when none waits any more.
+        """
         self._spare = notify.ReservedDescriptor()
         """An update that comes as a descriptor is heard also when we have none left."""
         self._peeked = 0
@@ -132,7 +146,8 @@ class Children:
         self.keeper.setblocking(False)
         if hello.protocol < OLDEST:
             raise ProtocolError(
-                f"cannot serve the keeper: it speaks protocol {hello.protocol} (zmsvc {hello.version or '1.0'}), "
+                f"cannot serve the keeper: it speaks protocol {hello.protocol} (zmsvc "
+                f"{hello.version or '1.0'}), "
                 f"zmsvc {__version__} speaks {OLDEST} to {PROTOCOL}; restart the context"
             )
         self.protocol = min(PROTOCOL, hello.protocol)
@@ -174,7 +189,8 @@ class Children:
     def facts(self, *, all_said: bool = False) -> list[Fact]:
         """What has happened since the last call.
 
-        Of what tasks said this may be a part, unless `all_said`; but nothing that was said before an end comes after it.
+        Of what tasks said this may be a part, unless `all_said`; but nothing that was said before an end
+        comes after it.
         """
         before, ends = self._from_keeper()
         said: list[Fact] = []
@@ -205,7 +221,9 @@ class Children:
         return self._said(datagram)
 
     def _in_turn(self, ends: list[Fact]) -> list[Fact]:
-        """Return the ends whose turn it is: one of a task of another user waits until its last words have been taken."""
+        """Return the ends whose turn it is: one of a task of another user waits until its last words have
+        been taken.
+        """
         passed: list[Fact] = []
         now = time.monotonic()
         for end in ends:
@@ -220,16 +238,21 @@ class Children:
             if held_back.user.said_all(held_back.asked):
                 passed.append(held_back.end)
             elif now >= held_back.until:
-                self.refused.add("User %d holds up the notifications of its tasks: the end of one is told before them", held_back.user.uid)
+                self.refused.add(
+                    "User %d holds up the notifications of its tasks: the end of one is told before them",
+                    held_back.user.uid,
+                )
                 passed.append(held_back.end)
             else:
                 self._held_back.append(held_back)
         return passed
 
     def _fall_silent(self, end: Fact) -> None:
-        """Forget which launch the process and the tag of a thread stand for when the thread has ended: the next launch has the same.
+        """Forget which launch the process and the tag of a thread stand for when the thread has ended: the
+        next launch has the same.
 
-        Its READY=1 may come before the keeper's report of it, and while the disk is full the ended launch is not acknowledged.
+        Its READY=1 may come before the keeper's report of it, and while the disk is full the ended launch is
+        not acknowledged.
         """
         if not isinstance(end, ev.TaskExited | ev.TaskGone):
             return
@@ -243,7 +266,9 @@ class Children:
         return self._users.get(self._uid_of.get(end.launch, -1))
 
     def patience(self) -> float | None:
-        """Return the seconds until `facts` has an end that waits for last words, whether they come or not; None when none waits."""
+        """Return the seconds until `facts` has an end that waits for last words, whether they come or not;
+        None when none waits.
+        """
         return max(0.0, self._held_back[0].until - time.monotonic()) if self._held_back else None
 
     def _speaker(self, datagram: notify.Datagram) -> Speaker:
@@ -254,7 +279,9 @@ class Children:
         return self._admitted(datagram) or (datagram.pid, tag)
 
     def _admitted(self, datagram: notify.Datagram) -> Speaker | None:
-        """Return the task that a process may speak for which is not its main one; a process that has ended already is nobody's."""
+        """Return the task that a process may speak for which is not its main one; a process that has ended
+        already is nobody's.
+        """
         launch = self.outside.launch_of(datagram.pid, self.mark) if self.mark else None
         if launch is None or launch not in self._speaker_of or not self.admits_all(launch):
             return None
@@ -264,9 +291,11 @@ class Children:
         return self._speaker_of[launch]
 
     def _await_word(self, datagram: notify.Datagram, before: list[Fact], ends: list[Fact]) -> None:
-        """A task may speak before the keeper's word about its fork has come; that word is on its way and needs but our reading.
+        """A task may speak before the keeper's word about its fork has come; that word is on its way and
+        needs but our reading.
 
-        It can be none of ours when the keeper has told of all that it was ordered to launch, so nobody else can make us wait.
+        It can be none of ours when the keeper has told of all that it was ordered to launch, so nobody else
+        can make us wait.
         """
         while self._ordered and not self.lost and self._speaker(datagram) not in self._launch_of:
             if not self.outside.wait(self.keeper, WORD_MS):
@@ -309,7 +338,9 @@ class Children:
             case sv.Launched():
                 self._know(report)
                 self._ordered.discard(report.launch)
-                before.append(ev.TaskLaunched(launch=report.launch, pid=report.pid, start_time=report.start_time))
+                before.append(
+                    ev.TaskLaunched(launch=report.launch, pid=report.pid, start_time=report.start_time)
+                )
                 if report.executed:
                     before.append(ev.TaskExecuted(launch=report.launch))
             case sv.Executed():
@@ -317,7 +348,9 @@ class Children:
             case sv.MainProcess():
                 self._launch_of.pop(self._speaker_of.get(report.launch, (0, "")), None)
                 self._know(sv.Launched(launch=report.launch, pid=report.pid, start_time=report.start_time))
-                before.append(ev.MainChanged(launch=report.launch, pid=report.pid, start_time=report.start_time))
+                before.append(
+                    ev.MainChanged(launch=report.launch, pid=report.pid, start_time=report.start_time)
+                )
             case sv.LaunchFailed():
                 self._ordered.discard(report.launch)
                 ends.append(ev.LaunchFailed(launch=report.launch, why=report.why))
@@ -348,7 +381,8 @@ class Children:
         try:
             return [*_facts_of(launch, datagram), *self._main_named(launch, datagram)]
         except (ProtocolError, ValueError, OverflowError, RecursionError) as error:
-            # Anything that escaped here would take along all facts that were read with it, and stay in the queue for the next supervisor.
+            # Anything that escaped here would take along all facts that were read with it, and stay in the
+            # queue for the next supervisor.
             self.refused.add("Cannot read what process %d says: %s", datagram.pid, error)
             return []
 
@@ -362,9 +396,16 @@ class Children:
             return
         started = self.outside.start_time(pid)
         if started is None or self.outside.launch_of(pid, self.mark) != launch:
-            self.refused.add("Process %d names %d as the main process, which is not one of its task: ignored", datagram.pid, pid)
+            self.refused.add(
+                "Process %d names %d as the main process, which is not one of its task: ignored",
+                datagram.pid,
+                pid,
+            )
         elif self.protocol < MAIN:
-            self.refused.add("Process %d names another main process: a keeper of an earlier zmsvc cannot take it", datagram.pid)
+            self.refused.add(
+                "Process %d names another main process: a keeper of an earlier zmsvc cannot take it",
+                datagram.pid,
+            )
         else:
             yield ev.MainNamed(launch=launch, pid=pid, start_time=started)
 
@@ -376,7 +417,9 @@ class Children:
     # --- orders
 
     def tell(self, order: sv.Order) -> None:
-        """Order something of the keeper. Orders arrive one after the other; where it has no room for one, that waits here."""
+        """Order something of the keeper. Orders arrive one after the other; where it has no room for one,
+        that waits here.
+        """
         if self.lost:
             return
         (self._urgent if isinstance(order, _URGENT) else self._unsent).append(order)
@@ -405,11 +448,15 @@ class Children:
 
     @property
     def crowded(self) -> bool:
-        """Tell whether many launches are under way, so that what is said about them, and by them, had better be heard in portions."""
+        """Tell whether many launches are under way, so that what is said about them, and by them, had
+        better be heard in portions.
+        """
         return self.waiting or len(self._ordered) >= CROWD
 
     def finish(self) -> None:
-        """Send all that waits, at the end of this supervisor. The keeper reads at once, so waiting for it is waiting for its forks."""
+        """Send all that waits, at the end of this supervisor. The keeper reads at once, so waiting for it
+        is waiting for its forks.
+        """
         self.keeper.setblocking(True)
         self.send_orders()
 
@@ -422,11 +469,15 @@ class Children:
 
 
 def exit_of(end: sv.Exited) -> ev.TaskExited:
-    return ev.TaskExited(launch=end.launch, code=end.code, signal=end.signal, left=end.left, oom=end.oom, why=end.why)
+    return ev.TaskExited(
+        launch=end.launch, code=end.code, signal=end.signal, left=end.left, oom=end.oom, why=end.why
+    )
 
 
 def _ended(each: sv.LeftOver) -> ev.Ended:
-    return ev.Ended(pid=each.pid, name=each.name, code=each.code, signal=each.signal, asked=each.asked, killed=each.killed)
+    return ev.Ended(
+        pid=each.pid, name=each.name, code=each.code, signal=each.signal, asked=each.asked, killed=each.killed
+    )
 
 
 def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
@@ -456,6 +507,7 @@ def _no_number(name: str) -> Any:
 def held(hello: sv.Hello) -> tuple[tuple[ev.Child, ...], list[ev.TaskExited]]:
     """Return what a keeper holds: its living children, and the ends that no supervisor has acknowledged."""
     children = tuple(
-        ev.Child(launch=child.launch, pid=child.pid, start_time=child.start_time, executed=child.executed) for child in hello.children
+        ev.Child(launch=child.launch, pid=child.pid, start_time=child.start_time, executed=child.executed)
+        for child in hello.children
     )
     return children, [exit_of(end) for end in hello.ends]

@@ -1,8 +1,9 @@
 """One client of the control socket. A thread of its own receives from it and closes it, for either may hang.
 
-A client can send descriptors with its bytes. The kernel drops the ones that we do not ask for, and the last reference to a file is
-closed in the thread that receives or closes the connection: a TCP socket with SO_LINGER, or a file of FUSE, holds that thread for as
-long as its owner likes. So the event loop only sends. A thread that hangs keeps its place among the connections and nothing else.
+A client can send descriptors with its bytes. The kernel drops the ones that we do not ask for, and the last
+reference to a file is closed in the thread that receives or closes the connection: a TCP socket with
+SO_LINGER, or a file of FUSE, holds that thread for as long as its owner likes. So the event loop only sends.
+A thread that hangs keeps its place among the connections and nothing else.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class ClientConnection:
         return line
 
     async def write(self, data: bytes) -> None:
-        """Send all of it. Raises ConnectionError when the client is gone, or has sent too much and takes no answer."""
+        """Send all of it. Raises ConnectionError when the client is gone, or has sent too much and takes
+        no answer.
+        """
         self._writing = True
         try:
             async with asyncio.timeout(GRACE if self._too_long else None):

@@ -1,4 +1,5 @@
-"""The control socket: a request becomes a fact, a Reply becomes the answer. A request a line, an answer a line, JSON both ways.
+"""The control socket: a request becomes a fact, a Reply becomes the answer. A request a line, an answer a
+line, JSON both ways.
 
 Who may ask for what is in core/access.py, and who asks is told by the kernel.
 """
@@ -35,7 +36,9 @@ GRACE = 1.0
 ACCEPT = 64
 """Clients that are taken in one turn of the loop."""
 LAST_WORDS = 0.1
-"""Seconds for answers that are under way when the supervisor leaves: those who come now wait for the next one."""
+"""Seconds for answers that are under way when the supervisor leaves: those who come now wait for the next
+one.
+"""
 PAUSE = 1.0
 """Seconds until the next try to take a client, when no descriptor or no thread could be had."""
 
@@ -88,7 +91,9 @@ class Control:
         await asyncio.gather(*self._clients, return_exceptions=True)
 
     def _accept(self) -> None:
-        """TakePipe the clients that wait; each waits in the backlog while no descriptor or no thread can be had."""
+        """TakePipe the clients that wait; each waits in the backlog while no descriptor or no thread can
+        be had.
+        """
         for _ in range(ACCEPT):
             try:
                 sock = self._unserved or self._listening.accept()[0]
@@ -163,14 +168,17 @@ class Control:
                 return
             if not line:
                 return
-            # A client that has asked once may wait for as long as it likes, for it may be one that follows what happens.
+            # A client that has asked once may wait for as long as it likes, for it may be one that follows
+            # what happens.
             patience = None
             answer = await self._while_there(connection, self._answer(line, uid, groups, write))
             if answer is not None:
                 await write(answer)
 
     def _too_many(self, uid: int, groups: Set[int]) -> str:
-        """Tell why a client has to go; empty when it may stay. The daemon's user and root have places that no other user can take."""
+        """Tell why a client has to go; empty when it may stay. The daemon's user and root have places that
+        no other user can take.
+        """
         owners = sum(self._open[owner] for owner in {0, os.geteuid()})
         others = self._open.total() - owners
         if _may(Who.OWNER, uid, groups):
@@ -179,8 +187,12 @@ class Control:
             return f"{MAX_OF_USER} of uid {uid} are open"
         return f"{others - 1} are open" if others > MAX_CLIENTS - RESERVED else ""
 
-    async def _while_there(self, connection: ClientConnection, work: Coroutine[Any, Any, Answer]) -> Answer | None:
-        """Return the answer, or None when the client has hung up. Its order is carried out all the same, without waiting for the end."""
+    async def _while_there(
+        self, connection: ClientConnection, work: Coroutine[Any, Any, Answer]
+    ) -> Answer | None:
+        """Return the answer, or None when the client has hung up. Its order is carried out all the same,
+        without waiting for the end.
+        """
         task, me = asyncio.ensure_future(work), asyncio.current_task()
         connection.on_hang_up(task.cancel)
         try:
@@ -211,7 +223,8 @@ class Control:
         try:
             return await self._verbs[verb](request, uid, write)
         except Exception as error:
-            # One request of one client must not end the supervisor of all tasks: it is answered, logged, and over.
+            # One request of one client must not end the supervisor of all tasks: it is answered, logged, and
+            # over.
             if isinstance(error, ConnectionError):
                 raise
             log.exception("Cannot answer %s", verb)
@@ -219,7 +232,9 @@ class Control:
 
 
 def _may(who: Who, uid: int, groups: Set[int]) -> bool:
-    """Judged by what the kernel says of the peer, not by the mode of the socket's file, which somebody may have widened."""
+    """Judged by what the kernel says of the peer, not by the mode of the socket's file, which somebody may
+    have widened.
+    """
     return uid in (0, os.geteuid()) or (who is Who.GROUP and os.getegid() in groups)
 
 

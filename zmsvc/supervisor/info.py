@@ -1,4 +1,6 @@
-"""When `context_info` is told, and under which headers: once for all changes of a moment, and less often the more there is to tell."""
+"""When `context_info` is told, and under which headers: once for all changes of a moment, and less often
+the more there is to tell.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,22 @@ from zmsvc.supervisor import report
 COALESCE = 0.05
 """Seconds for which changes are gathered."""
 RATE = 10 << 20
-"""Bytes a second: after a large round changes are gathered for longer, or a large context would do nothing but tell how it is."""
+"""Bytes a second: after a large round changes are gathered for longer, or a large context would do nothing
+but tell how it is.
+"""
 
 
 class Info:
-    """`wanted` says whether somebody may want a `control` message with such a header; `send` takes the frames."""
+    """`wanted` says whether somebody may want a `control` message with such a header; `send` takes the
+    frames.
+    """
 
-    def __init__(self, world: Callable[[], World], wanted: Callable[[Mapping[str, Any]], bool], send: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        world: Callable[[], World],
+        wanted: Callable[[Mapping[str, Any]], bool],
+        send: Callable[[bytes], None],
+    ) -> None:
         self._world, self._wanted, self._send = world, wanted, send
         self._loop = asyncio.get_running_loop()
         self._changed: dict[str, None] = {}
@@ -39,11 +50,16 @@ class Info:
             self._tell()
 
     def _tell(self) -> None:
-        """Under the header of each transaction that has changed, since one may be subscribed to one of them alone."""
+        """Under the header of each transaction that has changed, since one may be subscribed to one of
+        them alone.
+        """
         changed, self._changed, self._timer = [*self._changed], {}, None
         world = self._world()
         ident = world.context.id
-        heads = [messages.header(transaction=name, service_id=ident, action="update", service_name="context") for name in changed]
+        heads = [
+            messages.header(transaction=name, service_id=ident, action="update", service_name="context")
+            for name in changed
+        ]
         wanted = [head for head in heads if self._wanted(head)]
         if not wanted:
             return

@@ -1,4 +1,6 @@
-"""Asks the zmsvc that is installed now, which an upgrade may have put there, whether its supervisor can take over from this one."""
+"""Asks the zmsvc that is installed now, which an upgrade may have put there, whether its supervisor can
+take over from this one.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +12,30 @@ from typing import Any
 from zmsvc.core.errors import ZmsvcError
 
 PATIENCE = 30.0
-"""Seconds that the installed supervisor has to say which protocols it speaks: 0.3 s is usual, a busy machine takes longer."""
+"""Seconds that the installed supervisor has to say which protocols it speaks: 0.3 s is usual, a busy
+machine takes longer.
+"""
 QUESTION = "--speaks"
 """The argument of zmsvc.supervisor that has it say so."""
 
 
 async def check(keeper_protocol: int, keeper_version: str) -> str:
-    """Return the version that would take over under this keeper. Raises ZmsvcError with the reason why it could not, and the way out."""
+    """Return the version that would take over under this keeper. Raises ZmsvcError with the reason why it
+    could not, and the way out.
+    """
     told = await _ask()
     try:
         version, oldest, newest = str(told["version"]), int(told["oldest"]), int(told["protocol"])
     except (KeyError, TypeError, ValueError):
-        raise ZmsvcError(f"the installed supervisor does not say which protocols it speaks, but {json.dumps(told)[:200]}") from None
-    # A keeper speaks its own number and every earlier one, so a supervisor that is older than the keeper is welcome.
+        raise ZmsvcError(
+            f"the installed supervisor does not say which protocols it speaks, but {json.dumps(told)[:200]}"
+        ) from None
+    # A keeper speaks its own number and every earlier one, so a supervisor that is older than the keeper is
+    # welcome.
     if oldest > keeper_protocol:
         raise ZmsvcError(
-            f"the installed zmsvc {version} speaks protocols {oldest} to {newest}, the running keeper ({keeper_version or '1.0'}) "
+            f"the installed zmsvc {version} speaks protocols {oldest} to {newest}, the running keeper "
+            f"({keeper_version or '1.0'}) "
             f"protocol {keeper_protocol}; only a restart of the context renews the keeper"
         )
     return version
@@ -46,11 +56,14 @@ async def _ask() -> dict[str, Any]:
         await process.wait()
         raise ZmsvcError(f"the installed supervisor does not answer within {PATIENCE:g} s") from None
     if process.returncode == 2 and b"unrecognized arguments" in complaint:
-        # zmsvc 1.0, which wants the name of a context besides, does not know the question; every keeper speaks its protocol.
+        # zmsvc 1.0, which wants the name of a context besides, does not know the question; every keeper
+        # speaks its protocol.
         return {"version": "1.0", "oldest": 0, "protocol": 0}
     try:
         told = json.loads(said)
     except ValueError:
         last = complaint.decode(errors="replace").strip().rpartition("\n")[2]
-        raise ZmsvcError(f"the installed supervisor does not run: {last or f'status {process.returncode}'}") from None
+        raise ZmsvcError(
+            f"the installed supervisor does not run: {last or f'status {process.returncode}'}"
+        ) from None
     return told if isinstance(told, dict) else {}

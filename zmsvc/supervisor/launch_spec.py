@@ -1,4 +1,6 @@
-"""SocketMaker the launch of a task from the world: what the file says of it, its transaction and its cause."""
+"""SocketMaker the launch of a task from the world: what the file says of it, its transaction and its
+cause.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,17 @@ from zmsvc.protocol.launch import LaunchSpec
 
 
 def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Container[int]) -> LaunchSpec:
-    """Return the launch of a task. `granted` are the other users who can open the sockets in the runtime directory."""
+    """Return the launch of a task. `granted` are the other users who can open the sockets in the runtime
+    directory.
+    """
     transaction, task_id = key
     service, task = world.context.tasks[task_id], world.tasks[key]
     endpoints = world.context.endpoints
     uid = _other_user(service.user)
     own = uid is None or uid in granted
-    frontend, backend = own_endpoints(world.context, places) if own else (endpoints.frontend, endpoints.backend)
+    frontend, backend = (
+        own_endpoints(world.context, places) if own else (endpoints.frontend, endpoints.backend)
+    )
     return LaunchSpec(
         launch=task.launch,
         context=world.context.name,
@@ -64,18 +70,23 @@ def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Co
 
 
 def own_endpoints(context: Context, places: Places) -> tuple[str, str]:
-    """Where the supervisor and the context's tasks subscribe and publish: not through the gate of a tcp endpoint, nor with keys.
+    """Where the supervisor and the context's tasks subscribe and publish: not through the gate of a tcp
+    endpoint, nor with keys.
 
     A keeper that was started by an earlier zmsvc has not made these sockets.
     """
     ends = context.endpoints
     pairs = ((ends.frontend, places.sub_socket), (ends.backend, places.pub_socket))
-    frontend, backend = (f"ipc://{own}" if place.startswith("tcp://") and own.is_socket() else place for place, own in pairs)
+    frontend, backend = (
+        f"ipc://{own}" if place.startswith("tcp://") and own.is_socket() else place for place, own in pairs
+    )
     return frontend, backend
 
 
 def _other_user(user: str | None) -> int | None:
-    """Return the user ID of a task that runs as another user than the daemon. An unknown user has none: the launch says so."""
+    """Return the user ID of a task that runs as another user than the daemon. An unknown user has none:
+    the launch says so.
+    """
     uid = None if user is None else members.number(user)
     return uid if uid != os.geteuid() else None
 

@@ -1,7 +1,9 @@
-"""Facts in, `step`, save, perform: the loop that carries out what the core decides. It learns no policy, ever.
+"""Facts in, `step`, save, perform: the loop that carries out what the core decides. It learns no policy,
+ever.
 
-A turn takes every fact that waits, saves once, and then acts; what is acknowledged is acknowledged last. So a crash at any line leaves
-either a fact that is told again or a decision that is in the state file and is carried out by the next supervisor.
+A turn takes every fact that waits, saves once, and then acts; what is acknowledged is acknowledged last. So a
+crash at any line leaves either a fact that is told again or a decision that is in the state file and is
+carried out by the next supervisor.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ STATUS_EVERY = 0.1
 ASKS = 2
 """The first protocol in which a keeper can ask all processes of a launch to end."""
 MAX_ERROR = 2000
-"""Characters that are told of what failed at the start of the context: a terminal's page, where a thousand tasks fail alike."""
+"""Characters that are told of what failed at the start of the context: a terminal's page, where a thousand
+tasks fail alike.
+"""
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +52,15 @@ log = logging.getLogger(__name__)
 class Loop:
     """The supervisor at work. `over` is set when it is to leave."""
 
-    def __init__(self, world: World, store: Store, children: Children, places: Places, log_target: str, curve: Curve | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        store: Store,
+        children: Children,
+        places: Places,
+        log_target: str,
+        curve: Curve | None = None,
+    ) -> None:
         self.world = world
         self.store = store
         self.children = children
@@ -109,9 +121,13 @@ class Loop:
         self.hear_children()
 
     def _end_context(self) -> None:
-        """The tasks die with the keeper by the kernel's hand, but not what they had started: nothing of the context may stay."""
+        """The tasks die with the keeper by the kernel's hand, but not what they had started: nothing of
+        the context may stay.
+        """
         sessions = {task.pid for task in self.world.tasks.values() if task.pid is not None}
-        while doomed := [pid for pid in self.children.outside.belonging(sessions, self.places.mark) if pid != os.getpid()]:
+        while doomed := [
+            pid for pid in self.children.outside.belonging(sessions, self.places.mark) if pid != os.getpid()
+        ]:
             self.children.outside.kill_each(doomed)
 
     async def ask(self, request: Requested | ev.ContextReloaded) -> ev.Reply:
@@ -166,13 +182,18 @@ class Loop:
             self._cannot_save(error)
             return
         if self.unsaved:
-            log.warning("The state file can be written again", extra={"journal": {"MESSAGE_ID": journal.MESSAGE_ID["context"]}})
+            log.warning(
+                "The state file can be written again",
+                extra={"journal": {"MESSAGE_ID": journal.MESSAGE_ID["context"]}},
+            )
         self.unsaved, self._records = "", []
         for call in self.on_history if records else ():
             call()
 
     def _cannot_save(self, error: OSError) -> None:
-        """Managing goes on from memory: a full disk must not keep anybody from stopping a task. Ends are not acknowledged meanwhile."""
+        """Managing goes on from memory: a full disk must not keep anybody from stopping a task. Ends are
+        not acknowledged meanwhile.
+        """
         if not self.unsaved:
             log.error("%s; going on without it, a crash now would lose what was decided since", error)
             self._loop.call_later(SAVE_AGAIN, self._save_again)
@@ -188,8 +209,9 @@ class Loop:
         self._acknowledge()
 
     def _acknowledge(self) -> None:
-        """What was said goes from the queue, also when it could not be saved: a full queue would block every task, and then the
-        watchdog would kill those that cannot feed it. An end costs nothing to keep, so it is kept until it is in the file.
+        """What was said goes from the queue, also when it could not be saved: a full queue would block every
+        task, and then the watchdog would kill those that cannot feed it. An end costs nothing to keep, so it
+        is kept until it is in the file.
         """
         crashpoint.reached("settle datagrams")
         self.children.settled()
@@ -207,9 +229,13 @@ class Loop:
             case ev.Launch():
                 self._launch(effect)
             case ev.Signal():
-                self.children.tell(sv.SignalTask(launch=effect.launch, signal=effect.signal, rest=effect.rest))
+                self.children.tell(
+                    sv.SignalTask(launch=effect.launch, signal=effect.signal, rest=effect.rest)
+                )
             case ev.SetMain():
-                self.children.tell(sv.SetMain(launch=effect.launch, pid=effect.pid, start_time=effect.start_time))
+                self.children.tell(
+                    sv.SetMain(launch=effect.launch, pid=effect.pid, start_time=effect.start_time)
+                )
             case ev.KillAll():
                 self.children.tell(sv.KillTask(launch=effect.launch))
             case ev.Forget():
@@ -276,14 +302,20 @@ class Loop:
             fields |= {"ZMSVC_TASK": record.task, "ZMSVC_EVENT": record.event}
         if record.instance:
             fields |= {"ZMSVC_INSTANCE": record.instance, "SYSLOG_IDENTIFIER": record.instance}
-        level = logging.WARNING if record.event in ("failed", "killing", "survivor", "lost", "dropped") else logging.INFO
+        level = (
+            logging.WARNING
+            if record.event in ("failed", "killing", "survivor", "lost", "dropped")
+            else logging.INFO
+        )
         log.log(level, "%s %s", record.event, words, extra={"journal": fields})
 
     def _say_status(self, effects: Iterable[Effect]) -> None:
         if self.world.stopping and not self._said_stopping:
             self._said_stopping = True
             self.notifier.stopping()
-        if self.unsaved == self._status_unsaved and not any(isinstance(effect, ev.PublishInfo) for effect in effects):
+        if self.unsaved == self._status_unsaved and not any(
+            isinstance(effect, ev.PublishInfo) for effect in effects
+        ):
             return
         self._status_unsaved = self.unsaved
         self._status_stale = True
@@ -291,7 +323,9 @@ class Loop:
             self._renew_status()
 
     def _renew_status(self) -> None:
-        """A thousand tasks that change one by one are not counted a thousand times, and systemd is not told of each."""
+        """A thousand tasks that change one by one are not counted a thousand times, and systemd is not
+        told of each.
+        """
         self._status_next = None
         if not self._status_stale:
             return
@@ -312,10 +346,14 @@ def _short(text: str, most: int = 200) -> str:
     return text if len(text) <= most else text[:most] + "..."
 
 
-def facts_of_start(hello: sv.Hello, autostart: bool, transaction: str | None, said: Iterable[Fact]) -> Iterable[Fact]:
-    """What a new supervisor is told first: what the keeper holds, what has been said meanwhile, and then every unacknowledged end.
+def facts_of_start(
+    hello: sv.Hello, autostart: bool, transaction: str | None, said: Iterable[Fact]
+) -> Iterable[Fact]:
+    """What a new supervisor is told first: what the keeper holds, what has been said meanwhile, and then
+    every unacknowledged end.
 
-    A task may have been forked, said its words and ended while nobody was there: its end is no news about it but the last.
+    A task may have been forked, said its words and ended while nobody was there: its end is no news about it
+    but the last.
     """
     living, ends = held(hello)
     yield ev.SupervisorStarted(

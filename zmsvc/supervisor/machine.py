@@ -1,4 +1,5 @@
-"""The supervisor's port to the machine: what it waits for beside its event loop, and whom it kills when its keeper is gone.
+"""The supervisor's port to the machine: what it waits for beside its event loop, and whom it kills when its
+keeper is gone.
 
 A test runs the real supervisor on an event loop with a virtual clock, and on a kernel of its own.
 """
@@ -17,7 +18,9 @@ from zmsvc.host.systemd import notify
 class Outside(Protocol):
     """What the supervisor asks of the machine."""
 
-    def receive(self, sock: socket.socket, *, peek: bool = False, spare: notify.ReservedDescriptor | None = None) -> notify.Datagram | None:
+    def receive(
+        self, sock: socket.socket, *, peek: bool = False, spare: notify.ReservedDescriptor | None = None
+    ) -> notify.Datagram | None:
         """Return the next notification on a socket."""
 
     def wait(self, sock: socket.socket, milliseconds: int) -> bool:

@@ -1,4 +1,6 @@
-"""The world as others see it: `status` for the control socket, the context's picture for the bus, one line for systemd."""
+"""The world as others see it: `status` for the control socket, the context's picture for the bus, one line
+for systemd.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def rfc3339(at: float) -> str:
 
 
 def wall(monotonic: float) -> str:
-    """When that was, by today's clock: what we keep is monotonic, so a clock that was set back shifts the past with it."""
+    """When that was, by today's clock: what we keep is monotonic, so a clock that was set back shifts the
+    past with it.
+    """
     return rfc3339(time.time() - (time.monotonic() - monotonic))
 
 
@@ -49,7 +53,9 @@ def _in_order(world: World, tasks: list[Member]) -> list[Member]:
     return sorted(tasks, key=lambda each: place.get(each[0][1], len(place)))
 
 
-def transactions(world: World, only: str | None, tasks: tuple[str, ...], cgroup: str | None) -> list[dict[str, Any]]:
+def transactions(
+    world: World, only: str | None, tasks: tuple[str, ...], cgroup: str | None
+) -> list[dict[str, Any]]:
     """The transactions as `status` shows them."""
     return [
         {
@@ -65,9 +71,15 @@ def transactions(world: World, only: str | None, tasks: tuple[str, ...], cgroup:
 
 
 def _since(world: World, transaction: str, own: list[Member]) -> float:
-    """Return when a transaction came into its state, as far as its tasks tell: they are in theirs since then."""
+    """Return when a transaction came into its state, as far as its tasks tell: they are in theirs since
+    then.
+    """
     state, opened = _state(world, transaction, own), world.transactions[transaction].opened
-    alike = [task.since for _, task in own if (coming_up(task) if state is State.ACTIVATING else task.state is state)]
+    alike = [
+        task.since
+        for _, task in own
+        if (coming_up(task) if state is State.ACTIVATING else task.state is state)
+    ]
     if state is State.ACTIVE:
         # The last that began, also where it has ended again meanwhile.
         return max([opened, *alike, *(task.launched_at for _, task in own if task.resting)])
@@ -115,7 +127,9 @@ def context_state(world: World) -> State:
     """The state of the context: that of its worst transaction."""
     if world.stopping:
         return State.DEACTIVATING
-    states = {_state(world, name, own) for name, own in members(world).items() if world.transactions[name].open}
+    states = {
+        _state(world, name, own) for name, own in members(world).items() if world.transactions[name].open
+    }
     return next((state for state in (State.FAILED, State.ACTIVATING) if state in states), State.ACTIVE)
 
 
@@ -142,7 +156,11 @@ def _picture(world: World, own: list[Member]) -> dict[str, Any]:
 
 def _pictured(world: World, key: Key, task: Task) -> Mapping[str, Any]:
     service = service_of(world.context, key[1], task)
-    return {**_named(key, task, service), **words(task), "task": _ordered(key, task, service) if service else {}}
+    return {
+        **_named(key, task, service),
+        **words(task),
+        "task": _ordered(key, task, service) if service else {},
+    }
 
 
 def figured(world: World, key: Key, task: Task) -> Mapping[str, Any]:
@@ -170,7 +188,9 @@ def words(task: Task) -> dict[str, str]:
 
 
 _OLD_STATE = {State.ACTIVATING: "in_progress", State.DEACTIVATING: "in_progress", State.FAILED: "failure"}
-"""1.0 has the result of the last report, and `in_progress` from an order until the next report. What has no order yet is a success."""
+"""1.0 has the result of the last report, and `in_progress` from an order until the next report. What has
+no order yet is a success.
+"""
 
 
 def _ordered(key: Key, task: Task, service: TaskService) -> Mapping[str, Any]:
@@ -192,5 +212,8 @@ def line(world: World) -> str:
     count = Counter(task.sub_state for (transaction, _), task in world.tasks.items() if transaction in opened)
     running = sum(number for sub, number in count.items() if STATE_OF[sub] is State.ACTIVE)
     failed = sum(number for sub, number in count.items() if STATE_OF[sub] is State.FAILED)
-    text = f"{running} of {count.total()} tasks running in {len(opened)} transaction{'s' if len(opened) != 1 else ''}"
+    text = (
+        f"{running} of {count.total()} tasks running in {len(opened)} "
+        f"transaction{'s' if len(opened) != 1 else ''}"
+    )
     return f"{text}, {failed} failed" if failed else text

@@ -1,4 +1,6 @@
-"""What can be asked over the control socket, a function a verb. Orders become facts; questions are answered from the world as it is."""
+"""What can be asked over the control socket, a function a verb. Orders become facts; questions are
+answered from the world as it is.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,17 @@ from zmsvc.supervisor.loop import Loop
 FOLLOW = 1000
 """Rows of history that are sent in one go."""
 DEVICE_PATIENCE = 10.0
-"""Seconds that the device has to end in order, where the keeper kills it after five, and the next one to come up."""
+"""Seconds that the device has to end in order, where the keeper kills it after five, and the next one to
+come up.
+"""
 
 log = logging.getLogger(__name__)
 
 
 class Requests:
-    """The verbs over one loop. `about` is what a supervisor knows of itself: its keeper, versions, its number of restarts, its cgroups."""
+    """The verbs over one loop. `about` is what a supervisor knows of itself: its keeper, versions, its
+    number of restarts, its cgroups.
+    """
 
     def __init__(self, loop: Loop, about: Mapping[str, Any]) -> None:
         self._loop = loop
@@ -67,7 +73,9 @@ class Requests:
             async with asyncio.timeout(limit):
                 reply = await self._loop.ask(asked)
         except TimeoutError:
-            return failure(124, f"cannot say that {verb.value} is done: it takes longer than {limit:g} s, and goes on")
+            return failure(
+                124, f"cannot say that {verb.value} is done: it takes longer than {limit:g} s, and goes on"
+            )
         return {"ok": reply.ok, "code": reply.code, "error": reply.error, "data": dict(reply.data)}
 
     async def _status(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
@@ -75,9 +83,15 @@ class Requests:
         transaction, tasks = request.get("transaction"), tuple(request.get("tasks") or ())
         if transaction is not None and transaction not in world.transactions:
             return failure(4, f"cannot show {transaction}: no such transaction")
-        unknown = [task for task in tasks if not any(key[1] == task for key in world.tasks) and task not in world.context.tasks]
+        unknown = [
+            task
+            for task in tasks
+            if not any(key[1] == task for key in world.tasks) and task not in world.context.tasks
+        ]
         if unknown:
-            return failure(4, f"cannot show {unknown[0]}: no such task in {world.context.path or world.context.name}")
+            return failure(
+                4, f"cannot show {unknown[0]}: no such task in {world.context.path or world.context.name}"
+            )
         device = loop.children.device
         endpoints = world.context.endpoints
         return success(
@@ -146,7 +160,8 @@ class Requests:
     async def reload(self, *, block: bool = True, seconds: Any = None) -> Answer:
         """Read the context file again and change what differs. A bad file changes nothing.
 
-        systemd is told that the file has been read; it does not wait for tasks, which may take as long as their limits allow.
+        systemd is told that the file has been read; it does not wait for tasks, which may take as long as
+        their limits allow.
         """
         loop = self._loop
         loop.notifier.reloading()
@@ -176,7 +191,9 @@ class Requests:
         return [warning for warning in checks.warnings(context, curve=curve) if warning not in before]
 
     async def _restart_device(self, _request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
-        """End each connection to the bus, as that of a client whose key was revoked. Those who may connect do it again by themselves."""
+        """End each connection to the bus, as that of a client whose key was revoked. Those who may connect
+        do it again by themselves.
+        """
         children, news = self._loop.children, asyncio.Event()
         before = children.device.restarts
         children.on_device.append(news.set)
@@ -187,8 +204,15 @@ class Requests:
                     await news.wait()
                     news.clear()
         except TimeoutError:
-            why = children.device.problem or f"the keeper (zmsvc {self._about['keeper_version'] or '1.0'}) does not say that it has"
-            return failure(1, f"cannot restart the device: {why} (a restart of the context does it: zmsvcctl exit, then start it again)")
+            why = (
+                children.device.problem
+                or f"the keeper (zmsvc {self._about['keeper_version'] or '1.0'}) does not say that it has"
+            )
+            return failure(
+                1,
+                f"cannot restart the device: {why} (a restart of the context does it: zmsvcctl exit, then "
+                f"start it again)",
+            )
         finally:
             children.on_device.remove(news.set)
         return success({"pid": children.device.pid})

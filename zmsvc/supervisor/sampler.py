@@ -1,6 +1,8 @@
-"""`python -m zmsvc.supervisor.sampler`: what the processes that standard input names use of the machine, as JSON, once.
+"""`python -m zmsvc.supervisor.sampler`: what the processes that standard input names use of the machine, as
+JSON, once.
 
-A process of its own: to look at a thousand processes takes a second of Python, which the supervisor's loop would feel even from a thread.
+A process of its own: to look at a thousand processes takes a second of Python, which the supervisor's loop
+would feel even from a thread.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from zmsvc.host import usage
 from zmsvc.host.kernel import linux
 
 SPAN = 0.1
-"""Seconds over which CPU is measured; a question should be answered before the asker thinks of asking again."""
+"""Seconds over which CPU is measured; a question should be answered before the asker thinks of asking
+again.
+"""
 NICE = 10
 
 

@@ -1,4 +1,6 @@
-"""A supervisor's working life: from taking over what the keeper holds until it leaves. It hears the keeper, tasks and clients."""
+"""A supervisor's working life: from taking over what the keeper holds until it leaves. It hears the
+keeper, tasks and clients.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from zmsvc.protocol.supervision import Hello, Leave, StopAll
 from zmsvc.supervisor.loop import Loop, facts_of_start
 
 PORTION = 0.02
-"""Seconds between two hearings while launches wait for the keeper: what each task says, alone, would be saved alone."""
+"""Seconds between two hearings while launches wait for the keeper: what each task says, alone, would be
+saved alone.
+"""
 
 log = logging.getLogger("zmsvc.supervisor")
 
@@ -39,7 +43,9 @@ class Session:
         self._running = asyncio.get_running_loop()
         self._reloads: set[asyncio.Task[Any]] = set()
 
-    async def live(self, hello: Hello, early: Iterable[Fact], *, autostart: bool, transaction: str | None) -> None:
+    async def live(
+        self, hello: Hello, early: Iterable[Fact], *, autostart: bool, transaction: str | None
+    ) -> None:
         """TakePipe over, and work until the supervisor is to leave. `early` are facts that came before."""
         loop, children = self._loop, self._children
         children.on_backlog = self._backlog

@@ -1,6 +1,8 @@
-"""Answers `state`/`top`: has the sampler look at the tasks of a transaction, one question after the other, while the loop goes on.
+"""Answers `state`/`top`: has the sampler look at the tasks of a transaction, one question after the other,
+while the loop goes on.
 
-A question that waits already is not asked twice, so a flood of them costs one process at a time and one answer for all.
+A question that waits already is not asked twice, so a flood of them costs one process at a time and one
+answer for all.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ MAX_WAITING = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked: the figures of a transaction, with these options. `head` is the header of the answer, as JSON."""
+    """What is asked: the figures of a transaction, with these options. `head` is the header of the answer,
+    as JSON.
+    """
 
     transaction: str
     wanted: tuple[str, ...]
@@ -39,14 +43,18 @@ log = logging.getLogger(__name__)
 class Top:
     """`say` is called with the header of an answer and the rows of the tasks."""
 
-    def __init__(self, world: Callable[[], World], say: Callable[[Mapping[str, Any], list[Any]], None]) -> None:
+    def __init__(
+        self, world: Callable[[], World], say: Callable[[Mapping[str, Any], list[Any]], None]
+    ) -> None:
         self._world = world
         self._say = say
         self._waiting: dict[Question, None] = {}
         self._work: asyncio.Task[None] | None = None
 
     def ask(self, transaction: str, configuration: Any, head: Mapping[str, Any]) -> None:
-        """TakePipe a question for the figures of a transaction. Raises UsageError when too many questions wait."""
+        """TakePipe a question for the figures of a transaction. Raises UsageError when too many questions
+        wait.
+        """
         given = configuration if isinstance(configuration, Mapping) else {}
         wanted = tuple(str(given.get(name, ""))[:8] for name in OPTIONS)
         question = Question(transaction=transaction, wanted=wanted, head=json.dumps(head))
@@ -66,7 +74,11 @@ class Top:
             try:
                 rows = await self._look(question.transaction, question.wanted)
             except (OSError, ValueError, TimeoutError) as error:
-                log.warning("Cannot answer top for %s: %s", question.transaction, error or f"it took longer than {PATIENCE:g} s")
+                log.warning(
+                    "Cannot answer top for %s: %s",
+                    question.transaction,
+                    error or f"it took longer than {PATIENCE:g} s",
+                )
             else:
                 self._say(json.loads(question.head), rows)
             finally:
@@ -78,7 +90,9 @@ class Top:
         asked = json.dumps({"options": dict(zip(OPTIONS, wanted, strict=True)), "tasks": tasks}).encode()
         # -P: the working directory is no place to find modules in.
         command = (sys.executable, "-P", "-m", "zmsvc.supervisor.sampler")
-        sampler = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+        sampler = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
         try:
             async with asyncio.timeout(PATIENCE):
                 told, _ = await sampler.communicate(asked)

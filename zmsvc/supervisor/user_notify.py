@@ -1,8 +1,9 @@
 """The notify socket of tasks that run as another user. A thread of its own reads it, for reading it may hang.
 
-Such a user can send descriptors of its own beside a datagram, and the thread that receives or drops them closes them, which takes as
-long as the user likes (SO_LINGER, FUSE). So the event loop never touches the socket: it takes copies from the thread, and the thread
-takes a datagram off the queue when the loop says that what follows from it is in the state file.
+Such a user can send descriptors of its own beside a datagram, and the thread that receives or drops them
+closes them, which takes as long as the user likes (SO_LINGER, FUSE). So the event loop never touches the
+socket: it takes copies from the thread, and the thread takes a datagram off the queue when the loop says that
+what follows from it is in the state file.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class UserNotify:
                 self._settled.set()
 
     def ask(self) -> int:
-        """Ask for word that everything which was said before now has been taken. Returns what `said_all` takes."""
+        """Ask for word that everything which was said before now has been taken. Returns what `said_all`
+        takes.
+        """
         with self._lock:
             self._wanted += 1
             wanted = self._wanted
@@ -69,9 +72,13 @@ class UserNotify:
             return self._empty_since >= asked
 
     def wait(self, asked: int, seconds: float) -> bool:
-        """Wait until there is news, or everything was said. False when there is none in time: the thread hangs."""
+        """Wait until there is news, or everything was said. False when there is none in time: the thread
+        hangs.
+        """
         with self._passed:
-            return self._passed.wait_for(lambda: self._empty_since >= asked or (bool(self._batch) and not self._taken), seconds)
+            return self._passed.wait_for(
+                lambda: self._empty_since >= asked or (bool(self._batch) and not self._taken), seconds
+            )
 
     # --- in the thread
 
@@ -116,7 +123,9 @@ class UserNotify:
 
 
 def _without_descriptors(datagram: Datagram) -> Datagram:
-    """Return the same with the update's text in it. One that cannot be read stays as it is: whoever takes it finds no file."""
+    """Return the same with the update's text in it. One that cannot be read stays as it is: whoever takes
+    it finds no file.
+    """
     try:
         text = notify.update_of(datagram)
     except (ProtocolError, OSError):

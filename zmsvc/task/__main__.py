@@ -1,7 +1,8 @@
-"""`python -m zmsvc.task DIR`: one service in the foreground, without a supervisor or a bus. This is how a developer debugs it.
+"""`python -m zmsvc.task DIR`: one service in the foreground, without a supervisor or a bus. This is how a
+developer debugs it.
 
-Its results and what it publishes are printed on stdout, what it logs goes to stderr, Ctrl-C ends it. It stays in its directory, with
-its own standard streams.
+Its results and what it publishes are printed on stdout, what it logs goes to stderr, Ctrl-C ends it. It stays
+in its directory, with its own standard streams.
 """
 
 from __future__ import annotations
@@ -54,12 +55,19 @@ class Terminal:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m zmsvc.task", description="Run one service in the foreground, without a supervisor; Ctrl-C ends it."
+        prog="python -m zmsvc.task",
+        description="Run one service in the foreground, without a supervisor; Ctrl-C ends it.",
     )
-    parser.add_argument("directory", type=Path, metavar="DIR", help="the service's directory, such as Services/EchoAction")
-    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="entries of its configuration, such as interval=0.5")
+    parser.add_argument(
+        "directory", type=Path, metavar="DIR", help="the service's directory, such as Services/EchoAction"
+    )
+    parser.add_argument(
+        "settings", nargs="*", metavar="KEY=VALUE", help="entries of its configuration, such as interval=0.5"
+    )
     parser.add_argument("--context", metavar="FILE.xml", help="take its configuration from this context file")
-    parser.add_argument("--task", metavar="ID", help="which task of the context file, when several are of this service")
+    parser.add_argument(
+        "--task", metavar="ID", help="which task of the context file, when several are of this service"
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="show debug messages too")
     args = parser.parse_intermixed_args(argv)
     if bad := [text for text in args.settings if "=" not in text]:
@@ -75,7 +83,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     level = logging.DEBUG if args.verbose else journal.level_of(spec.log_level)
     journal.configure(identifier=directory.name, fields={}, target="stderr", level=level)
     terminal = Terminal()
-    life = TaskRuntime(spec, Descriptors(), voice=terminal, channel=terminal, stop=SignalStop(), log=logging.getLogger(directory.name))
+    life = TaskRuntime(
+        spec,
+        Descriptors(),
+        voice=terminal,
+        channel=terminal,
+        stop=SignalStop(),
+        log=logging.getLogger(directory.name),
+    )
     try:
         return life.live(lambda: loader.load(directory.name, [str(directory.parent)]))
     except KeyboardInterrupt:  # in the moment between two parts of its life
@@ -83,7 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _spec(instance: str, file: str | None, task: str | None) -> LaunchSpec:
-    """Return a launch as the supervisor would order it, without a bus; with a context file, what that says of the task."""
+    """Return a launch as the supervisor would order it, without a bus; with a context file, what that says
+    of the task.
+    """
     spec = LaunchSpec(
         launch=0,
         context="foreground",
@@ -112,7 +129,9 @@ def _spec(instance: str, file: str | None, task: str | None) -> LaunchSpec:
     context = reader.load(file)
     found = [each for each in context.tasks.values() if each.instance == instance and task in (None, each.id)]
     if not found:
-        raise UsageError(f"cannot run {instance}: {file} has no {f'task {task} of it' if task else 'task of it'}")
+        raise UsageError(
+            f"cannot run {instance}: {file} has no {f'task {task} of it' if task else 'task of it'}"
+        )
     service = found[0]
     os.environ.update(service.environment)
     process.take_effect(service.environment)

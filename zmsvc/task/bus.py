@@ -1,7 +1,9 @@
-"""A task process's own connection to the bus: one mouth for all its threads, and an ear for each service that listens.
+"""A task process's own connection to the bus: one mouth for all its threads, and an ear for each service that
+listens.
 
-Both are made when they are needed first. A task that only reports results needs neither: its updates go by sd_notify. Without them a
-process has two threads, ten descriptors and half a megabyte less, and a connection less at the device.
+Both are made when they are needed first. A task that only reports results needs neither: its updates go by
+sd_notify. Without them a process has two threads, ten descriptors and half a megabyte less, and a connection
+less at the device.
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ class Bus:
         self._dropped = SparseLog(log.warning)
 
     def publish(self, frame: bytes) -> bool:
-        """Hand a message to the device's queue; False: the queue is full, it is dropped. The first call waits for the device.
+        """Hand a message to the device's queue; False: the queue is full, it is dropped. The first call waits
+        for the device.
 
         Raises RefusedError when the device lets the task's user not connect.
         """
@@ -68,9 +71,12 @@ class Bus:
         return sent
 
     def ear(self, prefixes: Sequence[bytes]) -> Subscription:
-        """A subscriber that hears everything from now on, as far as the device is there within ATTACH seconds."""
-        # Our own publisher is told of every subscription that the device knows, so we know when it knows ours. libzmq sends them in
-        # the order of their bytes: this one, which no topic can be, comes after `prefixes`.
+        """A subscriber that hears everything from now on, as far as the device is there within ATTACH
+        seconds.
+        """
+        # Our own publisher is told of every subscription that the device knows, so we know when it knows
+        # ours. libzmq sends them in the order of their bytes: this one, which no topic can be, comes after
+        # `prefixes`.
         mark = b"\xff\xffzmsvc.ear %d %d" % (os.getpid(), threading.get_ident())
         with self._lock:
             until = time.monotonic() + ATTACH
@@ -89,7 +95,9 @@ class Bus:
 
     def _speak(self) -> sockets.Publisher:
         if self._mouth is None:
-            self._mouth = sockets.Publisher(sockets.publisher(self._own_context(), self._backend, self._curve))
+            self._mouth = sockets.Publisher(
+                sockets.publisher(self._own_context(), self._backend, self._curve)
+            )
             if not self._mouth.wait(ATTACH):
                 if self._curve is None and refusal.refused(self._backend, b"PUB"):
                     raise refusal.refusal(self._backend)

@@ -26,7 +26,9 @@ def inherited(name: str) -> bool:
 
 
 def neutral(name: str) -> bool:
-    """Tell whether this variable says nothing of the person who started the daemon, so that a task of another user inherits it, too."""
+    """Tell whether this variable says nothing of the person who started the daemon, so that a task of
+    another user inherits it, too.
+    """
     return name in _NEUTRAL or name.startswith(("LC_", "ZMSVC_"))
 
 
@@ -50,7 +52,9 @@ def told(spec: LaunchSpec, pid: int) -> dict[str, str]:
 
 
 def cause(given: Mapping[str, Any]) -> dict[str, str]:
-    """What started the task, for programs. The last of its sources stands for itself, all of them are in ZMSVC_CAUSE_SOURCES."""
+    """What started the task, for programs. The last of its sources stands for itself, all of them are in
+    ZMSVC_CAUSE_SOURCES.
+    """
     made = {"ZMSVC_CAUSE_BY": str(given.get("by") or ""), "ZMSVC_CAUSE_DEPTH": str(given.get("depth", 0))}
     if given.get("uid") is not None:
         made["ZMSVC_CAUSE_UID"] = str(given["uid"])
@@ -58,7 +62,11 @@ def cause(given: Mapping[str, Any]) -> dict[str, str]:
     if not sources:
         return made
     last = sources[-1]
-    made |= {f"ZMSVC_CAUSE_{name.upper()}": str(last[name]) for name in ("task", "trigger", "rule") if last.get(name)}
+    made |= {
+        f"ZMSVC_CAUSE_{name.upper()}": str(last[name])
+        for name in ("task", "trigger", "rule")
+        if last.get(name)
+    }
     for name in ("code", "signal", "reason"):
         value = (last.get("exit") or {}).get(name)
         if value is not None:

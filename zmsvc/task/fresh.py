@@ -1,7 +1,8 @@
-"""`python -m zmsvc.task.fresh NAME=FD...`: a task in an interpreter of its own, which has taken the place of the fork.
+"""`python -m zmsvc.task.fresh NAME=FD...`: a task in an interpreter of its own, which has taken the place of
+the fork.
 
-What the interpreter, libc and the dynamic linker read when a program begins has its effect here: all of the task's environment. The
-fork has become the task's process already: its user, limits, streams and PID stay.
+What the interpreter, libc and the dynamic linker read when a program begins has its effect here: all of the
+task's environment. The fork has become the task's process already: its user, limits, streams and PID stay.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What a task was given to decide who may connect: CURVE keys, which may be files that it could not open itself, and the members file."""
+"""What a task was given to decide who may connect: CURVE keys, which may be files that it could not open
+itself, and the members file.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from zmsvc.protocol.launch import Descriptors, LaunchSpec
 class TaskKeys:
     """`client` to connect to the bus; the rest is for a service that binds a place of its own.
 
-    With keys that are `server`, and `allow`, the directory of who may come; without them `members`, the file of who may come by tcp.
+    With keys that are `server`, and `allow`, the directory of who may come; without them `members`, the file
+    of who may come by tcp.
     """
 
     client: Curve | None = None

@@ -1,6 +1,8 @@
-"""The Monitor service: publishes what the tasks of its transaction use of the machine, at an endpoint of its own.
+"""The Monitor service: publishes what the tasks of its transaction use of the machine, at an endpoint of its
+own.
 
-What there is to look at it hears from the supervisor's `control` messages; when it may have missed one it asks with a `state` request.
+What there is to look at it hears from the supervisor's `control` messages; when it may have missed one it
+asks with a `state` request.
 """
 
 from __future__ import annotations
@@ -30,11 +32,14 @@ ANSWER_MS = 250
 """How long a supervisor has to answer. Without an answer the sample is of what has been heard."""
 ATTEMPTS = 4
 MAX_HELD = 32 << 20
-"""Bytes by which this process may grow before its endpoint is opened anew. libzmq bounds neither the subscriptions of a peer nor what they
-cost, some 100 bytes for a byte of a prefix; a subscriber of ours has one. Subscriptions are taken in while a sample is sent and at no
-other time: eight peers that flooded made the process grow by 12 MB/s at 20 samples a second. A picture of 5,000 tasks has 10 MB."""
+"""Bytes by which this process may grow before its endpoint is opened anew. libzmq bounds neither the
+subscriptions of a peer nor what they cost, some 100 bytes for a byte of a prefix; a subscriber of ours has
+one. Subscriptions are taken in while a sample is sent and at no other time: eight peers that flooded made the
+process grow by 12 MB/s at 20 samples a second. A picture of 5,000 tasks has 10 MB."""
 DOUBT = 60.0
-"""Seconds after which the picture is asked for in any case, which repairs what a message that was lost has left wrong."""
+"""Seconds after which the picture is asked for in any case, which repairs what a message that was lost has
+left wrong.
+"""
 
 _STATES = {
     "started": ("success", "active"),
@@ -69,17 +74,23 @@ class TransactionView:
             row = self._tasks.setdefault(str(head.get("service_id")), {})
             ended = action in ("stopped", "failed")
             state, active = _STATES[str(action)]
-            row.update(action=action, state=state, active_state=active, pid=None if ended else _pid(status.get("pid")))
+            row.update(
+                action=action,
+                state=state,
+                active_state=active,
+                pid=None if ended else _pid(status.get("pid")),
+            )
 
     def replace(self, told: Mapping[str, Any]) -> None:
         """The whole transaction, as `context_info` and `reply_context` have it."""
         tasks = [each for each in told.get("tasks") or () if isinstance(each, Mapping)]
         self._tasks = {
             str(each.get("service_id")): {
-                "pid": _pid(each.get("pid")), **{name: each.get(name) for name in ("action", "state", "active_state")}
+                "pid": _pid(each.get("pid")),
+                **{name: each.get(name) for name in ("action", "state", "active_state")},
             }
             for each in tasks
-        }  # fmt: skip
+        }
         self.whole = True
 
     def tasks(self) -> list[Row]:
@@ -103,14 +114,19 @@ def _pid(value: Any) -> int | None:
 class StateClient:
     """Asks the supervisor for the picture of the transaction, over the bus of the context."""
 
-    def __init__(self, context: Context, frontend: str, curve: Curve | None, transaction: str, service_id: str) -> None:
+    def __init__(
+        self, context: Context, frontend: str, curve: Curve | None, transaction: str, service_id: str
+    ) -> None:
         reply = messages.encode("state", {"header": {"service_transaction": transaction}}).rstrip(b"}")
         self._ear = sockets.subscriber(context, frontend, [reply], curve)
-        self._head = messages.header(transaction=transaction, service_id=service_id, action="request", service_name="state")
+        self._head = messages.header(
+            transaction=transaction, service_id=service_id, action="request", service_name="state"
+        )
 
     def ask(self, publish: Callable[[str, Mapping[str, Any]], object]) -> Mapping[str, Any] | None:
         """The picture; None when nobody answers in time."""
-        # An answer to an earlier question, or to somebody else's, may be older than what has been heard since.
+        # An answer to an earlier question, or to somebody else's, may be older than what has been heard
+        # since.
         while self._ear.poll(0):
             self._ear.recv()
         publish("state", {"header": self._head, "content": {}})
@@ -128,14 +144,17 @@ class StateClient:
 
 
 class MonitorEndpoint:
-    """The Monitor's own endpoint: `pub` sends every sample to all who listen, `rep` the last one to whoever asks.
+    """The Monitor's own endpoint: `pub` sends every sample to all who listen, `rep` the last one to whoever
+    asks.
 
-    Where the context has CURVE keys it has the device's, so that one key of the server is all that a client must know. Without them the
-    same users may connect over tcp that may connect to the bus. Peers whose subscriptions fill this process are cut off, with all others:
-    those connect again by themselves.
+    Where the context has CURVE keys it has the device's, so that one key of the server is all that a client
+    must know. Without them the same users may connect over tcp that may connect to the bus. Peers whose
+    subscriptions fill this process are cut off, with all others: those connect again by themselves.
     """
 
-    def __init__(self, context: Context, endpoint: str, kind: str, keys: TaskKeys, report: Callable[[str], None]) -> None:
+    def __init__(
+        self, context: Context, endpoint: str, kind: str, keys: TaskKeys, report: Callable[[str], None]
+    ) -> None:
         self._listening = endpoints.listen(endpoints.safe_bind(endpoint, curve=keys.server is not None))
         self._context, self._curve = context, socket_options.secured(endpoint, keys.server)
         self._handler = _handler(context, endpoint, keys, report)
@@ -146,9 +165,15 @@ class MonitorEndpoint:
 
     def _open(self) -> None:
         kind = zmq.REP if self.answers else zmq.PUB
-        self.socket: Socket = socket_options.public(self._context, kind, self._curve, gate=self._handler is not None)
+        self.socket: Socket = socket_options.public(
+            self._context, kind, self._curve, gate=self._handler is not None
+        )
         # Before the socket binds, or connections are missed.
-        self._news = socket_monitor.watch(self.socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED) if self._handler else None
+        self._news = (
+            socket_monitor.watch(self.socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+            if self._handler
+            else None
+        )
         socket_options.bind(self.socket, self._listening)
         self._began_with = linux.own_memory()
 
@@ -163,8 +188,12 @@ class MonitorEndpoint:
         return not self.answers and linux.own_memory() - self._began_with > MAX_HELD
 
     def open_anew(self) -> None:
-        """End all connections, and take new ones at the same listening socket. `sources` are others from here on."""
-        self._opened_anew.add("all connections are ended: the subscriptions of peers took more than %d MiB", MAX_HELD >> 20)
+        """End all connections, and take new ones at the same listening socket. `sources` are others from
+        here on.
+        """
+        self._opened_anew.add(
+            "all connections are ended: the subscriptions of peers took more than %d MiB", MAX_HELD >> 20
+        )
         self._shut()
         if self._handler:
             self._handler.forget()
@@ -176,7 +205,9 @@ class MonitorEndpoint:
         return [each.fileno() for each in (self._handler and self._handler.socket, self._news) if each]
 
     def judge(self) -> None:
-        """Let in who waits and may come. ZMQ's descriptors tell of a change only once, so nothing may be left over."""
+        """Let in who waits and may come. ZMQ's descriptors tell of a change only once, so nothing may be
+        left over.
+        """
         while self._handler and self._news:
             self._handler.receive()
             for event, fd in socket_monitor.seen(self._news):
@@ -197,7 +228,9 @@ class MonitorEndpoint:
             self.socket.send(frame, zmq.DONTWAIT)
 
     def answer(self) -> None:
-        """Answer everybody who has asked meanwhile. ZMQ's descriptor tells of a change only once, so nothing may be left over."""
+        """Answer everybody who has asked meanwhile. ZMQ's descriptor tells of a change only once, so
+        nothing may be left over.
+        """
         try:
             while True:
                 self.socket.recv(zmq.DONTWAIT)
@@ -215,11 +248,17 @@ class MonitorEndpoint:
         self._listening.close()
 
 
-def _handler(context: Context, endpoint: str, keys: TaskKeys, report: Callable[[str], None]) -> ZapHandler | None:
+def _handler(
+    context: Context, endpoint: str, keys: TaskKeys, report: Callable[[str], None]
+) -> ZapHandler | None:
     """Return who judges connections: by key, by user over tcp, or nobody where a socket's file does."""
     if not endpoint.startswith("tcp://"):
         return None
-    return KeyHandler(context, keys.allow, report) if keys.server and keys.allow else LoopbackGate(context, keys.members, report)
+    return (
+        KeyHandler(context, keys.allow, report)
+        if keys.server and keys.allow
+        else LoopbackGate(context, keys.members, report)
+    )
 
 
 class MonitorTask(LoopedTask):
@@ -242,7 +281,9 @@ class MonitorTask(LoopedTask):
         self._zmq = sockets.context()
         keys = self._companion.keys
         self._counter = MonitorEndpoint(self._zmq, settings.endpoint, settings.kind, keys, self.log.warning)
-        self._questions = StateClient(self._zmq, self._companion.frontend, keys.client, self.transaction, self.service_id)
+        self._questions = StateClient(
+            self._zmq, self._companion.frontend, keys.client, self.transaction, self.service_id
+        )
         self._watch_sources()
         if self._counter.answers:
             self._companion.watch(self._counter.socket.fileno(), self._counter.answer)
@@ -267,19 +308,26 @@ class MonitorTask(LoopedTask):
             self._ask()
         told = self.picture.tasks()
         if not told:
-            # There is at least this task, so nobody has told us anything yet; that there are none would be a lie.
+            # There is at least this task, so nobody has told us anything yet; that there are none would be a
+            # lie.
             return
         rows = usage.rows(self._gauge, told)
         # A process that is gone before we have heard of its end: the message is under way, or lost.
-        self.picture.whole = self.picture.whole and all(row["pid"] == task["pid"] for row, task in zip(rows, told, strict=True))
-        # As in 1.0 a task without a process has no row: programs compute with its figures. What it is like is in context_info.
-        self._counter.show(messages.encode("monitor", {self.transaction: [row for row in rows if row["pid"] is not None]}))
+        self.picture.whole = self.picture.whole and all(
+            row["pid"] == task["pid"] for row, task in zip(rows, told, strict=True)
+        )
+        # As in 1.0 a task without a process has no row: programs compute with its figures. What it is like is
+        # in context_info.
+        self._counter.show(
+            messages.encode("monitor", {self.transaction: [row for row in rows if row["pid"] is not None]})
+        )
         if self._counter.is_full():
             self._open_anew()
 
     def _ask(self) -> None:
         assert self._questions is not None
-        # More than once only at the beginning: the device may not know our subscription yet, and an answer is lost then.
+        # More than once only at the beginning: the device may not know our subscription yet, and an answer is
+        # lost then.
         for _ in range(1 if self.picture.tasks() else ATTEMPTS):
             told = self._questions.ask(self.publish)
             if told is not None:

@@ -1,4 +1,6 @@
-"""SocketMaker a forked child a task's process, and ends it: limits, user, daemon, environment, streams. Nothing of the user's runs here."""
+"""SocketMaker a forked child a task's process, and ends it: limits, user, daemon, environment, streams.
+Nothing of the user's runs here.
+"""
 
 from __future__ import annotations
 
@@ -49,10 +51,11 @@ class _Descriptor:
 
 
 def settle(keep: Iterable[int]) -> None:
-    """Be a daemon that has nothing of the keeper but its stdout and stderr, and `keep` of its descriptors: what all tasks begin as.
+    """Be a daemon that has nothing of the keeper but its stdout and stderr, and `keep` of its descriptors:
+    what all tasks begin as.
 
-    python-daemon does it. It does not detach: a task has a session of its own from its fork on, so the keeper knows its final PID. It
-    closes ranges by close_range(2), so a high limit of open files costs nothing.
+    python-daemon does it. It does not detach: a task has a session of its own from its fork on, so the keeper
+    knows its final PID. It closes ranges by close_range(2), so a high limit of open files costs nothing.
     """
     root = logging.getLogger()
     for handler in root.handlers[:]:
@@ -62,7 +65,8 @@ def settle(keep: Iterable[int]) -> None:
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
         setattr(sys, name, _Descriptor(fd))
     null = os.open(os.devnull, os.O_RDWR)
-    # The unit's or the caller's, which the keeper tells because it lets no other user write what it makes itself.
+    # The unit's or the caller's, which the keeper tells because it lets no other user write what it makes
+    # itself.
     told = os.environ.get("ZMSVC_UMASK")
     umask = linux.current_umask() if told is None else int(told, 8)
     daemon.DaemonContext(
@@ -95,7 +99,9 @@ def settle(keep: Iterable[int]) -> None:
 
 
 def become(spec: LaunchSpec, output: int | None = None) -> None:
-    """Be this task's process from here on. `output` is the pipe that its streams become, which stays open. Raises LaunchError."""
+    """Be this task's process from here on. `output` is the pipe that its streams become, which stays open.
+    Raises LaunchError.
+    """
     parent = os.getppid()
     if spec.mark:
         process_marks.put_on(spec.mark)
@@ -103,14 +109,19 @@ def become(spec: LaunchSpec, output: int | None = None) -> None:
         _limit(spec)
     if spec.pidfile:
         _write_pid(spec.pidfile)
-    stream = journal.stream(spec.instance, spec.log, seen=spec.service_type == "Command") if output is None else output
+    stream = (
+        journal.stream(spec.instance, spec.log, seen=spec.service_type == "Command")
+        if output is None
+        else output
+    )
     os.dup2(stream, 1)
     os.dup2(stream, 2)
     if output is None and stream > 2:
         os.close(stream)
     if spec.user is not None or spec.group is not None:
         entry = None if spec.user is None else _entry(spec.user)
-        # As the user database says now: the supervisor may have asked when it, which may be on another machine, did not answer.
+        # As the user database says now: the supervisor may have asked when it, which may be on another
+        # machine, did not answer.
         if entry is not None and entry.pw_uid != os.geteuid():
             if spec.own_environment:
                 _forget_the_callers()
@@ -128,7 +139,9 @@ def _drop_capabilities() -> None:
     try:
         linux.drop_capabilities()
     except OSError as error:
-        raise LaunchError(f"cannot drop the daemon's capabilities: {error.strerror} (SystemCallFilter=capset lets it)") from error
+        raise LaunchError(
+            f"cannot drop the daemon's capabilities: {error.strerror} (SystemCallFilter=capset lets it)"
+        ) from error
 
 
 def _limit(spec: LaunchSpec) -> None:
@@ -146,9 +159,13 @@ def _limit(spec: LaunchSpec) -> None:
 
 
 def _write_pid(path: str) -> None:
-    """The PID is final since the fork. Written before the user changes, who may have no right to the directory; the keeper removes it."""
+    """The PID is final since the fork. Written before the user changes, who may have no right to the
+    directory; the keeper removes it.
+    """
     try:
-        fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        fd = os.open(
+            f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
+        )
         try:
             os.write(fd, b"%d\n" % os.getpid())
         finally:
@@ -183,8 +200,11 @@ def _change_owner(entry: pwd.struct_passwd | None, user: str | None, group: str 
             name = entry.pw_name or str(entry.pw_uid)
             _put({"HOME": entry.pw_dir, "USER": name, "LOGNAME": name, "SHELL": entry.pw_shell})
     except OSError as error:
-        who = " and ".join(f"{kind} {name}" for kind, name in (("user", user), ("group", group)) if name is not None)
-        # systemd 254 and newer take CAP_SETUID from a unit with User=root, unless it is an ambient capability.
+        who = " and ".join(
+            f"{kind} {name}" for kind, name in (("user", user), ("group", group)) if name is not None
+        )
+        # systemd 254 and newer take CAP_SETUID from a unit with User=root, unless it is an ambient
+        # capability.
         hint = " (the unit needs the drop-in task-users.conf)" if isinstance(error, PermissionError) else ""
         raise LaunchError(f"cannot run as {who}: {error.strerror}{hint}") from error
 
@@ -192,8 +212,9 @@ def _change_owner(entry: pwd.struct_passwd | None, user: str | None, group: str 
 def _entry(user: str) -> pwd.struct_passwd:
     """Return what the user database says of a user. Raises LaunchError for a name that it does not know.
 
-    A number that it does not know is a user without a name, of the group of the same number, as containers have them. Such a user has
-    no other groups: group 0, which container runtimes give it, is root's on a machine that has other users.
+    A number that it does not know is a user without a name, of the group of the same number, as containers
+    have them. Such a user has no other groups: group 0, which container runtimes give it, is root's on a
+    machine that has other users.
     """
     uid = numeric_id(user)
     if uid is None:
@@ -225,13 +246,16 @@ def _tell(spec: LaunchSpec) -> None:
     _put(told)
     if spec.environment and spec.service_type != "Command":
         take_effect(spec.environment)
-    # What it forks and puts into a session of its own is known by these alone where there is no control group.
+    # What it forks and puts into a session of its own is known by these alone where there is no control
+    # group.
     shown = f"NOTIFY_SOCKET={told['NOTIFY_SOCKET']}\0ZMSVC_LAUNCH={told['ZMSVC_LAUNCH']}\0"
     linux.show_environment(shown.encode(_ENCODING, "surrogateescape"))
 
 
 def take_effect(variables: Mapping[str, str]) -> None:
-    """Have variables that an interpreter reads when it begins take their effect in this one, as far as that can be done."""
+    """Have variables that an interpreter reads when it begins take their effect in this one, as far as
+    that can be done.
+    """
     if "TZ" in variables:
         time.tzset()
     # In the place that a new interpreter gives them; what has been imported already stays.
@@ -256,7 +280,9 @@ def _put(variables: Mapping[str, str]) -> None:
 
 
 def take_streams(sink: logging.Handler) -> None:
-    """From here on every line that Python prints is one entry with the fields of this task, and so is what ends a thread."""
+    """From here on every line that Python prints is one entry with the fields of this task, and so is what
+    ends a thread.
+    """
     sys.stdin = sys.__stdin__ or open(os.devnull)  # noqa: SIM115 - it is the process's own from here on
     sys.stdout = LineWriter(sink, name="stdout", level=logging.INFO, fd=1)
     sys.stderr = LineWriter(sink, name="stderr", level=logging.WARNING, fd=2)
@@ -276,7 +302,8 @@ def _log_unraisable(args: Any) -> None:
 
 def execute(command: list[str]) -> str:
     """Let a program take this process's place. It comes back only with the reason why that could not be."""
-    # Python ignores it; a program expects to be told that a file is too large. SIGPIPE stays ignored, as systemd has it.
+    # Python ignores it; a program expects to be told that a file is too large. SIGPIPE stays ignored, as
+    # systemd has it.
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     try:
         os.execvp(command[0], command)
@@ -290,7 +317,9 @@ def execute(command: list[str]) -> str:
 
 
 def join() -> None:
-    """Wait for the user's own threads and for what their executors have to do, as the interpreter does before anything else at its end."""
+    """Wait for the user's own threads and for what their executors have to do, as the interpreter does
+    before anything else at its end.
+    """
     # A broad except: a callback of the user's may raise anything, and the rest shall have its turn.
     try:
         threading._shutdown()  # type: ignore[attr-defined]  # multiprocessing ends its processes by it
@@ -299,7 +328,9 @@ def join() -> None:
 
 
 def finish() -> None:
-    """Do what the interpreter does at its end, since the keeper's stack lies below ours and we leave by os._exit()."""
+    """Do what the interpreter does at its end, since the keeper's stack lies below ours and we leave by
+    os._exit().
+    """
     # Broad excepts: these are the user's callbacks and files, and each shall have its turn.
     try:
         atexit._run_exitfuncs()

@@ -1,4 +1,6 @@
-"""Stands in for process, supervisor and bus of one task in a unit test: what the task asks for is written down, and no time passes."""
+"""Stands in for process, supervisor and bus of one task in a unit test: what the task asks for is written
+down, and no time passes.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,21 @@ class Recorder:
     waited: list[float | None]
     """The seconds of each `wait`, which returns at once."""
     stopping: bool
-    """Set it to True to tell the task to stop: `wait` then returns True, as it does by itself after `waits` of them."""
+    """Set it to True to tell the task to stop: `wait` then returns True, as it does by itself after
+    `waits` of them.
+    """
 
     def __init__(
-        self, name: str, cause: Any, *, config: Mapping[str, Any] | None = None, context: str = "test", transaction: str = "TEST",
-        service_id: str = "", waits: int = 100,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        cause: Any,
+        *,
+        config: Mapping[str, Any] | None = None,
+        context: str = "test",
+        transaction: str = "TEST",
+        service_id: str = "",
+        waits: int = 100,
+    ) -> None:
         self.updates, self.published, self.waited, self.stopping = [], [], [], False
         self.config: dict[str, Any] = dict(config or {})
         self.context = context

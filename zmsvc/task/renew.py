@@ -1,4 +1,6 @@
-"""Gives a task an interpreter of its own: a new program takes the place of the fork (`<fresh>yes</fresh>`). See `fresh` for its side."""
+"""Gives a task an interpreter of its own: a new program takes the place of the fork
+(`<fresh>yes</fresh>`). See `fresh` for its side.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ PROGRAM = "zmsvc.task.fresh"
 
 
 def execute(spec: LaunchSpec, fds: Descriptors) -> OSError:
-    """Let a new interpreter take this process's place. It comes back only with the reason why that could not be."""
+    """Let a new interpreter take this process's place. It comes back only with the reason why that could
+    not be.
+    """
     try:
         memory = os.memfd_create("zmsvc-launch", 0)
         os.write(memory, encode_launch(spec))

@@ -1,4 +1,6 @@
-"""The life of a task: setup, READY, steps, stop, close. The watchdog is fed by this loop alone, so a hang is not hidden."""
+"""The life of a task: setup, READY, steps, stop, close. The watchdog is fed by this loop alone, so a hang
+is not hidden.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,14 @@ class TaskRuntime:
     """One task's life, in one thread."""
 
     def __init__(
-        self, spec: LaunchSpec, fds: Descriptors, *, voice: StatusSink, channel: BusSink, stop: Stop, log: logging.Logger
+        self,
+        spec: LaunchSpec,
+        fds: Descriptors,
+        *,
+        voice: StatusSink,
+        channel: BusSink,
+        stop: Stop,
+        log: logging.Logger,
     ) -> None:
         self.config: dict[str, Any] = dict(spec.configuration)
         self.context = spec.context
@@ -95,7 +104,9 @@ class TaskRuntime:
                 pause = min(until - now, self._feed(now, self._watchdog / 2))
                 if not more:
                     # Whoever waits while he is called hears only the wish to stop.
-                    self._answer(self._stop.pause(pause, self._stop.poller() if self._hearing else self._awake))
+                    self._answer(
+                        self._stop.pause(pause, self._stop.poller() if self._hearing else self._awake)
+                    )
         finally:
             self._stop.interruptible = before
         # Looked at again: a signal since the last look in the loop has not broken off anything.
@@ -167,7 +178,8 @@ class TaskRuntime:
     def live(self, load: Callable[[], type[TaskService]]) -> int:
         """From loading the service to close; gives the exit status.
 
-        0: ended by itself or told to; 1: an exception, logged and told; 203: the service cannot be imported, logged and told.
+        0: ended by itself or told to; 1: an exception, logged and told; 203: the service cannot be imported,
+        logged and told.
         """
         self._thread = threading.get_ident()
         task: list[Task] = []
@@ -185,7 +197,8 @@ class TaskRuntime:
     def _until_end(self, load: Callable[[], type[TaskService]], made_task: list[Task]) -> None:
         service_class = load()
         self._loaded = True
-        # Until here SIGTERM has its default action: an import that hangs needs no care, and would not get to see a wish.
+        # Until here SIGTERM has its default action: an import that hangs needs no care, and would not get to
+        # see a wish.
         self._stop.listen()
         service = made(service_class, self)
         task = service.task = made(service.task_class, self)
@@ -220,10 +233,12 @@ class TaskRuntime:
     def _loop(self, task: LoopedTask) -> None:
         due = time.monotonic()
         while not self._stop.requested:
-            # Not before each of a thousand steps a second, but so that a step always has nine tenths of the watchdog's time.
+            # Not before each of a thousand steps a second, but so that a step always has nine tenths of the
+            # watchdog's time.
             self._feed(time.monotonic(), self._watchdog / 10)
             task.step()
-            # From the planned start, so that neither the step's time nor a late wake-up adds up; what was missed is not made up for.
+            # From the planned start, so that neither the step's time nor a late wake-up adds up; what was
+            # missed is not made up for.
             due = max(due + task.interval, time.monotonic())
             self.wait(due - time.monotonic())
 
@@ -238,7 +253,8 @@ class TaskRuntime:
         return 0
 
     def failed(self, error: BaseException, *, tell: bool = True) -> int:
-        """Log a failure, and tell it as the task's status; gives the exit status, which is the given one for sys.exit().
+        """Log a failure, and tell it as the task's status; gives the exit status, which is the given one for
+        sys.exit().
 
         A service that could not be imported was never started, whatever kept it from that.
         """
@@ -250,7 +266,9 @@ class TaskRuntime:
                 return 0
         else:
             status = error.status if isinstance(error, RefusedError) else 1
-        self.log.error("Failed: %s", headline(error), exc_info=None if isinstance(error, ZmsvcError) else error)
+        self.log.error(
+            "Failed: %s", headline(error), exc_info=None if isinstance(error, ZmsvcError) else error
+        )
         if tell:
             self._voice.status(headline(error))
         return status
@@ -259,24 +277,31 @@ class TaskRuntime:
 def headline(error: BaseException) -> str:
     """Return the type of an exception and the first line of its text. Our own errors say all in their text.
 
-    The last line may be anything: SQLAlchemy and pydantic end with the address of a page, and notes (PEP 678) come last, too.
+    The last line may be anything: SQLAlchemy and pydantic end with the address of a page, and notes (PEP 678)
+    come last, too.
     """
     if isinstance(error, ZmsvcError):
         return str(error)
     if isinstance(error, SyntaxError):
         # The traceback names file and line above the line of the exception; the error's own text has both.
         return f"{type(error).__name__}: {error}"
-    first, *more = [line.strip() for line in "".join(traceback.format_exception_only(error)).splitlines() if line.strip()]
+    first, *more = [
+        line.strip() for line in "".join(traceback.format_exception_only(error)).splitlines() if line.strip()
+    ]
     # A text that begins with an empty line leaves the type alone on the first one.
     return f"{first} {more[0]}" if more and first.find(":") == len(first) - 1 else first
 
 
 def interval_of(config: Mapping[str, Any], default: float) -> float:
-    """Return the seconds between two steps: those of the configuration, or of the class. Raises LaunchError."""
+    """Return the seconds between two steps: those of the configuration, or of the class. Raises
+    LaunchError.
+    """
     given = config.get("interval")
     if given is None:
         return default
     try:
         return seconds(given)
     except ValueError:
-        raise LaunchError(f"cannot use interval {given!r}: expected a number of seconds, or a time span such as 500ms") from None
+        raise LaunchError(
+            f"cannot use interval {given!r}: expected a number of seconds, or a time span such as 500ms"
+        ) from None

@@ -1,4 +1,6 @@
-"""The wish that a task ends, and how it reaches a thread that waits or works. Set once, by SIGTERM or a call; never taken back."""
+"""The wish that a task ends, and how it reaches a thread that waits or works. Set once, by SIGTERM or a
+call; never taken back.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ _LONGEST = 86_400.0  # poll() takes milliseconds as a C int
 
 
 class Stopped(SystemExit):
-    """Breaks off the `run` of a SingleTask. A SystemExit, because asyncio and executors let that one through, and no others."""
+    """Breaks off the `run` of a SingleTask. A SystemExit, because asyncio and executors let that one
+    through, and no others.
+    """
 
 
 class Stop:
@@ -39,13 +43,17 @@ class Stop:
         return poll
 
     def pause(self, seconds: float, poll: select.poll) -> list[int]:
-        """Sleep until the wish, a descriptor of the poll object, or the time; it may be shorter. Gives what is readable."""
+        """Sleep until the wish, a descriptor of the poll object, or the time; it may be shorter. Gives
+        what is readable.
+        """
         # Rounded up: a pause of 0.4 ms must not become a busy loop of pauses of 0 ms.
         return [fd for fd, _ in poll.poll(-(-min(seconds, _LONGEST) * 1000 // 1))]
 
 
 class SignalStop(Stop):
-    """SIGTERM is the wish; a second one changes nothing. To be used in the main thread, where Python delivers signals."""
+    """SIGTERM is the wish; a second one changes nothing. To be used in the main thread, where Python
+    delivers signals.
+    """
 
     last = True
     """Whether the process ends with the task that is stopped, so that its threads are waited for."""
@@ -62,7 +70,8 @@ class SignalStop(Stop):
     def listen(self) -> None:
         for number in _SIGNALS:
             signal.signal(number, self._on_sigterm)
-        # A process that the task forks shares the descriptors above: its SIGTERM is its own affair, from its first moment on.
+        # A process that the task forks shares the descriptors above: its SIGTERM is its own affair, from its
+        # first moment on.
         os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_forget)
 
     def _on_sigterm(self, _number: int, _frame: object) -> None:
@@ -75,8 +84,8 @@ class SignalStop(Stop):
         return super().poller(self._wakeup, *fds)
 
     def pause(self, seconds: float, poll: select.poll) -> list[int]:
-        # Without the descriptor a signal in the moment before poll() sleeps would be seen only after it. Only while we sleep: an
-        # event loop of the user's may have its own at other times.
+        # Without the descriptor a signal in the moment before poll() sleeps would be seen only after it. Only
+        # while we sleep: an event loop of the user's may have its own at other times.
         before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         try:
             return [] if self.requested else super().pause(seconds, poll)

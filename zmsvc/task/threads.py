@@ -1,7 +1,9 @@
-"""Tasks that share one process (`serviceType="Thread"`): a thread for each, with its own life, voice and journal fields.
+"""Tasks that share one process (`serviceType="Thread"`): a thread for each, with its own life, voice and
+journal fields.
 
-The keeper orders over a line who begins and who is to stop, and is told of every end; when the line closes, the process ends. One that
-raises ends alone. What Python cannot keep apart ends all of them: a crash, os._exit, a SIGKILL for one that does not stop.
+The keeper orders over a line who begins and who is to stop, and is told of every end; when the line closes,
+the process ends. One that raises ends alone. What Python cannot keep apart ends all of them: a crash,
+os._exit, a SIGKILL for one that does not stop.
 """
 
 from __future__ import annotations
@@ -34,7 +36,14 @@ log = logging.getLogger("task")
 class _Member:
     """One task of the process."""
 
-    def __init__(self, spec: LaunchSpec, fds: Descriptors, channel: Bus, loading: threading.Lock, ended: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        spec: LaunchSpec,
+        fds: Descriptors,
+        channel: Bus,
+        loading: threading.Lock,
+        ended: Callable[[], None],
+    ) -> None:
         self._loading = loading
         self.stop = Stop()
         self.status = 1
@@ -48,8 +57,11 @@ class _Member:
         self._notifier = Notifier(spec.notify, spec.task)
         self._log = logging.getLogger(f"{spec.instance}.{spec.task}")
         self._log.addFilter(self._stamp)
-        self._life = TaskRuntime(spec, fds, voice=self._notifier, channel=channel, stop=self.stop, log=self._log)
-        # No daemon thread: those that the task starts would inherit that, and would not be waited for at the end.
+        self._life = TaskRuntime(
+            spec, fds, voice=self._notifier, channel=channel, stop=self.stop, log=self._log
+        )
+        # No daemon thread: those that the task starts would inherit that, and would not be waited for at the
+        # end.
         self.thread = threading.Thread(target=self._live, name=spec.task, daemon=False)
 
     def _stamp(self, record: logging.LogRecord) -> bool:
@@ -69,7 +81,9 @@ class _Member:
             return loader.load(self._spec.instance, self._spec.search)
 
     def close(self) -> None:
-        """Wait for the thread, which has ended, and let go of what was its own: the next one of this task makes it anew."""
+        """Wait for the thread, which has ended, and let go of what was its own: the next one of this task
+        makes it anew.
+        """
         self.thread.join()
         self._log.removeFilter(self._stamp)
         self._notifier.close()
@@ -171,6 +185,7 @@ def live(line: socket.socket, channel: Bus) -> int:
     shared = _Process(line, channel)
     shared.live()
     if shared.empty:
-        # What tasks have started and left goes on until here: an interpreter's threads are joined at its end, not at a function's.
+        # What tasks have started and left goes on until here: an interpreter's threads are joined at its end,
+        # not at a function's.
         process.join()
     return 0

@@ -1,7 +1,8 @@
 """How a task's results reach the supervisor: each once and unchanged, or the caller is told.
 
-The supervisor takes 1,000 results a second of one task for long. Whoever reports faster waits here, a millisecond for each; whoever
-finds the supervisor's queue full waits for room. Meanwhile the watchdog is fed, and the wish to stop ends the wait.
+The supervisor takes 1,000 results a second of one task for long. Whoever reports faster waits here, a
+millisecond for each; whoever finds the supervisor's queue full waits for room. Meanwhile the watchdog is fed,
+and the wish to stop ends the wait.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from zmsvc.task.stop import Stop, Stopped
 Feed = Callable[[], object]
 
 LAST_WORDS = 1.0
-"""Seconds that a result may wait for room when the task has been told to stop already, as one of `close` has."""
+"""Seconds that a result may wait for room when the task has been told to stop already, as one of `close`
+has.
+"""
 
 
 class Reporter(Protocol):
@@ -42,15 +45,17 @@ class Updates:
         self._tokens, self._tokens_at = updates.OWN_BURST, time.monotonic()
 
     def report(self, items: Mapping[str, Any], *, wait: bool, feed: Feed | None) -> bool:
-        """Report a result; False when it was not, because there was no room and the caller would not wait, or the task is to stop.
+        """Report a result; False when it was not, because there was no room and the caller would not wait, or
+        the task is to stop.
 
-        In the task's own thread `feed` feeds the watchdog if it is time; in others it is None. Raises TypeError and ValueError for
-        items that cannot be reported.
+        In the task's own thread `feed` feeds the watchdog if it is time; in others it is None. Raises
+        TypeError and ValueError for items that cannot be reported.
         """
         text = as_json(items)
         if feed is None:
             return self._report(text, wait=wait, feed=None)
-        # A signal that broke this off between the report and its count would have the next result taken for a copy of it.
+        # A signal that broke this off between the report and its count would have the next result taken for a
+        # copy of it.
         before, stopping, self._stop.interruptible = self._stop.interruptible, self._stop.requested, False
         try:
             done = self._report(text, wait=wait, feed=feed)
@@ -77,7 +82,9 @@ class Updates:
             self._turn.release()
 
     def _paced(self, *, wait: bool, feed: Feed | None) -> bool:
-        """Wait until one more is within the rate: a millisecond at most, so that not even the wish to stop need end it."""
+        """Wait until one more is within the rate: a millisecond at most, so that not even the wish to stop
+        need end it.
+        """
         while True:
             now = time.monotonic()
             self._tokens = min(updates.OWN_BURST, self._tokens + (now - self._tokens_at) * updates.RATE)
@@ -93,7 +100,11 @@ class Updates:
     def _sent(self, text: str, *, wait: bool, feed: Feed | None) -> bool:
         until = time.monotonic() + LAST_WORDS if self._stop.requested else None
         while not self._reporter.update(text, self._sequence + 1):
-            if not wait or (until is None and self._stop.requested) or (until is not None and time.monotonic() >= until):
+            if (
+                not wait
+                or (until is None and self._stop.requested)
+                or (until is not None and time.monotonic() >= until)
+            ):
                 return False
             if self._await_room(until) and feed is not None:
                 # Only when there is room: it goes the same way.
@@ -113,13 +124,19 @@ class Updates:
 def as_json(items: Mapping[str, Any]) -> str:
     """Return the compact JSON of an update.
 
-    Raises TypeError that names the item which is no JSON, and ValueError for one that the message has no place for.
+    Raises TypeError that names the item which is no JSON, and ValueError for one that the message has no
+    place for.
     """
     for name in updates.RESERVED:
         if name in items:
-            raise ValueError(f"cannot update: {name} is what zmsvc itself says in each message, give the item another name")
+            raise ValueError(
+                f"cannot update: {name} is what zmsvc itself says in each message, give the item another name"
+            )
     if not isinstance(items.get(updates.RESULT, ""), str):
-        raise ValueError("cannot update: result is the word for how it went, success or failed for example; give a value another name")
+        raise ValueError(
+            "cannot update: result is the word for how it went, success or failed for example; give a "
+            "value another name"
+        )
     try:
         text = json.dumps(items, separators=(",", ":"), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:

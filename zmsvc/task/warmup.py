@@ -1,7 +1,9 @@
-"""Plays the start of a task in the process out of which tasks are forked, so often that the interpreter has nothing more to learn.
+"""Plays the start of a task in the process out of which tasks are forked, so often that the interpreter has
+nothing more to learn.
 
-CPython 3.11 rewrites code as it runs (PEP 659) and remembers where attributes were found, beside the code and in the names themselves.
-In a fork each page of that is copied: this saves 90 of the 1,090 pages that a start copied, and takes 0.1 s once.
+CPython 3.11 rewrites code as it runs (PEP 659) and remembers where attributes were found, beside the code and
+in the names themselves. In a fork each page of that is copied: this saves 90 of the 1,090 pages that a start
+copied, and takes 0.1 s once.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ FIRST_ROUNDS = 9
 ROUNDS = 24
 """A function is rewritten after 8 calls, and what could not be specialised is tried again a few times."""
 LONGEST = 0.5
-"""Seconds after which no further round begins: on a busy machine the first task must not wait for what was meant to save time."""
+"""Seconds after which no further round begins: on a busy machine the first task must not wait for what was
+meant to save time.
+"""
 SERVICE = "Rehearsal"
 SERVICES = Path(__file__).parents[1] / "data" / "rehearsal"
 
@@ -98,7 +102,9 @@ def _spec(*, notify_socket: str, device: str, log: str) -> LaunchSpec:
 
 @contextlib.contextmanager
 def _kept() -> Iterator[None]:
-    """What a start changes in its process is put back; only the log's sink, closed, is left to be opened by each task."""
+    """What a start changes in its process is put back; only the log's sink, closed, is left to be opened
+    by each task.
+    """
     fds = [os.dup(fd) for fd in (1, 2)]
     environment = dict(os.environ)
     streams = sys.stdin, sys.stdout, sys.stderr
@@ -132,7 +138,9 @@ def _ear() -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def _device() -> Iterator[str]:
-    """In the place of the device: its endpoint. A publisher that connects is told that somebody wants everything."""
+    """In the place of the device: its endpoint. A publisher that connects is told that somebody wants
+    everything.
+    """
     context = zmq.Context[zmq.Socket[bytes]]()
     front = context.socket(zmq.XSUB)
     endpoint = f"ipc://@zmsvc-rehearsal-{os.getpid()}"

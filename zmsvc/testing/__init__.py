@@ -8,7 +8,8 @@
         task.step()
         assert testing.recorder(task).updates == [{"kelvin": 293.0}]
 
-`Sensor()` works as well, without a configuration. The test calls `setup`, `step`, `run`, `on_control` and `close` itself.
+`Sensor()` works as well, without a configuration. The test calls `setup`, `step`, `run`, `on_control` and
+`close` itself.
 """
 
 from __future__ import annotations
@@ -24,18 +25,31 @@ __all__ = ["Recorder", "make", "recorder"]
 
 
 def make(
-    cls: type[M], *, config: Mapping[str, Any] | None = None, context: str = "test", transaction: str = "TEST", service_id: str = "",
-    cause: Mapping[str, Any] | None = None, waits: int = 100,
-) -> M:  # fmt: skip
+    cls: type[M],
+    *,
+    config: Mapping[str, Any] | None = None,
+    context: str = "test",
+    transaction: str = "TEST",
+    service_id: str = "",
+    cause: Mapping[str, Any] | None = None,
+    waits: int = 100,
+) -> M:
     """Make a task, or a service with its task, as zmsvc makes it before `setup`.
 
-    `config` is its `<configuration>`: texts, lists and dicts of them, as from XML. `service_id` is the class's name if it is not given.
-    `cause` is what started it, such as {"by": "rule", "sources": [{"task": "ts_1", "trigger": "on_fail"}]}; by default the operator.
-    After so many `waits` the task is told to stop, so that a loop in `run` ends. Raises LaunchError for an `<interval>` that is none.
+    `config` is its `<configuration>`: texts, lists and dicts of them, as from XML. `service_id` is the
+    class's name if it is not given. `cause` is what started it, such as {"by": "rule", "sources": [{"task":
+    "ts_1", "trigger": "on_fail"}]}; by default the operator. After so many `waits` the task is told to stop,
+    so that a loop in `run` ends. Raises LaunchError for an `<interval>` that is none.
     """
     told = cause_of(cause or {"by": "operator"})
     companion = Recorder(
-        cls.__name__, told, config=config, context=context, transaction=transaction, service_id=service_id, waits=waits
+        cls.__name__,
+        told,
+        config=config,
+        context=context,
+        transaction=transaction,
+        service_id=service_id,
+        waits=waits,
     )
     member = made(cls, companion)
     if isinstance(member, TaskService):
@@ -50,7 +64,9 @@ def _with_interval(member: M) -> M:
 
 
 def recorder(member: Task | TaskService) -> Recorder:
-    """Return what a task or a service of a test has asked for; both have the same, where the service has made its task."""
+    """Return what a task or a service of a test has asked for; both have the same, where the service has
+    made its task.
+    """
     if not isinstance(member._companion, Recorder):
         raise TypeError(f"{type(member).__name__} was not made by a test: a process of zmsvc is around it")
     return member._companion

@@ -14,16 +14,28 @@ from zmsvc.zygote import zygote
 
 
 def main() -> NoReturn:
-    parser = argparse.ArgumentParser(prog="zmsvc.zygote", description="The process out of which a keeper forks tasks, run by zmsvcd.")
+    parser = argparse.ArgumentParser(
+        prog="zmsvc.zygote", description="The process out of which a keeper forks tasks, run by zmsvcd."
+    )
     parser.add_argument("--line", type=int, required=True, help="descriptor of the socket to the keeper")
-    parser.add_argument("--gate", type=int, required=True, help="descriptor of the pipe at which a task waits until the keeper knows it")
+    parser.add_argument(
+        "--gate",
+        type=int,
+        required=True,
+        help="descriptor of the pipe at which a task waits until the keeper knows it",
+    )
     parser.add_argument("--keeper", type=int, required=True, help="PID of the keeper")
     parser.add_argument("--protocol", type=int, required=True, help="protocol that the keeper speaks")
-    parser.add_argument("--cgroups", action="store_true", help="each task begins in a control group of its own")
+    parser.add_argument(
+        "--cgroups", action="store_true", help="each task begins in a control group of its own"
+    )
     args = parser.parse_args()
     if not args.protocol >= forking.OLDEST:
-        complain(f"zmsvcd: cannot fork tasks: the keeper speaks protocol {args.protocol}, the installed zmsvc {__version__} speaks "
-            f"{forking.OLDEST} to {forking.PROTOCOL}; restart the context")
+        complain(
+            f"zmsvcd: cannot fork tasks: the keeper speaks protocol {args.protocol}, the installed zmsvc "
+            f"{__version__} speaks "
+            f"{forking.OLDEST} to {forking.PROTOCOL}; restart the context"
+        )
         sys.exit(1)
     zygote.live(socket.socket(fileno=args.line), args.gate, args.keeper, cgroups=args.cgroups)
 

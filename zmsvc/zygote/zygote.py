@@ -1,9 +1,9 @@
 """Forks tasks: a daemon that has imported everything but the user's code, so that a start costs milliseconds.
 
-A page that is written is no longer shared: one that the zygote writes between two forks is copied for it, one that a task writes for
-the task. Copying pages is most of what a start costs. So the zygote does once whatever all tasks have in common, and only the task
-reads its launch. That also keeps the secrets of one task out of the memory that the next one is forked with. The zygote makes no ZMQ
-context, which its forks would share.
+A page that is written is no longer shared: one that the zygote writes between two forks is copied for it, one
+that a task writes for the task. Copying pages is most of what a start costs. So the zygote does once whatever
+all tasks have in common, and only the task reads its launch. That also keeps the secrets of one task out of
+the memory that the next one is forked with. The zygote makes no ZMQ context, which its forks would share.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ NAME = "zmsvc-zygote"
 
 def live(line: socket.socket, gate: int, keeper: int, *, cgroups: bool) -> NoReturn:
     """Fork tasks until the keeper closes the line."""
-    # A task is forked in this frame. It must never return into it, and nothing that fails here may do so in a task.
+    # A task is forked in this frame. It must never return into it, and nothing that fails here may do so in a
+    # task.
     try:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
@@ -76,7 +77,9 @@ def _rehearse(log: str) -> None:
         complain(f"zmsvcd: {error!r}; tasks will start more slowly")
 
 
-def _child(orders: seqpacket.PendingPackets, line: socket.socket, gate: int, keeper: int, *, move: bool) -> NoReturn:
+def _child(
+    orders: seqpacket.PendingPackets, line: socket.socket, gate: int, keeper: int, *, move: bool
+) -> NoReturn:
     status, task, fds = CANNOT_EXECUTE, "?", Descriptors()
     # As above; and the loop in which tasks are forked must not go on in a task.
     try:
@@ -90,7 +93,8 @@ def _child(orders: seqpacket.PendingPackets, line: socket.socket, gate: int, kee
             linux.enter_cgroup(Path(f"/proc/self/fd/{fds.cgroup}"))
         if fds.cgroup is not None:
             os.close(fds.cgroup)
-        # From here on the task may be seen, so the keeper has to know it. One of an earlier zmsvc has one gate for all.
+        # From here on the task may be seen, so the keeper has to know it. One of an earlier zmsvc has one
+        # gate for all.
         own = gate if fds.gate is None else fds.gate
         if os.read(own, 1):
             for fd in {gate, own}:

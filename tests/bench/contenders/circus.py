@@ -1,4 +1,6 @@
-"""Circus: checks ten times a second instead of every five, no warm-up, no statistics; a subscriber to its events starts heirs."""
+"""Circus: checks ten times a second instead of every five, no warm-up, no statistics; a subscriber to its
+events starts heirs.
+"""
 
 from __future__ import annotations
 
@@ -47,12 +49,22 @@ class Circus:
         with Ear(home / "ear") as ear:
             parts = [_HEAD.format(home=home)]
             for name in fleet.entry + fleet.heirs:
-                parts.append(_WATCHER.format(name=name, python=sys.executable, service=SERVICE, ear=ear.path, again=name in fleet.workers))
+                parts.append(
+                    _WATCHER.format(
+                        name=name,
+                        python=sys.executable,
+                        service=SERVICE,
+                        ear=ear.path,
+                        again=name in fleet.workers,
+                    )
+                )
             (home / "circus.ini").write_text("\n".join(parts))
             listener = [sys.executable, "-m", "bench.contenders.circus", str(home)]
             # It has stopped its tasks; its own end in order takes many seconds, which nobody measures.
             with (
-                running([program("circusd"), str(home / "circus.ini")], home / "log", by=signal.SIGKILL) as process,
+                running(
+                    [program("circusd"), str(home / "circus.ini")], home / "log", by=signal.SIGKILL
+                ) as process,
                 running(listener, home / "log"),
             ):
                 session = CircusSession(fleet, ear, home, process.pid)
@@ -75,7 +87,9 @@ class CircusSession:
         self._client: Any = None
 
     def call(self, command: str, **properties: Any) -> dict[str, Any]:
-        """One command and its answer; it says no while it is busy with another one, and then is asked again."""
+        """One command and its answer; it says no while it is busy with another one, and then is asked
+        again.
+        """
         # Only where Circus is installed.
         from circus.client import CircusClient
 

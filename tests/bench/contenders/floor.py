@@ -1,6 +1,8 @@
-"""The floor: a warm Python that forks and waits, with no state, no bus of its own and no promise. Nobody can be faster with processes.
+"""The floor: a warm Python that forks and waits, with no state, no bus of its own and no promise. Nobody can
+be faster with processes.
 
-`connected` adds to each fork what every task on a bus needs: a ZMQ context, and a socket that is connected to a bare proxy.
+`connected` adds to each fork what every task on a bus needs: a ZMQ context, and a socket that is connected to
+a bare proxy.
 """
 
 from __future__ import annotations
@@ -39,7 +41,14 @@ class Floor:
                 stack.enter_context(running(proxy, home / "proxy.log"))
             ours, its = socket.socketpair()
             stack.enter_context(ours)
-            argv = [sys.executable, "-m", "bench.contenders.floor", str(its.fileno()), str(ear.path), front if self._connected else "-"]
+            argv = [
+                sys.executable,
+                "-m",
+                "bench.contenders.floor",
+                str(its.fileno()),
+                str(ear.path),
+                front if self._connected else "-",
+            ]
             argv += [f"{fleet.size}", f"{fleet.pairs}"]
             process = stack.enter_context(running(argv, home / "floor.log", pass_fds=[its.fileno()]))
             its.close()
@@ -91,7 +100,9 @@ class Parent:
         self._names: dict[int, str] = {}
         # A victim's end starts its heir; the end of the heir brings the victim back for the next round.
         pairs = list(zip(fleet.victims, fleet.heirs, strict=True))
-        self._next = {name: name for name in fleet.workers} | dict(pairs) | {heir: victim for victim, heir in pairs}
+        self._next = (
+            {name: name for name in fleet.workers} | dict(pairs) | {heir: victim for victim, heir in pairs}
+        )
         self._stopping = False
 
     def run(self, line: socket.socket) -> None:

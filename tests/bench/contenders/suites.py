@@ -1,4 +1,6 @@
-"""s6 and runit: a directory of services, a small supervisor process for each; a victim's `finish` script starts its heir."""
+"""s6 and runit: a directory of services, a small supervisor process for each; a victim's `finish` script
+starts its heir.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,10 @@ class Suite:
 
     def _service(self, directory: Path, ear: Ear) -> None:
         directory.mkdir(parents=True)
-        _script(directory / "run", f"exec {self.environment}{sys.executable} {SERVICE} {directory.name} {ear.path}")
+        _script(
+            directory / "run",
+            f"exec {self.environment}{sys.executable} {SERVICE} {directory.name} {ear.path}",
+        )
         for name, text in self.files:
             (directory / name).write_text(text)
 
@@ -61,7 +66,9 @@ def _script(path: Path, text: str) -> None:
 class SuiteSession:
     tells = False
 
-    def __init__(self, suite: Suite, fleet: Fleet, ear: Ear, directory: Path, stack: contextlib.ExitStack) -> None:
+    def __init__(
+        self, suite: Suite, fleet: Fleet, ear: Ear, directory: Path, stack: contextlib.ExitStack
+    ) -> None:
         self.fleet = fleet
         self.ear = ear
         self._suite = suite
@@ -82,8 +89,8 @@ class SuiteSession:
     def stopped(self) -> None: ...
 
     def end(self) -> None:
-        """Supervisor processes go on without their parent, and one of runit's hangs where its `finish` writes to it while it ends: nothing
-        that works in our directories may be left.
+        """Supervisor processes go on without their parent, and one of runit's hangs where its `finish` writes
+        to it while it ends: nothing that works in our directories may be left.
         """
         with contextlib.suppress(ProcessLookupError):
             self.order_stop()
@@ -97,7 +104,10 @@ class SuiteSession:
 
     def managers(self) -> dict[str, list[int]]:
         children = Path(f"/proc/{self._pid}/task/{self._pid}/children")
-        return {"scan": [self._pid], "supervise": [int(pid) for pid in children.read_text().split()] if children.exists() else []}
+        return {
+            "scan": [self._pid],
+            "supervise": [int(pid) for pid in children.read_text().split()] if children.exists() else [],
+        }
 
     def revive(self, victim: str, heir: str) -> None:
         end(self.ear.pids[heir])

@@ -1,4 +1,6 @@
-"""Supervisor: no waiting for `startsecs`, no log files, orders by XML-RPC; an event listener starts heirs, as its manual has it."""
+"""Supervisor: no waiting for `startsecs`, no log files, orders by XML-RPC; an event listener starts heirs,
+as its manual has it.
+"""
 
 from __future__ import annotations
 
@@ -58,11 +60,17 @@ class Supervisor:
             parts = [_HEAD.format(home=home, python=sys.executable)]
             for name in fleet.entry + fleet.heirs:
                 again = "true" if name in fleet.workers else "false"
-                parts.append(_PROGRAM.format(name=name, python=sys.executable, service=SERVICE, ear=ear.path, again=again))
+                parts.append(
+                    _PROGRAM.format(
+                        name=name, python=sys.executable, service=SERVICE, ear=ear.path, again=again
+                    )
+                )
             parts.append(f"[group:entry]\nprograms={','.join(fleet.entry)}\n")
             (home / "conf").write_text("\n".join(parts))
             # It has stopped its tasks; its own end in order takes many seconds, which nobody measures.
-            with running([program("supervisord"), "-c", str(home / "conf")], home / "log", by=signal.SIGKILL) as process:
+            with running(
+                [program("supervisord"), "-c", str(home / "conf")], home / "log", by=signal.SIGKILL
+            ) as process:
                 session = SupervisorSession(fleet, ear, home, process.pid)
                 session.wait_for_daemon()
                 yield session
@@ -74,7 +82,9 @@ def proxy(home: Path) -> Any:
 
     from supervisor.xmlrpc import SupervisorTransport
 
-    return ServerProxy("http://127.0.0.1", transport=SupervisorTransport(None, None, f"unix://{home}/rpc")).supervisor
+    return ServerProxy(
+        "http://127.0.0.1", transport=SupervisorTransport(None, None, f"unix://{home}/rpc")
+    ).supervisor
 
 
 class SupervisorSession:

@@ -16,7 +16,9 @@ from bench.ear import Ear, end
 from bench.fleet import SERVICE, Command, Fleet
 
 _PYTHON = "/opt/bench/bin/" + Path(sys.executable).name
-_INSTALL = "mkdir /opt/bench && cd /mnt && cp -a --parents bin pyvenv.cfg lib/python*/site-packages/*zmq* /opt/bench"
+_INSTALL = (
+    "mkdir /opt/bench && cd /mnt && cp -a --parents bin pyvenv.cfg lib/python*/site-packages/*zmq* /opt/bench"
+)
 """The virtual environment may lie where the machine has a /tmp of its own."""
 _UNIT = """[Unit]
 StartLimitIntervalSec=0
@@ -41,10 +43,20 @@ class Systemd:
 
     @contextlib.contextmanager
     def open(self, fleet: Fleet, home: Path) -> Iterator[SystemdSession]:
-        with Machine("sh", "-c", _INSTALL, checkout=Path(sys.prefix)) as machine, Ear(machine.root / "run/bench.ear") as ear:
+        with (
+            Machine("sh", "-c", _INSTALL, checkout=Path(sys.prefix)) as machine,
+            Ear(machine.root / "run/bench.ear") as ear,
+        ):
             machine.put("/opt/bench/service.py", SERVICE.read_text())
-            for kind, again, more in ("work", "always", ""), ("victim", "no", "OnFailure=heir@%i.service"), ("heir", "no", ""):
-                machine.put(f"/etc/systemd/system/{kind}@.service", _UNIT.format(kind=kind, python=_PYTHON, again=again, more=more))
+            for kind, again, more in (
+                ("work", "always", ""),
+                ("victim", "no", "OnFailure=heir@%i.service"),
+                ("heir", "no", ""),
+            ):
+                machine.put(
+                    f"/etc/systemd/system/{kind}@.service",
+                    _UNIT.format(kind=kind, python=_PYTHON, again=again, more=more),
+                )
             wants = " ".join(name.replace("-", "@") + ".service" for name in fleet.entry)
             machine.put("/etc/systemd/system/fleet.target", f"[Unit]\nWants={wants}\n")
             machine.sh("systemctl daemon-reload")

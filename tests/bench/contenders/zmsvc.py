@@ -1,4 +1,6 @@
-"""zmsvc: the real daemon, started by hand, and its control socket. Its tasks are connected to the bus before they are ready."""
+"""zmsvc: the real daemon, started by hand, and its control socket. Its tasks are connected to the bus
+before they are ready.
+"""
 
 from __future__ import annotations
 
@@ -49,13 +51,18 @@ EAGER = "<restart_delay>0</restart_delay><restart_max_delay>0</restart_max_delay
 
 
 class Zmsvc:
-    """With `cgroups` it is given a control group, as systemd would (Delegate=yes); `without` names shortcuts for ZMSVC_DISABLE.
+    """With `cgroups` it is given a control group, as systemd would (Delegate=yes); `without` names shortcuts
+    for ZMSVC_DISABLE.
 
     `wrapper` is a command that runs the daemon, by executing the rest of its arguments.
     """
 
-    def __init__(self, *, cgroups: bool = False, without: Sequence[str] = (), wrapper: Sequence[str] = ()) -> None:
-        self.name = "zmsvc (cgroups)" if cgroups else f"zmsvc (no {', '.join(without)})" if without else "zmsvc"
+    def __init__(
+        self, *, cgroups: bool = False, without: Sequence[str] = (), wrapper: Sequence[str] = ()
+    ) -> None:
+        self.name = (
+            "zmsvc (cgroups)" if cgroups else f"zmsvc (no {', '.join(without)})" if without else "zmsvc"
+        )
         self._cgroups = cgroups
         self._without = without
         self._wrapper = wrapper
@@ -74,7 +81,11 @@ class Zmsvc:
             try:
                 with group:
                     # As `--detach` has it: the log goes to the file alone.
-                    context.start("--no-autostart", ZMSVC_LOG=str(home / "context.log"), ZMSVC_DISABLE=",".join(self._without))
+                    context.start(
+                        "--no-autostart",
+                        ZMSVC_LOG=str(home / "context.log"),
+                        ZMSVC_DISABLE=",".join(self._without),
+                    )
                 yield ZmsvcSession(context, fleet, ear)
             finally:
                 context.close()
@@ -146,7 +157,9 @@ class ZmsvcSession:
             line = answers.readline()
         self._pending = None
         if not line:
-            raise ConnectionError(f"the supervisor hung up; the end of its log:\n{self.context.log.read_text()[-1000:]}")
+            raise ConnectionError(
+                f"the supervisor hung up; the end of its log:\n{self.context.log.read_text()[-1000:]}"
+            )
         answer: dict[str, Any] = json.loads(line)
         if not answer["ok"]:
             raise RuntimeError(f"cannot measure zmsvc: {answer}")

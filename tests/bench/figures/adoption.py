@@ -1,4 +1,6 @@
-"""The supervisor is killed with SIGKILL: how long until the next one knows every task and answers. Nobody else can be asked this."""
+"""The supervisor is killed with SIGKILL: how long until the next one knows every task and answers. Nobody
+else can be asked this.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +13,29 @@ from bench.contenders.zmsvc import ZmsvcSession
 
 
 def measure(session: ZmsvcSession) -> dict[str, float]:
-    """`adoption`: seconds. The question is asked at once and waits on the listening socket, which the keeper holds."""
+    """`adoption`: seconds. The question is asked at once and waits on the listening socket, which the
+    keeper holds.
+    """
     before = {name: session.ear.pids[name] for name in session.fleet.entry}
     old = session.managers()["supervisor"][0]
     begin = time.monotonic()
     os.kill(old, signal.SIGKILL)
     status = ask_next(session, old)
     took = time.monotonic() - begin
-    after = {task["id"]: task["pid"] for task in status["transactions"][0]["tasks"] if task["sub"] == "running"}
+    after = {
+        task["id"]: task["pid"] for task in status["transactions"][0]["tasks"] if task["sub"] == "running"
+    }
     if {name: after.get(name) for name in before} != before:
-        raise RuntimeError("cannot measure the adoption: the next supervisor does not know all tasks by their PIDs")
+        raise RuntimeError(
+            "cannot measure the adoption: the next supervisor does not know all tasks by their PIDs"
+        )
     return {"adoption": took}
 
 
 def ask_next(session: ZmsvcSession, old: int) -> dict[str, Any]:
-    """The status that the next supervisor gives; the one that was killed may have taken our connection with it."""
+    """The status that the next supervisor gives; the one that was killed may have taken our connection
+    with it.
+    """
     while True:
         try:
             status = session.ask(verb="status")["data"]

@@ -1,4 +1,6 @@
-"""What a start says on the bus: messages and bytes that a subscriber to everything gets, from the order until the answer."""
+"""What a start says on the bus: messages and bytes that a subscriber to everything gets, from the order
+until the answer.
+"""
 
 from __future__ import annotations
 

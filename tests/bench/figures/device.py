@@ -1,7 +1,8 @@
-"""The device beside the bare proxy: messages a second, and how long one takes. Both run at the same time and are used in turn.
+"""The device beside the bare proxy: messages a second, and how long one takes. Both run at the same time and
+are used in turn.
 
-All the while the supervisor is kept busy with questions, so what is compared is what a context has when its supervisor works. The bare
-proxy has the same work beside it.
+All the while the supervisor is kept busy with questions, so what is compared is what a context has when its
+supervisor works. The bare proxy has the same work beside it.
 """
 
 from __future__ import annotations
@@ -53,16 +54,25 @@ def run(ours: Zmsvc, mebibytes: int, results: Results, home: Path) -> None:
         session.started()
         front, back = f"ipc://{home}/front", f"ipc://{home}/back"
         # In a session of its own, as the device is: a kernel may share its processors out among sessions.
-        proxy = stack.enter_context(running([sys.executable, "-m", "bench.proxy", front, back], home / "proxy.log", start_new_session=True))
+        proxy = stack.enter_context(
+            running(
+                [sys.executable, "-m", "bench.proxy", front, back], home / "proxy.log", start_new_session=True
+            )
+        )
         device = Forwarder(
-            name=ours.name, front=session.context.backend, back=session.context.frontend, pid=session.managers()["device"][0]
+            name=ours.name,
+            front=session.context.backend,
+            back=session.context.frontend,
+            pid=session.managers()["device"][0],
         )
         bare = Forwarder(name=BARE, front=front, back=back, pid=proxy.pid)
         for subscribers in SUBSCRIBERS:
             _compare([device, bare], subscribers, mebibytes << 20, session, results, home)
 
 
-def _compare(both: list[Forwarder], subscribers: int, volume: int, session: ZmsvcSession, results: Results, home: Path) -> None:
+def _compare(
+    both: list[Forwarder], subscribers: int, volume: int, session: ZmsvcSession, results: Results, home: Path
+) -> None:
     with contextlib.ExitStack() as stack:
         lines = {each.name: stack.enter_context(_line(each, subscribers, home)) for each in both}
         for size in SIZES:
@@ -76,11 +86,15 @@ def _compare(both: list[Forwarder], subscribers: int, volume: int, session: Zmsv
                 results.add(f"latency.{size}", each.name, subscribers, delays)
 
 
-def _throughput(each: Forwarder, line: Line, subscribers: int, size: int, count: int, results: Results) -> None:
+def _throughput(
+    each: Forwarder, line: Line, subscribers: int, size: int, count: int, results: Results
+) -> None:
     before = idle.used([each.pid])
     heard = line.transfer(count, size, 0.0)
     cpu = (idle.used([each.pid]) - before).seconds
-    results.add(f"throughput.{size}", each.name, subscribers, (count * subscribers - heard["lost"]) / heard["took"])
+    results.add(
+        f"throughput.{size}", each.name, subscribers, (count * subscribers - heard["lost"]) / heard["took"]
+    )
     results.add(f"lost.{size}", each.name, subscribers, float(heard["lost"]))
     results.add(f"device.cpu.{size}", each.name, subscribers, cpu / (count * subscribers))
 

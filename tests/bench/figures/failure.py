@@ -1,4 +1,6 @@
-"""A task is killed with SIGKILL: how long until it runs again, or until the task runs that is to run instead."""
+"""A task is killed with SIGKILL: how long until it runs again, or until the task runs that is to run
+instead.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from bench.fleet import Session
 
 
 def restart(session: Session, seconds: float, most: int) -> list[float]:
-    """Each worker in turn, so that none is restarted twice within a moment: that is what every contender's brakes are for."""
+    """Each worker in turn, so that none is restarted twice within a moment: that is what every contender's
+    brakes are for.
+    """
     if not session.fleet.workers:
         return []
     until = time.monotonic() + seconds
@@ -39,12 +43,16 @@ def chain(session: Session, seconds: float, most: int) -> list[float]:
 
 
 def order(session: ZmsvcSession, seconds: float, most: int) -> list[float]:
-    """As `chain`, but until the supervisor has said on the bus that it starts the heir: the decision, without the start itself."""
+    """As `chain`, but until the supervisor has said on the bus that it starts the heir: the decision,
+    without the start itself.
+    """
     subscriber = Subscriber(session.context.frontend, session.context.backend, b"process @@@ ")
     until = time.monotonic() + seconds
     found: list[float] = []
     try:
-        for victim, heir in itertools.islice(itertools.cycle(zip(session.fleet.victims, session.fleet.heirs, strict=True)), most):
+        for victim, heir in itertools.islice(
+            itertools.cycle(zip(session.fleet.victims, session.fleet.heirs, strict=True)), most
+        ):
             killed = session.ear.kill(victim)
             subscriber.until(lambda _topic, body, heir=heir: body["header"]["service_id"] == heir, PATIENCE)  # type: ignore[misc]
             found.append(time.monotonic() - killed)

@@ -1,4 +1,6 @@
-"""What it costs to do nothing: CPU time and wake-ups of the contender's own processes and of its tasks, as the kernel counts them."""
+"""What it costs to do nothing: CPU time and wake-ups of the contender's own processes and of its tasks, as
+the kernel counts them.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +39,17 @@ def used(pids: Collection[int]) -> Used:
 
 
 def measure(session: Session, seconds: float) -> dict[str, float]:
-    """`idle.cpu`: the part of one core that the contender itself uses; `idle.wakeups` a second; `idle.tasks` those of all its tasks."""
+    """`idle.cpu`: the part of one core that the contender itself uses; `idle.wakeups` a second;
+    `idle.tasks` those of all its tasks.
+    """
     managers = [pid for pids in session.managers().values() for pid in pids]
     tasks = [session.ear.pids[name] for name in session.fleet.entry]
     before, before_tasks, begin = used(managers), used(tasks), time.monotonic()
     time.sleep(seconds)
     lasted = time.monotonic() - begin
     own, of_tasks = used(managers) - before, used(tasks) - before_tasks
-    return {"idle.cpu": own.seconds / lasted, "idle.wakeups": own.wakeups / lasted, "idle.tasks": of_tasks.wakeups / lasted}
+    return {
+        "idle.cpu": own.seconds / lasted,
+        "idle.wakeups": own.wakeups / lasted,
+        "idle.tasks": of_tasks.wakeups / lasted,
+    }

@@ -1,4 +1,6 @@
-"""What processes have for themselves, and their share of what they share: PSS of /proc/PID/smaps_rollup, in bytes; and page faults."""
+"""What processes have for themselves, and their share of what they share: PSS of /proc/PID/smaps_rollup,
+in bytes; and page faults.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,15 @@ def pss(pid: int) -> int:
 
 
 def faults(pid: int) -> int:
-    """Return the page faults of this process since its fork: most of them copied a page, or made a new one."""
+    """Return the page faults of this process since its fork: most of them copied a page, or made a new
+    one.
+    """
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
 
 
 def measure(session: Session) -> dict[str, float]:
-    """`memory`: of one task, the mean of all; `memory.ROLE` of the contender's processes; `memory.own` of all of these.
+    """`memory`: of one task, the mean of all; `memory.ROLE` of the contender's processes; `memory.own` of all
+    of these.
 
     `faults`: page faults of the start of a task, the median of all.
     """

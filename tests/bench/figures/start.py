@@ -1,4 +1,6 @@
-"""From the order to the moment in which every task runs, by its own word, and the contender knows it, where it can know."""
+"""From the order to the moment in which every task runs, by its own word, and the contender knows it,
+where it can know.
+"""
 
 from __future__ import annotations
 
@@ -15,5 +17,6 @@ def measure(session: Session) -> dict[str, float]:
     session.started()
     known = time.monotonic()
     last = max(report.at for report in heard.values())
-    # Who cannot tell that all are ready is measured by the last task alone: the time in which we noticed is not theirs.
+    # Who cannot tell that all are ready is measured by the last task alone: the time in which we noticed is
+    # not theirs.
     return {"start": (known if session.tells else last) - begin}

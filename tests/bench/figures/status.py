@@ -1,4 +1,6 @@
-"""The command that shows all tasks, as a whole process: from its start to its end, with the answer on its standard output."""
+"""The command that shows all tasks, as a whole process: from its start to its end, with the answer on its
+standard output.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""From the order to stop everything until the last task's process is gone, and the contender says so, where it does."""
+"""From the order to stop everything until the last task's process is gone, and the contender says so,
+where it does.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""scripts/conf_command.py: the zmicroservices 1.0 flags become one message, which is sent. What a message looks like is core's."""
+"""scripts/conf_command.py: the zmicroservices 1.0 flags become one message, which is sent. What a message
+looks like is core's.
+"""
 
 from __future__ import annotations
 
@@ -25,22 +27,26 @@ ACTIONS = {"context": BUS["context"], "all": BUS["context"], "process": BUS["pro
 """What can be asked, by --service_name."""
 OPTIONS = ("open_connections", "opened_files", "memory_maps")
 REPORTS = ("started", "updated", "stopped", "failed", "exited")
-"""What a service reports on the topic control; with --topic=control the command plays one, to try another that listens."""
+"""What a service reports on the topic control; with --topic=control the command plays one, to try another
+that listens.
+"""
 ALL = "all"
 """A --task_id that means every task of the file."""
 PATIENCE = 5.0
 """Seconds for a context to be there and hear us, and to get a reply."""
 _AGAIN_MS = 500
-"""A reply can be lost when the device does not know our subscription yet; then the question is asked again."""
+"""A reply can be lost when the device does not know our subscription yet; then the question is asked
+again.
+"""
 
 _DESCRIPTION = """\
-Sends a message to a context. It returns when the device of the context has the message; what became of an order is told on the
-bus (see display.py). `zmsvcctl` does the same and says what came of it."""
+Sends a message to a context. It returns when the device of the context has the message; the outcome of an
+order is published on the bus (see display.py). `zmsvcctl` does the same and prints the outcome."""
 
 _EPILOG = """\
 --service_name says what is sent, and to which topic:
-  context   an order to the context. `start` carries the whole --context_file, or of its tasks those of --task_id;
-            the others carry no tasks, which means all, or those of --task_id
+  context   an order to the context. `start` carries the whole --context_file, or of its tasks those of
+            --task_id; the others carry no tasks, which means all, or those of --task_id
   all       the same under the other name
   process   an order to the tasks of --task_id, or else to the one of --service_id
   NAME      any other name: the same, to a service of this name; with --topic=control a report in its name,
@@ -62,30 +68,92 @@ class NoTaskError(UsageError):
 def parser() -> argparse.ArgumentParser:
     """The flags of the manual."""
     p = argparse.ArgumentParser(
-        prog="conf_command.py", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="conf_command.py",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("--endpoint", metavar="URL", help="where everyone publishes, tcp://127.0.0.1:5557 (default: that of --context_file)")
+    p.add_argument(
+        "--endpoint",
+        metavar="URL",
+        help="where everyone publishes, tcp://127.0.0.1:5557 (default: that of --context_file)",
+    )
     p.add_argument("--context_file", metavar="FILE", help="the context file")
-    p.add_argument("--service_name", metavar="NAME", required=True, help=f"who is meant: {', '.join(ACTIONS)} or another, see below")
-    p.add_argument("--service_id", metavar="ID", help="the ContextID, or the task's id (default: of the file, or none, which is any)")
-    p.add_argument("--transaction", metavar="ID", help="the transaction; `start` without one makes an ID and prints it")
+    p.add_argument(
+        "--service_name",
+        metavar="NAME",
+        required=True,
+        help=f"who is meant: {', '.join(ACTIONS)} or another, see below",
+    )
+    p.add_argument(
+        "--service_id",
+        metavar="ID",
+        help="the ContextID, or the task's id (default: of the file, or none, which is any)",
+    )
+    p.add_argument(
+        "--transaction", metavar="ID", help="the transaction; `start` without one makes an ID and prints it"
+    )
     actions = [*sorted({each for some in ACTIONS.values() for each in some}), *REPORTS]
-    p.add_argument("--action", choices=actions, required=True, help="what is asked, or with --topic=control what is reported")
-    p.add_argument("--topic", choices=("context", "process", "control", "state"), help="the topic (default: that of --service_name)")
-    p.add_argument("--use_file", action="store_true", help="send the tasks of --task_id as --context_file has them, else all of them")
-    p.add_argument("--task_id", action="append", metavar="ID[,ID]", help=f"only these tasks; {ALL} or the ContextID: all of them")
-    p.add_argument("--device_action", default="none", metavar="WORD", help="with --topic=control: the device action of the report")
-    p.add_argument("--result", default="success", metavar="WORD", help="with --topic=control: its result (default: success)")
+    p.add_argument(
+        "--action",
+        choices=actions,
+        required=True,
+        help="what is asked, or with --topic=control what is reported",
+    )
+    p.add_argument(
+        "--topic",
+        choices=("context", "process", "control", "state"),
+        help="the topic (default: that of --service_name)",
+    )
+    p.add_argument(
+        "--use_file",
+        action="store_true",
+        help="send the tasks of --task_id as --context_file has them, else all of them",
+    )
+    p.add_argument(
+        "--task_id",
+        action="append",
+        metavar="ID[,ID]",
+        help=f"only these tasks; {ALL} or the ContextID: all of them",
+    )
+    p.add_argument(
+        "--device_action",
+        default="none",
+        metavar="WORD",
+        help="with --topic=control: the device action of the report",
+    )
+    p.add_argument(
+        "--result",
+        default="success",
+        metavar="WORD",
+        help="with --topic=control: its result (default: success)",
+    )
     for name in OPTIONS:
         p.add_argument(f"--{name}", action="store_true", help="with `top`: this too")
-    p.add_argument("--use_service", action="store_true", help="with `top`: send the three below along; a Monitor task does what they ask")
+    p.add_argument(
+        "--use_service",
+        action="store_true",
+        help="with `top`: send the three below along; a Monitor task does what they ask",
+    )
     p.add_argument("--service_type", default="pub", metavar="TYPE", help="pub or rep")
-    p.add_argument("--service_freq", type=float, default=1.0, metavar="SECONDS", help="seconds between two messages")
+    p.add_argument(
+        "--service_freq", type=float, default=1.0, metavar="SECONDS", help="seconds between two messages"
+    )
     p.add_argument("--service_endpoint", default="", metavar="URL", help="where to publish")
     p.add_argument("--wait", action="store_true", help="wait for the reply to a question")
-    p.add_argument("--sub_endpoint", metavar="URL", help="where replies come out (default: that of --context_file)")
-    p.add_argument("--keys", metavar="DIR", help="the CURVE keys to connect with (default: those of the context)")
-    p.add_argument("--timeout", type=float, default=PATIENCE, metavar="SECONDS", help=f"wait no longer (default: {PATIENCE:g})")
+    p.add_argument(
+        "--sub_endpoint", metavar="URL", help="where replies come out (default: that of --context_file)"
+    )
+    p.add_argument(
+        "--keys", metavar="DIR", help="the CURVE keys to connect with (default: those of the context)"
+    )
+    p.add_argument(
+        "--timeout",
+        type=float,
+        default=PATIENCE,
+        metavar="SECONDS",
+        help=f"wait no longer (default: {PATIENCE:g})",
+    )
     return p
 
 
@@ -98,7 +166,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for doubt in doubts(args, context):
             terminal.say_error(f"conf_command.py: warning: {doubt}")
         if not args.transaction and args.action == "start":
-            args.transaction = "".join(secrets.choice(string.ascii_uppercase + string.digits) for _ in range(20))
+            args.transaction = "".join(
+                secrets.choice(string.ascii_uppercase + string.digits) for _ in range(20)
+            )
             terminal.say(f"+ Starting transaction [{args.transaction}]")
         endpoint = args.endpoint or (context.endpoints.backend if context else "")
         replies = args.sub_endpoint or (context.endpoints.frontend if context else "")
@@ -138,14 +208,21 @@ def check(args: argparse.Namespace, context: Context | None) -> None:
     wrong = []
     topic, possible = _topic(args), _possible(args)
     if args.action not in possible:
-        wrong.append(f"--action {args.action} is not for --service_name {args.service_name}, use {' or '.join(possible)}")
+        wrong.append(
+            f"--action {args.action} is not for --service_name {args.service_name}, use "
+            f"{' or '.join(possible)}"
+        )
     if args.service_name in ACTIONS and args.topic not in (None, topic, "control"):
-        wrong.append(f"--topic {args.topic} is not for --service_name {args.service_name}, whose topic is {topic}")
+        wrong.append(
+            f"--topic {args.topic} is not for --service_name {args.service_name}, whose topic is {topic}"
+        )
     if not args.endpoint and context is None:
         wrong.append("give --endpoint, or --context_file that has it")
     if args.transaction and not TRANSACTION_ID.fullmatch(args.transaction):
         wrong.append(f"--transaction {args.transaction!r} is no ID, use 1 to 64 of A-Z a-z 0-9 _ . -")
-    if not args.transaction and (topic in ("process", "control") or (args.service_name, args.action) in _NEED_TRANSACTION):
+    if not args.transaction and (
+        topic in ("process", "control") or (args.service_name, args.action) in _NEED_TRANSACTION
+    ):
         wrong.append("give --transaction")
     if args.use_file and context is None:
         wrong.append("--use_file needs --context_file")
@@ -175,13 +252,30 @@ def bodies(args: argparse.Namespace, context: Context | None) -> list[tuple[str,
     own = "" if topic == "state" else context.id if context else messages.LOADED[1]
     # As in 1.0 the file says whose it is, where its tasks are sent.
     named = own if args.use_file and topic == "context" else args.service_id or own
-    head = messages.header(transaction=args.transaction or "", service_id=named, action=args.action, service_name=args.service_name)
+    head = messages.header(
+        transaction=args.transaction or "",
+        service_id=named,
+        action=args.action,
+        service_name=args.service_name,
+    )
     if topic == "control":
-        return [("control", {"header": head, "content": {"status": {"result": args.result, "device_action": args.device_action}}})]
+        return [
+            (
+                "control",
+                {
+                    "header": head,
+                    "content": {"status": {"result": args.result, "device_action": args.device_action}},
+                },
+            )
+        ]
     if topic == "state":
         wanted: Body = {name: 1 for name in OPTIONS if getattr(args, name)}
         if args.use_service:
-            wanted["service"] = {"type": args.service_type, "frequency_s": args.service_freq, "endpoint": args.service_endpoint}
+            wanted["service"] = {
+                "type": args.service_type,
+                "frequency_s": args.service_freq,
+                "endpoint": args.service_endpoint,
+            }
         return [("state", {"header": head, "content": {"configuration": wanted}})]
     return [("context", {"header": head, "content": {"configuration": _configuration(args, context)}})]
 
@@ -190,7 +284,9 @@ def _topic(args: argparse.Namespace) -> str:
     """Return the topic that the flags mean."""
     if args.topic == "control":
         return "control"
-    return {"context": "context", ALL: "context", "state": "state"}.get(args.service_name, args.topic or "process")
+    return {"context": "context", ALL: "context", "state": "state"}.get(
+        args.service_name, args.topic or "process"
+    )
 
 
 def _possible(args: argparse.Namespace) -> Sequence[str]:
@@ -203,25 +299,38 @@ def doubts(args: argparse.Namespace, context: Context | None) -> list[str]:
     """Return what is sent as asked and will not do what the sender may expect, a line each."""
     found = []
     given = args.service_id
-    if _topic(args) == "context" and context is not None and not args.use_file and given and given not in (context.id, *messages.LOADED):
-        found.append(f"the ContextID of {args.context_file} is {context.id}: its context refuses an order for {given}")
+    if (
+        _topic(args) == "context"
+        and context is not None
+        and not args.use_file
+        and given
+        and given not in (context.id, *messages.LOADED)
+    ):
+        found.append(
+            f"the ContextID of {args.context_file} is {context.id}: its context refuses an order for {given}"
+        )
     if args.use_service:
-        found.append("no service is started by --use_service: a Monitor task in the context file publishes at an endpoint")
+        found.append(
+            "no service is started by --use_service: a Monitor task in the context file publishes at an "
+            "endpoint"
+        )
     return found
 
 
 def _configuration(args: argparse.Namespace, context: Context | None) -> Body:
     """The context as JSON, with the tasks that are meant.
 
-    Only `start` sends all of them unasked, as zmicroservices did: to name each task is not the same as to mean the whole
-    transaction, because a task that is stopped by name fires its rules.
+    Only `start` sends all of them unasked, as zmicroservices did: to name each task is not the same as to
+    mean the whole transaction, because a task that is stopped by name fires its rules.
     """
     source = dict(context.source) if context else {}
     named = _tasks(args, context)
     sends_all = args.action == "start" or (args.use_file and args.action != "exit")
     services = source.pop("TaskService", [])
     if named:
-        have = {service["id"]: service for service in (services if isinstance(services, list) else [services])}
+        have = {
+            service["id"]: service for service in (services if isinstance(services, list) else [services])
+        }
         source["TaskService"] = [have.get(task, {"id": task}) for task in named]
     elif sends_all and services:
         source["TaskService"] = services
@@ -236,7 +345,11 @@ def _process(args: argparse.Namespace, context: Context | None, task: str) -> Bo
         transaction=args.transaction,
         action=args.action,
         service_id=task,
-        service_name=known.service_name if known else "" if args.service_name == "process" else args.service_name,
+        service_name=known.service_name
+        if known
+        else ""
+        if args.service_name == "process"
+        else args.service_name,
         origin="",
     )
     # The origin is a supervisor's mark on its own reports; this is an order.
@@ -245,11 +358,14 @@ def _process(args: argparse.Namespace, context: Context | None, task: str) -> Bo
 
 
 def _tasks(args: argparse.Namespace, context: Context | None) -> list[str]:
-    """Return the tasks of --task_id, which may be repeated and may hold several with commas; none where all are meant.
+    """Return the tasks of --task_id, which may be repeated and may hold several with commas; none where all
+    are meant.
 
     The ContextID among them means all, and `exit` ends all: 1.0 is told to exit with `--task_id=context001`.
     """
-    ids = list(dict.fromkeys(task.strip() for text in args.task_id or () for task in text.split(",") if task.strip()))
+    ids = list(
+        dict.fromkeys(task.strip() for text in args.task_id or () for task in text.split(",") if task.strip())
+    )
     whole = ALL in ids or (context is not None and context.id in ids and context.id not in context.tasks)
     return [] if whole or args.action == "exit" else ids
 
@@ -269,14 +385,18 @@ def _meant(args: argparse.Namespace, context: Context | None) -> list[str]:
 
 
 def _send(endpoint: str, frame: bytes, topic: str, timeout_s: float, curve: Curve | None) -> int:
-    """Send when the context hears: one that is just being started has a device before it has a supervisor, which would miss this."""
+    """Send when the context hears: one that is just being started has a device before it has a supervisor,
+    which would miss this.
+    """
     if sockets.send_once(endpoint, frame, timeout_s, curve, presence=messages.UNHEARD):
         return 0
     if topic == "control":
         # As in 1.0: a report is for all who listen, and nobody need do so.
         terminal.say_error(f"conf_command.py: nobody is subscribed to [{topic}] at {endpoint}")
         return 0
-    terminal.say_error(f"conf_command.py: cannot deliver: no context at {endpoint} hears [{topic}] within {timeout_s:g} s")
+    terminal.say_error(
+        f"conf_command.py: cannot deliver: no context at {endpoint} hears [{topic}] within {timeout_s:g} s"
+    )
     return 1
 
 
@@ -290,12 +410,17 @@ def _ask(endpoint: str, replies: str, frame: bytes, args: argparse.Namespace, cu
             if code := _send(endpoint, frame, "state", max(1.0, until - time.monotonic()), curve):
                 return code
             asked_ms = round(time.monotonic() * 1000)
-            while (left := min(asked_ms + _AGAIN_MS, round(until * 1000)) - round(time.monotonic() * 1000)) > 0:
+            while (
+                left := min(asked_ms + _AGAIN_MS, round(until * 1000)) - round(time.monotonic() * 1000)
+            ) > 0:
                 if heard.poll(left) and (reply := _reply(heard.recv(), args)) is not None:
                     terminal.say(json.dumps(reply, indent=2))
                     return 0
             if time.monotonic() >= until:
-                terminal.say_error(f"conf_command.py: no reply within {args.timeout:g} s: is there a transaction {args.transaction}?")
+                terminal.say_error(
+                    f"conf_command.py: no reply within {args.timeout:g} s: is there a transaction "
+                    f"{args.transaction}?"
+                )
                 return 124
     finally:
         heard.close(0)
@@ -319,8 +444,10 @@ def announcement(file: str) -> list[str]:
     context = reader.load(file)
     return [
         f"{context.log_name}| Context [{context.name}] of file: {context.path}",
-        f"{context.log_name}| It starts nothing by itself, but resumes what was open when it ended. To start a transaction:",
-        f"{context.log_name}|   conf_command.py --endpoint='{context.endpoints.backend}' --context_file='{file}' --service_name='context'"
+        f"{context.log_name}| It starts nothing by itself, but resumes what was open when it ended. To "
+        f"start a transaction:",
+        f"{context.log_name}|   conf_command.py --endpoint='{context.endpoints.backend}' "
+        f"--context_file='{file}' --service_name='context'"
         f" --service_id='{context.id}' --transaction='ID' --action='start'",
         f"{context.log_name}|   or: zmsvcctl -c {context.name} start",
     ]

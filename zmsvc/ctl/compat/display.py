@@ -19,10 +19,19 @@ from zmsvc.host.bus.refusal import barred, refusal
 
 _LINE = "=" * 72
 _COLUMNS = (
-    ("TASK", "serviceId"), ("PID", "pid"), ("STATUS", "status"), ("RSS MiB", "rss"), ("VMS MiB", "vms"), ("MEM %", "percent"),
-    ("CPU %", "cpu_percent"), ("CHILDREN", "children"), ("FILES", "opened_files"), ("CONNECTIONS", "connections"), ("ACTION", "action"),
+    ("TASK", "serviceId"),
+    ("PID", "pid"),
+    ("STATUS", "status"),
+    ("RSS MiB", "rss"),
+    ("VMS MiB", "vms"),
+    ("MEM %", "percent"),
+    ("CPU %", "cpu_percent"),
+    ("CHILDREN", "children"),
+    ("FILES", "opened_files"),
+    ("CONNECTIONS", "connections"),
+    ("ACTION", "action"),
     ("STATE", "state"),
-)  # fmt: skip
+)
 """Of a monitor's message: headings and keys."""
 
 
@@ -30,13 +39,23 @@ def parser() -> argparse.ArgumentParser:
     """The flags of the old display, and what one would want to choose by."""
     p = argparse.ArgumentParser(prog="display.py", description="Shows the messages on a bus, until Ctrl-C.")
     p.add_argument("addresses", nargs="*", metavar="URL", help="as --endpoint")
-    p.add_argument("--endpoint", action="append", default=[], metavar="URL", help="where to subscribe (the sub_port); may be repeated")
+    p.add_argument(
+        "--endpoint",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="where to subscribe (the sub_port); may be repeated",
+    )
     p.add_argument("--topic", action="append", metavar="TOPIC", help="only this topic; may be repeated")
     p.add_argument("--transaction", metavar="ID", help="only messages of this transaction")
     p.add_argument("--service_name", metavar="NAME", help="only messages of or to this service")
     p.add_argument("--service_id", metavar="ID", help="only messages of or to this task or context")
     p.add_argument("--action", metavar="WORD", help="only messages with this action")
-    p.add_argument("--keys", metavar="DIR", help="the CURVE keys to connect with (default: those of the context that has the endpoint)")
+    p.add_argument(
+        "--keys",
+        metavar="DIR",
+        help="the CURVE keys to connect with (default: those of the context that has the endpoint)",
+    )
     p.add_argument("--count", type=int, metavar="N", help="end after N messages")
     p.add_argument("-v", "--verbose", action="store_true", help="show the long context_info messages in full")
     return p
@@ -97,14 +116,20 @@ def _wanted(endpoints: Sequence[str], args: argparse.Namespace) -> Iterator[tupl
 
 
 class _Ear:
-    """A subscriber that says, once, when there is somebody at the other end who does not let it in: otherwise one waits in silence."""
+    """A subscriber that says, once, when there is somebody at the other end who does not let it in:
+    otherwise one waits in silence.
+    """
 
-    def __init__(self, context: sockets.Context, endpoint: str, prefixes: Sequence[bytes], curve: sockets.Curve | None) -> None:
+    def __init__(
+        self, context: sockets.Context, endpoint: str, prefixes: Sequence[bytes], curve: sockets.Curve | None
+    ) -> None:
         self._endpoint = endpoint
         self.socket = socket_options.ear(context, prefixes, socket_options.secured(endpoint, curve))
         events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         # With keys a refusal may be mended by another key; it is told when the connection ends.
-        self._monitor = socket_monitor.watch(self.socket, events if curve else events | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+        self._monitor = socket_monitor.watch(
+            self.socket, events if curve else events | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+        )
         self.sockets = (self.socket, self._monitor)
         self._settled = False
 
@@ -114,13 +139,16 @@ class _Ear:
         socket_options.connect(self.socket, self._endpoint)
 
     def complain(self) -> None:
-        """Look at how the connection does. One that has been made once comes again by itself. Raises RefusedError."""
+        """Look at how the connection does. One that has been made once comes again by itself. Raises
+        RefusedError.
+        """
         for event, _ in socket_monitor.seen(self._monitor):
             if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 raise refusal(self._endpoint)
             if event == zmq.EVENT_DISCONNECTED and not self._settled:
                 terminal.say_error(
-                    f"display.py: the peer at {self._endpoint} ends the connection: is it the sub_port (the frontend) of a context, "
+                    f"display.py: the peer at {self._endpoint} ends the connection: is it the sub_port "
+                    f"(the frontend) of a context, "
                     "and are there keys for it, if it wants any (--keys)?"
                 )
             self._settled = True
@@ -140,17 +168,23 @@ def _read(frame: bytes) -> tuple[str, messages.Body]:
 
 
 def matches(body: Mapping[str, Any], args: argparse.Namespace) -> bool:
-    """Whether a message is of what was asked for. A message without header (a monitor's) is chosen by its transactions alone."""
+    """Whether a message is of what was asked for. A message without header (a monitor's) is chosen by its
+    transactions alone.
+    """
     head = _header(body)
     if head is None:
         return not args.transaction or args.transaction in body
     asked = {"service_name": args.service_name, "service_id": args.service_id, "action": args.action}
     transaction = head.get("service_transaction", head.get("transaction"))
-    return args.transaction in (None, transaction) and all(want in (None, head.get(key)) for key, want in asked.items())
+    return args.transaction in (None, transaction) and all(
+        want in (None, head.get(key)) for key, want in asked.items()
+    )
 
 
 def _header(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The header of a message; a task's own configuration, which old `process` messages are, has it deeper."""
+    """The header of a message; a task's own configuration, which old `process` messages are, has it
+    deeper.
+    """
     task = body.get("Task")
     message = task.get("message") if isinstance(task, Mapping) else None
     deep = message.get("header") if isinstance(message, Mapping) else None
@@ -160,7 +194,9 @@ def _header(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def shown(topic: str, body: Mapping[str, Any], now: datetime, *, verbose: bool) -> str:
     """A message for people: when, topic, and the body."""
-    return f"{_LINE}\n{now} [{printable.line(topic)}]:\n{printable.lines(_body(topic, body, verbose=verbose))}"
+    return (
+        f"{_LINE}\n{now} [{printable.line(topic)}]:\n{printable.lines(_body(topic, body, verbose=verbose))}"
+    )
 
 
 def _body(topic: str, body: Mapping[str, Any], *, verbose: bool) -> str:
@@ -182,7 +218,10 @@ def _tables(body: Mapping[str, Any]) -> Iterator[str]:
         table = [[heading for heading, _ in _COLUMNS], *rows]
         widths = [max(len(row[column]) for row in table) for column in range(len(_COLUMNS))]
         yield f"transaction {transaction}"
-        yield from ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table)
+        yield from (
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in table
+        )
 
 
 def _cell(value: Any) -> str:
@@ -195,4 +234,3 @@ def _cell(value: Any) -> str:
         case float():
             return f"{value:.2f}"
     return str(value)
-

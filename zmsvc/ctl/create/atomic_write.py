@@ -1,4 +1,6 @@
-"""Puts files in their places, all or none: each is complete before its name appears, and nothing that is there is overwritten unseen."""
+"""Puts files in their places, all or none: each is complete before its name appears, and nothing that is
+there is overwritten unseen.
+"""
 
 from __future__ import annotations
 
@@ -40,17 +42,24 @@ def write(changes: Sequence[Change]) -> None:
             directories = sorted({change.path.parent for change in changes})
             for directory in directories:
                 _make_directory(directory, undo)
-            # Two runs at the same time must not merge into the same file, nor take away each other's temporary ones.
+            # Two runs at the same time must not merge into the same file, nor take away each other's
+            # temporary ones.
             with _locked(directories):
                 _write_locked(changes)
                 for directory in directories:
                     _sync(directory)
         except PlaceError as error:
-            raise ZmsvcError(f"cannot write: {error} (run this as the user who owns the directory)") from error
+            raise ZmsvcError(
+                f"cannot write: {error} (run this as the user who owns the directory)"
+            ) from error
         except FileNotFoundError as error:
-            raise Changed(f"cannot write {error.filename2 or error.filename}: its directory has just gone") from error
+            raise Changed(
+                f"cannot write {error.filename2 or error.filename}: its directory has just gone"
+            ) from error
         except OSError as error:
-            raise ZmsvcError(f"cannot write {error.filename2 or error.filename}: {(error.strerror or str(error)).lower()}") from error
+            raise ZmsvcError(
+                f"cannot write {error.filename2 or error.filename}: {(error.strerror or str(error)).lower()}"
+            ) from error
         # All are in place: what is left to undo is nothing.
         undo.pop_all()
 
@@ -91,7 +100,9 @@ def _locked(directories: Sequence[Path]) -> Iterator[None]:
 
 
 def _draft(change: Change, undo: ExitStack) -> Path:
-    """The change under a temporary name beside its place. The name is always the same, so leftovers do not pile up."""
+    """The change under a temporary name beside its place. The name is always the same, so leftovers do not
+    pile up.
+    """
     # Behind a symbolic link the file itself is replaced, and the link stays.
     target = Path(os.path.realpath(change.path))
     draft = target.with_name(f".{target.name}.zmsvc-new")
@@ -149,7 +160,9 @@ def _sync(directory: Path) -> None:
 
 
 def _forget(action: Callable[[], object]) -> None:
-    """Undo one step; a step that cannot be undone (it was not done, or somebody uses it) must not stop the others."""
+    """Undo one step; a step that cannot be undone (it was not done, or somebody uses it) must not stop the
+    others.
+    """
     try:
         action()
     except OSError:

@@ -1,6 +1,7 @@
 """`zmsvcctl create` and scripts/create_service.py: arguments, what becomes of each file, and the report.
 
-What is asked is checked in plan.py, rendered in templates.py, merged in merge.py and written in atomic_write.py.
+What is asked is checked in plan.py, rendered in templates.py, merged in merge.py and written in
+atomic_write.py.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ _OF_CONTEXT = {
     "service_path": ("PATH", "the directory that holds Services/ and Conf/; it is made where there is none"),
     "context_name": ("NAME", "the context: its file is Conf/Context-NAME.xml, and it logs as NAME"),
     "context_id": ("ID", "the ContextID that messages to the context name (default: context001)"),
-    "server_ip": ("ADDRESS", "the address of both endpoints; without it and the ports they are in the runtime directory"),
+    "server_ip": (
+        "ADDRESS",
+        "the address of both endpoints; without it and the ports they are in the runtime directory",
+    ),
     "sub_port": ("PORT", "the port at which task services subscribe (FrontEndEndpoint)"),
     "pub_port": ("PORT", "the port to which everyone publishes (BackendEndpoint)"),
     "home_path": ("PATH", "the directory that holds Conf/, where that is not --service_path"),
@@ -41,11 +45,17 @@ _OF_SERVICE = {
     "task_id": ("ID", "the task's id, which no other of the context has"),
     "task_topic": ("TOPIC", "the topic of the service's messages (default: process)"),
     "device_action": ("WORD", "tells particular messages apart; may be left out"),
-    "entry_action": ("WORD", f"on_start: runs with its transaction (default); else it waits for a rule: {', '.join(ENTRY_ACTIONS)}"),
+    "entry_action": (
+        "WORD",
+        f"on_start: runs with its transaction (default); else it waits for a rule: "
+        f"{', '.join(ENTRY_ACTIONS)}",
+    ),
 }
 
 _ATTEMPTS = 100
-"""At each one that fails another create has got its work done, so this is how many may run at the same time."""
+"""At each one that fails another create has got its work done, so this is how many may run at the same
+time.
+"""
 
 
 class FileOutcome(StrEnum):
@@ -73,7 +83,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     many = parser.add_argument_group("many services at once")
     many.add_argument(
         "--xml_file", "--from", dest="xml_file", metavar="FILE",
-        help="a MetaServiceConf file; flags about the context win over what it says, flags about a service cannot be added",
+        help=(
+            "a MetaServiceConf file; flags about the context win over what it says, flags about a service "
+            "cannot be added"
+        ),
     )  # fmt: skip
     for title, flags in (("the context", _OF_CONTEXT), ("one service", _OF_SERVICE)):
         group = parser.add_argument_group(title)
@@ -141,17 +154,26 @@ def _line_of(fault: str) -> int:
 
 
 def plan(args: argparse.Namespace) -> tuple[Plan, tuple[str, ...]]:
-    """What the arguments ask for, and warnings about it. Raises ConfigError with every fault, UsageError for no file."""
+    """What the arguments ask for, and warnings about it. Raises ConfigError with every fault, UsageError
+    for no file.
+    """
     flags = _flags(args)
     if not args.xml_file:
         # One fault each: the context's part answers for all that is missing, and for the location.
         service = replace(flags, required=(), text={**flags.text, "location": ""})
         return blueprint(flags, [service], merge.known_ids(context_file(flags))), ()
     found = meta_file.read(args.xml_file)
-    faults = [f"--{name} cannot be used with --xml_file: the file says it for each service" for name in _OF_SERVICE if flags.get(name)]
+    faults = [
+        f"--{name} cannot be used with --xml_file: the file says it for each service"
+        for name in _OF_SERVICE
+        if flags.get(name)
+    ]
     context = GivenFields(
         text={**found.context.text, **{name: flags.text[name] for name in _OF_CONTEXT if flags.get(name)}},
-        labels={**found.context.labels, **{name: flags.labels[name] for name in _OF_CONTEXT if flags.get(name)}},
+        labels={
+            **found.context.labels,
+            **{name: flags.labels[name] for name in _OF_CONTEXT if flags.get(name)},
+        },
         lacks=found.context.lacks,
         required=found.context.required,
     )
@@ -164,14 +186,26 @@ def _flags(args: argparse.Namespace) -> GivenFields:
     text = {name: (getattr(args, name) or "").strip(WHITE) for name in names}
     labels = {name: f"--{name}" for name in names}
     required = CONTEXT_REQUIRED + SERVICE_REQUIRED
-    return GivenFields(text=text, labels=labels, lacks="give --xml_file FILE, or the missing ", required=required, name="--{}")
+    return GivenFields(
+        text=text,
+        labels=labels,
+        lacks="give --xml_file FILE, or the missing ",
+        required=required,
+        name="--{}",
+    )
 
 
 def _outcomes(plan: Plan) -> Iterator[Outcome]:
     # The context file comes last: once it names a service, the service's code is there.
     for file in templates.service_files(plan):
         data, before = file.text.encode(), _now(file.path)
-        fate = FileOutcome.CREATED if before is None else FileOutcome.UNCHANGED if before == data else FileOutcome.KEPT
+        fate = (
+            FileOutcome.CREATED
+            if before is None
+            else FileOutcome.UNCHANGED
+            if before == data
+            else FileOutcome.KEPT
+        )
         yield Outcome(path=file.path, fate=fate, data=data, before=before)
     path = plan.context_file
     before = _now(path)
@@ -181,7 +215,13 @@ def _outcomes(plan: Plan) -> Iterator[Outcome]:
         yield Outcome(path=path, fate=FileOutcome.CREATED, data=data, before=None, added=added)
     elif services := merge.missing(before, plan):
         added = tuple(service.task_id for service in services)
-        yield Outcome(path=path, fate=FileOutcome.CHANGED, data=merge.merged(before, services, path), before=before, added=added)
+        yield Outcome(
+            path=path,
+            fate=FileOutcome.CHANGED,
+            data=merge.merged(before, services, path),
+            before=before,
+            added=added,
+        )
     else:
         yield Outcome(path=path, fate=FileOutcome.UNCHANGED, data=before, before=before)
 
@@ -204,12 +244,14 @@ def _advice(plan: Plan) -> Iterator[str]:
         elif not own.exists() or not Path(location).samefile(own):
             yield f"the context takes the services from {location}, but they were made in {own}"
     if plan.host and not plan.host.startswith(("127.", "[::1]")):
-        yield f"whoever reaches {plan.host} could give orders: the context does not bind it without CURVE keys"
+        yield f"every user of {plan.host} could give orders: the context does not bind it without CURVE keys"
 
 
 def _report(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
     if as_json:
-        files = [{"path": str(each.path), "outcome": each.fate, "added": list(each.added)} for each in outcomes]
+        files = [
+            {"path": str(each.path), "outcome": each.fate, "added": list(each.added)} for each in outcomes
+        ]
         terminal.say(json.dumps({"files": files}))
         return
     for each in outcomes:

@@ -1,4 +1,6 @@
-"""The fields of a service to be made: for each, why a text cannot be used. Pure; what the fields add up to is in plan.py."""
+"""The fields of a service to be made: for each, why a text cannot be used. Pure; what the fields add up to
+is in plan.py.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,16 @@ CONTEXT_ID = "context001"
 ENTRY_ACTIONS = ("on_start", "start_now", "on_update", "on_fail", "on_exit")
 TASK_TYPES = {"single": True, "simple": True, "looped": False}
 """What the manual calls the types of a task, in lower case, and whether it runs once."""
-SWITCH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+SWITCH = {
+    "1": True,
+    "true": True,
+    "yes": True,
+    "on": True,
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+}
 
 _PYTHON_NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]{0,63}")
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -76,7 +87,11 @@ def port(text: str) -> str | None:
 
 
 def _one_line(text: str) -> str | None:
-    return None if text.isprintable() and len(text) <= 128 else "is no name: use one line of at most 128 characters"
+    return (
+        None
+        if text.isprintable() and len(text) <= 128
+        else "is no name: use one line of at most 128 characters"
+    )
 
 
 def _any_text(text: str) -> str | None:
@@ -84,7 +99,11 @@ def _any_text(text: str) -> str | None:
 
 
 def _path(text: str) -> str | None:
-    return "has a line break, which no directory of services should: take another" if len(text.splitlines()) > 1 else None
+    return (
+        "has a line break, which no directory of services should: take another"
+        if len(text.splitlines()) > 1
+        else None
+    )
 
 
 def _ip(text: str) -> str | None:

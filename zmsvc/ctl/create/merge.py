@@ -1,4 +1,6 @@
-"""Adds services to a context file that is there: what a person has written in it stays, byte for byte. Nothing is written here."""
+"""Adds services to a context file that is there: what a person has written in it stays, byte for byte.
+Nothing is written here.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ _CONFIGURATION = "Task/message/content/configuration"
 
 
 def known_ids(path: Path | None) -> frozenset[str]:
-    """The ids of the tasks of a context file; none where there is no file or it cannot be read, which is said elsewhere."""
+    """The ids of the tasks of a context file; none where there is no file or it cannot be read, which is
+    said elsewhere.
+    """
     if path is None or not path.exists():
         return frozenset()
     try:
@@ -29,7 +33,9 @@ def known_ids(path: Path | None) -> frozenset[str]:
 
 
 def missing(data: bytes, plan: Plan) -> list[Service]:
-    """The services of the plan that the file lacks. Raises ConfigError where it has one that differs, or other endpoints."""
+    """The services of the plan that the file lacks. Raises ConfigError where it has one that differs, or
+    other endpoints.
+    """
     document = xml_file.parse(data, plan.context_file, "Context")
     faults = list(_other_context(document, plan))
     tasks = _tasks(document.root)
@@ -45,7 +51,8 @@ def merged(data: bytes, services: Sequence[Service], path: Path) -> bytes:
     """The file with the services' elements put in before `</Context>`, and nothing else changed."""
     encoding = _encoding(data, path)
     newline = "\r\n" if b"\r\n" in data else "\n"
-    # A blank line before each, as between those of a new file: whether services come at once or one by one is all the same.
+    # A blank line before each, as between those of a new file: whether services come at once or one by one is
+    # all the same.
     text = "".join("\n" + templates.task_service_text(service) for service in services).replace("\n", newline)
     at = _end_tag(data, path)
     line = data.rfind(b"\n", 0, at) + 1
@@ -73,13 +80,16 @@ def _other_context(document: xml_file.Document, plan: Plan) -> Iterator[str]:
             said = f"is {have!r}" if have else "is missing"
             place = document.at(document.root if found is None else found)
             yield (
-                f"{place}: {name} {said}, expected {want!r}, which is asked for (server_ip, ports, context_id): "
+                f"{place}: {name} {said}, expected {want!r}, which is asked for (server_ip, ports, "
+                f"context_id): "
                 "all services of a context share it; ask for the same, or take another context_name"
             )
 
 
 def _differences(document: xml_file.Document, element: etree._Element, service: Service) -> Iterator[str]:
-    """Where a task that is there is not what is asked for. What was left out, and what a person has added, is no difference."""
+    """Where a task that is there is not what is asked for. What was left out, and what a person has added,
+    is no difference.
+    """
     asked: dict[str, tuple[str | None, str]] = {
         "instance": (element.get("instance"), service.task_service),
         "topic": (element.get("topic", "process"), service.task_topic),
@@ -89,12 +99,18 @@ def _differences(document: xml_file.Document, element: etree._Element, service: 
     }
     location = _text(element, f"{_CONFIGURATION}/location")
     if location:
-        asked["location"] = (os.path.normpath(Path(document.path).parent.absolute() / location), service.location)
+        asked["location"] = (
+            os.path.normpath(Path(document.path).parent.absolute() / location),
+            service.location,
+        )
     state = element.find("Task/state")
     if service.entry_action:
         asked["state type"] = (state.get("type") if state is not None else None, service.entry_action)
     for rule in service.rules:
-        have = f"{_text(element, f'Task/state/{rule.trigger}/action')} {_text(element, f'Task/state/{rule.trigger}/call')}"
+        have = (
+            f"{_text(element, f'Task/state/{rule.trigger}/action')} "
+            f"{_text(element, f'Task/state/{rule.trigger}/call')}"
+        )
         asked[str(rule.trigger)] = (have, f"{rule.action} {rule.call}")
     for name, (is_there, want) in asked.items():
         if " ".join((is_there or "").split()) != " ".join(want.split()):
@@ -118,7 +134,9 @@ def _encoding(data: bytes, path: Path) -> str:
     except LookupError:
         fits = False
     if not fits:
-        raise ConfigError([f"{path}:1: the encoding is {found}, expected UTF-8 to add services: convert the file"])
+        raise ConfigError(
+            [f"{path}:1: the encoding is {found}, expected UTF-8 to add services: convert the file"]
+        )
     return found
 
 
@@ -141,7 +159,9 @@ def _end_tag(data: bytes, path: Path) -> int:
     try:
         parser.Parse(data, True)
     except expat.ExpatError as error:
-        raise ConfigError([f"{path}:{error.lineno}: {expat.ErrorString(error.code)}, expected well-formed XML"]) from error
+        raise ConfigError(
+            [f"{path}:{error.lineno}: {expat.ErrorString(error.code)}, expected well-formed XML"]
+        ) from error
     if not data.startswith(b"</", end):
         raise ConfigError([f"{path}:1: <Context/> has no closing tag, expected <Context> and </Context>"])
     return end

@@ -1,4 +1,6 @@
-"""MetaServiceConf files, which describe many services at once: XML -> what was given and where. What may be given is in fields.py."""
+"""MetaServiceConf files, which describe many services at once: XML -> what was given and where. What may
+be given is in fields.py.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ _RULE_FIELDS = ("trigger", "action", "state_id")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meta:
-    """One file, not yet checked. `faults` are those of its form; `warnings` are about elements that nobody knows."""
+    """One file, not yet checked. `faults` are those of its form; `warnings` are about elements that nobody
+    knows.
+    """
 
     context: GivenFields
     services: tuple[GivenFields, ...]
@@ -27,14 +31,18 @@ class Meta:
 
 
 def read(path: str) -> Meta:
-    """Read a file. Raises UsageError when it cannot be read, ConfigError when it is not XML or not a MetaServiceConf."""
+    """Read a file. Raises UsageError when it cannot be read, ConfigError when it is not XML or not a
+    MetaServiceConf.
+    """
     document = xml_file.parse(xml_file.read(path), path, "MetaServiceConf")
     reader, root = _Reader(document), document.root
     context = reader.given(root, CONTEXT_CHECKS, CONTEXT_REQUIRED, also=("Service",))
     services = tuple(reader.service(element) for element in root.iterchildren("Service"))
     if not services:
         reader.faults.append(f"{document.at(root)}: there is no <Service>, expected one or more")
-    return Meta(context=context, services=services, faults=tuple(reader.faults), warnings=tuple(reader.warnings))
+    return Meta(
+        context=context, services=services, faults=tuple(reader.faults), warnings=tuple(reader.warnings)
+    )
 
 
 class _Reader:
@@ -45,7 +53,13 @@ class _Reader:
         self.faults: list[str] = []
         self.warnings: list[str] = []
 
-    def given(self, element: etree._Element, known: Collection[str], required: Sequence[str], also: Collection[str] = ()) -> GivenFields:
+    def given(
+        self,
+        element: etree._Element,
+        known: Collection[str],
+        required: Sequence[str],
+        also: Collection[str] = (),
+    ) -> GivenFields:
         """The fields of an element: its attributes and its children, which mean the same here."""
         text: dict[str, str] = {}
         labels: dict[str, str] = {}
@@ -54,7 +68,9 @@ class _Reader:
             if name in also:
                 continue
             if name not in known:
-                self.warnings.append(f"{place}: <{element.tag}> has a {name}, which is not known and does nothing")
+                self.warnings.append(
+                    f"{place}: <{element.tag}> has a {name}, which is not known and does nothing"
+                )
             elif name in text:
                 self.faults.append(f"{label} is there twice, expected it once in <{element.tag}>")
             else:
@@ -71,8 +87,15 @@ class _Reader:
             label = f"{self.document.at(state)}: state"
             trigger = given.get("trigger")
             if any(rule.trigger == trigger for rule in rules):
-                self.faults.append(f"{label}: there is a second one for {trigger or 'no trigger'}, expected one for each trigger")
-            rules.append(RuleFields(trigger=trigger, action=given.get("action"), call=given.get("state_id"), label=label))
+                self.faults.append(
+                    f"{label}: there is a second one for {trigger or 'no trigger'}, expected one for each "
+                    f"trigger"
+                )
+            rules.append(
+                RuleFields(
+                    trigger=trigger, action=given.get("action"), call=given.get("state_id"), label=label
+                )
+            )
         return replace(plain, rules=tuple(rules))
 
     def _pairs(self, element: etree._Element) -> Iterator[tuple[str, str, str]]:

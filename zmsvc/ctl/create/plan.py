@@ -1,4 +1,6 @@
-"""What `create` is asked to make, checked before anything is made. Pure: texts go in, a Plan or every fault comes out."""
+"""What `create` is asked to make, checked before anything is made. Pure: texts go in, a Plan or every
+fault comes out.
+"""
 
 from __future__ import annotations
 
@@ -36,9 +38,11 @@ class RuleFields:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenFields:
-    """Fields as somebody wrote them: the text of each, and how a fault names its place (`--sub_port`, `FILE:7: sub_port`).
+    """Fields as somebody wrote them: the text of each, and how a fault names its place (`--sub_port`,
+    `FILE:7: sub_port`).
 
-    Empty texts count as left out. `lacks` is how the fault about missing `required` fields begins, `name` how it calls one.
+    Empty texts count as left out. `lacks` is how the fault about missing `required` fields begins, `name` how
+    it calls one.
     """
 
     text: Mapping[str, str]
@@ -54,7 +58,9 @@ class GivenFields:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One service to make. None: it was left out, and what a person has written in the context file is as good."""
+    """One service to make. None: it was left out, and what a person has written in the context file is as
+    good.
+    """
 
     task_service: str
     task_file: str
@@ -97,7 +103,9 @@ class Plan:
 
 
 def context_file(context: GivenFields) -> Path | None:
-    """Where the context file of these fields is, or None when they do not say so (then `blueprint` has faults)."""
+    """Where the context file of these fields is, or None when they do not say so (then `blueprint` has
+    faults).
+    """
     home = context.get("home_path") or context.get("service_path")
     name = context.get("context_name")
     if not home or not CONTEXT_NAME.fullmatch(name):
@@ -105,7 +113,12 @@ def context_file(context: GivenFields) -> Path | None:
     return Path(os.path.expanduser(home)) / "Conf" / f"Context-{name}.xml"
 
 
-def blueprint(context: GivenFields, services: Sequence[GivenFields], known: Collection[str] = (), faults: Iterable[str] = ()) -> Plan:
+def blueprint(
+    context: GivenFields,
+    services: Sequence[GivenFields],
+    known: Collection[str] = (),
+    faults: Iterable[str] = (),
+) -> Plan:
     """The checked plan. `known` are the ids of the tasks that the context file has already.
 
     Raises ConfigError with `faults`, those that were found before, and all that are found here.
@@ -150,7 +163,11 @@ def _service(given: GivenFields, location: str) -> Service:
         entry_action=given.get("entry_action") or None,
         location=os.path.abspath(os.path.expanduser(given.get("location", location))),
         single=TASK_TYPES[given.get("task_type", "Looped").lower()],
-        rules=tuple(Rule(trigger=Trigger(rule.trigger), action=Action(rule.action), call=rule.call) for rule in given.rules if rule.action),
+        rules=tuple(
+            Rule(trigger=Trigger(rule.trigger), action=Action(rule.action), call=rule.call)
+            for rule in given.rules
+            if rule.action
+        ),
     )
 
 
@@ -172,26 +189,38 @@ def _port_faults(context: GivenFields) -> list[str]:
 
 
 def _clashes(services: Sequence[GivenFields]) -> list[str]:
-    """Ids that occur twice, services that are described twice and differently, and modules of one that would be one file."""
+    """Ids that occur twice, services that are described twice and differently, and modules of one that
+    would be one file.
+    """
     faults, ids, codes = [], set[str](), dict[str, tuple[str, ...]]()
     for given in services:
         name, task = given.get("task_service"), given.get("task_id")
         if task and task in ids:
-            faults.append(f"{given.labels['task_id']} {task!r} is another service's already: take an id of its own")
+            faults.append(
+                f"{given.labels['task_id']} {task!r} is another service's already: take an id of its own"
+            )
         ids.add(task)
         for key in ("task_file", "task_class"):
             if name and given.get(key) == f"Service{name}":
-                faults.append(f"{given.labels[key]} 'Service{name}' is the service side's own name: take another")
+                faults.append(
+                    f"{given.labels[key]} 'Service{name}' is the service side's own name: take another"
+                )
         if name and codes.setdefault(name, _code(given)) != _code(given):
             where = given.labels["task_service"]
-            faults.append(f"{where} {name!r} is described twice, and differently: describe it alike, or take two names")
+            faults.append(
+                f"{where} {name!r} is described twice, and differently: describe it alike, or take two names"
+            )
     return faults
 
 
 def _code(given: GivenFields) -> tuple[str, ...]:
     """What the generated Python depends on."""
     name = given.get("task_service")
-    texts = [given.get("task_file", name), given.get("task_class", name), given.get("task_type", "looped").lower()]
+    texts = [
+        given.get("task_file", name),
+        given.get("task_class", name),
+        given.get("task_type", "looped").lower(),
+    ]
     return (*texts, *(given.get(key) for key in ("task_desc", "service_name", "device_action")))
 
 
@@ -202,7 +231,9 @@ def _rule_fault(rule: RuleFields, ids: Collection[str]) -> str | None:
         return None
     if rule.action not in set(Action):
         said = f"{rule.action!r} is no action" if rule.action else "the action is missing"
-        return f"{rule.label}: {said}, expected {either(Action)}, or nothing in action and state_id for no rule"
+        return (
+            f"{rule.label}: {said}, expected {either(Action)}, or nothing in action and state_id for no rule"
+        )
     if rule.call not in ids:
         known = either(sorted(ids)) if 0 < len(ids) <= 12 else "the id of a task"
         return f"{rule.label}: the state_id {rule.call!r} names no task of this context, expected {known}"

@@ -1,4 +1,6 @@
-"""Renders what `create` makes: a blueprint becomes texts, by the templates in data/templates. Nothing is written here."""
+"""Renders what `create` makes: a blueprint becomes texts, by the templates in data/templates. Nothing is
+written here.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from zmsvc.ctl.create.plan import Plan, Service
 
 _TEMPLATES = Path(__file__).parents[2] / "data" / "templates"
 _RESERVED_ITEMS = {"self", "steps", "result", "device_action", "pid", "data"}
-"""What a result of a generated task cannot be called: the message has these words already, or the template has."""
+"""What a result of a generated task cannot be called: the message has these words already, or the template
+has.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +46,9 @@ def service_files(plan: Plan) -> Iterator[RenderedFile]:
         }
         task = "single" if service.single else "looped"
         yield RenderedFile(path=directory / "__init__.py", text=_filled("init.py", values))
-        yield RenderedFile(path=directory / f"Service{service.task_service}.py", text=_filled("service.py", values))
+        yield RenderedFile(
+            path=directory / f"Service{service.task_service}.py", text=_filled("service.py", values)
+        )
         yield RenderedFile(path=directory / f"{service.task_file}.py", text=_filled(f"{task}.py", values))
 
 
@@ -93,10 +99,19 @@ def _xml(text: str) -> str:
 
 
 def _docstring(text: str, *, indent: int, taken: int) -> str:
-    """A text as it can stand in a docstring: wrapped, and nothing in it ends the string or escapes anything."""
+    """A text as it can stand in a docstring: wrapped, and nothing in it ends the string or escapes
+    anything.
+    """
     words = " ".join(text.split())
     sentence = words if words.endswith((".", "!", "?", ":", "…")) else f"{words}."
-    lines = textwrap.wrap(sentence, 100, initial_indent=" " * taken, break_long_words=False, break_on_hyphens=False, drop_whitespace=True)
+    lines = textwrap.wrap(
+        sentence,
+        100,
+        initial_indent=" " * taken,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
+    )
     safe = "\n".join(lines).strip().replace("\\", "\\\\").replace('"""', r"\"\"\"")
     return safe.replace("\n", "\n" + " " * indent)
 

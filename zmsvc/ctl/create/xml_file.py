@@ -1,4 +1,6 @@
-"""XML files that `create` reads, with the line of each element. How XML is parsed without harm is in host/config/xml_text.py."""
+"""XML files that `create` reads, with the line of each element. How XML is parsed without harm is in
+host/config/xml_text.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The daemon's log file as `logs` shows it: entries by the heads of their lines, picked as journalctl would pick them."""
+"""The daemon's log file as `logs` shows it: entries by the heads of their lines, picked as journalctl
+would pick them.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ FOLLOWED = 10
 
 
 class Entry:
-    """One entry: its lines as they stand in the file. A file may begin in the midst of one, which has no head."""
+    """One entry: its lines as they stand in the file. A file may begin in the midst of one, which has no
+    head.
+    """
 
     __slots__ = ("head", "lines")
 
@@ -37,7 +41,9 @@ class Entry:
     def message(self) -> str:
         """The text without head and indents."""
         first = self.lines[0][self.head.size :] if self.head else self.lines[0]
-        return "".join([first, *(line.removeprefix(logline.INDENT) for line in self.lines[1:])]).removesuffix("\n")
+        return "".join([first, *(line.removeprefix(logline.INDENT) for line in self.lines[1:])]).removesuffix(
+            "\n"
+        )
 
 
 Test = Callable[[Entry], bool]
@@ -47,9 +53,15 @@ class Wanted:
     """What is asked for: whose entries, from when, how bad, and with which text."""
 
     def __init__(
-        self, transaction: str | None, tasks: Sequence[str], *, since: str | None = None, until: str | None = None,
-        priority: str | None = None, grep: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        transaction: str | None,
+        tasks: Sequence[str],
+        *,
+        since: str | None = None,
+        until: str | None = None,
+        priority: str | None = None,
+        grep: str | None = None,
+    ) -> None:
         """Raises UsageError."""
         self.transaction = transaction
         self.tasks = tasks
@@ -58,7 +70,8 @@ class Wanted:
         self._add_times(since, until)
         self._allowed: range | None = None
         if priority is not None:
-            # Imported here for start-up time: it needs datetime, and most of the time neither it nor the times are asked for.
+            # Imported here for start-up time: it needs datetime, and most of the time neither it nor the
+            # times are asked for.
             from zmsvc.ctl.log import time_ranges
 
             self._allowed = allowed = time_ranges.priorities(priority)
@@ -86,7 +99,11 @@ class Wanted:
 
     def _is_about(self, entry: Entry) -> bool:
         head = entry.head
-        return head is not None and self.transaction in (None, head.transaction) and (not self.tasks or head.task in self.tasks)
+        return (
+            head is not None
+            and self.transaction in (None, head.transaction)
+            and (not self.tasks or head.task in self.tasks)
+        )
 
     def pick(self, entries: Iterable[Entry]) -> Iterator[Entry]:
         """Yield the entries that are asked for."""
@@ -101,7 +118,11 @@ class Wanted:
         # In awk's patterns a slash is written with a backslash.
         task = rf"\/({self._any_task()})" if self.tasks else r"(\/[^ ]+)?"
         whose = f"{_literal(self.transaction) if self.transaction else '[^ ]+'}{task} "
-        levels = "|".join(logline.NAMES[number] for number in self._allowed) if self._allowed is not None else "[A-Z]+"
+        levels = (
+            "|".join(logline.NAMES[number] for number in self._allowed)
+            if self._allowed is not None
+            else "[A-Z]+"
+        )
         if self.transaction is not None or self.tasks:
             conditions.append(f"$0 ~ /^[^ ]+ .*\\[[0-9]+\\] {whose}({levels}): /")
         elif self._allowed is not None:
@@ -168,7 +189,9 @@ Schema = Callable[[Entry], list[str]]
 
 
 def shape(output: str | None) -> Schema:
-    """Return what makes lines of an entry: for `cat` the text alone, for `json` an object with the journal's names, else as they are."""
+    """Return what makes lines of an entry: for `cat` the text alone, for `json` an object with the
+    journal's names, else as they are.
+    """
     if output == "cat":
         return lambda entry: [f"{entry.message}\n"]
     if output in ("json", "json-pretty"):
@@ -181,7 +204,10 @@ def _json(entry: Entry) -> list[str]:
     if (head := entry.head) is not None:
         from zmsvc.ctl.log import time_ranges  # As above.
 
-        found |= {"__REALTIME_TIMESTAMP": str(round(time_ranges.stamped(head.stamp) * 1e6)), "PRIORITY": str(head.priority)}
+        found |= {
+            "__REALTIME_TIMESTAMP": str(round(time_ranges.stamped(head.stamp) * 1e6)),
+            "PRIORITY": str(head.priority),
+        }
         found |= {"SYSLOG_IDENTIFIER": head.identifier, "SYSLOG_PID": str(head.pid)}
         found |= {"ZMSVC_TRANSACTION": head.transaction} if head.transaction else {}
         found |= {"ZMSVC_TASK": head.task} if head.task else {}
@@ -189,9 +215,19 @@ def _json(entry: Entry) -> list[str]:
 
 
 def show(
-    path: str, owner: int, wanted: Wanted, *, lines: int | None, reverse: bool, follow: bool, pager: bool, output: str | None
-) -> int:  # fmt: skip
-    """Print what is asked for of the file of user `owner`, its last `lines` entries; with `follow` also what comes."""
+    path: str,
+    owner: int,
+    wanted: Wanted,
+    *,
+    lines: int | None,
+    reverse: bool,
+    follow: bool,
+    pager: bool,
+    output: str | None,
+) -> int:
+    """Print what is asked for of the file of user `owner`, its last `lines` entries; with `follow` also
+    what comes.
+    """
     shaped = shape(output)
     count = FOLLOWED if follow and lines is None else lines
     try:
@@ -220,7 +256,9 @@ def _last(picked: Iterable[Entry], shaped: Schema, count: int | None, *, reverse
 
 
 def _follow(lines: Iterable[bytes], wanted: Wanted, shaped: Schema) -> None:
-    """Print each line as it comes. A pattern is looked for in the first line of an entry: the others may come later."""
+    """Print each line as it comes. A pattern is looked for in the first line of an entry: the others may
+    come later.
+    """
     going_on = not wanted.tests
     for line in texts(lines):
         entry = Entry(logline.head(line), line)

@@ -1,4 +1,6 @@
-"""The journal's entries with the name of their task, where journalctl's own lines would not tell the tasks of one instance apart."""
+"""The journal's entries with the name of their task, where journalctl's own lines would not tell the tasks
+of one instance apart.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,21 @@ from zmsvc.ctl import terminal
 from zmsvc.ctl.client import CtlError
 
 _CGROUP = re.compile(r"/tasks/([^/:]+):([^/]+)")
-"""Of a task: `.../tasks/TRANSACTION:TASK`. A process that tasks share has `+NUMBER` in the place of the task."""
+"""Of a task: `.../tasks/TRANSACTION:TASK`. A process that tasks share has `+NUMBER` in the place of the
+task.
+"""
 
 
 def show(command: list[str], *, pager: bool) -> int:
-    """Run journalctl and print its entries, as they come or all together in a pager. Returns the exit status."""
+    """Run journalctl and print its entries, as they come or all together in a pager. Returns the exit
+    status.
+    """
     try:
         reader = subprocess.Popen(command, stdout=subprocess.PIPE)
     except OSError as error:
-        raise CtlError(1, f"cannot run journalctl: {(error.strerror or str(error)).lower()} (is systemd installed?)") from None
+        raise CtlError(
+            1, f"cannot run journalctl: {(error.strerror or str(error)).lower()} (is systemd installed?)"
+        ) from None
     with reader:
         assert reader.stdout is not None
         try:
@@ -52,7 +60,9 @@ def _lines(entries: Any) -> Iterator[str]:
 
 
 def _whose(entry: dict[str, Any], streams: dict[str, str]) -> str:
-    """Return `TRANSACTION/TASK`: by our fields, by the control group, or by what other lines of the same stream had."""
+    """Return `TRANSACTION/TASK`: by our fields, by the control group, or by what other lines of the same
+    stream had.
+    """
     transaction, task = _text(entry.get("ZMSVC_TRANSACTION")), _text(entry.get("ZMSVC_TASK"))
     if not transaction and (found := _CGROUP.search(_text(entry.get("_SYSTEMD_CGROUP")))):
         transaction, task = found[1], "" if found[2].startswith("+") else found[2]
@@ -69,11 +79,20 @@ def _line(entry: dict[str, Any], whose: str, style: terminal.Style) -> str:
     stamp = time.strftime("%b %d %H:%M:%S", time.localtime(at))
     name = _text(entry.get("SYSLOG_IDENTIFIER")) or _text(entry.get("_COMM")) or "unknown"
     pid = _text(entry.get("_PID")) or _text(entry.get("SYSLOG_PID"))
-    start = f"{stamp} {_text(entry.get('_HOSTNAME'))} {name}{f'[{pid}]' if pid else ''}{f' {whose}' if whose else ''}: "
+    start = (
+        f"{stamp} {_text(entry.get('_HOSTNAME'))} "
+        f"{name}{f'[{pid}]' if pid else ''}{f' {whose}' if whose else ''}: "
+    )
     priority = _text(entry.get("PRIORITY"))
-    colour = {"0": "red", "1": "red", "2": "red", "3": "red", "4": "yellow", "5": "bold", "7": "grey"}.get(priority)
+    colour = {"0": "red", "1": "red", "2": "red", "3": "red", "4": "yellow", "5": "bold", "7": "grey"}.get(
+        priority
+    )
     lines = _text(entry.get("MESSAGE")).split("\n")
-    return start + f"\n{' ' * len(start)}".join(style.paint(colour, terminal.clean(line)) for line in lines) + "\n"
+    return (
+        start
+        + f"\n{' ' * len(start)}".join(style.paint(colour, terminal.clean(line)) for line in lines)
+        + "\n"
+    )
 
 
 def _text(value: Any) -> str:

@@ -1,7 +1,8 @@
-"""The matches by which journalctl finds what a context and its tasks have logged, and nothing that another user wrote in their name.
+"""The matches by which journalctl finds what a context and its tasks have logged, and nothing that another
+user wrote in their name.
 
-Any user may write any field into the journal, but those with an underscore: journald takes them from the kernel. So each match names the
-user of the entry, and the unit where the context runs in one.
+Any user may write any field into the journal, but those with an underscore: journald takes them from the
+kernel. So each match names the user of the entry, and the unit where the context runs in one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from zmsvc.host.paths import Places
 
 
 class Writers:
-    """Who writes entries of a context: the daemon's uid, that of each task with a user of its own, and the field that names the unit."""
+    """Who writes entries of a context: the daemon's uid, that of each task with a user of its own, and the
+    field that names the unit.
+    """
 
     __slots__ = ("daemon", "name", "tasks", "unit")
 
@@ -30,11 +33,15 @@ class Writers:
 
 
 def writers(it: ContextStatus | None, places: Places, daemon: int | None) -> Writers:
-    """Find them: from the supervisor, whose uid the kernel has told; of a context that is down from its directories and its file."""
+    """Find them: from the supervisor, whose uid the kernel has told; of a context that is down from its
+    directories and its file.
+    """
     if it is not None:
         users = {task.id: task.user for each in it.transactions for task in each.tasks if task.user}
         owner = _owner(places) if daemon is None else daemon
-        return Writers(places.name, owner, _numbers(users), _unit(it.keeper_pid, places.name) if it.keeper_pid else "")
+        return Writers(
+            places.name, owner, _numbers(users), _unit(it.keeper_pid, places.name) if it.keeper_pid else ""
+        )
     return Writers(places.name, _owner(places), _numbers(_users(places)), "")
 
 
@@ -69,7 +76,9 @@ def _numbers(users: Mapping[str, str]) -> dict[str, int]:
 
 
 def _unit(keeper: int | None, name: str) -> str:
-    """Return the field that names the unit of a keeper, from its control group; empty when it runs in none of ours."""
+    """Return the field that names the unit of a keeper, from its control group; empty when it runs in none
+    of ours.
+    """
     try:
         with open(f"/proc/{keeper}/cgroup") as file:
             group = file.read()
@@ -81,15 +90,29 @@ def _unit(keeper: int | None, name: str) -> str:
 
 
 def matches(of: Writers, transaction: str | None, tasks: Sequence[str], cgroups: Iterable[str]) -> list[str]:
-    """Return journalctl's matches: entries with our fields, or lines that other programs wrote from the tasks' own cgroups."""
+    """Return journalctl's matches: entries with our fields, or lines that other programs wrote from the
+    tasks' own cgroups.
+    """
     unit = [f"{of.unit}=zmsvc@{of.name}.service"] if of.unit else []
-    fields = [f"ZMSVC_CONTEXT={of.name}", *([f"ZMSVC_TRANSACTION={transaction}"] if transaction else []), *unit]
+    fields = [
+        f"ZMSVC_CONTEXT={of.name}",
+        *([f"ZMSVC_TRANSACTION={transaction}"] if transaction else []),
+        *unit,
+    ]
     found = [[*fields, *(f"ZMSVC_TASK={task}" for task in tasks), f"_UID={of.daemon}"]]
     # What a task of another user says of itself; what the supervisor says of it is in the group above.
-    found += [[*fields, f"ZMSVC_TASK={task}", f"_UID={uid}"] for task, uid in of.tasks.items() if not tasks or task in tasks]
+    found += [
+        [*fields, f"ZMSVC_TASK={task}", f"_UID={uid}"]
+        for task, uid in of.tasks.items()
+        if not tasks or task in tasks
+    ]
     if not transaction and not tasks:
-        # All that the unit says; what its keeper and device write to stderr has no field. Any user may have a user unit of this name.
-        found += [[f"_SYSTEMD_UNIT=zmsvc@{of.name}.service"], [f"_SYSTEMD_USER_UNIT=zmsvc@{of.name}.service", f"_UID={of.daemon}"]]
+        # All that the unit says; what its keeper and device write to stderr has no field. Any user may have a
+        # user unit of this name.
+        found += [
+            [f"_SYSTEMD_UNIT=zmsvc@{of.name}.service"],
+            [f"_SYSTEMD_USER_UNIT=zmsvc@{of.name}.service", f"_UID={of.daemon}"],
+        ]
     elif groups := [f"_SYSTEMD_CGROUP={in_journal(path)}" for path in cgroups]:
         found.append(groups)
     return [word for number, group in enumerate(found) for word in (["+"] if number else []) + group]

@@ -1,4 +1,6 @@
-"""The log file of a context, read and followed through its directory: nobody can lead a reader elsewhere by a link or by a rename."""
+"""The log file of a context, read and followed through its directory: nobody can lead a reader elsewhere
+by a link or by a rename.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ MAX_LINE = 1 << 20
 
 
 class LogDirectory:
-    """A file that the daemon of user `owner` writes. Raises PlaceError for a directory of another user, and OSError."""
+    """A file that the daemon of user `owner` writes. Raises PlaceError for a directory of another user,
+    and OSError.
+    """
 
     def __init__(self, path: Path, owner: int) -> None:
         self._name = path.name
@@ -30,11 +34,15 @@ class LogDirectory:
         os.close(self._directory)
 
     def open(self) -> IO[bytes]:
-        """Open it to be read. A link, a device or a FIFO, which might hang the reader, is refused. Raises PlaceError, OSError."""
+        """Open it to be read. A link, a device or a FIFO, which might hang the reader, is refused. Raises
+        PlaceError, OSError.
+        """
         return open(directories.open_file(Path(self._name), os.O_RDONLY, dir_fd=self._directory), "rb")
 
     def follow(self, file: IO[bytes]) -> Iterator[bytes]:
-        """Give each line from the file's position on, for ever, also when the file is rotated or cut off. The kernel tells of news."""
+        """Give each line from the file's position on, for ever, also when the file is rotated or cut off.
+        The kernel tells of news.
+        """
         with linux.Inotify() as news:
             news.watch(self._directory, linux.IN_CREATE | linux.IN_MOVED_TO)
             news.watch(file.fileno(), linux.IN_MODIFY)

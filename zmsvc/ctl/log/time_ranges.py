@@ -1,4 +1,6 @@
-"""Points in time and ranges of priorities as journalctl takes them (systemd.time(7), journalctl(1)), for a log that is a file."""
+"""Points in time and ranges of priorities as journalctl takes them (systemd.time(7), journalctl(1)), for a
+log that is a file.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ def moment(text: str) -> float:
         return _absolute(words) if found is None else found
     except (ValueError, OverflowError, OSError, LookupError):
         raise UsageError(
-            f"cannot understand the time {text!r}, expected one like '2026-11-29 10:00', 10:00, yesterday, -2h or '5min ago'"
+            f"cannot understand the time {text!r}, expected one like '2026-11-29 10:00', 10:00, yesterday, "
+            f"-2h or '5min ago'"
         ) from None
 
 
@@ -86,7 +89,9 @@ def stamped(text: str) -> float:
 
 
 def priorities(text: str) -> range:
-    """Return the numbers of `err`, which means that and all that is worse, or of `err..info`. Raises UsageError."""
+    """Return the numbers of `err`, which means that and all that is worse, or of `err..info`. Raises
+    UsageError.
+    """
     first, dots, last = text.partition("..")
     ends = sorted(_priority(each) for each in ((first, last) if dots else ("0", first)))
     return range(ends[0], ends[1] + 1)
@@ -98,4 +103,7 @@ def _priority(text: str) -> int:
         return PRIORITIES.index(word)
     if word.isascii() and word.isdigit() and int(word) < len(PRIORITIES):
         return int(word)
-    raise UsageError(f"cannot understand the priority {text!r}, expected one of {', '.join(PRIORITIES)}, a number from 0 to 7, or A..B")
+    raise UsageError(
+        f"cannot understand the priority {text!r}, expected one of {', '.join(PRIORITIES)}, a number from "
+        f"0 to 7, or A..B"
+    )

@@ -43,7 +43,15 @@ def check(args: argparse.Namespace) -> int:
 class _Told:
     """What was found out about one file."""
 
-    def __init__(self, file: str, *, tasks: int | None, faults: list[str], warnings: list[checks.Odd], access: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        file: str,
+        *,
+        tasks: int | None,
+        faults: list[str],
+        warnings: list[checks.Odd],
+        access: Sequence[str] = (),
+    ) -> None:
         self.file = file
         self.access = access
         """Who may connect to what, in words."""
@@ -56,7 +64,11 @@ class _Told:
         return self.tasks is not None
 
     def as_json(self) -> Json:
-        found = {"faults": self.faults, "warnings": [str(each) for each in self.warnings], "access": [*self.access]}
+        found = {
+            "faults": self.faults,
+            "warnings": [str(each) for each in self.warnings],
+            "access": [*self.access],
+        }
         return {"file": self.file, "ok": self.ok, "tasks": self.tasks, **found}
 
 
@@ -66,24 +78,39 @@ def _checked(file: str) -> _Told:
     except ConfigError as error:
         return _Told(file, tasks=None, faults=error.faults, warnings=[])
     curve = curve_keys.in_use(paths.keys_dir(context.name))
-    found = [*checks.odd(context, curve=curve), *reader.check_binds(context, curve=curve), *reader.check_services(context)]
+    found = [
+        *checks.odd(context, curve=curve),
+        *reader.check_binds(context, curve=curve),
+        *reader.check_services(context),
+    ]
     if not (paths.CONTEXT_NAME.fullmatch(context.name) and listens(paths.places(context.name))):
         # Of a context that runs the ports are in use as they should be.
         found += reader.check_ports(context)
     told = _placed(found, context)
-    return _Told(file, tasks=len(context.tasks), faults=[], warnings=told, access=checks.who_may_connect(context, curve=curve))
+    return _Told(
+        file,
+        tasks=len(context.tasks),
+        faults=[],
+        warnings=told,
+        access=checks.who_may_connect(context, curve=curve),
+    )
 
 
 def _placed(found: list[checks.Odd], context: Context) -> list[checks.Odd]:
     """Give each warning its line, if it is about anything that stands in the file."""
     tasks, elements = reader.lines_of(context) if found else ({}, {})
-    return [replace(each, line=each.line or tasks.get(each.task) or elements.get(each.element) or 0) for each in found]
+    return [
+        replace(each, line=each.line or tasks.get(each.task) or elements.get(each.element) or 0)
+        for each in found
+    ]
 
 
 def _say(told: _Told) -> None:
     for fault in told.faults:
         terminal.err(terminal.clean(fault) + "\n")
-    lines = [f"{told.file}{f':{each.line}' if each.line else ''}: warning: {each.text}" for each in told.warnings]
+    lines = [
+        f"{told.file}{f':{each.line}' if each.line else ''}: warning: {each.text}" for each in told.warnings
+    ]
     if told.ok:
         lines += [f"{told.file}: {line}" for line in told.access]
         lines.append(f"{told.file}: ok ({told.tasks} task{'s' if told.tasks != 1 else ''})")
@@ -99,16 +126,26 @@ def graph(args: argparse.Namespace) -> int:
     else:
         drawn = drawing.dot(context, states)
         drawn = _svg(drawn) if args.format == "svg" else drawn
-    terminal.out(json.dumps({"context": context.name, "format": args.format, "graph": drawn}) + "\n" if args.json else drawn)
+    terminal.out(
+        json.dumps({"context": context.name, "format": args.format, "graph": drawn}) + "\n"
+        if args.json
+        else drawn
+    )
     return 0
 
 
 def _svg(dot: str) -> str:
     if shutil.which("dot") is None:
-        raise CtlError(1, "cannot draw svg: there is no program dot (install graphviz, or use --format mermaid)")
-    done = subprocess.run(["dot", "-Tsvg"], input=dot.encode("utf-8", "backslashreplace"), capture_output=True)
+        raise CtlError(
+            1, "cannot draw svg: there is no program dot (install graphviz, or use --format mermaid)"
+        )
+    done = subprocess.run(
+        ["dot", "-Tsvg"], input=dot.encode("utf-8", "backslashreplace"), capture_output=True
+    )
     if done.returncode != 0:
-        raise CtlError(1, f"cannot draw svg: dot ended with {done.returncode}: {done.stderr.decode(errors='replace')}")
+        raise CtlError(
+            1, f"cannot draw svg: dot ended with {done.returncode}: {done.stderr.decode(errors='replace')}"
+        )
     return done.stdout.decode(errors="replace")
 
 
@@ -118,9 +155,13 @@ def _drawn(args: argparse.Namespace) -> tuple[Context, dict[str, str] | None]:
         return reader.load(args.what), None
     places = choose(args.what)
     try:
-        it = status_reply.ContextStatus(Client(places, args.timeout, patience=PATIENCE).ask("status", transaction=args.transaction))
+        it = status_reply.ContextStatus(
+            Client(places, args.timeout, patience=PATIENCE).ask("status", transaction=args.transaction)
+        )
     except NotRunningError:
         return reader.load(places.config_file), None
     # Of several transactions the newest that goes on says most.
     shown = [each for each in it.transactions if args.transaction or each.open]
-    return reader.load(it.file or places.config_file), {task.id: task.state for each in shown for task in each.tasks}
+    return reader.load(it.file or places.config_file), {
+        task.id: task.state for each in shown for task in each.tasks
+    }

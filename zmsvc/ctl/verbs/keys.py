@@ -1,8 +1,11 @@
-"""The verb keys: makes a context's CURVE keys and shows them, and says which clients may connect. The files are all there is to it.
+"""The verb keys: makes a context's CURVE keys and shows them, and says which clients may connect. The files
+are all there is to it.
 
-`join` makes those of a machine that only connects: a pair of its own beside the public key of the context's device.
+`join` makes those of a machine that only connects: a pair of its own beside the public key of the context's
+device.
 
-Directories and public keys belong to who runs this; secret files belong to the user that the context runs as, who alone may read them.
+Directories and public keys belong to who runs this; secret files belong to the user that the context runs as,
+who alone may read them.
 """
 
 from __future__ import annotations
@@ -36,8 +39,16 @@ def run(args: argparse.Namespace) -> int:
     """keys: list, make, join, allow or revoke."""
     if args.now and args.action != "revoke":
         raise CtlError(2, "cannot understand the command: --now is for keys revoke")
-    if bool(args.what) != (args.action in ("join", "allow", "revoke")) and args.action != "make" and not args.now:
-        raise CtlError(2, f"cannot understand the command: keys {args.action} {'needs' if not args.what else 'takes no'} FILE or CLIENT")
+    if (
+        bool(args.what) != (args.action in ("join", "allow", "revoke"))
+        and args.action != "make"
+        and not args.now
+    ):
+        raise CtlError(
+            2,
+            f"cannot understand the command: keys {args.action} {'needs' if not args.what else 'takes no'} "
+            f"FILE or CLIENT",
+        )
     places = _meant(args)
     try:
         if args.action != "list":
@@ -53,7 +64,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _meant(args: argparse.Namespace) -> Places:
-    """Return the context that is meant. A machine that only connects has neither its file nor anything else of it."""
+    """Return the context that is meant. A machine that only connects has neither its file nor anything
+    else of it.
+    """
     if args.action == "join" and args.context is None:
         raise CtlError(2, f"cannot join a context: name it (zmsvcctl -c NAME keys join {args.what})")
     if args.context is not None:
@@ -69,12 +82,18 @@ def _carry_out(args: argparse.Namespace, places: Places) -> None:
         return
     if curve_keys.of_client(places.keys) and args.action != "list":
         raise CtlError(
-            1, f"cannot {args.action} keys: {places.keys} is that of a client of {places.name}; type this where {places.name} runs"
+            1,
+            f"cannot {args.action} keys: {places.keys} is that of a client of {places.name}; type this "
+            f"where {places.name} runs",
         )
     if args.action == "list" and curve_keys.of_client(places.keys):
         return
     if args.action != "make" and not curve_keys.in_use(places.keys):
-        raise CtlError(1, f"cannot {args.action} keys: {places.name} has none in {places.keys} (zmsvcctl -c {places.name} keys make)")
+        raise CtlError(
+            1,
+            f"cannot {args.action} keys: {places.name} has none in {places.keys} (zmsvcctl -c "
+            f"{places.name} keys make)",
+        )
     match args.action:
         case "make":
             _make_client(places, Path(args.what)) if args.what else _make(places)
@@ -92,13 +111,20 @@ def _show(places: Places, *, as_json: bool) -> None:
     if curve_keys.of_client(places.keys):
         _show_own(places, as_json=as_json)
         return
-    server, known = curve_keys.load_public(places.keys / f"{curve_keys.SERVER}{curve_keys.PUBLIC}"), _clients(places)
+    server, known = (
+        curve_keys.load_public(places.keys / f"{curve_keys.SERVER}{curve_keys.PUBLIC}"),
+        _clients(places),
+    )
     if as_json:
         names = {name: key.decode() for name, key in known.items()}
-        terminal.out(json.dumps({"directory": str(places.keys), "server": server.decode(), "clients": names}) + "\n")
+        terminal.out(
+            json.dumps({"directory": str(places.keys), "server": server.decode(), "clients": names}) + "\n"
+        )
         return
     width = max(map(len, known), default=0)
-    terminal.out(f"keys of {places.name} in {places.keys}\nserver: {server.decode()}\nclients that may connect:\n")
+    terminal.out(
+        f"keys of {places.name} in {places.keys}\nserver: {server.decode()}\nclients that may connect:\n"
+    )
     for name, key in known.items():
         terminal.out(f"  {name:<{width}}  {key.decode()}\n")
 
@@ -108,7 +134,11 @@ def _show_own(places: Places, *, as_json: bool) -> None:
     own = curve_keys.load_client(places.keys)
     assert own.server_public is not None
     if as_json:
-        told = {"directory": str(places.keys), "server": own.server_public.decode(), "client": own.public.decode()}
+        told = {
+            "directory": str(places.keys),
+            "server": own.server_public.decode(),
+            "client": own.public.decode(),
+        }
         terminal.out(json.dumps(told) + "\n")
         return
     terminal.out(f"keys of a client of {places.name} in {places.keys}\n")
@@ -132,35 +162,58 @@ def _make(places: Places) -> None:
     """The device's pair and the context's own client pair."""
     if curve_keys.in_use(places.keys):
         raise CtlError(
-            1, f"cannot make keys: {places.keys} has them already (to replace all, move it away, make anew, and restart {places.name})"
+            1,
+            f"cannot make keys: {places.keys} has them already (to replace all, move it away, make anew, "
+            f"and restart {places.name})",
         )
     owner = _owner(places)
     _directory(places.keys.parent)
     _directory(places.keys)
     _directory(curve_keys.clients(places.keys))
     own = _pair(places.keys, curve_keys.CLIENT, owner)
-    _write(curve_keys.clients(places.keys) / f"{curve_keys.OWN}{curve_keys.PUBLIC}", curve_keys.text(own), curve_keys.PUBLIC_MODE)
+    _write(
+        curve_keys.clients(places.keys) / f"{curve_keys.OWN}{curve_keys.PUBLIC}",
+        curve_keys.text(own),
+        curve_keys.PUBLIC_MODE,
+    )
     # Last, because this is what says that there are keys.
     _pair(places.keys, curve_keys.SERVER, owner)
     if listens(places):
-        terminal.complain(f"{places.name} is running: its keys are used from its next start on (systemctl restart zmsvc@{places.name})")
+        terminal.complain(
+            f"{places.name} is running: its keys are used from its next start on (systemctl restart "
+            f"zmsvc@{places.name})"
+        )
 
 
 def _join(places: Places, file: Path) -> None:
-    """Make the keys of a machine that only connects, from the device's public key. Its own secret never leaves it."""
+    """Make the keys of a machine that only connects, from the device's public key. Its own secret never
+    leaves it.
+    """
     if file.name.endswith(curve_keys.SECRET):
         expected = f"{curve_keys.SERVER}{curve_keys.PUBLIC}"
-        raise CtlError(1, f"cannot join {places.name} with {file}: it is a secret key, expected the public one, {expected}")
+        raise CtlError(
+            1,
+            f"cannot join {places.name} with {file}: it is a secret key, expected the public one, {expected}",
+        )
     if curve_keys.in_use(places.keys) or curve_keys.of_client(places.keys):
-        raise CtlError(1, f"cannot join {places.name}: there are keys in {places.keys} already (move them away to make others)")
+        raise CtlError(
+            1,
+            f"cannot join {places.name}: there are keys in {places.keys} already (move them away to make "
+            f"others)",
+        )
     server = curve_keys.load_public(file)
     _directory(places.keys.parent)
     _directory(places.keys)
-    _write(places.keys / f"{curve_keys.SERVER}{curve_keys.PUBLIC}", curve_keys.text(server), curve_keys.PUBLIC_MODE)
+    _write(
+        places.keys / f"{curve_keys.SERVER}{curve_keys.PUBLIC}",
+        curve_keys.text(server),
+        curve_keys.PUBLIC_MODE,
+    )
     _pair(places.keys, curve_keys.CLIENT, None)
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", socket.gethostname().partition(".")[0]) or "client"
     terminal.complain(
-        f"where {places.name} runs: copy {places.keys}/{curve_keys.CLIENT}{curve_keys.PUBLIC} there as {name}{curve_keys.PUBLIC}, and type "
+        f"where {places.name} runs: copy {places.keys}/{curve_keys.CLIENT}{curve_keys.PUBLIC} there as "
+        f"{name}{curve_keys.PUBLIC}, and type "
         f"zmsvcctl -c {places.name} keys allow {name}{curve_keys.PUBLIC}"
     )
 
@@ -176,12 +229,16 @@ def _make_client(places: Places, directory: Path) -> None:
     directory.mkdir(mode=0o700)
     public = _pair(directory, curve_keys.CLIENT, None)
     server = curve_keys.load_public(places.keys / f"{curve_keys.SERVER}{curve_keys.PUBLIC}")
-    _write(directory / f"{curve_keys.SERVER}{curve_keys.PUBLIC}", curve_keys.text(server), curve_keys.PUBLIC_MODE)
+    _write(
+        directory / f"{curve_keys.SERVER}{curve_keys.PUBLIC}", curve_keys.text(server), curve_keys.PUBLIC_MODE
+    )
     _admit(places, name, public)
 
 
 def _owner(places: Places) -> Owner | None:
-    """Whom root gives the secrets to: who runs the context, known by its state, else the user of the unit. None: who we are."""
+    """Whom root gives the secrets to: who runs the context, known by its state, else the user of the unit.
+    None: who we are.
+    """
     if os.geteuid():
         return None
     try:
@@ -203,7 +260,12 @@ def _pair(directory: Path, name: str, owner: Owner | None) -> bytes:
 
     public, secret = zmq.curve_keypair()
     _write(directory / f"{name}{curve_keys.PUBLIC}", curve_keys.text(public), curve_keys.PUBLIC_MODE)
-    _write(directory / f"{name}{curve_keys.SECRET}", curve_keys.text(public, secret), curve_keys.SECRET_MODE, owner)
+    _write(
+        directory / f"{name}{curve_keys.SECRET}",
+        curve_keys.text(public, secret),
+        curve_keys.SECRET_MODE,
+        owner,
+    )
     return public
 
 
@@ -218,12 +280,20 @@ def _allow(places: Places, file: Path) -> None:
 
 def _new(places: Places, name: str) -> None:
     if (curve_keys.clients(places.keys) / f"{name}{curve_keys.PUBLIC}").exists():
-        raise CtlError(1, f"cannot allow {name}: there is a client of that name (zmsvcctl -c {places.name} keys revoke {name})")
+        raise CtlError(
+            1,
+            f"cannot allow {name}: there is a client of that name (zmsvcctl -c {places.name} keys revoke "
+            f"{name})",
+        )
 
 
 def _admit(places: Places, name: str, public: bytes) -> None:
     # Only the public key is copied, whatever else is in the file.
-    _write(curve_keys.clients(places.keys) / f"{name}{curve_keys.PUBLIC}", curve_keys.text(public), curve_keys.PUBLIC_MODE)
+    _write(
+        curve_keys.clients(places.keys) / f"{name}{curve_keys.PUBLIC}",
+        curve_keys.text(public),
+        curve_keys.PUBLIC_MODE,
+    )
 
 
 def _revoke(places: Places, args: argparse.Namespace) -> None:
@@ -247,21 +317,29 @@ def _withdraw(places: Places, name: str) -> None:
     try:
         file.unlink()
     except FileNotFoundError:
-        raise CtlError(1, f"cannot revoke {name}: there is no such client (zmsvcctl -c {places.name} keys)") from None
+        raise CtlError(
+            1, f"cannot revoke {name}: there is no such client (zmsvcctl -c {places.name} keys)"
+        ) from None
 
 
 def _hang_up(client: Client) -> None:
-    """End each connection to the bus and to the Monitors. Who may connect does so again, as after a crash of the device."""
+    """End each connection to the bus and to the Monitors. Who may connect does so again, as after a crash
+    of the device.
+    """
     client.ask("restart-device")
     for transaction in ContextStatus(client.ask("status")).transactions:
-        tasks = [task.id for task in transaction.tasks if task.instance == "Monitor" and task.state == "active"]
+        tasks = [
+            task.id for task in transaction.tasks if task.instance == "Monitor" and task.state == "active"
+        ]
         if tasks:
             client.ask("restart", transaction=transaction.id, tasks=tasks, triggers=False)
 
 
 def _client_name(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise CtlError(2, f"cannot use {name!r} as the name of a client: letters, digits and _ . @ : - are allowed")
+        raise CtlError(
+            2, f"cannot use {name!r} as the name of a client: letters, digits and _ . @ : - are allowed"
+        )
     return name
 
 
@@ -269,7 +347,9 @@ def _client_name(name: str) -> str:
 
 
 def _directory(path: Path) -> None:
-    """Open to all who know where to look: the service's user must get to the secret files, and tasks to the public ones."""
+    """Open to all who know where to look: the service's user must get to the secret files, and tasks to
+    the public ones.
+    """
     path.mkdir(parents=True, exist_ok=True)
     path.chmod(0o755)
 

@@ -1,4 +1,6 @@
-"""The log of a context: journald's by matches that find all of it, else the daemon's file by the heads of its lines."""
+"""The log of a context: journald's by matches that find all of it, else the daemon's file by the heads of
+its lines.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,13 @@ from zmsvc.ctl.status_reply import ContextStatus, TaskStatus
 from zmsvc.host.paths import Places
 
 PATIENCE = 5.0
-"""Seconds that a supervisor, and journalctl for `status`, have: a log can be read without the one and left out without the other."""
+"""Seconds that a supervisor, and journalctl for `status`, have: a log can be read without the one and left
+out without the other.
+"""
 AT_ONCE = 16
-"""Tasks whose log is shown by one `status`; of more, all journalctls together would take longer than anybody wants to wait."""
+"""Tasks whose log is shown by one `status`; of more, all journalctls together would take longer than
+anybody wants to wait.
+"""
 _RAW = ("cat", "export")
 """Formats of journalctl that escape nothing; those of the others are safe for a terminal."""
 
@@ -60,7 +66,9 @@ def logs(args: argparse.Namespace) -> int:
 
 
 def _complain_of_unknown(tasks: Sequence[str], known: ContextStatus | None) -> None:
-    """Say which tasks no transaction has. A reload may have removed them, and their log is shown; else the name is wrong."""
+    """Say which tasks no transaction has. A reload may have removed them, and their log is shown; else the
+    name is wrong.
+    """
     if known is None:
         return
     has = {task.id for each in known.transactions for task in each.tasks}
@@ -70,7 +78,9 @@ def _complain_of_unknown(tasks: Sequence[str], known: ContextStatus | None) -> N
 
 
 def _past(places: Places) -> ContextStatus | None:
-    """Return what the state file of a context that does not run knows of its tasks and its log, and say where all this comes from."""
+    """Return what the state file of a context that does not run knows of its tasks and its log, and say
+    where all this comes from.
+    """
     # Imported here for start-up time: most of the time a supervisor answers.
     from zmsvc.ctl import state_file
 
@@ -99,7 +109,9 @@ def _where(it: ContextStatus | None, places: Places) -> str:
 
 
 def cgroups(it: ContextStatus | None, name: str, transaction: str | None, tasks: Sequence[str]) -> list[str]:
-    """The cgroups of what is meant: from the supervisor, or when it does not know them any more from the journal's own list."""
+    """The cgroups of what is meant: from the supervisor, or when it does not know them any more from the
+    journal's own list.
+    """
     if it is not None:
         return [
             task.cgroup
@@ -117,12 +129,18 @@ def _is_of(cgroup: str, name: str, transaction: str | None, tasks: Sequence[str]
     """Whether a cgroup is that of one of these tasks: `.../zmsvc@NAME.service/tasks/TRANSACTION:TASK`."""
     unit, _, key = cgroup.rpartition("/tasks/")
     found, _, task = key.partition(":")
-    return unit.endswith(f"/zmsvc@{name}.service") and transaction in (None, found) and (not tasks or task in tasks)
+    return (
+        unit.endswith(f"/zmsvc@{name}.service")
+        and transaction in (None, found)
+        and (not tasks or task in tasks)
+    )
 
 
 def _written_from() -> list[str]:
     try:
-        done = subprocess.run(["journalctl", "-q", "-F", "_SYSTEMD_CGROUP"], capture_output=True, timeout=PATIENCE)
+        done = subprocess.run(
+            ["journalctl", "-q", "-F", "_SYSTEMD_CGROUP"], capture_output=True, timeout=PATIENCE
+        )
     except (OSError, subprocess.TimeoutExpired):
         return []
     return done.stdout.decode(errors="replace").splitlines()
@@ -137,14 +155,19 @@ def _journal(args: argparse.Namespace, found: list[str], *, alike: bool) -> int:
         _show_query(args, shlex.join([*command, *found]))
         return 0
     if output is None and alike:
-        return journal_entries.show([*command, "--no-pager", "--all", "--output=json", *found], pager=not args.no_pager and not args.follow)
+        return journal_entries.show(
+            [*command, "--no-pager", "--all", "--output=json", *found],
+            pager=not args.no_pager and not args.follow,
+        )
     sys.stdout.flush()
     try:
         if output in _RAW and terminal.on_terminal():
             return _cleaned([*command, *found])
         os.execvp(command[0], [*command, *found])
     except OSError as error:
-        raise CtlError(1, f"cannot run journalctl: {(error.strerror or str(error)).lower()} (is systemd installed?)") from None
+        raise CtlError(
+            1, f"cannot run journalctl: {(error.strerror or str(error)).lower()} (is systemd installed?)"
+        ) from None
 
 
 def _show_query(args: argparse.Namespace, query: str) -> None:
@@ -167,13 +190,24 @@ def _cleaned(command: list[str]) -> int:
 
 def _options(args: argparse.Namespace) -> list[str]:
     """The options that journalctl has by the same name."""
-    named = {"lines": args.lines, "since": args.since, "until": args.until, "priority": args.priority, "grep": args.grep}
+    named = {
+        "lines": args.lines,
+        "since": args.since,
+        "until": args.until,
+        "priority": args.priority,
+        "grep": args.grep,
+    }
     flags = {"--follow": args.follow, "--reverse": args.reverse, "--no-pager": args.no_pager}
-    return [*(flag for flag, given in flags.items() if given), *(f"--{name}={value}" for name, value in named.items() if value is not None)]
+    return [
+        *(flag for flag, given in flags.items() if given),
+        *(f"--{name}={value}" for name, value in named.items() if value is not None),
+    ]
 
 
 def _alike(it: ContextStatus, transaction: str | None, tasks: Sequence[str]) -> bool:
-    """Tell whether tasks that are meant have the same instance: journalctl shows it alone, which would not tell them apart."""
+    """Tell whether tasks that are meant have the same instance: journalctl shows it alone, which would not
+    tell them apart.
+    """
     seen = Counter(
         task.instance
         for each in it.transactions
@@ -189,7 +223,9 @@ def _alike(it: ContextStatus, transaction: str | None, tasks: Sequence[str]) -> 
 
 def _file(args: argparse.Namespace, path: str, owner: int, tasks: list[str]) -> int:
     """Show the file that the supervisor, which is of the user `owner`, has named."""
-    wanted = Wanted(args.transaction, tasks, since=args.since, until=args.until, priority=args.priority, grep=args.grep)
+    wanted = Wanted(
+        args.transaction, tasks, since=args.since, until=args.until, priority=args.priority, grep=args.grep
+    )
     if args.show_query:
         _show_query(args, wanted.query(path))
         return 0
@@ -209,7 +245,9 @@ def _file(args: argparse.Namespace, path: str, owner: int, tasks: list[str]) -> 
 # --- the last lines, for status
 
 
-def last_lines(of: Writers, it: ContextStatus, wanted: Sequence[tuple[str, TaskStatus]], count: int) -> dict[tuple[str, str], list[str]]:
+def last_lines(
+    of: Writers, it: ContextStatus, wanted: Sequence[tuple[str, TaskStatus]], count: int
+) -> dict[tuple[str, str], list[str]]:
     """The last lines that the log has of each task, by transaction and task."""
     some = wanted[:AT_ONCE]
     if it.log == "journal":
@@ -220,16 +258,22 @@ def last_lines(of: Writers, it: ContextStatus, wanted: Sequence[tuple[str, TaskS
     except (OSError, PlaceError):
         return {(transaction, task.id): [] for transaction, task in some}
     return {
-        (transaction, task.id): [line.rstrip("\n") for line in deque(_about(text, transaction, task.id), count)]
+        (transaction, task.id): [
+            line.rstrip("\n") for line in deque(_about(text, transaction, task.id), count)
+        ]
         for transaction, task in some
     }
 
 
 def _about(text: Iterable[str], transaction: str, task: str) -> Iterator[str]:
-    return (line for entry in Wanted(transaction, [task]).pick(file_entries.entries(text)) for line in entry.lines)
+    return (
+        line for entry in Wanted(transaction, [task]).pick(file_entries.entries(text)) for line in entry.lines
+    )
 
 
-def _journal_tails(of: Writers, wanted: Sequence[tuple[str, TaskStatus]], count: int) -> dict[tuple[str, str], list[str]]:
+def _journal_tails(
+    of: Writers, wanted: Sequence[tuple[str, TaskStatus]], count: int
+) -> dict[tuple[str, str], list[str]]:
     """One journalctl for each task, all at the same time."""
     readers = {}
     for transaction, task in wanted:
@@ -237,7 +281,9 @@ def _journal_tails(of: Writers, wanted: Sequence[tuple[str, TaskStatus]], count:
         command = ["journalctl", "--no-pager", "--quiet", f"--lines={count}", "--output=short"]
         try:
             readers[transaction, task.id] = subprocess.Popen(
-                [*command, *matches(of, transaction, [task.id], groups)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                [*command, *matches(of, transaction, [task.id], groups)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
             )
         except OSError:
             return {}

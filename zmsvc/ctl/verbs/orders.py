@@ -1,4 +1,6 @@
-"""The verbs that order something and wait until it is done: start, stop, restart, reset-failed, forget, reload, reexec, exit."""
+"""The verbs that order something and wait until it is done: start, stop, restart, reset-failed, forget,
+reload, reexec, exit.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 LEAVING = 90.0
 """Seconds that a daemon which has stopped all its tasks has to leave, and a supervisor to be replaced."""
 MAX_LOOKS = 20
-"""How often somebody may accept a connection and hang up, before we believe that it is not a daemon on its way out."""
+"""How often somebody may accept a connection and hang up, before we believe that it is not a daemon on its
+way out.
+"""
 
 
 def order(args: argparse.Namespace) -> int:
@@ -32,7 +36,8 @@ def order(args: argparse.Namespace) -> int:
         "timeout": args.timeout or None,
     }
     if args.verb == "start" and args.transaction is None:
-        # Made here and not by the supervisor, so that the order can be given again to the next one when this one dies over it.
+        # Made here and not by the supervisor, so that the order can be given again to the next one when this
+        # one dies over it.
         request |= {"transaction": ids.transaction_id(), "new": True}
     try:
         data = client.ask(args.verb, **request)
@@ -44,7 +49,9 @@ def order(args: argparse.Namespace) -> int:
         _say_beside(args, error.data)
         if not args.json:
             _tell(args, error.data, new=request["transaction"])
-        raise CtlError(error.code, str(error) + _way_out(args, client.name, error, tasks), error.data) from None
+        raise CtlError(
+            error.code, str(error) + _way_out(args, client.name, error, tasks), error.data
+        ) from None
     _say_beside(args, data)
     _tell(args, data, new=request["transaction"])
     return 0
@@ -55,17 +62,27 @@ def _tell(args: argparse.Namespace, data: Json, *, new: str | None) -> None:
     if args.json:
         terminal.out(json.dumps(data) + "\n")
         return
-    if args.verb == "start" and args.transaction is None and new is not None and data.get("transaction") == new:
+    if (
+        args.verb == "start"
+        and args.transaction is None
+        and new is not None
+        and data.get("transaction") == new
+    ):
         terminal.out(f"{new}\n")
         return
     names = data.get("transactions")
     if args.verb == "forget" and isinstance(names, list):
-        terminal.out("".join(_line(name, "forgotten") for name in names) or "nothing to forget: no transaction is stopped\n")
+        terminal.out(
+            "".join(_line(name, "forgotten") for name in names)
+            or "nothing to forget: no transaction is stopped\n"
+        )
     for task in _objects(data, "tasks"):
         where = task.get("transaction") or data.get("transaction")
         process = f", PID {task['pid']}" if isinstance(task.get("pid"), int) else ""
         held = ", held: no rule starts it" if task.get("held") is True else ""
-        by_force = ", killed with SIGKILL: it did not end when it was asked" if task.get("killed") is True else ""
+        by_force = (
+            ", killed with SIGKILL: it did not end when it was asked" if task.get("killed") is True else ""
+        )
         what = f"{task.get('state')} ({task.get('sub')}){process}{by_force}{held}"
         terminal.out(_line(f"{where}/{task.get('id')}" if where else task.get("id"), what))
     _tell_ends(data)
@@ -81,20 +98,29 @@ def _tell_ends(data: Json) -> None:
 
 
 def _ended(end: Json) -> str:
-    """What became of a process of a task beside its main one. How it ended is not known where another one has reaped it."""
+    """What became of a process of a task beside its main one. How it ended is not known where another one
+    has reaped it.
+    """
     asked, killed = end.get("asked"), end.get("killed") or not end.get("asked")
     done = [f"{asked} was sent to"] * bool(asked) + ["SIGKILL was sent to"] * bool(killed)
     code = end.get("code")
     how = end.get("signal") or ("" if code is None else f"status {code}")
-    return f"{', then '.join(done)} {end.get('name')} (PID {end.get('pid')}), which has ended{how and ': '}{how}"
+    return (
+        f"{', then '.join(done)} {end.get('name')} (PID {end.get('pid')}), which has ended{how and ': '}{how}"
+    )
 
 
 def _say_beside(args: argparse.Namespace, data: Json) -> None:
-    """Announce a second transaction, which is a second copy of everything: systemctl, from which people come, starts nothing twice."""
+    """Announce a second transaction, which is a second copy of everything: systemctl, from which people
+    come, starts nothing twice.
+    """
     beside, opened = data.get("beside"), data.get("transaction")
     if args.verb == "start" and isinstance(beside, list) and beside:
         others = ", ".join(map(str, beside))
-        terminal.complain(f"opened transaction {opened}; still running: {others} (zmsvcctl stop --transaction {opened} takes it back)")
+        terminal.complain(
+            f"opened transaction {opened}; still running: {others} (zmsvcctl stop --transaction {opened} "
+            f"takes it back)"
+        )
 
 
 def _objects(data: Json, key: str) -> list[Json]:
@@ -173,7 +199,8 @@ def reexec(args: argparse.Namespace) -> int:
     try:
         with client.open() as farewell:
             client.ask("reexec")
-            # The connection ends with the supervisor that holds it, so the one after it is held by its successor.
+            # The connection ends with the supervisor that holds it, so the one after it is held by its
+            # successor.
             farewell.wait_for_end()
     except DroppedError:
         pass  # It was gone before it had said so.
@@ -192,7 +219,8 @@ def leave(args: argparse.Namespace) -> int:
     try:
         client.ask("exit", block=not args.no_block, timeout=args.timeout or None)
     except DroppedError:
-        # It may have gone because of the order, or have been replaced in the middle of it. The daemon's end tells.
+        # It may have gone because of the order, or have been replaced in the middle of it. The daemon's end
+        # tells.
         _see_it_go(client, sure=False)
     else:
         if not args.no_block:
@@ -203,9 +231,11 @@ def leave(args: argparse.Namespace) -> int:
 
 
 def _see_it_go(client: Client, *, sure: bool) -> None:
-    """Until nobody listens any more. A connection that nobody accepts, or whose supervisor leaves, is hung up: then we look again.
+    """Until nobody listens any more. A connection that nobody accepts, or whose supervisor leaves, is hung
+    up: then we look again.
 
-    Where the order is not `sure` to have been taken, a supervisor that answers is a new one, which knows nothing of it.
+    Where the order is not `sure` to have been taken, a supervisor that answers is a new one, which knows
+    nothing of it.
     """
     for _ in range(MAX_LOOKS):
         try:
@@ -215,10 +245,15 @@ def _see_it_go(client: Client, *, sure: bool) -> None:
                     if connection.read() is not None:
                         raise CtlError(
                             1,
-                            f"cannot say that {client.name} has ended: its supervisor was replaced while it stopped the tasks "
+                            f"cannot say that {client.name} has ended: its supervisor was replaced while "
+                            f"it stopped the tasks "
                             f"(zmsvcctl -c {client.name} exit does it again)",
                         )
                 connection.wait_for_end()
         except NotRunningError:
             return
-    raise CtlError(5, f"cannot say that {client.name} has ended: somebody goes on to listen (systemctl status zmsvc@{client.name})")
+    raise CtlError(
+        5,
+        f"cannot say that {client.name} has ended: somebody goes on to listen (systemctl status "
+        f"zmsvc@{client.name})",
+    )

@@ -46,21 +46,29 @@ def status(args: argparse.Namespace) -> int:
     if not args.json:
         _draw(args, it, places, client.uid, named=bool(tasks))
     if tasks and not it.tasks:
-        raise CtlError(4, f"cannot show {' '.join(tasks)}: no transaction has it (zmsvcctl -c {places.name} status)", contexts)
+        raise CtlError(
+            4,
+            f"cannot show {' '.join(tasks)}: no transaction has it (zmsvcctl -c {places.name} status)",
+            contexts,
+        )
     if args.json:
         terminal.out(json.dumps(contexts) + "\n")
     return 0 if all_active(it, transaction=args.transaction is not None, task=bool(tasks)) else 3
 
 
 def _with_versions(data: Json, it: ContextStatus) -> Json:
-    """Return the answer with the installed version, and with those that a supervisor of zmsvc 1.0 does not tell as null."""
+    """Return the answer with the installed version, and with those that a supervisor of zmsvc 1.0 does not
+    tell as null.
+    """
     names = ("supervisor_version", "keeper_version", "zygote_version")
     told = {name: data.get(name) or None for name in names}
     return {**data, "version": __version__, **told, "restart_needed": versions.restart_needed(it)}
 
 
 def _not_running(args: argparse.Namespace, places: Places) -> int:
-    """Show a context that does not run, with what its state file knows: what its tasks were, and what of it is left."""
+    """Show a context that does not run, with what its state file knows: what its tasks were, and what of
+    it is left.
+    """
     file = str(places.config_file) if places.config_file.exists() else ""
     past = _past(places)
     if past is not None:
@@ -68,19 +76,30 @@ def _not_running(args: argparse.Namespace, places: Places) -> int:
     if args.json:
         terminal.out(json.dumps({"contexts": [_nothing(places.name, file) | (past or {})]}) + "\n")
         return 3
-    lines = render.inactive(places.name, file, start_command(places.name if file else None, file), terminal.style())
+    lines = render.inactive(
+        places.name, file, start_command(places.name if file else None, file), terminal.style()
+    )
     if past is not None:
         it, named = ContextStatus(past), bool(args.tasks or args.task)
-        wanted = [(each, task) for each in it.transactions for task in each.tasks if named or (each.resumes and task.state == "failed")]
+        wanted = [
+            (each, task)
+            for each in it.transactions
+            for task in each.tasks
+            if named or (each.resumes and task.state == "failed")
+        ]
         whole = named or args.transaction is not None or len(it.transactions) == 1
-        sight = render.StatusExtras(now=time.time(), logs=_log_lines(args, it, places, None, wanted), whole=whole)
+        sight = render.StatusExtras(
+            now=time.time(), logs=_log_lines(args, it, places, None, wanted), whole=whole
+        )
         lines += render.past(it, sight, terminal.style())
     terminal.page("\n".join(lines) + "\n", wanted=not args.no_pager)
     return 3
 
 
 def _past(places: Places) -> Json | None:
-    """Return what the state file knows, and say that this is where it comes from; None where there is no file to be read."""
+    """Return what the state file knows, and say that this is where it comes from; None where there is no
+    file to be read.
+    """
     # Imported here for start-up time: most of the time a supervisor answers.
     from zmsvc.ctl import state_file
 
@@ -96,15 +115,21 @@ def _past(places: Places) -> Json | None:
 
 
 def _named(args: argparse.Namespace, places: Places, transactions: list[Json]) -> list[Json]:
-    """Return what is asked for of the transactions. Raises CtlError 4 for what the state file does not know, as a supervisor does."""
+    """Return what is asked for of the transactions. Raises CtlError 4 for what the state file does not
+    know, as a supervisor does.
+    """
     names = {*args.tasks, *args.task}
     if args.transaction is not None:
         transactions = [each for each in transactions if each["id"] == args.transaction]
         if not transactions:
-            raise CtlError(4, f"cannot show {args.transaction}: no such transaction (zmsvcctl -c {places.name} status)")
+            raise CtlError(
+                4, f"cannot show {args.transaction}: no such transaction (zmsvcctl -c {places.name} status)"
+            )
     if not names:
         return transactions
-    found = [{**each, "tasks": [task for task in each["tasks"] if task["id"] in names]} for each in transactions]
+    found = [
+        {**each, "tasks": [task for task in each["tasks"] if task["id"] in names]} for each in transactions
+    ]
     if missing := names - {task["id"] for each in found for task in each["tasks"]}:
         raise CtlError(4, f"cannot show {min(missing)}: no such task (zmsvcctl -c {places.name} status)")
     # As of a context that runs: stopped transactions are not meant, where another goes on.
@@ -114,13 +139,34 @@ def _named(args: argparse.Namespace, places: Places, transactions: list[Json]) -
 
 def _nothing(name: str, file: str) -> Json:
     """Return what `status` says as JSON of a context that does not run: every field is there."""
-    empty = ("id", "pid", "keeper_pid", "device_pid", "frontend", "backend", "supervisor_version", "keeper_version", "zygote_version")
-    nothing: Json = {"name": name, **dict.fromkeys(empty), "restarts": 0, "state": "inactive", "file": file or None, "transactions": []}
+    empty = (
+        "id",
+        "pid",
+        "keeper_pid",
+        "device_pid",
+        "frontend",
+        "backend",
+        "supervisor_version",
+        "keeper_version",
+        "zygote_version",
+    )
+    nothing: Json = {
+        "name": name,
+        **dict.fromkeys(empty),
+        "restarts": 0,
+        "state": "inactive",
+        "file": file or None,
+        "transactions": [],
+    }
     return nothing | {"version": __version__, "restart_needed": False}
 
 
 def _log_lines(
-    args: argparse.Namespace, it: ContextStatus, places: Places, daemon: int | None, wanted: list[tuple[TransactionStatus, TaskStatus]]
+    args: argparse.Namespace,
+    it: ContextStatus,
+    places: Places,
+    daemon: int | None,
+    wanted: list[tuple[TransactionStatus, TaskStatus]],
 ) -> dict[tuple[str, str], list[str]]:
     """Return the last lines of the log of the tasks that are wanted."""
     count = LOG_LINES if args.lines is None else args.lines
@@ -130,11 +176,20 @@ def _log_lines(
     from zmsvc.ctl.log.journal_matches import writers
     from zmsvc.ctl.verbs import logs as reader  # As above.
 
-    return reader.last_lines(writers(it, places, daemon), it, [(each.id, task) for each, task in wanted], count)
+    return reader.last_lines(
+        writers(it, places, daemon), it, [(each.id, task) for each, task in wanted], count
+    )
 
 
-def _draw(args: argparse.Namespace, it: ContextStatus, places: Places, daemon: int | None, *, named: bool) -> None:
-    wanted = [(each, task) for each in it.transactions for task in each.tasks if named or (each.open and task.state == "failed")]
+def _draw(
+    args: argparse.Namespace, it: ContextStatus, places: Places, daemon: int | None, *, named: bool
+) -> None:
+    wanted = [
+        (each, task)
+        for each in it.transactions
+        for task in each.tasks
+        if named or (each.open and task.state == "failed")
+    ]
     logs = _log_lines(args, it, places, daemon, wanted)
     now = time.time()
     age = procfs.age(it.keeper_pid)
@@ -161,10 +216,18 @@ def contexts(args: argparse.Namespace) -> int:
     if args.json:
         terminal.out(json.dumps({"contexts": rows}) + "\n")
         return 0
-    cells = [[row["name"], row["state"], _ratio(row), str(row["pid"] or "-"), terminal.clean(row["file"] or "-")] for row in rows]
-    terminal.out("\n".join(render.table(["NAME", "STATE", "TASKS", "PID", "FILE"], cells, terminal.style())) + "\n")
+    cells = [
+        [row["name"], row["state"], _ratio(row), str(row["pid"] or "-"), terminal.clean(row["file"] or "-")]
+        for row in rows
+    ]
+    terminal.out(
+        "\n".join(render.table(["NAME", "STATE", "TASKS", "PID", "FILE"], cells, terminal.style())) + "\n"
+    )
     if old := [row["name"] for row in rows if row["restart_needed"]]:
-        terminal.complain(f"{__version__} is installed, another release runs: {', '.join(old)} (zmsvcctl -c NAME status says more)")
+        terminal.complain(
+            f"{__version__} is installed, another release runs: {', '.join(old)} (zmsvcctl -c NAME status "
+            f"says more)"
+        )
     return 0
 
 
@@ -174,7 +237,14 @@ def _ratio(row: Json) -> str:
 
 
 def _listed(name: str, places: Places | None, file: str, timeout: float | None) -> Json:
-    row: Json = {"name": name, "state": "inactive", "running": None, "tasks": None, "pid": None, "file": file or None}
+    row: Json = {
+        "name": name,
+        "state": "inactive",
+        "running": None,
+        "tasks": None,
+        "pid": None,
+        "file": file or None,
+    }
     row["restart_needed"] = False
     if places is None:
         return row

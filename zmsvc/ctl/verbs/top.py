@@ -1,4 +1,6 @@
-"""The verb top: what tasks use of the machine, as a table that is drawn again and again. It reads the figures itself."""
+"""The verb top: what tasks use of the machine, as a table that is drawn again and again. It reads the
+figures itself.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,19 @@ SPAN = 0.2
 SHORTEST = 0.05
 """Seconds between two pictures at least: nobody sees more."""
 
-_HEAD = ("TASK", "INSTANCE", "TRANSACTION", "PID", "STATE", "CPU%", "RSS", "MEM%", "THREADS", "CHILDREN", "RESTARTS")
+_HEAD = (
+    "TASK",
+    "INSTANCE",
+    "TRANSACTION",
+    "PID",
+    "STATE",
+    "CPU%",
+    "RSS",
+    "MEM%",
+    "THREADS",
+    "CHILDREN",
+    "RESTARTS",
+)
 # A screen of its own without a cursor, where long lines are cut; and back.
 _ENTER, _LEAVE = "\x1b[?1049h\x1b[?25l\x1b[?7l", "\x1b[?7h\x1b[?25h\x1b[?1049l"
 _HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K\n", "\x1b[J"
@@ -65,9 +79,17 @@ class TopView:
         """The context's name, and its tasks: of transactions that go on, or of the one that is named."""
         client = Client(self._places, self._timeout, patience=PATIENCE)
         it = ContextStatus(client.ask("status", transaction=self._transaction, tasks=self._tasks))
-        found = [(each, task) for each in it.transactions if each.open or self._transaction is not None for task in each.tasks]
+        found = [
+            (each, task)
+            for each in it.transactions
+            if each.open or self._transaction is not None
+            for task in each.tasks
+        ]
         if self._tasks and not found:
-            raise CtlError(4, f"cannot show {' '.join(self._tasks)}: no transaction has it (zmsvcctl -c {it.name} status)")
+            raise CtlError(
+                4,
+                f"cannot show {' '.join(self._tasks)}: no transaction has it (zmsvcctl -c {it.name} status)",
+            )
         return it.name, found
 
     def begin(self) -> None:
@@ -83,7 +105,10 @@ class TopView:
         return {"name": name, "transactions": transactions}
 
     def _sample(self, found: list[tuple[TransactionStatus, TaskStatus]]) -> list[usage.Figures]:
-        told = ({"service_id": task.id, "pid": task.pid, "action": task.action, "state": task.state} for _, task in found)
+        told = (
+            {"service_id": task.id, "pid": task.pid, "action": task.action, "state": task.state}
+            for _, task in found
+        )
         return usage.rows(self._gauge, told)
 
     def picture(self) -> list[str]:
@@ -94,7 +119,8 @@ class TopView:
         cpu, rss = (sum(row[what] for _, _, row in lines) for what in ("cpu_percent", "rss"))
         active = sum(task.state == "active" for task in (line[1] for line in lines))
         return [
-            f"{terminal.clean(name)}: {active} of {len(lines)} tasks active, CPU {cpu:.1f}%, RSS {_size(rss)}, by {self._sort}",
+            f"{terminal.clean(name)}: {active} of {len(lines)} tasks active, CPU {cpu:.1f}%, RSS "
+            f"{_size(rss)}, by {self._sort}",
             "",
             *render.table(_HEAD, [_cells(*line) for line in lines], terminal.style()),
         ]
@@ -102,7 +128,12 @@ class TopView:
 
 def _rank(key: str, task: TaskStatus, row: usage.Figures) -> tuple[bool, float, str]:
     """What to sort by: tasks without a process last, the largest first, equals by id."""
-    amount = {"cpu": -row["cpu_percent"], "rss": -row["rss"], "pid": row["pid"] or 0, "restarts": -task.restarts}
+    amount = {
+        "cpu": -row["cpu_percent"],
+        "rss": -row["rss"],
+        "pid": row["pid"] or 0,
+        "restarts": -task.restarts,
+    }
     return row["pid"] is None, amount.get(key, 0), task.id
 
 
@@ -113,7 +144,15 @@ def _cells(each: TransactionStatus, task: TaskStatus, row: usage.Figures) -> lis
         return [*known, "-", state, "-", "-", "-", "-", "-", restarts]
     kinds = [child["kind"] for child in row["children"]]
     figures = [f"{row['cpu_percent']:.1f}", _size(row["rss"]), f"{row['percent']:.1f}"]
-    return [*known, str(row["pid"]), state, *figures, str(kinds.count("thread")), str(kinds.count("process")), restarts]
+    return [
+        *known,
+        str(row["pid"]),
+        state,
+        *figures,
+        str(kinds.count("thread")),
+        str(kinds.count("process")),
+        restarts,
+    ]
 
 
 def _size(mebibytes: float) -> str:
@@ -137,7 +176,9 @@ def _live(look: TopView, interval: float) -> None:
 
 @contextmanager
 def _screen() -> Iterator[list[int]]:
-    """The terminal as a screen of ours; gives the descriptors that keys come from. It is left as it was, also after Ctrl-C or SIGTERM."""
+    """The terminal as a screen of ours; gives the descriptors that keys come from. It is left as it was,
+    also after Ctrl-C or SIGTERM.
+    """
     keys = [0] if sys.stdin is not None and sys.stdin.isatty() else []
     before = termios.tcgetattr(0) if keys else None
     signal.signal(signal.SIGTERM, _end)

@@ -1,7 +1,8 @@
-"""The verb units: prints or installs the systemd units with the paths of this installation, for who has zmsvc by pip or pipx.
+"""The verb units: prints or installs the systemd units with the paths of this installation, for who has zmsvc
+by pip or pipx.
 
-The templates are those of units/ in the source tree, which a link makes part of the package. `make install` and distribution packages
-fill them in by themselves.
+The templates are those of units/ in the source tree, which a link makes part of the package. `make install`
+and distribution packages fill them in by themselves.
 """
 
 from __future__ import annotations
@@ -50,17 +51,25 @@ def run(args: argparse.Namespace) -> int:
     elif args.install:
         terminal.out("".join(f"installed {file.path}\n" for file in files) + f"next: {' && '.join(then)}\n")
     else:
-        terminal.out("\n".join(f"# {file.path}{' -> ' if file.link else chr(10)}{file.text.rstrip()}\n" for file in files))
+        terminal.out(
+            "\n".join(
+                f"# {file.path}{' -> ' if file.link else chr(10)}{file.text.rstrip()}\n" for file in files
+            )
+        )
     return 0
 
 
 def _bindir() -> Path:
-    """The directory of the zmsvcctl that runs, by the name under which it was called: that of a link is as good, and stays."""
+    """The directory of the zmsvcctl that runs, by the name under which it was called: that of a link is as
+    good, and stays.
+    """
     candidates = [Path(sys.argv[0]).absolute().parent, Path(sys.executable).parent]
     for directory in candidates:
         if all(os.access(directory / name, os.X_OK) for name in ("zmsvcd", "zmsvcctl")):
             return directory
-    raise CtlError(1, f"cannot make units: there is no zmsvcd in {' or '.join(map(str, dict.fromkeys(candidates)))}")
+    raise CtlError(
+        1, f"cannot make units: there is no zmsvcd in {' or '.join(map(str, dict.fromkeys(candidates)))}"
+    )
 
 
 def check_reachable(bindir: Path) -> None:
@@ -69,14 +78,17 @@ def check_reachable(bindir: Path) -> None:
         if any(path.is_relative_to(hidden) for hidden in _HIDDEN):
             raise CtlError(
                 1,
-                f"cannot make system units: the user zmsvc cannot reach {path} (use --user, or install for all users: "
+                f"cannot make system units: the user zmsvc cannot reach {path} (use --user, or install for "
+                f"all users: "
                 "PIPX_HOME=/opt/pipx PIPX_BIN_DIR=/usr/local/bin pipx install zmsvc)",
             )
 
 
 def _filled_in(template: str, bindir: Path) -> str:
     values = {"bindir": _escaped(str(bindir)), "sysconfdir": SYSCONFDIR}
-    return re.sub(r"@(bindir|sysconfdir)@", lambda found: values[found[1]], (TEMPLATES / template).read_text())
+    return re.sub(
+        r"@(bindir|sysconfdir)@", lambda found: values[found[1]], (TEMPLATES / template).read_text()
+    )
 
 
 def _escaped(path: str) -> str:
@@ -90,7 +102,11 @@ def _escaped(path: str) -> str:
 
 def _user_files(bindir: Path) -> list[UnitFile]:
     config = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"))
-    return [UnitFile(path=config / "systemd/user/zmsvc@.service", text=_filled_in("user/zmsvc@.service.in", bindir))]
+    return [
+        UnitFile(
+            path=config / "systemd/user/zmsvc@.service", text=_filled_in("user/zmsvc@.service.in", bindir)
+        )
+    ]
 
 
 def system_files(bindir: Path, lib: Path = SYSTEM) -> list[UnitFile]:
@@ -122,10 +138,17 @@ def install(file: UnitFile) -> None:
         draft.replace(file.path)
     except OSError as error:
         hint = " (are you root? --user installs for you alone)" if isinstance(error, PermissionError) else ""
-        raise CtlError(1, f"cannot install {file.path}: {(error.strerror or str(error)).lower()}{hint}") from error
+        raise CtlError(
+            1, f"cannot install {file.path}: {(error.strerror or str(error)).lower()}{hint}"
+        ) from error
 
 
 def _next_commands(*, user: bool) -> list[str]:
     if user:
         return ["systemctl --user daemon-reload", "systemctl --user start zmsvc@NAME"]
-    return ["systemd-sysusers zmsvc.conf", "systemd-tmpfiles --create zmsvc.conf", "systemctl daemon-reload", "systemctl start zmsvc@NAME"]
+    return [
+        "systemd-sysusers zmsvc.conf",
+        "systemd-tmpfiles --create zmsvc.conf",
+        "systemctl daemon-reload",
+        "systemctl start zmsvc@NAME",
+    ]

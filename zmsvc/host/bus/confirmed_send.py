@@ -17,20 +17,31 @@ from zmsvc.core.errors import ZmsvcError
 from zmsvc.host.bus.curve_keys import Curve
 from zmsvc.host.bus.refusal import barred, refusal
 from zmsvc.host.bus.socket_monitor import seen, watch
-from zmsvc.host.bus.socket_options import SENTINEL, check_size, client, connect, context, readable, secured, told
+from zmsvc.host.bus.socket_options import (
+    SENTINEL,
+    check_size,
+    client,
+    connect,
+    context,
+    readable,
+    secured,
+    told,
+)
 
 _SETTLE_MS = 20
 _TCP_CLOSE_WAIT = 8
 """The peer has ended its side in order: enum in linux/tcp_states.h. After a reset the state is TCP_CLOSE."""
 
 
-def send_once(endpoint: str, frame: bytes, timeout_s: float = 2.0, curve: Curve | None = None, *, presence: bytes = b"") -> bool:
+def send_once(
+    endpoint: str, frame: bytes, timeout_s: float = 2.0, curve: Curve | None = None, *, presence: bytes = b""
+) -> bool:
     """Publish one message; return when the device has it.
 
-    With `presence` it waits until somebody has a subscription that begins with this: who is meant may be about to come.
-    False: the device was reached, and nobody subscribes to such a message, or whoever is meant did not come; it was not sent.
-    Raises RefusedError when the device lets this user not connect, ZmsvcError when none answers, or when it is not certain that it
-    took the message.
+    With `presence` it waits until somebody has a subscription that begins with this: who is meant may be
+    about to come. False: the device was reached, and nobody subscribes to such a message, or whoever is meant
+    did not come; it was not sent. Raises RefusedError when the device lets this user not connect, ZmsvcError
+    when none answers, or when it is not certain that it took the message.
     """
     check_size(frame)
     with _Line(endpoint, time.monotonic() + timeout_s, curve) as line:
@@ -42,11 +53,13 @@ def send_once(endpoint: str, frame: bytes, timeout_s: float = 2.0, curve: Curve 
 
 
 class _Line:
-    """A connected publisher of one message, and a duplicate of its connection's descriptor that outlives libzmq's socket.
+    """A connected publisher of one message, and a duplicate of its connection's descriptor that outlives
+    libzmq's socket.
 
-    HANDSHAKE_SUCCEEDED tells nothing about the message (15 of 50 sent right after it arrived), and libzmq's linger does not
-    tell how it ended. So, when libzmq has written all and is gone, we end our side of the connection. The device closes the
-    other side after it has read everything; if it dies before that, the kernel resets the connection.
+    HANDSHAKE_SUCCEEDED tells nothing about the message (15 of 50 sent right after it arrived), and libzmq's
+    linger does not tell how it ended. So, when libzmq has written all and is gone, we end our side of the
+    connection. The device closes the other side after it has read everything; if it dies before that, the
+    kernel resets the connection.
     """
 
     def __init__(self, endpoint: str, until: float, curve: Curve | None) -> None:
@@ -57,30 +70,41 @@ class _Line:
         self._keys = secured(endpoint, curve) is not None
         self._context = context()
         self._publisher = client(self._context, zmq.XPUB, secured(endpoint, curve))
-        self._monitor = watch(self._publisher, zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+        self._monitor = watch(
+            self._publisher, zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+        )
 
     def __enter__(self) -> _Line:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self._close(0)
         self._hang_up()
 
     def connect(self) -> None:
-        """Begin to connect. Raises RefusedError for a socket that this user may not open: libzmq would try in vain."""
+        """Begin to connect. Raises RefusedError for a socket that this user may not open: libzmq would try
+        in vain.
+        """
         if barred(self._endpoint):
             raise refusal(self._endpoint)
         connect(self._publisher, self._endpoint)
 
     def wanted(self, frame: bytes, presence: bytes) -> bool:
-        """Wait until the device has told its subscriptions, and whoever is meant is among the subscribers; whether all that is so."""
+        """Wait until the device has told its subscriptions, and whoever is meant is among the subscribers;
+        whether all that is so.
+        """
         poller = zmq.Poller()
         poller.register(self._publisher, zmq.POLLIN)
         poller.register(self._monitor, zmq.POLLIN)
         reached = complete = wanted = False
         there = not presence
-        # After the sentinel we have all, if libzmq keeps subscriptions in a sorted tree; a build that does not is given 20 ms.
-        while self._left_ms() and poller.poll(min(_SETTLE_MS, self._left_ms()) if complete and there else self._left_ms()):
+        # After the sentinel we have all, if libzmq keeps subscriptions in a sorted tree; a build that does
+        # not is given 20 ms.
+        while self._left_ms() and poller.poll(
+            min(_SETTLE_MS, self._left_ms()) if complete and there else self._left_ms()
+        ):
             self._note_connection()
             while readable(self._publisher):
                 subscription = told(self._publisher.recv())
@@ -122,7 +146,9 @@ class _Line:
             while connection.recv(65536):
                 pass
         except TimeoutError as error:
-            raise ZmsvcError(f"cannot send to {self._endpoint}: the device did not take the message in time") from error
+            raise ZmsvcError(
+                f"cannot send to {self._endpoint}: the device did not take the message in time"
+            ) from error
         except OSError as error:
             raise lost from error
 
@@ -144,7 +170,10 @@ class _Line:
         if self._refused:
             return "the device does not know our CURVE key"
         if self._connection:
-            return "somebody took the connection, but no device answered in time (does it want CURVE keys that we have not?)"
+            return (
+                "somebody took the connection, but no device answered in time (does it want CURVE keys that "
+                "we have not?)"
+            )
         if self._met:
             return "the peer ends the connection (is it where one subscribes? That is another port)"
         return "nobody listens there"
@@ -169,14 +198,17 @@ def _ended(connection: socket.socket) -> bool:
 
 
 def _had_read_all(connection: socket.socket, timeout_ms: int) -> bool:
-    """Tell whether the peer, which has closed a TCP connection, had read all of it before: its kernel resets the connection otherwise.
+    """Tell whether the peer, which has closed a TCP connection, had read all of it before: its kernel resets
+    the connection otherwise.
 
-    The error of a reset has gone to libzmq, but the state of the connection is another one. A Unix socket has no such state.
+    The error of a reset has gone to libzmq, but the state of the connection is another one. A Unix socket has
+    no such state.
     """
     if connection.family == socket.AF_UNIX:
         return False
     if _unacknowledged(connection):
-        # Over a network a reset takes its time; an acknowledgement is no event, so that this wait may be for nothing.
+        # Over a network a reset takes its time; an acknowledgement is no event, so that this wait may be for
+        # nothing.
         watched = poll()
         watched.register(connection, 0)  # POLLERR and POLLHUP are always told.
         watched.poll(timeout_ms)

@@ -1,8 +1,10 @@
-"""Keys: CURVE keys and their files, in ZeroMQ's usual form (ZPL, as `zmq.auth` writes and reads it). No socket is made here.
+"""Keys: CURVE keys and their files, in ZeroMQ's usual form (ZPL, as `zmq.auth` writes and reads it). No
+socket is made here.
 
-The directory of a context's keys holds `server.key` and `client.key`, each with its `.key_secret`, and `clients/` with the public keys
-that may connect. A machine that runs clients alone has a directory of the same form, with the server's public key and a client pair of its
-own: no secret of the server's, and no secret of its own ever leaves it.
+The directory of a context's keys holds `server.key` and `client.key`, each with its `.key_secret`, and
+`clients/` with the public keys that may connect. A machine that runs clients alone has a directory of the
+same form, with the server's public key and a client pair of its own: no secret of the server's, and no secret
+of its own ever leaves it.
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ class Curve:
 
 
 def load_curve(file: Path, server: Path | None = None) -> Curve:
-    """Keys from files: ours with public-key and secret-key, the device's with public-key. Raises ConfigError."""
+    """Keys from files: ours with public-key and secret-key, the device's with public-key. Raises
+    ConfigError.
+    """
     return _pair(_read(file), file, load_public(server) if server else None)
 
 
@@ -72,7 +76,9 @@ def of_words(told: Sequence[str] | None) -> Curve | None:
 
 
 def in_use(directory: Path) -> bool:
-    """Whether there are keys, so that a context is to use CURVE; a file that cannot be read counts, for it is meant."""
+    """Whether there are keys, so that a context is to use CURVE; a file that cannot be read counts, for it
+    is meant.
+    """
     return os.path.lexists(directory / f"{SERVER}{SECRET}")
 
 
@@ -87,7 +93,9 @@ def clients(directory: Path) -> Path:
 
 
 def check_place(directory: Path) -> None:
-    """Raise PlaceError when another user could change who may connect, or lead what is written here elsewhere."""
+    """Raise PlaceError when another user could change who may connect, or lead what is written here
+    elsewhere.
+    """
     for place in (directory.parent, directory, clients(directory)):
         if os.path.lexists(place):
             try:
@@ -107,7 +115,9 @@ def open_secret(file: Path) -> int:
     mode = stat.S_IMODE(os.fstat(fd).st_mode)
     if mode & 0o077:
         os.close(fd)
-        raise ConfigError([f"cannot use CURVE key {file}: others may read it (mode {mode:04o}; chmod 600 {file})"])
+        raise ConfigError(
+            [f"cannot use CURVE key {file}: others may read it (mode {mode:04o}; chmod 600 {file})"]
+        )
     return fd
 
 

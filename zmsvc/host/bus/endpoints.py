@@ -1,4 +1,6 @@
-"""Endpoints: which may be bound, and the listening sockets behind them. No ZMQ in here: the CLI imports it where starting fast counts."""
+"""Endpoints: which may be bound, and the listening sockets behind them. No ZMQ in here: the CLI imports it
+where starting fast counts.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +39,17 @@ def safe_bind(endpoint: str, *, curve: bool) -> str:
         raise ConfigError(
             [
                 f"cannot bind {endpoint} without CURVE keys: whoever reaches that address could give orders; "
-                f"bind tcp://127.0.0.1:{port or '*'} or an ipc:// path, or make CURVE keys (zmsvcctl keys make)"
+                f"bind tcp://127.0.0.1:{port or '*'} or an ipc:// path, or make CURVE keys (zmsvcctl keys "
+                f"make)"
             ]
         )
     return endpoint
 
 
 def is_far(endpoint: str) -> bool:
-    """Tell whether an endpoint to connect to leads to another machine, as far as its text says: a host name may."""
+    """Tell whether an endpoint to connect to leads to another machine, as far as its text says: a host
+    name may.
+    """
     if not endpoint.startswith("tcp://"):
         return False
     try:
@@ -56,14 +61,15 @@ def is_far(endpoint: str) -> bool:
 def listen(endpoint: str, mode: int = 0o660) -> socket.socket:
     """A listening socket, not blocking, close-on-exec, exactly at `endpoint` (port `*` or 0: any free one).
 
-    The file of an ipc endpoint has `mode` before anybody can connect; one that a dead process left is replaced.
-    Raises ConfigError for what is no endpoint, ZmsvcError where it cannot be bound.
+    The file of an ipc endpoint has `mode` before anybody can connect; one that a dead process left is
+    replaced. Raises ConfigError for what is no endpoint, ZmsvcError where it cannot be bound.
     """
     ipc = endpoint.startswith("ipc://")
     try:
         if ipc:
             path = _ipc_path(endpoint)
-            # What was left there is removed, and the socket at the end: a link in its way would lead that to other files.
+            # What was left there is removed, and the socket at the end: a link in its way would lead that to
+            # other files.
             check_way(Path(path).parent)
             return _listen_ipc(path, mode)
         return _listen_tcp(*_tcp_host_port(endpoint))
@@ -100,11 +106,18 @@ def _tcp_host_port(endpoint: str) -> tuple[str, int]:
 def _ipc_path(endpoint: str) -> str:
     path = endpoint.removeprefix("ipc://")
     if path.startswith("@"):
-        raise ConfigError([f"cannot bind {endpoint}: an abstract name has no file whose mode keeps other users out, expected ipc:///PATH"])
+        raise ConfigError(
+            [
+                f"cannot bind {endpoint}: an abstract name has no file whose mode keeps other users out, "
+                f"expected ipc:///PATH"
+            ]
+        )
     if not path.startswith("/"):
         raise ConfigError([f"cannot bind {endpoint}: expected an absolute path, as in ipc:///run/zmsvc/bus"])
     if len(os.fsencode(path)) > PATH_MAX:
-        raise ConfigError([f"cannot bind {endpoint}: the path has {len(os.fsencode(path))} bytes, {PATH_MAX} are allowed"])
+        raise ConfigError(
+            [f"cannot bind {endpoint}: the path has {len(os.fsencode(path))} bytes, {PATH_MAX} are allowed"]
+        )
     return path
 
 
@@ -117,7 +130,9 @@ def _is_loopback(host: str) -> bool:
 
 def _listen_tcp(host: str, port: int) -> socket.socket:
     host = "0.0.0.0" if host == "*" else host
-    family, kind, protocol, _, name = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    family, kind, protocol, _, name = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -132,8 +147,8 @@ def _listen_ipc(path: str, mode: int) -> socket.socket:
     _clear_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # Linux makes the file with the mode of the unbound socket less the umask, so it is never wider than `mode`;
-        # the second chmod undoes the umask. Until listen() a connect is refused, whatever the mode.
+        # Linux makes the file with the mode of the unbound socket less the umask, so it is never wider than
+        # `mode`; the second chmod undoes the umask. Until listen() a connect is refused, whatever the mode.
         os.fchmod(listener.fileno(), mode)
         # Before anybody can connect: a descriptor whose close hangs would hang the device's only I/O thread.
         linux.refuse_descriptors(listener)
@@ -147,13 +162,16 @@ def _listen_ipc(path: str, mode: int) -> socket.socket:
 
 def _listening(listener: socket.socket) -> socket.socket:
     listener.listen(BACKLOG)
-    # Two devices may share the queue for a moment at a restart: an accept() that lost the race must not block.
+    # Two devices may share the queue for a moment at a restart: an accept() that lost the race must not
+    # block.
     listener.setblocking(False)
     return listener
 
 
 def _clear_stale(path: str) -> None:
-    """Remove a socket file on which nobody answers; libzmq would remove it in any case and cut its owner off silently."""
+    """Remove a socket file on which nobody answers; libzmq would remove it in any case and cut its owner
+    off silently.
+    """
     try:
         kind = os.lstat(path).st_mode
     except FileNotFoundError:

@@ -1,9 +1,11 @@
-"""Lets only members connect over loopback tcp without CURVE keys: the kernel tells the uid at the other end, libzmq waits for the verdict.
+"""Lets only members connect over loopback tcp without CURVE keys: the kernel tells the uid at the other end,
+libzmq waits for the verdict.
 
-A ZAP request of the NULL mechanism names neither port nor descriptor, so it cannot be tied to one connection. It need not be. libzmq's
-I/O thread reports ACCEPTED of a connection before that connection can ask, and DISCONNECTED when nothing of it can be forwarded any more.
-So a request is answered with 200 only when each connection that had been accepted when it came was either judged well or is gone:
-whosever request it is, that connection is one of them. A test fires hostile and allowed connections at it, mixed.
+A ZAP request of the NULL mechanism names neither port nor descriptor, so it cannot be tied to one connection.
+It need not be. libzmq's I/O thread reports ACCEPTED of a connection before that connection can ask, and
+DISCONNECTED when nothing of it can be forwarded any more. So a request is answered with 200 only when each
+connection that had been accepted when it came was either judged well or is gone: whosever request it is, that
+connection is one of them. A test fires hostile and allowed connections at it, mixed.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ from zmsvc.host.sparse_log import SparseLog
 REFUSAL = b"\x04\x0a\x05ERROR\x03400"
 """ZMTP's ERROR command with the status that a client's libzmq reports as HANDSHAKE_FAILED_AUTH."""
 _GRACE_S = 1.0
-"""Seconds that a refused connection may take to its handshake, in which it can be told why; then it is ended without a word."""
+"""Seconds that a refused connection may take to its handshake, in which it can be told why; then it is
+ended without a word.
+"""
 _MAX_NAMED = 64
 """Users whose refusals are counted apart."""
 
@@ -44,7 +48,9 @@ class _Refused:
     until: float
 
     def hang_up(self) -> None:
-        """Tell the client and end the connection. When libzmq asks it has sent its greeting; it sends no more before the answer."""
+        """Tell the client and end the connection. When libzmq asks it has sent its greeting; it sends no
+        more before the answer.
+        """
         if self.connection is None:
             return
         with contextlib.suppress(OSError):
@@ -64,7 +70,9 @@ class _Request:
 
 
 class LoopbackGate(ZapHandler):
-    """The ZAP handler of a device whose tcp endpoints are not secured by keys. Raises ZmsvcError when the kernel cannot be asked."""
+    """The ZAP handler of a device whose tcp endpoints are not secured by keys. Raises ZmsvcError when the
+    kernel cannot be asked.
+    """
 
     def __init__(self, ctx: Context, members: Path | None, report: Callable[[str], None]) -> None:
         # A ROUTER may have several requests in hand, a REP only one.
@@ -84,12 +92,16 @@ class LoopbackGate(ZapHandler):
     # --- what libzmq tells, in the order in which it happened
 
     def receive(self) -> None:
-        """TakePipe what is asked; the news of connections that is taken after this is newer than each request."""
+        """TakePipe what is asked; the news of connections that is taken after this is newer than each
+        request.
+        """
         while readable(self.socket):
             self._fresh.append(_Request(frames=self.socket.recv_multipart()))
 
     def accepted(self, side: str, fd: int) -> None:
-        """Judge a connection. One that is gone by now, or half closed, is refused as well: nothing vouches for it."""
+        """Judge a connection. One that is gone by now, or half closed, is refused as well: nothing vouches
+        for it.
+        """
         self.ended(side, fd)
         try:
             connection = socket.socket(fileno=os.dup(fd))
@@ -114,7 +126,9 @@ class LoopbackGate(ZapHandler):
             return None
 
     def _refuse(self, key: tuple[str, int], connection: socket.socket | None) -> None:
-        self._refused[key] = _Refused(number=next(self._numbers), connection=connection, until=time.monotonic() + _GRACE_S)
+        self._refused[key] = _Refused(
+            number=next(self._numbers), connection=connection, until=time.monotonic() + _GRACE_S
+        )
 
     def ended(self, side: str, fd: int) -> None:
         """libzmq is through with a connection: whatever it had asked may be answered."""
@@ -129,7 +143,9 @@ class LoopbackGate(ZapHandler):
     # --- what is answered
 
     def answer(self) -> None:
-        """Answer what can be answered. A request keeps the suspects it came with, so a flood of later ones does not hold it up."""
+        """Answer what can be answered. A request keeps the suspects it came with, so a flood of later ones
+        does not hold it up.
+        """
         fresh, self._fresh = self._fresh, []
         if fresh:
             for each in self._refused.values():
@@ -163,7 +179,12 @@ class LoopbackGate(ZapHandler):
         key = uid if uid in self._tallies or len(self._tallies) < _MAX_NAMED else None
         tally = self._tallies.setdefault(key, SparseLog(self._report))
         who = user(uid) if key is not None else "another user"
-        tally.add("a connection of %s (uid %d) is refused: only %s may connect without CURVE keys", who, uid, MAY_CONNECT)
+        tally.add(
+            "a connection of %s (uid %d) is refused: only %s may connect without CURVE keys",
+            who,
+            uid,
+            MAY_CONNECT,
+        )
 
     def forget(self) -> None:
         for key in list(self._refused):
@@ -173,4 +194,3 @@ class LoopbackGate(ZapHandler):
         self.forget()
         self._kernel.close()
         super().close()
-

@@ -1,8 +1,8 @@
 """Who may connect to the bus of a context without CURVE keys. core/access.py has the rule in words.
 
-At a socket with a file the kernel applies the rule: owner, group, and a list of the users of tasks. For tcp over loopback the supervisor
-writes what the context file says into the runtime directory, and the device reads it, so that a reload counts at once. Without the file
-only root and the daemon's own users may connect.
+At a socket with a file the kernel applies the rule: owner, group, and a list of the users of tasks. For tcp
+over loopback the supervisor writes what the context file says into the runtime directory, and the device
+reads it, so that a reload counts at once. Without the file only root and the daemon's own users may connect.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def write(file: Path, context: Context) -> None:
     """Put down what the context file says. Raises OSError."""
     users = sorted({task.user for task in context.tasks.values() if task.user})
     directories.write_new(file, json.dumps({"access": context.bus_access, "users": users}), 0o640)
-    # A Monitor of another user reads it, too. Where the file system knows no such lists, that one lets in fewer users.
+    # A Monitor of another user reads it, too. Where the file system knows no such lists, that one lets in
+    # fewer users.
     with contextlib.suppress(OSError):
         acl.admit(file, other_users(users))
 
@@ -52,13 +53,16 @@ def open_sockets(places: Places, context: Context) -> tuple[frozenset[int], list
             if uids:
                 group = directories.group(os.getegid())
                 problems.append(
-                    f"the <user> of a task cannot be let to {path}: {error.strerror}; with <group>{group}</group> the task reaches it"
+                    f"the <user> of a task cannot be let to {path}: {error.strerror}; with "
+                    f"<group>{group}</group> the task reaches it"
                 )
     return frozenset() if problems else uids, problems
 
 
 def _sockets(places: Places, context: Context) -> Iterator[Path]:
-    """Where the bus has a file: the endpoints of the context file, and beside tcp those for the context's own tasks."""
+    """Where the bus has a file: the endpoints of the context file, and beside tcp those for the context's
+    own tasks.
+    """
     yield from (places.sub_socket, places.pub_socket)
     for place in (context.endpoints.front_bind, context.endpoints.backend_bind):
         if place.startswith("ipc://"):
@@ -95,7 +99,9 @@ def other_users(users: Iterable[str]) -> frozenset[int]:
 
 
 class Members:
-    """The users that may connect, as the file and the user database have them now. Without a file: root and the daemon's own."""
+    """The users that may connect, as the file and the user database have them now. Without a file: root
+    and the daemon's own.
+    """
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
@@ -127,7 +133,9 @@ class Members:
         except KeyError:
             return False
         # The name in the file may be another name of the same number.
-        return uid in map(number, self._users) or self._daemon[1] in os.getgrouplist(entry.pw_name, entry.pw_gid)
+        return uid in map(number, self._users) or self._daemon[1] in os.getgrouplist(
+            entry.pw_name, entry.pw_gid
+        )
 
     def _read(self) -> None:
         if self._file is None:

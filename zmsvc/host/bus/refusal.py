@@ -24,7 +24,9 @@ _MOST = 4096
 
 def refusal(endpoint: str) -> RefusedError:
     """The error of a client that was refused; it names who may connect."""
-    return RefusedError(f"cannot connect to {endpoint}: uid {os.geteuid()} may not; without CURVE keys only {MAY_CONNECT} may")
+    return RefusedError(
+        f"cannot connect to {endpoint}: uid {os.geteuid()} may not; without CURVE keys only {MAY_CONNECT} may"
+    )
 
 
 def barred(endpoint: str) -> bool:
@@ -33,7 +35,9 @@ def barred(endpoint: str) -> bool:
     if path == endpoint:
         return False
     try:
-        return stat.S_ISSOCK(os.stat(path).st_mode) and not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids)
+        return stat.S_ISSOCK(os.stat(path).st_mode) and not os.access(
+            path, os.W_OK, effective_ids=os.access in os.supports_effective_ids
+        )
     except PermissionError:
         return True
     except OSError:
@@ -41,7 +45,9 @@ def barred(endpoint: str) -> bool:
 
 
 def refused(endpoint: str, kind: bytes) -> bool:
-    """Tell whether this user may not connect to an endpoint without keys as a PUB or a SUB. False where nobody answers."""
+    """Tell whether this user may not connect to an endpoint without keys as a PUB or a SUB. False where
+    nobody answers.
+    """
     if barred(endpoint):
         return True
     try:

@@ -1,4 +1,6 @@
-"""Monitor: what libzmq tells of a socket's connections, as events. What to make of them is the caller's matter."""
+"""Monitor: what libzmq tells of a socket's connections, as events. What to make of them is the caller's
+matter.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,11 @@ import zmq
 
 from zmsvc.host.bus.socket_options import Socket, readable
 
-FAILED = zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+FAILED = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
 
 
 def watch(watched: Socket, events: int) -> Socket:
@@ -21,7 +27,9 @@ def watch(watched: Socket, events: int) -> Socket:
 
 
 def seen(monitor: Socket) -> Iterator[tuple[int, int]]:
-    """The events that wait, as (event, value); the value is a file descriptor or an error number. Does not block."""
+    """The events that wait, as (event, value); the value is a file descriptor or an error number. Does not
+    block.
+    """
     while readable(monitor):
         # pyzmq's own parser imports asyncio, which costs the device 8 MB.
         event, value = struct.unpack("=Hi", monitor.recv_multipart()[0])

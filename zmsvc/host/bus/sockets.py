@@ -1,7 +1,7 @@
 """The sockets of ZeroMQ by which device, supervisor, tasks and zmsvcctl publish and subscribe.
 
-Addresses and listening sockets are in endpoints.py, the options of each socket in socket_options.py, and the message of a process that
-ends right after it in confirmed_send.py.
+Addresses and listening sockets are in endpoints.py, the options of each socket in socket_options.py, and the
+message of a process that ends right after it in confirmed_send.py.
 """
 
 from __future__ import annotations
@@ -32,13 +32,32 @@ from zmsvc.host.bus.socket_options import (
 from zmsvc.host.kernel import linux
 
 __all__ = [
-    "DEVICE_HWM", "MAX_MESSAGE", "Bare", "BareContext", "Context", "Curve", "Publisher", "Socket", "attached", "context", "fileno", "listen",
-    "load_curve", "publish", "publisher", "readable", "safe_bind", "send_once", "subscriber",
-]  # fmt: skip
+    "DEVICE_HWM",
+    "MAX_MESSAGE",
+    "Bare",
+    "BareContext",
+    "Context",
+    "Curve",
+    "Publisher",
+    "Socket",
+    "attached",
+    "context",
+    "fileno",
+    "listen",
+    "load_curve",
+    "publish",
+    "publisher",
+    "readable",
+    "safe_bind",
+    "send_once",
+    "subscriber",
+]
 
 
 TOLD = 1000
-"""Subscriptions that a publisher takes in at once, in a millisecond or two: any subscriber can tell it as many as it likes."""
+"""Subscriptions that a publisher takes in at once, in a millisecond or two: any subscriber can tell it as
+many as it likes.
+"""
 MAX_KNOWN = 50_000
 """Subscriptions that it remembers; the device cuts off who makes more of them, see zmsvc.device.guard."""
 MAX_KNOWN_BYTES = 4 << 20
@@ -47,14 +66,19 @@ GIVE_BACK = 5_000
 
 
 def attached(publisher: Bare, timeout_s: float) -> bool:
-    """Wait until the device's subscriptions arrive; what is published before is lost. Call it once, before the first `publish`."""
+    """Wait until the device's subscriptions arrive; what is published before is lost. Call it once, before
+    the first `publish`.
+    """
     return readable(publisher, round(timeout_s * 1000))
 
 
 def publish(publisher: Bare, frame: bytes) -> bool:
-    """Send without blocking. False: the queue is full, the message is dropped, and the caller should count it."""
+    """Send without blocking. False: the queue is full, the message is dropped, and the caller should count
+    it.
+    """
     check_size(frame)
-    # Asking also makes libzmq read the device's receipts, which a fast sender skips and then hits its mark too early.
+    # Asking also makes libzmq read the device's receipts, which a fast sender skips and then hits its mark
+    # too early.
     for _ in range(TOLD):
         if not readable(publisher):
             break
@@ -63,11 +87,12 @@ def publish(publisher: Bare, frame: bytes) -> bool:
 
 
 class Publisher:
-    """A long-lived publisher that knows which subscriptions there are, so that nobody need build a message that nobody wants.
+    """A long-lived publisher that knows which subscriptions there are, so that nobody need build a message
+    that nobody wants.
 
-    The device passes on the first subscription to a prefix and the last end of one. After a restart of the device ends that it
-    missed are never told: `wants` may say yes for nothing, never no for something. So it does while more is told than it takes at
-    once, and while there are more subscriptions than it remembers.
+    The device passes on the first subscription to a prefix and the last end of one. After a restart of the
+    device ends that it missed are never told: `wants` may say yes for nothing, never no for something. So it
+    does while more is told than it takes at once, and while there are more subscriptions than it remembers.
     """
 
     def __init__(self, publisher: Bare) -> None:
@@ -87,7 +112,9 @@ class Publisher:
         """Subscriptions that ended since memory was given back."""
 
     def drain(self) -> None:
-        """TakePipe in what the device has told, TOLD subscriptions at most: `behind` says whether more wait. Does not block."""
+        """TakePipe in what the device has told, TOLD subscriptions at most: `behind` says whether more
+        wait. Does not block.
+        """
         for _ in range(TOLD):
             if not readable(self.socket):
                 self.behind = False
@@ -121,7 +148,9 @@ class Publisher:
             self._unknown -= 1
 
     def _give_back(self) -> None:
-        """After a flood the nodes of libzmq's tree and our own are free, but malloc and the set keep their pages."""
+        """After a flood the nodes of libzmq's tree and our own are free, but malloc and the set keep their
+        pages.
+        """
         self._ended = 0
         self._known = set(self._known)
         linux.give_back()

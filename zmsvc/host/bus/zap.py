@@ -1,4 +1,6 @@
-"""Zap: which CURVE keys may connect: those in a directory. libzmq asks here once for each connection (ZeroMQ RFC 27)."""
+"""Zap: which CURVE keys may connect: those in a directory. libzmq asks here once for each connection
+(ZeroMQ RFC 27).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ ADDRESS = "inproc://zeromq.zap.01"
 
 
 class ZapHandler:
-    """What the device's main thread does for whoever judges connections: it hands on requests first, then the news of connections."""
+    """What the device's main thread does for whoever judges connections: it hands on requests first, then
+    the news of connections.
+    """
 
     socket: Socket
 
@@ -29,7 +33,9 @@ class ZapHandler:
         """libzmq has accepted a connection with this descriptor for one of the device's sockets."""
 
     def ended(self, side: str, fd: int) -> None:
-        """libzmq has ended it. The news of two sockets have no order between them, and the number may be the other's already."""
+        """libzmq has ended it. The news of two sockets have no order between them, and the number may be
+        the other's already.
+        """
 
     def forget(self) -> None:
         """The socket was closed with all its connections."""
@@ -46,7 +52,8 @@ class ZapHandler:
 
 
 class KeyHandler(ZapHandler):
-    """Answers libzmq's question for a connection. The directory is read each time: a new key file needs no restart.
+    """Answers libzmq's question for a connection. The directory is read each time: a new key file needs no
+    restart.
 
     `report` takes a line about those who were refused.
     """
@@ -61,12 +68,16 @@ class KeyHandler(ZapHandler):
     def answer(self) -> None:
         """Answer what waits; does not block."""
         while readable(self.socket):
-            version, request, _domain, address, _identity, mechanism, *credentials = self.socket.recv_multipart()
+            version, request, _domain, address, _identity, mechanism, *credentials = (
+                self.socket.recv_multipart()
+            )
             known = mechanism == b"CURVE" and z85.encode(credentials[0]) in self._keys()
             verdict = (b"200", b"OK") if known else (b"400", b"unknown key")
             self.socket.send_multipart([version, request, *verdict, b"", b""])
             if not known:
-                self._refused.add("a connection from %s is refused: unknown CURVE key", address.decode(errors="replace"))
+                self._refused.add(
+                    "a connection from %s is refused: unknown CURVE key", address.decode(errors="replace")
+                )
 
     def _keys(self) -> set[bytes]:
         keys = set()

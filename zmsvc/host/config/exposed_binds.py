@@ -1,5 +1,5 @@
-"""Binds: which of the places that a context wants to bind it may not, for want of CURVE keys, and which would be bound where nobody
-looks for them, each with its line in the file.
+"""Binds: which of the places that a context wants to bind it may not, for want of CURVE keys, and which would
+be bound where nobody looks for them, each with its line in the file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ _ELEMENTS = (("FrontBind", "BackendEndpoint"), ("BackendBind", "FrontEndEndpoint
 
 def refused(context: Context) -> list[tuple[int, str]]:
     """What the device could not bind without keys: line and `cannot bind ...`."""
-    if not any(_open_to_others(place) for place in (context.endpoints.front_bind, context.endpoints.backend_bind)):
+    if not any(
+        _open_to_others(place) for place in (context.endpoints.front_bind, context.endpoints.backend_bind)
+    ):
         # Every start comes by here, and a file of a thousand tasks takes its time to be read again.
         return []
     root = tree(context.text, context.path)
@@ -38,8 +40,9 @@ def refused_to_monitors(context: Context) -> list[tuple[int, str]]:
 def unreachable(context: Context, *, curve: bool) -> list[tuple[int, str]]:
     """Return the binds that no client of the endpoint in the file reaches: line and reason.
 
-    A file of zmicroservices has `tcp://*` in its binds and an address of the machine in its endpoints. Without keys `*` is loopback.
-    Two addresses beyond loopback may still meet, where a network translates them; a host name without an address is not judged.
+    A file of zmicroservices has `tcp://*` in its binds and an address of the machine in its endpoints.
+    Without keys `*` is loopback. Two addresses beyond loopback may still meet, where a network translates
+    them; a host name without an address is not judged.
     """
     ends = context.endpoints
     pairs = (
@@ -49,20 +52,33 @@ def unreachable(context: Context, *, curve: bool) -> list[tuple[int, str]]:
     found = []
     for bind_tag, bound, tag, connected in pairs:
         try:
-            place, wanted = endpoint(safe_bind(bound, curve=curve), bind=True), endpoint(connected, bind=False)
+            place, wanted = (
+                endpoint(safe_bind(bound, curve=curve), bind=True),
+                endpoint(connected, bind=False),
+            )
         except (ConfigError, ValueError):
             continue  # What is wrong with it is told elsewhere.
         if _meet(place, wanted):
             continue
-        keys = "" if curve or not endpoint(bound, bind=True).wildcard else f", or keys (zmsvcctl -c {context.name} keys make)"
-        words = f"{tag} {connected} is not where the device listens: {bind_tag} {bound} is bound at {place}, expected {place}{keys}"
+        keys = (
+            ""
+            if curve or not endpoint(bound, bind=True).wildcard
+            else f", or keys (zmsvcctl -c {context.name} keys make)"
+        )
+        words = (
+            f"{tag} {connected} is not where the device listens: {bind_tag} {bound} is bound at {place}, "
+            f"expected {place}{keys}"
+        )
         found.append((bind_tag, tag, words))
     if not found:
         return []
     root = tree(context.text, context.path)
     line = lines(context.text, root)
     elements = [(root.find(tag), root.find(bind_tag), words) for bind_tag, tag, words in found]
-    return sorted((line[next(each for each in (one, other, root) if each is not None)], words) for one, other, words in elements)
+    return sorted(
+        (line[next(each for each in (one, other, root) if each is not None)], words)
+        for one, other, words in elements
+    )
 
 
 def _meet(bound: Endpoint, connected: Endpoint) -> bool:
@@ -77,7 +93,10 @@ def _meet(bound: Endpoint, connected: Endpoint) -> bool:
 
 def _addresses(place: Endpoint) -> set[str]:
     try:
-        return {str(info[4][0]) for info in socket.getaddrinfo(place.host.strip("[]"), place.port, type=socket.SOCK_STREAM)}
+        return {
+            str(info[4][0])
+            for info in socket.getaddrinfo(place.host.strip("[]"), place.port, type=socket.SOCK_STREAM)
+        }
     except (OSError, UnicodeError):
         return set()
 
@@ -103,12 +122,15 @@ def _open_to_others(endpoint: str) -> bool:
     return False
 
 
-def _faults(context: Context, root: etree._Element, elements: Iterable[etree._Element]) -> list[tuple[int, str]]:
+def _faults(
+    context: Context, root: etree._Element, elements: Iterable[etree._Element]
+) -> list[tuple[int, str]]:
     found = [element for element in elements if _open_to_others(leaf(element))]
     # Only files with faults pay for the count of lines.
     line = lines(context.text, root) if found else {}
     why = (
-        "without CURVE keys: whoever reaches that address could give orders, expected a loopback address or an ipc:// path, or keys "
+        "without CURVE keys: whoever reaches that address could give orders, expected a loopback address "
+        "or an ipc:// path, or keys "
         f"(zmsvcctl -c {context.name} keys make)"
     )
     return sorted((line[element], f"cannot bind {leaf(element)} {why}") for element in found)

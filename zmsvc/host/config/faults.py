@@ -1,4 +1,6 @@
-"""The faults of one file while it is read: noted with their element, so that one pass finds them all. Their lines come at the end."""
+"""The faults of one file while it is read: noted with their element, so that one pass finds them all.
+Their lines come at the end.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a context would meet on this machine now, as warnings for `check`: endpoints in use, services that are missing."""
+"""What a context would meet on this machine now, as warnings for `check`: endpoints in use, services that
+are missing.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,20 @@ _MAX_MODULE = 1 << 20
 
 
 def check_binds(context: Context, *, curve: bool) -> list[Odd]:
-    """What could not be bound for want of CURVE keys, or would not be found where the file says, with its line."""
+    """What could not be bound for want of CURVE keys, or would not be found where the file says, with its
+    line.
+    """
     found = [] if curve else [*exposed_binds.refused(context), *exposed_binds.refused_to_monitors(context)]
-    return [Odd(line=line, text=words) for line, words in [*found, *exposed_binds.unreachable(context, curve=curve)]]
+    return [
+        Odd(line=line, text=words)
+        for line, words in [*found, *exposed_binds.unreachable(context, curve=curve)]
+    ]
 
 
 def check_ports(context: Context) -> list[Odd]:
-    """Which of the two places that the device binds could not be bound now, and why; what only keys are missing for is left out."""
+    """Which of the two places that the device binds could not be bound now, and why; what only keys are
+    missing for is left out.
+    """
     ends = context.endpoints
     found: list[Odd] = []
     for name, place in (("FrontBind", ends.front_bind), ("BackendBind", ends.backend_bind)):
@@ -57,7 +66,11 @@ def _ipc(path: str, name: str) -> str:
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         # zmsvcd makes the runtime directory of the context at its start.
-        return "" if Path(folder) == control_socket(name).parent else f"the directory {folder} does not exist now"
+        return (
+            ""
+            if Path(folder) == control_socket(name).parent
+            else f"the directory {folder} does not exist now"
+        )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
@@ -73,7 +86,11 @@ def _ipc(path: str, name: str) -> str:
 
 def check_services(context: Context) -> list[Odd]:
     """Which tasks could not be launched now: no code, no program, no right to become their user."""
-    return [Odd(task=task.id, text=f"{task.id}: {text}") for task in context.tasks.values() for text in _missing(task)]
+    return [
+        Odd(task=task.id, text=f"{task.id}: {text}")
+        for task in context.tasks.values()
+        for text in _missing(task)
+    ]
 
 
 def _missing(task: TaskService) -> Iterator[str]:
@@ -99,7 +116,9 @@ def _missing(task: TaskService) -> Iterator[str]:
 
 
 def _uncompilable(service: Path) -> Iterator[str]:
-    """Compile the modules of a service, and run none: `check` may be asked by another user than the one whose code it is."""
+    """Compile the modules of a service, and run none: `check` may be asked by another user than the one
+    whose code it is.
+    """
     for file in sorted(service.glob("*.py"))[:_MAX_MODULES]:
         try:
             if not file.is_file() or file.stat().st_size > _MAX_MODULE:
@@ -108,7 +127,10 @@ def _uncompilable(service: Path) -> Iterator[str]:
                 warnings.simplefilter("ignore")
                 compile(file.read_bytes(), file, "exec", dont_inherit=True)
         except SyntaxError as error:
-            yield f"{file}:{error.lineno or 1}: {type(error).__name__}: {error.msg}: a task that imports it cannot start"
+            yield (
+                f"{file}:{error.lineno or 1}: {type(error).__name__}: {error.msg}: a task that imports it "
+                f"cannot start"
+            )
         except (OSError, ValueError, RecursionError, MemoryError) as error:
             yield f"{file}: {type(error).__name__}: {error}: a task that imports it cannot start"
 
@@ -123,7 +145,10 @@ def _program(task: TaskService) -> Iterator[str]:
     if not found:
         where = ""
         if "/" in program and not os.path.isabs(program):
-            where = f": a relative path leads from {programs.WORKING_DIRECTORY}, the working directory of each task"
+            where = (
+                f": a relative path leads from {programs.WORKING_DIRECTORY}, the working directory of each "
+                f"task"
+            )
         elif "PATH" in task.environment and "/" not in program:
             where = " in the PATH of its <environment>"
         yield f"its program {program} is not found, or may not be executed{where}"

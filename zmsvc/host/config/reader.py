@@ -1,6 +1,8 @@
-"""The context file: XML and schema to `core.model`, with every fault as `FILE:LINE: what is wrong, what was expected`, all in one pass.
+"""The context file: XML and schema to `core.model`, with every fault as `FILE:LINE: what is wrong, what was
+expected`, all in one pass.
 
-A bad value is noted and its default goes on in its place, so that one fault never hides another. Nothing is changed here.
+A bad value is noted and its default goes on in its place, so that one fault never hides another. Nothing is
+changed here.
 """
 
 from __future__ import annotations
@@ -24,7 +26,18 @@ from zmsvc.host.config.schema import explain, passed_over
 from zmsvc.host.config.task_service import ParsedService, read_service
 from zmsvc.host.config.xml_text import leaf, lines, to_json, tree
 
-__all__ = ["MAX_SIZE", "SCHEMA", "check_binds", "check_ports", "check_services", "lines_of", "load", "parse", "timespan", "to_json"]
+__all__ = [
+    "MAX_SIZE",
+    "SCHEMA",
+    "check_binds",
+    "check_ports",
+    "check_services",
+    "lines_of",
+    "load",
+    "parse",
+    "timespan",
+    "to_json",
+]
 
 MAX_SIZE = 16 << 20
 """Bytes of a context file: 1,000 tasks have about one million."""
@@ -36,7 +49,9 @@ _DEFAULT_ID = "context001"
 
 
 def load(path: str | Path, *, name: str | None = None) -> Context:
-    """ParsedService a context file. Its name is NAME for `Context-NAME.xml`, the file's stem for others. Raises ConfigError."""
+    """ParsedService a context file. Its name is NAME for `Context-NAME.xml`, the file's stem for others.
+    Raises ConfigError.
+    """
     shown = os.fspath(path)
     try:
         text = read(path)
@@ -47,7 +62,8 @@ def load(path: str | Path, *, name: str | None = None) -> Context:
 
 
 def read(path: str | Path) -> bytes:
-    """Return the bytes of a context file, MAX_SIZE + 1 at most. Root's tasks run as root, so root reads none that others may change.
+    """Return the bytes of a context file, MAX_SIZE + 1 at most. Root's tasks run as root, so root reads none
+    that others may change.
 
     Raises OSError, and ConfigError for a file that is refused.
     """
@@ -56,12 +72,16 @@ def read(path: str | Path) -> bytes:
             try:
                 directories.check_file(path, os.fstat(file.fileno()))
             except PlaceError as error:
-                raise ConfigError([f"{os.fspath(path)}:1: root cannot use this file: {error}, expected a file of root's"]) from error
+                raise ConfigError(
+                    [f"{os.fspath(path)}:1: root cannot use this file: {error}, expected a file of root's"]
+                ) from error
         return file.read(MAX_SIZE + 1)
 
 
 def parse(text: bytes, *, path: str, name: str) -> Context:
-    """ParsedService a context from the bytes of its file; `path` is for messages and for what is relative to it. Raises ConfigError."""
+    """ParsedService a context from the bytes of its file; `path` is for messages and for what is relative
+    to it. Raises ConfigError.
+    """
     if len(text) > MAX_SIZE:
         raise ConfigError([f"{path}:1: the file is too large, expected at most {MAX_SIZE >> 20} MiB"])
     root = tree(text, path)
@@ -88,7 +108,10 @@ def parse(text: bytes, *, path: str, name: str) -> Context:
     access, most = _bus_access(root, notes), _max_transactions(root, notes)
     if not notes.found and not valid:
         # Only if the schema were stricter than its explanation; a test keeps them together.
-        notes.fault(root, f"the schema refuses the file ({schema.error_log[0].message}), expected what context.rng says")
+        notes.fault(
+            root,
+            f"the schema refuses the file ({schema.error_log[0].message}), expected what context.rng says",
+        )
     if notes.found:
         raise _error(notes, root, text, path)
     tasks = {read.task.id: read.task for read in reads}
@@ -108,7 +131,9 @@ def parse(text: bytes, *, path: str, name: str) -> Context:
 
 
 def lines_of(context: Context) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the lines on which a context's tasks begin, by their ids, and those of its other elements, by their names."""
+    """Return the lines on which a context's tasks begin, by their ids, and those of its other elements, by
+    their names.
+    """
     root = tree(context.text, context.path)
     line = lines(context.text, root)
     tasks = {str(each.get("id")).strip(WHITE): line[each] for each in root.findall("TaskService")}
@@ -116,14 +141,18 @@ def lines_of(context: Context) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def _sources(source: Any, count: int) -> list[Any]:
-    """The JSON of each of `count` tasks in the file's order. A bad file may have an attribute of that name, which comes before them."""
+    """The JSON of each of `count` tasks in the file's order. A bad file may have an attribute of that
+    name, which comes before them.
+    """
     found = source.get("TaskService") if isinstance(source, dict) else None
     tasks = found if isinstance(found, list) else [found]
     return tasks[len(tasks) - count :]
 
 
 def _keep_secret(source: Any) -> None:
-    """TakePipe a task's environment out of its JSON, which is what everybody on the bus is told; it is for the task alone."""
+    """TakePipe a task's environment out of its JSON, which is what everybody on the bus is told; it is for
+    the task alone.
+    """
     inner = source.get("Task") if isinstance(source, dict) else None
     for task in inner if isinstance(inner, list) else [inner]:
         service = task.get("service") if isinstance(task, dict) else None
@@ -133,14 +162,18 @@ def _keep_secret(source: Any) -> None:
 
 
 def _lined(notes: Sequence[Note], root: etree._Element, text: bytes) -> tuple[tuple[int, str], ...]:
-    """Return notes with their lines, in the order of the file. To count lines takes its time, and most files have none."""
+    """Return notes with their lines, in the order of the file. To count lines takes its time, and most
+    files have none.
+    """
     line = lines(text, root) if notes else {}
     return tuple(sorted((line[element], words) for element, words in notes))
 
 
 def _error(notes: FaultList, root: etree._Element, text: bytes, path: str) -> ConfigError:
     line = lines(text, root)
-    found = sorted({(line[element], words): None for element, words in notes.found}, key=lambda fault: fault[0])
+    found = sorted(
+        {(line[element], words): None for element, words in notes.found}, key=lambda fault: fault[0]
+    )
     return ConfigError([f"{path}:{number}: {words}" for number, words in found])
 
 
@@ -151,7 +184,9 @@ def _text(root: etree._Element, tag: str) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class _Places:
-    """What could be read of the endpoints, by their elements' names; all that is bound with the words to name it."""
+    """What could be read of the endpoints, by their elements' names; all that is bound with the words to
+    name it.
+    """
 
     four: dict[str, Endpoint] = field(default_factory=dict)
     bound: dict[str, Endpoint] = field(default_factory=dict)
@@ -175,11 +210,17 @@ def _bus_access(root: etree._Element, notes: FaultList) -> BusAccess:
 
 def _max_transactions(root: etree._Element, notes: FaultList) -> int:
     element = root.find("max_transactions")
-    return MAX_TRANSACTIONS if element is None else notes.value(element, lambda text: whole(text, 1, 1_000_000), MAX_TRANSACTIONS)
+    return (
+        MAX_TRANSACTIONS
+        if element is None
+        else notes.value(element, lambda text: whole(text, 1, 1_000_000), MAX_TRANSACTIONS)
+    )
 
 
 def _left_out(root: etree._Element, notes: FaultList, name: str) -> dict[str, str]:
-    """The endpoints of a file that names none: sockets in the runtime directory, which only the daemon's user and group can open."""
+    """The endpoints of a file that names none: sockets in the runtime directory, which only the daemon's
+    user and group can open.
+    """
     named = [tag for tag in ("FrontEndEndpoint", "BackendEndpoint") if root.find(tag) is not None]
     if len(named) == 1:
         other = "BackendEndpoint" if named == ["FrontEndEndpoint"] else "FrontEndEndpoint"
@@ -193,7 +234,9 @@ def _left_out(root: etree._Element, notes: FaultList, name: str) -> dict[str, st
         for text in found.values():
             endpoint(text, bind=True)
     except (ValueError, PlaceError) as error:
-        notes.fault(root, f"<Context> has no endpoints, and those in the runtime directory cannot be used: {error}")
+        notes.fault(
+            root, f"<Context> has no endpoints, and those in the runtime directory cannot be used: {error}"
+        )
         return {}
     return found
 
@@ -229,7 +272,9 @@ def _endpoints(root: etree._Element, notes: FaultList, name: str) -> tuple[Endpo
 
 
 def _monitors(reads: Sequence[ParsedService], places: _Places, notes: FaultList) -> None:
-    """The Monitor service binds an endpoint of its own, which must be free of the device and of other monitors."""
+    """The Monitor service binds an endpoint of its own, which must be free of the device and of other
+    monitors.
+    """
     for read in reads:
         if read.task.instance != "Monitor" or read.configuration is None:
             continue
@@ -240,7 +285,10 @@ def _monitors(reads: Sequence[ParsedService], places: _Places, notes: FaultList)
                 continue
             for name, other in places.bound.items():
                 if collide(place, other):
-                    notes.fault(element, f"<endpoint> {place} collides with {name} {other}, expected another port or path")
+                    notes.fault(
+                        element,
+                        f"<endpoint> {place} collides with {name} {other}, expected another port or path",
+                    )
             places.bound[f"the endpoint of {read.task.id}"] = place
 
 
@@ -248,7 +296,9 @@ def _between(root: etree._Element, reads: Sequence[ParsedService], places: _Plac
     """What is wrong between elements, put where it is seen in the file."""
     ident = root.find("ContextID")
     if ident is not None and leaf(ident) and not TASK_ID.fullmatch(leaf(ident)):
-        notes.fault(ident, f"<ContextID> {quote(leaf(ident))} is no id, expected 1 to 64 of A-Z a-z 0-9 _ . -")
+        notes.fault(
+            ident, f"<ContextID> {quote(leaf(ident))} is no id, expected 1 to 64 of A-Z a-z 0-9 _ . -"
+        )
     for fault in faults([read.task for read in reads], places.four):
         element = root.find(fault.element) if fault.element else None
         if fault.task is not None:

@@ -1,9 +1,11 @@
-"""The shape of a context file once more, as a table, to say in words what a schema only refuses; `data/context.rng` is the published form.
+"""The shape of a context file once more, as a table, to say in words what a schema only refuses;
+`data/context.rng` is the published form.
 
-A test holds both against each other. Here is only which element may stand where, with which attributes; values are config's to judge.
+A test holds both against each other. Here is only which element may stand where, with which attributes;
+values are config's to judge.
 
-zmicroservices looked up the elements that it knew and never noticed others. Where it did so, others are passed over here as well, with a
-warning; but not inside `<service>`, which is new.
+zmicroservices looked up the elements that it knew and never noticed others. Where it did so, others are
+passed over here as well, with a warning; but not inside `<service>`, which is new.
 """
 
 from __future__ import annotations
@@ -25,12 +27,21 @@ RLIMITS = (
 )  # fmt: skip
 """The resource limits of setrlimit(2) that Python's `resource` has."""
 
-SPANS = ("start_timeout", "stop_timeout", "watchdog", "restart_delay", "restart_max_delay", "start_limit_interval")
+SPANS = (
+    "start_timeout",
+    "stop_timeout",
+    "watchdog",
+    "restart_delay",
+    "restart_max_delay",
+    "start_limit_interval",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
-    """What an element may hold. The key of a child ends with `?` or `*` or `+` for how often, without one it is once."""
+    """What an element may hold. The key of a child ends with `?` or `*` or `+` for how often, without one
+    it is once.
+    """
 
     children: Mapping[str, Schema] = field(default_factory=dict)
     attributes: Collection[str] = ()
@@ -39,7 +50,9 @@ class Schema:
     foreign: bool = False
     """Whether attributes of other namespaces may stand here, as editors write them."""
     tolerant: bool = False
-    """Whether unknown children and attributes are passed over, unless their JSON would take the place of what is known."""
+    """Whether unknown children and attributes are passed over, unless their JSON would take the place of
+    what is known.
+    """
     text: bool = False
     others: Schema | None = None
     """The shape of children that are not listed; None when there may be none."""
@@ -54,8 +67,17 @@ TEXT = Schema(text=True)
 _VALUE = Schema(text=True, attributes=(f"{XML}space",))
 _RULE = Schema(children={"action?": TEXT, "call?": TEXT}, tolerant=True)
 _OPTIONS = (
-    "start_limit_burst", "user", "group", "nice", "kill_mode", "stop_signal", "log_level", "notify_access", "fresh", "no_new_privileges",
-)  # fmt: skip
+    "start_limit_burst",
+    "user",
+    "group",
+    "nice",
+    "kill_mode",
+    "stop_signal",
+    "log_level",
+    "notify_access",
+    "fresh",
+    "no_new_privileges",
+)
 _SERVICE = Schema(
     children=dict.fromkeys((f"{name}?" for name in (*SPANS, *_OPTIONS)), TEXT)
     | {"environment?": Schema(others=_VALUE, attributes=_VALUE.attributes)}
@@ -66,12 +88,16 @@ _TASK = Schema(
         "description?": TEXT,
         "message": Schema(
             children={
-                "header": Schema(children={"action?": TEXT, "service_name": TEXT}, others=FREE, tolerant=True),
+                "header": Schema(
+                    children={"action?": TEXT, "service_name": TEXT}, others=FREE, tolerant=True
+                ),
                 "content": Schema(children={"configuration": FREE}, others=FREE, tolerant=True),
             },
             tolerant=True,
         ),
-        "state": Schema(children={f"{trigger}*": _RULE for trigger in Trigger}, attributes=("type",), tolerant=True),
+        "state": Schema(
+            children={f"{trigger}*": _RULE for trigger in Trigger}, attributes=("type",), tolerant=True
+        ),
         "service?": _SERVICE,
     },
     tolerant=True,
@@ -98,7 +124,9 @@ CONTEXT = Schema(
 )
 
 NEW = frozenset({"bus_access", "max_transactions", "service"})
-"""The names of zmsvc among those beside which others are passed over. A misspelt one of these is a fault: no old file has it."""
+"""The names of zmsvc among those beside which others are passed over. A misspelt one of these is a fault:
+no old file has it.
+"""
 
 
 def explain(root: etree._Element) -> Iterator[Note]:
@@ -111,14 +139,19 @@ def explain(root: etree._Element) -> Iterator[Note]:
 
 
 def passed_over(root: etree._Element) -> tuple[list[Note], list[Note]]:
-    """Return what is in the file and unknown where that is no fault: warnings about it, and faults, where a name of ours is misspelt."""
+    """Return what is in the file and unknown where that is no fault: warnings about it, and faults, where
+    a name of ours is misspelt.
+    """
     warnings: list[Note] = []
     faults: list[Note] = []
     for path, shape in _tolerant("/Context", CONTEXT):
         names = [key.rstrip("?*+") for key in shape.children]
         found: list[tuple[etree._Element, str, str, Collection[str]]] = []
         if shape.others is None:
-            found += [(each, str(each.tag), "element <{}>", names) for each in _unknown(root, f"{path}/*", "self::", names)]
+            found += [
+                (each, str(each.tag), "element <{}>", names)
+                for each in _unknown(root, f"{path}/*", "self::", names)
+            ]
         for each in _unknown(root, f"{path}/@*", "name()=", [*shape.attributes, *names]):
             found.append((each.getparent(), str(each.attrname), "attribute {}", shape.attributes))
         for element, name, kind, known in found:
@@ -134,7 +167,9 @@ def passed_over(root: etree._Element) -> tuple[list[Note], list[Note]]:
 
 
 def _tolerant(path: str, shape: Schema) -> Iterator[tuple[str, Schema]]:
-    """Yield the places where unknown names are passed over, as XPath: libxml2 looks through a large file in a moment."""
+    """Yield the places where unknown names are passed over, as XPath: libxml2 looks through a large file
+    in a moment.
+    """
     if shape.tolerant:
         yield path, shape
     for key, child in shape.children.items():
@@ -187,7 +222,10 @@ def _attributes(element: etree._Element, shape: Schema) -> Iterator[Note]:
         if not shape.tolerant or text in {key.rstrip("?*+") for key in shape.children}:
             known = [each.replace(XML, "xml:") for each in shape.attributes]
             wanted = _listed(known, "{}") + similar(text, known) if known else "none"
-            yield element, f"unknown attribute {text.replace(XML, 'xml:')} of <{element.tag}>, expected {wanted}"
+            yield (
+                element,
+                f"unknown attribute {text.replace(XML, 'xml:')} of <{element.tag}>, expected {wanted}",
+            )
     for name in shape.needed:
         if name not in element.attrib:
             yield element, f'<{element.tag}> has no attribute {name}, expected {name}="..."'

@@ -1,4 +1,6 @@
-"""The `<service>` element of a task: how it is run and watched. Faults are noted with their element and never raised."""
+"""The `<service>` element of a task: how it is run and watched. Faults are noted with their element and
+never raised.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ def read_settings(service: etree._Element | None, notes: FaultList) -> ServiceOp
     )
 
 
-def _optional(service: etree._Element, tag: str, read: Callable[[str], Value], notes: FaultList) -> Value | None:
+def _optional(
+    service: etree._Element, tag: str, read: Callable[[str], Value], notes: FaultList
+) -> Value | None:
     element = service.find(tag)
     return None if element is None else notes.value(element, read, None)
 
@@ -85,7 +89,10 @@ def _delays(service: etree._Element, given: dict[str, Any], notes: FaultList) ->
     least, most = given.get("restart_delay"), given.get("restart_max_delay")
     if least is not None and most is not None and most < least:
         where = service.find("restart_max_delay")
-        notes.fault(service if where is None else where, "<restart_max_delay> is shorter than <restart_delay>, expected a longer one")
+        notes.fault(
+            service if where is None else where,
+            "<restart_max_delay> is shorter than <restart_delay>, expected a longer one",
+        )
     elif least is not None and most is None:
         given["restart_max_delay"] = max(least, Limits().restart_max_delay)
     elif most is not None and least is None:

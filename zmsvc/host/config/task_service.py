@@ -1,4 +1,6 @@
-"""One `<TaskService>` element to a `model.TaskService`. Faults are noted, never raised; what lies between tasks is not judged."""
+"""One `<TaskService>` element to a `model.TaskService`. Faults are noted, never raised; what lies between
+tasks is not judged.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ class ParsedService:
 
 
 def read_service(element: etree._Element, source: Any, notes: FaultList, folder: str) -> ParsedService:
-    """ParsedService a `<TaskService>`, of which `source` is the JSON. A relative `location` is in `folder`, the directory of the context file."""
+    """ParsedService a `<TaskService>`, of which `source` is the JSON. A relative `location` is in
+    `folder`, the directory of the context file.
+    """
     kind = _kind(element, notes)
     configuration = element.find("Task/message/content/configuration")
     rules = list(_rules(element.find("Task/state"), notes))
@@ -47,7 +51,11 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
     if settings.fresh and kind is not ServiceType.PROCESS:
         notes.fault(element, f"<fresh> is for a Process, expected none for a {kind.value}")
     if settings.log_level is not None and kind is ServiceType.COMMAND:
-        notes.fault(element, "<log_level> is for a task in Python, expected none for a Command, which chooses itself what it prints")
+        notes.fault(
+            element,
+            "<log_level> is for a task in Python, expected none for a Command, which chooses itself what "
+            "it prints",
+        )
     instance = _instance(element, kind, notes)
     own = _own(configuration)
     _misspelt(configuration, kind, instance, notes)
@@ -72,7 +80,9 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
         log_level=settings.log_level,
         fresh=settings.fresh,
         notify_access=settings.notify_access,
-        no_new_privileges=settings.user is not None if settings.no_new_privileges is None else settings.no_new_privileges,
+        no_new_privileges=settings.user is not None
+        if settings.no_new_privileges is None
+        else settings.no_new_privileges,
         environment=settings.environment,
         rlimits=settings.rlimits,
         command=_command(configuration, notes) if kind is ServiceType.COMMAND else (),
@@ -80,7 +90,9 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
         configuration=own,
         source=source if isinstance(source, dict) else {},
     )
-    return ParsedService(task=task, element=element, configuration=configuration, rules=tuple(where for _, where in rules))
+    return ParsedService(
+        task=task, element=element, configuration=configuration, rules=tuple(where for _, where in rules)
+    )
 
 
 def _attribute(element: etree._Element, name: str) -> str:
@@ -105,7 +117,9 @@ def _kind(element: etree._Element, notes: FaultList) -> ServiceType:
     if given in _KINDS:
         return ServiceType(given)
     hint = similar(given, _KINDS)
-    notes.fault(element, f"the serviceType {quote(given)} is unknown, expected Process, Thread or Command{hint}")
+    notes.fault(
+        element, f"the serviceType {quote(given)} is unknown, expected Process, Thread or Command{hint}"
+    )
     return ServiceType.PROCESS
 
 
@@ -116,7 +130,9 @@ def _instance(element: etree._Element, kind: ServiceType, notes: FaultList) -> s
     if kind is ServiceType.COMMAND and not TASK_ID.fullmatch(given):
         notes.fault(element, f"the instance {quote(given)} cannot be one, expected {_ID_WORDS}")
     if kind is not ServiceType.COMMAND and (not given.isidentifier() or keyword.iskeyword(given)):
-        notes.fault(element, f"the instance {quote(given)} cannot be one, expected a name that Python can import")
+        notes.fault(
+            element, f"the instance {quote(given)} cannot be one, expected a name that Python can import"
+        )
     return given
 
 
@@ -137,15 +153,22 @@ def _rules(state: etree._Element | None, notes: FaultList) -> Iterable[tuple[Rul
         if action and does is not None:
             known = notes.value(does, _action, Action.START)
             if not call:
-                notes.fault(block, f"<{block.tag}> has an action and no call, expected <call> with the id of a task")
+                notes.fault(
+                    block, f"<{block.tag}> has an action and no call, expected <call> with the id of a task"
+                )
             elif calls is not None:
                 yield Rule(trigger=Trigger(block.tag), action=known, call=call), calls
         elif call:
-            notes.fault(block, f"<{block.tag}> has a call and no action, expected <action> with start, stop or restart")
+            notes.fault(
+                block,
+                f"<{block.tag}> has a call and no action, expected <action> with start, stop or restart",
+            )
 
 
 def _only(parent: etree._Element | None, tag: str, notes: FaultList) -> etree._Element | None:
-    """A child that zmsvc itself reads inside the free `<configuration>`: there may be one, and of text only."""
+    """A child that zmsvc itself reads inside the free `<configuration>`: there may be one, and of text
+    only.
+    """
     found = [] if parent is None else parent.findall(tag)
     for again in found[1:]:
         notes.fault(again, f"a second <{tag}> in <configuration>, expected one")
@@ -161,14 +184,22 @@ _READ = {
 _READ_BY_MONITOR = ("service", "publisher", "monitor_options")
 
 
-def _misspelt(configuration: etree._Element | None, kind: ServiceType, instance: str, notes: FaultList) -> None:
-    """Warn of what may be a misspelt one of these: nobody would tell, since a task may have any element of its own."""
+def _misspelt(
+    configuration: etree._Element | None, kind: ServiceType, instance: str, notes: FaultList
+) -> None:
+    """Warn of what may be a misspelt one of these: nobody would tell, since a task may have any element of
+    its own.
+    """
     known = [*_READ[kind], *(_READ_BY_MONITOR if instance == "Monitor" else ())]
     there = {str(child.tag) for child in (() if configuration is None else configuration)}
     for child in () if configuration is None else configuration:
         tag = str(child.tag)
-        if tag not in known and (meant := similar(tag, [name for name in known if name not in there], cutoff=0.85)):
-            notes.odd(child, f"<{tag}> in <configuration> is for the task alone, zmsvc does not read it{meant}")
+        if tag not in known and (
+            meant := similar(tag, [name for name in known if name not in there], cutoff=0.85)
+        ):
+            notes.odd(
+                child, f"<{tag}> in <configuration> is for the task alone, zmsvc does not read it{meant}"
+            )
 
 
 def _own(configuration: etree._Element | None) -> Mapping[str, Any]:
@@ -185,7 +216,10 @@ def _location(configuration: etree._Element | None, notes: FaultList, folder: st
     path = os.path.normpath(os.path.join(folder, leaf(element)))
     if not os.path.isdir(path):
         what = "is not a directory" if os.path.exists(path) else "does not exist"
-        notes.fault(element, f"the location {quote(leaf(element))} {what}, expected a directory that holds the services")
+        notes.fault(
+            element,
+            f"the location {quote(leaf(element))} {what}, expected a directory that holds the services",
+        )
     return path
 
 
@@ -216,4 +250,6 @@ def _split(text: str) -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as error:
-        raise ValueError(f"{quote(text)} cannot be split ({str(error).lower()}), expected words quoted as in sh") from error
+        raise ValueError(
+            f"{quote(text)} cannot be split ({str(error).lower()}), expected words quoted as in sh"
+        ) from error

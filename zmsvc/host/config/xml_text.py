@@ -1,6 +1,8 @@
-"""XML as far as zmsvc needs it: bytes to a tree that can do no harm, the lines of its elements, and the old form of XML as JSON.
+"""XML as far as zmsvc needs it: bytes to a tree that can do no harm, the lines of its elements, and the old
+form of XML as JSON.
 
-Entities, DTDs and the network are off. What is not XML becomes a ConfigError in words that a person can act on.
+Entities, DTDs and the network are off. What is not XML becomes a ConfigError in words that a person can act
+on.
 """
 
 from __future__ import annotations
@@ -16,57 +18,117 @@ from zmsvc.core.errors import ConfigError
 from zmsvc.core.values import WHITE
 
 _SPACE = "{http://www.w3.org/XML/1998/namespace}space"
-"""XML's own attribute (XML 1.0, 2.10): `preserve` on an element, or on one around it, says that white space belongs to its text."""
+"""XML's own attribute (XML 1.0, 2.10): `preserve` on an element, or on one around it, says that white
+space belongs to its text.
+"""
 
-TRIMMED = 'without the white space at its ends (xml:space="preserve" keeps it, xml:space="default" says that it is not meant)'
+TRIMMED = (
+    'without the white space at its ends (xml:space="preserve" keeps it, xml:space="default" says that it '
+    "is not meant)"
+)
 """The end of a warning about an element that `loses` white space."""
 
 TEXT_KEY = "#text"
 """The key of an element's own text where it has attributes or children beside it."""
 
 _PROLOG = re.compile(r"(?>\s+|<\?.*?\?>|<!--.*?-->)*+<!DOCTYPE", re.DOTALL)
-"""What may stand before a DOCTYPE. Possessive: a prolog of a thousand comments must not be tried in all its partitions."""
+"""What may stand before a DOCTYPE. Possessive: a prolog of a thousand comments must not be tried in all
+its partitions.
+"""
 
 _WORDS: tuple[tuple[str, str], ...] = (
     (r"Document is empty", "the file is empty, expected <Context>"),
     (r"Start tag expected, '<' not found", "this is not XML, expected <Context>"),
-    (r"Opening and ending tag mismatch: (\S+) line (\d+) and (\S+)", "<{0}> of line {1} is closed by </{2}>, expected </{0}>"),
-    (r"Premature end of data in tag (\S+) line (\d+)", "the file ends inside <{0}> of line {1}, expected </{0}>"),
+    (
+        r"Opening and ending tag mismatch: (\S+) line (\d+) and (\S+)",
+        "<{0}> of line {1} is closed by </{2}>, expected </{0}>",
+    ),
+    (
+        r"Premature end of data in tag (\S+) line (\d+)",
+        "the file ends inside <{0}> of line {1}, expected </{0}>",
+    ),
     (r"Couldn't find end of Start Tag (\S+)(?: line (\d+))?", "the tag <{0} is not finished, expected >"),
     (r"Attribute (\S+) redefined", "the attribute {0} is there twice, expected once"),
     (r"AttValue: \" or ' expected", 'an attribute\'s value has no quotes, expected name="value"'),
-    (r"Specification mandates? value for attribute (\S+)", 'the attribute {0} has no value, expected {0}="..."'),
-    (r"Unescaped '<' not allowed in attributes values", "a < in an attribute's value, expected &lt; or a closing quote before it"),
-    (r"Entity '(\S+)' not defined", "the entity &{0}; is not known, expected a plain text (a & is written &amp;)"),
+    (
+        r"Specification mandates? value for attribute (\S+)",
+        'the attribute {0} has no value, expected {0}="..."',
+    ),
+    (
+        r"Unescaped '<' not allowed in attributes values",
+        "a < in an attribute's value, expected &lt; or a closing quote before it",
+    ),
+    (
+        r"Entity '(\S+)' not defined",
+        "the entity &{0}; is not known, expected a plain text (a & is written &amp;)",
+    ),
     (r"xmlParseEntityRef: no name", "a bare &, expected &amp;"),
     (r"EntityRef: expecting ';'", "a & that starts no entity, expected &amp;"),
-    (r"xmlParse\w*CharRef: invalid|CharRef: invalid", "a number that is no character, expected one like &#65;"),
-    (r"Input is not proper UTF-8|Invalid bytes in character encoding|[Ee]ncoder error|input conversion failed",
-     "bytes that are not of the file's encoding, expected UTF-8 or the encoding that the first line names"),
+    (
+        r"xmlParse\w*CharRef: invalid|CharRef: invalid",
+        "a number that is no character, expected one like &#65;",
+    ),
+    (
+        (
+            r"Input is not proper UTF-8|Invalid bytes in character encoding|[Ee]ncoder error|input "
+            r"conversion "
+            r"failed"
+        ),
+        "bytes that are not of the file's encoding, expected UTF-8 or the encoding that the first line names",
+    ),
     (r"Unsupported encoding:? (\S+)", "the encoding {0} is not known, expected UTF-8"),
-    (r"Extra content at the end of the document", "something follows the end of the root element, expected one <Context>"),
-    (r"Excessive depth in document|xmlParseElementStart: maximum depth", "elements lie too deep, expected 255 levels at most"),
-    (r"Text node too long|Comment too big|too long|Resource limit exceeded|[Hh]uge", "a text is too long, expected 10 MB at most"),
-    (r"XML declaration allowed only at the start", "<?xml ...?> is not at the start of the file, expected nothing before it"),
-    (r"Namespace prefix (\S+)(?: for (\S+))? on (\S+) is not defined|Namespace prefix (\S+)",
-     "the prefix of a name is not declared, expected a name without a colon"),
-    (r"(?:PCDATA )?invalid Char(?:acter)? value (\d+)|Char (0x\w+) out of allowed range", "a control character, expected text"),
+    (
+        r"Extra content at the end of the document",
+        "something follows the end of the root element, expected one <Context>",
+    ),
+    (
+        r"Excessive depth in document|xmlParseElementStart: maximum depth",
+        "elements lie too deep, expected 255 levels at most",
+    ),
+    (
+        r"Text node too long|Comment too big|too long|Resource limit exceeded|[Hh]uge",
+        "a text is too long, expected 10 MB at most",
+    ),
+    (
+        r"XML declaration allowed only at the start",
+        "<?xml ...?> is not at the start of the file, expected nothing before it",
+    ),
+    (
+        r"Namespace prefix (\S+)(?: for (\S+))? on (\S+) is not defined|Namespace prefix (\S+)",
+        "the prefix of a name is not declared, expected a name without a colon",
+    ),
+    (
+        r"(?:PCDATA )?invalid Char(?:acter)? value (\d+)|Char (0x\w+) out of allowed range",
+        "a control character, expected text",
+    ),
     (r"Comment not terminated", "a comment is not finished, expected -->"),
-    (r"Double hyphen within comment|Comment must not contain '--'", "a comment with -- inside, expected none before its -->"),
+    (
+        r"Double hyphen within comment|Comment must not contain '--'",
+        "a comment with -- inside, expected none before its -->",
+    ),
     (r"expected '>'", "a tag is not finished, expected >"),
     (r"CData section not finished", "a CDATA section is not finished, expected ]]>"),
     (r"Sequence ']]>' not allowed in content", "a bare ]]>, expected ]]&gt;"),
-    (r"error parsing attribute name|attributes construct error|StartTag: invalid element name|xmlParseStartTag",
-     "what follows < is no tag, expected a name (a plain < is written &lt;)"),
-)  # fmt: skip
+    (
+        (
+            r"error parsing attribute name|attributes construct error|StartTag: invalid element "
+            r"name|xmlParseStartTag"
+        ),
+        "what follows < is no tag, expected a name (a plain < is written &lt;)",
+    ),
+)
 """libxml2's messages, of 2.9 as of 2.14, and what they mean to who wrote the file."""
 
 
 def tree(text: bytes, path: str) -> etree._Element:
-    """The root element of a file's bytes, without comments and processing instructions. Raises ConfigError."""
+    """The root element of a file's bytes, without comments and processing instructions. Raises
+    ConfigError.
+    """
     line = _doctype(text)
     if line:
-        raise ConfigError([f"{path}:{line}: a DOCTYPE is not allowed, expected a file without DTD and entities"])
+        raise ConfigError(
+            [f"{path}:{line}: a DOCTYPE is not allowed, expected a file without DTD and entities"]
+        )
     parser = etree.XMLParser(
         resolve_entities=False,
         no_network=True,
@@ -87,7 +149,9 @@ def tree(text: bytes, path: str) -> etree._Element:
 
 
 def _doctype(text: bytes) -> int:
-    """The line of the DOCTYPE, 0 when there is none. It is looked for before parsing: what a DTD may do is never begun."""
+    """The line of the DOCTYPE, 0 when there is none. It is looked for before parsing: what a DTD may do is
+    never begun.
+    """
     wide = text[:2] in (b"\xff\xfe", b"\xfe\xff")
     head = text.decode("utf-16" if wide else "latin-1", "replace")
     head = head.removeprefix("\xef\xbb\xbf")
@@ -113,7 +177,8 @@ def _human(words: str) -> str:
 def lines(text: bytes, root: etree._Element) -> Mapping[etree._Element, int]:
     """The line on which each element's tag begins.
 
-    libxml2 knows only where a tag ends, and nothing exact beyond line 65,535, so expat counts them again; only files with faults pay.
+    libxml2 knows only where a tag ends, and nothing exact beyond line 65,535, so expat counts them again;
+    only files with faults pay.
     """
     starts: list[int] = []
     parser = xml.parsers.expat.ParserCreate()
@@ -150,8 +215,8 @@ def kept(element: etree._Element) -> bool:
 def loses(element: etree._Element) -> bool:
     """Tell whether an element loses white space that may be meant, and says nothing of it by `xml:space`.
 
-    Blanks beside a text on the same line may be meant, and so may the end of the last one of several lines. Line ends around a single
-    line are the layout of the file.
+    Blanks beside a text on the same line may be meant, and so may the end of the last one of several lines.
+    Line ends around a single line are the layout of the file.
     """
     text = element.text or ""
     own = text.strip(WHITE)
@@ -175,11 +240,12 @@ def value(element: etree._Element) -> str:
 
 
 def to_json(element: etree._Element, *, keep: bool = False) -> Any:
-    """An element as zmicroservices made JSON of it: attributes become keys, repeated children lists, leaves strings ("" when empty).
+    """An element as zmicroservices made JSON of it: attributes become keys, repeated children lists, leaves
+    strings ("" when empty).
 
-    `keep` tells whether an element around it has `xml:space="preserve"`; that attribute is for readers of XML alone.
-    Nothing is lost where that form has no place for it: an attribute and a child of one name make a list with the attribute first,
-    and text beside attributes or children is under `#text`.
+    `keep` tells whether an element around it has `xml:space="preserve"`; that attribute is for readers of XML
+    alone. Nothing is lost where that form has no place for it: an attribute and a child of one name make a
+    list with the attribute first, and text beside attributes or children is under `#text`.
     """
     attributes = element.items()
     if attributes and element.get(_SPACE) is not None:

@@ -1,4 +1,6 @@
-"""Lets more users open a file or a socket than its owner and group: a POSIX access control list, as setfacl(1) writes it (acl(5))."""
+"""Lets more users open a file or a socket than its owner and group: a POSIX access control list, as
+setfacl(1) writes it (acl(5)).
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 _ATTRIBUTE = "system.posix_acl_access"
-# From linux/posix_acl_xattr.h and linux/posix_acl.h: a version, then tag, permissions and ID of each entry, in this order.
+# From linux/posix_acl_xattr.h and linux/posix_acl.h: a version, then tag, permissions and ID of each entry,
+# in this order.
 _VERSION, _NO_ID = 2, 0xFFFF_FFFF
 _OWNER, _USER, _GROUP, _MASK, _OTHER = 1, 2, 4, 0x10, 0x20
 
 
 def admit(path: Path, uids: Iterable[int]) -> None:
-    """Let these users do with a file what its group may, and no other user that an earlier call let in. Follows no link. Raises OSError."""
+    """Let these users do with a file what its group may, and no other user that an earlier call let in.
+    Follows no link. Raises OSError.
+    """
     fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         mode = os.fstat(fd).st_mode
@@ -37,4 +42,8 @@ def _set(name: str, mode: int, uids: list[int]) -> None:
     owner, group, other = mode >> 6 & 7, mode >> 3 & 7, mode & 7
     entries = [(_OWNER, owner, _NO_ID), *((_USER, group, uid) for uid in uids)]
     entries += [(_GROUP, group, _NO_ID), (_MASK, group, _NO_ID), (_OTHER, other, _NO_ID)]
-    os.setxattr(name, _ATTRIBUTE, struct.pack("<I", _VERSION) + b"".join(struct.pack("<HHI", *entry) for entry in entries))
+    os.setxattr(
+        name,
+        _ATTRIBUTE,
+        struct.pack("<I", _VERSION) + b"".join(struct.pack("<HHI", *entry) for entry in entries),
+    )

@@ -1,10 +1,13 @@
-"""Forks for the zygote: the child becomes a child of the keeper, which is the zygote's parent and a child subreaper.
+"""Forks for the zygote: the child becomes a child of the keeper, which is the zygote's parent and a child
+subreaper.
 
-A sibling fork (CLONE_PARENT) is one system call. Where the kernel, a seccomp filter or the interpreter does not offer it, a fork of a
-fork gives the same: the child's parent ends at once, and the kernel makes the child one of the nearest subreaper.
+A sibling fork (CLONE_PARENT) is one system call. Where the kernel, a seccomp filter or the interpreter does
+not offer it, a fork of a fork gives the same: the child's parent ends at once, and the kernel makes the child
+one of the nearest subreaper.
 
-`make bench-forks` measures them. Of 300 each, on two cores with Python 3.11, the least: 0.53 ms for a sibling fork with only the child's
-hook (as before Python 3.13), 0.56 ms with all three hooks, 2.7 ms for two forks. 3.13 and 3.14 take the same.
+`make bench-forks` measures them. Of 300 each, on two cores with Python 3.11, the least: 0.53 ms for a sibling
+fork with only the child's hook (as before Python 3.13), 0.56 ms with all three hooks, 2.7 ms for two forks.
+3.13 and 3.14 take the same.
 """
 
 from __future__ import annotations
@@ -19,15 +22,17 @@ from zmsvc.host.python import interpreter
 from zmsvc.host.python.interpreter import Shortcut
 
 Fork = Callable[[int | None], tuple[int, bool]]
-"""Takes a descriptor of a cgroup's directory, or None. Returns the PID, 0 in the child, and whether the child began in that cgroup;
-where it did not, it has to move by itself. Raises OSError in the parent."""
+"""Takes a descriptor of a cgroup's directory, or None. Returns the PID, 0 in the child, and whether the child
+began in that cgroup; where it did not, it has to move by itself. Raises OSError in the parent."""
 
 _NOT_OFFERED = (errno.EINVAL, errno.EPERM, errno.ENOSYS)
 """Of a clone() with CLONE_PARENT: by a kernel, by a seccomp filter."""
 
 
 class Forker:
-    """A `Fork` that uses what is there. It writes to as little memory as can be: what the zygote writes is not shared any more."""
+    """A `Fork` that uses what is there. It writes to as little memory as can be: what the zygote writes is
+    not shared any more.
+    """
 
     def __init__(self) -> None:
         self._fork: Fork = DoubleFork()

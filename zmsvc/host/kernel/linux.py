@@ -1,6 +1,8 @@
-"""The one door to the kernel: prctl, pidfds, process identity, credentials, cgroup v2 files. Each wrapper is a few lines; none decides.
+"""The one door to the kernel: prctl, pidfds, process identity, credentials, cgroup v2 files. Each wrapper is
+a few lines; none decides.
 
-Only this module, `interpreter`, and those with one shortcut each (`immortal`, `constants`, `allocators`) may import ctypes.
+Only this module, `interpreter`, and those with one shortcut each (`immortal`, `constants`, `allocators`) may
+import ctypes.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ from pathlib import Path
 from zmsvc.host.python.interpreter import Shortcut, disabled
 
 ROOM = 16
-"""Descriptors that what stays open leaves free: to find, signal and kill a process takes some for a moment."""
+"""Descriptors that what stays open leaves free: to find, signal and kill a process takes some for a
+moment.
+"""
 
 # From the Linux kernel headers (prctl.h).
 PR_SET_PDEATHSIG = 1
@@ -40,9 +44,15 @@ CLONE_CHILD_CLEARTID = 0x0020_0000
 _SIBLING = CLONE_PARENT | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID
 # From linux/sched.h.
 PF_FORKNOEXEC = 0x40
-# From asm/unistd.h and asm-generic/unistd.h: by machine and the size of a pointer, for a 32-bit program has numbers of its own. Machines
-# are left out whose clone() has other arguments.
-_CLONE_NUMBERS = {("x86_64", 8): 56, ("aarch64", 8): 220, ("riscv64", 8): 220, ("loongarch64", 8): 220, ("ppc64le", 8): 120}
+# From asm/unistd.h and asm-generic/unistd.h: by machine and the size of a pointer, for a 32-bit program has
+# numbers of its own. Machines are left out whose clone() has other arguments.
+_CLONE_NUMBERS = {
+    ("x86_64", 8): 56,
+    ("aarch64", 8): 220,
+    ("riscv64", 8): 220,
+    ("loongarch64", 8): 220,
+    ("ppc64le", 8): 120,
+}
 SYS_CLONE3 = 435
 # From asm-generic/socket.h.
 SO_PEERGROUPS = 59
@@ -60,7 +70,9 @@ def _prctl(option: int, value: int | bytes) -> None:
 
 
 def become_subreaper() -> None:
-    """Orphans among this process's descendants become its children, so their exit statuses are its own to read."""
+    """Orphans among this process's descendants become its children, so their exit statuses are its own to
+    read.
+    """
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
@@ -80,12 +92,16 @@ def signal_at_parents_death(number: int) -> None:
 
 
 def set_process_name(name: str) -> None:
-    """What `ps -o comm` calls this process: the first 15 bytes of it. A program that is executed has its own."""
+    """What `ps -o comm` calls this process: the first 15 bytes of it. A program that is executed has its
+    own.
+    """
     _prctl(PR_SET_NAME, name.encode())
 
 
 def set_process_title(title: str) -> None:
-    """What `ps` and `systemctl status` show as the command line of this process, as far as its own had room."""
+    """What `ps` and `systemctl status` show as the command line of this process, as far as its own had
+    room.
+    """
     begin, end = _own_arguments()
     if end > begin:
         # The last byte stays 0: else the kernel would go on to read where the environment is.
@@ -95,7 +111,8 @@ def set_process_title(title: str) -> None:
 
 @functools.cache
 def _own_arguments() -> tuple[int, int]:
-    """Return where the arguments of this process are in its memory, as in that of a fork; (0, 0) where the kernel does not say.
+    """Return where the arguments of this process are in its memory, as in that of a fork; (0, 0) where the
+    kernel does not say.
 
     Read once, by the process out of which tasks are forked.
     """
@@ -104,18 +121,22 @@ def _own_arguments() -> tuple[int, int]:
 
 
 class SiblingClone:
-    """The system call of a fork whose child is a child of this process's parent. For a process with one thread.
+    """The system call of a fork whose child is a child of this process's parent. For a process with one
+    thread.
 
-    Made once, and called for each fork. It does nothing of what an interpreter has to do around a fork: see zmsvc.host.kernel.fork.
+    Made once, and called for each fork. It does nothing of what an interpreter has to do around a fork: see
+    zmsvc.host.kernel.fork.
     """
 
     def __init__(self) -> None:
-        """Raises OSError where the kernel does not offer what it needs, or its system call has no known number."""
+        """Raises OSError where the kernel does not offer what it needs, or its system call has no known
+        number.
+        """
         self._number = _CLONE_NUMBERS.get((os.uname().machine, struct.calcsize("P")))
         if self._number is None:
             raise OSError(errno.ENOSYS, f"the number of clone() is not known for {os.uname().machine}")
-        # glibc keeps the thread's ID at this address and would set it after its own fork; the kernel does it for us. A kernel without
-        # CONFIG_CHECKPOINT_RESTORE does not tell the address.
+        # glibc keeps the thread's ID at this address and would set it after its own fork; the kernel does it
+        # for us. A kernel without CONFIG_CHECKPOINT_RESTORE does not tell the address.
         address = ctypes.c_ulong()
         if _libc.prctl(PR_GET_TID_ADDRESS, ctypes.byref(address), 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "the kernel does not tell the address of the thread's ID")
@@ -126,15 +147,19 @@ class SiblingClone:
 
     def arguments(self, cgroup: int) -> bytes:
         """Return what a call with this descriptor of a cgroup's directory takes."""
-        # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls, set_tid, set_tid_size, cgroup.
-        # A sibling's exit signal is its parent's own, and may not be named.
-        return struct.pack("=11Q", _SIBLING | CLONE_INTO_CGROUP, 0, self._address.value, 0, 0, 0, 0, 0, 0, 0, cgroup)
+        # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls,
+        # set_tid, set_tid_size, cgroup. A sibling's exit signal is its parent's own, and may not be named.
+        return struct.pack(
+            "=11Q", _SIBLING | CLONE_INTO_CGROUP, 0, self._address.value, 0, 0, 0, 0, 0, 0, 0, cgroup
+        )
 
     def __call__(self, arguments: bytes | None) -> tuple[int, bool]:
-        """Fork. Returns the PID, 0 in the child or -1 (see `error`), and whether the child began in the cgroup of `arguments`.
+        """Fork. Returns the PID, 0 in the child or -1 (see `error`), and whether the child began in the
+        cgroup of `arguments`.
 
-        That takes 0.2 ms, where moving a lone process costs 12 ms (a global grace period). It needs clone3(), which a kernel or a
-        seccomp filter may not offer (RestrictNamespaces= hides it); then the child has to move by itself.
+        That takes 0.2 ms, where moving a lone process costs 12 ms (a global grace period). It needs clone3(),
+        which a kernel or a seccomp filter may not offer (RestrictNamespaces= hides it); then the child has to
+        move by itself.
         """
         if arguments is not None:
             pid = int(self._syscall(SYS_CLONE3, arguments, ctypes.c_size_t(len(arguments))))
@@ -150,14 +175,18 @@ class SiblingClone:
 
 
 def current_umask() -> int:
-    """Return the umask of this process, which the kernel tells only when it is set. For a process with one thread."""
+    """Return the umask of this process, which the kernel tells only when it is set. For a process with one
+    thread.
+    """
     umask = os.umask(0o077)
     os.umask(umask)
     return umask
 
 
 def forbid_new_privileges() -> None:
-    """No program that this process or a descendant executes gains privileges: setuid bits and file capabilities have no effect."""
+    """No program that this process or a descendant executes gains privileges: setuid bits and file
+    capabilities have no effect.
+    """
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
@@ -168,14 +197,19 @@ def has_capabilities() -> bool:
 
 
 def drop_capabilities() -> None:
-    """Give up each capability of this thread, also those that a program which it executes would have (capabilities(7))."""
-    # struct __user_cap_header_struct of linux/capability.h with version 3, and two times struct __user_cap_data_struct.
+    """Give up each capability of this thread, also those that a program which it executes would have
+    (capabilities(7)).
+    """
+    # struct __user_cap_header_struct of linux/capability.h with version 3, and two times struct
+    # __user_cap_data_struct.
     if _libc.capset(struct.pack("Ii", 0x20080522, 0), bytes(24)) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def leave_room(fd: int) -> None:
-    """Raise OSError (EMFILE) when this new descriptor is one of the last: the kernel gives the lowest number that is free."""
+    """Raise OSError (EMFILE) when this new descriptor is one of the last: the kernel gives the lowest
+    number that is free.
+    """
     if fd >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - ROOM:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
@@ -202,7 +236,9 @@ class Inotify:
         os.close(self._fd)
 
     def watch(self, fd: int, events: int) -> None:
-        """Watch the file or directory that a descriptor stands for, whatever it is called by now. Raises OSError."""
+        """Watch the file or directory that a descriptor stands for, whatever it is called by now. Raises
+        OSError.
+        """
         _checked(_libc.inotify_add_watch(self._fd, f"/proc/self/fd/{fd}".encode(), ctypes.c_uint32(events)))
 
     def wait(self) -> None:
@@ -226,7 +262,9 @@ def boot_id() -> str:
 
 
 def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None when there is none. With the PID and the boot, its identity."""
+    """When a process started, in clock ticks since boot; None when there is none. With the PID and the
+    boot, its identity.
+    """
     fields = stat_fields(pid)
     return int(fields[19]) if fields else None
 
@@ -241,7 +279,9 @@ def stat_fields(pid: int) -> list[bytes] | None:
 
 
 def user_of(pid: int) -> int | None:
-    """Return the effective user ID of a process; None when it is gone. The owner of its /proc directory may be root instead."""
+    """Return the effective user ID of a process; None when it is gone. The owner of its /proc directory
+    may be root instead.
+    """
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             return next((int(line.split()[2]) for line in file if line.startswith(b"Uid:")), None)
@@ -250,7 +290,9 @@ def user_of(pid: int) -> int | None:
 
 
 def descends(pid: int, ancestor: int) -> bool:
-    """Tell whether a process was forked by `ancestor`, a subreaper, or by what that has forked. True where it cannot be found out."""
+    """Tell whether a process was forked by `ancestor`, a subreaper, or by what that has forked. True where
+    it cannot be found out.
+    """
     for _ in range(_LOOKS):
         at = pid
         while at and at != ancestor:
@@ -264,7 +306,9 @@ def descends(pid: int, ancestor: int) -> bool:
 
 
 def has_executed(pid: int) -> bool:
-    """Tell whether a process, or zombie, has executed a program since it was forked; False when it is gone."""
+    """Tell whether a process, or zombie, has executed a program since it was forked; False when it is
+    gone.
+    """
     fields = stat_fields(pid)
     # `flags` of proc(5): an exec that can no longer fail clears this one, and nothing sets it again.
     return fields is not None and not int(fields[6]) & PF_FORKNOEXEC
@@ -280,7 +324,9 @@ def process_name(pid: int) -> str:
 
 
 def kill_each(pids: Iterable[int]) -> None:
-    """SIGKILL each of these processes, whatever has become of their numbers meanwhile. One that may not be killed spares no other."""
+    """SIGKILL each of these processes, whatever has become of their numbers meanwhile. One that may not be
+    killed spares no other.
+    """
     for pid in pids:
         with contextlib.suppress(OSError):
             started = start_time(pid)
@@ -298,9 +344,11 @@ def environment_of(pid: int) -> bytes:
 
 
 def show_environment(text: bytes) -> None:
-    """Have `environment_of` this process, and of all that it forks, be this: without an exec it is what the forking program had.
+    """Have `environment_of` this process, and of all that it forks, be this: without an exec it is what the
+    forking program had.
 
-    It is written where the old one lies, which nobody may use any more. Where that took less room nothing changes.
+    It is written where the old one lies, which nobody may use any more. Where that took less room nothing
+    changes.
     """
     start, size = _environment_area()
     if len(text) <= size:
@@ -316,13 +364,16 @@ def _environment_area() -> tuple[int, int]:
 
 
 def send_signal(pid: int, started: int, number: int) -> bool:
-    """Signal exactly this process through a pidfd; False when it is gone, or the PID is somebody else's by now."""
+    """Signal exactly this process through a pidfd; False when it is gone, or the PID is somebody else's by
+    now.
+    """
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:
         return False
     try:
-        # The start time is read after the pidfd was opened: from here on the number cannot come to mean another process.
+        # The start time is read after the pidfd was opened: from here on the number cannot come to mean
+        # another process.
         if start_time(pid) != started:
             return False
         signal.pidfd_send_signal(fd, number)
@@ -365,7 +416,8 @@ def peer_groups(sock: socket.socket) -> frozenset[int]:
 
 
 def refuse_descriptors(sock: socket.socket) -> bool:
-    """Have the kernel refuse descriptors that a client sends over this Unix socket, and over those that are accepted from it.
+    """Have the kernel refuse descriptors that a client sends over this Unix socket, and over those that are
+    accepted from it.
 
     False where it cannot (before Linux 6.16), or where ZMSVC_DISABLE says so.
     """
@@ -397,7 +449,9 @@ def own_memory() -> int:
 
 
 def give_back() -> None:
-    """Return what malloc has free to the system. It looks through all of the heap, in some milliseconds: after a flood only."""
+    """Return what malloc has free to the system. It looks through all of the heap, in some milliseconds:
+    after a flood only.
+    """
     with contextlib.suppress(AttributeError):  # Not in musl.
         _libc.malloc_trim(0)
 
@@ -421,7 +475,9 @@ def own_cgroup(controller: str = "") -> Path | None:
 
 
 def cgroup_of(pid: int) -> str:
-    """Return the cgroup of a process in the unified hierarchy, from its root; empty where there is none, and for a zombie or no process."""
+    """Return the cgroup of a process in the unified hierarchy, from its root; empty where there is none,
+    and for a zombie or no process.
+    """
     fields = stat_fields(pid)
     if fields is None or fields[0] in (b"Z", b"X"):
         return ""
@@ -446,10 +502,11 @@ _USER_SERVICE = re.compile(r"/user@\d+\.service/(?:.*/)?[^/]+\.service$")
 
 
 def is_delegated(directory: Path) -> bool:
-    """Tell whether this process may make cgroups in `directory`: systemd has delegated it, or it is a user's own service.
+    """Tell whether this process may make cgroups in `directory`: systemd has delegated it, or it is a user's
+    own service.
 
-    systemd marks a delegated cgroup by an extended attribute, but the user manager of systemd 252 sets none, though the unit says
-    Delegate=yes. There the owner decides: all below user@UID.service is the user's.
+    systemd marks a delegated cgroup by an extended attribute, but the user manager of systemd 252 sets none,
+    though the unit says Delegate=yes. There the owner decides: all below user@UID.service is the user's.
     """
     writable = all(os.access(path, os.W_OK) for path in (directory, directory / "cgroup.procs"))
     for name in ("user.delegate", "trusted.delegate"):
@@ -499,7 +556,9 @@ def cgroup_processes(directory: Path) -> list[int]:
 
 
 def kill_cgroup(directory: Path) -> None:
-    """SIGKILL everything in a cgroup at once (Linux 5.14); where that is not to be had each process in turn."""
+    """SIGKILL everything in a cgroup at once (Linux 5.14); where that is not to be had each process in
+    turn.
+    """
     try:
         (directory / "cgroup.kill").write_text("1")
     except OSError:
@@ -530,7 +589,9 @@ def children_of_threads(pid: int) -> list[int]:
 
 
 def number_of_children() -> int:
-    """How many children this process, which has one thread, has; zombies count. Less work than to read who they are."""
+    """How many children this process, which has one thread, has; zombies count. Less work than to read who
+    they are.
+    """
     return _children(os.getpid()).count(b" ")
 
 

@@ -1,4 +1,6 @@
-"""Memory files: how more than a datagram holds is passed on, to journald and to the supervisor, and a launch to the task."""
+"""Memory files: how more than a datagram holds is passed on, to journald and to the supervisor, and a
+launch to the task.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def sealed(name: str, data: bytes) -> int:
 
 
 def private(name: str, data: bytes) -> int:
-    """Return a descriptor (close-on-exec) of a memory file that holds `data`, for a process that trusts this one."""
+    """Return a descriptor (close-on-exec) of a memory file that holds `data`, for a process that trusts
+    this one.
+    """
     fd = os.memfd_create(name, os.MFD_CLOEXEC)
     try:
         _write(fd, data)
@@ -42,7 +46,8 @@ def _write(fd: int, data: bytes) -> None:
 def read(fd: int, limit: int) -> bytes:
     """What a sealed memory file from anyone holds; the descriptor stays open.
 
-    Raises ProtocolError for anything else: a pipe would let the sender block us, an unsealed file change under our eyes.
+    Raises ProtocolError for anything else: a pipe would let the sender block us, an unsealed file change
+    under our eyes.
     """
     try:
         seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)

@@ -1,4 +1,6 @@
-"""Whether the kernel killed for want of memory: a process that it chose ends by SIGKILL, as by anybody's hand, and only a count tells."""
+"""Whether the kernel killed for want of memory: a process that it chose ends by SIGKILL, as by anybody's
+hand, and only a count tells.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,9 @@ from zmsvc.host.kernel import linux
 
 
 class OomKills:
-    """The kernel's count of processes that it has killed in a cgroup. Without a count there never was one, as far as anybody can tell."""
+    """The kernel's count of processes that it has killed in a cgroup. Without a count there never was one,
+    as far as anybody can tell.
+    """
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
@@ -28,7 +32,12 @@ class OomKills:
 
 
 def of_context(delegated: Path | None) -> OomKills:
-    """For all processes of a context: those of the cgroup that was handed over to it, or of the one that the keeper happens to be in."""
+    """For all processes of a context: those of the cgroup that was handed over to it, or of the one that
+    the keeper happens to be in.
+    """
     unified, legacy = delegated or linux.own_cgroup(), linux.own_cgroup("memory")
-    files = [unified / "memory.events" if unified else None, legacy / "memory.oom_control" if legacy else None]
+    files = [
+        unified / "memory.events" if unified else None,
+        legacy / "memory.oom_control" if legacy else None,
+    ]
     return OomKills(next((file for file in files if file and file.exists()), None))

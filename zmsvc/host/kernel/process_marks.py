@@ -1,8 +1,10 @@
-"""By which marks a process of a context is recognized where there is no control group: its session, its environment, a resource limit.
+"""By which marks a process of a context is recognized where there is no control group: its session, its
+environment, a resource limit.
 
-A program may begin a session of its own, and write over its environment, as nginx and redis do in order to show a title in `ps`. So each
-task has one mark more, which its descendants inherit and ordinary programs leave alone: the soft limit of RLIMIT_LOCKS. The kernel has
-not looked at that limit since Linux 2.4.25 (getrlimit(2)), and lets each process lower it.
+A program may begin a session of its own, and write over its environment, as nginx and redis do in order to
+show a title in `ps`. So each task has one mark more, which its descendants inherit and ordinary programs
+leave alone: the soft limit of RLIMIT_LOCKS. The kernel has not looked at that limit since Linux 2.4.25
+(getrlimit(2)), and lets each process lower it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from zmsvc.host.kernel import linux
 RLIMIT_LOCKS = 10
 """Of <asm-generic/resource.h>; Python's `resource` has no name for it."""
 _LAUNCHES = 31
-"""Bits of the launch number; the 32 bits above tell the contexts of a machine apart, and the highest bit is zero."""
+"""Bits of the launch number; the 32 bits above tell the contexts of a machine apart, and the highest bit
+is zero.
+"""
 _LINE = b"Max file locks"
 _LAUNCH = b"ZMSVC_LAUNCH="
 
@@ -28,7 +32,9 @@ def number(mark: bytes, launch: int) -> int:
 
 
 def put_on(value: int) -> None:
-    """Mark this process, and all that it forks from here on. Where that is forbidden, the other marks have to do."""
+    """Mark this process, and all that it forks from here on. Where that is forbidden, the other marks have
+    to do.
+    """
     try:
         resource.setrlimit(RLIMIT_LOCKS, (value, resource.getrlimit(RLIMIT_LOCKS)[1]))
     except (OSError, ValueError):
@@ -81,7 +87,11 @@ def belonging(sessions: Container[int], mark: bytes, launch: int | None = None) 
 
     Zombies do not count: they are dead.
     """
-    return [int(name) for name in os.listdir("/proc") if name.isdigit() and belongs(int(name), sessions, mark, launch)]
+    return [
+        int(name)
+        for name in os.listdir("/proc")
+        if name.isdigit() and belongs(int(name), sessions, mark, launch)
+    ]
 
 
 def belongs(pid: int, sessions: Container[int], mark: bytes, launch: int | None = None) -> bool:

@@ -1,4 +1,6 @@
-"""Where the kernel finds the program of a Command, and why it would not execute it. Light: each fork of the zygote has it."""
+"""Where the kernel finds the program of a Command, and why it would not execute it. Light: each fork of
+the zygote has it.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +12,24 @@ WORKING_DIRECTORY = "/"
 
 
 def find(program: str, path: str) -> str:
-    """Return the file that a task would execute, with `path` as its PATH; empty when there is none that may be executed."""
+    """Return the file that a task would execute, with `path` as its PATH; empty when there is none that
+    may be executed.
+    """
     if "/" in program:
         places = [os.path.join(WORKING_DIRECTORY, program)]
     else:
         # An empty part is the working directory.
-        places = [os.path.join(WORKING_DIRECTORY, folder, program) for folder in path.split(os.pathsep)] if program else []
+        places = (
+            [os.path.join(WORKING_DIRECTORY, folder, program) for folder in path.split(os.pathsep)]
+            if program
+            else []
+        )
     return next((place for place in places if os.path.isfile(place) and os.access(place, os.X_OK)), "")
 
 
 def obstacle(program: str, number: int | None) -> str:
-    """Return what the kernel means where its word tells of another file than the program, or says too little; else nothing.
+    """Return what the kernel means where its word tells of another file than the program, or says too little;
+    else nothing.
 
     `program` is a path, or is looked for in this process's PATH.
     """
@@ -38,17 +47,25 @@ def obstacle(program: str, number: int | None) -> str:
 
 
 def missing_interpreter(path: str) -> str:
-    """Tell of a script whose #! line names no program; empty when it does, and for what is no script or cannot be read."""
+    """Tell of a script whose #! line names no program; empty when it does, and for what is no script or
+    cannot be read.
+    """
     interpreter = interpreter_of(path)
     if interpreter is None:
         return ""
     # As the kernel does, from the working directory.
     place = os.path.join(WORKING_DIRECTORY, interpreter)
-    return "" if os.path.isfile(place) and os.access(place, os.X_OK) else f"{_line(interpreter)}: {os.strerror(errno.ENOENT)}"
+    return (
+        ""
+        if os.path.isfile(place) and os.access(place, os.X_OK)
+        else f"{_line(interpreter)}: {os.strerror(errno.ENOENT)}"
+    )
 
 
 def interpreter_of(path: str) -> str | None:
-    """Return the program that the #! line of a file names; None where it has no such line, or cannot be read."""
+    """Return the program that the #! line of a file names; None where it has no such line, or cannot be
+    read.
+    """
     try:
         with open(path, "rb") as file:
             line = file.readline(256)
@@ -62,5 +79,7 @@ def interpreter_of(path: str) -> str | None:
 
 def _line(interpreter: str) -> str:
     shown = repr(interpreter.encode(errors="backslashreplace").decode())
-    ends = " (its lines end with CR LF; sed -i 's/\\r$//' makes them LF)" if interpreter.endswith("\r") else ""
+    ends = (
+        " (its lines end with CR LF; sed -i 's/\\r$//' makes them LF)" if interpreter.endswith("\r") else ""
+    )
     return f"its interpreter {shown} cannot be executed, which its #! line names{ends}"

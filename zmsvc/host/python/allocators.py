@@ -1,7 +1,9 @@
-"""Fills the holes in what this process has allocated, so that its forks allocate from pages of their own instead of copying ours.
+"""Fills the holes in what this process has allocated, so that its forks allocate from pages of their own
+instead of copying ours.
 
-A page that holds both our objects and free memory is copied as soon as a fork allocates there, and most of what a fork allocates would
-fall into such holes. What fills them is never freed. It costs this process up to 1 MB and saves each fork 0.3 to 0.4 MB.
+A page that holds both our objects and free memory is copied as soon as a fork allocates there, and most of
+what a fork allocates would fall into such holes. What fills them is never freed. It costs this process up to
+1 MB and saves each fork 0.3 to 0.4 MB.
 """
 
 from __future__ import annotations
@@ -11,18 +13,22 @@ import sys
 import sysconfig
 from collections.abc import Callable
 
-# From Include/internal/pycore_obmalloc.h, the same in 3.11 to 3.14 for 64 bits. With other sizes no pool is ever seen whole, so each
-# class is filled as far as MOST_POOLS allows.
+# From Include/internal/pycore_obmalloc.h, the same in 3.11 to 3.14 for 64 bits. With other sizes no pool is
+# ever seen whole, so each class is filled as far as MOST_POOLS allows.
 _POOL = 16384
 _POOL_HEADER = 48
 _STEP, _LARGEST = 16, 512
 MOST_POOLS = 8
-"""How much is allocated of one size at most, in pools of 16 KiB. Of 32 sizes this is 4 MiB; 0.8 MB were seen, 47 kB of one size."""
+"""How much is allocated of one size at most, in pools of 16 KiB. Of 32 sizes this is 4 MiB; 0.8 MB were
+seen, 47 kB of one size.
+"""
 
 _HEAP_SIZES = (*range(24, 1100, 16), *(1 << n for n in range(10, 17)), *(3 << n for n in range(9, 16)))
 """What is asked of malloc(): a size of each of glibc's bins for small blocks, and some of the larger ones."""
 _HEAP_SHARE = 1.5
-"""How much malloc() gives at most, by the size of its holes. It is a bound in case that the heap ends elsewhere: 0.9 of them were seen."""
+"""How much malloc() gives at most, by the size of its holes. It is a bound in case that the heap ends
+elsewhere: 0.9 of them were seen.
+"""
 _HEAP_BLOCKS = 20_000
 """And how often it is asked at most; 600 times were seen."""
 
@@ -34,8 +40,8 @@ def fill() -> tuple[int, int]:
 
     Returns the bytes that were allocated of the former, and those in holes of the latter.
 
-    What this interpreter or C library does not have is left out: pymalloc with PYTHONMALLOC=malloc and in free-threaded builds, and
-    mallinfo2(), which is in glibc since 2.33, not in musl.
+    What this interpreter or C library does not have is left out: pymalloc with PYTHONMALLOC=malloc and in
+    free-threaded builds, and mallinfo2(), which is in glibc since 2.33, not in musl.
     """
     objects = _fill_pools() if _has_pymalloc() else 0
     return objects, _fill_heap()
@@ -50,7 +56,9 @@ def _has_pymalloc() -> bool:
 
 
 def _fill_pools() -> int:
-    """Allocate of each size until a whole pool was given in a row: then no other pool with blocks of that size has a free one."""
+    """Allocate of each size until a whole pool was given in a row: then no other pool with blocks of that
+    size has a free one.
+    """
     return sum(_fill_class(size) for size in range(_STEP, _LARGEST + 1, _STEP))
 
 
@@ -70,7 +78,9 @@ def _fill_class(size: int) -> int:
 
 
 def _maker(size: int) -> Callable[[int], object]:
-    """Return what makes an object of this many bytes, rounded up to 16, that no list of free objects has and the collector ignores."""
+    """Return what makes an object of this many bytes, rounded up to 16, that no list of free objects has
+    and the collector ignores.
+    """
     if size == 16:
         return lambda _: object()
     if size == 32:
@@ -86,12 +96,25 @@ def _maker(size: int) -> Callable[[int], object]:
 class _Mallinfo2(ctypes.Structure):
     _fields_ = tuple(
         (name, ctypes.c_size_t)
-        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+        for name in (
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        )
     )
 
 
 def _fill_heap() -> int:
-    """Allocate of each size until a block lies behind everything that was ever allocated: then no hole has room for another one."""
+    """Allocate of each size until a block lies behind everything that was ever allocated: then no hole has
+    room for another one.
+    """
     libc = ctypes.PyDLL(None)
     try:
         malloc, mallinfo2, sbrk = libc.malloc, libc.mallinfo2, libc.sbrk

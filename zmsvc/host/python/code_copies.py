@@ -1,7 +1,9 @@
-"""Copies the code that tasks run to one place, so that the caches in it, which each task writes to, share a few pages.
+"""Copies the code that tasks run to one place, so that the caches in it, which each task writes to, share a
+few pages.
 
-CPython keeps what it learns of an instruction behind the instruction (PEP 659). Functions lie where they were imported, so a start wrote
-to 77 pages for the caches of 66 kB of code. The copies lie on 33 pages; with the code around the fork, which no rehearsal runs, it is 58.
+CPython keeps what it learns of an instruction behind the instruction (PEP 659). Functions lie where they were
+imported, so a start wrote to 77 pages for the caches of 66 kB of code. The copies lie on 33 pages; with the
+code around the fork, which no rehearsal runs, it is 58.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ class RunDetector:
         self._before = [(code, text) for code in known if (text := getattr(code, _TEXT, None)) is not None]
 
     def gather(self) -> int:
-        """Give each function that has run since this was made a copy of its code, one behind the other. Returns how many copies there are.
+        """Give each function that has run since this was made a copy of its code, one behind the other.
+        Returns how many copies there are.
 
         A copy has learned nothing yet. Without the attribute in which that can be seen there are none.
         """
@@ -42,7 +45,9 @@ class RunDetector:
 
 
 def _copies(codes: dict[int, CodeType]) -> dict[int, CodeType]:
-    """Return a copy of each. The first time each code makes, and keeps, several objects that would lie between the copies."""
+    """Return a copy of each. The first time each code makes, and keeps, several objects that would lie
+    between the copies.
+    """
     return {key: code.replace() for key, code in codes.items()}
 
 

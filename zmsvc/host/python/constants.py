@@ -1,8 +1,10 @@
-"""Code of Python 3.14 that counts the references to a constant without asking whether it is immortal, and how it is made to stop.
+"""Code of Python 3.14 that counts the references to a constant without asking whether it is immortal, and how
+it is made to stop.
 
-When an instruction LOAD_CONST runs first, 3.14 replaces it by LOAD_CONST_MORTAL or LOAD_CONST_IMMORTAL, by the constant's count at that
-moment (Python/bytecodes.c). If the constant is made immortal later, the former still counts up, and nothing counts down again. After
-2**30 times, which is a day at 12,000 a second, the count would be one of a mortal object, and the constant would be freed.
+When an instruction LOAD_CONST runs first, 3.14 replaces it by LOAD_CONST_MORTAL or LOAD_CONST_IMMORTAL, by
+the constant's count at that moment (Python/bytecodes.c). If the constant is made immortal later, the former
+still counts up, and nothing counts down again. After 2**30 times, which is a day at 12,000 a second, the
+count would be one of a mortal object, and the constant would be freed.
 """
 
 from __future__ import annotations
@@ -23,10 +25,13 @@ _IMMORTAL = _specialized.get("LOAD_CONST_IMMORTAL")
 def _widths() -> dict[int, int]:
     """Return the bytes of each instruction, its caches included.
 
-    Instructions that a debugger or a JIT has put in the place of others are left out: they have the caches of those.
+    Instructions that a debugger or a JIT has put in the place of others are left out: they have the caches of
+    those.
     """
     others = ("INSTRUMENTED_", "ENTER_EXECUTOR")
-    plain = {name: number for name, number in opcode.opmap.items() if number < 256 and not name.startswith(others)}
+    plain = {
+        name: number for name, number in opcode.opmap.items() if number < 256 and not name.startswith(others)
+    }
     found = {number: 2 + 2 * _caches.get(name, 0) for name, number in plain.items()}
     for family, names in _families.items():
         found |= dict.fromkeys((_specialized[name] for name in names), 2 + 2 * _caches.get(family, 0))
@@ -37,11 +42,14 @@ _WIDTHS = _widths() if _MORTAL is not None else {}
 
 
 def counting(code: CodeType) -> Iterator[int]:
-    """Yield the address of each instruction in `code` that counts references to a constant. There is none before 3.14."""
+    """Yield the address of each instruction in `code` that counts references to a constant. There is none
+    before 3.14.
+    """
     if _MORTAL is None or _IMMORTAL is None:
         return
     text: bytes = code._co_code_adaptive  # type: ignore[attr-defined]
-    # Only code that has run has one, which is one object in twenty: the others need not be read instruction by instruction.
+    # Only code that has run has one, which is one object in twenty: the others need not be read instruction
+    # by instruction.
     if _MORTAL not in text:
         return
     # The instructions follow the fields of a PyCodeObject.
@@ -56,7 +64,9 @@ def counting(code: CodeType) -> Iterator[int]:
 
 
 def stop_counting(loads: Iterable[int]) -> None:
-    """Replace the instructions at these addresses by the one for immortal constants, which theirs have to be."""
+    """Replace the instructions at these addresses by the one for immortal constants, which theirs have to
+    be.
+    """
     if _IMMORTAL is not None:
         for address in loads:
             _byte(address).value = _IMMORTAL

@@ -1,9 +1,12 @@
-"""SocketMaker the objects of this process immortal, so that its forks do not write to them: a page that is not written stays shared.
+"""SocketMaker the objects of this process immortal, so that its forks do not write to them: a page that is
+not written stays shared.
 
-CPython counts the references to an object inside the object, so reading one writes to it, and in a fork each such page is copied. Since
-Python 3.12 an object whose count has a special value is not counted (PEP 683). `make_all` gives that value to everything there is.
+CPython counts the references to an object inside the object, so reading one writes to it, and in a fork each
+such page is copied. Since Python 3.12 an object whose count has a special value is not counted (PEP 683).
+`make_all` gives that value to everything there is.
 
-An immortal object is never freed: not by its last reference, and not by the collector. Close by name what holds a descriptor.
+An immortal object is never freed: not by its last reference, and not by the collector. Close by name what
+holds a descriptor.
 """
 
 from __future__ import annotations
@@ -23,8 +26,18 @@ from zmsvc.host.python import constants
 
 _IN_FLIGHT = frozenset({types.FrameType, types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType})
 """Running code. Only when it is freed does it release what it holds and run its `finally` blocks."""
-_OF_CODE = ("co_consts", "co_names", "co_filename", "co_name", "co_qualname", "co_linetable", "co_exceptiontable")
-"""What a code object holds; gc.get_referents() does not tell. The names of its variables are left out: asking makes new tuples."""
+_OF_CODE = (
+    "co_consts",
+    "co_names",
+    "co_filename",
+    "co_name",
+    "co_qualname",
+    "co_linetable",
+    "co_exceptiontable",
+)
+"""What a code object holds; gc.get_referents() does not tell. The names of its variables are left out:
+asking makes new tuples.
+"""
 _IMMORTAL = 1 << 31
 """CPython takes an object for immortal by this bit of its count."""
 
@@ -37,7 +50,9 @@ class Unproven(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ImmortalMark:
-    """How the first eight bytes of an object say that it is immortal: a count in the low 32 bits, a flag in the high 16."""
+    """How the first eight bytes of an object say that it is immortal: a count in the low 32 bits, a flag
+    in the high 16.
+    """
 
     count: int
     flag: int = 0
@@ -45,7 +60,8 @@ class ImmortalMark:
     def put(self, address: int) -> bool:
         """ImmortalMark the object at this address. False if it is immortal already."""
         word = _word(address)
-        # What CPython has made immortal stays as it is: by other bits it knows which of its objects are static.
+        # What CPython has made immortal stays as it is: by other bits it knows which of its objects are
+        # static.
         if word.value & _IMMORTAL:
             return False
         word.value = word.value & ~0xFFFFFFFF | self.count | self.flag
@@ -53,41 +69,54 @@ class ImmortalMark:
 
 
 def mark() -> ImmortalMark | None:
-    """Return the mark of this interpreter; None for one without immortal objects, and for builds that count in another way.
+    """Return the mark of this interpreter; None for one without immortal objects, and for builds that count
+    in another way.
 
-    3.12 and 3.13 (Include/object.h): Py_INCREF leaves a count of exactly 0xFFFFFFFF alone, Py_DECREF one whose bit 31 is set.
-    3.14 (Include/refcount.h): Py_INCREF leaves a count from 3 << 30 on alone, Py_DECREF one whose bit 31 is set. The evaluation loop
-    asks flag 1 of `ob_flags` instead (pycore_stackref.h); without that flag it writes to the count, and a task takes 2.0 MB instead of
+    3.12 and 3.13 (Include/object.h): Py_INCREF leaves a count of exactly 0xFFFFFFFF alone, Py_DECREF one
+    whose bit 31 is set.
+    3.14 (Include/refcount.h): Py_INCREF leaves a count from 3 << 30 on alone, Py_DECREF one whose bit 31 is
+    set. The evaluation loop asks flag 1 of `ob_flags` instead (pycore_stackref.h); without that flag it
+    writes to the count, and a task takes 2.0 MB instead of
     1.4 MB. A later version is tried with the mark of 3.14, and `prove` decides.
     """
     known = sys.implementation.name == "cpython" and sys.version_info >= (3, 12)
     # Free-threaded, debug, 32 bits.
-    other = sysconfig.get_config_var("Py_GIL_DISABLED") or hasattr(sys, "gettotalrefcount") or struct.calcsize("P") != 8
+    other = (
+        sysconfig.get_config_var("Py_GIL_DISABLED")
+        or hasattr(sys, "gettotalrefcount")
+        or struct.calcsize("P") != 8
+    )
     if not known or other:
         return None
     return ImmortalMark(0xFFFFFFFF) if sys.version_info < (3, 14) else ImmortalMark(3 << 30, 1 << 48)
 
 
 def make_all() -> int:
-    """Make every object immortal that the collector knows or that these refer to, but for running code. Returns their number.
+    """Make every object immortal that the collector knows or that these refer to, but for running code.
+    Returns their number.
 
-    Without immortal objects (see `mark`) it is 0. Raises Unproven, and changes nothing, if they do not behave as they should. The
-    collector must be off.
+    Without immortal objects (see `mark`) it is 0. Raises Unproven, and changes nothing, if they do not behave
+    as they should. The collector must be off.
     """
     chosen = mark()
     if chosen is None:
         return 0
     prove(chosen)
-    # The list keeps each of them alive until it is marked, and drops its references in a way that looks at the mark.
+    # The list keeps each of them alive until it is marked, and drops its references in a way that looks at
+    # the mark.
     found = reachable()
-    loads = [address for each in found if type(each) is types.CodeType for address in constants.counting(each)]
+    loads = [
+        address for each in found if type(each) is types.CodeType for address in constants.counting(each)
+    ]
     made = sum(map(chosen.put, map(id, found)))
     constants.stop_counting(loads)
     return made
 
 
 def reachable() -> list[Any]:
-    """Return each object that the collector knows, and each that one of these refers to, but for running code."""
+    """Return each object that the collector knows, and each that one of these refers to, but for running
+    code.
+    """
     left = gc.get_objects()
     # Made after the snapshot, so that they are not in it.
     found: list[Any] = []
@@ -117,13 +146,16 @@ _TIMES = 20
 
 
 def prove(chosen: ImmortalMark) -> None:
-    """ImmortalMark objects that are used for nothing else, use them, and raise Unproven unless their counts stay as they are."""
+    """ImmortalMark objects that are used for nothing else, use them, and raise Unproven unless their
+    counts stay as they are.
+    """
     _prove_object(chosen)
     _prove_constant(chosen)
 
 
 def _prove_object(chosen: ImmortalMark) -> None:
-    # In a list, so that none of the references from before the mark, which 3.14 counts down, is dropped after it.
+    # In a list, so that none of the references from before the mark, which 3.14 counts down, is dropped after
+    # it.
     box = [_Throwaway()]
     alive, word = weakref.ref(box[0]), _word(id(box[0]))
     before = word.value
@@ -150,7 +182,9 @@ def _same(made: object) -> object:
 
 
 def _prove_constant(chosen: ImmortalMark) -> None:
-    """The same for a constant of code that has run before, which 3.14 counts in a way of its own (see zmsvc.host.python.constants)."""
+    """The same for a constant of code that has run before, which 3.14 counts in a way of its own (see
+    zmsvc.host.python.constants).
+    """
     scope: dict[str, Any] = {}
     exec(_LOADER, scope)
     load: Callable[[dict[int, object]], None] = scope["load"]

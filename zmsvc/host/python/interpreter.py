@@ -1,8 +1,10 @@
-"""The one door to the insides of the Python interpreter: each shortcut that the language does not promise, and what to do without it.
+"""The one door to the insides of the Python interpreter: each shortcut that the language does not promise,
+and what to do without it.
 
-A shortcut saves time or memory and changes nothing else. Each is tried out before it is used, so a Python that lacks it only starts
-tasks more slowly. The larger ones are modules of their own: immortal, constants, allocators. `ZMSVC_DISABLE` switches shortcuts off by
-name, for a comparison or when one of them is suspected of a fault.
+A shortcut saves time or memory and changes nothing else. Each is tried out before it is used, so a Python
+that lacks it only starts tasks more slowly. The larger ones are modules of their own: immortal, constants,
+allocators. `ZMSVC_DISABLE` switches shortcuts off by name, for a comparison or when one of them is suspected
+of a fault.
 """
 
 from __future__ import annotations
@@ -23,28 +25,43 @@ class Shortcut(StrEnum):
     """What `ZMSVC_DISABLE` can name."""
 
     SIBLING_FORK = "sibling-fork"
-    """A task is forked as a child of the keeper by clone(2), in 0.5 ms. Without it: fork(2) twice, 2.2 ms more (`make bench-forks`)."""
+    """A task is forked as a child of the keeper by clone(2), in 0.5 ms. Without it: fork(2) twice, 2.2 ms
+    more (`make bench-forks`).
+    """
     REHEARSAL = "rehearsal"
-    """The zygote runs the start of a task before the first one. Without it each task copies some 90 pages more."""
+    """The zygote runs the start of a task before the first one. Without it each task copies some 90 pages
+    more.
+    """
     FREEZE = "freeze"
-    """gc.freeze(): the collector of a task leaves the objects of the zygote alone. Without it a collection copies them."""
+    """gc.freeze(): the collector of a task leaves the objects of the zygote alone. Without it a collection
+    copies them.
+    """
     ENVIRON = "environ"
     """A task's variables are written past the methods of os.environ. Without it: about 30 pages more."""
     BYTECODE = "bytecode"
     """A service's compiled code is read without importlib. Without it: a tenth of a start more."""
     IMMORTAL = "immortal"
-    """What all tasks share is not counted (immortal.py). Python 3.12 and later; without it a task has 0.9 MB more of its own."""
+    """What all tasks share is not counted (immortal.py). Python 3.12 and later; without it a task has 0.9
+    MB more of its own.
+    """
     GATHER = "gather"
-    """The code that a start runs is copied to one place (code_copies.py), if `fill` is on. Without it: about 30 pages more."""
+    """The code that a start runs is copied to one place (code_copies.py), if `fill` is on. Without it:
+    about 30 pages more.
+    """
     FILL = "fill"
-    """The holes in the zygote's memory are filled (allocators.py). Without it a task has 0.4 to 0.9 MB more of its own."""
+    """The holes in the zygote's memory are filled (allocators.py). Without it a task has 0.4 to 0.9 MB
+    more of its own.
+    """
     PASSRIGHTS = "passrights"
-    """No shortcut: the kernel refuses descriptors that clients send (SO_PASSRIGHTS). Without it: as on Linux before 6.16, for tests."""
+    """No shortcut: the kernel refuses descriptors that clients send (SO_PASSRIGHTS). Without it: as on
+    Linux before 6.16, for tests.
+    """
 
 
 @functools.cache
 def disabled() -> frozenset[Shortcut]:
-    """Return what `ZMSVC_DISABLE` switches off: names with commas or blanks between them. Raises ConfigError for an unknown one.
+    """Return what `ZMSVC_DISABLE` switches off: names with commas or blanks between them. Raises ConfigError
+    for an unknown one.
 
     It is read once: the zygote asks before it removes the variable from the environment that tasks inherit.
     """
@@ -58,8 +75,8 @@ def disabled() -> frozenset[Shortcut]:
 class ForkHooks:
     """The interpreter's work around a fork that it does not make itself: `before` and `parent` or `child`.
 
-    All three are needed. `PyOS_BeforeFork` takes locks that the other two release: since Python 3.13 a release without the first ends
-    the process. https://docs.python.org/3/c-api/sys.html#c.PyOS_BeforeFork
+    All three are needed. `PyOS_BeforeFork` takes locks that the other two release: since Python 3.13 a
+    release without the first ends the process. https://docs.python.org/3/c-api/sys.html#c.PyOS_BeforeFork
     """
 
     def __init__(self) -> None:
@@ -77,7 +94,9 @@ def _hook(name: str) -> Callable[[], None]:
 
 @functools.cache
 def environment() -> MutableMapping[bytes, bytes] | None:
-    """Return the dictionary behind os.environ; None where it is not as expected, so that os.environ itself has to be used."""
+    """Return the dictionary behind os.environ; None where it is not as expected, so that os.environ itself
+    has to be used.
+    """
     found = vars(os.environ).get("_data")
     if Shortcut.ENVIRON in disabled() or not isinstance(found, dict):
         return None

@@ -1,7 +1,8 @@
-"""The libraries that zmsvc needs, found by their versions before anything is imported. Imports next to nothing: zmsvcctl asks at each call.
+"""The libraries that zmsvc needs, found by their versions before anything is imported. Imports next to
+nothing: zmsvcctl asks at each call.
 
-A version is read from the name of a distribution's metadata, as `pyzmq-24.0.1.dist-info`: 0.4 ms for all, where to import
-importlib.metadata takes 40 ms.
+A version is read from the name of a distribution's metadata, as `pyzmq-24.0.1.dist-info`: 0.4 ms for all,
+where to import importlib.metadata takes 40 ms.
 """
 
 from __future__ import annotations
@@ -24,13 +25,17 @@ def check() -> None:
     for name, lowest in LOWEST.items():
         version = found.get(name) or _version_by_metadata(name)
         if version is None:
-            raise RequirementError(f"cannot run: {name} is not installed for {sys.executable} ({_way_out(name)})")
+            raise RequirementError(
+                f"cannot run: {name} is not installed for {sys.executable} ({_way_out(name)})"
+            )
         if version and _numbers(version) < _numbers(lowest):
             raise RequirementError(f"cannot run: {name} {version} is older than {lowest} ({_way_out(name)})")
 
 
 def _installed() -> dict[str, str]:
-    """Return the versions of our libraries that the module search path has first, of two in one place the higher."""
+    """Return the versions of our libraries that the module search path has first, of two in one place the
+    higher.
+    """
     found: dict[str, str] = {}
     for directory in sys.path:
         try:
@@ -50,7 +55,9 @@ def _installed() -> dict[str, str]:
 
 
 def _version_by_metadata(name: str) -> str | None:
-    """Return the version of a library whose metadata has another form; "" for an unknown one; None when there is no such library."""
+    """Return the version of a library whose metadata has another form; "" for an unknown one; None when
+    there is no such library.
+    """
     # Imported here, for it takes 40 ms and is hardly ever needed.
     from importlib import metadata, util
 

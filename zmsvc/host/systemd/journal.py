@@ -1,9 +1,10 @@
-"""Logging to journald by its native protocol, with fields, or as lines to stderr, to a file, or to the process that reads a task's pipe.
+"""Logging to journald by its native protocol, with fields, or as lines to stderr, to a file, or to the
+process that reads a task's pipe.
 
 What is logged is decided elsewhere.
 
-Nothing in here ever raises into whoever logs, and nothing grows without bound: a message is cut, a line is split, and a journald that
-does not read is waited for during a few seconds and then passed by, on stderr.
+Nothing in here ever raises into whoever logs, and nothing grows without bound: a message is cut, a line is
+split, and a journald that does not read is waited for during a few seconds and then passed by, on stderr.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ _DIGITS = frozenset("01234567")
 _DEBUG = 7
 _PRIORITY = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
-# Fields of the thread (or asyncio task) that logs, for tasks that share a process. A context variable has to live in a module.
+# Fields of the thread (or asyncio task) that logs, for tasks that share a process. A context variable has to
+# live in a module.
 _here: ContextVar[Mapping[str, str]] = ContextVar("zmsvc.journal", default=MappingProxyType({}))
 
 
@@ -65,7 +67,9 @@ def scope(fields: Mapping[str, str]) -> None:
 
 
 class Sink(logging.Handler):
-    """Where records go. A record's attribute `journal` (a dict, given by `extra=`) adds fields or overrides ours."""
+    """Where records go. A record's attribute `journal` (a dict, given by `extra=`) adds fields or
+    overrides ours.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,8 +80,12 @@ class Sink(logging.Handler):
         self._terminals: frozenset[int] = frozenset()
         """Those of them that are a person's screen."""
 
-    def open(self, identifier: str, fields: Mapping[str, str], fds: Iterable[int], file: LogFile | None = None) -> None:
-        """Write for this process to these descriptors and this file, which are ours from here on; earlier ones are closed."""
+    def open(
+        self, identifier: str, fields: Mapping[str, str], fds: Iterable[int], file: LogFile | None = None
+    ) -> None:
+        """Write for this process to these descriptors and this file, which are ours from here on; earlier
+        ones are closed.
+        """
         self._shut()
         self._file = file
         self._fields = {"SYSLOG_IDENTIFIER": identifier, **fields}
@@ -85,12 +93,15 @@ class Sink(logging.Handler):
         self._terminals = frozenset(fd for fd in self.fds if os.isatty(fd))
 
     def reopen(self) -> None:
-        """Open the file anew, if there is one: the next record goes to what its path names now. Raises OSError."""
+        """Open the file anew, if there is one: the next record goes to what its path names now. Raises
+        OSError.
+        """
         if self._file is not None:
             self._file.reopen()
 
     def emit(self, record: logging.LogRecord) -> None:
-        # The broad exceptions are the promise of this module: a log line is never worth an error in the one who logs it.
+        # The broad exceptions are the promise of this module: a log line is never worth an error in the one
+        # who logs it.
         try:
             text = self.format(record)
         except Exception as error:
@@ -119,11 +130,16 @@ class Sink(logging.Handler):
             self._file.write(data)
         for fd in self.fds:
             try:
-                shown = printable.lines(data.decode("utf-8", "replace")).encode() if fd in self._terminals else data
+                shown = (
+                    printable.lines(data.decode("utf-8", "replace")).encode()
+                    if fd in self._terminals
+                    else data
+                )
                 if self._file is None:
                     os.write(fd, shown)
                 else:
-                    offer(fd, shown)  # What its reader does not take is in the file, and a supervisor that waited would be killed.
+                    # The file has what the reader does not take. A supervisor that waited would be killed.
+                    offer(fd, shown)
             except OSError:
                 continue  # a full disk must not silence the terminal, nor the other way round
 
@@ -133,7 +149,9 @@ class _Piped(Sink):
 
     def _write(self, record: logging.LogRecord, text: str, fields: Mapping[str, Any]) -> None:
         number, whose = _priority_of(record, fields), str(fields.get("ZMSVC_TASK") or "")
-        data = logline.encode_record(number, str(fields["SYSLOG_IDENTIFIER"]), whose, record_fields.added(text, record))
+        data = logline.encode_record(
+            number, str(fields["SYSLOG_IDENTIFIER"]), whose, record_fields.added(text, record)
+        )
         for fd in self.fds:
             _write_all(fd, data)
 
@@ -143,7 +161,9 @@ class _Native(Sink):
 
     _socket: socket.socket | None = None
 
-    def open(self, identifier: str, fields: Mapping[str, str], fds: Iterable[int], file: LogFile | None = None) -> None:
+    def open(
+        self, identifier: str, fields: Mapping[str, str], fds: Iterable[int], file: LogFile | None = None
+    ) -> None:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 << 20)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
@@ -156,7 +176,11 @@ class _Native(Sink):
         super()._shut()
 
     def _write(self, record: logging.LogRecord, text: str, fields: Mapping[str, Any]) -> None:
-        entry: dict[str, Any] = {"MESSAGE": text, "PRIORITY": _priority(record.levelno), "LOGGER": record.name}
+        entry: dict[str, Any] = {
+            "MESSAGE": text,
+            "PRIORITY": _priority(record.levelno),
+            "LOGGER": record.name,
+        }
         if record.pathname:
             entry |= {"CODE_FILE": record.pathname, "CODE_LINE": record.lineno, "CODE_FUNC": record.funcName}
         if record.exc_info and record.exc_info[0] is not None:
@@ -190,7 +214,9 @@ def _priority(level: int) -> int:
 
 
 def level_of(priority: int | None) -> int:
-    """Return the lowest level of `logging` whose records have this priority of syslog(3), or a worse one; None is info."""
+    """Return the lowest level of `logging` whose records have this priority of syslog(3), or a worse one;
+    None is info.
+    """
     if priority is None:
         return logging.INFO
     if priority >= _DEBUG:
@@ -199,7 +225,9 @@ def level_of(priority: int | None) -> int:
 
 
 def _encode(fields: Mapping[str, Any]) -> bytes:
-    """An entry of https://systemd.io/JOURNAL_NATIVE_PROTOCOL; a value with a line break is preceded by its length."""
+    """An entry of https://systemd.io/JOURNAL_NATIVE_PROTOCOL; a value with a line break is preceded by its
+    length.
+    """
     out = bytearray()
     for key, value in fields.items():
         name = key if _FIELD.fullmatch(key) else re.sub("[^A-Z0-9_]", "_", key.upper()).lstrip("_")[:64]
@@ -214,7 +242,9 @@ def _encode(fields: Mapping[str, Any]) -> bytes:
 
 
 def _write_all(fd: int, data: bytes) -> None:
-    """Write to a pipe whose reader may be slow. A program that has inherited the pipe may have made it non-blocking for all."""
+    """Write to a pipe whose reader may be slow. A program that has inherited the pipe may have made it
+    non-blocking for all.
+    """
     left = memoryview(data)
     while left:
         try:
@@ -236,21 +266,33 @@ def _line(record: logging.LogRecord, text: str, fields: Mapping[str, Any]) -> by
     return (head + logline.body(record_fields.added(text, record))).encode("utf-8", "surrogateescape")
 
 
-def configure(*, identifier: str, fields: Mapping[str, str], target: str, level: int = logging.INFO, pipe: int | None = None) -> Sink:
-    """Send everything that is logged to `target`, and nowhere else: `journal`, `stderr`, `/path` or `/path+stderr`.
+def configure(
+    *,
+    identifier: str,
+    fields: Mapping[str, str],
+    target: str,
+    level: int = logging.INFO,
+    pipe: int | None = None,
+) -> Sink:
+    """Send everything that is logged to `target`, and nowhere else: `journal`, `stderr`, `/path` or
+    `/path+stderr`.
 
-    `pipe` takes the place of all but the journal: a descriptor of a task's output, which belongs to the sink from here on. Without a
-    journald `journal` means stderr, and so does a file that cannot be opened, which is then the first thing logged. Must be called anew
-    after a fork that gives the process another identity. Returns where the records go, for a `LineWriter`.
+    `pipe` takes the place of all but the journal: a descriptor of a task's output, which belongs to the sink
+    from here on. Without a journald `journal` means stderr, and so does a file that cannot be opened, which
+    is then the first thing logged. Must be called anew after a fork that gives the process another identity.
+    Returns where the records go, for a `LineWriter`.
     """
     problem: OSError | None = None
-    kind: type[Sink] = _Piped if pipe is not None else _Native if target == "journal" and os.path.exists(SOCKET) else Sink
+    kind: type[Sink] = (
+        _Piped if pipe is not None else _Native if target == "journal" and os.path.exists(SOCKET) else Sink
+    )
     fds: list[int] = [] if pipe is None else [pipe]
     file = None
     if kind is Sink:
         fds, file, problem = _line_targets(target)
     root = logging.getLogger()
-    # One that is there already, from before a fork, is less work than a new one, which each logger is told of.
+    # One that is there already, from before a fork, is less work than a new one, which each logger is told
+    # of.
     if [type(each) for each in root.handlers] != [kind]:
         for old in root.handlers[:]:
             root.removeHandler(old)
@@ -267,7 +309,9 @@ def configure(*, identifier: str, fields: Mapping[str, str], target: str, level:
 
 
 def reopen() -> None:
-    """Open the log file of this process anew, if it has one; what cannot be opened is logged, and the old file goes on."""
+    """Open the log file of this process anew, if it has one; what cannot be opened is logged, and the old
+    file goes on.
+    """
     for sink in logging.getLogger().handlers:
         try:
             if isinstance(sink, Sink):
@@ -300,11 +344,12 @@ def _stderr() -> int:
 
 
 def _send_and_wait(sock: socket.socket, head: bytes) -> None:
-    """Send the head of a stream and empty lines, and wait until journald has looked at the sender, which it does at the first line.
+    """Send the head of a stream and empty lines, and wait until journald has looked at the sender, which it
+    does at the first line.
 
-    With the smallest send buffer a message of 1 kB makes a Unix socket unwritable until the other side has read the whole of it. That
-    journald has read the second message tells that it is done with the first: between reading and looking it may lose the processor for
-    longer than a short program lives.
+    With the smallest send buffer a message of 1 kB makes a Unix socket unwritable until the other side has
+    read the whole of it. That journald has read the second message tells that it is done with the first:
+    between reading and looking it may lose the processor for longer than a short program lives.
     """
     room = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
@@ -319,11 +364,12 @@ def _send_and_wait(sock: socket.socket, head: bytes) -> None:
 
 
 def stream(identifier: str, target: str, *, seen: bool = False) -> int:
-    """A descriptor (close-on-exec) that becomes the stdout and stderr of other programs. Never fails: at worst it is our own stderr.
+    """A descriptor (close-on-exec) that becomes the stdout and stderr of other programs. Never fails: at
+    worst it is our own stderr.
 
-    journald keeps its end in its own store, so no line is lost when it is started again. A stream carries no fields but the
-    identifier; `<3>` at a line's start sets its priority. With `seen` it waits until journald has read who this is: a program may end
-    at once.
+    journald keeps its end in its own store, so no line is lost when it is started again. A stream carries no
+    fields but the identifier; `<3>` at a line's start sets its priority. With `seen` it waits until journald
+    has read who this is: a program may end at once.
     """
     path = target.removesuffix("+stderr")
     try:
@@ -333,9 +379,10 @@ def stream(identifier: str, target: str, *, seen: bool = False) -> int:
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
                 sock.connect(STREAM)
                 sock.shutdown(socket.SHUT_RD)
-                # identifier, unit (the cgroup decides), priority, level prefix, forward to syslog, kmsg, console. The empty line after
-                # them is dropped, but makes journald read the control group of this process now. Else it does so at the first line, and
-                # the line of a process that has ended by then belongs to no unit (https://github.com/systemd/systemd/issues/2913).
+                # identifier, unit (the cgroup decides), priority, level prefix, forward to syslog, kmsg,
+                # console. The empty line after them is dropped, but makes journald read the control group of
+                # this process now. Else it does so at the first line, and the line of a process that has
+                # ended by then belongs to no unit (https://github.com/systemd/systemd/issues/2913).
                 head = f"{identifier}\n\n6\n1\n0\n0\n0\n".encode()
                 if seen:
                     _send_and_wait(sock, head)

@@ -1,8 +1,10 @@
-"""sd_notify, both ends: what a process tells its supervisor, and how a supervisor reads it. What is meant by it is decided elsewhere.
+"""sd_notify, both ends: what a process tells its supervisor, and how a supervisor reads it. What is meant by
+it is decided elsewhere.
 
-The sender is sdnotify's notifier with its traps removed: it connects once and is silent for ever when the socket is bound anew, it
-writes latin-1, it swallows every error, and it passes no descriptors. A send that finds the queue full (the kernel's default is 10
-datagrams) waits until the reader has caught up: a result may be late, it is never lost.
+The sender is sdnotify's notifier with its traps removed: it connects once and is silent for ever when the
+socket is bound anew, it writes latin-1, it swallows every error, and it passes no descriptors. A send that
+finds the queue full (the kernel's default is 10 datagrams) waits until the reader has caught up: a result may
+be late, it is never lost.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ DROPPED = "X_ZMSVC_DROPPED"
 _STATUS_LIMIT = 4096
 _DATAGRAM_LIMIT = UPDATE_INLINE + 4096
 _SO_PEEK_OFF = 42  # asm-generic/socket.h; Python has no name for it
-# Room for the credentials and a few descriptors; the kernel drops the rest of them without installing any here.
+# Room for the credentials and a few descriptors; the kernel drops the rest of them without installing any
+# here.
 _ANCILLARY = socket.CMSG_SPACE(struct.calcsize("3i")) + socket.CMSG_SPACE(8 * 4)
 # The socket that we are connected to is gone: the path was bound anew, or will be.
 _STALE = frozenset({errno.ECONNREFUSED, errno.ENOTCONN, errno.ECONNRESET, errno.ENOENT, errno.EPIPE})
@@ -50,9 +53,9 @@ log = logging.getLogger(__name__)
 class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
     """Tells the supervisor (or systemd) how this process is. May be shared by threads.
 
-    `path` is a socket's path or an `@abstract` name, by default $NOTIFY_SOCKET; without one every call does nothing. `task` marks every
-    datagram with `X_ZMSVC_TASK`, for tasks that share a process. A receiver that is not there is logged once, not raised: what a task
-    does is worth more than telling about it.
+    `path` is a socket's path or an `@abstract` name, by default $NOTIFY_SOCKET; without one every call does
+    nothing. `task` marks every datagram with `X_ZMSVC_TASK`, for tasks that share a process. A receiver that
+    is not there is logged once, not raised: what a task does is worth more than telling about it.
     """
 
     def __init__(self, path: str | None = None, task: str | None = None) -> None:
@@ -134,8 +137,9 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
     def update(self, json_text: str, sequence: int) -> bool:
         """Report a result, a JSON object of at most UPDATE_LIMIT bytes; False when the queue is full.
 
-        `sequence` counts the results of one process from 1: a supervisor that takes over knows by it which it has had already. Raises
-        ValueError with the figures for more bytes, and OSError when it cannot be told: a result is not lost in silence.
+        `sequence` counts the results of one process from 1: a supervisor that takes over knows by it which it
+        has had already. Raises ValueError with the figures for more bytes, and OSError when it cannot be
+        told: a result is not lost in silence.
         """
         number = f"X_ZMSVC_SEQ={sequence}"
         size = len(json_text) if json_text.isascii() else len(json_text.encode())
@@ -184,7 +188,8 @@ def _address(path: str) -> str:
 class Datagram:
     """What one process said. `pid` and `uid` come from the kernel; everything else may be a lie.
 
-    `fds` are descriptors that the reader now owns: only those that belong to an update, and that `update_of` takes.
+    `fds` are descriptors that the reader now owns: only those that belong to an update, and that `update_of`
+    takes.
     """
 
     pid: int
@@ -198,13 +203,15 @@ class Datagram:
 
 
 def bind(path: Path, mode: int, owner: int = -1) -> socket.socket:
-    """A non-blocking notify socket at `path`, which is replaced when it exists. `owner` is a user ID, -1 for this process's.
+    """A non-blocking notify socket at `path`, which is replaced when it exists. `owner` is a user ID, -1 for
+    this process's.
 
     Raises ZmsvcError with the reason.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        # Before the bind, so that nobody can send without credentials or while the mode is wider than asked for.
+        # Before the bind, so that nobody can send without credentials or while the mode is wider than asked
+        # for.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         os.fchmod(sock.fileno(), mode)
         path.unlink(missing_ok=True)
@@ -219,7 +226,9 @@ def bind(path: Path, mode: int, owner: int = -1) -> socket.socket:
 
 
 def peek_from_start(sock: socket.socket) -> None:
-    """From now on each `receive(peek=True)` sees the next datagram of the queue, and leaves it there for `discard`."""
+    """From now on each `receive(peek=True)` sees the next datagram of the queue, and leaves it there for
+    `discard`.
+    """
     sock.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, 0)
 
 
@@ -230,7 +239,9 @@ def discard(sock: socket.socket, count: int) -> None:
 
 
 class ReservedDescriptor:
-    """A descriptor that is held only to be given up: its number is free for one that comes when no other number is."""
+    """A descriptor that is held only to be given up: its number is free for one that comes when no other
+    number is.
+    """
 
     def __init__(self) -> None:
         self._fd: int | None = None
@@ -254,12 +265,14 @@ class ReservedDescriptor:
         return fd is not None
 
 
-def receive(sock: socket.socket, *, peek: bool = False, spare: ReservedDescriptor | None = None) -> Datagram | None:
+def receive(
+    sock: socket.socket, *, peek: bool = False, spare: ReservedDescriptor | None = None
+) -> Datagram | None:
     """Read one datagram from a socket of `bind`; None when there is none. With `peek` it stays in the queue.
 
-    Of an oversized or malformed one we keep what could be read. Descriptors that nobody expects are closed, among them the one of
-    BARRIER=1, whose sender waits for exactly that. For one that cannot be had because too many are open `spare` is given up; it can be
-    renewed when the update of the datagram has been read.
+    Of an oversized or malformed one we keep what could be read. Descriptors that nobody expects are closed,
+    among them the one of BARRIER=1, whose sender waits for exactly that. For one that cannot be had because
+    too many are open `spare` is given up; it can be renewed when the update of the datagram has been read.
     """
     flags_in = socket.MSG_CMSG_CLOEXEC | (socket.MSG_PEEK if peek else 0)
     try:
@@ -267,14 +280,20 @@ def receive(sock: socket.socket, *, peek: bool = False, spare: ReservedDescripto
     except BlockingIOError:
         return None
     if peek and spare is not None and _lacks_descriptor(data, ancillary, flags) and spare.give_up():
-        sock.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, sock.getsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF) - len(data))
+        sock.setsockopt(
+            socket.SOL_SOCKET, _SO_PEEK_OFF, sock.getsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF) - len(data)
+        )
         data, ancillary, flags, _ = sock.recvmsg(_DATAGRAM_LIMIT, _ANCILLARY, flags_in)
     return _datagram(sock, data, ancillary, flags, peek=peek)
 
 
 def _lacks_descriptor(data: bytes, ancillary: _Ancillary, flags: int) -> bool:
     """Whether an update came whose file the kernel could not give to us."""
-    return bool(flags & socket.MSG_CTRUNC) and b"X_ZMSVC_UPDATE_FD=" in data and all(kind != socket.SCM_RIGHTS for _, kind, _ in ancillary)
+    return (
+        bool(flags & socket.MSG_CTRUNC)
+        and b"X_ZMSVC_UPDATE_FD=" in data
+        and all(kind != socket.SCM_RIGHTS for _, kind, _ in ancillary)
+    )
 
 
 def _datagram(sock: socket.socket, data: bytes, ancillary: _Ancillary, flags: int, *, peek: bool) -> Datagram:
@@ -287,7 +306,8 @@ def _datagram(sock: socket.socket, data: bytes, ancillary: _Ancillary, flags: in
         elif kind == socket.SCM_RIGHTS:
             fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
     lines = _lines(data, cut=bool(flags & socket.MSG_TRUNC))
-    # The next peek would see the rest of this one as a datagram of its own, and `discard` would then take one too many.
+    # The next peek would see the rest of this one as a datagram of its own, and `discard` would then take one
+    # too many.
     while peek and flags & socket.MSG_TRUNC:
         _, _, flags, _ = sock.recvmsg(_DATAGRAM_LIMIT, 0, socket.MSG_PEEK)
     keep = 1 if any(key == "X_ZMSVC_UPDATE_FD" for key, _ in lines) else 0
@@ -307,7 +327,8 @@ def _lines(data: bytes, *, cut: bool) -> list[tuple[str, str]]:
 def update_of(datagram: Datagram) -> str | None:
     """The JSON text of the result that a datagram reports, or None. Closes the descriptor that came with it.
 
-    Raises ProtocolError when no file was passed, or one that is not a sealed memory file of at most UPDATE_LIMIT bytes.
+    Raises ProtocolError when no file was passed, or one that is not a sealed memory file of at most
+    UPDATE_LIMIT bytes.
     """
     try:
         for key, value in datagram.lines:

@@ -17,8 +17,15 @@ _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 """What journald takes from a client (sd_journal_send(3))."""
 _OURS = re.compile(r"ZMSVC_|SYSLOG_|CODE_|PRIORITY$|MESSAGE$|LOGGER$|EXCEPTION$")
 """Fields that say whose an entry is, and what of it: they cannot be given."""
-_OWN = frozenset(logging.LogRecord("", 0, "", 0, "", None, None).__dict__) | {"message", "asctime", "taskName", "journal"}
-"""Attributes of every record (`taskName` since Python 3.12), and those that a formatter or this daemon adds."""
+_OWN = frozenset(logging.LogRecord("", 0, "", 0, "", None, None).__dict__) | {
+    "message",
+    "asctime",
+    "taskName",
+    "journal",
+}
+"""Attributes of every record (`taskName` since Python 3.12), and those that a formatter or this daemon
+adds.
+"""
 _PLAIN = re.compile(r"[^\s\"'=\[\]]+")
 
 
@@ -39,7 +46,8 @@ def _given(record: logging.LogRecord) -> Iterator[tuple[str, str]]:
 
 
 def _text(value: Any) -> str:
-    # Broad, for it is the user's own code that makes a text of the value, and a log line is never worth an error in the one who logs.
+    # Broad, for it is the user's own code that makes a text of the value, and a log line is never worth an
+    # error in the one who logs.
     try:
         return str(value)[:LONGEST]
     except Exception as error:
@@ -47,7 +55,9 @@ def _text(value: Any) -> str:
 
 
 def fields(record: logging.LogRecord) -> dict[str, Any]:
-    """Return the fields for the journal: `extra={"order_id": 17}` is ORDER_ID=17. A name that journald refuses is left out."""
+    """Return the fields for the journal: `extra={"order_id": 17}` is ORDER_ID=17. A name that journald
+    refuses is left out.
+    """
     return dict(_given(record))
 
 
@@ -56,7 +66,9 @@ def _quoted(value: str) -> str:
 
 
 def added(text: str, record: logging.LogRecord) -> str:
-    """Return the text of a record with the same as words at the end of its first line: ` [ORDER_ID=17 WHO="a b"]`."""
+    """Return the text of a record with the same as words at the end of its first line: ` [ORDER_ID=17
+    WHO="a b"]`.
+    """
     words = " ".join(f"{name}={_quoted(value)}" for name, value in _given(record))
     if not words:
         return text

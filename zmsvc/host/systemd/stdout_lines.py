@@ -1,4 +1,6 @@
-"""What a task prints from Python becomes one log record a line, with the journal fields. Nothing else lives here."""
+"""What a task prints from Python becomes one log record a line, with the journal fields. Nothing else
+lives here.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,12 @@ _LEVELS = (50, 50, 50, 40, 30, 20, 20, 10)  # of logging, by syslog's priorities
 
 
 class LineWriter(io.TextIOBase):
-    """A `sys.stdout` whose lines go to a log handler, directly: through the loggers, a handler of the user's that writes to stderr
-    would call us for ever. `<3>` at a line's start sets its priority, as everywhere under systemd.
+    """A `sys.stdout` whose lines go to a log handler, directly: through the loggers, a handler of the user's
+    that writes to stderr would call us for ever. `<3>` at a line's start sets its priority, as everywhere
+    under systemd.
 
-    A line belongs to the thread that began it. A line without an end waits for it, in `flush` too, until `close`. Programs that a
-    task starts inherit the descriptor `fd`, not this.
+    A line belongs to the thread that began it. A line without an end waits for it, in `flush` too, until
+    `close`. Programs that a task starts inherit the descriptor `fd`, not this.
     """
 
     encoding = "utf-8"

@@ -13,7 +13,9 @@ class Rehearsing(LoopedTask):
     def setup(self) -> None:
         """The first message connects to the bus."""
         self.steps = 0
-        self.publish("rehearsal", {"header": {"service_transaction": self.transaction, "service_id": self.service_id}})
+        self.publish(
+            "rehearsal", {"header": {"service_transaction": self.transaction, "service_id": self.service_id}}
+        )
 
     def step(self) -> None:
         """One result, and another one at the end."""

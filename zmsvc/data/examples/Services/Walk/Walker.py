@@ -7,7 +7,9 @@ class Walking(SingleTask):
     """Walk along the street."""
 
     def setup(self) -> None:
-        """What started it is known: by hand there is nothing before it, by a rule the task that the rule belongs to."""
+        """What started it is known: by hand there is nothing before it, by a rule the task that the rule
+        belongs to.
+        """
         before = [source["task"] for source in self.cause["sources"]]
         self.log.info("walking after %s", " and ".join(before) or "nothing")
 
