@@ -25,7 +25,7 @@ from zmsvc.host.members import Members
 from zmsvc.host.options import Context, readable
 from zmsvc.host.sockdiag import SockDiag
 from zmsvc.host.tally import Tally
-from zmsvc.host.zap import ADDRESS, Handler
+from zmsvc.host.zap import ADDRESS, ASKED, Handler
 
 REFUSAL = b"\x04\x0a\x05ERROR\x03400"
 """ZMTP's ERROR command with the status that a client's libzmq reports as HANDSHAKE_FAILED_AUTH."""
@@ -85,7 +85,9 @@ class Gate(Handler):
 
     def receive(self) -> None:
         """Take what is asked; the news of connections that is taken after this is newer than each request."""
-        while readable(self.socket):
+        for _ in range(ASKED):
+            if not readable(self.socket):
+                return
             self._fresh.append(_Request(frames=self.socket.recv_multipart()))
 
     def accepted(self, side: str, fd: int) -> None:
@@ -128,8 +130,15 @@ class Gate(Handler):
 
     # --- what is answered
 
-    def answer(self) -> None:
+    def answer(self, *, known: bool) -> None:
         """Answer what can be answered. A request keeps the suspects it came with, so a flood of later ones does not hold it up."""
+        if known:
+            self._answer_fresh()
+        now = time.monotonic()
+        for each in self._late(now):
+            each.hang_up()
+
+    def _answer_fresh(self) -> None:
         fresh, self._fresh = self._fresh, []
         if fresh:
             for each in self._refused.values():
@@ -141,9 +150,6 @@ class Gate(Handler):
             if not request.suspects:
                 self._let_in(request.frames)
         self._held = [request for request in held if request.suspects]
-        now = time.monotonic()
-        for each in self._late(now):
-            each.hang_up()
 
     def _let_in(self, frames: list[bytes]) -> None:
         peer, empty, version, request = frames[:4]

@@ -15,15 +15,20 @@ from zmsvc.host.tally import Tally
 
 ADDRESS = "inproc://zeromq.zap.01"
 """Where libzmq asks whether a connection may be let in."""
+ASKED = 256
+"""Requests that are taken at once, before others have their turn."""
 
 
 class Handler:
-    """What the device's main thread does for whoever judges connections: it hands on requests first, then the news of connections."""
+    """What is done for whoever judges connections, a turn at a time: it is handed the requests first, then the news of connections.
+
+    A turn may leave some of either. No more requests are handed on before the news that was there when the last ones came.
+    """
 
     socket: Socket
 
     def receive(self) -> None:
-        """Take the requests that wait."""
+        """Take requests that wait."""
 
     def accepted(self, side: str, fd: int) -> None:
         """libzmq has accepted a connection with this descriptor for one of the device's sockets."""
@@ -34,8 +39,8 @@ class Handler:
     def forget(self) -> None:
         """The socket was closed with all its connections."""
 
-    def answer(self) -> None:
-        """Answer what can be answered; does not block."""
+    def answer(self, *, known: bool) -> None:
+        """Answer what can be answered; does not block. `known` tells that all news has come which preceded the requests."""
 
     def timeout_ms(self) -> int | None:
         """Milliseconds after which `answer` is to be called even if nothing happens."""
@@ -58,9 +63,11 @@ class Doorkeeper(Handler):
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind(ADDRESS)
 
-    def answer(self) -> None:
-        """Answer what waits; does not block."""
-        while readable(self.socket):
+    def answer(self, *, known: bool) -> None:
+        """Answer what waits; does not block. Who asks shows a key, so nothing else needs to be known."""
+        for _ in range(ASKED):
+            if not readable(self.socket):
+                return
             version, request, _domain, address, _identity, mechanism, *credentials = self.socket.recv_multipart()
             known = mechanism == b"CURVE" and z85.encode(credentials[0]) in self._keys()
             verdict = (b"200", b"OK") if known else (b"400", b"unknown key")

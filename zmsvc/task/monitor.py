@@ -5,6 +5,7 @@ What there is to look at it hears from the supervisor's `control` messages; when
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -31,6 +32,10 @@ MAX_HELD = 32 << 20
 """Bytes by which this process may grow before its endpoint is opened anew. libzmq bounds neither the subscriptions of a peer nor what they
 cost, some 100 bytes for a byte of a prefix; a subscriber of ours has one. Subscriptions are taken in while a sample is sent and at no
 other time: eight peers that flooded made the process grow by 12 MB/s at 20 samples a second. A picture of 5,000 tasks has 10 MB."""
+ANSWERED = 100
+"""Questions that are answered at once, before the next sample and the wish to stop have their turn again."""
+ANSWERED_BYTES = 16 << 20
+"""The same in bytes of the answers."""
 DOUBT = 60.0
 """Seconds after which the picture is asked for in any case, which repairs what a message that was lost has left wrong."""
 
@@ -140,20 +145,22 @@ class Counter:
         self.answers = kind == "rep"
         self._frame = messages.encode("monitor", {})
         self._opened_anew = Tally(report)
+        self._rest = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        """Readable while a turn has left something, of which ZMQ's own descriptors tell only once."""
         self._open()
 
     def _open(self) -> None:
         kind = zmq.REP if self.answers else zmq.PUB
         self.socket: Socket = options.public(self._context, kind, self._curve, gate=self._handler is not None)
         # Before the socket binds, or connections are missed.
-        self._news = monitor.watch(self.socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED) if self._handler else None
+        self._news = monitor.News(self.socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED) if self._handler else None
         options.bind(self.socket, self._listening)
         self._began_with = linux.own_memory()
 
     def _shut(self) -> None:
         if self._news:
             self.socket.disable_monitor()
-            self._news.close(0)
+            self._news.socket.close(0)
         self.socket.close(0)
 
     def is_full(self) -> bool:
@@ -170,41 +177,54 @@ class Counter:
         self._open()
 
     def sources(self) -> list[int]:
-        """Return the descriptors at whose change `judge` is to be called."""
-        return [each.fileno() for each in (self._handler and self._handler.socket, self._news) if each]
+        """Return the descriptors at whose change a `turn` is due."""
+        sockets = [self._handler.socket, self._news.socket] if self._handler and self._news else []
+        return [*(each.fileno() for each in sockets), *([self.socket.fileno()] if self.answers else []), self._rest]
 
-    def judge(self) -> None:
-        """Let in who waits and may come. ZMQ's descriptors tell of a change only once, so nothing may be left over."""
-        while self._handler and self._news:
+    def turn(self) -> None:
+        """Let in who waits and may come, and answer who has asked, as many as others can wait for. The rest has another turn."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._rest)
+        left = self._judge()
+        if self.answers:
+            left = self._answer() or left
+        if left:
+            os.eventfd_write(self._rest, 1)
+
+    def _judge(self) -> bool:
+        """Return whether something is left."""
+        if self._handler is None or self._news is None:
+            return False
+        if self._news.over:
             self._handler.receive()
-            for event, fd in monitor.seen(self._news):
-                if event == zmq.EVENT_ACCEPTED:
-                    self._handler.accepted("", fd)
-                else:
-                    self._handler.ended("", fd)
-            self._handler.answer()
-            if not (options.readable(self._handler.socket) or options.readable(self._news)):
-                return
+            self._news.over = False
+        for event, fd in self._news.take():
+            if event == zmq.EVENT_ACCEPTED:
+                self._handler.accepted("", fd)
+            else:
+                self._handler.ended("", fd)
+        self._handler.answer(known=self._news.over)
+        return options.readable(self._handler.socket) or options.readable(self._news.socket)
+
+    def _answer(self) -> bool:
+        """Return whether something is left."""
+        for _ in range(max(1, min(ANSWERED, ANSWERED_BYTES // len(self._frame)))):
+            try:
+                self.socket.recv(zmq.DONTWAIT)
+                self.socket.send(self._frame, zmq.DONTWAIT)
+            except zmq.Again:
+                return False
+        return options.readable(self.socket)
 
     def show(self, frame: bytes) -> None:
         self._frame = frame
-        self.judge()
-        if self.answers:
-            self.answer()
-        else:
+        self.turn()
+        if not self.answers:
             self.socket.send(frame, zmq.DONTWAIT)
-
-    def answer(self) -> None:
-        """Answer everybody who has asked meanwhile. ZMQ's descriptor tells of a change only once, so nothing may be left over."""
-        try:
-            while True:
-                self.socket.recv(zmq.DONTWAIT)
-                self.socket.send(self._frame, zmq.DONTWAIT)
-        except zmq.Again:
-            return
 
     def close(self) -> None:
         self._shut()
+        os.close(self._rest)
         if self._handler:
             self._handler.close()
         name = self._listening.getsockname()
@@ -242,14 +262,12 @@ class Watch(LoopedTask):
         self._counter = Counter(self._zmq, settings.endpoint, settings.kind, keys, self.log.warning)
         self._questions = Questions(self._zmq, self._companion.frontend, keys.client, self.transaction, self.service_id)
         self._watch_sources()
-        if self._counter.answers:
-            self._companion.watch(self._counter.socket.fileno(), self._counter.answer)
 
     def _watch_sources(self) -> None:
         assert self._counter is not None
         for source in self._counter.sources():
-            self._companion.watch(source, self._counter.judge)
-        self._counter.judge()
+            self._companion.watch(source, self._counter.turn)
+        self._counter.turn()
 
     def _open_anew(self) -> None:
         assert self._counter is not None
