@@ -91,7 +91,7 @@ def _show(places: Places, *, as_json: bool) -> None:
     if keys.of_client(places.keys):
         _show_own(places, as_json=as_json)
         return
-    server, known = keys.load_public(places.keys / f"{keys.SERVER}{keys.PUBLIC}"), _clients(places)
+    server, known = keys.load_kept(places.keys / f"{keys.SERVER}{keys.PUBLIC}"), _clients(places)
     if as_json:
         names = {name: key.decode() for name, key in known.items()}
         terminal.out(json.dumps({"directory": str(places.keys), "server": server.decode(), "clients": names}) + "\n")
@@ -118,7 +118,7 @@ def _clients(places: Places) -> Mapping[str, bytes]:
     found = {}
     for file in sorted(keys.clients(places.keys).glob(f"*{keys.PUBLIC}")):
         try:
-            found[file.stem] = keys.load_public(file)
+            found[file.stem] = keys.load_kept(file)
         except ConfigError as error:
             terminal.complain(str(error))
     return found

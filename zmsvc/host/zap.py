@@ -9,7 +9,7 @@ import zmq
 from zmq.utils import z85
 
 from zmsvc.core.errors import ConfigError
-from zmsvc.host.keys import PUBLIC, load_public
+from zmsvc.host.keys import PUBLIC, load_kept
 from zmsvc.host.options import Context, Socket, readable
 from zmsvc.host.tally import Tally
 
@@ -79,7 +79,7 @@ class Doorkeeper(Handler):
         keys = set()
         for file in self._directory.glob(f"*{PUBLIC}"):
             try:
-                keys.add(load_public(file))
+                keys.add(load_kept(file))
             except ConfigError:
                 continue  # One bad file must not lock the others out.
         return keys
