@@ -19,7 +19,7 @@ PLACES = {
 }
 
 ATTACK = r'''
-    """PROGRAM: attacks the sockets of which the paths and ports are its arguments, the first one that of the control socket, for a minute."""
+    """PROGRAM: attacks sockets for a minute. Arguments: their paths and ports, that of the control socket first."""
 
     import array, os, signal, socket, struct, sys, time
 
