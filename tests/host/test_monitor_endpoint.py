@@ -6,6 +6,8 @@ import array
 import fcntl
 import select
 import socket
+import subprocess
+import sys
 import termios
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -14,9 +16,10 @@ from pathlib import Path
 import pytest
 import zmq
 from flood import Flood, frame
+from others import command, others
 from waiting import PATIENCE, wait_for
 
-from zmsvc.host import monitor
+from zmsvc.host import gate, monitor
 from zmsvc.task.keys import Given
 from zmsvc.task.monitor import ANSWERED, Counter
 
@@ -78,6 +81,35 @@ def test_a_turn_judges_so_many_connections_and_the_next_one_the_rest(context: zm
         listener.close(0)
         for each in connections:
             each.close()
+
+
+HOLD = """
+import select, socket, sys
+held = [socket.create_connection(("127.0.0.1", int(sys.argv[1]))) for _ in range(int(sys.argv[2]))]
+for each in held:
+    each.recv(10)
+print("go", flush=True)
+sys.stdin.readline()
+print(len(held) - len(select.select(held, [], [], 0)[0]), flush=True)
+"""
+
+
+def test_silent_connections_of_a_user_who_may_not_connect_take_a_bounded_number_of_descriptors(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate gives each a second in which it can be told why, and a flood does not wait for that."""
+    monkeypatch.setattr(gate, "_GRACE_S", 3600.0)
+    words = [*command(others(1)[0]), sys.executable, "-P", "-c", HOLD, endpoint.rpartition(":")[2], str(2 * gate._MAX_WAITING)]
+    with (
+        closing(Counter(context, endpoint, "pub", Given(), lambda _line: None)) as counter,
+        subprocess.Popen(words, cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as stranger,
+    ):
+        assert stranger.stdout is not None
+        assert stranger.stdin is not None
+        assert stranger.stdout.readline() == "go\n"
+        turns(counter, lambda: not waits(counter))
+        print(file=stranger.stdin, flush=True)
+        assert int(stranger.stdout.readline()) <= gate._MAX_WAITING
 
 
 def test_a_turn_answers_so_many_questions_and_the_next_one_the_rest(context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import itertools
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,8 @@ REFUSAL = b"\x04\x0a\x05ERROR\x03400"
 """ZMTP's ERROR command with the status that a client's libzmq reports as HANDSHAKE_FAILED_AUTH."""
 _GRACE_S = 1.0
 """Seconds that a refused connection may take to its handshake, in which it can be told why; then it is ended without a word."""
+_MAX_WAITING = 256
+"""Refused connections that may wait for that at once: of more the oldest is ended, since each takes two descriptors."""
 _MAX_NAMED = 64
 """Users whose refusals are counted apart."""
 
@@ -77,6 +80,8 @@ class Gate(Handler):
         self._tallies: dict[int | None, Tally] = {}
         self._refused: dict[tuple[str, int], _Refused] = {}
         """By the device's socket and libzmq's descriptor."""
+        self._waiting: deque[_Refused] = deque()
+        """Those that may be told why, the oldest first, and some that are gone."""
         self._numbers = itertools.count()
         self._fresh: list[_Request] = []
         self._held: list[_Request] = []
@@ -116,7 +121,11 @@ class Gate(Handler):
             return None
 
     def _refuse(self, key: tuple[str, int], connection: socket.socket | None) -> None:
-        self._refused[key] = _Refused(number=next(self._numbers), connection=connection, until=time.monotonic() + _GRACE_S)
+        refused = _Refused(number=next(self._numbers), connection=connection, until=time.monotonic() + _GRACE_S)
+        self._refused[key] = refused
+        self._waiting.append(refused)
+        if len(self._waiting) > _MAX_WAITING:
+            self._waiting.popleft().hang_up()
 
     def ended(self, side: str, fd: int) -> None:
         """libzmq is through with a connection: whatever it had asked may be answered."""
@@ -125,6 +134,7 @@ class Gate(Handler):
             return
         if gone.connection is not None:
             gone.connection.close()
+            gone.connection = None
         for request in self._held:
             request.suspects.discard(gone.number)
 
