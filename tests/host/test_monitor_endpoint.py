@@ -1,4 +1,4 @@
-"""The endpoint of a Monitor in its own thread: how much it does at once, and that what it leaves is done later."""
+"""The sockets of a Monitor in its own thread: how much it does at once, and that what it leaves is done later."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import termios
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,9 +21,10 @@ from flood import Flood, frame
 from others import command, others
 from waiting import PATIENCE, wait_for
 
+from zmsvc.core import messages
 from zmsvc.host import gate, monitor
 from zmsvc.task.keys import Given
-from zmsvc.task.monitor import ANSWERED, Counter
+from zmsvc.task.monitor import ANSWERED, Counter, Questions
 
 MANY = 3
 ASKERS = 10
@@ -126,6 +129,30 @@ def test_a_turn_answers_so_many_questions_and_the_next_one_the_rest(context: zmq
         for each in askers:
             assert each.recv(1), "no answer"
             each.close()
+
+
+def test_a_question_to_the_supervisor_ends_in_the_middle_of_other_messages(context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path) -> None:
+    frontend, over = f"ipc://{tmp_path}/front", threading.Event()
+    speaker = context.socket(zmq.XPUB)
+    speaker.bind(frontend)
+    questions = Questions(context, frontend, None, "T", "ts000")
+    assert speaker.poll(PATIENCE * 1000)
+    speaker.recv()
+    frame = messages.encode("state", {"header": {"service_transaction": "T", "action": "request"}, "content": {}})
+
+    def speak() -> None:
+        until = time.monotonic() + PATIENCE
+        while not over.is_set() and time.monotonic() < until:
+            speaker.send(frame, zmq.DONTWAIT)
+        speaker.close(0)
+
+    flood = threading.Thread(target=speak)
+    flood.start()
+    assert questions.ask(lambda _topic, _body: None) is None
+    assert flood.is_alive(), "it has waited for the end of them"
+    over.set()
+    flood.join()
+    questions.close()
 
 
 def unread(sock: socket.socket) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,6 +28,8 @@ from zmsvc.task.sdk import LoopedTask, TaskService
 
 ANSWER_MS = 250
 """How long a supervisor has to answer. Without an answer the sample is of what has been heard."""
+OLD = 1000
+"""Messages that are passed over before a question; who may connect to the bus can send them without end."""
 ATTEMPTS = 4
 MAX_HELD = 32 << 20
 """Bytes by which this process may grow before its endpoint is opened anew. libzmq bounds neither the subscriptions of a peer nor what they
@@ -114,10 +117,13 @@ class Questions:
     def ask(self, publish: Callable[[str, Mapping[str, Any]], object]) -> Mapping[str, Any] | None:
         """The picture; None when nobody answers in time."""
         # An answer to an earlier question, or to somebody else's, may be older than what has been heard since.
-        while self._ear.poll(0):
+        for _ in range(OLD):
+            if not self._ear.poll(0):
+                break
             self._ear.recv()
         publish("state", {"header": self._head, "content": {}})
-        while self._ear.poll(ANSWER_MS):
+        until = time.monotonic() + ANSWER_MS / 1000
+        while (left := until - time.monotonic()) > 0 and self._ear.poll(left * 1000):
             try:
                 _, body = messages.decode(self._ear.recv())
             except ProtocolError:
