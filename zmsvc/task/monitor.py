@@ -123,7 +123,7 @@ class Questions:
             self._ear.recv()
         publish("state", {"header": self._head, "content": {}})
         until = time.monotonic() + ANSWER_MS / 1000
-        while (left := until - time.monotonic()) > 0 and self._ear.poll(left * 1000):
+        while (left := until - time.monotonic()) > 0 and self._ear.poll(round(left * 1000) + 1):
             try:
                 _, body = messages.decode(self._ear.recv())
             except ProtocolError:
