@@ -7,6 +7,7 @@
 # make all-tests  everything: test, test-lowest, test-on for each suite, fuzz, kills and soak
 # make bench      measures zmsvc beside other service managers, in 10 minutes; make bench-full takes longer; as root also systemd
 # make bench-pages  names what a task has written to, by page; make bench-forks measures the ways to fork; each takes some seconds
+# make bench-safety measures what the guards against other users cost, in 5 minutes; as root all of them
 # make check      what the tests say about the code itself: ruff, mypy, layers, units
 # make fuzz       files, frames, requests and datagrams of garbage for long: TIMES=20 the effort of `make test`
 # make kills      100 random kills under load; SEED= repeats a run, KILLS= says how many
@@ -30,7 +31,7 @@ SYSCONFDIR ?= /etc
 DESTDIR ?=
 LIBRARIES ?= pypi
 
-.PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks check fuzz kills chaos soak promises \
+.PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks bench-safety check fuzz kills chaos soak promises \
     deb test-deb rpm lock completion install uninstall clean unit user-unit install-program install-files
 .DELETE_ON_ERROR:
 
@@ -82,7 +83,7 @@ all-tests: test test-lowest
 bench bench-full: $(VENV)/.bench
 	PYTHONPATH=tests:tests/live:tests/boot $(VENV)/bin/python -m bench $(if $(filter bench-full,$@),--full) $(BENCH_ARGS)
 
-bench-pages bench-forks: $(VENV)/.runs
+bench-pages bench-forks bench-safety: $(VENV)/.runs
 	PYTHONPATH=tests:tests/live:tests/boot $(VENV)/bin/python -m $(subst -,.,$@) $(BENCH_ARGS)
 
 completion: $(VENV)/.runs

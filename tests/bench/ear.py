@@ -40,6 +40,8 @@ class Ear:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         path.unlink(missing_ok=True)
         self._socket.bind(str(path))
+        # A task may have a user of its own.
+        path.chmod(0o666)
         self.pids: dict[str, int] = {}
         """The process that spoke last for each name."""
 

@@ -55,6 +55,28 @@ def test_it_says_when_it_is_ready_and_leaves_with_0(device: Forwarder) -> None:
     assert device.log.read_text() == ""
 
 
+@pytest.mark.parametrize("way", ["many", "churn"])
+def test_it_is_ready_in_the_middle_of_a_flood_of_subscriptions_too(device: Forwarder, way: str) -> None:
+    """As after a restart that the flood itself has brought about."""
+    flood = [
+        sys.executable,
+        "-P",
+        str(Path(__file__).parents[1] / "flood.py"),
+        way,
+        device.back,
+        str(3 * PATIENCE),
+        "8",
+    ]
+    with subprocess.Popen(flood, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "go\n"
+            device.start("--expect", "1000000000")
+            assert device.end() == 0
+        finally:
+            process.kill()
+
+
 def test_it_can_be_told_to_stop_while_it_waits_for_subscribers(device: Forwarder) -> None:
     device.launch("--expect", "1000")
     subscriber = device.subscriber(b"")

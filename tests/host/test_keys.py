@@ -8,18 +8,21 @@ import json
 import os
 import shutil
 import stat
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import zmq
 import zmq.auth
 from needs import need
+from others import others, python
+from zmsvc.host.config.reader.reader import exposed_binds, reader
 
 from zmsvc.core.errors import ConfigError
 from zmsvc.ctl import client_keys
 from zmsvc.ctl.__main__ import main
 from zmsvc.host.bus import curve_keys
-from zmsvc.host.config import exposed_binds, reader
 
 Capture = pytest.CaptureFixture[str]
 
@@ -305,6 +308,103 @@ def test_a_directory_that_is_given_wins(home: Path) -> None:
     curve = client_keys.of_endpoint("tcp://elsewhere.example:1", str(home / "laptop"))
     assert curve is not None
     assert curve.public == curve_keys.load_public(home / "laptop/client.key")
+
+
+# --- other users
+
+
+REPLACE = """
+import os, sys
+file, text = sys.argv[1:]
+os.rename(file, file + ".old")
+with open(file, "w") as fresh:
+    fresh.write(text)
+"""
+OWN_PLACE = "import shutil, sys; shutil.copytree(sys.argv[1], sys.argv[2])"
+
+
+@pytest.fixture
+def shared(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A directory that other users can get to, with the keys of a client in it as those of the context and
+    as `laptop`.
+    """
+    run("make")
+    run("make", "laptop")
+    with tempfile.TemporaryDirectory(dir="/tmp") as made:
+        directory = Path(made)
+        directory.chmod(0o755)
+        for name in ("laptop", "keys/Here"):
+            shutil.copytree(home / "laptop", directory / name).chmod(0o755)
+        monkeypatch.setenv("ZMSVC_CONFIG_DIR", made)
+        yield directory
+
+
+def looks_for_keys(directory: Path) -> list[str]:
+    """What is said of the keys of a client, in a directory that is given and by the name of the context;
+    empty where they are taken.
+    """
+    said = []
+    for given in (str(directory), None):
+        try:
+            client_keys.of_endpoint("tcp://192.0.2.1:5557", given, "Here")
+        except ConfigError as error:
+            said += error.faults
+    return said
+
+
+@pytest.mark.parametrize("place", ["", "..", "../.."])
+def test_a_client_takes_no_keys_that_another_user_could_replace(
+    shared: Path, place: str, capsys: Capture
+) -> None:
+    attacker = others(1)[0]
+    assert looks_for_keys(shared / "keys/Here") == []
+    directory = shared / "keys/Here"
+    for open_one in (directory / place, shared / "laptop"):
+        open_one.chmod(0o777)
+    if not place:
+        python(
+            attacker,
+            REPLACE,
+            str(directory / "server.key"),
+            curve_keys.text(zmq.curve_keypair()[0]),
+            check=True,
+        )
+    given, named = looks_for_keys(directory)
+    assert given == named
+    assert given.startswith(f"cannot use CURVE keys: {directory} ")
+    assert "may be changed by everybody" in given
+    assert main(["watch", "--endpoint", "tcp://192.0.2.1:5557", "--keys", str(directory)]) != 0
+    assert "may be changed by everybody" in complaint(capsys)
+
+
+def test_a_client_takes_no_keys_of_another_user_but_of_the_one_who_has_typed_sudo(
+    shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = others(1)[0]
+    place = shared / "public"
+    place.mkdir()
+    place.chmod(0o1777)
+    (shared / "laptop/client.key_secret").chmod(0o644)
+    python(other, OWN_PLACE, str(shared / "laptop"), str(place / "laptop"), check=True)
+    (place / "laptop/client.key_secret").chmod(0o600)
+    assert looks_for_keys(place / "laptop") == [
+        f"cannot use CURVE keys: {place / 'laptop'} belongs to uid {other}"
+    ]
+    monkeypatch.setenv("SUDO_UID", str(other))
+    assert looks_for_keys(place / "laptop") == []
+
+
+@pytest.mark.parametrize("name", ["server.key", "clients/context.key"])
+def test_a_public_key_that_others_may_write_is_not_trusted(home: Path, name: str, capsys: Capture) -> None:
+    run("make")
+    file = home / "keys/Here" / name
+    file.chmod(0o666)
+    refusal = f"cannot use CURVE key {file}: it may be changed by everybody (mode 0666; chmod go-w {file})"
+    capsys.readouterr()
+    main(["-c", "Here", "keys"])
+    told = capsys.readouterr()
+    assert refusal in told.err
+    assert "context" not in told.out.partition("clients that may connect:")[2]
 
 
 # --- binds

@@ -99,6 +99,11 @@ def test_a_context_leaves_nothing_to_another_one_and_has_a_bound(unit: Path) -> 
     } <= set(lines)
 
 
+def test_a_context_of_a_user_has_the_same_bound_and_gains_no_privileges() -> None:
+    lines = (ROOT / "units/user/zmsvc@.service.in").read_text().splitlines()
+    assert {"TasksMax=32768", "UMask=0077", "NoNewPrivileges=yes"} <= set(lines)
+
+
 def test_only_names_of_directories_are_filled_in(unit: Path) -> None:
     template = (ROOT / "units/zmsvc@.service.in").read_text()
     assert set(re.findall(r"@(\w+)@", template)) == {"bindir", "sysconfdir"}

@@ -90,6 +90,17 @@ def test_it_names_what_a_task_has_written_to(tmp_path: Path) -> None:
     assert pages[""] < pages["immortal,fill"]
 
 
+@pytest.mark.deadline(120)
+def test_it_measures_what_the_guards_against_other_users_cost(tmp_path: Path) -> None:
+    told = bench("bench.safety", "--tasks=3", "--rounds=1", "--seconds=0.1", "--times=3", home=tmp_path)
+    rows = [line.strip("| ").split(" | ") for line in told.splitlines() if line.startswith("| ")]
+    pairs = [row for row in rows if len(row) >= 7 and row[0] != "guard"]
+    assert len(pairs) == 4
+    if os.geteuid() == 0:
+        assert all(re.fullmatch(r"[\d.]+ ms", row[number]) for row in pairs for number in (1, 2, 4, 5)), told
+    assert len([row for row in rows if re.fullmatch(r"\d+ us", row[1])]) == 6
+
+
 def test_it_measures_the_ways_to_fork(tmp_path: Path) -> None:
     told = bench("bench.forks", "--times=5", home=tmp_path)
     rows = dict(re.findall(r"^\| (.+?) \| ([\d.]+) ms \| [\d.]+ ms \|$", told, re.MULTILINE))

@@ -65,18 +65,29 @@ def memory(pid: int) -> int:
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
+def cpu(pid: int) -> float:
+    """Seconds of CPU time of a process's first thread."""
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
 class Seen:
     """What happened while the flood went on."""
 
     def __init__(self) -> None:
         self.answers: list[float] = []
+        self.computed: list[float] = []
+        """Seconds of CPU time that the supervisor's loop took from each question to its answer."""
         self.most = {"device": 0, "supervisor": 0}
+        self.loop: int | None = None
 
     def look(self, context: Context) -> dict[str, int]:
         """Ask for the status as long as it takes, and note what the processes have."""
-        began = time.monotonic()
+        began, computed = time.monotonic(), cpu(self.loop) if self.loop else 0.0
         status = context.status()
         self.answers.append(time.monotonic() - began)
+        if self.loop == status["pid"]:
+            self.computed.append(cpu(self.loop) - computed)
+        self.loop = status["pid"]
         for name, pid in (("device", status["device_pid"]), ("supervisor", status["pid"])):
             if pid is not None:
                 self.most[name] = max(self.most[name], memory(pid))
@@ -91,6 +102,8 @@ class Seen:
                 process.wait(0.02)
         # Of a busy machine some answers say more about the machine.
         assert statistics.median(self.answers) < ANSWER, sorted(self.answers)[-30:]
+        # Each answer, by what was done before it: others on the machine do not lengthen that.
+        assert max(self.computed) < ANSWER, sorted(self.computed)[-30:]
 
 
 def counts(context: Context, *names: str) -> int:

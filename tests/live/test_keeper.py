@@ -6,13 +6,17 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from context import Context
+from needs import need
+from others import command, give, others, run
 from waiting import PATIENCE, stop_process, wait_for, wait_for_end
 
 
@@ -95,6 +99,53 @@ def test_the_death_of_keeper_and_supervisor_together_is_cleaned_up_by_the_next(c
     context.start()
     wait_for_end(child)
     assert context.tasks("T")["ts_1"]["sub"] == "running"
+
+
+def test_a_program_that_cannot_be_killed_does_not_keep_the_supervisor_when_the_keeper_is_gone(
+    context: Context,
+) -> None:
+    uid = others(1)[0]
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        os.chmod(directory, 0o755)
+        become_root = shutil.copy(shutil.which("setpriv") or "", directory)
+        os.chmod(become_root, 0o4755)
+        tried = run(uid, become_root, "--reuid=0", "true")
+        need(tried.returncode == 0, "no program can be root by its mode here")
+        script = f"{become_root} --reuid=0 sleep 120 &amp; exec sleep 1000"
+        context.task(
+            "ts_1",
+            "sh",
+            kind="Command",
+            config=f"<command><arg>sh</arg><arg>-c</arg><arg>{script}</arg></command>",
+        )
+        context.write()
+        (context.home / "Services").mkdir()
+        give(context.home, uid)
+        zmsvcd = [
+            *command(uid),
+            sys.executable,
+            "-P",
+            "-m",
+            "zmsvc.keeper",
+            "--transaction",
+            "T",
+            str(context.file),
+        ]
+        with subprocess.Popen(zmsvcd, cwd="/", env=context.environment, stderr=subprocess.DEVNULL) as daemon:
+            try:
+                wait_for((context.runtime / context.name / "control.sock").is_socket)
+                task = context.task_is("ts_1", "running")["pid"]
+                supervisor = context.status()["pid"]
+                (child,) = wait_for(lambda: Path(f"/proc/{task}/task/{task}/children").read_text().split())
+                wait_for(lambda: Path(f"/proc/{child}/comm").read_text() == "sleep\n")
+            finally:
+                daemon.kill()
+        try:
+            wait_for_end(supervisor)
+            wait_for_end(task)
+            assert Path(f"/proc/{child}").exists(), "it was killed"
+        finally:
+            os.kill(int(child), signal.SIGKILL)
 
 
 def test_sigterm_while_the_supervisor_is_dead_still_stops_in_order(context: Context) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ from xml.sax.saxutils import escape
 
 from context import Context
 from needs import need
-from waiting import PATIENCE, wait_for
+from waiting import PATIENCE, wait_for, wait_for_end
 
 PACKAGES = {
     "redis-server": "redis-server",
@@ -43,6 +45,21 @@ class Programs:
         """A Command of these words."""
         config = "<command>" + "".join(f"<arg>{escape(word)}</arg>" for word in words) + "</command>"
         self.context.task(task, task.capitalize(), kind="Command", config=config, **other)
+
+    def serves_again_after_a_kill(self, task: str, port: int) -> None:
+        """Kill the main process of a server that says "first"; its workers end with it, and the next one
+        says the same.
+        """
+        self.context.start()
+        assert http(port) == "first"
+        main = self.context.tasks()[task]["pid"]
+        workers = children(main)
+        assert workers
+        os.kill(main, signal.SIGKILL)
+        self.context.task_is(task, "running", also=lambda told: told["pid"] != main)
+        for pid in workers:
+            wait_for_end(pid, 0)
+        assert http(port) == "first"
 
     def context_check(self) -> str:
         """What `check` says of the context file."""

@@ -65,15 +65,7 @@ def test_gunicorn_loads_the_application_again_on_sighup(programs: Programs, guni
 def test_gunicorn_that_was_killed_serves_again_and_its_workers_are_gone(
     programs: Programs, gunicorn: Gunicorn
 ) -> None:
-    programs.context.start()
-    assert http(gunicorn.port) == "first"
-    first = programs.context.tasks()["gunicorn"]["pid"]
-    old = children(first)
-    os.kill(first, signal.SIGKILL)
-    programs.context.task_is("gunicorn", "running", also=lambda task: task["pid"] != first)
-    for pid in old:
-        wait_for_end(pid, 0)
-    assert http(gunicorn.port) == "first"
+    programs.serves_again_after_a_kill("gunicorn", gunicorn.port)
 
 
 def test_a_worker_that_was_killed_is_the_business_of_gunicorn(programs: Programs, gunicorn: Gunicorn) -> None:

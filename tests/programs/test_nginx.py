@@ -8,7 +8,7 @@ import os
 import signal
 
 import pytest
-from programs import Programs, children, free_port, http, program
+from programs import Programs, free_port, http, program
 from waiting import wait_for, wait_for_end
 
 
@@ -26,8 +26,7 @@ class Nginx:
             for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
         )
         (self.home / "nginx.conf").write_text(
-            f"{'user root;' if os.geteuid() == 0 else ''} pid {self.home}/nginx.pid; error_log "
-            f"{self.home}/error.log; events {{}}"
+            f"{'user root;' if os.geteuid() == 0 else ''} pid {self.home}/nginx.pid; error_log {self.home}/error.log; events {{}}"
             f"http {{ {temporary} access_log {self.home}/access.log; server {{ listen 127.0.0.1:{self.port};"
             f'location / {{ return 200 "{word}\\n"; }} }} }}'
         )
@@ -50,16 +49,7 @@ def nginx(programs: Programs) -> Nginx:
 def test_nginx_that_was_killed_serves_again_and_its_workers_are_gone(
     programs: Programs, nginx: Nginx
 ) -> None:
-    programs.context.start()
-    assert http(nginx.port) == "first"
-    first = programs.context.tasks()["nginx"]["pid"]
-    workers = children(first)
-    assert workers
-    os.kill(first, signal.SIGKILL)
-    programs.context.task_is("nginx", "running", also=lambda task: task["pid"] != first)
-    for pid in workers:
-        wait_for_end(pid, 0)
-    assert http(nginx.port) == "first"
+    programs.serves_again_after_a_kill("nginx", nginx.port)
 
 
 def test_nginx_reads_its_configuration_again_on_sighup(programs: Programs, nginx: Nginx) -> None:

@@ -27,7 +27,7 @@ def of_context(name: str) -> Curve | None:
     """
     for directory in _directories(name):
         if os.path.isdir(directory):
-            return curve_keys.load_client(directory)
+            return _load(directory)
     return None
 
 
@@ -53,13 +53,19 @@ def of_endpoint(place: str, given: str | None, name: str | None = None) -> Curve
     if not place.startswith("tcp://"):
         return None
     if given:
-        return curve_keys.load_client(Path(given))
+        return _load(Path(given))
     if name is not None:
         return of_context(name)
     for known, file in paths.known_contexts().items():
         if any(os.path.isdir(directory) for directory in _directories(known)) and _has(file, place):
             return of_context(known)
     return None
+
+
+def _load(directory: Path) -> Curve:
+    """Load a client's keys, unless another user could change them. Raises ConfigError."""
+    curve_keys.check_client_place(directory)
+    return curve_keys.load_client(directory)
 
 
 def _directories(name: str) -> Iterator[Path]:

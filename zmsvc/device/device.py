@@ -20,7 +20,7 @@ import zmq
 
 from zmsvc.core.errors import ZmsvcError
 from zmsvc.device.admission import Admission, places
-from zmsvc.device.guard import MAX_MEMORY, Guard
+from zmsvc.device.guard import MAX_MEMORY, MAX_SUBSCRIPTIONS, Guard
 from zmsvc.device.missed_orders import MissedOrders
 from zmsvc.device.peers import Peers
 from zmsvc.device.pulse import Pulse
@@ -39,6 +39,10 @@ _QUIET_MS = 20
 _SILENCE_MS = 250
 """Silence after which those who are still missing are not waited for: they may never have subscribed, or
 are gone.
+"""
+_TOLD = 1000
+"""Subscriptions that are taken at once before the clock, signals and connections have their turn again: a
+flood of them has no end.
 """
 _LINGER_MS = 1000
 _JOIN_S = 5.0
@@ -173,13 +177,20 @@ class Device:
             zmq.XPUB_VERBOSE, 1
         )  # Or equal subscriptions of two subscribers would be told, and count, once.
         with self._watch.also(self._back):
-            while not self._watch.stopping and (left := until - time.monotonic()) > 0:
+            # Of more than the guard lets there be some are a flood's, of which publishers need not know.
+            while (
+                not self._watch.stopping
+                and len(subscriptions) <= MAX_SUBSCRIPTIONS
+                and (left := until - time.monotonic()) > 0
+            ):
                 quiet = (
                     _QUIET_MS if count >= self._settings.expect else _SILENCE_MS if count else _GRACE_S * 1000
                 )
                 if not self._watch.turn(math.ceil(min(quiet, left * 1000))):
                     break
-                while readable(self._back):
+                for _ in range(_TOLD):
+                    if not readable(self._back):
+                        break
                     told, count = socket_options.told(self._back.recv()), count + 1
                     if told is not None and told[0]:
                         subscriptions.add(b"\x01" + told[1])

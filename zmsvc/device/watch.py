@@ -66,7 +66,7 @@ class DeviceEvents:
         self._say_at: float | None = None
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poller = zmq.Poller()
-        for source in (*(side.news for side in self._sides), self._wake_read, *unheard.sockets):
+        for source in (*(side.news.socket for side in self._sides), self._wake_read, *unheard.sockets):
             self._poller.register(source, zmq.POLLIN)
         if handler:
             self._poller.register(handler.socket, zmq.POLLIN)
@@ -95,13 +95,7 @@ class DeviceEvents:
         """
         due = [each for each in (timeout_ms, *self._timeouts_ms()) if each is not None]
         happened = self._poller.poll(min(due) if due else None)
-        # In this order: of each connection that asks it is known by then that it has been accepted.
-        if self._handler:
-            self._handler.receive()
-        for side in self._sides:
-            self._take_news(side)
-        if self._handler:
-            self._handler.answer()
+        self._judge()
         told = self._unheard.take(self._guard.told)
         if self._take_signals() or told:
             self._guard.look()
@@ -110,6 +104,25 @@ class DeviceEvents:
         self._pulse.beat()
         self._tell_counts()
         return bool(happened)
+
+    def _judge(self) -> None:
+        """TakePipe a portion of what connections ask and of what becomes of them; the poller tells of what
+        is left.
+        """
+        # In this order: of each connection that asks it is known by the end of the news that it has been
+        # accepted.
+        if self._handler and self._known:
+            self._handler.receive()
+            for side in self._sides:
+                side.news.over = False
+        for side in self._sides:
+            self._take_news(side)
+        if self._handler:
+            self._handler.answer(known=self._known)
+
+    @property
+    def _known(self) -> bool:
+        return all(side.news.over for side in self._sides)
 
     def _timeouts_ms(self) -> Iterator[int | None]:
         if self._handler:
@@ -135,7 +148,7 @@ class DeviceEvents:
         """
         for side in self._sides:
             side.watched.disable_monitor()
-            side.news.close(0)
+            side.news.socket.close(0)
             side.peers.look()
             for each in side.peers.all():
                 if each.behind and not ours(each.owner):
@@ -144,7 +157,7 @@ class DeviceEvents:
         self._pulse.close()
 
     def _take_news(self, side: _Side) -> None:
-        for event, value in socket_monitor.seen(side.news):
+        for event, value in side.news.take():
             if event == zmq.EVENT_ACCEPTED:
                 self._accepted(side, value)
             elif event == zmq.EVENT_DISCONNECTED:
@@ -226,7 +239,7 @@ class _Side:
         self.name = name
         self.watched = watched
         self.peers = peers
-        self.news = socket_monitor.watch(
+        self.news = socket_monitor.News(
             watched, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | socket_monitor.FAILED
         )
         self.broken_handshake = False

@@ -40,7 +40,7 @@ def check(directory: Path) -> None:
             f"{directory} belongs to {user(about.st_uid)}, and this is {user(os.geteuid())}",
             owner=about.st_uid,
         )
-    if others := _writers(about):
+    if others := writers(about):
         raise PlaceError(
             f"{directory} may be changed by {others} (mode {stat.S_IMODE(about.st_mode):04o}; chmod go-w "
             f"{directory})"
@@ -57,7 +57,7 @@ def check_file(path: str | Path, about: os.stat_result) -> None:
     trusted = _trusted() | _typed() | {os.stat(__file__).st_uid}
     if about.st_uid not in trusted:
         raise PlaceError(f"it belongs to {user(about.st_uid)}", owner=about.st_uid)
-    if others := _writers(about):
+    if others := writers(about):
         raise PlaceError(
             f"it may be changed by {others} (mode {stat.S_IMODE(about.st_mode):04o}; chmod go-w {path})"
         )
@@ -101,7 +101,7 @@ def _check_step(here: str, path: Path, trusted: set[int]) -> None:
     if about.st_uid not in trusted:
         raise PlaceError(f"{path} is below {here}, which belongs to {user(about.st_uid)}", owner=about.st_uid)
     # In a sticky directory, such as /tmp, nobody can replace what belongs to another user.
-    if not about.st_mode & stat.S_ISVTX and (others := _writers(about)):
+    if not about.st_mode & stat.S_ISVTX and (others := writers(about)):
         raise PlaceError(
             f"{path} is below {here}, which may be changed by {others} (mode "
             f"{stat.S_IMODE(about.st_mode):04o})"
@@ -121,7 +121,7 @@ def _typed() -> set[int]:
     return {int(typed)} if typed.isdecimal() else set()
 
 
-def _writers(about: os.stat_result) -> str:
+def writers(about: os.stat_result) -> str:
     """Name the users who may write, beside the owner; empty when there are none."""
     if about.st_mode & stat.S_IWOTH:
         return "everybody"
@@ -165,11 +165,23 @@ def hold(directory: Path, owner: int) -> int:
 
     What is opened by it lies there, whatever becomes of the path meanwhile.
     """
-    trusted = _trusted() | {owner}
+    return _hold(directory, _trusted() | {owner})
+
+
+def check_read(directory: Path) -> None:
+    """Raise PlaceError when another user could change what is read from a directory. It may be that of the
+    user who has typed `sudo`.
+
+    Raises OSError.
+    """
+    os.close(_hold(directory, _trusted() | _typed()))
+
+
+def _hold(directory: Path, trusted: set[int]) -> int:
     _reached(directory.absolute(), trusted)
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     about = os.fstat(fd)
-    others = _writers(about)
+    others = writers(about)
     if about.st_uid in trusted and not others:
         return fd
     os.close(fd)

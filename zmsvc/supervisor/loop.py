@@ -41,6 +41,10 @@ STATUS_EVERY = 0.1
 """Seconds between two status lines of the unit."""
 ASKS = 2
 """The first protocol in which a keeper can ask all processes of a launch to end."""
+END = 10.0
+"""Seconds in which the processes of a context are killed whose keeper is gone. Only a fork bomb takes as
+long.
+"""
 MAX_ERROR = 2000
 """Characters that are told of what failed at the start of the context: a terminal's page, where a thousand
 tasks fail alike.
@@ -113,8 +117,10 @@ class Loop:
             self._held_back = self._loop.call_later(patience, self._hear_held_back)
         if self.children.lost:
             log.error("The keeper is gone: the context ends")
-            self._end_context()
-            self.over.set()
+            try:
+                self._end_context()
+            finally:
+                self.over.set()
 
     def _hear_held_back(self) -> None:
         self._held_back = None
@@ -124,11 +130,20 @@ class Loop:
         """The tasks die with the keeper by the kernel's hand, but not what they had started: nothing of
         the context may stay.
         """
+        outside = self.children.outside
         sessions = {task.pid for task in self.world.tasks.values() if task.pid is not None}
-        while doomed := [
-            pid for pid in self.children.outside.belonging(sessions, self.places.mark) if pid != os.getpid()
-        ]:
-            self.children.outside.kill_each(doomed)
+        killed: set[tuple[int, int | None]] = set()
+        until = self._loop.time() + END
+        # Again only for what was forked meanwhile: one that was killed forks no more, even if it does not end
+        # at once. One that cannot be killed (a program that is root by its mode, or one that hangs in the
+        # kernel) is no reason to stay.
+        while self._loop.time() < until:
+            found = [pid for pid in outside.belonging(sessions, self.places.mark) if pid != os.getpid()]
+            if not (doomed := {(pid, outside.start_time(pid)) for pid in found} - killed):
+                return
+            outside.kill_each(pid for pid, _ in doomed)
+            killed |= doomed
+        log.error("Something forks faster than it can be killed")
 
     async def ask(self, request: Requested | ev.ContextReloaded) -> ev.Reply:
         """Bring a request in and wait for its answer."""

@@ -7,8 +7,10 @@ asks with a `state` request.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -30,12 +32,20 @@ from zmsvc.task.sdk import LoopedTask, TaskService
 
 ANSWER_MS = 250
 """How long a supervisor has to answer. Without an answer the sample is of what has been heard."""
+OLD = 1000
+"""Messages that are passed over before a question; who may connect to the bus can send them without end."""
 ATTEMPTS = 4
 MAX_HELD = 32 << 20
 """Bytes by which this process may grow before its endpoint is opened anew. libzmq bounds neither the
 subscriptions of a peer nor what they cost, some 100 bytes for a byte of a prefix; a subscriber of ours has
 one. Subscriptions are taken in while a sample is sent and at no other time: eight peers that flooded made the
 process grow by 12 MB/s at 20 samples a second. A picture of 5,000 tasks has 10 MB."""
+ANSWERED = 100
+"""StateClient that are answered at once, before the next sample and the wish to stop have their turn
+again.
+"""
+ANSWERED_BYTES = 16 << 20
+"""The same in bytes of the answers."""
 DOUBT = 60.0
 """Seconds after which the picture is asked for in any case, which repairs what a message that was lost has
 left wrong.
@@ -87,7 +97,9 @@ class TransactionView:
         self._tasks = {
             str(each.get("service_id")): {
                 "pid": _pid(each.get("pid")),
-                **{name: each.get(name) for name in ("action", "state", "active_state")},
+                "action": each.get("action"),
+                "state": each.get("state"),
+                "active_state": each.get("active_state"),
             }
             for each in tasks
         }
@@ -127,10 +139,13 @@ class StateClient:
         """The picture; None when nobody answers in time."""
         # An answer to an earlier question, or to somebody else's, may be older than what has been heard
         # since.
-        while self._ear.poll(0):
+        for _ in range(OLD):
+            if not self._ear.poll(0):
+                break
             self._ear.recv()
         publish("state", {"header": self._head, "content": {}})
-        while self._ear.poll(ANSWER_MS):
+        until = time.monotonic() + ANSWER_MS / 1000
+        while (left := until - time.monotonic()) > 0 and self._ear.poll(round(left * 1000) + 1):
             try:
                 _, body = messages.decode(self._ear.recv())
             except ProtocolError:
@@ -161,6 +176,8 @@ class MonitorEndpoint:
         self.answers = kind == "rep"
         self._frame = messages.encode("monitor", {})
         self._opened_anew = SparseLog(report)
+        self._rest = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        """Readable while a turn has left something, of which ZMQ's own descriptors tell only once."""
         self._open()
 
     def _open(self) -> None:
@@ -170,7 +187,7 @@ class MonitorEndpoint:
         )
         # Before the socket binds, or connections are missed.
         self._news = (
-            socket_monitor.watch(self.socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+            socket_monitor.News(self.socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
             if self._handler
             else None
         )
@@ -180,7 +197,7 @@ class MonitorEndpoint:
     def _shut(self) -> None:
         if self._news:
             self.socket.disable_monitor()
-            self._news.close(0)
+            self._news.socket.close(0)
         self.socket.close(0)
 
     def is_full(self) -> bool:
@@ -201,45 +218,60 @@ class MonitorEndpoint:
         self._open()
 
     def sources(self) -> list[int]:
-        """Return the descriptors at whose change `judge` is to be called."""
-        return [each.fileno() for each in (self._handler and self._handler.socket, self._news) if each]
+        """Return the descriptors at whose change a `turn` is due."""
+        sockets = [self._handler.socket, self._news.socket] if self._handler and self._news else []
+        return [
+            *(each.fileno() for each in sockets),
+            *([self.socket.fileno()] if self.answers else []),
+            self._rest,
+        ]
 
-    def judge(self) -> None:
-        """Let in who waits and may come. ZMQ's descriptors tell of a change only once, so nothing may be
-        left over.
+    def turn(self) -> None:
+        """Let in who waits and may come, and answer who has asked, as many as others can wait for. The
+        rest has another turn.
         """
-        while self._handler and self._news:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._rest)
+        left = self._judge()
+        if self.answers:
+            left = self._answer() or left
+        if left:
+            os.eventfd_write(self._rest, 1)
+
+    def _judge(self) -> bool:
+        """Return whether something is left."""
+        if self._handler is None or self._news is None:
+            return False
+        if self._news.over:
             self._handler.receive()
-            for event, fd in socket_monitor.seen(self._news):
-                if event == zmq.EVENT_ACCEPTED:
-                    self._handler.accepted("", fd)
-                else:
-                    self._handler.ended("", fd)
-            self._handler.answer()
-            if not (socket_options.readable(self._handler.socket) or socket_options.readable(self._news)):
-                return
+            self._news.over = False
+        for event, fd in self._news.take():
+            if event == zmq.EVENT_ACCEPTED:
+                self._handler.accepted("", fd)
+            else:
+                self._handler.ended("", fd)
+        self._handler.answer(known=self._news.over)
+        return socket_options.readable(self._handler.socket) or socket_options.readable(self._news.socket)
+
+    def _answer(self) -> bool:
+        """Return whether something is left."""
+        for _ in range(max(1, min(ANSWERED, ANSWERED_BYTES // len(self._frame)))):
+            try:
+                self.socket.recv(zmq.DONTWAIT)
+                self.socket.send(self._frame, zmq.DONTWAIT)
+            except zmq.Again:
+                return False
+        return socket_options.readable(self.socket)
 
     def show(self, frame: bytes) -> None:
         self._frame = frame
-        self.judge()
-        if self.answers:
-            self.answer()
-        else:
+        self.turn()
+        if not self.answers:
             self.socket.send(frame, zmq.DONTWAIT)
-
-    def answer(self) -> None:
-        """Answer everybody who has asked meanwhile. ZMQ's descriptor tells of a change only once, so
-        nothing may be left over.
-        """
-        try:
-            while True:
-                self.socket.recv(zmq.DONTWAIT)
-                self.socket.send(self._frame, zmq.DONTWAIT)
-        except zmq.Again:
-            return
 
     def close(self) -> None:
         self._shut()
+        os.close(self._rest)
         if self._handler:
             self._handler.close()
         name = self._listening.getsockname()
@@ -285,14 +317,12 @@ class MonitorTask(LoopedTask):
             self._zmq, self._companion.frontend, keys.client, self.transaction, self.service_id
         )
         self._watch_sources()
-        if self._counter.answers:
-            self._companion.watch(self._counter.socket.fileno(), self._counter.answer)
 
     def _watch_sources(self) -> None:
         assert self._counter is not None
         for source in self._counter.sources():
-            self._companion.watch(source, self._counter.judge)
-        self._counter.judge()
+            self._companion.watch(source, self._counter.turn)
+        self._counter.turn()
 
     def _open_anew(self) -> None:
         assert self._counter is not None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from context import Context
+from tutorial import free_ports
 
 from bench.ear import PATIENCE, Ear, end
 from bench.fleet import Command, Fleet
@@ -54,15 +55,25 @@ class Zmsvc:
     """With `cgroups` it is given a control group, as systemd would (Delegate=yes); `without` names shortcuts
     for ZMSVC_DISABLE.
 
-    `wrapper` is a command that runs the daemon, by executing the rest of its arguments.
+    `wrapper` is a command that runs the daemon, by executing the rest of its arguments. With `tcp` the bus is
+    at loopback ports; `service` is XML in the `<service>` of each task. A contender that has either has a
+    `label`.
     """
 
     def __init__(
-        self, *, cgroups: bool = False, without: Sequence[str] = (), wrapper: Sequence[str] = ()
+        self,
+        *,
+        cgroups: bool = False,
+        without: Sequence[str] = (),
+        wrapper: Sequence[str] = (),
+        tcp: bool = False,
+        service: str = "",
+        label: str = "",
     ) -> None:
-        self.name = (
+        self.name = label or (
             "zmsvc (cgroups)" if cgroups else f"zmsvc (no {', '.join(without)})" if without else "zmsvc"
         )
+        self._tcp, self._service = tcp, service
         self._cgroups = cgroups
         self._without = without
         self._wrapper = wrapper
@@ -77,7 +88,9 @@ class Zmsvc:
         context = Context(home, "Bench")
         context.wrapper = [*self._wrapper]
         with Ear(home / "ear") as ear, _control_group(self._cgroups) as group:
-            _configure(context, fleet, ear)
+            if self._tcp:
+                context.frontend, context.backend = (f"tcp://127.0.0.1:{port}" for port in free_ports(2))
+            _configure(context, fleet, ear, EAGER + self._service)
             try:
                 with group:
                     # As `--detach` has it: the log goes to the file alone.
@@ -91,14 +104,14 @@ class Zmsvc:
                 context.close()
 
 
-def _configure(context: Context, fleet: Fleet, ear: Ear) -> None:
+def _configure(context: Context, fleet: Fleet, ear: Ear, service: str) -> None:
     context.service("Work", WORK)
     config = f"<ear>{ear.path}</ear>"
     for name in fleet.workers:
-        context.task(name, "Work", config=config, service=EAGER, rules={"on_fail": ("restart", name)})
+        context.task(name, "Work", config=config, service=service, rules={"on_fail": ("restart", name)})
     for victim, heir in zip(fleet.victims, fleet.heirs, strict=True):
-        context.task(victim, "Work", config=config, service=EAGER, rules={"on_fail": ("start", heir)})
-        context.task(heir, "Work", config=config, service=EAGER, entry=False)
+        context.task(victim, "Work", config=config, service=service, rules={"on_fail": ("start", heir)})
+        context.task(heir, "Work", config=config, service=service, entry=False)
 
 
 class ZmsvcSession:

@@ -65,95 +65,57 @@ class NoTaskError(UsageError):
     """A task that the context file does not have."""
 
 
-def parser() -> argparse.ArgumentParser:
-    """The flags of the manual."""
-    p = argparse.ArgumentParser(
-        prog="conf_command.py",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    p.add_argument(
-        "--endpoint",
-        metavar="URL",
-        help="where everyone publishes, tcp://127.0.0.1:5557 (default: that of --context_file)",
-    )
-    p.add_argument("--context_file", metavar="FILE", help="the context file")
-    p.add_argument(
-        "--service_name",
-        metavar="NAME",
-        required=True,
-        help=f"who is meant: {', '.join(ACTIONS)} or another, see below",
-    )
-    p.add_argument(
-        "--service_id",
-        metavar="ID",
-        help="the ContextID, or the task's id (default: of the file, or none, which is any)",
-    )
-    p.add_argument(
-        "--transaction", metavar="ID", help="the transaction; `start` without one makes an ID and prints it"
-    )
+def _add_what_is_sent(p: argparse.ArgumentParser) -> None:
     actions = [*sorted({each for some in ACTIONS.values() for each in some}), *REPORTS]
-    p.add_argument(
-        "--action",
-        choices=actions,
-        required=True,
-        help="what is asked, or with --topic=control what is reported",
-    )
-    p.add_argument(
-        "--topic",
-        choices=("context", "process", "control", "state"),
-        help="the topic (default: that of --service_name)",
-    )
-    p.add_argument(
-        "--use_file",
-        action="store_true",
-        help="send the tasks of --task_id as --context_file has them, else all of them",
-    )
-    p.add_argument(
-        "--task_id",
-        action="append",
-        metavar="ID[,ID]",
-        help=f"only these tasks; {ALL} or the ContextID: all of them",
-    )
-    p.add_argument(
-        "--device_action",
-        default="none",
-        metavar="WORD",
-        help="with --topic=control: the device action of the report",
-    )
-    p.add_argument(
-        "--result",
-        default="success",
-        metavar="WORD",
-        help="with --topic=control: its result (default: success)",
-    )
+    meant = f"which service is meant: {', '.join(ACTIONS)} or another, see below"
+    p.add_argument("--service_name", metavar="NAME", required=True, help=meant)
+    which = "the ContextID, or the task's id (default: of the file, or none, which is any)"
+    p.add_argument("--service_id", metavar="ID", help=which)
+    made = "the transaction; `start` without one makes an ID and prints it"
+    p.add_argument("--transaction", metavar="ID", help=made)
+    asked = "the action that is ordered, or with --topic=control reported"
+    p.add_argument("--action", choices=actions, required=True, help=asked)
+    topics = ("context", "process", "control", "state")
+    p.add_argument("--topic", choices=topics, help="the topic (default: that of --service_name)")
+    use = "send the tasks of --task_id as --context_file has them, else all of them"
+    p.add_argument("--use_file", action="store_true", help=use)
+    only = f"only these tasks; {ALL} or the ContextID: all of them"
+    p.add_argument("--task_id", action="append", metavar="ID[,ID]", help=only)
+    reported = "with --topic=control: the device action of the report"
+    p.add_argument("--device_action", default="none", metavar="WORD", help=reported)
+    result = "with --topic=control: its result (default: success)"
+    p.add_argument("--result", default="success", metavar="WORD", help=result)
+
+
+def _add_monitoring(p: argparse.ArgumentParser) -> None:
     for name in OPTIONS:
         p.add_argument(f"--{name}", action="store_true", help="with `top`: this too")
-    p.add_argument(
-        "--use_service",
-        action="store_true",
-        help="with `top`: send the three below along; a Monitor task does what they ask",
-    )
+    use = "with `top`: send the three below along; a Monitor task does what they ask"
+    p.add_argument("--use_service", action="store_true", help=use)
     p.add_argument("--service_type", default="pub", metavar="TYPE", help="pub or rep")
-    p.add_argument(
-        "--service_freq", type=float, default=1.0, metavar="SECONDS", help="seconds between two messages"
-    )
+    pause = "seconds between two messages"
+    p.add_argument("--service_freq", type=float, default=1.0, metavar="SECONDS", help=pause)
     p.add_argument("--service_endpoint", default="", metavar="URL", help="where to publish")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return a parser with the flags of the manual of zmicroservices 1.0."""
+    form = argparse.RawDescriptionHelpFormatter
+    p = argparse.ArgumentParser(
+        prog="conf_command.py", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=form
+    )
+    where = "where everyone publishes, tcp://127.0.0.1:5557 (default: that of --context_file)"
+    p.add_argument("--endpoint", metavar="URL", help=where)
+    p.add_argument("--context_file", metavar="FILE", help="the context file")
+    _add_what_is_sent(p)
+    _add_monitoring(p)
     p.add_argument("--wait", action="store_true", help="wait for the reply to a question")
-    p.add_argument(
-        "--sub_endpoint", metavar="URL", help="where replies come out (default: that of --context_file)"
-    )
-    p.add_argument(
-        "--keys", metavar="DIR", help="the CURVE keys to connect with (default: those of the context)"
-    )
-    p.add_argument(
-        "--timeout",
-        type=float,
-        default=PATIENCE,
-        metavar="SECONDS",
-        help=f"wait no longer (default: {PATIENCE:g})",
-    )
+    replies = "where replies come out (default: that of --context_file)"
+    p.add_argument("--sub_endpoint", metavar="URL", help=replies)
+    keys = "the CURVE keys to connect with (default: those of the context)"
+    p.add_argument("--keys", metavar="DIR", help=keys)
+    limit = f"wait no longer (default: {PATIENCE:g})"
+    p.add_argument("--timeout", type=float, default=PATIENCE, metavar="SECONDS", help=limit)
     return p
 
 

@@ -112,7 +112,7 @@ def _show(places: Places, *, as_json: bool) -> None:
         _show_own(places, as_json=as_json)
         return
     server, known = (
-        curve_keys.load_public(places.keys / f"{curve_keys.SERVER}{curve_keys.PUBLIC}"),
+        curve_keys.load_kept(places.keys / f"{curve_keys.SERVER}{curve_keys.PUBLIC}"),
         _clients(places),
     )
     if as_json:
@@ -149,7 +149,7 @@ def _clients(places: Places) -> Mapping[str, bytes]:
     found = {}
     for file in sorted(curve_keys.clients(places.keys).glob(f"*{curve_keys.PUBLIC}")):
         try:
-            found[file.stem] = curve_keys.load_public(file)
+            found[file.stem] = curve_keys.load_kept(file)
         except ConfigError as error:
             terminal.complain(str(error))
     return found
@@ -190,10 +190,10 @@ def _join(places: Places, file: Path) -> None:
     leaves it.
     """
     if file.name.endswith(curve_keys.SECRET):
-        expected = f"{curve_keys.SERVER}{curve_keys.PUBLIC}"
         raise CtlError(
             1,
-            f"cannot join {places.name} with {file}: it is a secret key, expected the public one, {expected}",
+            f"cannot join {places.name} with {file}: it is a secret key, expected the public one, "
+            f"{curve_keys.SERVER}{curve_keys.PUBLIC}",
         )
     if curve_keys.in_use(places.keys) or curve_keys.of_client(places.keys):
         raise CtlError(

@@ -49,12 +49,19 @@ def load_curve(file: Path, server: Path | None = None) -> Curve:
     """Keys from files: ours with public-key and secret-key, the device's with public-key. Raises
     ConfigError.
     """
-    return _pair(_read(file), file, load_public(server) if server else None)
+    return _pair(_read(file), file, load_kept(server) if server else None)
 
 
 def load_public(file: Path) -> bytes:
     """The public key of a file. Raises ConfigError."""
     return _parsed(_read(file), file)[0]
+
+
+def load_kept(file: Path) -> bytes:
+    """The same from a file that decides whom we trust: it is refused when others may write it. Raises
+    ConfigError.
+    """
+    return _parsed(_read(file, kept=True), file)[0]
 
 
 def load_open(fd: int) -> Curve:
@@ -104,6 +111,18 @@ def check_place(directory: Path) -> None:
                 raise PlaceError(f"cannot use CURVE keys: {error}", owner=error.owner) from error
 
 
+def check_client_place(directory: Path) -> None:
+    """Raise ConfigError when another user could change which device a client takes for that of its
+    context.
+    """
+    try:
+        directories.check_read(directory)
+    except PlaceError as error:
+        raise ConfigError([f"cannot use CURVE keys: {error}"]) from error
+    except OSError as error:
+        raise ConfigError([_unreadable(directory, error)]) from error
+
+
 def load_client(directory: Path) -> Curve:
     """What a client of the context needs: its own pair and the device's public key. Raises ConfigError."""
     return load_curve(directory / f"{CLIENT}{SECRET}", directory / f"{SERVER}{PUBLIC}")
@@ -133,9 +152,18 @@ def _open(file: Path) -> int:
     return fd
 
 
-def _read(file: Path) -> str:
+def _read(file: Path, *, kept: bool = False) -> str:
     fd = open_secret(file) if file.name.endswith(SECRET) else _open(file)
     try:
+        about = os.fstat(fd)
+        if kept and (others := directories.writers(about)):
+            mode = stat.S_IMODE(about.st_mode)
+            raise ConfigError(
+                [
+                    f"cannot use CURVE key {file}: it may be changed by {others} (mode {mode:04o}; chmod "
+                    f"go-w {file})"
+                ]
+            )
         return os.pread(fd, _MAX, 0).decode("utf-8", "replace")
     except OSError as error:
         raise ConfigError([_unreadable(file, error)]) from error

@@ -15,6 +15,7 @@ import itertools
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ import zmq
 from zmsvc.core.access import MAY_CONNECT
 from zmsvc.host.bus.members import Members
 from zmsvc.host.bus.socket_options import Context, readable
-from zmsvc.host.bus.zap import ADDRESS, ZapHandler
+from zmsvc.host.bus.zap import ADDRESS, ASKED, ZapHandler
 from zmsvc.host.directories import user
 from zmsvc.host.kernel.sockdiag import SockDiag
 from zmsvc.host.sparse_log import SparseLog
@@ -34,6 +35,10 @@ REFUSAL = b"\x04\x0a\x05ERROR\x03400"
 _GRACE_S = 1.0
 """Seconds that a refused connection may take to its handshake, in which it can be told why; then it is
 ended without a word.
+"""
+_MAX_WAITING = 256
+"""Refused connections that may wait for that at once: of more the oldest is ended, since each takes two
+descriptors.
 """
 _MAX_NAMED = 64
 """Users whose refusals are counted apart."""
@@ -85,6 +90,8 @@ class LoopbackGate(ZapHandler):
         self._tallies: dict[int | None, SparseLog] = {}
         self._refused: dict[tuple[str, int], _Refused] = {}
         """By the device's socket and libzmq's descriptor."""
+        self._waiting: deque[_Refused] = deque()
+        """Those that may be told why, the oldest first, and some that are gone."""
         self._numbers = itertools.count()
         self._fresh: list[_Request] = []
         self._held: list[_Request] = []
@@ -95,7 +102,9 @@ class LoopbackGate(ZapHandler):
         """TakePipe what is asked; the news of connections that is taken after this is newer than each
         request.
         """
-        while readable(self.socket):
+        for _ in range(ASKED):
+            if not readable(self.socket):
+                return
             self._fresh.append(_Request(frames=self.socket.recv_multipart()))
 
     def accepted(self, side: str, fd: int) -> None:
@@ -126,9 +135,13 @@ class LoopbackGate(ZapHandler):
             return None
 
     def _refuse(self, key: tuple[str, int], connection: socket.socket | None) -> None:
-        self._refused[key] = _Refused(
+        refused = _Refused(
             number=next(self._numbers), connection=connection, until=time.monotonic() + _GRACE_S
         )
+        self._refused[key] = refused
+        self._waiting.append(refused)
+        if len(self._waiting) > _MAX_WAITING:
+            self._waiting.popleft().hang_up()
 
     def ended(self, side: str, fd: int) -> None:
         """libzmq is through with a connection: whatever it had asked may be answered."""
@@ -137,15 +150,23 @@ class LoopbackGate(ZapHandler):
             return
         if gone.connection is not None:
             gone.connection.close()
+            gone.connection = None
         for request in self._held:
             request.suspects.discard(gone.number)
 
     # --- what is answered
 
-    def answer(self) -> None:
+    def answer(self, *, known: bool) -> None:
         """Answer what can be answered. A request keeps the suspects it came with, so a flood of later ones
         does not hold it up.
         """
+        if known:
+            self._answer_fresh()
+        now = time.monotonic()
+        for each in self._late(now):
+            each.hang_up()
+
+    def _answer_fresh(self) -> None:
         fresh, self._fresh = self._fresh, []
         if fresh:
             for each in self._refused.values():
@@ -157,9 +178,6 @@ class LoopbackGate(ZapHandler):
             if not request.suspects:
                 self._let_in(request.frames)
         self._held = [request for request in held if request.suspects]
-        now = time.monotonic()
-        for each in self._late(now):
-            each.hang_up()
 
     def _let_in(self, frames: list[bytes]) -> None:
         peer, empty, version, request = frames[:4]

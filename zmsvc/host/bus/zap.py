@@ -11,23 +11,28 @@ import zmq
 from zmq.utils import z85
 
 from zmsvc.core.errors import ConfigError
-from zmsvc.host.bus.curve_keys import PUBLIC, load_public
+from zmsvc.host.bus.curve_keys import PUBLIC, load_kept
 from zmsvc.host.bus.socket_options import Context, Socket, readable
 from zmsvc.host.sparse_log import SparseLog
 
 ADDRESS = "inproc://zeromq.zap.01"
 """Where libzmq asks whether a connection may be let in."""
+ASKED = 256
+"""Requests that are taken at once, before others have their turn."""
 
 
 class ZapHandler:
-    """What the device's main thread does for whoever judges connections: it hands on requests first, then
+    """What is done for whoever judges connections, a turn at a time: it is handed the requests first, then
     the news of connections.
+
+    A turn may leave some of either. No more requests are handed on before the news that was there when the
+    last ones came.
     """
 
     socket: Socket
 
     def receive(self) -> None:
-        """TakePipe the requests that wait."""
+        """TakePipe requests that wait."""
 
     def accepted(self, side: str, fd: int) -> None:
         """libzmq has accepted a connection with this descriptor for one of the device's sockets."""
@@ -40,8 +45,10 @@ class ZapHandler:
     def forget(self) -> None:
         """The socket was closed with all its connections."""
 
-    def answer(self) -> None:
-        """Answer what can be answered; does not block."""
+    def answer(self, *, known: bool) -> None:
+        """Answer what can be answered; does not block. `known` tells that all news has come which preceded
+        the requests.
+        """
 
     def timeout_ms(self) -> int | None:
         """Milliseconds after which `answer` is to be called even if nothing happens."""
@@ -65,9 +72,11 @@ class KeyHandler(ZapHandler):
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind(ADDRESS)
 
-    def answer(self) -> None:
-        """Answer what waits; does not block."""
-        while readable(self.socket):
+    def answer(self, *, known: bool) -> None:
+        """Answer what waits; does not block. Who asks shows a key, so nothing else needs to be known."""
+        for _ in range(ASKED):
+            if not readable(self.socket):
+                return
             version, request, _domain, address, _identity, mechanism, *credentials = (
                 self.socket.recv_multipart()
             )
@@ -83,7 +92,7 @@ class KeyHandler(ZapHandler):
         keys = set()
         for file in self._directory.glob(f"*{PUBLIC}"):
             try:
-                keys.add(load_public(file))
+                keys.add(load_kept(file))
             except ConfigError:
                 continue  # One bad file must not lock the others out.
         return keys

@@ -1,0 +1,185 @@
+"""The sockets of a Monitor in its own thread: how much it does at once, and that what it leaves is done
+later.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import select
+import socket
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import zmq
+from flood import Flood, frame
+from others import command, others
+from waiting import PATIENCE, wait_for
+
+from zmsvc.core import messages
+from zmsvc.host.bus import loopback_gate, socket_monitor
+from zmsvc.task.keys import Given
+from zmsvc.task.monitor import ANSWERED, Counter, Questions
+
+MANY = 3
+ASKERS = 10
+"""Each asks less than what may wait for it."""
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    made: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    yield made
+    made.destroy(0)
+
+
+@pytest.fixture
+def endpoint() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"tcp://127.0.0.1:{free.getsockname()[1]}"
+
+
+def waits(counter: Counter, seconds: float = 0) -> bool:
+    """Whether one of the descriptors that the task watches calls it."""
+    return bool(select.select(counter.sources(), [], [], seconds)[0])
+
+
+def turns(counter: Counter, wanted: Callable[[], object]) -> int:
+    """Take turns until this is true; the number of them."""
+    count = 0
+
+    def turn() -> object:
+        nonlocal count
+        counter.turn()
+        count += 1
+        return wanted()
+
+    wait_for(turn)
+    return count
+
+
+def test_a_turn_judges_so_many_connections_and_the_next_one_the_rest(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str
+) -> None:
+    with closing(Counter(context, endpoint, "pub", Given(), print)) as counter:
+        connections = [
+            socket.create_connection(("127.0.0.1", int(endpoint.rpartition(":")[2])))
+            for _ in range(MANY * socket_monitor.TAKEN)
+        ]
+        for each in connections:
+            # libzmq greets after it has told of the connection.
+            assert each.recv(1)
+        counter.turn()
+        assert waits(counter), "one turn has judged all of them"
+        assert turns(counter, lambda: not waits(counter)) >= MANY - 2
+        listener = context.socket(zmq.SUB)
+        listener.subscribe(b"")
+        listener.connect(endpoint)
+
+        def heard() -> bool:
+            counter.show(b"sample")
+            return bool(listener.poll(10))
+
+        wait_for(heard)
+        listener.close(0)
+        for each in connections:
+            each.close()
+
+
+HOLD = """
+import select, socket, sys
+held = [socket.create_connection(("127.0.0.1", int(sys.argv[1]))) for _ in range(int(sys.argv[2]))]
+for each in held:
+    each.recv(10)
+print("go", flush=True)
+sys.stdin.readline()
+print(len(held) - len(select.select(held, [], [], 0)[0]), flush=True)
+"""
+
+
+def test_silent_connections_of_a_user_who_may_not_connect_take_a_bounded_number_of_descriptors(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate gives each a second in which it can be told why, and a flood does not wait for that."""
+    monkeypatch.setattr(loopback_gate, "_GRACE_S", 3600.0)
+    words = [
+        *command(others(1)[0]),
+        sys.executable,
+        "-P",
+        "-c",
+        HOLD,
+        endpoint.rpartition(":")[2],
+        str(2 * loopback_gate._MAX_WAITING),
+    ]
+    with (
+        closing(Counter(context, endpoint, "pub", Given(), lambda _line: None)) as counter,
+        subprocess.Popen(
+            words, cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as stranger,
+    ):
+        assert stranger.stdout is not None
+        assert stranger.stdin is not None
+        assert stranger.stdout.readline() == "go\n"
+        turns(counter, lambda: not waits(counter))
+        print(file=stranger.stdin, flush=True)
+        assert int(stranger.stdout.readline()) <= loopback_gate._MAX_WAITING
+
+
+def test_a_turn_answers_so_many_questions_and_the_next_one_the_rest(
+    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
+) -> None:
+    endpoint = f"ipc://{tmp_path}/mon"
+    with closing(Counter(context, endpoint, "rep", Given(), print)) as counter:
+        peer = Flood(endpoint, PATIENCE, 1)
+        askers = [peer.connect(b"DEALER") for _ in range(ASKERS)]
+        for each in askers:
+            each.sendall((frame(b"", more=True) + frame(b"?")) * (MANY * ANSWERED // ASKERS))
+        wait_for(lambda: not any(map(unread, askers)))
+        counter.turn()
+        assert waits(counter), "one turn has answered all of them"
+        assert turns(counter, lambda: not waits(counter)) >= MANY - 2
+        for each in askers:
+            assert each.recv(1), "no answer"
+            each.close()
+
+
+def test_a_question_to_the_supervisor_ends_in_the_middle_of_other_messages(
+    context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
+) -> None:
+    frontend, over = f"ipc://{tmp_path}/front", threading.Event()
+    speaker = context.socket(zmq.XPUB)
+    speaker.bind(frontend)
+    questions = Questions(context, frontend, None, "T", "ts000")
+    assert speaker.poll(PATIENCE * 1000)
+    speaker.recv()
+    frame = messages.encode(
+        "state", {"header": {"service_transaction": "T", "action": "request"}, "content": {}}
+    )
+
+    def speak() -> None:
+        until = time.monotonic() + PATIENCE
+        while not over.is_set() and time.monotonic() < until:
+            speaker.send(frame, zmq.DONTWAIT)
+        speaker.close(0)
+
+    flood = threading.Thread(target=speak)
+    flood.start()
+    assert questions.ask(lambda _topic, _body: None) is None
+    assert flood.is_alive(), "it has waited for the end of them"
+    over.set()
+    flood.join()
+    questions.close()
+
+
+def unread(sock: socket.socket) -> int:
+    """Bytes that the other side has not taken from the kernel."""
+    waiting = array.array("i", [0])
+    fcntl.ioctl(sock, termios.TIOCOUTQ, waiting)
+    return waiting[0]
