@@ -17,12 +17,12 @@ import zmq
 import zmq.auth
 from needs import need
 from others import others, python
-from zmsvc.host.config.reader.reader import exposed_binds, reader
 
 from zmsvc.core.errors import ConfigError
 from zmsvc.ctl import client_keys
 from zmsvc.ctl.__main__ import main
 from zmsvc.host.bus import curve_keys
+from zmsvc.host.config import exposed_binds, reader
 
 Capture = pytest.CaptureFixture[str]
 

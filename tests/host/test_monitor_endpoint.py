@@ -25,7 +25,7 @@ from waiting import PATIENCE, wait_for
 
 from zmsvc.core import messages
 from zmsvc.host.bus import loopback_gate, socket_monitor
-from zmsvc.task.keys import Given
+from zmsvc.task.keys import TaskKeys
 from zmsvc.task.monitor import ANSWERED, Counter, Questions
 
 MANY = 3
@@ -68,7 +68,7 @@ def turns(counter: Counter, wanted: Callable[[], object]) -> int:
 def test_a_turn_judges_so_many_connections_and_the_next_one_the_rest(
     context: zmq.Context[zmq.Socket[bytes]], endpoint: str
 ) -> None:
-    with closing(Counter(context, endpoint, "pub", Given(), print)) as counter:
+    with closing(Counter(context, endpoint, "pub", TaskKeys(), print)) as counter:
         connections = [
             socket.create_connection(("127.0.0.1", int(endpoint.rpartition(":")[2])))
             for _ in range(MANY * socket_monitor.TAKEN)
@@ -119,7 +119,7 @@ def test_silent_connections_of_a_user_who_may_not_connect_take_a_bounded_number_
         str(2 * loopback_gate._MAX_WAITING),
     ]
     with (
-        closing(Counter(context, endpoint, "pub", Given(), lambda _line: None)) as counter,
+        closing(Counter(context, endpoint, "pub", TaskKeys(), lambda _line: None)) as counter,
         subprocess.Popen(
             words, cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as stranger,
@@ -136,7 +136,7 @@ def test_a_turn_answers_so_many_questions_and_the_next_one_the_rest(
     context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
 ) -> None:
     endpoint = f"ipc://{tmp_path}/mon"
-    with closing(Counter(context, endpoint, "rep", Given(), print)) as counter:
+    with closing(Counter(context, endpoint, "rep", TaskKeys(), print)) as counter:
         peer = Flood(endpoint, PATIENCE, 1)
         askers = [peer.connect(b"DEALER") for _ in range(ASKERS)]
         for each in askers:
