@@ -54,6 +54,10 @@ LATER = (
     "zsh",
 )
 
+PROGRAMS = ("gunicorn", "nginx-light", "nodejs", "redis-server")
+"""The programs that tests/programs runs. A testing suite goes without them: it cannot always install everything."""
+STABLE = ("bookworm", "trixie")
+
 TESTS = ("make", "test", "LIBRARIES=system")
 
 PASSED_ON = ("CI", "TERM", "PYTEST_ADDOPTS", "PYTEST_ARGS", "ZMSVC_FUZZ", "ZMSVC_KILLS", "ZMSVC_SEED")
@@ -78,13 +82,14 @@ class Tree:
         self.root = cache / suite
         self.log = cache / f"{suite}.log"
         self._new = cache / f"{suite}.new"
+        self._later = (*LATER, *(PROGRAMS if suite in STABLE else ()))
 
     def make(self) -> None:
         """Install the suite, unless that was done with the same list of packages. Raises SuiteError."""
         self.cache.mkdir(parents=True, exist_ok=True)
         with open(self.cache / f"{self.suite}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if self._packages() == [*FIRST, *LATER]:
+            if self._packages() == [*FIRST, *self._later]:
                 return
             mirror = find_mirror()
             print(
@@ -134,12 +139,12 @@ class Tree:
         for arguments in (
             ("update",),
             ("-y", "-f", "install"),
-            ("-y", "--no-install-recommends", "install", *LATER),
+            ("-y", "--no-install-recommends", "install", *self._later),
         ):
             self._run_inside(log, "apt-get", "-q", *arguments)
         self._run_inside(log, "apt-get", "clean")
         policy.unlink()
-        self._list_of(self._new).write_text("\n".join([*FIRST, *LATER]) + "\n")
+        self._list_of(self._new).write_text("\n".join([*FIRST, *self._later]) + "\n")
 
     def _run_inside(self, log: int, *command: str) -> None:
         mount_proc = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
