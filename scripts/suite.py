@@ -55,7 +55,7 @@ LATER = (
 )
 
 PROGRAMS = ("gunicorn", "nginx-light", "nodejs", "redis-server")
-"""The programs that tests/programs runs. A testing suite goes without: it cannot always install everything."""
+"""The programs that tests/programs runs. A testing suite goes without: it can lack some of them."""
 STABLE = ("bookworm", "trixie")
 
 TESTS = ("make", "test", "LIBRARIES=system")
