@@ -131,13 +131,13 @@ def uid(machine: Machine, user: str) -> int:
     return int(machine.sh(f"id -u {user}").stdout)
 
 
-def test_without_any_a_task_may_do_what_these_forbid(probed: Probed, machine: Machine) -> None:
+def test_without_drop_ins_a_task_may_do_what_they_forbid(probed: Probed, machine: Machine) -> None:
     told = probed()
     assert (told["execute"], told["uid"], told["secret"]) == ("done", uid(machine, "zmsvc"), "")
     assert told["users"] == ["0", "0", "4294967295"]
 
 
-def test_no_task_reaches_another_machine(probed: Probed, machine: Machine) -> None:
+def test_the_drop_in_against_networks_keeps_tasks_on_this_machine(probed: Probed, machine: Machine) -> None:
     machine.sh("ip address add 192.0.2.1/32 dev lo", check=False)
     try:
         open_ = probed(name="Open")

@@ -37,11 +37,11 @@ def test_the_shouts_are_found_by_identifier_and_unit(echo: Installed) -> None:
         wait_for(lambda match=match: [entry for entry in echo.entries(*match) if entry["_PID"] == str(pid)])  # type: ignore[misc]
 
 
-def test_a_unit_shows_everything(talker: Installed) -> None:
+def test_journalctl_u_shows_everything(talker: Installed) -> None:
     assert messages(said(talker, "-u", talker.unit)) >= set(SAID)
 
 
-def test_an_identifier_shows_what_an_instance_said_by_whatever_means(talker: Installed) -> None:
+def test_journalctl_t_shows_all_output_of_an_instance(talker: Installed) -> None:
     assert messages(said(talker, "-t", "Talker")) >= set(SAID)
 
 
@@ -54,7 +54,7 @@ def test_a_transaction_shows_what_its_tasks_logged_and_printed_and_nothing_else(
     assert {entry["_PID"] for entry in own} == {str(talker.pids()[TRANSACTION, "ts_100"])}
 
 
-def test_what_python_says_carries_the_fields(talker: Installed) -> None:
+def test_output_of_python_tasks_carries_the_fields(talker: Installed) -> None:
     ((transaction, _),) = talker.pids()
     for entry in said(talker, "-t", "Talker"):
         if entry["MESSAGE"] in WITH_FIELDS:
@@ -70,9 +70,7 @@ def test_what_python_says_carries_the_fields(talker: Installed) -> None:
             }
 
 
-def test_what_another_program_prints_carries_the_identifier_and_lies_in_the_control_group_of_the_task(
-    talker: Installed,
-) -> None:
+def test_output_of_commands_carries_the_identifier_and_lies_in_the_tasks_cgroup(talker: Installed) -> None:
     group = talker.status()["transactions"][0]["tasks"][0].get("cgroup")
     for entry in said(talker, "-t", "Talker"):
         if entry["MESSAGE"] in SAID[3:]:
@@ -116,7 +114,7 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
 """
 
 
-def test_what_another_user_writes_into_the_journal_does_not_pass_for_a_task_s(talker: Installed) -> None:
+def test_entries_of_another_user_are_not_taken_for_a_tasks(talker: Installed) -> None:
     ((transaction, _),) = talker.pids()
     said(talker)
     talker.machine.put("/run/forge.py", FORGED % transaction)

@@ -79,7 +79,7 @@ def test_every_file_has_its_mode_and_owner(keyed: Installed) -> None:
     assert dict(sorted(line.split(" ", 1) for line in listed.splitlines())) == dict(sorted(FILES.items()))
 
 
-def test_who_may_give_orders_is_a_matter_of_the_group(talker: Installed) -> None:
+def test_only_the_owner_root_and_the_group_may_give_orders(talker: Installed) -> None:
     sh = talker.machine.sh
     sh(
         "useradd --no-create-home member; usermod -aG zmsvc member; useradd --no-create-home stranger",

@@ -57,9 +57,7 @@ def test_stop_leaves_no_process_and_no_directory(talker: Installed) -> None:
 
 
 @pytest.mark.parametrize("stop_timeout", ["500ms", "2s"])
-def test_stop_kills_a_task_that_hears_no_sigterm(
-    context: Callable[..., Installed], stop_timeout: str
-) -> None:
+def test_stop_kills_a_task_that_ignores_sigterm(context: Callable[..., Installed], stop_timeout: str) -> None:
     deaf = context("Deaf", task("ts_100", "Deaf", service=f"<stop_timeout>{stop_timeout}</stop_timeout>"))
     deaf.start()
     wait_for(lambda: "deaf now" in deaf.machine.journal("-t", "Deaf"))

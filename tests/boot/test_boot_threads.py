@@ -9,7 +9,7 @@ from collections.abc import Callable
 from installed import Installed, alive, task
 
 
-def test_they_share_a_control_group_that_ends_with_the_last_of_them(
+def test_thread_tasks_share_a_cgroup_that_ends_with_the_last_of_them(
     context: Callable[..., Installed],
 ) -> None:
     shared = context(

@@ -44,7 +44,7 @@ def binds(**places: str) -> Mapping[str, Endpoint]:
 # Faults.
 
 
-def test_a_file_without_fault_has_none() -> None:
+def test_a_valid_file_has_no_faults() -> None:
     places = binds(
         FrontEndEndpoint="tcp://h:5556",
         BackendEndpoint="tcp://h:5557",
@@ -54,15 +54,15 @@ def test_a_file_without_fault_has_none() -> None:
     assert faults([task("a", "on_exit start b"), task("b")], places) == []
 
 
-def test_each_repetition_of_an_id_is_a_fault_of_the_later_task() -> None:
+def test_a_duplicate_id_is_a_fault_at_the_later_task() -> None:
     assert [fault.task for fault in faults([task("a"), task("b"), task("a"), task("a")], {})] == [2, 3]
 
 
-def test_tasks_without_id_do_not_repeat_each_other() -> None:
+def test_tasks_without_an_id_are_not_duplicates() -> None:
     assert faults([task(""), task("")], {}) == []
 
 
-def test_a_call_of_nobody_is_a_fault_of_its_rule() -> None:
+def test_a_rule_that_calls_an_unknown_task_is_a_fault_at_that_rule() -> None:
     (fault,) = faults([task("a", "on_exit start a", "on_fail start z")], {})
     assert fault == Fault(text="on_fail calls 'z', expected the id of a task of this file", task=0, rule=1)
 
@@ -77,7 +77,7 @@ def test_a_call_of_nobody_is_a_fault_of_its_rule() -> None:
         ({"BackendBind": "ipc:///a", "FrontEndEndpoint": "tcp://h:1"}, "BackendBind"),
     ],
 )
-def test_ports_that_collide_or_miss_are_a_fault(places: dict[str, str], element: str) -> None:
+def test_colliding_or_missing_ports_are_a_fault(places: dict[str, str], element: str) -> None:
     (fault,) = faults([], binds(**places))
     assert fault.element == element
     assert "expected" in fault.text
@@ -104,7 +104,7 @@ def test_a_plain_context_has_no_warnings() -> None:
         ("tcp://[::]:5557", "every address of this machine, and without CURVE"),
     ],
 )
-def test_a_bind_that_others_reach_is_warned_about(place: str, words: str) -> None:
+def test_a_bind_that_other_machines_reach_is_warned_about(place: str, words: str) -> None:
     ends = Endpoints(
         frontend=LOCAL.frontend, backend=LOCAL.backend, front_bind=place, backend_bind=LOCAL.backend_bind
     )
@@ -113,7 +113,7 @@ def test_a_bind_that_others_reach_is_warned_about(place: str, words: str) -> Non
     assert words in told
 
 
-def test_a_bind_at_another_address_than_is_connected_to_is_warned_about() -> None:
+def test_a_bind_address_that_differs_from_the_connect_address_is_warned_about() -> None:
     ends = Endpoints(
         frontend="tcp://10.0.0.1:5556",
         backend=LOCAL.backend,
@@ -139,7 +139,7 @@ def test_a_context_without_any_entry_is_warned_about() -> None:
     assert warned(task("a", entry=False))[0].startswith("no task starts with its transaction")
 
 
-def test_a_ring_of_rules_is_shown_as_it_goes_round() -> None:
+def test_a_ring_of_rules_is_shown_in_its_order() -> None:
     told = warned(
         task("a", "on_exit start b"),
         task("b", "on_update restart c"),
@@ -151,18 +151,18 @@ def test_a_ring_of_rules_is_shown_as_it_goes_round() -> None:
     ]
 
 
-def test_a_task_that_starts_itself_at_its_end_is_a_ring() -> None:
+def test_a_task_whose_on_exit_starts_itself_is_a_ring() -> None:
     assert warned(task("a", "on_exit start a")) == [
         "ring of rules, which is legal but may go round for ever: a -[on_exit: start]-> a"
     ]
     assert "ring" in warned(task("a", "on_start restart a"))[0]
 
 
-def test_a_failing_task_that_starts_itself_again_is_none() -> None:
+def test_a_task_whose_on_fail_restarts_itself_is_not_a_ring() -> None:
     assert warned(task("a", "on_fail restart a"), task("b", "on_fail start b")) == []
 
 
-def test_every_ring_is_told_once() -> None:
+def test_every_ring_is_reported_once() -> None:
     told = warned(
         task("a", "on_exit start b"),
         task("b", "on_exit start a"),
@@ -172,7 +172,7 @@ def test_every_ring_is_told_once() -> None:
     assert len(told) == 2
 
 
-def test_a_chain_of_thousands_is_looked_through_quickly() -> None:
+def test_a_chain_of_thousands_of_rules_is_checked_quickly() -> None:
     began = time.process_time()
     many = [task(f"t{index}", f"on_exit start t{index + 1}", entry=not index) for index in range(5000)]
     assert warned(*many, task("t5000", "on_exit start t0"))[0].count("->") == 2 * 5001 - 5001
@@ -194,13 +194,13 @@ def test_a_rule_that_a_task_aims_at_itself_is_warned_about(words: str, why: str)
     assert why in told
 
 
-def test_a_rule_that_is_there_twice_is_warned_about() -> None:
+def test_a_duplicate_rule_is_warned_about() -> None:
     assert warned(task("a", "on_exit start b", "on_exit start b"), task("b")) == [
         "a: the rule on_exit: start b is there 2 times"
     ]
 
 
-def test_variables_that_are_ours_are_warned_about() -> None:
+def test_reserved_environment_variables_are_warned_about() -> None:
     assert "NOTIFY_SOCKET" in warned(task("a", environment={"NOTIFY_SOCKET": "/x", "HOME": "/"}))[0]
 
 
@@ -233,7 +233,7 @@ RULES = st.builds(
 
 
 @given(st.lists(st.tuples(st.booleans(), st.lists(RULES, max_size=4)), min_size=5, max_size=5))
-def test_any_rules_are_looked_through_and_rings_are_real(drawn: list[tuple[bool, list[Rule]]]) -> None:
+def test_every_reported_ring_exists_in_the_rules(drawn: list[tuple[bool, list[Rule]]]) -> None:
     tasks = [
         TaskService(id=name, instance="Echo", entry=entry, rules=tuple(rules))
         for name, (entry, rules) in zip("abcde", drawn, strict=True)

@@ -22,7 +22,7 @@ from zmsvc.core.world import status_at
 # --- starting
 
 
-def test_entry_tasks_start_and_the_context_is_ready_when_they_are() -> None:
+def test_the_context_is_ready_when_its_entry_tasks_are() -> None:
     sim = Simulation.of(task("a"), task("b", entry=False), task("c"))
     sim.begin()
     assert (sim.sub_state("a"), sim.sub_state("b"), sim.sub_state("c")) == ("start", "waiting", "start")
@@ -44,7 +44,7 @@ def test_a_context_is_ready_also_when_an_entry_task_fails() -> None:
     assert (sim.sub_state("a"), len(sim.told(ev.Ready))) == ("running", 1)
 
 
-def test_a_context_that_is_told_to_exit_while_it_starts_is_ready_and_leaves() -> None:
+def test_an_exit_during_start_up_makes_the_context_ready_and_ends_it() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ask("exit", transaction=None)
@@ -62,7 +62,7 @@ def test_without_autostart_nothing_starts_and_the_context_is_ready() -> None:
     assert len(sim.told(ev.Ready)) == 1
 
 
-def test_where_there_is_nothing_to_resume_a_first_transaction_opens() -> None:
+def test_a_first_transaction_opens_when_there_is_none_to_resume() -> None:
     sim = Simulation.of(task("a"))
     sim.begin(transaction=None)
     assert sim.sub_state("a", "GENERATED") == "start"
@@ -86,7 +86,7 @@ def test_a_task_is_announced_started_and_ended_in_order() -> None:
     ]
 
 
-def test_the_history_tells_what_was_asked_before_what_came_of_it() -> None:
+def test_the_history_records_a_request_before_its_effects() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ready()
@@ -103,7 +103,7 @@ def test_the_history_tells_what_was_asked_before_what_came_of_it() -> None:
 
 
 @pytest.mark.parametrize("verb", ["start", "stop", "restart", "exit"])
-def test_the_history_tells_who_asked(verb: str) -> None:
+def test_the_history_records_the_requester(verb: str) -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.records.clear()
@@ -148,7 +148,7 @@ def test_a_start_that_fails_is_answered_with_the_reason(end: dict[str, Any], tex
     assert sim.told(ev.PublishControl)[-1].items["message"] == "no disk"
 
 
-def test_who_does_not_want_to_wait_is_answered_at_once() -> None:
+def test_a_request_with_no_block_is_answered_at_once() -> None:
     sim = Simulation.of(task("a", entry=False))
     sim.begin()
     sim.ask("start", "a", block=False)
@@ -156,7 +156,7 @@ def test_who_does_not_want_to_wait_is_answered_at_once() -> None:
     assert (reply.ok, reply.data["tasks"][0]["state"]) == (True, "activating")
 
 
-def test_a_start_of_what_runs_changes_nothing() -> None:
+def test_a_start_of_a_running_task_changes_nothing() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ready()
@@ -168,7 +168,7 @@ def test_a_start_of_what_runs_changes_nothing() -> None:
     assert sim.launched("a") == 1
 
 
-def test_a_start_of_what_starts_waits_with_it() -> None:
+def test_a_start_of_a_starting_task_waits_for_it() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ask("start", "a")
@@ -178,7 +178,7 @@ def test_a_start_of_what_starts_waits_with_it() -> None:
     assert sim.launched("a") == 1
 
 
-def test_two_who_want_the_same_are_both_answered() -> None:
+def test_two_identical_requests_are_both_answered() -> None:
     sim = Simulation.of(task("a", entry=False))
     sim.begin()
     sim.ask("start", "a", request=1)
@@ -228,9 +228,7 @@ def test_transactions_run_side_by_side() -> None:
     ],
 )
 @pytest.mark.parametrize("by", ["operator", "bus"])
-def test_what_does_not_exist_or_cannot_be_meant_is_refused(
-    asked: dict[str, Any], code: int, text: str, by: str
-) -> None:
+def test_unknown_or_ambiguous_names_are_refused(asked: dict[str, Any], code: int, text: str, by: str) -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ask("start", transaction="T2")
@@ -257,7 +255,7 @@ def test_what_does_not_exist_or_cannot_be_meant_is_refused(
         assert all(each.items["message"].startswith(text) for each in told)
 
 
-def test_with_nothing_open_a_stop_of_all_is_refused() -> None:
+def test_a_stop_of_all_without_an_open_transaction_is_refused() -> None:
     sim = Simulation.of(task("a"))
     sim.begin(transaction=None, autostart=False)
     sim.ask("stop", transaction=None)
@@ -266,7 +264,7 @@ def test_with_nothing_open_a_stop_of_all_is_refused() -> None:
     ]
 
 
-def test_a_task_without_a_transaction_is_started_in_the_only_one() -> None:
+def test_a_start_without_a_transaction_means_the_only_open_one() -> None:
     sim = Simulation.of(task("a"), task("b", entry=False))
     sim.begin()
     sim.ask("start", "b", transaction="NEW", new=True)
@@ -276,7 +274,7 @@ def test_a_task_without_a_transaction_is_started_in_the_only_one() -> None:
     assert sim.sub_state("a", "NEW") == "start", "all of them are a new run"
 
 
-def test_words_of_nobody_and_words_before_the_fork_change_nothing() -> None:
+def test_messages_of_unknown_or_unforked_launches_change_nothing() -> None:
     sim = Simulation.of(task("a", watchdog=5.0))
     sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
     for launch in (1, 77):
@@ -323,7 +321,7 @@ def test_restart_of_a_stopped_transaction_starts_it() -> None:
         ({"code": 203}, False, "cannot-launch", "failed"),
     ],
 )
-def test_an_end_has_its_reason(how: dict[str, Any], ready: bool, reason: str, sub: str) -> None:
+def test_every_exit_has_its_reason(how: dict[str, Any], ready: bool, reason: str, sub: str) -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     if ready:
@@ -342,7 +340,7 @@ def test_an_end_has_its_reason(how: dict[str, Any], ready: bool, reason: str, su
 
 
 @pytest.mark.parametrize(("notify", "reason"), [(False, "exited"), (True, "not-ready")])
-def test_a_program_need_not_be_ready_to_end_well_unless_it_speaks(notify: bool, reason: str) -> None:
+def test_a_command_without_sd_notify_may_exit_without_ready(notify: bool, reason: str) -> None:
     sim = Simulation.of(task("a", kind="Command", notify=notify))
     sim.begin()
     sim.end("a", code=0)
@@ -350,7 +348,7 @@ def test_a_program_need_not_be_ready_to_end_well_unless_it_speaks(notify: bool, 
 
 
 @pytest.mark.parametrize("crashed", [False, True])
-def test_a_program_is_started_when_it_runs_unless_it_says_so_itself(crashed: bool) -> None:
+def test_a_command_without_sd_notify_is_started_when_it_is_executed(crashed: bool) -> None:
     sim = Simulation.of(task("a", kind="Command"), task("b", kind="Command", notify=True))
     sim.begin()
     sim.alive[1].executed = sim.alive[2].executed = True
@@ -365,7 +363,7 @@ def test_a_program_is_started_when_it_runs_unless_it_says_so_itself(crashed: boo
     assert sim.sub_state("b") == "running"
 
 
-def test_what_cannot_be_forked_has_failed() -> None:
+def test_a_launch_that_cannot_be_forked_has_failed() -> None:
     sim = Simulation.of(task("a"))
     sim.keeper.broken = True
     sim.begin()
@@ -385,7 +383,7 @@ def test_a_start_that_takes_too_long_fails_as_not_ready() -> None:
     assert [effect.signal for effect in sim.told(ev.Signal)] == ["SIGTERM"]
 
 
-def test_the_time_to_be_ready_is_watched_also_when_the_fork_took_longer_than_it() -> None:
+def test_the_start_timeout_applies_when_the_fork_took_longer_than_it() -> None:
     sim = Simulation.of(task("a", start_timeout=5.0))
     sim.save(sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1")))
     sim.now += 60
@@ -411,7 +409,7 @@ def test_a_task_may_ask_for_more_time() -> None:
     assert sim.alarms == {("T1", "a"): BEGINNING + 30}
 
 
-def test_a_limit_of_nothing_is_no_limit() -> None:
+def test_a_timeout_of_none_is_unlimited() -> None:
     sim = Simulation.of(task("a", start_timeout=0.0, stop_timeout=0.0))
     sim.obedient = False
     sim.begin()
@@ -447,7 +445,7 @@ def test_an_alarm_that_rings_too_early_is_set_again() -> None:
 # --- stopping
 
 
-def test_one_that_ignores_sigterm_is_killed_and_the_stop_is_answered() -> None:
+def test_a_task_that_ignores_sigterm_is_killed_and_the_stop_is_answered() -> None:
     sim = Simulation.of(task("a", stop_timeout=3.0))
     sim.obedient = False
     sim.begin()
@@ -468,7 +466,7 @@ def test_one_that_ignores_sigterm_is_killed_and_the_stop_is_answered() -> None:
     assert not sim.replies(3)[0].data["tasks"][0]["killed"]
 
 
-def test_a_survivor_is_an_error_and_who_asks_again_is_answered_again() -> None:
+def test_a_process_that_survives_sigkill_is_an_error_for_each_stop() -> None:
     sim = Simulation.of(task("a", stop_timeout=3.0))
     sim.obedient, sim.stuck = False, set()
     sim.begin()
@@ -492,7 +490,7 @@ def test_a_survivor_is_an_error_and_who_asks_again_is_answered_again() -> None:
     assert sim.launched("a") == 2
 
 
-def test_what_is_left_behind_is_killed_and_named() -> None:
+def test_leftover_processes_are_killed_and_named() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ready()
@@ -536,7 +534,7 @@ def test_the_last_exit_may_come_twice_while_the_rest_is_killed() -> None:
 
 
 @pytest.mark.parametrize("forked", [True, False])
-def test_one_that_is_stopped_before_its_fork_never_runs(forked: bool) -> None:
+def test_a_task_that_is_stopped_before_its_fork_never_runs(forked: bool) -> None:
     sim = Simulation.of(task("a", stop_timeout=3.0))
     sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
     sim.decide(
@@ -557,7 +555,7 @@ def test_one_that_is_stopped_before_its_fork_never_runs(forked: bool) -> None:
     assert sim.replies(1)[0].ok
 
 
-def test_one_that_is_to_be_killed_before_its_fork_is_killed_after_it() -> None:
+def test_a_kill_ordered_before_the_fork_is_done_right_after_it() -> None:
     sim = Simulation.of(task("a", stop_timeout=3.0))
     sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
     sim.decide(
@@ -570,7 +568,7 @@ def test_one_that_is_to_be_killed_before_its_fork_is_killed_after_it() -> None:
     assert ev.KillAll(launch=1, key=("T1", "a")) in effects
 
 
-def test_a_stop_of_what_does_not_run_is_done_and_holds_it() -> None:
+def test_a_stop_of_an_inactive_task_succeeds_and_keeps_rules_from_starting_it() -> None:
     sim = Simulation.of(task("a"), task("b", entry=False))
     sim.begin()
     sim.ready()
@@ -582,7 +580,7 @@ def test_a_stop_of_what_does_not_run_is_done_and_holds_it() -> None:
     assert sim.task("b").stopped_by_operator
 
 
-def test_a_stop_ends_a_delay() -> None:
+def test_a_stop_ends_a_back_off() -> None:
     sim = Simulation.of(task("a", rule("on_fail", "restart", "a")))
     sim.begin()
     sim.ready()
@@ -594,7 +592,7 @@ def test_a_stop_ends_a_delay() -> None:
     assert not sim.alarms
 
 
-def test_a_start_while_it_stops_starts_it_afterwards_and_a_stop_calls_that_off() -> None:
+def test_a_start_during_a_stop_restarts_the_task_and_another_stop_cancels_it() -> None:
     sim = Simulation.of(task("a", stop_timeout=9.0))
     sim.obedient = False
     sim.begin()
@@ -621,7 +619,7 @@ def test_a_start_while_it_stops_starts_it_afterwards_and_a_stop_calls_that_off()
     assert sim.replies(5)[0].error == "cannot restart a: stopped meanwhile by an operator (uid 0)"
 
 
-def test_a_stop_that_waits_for_one_task_tells_of_another_that_was_started_meanwhile() -> None:
+def test_a_pending_stop_reports_another_task_that_was_started_meanwhile() -> None:
     sim = Simulation.of(task("a", stop_timeout=9.0), task("b", stop_timeout=9.0))
     sim.obedient = False
     sim.begin()
@@ -635,7 +633,7 @@ def test_a_stop_that_waits_for_one_task_tells_of_another_that_was_started_meanwh
     assert (sim.sub_state("a"), sim.sub_state("b")) == ("stopped", "start")
 
 
-def test_a_stopped_transaction_can_be_stopped_again_and_opened_anew() -> None:
+def test_a_stopped_transaction_can_be_stopped_again_and_reopened() -> None:
     sim = Simulation.of(task("a"), task("b", entry=False))
     sim.begin()
     sim.ready()
@@ -650,7 +648,7 @@ def test_a_stopped_transaction_can_be_stopped_again_and_opened_anew() -> None:
     )
 
 
-def test_a_task_that_the_file_got_later_is_not_in_a_stopped_transaction() -> None:
+def test_a_task_added_to_the_file_is_not_added_to_a_stopped_transaction() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ask("stop")
@@ -668,7 +666,7 @@ def test_a_task_that_the_file_got_later_is_not_in_a_stopped_transaction() -> Non
 # --- restarting
 
 
-def test_a_restart_of_one() -> None:
+def test_a_restart_of_a_task_stops_and_starts_it() -> None:
     sim = Simulation.of(task("a"), task("b"), task("c", entry=False))
     sim.begin()
     sim.ready()
@@ -685,7 +683,7 @@ def test_a_restart_of_one() -> None:
     assert sim.task("a").restarts == 0, "nothing had failed"
 
 
-def test_restarts_are_starts_by_a_rule_after_a_failure_and_nothing_else() -> None:
+def test_the_restart_count_is_starts_by_a_rule_after_a_failure() -> None:
     sim = Simulation.of(
         task("a", rule("on_fail", "restart", "a"), rule("on_exit", "start", "b")), task("b", entry=False)
     )
@@ -721,7 +719,7 @@ def test_a_start_that_a_rule_ends_before_it_was_ready_is_answered() -> None:
     )
 
 
-def test_a_rule_that_ends_a_start_by_hand_again_and_again_is_slowed_and_the_start_is_answered() -> None:
+def test_a_rule_that_keeps_ending_an_operators_start_is_slowed_and_the_start_is_answered() -> None:
     """The start that a rule ends is over: the next one is the rule's, however the first had come about."""
     sim = Simulation.of(task("up", rule("on_update", "restart", "run")), task("run", entry=False))
     sim.begin()
@@ -739,7 +737,7 @@ def test_a_rule_that_ends_a_start_by_hand_again_and_again_is_slowed_and_the_star
     )
 
 
-def test_a_start_that_a_restart_by_hand_overtakes_is_answered_with_who_did_it() -> None:
+def test_a_start_overtaken_by_a_restart_names_the_requester_of_the_restart() -> None:
     """An operator may restart a task faster than its setup takes, for ever; the one who waited before is
     not kept.
     """
@@ -779,7 +777,7 @@ def test_a_start_that_failed_before_it_was_ordered_again_is_answered_with_its_fa
     assert sim.replies(2)[0].ok
 
 
-def test_a_start_that_is_stopped_is_answered_with_who_did_it() -> None:
+def test_a_start_overtaken_by_a_stop_names_the_requester_of_the_stop() -> None:
     sim = Simulation.of(task("up", rule("on_update", "stop", "a")), task("a", entry=False))
     sim.begin()
     sim.ready("up")
@@ -792,7 +790,7 @@ def test_a_start_that_is_stopped_is_answered_with_who_did_it() -> None:
     assert sim.replies(3)[0].ok
 
 
-def test_a_start_by_hand_while_the_rest_of_a_task_ends_is_the_operators() -> None:
+def test_a_start_while_leftovers_end_has_the_operator_as_its_cause() -> None:
     sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), restart_delay=30.0))
     sim.begin()
     sim.ready()
@@ -881,7 +879,7 @@ def test_a_stopped_transaction_can_be_forgotten() -> None:
     assert (sim.replies(3)[0].ok, sim.replies(3)[0].data) == (True, {"transactions": []})
 
 
-def test_what_is_not_stopped_is_not_forgotten() -> None:
+def test_an_open_transaction_cannot_be_forgotten() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ready()
@@ -898,7 +896,7 @@ def test_what_is_not_stopped_is_not_forgotten() -> None:
     assert "T1" in sim.world.transactions
 
 
-def test_a_restart_of_a_transaction_is_as_its_start_but_for_what_is_held() -> None:
+def test_a_restart_of_a_transaction_starts_its_entry_tasks_except_stopped_ones() -> None:
     sim = Simulation.of(
         task("a", rule("on_exit", "start", "c")), task("b"), task("c", entry=False), task("d")
     )
@@ -930,7 +928,7 @@ def test_a_restart_by_hand_is_never_delayed() -> None:
     assert sim.sub_state("a") == "start"
 
 
-def test_a_restart_by_hand_of_one_that_hangs_is_not_delayed_either() -> None:
+def test_a_restart_by_hand_of_a_hanging_task_is_not_delayed() -> None:
     sim = Simulation.of(
         task("a", rule("on_fail", "restart", "a"), watchdog=2.0, restart_delay=30.0, stop_timeout=60.0)
     )
@@ -947,7 +945,7 @@ def test_a_restart_by_hand_of_one_that_hangs_is_not_delayed_either() -> None:
 # --- exit
 
 
-def test_an_exit_that_is_asked_for_again_at_once_kills_what_has_not_ended() -> None:
+def test_a_second_exit_with_now_kills_the_remaining_tasks() -> None:
     sim = Simulation.of(task("a"), task("b", kind="Command"), task("c"))
     sim.begin()
     sim.ready()
@@ -965,7 +963,7 @@ def test_an_exit_that_is_asked_for_again_at_once_kills_what_has_not_ended() -> N
     assert len(sim.told(ev.KillAll)) == killed, "what is being killed is not killed again"
 
 
-def test_the_first_exit_asks_whatever_it_says() -> None:
+def test_the_first_exit_sends_sigterm_even_with_now() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ready()
@@ -974,7 +972,7 @@ def test_the_first_exit_asks_whatever_it_says() -> None:
     assert (sim.sub_state("a"), sim.told(ev.KillAll)) == ("stop-sigterm", [])
 
 
-def test_a_delay_is_shown_as_a_count_down() -> None:
+def test_a_back_off_is_shown_as_a_countdown() -> None:
     sim = Simulation.of(
         task("a", rule("on_fail", "restart", "a"), restart_delay=20.0, restart_max_delay=20.0)
     )
@@ -989,7 +987,7 @@ def test_a_delay_is_shown_as_a_count_down() -> None:
     assert status_at(waiting, sim.now + 100.0) == "starts again in 0 s"
 
 
-def test_exit_answers_everybody_and_leaves_once() -> None:
+def test_exit_answers_every_request_and_ends_once() -> None:
     sim = Simulation.of(
         task("a", rule("on_exit", "start", "b")), task("b", rule("on_fail", "start", "a"), entry=False)
     )
@@ -1014,7 +1012,7 @@ def test_exit_answers_everybody_and_leaves_once() -> None:
     assert sim.sub_state("b") == "waiting", "no rule fires"
 
 
-def test_exit_waits_for_a_survivor_but_whoever_asked_is_told() -> None:
+def test_exit_waits_for_a_surviving_process_and_reports_it() -> None:
     sim = Simulation.of(task("a", stop_timeout=1.0))
     sim.obedient, sim.stuck = False, set()
     sim.begin()
@@ -1027,7 +1025,7 @@ def test_exit_waits_for_a_survivor_but_whoever_asked_is_told() -> None:
     assert len(sim.told(ev.Leave)) == 1
 
 
-def test_exit_drops_what_waits_for_its_delay() -> None:
+def test_exit_cancels_back_offs() -> None:
     sim = Simulation.of(task("a", rule("on_fail", "restart", "a")))
     sim.begin()
     sim.ready()
@@ -1040,7 +1038,7 @@ def test_exit_drops_what_waits_for_its_delay() -> None:
 # --- updates
 
 
-def test_an_update_flood_is_bounded_and_counted_and_said_once() -> None:
+def test_an_update_flood_is_rate_limited_counted_and_reported_once() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ready()
@@ -1057,7 +1055,7 @@ def test_an_update_flood_is_bounded_and_counted_and_said_once() -> None:
     assert sum(isinstance(e, ev.Record) and e.event == "dropped" for e in sim.effects) == 1
 
 
-def test_a_repeated_update_is_not_news() -> None:
+def test_a_repeated_update_does_not_change_the_context_info() -> None:
     sim = Simulation.of(task("a", rule("on_update", "start", "b")), task("b", entry=False))
     sim.begin()
     sim.ready()
@@ -1070,7 +1068,7 @@ def test_a_repeated_update_is_not_news() -> None:
     assert sim.said("a").count("updated") == 3, "without a number each one is news"
 
 
-def test_an_update_that_is_nested_too_deeply_to_be_written_down_is_dropped() -> None:
+def test_a_too_deeply_nested_update_is_dropped() -> None:
     """A task's words must not be the end of the supervisor that has to write them into the state file."""
     for kind in (lambda inner: [inner], lambda inner: {"x": inner}):
         sim = Simulation.of(task("a"))
@@ -1136,7 +1134,7 @@ def test_reload_touches_only_what_differs() -> None:
     }.items() <= reply.data.items()
 
 
-def test_reload_says_what_failed_of_what_it_changed() -> None:
+def test_reload_names_the_changed_tasks_that_failed() -> None:
     sim = Simulation.of(task("a"), task("b"), task("c", stop_timeout=5.0))
     sim.begin()
     sim.ready()
@@ -1154,7 +1152,7 @@ def test_reload_says_what_failed_of_what_it_changed() -> None:
     assert (reply.data["changed"], reply.data["removed"]) == (["a", "b"], ["c"])
 
 
-def test_a_reload_starts_no_failed_task_and_names_those_that_it_has_changed() -> None:
+def test_reload_does_not_start_failed_tasks_and_names_the_changed_ones() -> None:
     sim = Simulation.of(task("a"), task("b"), task("c", start_timeout=5.0), task("d"))
     sim.begin()
     for name in "abc":
@@ -1171,7 +1169,7 @@ def test_a_reload_starts_no_failed_task_and_names_those_that_it_has_changed() ->
     assert (sim.sub_state("a"), sim.sub_state("b"), sim.sub_state("c")) == ("failed",) * 3
 
 
-def test_new_rules_and_limits_count_without_a_restart() -> None:
+def test_new_rules_and_limits_apply_without_a_restart() -> None:
     sim = Simulation.of(task("a"), task("b", entry=False))
     sim.begin()
     sim.ready()
@@ -1209,7 +1207,7 @@ def test_a_changed_task_that_is_being_stopped_stays_stopped() -> None:
     assert (sim.launched("a"), sim.launched("b")) == (1, 2)
 
 
-def test_a_removed_task_is_stopped_and_is_gone_when_it_has_ended() -> None:
+def test_a_removed_task_is_stopped_and_removed_after_its_exit() -> None:
     sim = Simulation.of(task("a"), task("b", rule("on_exit", "start", "a")))
     sim.begin()
     sim.ready()
@@ -1224,7 +1222,7 @@ def test_a_removed_task_is_stopped_and_is_gone_when_it_has_ended() -> None:
     assert sorted(sim.world.tasks) == [("T1", "a"), ("T2", "a")]
 
 
-def test_the_messages_of_a_removed_task_tell_what_the_old_file_said() -> None:
+def test_the_messages_of_a_removed_task_use_its_old_definition() -> None:
     old = replace(task("b"), service_name="echo", device_action="shout", source={"id": "b"})
     sim = Simulation.of(task("a"), old)
     sim.begin()
@@ -1243,7 +1241,7 @@ def test_the_messages_of_a_removed_task_tell_what_the_old_file_said() -> None:
     assert (ended.event, ended.instance) == ("stopped", "Echo")
 
 
-def test_a_removed_task_that_comes_back_is_what_the_new_file_says() -> None:
+def test_a_removed_task_that_comes_back_has_its_new_definition() -> None:
     sim = Simulation.of(task("a"), replace(task("b"), service_name="old"))
     sim.begin()
     sim.ready()
@@ -1256,7 +1254,7 @@ def test_a_removed_task_that_comes_back_is_what_the_new_file_says() -> None:
     assert sim.told(ev.PublishControl)[-1].service.service_name == "new"
 
 
-def test_who_waits_for_a_removed_task_is_answered_with_what_became_of_it() -> None:
+def test_a_pending_request_for_a_removed_task_is_answered_with_its_outcome() -> None:
     sim = Simulation.of(task("a"), task("b"), task("c", entry=False))
     sim.begin()
     sim.ready()
@@ -1277,7 +1275,7 @@ def test_who_waits_for_a_removed_task_is_answered_with_what_became_of_it() -> No
     assert sorted(sim.world.tasks) == [("T1", "z")]
 
 
-def test_a_removed_task_that_waits_for_its_delay_is_gone_at_once() -> None:
+def test_a_removed_task_in_back_off_is_removed_at_once() -> None:
     sim = Simulation.of(task("a", rule("on_fail", "restart", "a")), task("b"))
     sim.begin()
     sim.ready()
@@ -1319,7 +1317,7 @@ def test_a_stopped_transaction_is_not_started_by_a_reload() -> None:
 # --- what is remembered
 
 
-def test_only_so_many_stopped_transactions_are_remembered_and_the_oldest_go() -> None:
+def test_the_oldest_stopped_transactions_beyond_the_limit_are_forgotten() -> None:
     sim = Simulation.of(task("a"))
     sim.checked = False
     sim.begin()
@@ -1336,7 +1334,7 @@ def test_only_so_many_stopped_transactions_are_remembered_and_the_oldest_go() ->
     assert ev.PublishInfo(transaction="X999") in sim.effects
 
 
-def test_changes_are_shown_and_nothing_else_is() -> None:
+def test_context_info_is_published_for_changed_transactions_only() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     assert ev.PublishInfo(transaction="T1") in sim.effects
@@ -1389,7 +1387,7 @@ def test_a_thousand_tasks_cost_ten_times_what_a_hundred_cost() -> None:
     assert calls_of(1000) < 12 * calls_of(100)
 
 
-def test_what_changes_nothing_copies_nothing() -> None:
+def test_a_step_without_a_change_copies_nothing() -> None:
     sim = Simulation.of(task("a"), task("b"))
     sim.begin()
     sim.ready()
@@ -1430,7 +1428,7 @@ def test_all_processes_of_a_command_get_the_stop_signal() -> None:
 
 
 @pytest.mark.parametrize("kind", ["Process", "Command"])
-def test_what_is_left_is_asked_with_the_time_that_is_left(kind: str) -> None:
+def test_leftover_processes_get_sigterm_and_the_remaining_stop_timeout(kind: str) -> None:
     sim = Simulation.of(task("a", kind=kind, stop_timeout=10.0))
     sim.begin()
     sim.happen(ev.TaskExecuted(launch=1)) if kind == "Command" else sim.ready()
@@ -1445,7 +1443,7 @@ def test_what_is_left_is_asked_with_the_time_that_is_left(kind: str) -> None:
     assert (sim.sub_state("a"), len(sim.told(ev.KillAll))) == ("final-sigkill", 1)
 
 
-def test_mixed_asks_the_main_process_alone() -> None:
+def test_kill_mode_mixed_sends_the_stop_signal_to_the_main_process_only() -> None:
     sim = Simulation.of(replace(task("a", kind="Command"), kill_mode=KillMode.MIXED))
     sim.begin()
     sim.happen(ev.TaskExecuted(launch=1))
@@ -1457,7 +1455,7 @@ def test_mixed_asks_the_main_process_alone() -> None:
     assert sim.sub_state("a") == "final-sigkill"
 
 
-def test_a_keeper_of_an_earlier_protocol_is_not_asked_to_ask() -> None:
+def test_a_keeper_of_an_earlier_protocol_gets_no_terminate_order() -> None:
     sim = Simulation.of(task("a", kind="Command"))
     sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1", keeper_can_ask=False))
     sim.decide(ev.TaskLaunched(launch=1, pid=PID + 1, start_time=1))

@@ -185,7 +185,7 @@ class Steps:
     turn=st.integers(1, 12),
     point=st.none() | st.integers(0, 12),
 )
-def test_a_crash_in_any_story_changes_nothing(
+def test_a_crash_in_any_history_of_orders_changes_nothing(
     tasks: list[TaskService], numbers: list[int], turn: int, point: int | None
 ) -> None:
     whole = told(Steps(numbers), tuple(tasks))

@@ -74,14 +74,14 @@ def told(command: str) -> list[str]:
 
 
 @pytest.mark.parametrize("command", LEAVE)
-def test_a_program_that_leaves_the_foreground_is_told(command: str) -> None:
+def test_a_command_that_leaves_the_foreground_is_recognized(command: str) -> None:
     assert len(told(command)) == 1, command
 
 
 @pytest.mark.parametrize("command", STAY)
-def test_a_program_that_stays_is_not(command: str) -> None:
+def test_a_command_that_stays_in_the_foreground_is_not_warned_about(command: str) -> None:
     assert told(command) == []
 
 
-def test_the_advice_names_what_keeps_it_there() -> None:
+def test_the_advice_names_the_option_that_keeps_it_in_the_foreground() -> None:
     assert "give it -g 'daemon off;'" in told("nginx")[0]

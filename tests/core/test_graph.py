@@ -38,7 +38,7 @@ DAY = context(
 )
 
 
-def test_dot_has_the_tasks_as_nodes_and_the_rules_as_labelled_arrows() -> None:
+def test_dot_has_the_tasks_as_nodes_and_the_rules_as_labeled_arrows() -> None:
     text = dot(DAY)
     assert text.startswith('digraph "Day" {\n')
     assert text.endswith("}\n")
@@ -51,7 +51,7 @@ def test_dot_has_the_tasks_as_nodes_and_the_rules_as_labelled_arrows() -> None:
     ]
 
 
-def test_mermaid_has_the_tasks_as_nodes_and_the_rules_as_labelled_arrows() -> None:
+def test_mermaid_has_the_tasks_as_nodes_and_the_rules_as_labeled_arrows() -> None:
     lines = mermaid(DAY).splitlines()
     assert lines[0] == "flowchart LR"
     assert lines[1:6] == [
@@ -64,7 +64,7 @@ def test_mermaid_has_the_tasks_as_nodes_and_the_rules_as_labelled_arrows() -> No
 
 
 @pytest.mark.parametrize("state", FILL)
-def test_a_state_is_told_and_coloured(state: str) -> None:
+def test_a_state_is_shown_and_colored(state: str) -> None:
     assert f'label="ts001\\nWakeUp\\n{state}", peripheries=2, fillcolor="{FILL[state]}"' in dot(
         DAY, {"ts001": state}
     )
@@ -74,12 +74,12 @@ def test_a_state_is_told_and_coloured(state: str) -> None:
     assert f"class n0 {state}" in drawn
 
 
-def test_tasks_without_state_are_not_coloured() -> None:
+def test_tasks_without_a_state_are_not_colored() -> None:
     assert dot(DAY).count('fillcolor="#ffffff"') == 2
     assert "classDef" not in mermaid(DAY, {"gone": "active"})
 
 
-def test_a_rule_that_calls_nobody_is_left_out() -> None:
+def test_a_rule_that_calls_an_unknown_task_is_left_out() -> None:
     lost = TaskService(
         id="a", instance="A", rules=(Rule(trigger=Trigger.ON_EXIT, action=Action.START, call="z"),)
     )

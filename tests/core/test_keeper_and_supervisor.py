@@ -210,7 +210,7 @@ def play(house: Household, *, protocols: tuple[int, ...]) -> None:
 # A keeper that is killed leaves its sockets to the kernel, which is the collector here.
 @pytest.mark.deadline(180)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_whatever_happens_the_keeper_goes_on_and_everything_settles(
+def test_the_keeper_survives_any_fault_and_every_task_settles(
     folder: Path, crashing: list[Household], capfd: pytest.CaptureFixture[str]
 ) -> None:
     counts: Counter[str] = Counter()

@@ -18,7 +18,7 @@ from zmsvc.core.world import Exit, Reason
 PICTURE = Path(__file__).parents[2] / "docs" / "lifecycle.mmd"
 
 
-def test_every_state_has_a_row_and_a_word_of_systemd() -> None:
+def test_every_state_has_a_row_and_a_systemd_state() -> None:
     assert set(TABLE) == set(STATE_OF) == set(SubState)
 
 
@@ -28,7 +28,7 @@ def test_every_act_and_cause_is_used() -> None:
     assert {cause for row in TABLE.values() for cause in row} == set(TaskEvent)
 
 
-def test_a_state_rests_lives_or_waits_for_its_delay() -> None:
+def test_every_state_is_at_rest_live_or_in_back_off() -> None:
     assert LIVE | RESTING | {SubState.BACK_OFF} == set(SubState)
     assert not LIVE & RESTING
     assert {STATE_OF[sub] for sub in RESTING} == {State.INACTIVE, State.FAILED}
@@ -42,7 +42,7 @@ def test_every_state_answers_a_start_a_stop_and_a_restart() -> None:
         assert TaskEvent.STOP in TABLE[sub] or sub in RESTING
 
 
-def test_nothing_that_rests_moves_by_itself() -> None:
+def test_a_state_at_rest_leaves_by_an_order_only() -> None:
     for sub in RESTING:
         assert set(TABLE[sub]) <= {
             TaskEvent.START,
@@ -53,7 +53,7 @@ def test_nothing_that_rests_moves_by_itself() -> None:
         }
 
 
-def test_only_a_start_launches_and_only_an_end_settles() -> None:
+def test_only_a_start_launches_and_only_an_exit_finishes() -> None:
     for sub, row in TABLE.items():
         for cause, move in row.items():
             assert (move.act is Act.LAUNCH) == (move.to is SubState.LAUNCHING)
@@ -106,11 +106,11 @@ def test_a_late_timer_changes_nothing() -> None:
     assert sim.world == before
 
 
-def test_the_picture_is_that_of_the_table() -> None:
+def test_the_diagram_in_the_documents_is_drawn_from_the_table() -> None:
     assert PICTURE.read_text() == diagram(), "write what lifecycle.diagram() gives to docs/lifecycle.mmd"
 
 
-def test_the_picture_shows_every_move() -> None:
+def test_the_diagram_shows_every_transition() -> None:
     lines = diagram().splitlines()
     for sub, row in TABLE.items():
         for cause, move in row.items():

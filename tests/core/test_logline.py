@@ -19,7 +19,7 @@ NAMES = st.text("abcXYZ019_.-", min_size=1, max_size=12)
     task=NAMES | st.just(""),
     priority=st.integers(0, 7),
 )
-def test_a_head_is_read_as_it_was_written(
+def test_a_record_head_round_trips(
     identifier: str, pid: int, transaction: str, task: str, priority: int
 ) -> None:
     line = (
@@ -32,14 +32,14 @@ def test_a_head_is_read_as_it_was_written(
     assert (found.transaction, found.task, line[found.size :]) == (transaction, task, "text")
 
 
-def test_what_is_about_the_context_has_neither_transaction_nor_task() -> None:
+def test_a_record_of_the_context_has_neither_transaction_nor_task() -> None:
     found = logline.head(f"{STAMP} zmsvc-Echo[8] INFO: of the context")
     assert found is not None
     assert (found.transaction, found.task) == ("", "")
 
 
 @given(st.text())
-def test_no_text_makes_a_second_entry(text: str) -> None:
+def test_no_text_can_forge_a_second_entry(text: str) -> None:
     first, *others = (
         f"{STAMP} Echo[1] INFO: " + logline.body(f"{text}\n{STAMP} Echo[1] ERROR: forged")
     ).split("\n")
@@ -51,9 +51,7 @@ TEXTS = st.text(st.characters(blacklist_categories=["Cs"]).filter(lambda each: e
 
 
 @given(priority=st.integers(0, 7), identifier=NAMES, task=NAMES, text=TEXTS)
-def test_a_record_is_one_line_and_read_as_it_was_written(
-    priority: int, identifier: str, task: str, text: str
-) -> None:
+def test_a_record_is_one_line_and_round_trips(priority: int, identifier: str, task: str, text: str) -> None:
     line = logline.encode_record(priority, identifier, task, text)
     assert line.count(b"\n") == 1
     assert logline.is_record(line[:-1])
@@ -61,7 +59,7 @@ def test_a_record_is_one_line_and_read_as_it_was_written(
 
 
 @given(st.binary())
-def test_what_is_no_record_is_refused_and_raises_nothing_else(garbage: bytes) -> None:
+def test_a_malformed_record_raises_value_error_and_nothing_else(garbage: bytes) -> None:
     line = b"\x1e" + garbage.replace(b"\n", b"")
     if logline.is_record(line):
         try:

@@ -44,7 +44,7 @@ HEAD = {"service_transaction": "TX", "service_id": "ts_100", "action": "start", 
 
 
 @given(topic=topics, head=st.none() | headers, body=bodies)
-def test_what_goes_out_comes_back(topic: str, head: dict[str, str] | None, body: dict[str, Any]) -> None:
+def test_every_message_round_trips(topic: str, head: dict[str, str] | None, body: dict[str, Any]) -> None:
     whole = {**body, "header": head} if head is not None else body
     assert decode(encode(topic, whole)) == (topic, whole)
 
@@ -58,7 +58,7 @@ def test_the_header_comes_first_and_its_keys_in_order(head: dict[str, str], body
     assert [key for key, _ in read[0][1]][: len(known)] == known
 
 
-def test_a_prefix_subscription_of_the_contract_fits() -> None:
+def test_a_documented_prefix_subscription_matches() -> None:
     head = header(
         transaction="TX", service_id="ts_100", action="started", service_name="echo_action", extra=1
     )
@@ -68,7 +68,7 @@ def test_a_prefix_subscription_of_the_contract_fits() -> None:
     assert not frame.startswith(prefix("contro"))
 
 
-def test_text_of_all_the_world_goes_as_utf8() -> None:
+def test_text_is_encoded_as_utf8() -> None:
     assert "grüß @@@ 世界".encode() in encode("control", {"content": "grüß @@@ 世界"})
     assert decode(encode("control", {"content": "a @@@ b"}))[1] == {"content": "a @@@ b"}
     half = encode("control", {"content": "grüß \ud800"})
@@ -89,12 +89,12 @@ def harmless(frame: bytes) -> None:
 
 
 @given(st.binary(max_size=60) | st.binary(max_size=60).map(lambda data: b"context @@@ " + data))
-def test_no_frame_does_harm(frame: bytes) -> None:
+def test_no_bytes_raise_anything_but_a_message_error(frame: bytes) -> None:
     harmless(frame)
 
 
 @given(topic=st.sampled_from(["context", "process"]), body=values)
-def test_no_body_does_harm(topic: str, body: Any) -> None:
+def test_no_json_body_raises_anything_but_a_message_error(topic: str, body: Any) -> None:
     harmless(encode(topic, body) if isinstance(body, dict) else prefix(topic) + json.dumps(body).encode())
 
 
@@ -129,7 +129,7 @@ shapes = st.recursive(
     topic=st.sampled_from(["context", "process"]),
     body=st.dictionaries(st.sampled_from(["header", "content", "TaskService", "Task"]), shapes),
 )
-def test_no_body_that_looks_like_one_does_harm(topic: str, body: dict[str, Any]) -> None:
+def test_no_near_valid_body_raises_anything_but_a_message_error(topic: str, body: dict[str, Any]) -> None:
     try:
         read = order(topic, body)
     except ProtocolError:
@@ -157,7 +157,7 @@ def test_no_body_that_looks_like_one_does_harm(topic: str, body: dict[str, Any])
         (b"context @@@ " + b"9" * 10_000, "digit"),
     ],
 )
-def test_a_frame_that_is_none_is_refused_with_the_reason(frame: bytes, why: str) -> None:
+def test_a_malformed_frame_is_refused_with_the_reason(frame: bytes, why: str) -> None:
     with pytest.raises(ProtocolError, match="cannot read message") as caught:
         decode(frame)
     assert why in str(caught.value)
@@ -188,7 +188,7 @@ def test_no_task_means_all(services: Any) -> None:
     assert (read.tasks, read.transaction, read.action) == ((), "TX", "start")
 
 
-def test_one_task_need_not_be_a_list() -> None:
+def test_a_single_task_may_stand_without_a_list() -> None:
     read = order("context", {"header": HEAD, "content": {"configuration": {"TaskService": {"id": "ts_100"}}}})
     assert read.tasks == ("ts_100",)
 
@@ -216,7 +216,7 @@ def test_one_task_need_not_be_a_list() -> None:
         ("process", {"Task": {"message": {"header": {"service_id": "a"}}}}, "header.action"),
     ],
 )
-def test_what_is_missing_is_named(topic: str, body: dict[str, Any], why: str) -> None:
+def test_a_missing_field_is_named(topic: str, body: dict[str, Any], why: str) -> None:
     with pytest.raises(ProtocolError, match=why):
         order(topic, body)
 
@@ -259,7 +259,7 @@ def test_a_process_message_of_a_bare_source_can_be_read(source: dict[str, Any]) 
 
 
 @pytest.mark.parametrize("wrap", ["content", "TaskService", None])
-def test_a_process_message_is_read_in_the_shapes_that_others_send(wrap: str | None) -> None:
+def test_a_process_message_is_read_in_the_forms_of_other_clients(wrap: str | None) -> None:
     inner = {"id": "a", "Task": {"message": {"header": {"action": "stop", "service_transaction": "TX"}}}}
     body = (
         {"content": {"TaskService": inner}}
@@ -272,7 +272,7 @@ def test_a_process_message_is_read_in_the_shapes_that_others_send(wrap: str | No
     assert (read.action, read.transaction, read.tasks) == ("stop", "TX", ("a",))
 
 
-def test_a_transaction_that_is_no_text_is_none() -> None:
+def test_a_transaction_that_is_not_a_string_is_ignored() -> None:
     head = {"action": "stop", "service_id": "a", "transaction": 5}
     assert order("process", {"Task": {"message": {"header": head}}}).transaction == ""
 
@@ -281,7 +281,7 @@ def test_a_transaction_that_is_no_text_is_none() -> None:
     items=st.dictionaries(texts | st.sampled_from(["result", "device_action", "pid"]), values, max_size=4),
     success=st.booleans(),
 )
-def test_items_cannot_hide_what_is_promised(items: dict[str, Any], success: bool) -> None:
+def test_items_cannot_overwrite_the_promised_fields(items: dict[str, Any], success: bool) -> None:
     body = control(HEAD, success=success, device_action="shout", pid=5, items=items)
     status = body["content"]["status"]
     assert (status["result"], status["device_action"], status["pid"]) == (
@@ -306,7 +306,7 @@ def infos(pictures: dict[str, Any], *changed: str) -> list[dict[str, Any]]:
     ]
 
 
-def test_the_picture_of_the_context() -> None:
+def test_context_info_describes_the_context() -> None:
     (frame,) = context_infos([HEAD], {"TX": {"tasks": []}})
     assert decode(frame) == (
         "control",
@@ -330,7 +330,7 @@ def test_the_picture_of_the_context() -> None:
     pictures=st.dictionaries(texts, st.dictionaries(texts, values, max_size=2), min_size=1, max_size=4),
     data=st.data(),
 )
-def test_each_changed_transaction_has_a_message_with_the_picture_of_all(
+def test_each_changed_transaction_gets_a_context_info_of_all_transactions(
     pictures: dict[str, Any], data: st.DataObject
 ) -> None:
     changed = data.draw(st.lists(st.sampled_from(sorted({*pictures, "gone"})), unique=True))
@@ -338,7 +338,7 @@ def test_each_changed_transaction_has_a_message_with_the_picture_of_all(
 
 
 @pytest.mark.parametrize("count", [1, 2, 50, 400])
-def test_the_pictures_of_many_transactions_do_not_grow_with_their_square(count: int) -> None:
+def test_context_infos_of_many_transactions_grow_linearly(count: int) -> None:
     pictures = {f"T{number}": {"tasks": ["x" * 10_000]} for number in range(count)}
     heads = [
         header(transaction=name, service_id="c", action="update", service_name="context") for name in pictures
@@ -351,7 +351,7 @@ def test_the_pictures_of_many_transactions_do_not_grow_with_their_square(count: 
         assert told == (pictures if count < 10 else {name: pictures[name]})
 
 
-def test_one_change_in_a_large_context_tells_all_of_it() -> None:
+def test_one_change_in_a_large_context_sends_the_whole_context_info() -> None:
     pictures = {f"T{number}": {"tasks": ["x" * 10_000]} for number in range(400)}
     assert infos(pictures, "T7") == [pictures]
     gone, last = infos(pictures, "gone", "T7")

@@ -17,12 +17,12 @@ def nested(depth: int) -> str:
     return '{"a":[' * (depth // 2) + "1" + "]}" * (depth // 2)
 
 
-def test_the_deepest_that_is_allowed_can_be_read_and_written() -> None:
+def test_json_at_the_depth_limit_can_be_read_and_written() -> None:
     check_depth(nested(MAX_DEPTH))
     assert json.dumps(json.loads(nested(MAX_DEPTH)), separators=(",", ":")) == nested(MAX_DEPTH)
 
 
-def test_a_deeper_one_is_refused_in_a_message_too() -> None:
+def test_json_beyond_the_depth_limit_is_refused_in_messages_too() -> None:
     with pytest.raises(ProtocolError, match=f"deeper than {MAX_DEPTH} levels"):
         check_depth(nested(MAX_DEPTH + 2))
     with pytest.raises(ProtocolError, match="cannot read message: JSON is nested deeper"):
@@ -30,7 +30,7 @@ def test_a_deeper_one_is_refused_in_a_message_too() -> None:
 
 
 @given(st.text(st.sampled_from('[]{}"\\'), min_size=MAX_DEPTH, max_size=2 * MAX_DEPTH))
-def test_brackets_in_strings_and_beside_each_other_do_not_count(text: str) -> None:
+def test_brackets_in_strings_and_siblings_do_not_add_depth(text: str) -> None:
     check_depth(json.dumps([text, [[]] * MAX_DEPTH]))
 
 

@@ -42,7 +42,7 @@ def head(transaction: str, more: dict[str, Any]) -> list[tuple[str, Any]]:
     separators=st.sampled_from([(",", ":"), (", ", ": "), (" ,", " :")]),
     before=st.text(" \t\r\n", max_size=3),
 )
-def test_every_form_of_a_message_of_the_transaction_is_heard(
+def test_every_json_form_of_a_message_of_the_transaction_matches_a_prefix(
     more: dict[str, Any],
     rest: dict[str, Any],
     order: Any,
@@ -59,7 +59,7 @@ def test_every_form_of_a_message_of_the_transaction_is_heard(
 
 
 @given(st.dictionaries(HEAD_KEYS, st.text(max_size=5)), st.dictionaries(KEYS, st.text(max_size=5)))
-def test_what_zmsvc_writes_is_heard_of_the_own_transaction_alone(
+def test_messages_of_zmsvc_match_the_prefixes_of_their_own_transaction_only(
     more: dict[str, Any], rest: dict[str, Any]
 ) -> None:
     for transaction in (TX, f"{TX}2", TX[:-1], "OTHER"):
@@ -68,6 +68,6 @@ def test_what_zmsvc_writes_is_heard_of_the_own_transaction_alone(
         assert frame.startswith(tuple(prefixes.control(TX, ours_only=True))) is (transaction == TX)
 
 
-def test_all_subscribers_share_all_prefixes_but_their_own() -> None:
+def test_subscribers_share_all_prefixes_except_that_of_their_transaction() -> None:
     assert len(set(HEARD) ^ set(prefixes.control("OTHER"))) == 2
     assert len(HEARD) < 100, "each publisher is told of each"

@@ -55,7 +55,7 @@ def test_a_launch_that_was_written_down_and_never_ordered_is_ordered() -> None:
     assert (sim.sub_state("a"), sim.keeper.forked) == ("start", [(1, ("T1", "a"))])
 
 
-def test_what_fires_when_a_launch_is_ordered_at_last_is_told_to_it() -> None:
+def test_a_firing_before_a_postponed_launch_is_passed_to_it() -> None:
     sim = Simulation.of(task("a", rule("on_update", "start", "b")), task("b", entry=False))
     sim.begin()
     sim.ready()
@@ -77,7 +77,7 @@ def test_a_launch_that_was_ordered_is_not_ordered_again() -> None:
     assert (sim.sub_state("a"), sim.task("a").pid) == ("start", PID + 1)
 
 
-def test_what_a_task_said_while_nobody_listened_counts_also_when_it_has_ended_since() -> None:
+def test_messages_of_a_task_sent_without_a_supervisor_count_even_if_it_has_ended() -> None:
     sim = Simulation.of(
         task("a", rule("on_update", "start", "b"), rule("on_exit", "start", "c")),
         task("b", entry=False),
@@ -93,7 +93,7 @@ def test_what_a_task_said_while_nobody_listened_counts_also_when_it_has_ended_si
     assert (sim.sub_state("b"), sim.sub_state("c")) == ("start", "start")
 
 
-def test_deaths_in_between_have_their_true_exit() -> None:
+def test_exits_without_a_supervisor_are_known_with_their_status() -> None:
     sim = Simulation.of(task("a", rule("on_fail", "start", "b")), task("b", entry=False))
     sim.begin()
     sim.ready()
@@ -103,7 +103,7 @@ def test_deaths_in_between_have_their_true_exit() -> None:
     assert not sim.keeper.ends
 
 
-def test_an_end_that_was_settled_but_not_acknowledged_is_acknowledged_and_nothing_else() -> None:
+def test_an_exit_that_was_handled_but_not_acknowledged_is_only_acknowledged() -> None:
     sim = Simulation.of(task("a", rule("on_exit", "start", "b")), task("b", entry=False))
     sim.begin()
     sim.ready()
@@ -114,7 +114,7 @@ def test_an_end_that_was_settled_but_not_acknowledged_is_acknowledged_and_nothin
     assert not sim.keeper.ends
 
 
-def test_a_signal_that_may_be_lost_is_sent_again_with_the_whole_time() -> None:
+def test_a_stop_signal_that_may_be_lost_is_sent_again_with_the_full_timeout() -> None:
     sim = Simulation.of(task("a", stop_timeout=5.0), task("b", watchdog=1.0, stop_timeout=5.0))
     sim.begin()
     sim.ready()
@@ -128,7 +128,7 @@ def test_a_signal_that_may_be_lost_is_sent_again_with_the_whole_time() -> None:
     assert set(sim.alarms.values()) == {sim.now + 5.0}
 
 
-def test_a_stop_without_a_limit_has_none_afterwards_either() -> None:
+def test_a_stop_without_a_timeout_has_none_after_a_resume() -> None:
     sim = Simulation.of(task("a", stop_timeout=0.0))
     sim.begin()
     sim.ready()
@@ -172,7 +172,7 @@ def test_the_end_of_what_was_left_behind_is_not_lost() -> None:
     assert len(sim.task("a").leftovers) == 2
 
 
-def test_one_that_was_to_stop_before_its_fork_was_never_forked() -> None:
+def test_a_task_that_was_stopped_before_its_fork_is_not_forked_by_the_next_supervisor() -> None:
     sim = Simulation.of(task("a", rule("on_exit", "start", "b")), task("b", entry=False))
     sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
     sim.save(
@@ -189,7 +189,7 @@ def test_one_that_was_to_stop_before_its_fork_was_never_forked() -> None:
     )
 
 
-def test_one_that_was_to_start_again_before_its_fork_starts() -> None:
+def test_a_task_that_was_restarted_before_its_fork_starts_with_the_next_supervisor() -> None:
     sim = Simulation.of(task("a"))
     sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
     sim.save(
@@ -218,7 +218,7 @@ def test_a_process_that_the_keeper_does_not_know_is_lost_and_its_rules_fire() ->
     assert [source["task"] for source in sim.task("c").cause["sources"]] == ["a", "b"]
 
 
-def test_the_context_is_ready_when_what_its_start_launched_is() -> None:
+def test_the_context_is_ready_when_the_adopted_entry_tasks_are() -> None:
     """The first supervisor died before READY=1: systemd still waits for the entry tasks."""
     sim = Simulation.of(task("a"), task("b"))
     sim.begin()
@@ -233,7 +233,7 @@ def test_the_context_is_ready_when_what_its_start_launched_is() -> None:
     )
 
 
-def test_the_context_is_ready_with_what_failed_at_its_start() -> None:
+def test_the_context_is_ready_when_an_entry_task_failed_without_a_supervisor() -> None:
     sim = Simulation.of(task("a"), task("b"))
     sim.begin()
     sim.end("a", code=3)
@@ -241,7 +241,7 @@ def test_the_context_is_ready_with_what_failed_at_its_start() -> None:
     assert sim.told(ev.Ready) == [ev.Ready(error="cannot start a: failed (exit-code, status 3)")]
 
 
-def test_a_context_that_was_about_to_leave_leaves() -> None:
+def test_an_exit_that_was_begun_is_finished_by_the_next_supervisor() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ready()
@@ -254,7 +254,7 @@ def test_a_context_that_was_about_to_leave_leaves() -> None:
     assert [type(e) for e in effects if isinstance(e, ev.Leave | ev.Ready)] == [ev.Ready, ev.Leave]
 
 
-def test_delays_go_on() -> None:
+def test_a_back_off_continues_with_the_next_supervisor() -> None:
     sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), restart_delay=5.0))
     sim.begin()
     sim.ready()
@@ -266,7 +266,7 @@ def test_delays_go_on() -> None:
     assert sim.sub_state("a") == "start"
 
 
-def test_a_file_that_knows_more_or_less_than_the_world_is_made_good() -> None:
+def test_tasks_added_to_or_removed_from_the_file_meanwhile_are_applied() -> None:
     """A supervisor may die between a reload and the note of which file it was."""
     sim = Simulation.of(task("a"), task("b"))
     sim.begin()
@@ -281,7 +281,7 @@ def test_a_file_that_knows_more_or_less_than_the_world_is_made_good() -> None:
     }
 
 
-def test_one_that_the_file_does_not_know_is_not_started_again() -> None:
+def test_a_task_that_the_file_has_lost_is_not_started_again() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.reload(task("a"), task("c"))
@@ -298,7 +298,7 @@ def test_one_that_the_file_does_not_know_is_not_started_again() -> None:
 # --- a state file that does not know all
 
 
-def test_what_a_full_disk_kept_from_the_state_file_is_not_run_twice() -> None:
+def test_a_launch_that_a_full_disk_kept_from_the_state_file_is_not_run_twice() -> None:
     sim = Simulation.of(task("a"), task("b", entry=False), task("c", entry=False))
     sim.begin()
     sim.ready()
@@ -318,7 +318,7 @@ def test_what_a_full_disk_kept_from_the_state_file_is_not_run_twice() -> None:
     assert [launch for launch, _ in sim.keeper.forked] == [1, 2, 3, 4, 5], "no number is used twice"
 
 
-def test_a_number_of_another_keeper_says_nothing() -> None:
+def test_a_launch_id_of_another_keeper_matches_no_process() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ready()
@@ -344,7 +344,7 @@ def test_a_state_file_that_was_set_aside_leaves_no_second_copy() -> None:
 # --- another keeper
 
 
-def test_nothing_survives_another_keeper_and_the_open_transactions_begin_afresh() -> None:
+def test_under_another_keeper_all_open_transactions_start_from_the_beginning() -> None:
     sim = Simulation.of(
         task("a"), task("b"), task("c", rule("on_fail", "restart", "c")), task("d", entry=False)
     )
@@ -392,7 +392,7 @@ def test_a_context_that_had_left_is_resumed_by_the_next_daemon() -> None:
     assert (sim.world.stopping, sim.sub_state("a"), sim.sub_state("b")) == (False, "start", "stopped")
 
 
-def test_what_had_failed_waits_again_and_what_had_ended_well_shows_it() -> None:
+def test_after_a_new_keeper_failed_tasks_are_inactive_and_finished_ones_stay_exited() -> None:
     sim = Simulation.of(task("a"), task("b", entry=False), task("c", entry=False))
     sim.begin()
     sim.ask("start", "b", "c")
@@ -406,9 +406,7 @@ def test_what_had_failed_waits_again_and_what_had_ended_well_shows_it() -> None:
 
 
 @pytest.mark.parametrize("asked", ["T1", "NEW", None])
-def test_the_transaction_that_the_daemon_is_asked_for_is_open_beside_those_it_resumes(
-    asked: str | None,
-) -> None:
+def test_the_transaction_of_the_command_line_opens_beside_the_resumed_ones(asked: str | None) -> None:
     sim = Simulation.of(task("a"), task("b"))
     sim.begin()
     sim.ask("stop", "b")
@@ -418,7 +416,7 @@ def test_the_transaction_that_the_daemon_is_asked_for_is_open_beside_those_it_re
     assert sim.sub_state("b") == "stopped"
 
 
-def test_a_stopped_transaction_that_the_daemon_is_asked_for_is_a_new_run() -> None:
+def test_a_stopped_transaction_on_the_command_line_is_opened_again() -> None:
     sim = Simulation.of(task("a"), task("b"))
     sim.begin()
     sim.ask("stop", "b")
@@ -427,7 +425,7 @@ def test_a_stopped_transaction_that_the_daemon_is_asked_for_is_a_new_run() -> No
     assert (sim.sub_state("a"), sim.sub_state("b")) == ("start", "start")
 
 
-def test_times_of_another_boot_delay_nothing() -> None:
+def test_monotonic_times_of_another_boot_delay_nothing() -> None:
     """Monotonic clocks begin anew with each boot: a launch of the last one lies days ahead."""
     sim = Simulation.of(task("a"), task("b", rule("on_exit", "start", "b"), entry=False, start_limit_burst=1))
     sim.now = 1_000_000.0
@@ -454,7 +452,7 @@ def test_times_of_another_boot_delay_nothing() -> None:
     assert sim.sub_state("b") == "start", "neither a delay nor a limit of the last boot"
 
 
-def test_tasks_that_the_file_has_lost_meanwhile_are_gone() -> None:
+def test_tasks_removed_from_the_file_meanwhile_are_removed() -> None:
     sim = Simulation.of(task("a"), task("b"))
     sim.begin()
     sim.ready()
@@ -470,7 +468,7 @@ def test_tasks_that_the_file_has_lost_meanwhile_are_gone() -> None:
     }
 
 
-def test_a_first_supervisor_that_died_before_it_saved_is_as_if_it_had_never_been() -> None:
+def test_a_supervisor_that_died_before_its_first_save_leaves_no_trace() -> None:
     sim = Simulation.of(task("a"))
     sim.die_at = (1, None)
     sim.begin()

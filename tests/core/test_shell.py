@@ -49,7 +49,7 @@ NONE = (
 
 
 @pytest.mark.parametrize("command", SHELL)
-def test_what_only_a_shell_understands_is_warned_of_with_the_way_out(command: str) -> None:
+def test_shell_syntax_in_a_command_is_warned_about_with_the_fix(command: str) -> None:
     told = shell.warnings(command)
     assert told
     for part in SHELL[command]:
@@ -58,12 +58,12 @@ def test_what_only_a_shell_understands_is_warned_of_with_the_way_out(command: st
 
 
 @pytest.mark.parametrize("command", NONE)
-def test_what_a_program_may_be_meant_to_get_is_not(command: str) -> None:
+def test_words_that_a_program_may_take_are_not_warned_about(command: str) -> None:
     assert shell.warnings(command) == []
 
 
 @pytest.mark.parametrize("word", [">", "2>&1", "&&", "|", "$HOME", "${HOME}/x", "~/x"])
-def test_a_word_of_its_own_is_warned_of_where_a_program_hardly_wants_it(word: str) -> None:
+def test_a_shell_operator_as_a_word_is_warned_about(word: str) -> None:
     assert word in shell.warnings({"arg": ["prog", word]})[0]
     assert "FOO=" in shell.warnings({"arg": ["FOO=1", "prog"]})[0]
 
@@ -72,11 +72,11 @@ def test_a_word_of_its_own_is_warned_of_where_a_program_hardly_wants_it(word: st
     "words",
     [["sh", "-c", "a > b; c $HOME"], ["find", "/", "-exec", "ls", ";"], ["grep", "^a$"], ["prog", "a > b"]],
 )
-def test_a_word_that_a_program_may_want_is_not(words: list[str]) -> None:
+def test_arguments_that_a_program_may_take_are_not_warned_about(words: list[str]) -> None:
     assert shell.warnings({"arg": words}) == []
 
 
-def test_it_is_told_of_commands_alone() -> None:
+def test_only_commands_are_warned_about_shell_syntax() -> None:
     command = replace(task("c", kind="Command"), command=("a", ">", "b"), configuration={"command": "a > b"})
     python = replace(task("p"), configuration={"command": "a > b"})
     told = [warning for warning in checks.warnings(context(command, python)) if "only a shell" in warning]

@@ -79,14 +79,14 @@ def test_a_trigger_fires_only_its_own_rules(trigger: str) -> None:
     assert (sim.launched("b") == 0) == (trigger == "on_start")
 
 
-def test_a_restart_by_rule_starts_what_does_not_run() -> None:
+def test_a_restart_by_rule_starts_an_inactive_task() -> None:
     sim = Simulation.of(task("a", rule("on_start", "restart", "b")), task("b", entry=False))
     sim.begin()
     sim.ready()
     assert sim.sub_state("b") == "start"
 
 
-def test_a_start_by_rule_of_what_runs_changes_nothing() -> None:
+def test_a_start_by_rule_of_a_running_task_changes_nothing() -> None:
     sim = Simulation.of(task("a", rule("on_update", "start", "b")), task("b"))
     sim.begin()
     sim.ready()
@@ -96,7 +96,7 @@ def test_a_start_by_rule_of_what_runs_changes_nothing() -> None:
     assert len(sim.records) == records
 
 
-def test_a_rule_starts_again_what_it_finds_stopping() -> None:
+def test_a_start_by_rule_of_a_stopping_task_restarts_it() -> None:
     for action in ("start", "restart"):
         stops, starts = rule("on_update", "stop", "b"), rule("on_update", action, "b")
         sim = Simulation.of(task("a", stops), task("b"))
@@ -113,7 +113,7 @@ def test_a_rule_starts_again_what_it_finds_stopping() -> None:
         assert [each["update"] for each in sim.task("b").cause["sources"]] == [{"n": 2}]
 
 
-def test_a_rule_stops_what_waits_for_its_delay() -> None:
+def test_a_stop_by_rule_ends_a_back_off() -> None:
     sim = Simulation.of(task("a", rule("on_update", "stop", "b")), task("b", rule("on_fail", "restart", "b")))
     sim.begin()
     sim.ready()
@@ -126,7 +126,7 @@ def test_a_rule_stops_what_waits_for_its_delay() -> None:
     assert len(sim.records) == records, "what changed nothing is no news"
 
 
-def test_a_rule_that_calls_nobody_does_no_harm() -> None:
+def test_a_rule_that_calls_an_unknown_task_changes_nothing() -> None:
     sim = Simulation.of(task("a", rule("on_exit", "start", "nobody")))
     sim.begin()
     sim.ready()
@@ -160,7 +160,7 @@ def test_the_operators_stop_beats_every_rule() -> None:
     assert sim.sub_state("a") == "start", "and now its rules count again"
 
 
-def test_a_flood_of_firings_is_written_down_sparsely_and_counted() -> None:
+def test_a_flood_of_firings_is_recorded_sparsely_and_counted() -> None:
     """A thousand updates a second must not wash the history out of the state file."""
     sim = Simulation.of(task("a", rule("on_update", "start", "b")), task("b", entry=False))
     sim.begin()
@@ -177,7 +177,7 @@ def test_a_flood_of_firings_is_written_down_sparsely_and_counted() -> None:
 
 
 @pytest.mark.parametrize("by_rule", [True, False])
-def test_the_last_words_of_a_task_that_is_stopped_do_not_start_it_again(by_rule: bool) -> None:
+def test_a_result_reported_during_a_stop_does_not_restart_the_task(by_rule: bool) -> None:
     """Its update may come while it stops; a rule that stops it is no less a stop than a person's order."""
     sim = Simulation.of(
         task("a", rule("on_update", "stop", "b")),
@@ -196,7 +196,7 @@ def test_the_last_words_of_a_task_that_is_stopped_do_not_start_it_again(by_rule:
     assert (sim.sub_state("b"), sim.sub_state("c")) == ("stopped", "start")
 
 
-def test_one_that_a_rule_stops_does_not_start_itself_again() -> None:
+def test_a_task_that_a_rule_stops_does_not_start_itself_again() -> None:
     sim = Simulation.of(
         task("a", rule("on_update", "stop", "b")),
         task(
@@ -211,7 +211,7 @@ def test_one_that_a_rule_stops_does_not_start_itself_again() -> None:
     assert not sim.task("b").stopped_by_operator, "but other rules may"
 
 
-def test_one_that_hangs_when_the_operator_stops_it_stays_stopped() -> None:
+def test_a_task_that_hangs_when_the_operator_stops_it_stays_stopped() -> None:
     sim = Simulation.of(
         task("a", rule("on_fail", "restart", "a"), rule("on_fail", "start", "b"), watchdog=1.0),
         task("b", entry=False),
@@ -226,7 +226,7 @@ def test_one_that_hangs_when_the_operator_stops_it_stays_stopped() -> None:
 
 
 @pytest.mark.parametrize("trigger", ["on_update", "on_exit", "on_fail"])
-def test_no_triggers_fires_none(trigger: str) -> None:
+def test_no_triggers_suppresses_all_rules(trigger: str) -> None:
     sim = Simulation.of(
         task("a", rule(trigger, "start", "b"), watchdog=1.0, stop_timeout=60.0), task("b", entry=False)
     )
@@ -246,7 +246,7 @@ def test_no_triggers_fires_none(trigger: str) -> None:
 
 
 @pytest.mark.parametrize("order", ["stop", "exit", "restart"])
-def test_orders_to_the_whole_fire_none(order: str) -> None:
+def test_orders_to_a_whole_transaction_fire_no_rules(order: str) -> None:
     fires = [rule(trigger, "start", "b") for trigger in ("on_exit", "on_fail", "on_update")]
     sim = Simulation.of(task("a", *fires, watchdog=5.0), task("b", entry=False))
     sim.begin()
@@ -259,7 +259,7 @@ def test_orders_to_the_whole_fire_none(order: str) -> None:
     assert sim.launched("a") == (2 if order == "restart" else 1)
 
 
-def test_a_restart_of_one_fires_its_on_exit_but_not_its_own_start() -> None:
+def test_a_restart_of_a_task_fires_its_on_exit_except_its_own_start() -> None:
     sim = Simulation.of(
         task("a", rule("on_exit", "start", "b"), rule("on_exit", "restart", "a")), task("b", entry=False)
     )
@@ -309,7 +309,7 @@ def test_a_started_task_learns_its_cause() -> None:
     assert sim.task("c").cause["sources"][0]["exit"] is None, "that was the end of another run"
 
 
-def test_what_the_last_rule_tells_is_what_fired_it_also_when_the_first_started_the_same_task_anew() -> None:
+def test_the_cause_of_a_launch_is_the_last_rule_even_if_an_earlier_one_started_it() -> None:
     sim = Simulation.of(
         task("a", rule("on_exit", "start", "a"), rule("on_exit", "start", "b")), task("b", entry=False)
     )
@@ -324,7 +324,7 @@ def test_what_the_last_rule_tells_is_what_fired_it_also_when_the_first_started_t
 
 
 @pytest.mark.parametrize("action", ["start", "restart"])
-def test_rules_that_fire_before_the_launch_are_all_told(action: str) -> None:
+def test_all_rules_that_fire_before_a_launch_are_its_causes(action: str) -> None:
     sim = Simulation.of(
         *(task(name, rule("on_fail", action, "b")) for name in ("x", "y", "z")), task("b", entry=False)
     )
@@ -337,7 +337,7 @@ def test_rules_that_fire_before_the_launch_are_all_told(action: str) -> None:
     assert sim.sub_state("b") == "launching"
 
 
-def test_a_start_by_rule_of_what_is_being_forked_is_one_of_what_runs() -> None:
+def test_a_start_by_rule_during_the_fork_changes_nothing() -> None:
     """It could not be told of it any more: who is started knows all that started it."""
     sim = Simulation.of(
         *(task(name, rule("on_fail", "start", "b")) for name in ("x", "y")), task("b", entry=False)
@@ -352,7 +352,7 @@ def test_a_start_by_rule_of_what_is_being_forked_is_one_of_what_runs() -> None:
     assert [source["task"] for source in before.cause["sources"]] == ["x"]
 
 
-def test_a_restart_by_rule_of_what_is_being_forked_is_told_to_the_next() -> None:
+def test_a_restart_by_rule_during_the_fork_is_a_cause_of_the_next_launch() -> None:
     sim = Simulation.of(
         task("x", rule("on_fail", "start", "b")),
         task("y", rule("on_fail", "restart", "b")),
@@ -368,7 +368,7 @@ def test_a_restart_by_rule_of_what_is_being_forked_is_told_to_the_next() -> None
 
 
 @pytest.mark.parametrize("action", ["start", "restart"])
-def test_rules_that_fire_during_a_delay_are_told_and_do_not_cut_it_short(action: str) -> None:
+def test_rules_that_fire_during_a_back_off_become_causes_and_do_not_shorten_it(action: str) -> None:
     sim = Simulation.of(
         task("a", rule("on_update", action, "b")),
         task("b", rule("on_fail", "restart", "b"), restart_delay=9.0),
@@ -385,7 +385,7 @@ def test_rules_that_fire_during_a_delay_are_told_and_do_not_cut_it_short(action:
 
 
 @pytest.mark.parametrize("verb", ["start", "restart"])
-def test_what_rules_had_told_is_passed_on_when_a_person_is_quicker(verb: str) -> None:
+def test_causes_of_rules_are_kept_when_an_operator_starts_the_task_first(verb: str) -> None:
     sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), restart_delay=9.0))
     sim.begin()
     sim.ready()
@@ -400,7 +400,7 @@ def test_what_rules_had_told_is_passed_on_when_a_person_is_quicker(verb: str) ->
     assert sim.task("a").cause["sources"][0]["exit"]["code"] == 5
 
 
-def test_a_rule_adds_to_what_a_person_asked_for() -> None:
+def test_a_rule_adds_its_cause_to_an_operators_start() -> None:
     sim = Simulation.of(task("a", rule("on_update", "start", "b")), task("b"))
     sim.begin()
     sim.ready()
@@ -413,7 +413,7 @@ def test_a_rule_adds_to_what_a_person_asked_for() -> None:
     assert [source["update"] for source in sim.task("b").cause["sources"]] == [{"n": 1}]
 
 
-def test_the_last_causes_are_kept_of_too_many() -> None:
+def test_only_the_last_causes_are_kept_beyond_the_limit() -> None:
     cause: dict[str, Any] = {}
     for number in range(MAX_SOURCES + 10):
         cause = cause_by_rule(cause, {"n": number}, depth=number % 7, join=number > 0)
@@ -445,7 +445,7 @@ def test_a_failing_task_that_restarts_itself_is_delayed_more_each_time_up_to_the
     assert "slowed" not in sim.task("a").status
 
 
-def test_the_first_failure_of_one_without_a_delay_is_answered_at_once() -> None:
+def test_the_first_failure_without_a_restart_delay_restarts_at_once() -> None:
     sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), restart_delay=0.0))
     sim.begin()
     sim.ready()
@@ -458,7 +458,7 @@ def test_the_first_failure_of_one_without_a_delay_is_answered_at_once() -> None:
     assert sim.sub_state("a") == "back-off"
 
 
-def test_without_any_delay_in_the_file_a_crash_loop_does_not_spin_either() -> None:
+def test_a_crash_loop_without_a_restart_delay_does_not_spin() -> None:
     sim = Simulation.of(task("a", rule("on_fail", "restart", "a"), restart_delay=0.0, restart_max_delay=0.0))
     sim.begin()
     for _ in range(20):
@@ -474,7 +474,7 @@ def test_without_any_delay_in_the_file_a_crash_loop_does_not_spin_either() -> No
     cap=st.floats(0, 10_000),
     launch=st.integers(0, 2**63),
 )
-def test_a_delay_is_within_its_bounds(failures: int, delay: float, cap: float, launch: int) -> None:
+def test_a_back_off_is_within_its_bounds(failures: int, delay: float, cap: float, launch: int) -> None:
     limits = Limits(restart_delay=delay, restart_max_delay=cap)
     wait = back_off(Task(failures=failures), limits, launch)
     most = max(cap, delay)
@@ -533,7 +533,7 @@ RINGS: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.mark.parametrize("name", RINGS)
-def test_a_ring_of_rules_is_slowed_to_the_cap_and_not_faster(name: str) -> None:
+def test_a_ring_of_rules_is_slowed_down_to_the_maximum_delay(name: str) -> None:
     sim = Simulation.of(*RINGS[name])
     sim.begin()
     ends = 0
@@ -582,7 +582,7 @@ def test_a_calm_ring_is_not_slowed() -> None:
         assert sim.alive, "the next one starts at once"
 
 
-def test_what_is_calm_is_what_the_file_says() -> None:
+def test_the_file_says_after_which_uptime_a_ring_is_calm() -> None:
     sim = Simulation.of(task("a", rule("on_exit", "start", "a"), restart_delay=5.0))
     sim.begin()
     sim.ready()
@@ -591,7 +591,7 @@ def test_what_is_calm_is_what_the_file_says() -> None:
     assert sim.alarms == {("T1", "a"): BEGINNING + 5.0}, "from one launch to the next"
 
 
-def test_a_ring_that_calms_down_is_not_slowed_any_longer() -> None:
+def test_a_ring_that_calms_down_is_no_longer_slowed() -> None:
     sim = Simulation.of(task("a", rule("on_exit", "start", "a"), restart_max_delay=8.0))
     sim.begin()
     for _ in range(6):
@@ -606,7 +606,9 @@ def test_a_ring_that_calms_down_is_not_slowed_any_longer() -> None:
 
 
 @given(laps=st.integers(0, 10_000), since=st.floats(0, 1000), delay=st.floats(0, 10), cap=st.floats(0, 100))
-def test_a_lap_is_at_once_or_at_its_time(laps: int, since: float, delay: float, cap: float) -> None:
+def test_a_start_in_a_ring_is_immediate_or_at_the_end_of_its_back_off(
+    laps: int, since: float, delay: float, cap: float
+) -> None:
     limits, now = Limits(restart_delay=delay, restart_max_delay=cap), 5000.0 + since
     count, at = next_quick_start(Task(launch=1, quick_starts=laps, launched_at=5000.0), limits, now)
     assert at >= now
@@ -636,7 +638,7 @@ def limited() -> Simulation:
     return sim
 
 
-def test_the_start_limit_gives_up_until_it_is_reset() -> None:
+def test_the_start_limit_stops_restarts_until_reset_failed() -> None:
     sim = limited()
     assert (sim.sub_state("a"), sim.reason("a"), sim.launched("a")) == ("failed", "start-limit", 4)
     assert sim.task("a").status == "started 3 times by rules within 1000 s"
@@ -650,7 +652,7 @@ def test_the_start_limit_gives_up_until_it_is_reset() -> None:
     assert sim.sub_state("a") == "back-off"
 
 
-def test_a_person_may_start_what_has_reached_its_limit() -> None:
+def test_an_operator_may_start_a_task_at_its_start_limit() -> None:
     sim = limited()
     sim.ask("start", "a")
     sim.ready("a")
@@ -659,7 +661,7 @@ def test_a_person_may_start_what_has_reached_its_limit() -> None:
     assert sim.reason("a") == "start-limit", "but the limit still counts"
 
 
-def test_a_limit_is_reached_once_however_often_rules_fire() -> None:
+def test_the_start_limit_is_reported_once_however_often_rules_fire() -> None:
     """Giving up must not forget the starts: the next update would begin a new burst."""
     sim = Simulation.of(
         task("a", rule("on_update", "restart", "b")),
@@ -686,7 +688,7 @@ def test_a_limit_is_reached_once_however_often_rules_fire() -> None:
     assert sim.sub_state("b") == "start", "when the interval is over rules may start it again"
 
 
-def test_who_waits_for_one_that_rules_restart_hears_of_the_limit() -> None:
+def test_a_pending_start_fails_when_rules_reach_the_start_limit() -> None:
     sim = Simulation.of(
         task("a", rule("on_update", "restart", "b")),
         task("b", entry=False, start_limit_burst=1, start_limit_interval=100.0),
@@ -711,7 +713,7 @@ def test_only_recent_starts_count(at: list[float], burst: int, interval: float) 
     assert over_limit(recent, limits) == (bool(burst) and len(recent) >= burst)
 
 
-def test_reset_failed_of_one_in_its_delay_forgives_and_leaves_it_there() -> None:
+def test_reset_failed_during_a_back_off_resets_the_counts_and_keeps_the_back_off() -> None:
     sim = Simulation.of(task("a", rule("on_fail", "restart", "a")), task("b"))
     sim.begin()
     sim.ready()
@@ -730,7 +732,7 @@ def test_reset_failed_of_one_in_its_delay_forgives_and_leaves_it_there() -> None
     trigger=st.sampled_from(TRIGGERS),
     requested=st.booleans(),
 )
-def test_the_rules_of_a_trigger_in_the_order_of_the_file(
+def test_the_rules_of_a_trigger_fire_in_the_order_of_the_file(
     rules: list[tuple[str, str, str]], trigger: str, requested: bool
 ) -> None:
     service = task("a", *(rule(*each) for each in rules))

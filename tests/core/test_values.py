@@ -26,7 +26,7 @@ def bound(text: str) -> object:
         "ipc:///run/x",
     ],
 )
-def test_an_endpoint_reads_back_as_it_was_written(text: str) -> None:
+def test_an_endpoint_round_trips(text: str) -> None:
     assert str(bound(text)) == text
 
 
@@ -55,7 +55,7 @@ def test_an_endpoint_reads_back_as_it_was_written(text: str) -> None:
         "ipc:///" + "é" * 54,
     ],
 )
-def test_what_is_no_endpoint_says_what_one_is(text: str) -> None:
+def test_a_malformed_endpoint_is_refused_with_the_expected_form(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
         bound(text)
 
@@ -75,7 +75,7 @@ def test_what_is_no_endpoint_says_what_one_is(text: str) -> None:
         ("ipc:///a", "tcp://*:1", False),
     ],
 )
-def test_two_places_collide_when_both_cannot_be_bound(one: str, other: str, both: bool) -> None:
+def test_two_endpoints_collide_when_both_cannot_be_bound(one: str, other: str, both: bool) -> None:
     left, right = endpoint(one, bind=True), endpoint(other, bind=True)
     assert collide(left, right) is collide(right, left) is both
 
@@ -92,13 +92,15 @@ def test_two_places_collide_when_both_cannot_be_bound(one: str, other: str, both
         ("ipc:///a", "tcp://*:1", False, False),
     ],
 )
-def test_who_connects_lands_at_what_is_bound(connect: str, bind: str, there: bool, elsewhere: bool) -> None:
+def test_a_connect_address_is_matched_with_the_bind_address(
+    connect: str, bind: str, there: bool, elsewhere: bool
+) -> None:
     left, right = endpoint(connect, bind=False), endpoint(bind, bind=True)
     assert (reaches(left, right), apart(left, right)) == (there, elsewhere)
 
 
 @given(st.integers(0, (1 << 63) - 1))
-def test_an_amount_is_its_number(number: int) -> None:
+def test_an_amount_may_be_a_plain_number(number: int) -> None:
     assert amount(str(number)) == number
 
 
@@ -110,13 +112,13 @@ def test_an_amount_may_have_a_unit(text: str, number: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "-1", "1k", "1KB", "1.5G", str(1 << 63), "9" * 400, "٣"])
-def test_what_is_no_amount_says_what_one_is(text: str) -> None:
+def test_a_malformed_amount_is_refused_with_the_expected_form(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
         amount(text)
 
 
 @given(st.integers())
-def test_a_whole_number_is_in_its_range_or_refused(number: int) -> None:
+def test_an_integer_outside_its_range_is_refused(number: int) -> None:
     if -20 <= number <= 19:
         assert whole(f" {number}", -20, 19) == number
     else:

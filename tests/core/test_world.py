@@ -83,7 +83,7 @@ def test_a_task_survives_the_state_file(given_task: Task) -> None:
     assert task_from_row(row, given_task.sub_state.value) == given_task
 
 
-def test_every_field_is_tried() -> None:
+def test_the_round_trip_covers_every_field() -> None:
     assert set(PARTS) == {each.name for each in fields(Task)}
 
 
@@ -105,12 +105,12 @@ def test_a_fresh_task_is_an_empty_row() -> None:
         {"nobody": "knows"},
     ],
 )
-def test_a_row_that_we_did_not_write_is_refused(row: dict[str, object]) -> None:
+def test_a_malformed_row_is_refused(row: dict[str, object]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
         task_from_row(row)
 
 
-def test_what_the_file_said_of_a_removed_task_survives_the_state_file() -> None:
+def test_the_last_definition_of_a_removed_task_survives_the_state_file() -> None:
     told = {"id": "a", "Task": {"description": "x"}}
     service = replace(task("a", kind="Thread"), service_name="echo", device_action="shout", source=told)
     row = json.loads(json.dumps(task_to_row(Task(last_definition=remembered(service)))))
@@ -181,7 +181,7 @@ def test_a_transaction_is_not_active_while_a_task_that_was_never_ready_is_ended(
     assert _state(sim) == "failed"
 
 
-def test_a_task_is_in_its_state_since_it_came_into_it() -> None:
+def test_since_is_the_time_of_the_last_state_change() -> None:
     """As with systemctl: a sub-state that follows another one in the same state begins no new age."""
     sim = Simulation.of(task("a", stop_timeout=5.0))
     sim.begin()
@@ -197,7 +197,7 @@ def test_a_task_is_in_its_state_since_it_came_into_it() -> None:
     assert (sim.sub_state("a"), sim.task("a").since) == ("stop-sigkill", stopping)
 
 
-def test_an_exiting_context_is_deactivating_with_what_still_runs() -> None:
+def test_an_exiting_context_is_deactivating_while_tasks_run() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()
     sim.ready()
@@ -206,7 +206,7 @@ def test_an_exiting_context_is_deactivating_with_what_still_runs() -> None:
     assert _state(sim) == "deactivating"
 
 
-def test_every_state_shows_a_word_of_systemd() -> None:
+def test_every_state_shows_a_systemd_state() -> None:
     assert {replace(Task(), sub_state=sub).state.value for sub in SubState} == {
         "inactive",
         "activating",

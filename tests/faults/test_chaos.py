@@ -22,7 +22,9 @@ to listen. 1689109807: a thread that was started again on a full disk was never 
 
 @pytest.mark.deadline(SECONDS + 4 * SETTLED)
 @pytest.mark.parametrize("seed", [*FAILED_BEFORE, None])
-def test_status_kernel_and_history_agree_after_random_operations(context: Context, seed: int | None) -> None:
+def test_status_processes_and_history_agree_after_random_operations(
+    context: Context, seed: int | None
+) -> None:
     with disk(context.home / "state", ROOM) if os.geteuid() == 0 else nullcontext() as state:
         chaos = Chaos(context, random.randrange(2**32) if seed is None else seed, state)
         chaos.run(SECONDS)

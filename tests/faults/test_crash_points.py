@@ -173,13 +173,13 @@ def kill(context: Context, task: str) -> None:
 
 
 @pytest.mark.deadline(240)
-def test_start_at_every_point(context: Context, crash: Crash) -> None:
+def test_a_start_survives_a_crash_at_every_point(context: Context, crash: Crash) -> None:
     names = "save, Record, PublishProcess, Launch, WakeAt, settle datagrams, PublishControl, Reply"
     every_point(context, crash, names, lambda: start(context, "heir"), lambda: back(context, "stop", "heir"))
 
 
 @pytest.mark.deadline(240)
-def test_stop_at_every_point(context: Context, crash: Crash, home: Path) -> None:
+def test_a_stop_survives_a_crash_at_every_point(context: Context, crash: Crash, home: Path) -> None:
     """The task leaves a child behind, which is asked to end, and killed after it."""
 
     def trip() -> None:
@@ -197,7 +197,7 @@ def test_stop_at_every_point(context: Context, crash: Crash, home: Path) -> None
     every_point(context, crash, names, trip, lambda: back(context, "start", "parent"))
 
 
-def test_before_the_status_of_the_unit_is_told(context: Context, crash: Crash) -> None:
+def test_a_crash_before_the_status_of_the_unit_is_repaired(context: Context, crash: Crash) -> None:
     """It is told in portions, after the turn that it belongs to: no fixed point of a trip, but one that
     comes after each that lasts.
     """
@@ -246,7 +246,7 @@ class Firings:
 
 
 @pytest.mark.deadline(300)
-def test_a_firing_at_every_point(context: Context, crash: Crash) -> None:
+def test_a_firing_survives_a_crash_at_every_point(context: Context, crash: Crash) -> None:
     firings = Firings(context)
 
     def trip() -> None:
@@ -259,7 +259,7 @@ def test_a_firing_at_every_point(context: Context, crash: Crash) -> None:
 
 
 @pytest.mark.deadline(300)
-def test_adoption_at_every_point(context: Context, crash: Crash) -> None:
+def test_an_adoption_survives_a_crash_at_every_point(context: Context, crash: Crash) -> None:
     """The one that takes over dies, too, before each of its own side effects; a task has failed while
     nobody was there.
     """

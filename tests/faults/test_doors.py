@@ -65,7 +65,7 @@ def test_clients_connect_and_are_answered_by_the_next_supervisor(alone: Context)
     assert alone.tasks()["ts_2"]["sub"] == "running"
 
 
-def test_the_bus_is_joined_as_if_nothing_were(alone: Context) -> None:
+def test_clients_connect_to_the_bus_without_a_supervisor(alone: Context) -> None:
     """The device is a process of its own: it needs no supervisor to take somebody in."""
     ear = Ear(alone.frontend, alone.backend, b'control @@@ {"header":{"service_transaction":"T"')
     try:

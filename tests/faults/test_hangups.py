@@ -46,7 +46,7 @@ def files(context: Context) -> int:
     ],
     ids=["waits for a start", "follows the history"],
 )
-def test_nothing_is_kept_for_those_who_have_hung_up(slow: Context, request_: dict[str, Any]) -> None:
+def test_nothing_is_kept_for_clients_that_have_hung_up(slow: Context, request_: dict[str, Any]) -> None:
     slow.ask(verb="start", transaction="T", tasks=["slow"], block=False)
     slow.task_is("slow", "start")
     before = files(slow)
@@ -59,14 +59,14 @@ def test_nothing_is_kept_for_those_who_have_hung_up(slow: Context, request_: dic
     assert slow.tasks()["slow"]["sub"] == "start", "nothing has happened that they waited for"
 
 
-def test_the_order_of_one_who_hangs_up_at_once_is_carried_out(slow: Context) -> None:
+def test_the_order_of_a_client_that_hangs_up_is_carried_out(slow: Context) -> None:
     send(slow, verb="start", transaction="T", tasks=["slow"]).close()
     slow.task_is("slow", "start")
     (slow.home / "go").touch()
     slow.task_is("slow", "running")
 
 
-def test_one_who_has_nothing_more_to_say_is_still_answered(slow: Context) -> None:
+def test_a_client_that_has_shut_down_its_sending_side_is_answered(slow: Context) -> None:
     with send(slow, verb="start", transaction="T", tasks=["slow"]) as client:
         client.shutdown(socket.SHUT_WR)
         slow.task_is("slow", "start")

@@ -44,7 +44,7 @@ def killed_as_by_a_power_cut(context: Context) -> int:
 
 
 @pytest.mark.parametrize("rebooted", [False, True], ids=["the keeper died", "the machine was rebooted"])
-def test_a_stranger_with_the_pid_of_a_task_is_left_alone(
+def test_an_unrelated_process_with_the_pid_of_a_task_is_left_alone(
     context: Context, stranger: subprocess.Popen[bytes], rebooted: bool
 ) -> None:
     """The state file says that a task runs under a number which is somebody else's by now."""
@@ -70,7 +70,7 @@ def test_a_stranger_with_the_pid_of_a_task_is_left_alone(
     assert stranger.poll() is None
 
 
-def test_what_the_keeper_of_another_boot_said_counts_for_nothing(context: Context) -> None:
+def test_launches_of_another_boot_are_ignored(context: Context) -> None:
     """Not even if by some miracle it had the same name: times and numbers of another boot mean nothing."""
     context.looped("Echo")
     context.task(
@@ -88,7 +88,7 @@ def test_what_the_keeper_of_another_boot_said_counts_for_nothing(context: Contex
     assert (transaction["id"], transaction["tasks"][0]["sub"]) == ("T", "running")
 
 
-def test_a_signal_goes_to_the_process_that_was_meant_or_to_nobody(stranger: subprocess.Popen[bytes]) -> None:
+def test_a_signal_reaches_the_intended_process_or_none(stranger: subprocess.Popen[bytes]) -> None:
     started = linux.start_time(stranger.pid)
     assert started is not None
     assert not linux.send_signal(stranger.pid, started - 1, signal.SIGKILL), (

@@ -62,7 +62,7 @@ def test_a_thread_task_that_is_started_while_its_shared_process_dies(context: Co
         context.task_is("t2", "running")
 
 
-def test_a_thread_task_has_ended_as_it_said_when_its_process_crashes_right_after(context: Context) -> None:
+def test_a_thread_task_keeps_its_reported_exit_when_its_process_crashes_right_after(context: Context) -> None:
     context.service("Ender", """
         import os, threading
         from zmsvc.task import SingleTask, TaskService
@@ -92,7 +92,7 @@ def test_a_thread_task_has_ended_as_it_said_when_its_process_crashes_right_after
         context.ask(verb="start", tasks=["b"], transaction="T")
 
 
-def test_a_stopped_zygote_holds_up_launches_alone(context: Context) -> None:
+def test_a_stopped_zygote_delays_launches_only(context: Context) -> None:
     context.looped("Echo")
     context.task("a", "Echo", entry=False)
     context.task("b", "Echo", service="<stop_timeout>300ms</stop_timeout>")

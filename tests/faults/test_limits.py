@@ -68,7 +68,7 @@ def refused(context: Context, task: str) -> str:
     return str(told["status"])
 
 
-def test_a_keeper_that_runs_out_of_descriptors_says_so_and_can_still_do_all_else(context: Context) -> None:
+def test_a_keeper_without_descriptors_reports_it_and_can_still_stop_and_kill(context: Context) -> None:
     """Each transaction with threads takes one descriptor of the keeper for good. The last few are kept for
     what must always work.
     """
@@ -115,7 +115,7 @@ def alive(context: Context) -> set[int]:
     return tasks | {status["pid"], status["device_pid"], context.zygote(), context.output()}
 
 
-def test_a_supervisor_without_descriptors_goes_on_and_takes_clients_again(few: Context) -> None:
+def test_a_supervisor_without_descriptors_continues_and_accepts_clients_later(few: Context) -> None:
     status = few.status()
     path = str(few.runtime / few.name / "control.sock")
     ear = Ear(few.frontend, few.backend, b"control @@@ ")
@@ -189,7 +189,7 @@ def test_a_keeper_that_cannot_fork_starts_the_next_supervisor_and_device_when_it
     wait_for(lambda: few.status()["device_pid"] not in (None, status["device_pid"]))
 
 
-def test_a_shared_process_that_can_have_no_thread_refuses_one_and_keeps_the_others(context: Context) -> None:
+def test_a_shared_process_at_its_thread_limit_refuses_a_task_and_keeps_the_others(context: Context) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo", kind="Thread")
     context.task("ts_2", "Echo", kind="Thread", entry=False)

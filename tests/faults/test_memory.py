@@ -56,9 +56,7 @@ def test_a_task_that_the_kernel_kills_for_its_memory_has_failed_for_that(hungry:
     }
 
 
-def test_that_it_was_the_memory_is_known_also_when_no_supervisor_was_there(
-    hungry: Context, home: Path
-) -> None:
+def test_an_oom_kill_without_a_supervisor_is_known_later(hungry: Context, home: Path) -> None:
     supervisor, pid = hungry.status()["pid"], hungry.tasks()["hog"]["pid"]
     stop_process(supervisor)
     (home / "eat").touch()

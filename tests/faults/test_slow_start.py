@@ -19,7 +19,7 @@ def supervisor_of(keeper: int) -> int:
     return 0
 
 
-def test_a_supervisor_that_takes_longer_than_its_watchdog_to_come_up_is_waited_for(
+def test_a_supervisor_whose_start_takes_longer_than_its_watchdog_is_not_killed(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fifo = context.home / "slow"

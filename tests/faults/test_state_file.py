@@ -16,7 +16,7 @@ def state_file(context: Context) -> str:
     return str(context.home / "state" / context.name / "state.db")
 
 
-def test_a_full_disk_keeps_nobody_from_stopping_a_task(context: Context) -> None:
+def test_a_task_can_be_stopped_on_a_full_disk(context: Context) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.task("ts_2", "Echo")
@@ -36,7 +36,7 @@ def test_a_full_disk_keeps_nobody_from_stopping_a_task(context: Context) -> None
     assert (tasks["ts_1"]["sub"], tasks["ts_2"]["sub"]) == ("stopped", "running")
 
 
-def test_an_end_that_could_not_be_saved_is_told_again(context: Context) -> None:
+def test_an_exit_that_could_not_be_saved_is_reported_again(context: Context) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.start("--transaction", "T")
@@ -51,7 +51,7 @@ def test_an_end_that_could_not_be_saved_is_told_again(context: Context) -> None:
     assert context.task_is("ts_1", "failed")["exit"]["signal"] == "SIGSEGV"
 
 
-def test_a_damaged_file_is_set_aside_and_said(context: Context) -> None:
+def test_a_damaged_state_file_is_set_aside_and_reported(context: Context) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.start("--transaction", "T")
@@ -77,7 +77,7 @@ def test_a_truncated_file_is_set_aside(context: Context) -> None:
     assert list((context.home / "state" / context.name).glob("state.db.damaged-*"))
 
 
-def test_a_file_that_is_damaged_under_a_running_context_leaves_no_stranger_behind(context: Context) -> None:
+def test_a_state_file_damaged_under_a_running_context_leaves_no_unknown_process(context: Context) -> None:
     """Nobody knows any more what its tasks were for: they are ended, never left running beside others of
     the same name.
     """
@@ -123,7 +123,7 @@ def test_the_shell_reads_it_while_the_daemon_runs(context: Context) -> None:
     db.close()
 
 
-def test_a_full_disk_does_not_stop_tasks_from_being_heard(context: Context) -> None:
+def test_messages_of_tasks_are_processed_on_a_full_disk(context: Context) -> None:
     """What they say waits for no disk: a watchdog that cannot be fed would kill tasks that are well."""
     context.looped(
         "Echo", "interval = 0.01\nn = 0\ndef step(self):\n    self.n += 1\n    self.update(n=self.n)"

@@ -86,7 +86,7 @@ def test_the_program_behind_a_wrapper_saves_its_data_when_the_task_is_stopped(
     assert (program["asked"], program["killed"]) == ("SIGTERM", False)
 
 
-def test_a_stop_names_who_was_asked_and_who_was_killed(either: Context) -> None:
+def test_a_stop_names_the_signaled_and_the_killed_processes(either: Context) -> None:
     deaf = either.home / "deaf"
     ignores = f"sh -c 'trap \"\" TERM; echo $$ > {deaf}; exec sleep 1000'"
     file = shell(either, f"{ignores} & python3 {{program}}; :", "<stop_timeout>1s</stop_timeout>")
@@ -112,7 +112,7 @@ def test_the_stop_signal_is_sent_to_all_processes_of_a_command(either: Context) 
     assert saved(file) == "SIGQUIT"
 
 
-def test_mixed_asks_the_main_process_alone_and_kills_the_rest(either: Context) -> None:
+def test_kill_mode_mixed_signals_the_main_process_only_and_kills_the_rest(either: Context) -> None:
     file = shell(either, "python3 {program} & wait", "<kill_mode>mixed</kill_mode>")
     either.start("--transaction", "T")
     pid = pid_in(file)
@@ -136,7 +136,7 @@ def close(self):
 
 
 @pytest.mark.parametrize("session", [False, True])
-def test_a_python_task_is_asked_first_and_what_it_has_left_afterwards(either: Context, session: bool) -> None:
+def test_a_python_task_is_signaled_first_and_its_leftovers_afterwards(either: Context, session: bool) -> None:
     program, file, order = either.home / "program.py", either.home / "pid", either.home / "order"
     program.write_text(SAVES.format(file=str(file)))
     either.looped(
@@ -164,7 +164,7 @@ def test_a_wrapper_that_crashes_leaves_its_program_time_to_save_before_the_rule_
     assert gone(pid)
 
 
-def test_a_supervisor_that_dies_while_the_rest_is_asked_changes_nothing(either: Context) -> None:
+def test_a_supervisor_that_dies_while_leftovers_are_stopped_changes_nothing(either: Context) -> None:
     slow = SAVES.replace("    file.with", "    import time; time.sleep(1.5)\n    file.with")
     file = shell(either, "python3 {program} & wait")
     (either.home / "program.py").write_text(slow.format(file=str(file)))

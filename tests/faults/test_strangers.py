@@ -23,7 +23,7 @@ def setup(self):
 """
 
 
-def test_orphans_that_speak_are_not_waited_for(context: Context, home: Path) -> None:
+def test_notifications_of_orphans_do_not_delay_the_supervisor(context: Context, home: Path) -> None:
     """Each is a child of the keeper, as a task would be of which the supervisor has not heard yet.
 
     The watchdog of the supervisor finds one that waits for each of them: they would take longer than that

@@ -62,7 +62,7 @@ def strays(context: Context, group: str, *, wiped: bool) -> Path:
 
 @pytest.mark.parametrize("wiped", [False, True], ids=["with its marks", "without marks"])
 @pytest.mark.parametrize("group", ["keeper", "supervisor", "device", "tasks/T:other", "own"])
-def test_what_moves_itself_into_another_control_group_ends_with_its_task(
+def test_a_process_that_moves_into_another_cgroup_ends_with_its_task(
     grouped: Context, group: str, wiped: bool
 ) -> None:
     if wiped and group == "tasks/T:other":
@@ -82,9 +82,7 @@ def test_what_moves_itself_into_another_control_group_ends_with_its_task(
     assert grouped.tasks()["other"]["pid"] == other
 
 
-def test_what_has_moved_and_wiped_its_marks_ends_with_the_task_into_whose_group_it_moved(
-    grouped: Context,
-) -> None:
+def test_a_moved_process_without_marks_ends_with_the_task_of_its_new_cgroup(grouped: Context) -> None:
     file = strays(grouped, "tasks/T:other", wiped=True)
     grouped.task("ts_1", "Parent")
     grouped.task(
@@ -133,7 +131,9 @@ def test_a_task_of_another_user_cannot_delay_the_end_of_others_with_their_marks(
     wait_for_end(forged)
 
 
-def test_a_stranger_cannot_delay_the_end_of_a_task_with_its_marks(context: Context) -> None:
+def test_a_process_outside_of_the_context_cannot_delay_the_end_of_a_task_with_its_marks(
+    context: Context,
+) -> None:
     """Without control groups the processes of a launch are looked for among all of the machine."""
     stranger = others(1)[0]
     (context.home / "Services").mkdir()
@@ -175,7 +175,7 @@ def test_a_stranger_cannot_delay_the_end_of_a_task_with_its_marks(context: Conte
             process.kill()
 
 
-def test_what_a_living_task_has_in_the_background_is_not_touched_when_another_ends(grouped: Context) -> None:
+def test_background_processes_of_a_running_task_survive_the_end_of_another(grouped: Context) -> None:
     """An orphan in its own control group, with its marks or without: env -i, and a limit of its own."""
     (grouped.home / "Services").mkdir()
     file = grouped.home / "background"

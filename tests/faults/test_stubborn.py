@@ -73,7 +73,7 @@ def test_a_stopped_task_misses_its_watchdog_and_its_rule_fires(either: Context) 
 
 
 @pytest.mark.parametrize("kind", CHILDREN)
-def test_what_ignores_sigterm_and_hides_is_killed_with_its_task(either: Context, kind: str) -> None:
+def test_a_hidden_process_that_ignores_sigterm_is_killed_with_its_task(either: Context, kind: str) -> None:
     file = leaves(either, CHILDREN[kind])
     either.task("ts_1", "Parent", service="<stop_timeout>2s</stop_timeout>")
     either.start("--transaction", "T")
@@ -97,9 +97,7 @@ def test_what_ignores_sigterm_and_hides_is_killed_with_its_task(either: Context,
 
 
 @pytest.mark.parametrize("kind", CHILDREN)
-def test_what_a_killed_task_leaves_is_gone_before_its_rule_starts_the_next(
-    either: Context, kind: str
-) -> None:
+def test_leftovers_of_a_killed_task_end_before_its_rule_starts_another(either: Context, kind: str) -> None:
     file = leaves(either, CHILDREN[kind])
     either.task(
         "ts_1", "Parent", service="<stop_timeout>300ms</stop_timeout>", rules={"on_fail": ("restart", "ts_1")}
@@ -114,7 +112,7 @@ def test_what_a_killed_task_leaves_is_gone_before_its_rule_starts_the_next(
     assert int(file.read_text()) != child
 
 
-def test_what_is_killed_together_with_its_task_is_named(either: Context) -> None:
+def test_processes_killed_with_their_task_are_named(either: Context) -> None:
     file = leaves(either, CHILDREN["own session"])
     code = either.home / "Services" / "Parent" / "ServiceParent.py"
     deaf = "import os, signal, subprocess\n        signal.signal(15, signal.SIG_IGN)"
@@ -144,7 +142,7 @@ def setup(self):
 """It executes nothing, so its environment is in the memory that it has from the daemon."""
 
 
-def test_what_a_task_only_forked_is_killed_with_it(either: Context) -> None:
+def test_forked_children_are_killed_with_their_task(either: Context) -> None:
     file = either.home / "child"
     either.looped("Parent", FORKED.format(file=file))
     either.task(
@@ -166,7 +164,7 @@ def test_what_a_task_only_forked_is_killed_with_it(either: Context) -> None:
     assert not [child for child in children if Path(f"/proc/{child}").exists()]
 
 
-def test_what_a_task_only_forked_is_found_by_the_next_keeper(context: Context) -> None:
+def test_forked_children_are_found_by_the_next_keeper(context: Context) -> None:
     file = context.home / "child"
     context.looped("Parent", FORKED.format(file=file))
     context.task("ts_1", "Parent")
@@ -183,7 +181,7 @@ def test_what_a_task_only_forked_is_found_by_the_next_keeper(context: Context) -
     assert context.task_is("ts_1", "running", "T")
 
 
-def test_a_daemon_that_forgets_where_it_came_from(either: Context) -> None:
+def test_a_daemon_with_a_wiped_environment_is_found(either: Context) -> None:
     """Double-forked, in its own session, with an empty environment: a control group tells whose it is, or
     a limit that it inherited.
     """

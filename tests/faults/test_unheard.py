@@ -76,7 +76,7 @@ def unheard(context: Context) -> int:
     return int(context.status()["dropped"]["unheard_orders"])
 
 
-def test_orders_without_a_supervisor_are_counted_and_said(context: Context, stranger: Stranger) -> None:
+def test_orders_without_a_supervisor_are_counted_and_reported(context: Context, stranger: Stranger) -> None:
     without_supervisor(context, stranger)
     for action in ("stop", "start", "restart", "exit", "update", "started", "nonsense"):
         stranger.order(action)
@@ -94,7 +94,7 @@ def test_orders_without_a_supervisor_are_counted_and_said(context: Context, stra
     assert "no supervisor was there to hear orders on the bus" in context.log.read_text()
 
 
-def test_what_is_heard_is_not_counted(context: Context, stranger: Stranger) -> None:
+def test_received_orders_are_not_counted_as_missed(context: Context, stranger: Stranger) -> None:
     for _ in range(3):
         stranger.order("stop", service_transaction="NOBODY")
     stranger.order("start", service_transaction="OTHER")
@@ -106,7 +106,7 @@ def test_what_is_heard_is_not_counted(context: Context, stranger: Stranger) -> N
     assert unheard(context) == 0, "nor are its own reports, of which there were some"
 
 
-def test_the_count_begins_anew_when_it_was_told(context: Context, stranger: Stranger) -> None:
+def test_the_count_of_missed_orders_restarts_after_a_report(context: Context, stranger: Stranger) -> None:
     for count in (2, 3):
         without_supervisor(context, stranger)
         for _ in range(count):

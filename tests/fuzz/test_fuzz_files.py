@@ -82,21 +82,23 @@ def test_the_examples_themselves_are_accepted() -> None:
 @pytest.mark.deadline(DEADLINE)
 @given(trees_of(CONTEXTS))
 @effort(1500)
-def test_context_files_of_damaged_elements(text: bytes) -> None:
+def test_context_files_with_damaged_elements_are_refused_in_order(text: bytes) -> None:
     use(text)
 
 
 @pytest.mark.deadline(DEADLINE)
 @given(bytes_of(CONTEXTS) | st.binary(max_size=200))
 @effort(2000)
-def test_context_files_of_damaged_bytes(text: bytes) -> None:
+def test_context_files_with_damaged_bytes_are_refused_in_order(text: bytes) -> None:
     use(text)
 
 
 @pytest.mark.deadline(DEADLINE)
 @given(text=trees_of(METAS) | bytes_of(METAS))
 @effort(1200)
-def test_meta_files(text: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_damaged_metafiles_are_refused_in_order(
+    text: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     home = tmp_path_factory.getbasetemp()
     file = home / "Services.xml"
     file.write_bytes(text)

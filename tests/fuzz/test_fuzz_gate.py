@@ -60,7 +60,7 @@ def conversations() -> st.SearchStrategy[list[bytes]]:
 
 
 @pytest.mark.deadline(DEADLINE)
-def test_garbage_of_a_user_who_may_not_connect(context: Context) -> None:
+def test_garbage_of_a_user_who_may_not_connect_does_no_harm(context: Context) -> None:
     stranger = others(1)[0]
     ports = free_ports(3)
     *bus, monitor = (f"tcp://127.0.0.1:{port}" for port in ports)

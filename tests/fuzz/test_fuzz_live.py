@@ -161,7 +161,7 @@ def harmless(frame: bytes) -> bool:
 
 
 @pytest.mark.deadline(DEADLINE)
-def test_frames_on_the_bus(fuzzed: Context) -> None:
+def test_random_frames_on_the_bus_do_no_harm(fuzzed: Context) -> None:
     refused = fuzzed.status()["dropped"]["messages_in"]
     with zmq.Context() as zmq_context, zmq_context.socket(zmq.XPUB) as speaker:
         speaker.connect(fuzzed.backend)
@@ -237,7 +237,7 @@ def answers(path: str, line: bytes) -> list[Any]:
 
 
 @pytest.mark.deadline(DEADLINE)
-def test_requests_at_the_control_socket(fuzzed: Context) -> None:
+def test_random_requests_at_the_control_socket_do_no_harm(fuzzed: Context) -> None:
     path = str(fuzzed.runtime / fuzzed.name / "control.sock")
 
     @given(lines())
@@ -260,7 +260,7 @@ def test_requests_at_the_control_socket(fuzzed: Context) -> None:
 
 
 @pytest.mark.deadline(DEADLINE)
-def test_half_lines_huge_lines_and_many_connections(fuzzed: Context) -> None:
+def test_half_lines_huge_lines_and_many_connections_do_no_harm(fuzzed: Context) -> None:
     path = str(fuzzed.runtime / fuzzed.name / "control.sock")
     clients = [socket.socket(socket.AF_UNIX) for _ in range(300)]
     try:
@@ -342,7 +342,7 @@ def datagrams() -> st.SearchStrategy[bytes]:
 
 @pytest.mark.deadline(DEADLINE)
 @pytest.mark.parametrize("babbler", ["babbler", "other"], ids=["of the daemon's user", "of another user"])
-def test_datagrams_of_a_task(fuzzed: Context, babbler: str) -> None:
+def test_random_datagrams_of_a_task_do_no_harm(fuzzed: Context, babbler: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(fuzzed.home / "line"))
         (fuzzed.home / "line").chmod(0o666)

@@ -27,7 +27,7 @@ def brood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProcessTable:
     return ProcessTable(lambda message: None, zygote, b"", tmp_path, zygote.machine, zygote.dispatcher)
 
 
-def test_an_end_that_is_acknowledged_while_the_next_launch_waits_for_its_fork_takes_nothing_from_it(
+def test_an_acknowledgment_during_the_next_fork_keeps_the_cgroup_of_the_next_launch(
     brood: ProcessTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forked: list[Any] = []
@@ -47,7 +47,7 @@ def end(pid: int) -> Any:
     return SimpleNamespace(si_pid=pid, si_code=os.CLD_EXITED, si_status=0)
 
 
-def test_an_end_that_is_acknowledged_late_takes_nothing_from_the_next_launch(
+def test_a_late_acknowledgment_keeps_the_cgroup_of_the_next_launch(
     brood: ProcessTable, tmp_path: Path
 ) -> None:
     """A restart is ordered before the end of what it replaces is acknowledged, and the new process may not

@@ -92,29 +92,29 @@ def both(tmp_path: Path) -> Iterator[Both]:
     made.close()
 
 
-def test_small_updates_come_together(both: Both) -> None:
+def test_small_updates_are_batched(both: Both) -> None:
     both.report(SMALL, 4)
     assert both.turn() == [1, 2, 3, 4]
 
 
-def test_between_large_updates_others_have_their_turn(both: Both) -> None:
+def test_other_messages_get_a_turn_between_large_updates(both: Both) -> None:
     both.report(LARGE, 3)
     assert [both.turn() for _ in range(4)] == [[1], [2], [3], []]
 
 
-def test_an_end_comes_after_all_that_was_said_before_it(both: Both) -> None:
+def test_an_exit_comes_after_the_earlier_messages_of_its_task(both: Both) -> None:
     both.report(LARGE, 3)
     assert both.turn() == [1]
     both.report_to_supervisor(sv.Exited(launch=LAUNCH, pid=os.getpid(), code=0, signal=None, left=False))
     assert both.turn() == [2, 3, "TaskExited"]
 
 
-def test_a_supervisor_that_takes_over_hears_all_before_the_ends_that_the_keeper_holds(both: Both) -> None:
+def test_a_new_supervisor_reads_all_messages_before_the_keepers_exits(both: Both) -> None:
     both.report(LARGE, 3)
     assert both.turn(all_said=True) == [1, 2, 3]
 
 
-def test_orders_that_the_keeper_has_no_room_for_wait_and_nobody_waits_for_them(both: Both) -> None:
+def test_orders_beyond_the_keepers_buffer_are_queued_without_blocking(both: Both) -> None:
     backlog: list[bool] = []
     both.children.on_backlog = backlog.append
     for launch in range(2000):
@@ -150,7 +150,7 @@ def test_signals_go_before_launches_that_wait(both: Both) -> None:
     )
 
 
-def test_at_the_end_everything_that_waits_is_sent(both: Both) -> None:
+def test_at_shutdown_all_queued_orders_are_sent(both: Both) -> None:
     for launch in range(500):
         both.children.tell(large(launch))
     with ThreadPoolExecutor(1) as keeper:
@@ -159,7 +159,7 @@ def test_at_the_end_everything_that_waits_is_sent(both: Both) -> None:
         assert read.result(PATIENCE) == list(range(500))
 
 
-def test_a_keeper_that_is_gone_is_no_reason_to_wait(both: Both) -> None:
+def test_shutdown_does_not_wait_for_a_keeper_that_is_gone(both: Both) -> None:
     backlog: list[bool] = []
     both.children.on_backlog = backlog.append
     for launch in range(500):

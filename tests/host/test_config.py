@@ -113,7 +113,7 @@ def test_a_log_level_is_one_of_journald_or_of_python(text: str, level: int) -> N
 
 
 @pytest.mark.parametrize("text", ["", "loud", "8", "-1", "debug info"])
-def test_what_is_no_log_level_is_a_fault(text: str) -> None:
+def test_an_unknown_log_level_is_a_fault(text: str) -> None:
     with pytest.raises(ConfigError, match="is no log level, expected emerg, alert, crit"):
         parse(with_service(f"<log_level>{text}</log_level>"))
 
@@ -126,12 +126,12 @@ MISSPELT = {
 
 
 @pytest.mark.parametrize("meant", MISSPELT)
-def test_what_may_be_a_misspelt_element_of_the_configuration_is_warned_of(meant: str) -> None:
+def test_a_possibly_misspelled_configuration_element_is_warned_about(meant: str) -> None:
     (told,) = (text for _, text in parse(MISSPELT[meant]).passed_over)
     assert told.endswith(f"zmsvc does not read it (did you mean {meant}?)")
 
 
-def test_an_element_of_the_tasks_own_is_not_warned_of_when_the_one_that_it_is_near_to_is_there() -> None:
+def test_a_custom_element_beside_the_similar_known_one_is_not_warned_about() -> None:
     assert (
         parse(
             changed(("<location></location>", "<interval>1</interval><intervals>5</intervals>"))
@@ -155,9 +155,7 @@ def test_an_element_of_the_tasks_own_is_not_warned_of_when_the_one_that_it_is_ne
         ("", ""),
     ],
 )
-def test_an_interval_that_no_looped_task_can_start_with_is_warned_of(
-    configuration: str, warning: str
-) -> None:
+def test_an_invalid_interval_is_warned_about(configuration: str, warning: str) -> None:
     context = parse(changed(("<location></location>", f"<location></location>{configuration}")))
     found = [line for line in checks.warnings(context) if "interval" in line]
     assert (bool(found), warning in "".join(found)) == (bool(warning), True)
@@ -178,7 +176,7 @@ def test_an_interval_that_no_looped_task_can_start_with_is_warned_of(
         ("<frequency_s>30.0</frequency_s>", "", ""),
     ],
 )
-def test_a_monitor_that_cannot_start_is_warned_of(old: str, new: str, warning: str) -> None:
+def test_a_monitor_that_cannot_start_is_warned_about(old: str, new: str, warning: str) -> None:
     found = [line for line in checks.warnings(parse(changed((old, new)))) if "cannot start" in line]
     assert (bool(found), warning in "".join(found)) == (bool(warning), True)
 
@@ -192,7 +190,7 @@ def test_a_command_has_no_log_level() -> None:
         parse(changed(("<Task>", "<Task><service><log_level>debug</log_level></service>"), text=text))
 
 
-def test_what_the_manual_shows_loads_unchanged() -> None:
+def test_the_example_of_the_manual_loads_unchanged() -> None:
     context = parse(MANUAL)
     echo, monitor = context.tasks.values()
     assert (context.name, context.id, context.log_name) == ("F", "context001", "EchoAction")
@@ -227,7 +225,7 @@ def test_what_the_manual_shows_loads_unchanged() -> None:
     }
 
 
-def test_everything_that_the_contract_adds_is_read() -> None:
+def test_every_documented_option_is_read() -> None:
     context = parse(FULL)
     task, other = context.tasks.values()
     assert (context.id, context.log_name) == ("context001", "F")
@@ -302,7 +300,7 @@ def test_the_name_is_the_stem_of_any_other_file_or_what_is_given(tmp_path: Path)
     assert reader.load(file, name="Given").name == "Given"
 
 
-def test_one_delay_alone_takes_the_other_along() -> None:
+def test_one_restart_delay_alone_adjusts_the_other() -> None:
     longer = parse(with_service("<restart_delay>5min</restart_delay>")).tasks["ts_100"].limits
     shorter = parse(with_service("<restart_max_delay>10ms</restart_max_delay>")).tasks["ts_100"].limits
     assert (longer.restart_delay, longer.restart_max_delay) == (300.0, 300.0)
@@ -434,7 +432,7 @@ def test_time_spans_are_those_of_systemd(text: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     "text", ["", " ", "s", "-1", "1 parsec", "1s,", "1e3", "nan", "inf", "INFINITY", "1:30", "9" * 400, "٣s"]
 )
-def test_what_is_no_time_span_says_what_one_is(text: str) -> None:
+def test_a_malformed_time_span_is_refused_with_the_expected_form(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
         reader.timespan(text)
 
@@ -754,7 +752,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
 
 
 @pytest.mark.parametrize("case", FAULTS)
-def test_a_fault_is_told_alone_with_its_line_and_what_was_expected(case: str) -> None:
+def test_each_fault_is_reported_with_its_line_and_the_expectation(case: str) -> None:
     text, where, words = FAULTS[case]
     told = faults(text)
     assert len(told) == 1, told
@@ -814,7 +812,7 @@ PASSED_OVER = {
 
 
 @pytest.mark.parametrize("case", PASSED_OVER)
-def test_what_zmicroservices_passed_over_is_a_warning_with_its_line(case: str) -> None:
+def test_elements_that_zmicroservices_ignored_are_warned_about_with_their_line(case: str) -> None:
     change, words = PASSED_OVER[case]
     text = changed(change)
     context = parse(text)
@@ -825,7 +823,7 @@ def test_what_zmicroservices_passed_over_is_a_warning_with_its_line(case: str) -
     assert SCHEMA.validate(etree.fromstring(text.encode())), SCHEMA.error_log
 
 
-def test_swapped_binds_are_recognised() -> None:
+def test_swapped_binds_are_recognized() -> None:
     told = faults(
         changed(
             ("tcp://*:5557", "tcp://*:X"), ("tcp://*:5556", "tcp://*:5557"), ("tcp://*:X", "tcp://*:5556")
@@ -856,7 +854,7 @@ def test_all_faults_come_in_one_pass_sorted_by_line() -> None:
     assert str(caught.value) == "\n".join(told)
 
 
-def test_a_bad_id_is_told_once_and_not_again_by_who_calls_it() -> None:
+def test_a_bad_id_is_reported_once_and_not_again_at_the_rules_that_call_it() -> None:
     told = faults(changed(("id='ts_100'", "id='ts 100'"), ("<call>ts_100", "<call>ts 100")))
     assert len(told) == 1
 
@@ -869,7 +867,7 @@ def test_the_line_is_where_the_tag_begins() -> None:
     assert faults(text)[0].startswith(f"F.xml:{number(text, '<TaskService')}: ")
 
 
-def test_lines_are_right_beyond_what_libxml2_counts() -> None:
+def test_line_numbers_are_right_beyond_libxml2s_limit() -> None:
     text = changed(("<Context>", "<Context>" + "\n" * 70_000), ("<call>ts000", "<call>ts_9"))
     assert faults(text)[0].startswith(f"F.xml:{number(text, 'ts_9')}: ")
 
@@ -898,14 +896,14 @@ def test_lines_are_right_beyond_what_libxml2_counts() -> None:
         ("<context/>", 1, "the root element is <context>, expected <Context>"),
     ],
 )
-def test_what_is_not_xml_is_told_in_words_with_its_line(text: str, line: int, words: str) -> None:
+def test_malformed_xml_is_reported_in_words_with_its_line(text: str, line: int, words: str) -> None:
     (told,) = faults(text)
     assert told.startswith(f"F.xml:{line}: ")
     assert words in told
     assert "expected" in told
 
 
-def test_bytes_of_another_encoding_are_told() -> None:
+def test_a_wrong_encoding_is_reported() -> None:
     (told,) = faults(MANUAL.replace("shout", "gr\xfc\xdf").replace("utf8", "utf-8").encode("latin-1"))
     assert told.startswith(f"F.xml:{number(MANUAL, 'shout')}: ")
     assert "expected UTF-8" in told
@@ -931,7 +929,7 @@ def test_a_doctype_is_refused_with_its_line(doctype: str, encoding: str) -> None
     ]
 
 
-def test_a_prolog_of_many_comments_is_looked_through_quickly() -> None:
+def test_a_prolog_of_many_comments_is_read_quickly() -> None:
     began = time.process_time()
     assert faults("<!-- x --> <?x ?>" * 50_000 + "<x/>") != []
     assert time.process_time() - began < 5
@@ -1053,7 +1051,7 @@ def test_who_may_connect_and_how_many_transactions_may_be_open_are_read() -> Non
 
 
 @pytest.mark.parametrize("text", [MANUAL, FULL])
-def test_what_the_code_takes_the_schema_takes(text: str) -> None:
+def test_the_schema_accepts_all_that_the_code_accepts(text: str) -> None:
     assert SCHEMA.validate(etree.fromstring(text.encode())), SCHEMA.error_log
 
 
@@ -1094,7 +1092,7 @@ BEYOND = {
 
 
 @pytest.mark.parametrize("case", FAULTS)
-def test_what_the_code_refuses_the_schema_refuses_where_a_schema_can(case: str) -> None:
+def test_the_schema_refuses_what_the_code_refuses_where_a_schema_can(case: str) -> None:
     assert SCHEMA.validate(etree.fromstring(FAULTS[case][0].encode())) is (case in BEYOND)
 
 
@@ -1173,7 +1171,7 @@ def ported(front: str, back: str) -> Context:
     )
 
 
-def test_a_port_in_use_is_told_and_a_free_one_is_not() -> None:
+def test_a_port_in_use_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as other:
         front, back = (f"127.0.0.1:{server.getsockname()[1]}" for server in (taken, other))
         other.close()
@@ -1183,7 +1181,7 @@ def test_a_port_in_use_is_told_and_a_free_one_is_not() -> None:
     assert told_of_ports(ported(front, back)) == []
 
 
-def test_an_ipc_path_in_use_is_told_and_nothing_is_left_behind(tmp_path: Path) -> None:
+def test_an_ipc_path_in_use_is_reported_and_no_file_is_left_behind(tmp_path: Path) -> None:
     ends = (
         ("ipc:///run/zmsvc/front", f"ipc://{tmp_path}/front"),
         ("ipc:///run/zmsvc/back", f"ipc://{tmp_path}/none/back"),
@@ -1201,9 +1199,7 @@ def test_an_ipc_path_in_use_is_told_and_nothing_is_left_behind(tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["front"]
 
 
-def test_the_runtime_directory_that_the_start_makes_is_not_missed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_runtime_directory_is_not_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZMSVC_RUNTIME_DIR", str(tmp_path / "run"))
     context = parse(
         re.sub(r"\s*<(FrontEndEndpoint|BackendEndpoint|FrontBind|BackendBind)>.*?</\1>", "", MANUAL)
@@ -1212,7 +1208,7 @@ def test_the_runtime_directory_that_the_start_makes_is_not_missed(
     assert told_of_ports(context) == []
 
 
-def test_what_could_not_be_launched_is_told(tmp_path: Path) -> None:
+def test_tasks_that_cannot_be_launched_are_reported(tmp_path: Path) -> None:
     text = changed(("<location></location>", f"<location>{tmp_path}</location>"))
     (told,) = told_of_services(parse(text))
     assert told == f"ts_100: there is no EchoAction/ServiceEchoAction.py in {tmp_path}"
@@ -1224,7 +1220,7 @@ def test_what_could_not_be_launched_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_code_that_python_cannot_compile_is_told_with_its_line_and_is_not_run(tmp_path: Path) -> None:
+def test_a_syntax_error_of_a_service_is_reported_with_its_line_without_running_it(tmp_path: Path) -> None:
     service = tmp_path / "EchoAction"
     service.mkdir()
     (service / "ServiceEchoAction.py").write_text("raise SystemExit('it was run')\n")
@@ -1262,7 +1258,7 @@ def test_a_user_that_this_machine_does_not_know_is_a_warning_about_that_task(
         assert (context.tasks["ts_100"].user, context.tasks["ts_100"].group) == ("33", "4294967294")
 
 
-def test_the_program_is_looked_for_where_the_task_will_look(
+def test_a_program_is_searched_on_the_path_of_its_task(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A task has its own PATH, and its working directory is /, wherever `check` is typed."""
@@ -1298,7 +1294,7 @@ SPACED = """<command><arg>echo</arg><arg>  both  </arg><arg xml:space="preserve"
 KEY = "-----BEGIN KEY-----\nabc\n-----END KEY-----\n"
 
 
-def test_white_space_around_a_value_is_kept_where_the_file_says_so_and_never_lost_in_silence() -> None:
+def test_white_space_around_a_value_is_kept_on_request_and_never_dropped_silently() -> None:
     variables = (
         f"<A> x</A><B>{KEY}</B><C xml:space='preserve'>{KEY}</C><D>\n y \n</D><E xml:space='other'> e</E>"
     )

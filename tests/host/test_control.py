@@ -86,7 +86,7 @@ async def asked(path: Path, request: bytes = b'{"verb":"status"}\n') -> dict[str
 
 
 @pytest.mark.parametrize("spoken", [b"x", b'{"verb":"status"}\n'], ids=["half a request", "a whole one"])
-def test_a_descriptor_that_hangs_who_closes_it_hangs_nobody_else(
+def test_a_descriptor_whose_close_hangs_blocks_one_connection_only(
     tmp_path: Path, spoken: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a kernel that cannot refuse descriptors. In the loop's thread the supervisor would be dead for
@@ -112,7 +112,7 @@ def test_a_descriptor_that_hangs_who_closes_it_hangs_nobody_else(
     wait_for(lambda: not clients())
 
 
-def test_a_client_for_whom_there_is_no_thread_waits_and_hangs_nobody(
+def test_a_client_without_a_free_thread_waits_and_blocks_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To hang up on it at once closed its descriptor in the loop's thread."""
@@ -168,7 +168,7 @@ def test_a_request_without_an_end_is_refused_at_its_limit(tmp_path: Path) -> Non
     run(attack())
 
 
-def test_requests_that_wait_for_answers_count_together(tmp_path: Path) -> None:
+def test_pending_requests_share_one_size_limit(tmp_path: Path) -> None:
     async def attack() -> None:
         async with serving(tmp_path / "c") as path:
             request = b'{"verb":"status"}' + b" " * 1000 + b"\n"
@@ -191,7 +191,7 @@ def test_requests_that_wait_for_answers_count_together(tmp_path: Path) -> None:
     run(attack())
 
 
-def test_a_client_that_asks_nothing_has_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_client_is_disconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "FIRST_LINE", 0.2)
 
     async def attack() -> None:
@@ -220,7 +220,7 @@ def test_two_requests_on_one_connection_are_answered_in_turn(tmp_path: Path) -> 
     run(use())
 
 
-def test_a_client_that_was_just_taken_when_the_supervisor_leaves_is_hung_up(
+def test_a_client_accepted_during_shutdown_is_disconnected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As at reexec: its task is canceled before its first turn. Nothing of that is an error, and the

@@ -126,7 +126,7 @@ def test_a_wrong_command_line_ends_with_2_and_one_line(
         ("shutdown", "zmsvcctl exit"),
     ],
 )
-def test_a_verb_that_there_is_not_is_answered_with_the_way_out(
+def test_an_unknown_verb_is_answered_with_a_suggestion(
     word: str, instead: str, home: House, capsys: Capture
 ) -> None:
     assert main([word, "ts_100"]) == 2
@@ -144,13 +144,13 @@ def test_a_verb_that_there_is_not_is_answered_with_the_way_out(
         ("logs --nothing-like-it", ""),
     ],
 )
-def test_an_unknown_option_is_met_with_the_one_that_is_near(words: str, meant: str, capsys: Capture) -> None:
+def test_an_unknown_option_is_answered_with_a_suggestion(words: str, meant: str, capsys: Capture) -> None:
     assert main(words.split()) == 2
     told = complaint(capsys)
     assert (f": did you mean {meant}?" in told) if meant else ("did you mean" not in told)
 
 
-def test_no_way_out_leads_to_a_verb_that_there_is_not() -> None:
+def test_every_suggested_verb_exists() -> None:
     verbs = {verb.name for verb in VERBS}
     for instead, words in suggestions._INSTEAD.items():
         assert {*re.findall(r"zmsvcctl ([a-z][a-z-]*)", instead)} <= verbs
@@ -180,14 +180,14 @@ def test_an_option_before_the_verb_is_not_undone_after_it() -> None:
 # --- which context
 
 
-def test_the_only_one_that_runs_is_meant(home: House, capsys: Capture) -> None:
+def test_without_a_name_the_only_running_context_is_meant(home: House, capsys: Capture) -> None:
     home.file("Other")
     home.supervisor("Echo")
     assert main(["status"]) == 0
     assert "Echo" in capsys.readouterr().out
 
 
-def test_of_several_that_run_none_is_meant_and_all_are_listed(home: House, capsys: Capture) -> None:
+def test_without_a_name_several_running_contexts_are_listed(home: House, capsys: Capture) -> None:
     home.supervisor("A")
     home.supervisor("B")
     assert main(["stop"]) == 2
@@ -201,20 +201,20 @@ def test_a_transaction_finds_its_context(home: House) -> None:
     assert other.asked("stop")[0]["transaction"] == "TX"
 
 
-def test_a_transaction_of_nobody_names_no_context(home: House, capsys: Capture) -> None:
+def test_an_unknown_transaction_selects_no_context(home: House, capsys: Capture) -> None:
     for name in ("A", "B"):
         home.supervisor(name, status=no(4, "no such transaction"))
     assert main(["stop", "--transaction", "TX"]) == 2
     assert "A, B" in complaint(capsys)
 
 
-def test_a_name_that_nobody_knows_is_4(home: House, capsys: Capture) -> None:
+def test_an_unknown_context_is_status_4(home: House, capsys: Capture) -> None:
     home.file("Echo")
     assert main(["-c", "Ecoh", "status"]) == 4
     assert "(known: Echo; did you mean Echo?)" in complaint(capsys)
 
 
-def test_a_name_that_cannot_be_one_is_2(home: House, capsys: Capture) -> None:
+def test_an_invalid_context_name_is_status_2(home: House, capsys: Capture) -> None:
     assert main(["-c", "../etc", "status"]) in (2, 4)
     assert main(["-c", "a b", "status"]) == 2
     capsys.readouterr()
@@ -225,7 +225,7 @@ def test_a_file_names_its_context(home: House) -> None:
     assert main(["-c", str(home.file("Echo")), "status"]) == 0
 
 
-def test_where_nothing_runs_an_order_cannot_reach_anybody(home: House, capsys: Capture) -> None:
+def test_an_order_without_a_running_context_is_status_5(home: House, capsys: Capture) -> None:
     assert main(["stop"]) == 5
     assert "none is running" in complaint(capsys)
     home.file("Echo")
@@ -236,7 +236,7 @@ def test_where_nothing_runs_an_order_cannot_reach_anybody(home: House, capsys: C
     )
 
 
-def test_the_socket_of_a_killed_daemon_is_nobody(home: House) -> None:
+def test_the_socket_of_a_killed_daemon_counts_as_not_running(home: House) -> None:
     dead = home.runtime / "Dead"
     dead.mkdir()
     with socket.socket(socket.AF_UNIX) as left:
@@ -271,9 +271,7 @@ def test_start_prints_the_id_of_its_transaction_alone(home: House, capsys: Captu
     }
 
 
-def test_start_of_a_task_in_the_only_open_transaction_says_what_became_of_it(
-    home: House, capsys: Capture
-) -> None:
+def test_start_of_a_task_reports_its_outcome(home: House, capsys: Capture) -> None:
     told = {"id": "ts_101", "transaction": "TX", "state": "active", "sub": "running", "pid": 12}
     home.supervisor(start=yes(transaction="TX", tasks=[told], unfinished=[]))
     assert main(["start", "--task", "ts_101"]) == 0
@@ -288,7 +286,7 @@ def test_start_with_an_id_sends_it(home: House) -> None:
     assert (request["transaction"], request["block"], request["tasks"]) == ("TX", False, ["b", "a"])
 
 
-def test_stop_says_what_it_ended(home: House, capsys: Capture) -> None:
+def test_stop_names_the_stopped_tasks(home: House, capsys: Capture) -> None:
     ended = [{"task": "ts_100", "pid": 77, "name": "sleep", "signal": "SIGKILL", "code": None}]
     there = home.supervisor(
         stop=yes(
@@ -308,7 +306,7 @@ def test_stop_says_what_it_ended(home: House, capsys: Capture) -> None:
     assert there.asked("stop")[0]["triggers"] is False
 
 
-def test_stop_says_what_had_to_be_killed(home: House, capsys: Capture) -> None:
+def test_stop_names_killed_processes(home: House, capsys: Capture) -> None:
     home.supervisor(
         stop=yes(transaction="TX", tasks=[fake.task(state="inactive", sub="stopped", killed=True)])
     )
@@ -340,7 +338,7 @@ def test_stop_says_what_had_to_be_killed(home: House, capsys: Capture) -> None:
         ("create", 2),
     ],
 )
-def test_what_fails_is_answered_in_json_too(words: str, code: int, home: House, capsys: Capture) -> None:
+def test_failures_are_reported_as_json_too(words: str, code: int, home: House, capsys: Capture) -> None:
     home.file("Known")
     home.supervisor("Other", status=no(4, "cannot show NOPE: no such task"))
     assert main(["--json", *words.split()]) == code
@@ -351,7 +349,7 @@ def test_what_fails_is_answered_in_json_too(words: str, code: int, home: House, 
 
 
 @pytest.mark.parametrize("verb", ["logs", "events", "watch"])
-def test_what_is_a_line_for_each_entry_has_none_for_a_failure(
+def test_verbs_with_a_json_line_per_entry_print_none_for_a_failure(
     verb: str, home: House, capsys: Capture
 ) -> None:
     assert main(["--json", "-c", "Nope", verb]) == 4
@@ -365,7 +363,9 @@ def test_orders_answer_in_json(home: House, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize("code", [1, 2, 4, 124])
-def test_a_no_is_one_line_and_its_code_is_the_exit_status(code: int, home: House, capsys: Capture) -> None:
+def test_a_refusal_is_one_line_and_its_code_is_the_exit_status(
+    code: int, home: House, capsys: Capture
+) -> None:
     home.supervisor(start=no(code, "cannot start ts_100: no\nsuch\x1b[31m luck", transaction="TX"))
     assert main(["start", "--transaction", "TX", "--task", "ts_100"]) == code
     said = complaint(capsys)
@@ -375,18 +375,18 @@ def test_a_no_is_one_line_and_its_code_is_the_exit_status(code: int, home: House
 
 
 @pytest.mark.parametrize("code", [0, -3, 256, "1", None])
-def test_a_code_that_is_none_is_1(code: Any, home: House) -> None:
+def test_a_refusal_without_a_valid_code_is_status_1(code: Any, home: House) -> None:
     home.supervisor(stop={"ok": False, "code": code, "error": "cannot"})
     assert main(["stop"]) == 1
 
 
-def test_reset_failed_asks_for_it(home: House) -> None:
+def test_reset_failed_sends_its_order(home: House) -> None:
     there = home.supervisor(reset_failed=yes(tasks=["ts_100"]))
     assert main(["reset-failed", "ts_100"]) == 0
     assert there.asked("reset-failed")[0]["tasks"] == ["ts_100"]
 
 
-def test_forget_names_what_was_forgotten(home: House, capsys: Capture) -> None:
+def test_forget_names_the_forgotten_transaction(home: House, capsys: Capture) -> None:
     there = home.supervisor(forget=yes(transactions=["OLD", "OLDER"]))
     assert main(["forget"]) == 0
     assert main(["forget", "--transaction", "OLD"]) == 0
@@ -420,7 +420,7 @@ def test_reload_says_what_differs(home: House, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
-def test_reload_names_what_is_still_failed_and_how_to_start_it(
+def test_reload_names_tasks_that_are_still_failed_and_how_to_start_them(
     options: list[str], home: House, capsys: Capture
 ) -> None:
     failed = [{"transaction": "T1", "task": "a"}]
@@ -432,7 +432,7 @@ def test_reload_names_what_is_still_failed_and_how_to_start_it(
     )
 
 
-def test_reload_of_a_bad_file_is_2(home: House, capsys: Capture) -> None:
+def test_reload_of_a_bad_file_is_status_2(home: House, capsys: Capture) -> None:
     home.supervisor(reload=no(2, "cannot reload: X.xml:1: bad; X.xml:2: worse"))
     assert main(["reload"]) == 2
     assert "X.xml:2: worse" in complaint(capsys)
@@ -442,7 +442,7 @@ def test_reload_of_a_bad_file_is_2(home: House, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize("verb", ["status", "start", "stop", "reset-failed"])
-def test_what_can_be_repeated_is_asked_again_when_the_supervisor_dies_over_it(verb: str, home: House) -> None:
+def test_a_repeatable_request_is_repeated_when_the_supervisor_dies(verb: str, home: House) -> None:
     there = home.supervisor(**{verb.replace("-", "_"): (HangUp, HangUp, status(transaction()))})
     assert main([verb]) == 0
     requests = there.asked(verb)
@@ -450,7 +450,7 @@ def test_what_can_be_repeated_is_asked_again_when_the_supervisor_dies_over_it(ve
     assert requests[0] == requests[1] == requests[2]
 
 
-def test_half_an_answer_is_none(home: House) -> None:
+def test_an_incomplete_reply_counts_as_no_reply(home: House) -> None:
     there = home.supervisor(status=([b'{"ok": true, "data": {"name": "Ec', HangUp], status(transaction())))
     assert main(["status"]) == 0
     assert len(there.asked("status")) == 2
@@ -489,19 +489,19 @@ def test_a_request_that_kills_every_supervisor_is_given_up(home: House, capsys: 
 
 
 @pytest.mark.parametrize("verb", ["restart", "reload"])
-def test_what_cannot_be_repeated_is_not(verb: str, home: House, capsys: Capture) -> None:
+def test_a_request_that_is_not_repeatable_is_sent_once(verb: str, home: House, capsys: Capture) -> None:
     there = home.supervisor(**{verb: (HangUp, yes())})
     assert main([verb]) == 5
     assert "zmsvcctl -c Echo status" in complaint(capsys)
     assert len(there.asked(verb)) == 1
 
 
-def test_a_stop_that_was_carried_out_by_the_dead_has_succeeded(home: House) -> None:
+def test_a_stop_carried_out_by_a_supervisor_that_died_has_succeeded(home: House) -> None:
     home.supervisor(stop=(HangUp, no(4, "cannot stop Echo: no transaction is open")))
     assert main(["stop"]) == 0
 
 
-def test_the_daemon_goes_while_we_wait(home: House, capsys: Capture) -> None:
+def test_a_daemon_that_ends_during_a_request_is_status_5(home: House, capsys: Capture) -> None:
     there = home.supervisor()
 
     def leave(_: Any) -> Any:
@@ -516,7 +516,7 @@ def test_the_daemon_goes_while_we_wait(home: House, capsys: Capture) -> None:
 # --- exit and reexec
 
 
-def test_exit_is_done_when_the_daemon_has_gone(home: House) -> None:
+def test_exit_waits_until_the_daemon_has_ended(home: House) -> None:
     there = home.supervisor(exit=yes())
     # A second connection is the one that waits for the end; as soon as it is there the daemon leaves.
     real, waiting = client.Client.open, threading.Event()
@@ -553,19 +553,19 @@ def test_exit_that_loses_its_daemon_has_succeeded(home: House) -> None:
     assert main(["exit"]) == 0
 
 
-def test_exit_that_loses_its_supervisor_only_is_not_repeated(home: House, capsys: Capture) -> None:
+def test_exit_is_not_repeated_when_only_the_supervisor_dies(home: House, capsys: Capture) -> None:
     there = home.supervisor(exit=HangUp)
     assert main(["exit"]) == 1
     assert "exit does it again" in complaint(capsys)
     assert len(there.asked("exit")) == 1
 
 
-def test_exit_that_takes_too_long_is_124(home: House) -> None:
+def test_exit_beyond_its_timeout_is_status_124(home: House) -> None:
     home.supervisor(exit=yes())
     assert main(["--timeout", "0.05", "exit"]) == 124
 
 
-def test_exit_where_somebody_goes_on_to_hang_up_ends(home: House) -> None:
+def test_exit_ends_although_the_supervisor_keeps_hanging_up(home: House) -> None:
     home.supervisor(exit=HangUp, status=HangUp)
     assert main(["exit"]) == 5
 
@@ -592,20 +592,20 @@ def test_reexec_is_done_when_the_next_supervisor_answers(home: House, capsys: Ca
 # --- time
 
 
-def test_who_does_not_answer_in_time_is_124(home: House, capsys: Capture) -> None:
+def test_a_reply_beyond_the_timeout_is_status_124(home: House, capsys: Capture) -> None:
     there = home.supervisor(stop=Silence)
     assert main(["stop", "--timeout", "0.05"]) == 124
     assert "within 0.05 s" in complaint(capsys)
     assert there.asked("stop")[0]["timeout"] == 0.05
 
 
-def test_timeout_0_is_as_long_as_it_takes(home: House) -> None:
+def test_timeout_0_waits_without_a_limit(home: House) -> None:
     there = home.supervisor(stop=yes())
     assert main(["stop", "--timeout", "0"]) == 0
     assert there.asked("stop")[0]["timeout"] is None
 
 
-def test_a_full_backlog_is_124_too(home: House) -> None:
+def test_a_full_listen_backlog_is_status_124(home: House) -> None:
     path = home.runtime / "Echo" / "control.sock"
     path.parent.mkdir()
     with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as first:
@@ -615,7 +615,7 @@ def test_a_full_backlog_is_124_too(home: House) -> None:
         assert main(["-c", "Echo", "stop", "--timeout", "0.05"]) == 124
 
 
-def test_a_hung_supervisor_does_not_hang_a_question(
+def test_a_hung_supervisor_does_not_hang_status(
     home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shown_status, "PATIENCE", 0.1)
@@ -634,7 +634,7 @@ def test_a_hung_supervisor_does_not_hang_a_question(
         b"\xff\xfe\x00\n", b"[" * 100_000 + b"\n",
     ],
 )  # fmt: skip
-def test_garbage_is_5_and_one_line(answer: bytes, home: House, capsys: Capture) -> None:
+def test_a_malformed_reply_is_status_5_and_one_line(answer: bytes, home: House, capsys: Capture) -> None:
     home.supervisor(status=answer, stop=answer)
     assert main(["status"]) == 5
     assert "cannot understand the supervisor of Echo" in complaint(capsys)
@@ -642,14 +642,16 @@ def test_garbage_is_5_and_one_line(answer: bytes, home: House, capsys: Capture) 
     capsys.readouterr()
 
 
-def test_a_line_without_end_is_5(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reply_beyond_the_size_limit_is_status_5(
+    home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(client, "MAX_LINE", 1 << 20)
     home.supervisor(status=b"x" * (4 << 20))
     assert main(["status"]) == 5
     assert "longer than 1 MiB" in complaint(capsys)
 
 
-def test_a_line_that_is_never_complete_is_5_in_time(
+def test_a_reply_that_never_completes_is_status_5_in_time(
     home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also of an order, which waits for its answer as long as that takes."""
@@ -664,7 +666,9 @@ def test_a_line_that_is_never_complete_is_5_in_time(
     [None, 5, "x", [], {}, [None], [5], ["x"], [{}], [{"tasks": [{}, 5]}], [{"id": [], "tasks": {}}], True],
 )
 @pytest.mark.parametrize("verb", ["status", "list", "events", "logs"])
-def test_data_of_other_types_are_no_traceback(verb: str, value: Any, home: House, capsys: Capture) -> None:
+def test_replies_with_wrong_types_do_not_raise_a_traceback(
+    verb: str, value: Any, home: House, capsys: Capture
+) -> None:
     names = (
         "name",
         "id",
@@ -689,7 +693,7 @@ def test_data_of_other_types_are_no_traceback(verb: str, value: Any, home: House
     capsys.readouterr()
 
 
-def test_an_empty_no_is_a_sentence(home: House, capsys: Capture) -> None:
+def test_a_refusal_without_a_message_is_a_sentence(home: House, capsys: Capture) -> None:
     home.supervisor(stop={"ok": False})
     assert main(["stop"]) == 1
     assert "does not say why" in complaint(capsys)
@@ -742,7 +746,7 @@ def _with_packages(home: House) -> dict[str, str]:
     }
 
 
-def test_a_reader_that_has_gone_is_no_error(home: House) -> None:
+def test_a_closed_pipe_on_stdout_is_not_an_error(home: House) -> None:
     home.supervisor(status=status(transaction(tasks=[fake.task(f"ts_{number}") for number in range(3000)])))
     done = subprocess.Popen(
         [sys.executable, "-P", "-m", "zmsvc.ctl", "status"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -755,7 +759,7 @@ def test_a_reader_that_has_gone_is_no_error(home: House) -> None:
     assert done.wait() == 0
 
 
-def test_a_full_disk_is_one_line(home: House) -> None:
+def test_a_full_disk_on_stdout_is_one_line(home: House) -> None:
     home.supervisor()
     with open("/dev/full", "w") as full:
         done = subprocess.run(
@@ -768,7 +772,7 @@ def test_a_full_disk_is_one_line(home: House) -> None:
     assert re.fullmatch(r"zmsvcctl: cannot go on: .*no space left on device\n", done.stderr)
 
 
-def test_no_standard_streams_are_no_error(home: House) -> None:
+def test_closed_standard_streams_are_not_an_error(home: House) -> None:
     home.supervisor()
     for closed in (">&-", "2>&-", ">&- 2>&- <&-"):
         done = subprocess.run(
@@ -795,7 +799,7 @@ def test_any_character_can_be_written_in_any_locale(home: House) -> None:
         assert b"\x1b" not in done.stdout
 
 
-def test_ctrl_c_is_130_without_a_word(home: House) -> None:
+def test_ctrl_c_is_status_130_without_output(home: House) -> None:
     there = home.supervisor(stop=Silence)
     done = subprocess.Popen([sys.executable, "-P", "-m", "zmsvc.ctl", "stop"], stderr=subprocess.PIPE)
     wait_for(lambda: there.asked("stop"))

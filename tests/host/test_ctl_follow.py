@@ -79,7 +79,7 @@ def test_matches_find_fields_and_cgroups() -> None:
     ]
 
 
-def test_what_a_task_of_another_user_says_is_found_for_that_task_alone() -> None:
+def test_entries_of_another_users_task_are_shown_for_that_task_only() -> None:
     of = Writers("Echo", 0, {"a": 1, "b": 2, "c": 0}, "_SYSTEMD_UNIT")
     unit = "_SYSTEMD_UNIT=zmsvc@Echo.service"
     assert matches(of, None, ["a"], []) == [
@@ -113,7 +113,7 @@ def test_what_a_task_of_another_user_says_is_found_for_that_task_alone() -> None
     ]
 
 
-def test_cgroups_are_those_of_what_is_meant() -> None:
+def test_the_matched_cgroups_are_those_of_the_named_tasks() -> None:
     tasks = [task("a", cgroup="/g/A"), task("b", cgroup="/g/B"), task("c")]
     it = ContextStatus(
         status(transaction("T1", tasks=tasks), transaction("T2", tasks=[task("a", cgroup="/g/A2")]))["data"]
@@ -164,7 +164,7 @@ def test_logs_asks_journalctl(home: House) -> None:
 
 
 @pytest.mark.usefixtures("journalctl")
-def test_logs_of_what_is_forgotten_come_from_the_journals_own_list(home: House) -> None:
+def test_logs_of_a_forgotten_transaction_come_from_the_journals_field_values(home: House) -> None:
     home.supervisor(status=no(4, "no such transaction"))
     own = ["ZMSVC_CONTEXT=Echo", "ZMSVC_TRANSACTION=TX", f"_UID={os.geteuid()}"]
     matches = [*own, "+", "_SYSTEMD_CGROUP=/s/zmsvc@Echo.service/tasks/TX:ts_1"]
@@ -299,7 +299,7 @@ def test_a_history_without_events_is_a_head(home: House, capsys: Capture) -> Non
     assert capsys.readouterr().out.count("\n") == 1
 
 
-def test_a_history_without_what_was_named_says_so(home: House, capsys: Capture) -> None:
+def test_events_of_an_unknown_name_say_so(home: House, capsys: Capture) -> None:
     home.supervisor(events=[yes()])
     assert main(["events", "--transaction", "TX", "ts_9"]) == 0
     assert (
@@ -308,7 +308,7 @@ def test_a_history_without_what_was_named_says_so(home: House, capsys: Capture) 
     )
 
 
-def test_events_go_on_with_the_next_supervisor_and_none_is_told_twice(home: House) -> None:
+def test_events_f_continues_with_the_next_supervisor_without_repeats(home: House) -> None:
     home.supervisor(events=([row(1), row(2), HangUp], [row(1), row(2), row(3), Silence]))
     running = process("--json", "events", "-f", "-n", "2")
     assert running.stdout is not None
@@ -316,7 +316,7 @@ def test_events_go_on_with_the_next_supervisor_and_none_is_told_twice(home: Hous
     assert interrupted(running) == (0, b"")
 
 
-def test_of_no_event_before_only_what_comes_is_told(home: House) -> None:
+def test_events_f_with_zero_lines_shows_new_events_only(home: House) -> None:
     home.supervisor(events=([row(2), yes()], [row(1), row(2), HangUp], [row(1), row(2), row(3), Silence]))
     running = process("--json", "events", "-f", "-n", "0")
     assert running.stdout is not None
@@ -324,14 +324,16 @@ def test_of_no_event_before_only_what_comes_is_told(home: House) -> None:
     assert interrupted(running) == (0, b"")
 
 
-def test_events_that_are_cut_short_are_5(home: House, capsys: Capture) -> None:
+def test_an_interrupted_reply_to_events_is_status_5(home: House, capsys: Capture) -> None:
     home.supervisor(events=[row(1), HangUp])
     assert main(["events"]) == 5
     assert main(["events", "-f"]) == 5
     capsys.readouterr()
 
 
-def test_events_with_a_timeout_are_124(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_events_beyond_the_timeout_are_status_124(
+    home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(client, "GRACE", 0.0)
     home.supervisor(events=[row(1), Silence])
     assert main(["events", "-f", "--timeout", "0.1"]) == 124
@@ -393,12 +395,12 @@ def test_watch_ends_when_nobody_reads(bus: zmq.Socket[bytes]) -> None:
     assert running.wait() == 0
 
 
-def test_watch_that_hears_too_little_is_124(bus: zmq.Socket[bytes], capsys: Capture) -> None:
+def test_watch_without_enough_messages_in_time_is_status_124(bus: zmq.Socket[bytes], capsys: Capture) -> None:
     assert main(["watch", "--count", "1", "--timeout", "0.05"]) == 124
     assert "0 messages within 0.05 s" in capsys.readouterr().err
 
 
-def test_watch_of_no_endpoint_is_one_line(home: House, capsys: Capture) -> None:
+def test_watch_of_a_malformed_endpoint_is_one_line(home: House, capsys: Capture) -> None:
     home.supervisor(status=(status(frontend="nonsense"), status(frontend="")))
     assert main(["watch"]) == 2
     assert main(["watch"]) == 5
@@ -431,9 +433,7 @@ def courier(home: House, monkeypatch: pytest.MonkeyPatch) -> Courier:
     return made
 
 
-def test_send_waits_for_the_supervisor_with_what_only_a_supervisor_hears(
-    courier: Courier, capsys: Capture
-) -> None:
+def test_send_waits_for_the_supervisor_with_messages_meant_for_it(courier: Courier, capsys: Capture) -> None:
     assert main(["send", "context", '{"header": {}}']) == 0
     assert courier.sent == [("ipc:///nowhere/b", b'context @@@ {"header":{}}', 5.0)]
     assert capsys.readouterr() == ("", "")
@@ -459,14 +459,14 @@ def test_send_reads_standard_input(words: list[str], home: House) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "5", '{"header": 5}', '{"a": NaN}', "[" * 100_000])
-def test_send_of_what_is_no_message_is_2(text: str, courier: Courier, capsys: Capture) -> None:
+def test_send_of_a_malformed_message_is_status_2(text: str, courier: Courier, capsys: Capture) -> None:
     assert main(["send", "talk", text]) == 2
     assert capsys.readouterr().err.startswith("zmsvcctl: cannot send: the message is not ")
     assert courier.sent == []
 
 
 @pytest.mark.parametrize("topic", ["", " ", "a @@@ b", "a\nb"])
-def test_send_to_what_is_no_topic_is_2(topic: str, courier: Courier, capsys: Capture) -> None:
+def test_send_to_a_malformed_topic_is_status_2(topic: str, courier: Courier, capsys: Capture) -> None:
     assert main(["send", topic, "{}"]) == 2
     assert "is no topic" in capsys.readouterr().err
 
@@ -608,6 +608,6 @@ def test_graph_of_a_bad_file_names_every_fault(home: House, capsys: Capture) -> 
     assert f"{file}:2: " in capsys.readouterr().err
 
 
-def test_create_is_the_scaffolds(home: House, capsys: Capture) -> None:
+def test_zmsvcctl_create_calls_the_create_package(home: House, capsys: Capture) -> None:
     assert main(["create"]) == 2
     assert "cannot create" in capsys.readouterr().err

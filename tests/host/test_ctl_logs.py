@@ -132,9 +132,7 @@ def test_the_query_of_a_file_finds_the_same(words: list[str], file: House, capsy
         (["--since", "now", "--until", "yesterday"], "--since must be before --until"),
     ],
 )
-def test_what_cannot_be_understood_is_one_line(
-    words: list[str], said: str, file: House, capsys: Capture
-) -> None:
+def test_an_invalid_option_is_one_line(words: list[str], said: str, file: House, capsys: Capture) -> None:
     assert main(["logs", *words]) == 2
     assert capsys.readouterr().err.startswith(f"zmsvcctl: {said}")
 
@@ -209,6 +207,6 @@ def test_times_are_relative_to_now() -> None:
 @pytest.mark.parametrize(
     "text", ["", " ", "12", "2026-13-01", "25:00", "2026-11-23 12:00 Nowhere/Else", "-", "@x", "2h"]
 )
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_a_malformed_time_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         time_ranges.moment(text)

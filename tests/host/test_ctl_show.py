@@ -60,7 +60,7 @@ STARTING = task("ts_106", "activating", "start")
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("words", [[], ["--transaction", "TX"]])
-def test_a_whole_is_active_when_nothing_in_it_should_be_otherwise(
+def test_a_context_is_active_when_all_of_its_expected_tasks_are(
     tasks: list[Any], code: int, words: list[str], home: House
 ) -> None:
     home.supervisor(status=status(transaction(tasks=tasks)))
@@ -80,14 +80,14 @@ def test_a_named_task_has_to_be_active_itself(one: Any, code: int, home: House) 
     ]
 
 
-def test_a_stopped_transaction_spoils_nothing_while_another_goes_on(home: House) -> None:
+def test_a_stopped_transaction_beside_an_active_one_leaves_the_context_active(home: House) -> None:
     old = transaction("OLD", "inactive", [STOPPED])
     home.supervisor(status=status(old, transaction()))
     assert main(["status"]) == 0
     assert main(["status", "ts_100"]) == 0
 
 
-def test_when_all_has_been_stopped_nothing_is_active(home: House) -> None:
+def test_a_context_with_only_stopped_transactions_is_not_active(home: House) -> None:
     home.supervisor(status=status(transaction("OLD", "inactive", [STOPPED])))
     assert main(["status"]) == 3
     assert main(["status", "--transaction", "OLD"]) == 3
@@ -105,13 +105,13 @@ def test_a_context_that_says_it_is_not_active_is_believed(state: str, home: Hous
     assert main(["status"]) == 3
 
 
-def test_what_is_not_known_is_4(home: House, capsys: Capture) -> None:
+def test_an_unknown_name_is_status_4(home: House, capsys: Capture) -> None:
     home.supervisor(status=no(4, "cannot show TX: no such transaction"))
     assert main(["status", "--transaction", "TX"]) == 4
     assert capsys.readouterr().err == "zmsvcctl: cannot show TX: no such transaction\n"
 
 
-def test_a_task_that_no_transaction_has_is_4(home: House) -> None:
+def test_a_task_of_no_transaction_is_status_4(home: House) -> None:
     home.supervisor(status=status())
     assert main(["status", "ts_100"]) == 4
 
@@ -119,7 +119,7 @@ def test_a_task_that_no_transaction_has_is_4(home: House) -> None:
 # --- JSON
 
 
-def test_json_is_the_answer_of_the_supervisor(home: House, capsys: Capture) -> None:
+def test_status_as_json_is_the_reply_of_the_supervisor(home: House, capsys: Capture) -> None:
     answer = status(transaction(tasks=[ACTIVE, FAILED]))
     home.supervisor(status=answer)
     versions = {"version": __version__, "restart_needed": False}
@@ -189,7 +189,7 @@ def test_a_known_context_that_does_not_run_is_shown_as_inactive(home: House, cap
     )
 
 
-def test_what_starts_a_context_is_a_unit_for_root_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_names_the_unit_that_starts_a_context_for_root_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(select_context.os.path, "isdir", lambda path: path == "/run/systemd/system")
     monkeypatch.setattr(select_context.os, "geteuid", lambda: 0)
     assert select_context.start_command("Echo") == "systemctl start zmsvc@Echo"
@@ -221,7 +221,7 @@ def test_a_context_whose_file_lies_elsewhere_is_started_by_its_file(
     )
 
 
-def test_the_tree(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_is_a_tree(home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shown_status.time, "time", lambda: 1795435323.0)  # 2026-11-23T12:02:03Z
     end = {"code": None, "signal": "SIGKILL", "reason": "signal", "at": "2026-11-23T12:00:00+00:00"}
     first = transaction(
@@ -315,7 +315,7 @@ def test_the_last_lines_of_a_failed_task_are_shown_from_the_file(home: House, ca
     assert "nor" not in told
 
 
-def test_n_says_how_many(home: House, capsys: Capture) -> None:
+def test_n_limits_the_number_of_log_lines(home: House, capsys: Capture) -> None:
     (home.root / "log").write_text(LOG)
     home.supervisor(status=status(transaction(tasks=[FAILED]), log=f"{home.root}/log"))
     assert main(["status", "-n", "1"]) == 3
@@ -356,7 +356,7 @@ def test_without_a_journalctl_there_are_no_lines(
         ({"SYSTEMD_COLORS": "maybe"}, True),
     ],
 )  # fmt: skip
-def test_colours_on_a_terminal(environment: dict[str, str], coloured: bool, home: House) -> None:
+def test_a_terminal_gets_colors(environment: dict[str, str], coloured: bool, home: House) -> None:
     home.supervisor()
     told = on_terminal(home, {"TERM": "xterm", "SYSTEMD_PAGER": ""} | environment)
     assert ("\x1b[0;1;32m●\x1b[0m" in told) is coloured
@@ -367,7 +367,7 @@ def test_colours_on_a_terminal(environment: dict[str, str], coloured: bool, home
     ("environment", "coloured"),
     [({}, False), ({"SYSTEMD_COLORS": "1"}, True), ({"SYSTEMD_COLORS": "no"}, False)],
 )
-def test_colours_in_a_pipe(
+def test_a_pipe_gets_no_colors_unless_forced(
     environment: dict[str, str], coloured: bool, home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():
@@ -499,7 +499,7 @@ def test_list_as_json(home: House, capsys: Capture) -> None:
     }
 
 
-def test_list_of_nothing_is_a_head(home: House, capsys: Capture) -> None:
+def test_list_without_contexts_is_a_header(home: House, capsys: Capture) -> None:
     assert main(["list"]) == 0
     assert capsys.readouterr().out.split() == ["NAME", "STATE", "TASKS", "PID", "FILE"]
 
@@ -543,7 +543,7 @@ def test_times_are_told_as_systemd_does(seconds: float, words: str) -> None:
 
 
 @pytest.mark.parametrize("at", ["", "yesterday", "9999-99-99", "2026-11-23T12:00:00+99:99"])
-def test_a_time_that_is_none_is_a_dash(at: str) -> None:
+def test_a_missing_time_is_a_dash(at: str) -> None:
     assert render.since(at, 0.0) == "-"
 
 
@@ -569,11 +569,11 @@ def test_memory_of_a_process_that_has_gone_is_left_out() -> None:
     assert procfs.age(None) is None
 
 
-def test_texts_of_others_cannot_play_with_the_terminal() -> None:
+def test_foreign_text_cannot_control_the_terminal() -> None:
     assert terminal.clean("a\x1b[31m\nb\tc\x00\u202e\ud800é✓") == r"a\x1b[31m b c\x00\u202e\ud800é✓"
 
 
-def test_a_tree_has_no_colours_but_those_of_states() -> None:
+def test_only_states_are_colored_in_the_tree() -> None:
     it = ContextStatus(status(transaction(tasks=[ACTIVE, FAILED]))["data"])
     lines = render.context(it, render.StatusExtras(now=0.0), Style(colours=True, utf8=False))
     assert lines[0] == "\x1b[0;1;32m*\x1b[0m \x1b[0;1;39mEcho\x1b[0m - context001"

@@ -157,7 +157,7 @@ def test_no_task_of_a_context_that_is_down_looks_alive(home: House, capsys: Capt
     assert "○ OLD inactive (1 task)\n" in told.out
 
 
-def test_of_another_boot_the_history_tells_the_times(home: House, capsys: Capture) -> None:
+def test_after_a_reboot_times_come_from_the_history(home: House, capsys: Capture) -> None:
     with saved(home, boot="another"):
         pass
     told, _ = answer(capsys, "status", "ts_2")
@@ -169,14 +169,14 @@ def test_of_another_boot_the_history_tells_the_times(home: House, capsys: Captur
 @pytest.mark.parametrize(
     "words", [["--transaction", "NONE"], ["ts_9"], ["--task", "ts_2", "--transaction", "OLD"]]
 )
-def test_what_the_state_file_does_not_know_is_4(words: list[str], home: House, capsys: Capture) -> None:
+def test_a_name_that_the_state_file_lacks_is_status_4(words: list[str], home: House, capsys: Capture) -> None:
     with saved(home):
         pass
     assert main(["-c", "Echo", "status", *words]) == 4
     assert "cannot show " in capsys.readouterr().err
 
 
-def test_what_a_killed_daemon_had_written_last_is_read_and_the_file_stays_as_it_is(
+def test_the_last_writes_of_a_killed_daemon_are_read_without_changing_the_file(
     home: House, capsys: Capture
 ) -> None:
     with saved(home):
@@ -224,7 +224,7 @@ def test_a_state_file_that_cannot_be_read_is_one_line(damage: str, home: House, 
     assert complaint.count("\n") == 1
 
 
-def test_a_state_file_that_takes_too_long_is_given_up(
+def test_reading_a_state_file_has_a_time_limit(
     home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state_file, "_PATIENCE_S", 0.0)

@@ -48,7 +48,7 @@ def test_messages_reach_those_who_subscribed_and_subscriptions_reach_publishers(
         assert [received(all_of_them), received(all_of_them)] == [b"context2 @@@ {}", b"context @@@ {}"]
 
 
-def test_it_says_when_it_is_ready_and_leaves_with_0(device: Forwarder) -> None:
+def test_the_device_reports_ready_and_exits_with_0(device: Forwarder) -> None:
     device.start()
     assert device.end() == 0
     assert device.next_notification() == "STOPPING=1"
@@ -56,7 +56,7 @@ def test_it_says_when_it_is_ready_and_leaves_with_0(device: Forwarder) -> None:
 
 
 @pytest.mark.parametrize("way", ["many", "churn"])
-def test_it_is_ready_in_the_middle_of_a_flood_of_subscriptions_too(device: Forwarder, way: str) -> None:
+def test_the_device_becomes_ready_in_a_flood_of_subscriptions(device: Forwarder, way: str) -> None:
     """As after a restart that the flood itself has brought about."""
     flood = [
         sys.executable,
@@ -77,7 +77,7 @@ def test_it_is_ready_in_the_middle_of_a_flood_of_subscriptions_too(device: Forwa
             process.kill()
 
 
-def test_it_can_be_told_to_stop_while_it_waits_for_subscribers(device: Forwarder) -> None:
+def test_the_device_stops_while_it_waits_for_subscribers(device: Forwarder) -> None:
     device.launch("--expect", "1000")
     subscriber = device.subscriber(b"")
     news = subscriber.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
@@ -92,7 +92,7 @@ def test_it_can_be_told_to_stop_while_it_waits_for_subscribers(device: Forwarder
     [("--allow", "/nowhere"), ("--front-fd", "999")],
     ids=["list without keys", "no such descriptor"],
 )
-def test_arguments_that_cannot_be_meant(device: Forwarder, arguments: tuple[str, str]) -> None:
+def test_invalid_arguments_are_refused(device: Forwarder, arguments: tuple[str, str]) -> None:
     device.launch(*arguments)
     assert device.process is not None
     assert device.process.wait(15) == 2
@@ -208,7 +208,7 @@ def sleeper(device: Forwarder) -> Iterator[Callable[[sockets.Publisher], int]]:
         process.stdout.close()
 
 
-def test_a_stopped_subscriber_stops_nobody_else_and_can_be_named(
+def test_a_stopped_subscriber_blocks_no_other_and_can_be_named(
     device: Forwarder, sleeper: Callable[[sockets.Publisher], int]
 ) -> None:
     device.start()
@@ -228,7 +228,7 @@ def test_a_stopped_subscriber_stops_nobody_else_and_can_be_named(
     assert status.removeprefix("STATUS=") in device.log.read_text()
 
 
-def test_a_subscriber_that_no_longer_answers_is_let_go_and_named(
+def test_a_subscriber_that_no_longer_answers_is_disconnected_and_named(
     device: Forwarder, sleeper: Callable[[sockets.Publisher], int]
 ) -> None:
     device.start("--heartbeat", "0.2")
@@ -245,7 +245,7 @@ def test_a_subscriber_that_no_longer_answers_is_let_go_and_named(
     assert device.log.read_text().count("\n") == 1, "those who leave by themselves are not news"
 
 
-def test_those_who_leave_by_themselves_are_not_news(device: Forwarder) -> None:
+def test_normal_disconnects_are_not_logged(device: Forwarder) -> None:
     device.start()
     mouth = device.mouth()
     subscriber = device.subscriber(b"x @@@ ")
@@ -309,7 +309,7 @@ def test_only_keys_on_the_list_may_connect(tmp_path: Path) -> None:
         assert received(subscriber) == b"x @@@ welcome"
 
 
-def test_it_ends_when_its_keeper_had_ended_before_it_began(tmp_path: Path) -> None:
+def test_the_device_ends_when_its_keeper_has_already_ended(tmp_path: Path) -> None:
     with Forwarder(tmp_path) as device:
         device.environment["ZMSVC_KEEPER"] = "1"
         device.launch()

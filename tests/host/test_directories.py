@@ -71,13 +71,13 @@ def test_a_directory_that_another_user_could_change_is_refused(place: Path, how:
     assert told in str(error.value)
 
 
-def test_a_directory_in_a_sticky_one_is_its_owner_s(place: Path) -> None:
+def test_a_directory_in_a_sticky_directory_is_accepted(place: Path) -> None:
     directories.claim(place, 0o755)
     place.parent.chmod(0o1777)
     directories.check(place)
 
 
-def test_a_link_of_root_s_is_followed_and_one_of_another_user_is_not(place: Path) -> None:
+def test_links_of_root_are_followed_and_links_of_other_users_are_not(place: Path) -> None:
     directories.claim(place, 0o755)
     link = place.parent / "link"
     link.symlink_to("../above/./ours")
@@ -87,7 +87,7 @@ def test_a_link_of_root_s_is_followed_and_one_of_another_user_is_not(place: Path
         directories.check(link)
 
 
-def test_a_ring_of_links_is_no_place(place: Path) -> None:
+def test_a_loop_of_links_is_refused(place: Path) -> None:
     directories.claim(place, 0o755)
     (place / "one").symlink_to("two")
     (place / "two").symlink_to("one")
@@ -118,7 +118,7 @@ def test_a_new_file_takes_the_place_of_a_link(place: Path) -> None:
     )
 
 
-def test_the_mode_of_a_socket_is_not_given_to_what_a_link_leads_to(place: Path) -> None:
+def test_chmod_of_a_socket_does_not_follow_a_link(place: Path) -> None:
     directories.claim(place, 0o755)
     precious = place / "precious"
     precious.touch(0o600)

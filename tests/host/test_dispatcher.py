@@ -37,7 +37,7 @@ def pipes() -> Iterator[list[tuple[int, int]]]:
                 continue  # The test has done so.
 
 
-def test_an_event_of_what_an_earlier_one_has_removed_is_for_nobody(pipes: list[tuple[int, int]]) -> None:
+def test_an_event_of_a_removed_registration_is_dropped(pipes: list[tuple[int, int]]) -> None:
     dispatcher, called = Dispatcher(Machine()), []
 
     def remove(own: int, other: int) -> None:
@@ -51,7 +51,9 @@ def test_an_event_of_what_an_earlier_one_has_removed_is_for_nobody(pipes: list[t
     assert len(called) == 1
 
 
-def test_an_event_is_not_for_another_object_of_the_same_number(pipes: list[tuple[int, int]]) -> None:
+def test_an_event_does_not_reach_another_object_with_the_same_descriptor(
+    pipes: list[tuple[int, int]],
+) -> None:
     dispatcher, called = Dispatcher(Machine()), []
 
     def replace(own: int, other: int) -> None:
@@ -68,7 +70,7 @@ def test_an_event_is_not_for_another_object_of_the_same_number(pipes: list[tuple
     assert called == ["new"], "what is there now is called in its own turn"
 
 
-def test_what_a_failed_call_belongs_to_is_dropped_and_the_others_go_on(
+def test_an_object_whose_call_fails_is_dropped_and_the_others_continue(
     pipes: list[tuple[int, int]], capfd: pytest.CaptureFixture[str]
 ) -> None:
     dispatcher, called = Dispatcher(Machine()), []
@@ -81,7 +83,9 @@ def test_what_a_failed_call_belongs_to_is_dropped_and_the_others_go_on(
     assert "ZeroDivisionError" in capfd.readouterr().err
 
 
-def test_where_nothing_can_be_dropped_it_is_tried_again_after_a_pause(pipes: list[tuple[int, int]]) -> None:
+def test_a_failed_call_without_an_object_to_drop_is_retried_after_a_pause(
+    pipes: list[tuple[int, int]],
+) -> None:
     clock = Clock()
     dispatcher, called = Dispatcher(clock), []
     (first, _), _ = pipes

@@ -100,7 +100,7 @@ def attack(uid: int, endpoint: str, kind: str, count: int) -> subprocess.Popen[s
 
 
 @pytest.mark.parametrize("kind", ["PUB", "SUB"])
-def test_members_come_in_and_another_user_is_told_that_it_may_not(
+def test_members_connect_and_another_user_is_told_why_it_may_not(
     device: Forwarder, members: Callable[..., Path], kind: str
 ) -> None:
     task, stranger = others.others(2)
@@ -114,7 +114,7 @@ def test_members_come_in_and_another_user_is_told_that_it_may_not(
     assert told.count("\n") < 10, "a line for each attempt"
 
 
-def test_what_the_file_says_counts_at_once(device: Forwarder, members: Callable[..., Path]) -> None:
+def test_a_changed_members_file_applies_at_once(device: Forwarder, members: Callable[..., Path]) -> None:
     stranger = others.others(1)[0]
     device.start("--members", str(members()))
     assert friend(stranger, "PUB", device.front)[0] == "refused"
@@ -126,7 +126,7 @@ def test_what_the_file_says_counts_at_once(device: Forwarder, members: Callable[
     assert friend(stranger, "PUB", device.front)[0] == "in"
 
 
-def test_without_the_file_nobody_else_comes_in(device: Forwarder, tmp_path: Path) -> None:
+def test_without_a_members_file_only_the_own_user_connects(device: Forwarder, tmp_path: Path) -> None:
     stranger = others.others(1)[0]
     device.start("--members", str(tmp_path / "nothing"))
     assert friend(0, "PUB", device.front)[0] == "in"
@@ -167,7 +167,7 @@ class Ears:
 
 @pytest.mark.deadline(180)
 @pytest.mark.parametrize("attempt", range(2))
-def test_of_many_hostile_and_allowed_connections_mixed_no_hostile_message_comes_through(
+def test_no_hostile_message_passes_among_many_mixed_connections(
     device: Forwarder, members: Callable[..., Path], attempt: int
 ) -> None:
     task, *attackers = others.others(3)
@@ -233,9 +233,7 @@ def test_an_idle_connection_of_another_user_does_not_stay(
             idle.kill()
 
 
-def test_the_way_of_the_context_s_own_tasks_passes_no_gate(
-    tmp_path: Path, members: Callable[..., Path]
-) -> None:
+def test_tasks_of_the_context_connect_without_the_gate(tmp_path: Path, members: Callable[..., Path]) -> None:
     with Forwarder(tmp_path, front=FREE_PORT, back=FREE_PORT) as device:
         own = [sockets.listen(f"ipc://{tmp_path}/pub"), sockets.listen(f"ipc://{tmp_path}/sub")]
         fds = [each.fileno() for each in own]

@@ -68,7 +68,7 @@ def test_a_publisher_takes_a_bounded_number_of_subscriptions_at_once(
 @pytest.mark.parametrize(
     ("count", "size"), [(sockets.MAX_KNOWN, 6), (sockets.MAX_KNOWN_BYTES // 1000, 1000)], ids=["many", "long"]
 )
-def test_a_publisher_remembers_a_bounded_number_and_then_says_yes(
+def test_beyond_its_bound_a_publisher_assumes_subscribers(
     told: tuple[Callable[[bytes], None], sockets.Publisher], count: int, size: int
 ) -> None:
     tell, mouth = told
@@ -84,7 +84,7 @@ def test_a_publisher_remembers_a_bounded_number_and_then_says_yes(
     assert mouth.wants(b"first")
 
 
-def test_what_a_subscriber_says_beside_subscriptions_ends_none(
+def test_a_subscribers_other_messages_do_not_end_subscriptions(
     told: tuple[Callable[[bytes], None], sockets.Publisher],
 ) -> None:
     """libzmq passes each message of a subscriber on to all publishers. Our publishers took it for the end
@@ -100,7 +100,7 @@ def test_what_a_subscriber_says_beside_subscriptions_ends_none(
     wait_for(lambda: not mouth.wants(b"first"))
 
 
-def test_what_a_subscriber_says_beside_subscriptions_makes_room_for_none() -> None:
+def test_a_subscribers_other_messages_do_not_free_subscriptions() -> None:
     """It counts as a change, so a flood of it is found, and never as the end of a subscription."""
     counted: list[tuple[int, ...]] = []
     with (
@@ -152,7 +152,7 @@ def test_a_flooding_peer_is_cut_off_and_others_are_not(tmp_path: Path, endpoint:
 
 
 @pytest.mark.deadline(60)
-def test_a_subscriber_that_does_not_read_is_let_go_and_the_publisher_is_not(tmp_path: Path) -> None:
+def test_a_subscriber_that_does_not_read_is_disconnected_and_the_publisher_is_not(tmp_path: Path) -> None:
     with Forwarder(tmp_path) as device:
         device.environment["ZMSVC_DEVICE_MEMORY"] = str(64 << 20)
         device.start()

@@ -137,7 +137,7 @@ def test_a_kernel_that_refuses_the_sibling_fork_gets_two_forks(
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOMEM])
-def test_a_fork_that_fails_for_want_of_room_fails(disable: Callable[[str], None], number: int) -> None:
+def test_a_fork_without_free_memory_fails(disable: Callable[[str], None], number: int) -> None:
     disable("")
     forker = fork.Forker()
 

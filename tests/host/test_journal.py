@@ -126,13 +126,13 @@ def test_an_entry_carries_every_field(journald: Journald) -> None:
 @pytest.mark.parametrize(
     ("level", "priority"), [("debug", 7), ("info", 6), ("warning", 4), ("error", 3), ("critical", 2)]
 )
-def test_levels_are_syslogs_priorities(journald: Journald, level: str, priority: int) -> None:
+def test_log_levels_map_to_syslog_priorities(journald: Journald, level: str, priority: int) -> None:
     configure("journal", logging.DEBUG)
     getattr(logging.getLogger("x"), level)("text")
     assert journald.entry()["PRIORITY"] == str(priority).encode()
 
 
-def test_a_record_adds_fields_and_overrides_ours(journald: Journald) -> None:
+def test_the_fields_of_a_record_override_the_defaults(journald: Journald) -> None:
     configure("journal")
     extra = {
         "MESSAGE_ID": "ab",
@@ -180,7 +180,7 @@ def test_an_exception_is_in_the_message_and_in_its_field(journald: Journald) -> 
     assert entry["EXCEPTION"].endswith(b"ValueError: bad\nworse\n")
 
 
-def test_bytes_that_are_no_text_arrive(journald: Journald) -> None:
+def test_undecodable_bytes_arrive(journald: Journald) -> None:
     configure("journal")
     logging.info(
         "name: %s", b"a\xff".decode(errors="surrogateescape"), extra={"journal": {"RAW": b"\x00\n\xff"}}
@@ -199,7 +199,7 @@ def test_an_entry_beyond_a_datagram_arrives_whole_and_leaves_no_descriptor(journ
     assert os.listdir("/proc/self/fd") == before
 
 
-def test_a_message_without_end_is_cut(journald: Journald) -> None:
+def test_a_huge_message_is_truncated(journald: Journald) -> None:
     configure("journal")
     logging.info("x" * 3_000_000)
     message = journald.entry()["MESSAGE"]
@@ -236,7 +236,7 @@ def test_a_file_has_a_line_for_a_record(file: Path) -> None:
     assert file.stat().st_mode & 0o777 == 0o640
 
 
-def test_a_process_without_a_task_has_none_in_its_lines(file: Path) -> None:
+def test_lines_of_a_process_without_a_task_name_none(file: Path) -> None:
     journal.configure(identifier="zmsvc-C", fields={"ZMSVC_CONTEXT": "C"}, target=str(file))
     logging.info("a")
     logging.info("b", extra={"journal": {"ZMSVC_TRANSACTION": "TX"}})
@@ -246,19 +246,19 @@ def test_a_process_without_a_task_has_none_in_its_lines(file: Path) -> None:
     ]
 
 
-def test_no_message_can_pass_for_another_record(file: Path) -> None:
+def test_no_message_can_forge_another_record(file: Path) -> None:
     configure(file)
     logging.info("a\n2026-01-01T00:00:00.000+0000 Echo[1] INFO: forged\n")
     assert file.read_text().splitlines()[1] == "    2026-01-01T00:00:00.000+0000 Echo[1] INFO: forged"
 
 
-def test_a_file_and_stderr_both_have_it(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_record_goes_to_the_file_and_to_stderr(file: Path, capfd: pytest.CaptureFixture[str]) -> None:
     configure(f"{file}+stderr")
     logging.info("text")
     assert file.read_text() == capfd.readouterr().err != ""
 
 
-def test_a_file_that_cannot_be_opened_is_told_and_replaced(
+def test_a_log_file_that_cannot_be_opened_is_reported_and_stderr_is_used(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     configure(tmp_path / "none" / "log")
@@ -268,13 +268,13 @@ def test_a_file_that_cannot_be_opened_is_told_and_replaced(
     assert second.endswith("INFO: text")
 
 
-def test_a_full_disk_silences_only_itself(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_stops_the_file_log_only(capfd: pytest.CaptureFixture[str]) -> None:
     configure("/dev/full+stderr")
     logging.info("text")
     assert heads_off(capfd.readouterr().err) == [f"Echo[{os.getpid()}] TX/ts_100 INFO: text"]
 
 
-def test_nothing_that_is_logged_raises(file: Path) -> None:
+def test_logging_never_raises(file: Path) -> None:
     class Broken:
         def __str__(self) -> str:
             raise RuntimeError("no text")
@@ -310,7 +310,7 @@ def test_a_stream_to_journald_begins_with_its_header(journald: Journald) -> None
         assert got.read() == b"Echo\n\n6\n1\n0\n0\n0\n\n<3>hello\n"
 
 
-def test_a_stream_is_given_when_journald_has_dealt_with_its_header(journald: Journald) -> None:
+def test_a_stream_is_returned_after_journald_has_read_its_header(journald: Journald) -> None:
     """It reads twice: one that reads again is done with what it had read before."""
     given: list[int] = []
     waiting = threading.Thread(target=lambda: given.append(journal.stream("Echo", "journal", seen=True)))
@@ -327,7 +327,7 @@ def test_a_stream_is_given_when_journald_has_dealt_with_its_header(journald: Jou
         assert connection.recv(8192) == b"hello\n"
 
 
-def test_a_stream_is_given_although_journald_hangs(journald: Journald) -> None:
+def test_a_stream_is_returned_although_journald_hangs(journald: Journald) -> None:
     given: list[int] = []
     waiting = threading.Thread(target=lambda: given.append(journal.stream("Echo", "journal", seen=True)))
     waiting.start()
@@ -345,7 +345,7 @@ def test_a_stream_to_a_file_appends(file: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["stderr", "journal", "/nonexistent/log"])
-def test_a_stream_is_stderr_at_worst(
+def test_a_stream_falls_back_to_stderr(
     target: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(journal, "STREAM", "/nonexistent/stdout")
@@ -394,7 +394,7 @@ def test_a_printed_line_is_a_record(out: LineWriter, kept: Kept) -> None:
     assert kept.records == [("a 1", 20, None), ("100 %s", 20, None), ("b", 20, None), ("cd", 20, None)]
 
 
-def test_what_has_no_end_is_a_record_at_the_end(out: LineWriter, kept: Kept) -> None:
+def test_text_without_a_newline_is_a_record_at_the_flush(out: LineWriter, kept: Kept) -> None:
     out.write("half")
     assert kept.texts == []
     out.close()
@@ -523,7 +523,7 @@ def test_a_file_that_was_renamed_is_left_for_the_one_in_its_place(file: Path) ->
     ]
 
 
-def test_levels_of_ones_own_have_a_name_that_can_be_looked_for(file: Path) -> None:
+def test_custom_levels_have_a_searchable_name(file: Path) -> None:
     configure(file)
     logging.log(25, "text")
     logging.log(60, "text")

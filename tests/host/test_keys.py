@@ -115,7 +115,7 @@ def test_the_keys_of_a_client_are_not_taken_for_those_of_the_context(
     assert (other / "keys/Here/client.key_secret").read_bytes() == secret
 
 
-def test_what_cannot_be_joined_is_told_and_leaves_nothing(
+def test_join_with_bad_input_is_refused_and_leaves_no_files(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     run("make")
@@ -140,7 +140,7 @@ def test_what_cannot_be_joined_is_told_and_leaves_nothing(
 # --- files
 
 
-def test_what_we_write_pyzmq_reads_and_the_other_way_round(home: Path) -> None:
+def test_key_files_are_compatible_with_pyzmq(home: Path) -> None:
     run("make")
     public, secret = zmq.auth.load_certificate(home / "keys/Here/server.key_secret")
     assert secret
@@ -153,7 +153,7 @@ def test_what_we_write_pyzmq_reads_and_the_other_way_round(home: Path) -> None:
     assert zmq.auth.load_certificate(theirs) == (read.public, read.secret)
 
 
-def test_a_secret_that_others_may_read_is_refused(home: Path) -> None:
+def test_a_secret_key_that_others_may_read_is_refused(home: Path) -> None:
     run("make")
     file = home / "keys/Here/client.key_secret"
     file.chmod(0o640)
@@ -162,7 +162,7 @@ def test_a_secret_that_others_may_read_is_refused(home: Path) -> None:
 
 
 @pytest.mark.deadline(10)
-def test_a_fifo_in_the_place_of_a_key_holds_nobody(home: Path) -> None:
+def test_a_fifo_in_place_of_a_key_blocks_nothing(home: Path) -> None:
     run("make")
     file = home / "keys/Here/server.key_secret"
     file.unlink()
@@ -178,7 +178,7 @@ def test_keys_are_not_shown_by_accident() -> None:
     assert secret.decode() not in shown
 
 
-def test_secrets_belong_to_who_runs_the_context_and_all_else_to_who_made_it(home: Path) -> None:
+def test_secret_keys_belong_to_the_contexts_user_and_the_rest_to_their_maker(home: Path) -> None:
     need(os.geteuid() == 0, "only root can give files away")
     os.mkdir(home / "Here")
     os.chown(home / "Here", 1, 1)
@@ -196,7 +196,7 @@ def test_secrets_belong_to_who_runs_the_context_and_all_else_to_who_made_it(home
 # --- the verb
 
 
-def test_make_makes_them_once(home: Path, capsys: Capture) -> None:
+def test_make_creates_keys_once(home: Path, capsys: Capture) -> None:
     run("make")
     before = (home / "keys/Here/server.key_secret").read_bytes()
     capsys.readouterr()
@@ -205,7 +205,7 @@ def test_make_makes_them_once(home: Path, capsys: Capture) -> None:
     assert (home / "keys/Here/server.key_secret").read_bytes() == before
 
 
-def test_what_is_shown_is_public(home: Path, capsys: Capture) -> None:
+def test_show_prints_public_keys_only(home: Path, capsys: Capture) -> None:
     run("make", "laptop")
     told = capsys.readouterr().out
     run("list")
@@ -227,7 +227,7 @@ def test_a_client_elsewhere_gets_a_directory_with_all_that_it_needs(home: Path, 
     assert "laptop: it exists" in complaint(capsys)
 
 
-def test_only_the_public_part_of_a_file_is_taken_in(home: Path, capsys: Capture) -> None:
+def test_allow_copies_only_the_public_part_of_a_file(home: Path, capsys: Capture) -> None:
     run("make")
     secret = Path(zmq.auth.create_certificates(home, "friend")[1])
     secret.chmod(0o600)
@@ -254,19 +254,21 @@ def test_only_the_public_part_of_a_file_is_taken_in(home: Path, capsys: Capture)
         (("make", "keys/Here"), 1, "it exists"),
     ],
 )
-def test_what_cannot_be_meant(words: tuple[str, ...], code: int, why: str, capsys: Capture) -> None:
+def test_invalid_key_arguments_are_refused(
+    words: tuple[str, ...], code: int, why: str, capsys: Capture
+) -> None:
     run("make")
     capsys.readouterr()
     run(*words, code=code)
     assert why in complaint(capsys)
 
 
-def test_without_keys_there_is_nothing_to_show(capsys: Capture) -> None:
+def test_show_without_keys_says_how_to_make_them(capsys: Capture) -> None:
     run(code=1)
     assert "zmsvcctl -c Here keys make" in complaint(capsys)
 
 
-def test_json(home: Path, capsys: Capture) -> None:
+def test_keys_as_json(home: Path, capsys: Capture) -> None:
     assert main(["-c", "Here", "--json", "keys", "make"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told == {
@@ -303,7 +305,7 @@ def test_keys_are_found_by_the_endpoints_of_the_file(home: Path, place: str, fou
     assert (client_keys.of_endpoint(place, None) is not None) == found
 
 
-def test_a_directory_that_is_given_wins(home: Path) -> None:
+def test_the_given_key_directory_wins(home: Path) -> None:
     run("make", "laptop")
     curve = client_keys.of_endpoint("tcp://elsewhere.example:1", str(home / "laptop"))
     assert curve is not None
@@ -377,7 +379,7 @@ def test_a_client_takes_no_keys_that_another_user_could_replace(
     assert "may be changed by everybody" in complaint(capsys)
 
 
-def test_a_client_takes_no_keys_of_another_user_but_of_the_one_who_has_typed_sudo(
+def test_a_client_uses_keys_of_another_user_only_under_that_users_sudo(
     shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = others(1)[0]
@@ -419,7 +421,7 @@ def test_a_public_key_that_others_may_write_is_not_trusted(home: Path, name: str
         ("ipc:///run/x", "", [2]),
     ],
 )
-def test_what_may_not_be_bound_without_keys_has_its_line(
+def test_a_bind_that_needs_keys_is_reported_with_its_line(
     home: Path, backend: str, bind: str, lines: list[int]
 ) -> None:
     write(home, backend, bind)
@@ -431,7 +433,7 @@ def test_what_may_not_be_bound_without_keys_has_its_line(
     assert [line for line, _ in exposed_binds.refused_to_monitors(context)] == [7]
 
 
-def test_check_tells_until_there_are_keys(home: Path, capsys: Capture) -> None:
+def test_check_warns_until_there_are_keys(home: Path, capsys: Capture) -> None:
     file = str(home / "Context-Here.xml")
     assert main(["check", file]) == 0
     told = capsys.readouterr().out

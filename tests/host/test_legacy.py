@@ -207,7 +207,7 @@ def test_a_process_order_without_a_file_names_the_task_by_service_id() -> None:
     assert (understood.tasks, understood.action) == (("ts_5",), "stop")
 
 
-def test_questions_about_the_state() -> None:
+def test_state_requests_are_sent_on_state() -> None:
     manual = ("--endpoint=tcp://127.0.0.1:6557", "--service_name=state", f"--transaction={TX}")
     assert asked(*manual, "--action=request") == [
         (
@@ -265,12 +265,12 @@ def test_questions_about_the_state() -> None:
         (["--endpoint=ipc:///bus", "--service_name=state", "--action=top"], "give --transaction"),
     ],
 )
-def test_flags_that_cannot_be_meant(arguments: list[str], why: str) -> None:
+def test_contradictory_flags_are_refused(arguments: list[str], why: str) -> None:
     with pytest.raises(UsageError, match=re.escape(why)):
         asked(*arguments)
 
 
-def test_exit_statuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_conf_command_has_its_exit_statuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nobody = f"--endpoint=ipc://{tmp_path}/nobody"
     assert conf_command.main([*CONTEXT, FILE, f"--transaction={TX}", "--action=stop", "--task_id=ts_9"]) == 4
     assert capsys.readouterr().err == f"conf_command.py: cannot stop ts_9: no such task in {STATE_MACHINE}\n"
@@ -354,7 +354,7 @@ def test_messages_are_chosen_by_their_headers(flags: list[str], matches: str) ->
     assert " ".join(name for name, body in bodies.items() if display.matches(body, args)) == matches
 
 
-def test_display_wants_an_endpoint(capsys: pytest.CaptureFixture[str]) -> None:
+def test_display_requires_an_endpoint(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         display.main([])
     assert left.value.code == 2

@@ -54,17 +54,17 @@ def send(path: str, data: bytes, fds: list[int] | None = None) -> None:
         sender.sendmsg([data], ancillary, 0, path)
 
 
-def test_the_kernel_says_who_sent(receiver: socket.socket, notifier: Notifier) -> None:
+def test_the_kernel_identifies_the_sender(receiver: socket.socket, notifier: Notifier) -> None:
     notifier.ready()
     datagram = notify.receive(receiver)
     assert datagram == notify.Datagram(pid=os.getpid(), uid=os.getuid(), lines=[("READY", "1")], fds=[])
 
 
-def test_nothing_there_is_none(receiver: socket.socket) -> None:
+def test_receive_without_a_datagram_returns_none(receiver: socket.socket) -> None:
     assert notify.receive(receiver) is None
 
 
-def test_every_word_arrives(receiver: socket.socket, notifier: Notifier) -> None:
+def test_every_notification_arrives(receiver: socket.socket, notifier: Notifier) -> None:
     notifier.watchdog()
     notifier.stopping()
     notifier.extend(1.5)
@@ -87,7 +87,7 @@ def test_a_long_status_is_cut(receiver: socket.socket, notifier: Notifier) -> No
     assert len(lines(receiver)[0][1]) == 4096
 
 
-def test_a_task_that_shares_its_process_marks_what_it_says(receiver: socket.socket, path: str) -> None:
+def test_a_task_in_a_shared_process_marks_its_notifications(receiver: socket.socket, path: str) -> None:
     shared = Notifier(path, task="ts_100")
     shared.ready()
     shared.close()
@@ -120,9 +120,7 @@ def test_an_update_that_is_too_large_is_refused_with_the_figures(
     assert notify.receive(receiver) is None
 
 
-def test_a_full_queue_is_told_and_has_room_again_when_it_was_read(
-    receiver: socket.socket, notifier: Notifier
-) -> None:
+def test_a_full_queue_raises_and_has_room_after_a_read(receiver: socket.socket, notifier: Notifier) -> None:
     taken = 0
     while notifier.update(str(taken), taken + 1):
         taken += 1
@@ -133,9 +131,7 @@ def test_a_full_queue_is_told_and_has_room_again_when_it_was_read(
     assert notifier.update("more", taken + 1)
 
 
-def test_an_update_that_nobody_can_get_is_an_error_and_not_lost_in_silence(
-    receiver: socket.socket, notifier: Notifier, path: str
-) -> None:
+def test_an_update_without_a_receiver_raises(receiver: socket.socket, notifier: Notifier, path: str) -> None:
     receiver.close()
     with pytest.raises(OSError, match="refused"):
         notifier.update("{}", 1)
@@ -186,7 +182,7 @@ def test_an_abstract_address_works() -> None:
         assert other.recv(100) == b"READY=1"
 
 
-def test_a_socket_that_is_bound_anew_is_found_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rebound_socket_is_found_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "n"
     first = notify.bind(path, 0o600)
     told = Notifier(str(path))
@@ -209,19 +205,19 @@ def test_a_socket_that_is_bound_later_is_found(tmp_path: Path) -> None:
     told.close()
 
 
-def test_what_is_malformed_is_left_out(receiver: socket.socket, path: str) -> None:
+def test_malformed_assignments_are_ignored(receiver: socket.socket, path: str) -> None:
     send(path, b"READY=1\nnonsense\n=empty\nSTATUS=a=b\nX=\xff\n\nX_OTHER=\n")
     assert lines(receiver) == [("READY", "1"), ("STATUS", "a=b"), ("X", "\ufffd"), ("X_OTHER", "")]
     send(path, b"")
     assert lines(receiver) == []
 
 
-def test_of_an_oversized_datagram_the_cut_line_is_left_out(receiver: socket.socket, path: str) -> None:
+def test_the_truncated_line_of_an_oversized_datagram_is_ignored(receiver: socket.socket, path: str) -> None:
     send(path, b"READY=1\nSTATUS=" + b"x" * 150_000)
     assert lines(receiver) == [("READY", "1")]
 
 
-def test_descriptors_that_nobody_expects_are_closed(receiver: socket.socket, path: str) -> None:
+def test_unexpected_descriptors_are_closed(receiver: socket.socket, path: str) -> None:
     reader, writer = os.pipe()
     send(path, b"BARRIER=1", [writer] * 12)
     os.close(writer)
@@ -294,7 +290,7 @@ def test_an_oversized_datagram_is_peeked_at_once(receiver: socket.socket, path: 
         receiver.recv(1)
 
 
-def test_a_bound_socket_has_its_mode_and_takes_an_old_ones_place(tmp_path: Path) -> None:
+def test_a_bound_socket_has_its_mode_and_replaces_an_old_one(tmp_path: Path) -> None:
     path = tmp_path / "n"
     for mode in (0o600, 0o666):
         with notify.bind(path, mode):

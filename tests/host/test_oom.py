@@ -7,7 +7,7 @@ from pathlib import Path
 from zmsvc.host.kernel.oom import OomKills
 
 
-def test_each_rise_of_the_count_is_told_once(tmp_path: Path) -> None:
+def test_each_increase_of_the_oom_count_is_reported_once(tmp_path: Path) -> None:
     file = tmp_path / "memory.events"
     file.write_text("low 0\nhigh 0\nmax 9\noom 2\noom_kill 1\noom_group_kill 0\n")
     kills = OomKills(file)
@@ -16,7 +16,7 @@ def test_each_rise_of_the_count_is_told_once(tmp_path: Path) -> None:
     assert [kills.grown(), kills.grown()] == [True, False]
 
 
-def test_a_group_that_is_gone_has_none(tmp_path: Path) -> None:
+def test_a_removed_cgroup_has_no_oom_kills(tmp_path: Path) -> None:
     file = tmp_path / "memory.events"
     file.write_text("oom_kill 1\n")
     kills = OomKills(file)

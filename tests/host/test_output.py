@@ -69,7 +69,7 @@ def run() -> Iterator[Callable[..., Running]]:
         each.process.wait()
 
 
-def test_what_is_in_a_pipe_is_written_before_its_end_is_told(
+def test_the_contents_of_a_pipe_are_written_before_its_end_is_reported(
     run: Callable[..., Running], tmp_path: Path
 ) -> None:
     running = run(str(tmp_path / "log"))
@@ -117,7 +117,7 @@ def test_a_flood_of_one_task_does_not_hold_up_another(run: Callable[..., Running
     os.close(quiet)
 
 
-def test_it_sleeps_while_nothing_is_written(run: Callable[..., Running], tmp_path: Path) -> None:
+def test_an_idle_output_process_does_not_wake_up(run: Callable[..., Running], tmp_path: Path) -> None:
     running = run(f"{tmp_path}/log+stderr")
     write = running.pipe(1)
     os.write(write, b"one\n")
@@ -171,9 +171,7 @@ def test_a_full_disk_loses_lines_which_are_counted_and_standard_error_goes_on(
     os.close(write)
 
 
-def test_a_standard_error_that_nobody_reads_holds_nothing_up(
-    run: Callable[..., Running], tmp_path: Path
-) -> None:
+def test_an_unread_standard_error_blocks_nothing(run: Callable[..., Running], tmp_path: Path) -> None:
     reader, writer = os.pipe()
     running = run(f"{tmp_path}/log+stderr", stderr=writer)
     os.close(writer)
@@ -188,7 +186,7 @@ def test_a_standard_error_that_nobody_reads_holds_nothing_up(
     os.close(reader)
 
 
-def test_an_order_that_it_does_not_know_is_passed_over(run: Callable[..., Running], tmp_path: Path) -> None:
+def test_an_unknown_order_is_ignored(run: Callable[..., Running], tmp_path: Path) -> None:
     running = run(str(tmp_path / "log"))
     running.line.send(json.dumps({"op": "of-a-later-release", "value": 1}).encode())
     running.line.send(b"no object")
@@ -196,9 +194,7 @@ def test_an_order_that_it_does_not_know_is_passed_over(run: Callable[..., Runnin
     assert running.report() == protocol.Pong()
 
 
-def test_what_is_there_is_written_when_the_keeper_is_gone(
-    run: Callable[..., Running], tmp_path: Path
-) -> None:
+def test_pipes_are_drained_when_the_keeper_is_gone(run: Callable[..., Running], tmp_path: Path) -> None:
     running = run(str(tmp_path / "log"))
     write = running.pipe(1)
     os.write(write, b"last\nwords")

@@ -16,7 +16,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return ours, its
 
 
-def test_what_was_sent_before_the_end_is_received_though_the_other_end_had_not_read_everything(
+def test_messages_sent_before_a_close_are_received_although_the_peer_left_some_unread(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     """The kernel then tells of the reset before it gives what waits."""
@@ -31,7 +31,7 @@ def test_what_was_sent_before_the_end_is_received_though_the_other_end_had_not_r
         assert seqpacket.receive(ours) is None
 
 
-def test_bytes_are_received_in_the_same_way(pair: tuple[socket.socket, socket.socket]) -> None:
+def test_a_byte_stream_is_received_in_the_same_way(pair: tuple[socket.socket, socket.socket]) -> None:
     ours, its = pair
     with ours:
         its.send(b"word")

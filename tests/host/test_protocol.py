@@ -111,7 +111,7 @@ def test_a_message_without_a_field_that_it_needs_is_refused(codec: Codec[Any], k
         ({"op": ["ack"]}, "is no operation of this line"),
     ],
 )
-def test_a_message_of_another_shape_is_refused_with_the_field(body: dict[str, Any], why: str) -> None:
+def test_a_message_with_a_wrong_type_is_refused_with_the_field(body: dict[str, Any], why: str) -> None:
     with pytest.raises(ProtocolError, match=why):
         sv.ORDERS.decode(body)
 
@@ -135,7 +135,7 @@ def test_a_launch_reaches_the_task_as_it_was_sent(spec: LaunchSpec, numbers: tup
         os.close(memory)
 
 
-def test_the_order_of_a_launch_holds_nothing_of_it() -> None:
+def test_the_fork_order_contains_no_launch_data() -> None:
     """The zygote reads it, and is then the memory that every later task begins with."""
     packet, _ = forking.order(Descriptors(cgroup=5), 6)
     assert packet == b"cgroup spec"
@@ -147,13 +147,13 @@ def test_the_cgroup_is_the_first_descriptor_of_a_launch() -> None:
     assert next(iter(given)) == "cgroup"
 
 
-def test_what_a_newer_keeper_adds_to_a_launch_is_left_out() -> None:
+def test_unknown_fields_of_a_launch_are_ignored() -> None:
     data = marshal.dumps({**marshal.loads(forking.encode_launch(launch_spec())), "of a later release": 1})
     assert forking.decode_launch(data) == launch_spec()
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff"])
-def test_a_first_word_that_is_none_is_refused(data: bytes) -> None:
+def test_an_unknown_operation_is_refused(data: bytes) -> None:
     with pytest.raises(ProtocolError, match="cannot greet the zygote"):
         forking.decode_hello(data)
 
@@ -188,14 +188,14 @@ def test_the_reports_of_a_keeper_of_1_0_are_read() -> None:
     assert hello.device == sv.DeviceState(pid=9, ready=True)
 
 
-def test_an_end_from_a_keeper_that_knows_no_oom_is_no_oom() -> None:
+def test_an_exit_from_a_keeper_without_oom_reports_is_not_an_oom_kill() -> None:
     end = sv.REPORTS.decode(
         {"op": "exited", "launch": 2, "pid": 20, "left": False, "code": 0, "signal": None}
     )
     assert end == sv.Exited(launch=2, pid=20, left=False, code=0, signal=None, oom=False)
 
 
-def test_a_launch_has_what_a_keeper_of_1_0_looks_for() -> None:
+def test_a_launch_has_the_fields_that_a_keeper_of_1_0_reads() -> None:
     """Its template takes each of these from the order without asking whether it is there."""
     looked_for = {
         "op",

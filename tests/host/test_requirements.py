@@ -134,7 +134,7 @@ def test_an_older_python_is_named_by_the_old_commands_too(home: Path, script: st
     assert "is Python 3.10, and 3.11 or newer is needed" in line
 
 
-def test_an_older_python_can_read_what_it_comes_to_first() -> None:
+def test_an_older_python_can_parse_the_first_imported_modules() -> None:
     """A SyntaxError would be all that its user sees."""
     for file in ROOT / "zmsvc/__init__.py", *(ROOT / "scripts").glob("*.py"):
         ast.parse(file.read_text(), feature_version=(3, 8))
@@ -173,7 +173,7 @@ def test_names_of_metadata_are_read_as_installers_write_them(
         libraries.check()
 
 
-def test_the_first_place_on_the_path_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_distribution_on_the_path_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for place, version in ("first", "25.0"), ("second", "20.0"):
         (tmp_path / place / f"pyzmq-{version}.dist-info").mkdir(parents=True)
     monkeypatch.setattr(sys, "path", [str(tmp_path / "first"), str(tmp_path / "second"), *sys.path])

@@ -183,7 +183,7 @@ def test_a_device_action_that_cannot_name_a_result_still_makes_code(
     assert reader.load(context_file(tmp_path)).tasks["ts_100"].device_action == device_action
 
 
-def test_names_that_are_left_out_are_the_services(tmp_path: Path) -> None:
+def test_omitted_names_default_to_the_services_name(tmp_path: Path) -> None:
     create(
         {
             name: text
@@ -199,7 +199,7 @@ def test_names_that_are_left_out_are_the_services(tmp_path: Path) -> None:
 # --- run again
 
 
-def test_run_again_it_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_second_create_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     create(TUTORIAL, tmp_path)
     before = files(tmp_path)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -210,7 +210,7 @@ def test_run_again_it_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixt
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["unchanged"] * 4
 
 
-def test_what_a_person_has_edited_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_edited_files_are_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     create(TUTORIAL, tmp_path)
     task = tmp_path / "Services/EchoAction/task_file_name.py"
     task.write_text("# mine\n")
@@ -236,7 +236,7 @@ def test_what_a_person_has_edited_stays(tmp_path: Path, capsys: pytest.CaptureFi
     ]
 
 
-def test_the_report_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_create_reports_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     create(TUTORIAL, tmp_path)
     capsys.readouterr()
     assert zmsvcctl(["--json", "create", *flags(SECOND, tmp_path)]) == 0
@@ -247,7 +247,7 @@ def test_the_report_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 # --- a context file that is there
 
 
-def test_one_by_one_or_at_once_is_the_same(tmp_path: Path) -> None:
+def test_services_created_one_by_one_or_at_once_are_the_same(tmp_path: Path) -> None:
     create(TUTORIAL, tmp_path)
     create(SECOND, tmp_path)
     context = reader.load(context_file(tmp_path))
@@ -320,7 +320,7 @@ def test_a_linked_context_file_stays_a_link(tmp_path: Path) -> None:
         ({"context_id": "context002"}, "ContextID"),
     ],
 )
-def test_what_does_not_fit_to_the_file_is_refused(
+def test_flags_that_contradict_the_context_file_are_refused(
     tmp_path: Path, faults: Callable[[], list[str]], changed: dict[str, str], word: str
 ) -> None:
     create(TUTORIAL, tmp_path)
@@ -371,7 +371,7 @@ def test_without_address_and_ports_the_context_file_names_no_endpoints(tmp_path:
 
 
 @pytest.mark.parametrize("given", [("sub_port",), ("server_ip",), ("sub_port", "pub_port")])
-def test_of_address_and_ports_all_or_none_are_given(
+def test_address_and_ports_are_given_together_or_not_at_all(
     given: tuple[str, ...], faults: Callable[[], list[str]], tmp_path: Path
 ) -> None:
     names = ("server_ip", "sub_port", "pub_port")
@@ -444,7 +444,7 @@ def test_bad_flags_are_named_and_nothing_is_made(
     assert files(tmp_path) == {}
 
 
-def test_a_place_that_cannot_be_written_is_an_error_in_one_line(
+def test_a_directory_that_cannot_be_written_is_an_error_in_one_line(
     tmp_path: Path, faults: Callable[[], list[str]]
 ) -> None:
     (tmp_path / "Services").write_text("in the way")
@@ -454,7 +454,9 @@ def test_a_place_that_cannot_be_written_is_an_error_in_one_line(
     assert files(tmp_path) == {"Services": b"in the way"}
 
 
-def test_places_that_may_not_work_yet_are_told(tmp_path: Path, faults: Callable[[], list[str]]) -> None:
+def test_locations_that_may_not_work_yet_are_reported(
+    tmp_path: Path, faults: Callable[[], list[str]]
+) -> None:
     create({**TUTORIAL, "location": str(tmp_path / "nowhere"), "server_ip": "192.0.2.1"}, tmp_path)
     assert [line.split()[0] for line in faults()] == ["warning:", "warning:"]
     create(TUTORIAL | {"location": str(tmp_path)}, tmp_path / "two")
@@ -515,7 +517,7 @@ def test_the_manuals_own_sample_is_refused_for_its_stray_tag(
     assert files(tmp_path) == before
 
 
-def test_what_a_metafile_leaves_out(tmp_path: Path) -> None:
+def test_a_metafile_has_defaults(tmp_path: Path) -> None:
     assert command.main([f"--xml_file={meta(tmp_path, service('Stand', 'ts_100'))}"]) == 0
     context = reader.load(context_file(tmp_path, "Meta"))
     task = context.tasks["ts_100"]
@@ -580,7 +582,7 @@ def test_all_faults_of_a_metafile_come_in_one_pass(tmp_path: Path, faults: Calla
     assert (missing, len(lines)) == ([], len(words)), "\n".join(lines)
 
 
-def test_a_metafile_joins_the_context_that_is_there(tmp_path: Path, faults: Callable[[], list[str]]) -> None:
+def test_a_metafile_adds_to_an_existing_context(tmp_path: Path, faults: Callable[[], list[str]]) -> None:
     assert command.main([f"--xml_file={meta(tmp_path, service('Stand', 'ts_100'))}"]) == 0
     # The rule calls a task of the file that is there.
     file = meta(tmp_path, service("Walk", "ts_101", STATE.format("on_exit", "start", "ts_100")))
@@ -589,9 +591,7 @@ def test_a_metafile_joins_the_context_that_is_there(tmp_path: Path, faults: Call
     assert faults() == []
 
 
-def test_unknown_elements_are_told_and_a_quiet_file_is_quiet(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unknown_elements_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = meta(tmp_path, service("Stand", "ts_100", "<author>me</author>"), extra="<log_on>0</log_on>")
     assert command.main([f"--xml_file={file}"]) == 0
     captured = capsys.readouterr()
@@ -609,7 +609,9 @@ def test_home_path_holds_the_context_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["<Other/>", "<MetaServiceConf/>", "", "<!DOCTYPE a [<!ENTITY b 'c'>]><MetaServiceConf/>"]
 )
-def test_other_files_are_refused(tmp_path: Path, faults: Callable[[], list[str]], text: str) -> None:
+def test_a_file_that_is_not_a_metafile_is_refused(
+    tmp_path: Path, faults: Callable[[], list[str]], text: str
+) -> None:
     file = tmp_path / "other.xml"
     file.write_text(text)
     assert command.main([f"--xml_file={file}"]) == 2
@@ -656,7 +658,7 @@ def test_a_kill_leaves_nothing_half_written(tmp_path: Path, count: int) -> None:
 
 
 @pytest.mark.parametrize("count", range(1, 5))
-def test_when_one_file_fails_there_is_none(
+def test_when_one_file_cannot_be_written_none_is(
     tmp_path: Path, faults: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     create(TUTORIAL, tmp_path)
@@ -679,7 +681,7 @@ def test_when_one_file_fails_there_is_none(
     assert files(tmp_path) == before
 
 
-def test_somebody_elses_file_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("theirs")
     for before in (None, b"ours"):

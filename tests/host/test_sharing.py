@@ -135,7 +135,7 @@ def test_the_zygote_does_not_grow_with_each_fork(forks: Forks, nest: Nest) -> No
     assert size() - before < 40 * 1024
 
 
-def test_the_zygote_holds_the_same_descriptors_whatever_it_never_frees(
+def test_the_zygote_keeps_the_same_descriptors(
     forks: Forks, nest: Nest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two sockets to the keeper, the gate, and its three streams: what is immortal has been closed by
@@ -221,7 +221,7 @@ USED = """
 
 
 @immortals
-def test_nothing_that_is_done_with_an_immortal_object_changes_its_count() -> None:
+def test_no_operation_changes_the_count_of_an_immortal_object() -> None:
     assert python(USED) == "True True 1"
 
 
@@ -324,13 +324,13 @@ def test_everyday_work_counts_no_immortal_object_up_or_down() -> None:
 
 @immortals
 @pytest.mark.parametrize("count", [1_000_000, 0x7FFFFFFF])
-def test_a_mark_that_does_not_make_immortal_is_found_out(count: int) -> None:
+def test_a_failed_immortalization_is_detected(count: int) -> None:
     with pytest.raises(immortal.Unproven, match="count"):
         immortal.prove(immortal.ImmortalMark(count))
 
 
 @immortals
-def test_what_runs_is_left_mortal() -> None:
+def test_running_code_is_left_mortal() -> None:
     told = python("""
         import gc, weakref
         from zmsvc.host.python import immortal
@@ -351,7 +351,7 @@ def test_what_runs_is_left_mortal() -> None:
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="this Python may have immortal objects")
-def test_a_python_without_immortal_objects_does_without() -> None:
+def test_a_python_without_immortal_objects_is_left_alone() -> None:
     assert immortal.make_all() == 0
 
 
@@ -399,7 +399,7 @@ def test_a_python_that_does_not_show_its_caches_keeps_its_code(monkeypatch: pyte
 # --- the allocators
 
 
-def test_what_is_allocated_after_a_fill_lies_in_no_hole() -> None:
+def test_allocations_after_a_fill_lie_in_fresh_pages() -> None:
     told = python("""
         import gc
         from zmsvc.host.python import allocators
@@ -417,7 +417,7 @@ def test_what_is_allocated_after_a_fill_lies_in_no_hole() -> None:
     assert filled == ["True", "True"]
 
 
-def test_without_a_fill_it_lies_in_holes() -> None:
+def test_allocations_without_a_fill_lie_in_partly_used_pages() -> None:
     told = python("""
         blocks = {size: [bytes(size) for _ in range(400)] for size in (15, 47, 200, 400, 700, 900)}
         holes = {id(block) >> 12 for every in blocks.values() for block in every[::2]}

@@ -26,6 +26,6 @@ def test_a_signal_may_be_written_in_each_of_these_ways(text: str, name: str, num
 
 
 @pytest.mark.parametrize("text", ["", "0", "65", "-1", "NOPE", "SIGRTMIN+99", "SIGTERM SIGHUP"])
-def test_what_is_no_signal_is_refused(text: str) -> None:
+def test_an_unknown_signal_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no signal"):
         signals.name(text)

@@ -46,7 +46,7 @@ def test_without_keys_any_address_means_loopback(given: str, bound: str) -> None
 @pytest.mark.parametrize(
     "given", ["tcp://192.0.2.1:5557", "tcp://[2001:db8::1]:5557", "tcp://eth0:5557", "tcp://example.org:5557"]
 )
-def test_without_keys_nothing_beyond_loopback(given: str) -> None:
+def test_without_keys_a_bind_beyond_loopback_is_refused(given: str) -> None:
     with pytest.raises(
         ConfigError, match=r"cannot bind .* without CURVE keys: .*; bind tcp://127\.0\.0\.1:5557 or"
     ):
@@ -57,13 +57,13 @@ def test_without_keys_nothing_beyond_loopback(given: str) -> None:
 @pytest.mark.parametrize(
     "given", ["tcp://127.0.0.1", "tcp://:5557", "tcp://::1:65536", "tcp://127.0.0.1:x", "ipc://run", ""]
 )
-def test_what_is_no_endpoint(given: str) -> None:
+def test_a_malformed_endpoint_is_refused(given: str) -> None:
     for reads in (lambda: sockets.safe_bind(given, curve=True), lambda: sockets.listen(given)):
         with pytest.raises(ConfigError, match=r"cannot bind .*: expected"):
             reads()
 
 
-def test_a_path_that_is_too_long_for_a_socket() -> None:
+def test_a_path_too_long_for_a_socket_is_refused() -> None:
     with pytest.raises(ConfigError, match="the path has 108 bytes, 107 are allowed"):
         sockets.listen("ipc:///" + "x" * 107)
 
@@ -86,7 +86,7 @@ def test_a_file_that_a_dead_process_left_is_replaced(tmp_path: Path) -> None:
             client.connect(str(tmp_path / "bus"))
 
 
-def test_a_file_on_which_somebody_answers_is_left_alone(tmp_path: Path) -> None:
+def test_a_socket_file_in_use_is_left_alone(tmp_path: Path) -> None:
     with sockets.listen(f"ipc://{tmp_path}/bus"), socket.socket(socket.AF_UNIX) as client:
         with pytest.raises(
             ZmsvcError, match=r"/bus: address already in use \(another process listens there; see ss -lxp\)"
@@ -95,14 +95,14 @@ def test_a_file_on_which_somebody_answers_is_left_alone(tmp_path: Path) -> None:
         client.connect(str(tmp_path / "bus"))
 
 
-def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_socket_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "bus").write_text("mine")
     with pytest.raises(ZmsvcError, match=r"cannot bind ipc://.*/bus: a file that is no socket is in the way"):
         sockets.listen(f"ipc://{tmp_path}/bus")
     assert (tmp_path / "bus").read_text() == "mine"
 
 
-def test_a_port_that_is_taken() -> None:
+def test_a_port_in_use_is_refused() -> None:
     with (
         sockets.listen(FREE_PORT) as listener,
         pytest.raises(
@@ -112,7 +112,7 @@ def test_a_port_that_is_taken() -> None:
         sockets.listen(address(listener))
 
 
-def test_a_directory_that_is_missing(tmp_path: Path) -> None:
+def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ZmsvcError, match=r"cannot bind ipc://.*: no such file or directory"):
         sockets.listen(f"ipc://{tmp_path}/none/bus")
 
@@ -122,7 +122,7 @@ def test_an_abstract_name_is_refused_since_no_mode_guards_it() -> None:
         sockets.listen("ipc://@x")
 
 
-def test_keys_that_are_no_keys(tmp_path: Path) -> None:
+def test_malformed_keys_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read CURVE keys"):
         sockets.load_curve(tmp_path / "none")
     (tmp_path / "short").write_text('curve\n    public-key = "x"\n')
@@ -142,7 +142,7 @@ def test_a_publisher_without_device_is_not_attached(device: Forwarder) -> None:
     assert not sockets.attached(device.publisher(), 0.1)
 
 
-def test_a_mouth_knows_who_listens(device: Forwarder) -> None:
+def test_a_publisher_knows_its_subscribers(device: Forwarder) -> None:
     mouth = device.mouth()
     header = b'control @@@ {"header":{"service_transaction":"TX"'
     assert not mouth.wants(header)
@@ -178,7 +178,7 @@ def test_publish_never_blocks_and_tells_when_it_dropped(tmp_path: Path) -> None:
             publisher.linger = 0
 
 
-def test_a_message_that_is_too_long(device: Forwarder) -> None:
+def test_a_too_long_message_is_refused(device: Forwarder) -> None:
     frame = bytes(socket_options.MAX_MESSAGE + 1)
     mouth = device.mouth()
     for send in (
@@ -192,7 +192,7 @@ def test_a_message_that_is_too_long(device: Forwarder) -> None:
             send(frame)
 
 
-def test_an_endpoint_that_is_none() -> None:
+def test_connecting_to_a_malformed_endpoint_is_refused() -> None:
     with pytest.raises(UsageError, match=r"cannot connect to bus: "):
         sockets.send_once("bus", b"x")
 
@@ -215,13 +215,13 @@ def test_a_single_message_may_be_long(device: Forwarder) -> None:
     assert len(received(subscriber)) == 6 + (12 << 20)
 
 
-def test_a_single_message_that_nobody_wants(device: Forwarder) -> None:
+def test_a_single_message_without_subscribers_is_reported(device: Forwarder) -> None:
     device.subscriber(b"y @@@ ")
     device.mouth(b"y @@@ ")
     assert sockets.send_once(device.front, b"x @@@ ") is False
 
 
-def test_a_single_message_waits_for_whom_it_is_meant_for(device: Forwarder) -> None:
+def test_a_single_message_waits_for_its_recipient(device: Forwarder) -> None:
     early = device.subscriber(b"x @@@ ")
     device.mouth(b"x @@@ ")
     assert sockets.send_once(device.front, b"x @@@ too early", 1.0, presence=b"here.") is False
@@ -233,7 +233,7 @@ def test_a_single_message_waits_for_whom_it_is_meant_for(device: Forwarder) -> N
     assert received(early) == b"x @@@ "
 
 
-def test_a_single_message_is_not_sent_when_whom_it_is_meant_for_has_left(device: Forwarder) -> None:
+def test_a_single_message_is_not_sent_when_its_recipient_has_left(device: Forwarder) -> None:
     device.subscriber(b"x @@@ ")
     meant = device.subscriber(b"here.42")
     mouth = device.mouth(b"x @@@ ", b"here.42")
@@ -246,19 +246,19 @@ def test_a_single_message_is_not_sent_when_whom_it_is_meant_for_has_left(device:
         assert sent.result() is False
 
 
-def test_a_single_message_without_anybody_there(tmp_path: Path) -> None:
+def test_a_single_message_without_a_listener_fails(tmp_path: Path) -> None:
     with pytest.raises(ZmsvcError, match=r"cannot reach ipc://.*/bus: nobody listens there"):
         sockets.send_once(f"ipc://{tmp_path}/bus", b"x", 0.1)
 
 
-def test_a_single_message_to_the_port_where_one_subscribes(device: Forwarder) -> None:
+def test_a_single_message_to_the_subscriber_port_fails(device: Forwarder) -> None:
     with pytest.raises(
         ZmsvcError, match=r"cannot reach .*: the peer ends the connection \(is it where one subscribes\?"
     ):
         sockets.send_once(device.back, b"x", 1.0)
 
 
-def test_a_single_message_with_a_device_that_is_away(device: Forwarder) -> None:
+def test_a_single_message_without_a_device_fails(device: Forwarder) -> None:
     device.end()
     with pytest.raises(
         ZmsvcError, match=r"cannot reach .*: somebody took the connection, but no device answered in time"
@@ -266,7 +266,7 @@ def test_a_single_message_with_a_device_that_is_away(device: Forwarder) -> None:
         sockets.send_once(device.front, b"x", 0.1)
 
 
-def test_a_single_message_to_a_device_that_hangs(device: Forwarder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_message_to_a_hung_device_fails(device: Forwarder, monkeypatch: pytest.MonkeyPatch) -> None:
     """It hangs after it told its subscriptions, so the message goes out and is never read."""
     device.subscriber(b"x @@@ ")
     device.mouth(b"x @@@ ")
@@ -275,7 +275,7 @@ def test_a_single_message_to_a_device_that_hangs(device: Forwarder, monkeypatch:
         sockets.send_once(device.front, b"x @@@ ", 0.5)
 
 
-def test_a_single_message_to_a_device_that_dies(device: Forwarder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_message_to_a_dying_device_fails(device: Forwarder, monkeypatch: pytest.MonkeyPatch) -> None:
     device.subscriber(b"x @@@ ")
     device.mouth(b"x @@@ ")
     stop_then_send(device, monkeypatch, signal.SIGKILL)

@@ -31,9 +31,7 @@ def records(count: int, start: int = 0) -> list[Record]:
     ]
 
 
-def test_the_history_of_a_context_that_runs_for_ever_has_a_bound(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_history_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "HISTORY", 500)
     monkeypatch.setattr(store, "TRIM", 100)
     kept = Store(tmp_path / "state.db")
@@ -76,7 +74,7 @@ def test_a_save_that_fails_half_way_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("boot", ["boot", "the next boot"])
-def test_which_transaction_was_stopped_last_is_known_after_a_boot_too(boot: str, tmp_path: Path) -> None:
+def test_the_order_of_stopped_transactions_survives_a_boot(boot: str, tmp_path: Path) -> None:
     kept = Store(tmp_path / "state.db")
     world = kept.load(CONTEXT, "boot")
     closed = {"B": 7.0, "A": 9.0, "C": 8.0}

@@ -66,7 +66,7 @@ def release(gate: Path) -> None:
 # --- what a task is
 
 
-def test_what_a_task_is(nest: Nest) -> None:
+def test_a_task_is_a_daemon_in_its_own_session(nest: Nest) -> None:
     nest.looped("""
         def setup(self):
             umask = os.umask(0)
@@ -110,7 +110,7 @@ def test_what_a_task_is(nest: Nest) -> None:
     assert pid_file.read_text() == f"{task.pid}\n"
 
 
-def test_nothing_of_the_parents_is_inherited(nest: Nest) -> None:
+def test_a_task_inherits_no_descriptors(nest: Nest) -> None:
     nest.looped("""
         def step(self):
             fds = [os.readlink(f"/proc/self/fd/{fd}") for fd in range(3, 4000) if os.path.lexists(f"/proc/self/fd/{fd}")]
@@ -196,7 +196,7 @@ def test_the_environment_says_who_it_is_and_why(nest: Nest, monkeypatch: pytest.
     assert step["cause"]["sources"][1] == source
 
 
-def test_a_task_may_be_another_users(nest: Nest) -> None:
+def test_a_task_may_run_as_another_user(nest: Nest) -> None:
     need(os.geteuid() == 0, "only root can change to another user")
     private = nest.home / "private"
     private.mkdir(mode=0o700)
@@ -222,7 +222,7 @@ def test_a_task_may_be_another_users(nest: Nest) -> None:
         ("root", True, {"PASSWORD", "CREDENTIALS_DIRECTORY"}),
     ],
 )
-def test_whose_task_it_is_says_the_user_database_at_its_start(
+def test_the_user_is_looked_up_at_each_start(
     nest: Nest, monkeypatch: pytest.MonkeyPatch, user: str, by_hand: bool, kept: set[str]
 ) -> None:
     """A supervisor whose user database did not answer says no number: that made the task of another user
@@ -251,7 +251,7 @@ def test_whose_task_it_is_says_the_user_database_at_its_start(
         ),
     ],
 )
-def test_what_cannot_be_started_says_why(nest: Nest, changes: dict[str, Any], why: str) -> None:
+def test_a_task_that_cannot_start_says_why(nest: Nest, changes: dict[str, Any], why: str) -> None:
     task = nest.fork(**changes)
     assert nest.until("STATUS")["STATUS"].startswith(why)
     assert task.end() == 203
@@ -312,7 +312,7 @@ def test_a_run_that_returns_ends_the_service(nest: Nest) -> None:
 @pytest.mark.parametrize(
     "work", ["open({gate!r}).read()", "[None for _ in iter(int, 1)]", "asyncio.run(forever())"]
 )
-def test_a_run_is_broken_off_and_closed_once(nest: Nest, gate: Path, work: str) -> None:
+def test_a_stopped_run_is_interrupted_and_closed_once(nest: Nest, gate: Path, work: str) -> None:
     nest.single(f"""
         def run(self):
             import asyncio
@@ -379,7 +379,7 @@ BROKEN = "raise ValueError('bad ' + 'thing')"
 
 
 @pytest.mark.parametrize("where", ["setup", "step", "close", "__init__"])
-def test_an_exception_is_told_logged_and_closed_once(nest: Nest, where: str) -> None:
+def test_an_exception_is_reported_logged_and_followed_by_one_close(nest: Nest, where: str) -> None:
     methods = {
         "setup": "pass",
         "step": "os.kill(os.getpid(), 15)",
@@ -524,7 +524,7 @@ def test_a_service_that_cannot_be_loaded_says_why(nest: Nest, code: str | None, 
     assert f"ERROR: Failed: {expected}" in nest.logged()
 
 
-def test_an_init_of_the_users_need_not_know_of_ours(nest: Nest) -> None:
+def test_a_services_init_need_not_take_the_sdks_arguments(nest: Nest) -> None:
     nest.service("Work", """
         from zmsvc.task import LoopedTask, TaskService
         class Work(LoopedTask):
@@ -565,7 +565,7 @@ def test_steps_are_at_a_fixed_rate_without_drift_and_without_bursts(nest: Nest) 
 
 
 @pytest.mark.parametrize("given", ["often", "-1", "nan", "inf", ["1", "2"]])
-def test_an_interval_that_is_none_is_refused(nest: Nest, given: Any) -> None:
+def test_an_invalid_interval_is_refused(nest: Nest, given: Any) -> None:
     nest.looped("def step(self):\n    pass")
     task = nest.fork(configuration={"interval": given})
     assert task.end() == 1
@@ -591,7 +591,7 @@ def test_waiting_costs_nothing(nest: Nest) -> None:
     assert update(nest)["used"] < 0.05
 
 
-def test_a_thread_of_the_users_waits_as_well(nest: Nest) -> None:
+def test_wait_works_in_a_thread_of_the_task(nest: Nest) -> None:
     nest.looped("""
         def setup(self):
             def work():
@@ -663,9 +663,7 @@ def test_an_update_that_is_not_json_names_the_item(nest: Nest) -> None:
 @pytest.mark.parametrize(
     "item", ["pid=1", "device_action='shout'", "result=42", "deep=[[]] * 0 or nested(64)"]
 )
-def test_an_item_that_the_message_has_no_place_for_is_an_error_and_the_result_is_none(
-    nest: Nest, item: str
-) -> None:
+def test_an_update_with_a_reserved_item_raises_and_sends_nothing(nest: Nest, item: str) -> None:
     nest.single(f"""
         def run(self):
             def nested(depth):
@@ -690,7 +688,7 @@ def full(nest: Nest) -> None:
         waiting.wait_for(lambda: not select.select([], [probe], [], 0)[1])
 
 
-def test_an_update_that_would_have_to_wait_says_so_when_it_must_not(nest: Nest, gate: Path) -> None:
+def test_update_with_wait_false_returns_false_instead_of_waiting(nest: Nest, gate: Path) -> None:
     nest.single(f"""
         def run(self):
             taken = 0
@@ -716,7 +714,7 @@ def test_an_update_that_would_have_to_wait_says_so_when_it_must_not(nest: Nest, 
 
 
 @pytest.mark.parametrize("kind", ["single", "looped"])
-def test_the_wish_to_stop_ends_the_wait_of_an_update(nest: Nest, kind: str) -> None:
+def test_a_stop_request_ends_a_waiting_update(nest: Nest, kind: str) -> None:
     work = """
         def METHOD(self):
             try:
@@ -742,7 +740,7 @@ def test_the_wish_to_stop_ends_the_wait_of_an_update(nest: Nest, kind: str) -> N
     assert task.end() == 0
 
 
-def test_the_last_result_of_a_task_that_stops_is_heard(nest: Nest) -> None:
+def test_the_last_update_of_a_stopping_task_arrives(nest: Nest) -> None:
     nest.looped("""
         def step(self):
             self.wait()
@@ -772,7 +770,7 @@ def test_the_watchdog_is_fed_while_updates_are_paced(nest: Nest) -> None:
     assert task.end() == 0
 
 
-def test_updates_wait_for_a_supervisor_that_is_behind_and_none_is_lost(nest: Nest) -> None:
+def test_updates_wait_for_a_slow_supervisor_and_none_is_lost(nest: Nest) -> None:
     nest.single("""
         def run(self):
             for number in range(100):
@@ -936,7 +934,7 @@ class ServiceWork(TaskService):
 @pytest.mark.parametrize(
     ("kind", "method"), [("LoopedTask", "def step(self): pass"), ("SingleTask", "def run(self): self.wait()")]
 )
-def test_on_control_hears_the_others_of_its_transaction_from_ready_on(
+def test_on_control_gets_the_messages_of_its_transaction_after_ready(
     nest: Nest, bus: Forwarder, kind: str, method: str
 ) -> None:
     nest.service("Work", LISTENER.format(kind=kind, method=method))
@@ -957,7 +955,7 @@ def test_on_control_hears_the_others_of_its_transaction_from_ready_on(
     assert task.end() == 0
 
 
-def test_a_flood_of_messages_is_no_reason_not_to_step_or_to_stop(nest: Nest, bus: Forwarder) -> None:
+def test_a_flood_of_messages_does_not_delay_steps_or_a_stop(nest: Nest, bus: Forwarder) -> None:
     nest.service("Work", LISTENER.format(kind="LoopedTask", method="def step(self): self.got.append(1)"))
     mouth = bus.mouth()
     task = nest.fork(configuration={"interval": "0.001"})
@@ -1062,7 +1060,7 @@ def ended(line: socket.socket) -> tuple[int, int]:
     return got.launch, got.status
 
 
-def test_tasks_that_share_a_process_live_and_end_each_for_itself(nest: Nest) -> None:
+def test_tasks_that_share_a_process_run_and_end_independently(nest: Nest) -> None:
     nest.looped("""
         interval = 0.01
         def step(self):
@@ -1097,7 +1095,7 @@ def test_tasks_that_share_a_process_live_and_end_each_for_itself(nest: Nest) -> 
     assert f"Bad[{task.pid}] TX/ts_1 ERROR: Failed: ValueError: bad" in nest.logged()
 
 
-def test_sigterm_is_the_wish_that_all_who_share_the_process_end(nest: Nest) -> None:
+def test_sigterm_stops_all_tasks_of_a_shared_process(nest: Nest) -> None:
     nest.looped("def step(self):\n    self.wait(3600)")
     task, line = shared(nest, "Work", "Work")
     with line:
@@ -1147,7 +1145,7 @@ def test_a_service_runs_by_hand_until_it_is_interrupted(nest: Nest, number: int)
     assert process.returncode == 0
 
 
-def test_ctrl_c_breaks_a_step_off_and_closes(nest: Nest) -> None:
+def test_ctrl_c_interrupts_a_step_and_closes(nest: Nest) -> None:
     nest.looped(
         "def step(self):\n    print('in', flush=True)\n    time.sleep(3600)\ndef close(self):\n    "
         "print('closed')"

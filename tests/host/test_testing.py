@@ -42,7 +42,7 @@ class ServiceSensor(TaskService):
         self.task.unit = message["content"]["unit"]
 
 
-def test_a_task_works_in_a_test_without_anything_around_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_task_runs_in_a_unit_test_by_itself(caplog: pytest.LogCaptureFixture) -> None:
     task = Sensor()
     task.setup()
     task.step()
@@ -106,12 +106,14 @@ def test_a_test_can_tell_a_task_to_stop() -> None:
         (lambda task: task.publish("t", {"x": object()}), TypeError),
     ],
 )
-def test_what_a_real_one_refuses_is_refused_in_a_test(wrong: Any, error: type[Exception]) -> None:
+def test_updates_that_a_real_task_refuses_are_refused_in_a_unit_test(
+    wrong: Any, error: type[Exception]
+) -> None:
     with pytest.raises(error):
         wrong(Sensor())
 
 
-def test_a_class_with_a_new_of_its_own_is_made_by_it() -> None:
+def test_a_class_with_its_own_new_is_created_by_it() -> None:
     class Odd(Sensor):
         def __new__(cls) -> Odd:
             made = super().__new__(cls)

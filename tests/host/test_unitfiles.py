@@ -72,7 +72,7 @@ def test_install_puts_the_unit_of_a_user_where_systemd_looks_and_tells_what_to_r
     assert units(bindir, "--user", home=home).stdout == f"# {unit}\n{unit.read_text()}"
 
 
-def test_json_has_the_same(bindir: Path, tmp_path: Path) -> None:
+def test_the_json_output_has_the_same_units(bindir: Path, tmp_path: Path) -> None:
     answer: dict[str, Any] = json.loads(units(bindir, "--user", "--json", home=tmp_path).stdout)
     assert answer["installed"] is False
     assert answer["next"][0] == "systemctl --user daemon-reload"
@@ -108,7 +108,7 @@ def test_an_installation_that_the_system_cannot_reach_is_refused(monkeypatch: py
     assert refused.value.code == 1
 
 
-def test_what_cannot_be_written_is_told_in_one_line(bindir: Path, tmp_path: Path) -> None:
+def test_a_write_error_is_one_line(bindir: Path, tmp_path: Path) -> None:
     (tmp_path / ".config").write_text("in the way")
     done = units(bindir, "--user", "--install", home=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")

@@ -120,7 +120,7 @@ def test_a_zygote_that_was_stopped_is_killed_and_replaced(
     assert nest.rest() == ["STOPPING=1"], "the launch that the stopped zygote never saw was done as well"
 
 
-def test_a_task_whose_pid_got_lost_does_nothing(forks: Forks, nest: Nest) -> None:
+def test_a_task_whose_pid_was_lost_runs_no_code(forks: Forks, nest: Nest) -> None:
     """The zygote dies between the fork and its answer: the keeper never opens the gate."""
     assert forks._line is not None
     zygote = forks.pid
@@ -153,7 +153,7 @@ def test_a_fork_that_is_refused_says_why(nest: Nest) -> None:
         reap(zygote)
 
 
-def test_a_zygote_that_cannot_run_is_not_started_for_each_launch(
+def test_a_zygote_that_cannot_start_is_not_retried_at_each_launch(
     nest: Nest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Its modules are gone, as in the middle of an upgrade: 5 tries, then every launch fails at once for a

@@ -54,7 +54,7 @@ def test_the_files_that_the_documents_name_exist() -> None:
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_each_message_between_processes_is_told(line: str) -> None:
+def test_each_message_between_processes_is_documented(line: str) -> None:
     assert set(LINES[line].operations) <= named(PROTOCOLS)
 
 
@@ -64,11 +64,11 @@ def test_protocol_numbers_are_those_of_the_code() -> None:
     assert {*launch.Descriptors.__dataclass_fields__, "spec"} <= named(PROTOCOLS)
 
 
-def test_each_verb_of_the_control_socket_is_told() -> None:
+def test_each_verb_of_the_control_socket_is_documented() -> None:
     assert set(CONTROL) <= named(PROTOCOLS)
 
 
-def test_each_variable_is_told() -> None:
+def test_each_environment_variable_is_documented() -> None:
     used = set().union(*(re.findall(r"\b(?:X_)?ZMSVC_[A-Z_]*[A-Z]\b", each.read_text()) for each in SOURCES))
     told = named(PROTOCOLS)
     # Code and tests also look for variables by the beginning of their names.
@@ -76,7 +76,7 @@ def test_each_variable_is_told() -> None:
     assert notify.DROPPED in named(PROTOCOLS)
 
 
-def test_each_column_of_the_state_file_is_told() -> None:
+def test_each_column_of_the_state_file_is_documented() -> None:
     tables = re.findall(r"CREATE TABLE (\w+) \((.*?)\)(?: WITHOUT ROWID)?;", store._TABLES, re.DOTALL)
     assert [name for name, _ in tables] == ["meta", "transactions", "tasks", "events"]
     for name, body in tables:

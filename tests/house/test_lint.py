@@ -38,7 +38,7 @@ def test_ruff_finds_nothing() -> None:
     run("ruff", "check", "--quiet", "--output-format=concise", ".")
 
 
-def test_ruff_would_format_nothing_in_another_way() -> None:
+def test_the_code_is_formatted_by_ruff() -> None:
     run("ruff", "format", "--check", "--quiet", ".")
 
 

@@ -21,7 +21,7 @@ printf '%s\\n' 'http://127.0.0.1:9/security/ bookworm-security' 'http://127.0.0.
 """
 
 
-def test_a_suite_that_cannot_be_installed_says_why_and_is_not_there(tmp_path: Path) -> None:
+def test_a_suite_that_cannot_be_installed_says_why_and_leaves_no_directory(tmp_path: Path) -> None:
     need(os.geteuid() == 0, "only root can mount and chroot")
     need_tool(shutil.which("debootstrap"), "debootstrap is not installed")
     (tmp_path / "apt-get").write_text(APT_GET)

@@ -110,7 +110,7 @@ def test_only_names_of_directories_are_filled_in(unit: Path) -> None:
     assert not re.search(r"@\w+@", unit.read_text())
 
 
-def test_what_breaks_libraries_is_not_forbidden(unit: Path) -> None:
+def test_the_unit_permits_what_libraries_need(unit: Path) -> None:
     """Each was tried: libzmq aborts the process without the first two, python-daemon cannot start without the
     third, no task has a control group without the last."""
     text = unit.read_text()

@@ -71,7 +71,7 @@ def test_the_benchmark_measures_and_reports(tmp_path: Path) -> None:
 
 
 @pytest.mark.deadline(120)
-def test_it_names_what_a_task_has_written_to(tmp_path: Path) -> None:
+def test_bench_pages_names_the_pages_that_a_task_has_written_to(tmp_path: Path) -> None:
     need(os.geteuid() == 0, "only root may read the memory of another process everywhere")
     pages = {}
     for without in ("", "immortal,fill"):
@@ -91,7 +91,7 @@ def test_it_names_what_a_task_has_written_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.deadline(120)
-def test_it_measures_what_the_guards_against_other_users_cost(tmp_path: Path) -> None:
+def test_bench_safety_measures_the_cost_of_the_guards(tmp_path: Path) -> None:
     told = bench("bench.safety", "--tasks=3", "--rounds=1", "--seconds=0.1", "--times=3", home=tmp_path)
     rows = [line.strip("| ").split(" | ") for line in told.splitlines() if line.startswith("| ")]
     pairs = [row for row in rows if len(row) >= 7 and row[0] != "guard"]
@@ -101,7 +101,7 @@ def test_it_measures_what_the_guards_against_other_users_cost(tmp_path: Path) ->
     assert len([row for row in rows if re.fullmatch(r"\d+ us", row[1])]) == 6
 
 
-def test_it_measures_the_ways_to_fork(tmp_path: Path) -> None:
+def test_bench_forks_measures_the_ways_to_fork(tmp_path: Path) -> None:
     told = bench("bench.forks", "--times=5", home=tmp_path)
     rows = dict(re.findall(r"^\| (.+?) \| ([\d.]+) ms \| [\d.]+ ms \|$", told, re.MULTILINE))
     assert rows.keys() >= {"sibling fork, all three hooks", "two forks"}

@@ -55,7 +55,9 @@ def order(action: str, transaction: str = TX, ident: str = "context001") -> str:
 EXIT = ("--service_name=context", "--service_id=context001", f"--transaction={TX}", "--action=exit")
 
 
-def test_another_user_s_order_does_not_arrive_and_is_told_who_may_connect(loopback: Context) -> None:
+def test_an_order_of_another_user_does_not_arrive_and_its_sender_is_told_who_may_connect(
+    loopback: Context,
+) -> None:
     stranger = others(1)[0]
     loopback.task("ts_1", "Echo")
     loopback.start("--transaction", TX)
@@ -226,7 +228,7 @@ def test_the_user_of_a_task_reaches_an_ipc_bus_without_the_group_of_the_daemon(c
     assert (reached(one, context), reached(other, context)) == ([False] * 2, [True] * 2)
 
 
-def test_who_may_not_open_the_socket_of_an_ipc_bus_is_told_who_may(context: Context) -> None:
+def test_a_user_who_may_not_open_the_ipc_bus_is_told_who_may(context: Context) -> None:
     stranger = others(1)[0]
     context.looped("Echo")
     context.home.chmod(0o755)
@@ -244,7 +246,7 @@ def test_who_may_not_open_the_socket_of_an_ipc_bus_is_told_who_may(context: Cont
     assert context.tasks(TX)["ts_1"]["sub"] == "running"
 
 
-def test_they_find_it_again_after_a_crash_of_supervisor_and_device(loopback: Context) -> None:
+def test_clients_reconnect_after_a_crash_of_supervisor_and_device(loopback: Context) -> None:
     loopback.task("ts_1", "Echo")
     loopback.start("--transaction", TX)
     loopback.kill_supervisor()
@@ -340,7 +342,7 @@ def test_without_endpoints_the_bus_is_at_sockets_that_others_cannot_open(context
 
 
 @pytest.mark.deadline(120)
-def test_an_allowed_client_comes_in_while_another_user_floods(loopback: Context) -> None:
+def test_an_allowed_client_connects_while_another_user_floods(loopback: Context) -> None:
     stranger = others(1)[0]
     loopback.task("ts_1", "Echo")
     loopback.start("--transaction", TX)
@@ -396,7 +398,7 @@ def test_check_says_who_may_connect(loopback: Context) -> None:
     assert line in loopback.ctl("check", str(loopback.file)).stdout
 
 
-def test_that_one_task_has_a_user_makes_no_other_task_root_without_a_warning(loopback: Context) -> None:
+def test_tasks_that_run_as_root_beside_a_task_with_a_user_are_warned_about(loopback: Context) -> None:
     others(1)
     loopback.task("ts_1", "Echo", service="<user>daemon</user>")
     loopback.task("ts_2", "Echo")

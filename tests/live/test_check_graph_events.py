@@ -32,7 +32,7 @@ def pair(context: Context) -> None:
 # --- check
 
 
-def test_check_warns_of_rings_lonely_tasks_wildcards_and_ports_in_use(context: Context) -> None:
+def test_check_warns_about_rings_unreachable_tasks_wildcards_and_ports_in_use(context: Context) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo", rules={"on_exit": ("start", "ts_2")})
     context.task("ts_2", "Echo", entry=False, rules={"on_exit": ("start", "ts_1")})
@@ -103,7 +103,7 @@ def events(context: Context, *arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in context.ctl("--json", "events", *arguments).stdout.splitlines()]
 
 
-def test_events_tell_who_asked_which_rule_and_which_exit(context: Context) -> None:
+def test_events_show_the_requester_the_rule_and_the_exit(context: Context) -> None:
     pair(context)
     context.start("--transaction", TX)
     pid = context.tasks()["ts_1"]["pid"]
@@ -137,7 +137,7 @@ def test_events_tell_who_asked_which_rule_and_which_exit(context: Context) -> No
         assert words in table
 
 
-def test_events_tell_another_uid_by_the_kernels_word(context: Context) -> None:
+def test_events_show_the_uid_that_the_kernel_reports(context: Context) -> None:
     need(os.getuid() == 0, "only root can become somebody else")
     pair(context)
     context.start("--transaction", TX)

@@ -158,7 +158,7 @@ def test_a_start_without_a_transaction_means_the_only_open_one_for_a_task_and_a_
     )
 
 
-def test_a_process_message_of_a_stranger_is_an_order(
+def test_a_process_message_of_another_client_is_an_order(
     context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]
 ) -> None:
     context.looped("Echo")
@@ -174,7 +174,7 @@ def test_a_process_message_of_a_stranger_is_an_order(
     assert listener.control("stopped", "ts_1")["content"]["status"]["reason"] == "requested"
 
 
-def test_what_is_wrong_is_refused_and_never_executed(
+def test_invalid_orders_are_refused_and_never_executed(
     context: Context, ear: Callable[..., Ear], stranger: Callable[[], Stranger]
 ) -> None:
     context.looped("Echo")
@@ -317,9 +317,7 @@ def test_many_changes_at_once_do_not_cost_the_square_of_their_number(
     (home / "go").touch()
 
 
-def test_the_last_context_info_tells_that_nothing_runs_any_more(
-    context: Context, ear: Callable[..., Ear]
-) -> None:
+def test_the_last_context_info_shows_no_running_task(context: Context, ear: Callable[..., Ear]) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.start("--transaction", TX)
@@ -330,7 +328,7 @@ def test_the_last_context_info_tells_that_nothing_runs_any_more(
     assert "Exception" not in context.log.read_text()
 
 
-def test_a_flood_of_large_orders_from_anyone_leaves_the_supervisor_at_hand(
+def test_a_flood_of_large_orders_leaves_the_supervisor_responsive(
     context: Context, stranger: Callable[[], Stranger]
 ) -> None:
     context.looped("Echo")

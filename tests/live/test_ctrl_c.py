@@ -49,7 +49,7 @@ def test_a_second_ctrl_c_kills_what_has_not_ended(context: Context) -> None:
     assert context.wait() == 0
 
 
-def test_what_a_wrapper_passes_on_is_the_same_press(context: Context) -> None:
+def test_a_sigint_passed_on_by_a_wrapper_counts_once(context: Context) -> None:
     """npm and others send on what the terminal has sent to all processes already."""
     pid = stubborn(context)
     assert context.daemon is not None

@@ -133,7 +133,7 @@ def test_without_keys_every_address_means_loopback(context: Context) -> None:
 # --- with keys, the context's own
 
 
-def test_tasks_supervisor_and_commands_find_their_way_by_themselves(guarded: Context) -> None:
+def test_tasks_supervisor_and_commands_find_their_keys(guarded: Context) -> None:
     assert guarded.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "15").stdout
     body = {
         "header": {
@@ -171,7 +171,7 @@ def test_tasks_supervisor_and_commands_find_their_way_by_themselves(guarded: Con
     guarded.task_is("ts_100", "running", "OTHER")
 
 
-def test_they_find_it_again_after_a_crash_of_supervisor_and_device(
+def test_clients_reconnect_after_a_crash_of_supervisor_and_device(
     guarded: Context, client: Callable[..., Client]
 ) -> None:
     guarded.kill_supervisor()
@@ -197,9 +197,7 @@ def test_they_find_it_again_after_a_crash_of_supervisor_and_device(
     )
 
 
-def test_keys_that_are_replaced_while_it_runs_matter_at_its_next_start(
-    guarded: Context, client: Callable[..., Client]
-) -> None:
+def test_replaced_keys_apply_at_the_next_start(guarded: Context, client: Callable[..., Client]) -> None:
     old = keys_of(guarded).rename(guarded.home / "old")
     shutil.copytree(old / "clients", keys_of(guarded) / "clients")
     server, own = public(old / "server.key"), pair(old)
@@ -237,7 +235,9 @@ STRANGERS: dict[str, Callable[[bytes], tuple[bytes, Pair | None]]] = {
 
 
 @pytest.mark.parametrize("who", STRANGERS)
-def test_a_stranger_hears_nothing(guarded: Context, client: Callable[..., Client], who: str) -> None:
+def test_a_client_without_a_key_receives_nothing(
+    guarded: Context, client: Callable[..., Client], who: str
+) -> None:
     server, own = STRANGERS[who](server_key(guarded))
     stranger = client(zmq.SUB, guarded.frontend, server=server, pair=own)
     assert not stranger.let_in()
@@ -248,7 +248,9 @@ def test_a_stranger_hears_nothing(guarded: Context, client: Callable[..., Client
 
 
 @pytest.mark.parametrize("who", STRANGERS)
-def test_a_stranger_says_nothing(guarded: Context, client: Callable[..., Client], who: str) -> None:
+def test_a_client_without_a_key_publishes_nothing(
+    guarded: Context, client: Callable[..., Client], who: str
+) -> None:
     server, own = STRANGERS[who](server_key(guarded))
     order = order_to_start("EVIL")
     stranger = client(zmq.PUB, guarded.backend, server=server, pair=own)
@@ -273,7 +275,7 @@ def order_to_start(transaction: str) -> bytes:
 
 
 @pytest.mark.parametrize("port", [5556, 5557])
-def test_who_speaks_the_protocol_by_hand_is_hung_up_on(guarded: Context, port: int) -> None:
+def test_a_hand_written_handshake_is_disconnected(guarded: Context, port: int) -> None:
     """Greeting, READY and an order with no security at all, in one go and without waiting for an answer."""
     frame = order_to_start("EVIL")
     greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48)

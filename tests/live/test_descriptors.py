@@ -134,7 +134,7 @@ def test_tasks_of_other_users_are_heard_over_a_socket_of_their_own(
     assert numbers == list(range(last + 1, last + 61)), "the next supervisor has lost or repeated some"
 
 
-def test_the_last_words_of_a_task_of_another_user_are_heard_before_its_end(
+def test_the_last_updates_of_another_users_task_are_processed_before_its_exit(
     mixed: Context, ear: Callable[..., Ear]
 ) -> None:
     said = "".join(f"self.update(n={number})\n        " for number in range(20))

@@ -127,7 +127,7 @@ def heard_from(publisher: sockets.Socket, subscriber: sockets.Socket, times: int
 
 
 @pytest.mark.deadline(120)
-def test_a_subscriber_hears_again_when_the_host_of_the_device_has_vanished(
+def test_a_subscriber_reconnects_after_the_devices_host_has_vanished(
     hosts: tuple[Host, Host], curve: sockets.Curve, tmp_path: Path
 ) -> None:
     first, second = hosts

@@ -142,7 +142,7 @@ def now(context: Context) -> dict[str, int]:
         ("words", ("flooding_peers",)),
     ],
 )
-def test_subscriptions_without_end_hold_up_nobody_and_nothing_of_them_stays(
+def test_endless_subscriptions_delay_no_client_and_their_memory_is_freed(
     bus: Context, way: str, reasons: tuple[str, ...]
 ) -> None:
     before, seen = now(bus), Seen()
@@ -157,7 +157,7 @@ def test_subscriptions_without_end_hold_up_nobody_and_nothing_of_them_stays(
 
 
 @pytest.mark.parametrize("way", ["parts", "parts_of_subscriptions"])
-def test_a_message_without_end_is_cut_off(bus: Context, way: str) -> None:
+def test_an_endless_message_is_cut_off(bus: Context, way: str) -> None:
     before, seen = now(bus), Seen()
     with flood(bus, way, bus.backend if way == "parts" else bus.frontend) as process:
         seen.until_over(bus, process)
@@ -166,7 +166,7 @@ def test_a_message_without_end_is_cut_off(bus: Context, way: str) -> None:
     settles(bus, before)
 
 
-def test_huge_orders_hold_up_nobody(bus: Context) -> None:
+def test_huge_orders_delay_no_client(bus: Context) -> None:
     before, seen = now(bus), Seen()
     with flood(bus, "orders", bus.backend) as process:
         seen.until_over(bus, process)
@@ -174,7 +174,7 @@ def test_huge_orders_hold_up_nobody(bus: Context) -> None:
     settles(bus, before)
 
 
-def test_subscribers_that_never_read_are_let_go_when_they_fill_memory(bus: Context) -> None:
+def test_subscribers_that_never_read_are_disconnected_when_they_fill_memory(bus: Context) -> None:
     before, seen = now(bus), Seen()
     with flood(bus, "deaf", bus.frontend, 20) as process, flood(bus, "orders", bus.backend):
         seen.until_over(bus, process)
@@ -185,7 +185,7 @@ def test_subscribers_that_never_read_are_let_go_when_they_fill_memory(bus: Conte
     settles(bus, before)
 
 
-def test_connections_without_a_word_take_no_place_of_others(context: Context) -> None:
+def test_silent_connections_take_no_place_of_others(context: Context) -> None:
     """By tcp, where nobody has to be a member of anything to connect."""
     context.looped(
         "Talk",

@@ -136,7 +136,7 @@ def test_the_end_of_the_context_does_not_wait_for_a_hung_device(talk: Context) -
         assert time.monotonic() - began < LIMIT
 
 
-def test_a_stopped_device_is_replaced_when_the_supervisor_does_not_hear_itself(talk: Context) -> None:
+def test_a_stopped_device_is_replaced_when_the_supervisors_probe_does_not_return(talk: Context) -> None:
     talk.start("--transaction", "T")
     device = talk.status()["device_pid"]
     stop_process(device)
@@ -148,7 +148,7 @@ def test_a_stopped_device_is_replaced_when_the_supervisor_does_not_hear_itself(t
     assert "The device hangs: it forwarded nothing for 3 s" in talk.log.read_text()
 
 
-def test_a_client_of_another_user_who_does_nothing_costs_nobody_the_device(talk: Context) -> None:
+def test_an_idle_client_of_another_user_does_not_get_the_device_replaced(talk: Context) -> None:
     """The device is watched while it is there, and no longer."""
     talk.start("--transaction", "T", ZMSVC_DISABLE="passrights")
     status = talk.status()

@@ -31,7 +31,7 @@ def test_a_hung_supervisor_is_found_by_its_watchdog_and_replaced(context: Contex
     assert context.tasks()["ts_1"]["pid"] == pid
 
 
-def test_a_supervisor_that_is_ended_because_it_hangs_tells_where_it_was(context: Context) -> None:
+def test_a_supervisor_killed_by_its_watchdog_leaves_a_traceback(context: Context) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.start()
@@ -46,7 +46,7 @@ def test_a_supervisor_that_is_ended_because_it_hangs_tells_where_it_was(context:
     assert context.tasks()["ts_1"]["sub"] == "running"
 
 
-def test_a_bad_file_is_told_with_its_lines_and_status_2(context: Context) -> None:
+def test_a_bad_file_is_reported_with_its_lines_and_status_2(context: Context) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo", rules={"on_exit": ("jump", "ts_1"), "on_fail": ("start", "ts_9")})
     context.start(ready=False)
@@ -57,7 +57,7 @@ def test_a_bad_file_is_told_with_its_lines_and_status_2(context: Context) -> Non
     assert "ts_9" in text
 
 
-def test_a_missing_file_is_told_with_status_2(context: Context) -> None:
+def test_a_missing_file_is_reported_with_status_2(context: Context) -> None:
     context.start(ready=False)
     context.file.unlink()
     context.wait()
@@ -69,7 +69,7 @@ def test_a_missing_file_is_told_with_status_2(context: Context) -> None:
     assert str(context.file) in context.log.read_text()
 
 
-def test_a_port_in_use_is_told_and_ends_the_daemon(context: Context) -> None:
+def test_a_port_in_use_is_reported_and_ends_the_daemon(context: Context) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as other:
         port, free = taken.getsockname()[1], other.getsockname()[1]
         other.close()
@@ -173,7 +173,7 @@ def test_detach_returns_when_the_context_is_ready(context: Context) -> None:
     wait_for(lambda: not Path(f"/proc/{keeper}").exists())
 
 
-def test_detach_keeps_no_stream_of_whoever_started_it(context: Context) -> None:
+def test_detach_keeps_no_stream_of_its_parent(context: Context) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.write()
@@ -189,7 +189,7 @@ def test_detach_keeps_no_stream_of_whoever_started_it(context: Context) -> None:
         context.ctl("exit")
 
 
-def test_detach_tells_on_the_terminal_why_it_failed(context: Context) -> None:
+def test_detach_reports_on_the_terminal_why_it_failed(context: Context) -> None:
     context.looped("Echo")
     context.task("bad id", "Echo")
     context.start("--detach", ready=False)
@@ -197,7 +197,7 @@ def test_detach_tells_on_the_terminal_why_it_failed(context: Context) -> None:
     assert "bad id" in context.log.read_text()
 
 
-def test_detach_tells_on_the_terminal_which_entry_task_failed_at_once(context: Context) -> None:
+def test_detach_reports_on_the_terminal_which_entry_task_failed_at_once(context: Context) -> None:
     context.looped("Echo")
     context.looped("Bad", "def setup(self):\n    raise ValueError('no such database')")
     context.task("ts_1", "Echo")
@@ -218,7 +218,7 @@ def test_detach_tells_on_the_terminal_which_entry_task_failed_at_once(context: C
         context.ctl("exit")
 
 
-def test_one_launch_that_is_ordered_twice_is_forked_once(context: Context) -> None:
+def test_a_launch_that_is_ordered_twice_is_forked_once(context: Context) -> None:
     """A supervisor that died between its order and the answer orders again; see also the crash points of
     tests/faults.
     """
@@ -233,7 +233,7 @@ def test_one_launch_that_is_ordered_twice_is_forked_once(context: Context) -> No
     assert context.children().keys() - before == {pid, context.status()["pid"]}
 
 
-def test_what_is_killed_with_a_task_is_not_another_contexts(context: Context, home: Path) -> None:
+def test_processes_of_another_context_are_not_killed_with_a_task(context: Context, home: Path) -> None:
     """Both contexts count their launches from 1, and a task of each has that number in its environment."""
     context.looped(
         "Parent",

@@ -34,7 +34,7 @@ def test_a_task_logs_up_to_its_level(context: Context, level: str, said: str, ki
     assert [word for word in ("debug", "info", "error") if f"at level {word}" in lines] == said.split()
 
 
-def test_threads_of_one_process_with_different_levels_are_warned_of(context: Context) -> None:
+def test_different_log_levels_in_one_shared_process_are_warned_about(context: Context) -> None:
     context.looped("Talks", TALKS)
     context.task("ts_1", "Talks", kind="Thread", service="<log_level>debug</log_level>")
     context.task("ts_2", "Talks", kind="Thread")
@@ -43,7 +43,7 @@ def test_threads_of_one_process_with_different_levels_are_warned_of(context: Con
 
 
 @pytest.mark.parametrize("service", ["", "<fresh>yes</fresh>"], ids=["fork", "fresh"])
-def test_the_command_line_of_a_task_says_which_it_is(context: Context, service: str) -> None:
+def test_the_command_line_of_a_task_names_it(context: Context, service: str) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo", service=service)
     context.start("--transaction", TX)

@@ -79,7 +79,7 @@ def test_another_file_in_its_place_is_used_without_a_signal(talking: Context) ->
     wait_for(lambda: holders(talking, old) == [])
 
 
-def test_a_file_that_was_removed_is_made_again(talking: Context) -> None:
+def test_a_removed_log_file_is_created_again(talking: Context) -> None:
     log = log_file(talking)
     log.unlink()
     say(talking, "second")
@@ -87,7 +87,7 @@ def test_a_file_that_was_removed_is_made_again(talking: Context) -> None:
     assert log.stat().st_mode & 0o777 == 0o640
 
 
-def test_a_file_that_was_cut_off_goes_on_from_its_start(talking: Context) -> None:
+def test_a_truncated_log_file_continues_from_its_start(talking: Context) -> None:
     log = log_file(talking)
     os.truncate(log, 0)
     say(talking, "second")
@@ -96,7 +96,7 @@ def test_a_file_that_was_cut_off_goes_on_from_its_start(talking: Context) -> Non
 
 
 @pytest.mark.parametrize("place", ["link", "fifo"])
-def test_what_is_no_file_in_its_place_is_not_used(talking: Context, place: str) -> None:
+def test_a_log_path_that_is_not_a_regular_file_is_not_used(talking: Context, place: str) -> None:
     log, old, elsewhere = (
         log_file(talking),
         log_file(talking).with_suffix(".log.1"),

@@ -17,7 +17,7 @@ def stat_of(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
-def test_start_is_told_on_the_bus_and_the_pid_is_a_daemon(context: Context, ear: Callable[..., Ear]) -> None:
+def test_a_start_is_published_and_its_pid_is_a_daemon(context: Context, ear: Callable[..., Ear]) -> None:
     context.looped("Echo", "def step(self):\n    self.update(shout='hello')")
     context.task("ts_100", "Echo")
     context.start("--no-autostart")
@@ -74,7 +74,7 @@ def test_stop_ends_the_process_and_restart_gives_another(context: Context, ear: 
     context.ctl("status", "ts_100", check=3)
 
 
-def test_sigterm_stops_everything_and_leaves_with_0(context: Context) -> None:
+def test_sigterm_stops_all_tasks_and_the_daemon_exits_with_0(context: Context) -> None:
     context.looped("Echo")
     context.task("ts_100", "Echo")
     context.task("ts_101", "Echo")
@@ -134,7 +134,7 @@ def test_a_task_that_ignores_sigterm_is_killed_in_time(context: Context) -> None
     assert task["exit"]["signal"] == "SIGKILL"
 
 
-def test_what_a_task_left_behind_is_killed_and_named(context: Context, home: Path) -> None:
+def test_leftover_processes_of_a_task_are_killed_and_named(context: Context, home: Path) -> None:
     body = f"""
     def setup(self):
         import subprocess
@@ -234,7 +234,7 @@ def test_a_killed_supervisor_is_replaced_and_nothing_else_notices(
     assert context.tasks()["ts_100"]["sub"] == "stopped"
 
 
-def test_an_end_while_no_supervisor_is_there_is_known_with_its_status(context: Context, home: Path) -> None:
+def test_an_exit_without_a_supervisor_is_known_with_its_status(context: Context, home: Path) -> None:
     context.looped(
         "Echo",
         f"interval = 0.01\ndef step(self):\n    if __import__('os').path.exists('{home}/die'):\n        "

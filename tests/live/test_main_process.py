@@ -92,7 +92,7 @@ def test_an_upgrade_that_fails_leaves_the_first_process_the_main_one(context: Co
 
 
 @pytest.mark.parametrize("access", ["", "main", "exec"])
-def test_another_process_may_not_speak_by_default(context: Context, access: str) -> None:
+def test_only_the_main_process_may_notify_by_default(context: Context, access: str) -> None:
     program(context, access)
     context.start("--transaction", "TX")
     old = number(context.home / "old")

@@ -216,7 +216,7 @@ def test_the_monitor_of_the_manual_works_as_it_stands_there(
     stranger.until(lambda rows: "ts000" in rows and rows["ts000"]["pid"] != running["ts000"])
 
 
-def test_what_costs_is_looked_at_by_option_only(
+def test_costly_figures_of_the_monitor_are_sampled_by_option_only(
     context: Context, home: Path, listen: Callable[[str], Stranger]
 ) -> None:
     context.task("ts000", "Monitor", config=settings(f"ipc://{home}/mon", tag="publisher"))
@@ -251,7 +251,7 @@ def test_cpu_is_that_since_the_last_sample(
     )
 
 
-def test_tasks_that_come_and_go_do_not_break_it(
+def test_tasks_that_come_and_go_do_not_break_the_monitor(
     context: Context, home: Path, listen: Callable[[str], Stranger]
 ) -> None:
     context.looped("Echo")
@@ -278,7 +278,7 @@ def test_tasks_that_come_and_go_do_not_break_it(
     assert context.tasks()["ts000"]["restarts"] == 0
 
 
-def test_it_does_not_mind_a_new_supervisor_or_a_new_device(
+def test_the_monitor_survives_a_new_supervisor_and_a_new_device(
     context: Context, home: Path, listen: Callable[[str], Stranger]
 ) -> None:
     context.looped("Echo")
@@ -293,7 +293,7 @@ def test_it_does_not_mind_a_new_supervisor_or_a_new_device(
     stranger.until(lambda rows: "ts001" in rows and rows["ts001"]["pid"] == pid)
 
 
-def test_of_type_rep_it_answers_whoever_asks_with_the_same_body(context: Context, home: Path) -> None:
+def test_a_monitor_of_type_rep_answers_with_the_same_body(context: Context, home: Path) -> None:
     context.task("ts000", "Monitor", config=settings(f"ipc://{home}/mon", kind="rep", frequency=3600))
     context.start("--transaction", TX)
     asker = zmq.Context()
@@ -308,7 +308,7 @@ def test_of_type_rep_it_answers_whoever_asks_with_the_same_body(context: Context
         asker.destroy(0)
 
 
-def test_an_endpoint_that_is_in_use_fails_it_with_the_reason(context: Context) -> None:
+def test_a_monitor_with_an_endpoint_in_use_fails_with_the_reason(context: Context) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         context.task("ts000", "Monitor", entry=False, config=settings(f"tcp://127.0.0.1:{port}"))
@@ -317,7 +317,7 @@ def test_an_endpoint_that_is_in_use_fails_it_with_the_reason(context: Context) -
     assert f"cannot bind tcp://127.0.0.1:{port}: address already in use" in answer.stderr
 
 
-def test_it_binds_nothing_that_others_could_reach(context: Context) -> None:
+def test_the_monitor_binds_no_endpoint_that_others_could_reach(context: Context) -> None:
     context.task("ts000", "Monitor", entry=False, config=settings("tcp://192.0.2.1:6558"))
     context.start("--transaction", TX)
     answer = context.ctl("start", "--transaction", TX, "--task", "ts000", check=1)
@@ -335,7 +335,7 @@ def test_it_binds_nothing_that_others_could_reach(context: Context) -> None:
         ),
     ],
 )
-def test_a_configuration_that_cannot_be_meant_fails_it_with_the_reason(
+def test_a_monitor_with_an_invalid_configuration_fails_with_the_reason(
     context: Context, config: str, why: str
 ) -> None:
     context.task("ts000", "Monitor", entry=False, config=config)
@@ -345,7 +345,7 @@ def test_a_configuration_that_cannot_be_meant_fails_it_with_the_reason(
 
 @pytest.mark.deadline(120)
 @pytest.mark.parametrize("scheme", ["ipc", "tcp"])
-def test_peers_that_subscribe_without_end_do_not_fill_it(
+def test_endless_subscriptions_do_not_fill_the_monitors_memory(
     context: Context, home: Path, listen: Callable[[str], Stranger], scheme: str
 ) -> None:
     """All connections are ended then; a subscriber comes back by itself and goes on to hear samples."""
@@ -384,7 +384,7 @@ def memory(pid: int) -> int:
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_it_leaves_no_socket_file_behind(context: Context, home: Path) -> None:
+def test_the_monitor_leaves_no_socket_file_behind(context: Context, home: Path) -> None:
     context.task("ts000", "Monitor", config=settings(f"ipc://{home}/mon"))
     context.start("--transaction", TX)
     assert (home / "mon").is_socket()

@@ -132,7 +132,7 @@ def states(tutorial: Tutorial) -> dict[str, tuple[str, int | None]]:
     return {task["service_id"]: (task["action"], task["pid"]) for task in tasks}
 
 
-def test_who_listens_where_one_speaks_is_told_so(tutorial: Tutorial) -> None:
+def test_a_display_at_the_publisher_port_is_told_so(tutorial: Tutorial) -> None:
     created(tutorial)
     begun(tutorial, ECHO)
     shows = tutorial.begin("display.py", f"--endpoint=tcp://127.0.0.1:{tutorial.pub_port}")
@@ -233,7 +233,7 @@ def supervisor_of(keeper: subprocess.Popen[bytes]) -> int:
     return pid
 
 
-def test_orders_as_the_manual_gives_them_start_stop_and_restart(tutorial: Tutorial) -> None:
+def test_orders_of_the_manual_start_stop_and_restart(tutorial: Tutorial) -> None:
     created(tutorial)
     begun(tutorial, ECHO)
     shows = listening(tutorial, "--topic=control", "--service_id=ts_100")
@@ -414,7 +414,7 @@ def test_an_old_service_says_how_it_is_ported(tutorial: Tutorial) -> None:
     assert "docs/from-zmicroservices.md" in told
 
 
-def test_a_service_context_with_a_broken_file(tutorial: Tutorial) -> None:
+def test_service_context_reports_a_broken_file(tutorial: Tutorial) -> None:
     (tutorial.home / "Context-Broken.xml").write_text("<Context>\n<")
     done = tutorial.run("service_context.py", "Context-Broken.xml", status=2)
     assert done.stderr.startswith("Context-Broken.xml:2: ")

@@ -132,7 +132,7 @@ def test_a_task_has_the_umask_of_who_started_the_daemon(by_hand: Context, umask:
     assert told(by_hand, "ts_100")[0] == f"{umask:04o}"
 
 
-def test_a_python_task_has_it_too(context: Context, umask: int) -> None:
+def test_a_python_task_has_the_umask_of_its_daemon(context: Context, umask: int) -> None:
     context.looped("Write", "def setup(self):\n    open(self.config['file'], 'w').close()\n")
     context.task("ts_100", "Write", config=f"<file>{context.home}/made</file>")
     context.start("--transaction", "T")

@@ -119,7 +119,7 @@ def test_no_task_has_the_log_file_or_the_terminal(context: Context, kind: str) -
     assert not files & {str(log_file(context)), str(context.log)}
 
 
-def test_the_last_line_of_what_dies_is_there(context: Context) -> None:
+def test_the_last_line_of_a_dying_task_is_logged(context: Context) -> None:
     for number in range(20):
         command(context, f"t{number}", f"echo last words of {number} >&2; exit 3")
     context.start("--transaction", "TX")
@@ -285,7 +285,7 @@ def followed(context: Context, *words: str) -> Iterator[Callable[[], str]]:
         stream.close()
 
 
-def test_a_daemon_whose_standard_error_nobody_reads_goes_on(context: Context) -> None:
+def test_a_daemon_with_an_unread_standard_error_continues(context: Context) -> None:
     """As `zmsvcd NAME | less`, or a terminal after Ctrl-S: neither keeper, supervisor nor tasks wait for
     the reader.
     """

@@ -16,7 +16,7 @@ from zmsvc.ctl.create import command
 PAGE = (ROOT / "docs/from-zmicroservices.md").read_text()
 
 
-def test_every_flag_that_the_page_names_is_one() -> None:
+def test_every_flag_that_the_page_names_exists() -> None:
     create = argparse.ArgumentParser()
     command.add_arguments(create)
     old = " ".join(each.format_help() for each in (create, conf_command.parser(), display.parser()))
@@ -26,7 +26,7 @@ def test_every_flag_that_the_page_names_is_one() -> None:
     assert {flag for flag in named if flag not in new and not re.search(rf"{flag}\b", old)} == left_out
 
 
-def test_every_verb_that_the_page_names_is_one() -> None:
+def test_every_verb_that_the_page_names_exists() -> None:
     named = set(re.findall(r"`zmsvcctl ([a-z]+)", PAGE))
     assert len(named) > 8
     assert named <= {verb.name for verb in VERBS}

@@ -65,7 +65,7 @@ LINK = "import os, sys; os.symlink(sys.argv[2], sys.argv[1])"
         ("ZMSVC_STATE_DIR", "/proc/1"),
     ],
 )
-def test_a_directory_that_cannot_be_made_is_told_in_a_sentence(
+def test_a_directory_that_cannot_be_created_is_one_sentence(
     context: Context, victim: int, variable: str, directory: str
 ) -> None:
     given = {
@@ -92,7 +92,7 @@ def test_a_directory_that_cannot_be_made_is_told_in_a_sentence(
 @pytest.mark.parametrize(
     "verb", [("status",), ("list",), ("keys",), ("keys", "make"), ("units", "--user", "--install")]
 )
-def test_a_home_that_is_no_directory_is_no_traceback_and_no_number(
+def test_a_home_that_is_not_a_directory_is_reported_in_words(
     context: Context, victim: int, verb: tuple[str, ...]
 ) -> None:
     given = {

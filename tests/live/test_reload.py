@@ -16,7 +16,7 @@ from waiting import wait_for, wait_for_end
 TX = "5HGAHZ3WPZUI71PACRPP"
 
 
-def test_only_what_differs_is_touched(context: Context) -> None:
+def test_reload_touches_only_changed_tasks(context: Context) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.task("ts_2", "Echo")
@@ -73,7 +73,7 @@ def test_the_verbs_that_print_nothing_answer_as_json_too(context: Context) -> No
     assert json.loads(context.ctl("--json", "exit").stdout) == {"context": context.name, "ended": True}
 
 
-def test_a_reload_is_answered_when_what_it_removed_has_ended(context: Context) -> None:
+def test_reload_is_answered_when_the_removed_tasks_have_ended(context: Context) -> None:
     context.looped("Echo")
     context.looped("Slow", "def close(self):\n    __import__('threading').Event().wait(0.5)")
     context.task("ts_1", "Echo")
@@ -87,7 +87,7 @@ def test_a_reload_is_answered_when_what_it_removed_has_ended(context: Context) -
     assert not os.path.exists(f"/proc/{pid}")
 
 
-def test_a_reload_says_what_cannot_start_of_what_it_changed(context: Context) -> None:
+def test_reload_names_the_changed_tasks_that_cannot_start(context: Context) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.task("ts_2", "Echo")
@@ -103,7 +103,7 @@ def test_a_reload_says_what_cannot_start_of_what_it_changed(context: Context) ->
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["supervisor lives", "supervisor dies meanwhile"])
-def test_the_stop_of_a_removed_task_is_told_with_what_the_old_file_said(
+def test_the_stop_of_a_removed_task_is_published_with_its_old_definition(
     context: Context, home: Path, ear: Callable[..., Ear], killed: bool
 ) -> None:
     context.looped("Echo")

@@ -75,7 +75,7 @@ def test_a_task_finds_only_its_own_secret_in_its_memory(searching: Context) -> N
     assert secrets_in_memory(searching) == ["s3cret-own-345678"]
 
 
-def test_neither_does_one_that_was_forked_from_another_zygote(searching: Context) -> None:
+def test_a_task_of_a_replaced_zygote_finds_only_its_own_secret(searching: Context) -> None:
     zygote = searching.zygote()
     os.kill(zygote, signal.SIGKILL)
     wait_for_end(zygote)

@@ -184,12 +184,12 @@ def test_the_table_of_who_may_do_what_has_every_verb() -> None:
     assert Requests(None, {}).table().keys() == CONTROL.keys()  # type: ignore[arg-type]
 
 
-def test_a_stranger_does_not_reach_the_control_socket(running: Context) -> None:
+def test_another_user_cannot_connect_to_the_control_socket(running: Context) -> None:
     assert "PermissionError" in Stranger(running).run("status").stderr
 
 
 @pytest.mark.parametrize("verb", CONTROL)
-def test_a_stranger_who_reaches_it_is_refused_every_verb(running: Context, verb: str) -> None:
+def test_another_user_with_a_connection_is_refused_every_verb(running: Context, verb: str) -> None:
     answer = Stranger(running).ask(verb)
     assert (answer["ok"], answer["code"], answer["data"]) == (False, 1, {})
     assert answer["error"] == f"cannot {verb}: only {CONTROL[verb]} may, and uid {NOBODY} is none of them"
@@ -386,7 +386,7 @@ def test_a_task_drops_to_its_user_and_group(
         assert [found[name] for name in ("CapPrm", "CapEff", "CapInh", "CapAmb")] == [[0]] * 4
 
 
-def test_a_task_that_has_dropped_finds_no_way_back(context: Context, ear: Callable[..., Ear]) -> None:
+def test_a_task_that_dropped_privileges_cannot_regain_them(context: Context, ear: Callable[..., Ear]) -> None:
     need(os.geteuid() == 0, "only root can give another user")
     context.looped("Escape", WAY_BACK)
     context.home.chmod(0o755)

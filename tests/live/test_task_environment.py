@@ -51,7 +51,7 @@ def test_time_zone_and_python_path_of_a_task_have_their_effect(
     assert "in vain" not in context.ctl("check", str(context.file)).stdout
 
 
-def test_what_only_a_new_interpreter_reads_is_warned_of_and_has_its_effect_in_one(
+def test_settings_that_need_a_new_interpreter_are_warned_about_and_work_with_fresh(
     context: Context, home: Path, extra: Path, ear: Callable[..., Ear]
 ) -> None:
     more = "<PYTHONHASHSEED>0</PYTHONHASHSEED><PYTHONWARNINGS>error</PYTHONWARNINGS>"

@@ -81,7 +81,7 @@ def test_what_tasks_log_and_print_is_shown_without_control_characters(
         assert r"\x1b]0;evil\x07" in done.stdout
 
 
-def test_what_anybody_says_on_the_bus_is_shown_without_control_characters(loud: Context) -> None:
+def test_messages_on_the_bus_are_shown_without_control_characters(loud: Context) -> None:
     display = [sys.executable, "-P", str(SCRIPTS / "display.py"), "--count", "2", loud.frontend]
     watch = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", "Live", "watch", "--count", "2"]
     body = {"header": {"service_transaction": EVIL, "action": EVIL, EVIL: EVIL}, "content": {EVIL: [EVIL]}}
@@ -129,7 +129,7 @@ def test_a_format_of_journalctl_that_escapes_nothing_is_cleaned_on_a_terminal(co
     assert harmless(seen.decode().replace("\r\n", "\n")), ascii(seen)
 
 
-def test_what_is_logged_later_is_shown_so_too(loud: Context) -> None:
+def test_followed_log_lines_are_shown_without_control_characters(loud: Context) -> None:
     command = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", "Live", "logs", "-f", "-n", "1"]
     with subprocess.Popen(command, env=loud.environment, stdout=subprocess.PIPE, bufsize=0) as follower:
         try:
@@ -177,7 +177,7 @@ with socket.socket(socket.AF_UNIX) as listening:
             running.kill()
 
 
-def test_a_socket_of_another_user_is_no_supervisor(context: Context) -> None:
+def test_a_socket_of_another_user_is_not_used_as_the_supervisor(context: Context) -> None:
     stranger = others(1)[0]
     place = context.runtime / context.name
     place.mkdir(parents=True)
@@ -199,7 +199,7 @@ def test_a_socket_of_another_user_is_no_supervisor(context: Context) -> None:
             running.kill()
 
 
-def test_what_fails_at_the_start_is_told_without_control_characters(context: Context) -> None:
+def test_start_up_errors_are_shown_without_control_characters(context: Context) -> None:
     context.looped("Fails", FAILS)
     context.task("ts_1", "Fails")
     context.write()
@@ -214,7 +214,7 @@ def test_what_fails_at_the_start_is_told_without_control_characters(context: Con
         context.ctl("exit")
 
 
-def test_the_complaints_of_a_daemon_that_did_not_start_are_told_so_too(context: Context) -> None:
+def test_errors_of_a_detached_daemon_are_shown_without_control_characters(context: Context) -> None:
     folder = context.home / f"d{EVIL}"
     folder.mkdir()
     file = folder / "Context-Live.xml"
@@ -225,7 +225,7 @@ def test_the_complaints_of_a_daemon_that_did_not_start_are_told_so_too(context: 
     assert harmless(done.stderr), ascii(done.stderr)
 
 
-def test_a_daemon_in_the_foreground_writes_none_to_its_terminal(context: Context) -> None:
+def test_a_foreground_daemon_writes_no_control_characters(context: Context) -> None:
     context.looped("Loud", LOUD)
     context.task("ts_1", "Loud")
     context.write()

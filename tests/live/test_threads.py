@@ -26,7 +26,7 @@ def pid_of(context: Context, task: str, transaction: str | None = None) -> int:
     return int(context.task_is(task, "running", transaction)["pid"])
 
 
-def test_they_share_one_daemon_and_each_has_a_thread_of_its_own(
+def test_thread_tasks_share_one_process_and_have_a_thread_each(
     context: Context, ear: Callable[..., Ear]
 ) -> None:
     body = (
@@ -62,7 +62,7 @@ def test_they_share_one_daemon_and_each_has_a_thread_of_its_own(
     wait_for_end(pids[0])
 
 
-def test_another_transaction_has_another_process(context: Context) -> None:
+def test_thread_tasks_of_another_transaction_have_another_process(context: Context) -> None:
     context.looped("Echo")
     threads(context, "Echo", "Echo")
     context.start("--transaction", TX)
@@ -76,7 +76,7 @@ def test_another_transaction_has_another_process(context: Context) -> None:
     assert {task["pid"] for task in context.tasks(TX).values()} == first
 
 
-def test_one_fails_without_the_others_and_is_restarted_in_the_same_process(
+def test_a_thread_task_fails_alone_and_restarts_in_the_same_process(
     context: Context, home: Path, ear: Callable[..., Ear]
 ) -> None:
     context.looped("Echo")
@@ -105,7 +105,7 @@ def test_one_fails_without_the_others_and_is_restarted_in_the_same_process(
     assert not [body for _, body in stranger.heard if body["header"]["service_id"] == "ts_0"]
 
 
-def test_one_is_stopped_and_started_while_the_others_go_on(context: Context, home: Path) -> None:
+def test_a_thread_task_is_stopped_and_started_while_the_others_run(context: Context, home: Path) -> None:
     context.looped("Echo", f"def close(self):\n    open('{home}/closed.' + self.service_id, 'w')")
     threads(context, "Echo", "Echo")
     context.start("--transaction", TX)
@@ -120,7 +120,7 @@ def test_one_is_stopped_and_started_while_the_others_go_on(context: Context, hom
     assert pid_of(context, "ts_1") == pid_of(context, "ts_0") == pid
 
 
-def test_one_that_has_done_its_work_ends_well_and_its_rules_fire(
+def test_a_thread_task_that_returns_has_exited_and_its_rules_fire(
     context: Context, ear: Callable[..., Ear]
 ) -> None:
     context.looped("Echo")
@@ -146,7 +146,7 @@ def test_one_that_has_done_its_work_ends_well_and_its_rules_fire(
     assert pid_of(context, "ts_2") == pid_of(context, "ts_0")
 
 
-def test_a_crash_ends_all_of_them_with_the_true_status_and_they_come_back_together(
+def test_a_crash_ends_all_thread_tasks_with_its_status_and_they_restart_together(
     context: Context, ear: Callable[..., Ear]
 ) -> None:
     context.looped("Echo")
@@ -166,9 +166,7 @@ def test_a_crash_ends_all_of_them_with_the_true_status_and_they_come_back_togeth
     assert len(pids) == 1
 
 
-def test_a_member_that_calls_exit_of_the_process_ends_all_with_its_status(
-    context: Context, home: Path
-) -> None:
+def test_a_thread_task_that_calls_os_exit_ends_all_with_its_status(context: Context, home: Path) -> None:
     context.looped("Echo")
     context.looped(
         "Rude",
@@ -183,7 +181,7 @@ def test_a_member_that_calls_exit_of_the_process_ends_all_with_its_status(
         assert (end["code"], end["reason"]) == (7, "exit-code")
 
 
-def test_one_that_does_not_stop_takes_the_process_with_it(context: Context) -> None:
+def test_a_thread_task_that_does_not_stop_ends_the_process(context: Context) -> None:
     context.looped("Echo")
     context.looped("Deaf", "def step(self):\n    while True:\n        __import__('time').sleep(1)")
     context.task("ts_0", "Echo", kind="Thread")
@@ -196,7 +194,7 @@ def test_one_that_does_not_stop_takes_the_process_with_it(context: Context) -> N
     assert (other["reason"], other["signal"]) == ("signal", "SIGKILL")
 
 
-def test_one_that_hangs_misses_its_watchdog_and_takes_the_process_with_it(
+def test_a_hung_thread_task_misses_its_watchdog_and_ends_the_process(
     context: Context, home: Path, ear: Callable[..., Ear]
 ) -> None:
     context.looped("Echo")
@@ -247,7 +245,9 @@ def test_one_that_hangs_misses_its_watchdog_and_takes_the_process_with_it(
     assert len(back) == 1, "they are back together"
 
 
-def test_a_new_supervisor_adopts_them_and_knows_of_ends_that_none_saw(context: Context, home: Path) -> None:
+def test_a_new_supervisor_adopts_thread_tasks_and_learns_of_missed_exits(
+    context: Context, home: Path
+) -> None:
     context.looped(
         "Echo",
         f"""
@@ -276,7 +276,7 @@ def test_a_new_supervisor_adopts_them_and_knows_of_ends_that_none_saw(context: C
     assert not Path(f"/proc/{pid}").exists(), "with the last of them the process has ended"
 
 
-def test_what_they_left_behind_ends_with_the_last_of_them(context: Context) -> None:
+def test_leftover_processes_end_with_the_last_thread_task(context: Context) -> None:
     context.looped(
         "Parent", "def setup(self):\n    self.child = __import__('subprocess').Popen(['sleep', '1000'])"
     )
@@ -295,7 +295,7 @@ def test_what_they_left_behind_ends_with_the_last_of_them(context: Context) -> N
     assert not Path(f"/proc/{child}").exists()
 
 
-def test_an_impossible_one_says_why_and_harms_nobody(context: Context) -> None:
+def test_a_thread_task_that_cannot_start_says_why_and_the_others_run(context: Context) -> None:
     context.looped("Echo")
     context.service("Unimportable", "import does_not_exist")
     context.task("ts_0", "Echo", kind="Thread")
@@ -307,7 +307,7 @@ def test_an_impossible_one_says_why_and_harms_nobody(context: Context) -> None:
     assert pid_of(context, "ts_0") == pid
 
 
-def test_what_each_logs_and_prints_is_its_own(context: Context) -> None:
+def test_each_thread_task_has_its_own_log_fields(context: Context) -> None:
     context.looped(
         "Talk",
         "def setup(self):\n    print('printed by', self.service_id)\n    self.log.info('logged by %s', "
@@ -334,7 +334,7 @@ def test_many_starts_and_stops_leave_the_process_as_it_was(context: Context) -> 
     assert (len(os.listdir(f"/proc/{pid}/fd")), len(os.listdir(f"/proc/{pid}/task"))) == before
 
 
-def test_words_of_nobody_in_particular_do_not_hold_the_supervisor_up(context: Context) -> None:
+def test_unmarked_messages_of_a_shared_process_do_not_block_the_supervisor(context: Context) -> None:
     context.looped(
         "Loud",
         """

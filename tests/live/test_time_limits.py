@@ -44,7 +44,7 @@ def test_a_task_that_asks_for_more_time_gets_it_to_start_and_to_stop(context: Co
     assert context.tasks()["dumb"]["exit"]["reason"] == "not-ready"
 
 
-def test_a_start_limit_is_told_and_forgiven_by_reset_failed(context: Context) -> None:
+def test_a_start_limit_is_reported_and_cleared_by_reset_failed(context: Context) -> None:
     context.looped("Frail", "def step(self):\n    raise SystemExit(3)")
     limits = "<restart_delay>10ms</restart_delay><start_limit_burst>3</start_limit_burst><start_limit_interval>1h</start_limit_interval>"
     context.task("ts_1", "Frail", service=limits, rules={"on_fail": ("restart", "ts_1")})

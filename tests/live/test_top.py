@@ -93,7 +93,7 @@ def test_top_is_answered_on_state_with_the_figures_of_each_task(
     ("option", "field"),
     [("memory_maps", "memory_map"), ("opened_files", "opened_files"), ("open_connections", "connections")],
 )
-def test_options_ask_for_what_costs_more(
+def test_expensive_figures_are_sampled_by_option_only(
     context: Context, home: Path, ear: Callable[..., Ear], option: str, field: str
 ) -> None:
     context.looped(
@@ -109,7 +109,9 @@ def test_options_ask_for_what_costs_more(
     assert not others & row.keys(), "as in 1.0"
 
 
-def test_a_flood_of_questions_is_not_felt(context: Context, ear: Callable[..., Ear]) -> None:
+def test_a_flood_of_top_requests_does_not_delay_the_supervisor(
+    context: Context, ear: Callable[..., Ear]
+) -> None:
     context.looped("Echo")
     for number in range(5):
         context.task(f"ts00{number}", "Echo")
@@ -129,7 +131,7 @@ def test_a_flood_of_questions_is_not_felt(context: Context, ear: Callable[..., E
     ctx.term()
 
 
-def test_a_question_about_nobody_is_refused_and_does_no_harm(
+def test_a_top_request_for_an_unknown_transaction_is_refused(
     context: Context, ear: Callable[..., Ear]
 ) -> None:
     context.looped("Echo")
@@ -173,7 +175,7 @@ def table(output: str) -> list[list[str]]:
     return [line.split() for line in lines[at:]]
 
 
-def test_top_prints_one_table_where_nobody_looks(three: Context) -> None:
+def test_top_prints_one_table_without_a_terminal(three: Context) -> None:
     head, *rows = table(three.ctl("top").stdout)
     assert head == [
         "TASK",
@@ -232,7 +234,7 @@ def test_top_as_json_has_the_rows_of_the_monitor(three: Context) -> None:
     assert {row["serviceId"]: row["pid"] for row in rows} == running(three)
 
 
-def test_top_on_a_terminal_refreshes_until_it_is_told_to_end(three: Context) -> None:
+def test_top_on_a_terminal_refreshes_until_a_key_ends_it(three: Context) -> None:
     ours, its = pty.openpty()
     command = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", three.name, "top", "--interval", "0.05"]
     shown = b""

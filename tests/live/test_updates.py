@@ -80,7 +80,9 @@ def test_the_result_that_a_task_reports_is_published_as_such(
     assert context.task_is("ts_2", "running")["cause"]["sources"][0]["update"] == {"result": result, "n": 2}
 
 
-def test_a_flood_is_bounded_counted_and_leaves_the_supervisor_at_hand(context: Context, home: Path) -> None:
+def test_an_update_flood_is_limited_counted_and_leaves_the_supervisor_responsive(
+    context: Context, home: Path
+) -> None:
     # Past the SDK, which would wait: a program of anybody's may do so.
     imported = "from zmsvc.host.systemd.notify import Notifier"
     flood = (imported, "n, told = 0, Notifier()", "while not self.wait(0):", "    for _ in range(100):")
@@ -103,7 +105,9 @@ def test_a_flood_is_bounded_counted_and_leaves_the_supervisor_at_hand(context: C
     assert context.status()["dropped"]["updates"] > 0
 
 
-def test_the_last_words_of_a_task_are_heard_before_its_end(context: Context, ear: Callable[..., Ear]) -> None:
+def test_the_last_updates_of_a_task_are_processed_before_its_exit(
+    context: Context, ear: Callable[..., Ear]
+) -> None:
     single(context, "Words", "for n in range(30):", "    self.update(n=n)")
     context.task("ts_1", "Words", entry=False)
     context.start("--transaction", "T")
@@ -159,7 +163,7 @@ def test_updates_while_no_supervisor_is_there_are_delivered_once(
         "'X_ZMSVC_UPDATE=[1]'",
     ],
 )
-def test_a_hostile_datagram_takes_nothing_along(context: Context, home: Path, datagram: str) -> None:
+def test_a_hostile_datagram_loses_no_other_message(context: Context, home: Path, datagram: str) -> None:
     """It is refused and counted; the task that sent it and its neighbour are heard as before, and no
     supervisor dies of it.
     """
@@ -182,7 +186,9 @@ def test_a_hostile_datagram_takes_nothing_along(context: Context, home: Path, da
     assert context.status()["restarts"] == 1
 
 
-def test_a_task_that_spoke_and_ended_while_nobody_was_there_is_heard(context: Context, home: Path) -> None:
+def test_updates_and_exit_of_a_task_without_a_supervisor_are_processed_later(
+    context: Context, home: Path
+) -> None:
     context.service(
         "Shot",
         f"""

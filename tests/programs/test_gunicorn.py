@@ -68,7 +68,7 @@ def test_gunicorn_that_was_killed_serves_again_and_its_workers_are_gone(
     programs.serves_again_after_a_kill("gunicorn", gunicorn.port)
 
 
-def test_a_worker_that_was_killed_is_the_business_of_gunicorn(programs: Programs, gunicorn: Gunicorn) -> None:
+def test_a_killed_worker_is_replaced_by_gunicorn(programs: Programs, gunicorn: Gunicorn) -> None:
     programs.context.start()
     assert http(gunicorn.port) == "first"
     before = programs.context.tasks()["gunicorn"]
