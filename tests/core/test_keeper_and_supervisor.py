@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from household import Household
-from kernel import Crash
+from fake_context import FakeContext
+from fake_kernel import Crash
 from simulation import rule, task
 
 from zmsvc.core import events as ev
@@ -73,11 +73,11 @@ def seeds() -> list[int]:
 
 
 @pytest.fixture
-def crashing(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Household]]:
+def crashing(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeContext]]:
     """Households whose supervisors may die before each of their side effects: at the hook that is there
     for this.
     """
-    houses: list[Household] = []
+    houses: list[FakeContext] = []
 
     def reached(name: str) -> None:
         kernel = houses[-1].kernel
@@ -93,7 +93,7 @@ def crashing(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Household]]:
         house.close()
 
 
-def household(folder: Path, seed: int, crashing: list[Household]) -> Household:
+def fake_context(folder: Path, seed: int, crashing: list[FakeContext]) -> FakeContext:
     points = Endpoints(
         frontend=f"ipc://{folder}/b",
         backend=f"ipc://{folder}/f",
@@ -103,11 +103,11 @@ def household(folder: Path, seed: int, crashing: list[Household]) -> Household:
     context = Context(
         name="Sim", id="context001", log_name="Sim", endpoints=points, tasks={each.id: each for each in TASKS}
     )
-    crashing.append(made := Household(seed, folder, context))
+    crashing.append(made := FakeContext(seed, folder, context))
     return made
 
 
-def disturb(house: Household) -> None:
+def disturb(house: FakeContext) -> None:
     """Something happens that nobody has ordered."""
     kernel = house.kernel
     mains = [each for each in house.tasks.values() if each.process.alive and each.state == "runs"]
@@ -163,7 +163,7 @@ def disturb(house: Household) -> None:
         kernel.kill(kernel.living("device")[-1].pid, signal.SIGKILL)
 
 
-def check(house: Household) -> None:
+def check(house: FakeContext) -> None:
     """Everything is at rest: what the supervisor believes is so, and everybody has been answered."""
     assert not [order for order in house.orders if order.answered is None], "an order was never answered"
     (supervisor,) = house.supervisors
@@ -194,7 +194,7 @@ def check(house: Household) -> None:
     assert not brood._forking
 
 
-def play(house: Household, *, protocols: tuple[int, ...]) -> None:
+def play(house: FakeContext, *, protocols: tuple[int, ...]) -> None:
     kernel = house.kernel
     house.protocols = protocols
     house.run_for(1.0)
@@ -211,12 +211,12 @@ def play(house: Household, *, protocols: tuple[int, ...]) -> None:
 @pytest.mark.deadline(180)
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_keeper_survives_any_fault_and_every_task_settles(
-    folder: Path, crashing: list[Household], capfd: pytest.CaptureFixture[str]
+    folder: Path, crashing: list[FakeContext], capfd: pytest.CaptureFixture[str]
 ) -> None:
     counts: Counter[str] = Counter()
     for seed in seeds():
         (folder / str(seed)).mkdir()
-        house = household(folder / str(seed), seed, crashing)
+        house = fake_context(folder / str(seed), seed, crashing)
         try:
             play(house, protocols=(2,) if seed % 3 else (0, 1, 2))
             check(house)

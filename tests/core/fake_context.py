@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kernel import Crash, KeeperPort, Kernel, Process, Shuffled, SupervisorPort
+from fake_kernel import Crash, KeeperPort, Kernel, Process, Shuffled, SupervisorPort
 
 from zmsvc.core import events as ev
 from zmsvc.core.errors import ProtocolError
@@ -122,7 +122,7 @@ class Speaker:
 class Clients:
     """The control socket of one supervisor."""
 
-    def __init__(self, house: Household, loop: Loop) -> None:
+    def __init__(self, house: FakeContext, loop: Loop) -> None:
         self._house, self._loop = house, loop
         self._tasks: set[asyncio.Task[None]] = set()
         self.is_open = False
@@ -160,7 +160,7 @@ class SupervisorProcess:
     """The real supervisor, on a loop of its own."""
 
     def __init__(
-        self, house: Household, process: Process, environment: Mapping[str, str], protocol: int
+        self, house: FakeContext, process: Process, environment: Mapping[str, str], protocol: int
     ) -> None:
         self.house, self.process, self.protocol = house, process, protocol
         self.keeper = socket.socket(fileno=int(environment["ZMSVC_KEEPER_FD"]))
@@ -266,7 +266,7 @@ class SupervisorProcess:
 class Zygote:
     """Forks tasks, or dies in between."""
 
-    def __init__(self, house: Household, process: Process, arguments: list[str]) -> None:
+    def __init__(self, house: FakeContext, process: Process, arguments: list[str]) -> None:
         self.house, self.process = house, process
         line, self.gate = (int(arguments[arguments.index(name) + 1]) for name in ("--line", "--gate"))
         self.line = socket.socket(fileno=line)
@@ -329,7 +329,7 @@ class Task:
     """The main process of a launch, or one that several share."""
 
     def __init__(
-        self, house: Household, process: Process, spec: LaunchSpec, exec_gate: int | None, line: int | None
+        self, house: FakeContext, process: Process, spec: LaunchSpec, exec_gate: int | None, line: int | None
     ) -> None:
         self.house, self.process, self.spec = house, process, spec
         self.gate, self.exec_gate = process.fds[0], exec_gate
@@ -416,7 +416,7 @@ class Task:
                 return
 
 
-class Household:
+class FakeContext:
     """Everything of one context."""
 
     def __init__(self, seed: int, folder: Path, context: Context) -> None:
