@@ -1,4 +1,4 @@
-"""The keeper's brood with control groups that are plain directories, and forks that are numbers."""
+"""The keeper's process table with control groups that are plain directories, and forks that are numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from zmsvc.protocol.launch import Descriptors
 
 
 @pytest.fixture
-def brood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProcessTable:
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProcessTable:
     pids = count(2**22 + 1)  # above what the kernel gives
     zygote = zygote_client(cgroups=True)
     monkeypatch.setattr(
@@ -28,18 +28,18 @@ def brood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProcessTable:
 
 
 def test_an_acknowledgment_during_the_next_fork_keeps_the_cgroup_of_the_next_launch(
-    brood: ProcessTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    table: ProcessTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forked: list[Any] = []
-    brood.launch(launch_spec(launch=1, cgroup="TX:ts_100"), Descriptors())
-    brood.reaped(end(2**22 + 1))
-    monkeypatch.setattr(brood._zygote, "fork", lambda spec, cgroup, fds, done, failed: forked.append(done))
-    brood.launch(launch_spec(launch=2, cgroup="TX:ts_100"), Descriptors())
-    brood.acknowledge(1)
+    table.launch(launch_spec(launch=1, cgroup="TX:ts_100"), Descriptors())
+    table.reaped(end(2**22 + 1))
+    monkeypatch.setattr(table._zygote, "fork", lambda spec, cgroup, fds, done, failed: forked.append(done))
+    table.launch(launch_spec(launch=2, cgroup="TX:ts_100"), Descriptors())
+    table.acknowledge(1)
     assert (tmp_path / "TX:ts_100").is_dir()
     forked[0](2**22 + 2, 1)
-    brood.reaped(end(2**22 + 2))
-    brood.acknowledge(2)
+    table.reaped(end(2**22 + 2))
+    table.acknowledge(2)
     assert not (tmp_path / "TX:ts_100").exists()
 
 
@@ -48,16 +48,16 @@ def end(pid: int) -> Any:
 
 
 def test_a_late_acknowledgment_keeps_the_cgroup_of_the_next_launch(
-    brood: ProcessTable, tmp_path: Path
+    table: ProcessTable, tmp_path: Path
 ) -> None:
     """A restart is ordered before the end of what it replaces is acknowledged, and the new process may not
     have moved yet.
     """
     for launch in (1, 2):
-        brood.launch(launch_spec(launch=launch, cgroup="TX:ts_100"), Descriptors())
-        brood.reaped(end(2**22 + 1))
-    brood.acknowledge(1)
+        table.launch(launch_spec(launch=launch, cgroup="TX:ts_100"), Descriptors())
+        table.reaped(end(2**22 + 1))
+    table.acknowledge(1)
     assert (tmp_path / "TX:ts_100").is_dir()
-    brood.reaped(end(2**22 + 2))
-    brood.acknowledge(2)
+    table.reaped(end(2**22 + 2))
+    table.acknowledge(2)
     assert not (tmp_path / "TX:ts_100").exists()
