@@ -26,7 +26,7 @@ from waiting import PATIENCE, wait_for
 from zmsvc.core import messages
 from zmsvc.host.bus import loopback_gate, socket_monitor
 from zmsvc.task.keys import TaskKeys
-from zmsvc.task.monitor import ANSWERED, Counter, Questions
+from zmsvc.task.monitor import ANSWERED, MonitorEndpoint, StateClient
 
 MANY = 3
 ASKERS = 10
@@ -46,18 +46,18 @@ def endpoint() -> str:
         return f"tcp://127.0.0.1:{free.getsockname()[1]}"
 
 
-def waits(counter: Counter, seconds: float = 0) -> bool:
+def waits(monitor: MonitorEndpoint, seconds: float = 0) -> bool:
     """Whether one of the descriptors that the task watches calls it."""
-    return bool(select.select(counter.sources(), [], [], seconds)[0])
+    return bool(select.select(monitor.sources(), [], [], seconds)[0])
 
 
-def turns(counter: Counter, wanted: Callable[[], object]) -> int:
+def turns(monitor: MonitorEndpoint, wanted: Callable[[], object]) -> int:
     """Take turns until this is true; the number of them."""
     count = 0
 
     def turn() -> object:
         nonlocal count
-        counter.turn()
+        monitor.turn()
         count += 1
         return wanted()
 
@@ -68,7 +68,7 @@ def turns(counter: Counter, wanted: Callable[[], object]) -> int:
 def test_a_turn_judges_so_many_connections_and_the_next_one_the_rest(
     context: zmq.Context[zmq.Socket[bytes]], endpoint: str
 ) -> None:
-    with closing(Counter(context, endpoint, "pub", TaskKeys(), print)) as counter:
+    with closing(MonitorEndpoint(context, endpoint, "pub", TaskKeys(), print)) as monitor:
         connections = [
             socket.create_connection(("127.0.0.1", int(endpoint.rpartition(":")[2])))
             for _ in range(MANY * socket_monitor.TAKEN)
@@ -76,15 +76,15 @@ def test_a_turn_judges_so_many_connections_and_the_next_one_the_rest(
         for each in connections:
             # libzmq greets after it has told of the connection.
             assert each.recv(1)
-        counter.turn()
-        assert waits(counter), "one turn has judged all of them"
-        assert turns(counter, lambda: not waits(counter)) >= MANY - 2
+        monitor.turn()
+        assert waits(monitor), "one turn has judged all of them"
+        assert turns(monitor, lambda: not waits(monitor)) >= MANY - 2
         listener = context.socket(zmq.SUB)
         listener.subscribe(b"")
         listener.connect(endpoint)
 
         def heard() -> bool:
-            counter.show(b"sample")
+            monitor.show(b"sample")
             return bool(listener.poll(10))
 
         wait_for(heard)
@@ -119,7 +119,7 @@ def test_silent_connections_of_a_user_who_may_not_connect_take_a_bounded_number_
         str(2 * loopback_gate._MAX_WAITING),
     ]
     with (
-        closing(Counter(context, endpoint, "pub", TaskKeys(), lambda _line: None)) as counter,
+        closing(MonitorEndpoint(context, endpoint, "pub", TaskKeys(), lambda _line: None)) as monitor,
         subprocess.Popen(
             words, cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as stranger,
@@ -127,7 +127,7 @@ def test_silent_connections_of_a_user_who_may_not_connect_take_a_bounded_number_
         assert stranger.stdout is not None
         assert stranger.stdin is not None
         assert stranger.stdout.readline() == "go\n"
-        turns(counter, lambda: not waits(counter))
+        turns(monitor, lambda: not waits(monitor))
         print(file=stranger.stdin, flush=True)
         assert int(stranger.stdout.readline()) <= loopback_gate._MAX_WAITING
 
@@ -136,15 +136,15 @@ def test_a_turn_answers_so_many_questions_and_the_next_one_the_rest(
     context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
 ) -> None:
     endpoint = f"ipc://{tmp_path}/mon"
-    with closing(Counter(context, endpoint, "rep", TaskKeys(), print)) as counter:
+    with closing(MonitorEndpoint(context, endpoint, "rep", TaskKeys(), print)) as monitor:
         peer = Flood(endpoint, PATIENCE, 1)
         askers = [peer.connect(b"DEALER") for _ in range(ASKERS)]
         for each in askers:
             each.sendall((frame(b"", more=True) + frame(b"?")) * (MANY * ANSWERED // ASKERS))
         wait_for(lambda: not any(map(unread, askers)))
-        counter.turn()
-        assert waits(counter), "one turn has answered all of them"
-        assert turns(counter, lambda: not waits(counter)) >= MANY - 2
+        monitor.turn()
+        assert waits(monitor), "one turn has answered all of them"
+        assert turns(monitor, lambda: not waits(monitor)) >= MANY - 2
         for each in askers:
             assert each.recv(1), "no answer"
             each.close()
@@ -156,7 +156,7 @@ def test_a_question_to_the_supervisor_ends_in_the_middle_of_other_messages(
     frontend, over = f"ipc://{tmp_path}/front", threading.Event()
     speaker = context.socket(zmq.XPUB)
     speaker.bind(frontend)
-    questions = Questions(context, frontend, None, "T", "ts000")
+    client = StateClient(context, frontend, None, "T", "ts000")
     assert speaker.poll(PATIENCE * 1000)
     speaker.recv()
     frame = messages.encode(
@@ -171,11 +171,11 @@ def test_a_question_to_the_supervisor_ends_in_the_middle_of_other_messages(
 
     flood = threading.Thread(target=speak)
     flood.start()
-    assert questions.ask(lambda _topic, _body: None) is None
+    assert client.ask(lambda _topic, _body: None) is None
     assert flood.is_alive(), "it has waited for the end of them"
     over.set()
     flood.join()
-    questions.close()
+    client.close()
 
 
 def unread(sock: socket.socket) -> int:
