@@ -12,6 +12,7 @@ from simulation import BEGINNING, PID, Simulation, rule, task
 
 from zmsvc.core import events as ev
 from zmsvc.core import updates
+from zmsvc.core.cause import as_json
 from zmsvc.core.draft import Draft
 from zmsvc.core.engine import step
 from zmsvc.core.model import KillMode
@@ -603,7 +604,7 @@ def test_a_start_during_a_stop_restarts_the_task_and_another_stop_cancels_it() -
     sim.ask("start", "a", request=4)
     sim.end("a", code=0)
     assert sorted(reply.request for reply in sim.replies()) == [1, 3]
-    assert (sim.sub_state("a"), sim.task("a").cause["by"]) == ("start", "operator")
+    assert (sim.sub_state("a"), sim.task("a").cause.by) == ("start", "operator")
     sim.ready()
     assert sorted(reply.request for reply in sim.replies() if reply.ok) == [2, 4]
     assert [reply.error for reply in sim.replies() if not reply.ok] == [
@@ -679,7 +680,7 @@ def test_a_restart_of_a_task_stops_and_starts_it() -> None:
     )
     assert sim.task("b") is other
     assert sim.replies()[0].ok
-    assert sim.task("a").cause == {"by": "operator", "uid": 0, "depth": 0, "sources": []}
+    assert as_json(sim.task("a").cause) == {"by": "operator", "uid": 0, "depth": 0, "sources": []}
     assert sim.task("a").restarts == 0, "nothing had failed"
 
 
@@ -729,7 +730,7 @@ def test_a_rule_that_keeps_ending_an_operators_start_is_slowed_and_the_start_is_
     sim.ask("start", "run", request=1)
     sim.now += 0.01
     sim.update("up", n=1)
-    assert (sim.sub_state("run"), sim.task("run").cause["by"]) == ("stop-sigterm", "rule")
+    assert (sim.sub_state("run"), sim.task("run").cause.by) == ("stop-sigterm", "rule")
     sim.happen(ev.LaunchFailed(launch=sim.task("run").launch, why="never forked"))
     assert (sim.sub_state("run"), sim.replies(1)[0].error) == (
         "back-off",
@@ -798,7 +799,7 @@ def test_a_start_while_leftovers_end_has_the_operator_as_its_cause() -> None:
     sim.end("a", code=1, left=1)
     assert sim.sub_state("a") == "final-sigterm"
     sim.ask("start", "a")
-    assert sim.task("a").cause["by"] == "operator"
+    assert sim.task("a").cause.by == "operator"
 
 
 def test_a_second_transaction_is_announced_and_the_first_is_not() -> None:
@@ -1190,7 +1191,7 @@ def test_a_changed_task_restarts_without_firing_its_rules() -> None:
     sim.ready()
     sim.reload(task("a", rule("on_exit", "start", "b"), nice=1), task("b", entry=False))
     assert (sim.sub_state("a"), sim.sub_state("b")) == ("start", "waiting")
-    assert sim.task("a").cause["by"] == "context"
+    assert sim.task("a").cause.by == "context"
 
 
 def test_a_changed_task_that_is_being_stopped_stays_stopped() -> None:

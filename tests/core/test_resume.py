@@ -64,7 +64,7 @@ def test_a_firing_before_a_postponed_launch_is_passed_to_it() -> None:
     sim.now += 1.0
     sim.crash([ev.TaskUpdated(launch=1, items={"n": number}, sequence=number) for number in (1, 2)])
     sim.happen()
-    assert [source["update"] for source in sim.task("b").cause["sources"]] == [{"n": 1}, {"n": 2}]
+    assert [source.update for source in sim.task("b").cause.sources] == [{"n": 1}, {"n": 2}]
     assert (sim.sub_state("b"), sim.launched("b")) == ("start", 1)
 
 
@@ -215,7 +215,7 @@ def test_a_process_that_the_keeper_does_not_know_is_lost_and_its_rules_fire() ->
     crash(sim)
     assert (sim.reason("a"), sim.reason("b")) == ("lost", "lost")
     assert sim.sub_state("c") == "start"
-    assert [source["task"] for source in sim.task("c").cause["sources"]] == ["a", "b"]
+    assert [source.task for source in sim.task("c").cause.sources] == ["a", "b"]
 
 
 def test_the_context_is_ready_when_the_adopted_entry_tasks_are() -> None:
@@ -375,7 +375,7 @@ def test_under_another_keeper_all_open_transactions_start_from_the_beginning() -
         ("T2", "a"),
     ]
     assert (sim.reason("a"), sim.reason("d")) == ("lost", "lost")
-    assert (sim.task("a").restarts, sim.task("a").cause["by"]) == (0, "context")
+    assert (sim.task("a").restarts, sim.task("a").cause.by) == (0, "context")
     assert sim.sub_state("a", "OLD") == "stopped"
     mark = len(sim.effects)
     sim.ready()

@@ -12,20 +12,19 @@ from hypothesis import strategies as st
 from simulation import BEGINNING, Simulation, rule, task
 
 from zmsvc.core import events as ev
-from zmsvc.core.lifecycle import SubState
-from zmsvc.core.model import Action, Limits, Trigger
-from zmsvc.core.triggers import (
+from zmsvc.core.back_off import (
     FLOOR,
     JITTER,
-    MAX_SOURCES,
     back_off,
-    cause_by_rule,
     failures_after,
     next_quick_start,
     over_limit,
     recent_starts,
-    rules_for,
 )
+from zmsvc.core.cause import MAX_SOURCES, NO_CAUSE, Source, SourceExit, as_json, by_rule
+from zmsvc.core.lifecycle import SubState
+from zmsvc.core.model import Action, Limits, Trigger
+from zmsvc.core.transitions import rules_for
 from zmsvc.core.world import Task
 
 TRIGGERS = ["on_start", "on_update", "on_fail", "on_exit"]
@@ -110,7 +109,7 @@ def test_a_start_by_rule_of_a_stopping_task_restarts_it() -> None:
         sim.update("a", n=2)
         sim.end("b", code=0)
         assert sim.sub_state("b") == "start"
-        assert [each["update"] for each in sim.task("b").cause["sources"]] == [{"n": 2}]
+        assert [each.update for each in sim.task("b").cause.sources] == [{"n": 2}]
 
 
 def test_a_stop_by_rule_ends_a_back_off() -> None:
@@ -283,11 +282,11 @@ def test_a_started_task_learns_its_cause() -> None:
         task("c", entry=False),
     )
     sim.begin()
-    assert sim.task("a").cause == {"by": "context", "uid": None, "depth": 0, "sources": []}
+    assert as_json(sim.task("a").cause) == {"by": "context", "uid": None, "depth": 0, "sources": []}
     sim.ready()
     sim.update("a", last="words")
     sim.end("a", code=42)
-    (source,) = sim.task("b").cause["sources"]
+    (source,) = as_json(sim.task("b").cause)["sources"]
     assert source == {
         "task": "a",
         "trigger": "on_fail",
@@ -297,8 +296,8 @@ def test_a_started_task_learns_its_cause() -> None:
         "update": {"last": "words"},
     }
     sim.ready()
-    assert [sim.task(name).cause["depth"] for name in "abc"] == [0, 1, 2]
-    assert sim.task("c").cause["sources"][0]["exit"] is None
+    assert [sim.task(name).cause.depth for name in "abc"] == [0, 1, 2]
+    assert sim.task("c").cause.sources[0].exit is None
     sim.now += 10
     sim.ask("stop", "c")
     sim.ask("start", "c")
@@ -306,7 +305,7 @@ def test_a_started_task_learns_its_cause() -> None:
     sim.end("c", code=0)
     sim.ready()
     assert sim.task("b").exit is not None
-    assert sim.task("c").cause["sources"][0]["exit"] is None, "that was the end of another run"
+    assert sim.task("c").cause.sources[0].exit is None, "that was the end of another run"
 
 
 def test_the_cause_of_a_launch_is_the_last_rule_even_if_an_earlier_one_started_it() -> None:
@@ -319,8 +318,9 @@ def test_the_cause_of_a_launch_is_the_last_rule_even_if_an_earlier_one_started_i
     sim.update("a", n=7)
     sim.end("a", code=0)
     assert sim.sub_state("a") == "start"
-    (source,) = sim.task("b").cause["sources"]
-    assert (source["launch"], source["update"], source["exit"]["code"]) == (1, {"n": 7}, 0)
+    (source,) = sim.task("b").cause.sources
+    assert source.exit is not None
+    assert (source.launch, source.update, source.exit.code) == (1, {"n": 7}, 0)
 
 
 @pytest.mark.parametrize("action", ["start", "restart"])
@@ -332,7 +332,7 @@ def test_all_rules_that_fire_before_a_launch_are_its_causes(action: str) -> None
     sim.ready()
     for name in ("x", "y", "z"):
         sim.decide(sim.exit_of(name, code=1))
-    assert [source["task"] for source in sim.task("b").cause["sources"]] == ["x", "y", "z"]
+    assert [source.task for source in sim.task("b").cause.sources] == ["x", "y", "z"]
     assert sim.launch_of("b") == sim.world.next_launch - 1 == 4, "one launch for all of them"
     assert sim.sub_state("b") == "launching"
 
@@ -349,7 +349,7 @@ def test_a_start_by_rule_during_the_fork_changes_nothing() -> None:
     before = sim.task("b")
     sim.decide(sim.exit_of("y", code=1))
     assert (sim.sub_state("b"), sim.task("b")) == ("launching", before)
-    assert [source["task"] for source in before.cause["sources"]] == ["x"]
+    assert [source.task for source in before.cause.sources] == ["x"]
 
 
 def test_a_restart_by_rule_during_the_fork_is_a_cause_of_the_next_launch() -> None:
@@ -364,7 +364,7 @@ def test_a_restart_by_rule_during_the_fork_is_a_cause_of_the_next_launch() -> No
     sim.now += 0.001
     sim.decide(sim.exit_of("y", code=1))
     assert sim.sub_state("b") == "stop-sigterm"
-    assert [source["task"] for source in sim.task("b").cause["sources"]] == ["x", "y"]
+    assert [source.task for source in sim.task("b").cause.sources] == ["x", "y"]
 
 
 @pytest.mark.parametrize("action", ["start", "restart"])
@@ -381,7 +381,7 @@ def test_rules_that_fire_during_a_back_off_become_causes_and_do_not_shorten_it(a
     sim.update("a", n=2)
     assert (sim.sub_state("b"), sim.alarms) == ("back-off", due)
     sim.ring()
-    assert [source["task"] for source in sim.task("b").cause["sources"]] == ["b", "a", "a"]
+    assert [source.task for source in sim.task("b").cause.sources] == ["b", "a", "a"]
 
 
 @pytest.mark.parametrize("verb", ["start", "restart"])
@@ -392,12 +392,8 @@ def test_causes_of_rules_are_kept_when_an_operator_starts_the_task_first(verb: s
     sim.end("a", code=5)
     sim.ask(verb, "a")
     assert sim.sub_state("a") == "start"
-    assert (sim.task("a").cause["by"], sim.task("a").cause["uid"], sim.task("a").cause["depth"]) == (
-        "operator",
-        0,
-        1,
-    )
-    assert sim.task("a").cause["sources"][0]["exit"]["code"] == 5
+    assert (sim.task("a").cause.by, sim.task("a").cause.uid, sim.task("a").cause.depth) == ("operator", 0, 1)
+    assert sim.task("a").cause.sources[0].exit == SourceExit(code=5, reason="exit-code")
 
 
 def test_a_rule_adds_its_cause_to_an_operators_start() -> None:
@@ -409,16 +405,17 @@ def test_a_rule_adds_its_cause_to_an_operators_start() -> None:
     sim.update("a", n=1)
     sim.end("b", code=0)
     assert sim.sub_state("b") == "start", "at once, since a person asked"
-    assert sim.task("b").cause["by"] == "operator"
-    assert [source["update"] for source in sim.task("b").cause["sources"]] == [{"n": 1}]
+    assert sim.task("b").cause.by == "operator"
+    assert [source.update for source in sim.task("b").cause.sources] == [{"n": 1}]
 
 
 def test_only_the_last_causes_are_kept_beyond_the_limit() -> None:
-    cause: dict[str, Any] = {}
+    cause = NO_CAUSE
     for number in range(MAX_SOURCES + 10):
-        cause = cause_by_rule(cause, {"n": number}, depth=number % 7, join=number > 0)
-    assert [source["n"] for source in cause["sources"]] == list(range(10, MAX_SOURCES + 10))
-    assert cause["depth"] == 6
+        source = Source(task="a", trigger="on_update", rule="on_update:start:b", launch=number)
+        cause = by_rule(cause, source, depth=number % 7, join=number > 0)
+    assert [source.launch for source in cause.sources] == list(range(10, MAX_SOURCES + 10))
+    assert cause.depth == 6
 
 
 # --- the brakes

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from simulation import Simulation, context, task
 
 from zmsvc.core import events as ev
+from zmsvc.core.cause import Cause, Source, SourceExit
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import ServiceType
 from zmsvc.core.world import (
@@ -45,6 +46,30 @@ ends = st.builds(
     reason=st.sampled_from(Reason),
     at=times,
 )
+source_exits = st.builds(
+    SourceExit, code=st.none() | st.integers(0, 255), signal=st.none() | texts, reason=texts
+)
+sources = st.builds(
+    Source,
+    task=texts,
+    trigger=texts,
+    rule=texts,
+    launch=numbers,
+    exit=st.none() | source_exits,
+    update=st.none() | maps,
+)
+causes = st.builds(
+    Cause, by=texts, uid=st.none() | numbers, depth=numbers, sources=st.lists(sources, max_size=3).map(tuple)
+)
+leftovers = st.builds(
+    ev.Ended,
+    pid=numbers,
+    name=texts,
+    code=st.none() | st.integers(0, 255),
+    signal=st.none() | texts,
+    asked=texts,
+    killed=st.booleans(),
+)
 PARTS: dict[str, st.SearchStrategy[Any]] = {
     "sub_state": st.sampled_from(SubState),
     "since": times,
@@ -65,13 +90,13 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     "quick_starts": numbers,
     "firings": numbers,
     "starts": st.lists(times, max_size=3).map(tuple),
-    "cause": maps,
+    "cause": causes,
     "update": st.none() | maps,
     "sequence": numbers,
     "dropped": numbers,
     "tokens": times,
     "tokens_at": times,
-    "leftovers": st.lists(maps, max_size=2).map(tuple),
+    "leftovers": st.lists(leftovers, max_size=2).map(tuple),
     "last_definition": st.none()
     | st.builds(remembered, st.builds(task, texts, kind=st.sampled_from(ServiceType))),
 }
@@ -102,6 +127,9 @@ def test_a_fresh_task_is_an_empty_row() -> None:
         {"exit": 5},
         {"starts": 5},
         {"removed": {"instance": "Echo"}},
+        {"cause": {"by": "rule", "sources": [{"task": "a"}]}},
+        {"cause": {"by": "rule", "sources": 5}},
+        {"ended": [{"name": "sh"}]},
         {"nobody": "knows"},
     ],
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from zmsvc.core import events as ev
-from zmsvc.core import pending_requests, requests, resume, updates
+from zmsvc.core import pending_requests, reload, requests, resume, updates
 from zmsvc.core.draft import Draft
 from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.core.events import Effect, Fact, Key
@@ -35,7 +35,7 @@ def _dispatch(draft: Draft, fact: Fact) -> None:
         case ev.SupervisorStarted():
             resume.resume(draft, fact)
         case ev.ContextReloaded():
-            resume.reload(draft, fact)
+            reload.reload(draft, fact)
         case ev.DeadlinePassed():
             _deadline(draft, fact.key)
         case ev.OrdersMissed():
@@ -140,29 +140,19 @@ def _updated(draft: Draft, key: Key, fact: ev.TaskUpdated) -> None:
     task = draft.tasks[key]
     if fact.sequence and fact.sequence <= task.sequence:
         return
-    tokens = (
-        min(updates.BURST, task.tokens + (draft.now - task.tokens_at) * updates.RATE)
-        if task.tokens_at
-        else updates.BURST
-    )
-    changes: dict[str, Any] = {"sequence": max(fact.sequence, task.sequence), "tokens_at": draft.now}
-    if tokens < 1.0:
-        if task.tokens >= 1.0 or not task.dropped:
-            draft.record(
-                key, "dropped", why=f"more than {updates.RATE:g} updates a second", before=task.dropped
-            )
-        draft.change(key, tokens=tokens, dropped=task.dropped + 1, **changes)
+    judged = updates.judge(task.tokens, draft.now - task.tokens_at if task.tokens_at else None, fact.items)
+    changes: dict[str, Any] = {
+        "sequence": max(fact.sequence, task.sequence),
+        "tokens": judged.tokens,
+        "tokens_at": draft.now,
+    }
+    if judged.refusal:
+        # A flood is recorded once, when the bucket runs empty.
+        if not judged.too_fast or task.tokens >= 1.0 or not task.dropped:
+            draft.record(key, "dropped", why=judged.refusal, before=task.dropped)
+        draft.change(key, dropped=task.dropped + 1, **changes)
         return
-    if updates.too_deep(fact.items):
-        draft.record(
-            key,
-            "dropped",
-            why=f"an update is nested more than {updates.MAX_NESTING} deep",
-            before=task.dropped,
-        )
-        draft.change(key, tokens=tokens - 1.0, dropped=task.dropped + 1, **changes)
-        return
-    task = draft.change(key, tokens=tokens - 1.0, update=dict(fact.items), action="updated", **changes)
+    task = draft.change(key, update=dict(fact.items), action="updated", **changes)
     draft.publish_control(key, "updated", success=True, pid=task.pid, items=fact.items)
     if not task.rules_suppressed:
         fire(
@@ -183,7 +173,7 @@ def _exited(draft: Draft, key: Key, fact: ev.TaskExited) -> None:
     end = Exit(code=fact.code, signal=fact.signal, reason=_reason(draft, key, task, fact), at=draft.now)
     changes: dict[str, Any] = {"status": fact.why} if fact.why else {}
     if not fact.left:
-        apply(draft, key, _cause_of(end.reason), exit=end, **changes)
+        apply(draft, key, _event_of(end.reason), exit=end, **changes)
     elif asks_rest(draft, key):
         limit = draft.limits(key).stop_timeout
         left = (
@@ -199,21 +189,10 @@ def _gone(draft: Draft, key: Key, fact: ev.TaskGone) -> None:
     task = draft.tasks[key]
     if task.sub_state not in (SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL) or task.exit is None:
         return
-    leftovers = tuple(
-        {
-            "pid": e.pid,
-            "name": e.name,
-            "code": e.code,
-            "signal": e.signal,
-            "asked": e.asked,
-            "killed": e.killed,
-        }
-        for e in fact.leftovers
-    )
-    apply(draft, key, _cause_of(task.exit.reason), leftovers=leftovers)
+    apply(draft, key, _event_of(task.exit.reason), leftovers=fact.leftovers)
 
 
-def _cause_of(reason: Reason) -> TaskEvent:
+def _event_of(reason: Reason) -> TaskEvent:
     if reason is Reason.EXITED:
         return TaskEvent.ENDED_WELL
     return TaskEvent.ENDED_AS_ASKED if reason is Reason.REQUESTED else TaskEvent.ENDED_BADLY

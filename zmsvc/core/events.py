@@ -203,6 +203,10 @@ class Ended:
     """SIGKILL was sent to it."""
 
 
+def ended_as_json(entry: Ended) -> dict[str, Any]:
+    return {name: getattr(entry, name) for name in Ended.__slots__}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskGone:
     """No process of this launch is left."""

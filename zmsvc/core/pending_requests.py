@@ -47,7 +47,7 @@ def wait_for_reload(
     ending: list[Key],
     starting: list[Key],
     block: bool,
-    told: Mapping[str, Any],
+    details: Mapping[str, Any],
 ) -> None:
     """Answer when what was removed has ended, and when what was added or changed has started, or has
     failed to.
@@ -66,7 +66,7 @@ def wait_for_reload(
         remaining=frozenset(late if block else ()),
         ending=frozenset(ending),
         later=_later(draft, starting, restart=False),
-        details=told,
+        details=details,
     )
     draft.pending = (*draft.pending, waiter)
 
@@ -140,10 +140,10 @@ def _overtaken(draft: Draft, key: Key) -> str:
 
 def _by(task: Task) -> str:
     """Return what started a task, in words."""
-    sources = task.cause.get("sources") or ()
-    if task.cause.get("by") == "rule" and sources:
-        return f"rule {sources[-1].get('trigger')} of {sources[-1].get('task')}"
-    return named(Origin(by=task.cause.get("by") or "context", uid=task.cause.get("uid")))
+    cause = task.cause
+    if cause.by_rule and cause.sources:
+        return f"rule {cause.sources[-1].trigger} of {cause.sources[-1].task}"
+    return named(Origin(by=cause.by or "context", uid=cause.uid))
 
 
 def named(origin: Origin) -> str:
@@ -274,4 +274,4 @@ def _error(waiter: PendingRequest) -> str:
 
 
 def _endings(task: Task) -> list[dict[str, Any]]:
-    return [dict(entry) for entry in task.leftovers]
+    return [ev.ended_as_json(entry) for entry in task.leftovers]

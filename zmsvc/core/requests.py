@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from zmsvc.core import events as ev
+from zmsvc.core.cause import NO_CAUSE, Cause
 from zmsvc.core.draft import Draft, ensure_task
 from zmsvc.core.events import Key, Requested, Verb
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
@@ -59,13 +60,23 @@ def _refuse(draft: Draft, order: Requested, refused: _RefusedError) -> None:
             draft.publish_control(key, "failed", success=False, pid=None, items=items)
 
 
-def _cause(order: Requested, task: Task) -> dict[str, Any]:
-    """Who asked. What rules had told a task that was not started yet is passed on to the one that is
-    started now.
+def _cause(order: Requested, task: Task) -> Cause:
+    """Return the cause of an ordered start. If rules had already asked for a start, their sources are passed
+    on.
     """
     pending = task.restart_pending or task.sub_state in (SubState.BACK_OFF, SubState.LAUNCHING)
-    depth, sources = (task.cause.get("depth", 0), task.cause.get("sources", [])) if pending else (0, [])
-    return {"by": order.origin.by, "uid": order.origin.uid, "depth": depth, "sources": list(sources)}
+    return replace(task.cause if pending else NO_CAUSE, by=order.origin.by, uid=order.origin.uid)
+
+
+def _record(draft: Draft, name: str, order: Requested) -> None:
+    draft.record(
+        (name, ""),
+        "requested",
+        verb=order.verb.value,
+        tasks=list(order.tasks),
+        by=order.origin.by,
+        uid=order.origin.uid,
+    )
 
 
 def _known(draft: Draft, order: Requested) -> None:
@@ -108,14 +119,7 @@ def start(draft: Draft, order: Requested) -> None:
         [key for key in keys if draft.tasks[key].sub_state is not SubState.RUNNING],
         opened=opened,
     )
-    draft.record(
-        (name, ""),
-        "requested",
-        verb="start",
-        tasks=list(order.tasks),
-        by=order.origin.by,
-        uid=order.origin.uid,
-    )
+    _record(draft, name, order)
     for key in keys:
         _start_one(draft, key, order)
 
@@ -202,14 +206,7 @@ def stop(draft: Draft, order: Requested) -> None:
     keys = [key for name in names for key in _targets(draft, name, order)]
     wait(draft, order, tuple(names), keys, [key for key in keys if draft.tasks[key].live])
     for name in names:
-        draft.record(
-            (name, ""),
-            "requested",
-            verb="stop",
-            tasks=list(order.tasks),
-            by=order.origin.by,
-            uid=order.origin.uid,
-        )
+        _record(draft, name, order)
         if not order.tasks:
             _close(draft, name, order)
     for key in keys if order.tasks else ():
@@ -257,14 +254,7 @@ def restart(draft: Draft, order: Requested) -> None:
     ]
     wait(draft, order, tuple(names), keys, keys)
     for name in names:
-        draft.record(
-            (name, ""),
-            "requested",
-            verb="restart",
-            tasks=list(order.tasks),
-            by=order.origin.by,
-            uid=order.origin.uid,
-        )
+        _record(draft, name, order)
     for key in keys:
         quiet = not order.tasks or not order.triggers
         task = draft.change(
@@ -346,4 +336,4 @@ _VERBS = {
     Verb.RESTART: restart,
     Verb.EXIT: leave,
     Verb.RESET_FAILED: reset_failed,
-}  # A reload is no request: resume.reload
+}  # A reload is a fact of its own: reload.reload

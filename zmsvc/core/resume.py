@@ -1,28 +1,25 @@
-"""What a new supervisor makes of what it finds, and what a re-read file changes. Both compare what is with
-what should be.
+"""The first step of a new supervisor: compare the world of the state file with the processes that the keeper
+still has, and begin where nothing runs.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from zmsvc.core import events as ev
 from zmsvc.core import requests
+from zmsvc.core.cause import BY_CONTEXT
 from zmsvc.core.draft import Draft, ensure_task
-from zmsvc.core.events import ContextReloaded, Key, Origin, Requested, SupervisorStarted, Verb
+from zmsvc.core.events import Key, SupervisorStarted, Verb
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
-from zmsvc.core.model import Context, ServiceType, TaskService
-from zmsvc.core.pending_requests import CONTEXT_START, wait_for_reload
+from zmsvc.core.pending_requests import CONTEXT_START
 from zmsvc.core.transitions import apply, ask_to_stop, executed, kill_rest, terminate_rest
-from zmsvc.core.world import Exit, PendingRequest, Reason, Task, remembered
-
-BY_CONTEXT: dict[str, Any] = {"by": "context", "uid": None, "depth": 0, "sources": []}
+from zmsvc.core.world import Exit, PendingRequest, Reason, Task
 
 
 def resume(draft: Draft, fact: SupervisorStarted) -> None:
-    """Adopt what the same keeper still holds; under another keeper nothing is alive and the open
-    transactions begin afresh.
+    """Adopt what the same keeper still holds; under another keeper nothing is alive and the open transactions
+    begin afresh.
     """
     draft.new_supervisor = True
     draft.keeper_can_ask = fact.keeper_can_ask
@@ -101,14 +98,10 @@ def _without_process(draft: Draft, key: Key) -> None:
 
 
 def _wait_for_entries(draft: Draft) -> None:
-    """The context is ready when what its start launched is: a supervisor may have died while somebody
-    waits for that.
+    """The context is ready when what its start launched is: a supervisor may have died while somebody waits
+    for that.
     """
-    keys = [
-        key
-        for key, task in draft.tasks.items()
-        if _starting(task) and task.cause.get("by") == BY_CONTEXT["by"]
-    ]
+    keys = [key for key, task in draft.tasks.items() if _starting(task) and task.cause.by == BY_CONTEXT.by]
     _start_waits(draft, tuple(dict.fromkeys(key[0] for key in keys)), keys)
 
 
@@ -210,9 +203,7 @@ def _lose(draft: Draft, key: Key) -> None:
 
 
 def _begin(draft: Draft, fact: SupervisorStarted) -> None:
-    """Start the open transactions, or a first one; whoever started the context waits for their entry
-    tasks.
-    """
+    """Start the open transactions, or a first one. The start of the context waits for their entry tasks."""
     names = [name for name, transaction in draft.transactions.items() if transaction.open]
     if fact.transaction is not None and fact.transaction not in names:
         names.append(fact.transaction)
@@ -228,135 +219,3 @@ def _begin(draft: Draft, fact: SupervisorStarted) -> None:
     _start_waits(draft, tuple(names), keys)
     for key in keys:
         apply(draft, key, TaskEvent.START, cause=BY_CONTEXT, quick_starts=0)
-
-
-# --- reload
-
-
-def _same_process(old: TaskService, new: TaskService) -> bool:
-    """Whether a change of the file leaves the running process as it is: rules and limits are the
-    supervisor's own business.
-    """
-    return _launched_with(old) == _launched_with(new)
-
-
-def _launched_with(service: TaskService) -> TaskService:
-    defaults = TaskService(id="", instance="")
-    return replace(
-        service,
-        rules=(),
-        source={},
-        description="",
-        entry=True,
-        kill_mode=defaults.kill_mode,
-        notify_access=defaults.notify_access,
-        stop_signal=defaults.stop_signal
-        if service.service_type is ServiceType.COMMAND
-        else service.stop_signal,
-        limits=replace(defaults.limits, watchdog=service.limits.watchdog),
-    )
-
-
-def reload(draft: Draft, fact: ContextReloaded) -> None:
-    """Change only what differs: added tasks are there (entry ones start), removed ones stop, changed ones
-    start again.
-    """
-    old, new = draft.context, fact.context
-    if (old.endpoints, old.id) != (new.endpoints, new.id):
-        _refuse(draft, fact, "endpoints or ContextID differ; a restart of the context is needed for that")
-        return
-    if draft.stopping:
-        _refuse(draft, fact, "the context is stopping")
-        return
-    difference: dict[str, Any] = {
-        "added": [t for t in new.tasks if t not in old.tasks],
-        "removed": [t for t in old.tasks if t not in new.tasks],
-        "changed": [t for t in new.tasks if t in old.tasks and not _same_process(old.tasks[t], new.tasks[t])],
-        "unchanged": [t for t in new.tasks if t in old.tasks and old.tasks[t] == new.tasks[t]],
-    }
-    difference["in_place"] = [
-        t for t in new.tasks if t in old.tasks and t not in (*difference["changed"], *difference["unchanged"])
-    ]
-    difference["context"] = [name for name in _SETTINGS if getattr(old, name) != getattr(new, name)]
-    for name, transaction in draft.transactions.items():
-        if transaction.open:
-            _reload_one(draft, name, difference["removed"], difference["changed"])
-    draft.context = new
-    _remember(draft, old)
-    for name, transaction in draft.transactions.items():
-        if transaction.open:
-            _add(draft, name, difference["added"])
-    draft.record(("", ""), "reloaded", **difference)
-    if fact.request is not None:
-        names = [name for name, transaction in draft.transactions.items() if transaction.open]
-        ending = [
-            key for name in names for task in difference["removed"] if (key := (name, task)) in draft.tasks
-        ]
-        starting = [
-            key
-            for name in names
-            for task in (*difference["added"], *difference["changed"])
-            if (key := (name, task)) in draft.tasks
-        ]
-        difference["still_failed"] = _still_failed(
-            draft, names, (*difference["changed"], *difference["in_place"])
-        )
-        wait_for_reload(
-            draft, fact.request, ending=ending, starting=starting, block=fact.block, told=difference
-        )
-
-
-def _still_failed(draft: Draft, names: list[str], changed: tuple[str, ...]) -> list[dict[str, str]]:
-    """Return what has failed and may be mended now. As with systemctl daemon-reload it is for the operator
-    to start it.
-    """
-    keys = [(name, task) for name in names for task in changed]
-    return [
-        {"transaction": key[0], "task": key[1]}
-        for key in keys
-        if key in draft.tasks and draft.tasks[key].sub_state is SubState.FAILED
-    ]
-
-
-_SETTINGS = ("log_name", "bus_access", "max_transactions")
-"""What a file says of the context itself that a reload can change."""
-
-
-def _refuse(draft: Draft, fact: ContextReloaded, why: str) -> None:
-    if fact.request is not None:
-        draft.emit(ev.Reply(request=fact.request, ok=False, code=1, error=f"cannot reload: {why}"))
-
-
-def _reload_one(draft: Draft, name: str, removed: list[str], changed: list[str]) -> None:
-    requests.stop_quietly(
-        draft, [(name, task) for task in removed if (name, task) in draft.tasks], "a reload"
-    )
-    for key in ((name, task) for task in changed if (name, task) in draft.tasks):
-        # What stops already, is asked to no more than it was: if it is to start again, it does so as the new
-        # file says.
-        if draft.tasks[key].sub_state in (SubState.LAUNCHING, SubState.START, SubState.RUNNING):
-            draft.change(key, rules_suppressed=True)
-            apply(draft, key, TaskEvent.RESTART, cause=BY_CONTEXT)
-
-
-def _remember(draft: Draft, old: Context) -> None:
-    """What is in the file no longer goes when it has ended; what the file said of it is kept until then,
-    also over a crash.
-    """
-    for key, task in list(draft.tasks.items()):
-        if draft.service(key) is None:
-            draft.schedule_removal(key)
-            if key[1] in old.tasks:
-                draft.change(key, last_definition=remembered(old.tasks[key[1]]))
-        elif task.last_definition is not None:
-            draft.change(key, last_definition=None)
-
-
-def _add(draft: Draft, name: str, added: list[str]) -> None:
-    for task in added:
-        ensure_task(draft, name, task)
-        if draft.context.tasks[task].entry:
-            requests.handle(
-                draft,
-                Requested(verb=Verb.START, origin=Origin(by="context"), transaction=name, tasks=(task,)),
-            )

@@ -12,39 +12,31 @@ from typing import Any
 
 from zmsvc.core import events as ev
 from zmsvc.core import foreground
+from zmsvc.core.back_off import failures_after, over_limit, recent_starts, start_by_rule
+from zmsvc.core.cause import MAX_SOURCES, Cause, Source, SourceExit, as_json, by_rule, rule_text
 from zmsvc.core.draft import Draft
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import TABLE, Act, SubState, TaskEvent
 from zmsvc.core.model import Action, KillMode, Rule, ServiceType, TaskService, Trigger
 from zmsvc.core.pending_requests import complete_starts, complete_stops, resolve, restarted, stopped
-from zmsvc.core.triggers import (
-    MAX_SOURCES,
-    cause_by_rule,
-    failures_after,
-    over_limit,
-    recent_starts,
-    rules_for,
-    source,
-    start_by_rule,
-)
 from zmsvc.core.world import Exit, Reason, Task, status_at
 
 KILL_TIMEOUT = 10.0
 """Seconds after SIGKILL before a process that is still there is reported as a survivor."""
 
 
-def apply(draft: Draft, key: Key, cause: TaskEvent, /, **changes: Any) -> bool:
+def apply(draft: Draft, key: Key, event: TaskEvent, /, **changes: Any) -> bool:
     """Let `cause` happen to a task, with `changes` to its fields. False when the table says that it
     changes nothing.
     """
     task = draft.tasks[key]
-    move = TABLE[task.sub_state].get(cause)
+    move = TABLE[task.sub_state].get(event)
     if move is None:
         return False
     if move.to is not task.sub_state:
         changes.setdefault("deadline", None)
     draft.put(key, replace(task, sub_state=move.to, **changes))
-    _ACTS[move.act](draft, key, cause)
+    _ACTS[move.act](draft, key, event)
     return True
 
 
@@ -56,7 +48,7 @@ def _after(draft: Draft, seconds: float) -> float | None:
 # --- starting
 
 
-def launch(draft: Draft, key: Key, _cause: TaskEvent) -> None:
+def launch(draft: Draft, key: Key, _event: TaskEvent) -> None:
     old = draft.tasks[key]
     number = draft.new_launch(key)
     task = draft.change(
@@ -74,7 +66,7 @@ def launch(draft: Draft, key: Key, _cause: TaskEvent) -> None:
         tokens_at=0.0,
         leftovers=(),
     )
-    draft.record(key, "launching", launch=number, cause=dict(task.cause))
+    draft.record(key, "launching", launch=number, cause=as_json(task.cause))
     draft.publish_process(key, "start")
     draft.emit(ev.Launch(launch=number, key=key))
 
@@ -84,18 +76,18 @@ def _after_failure(old: Task) -> bool:
     number, and orders are not.
     """
     return (
-        old.cause.get("by") == "rule"
+        old.cause.by_rule
         and old.exit is not None
         and old.exit.reason not in (Reason.EXITED, Reason.REQUESTED)
     )
 
 
-def process_started(draft: Draft, key: Key, _cause: TaskEvent) -> None:
+def process_started(draft: Draft, key: Key, _event: TaskEvent) -> None:
     # From now on and not from the order: among a thousand launches one may wait for seconds.
     draft.change(key, deadline=_after(draft, draft.limits(key).start_timeout))
 
 
-def be_ready(draft: Draft, key: Key, _cause: TaskEvent) -> None:
+def be_ready(draft: Draft, key: Key, _event: TaskEvent) -> None:
     task = draft.change(key, action="started", deadline=_after(draft, draft.limits(key).watchdog))
     draft.publish_control(key, "started", success=True, pid=task.pid, items={})
     draft.record(key, "started", pid=task.pid, launch=task.launch)
@@ -112,14 +104,14 @@ def executed(draft: Draft, key: Key) -> None:
         apply(draft, key, TaskEvent.READY)
 
 
-def back_off_and_launch(draft: Draft, key: Key, _cause: TaskEvent) -> None:
+def back_off_and_launch(draft: Draft, key: Key, _event: TaskEvent) -> None:
     task = draft.tasks[key]
     draft.change(key, status=status_at(task, draft.now))
     delay = round((task.deadline or draft.now) - draft.now, 3)
     draft.record(key, "back-off", delay=delay, failures=task.failures, quick_starts=task.quick_starts)
 
 
-def start_limit_hit(draft: Draft, key: Key, _cause: TaskEvent) -> None:
+def start_limit_hit(draft: Draft, key: Key, _event: TaskEvent) -> None:
     """Say so once. The starts stay counted: else the next rule that fires would begin a new burst at once."""
     limits, end = draft.limits(key), draft.tasks[key].exit
     text = f"started {limits.start_limit_burst} times by rules within {limits.start_limit_interval:g} s"
@@ -134,7 +126,7 @@ def start_limit_hit(draft: Draft, key: Key, _cause: TaskEvent) -> None:
     complete_starts(draft, key)
 
 
-def reset_failed(draft: Draft, key: Key, _cause: TaskEvent) -> None:
+def reset_failed(draft: Draft, key: Key, _event: TaskEvent) -> None:
     draft.change(key, failures=0, quick_starts=0, starts=(), status="")
     draft.record(key, "reset-failed")
 
@@ -142,12 +134,12 @@ def reset_failed(draft: Draft, key: Key, _cause: TaskEvent) -> None:
 # --- stopping
 
 
-def terminate(draft: Draft, key: Key, cause: TaskEvent) -> None:
+def terminate(draft: Draft, key: Key, event: TaskEvent) -> None:
     task = draft.tasks[key]
     changes: dict[str, Any] = {"stop_reason": task.stop_reason or Reason.REQUESTED}
-    if cause is TaskEvent.RESTART:
+    if event is TaskEvent.RESTART:
         changes["restart_pending"] = True
-    if cause is not TaskEvent.LAUNCHED:
+    if event is not TaskEvent.LAUNCHED:
         draft.publish_process(key, "stop")
         draft.record(key, "stopping", reason=changes["stop_reason"].value, pid=task.pid)
     # A process that is only there now has its whole time to stop, however long its fork took.
@@ -188,12 +180,12 @@ def _signal(draft: Draft, key: Key, name: str, rest: str = "") -> None:
         draft.emit(ev.Signal(launch=task.launch, key=key, signal=name, rest=rest))
 
 
-def start_timed_out(draft: Draft, key: Key, cause: TaskEvent) -> None:
+def start_timed_out(draft: Draft, key: Key, event: TaskEvent) -> None:
     draft.change(key, stop_reason=Reason.NOT_READY, status=draft.tasks[key].status or "not ready in time")
-    terminate(draft, key, cause)
+    terminate(draft, key, event)
 
 
-def watchdog_missed(draft: Draft, key: Key, _cause: TaskEvent) -> None:
+def watchdog_missed(draft: Draft, key: Key, _event: TaskEvent) -> None:
     draft.change(
         key,
         stop_reason=Reason.WATCHDOG,
@@ -204,14 +196,14 @@ def watchdog_missed(draft: Draft, key: Key, _cause: TaskEvent) -> None:
     _signal(draft, key, "SIGABRT")
 
 
-def kill(draft: Draft, key: Key, _cause: TaskEvent) -> None:
+def kill(draft: Draft, key: Key, _event: TaskEvent) -> None:
     task = draft.change(key, deadline=draft.now + KILL_TIMEOUT)
     if task.pid is not None:
         draft.emit(ev.KillAll(launch=task.launch, key=key))
         draft.record(key, "killing", pid=task.pid)
 
 
-def terminate_rest(draft: Draft, key: Key, _cause: TaskEvent) -> None:
+def terminate_rest(draft: Draft, key: Key, _event: TaskEvent) -> None:
     """Its main process has ended: ask the others to end. They have the time that is left."""
     task, service = draft.tasks[key], draft.service(key)
     command = service is not None and service.service_type is ServiceType.COMMAND
@@ -219,12 +211,12 @@ def terminate_rest(draft: Draft, key: Key, _cause: TaskEvent) -> None:
     draft.emit(ev.Signal(launch=task.launch, key=key, signal="", rest=rest))
 
 
-def kill_rest(draft: Draft, key: Key, _cause: TaskEvent) -> None:
+def kill_rest(draft: Draft, key: Key, _event: TaskEvent) -> None:
     task = draft.change(key, deadline=draft.now + KILL_TIMEOUT)
     draft.emit(ev.KillAll(launch=task.launch, key=key))
 
 
-def report_survivor(draft: Draft, key: Key, _cause: TaskEvent) -> None:
+def report_survivor(draft: Draft, key: Key, _event: TaskEvent) -> None:
     """SIGKILL did not help: the process is stuck in the kernel. Say so to whoever waits, and go on waiting
     for its end.
     """
@@ -235,24 +227,24 @@ def report_survivor(draft: Draft, key: Key, _cause: TaskEvent) -> None:
     resolve(draft, key, f"{key[1]}: {task.status}")
 
 
-def restart_after_stop(draft: Draft, key: Key, cause: TaskEvent) -> None:
+def restart_after_stop(draft: Draft, key: Key, event: TaskEvent) -> None:
     draft.change(key, restart_pending=True)
-    _insist(draft, key, cause)
+    _insist(draft, key, event)
 
 
-def cancel_restart(draft: Draft, key: Key, cause: TaskEvent) -> None:
+def cancel_restart(draft: Draft, key: Key, event: TaskEvent) -> None:
     draft.change(key, restart_pending=False)
-    _insist(draft, key, cause)
+    _insist(draft, key, event)
 
 
-def _insist(draft: Draft, key: Key, cause: TaskEvent) -> None:
+def _insist(draft: Draft, key: Key, event: TaskEvent) -> None:
     """A survivor is killed once more when somebody asks again: he waits for an outcome, too."""
     task = draft.tasks[key]
     if task.deadline is None and task.sub_state in (SubState.STOP_SIGKILL, SubState.FINAL_SIGKILL):
-        kill_rest(draft, key, cause)
+        kill_rest(draft, key, event)
 
 
-def cancel_back_off(draft: Draft, key: Key, _cause: TaskEvent) -> None:
+def cancel_back_off(draft: Draft, key: Key, _event: TaskEvent) -> None:
     draft.change(key, status="")
     draft.record(key, "stopped", reason=Reason.REQUESTED.value)
     complete_starts(draft, key)
@@ -261,7 +253,7 @@ def cancel_back_off(draft: Draft, key: Key, _cause: TaskEvent) -> None:
 # --- the end of a process
 
 
-def finish(draft: Draft, key: Key, _cause: TaskEvent) -> None:
+def finish(draft: Draft, key: Key, _event: TaskEvent) -> None:
     """The task and all it started are gone: report it, fire its rules, start it again when that was asked."""
     task = draft.tasks[key]
     end = task.exit
@@ -284,7 +276,7 @@ def finish(draft: Draft, key: Key, _cause: TaskEvent) -> None:
     if task.status and (bad or text):
         items["message"] = task.status
     draft.publish_control(key, task.action, success=not bad, pid=pid, items=items)
-    left = {"ended": list(task.leftovers)} if task.leftovers else {}
+    left = {"ended": [ev.ended_as_json(entry) for entry in task.leftovers]} if task.leftovers else {}
     draft.record(key, task.action, pid=pid, launch=task.launch, **items, **left)
     draft.emit(ev.Forget(launch=task.launch))
     draft.forget_launch(task.launch)
@@ -303,12 +295,9 @@ def _background(draft: Draft, key: Key, task: Task) -> str:
         return ""
     first, others = task.leftovers[0], len(task.leftovers) - 1
     more = f" and {others} more" if others else ""
-    program = foreground.known(str(first["name"]))
+    program = foreground.known(first.name)
     advice = foreground.told(program) if program else "a Command has to stay in the foreground"
-    return (
-        f"ended with {first['name']} (PID {first['pid']}){more}, which it had left in the background: "
-        f"{advice}"
-    )
+    return f"ended with {first.name} (PID {first.pid}){more}, which it had left in the background: {advice}"
 
 
 def _after_the_end(draft: Draft, key: Key, trigger: Trigger, *, restart: bool) -> None:
@@ -331,13 +320,25 @@ def _start_again(draft: Draft, key: Key) -> None:
     rules can form a ring.
     """
     cause = draft.tasks[key].cause
-    if cause.get("by") == "rule":
-        _start_by_rule(draft, key, dict(cause), failing=False)
+    if cause.by_rule:
+        _start_by_rule(draft, key, cause, failing=False)
     else:
         apply(draft, key, TaskEvent.START)
 
 
 # --- rules
+
+
+def rules_for(service: TaskService, trigger: Trigger, *, requested: bool) -> list[Rule]:
+    """Return the rules of a task that fire on `trigger`. A task that was asked to stop does not start itself
+    again.
+    """
+    return [
+        rule
+        for rule in service.rules
+        if rule.trigger is trigger
+        and not (requested and rule.call == service.id and rule.action is not Action.STOP)
+    ]
 
 
 def fire(draft: Draft, key: Key, trigger: Trigger, *, requested: bool = False) -> None:
@@ -358,11 +359,7 @@ def fire(draft: Draft, key: Key, trigger: Trigger, *, requested: bool = False) -
 def _fire_one(draft: Draft, key: Key, told: Task, rule: Rule) -> None:
     target = (key[0], rule.call)
     task = draft.tasks[target]
-    about = {
-        "rule": f"{rule.trigger.value}:{rule.action.value}:{rule.call}",
-        "source": key[1],
-        "launch": told.launch,
-    }
+    about = {"rule": rule_text(rule), "source": key[1], "launch": told.launch}
     if rule.action is Action.STOP:
         stopped(draft, target, f"rule {rule.trigger.value} of {key[1]}")
         apply(draft, target, TaskEvent.STOP)
@@ -386,7 +383,7 @@ def _fire_one(draft: Draft, key: Key, told: Task, rule: Rule) -> None:
         if task.sub_state is SubState.LAUNCHING:
             # The start that was ordered is over with this, and the next one is the rule's: else no rule that
             # goes on would be slowed.
-            cause |= {"by": "rule", "uid": None}
+            cause = replace(cause, by="rule", uid=None)
         # What stops already is started afterwards, whichever of the two was asked.
         apply(draft, target, TaskEvent.RESTART, cause=cause)
 
@@ -427,24 +424,37 @@ def _record_firing(draft: Draft, target: Key, about: Mapping[str, Any], *, refus
         draft.record(target, "rule", **about, **count)
 
 
-def _cause(source_id: str, told: Task, task: Task, rule: Rule) -> dict[str, Any]:
-    depth = int(told.cause.get("depth", 0)) + 1
+def _cause(source_id: str, fired: Task, task: Task, rule: Rule) -> Cause:
     pending = task.restart_pending or task.sub_state in (SubState.LAUNCHING, SubState.BACK_OFF)
-    return cause_by_rule(task.cause, source(source_id, told, rule), depth, join=pending)
+    return by_rule(task.cause, _source(source_id, fired, rule), fired.cause.depth + 1, join=pending)
 
 
-def _start_by_rule(draft: Draft, key: Key, cause: dict[str, Any], *, failing: bool) -> None:
+def _source(task_id: str, fired: Task, rule: Rule) -> Source:
+    end, shows_exit = fired.exit, rule.trigger in (Trigger.ON_EXIT, Trigger.ON_FAIL)
+    return Source(
+        task=task_id,
+        trigger=rule.trigger.value,
+        rule=rule_text(rule),
+        launch=fired.launch,
+        exit=SourceExit(code=end.code, signal=end.signal, reason=end.reason.value)
+        if end is not None and shows_exit
+        else None,
+        update=fired.update,
+    )
+
+
+def _start_by_rule(draft: Draft, key: Key, cause: Cause, *, failing: bool) -> None:
     task, limits, now = draft.tasks[key], draft.limits(key), draft.now
     starts = recent_starts(task, limits, now)
     if over_limit(starts, limits):
         apply(draft, key, TaskEvent.LIMIT)
         return
-    laps, at = start_by_rule(task, limits, now, failing=failing, launch=draft.next_launch)
+    quick_starts, at = start_by_rule(task, limits, now, failing=failing, launch=draft.next_launch)
     starts = (*starts, now) if limits.start_limit_burst else ()
     if at > now:
-        apply(draft, key, TaskEvent.DELAY, cause=cause, quick_starts=laps, starts=starts, deadline=at)
+        apply(draft, key, TaskEvent.DELAY, cause=cause, quick_starts=quick_starts, starts=starts, deadline=at)
     else:
-        apply(draft, key, TaskEvent.START, cause=cause, quick_starts=laps, starts=starts)
+        apply(draft, key, TaskEvent.START, cause=cause, quick_starts=quick_starts, starts=starts)
 
 
 _ACTS: dict[Act, Callable[[Draft, Key, TaskEvent], None]] = {

@@ -5,6 +5,7 @@ drops what does not. Pure.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 RATE = 1000.0
@@ -21,6 +22,28 @@ RESULT = "result"
 """The item that is the result of the whole message, which old services set to `failed`."""
 RESERVED = ("pid", "device_action")
 """What a `control` message says of every task beside its items."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """The judgment of one update. `tokens` are those that are left in the bucket."""
+
+    tokens: float
+    refusal: str = ""
+    """The reason to drop the update; empty if it is passed on."""
+    too_fast: bool = False
+
+
+def judge(tokens: float, since: float | None, items: Mapping[str, Any]) -> Judged:
+    """Judge an update by a token bucket that had `tokens` before `since` seconds; None for a bucket that is
+    still full.
+    """
+    tokens = BURST if since is None else min(BURST, tokens + since * RATE)
+    if tokens < 1.0:
+        return Judged(tokens=tokens, refusal=f"more than {RATE:g} updates a second", too_fast=True)
+    if too_deep(items):
+        return Judged(tokens=tokens - 1.0, refusal=f"an update is nested more than {MAX_NESTING} deep")
+    return Judged(tokens=tokens - 1.0)
 
 
 def too_deep(items: Mapping[str, Any]) -> bool:

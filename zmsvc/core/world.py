@@ -12,7 +12,10 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
-from zmsvc.core.events import Key, Verb
+from zmsvc.core.cause import Cause
+from zmsvc.core.cause import as_json as cause_as_json
+from zmsvc.core.cause import from_json as cause_from_json
+from zmsvc.core.events import Ended, Key, Verb, ended_as_json
 from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, State, SubState
 from zmsvc.core.model import Context, ServiceType, TaskService
 
@@ -84,8 +87,8 @@ class Task:
     """Rules that fired to start it since its last launch: what waits, is joined with what waits, or was
     refused.
     """
-    cause: Mapping[str, Any] = field(default_factory=dict)
-    """What started it, or will: see CONTRACT §9 `self.cause`."""
+    cause: Cause = field(default_factory=Cause)
+    """The cause of its last launch, or of the next one if that is pending."""
     update: Mapping[str, Any] | None = None
     """The items of its last update."""
     sequence: int = 0
@@ -95,7 +98,7 @@ class Task:
     tokens: float = 0.0
     """Updates it may report now; refilled with time up to the burst."""
     tokens_at: float = 0.0
-    leftovers: tuple[Mapping[str, Any], ...] = ()
+    leftovers: tuple[Ended, ...] = ()
     """Processes that it left behind at its last end, and what ended each."""
     last_definition: Mapping[str, Any] | None = None
     """What the file said of it before a reload took it out: its messages tell that until it has ended."""
@@ -225,6 +228,10 @@ def task_to_row(task: Task) -> dict[str, Any]:
     }
     if task.sub_state is SubState.FINAL_SIGTERM:
         row["sub"] = SubState.FINAL_SIGKILL
+    if "cause" in row:
+        row["cause"] = cause_as_json(task.cause)
+    if task.leftovers:
+        row["ended"] = list(map(ended_as_json, task.leftovers))
     if task.exit is not None:
         row["exit"] = {name: getattr(task.exit, name) for name in _EXIT}
     return row
@@ -265,9 +272,12 @@ def task_from_row(row: Mapping[str, Any], sub: str | None = None) -> Task:
         )
     if values.get("removed") is not None:
         _recalled("", values["removed"])
-    for name in ("starts", "ended"):
-        if name in values:
-            values[name] = tuple(values[name])
+    if "cause" in values:
+        values["cause"] = cause_from_json(values["cause"])
+    if "starts" in values:
+        values["starts"] = tuple(values["starts"])
+    if "ended" in values:
+        values["ended"] = tuple(Ended(**entry) for entry in values["ended"])
     return Task(**{_FROM_ROW.get(name, name): value for name, value in values.items()})
 
 

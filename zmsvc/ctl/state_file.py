@@ -15,7 +15,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from zmsvc.core import cause
 from zmsvc.core.errors import ConfigError, PlaceError
+from zmsvc.core.events import ended_as_json
 from zmsvc.core.model import Context
 from zmsvc.core.world import Exit, Task, service_of, task_from_row
 from zmsvc.ctl.client import CtlError
@@ -272,12 +274,12 @@ def _task(context: Context | None, key: Key, task: Task, when: When) -> Json:
         "restarts": task.restarts,
         "exit": _exit(key, task.exit, when),
         "status": task.status,
-        "ended": list(task.leftovers),
+        "ended": list(map(ended_as_json, task.leftovers)),
         "user": service.user if service else None,
         "entry": bool(service and service.entry),
         "held": task.stopped_by_operator,
         "dropped": task.dropped,
-        "cause": dict(task.cause),
+        "cause": cause.as_json(task.cause),
         "cgroup": None,
     }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Container
 
+from zmsvc.core import cause
 from zmsvc.core.events import Key
 from zmsvc.core.model import Context, ServiceType, TaskService
 from zmsvc.core.world import World
@@ -48,7 +49,7 @@ def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Co
         notify=str(places.notify_socket),
         mark=process_marks.number(places.mark, task.launch),
         log=log_target,
-        cause=dict(task.cause),
+        cause=cause.as_json(task.cause),
         # A process that is shared belongs to none of its tasks, so it has no PID file.
         pidfile=None if shared(service) else f"{places.runtime}/{transaction}:{task_id}.pid",
         cgroup=f"{transaction}:+{task.launch}" if shared(service) else cgroup_name(key),

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from zmsvc.core import messages
-from zmsvc.core.events import Key
+from zmsvc.core import cause, messages
+from zmsvc.core.events import Key, ended_as_json
 from zmsvc.core.lifecycle import STATE_OF, State, SubState
 from zmsvc.core.model import TaskService
 from zmsvc.core.world import Exit, Task, World, coming_up, service_of, status_at, transaction_state
@@ -107,12 +107,12 @@ def _task(world: World, key: Key, task: Task, cgroup: str | None) -> dict[str, A
         "restarts": task.restarts,
         "exit": exit_of(task.exit),
         "status": status_at(task, time.monotonic()),
-        "ended": list(task.leftovers),
+        "ended": list(map(ended_as_json, task.leftovers)),
         "user": service.user if service else None,
         "entry": bool(service and service.entry),
         "held": task.stopped_by_operator,
         "dropped": task.dropped,
-        "cause": dict(task.cause),
+        "cause": cause.as_json(task.cause),
         "cgroup": f"{cgroup}/{cgroup_name(key)}" if cgroup and not (service and shared(service)) else None,
     }
 

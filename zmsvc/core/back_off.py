@@ -1,0 +1,86 @@
+"""The arithmetic of starts by rule: back-off after failures, the brake on quick starts, and the start limit.
+
+Pure functions of one task's record; transitions.py applies the results.
+"""
+
+from __future__ import annotations
+
+from zmsvc.core.model import Limits
+from zmsvc.core.world import Task
+
+GOOD_UPTIME = 10.0
+"""Seconds. A task that ran for so long, or for `restart_max_delay` where that is longer, has its failures
+forgiven.
+"""
+FLOOR = 0.1
+"""Seconds: the least delay of a second quick start in a row. It holds even if `restart_delay` is 0, so no
+ring of rules spins.
+"""
+JITTER = 0.1
+"""The largest share that is added to a delay, so that tasks that failed together do not start together
+(Supervisor#1640).
+"""
+
+
+def failures_after(task: Task, limits: Limits, now: float) -> int:
+    """Return the number of failures in a row, with the one that happens now."""
+    good = now - task.launched_at >= max(GOOD_UPTIME, limits.restart_max_delay)
+    return 1 if good else task.failures + 1
+
+
+def _doubled(limits: Limits, times: int) -> float:
+    base = limits.restart_delay or (FLOOR if times else 0.0)
+    return float(min(base * 2.0 ** min(times, 64), max(limits.restart_max_delay, limits.restart_delay)))
+
+
+def back_off(task: Task, limits: Limits, launch: int) -> float:
+    """Return the seconds until a failed task is started again by its own rule. Each failure in a row doubles
+    them.
+    """
+    delay = _doubled(limits, max(task.failures - 1, 0))
+    # A multiplicative hash of the launch number spreads like a random number, and is the same when the
+    # decision is replayed.
+    share = (launch * 2654435761 % 2**32) / 2**32
+    return delay * (1.0 + JITTER * share)
+
+
+def next_quick_start(task: Task, limits: Limits, now: float) -> tuple[int, float]:
+    """Return, for a start by rule, the new count of quick starts in a row and the time of the start.
+
+    A ring of rules is legal. One that turns faster than `restart_delay` is slowed down by doubling, up to
+    `restart_max_delay`.
+    """
+    if not task.launch:
+        return 0, now
+    floor = limits.restart_delay or FLOOR
+    if now - task.launched_at >= max(2 * _spacing(task.quick_starts, limits), floor):
+        return 0, now
+    quick_starts = task.quick_starts + 1
+    return quick_starts, max(now, task.launched_at + _spacing(quick_starts, limits))
+
+
+def _spacing(quick_starts: int, limits: Limits) -> float:
+    """Return the seconds from one launch to the next after that many quick ones."""
+    if not quick_starts:
+        return 0.0
+    floor = limits.restart_delay or FLOOR
+    return float(min(floor * 2.0 ** min(quick_starts - 1, 64), max(limits.restart_max_delay, floor)))
+
+
+def start_by_rule(task: Task, limits: Limits, now: float, *, failing: bool, launch: int) -> tuple[int, float]:
+    """Return the new count of quick starts and the time of the start. `failing`: the task's own rule answers
+    its failure.
+
+    Both brakes count. Otherwise a task that fails and ends well by turns would reset each brake by the other.
+    """
+    quick_starts, at = next_quick_start(task, limits, now)
+    return quick_starts, max(at, now + back_off(task, limits, launch)) if failing else at
+
+
+def recent_starts(task: Task, limits: Limits, now: float) -> tuple[float, ...]:
+    """Return the starts by rule that the start limit still counts."""
+    return tuple(at for at in task.starts if at > now - limits.start_limit_interval)
+
+
+def over_limit(starts: tuple[float, ...], limits: Limits) -> bool:
+    return 0 < limits.start_limit_burst <= len(starts)

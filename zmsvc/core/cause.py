@@ -1,0 +1,119 @@
+"""The cause of a launch: the operator, the context, the bus or a rule. Inside the core a cause is a
+dataclass. `as_json` makes the mapping that everything else reads: `self.cause` of a task, the state file and
+`status`.
+
+When a rule fires is decided elsewhere (transitions.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from zmsvc.core.model import Rule
+
+MAX_SOURCES = 64
+"""Sources that one cause has at most; the latest ones are kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceExit:
+    """The last exit of the task that fired a rule. `reason` is a word of `world.Reason`."""
+
+    code: int | None = None
+    signal: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One firing of a rule: the task whose transition fired it, the launch of that task, its last exit and
+    its last update.
+    """
+
+    task: str
+    trigger: str
+    rule: str
+    launch: int
+    exit: SourceExit | None = None
+    """None if the trigger is neither on_exit nor on_fail: the last exit is then that of an earlier launch."""
+    update: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cause:
+    """The cause of a launch. The default is the cause of a task that has never been started."""
+
+    by: str = ""
+    """operator, context, bus or rule."""
+    uid: int | None = None
+    """The user who gave the order, where the kernel knows it."""
+    depth: int = 0
+    """The length of the chain of rules that led here."""
+    sources: tuple[Source, ...] = ()
+
+    @property
+    def by_rule(self) -> bool:
+        return self.by == "rule"
+
+
+NO_CAUSE = Cause()
+BY_CONTEXT = Cause(by="context")
+
+
+def rule_text(rule: Rule) -> str:
+    """Return a rule as causes and records name it: `on_exit:start:ts002`."""
+    return f"{rule.trigger.value}:{rule.action.value}:{rule.call}"
+
+
+def by_rule(before: Cause, source: Source, depth: int, *, join: bool) -> Cause:
+    """Return the cause of a launch that a rule asks for. With `join` a start is already pending: the new
+    source is added to its cause.
+    """
+    if not join:
+        return Cause(by="rule", depth=depth, sources=(source,))
+    return replace(
+        before,
+        by=before.by or "rule",
+        depth=max(depth, before.depth),
+        sources=(*before.sources, source)[-MAX_SOURCES:],
+    )
+
+
+def as_json(cause: Cause) -> dict[str, Any]:
+    """Return a cause as plain JSON values; an empty mapping for a task that has never been started."""
+    if cause == NO_CAUSE:
+        return {}
+    return {
+        "by": cause.by,
+        "uid": cause.uid,
+        "depth": cause.depth,
+        "sources": [_source_as_json(source) for source in cause.sources],
+    }
+
+
+def _source_as_json(source: Source) -> dict[str, Any]:
+    end = source.exit
+    return {
+        "task": source.task,
+        "trigger": source.trigger,
+        "rule": source.rule,
+        "launch": source.launch,
+        "exit": end and {"code": end.code, "signal": end.signal, "reason": end.reason},
+        "update": source.update,
+    }
+
+
+def from_json(values: Mapping[str, Any]) -> Cause:
+    """Read what `as_json` wrote, in this release or in an earlier one. Raises KeyError, TypeError or
+    ValueError for anything else.
+    """
+    read = dict(values)
+    return Cause(**{**read, "sources": tuple(map(_source_from_json, read.get("sources", ())))})
+
+
+def _source_from_json(values: Mapping[str, Any]) -> Source:
+    read = dict(values)
+    end = read.get("exit")
+    return Source(**{**read, "exit": None if end is None else SourceExit(**end)})

@@ -1,0 +1,164 @@
+"""A reload: the difference between the context that runs and the context file that was read again, and the
+change of only what differs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from zmsvc.core import events as ev
+from zmsvc.core import requests
+from zmsvc.core.cause import BY_CONTEXT
+from zmsvc.core.draft import Draft, ensure_task
+from zmsvc.core.events import ContextReloaded, Key, Origin, Requested, Verb
+from zmsvc.core.lifecycle import SubState, TaskEvent
+from zmsvc.core.model import Context, ServiceType, TaskService
+from zmsvc.core.pending_requests import wait_for_reload
+from zmsvc.core.transitions import apply
+from zmsvc.core.world import remembered
+
+_SETTINGS = ("log_name", "bus_access", "max_transactions")
+"""The settings of the context itself that a reload can change."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Difference:
+    """The task IDs of both files, by what a reload does with them."""
+
+    added: list[str]
+    removed: list[str]
+    changed: list[str]
+    """Tasks whose process differs: they are restarted."""
+    unchanged: list[str]
+    in_place: list[str]
+    """Tasks that take the change without a restart."""
+    context: list[str]
+    """Names of settings of the context itself."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def _difference(old: Context, new: Context) -> _Difference:
+    both = [task for task in new.tasks if task in old.tasks]
+    unchanged = [task for task in both if old.tasks[task] == new.tasks[task]]
+    changed = [task for task in both if not _same_process(old.tasks[task], new.tasks[task])]
+    settled = {*unchanged, *changed}
+    return _Difference(
+        added=[task for task in new.tasks if task not in old.tasks],
+        removed=[task for task in old.tasks if task not in new.tasks],
+        changed=changed,
+        unchanged=unchanged,
+        in_place=[task for task in both if task not in settled],
+        context=[name for name in _SETTINGS if getattr(old, name) != getattr(new, name)],
+    )
+
+
+def _same_process(old: TaskService, new: TaskService) -> bool:
+    """Return True if a running process may stay: rules and limits concern the supervisor alone."""
+    return _launched_with(old) == _launched_with(new)
+
+
+def _launched_with(service: TaskService) -> TaskService:
+    defaults = TaskService(id="", instance="")
+    return replace(
+        service,
+        rules=(),
+        source={},
+        description="",
+        entry=True,
+        kill_mode=defaults.kill_mode,
+        notify_access=defaults.notify_access,
+        stop_signal=defaults.stop_signal
+        if service.service_type is ServiceType.COMMAND
+        else service.stop_signal,
+        limits=replace(defaults.limits, watchdog=service.limits.watchdog),
+    )
+
+
+def reload(draft: Draft, fact: ContextReloaded) -> None:
+    """Change only what differs: added entry tasks start, removed tasks stop, changed tasks restart."""
+    old, new = draft.context, fact.context
+    if (old.endpoints, old.id) != (new.endpoints, new.id):
+        _refuse(draft, fact, "endpoints or ContextID differ; a restart of the context is needed for that")
+        return
+    if draft.stopping:
+        _refuse(draft, fact, "the context is stopping")
+        return
+    difference = _difference(old, new)
+    names = [name for name, transaction in draft.transactions.items() if transaction.open]
+    for name in names:
+        _change(draft, name, difference)
+    draft.context = new
+    _remember(draft, old)
+    for name in names:
+        _add(draft, name, difference.added)
+    draft.record(("", ""), "reloaded", **difference.as_json())
+    if fact.request is not None:
+        _wait(draft, fact.request, names, difference, block=fact.block)
+
+
+def _wait(draft: Draft, request: int, names: list[str], difference: _Difference, *, block: bool) -> None:
+    """Answer the request when removed tasks have ended, and added and changed ones have started or failed."""
+    wait_for_reload(
+        draft,
+        request,
+        ending=_present(draft, names, difference.removed),
+        starting=_present(draft, names, [*difference.added, *difference.changed]),
+        block=block,
+        details={**difference.as_json(), "still_failed": _still_failed(draft, names, difference)},
+    )
+
+
+def _present(draft: Draft, names: list[str], tasks: list[str]) -> list[Key]:
+    return [key for name in names for task in tasks if (key := (name, task)) in draft.tasks]
+
+
+def _still_failed(draft: Draft, names: list[str], difference: _Difference) -> list[dict[str, str]]:
+    """Return the failed tasks that the new file may have mended. The operator starts them, as after systemctl
+    daemon-reload.
+    """
+    keys = _present(draft, names, [*difference.changed, *difference.in_place])
+    return [
+        {"transaction": key[0], "task": key[1]}
+        for key in keys
+        if draft.tasks[key].sub_state is SubState.FAILED
+    ]
+
+
+def _refuse(draft: Draft, fact: ContextReloaded, why: str) -> None:
+    if fact.request is not None:
+        draft.emit(ev.Reply(request=fact.request, ok=False, code=1, error=f"cannot reload: {why}"))
+
+
+def _change(draft: Draft, name: str, difference: _Difference) -> None:
+    requests.stop_quietly(draft, _present(draft, [name], difference.removed), "a reload")
+    for key in _present(draft, [name], difference.changed):
+        # A task that is already stopping needs no order: if it starts again, it does so with the new file.
+        if draft.tasks[key].sub_state in (SubState.LAUNCHING, SubState.START, SubState.RUNNING):
+            draft.change(key, rules_suppressed=True)
+            apply(draft, key, TaskEvent.RESTART, cause=BY_CONTEXT)
+
+
+def _remember(draft: Draft, old: Context) -> None:
+    """Keep the old definition of each removed task until its record is removed. It survives a crash of the
+    supervisor.
+    """
+    for key, task in list(draft.tasks.items()):
+        if draft.service(key) is None:
+            draft.schedule_removal(key)
+            if key[1] in old.tasks:
+                draft.change(key, last_definition=remembered(old.tasks[key[1]]))
+        elif task.last_definition is not None:
+            draft.change(key, last_definition=None)
+
+
+def _add(draft: Draft, name: str, added: list[str]) -> None:
+    for task in added:
+        ensure_task(draft, name, task)
+        if draft.context.tasks[task].entry:
+            requests.handle(
+                draft,
+                Requested(verb=Verb.START, origin=Origin(by="context"), transaction=name, tasks=(task,)),
+            )
