@@ -728,7 +728,8 @@ def test_status_imports_little(home: House) -> None:
         "zmsvc.core.model",
         "importlib.metadata",
         "zmsvc.ctl.verbs.logs",
-        "zmsvc.ctl.follow",
+        "zmsvc.ctl.verbs.events",
+        "zmsvc.ctl.verbs.bus",
         "zmsvc.ctl.verbs.check",
         "zmsvc.ctl.create.command",
     }

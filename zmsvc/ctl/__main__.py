@@ -179,10 +179,12 @@ VERBS = (
         Option("-r", "--reverse", action="store_true", help="show the newest first"),
         Option("--show-query", action="store_true", help="print the command that finds the same, and end"),
     ),
-    Verb("events", "follow.events", "show the history of what happened to tasks", *MEANT, FOLLOW, LINES),
+    Verb(
+        "events", "verbs.events.events", "show the history of what happened to tasks", *MEANT, FOLLOW, LINES
+    ),
     Verb(
         "watch",
-        "follow.watch",
+        "verbs.bus.watch",
         "print every message on the bus",
         TRANSACTION,
         Option(
@@ -199,7 +201,7 @@ VERBS = (
     ),
     Verb(
         "send",
-        "follow.send",
+        "verbs.bus.send",
         "publish a message, done when the device has it",
         Option("topic", metavar="TOPIC", help="the message's topic"),
         Option("message", nargs="?", metavar="JSON|-", help="the message; - or nothing: from standard input"),

@@ -468,13 +468,13 @@ def test_send_of_a_malformed_message_is_status_2(text: str, courier: Courier, ca
 @pytest.mark.parametrize("topic", ["", " ", "a @@@ b", "a\nb"])
 def test_send_to_a_malformed_topic_is_status_2(topic: str, courier: Courier, capsys: Capture) -> None:
     assert main(["send", topic, "{}"]) == 2
-    assert "is no topic" in capsys.readouterr().err
+    assert "is not a topic" in capsys.readouterr().err
 
 
 def test_send_says_when_nobody_is_subscribed(courier: Courier, capsys: Capture) -> None:
     courier.outcome = False
     assert main(["send", "talk", "{}"]) == 0
-    assert "nobody is subscribed to talk" in capsys.readouterr().err
+    assert "no subscriber to talk" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
