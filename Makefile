@@ -79,7 +79,7 @@ all-tests: test test-lowest
 	$(MAKE) chaos
 	$(MAKE) soak
 
-# Results go to tests/bench. What is not installed (s6, runit: apt-get install s6 runit) is left out, and the report says so.
+# Results go to bench. What is not installed (s6, runit: apt-get install s6 runit) is left out, and the report says so.
 bench bench-full: $(VENV)/.bench
 	PYTHONPATH=tests:tests/live:tests/boot $(VENV)/bin/python -m bench $(if $(filter bench-full,$@),--full) $(BENCH_ARGS)
 

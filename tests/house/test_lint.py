@@ -1,6 +1,4 @@
-"""The linters are tests, so that `make test` is all there is to run; on a machine without them they are
-skipped.
-"""
+"""Run the linters as tests, so that `make test` checks everything. A linter that is not installed is skipped."""
 
 from __future__ import annotations
 
@@ -9,16 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from needs import need_tool
 
 ROOT = Path(__file__).parents[2]
-
-TYPED_TESTS = (
-    "scripts/suite.py", "tests/conftest.py", "tests/needs.py", "tests/waiting.py",
-    "tests/boot/machine.py", "tests/boot/installed.py", "tests/boot/users.py",
-)  # fmt: skip
-"""What other tests stand on is held to the rules of the package."""
 
 
 def run(tool: str, *arguments: str) -> None:
@@ -43,13 +34,5 @@ def test_the_code_is_formatted_by_ruff() -> None:
 
 
 def test_mypy_finds_nothing() -> None:
+    # One run, with one cache: setup.cfg lists the package, the benchmark and what other tests stand on.
     run("mypy", "--strict")
-
-
-def test_mypy_finds_nothing_in_the_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MYPYPATH", "tests:tests/live:tests/boot")
-    run("mypy", "--strict", "--follow-imports=silent", "--package=bench")
-
-
-def test_mypy_finds_nothing_in_what_tests_stand_on() -> None:
-    run("mypy", "--strict", *TYPED_TESTS)
