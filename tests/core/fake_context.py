@@ -452,8 +452,8 @@ class FakeContext:
         port = KeeperPort(self.kernel)
         # As zmsvcd does before anything else.
         port.kill_each(SupervisorPort(self.kernel).belonging((), self.places.mark))
-        self.doors = Listeners(self.places)
-        self.keeper = Keeper(self.places, self.doors, [], None, None, port)
+        self.listeners = Listeners(self.places)
+        self.keeper = Keeper(self.places, self.listeners, [], None, None, port)
         self.observe(self.keeper)
         # A daemon that cannot begin says why and ends; systemd starts it again.
         faults, self.kernel.faults = self.kernel.faults, 0.0
@@ -493,19 +493,24 @@ class FakeContext:
         for fd in [*keeper._dispatcher._watches]:
             keeper._dispatcher.unwatch(fd)
         keeper._dispatcher._selector.close()
-        for sock in (self.doors.control, self.doors.notify, self.doors.keeper, *keeper._device._listening):
+        for sock in (
+            self.listeners.control,
+            self.listeners.notify,
+            self.listeners.keeper,
+            *keeper._device._listening,
+        ):
             sock.close()
         if keeper._supervisor.conn is not None:
             keeper._supervisor.conn.close()
-        if keeper._zygote._line is not None:
-            keeper._zygote._line.close()
-            os.close(keeper._zygote._gate)
-        for held in keeper._brood._held.values():
-            if held.executing is not None:
-                os.close(held.executing)
-        for host in keeper._brood._hosts._of.values():
-            host.close()
-        os.close(self.doors._lock)
+        if keeper._zygote._channel is not None:
+            keeper._zygote._channel.close()
+            os.close(keeper._zygote._common_gate)
+        for record in keeper._process_table._records.values():
+            if record.exec_pipe is not None:
+                os.close(record.exec_pipe)
+        for process in keeper._process_table._shared_processes._by_transaction.values():
+            process.close()
+        os.close(self.listeners._lock)
 
     def close(self) -> None:
         for supervisor in [*self.supervisors]:

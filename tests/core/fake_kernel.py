@@ -95,9 +95,9 @@ class Kernel:
         self.counts: Counter[str] = Counter()
         """What was reached."""
         self.faults = 0.0
-        """ExitStatus likely a call fails."""
+        """How likely a call fails."""
         self.crashes = 0.0
-        """ExitStatus likely the keeper dies in a call."""
+        """How likely the keeper dies in a call."""
         self.keeper = self.fork(0, "keeper").pid
         self.execute: dict[str, Callable[[Process, Mapping[str, str], list[str]], None]] = {}
         """What becomes of a process that executes a module."""
@@ -250,7 +250,7 @@ class KeeperPort:
     def selector(self) -> selectors.BaseSelector:
         return Shuffled(self._kernel, faulty=True)
 
-    def line(self) -> tuple[socket.socket, socket.socket]:
+    def channel(self) -> tuple[socket.socket, socket.socket]:
         self._kernel.may_crash()
         self._kernel.may_fail("line", errno.EMFILE)
         ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
@@ -278,7 +278,7 @@ class KeeperPort:
         self._kernel.execute[module](process, here, words)
         return process.pid
 
-    def ended(self) -> End | None:
+    def ended_child(self) -> End | None:
         self._kernel.may_crash()
         zombies = [
             p.end
@@ -339,7 +339,7 @@ class KeeperPort:
     def launch_of(self, pid: int, mark: bytes) -> int | None:
         raise NotImplementedError
 
-    def group(self, pid: int) -> str:
+    def cgroup_of(self, pid: int) -> str:
         raise NotImplementedError
 
     def user(self, pid: int) -> int | None:
@@ -352,25 +352,25 @@ class KeeperPort:
     def number_of_children(self) -> int:
         return len(self.children())
 
-    def open_group(self, cgroup: Path) -> int:
+    def open_cgroup(self, cgroup: Path) -> int:
         raise NotImplementedError
 
-    def group_of(self, pid: int, cgroup: Path) -> None:
+    def move_to_cgroup(self, pid: int, cgroup: Path) -> None:
         raise NotImplementedError
 
-    def populated(self, cgroup: Path) -> bool:
+    def cgroup_populated(self, cgroup: Path) -> bool:
         raise NotImplementedError
 
-    def processes(self, cgroup: Path) -> list[int]:
+    def cgroup_processes(self, cgroup: Path) -> list[int]:
         raise NotImplementedError
 
-    def kill_group(self, cgroup: Path) -> None:
+    def kill_cgroup(self, cgroup: Path) -> None:
         raise NotImplementedError
 
-    def remove_group(self, cgroup: Path) -> None:
+    def remove_cgroup(self, cgroup: Path) -> None:
         raise NotImplementedError
 
-    def said(self, sock: socket.socket) -> notify.Datagram | None:
+    def receive(self, sock: socket.socket) -> notify.Datagram | None:
         self._kernel.may_crash()
         self._kernel.may_fail("said", errno.ENOBUFS)
         return self._kernel.sender(notify.receive(sock))

@@ -189,9 +189,11 @@ def check(house: FakeContext) -> None:
     mains = {each.process.pid for each in house.tasks.values() if each.process.alive}
     lost = [child.pid for child in house.kernel.living("child") if child.parent not in mains]
     assert not lost, "a process was left behind"
-    brood = house.keeper._brood
-    assert all(held.end is None for held in brood._held.values()), "an end that nobody has acknowledged"
-    assert not brood._forking
+    table = house.keeper._process_table
+    assert all(record.end is None for record in table._records.values()), (
+        "an end that nobody has acknowledged"
+    )
+    assert not table._forking
 
 
 def play(house: FakeContext, *, protocols: tuple[int, ...]) -> None:

@@ -73,7 +73,7 @@ class Forks(ZygoteClient):
     def __init__(self, *, cgroups: bool) -> None:
         self.machine = Machine()
         self.dispatcher = Dispatcher(self.machine)
-        super().__init__(self.machine, self.dispatcher, cgroups=cgroups, greeted=lambda: None)
+        super().__init__(self.machine, self.dispatcher, cgroups=cgroups, on_greeting=lambda: None)
 
     def forked(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors) -> int:
         """Fork a task and wait for its PID. Raises OSError."""

@@ -111,7 +111,7 @@ def test_a_zygote_that_was_stopped_is_killed_and_replaced(
 ) -> None:
     first = forks.pid
     assert first is not None
-    monkeypatch.setattr("zmsvc.keeper.zygote_client.ANSWER", 2.0)
+    monkeypatch.setattr("zmsvc.keeper.zygote_client.ANSWER_TIMEOUT", 2.0)
     os.kill(first, signal.SIGSTOP)
     pid = launch(forks, nest)
     monkeypatch.undo()
@@ -122,15 +122,15 @@ def test_a_zygote_that_was_stopped_is_killed_and_replaced(
 
 def test_a_task_whose_pid_was_lost_runs_no_code(forks: Forks, nest: Nest) -> None:
     """The zygote dies between the fork and its answer: the keeper never opens the gate."""
-    assert forks._line is not None
+    assert forks._channel is not None
     zygote = forks.pid
     assert zygote is not None
-    forks._line.setblocking(True)
-    assert forking.decode_hello(forks._line.recv(forking.PACKET)) == (__version__, forking.PROTOCOL)
+    forks._channel.setblocking(True)
+    assert forking.decode_hello(forks._channel.recv(forking.PACKET)) == (__version__, forking.PROTOCOL)
     memory = memfd.private("launch", forking.encode_launch(nest.spec(pidfile=str(nest.home / "pid"))))
-    seqpacket.send_data(forks._line, *forking.order(Descriptors(), memory))
+    seqpacket.send_data(forks._channel, *forking.order(Descriptors(), memory))
     os.close(memory)
-    pid = int(forks._line.recv(64))
+    pid = int(forks._channel.recv(64))
     os.kill(zygote, signal.SIGKILL)
     reap(zygote)
     forks.ended()

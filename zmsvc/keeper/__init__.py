@@ -1,9 +1,9 @@
-"""The main process of a context: it forks, reaps, keeps exit statuses and sockets, and starts the
-supervisor again. It decides nothing.
+"""The main process of a context. It forks and reaps tasks, keeps their exit statuses and the listening
+sockets, and restarts the supervisor. It makes no decisions.
 """
 
 from zmsvc.host import requirements
 
-# Here, because `python -m zmsvc.keeper` and the installed command both come by before they import what may be
-# missing.
+# Check the requirements here: `python -m zmsvc.keeper` and the installed command both import this package
+# before any module that may be missing.
 requirements.insist("zmsvcd")

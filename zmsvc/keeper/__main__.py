@@ -1,4 +1,6 @@
-"""`zmsvcd`: arguments, detaching, and the exit status. The process that runs this is the keeper."""
+"""The program `zmsvcd`: arguments, detaching and exit status. The process that runs `main` becomes the
+keeper.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +26,18 @@ from zmsvc.keeper.keeper import Keeper
 from zmsvc.keeper.keyring import keyring
 from zmsvc.keeper.listeners import Listeners
 
-LAST_S = 5.0
-"""Seconds that processes of a killed keeper have to end after SIGKILL; one that is stuck in the kernel
-does not hold up the start.
+PREVIOUS_END_S = 5.0
+"""Seconds that the processes of a killed keeper have to end after SIGKILL. A process that is stuck in the
+kernel does not hold up the start.
 """
 _READY = "ready"
-"""What the daemon says to the process that it was started from; what follows has failed at once."""
+"""The first word that the daemon writes to the process that started it. The text after it names the parts of
+the context that failed at once.
+"""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The arguments of zmsvcd; the manual page is tested against them."""
+    """Return the parser of zmsvcd's arguments. A test compares it with the manual page."""
     p = argparse.ArgumentParser(
         prog="zmsvcd", description="Run the task services of a context.", formatter_class=_Help
     )
@@ -53,26 +57,26 @@ def parser() -> argparse.ArgumentParser:
 
 class _Help(argparse.HelpFormatter):
     def __init__(self, prog: str) -> None:
-        # With a width it does not ask the terminal, for which it would import compression libraries into all
-        # our forks.
+        # Without `width`, argparse asks the terminal for its size. For that it imports compression libraries,
+        # which every forked process would then carry.
         super().__init__(prog, width=100)
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    # Whatever we were started with, nothing that we make may be written by others; directories that have to
-    # be made on the way to ours have no mode of their own. Tasks get the umask that was given, see
+    # Other users must not be able to write the files that zmsvcd creates, whatever umask it inherits. Parent
+    # directories that zmsvcd creates have no explicit mode. Tasks get the inherited umask back; see
     # zmsvc.task.process.
-    given = linux.current_umask()
-    os.environ["ZMSVC_UMASK"] = f"{given:04o}"
-    os.umask(given | 0o022)
+    inherited = linux.current_umask()
+    os.environ["ZMSVC_UMASK"] = f"{inherited:04o}"
+    os.umask(inherited | 0o022)
     try:
         interpreter.disabled()
         places = paths.places(args.context)
         if not places.config_file.is_file():
             raise ZmsvcError(f"cannot start {places.name}: there is no context file {places.config_file}")
-        _claim(places)
-        # A relative path means nothing after the daemon has gone to /.
+        _claim_directories(places)
+        # A daemon changes its directory to /, where a relative path is meaningless.
         target = (
             str(places.config_file) if args.context.endswith(".xml") or "/" in args.context else args.context
         )
@@ -94,16 +98,17 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
-def _claim(places: paths.Places) -> None:
-    """Make the context's directories and check them. Raises PlaceError, which says how a context of
-    another user is started.
+def _claim_directories(places: paths.Places) -> None:
+    """Create and check the context's directories. Raises PlaceError, whose message says how to start a
+    context of another user.
     """
     for directory, mode, kind in ((places.state, 0o750, "STATE"), (places.runtime, 0o755, "RUNTIME")):
         try:
             directories.claim(directory, mode)
         except PlaceError as error:
             raise PlaceError(
-                f"cannot start {places.name}: {error}{_way_out(places, error.owner)}", owner=error.owner
+                f"cannot start {places.name}: {error}{_command_for_root(places, error.owner)}",
+                owner=error.owner,
             ) from error
         except OSError as error:
             by = (
@@ -118,19 +123,19 @@ def _claim(places: paths.Places) -> None:
             ) from error
 
 
-def _way_out(places: paths.Places, owner: int | None) -> str:
-    """What root types for a context that belongs to another user, whose files root must not use: they may
-    be links to root's own.
+def _command_for_root(places: paths.Places, owner: int | None) -> str:
+    """Return the command by which root starts a context of another user. Root must not use that user's files
+    itself: they may be links to root's own files.
     """
     if os.geteuid() or owner in (None, 0):
         return ""
     name = directories.user(owner).rpartition(" ")[2]
-    given = {
+    directory_of = {
         "CONFIG": places.config_file.parent,
         "RUNTIME": places.runtime.parent,
         "STATE": places.state.parent,
     }
-    environment = " ".join(f"ZMSVC_{key}_DIR={value}" for key, value in given.items())
+    environment = " ".join(f"ZMSVC_{key}_DIR={value}" for key, value in directory_of.items())
     unit = f"systemctl start zmsvc@{places.name}, or " if os.path.isdir("/run/systemd/system") else ""
     return (
         f"; type {unit}in the foreground: setpriv --reuid={name} --regid={name} --init-groups env "
@@ -140,8 +145,8 @@ def _way_out(places: paths.Places, owner: int | None) -> str:
 
 
 def _log_target(places: paths.Places, *, detached: bool) -> str:
-    """Where the context's log goes: to journald when systemd runs us or nobody looks; else to the terminal
-    and a file.
+    """Return the target of the context's log: the journal under systemd or when detached, otherwise the
+    terminal and a file.
     """
     if os.environ.get("JOURNAL_STREAM") or (detached and os.path.exists("/run/systemd/journal/socket")):
         return "journal"
@@ -149,26 +154,26 @@ def _log_target(places: paths.Places, *, detached: bool) -> str:
 
 
 def _detach(places: paths.Places, arguments: list[str]) -> int:
-    """Become a classic daemon. The process that was started waits until the context is ready, or has failed
-    and said why.
+    """Become a classic daemon. The process that the user started waits until the daemon reports that the
+    context is ready, or has ended.
 
-    No process of the daemon keeps a stream of whoever started it: a pipe that is never closed would hold him
-    for ever.
+    No process of the daemon keeps an inherited standard stream open: the user's program could otherwise wait
+    for ever for the end of its pipe.
     """
     reader, writer = os.pipe()
-    said = places.log_file.lstat().st_size if places.log_file.is_file() else 0
+    log_size = places.log_file.lstat().st_size if places.log_file.is_file() else 0
     if os.fork():
         os.close(writer)
         with os.fdopen(reader, "rb") as pipe:
-            told = pipe.read().decode(errors="replace")
-        if told.startswith(_READY):
-            # The context runs and goes on to manage it, as after `systemctl start`: that is no failure of the
-            # daemon.
-            if error := told.removeprefix(_READY):
+            answer = pipe.read().decode(errors="replace")
+        if answer.startswith(_READY):
+            # The context runs and keeps managing the failed task, as after `systemctl start`. So a failed
+            # task is not a failure of the daemon.
+            if error := answer.removeprefix(_READY):
                 complain(f"zmsvcd: {error} (see zmsvcctl -c {places.name} status)")
             return 0
-        _show_complaints(places.log_file, said)
-        return int(told) if told.isdecimal() else 1
+        _print_log_since(places.log_file, log_size)
+        return int(answer) if answer.isdecimal() else 1
     os.close(reader)
     os.environ["ZMSVC_LOG"] = _log_target(places, detached=True)
     with open(places.log_file, "a", opener=_for_owner_and_group) as log:
@@ -178,11 +183,13 @@ def _detach(places: paths.Places, arguments: list[str]) -> int:
             umask=umask, signal_map={}, prevent_core=False, files_preserve=files, stdout=log, stderr=log
         ):
             os.environ[DETACHED] = "1"
-            log.close()  # It is standard error from here on, and would stay open when that is something else.
-            waiting = [writer]
-            status = _keep(places, arguments, ready=lambda error: _report(waiting.pop(), error))
-            if waiting:
-                # It ended before it was ready, as the one who waits is to end, too.
+            # Standard error is a copy. This descriptor would stay open after standard error is replaced.
+            log.close()
+            unanswered = [writer]
+            status = _keep(places, arguments, ready=lambda error: _report_ready(unanswered.pop(), error))
+            if unanswered:
+                # The keeper ended before the context was ready. The waiting process exits with the same
+                # status.
                 os.write(writer, b"%d" % status)
             return status
 
@@ -191,52 +198,50 @@ def _for_owner_and_group(path: str, flags: int) -> int:
     return directories.open_file(Path(path), flags, 0o640)
 
 
-def _report(writer: int, error: str) -> None:
+def _report_ready(writer: int, error: str) -> None:
     os.write(writer, f"{_READY}{error}".encode())
     os.close(writer)
 
 
-def _show_complaints(log: Path, after: int) -> None:
-    """What the daemon has said since then belongs on the terminal that it was started from: it did not
-    become one.
-    """
-    told: list[str] = []
+def _print_log_since(log: Path, offset: int) -> None:
+    """Print on the terminal what the daemon has logged since this offset: the start failed."""
+    logged: list[str] = []
     with contextlib.suppress(OSError, PlaceError), open(log, "rb", opener=_for_owner_and_group) as file:
-        file.seek(after)
-        told = file.read().decode(errors="replace").splitlines()
-    lines = [line[head.size :] if (head := logline.head(line)) else line for line in told]
+        file.seek(offset)
+        logged = file.read().decode(errors="replace").splitlines()
+    lines = [line[head.size :] if (head := logline.head(line)) else line for line in logged]
     if lines:
         complain("\n".join(lines))
 
 
 def _keep(places: paths.Places, arguments: list[str], ready: Callable[[str], None] | None = None) -> int:
-    """Be the keeper of this context until it ends."""
+    """Run as the keeper of this context until it ends. Return the exit status."""
     _raise_file_limit()
     keys = keyring(places.keys)
-    doors = Listeners(places)
+    listeners = Listeners(places)
     try:
-        keeper = Keeper(places, doors, arguments, _delegated_cgroup(), keys)
+        keeper = Keeper(places, listeners, arguments, _delegated_cgroup(), keys)
         if ready is not None:
             keeper.ready = ready
-        _end_the_last(places, doors)
+        _end_previous(places, listeners)
         return keeper.run()
     finally:
-        doors.close()
+        listeners.close()
 
 
-def _end_the_last(places: paths.Places, doors: Listeners) -> None:
-    """End what a keeper that was killed has left. It is gone before anything starts: two copies of a task
-    must never be.
+def _end_previous(places: paths.Places, listeners: Listeners) -> None:
+    """Kill the processes that a killed keeper left, and wait until they are gone. There must never be two
+    copies of a task.
 
-    Its supervisor and device die with it, which takes them a moment, and until then they listen where ours is
-    to listen.
+    The old supervisor and device end with their keeper, but not at the same instant. Until then they occupy
+    the addresses that the new ones bind.
     """
-    found = process_marks.belonging((), places.mark) + process_marks.belonging(
-        (), b"NOTIFY_SOCKET=" + os.fsencode(doors.keeper_path)
+    leftovers = process_marks.belonging((), places.mark) + process_marks.belonging(
+        (), b"NOTIFY_SOCKET=" + os.fsencode(listeners.keeper_path)
     )
-    linux.kill_each(found)
-    until = time.monotonic() + LAST_S
-    for pid in found:
+    linux.kill_each(leftovers)
+    until = time.monotonic() + PREVIOUS_END_S
+    for pid in leftovers:
         linux.wait_for_end(pid, max(0.0, until - time.monotonic()))
 
 
@@ -248,15 +253,15 @@ def _raise_file_limit() -> None:
 
 
 def _delegated_cgroup() -> Path | None:
-    """Our part of the cgroup tree, when systemd has given it to us (Delegate=yes): the keeper moves into a
-    leaf of it.
+    """Return the cgroup that systemd has delegated to this unit (Delegate=yes), or None. The keeper moves
+    into a leaf of it.
     """
     if not os.environ.get("NOTIFY_SOCKET"):
         return None
     base = linux.own_cgroup()
     if base is None:
         return None
-    # DelegateSubgroup=keeper (systemd 254) has put us there already.
+    # With DelegateSubgroup=keeper (systemd 254 and later) the keeper starts in that leaf.
     base = base.parent if base.name == "keeper" else base
     if not linux.is_delegated(base):
         return None

@@ -1,11 +1,13 @@
-"""Finds the processes of a launch beside its main one.
+"""Find the processes of a launch other than its main process.
 
-By its control group where there is one. Else by descent, and among the orphans that the keeper, a subreaper,
-was given, by session and by the marks of host/kernel/process_marks.py, which tell the launch.
+With control groups, they are the members of the launch's control group. Without, they are the descendants of
+the main process, and those orphans that share its session or carry the marks of the launch
+(host/kernel/process_marks.py). The kernel gives orphans to the keeper, which is a subreaper.
 
-A process of the daemon's own user can move itself into another control group of the unit, as into the
-keeper's own. So where there are orphans they are looked at with control groups as well. That costs nothing as
-long as there are none: the keeper's children are counted, once for all that have ended together.
+A process of the daemon's own user can move itself into another control group of the unit, for example the
+keeper's. So orphans are checked with control groups as well. This costs nothing while there are no orphans:
+the keeper compares the number of its children with the number that it forked, once for all children that end
+in one turn.
 """
 
 from __future__ import annotations
@@ -17,99 +19,106 @@ from zmsvc.keeper.machine import KeeperMachine
 
 
 class Descendants:
-    """All processes of a context. `known` are the keeper's children that are no orphans.
+    """The search for all processes of a context. `known` are the keeper's children that are not orphans.
 
-    `astray` tells of an orphan whether it has the mark of no launch that is there, and is in the control
-    group of none; `settled` whether its control group, which it could not leave, is that of a launch.
+    `is_stray` returns True for an orphan that carries the marks of no existing launch and is in the control
+    group of none. `is_confined` returns True for a process that is in the control group of a launch and may
+    not leave it.
     """
 
     def __init__(
         self,
-        outside: KeeperMachine,
-        mark: bytes,
+        machine: KeeperMachine,
+        environment_tag: bytes,
         known: Collection[int],
-        astray: Callable[[int], bool],
-        settled: Callable[[int], bool],
+        is_stray: Callable[[int], bool],
+        is_confined: Callable[[int], bool],
     ) -> None:
-        self._astray, self._settled = astray, settled
-        self._counted: list[int] | None = None
-        self._outside = outside
-        self._mark = mark
-        """What all processes of this context, and no others, have in their environment."""
+        self._is_stray, self._is_confined = is_stray, is_confined
+        self._counted_orphans: list[int] | None = None
+        self._machine = machine
+        self._environment_tag = environment_tag
+        """The environment entry that all processes of this context have, and no others."""
         self._known = known
 
-    def count(self, gone: Collection[int]) -> None:
-        """Look for orphans once for all of these children, which have ended and were reaped, until `forget`.
+    def count_orphans(self, gone: Collection[int]) -> None:
+        """Search for orphans once on behalf of all these children, which have ended and were reaped. The
+        result is used until `forget_count`.
 
-        What they have left became the keeper's before it heard of their end. A thousand tasks may end at
+        The kernel gives their orphans to the keeper before it reports their ends. A thousand tasks may end at
         once.
         """
-        self._counted = self._found(gone)
+        self._counted_orphans = self._find_orphans(gone)
 
-    def forget(self) -> None:
-        """What was counted is over: other processes may have come."""
-        self._counted = None
+    def forget_count(self) -> None:
+        """Drop the result of `count_orphans`: new processes may have appeared."""
+        self._counted_orphans = None
 
     def orphans(self) -> list[int]:
-        """Return the keeper's children that it did not fork, zombies and forks on their way included."""
-        return self._found(()) if self._counted is None else self._counted
+        """Return the keeper's children that it did not fork. Zombies and forks in progress are included."""
+        return self._find_orphans(()) if self._counted_orphans is None else self._counted_orphans
 
-    def _found(self, gone: Collection[int]) -> list[int]:
+    def _find_orphans(self, gone: Collection[int]) -> list[int]:
         known = len(self._known) - sum(pid in self._known for pid in gone)
-        if self._outside.number_of_children() <= known:
+        if self._machine.number_of_children() <= known:
             return []
-        return [pid for pid in self._outside.children() if pid not in self._known]
+        return [pid for pid in self._machine.children() if pid not in self._known]
 
-    def left(self, held: LaunchRecord) -> bool:
-        """Tell whether the main process left others behind. Without orphans nobody did, and /proc need not
-        be searched.
+    def has_any(self, record: LaunchRecord) -> bool:
+        """Return True if the launch has processes besides the main one. Without orphans there are none, and
+        /proc need not be searched.
         """
-        return bool((held.cgroup is not None or self.orphans()) and self.all(held))
+        return bool((record.cgroup is not None or self.orphans()) and self.others(record))
 
-    def all(self, held: LaunchRecord) -> list[int]:
-        """Return every other process of a launch. Without a control group that is a search through all
+    def others(self, record: LaunchRecord) -> list[int]:
+        """Return every process of a launch besides the main one. Without a control group this searches all
         processes of the machine.
         """
-        if held.cgroup is not None:
-            found = self._in_group(held)
-            return found + [pid for pid in self._strays(held) if pid not in found]
-        found = self._outside.belonging({held.pid}, *self._marks(held))
-        return [pid for pid in found if pid != held.pid and pid not in self._known]
+        if record.cgroup is not None:
+            found = self._in_cgroup(record)
+            return found + [pid for pid in self._strays(record) if pid not in found]
+        found = self._machine.belonging({record.pid}, *self._tags(record))
+        return [pid for pid in found if pid != record.pid and pid not in self._known]
 
-    def near(self, held: LaunchRecord) -> list[int]:
-        """Return the other processes that can be found without such a search: those in reach of a signal that
-        asks them to end.
+    def reachable(self, record: LaunchRecord) -> list[int]:
+        """Return those other processes of a launch that can be found without searching /proc. They get the
+        stop signal.
 
-        A thousand tasks may be stopped at once. Nothing is lost by one that is missed: it is found when the
-        main process has ended.
+        A thousand tasks may be stopped at once. A process that is missed here is found when the main process
+        has ended.
         """
-        if held.cgroup is not None:
-            return self._in_group(held)
-        found = self._outside.children(held.pid) if held.end is None else []
-        found += [pid for pid in self.orphans() if self._outside.marked(pid, {held.pid}, *self._marks(held))]
-        for pid in found:  # which grows
-            found += [child for child in self._outside.children(pid) if child not in found]
+        if record.cgroup is not None:
+            return self._in_cgroup(record)
+        found = self._machine.children(record.pid) if record.end is None else []
+        found += [
+            pid for pid in self.orphans() if self._machine.marked(pid, {record.pid}, *self._tags(record))
+        ]
+        for pid in found:  # `found` grows in the loop
+            found += [child for child in self._machine.children(pid) if child not in found]
         return [pid for pid in found if pid not in self._known]
 
-    def _in_group(self, held: LaunchRecord) -> list[int]:
-        assert held.cgroup is not None
-        if not self._outside.populated(held.cgroup):
+    def _in_cgroup(self, record: LaunchRecord) -> list[int]:
+        assert record.cgroup is not None
+        if not self._machine.cgroup_populated(record.cgroup):
             return []
-        return [pid for pid in self._outside.processes(held.cgroup) if pid != held.pid]
+        return [pid for pid in self._machine.cgroup_processes(record.cgroup) if pid != record.pid]
 
-    def _strays(self, held: LaunchRecord) -> list[int]:
-        """Return the orphans with the marks of a launch, wherever they are, and those of which no mark or
-        control group tells a launch.
+    def _strays(self, record: LaunchRecord) -> list[int]:
+        """Return the orphans that carry the marks of this launch, in any control group, and all orphans that
+        belong to no launch.
 
-        The latter are ended with the launch that ends next. Marks can be put on, and the task of another user
-        would delay the end of all others by a process with theirs: of one that cannot move the control group
-        tells whose it is.
+        Orphans that belong to no launch are ended with the launch that ends next. Marks can be forged: a task
+        of another user could delay the end of all other launches with a process that carries their marks. So
+        a process that cannot change its control group belongs to the launch of that control group.
         """
-        return [pid for pid in self.orphans() if self._strayed(pid, held) or self._astray(pid)]
+        return [pid for pid in self.orphans() if self._strayed(pid, record) or self._is_stray(pid)]
 
-    def _strayed(self, pid: int, held: LaunchRecord) -> bool:
-        return self._outside.marked(pid, {held.pid}, *self._marks(held)) and not self._settled(pid)
+    def _strayed(self, pid: int, record: LaunchRecord) -> bool:
+        return self._machine.marked(pid, {record.pid}, *self._tags(record)) and not self._is_confined(pid)
 
-    def _marks(self, held: LaunchRecord) -> tuple[bytes, int]:
-        # OtherProcess contexts count their launches from 1 as well.
-        return self._mark, held.host.mark if held.host else held.launch
+    def _tags(self, record: LaunchRecord) -> tuple[bytes, int]:
+        # Other contexts also count their launches from 1.
+        return (
+            self._environment_tag,
+            record.shared_process.first_launch if record.shared_process else record.launch,
+        )

@@ -1,8 +1,9 @@
-"""The keeper's selector and the calls behind it: no event of an object that is gone, and no exception, gets
-further than this.
+"""The keeper's selector and its callbacks. No event of a closed object reaches a callback, and no exception
+leaves this module.
 
-One `select` returns many events, and the call for one may close the object of the next, whose number a new
-object may have by then. So each event is compared with what is registered when its turn comes.
+One `select` returns many events. The callback of one event may close the object of a later one, and a new
+object may already have its descriptor number. So each event is compared with the current registration before
+its callback runs.
 """
 
 from __future__ import annotations
@@ -18,14 +19,12 @@ from zmsvc.keeper.machine import KeeperMachine
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 PAUSE = 1.0
-"""Seconds for which a descriptor is not looked at after its call has failed, where nothing can be dropped
-for it.
-"""
+"""Seconds for which a descriptor is ignored after its callback has raised, if it has no `drop`."""
 
 
 @dataclass(slots=True, eq=False)
 class _Watch:
-    """One registration."""
+    """One registered descriptor."""
 
     fd: int
     call: Callable[[], object]
@@ -35,14 +34,14 @@ class _Watch:
 
 
 class Dispatcher:
-    """Calls what is registered for a descriptor when it is ready."""
+    """A table of callbacks, each called when its descriptor is ready."""
 
-    def __init__(self, outside: KeeperMachine) -> None:
-        self._outside = outside
-        self._selector = outside.selector()
+    def __init__(self, machine: KeeperMachine) -> None:
+        self._machine = machine
+        self._selector = machine.selector()
         self._watches: dict[int, _Watch] = {}
         self._muted: dict[int, _Watch] = {}
-        """Those that are not looked at for a while, by descriptor."""
+        """Registrations that are ignored for a while, by descriptor."""
 
     def watch(
         self,
@@ -52,10 +51,10 @@ class Dispatcher:
         drop: Callable[[], object] | None = None,
         events: int = READ,
     ) -> None:
-        """Call `call` whenever `fd` is ready. When that raises, `drop` is called, which ends what `fd`
-        belongs to.
+        """Call `call` whenever `fd` is ready. If `call` raises, `drop` is called, which closes the object
+        that owns `fd`.
 
-        Raises OSError when the kernel has no room for it.
+        Raises OSError if the kernel cannot watch another descriptor.
         """
         self.unwatch(fd)
         watch = _Watch(fd, call, drop, events)
@@ -63,7 +62,7 @@ class Dispatcher:
         self._watches[fd] = watch
 
     def unwatch(self, fd: int) -> None:
-        """Call nothing for this descriptor any more. To be called before it is closed."""
+        """Stop watching this descriptor. Call this before closing it."""
         watch = self._watches.pop(fd, None)
         self._muted.pop(fd, None)
         if watch is not None and watch.muted_until is None:
@@ -74,11 +73,11 @@ class Dispatcher:
             self._selector.unregister(fd)
 
     def watched(self, fd: int) -> bool:
-        """Tell whether something is called for this descriptor."""
+        """Return True if this descriptor is watched."""
         return fd in self._watches
 
     def expect(self, fd: int, events: int) -> None:
-        """Wait for these events of a descriptor that is watched."""
+        """Change the events for which a watched descriptor is ready."""
         watch = self._watches.get(fd)
         if watch is None or watch.events == events:
             return
@@ -87,14 +86,14 @@ class Dispatcher:
             self._selector.modify(fd, events, watch)
 
     def due(self) -> float | None:
-        """Return when `turn` has to be called at the latest."""
+        """Return the time by which `turn` has to be called."""
         return min(
             (watch.muted_until for watch in self._muted.values() if watch.muted_until is not None),
             default=None,
         )
 
     def turn(self, timeout: float | None) -> None:
-        """Wait until something is ready, and call what is registered for it."""
+        """Wait until a descriptor is ready, and call the callbacks."""
         self._unmute()
         for watch in self._ready(timeout):
             if self._watches.get(watch.fd) is watch and watch.muted_until is None:
@@ -106,24 +105,24 @@ class Dispatcher:
         except InterruptedError:
             return []
         except (OSError, ValueError):
-            complain(f"zmsvcd: cannot wait for events, trying it anew\n{traceback.format_exc()}")
+            complain(f"zmsvcd: cannot wait for events, trying again\n{traceback.format_exc()}")
         self._renew()
         return []
 
     def _renew(self) -> None:
-        """Have another selector; each watch that it takes is looked at again after a pause."""
+        """Replace the selector. All descriptors are ignored for a pause and then registered again."""
         with contextlib.suppress(OSError, ValueError):
             self._selector.close()
         try:
-            self._selector = self._outside.selector()
+            self._selector = self._machine.selector()
         except OSError:
-            # An epoll takes a descriptor, of which none may be left; poll(2) takes none.
+            # An epoll needs a descriptor, and the process may have none left. poll(2) needs none.
             self._selector = selectors.PollSelector()
         for watch in self._watches.values():
             self._mute(watch)
 
     def _mute(self, watch: _Watch) -> None:
-        watch.muted_until = self._outside.now() + PAUSE
+        watch.muted_until = self._machine.now() + PAUSE
         self._muted[watch.fd] = watch
 
     def _call(self, watch: _Watch) -> None:
@@ -139,7 +138,7 @@ class Dispatcher:
     def _unmute(self) -> None:
         if not self._muted:
             return
-        now = self._outside.now()
+        now = self._machine.now()
         for watch in [
             watch
             for watch in self._muted.values()
@@ -154,9 +153,10 @@ class Dispatcher:
 
 
 def attempt(call: Callable[[], object]) -> bool:
-    """Call it, and log what it raises; False when it has raised.
+    """Call `call` and log its exception. Return False if it raised.
 
-    A broad except: the keeper is the parent of every process of the context, and all of them end with it.
+    The `except` is broad because the keeper is the parent of every process of the context: if the keeper
+    ends, all of them end.
     """
     try:
         call()

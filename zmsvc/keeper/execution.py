@@ -1,4 +1,4 @@
-"""Executes the keeper's own children: supervisor, device and zygote."""
+"""Execute the keeper's workers: supervisor, device, zygote and output process."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Mapping
 
 
 def execute(module: str, arguments: list[str], environment: Mapping[str, str], fds: list[int]) -> int:
-    """Execute a module of ours as a child in a session of its own, so that a Ctrl-C at the terminal is the
-    keeper's alone.
+    """Execute a zmsvc module as a child in a session of its own, so that Ctrl-C at the terminal signals the
+    keeper alone.
 
-    Returns its PID. The descriptors keep their numbers there. Raises OSError.
+    Return the child's PID. The descriptors keep their numbers in the child. Raises OSError.
     """
-    # -P: the working directory is no place to find modules in.
+    # -P: do not import modules from the working directory.
     argv = [sys.executable, "-P", "-m", module, *arguments]
     for fd in fds:
         os.set_inheritable(fd, True)

@@ -1,8 +1,8 @@
-"""The keeper's loop: one thread, one epoll, no policy. It holds processes and sockets, and runs supervisor
-and device again.
+"""The keeper's loop: one thread, one epoll, no policy. It owns the processes and sockets of a context and
+restarts the supervisor and the device.
 
-While a supervisor lives the keeper does what it is told; while none lives it only waits, remembers every end,
-and starts the next one.
+The keeper carries out the orders of a running supervisor. Without a supervisor it only reaps, records the
+ends, and starts the next supervisor.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from zmsvc.host.kernel import linux
 from zmsvc.host.paths import Places
 from zmsvc.keeper.dispatcher import READ, WRITE, Dispatcher, attempt
 from zmsvc.keeper.keyring import Keyring
-from zmsvc.keeper.launch_record import how_of, words
+from zmsvc.keeper.launch_record import describe, exit_status_of
 from zmsvc.keeper.listeners import Listeners
 from zmsvc.keeper.machine import ChildEnd, KeeperMachine, Machine
 from zmsvc.keeper.output import OutputClient
@@ -40,77 +40,87 @@ from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 WATCHDOG = 30.0
-"""Seconds without a sign of life after which a supervisor is taken for hung, where systemd asks for
-nothing shorter.
+"""Seconds without a watchdog ping after which the keeper takes the supervisor for hung, unless systemd's own
+watchdog demands a shorter time.
 """
 END_TIMEOUT = 2.5
-"""Seconds that the device has for an ordered end; it ends itself after 2 s, unless it is stopped."""
+"""Seconds that the device has to end after SIGTERM. It ends itself within 2 s, unless it is stopped
+(SIGSTOP).
+"""
 HOPELESS = (errno.EACCES, errno.ENOENT, errno.ENOEXEC)
-"""Why a first supervisor cannot be executed: this user cannot reach the Python that runs here, or it is
-gone.
+"""Errors by which the first supervisor cannot be executed at all: this user cannot reach the Python
+interpreter, or it has been removed.
 """
-ORDERS = 1000
-"""Orders that are taken before others have their turn."""
-SAME_PRESS = 0.25
-"""Seconds after the first Ctrl-C in which another one is the same: npm and other wrappers pass on what the
-terminal has sent already.
+MAX_ORDERS = 1000
+"""Orders of the supervisor that the keeper carries out in one turn, before it serves other descriptors."""
+SAME_CTRL_C = 0.25
+"""Seconds after the first Ctrl-C in which a second SIGINT is the same Ctrl-C: npm and other wrappers forward
+the signal that the terminal has already sent.
 """
-FLUSH_AGAIN = 0.1
-"""Seconds until a message is tried again that the kernel had no room for."""
+FLUSH_RETRY = 0.1
+"""Seconds until the keeper sends a message again for which the kernel had no memory or descriptor."""
 MAX_OUTBOX = 100_000
-"""Messages that wait for a supervisor that does not read: more than all launches of a large context."""
+"""Unsent messages after which the keeper kills a supervisor that does not read. This is more than all
+launches of a large context.
+"""
 
 
 class Keeper:
-    """One context's keeper. `run` gives the exit status of the daemon."""
+    """The keeper of one context. `run` returns the exit status of the daemon."""
 
     def __init__(
         self,
         places: Places,
-        doors: Listeners,
+        listeners: Listeners,
         arguments: list[str],
         cgroup: Path | None,
         keyring: Keyring | None,
-        outside: KeeperMachine | None = None,
+        machine: KeeperMachine | None = None,
     ) -> None:
-        outside = self._outside = outside or Machine()
-        self._doors = doors
+        machine = self._machine = machine or Machine()
+        self._listeners = listeners
         self._keyring = keyring
         self._cgroup = cgroup
-        self._epoch = os.urandom(16).hex()
-        self._capable = os.geteuid() != 0 and linux.has_capabilities()
-        """Whether tasks would inherit capabilities (AmbientCapabilities= of the unit), by which any of
-        them could become root.
+        self._keeper_id = os.urandom(16).hex()
+        self._has_capabilities = os.geteuid() != 0 and linux.has_capabilities()
+        """True if tasks would inherit capabilities (the unit's AmbientCapabilities=), by which any of them
+        could become root.
         """
-        self._by_hand = "NOTIFY_SOCKET" not in os.environ
-        """A person started this, and no service manager."""
+        self._without_service_manager = "NOTIFY_SOCKET" not in os.environ
+        """True if a person started the keeper, and not a service manager."""
         systemd_wants = int(os.environ.pop("WATCHDOG_USEC", 0)) / 1e6
         os.environ.pop("WATCHDOG_PID", None)
-        self._dispatcher = Dispatcher(outside)
+        self._dispatcher = Dispatcher(machine)
         self._systemd = Relay(os.environ.pop("NOTIFY_SOCKET", None), self._dispatcher)
         self._outbox: deque[tuple[sv.Report, dict[str, int]]] = deque()
         self._flush_at: float | None = None
-        """When what waits is tried again, since the kernel had no room for it."""
+        """When the keeper sends the waiting messages again, after the kernel had no memory or descriptor for
+        one.
+        """
         self._stopping = False
-        self._asked_at = 0.0
-        """When the first signal came that ends the context."""
+        self._stop_requested_at = 0.0
+        """When the first signal that ends the context arrived."""
         self._ending: float | None = None
-        self._empty = False
+        self._nothing_left = False
         self._status = 0
         self.ready: Callable[[str], None] = lambda _error: None
-        """Called once, when the context is ready for the first time, with what of it has failed at once."""
-        self._output = OutputClient(outside, places, doors, self._in_group("output"), self._dispatcher)
+        """Called once, when the context becomes ready for the first time. The argument names the parts that
+        failed at once.
+        """
+        self._output = OutputClient(machine, places, listeners, self._in_group("output"), self._dispatcher)
         cgroups = cgroup is not None
         self._zygote = ZygoteClient(
-            outside, self._dispatcher, cgroups=cgroups, greeted=self._tell_zygote, output=self._output
+            machine, self._dispatcher, cgroups=cgroups, on_greeting=self._report_zygote, output=self._output
         )
         tasks = cgroup / "tasks" if cgroup else None
-        self._brood = ProcessTable(self._tell, self._zygote, places.mark, tasks, outside, self._dispatcher)
+        self._process_table = ProcessTable(
+            self._report, self._zygote, places.mark, tasks, machine, self._dispatcher
+        )
         watchdog = systemd_wants / 2 or WATCHDOG
         self._supervisor = SupervisorProcess(
-            outside, arguments, places, doors, watchdog, self._in_group("supervisor")
+            machine, arguments, places, listeners, watchdog, self._in_group("supervisor")
         )
-        self._device = DeviceProcess(outside, places, doors, self._in_group("device"), keyring)
+        self._device = DeviceProcess(machine, places, listeners, self._in_group("device"), keyring)
 
     def _in_group(self, name: str) -> Path | None:
         return self._cgroup / name if self._cgroup else None
@@ -128,18 +138,18 @@ class Keeper:
         return self._status
 
     def begin(self) -> None:
-        """Start what the context needs first."""
+        """Start the workers that the context needs first."""
         self._output.capture()
-        # The zygote takes longer than the supervisor takes until it wants a task.
+        # The zygote first: its start takes longer than the supervisor needs until it orders a launch.
         self._start_zygote()
-        self._dispatcher.watch(self._doors.keeper.fileno(), self._on_notify)
+        self._dispatcher.watch(self._listeners.keeper.fileno(), self._on_notify)
         attempt(self._start_supervisor)
         attempt(self._start_output)
 
     def turn(self) -> None:
-        """Wait for what happens next, and answer it. Nothing that is raised on the way ends the keeper."""
+        """Wait for the next events and handle them. No exception ends the keeper."""
         self._dispatcher.turn(self.timeout())
-        # Ends are taken after messages: a program that was executed and has ended was executed first.
+        # Ends are handled after messages, so that a program's `executed` is reported before its end.
         attempt(self._reap)
         attempt(self._on_time)
 
@@ -147,68 +157,67 @@ class Keeper:
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(number, _nothing)
+            signal.signal(number, _ignore_signal)
         return reader
 
     def _on_signals(self, reader: int) -> None:
         self.signalled(set(os.read(reader, 4096)))
 
     def signalled(self, numbers: Iterable[int]) -> None:
-        """The keeper got these signals."""
+        """Handle signals that the keeper received."""
         for number in numbers:
             if number in (signal.SIGTERM, signal.SIGINT) and not self._stopping:
                 self._stopping = True
-                self._asked_at = self._outside.now()
+                self._stop_requested_at = self._machine.now()
                 if number == signal.SIGINT and sys.stderr.isatty():
                     complain("zmsvcd: stopping (Ctrl-C again kills what has not ended)")
-                self._tell(sv.StopAll(signal=signal.Signals(number).name))
-            elif number == signal.SIGINT and self._outside.now() - self._asked_at >= SAME_PRESS:
-                self._tell(sv.StopAll(signal=signal.Signals(number).name, now=True))
+                self._report(sv.StopAll(signal=signal.Signals(number).name))
+            elif number == signal.SIGINT and self._machine.now() - self._stop_requested_at >= SAME_CTRL_C:
+                self._report(sv.StopAll(signal=signal.Signals(number).name, now=True))
             elif number == signal.SIGHUP:
                 self._output.reopen()
-                self._tell(sv.Reload())
+                self._report(sv.Reload())
 
     def timeout(self) -> float | None:
-        """Return the seconds until the next `turn` has something to do, if nothing happens before; None
-        when it has not.
-        """
+        """Return the seconds until `turn` has timed work to do, or None if there is none."""
         workers = (
             (self._supervisor.due(), self._device.due(), self._output.due())
             if self._ending is None
             else (self._ending,)
         )
-        others = (self._zygote.due(), self._brood.due(), self._dispatcher.due(), self._flush_at)
+        others = (self._zygote.due(), self._process_table.due(), self._dispatcher.due(), self._flush_at)
         due = [at for at in (*workers, *others) if at is not None]
-        return max(0.0, min(due) - self._outside.now()) if due else None
+        return max(0.0, min(due) - self._machine.now()) if due else None
 
     def _on_time(self) -> None:
-        now = self._outside.now()
+        now = self._machine.now()
         if self._zygote.due() is not None:
             attempt(lambda: self._zygote.on_time(now))
-        if self._brood.due() is not None:
-            attempt(lambda: self._brood.on_time(now))
+        if self._process_table.due() is not None:
+            attempt(lambda: self._process_table.on_time(now))
         if self._flush_at is not None and now >= self._flush_at:
             self._flush_at = None
             attempt(self._flush)
-        attempt(self._on_end if self._ending is not None else self._on_workers)
+        attempt(self._check_end if self._ending is not None else self._check_workers)
 
-    def _on_end(self) -> None:
+    def _check_end(self) -> None:
         assert self._ending is not None
-        now = self._outside.now()
-        # An orphan's children become ours only when it is dead, so each look may find new ones.
-        self._empty = not self._brood.kill_everything()
+        now = self._machine.now()
+        # The kernel gives an orphan's children to the keeper only after the orphan's death, so each search
+        # may find new ones.
+        self._nothing_left = not self._process_table.kill_everything()
         if now >= self._ending:
             self._ending = now + END_TIMEOUT
             self._device.signal(signal.SIGKILL)
             self._output.signal(signal.SIGKILL)
 
-    def _on_workers(self) -> None:
-        now = self._outside.now()
+    def _check_workers(self) -> None:
+        now = self._machine.now()
         if self._supervisor.pid is None and self._supervisor.is_due(now):
             self._start_supervisor()
         elif self._supervisor.pid is not None and self._supervisor.is_due(now):
             self._supervisor.abort()
-            self._systemd.say("WATCHDOG=1")
+            self._systemd.send("WATCHDOG=1")
         if self._device.is_due(now):
             if self._device.pid is None:
                 self._start_device()
@@ -222,7 +231,7 @@ class Keeper:
     def _start_output(self) -> None:
         if self._output.wanted:
             self._output.start()
-            self._brood.others.add(self._output.pid or 0)
+            self._process_table.workers.add(self._output.pid or 0)
 
     # --- the zygote
 
@@ -230,11 +239,11 @@ class Keeper:
         try:
             self._zygote.start()
         except OSError as error:
-            # The first launch tries it again.
+            # The first launch starts the zygote again.
             complain(f"zmsvcd: cannot start the zygote: {error.strerror}")
 
-    def _tell_zygote(self) -> None:
-        self._tell(sv.ZygoteState(version=self._zygote.version))
+    def _report_zygote(self) -> None:
+        self._report(sv.ZygoteState(version=self._zygote.version))
 
     # --- the supervisor
 
@@ -249,56 +258,57 @@ class Keeper:
                 self._status = 1
                 self._end()
                 return
-            # A task that has used up all processes must not take the others along: they run on, and this is
-            # tried again.
+            # Too many processes, for example. The tasks keep running, and the keeper tries again.
             complain(f"zmsvcd: cannot start the supervisor: {error.strerror}; trying again")
-            self._supervisor.put_off()
+            self._supervisor.postpone()
             return
-        self._brood.others.add(self._supervisor.pid or 0)
-        self._tell(
+        self._process_table.workers.add(self._supervisor.pid or 0)
+        self._report(
             sv.Hello(
-                epoch=self._epoch,
+                epoch=self._keeper_id,
                 restarts=self._supervisor.restarts,
                 stopping=self._stopping,
-                children=self._brood.living(),
-                ends=self._brood.ends(),
-                device=self._device.told(),
+                children=self._process_table.living(),
+                ends=self._process_table.ends(),
+                device=self._device.state(),
                 cgroup=str(self._cgroup / "tasks") if self._cgroup else None,
                 curve=self._keyring.client if self._keyring else None,
                 protocol=PROTOCOL,
                 version=__version__,
                 zygote_version=self._zygote.version,
-                users=len(self._doors.notify_of),
+                users=len(self._listeners.notify_of),
             )
         )
-        for uid in self._doors.notify_of:
-            self._tell_notify_socket(uid)
+        for uid in self._listeners.notify_of:
+            self._report_notify_socket(uid)
 
     def _watch_supervisor(self, conn: socket.socket) -> None:
         try:
             self._dispatcher.watch(
-                conn.fileno(), lambda: self._on_message(conn), drop=lambda: self._give_up_supervisor(conn)
+                conn.fileno(), lambda: self._on_message(conn), drop=lambda: self._abandon_supervisor(conn)
             )
         except OSError:
-            self._give_up_supervisor(conn)
+            self._abandon_supervisor(conn)
             raise
 
-    def _give_up_supervisor(self, conn: socket.socket) -> None:
-        """Nothing can be had of it, or told it: the next one is told how things stand."""
-        self._hang_up(conn)
+    def _abandon_supervisor(self, conn: socket.socket) -> None:
+        """Disconnect and kill a supervisor that the keeper cannot communicate with. The next one is sent the
+        full state.
+        """
+        self._disconnect(conn)
         self._supervisor.signal(signal.SIGKILL)
 
-    def _tell_notify_socket(self, uid: int) -> None:
-        self._tell(sv.NotifySocket(uid=uid), {"socket": self._doors.notify_of[uid].fileno()})
+    def _report_notify_socket(self, uid: int) -> None:
+        self._report(sv.NotifySocket(uid=uid), {"socket": self._listeners.notify_of[uid].fileno()})
 
-    def _tell(self, message: sv.Report, fds: dict[str, int] | None = None) -> None:
-        """Send to the supervisor; what it does not take now waits for it. Ends are never lost: the next
-        one is told again.
+    def _report(self, message: sv.Report, fds: dict[str, int] | None = None) -> None:
+        """Send a report to the supervisor; queue it if the supervisor does not read now. Ends are never lost:
+        the keeper repeats them to the next supervisor.
         """
         if self._supervisor.conn is None:
             return
         if len(self._outbox) >= MAX_OUTBOX:
-            # It hangs, and what it misses it would never hear of: the next one is told how things stand.
+            # The supervisor hangs and would miss messages. Kill it: the next one is sent the full state.
             self._supervisor.signal(signal.SIGKILL)
             return
         self._outbox.append((message, fds or {}))
@@ -319,14 +329,14 @@ class Keeper:
             self._outbox.clear()
             return
         except OSError:
-            # No memory, or no descriptor.
-            self._flush_at = self._outside.now() + FLUSH_AGAIN
+            # The kernel has no memory or no descriptor.
+            self._flush_at = self._machine.now() + FLUSH_RETRY
             return
         self._dispatcher.expect(conn.fileno(), READ | WRITE if self._outbox else READ)
 
-    def _on_message(self, conn: socket.socket, most: int = ORDERS) -> None:
+    def _on_message(self, conn: socket.socket, limit: int = MAX_ORDERS) -> None:
         self._flush()
-        for _ in range(most):
+        for _ in range(limit):
             if self._supervisor.conn is not conn:
                 return
             try:
@@ -334,40 +344,40 @@ class Keeper:
             except BlockingIOError:
                 return
             except ProtocolError as error:
-                # Of a supervisor of another release; what it orders beside is still good.
+                # The supervisor is of another release. Its other orders are still valid.
                 complain(f"zmsvcd: the supervisor: {error}")
                 continue
             if order is None:
-                self._hang_up(conn)
+                self._disconnect(conn)
                 return
-            # One order that cannot be carried out is no reason to refuse the others.
-            if not attempt(partial(self._obey, order)) and isinstance(order, LaunchSpec):
-                self._tell(
+            # An order that fails must not stop the orders after it.
+            if not attempt(partial(self._carry_out, order)) and isinstance(order, LaunchSpec):
+                self._report(
                     sv.LaunchFailed(
                         launch=order.launch, why="the keeper has met an error, which its log tells"
                     )
                 )
 
-    def _hang_up(self, conn: socket.socket) -> None:
+    def _disconnect(self, conn: socket.socket) -> None:
         if self._supervisor.conn is conn:
             self._supervisor.conn = None
         self._dispatcher.unwatch(conn.fileno())
         conn.close()
-        # The next supervisor orders again what it finds in the state file and not here.
-        self._zygote.forget_all()
+        # The next supervisor repeats each launch that is in the state file and unknown to the keeper.
+        self._zygote.cancel_all()
 
-    def _obey(self, order: sv.Order) -> None:
+    def _carry_out(self, order: sv.Order) -> None:
         match order:
             case LaunchSpec():
                 self._launch(order)
             case sv.SignalTask():
-                self._brood.signal(order.launch, order.signal, order.rest)
+                self._process_table.signal(order.launch, order.signal, order.rest)
             case sv.SetMain():
-                self._brood.set_main(order.launch, order.pid, order.start_time)
+                self._process_table.set_main(order.launch, order.pid, order.start_time)
             case sv.KillTask():
-                self._brood.kill(order.launch)
+                self._process_table.kill(order.launch)
             case sv.Acknowledge():
-                self._brood.acknowledge(order.launch)
+                self._process_table.acknowledge(order.launch)
             case sv.RunDevice():
                 self._device.settings = order
                 if self._device.pid is None:
@@ -388,21 +398,21 @@ class Keeper:
                 assert_never(order)
 
     def _launch(self, order: LaunchSpec) -> None:
-        spec, fds = self._keyring.hand_to(order) if self._keyring else (order, Descriptors())
-        if self._capable:
+        spec, fds = self._keyring.keys_for(order) if self._keyring else (order, Descriptors())
+        if self._has_capabilities:
             spec = replace(spec, drop_capabilities=True)
-        if self._by_hand and spec.user is not None:
+        if self._without_service_manager and spec.user is not None:
             spec = replace(spec, own_environment=True)
         if spec.uid is not None:
-            uid, known = spec.uid, spec.uid in self._doors.notify_of
+            uid, known = spec.uid, spec.uid in self._listeners.notify_of
             try:
-                spec = replace(spec, notify=str(self._doors.notify_path(uid)))
+                spec = replace(spec, notify=str(self._listeners.notify_path(uid)))
             except (ZmsvcError, OSError) as error:
-                self._tell(sv.LaunchFailed(launch=spec.launch, why=str(error)))
+                self._report(sv.LaunchFailed(launch=spec.launch, why=str(error)))
                 return
             if not known:
-                self._tell_notify_socket(uid)
-        self._brood.launch(spec, fds)
+                self._report_notify_socket(uid)
+        self._process_table.launch(spec, fds)
 
     # --- the device
 
@@ -412,92 +422,100 @@ class Keeper:
         except OSError as error:
             problem = f"cannot start the device: {error.strerror}; trying again"
             complain(f"zmsvcd: {problem}")
-            self._device.put_off()
+            self._device.postpone()
         if self._device.pid is not None:
-            self._brood.others.add(self._device.pid)
-        self._tell(replace(self._device.told(), problem=problem))
+            self._process_table.workers.add(self._device.pid)
+        self._report(replace(self._device.state(), problem=problem))
 
     # --- notifications of supervisor and device
 
     def _on_notify(self) -> None:
-        while (datagram := self._outside.said(self._doors.keeper)) is not None:
+        while (datagram := self._machine.receive(self._listeners.keeper)) is not None:
             for fd in datagram.fds:
                 os.close(fd)
-            words = dict(datagram.lines)
+            fields = dict(datagram.lines)
             if datagram.pid == self._supervisor.pid:
-                self._supervisor.beat()
-                if "WATCHDOG" in words:
-                    self._output.look()
-                if words.get("READY") == "1" and not self._supervisor.was_ready:
+                self._supervisor.extend_deadline()
+                if "WATCHDOG" in fields:
+                    self._output.check()
+                if fields.get("READY") == "1" and not self._supervisor.was_ready:
                     self._supervisor.was_ready = True
-                    self.ready(words.get("X_ZMSVC_ERROR", ""))
-                self._systemd.say("\n".join(f"{name}={value}" for name, value in datagram.lines))
-            elif datagram.pid == self._device.pid and self._device.hear(words):
-                self._tell(self._device.told())
+                    self.ready(fields.get("X_ZMSVC_ERROR", ""))
+                self._systemd.send("\n".join(f"{name}={value}" for name, value in datagram.lines))
+            elif datagram.pid == self._device.pid and self._device.on_notification(fields):
+                self._report(self._device.state())
 
     # --- ends
 
     def _reap(self) -> None:
         ends: list[ChildEnd] = []
-        attempt(partial(self._take_ends, ends))
+        attempt(partial(self._collect_ends, ends))
         if not ends:
             return
-        attempt(lambda: self._brood.count_orphans([info.si_pid for info in ends]))
+        attempt(lambda: self._process_table.count_orphans([info.si_pid for info in ends]))
         for info in ends:
             attempt(partial(self._child_ended, info))
-        self._brood.forget_count()
+        self._process_table.forget_count()
 
-    def _take_ends(self, ends: list[ChildEnd]) -> None:
-        while (info := self._outside.ended()) is not None:
-            attempt(partial(self._brood.look_once_more, info.si_pid))
-            # In any case: else it would be the next one, too, and for ever.
-            self._outside.reap(info.si_pid)
+    def _collect_ends(self, ends: list[ChildEnd]) -> None:
+        while (info := self._machine.ended_child()) is not None:
+            attempt(partial(self._process_table.read_exec_pipe, info.si_pid))
+            # Always reap: `ended_child` would otherwise return this child again, for ever.
+            self._machine.reap(info.si_pid)
             ends.append(info)
 
     def _child_ended(self, info: ChildEnd) -> None:
-        self._brood.others.discard(info.si_pid)
+        self._process_table.workers.discard(info.si_pid)
         if info.si_pid == self._supervisor.pid:
             self._supervisor_ended(info)
         elif info.si_pid == self._device.pid:
             self._device.ended()
-            self._tell(self._device.told())
+            self._report(self._device.state())
         elif info.si_pid == self._output.pid:
             self._output.ended()
         elif info.si_pid == self._zygote.pid:
             self._zygote.reaped()
         else:
-            self._brood.reaped(info)
+            self._process_table.reaped(info)
 
     def _supervisor_ended(self, info: ChildEnd) -> None:
-        # Its PID is nobody's from here on.
+        # The PID is free for reuse from here on.
         conn, self._supervisor.pid = self._supervisor.conn, None
         if conn is not None:
-            # Orders that it sent before its end still count: a launch that is in the state file must happen.
+            # The orders that the supervisor sent before its end still count: a launch that is in the state
+            # file must happen.
             self._on_message(conn, MAX_OUTBOX)
         if self._supervisor.conn is not None:
-            self._hang_up(self._supervisor.conn)
-        come_up = self._supervisor.was_ready or self._supervisor.leaving or self._supervisor.replacing
-        given_up = info.si_code == os.CLD_EXITED and not come_up
+            self._disconnect(self._supervisor.conn)
+        came_up = self._supervisor.was_ready or self._supervisor.leaving or self._supervisor.replacing
+        given_up = info.si_code == os.CLD_EXITED and not came_up
         self._supervisor.ended()
         if given_up:
-            # It never came up, and it said why on stderr: a bad file, a state file of a newer version, a port
-            # in use.
+            # The supervisor never became ready, and has written the reason to stderr: a faulty file, a state
+            # file of a newer version, a port in use.
             self._status = info.si_status or 1
         if self._supervisor.leaving or given_up:
             self._end()
         else:
-            complain(f"zmsvcd: the supervisor ended ({words(how_of(info))}), starting the next one")
+            complain(
+                f"zmsvcd: the supervisor ended ({describe(exit_status_of(info))}), starting the next one"
+            )
 
     def _end(self) -> None:
-        """The context is over: nothing of it may stay."""
-        self._ending = self._outside.now() + END_TIMEOUT
+        """End what is left of the context."""
+        self._ending = self._machine.now() + END_TIMEOUT
         self._zygote.close()
         self._device.signal(signal.SIGTERM)
 
     def over(self) -> bool:
-        """Tell whether the context has ended, and nothing of it is left."""
-        return self._ending is not None and self._device.pid is None and self._empty and self._output.over()
+        """Return True if the context has ended and none of its processes is left."""
+        return (
+            self._ending is not None
+            and self._device.pid is None
+            and self._nothing_left
+            and self._output.over()
+        )
 
 
-def _nothing(_number: int, _frame: object) -> None:
-    """A handler, so that the signal reaches the wakeup pipe."""
+def _ignore_signal(_number: int, _frame: object) -> None:
+    """Do nothing. With a handler, the signal reaches the wakeup pipe."""

@@ -1,6 +1,6 @@
-"""The CURVE keys that a context uses as long as its keeper lives: opened once, so that files which are
-replaced meanwhile, or gone, matter at the next start only. The device's secret is never read here, because
-every task is a fork of this process.
+"""The CURVE keys of a context. The keeper reads them once, so a file that is replaced or removed matters only
+at the next start of the context. The keeper never reads the device's secret key, because every task is a fork
+of this process.
 """
 
 from __future__ import annotations
@@ -13,17 +13,19 @@ from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 
 class Keyring:
-    """The keys in a directory. Raises ConfigError."""
+    """The CURVE keys of a directory. Raises ConfigError."""
 
     def __init__(self, directory: Path) -> None:
         self.allow = curve_keys.clients(directory)
         self.client = tuple(curve_keys.words(curve_keys.load_client(directory)))
-        """What supervisor and tasks connect with; it goes to them over private lines alone."""
+        """The key pair that the supervisor and the tasks connect with. It is sent to them over private
+        channels only.
+        """
         self.server = curve_keys.open_secret(directory / f"{curve_keys.SERVER}{curve_keys.SECRET}")
 
-    def hand_to(self, spec: LaunchSpec) -> tuple[LaunchSpec, Descriptors]:
-        """Return a launch with what its task needs: a program needs nothing, for it could not be told in
-        secret.
+    def keys_for(self, spec: LaunchSpec) -> tuple[LaunchSpec, Descriptors]:
+        """Return the launch with the keys that its task needs, and their descriptors. A Command gets none:
+        its program has no private way to receive them.
         """
         if spec.service_type == "Command":
             return spec, Descriptors()
@@ -33,9 +35,9 @@ class Keyring:
 
 
 def keyring(directory: Path) -> Keyring | None:
-    """The keys of a context, None when it has none.
+    """Return the keys of a context, or None if it has none.
 
-    Raises ConfigError when they cannot be used, PlaceError when another user could change them.
+    Raises ConfigError if they are not usable, and PlaceError if another user could change them.
     """
     if not curve_keys.in_use(directory):
         return None

@@ -1,5 +1,5 @@
-"""One launch that the keeper holds, and how a process that was reaped has ended. Who launches and kills is
-brood's business.
+"""The keeper's record of one launch, and the exit statuses of reaped processes. Launching and killing are the
+process table's job.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from zmsvc.protocol.supervision import Exited, LeftOver
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitStatus:
-    """ExitStatus a process ended: by exit code or by signal."""
+    """The way a process ended: by exit code or by signal."""
 
     code: int | None = None
     signal: str | None = None
@@ -25,23 +25,23 @@ class ExitStatus:
 
 @dataclass(slots=True, kw_only=True)
 class OtherProcess:
-    """A process of a launch beside its main one, which was asked to end, or killed."""
+    """A process of a launch, other than its main one, that the keeper has signaled."""
 
     name: str
     start_time: int
     asked: str = ""
-    """The signal that asked it to end."""
+    """The signal that asked the process to end."""
     killed: bool = False
 
-    def ended(self, pid: int, how: ExitStatus | None = None) -> LeftOver:
-        """Return what is told of it; without `how` another process has reaped it."""
-        how = how or ExitStatus()
+    def ended(self, pid: int, status: ExitStatus | None = None) -> LeftOver:
+        """Return the report about this process. Without `status`, another process has reaped it."""
+        status = status or ExitStatus()
         return LeftOver(
             pid=pid,
             name=self.name,
-            code=how.code,
-            signal=how.signal,
-            core=how.core,
+            code=status.code,
+            signal=status.signal,
+            core=status.core,
             asked=self.asked,
             killed=self.killed,
         )
@@ -49,7 +49,7 @@ class OtherProcess:
 
 @dataclass(slots=True, kw_only=True)
 class LaunchRecord:
-    """One launch, from its fork until its end was acknowledged."""
+    """One launch, from its fork until the supervisor has acknowledged its end."""
 
     launch: int
     pid: int
@@ -57,52 +57,52 @@ class LaunchRecord:
     cgroup: Path | None
     pid_file: str | None
     program: bool = False
-    """It executes a program."""
-    executing: int | None = None
-    """The pipe that closes when a Command's program has taken the launcher's place."""
+    """The launch executes a program (a Command)."""
+    exec_pipe: int | None = None
+    """The pipe that a Command's program closes on exec."""
     executed: bool = False
-    why: str | None = None
-    """Why the program was not executed, empty where its own last status says so; None when it was, or may
-    yet be.
+    exec_error: str | None = None
+    """The reason why the program was not executed. It is empty if the exit status says it, and None if the
+    program was executed or may still be.
     """
     uid: int | None = None
-    """Of the user, where that is not the daemon's own."""
-    former: tuple[int, int] | None = None
-    """PID and start time of the main process before this one, when the task has named another."""
+    """User ID of the task, if it is not the daemon's own."""
+    previous_main: tuple[int, int] | None = None
+    """PID and start time of the earlier main process, after the task has named another one."""
     end: Exited | None = None
-    """ExitStatus the main process ended: told again to every new supervisor until one acknowledges it."""
-    rest: dict[int, OtherProcess] = field(default_factory=dict)
-    """Its other processes that were asked to end or killed, by PID."""
-    ended: list[LeftOver] = field(default_factory=list)
-    awaited: bool = False
-    """The supervisor is to be told when nothing of it is left."""
+    """How the main process ended. The keeper repeats it to every new supervisor until one acknowledges it."""
+    others: dict[int, OtherProcess] = field(default_factory=dict)
+    """The signaled processes of the launch other than the main one, by PID."""
+    ended_others: list[LeftOver] = field(default_factory=list)
+    gone_expected: bool = False
+    """True if the supervisor expects `Gone` when no process of the launch is left."""
     killing: bool = False
-    asking: str = ""
-    """The signal that asks the others to end."""
-    host: SharedProcess | None = None
-    """The process, when it is shared with other tasks."""
-    tag: str = ""
-    """The task's id, by which a shared process says whom it speaks for."""
-    status: int | None = None
-    """ExitStatus it ended, when it was the last in a shared process: its end is told when that process is
-    gone.
+    stop_signal: str = ""
+    """The signal that asks the other processes to end."""
+    shared_process: SharedProcess | None = None
+    """The process that runs this task, if several tasks share it."""
+    member_id: str = ""
+    """The task's ID, which a notification of a shared process names."""
+    member_status: int | None = None
+    """How the task ended, if it was the last one in its shared process. Its end is reported when that process
+    is gone.
     """
 
 
-def how_of(info: ChildEnd) -> ExitStatus:
-    """Return how a child ended."""
+def exit_status_of(info: ChildEnd) -> ExitStatus:
+    """Return the exit status of a child."""
     if info.si_code == os.CLD_EXITED:
         return ExitStatus(code=info.si_status)
     return ExitStatus(signal=signal_name(info.si_status), core=info.si_code == os.CLD_DUMPED)
 
 
-def words(how: ExitStatus) -> str:
-    """Return how a process ended, in words."""
-    return f"status {how.code}" if how.signal is None else how.signal
+def describe(status: ExitStatus) -> str:
+    """Return an exit status in words."""
+    return f"status {status.code}" if status.signal is None else status.signal
 
 
-def killed(info: ChildEnd) -> bool:
-    """Whether it ended by SIGKILL."""
+def killed_by_sigkill(info: ChildEnd) -> bool:
+    """Return True if the child ended by SIGKILL."""
     return info.si_code != os.CLD_EXITED and bool(info.si_status == signal.SIGKILL)
 
 
@@ -115,7 +115,7 @@ def signal_name(number: int) -> str:
 
 
 def unlink(path: str) -> None:
-    """Remove a file, if it is there."""
+    """Remove a file if it exists."""
     try:
         os.unlink(path)
     except OSError:

@@ -1,8 +1,8 @@
-"""The sockets that outlive every supervisor: control, notify, and the device's two. Made once by the keeper,
-handed over by descriptor.
+"""The sockets that outlive every supervisor: the control socket and the notify sockets. The keeper creates
+them once and hands over their descriptors.
 
-A client that connects while no supervisor is there waits in the backlog; a task's notification waits in the
-queue.
+While no supervisor runs, a client waits in the control socket's backlog, and a notification in the notify
+socket's queue.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ BACKLOG = 1024
 
 
 class Listeners:
-    """The open sockets of a context, and the lock that says it is ours. `close` takes their files away."""
+    """The open sockets of a context, and the lock of its only keeper. `close` removes their files."""
 
     def __init__(self, places: Places) -> None:
         self._places = places
         directories.claim(places.runtime, 0o755)
         self._lock = self._take_lock()
         self.control = self._listen(places.control_socket)
-        # For tasks of the daemon's own user: another user could send descriptors that hang the process which
-        # receives them.
+        # This socket is for tasks of the daemon's own user. Another user could send descriptors that hang the
+        # process that receives them.
         self.notify = notify.bind(places.notify_socket, 0o600)
         self.notify_of: dict[int, socket.socket] = {}
-        """The notify sockets of tasks that run as another user, by user ID."""
+        """The notify sockets of tasks that run as other users, by user ID."""
         self.keeper = notify.bind(places.runtime / "keeper.sock", 0o600)
         linux.refuse_descriptors(self.keeper)
 
@@ -42,7 +42,7 @@ class Listeners:
         return self._places.runtime / "keeper.sock"
 
     def notify_path(self, uid: int) -> Path:
-        """Return where tasks of this user send their notifications; the socket is made when it is missing.
+        """Return the path of the notify socket for tasks of this user, and create the socket if necessary.
         Raises ZmsvcError.
         """
         path = self._places.runtime / f"notify-{uid}.sock"
@@ -51,7 +51,7 @@ class Listeners:
         return path
 
     def _take_lock(self) -> int:
-        """One keeper a context. The kernel drops the lock when the keeper dies, in whatever way."""
+        """Allow one keeper per context. The kernel releases the lock whenever the keeper dies."""
         fd = directories.open_file(self._places.lock_file, os.O_RDWR | os.O_CREAT, 0o640)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,7 +68,7 @@ class Listeners:
     def _listen(path: Path) -> socket.socket:
         path.unlink(missing_ok=True)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-        # The mode is right before anybody can connect: the umask makes it, not a later chmod.
+        # The umask sets the mode before any client can connect; a later chmod would be too late.
         old = os.umask(0o117)
         try:
             sock.bind(str(path))
@@ -80,11 +80,11 @@ class Listeners:
         return sock
 
     def close(self) -> None:
-        """TakePipe the files away, the lock last. The sockets are left to the end of this process.
+        """Remove the files, the lock last. The kernel closes the sockets when this process ends.
 
-        A client may have sent descriptors that the supervisor has not received. The process that closes the
-        socket closes them too, and one with SO_LINGER would hold the keeper here; the kernel does not wait
-        for it when it closes what an ended process had.
+        A client may have sent descriptors that no supervisor has received. A process that closes the socket
+        closes them too, and a descriptor with SO_LINGER would then block the keeper. When a process ends, the
+        kernel closes its descriptors without that wait.
         """
         for sock in (self.control, self.notify, self.keeper, *self.notify_of.values()):
             sock.detach()

@@ -1,8 +1,8 @@
-"""The keeper's port to the machine: clock, selector, lines, children, processes and control groups. It
+"""The keeper's port to the machine: clock, selector, channels, children, processes and control groups. It
 decides nothing.
 
-The keeper asks for all of these here, so a test can run the real keeper on a kernel of its own with a virtual
-clock. Descriptors are the kernel's in either case.
+The keeper uses these only through this interface, so a test can run the real keeper on a simulated kernel
+with a virtual clock. Descriptors are real in both cases.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class ChildEnd(Protocol):
-    """ExitStatus a child ended, as os.waitid tells."""
+    """The end of a child, as os.waitid returns it."""
 
     @property
     def si_pid(self) -> int: ...
@@ -36,7 +36,7 @@ class ChildEnd(Protocol):
 
 
 class KeeperMachine(Protocol):
-    """What the keeper asks of the machine. Every call may raise OSError, except `now`, `name` and
+    """The keeper's interface to the machine. Every call may raise OSError, except `now`, `name` and
     `kill_each`.
     """
 
@@ -46,87 +46,87 @@ class KeeperMachine(Protocol):
     def selector(self) -> selectors.BaseSelector:
         """Return a new selector."""
 
-    def line(self) -> tuple[socket.socket, socket.socket]:
-        """Return both ends of a new SOCK_SEQPACKET connection that do not block."""
+    def channel(self) -> tuple[socket.socket, socket.socket]:
+        """Return both ends of a new non-blocking SOCK_SEQPACKET connection."""
 
     def pipe(self) -> tuple[int, int]:
         """Return the reading and the writing end of a new pipe, both close-on-exec."""
 
     def spawn(self, module: str, arguments: list[str], environment: Mapping[str, str], fds: list[int]) -> int:
-        """Execute a module of ours as a child; return its PID."""
+        """Execute a zmsvc module as a child; return its PID."""
 
-    def ended(self) -> ChildEnd | None:
-        """Return a child that has ended and was not reaped yet; None when there is none."""
+    def ended_child(self) -> ChildEnd | None:
+        """Return a child that has ended and is not reaped yet, or None."""
 
     def reap(self, pid: int) -> None:
-        """Let go of a child that `ended` has told."""
+        """Reap a child that `ended_child` has returned."""
 
     def executed(self, pid: int) -> bool:
-        """Tell whether this process, which was not reaped, has executed a program since it was forked."""
+        """Return True if this process, which is not reaped yet, has executed a program since its fork."""
 
     def start_time(self, pid: int) -> int | None:
-        """Return when a process started; None when there is none."""
+        """Return the start time of a process, or None if it does not exist."""
 
     def watch_end(self, pid: int) -> int:
-        """Return a descriptor that becomes readable when a process has ended."""
+        """Return a descriptor that becomes readable when a process ends."""
 
     def name(self, pid: int) -> str:
-        """Return what `ps` calls a process."""
+        """Return the name that `ps` shows for a process."""
 
     def signal(self, pid: int, started: int, number: int) -> bool:
-        """Signal exactly this process; False when it is gone."""
+        """Signal exactly this process; return False if it is gone."""
 
     def signal_child(self, pid: int, number: int) -> bool:
-        """Signal a child that was not reaped."""
+        """Signal a child that is not reaped yet."""
 
     def kill_each(self, pids: Iterable[int]) -> None:
-        """SIGKILL each of these processes, as far as that is possible."""
+        """Send SIGKILL to each of these processes that may be signaled."""
 
     def belonging(self, sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
-        """Return every descendant of the keeper in one of these sessions, or with the marks of a context,
-        or of one launch of it.
+        """Return the descendants of the keeper that are in one of these sessions or carry the marks of a
+        context, or of one of its launches.
         """
 
     def marked(self, pid: int, sessions: Container[int], mark: bytes, launch: int | None = None) -> bool:
-        """Tell whether `belonging` would name this process."""
+        """Return True if `belonging` would return this process."""
 
     def launch_of(self, pid: int, mark: bytes) -> int | None:
-        """Return the launch of a context that the marks of a process tell; None when they tell none."""
+        """Return the launch of a context that the marks of a process name, or None."""
 
-    def group(self, pid: int) -> str:
-        """Return the control group of a process, from the root of the hierarchy; empty where there is
-        none, and for a zombie.
+    def cgroup_of(self, pid: int) -> str:
+        """Return the path of a process's control group from the root of the hierarchy. It is empty if there
+        is none, and for a zombie.
         """
 
     def user(self, pid: int) -> int | None:
-        """Return the effective user ID of a process; None when it is gone."""
+        """Return the effective user ID of a process, or None if it is gone."""
 
     def children(self, pid: int | None = None) -> list[int]:
-        """Return the children of a process, zombies included; of the keeper when none is named."""
+        """Return the children of a process (by default of the keeper), zombies included."""
 
     def number_of_children(self) -> int:
-        """Return how many children the keeper has, zombies included."""
+        """Return the number of the keeper's children, zombies included."""
 
-    def open_group(self, cgroup: Path) -> int:
-        """Return a descriptor of a control group, which is made where it is missing."""
+    def open_cgroup(self, cgroup: Path) -> int:
+        """Return a descriptor of a control group; create the group if necessary."""
 
-    def group_of(self, pid: int, cgroup: Path) -> None:
-        """Move a process into a control group, which is made where it is missing."""
+    def move_to_cgroup(self, pid: int, cgroup: Path) -> None:
+        """Move a process into a control group; create the group if necessary."""
 
-    def populated(self, cgroup: Path) -> bool:
-        """Tell whether a process is in a control group."""
+    def cgroup_populated(self, cgroup: Path) -> bool:
+        """Return True if a control group contains a process."""
 
-    def processes(self, cgroup: Path) -> list[int]:
-        """Return the processes in a control group and below it."""
+    def cgroup_processes(self, cgroup: Path) -> list[int]:
+        """Return the processes in a control group and in the groups below it."""
 
-    def kill_group(self, cgroup: Path) -> None:
-        """SIGKILL everything in a control group."""
+    def kill_cgroup(self, cgroup: Path) -> None:
+        """Send SIGKILL to every process in a control group."""
 
-    def remove_group(self, cgroup: Path) -> None:
-        """Remove a control group, where it is empty."""
+    def remove_cgroup(self, cgroup: Path) -> None:
+        """Remove a control group if it is empty."""
 
-    def said(self, sock: socket.socket) -> notify.Datagram | None:
-        """Return the next notification on a socket."""
+    def receive(self, sock: socket.socket) -> notify.Datagram | None:
+        """Return the next notification on a socket, or None."""
 
 
 class Machine:
@@ -139,25 +139,25 @@ class Machine:
     kill_each = staticmethod(linux.kill_each)
     marked = staticmethod(process_marks.belongs)
     launch_of = staticmethod(process_marks.told_launch)
-    group = staticmethod(linux.cgroup_of)
+    cgroup_of = staticmethod(linux.cgroup_of)
     user = staticmethod(linux.user_of)
     number_of_children = staticmethod(linux.number_of_children)
     executed = staticmethod(linux.has_executed)
-    open_group = staticmethod(linux.cgroup_descriptor)
-    populated = staticmethod(linux.cgroup_populated)
-    processes = staticmethod(linux.cgroup_processes)
-    kill_group = staticmethod(linux.kill_cgroup)
-    remove_group = staticmethod(linux.remove_cgroup)
+    open_cgroup = staticmethod(linux.cgroup_descriptor)
+    cgroup_populated = staticmethod(linux.cgroup_populated)
+    cgroup_processes = staticmethod(linux.cgroup_processes)
+    kill_cgroup = staticmethod(linux.kill_cgroup)
+    remove_cgroup = staticmethod(linux.remove_cgroup)
     spawn = staticmethod(execute)
     watch_end = staticmethod(os.pidfd_open)
-    said = staticmethod(notify.receive)
+    receive = staticmethod(notify.receive)
 
     @staticmethod
     def selector() -> selectors.BaseSelector:
         return selectors.DefaultSelector()
 
     @staticmethod
-    def line() -> tuple[socket.socket, socket.socket]:
+    def channel() -> tuple[socket.socket, socket.socket]:
         return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
 
     @staticmethod
@@ -165,9 +165,9 @@ class Machine:
         return os.pipe2(os.O_CLOEXEC)
 
     @staticmethod
-    def ended() -> ChildEnd | None:
-        # It is reaped later: until then its PID is its own, and /proc tells whether it has executed a
-        # program.
+    def ended_child() -> ChildEnd | None:
+        # Leave the child unreaped: until then its PID is not reused, and /proc shows whether it has executed
+        # a program.
         with contextlib.suppress(ChildProcessError):
             return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return None
@@ -184,8 +184,8 @@ class Machine:
         except OSError as error:
             if error.errno not in _NO_DESCRIPTOR:
                 raise
-        # Without a descriptor to be had the number alone has to do. A child keeps it until it is reaped, and
-        # this thread reaps.
+        # Without a free descriptor, signal by PID. The PID of a child is not reused until it is reaped, and
+        # only this thread reaps.
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
             return True
@@ -193,8 +193,8 @@ class Machine:
 
     @staticmethod
     def belonging(sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
-        # Any user of the machine can put on marks; what tasks have left is the keeper's, which is a
-        # subreaper.
+        # Any user of the machine can forge marks. Processes that tasks have left are descendants of the
+        # keeper, which is a subreaper.
         return [
             pid for pid in process_marks.belonging(sessions, mark, launch) if linux.descends(pid, os.getpid())
         ]
@@ -204,6 +204,6 @@ class Machine:
         return linux.children_of(os.getpid()) if pid is None else linux.children_of_threads(pid)
 
     @staticmethod
-    def group_of(pid: int, cgroup: Path) -> None:
+    def move_to_cgroup(pid: int, cgroup: Path) -> None:
         cgroup.mkdir(parents=True, exist_ok=True)
         (cgroup / "cgroup.procs").write_text(str(pid))

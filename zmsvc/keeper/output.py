@@ -1,8 +1,9 @@
-"""The output process as the keeper runs it: it reads what tasks print, where the context does not log to the
+"""The keeper's client of the output process, which reads what tasks print if the context does not log to the
 journal.
 
-The keeper holds the reading end of each pipe until the output process tells that the pipe has ended, and
-gives all of them to the next one when it dies. The keeper itself reads none, and never waits for it.
+The keeper keeps the reading end of each pipe until the output process reports the pipe's end. When the output
+process dies, the next one is given all pipes. The keeper itself reads from no pipe, and never waits for the
+output process.
 """
 
 from __future__ import annotations
@@ -28,19 +29,19 @@ from zmsvc.keeper.restarted_process import RestartedProcess
 from zmsvc.protocol import output as protocol
 from zmsvc.protocol.launch import LaunchSpec
 
-HANG = 10.0
-"""Seconds that an answer may take while there is something to read; then it is killed, for the tasks would
-wait for ever.
+PING_TIMEOUT = 10.0
+"""Seconds that an answer to a ping may take while a pipe is readable. Then the keeper kills the output
+process, because the tasks would block on full pipes.
 """
-SPARE = 64
-"""Descriptors that the pipes leave to the keeper: a pipe beyond is the output process's alone, and breaks
-when that dies.
+RESERVED = 64
+"""Descriptors that the keeper keeps free. It does not keep a pipe beyond them, and such a pipe breaks when
+the output process dies.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipe:
-    """A pipe whose other end a task is given, until that is forked."""
+    """A pipe for the output of a task that is not forked yet."""
 
     read: int
     identifier: str
@@ -48,72 +49,72 @@ class Pipe:
     task: str
 
     def close(self) -> None:
-        """No task was forked."""
+        """Close the pipe: no task was forked."""
         os.close(self.read)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Held:
+class _OpenPipe:
     read: int
-    about: protocol.TakePipe
+    order: protocol.TakePipe
 
 
 class OutputClient(RestartedProcess):
-    """The process, the pipes, and the line between. `target` is where the context logs; to the journal
-    tasks write by themselves.
+    """The output process, its pipes, and the channel to it. `target` is the target of the context's log.
+    Tasks write to the journal themselves.
     """
 
     def __init__(
         self,
-        outside: KeeperMachine,
+        machine: KeeperMachine,
         places: Places,
-        doors: Listeners,
+        listeners: Listeners,
         cgroup: Path | None,
         dispatcher: Dispatcher,
     ) -> None:
-        super().__init__(outside, places, doors, cgroup)
+        super().__init__(machine, places, listeners, cgroup)
         self._target = os.environ.get("ZMSVC_LOG", "journal")
         self.wanted = self._target != "journal"
         self._dispatcher = dispatcher
-        self._line: socket.socket | None = None
-        self._held: dict[int, _Held] = {}
-        self._untold: dict[int, None] = {}
-        """Numbers of the pipes that the process has not been given, in their order."""
+        self._channel: socket.socket | None = None
+        self._pipes: dict[int, _OpenPipe] = {}
+        self._unsent: dict[int, None] = {}
+        """Numbers of the pipes that the output process has not been given yet, in order."""
         self._orders: list[protocol.Order] = []
-        """What else it has not been told: two at most."""
+        """Other unsent orders, two at most."""
         self._next = 1
-        self._asked: float | None = None
-        """When it was asked for an answer that has not come."""
+        self._ping_sent_at: float | None = None
+        """When the unanswered ping was sent."""
         self._ending = False
 
     # --- the process
 
     def start(self) -> None:
-        """Start it and give it every pipe. One that cannot be started is tried again later; its pipes
-        wait.
+        """Start the output process and give it every pipe. After a failed start the keeper tries again later,
+        and the pipes stay open.
         """
-        ours, its = self.outside.line()
-        arguments = ["--line", str(its.fileno()), "--log", self._target, "--name", self.places.name]
+        ours, theirs = self.machine.channel()
+        arguments = ["--line", str(theirs.fileno()), "--log", self._target, "--name", self.places.name]
         try:
-            self._dispatcher.watch(ours.fileno(), self._on_line, drop=self._give_up)
-            self.spawn("zmsvc.output", arguments, {}, [its.fileno()])
+            self._dispatcher.watch(ours.fileno(), self._on_channel, drop=self._abandon)
+            self.spawn("zmsvc.output", arguments, {}, [theirs.fileno()])
         except OSError as error:
             self._dispatcher.unwatch(ours.fileno())
             ours.close()
             complain(f"zmsvcd: cannot start the output process: {error.strerror}; trying again")
-            self.put_off()
+            self.postpone()
             return
         finally:
-            its.close()
-        self._line, self._asked, self._orders = ours, None, []
-        self._untold = dict.fromkeys(self._held)
+            theirs.close()
+        self._channel, self._ping_sent_at, self._orders = ours, None, []
+        self._unsent = dict.fromkeys(self._pipes)
         self._flush()
 
     def capture(self) -> None:
-        """Let what this process and its workers write to stdout and stderr go to the log by way of the output
-        process.
+        """Redirect stdout and stderr of the keeper and its workers to the log, through the output process.
 
-        Only where no person has them: a log file that was renamed is then held by no process of the context.
+        Only a detached daemon does so; in the foreground they belong to the person at the terminal. Then no
+        process of the context keeps a renamed log file open.
         """
         if self.wanted and DETACHED in os.environ:
             pipe, write = self._open("zmsvcd")
@@ -123,19 +124,19 @@ class OutputClient(RestartedProcess):
             self.keep(pipe, os.getpid())
 
     def ended(self) -> None:
-        """It is gone; the next one starts at once, or after a delay when it ended soon."""
+        """Schedule the next start: at once, or after a delay if this process ended soon after its start."""
         if not self._ending:
             complain("zmsvcd: the output process ended, starting the next one")
-        self._hang_up()
+        self._disconnect()
         super().ended()
 
     def due(self) -> float | None:
-        """Return when it is to be started."""
+        """Return the time of the next start, or None."""
         return super().due() if self.wanted and self.pid is None and not self._ending else None
 
     def over(self) -> bool:
-        """Have it write what there is and end, once; tell whether it has. No task is left, and nothing is
-        started any more.
+        """Ask the output process to write the rest and end; return True when it has ended. To be called when
+        no task is left; nothing is restarted after it.
         """
         if not self.wanted or (self._ending and self.pid is None):
             return True
@@ -146,25 +147,27 @@ class OutputClient(RestartedProcess):
         self._flush()
         return self.pid is None
 
-    def _give_up(self) -> None:
-        """Nothing can be had of it: the next one is given every pipe."""
-        self._hang_up()
+    def _abandon(self) -> None:
+        """Disconnect and kill an output process that the keeper cannot communicate with. The next one is
+        given every pipe.
+        """
+        self._disconnect()
         self.signal(signal.SIGKILL)
 
-    def _hang_up(self) -> None:
-        if self._line is not None:
-            self._dispatcher.unwatch(self._line.fileno())
-            self._line.close()
-            self._line = None
+    def _disconnect(self) -> None:
+        if self._channel is not None:
+            self._dispatcher.unwatch(self._channel.fileno())
+            self._channel.close()
+            self._channel = None
 
     # --- pipes
 
     def _open(self, identifier: str, transaction: str = "", task: str = "") -> tuple[Pipe, int]:
-        # Not blocking for its reader: a task of the same user could read from its own pipe what the reader
-        # was told of.
+        # Only the reading end is non-blocking. A task of the same user can open its own pipe and take bytes
+        # that the reader was about to read.
         read, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            if self._line is None or self._untold:
+            if self._channel is None or self._unsent:
                 linux.leave_room(max(read, write))
             os.set_blocking(write, True)
         except OSError:
@@ -174,8 +177,8 @@ class OutputClient(RestartedProcess):
         return Pipe(read=read, identifier=identifier, transaction=transaction, task=task), write
 
     def pipe_of(self, spec: LaunchSpec) -> tuple[Pipe, int]:
-        """Make the pipe of a launch, and its end for the task. Tasks that share a process have one. Raises
-        OSError.
+        """Make the pipe of a launch; return it and the task's end. Tasks that share a process share a pipe.
+        Raises OSError.
         """
         shared = spec.service_type == "Thread"
         return self._open(
@@ -183,78 +186,80 @@ class OutputClient(RestartedProcess):
         )
 
     def keep(self, pipe: Pipe, pid: int) -> None:
-        """The process of a pipe is there: have its output read."""
+        """Hand the pipe of a forked process over to the output process."""
         number, self._next = self._next, self._next + 1
-        about = protocol.TakePipe(
+        order = protocol.TakePipe(
             pipe=number, identifier=pipe.identifier, pid=pid, transaction=pipe.transaction, task=pipe.task
         )
-        self._held[number] = _Held(read=pipe.read, about=about)
-        self._untold[number] = None
+        self._pipes[number] = _OpenPipe(read=pipe.read, order=order)
+        self._unsent[number] = None
         self._flush()
 
-    # --- the line
+    # --- the channel
 
     def reopen(self) -> None:
-        """Have it open the log file anew."""
-        if self._line is not None and protocol.Reopen() not in self._orders:
+        """Make the output process reopen the log file."""
+        if self._channel is not None and protocol.Reopen() not in self._orders:
             self._orders.append(protocol.Reopen())
             self._flush()
 
-    def look(self) -> None:
-        """Kill one that has not answered for `HANG` seconds; ask it again when there is something to read."""
-        if self._line is None:
+    def check(self) -> None:
+        """Kill an output process that has not answered for `PING_TIMEOUT` seconds. Send the next ping when a
+        pipe is readable.
+        """
+        if self._channel is None:
             return
-        now = self.outside.now()
-        if self._asked is not None:
-            if now - self._asked >= HANG:
+        now = self.machine.now()
+        if self._ping_sent_at is not None:
+            if now - self._ping_sent_at >= PING_TIMEOUT:
                 complain("zmsvcd: the output process does not answer, starting the next one")
                 self.signal(signal.SIGKILL)
-        elif self._something_to_read():
-            self._asked = now
+        elif self._has_output():
+            self._ping_sent_at = now
             self._orders.append(protocol.Ping())
             self._flush()
 
-    def _something_to_read(self) -> bool:
+    def _has_output(self) -> bool:
         poll = select.poll()
-        for held in self._held.values():
-            poll.register(held.read, select.POLLIN)
+        for pipe in self._pipes.values():
+            poll.register(pipe.read, select.POLLIN)
         return bool(poll.poll(0))
 
     def _flush(self) -> None:
-        """Send what it takes now; the rest goes when it has read."""
-        line = self._line
-        if line is None:
+        """Send as much as the socket takes now, and the rest when it becomes writable."""
+        channel = self._channel
+        if channel is None:
             return
         try:
             while self._orders:
-                seqpacket.send(line, protocol.ORDERS.encode(self._orders[0]))
+                seqpacket.send(channel, protocol.ORDERS.encode(self._orders[0]))
                 self._orders.pop(0)
-            while self._untold:
-                number = next(iter(self._untold))
-                held = self._held[number]
-                seqpacket.send(line, protocol.ORDERS.encode(held.about), {"read": held.read})
-                del self._untold[number]
-                # With few descriptors left a start matters more than what is lost when the output process
-                # dies.
-                if held.read >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE:
-                    self._let_go(number)
+            while self._unsent:
+                number = next(iter(self._unsent))
+                pipe = self._pipes[number]
+                seqpacket.send(channel, protocol.ORDERS.encode(pipe.order), {"read": pipe.read})
+                del self._unsent[number]
+                # With few free descriptors, the start of a task matters more than the output that is lost if
+                # the output process dies.
+                if pipe.read >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVED:
+                    self._forget(number)
         except BlockingIOError:
-            self._dispatcher.expect(line.fileno(), READ | WRITE)
+            self._dispatcher.expect(channel.fileno(), READ | WRITE)
             return
         except OSError:
-            # It has ended, or has so many descriptors on their way that the kernel takes no more: the next
-            # one is given all of them.
+            # The output process has ended, or the kernel allows no more descriptors in flight. The next
+            # process is given all pipes.
             self.signal(signal.SIGKILL)
             return
         if self._ending:
-            self._hang_up()
+            self._disconnect()
         else:
-            self._dispatcher.expect(line.fileno(), READ)
+            self._dispatcher.expect(channel.fileno(), READ)
 
-    def _on_line(self) -> None:
-        while self._line is not None:
+    def _on_channel(self) -> None:
+        while self._channel is not None:
             try:
-                report = seqpacket.receive_message(self._line, protocol.REPORTS)
+                report = seqpacket.receive_message(self._channel, protocol.REPORTS)
             except BlockingIOError:
                 self._flush()
                 return
@@ -263,15 +268,15 @@ class OutputClient(RestartedProcess):
                 continue
             match report:
                 case None:
-                    self._hang_up()
+                    self._disconnect()
                 case protocol.Ended():
-                    self._let_go(report.pipe)
+                    self._forget(report.pipe)
                 case protocol.Pong():
-                    self._asked = None
+                    self._ping_sent_at = None
                 case _:
                     assert_never(report)
 
-    def _let_go(self, number: int) -> None:
-        held = self._held.pop(number, None)
-        if held is not None:
-            os.close(held.read)
+    def _forget(self, number: int) -> None:
+        pipe = self._pipes.pop(number, None)
+        if pipe is not None:
+            os.close(pipe.read)

@@ -1,8 +1,9 @@
-"""The task processes that the keeper holds: it launches, signals and reaps them, and keeps every end until
-the supervisor has it.
+"""The task processes of a context. The table launches, signals and reaps them, and keeps every end until the
+supervisor has saved it.
 
-A launch number is forked once, however often it is ordered. Tasks that share a process begin and end one by
-one as well, but what they leave behind cannot be told apart: it ends with the last of them.
+A launch number is forked once, however often the supervisor orders it. Tasks that share a process start and
+end one by one as well, but the processes that they leave behind cannot be told apart. Those are ended with
+the last task of the shared process.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from zmsvc.host.complain import complain
 from zmsvc.host.kernel import linux, oom, signals
 from zmsvc.keeper.descendants import Descendants
 from zmsvc.keeper.dispatcher import Dispatcher, attempt
-from zmsvc.keeper.launch_record import ExitStatus, LaunchRecord, OtherProcess, how_of, killed, unlink, words
+from zmsvc.keeper.launch_record import (
+    ExitStatus,
+    LaunchRecord,
+    OtherProcess,
+    describe,
+    exit_status_of,
+    killed_by_sigkill,
+    unlink,
+)
 from zmsvc.keeper.machine import ChildEnd, KeeperMachine
 from zmsvc.keeper.shared_process import SharedProcess, SharedProcesses
 from zmsvc.keeper.zygote_client import ZygoteClient
@@ -27,21 +36,21 @@ from zmsvc.protocol import sharing
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.protocol.supervision import Executed, Exited, Gone, Launched, LaunchFailed, MainProcess, Report
 
-LOOKS = 8
-"""Searches for processes of a launch in a row: one that forks faster than they are killed shall not hold
-the keeper.
+SEARCHES = 8
+"""Searches in a row for the processes of a launch. One that forks faster than the keeper kills must not keep
+the keeper busy.
 """
-LOOK_AGAIN = 0.1
-"""Seconds until the next ones, and until one is repeated that has failed."""
+SEARCH_AGAIN = 0.1
+"""Seconds until the next searches, and until a failed search is repeated."""
 
 
-class _Own(Collection[int]):
-    """The keeper's children that are no orphans. Not copied, since a thousand tasks may end at once."""
+class _KnownChildren(Collection[int]):
+    """The keeper's children that are not orphans. A view, not a copy: a thousand tasks may end at once."""
 
     def __init__(
         self, tasks: Collection[int], others: Collection[int], zygote: ZygoteClient, named: Collection[int]
     ) -> None:
-        self._tasks, self._others, self._zygote, self._named = tasks, others, zygote, named
+        self._tasks, self._others, self._zygote, self._named_mains = tasks, others, zygote, named
 
     def __contains__(self, pid: object) -> bool:
         return pid in self._tasks or pid in self._others or pid == self._zygote.pid
@@ -53,69 +62,74 @@ class _Own(Collection[int]):
             yield self._zygote.pid
 
     def __len__(self) -> int:
-        """At least so many are children: a main process that a task has named may be the child of another."""
-        return len(self._tasks) + len(self._others) + (self._zygote.pid is not None) - len(self._named)
+        """Return a lower bound: a main process that a task has named may be the child of another process."""
+        return len(self._tasks) + len(self._others) + (self._zygote.pid is not None) - len(self._named_mains)
 
 
 class ProcessTable:
-    """All tasks of a context. `tell` sends a message to the supervisor, if there is one."""
+    """All tasks of a context. `report` sends a message to the supervisor, if one runs."""
 
     def __init__(
         self,
-        tell: Callable[[Report], None],
+        report: Callable[[Report], None],
         zygote: ZygoteClient,
-        mark: bytes,
+        environment_tag: bytes,
         cgroup: Path | None,
-        outside: KeeperMachine,
+        machine: KeeperMachine,
         dispatcher: Dispatcher,
     ) -> None:
-        self._tell = tell
+        self._report = report
         self._zygote = zygote
-        self._mark = mark
+        self._environment_tag = environment_tag
         self._cgroup = cgroup
-        self._outside, self._dispatcher = outside, dispatcher
+        self._machine, self._dispatcher = machine, dispatcher
         self._forking: dict[int, bool] = {}
-        """Launches that wait for their fork; True when they are to be killed as soon as they have it."""
-        self._held: dict[int, LaunchRecord] = {}
+        """Launches that wait for their fork. True if they are to be killed right after it."""
+        self._records: dict[int, LaunchRecord] = {}
         self._by_pid: dict[int, list[LaunchRecord]] = {}
-        """Of a process that is there the launches that have not ended."""
-        self._uses: Counter[Path] = Counter()
-        """ExitStatus many launches that nobody has acknowledged have a control group: an earlier one of a
-        task shares it with the next.
+        """The launches of each process that have not ended."""
+        self._cgroup_uses: Counter[Path] = Counter()
+        """How many unacknowledged launches use a control group: an earlier launch of a task shares it with
+        the next one.
         """
         self._reserved: dict[int, Path] = {}
-        """The control group of each launch that waits for its fork, which is one of its uses."""
+        """The control group of each launch that waits for its fork. It counts as one use."""
         self._oom_kills = oom.of_context(cgroup.parent if cgroup else None)
-        self._hosts = SharedProcesses(zygote, outside, dispatcher, self._member_ended)
-        self._look_at: float | None = None
+        self._shared_processes = SharedProcesses(zygote, machine, dispatcher, self._member_ended)
+        self._search_at: float | None = None
         self._unwatched: list[LaunchRecord] = []
-        """Commands whose pipe the selector has no room for."""
-        self._named: set[int] = set()
+        """Commands whose exec pipe the kernel could not watch."""
+        self._named_mains: set[int] = set()
         """Launches whose task has named another main process."""
-        self.others: set[int] = set()
-        """Children that are no tasks: supervisor and device."""
-        self._family = Descendants(
-            outside, mark, _Own(self._by_pid, self.others, zygote, self._named), self._astray, self._settled
+        self.workers: set[int] = set()
+        """Children that are not tasks: supervisor, device and output process."""
+        self._descendants = Descendants(
+            machine,
+            environment_tag,
+            _KnownChildren(self._by_pid, self.workers, zygote, self._named_mains),
+            self._is_stray,
+            self._is_confined,
         )
 
     # --- launches
 
     def launch(self, spec: LaunchSpec, fds: Descriptors) -> None:
-        """Fork a task, or have it started in the process that it shares."""
-        if spec.launch in self._held:
-            self._tell_again(self._held[spec.launch])
+        """Fork a task, or start it in the process that it shares."""
+        if spec.launch in self._records:
+            self._repeat(self._records[spec.launch])
             return
         if spec.launch in self._forking:
             return
         cgroup = self._cgroup / spec.cgroup if self._cgroup and spec.cgroup else None
         self._forking[spec.launch] = False
         if cgroup is not None:
-            # Else the end of an earlier launch, which is acknowledged meanwhile, would take it away.
+            # Reserve the control group. The supervisor may meanwhile acknowledge the end of an earlier
+            # launch, which would otherwise remove the group.
             self._reserved[spec.launch] = cgroup
-            self._uses[cgroup] += 1
+            self._cgroup_uses[cgroup] += 1
         try:
             if spec.service_type == "Thread":
-                self._hosts.start(
+                self._shared_processes.start(
                     spec, cgroup, fds, partial(self._joined, spec), partial(self._not_forked, spec)
                 )
             else:
@@ -126,479 +140,489 @@ class ProcessTable:
     def _not_forked(self, spec: LaunchSpec, error: OSError) -> None:
         self._forking.pop(spec.launch, None)
         self._release(spec.launch)
-        self._tell(LaunchFailed(launch=spec.launch, why=f"cannot fork: {error.strerror or error}"))
+        self._report(LaunchFailed(launch=spec.launch, why=f"cannot fork: {error.strerror or error}"))
 
     def _fork(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors) -> None:
-        watch = gate = None
+        exec_pipe = exec_gate = None
         if spec.service_type == "Command":
-            watch, gate = self._outside.pipe()
+            exec_pipe, exec_gate = self._machine.pipe()
             try:
-                linux.leave_room(gate)
-                # A process that was stopped before it closed its end must not hold the keeper.
-                os.set_blocking(watch, False)
+                linux.leave_room(exec_gate)
+                # A process that was stopped before it closed its end of the pipe must not block the keeper.
+                os.set_blocking(exec_pipe, False)
             except OSError:
-                os.close(watch)
-                os.close(gate)
+                os.close(exec_pipe)
+                os.close(exec_gate)
                 raise
-            fds = replace(fds, exec_gate=gate)
+            fds = replace(fds, exec_gate=exec_gate)
 
         def failed(error: OSError) -> None:
-            for fd in (watch, gate):
+            for fd in (exec_pipe, exec_gate):
                 if fd is not None:
                     os.close(fd)
             self._not_forked(spec, error)
 
         def done(pid: int, started: int) -> None:
-            if gate is not None:
-                os.close(gate)
-            self._forked(spec, cgroup, pid, started, watch)
+            if exec_gate is not None:
+                os.close(exec_gate)
+            self._forked(spec, cgroup, pid, started, exec_pipe)
 
         self._zygote.fork(spec, cgroup, fds, done, failed)
 
     def _forked(
-        self, spec: LaunchSpec, cgroup: Path | None, pid: int, started: int, watch: int | None
+        self, spec: LaunchSpec, cgroup: Path | None, pid: int, started: int, exec_pipe: int | None
     ) -> None:
-        held = LaunchRecord(
+        record = LaunchRecord(
             launch=spec.launch,
             pid=pid,
             start_time=started,
             cgroup=cgroup,
             pid_file=spec.pidfile,
             program=spec.service_type == "Command",
-            executing=watch,
+            exec_pipe=exec_pipe,
             uid=spec.uid,
         )
-        self._hold(held)
-        if watch is not None:
-            self._await_exec(held, watch)
+        self._add(record)
+        if exec_pipe is not None:
+            self._await_exec(record, exec_pipe)
 
-    def _await_exec(self, held: LaunchRecord, fd: int) -> None:
+    def _await_exec(self, record: LaunchRecord, fd: int) -> None:
         try:
-            self._dispatcher.watch(fd, partial(self._executed, held))
+            self._dispatcher.watch(fd, partial(self._executed, record))
         except OSError:
-            # The kernel has no room for it.
-            self._unwatched.append(held)
-            self._look_later()
+            # The kernel cannot watch another descriptor now.
+            self._unwatched.append(record)
+            self._search_later()
 
-    def _joined(self, spec: LaunchSpec, host: SharedProcess) -> None:
-        assert host.pid is not None
-        self._hold(
+    def _joined(self, spec: LaunchSpec, process: SharedProcess) -> None:
+        assert process.pid is not None
+        self._add(
             LaunchRecord(
                 launch=spec.launch,
-                pid=host.pid,
-                start_time=host.start_time,
-                cgroup=host.cgroup,
+                pid=process.pid,
+                start_time=process.start_time,
+                cgroup=process.cgroup,
                 pid_file=None,
-                host=host,
-                tag=spec.task,
+                shared_process=process,
+                member_id=spec.task,
                 uid=spec.uid,
             )
         )
 
-    def _hold(self, held: LaunchRecord) -> None:
-        self._held[held.launch] = held
-        if held.cgroup is not None:
-            self._uses[held.cgroup] += 1
-        self._release(held.launch)
-        self._by_pid.setdefault(held.pid, []).append(held)
-        self._tell(self._launched(held))
-        if self._forking.pop(held.launch, False):
-            self.kill(held.launch)
+    def _add(self, record: LaunchRecord) -> None:
+        self._records[record.launch] = record
+        if record.cgroup is not None:
+            self._cgroup_uses[record.cgroup] += 1
+        self._release(record.launch)
+        self._by_pid.setdefault(record.pid, []).append(record)
+        self._report(self._launched(record))
+        if self._forking.pop(record.launch, False):
+            self.kill(record.launch)
 
     @staticmethod
-    def _launched(held: LaunchRecord) -> Launched:
+    def _launched(record: LaunchRecord) -> Launched:
         return Launched(
-            launch=held.launch,
-            pid=held.pid,
-            start_time=held.start_time,
-            executed=held.executed,
-            tag=held.tag,
-            uid=held.uid,
+            launch=record.launch,
+            pid=record.pid,
+            start_time=record.start_time,
+            executed=record.executed,
+            tag=record.member_id,
+            uid=record.uid,
         )
 
-    def _tell_again(self, held: LaunchRecord) -> None:
-        self._tell(self._launched(held))
-        if held.end is not None:
-            self._tell(held.end)
+    def _repeat(self, record: LaunchRecord) -> None:
+        self._report(self._launched(record))
+        if record.end is not None:
+            self._report(record.end)
 
-    def _executed(self, held: LaunchRecord, *, last: bool = False) -> None:
-        """The pipe of a Command became readable: a word says why its program was not executed, and it is
-        closed when it was.
+    def _executed(self, record: LaunchRecord, *, last: bool = False) -> None:
+        """Handle a readable exec pipe. It contains the reason if the program was not executed; exec closes
+        it.
         """
-        fd = held.executing
+        fd = record.exec_pipe
         if fd is None:
             return
         try:
-            said = os.read(fd, 4096)
+            message = os.read(fd, 4096)
         except BlockingIOError:
             if not last:
                 return
-            said = b""
+            message = b""
         self._dispatcher.unwatch(fd)
         os.close(fd)
-        held.executing = None
-        if said:
-            # A zygote of an earlier zmsvc says only that it was not.
-            held.why = "" if said == b"x" else said.decode(errors="replace")
-        elif self._outside.executed(held.pid):
-            held.executed = True
-            self._tell(Executed(launch=held.launch))
+        record.exec_pipe = None
+        if message:
+            # A zygote of an earlier zmsvc sends only `x` for a failed exec.
+            record.exec_error = "" if message == b"x" else message.decode(errors="replace")
+        elif self._machine.executed(record.pid):
+            record.executed = True
+            self._report(Executed(launch=record.launch))
 
     # --- the main process
 
     def set_main(self, launch: int, pid: int, started: int) -> None:
-        """TakePipe another process of a launch for its main one. Its parent may have to reap it, so its
-        end is watched as well.
+        """Make another process of a launch its main one. Its parent may have to reap it, so the keeper also
+        watches its end.
         """
-        held = self._held.get(launch)
-        if held is None or held.end is not None or held.host is not None or pid == held.pid:
+        record = self._records.get(launch)
+        if record is None or record.end is not None or record.shared_process is not None or pid == record.pid:
             return
-        if pid not in self._family.all(held) or self._outside.start_time(pid) != started:
+        if pid not in self._descendants.others(record) or self._machine.start_time(pid) != started:
             complain(
                 f"zmsvcd: process {pid} is not one of launch {launch}: it does not become its main process"
             )
             return
-        fd = self._outside.watch_end(pid)
+        fd = self._machine.watch_end(pid)
         try:
-            self._dispatcher.watch(fd, partial(self._main_gone, held, pid, fd))
+            self._dispatcher.watch(fd, partial(self._named_main_ended, record, pid, fd))
         except OSError:
             os.close(fd)
             raise
-        held.former = held.pid, held.start_time
-        self._named.add(launch)
-        self._become_main(held, pid, started)
+        record.previous_main = record.pid, record.start_time
+        self._named_mains.add(launch)
+        self._become_main(record, pid, started)
 
-    def _become_main(self, held: LaunchRecord, pid: int, started: int) -> None:
-        if held.pid in self._by_pid:
-            self._by_pid[held.pid].remove(held)
-            if not self._by_pid[held.pid]:
-                del self._by_pid[held.pid]
-        held.pid, held.start_time = pid, started
-        held.rest.pop(pid, None)
-        self._by_pid.setdefault(pid, []).append(held)
-        if held.pid_file is not None:
-            attempt(partial(directories.write_new, Path(held.pid_file), f"{pid}\n", 0o644))
-        self._tell(MainProcess(launch=held.launch, pid=pid, start_time=started))
+    def _become_main(self, record: LaunchRecord, pid: int, started: int) -> None:
+        if record.pid in self._by_pid:
+            self._by_pid[record.pid].remove(record)
+            if not self._by_pid[record.pid]:
+                del self._by_pid[record.pid]
+        record.pid, record.start_time = pid, started
+        record.others.pop(pid, None)
+        self._by_pid.setdefault(pid, []).append(record)
+        if record.pid_file is not None:
+            attempt(partial(directories.write_new, Path(record.pid_file), f"{pid}\n", 0o644))
+        self._report(MainProcess(launch=record.launch, pid=pid, start_time=started))
 
-    def _main_gone(self, held: LaunchRecord, pid: int, fd: int) -> None:
-        """A main process that the task had named has ended. One that is a child of the keeper is reaped,
-        which tells how.
+    def _named_main_ended(self, record: LaunchRecord, pid: int, fd: int) -> None:
+        """Handle the end of a main process that the task has named. If it is a child of the keeper, reaping
+        it gives its exit status.
         """
         self._dispatcher.unwatch(fd)
         os.close(fd)
-        if held.end is not None or held.pid != pid or pid in self._outside.children():
+        if record.end is not None or record.pid != pid or pid in self._machine.children():
             return
-        former, held.former = held.former, None
-        if former is not None and self._outside.start_time(former[0]) == former[1]:
-            # An upgrade that failed: the process that has reaped it goes on.
-            self._become_main(held, *former)
+        former, record.previous_main = record.previous_main, None
+        if former is not None and self._machine.start_time(former[0]) == former[1]:
+            # An upgrade of the program failed: its old main process has reaped the new one and continues.
+            self._become_main(record, *former)
             return
         self._by_pid.pop(pid, None)
-        self._main_ended(held, ExitStatus(), oom_kill=False)
+        self._main_ended(record, ExitStatus(), oom_kill=False)
 
     # --- orders
 
     def signal(self, launch: int, name: str, rest: str = "") -> None:
-        """Signal the main process of a launch; one that has ended gets nothing. Of those that share one,
-        SIGTERM is for one alone.
+        """Signal the main process of a launch, unless it has ended. In a shared process, SIGTERM stops one
+        task only.
 
-        `rest` is a signal that asks its other processes to end.
+        `rest` is a signal that asks the launch's other processes to end.
         """
-        held = self._held.get(launch)
-        if held is None:
+        record = self._records.get(launch)
+        if record is None:
             return
-        others = self._others_to_ask(held, rest) if rest else []
-        if held.host is not None and name == "SIGTERM":
-            held.host.tell(sharing.StopMember(launch=launch))
-        elif held.end is None and name:
-            self._send(held.pid, name)
-        self._ask(held, others, rest)
-        if rest and held.end is not None:
-            held.awaited = True
-            self._look_for_end(held)
+        others = self._others_to_ask(record, rest) if rest else []
+        if record.shared_process is not None and name == "SIGTERM":
+            record.shared_process.send(sharing.StopMember(launch=launch))
+        elif record.end is None and name:
+            self._send(record.pid, name)
+        self._ask(record, others, rest)
+        if rest and record.end is not None:
+            record.gone_expected = True
+            self._check_gone(record)
 
     def _send(self, pid: int, name: str) -> None:
         try:
-            self._outside.signal_child(pid, signals.number(name))
+            self._machine.signal_child(pid, signals.number(name))
         except (OSError, ValueError) as error:
-            # A program that has become another user's may not be signalled by a daemon that is not root's.
+            # The program may have changed its user. A daemon that does not run as root may not signal it
+            # then.
             complain(
                 f"zmsvcd: cannot send {name} to process {pid}: {getattr(error, 'strerror', None) or error}"
             )
 
-    def _others_to_ask(self, held: LaunchRecord, rest: str) -> list[int]:
-        held.asking = rest
-        if held.host is not None and held.pid in self._by_pid:
+    def _others_to_ask(self, record: LaunchRecord, rest: str) -> list[int]:
+        record.stop_signal = rest
+        if record.shared_process is not None and record.pid in self._by_pid:
             return []
-        return [pid for pid in self._family.near(held) if pid not in held.rest]
+        return [pid for pid in self._descendants.reachable(record) if pid not in record.others]
 
-    def _ask(self, held: LaunchRecord, pids: list[int], name: str) -> None:
+    def _ask(self, record: LaunchRecord, pids: list[int], name: str) -> None:
         for pid in pids:
-            started = self._outside.start_time(pid)
+            started = self._machine.start_time(pid)
             if started is None:
                 continue
-            held.rest[pid] = OtherProcess(name=self._outside.name(pid), start_time=started, asked=name)
+            record.others[pid] = OtherProcess(name=self._machine.name(pid), start_time=started, asked=name)
             try:
-                self._outside.signal(pid, started, signals.number(name))
+                self._machine.signal(pid, started, signals.number(name))
             except OSError as error:
                 complain(f"zmsvcd: cannot send {name} to process {pid}: {error.strerror}")
 
     def kill(self, launch: int) -> None:
-        """SIGKILL everything of a launch. `gone` is told when none of it is left after its main process."""
-        held = self._held.get(launch)
-        if held is None and launch in self._forking:
+        """Send SIGKILL to every process of a launch. `Gone` is reported when the main process has ended and
+        no other process is left.
+        """
+        record = self._records.get(launch)
+        if record is None and launch in self._forking:
             self._forking[launch] = True
             return
-        if held is None or (held.host is not None and held.end is not None and held.pid in self._by_pid):
-            # Whose process goes on for others has left nothing that could be told from theirs.
-            self._tell(Gone(launch=launch))
+        if record is None or (
+            record.shared_process is not None and record.end is not None and record.pid in self._by_pid
+        ):
+            # The shared process keeps running for other tasks, so the processes that this one left cannot be
+            # told apart.
+            self._report(Gone(launch=launch))
             return
-        held.killing = held.awaited = True
-        self._kill(held)
-        self._look_for_end(held)
+        record.killing = record.gone_expected = True
+        self._kill(record)
+        self._check_gone(record)
 
-    def _kill(self, held: LaunchRecord) -> None:
+    def _kill(self, record: LaunchRecord) -> None:
         try:
-            self._note(held, self._family.all(held))
-            if held.cgroup is not None:
-                self._outside.kill_group(held.cgroup)
+            self._note(record, self._descendants.others(record))
+            if record.cgroup is not None:
+                self._machine.kill_cgroup(record.cgroup)
         except OSError as error:
             complain(
-                f"zmsvcd: cannot find every process of launch {held.launch}: {error.strerror}; trying again"
+                f"zmsvcd: cannot find every process of launch {record.launch}: {error.strerror}; trying again"
             )
-            self._look_later()
-        # As well where there is a control group: the main process may be about to move there.
-        if held.end is None:
-            self._send(held.pid, "SIGKILL")
-        self._outside.kill_each(held.rest)
+            self._search_later()
+        # Kill the main process by PID even with a control group: it may not have moved there yet.
+        if record.end is None:
+            self._send(record.pid, "SIGKILL")
+        self._machine.kill_each(record.others)
 
-    def _note(self, held: LaunchRecord, pids: list[int]) -> None:
-        """These are about to be killed."""
+    def _note(self, record: LaunchRecord, pids: list[int]) -> None:
+        """Record the processes that are about to be killed."""
         for pid in pids:
-            started = self._outside.start_time(pid)
-            if started is not None and pid not in held.rest:
-                held.rest[pid] = OtherProcess(name=self._outside.name(pid), start_time=started)
-        for other in held.rest.values():
+            started = self._machine.start_time(pid)
+            if started is not None and pid not in record.others:
+                record.others[pid] = OtherProcess(name=self._machine.name(pid), start_time=started)
+        for other in record.others.values():
             other.killed = True
 
     def kill_everything(self) -> bool:
-        """SIGKILL all tasks and every orphan that any of them left, known or not. False when there was
-        nothing to kill.
-        """
-        for held in self._held.values():
-            if held.end is None and held.cgroup is not None:
-                attempt(partial(self._outside.kill_group, held.cgroup))
-        doomed = [pid for pid in self._outside.children() if pid not in self.others]
-        self._outside.kill_each(doomed)
-        return bool(doomed)
+        """Send SIGKILL to all tasks and all orphans. Return False if there was no process to kill."""
+        for record in self._records.values():
+            if record.end is None and record.cgroup is not None:
+                attempt(partial(self._machine.kill_cgroup, record.cgroup))
+        targets = [pid for pid in self._machine.children() if pid not in self.workers]
+        self._machine.kill_each(targets)
+        return bool(targets)
 
     def acknowledge(self, launch: int) -> None:
-        """The supervisor has the end of this launch in its state file."""
-        held = self._held.get(launch)
-        if held is not None and held.end is not None:
-            del self._held[launch]
-            if held.cgroup is not None:
-                self._leave(held.cgroup)
+        """Forget a launch whose end is in the supervisor's state file."""
+        record = self._records.get(launch)
+        if record is not None and record.end is not None:
+            del self._records[launch]
+            if record.cgroup is not None:
+                self._leave(record.cgroup)
 
     def _release(self, launch: int) -> None:
-        """The fork that a control group was kept for has been done, or could not be."""
+        """Release the control group that was reserved for a fork, which has succeeded or failed."""
         cgroup = self._reserved.pop(launch, None)
         if cgroup is not None:
             self._leave(cgroup)
 
     def _leave(self, cgroup: Path) -> None:
-        """Remove a control group that no launch has any more; one that is forked already may only be about
-        to move there.
+        """Give up one use of a control group, and remove the group after the last one. A forked task may not
+        have moved there yet, so an empty group may still be in use.
         """
-        self._uses[cgroup] -= 1
-        if not self._uses[cgroup]:
-            del self._uses[cgroup]
-            self._outside.remove_group(cgroup)
+        self._cgroup_uses[cgroup] -= 1
+        if not self._cgroup_uses[cgroup]:
+            del self._cgroup_uses[cgroup]
+            self._machine.remove_cgroup(cgroup)
 
     # --- what is there
 
     def living(self) -> tuple[Launched, ...]:
-        return tuple(self._launched(held) for held in self._held.values() if held.end is None)
+        return tuple(self._launched(record) for record in self._records.values() if record.end is None)
 
     def ends(self) -> tuple[Exited, ...]:
-        """Every end that no supervisor has acknowledged, in the order of the launches."""
-        return tuple(held.end for held in self._held.values() if held.end is not None)
+        """Return every end that no supervisor has acknowledged, in the order of the launches."""
+        return tuple(record.end for record in self._records.values() if record.end is not None)
 
     # --- ends
 
     def _member_ended(self, launch: int, status: int, last: bool) -> None:
-        held = self._held.get(launch)
-        if held is None or held.end is not None:
+        record = self._records.get(launch)
+        if record is None or record.end is not None:
             return
         if last:
-            held.status = status
+            record.member_status = status
             return
-        sharing_it = self._by_pid.get(held.pid, [])
-        if held in sharing_it:
-            sharing_it.remove(held)
-        self._end(held, ExitStatus(code=status), left=False)
+        members = self._by_pid.get(record.pid, [])
+        if record in members:
+            members.remove(record)
+        self._end(record, ExitStatus(code=status), left=False)
 
-    def look_once_more(self, pid: int) -> None:
-        """A child has ended, and is about to be reaped: only until then the kernel tells whether it has
-        executed a program.
+    def read_exec_pipe(self, pid: int) -> None:
+        """Read the exec pipes of a child that has ended, before it is reaped: only until then the kernel
+        knows whether it executed a program.
         """
-        for held in self._by_pid.get(pid, ()):
-            self._executed(held, last=True)
+        for record in self._by_pid.get(pid, ()):
+            self._executed(record, last=True)
 
     def count_orphans(self, gone: Collection[int]) -> None:
-        """These children have ended and were reaped, and `reaped` is called for each: what they have left
-        is looked for at once.
+        """Search once for the orphans of all these children, which have ended and were reaped. `reaped` is
+        then called for each of them.
         """
-        self._family.count(gone)
+        self._descendants.count_orphans(gone)
 
     def forget_count(self) -> None:
-        """`reaped` was called for each of them."""
-        self._family.forget()
+        """Drop the result of `count_orphans`, after the calls of `reaped`."""
+        self._descendants.forget_count()
 
     def reaped(self, info: ChildEnd) -> None:
-        """A child of the keeper that is neither supervisor nor device has ended."""
+        """Handle the end of a child that is not a worker: a task or an orphan."""
         if info.si_pid in self._by_pid:
-            self._hosts.hear_last_words(info.si_pid)
+            self._shared_processes.drain(info.si_pid)
             ended = self._by_pid.pop(info.si_pid)
-            oom_kill = killed(info) and self._oom_kills.grown()
-            for held in ended:
-                self._main_ended(held, how_of(info), oom_kill=oom_kill)
+            oom_kill = killed_by_sigkill(info) and self._oom_kills.grown()
+            for record in ended:
+                self._main_ended(record, exit_status_of(info), oom_kill=oom_kill)
             return
-        for other in [held for held in self._held.values() if held.rest or held.awaited]:
-            if info.si_pid in other.rest:
-                other.ended.append(other.rest.pop(info.si_pid).ended(info.si_pid, how_of(info)))
-            self._look_for_end(other)
+        for other in [record for record in self._records.values() if record.others or record.gone_expected]:
+            if info.si_pid in other.others:
+                other.ended_others.append(
+                    other.others.pop(info.si_pid).ended(info.si_pid, exit_status_of(info))
+                )
+            self._check_gone(other)
 
-    def _main_ended(self, held: LaunchRecord, how: ExitStatus, *, oom_kill: bool) -> None:
-        if held.program and not held.executed and held.why is None:
-            held.why = f"its program was not executed: the process ended before ({words(how)})"
-        if held.pid_file is not None:
-            unlink(held.pid_file)
-        # Those that were asked or killed with it are to be told as well, by `gone`, also when they are dead
-        # already.
-        left = bool(held.rest or held.ended) or self._may_have_left(held)
-        if held.status is None:
-            self._end(held, how, left=left, oom_kill=oom_kill)
+    def _main_ended(self, record: LaunchRecord, status: ExitStatus, *, oom_kill: bool) -> None:
+        if record.program and not record.executed and record.exec_error is None:
+            record.exec_error = f"its program was not executed: the process ended before ({describe(status)})"
+        if record.pid_file is not None:
+            unlink(record.pid_file)
+        # Signaled processes are reported by `gone`, even if they are already dead.
+        left = bool(record.others or record.ended_others) or self._may_have_left(record)
+        if record.member_status is None:
+            self._end(record, status, left=left, oom_kill=oom_kill)
         else:
-            self._end(held, ExitStatus(code=held.status), left=left)
-        self._look_for_end(held)
+            self._end(record, ExitStatus(code=record.member_status), left=left)
+        self._check_gone(record)
 
-    def _astray(self, pid: int) -> bool:
-        """Tell whether an orphan is of no launch that is there, by its marks or its control group: nothing
-        of the context may be there.
+    def _is_stray(self, pid: int) -> bool:
+        """Return True if neither the marks nor the control group of an orphan belong to an existing launch.
+        No process of the context may stay without a launch.
         """
         if self._forking:
-            # It may be a fork on its way, which has neither of its own yet.
+            # The orphan may be a fork in progress, which has neither marks nor a control group yet.
             return False
-        launch = self._outside.launch_of(pid, self._mark)
-        if launch is not None and self._holds(launch):
+        launch = self._machine.launch_of(pid, self._environment_tag)
+        if launch is not None and self._has_launch(launch):
             return False
-        group = self._outside.group(pid)
+        group = self._machine.cgroup_of(pid)
         return bool(group) and not self._in_use(group)
 
-    def _settled(self, pid: int) -> bool:
-        """Tell whether a process is in the control group of a launch, and its user may not move it to
-        another.
+    def _is_confined(self, pid: int) -> bool:
+        """Return True if a process is in the control group of a launch and its user may not move it to
+        another one.
         """
-        group = self._outside.group(pid)
-        return bool(group) and self._in_use(group) and self._outside.user(pid) not in (0, os.geteuid(), None)
+        group = self._machine.cgroup_of(pid)
+        return bool(group) and self._in_use(group) and self._machine.user(pid) not in (0, os.geteuid(), None)
 
-    def _holds(self, mark: int) -> bool:
-        held = self._held.get(mark)
-        if held is not None and (held.end is None or held.awaited):
+    def _has_launch(self, launch: int) -> bool:
+        record = self._records.get(launch)
+        if record is not None and (record.end is None or record.gone_expected):
             return True
-        # The mark of a shared process is that of its first task.
-        return any(each.host is not None and each.host.mark == mark for each in self._held.values())
+        # A shared process carries the marks of its first task.
+        return any(
+            each.shared_process is not None and each.shared_process.first_launch == launch
+            for each in self._records.values()
+        )
 
     def _in_use(self, group: str) -> bool:
-        """Tell whether a control group, as the kernel names it, is that of a launch, or was made below it."""
+        """Return True if a control group, by the kernel's path, is that of a launch or below it."""
         parts = group.split("/")
         for depth in range(len(parts) - 1, 0, -1):
             if f"{self._cgroup}".endswith("/".join(parts[:depth])) and self._cgroup is not None:
-                return self._cgroup / parts[depth] in self._uses
+                return self._cgroup / parts[depth] in self._cgroup_uses
         return False
 
-    def _may_have_left(self, held: LaunchRecord) -> bool:
+    def _may_have_left(self, record: LaunchRecord) -> bool:
         try:
-            return self._family.left(held)
+            return self._descendants.has_any(record)
         except OSError as error:
-            complain(f"zmsvcd: cannot look for what launch {held.launch} has left behind: {error.strerror}")
+            complain(f"zmsvcd: cannot look for what launch {record.launch} has left behind: {error.strerror}")
             return True
 
-    def _end(self, held: LaunchRecord, how: ExitStatus, *, left: bool, oom_kill: bool = False) -> None:
-        self._named.discard(held.launch)
-        held.end = Exited(
-            launch=held.launch,
-            pid=held.pid,
-            tag=held.tag,
+    def _end(self, record: LaunchRecord, status: ExitStatus, *, left: bool, oom_kill: bool = False) -> None:
+        self._named_mains.discard(record.launch)
+        record.end = Exited(
+            launch=record.launch,
+            pid=record.pid,
+            tag=record.member_id,
             left=left,
-            code=how.code,
-            signal=how.signal,
-            core=how.core,
+            code=status.code,
+            signal=status.signal,
+            core=status.core,
             oom=oom_kill,
-            why=held.why or "",
+            why=record.exec_error or "",
         )
-        self._tell(held.end)
+        self._report(record.end)
 
     # --- what is left
 
     def due(self) -> float | None:
-        """Return when `on_time` has to be called."""
-        return self._look_at
+        """Return the time by which `on_time` has to be called."""
+        return self._search_at
 
     def on_time(self, now: float) -> None:
-        """Look again for what could not be found, or killed, at once."""
-        if self._look_at is None or now < self._look_at:
+        """Repeat searches and kills that did not succeed at once."""
+        if self._search_at is None or now < self._search_at:
             return
-        self._look_at = None
+        self._search_at = None
         unwatched, self._unwatched = self._unwatched, []
-        for held in unwatched:
-            self._executed(held)
-            if held.executing is not None:
-                self._await_exec(held, held.executing)
-        for held in [held for held in self._held.values() if held.awaited]:
-            if held.killing:
-                self._kill(held)
-            self._look_for_end(held)
+        for record in unwatched:
+            self._executed(record)
+            if record.exec_pipe is not None:
+                self._await_exec(record, record.exec_pipe)
+        for record in [record for record in self._records.values() if record.gone_expected]:
+            if record.killing:
+                self._kill(record)
+            self._check_gone(record)
 
-    def _look_later(self) -> None:
-        if self._look_at is None:
-            self._look_at = self._outside.now() + LOOK_AGAIN
+    def _search_later(self) -> None:
+        if self._search_at is None:
+            self._search_at = self._machine.now() + SEARCH_AGAIN
 
-    def _look_for_end(self, held: LaunchRecord) -> None:
-        """Is everything of it gone? Processes that were forked while the others ended are asked to end, or
-        killed, as well.
+    def _check_gone(self, record: LaunchRecord) -> None:
+        """Report `Gone` if no process of the launch is left. Signal or kill the processes that were forked
+        while others ended.
         """
-        if held.end is None or not held.awaited:
+        if record.end is None or not record.gone_expected:
             return
         try:
-            for _ in range(LOOKS):
-                # Others are looked for when the known ones are gone, since that is a search through all
+            for _ in range(SEARCHES):
+                # Search for more only when the known processes are gone, since a search goes through all
                 # processes of the machine.
-                if any(self._outside.start_time(pid) == other.start_time for pid, other in held.rest.items()):
-                    # Each of them comes to us, the subreaper, to be reaped: only then is it known how it
+                if any(
+                    self._machine.start_time(pid) == other.start_time for pid, other in record.others.items()
+                ):
+                    # The keeper is the subreaper and will reap each of them. Only then it knows how each
                     # ended.
                     return
-                new = [pid for pid in self._family.all(held) if pid not in held.rest]
+                new = [pid for pid in self._descendants.others(record) if pid not in record.others]
                 if not new:
-                    self._gone(held, held.end)
+                    self._report_gone(record, record.end)
                     return
-                if held.killing:
-                    self._note(held, new)
-                    self._outside.kill_each(new)
+                if record.killing:
+                    self._note(record, new)
+                    self._machine.kill_each(new)
                 else:
-                    self._ask(held, new, held.asking or "SIGTERM")
+                    self._ask(record, new, record.stop_signal or "SIGTERM")
         except OSError as error:
             complain(
-                f"zmsvcd: cannot look for what launch {held.launch} has left behind: {error.strerror}; "
+                f"zmsvcd: cannot look for what launch {record.launch} has left behind: {error.strerror}; "
                 f"trying again"
             )
-        self._look_later()
+        self._search_later()
 
-    def _gone(self, held: LaunchRecord, end: Exited) -> None:
-        held.killing = held.awaited = False
-        held.end = replace(end, left=False)
-        # Another process has reaped the others.
-        held.ended += [other.ended(pid) for pid, other in held.rest.items()]
-        held.rest.clear()
-        self._tell(Gone(launch=held.launch, ended=tuple(held.ended)))
+    def _report_gone(self, record: LaunchRecord, end: Exited) -> None:
+        record.killing = record.gone_expected = False
+        record.end = replace(end, left=False)
+        # The keeper has not reaped these: another process has.
+        record.ended_others += [other.ended(pid) for pid, other in record.others.items()]
+        record.others.clear()
+        self._report(Gone(launch=record.launch, ended=tuple(record.ended_others)))

@@ -1,5 +1,5 @@
-"""What the supervisor tells systemd goes through the keeper, under the main PID: NotifyAccess=main is
-enough. It never blocks.
+"""The relay of the supervisor's notifications to systemd. They are sent by the main PID, so that
+NotifyAccess=main is enough. The relay never blocks.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from collections import deque
 from zmsvc.keeper.dispatcher import WRITE, Dispatcher
 
 MAX_WAITING = 64
-"""Notifications that wait for a systemd that does not read; the oldest STATUS= lines are the ones to lose."""
+"""Notifications that are queued while systemd does not read. The oldest STATUS= and WATCHDOG= lines are
+dropped first.
+"""
 
 
 class Relay:
-    """A line upwards; without an address it takes everything and does nothing."""
+    """A connection to systemd's notify socket. Without an address it drops everything."""
 
     def __init__(self, address: str | None, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
@@ -30,20 +32,22 @@ class Relay:
             except OSError:
                 sock.close()
 
-    def say(self, text: str) -> None:
+    def send(self, text: str) -> None:
         if self._sock is None:
             return
         if len(self._waiting) >= MAX_WAITING:
-            self._drop_one()
+            self._drop_oldest_repeatable()
         self._waiting.append(text.encode(errors="replace"))
         self._flush()
 
-    def _drop_one(self) -> None:
-        """Watchdog pings and status lines are told again; READY and STOPPING are not."""
-        again = next(
+    def _drop_oldest_repeatable(self) -> None:
+        """Drop one notification. Watchdog pings and status lines are sent again later; READY and STOPPING are
+        not.
+        """
+        repeatable = next(
             (text for text in self._waiting if text.startswith((b"STATUS=", b"WATCHDOG="))), self._waiting[0]
         )
-        self._waiting.remove(again)
+        self._waiting.remove(repeatable)
 
     def _flush(self) -> None:
         assert self._sock is not None
@@ -54,7 +58,8 @@ class Relay:
         except BlockingIOError:
             pass
         except OSError:
-            # Nobody is there any more: a keeper has no other way to tell, and its tasks matter more.
+            # systemd has closed its socket. The keeper has no other way to notify it, and its tasks matter
+            # more.
             self._waiting.clear()
         fd = self._sock.fileno()
         if self._waiting and not self._dispatcher.watched(fd):

@@ -1,8 +1,8 @@
-"""A process that the tasks of a transaction share (`serviceType="Thread"`), as the keeper holds it: who is in
-it, and the line to it.
+"""The keeper's side of a process that the tasks of a transaction share (`serviceType="Thread"`): its members,
+and the channel to it.
 
-Over the line the keeper orders a member's start and stop, and is told of a member's end. Closing it is the
-order to end.
+Over the channel the keeper starts and stops members, and the process reports each member's end. A closed
+channel is the order to end.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Joining:
-    """A member that waits for the process to be forked."""
+    """A member that waits until the process is forked."""
 
     launch: int
     done: Callable[[SharedProcess], None]
@@ -34,59 +34,61 @@ class _Joining:
 
 
 class SharedProcess:
-    """One such process. `mark` is the launch number in its environment, that of the task it was made for."""
+    """A shared process. `first_launch` is the launch number in its environment: the one of the task that it
+    was created for.
+    """
 
-    def __init__(self, spec: LaunchSpec, cgroup: Path | None, outside: KeeperMachine) -> None:
-        """Make the line. Raises OSError."""
-        self.mark = spec.launch
+    def __init__(self, spec: LaunchSpec, cgroup: Path | None, machine: KeeperMachine) -> None:
+        """Create the channel. Raises OSError."""
+        self.first_launch = spec.launch
         self.cgroup = cgroup
         self.members: set[int] = set()
-        """Launches whose end nobody has told."""
+        """Launches whose end the process has not reported."""
         self.pid: int | None = None
-        """None until it is forked."""
+        """None until the process is forked."""
         self.start_time = 0
         self.joining: list[_Joining] = []
-        self._line: socket.socket | None
-        self._line, self._its = outside.line()
-        self._its.setblocking(True)
+        self._channel: socket.socket | None
+        self._channel, self._peer_end = machine.channel()
+        self._peer_end.setblocking(True)
 
     @property
-    def its(self) -> int:
-        """Descriptor of the line's other end, until it is forked."""
-        return self._its.fileno()
+    def peer_fd(self) -> int:
+        """Descriptor of the channel's other end, until the process is forked."""
+        return self._peer_end.fileno()
 
-    def settled(self) -> None:
-        """It was forked, or could not be: the other end of the line is its own."""
-        self._its.close()
+    def close_peer_end(self) -> None:
+        """Close the other end of the channel, after the fork or its failure."""
+        self._peer_end.close()
 
     @property
-    def open(self) -> bool:
-        """Whether it takes members."""
-        return self._line is not None
+    def is_open(self) -> bool:
+        """True if the process accepts members."""
+        return self._channel is not None
 
     def fileno(self) -> int:
-        return -1 if self._line is None else self._line.fileno()
+        return -1 if self._channel is None else self._channel.fileno()
 
-    def tell(self, order: sharing.Order, fds: Descriptors | None = None) -> bool:
-        """Order a start or a stop; False when it is about to be gone, or hangs and reads no more."""
-        if self._line is None:
+    def send(self, order: sharing.Order, fds: Descriptors | None = None) -> bool:
+        """Send an order. Return False if the process is about to end, or hangs and does not read."""
+        if self._channel is None:
             return False
         try:
-            seqpacket.send(self._line, sharing.ORDERS.encode(order), fds.given() if fds else {})
+            seqpacket.send(self._channel, sharing.ORDERS.encode(order), fds.given() if fds else {})
         except OSError:
             return False
         return True
 
-    def heard(self) -> list[tuple[int, int]]:
-        """Members that have ended since the last call: launch and exit status."""
+    def receive_ends(self) -> list[tuple[int, int]]:
+        """Return the members that have ended since the last call: launch and exit status."""
         found: list[tuple[int, int]] = []
-        while self._line is not None:
+        while self._channel is not None:
             try:
-                report = seqpacket.receive_message(self._line, sharing.REPORTS)
+                report = seqpacket.receive_message(self._channel, sharing.REPORTS)
             except BlockingIOError:
                 break
             except (ProtocolError, OSError) as error:
-                # The user's code runs in that process, and may have written into any descriptor of it.
+                # The user's code runs in that process, and may have written to any of its descriptors.
                 complain(f"zmsvcd: process {self.pid} that tasks share: {error}")
                 report = None
             if report is None:
@@ -98,29 +100,29 @@ class SharedProcess:
         return found
 
     def close(self) -> None:
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
 
 
 class SharedProcesses:
-    """The shared processes that take members, one a transaction.
+    """The shared processes that accept members, one per transaction.
 
-    `ended` is told of each member that has ended: its launch, its status, and whether nobody is left and the
-    process is to end.
+    `member_ended` is called for each member that has ended, with its launch, its exit status, and True if it
+    was the last member, so that the process is about to end.
     """
 
     def __init__(
         self,
         zygote: ZygoteClient,
-        outside: KeeperMachine,
+        machine: KeeperMachine,
         dispatcher: Dispatcher,
-        ended: Callable[[int, int, bool], None],
+        member_ended: Callable[[int, int, bool], None],
     ) -> None:
         self._zygote = zygote
-        self._outside, self._dispatcher = outside, dispatcher
-        self._ended = ended
-        self._of: dict[str, SharedProcess] = {}
+        self._machine, self._dispatcher = machine, dispatcher
+        self._on_member_ended = member_ended
+        self._by_transaction: dict[str, SharedProcess] = {}
 
     def start(
         self,
@@ -130,88 +132,90 @@ class SharedProcesses:
         done: Callable[[SharedProcess], None],
         failed: Callable[[OSError], None],
     ) -> None:
-        """Have a task started in its transaction's process, which is made when there is none, or none that
-        listens.
+        """Start a task in its transaction's process. Create the process if there is none that accepts
+        members.
 
-        One of `done` and `failed` is called, perhaps at once. Raises OSError.
+        Calls `done` or `failed`, perhaps before it returns. Raises OSError.
         """
         transaction, start = spec.transaction, sharing.StartMember(spec=spec)
-        host = self._of.get(transaction)
-        if host is not None and host.tell(start, fds):
-            host.members.add(spec.launch)
-            if host.pid is None:
-                host.joining.append(_Joining(spec.launch, done, failed))
+        process = self._by_transaction.get(transaction)
+        if process is not None and process.send(start, fds):
+            process.members.add(spec.launch)
+            if process.pid is None:
+                process.joining.append(_Joining(spec.launch, done, failed))
             else:
-                done(host)
+                done(process)
             return
-        if host is not None:
-            # What it has said before it ended counts.
-            self._hear(transaction, host)
-            self._part(transaction, host)
-        self._make(spec, cgroup, fds, _Joining(spec.launch, done, failed))
+        if process is not None:
+            # Reports that the process sent before its end count.
+            self._on_channel(transaction, process)
+            self._retire(transaction, process)
+        self._create(spec, cgroup, fds, _Joining(spec.launch, done, failed))
 
-    def _make(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors, first: _Joining) -> None:
-        host, transaction = SharedProcess(spec, cgroup, self._outside), spec.transaction
+    def _create(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors, first: _Joining) -> None:
+        process, transaction = SharedProcess(spec, cgroup, self._machine), spec.transaction
         try:
-            linux.leave_room(host.its)
+            linux.leave_room(process.peer_fd)
             self._dispatcher.watch(
-                host.fileno(),
-                partial(self._hear, transaction, host),
-                drop=partial(self._part, transaction, host),
+                process.fileno(),
+                partial(self._on_channel, transaction, process),
+                drop=partial(self._retire, transaction, process),
             )
         except OSError:
-            host.settled()
-            host.close()
+            process.close_peer_end()
+            process.close()
             raise
-        self._of[transaction] = host
-        host.members.add(spec.launch)
-        host.joining.append(first)
-        host.tell(sharing.StartMember(spec=spec), fds)
+        self._by_transaction[transaction] = process
+        process.members.add(spec.launch)
+        process.joining.append(first)
+        process.send(sharing.StartMember(spec=spec), fds)
         self._zygote.fork(
             spec,
             cgroup,
-            Descriptors(shared_line=host.its),
-            partial(self._forked, host),
-            partial(self._not_forked, transaction, host),
+            Descriptors(shared_line=process.peer_fd),
+            partial(self._forked, process),
+            partial(self._not_forked, transaction, process),
         )
 
-    def _forked(self, host: SharedProcess, pid: int, started: int) -> None:
-        host.settled()
-        host.pid, host.start_time = pid, started
-        joining, host.joining = host.joining, []
+    def _forked(self, process: SharedProcess, pid: int, started: int) -> None:
+        process.close_peer_end()
+        process.pid, process.start_time = pid, started
+        joining, process.joining = process.joining, []
         for each in joining:
-            each.done(host)
+            each.done(process)
 
-    def _not_forked(self, transaction: str, host: SharedProcess, error: OSError) -> None:
-        host.settled()
-        self._part(transaction, host)
-        joining, host.joining = host.joining, []
+    def _not_forked(self, transaction: str, process: SharedProcess, error: OSError) -> None:
+        process.close_peer_end()
+        self._retire(transaction, process)
+        joining, process.joining = process.joining, []
         for each in joining:
             each.failed(error)
 
-    def _part(self, transaction: str, host: SharedProcess) -> None:
-        """No more members for this process."""
-        if self._of.get(transaction) is host:
-            del self._of[transaction]
-        if host.open:
-            self._dispatcher.unwatch(host.fileno())
-            host.close()
+    def _retire(self, transaction: str, process: SharedProcess) -> None:
+        """Accept no more members in this process."""
+        if self._by_transaction.get(transaction) is process:
+            del self._by_transaction[transaction]
+        if process.is_open:
+            self._dispatcher.unwatch(process.fileno())
+            process.close()
 
-    def hear_last_words(self, pid: int) -> None:
-        """Read the line of a process that has ended to its end: who was out by then has ended as it says."""
-        for transaction, host in [*self._of.items()]:
-            if host.pid == pid:
-                self._hear(transaction, host)
+    def drain(self, pid: int) -> None:
+        """Read the rest of the channel of a process that has ended: members that it reports there have ended
+        with that status.
+        """
+        for transaction, process in [*self._by_transaction.items()]:
+            if process.pid == pid:
+                self._on_channel(transaction, process)
 
-    def _hear(self, transaction: str, host: SharedProcess) -> None:
-        if self._of.get(transaction) is not host:
+    def _on_channel(self, transaction: str, process: SharedProcess) -> None:
+        if self._by_transaction.get(transaction) is not process:
             return
-        descriptor = host.fileno()
-        ends = host.heard()
-        if not host.open:
+        descriptor = process.fileno()
+        ends = process.receive_ends()
+        if not process.is_open:
             self._dispatcher.unwatch(descriptor)
-            del self._of[transaction]
-        elif not host.members:
-            self._part(transaction, host)
+            del self._by_transaction[transaction]
+        elif not process.members:
+            self._retire(transaction, process)
         for number, (launch, status) in enumerate(ends, start=1):
-            self._ended(launch, status, not host.members and number == len(ends))
+            self._on_member_ended(launch, status, not process.members and number == len(ends))

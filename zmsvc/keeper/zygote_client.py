@@ -1,8 +1,8 @@
-"""The keeper's line to the zygote, out of which every task is forked. A zygote that ends is started again.
+"""The keeper's channel to the zygote, which forks every task. The keeper restarts a zygote that ends.
 
-The keeper never waits for it: launches stand in a queue, one of them is with the zygote, and its answer is an
-event as any other. A task that was forked does nothing before the keeper knows its PID: it waits at a gate,
-and one whose PID got lost with its zygote finds the gate closed and ends.
+The keeper never waits for the zygote. Launches are queued, the zygote works on one of them, and its answer is
+an event like any other. A forked task waits at its start gate until the keeper knows its PID. If the PID is
+lost because the zygote died, the keeper closes the gate and the task ends.
 """
 
 from __future__ import annotations
@@ -29,177 +29,178 @@ from zmsvc.keeper.output import OutputClient, Pipe
 from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
-ANSWER = 10.0
-"""Seconds that a fork may take, the start and the rehearsal of a new zygote included. One that was stopped
-is killed then.
+ANSWER_TIMEOUT = 10.0
+"""Seconds that a fork may take, including the start and warm-up of a new zygote. Then the keeper kills the
+zygote, which may be stopped (SIGSTOP).
 """
 
-TRIES = 5
-"""Zygotes that may die under one launch: a process that kills them one after the other shall not make a
-start fail.
+MAX_TRIES = 5
+"""Zygotes that may die during one launch before the launch fails. A process that kills a few zygotes must not
+make a start fail.
 """
 
 PAUSE = 1.0
-"""Seconds in which no further launch tries it after that."""
-GIVEN_UP = "the zygote, out of which tasks are forked, died each time it was started"
+"""Seconds after that in which every launch fails at once."""
+ZYGOTE_DIES = "the zygote, out of which tasks are forked, died each time it was started"
 
 MAX_WAITING = 100_000
-"""Launches that wait for the zygote: more than a large context has."""
+"""Launches that may wait for the zygote: more than a large context has."""
 MAX_BYTES = 256 << 20
-"""Bytes of them: each has the configuration and environment of its task."""
+"""Bytes that waiting launches may have in total: each contains the configuration and environment of its task.
+"""
 
 
 @dataclass(slots=True, eq=False)
 class Fork:
-    """A task that is to be forked. `done` is called with its PID and start time, or `failed` with the
-    reason.
-    """
+    """A task to be forked. `done` is called with its PID and start time, or `failed` with the reason."""
 
     spec: LaunchSpec | None
     data: bytes
-    """The launch, as the task reads it."""
+    """The encoded launch, which the task decodes."""
     cgroup: Path | None
     fds: Descriptors
     done: Callable[[int, int], None]
     failed: Callable[[OSError], None]
     tries: int = 0
-    opener: int = -1
-    """The other end of the task's gate."""
+    gate_writer: int = -1
+    """The writing end of the task's start gate."""
     output: Pipe | None = None
-    """What it prints into, from the order to the answer."""
+    """The pipe for the task's output, from the order to the answer."""
 
-    def shut(self) -> None:
-        """Close the gate, where a task that waits ends, and the pipe of one that was not forked."""
-        if self.opener >= 0:
-            os.close(self.opener)
-            self.opener = -1
+    def close(self) -> None:
+        """Close the start gate, which ends a task that waits there, and the output pipe of a task that was
+        not forked.
+        """
+        if self.gate_writer >= 0:
+            os.close(self.gate_writer)
+            self.gate_writer = -1
         if self.output is not None:
             self.output.close()
             self.output = None
 
 
 class ZygoteClient:
-    """Forks tasks. `cgroups`: each of them is given a control group. `greeted` is called when a zygote has
-    said its version.
+    """A queue of tasks to be forked by the zygote. With `cgroups`, each task gets a control group.
+    `on_greeting` is called when a zygote has sent its version.
     """
 
     def __init__(
         self,
-        outside: KeeperMachine,
+        machine: KeeperMachine,
         dispatcher: Dispatcher,
         *,
         cgroups: bool,
-        greeted: Callable[[], None],
+        on_greeting: Callable[[], None],
         output: OutputClient | None = None,
     ) -> None:
-        self._outside, self._dispatcher = outside, dispatcher
+        self._machine, self._dispatcher = machine, dispatcher
         self._output = output if output is not None and output.wanted else None
-        """Gives each task a pipe for what it prints."""
-        self._cgroups, self._greeted = cgroups, greeted
-        self._line: socket.socket | None = None
-        self._gate = -1
-        self._own_gates = False
-        """Each task is given a gate: one that was killed before it had read its byte would leave that to
-        the next.
+        """Creates a pipe for the output of each task."""
+        self._cgroups, self._on_greeting = cgroups, on_greeting
+        self._channel: socket.socket | None = None
+        self._common_gate = -1
+        self._gate_per_task = False
+        """True if each task gets a start gate of its own. At a common gate, a task that is killed before it
+        reads its byte would leave the byte to the next task.
         """
-        self._silent = False
-        """It has not said its first word."""
+        self._greeting_pending = False
+        """True until the zygote has sent its greeting."""
         self._waiting: deque[Fork] = deque()
         self._bytes = 0
-        self._asked: Fork | None = None
-        """What the zygote is forking."""
-        self._until: float | None = None
-        """When it has to have answered."""
-        self._put_off_until = -math.inf
+        self._in_progress: Fork | None = None
+        """The task that the zygote is forking."""
+        self._answer_due: float | None = None
+        """When the zygote's answer is due."""
+        self._paused_until = -math.inf
         self._closed = False
         self.pid: int | None = None
         self.version = ""
-        """Of the zygote that runs, or ran last."""
+        """Version of the zygote that runs, or ran last."""
 
     # --- one zygote
 
     def start(self) -> None:
         """Execute a zygote. Raises OSError."""
-        ours, its = self._outside.line()
-        gate = opener = -1
+        ours, theirs = self._machine.channel()
+        gate = gate_writer = -1
         try:
-            gate, opener = self._outside.pipe()
-            arguments = ["--line", str(its.fileno()), "--gate", str(gate), "--keeper", str(os.getpid())]
+            gate, gate_writer = self._machine.pipe()
+            arguments = ["--line", str(theirs.fileno()), "--gate", str(gate), "--keeper", str(os.getpid())]
             arguments += ["--protocol", str(forking.PROTOCOL), *["--cgroups"] * self._cgroups]
-            linux.leave_room(opener)
-            # It waits for orders; the keeper does not wait for it, nor at its gate.
-            its.setblocking(True)
-            os.set_blocking(opener, False)
-            self._dispatcher.watch(ours.fileno(), self._hear, drop=self.lost)
-            self.pid = self._outside.spawn("zmsvc.zygote", arguments, {}, [its.fileno(), gate])
+            linux.leave_room(gate_writer)
+            # The zygote blocks on its end. The keeper's ends of the channel and of the gate must not block.
+            theirs.setblocking(True)
+            os.set_blocking(gate_writer, False)
+            self._dispatcher.watch(ours.fileno(), self._on_channel, drop=self.lost)
+            self.pid = self._machine.spawn("zmsvc.zygote", arguments, {}, [theirs.fileno(), gate])
         except OSError:
             self._dispatcher.unwatch(ours.fileno())
             ours.close()
-            if opener >= 0:
-                os.close(opener)
+            if gate_writer >= 0:
+                os.close(gate_writer)
             raise
         finally:
-            its.close()
+            theirs.close()
             if gate >= 0:
                 os.close(gate)
-        self._line, self._gate, self._silent = ours, opener, True
+        self._channel, self._common_gate, self._greeting_pending = ours, gate_writer, True
 
     @property
-    def worked(self) -> bool:
-        """It has said its first word, so another one will probably run as well."""
-        return self._line is not None and not self._silent
+    def has_greeted(self) -> bool:
+        """True if the zygote has sent its greeting. Then another zygote will probably start as well."""
+        return self._channel is not None and not self._greeting_pending
 
     def ended(self) -> None:
-        """The zygote is gone, or is not to be used any more: the next launch starts another one."""
-        pid, line, self.pid, self._line = self.pid, self._line, None, None
-        if line is not None:
-            self._dispatcher.unwatch(line.fileno())
-            line.close()
-            os.close(self._gate)
-        self._silent, self._until = False, None
-        asked, self._asked = self._asked, None
-        if asked is not None:
-            asked.shut()
-        if asked is not None and asked.data:
-            asked.tries += 1
-            self._waiting.appendleft(asked)
-            self._bytes += len(asked.data)
+        """Give up this zygote, which is gone or unusable. The next launch starts another one."""
+        pid, channel, self.pid, self._channel = self.pid, self._channel, None, None
+        if channel is not None:
+            self._dispatcher.unwatch(channel.fileno())
+            channel.close()
+            os.close(self._common_gate)
+        self._greeting_pending, self._answer_due = False, None
+        in_progress, self._in_progress = self._in_progress, None
+        if in_progress is not None:
+            in_progress.close()
+        if in_progress is not None and in_progress.data:
+            in_progress.tries += 1
+            self._waiting.appendleft(in_progress)
+            self._bytes += len(in_progress.data)
         if pid is not None:
-            self._outside.signal_child(pid, signal.SIGKILL)
+            self._machine.signal_child(pid, signal.SIGKILL)
 
     def lost(self) -> None:
-        """The zygote died. Another one is started: at once when this one has worked, for the next launch
-        would have to wait for it.
+        """Handle the loss of the zygote. Start another one at once if this one has greeted: the next launch
+        would have to wait for its start.
         """
-        worked = self.worked
-        if self._asked is None and self._silent and self._waiting:
+        has_greeted = self.has_greeted
+        if self._in_progress is None and self._greeting_pending and self._waiting:
             self._waiting[0].tries += 1
         self.ended()
         self._next()
-        if worked and self._line is None and not self._closed:
+        if has_greeted and self._channel is None and not self._closed:
             try:
                 self.start()
             except OSError as error:
-                # The next launch tries it again.
+                # The next launch starts a zygote again.
                 complain(f"zmsvcd: cannot start the zygote: {error.strerror}")
 
     def reaped(self) -> None:
-        """The zygote has ended, and its PID is nobody's from here on."""
+        """Handle the end of the zygote, whose PID is free for reuse from here on."""
         self.pid = None
         self.lost()
 
     def close(self) -> None:
-        """The context ends: nothing is forked any more."""
+        """Stop forking: the context ends."""
         self._closed = True
-        self.forget_all()
+        self.cancel_all()
 
     def due(self) -> float | None:
-        """Return when `on_time` has to be called."""
-        return self._until
+        """Return the time by which `on_time` has to be called."""
+        return self._answer_due
 
     def on_time(self, now: float) -> None:
-        """Start another zygote instead of one that does not answer."""
-        if self._until is not None and now >= self._until:
+        """Replace a zygote that does not answer in time."""
+        if self._answer_due is not None and now >= self._answer_due:
             complain("zmsvcd: the zygote does not answer, starting another one")
             self.lost()
 
@@ -213,14 +214,14 @@ class ZygoteClient:
         done: Callable[[int, int], None],
         failed: Callable[[OSError], None],
     ) -> None:
-        """Fork a task as soon as those before it are forked. `fds` stay open until one of the two is
-        called, which may be at once.
+        """Fork a task after those that wait already. `fds` must stay open until `done` or `failed` is called,
+        which may happen before this returns.
         """
         order = Fork(spec, forking.encode_launch(spec), cgroup, fds, done, failed)
         if self._closed:
             failed(OSError(errno.ECANCELED, "the context ends"))
-        elif self._outside.now() < self._put_off_until:
-            failed(OSError(errno.ECHILD, GIVEN_UP))
+        elif self._machine.now() < self._paused_until:
+            failed(OSError(errno.ECHILD, ZYGOTE_DIES))
         elif len(self._waiting) >= MAX_WAITING or self._bytes + len(order.data) > MAX_BYTES:
             failed(OSError(errno.EAGAIN, "too many launches wait for the zygote"))
         else:
@@ -228,82 +229,83 @@ class ZygoteClient:
             self._bytes += len(order.data)
             self._next()
 
-    def forget_all(self) -> None:
-        """No supervisor waits for these launches any more. What is being forked is killed before it does
-        anything.
+    def cancel_all(self) -> None:
+        """Cancel all launches: their supervisor is gone. The task that is being forked is killed before it
+        does anything.
         """
         waiting, self._waiting, self._bytes = list(self._waiting), deque(), 0
-        asked = self._asked
-        if asked is not None:
-            asked.shut()
-            self._asked = Fork(
-                None, b"", None, Descriptors(), lambda pid, started: None, lambda error: None, tries=TRIES
+        in_progress = self._in_progress
+        if in_progress is not None:
+            in_progress.close()
+            self._in_progress = Fork(
+                None, b"", None, Descriptors(), lambda pid, started: None, lambda error: None, tries=MAX_TRIES
             )
-            waiting.append(asked)
+            waiting.append(in_progress)
         for order in waiting:
             order.failed(OSError(errno.ECANCELED, os.strerror(errno.ECANCELED)))
 
     def _next(self) -> None:
-        """Have the zygote fork what has waited longest, unless it is busy or has still to come up."""
-        while self._waiting and self._asked is None:
-            if self._waiting[0].tries >= TRIES:
-                self._put_off_until = self._outside.now() + PAUSE
-                self._give_up()
+        """Send the zygote the oldest waiting launch, unless it is busy or has not greeted yet."""
+        while self._waiting and self._in_progress is None:
+            if self._waiting[0].tries >= MAX_TRIES:
+                self._paused_until = self._machine.now() + PAUSE
+                self._fail_all()
                 return
-            if self._line is None and not self._started():
+            if self._channel is None and not self._start_or_fail():
                 continue
-            if self._silent:
-                if self._until is None:
-                    self._until = self._outside.now() + ANSWER
+            if self._greeting_pending:
+                if self._answer_due is None:
+                    self._answer_due = self._machine.now() + ANSWER_TIMEOUT
                 return
-            self._ask()
+            self._send_order()
 
-    def _started(self) -> bool:
+    def _start_or_fail(self) -> bool:
         try:
             self.start()
         except OSError as error:
-            self._take().failed(error)
+            self._pop().failed(error)
             return False
         return True
 
-    def _take(self) -> Fork:
+    def _pop(self) -> Fork:
         order = self._waiting.popleft()
         self._bytes -= len(order.data)
         return order
 
-    def _give_up(self) -> None:
+    def _fail_all(self) -> None:
         while self._waiting:
-            self._take().failed(OSError(errno.ECHILD, GIVEN_UP))
+            self._pop().failed(OSError(errno.ECHILD, ZYGOTE_DIES))
 
-    def _ask(self) -> None:
-        assert self._line is not None
-        order = self._take()
+    def _send_order(self) -> None:
+        assert self._channel is not None
+        order = self._pop()
         group = memory = gate = output = None
         try:
-            group = self._outside.open_group(order.cgroup) if order.cgroup is not None else None
+            group = self._machine.open_cgroup(order.cgroup) if order.cgroup is not None else None
             memory = memfd.private("zmsvc-launch", order.data)
-            if self._own_gates:
-                gate, order.opener = self._outside.pipe()
-                output = self._pipe(order)
-            linux.leave_room(max(memory, order.opener))
-            self._asked, self._until = order, self._outside.now() + ANSWER
+            if self._gate_per_task:
+                gate, order.gate_writer = self._machine.pipe()
+                output = self._output_pipe(order)
+            linux.leave_room(max(memory, order.gate_writer))
+            self._in_progress, self._answer_due = order, self._machine.now() + ANSWER_TIMEOUT
             seqpacket.send_data(
-                self._line, *forking.order(replace(order.fds, cgroup=group, gate=gate, output=output), memory)
+                self._channel,
+                *forking.order(replace(order.fds, cgroup=group, gate=gate, output=output), memory),
             )
         except (ConnectionError, BlockingIOError):
-            # It is gone, or something else writes into the line.
+            # The zygote is gone, or another process writes to the channel.
             self.ended()
         except OSError as error:
-            self._asked = self._until = None
-            order.shut()
+            self._in_progress = self._answer_due = None
+            order.close()
             order.failed(error)
         finally:
             for fd in (group, memory, gate, output):
                 if fd is not None:
                     os.close(fd)
 
-    def _pipe(self, order: Fork) -> int | None:
-        """Make the pipe of a task. Returns its end for the task, to be closed here. Raises OSError."""
+    def _output_pipe(self, order: Fork) -> int | None:
+        """Create the output pipe of a task. Return the task's end for the caller to close. Raises OSError."""
         if self._output is None or order.spec is None:
             return None
         order.output, write = self._output.pipe_of(order.spec)
@@ -311,30 +313,30 @@ class ZygoteClient:
 
     # --- its answers
 
-    def _hear(self) -> None:
-        """The zygote said something, or has ended."""
+    def _on_channel(self) -> None:
+        """Handle packets of the zygote, or its end."""
         try:
-            while self._line is not None:
-                said = seqpacket.receive_data(self._line, forking.PACKET)
-                if not said:
+            while self._channel is not None:
+                packet = seqpacket.receive_data(self._channel, forking.PACKET)
+                if not packet:
                     self.lost()
                     return
-                self._take_word(said)
+                self._on_packet(packet)
         except BlockingIOError:
             return
         except ProtocolError as error:
             complain(f"zmsvcd: {error}; starting another zygote")
             self.lost()
 
-    def _take_word(self, said: bytes) -> None:
-        self._until = None
-        if self._silent:
-            self.version, protocol = forking.decode_hello(said)
-            self._silent, self._own_gates = False, protocol >= 2
-            self._greeted()
+    def _on_packet(self, packet: bytes) -> None:
+        self._answer_due = None
+        if self._greeting_pending:
+            self.version, protocol = forking.decode_hello(packet)
+            self._greeting_pending, self._gate_per_task = False, protocol >= 2
+            self._on_greeting()
         else:
-            answer = forking.decode_answer(said)
-            order, self._asked = self._asked, None
+            answer = forking.decode_answer(packet)
+            order, self._in_progress = self._in_progress, None
             if order is None:
                 raise ProtocolError("cannot read the zygote's answer: nothing was asked of it")
             self._answered(order, answer)
@@ -342,28 +344,28 @@ class ZygoteClient:
 
     def _start_time(self, pid: int) -> int:
         try:
-            return self._outside.start_time(pid) or 0
+            return self._machine.start_time(pid) or 0
         except OSError:
-            # It is a child that was not reaped, so its PID alone says enough.
+            # The task is a child that is not reaped, so its PID alone identifies it.
             return 0
 
     def _answered(self, order: Fork, answer: forking.Answer) -> None:
         match answer:
             case forking.Forked(pid=pid):
                 if order.data:
-                    # A task that was killed meanwhile is at its gate no more. One that all have is never
-                    # full: else it lets in, too.
+                    # A task that was killed has closed its gate (EPIPE). A full common gate still lets the
+                    # task in (EAGAIN).
                     with contextlib.suppress(BrokenPipeError, BlockingIOError):
-                        os.write(order.opener if order.opener >= 0 else self._gate, b"\n")
+                        os.write(order.gate_writer if order.gate_writer >= 0 else self._common_gate, b"\n")
                     if self._output is not None and order.output is not None:
                         self._output.keep(order.output, pid)
                         order.output = None
-                    order.shut()
+                    order.close()
                     started = self._start_time(pid)
                     if not attempt(lambda: order.done(pid, started)):
-                        self._outside.signal_child(pid, signal.SIGKILL)
+                        self._machine.signal_child(pid, signal.SIGKILL)
                 else:
-                    self._outside.signal_child(pid, signal.SIGKILL)
+                    self._machine.signal_child(pid, signal.SIGKILL)
             case forking.NotForked() as refused:
                 order.failed(refused.error())
             case other:
