@@ -173,7 +173,7 @@ configs := $(notdir $(wildcard etc/zmsvc/*.xml))
 rotation := $(SYSCONFDIR)/logrotate.d/zmsvc
 
 # Those for users, in the same places to each other as in the tree, so that their links lead somewhere.
-documents := $(addprefix docs/,debugging.md from-zmicroservices.md lifecycle.mmd performance.md promises.md)
+documents := $(addprefix docs/,contract.md debugging.md from-zmicroservices.md lifecycle.mmd performance.md promises.md)
 # FILE:DIRECTORY of everything that is only copied; what uninstall removes is taken from the same list.
 to = $(addsuffix :$(PREFIX)/$(1),$(wildcard $(2)))
 copies := \
