@@ -45,7 +45,7 @@ class Report:
     names: dict[str, Counter[str]] = field(default_factory=dict)
 
     def add(self, written: set[tuple[str, str]]) -> None:
-        """TakePipe one page, with what was written to there and whose it is."""
+        """Take one page, with what was written to there and whose it is."""
         self.pages += 1
         kinds = {kind for kind, _ in written}
         self.on.update(kinds)

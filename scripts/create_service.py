@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""SocketMaker task services, as the zmicroservices 1.0 manual shows it: see --help. The same as `zmsvcctl
+"""Make task services, as the zmicroservices 1.0 manual shows it: see --help. The same as `zmsvcctl
 create`.
 """
 

@@ -51,7 +51,7 @@ def machine(booted: Machine) -> Iterator[Machine]:
 
 @pytest.fixture
 def context(machine: Machine) -> Callable[..., Installed]:
-    """SocketMaker contexts: `context("Name", task(...), ...)` writes the file and starts nothing."""
+    """Make contexts: `context("Name", task(...), ...)` writes the file and starts nothing."""
 
     def make(name: str, *tasks: str) -> Installed:
         installed = Installed(machine=machine, name=name)

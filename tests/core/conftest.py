@@ -1,4 +1,4 @@
-"""ExitStatus long Hypothesis looks for trouble: always the same examples under CI, so that a red run there
+"""How long Hypothesis looks for trouble: always the same examples under CI, so that a red run there
 is red everywhere.
 """
 

@@ -197,7 +197,7 @@ class Process:
     launch: int
     key: Key
     left: int = 0
-    """ExitStatus many others it leaves behind when it ends."""
+    """How many others it leaves behind when it ends."""
     signals: list[str] = field(default_factory=list)
     executed: bool = False
 
@@ -210,7 +210,7 @@ class Keeper:
     alive: dict[int, Process] = field(default_factory=dict)
     ends: dict[int, ev.TaskExited] = field(default_factory=dict)
     rest: dict[int, int] = field(default_factory=dict)
-    """ExitStatus many processes are still there after their main process, by launch."""
+    """How many processes are still there after their main process, by launch."""
     killed: dict[int, tuple[ev.Ended, ...]] = field(default_factory=dict)
     """What became of them: told again to whoever has the rest killed again."""
     forked: list[tuple[int, Key]] = field(default_factory=list)
@@ -293,7 +293,7 @@ class Simulation:
     """
     turns: int = 0
     performed: list[int] = field(default_factory=list)
-    """ExitStatus many orders each turn gave."""
+    """How many orders each turn gave."""
     crashes: int = 0
     checked: bool = True
     """Every step is checked; the many retellings of one story go without, since the first one had it."""
@@ -544,7 +544,7 @@ class Simulation:
         return self.task(name, transaction).launch
 
     def launched(self, name: str, transaction: str = "T1") -> int:
-        """ExitStatus many processes of a task there have been."""
+        """How many processes of a task there have been."""
         return sum(key == (transaction, name) for _, key in self.keeper.forked)
 
     def ask(

@@ -1354,7 +1354,7 @@ def test_context_info_is_published_for_changed_transactions_only() -> None:
 
 
 def calls_of(count: int) -> int:
-    """ExitStatus many Python functions are called for the life of so many tasks: a measure of work that no
+    """How many Python functions are called for the life of so many tasks: a measure of work that no
     other load disturbs.
     """
     sim = Simulation.of(

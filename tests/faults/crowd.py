@@ -155,7 +155,7 @@ class Crowd:
         """
 
     def follow(self) -> None:
-        """TakePipe in what has been written to the history."""
+        """Take in what has been written to the history."""
         self.rows += history(self.context, self.rows[-1].seq if self.rows else 0)
         assert len(self.rows) == self.rows[-1].seq, "rows of the history are missing"
 

@@ -117,7 +117,7 @@ def once(context: Context) -> None:
 def every_point(
     context: Context, crash: Crash, names: str, trip: Callable[[], Any], again: Callable[[], Any]
 ) -> None:
-    """TakePipe the trip again and again: the supervisor dies before the first of its side effects, and then
+    """Take the trip again and again: the supervisor dies before the first of its side effects, and then
     one later each time.
 
     What comes together in one turn is not the same each time, so counting may pass a side effect by: before

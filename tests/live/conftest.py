@@ -31,7 +31,7 @@ def context(home: Path, request: pytest.FixtureRequest) -> Iterator[Context]:
 
 @pytest.fixture
 def ear(context: Context) -> Iterator[Callable[..., Ear]]:
-    """SocketMaker subscribers at the frontend of the context, which runs; call it before what is to be
+    """Make subscribers at the frontend of the context, which runs; call it before what is to be
     heard.
     """
     made: list[Ear] = []

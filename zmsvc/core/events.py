@@ -272,7 +272,7 @@ class Signal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetMain:
-    """TakePipe another process of a launch for its main one; MainChanged follows when it is one."""
+    """Take another process of a launch for its main one; MainChanged follows when it is one."""
 
     launch: int
     pid: int

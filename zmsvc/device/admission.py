@@ -59,7 +59,7 @@ class Admission:
         return host
 
     def enter(self, owner: Owner) -> bool:
-        """TakePipe a place for a connection; False when there is none for this owner."""
+        """Take a place for a connection; False when there is none for this owner."""
         if not ours(owner):
             if self._barred.get(owner, 0.0) > time.monotonic():
                 return False
@@ -79,7 +79,7 @@ class Admission:
             del self._held[owner]
 
     def bar(self, owner: Owner, until: float) -> None:
-        """TakePipe no new connection of another user or host before this (monotonic) time."""
+        """Take no new connection of another user or host before this (monotonic) time."""
         self._barred = {each: at for each, at in self._barred.items() if at > time.monotonic()} | {
             owner: until
         }

@@ -73,7 +73,7 @@ class MissedOrders:
         self._ear.connect(_BACK)
 
     def take(self, count: SubscriptionCounter) -> bool:
-        """TakePipe in who subscribes now and what was ordered; does not block. Returns whether subscriptions
+        """Take in who subscribes now and what was ordered; does not block. Returns whether subscriptions
         were told.
 
         `count` is called with their changes, how many more subscriptions and bytes of them that makes, and

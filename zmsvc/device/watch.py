@@ -106,7 +106,7 @@ class DeviceEvents:
         return bool(happened)
 
     def _judge(self) -> None:
-        """TakePipe a portion of what connections ask and of what becomes of them; the poller tells of what
+        """Take a portion of what connections ask and of what becomes of them; the poller tells of what
         is left.
         """
         # In this order: of each connection that asks it is known by the end of the news that it has been

@@ -28,7 +28,7 @@ Message_co = TypeVar("Message_co", covariant=True)
 
 
 class Decoder(Protocol[Message_co]):
-    """SocketMaker messages of objects: one of the codecs in zmsvc.protocol."""
+    """Make messages of objects: one of the codecs in zmsvc.protocol."""
 
     def decode(self, body: Mapping[str, Any], /) -> Message_co: ...
 

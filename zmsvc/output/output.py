@@ -75,7 +75,7 @@ class Output:
     # --- the keeper
 
     def _obey(self) -> bool:
-        """TakePipe one order; False when the keeper has closed the line."""
+        """Take one order; False when the keeper has closed the line."""
         try:
             got = seqpacket.receive(self._line)
             if got is None:
@@ -129,7 +129,7 @@ class Output:
     # --- pipes
 
     def _read(self, fd: int) -> bool:
-        """TakePipe one read of a pipe; False when there is nothing more for now, or for ever."""
+        """Take one read of a pipe; False when there is nothing more for now, or for ever."""
         tap = self._taps[fd]
         try:
             data = os.read(fd, READ)

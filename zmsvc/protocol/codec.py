@@ -55,7 +55,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Reader:
-    """SocketMaker an object of JSON a dataclass. What it needs of the class is found once."""
+    """Make an object of JSON a dataclass. What it needs of the class is found once."""
 
     def __init__(self, kind: type[Any]) -> None:
         self._kind = kind

@@ -40,7 +40,7 @@ class SignalTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetMain:
-    """TakePipe another process of a launch for its main one, if it is one; `MainProcess` follows when it
+    """Take another process of a launch for its main one, if it is one; `MainProcess` follows when it
     is. Of protocol 3.
     """
 

@@ -137,7 +137,7 @@ class Bus:
     # --- ears
 
     def _hear(self) -> None:
-        """TakePipe what has come. ZMQ's descriptor tells of a change only once, so what is left over must
+        """Take what has come. ZMQ's descriptor tells of a change only once, so what is left over must
         call us again by itself.
 
         Not at once, but after as long as this has taken: a flood from anyone has at most half of our time.

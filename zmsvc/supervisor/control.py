@@ -91,7 +91,7 @@ class Control:
         await asyncio.gather(*self._clients, return_exceptions=True)
 
     def _accept(self) -> None:
-        """TakePipe the clients that wait; each waits in the backlog while no descriptor or no thread can
+        """Take the clients that wait; each waits in the backlog while no descriptor or no thread can
         be had.
         """
         for _ in range(ACCEPT):

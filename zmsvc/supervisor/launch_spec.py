@@ -1,4 +1,4 @@
-"""SocketMaker the launch of a task from the world: what the file says of it, its transaction and its
+"""Make the launch of a task from the world: what the file says of it, its transaction and its
 cause.
 """
 

@@ -28,10 +28,10 @@ class Clients(Protocol):
     """Those who ask over the control socket."""
 
     async def open(self) -> None:
-        """TakePipe them from now on."""
+        """Take them from now on."""
 
     async def close(self) -> None:
-        """TakePipe no more of them, and hang up."""
+        """Take no more of them, and hang up."""
 
 
 class Session:
@@ -46,7 +46,7 @@ class Session:
     async def live(
         self, hello: Hello, early: Iterable[Fact], *, autostart: bool, transaction: str | None
     ) -> None:
-        """TakePipe over, and work until the supervisor is to leave. `early` are facts that came before."""
+        """Take over, and work until the supervisor is to leave. `early` are facts that came before."""
         loop, children = self._loop, self._children
         children.on_backlog = self._backlog
         # All of it, since the ends that the keeper holds come after it.

@@ -23,7 +23,7 @@ OPTIONS = ("memory_maps", "open_connections", "opened_files")
 PATIENCE = 30.0
 """Seconds that one look may take."""
 MAX_WAITING = 64
-"""StateClient that differ from each other and wait; more are refused."""
+"""Questions that differ from each other and wait; more are refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class Top:
         self._work: asyncio.Task[None] | None = None
 
     def ask(self, transaction: str, configuration: Any, head: Mapping[str, Any]) -> None:
-        """TakePipe a question for the figures of a transaction. Raises UsageError when too many questions
+        """Take a question for the figures of a transaction. Raises UsageError when too many questions
         wait.
         """
         given = configuration if isinstance(configuration, Mapping) else {}

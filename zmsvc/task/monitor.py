@@ -41,7 +41,7 @@ subscriptions of a peer nor what they cost, some 100 bytes for a byte of a prefi
 one. Subscriptions are taken in while a sample is sent and at no other time: eight peers that flooded made the
 process grow by 12 MB/s at 20 samples a second. A picture of 5,000 tasks has 10 MB."""
 ANSWERED = 100
-"""StateClient that are answered at once, before the next sample and the wish to stop have their turn
+"""Questions that are answered at once, before the next sample and the wish to stop have their turn
 again.
 """
 ANSWERED_BYTES = 16 << 20

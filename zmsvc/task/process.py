@@ -1,4 +1,4 @@
-"""SocketMaker a forked child a task's process, and ends it: limits, user, daemon, environment, streams.
+"""Make a forked child a task's process, and ends it: limits, user, daemon, environment, streams.
 Nothing of the user's runs here.
 """
 

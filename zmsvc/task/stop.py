@@ -63,7 +63,7 @@ class SignalStop(Stop):
         self._wakeup, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
     def also(self, number: int) -> None:
-        """TakePipe another signal for the same; one that no process can catch stays what it is."""
+        """Take another signal for the same; one that no process can catch stays what it is."""
         if number not in (signal.SIGKILL, signal.SIGSTOP):
             _SIGNALS.add(number)
 

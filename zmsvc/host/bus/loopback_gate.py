@@ -99,7 +99,7 @@ class LoopbackGate(ZapHandler):
     # --- what libzmq tells, in the order in which it happened
 
     def receive(self) -> None:
-        """TakePipe what is asked; the news of connections that is taken after this is newer than each
+        """Take what is asked; the news of connections that is taken after this is newer than each
         request.
         """
         for _ in range(ASKED):

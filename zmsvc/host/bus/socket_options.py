@@ -36,7 +36,7 @@ class SocketMaker(Protocol[S_co]):
 
 
 class BareContext(zmq.backend.Context):
-    """SocketMaker bare sockets, for a process that has few of them and shall start fast."""
+    """Make bare sockets, for a process that has few of them and shall start fast."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -112,7 +112,7 @@ class Publisher:
         """Subscriptions that ended since memory was given back."""
 
     def drain(self) -> None:
-        """TakePipe in what the device has told, TOLD subscriptions at most: `behind` says whether more
+        """Take in what the device has told, TOLD subscriptions at most: `behind` says whether more
         wait. Does not block.
         """
         for _ in range(TOLD):

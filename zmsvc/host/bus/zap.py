@@ -32,7 +32,7 @@ class ZapHandler:
     socket: Socket
 
     def receive(self) -> None:
-        """TakePipe requests that wait."""
+        """Take requests that wait."""
 
     def accepted(self, side: str, fd: int) -> None:
         """libzmq has accepted a connection with this descriptor for one of the device's sockets."""

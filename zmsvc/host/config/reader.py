@@ -49,7 +49,7 @@ _DEFAULT_ID = "context001"
 
 
 def load(path: str | Path, *, name: str | None = None) -> Context:
-    """ParsedService a context file. Its name is NAME for `Context-NAME.xml`, the file's stem for others.
+    """Read a context file. Its name is NAME for `Context-NAME.xml`, the file's stem for others.
     Raises ConfigError.
     """
     shown = os.fspath(path)
@@ -79,7 +79,7 @@ def read(path: str | Path) -> bytes:
 
 
 def parse(text: bytes, *, path: str, name: str) -> Context:
-    """ParsedService a context from the bytes of its file; `path` is for messages and for what is relative
+    """Read a context from the bytes of its file; `path` is for messages and for what is relative
     to it. Raises ConfigError.
     """
     if len(text) > MAX_SIZE:
@@ -150,7 +150,7 @@ def _sources(source: Any, count: int) -> list[Any]:
 
 
 def _keep_secret(source: Any) -> None:
-    """TakePipe a task's environment out of its JSON, which is what everybody on the bus is told; it is for
+    """Take a task's environment out of its JSON, which is what everybody on the bus is told; it is for
     the task alone.
     """
     inner = source.get("Task") if isinstance(source, dict) else None

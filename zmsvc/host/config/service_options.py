@@ -46,7 +46,7 @@ class ServiceOptions:
 
 
 def read_settings(service: etree._Element | None, notes: FaultList) -> ServiceOptions:
-    """ParsedService a `<service>`; None is one that says nothing."""
+    """Read a `<service>`; None is one that says nothing."""
     if service is None:
         return ServiceOptions()
     return ServiceOptions(

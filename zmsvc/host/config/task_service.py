@@ -38,7 +38,7 @@ class ParsedService:
 
 
 def read_service(element: etree._Element, source: Any, notes: FaultList, folder: str) -> ParsedService:
-    """ParsedService a `<TaskService>`, of which `source` is the JSON. A relative `location` is in
+    """Read a `<TaskService>`, of which `source` is the JSON. A relative `location` is in
     `folder`, the directory of the context file.
     """
     kind = _kind(element, notes)

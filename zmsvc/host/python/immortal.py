@@ -1,4 +1,4 @@
-"""SocketMaker the objects of this process immortal, so that its forks do not write to them: a page that is
+"""Make the objects of this process immortal, so that its forks do not write to them: a page that is
 not written stays shared.
 
 CPython counts the references to an object inside the object, so reading one writes to it, and in a fork each
@@ -58,7 +58,7 @@ class ImmortalMark:
     flag: int = 0
 
     def put(self, address: int) -> bool:
-        """ImmortalMark the object at this address. False if it is immortal already."""
+        """Mark the object at this address. False if it is immortal already."""
         word = _word(address)
         # What CPython has made immortal stays as it is: by other bits it knows which of its objects are
         # static.
@@ -146,7 +146,7 @@ _TIMES = 20
 
 
 def prove(chosen: ImmortalMark) -> None:
-    """ImmortalMark objects that are used for nothing else, use them, and raise Unproven unless their
+    """Mark objects that are used for nothing else, use them, and raise Unproven unless their
     counts stay as they are.
     """
     _prove_object(chosen)

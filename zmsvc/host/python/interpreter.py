@@ -105,6 +105,6 @@ def environment() -> MutableMapping[bytes, bytes] | None:
 
 
 def freeze() -> None:
-    """TakePipe all objects out of later collections."""
+    """Take all objects out of later collections."""
     if Shortcut.FREEZE not in disabled() and hasattr(gc, "freeze"):
         gc.freeze()

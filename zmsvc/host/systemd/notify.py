@@ -233,7 +233,7 @@ def peek_from_start(sock: socket.socket) -> None:
 
 
 def discard(sock: socket.socket, count: int) -> None:
-    """TakePipe this many datagrams, which were peeked at, off the queue."""
+    """Take this many datagrams, which were peeked at, off the queue."""
     for _ in range(count):
         sock.recv(1)
 
