@@ -21,7 +21,7 @@ from zmsvc.core.world import World
 from zmsvc.ctl.create import command
 from zmsvc.host.config import reader
 
-PACKAGE = Path(reader.__file__).parents[1]
+PACKAGE = Path(reader.__file__).parents[2]
 EXAMPLES = PACKAGE / "data" / "examples"
 FULL = b"""<Context><FrontEndEndpoint>tcp://127.0.0.1:5556</FrontEndEndpoint><BackendEndpoint>tcp://127.0.0.1:5557</BackendEndpoint>
 <FrontBind>tcp://*:5557</FrontBind><BackendBind>tcp://*:5556</BackendBind><ContextID>context001</ContextID><TaskLogName>Fuzz</TaskLogName>
