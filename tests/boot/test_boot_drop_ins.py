@@ -145,7 +145,7 @@ def test_the_drop_in_against_networks_keeps_tasks_on_this_machine(probed: Probed
     finally:
         machine.sh("ip address del 192.0.2.1/32 dev lo", check=False)
     assert (open_["outside"], open_["loopback"]) == ("ConnectionRefusedError", "ConnectionRefusedError"), (
-        "nobody listens there"
+        "no process listens there"
     )
     assert told["loopback"] == "ConnectionRefusedError"
     assert told["outside"] in ("PermissionError", "TimeoutError")

@@ -102,7 +102,7 @@ class Forwarder:
     def mouth(self, *wanted: bytes) -> sockets.Publisher:
         """A publisher that has heard of somebody who wants each of these."""
         mouth = sockets.Publisher(self.publisher())
-        waiting.wait_for(lambda: mouth.wait(1) and all(mouth.wants(prefix) for prefix in wanted))
+        waiting.wait_for(lambda: mouth.wait(1) and all(mouth.has_subscriber(prefix) for prefix in wanted))
         return mouth
 
     def __enter__(self) -> Forwarder:

@@ -192,7 +192,7 @@ def sleeper(device: Forwarder) -> Iterator[Callable[[sockets.Publisher], int]]:
             [sys.executable, "-c", SLEEPER, device.back], stdout=subprocess.PIPE, bufsize=0
         )
         started.append(process)
-        wait_for(lambda: mouth.wants(b"x @@@ "))
+        wait_for(lambda: mouth.has_subscriber(b"x @@@ "))
         mouth.send(b"x @@@ first")
         assert process.stdout is not None
         wait_for_line(process.stdout, "received")
@@ -215,7 +215,7 @@ def test_a_stopped_subscriber_blocks_no_other_and_can_be_named(
     mouth = device.mouth()
     pid = sleeper(mouth)
     healthy = device.subscriber(b"y @@@ ", b"x @@@ ")
-    wait_for(lambda: mouth.wants(b"y @@@ "))
+    wait_for(lambda: mouth.has_subscriber(b"y @@@ "))
     for number in range(5000):
         assert mouth.send(b"x @@@ %d" % number + bytes(1500))
     for number in range(5000):
@@ -236,12 +236,12 @@ def test_a_subscriber_that_no_longer_answers_is_disconnected_and_named(
     healthy = device.subscriber(b"y @@@ ")
     pid = sleeper(mouth)
     assert f"subscriber pid {pid} (" in device.wait_notification("STATUS=")
-    wait_for(lambda: not mouth.wants(b"x @@@ "))
-    wait_for(lambda: mouth.wants(b"y @@@ "))
+    wait_for(lambda: not mouth.has_subscriber(b"x @@@ "))
+    wait_for(lambda: mouth.has_subscriber(b"y @@@ "))
     mouth.send(b"y @@@ ")
     assert received(healthy) == b"y @@@ "
     os.kill(pid, signal.SIGCONT)
-    wait_for(lambda: mouth.wants(b"x @@@ "))
+    wait_for(lambda: mouth.has_subscriber(b"x @@@ "))
     assert device.log.read_text().count("\n") == 1, "those who leave by themselves are not news"
 
 
@@ -249,9 +249,9 @@ def test_normal_disconnects_are_not_logged(device: Forwarder) -> None:
     device.start()
     mouth = device.mouth()
     subscriber = device.subscriber(b"x @@@ ")
-    wait_for(lambda: mouth.wants(b"x @@@ "))
+    wait_for(lambda: mouth.has_subscriber(b"x @@@ "))
     subscriber.close()
-    wait_for(lambda: not mouth.wants(b"x @@@ "))
+    wait_for(lambda: not mouth.has_subscriber(b"x @@@ "))
     os.kill(device.pid, signal.SIGUSR1)
     assert device.wait_notification("STATUS=") == "STATUS=1 publishers, 0 subscribers"
     assert device.log.read_text().count("\n") == 1
@@ -299,7 +299,7 @@ def test_only_keys_on_the_list_may_connect(tmp_path: Path) -> None:
         device.start("--curve", str(secret / "device.key_secret"), "--allow", str(allowed))
         subscriber = device.subscriber(b"x @@@ ", curve=friend)
         mouth = sockets.Publisher(device.publisher(friend))
-        wait_for(lambda: mouth.wants(b"x @@@ "))
+        wait_for(lambda: mouth.has_subscriber(b"x @@@ "))
         with pytest.raises(ZmsvcError, match="the device does not know our CURVE key"):
             sockets.send_once(device.front, b"x @@@ stranger", curve=stranger)
         with pytest.raises(ZmsvcError, match="cannot reach"):

@@ -36,7 +36,7 @@ def told(tmp_path: Path) -> Iterator[tuple[Callable[[bytes], None], sockets.Publ
             mouth = sockets.Publisher(publisher)
             front.send(b"\x01first")
             # It takes a look at the front until that knows the publisher.
-            wait_for(lambda: front.poll(0) or mouth.wants(b"first"))
+            wait_for(lambda: front.poll(0) or mouth.has_subscriber(b"first"))
             yield front.send, mouth
             publisher.linger = 0
 
@@ -49,20 +49,20 @@ def test_a_publisher_takes_a_bounded_number_of_subscriptions_at_once(
 
     def behind() -> bool:
         """Tell more than it takes at once, until so many have come when it looks."""
-        for _ in range(3 * sockets.TOLD):
+        for _ in range(3 * sockets.DRAIN_BATCH):
             tell(b"\x01%d" % next(numbers))
         known = len(mouth._known)
-        wanted = mouth.wants(b"nobody")
-        assert len(mouth._known) <= known + sockets.TOLD
+        wanted = mouth.has_subscriber(b"nobody")
+        assert len(mouth._known) <= known + sockets.DRAIN_BATCH
         assert wanted == mouth.behind
         return mouth.behind
 
     wait_for(behind)
     tell(b"\x01last")
-    mouth.await_told(b"last")
+    mouth.expect_subscription(b"last")
     wait_for(mouth.told)
-    wait_for(lambda: not mouth.wants(b"nobody"))
-    assert mouth.wants(b"last")
+    wait_for(lambda: not mouth.has_subscriber(b"nobody"))
+    assert mouth.has_subscriber(b"last")
 
 
 @pytest.mark.parametrize(
@@ -74,14 +74,14 @@ def test_beyond_its_bound_a_publisher_assumes_subscribers(
     tell, mouth = told
     for number in range(count + 100):
         tell(b"\x01" + (b"%06d" % number).ljust(size, b"x"))
-    wait_for(lambda: mouth.wants(b"nobody") and not mouth.behind and mouth.forgotten)
+    wait_for(lambda: mouth.has_subscriber(b"nobody") and not mouth.behind and mouth.forgotten)
     assert mouth.forgotten <= 101
     assert len(mouth._known) <= sockets.MAX_KNOWN
     assert sum(map(len, mouth._known)) <= sockets.MAX_KNOWN_BYTES
     for number in range(count + 100):
         tell(b"\x00" + (b"%06d" % number).ljust(size, b"x"))
-    wait_for(lambda: not mouth.wants(b"nobody"))
-    assert mouth.wants(b"first")
+    wait_for(lambda: not mouth.has_subscriber(b"nobody"))
+    assert mouth.has_subscriber(b"first")
 
 
 def test_a_subscribers_other_messages_do_not_end_subscriptions(
@@ -94,10 +94,10 @@ def test_a_subscribers_other_messages_do_not_end_subscriptions(
     for word in (b"", b"\x02first", b"xfirst"):
         tell(word)
     tell(b"\x01last")
-    wait_for(lambda: mouth.wants(b"last"))
-    assert mouth.wants(b"first")
+    wait_for(lambda: mouth.has_subscriber(b"last"))
+    assert mouth.has_subscriber(b"first")
     tell(b"\x00first")
-    wait_for(lambda: not mouth.wants(b"first"))
+    wait_for(lambda: not mouth.has_subscriber(b"first"))
 
 
 def test_a_subscribers_other_messages_do_not_free_subscriptions() -> None:
@@ -162,7 +162,7 @@ def test_a_subscriber_that_does_not_read_is_disconnected_and_the_publisher_is_no
         with subprocess.Popen(
             [sys.executable, FLOOD, "deaf", device.back, "30", "2"], stdout=subprocess.PIPE, text=True
         ) as flood:
-            wait_for(lambda: mouth.wants(b"x @@@ "))
+            wait_for(lambda: mouth.has_subscriber(b"x @@@ "))
             device.notified.setblocking(False)
 
             def cut() -> bool:

@@ -244,7 +244,7 @@ def test_tasks_of_the_context_connect_without_the_gate(tmp_path: Path, members: 
         publisher = sockets.publisher(device.context, f"ipc://{tmp_path}/pub")
         device.opened.append(publisher)
         mouth = sockets.Publisher(publisher)
-        wait_for(lambda: mouth.wait(1) and mouth.wants(b"x"))
+        wait_for(lambda: mouth.wait(1) and mouth.has_subscriber(b"x"))
         mouth.send(b"x own")
         assert received(subscriber) == b"x own"
         assert friend(others.others(1)[0], "PUB", device.front)[0] == "refused"

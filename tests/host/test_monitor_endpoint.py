@@ -71,7 +71,7 @@ def test_a_turn_judges_so_many_connections_and_the_next_one_the_rest(
     with closing(MonitorEndpoint(context, endpoint, "pub", TaskKeys(), print)) as monitor:
         connections = [
             socket.create_connection(("127.0.0.1", int(endpoint.rpartition(":")[2])))
-            for _ in range(MANY * socket_monitor.TAKEN)
+            for _ in range(MANY * socket_monitor.BATCH)
         ]
         for each in connections:
             # libzmq greets after it has told of the connection.

@@ -499,15 +499,15 @@ CLASS = "from zmsvc.task import TaskService\nclass ServiceWork(TaskService):\n  
         ("x = 1", "cannot load service Work: {file} has no class ServiceWork"),
         (
             "class ServiceWork: pass",
-            "cannot load service Work: class ServiceWork in {file} is no zmsvc.task.TaskService",
+            "cannot load service Work: class ServiceWork in {file} is not a zmsvc.task.TaskService",
         ),
         (
             CLASS + "pass",
-            "cannot load service Work: task_class of ServiceWork in {file} is no LoopedTask or SingleTask",
+            "cannot load service Work: task_class of ServiceWork in {file} is not a LoopedTask or SingleTask",
         ),
         (
             CLASS + "task_class = int",
-            "cannot load service Work: task_class of ServiceWork in {file} is no LoopedTask or SingleTask",
+            "cannot load service Work: task_class of ServiceWork in {file} is not a LoopedTask or SingleTask",
         ),
         ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
         ("def", "SyntaxError: invalid syntax (ServiceWork.py, line 1)"),
@@ -911,7 +911,7 @@ def test_what_is_published_arrives_from_the_first_message_on(nest: Nest, bus: Fo
 
 def hears(mouth: Publisher) -> None:
     """Until this publisher knows, too, that the task listens."""
-    waiting.wait_for(lambda: mouth.wants(b'control @@@ {"header":{"service_transaction":"TX"'))
+    waiting.wait_for(lambda: mouth.has_subscriber(b'control @@@ {"header":{"service_transaction":"TX"'))
 
 
 LISTENER = """

@@ -362,7 +362,7 @@ def test_endless_subscriptions_do_not_fill_the_monitors_memory(
         nonlocal most
         most = max(most, memory(pid))
         return (
-            "all connections are ended: the subscriptions of peers took more than 32 MiB"
+            "all connections are closed: the subscriptions of peers took more than 32 MiB"
             in context.ctl("logs", "ts001").stdout
         )
 

@@ -410,7 +410,7 @@ def test_an_old_service_says_how_it_is_ported(tutorial: Tutorial) -> None:
     shows = listening(tutorial, "--topic=control", "--action=failed", "--count=1")
     tutorial.conf(*CONTEXT, f"--context_file={ECHO}", f"--transaction={TX}", "--action=start")
     told = shows.communicate(timeout=PATIENCE)[0].decode()
-    assert f"{old} is one of zmicroservices 1.0" in told
+    assert f"{old} is a service of zmicroservices 1.0" in told
     assert "docs/from-zmicroservices.md" in told
 
 

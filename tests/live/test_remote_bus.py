@@ -142,7 +142,7 @@ def test_a_subscriber_reconnects_after_the_devices_host_has_vanished(
         )
         for each in (publisher, subscriber):
             stack.callback(each.close, 0)
-        assert sockets.attached(publisher, PATIENCE)
+        assert sockets.await_device(publisher, PATIENCE)
         heard_from(publisher, subscriber, 50)
 
         # An acknowledgement that goes to the second host would be answered with a reset.

@@ -119,7 +119,7 @@ def test_a_flood_of_top_requests_does_not_delay_the_supervisor(
     stranger = ear(b"state @@@ ")
     ctx = sockets.context()
     mouth = sockets.publisher(ctx, context.backend)
-    assert sockets.attached(mouth, PATIENCE)
+    assert sockets.await_device(mouth, PATIENCE)
     for _ in range(2000):
         sockets.publish(mouth, question(TX, memory_maps=1, open_connections=1, opened_files=1))
     reply(stranger)

@@ -24,7 +24,7 @@ class Listener:
         self._poller = zmq.Poller()
         self._poller.register(heard, zmq.POLLIN)
         events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | socket_monitor.FAILED
-        self._news = socket_monitor.watch(heard, events) if keys else None
+        self._news = socket_monitor.open_monitor(heard, events) if keys else None
         if self._news is not None:
             self._poller.register(self._news, zmq.POLLIN)
 
@@ -52,7 +52,7 @@ class Listener:
     def _judge(self) -> None:
         """The first thing that becomes of the connection tells; after that it comes back by itself."""
         assert self._news is not None
-        events = [event for event, _ in socket_monitor.seen(self._news)]
+        events = [event for event, _ in socket_monitor.pending_events(self._news)]
         if not events:
             return
         self._poller.unregister(self._news)

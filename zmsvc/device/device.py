@@ -29,7 +29,7 @@ from zmsvc.host.bus import socket_options
 from zmsvc.host.bus.curve_keys import Curve
 from zmsvc.host.bus.endpoints import address
 from zmsvc.host.bus.loopback_gate import LoopbackGate
-from zmsvc.host.bus.socket_options import Context, Socket, readable
+from zmsvc.host.bus.socket_options import Context, Socket, is_readable
 from zmsvc.host.bus.zap import KeyHandler, ZapHandler
 
 _GRACE_S = 1.0
@@ -126,7 +126,7 @@ class Device:
         if own is not None:
             socket_options.bind(made, own)
         if address(listening).startswith("tcp://"):
-            socket_options.guard(made, self._settings.curve, gate=self._handler is not None)
+            socket_options.enable_zap(made, self._settings.curve, gate=self._handler is not None)
         socket_options.bind(made, listening)
 
     def watch(self) -> None:
@@ -189,9 +189,9 @@ class Device:
                 if not self._watch.turn(math.ceil(min(quiet, left * 1000))):
                     break
                 for _ in range(_TOLD):
-                    if not readable(self._back):
+                    if not is_readable(self._back):
                         break
-                    told, count = socket_options.told(self._back.recv()), count + 1
+                    told, count = socket_options.parse_subscription(self._back.recv()), count + 1
                     if told is not None and told[0]:
                         subscriptions.add(b"\x01" + told[1])
                     elif told is not None:

@@ -115,7 +115,7 @@ class Guard:
         """Give free memory back when a peer has left that may have filled it."""
         if self._trim_at is not None and time.monotonic() >= self._trim_at:
             self._trim_at = None
-            linux.give_back()
+            linux.trim_heap()
 
     # --- what is done about it
 
@@ -179,7 +179,7 @@ class Guard:
         # What ended connections held is free already, but malloc keeps it.
         if now - self._trimmed > _TRIM_EVERY_S:
             self._trimmed = now
-            linux.give_back()
+            linux.trim_heap()
             if self._used() < self._limit:
                 return
         slow = [each for each in self._back.all() if each.behind >= _PATIENCE]

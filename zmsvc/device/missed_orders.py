@@ -16,7 +16,7 @@ from zmsvc.core import messages
 from zmsvc.core.access import BUS
 from zmsvc.core.errors import ProtocolError
 from zmsvc.host.bus import socket_options
-from zmsvc.host.bus.socket_options import Context, Socket, readable
+from zmsvc.host.bus.socket_options import Context, Socket, is_readable
 
 TOLD = 1000
 """Subscriptions that are taken at once, in some 2 ms, before the guard, connections and signals have their
@@ -82,7 +82,7 @@ class MissedOrders:
         changes = more = size = 0
         for _ in range(TOLD):
             try:
-                subscription = socket_options.told(self._mouth.recv(zmq.DONTWAIT))
+                subscription = socket_options.parse_subscription(self._mouth.recv(zmq.DONTWAIT))
             except zmq.Again:
                 break
             changes += 1
@@ -113,7 +113,7 @@ class MissedOrders:
 
     def _hear(self, most: int = 1_000_000) -> None:
         for _ in range(most):
-            if not readable(self._ear):
+            if not is_readable(self._ear):
                 return
             frame = self._ear.recv(copy=False)
             if not self._present and len(frame) <= MAX_ORDER and self._is_order(frame.bytes):

@@ -114,7 +114,7 @@ class DeviceEvents:
         if self._handler and self._known:
             self._handler.receive()
             for side in self._sides:
-                side.news.over = False
+                side.news.drained = False
         for side in self._sides:
             self._take_news(side)
         if self._handler:
@@ -122,7 +122,7 @@ class DeviceEvents:
 
     @property
     def _known(self) -> bool:
-        return all(side.news.over for side in self._sides)
+        return all(side.news.drained for side in self._sides)
 
     def _timeouts_ms(self) -> Iterator[int | None]:
         if self._handler:
@@ -239,7 +239,7 @@ class _Side:
         self.name = name
         self.watched = watched
         self.peers = peers
-        self.news = socket_monitor.News(
+        self.news = socket_monitor.MonitorEvents(
             watched, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | socket_monitor.FAILED
         )
         self.broken_handshake = False

@@ -68,9 +68,9 @@ class Bus:
         frontend, backend = endpoints
         self._unheard = messages.UNHEARD.decode() + origin
         heard = [messages.prefix(topic) for topic in (*messages.TOPICS, self._unheard)]
-        self._ears = sockets.subscriber(self._zmq, frontend, heard, curve, hwm=socket_options.EAR_HWM)
+        self._ears = sockets.subscriber(self._zmq, frontend, heard, curve, hwm=socket_options.SUPERVISOR_HWM)
         self._mouth = sockets.Publisher(sockets.publisher(self._zmq, backend, curve))
-        self._mouth.await_told(messages.prefix(self._unheard))
+        self._mouth.expect_subscription(messages.prefix(self._unheard))
         self._info = Info(world, self._wanted, self._send)
         self._top = Top(world, self._say_top)
         self.refused = SparseLog(log.warning)
@@ -100,7 +100,7 @@ class Bus:
         if self._told_pause is not None:
             return
         began = self._loop.time()
-        if not self._attached.is_set() and self._mouth.told():
+        if not self._attached.is_set() and self._mouth.has_expected_subscription():
             self._attached.set()
         self._mouth.drain()
         if self._mouth.behind:
@@ -112,8 +112,8 @@ class Bus:
         self._attach()
 
     def _attach_first(self) -> None:
-        # Sending and `wants` take in subscriptions, too, and libzmq's descriptor does not announce again what
-        # they have taken.
+        # Sending and `has_subscriber` take in subscriptions, too, and libzmq's descriptor does not announce
+        # again what they have taken.
         if not self._attached.is_set():
             self._attach()
 
@@ -311,7 +311,7 @@ class Bus:
     def _wanted(self, head: Mapping[str, Any]) -> bool:
         """Whether somebody may want a `control` message with this header."""
         start = messages.encode("control", {"header": head})[: -len("}}")]
-        wanted = self._mouth.wants(start)
+        wanted = self._mouth.has_subscriber(start)
         self._attach_first()
         return wanted
 

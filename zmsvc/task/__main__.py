@@ -1,8 +1,7 @@
-"""`python -m zmsvc.task DIR`: one service in the foreground, without a supervisor or a bus. This is how a
-developer debugs it.
+"""`python -m zmsvc.task DIR`: run one service in the foreground, without a supervisor or a bus, to debug it.
 
-Its results and what it publishes are printed on stdout, what it logs goes to stderr, Ctrl-C ends it. It stays
-in its directory, with its own standard streams.
+The service's results and publications go to stdout, its log to stderr; Ctrl-C ends it. The process keeps its
+working directory and standard streams.
 """
 
 from __future__ import annotations
@@ -24,16 +23,16 @@ from zmsvc.task.stop import SignalStop
 
 
 class Terminal:
-    """What a supervisor and a bus are for a task otherwise."""
+    """A replacement for the supervisor and the bus that prints."""
 
     def ready(self) -> None:
         logging.info("Ready")
 
     def status(self, text: str) -> None:
-        """It is in the log already."""
+        """Do nothing: the text is in the log already."""
 
     def watchdog(self) -> None:
-        """Nobody watches."""
+        """Do nothing: there is no watchdog."""
 
     def stopping(self) -> None:
         logging.info("Ended")
@@ -49,8 +48,8 @@ class Terminal:
         print(frame.decode(errors="replace"), flush=True)
         return True
 
-    def ear(self, prefixes: Sequence[bytes]) -> None:
-        """There is nothing to hear."""
+    def subscribe(self, prefixes: Sequence[bytes]) -> None:
+        """Do nothing: there are no messages to receive."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,23 +82,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     level = logging.DEBUG if args.verbose else journal.level_of(spec.log_level)
     journal.configure(identifier=directory.name, fields={}, target="stderr", level=level)
     terminal = Terminal()
-    life = TaskRuntime(
+    runtime = TaskRuntime(
         spec,
         Descriptors(),
-        voice=terminal,
-        channel=terminal,
+        status_sink=terminal,
+        bus=terminal,
         stop=SignalStop(),
         log=logging.getLogger(directory.name),
     )
     try:
-        return life.live(lambda: loader.load(directory.name, [str(directory.parent)]))
-    except KeyboardInterrupt:  # in the moment between two parts of its life
+        return runtime.run(lambda: loader.load(directory.name, [str(directory.parent)]))
+    except KeyboardInterrupt:  # in the moment between two parts of its runtime
         return 0
 
 
 def _spec(instance: str, file: str | None, task: str | None) -> LaunchSpec:
-    """Return a launch as the supervisor would order it, without a bus; with a context file, what that says
-    of the task.
+    """Return the launch that the supervisor would order, without a bus. A context file provides the task's
+    configuration.
     """
     spec = LaunchSpec(
         launch=0,
@@ -134,7 +133,7 @@ def _spec(instance: str, file: str | None, task: str | None) -> LaunchSpec:
         )
     service = found[0]
     os.environ.update(service.environment)
-    process.take_effect(service.environment)
+    process.apply_environment(service.environment)
     return replace(
         spec,
         context=context.name,

@@ -1,9 +1,8 @@
-"""A task process's own connection to the bus: one mouth for all its threads, and an ear for each service that
-listens.
+"""A task process's own connection to the bus: one publisher for all its threads, and a subscriber for each
+service that overrides on_control.
 
-Both are made when they are needed first. A task that only reports results needs neither: its updates go by
-sd_notify. Without them a process has two threads, ten descriptors and half a megabyte less, and a connection
-less at the device.
+Both are created on first use. A task that only reports results needs neither: its updates go by sd_notify.
+Without them a process saves two threads, ten descriptors, half a megabyte, and a connection at the device.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from zmsvc.host.bus import refusal, sockets
 from zmsvc.host.sparse_log import SparseLog
 
 ATTACH = 2.0
-"""Seconds to wait for the device; the task goes on without it, and libzmq connects when it is there."""
+"""Seconds to wait for the device. After that the task runs on, and libzmq connects when the device starts."""
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +27,17 @@ log = logging.getLogger(__name__)
 class Subscription:
     """A subscriber for one thread."""
 
-    def __init__(self, socket: sockets.Bare) -> None:
+    def __init__(self, socket: sockets.BareSocket) -> None:
         self._socket = socket
 
     def fileno(self) -> int:
-        """Becomes readable at a change only: poll it after `receive` gave None."""
+        """Return a descriptor that becomes readable only when the socket's state changes: poll it after
+        `receive` has returned None.
+        """
         return sockets.fileno(self._socket)
 
     def receive(self) -> bytes | None:
-        """The next message, or None when there is none now."""
+        """Return the next message, or None if none waits."""
         try:
             return self._socket.recv(zmq.DONTWAIT)
         except zmq.Again:
@@ -47,7 +48,7 @@ class Subscription:
 
 
 class Bus:
-    """The connection; `publish` may be called from any thread."""
+    """The connection. Any thread may call its methods."""
 
     def __init__(self, backend: str, frontend: str, curve: sockets.Curve | None = None) -> None:
         self._backend = backend
@@ -55,59 +56,61 @@ class Bus:
         self._curve = curve
         self._lock = threading.RLock()
         self._context: sockets.BareContext | None = None
-        self._mouth: sockets.Publisher | None = None
+        self._publisher: sockets.Publisher | None = None
         self._dropped = SparseLog(log.warning)
 
     def publish(self, frame: bytes) -> bool:
-        """Hand a message to the device's queue; False: the queue is full, it is dropped. The first call waits
-        for the device.
+        """Queue a message for the device. Return False if the queue is full: the message is dropped. The
+        first call waits for the device.
 
-        Raises RefusedError when the device lets the task's user not connect.
+        Raises RefusedError if the device does not let the task's user connect.
         """
         with self._lock:
-            sent = self._speak().send(frame)
+            sent = self._connected_publisher().send(frame)
             if not sent:
                 self._dropped.add("Cannot publish: the queue to the device is full, a message is dropped")
         return sent
 
-    def ear(self, prefixes: Sequence[bytes]) -> Subscription:
-        """A subscriber that hears everything from now on, as far as the device is there within ATTACH
+    def subscribe(self, prefixes: Sequence[bytes]) -> Subscription:
+        """Return a subscriber that receives every message from now on, if the device is reached within ATTACH
         seconds.
         """
-        # Our own publisher is told of every subscription that the device knows, so we know when it knows
-        # ours. libzmq sends them in the order of their bytes: this one, which no topic can be, comes after
+        # The device forwards every subscription to our publisher, which so receives our own marker. libzmq
+        # sends subscriptions in the order of their bytes: the marker, which cannot be a topic, follows
         # `prefixes`.
-        mark = b"\xff\xffzmsvc.ear %d %d" % (os.getpid(), threading.get_ident())
+        marker = b"\xff\xffzmsvc.subscriber %d %d" % (os.getpid(), threading.get_ident())
         with self._lock:
-            until = time.monotonic() + ATTACH
-            made = sockets.subscriber(self._own_context(), self._frontend, [*prefixes, mark], self._curve)
-            mouth = self._speak()
-            mouth.await_told(mark)
-            while not mouth.told() and (left := until - time.monotonic()) > 0:
-                sockets.readable(mouth.socket, round(left * 1000) + 1)
-        made.set(zmq.UNSUBSCRIBE, mark)
-        return Subscription(made)
+            deadline = time.monotonic() + ATTACH
+            subscriber = sockets.subscriber(
+                self._own_context(), self._frontend, [*prefixes, marker], self._curve
+            )
+            publisher = self._connected_publisher()
+            publisher.expect_subscription(marker)
+            while not publisher.has_expected_subscription() and (left := deadline - time.monotonic()) > 0:
+                sockets.is_readable(publisher.socket, round(left * 1000) + 1)
+        subscriber.set(zmq.UNSUBSCRIBE, marker)
+        return Subscription(subscriber)
 
     def _own_context(self) -> sockets.BareContext:
         if self._context is None:
             self._context = sockets.BareContext()
         return self._context
 
-    def _speak(self) -> sockets.Publisher:
-        if self._mouth is None:
-            self._mouth = sockets.Publisher(
+    def _connected_publisher(self) -> sockets.Publisher:
+        if self._publisher is None:
+            self._publisher = sockets.Publisher(
                 sockets.publisher(self._own_context(), self._backend, self._curve)
             )
-            if not self._mouth.wait(ATTACH):
+            if not self._publisher.wait(ATTACH):
                 if self._curve is None and refusal.refused(self._backend, b"PUB"):
                     raise refusal.refusal(self._backend)
                 log.warning("Cannot reach %s within %g s: messages will wait for it", self._backend, ATTACH)
-        return self._mouth
+        return self._publisher
 
     def close(self) -> None:
-        """Send what is unsent, for a bounded time. All ears must be closed."""
+        """Send the queued messages for a bounded time, then close. Close all subscribers before this."""
         with self._lock:
-            if self._mouth is not None:
-                self._mouth.socket.close()
+            if self._publisher is not None:
+                self._publisher.socket.close()
             if self._context is not None:
                 self._context.term()

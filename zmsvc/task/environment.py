@@ -1,4 +1,6 @@
-"""The environment of a task: what it inherits and what it is told. Nothing is read or set here."""
+"""Compute the environment of a task: which variables it inherits and which are added. The caller reads and
+sets them.
+"""
 
 from __future__ import annotations
 
@@ -11,58 +13,60 @@ from zmsvc.protocol.launch import LaunchSpec
 _NOT_INHERITED = frozenset(
     {"NOTIFY_SOCKET", "JOURNAL_STREAM", "INVOCATION_ID", "MAINPID", "MANAGERPID", "SYSTEMD_EXEC_PID"}
 )
-"""What the daemon was told by systemd, and a task must not take for its own."""
+"""Variables of systemd for the daemon, which a task must not take for its own."""
 _NOT_INHERITED_PREFIXES = ("WATCHDOG_", "LISTEN_", "ZMSVC_")
-_PLACES = frozenset({"ZMSVC_CONFIG_DIR", "ZMSVC_RUNTIME_DIR", "ZMSVC_STATE_DIR", "ZMSVC_SERVICE_PATH"})
+_DIRECTORIES = frozenset({"ZMSVC_CONFIG_DIR", "ZMSVC_RUNTIME_DIR", "ZMSVC_STATE_DIR", "ZMSVC_SERVICE_PATH"})
 """With these a task that runs `zmsvcctl` finds its own context."""
-OF_THE_UNIT = "CREDENTIALS_DIRECTORY"
-"""Where LoadCredential= of the unit puts secrets: for its own user, and for no task of another one."""
+CREDENTIALS = "CREDENTIALS_DIRECTORY"
+"""The directory of the unit's LoadCredential= secrets. A task of another user does not inherit it."""
 _NEUTRAL = frozenset({"PATH", "LANG", "TZ", "HOME", "USER", "LOGNAME", "SHELL", "NOTIFY_SOCKET"})
 
 
 def inherited(name: str) -> bool:
-    """Whether a task inherits this variable from the daemon."""
-    return name in _PLACES or not (name in _NOT_INHERITED or name.startswith(_NOT_INHERITED_PREFIXES))
+    """Return True if a task inherits this variable from the daemon."""
+    return name in _DIRECTORIES or not (name in _NOT_INHERITED or name.startswith(_NOT_INHERITED_PREFIXES))
 
 
 def neutral(name: str) -> bool:
-    """Tell whether this variable says nothing of the person who started the daemon, so that a task of
+    """Return True if this variable says nothing about the person who started the daemon. Then a task of
     another user inherits it, too.
     """
     return name in _NEUTRAL or name.startswith(("LC_", "ZMSVC_"))
 
 
-def told(spec: LaunchSpec, pid: int) -> dict[str, str]:
-    """What a task is told beyond what it inherits. What the context file says wins."""
-    made = {
+def variables(spec: LaunchSpec, pid: int) -> dict[str, str]:
+    """Return the variables set in addition to the inherited ones. The context file's <environment> overrides
+    them.
+    """
+    result = {
         "NOTIFY_SOCKET": spec.notify,
         "ZMSVC_CONTEXT": spec.context,
         "ZMSVC_TRANSACTION": spec.transaction,
-        # The mark by which the keeper finds what a task has left behind.
+        # By this variable the keeper finds the processes that a task has left behind.
         "ZMSVC_LAUNCH": str(spec.launch),
     }
-    # Tasks that share a process differ in these, so there they are in no environment.
+    # The tasks of a shared process differ in these, so its environment has none of them.
     if spec.service_type != "Thread":
-        made |= {"ZMSVC_TASK": spec.task, "ZMSVC_INSTANCE": spec.instance, **cause(spec.cause)}
+        result |= {"ZMSVC_TASK": spec.task, "ZMSVC_INSTANCE": spec.instance, **cause_variables(spec.cause)}
         if spec.watchdog:
-            made |= {"WATCHDOG_USEC": str(int(spec.watchdog * 1e6)), "WATCHDOG_PID": str(pid)}
+            result |= {"WATCHDOG_USEC": str(int(spec.watchdog * 1e6)), "WATCHDOG_PID": str(pid)}
     for name, value in spec.environment.items():
-        made[name] = str(value)
-    return made
+        result[name] = str(value)
+    return result
 
 
-def cause(given: Mapping[str, Any]) -> dict[str, str]:
-    """What started the task, for programs. The last of its sources stands for itself, all of them are in
-    ZMSVC_CAUSE_SOURCES.
+def cause_variables(cause: Mapping[str, Any]) -> dict[str, str]:
+    """Return the cause of the start as variables. The last source has variables of its own; all sources are
+    in ZMSVC_CAUSE_SOURCES.
     """
-    made = {"ZMSVC_CAUSE_BY": str(given.get("by") or ""), "ZMSVC_CAUSE_DEPTH": str(given.get("depth", 0))}
-    if given.get("uid") is not None:
-        made["ZMSVC_CAUSE_UID"] = str(given["uid"])
-    sources = given.get("sources") or []
+    result = {"ZMSVC_CAUSE_BY": str(cause.get("by") or ""), "ZMSVC_CAUSE_DEPTH": str(cause.get("depth", 0))}
+    if cause.get("uid") is not None:
+        result["ZMSVC_CAUSE_UID"] = str(cause["uid"])
+    sources = cause.get("sources") or []
     if not sources:
-        return made
+        return result
     last = sources[-1]
-    made |= {
+    result |= {
         f"ZMSVC_CAUSE_{name.upper()}": str(last[name])
         for name in ("task", "trigger", "rule")
         if last.get(name)
@@ -70,7 +74,7 @@ def cause(given: Mapping[str, Any]) -> dict[str, str]:
     for name in ("code", "signal", "reason"):
         value = (last.get("exit") or {}).get(name)
         if value is not None:
-            made[f"ZMSVC_CAUSE_EXIT_{name.upper()}"] = str(value)
+            result[f"ZMSVC_CAUSE_EXIT_{name.upper()}"] = str(value)
     if last.get("update") is not None:
-        made["ZMSVC_CAUSE_UPDATE"] = json.dumps(last["update"])
-    return made | {"ZMSVC_CAUSE_SOURCES": json.dumps(sources)}
+        result["ZMSVC_CAUSE_UPDATE"] = json.dumps(last["update"])
+    return result | {"ZMSVC_CAUSE_SOURCES": json.dumps(sources)}

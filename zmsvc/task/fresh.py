@@ -1,8 +1,7 @@
-"""`python -m zmsvc.task.fresh NAME=FD...`: a task in an interpreter of its own, which has taken the place of
-the fork.
+"""`python -m zmsvc.task.fresh NAME=FD...`: run a task in a new interpreter, which the fork has executed.
 
-What the interpreter, libc and the dynamic linker read when a program begins has its effect here: all of the
-task's environment. The fork has become the task's process already: its user, limits, streams and PID stay.
+Here all of the task's environment takes effect, as the interpreter, libc and the dynamic linker read it when
+a program starts. The fork has already set up the task's process: its user, limits, streams and PID stay.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from zmsvc.task import runner
 
 
 def main() -> int:
-    given = dict(word.split("=") for word in sys.argv[1:])
-    memory = int(given.pop("memory"))
+    numbers = dict(word.split("=") for word in sys.argv[1:])
+    memory = int(numbers.pop("memory"))
     spec = decode_launch(os.pread(memory, os.fstat(memory).st_size, 0))
     os.close(memory)
-    fds = {name: int(number) for name, number in given.items()}
+    fds = {name: int(number) for name, number in numbers.items()}
     for fd in fds.values():
         os.set_inheritable(fd, False)
-    return runner.live(spec, Descriptors(**fds))
+    return runner.run_in_new_interpreter(spec, Descriptors(**fds))
 
 
 if __name__ == "__main__":
-    # As the fork of a zygote does: everything is flushed and joined by then.
+    # As in the fork of a zygote, everything is flushed and joined by then.
     os._exit(main())

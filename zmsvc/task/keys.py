@@ -1,5 +1,5 @@
-"""What a task was given to decide who may connect: CURVE keys, which may be files that it could not open
-itself, and the members file.
+"""The keys of a task: CURVE keys, which may come from files that the task itself could not open, and the
+members file.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskKeys:
-    """`client` to connect to the bus; the rest is for a service that binds a place of its own.
+    """The keys to connect to the bus (`client`), and access control for a service that binds an endpoint of
+    its own.
 
-    With keys that are `server`, and `allow`, the directory of who may come; without them `members`, the file
-    of who may come by tcp.
+    With CURVE, `server` is that endpoint's key pair and `allow` the directory of the public keys that may
+    connect. Without CURVE, `members` is the file of the users that may connect by tcp.
     """
 
     client: Curve | None = None
@@ -27,8 +28,10 @@ class TaskKeys:
     members: Path | None = None
 
 
-def given(spec: LaunchSpec, fds: Descriptors) -> TaskKeys:
-    """What a launch brought. The descriptor of the device's secret is closed. Raises ConfigError."""
+def task_keys(spec: LaunchSpec, fds: Descriptors) -> TaskKeys:
+    """Return the keys of a launch, and close the descriptor of the device's secret key. Raises
+    ConfigError.
+    """
     client = curve_keys.of_words(spec.curve)
     if fds.curve_server is None or spec.allow is None:
         return TaskKeys(client=client, members=Path(spec.members) if spec.members else None)

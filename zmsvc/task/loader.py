@@ -1,5 +1,5 @@
-"""Finds and imports a service: `<directory>/NAME/ServiceNAME.py`, class `ServiceNAME`. Runs in the task's
-own process only.
+"""Find and import a service: `<directory>/NAME/ServiceNAME.py`, class `ServiceNAME`. Runs only in the task's
+own process.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from zmsvc.host.python.interpreter import Shortcut, disabled
 from zmsvc.task.sdk import LoopedTask, SingleTask, TaskService
 
 BUILT_IN = {"Monitor": "zmsvc.task.monitor"}
-"""Services that come with zmsvc; one of the same name on the path goes first."""
+"""Services that are part of zmsvc; one of the same name on the path takes precedence."""
 
 OLD_SERVICE = b"from Provider.IServiceHandler import"
-"""By this the side of a service that zmicroservices made is known."""
+"""The import that identifies a service of zmicroservices."""
 _OLD_NAME = b"Provider.IServiceHandler"
 """The same in compiled code."""
 
 _CACHED = os.path.basename(importlib.util.cache_from_source("x.py"))[1:]
-"""What this Python calls compiled code, after the name of its source."""
+"""The suffix of this Python's names for compiled code."""
 
 
 def load(name: str, directories: Iterable[str]) -> type[TaskService]:
-    """The service class of this name. Raises LaunchError, or whatever the service's own code raises when
-    it is imported.
+    """Return the service class of this name. Raises LaunchError, or any exception that the service's code
+    raises at its import.
     """
     searched = list(directories)
     for directory in searched:
@@ -49,30 +49,30 @@ def load(name: str, directories: Iterable[str]) -> type[TaskService]:
 
 
 def _refuse_old(name: str, file: str, cached: bytes | None) -> None:
-    """A service of zmicroservices is Python 2 and would fail with whatever of it Python 3 meets first,
-    which explains nothing.
+    """Raise LaunchError for a service of zmicroservices, which is Python 2. Its import would fail with an
+    error that does not explain this.
     """
     if cached is not None and _OLD_NAME not in cached:
         return
     with open(file, "rb") as code:
         if OLD_SERVICE in code.read():
             raise LaunchError(
-                f"cannot load service {name}: {file} is one of zmicroservices 1.0, for Python 2; zmsvcctl "
-                f"create makes the frame of a new "
-                "one, and docs/from-zmicroservices.md says what goes where"
+                f"cannot load service {name}: {file} is a service of zmicroservices 1.0, for Python 2; "
+                "zmsvcctl create makes a new service, and docs/from-zmicroservices.md explains how to move "
+                "the code"
             )
 
 
 def _package(name: str, directory: str) -> str:
-    """Make the service's directory a package and give its name: NAME, unless a part of Python or of another
-    service has that name.
+    """Make the service's directory a package, and return the package's name: NAME, unless Python or another
+    service uses that name.
 
-    A service may be called `queue`: taking the name from the standard library would break whoever imports
-    that later. Relative imports work under any name.
+    A service may be called `queue`: replacing the module of the standard library would break later imports of
+    it. Relative imports work under any name.
     """
     path = f"{directory}/{name}"
     if directory not in sys.path:
-        sys.path.append(directory)  # at the end: a service is no replacement for a library
+        sys.path.append(directory)  # at the end: a service must not replace a library
     package = name
     while package in sys.modules or package in sys.stdlib_module_names:
         if list(getattr(sys.modules.get(package), "__path__", [])) == [path]:
@@ -85,8 +85,8 @@ def _package(name: str, directory: str) -> str:
 
 
 def _module(package: str, name: str, file: str, cached: bytes | None) -> ModuleType:
-    """The module of the service, which is where we know it to be: to have it searched for would double the
-    cost of a start.
+    """Return the service's module. Its path is known: a search by importlib would double the cost of a
+    start.
     """
     full = f"{package}.Service{name}"
     if full not in sys.modules:
@@ -95,8 +95,8 @@ def _module(package: str, name: str, file: str, cached: bytes | None) -> ModuleT
 
 
 def _run(name: str, file: str | None, cached: bytes | None, search: list[str] | None = None) -> ModuleType:
-    """Import a file under this name, from the cached code where that is there; with `search` as a package,
-    also without a file.
+    """Import a file under this name, from the cached code if there is any. With `search`, import a package,
+    which needs no file.
     """
     loader = SourceFileLoader(name, file) if file is not None else None
     spec = ModuleSpec(name, loader, origin=file, is_package=search is not None)
@@ -118,30 +118,30 @@ def _run(name: str, file: str | None, cached: bytes | None, search: list[str] | 
 
 
 def _code(loader: SourceFileLoader, name: str, file: str, cached: bytes | None) -> CodeType:
-    """The code of a source file, from what is cached of it."""
+    """Return the code of a source file, from the cache if possible."""
     if cached is not None:
         try:
             code = marshal.loads(memoryview(cached)[16:])
         except (EOFError, ValueError, TypeError, SystemError, MemoryError):
             code = None
         if not isinstance(code, CodeType):
-            # What the machine had not written when it crashed; Python's own import would fail over it for
+            # A crash of the machine left a partly written file; Python's own import would fail on it for
             # ever.
             return loader.source_to_code(loader.get_data(file), file)
         if code.co_filename == file:
             return code
-        # Compiled by a relative path, or moved here since then: Python knows how to correct that.
+        # The source was compiled by a relative path, or moved afterwards: Python corrects the path.
     found = loader.get_code(name)
-    assert found is not None  # as it is only for modules of other kinds
+    assert found is not None  # None is only for modules without source
     return found
 
 
 def _cached(file: str) -> bytes | None:
-    """What Python has left of exactly this source in `__pycache__`, by the rules of PEP 552 for a time stamp;
-    None: it is to be looked for.
+    """Return the cached code of exactly this source from `__pycache__`, by PEP 552's rules for time stamps.
+    None: let importlib look for it.
 
-    Only this usual case is ours, for importlib goes through 20 functions for it, which in a fresh fork is a
-    tenth of a start.
+    Only this usual case is handled here: importlib runs 20 functions for it, which in a fresh fork is a tenth
+    of a start.
     """
     directory, _, name = file.rpartition("/")
     if sys.pycache_prefix is not None or Shortcut.BYTECODE in disabled():
@@ -164,12 +164,12 @@ def _class_of(module: ModuleType, name: str, file: str) -> type[TaskService]:
         raise LaunchError(f"cannot load service {name}: {file} has no class Service{name}")
     if not issubclass(found, TaskService):
         raise LaunchError(
-            f"cannot load service {name}: class Service{name} in {file} is no zmsvc.task.TaskService"
+            f"cannot load service {name}: class Service{name} in {file} is not a zmsvc.task.TaskService"
         )
     task = getattr(found, "task_class", None)
     if not isinstance(task, type) or not issubclass(task, LoopedTask | SingleTask):
         raise LaunchError(
-            f"cannot load service {name}: task_class of Service{name} in {file} is no LoopedTask or "
+            f"cannot load service {name}: task_class of Service{name} in {file} is not a LoopedTask or "
             f"SingleTask"
         )
     return found

@@ -1,8 +1,7 @@
-"""The Monitor service: publishes what the tasks of its transaction use of the machine, at an endpoint of its
-own.
+"""The Monitor service: publish the resource usage of the tasks of its transaction, at an endpoint of its own.
 
-What there is to look at it hears from the supervisor's `control` messages; when it may have missed one it
-asks with a `state` request.
+It learns about the tasks from the supervisor's `control` messages. When it may have missed a message it sends
+a `state` request.
 """
 
 from __future__ import annotations
@@ -31,25 +30,24 @@ from zmsvc.task.keys import TaskKeys
 from zmsvc.task.sdk import LoopedTask, TaskService
 
 ANSWER_MS = 250
-"""How long a supervisor has to answer. Without an answer the sample is of what has been heard."""
-OLD = 1000
-"""Messages that are passed over before a question; who may connect to the bus can send them without end."""
+"""Milliseconds that the supervisor has to answer. Without an answer the sample covers the tasks known so
+far.
+"""
+MAX_STALE = 1000
+"""Stale messages that are skipped before a request. A client of the bus can send any number of them."""
 ATTEMPTS = 4
-MAX_HELD = 32 << 20
-"""Bytes by which this process may grow before its endpoint is opened anew. libzmq bounds neither the
-subscriptions of a peer nor what they cost, some 100 bytes for a byte of a prefix; a subscriber of ours has
-one. Subscriptions are taken in while a sample is sent and at no other time: eight peers that flooded made the
-process grow by 12 MB/s at 20 samples a second. A picture of 5,000 tasks has 10 MB."""
-ANSWERED = 100
-"""Questions that are answered at once, before the next sample and the wish to stop have their turn
-again.
+MAX_GROWTH = 32 << 20
+"""Bytes by which this process may grow before its endpoint is reopened. libzmq bounds neither the number of a
+peer's subscriptions nor their memory, some 100 bytes for each byte of a prefix; our own subscribers have one
+subscription. libzmq processes subscriptions only while a sample is sent: eight flooding peers made the
+process grow by 12 MB/s at 20 samples a second. A view of 5,000 tasks has 10 MB.
 """
-ANSWERED_BYTES = 16 << 20
-"""The same in bytes of the answers."""
-DOUBT = 60.0
-"""Seconds after which the picture is asked for in any case, which repairs what a message that was lost has
-left wrong.
-"""
+BATCH = 100
+"""Requests that are answered at once, before the next sample and a stop request have their turn."""
+BATCH_BYTES = 16 << 20
+"""The same limit in bytes of the answers."""
+REFRESH_S = 60.0
+"""Seconds after which the view is requested in any case, which repairs the effect of a lost message."""
 
 _STATES = {
     "started": ("success", "active"),
@@ -57,22 +55,22 @@ _STATES = {
     "stopped": ("success", "inactive"),
     "failed": ("failure", "failed"),
 }
-"""What a report says about the state of a task, in 1.0's word and in systemd's."""
+"""The state of a task after each action, as 1.0's word and as systemd's."""
 
 Row = dict[str, Any]
 
 
 class TransactionView:
-    """The tasks of one transaction as last heard of, in the order of the file."""
+    """The last known state of the tasks of one transaction, in the order of the file."""
 
     def __init__(self, transaction: str) -> None:
         self._transaction = transaction
         self._tasks: dict[str, Row] = {}
-        self.whole = False
-        """Whether all of it has been told since somebody last had doubts."""
+        self.complete = False
+        """True if the view has all tasks. False after a sign of a lost message, until the next `replace`."""
 
-    def hear(self, message: Mapping[str, Any]) -> None:
-        """A `control` message: the whole context, or what happened to a task."""
+    def apply(self, message: Mapping[str, Any]) -> None:
+        """Apply a `control` message: the state of the whole context, or a change of one task."""
         head, content = _mapping(message, "header"), _mapping(message, "content")
         status = _mapping(content, "status")
         data = status.get("data")
@@ -91,9 +89,9 @@ class TransactionView:
                 pid=None if ended else _pid(status.get("pid")),
             )
 
-    def replace(self, told: Mapping[str, Any]) -> None:
-        """The whole transaction, as `context_info` and `reply_context` have it."""
-        tasks = [each for each in told.get("tasks") or () if isinstance(each, Mapping)]
+    def replace(self, transaction: Mapping[str, Any]) -> None:
+        """Replace the view by a whole transaction, in the form of `context_info` and `reply_context`."""
+        tasks = [each for each in transaction.get("tasks") or () if isinstance(each, Mapping)]
         self._tasks = {
             str(each.get("service_id")): {
                 "pid": _pid(each.get("pid")),
@@ -103,10 +101,10 @@ class TransactionView:
             }
             for each in tasks
         }
-        self.whole = True
+        self.complete = True
 
     def tasks(self) -> list[Row]:
-        """As `usage.rows` wants them."""
+        """Return the tasks in the form that `usage.rows` takes."""
         unknown = {"pid": None, "action": "", "state": "", "active_state": ""}
         return [{"service_id": name, **unknown, **row} for name, row in self._tasks.items()]
 
@@ -124,30 +122,30 @@ def _pid(value: Any) -> int | None:
 
 
 class StateClient:
-    """Asks the supervisor for the picture of the transaction, over the bus of the context."""
+    """Requests the state of the transaction from the supervisor, over the bus of the context."""
 
     def __init__(
         self, context: Context, frontend: str, curve: Curve | None, transaction: str, service_id: str
     ) -> None:
         reply = messages.encode("state", {"header": {"service_transaction": transaction}}).rstrip(b"}")
-        self._ear = sockets.subscriber(context, frontend, [reply], curve)
+        self._subscriber = sockets.subscriber(context, frontend, [reply], curve)
         self._head = messages.header(
             transaction=transaction, service_id=service_id, action="request", service_name="state"
         )
 
     def ask(self, publish: Callable[[str, Mapping[str, Any]], object]) -> Mapping[str, Any] | None:
-        """The picture; None when nobody answers in time."""
-        # An answer to an earlier question, or to somebody else's, may be older than what has been heard
-        # since.
-        for _ in range(OLD):
-            if not self._ear.poll(0):
+        """Return the transaction's state; None if no supervisor answers in time."""
+        # Skip answers to earlier requests or to other clients: they may be older than the `control` messages
+        # received since.
+        for _ in range(MAX_STALE):
+            if not self._subscriber.poll(0):
                 break
-            self._ear.recv()
+            self._subscriber.recv()
         publish("state", {"header": self._head, "content": {}})
         until = time.monotonic() + ANSWER_MS / 1000
-        while (left := until - time.monotonic()) > 0 and self._ear.poll(round(left * 1000) + 1):
+        while (left := until - time.monotonic()) > 0 and self._subscriber.poll(round(left * 1000) + 1):
             try:
-                _, body = messages.decode(self._ear.recv())
+                _, body = messages.decode(self._subscriber.recv())
             except ProtocolError:
                 continue
             if body["header"].get("action") == "reply_context":
@@ -155,16 +153,16 @@ class StateClient:
         return None
 
     def close(self) -> None:
-        self._ear.close(0)
+        self._subscriber.close(0)
 
 
 class MonitorEndpoint:
-    """The Monitor's own endpoint: `pub` sends every sample to all who listen, `rep` the last one to whoever
-    asks.
+    """The Monitor's own endpoint: `pub` sends every sample to all subscribers, `rep` answers each request
+    with the last sample.
 
-    Where the context has CURVE keys it has the device's, so that one key of the server is all that a client
-    must know. Without them the same users may connect over tcp that may connect to the bus. Peers whose
-    subscriptions fill this process are cut off, with all others: those connect again by themselves.
+    In a context with CURVE keys the endpoint uses the device's key pair, so a client needs only one server
+    key. Without keys, the users that may connect to the bus by tcp may connect here. When subscriptions fill
+    this process, all connections are closed, also those of well-behaved peers; libzmq reconnects those.
     """
 
     def __init__(
@@ -175,9 +173,9 @@ class MonitorEndpoint:
         self._handler = _handler(context, endpoint, keys, report)
         self.answers = kind == "rep"
         self._frame = messages.encode("monitor", {})
-        self._opened_anew = SparseLog(report)
-        self._rest = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        """Readable while a turn has left something, of which ZMQ's own descriptors tell only once."""
+        self._reopened = SparseLog(report)
+        self._work_left = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        """Readable while a turn has left work. ZMQ's own descriptors announce waiting messages only once."""
         self._open()
 
     def _open(self) -> None:
@@ -185,83 +183,83 @@ class MonitorEndpoint:
         self.socket: Socket = socket_options.public(
             self._context, kind, self._curve, gate=self._handler is not None
         )
-        # Before the socket binds, or connections are missed.
-        self._news = (
-            socket_monitor.News(self.socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        # Created before the socket binds, or connections are missed.
+        self._events = (
+            socket_monitor.MonitorEvents(self.socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
             if self._handler
             else None
         )
         socket_options.bind(self.socket, self._listening)
-        self._began_with = linux.own_memory()
+        self._initial_memory = linux.own_memory()
 
     def _shut(self) -> None:
-        if self._news:
+        if self._events:
             self.socket.disable_monitor()
-            self._news.socket.close(0)
+            self._events.socket.close(0)
         self.socket.close(0)
 
     def is_full(self) -> bool:
-        """Tell whether subscriptions, the only thing that a peer can add here, fill the process."""
-        return not self.answers and linux.own_memory() - self._began_with > MAX_HELD
+        """Return True if subscriptions fill this process. A peer can add nothing else."""
+        return not self.answers and linux.own_memory() - self._initial_memory > MAX_GROWTH
 
-    def open_anew(self) -> None:
-        """End all connections, and take new ones at the same listening socket. `sources` are others from
-        here on.
-        """
-        self._opened_anew.add(
-            "all connections are ended: the subscriptions of peers took more than %d MiB", MAX_HELD >> 20
+    def reopen(self) -> None:
+        """Close all connections, and accept new ones on the same listening socket. `sources` changes."""
+        self._reopened.add(
+            "all connections are closed: the subscriptions of peers took more than %d MiB", MAX_GROWTH >> 20
         )
         self._shut()
         if self._handler:
             self._handler.forget()
-        linux.give_back()
+        linux.trim_heap()
         self._open()
 
     def sources(self) -> list[int]:
-        """Return the descriptors at whose change a `turn` is due."""
-        sockets = [self._handler.socket, self._news.socket] if self._handler and self._news else []
+        """Return the descriptors to poll; call `turn` when one is readable."""
+        sockets = [self._handler.socket, self._events.socket] if self._handler and self._events else []
         return [
             *(each.fileno() for each in sockets),
             *([self.socket.fileno()] if self.answers else []),
-            self._rest,
+            self._work_left,
         ]
 
     def turn(self) -> None:
-        """Let in who waits and may come, and answer who has asked, as many as others can wait for. The
-        rest has another turn.
+        """Check a batch of new connections and answer a batch of requests. The rest waits for the next
+        turn.
         """
         with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._rest)
-        left = self._judge()
+            os.eventfd_read(self._work_left)
+        left = self._check_connections()
         if self.answers:
             left = self._answer() or left
         if left:
-            os.eventfd_write(self._rest, 1)
+            os.eventfd_write(self._work_left, 1)
 
-    def _judge(self) -> bool:
-        """Return whether something is left."""
-        if self._handler is None or self._news is None:
+    def _check_connections(self) -> bool:
+        """Return True if events or ZAP requests are left."""
+        if self._handler is None or self._events is None:
             return False
-        if self._news.over:
+        if self._events.drained:
             self._handler.receive()
-            self._news.over = False
-        for event, fd in self._news.take():
+            self._events.drained = False
+        for event, fd in self._events.take():
             if event == zmq.EVENT_ACCEPTED:
                 self._handler.accepted("", fd)
             else:
                 self._handler.ended("", fd)
-        self._handler.answer(known=self._news.over)
-        return socket_options.readable(self._handler.socket) or socket_options.readable(self._news.socket)
+        self._handler.answer(known=self._events.drained)
+        return socket_options.is_readable(self._handler.socket) or socket_options.is_readable(
+            self._events.socket
+        )
 
     def _answer(self) -> bool:
-        """Return whether something is left."""
-        for _ in range(max(1, min(ANSWERED, ANSWERED_BYTES // len(self._frame)))):
+        """Return True if requests are left."""
+        for _ in range(max(1, min(BATCH, BATCH_BYTES // len(self._frame)))):
             try:
                 self.socket.recv(zmq.DONTWAIT)
                 self.socket.send(self._frame, zmq.DONTWAIT)
             except zmq.Again:
                 return False
-        return socket_options.readable(self.socket)
+        return socket_options.is_readable(self.socket)
 
     def show(self, frame: bytes) -> None:
         self._frame = frame
@@ -271,7 +269,7 @@ class MonitorEndpoint:
 
     def close(self) -> None:
         self._shut()
-        os.close(self._rest)
+        os.close(self._work_left)
         if self._handler:
             self._handler.close()
         name = self._listening.getsockname()
@@ -283,7 +281,9 @@ class MonitorEndpoint:
 def _handler(
     context: Context, endpoint: str, keys: TaskKeys, report: Callable[[str], None]
 ) -> ZapHandler | None:
-    """Return who judges connections: by key, by user over tcp, or nobody where a socket's file does."""
+    """Return the ZAP handler of the endpoint: by key, or by user for tcp. None for ipc, where the file's mode
+    controls access.
+    """
     if not endpoint.startswith("tcp://"):
         return None
     return (
@@ -294,15 +294,15 @@ def _handler(
 
 
 class MonitorTask(LoopedTask):
-    """Samples every `frequency_s` seconds."""
+    """A task that samples every `frequency_s` seconds."""
 
     def __init__(self) -> None:
-        self.picture = TransactionView(self.transaction)
-        self._gauge = usage.ProcessSampler(usage.options(self.config.get("monitor_options")))
+        self.view = TransactionView(self.transaction)
+        self._sampler = usage.ProcessSampler(usage.options(self.config.get("monitor_options")))
         self._zmq: Context | None = None
-        self._counter: MonitorEndpoint | None = None
-        self._questions: StateClient | None = None
-        self._since = DOUBT
+        self._endpoint: MonitorEndpoint | None = None
+        self._state_client: StateClient | None = None
+        self._age = REFRESH_S
 
     def setup(self) -> None:
         try:
@@ -311,62 +311,61 @@ class MonitorTask(LoopedTask):
             raise ConfigError([f"cannot monitor: {error}"]) from None
         self.interval = settings.frequency
         self._zmq = sockets.context()
-        keys = self._companion.keys
-        self._counter = MonitorEndpoint(self._zmq, settings.endpoint, settings.kind, keys, self.log.warning)
-        self._questions = StateClient(
-            self._zmq, self._companion.frontend, keys.client, self.transaction, self.service_id
+        keys = self._runtime.keys
+        self._endpoint = MonitorEndpoint(self._zmq, settings.endpoint, settings.kind, keys, self.log.warning)
+        self._state_client = StateClient(
+            self._zmq, self._runtime.frontend, keys.client, self.transaction, self.service_id
         )
         self._watch_sources()
 
     def _watch_sources(self) -> None:
-        assert self._counter is not None
-        for source in self._counter.sources():
-            self._companion.watch(source, self._counter.turn)
-        self._counter.turn()
+        assert self._endpoint is not None
+        for source in self._endpoint.sources():
+            self._runtime.watch(source, self._endpoint.turn)
+        self._endpoint.turn()
 
-    def _open_anew(self) -> None:
-        assert self._counter is not None
-        for source in self._counter.sources():
-            self._companion.unwatch(source)
-        self._counter.open_anew()
+    def _reopen(self) -> None:
+        assert self._endpoint is not None
+        for source in self._endpoint.sources():
+            self._runtime.unwatch(source)
+        self._endpoint.reopen()
         self._watch_sources()
 
     def step(self) -> None:
-        assert self._counter is not None
-        self._since += self.interval
-        if not self.picture.whole or self._since >= DOUBT:
+        assert self._endpoint is not None
+        self._age += self.interval
+        if not self.view.complete or self._age >= REFRESH_S:
             self._ask()
-        told = self.picture.tasks()
-        if not told:
-            # There is at least this task, so nobody has told us anything yet; that there are none would be a
-            # lie.
+        tasks = self.view.tasks()
+        if not tasks:
+            # There is at least this task, so no state has arrived yet. Do not publish an empty sample.
             return
-        rows = usage.rows(self._gauge, told)
-        # A process that is gone before we have heard of its end: the message is under way, or lost.
-        self.picture.whole = self.picture.whole and all(
-            row["pid"] == task["pid"] for row, task in zip(rows, told, strict=True)
+        rows = usage.rows(self._sampler, tasks)
+        # If a process has gone before a message reported its end, that message is under way or lost.
+        self.view.complete = self.view.complete and all(
+            row["pid"] == task["pid"] for row, task in zip(rows, tasks, strict=True)
         )
-        # As in 1.0 a task without a process has no row: programs compute with its figures. What it is like is
-        # in context_info.
-        self._counter.show(
+        # As in 1.0, a task without a process has no row, because programs compute with the figures. Its state
+        # is in context_info.
+        self._endpoint.show(
             messages.encode("monitor", {self.transaction: [row for row in rows if row["pid"] is not None]})
         )
-        if self._counter.is_full():
-            self._open_anew()
+        if self._endpoint.is_full():
+            self._reopen()
 
     def _ask(self) -> None:
-        assert self._questions is not None
-        # More than once only at the beginning: the device may not know our subscription yet, and an answer is
-        # lost then.
-        for _ in range(1 if self.picture.tasks() else ATTEMPTS):
-            told = self._questions.ask(self.publish)
-            if told is not None:
-                self.picture.replace(told)
-                self._since = 0.0
+        assert self._state_client is not None
+        # Repeated only at the beginning: the device may not have our subscription yet, and then the answer is
+        # lost.
+        for _ in range(1 if self.view.tasks() else ATTEMPTS):
+            transaction = self._state_client.ask(self.publish)
+            if transaction is not None:
+                self.view.replace(transaction)
+                self._age = 0.0
                 return
 
     def close(self) -> None:
-        for each in (self._counter, self._questions):
+        for each in (self._endpoint, self._state_client):
             if each is not None:
                 each.close()
         if self._zmq is not None:
@@ -374,7 +373,7 @@ class MonitorTask(LoopedTask):
 
 
 class ServiceMonitor(TaskService):
-    """The service `Monitor` of every context that names it."""
+    """The service `Monitor`."""
 
     service_name = "monitor"
     task_class = MonitorTask
@@ -382,4 +381,4 @@ class ServiceMonitor(TaskService):
 
     def on_control(self, message: Mapping[str, Any]) -> None:
         assert isinstance(self.task, MonitorTask)
-        self.task.picture.hear(message)
+        self.task.view.apply(message)

@@ -1,5 +1,5 @@
-"""Make a forked child a task's process, and ends it: limits, user, daemon, environment, streams.
-Nothing of the user's runs here.
+"""Set up a forked process for a task, and end it: limits, user, environment, streams. No code of the user
+runs in this module but exit handlers.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ log = logging.getLogger("task")
 
 _ENCODING = sys.getfilesystemencoding()
 _BUFFERED = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom)
-"""Files that may hold what is not written yet."""
+"""Types of files that may have unwritten data."""
 
 
 class _Descriptor:
-    """As much of a file as python-daemon looks at."""
+    """The part of a file that python-daemon uses."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -51,55 +51,56 @@ class _Descriptor:
 
 
 def settle(keep: Iterable[int]) -> None:
-    """Be a daemon that has nothing of the keeper but its stdout and stderr, and `keep` of its descriptors:
-    what all tasks begin as.
+    """Make this process a daemon that keeps only stdout, stderr and the descriptors `keep`: the initial state
+    of every task.
 
-    python-daemon does it. It does not detach: a task has a session of its own from its fork on, so the keeper
-    knows its final PID. It closes ranges by close_range(2), so a high limit of open files costs nothing.
+    python-daemon does this. It does not detach: a task has a session of its own from its fork on, so the
+    keeper knows its final PID. It closes ranges by close_range(2), so a high limit of open files costs
+    nothing.
     """
     root = logging.getLogger()
     for handler in root.handlers[:]:
         root.removeHandler(handler)
         handler.close()
-    # Whatever stands for the streams in the keeper, the descriptors are meant.
+    # The keeper may have replaced the streams; python-daemon must use the descriptors.
     for fd, name in enumerate(("stdin", "stdout", "stderr")):
         setattr(sys, name, _Descriptor(fd))
     null = os.open(os.devnull, os.O_RDWR)
-    # The unit's or the caller's, which the keeper tells because it lets no other user write what it makes
-    # itself.
-    told = os.environ.get("ZMSVC_UMASK")
-    umask = linux.current_umask() if told is None else int(told, 8)
+    # The umask of the unit or the caller. The keeper passes it on, because the keeper itself uses a stricter
+    # one.
+    configured = os.environ.get("ZMSVC_UMASK")
+    umask = linux.current_umask() if configured is None else int(configured, 8)
     daemon.DaemonContext(
         detach_process=False,
         umask=umask,
         prevent_core=False,
         signal_map={},
         files_preserve=[*keep],
-        stdin=_Descriptor(null),  # its own would be closed by an exec
+        stdin=_Descriptor(null),  # python-daemon's own has close-on-exec
         stdout=_Descriptor(1),
         stderr=_Descriptor(2),
     ).open()
     if null > 2:
         os.close(null)
     sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
-    # The keeper's callbacks, and python-daemon's own close(), which would have nothing to do.
+    # Drop the keeper's callbacks and python-daemon's close(), which has nothing to do in a task.
     atexit._clear()
     soft = os.environ.get("ZMSVC_NOFILE")
     if soft is not None:
-        # The daemon raised its own soft limit; select() in a task would not survive descriptors above 1023.
+        # The daemon raised its own soft limit. In a task, select() fails for descriptors above 1023.
         resource.setrlimit(resource.RLIMIT_NOFILE, (int(soft), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     for name in list(os.environ):
         if environment.inherited(name):
-            # Anew, since a task uses the memory of the old one for something else.
+            # Copied, because `show_environment` of a task overwrites the memory of the original.
             os.environ[name] = os.environ[name]
         else:
             del os.environ[name]
-    # Found here once, for all tasks.
+    # The lookup is cached here once for all tasks.
     interpreter.environment()
 
 
 def become(spec: LaunchSpec, output: int | None = None) -> None:
-    """Be this task's process from here on. `output` is the pipe that its streams become, which stays open.
+    """Set this process up for a task. `output` is the pipe that replaces stdout and stderr; it stays open.
     Raises LaunchError.
     """
     parent = os.getppid()
@@ -120,19 +121,19 @@ def become(spec: LaunchSpec, output: int | None = None) -> None:
         os.close(stream)
     if spec.user is not None or spec.group is not None:
         entry = None if spec.user is None else _entry(spec.user)
-        # As the user database says now: the supervisor may have asked when it, which may be on another
-        # machine, did not answer.
+        # Looked up now: the user database may be on another machine, and may not have answered the
+        # supervisor.
         if entry is not None and entry.pw_uid != os.geteuid():
             if spec.own_environment:
-                _forget_the_callers()
-            os.environ.pop(environment.OF_THE_UNIT, None)
+                _drop_caller_variables()
+            os.environ.pop(environment.CREDENTIALS, None)
         _change_owner(entry, spec.user, spec.group)
-        linux.die_with_parent(parent)  # which the change has revoked
+        linux.die_with_parent(parent)  # the change of user has cleared it
     if spec.drop_capabilities:
         _drop_capabilities()
     if spec.no_new_privileges:
         linux.forbid_new_privileges()
-    _tell(spec)
+    _set_environment(spec)
 
 
 def _drop_capabilities() -> None:
@@ -140,7 +141,7 @@ def _drop_capabilities() -> None:
         linux.drop_capabilities()
     except OSError as error:
         raise LaunchError(
-            f"cannot drop the daemon's capabilities: {error.strerror} (SystemCallFilter=capset lets it)"
+            f"cannot drop the daemon's capabilities: {error.strerror} (SystemCallFilter=capset permits it)"
         ) from error
 
 
@@ -159,8 +160,8 @@ def _limit(spec: LaunchSpec) -> None:
 
 
 def _write_pid(path: str) -> None:
-    """The PID is final since the fork. Written before the user changes, who may have no right to the
-    directory; the keeper removes it.
+    """Write the PID file. This happens before the user changes, because the task's user may have no access to
+    the directory. The keeper removes the file.
     """
     try:
         fd = os.open(
@@ -175,15 +176,15 @@ def _write_pid(path: str) -> None:
         raise LaunchError(f"cannot write PID file {path}: {error.strerror}") from error
 
 
-def _forget_the_callers() -> None:
-    """Drop the variables of the person who started zmsvcd, as su(1) does."""
+def _drop_caller_variables() -> None:
+    """Remove the variables of the person who started zmsvcd, as su(1) does."""
     for name in list(os.environ):
         if not environment.neutral(name):
             del os.environ[name]
 
 
 def _change_owner(entry: pwd.struct_passwd | None, user: str | None, group: str | None) -> None:
-    """Drop to the task's user and group, with all groups that the user database gives this user."""
+    """Change to the task's user and group, with all groups of that user in the user database."""
     try:
         if group is not None:
             gid = _gid(group)
@@ -198,23 +199,22 @@ def _change_owner(entry: pwd.struct_passwd | None, user: str | None, group: str 
         if entry is not None:
             os.setuid(entry.pw_uid)
             name = entry.pw_name or str(entry.pw_uid)
-            _put({"HOME": entry.pw_dir, "USER": name, "LOGNAME": name, "SHELL": entry.pw_shell})
+            _setenv({"HOME": entry.pw_dir, "USER": name, "LOGNAME": name, "SHELL": entry.pw_shell})
     except OSError as error:
         who = " and ".join(
             f"{kind} {name}" for kind, name in (("user", user), ("group", group)) if name is not None
         )
-        # systemd 254 and newer take CAP_SETUID from a unit with User=root, unless it is an ambient
+        # systemd 254 and newer remove CAP_SETUID from a unit with User=root unless it is an ambient
         # capability.
         hint = " (the unit needs the drop-in task-users.conf)" if isinstance(error, PermissionError) else ""
         raise LaunchError(f"cannot run as {who}: {error.strerror}{hint}") from error
 
 
 def _entry(user: str) -> pwd.struct_passwd:
-    """Return what the user database says of a user. Raises LaunchError for a name that it does not know.
+    """Return a user's entry in the user database. Raises LaunchError for an unknown name.
 
-    A number that it does not know is a user without a name, of the group of the same number, as containers
-    have them. Such a user has no other groups: group 0, which container runtimes give it, is root's on a
-    machine that has other users.
+    An unknown number is a user without a name, as containers have them, with the group of the same number and
+    no other groups. Container runtimes would add group 0, but on a machine with other users that is root's.
     """
     uid = numeric_id(user)
     if uid is None:
@@ -238,41 +238,38 @@ def _gid(name: str) -> int:
         raise LaunchError(f"cannot run as group {name}: this machine has no such group") from error
 
 
-def _tell(spec: LaunchSpec) -> None:
+def _set_environment(spec: LaunchSpec) -> None:
     if spec.log == "journal":
         about = os.fstat(2)
-        _put({"JOURNAL_STREAM": f"{about.st_dev}:{about.st_ino}"})
-    told = environment.told(spec, os.getpid())
-    _put(told)
+        _setenv({"JOURNAL_STREAM": f"{about.st_dev}:{about.st_ino}"})
+    variables = environment.variables(spec, os.getpid())
+    _setenv(variables)
     if spec.environment and spec.service_type != "Command":
-        take_effect(spec.environment)
-    # What it forks and puts into a session of its own is known by these alone where there is no control
-    # group.
-    shown = f"NOTIFY_SOCKET={told['NOTIFY_SOCKET']}\0ZMSVC_LAUNCH={told['ZMSVC_LAUNCH']}\0"
+        apply_environment(spec.environment)
+    # Without a cgroup only these variables identify the descendants that have a session of their own.
+    shown = f"NOTIFY_SOCKET={variables['NOTIFY_SOCKET']}\0ZMSVC_LAUNCH={variables['ZMSVC_LAUNCH']}\0"
     linux.show_environment(shown.encode(_ENCODING, "surrogateescape"))
 
 
-def take_effect(variables: Mapping[str, str]) -> None:
-    """Have variables that an interpreter reads when it begins take their effect in this one, as far as
-    that can be done.
-    """
+def apply_environment(variables: Mapping[str, str]) -> None:
+    """Apply variables that an interpreter reads at its start to this running one, as far as possible."""
     if "TZ" in variables:
         time.tzset()
-    # In the place that a new interpreter gives them; what has been imported already stays.
+    # First on the path, as in a new interpreter. Modules that are imported already stay.
     places = [os.path.abspath(place) for place in variables.get("PYTHONPATH", "").split(os.pathsep) if place]
     sys.path[0:0] = [place for place in places if place not in sys.path]
     if any(name == "LANG" or name.startswith("LC_") for name in variables):
-        # An interpreter does no more at its start; one that is not installed is passed over.
+        # An interpreter sets only LC_CTYPE at its start, and ignores a locale that is not installed.
         with contextlib.suppress(locale.Error):
             locale.setlocale(locale.LC_CTYPE, "")
 
 
-def _put(variables: Mapping[str, str]) -> None:
+def _setenv(variables: Mapping[str, str]) -> None:
     known = interpreter.environment()
     if known is None:
         os.environ.update(variables)
         return
-    # The same without the four functions of os.environ for each of them.
+    # The same as os.environ.update, without its four function calls for each variable.
     for name, value in variables.items():
         key, text = name.encode(_ENCODING, "surrogateescape"), value.encode(_ENCODING, "surrogateescape")
         os.putenv(key, text)
@@ -280,10 +277,10 @@ def _put(variables: Mapping[str, str]) -> None:
 
 
 def take_streams(sink: logging.Handler) -> None:
-    """From here on every line that Python prints is one entry with the fields of this task, and so is what
-    ends a thread.
+    """Log every line that Python prints as an entry with the fields of this task. Log uncaught exceptions of
+    threads, too.
     """
-    sys.stdin = sys.__stdin__ or open(os.devnull)  # noqa: SIM115 - it is the process's own from here on
+    sys.stdin = sys.__stdin__ or open(os.devnull)  # noqa: SIM115 - it stays open as long as the process runs
     sys.stdout = LineWriter(sink, name="stdout", level=logging.INFO, fd=1)
     sys.stderr = LineWriter(sink, name="stderr", level=logging.WARNING, fd=2)
     threading.excepthook = _log_thread
@@ -301,9 +298,8 @@ def _log_unraisable(args: Any) -> None:
 
 
 def execute(command: list[str]) -> str:
-    """Let a program take this process's place. It comes back only with the reason why that could not be."""
-    # Python ignores it; a program expects to be told that a file is too large. SIGPIPE stays ignored, as
-    # systemd has it.
+    """Execute a program in this process. Return only on failure, with the reason."""
+    # Python ignores SIGXFSZ; a program expects its default action. SIGPIPE stays ignored, as systemd has it.
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     try:
         os.execvp(command[0], command)
@@ -317,31 +313,31 @@ def execute(command: list[str]) -> str:
 
 
 def join() -> None:
-    """Wait for the user's own threads and for what their executors have to do, as the interpreter does
-    before anything else at its end.
+    """Wait for the user's threads and the work of their executors, as the interpreter does first at its
+    end.
     """
-    # A broad except: a callback of the user's may raise anything, and the rest shall have its turn.
+    # A broad except: a callback of the user may raise any exception, and the steps after it must still run.
     try:
-        threading._shutdown()  # type: ignore[attr-defined]  # multiprocessing ends its processes by it
+        threading._shutdown()  # type: ignore[attr-defined]  # multiprocessing's processes call it, too
     except Exception as error:
         log.error("Failed at the end: %s", error, exc_info=error)
 
 
 def finish() -> None:
-    """Do what the interpreter does at its end, since the keeper's stack lies below ours and we leave by
-    os._exit().
+    """Do what the interpreter does at its end: this process leaves by os._exit(), because the stack of the
+    process that forked it lies below.
     """
-    # Broad excepts: these are the user's callbacks and files, and each shall have its turn.
+    # Broad excepts: these are the user's callbacks and files, and all of them must be processed.
     try:
         atexit._run_exitfuncs()
     except Exception as error:
         log.error("Failed at the end: %s", error, exc_info=error)
-    # By type, for a proxy of the user's may do anything when it is asked for its class.
+    # By type(), because a proxy object of the user may run any code when its __class__ is read.
     for each in gc.get_objects():
         if issubclass(type(each), _BUFFERED):
             try:
                 each.flush()
             except Exception:
-                continue  # closed, or only read
+                continue  # closed, or read-only
     for written in (sys.stdout, sys.stderr):
         written.close()

@@ -1,5 +1,5 @@
-"""Stands in for process, supervisor and bus of one task in a unit test: what the task asks for is written
-down, and no time passes.
+"""Replace the process, supervisor and bus of one task in a unit test: record the task's calls, and let no
+time pass.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from zmsvc.task.updates import as_json
 
 
 class Recorder:
-    """What a task has asked for. It refuses what a real one refuses, with the same exceptions."""
+    """The record of a task's calls. It raises the exceptions of a real runtime for the same invalid
+    arguments.
+    """
 
     updates: list[dict[str, Any]]
-    """The items of each `update`, as they would arrive."""
+    """The items of each `update`, after JSON."""
     published: list[tuple[str, dict[str, Any]]]
-    """Topic and body of each `publish`, as they would arrive."""
+    """Topic and body of each `publish`, after JSON."""
     waited: list[float | None]
     """The seconds of each `wait`, which returns at once."""
     stopping: bool
-    """Set it to True to tell the task to stop: `wait` then returns True, as it does by itself after
-    `waits` of them.
-    """
+    """Set this to True to make `wait` return True, which tells the task to stop. `wait` sets it after `waits`
+    calls."""
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class Recorder:
         return True
 
     def wait(self, seconds: float | None) -> bool:
-        """A wait for ever could end with an order to stop only, so it does."""
+        """Return at once. A wait without limit can end only by a stop request, so it makes one."""
         self.waited.append(seconds)
         self.stopping = self.stopping or seconds is None or len(self.waited) > self._waits
         return self.stopping
@@ -68,5 +69,5 @@ class Recorder:
     def unwatch(self, fd: int) -> None:
         """Do nothing: `watch` does nothing."""
 
-    def watch(self, fd: int, answer: Callable[[], None]) -> None:
-        """Do nothing: no other process asks."""
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        """Do nothing: no descriptor becomes readable."""

@@ -1,5 +1,5 @@
-"""Gives a task an interpreter of its own: a new program takes the place of the fork
-(`<fresh>yes</fresh>`). See `fresh` for its side.
+"""Give a task a new interpreter: the fork executes one (`<fresh>yes</fresh>`), which runs
+zmsvc.task.fresh.
 """
 
 from __future__ import annotations
@@ -14,17 +14,15 @@ PROGRAM = "zmsvc.task.fresh"
 
 
 def execute(spec: LaunchSpec, fds: Descriptors) -> OSError:
-    """Let a new interpreter take this process's place. It comes back only with the reason why that could
-    not be.
-    """
+    """Execute a new interpreter in this process. Return only on failure, with the error."""
     try:
         memory = os.memfd_create("zmsvc-launch", 0)
         os.write(memory, encode_launch(spec))
         wanted = {"memory": memory, "curve_server": fds.curve_server, "output": fds.output}
-        given = {name: fd for name, fd in wanted.items() if fd is not None}
-        for fd in given.values():
+        passed = {name: fd for name, fd in wanted.items() if fd is not None}
+        for fd in passed.values():
             os.set_inheritable(fd, True)
-        words = [f"{name}={fd}" for name, fd in given.items()]
+        words = [f"{name}={fd}" for name, fd in passed.items()]
         os.execv(sys.executable, [sys.executable, "-P", "-m", PROGRAM, *words])
     except OSError as error:
         return error

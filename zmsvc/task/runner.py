@@ -1,7 +1,7 @@
-"""What a freshly forked child of the keeper does until its end: becomes the task's process and lives the
-task's life there.
+"""Run a task in a freshly forked process: set the process up, run the task, and return its exit status.
 
-Everything that a task needs is imported here, once, in the keeper; nothing is made, no ZMQ context above all.
+The zygote imports this module, and with it everything that a task needs, once before its forks. The import
+creates no objects that a fork could not use, above all no ZMQ context.
 """
 
 from __future__ import annotations
@@ -29,73 +29,75 @@ log = logging.getLogger("task")
 
 
 def settle(keep: Iterable[int]) -> None:
-    """Be what all tasks have in common, once, in the process out of which they are forked; its descriptors
-    but `keep` are closed.
+    """Set up the state that all tasks share, once, in the process that forks them. Close its descriptors
+    except `keep`.
     """
     process.settle(keep)
 
 
 def run(spec: LaunchSpec, fds: Descriptors, stop: type[SignalStop] = SignalStop) -> int:
-    """Be the task's process, forked from one that has settled, and give its exit status, for os._exit():
-    everything is flushed.
+    """Run the task in this fork of a settled process. Return its exit status for os._exit(): everything is
+    flushed.
 
-    0: it ended by itself or was told to; 1: an exception, logged and told; 203: it could not be started,
-    logged and told.
+    0: the task ended by itself or by a stop request. 1: an exception, which is logged and reported. 203: the
+    task could not be started, which is logged and reported.
     """
     if spec.service_type == "Thread":
-        # What the process itself says, or a program that it runs, is nobody's in particular.
+        # The output of the process itself, and of programs that it runs, belongs to no single task.
         spec = replace(spec, instance=spec.context)
-    _show(spec)
+    _set_title(spec)
     sink = _log_to(spec, fds)
-    # Connected before the user changes, who may have no right to the socket; the kernel tells who sends at
-    # each datagram.
+    # Connected before the user changes, because the task's user may have no access to the socket. The kernel
+    # adds the sender's credentials to each datagram.
     notifier = Notifier(spec.notify, spec.task if spec.service_type == "Thread" else "")
-    # A broad except: a limit may let anything fail, and whatever does, the task has not been started.
+    # A broad except: a resource limit may make any call fail, and then the task has not been started.
     try:
         process.become(spec, fds.output)
     except Exception as error:
-        return _not_started(notifier, fds, headline(error))
+        return _report_failed_start(notifier, fds, headline(error))
     if spec.service_type == "Command":
-        return _not_started(notifier, fds, process.execute(list(spec.command)))
+        return _report_failed_start(notifier, fds, process.execute(list(spec.command)))
     if spec.fresh:
         reason = renew.execute(spec, fds).strerror
-        return _not_started(notifier, fds, f"cannot execute {sys.executable}: {reason}")
-    return _live(spec, fds, notifier, sink, stop)
+        return _report_failed_start(notifier, fds, f"cannot execute {sys.executable}: {reason}")
+    return _run_service(spec, fds, notifier, sink, stop)
 
 
-def live(spec: LaunchSpec, fds: Descriptors) -> int:
-    """Live the task's life in an interpreter that took the place of its fork, and give its exit status."""
-    _show(spec)
+def run_in_new_interpreter(spec: LaunchSpec, fds: Descriptors) -> int:
+    """Run the task in the interpreter that its fork has executed. Return its exit status."""
+    _set_title(spec)
     sink = _log_to(spec, fds)
-    return _live(spec, fds, Notifier(spec.notify), sink, SignalStop)
+    return _run_service(spec, fds, Notifier(spec.notify), sink, SignalStop)
 
 
-def _live(
+def _run_service(
     spec: LaunchSpec, fds: Descriptors, notifier: Notifier, sink: logging.Handler, stop: type[SignalStop]
 ) -> int:
     process.take_streams(sink)
-    channel = Bus(spec.backend, spec.frontend, of_words(spec.curve))
+    bus = Bus(spec.backend, spec.frontend, of_words(spec.curve))
     if spec.service_type == "Thread":
         assert fds.shared_line is not None
-        status = threads.live(socket.socket(fileno=fds.shared_line), channel)
+        status = threads.run(socket.socket(fileno=fds.shared_line), bus)
     else:
-        wish = stop()
+        stop_request = stop()
         if spec.stop_signal != "SIGTERM":
-            wish.also(signals.number(spec.stop_signal))
-        life = TaskRuntime(
-            spec, fds, voice=notifier, channel=channel, stop=wish, log=logging.getLogger(spec.instance)
+            stop_request.add_signal(signals.number(spec.stop_signal))
+        runtime = TaskRuntime(
+            spec, fds, status_sink=notifier, bus=bus, stop=stop_request, log=logging.getLogger(spec.instance)
         )
-        status = life.live(lambda: loader.load(spec.instance, spec.search))
-        if stop.last:
+        status = runtime.run(lambda: loader.load(spec.instance, spec.search))
+        if stop.ends_process:
             process.join()
     process.finish()
-    channel.close()
+    bus.close()
     notifier.close()
     return status
 
 
-def _show(spec: LaunchSpec) -> None:
-    """Let `ps` and `systemctl status` show which task this process is. A Command brings its own words."""
+def _set_title(spec: LaunchSpec) -> None:
+    """Make `ps` and `systemctl status` show which task this process is. A Command shows its own command
+    line.
+    """
     shared = spec.service_type == "Thread"
     linux.set_process_name(f"{spec.context}-threads" if shared else spec.task)
     of = f"{spec.context}/{spec.transaction}"
@@ -120,17 +122,17 @@ def _fields(spec: LaunchSpec) -> dict[str, str]:
     )
 
 
-def _not_started(notifier: Notifier, fds: Descriptors, why: str) -> int:
+def _report_failed_start(notifier: Notifier, fds: Descriptors, why: str) -> int:
     log.error("%s", why)
     notifier.status(why)
     notifier.close()
-    tell_keeper(fds, why)
+    report_to_keeper(fds, why)
     return CANNOT_EXECUTE
 
 
-def tell_keeper(fds: Descriptors, why: str) -> None:
-    """Say that the program of a Command was not executed: the pipe to the keeper closes by itself when it
-    was.
+def report_to_keeper(fds: Descriptors, why: str) -> None:
+    """Report to the keeper that the program of a Command was not executed. A successful exec closes the
+    pipe.
     """
     if fds.exec_gate is not None:
         os.write(fds.exec_gate, why.encode(errors="replace")[: select.PIPE_BUF])

@@ -1,5 +1,6 @@
-"""The classes that users subclass. They hold what a task may ask for; the process around them is `life`'s
-business.
+"""The classes that service authors subclass, and the operations that a task may call.
+
+The task's process, its life cycle and its connections are in process.py, runtime.py and bus.py.
 """
 
 from __future__ import annotations
@@ -14,12 +15,18 @@ M = TypeVar("M", bound="_Member")
 
 
 class Cause(dict[str, Any]):
-    """What started a task, as JSON-able items that are attributes as well (`self.cause.by`).
+    """The reason why a task was started: a JSON-able dict whose items are attributes as well.
 
-    `by` is operator, context, rule, restart or bus; `uid` the operator's; `depth` counts the rules in a
-    chain. `sources` has for each rule that fired its `task`, `trigger`, `rule`, that task's last `exit`
-    (code, signal, reason) and last `update`; the items of the last source stand beside `by` as well, None
-    where no rule fired. `self.cause["update"]` has no attribute: each dict has that method.
+    `by` is `operator`, `context`, `rule` or `bus`: an order by a command, the start of the transaction, a
+    rule of the context file, an order from the bus. `uid` is the operator's user ID, None for the others.
+    `depth` is the number of rules in the chain that led to this start, 0 without a rule.
+
+    `sources` has an item for each rule that fired, oldest first: a dict with `task` (the ID of the task whose
+    event fired the rule), `trigger` (such as `on_fail`), `rule`, `exit` (that task's last end as a dict of
+    `code`, `signal` and `reason`, or None) and `update` (the items of its last update, or None). The items of
+    the last source are also items of the cause itself; they are None if no rule fired.
+
+    `update` is an item only (`self.cause["update"]`): the attribute of that name is the method of dict.
     """
 
     by: str | None
@@ -38,17 +45,17 @@ class Cause(dict[str, Any]):
             raise AttributeError(name) from None
 
 
-def cause_of(told: Mapping[str, Any]) -> Cause:
-    """The cause as the supervisor told it."""
-    sources = list(told.get("sources") or [])
+def cause_of(message: Mapping[str, Any]) -> Cause:
+    """Return the cause that a launch message describes."""
+    sources = list(message.get("sources") or [])
     last = dict.fromkeys(("task", "trigger", "rule", "exit", "update")) | (
         dict(sources[-1]) if sources else {}
     )
     return Cause(
         {
-            "by": told.get("by"),
-            "uid": told.get("uid"),
-            "depth": told.get("depth", 0),
+            "by": message.get("by"),
+            "uid": message.get("uid"),
+            "depth": message.get("depth", 0),
             **last,
             "sources": sources,
         }
@@ -56,7 +63,9 @@ def cause_of(told: Mapping[str, Any]) -> Cause:
 
 
 class Runtime(Protocol):
-    """What a task knows about itself, and what carries out its wishes: the life of its process or thread."""
+    """The implementation of a task's attributes and methods: TaskRuntime in a service, Recorder in a unit
+    test.
+    """
 
     config: dict[str, Any]
     context: str
@@ -65,7 +74,7 @@ class Runtime(Protocol):
     cause: Cause
     log: logging.Logger
     frontend: str
-    """Where one subscribes to the bus."""
+    """The endpoint to subscribe at."""
     keys: TaskKeys
 
     def update(self, items: Mapping[str, Any], wait: bool) -> bool: ...
@@ -74,96 +83,128 @@ class Runtime(Protocol):
 
     def wait(self, seconds: float | None) -> bool: ...
 
-    def unwatch(self, fd: int) -> None:
-        """Look at this descriptor no longer; to be called before it is closed."""
+    def watch(self, fd: int, callback: Callable[[], None]) -> None:
+        """Call `callback` in `wait` whenever the descriptor is readable."""
 
-    def watch(self, fd: int, answer: Callable[[], None]) -> None:
-        """Call `answer` in `wait` whenever the descriptor is readable."""
+    def unwatch(self, fd: int) -> None:
+        """Stop watching the descriptor. Call this before closing it."""
 
 
 class _Member:
-    """What a task and the service around it have in common. All of it is there already when `__init__` of
-    a subclass runs.
+    """The attributes and methods that a task and its service share.
+
+    All of them are set before `__init__` of a subclass runs. Both share one `config`, `cause` and `log`.
     """
 
     config: dict[str, Any]
-    """The task's own `<configuration>`: texts, lists and dicts of them."""
+    """The task's `<configuration>`: a value is a str (`""` for an empty element), a list (of a repeated
+    element) or a dict (of an element with attributes or children). No value is converted to a number. A
+    change of the dict affects this process only.
+    """
     context: str
-    """The name of the context."""
+    """The name of the context, as in `zmsvcctl -c NAME`."""
     transaction: str
+    """The ID of the transaction."""
     service_id: str
-    """The task's id in the context file."""
+    """The task's ID in the context file."""
     cause: Cause
-    """What started it; also in the environment as ZMSVC_CAUSE_*."""
+    """The reason why the task was started; also in the environment as ZMSVC_CAUSE_*."""
     log: logging.Logger
-    """Its records carry the journal fields of this task."""
-    _companion: Runtime
+    """A logger whose records carry this task's journal fields. `extra={"order_id": 17}` adds the field
+    ORDER_ID. Any thread may use it."""
+    _runtime: Runtime
 
     def __new__(cls, *_arguments: Any, **_named: Any) -> Self:
-        """Make an instance as a test does, by calling the class: a recorder takes the place of the process
-        around it.
-        """
+        """Return an instance for a unit test, which calls the class: a Recorder replaces the process."""
         # Imported here for start-up time: no task that is launched needs it.
         from zmsvc.task.recorder import Recorder
 
-        return _with(object.__new__(cls), Recorder(cls.__name__, cause_of({"by": "operator"})))
+        return _attach(object.__new__(cls), Recorder(cls.__name__, cause_of({"by": "operator"})))
 
     def update(self, /, *, wait: bool = True, **items: Any) -> bool:
-        """Report a result: `control`/`updated` with these items on the bus, and the on_update rules. It is
-        never lost and never changed.
+        """Report a result: publish the items in a `control`/`updated` message and fire the on_update rules.
 
-        The supervisor takes 1,000 a second for long (1,000 at once); for more, and while it is behind, this
-        waits. The watchdog is fed meanwhile in the task's own thread. True when the result was reported;
-        False when there was no room and `wait` is False, or when the task was told to stop while this waited.
-        In the `run` of a SingleTask such an order breaks off here.
+        Return True once the supervisor's queue has the update; the supervisor then handles it exactly once
+        and unchanged. Return False if the update was not reported: with `wait=False`, if there is no room
+        now; otherwise, if the task is told to stop during the wait. When that happens in `run` of a
+        SingleTask, a SystemExit ends `run` instead.
 
-        The item `result` is the result of the message, "success" without one: say `result="failed"` for what
-        went wrong.
+        Rate: 1,000 updates at once, then 1,000 per second and task. A call above that rate, or while the
+        supervisor's queue is full, blocks. A call after the stop request (such as in `close`) waits for at
+        most 1 s, then returns False. Any thread may call this; only in the task's own thread does a blocked
+        call feed the watchdog.
 
-        Raises TypeError for an item that is not JSON; ValueError for `pid` or `device_action`, which zmsvc
-        itself says, for a `result` that is not a text, and for more than 1 MiB or a nesting of more than 64;
-        OSError when there is no supervisor to be had.
+        The item `result`, a str, becomes the result of the message; without it the result is `success`. To
+        report a failure without ending, pass `result="failed"`.
+
+        Raises TypeError if an item is not JSON (NaN and infinity are not). Raises ValueError for the items
+        `pid` and `device_action`, which zmsvc sets, for a `result` that is not a str, for more than 1 MiB of
+        JSON, and for lists and dicts nested more than 64 deep. Raises OSError if the supervisor's socket
+        cannot be reached.
         """
-        return self._companion.update(items, wait)
+        return self._runtime.update(items, wait)
 
     def publish(self, topic: str, body: Mapping[str, Any]) -> bool:
-        """Send a message, as it is, to whoever is subscribed to the topic. A result that counts is an
-        `update`.
+        """Publish a message with this JSON object, unchanged, to the current subscribers of the topic.
 
-        False when it was dropped because the queue is full. Raises TypeError for a body that is not JSON,
-        ValueError for a topic that cannot be one.
+        Delivery is not guaranteed: a subscriber that connects later, or whose queue is full, does not receive
+        it. Use `update` for results. Return False if the queue to the device (20,000 messages) is full: the
+        message is dropped, and a warning is logged now and then.
+
+        The first call connects, and waits for the device for at most 2 s. Later calls do not block: while the
+        device restarts, messages wait in the queue. Any thread may call this.
+
+        Raises TypeError if the body is not JSON, ValueError if the topic is empty or contains ` @@@ `,
+        zmsvc.core.errors.UsageError for a message of more than 16 MiB, and zmsvc.core.errors.RefusedError if
+        the device does not let the task's user connect.
         """
-        return self._companion.publish(topic, body)
+        return self._runtime.publish(topic, body)
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait (None: for ever), but not longer than until the service is told to stop. True when it is time
-        to stop.
+        """Wait for `seconds` (None: without limit) or until the task is told to stop. Return True if it is
+        told to stop.
 
-        In the thread of `step` and `run` this is also where the watchdog is fed and `on_control` is called.
+        In the task's own thread (that of `setup`, `step`, `run` and `on_control`) this call also feeds the
+        watchdog and calls `on_control`. During `on_control` it does not call `on_control` again. In another
+        thread it only waits.
         """
-        return self._companion.wait(seconds)
+        return self._runtime.wait(seconds)
 
 
 class Task(_Member):
-    """The common part of LoopedTask and SingleTask."""
+    """The common base of LoopedTask and SingleTask. Subclass one of those.
+
+    zmsvc calls `setup`, then `step` or `run`, then `close`, all in one thread. An exception in any of them is
+    logged and ends the task as failed, with exit status 1. `sys.exit(N)` ends it with status N.
+    """
 
     def setup(self) -> None:
-        """Called once, before the service says that it is ready. An exception here makes it fail."""
+        """Prepare the task. Called once, before the service reports READY; `<start_timeout>` limits it."""
 
     def close(self) -> None:
-        """Called once at the end, also after an error in any of the others."""
+        """Release what the task holds. Called once at the end if `setup` was called, also after an exception.
+
+        It is not called if the process dies by a signal or `os._exit`. After `<stop_timeout>` from the stop
+        request the keeper kills the task with SIGKILL.
+        """
 
 
 class LoopedTask(Task):
-    """A task that does its `step` again and again until it is told to stop. A step is always finished."""
+    """A task that calls `step` repeatedly until it is told to stop. A stop request does not interrupt a step:
+    the task ends after it.
+
+    The watchdog is fed between steps and in `wait`. A step that takes more than nine tenths of `<watchdog>`
+    must call `wait`, with 0 for instance.
+    """
 
     interval: float = 1.0
-    """Seconds from the start of one step to the start of the next; `<interval>` in the configuration
-    overrides it. After a step that took longer the next one follows at once, and what was missed is not made
-    up for."""
+    """Seconds from the start of one step to the start of the next, 0 for no pause. `<interval>` in the
+    configuration, a number or a time span such as 500ms, overrides it. A step that takes longer is followed
+    by the next one at once; missed steps are not made up for.
+    """
 
     def step(self) -> None:
-        """One round of work. An exception ends the service as failed."""
+        """Do one round of work. An exception ends the service as failed."""
         raise NotImplementedError(f"{type(self).__name__} has no step()")
 
 
@@ -171,55 +212,66 @@ class SingleTask(Task):
     """A task that runs once. When `run` returns, the service ends with status 0."""
 
     def run(self) -> None:
-        """The work. When the service is told to stop meanwhile, `wait` returns True; anywhere else a
-        SystemExit breaks `run` off.
+        """Do the work.
 
-        Of tasks that share a process (`Thread`) none can be broken off: they have to look, by `wait`.
+        When the task is told to stop, `wait` returns True; elsewhere SIGTERM raises a SystemExit in `run`,
+        which ends the service with status 0. With `<watchdog>`, call `wait` at least that often.
+
+        Tasks of `serviceType="Thread"` share a process and cannot be interrupted: `run` must check the result
+        of `wait`.
         """
         raise NotImplementedError(f"{type(self).__name__} has no run()")
 
 
 class TaskService(_Member):
-    """The service around a task. A subclass `ServiceNAME` names the task's class; it may listen to the
-    other services.
+    """The service that manages a task. A subclass `ServiceNAME` sets `task_class`, and may override
+    `on_control` to follow the other services of its transaction.
     """
 
     service_name: ClassVar[str] = ""
+    """A name for readers of the class. The name on the bus is `service_name` of the context file."""
     task_class: ClassVar[type[LoopedTask] | type[SingleTask]]
+    """The class of the task."""
     task: Task
-    """The task of this service, from before its `setup` on. A subclass may say which: `task: Sensor`."""
+    """The task of this service, set before its `setup` is called, but after `__init__` of the service. A
+    subclass may narrow the type: `task: Sensor`."""
     _ours_only: ClassVar[bool] = False
-    """Whether `on_control` wants nothing but what zmsvc itself writes."""
+    """True if `on_control` needs only the messages that zmsvc itself publishes."""
 
     def on_control(self, message: dict[str, Any]) -> None:
-        """Another service of this transaction reported (`header` and `content` of the `control` message).
+        """Handle a `control` message of another task of this transaction.
 
-        Called between steps and in `wait`, in the same thread. Only a class that overrides this is
-        subscribed.
+        `message["header"]` has `service_transaction`, `service_id`, `action` (such as `started`, `updated`,
+        `stopped` or `failed`) and `service_name`; `message["content"]["status"]` has `result`,
+        `device_action`, `pid` and the items of an update. Any client of the bus can publish such a message.
+
+        Called between steps and in `wait`, in the task's thread, after `setup`. An exception ends the service
+        as failed. Only a class that overrides this method subscribes. 20,000 unread messages wait in the
+        process and 100,000 in the device, which then drops more.
         """
 
     @classmethod
     def listens(cls) -> bool:
-        """Whether this class overrides on_control."""
+        """Return True if this class overrides on_control."""
         return cls.on_control is not TaskService.on_control
 
 
-def made(cls: type[M], companion: Runtime) -> M:
-    """An instance that has its companion before the user's own `__init__` runs, which need not know of it,
-    nor call ours.
+def instantiate(cls: type[M], runtime: Runtime) -> M:
+    """Return an instance whose runtime is set before the user's `__init__` runs. That `__init__` need not
+    know of it, nor call super().
     """
     new = object.__new__ if cls.__new__ is _Member.__new__ else cls.__new__
-    member = _with(new(cls), companion)
+    member = _attach(new(cls), runtime)
     cast(Any, cls).__init__(member)
     return member
 
 
-def _with(member: M, companion: Runtime) -> M:
-    member.config, member.cause, member.log = companion.config, companion.cause, companion.log
+def _attach(member: M, runtime: Runtime) -> M:
+    member.config, member.cause, member.log = runtime.config, runtime.cause, runtime.log
     member.context, member.transaction, member.service_id = (
-        companion.context,
-        companion.transaction,
-        companion.service_id,
+        runtime.context,
+        runtime.transaction,
+        runtime.service_id,
     )
-    member._companion = companion
+    member._runtime = runtime
     return member

@@ -1,5 +1,5 @@
-"""The wish that a task ends, and how it reaches a thread that waits or works. Set once, by SIGTERM or a
-call; never taken back.
+"""A stop request, and how it reaches a waiting or working thread. Set once, by SIGTERM or a call; never
+cleared.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ _LONGEST = 86_400.0  # poll() takes milliseconds as a C int
 
 
 class Stopped(SystemExit):
-    """Breaks off the `run` of a SingleTask. A SystemExit, because asyncio and executors let that one
-    through, and no others.
+    """The exception that interrupts `run` of a SingleTask. It is a SystemExit because asyncio and executors
+    propagate only that.
     """
 
 
 class Stop:
-    """The wish, for one task. Any thread may wait for it."""
+    """The stop request of one task. Any thread may wait for it."""
 
     def __init__(self) -> None:
         self.requested = False
         self.interruptible = False
-        """Whether the wish may break off what the main thread does now; only for SIGTERM."""
-        # Readable for ever from the request on, so it wakes every thread that polls it, and nobody reads it.
+        """True while SIGTERM may interrupt the main thread."""
+        # Readable for ever after the request, so it wakes every thread that polls it. No thread reads it.
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def listen(self) -> None:
-        """From now on the wish may come from outside as well, where there is such a way."""
+        """Accept stop requests from outside the process from now on, where a subclass has a way."""
 
     def request(self) -> None:
         if not self.requested:
@@ -36,43 +36,49 @@ class Stop:
             os.eventfd_write(self.fd, 1)
 
     def poller(self, *fds: int) -> select.poll:
-        """A poll object for `pause`: the wish, and these descriptors. Each thread needs its own."""
+        """Return a poll object for `pause` with the stop request and these descriptors. Each thread needs its
+        own.
+        """
         poll = select.poll()
         for fd in (self.fd, *fds):
             poll.register(fd, select.POLLIN)
         return poll
 
     def pause(self, seconds: float, poll: select.poll) -> list[int]:
-        """Sleep until the wish, a descriptor of the poll object, or the time; it may be shorter. Gives
-        what is readable.
+        """Sleep until the stop request, a readable descriptor of `poll`, or the timeout; maybe less. Return
+        the readable descriptors.
         """
         # Rounded up: a pause of 0.4 ms must not become a busy loop of pauses of 0 ms.
         return [fd for fd, _ in poll.poll(-(-min(seconds, _LONGEST) * 1000 // 1))]
 
 
 class SignalStop(Stop):
-    """SIGTERM is the wish; a second one changes nothing. To be used in the main thread, where Python
+    """A stop request by SIGTERM; a second SIGTERM changes nothing. Use it in the main thread, where Python
     delivers signals.
     """
 
-    last = True
-    """Whether the process ends with the task that is stopped, so that its threads are waited for."""
+    ends_process = True
+    """True if the process ends with the task, so that the task's threads are joined."""
 
     def __init__(self) -> None:
         super().__init__()
         self._wakeup, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
-    def also(self, number: int) -> None:
-        """Take another signal for the same; one that no process can catch stays what it is."""
+    def add_signal(self, number: int) -> None:
+        """Treat another signal as a stop request. SIGKILL and SIGSTOP cannot be caught and are ignored
+        here.
+        """
         if number not in (signal.SIGKILL, signal.SIGSTOP):
             _SIGNALS.add(number)
 
     def listen(self) -> None:
         for number in _SIGNALS:
             signal.signal(number, self._on_sigterm)
-        # A process that the task forks shares the descriptors above: its SIGTERM is its own affair, from its
-        # first moment on.
-        os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_forget)
+        # A process that the task forks shares the descriptors above, so its own SIGTERM must not write to
+        # them from its first moment on.
+        os.register_at_fork(
+            before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_reset_signals
+        )
 
     def _on_sigterm(self, _number: int, _frame: object) -> None:
         first = not self.requested
@@ -84,8 +90,8 @@ class SignalStop(Stop):
         return super().poller(self._wakeup, *fds)
 
     def pause(self, seconds: float, poll: select.poll) -> list[int]:
-        # Without the descriptor a signal in the moment before poll() sleeps would be seen only after it. Only
-        # while we sleep: an event loop of the user's may have its own at other times.
+        # Without the wakeup descriptor a signal just before poll() would be noticed only after the sleep. It
+        # is set only while we sleep: at other times an event loop of the user may have set its own.
         before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         try:
             return [] if self.requested else super().pause(seconds, poll)
@@ -98,18 +104,18 @@ class SignalStop(Stop):
 
 
 _SIGNALS: set[int] = {signal.SIGTERM}
-"""What asks this process to end."""
+"""The signals that request a stop of this process."""
 
 
-def _hold() -> None:
+def _block_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
 
 
-def _let_go() -> None:
+def _unblock_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
-def _forget() -> None:
+def _reset_signals() -> None:
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    _let_go()
+    _unblock_signals()

@@ -1,9 +1,9 @@
-"""Tasks that share one process (`serviceType="Thread"`): a thread for each, with its own life, voice and
-journal fields.
+"""Run the tasks that share one process (`serviceType="Thread"`): a thread for each, with its own runtime,
+notifier and journal fields.
 
-The keeper orders over a line who begins and who is to stop, and is told of every end; when the line closes,
-the process ends. One that raises ends alone. What Python cannot keep apart ends all of them: a crash,
-os._exit, a SIGKILL for one that does not stop.
+Over a socket, the channel, the keeper orders tasks to start and stop, and the process reports every end. When
+the channel closes, the process ends. A task that raises ends alone. Python cannot isolate a crash, os._exit,
+or the SIGKILL for a task that does not stop: these end all tasks.
 """
 
 from __future__ import annotations
@@ -37,12 +37,7 @@ class _Member:
     """One task of the process."""
 
     def __init__(
-        self,
-        spec: LaunchSpec,
-        fds: Descriptors,
-        channel: Bus,
-        loading: threading.Lock,
-        ended: Callable[[], None],
+        self, spec: LaunchSpec, fds: Descriptors, bus: Bus, loading: threading.Lock, ended: Callable[[], None]
     ) -> None:
         self._loading = loading
         self.stop = Stop()
@@ -56,23 +51,23 @@ class _Member:
         self._spec = spec
         self._notifier = Notifier(spec.notify, spec.task)
         self._log = logging.getLogger(f"{spec.instance}.{spec.task}")
-        self._log.addFilter(self._stamp)
-        self._life = TaskRuntime(
-            spec, fds, voice=self._notifier, channel=channel, stop=self.stop, log=self._log
+        self._log.addFilter(self._add_fields)
+        self._runtime = TaskRuntime(
+            spec, fds, status_sink=self._notifier, bus=bus, stop=self.stop, log=self._log
         )
-        # No daemon thread: those that the task starts would inherit that, and would not be waited for at the
-        # end.
-        self.thread = threading.Thread(target=self._live, name=spec.task, daemon=False)
+        # Not a daemon thread: the threads that the task starts would inherit that, and would not be joined at
+        # the end.
+        self.thread = threading.Thread(target=self._run, name=spec.task, daemon=False)
 
-    def _stamp(self, record: logging.LogRecord) -> bool:
-        """What is logged by `self.log` is this task's, also from a thread of the user's own."""
+    def _add_fields(self, record: logging.LogRecord) -> bool:
+        """Add this task's fields to a record of `self.log`, also from a thread of the user."""
         record.journal = {**self._fields, **getattr(record, "journal", {})}
         return True
 
-    def _live(self) -> None:
+    def _run(self) -> None:
         journal.scope(self._fields)
         try:
-            self.status = self._life.live(self._load)
+            self.status = self._runtime.run(self._load)
         finally:
             self._ended()
 
@@ -81,68 +76,70 @@ class _Member:
             return loader.load(self._spec.instance, self._spec.search)
 
     def close(self) -> None:
-        """Wait for the thread, which has ended, and let go of what was its own: the next one of this task
-        makes it anew.
+        """Join the thread, which has ended, and release its resources: the task's next run creates new
+        ones.
         """
         self.thread.join()
-        self._log.removeFilter(self._stamp)
+        self._log.removeFilter(self._add_fields)
         self._notifier.close()
-        # A thread of the user's own may wait for it still.
+        # A thread of the user may still wait for the stop request.
         self.stop.request()
         os.close(self.stop.fd)
 
 
 class _Process:
-    """The members, and the line to the keeper."""
+    """The shared process: its members, and the channel to the keeper."""
 
-    def __init__(self, line: socket.socket, channel: Bus) -> None:
-        self._line = line
-        self._line.setblocking(False)
+    def __init__(self, channel: socket.socket, bus: Bus) -> None:
         self._channel = channel
+        self._channel.setblocking(False)
+        self._bus = bus
         self._members: dict[int, _Member] = {}
         self._loading = threading.Lock()
-        """Of the same service, the second waits until the first has been imported."""
+        """Serializes imports, so that two tasks of one service import it once."""
         self._ends: queue.SimpleQueue[int] = queue.SimpleQueue()
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._end_event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     @property
     def empty(self) -> bool:
-        """Whether each task has ended."""
+        """True if every task has ended."""
         return not self._members
 
-    def live(self) -> None:
-        """Until the keeper closes the line. SIGTERM, which only strangers send, is the wish that all end."""
+    def run(self) -> None:
+        """Serve until the keeper closes the channel. SIGTERM, which the keeper never sends here, stops all
+        tasks.
+        """
         stop = SignalStop()
         stop.listen()
-        awake, asked = stop.poller(self._line.fileno(), self._bell), select.poll()
-        for fd in (self._line.fileno(), self._bell):
-            asked.register(fd, select.POLLIN)
+        all_sources, orders = stop.poller(self._channel.fileno(), self._end_event), select.poll()
+        for fd in (self._channel.fileno(), self._end_event):
+            orders.register(fd, select.POLLIN)
         while True:
             if stop.requested:
                 self._stop_all()
-                asked.poll()
+                orders.poll()
             else:
-                stop.pause(math.inf, awake)
-            self._tell_ends()
-            if not self._obey():
+                stop.pause(math.inf, all_sources)
+            self._report_ends()
+            if not self._handle_orders():
                 return
 
     def _stop_all(self) -> None:
         for member in self._members.values():
             member.stop.request()
 
-    def _obey(self) -> bool:
-        """Carry out what the keeper has ordered; False when it has closed the line."""
+    def _handle_orders(self) -> bool:
+        """Carry out the keeper's orders; return False if it has closed the channel."""
         while True:
             try:
-                got = seqpacket.receive(self._line)
+                received = seqpacket.receive(self._channel)
             except BlockingIOError:
                 return True
-            if got is None:
+            if received is None:
                 return False
-            match sharing.ORDERS.decode(got[0]):
+            match sharing.ORDERS.decode(received[0]):
                 case sharing.StartMember(spec=spec):
-                    self._start(spec.launch, spec, Descriptors(**got[1]))
+                    self._start(spec.launch, spec, Descriptors(**received[1]))
                 case sharing.StopMember(launch=launch):
                     if launch in self._members:
                         self._members[launch].stop.request()
@@ -151,41 +148,43 @@ class _Process:
 
     def _start(self, launch: int, spec: LaunchSpec, fds: Descriptors) -> None:
         try:
-            member = _Member(spec, fds, self._channel, self._loading, lambda: self._ended(launch))
+            member = _Member(spec, fds, self._bus, self._loading, lambda: self._ended(launch))
             member.thread.start()
         except (OSError, RuntimeError) as error:
-            # No descriptor or no thread is left for it, which is no reason to end the others.
+            # No descriptor or thread is left for this task; the others go on.
             log.error("Cannot start %s: %s", spec.task, error)
-            self._tell_end(launch, CANNOT_EXECUTE)
+            self._report_end(launch, CANNOT_EXECUTE)
             return
         self._members[launch] = member
 
     def _ended(self, launch: int) -> None:
-        """Called in the member's own thread, as the last thing."""
+        """Queue the end of a member. Called last in the member's own thread."""
         self._ends.put(launch)
-        os.eventfd_write(self._bell, 1)
+        os.eventfd_write(self._end_event, 1)
 
-    def _tell_ends(self) -> None:
+    def _report_ends(self) -> None:
         try:
-            os.eventfd_read(self._bell)
+            os.eventfd_read(self._end_event)
         except BlockingIOError:
             return
         while not self._ends.empty():
             launch = self._ends.get()
             member = self._members.pop(launch)
             member.close()
-            self._tell_end(launch, member.status)
+            self._report_end(launch, member.status)
 
-    def _tell_end(self, launch: int, status: int) -> None:
-        seqpacket.send(self._line, sharing.REPORTS.encode(sharing.MemberEnded(launch=launch, status=status)))
+    def _report_end(self, launch: int, status: int) -> None:
+        seqpacket.send(
+            self._channel, sharing.REPORTS.encode(sharing.MemberEnded(launch=launch, status=status))
+        )
 
 
-def live(line: socket.socket, channel: Bus) -> int:
-    """Be the process of all tasks that the keeper sends over `line`, until it closes it."""
-    shared = _Process(line, channel)
-    shared.live()
+def run(channel: socket.socket, bus: Bus) -> int:
+    """Run all tasks that the keeper starts over `channel`, until it closes the channel."""
+    shared = _Process(channel, bus)
+    shared.run()
     if shared.empty:
-        # What tasks have started and left goes on until here: an interpreter's threads are joined at its end,
-        # not at a function's.
+        # Threads that tasks have left run on until here: like an interpreter, the process joins them at its
+        # end.
         process.join()
     return 0

@@ -1,8 +1,9 @@
-"""How a task's results reach the supervisor: each once and unchanged, or the caller is told.
+"""Send a task's results to the supervisor: each once and unchanged, or the caller learns that it was not
+sent.
 
-The supervisor takes 1,000 results a second of one task for long. Whoever reports faster waits here, a
-millisecond for each; whoever finds the supervisor's queue full waits for room. Meanwhile the watchdog is fed,
-and the wish to stop ends the wait.
+The supervisor accepts a sustained rate of 1,000 results per second and task. A task that reports faster waits
+here, a millisecond for each result. A task that finds the supervisor's queue full waits for room. During the
+wait the watchdog is fed, and a stop request ends the wait.
 """
 
 from __future__ import annotations
@@ -20,18 +21,16 @@ from zmsvc.task.stop import Stop, Stopped
 Feed = Callable[[], object]
 
 LAST_WORDS = 1.0
-"""Seconds that a result may wait for room when the task has been told to stop already, as one of `close`
-has.
-"""
+"""Seconds that a result may wait for room after the stop request, such as a result of `close`."""
 
 
 class Reporter(Protocol):
-    """Who takes results: a Notifier, or a terminal."""
+    """A receiver of results: a Notifier, or a terminal."""
 
     def fileno(self) -> int: ...
 
     def update(self, json_text: str, sequence: int) -> bool:
-        """Report a result; False when there is no room for it now."""
+        """Send a result; return False if there is no room now."""
 
 
 class Updates:
@@ -45,17 +44,17 @@ class Updates:
         self._tokens, self._tokens_at = updates.OWN_BURST, time.monotonic()
 
     def report(self, items: Mapping[str, Any], *, wait: bool, feed: Feed | None) -> bool:
-        """Report a result; False when it was not, because there was no room and the caller would not wait, or
-        the task is to stop.
+        """Send a result. Return False if it was not sent: there was no room and `wait` is False, or the task
+        is to stop.
 
-        In the task's own thread `feed` feeds the watchdog if it is time; in others it is None. Raises
-        TypeError and ValueError for items that cannot be reported.
+        In the task's own thread `feed` feeds the watchdog when that is due; in other threads it is None.
+        Raises TypeError and ValueError for invalid items.
         """
         text = as_json(items)
         if feed is None:
             return self._report(text, wait=wait, feed=None)
-        # A signal that broke this off between the report and its count would have the next result taken for a
-        # copy of it.
+        # If a signal interrupted between the send and the count, the next result would have the same number,
+        # and the supervisor would drop it as a duplicate.
         before, stopping, self._stop.interruptible = self._stop.interruptible, self._stop.requested, False
         try:
             done = self._report(text, wait=wait, feed=feed)
@@ -66,7 +65,7 @@ class Updates:
         return done
 
     def _report(self, text: str, *, wait: bool, feed: Feed | None) -> bool:
-        # In the order of their numbers, from whichever thread.
+        # The lock keeps the results of all threads in the order of their numbers.
         while not self._turn.acquire(timeout=0.1 if wait else 0):
             if not wait:
                 return False
@@ -82,8 +81,8 @@ class Updates:
             self._turn.release()
 
     def _paced(self, *, wait: bool, feed: Feed | None) -> bool:
-        """Wait until one more is within the rate: a millisecond at most, so that not even the wish to stop
-        need end it.
+        """Wait until the rate allows one more result. This takes a millisecond at most, so a stop request
+        need not end it.
         """
         while True:
             now = time.monotonic()
@@ -107,12 +106,12 @@ class Updates:
             ):
                 return False
             if self._await_room(until) and feed is not None:
-                # Only when there is room: it goes the same way.
+                # Only when there is room: WATCHDOG=1 goes through the same queue.
                 feed()
         return True
 
     def _await_room(self, until: float | None) -> bool:
-        """Wait for room, or for the wish to stop; True when there is room."""
+        """Wait for room or for the stop request; return True if there is room."""
         poll = select.poll()
         poll.register(self._reporter.fileno(), select.POLLOUT)
         if until is None:
@@ -124,18 +123,18 @@ class Updates:
 def as_json(items: Mapping[str, Any]) -> str:
     """Return the compact JSON of an update.
 
-    Raises TypeError that names the item which is no JSON, and ValueError for one that the message has no
-    place for.
+    Raises TypeError, which names the item, for an item that is not JSON, and ValueError for an item that the
+    message cannot hold.
     """
     for name in updates.RESERVED:
         if name in items:
             raise ValueError(
-                f"cannot update: {name} is what zmsvc itself says in each message, give the item another name"
+                f"cannot update: zmsvc itself sets {name} in each message, give the item another name"
             )
     if not isinstance(items.get(updates.RESULT, ""), str):
         raise ValueError(
-            "cannot update: result is the word for how it went, success or failed for example; give a "
-            "value another name"
+            "cannot update: result must be a str, the result of the message such as success or failed; give "
+            "another value another name"
         )
     try:
         text = json.dumps(items, separators=(",", ":"), allow_nan=False)

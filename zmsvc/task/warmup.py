@@ -1,9 +1,8 @@
-"""Plays the start of a task in the process out of which tasks are forked, so often that the interpreter has
-nothing more to learn.
+"""Rehearse the start of a task in the zygote, until the interpreter has specialized all code of a start.
 
-CPython 3.11 rewrites code as it runs (PEP 659) and remembers where attributes were found, beside the code and
-in the names themselves. In a fork each page of that is copied: this saves 90 of the 1,090 pages that a start
-copied, and takes 0.1 s once.
+CPython 3.11 rewrites code as it runs (PEP 659), and caches the places of attributes beside the code and in
+the name objects. In a fork each write to a page copies it. The rehearsal saves 90 of the 1,090 pages that a
+start copied, and takes 0.1 s once.
 """
 
 from __future__ import annotations
@@ -31,52 +30,56 @@ from zmsvc.task import runner
 from zmsvc.task.stop import SignalStop
 
 FIRST_ROUNDS = 9
-"""After these every function that a start runs has been rewritten."""
+"""Rounds after which every function of a start has been rewritten."""
 ROUNDS = 24
-"""A function is rewritten after 8 calls, and what could not be specialised is tried again a few times."""
+"""Further rounds. CPython rewrites a function after 8 calls, and retries failed specializations a few
+times.
+"""
 LONGEST = 0.5
-"""Seconds after which no further round begins: on a busy machine the first task must not wait for what was
-meant to save time.
+"""Seconds after which no further round begins: on a busy machine the first task must not wait longer than the
+rehearsal saves.
 """
 SERVICE = "Rehearsal"
 SERVICES = Path(__file__).parents[1] / "data" / "rehearsal"
 
 
 def rehearse(log: str = "journal") -> None:
-    """Play it for tasks of a context that logs to `log`. Raises RuntimeError when it failed.
+    """Rehearse the start of a task in a context that logs to `log`. Raises RuntimeError if that fails.
 
-    Afterwards nothing runs or is open that was not; no ZMQ context above all.
+    Afterwards no thread, descriptor or ZMQ context of the rehearsal is left.
     """
-    with _kept(), _ear() as ear, _device() as device:
-        spec = _spec(notify_socket=f"@{ear.getsockname()[1:].decode()}", device=device, log=log)
+    with _restored(), _notify_socket() as receiver, _device() as device:
+        spec = _spec(notify_socket=f"@{receiver.getsockname()[1:].decode()}", device=device, log=log)
         until = time.monotonic() + LONGEST
-        # Copies that lie in holes are worse than none.
+        # Without FILL the copies lie scattered in holes of the heap, which is worse than no copies.
         if not {Shortcut.GATHER, Shortcut.FILL} & disabled():
             watch = code_copies.RunDetector()
             for _ in range(FIRST_ROUNDS):
-                _play(spec, ear)
+                _play(spec, receiver)
             watch.gather()
         for _ in range(ROUNDS):
-            _play(spec, ear)
+            _play(spec, receiver)
             if time.monotonic() > until:
                 break
 
 
-def _play(spec: LaunchSpec, ear: socket.socket) -> None:
-    # To the journal it has nothing to say; else its output is a pipe, which the log's sink closes.
+def _play(spec: LaunchSpec, receiver: socket.socket) -> None:
+    # The journal gets no entry. For other logs the task's output is a pipe, which the log's sink closes.
     output = None if spec.log == "journal" else os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    status = runner.run(forking.decode_launch(forking.encode_launch(spec)), Descriptors(output=output), _Deaf)
-    said = []
-    while (datagram := notify.receive(ear)) is not None:
-        said += [key for key, _ in datagram.lines]
-    if status != 0 or "READY" not in said or "STOPPING" not in said:
-        raise RuntimeError(f"cannot rehearse the start of a task: status {status}, it said {' '.join(said)}")
+    status = runner.run(
+        forking.decode_launch(forking.encode_launch(spec)), Descriptors(output=output), _NoSignals
+    )
+    sent = []
+    while (datagram := notify.receive(receiver)) is not None:
+        sent += [key for key, _ in datagram.lines]
+    if status != 0 or "READY" not in sent or "STOPPING" not in sent:
+        raise RuntimeError(f"cannot rehearse the start of a task: status {status}, it sent {' '.join(sent)}")
     for name in [name for name in sys.modules if name.partition(".")[0] == SERVICE]:
         del sys.modules[name]
 
 
 def _spec(*, notify_socket: str, device: str, log: str) -> LaunchSpec:
-    """Return a launch as zmsvc.supervisor.launch_spec makes it."""
+    """Return a launch like those of zmsvc.supervisor.launch_spec."""
     return LaunchSpec(
         launch=0,
         context="rehearsal",
@@ -101,45 +104,46 @@ def _spec(*, notify_socket: str, device: str, log: str) -> LaunchSpec:
 
 
 @contextlib.contextmanager
-def _kept() -> Iterator[None]:
-    """What a start changes in its process is put back; only the log's sink, closed, is left to be opened
-    by each task.
+def _restored() -> Iterator[None]:
+    """Restore the process state that a start changes. Only the log's sink stays, closed; each task opens
+    it.
     """
     fds = [os.dup(fd) for fd in (1, 2)]
     environment = dict(os.environ)
     streams = sys.stdin, sys.stdout, sys.stderr
     hooks = threading.excepthook, sys.unraisablehook
     path = sys.path[:]
-    called, shown = linux.process_name(os.getpid()), linux.environment_of(os.getpid())
+    name, shown = linux.process_name(os.getpid()), linux.environment_of(os.getpid())
     try:
         yield
     finally:
         for handler in logging.getLogger().handlers:
             handler.close()
-        linux.set_process_name(called)
+        linux.set_process_name(name)
         linux.show_environment(shown)
         sys.path[:] = path
         threading.excepthook, sys.unraisablehook = hooks
         sys.stdin, sys.stdout, sys.stderr = streams
-        for name in os.environ.keys() - environment.keys():
-            del os.environ[name]
+        for variable in os.environ.keys() - environment.keys():
+            del os.environ[variable]
         for target, fd in enumerate(fds, 1):
             os.dup2(fd, target)
             os.close(fd)
 
 
 @contextlib.contextmanager
-def _ear() -> Iterator[socket.socket]:
-    """In the place of the supervisor."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as ear:
-        ear.bind("")  # the kernel finds an abstract name
-        yield ear
+def _notify_socket() -> Iterator[socket.socket]:
+    """Yield a notify socket that replaces the supervisor's."""
+    kind = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    with socket.socket(socket.AF_UNIX, kind) as receiver:
+        receiver.bind("")  # the kernel chooses an abstract name
+        yield receiver
 
 
 @contextlib.contextmanager
 def _device() -> Iterator[str]:
-    """In the place of the device: its endpoint. A publisher that connects is told that somebody wants
-    everything.
+    """Yield the endpoint of a socket that replaces the device. It sends every publisher a subscription to all
+    messages.
     """
     context = zmq.Context[zmq.Socket[bytes]]()
     front = context.socket(zmq.XSUB)
@@ -156,19 +160,19 @@ def _device() -> Iterator[str]:
 
 
 def _read(front: zmq.Socket[bytes]) -> None:
-    # libzmq lets a peer in only while somebody waits at the socket.
+    # libzmq completes a peer's connection only while a thread waits at the socket.
     with contextlib.suppress(zmq.ContextTerminated), front:
         while True:
             front.recv()
 
 
-class _Deaf(SignalStop):
-    """Nobody stops a rehearsal; and what is done at each fork cannot be undone."""
+class _NoSignals(SignalStop):
+    """A stop request that no signal makes: os.register_at_fork cannot be undone after the rehearsal."""
 
-    last = False
+    ends_process = False
 
     def listen(self) -> None:
-        """Signals are left alone."""
+        """Do nothing: leave the signals alone."""
 
     def __del__(self) -> None:
         for fd in (self.fd, self._wakeup, self._writer):

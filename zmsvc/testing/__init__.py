@@ -1,4 +1,4 @@
-"""Unit tests of tasks and services, without zmsvcd, bus or waiting:
+"""Unit-test tasks and services without zmsvcd, bus or waiting:
 
     from zmsvc import testing
 
@@ -8,8 +8,8 @@
         task.step()
         assert testing.recorder(task).updates == [{"kelvin": 293.0}]
 
-`Sensor()` works as well, without a configuration. The test calls `setup`, `step`, `run`, `on_control` and
-`close` itself.
+`Sensor()` works as well, with an empty configuration. The test itself calls `setup`, `step`, `run`,
+`on_control` and `close`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from zmsvc.task.recorder import Recorder
 from zmsvc.task.runtime import interval_of
-from zmsvc.task.sdk import LoopedTask, M, Task, TaskService, cause_of, made
+from zmsvc.task.sdk import LoopedTask, M, Task, TaskService, cause_of, instantiate
 
 __all__ = ["Recorder", "make", "recorder"]
 
@@ -34,26 +34,26 @@ def make(
     cause: Mapping[str, Any] | None = None,
     waits: int = 100,
 ) -> M:
-    """Make a task, or a service with its task, as zmsvc makes it before `setup`.
+    """Return a task, or a service with its task, in the state before `setup`.
 
-    `config` is its `<configuration>`: texts, lists and dicts of them, as from XML. `service_id` is the
-    class's name if it is not given. `cause` is what started it, such as {"by": "rule", "sources": [{"task":
-    "ts_1", "trigger": "on_fail"}]}; by default the operator. After so many `waits` the task is told to stop,
-    so that a loop in `run` ends. Raises LaunchError for an `<interval>` that is none.
+    `config` is its `<configuration>`: a dict of str, list and dict, as from XML. `service_id` defaults to the
+    name of the class. `cause` is the reason of the start, such as {"by": "rule", "sources": [{"task": "ts_1",
+    "trigger": "on_fail"}]}; by default the operator. After `waits` calls of `wait` the task is told to stop,
+    so that a loop in `run` ends. Raises zmsvc.core.errors.LaunchError for an invalid `<interval>`.
     """
-    told = cause_of(cause or {"by": "operator"})
-    companion = Recorder(
+    start = cause_of(cause or {"by": "operator"})
+    runtime = Recorder(
         cls.__name__,
-        told,
+        start,
         config=config,
         context=context,
         transaction=transaction,
         service_id=service_id,
         waits=waits,
     )
-    member = made(cls, companion)
+    member = instantiate(cls, runtime)
     if isinstance(member, TaskService):
-        member.task = _with_interval(made(member.task_class, companion))
+        member.task = _with_interval(instantiate(member.task_class, runtime))
     return _with_interval(member)
 
 
@@ -64,9 +64,10 @@ def _with_interval(member: M) -> M:
 
 
 def recorder(member: Task | TaskService) -> Recorder:
-    """Return what a task or a service of a test has asked for; both have the same, where the service has
-    made its task.
+    """Return the record of a task's or a service's calls. A service and its task share one record.
+
+    Raises TypeError if zmsvc, and not a test, created `member`.
     """
-    if not isinstance(member._companion, Recorder):
-        raise TypeError(f"{type(member).__name__} was not made by a test: a process of zmsvc is around it")
-    return member._companion
+    if not isinstance(member._runtime, Recorder):
+        raise TypeError(f"{type(member).__name__} was not created by a test but by a process of zmsvc")
+    return member._runtime

@@ -104,6 +104,6 @@ def _child(
     except BaseException as error:
         with contextlib.suppress(BaseException):
             complain(f"cannot start task {task}: {error!r}")
-            runner.tell_keeper(fds, f"cannot start: {error!r}")
+            runner.report_to_keeper(fds, f"cannot start: {error!r}")
     finally:
         os._exit(status)

@@ -124,10 +124,12 @@ class _Ear:
         self, context: sockets.Context, endpoint: str, prefixes: Sequence[bytes], curve: sockets.Curve | None
     ) -> None:
         self._endpoint = endpoint
-        self.socket = socket_options.ear(context, prefixes, socket_options.secured(endpoint, curve))
+        self.socket = socket_options.unconnected_subscriber(
+            context, prefixes, socket_options.secured(endpoint, curve)
+        )
         events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
         # With keys a refusal may be mended by another key; it is told when the connection ends.
-        self._monitor = socket_monitor.watch(
+        self._monitor = socket_monitor.open_monitor(
             self.socket, events if curve else events | zmq.EVENT_HANDSHAKE_FAILED_AUTH
         )
         self.sockets = (self.socket, self._monitor)
@@ -142,7 +144,7 @@ class _Ear:
         """Look at how the connection does. One that has been made once comes again by itself. Raises
         RefusedError.
         """
-        for event, _ in socket_monitor.seen(self._monitor):
+        for event, _ in socket_monitor.pending_events(self._monitor):
             if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                 raise refusal(self._endpoint)
             if event == zmq.EVENT_DISCONNECTED and not self._settled:

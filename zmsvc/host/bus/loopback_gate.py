@@ -24,7 +24,7 @@ import zmq
 
 from zmsvc.core.access import MAY_CONNECT
 from zmsvc.host.bus.members import Members
-from zmsvc.host.bus.socket_options import Context, readable
+from zmsvc.host.bus.socket_options import Context, is_readable
 from zmsvc.host.bus.zap import ADDRESS, ASKED, ZapHandler
 from zmsvc.host.directories import user
 from zmsvc.host.kernel.sockdiag import SockDiag
@@ -103,7 +103,7 @@ class LoopbackGate(ZapHandler):
         request.
         """
         for _ in range(ASKED):
-            if not readable(self.socket):
+            if not is_readable(self.socket):
                 return
             self._fresh.append(_Request(frames=self.socket.recv_multipart()))
 

@@ -1,5 +1,5 @@
-"""Monitor: what libzmq tells of a socket's connections, as events. What to make of them is the caller's
-matter.
+"""Read libzmq's monitor sockets: events about the connections of another socket. The caller decides what an
+event means.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import zmq
 
-from zmsvc.host.bus.socket_options import Socket, readable
+from zmsvc.host.bus.socket_options import Socket, is_readable
 
-TAKEN = 100
-"""Events that are taken at once, before others have their turn: to judge a connection takes 0.2 ms, and
-anybody can make thousands.
+BATCH = 100
+"""Events read at once, before other work has its turn. Judging a connection takes 0.2 ms, and any user can
+open thousands.
 """
 FAILED = (
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
@@ -22,35 +22,37 @@ FAILED = (
 )
 
 
-def watch(watched: Socket, events: int) -> Socket:
-    """A socket to read `events` of another one from; to be made before that binds or connects.
+def open_monitor(watched: Socket, events: int) -> Socket:
+    """Return a socket that yields `events` of `watched`. Call it before `watched` binds or connects.
 
-    It must be read or closed: when some 2,000 events wait, libzmq stops until they are.
+    Read the monitor or close it: when some 2,000 events wait, libzmq's I/O thread blocks.
     """
     return watched.get_monitor_socket(events)
 
 
-def seen(monitor: Socket, most: int = TAKEN) -> Iterator[tuple[int, int]]:
-    """The events that wait, as (event, value); the value is a file descriptor or an error number. Does not
-    block.
+def pending_events(monitor: Socket, most: int = BATCH) -> Iterator[tuple[int, int]]:
+    """Yield the events that wait, as (event, value). The value is a file descriptor or an error number. Never
+    blocks.
     """
     for _ in range(most):
-        if not readable(monitor):
+        if not is_readable(monitor):
             return
         # pyzmq's own parser imports asyncio, which costs the device 8 MB.
         event, value = struct.unpack("=Hi", monitor.recv_multipart()[0])
         yield event, value
 
 
-class News:
-    """The events of a socket in portions, for whoever must know when all that was there has been taken."""
+class MonitorEvents:
+    """The events of a socket in batches, for a caller that must know when it has read all of them."""
 
     def __init__(self, watched: Socket, events: int) -> None:
-        self.socket = watch(watched, events)
-        self.over = True
-        """Nothing was left since this was last set to False."""
+        self.socket = open_monitor(watched, events)
+        self.drained = True
+        """True if no event has waited at some moment since the caller last set this to False."""
 
     def take(self) -> Iterator[tuple[int, int]]:
-        """The next events, as `seen` gives them. What is left over calls nobody again."""
-        yield from seen(self.socket)
-        self.over = self.over or not readable(self.socket)
+        """Yield the next events, as `pending_events` does. ZMQ's descriptor does not announce the rest
+        again.
+        """
+        yield from pending_events(self.socket)
+        self.drained = self.drained or not is_readable(self.socket)

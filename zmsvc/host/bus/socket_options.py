@@ -1,7 +1,7 @@
-"""Options: every ZMQ option of every kind of socket that zmsvc uses, in one place. Nothing is sent or
-received here.
+"""Create ZMQ sockets: every option of every kind of socket that zmsvc uses. Messages are sent and received
+elsewhere.
 
-The figures behind the numbers are of pyzmq 27 with libzmq 4.3.5.
+The figures were measured with pyzmq 27 and libzmq 4.3.5.
 """
 
 from __future__ import annotations
@@ -20,208 +20,216 @@ from zmsvc.host.bus.endpoints import address, is_far
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
-Bare = zmq.backend.Socket
-"""What every socket is, and a `Socket` only has a wide interface around: its making costs a fresh fork 0.3
-ms and 50 copied pages.
+BareSocket = zmq.backend.Socket
+"""The base class of `Socket`, without its wide interface. Creating a `Socket` costs a fresh fork 0.3 ms and
+50 copied pages.
 """
 
-S = TypeVar("S", bound=Bare)
-S_co = TypeVar("S_co", bound=Bare, covariant=True)
+S = TypeVar("S", bound=BareSocket)
+S_co = TypeVar("S_co", bound=BareSocket, covariant=True)
 
 
-class SocketMaker(Protocol[S_co]):
-    """A context, as far as making a kind of socket is concerned."""
+class SocketFactory(Protocol[S_co]):
+    """The part of a context that creates sockets of type S_co."""
 
     def socket(self, socket_type: int, /) -> S_co: ...
 
 
 class BareContext(zmq.backend.Context):
-    """Make bare sockets, for a process that has few of them and shall start fast."""
+    """A context of bare sockets, for a process that has few of them and must start fast."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._made: list[Bare] = []
+        self._sockets: list[BareSocket] = []
 
-    def socket(self, socket_type: int, /) -> Bare:
-        made = Bare(self, socket_type)
-        self._made = [*(each for each in self._made if not each.closed), made]
-        return made
+    def socket(self, socket_type: int, /) -> BareSocket:
+        sock = BareSocket(self, socket_type)
+        self._sockets = [*(each for each in self._sockets if not each.closed), sock]
+        return sock
 
     def term(self) -> None:
-        # One that was lost to an exception does not close itself, and libzmq waits for all of them, for ever.
-        for each in self._made:
+        # A bare socket that an exception left open does not close itself, and libzmq waits for it for ever.
+        for each in self._sockets:
             each.close()
         super().term()
 
 
 DEVICE_HWM = 100_000
-"""Messages. At libzmq's 1,000 bursts and a restart's backlog are lost silently; this is 150 MB at 1.5 kB
-each, shared. libzmq counts no bytes, so the device looks at its own memory, see zmsvc.device.guard."""
-CLIENT_HWM = 20_000
-"""Messages. libzmq sends up to half of it less than it says, because peers report what they have read only
-in such steps.
+"""Messages. With libzmq's default of 1,000 the device silently loses bursts and the backlog of a restart.
+100,000 messages of 1.5 kB take 150 MB, shared by all queues. libzmq counts no bytes, so the device watches
+its own memory, see zmsvc.device.guard.
 """
-EAR_HWM = 64
-"""Messages that wait in a supervisor; more wait in the device, which bounds them in bytes. Of the longest
-ones these are 1 GiB.
+CLIENT_HWM = 20_000
+"""Messages. The effective limit can be half of this, because a peer reports what it has read only in steps of
+that size.
+"""
+SUPERVISOR_HWM = 64
+"""Messages that wait in a supervisor. More wait in the device, which bounds them in bytes. 64 messages of the
+maximum size take 1 GiB.
 """
 PUBLIC_HWM = 64
-"""Messages that wait for one client of an endpoint of a service's own."""
+"""Messages that wait for one client of a service's own endpoint."""
 MAX_MESSAGE = 16 << 20
-"""Bytes. Without a limit one peer can make the device allocate anything. `context_info` of 5,000 tasks has
+"""Bytes. Without a limit one peer can make the device allocate any amount. `context_info` of 5,000 tasks has
 2.4 MB.
 """
 MAX_SUBSCRIPTION = 1024
-"""Bytes of a prefix that a subscriber sends. libzmq keeps a node for each byte of it, about 70 bytes in
-the device.
+"""Bytes of a subscriber's prefix. libzmq keeps a node of about 70 bytes in the device for each byte of a
+prefix.
 """
-SUBSCRIBED_HWM = 100
-"""Subscriptions of one peer that wait in the device. More stay in the kernel, where the guard sees that the
-peer has sent them; and it slows a flood down, since two threads take turns."""
-NEWS_HWM = 1000
-"""Subscriptions that wait in a publisher; more wait in the device. libzmq takes in all that waits at once:
-20,000 take it 100 ms.
+BACK_SUBSCRIPTIONS_HWM = 100
+"""Subscriptions of one peer that wait in the device. More stay in the kernel, where the memory guard sees
+that the peer has sent them. A low mark also slows a flood down, since two threads alternate.
 """
-TOLD_HWM = 50_000
-"""Subscriptions that wait in the device for one publisher: more than there may be at once, so each that
-comes is told all.
+PUBLISHER_SUBSCRIPTIONS_HWM = 1000
+"""Subscriptions that wait in a publisher; more wait in the device. libzmq processes all that wait at once:
+20,000 take 100 ms.
+"""
+FRONT_SUBSCRIPTIONS_HWM = 50_000
+"""Subscriptions that wait in the device for one publisher. There are never so many prefixes at once, so a
+publisher that connects receives all of them.
 """
 HANDSHAKE_S = 5.0
-"""Seconds after which a connection without a handshake is ended; libzmq's own 30 s keep six times as many
-descriptors.
+"""Seconds until libzmq closes a connection without a handshake. With its default of 30 s six times as many
+descriptors stay open.
 """
 _SEALING = 64
-"""Bytes that CURVE adds to a message (33), with room."""
+"""Bytes that CURVE adds to a message (33), with a reserve."""
 HEARTBEAT_S = 30.0
 """Seconds between two PINGs to each subscriber. With 1,000 idle tasks the device uses 0.09 % of a CPU at 30 s
-for subscribers only, 1.6 % at 5 s for publishers too; and each PING wakes its task. A stuck subscriber costs
-at most the high-water mark."""
-HEARTBEAT_PATIENCE = 3
-"""A subscriber that has not answered for this many heartbeats is disconnected, which frees what is queued
-for it.
+for subscribers only, and 1.6 % at 5 s for publishers too. Each PING wakes its task. A stuck subscriber costs
+at most the high-water mark.
 """
+HEARTBEAT_PATIENCE = 3
+"""Unanswered heartbeats after which libzmq disconnects a subscriber, which frees its queue."""
 FAR_HEARTBEAT_S = 1.5
-"""Seconds between two PINGs of a client to a device beyond this machine. A subscriber sends nothing, so that
-no host resets its connection when the device's host is gone: it was deaf for minutes, and hears again within
-5 to 7 s with this. Each PING wakes the task, therefore not on loopback, where the kernel tells the end of the
-other process."""
+"""Seconds between two PINGs of a client to a device on another machine. A subscriber sends nothing, so its
+connection is not reset when the device's host is gone. Without PINGs it received nothing for minutes; with
+them it receives again within 5 to 7 s. Each PING wakes the task. So they are off on loopback, where the
+kernel reports the end of the other process.
+"""
 FAR_PATIENCE_S = 4.5
-"""Seconds without an answer after which such a client connects anew; the same for its handshake."""
+"""Seconds without an answer after which such a client reconnects. The handshake has the same limit."""
 FAR_CONNECT_S = 3.0
-"""Seconds until an attempt to connect is given up; the kernel's own limit is two minutes, whatever host
-has the address meanwhile.
+"""Seconds until an attempt to connect is abandoned. The kernel's own limit is two minutes, even if another
+host takes the address over in the meantime.
 """
 LINGER_MS = 2000
 RECONNECT_MS = 10
 RECONNECT_MAX_MS = 1000
 
 SENTINEL = b"\xff\xffzmsvc.device"
-"""The device itself subscribes to this, which no topic can be (it is not UTF-8). libzmq sends subscriptions
-in the order of their bytes, so a publisher that has got this one knows all others, and knows that it is
-attached when there are no others."""
+"""The device's own subscription. It is not UTF-8, so it cannot be a topic. libzmq sends subscriptions in the
+order of their bytes. So a publisher that has received this one knows all others, and knows that it is
+connected if there are no others."""
 
 
 def context() -> Context:
-    """A context whose sockets wait a bounded time for what is unsent when they are closed; libzmq's own
-    default is for ever.
+    """Return a context whose sockets send queued messages for at most LINGER_MS after close. libzmq's default
+    is for ever.
     """
-    made: Context = zmq.Context()
-    made.setsockopt(zmq.LINGER, LINGER_MS)
-    return made
+    sock: Context = zmq.Context()
+    sock.setsockopt(zmq.LINGER, LINGER_MS)
+    return sock
 
 
 def secured(endpoint: str, curve: Curve | None) -> Curve | None:
-    """The keys to use for an endpoint: none where a file's mode and owner say who may come in."""
+    """Return the keys to use for an endpoint: None for ipc, where the mode and owner of a file control
+    access.
+    """
     return curve if endpoint.startswith("tcp://") else None
 
 
-def client(ctx: SocketMaker[S], kind: int, curve: Curve | None) -> S:
-    """A socket of a peer of the device, not connected yet."""
-    made = ctx.socket(kind)
-    made.set(zmq.LINGER, LINGER_MS)
-    _set_hwm(made, CLIENT_HWM)
-    # IMMEDIATE stays off: it would throw the queue away at each disconnect.
-    made.set(zmq.RECONNECT_IVL, RECONNECT_MS)
-    made.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
+def client(ctx: SocketFactory[S], kind: int, curve: Curve | None) -> S:
+    """Return a socket of a peer of the device, not yet connected."""
+    sock = ctx.socket(kind)
+    sock.set(zmq.LINGER, LINGER_MS)
+    _set_hwm(sock, CLIENT_HWM)
+    # IMMEDIATE stays off: it would discard the queue at each disconnect.
+    sock.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+    sock.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
     if curve:
         if curve.server_public is None:
             raise UsageError("cannot connect with CURVE: the device's public key is not known")
-        made.set(zmq.CURVE_SERVERKEY, curve.server_public)
-        made.set(zmq.CURVE_PUBLICKEY, curve.public)
-        made.set(zmq.CURVE_SECRETKEY, curve.secret)
-    return made
+        sock.set(zmq.CURVE_SERVERKEY, curve.server_public)
+        sock.set(zmq.CURVE_PUBLICKEY, curve.public)
+        sock.set(zmq.CURVE_SECRETKEY, curve.secret)
+    return sock
 
 
-def connect(made: S, endpoint: str) -> S:
-    """Begin to connect; raises UsageError for what is no endpoint, and closes the socket then."""
-    if endpoint.startswith("tcp://"):
-        made.set(zmq.IPV6, int(endpoint.startswith("tcp://[")))
-        _keepalive(made)
-        if is_far(endpoint):
-            _heartbeat(made)
-    try:
-        made.connect(endpoint)
-    except zmq.ZMQError as error:
-        made.close(0)
-        raise UsageError(f"cannot connect to {endpoint}: {str(error).lower()}") from error
-    return made
-
-
-def _heartbeat(made: Bare) -> None:
-    """Find out within seconds that the host of the device has vanished."""
-    made.set(zmq.HEARTBEAT_IVL, round(FAR_HEARTBEAT_S * 1000))
-    made.set(zmq.HEARTBEAT_TIMEOUT, round(FAR_PATIENCE_S * 1000))
-    made.set(zmq.HANDSHAKE_IVL, round(FAR_PATIENCE_S * 1000))
-    made.set(zmq.CONNECT_TIMEOUT, round(FAR_CONNECT_S * 1000))
-
-
-def publisher(ctx: SocketMaker[S], endpoint: str, curve: Curve | None = None) -> S:
-    """An XPUB connected to where the device takes messages in. XPUB, not PUB: it learns who is interested,
-    see `attached`.
+def connect(sock: S, endpoint: str) -> S:
+    """Begin to connect, and return the socket. If `endpoint` is invalid, close the socket and raise
+    UsageError.
     """
-    made = client(ctx, zmq.XPUB, secured(endpoint, curve))
-    # Where the queue is full a send says so instead of dropping silently.
-    made.set(zmq.XPUB_NODROP, 1)
-    made.set(zmq.RCVHWM, NEWS_HWM)
-    return connect(made, endpoint)
+    if endpoint.startswith("tcp://"):
+        sock.set(zmq.IPV6, int(endpoint.startswith("tcp://[")))
+        _keepalive(sock)
+        if is_far(endpoint):
+            _heartbeat(sock)
+    try:
+        sock.connect(endpoint)
+    except zmq.ZMQError as error:
+        sock.close(0)
+        raise UsageError(f"cannot connect to {endpoint}: {str(error).lower()}") from error
+    return sock
+
+
+def _heartbeat(sock: BareSocket) -> None:
+    """Detect within seconds that the host of the device has vanished."""
+    sock.set(zmq.HEARTBEAT_IVL, round(FAR_HEARTBEAT_S * 1000))
+    sock.set(zmq.HEARTBEAT_TIMEOUT, round(FAR_PATIENCE_S * 1000))
+    sock.set(zmq.HANDSHAKE_IVL, round(FAR_PATIENCE_S * 1000))
+    sock.set(zmq.CONNECT_TIMEOUT, round(FAR_CONNECT_S * 1000))
+
+
+def publisher(ctx: SocketFactory[S], endpoint: str, curve: Curve | None = None) -> S:
+    """Return an XPUB connected to the device's endpoint for publishers. An XPUB receives the subscriptions, a
+    PUB does not.
+    """
+    sock = client(ctx, zmq.XPUB, secured(endpoint, curve))
+    # If the queue is full, send() fails instead of dropping the message silently.
+    sock.set(zmq.XPUB_NODROP, 1)
+    sock.set(zmq.RCVHWM, PUBLISHER_SUBSCRIPTIONS_HWM)
+    return connect(sock, endpoint)
 
 
 def subscriber(
-    ctx: SocketMaker[S],
+    ctx: SocketFactory[S],
     endpoint: str,
     prefixes: Iterable[bytes],
     curve: Curve | None = None,
     *,
     hwm: int = CLIENT_HWM,
 ) -> S:
-    """A SUB connected to where the device gives messages out. A prefix is a topic with its separator, see
-    core.messages.prefix.
+    """Return a SUB connected to the device's endpoint for subscribers. A prefix is a topic with its
+    separator, see core.messages.prefix.
     """
-    made = ear(ctx, prefixes, secured(endpoint, curve))
-    made.set(zmq.RCVHWM, hwm)
-    return connect(made, endpoint)
+    sock = unconnected_subscriber(ctx, prefixes, secured(endpoint, curve))
+    sock.set(zmq.RCVHWM, hwm)
+    return connect(sock, endpoint)
 
 
-def ear(ctx: SocketMaker[S], prefixes: Iterable[bytes], curve: Curve | None) -> S:
-    """The same, not connected yet."""
-    made = client(ctx, zmq.SUB, curve)
+def unconnected_subscriber(ctx: SocketFactory[S], prefixes: Iterable[bytes], curve: Curve | None) -> S:
+    """Return a SUB with these subscriptions, not yet connected."""
+    sock = client(ctx, zmq.SUB, curve)
     for prefix in prefixes:
-        made.set(zmq.SUBSCRIBE, prefix)
-    return made
+        sock.set(zmq.SUBSCRIBE, prefix)
+    return sock
 
 
-def told(frame: bytes) -> tuple[bool, bytes] | None:
-    """Return whether a subscription begins or ends, and its prefix, from what a publisher is told.
+def parse_subscription(frame: bytes) -> tuple[bool, bytes] | None:
+    """Parse a frame that an XPUB or XSUB peer sent upstream. Return (True, prefix) if a subscription begins,
+    (False, prefix) if it ends.
 
-    None for anything else: a subscriber can send any message against the stream, and libzmq hands it to every
-    publisher.
+    Return None for any other message. A subscriber can send such messages upstream, and libzmq hands them to
+    every publisher.
     """
     kind = frame[:1]
     return (kind == b"\x01", frame[1:]) if kind in (b"\x00", b"\x01") else None
 
 
 def check_size(frame: bytes) -> None:
-    """Raise UsageError for a message that would make the device drop the connection."""
+    """Raise UsageError for a message so large that the device would close the connection."""
     if len(frame) > MAX_MESSAGE:
         raise UsageError(f"cannot publish message: it has {len(frame)} bytes, {MAX_MESSAGE} are allowed")
 
@@ -229,99 +237,102 @@ def check_size(frame: bytes) -> None:
 _POLLIN = int(zmq.POLLIN)  # an enumeration's own operators are lines of Python
 
 
-def readable(made: Bare, timeout_ms: int = 0) -> bool:
-    """Whether something waits to be received, or comes in time; asking also makes libzmq take in what its
-    threads have to tell.
+def is_readable(sock: BareSocket, timeout_ms: int = 0) -> bool:
+    """Return True if a message can be received within the timeout. The call also makes libzmq process the
+    commands of its threads.
     """
     if timeout_ms:
-        return bool(zmq.backend.zmq_poll([(made, _POLLIN)], timeout_ms))
-    return bool(int(made.get(zmq.EVENTS)) & _POLLIN)
+        return bool(zmq.backend.zmq_poll([(sock, _POLLIN)], timeout_ms))
+    return bool(int(sock.get(zmq.EVENTS)) & _POLLIN)
 
 
-def fileno(made: Bare) -> int:
-    """A descriptor that becomes readable at a change only: look at the socket first."""
-    return int(made.get(zmq.FD))
+def fileno(sock: BareSocket) -> int:
+    """Return a descriptor that becomes readable only when the socket's state changes. Call `is_readable`
+    before polling it.
+    """
+    return int(sock.get(zmq.FD))
 
 
 def front(ctx: Context, *, hwm: int) -> Socket:
-    """The device's XSUB, for publishers. No heartbeats: a stuck publisher costs nothing, a dead one closes
-    its connection.
+    """Return the device's XSUB, for publishers. It has no heartbeats: a stuck publisher costs nothing, and
+    the connection of a dead one is closed.
     """
-    made = _server(ctx, zmq.XSUB, hwm)
-    made.set(zmq.SNDHWM, min(hwm, TOLD_HWM))
-    return made
+    sock = _server(ctx, zmq.XSUB, hwm)
+    sock.set(zmq.SNDHWM, min(hwm, FRONT_SUBSCRIPTIONS_HWM))
+    return sock
 
 
 def back(ctx: Context, *, hwm: int, heartbeat_s: float) -> Socket:
-    """The device's XPUB, for subscribers. No XPUB_NODROP: with it one stuck subscriber stops all others."""
-    made = _server(ctx, zmq.XPUB, hwm, longest=MAX_SUBSCRIPTION)
-    made.set(zmq.RCVHWM, SUBSCRIBED_HWM)
-    made.set(zmq.HEARTBEAT_IVL, round(heartbeat_s * 1000))
-    made.set(zmq.HEARTBEAT_TIMEOUT, round(heartbeat_s * 1000 * HEARTBEAT_PATIENCE))
-    return made
+    """Return the device's XPUB, for subscribers. XPUB_NODROP is off: with it one stuck subscriber stops all
+    others.
+    """
+    sock = _server(ctx, zmq.XPUB, hwm, longest=MAX_SUBSCRIPTION)
+    sock.set(zmq.RCVHWM, BACK_SUBSCRIPTIONS_HWM)
+    sock.set(zmq.HEARTBEAT_IVL, round(heartbeat_s * 1000))
+    sock.set(zmq.HEARTBEAT_TIMEOUT, round(heartbeat_s * 1000 * HEARTBEAT_PATIENCE))
+    return sock
 
 
 def public(ctx: Context, kind: int, curve: Curve | None, *, gate: bool) -> Socket:
-    """A PUB or REP of a service's own, to be bound with `bind`; with keys or a gate a handler is asked about
-    each connection.
+    """Return a PUB or REP for a service's own endpoint, to be bound with `bind`. With keys or a gate, libzmq
+    asks the ZAP handler about each connection.
 
-    It takes subscriptions and short questions.
+    The socket receives only subscriptions and short requests.
     """
-    made = _server(ctx, kind, PUBLIC_HWM, longest=MAX_SUBSCRIPTION)
-    made.set(zmq.HEARTBEAT_IVL, round(HEARTBEAT_S * 1000))
-    made.set(zmq.HEARTBEAT_TIMEOUT, round(HEARTBEAT_S * 1000 * HEARTBEAT_PATIENCE))
-    guard(made, curve, gate=gate)
-    return made
+    sock = _server(ctx, kind, PUBLIC_HWM, longest=MAX_SUBSCRIPTION)
+    sock.set(zmq.HEARTBEAT_IVL, round(HEARTBEAT_S * 1000))
+    sock.set(zmq.HEARTBEAT_TIMEOUT, round(HEARTBEAT_S * 1000 * HEARTBEAT_PATIENCE))
+    enable_zap(sock, curve, gate=gate)
+    return sock
 
 
-def guard(made: Socket, curve: Curve | None, *, gate: bool = False) -> None:
-    """Have a handler asked about each connection that a later `bind` brings: with keys, or with a gate about
-    its user.
+def enable_zap(sock: Socket, curve: Curve | None, *, gate: bool = False) -> None:
+    """Make libzmq ask the ZAP handler about each connection to an endpoint that is bound after this call. The
+    handler checks CURVE keys or, with `gate`, the peer's user.
 
-    libzmq copies the options of a socket when it binds, so what was bound before this is not guarded.
+    libzmq copies a socket's options in bind(), so connections to endpoints that are bound already are not
+    checked.
     """
     if curve:
-        made.set(zmq.CURVE_SERVER, 1)
-        made.set(zmq.CURVE_PUBLICKEY, curve.public)
-        made.set(zmq.CURVE_SECRETKEY, curve.secret)
+        sock.set(zmq.CURVE_SERVER, 1)
+        sock.set(zmq.CURVE_PUBLICKEY, curve.public)
+        sock.set(zmq.CURVE_SECRETKEY, curve.secret)
     if curve or gate:
-        # Without a domain libzmq never asks the handler, and says nothing about it. With one it also refuses
-        # ZMTP 1 and 2.
-        made.set(zmq.ZAP_DOMAIN, b"zmsvc")
+        # Without a domain libzmq silently never asks the handler. With a domain it also refuses ZMTP 1 and 2.
+        sock.set(zmq.ZAP_DOMAIN, b"zmsvc")
 
 
-def bind(made: Socket, listener: socket.socket) -> None:
-    """Let a socket take connections from a listening one, which stays open: whoever holds it can hand it
-    to the next device.
+def bind(sock: Socket, listener: socket.socket) -> None:
+    """Make a ZMQ socket accept connections from a listening socket. The listener stays open, so its owner can
+    pass it to the next device.
     """
     endpoint = address(listener)
-    made.set(zmq.IPV6, int(endpoint.startswith("tcp://[")))
-    # libzmq closes the descriptor that it is given. The address is parsed and then not used, but its
-    # transport must be right.
-    made.set(zmq.USE_FD, os.dup(listener.fileno()))
-    made.bind(endpoint)
+    sock.set(zmq.IPV6, int(endpoint.startswith("tcp://[")))
+    # libzmq closes the descriptor of USE_FD. It parses the address but uses only its transport.
+    sock.set(zmq.USE_FD, os.dup(listener.fileno()))
+    sock.bind(endpoint)
 
 
 def _server(ctx: Context, kind: int, hwm: int, *, longest: int = MAX_MESSAGE) -> Socket:
-    made = ctx.socket(kind)
-    made.set(zmq.LINGER, 0)
-    made.set(zmq.MAXMSGSIZE, longest + _SEALING)
-    made.set(zmq.HANDSHAKE_IVL, round(HANDSHAKE_S * 1000))
-    _set_hwm(made, hwm)
-    _keepalive(made)
-    return made
+    sock = ctx.socket(kind)
+    sock.set(zmq.LINGER, 0)
+    sock.set(zmq.MAXMSGSIZE, longest + _SEALING)
+    sock.set(zmq.HANDSHAKE_IVL, round(HANDSHAKE_S * 1000))
+    _set_hwm(sock, hwm)
+    _keepalive(sock)
+    return sock
 
 
-def _set_hwm(made: Bare, messages: int) -> None:
-    made.set(zmq.SNDHWM, messages)
-    made.set(zmq.RCVHWM, messages)
+def _set_hwm(sock: BareSocket, messages: int) -> None:
+    sock.set(zmq.SNDHWM, messages)
+    sock.set(zmq.RCVHWM, messages)
 
 
-def _keepalive(made: Bare) -> None:
-    """Let the kernel find out that a peer beyond this machine has vanished (2 to 4 minutes); it wakes no
-    process for that.
+def _keepalive(sock: BareSocket) -> None:
+    """Make the kernel detect within 2 to 4 minutes that a peer on another machine has vanished. This wakes no
+    process.
     """
-    made.set(zmq.TCP_KEEPALIVE, 1)
-    made.set(zmq.TCP_KEEPALIVE_IDLE, 120)
-    made.set(zmq.TCP_KEEPALIVE_INTVL, 30)
-    made.set(zmq.TCP_KEEPALIVE_CNT, 4)
+    sock.set(zmq.TCP_KEEPALIVE, 1)
+    sock.set(zmq.TCP_KEEPALIVE_IDLE, 120)
+    sock.set(zmq.TCP_KEEPALIVE_INTVL, 30)
+    sock.set(zmq.TCP_KEEPALIVE_CNT, 4)

@@ -1,7 +1,8 @@
-"""The sockets of ZeroMQ by which device, supervisor, tasks and zmsvcctl publish and subscribe.
+"""Publish over ZeroMQ, for the supervisor, tasks and zmsvcctl. This module also re-exports the other modules'
+functions for sockets.
 
-Addresses and listening sockets are in endpoints.py, the options of each socket in socket_options.py, and the
-message of a process that ends right after it in confirmed_send.py.
+Addresses and listening sockets are in endpoints.py, socket options in socket_options.py, and the publication
+of one message by a short-lived process in confirmed_send.py.
 """
 
 from __future__ import annotations
@@ -17,119 +18,120 @@ from zmsvc.host.bus.socket_options import (
     DEVICE_HWM,
     MAX_MESSAGE,
     SENTINEL,
-    Bare,
     BareContext,
+    BareSocket,
     Context,
     Socket,
     check_size,
     context,
     fileno,
+    is_readable,
+    parse_subscription,
     publisher,
-    readable,
     subscriber,
-    told,
 )
 from zmsvc.host.kernel import linux
 
 __all__ = [
     "DEVICE_HWM",
     "MAX_MESSAGE",
-    "Bare",
+    "BareSocket",
     "BareContext",
     "Context",
     "Curve",
     "Publisher",
     "Socket",
-    "attached",
+    "await_device",
     "context",
     "fileno",
+    "is_readable",
     "listen",
     "load_curve",
     "publish",
     "publisher",
-    "readable",
     "safe_bind",
     "send_once",
     "subscriber",
 ]
 
 
-TOLD = 1000
-"""Subscriptions that a publisher takes in at once, in a millisecond or two: any subscriber can tell it as
-many as it likes.
+DRAIN_BATCH = 1000
+"""Subscriptions that a publisher reads at once, in a millisecond or two. A subscriber may send any number of
+them.
 """
 MAX_KNOWN = 50_000
-"""Subscriptions that it remembers; the device cuts off who makes more of them, see zmsvc.device.guard."""
+"""Prefixes that a publisher remembers. The device disconnects subscribers that send more, see
+zmsvc.device.guard.
+"""
 MAX_KNOWN_BYTES = 4 << 20
-GIVE_BACK = 5_000
-"""Ends of subscriptions after which memory is given back, for they may have been a flood's."""
+TRIM_AFTER = 5_000
+"""Ended subscriptions after which free memory is returned to the kernel: they may have been a flood."""
 
 
-def attached(publisher: Bare, timeout_s: float) -> bool:
-    """Wait until the device's subscriptions arrive; what is published before is lost. Call it once, before
-    the first `publish`.
+def await_device(publisher: BareSocket, timeout_s: float) -> bool:
+    """Wait for the device's subscriptions; return False after the timeout. Messages published earlier are
+    lost. Call this once, before the first `publish`.
     """
-    return readable(publisher, round(timeout_s * 1000))
+    return is_readable(publisher, round(timeout_s * 1000))
 
 
-def publish(publisher: Bare, frame: bytes) -> bool:
-    """Send without blocking. False: the queue is full, the message is dropped, and the caller should count
-    it.
+def publish(publisher: BareSocket, frame: bytes) -> bool:
+    """Send without blocking. Return False if the queue is full: the message is dropped, and the caller should
+    count it.
     """
     check_size(frame)
-    # Asking also makes libzmq read the device's receipts, which a fast sender skips and then hits its mark
-    # too early.
-    for _ in range(TOLD):
-        if not readable(publisher):
+    # `is_readable` also makes libzmq process the device's receipts. A fast sender that skips them reaches its
+    # high-water mark too early.
+    for _ in range(DRAIN_BATCH):
+        if not is_readable(publisher):
             break
         publisher.recv()
     return _send(publisher, frame)
 
 
 class Publisher:
-    """A long-lived publisher that knows which subscriptions there are, so that nobody need build a message
-    that nobody wants.
+    """A long-lived publisher that knows the current subscriptions, so that callers build only messages with a
+    subscriber.
 
-    The device passes on the first subscription to a prefix and the last end of one. After a restart of the
-    device ends that it missed are never told: `wants` may say yes for nothing, never no for something. So it
-    does while more is told than it takes at once, and while there are more subscriptions than it remembers.
+    The device forwards the first subscription to a prefix and the end of the last one. A restarted device
+    never forwards the ends that it missed. So `has_subscriber` may return True without a subscriber, but
+    never False with one. It also returns True while more subscriptions wait than `drain` reads at once, and
+    while there are more than this class remembers.
     """
 
-    def __init__(self, publisher: Bare) -> None:
+    def __init__(self, publisher: BareSocket) -> None:
         self.socket = publisher
-        self.attached = False
+        self.connected = False
         self.behind = False
-        """The device has told more than `drain` has taken."""
+        """True while more subscriptions wait than `drain` has read."""
         self.forgotten = 0
-        """Subscriptions, counted from the start, that were not remembered because there were too many."""
+        """Number of subscriptions since the start that were not remembered because there were too many."""
         self._known: set[bytes] = set()
         self._sorted: list[bytes] = []
         self._size = 0
         self._unknown = 0
-        """Of those that were not remembered, how many have not been ended."""
-        self._awaited: bytes | None = None
+        """Number of subscriptions that were not remembered and have not ended."""
+        self._expected: bytes | None = None
         self._ended = 0
-        """Subscriptions that ended since memory was given back."""
+        """Number of subscriptions that ended since the last `_trim_memory`."""
 
     def drain(self) -> None:
-        """Take in what the device has told, TOLD subscriptions at most: `behind` says whether more
-        wait. Does not block.
-        """
-        for _ in range(TOLD):
-            if not readable(self.socket):
+        """Read at most DRAIN_BATCH subscriptions; `behind` is True if more wait. Never blocks."""
+        for _ in range(DRAIN_BATCH):
+            if not is_readable(self.socket):
                 self.behind = False
-                if self._ended >= GIVE_BACK:
-                    self._give_back()
+                if self._ended >= TRIM_AFTER:
+                    self._trim_memory()
                 return
-            subscription = told(self.socket.recv())
+            subscription = parse_subscription(self.socket.recv())
             if subscription is not None:
-                self.attached = True
+                self.connected = True
                 self._note(*subscription)
         self.behind = True
 
     def _note(self, begun: bool, prefix: bytes) -> None:
-        if begun and prefix == self._awaited:
-            self._awaited = None
+        if begun and prefix == self._expected:
+            self._expected = None
         if begun and prefix not in self._known and prefix != SENTINEL:
             if len(self._known) >= MAX_KNOWN or self._size + len(prefix) > MAX_KNOWN_BYTES:
                 self.forgotten += 1
@@ -147,23 +149,23 @@ class Publisher:
             self._ended += 1
             self._unknown -= 1
 
-    def _give_back(self) -> None:
-        """After a flood the nodes of libzmq's tree and our own are free, but malloc and the set keep their
-        pages.
+    def _trim_memory(self) -> None:
+        """Return memory to the kernel after a flood: libzmq's tree and the set are small again, but malloc
+        and the set keep their pages.
         """
         self._ended = 0
         self._known = set(self._known)
-        linux.give_back()
+        linux.trim_heap()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until the device has told its subscriptions; False: it did not in time."""
-        if not self.attached:
-            readable(self.socket, round(timeout_s * 1000))
+        """Wait until the device has sent its subscriptions; return False if it did not in time."""
+        if not self.connected:
+            is_readable(self.socket, round(timeout_s * 1000))
             self.drain()
-        return self.attached
+        return self.connected
 
-    def wants(self, prefix: bytes) -> bool:
-        """Whether somebody may want a message that starts with `prefix`."""
+    def has_subscriber(self, prefix: bytes) -> bool:
+        """Return True if there may be a subscriber to a message that begins with `prefix`."""
         self.drain()
         if self.behind or self._unknown:
             return True
@@ -172,24 +174,26 @@ class Publisher:
             return True
         return any(prefix[:length] in self._known for length in range(len(prefix)))
 
-    def await_told(self, prefix: bytes) -> None:
-        """Have `told` say when the device has told this one subscription, however many it tells beside."""
-        self._awaited = None if prefix in self._known else prefix
+    def expect_subscription(self, prefix: bytes) -> None:
+        """Make `has_expected_subscription` return True once the device has sent this subscription, however
+        many others it sends.
+        """
+        self._expected = None if prefix in self._known else prefix
 
-    def told(self) -> bool:
-        """Whether it has been told; takes in what waits."""
-        if self._awaited is not None:
+    def has_expected_subscription(self) -> bool:
+        """Read what waits, and return True if the expected subscription has arrived."""
+        if self._expected is not None:
             self.drain()
-        return self._awaited is None
+        return self._expected is None
 
     def send(self, frame: bytes) -> bool:
-        """Send without blocking; False: dropped, because the queue is full."""
+        """Send without blocking; return False if the queue is full and the message is dropped."""
         self.drain()
         check_size(frame)
         return _send(self.socket, frame)
 
 
-def _send(publisher: Bare, frame: bytes) -> bool:
+def _send(publisher: BareSocket, frame: bytes) -> bool:
     try:
         publisher.send(frame, zmq.DONTWAIT)
     except zmq.Again:

@@ -12,7 +12,7 @@ from zmq.utils import z85
 
 from zmsvc.core.errors import ConfigError
 from zmsvc.host.bus.curve_keys import PUBLIC, load_kept
-from zmsvc.host.bus.socket_options import Context, Socket, readable
+from zmsvc.host.bus.socket_options import Context, Socket, is_readable
 from zmsvc.host.sparse_log import SparseLog
 
 ADDRESS = "inproc://zeromq.zap.01"
@@ -75,7 +75,7 @@ class KeyHandler(ZapHandler):
     def answer(self, *, known: bool) -> None:
         """Answer what waits; does not block. Who asks shows a key, so nothing else needs to be known."""
         for _ in range(ASKED):
-            if not readable(self.socket):
+            if not is_readable(self.socket):
                 return
             version, request, _domain, address, _identity, mechanism, *credentials = (
                 self.socket.recv_multipart()

@@ -448,7 +448,7 @@ def own_memory() -> int:
     return (int(resident) - int(shared)) * resource.getpagesize()
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Return what malloc has free to the system. It looks through all of the heap, in some milliseconds:
     after a flood only.
     """
