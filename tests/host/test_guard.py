@@ -60,7 +60,7 @@ def test_a_publisher_takes_a_bounded_number_of_subscriptions_at_once(
     wait_for(behind)
     tell(b"\x01last")
     mouth.expect_subscription(b"last")
-    wait_for(mouth.told)
+    wait_for(mouth.has_expected_subscription)
     wait_for(lambda: not mouth.has_subscriber(b"nobody"))
     assert mouth.has_subscriber(b"last")
 

@@ -26,7 +26,7 @@ from waiting import PATIENCE, wait_for
 from zmsvc.core import messages
 from zmsvc.host.bus import loopback_gate, socket_monitor
 from zmsvc.task.keys import TaskKeys
-from zmsvc.task.monitor import ANSWERED, MonitorEndpoint, StateClient
+from zmsvc.task.monitor import BATCH, MonitorEndpoint, StateClient
 
 MANY = 3
 ASKERS = 10
@@ -140,7 +140,7 @@ def test_a_turn_answers_so_many_questions_and_the_next_one_the_rest(
         peer = Flood(endpoint, PATIENCE, 1)
         askers = [peer.connect(b"DEALER") for _ in range(ASKERS)]
         for each in askers:
-            each.sendall((frame(b"", more=True) + frame(b"?")) * (MANY * ANSWERED // ASKERS))
+            each.sendall((frame(b"", more=True) + frame(b"?")) * (MANY * BATCH // ASKERS))
         wait_for(lambda: not any(map(unread, askers)))
         monitor.turn()
         assert waits(monitor), "one turn has answered all of them"

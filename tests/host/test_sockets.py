@@ -286,14 +286,14 @@ def test_a_single_message_to_a_dying_device_fails(device: Forwarder, monkeypatch
 
 def when_written(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Have something happen after the next message was written, before anything is made of its connection."""
-    plain = confirmed_send._Line._close
+    plain = confirmed_send._Connection._close
 
-    def close(line: confirmed_send._Line, linger_ms: int) -> None:
-        plain(line, linger_ms)
+    def close(connection: confirmed_send._Connection, linger_ms: int) -> None:
+        plain(connection, linger_ms)
         if linger_ms:
             act()
 
-    monkeypatch.setattr(confirmed_send._Line, "_close", close)
+    monkeypatch.setattr(confirmed_send._Connection, "_close", close)
 
 
 def test_a_single_message_that_ends_the_device_has_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
