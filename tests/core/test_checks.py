@@ -99,9 +99,9 @@ def test_a_plain_context_has_no_warnings() -> None:
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("tcp://*:5557", "every address of this machine, and without CURVE"),
-        ("tcp://0.0.0.0:5557", "every address of this machine, and without CURVE"),
-        ("tcp://[::]:5557", "every address of this machine, and without CURVE"),
+        ("tcp://*:5557", "every address of this machine. Without CURVE"),
+        ("tcp://0.0.0.0:5557", "every address of this machine. Without CURVE"),
+        ("tcp://[::]:5557", "every address of this machine. Without CURVE"),
     ],
 )
 def test_a_bind_that_other_machines_reach_is_warned_about(place: str, words: str) -> None:
@@ -121,7 +121,7 @@ def test_a_bind_address_that_differs_from_the_connect_address_is_warned_about() 
         backend_bind=LOCAL.backend_bind,
     )
     assert warned(task("a"), endpoints=ends) == [
-        "BackendBind tcp://127.0.0.1:5556 is another address than tcp://10.0.0.1:5556, where it is looked for"
+        "BackendBind tcp://127.0.0.1:5556 is another address than tcp://10.0.0.1:5556, to which clients connect"
     ]
 
 
@@ -146,14 +146,14 @@ def test_a_ring_of_rules_is_shown_in_its_order() -> None:
         task("c", "on_fail start a", "on_exit stop a"),
     )
     assert told == [
-        "ring of rules, which is legal but may go round for ever: a -[on_exit: start]-> b -[on_update: "
+        "ring of rules, which is legal but may run forever: a -[on_exit: start]-> b -[on_update: "
         "restart]-> c -[on_fail: start]-> a"
     ]
 
 
 def test_a_task_whose_on_exit_starts_itself_is_a_ring() -> None:
     assert warned(task("a", "on_exit start a")) == [
-        "ring of rules, which is legal but may go round for ever: a -[on_exit: start]-> a"
+        "ring of rules, which is legal but may run forever: a -[on_exit: start]-> a"
     ]
     assert "ring" in warned(task("a", "on_start restart a"))[0]
 
@@ -184,7 +184,7 @@ def test_a_chain_of_thousands_of_rules_is_checked_quickly() -> None:
     [
         ("on_start stop a", "it stops itself"),
         ("on_update stop a", "it stops itself"),
-        ("on_exit stop a", "it has ended by then"),
+        ("on_exit stop a", "it has already ended"),
         ("on_start start a", "it does nothing"),
     ],
 )
@@ -196,7 +196,7 @@ def test_a_rule_that_a_task_aims_at_itself_is_warned_about(words: str, why: str)
 
 def test_a_duplicate_rule_is_warned_about() -> None:
     assert warned(task("a", "on_exit start b", "on_exit start b"), task("b")) == [
-        "a: the rule on_exit: start b is there 2 times"
+        "a: the rule on_exit: start b occurs 2 times"
     ]
 
 

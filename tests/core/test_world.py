@@ -19,7 +19,7 @@ from zmsvc.core.world import (
     Exit,
     Reason,
     Task,
-    remembered,
+    definition_to_keep,
     service_of,
     task_from_row,
     task_to_row,
@@ -98,7 +98,7 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     "tokens_at": times,
     "leftovers": st.lists(leftovers, max_size=2).map(tuple),
     "last_definition": st.none()
-    | st.builds(remembered, st.builds(task, texts, kind=st.sampled_from(ServiceType))),
+    | st.builds(definition_to_keep, st.builds(task, texts, kind=st.sampled_from(ServiceType))),
 }
 
 
@@ -141,7 +141,7 @@ def test_a_malformed_row_is_refused(row: dict[str, object]) -> None:
 def test_the_last_definition_of_a_removed_task_survives_the_state_file() -> None:
     told = {"id": "a", "Task": {"description": "x"}}
     service = replace(task("a", kind="Thread"), service_name="echo", device_action="shout", source=told)
-    row = json.loads(json.dumps(task_to_row(Task(last_definition=remembered(service)))))
+    row = json.loads(json.dumps(task_to_row(Task(last_definition=definition_to_keep(service)))))
     assert service_of(context(), "a", task_from_row(row)) == service
     assert (
         service_of(context(replace(service, service_name="new")), "a", task_from_row(row)).service_name

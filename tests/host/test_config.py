@@ -114,7 +114,7 @@ def test_a_log_level_is_one_of_journald_or_of_python(text: str, level: int) -> N
 
 @pytest.mark.parametrize("text", ["", "loud", "8", "-1", "debug info"])
 def test_an_unknown_log_level_is_a_fault(text: str) -> None:
-    with pytest.raises(ConfigError, match="is no log level, expected emerg, alert, crit"):
+    with pytest.raises(ConfigError, match="is not a log level, expected emerg, alert, crit"):
         parse(with_service(f"<log_level>{text}</log_level>"))
 
 
@@ -143,12 +143,12 @@ def test_a_custom_element_beside_the_similar_known_one_is_not_warned_about() -> 
 @pytest.mark.parametrize(
     ("configuration", "warning"),
     [
-        ("<interval>abc</interval>", "ts_100: its interval 'abc' is no time"),
-        ("<interval>infinity</interval>", "is no time"),
-        ("<interval>-1</interval>", "is no time"),
-        ("<interval>nan</interval>", "is no time"),
-        ("<interval/>", "is no time"),
-        ("<interval>1</interval><interval>2</interval>", "is no time"),
+        ("<interval>abc</interval>", "ts_100: its interval 'abc' is not a time"),
+        ("<interval>infinity</interval>", "is not a time"),
+        ("<interval>-1</interval>", "is not a time"),
+        ("<interval>nan</interval>", "is not a time"),
+        ("<interval/>", "is not a time"),
+        ("<interval>1</interval><interval>2</interval>", "is not a time"),
         ("<interval>0.5</interval>", ""),
         ("<interval>1min 30s</interval>", ""),
         ("<interval>0</interval>", ""),
@@ -612,9 +612,13 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "no port": (
         changed(("127.0.0.1:5556", "127.0.0.1")),
         "<FrontEnd",
-        "is no endpoint, expected tcp://HOST:PORT or ipc:///PATH",
+        "is not an endpoint, expected tcp://HOST:PORT or ipc:///PATH",
     ),
-    "unknown transport": (changed(("tcp://127.0.0.1:5556", "udp://127.0.0.1:5556")), "udp", "is no endpoint"),
+    "unknown transport": (
+        changed(("tcp://127.0.0.1:5556", "udp://127.0.0.1:5556")),
+        "udp",
+        "is not an endpoint",
+    ),
     "connect to all": (
         changed(("tcp://127.0.0.1:5556", "tcp://*:5556")),
         "<FrontEnd",
@@ -659,7 +663,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "monitor's endpoint": (
         changed(("tcp://127.0.0.1:6558", "here")),
         "<endpoint>",
-        "<endpoint> 'here' is no endpoint",
+        "<endpoint> 'here' is not an endpoint",
     ),
     "bad ContextID": (
         changed(("context001", "context 001")),
@@ -669,7 +673,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "bad time span": (
         with_service("<start_timeout>5 parsecs</start_timeout>"),
         "<service>",
-        "<start_timeout> 'parsecs' is no unit of time, expected",
+        "<start_timeout> 'parsecs' is not a unit of time, expected",
     ),
     "empty time span": (
         with_service("<watchdog/>"),
@@ -731,7 +735,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "bad limit": (
         with_service("<limits><nofile>many</nofile></limits>"),
         "<service>",
-        "<nofile> 'many' is no limit, expected a number",
+        "<nofile> 'many' is not a limit, expected a number",
     ),
     "bad variable": (
         with_service("<environment><A.B/></environment>"),

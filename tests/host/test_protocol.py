@@ -103,12 +103,12 @@ def test_a_message_without_a_field_that_it_needs_is_refused(codec: Codec[Any], k
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        ({"op": "fly"}, "'fly' is no operation of this line"),
-        ({}, "None is no operation of this line"),
+        ({"op": "fly"}, "'fly' is not an operation of this channel"),
+        ({}, "None is not an operation of this channel"),
         ({"op": "ack", "launch": "7"}, "launch is str, expected int"),
         ({"op": "ack", "launch": True}, "launch is bool, expected int"),
         ({"op": "signal", "launch": 7, "signal": None}, "signal is NoneType, expected str"),
-        ({"op": ["ack"]}, "is no operation of this line"),
+        ({"op": ["ack"]}, "is not an operation of this channel"),
     ],
 )
 def test_a_message_with_a_wrong_type_is_refused_with_the_field(body: dict[str, Any], why: str) -> None:

@@ -346,7 +346,7 @@ def test_without_a_key_a_command_says_how_to_get_one(guarded: Context) -> None:
     for verb in (("watch",), ("send", "context", "{}")):
         done = guarded.ctl(*verb, "--endpoint", "tcp://192.0.2.77:5556", "-c", "Unknown", check=5)
         assert "keys join server.key" in done.stderr
-    assert "is no endpoint" in guarded.ctl("watch", "--endpoint", "nonsense", check=2).stderr
+    assert "is not an endpoint" in guarded.ctl("watch", "--endpoint", "nonsense", check=2).stderr
     assert "--keys is for --endpoint" in guarded.ctl("watch", "--keys", str(guarded.home), check=2).stderr
 
 

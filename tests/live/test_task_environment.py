@@ -48,7 +48,7 @@ def test_time_zone_and_python_path_of_a_task_have_their_effect(
     context.ctl("start", "--transaction", TX, "--task", "ts_1")
     status = listener.control("updated", "ts_1")["content"]["status"]
     assert (status["zone"], status["found"]) == ("JST", "there")
-    assert "in vain" not in context.ctl("check", str(context.file)).stdout
+    assert "does not affect a forked task" not in context.ctl("check", str(context.file)).stdout
 
 
 def test_settings_that_need_a_new_interpreter_are_warned_about_and_work_with_fresh(
@@ -63,7 +63,7 @@ def test_settings_that_need_a_new_interpreter_are_warned_about_and_work_with_fre
     context.start("--transaction", TX)
     checked = context.ctl("check", str(context.file)).stdout
     for name in ("PYTHONHASHSEED", "PYTHONWARNINGS"):
-        assert f"ts_1: its environment sets {name}, which a program reads when it begins" in checked
+        assert f"ts_1: its environment sets {name}, which a program reads only at its start" in checked
         assert f"ts_2: its environment sets {name}" not in checked
     assert "<fresh>yes</fresh>" in checked
     listener = ear(b"control @@@ ")

@@ -1,3 +1,3 @@
-"""The decision maker. Pure: no clock, no file, no socket, no logging, no zmq; everything it knows is in
-its arguments.
+"""The decision maker. Pure: no clock, file, socket, logging or zmq. Every function knows only its
+arguments.
 """

@@ -1,5 +1,5 @@
-"""What one element of a context file cannot show by itself: faults between elements, and warnings about
-what is legal but odd. Pure.
+"""The checks that need more than one element of a context file: faults between elements, and warnings about
+legal but unlikely settings. Pure. Faults of single elements are found by host/config.
 """
 
 from __future__ import annotations
@@ -16,23 +16,21 @@ from zmsvc.core.monitoring import monitoring
 from zmsvc.core.values import TRUE, Endpoint, apart, collide, endpoint, quote, reaches, seconds
 
 _STARTING = (Action.START, Action.RESTART)
-_OURS = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"})
-"""Variables by which a task and its supervisor find each other; a file that sets them makes the task deaf
-or mute.
-"""
+_RESERVED_VARIABLES = frozenset({"NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"})
+"""Variables by which a task and its supervisor communicate. A file that sets them cuts the task off."""
 
 _STATE_TYPES = ("", "on_start", "start_now", "on_update", "on_fail", "on_exit")
-"""What zmicroservices wrote; only the first two words start a task with its transaction."""
+"""The words that zmicroservices wrote. Only the first two start a task with its transaction."""
 
 
 _NAMED = 5
-"""Tasks that a warning names."""
+"""Number of tasks that a warning names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What is wrong, and where: the `element` of the context, or of the task with this index in the file,
-    or its rule of this index.
+    """A fault and its place: an `element` of the context, or the task with this index in the file, or its
+    rule with this index.
     """
 
     text: str
@@ -42,9 +40,9 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Odd:
-    """What is legal but probably not meant, and where: on this line, or else at this task or this element
-    of the context.
+class ConfigWarning:
+    """A legal setting that is probably a mistake, and its place: this line, or else this task or element of
+    the context.
     """
 
     text: str
@@ -57,8 +55,8 @@ class Odd:
 
 
 def faults(tasks: Sequence[TaskService], binds: Mapping[str, Endpoint]) -> list[Fault]:
-    """Every fault between elements. `binds` has what was readable of the four endpoints, by their
-    elements' names.
+    """Return every fault between elements. `binds` has those of the four endpoints that could be read, by
+    element name.
     """
     return [*_repeated(tasks), *_calls(tasks), *_binds(binds)]
 
@@ -71,7 +69,7 @@ def _repeated(tasks: Sequence[TaskService]) -> Iterator[Fault]:
                 text=f"the id {quote(task.id)} is taken by a task before it, expected one of its own",
                 task=index,
             )
-        # A task without an id has been told so already.
+        # A task without an ID has a fault of its own already.
         seen |= {task.id} - {""}
 
 
@@ -86,18 +84,18 @@ def _calls(tasks: Sequence[TaskService]) -> Iterator[Fault]:
 
 def _binds(binds: Mapping[str, Endpoint]) -> Iterator[Fault]:
     collided = [
-        *_twice(binds, "FrontEndEndpoint", "BackendEndpoint"),
-        *_twice(binds, "FrontBind", "BackendBind"),
+        *_collisions(binds, "FrontEndEndpoint", "BackendEndpoint"),
+        *_collisions(binds, "FrontBind", "BackendBind"),
     ]
     yield from collided
-    told = {fault.element for fault in collided}
+    reported = {fault.element for fault in collided}
     pairs = (
         ("FrontBind", "BackendEndpoint", "FrontEndEndpoint"),
         ("BackendBind", "FrontEndEndpoint", "BackendEndpoint"),
     )
     for bound, connected, other in pairs:
         if (
-            bound in told
+            bound in reported
             or bound not in binds
             or connected not in binds
             or reaches(binds[connected], binds[bound])
@@ -113,7 +111,7 @@ def _binds(binds: Mapping[str, Endpoint]) -> Iterator[Fault]:
         yield Fault(text=text, element=bound)
 
 
-def _twice(binds: Mapping[str, Endpoint], first: str, second: str) -> Iterator[Fault]:
+def _collisions(binds: Mapping[str, Endpoint], first: str, second: str) -> Iterator[Fault]:
     if first in binds and second in binds and collide(binds[first], binds[second]):
         text = f"{second} {binds[second]} collides with {first} {binds[first]}, expected another port or path"
         yield Fault(text=text, element=second)
@@ -128,62 +126,62 @@ def _expected(connected: Endpoint) -> str:
 
 
 def warnings(context: Context, *, curve: bool = False) -> list[str]:
-    """What is legal but probably not meant, one line each. `curve` says whether there are keys, so that
-    only who has one comes in.
+    """Return the warnings, one line each. `curve` says that the context has keys, so that only clients with a
+    key may connect.
     """
-    return [str(each) for each in odd(context, curve=curve)]
+    return [str(each) for each in config_warnings(context, curve=curve)]
 
 
-def odd(context: Context, *, curve: bool = False) -> list[Odd]:
-    """The same with the places in the file."""
+def config_warnings(context: Context, *, curve: bool = False) -> list[ConfigWarning]:
+    """Return the warnings with their places in the file."""
     tasks = context.tasks
-    found = [Odd(line=line, text=text) for line, text in context.passed_over]
+    found = [ConfigWarning(line=line, text=text) for line, text in context.passed_over]
     found += [*_binds_apart(context, curve=curve), *_open_bus(context, curve=curve), *_privileged(tasks)]
-    found += [*_never_started(tasks), *_rings(tasks)]
+    found += [*_unreachable(tasks), *_rule_cycles(tasks)]
     for task in tasks.values():
         found += [
-            Odd(task=task.id, text=f"{task.id}: {text}") for text in (*_odd_rules(task), *_odd_settings(task))
+            ConfigWarning(task=task.id, text=f"{task.id}: {text}")
+            for text in (*_rule_warnings(task), *_setting_warnings(task))
         ]
-    return [*found, *_torn_threads(tasks.values())]
+    return [*found, *_differing_threads(tasks.values())]
 
 
-def _binds_apart(context: Context, *, curve: bool) -> Iterator[Odd]:
+def _binds_apart(context: Context, *, curve: bool) -> Iterator[ConfigWarning]:
     ends = context.endpoints
     for name, bound, connected in (
         ("FrontBind", ends.front_bind, ends.backend),
         ("BackendBind", ends.backend_bind, ends.frontend),
     ):
-        place, other = endpoint(bound, bind=True), endpoint(connected, bind=False)
-        if place.wildcard and not curve:
+        bound_endpoint, other = endpoint(bound, bind=True), endpoint(connected, bind=False)
+        if bound_endpoint.wildcard and not curve:
             text = (
-                f"{name} {bound} means every address of this machine, and without CURVE keys the loopback "
-                f"address alone, because whoever "
-                f"reaches it could give orders: tcp://127.0.0.1:{place.port} or an ipc:// path is enough "
-                f"for one machine, "
-                f"for others zmsvcctl keys make"
+                f"{name} {bound} means every address of this machine. Without CURVE keys zmsvc binds the "
+                f"loopback address alone, because any client could give orders. "
+                f"tcp://127.0.0.1:{bound_endpoint.port} or an ipc:// path is enough for one machine; several "
+                f"machines need zmsvcctl keys make"
             )
-            yield Odd(element=name, text=text)
-        if apart(other, place):
-            yield Odd(
+            yield ConfigWarning(element=name, text=text)
+        if apart(other, bound_endpoint):
+            yield ConfigWarning(
                 element=name,
-                text=f"{name} {bound} is another address than {connected}, where it is looked for",
+                text=f"{name} {bound} is another address than {connected}, to which clients connect",
             )
 
 
 def who_may_connect(context: Context, *, curve: bool) -> list[str]:
-    """Return lines about the bus and the Monitors: who may connect, and so give the orders that the bus
-    knows, and read what is told.
+    """Return lines that say who may connect to the bus and to the Monitors: who can give orders on the bus,
+    and read what is published.
     """
     orders = f"give orders ({', '.join(BUS['context'])}) and read configurations"
     lines = [
         f"bus: {who} may connect to {' and '.join(places)}, {orders}"
-        for who, places in _admitted(
+        for who, places in _may_connect(
             context, [context.endpoints.backend, context.endpoints.frontend], curve=curve
         )
     ]
     for task in context.tasks.values():
-        tcp = [place for place in monitored(task) if place.startswith("tcp://")]
-        for who, places in _admitted(context, tcp, curve=curve):
+        tcp = [address for address in monitor_endpoints(task) if address.startswith("tcp://")]
+        for who, places in _may_connect(context, tcp, curve=curve):
             lines.append(
                 f"{task.id}: {who} may connect to {' and '.join(places)} and read what tasks use of the "
                 f"machine"
@@ -191,55 +189,57 @@ def who_may_connect(context: Context, *, curve: bool) -> list[str]:
     return lines
 
 
-def monitored(task: TaskService) -> list[str]:
-    """Return the endpoints that a Monitor service binds; of any other task none."""
+def monitor_endpoints(task: TaskService) -> list[str]:
+    """Return the endpoints that a Monitor service binds, and none for any other task."""
     settings = (
         [task.configuration.get(tag) for tag in ("service", "publisher")]
         if task.instance == "Monitor"
         else []
     )
     places = [each.get("endpoint") for each in settings if isinstance(each, Mapping)]
-    return [place for place in places if isinstance(place, str) and place.startswith(("tcp://", "ipc://"))]
+    return [
+        address for address in places if isinstance(address, str) and address.startswith(("tcp://", "ipc://"))
+    ]
 
 
-def _admitted(context: Context, places: Iterable[str], *, curve: bool) -> Iterator[tuple[str, list[str]]]:
-    """Who may connect to which of these places; a socket with a file needs no keys and is open to nobody
-    else.
+def _may_connect(context: Context, places: Iterable[str], *, curve: bool) -> Iterator[tuple[str, list[str]]]:
+    """Yield who may connect to which of these endpoints. An ipc socket needs no keys: its file mode keeps
+    other users out.
     """
     local = ANYONE if context.bus_access is BusAccess.ANYONE else MAY_CONNECT
     groups: dict[str, list[str]] = {}
-    for place in places:
-        ipc = place.startswith("ipc://")
+    for address in places:
+        ipc = address.startswith("ipc://")
         groups.setdefault(
             MAY_CONNECT if ipc else "each client that has an allowed key" if curve else local, []
-        ).append(place)
+        ).append(address)
     yield from groups.items()
 
 
-def _open_bus(context: Context, *, curve: bool) -> Iterator[Odd]:
+def _open_bus(context: Context, *, curve: bool) -> Iterator[ConfigWarning]:
     if context.bus_access is not BusAccess.ANYONE or curve:
         return
     places = [context.endpoints.backend, context.endpoints.frontend]
-    if any(place.startswith("tcp://") for place in places):
+    if any(address.startswith("tcp://") for address in places):
         orders = ", ".join(BUS["context"])
         text = (
             f'bus_access="anyone": {ANYONE} may give orders ({orders}) at {places[0]} and read '
             f"configurations at {places[1]}; "
             f'bus_access="members" lets only {MAY_CONNECT} connect'
         )
-        yield Odd(element="Context", text=text)
+        yield ConfigWarning(element="Context", text=text)
     for task in context.tasks.values():
-        for place in monitored(task):
-            if place.startswith("tcp://"):
+        for address in monitor_endpoints(task):
+            if address.startswith("tcp://"):
                 text = (
-                    f'{task.id}: bus_access="anyone": {ANYONE} may read at {place} what tasks use of the '
+                    f'{task.id}: bus_access="anyone": {ANYONE} may read at {address} what tasks use of the '
                     f"machine"
                 )
-                yield Odd(task=task.id, text=text)
+                yield ConfigWarning(task=task.id, text=text)
 
 
-def _privileged(tasks: Mapping[str, TaskService]) -> Iterator[Odd]:
-    """Tell of tasks that become root without being asked: because another task has a user of its own."""
+def _privileged(tasks: Mapping[str, TaskService]) -> Iterator[ConfigWarning]:
+    """Warn of tasks that run as root only because another task has a user of its own."""
     with_user = [task.id for task in tasks.values() if task.user]
     without = [task.id for task in tasks.values() if not task.user]
     if with_user and without:
@@ -252,17 +252,14 @@ def _privileged(tasks: Mapping[str, TaskService]) -> Iterator[Odd]:
             f"capabilities that make it as good as root, "
             f"and each task without a <user> runs as the same user"
         )
-        yield Odd(task=without[0], text=text)
+        yield ConfigWarning(task=without[0], text=text)
 
 
-def _never_started(tasks: Mapping[str, TaskService]) -> Iterator[Odd]:
+def _unreachable(tasks: Mapping[str, TaskService]) -> Iterator[ConfigWarning]:
     reached = {task.id for task in tasks.values() if task.entry}
     if not reached:
-        yield Odd(
-            text=(
-                "no task starts with its transaction: every state type is something else than on_start and "
-                "start_now"
-            )
+        yield ConfigWarning(
+            text=("no task starts with its transaction: no <state> has the type on_start or start_now")
         )
     waiting = list(reached)
     while waiting:
@@ -273,29 +270,29 @@ def _never_started(tasks: Mapping[str, TaskService]) -> Iterator[Odd]:
     for task in tasks.values():
         if task.id not in reached:
             why = "only tasks that nothing starts call it" if callers[task.id] else "no rule starts it"
-            yield Odd(task=task.id, text=f"{task.id}: it waits for a rule, and {why}")
+            yield ConfigWarning(task=task.id, text=f"{task.id}: it waits for a rule, and {why}")
 
 
-def _odd_rules(task: TaskService) -> Iterator[str]:
+def _rule_warnings(task: TaskService) -> Iterator[str]:
     for rule, times in Counter(task.rules).items():
         if times > 1:
-            yield f"the rule {_words(rule)} is there {times} times"
+            yield f"the rule {_words(rule)} occurs {times} times"
         if rule.call != task.id:
             continue
         if rule.action is Action.STOP:
             what = (
                 "it stops itself"
                 if rule.trigger in (Trigger.ON_START, Trigger.ON_UPDATE)
-                else "it has ended by then"
+                else "it has already ended"
             )
             yield f"the rule {_words(rule)} is about the task itself: {what}"
         elif rule.action is Action.START and rule.trigger in (Trigger.ON_START, Trigger.ON_UPDATE):
-            yield f"the rule {_words(rule)} is about the task itself, which runs by then: it does nothing"
+            yield f"the rule {_words(rule)} is about the task itself, which already runs: it does nothing"
 
 
-def _odd_settings(task: TaskService) -> Iterator[str]:
-    for name in sorted(_OURS & task.environment.keys()):
-        yield f"its environment sets {name}, which zmsvc sets itself: the supervisor would not hear the task"
+def _setting_warnings(task: TaskService) -> Iterator[str]:
+    for name in sorted(_RESERVED_VARIABLES & task.environment.keys()):
+        yield f"its environment sets {name}, which zmsvc sets itself: notifications would not arrive"
     if task.service_type is not ServiceType.COMMAND and not task.fresh:
         for name in sorted(name for name in task.environment if read_at_start(name)):
             way = (
@@ -304,15 +301,15 @@ def _odd_settings(task: TaskService) -> Iterator[str]:
                 else "a Process with <fresh>yes</fresh>"
             )
             yield (
-                f"its environment sets {name}, which a program reads when it begins: a forked task has it "
-                f"in vain, {way} does not"
+                f"its environment sets {name}, which a program reads only at its start: it does not affect a "
+                f"forked task, use {way}"
             )
     if problem := _cannot_start(task):
         yield problem
-    if task.instance == "Monitor" and _stores(task):
+    if task.instance == "Monitor" and _wants_database(task):
         yield (
-            "it is a Monitor that is to store records in a database, which zmsvc does not do: subscribe to "
-            "it and store them"
+            "it is a Monitor with a database for its records, which zmsvc does not support: subscribe to it "
+            "and store them"
         )
     if (kind := _state_type(task)) not in _STATE_TYPES:
         yield f"its state type {quote(kind)} is none of {', '.join(_STATE_TYPES[1:])}: it waits for a rule"
@@ -325,12 +322,12 @@ def _odd_settings(task: TaskService) -> Iterator[str]:
 
 
 _LIBC = ("LD_", "MALLOC_", "GLIBC_TUNABLES")
-"""Variables that the dynamic linker and libc read once, when a program begins."""
+"""Variables that the dynamic linker and libc read once, when a program starts."""
 
 
 def read_at_start(name: str) -> bool:
-    """Tell whether a variable has no effect any more in an interpreter that runs. TZ, PYTHONPATH and the
-    locale are made to have it.
+    """Return True if a variable has no effect on an interpreter that already runs. zmsvc applies TZ,
+    PYTHONPATH and the locale itself.
     """
     return name.startswith(_LIBC) or (
         name.startswith("PYTHON") and name not in ("PYTHONPATH", "PYTHONBREAKPOINT")
@@ -338,7 +335,7 @@ def read_at_start(name: str) -> bool:
 
 
 def _cannot_start(task: TaskService) -> str:
-    """Return what a task of Python finds wrong with its configuration when it starts, as far as zmsvc
+    """Return the fault for which a Python task would refuse its configuration at its start, as far as zmsvc
     reads it.
     """
     if task.service_type is ServiceType.COMMAND:
@@ -352,13 +349,13 @@ def _cannot_start(task: TaskService) -> str:
         seconds(task.configuration.get("interval", "0"))
     except ValueError:
         return (
-            f"its interval {quote(str(task.configuration['interval']))} is no time, such as 0.5 or 500ms: a "
-            f"looped task cannot start"
+            f"its interval {quote(str(task.configuration['interval']))} is not a time, such as 0.5 or 500ms: "
+            f"a looped task cannot start"
         )
     return ""
 
 
-def _stores(task: TaskService) -> bool:
+def _wants_database(task: TaskService) -> bool:
     options = task.configuration.get("monitor_options")
     wanted = options.get("store_records") if isinstance(options, Mapping) else None
     return "db_connection" in task.configuration or str(wanted or "").strip().lower() in TRUE
@@ -371,32 +368,31 @@ def _state_type(task: TaskService) -> str:
     return found.strip() if isinstance(found, str) else ""
 
 
-def _torn_threads(tasks: Iterable[TaskService]) -> Iterator[Odd]:
+def _differing_threads(tasks: Iterable[TaskService]) -> Iterator[ConfigWarning]:
     threads = [task for task in tasks if task.service_type is ServiceType.THREAD]
     for name in ("user", "group", "nice", "log_level", "no_new_privileges", "rlimits"):
         if any(getattr(task, name) != getattr(threads[0], name) for task in threads):
             ids = ", ".join(task.id for task in threads)
-            yield Odd(
+            yield ConfigWarning(
                 task=threads[0].id, text=f"the Thread tasks {ids} share one process, but differ in {name}"
             )
 
 
-def _rings(tasks: Mapping[str, TaskService]) -> Iterator[Odd]:
-    for group in _knots(tasks):
-        ring = _shortest(tasks, group)
+def _rule_cycles(tasks: Mapping[str, TaskService]) -> Iterator[ConfigWarning]:
+    for group in _strong_components(tasks):
+        ring = _shortest_cycle(tasks, group)
         if ring:
-            yield Odd(
-                task=group[0],
-                text=f"ring of rules, which is legal but may go round for ever: {' '.join(ring)}",
+            yield ConfigWarning(
+                task=group[0], text=f"ring of rules, which is legal but may run forever: {' '.join(ring)}"
             )
 
 
 def _edges(task: TaskService) -> Iterator[Rule]:
-    """The rules by which one task's fate starts another. That a failing task starts itself again is what
-    on_fail is for.
+    """Yield the rules by which a task starts another one. A failing task that restarts itself is left out,
+    since that is the purpose of on_fail.
     """
     for rule in task.rules:
-        # A start of itself while it runs does nothing and is warned about elsewhere.
+        # A start of the task itself while it runs does nothing, and has a warning of its own.
         idle = rule.action is Action.START and rule.trigger in (Trigger.ON_START, Trigger.ON_UPDATE)
         if rule.action in _STARTING and not (
             rule.call == task.id and (idle or rule.trigger is Trigger.ON_FAIL)
@@ -404,15 +400,15 @@ def _edges(task: TaskService) -> Iterator[Rule]:
             yield rule
 
 
-def _knots(tasks: Mapping[str, TaskService]) -> list[list[str]]:
-    """Tarjan's strongly connected components in the file's order, without recursion: a file may chain
-    thousands of tasks.
+def _strong_components(tasks: Mapping[str, TaskService]) -> list[list[str]]:
+    """Return Tarjan's strongly connected components in the order of the file, without recursion: a file may
+    chain thousands of tasks.
     """
     order: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
-    loose: set[str] = set()
-    knots: list[list[str]] = []
+    finished: set[str] = set()
+    components: list[list[str]] = []
     for root in tasks:
         if root in order:
             continue
@@ -426,38 +422,40 @@ def _knots(tasks: Mapping[str, TaskService]) -> list[list[str]]:
                 if rule.call not in order:
                     path.append((rule.call, _edges(tasks[rule.call])))
                     break
-                if rule.call not in loose:
+                if rule.call not in finished:
                     low[here] = min(low[here], order[rule.call])
             else:
                 path.pop()
                 if path:
                     low[path[-1][0]] = min(low[path[-1][0]], low[here])
                 if low[here] == order[here]:
-                    knot = [stack.pop()]
-                    while knot[-1] != here:
-                        knot.append(stack.pop())
-                    loose.update(knot)
-                    knots.append(knot[::-1])
-    return sorted(knots, key=lambda knot: order[knot[0]])
+                    component = [stack.pop()]
+                    while component[-1] != here:
+                        component.append(stack.pop())
+                    finished.update(component)
+                    components.append(component[::-1])
+    return sorted(components, key=lambda component: order[component[0]])
 
 
-def _shortest(tasks: Mapping[str, TaskService], group: list[str]) -> list[str]:
-    """A shortest ring through the group's first task, as words; empty when it is in none."""
+def _shortest_cycle(tasks: Mapping[str, TaskService], group: list[str]) -> list[str]:
+    """Return a shortest cycle through the first task of the group, as words; empty if the task is in no
+    cycle.
+    """
     start, inside = group[0], set(group)
-    came: dict[str, tuple[str, Rule]] = {}
+    reached_from: dict[str, tuple[str, Rule]] = {}
     level = [start]
-    while level and start not in came:
+    while level and start not in reached_from:
         following: list[str] = []
         for here in level:
             for rule in _edges(tasks[here]):
-                if rule.call in inside and rule.call not in came:
-                    came[rule.call] = (here, rule)
+                if rule.call in inside and rule.call not in reached_from:
+                    reached_from[rule.call] = (here, rule)
                     following.append(rule.call)
         level = following
     words: list[str] = []
     here = start
-    while here in came and (not words or here != start):
-        before, rule = came[here]
+    while here in reached_from and (not words or here != start):
+        before, rule = reached_from[here]
         words[:0] = [f"-[{rule.trigger}: {rule.action}]->", here]
         here = before
     return [start, *words] if words else []

@@ -1,9 +1,9 @@
-"""What can go wrong, by whose fault it is. Texts are lower case: `cannot X: why`; only a `__main__` makes
-an exit status of one.
+"""The errors that zmsvc raises, by whose fault they are. Messages are lower case, `cannot X: why`. Only a
+`__main__` turns an error into an exit status.
 """
 
 CANNOT_EXECUTE = 203
-"""Exit status of a process that could not become the task that it was forked for (systemd's EXIT_EXEC)."""
+"""Exit status of a forked process that failed before it ran its task (systemd's EXIT_EXEC)."""
 
 
 class ZmsvcError(Exception):
@@ -21,11 +21,13 @@ class ConfigError(ZmsvcError):
 
 
 class ProtocolError(ZmsvcError):
-    """A peer's fault: a message that is not what the contract says."""
+    """A peer's fault: a message that does not follow the protocol."""
 
 
 class RefusedError(ZmsvcError):
-    """The device lets this user not connect. `status` is the exit status of a task that needs the bus."""
+    """The device refuses the connections of this user. `status` is the exit status of a task that needs the
+    bus.
+    """
 
     status = 5
 
@@ -35,8 +37,8 @@ class StateError(ZmsvcError):
 
 
 class PlaceError(ZmsvcError):
-    """The machine's fault: a directory or file that another user could have put there. `owner` is that
-    user, where one is known.
+    """The machine's fault: a directory or file that another user could have created. `owner` is that user,
+    where known.
     """
 
     def __init__(self, why: str, *, owner: int | None = None) -> None:
@@ -49,19 +51,19 @@ class LaunchError(ZmsvcError):
 
 
 class RequirementError(ZmsvcError):
-    """The machine's fault: a library or a feature of the kernel that zmsvc cannot do without. `code` is
-    the exit status.
+    """The machine's fault: a missing library or kernel feature that zmsvc requires. `code` is the exit
+    status.
     """
 
     code = 2
 
 
 class UsageError(ZmsvcError):
-    """The caller's fault: an order that cannot be meant."""
+    """The caller's fault: an order that makes no sense."""
 
 
 def reason(error: OSError) -> str:
-    """Return what the kernel said, and about which file, in words: `PATH: permission denied`."""
+    """Return the kernel's reason in words, with the file if one is known: `PATH: permission denied`."""
     why = (error.strerror or str(error)).lower()
     name = error.filename2 or error.filename
     return why if not isinstance(name, str) else f"{name}: {why}"

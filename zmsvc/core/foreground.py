@@ -1,7 +1,7 @@
-"""Which programs put themselves into the background, and how each is told to stay in the foreground, as a
-Command has to. Pure.
+"""The programs that put themselves into the background, and how to keep each in the foreground, as a Command
+requires. Pure.
 
-Only what a command line shows is known, and the configuration file that it names.
+Only the command line is examined, and the configuration file that it names.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ _NEVER = r"(?!)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """One that can put itself into the background. The patterns are searched in its arguments, with a
-    blank before each.
+    """A program that can put itself into the background. The patterns are searched in its arguments, each
+    after a blank.
     """
 
     name: str
     advice: str
     always: bool = False
-    """It does so, unless it is told not to."""
+    """The program does so by default."""
     on: str = _NEVER
     off: str = _NEVER
     file: str = _NEVER
-    """Finds the path of its configuration file, as the first group."""
+    """Finds the path of the configuration file, as the first group."""
     file_on: str = _NEVER
     file_off: str = _NEVER
 
@@ -126,38 +126,40 @@ PROGRAMS = (
 
 
 def known(name: str) -> Program | None:
-    """Return the program of this name."""
+    """Return the program with this name, or None."""
     return next((program for program in PROGRAMS if re.fullmatch(program.name, name)), None)
 
 
 def warnings(command: Sequence[str], read: Callable[[str], str]) -> list[str]:
-    """Tell which programs of a command put themselves into the background. `read` gives the text of a
-    file, empty where it cannot.
+    """Return a warning for each program of a command that puts itself into the background. `read` returns the
+    text of a file, or an empty text if it cannot be read.
     """
     found = []
     for words in _commands(command):
         for program_and_arguments in _wrapped(words):
             name = program_and_arguments[0].rpartition("/")[2]
             program = known(name)
-            if program is not None and _goes(program, program_and_arguments[1:], read):
-                found.append(f"{name} puts itself into the background, and {_ENDED}: {told(program)}")
+            if program is not None and _forks_away(program, program_and_arguments[1:], read):
+                found.append(
+                    f"{name} puts itself into the background, and {_CONSEQUENCE}: {advice_for(program)}"
+                )
     if re.search(r"(?<![&>|])&\s*$", _script(command)):
         found.append(
-            f"its shell ends while what stands before the last & goes on in the background, and {_ENDED}: "
-            f"leave the & out"
+            f"its shell ends while the command before the last & continues in the background, and "
+            f"{_CONSEQUENCE}: leave out the &"
         )
     return found
 
 
-_ENDED = "is ended when the Command's own process has ended"
+_CONSEQUENCE = "is ended when the Command's own process has ended"
 
 
-def told(program: Program) -> str:
+def advice_for(program: Program) -> str:
     """Return the advice in words."""
     return f"give it {program.advice}" if program.advice.startswith("-") else f"give {program.advice}"
 
 
-def _goes(program: Program, words: Sequence[str], read: Callable[[str], str]) -> bool:
+def _forks_away(program: Program, words: Sequence[str], read: Callable[[str], str]) -> bool:
     line = "".join(f" {word}" for word in words)
     if re.search(program.off, line):
         return False
@@ -175,12 +177,12 @@ _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "ash"})
 
 @dataclass(frozen=True, slots=True)
 class _Wrapper:
-    """A program that runs the one which its arguments name."""
+    """A program that runs the program in its arguments."""
 
     valued: str = _NEVER
-    """Matches its options whose value is the next word."""
+    """Matches the options whose value is the next word."""
     words: int = 0
-    """How many words of its own stand before the program."""
+    """Number of the wrapper's own words before the program."""
 
 
 _WRAPPERS = {
@@ -206,8 +208,8 @@ _WRAPPERS = {
 
 
 def _wrapped(command: Sequence[str]) -> Iterator[list[str]]:
-    """Give a command as it stands, then what its wrappers run, from the outside to the inside. Variables
-    before it are left out.
+    """Yield a command, then the commands that its wrappers run, from outside to inside. Variables before a
+    command are dropped.
     """
     words = list(command)
     while words:
@@ -237,7 +239,7 @@ def _innermost(command: Sequence[str]) -> list[str]:
 
 
 def _script(command: Sequence[str]) -> str:
-    """Return the script that a shell is told with -c; empty for another command."""
+    """Return the script that a shell gets with -c; empty for another command."""
     words = _innermost(command)
     if not words or words[0].rpartition("/")[2] not in _SHELLS:
         return ""
@@ -245,7 +247,9 @@ def _script(command: Sequence[str]) -> str:
 
 
 def _commands(command: Sequence[str]) -> Iterator[list[str]]:
-    """Give each simple command: those of a script where a shell is told one, also in another script."""
+    """Yield each simple command, including those of a script that a shell gets, also within another
+    script.
+    """
     if not command:
         return
     yield list(command)
@@ -256,10 +260,10 @@ def _commands(command: Sequence[str]) -> Iterator[list[str]]:
         parts = list(lexer)
     except ValueError:
         return
-    begun: list[str] = []
+    current: list[str] = []
     for part in [*parts, ";"]:
         if part and not part.strip(";&|()"):
-            yield from _commands(begun)
-            begun = []
+            yield from _commands(current)
+            current = []
         else:
-            begun.append(part)
+            current.append(part)

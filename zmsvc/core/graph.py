@@ -1,5 +1,5 @@
-"""A context as a picture in words: tasks as nodes, rules as labelled arrows, for Graphviz and for Mermaid.
-Pure; draws nothing.
+"""A context as the source text of a picture: tasks as nodes, rules as labeled arrows, for Graphviz and for
+Mermaid. Pure; it draws nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from zmsvc.core.model import Action, Context, TaskService, Trigger
 
 State = str
-"""One of systemd's words: inactive, activating, active, deactivating, failed."""
+"""A state in systemd's words: inactive, activating, active, deactivating, failed."""
 
 FILL: Mapping[State, str] = {
     "inactive": "#e4e4e4",
@@ -28,8 +28,8 @@ _STROKE: Mapping[Trigger, str] = {
 
 
 def dot(context: Context, states: Mapping[str, State] | None = None) -> str:
-    """The context in Graphviz' language. `states` colours tasks by id; entry tasks have a double border, a
-    stopping rule is dashed.
+    """Return the context in Graphviz's language. `states` colors tasks by ID. Entry tasks have a double
+    border, and stopping rules are dashed.
     """
     names = {task: f"n{index}" for index, task in enumerate(context.tasks)}
     lines = [
@@ -46,17 +46,17 @@ def dot(context: Context, states: Mapping[str, State] | None = None) -> str:
         lines.append(f'  {names[task.id]} [label={label}, peripheries={border}, fillcolor="{fill}"];')
     for here, there, trigger, action in _arrows(context):
         style = "dashed" if action is Action.STOP else "solid"
-        colour = _STROKE[trigger]
+        color = _STROKE[trigger]
         lines.append(
             f'  {names[here]} -> {names[there]} [label="{trigger}: {action}", style={style}, '
-            f'color="{colour}", fontcolor="{colour}"];'
+            f'color="{color}", fontcolor="{color}"];'
         )
     return "\n".join([*lines, "}"]) + "\n"
 
 
 def mermaid(context: Context, states: Mapping[str, State] | None = None) -> str:
-    """The context as a Mermaid flow chart. Entry tasks have round ends, a stopping rule is dotted,
-    `states` colours tasks by id.
+    """Return the context as a Mermaid flow chart. Entry tasks have round ends, stopping rules are dotted, and
+    `states` colors tasks by ID.
     """
     names = {task: f"n{index}" for index, task in enumerate(context.tasks)}
     lines = ["flowchart LR"]
@@ -92,15 +92,15 @@ def _label(task: TaskService, state: State | None) -> list[str]:
 
 
 def _dot(text: str) -> str:
-    """A quoted string of Graphviz, in which only the quote is special, but labels also know `\\n` and its
-    like.
+    """Return a quoted string for Graphviz, in which only the quote is special. Labels also interpret `\\n`
+    and similar escapes.
     """
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
 
 
 def _mermaid(text: str) -> str:
-    """A text inside Mermaid's quotes, where entities are written with `#` for `&`."""
+    """Return a text for Mermaid's quotes, in which entities are written with `#` in place of `&`."""
     special = {
         "#": "#35;",
         '"': "#quot;",

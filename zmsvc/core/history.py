@@ -1,5 +1,5 @@
-"""What an event of the history tells, in words: `reason=exited pid=12`. The log and `zmsvcctl events` show
-the same. Pure.
+"""The details of a history event as text: `reason=exited pid=12`. The log and `zmsvcctl events` show the
+same. Pure.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def words(detail: Mapping[str, Any]) -> dict[str, str]:
-    """Return what there is to be told, as text by its name. What is empty tells nothing, and a cause has a
-    form of its own.
+def fields(detail: Mapping[str, Any]) -> dict[str, str]:
+    """Return the details as text, by name. Empty values are left out. So is the cause, which has a form of
+    its own.
     """
     return {
         name: _text(value)
@@ -19,13 +19,13 @@ def words(detail: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def line(told: Mapping[str, str]) -> str:
-    return " ".join(f"{name}={value}" for name, value in told.items())
+def as_text(details: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in details.items())
 
 
 def _text(value: Any) -> str:
     if isinstance(value, Mapping):
-        # An event of another release may tell more.
+        # An event of another release may contain more.
         return (
             _process(value)
             if "pid" in value
@@ -35,7 +35,7 @@ def _text(value: Any) -> str:
 
 
 def _process(entry: Mapping[str, Any]) -> str:
-    """`redis(12):SIGTERM`: a process and what has ended it."""
+    """Return a process and how it ended, as `redis(12):SIGTERM`."""
     code = entry.get("code")
-    how = entry.get("signal") or ("" if code is None else code)
-    return f"{entry.get('name')}({entry.get('pid')}){'' if how == '' else f':{how}'}"
+    end = entry.get("signal") or ("" if code is None else code)
+    return f"{entry.get('name')}({entry.get('pid')}){f':{end}' if end != '' else ''}"

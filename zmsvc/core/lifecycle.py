@@ -1,9 +1,9 @@
-"""One task's life as a table: for every state, what may happen in it, where it leads and what is to be done.
+"""The life of one task as a table: for every sub-state, the possible events, where each leads, and the act to
+perform.
 
-The law: a (state, cause) pair that is not in the table changes nothing. So a late timer, a second READY or an
-exit that was told twice is harmless by construction. The engine works out the cause from a fact; this table
-alone says what follows. `diagram()` draws the table; docs/lifecycle.mmd is its output and a test compares
-them.
+A pair of sub-state and event that is not in the table changes nothing. So a late timer, a second READY=1 or a
+repeated end is harmless by construction. The engine derives the event from a fact; this table alone decides
+what follows. `diagram()` draws the table. docs/lifecycle.mmd is its output, and a test compares them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """systemd's words for the state of a unit."""
+    """The state of a task, in systemd's words for the state of a unit."""
 
     INACTIVE = "inactive"
     ACTIVATING = "activating"
@@ -23,29 +23,29 @@ class State(StrEnum):
 
 
 class SubState(StrEnum):
-    """The state proper; `STATE_OF` gives the state that is shown with it."""
+    """The sub-state, which the table works on; `STATE_OF` maps it to the state that is shown with it."""
 
     WAITING = "waiting"
-    """Not started yet in this transaction: a rule or an order will."""
+    """Not started yet in this transaction. A rule or an order can start it."""
     BACK_OFF = "back-off"
-    """To be started again when its delay is over."""
+    """Waits for the end of its restart delay."""
     LAUNCHING = "launching"
-    """The keeper was told to fork it. It has no deadline: the time to READY=1 is watched from when the
-    process is there.
+    """The keeper has the order to fork the task. This sub-state has no deadline: the limit for READY=1 runs
+    from the fork.
     """
     START = "start"
-    """The process is there and has not said READY=1."""
+    """The process exists and has not sent READY=1."""
     RUNNING = "running"
     STOP_SIGTERM = "stop-sigterm"
     STOP_SIGKILL = "stop-sigkill"
     FINAL_SIGTERM = "final-sigterm"
-    """The main process has ended; what it left behind was asked to end."""
+    """The main process has ended. The processes that it left behind were asked to end."""
     FINAL_SIGKILL = "final-sigkill"
-    """The main process has ended; what it left behind is being killed."""
+    """The main process has ended. The processes that it left behind are being killed."""
     EXITED = "exited"
-    """It ended by itself, with status 0."""
+    """The task ended by itself, with status 0."""
     STOPPED = "stopped"
-    """It ended because it was asked to."""
+    """The task ended because it was stopped."""
     FAILED = "failed"
 
 
@@ -65,7 +65,7 @@ STATE_OF = {
 }
 
 RESTING = frozenset({SubState.WAITING, SubState.EXITED, SubState.STOPPED, SubState.FAILED})
-"""Nothing runs and nothing will by itself."""
+"""The task does not run and will not start by itself."""
 LIVE = frozenset(
     {
         SubState.LAUNCHING,
@@ -77,36 +77,36 @@ LIVE = frozenset(
         SubState.FINAL_SIGKILL,
     }
 )
-"""There is a process, or there may be one."""
+"""The task has a process, or may have one."""
 
 
 class TaskEvent(StrEnum):
-    """What happened, as far as the table can see."""
+    """An event in the life of a task, as the table distinguishes them."""
 
     START = "start"
     STOP = "stop"
     RESTART = "restart"
     DELAY = "delay"
-    """A rule wants it started again, but not at once."""
+    """A rule starts the task again, but after a delay."""
     LIMIT = "limit"
-    """A rule wants it started more often than its start limit allows."""
+    """A rule starts the task more often than its start limit allows."""
     RESET = "reset"
-    """The operator forgives its failures."""
+    """The operator resets the failures of the task."""
     LAUNCHED = "launched"
     LAUNCH_FAILED = "launch-failed"
     READY = "ready"
     DEADLINE = "deadline"
     LEFT_BEHIND = "left-behind"
-    """The main process ended and others of the task are still there."""
+    """The main process ended, and other processes of the task still exist."""
     LEFT_TO_KILL = "left-to-kill"
-    """The same, and they are not to be asked to end first."""
+    """As `LEFT_BEHIND`, but the other processes are killed without being asked to end first."""
     ENDED_WELL = "ended-well"
     ENDED_AS_ASKED = "ended-as-asked"
     ENDED_BADLY = "ended-badly"
 
 
 class Act(StrEnum):
-    """What is done on a transition: one function each in core.acts."""
+    """The act of a transition: core.transitions has one function for each."""
 
     LAUNCH = "launch"
     BACK_OFF_AND_LAUNCH = "relaunch-later"
@@ -129,7 +129,7 @@ class Act(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Where a cause leads, and what is done on the way."""
+    """The target of an event, and the act on the way."""
 
     to: SubState
     act: Act
@@ -224,7 +224,7 @@ TABLE: dict[SubState, Row] = {
 
 
 def diagram() -> str:
-    """The table as a mermaid state diagram, edges between the same two states joined."""
+    """Return the table as a mermaid state diagram. Edges between the same two sub-states are joined."""
     lines = ["stateDiagram-v2", "    [*] --> waiting"]
     names = {sub: sub.value.replace("-", "_") for sub in SubState}
     for sub in SubState:

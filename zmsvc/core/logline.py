@@ -1,8 +1,8 @@
-"""A line of the daemon's log file: `STAMP IDENTIFIER[PID] TRANSACTION/TASK LEVEL: text`. Written and read by
-this module alone. Pure.
+"""The lines of the daemon's log file: `STAMP IDENTIFIER[PID] TRANSACTION/TASK LEVEL: text`. Only this module
+writes and reads them. Pure.
 
-Each entry has a head of its own, so times and priorities can be looked for; lines of one entry after its
-first are indented, so that no text can pass for another entry.
+Each entry has a head of its own, so readers can search for times and priorities. The further lines of an
+entry are indented, so that no text can pass for another entry.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ import re
 from collections.abc import Iterator
 
 NAMES = ("EMERG", "ALERT", "CRITICAL", "ERROR", "WARNING", "NOTICE", "INFO", "DEBUG")
-"""What the file calls the priorities of syslog(3), by number: Python's own words where it has them."""
+"""The file's names of the priorities of syslog(3), by number. They are Python's names where Python has one.
+"""
 INFO = 6
 INDENT = "    "
 LINE_LIMIT = 48 << 10
-"""Bytes of a line after which the rest is an entry of its own, as journald's LineMax= has it."""
+"""Bytes after which the rest of a line becomes an entry of its own, as with journald's LineMax=."""
 
 _NUMBERS = {name: number for number, name in enumerate(NAMES)}
 _HEAD = re.compile(rf"(\d{{4}}-\d\d-\d\dT\S+) (.*?)\[(\d+)\] (?:(\S+?)(?:/(\S+))? )?({'|'.join(NAMES)}): ?")
 
 
 class Head:
-    """The head of an entry; `size` is its length in characters. No dataclass: to import those takes as
-    long as a `zmsvcctl logs`.
+    """The head of an entry; `size` is its length in characters. It is not a dataclass: importing
+    `dataclasses` takes as long as a whole `zmsvcctl logs`.
     """
 
     __slots__ = ("identifier", "pid", "priority", "size", "stamp", "task", "transaction")
@@ -38,30 +39,28 @@ class Head:
 
 
 def head(line: str) -> Head | None:
-    """Return the head of a line; None when it belongs to the entry before it."""
+    """Return the head of a line, or None if the line belongs to the entry before it."""
     found = _HEAD.match(line)
     return Head(found) if found else None
 
 
 def about(transaction: str, task: str) -> str:
-    """Return the words of a head that say whose the entry is: `TRANSACTION/TASK`, one of them, or nothing."""
+    """Return the owner of an entry as a head shows it: `TRANSACTION/TASK`, one of them, or nothing."""
     return "/".join(each for each in (transaction, task) if each)
 
 
 def start(identifier: str, pid: int, whose: str) -> str:
-    """Return what stands in a head between its stamp and its level."""
+    """Return the part of a head between its stamp and its level."""
     return f"{identifier}[{pid}] {whose + ' ' if whose else ''}"
 
 
 def body(text: str) -> str:
-    """Return the text of an entry as it follows the head, with its last line break."""
+    """Return the text of an entry as it follows the head, with its final line break."""
     return text.rstrip("\n").replace("\n", "\n" + INDENT) + "\n"
 
 
 def prefixed(line: bytes) -> tuple[int | None, bytes]:
-    """Return the priority that `<N>` at a line's start sets, as everywhere under systemd (sd-daemon(3)),
-    and the rest of the line.
-    """
+    """Return the priority that `<N>` at the start of a line sets (sd-daemon(3)), and the rest of the line."""
     if (
         line[:1] == b"<"
         and line[2:3] == b">"
@@ -71,7 +70,7 @@ def prefixed(line: bytes) -> tuple[int | None, bytes]:
     return None, line
 
 
-# --- records of Python tasks on their way through a pipe
+# --- records that Python tasks write into a pipe
 
 _RECORD = b"\x1e"
 _END_OF_HEAD = b"\x1f"
@@ -81,8 +80,8 @@ def encode_record(priority: int, identifier: str, task: str, text: str) -> bytes
     """Return a record as one line for the process that reads a task's pipe: a control character, priority,
     names, and the text.
 
-    The task's own program may write the same, which then passes for a record of this task: whose pipe it is
-    the reader knows.
+    A program of the task can write such a line too. It then counts as a record of this task, because the
+    reader knows whose pipe it is.
     """
     said = text.rstrip("\n").replace("\x1e", "\\x1e").replace("\n", "\x1e")
     return b"%b%d %b %b%b%b\n" % (
@@ -100,28 +99,28 @@ def _plain(name: str) -> bytes:
 
 
 def is_record(line: bytes) -> bool:
-    """Tell whether a line is one that `encode_record` has made."""
+    """Return True if `encode_record` made this line."""
     return line.startswith(_RECORD) and _END_OF_HEAD in line
 
 
 def record_head(line: bytes) -> bytes:
-    """Return the start of a record, for a second line that goes on with its text."""
+    """Return the start of a record, for a second line that continues its text."""
     return line[: line.index(_END_OF_HEAD) + 1]
 
 
 def decode_record(line: bytes) -> tuple[int, str, str, str]:
-    """Return priority, identifier, task and text of a record's line. Raises ValueError for anything else."""
+    """Return priority, identifier, task and text of a record. Raises ValueError for any other line."""
     first, _, text = line[1:].partition(_END_OF_HEAD)
     number, task, identifier = first.decode("utf-8", "replace").split(" ")
     priority = int(number)
     if not 0 <= priority <= 7:
-        raise ValueError(f"{priority} is no priority")
+        raise ValueError(f"{priority} is not a priority")
     named = "" if task == "/" else task
     return priority, identifier, named, text.replace(_RECORD, b"\n").decode("utf-8", "surrogateescape")
 
 
 def pieces(line: bytes) -> Iterator[bytes]:
-    """Cut a line that is too long; each piece of a record is one."""
+    """Split a line that is too long. Each piece of a record is a record."""
     if len(line) <= LINE_LIMIT:
         yield line
         return

@@ -1,8 +1,9 @@
-"""Every message on the wire: bytes <-> topic and body, and the bodies' shapes. Nothing here decides or sends.
+"""The messages on the bus: bytes <-> topic and body, and the shapes of the bodies. Nothing here decides or
+sends.
 
-A frame is `TOPIC @@@ JSON`, UTF-8, in one ZMQ frame. Our own JSON is compact, `header` first and its keys in
-a fixed order, so that a ZMQ prefix subscription such as `control @@@ {"header":{"service_transaction":"TX"`
-is filtered by the device.
+A message is one ZMQ frame, `TOPIC @@@ JSON` in UTF-8. zmsvc's own JSON is compact, with `header` first and
+its keys in a fixed order. So the device can filter by a ZMQ prefix subscription such as `control @@@
+{"header":{"service_transaction":"TX"`.
 """
 
 from __future__ import annotations
@@ -18,47 +19,47 @@ from zmsvc.core.updates import result_of
 
 SEPARATOR = b" @@@ "
 LOADED = ("", "none")
-"""The service IDs by which a `context` message means the loaded context; 1.0's conf_command.py sent `none`
-without --service_id.
+"""The service IDs by which a `context` message addresses the loaded context. conf_command.py of 1.0 sends
+`none` without --service_id.
 """
 
 TOPICS = ("context", "process", "state")
-"""The topics that a supervisor hears."""
-UNHEARD = b"unheard."
-"""What the topic begins with on which the device tells a supervisor how many orders came while none was
-there; its origin follows.
+"""The topics that a supervisor subscribes to."""
+MISSED_ORDERS = b"unheard."
+"""The prefix of the topic on which the device tells a supervisor how many orders arrived while none was
+connected; the supervisor's origin follows.
 
-The last of a supervisor's topics in the order of bytes: libzmq subscribes in that order, so who knows this
-one knows all.
+It is the last of a supervisor's topics in byte order. libzmq subscribes in that order, so a publisher that
+has this subscription has all of them.
 """
 HEADER_ORDER = ("service_transaction", "service_id", "action", "service_name")
 MAX_ECHO = 4096
-"""Bytes of the header of a question, which is repeated in its answer."""
+"""Maximum bytes of a request's header, which the answer repeats."""
 MAX_INFO = 1 << 20
-"""Bytes of one round of `context_info` up to which every message of it tells all transactions."""
+"""Bytes of one round of `context_info` up to which each of its messages contains all transactions."""
 
 Body = dict[str, Any]
 
 
 dumps = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-"""Compact JSON of a value, as it goes on the wire and into the state file."""
+"""Encodes a value as compact JSON, for the bus and for the state file."""
 
 
 def prefix(topic: str) -> bytes:
-    """What a SUB subscribes to for exactly this topic (`topic` alone would let `topic2` through)."""
+    """Return the subscription for exactly this topic (`topic` alone would also match `topic2`)."""
     return topic.encode() + SEPARATOR
 
 
 def check_topic(topic: str) -> None:
-    """Raise ValueError for a text that cannot be the topic of a task's own message."""
+    """Raise ValueError if a text cannot be the topic of a task's own message."""
     if not topic or SEPARATOR in f"{topic} ".encode():
         raise ValueError(f"cannot publish: {topic!r} cannot be a topic")
 
 
 def encode(topic: str, body: Mapping[str, Any]) -> bytes:
-    """The frame of a message, header first."""
+    """Return the frame of a message, header first."""
     if "header" in body:
-        # The place of a key is that of its first mention, its value that of the last.
+        # A key keeps the position of its first mention, and takes the value of the last.
         head = _ordered(body["header"])
         body = {"header": head, **body} | {"header": head}
     return topic.encode() + SEPARATOR + _encoded(body if type(body) is dict else dict(body))
@@ -68,15 +69,16 @@ def _encoded(value: Any) -> bytes:
     try:
         return dumps(value).encode()
     except UnicodeEncodeError:
-        # Half of a surrogate pair, from a task's own text: as an escape it is JSON and UTF-8 for everybody.
+        # Half of a surrogate pair, from a task's own text. As an escape it is valid JSON and UTF-8 for every
+        # reader.
         return json.dumps(value, separators=(",", ":")).encode()
 
 
 def decode(frame: bytes) -> tuple[str, Body]:
-    """Topic and body of a frame from anyone.
+    """Return the topic and body of a frame from any sender.
 
-    Raises ProtocolError for a frame without separator, a body that is not JSON or not an object, or a header
-    that is not one.
+    Raises ProtocolError for a frame without separator, a body that is not a JSON object, or a header that is
+    not one.
     """
     topic, separator, text = frame.partition(SEPARATOR)
     if not separator:
@@ -99,7 +101,7 @@ def _ordered(header: Mapping[str, Any]) -> Body:
 
 
 def header(*, transaction: str, service_id: str, action: str, service_name: str, **more: Any) -> Body:
-    """A header with its keys in the order of the wire."""
+    """Return a header with its keys in the order of the wire."""
     known = {
         "service_transaction": transaction,
         "service_id": service_id,
@@ -111,9 +113,9 @@ def header(*, transaction: str, service_id: str, action: str, service_name: str,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """A `context` or `process` message that asks for something: who is meant, and what is to be done.
+    """An order from the bus, a `context` or `process` message: its addressee and its action.
 
-    `tasks` is empty for all; `configurations` holds the TaskService JSON that came along, by task id.
+    `tasks` is empty for all tasks. `configurations` holds the TaskService JSON of the message, by task ID.
     """
 
     topic: str
@@ -126,7 +128,9 @@ class Order:
 
 
 def order(topic: str, body: Body) -> Order:
-    """Read a `context` or `process` message from anyone. Raises ProtocolError with what is missing."""
+    """Read a `context` or `process` message from any sender. Raises ProtocolError, which names the missing
+    part.
+    """
     return _process_order(body) if topic == "process" else _context_order(topic, body)
 
 
@@ -187,7 +191,7 @@ def _text(head: Mapping[str, Any], key: str, topic: str, default: str | None = N
 
 def _as_list(value: Any) -> list[Any]:
     """Return the tasks that a message names. Every empty value names none; zmicroservices sends `{}` with
-    its `exit`.
+    `exit`.
     """
     if value is None or value in ("", {}):
         return []
@@ -202,13 +206,13 @@ def _task_id(entry: Any, topic: str) -> str:
     raise ProtocolError(f"cannot read {topic} message: a TaskService without id")
 
 
-def unheard(count: int) -> Body:
-    """What the device tells on UNHEARD."""
+def missed_orders(count: int) -> Body:
+    """Return the body of the device's message on MISSED_ORDERS."""
     return {"header": {"action": "unheard"}, "content": {"orders": count}}
 
 
-def unheard_of(body: Mapping[str, Any]) -> int:
-    """The count of such a message. Raises ProtocolError."""
+def missed_orders_in(body: Mapping[str, Any]) -> int:
+    """Return the count in such a message. Raises ProtocolError."""
     content = body.get("content")
     count = content.get("orders") if isinstance(content, Mapping) else None
     if type(count) is not int or not 0 < count < 2**53:
@@ -219,8 +223,8 @@ def unheard_of(body: Mapping[str, Any]) -> int:
 def ordered(
     source: Mapping[str, Any], *, transaction: str, action: str, service_id: str, service_name: str
 ) -> Body:
-    """Return a task's own TaskService JSON with the header of the order that it had, as zmicroservices
-    sends and keeps it.
+    """Return a task's own TaskService JSON with the header of its last order, as zmicroservices sends and
+    keeps it.
     """
     task = source.get("Task")
     task = task if isinstance(task, Mapping) else {}
@@ -247,10 +251,10 @@ def process(
     service_name: str,
     origin: str,
 ) -> Body:
-    """The `process` message of a task: its own TaskService JSON with the header of this order, and a routing
-    header before it.
+    """Return the `process` message of a task: its own TaskService JSON with the header of this order, after a
+    routing header.
 
-    `origin` marks the supervisor's own messages, which are reports to it and no orders.
+    `origin` marks the supervisor's own messages, so that it does not take them for orders.
     """
     routing = header(
         transaction=transaction,
@@ -266,11 +270,11 @@ def process(
 
 
 def reply(asked: Mapping[str, Any], action: str) -> Body:
-    """Return the header of the answer to a question: that of the question with another action, by which a
-    client knows its own.
+    """Return the header of a reply: that of the request with another action. A client recognizes its reply by
+    it.
 
-    Raises UsageError for one of more than MAX_ECHO bytes. The mark of a supervisor's own messages is left
-    out.
+    Raises UsageError for a header of more than MAX_ECHO bytes. The origin of the supervisor's own messages is
+    left out.
     """
     head = {key: value for key, value in asked.items() if key != "origin"} | {"action": action}
     if len(_encoded(head)) > MAX_ECHO:
@@ -281,8 +285,8 @@ def reply(asked: Mapping[str, Any], action: str) -> Body:
 def control(
     head: Body, *, success: bool, device_action: str, pid: int | None, items: Mapping[str, Any]
 ) -> Body:
-    """A `control` message: what happened to a task. Items of the task cannot hide the fields that we promise,
-    but for the result of what it reports itself.
+    """Return a `control` message about a task. Items of the task cannot replace the promised fields, except
+    the result of an update.
     """
     result = "failure" if not success else result_of(items) if head.get("action") == "updated" else "success"
     status = {"result": result, "device_action": device_action, "pid": pid}
@@ -293,12 +297,12 @@ def control(
 
 
 def context_infos(heads: Sequence[Body], pictures: Mapping[str, Body]) -> list[bytes]:
-    """The `control`/`update` frames with the picture of the context, one under each of these headers: `data`
-    is `[{TRANSACTION: {...}}]`.
+    """Return the `control`/`update` frames with the state of the context, one per header. `data` is
+    `[{TRANSACTION: {...}}]`.
 
-    All transactions are in each of them. Where many changed at once that would grow with their square: above
-    MAX_INFO bytes a message has its own transaction alone, for whoever listens to that one by prefix, and the
-    last message, which any listener to all hears last, has all.
+    Each frame contains all transactions. If many changed at once, the size would grow with their square. So
+    above MAX_INFO bytes each message contains only its own transaction, for subscribers to that prefix. The
+    last message contains all transactions: it is the last one that a subscriber to all messages receives.
     """
     parts = {name: _encoded({name: picture}) for name, picture in pictures.items()}
     whole = b",".join(parts.values())
@@ -309,7 +313,9 @@ def context_infos(heads: Sequence[Body], pictures: Mapping[str, Body]) -> list[b
 
 
 def _context_info(head: Body, data: bytes) -> bytes:
-    """`data` is what stands between the brackets, so that it is encoded once for all messages."""
+    """Return a frame; `data` is the encoded text between the brackets, which is encoded once for all
+    messages.
+    """
     status = {"result": "success", "device_action": "context_info", "data": []}
     start, bracket, end = encode("control", {"header": head, "content": {"status": status}}).rpartition(b"]")
     return start + data + bracket + end

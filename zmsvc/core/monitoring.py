@@ -1,4 +1,4 @@
-"""What the configuration of a Monitor says, for the Monitor itself and for those who check a file. Pure."""
+"""The configuration of a Monitor, for the Monitor itself and for the checks of a context file. Pure."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from zmsvc.core.values import seconds
 
 FREQUENCY = 30.0
-"""Seconds between two samples where the configuration says nothing; the manual's own figure."""
+"""Default of the seconds between two samples; the figure is from the zmicroservices manual."""
 KINDS = ("pub", "rep")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Monitoring:
-    """Where a Monitor tells, how, and how often."""
+    """The settings of a Monitor: where, how and how often it publishes."""
 
     endpoint: str
     kind: str = KINDS[0]
@@ -23,7 +23,7 @@ class Monitoring:
 
 
 def monitoring(configuration: Mapping[str, Any]) -> Monitoring:
-    """Read a configuration. Raises ValueError for what a Monitor cannot start with."""
+    """Read a configuration. Raises ValueError if a Monitor cannot start with it."""
     settings = configuration.get("service") or configuration.get("publisher")
     settings = settings if isinstance(settings, Mapping) else {}
     if not settings.get("endpoint"):

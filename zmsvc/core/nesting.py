@@ -1,8 +1,8 @@
-"""A bound for the depth of JSON from others. Python's own differs: about 1,000 levels before 3.12, 10,000 in
-3.13.
+"""A limit for the nesting of received JSON. Python's own limits differ: about 1,000 levels before 3.12,
+10,000 in 3.13.
 
-A text just below that bound can be read, but no longer written once it is part of a message, and readers in
-other languages may refuse it. So the bound is the same on every Python, and far below.
+A text just below Python's limit can be read, but cannot be written again as part of a message, and readers in
+other languages may refuse it. So this limit is the same on every Python, and far lower.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 
 def check_depth(text: str) -> None:
-    """Raise ProtocolError when a JSON text is nested deeper than MAX_DEPTH."""
-    # Most texts do not even have that many brackets, and to count them costs 1 us for 10 kB.
+    """Raise ProtocolError if a JSON text is nested deeper than MAX_DEPTH."""
+    # Most texts have fewer brackets than that in total. Counting them costs 1 us for 10 kB.
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
     brackets = _BUT_BRACKETS.sub("", _STRING.sub("", text))

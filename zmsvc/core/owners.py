@@ -1,28 +1,26 @@
-"""Users and groups as a context file names them. Pure: whether this machine knows one is host's to say."""
+"""Users and groups as a context file names them. Pure: host knows whether they exist on this machine."""
 
 from __future__ import annotations
 
 import re
 
 _NAME = re.compile(r"(?!-)[^\s:/\x00-\x1f\x7f]+")
-"""What a user database can hold, that of a network included (`DOMAIN\\user`, `user@domain`)."""
+"""The names that a user database can hold, including network databases (`DOMAIN\\user`, `user@domain`)."""
 _HIGHEST = 0xFFFFFFFE
 _DIGITS = 20
 _NO_ID = 0xFFFF
-"""-1 in 16 bits, which means no user to old interfaces (systemd refuses it, too)."""
+"""-1 in 16 bits, which old interfaces take for "no user" (systemd refuses it as well)."""
 
 
 def numeric_id(text: str) -> int | None:
-    """Return the user or group ID that a text is; None for a name."""
+    """Return the user or group ID that a text contains, or None for a name."""
     return int(text) if text.isascii() and text.isdecimal() else None
 
 
 def owner(text: str) -> str:
-    """Read the name or the number of a user or group, whether or not this machine knows it. Raises
-    ValueError.
-    """
+    """Read the name or number of a user or group; it need not exist on this machine. Raises ValueError."""
     if text.isdecimal():
-        # Of more digits none is read: cut off, a number after many zeros would be root's.
+        # Refuse longer numbers instead of cutting them off: a number after many zeros would become root's ID.
         number = numeric_id(text) if len(text) <= _DIGITS else None
         if number is None or number > _HIGHEST or number == _NO_ID:
             raise ValueError(

@@ -1,15 +1,14 @@
-"""What a subscriber asks the device for in order to hear the `control` messages of one transaction, whoever
-wrote them. Pure.
+"""The subscriptions for the `control` messages of one transaction, from any publisher. Pure.
 
-Our own JSON is compact and begins with the transaction, so the device filters it. Clients of zmicroservices
-write theirs sorted, indented and with `content` first. A subscription to every `control` message would hear
-those, and all that the supervisor says of other transactions as well: with hundreds of transactions most of
-the bus. So a subscriber asks for each way in which a text can differ from the beginning of ours: white space
-between two words of JSON, or another key in the first place.
+zmsvc's own JSON is compact and begins with the transaction, so the device can filter it. Clients of
+zmicroservices write JSON that is sorted, indented and begins with `content`. A subscription to every
+`control` message would receive those, but also all that the supervisor publishes about other transactions:
+with hundreds of transactions, most of the bus. So a subscriber subscribes to each way in which a text can
+differ from the beginning of zmsvc's own: white space between two tokens of JSON, or another first key.
 
-These are 81 short prefixes, the same ones for all subscribers, so that a publisher is told of them once. It
-takes them in within half a millisecond when it connects; a prefix for every letter at every place of a key
-would be 800.
+These are 81 short prefixes, the same for all subscribers, so the device passes each of them to a publisher
+only once. A publisher processes them within half a millisecond when it connects. A prefix for every letter at
+every position of a key would be 800.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ from collections.abc import Iterator
 from zmsvc.core import messages
 
 _BEFORE, _BETWEEN = " \t\r\n", " \n"
-"""White space before the first word, and what writers of JSON put between others."""
+"""White space before the first token, and between other tokens as JSON writers use it."""
 _FIRST = [letter for letter in f"{string.ascii_lowercase}T" if letter != "h"]
-"""What another first key of a message begins with: `content` for example, or `Task`."""
+"""The first letters of another first key of a message, for example `content` or `Task`."""
 _FIRST_OF_HEADER = [
     *(letter for letter in string.ascii_lowercase if letter != "s"),
     "sa", "sc", "si", "so", "st", "su", "sen", "seq", "ses", "service_i", "service_n", "service_ty",
 ]  # fmt: skip
-"""The same for the first key of a header, of which our own begins with `service_tr`."""
+"""The same for the first key of a header. zmsvc's own begins with `service_tr`."""
 
 
 def control(transaction: str, *, ours_only: bool = False) -> list[bytes]:
-    """Return the prefixes to subscribe to. What they let through beside the transaction's own messages has to
-    be sorted out by the reader; `ours_only` is for one that wants nothing but what zmsvc writes.
+    """Return the prefixes to subscribe to. The reader has to drop the messages of other transactions that
+    they let through. With `ours_only` they match only what zmsvc itself writes.
     """
     topic = messages.prefix("control")
     found = [topic + b'{"header":{"service_transaction":' + json.dumps(transaction).encode()]
@@ -43,7 +42,7 @@ def control(transaction: str, *, ours_only: bool = False) -> list[bytes]:
 
 
 def _others() -> Iterator[str]:
-    """Yield the beginnings of JSON objects that are not the beginning of ours."""
+    """Yield the beginnings of JSON objects that differ from the beginning of zmsvc's own."""
     yield from _BEFORE
     yield from (f"{{{white}" for white in _BEFORE)
     yield from (f'{{"{first}' for first in _FIRST)

@@ -16,7 +16,7 @@ from zmsvc.core.lifecycle import SubState, TaskEvent
 from zmsvc.core.model import Context, ServiceType, TaskService
 from zmsvc.core.pending_requests import wait_for_reload
 from zmsvc.core.transitions import apply
-from zmsvc.core.world import remembered
+from zmsvc.core.world import definition_to_keep
 
 _SETTINGS = ("log_name", "bus_access", "max_transactions")
 """The settings of the context itself that a reload can change."""
@@ -149,7 +149,7 @@ def _remember(draft: Draft, old: Context) -> None:
         if draft.service(key) is None:
             draft.schedule_removal(key)
             if key[1] in old.tasks:
-                draft.change(key, last_definition=remembered(old.tasks[key[1]]))
+                draft.change(key, last_definition=definition_to_keep(old.tasks[key[1]]))
         elif task.last_definition is not None:
             draft.change(key, last_definition=None)
 

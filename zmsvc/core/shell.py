@@ -1,9 +1,9 @@
-"""Finds in the `<command>` of a Command what only a shell understands: no shell reads it, so a program gets
-it as it stands. Pure.
+"""Finds shell syntax in the `<command>` of a Command. No shell reads a command, so the program would get the
+syntax as plain text. Pure.
 
-A `<command>` is split into words as sh(1) does it, quotes included, and nothing else of a shell is done. Text
-in single quotes is meant as it stands. An `<arg>` is one word; there only a whole word that is hardly meant
-for a program counts.
+zmsvc splits a `<command>` into words as sh(1) does, quotes included, and interprets nothing else. Text in
+single quotes is deliberate. An `<arg>` is one word, of which only a whole word that is hardly meant for a
+program counts.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 _PLAIN, _DOUBLE, _SINGLE = "p", "d", "s"
-"""How a character is quoted: not, in double quotes, or so that a shell leaves it alone."""
+"""How a character is quoted: not at all, in double quotes, or so that a shell does not interpret it."""
 
 _OPERATOR = re.compile(r"&&|\|\||\|&|[|&;]|\d*(>>?|<<?<?|<>|>\|)(&\d*-?)?|&>>?")
-"""A word that is an operator of the shell and nothing else."""
+"""Matches a word that is a shell operator and nothing else."""
 _REDIRECTION = re.compile(r"\d*(>>|>\||>&|<&|<<<?|<>|>(?!=)|<(?!=))\S*|&>>?\S*")
 _EXPANSION = re.compile(r"\$[A-Za-z_]\w*|\$[({][^)}]*[)}]?|`[^`]*`?")
 _HOME = re.compile(r"~[A-Za-z0-9_-]*(/\S*)?")
@@ -54,14 +54,14 @@ _BUILTINS = frozenset(
         "wait",
     }
 )
-"""Commands and words that a shell carries out itself. What is also a program (echo, test, kill, ...) is
-none of them.
+"""Commands and words that a shell executes itself. A word that is also a program (echo, test, kill, ...) is
+not among them.
 """
 _SHOWN = 4
 
 
 def warnings(command: Any) -> list[str]:
-    """Tell what in a `<command>`, as JSON, only a shell understands."""
+    """Return warnings about shell syntax in a `<command>`, given as JSON."""
     meant = ""
     if isinstance(command, str):
         try:
@@ -69,7 +69,7 @@ def warnings(command: Any) -> list[str]:
         except ValueError:
             return []
         first = words[0][0] if words else ""
-        meant = "; single quotes around it say that it is meant as it stands"
+        meant = "; single quotes around it say that no shell syntax is meant"
         found = [*dict.fromkeys(_in_text(words))]
     else:
         arguments = _arguments(command)
@@ -79,35 +79,35 @@ def warnings(command: Any) -> list[str]:
                 word for word in arguments if (_OPERATOR.fullmatch(word) and word != ";") or _expands(word)
             )
         ]
-    told = []
+    found_warnings = []
     if variable := assigned(first):
-        told.append(
+        found_warnings.append(
             f"its <command> begins with {first.partition('=')[0]}=, and no shell reads it: "
             f"<environment><{variable}>...</{variable}></environment> in <service> sets a variable, and so "
             f"does /bin/sh -c '...'"
         )
     elif builtin(first):
-        told.append(
-            f"its <command> begins with {first}, which is a command of the shell and no program: /bin/sh "
+        found_warnings.append(
+            f"its <command> begins with {first}, which is a command of the shell and not a program: /bin/sh "
             f"-c '...' runs it"
         )
     if found:
         shown = ", ".join(word if len(word) <= 40 else f"{word[:37]}..." for word in found[:_SHOWN])
         more = ", ..." if len(found) > _SHOWN else ""
-        told.append(
+        found_warnings.append(
             f"its <command> has {shown}{more}, which only a shell understands, and none reads it: "
             f"/bin/sh -c '...' gives the line to a shell{meant}"
         )
-    return told
+    return found_warnings
 
 
 def assigned(word: str) -> str:
-    """Return the variable that a first word would set in a shell; empty for a program."""
+    """Return the variable that a shell would set with this first word; empty for a program."""
     return word.partition("=")[0] if _ASSIGNMENT.fullmatch(word) else ""
 
 
 def builtin(word: str) -> bool:
-    """Tell whether a first word is a command of the shell, and no program."""
+    """Return True if a first word is a command of the shell, and not a program."""
     return word in _BUILTINS
 
 
@@ -117,7 +117,9 @@ def _arguments(command: Any) -> Sequence[str]:
 
 
 def _expands(word: str) -> bool:
-    """Tell whether an argument is a path that begins with a home directory or with a variable in capitals."""
+    """Return True if an argument is a path that begins with a home directory or with a variable in
+    capitals.
+    """
     return bool(
         re.fullmatch(r"~(/\S*)?", word)
         or re.fullmatch(r"\$(\{[A-Z_][A-Z0-9_]*\}|[A-Z_][A-Z0-9_]*)(/\S*)?", word)
@@ -133,7 +135,7 @@ def _in_text(words: Sequence[tuple[str, str]]) -> Iterator[str]:
             continue
         if redirection := _REDIRECTION.search(plain):
             yield word[redirection.start() : redirection.end()]
-        # Within an argument a single one of these may be meant: ?a=1&b=2.
+        # Inside an argument, one of these alone may be meant: ?a=1&b=2.
         if joined := re.search(r"&&|\|\||^[|&;]|[&;]$" if number else r"&&|\|\||[|&;]", plain):
             yield joined[0]
         for expansion in _EXPANSION.finditer(open_):
@@ -145,7 +147,7 @@ def _in_text(words: Sequence[tuple[str, str]]) -> Iterator[str]:
 
 
 def _words(text: str) -> Iterator[tuple[str, str]]:
-    """Split a text into words as `shlex.split` does, and say of each character how it is quoted. Raises
+    """Yield the words of a text as `shlex.split` does, with the quoting of each character. Raises
     ValueError.
     """
     expected = shlex.split(text)
@@ -160,7 +162,7 @@ def _words(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _quoting(text: str, at: int) -> tuple[str, int]:
-    """Return how each character of the word is quoted that begins here, and where it ends."""
+    """Return the quoting of each character of the word that begins here, and the position of its end."""
     marks: list[str] = []
     inside = ""
     while at < len(text):

@@ -296,7 +296,7 @@ def _background(draft: Draft, key: Key, task: Task) -> str:
     first, others = task.leftovers[0], len(task.leftovers) - 1
     more = f" and {others} more" if others else ""
     program = foreground.known(first.name)
-    advice = foreground.told(program) if program else "a Command has to stay in the foreground"
+    advice = foreground.advice_for(program) if program else "a Command has to stay in the foreground"
     return f"ended with {first.name} (PID {first.pid}){more}, which it had left in the background: {advice}"
 
 

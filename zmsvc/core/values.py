@@ -1,5 +1,5 @@
-"""Texts that are values: time spans, amounts, endpoints, ids. Pure; a ValueError says what is wrong and
-what was expected.
+"""Values in texts: time spans, amounts, endpoints, IDs. Pure. A ValueError names the fault and the expected
+form.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ import re
 from dataclasses import dataclass
 
 TASK_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}")
-"""What a task may be called (match with `fullmatch`): it becomes a directory and a journal field, so not
-`.` nor `..`.
+"""The form of a task's ID (use `fullmatch`). It becomes a directory and a journal field, so `.` and `..` are
+excluded.
 """
 
 WHITE = " \t\r\n"
-"""XML's own white space. Python's `str.strip()` takes more, which the schema would not."""
+"""XML's white space. Python's `str.strip()` strips more, which the schema would not accept."""
 
 SUN_PATH = 107
-"""Bytes that fit into `sockaddr_un.sun_path` beside its closing NUL (unix(7))."""
+"""Bytes that fit into `sockaddr_un.sun_path` without its final NUL (unix(7))."""
 
 _TIME_UNITS = {
     **dict.fromkeys(("usec", "us", "µs", "μs"), 1e-6),
@@ -33,7 +33,7 @@ _TIME_UNITS = {
 }
 _TIME_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)[ \t\r\n]*([A-Za-zµμ]*)[ \t\r\n]*")
 _TIME_MAX = 2.0**64 / 1e6
-"""Seconds that systemd can hold: it counts microseconds in 64 bits."""
+"""The longest time span of systemd in seconds: it counts microseconds in 64 bits."""
 
 _AMOUNT = re.compile(r"([0-9]{1,20})([KMGT]?)")
 _AMOUNT_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -42,14 +42,14 @@ _TCP = re.compile(r"tcp://(\*|\[[0-9A-Fa-f:.%A-Za-z]+\]|[A-Za-z0-9_.-]+):([0-9]{
 
 
 def quote(text: str) -> str:
-    """A text as a message shows it: on one line, printable, and never longer than the reader's patience."""
+    """Return a text as messages show it: on one line, printable, and shortened."""
     shown = text if len(text) <= 60 else text[:57] + "..."
     return repr(shown)
 
 
 def timespan(text: str) -> float:
-    """Seconds of a time span as systemd.time(7) writes it: `90`, `500ms`, `1min 30s`; `infinity` is 0.0,
-    which means none.
+    """Return the seconds of a time span in the form of systemd.time(7): `90`, `500ms`, `1min 30s`. `infinity`
+    is 0.0, which means no limit.
     """
     stripped = text.strip(WHITE)
     if stripped == "infinity":
@@ -59,7 +59,7 @@ def timespan(text: str) -> float:
         unit = _TIME_UNITS.get(match[2])
         if unit is None:
             raise ValueError(
-                f"{quote(match[2])} is no unit of time, expected one of us, ms, s, min, h, d, w, M, y"
+                f"{quote(match[2])} is not a unit of time, expected one of us, ms, s, min, h, d, w, M, y"
             )
         total, end = total + float(match[1]) * unit, match.end()
     if end != len(stripped) or not stripped:
@@ -72,8 +72,8 @@ def timespan(text: str) -> float:
 
 
 def seconds(given: object) -> float:
-    """Return a time of a task's configuration: a number of seconds, or a time span that has an end. Raises
-    ValueError.
+    """Return the seconds of a time in a task's configuration: a number of seconds, or a finite time span.
+    Raises ValueError.
     """
     text = given if isinstance(given, str) else str(given) if isinstance(given, int | float) else ""
     try:
@@ -91,20 +91,20 @@ TRUE, FALSE = ("yes", "1", "true", "on"), ("no", "0", "false", "off")
 
 
 def boolean(text: str) -> bool:
-    """Return what systemd reads in a boolean. Raises ValueError."""
+    """Return the value of a boolean as systemd reads it. Raises ValueError."""
     word = text.strip().lower()
     if word not in (*TRUE, *FALSE):
-        raise ValueError(f"{quote(text)} is no boolean, expected yes or no")
+        raise ValueError(f"{quote(text)} is not a boolean, expected yes or no")
     return word in TRUE
 
 
 PRIORITIES = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
-"""The priorities of syslog(3) as journald calls them, by number."""
+"""The priorities of syslog(3) by journald's names, in the order of their numbers."""
 
 
 def priority(text: str) -> int:
-    """Return the number of a priority, by its name or number as in systemd's LogLevelMax=, or by Python's
-    name. Raises ValueError.
+    """Return the number of a priority. The text is its name or number as in systemd's LogLevelMax=, or
+    Python's name. Raises ValueError.
     """
     word = text.strip(WHITE).lower()
     word = {"error": "err", "critical": "crit", "warn": "warning"}.get(word, word)
@@ -113,12 +113,12 @@ def priority(text: str) -> int:
     if len(word) == 1 and word in "01234567":
         return int(word)
     raise ValueError(
-        f"{quote(text)} is no log level, expected {', '.join(PRIORITIES[:-1])} or {PRIORITIES[-1]}"
+        f"{quote(text)} is not a log level, expected {', '.join(PRIORITIES[:-1])} or {PRIORITIES[-1]}"
     )
 
 
 def whole(text: str, low: int, high: int) -> int:
-    """A whole number from `low` to `high`."""
+    """Return a whole number from `low` to `high`. Raises ValueError."""
     stripped = text.strip(WHITE)
     if not re.fullmatch(r"[+-]?[0-9]{1,20}", stripped) or not low <= int(stripped) <= high:
         raise ValueError(f"{quote(text)} is out of range, expected a whole number from {low} to {high}")
@@ -126,8 +126,8 @@ def whole(text: str, low: int, high: int) -> int:
 
 
 def amount(text: str) -> int:
-    """A resource limit: a number, with systemd's K, M, G or T (of 1024) for bytes; `infinity` is -1, as
-    RLIM_INFINITY is.
+    """Return a resource limit: a number, with systemd's K, M, G or T (of 1024) for bytes. `infinity` is -1,
+    as RLIM_INFINITY is.
     """
     stripped = text.strip(WHITE)
     if stripped == "infinity":
@@ -135,13 +135,13 @@ def amount(text: str) -> int:
     match = _AMOUNT.fullmatch(stripped)
     value = int(match[1]) * _AMOUNT_UNITS[match[2]] if match else -1
     if not 0 <= value < 1 << 63:
-        raise ValueError(f"{quote(text)} is no limit, expected a number such as 1024 or 2G, or infinity")
+        raise ValueError(f"{quote(text)} is not a limit, expected a number such as 1024 or 2G, or infinity")
     return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A place to bind or to connect to: `tcp` with host and port, or `ipc` with the path as `host` and
+    """An endpoint to bind or connect: `tcp` with host and port, or `ipc` with the path as `host` and
     port 0.
     """
 
@@ -151,13 +151,13 @@ class Endpoint:
 
     @property
     def wildcard(self) -> bool:
-        """Whether it means every address of the machine."""
+        """True if the endpoint stands for every address of the machine."""
         address = self.address
         return self.scheme == "tcp" and (self.host == "*" or (address is not None and address.is_unspecified))
 
     @property
     def address(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-        """The host as an IP address, None when it is a name, an interface or a path."""
+        """The host as an IP address; None if it is a name, an interface or a path."""
         try:
             return ipaddress.ip_address(self.host.strip("[]"))
         except ValueError:
@@ -165,7 +165,7 @@ class Endpoint:
 
     @property
     def local(self) -> bool:
-        """Whether only this machine can reach it."""
+        """True if only this machine can reach the endpoint."""
         address = self.address
         loopback = address is not None and address.is_loopback
         return self.scheme == "ipc" or loopback or self.host in ("localhost", "lo")
@@ -175,14 +175,14 @@ class Endpoint:
 
 
 def endpoint(text: str, *, bind: bool) -> Endpoint:
-    """Read `tcp://HOST:PORT` or `ipc://PATH`. Only what is bound may be `*`; a port that is not fixed
-    could not be told to anyone.
+    """Read `tcp://HOST:PORT` or `ipc://PATH`. Only an endpoint to bind may have `*` as host. A port chosen by
+    the kernel is not allowed: its peers could not know it.
     """
     if text.startswith("ipc://"):
         return _ipc(text)
     match = _TCP.fullmatch(text)
     if match is None:
-        raise ValueError(f"{quote(text)} is no endpoint, expected tcp://HOST:PORT or ipc:///PATH")
+        raise ValueError(f"{quote(text)} is not an endpoint, expected tcp://HOST:PORT or ipc:///PATH")
     if not 1 <= int(match[2]) <= 65535:
         raise ValueError(f"{quote(text)} has port {match[2]}, expected one from 1 to 65535")
     if match[1] == "*" and not bind:
@@ -199,29 +199,31 @@ def _ipc(text: str) -> Endpoint:
         raise ValueError(
             f"{quote(text)} is abstract and has no file whose mode keeps other users out, expected ipc:///PATH"
         )
-    # Every process of a context has its own working directory, so a relative path would name a socket for
-    # each of them.
+    # Each process of a context has its own working directory, so a relative path would be a different socket
+    # for each.
     if len(path) < 2 or path[0] != "/" or path.endswith("/"):
         raise ValueError(f"{quote(text)} has no absolute path, expected ipc:///PATH")
     return Endpoint(scheme="ipc", host=path)
 
 
 def collide(one: Endpoint, other: Endpoint) -> bool:
-    """Whether both cannot be bound at the same time."""
+    """Return True if the two cannot be bound at the same time."""
     if (one.scheme, one.port) != (other.scheme, other.port):
         return False
     return one.wildcard or other.wildcard or _spelling(one) == _spelling(other)
 
 
 def reaches(connect: Endpoint, bind: Endpoint) -> bool:
-    """Whether who connects to `connect` can land at `bind`, as far as scheme, port and path tell."""
+    """Return True if a client that connects to `connect` can reach `bind`, as far as scheme, port and path
+    show.
+    """
     same = (connect.scheme, connect.port) == (bind.scheme, bind.port)
     return same and (connect.scheme == "tcp" or connect.host == bind.host)
 
 
 def apart(connect: Endpoint, bind: Endpoint) -> bool:
-    """Whether both hosts are IP addresses and not the same, so that only a translating network would bring
-    one to the other.
+    """Return True if both hosts are IP addresses and differ, so that only address translation could connect
+    them.
     """
     if bind.wildcard or connect.wildcard:
         return False

@@ -1,8 +1,8 @@
-"""What is so now: the transactions of a context, their tasks, and who waits for an answer. Frozen; `step`
-makes the next one.
+"""The state of a context: its transactions, their tasks, and pending requests. It is frozen; `step` returns
+the next one. The rows of the state file are made and read here; writing them is host/store.py's job.
 
-Times are monotonic seconds of this boot. Everything but the waiters survives the supervisor in the state
-file, row by row.
+Times are monotonic seconds of this boot. Everything but the pending requests survives the supervisor in the
+state file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from zmsvc.core.model import Context, ServiceType, TaskService
 
 
 class Reason(StrEnum):
-    """Why a task ended. The first two are no failures."""
+    """The reason why a task ended. The first two are not failures."""
 
     EXITED = "exited"
     REQUESTED = "requested"
@@ -33,12 +33,12 @@ class Reason(StrEnum):
     CANNOT_LAUNCH = "cannot-launch"
     START_LIMIT = "start-limit"
     LOST = "lost"
-    """The keeper died, and all of the context with it."""
+    """The keeper died, and all processes of the context with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
-    """How a task ended last. `at` is monotonic."""
+    """The last end of a task. `at` is monotonic."""
 
     code: int | None = None
     signal: str | None = None
@@ -52,56 +52,61 @@ class Task:
 
     sub_state: SubState = SubState.WAITING
     since: float = 0.0
-    """When it came into its state; one sub-state of it may have followed another since."""
+    """When the task entered its state. Its sub-state may have changed since."""
     deadline: float | None = None
-    """When it wants to be woken: READY, stop, watchdog or back-off, as its state says."""
+    """When the task needs `DeadlinePassed`: the limit for READY=1, the stop, the watchdog or the back-off,
+    depending on its sub-state.
+    """
     launch: int = 0
     """The number of its last launch; 0 before the first."""
     pid: int | None = None
     start_time: int = 0
-    """Of the process, in clock ticks since boot, from /proc: with the PID and the boot it is the process's
-    identity.
+    """Start time of the process in clock ticks since boot, from /proc. PID, start time and boot ID together
+    identify a process.
     """
     launched_at: float = 0.0
     restarts: int = 0
     action: str = ""
-    """The last word about it on the wire."""
+    """The last action that was published about the task."""
     exit: Exit | None = None
     status: str = ""
-    """What it said last with STATUS=, or why it failed."""
+    """The task's last STATUS= text, or the reason why it failed."""
     stop_reason: Reason | None = None
-    """Why it is being ended, when it is."""
+    """The reason for which the task is being stopped, if it is."""
     restart_pending: bool = False
-    """Start it again when it has stopped."""
+    """Start the task again when it has stopped."""
     rules_suppressed: bool = False
-    """Its end fires no rules."""
+    """The task's end fires no rules."""
     stopped_by_operator: bool = False
-    """The operator stopped it: no rule starts it until somebody orders it."""
+    """An operator stopped the task: no rule starts it until an operator, the context or the bus orders it."""
     failures: int = 0
-    """Failures in a row without a good uptime between them."""
+    """Consecutive failures without a sufficiently long uptime between them."""
     quick_starts: int = 0
-    """Starts by rule that came too quickly after each other, in a row."""
+    """Consecutive starts by rules that followed each other too quickly."""
     starts: tuple[float, ...] = ()
-    """When rules started it, as far back as its start limit looks."""
+    """Times at which rules started the task, as far back as its start limit counts."""
     firings: int = 0
-    """Rules that fired to start it since its last launch: what waits, is joined with what waits, or was
-    refused.
+    """Firings of rules that start the task since its last launch, including those that were merged with a
+    pending start or refused.
     """
     cause: Cause = field(default_factory=Cause)
     """The cause of its last launch, or of the next one if that is pending."""
     update: Mapping[str, Any] | None = None
-    """The items of its last update."""
+    """The items of the task's last update."""
     sequence: int = 0
-    """The number of the last update that was taken, so that a repeated one is known."""
+    """The number of the last accepted update, which identifies a repeated one."""
     dropped: int = 0
-    """Updates that came faster than the limit and were not passed on."""
+    """Updates beyond the rate limit, which were not published."""
     tokens: float = 0.0
-    """Updates it may report now; refilled with time up to the burst."""
+    """Tokens of the rate limit: updates that the task may report now. They refill with time up to the burst.
+    """
     tokens_at: float = 0.0
     leftovers: tuple[Ended, ...] = ()
-    """Processes that it left behind at its last end, and what ended each."""
+    """The processes that the task left behind at its last end, and how each ended."""
     last_definition: Mapping[str, Any] | None = None
-    """What the file said of it before a reload took it out: its messages tell that until it has ended."""
+    """The task's definition before a reload removed it. Messages about the task use it until the task has
+    ended.
+    """
 
     @property
     def state(self) -> State:
@@ -118,20 +123,22 @@ class Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transaction:
-    """One run of the context. An open one is resumed when the context starts again."""
+    """A transaction: one run of the context. An open one is resumed when the context starts again."""
 
     id: str
     open: bool = True
     opened: float = 0.0
     closed: float = 0.0
-    """When it was stopped; of an earlier boot a number not above 0, which is greater for what was stopped
-    later.
+    """When the transaction was stopped. For an earlier boot this is a number of 0 or less, which still keeps
+    the order of the stops.
     """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingRequest:
-    """Somebody waits until an order was carried out. `request` 0 is the start of the context itself."""
+    """A request whose client waits until the order is carried out. `request` 0 is the start of the context
+    itself.
+    """
 
     request: int
     verb: Verb
@@ -139,64 +146,65 @@ class PendingRequest:
     keys: tuple[Key, ...]
     remaining: frozenset[Key]
     ending: frozenset[Key] = frozenset()
-    """Those of `keys` whose end is waited for; of the others it is the start."""
+    """The `keys` whose end is awaited. For the others the start is awaited."""
     later: frozenset[Key] = frozenset()
-    """Those of `keys` whose launch of now has to end first: the start that is waited for is that of the
-    next one.
-    """
+    """The `keys` whose current launch has to end first: the start of the next launch is awaited."""
     stopped_by: Mapping[Key, str] = field(default_factory=dict)
-    """Who has stopped which of `keys` before it had started."""
+    """The origin that stopped a task before it had started, by key."""
     failures: tuple[str, ...] = ()
     opened: bool = False
     """The order opened its transaction."""
     details: Mapping[str, Any] = field(default_factory=dict)
-    """What its answer says beside what became of the tasks."""
+    """Further items of the answer, beside the outcome of each task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """All that is known and decided of one context."""
+    """The known and decided state of one context."""
 
     context: Context
     keeper_id: str = ""
-    """The keeper that holds the processes; another one means that all of them are gone."""
+    """ID of the keeper whose children the tasks are. Another ID means that all of them are gone."""
     stopping: bool = False
     next_launch: int = 1
     keeper_can_ask: bool = True
-    """The keeper can ask all processes of a launch to end."""
+    """True if the keeper can ask all processes of a launch to end (protocol 2)."""
     transactions: Mapping[str, Transaction] = field(default_factory=dict)
     tasks: Mapping[Key, Task] = field(default_factory=dict)
     launches: Mapping[int, Key] = field(default_factory=dict)
-    """Which task a live launch belongs to."""
+    """The task that each live launch belongs to."""
     pending: tuple[PendingRequest, ...] = ()
 
 
 def service_of(context: Context, task_id: str, task: Task | None) -> TaskService | None:
-    """What the file says of a task, or said before a reload took it out; None when neither is known."""
+    """Return the definition of a task in the context file, or the last one before a reload removed it. Return
+    None if neither is known.
+    """
     service = context.tasks.get(task_id)
     if service is not None or task is None or task.last_definition is None:
         return service
-    return _recalled(task_id, task.last_definition)
+    return _kept_definition(task_id, task.last_definition)
 
 
-_TOLD = ("instance", "topic", "service_type", "description", "service_name", "device_action", "source")
+_KEPT_FIELDS = ("instance", "topic", "service_type", "description", "service_name", "device_action", "source")
 
 
-def remembered(service: TaskService) -> dict[str, Any]:
-    """What is kept of a task that a reload takes out (`Task.removed`), as plain JSON values."""
-    return {name: getattr(service, name) for name in _TOLD}
+def definition_to_keep(service: TaskService) -> dict[str, Any]:
+    """Return the part of a definition that survives its removal by a reload (`Task.last_definition`), as
+    plain JSON values.
+    """
+    return {name: getattr(service, name) for name in _KEPT_FIELDS}
 
 
-def _recalled(task_id: str, kept: Mapping[str, Any]) -> TaskService:
-    values = {name: kept[name] for name in _TOLD}
+def _kept_definition(task_id: str, kept: Mapping[str, Any]) -> TaskService:
+    values = {name: kept[name] for name in _KEPT_FIELDS}
     return TaskService(id=task_id, **{**values, "service_type": ServiceType(kept["service_type"])})
 
 
 def transaction_state(world: World, transaction: str, tasks: Collection[Task]) -> State:
-    """The state of a transaction, from that of its tasks.
+    """Return the state of a transaction, derived from its tasks.
 
-    They are given, because to look for them anew for each of many transactions takes the square of their
-    number.
+    The caller passes the tasks: searching them again for each of many transactions would take quadratic time.
     """
     if not world.transactions[transaction].open or world.stopping:
         return State.DEACTIVATING if any(task.live for task in tasks) else State.INACTIVE
@@ -206,8 +214,8 @@ def transaction_state(world: World, transaction: str, tasks: Collection[Task]) -
 
 
 def coming_up(task: Task) -> bool:
-    """Tell whether a task is on its way to READY=1: also while it stops to start again, or because it was
-    not ready in time.
+    """Return True if a task is on its way to READY=1. This includes a task that stops in order to start
+    again, or because it was not ready in time.
     """
     if task.state is not State.DEACTIVATING:
         return task.state is State.ACTIVATING
@@ -216,15 +224,15 @@ def coming_up(task: Task) -> bool:
 
 
 def task_to_row(task: Task) -> dict[str, Any]:
-    """A task as plain JSON values; fields that have their default are left out.
+    """Return a task as plain JSON values, without the fields that have their default.
 
-    A supervisor of an earlier zmsvc knows no `final-sigterm`: for it what was left behind is about to be
-    killed.
+    A supervisor of an earlier zmsvc does not know `final-sigterm`. It reads the nearest sub-state,
+    `final-sigkill`.
     """
     row = {
         _IN_ROW.get(name, name): value
-        for name, fresh in _FRESH.items()
-        if (value := getattr(task, name)) != fresh
+        for name, default in _DEFAULTS.items()
+        if (value := getattr(task, name)) != default
     }
     if task.sub_state is SubState.FINAL_SIGTERM:
         row["sub"] = SubState.FINAL_SIGKILL
@@ -237,7 +245,7 @@ def task_to_row(task: Task) -> dict[str, Any]:
     return row
 
 
-_FRESH = {f.name: getattr(Task(), f.name) for f in fields(Task)}
+_DEFAULTS = {f.name: getattr(Task(), f.name) for f in fields(Task)}
 _EXIT = tuple(f.name for f in fields(Exit))
 _IN_ROW = {
     "sub_state": "sub",
@@ -250,13 +258,13 @@ _IN_ROW = {
     "leftovers": "ended",
     "last_definition": "removed",
 }
-"""The names of fields in the state file, where they differ: files of earlier releases have them."""
+"""The names that fields have in the state file, where they differ. Files of earlier releases use them."""
 _FROM_ROW = {kept: name for name, kept in _IN_ROW.items()}
 
 
 def task_from_row(row: Mapping[str, Any], sub: str | None = None) -> Task:
-    """The reverse of `task_to_row`; `sub` is kept beside it. Raises KeyError, TypeError or ValueError for
-    what was not written by it.
+    """Return the task of a row that `task_to_row` made; `sub` is stored beside it. Raises KeyError, TypeError
+    or ValueError for any other row.
     """
     values = dict(row)
     if sub == SubState.FINAL_SIGTERM:
@@ -271,7 +279,7 @@ def task_from_row(row: Mapping[str, Any], sub: str | None = None) -> Task:
             code=end["code"], signal=end["signal"], reason=Reason(end["reason"]), at=end["at"]
         )
     if values.get("removed") is not None:
-        _recalled("", values["removed"])
+        _kept_definition("", values["removed"])
     if "cause" in values:
         values["cause"] = cause_from_json(values["cause"])
     if "starts" in values:
@@ -282,9 +290,7 @@ def task_from_row(row: Mapping[str, Any], sub: str | None = None) -> Task:
 
 
 def status_at(task: Task, now: float) -> str:
-    """Return the status of a task as it is shown at this time: of one that waits for its next start it is
-    a count-down.
-    """
+    """Return the status text of a task at this time. For a task in back-off it is a countdown."""
     if task.sub_state is not SubState.BACK_OFF or task.deadline is None:
         return task.status
     slowed = ", slowed: its rules start it too quickly" if task.quick_starts > task.failures else ""

@@ -92,7 +92,7 @@ class MissedOrders:
             begun, prefix = subscription
             sign = 1 if begun else -1
             more, size = more + sign, size + sign * len(prefix)
-            if prefix.startswith(messages.UNHEARD):
+            if prefix.startswith(messages.MISSED_ORDERS):
                 self._note(begun, prefix)
         if changes:
             count(changes, more, size, more=changes == TOLD)
@@ -131,7 +131,7 @@ class MissedOrders:
     def _tell(self, topic: str) -> None:
         if self.count:
             try:
-                self._mouth.send(messages.encode(topic, messages.unheard(self.count)), zmq.DONTWAIT)
+                self._mouth.send(messages.encode(topic, messages.missed_orders(self.count)), zmq.DONTWAIT)
             except zmq.Again:
                 return  # The proxy is behind; the next supervisor is told.
             self.count = 0

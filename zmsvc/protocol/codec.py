@@ -40,7 +40,7 @@ class Codec(Generic[Message]):
         op = body.get("op")
         reader = self._readers.get(op) if isinstance(op, str) else None
         if reader is None:
-            raise ProtocolError(f"cannot read message: {op!r} is no operation of this line")
+            raise ProtocolError(f"cannot read message: {op!r} is not an operation of this channel")
         message: Message = reader(body)
         return message
 
@@ -64,7 +64,7 @@ class _Reader:
 
     def __call__(self, body: Any) -> Any:
         if not isinstance(body, Mapping):
-            raise ProtocolError(f"cannot read {self._kind.__name__}: it is no object")
+            raise ProtocolError(f"cannot read {self._kind.__name__}: it is not an object")
         found = {}
         for name, read, required in self._fields:
             if name in body:

@@ -66,7 +66,7 @@ class Bus:
         self._loop = asyncio.get_running_loop()
         self._zmq = sockets.context()
         frontend, backend = endpoints
-        self._unheard = messages.UNHEARD.decode() + origin
+        self._unheard = messages.MISSED_ORDERS.decode() + origin
         heard = [messages.prefix(topic) for topic in (*messages.TOPICS, self._unheard)]
         self._ears = sockets.subscriber(self._zmq, frontend, heard, curve, hwm=socket_options.SUPERVISOR_HWM)
         self._mouth = sockets.Publisher(sockets.publisher(self._zmq, backend, curve))
@@ -170,7 +170,7 @@ class Bus:
             if body.get("header", {}).get("origin") == self._origin:
                 return
             if topic == self._unheard:
-                count = messages.unheard_of(body)
+                count = messages.missed_orders_in(body)
                 self.unheard += count
                 self._order(OrdersMissed(count=count))
             elif topic == "state":

@@ -309,7 +309,9 @@ class Loop:
             future.set_result(effect)
 
     def _log(self, record: ev.Record) -> None:
-        words = history.line({name: _short(value) for name, value in history.words(record.detail).items()})
+        words = history.as_text(
+            {name: _short(value) for name, value in history.fields(record.detail).items()}
+        )
         fields = {"MESSAGE_ID": journal.MESSAGE_ID.get(record.event, journal.MESSAGE_ID["context"])}
         if record.transaction:
             fields["ZMSVC_TRANSACTION"] = record.transaction

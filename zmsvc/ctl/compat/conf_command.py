@@ -350,7 +350,7 @@ def _send(endpoint: str, frame: bytes, topic: str, timeout_s: float, curve: Curv
     """Send when the context hears: one that is just being started has a device before it has a supervisor,
     which would miss this.
     """
-    if sockets.send_once(endpoint, frame, timeout_s, curve, presence=messages.UNHEARD):
+    if sockets.send_once(endpoint, frame, timeout_s, curve, presence=messages.MISSED_ORDERS):
         return 0
     if topic == "control":
         # As in 1.0: a report is for all who listen, and nobody need do so.

@@ -104,7 +104,7 @@ def send(args: argparse.Namespace) -> int:
 
     try:
         # A supervisor that is just being replaced would miss an order: wait until one has subscribed.
-        presence = messages.UNHEARD if args.topic in messages.TOPICS else b""
+        presence = messages.MISSED_ORDERS if args.topic in messages.TOPICS else b""
         wanted = sockets.send_once(backend, frame, args.timeout or SEND_PATIENCE, curve, presence=presence)
     except UsageError:
         raise  # The message is too large, which is a fault of the command line, not of the context.

@@ -49,7 +49,7 @@ class _Told:
         *,
         tasks: int | None,
         faults: list[str],
-        warnings: list[checks.Odd],
+        warnings: list[checks.ConfigWarning],
         access: Sequence[str] = (),
     ) -> None:
         self.file = file
@@ -79,7 +79,7 @@ def _checked(file: str) -> _Told:
         return _Told(file, tasks=None, faults=error.faults, warnings=[])
     curve = curve_keys.in_use(paths.keys_dir(context.name))
     found = [
-        *checks.odd(context, curve=curve),
+        *checks.config_warnings(context, curve=curve),
         *reader.check_binds(context, curve=curve),
         *reader.check_services(context),
     ]
@@ -96,7 +96,7 @@ def _checked(file: str) -> _Told:
     )
 
 
-def _placed(found: list[checks.Odd], context: Context) -> list[checks.Odd]:
+def _placed(found: list[checks.ConfigWarning], context: Context) -> list[checks.ConfigWarning]:
     """Give each warning its line, if it is about anything that stands in the file."""
     tasks, elements = reader.lines_of(context) if found else ({}, {})
     return [

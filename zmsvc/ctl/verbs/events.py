@@ -110,7 +110,7 @@ def _detail(detail: Any) -> str:
     """Return the details as `reason=exited pid=12`, with a cause in short form."""
     if not isinstance(detail, dict):
         return ""
-    shown = history.words(detail)
+    shown = history.fields(detail)
     cause = detail.get("cause")
     if isinstance(cause, dict):
         shown |= {name: str(cause[name]) for name in ("by", "uid") if cause.get(name) is not None}
@@ -121,4 +121,4 @@ def _detail(detail: Any) -> str:
             if named
             else {}
         )
-    return history.line(shown)
+    return history.as_text(shown)

@@ -25,7 +25,7 @@ _ANY = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 def safe_bind(endpoint: str, *, curve: bool) -> str:
     """The endpoint that may be bound: without CURVE keys "any address" means loopback.
 
-    Raises ConfigError for what is no endpoint, and for an address beyond loopback without keys.
+    Raises ConfigError for what is not an endpoint, and for an address beyond loopback without keys.
     """
     if endpoint.startswith("ipc://"):
         _ipc_path(endpoint)
@@ -62,7 +62,7 @@ def listen(endpoint: str, mode: int = 0o660) -> socket.socket:
     """A listening socket, not blocking, close-on-exec, exactly at `endpoint` (port `*` or 0: any free one).
 
     The file of an ipc endpoint has `mode` before anybody can connect; one that a dead process left is
-    replaced. Raises ConfigError for what is no endpoint, ZmsvcError where it cannot be bound.
+    replaced. Raises ConfigError for what is not an endpoint, ZmsvcError where it cannot be bound.
     """
     ipc = endpoint.startswith("ipc://")
     try:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from zmsvc.core import foreground, shell
-from zmsvc.core.checks import Odd
+from zmsvc.core.checks import ConfigWarning
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.model import Context, ServiceType, TaskService
 from zmsvc.host.bus import endpoints, members
@@ -25,27 +25,27 @@ _MAX_MODULE = 1 << 20
 """Bytes; a larger module is data."""
 
 
-def check_binds(context: Context, *, curve: bool) -> list[Odd]:
+def check_binds(context: Context, *, curve: bool) -> list[ConfigWarning]:
     """What could not be bound for want of CURVE keys, or would not be found where the file says, with its
     line.
     """
     found = [] if curve else [*exposed_binds.refused(context), *exposed_binds.refused_to_monitors(context)]
     return [
-        Odd(line=line, text=words)
+        ConfigWarning(line=line, text=words)
         for line, words in [*found, *exposed_binds.unreachable(context, curve=curve)]
     ]
 
 
-def check_ports(context: Context) -> list[Odd]:
+def check_ports(context: Context) -> list[ConfigWarning]:
     """Which of the two places that the device binds could not be bound now, and why; what only keys are
     missing for is left out.
     """
     ends = context.endpoints
-    found: list[Odd] = []
+    found: list[ConfigWarning] = []
     for name, place in (("FrontBind", ends.front_bind), ("BackendBind", ends.backend_bind)):
         why = _ipc(place.removeprefix("ipc://"), context.name) if place.startswith("ipc://") else _tcp(place)
         if why:
-            found.append(Odd(element=name, text=f"{name} {place}: {why}"))
+            found.append(ConfigWarning(element=name, text=f"{name} {place}: {why}"))
     return found
 
 
@@ -84,10 +84,10 @@ def _ipc(path: str, name: str) -> str:
     return "in use now: somebody listens there"
 
 
-def check_services(context: Context) -> list[Odd]:
+def check_services(context: Context) -> list[ConfigWarning]:
     """Which tasks could not be launched now: no code, no program, no right to become their user."""
     return [
-        Odd(task=task.id, text=f"{task.id}: {text}")
+        ConfigWarning(task=task.id, text=f"{task.id}: {text}")
         for task in context.tasks.values()
         for text in _missing(task)
     ]
