@@ -20,6 +20,7 @@
 # make test-deb   installs, upgrades, downgrades and removes that package in a booted copy of SUITE=bookworm or trixie; root, minutes
 # make rpm        the RPM package, into build/rpm; rpmbuild of any distribution does
 # make completion  writes the completion of zmsvcctl for bash, zsh and fish anew, from its table of verbs
+# make options   writes the options of <service> anew into the schema and the manual of context files, from their table
 # make lock       renews the versions and hashes in packaging/locked that install uses; needs the network
 # make clean      removes what the others made in this directory
 #
@@ -32,7 +33,7 @@ DESTDIR ?=
 LIBRARIES ?= pypi
 
 .PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks bench-safety check fuzz kills chaos soak promises \
-    deb test-deb rpm lock completion install uninstall clean unit user-unit install-program install-files
+    deb test-deb rpm lock completion options install uninstall clean unit user-unit install-program install-files
 .DELETE_ON_ERROR:
 
 # --- for developers: everything happens in .venv ------------------------------------------------------------------------------
@@ -88,6 +89,9 @@ bench-pages bench-forks bench-safety: $(VENV)/.runs
 
 completion: $(VENV)/.runs
 	$(VENV)/bin/python scripts/completion.py
+
+options: $(VENV)/.runs
+	$(VENV)/bin/python scripts/service_options.py
 
 check: $(VENV)/.tests
 	$(VENV)/bin/ruff check .

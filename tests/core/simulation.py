@@ -18,7 +18,8 @@ from zmsvc.core import events as ev
 from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.lifecycle import TABLE, TaskEvent
-from zmsvc.core.model import Action, Context, Endpoints, Limits, Rule, ServiceType, TaskService, Trigger
+from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
+from zmsvc.core.service_options import Limits, ServiceType
 from zmsvc.core.world import Task, World, task_from_row, task_to_row
 
 BEGINNING = 1000.0

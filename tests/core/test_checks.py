@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmsvc.core.checks import Fault, faults, warnings
-from zmsvc.core.model import Action, Context, Endpoints, Limits, Rule, ServiceType, TaskService, Trigger
+from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
+from zmsvc.core.service_options import Limits, ServiceType
 from zmsvc.core.values import Endpoint, endpoint
 
 LOCAL = Endpoints(

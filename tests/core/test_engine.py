@@ -15,8 +15,8 @@ from zmsvc.core import updates
 from zmsvc.core.cause import as_json
 from zmsvc.core.draft import Draft
 from zmsvc.core.engine import step
-from zmsvc.core.model import KillMode
 from zmsvc.core.requests import MAX_CLOSED
+from zmsvc.core.service_options import KillMode
 from zmsvc.core.transitions import KILL_TIMEOUT
 from zmsvc.core.world import status_at
 

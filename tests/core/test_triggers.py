@@ -23,7 +23,8 @@ from zmsvc.core.back_off import (
 )
 from zmsvc.core.cause import MAX_SOURCES, NO_CAUSE, Source, SourceExit, as_json, by_rule
 from zmsvc.core.lifecycle import SubState
-from zmsvc.core.model import Action, Limits, Trigger
+from zmsvc.core.model import Action, Trigger
+from zmsvc.core.service_options import Limits
 from zmsvc.core.transitions import rules_for
 from zmsvc.core.world import Task
 

@@ -14,7 +14,7 @@ from simulation import Simulation, context, task
 from zmsvc.core import events as ev
 from zmsvc.core.cause import Cause, Source, SourceExit
 from zmsvc.core.lifecycle import SubState
-from zmsvc.core.model import ServiceType
+from zmsvc.core.service_options import ServiceType
 from zmsvc.core.world import (
     Exit,
     Reason,

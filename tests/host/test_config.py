@@ -23,9 +23,10 @@ from manual_context import MANUAL
 
 from zmsvc.core import checks
 from zmsvc.core.errors import ConfigError
-from zmsvc.core.model import Action, BusAccess, Context, Endpoints, Limits, Rule, ServiceType, Trigger
+from zmsvc.core.model import Action, BusAccess, Context, Endpoints, Rule, Trigger
+from zmsvc.core.service_options import RLIMITS, Limits, ServiceType
 from zmsvc.host.config import reader
-from zmsvc.host.config.schema import RLIMITS, explain
+from zmsvc.host.config.schema import explain
 
 FULL = """<Context xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:noNamespaceSchemaLocation="context.rng">
   <BackendEndpoint>ipc:///run/zmsvc/front</BackendEndpoint>
@@ -1081,7 +1082,6 @@ BEYOND = {
     "monitor's endpoint",
     "long ipc",
     "bad time span",
-    "endless delay",
     "crossed delays",
     "user ID that means none",
     "user ID that meant none",

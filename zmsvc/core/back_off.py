@@ -5,7 +5,7 @@ Pure functions of one task's record; transitions.py applies the results.
 
 from __future__ import annotations
 
-from zmsvc.core.model import Limits
+from zmsvc.core.service_options import Limits
 from zmsvc.core.world import Task
 
 GOOD_UPTIME = 10.0

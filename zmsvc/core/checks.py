@@ -11,8 +11,9 @@ from typing import Any
 
 from zmsvc.core import shell
 from zmsvc.core.access import ANYONE, BUS, MAY_CONNECT
-from zmsvc.core.model import Action, BusAccess, Context, Rule, ServiceType, TaskService, Trigger
+from zmsvc.core.model import Action, BusAccess, Context, Rule, TaskService, Trigger
 from zmsvc.core.monitoring import monitoring
+from zmsvc.core.service_options import OPTIONS, ServiceType
 from zmsvc.core.values import TRUE, Endpoint, apart, collide, endpoint, quote, reaches, seconds
 
 _STARTING = (Action.START, Action.RESTART)
@@ -370,11 +371,14 @@ def _state_type(task: TaskService) -> str:
 
 def _differing_threads(tasks: Iterable[TaskService]) -> Iterator[ConfigWarning]:
     threads = [task for task in tasks if task.service_type is ServiceType.THREAD]
-    for name in ("user", "group", "nice", "log_level", "no_new_privileges", "rlimits"):
-        if any(getattr(task, name) != getattr(threads[0], name) for task in threads):
+    for option in OPTIONS:
+        if not option.per_process:
+            continue
+        if any(getattr(task, option.field) != getattr(threads[0], option.field) for task in threads):
             ids = ", ".join(task.id for task in threads)
             yield ConfigWarning(
-                task=threads[0].id, text=f"the Thread tasks {ids} share one process, but differ in {name}"
+                task=threads[0].id,
+                text=f"the Thread tasks {ids} share one process, but differ in {option.name}",
             )
 
 

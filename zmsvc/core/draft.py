@@ -13,7 +13,8 @@ from typing import Any
 from zmsvc.core import events as ev
 from zmsvc.core.events import Effect, Key
 from zmsvc.core.lifecycle import SubState
-from zmsvc.core.model import Limits, TaskService
+from zmsvc.core.model import TaskService
+from zmsvc.core.service_options import Limits
 from zmsvc.core.world import PendingRequest, Task, Transaction, World, service_of
 
 

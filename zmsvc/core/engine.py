@@ -15,7 +15,8 @@ from zmsvc.core.draft import Draft
 from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.lifecycle import SubState, TaskEvent
-from zmsvc.core.model import ServiceType, Trigger
+from zmsvc.core.model import Trigger
+from zmsvc.core.service_options import ServiceType
 from zmsvc.core.transitions import apply, asks_rest, executed, fire
 from zmsvc.core.world import Exit, Reason, Task, World
 

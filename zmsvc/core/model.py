@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from zmsvc.core.service_options import ServiceOptions, ServiceType
+
 TRANSACTION_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 """What a transaction may be called (match with `fullmatch`); a generated one is 20 of A-Z0-9."""
 
@@ -31,32 +33,6 @@ class Trigger(StrEnum):
     ON_EXIT = "on_exit"
 
 
-class ServiceType(StrEnum):
-    """How a task service is run."""
-
-    PROCESS = "Process"
-    THREAD = "Thread"
-    COMMAND = "Command"
-
-
-class KillMode(StrEnum):
-    """Which processes of a task are asked to end before SIGKILL."""
-
-    CONTROL_GROUP = "control-group"
-    """All: those of a Command at once, those of a Python task when its main process has ended."""
-    MIXED = "mixed"
-    """The main process alone."""
-
-
-class NotifyAccess(StrEnum):
-    """Which processes of a task may speak for it by sd_notify."""
-
-    MAIN = "main"
-    EXEC = "exec"
-    """The same: zmsvc runs no other commands for a task than its program."""
-    ALL = "all"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """When `trigger` happens to the task that holds the rule, `action` is done to the task `call`."""
@@ -67,27 +43,11 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Time limits of a task, in seconds; 0 for `start_timeout`, `stop_timeout` or `watchdog` means none."""
+class TaskService(ServiceOptions):
+    """One task service as the file describes it, with its options.
 
-    start_timeout: float = 90.0
-    stop_timeout: float = 10.0
-    watchdog: float = 0.0
-    restart_delay: float = 0.1
-    restart_max_delay: float = 60.0
-    start_limit_burst: int = 0
-    """How many starts by rule are allowed in `start_limit_interval`; 0: no limit, the back-off alone slows
-    it.
-    """
-    start_limit_interval: float = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskService:
-    """One task service as the file describes it.
-
-    `source` is the TaskService element as JSON (attributes are keys, repeated children lists): what goes on
-    the wire. It is without the task's environment, which may hold secrets.
+    `source` is the TaskService element as JSON: attributes are keys, repeated children are lists. It goes on
+    the wire, so it is without the environment of the task, which may hold secrets.
     """
 
     id: str
@@ -106,27 +66,6 @@ class TaskService:
     rule.
     """
     rules: tuple[Rule, ...] = ()
-    limits: Limits = field(default_factory=Limits)
-    user: str | None = None
-    """A name, or a number in decimal digits; this machine may not know it."""
-    group: str | None = None
-    """The same for a group."""
-    nice: int | None = None
-    kill_mode: KillMode = KillMode.CONTROL_GROUP
-    stop_signal: str = "SIGTERM"
-    """Asks the main process to end; of a Command, with `control-group`, every process."""
-    log_level: int | None = None
-    """The priority of syslog(3) (7: debug) up to which a task in Python logs; None: info."""
-    fresh: bool = False
-    """Whether a Process runs in a new interpreter, so that all of its environment has its effect."""
-    notify_access: NotifyAccess = NotifyAccess.MAIN
-    no_new_privileges: bool = False
-    """Whether what it executes gains no privileges by setuid bits or file capabilities."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    rlimits: Mapping[str, int] = field(default_factory=dict)
-    """Resource limits by systemd's names in lower case without `limit_` (nofile, as, core, cpu, nproc,
-    ...).
-    """
     command: tuple[str, ...] = ()
     """For `Command`: the program and its arguments."""
     notify: bool = False

@@ -13,8 +13,9 @@ from zmsvc.core.cause import BY_CONTEXT
 from zmsvc.core.draft import Draft, ensure_task
 from zmsvc.core.events import ContextReloaded, Key, Origin, Requested, Verb
 from zmsvc.core.lifecycle import SubState, TaskEvent
-from zmsvc.core.model import Context, ServiceType, TaskService
+from zmsvc.core.model import Context, TaskService
 from zmsvc.core.pending_requests import wait_for_reload
+from zmsvc.core.service_options import without_in_place
 from zmsvc.core.transitions import apply
 from zmsvc.core.world import definition_to_keep
 
@@ -56,24 +57,19 @@ def _difference(old: Context, new: Context) -> _Difference:
 
 
 def _same_process(old: TaskService, new: TaskService) -> bool:
-    """Return True if a running process may stay: rules and limits concern the supervisor alone."""
+    """Return True if a running process may stay: what differs concerns the supervisor alone."""
     return _launched_with(old) == _launched_with(new)
 
 
 def _launched_with(service: TaskService) -> TaskService:
-    defaults = TaskService(id="", instance="")
+    kind = service.service_type
     return replace(
-        service,
+        without_in_place(service, kind),
         rules=(),
         source={},
         description="",
         entry=True,
-        kill_mode=defaults.kill_mode,
-        notify_access=defaults.notify_access,
-        stop_signal=defaults.stop_signal
-        if service.service_type is ServiceType.COMMAND
-        else service.stop_signal,
-        limits=replace(defaults.limits, watchdog=service.limits.watchdog),
+        limits=without_in_place(service.limits, kind),
     )
 
 

@@ -17,8 +17,9 @@ from zmsvc.core.cause import MAX_SOURCES, Cause, Source, SourceExit, as_json, by
 from zmsvc.core.draft import Draft
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import TABLE, Act, SubState, TaskEvent
-from zmsvc.core.model import Action, KillMode, Rule, ServiceType, TaskService, Trigger
+from zmsvc.core.model import Action, Rule, TaskService, Trigger
 from zmsvc.core.pending_requests import complete_starts, complete_stops, resolve, restarted, stopped
+from zmsvc.core.service_options import KillMode, ServiceType
 from zmsvc.core.world import Exit, Reason, Task, status_at
 
 KILL_TIMEOUT = 10.0

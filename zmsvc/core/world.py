@@ -17,7 +17,8 @@ from zmsvc.core.cause import as_json as cause_as_json
 from zmsvc.core.cause import from_json as cause_from_json
 from zmsvc.core.events import Ended, Key, Verb, ended_as_json
 from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, State, SubState
-from zmsvc.core.model import Context, ServiceType, TaskService
+from zmsvc.core.model import Context, TaskService
+from zmsvc.core.service_options import ServiceType
 
 
 class Reason(StrEnum):

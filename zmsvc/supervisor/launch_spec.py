@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container
+from dataclasses import fields
+from typing import Any
 
 from zmsvc.core import cause
 from zmsvc.core.events import Key
-from zmsvc.core.model import Context, ServiceType, TaskService
+from zmsvc.core.model import Context, TaskService
+from zmsvc.core.service_options import Limits, ServiceOptions, ServiceType, options_of
 from zmsvc.core.world import World
 from zmsvc.host import paths
 from zmsvc.host.bus import members
@@ -53,21 +56,23 @@ def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Co
         # A process that is shared belongs to none of its tasks, so it has no PID file.
         pidfile=None if shared(service) else f"{places.runtime}/{transaction}:{task_id}.pid",
         cgroup=f"{transaction}:+{task.launch}" if shared(service) else cgroup_name(key),
-        user=service.user,
         uid=uid,
-        group=service.group,
-        nice=service.nice,
-        stop_signal=service.stop_signal,
-        no_new_privileges=service.no_new_privileges,
-        log_level=service.log_level,
-        fresh=service.fresh,
-        rlimits=dict(service.rlimits),
-        environment=dict(service.environment),
-        watchdog=service.limits.watchdog,
+        **_options(service),
         # The Monitor binds a place of its own, for which it needs the context's CURVE keys, if there are any.
         serves=service.instance == "Monitor",
         members=str(places.members_file) if service.instance == "Monitor" else None,
     )
+
+
+_FIELDS = {each.name for each in fields(LaunchSpec)}
+_CARRIED = [each.field for each in options_of(ServiceOptions) if each.field in _FIELDS]
+_CARRIED_LIMITS = [each.field for each in options_of(Limits) if each.field in _FIELDS]
+
+
+def _options(service: TaskService) -> dict[str, Any]:
+    """Return the options that the process of the task needs: those that `LaunchSpec` has a field for."""
+    found = {name: getattr(service, name) for name in _CARRIED}
+    return found | {name: getattr(service.limits, name) for name in _CARRIED_LIMITS}
 
 
 def own_endpoints(context: Context, places: Places) -> tuple[str, str]:

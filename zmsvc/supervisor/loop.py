@@ -21,7 +21,7 @@ from zmsvc.core import events as ev
 from zmsvc.core import history
 from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key, Requested, Verb
-from zmsvc.core.model import NotifyAccess
+from zmsvc.core.service_options import NotifyAccess
 from zmsvc.core.world import World
 from zmsvc.host import crashpoint, ids
 from zmsvc.host.bus.curve_keys import Curve

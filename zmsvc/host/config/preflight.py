@@ -13,7 +13,8 @@ from pathlib import Path
 from zmsvc.core import foreground, shell
 from zmsvc.core.checks import ConfigWarning
 from zmsvc.core.errors import ConfigError, ZmsvcError
-from zmsvc.core.model import Context, ServiceType, TaskService
+from zmsvc.core.model import Context, TaskService
+from zmsvc.core.service_options import ServiceType
 from zmsvc.host.bus import endpoints, members
 from zmsvc.host.config import exposed_binds
 from zmsvc.host.kernel import programs

@@ -11,30 +11,17 @@ passed over here as well, with a warning; but not inside `<service>`, which is n
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from lxml import etree
 
 from zmsvc.core.model import Trigger
+from zmsvc.core.option_kinds import Fields, Kind, Value, Variables
+from zmsvc.core.service_options import OPTIONS, Option
 from zmsvc.core.values import WHITE, quote
 from zmsvc.host.config.faults import Note
-
-RLIMITS = (
-    "as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice",
-    "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
-)  # fmt: skip
-"""The resource limits of setrlimit(2) that Python's `resource` has."""
-
-SPANS = (
-    "start_timeout",
-    "stop_timeout",
-    "watchdog",
-    "restart_delay",
-    "restart_max_delay",
-    "start_limit_interval",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,23 +53,23 @@ XML = "{http://www.w3.org/XML/1998/namespace}"
 TEXT = Schema(text=True)
 _VALUE = Schema(text=True, attributes=(f"{XML}space",))
 _RULE = Schema(children={"action?": TEXT, "call?": TEXT}, tolerant=True)
-_OPTIONS = (
-    "start_limit_burst",
-    "user",
-    "group",
-    "nice",
-    "kill_mode",
-    "stop_signal",
-    "log_level",
-    "notify_access",
-    "fresh",
-    "no_new_privileges",
-)
-_SERVICE = Schema(
-    children=dict.fromkeys((f"{name}?" for name in (*SPANS, *_OPTIONS)), TEXT)
-    | {"environment?": Schema(others=_VALUE, attributes=_VALUE.attributes)}
-    | {"limits?": Schema(children={f"{name}?": TEXT for name in RLIMITS})}
-)
+
+
+def service_schema(options: Iterable[Option]) -> Schema:
+    """Return the schema of a `<service>` with these options."""
+    return Schema(children={f"{option.name}?": _option(option.kind) for option in options})
+
+
+def _option(kind: Kind) -> Schema:
+    match kind:
+        case Value():
+            return TEXT
+        case Fields():
+            return Schema(children={f"{name}?": TEXT for name in kind.names})
+        case Variables():
+            return Schema(others=_VALUE, attributes=_VALUE.attributes)
+
+
 _TASK = Schema(
     children={
         "description?": TEXT,
@@ -98,7 +85,7 @@ _TASK = Schema(
         "state": Schema(
             children={f"{trigger}*": _RULE for trigger in Trigger}, attributes=("type",), tolerant=True
         ),
-        "service?": _SERVICE,
+        "service?": service_schema(OPTIONS),
     },
     tolerant=True,
 )

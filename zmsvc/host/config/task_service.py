@@ -13,11 +13,12 @@ from typing import Any
 
 from lxml import etree
 
-from zmsvc.core.model import Action, Rule, ServiceType, TaskService, Trigger
+from zmsvc.core.model import Action, Rule, TaskService, Trigger
+from zmsvc.core.service_options import ServiceType
 from zmsvc.core.values import TASK_ID, TRUE, WHITE, quote
 from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.schema import similar
-from zmsvc.host.config.service_options import read_settings
+from zmsvc.host.config.service_options import read_service_options
 from zmsvc.host.config.xml_text import TEXT_KEY, TRIMMED, kept, leaf, loses, to_json, value
 
 _ID_WORDS = "1 to 64 of A-Z a-z 0-9 _ . -"
@@ -47,15 +48,7 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
     action = element.find("Task/message/header/action")
     if action is not None and leaf(action):
         notes.value(action, _action, Action.START)
-    settings = read_settings(element.find("Task/service"), notes)
-    if settings.fresh and kind is not ServiceType.PROCESS:
-        notes.fault(element, f"<fresh> is for a Process, expected none for a {kind.value}")
-    if settings.log_level is not None and kind is ServiceType.COMMAND:
-        notes.fault(
-            element,
-            "<log_level> is for a task in Python, expected none for a Command, which chooses itself what "
-            "it prints",
-        )
+    options = read_service_options(element.find("Task/service"), element, kind, notes)
     instance = _instance(element, kind, notes)
     own = _own(configuration)
     _misspelt(configuration, kind, instance, notes)
@@ -71,20 +64,7 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
         location=_location(configuration, notes, folder),
         entry=state is not None and _attribute(state, "type") in _ENTRY,
         rules=tuple(rule for rule, _ in rules),
-        limits=settings.limits,
-        user=settings.user,
-        group=settings.group,
-        nice=settings.nice,
-        kill_mode=settings.kill_mode,
-        stop_signal=settings.stop_signal,
-        log_level=settings.log_level,
-        fresh=settings.fresh,
-        notify_access=settings.notify_access,
-        no_new_privileges=settings.user is not None
-        if settings.no_new_privileges is None
-        else settings.no_new_privileges,
-        environment=settings.environment,
-        rlimits=settings.rlimits,
+        **options,
         command=_command(configuration, notes) if kind is ServiceType.COMMAND else (),
         notify=kind is ServiceType.COMMAND and _notifies(configuration, notes),
         configuration=own,

@@ -1,0 +1,228 @@
+"""An option of `<service>` is declared once: the reader, the schema, the manual and CONTRIBUTING follow the
+declaration.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+import runpy
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lxml import etree
+
+from zmsvc.core import option_kinds as kinds
+from zmsvc.core.service_options import (
+    EVERY_TYPE,
+    OPTIONS,
+    Limits,
+    Option,
+    ServiceOptions,
+    ServiceType,
+    option,
+    options_of,
+    without_in_place,
+)
+from zmsvc.host.config import schema
+from zmsvc.host.config.faults import FaultList
+from zmsvc.host.config.service_options import read_options
+from zmsvc.protocol.launch import LaunchSpec
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = runpy.run_path(str(ROOT / "scripts" / "service_options.py"), run_name="service_options")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+
+
+class Policy(StrEnum):
+    NONE = "none"
+    REBOOT = "reboot"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class More(ServiceOptions):
+    """The options of a later release: one of each kind."""
+
+    ready_after: float = option(kinds.TIME_LIMIT, 0.25, summary="A limit.")
+    pause: float = option(kinds.TIME_SPAN, 5.0, summary="A time.")
+    important: bool = option(kinds.YES_NO, True, summary="A question.")
+    runner: str | None = option(kinds.OWNER, None, summary="An owner.", default_words="the daemon")
+    reload_signal: str = option(kinds.SIGNAL, "SIGHUP", summary="A signal.", in_place=EVERY_TYPE)
+    level: int = option(kinds.LOG_LEVEL, 6, summary="A level.", in_place=(ServiceType.COMMAND,))
+    memory_max: int = option(kinds.SIZE, -1, summary="A size.")
+    working_directory: str = option(kinds.PATH, "/", summary="A path. 'quoted' \\ .")
+    io_weight: int = option(kinds.whole_number(1, 10_000), 100, summary="A number.")
+    failure_action: Policy = option(kinds.choice(Policy, "is no action"), Policy.NONE, summary="A word.")
+    pids: tuple[int, ...] = option(
+        kinds.list_of(kinds.whole_number(1, 9), "numbers"), (1, 2), summary="A list."
+    )
+    sizes: dict[str, int] = option(
+        kinds.Fields(names=("low", "high"), value=kinds.SIZE), factory=dict, name="memory", summary="Fields."
+    )
+    labels: dict[str, str] = option(kinds.Variables(), factory=dict, summary="Variables.")
+
+
+GOOD: dict[str, tuple[str, Any]] = {
+    "ready_after": ("infinity", 0.0),
+    "pause": ("1min 30s", 90.0),
+    "important": ("No", False),
+    "runner": ("033", "33"),
+    "reload_signal": ("usr1", "SIGUSR1"),
+    "level": ("debug", 7),
+    "memory_max": ("2G", 2 << 30),
+    "working_directory": ("/srv/a b", "/srv/a b"),
+    "io_weight": ("10000", 10_000),
+    "failure_action": (" reboot ", Policy.REBOOT),
+    "pids": (" 3\n4 ", (3, 4)),
+    "sizes": ("<high>1K</high>", {"high": 1024}),
+    "labels": ("<A.B>x</A.B>", {"A.B": "x"}),
+}
+BAD = {
+    "ready_after": "never",
+    "pause": "infinity",
+    "important": "perhaps",
+    "runner": "a:b",
+    "reload_signal": "two words",
+    "level": "very loud",
+    "memory_max": "-1",
+    "working_directory": "srv",
+    "io_weight": "0",
+    "failure_action": "halt",
+    "pids": "3 x",
+    "sizes": "<high>much</high>",
+    "labels": "<A-B/>",
+}
+NEW = [each for each in options_of(More) if each.field in GOOD]
+BEYOND_A_SCHEMA = {"labels"}
+DEFAULTS = {
+    "ready_after": "250ms",
+    "pause": "5s",
+    "important": "yes",
+    "runner": "the daemon",
+    "reload_signal": "SIGHUP",
+    "memory_max": "infinity",
+    "pids": "1 2",
+}
+
+by_field = pytest.mark.parametrize("added", NEW, ids=lambda each: each.field)
+
+
+def read(added: Option, text: str) -> tuple[dict[str, Any], list[str]]:
+    notes = FaultList()
+    service = etree.fromstring(f"<service><{added.name}>{text}</{added.name}></service>")
+    values = read_options(service, options_of(More), notes)
+    return values, [words for _, words in notes.found]
+
+
+def validates(added: Option, text: str) -> bool:
+    part = SCRIPT["schema_part"]((*OPTIONS, *NEW))
+    grammar = SCRIPT["between_marks"](SCRIPT["SCHEMA"].read_text(), part)
+    start = '<start><ref name="service"/></start>'
+    root = etree.fromstring(re.sub("<start>.*</start>", start, grammar, flags=re.DOTALL).encode())
+    service = etree.fromstring(f"<service><{added.name}>{text}</{added.name}></service>")
+    return bool(etree.RelaxNG(root).validate(service))
+
+
+def test_the_schema_and_the_manual_are_made_from_the_declarations() -> None:
+    assert [str(file) for file, text in SCRIPT["FILES"].items() if file.read_text() != text] == [], (
+        "make options"
+    )
+
+
+def test_there_is_an_added_option_of_each_kind() -> None:
+    named = {name for name, each in vars(kinds).items() if isinstance(each, kinds.Value)}
+    assert {id(getattr(kinds, name)) for name in named} <= {id(each.kind) for each in NEW}
+    assert {type(each.kind) for each in NEW} == set(kinds.Kind.__args__)
+
+
+@by_field
+def test_an_option_that_is_added_is_read(added: Option) -> None:
+    text, value = GOOD[added.field]
+    values, faults = read(added, text)
+    if added.field == "labels":
+        assert faults == ["the variable 'A.B' cannot be one, expected letters, digits and _"]
+    else:
+        assert faults == []
+    assert values == {added.field: value}
+
+
+@by_field
+def test_a_bad_value_of_an_option_that_is_added_is_a_fault(added: Option) -> None:
+    values, faults = read(added, BAD[added.field])
+    assert len(faults) == 1
+    assert ", expected " in faults[0]
+    if isinstance(added.kind, kinds.Value):
+        assert values == {}
+        assert faults[0].startswith(f"<{added.name}> ")
+
+
+@by_field
+def test_an_option_that_is_added_is_in_the_schema(added: Option) -> None:
+    assert validates(added, GOOD[added.field][0])
+    assert validates(added, BAD[added.field]) is (added.field in BEYOND_A_SCHEMA)
+    assert f"{added.name}?" in schema.service_schema(NEW).children
+    assert f"<a:documentation>{added.summary}" in SCRIPT["schema_part"](NEW)
+
+
+@by_field
+def test_an_option_that_is_added_is_in_the_manual(added: Option) -> None:
+    entry = SCRIPT["manual_part"](NEW).partition(f".It {added.name}\n")[2].partition(".It ")[0]
+    assert entry.startswith(added.summary.split(".")[0])
+    assert f"Value: {added.kind.words}.\n" in entry
+    if added.field in DEFAULTS:
+        assert f"Default: {DEFAULTS[added.field]}.\n" in entry
+    assert ("without a restart of the task" in entry) is (added.in_place == EVERY_TYPE)
+    assert ("without a restart of a Command" in entry) is (added.in_place == (ServiceType.COMMAND,))
+    assert not any(line.startswith(("'", "\\ ")) for line in entry.splitlines())
+
+
+def test_a_reload_restarts_a_task_unless_an_option_that_is_added_says_otherwise() -> None:
+    def same(kind: ServiceType, **changes: Any) -> bool:
+        return without_in_place(More(**changes), kind) == without_in_place(More(), kind)
+
+    assert not same(ServiceType.PROCESS, io_weight=5)
+    assert same(ServiceType.PROCESS, reload_signal="SIGUSR1")
+    assert (same(ServiceType.COMMAND, level=7), same(ServiceType.PROCESS, level=7)) == (True, False)
+
+
+def test_a_launch_has_the_same_defaults_as_the_options() -> None:
+    """A launch of an earlier release leaves out the options that this one has added."""
+    carried = {each.name: each for each in dataclasses.fields(LaunchSpec)}
+    for each in (*options_of(Limits), *options_of(ServiceOptions)):
+        if each.field in carried:
+            field = carried[each.field]
+            made = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+            assert made == each.default, each.field
+
+
+def test_no_two_options_have_one_name_and_each_says_what_it_is() -> None:
+    assert len({each.name for each in OPTIONS}) == len({each.field for each in OPTIONS}) == len(OPTIONS)
+    assert [each.name for each in OPTIONS if not each.summary.endswith(".")] == []
+
+
+def fields_and_attributes(file: Path) -> set[str]:
+    """Return the names of fields that a file declares, or reads from a task or a launch."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("service", "spec", "task"):
+            found.add(node.attr)
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
+    return found
+
+
+def test_an_option_touches_only_the_three_files_that_contributing_names() -> None:
+    paragraph = re.search(r"^## An option of `<service>`\n(.*?)(?=^## |\Z)", CONTRIBUTING, re.M | re.S)
+    assert paragraph
+    named = re.findall(r"^\d\. `(zmsvc/[\w/]+\.py)`", paragraph[1], re.M)
+    touched = [
+        str(file.relative_to(ROOT))
+        for file in (ROOT / "zmsvc").rglob("*.py")
+        if "nice" in fields_and_attributes(file)
+    ]
+    assert len(named) == 3
+    assert sorted(touched) == sorted(named)

@@ -1,0 +1,169 @@
+"""Kinds of values that an option of `<service>` has: how its text is read, and how the schema and the manual
+describe it. The options themselves are in `service_options.py`. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from zmsvc.core.owners import owner
+from zmsvc.core.values import PRIORITIES, WHITE, amount, boolean, priority, quote, timespan, whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Value:
+    """A text that means one value."""
+
+    words: str
+    """The texts that are allowed, as a phrase for the manual: `a time span`."""
+    schema: str
+    """The content of the element in RELAX NG."""
+    read: Callable[[str], Any]
+    """Returns the value of a text. Raises ValueError with a text that follows the name of the element."""
+    show: Callable[[Any], str] = str
+    """Returns a text for a value, for the default in the manual."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fields:
+    """Elements of these names, in any order, each at most once. The value is a dict by name."""
+
+    names: tuple[str, ...]
+    value: Value
+
+    @property
+    def words(self) -> str:
+        return f"elements {any_of(self.names)}, each {self.value.words}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variables:
+    """Elements of any name, each with a text as it stands. The value is a dict of texts by name."""
+
+    words: str = "an element <NAME>value</NAME> for each variable"
+
+
+Kind = Value | Fields | Variables
+
+
+def any_of(names: Iterable[str]) -> str:
+    """Return the names as `a, b or c`."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _token(pattern: str) -> str:
+    return f'<data type="token"><param name="pattern">{pattern}</param></data>'
+
+
+def _finite(text: str) -> float:
+    if text.strip(WHITE) == "infinity":
+        raise ValueError("'infinity' is not allowed here, expected a time span such as 500ms or 1min 30s")
+    return timespan(text)
+
+
+def _show_span(seconds: float) -> str:
+    if not seconds:
+        return "infinity"
+    return f"{seconds * 1000:g}ms" if seconds < 1 else f"{seconds:g}s"
+
+
+_SPAN = r"[0-9.][0-9.A-Za-zµμ\s]*"
+
+TIME_LIMIT = Value(
+    words="a time span, or infinity for no limit",
+    schema=_token(f"infinity|{_SPAN}"),
+    read=timespan,
+    show=_show_span,
+)
+"""Seconds; 0 is no limit."""
+
+TIME_SPAN = Value(words="a time span", schema=_token(_SPAN), read=_finite, show=_show_span)
+"""Seconds."""
+
+YES_NO = Value(
+    words="yes or no",
+    # Patterns of XML Schema know no flag that ignores case.
+    schema=_token(
+        "|".join(
+            "".join(f"[{each.upper()}{each}]" for each in word)
+            for word in ("yes", "no", "true", "false", "on", "off")
+        )
+        + "|0|1"
+    ),
+    read=boolean,
+    show=lambda value: "yes" if value else "no",
+)
+
+OWNER = Value(words="a name or a number", schema=_token(r"[^\s:/\-][^\s:/]*"), read=owner)
+"""A user or a group."""
+
+SIGNAL = Value(words="the name or the number of a signal", schema=_token(r"\S+"), read=str)
+"""The name of a signal as `host.kernel.signals` writes it. That module reads it: the numbers depend on the
+machine.
+"""
+
+LOG_LEVEL = Value(words=f"{any_of(PRIORITIES)}, or its number", schema=_token(r"\S+"), read=priority)
+"""The number of a priority of syslog(3)."""
+
+SIZE = Value(
+    words="a number, with K, M, G or T for powers of 1024, or infinity",
+    schema=_token("infinity|[0-9]+[KMGT]?"),
+    read=amount,
+    show=lambda value: "infinity" if value < 0 else str(value),
+)
+"""A number; infinity is -1, as RLIM_INFINITY is."""
+
+
+def _path(text: str) -> str:
+    path = text.strip(WHITE)
+    if not path.startswith("/") or "\0" in path:
+        raise ValueError(f"{quote(text)} is no absolute path, expected one that begins with /")
+    return path
+
+
+PATH = Value(words="an absolute path", schema=_token("/.*"), read=_path)
+
+
+def whole_number(low: int, high: int) -> Value:
+    """Return the kind of a whole number from `low` to `high`."""
+    limits = f'<param name="minInclusive">{low}</param><param name="maxInclusive">{high}</param>'
+    return Value(
+        words=f"a whole number from {low} to {high}",
+        schema=f'<data type="integer">{limits}</data>',
+        read=lambda text: whole(text, low, high),
+    )
+
+
+def choice(words: type[StrEnum], fault: str) -> Value:
+    """Return the kind of one of some words. `fault` is the end of `'x' ...`, said of any other word."""
+    listed = any_of(words)
+
+    def read(text: str) -> StrEnum:
+        word = text.strip(WHITE)
+        if word not in [*words]:
+            raise ValueError(f"{quote(text)} {fault}, expected {listed}")
+        return words(word)
+
+    values = "".join(f'<value type="token">{word}</value>' for word in words)
+    return Value(words=listed, schema=f"<choice>{values}</choice>", read=read)
+
+
+def list_of(value: Value, words: str) -> Value:
+    """Return the kind of one or more values that white space separates, read as a tuple."""
+
+    def read(text: str) -> tuple[Any, ...]:
+        found = text.split()
+        if not found:
+            raise ValueError(f"{quote(text)} is an empty list, expected {words}")
+        return tuple(value.read(word) for word in found)
+
+    return Value(
+        words=words,
+        schema=f"<list><oneOrMore>{value.schema}</oneOrMore></list>",
+        read=read,
+        show=lambda values: " ".join(map(value.show, values)),
+    )

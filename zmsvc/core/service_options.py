@@ -1,0 +1,428 @@
+"""The options of `<service>`, each declared once: a field whose default is `option(...)` is one. Pure.
+
+The reader, the schema, the manual, the answer of a reload and the launch of a task follow from these
+declarations. CONTRIBUTING.md says how to add one.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from zmsvc.core.option_kinds import (
+    LOG_LEVEL,
+    OWNER,
+    SIGNAL,
+    SIZE,
+    TIME_LIMIT,
+    TIME_SPAN,
+    YES_NO,
+    Fields,
+    Kind,
+    Variables,
+    any_of,
+    choice,
+    whole_number,
+)
+
+
+class ServiceType(StrEnum):
+    """How a task service is run."""
+
+    PROCESS = "Process"
+    THREAD = "Thread"
+    COMMAND = "Command"
+
+
+class KillMode(StrEnum):
+    """Which processes of a task are asked to end before SIGKILL."""
+
+    CONTROL_GROUP = "control-group"
+    """All: those of a Command at once, those of a Python task when its main process has ended."""
+    MIXED = "mixed"
+    """The main process alone."""
+
+
+class NotifyAccess(StrEnum):
+    """Which processes of a task may speak for it by sd_notify."""
+
+    MAIN = "main"
+    EXEC = "exec"
+    """The same as MAIN: zmsvc runs no other commands for a task than its program."""
+    ALL = "all"
+
+
+RLIMITS = (
+    "as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice",
+    "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
+)  # fmt: skip
+"""The resource limits of setrlimit(2) that Python's `resource` has."""
+
+EVERY_TYPE = tuple(ServiceType)
+IN_PYTHON = (ServiceType.PROCESS, ServiceType.THREAD)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option of `<service>`."""
+
+    name: str
+    """The name of its element."""
+    field: str
+    """The name of the field that holds its value, in `Limits` or `ServiceOptions`, and in `LaunchSpec` if
+    the process of the task needs it.
+    """
+    kind: Kind
+    default: Any
+    summary: str
+    """One or more plain sentences for the schema and the manual."""
+    manual: str = ""
+    """What else the manual says, in mdoc."""
+    default_words: str = ""
+    """The default in the manual, where it is not a fixed value."""
+    types: Collection[ServiceType] = EVERY_TYPE
+    """The types of service that may have it."""
+    otherwise: str = ""
+    """The reason why other types may not have it, a relative clause."""
+    in_place: Collection[ServiceType] = ()
+    """The types of service whose running process goes on when a reload changes it. For the others the reload
+    restarts the task.
+    """
+    per_process: bool = False
+    """The Thread tasks of a transaction share a process, and so the value of this option."""
+
+
+def option(kind: Kind, default: Any = MISSING, *, factory: Any = MISSING, name: str = "", **rest: Any) -> Any:
+    """Declare a field of a dataclass as an option. The arguments are those of `Option`, which takes the name
+    of the field for its element unless `name` says another; `factory` makes a default that is not hashable.
+    """
+    made = factory() if default is MISSING else default
+    declared = Option(name=name, field="", kind=kind, default=made, **rest)
+    metadata = {"option": declared}
+    if default is MISSING:
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@functools.cache
+def options_of(holder: type) -> tuple[Option, ...]:
+    """Return the options that a dataclass declares, in their order."""
+    return tuple(
+        replace(declared, field=each.name, name=declared.name or each.name)
+        for each in fields(holder)
+        if (declared := each.metadata.get("option"))
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Time limits and back-off of a task, in seconds. 0 for `start_timeout`, `stop_timeout` or `watchdog` is
+    no limit.
+    """
+
+    start_timeout: float = option(
+        TIME_LIMIT,
+        90.0,
+        summary="How long the task may take until it is ready.",
+        manual="""
+            While it starts or stops, a task may ask for more time with EXTEND_TIMEOUT_USEC of
+            .Xr sd_notify 3 .
+            """,
+        in_place=EVERY_TYPE,
+    )
+    stop_timeout: float = option(
+        TIME_LIMIT,
+        10.0,
+        summary="How long the task may take to end. What is left of it then gets SIGKILL.",
+        in_place=EVERY_TYPE,
+    )
+    watchdog: float = option(
+        TIME_LIMIT,
+        0.0,
+        summary=(
+            "The longest time between two WATCHDOG=1 of the task. A task that takes longer gets SIGABRT and "
+            "has failed."
+        ),
+        manual="""
+            A task in Python says WATCHDOG=1 of
+            .Xr sd_notify 3
+            by itself, as long as it does not hang.
+            """,
+    )
+    restart_delay: float = option(
+        TIME_SPAN,
+        0.1,
+        summary="The delay before a failed task is started again by its own rule.",
+        manual="""
+            The delay is doubled with each failure in a row, up to
+            .Li restart_max_delay .
+            Up to a tenth is added to it, so that tasks which failed together do not start together.
+            After a run of 10 s, or of
+            .Li restart_max_delay
+            where that is longer, the delay is the first one again.
+            Starts by rules that follow each other more quickly than the delay are slowed in the same way, and
+            .Xr zmsvcctl 1
+            .Li status
+            says so.
+            """,
+        in_place=EVERY_TYPE,
+    )
+    restart_max_delay: float = option(
+        TIME_SPAN,
+        60.0,
+        summary="The longest delay between starts by rules.",
+        manual="""
+            If only one of the two delays is given, the default of the other is moved as far as that one
+            needs.
+            """,
+        in_place=EVERY_TYPE,
+    )
+    start_limit_burst: int = option(
+        whole_number(0, 1_000_000),
+        0,
+        summary="How many starts by rules are allowed within start_limit_interval. 0 is no limit.",
+        manual="""
+            Without a limit the delay alone slows a ring of rules.
+            """,
+        in_place=EVERY_TYPE,
+    )
+    start_limit_interval: float = option(
+        TIME_SPAN, 60.0, summary="The time in which start_limit_burst counts starts.", in_place=EVERY_TYPE
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceOptions:
+    """The values of all options of a task."""
+
+    limits: Limits = field(default_factory=Limits)
+    user: str | None = option(
+        OWNER,
+        None,
+        summary="The user that the task runs as, with all groups of that user and no others.",
+        default_words="the user of the daemon",
+        manual="""
+            The task cannot change back.
+            A number that the user database does not know is a user without a name, in
+            .Li <group>
+            or else in the group of the same number, in no other group, and with HOME=/.
+            A name that this machine does not know is a warning of
+            .Ql zmsvcctl check ,
+            and keeps this task alone from being started (reason
+            .Li cannot-launch ) .
+            Only root can start a task as another user; the unit says how.
+            The user of a task may connect to the bus.
+            Where a file system knows no access lists, the log says so, and the task needs the daemon's group
+            as its
+            .Li <group>
+            to reach an ipc endpoint.
+            A task without
+            .Li <user>
+            runs as the daemon does, which for the others must be root or have capabilities:
+            .Ql zmsvcctl check
+            and the log warn of such tasks.
+            When a person starts
+            .Xr zmsvcd 8
+            and no service manager does, a task with
+            .Li <user>
+            inherits of the environment only PATH, LANG, LC_*, TZ and ZMSVC_*; HOME, USER, LOGNAME and SHELL
+            are those of its user.
+            """,
+        per_process=True,
+    )
+    group: str | None = option(
+        OWNER,
+        None,
+        summary="The group that the task runs as.",
+        default_words="the group of its user",
+        per_process=True,
+    )
+    nice: int | None = option(
+        whole_number(-20, 19),
+        None,
+        summary="The nice value of the task.",
+        default_words="that of the daemon",
+        per_process=True,
+    )
+    kill_mode: KillMode = option(
+        choice(KillMode, "is no kill mode"),
+        KillMode.CONTROL_GROUP,
+        summary=(
+            "Which processes are asked to end, by a stop and when the main process has ended by itself."
+        ),
+        manual="""
+            .Li control-group :
+            every process of a Command gets the stop signal at once; of a Python task the main process gets it
+            first, and when that has ended, the processes that it left get SIGTERM.
+            .Li mixed :
+            the main process alone; the processes that it leaves when it ends are killed.
+            With either, every process that is still there after
+            .Li stop_timeout
+            gets SIGKILL, and the task has ended only when none is left.
+            So a stop may take up to
+            .Li stop_timeout
+            where a child ignores SIGTERM.
+            The answer of
+            .Xr zmsvcctl 1
+            and the history name each of them, with the signal that asked it and whether it was killed.
+            Without control groups they are found by descent, session and a mark in their environment.
+            """,
+        in_place=EVERY_TYPE,
+    )
+    notify_access: NotifyAccess = option(
+        choice(NotifyAccess, "does not say who may notify"),
+        NotifyAccess.MAIN,
+        summary="Which processes of the task may speak for it by sd_notify.",
+        manual="""
+            .Li main :
+            its main process;
+            .Li exec :
+            the same, since
+            .Xr zmsvcd 8
+            runs no other commands for a task;
+            .Li all :
+            every process that is descended from the main one.
+            MAINPID= names another process of the same task as the main one, whose end is from then on the end
+            of the task; a process of another task is refused.
+            So nginx and gunicorn replace their master on SIGUSR2 when the new one, or a script, says MAINPID=
+            with
+            .Li all .
+            When the new main process ends before its parent does, the parent is the main process again.
+            """,
+        in_place=EVERY_TYPE,
+    )
+    stop_signal: str = option(
+        SIGNAL,
+        "SIGTERM",
+        summary="The signal that asks the main process to end.",
+        manual="""
+            With
+            .Li control-group
+            every process of a Command gets it.
+            nginx and php-fpm finish what they do on QUIT, PostgreSQL ends its sessions on INT.
+            A Thread task is asked in another way: the option has no effect on it.
+            """,
+        # A Process installs a handler for the signal when it starts; the supervisor sends it to a Command.
+        in_place=(ServiceType.COMMAND,),
+    )
+    log_level: int | None = option(
+        LOG_LEVEL,
+        None,
+        summary="Up to which level the task logs.",
+        default_words="info",
+        manual="""
+            As in LogLevelMax= of
+            .Xr systemd.exec 5 ;
+            Python's
+            .Li error
+            and
+            .Li critical
+            are known as well.
+            It is the level of Python's root logger, so a logger with a level of its own keeps that.
+            A Command itself chooses what it prints.
+            """,
+        types=IN_PYTHON,
+        otherwise="which chooses itself what it prints",
+        per_process=True,
+    )
+    no_new_privileges: bool = option(
+        YES_NO,
+        False,
+        summary=(
+            "Whether programs that the task executes gain no privileges by setuid bits or file capabilities."
+        ),
+        default_words="yes for a task with <user>, else no",
+        manual="""
+            See
+            .Li PR_SET_NO_NEW_PRIVS
+            in
+            .Xr prctl 2 .
+            The unit says NoNewPrivileges=yes, so under it the answer is yes for every task.
+            """,
+        per_process=True,
+    )
+    environment: Mapping[str, str] = option(
+        Variables(),
+        factory=dict,
+        summary="Variables of the environment of the task.",
+        manual="""
+            Messages, status and logs leave it out.
+            The configuration is published on the bus, so a password belongs here, or into a file that the
+            task reads; the context file may then be of mode 0640 and group zmsvc.
+            .Xr zmsvcd 8
+            keeps a copy of the context file in its state file, so each task that runs as the daemon's user
+            can read the variables of all others; a secret that they must not read belongs into a file of
+            another
+            .Li <user> .
+            A secret of the unit
+            .Pq Li LoadCredential= , see Xr systemd.exec 5
+            is in the directory
+            .Ev CREDENTIALS_DIRECTORY
+            for each task without another
+            .Li <user> .
+            A task in Python is forked from an interpreter that runs already.
+            TZ, PYTHONPATH, LANG and LC_* have their effect all the same; a module that zmsvc has imported
+            before stays.
+            Variables that the interpreter, libc or the dynamic linker reads only when it begins
+            (PYTHONWARNINGS, PYTHONHASHSEED, LD_LIBRARY_PATH and the like) have none, which
+            .Li zmsvcctl check
+            says, unless the task is
+            .Li fresh .
+            .Pp
+            A Command in Python prints in blocks of 8 kB, since its output is no terminal, and loses the last
+            one when it is killed:
+            .Li <PYTHONUNBUFFERED>1</PYTHONUNBUFFERED>
+            has each line written at once.
+            It is not set for all Commands: it costs a program that prints much a system call a line, and is
+            inherited by the programs that this one runs.
+            """,
+    )
+    fresh: bool = option(
+        YES_NO,
+        False,
+        summary="Whether the task begins in a new interpreter, where all of its environment has its effect.",
+        manual="""
+            A start then costs 0.16 s of CPU time, where a fork costs a few milliseconds, and the task 12 MB
+            of memory, where a fork has about 4 MB of its own (measured with Python 3.11).
+            """,
+        types=(ServiceType.PROCESS,),
+    )
+    rlimits: Mapping[str, int] = option(
+        Fields(names=RLIMITS, value=SIZE),
+        factory=dict,
+        name="limits",
+        summary="Resource limits of the task, by the names of setrlimit(2) in lower case, without RLIMIT_.",
+        manual="""
+            .Li <limits><nofile>1024</nofile></limits>
+            lets the task have 1024 open files.
+            """,
+        per_process=True,
+    )
+
+
+OPTIONS = (*options_of(Limits), *options_of(ServiceOptions))
+
+
+def types_of(option: Option) -> str:
+    """Return the types of service that may have an option, as a phrase."""
+    return "a task in Python" if set(option.types) == {*IN_PYTHON} else f"a {any_of(option.types)}"
+
+
+@functools.cache
+def _in_place(holder: type, kind: ServiceType) -> Mapping[str, Any]:
+    """Return the defaults of the options that a reload changes in place, by field."""
+    return {each.field: each.default for each in options_of(holder) if kind in each.in_place}
+
+
+Holder = TypeVar("Holder", bound=Limits | ServiceOptions)
+
+
+def without_in_place(holder: Holder, kind: ServiceType) -> Holder:
+    """Return a copy of a dataclass with options in which those that a reload changes in place, for this type
+    of service, have their defaults. Two copies that are equal mean the same process.
+    """
+    holder_type: type = type(holder)
+    return replace(holder, **_in_place(holder_type, kind))
