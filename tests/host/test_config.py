@@ -1197,7 +1197,7 @@ def test_an_ipc_path_in_use_is_reported_and_no_file_is_left_behind(tmp_path: Pat
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{tmp_path}/front")
         server.listen()
-        assert any("somebody listens" in told for told in told_of_ports(context))
+        assert any("another process listens" in told for told in told_of_ports(context))
     # The file of a dead owner is not in the way.
     assert not any("FrontBind" in told for told in told_of_ports(context))
     assert [path.name for path in tmp_path.iterdir()] == ["front"]

@@ -1,5 +1,5 @@
-"""What a context is: the frozen picture of one context file. Made by host/config, read by everyone,
-changed by nobody.
+"""The contents of one context file, frozen. host/config makes them. The options of a task are in
+`service_options.py`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 from zmsvc.core.service_options import ServiceOptions, ServiceType
 
 TRANSACTION_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-"""What a transaction may be called (match with `fullmatch`); a generated one is 20 of A-Z0-9."""
+"""The allowed names of a transaction (match with `fullmatch`). A generated name is 20 of A-Z0-9."""
 
 
 class Action(StrEnum):
-    """What a rule or an order asks of a task."""
+    """An action that a rule or an order asks of a task."""
 
     START = "start"
     STOP = "stop"
@@ -25,7 +25,7 @@ class Action(StrEnum):
 
 
 class Trigger(StrEnum):
-    """What just happened to a task."""
+    """A change of a task that rules wait for."""
 
     ON_START = "on_start"
     ON_UPDATE = "on_update"
@@ -35,7 +35,7 @@ class Trigger(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """When `trigger` happens to the task that holds the rule, `action` is done to the task `call`."""
+    """A rule of a task: when `trigger` happens to it, the supervisor does `action` to the task `call`."""
 
     trigger: Trigger
     action: Action
@@ -58,37 +58,35 @@ class TaskService(ServiceOptions):
     service_name: str = ""
     device_action: str = ""
     location: str | None = None
-    """An absolute directory that holds `INSTANCE/ServiceINSTANCE.py`, or None: the service path is
-    searched.
+    """An absolute directory that holds `INSTANCE/ServiceINSTANCE.py`. None: a launch searches the service
+    path.
     """
     entry: bool = True
-    """Whether it runs when its transaction starts (state type on_start or start_now); else it waits for a
-    rule.
-    """
+    """True if it starts with its transaction (state type on_start or start_now). Else it waits for a rule."""
     rules: tuple[Rule, ...] = ()
     command: tuple[str, ...] = ()
-    """For `Command`: the program and its arguments."""
+    """The program of a Command and its arguments."""
     notify: bool = False
-    """For `Command`: the program says READY=1 itself, so that its exec alone is no start yet."""
+    """True if the program of a Command itself says READY=1. Else the task is ready after its exec."""
     configuration: Mapping[str, Any] = field(default_factory=dict)
-    """The task's own `<configuration>`; strings, lists and dicts of them."""
+    """The `<configuration>` of the task: strings, lists and dicts of them."""
     source: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
-    """Where the device is. Everyone publishes to `backend` (bound by the device as `front_bind`) and
-    subscribes at `frontend`.
+    """The endpoints of the device. Clients publish to `backend`, which the device binds as `front_bind`, and
+    subscribe at `frontend`, which it binds as `backend_bind`.
     """
 
     frontend: str
-    """Task services connect a SUB here (the manual's sub_port)."""
+    """Task services connect a SUB socket here (the manual's sub_port)."""
     backend: str
-    """Everyone connects a PUB here (the manual's pub_port)."""
+    """Clients connect a PUB socket here (the manual's pub_port)."""
     front_bind: str
-    """The device's ingress (XSUB) binds this."""
+    """The device binds its XSUB socket, which receives, here."""
     backend_bind: str
-    """The device's egress (XPUB) binds this."""
+    """The device binds its XPUB socket, which sends, here."""
 
 
 class BusAccess(StrEnum):
@@ -99,7 +97,7 @@ class BusAccess(StrEnum):
 
 
 MAX_TRANSACTIONS = 1000
-"""Transactions that may be open at once, where the file does not say so."""
+"""The default limit of transactions that are open at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,8 +116,8 @@ class Context:
     source: Mapping[str, Any] = field(default_factory=dict)
     """The whole Context element as JSON."""
     passed_over: tuple[tuple[int, str], ...] = ()
-    """What is in the file and not known, or not read, where that is no fault: a line each."""
+    """Warnings about parts of the file that zmsvc does not know or does not read: line number and text."""
     text: bytes = field(default=b"", repr=False)
-    """The file itself, as it was read: a supervisor that takes over runs with the same, whatever the file
-    says by then.
+    """The bytes of the file as it was read. A supervisor that takes over uses these, even if the file has
+    changed since.
     """

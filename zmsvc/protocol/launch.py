@@ -1,8 +1,8 @@
-"""What a launch is told: a task of the file, its transaction and its cause. It goes from the supervisor by
-way of the keeper to the task.
+"""The launch of a task, which the supervisor sends to the keeper, and the keeper to the process of the task.
 
-The process that reads it may be of an earlier release than the one that wrote it, so a field is never renamed
-or removed, and a new one has a default.
+The process that reads a launch may be of an earlier or a later release than the supervisor that wrote it.
+So a field is never renamed or removed, and a new field has a default. A field with the name of an option of
+`<service>` carries that option (supervisor/launch_spec.py).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ class LaunchSpec:
     """One launch."""
 
     launch: int
-    """The number of the launch. One number is forked once."""
+    """The number of the launch. The keeper forks a number at most once."""
     context: str
     context_id: str
     transaction: str
     task: str
-    """The id of the task."""
+    """The ID of the task."""
     instance: str
     service_name: str
     service_type: str
@@ -31,83 +31,85 @@ class LaunchSpec:
     description: str
     configuration: Mapping[str, Any]
     search: tuple[str, ...]
-    """Directories in which the service is looked for."""
+    """The directories in which the task looks for the code of its service."""
     command: tuple[str, ...]
-    """Program and arguments of a Command."""
+    """The program of a Command and its arguments."""
     frontend: str
-    """Where the task subscribes."""
+    """The endpoint at which the task subscribes."""
     backend: str
-    """Where the task publishes."""
+    """The endpoint at which the task publishes."""
     notify: str
-    """Path of the socket that takes its sd_notify datagrams."""
+    """The path of the socket that takes its sd_notify datagrams."""
     log: str
-    """`journal`, or a file, with `+stderr` when it goes to the terminal as well."""
+    """`journal` or the path of a log file, with `+stderr` if the log goes to the terminal as well."""
     cause: Mapping[str, Any]
     uid: int | None = None
-    """User ID of `user`, where that is not the daemon's own: the keeper gives such a task another notify
+    """The user ID of `user` if that is not the daemon's user. The keeper gives such a task another notify
     socket.
     """
     mark: int = 0
     """A number that all processes of the launch show, and no others of the machine
-    (host/kernel/process_marks.py); 0: none.
+    (host/kernel/process_marks.py). 0 is no number.
     """
     pidfile: str | None = None
     cgroup: str | None = None
-    """Name of its control group's directory below `tasks/`."""
+    """The name of the directory of its control group below `tasks/`."""
     user: str | None = None
     group: str | None = None
     nice: int | None = None
     stop_signal: str = "SIGTERM"
-    """Asks a Process task to end."""
+    """The signal that asks a Process task to end."""
     log_level: int | None = None
-    """The priority of syslog(3) up to which the task logs; None: info."""
+    """The priority of syslog(3) up to which the task logs. None is info."""
     no_new_privileges: bool = False
     drop_capabilities: bool = False
-    """The keeper adds, where it is not root and has capabilities all the same: a change of user from an
-    ordinary one leaves them.
+    """The keeper sets it if it has capabilities and is not root: they survive a change from one ordinary user
+    to another, so the task drops them.
     """
     fresh: bool = False
-    """A new interpreter takes the place of the fork."""
+    """True if the fork executes a new interpreter."""
     own_environment: bool = False
-    """The keeper adds, for a task of another user when a person started zmsvcd: the task inherits nothing
-    that tells of that person.
+    """The keeper sets it for a task of another user if a person started zmsvcd. Such a task inherits no
+    variable that tells of that person.
     """
     rlimits: Mapping[str, int] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     watchdog: float = 0.0
-    """Seconds; 0 is no watchdog."""
+    """Seconds. 0 is no watchdog."""
     serves: bool = False
-    """Whether the task binds an endpoint of its own, so that it needs the context's CURVE server key."""
+    """True if the task binds an endpoint of its own. Then it needs the CURVE server key of the context."""
     curve: tuple[str, ...] | None = None
-    """The keeper adds its CURVE client keys: public, secret, and the device's public key."""
+    """The CURVE keys of the task as a client, which the keeper adds: its public key, its secret key and the
+    public key of the device.
+    """
     allow: str | None = None
-    """The keeper adds, for a task that serves, the directory of the public keys that may connect."""
+    """For a task that serves, the directory of the public keys that may connect. The keeper adds it."""
     members: str | None = None
-    """For a task that serves: the file that says which users may connect by tcp without keys."""
+    """For a task that serves, the file that names the users who may connect by tcp without keys."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Descriptors:
-    """Open files that go with a launch. The numbers are those of the process that has the object."""
+    """The open files that go with a launch. The numbers are valid in the process that has the object."""
 
     cgroup: int | None = None
-    """Directory of its control group."""
+    """The directory of its control group."""
     exec_gate: int | None = None
-    """Closes when the program of a Command has been executed; a byte in it says that it was not."""
+    """A pipe that closes when the program of a Command has been executed. A byte in it means that the exec
+    failed.
+    """
     shared_line: int | None = None
-    """Line to the keeper of a process that tasks share."""
+    """The connection to the keeper of a process that tasks share."""
     curve_server: int | None = None
-    """The device's secret CURVE key, for a task that serves."""
+    """The secret CURVE key of the device, for a task that serves."""
 
     gate: int | None = None
-    """The task waits until a byte comes here, and ends when none does."""
+    """The task waits here for a byte. It ends if the pipe closes without one."""
     output: int | None = None
-    """The pipe that becomes standard output and standard error, where the context does not log to the
-    journal.
-    """
+    """The pipe that becomes standard output and standard error if the context does not log to the journal."""
 
     def given(self) -> dict[str, int]:
-        """Return those that are there, by name."""
+        """Return the descriptors that are present, by name."""
         found = {
             "cgroup": self.cgroup,
             "exec_gate": self.exec_gate,

@@ -1,6 +1,4 @@
-"""Make the launch of a task from the world: what the file says of it, its transaction and its
-cause.
-"""
+"""Make the launch of a task from its definition in the file, its transaction and its cause."""
 
 from __future__ import annotations
 
@@ -22,8 +20,8 @@ from zmsvc.protocol.launch import LaunchSpec
 
 
 def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Container[int]) -> LaunchSpec:
-    """Return the launch of a task. `granted` are the other users who can open the sockets in the runtime
-    directory.
+    """Return the launch of a task. `granted` has the IDs of other users who can open the sockets in the
+    runtime directory.
     """
     transaction, task_id = key
     service, task = world.context.tasks[task_id], world.tasks[key]
@@ -53,12 +51,12 @@ def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Co
         mark=process_marks.number(places.mark, task.launch),
         log=log_target,
         cause=cause.as_json(task.cause),
-        # A process that is shared belongs to none of its tasks, so it has no PID file.
+        # A shared process belongs to no single task, so it has no PID file.
         pidfile=None if shared(service) else f"{places.runtime}/{transaction}:{task_id}.pid",
         cgroup=f"{transaction}:+{task.launch}" if shared(service) else cgroup_name(key),
         uid=uid,
         **_options(service),
-        # The Monitor binds a place of its own, for which it needs the context's CURVE keys, if there are any.
+        # A Monitor binds an endpoint of its own and needs the CURVE keys of the context, if it has keys.
         serves=service.instance == "Monitor",
         members=str(places.members_file) if service.instance == "Monitor" else None,
     )
@@ -76,32 +74,32 @@ def _options(service: TaskService) -> dict[str, Any]:
 
 
 def own_endpoints(context: Context, places: Places) -> tuple[str, str]:
-    """Where the supervisor and the context's tasks subscribe and publish: not through the gate of a tcp
-    endpoint, nor with keys.
+    """Return the endpoints at which the supervisor and the tasks subscribe and publish. For a tcp endpoint it
+    is the socket in the runtime directory, which has no gate and needs no keys.
 
-    A keeper that was started by an earlier zmsvc has not made these sockets.
+    The keeper of an earlier zmsvc has not made these sockets.
     """
     ends = context.endpoints
     pairs = ((ends.frontend, places.sub_socket), (ends.backend, places.pub_socket))
     frontend, backend = (
-        f"ipc://{own}" if place.startswith("tcp://") and own.is_socket() else place for place, own in pairs
+        f"ipc://{own}" if named.startswith("tcp://") and own.is_socket() else named for named, own in pairs
     )
     return frontend, backend
 
 
 def _other_user(user: str | None) -> int | None:
-    """Return the user ID of a task that runs as another user than the daemon. An unknown user has none:
-    the launch says so.
+    """Return the user ID of a task that runs as another user than the daemon. None for the daemon's user, and
+    for a user that this machine does not know: the launch of such a task fails.
     """
     uid = None if user is None else members.number(user)
     return uid if uid != os.geteuid() else None
 
 
 def shared(service: TaskService) -> bool:
-    """Whether the task shares its process with others of its transaction."""
+    """Return True if the task shares its process with others of its transaction."""
     return service.service_type is ServiceType.THREAD
 
 
 def cgroup_name(key: Key) -> str:
-    """The directory of a task below `tasks/`; no ID can contain the colon."""
+    """Return the name of a task's directory below `tasks/`. No ID contains a colon."""
     return f"{key[0]}:{key[1]}"

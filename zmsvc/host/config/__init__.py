@@ -1,1 +1,1 @@
-"""Reads context files: XML and schema to `core.model`, every fault with its line."""
+"""Read context files: from XML to `core.model`, each fault with its line."""

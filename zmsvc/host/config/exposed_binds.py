@@ -1,5 +1,5 @@
-"""Binds: which of the places that a context wants to bind it may not, for want of CURVE keys, and which would
-be bound where nobody looks for them, each with its line in the file.
+"""Find binds of a context that zmsvc refuses because there are no CURVE keys, and binds at another address
+than the one to which clients connect, each with its line in the file.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from zmsvc.host.bus.endpoints import safe_bind
 from zmsvc.host.config.xml_text import leaf, lines, tree
 
 _ELEMENTS = (("FrontBind", "BackendEndpoint"), ("BackendBind", "FrontEndEndpoint"))
-"""What says where the device binds, and what says it where that is left out."""
+"""The element that names a bind of the device, and the element that names it where the first is left out."""
 
 
 def refused(context: Context) -> list[tuple[int, str]]:
-    """What the device could not bind without keys: line and `cannot bind ...`."""
+    """Return the binds of the device that need keys: line and `cannot bind ...`."""
     if not any(
-        _open_to_others(place) for place in (context.endpoints.front_bind, context.endpoints.backend_bind)
+        _open_to_others(bind) for bind in (context.endpoints.front_bind, context.endpoints.backend_bind)
     ):
-        # Every start comes by here, and a file of a thousand tasks takes its time to be read again.
+        # Every start calls this, and to parse a file of a thousand tasks again takes time.
         return []
     root = tree(context.text, context.path)
     return _faults(context, root, _device(root))
 
 
 def refused_to_monitors(context: Context) -> list[tuple[int, str]]:
-    """The same of Monitor services, of which each would fail by itself."""
+    """Return the binds of Monitor services that need keys. Each of these Monitors would fail by itself."""
     root = tree(context.text, context.path)
     return _faults(context, root, _monitors(root))
 
 
 def unreachable(context: Context, *, curve: bool) -> list[tuple[int, str]]:
-    """Return the binds that no client of the endpoint in the file reaches: line and reason.
+    """Return the binds that a client of the endpoint in the file cannot reach: line and reason.
 
     A file of zmicroservices has `tcp://*` in its binds and an address of the machine in its endpoints.
-    Without keys `*` is loopback. Two addresses beyond loopback may still meet, where a network translates
-    them; a host name without an address is not judged.
+    Without keys `*` is loopback. Two different addresses beyond loopback are no fault, since a network may
+    translate one to the other. Neither is a host name that has no address now.
     """
     ends = context.endpoints
     pairs = (
@@ -52,13 +52,13 @@ def unreachable(context: Context, *, curve: bool) -> list[tuple[int, str]]:
     found = []
     for bind_tag, bound, tag, connected in pairs:
         try:
-            place, wanted = (
+            actual, wanted = (
                 endpoint(safe_bind(bound, curve=curve), bind=True),
                 endpoint(connected, bind=False),
             )
         except (ConfigError, ValueError):
-            continue  # What is wrong with it is told elsewhere.
-        if _meet(place, wanted):
+            continue  # The reader and `refused` report these.
+        if _meet(actual, wanted):
             continue
         keys = (
             ""
@@ -66,8 +66,8 @@ def unreachable(context: Context, *, curve: bool) -> list[tuple[int, str]]:
             else f", or keys (zmsvcctl -c {context.name} keys make)"
         )
         words = (
-            f"{tag} {connected} is not where the device listens: {bind_tag} {bound} is bound at {place}, "
-            f"expected {place}{keys}"
+            f"{tag} {connected} is not where the device listens: {bind_tag} {bound} is bound at {actual}, "
+            f"expected {actual}{keys}"
         )
         found.append((bind_tag, tag, words))
     if not found:
@@ -82,7 +82,7 @@ def unreachable(context: Context, *, curve: bool) -> list[tuple[int, str]]:
 
 
 def _meet(bound: Endpoint, connected: Endpoint) -> bool:
-    """Tell whether a client of `connected` comes to what is bound at `bound`, as far as it can be told."""
+    """Return False if a client of `connected` certainly does not reach the socket bound at `bound`."""
     if bound.scheme != "tcp" or bound.wildcard:
         return True
     here, there = _addresses(bound), _addresses(connected)
@@ -91,11 +91,11 @@ def _meet(bound: Endpoint, connected: Endpoint) -> bool:
     return not any(ip_address(each).is_loopback for each in here | there)
 
 
-def _addresses(place: Endpoint) -> set[str]:
+def _addresses(named: Endpoint) -> set[str]:
     try:
         return {
             str(info[4][0])
-            for info in socket.getaddrinfo(place.host.strip("[]"), place.port, type=socket.SOCK_STREAM)
+            for info in socket.getaddrinfo(named.host.strip("[]"), named.port, type=socket.SOCK_STREAM)
         }
     except (OSError, UnicodeError):
         return set()
@@ -126,11 +126,11 @@ def _faults(
     context: Context, root: etree._Element, elements: Iterable[etree._Element]
 ) -> list[tuple[int, str]]:
     found = [element for element in elements if _open_to_others(leaf(element))]
-    # Only files with faults pay for the count of lines.
+    # To find the lines takes time; most files have no faults.
     line = lines(context.text, root) if found else {}
     why = (
-        "without CURVE keys: whoever reaches that address could give orders, expected a loopback address "
-        "or an ipc:// path, or keys "
+        "without CURVE keys: any client that reaches that address could give orders, expected a loopback "
+        "address or an ipc:// path, or keys "
         f"(zmsvcctl -c {context.name} keys make)"
     )
     return sorted((line[element], f"cannot bind {leaf(element)} {why}") for element in found)

@@ -1,5 +1,5 @@
-"""The faults of one file while it is read: noted with their element, so that one pass finds them all.
-Their lines come at the end.
+"""The faults of one file. The reader notes them with their elements while it reads, so that one pass finds
+them all. It looks up their lines at the end.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from zmsvc.host.config.xml_text import leaf
 Value = TypeVar("Value")
 
 Note = tuple[etree._Element, str]
-"""What is wrong, and at which element."""
+"""An element, and a text that says what is wrong with it."""
 
 
 @dataclass(slots=True)
 class FaultList:
-    """The faults of one file, as they are found."""
+    """The faults of one file, in the order in which the reader finds them."""
 
     found: list[Note] = field(default_factory=list)
     warnings: list[Note] = field(default_factory=list)
-    """What is no fault, and probably not meant."""
+    """Notes about what is legal and probably not meant."""
 
     def fault(self, element: etree._Element, text: str) -> None:
         self.found.append((element, text))
@@ -33,7 +33,7 @@ class FaultList:
         self.warnings.append((element, text))
 
     def value(self, element: etree._Element, read: Callable[[str], Value], default: Value) -> Value:
-        """The value of a leaf; a bad one is noted and the default goes on in its place."""
+        """Return the value of a leaf. Note a bad value as a fault, and return the default in its place."""
         try:
             return read(leaf(element))
         except ValueError as error:

@@ -1,5 +1,5 @@
-"""What a context would meet on this machine now, as warnings for `check`: endpoints in use, services that
-are missing.
+"""Warnings of `zmsvcctl check` about a context on this machine now: endpoints in use, services that are
+missing.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from zmsvc.host.kernel import programs
 from zmsvc.host.paths import control_socket, service_path
 
 _MAX_MODULES = 100
-"""How many modules of a service are compiled; more take longer than who asks wants to wait."""
+"""The number of modules of a service that are compiled. More would make the operator wait."""
 _MAX_MODULE = 1 << 20
-"""Bytes; a larger module is data."""
+"""Bytes. A larger module is data."""
 
 
 def check_binds(context: Context, *, curve: bool) -> list[ConfigWarning]:
-    """What could not be bound for want of CURVE keys, or would not be found where the file says, with its
-    line.
+    """Return the binds that need CURVE keys, and the binds that clients of the file's endpoints would not
+    reach, with their lines.
     """
     found = [] if curve else [*exposed_binds.refused(context), *exposed_binds.refused_to_monitors(context)]
     return [
@@ -38,35 +38,35 @@ def check_binds(context: Context, *, curve: bool) -> list[ConfigWarning]:
 
 
 def check_ports(context: Context) -> list[ConfigWarning]:
-    """Which of the two places that the device binds could not be bound now, and why; what only keys are
-    missing for is left out.
+    """Return the binds of the device that would fail now, with the reason. Binds that only need keys are left
+    out.
     """
     ends = context.endpoints
     found: list[ConfigWarning] = []
-    for name, place in (("FrontBind", ends.front_bind), ("BackendBind", ends.backend_bind)):
-        why = _ipc(place.removeprefix("ipc://"), context.name) if place.startswith("ipc://") else _tcp(place)
+    for name, bind in (("FrontBind", ends.front_bind), ("BackendBind", ends.backend_bind)):
+        why = _ipc(bind.removeprefix("ipc://"), context.name) if bind.startswith("ipc://") else _tcp(bind)
         if why:
-            found.append(ConfigWarning(element=name, text=f"{name} {place}: {why}"))
+            found.append(ConfigWarning(element=name, text=f"{name} {bind}: {why}"))
     return found
 
 
-def _tcp(place: str) -> str:
+def _tcp(bind: str) -> str:
     try:
-        place = endpoints.safe_bind(place, curve=False)
+        allowed = endpoints.safe_bind(bind, curve=False)
     except ConfigError:
         return ""
     try:
-        endpoints.listen(place).close()
+        endpoints.listen(allowed).close()
     except ZmsvcError as error:
         return str(error)
     return ""
 
 
 def _ipc(path: str, name: str) -> str:
-    """By connecting: to bind would leave a file behind, or take one away."""
+    """Return why a path cannot be bound. Connect to find out: a bind would leave a file, or remove one."""
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
-        # zmsvcd makes the runtime directory of the context at its start.
+        # zmsvcd makes the runtime directory of the context when it starts.
         return (
             ""
             if Path(folder) == control_socket(name).parent
@@ -79,14 +79,14 @@ def _ipc(path: str, name: str) -> str:
         except (ConnectionRefusedError, FileNotFoundError):
             return ""
         except BlockingIOError:
-            pass  # Its backlog is full, so somebody does listen.
+            pass  # The backlog is full, so a process listens.
         except OSError as error:
             return f"cannot be looked at ({(error.strerror or str(error)).lower()})"
-    return "in use now: somebody listens there"
+    return "in use now: another process listens there"
 
 
 def check_services(context: Context) -> list[ConfigWarning]:
-    """Which tasks could not be launched now: no code, no program, no right to become their user."""
+    """Return the tasks whose launch would fail now: no code, no program, no right to change to their user."""
     return [
         ConfigWarning(task=task.id, text=f"{task.id}: {text}")
         for task in context.tasks.values()
@@ -96,7 +96,7 @@ def check_services(context: Context) -> list[ConfigWarning]:
 
 def _missing(task: TaskService) -> Iterator[str]:
     if os.geteuid() and (task.user or task.group):
-        yield "it wants another user or group, which only root can give it"
+        yield "it has another user or group, which only root can give it"
     if task.user and members.number(task.user) is None:
         yield f"its <user> {task.user} is unknown on this machine, so that the task cannot be started here"
     if task.group and members.group_number(task.group) is None:
@@ -108,7 +108,7 @@ def _missing(task: TaskService) -> Iterator[str]:
     places = [Path(task.location)] if task.location else service_path()
     file = f"{task.instance}/Service{task.instance}.py"
     if task.instance == "Monitor":
-        return  # It comes with zmsvc.
+        return  # The Monitor is part of zmsvc.
     found = next((place / file for place in places if (place / file).is_file()), None)
     if found is None:
         yield f"there is no {file} in {':'.join(map(str, places))}"
@@ -117,8 +117,8 @@ def _missing(task: TaskService) -> Iterator[str]:
 
 
 def _uncompilable(service: Path) -> Iterator[str]:
-    """Compile the modules of a service, and run none: `check` may be asked by another user than the one
-    whose code it is.
+    """Compile the modules of a service, and run none of them: the code may belong to another user than the
+    one who runs `check`.
     """
     for file in sorted(service.glob("*.py"))[:_MAX_MODULES]:
         try:
@@ -137,10 +137,10 @@ def _uncompilable(service: Path) -> Iterator[str]:
 
 
 def _program(task: TaskService) -> Iterator[str]:
-    """Look for the program where the task will: in its own PATH, from its own working directory."""
+    """Look for the program as the task will: in the PATH and from the working directory of the task."""
     program = task.command[0]
     if shell.assigned(program) or shell.builtin(program):
-        # The file is warned of it, whatever the machine has.
+        # core/checks.py warns of these on any machine.
         return
     found = programs.find(program, task.environment.get("PATH", os.environ.get("PATH", os.defpath)))
     if not found:
@@ -158,7 +158,7 @@ def _program(task: TaskService) -> Iterator[str]:
 
 
 def _text(path: str) -> str:
-    """Return the beginning of a configuration file; empty when it cannot be read, or is no file."""
+    """Return the beginning of a configuration file. Empty if it cannot be read, or is not a file."""
     try:
         if not os.path.isfile(path):
             return ""

@@ -1,8 +1,8 @@
-"""The context file: XML and schema to `core.model`, with every fault as `FILE:LINE: what is wrong, what was
-expected`, all in one pass.
+"""Read a context file to `core.model`, with each fault as `FILE:LINE: what is wrong, what was expected`, all
+in one pass.
 
-A bad value is noted and its default goes on in its place, so that one fault never hides another. Nothing is
-changed here.
+A bad value is noted and replaced by its default, so that one fault never hides another. Reading changes
+nothing.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ __all__ = [
 ]
 
 MAX_SIZE = 16 << 20
-"""Bytes of a context file: 1,000 tasks have about one million."""
+"""The maximum size of a context file in bytes. A file of 1,000 tasks has about one million."""
 
 SCHEMA = Path(__file__).parents[2] / "data" / "context.rng"
-"""The published shape of a context file, in RELAX NG."""
+"""The published schema of context files, in RELAX NG."""
 
 _DEFAULT_ID = "context001"
 
 
 def load(path: str | Path, *, name: str | None = None) -> Context:
-    """Read a context file. Its name is NAME for `Context-NAME.xml`, the file's stem for others.
-    Raises ConfigError.
+    """Read a context file. The name of the context is NAME for `Context-NAME.xml`, and the stem of any other
+    file name. Raises ConfigError.
     """
     shown = os.fspath(path)
     try:
@@ -62,8 +62,8 @@ def load(path: str | Path, *, name: str | None = None) -> Context:
 
 
 def read(path: str | Path) -> bytes:
-    """Return the bytes of a context file, MAX_SIZE + 1 at most. Root's tasks run as root, so root reads none
-    that others may change.
+    """Return the bytes of a context file, MAX_SIZE + 1 at most. Root's tasks run as root, so root reads no
+    file that other users may change.
 
     Raises OSError, and ConfigError for a file that is refused.
     """
@@ -79,22 +79,22 @@ def read(path: str | Path) -> bytes:
 
 
 def parse(text: bytes, *, path: str, name: str) -> Context:
-    """Read a context from the bytes of its file; `path` is for messages and for what is relative
-    to it. Raises ConfigError.
+    """Read a context from the bytes of its file. `path` is for messages, and relative paths in the file lead
+    from its directory. Raises ConfigError.
     """
     if len(text) > MAX_SIZE:
         raise ConfigError([f"{path}:1: the file is too large, expected at most {MAX_SIZE >> 20} MiB"])
     root = tree(text, path)
     schema = etree.RelaxNG(etree.parse(SCHEMA))
     notes = FaultList()
-    # The schema is quick and knows everything about shape, but cannot explain itself.
+    # The schema is fast and complete, but its messages do not help. `explain` is slower.
     valid = schema.validate(root)
     if not valid:
         notes.found += explain(root)
     if root.tag != "Context":
         raise _error(notes, root, text, path)
-    strangers, misspelt = passed_over(root)
-    notes.found += misspelt
+    unknown, misspelled = passed_over(root)
+    notes.found += misspelled
     folder = os.path.dirname(os.path.abspath(path))
     source = to_json(root)
     elements = root.findall("TaskService")
@@ -104,10 +104,10 @@ def parse(text: bytes, *, path: str, name: str) -> Context:
     reads = [read_service(*pair, notes, folder) for pair in zip(elements, sources, strict=True)]
     ends, places = _endpoints(root, notes, name)
     _monitors(reads, places, notes)
-    _between(root, reads, places, notes)
+    _check_across(root, reads, places, notes)
     access, most = _bus_access(root, notes), _max_transactions(root, notes)
     if not notes.found and not valid:
-        # Only if the schema were stricter than its explanation; a test keeps them together.
+        # This happens only if the schema is stricter than `explain`. A test compares the two.
         notes.fault(
             root,
             f"the schema refuses the file ({schema.error_log[0].message}), expected what context.rng says",
@@ -126,13 +126,13 @@ def parse(text: bytes, *, path: str, name: str) -> Context:
         max_transactions=most,
         source=source,
         text=text,
-        passed_over=_lined([*strangers, *notes.warnings], root, text),
+        passed_over=_lined([*unknown, *notes.warnings], root, text),
     )
 
 
 def lines_of(context: Context) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the lines on which a context's tasks begin, by their ids, and those of its other elements, by
-    their names.
+    """Return the lines on which the tasks of a context begin, by their IDs, and the lines of its other
+    elements, by their names.
     """
     root = tree(context.text, context.path)
     line = lines(context.text, root)
@@ -141,8 +141,8 @@ def lines_of(context: Context) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def _sources(source: Any, count: int) -> list[Any]:
-    """The JSON of each of `count` tasks in the file's order. A bad file may have an attribute of that
-    name, which comes before them.
+    """Return the JSON of each of the `count` tasks, in the order of the file. A bad file may have an
+    attribute TaskService, whose value comes before them.
     """
     found = source.get("TaskService") if isinstance(source, dict) else None
     tasks = found if isinstance(found, list) else [found]
@@ -150,8 +150,8 @@ def _sources(source: Any, count: int) -> list[Any]:
 
 
 def _keep_secret(source: Any) -> None:
-    """Take a task's environment out of its JSON, which is what everybody on the bus is told; it is for
-    the task alone.
+    """Remove the environment from the JSON of a task, which the supervisor publishes on the bus. The
+    environment is for the task alone.
     """
     inner = source.get("Task") if isinstance(source, dict) else None
     for task in inner if isinstance(inner, list) else [inner]:
@@ -162,8 +162,8 @@ def _keep_secret(source: Any) -> None:
 
 
 def _lined(notes: Sequence[Note], root: etree._Element, text: bytes) -> tuple[tuple[int, str], ...]:
-    """Return notes with their lines, in the order of the file. To count lines takes its time, and most
-    files have none.
+    """Return notes with their lines, in the order of the file. To find the lines takes time, and most files
+    have no notes.
     """
     line = lines(text, root) if notes else {}
     return tuple(sorted((line[element], words) for element, words in notes))
@@ -184,8 +184,8 @@ def _text(root: etree._Element, tag: str) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class _Places:
-    """What could be read of the endpoints, by their elements' names; all that is bound with the words to
-    name it.
+    """The endpoints of a context that could be read. `four` has them by the names of their elements; `bound`
+    has each endpoint that is bound, by its name in messages.
     """
 
     four: dict[str, Endpoint] = field(default_factory=dict)
@@ -218,8 +218,8 @@ def _max_transactions(root: etree._Element, notes: FaultList) -> int:
 
 
 def _left_out(root: etree._Element, notes: FaultList, name: str) -> dict[str, str]:
-    """The endpoints of a file that names none: sockets in the runtime directory, which only the daemon's
-    user and group can open.
+    """Return the endpoints of a file that names none: sockets in the runtime directory, which only the user
+    and the group of the daemon can open.
     """
     named = [tag for tag in ("FrontEndEndpoint", "BackendEndpoint") if root.find(tag) is not None]
     if len(named) == 1:
@@ -228,7 +228,7 @@ def _left_out(root: etree._Element, notes: FaultList, name: str) -> dict[str, st
     if named:
         return {}
     try:
-        # Of a context of the system, which a user asks about, they are the system's.
+        # If a user asks about a context of the system, these are the sockets of the system.
         where = paths.control_socket(name).parent
         found = {"FrontEndEndpoint": f"ipc://{where}/sub", "BackendEndpoint": f"ipc://{where}/pub"}
         for text in found.values():
@@ -249,7 +249,7 @@ def _endpoints(root: etree._Element, notes: FaultList, name: str) -> tuple[Endpo
         if connect in defaults:
             places.four[connect] = endpoint(defaults[connect], bind=False)
         given[connect] = _text(root, connect) or defaults.get(connect, "")
-        # The device binds the very place that the others connect to, unless the file says another.
+        # By default the device binds the endpoint to which clients connect.
         given[bind] = _text(root, bind) or given[connect]
         for tag in (connect, bind):
             element = root.find(tag)
@@ -272,9 +272,7 @@ def _endpoints(root: etree._Element, notes: FaultList, name: str) -> tuple[Endpo
 
 
 def _monitors(reads: Sequence[ParsedService], places: _Places, notes: FaultList) -> None:
-    """The Monitor service binds an endpoint of its own, which must be free of the device and of other
-    monitors.
-    """
+    """Note each Monitor whose own endpoint collides with one of the device or of another Monitor."""
     for read in reads:
         if read.task.instance != "Monitor" or read.configuration is None:
             continue
@@ -292,8 +290,10 @@ def _monitors(reads: Sequence[ParsedService], places: _Places, notes: FaultList)
             places.bound[f"the endpoint of {read.task.id}"] = place
 
 
-def _between(root: etree._Element, reads: Sequence[ParsedService], places: _Places, notes: FaultList) -> None:
-    """What is wrong between elements, put where it is seen in the file."""
+def _check_across(
+    root: etree._Element, reads: Sequence[ParsedService], places: _Places, notes: FaultList
+) -> None:
+    """Note the faults between elements, each at the element where a reader of the file sees it."""
     ident = root.find("ContextID")
     if ident is not None and leaf(ident) and not TASK_ID.fullmatch(leaf(ident)):
         notes.fault(

@@ -1,11 +1,10 @@
-"""The shape of a context file once more, as a table, to say in words what a schema only refuses;
-`data/context.rng` is the published form.
+"""The structure of a context file as a table. It explains in words what the published schema,
+`data/context.rng`, only refuses; a test compares the two.
 
-A test holds both against each other. Here is only which element may stand where, with which attributes;
-values are config's to judge.
+The table says which elements and attributes may stand where. The other modules of this package judge values.
 
-zmicroservices looked up the elements that it knew and never noticed others. Where it did so, others are
-passed over here as well, with a warning; but not inside `<service>`, which is new.
+zmicroservices looked up the elements that it knew and ignored all others. Where it did so, zmsvc passes over
+others as well, with a warning. It does not inside `<service>`, which zmicroservices did not have.
 """
 
 from __future__ import annotations
@@ -26,30 +25,30 @@ from zmsvc.host.config.faults import Note
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
-    """What an element may hold. The key of a child ends with `?` or `*` or `+` for how often, without one
-    it is once.
+    """The allowed contents of an element. The key of a child ends with `?`, `*` or `+` as in a regular
+    expression; without one of them the child is there once.
     """
 
     children: Mapping[str, Schema] = field(default_factory=dict)
     attributes: Collection[str] = ()
     needed: Collection[str] = ()
-    """The attributes that must be there."""
+    """The required attributes."""
     foreign: bool = False
-    """Whether attributes of other namespaces may stand here, as editors write them."""
+    """True if attributes of other namespaces, which editors write, are allowed."""
     tolerant: bool = False
-    """Whether unknown children and attributes are passed over, unless their JSON would take the place of
-    what is known.
+    """True if unknown children and attributes are passed over, unless they would take the place of known
+    ones in the JSON.
     """
     text: bool = False
     others: Schema | None = None
-    """The shape of children that are not listed; None when there may be none."""
+    """The schema of children that are not listed. None if no others are allowed."""
 
 
 FREE = Schema()
-"""Anything at all: never looked into."""
+"""Any contents. zmsvc does not look at them."""
 
 XML = "{http://www.w3.org/XML/1998/namespace}"
-"""The namespace of `xml:space` and `xml:lang`, which mean the same in every document."""
+"""The namespace of `xml:space` and `xml:lang`, which have the same meaning in every document."""
 TEXT = Schema(text=True)
 _VALUE = Schema(text=True, attributes=(f"{XML}space",))
 _RULE = Schema(children={"action?": TEXT, "call?": TEXT}, tolerant=True)
@@ -111,13 +110,13 @@ CONTEXT = Schema(
 )
 
 NEW = frozenset({"bus_access", "max_transactions", "service"})
-"""The names of zmsvc among those beside which others are passed over. A misspelt one of these is a fault:
-no old file has it.
+"""Names that zmsvc added where unknown names are passed over. A misspelled one of these is a fault, because
+no file of zmicroservices has it.
 """
 
 
 def explain(root: etree._Element) -> Iterator[Note]:
-    """Everything that stands where it should not, or does not stand where it should."""
+    """Yield each element, attribute or text that is not allowed in its place, or is missing."""
     if root.tag != "Context":
         hint = " (it describes services that are to be made)" if root.tag == "MetaServiceConf" else ""
         yield root, f"the root element is <{root.tag}>, expected <Context>{hint}"
@@ -126,40 +125,38 @@ def explain(root: etree._Element) -> Iterator[Note]:
 
 
 def passed_over(root: etree._Element) -> tuple[list[Note], list[Note]]:
-    """Return what is in the file and unknown where that is no fault: warnings about it, and faults, where
-    a name of ours is misspelt.
-    """
+    """Return warnings about unknown names that are passed over, and faults about misspelled `NEW` names."""
     warnings: list[Note] = []
     faults: list[Note] = []
-    for path, shape in _tolerant("/Context", CONTEXT):
-        names = [key.rstrip("?*+") for key in shape.children]
+    for path, schema in _tolerant("/Context", CONTEXT):
+        names = [key.rstrip("?*+") for key in schema.children]
         found: list[tuple[etree._Element, str, str, Collection[str]]] = []
-        if shape.others is None:
+        if schema.others is None:
             found += [
                 (each, str(each.tag), "element <{}>", names)
                 for each in _unknown(root, f"{path}/*", "self::", names)
             ]
-        for each in _unknown(root, f"{path}/@*", "name()=", [*shape.attributes, *names]):
-            found.append((each.getparent(), str(each.attrname), "attribute {}", shape.attributes))
+        for each in _unknown(root, f"{path}/@*", "name()=", [*schema.attributes, *names]):
+            found.append((each.getparent(), str(each.attrname), "attribute {}", schema.attributes))
         for element, name, kind, known in found:
-            if kind.startswith("attribute") and name.startswith("{" if shape.foreign else XML):
+            if kind.startswith("attribute") and name.startswith("{" if schema.foreign else XML):
                 continue
             parent = path.rpartition("/")[2]
             what = f"unknown {kind.format(name)} in <{parent}>"
-            if ours := similar(name, NEW.intersection(known), cutoff=0.85):
-                faults.append((element, f"{what}, expected another name{ours}"))
+            if hint := similar(name, NEW.intersection(known), cutoff=0.85):
+                faults.append((element, f"{what}, expected another name{hint}"))
             else:
                 warnings.append((element, f"{what} is passed over{similar(name, known, cutoff=0.8)}"))
     return warnings, faults
 
 
-def _tolerant(path: str, shape: Schema) -> Iterator[tuple[str, Schema]]:
-    """Yield the places where unknown names are passed over, as XPath: libxml2 looks through a large file
-    in a moment.
+def _tolerant(path: str, schema: Schema) -> Iterator[tuple[str, Schema]]:
+    """Yield the XPath and the schema of each element in which unknown names are passed over. XPath is fast:
+    libxml2 searches a large file in a moment.
     """
-    if shape.tolerant:
-        yield path, shape
-    for key, child in shape.children.items():
+    if schema.tolerant:
+        yield path, schema
+    for key, child in schema.children.items():
         yield from _tolerant(f"{path}/{key.rstrip('?*+')}", child)
 
 
@@ -170,65 +167,65 @@ def _unknown(root: etree._Element, path: str, test: str, known: Collection[str])
 
 
 def similar(word: str, known: Collection[str], cutoff: float = 0.7) -> str:
-    """A question whether one of the known words was meant, where one is close; else nothing."""
+    """Return ` (did you mean X?)` if a known word is close to this one, else an empty text."""
     folded = {other.lower(): other for other in known}
     close = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=cutoff)
     return f" (did you mean {folded[close[0]]}?)" if close else ""
 
 
-def _inside(element: etree._Element, shape: Schema) -> Iterator[Note]:
-    yield from _attributes(element, shape)
-    yield from _text(element, shape)
-    slots = {key.rstrip("?*+"): key for key in shape.children}
+def _inside(element: etree._Element, schema: Schema) -> Iterator[Note]:
+    yield from _attributes(element, schema)
+    yield from _text(element, schema)
+    keys = {key.rstrip("?*+"): key for key in schema.children}
     seen: set[str] = set()
     for child in element:
         tag = str(child.tag)
-        slot = slots.get(tag)
-        if slot is None:
-            if shape.others is None and (not shape.tolerant or tag in shape.attributes):
-                yield child, f"unknown element <{tag}> in <{element.tag}>, expected {_expected(tag, slots)}"
-            elif shape.others is not None and shape.others is not FREE:
-                yield from _inside(child, shape.others)
+        key = keys.get(tag)
+        if key is None:
+            if schema.others is None and (not schema.tolerant or tag in schema.attributes):
+                yield child, f"unknown element <{tag}> in <{element.tag}>, expected {_expected(tag, keys)}"
+            elif schema.others is not None and schema.others is not FREE:
+                yield from _inside(child, schema.others)
             continue
-        if tag in seen and slot[-1] not in "*+":
+        if tag in seen and key[-1] not in "*+":
             yield child, f"a second <{tag}> in <{element.tag}>, expected one"
         seen.add(tag)
-        if shape.children[slot] is not FREE:
-            yield from _inside(child, shape.children[slot])
-    for tag, slot in slots.items():
-        if tag not in seen and slot[-1] not in "?*":
-            often = "at least one" if slot[-1] == "+" else "one"
+        if schema.children[key] is not FREE:
+            yield from _inside(child, schema.children[key])
+    for tag, key in keys.items():
+        if tag not in seen and key[-1] not in "?*":
+            often = "at least one" if key[-1] == "+" else "one"
             yield element, f"<{element.tag}> has no <{tag}>, expected {often}"
 
 
-def _attributes(element: etree._Element, shape: Schema) -> Iterator[Note]:
+def _attributes(element: etree._Element, schema: Schema) -> Iterator[Note]:
     for name in element.attrib:
         text = str(name)
-        if text in shape.attributes or (shape.foreign and text.startswith("{")):
+        if text in schema.attributes or (schema.foreign and text.startswith("{")):
             continue
-        if not shape.tolerant or text in {key.rstrip("?*+") for key in shape.children}:
-            known = [each.replace(XML, "xml:") for each in shape.attributes]
+        if not schema.tolerant or text in {key.rstrip("?*+") for key in schema.children}:
+            known = [each.replace(XML, "xml:") for each in schema.attributes]
             wanted = _listed(known, "{}") + similar(text, known) if known else "none"
             yield (
                 element,
                 f"unknown attribute {text.replace(XML, 'xml:')} of <{element.tag}>, expected {wanted}",
             )
-    for name in shape.needed:
+    for name in schema.needed:
         if name not in element.attrib:
             yield element, f'<{element.tag}> has no attribute {name}, expected {name}="..."'
 
 
-def _text(element: etree._Element, shape: Schema) -> Iterator[Note]:
-    if shape.text:
+def _text(element: etree._Element, schema: Schema) -> Iterator[Note]:
+    if schema.text:
         return
     for owner, text in ((element, element.text), *((child, child.tail) for child in element)):
         if text and text.strip(WHITE):
-            where = "elements only" if shape.children or shape.others else "nothing"
+            where = "elements only" if schema.children or schema.others else "nothing"
             yield owner, f"text {quote(text.strip(WHITE))} in <{element.tag}>, expected {where}"
 
 
-def _expected(tag: str, slots: Collection[str]) -> str:
-    return (_listed(slots, "<{}>") + similar(tag, slots)) if slots else "text only"
+def _expected(tag: str, keys: Collection[str]) -> str:
+    return (_listed(keys, "<{}>") + similar(tag, keys)) if keys else "text only"
 
 
 def _listed(names: Collection[str], form: str) -> str:

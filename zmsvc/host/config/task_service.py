@@ -1,5 +1,5 @@
-"""One `<TaskService>` element to a `model.TaskService`. Faults are noted, never raised; what lies between
-tasks is not judged.
+"""Read one `<TaskService>` element to a `model.TaskService`. Faults are noted, never raised. Faults between
+tasks are not found here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TRIGGERS = tuple(trigger.value for trigger in Trigger)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedService:
-    """A task, and the elements it was read from; `rules` are as many as the task has."""
+    """A task and the elements from which it was read. `rules` has an element for each rule of the task."""
 
     task: TaskService
     element: etree._Element
@@ -39,8 +39,8 @@ class ParsedService:
 
 
 def read_service(element: etree._Element, source: Any, notes: FaultList, folder: str) -> ParsedService:
-    """Read a `<TaskService>`, of which `source` is the JSON. A relative `location` is in
-    `folder`, the directory of the context file.
+    """Read a `<TaskService>`. `source` is its JSON. A relative `location` leads from `folder`, the directory
+    of the context file.
     """
     kind = _kind(element, notes)
     configuration = element.find("Task/message/content/configuration")
@@ -51,7 +51,7 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
     options = read_service_options(element.find("Task/service"), element, kind, notes)
     instance = _instance(element, kind, notes)
     own = _own(configuration)
-    _misspelt(configuration, kind, instance, notes)
+    _warn_of_misspelled(configuration, kind, instance, notes)
     state = element.find("Task/state")
     task = TaskService(
         id=_id(element, notes),
@@ -124,7 +124,7 @@ def _action(text: str) -> Action:
 
 
 def _rules(state: etree._Element | None, notes: FaultList) -> Iterable[tuple[Rule, etree._Element]]:
-    """The rules with the element that shows where each calls."""
+    """Yield each rule with its `<call>`."""
     for block in () if state is None else state:
         if block.tag not in _TRIGGERS:
             continue
@@ -146,9 +146,7 @@ def _rules(state: etree._Element | None, notes: FaultList) -> Iterable[tuple[Rul
 
 
 def _only(parent: etree._Element | None, tag: str, notes: FaultList) -> etree._Element | None:
-    """A child that zmsvc itself reads inside the free `<configuration>`: there may be one, and of text
-    only.
-    """
+    """Return a child of the free `<configuration>` that zmsvc itself reads. Note a second one as a fault."""
     found = [] if parent is None else parent.findall(tag)
     for again in found[1:]:
         notes.fault(again, f"a second <{tag}> in <configuration>, expected one")
@@ -160,15 +158,17 @@ _READ = {
     ServiceType.THREAD: ("location", "device_action", "interval"),
     ServiceType.COMMAND: ("command", "notify", "device_action"),
 }
-"""What zmsvc itself reads in a `<configuration>`, by the kind of the task; all else is the task's own."""
+"""The elements of a `<configuration>` that zmsvc itself reads, by the type of service. All others are for the
+task.
+"""
 _READ_BY_MONITOR = ("service", "publisher", "monitor_options")
 
 
-def _misspelt(
+def _warn_of_misspelled(
     configuration: etree._Element | None, kind: ServiceType, instance: str, notes: FaultList
 ) -> None:
-    """Warn of what may be a misspelt one of these: nobody would tell, since a task may have any element of
-    its own.
+    """Warn of elements that may be misspelled ones of `_READ`. They are no faults: a task may have any
+    element of its own.
     """
     known = [*_READ[kind], *(_READ_BY_MONITOR if instance == "Monitor" else ())]
     there = {str(child.tag) for child in (() if configuration is None else configuration)}
@@ -204,7 +204,9 @@ def _location(configuration: etree._Element | None, notes: FaultList, folder: st
 
 
 def _notifies(configuration: etree._Element | None, notes: FaultList) -> bool:
-    """Whether the program says READY=1 itself (sd_notify); most do not, and are ready when they run."""
+    """Return True if the program itself says READY=1 (sd_notify). Most programs do not, and are ready when
+    they run.
+    """
     element = _only(configuration, "notify", notes)
     return element is not None and (element.text or "").strip().lower() in TRUE
 

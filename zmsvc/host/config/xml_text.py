@@ -1,8 +1,6 @@
-"""XML as far as zmsvc needs it: bytes to a tree that can do no harm, the lines of its elements, and the old
-form of XML as JSON.
+"""Parse XML safely, find the lines of elements, and convert elements to JSON as zmicroservices did.
 
-Entities, DTDs and the network are off. What is not XML becomes a ConfigError in words that a person can act
-on.
+Entities, DTDs and the network are off. Text that is not XML is a ConfigError that says how to mend it.
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from zmsvc.core.errors import ConfigError
 from zmsvc.core.values import WHITE
 
 _SPACE = "{http://www.w3.org/XML/1998/namespace}space"
-"""XML's own attribute (XML 1.0, 2.10): `preserve` on an element, or on one around it, says that white
+"""The attribute of XML 1.0, section 2.10: `preserve` on an element, or on one around it, means that white
 space belongs to its text.
 """
 
@@ -26,14 +24,14 @@ TRIMMED = (
     'without the white space at its ends (xml:space="preserve" keeps it, xml:space="default" says that it '
     "is not meant)"
 )
-"""The end of a warning about an element that `loses` white space."""
+"""The end of a warning about an element for which `loses` is true."""
 
 TEXT_KEY = "#text"
-"""The key of an element's own text where it has attributes or children beside it."""
+"""The key of an element's own text if the element has attributes or children as well."""
 
 _PROLOG = re.compile(r"(?>\s+|<\?.*?\?>|<!--.*?-->)*+<!DOCTYPE", re.DOTALL)
-"""What may stand before a DOCTYPE. Possessive: a prolog of a thousand comments must not be tried in all
-its partitions.
+"""A DOCTYPE and the text before it. The quantifiers are possessive, so that `re` does not try a prolog of a
+thousand comments in all its partitions.
 """
 
 _WORDS: tuple[tuple[str, str], ...] = (
@@ -66,7 +64,7 @@ _WORDS: tuple[tuple[str, str], ...] = (
     (r"EntityRef: expecting ';'", "a & that starts no entity, expected &amp;"),
     (
         r"xmlParse\w*CharRef: invalid|CharRef: invalid",
-        "a number that is no character, expected one like &#65;",
+        "a number that is not a character, expected one like &#65;",
     ),
     (
         (
@@ -114,16 +112,14 @@ _WORDS: tuple[tuple[str, str], ...] = (
             r"error parsing attribute name|attributes construct error|StartTag: invalid element "
             r"name|xmlParseStartTag"
         ),
-        "what follows < is no tag, expected a name (a plain < is written &lt;)",
+        "the text after < is not a tag, expected a name (a plain < is written &lt;)",
     ),
 )
-"""libxml2's messages, of 2.9 as of 2.14, and what they mean to who wrote the file."""
+"""Messages of libxml2, from 2.9 to 2.14, and the text that zmsvc reports in their place."""
 
 
 def tree(text: bytes, path: str) -> etree._Element:
-    """The root element of a file's bytes, without comments and processing instructions. Raises
-    ConfigError.
-    """
+    """Return the root element of a file, without comments and processing instructions. Raises ConfigError."""
     line = _doctype(text)
     if line:
         raise ConfigError(
@@ -142,15 +138,15 @@ def tree(text: bytes, path: str) -> etree._Element:
     except etree.XMLSyntaxError as error:
         raise ConfigError([_sentence(parser, error, path)]) from error
     info = root.getroottree().docinfo
-    # An encoding that hides the DOCTYPE from the look above, such as UTF-7, does not hide it from the parser.
+    # An encoding such as UTF-7 hides the DOCTYPE from the search above, but not from the parser.
     if info.internalDTD is not None or info.doctype:
         raise ConfigError([f"{path}:1: a DOCTYPE is not allowed, expected a file without DTD and entities"])
     return root
 
 
 def _doctype(text: bytes) -> int:
-    """The line of the DOCTYPE, 0 when there is none. It is looked for before parsing: what a DTD may do is
-    never begun.
+    """Return the line of the DOCTYPE, or 0 if there is none. The search comes before parsing, so that the
+    parser never reads a DTD.
     """
     wide = text[:2] in (b"\xff\xfe", b"\xfe\xff")
     head = text.decode("utf-16" if wide else "latin-1", "replace")
@@ -160,7 +156,7 @@ def _doctype(text: bytes) -> int:
 
 
 def _sentence(parser: etree.XMLParser, error: etree.XMLSyntaxError, path: str) -> str:
-    # What follows the first error is mostly its echo.
+    # Most later errors follow from the first one.
     first = next(iter(parser.error_log), None)
     words = first.message if first is not None else str(error)
     line = max(1, first.line if first is not None else error.lineno or 1)
@@ -175,10 +171,10 @@ def _human(words: str) -> str:
 
 
 def lines(text: bytes, root: etree._Element) -> Mapping[etree._Element, int]:
-    """The line on which each element's tag begins.
+    """Return the line on which the tag of each element begins.
 
-    libxml2 knows only where a tag ends, and nothing exact beyond line 65,535, so expat counts them again;
-    only files with faults pay.
+    libxml2 knows only the line on which a tag ends, and no exact line beyond 65,535. So expat parses the file
+    again, which only files with faults or warnings need.
     """
     starts: list[int] = []
     parser = xml.parsers.expat.ParserCreate()
@@ -187,7 +183,7 @@ def lines(text: bytes, root: etree._Element) -> Mapping[etree._Element, int]:
     try:
         parser.Parse(text, True)
     except (xml.parsers.expat.ExpatError, ValueError, LookupError):
-        starts = []  # An encoding that expat does not know.
+        starts = []  # expat does not know the encoding.
     if len(starts) != len(elements):
         return {element: _sourceline(element) for element in elements}
     return dict(zip(elements, starts, strict=True))
@@ -199,7 +195,7 @@ def _sourceline(element: etree._Element) -> int:
 
 
 def leaf(element: etree._Element) -> str:
-    """The element's own text without the white space around it."""
+    """Return the element's own text without the white space around it."""
     own = (element.text or "").strip(WHITE)
     if not len(element):
         return own
@@ -208,12 +204,13 @@ def leaf(element: etree._Element) -> str:
 
 
 def kept(element: etree._Element) -> bool:
-    """Tell whether the white space around the text of an element belongs to it."""
+    """Return True if the white space around the text of an element belongs to it."""
     return _kept(element) is True
 
 
 def loses(element: etree._Element) -> bool:
-    """Tell whether an element loses white space that may be meant, and says nothing of it by `xml:space`.
+    """Return True if the reader removes white space that may be meant, and no `xml:space` says that it is
+    not.
 
     Blanks beside a text on the same line may be meant, and so may the end of the last one of several lines.
     Line ends around a single line are the layout of the file.
@@ -228,24 +225,24 @@ def loses(element: etree._Element) -> bool:
 
 def _kept(element: etree._Element) -> bool | None:
     for each in (element, *element.iterancestors()):
-        said = str(each.get(_SPACE, "")).strip(WHITE)
-        if said in ("default", "preserve"):
-            return said == "preserve"
+        mode = str(each.get(_SPACE, "")).strip(WHITE)
+        if mode in ("default", "preserve"):
+            return mode == "preserve"
     return None
 
 
 def value(element: etree._Element) -> str:
-    """The element's own text: without the white space around it, unless `xml:space="preserve"` keeps it."""
+    """Return the element's own text, with the white space around it if `xml:space="preserve"` keeps it."""
     return element.text or "" if not len(element) and kept(element) else leaf(element)
 
 
 def to_json(element: etree._Element, *, keep: bool = False) -> Any:
-    """An element as zmicroservices made JSON of it: attributes become keys, repeated children lists, leaves
-    strings ("" when empty).
+    """Return an element as JSON, in the form of zmicroservices: attributes become keys, repeated children
+    lists, and leaves strings ("" if empty).
 
-    `keep` tells whether an element around it has `xml:space="preserve"`; that attribute is for readers of XML
-    alone. Nothing is lost where that form has no place for it: an attribute and a child of one name make a
-    list with the attribute first, and text beside attributes or children is under `#text`.
+    `keep` is true if an element around it has `xml:space="preserve"`; that attribute is not in the JSON. For
+    two cases zmicroservices had no form: an attribute and a child of the same name make a list with the
+    attribute first, and text beside attributes or children is under `#text`.
     """
     attributes = element.items()
     if attributes and element.get(_SPACE) is not None:
