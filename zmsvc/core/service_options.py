@@ -126,7 +126,7 @@ class Limits:
     start_timeout: float = option(
         TIME_LIMIT,
         90.0,
-        summary="How long the task may take until it is ready.",
+        summary="The time that the task has until it is ready.",
         manual="""
             While it starts or stops, a task may ask for more time with EXTEND_TIMEOUT_USEC of
             .Xr sd_notify 3 .
@@ -136,7 +136,7 @@ class Limits:
     stop_timeout: float = option(
         TIME_LIMIT,
         10.0,
-        summary="How long the task may take to end. What is left of it then gets SIGKILL.",
+        summary="The time that the task has to end. Processes that are left then get SIGKILL.",
         in_place=EVERY_TYPE,
     )
     watchdog: float = option(
@@ -175,15 +175,15 @@ class Limits:
         60.0,
         summary="The longest delay between starts by rules.",
         manual="""
-            If only one of the two delays is given, the default of the other is moved as far as that one
-            needs.
+            If the file gives only one of the two delays, and the default of the other does not fit, the other
+            is equal to it.
             """,
         in_place=EVERY_TYPE,
     )
     start_limit_burst: int = option(
         whole_number(0, 1_000_000),
         0,
-        summary="How many starts by rules are allowed within start_limit_interval. 0 is no limit.",
+        summary="The number of starts by rules that are allowed within start_limit_interval. 0: no limit.",
         manual="""
             Without a limit the delay alone slows a ring of rules.
             """,
@@ -221,7 +221,8 @@ class ServiceOptions:
             to reach an ipc endpoint.
             A task without
             .Li <user>
-            runs as the daemon does, which for the others must be root or have capabilities:
+            runs as the user of the daemon, which is root or has capabilities if other tasks have a
+            .Li <user> .
             .Ql zmsvcctl check
             and the log warn of such tasks.
             When a person starts
@@ -251,14 +252,16 @@ class ServiceOptions:
         choice(KillMode, "is no kill mode"),
         KillMode.CONTROL_GROUP,
         summary=(
-            "Which processes are asked to end, by a stop and when the main process has ended by itself."
+            "The processes that are asked to end, by a stop and when the main process has ended by itself."
         ),
         manual="""
-            .Li control-group :
-            every process of a Command gets the stop signal at once; of a Python task the main process gets it
-            first, and when that has ended, the processes that it left get SIGTERM.
-            .Li mixed :
-            the main process alone; the processes that it leaves when it ends are killed.
+            With
+            .Li control-group ,
+            every process of a Command gets the stop signal at once; of a task in Python the main process gets
+            it first, and when that has ended, the processes that it left get SIGTERM.
+            With
+            .Li mixed ,
+            the main process alone gets the signal; the processes that it leaves when it ends are killed.
             With either, every process that is still there after
             .Li stop_timeout
             gets SIGKILL, and the task has ended only when none is left.
@@ -267,23 +270,24 @@ class ServiceOptions:
             where a child ignores SIGTERM.
             The answer of
             .Xr zmsvcctl 1
-            and the history name each of them, with the signal that asked it and whether it was killed.
-            Without control groups they are found by descent, session and a mark in their environment.
+            and the history name each of these processes, with the signal that asked it and whether it was
+            killed.
+            Without control groups the keeper finds them by descent, session and a mark in their environment.
             """,
         in_place=EVERY_TYPE,
     )
     notify_access: NotifyAccess = option(
         choice(NotifyAccess, "does not say who may notify"),
         NotifyAccess.MAIN,
-        summary="Which processes of the task may speak for it by sd_notify.",
+        summary="The processes of the task that may speak for it by sd_notify.",
         manual="""
-            .Li main :
-            its main process;
-            .Li exec :
+            .Li main
+            is the main process,
+            .Li exec
             the same, since
             .Xr zmsvcd 8
-            runs no other commands for a task;
-            .Li all :
+            runs no other commands for a task, and
+            .Li all
             every process that is descended from the main one.
             MAINPID= names another process of the same task as the main one, whose end is from then on the end
             of the task; a process of another task is refused.
@@ -311,7 +315,7 @@ class ServiceOptions:
     log_level: int | None = option(
         LOG_LEVEL,
         None,
-        summary="Up to which level the task logs.",
+        summary="The level up to which the task logs.",
         default_words="info",
         manual="""
             As in LogLevelMax= of
@@ -321,7 +325,7 @@ class ServiceOptions:
             and
             .Li critical
             are known as well.
-            It is the level of Python's root logger, so a logger with a level of its own keeps that.
+            The option sets the level of Python's root logger; a logger with a level of its own keeps that.
             A Command itself chooses what it prints.
             """,
         types=IN_PYTHON,
@@ -332,7 +336,7 @@ class ServiceOptions:
         YES_NO,
         False,
         summary=(
-            "Whether programs that the task executes gain no privileges by setuid bits or file capabilities."
+            "The programs that the task executes gain no privileges by setuid bits or file capabilities."
         ),
         default_words="yes for a task with <user>, else no",
         manual="""
@@ -349,7 +353,7 @@ class ServiceOptions:
         factory=dict,
         summary="Variables of the environment of the task.",
         manual="""
-            Messages, status and logs leave it out.
+            Messages, status and logs leave them out.
             The configuration is published on the bus, so a password belongs here, or into a file that the
             task reads; the context file may then be of mode 0640 and group zmsvc.
             .Xr zmsvcd 8
@@ -367,23 +371,23 @@ class ServiceOptions:
             TZ, PYTHONPATH, LANG and LC_* have their effect all the same; a module that zmsvc has imported
             before stays.
             Variables that the interpreter, libc or the dynamic linker reads only when it begins
-            (PYTHONWARNINGS, PYTHONHASHSEED, LD_LIBRARY_PATH and the like) have none, which
+            (PYTHONWARNINGS, PYTHONHASHSEED, LD_LIBRARY_PATH and the like) have no effect unless the task is
+            .Li fresh ;
             .Li zmsvcctl check
-            says, unless the task is
-            .Li fresh .
+            warns of them.
             .Pp
             A Command in Python prints in blocks of 8 kB, since its output is no terminal, and loses the last
             one when it is killed:
             .Li <PYTHONUNBUFFERED>1</PYTHONUNBUFFERED>
             has each line written at once.
-            It is not set for all Commands: it costs a program that prints much a system call a line, and is
-            inherited by the programs that this one runs.
+            zmsvc does not set it for all Commands: it costs a program that prints much a system call a line,
+            and the programs that this one runs inherit it.
             """,
     )
     fresh: bool = option(
         YES_NO,
         False,
-        summary="Whether the task begins in a new interpreter, where all of its environment has its effect.",
+        summary="The task begins in a new interpreter, where all of its environment has its effect.",
         manual="""
             A start then costs 0.16 s of CPU time, where a fork costs a few milliseconds, and the task 12 MB
             of memory, where a fork has about 4 MB of its own (measured with Python 3.11).
