@@ -20,7 +20,7 @@
 # make test-deb   installs, upgrades, downgrades and removes that package in a booted copy of SUITE=bookworm or trixie; root, minutes
 # make rpm        the RPM package, into build/rpm; rpmbuild of any distribution does
 # make completion  writes the completion of zmsvcctl for bash, zsh and fish anew, from its table of verbs
-# make options   writes the options of <service> anew into the schema and the manual of context files, from their table
+# make options   writes the options of <service> into the schema and the manual of context files, from core/service_options.py
 # make lock       renews the versions and hashes in packaging/locked that install uses; needs the network
 # make clean      removes what the others made in this directory
 #

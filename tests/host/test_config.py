@@ -1,5 +1,5 @@
-"""host/config: what loads, what every fault says and where, and that the published schema and the code
-agree.
+"""host/config: the files that load, the text and the line of each fault, and the agreement of the published
+schema with the code.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ def parse(text: str | bytes, path: str = "F.xml") -> Context:
     return reader.parse(text if isinstance(text, bytes) else text.encode(), path=path, name="F")
 
 
-def told_of_services(context: Context) -> list[str]:
+def service_warnings(context: Context) -> list[str]:
     return [str(each) for each in reader.check_services(context)]
 
 
-def told_of_ports(context: Context) -> list[str]:
+def port_warnings(context: Context) -> list[str]:
     return [str(each) for each in reader.check_ports(context)]
 
 
@@ -101,7 +101,7 @@ def number(text: str, part: str) -> int:
     return text.count("\n", 0, text.index(part)) + 1
 
 
-# What loads.
+# Files that load.
 
 
 @pytest.mark.parametrize(
@@ -119,17 +119,17 @@ def test_an_unknown_log_level_is_a_fault(text: str) -> None:
         parse(with_service(f"<log_level>{text}</log_level>"))
 
 
-MISSPELT = {
+MISSPELLED = {
     "interval": changed(("<location></location>", "<intervall>5</intervall>")),
     "location": changed(("<location></location>", "<locations>x</locations>")),
     "notify": as_command("<command>true</command><notifiy>yes</notifiy>"),
 }
 
 
-@pytest.mark.parametrize("meant", MISSPELT)
+@pytest.mark.parametrize("meant", MISSPELLED)
 def test_a_possibly_misspelled_configuration_element_is_warned_about(meant: str) -> None:
-    (told,) = (text for _, text in parse(MISSPELT[meant]).passed_over)
-    assert told.endswith(f"zmsvc does not read it (did you mean {meant}?)")
+    (reported,) = (text for _, text in parse(MISSPELLED[meant]).passed_over)
+    assert reported.endswith(f"zmsvc does not read it (did you mean {meant}?)")
 
 
 def test_a_custom_element_beside_the_similar_known_one_is_not_warned_about() -> None:
@@ -451,7 +451,7 @@ def test_a_time_span_is_the_sum_of_its_parts(parts: list[tuple[int, str, str]]) 
     assert reader.timespan(text) == pytest.approx(sum(count * UNITS[unit] for count, unit, _ in parts))
 
 
-# Faults: one change to the manual's file, the line it must be told on, and words that must be told.
+# Faults: a file with one change, the text on the line of the fault, and the beginning of the message.
 
 FAULTS: dict[str, tuple[str, str, str]] = {
     "repeated id": (
@@ -461,7 +461,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         'id="ts_100"',
         "the id 'ts_100' is taken.*expected",
     ),
-    "call of nobody": (
+    "call of a missing task": (
         changed(("<call>ts000", "<call>ts_9")),
         "ts_9",
         "on_exit calls 'ts_9', expected the id of a task",
@@ -533,17 +533,17 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "../Echo",
         "the instance '../Echo'.*expected",
     ),
-    "misspelt new element": (
+    "misspelled new element": (
         changed(("<ContextID>", "<max_transaction>7</max_transaction><ContextID>")),
         "<max_transaction>",
         r"unknown element <max_transaction> in <Context>.*did you mean max_transactions\?",
     ),
-    "misspelt new attribute": (
+    "misspelled new attribute": (
         changed(("<Context>", "<Context busaccess='anyone'>")),
         "<Context ",
         r"busaccess.*did you mean bus_access\?",
     ),
-    "misspelt service": (
+    "misspelled service": (
         changed(("<description>", "<servcie><user>root</user></servcie><description>")),
         "<servcie>",
         r"unknown element <servcie> in <Task>.*did you mean service\?",
@@ -759,13 +759,13 @@ FAULTS: dict[str, tuple[str, str, str]] = {
 @pytest.mark.parametrize("case", FAULTS)
 def test_each_fault_is_reported_with_its_line_and_the_expectation(case: str) -> None:
     text, where, words = FAULTS[case]
-    told = faults(text)
-    assert len(told) == 1, told
+    reported = faults(text)
+    assert len(reported) == 1, reported
     lines = {at for at, line in enumerate(text.splitlines(), 1) if where in line}
-    match = re.fullmatch(r"F\.xml:(\d+): (.*)", told[0])
+    match = re.fullmatch(r"F\.xml:(\d+): (.*)", reported[0])
     assert match is not None
-    assert int(match[1]) in lines, told
-    assert re.search(words, match[2]), told
+    assert int(match[1]) in lines, reported
+    assert re.search(words, match[2]), reported
     assert "expected" in match[2]
 
 
@@ -801,7 +801,7 @@ PASSED_OVER = {
         ("<on_fail>", "<on_pause/><on_fail>"),
         "element <on_pause> in <state> is passed over",
     ),
-    "misspelt rule": (
+    "misspelled rule": (
         ("<on_fail>", "<on_fali/><on_fail>"),
         "element <on_fali> in <state> is passed over (did you mean on_fail?)",
     ),
@@ -829,13 +829,13 @@ def test_elements_that_zmicroservices_ignored_are_warned_about_with_their_line(c
 
 
 def test_swapped_binds_are_recognized() -> None:
-    told = faults(
+    reported = faults(
         changed(
             ("tcp://*:5557", "tcp://*:X"), ("tcp://*:5556", "tcp://*:5557"), ("tcp://*:X", "tcp://*:5556")
         )
     )
-    assert len(told) == 2
-    assert all("are FrontBind and BackendBind swapped?" in fault for fault in told)
+    assert len(reported) == 2
+    assert all("are FrontBind and BackendBind swapped?" in fault for fault in reported)
 
 
 def test_all_faults_come_in_one_pass_sorted_by_line() -> None:
@@ -844,24 +844,24 @@ def test_all_faults_come_in_one_pass_sorted_by_line() -> None:
         ("context001", "c 1"),
         ("'Process'", "'process'"),
         ("<action>start", "<action>begin"),
-        ("<call>ts_100", "<call>nobody"),
+        ("<call>ts_100", "<call>missing"),
         ('id="ts000"', 'id="ts_100"'),
         ("<call>ts000", "<call>ts_100"),
         ("<call>ts000", "<call>noone"),
         ("</TaskService>\n</Context>", "</TaskService><bus_access/>\n</Context>"),
     )
-    told = faults(text)
-    lines = [int(fault.split(":")[1]) for fault in told]
-    assert len(told) == 8
+    reported = faults(text)
+    lines = [int(fault.split(":")[1]) for fault in reported]
+    assert len(reported) == 8
     assert lines == sorted(lines)
     with pytest.raises(ConfigError) as caught:
         parse(text)
-    assert str(caught.value) == "\n".join(told)
+    assert str(caught.value) == "\n".join(reported)
 
 
 def test_a_bad_id_is_reported_once_and_not_again_at_the_rules_that_call_it() -> None:
-    told = faults(changed(("id='ts_100'", "id='ts 100'"), ("<call>ts_100", "<call>ts 100")))
-    assert len(told) == 1
+    reported = faults(changed(("id='ts_100'", "id='ts 100'"), ("<call>ts_100", "<call>ts 100")))
+    assert len(reported) == 1
 
 
 def test_the_line_is_where_the_tag_begins() -> None:
@@ -877,7 +877,7 @@ def test_line_numbers_are_right_beyond_libxml2s_limit() -> None:
     assert faults(text)[0].startswith(f"F.xml:{number(text, 'ts_9')}: ")
 
 
-# What is not XML, or not ours.
+# Files that are not XML, or not context files.
 
 
 @pytest.mark.parametrize(
@@ -902,16 +902,16 @@ def test_line_numbers_are_right_beyond_libxml2s_limit() -> None:
     ],
 )
 def test_malformed_xml_is_reported_in_words_with_its_line(text: str, line: int, words: str) -> None:
-    (told,) = faults(text)
-    assert told.startswith(f"F.xml:{line}: ")
-    assert words in told
-    assert "expected" in told
+    (reported,) = faults(text)
+    assert reported.startswith(f"F.xml:{line}: ")
+    assert words in reported
+    assert "expected" in reported
 
 
 def test_a_wrong_encoding_is_reported() -> None:
-    (told,) = faults(MANUAL.replace("shout", "gr\xfc\xdf").replace("utf8", "utf-8").encode("latin-1"))
-    assert told.startswith(f"F.xml:{number(MANUAL, 'shout')}: ")
-    assert "expected UTF-8" in told
+    (reported,) = faults(MANUAL.replace("shout", "gr\xfc\xdf").replace("utf8", "utf-8").encode("latin-1"))
+    assert reported.startswith(f"F.xml:{number(MANUAL, 'shout')}: ")
+    assert "expected UTF-8" in reported
 
 
 LAUGHS = "".join(f'<!ENTITY l{i + 1} "{f"&l{i};" * 10}">\n' for i in range(12))
@@ -976,7 +976,7 @@ def test_no_damage_to_a_good_file_raises_anything_but_a_config_error(data: st.Da
     assert all(": " in fault for fault in faults(bytes(text)))
 
 
-# The published schema and the code are one.
+# The published schema and the code agree.
 
 SCHEMA = etree.RelaxNG(etree.parse(reader.SCHEMA))
 WORDS = [
@@ -1060,10 +1060,10 @@ def test_the_schema_accepts_all_that_the_code_accepts(text: str) -> None:
     assert SCHEMA.validate(etree.fromstring(text.encode())), SCHEMA.error_log
 
 
-# Beyond any schema: values that need the machine, the rest of the file, or arithmetic.
+# Faults that a schema cannot express: they need the machine, the rest of the file, or arithmetic.
 BEYOND = {
     "repeated id",
-    "call of nobody",
+    "call of a missing task",
     "action without call",
     "call without action",
     "no location",
@@ -1089,9 +1089,9 @@ BEYOND = {
     "group ID in other digits",
     "bad variable",
     "variable twice",
-    "misspelt new element",
-    "misspelt new attribute",
-    "misspelt service",
+    "misspelled new element",
+    "misspelled new attribute",
+    "misspelled service",
 }
 
 
@@ -1154,11 +1154,11 @@ def test_schema_and_code_agree_on_any_change_of_a_good_file(data: st.DataObject)
         if change in (_double, _trail) and element is root:
             continue
         change(element, data.draw(st.sampled_from(WORDS)), data.draw(st.sampled_from(TEXTS)))
-    told = faults(etree.tostring(root))
+    reported = faults(etree.tostring(root))
     valid = SCHEMA.validate(root)
-    assert not (valid and list(explain(root))), (list(explain(root)), told)
-    assert valid or told, (SCHEMA.error_log, etree.tostring(root))
-    assert not any("the schema refuses" in fault for fault in told), told
+    assert not (valid and list(explain(root))), (list(explain(root)), reported)
+    assert valid or reported, (SCHEMA.error_log, etree.tostring(root))
+    assert not any("the schema refuses" in fault for fault in reported), reported
 
 
 # The machine.
@@ -1179,10 +1179,10 @@ def test_a_port_in_use_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as other:
         front, back = (f"127.0.0.1:{server.getsockname()[1]}" for server in (taken, other))
         other.close()
-        (told,) = told_of_ports(ported(front, back))
-    assert told.startswith(f"FrontBind tcp://{front}: ")
-    assert "in use" in told
-    assert told_of_ports(ported(front, back)) == []
+        (reported,) = port_warnings(ported(front, back))
+    assert reported.startswith(f"FrontBind tcp://{front}: ")
+    assert "in use" in reported
+    assert port_warnings(ported(front, back)) == []
 
 
 def test_an_ipc_path_in_use_is_reported_and_no_file_is_left_behind(tmp_path: Path) -> None:
@@ -1191,15 +1191,15 @@ def test_an_ipc_path_in_use_is_reported_and_no_file_is_left_behind(tmp_path: Pat
         ("ipc:///run/zmsvc/back", f"ipc://{tmp_path}/none/back"),
     )
     context = parse(changed(*ends, text=FULL))
-    assert told_of_ports(context) == [
+    assert port_warnings(context) == [
         f"BackendBind ipc://{tmp_path}/none/back: the directory {tmp_path}/none does not exist now"
     ]
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{tmp_path}/front")
         server.listen()
-        assert any("another process listens" in told for told in told_of_ports(context))
-    # The file of a dead owner is not in the way.
-    assert not any("FrontBind" in told for told in told_of_ports(context))
+        assert any("another process listens" in reported for reported in port_warnings(context))
+    # The socket file of a dead process does not block the bind.
+    assert not any("FrontBind" in reported for reported in port_warnings(context))
     assert [path.name for path in tmp_path.iterdir()] == ["front"]
 
 
@@ -1209,18 +1209,18 @@ def test_a_missing_runtime_directory_is_not_a_fault(tmp_path: Path, monkeypatch:
         re.sub(r"\s*<(FrontEndEndpoint|BackendEndpoint|FrontBind|BackendBind)>.*?</\1>", "", MANUAL)
     )
     assert context.endpoints.front_bind.startswith(f"ipc://{tmp_path}/run/")
-    assert told_of_ports(context) == []
+    assert port_warnings(context) == []
 
 
 def test_tasks_that_cannot_be_launched_are_reported(tmp_path: Path) -> None:
     text = changed(("<location></location>", f"<location>{tmp_path}</location>"))
-    (told,) = told_of_services(parse(text))
-    assert told == f"ts_100: there is no EchoAction/ServiceEchoAction.py in {tmp_path}"
+    (reported,) = service_warnings(parse(text))
+    assert reported == f"ts_100: there is no EchoAction/ServiceEchoAction.py in {tmp_path}"
     (tmp_path / "EchoAction").mkdir()
     (tmp_path / "EchoAction" / "ServiceEchoAction.py").touch()
-    assert told_of_services(parse(text)) == []
-    assert told_of_services(parse(as_command("<command>true</command>"))) == []
-    assert "no-such-program" in told_of_services(parse(as_command("<command>no-such-program</command>")))[0]
+    assert service_warnings(parse(text)) == []
+    assert service_warnings(parse(as_command("<command>true</command>"))) == []
+    assert "no-such-program" in service_warnings(parse(as_command("<command>no-such-program</command>")))[0]
 
 
 @pytest.mark.filterwarnings("error")
@@ -1234,7 +1234,7 @@ def test_a_syntax_error_of_a_service_is_reported_with_its_line_without_running_i
     (service / "deep.py").write_text("(" * 5000)
     (service / "latin.py").write_bytes(b"'\xe4'\n")
     os.mkfifo(service / "pipe.py")
-    found = told_of_services(parse(changed(("<location></location>", f"<location>{tmp_path}</location>"))))
+    found = service_warnings(parse(changed(("<location></location>", f"<location>{tmp_path}</location>"))))
     assert (
         f"ts_100: {service}/broken.py:2: SyntaxError: '(' was never closed: a task that imports it cannot "
         f"start" in found
@@ -1243,21 +1243,21 @@ def test_a_syntax_error_of_a_service_is_reported_with_its_line_without_running_i
 
 
 @pytest.mark.parametrize(
-    ("service", "told"),
+    ("service", "reported"),
     [
-        ("<user>nobody-here</user>", ["its <user> nobody-here is unknown on this machine"]),
-        ("<group>nobody-here</group>", ["its <group> nobody-here is unknown on this machine"]),
+        ("<user>unknown-here</user>", ["its <user> unknown-here is unknown on this machine"]),
+        ("<group>unknown-here</group>", ["its <group> unknown-here is unknown on this machine"]),
         ("<user>root</user><group>root</group>", []),
         ("<user>033</user><group>4294967294</group>", []),
     ],
 )
 def test_a_user_that_this_machine_does_not_know_is_a_warning_about_that_task(
-    service: str, told: list[str]
+    service: str, reported: list[str]
 ) -> None:
     text = as_command("<command>true</command>").replace("<Task>", f"<Task><service>{service}</service>", 1)
     context = parse(text)
-    found = [warning for warning in told_of_services(context) if "only root can give it" not in warning]
-    assert [warning.removeprefix("ts_100: ").split(",")[0] for warning in found] == told
+    found = [warning for warning in service_warnings(context) if "only root can give it" not in warning]
+    assert [warning.removeprefix("ts_100: ").split(",")[0] for warning in found] == reported
     if "033" in service:
         assert (context.tasks["ts_100"].user, context.tasks["ts_100"].group) == ("33", "4294967294")
 
@@ -1271,25 +1271,25 @@ def test_a_program_is_searched_on_the_path_of_its_task(
     program.chmod(0o755)
     monkeypatch.chdir(tmp_path)
 
-    def told(command: str, environment: str = "") -> list[str]:
+    def reported(command: str, environment: str = "") -> list[str]:
         service = f"<service><environment>{environment}</environment></service>"
-        return told_of_services(
+        return service_warnings(
             parse(as_command(f"<command>{command}</command>").replace("<Task>", f"<Task>{service}", 1))
         )
 
-    assert told("run.sh", f"<PATH>/nowhere:{tmp_path}</PATH>") == []
-    assert told(str(program)) == []
-    assert told(f".{program}") == [], "it leads there from /"
-    assert told("sh", "<PATH>/nowhere</PATH>")[0].endswith("in the PATH of its <environment>")
-    assert "a relative path leads from /" in told("./run.sh")[0]
-    assert "is not found" in told("run.sh")[0]
+    assert reported("run.sh", f"<PATH>/nowhere:{tmp_path}</PATH>") == []
+    assert reported(str(program)) == []
+    assert reported(f".{program}") == [], "it leads there from /"
+    assert reported("sh", "<PATH>/nowhere</PATH>")[0].endswith("in the PATH of its <environment>")
+    assert "a relative path leads from /" in reported("./run.sh")[0]
+    assert "is not found" in reported("run.sh")[0]
     program.write_text("#!/bin/sh\r\n")
     assert (
         "its interpreter '/bin/sh\\r' cannot be executed, which its #! line names (its lines end with CR LF"
-        in told(str(program))[0]
+        in reported(str(program))[0]
     )
     program.write_text("#! /no/such/one -x\n")
-    assert "its interpreter '/no/such/one' cannot be executed" in told(str(program))[0]
+    assert "its interpreter '/no/such/one' cannot be executed" in reported(str(program))[0]
 
 
 SPACED = """<command><arg>echo</arg><arg>  both  </arg><arg xml:space="preserve">  kept  </arg><arg xml:space="default"> not </arg><arg>

@@ -56,7 +56,7 @@ class More(ServiceOptions):
     memory_max: int = option(kinds.SIZE, -1, summary="A size.")
     working_directory: str = option(kinds.PATH, "/", summary="A path. 'quoted' \\ .")
     io_weight: int = option(kinds.whole_number(1, 10_000), 100, summary="A number.")
-    failure_action: Policy = option(kinds.choice(Policy, "is no action"), Policy.NONE, summary="A word.")
+    failure_action: Policy = option(kinds.choice(Policy, "is not an action"), Policy.NONE, summary="A word.")
     pids: tuple[int, ...] = option(
         kinds.list_of(kinds.whole_number(1, 9), "numbers"), (1, 2), summary="A list."
     )

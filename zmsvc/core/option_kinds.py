@@ -79,7 +79,7 @@ TIME_LIMIT = Value(
     read=timespan,
     show=_show_span,
 )
-"""Seconds; 0 is no limit."""
+"""Seconds. 0 means that there is no limit."""
 
 TIME_SPAN = Value(words="a time span", schema=_token(_SPAN), read=_finite, show=_show_span)
 """Seconds."""
@@ -121,7 +121,7 @@ SIZE = Value(
 def _path(text: str) -> str:
     path = text.strip(WHITE)
     if not path.startswith("/") or "\0" in path:
-        raise ValueError(f"{quote(text)} is no absolute path, expected one that begins with /")
+        raise ValueError(f"{quote(text)} is not an absolute path, expected one that begins with /")
     return path
 
 

@@ -80,7 +80,7 @@ class Option:
     summary: str
     """One or more plain sentences for the schema and the manual."""
     manual: str = ""
-    """What else the manual says, in mdoc."""
+    """More text for the manual, in mdoc."""
     default_words: str = ""
     """The default in the manual, where it is not a fixed value."""
     types: Collection[ServiceType] = EVERY_TYPE
@@ -249,7 +249,7 @@ class ServiceOptions:
         per_process=True,
     )
     kill_mode: KillMode = option(
-        choice(KillMode, "is no kill mode"),
+        choice(KillMode, "is not a kill mode"),
         KillMode.CONTROL_GROUP,
         summary=(
             "The processes that are asked to end, by a stop and when the main process has ended by itself."
@@ -376,8 +376,8 @@ class ServiceOptions:
             .Li zmsvcctl check
             warns of them.
             .Pp
-            A Command in Python prints in blocks of 8 kB, since its output is no terminal, and loses the last
-            one when it is killed:
+            A Command in Python prints in blocks of 8 kB, since its output is not a terminal, and loses the
+            last one when it is killed:
             .Li <PYTHONUNBUFFERED>1</PYTHONUNBUFFERED>
             has each line written at once.
             zmsvc does not set it for all Commands: it costs a program that prints much a system call a line,

@@ -49,7 +49,7 @@ class LaunchSpec:
     """
     mark: int = 0
     """A number that all processes of the launch show, and no others of the machine
-    (host/kernel/process_marks.py). 0 is no number.
+    (host/kernel/process_marks.py). 0 if there is none.
     """
     pidfile: str | None = None
     cgroup: str | None = None
@@ -75,7 +75,7 @@ class LaunchSpec:
     rlimits: Mapping[str, int] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     watchdog: float = 0.0
-    """Seconds. 0 is no watchdog."""
+    """Seconds. 0 if there is no watchdog."""
     serves: bool = False
     """True if the task binds an endpoint of its own. Then it needs the CURVE server key of the context."""
     curve: tuple[str, ...] | None = None
