@@ -13,6 +13,7 @@
 # make kills      100 random kills under load; SEED= repeats a run, KILLS= says how many
 # make chaos      random orders, kills and reloads for SECONDS=60; SEED= repeats a run
 # make soak       a context under load and kills for SECONDS=600; fails when descriptors or memory grow
+# make mutants    changes SAMPLE=40 places of zmsvc/core, one at a time, and runs its tests; fails below 90 % noticed; SEED= repeats a sample
 # make promises   measures how long the recoveries of docs/promises.md take here, and prints that table
 # make install    as root: program, units, manual; PREFIX=/usr/local SYSCONFDIR=/etc DESTDIR= PYTHON=/usr/bin/python3
 # make uninstall  removes what install put there, but no context file that was edited and no state
@@ -31,7 +32,7 @@ SYSCONFDIR ?= /etc
 DESTDIR ?=
 LIBRARIES ?= pypi
 
-.PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks bench-safety check fuzz kills chaos soak promises \
+.PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks bench-safety check fuzz kills chaos soak mutants promises \
     deb test-deb rpm lock completion install uninstall clean unit user-unit install-program install-files
 .DELETE_ON_ERROR:
 
@@ -126,6 +127,10 @@ chaos: $(VENV)/.tests
 
 soak: $(VENV)/.tests
 	@PYTHONPATH=tests:tests/live $(VENV)/bin/python tests/faults/soak.py $(SECONDS)
+
+SAMPLE := 40
+mutants: $(VENV)/.tests
+	@$(VENV)/bin/python scripts/mutants.py --sample $(SAMPLE) $(addprefix --seed ,$(SEED)) $(MUTANTS_ARGS)
 
 promises: $(VENV)/.tests
 	@PYTHONPATH=tests:tests/live $(VENV)/bin/python tests/faults/promises.py

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmsvc.core.checks import Fault, faults, warnings
+from zmsvc.core.checks import Fault, faults, monitored, warnings
 from zmsvc.core.model import Action, Context, Endpoints, Limits, Rule, ServiceType, TaskService, Trigger
 from zmsvc.core.values import Endpoint, endpoint
 
@@ -250,3 +250,20 @@ def test_every_reported_ring_exists_in_the_rules(drawn: list[tuple[bool, list[Ru
             ]
             assert words[0] == words[-1]
             assert set(steps) <= known
+
+
+@pytest.mark.parametrize(
+    ("instance", "configuration", "places"),
+    [
+        ("Monitor", {"service": {"endpoint": "tcp://127.0.0.1:1"}}, ["tcp://127.0.0.1:1"]),
+        ("Monitor", {"publisher": {"endpoint": "ipc:///run/x"}}, ["ipc:///run/x"]),
+        ("Monitor", {"service": {"endpoint": "inproc://x"}}, []),
+        ("Monitor", {"service": {"endpoint": ["tcp://127.0.0.1:1"]}}, []),
+        ("Monitor", {"service": {}, "publisher": "tcp://127.0.0.1:1"}, []),
+        ("Echo", {"service": {"endpoint": "tcp://127.0.0.1:1"}}, []),
+    ],
+)
+def test_the_endpoints_of_a_monitor_are_those_that_it_can_bind(
+    instance: str, configuration: Mapping[str, Any], places: list[str]
+) -> None:
+    assert monitored(TaskService(id="m", instance=instance, configuration=configuration)) == places

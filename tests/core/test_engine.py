@@ -1056,6 +1056,29 @@ def test_an_update_flood_is_rate_limited_counted_and_reported_once() -> None:
     assert sum(isinstance(e, ev.Record) and e.event == "dropped" for e in sim.effects) == 1
 
 
+def test_only_the_first_flood_of_updates_of_a_launch_is_recorded() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+
+    def drops() -> list[int]:
+        return [e.detail["before"] for e in sim.effects if isinstance(e, ev.Record) and e.event == "dropped"]
+
+    def flood(count: int) -> None:
+        for _ in range(count):
+            sim.decide(ev.TaskUpdated(launch=1, items={}))
+
+    flood(int(updates.BURST) + 5)
+    assert drops() == [0]
+    sim.now += 0.0005
+    flood(3)
+    assert drops() == [0], "half a token is not enough"
+    sim.now += 60.0
+    flood(int(updates.BURST) + 5)
+    assert drops() == [0], "a task that floods again and again would fill the history"
+    assert sim.task("a").dropped == 13
+
+
 def test_a_repeated_update_does_not_change_the_context_info() -> None:
     sim = Simulation.of(task("a", rule("on_update", "start", "b")), task("b", entry=False))
     sim.begin()

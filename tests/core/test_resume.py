@@ -12,7 +12,7 @@ from simulation import BEGINNING, PID, Keeper, Simulation, rule, task
 from zmsvc.core import events as ev
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.transitions import KILL_TIMEOUT
-from zmsvc.core.world import World
+from zmsvc.core.world import Reason, World
 
 
 def crash(sim: Simulation) -> list[ev.Effect]:
@@ -187,6 +187,22 @@ def test_a_task_that_was_stopped_before_its_fork_is_not_forked_by_the_next_super
         0,
         "start",
     )
+
+
+@pytest.mark.parametrize(("recorded", "reason"), [(Reason.WATCHDOG, "watchdog"), (None, "requested")])
+def test_a_launch_that_was_stopped_before_its_fork_ends_with_the_recorded_reason(
+    recorded: Reason | None, reason: str
+) -> None:
+    sim = Simulation.of(task("a"))
+    sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
+    stop = ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",))
+    sim.decide(stop)
+    # Other releases may have written another reason, or none.
+    stopped = replace(sim.task("a"), stop_reason=recorded)
+    sim.world = replace(sim.world, tasks={("T1", "a"): stopped})
+    sim.save([])
+    crash(sim)
+    assert (sim.reason("a"), sim.launched("a")) == (reason, 0)
 
 
 def test_a_task_that_was_restarted_before_its_fork_starts_with_the_next_supervisor() -> None:

@@ -23,6 +23,8 @@ SHELL = {
     "a &": ["&"],
     "prog $HOME/x ${TMPDIR} $(date) `id`": ["$HOME", "${TMPDIR}", "$(date)", "`id`"],
     'prog "$HOME"': ["$HOME"],
+    'prog "a\\"b" $HOME': ["$HOME"],
+    'prog "a\\\\" > f': [">"],
     "prog ~/data ~www ~": ["~/data", "~www", "~"],
     "rm /tmp/*.log": ["/tmp/*.log"],
     "cd /srv && prog": ["begins with cd", "&&"],
