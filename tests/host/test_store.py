@@ -14,7 +14,6 @@ import pytest
 from zmsvc.core.events import Record
 from zmsvc.core.model import Context, Endpoints
 from zmsvc.core.world import Transaction, World
-from zmsvc.host import store
 from zmsvc.host.store import Store
 
 PLACES = ("tcp://127.0.0.1:5556", "tcp://127.0.0.1:5557")
@@ -31,10 +30,8 @@ def records(count: int, start: int = 0) -> list[Record]:
     ]
 
 
-def test_the_history_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "HISTORY", 500)
-    monkeypatch.setattr(store, "TRIM", 100)
-    kept = Store(tmp_path / "state.db")
+def test_the_history_is_bounded(tmp_path: Path) -> None:
+    kept = Store(tmp_path / "state.db", history=500, trim=100)
     world = kept.load(CONTEXT, "boot")
     for turn in range(60):
         kept.save(world, records(50, turn * 50), at=0.0)

@@ -67,9 +67,12 @@ class Store:
     for damage again.
     """
 
-    def __init__(self, path: Path, *, trusted: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, trusted: bool = False, history: int = HISTORY, trim: int = TRIM
+    ) -> None:
         self.path = path
         self._trusted = trusted
+        self._history, self._trim_after = history, trim
         self.saved: World | None = None
         self.notes: list[str] = []
         """What a person should be told about opening the file."""
@@ -219,7 +222,7 @@ class Store:
         )
         self.saved = world
         self._unsaved_meta |= {"boot_id": boot}
-        self._untrimmed = TRIM
+        self._untrimmed = self._trim_after
         return world
 
     def _transactions(self, *, same_boot: bool) -> dict[str, Transaction]:
@@ -252,7 +255,9 @@ class Store:
 
     def _trim(self) -> None:
         self._untrimmed = 0
-        self._db.execute("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?", (HISTORY,))
+        self._db.execute(
+            "DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?", (self._history,)
+        )
 
     def save(self, world: World, records: Iterable[Record], at: float) -> None:
         """Write what differs from the world saved last, and the history, in one transaction.
@@ -310,7 +315,7 @@ class Store:
                 "INSERT INTO events (at, transaction_id, task, event, detail) VALUES (?, ?, ?, ?, ?)", rows
             )
             self._untrimmed += len(rows)
-            if self._untrimmed >= TRIM:
+            if self._untrimmed >= self._trim_after:
                 self._trim()
 
     def _write_tasks(self, old: Mapping[tuple[str, str], Any], new: Mapping[tuple[str, str], Any]) -> None:
