@@ -97,7 +97,9 @@ def test_a_socket_file_in_use_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_a_socket_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "bus").write_text("mine")
-    with pytest.raises(ZmsvcError, match=r"cannot bind ipc://.*/bus: a file that is no socket is in the way"):
+    with pytest.raises(
+        ZmsvcError, match=r"cannot bind ipc://.*/bus: a file that is not a socket is in the way"
+    ):
         sockets.listen(f"ipc://{tmp_path}/bus")
     assert (tmp_path / "bus").read_text() == "mine"
 

@@ -47,7 +47,7 @@ def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Co
         frontend=frontend,
         backend=backend,
         notify=str(places.notify_socket),
-        mark=process_marks.number(places.mark, task.launch),
+        mark=process_marks.limit_value(places.mark, task.launch),
         log=log_target,
         cause=cause.as_json(task.cause),
         # A process that is shared belongs to none of its tasks, so it has no PID file.

@@ -112,7 +112,7 @@ def _show(places: Places, *, as_json: bool) -> None:
         _show_own(places, as_json=as_json)
         return
     server, known = (
-        curve_keys.load_kept(places.keys / f"{curve_keys.SERVER}{curve_keys.PUBLIC}"),
+        curve_keys.load_trusted(places.keys / f"{curve_keys.SERVER}{curve_keys.PUBLIC}"),
         _clients(places),
     )
     if as_json:
@@ -149,7 +149,7 @@ def _clients(places: Places) -> Mapping[str, bytes]:
     found = {}
     for file in sorted(curve_keys.clients(places.keys).glob(f"*{curve_keys.PUBLIC}")):
         try:
-            found[file.stem] = curve_keys.load_kept(file)
+            found[file.stem] = curve_keys.load_trusted(file)
         except ConfigError as error:
             terminal.complain(str(error))
     return found
