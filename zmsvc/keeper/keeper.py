@@ -161,9 +161,9 @@ class Keeper:
         return reader
 
     def _on_signals(self, reader: int) -> None:
-        self.signalled(set(os.read(reader, 4096)))
+        self.handle_signals(set(os.read(reader, 4096)))
 
-    def signalled(self, numbers: Iterable[int]) -> None:
+    def handle_signals(self, numbers: Iterable[int]) -> None:
         """Handle signals that the keeper received."""
         for number in numbers:
             if number in (signal.SIGTERM, signal.SIGINT) and not self._stopping:
