@@ -118,6 +118,12 @@ class Speaker:
     def stopping(self) -> None:
         self._say("STOPPING=1")
 
+    def reloading(self) -> None:
+        raise NotImplementedError
+
+    def ready(self) -> None:
+        raise NotImplementedError
+
 
 class Clients:
     """The control socket of one supervisor."""
@@ -236,14 +242,18 @@ class SupervisorProcess:
         hello = children.greet()
         self.store = Store(house.places.state_file, trusted=hello.restarts > 0)
         loop = self.loop = Loop(
-            self.store.load(house.context, BOOT), self.store, children, house.places, "stderr"
+            self.store.load(house.context, BOOT),
+            self.store,
+            children,
+            house.places,
+            "stderr",
+            notifier=Speaker(kernel, self.process.pid),
         )
-        loop.notifier = Speaker(kernel, self.process.pid)  # type: ignore[assignment]
         ends = house.context.endpoints
         children.tell(sv.RunDevice(front=ends.front_bind, back=ends.backend_bind, hwm=1, expect=0))
         self.clients = Clients(house, loop)
         self._beat()
-        await Session(loop, self.clients, self._reload).live(hello, [], autostart=True, transaction="T")
+        await Session(loop, self.clients, self).run(hello, [], autostart=True, transaction="T")
 
     def _beat(self) -> None:
         assert self.loop is not None
@@ -251,7 +261,7 @@ class SupervisorProcess:
         self.loop.notifier.watchdog()
         self.aio.call_later(15.0, self._beat)
 
-    async def _reload(self) -> None:
+    async def reload_by_signal(self) -> None:
         assert self.loop is not None
         await self.loop.ask(ev.ContextReloaded(context=self.house.context, request=self.loop.next_request()))
 

@@ -14,8 +14,8 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Set
-from typing import Any
+from collections.abc import Coroutine, Mapping, Set
+from typing import Any, Protocol
 
 from zmsvc.core.access import CONTROL, Who
 from zmsvc.host.kernel import linux
@@ -44,8 +44,21 @@ PAUSE = 1.0
 
 
 Answer = dict[str, Any]
-Write = Callable[[Answer], Awaitable[None]]
-Verbs = Mapping[str, Callable[[Mapping[str, Any], int, Write], Coroutine[Any, Any, Answer]]]
+
+
+class Write(Protocol):
+    """Sends an answer that is not the last one. Raises ConnectionError when the client is gone."""
+
+    async def __call__(self, answer: Answer, /) -> None: ...
+
+
+class Handler(Protocol):
+    """Answers one verb, for the user `uid`."""
+
+    async def __call__(self, request: Mapping[str, Any], uid: int, write: Write, /) -> Answer: ...
+
+
+Verbs = Mapping[str, Handler]
 
 log = logging.getLogger(__name__)
 
