@@ -20,7 +20,8 @@
 # make deb        the Debian package, into build/deb, checked with lintian; SUITE=trixie builds it in that suite
 # make test-deb   installs, upgrades, downgrades and removes that package in a booted copy of SUITE=bookworm or trixie; root, minutes
 # make rpm        the RPM package, into build/rpm; rpmbuild of any distribution does
-# make completion  writes the completion of zmsvcctl for bash, zsh and fish anew, from its table of verbs
+# make completion  writes the completion of zmsvcctl for bash, zsh and fish from its table of verbs
+# make manual     writes the sections of zmsvcctl(1) on verbs and options from the tables of verbs
 # make lock       renews the versions and hashes in packaging/locked that install uses; needs the network
 # make clean      removes what the others made in this directory
 #
@@ -33,7 +34,7 @@ DESTDIR ?=
 LIBRARIES ?= pypi
 
 .PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks bench-safety check fuzz kills chaos soak mutants promises \
-    deb test-deb rpm lock completion install uninstall clean unit user-unit install-program install-files
+    deb test-deb rpm lock completion manual install uninstall clean unit user-unit install-program install-files
 .DELETE_ON_ERROR:
 
 # --- for developers: everything happens in .venv ------------------------------------------------------------------------------
@@ -89,6 +90,9 @@ bench-pages bench-forks bench-safety: $(VENV)/.runs
 
 completion: $(VENV)/.runs
 	$(VENV)/bin/python scripts/completion.py
+
+manual: $(VENV)/.runs
+	$(VENV)/bin/python scripts/manual.py
 
 check: $(VENV)/.tests
 	$(VENV)/bin/ruff check .

@@ -27,6 +27,7 @@ from typing import Any
 from fake_kernel import Crash, KeeperPort, Kernel, Process, Shuffled, SupervisorPort
 
 from zmsvc.core import events as ev
+from zmsvc.core.access import Verb
 from zmsvc.core.errors import ProtocolError
 from zmsvc.core.model import Context
 from zmsvc.host import paths, seqpacket
@@ -50,7 +51,7 @@ ZYGOTE_S = 0.2
 class Order:
     """An order of a client, which gives it to each supervisor in turn until one answers."""
 
-    verb: ev.Verb
+    verb: Verb
     tasks: tuple[str, ...]
     at: float
     answered: float | None = None
@@ -550,7 +551,7 @@ class FakeContext:
         ]
         assert not others, f"{task} has two processes"
 
-    def order(self, verb: ev.Verb, *tasks: str) -> Order:
+    def order(self, verb: Verb, *tasks: str) -> Order:
         made = Order(verb, tasks, self.kernel.now)
         self.orders.append(made)
         for supervisor in self.supervisors:

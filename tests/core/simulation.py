@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zmsvc.core import events as ev
+from zmsvc.core.access import Verb
 from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.lifecycle import TABLE, TaskEvent
@@ -162,7 +163,7 @@ def check_walls(before: World, after: World, fact: Fact) -> None:
         isinstance(fact, ev.Requested) and fact.transaction is None
     ):
         return
-    if isinstance(fact, ev.Requested) and (fact.verb is ev.Verb.EXIT or fact.new):
+    if isinstance(fact, ev.Requested) and (fact.verb is Verb.EXIT or fact.new):
         return
     touched = {key[0] for key, task in after.tasks.items() if before.tasks.get(key) is not task}
     match fact:
@@ -553,12 +554,7 @@ class Simulation:
         origin = ev.Origin(by="operator", uid=0)
         return self.happen(
             ev.Requested(
-                verb=ev.Verb(verb),
-                origin=origin,
-                request=request,
-                transaction=transaction,
-                tasks=tasks,
-                **more,
+                verb=Verb(verb), origin=origin, request=request, transaction=transaction, tasks=tasks, **more
             )
         )
 

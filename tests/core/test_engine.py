@@ -12,6 +12,7 @@ from simulation import BEGINNING, PID, Simulation, rule, task
 
 from zmsvc.core import events as ev
 from zmsvc.core import updates
+from zmsvc.core.access import Verb
 from zmsvc.core.cause import as_json
 from zmsvc.core.draft import Draft
 from zmsvc.core.engine import step
@@ -236,7 +237,7 @@ def test_unknown_or_ambiguous_names_are_refused(asked: dict[str, Any], code: int
     sim.ask("start", transaction="OLD")
     sim.ask("stop", transaction="OLD")
     before, sim.effects = sim.world, []
-    order: dict[str, Any] = {"transaction": "T1", "tasks": (), **asked, "verb": ev.Verb(asked["verb"])}
+    order: dict[str, Any] = {"transaction": "T1", "tasks": (), **asked, "verb": Verb(asked["verb"])}
     sim.happen(ev.Requested(origin=ev.Origin(by=by), request=9 if by == "operator" else None, **order))
     assert sim.world == before
     if by == "operator":
@@ -540,7 +541,7 @@ def test_a_task_that_is_stopped_before_its_fork_never_runs(forked: bool) -> None
     sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
     sim.decide(
         ev.Requested(
-            verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), request=1, transaction="T1", tasks=("a",)
+            verb=Verb.STOP, origin=ev.Origin(by="operator"), request=1, transaction="T1", tasks=("a",)
         )
     )
     assert not sim.told(ev.Signal)
@@ -559,9 +560,7 @@ def test_a_task_that_is_stopped_before_its_fork_never_runs(forked: bool) -> None
 def test_a_kill_ordered_before_the_fork_is_done_right_after_it() -> None:
     sim = Simulation.of(task("a", stop_timeout=3.0))
     sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
-    sim.decide(
-        ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",))
-    )
+    sim.decide(ev.Requested(verb=Verb.STOP, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",)))
     sim.now += 3.0
     sim.decide(ev.DeadlinePassed(key=("T1", "a")))
     assert sim.sub_state("a") == "stop-sigkill"
@@ -952,7 +951,7 @@ def test_a_second_exit_with_now_kills_the_remaining_tasks() -> None:
     sim.ready()
     sim.obedient = False
     sim.stuck = set()
-    exit_now = ev.Requested(verb=ev.Verb.EXIT, origin=ev.Origin(by="signal"), now=True)
+    exit_now = ev.Requested(verb=Verb.EXIT, origin=ev.Origin(by="signal"), now=True)
     sim.happen(replace(exit_now, now=False))
     sim.end("c", code=0, left=1)
     assert [sim.sub_state(name) for name in "abc"] == ["stop-sigterm", "stop-sigterm", "final-sigterm"]
@@ -969,7 +968,7 @@ def test_the_first_exit_sends_sigterm_even_with_now() -> None:
     sim.begin()
     sim.ready()
     sim.obedient = False
-    sim.happen(ev.Requested(verb=ev.Verb.EXIT, origin=ev.Origin(by="signal"), now=True))
+    sim.happen(ev.Requested(verb=Verb.EXIT, origin=ev.Origin(by="signal"), now=True))
     assert (sim.sub_state("a"), sim.told(ev.KillAll)) == ("stop-sigterm", [])
 
 
@@ -1386,9 +1385,7 @@ def calls_of(count: int) -> int:
     world, _ = step(sim.world, ev.SupervisorStarted(keeper_id="e", transaction="T1"), 1.0)
     facts: list[ev.Fact] = [ev.TaskLaunched(launch=n, pid=n, start_time=n) for n in range(1, count + 1)]
     facts += [ev.TaskReady(launch=n) for n in range(1, count + 1)]
-    facts.append(
-        ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), request=1, transaction="T1")
-    )
+    facts.append(ev.Requested(verb=Verb.STOP, origin=ev.Origin(by="operator"), request=1, transaction="T1"))
     facts += [ev.TaskExited(launch=n, code=0) for n in range(1, count + 1)]
     calls = 0
 

@@ -15,6 +15,7 @@ from simulation import Simulation, context, task
 from simulation import rule as trigger_rule
 
 from zmsvc.core import events as ev
+from zmsvc.core.access import Verb
 from zmsvc.core.engine import step
 from zmsvc.core.model import TaskService
 
@@ -90,7 +91,7 @@ class Machine(RuleBasedStateMachine):
         request = self.number if by == "operator" else None
         self.sim.happen(
             ev.Requested(
-                verb=ev.Verb(verb),
+                verb=Verb(verb),
                 origin=ev.Origin(by=by),
                 request=request,
                 transaction=transaction,

@@ -22,7 +22,8 @@ from fake_supervisor import HangUp, House, Silence, no, status, transaction, yes
 from waiting import wait_for
 
 from zmsvc.ctl import client, suggestions
-from zmsvc.ctl.__main__ import VERBS, main, parse
+from zmsvc.ctl.__main__ import main, parse
+from zmsvc.ctl.verb_table import VERBS
 from zmsvc.ctl.verbs import status as shown_status
 
 Capture = pytest.CaptureFixture[str]

@@ -12,13 +12,13 @@ import pytest
 from needs import need, need_tool
 
 from zmsvc.core.world import Reason
-from zmsvc.ctl.__main__ import GLOBAL, VERBS, Option, Verb
+from zmsvc.ctl.verb_table import GLOBAL, VERBS, Option, Verb
 
 DATA = Path(__file__).parents[2] / "zmsvc" / "data"
 MANUAL = DATA / "man" / "zmsvcctl.1"
 COMPLETION = DATA / "completion" / "zmsvcctl.bash"
 HELP = {"-h", "--help"}
-OWN = [verb for verb in VERBS if not verb.adds]
+OWN = [verb for verb in VERBS if not verb.own_arguments]
 """`create` has a table of its own."""
 
 

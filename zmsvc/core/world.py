@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
+from zmsvc.core.access import Verb
 from zmsvc.core.cause import Cause
 from zmsvc.core.cause import as_json as cause_as_json
 from zmsvc.core.cause import from_json as cause_from_json
-from zmsvc.core.events import Ended, Key, Verb, ended_as_json
+from zmsvc.core.events import Ended, Key, ended_as_json
 from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, State, SubState
 from zmsvc.core.model import Context, ServiceType, TaskService
 

@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
-REPEATABLE = frozenset({"status", "events", "start", "stop", "reset-failed"})
-"""Verbs that are asked again when the supervisor died over them: they say what should be, not what to do
-once more.
-"""
 MAX_DROPS = 5
 """How often in a row the connection may be dropped. Each time the next supervisor is waited for, so this is
 no question of time: a request that kills every supervisor that reads it must not go on for ever."""
@@ -108,6 +104,9 @@ class Client:
                             return
             except DroppedError:
                 self.drops += 1
+                # Imported here for start-up time: most connections are not dropped.
+                from zmsvc.core.access import REPEATABLE
+
                 if told or verb not in REPEATABLE or self.drops > MAX_DROPS:
                     raise
 

@@ -16,9 +16,9 @@ import zmq
 
 from zmsvc.core import events as ev
 from zmsvc.core import messages
-from zmsvc.core.access import BUS
+from zmsvc.core.access import BUS, Verb
 from zmsvc.core.errors import ProtocolError, UsageError
-from zmsvc.core.events import OrdersMissed, Origin, Requested, Verb
+from zmsvc.core.events import OrdersMissed, Origin, Requested
 from zmsvc.core.messages import Order
 from zmsvc.core.model import Context
 from zmsvc.core.world import World

@@ -18,8 +18,9 @@ from dataclasses import replace
 from typing import assert_never
 
 from zmsvc.core import events as ev
+from zmsvc.core.access import Verb
 from zmsvc.core.engine import step
-from zmsvc.core.events import Effect, Fact, Key, Requested, Verb
+from zmsvc.core.events import Effect, Fact, Key, Requested
 from zmsvc.core.model import NotifyAccess
 from zmsvc.core.world import World
 from zmsvc.host import crashpoint, ids

@@ -12,8 +12,9 @@ from typing import Any
 
 from zmsvc.core import checks
 from zmsvc.core import events as ev
+from zmsvc.core.access import Verb
 from zmsvc.core.errors import ConfigError, ZmsvcError, reason
-from zmsvc.core.events import Origin, Requested, Verb
+from zmsvc.core.events import Origin, Requested
 from zmsvc.core.model import Context
 from zmsvc.host.bus import members
 from zmsvc.host.config import reader

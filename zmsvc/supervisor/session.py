@@ -11,7 +11,8 @@ import os
 from collections.abc import Iterable
 from typing import Any, Protocol
 
-from zmsvc.core.events import Fact, Origin, Requested, Verb
+from zmsvc.core.access import Verb
+from zmsvc.core.events import Fact, Origin, Requested
 from zmsvc.host import crashpoint
 from zmsvc.protocol.supervision import Hello, Leave, StopAll
 from zmsvc.supervisor.loop import Loop, facts_of_start
