@@ -567,7 +567,7 @@ def test_all_faults_of_a_metafile_come_in_one_pass(tmp_path: Path, faults: Calla
         "--task_id cannot be used",
         "5: task_class is there twice",
         "6: state: there is a second one",
-        "--sub_port 'x' is no port",
+        "--sub_port 'x' is not a port",
         "2: log_on 'perhaps'",
         "3: <Service> lacks <task_service> <service_name>",
         "5: task_class '1st'",
@@ -595,7 +595,9 @@ def test_unknown_elements_are_reported(tmp_path: Path, capsys: pytest.CaptureFix
     file = meta(tmp_path, service("Stand", "ts_100", "<author>me</author>"), extra="<log_on>0</log_on>")
     assert command.main([f"--xml_file={file}"]) == 0
     captured = capsys.readouterr()
-    assert captured.err == f"warning: {file}:3: <Service> has a author, which is not known and does nothing\n"
+    assert (
+        captured.err == f"warning: {file}:3: <Service> has a author, which is not known and has no effect\n"
+    )
     assert captured.out == ""
 
 

@@ -656,7 +656,7 @@ def test_a_reply_that_never_completes_is_status_5_in_time(
     home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also of an order, which waits for its answer as long as that takes."""
-    monkeypatch.setattr(client, "LINE", 0.2)
+    monkeypatch.setattr(client, "ANSWER_TIME", 0.2)
     home.supervisor(stop=[b'{"ok": ', fake.Silence])
     assert main(["stop"]) == 5
     assert "an answer is not complete within 0.2 s" in complaint(capsys)

@@ -251,7 +251,7 @@ def test_status_is_a_tree(home: House, capsys: Capture, monkeypatch: pytest.Monk
         "             │ └─X ts_7    EchoAction  failed (failed)                2min 3s ago             "
         "last exit: signal, SIGKILL",
         '             │     Status: "no luck"',
-        "             │     Held: no rule starts it until somebody orders it",
+        "             │     Held: no rule starts it until an operator starts it",
         "             └─○ B inactive (1 task)",
     ]  # fmt: skip
 
@@ -575,7 +575,7 @@ def test_foreign_text_cannot_control_the_terminal() -> None:
 
 def test_only_states_are_colored_in_the_tree() -> None:
     it = ContextStatus(status(transaction(tasks=[ACTIVE, FAILED]))["data"])
-    lines = render.context(it, render.StatusExtras(now=0.0), Style(colours=True, utf8=False))
+    lines = render.context(it, render.StatusExtras(now=0.0), Style(colors=True, utf8=False))
     assert lines[0] == "\x1b[0;1;32m*\x1b[0m \x1b[0;1;39mEcho\x1b[0m - context001"
     assert lines[-1].startswith(
         "               `-\x1b[0;1;31mx\x1b[0m ts_101  EchoAction  \x1b[0;1;31mfailed (failed)"

@@ -194,7 +194,7 @@ def test_a_socket_of_another_user_is_not_used_as_the_supervisor(context: Context
         try:
             wait_for((place / "control.sock").exists)
             told = wait_for(lambda: context.ctl("status", check=5, timeout=20).stderr)
-            assert f"is of uid {stranger}, who does not own its directory" in told
+            assert f"belongs to uid {stranger}, who does not own its directory" in told
         finally:
             running.kill()
 
