@@ -211,10 +211,10 @@ def transaction_state(world: World, transaction: str, tasks: Collection[Task]) -
         return State.DEACTIVATING if any(task.live for task in tasks) else State.INACTIVE
     if any(task.state is State.FAILED for task in tasks):
         return State.FAILED
-    return State.ACTIVATING if any(coming_up(task) for task in tasks) else State.ACTIVE
+    return State.ACTIVATING if any(is_starting(task) for task in tasks) else State.ACTIVE
 
 
-def coming_up(task: Task) -> bool:
+def is_starting(task: Task) -> bool:
     """Return True if a task is on its way to READY=1. This includes a task that stops in order to start
     again, or because it was not ready in time.
     """
