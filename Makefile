@@ -211,7 +211,7 @@ endif
 # another one pip builds the same sources, with build tools whose versions these choose, which it says.
 # The copy keeps what an earlier build left in ./build out of the package. What was made under DESTDIR must not name it: scripts
 # start with the path of their Python, and compiled modules hold the path of their source. The umask of who installs may be one
-# that lets nobody else read.
+# that denies others to read.
 # LIBRARIES=system: the distribution's, and pip only looks whether they are new enough.
 compiled := lxml,psutil,pyzmq
 hashed = '$(dest)$(program)/bin/python' -I -m pip install --quiet --no-compile --require-hashes

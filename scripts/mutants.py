@@ -232,11 +232,9 @@ def _survives(trees: queue.Queue[Path], mutant: Mutant) -> bool:
         trees.put(tree)
 
 
-def _mutants(files: list[Path]) -> list[Mutant]:
-    return [mutant for file in files for mutant in Mutations(file, (ROOT / file).read_bytes()).all()]
-
-
-def _run(chosen: list[Mutant], jobs: int, minutes: float) -> tuple[int, list[Mutant]]:
+def _run(
+    sources: dict[Path, bytes], chosen: list[Mutant], jobs: int, minutes: float
+) -> tuple[int, list[Mutant]]:
     """Try the mutants until the time is over; return how many were tried, and the survivors."""
     begun, tried, survivors = time.monotonic(), 0, []
     trees: queue.Queue[Path] = queue.Queue()
@@ -254,7 +252,7 @@ def _run(chosen: list[Mutant], jobs: int, minutes: float) -> tuple[int, list[Mut
                 tried += survived is not None
                 if survived:
                     survivors.append(mutant)
-                    print(mutant.shown((ROOT / mutant.file).read_bytes()), flush=True)
+                    print(mutant.shown(sources[mutant.file]), flush=True)
     return tried, survivors
 
 
@@ -275,17 +273,18 @@ def main() -> int:
     chosen = parser.parse_args()
     seed = chosen.seed if chosen.seed is not None else random.randrange(10**6)
     files = chosen.files or sorted(path.relative_to(ROOT) for path in (ROOT / CORE).glob("*.py"))
-    mutants = _mutants(files)
+    sources = {file: (ROOT / file).read_bytes() for file in files}
+    mutants = [mutant for file, source in sources.items() for mutant in Mutations(file, source).all()]
     sample = random.Random(seed).sample(mutants, min(chosen.sample or len(mutants), len(mutants)))
     if chosen.list:
-        print("\n".join(mutant.shown((ROOT / mutant.file).read_bytes()) for mutant in sample))
+        print("\n".join(mutant.shown(sources[mutant.file]) for mutant in sample))
         return 0
     if chosen.compile:
         for mutant in sample:
-            compile(mutant.applied((ROOT / mutant.file).read_bytes()), str(mutant.file), "exec")
+            compile(mutant.applied(sources[mutant.file]), str(mutant.file), "exec")
         return 0
     print(f"{len(sample)} of {len(mutants)} changes, SEED={seed}", flush=True)
-    tried, survivors = _run(sample, chosen.jobs, chosen.minutes)
+    tried, survivors = _run(sources, sample, chosen.jobs, chosen.minutes)
     noticed = 100 * (tried - len(survivors)) / tried if tried else 100.0
     print(f"{tried - len(survivors)} of {tried} noticed: {noticed:.0f} %")
     return int(noticed < chosen.at_least)

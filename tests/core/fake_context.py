@@ -1,5 +1,5 @@
-"""A whole context on a kernel of make-believe: the real keeper and the real supervisor, and tasks, zygote,
-device and clients that play.
+"""A whole context on a simulated kernel: the real keeper and the real supervisor, with simulated tasks,
+zygote, device and clients.
 
 `run` draws from the seed who does something next; `settle` lets all of them do what they have to, without any
 further fault.

@@ -1,4 +1,4 @@
-"""core/checks: what one element cannot show by itself."""
+"""core/checks: faults and warnings that one element by itself cannot show."""
 
 from __future__ import annotations
 

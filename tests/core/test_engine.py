@@ -1,4 +1,4 @@
-"""What `step` decides about orders, limits and ends, promise by promise, in a machine of make-believe."""
+"""Decisions of `step` about orders, limits and ends, promise by promise, on a simulated machine."""
 
 from __future__ import annotations
 
@@ -1287,7 +1287,7 @@ def test_a_pending_request_for_a_removed_task_is_answered_with_its_outcome() -> 
     sim.reload(task("z", entry=False), request=3)
     sim.end("a", code=0, left=1)
     sim.let_die()
-    assert ("T1", "a") in sim.world.tasks, "somebody still waits to hear how it ended"
+    assert ("T1", "a") in sim.world.tasks, "a request still waits for its end"
     sim.end("c", code=0)
     assert sim.replies(2)[0].error == "cannot start c: stopped meanwhile by a reload"
     sim.end("b", code=0)
@@ -1435,7 +1435,7 @@ def test_a_step_without_a_change_copies_nothing() -> None:
 
 
 def signals(sim: Simulation) -> list[tuple[str, str]]:
-    """What was sent to main processes and to others."""
+    """Return the signals that were sent to main processes and to others."""
     return [(each.signal, each.rest) for each in sim.told(ev.Signal)]
 
 

@@ -1,5 +1,5 @@
-"""What a new supervisor makes of what it finds: adopted, told again, or begun afresh; never lost, never
-twice.
+"""A new supervisor and the state that it finds: tasks are adopted, reported again or started from the
+beginning; no task is lost and none runs twice.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def test_running_tasks_are_adopted_untouched() -> None:
     sim.now += 60.0
     effects = crash(sim)
     assert sim.task("a") == before[("T1", "a")]
-    assert sim.alarms == {("T1", "b"): sim.now + 5.0}, "it may have fed its watchdog while nobody heard"
+    assert sim.alarms == {("T1", "b"): sim.now + 5.0}, (
+        "it may have fed its watchdog while there was no supervisor"
+    )
     assert [(record.task, record.event) for record in effects if isinstance(record, ev.Record)] == [
         ("a", "adopted"),
         ("b", "adopted"),
@@ -442,7 +444,7 @@ def test_a_stopped_transaction_on_the_command_line_is_opened_again() -> None:
 
 
 def test_monotonic_times_of_another_boot_delay_nothing() -> None:
-    """Monotonic clocks begin anew with each boot: a launch of the last one lies days ahead."""
+    """Monotonic clocks start again at zero with each boot: a launch of the last one lies days ahead."""
     sim = Simulation.of(task("a"), task("b", rule("on_exit", "start", "b"), entry=False, start_limit_burst=1))
     sim.now = 1_000_000.0
     sim.begin()

@@ -1,4 +1,6 @@
-"""core/shell: what only a shell understands is warned of, and what is meant for the program is not."""
+"""core/shell: syntax that only a shell understands is warned about, and arguments that are meant for the
+program are not.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The keeper's client: in which order and in which portions what the keeper and tasks say becomes facts.
-The test is keeper and task.
+"""The keeper's client: the order and the portions in which messages of keeper and tasks become facts. The
+test plays keeper and task.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def large(launch: int) -> LaunchSpec:
 
 
 class Both:
-    """What the supervisor has, and the two who speak to it: `keeper` is the keeper's end of the line,
-    `task` the one task that runs.
+    """The supervisor's client and its two peers: `keeper` is the keeper's end of the socket, `task` the one
+    task that runs.
     """
 
     def __init__(self, folder: Path) -> None:

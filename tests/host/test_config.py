@@ -1,5 +1,5 @@
-"""host/config: what loads, what every fault says and where, and that the published schema and the code
-agree.
+"""host/config: files that load, the text and the line of every fault, and agreement between the published
+schema and the code.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def number(text: str, part: str) -> int:
     return text.count("\n", 0, text.index(part)) + 1
 
 
-# What loads.
+# Files that load.
 
 
 @pytest.mark.parametrize(
@@ -118,16 +118,16 @@ def test_an_unknown_log_level_is_a_fault(text: str) -> None:
         parse(with_service(f"<log_level>{text}</log_level>"))
 
 
-MISSPELT = {
+MISSPELLED = {
     "interval": changed(("<location></location>", "<intervall>5</intervall>")),
     "location": changed(("<location></location>", "<locations>x</locations>")),
     "notify": as_command("<command>true</command><notifiy>yes</notifiy>"),
 }
 
 
-@pytest.mark.parametrize("meant", MISSPELT)
+@pytest.mark.parametrize("meant", MISSPELLED)
 def test_a_possibly_misspelled_configuration_element_is_warned_about(meant: str) -> None:
-    (told,) = (text for _, text in parse(MISSPELT[meant]).passed_over)
+    (told,) = (text for _, text in parse(MISSPELLED[meant]).passed_over)
     assert told.endswith(f"zmsvc does not read it (did you mean {meant}?)")
 
 
@@ -460,7 +460,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         'id="ts_100"',
         "the id 'ts_100' is taken.*expected",
     ),
-    "call of nobody": (
+    "call of an unknown task": (
         changed(("<call>ts000", "<call>ts_9")),
         "ts_9",
         "on_exit calls 'ts_9', expected the id of a task",
@@ -532,17 +532,17 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "../Echo",
         "the instance '../Echo'.*expected",
     ),
-    "misspelt new element": (
+    "misspelled new element": (
         changed(("<ContextID>", "<max_transaction>7</max_transaction><ContextID>")),
         "<max_transaction>",
         r"unknown element <max_transaction> in <Context>.*did you mean max_transactions\?",
     ),
-    "misspelt new attribute": (
+    "misspelled new attribute": (
         changed(("<Context>", "<Context busaccess='anyone'>")),
         "<Context ",
         r"busaccess.*did you mean bus_access\?",
     ),
-    "misspelt service": (
+    "misspelled service": (
         changed(("<description>", "<servcie><user>root</user></servcie><description>")),
         "<servcie>",
         r"unknown element <servcie> in <Task>.*did you mean service\?",
@@ -800,7 +800,7 @@ PASSED_OVER = {
         ("<on_fail>", "<on_pause/><on_fail>"),
         "element <on_pause> in <state> is passed over",
     ),
-    "misspelt rule": (
+    "misspelled rule": (
         ("<on_fail>", "<on_fali/><on_fail>"),
         "element <on_fali> in <state> is passed over (did you mean on_fail?)",
     ),
@@ -876,7 +876,7 @@ def test_line_numbers_are_right_beyond_libxml2s_limit() -> None:
     assert faults(text)[0].startswith(f"F.xml:{number(text, 'ts_9')}: ")
 
 
-# What is not XML, or not ours.
+# Files that are not XML, or have elements of others.
 
 
 @pytest.mark.parametrize(
@@ -1062,7 +1062,7 @@ def test_the_schema_accepts_all_that_the_code_accepts(text: str) -> None:
 # Beyond any schema: values that need the machine, the rest of the file, or arithmetic.
 BEYOND = {
     "repeated id",
-    "call of nobody",
+    "call of an unknown task",
     "action without call",
     "call without action",
     "no location",
@@ -1089,9 +1089,9 @@ BEYOND = {
     "group ID in other digits",
     "bad variable",
     "variable twice",
-    "misspelt new element",
-    "misspelt new attribute",
-    "misspelt service",
+    "misspelled new element",
+    "misspelled new attribute",
+    "misspelled service",
 }
 
 

@@ -1,4 +1,4 @@
-"""`create`: what it makes, that it never takes anything away, and that it makes all or nothing."""
+"""`create`: the files that it makes, that it never removes anything, and that it makes all files or none."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ TUTORIAL = {
     "task_id": "ts_100",
     "device_action": "shout",
 }
-"""What the manual of zmicroservices 1.0 shows, flag for flag, but for --service_path."""
+"""The example of the manual of zmicroservices 1.0, flag for flag, except --service_path."""
 
 SECOND = {**TUTORIAL, "task_service": "Second", "task_id": "ts_101"}
 
@@ -215,7 +215,7 @@ def test_edited_files_are_not_overwritten(tmp_path: Path, capsys: pytest.Capture
     task = tmp_path / "Services/EchoAction/task_file_name.py"
     task.write_text("# mine\n")
     (tmp_path / "Services/EchoAction/__init__.py").unlink()
-    # What a person adds to a task is no other task.
+    # A task that a person has edited is still the same task.
     file = context_file(tmp_path)
     text = file.read_text().replace(
         "<on_fail><action></action><call></call>", "<on_fail><action>restart</action><call>ts_100</call>"

@@ -1,5 +1,5 @@
-"""zmsvcctl against a fake supervisor: its command line, which context it means, its orders, and what it
-does when things go wrong.
+"""zmsvcctl against a fake supervisor: its command line, its choice of the context, its orders, and its
+errors.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def home(tmp_path: Path) -> Iterator[House]:
 
 
 def complaint(capsys: Capture) -> str:
-    """What was said on standard error: one line, by zmsvcctl."""
+    """Return the one line that zmsvcctl printed to standard error."""
     said = capsys.readouterr().err
     assert said.startswith("zmsvcctl: ")
     assert said.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Endpoints and sockets: what may be bound and how, and what a publisher knows about whom it reaches."""
+"""Endpoints and sockets: the endpoints that may be bound, and a publisher's knowledge of its subscribers."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def test_a_single_message_is_not_sent_when_its_recipient_has_left(device: Forwar
     meant = device.subscriber(b"here.42")
     mouth = device.mouth(b"x @@@ ", b"here.42")
     with ThreadPoolExecutor() as pool:
-        # Nobody wants it yet, so it is still there when the one that it is meant for leaves.
+        # It has no subscriber yet, so it is still there when its recipient leaves.
         sent = pool.submit(sockets.send_once, device.front, b"y @@@ ", 1.0, presence=b"here.")
         meant.close(0)
         wait_for(lambda: not mouth.has_subscriber(b"here.42"))

@@ -1,6 +1,4 @@
-"""The state file by itself: what one supervisor writes is what the next one reads, and the history has a
-bound.
-"""
+"""The state file by itself: the next supervisor reads what one has written, and the history is bounded."""
 
 from __future__ import annotations
 
@@ -52,7 +50,7 @@ def test_the_text_of_a_reload_is_saved_with_the_world_that_it_made(tmp_path: Pat
     kept.close()
     again = Store(tmp_path / "state.db", trusted=True)
     assert again.context_text("keeper") == b"<Context/>"
-    assert again.context_text("another") is None, "whoever ran it is no predecessor"
+    assert again.context_text("another") is None, "the supervisor of another keeper is not a predecessor"
     assert again.load(new.context, "boot").next_launch == 7
     again.close()
 

@@ -1,4 +1,4 @@
-"""The supervisor's connection to the device finds out that it is attached, whatever else happens on it
+"""The supervisor's connection to the device detects that it is attached, whatever other messages arrive
 meanwhile.
 """
 

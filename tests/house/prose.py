@@ -32,7 +32,7 @@ HEADLESS = re.compile(r"(What|Whatever|Whether|Who|Whoever|Whom|Whose)\b")
 PHRASES = re.compile(
     r"""(?ix)
     (?<!there\s) \b is \s no \b (?! \s longer)
-    | \b anew \b | \b shall \b | \b for \s want \s of \b | \b somebody \b | (?<![\w"'`=:~]) nobody \b (?! ["'`:])
+    | \b anew \b | \b shall \b | \b for \s want \s of \b | \b somebody \b | (?<![\w"'`=:~<>/-]) (?-i: [Nn]obody ) \b (?! ["'`:<>/-])
     | \b whoever \b | \b lest \b | \b thereby \b | \b but \s for \b
     """
 )
@@ -68,7 +68,8 @@ def _texts(source: str) -> Iterator[tuple[int, str, bool]]:
     for node in ast.walk(ast.parse(source)):  # a statement comes before its parts
         if isinstance(node, ast.Expr):
             docstrings.add(id(node.value))
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+            # A word alone is data.
             yield node.lineno, node.value, id(node) in docstrings
 
 
@@ -81,7 +82,7 @@ def _matches(pattern: re.Pattern[str], file: str, first: int, text: str) -> Iter
 def _british(file: str, text: str) -> Iterator[Found]:
     for line, words in enumerate(text.splitlines(), 1):
         for word in WORD.findall(words):
-            if _is_british(word.lower()):
+            if _is_british(word.lower()) and f".{word}()" not in words:  # asyncio's cancelled()
                 yield Found(file, line, word)
 
 

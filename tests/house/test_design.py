@@ -1,4 +1,4 @@
-"""What docs/architecture.md and docs/protocols.md say is what the code has."""
+"""docs/architecture.md and docs/protocols.md agree with the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What systemd shows as the status of the unit: true in the end, and not told for each of many tasks that
+"""The status of the unit as systemd shows it: true in the end, and not sent for each of many tasks that
 change together.
 """
 

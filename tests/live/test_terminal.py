@@ -35,7 +35,7 @@ def setup(self):
 
 
 def harmless(text: str) -> bool:
-    """Whether a terminal does nothing but show it, in our own colours."""
+    """Return True if a terminal only shows the text, in our own colors."""
     plain = re.sub(r"\x1b\[0(;1;\d\d|;38;5;245)?m", "", text)
     return all(char.isprintable() or char in "\n\t" for char in plain)
 
