@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmsvc.core.checks import Fault, faults, monitored, warnings
+from zmsvc.core.checks import Fault, faults, monitor_endpoints, warnings
 from zmsvc.core.model import Action, Context, Endpoints, Limits, Rule, ServiceType, TaskService, Trigger
 from zmsvc.core.values import Endpoint, endpoint
 
@@ -266,4 +266,4 @@ def test_every_reported_ring_exists_in_the_rules(drawn: list[tuple[bool, list[Ru
 def test_the_endpoints_of_a_monitor_are_those_that_it_can_bind(
     instance: str, configuration: Mapping[str, Any], places: list[str]
 ) -> None:
-    assert monitored(TaskService(id="m", instance=instance, configuration=configuration)) == places
+    assert monitor_endpoints(TaskService(id="m", instance=instance, configuration=configuration)) == places
