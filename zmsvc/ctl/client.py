@@ -186,6 +186,7 @@ class Client:
         """Note the user of the listening process. Raises CtlError unless it is root, the caller's user, or
         the owner of the directory.
         """
+        # As linux.peer_credentials, but ctypes costs start-up time.
         uid: int = struct.unpack(
             "3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         )[1]

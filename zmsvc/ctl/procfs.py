@@ -1,4 +1,7 @@
-"""Memory and age of processes, read by zmsvcctl itself, to keep this work from the supervisor."""
+"""Memory and age of processes, read by zmsvcctl itself, to keep this work from the supervisor.
+
+host/kernel/linux.py reads /proc, too, but its ctypes costs start-up time.
+"""
 
 from __future__ import annotations
 

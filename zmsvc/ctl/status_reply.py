@@ -85,7 +85,7 @@ class TransactionStatus:
         self.since = _text(data.get("since")) or _text(data.get("opened"))
         self.resumes = data.get("resumes") is True
         """True if the context does not run, and its next start resumes this transaction."""
-        self.tasks = [TaskStatus(each) for each in _objects(data.get("tasks"))]
+        self.tasks = [TaskStatus(each) for each in objects(data.get("tasks"))]
 
     @property
     def open(self) -> bool:
@@ -143,7 +143,7 @@ class ContextStatus:
         self.dropped = {
             str(what): count for what, count in counts.items() if isinstance(count, int) and count
         }
-        self.transactions = [TransactionStatus(each) for each in _objects(data.get("transactions"))]
+        self.transactions = [TransactionStatus(each) for each in objects(data.get("transactions"))]
 
     @property
     def tasks(self) -> list[TaskStatus]:
@@ -158,7 +158,7 @@ def _number(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _objects(value: object) -> list[Json]:
+def objects(value: object) -> list[Json]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import psutil
 
+from zmsvc.host.kernel import linux
+
 MIB = float(1 << 20)
 
 Figures = dict[str, Any]
@@ -190,7 +192,7 @@ def _children(pid: int) -> list[Figures]:
     """
     found: list[Figures] = []
     seen: set[int] = set()
-    below = _children_of(pid)
+    below = linux.children_of_threads(pid)
     while below:
         child = below.pop()
         if child in seen:
@@ -211,23 +213,7 @@ def _children(pid: int) -> list[Figures]:
         except psutil.Error:
             continue
         found.append(entry)
-        below += _children_of(child)
-    return found
-
-
-def _children_of(pid: int) -> list[int]:
-    """Return the children of all threads of a process."""
-    found: list[int] = []
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return found
-    for thread in threads:
-        try:
-            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
-                found += [int(word) for word in file.read().split()]
-        except OSError:
-            continue
+        below += linux.children_of_threads(child)
     return found
 
 

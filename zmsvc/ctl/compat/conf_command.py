@@ -7,8 +7,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import secrets
-import string
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +17,7 @@ from zmsvc.core.errors import ConfigError, ProtocolError, UsageError, ZmsvcError
 from zmsvc.core.messages import Body
 from zmsvc.core.model import TRANSACTION_ID, Context
 from zmsvc.ctl import client_keys, terminal
+from zmsvc.host import ids
 from zmsvc.host.bus import sockets
 from zmsvc.host.bus.curve_keys import Curve
 from zmsvc.host.config import reader
@@ -128,9 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for warning in warnings(args, context):
             terminal.say_error(f"conf_command.py: warning: {warning}")
         if not args.transaction and args.action == "start":
-            args.transaction = "".join(
-                secrets.choice(string.ascii_uppercase + string.digits) for _ in range(20)
-            )
+            args.transaction = ids.transaction_id()
             terminal.say(f"+ Starting transaction [{args.transaction}]")
         endpoint = args.endpoint or (context.endpoints.backend if context else "")
         replies = args.sub_endpoint or (context.endpoints.frontend if context else "")

@@ -139,12 +139,12 @@ def _put_in_place(change: Change, draft: Path, undo: ExitStack) -> None:
         undo.callback(_undo, target.unlink)
         draft.unlink()
     else:
-        if _read_if_exists(target) != change.before:
+        if read_if_exists(target) != change.before:
             raise Changed(f"cannot write {change.path}: another process has just changed it")
         os.replace(draft, target)
 
 
-def _read_if_exists(target: Path) -> bytes | None:
+def read_if_exists(target: Path) -> bytes | None:
     try:
         return target.read_bytes()
     except FileNotFoundError:

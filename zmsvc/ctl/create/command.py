@@ -18,7 +18,7 @@ from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError
 from zmsvc.core.values import WHITE
 from zmsvc.ctl import terminal
 from zmsvc.ctl.create import merge, meta_file, templates
-from zmsvc.ctl.create.atomic_write import Change, Changed, write
+from zmsvc.ctl.create.atomic_write import Change, Changed, read_if_exists, write
 from zmsvc.ctl.create.fields import CONTEXT_REQUIRED, ENTRY_ACTIONS, SERVICE_REQUIRED
 from zmsvc.ctl.create.plan import GivenFields, Plan, context_file, make_plan
 
@@ -198,7 +198,7 @@ def _flags(args: argparse.Namespace) -> GivenFields:
 def _file_plans(plan: Plan) -> Iterator[PlannedFile]:
     # The context file is last: when it names a service, the service's code exists.
     for file in templates.service_files(plan):
-        data, before = file.text.encode(), _read_if_exists(file.path)
+        data, before = file.text.encode(), _read(file.path)
         outcome = (
             FileOutcome.CREATED
             if before is None
@@ -208,7 +208,7 @@ def _file_plans(plan: Plan) -> Iterator[PlannedFile]:
         )
         yield PlannedFile(path=file.path, outcome=outcome, data=data, before=before)
     path = plan.context_file
-    before = _read_if_exists(path)
+    before = _read(path)
     if before is None:
         data = templates.context_text(plan).encode()
         added = tuple(service.task_id for service in plan.services)
@@ -226,11 +226,9 @@ def _file_plans(plan: Plan) -> Iterator[PlannedFile]:
         yield PlannedFile(path=path, outcome=FileOutcome.UNCHANGED, data=before, before=before)
 
 
-def _read_if_exists(path: Path) -> bytes | None:
+def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
+        return read_if_exists(path)
     except OSError as error:
         raise ZmsvcError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
 

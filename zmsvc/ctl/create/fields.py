@@ -41,11 +41,6 @@ def not_xml(text: str) -> str | None:
     return None
 
 
-def shown(text: str) -> str:
-    """Format a text for a fault: on one line, shortened if it is long."""
-    return repr(text if len(text) <= 80 else text[:77] + "...")
-
-
 def either(words: Iterable[str]) -> str:
     """Format `a, b or c`."""
     *some, last = words

@@ -93,11 +93,17 @@ def _differences(document: xml_file.Document, element: etree._Element, service: 
     wanted: dict[str, tuple[str | None, str]] = {
         "instance": (element.get("instance"), service.task_service),
         "topic": (element.get("topic", "process"), service.task_topic),
-        "description": (_text(element, "Task/description"), service.task_desc),
-        "service_name": (_text(element, "Task/message/header/service_name"), service.service_name),
-        "device_action": (_text(element, f"{_CONFIGURATION}/device_action"), service.device_action),
+        "description": (xml_text.text_of(element.find("Task/description")), service.task_desc),
+        "service_name": (
+            xml_text.text_of(element.find("Task/message/header/service_name")),
+            service.service_name,
+        ),
+        "device_action": (
+            xml_text.text_of(element.find(f"{_CONFIGURATION}/device_action")),
+            service.device_action,
+        ),
     }
-    location = _text(element, f"{_CONFIGURATION}/location")
+    location = xml_text.text_of(element.find(f"{_CONFIGURATION}/location"))
     if location:
         wanted["location"] = (
             os.path.normpath(Path(document.path).parent.absolute() / location),
@@ -108,8 +114,8 @@ def _differences(document: xml_file.Document, element: etree._Element, service: 
         wanted["state type"] = (state.get("type") if state is not None else None, service.entry_action)
     for rule in service.rules:
         have = (
-            f"{_text(element, f'Task/state/{rule.trigger}/action')} "
-            f"{_text(element, f'Task/state/{rule.trigger}/call')}"
+            f"{xml_text.text_of(element.find(f'Task/state/{rule.trigger}/action'))} "
+            f"{xml_text.text_of(element.find(f'Task/state/{rule.trigger}/call'))}"
         )
         wanted[str(rule.trigger)] = (have, f"{rule.action} {rule.call}")
     for name, (present, want) in wanted.items():
@@ -118,11 +124,6 @@ def _differences(document: xml_file.Document, element: etree._Element, service: 
                 f"{document.at(element)}: {service.task_id} is there with {name} {(present or '')!r}, "
                 f"expected {want!r}, which is asked for: edit the file, or take another task_id"
             )
-
-
-def _text(element: etree._Element, path: str) -> str:
-    found = element.find(path)
-    return "" if found is None else xml_text.leaf(found)
 
 
 def _encoding(data: bytes, path: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from zmsvc.core.errors import ConfigError
 from zmsvc.core.model import Action, Rule, Trigger
+from zmsvc.core.values import quote
 from zmsvc.ctl.create.fields import (
     CONTEXT_CHECKS,
     ENDPOINT_FIELDS,
@@ -19,7 +20,6 @@ from zmsvc.ctl.create.fields import (
     either,
     not_xml,
     port,
-    shown,
 )
 from zmsvc.host.paths import CONTEXT_NAME
 
@@ -175,7 +175,7 @@ def _faults(given: GivenFields, checks: Mapping[str, Check]) -> list[str]:
     for name, check in checks.items():
         text = given.get(name)
         if text and (why := not_xml(text) or check(text)):
-            faults.append(f"{given.labels[name]} {shown(text)} {why}")
+            faults.append(f"{given.labels[name]} {quote(text)} {why}")
     return faults
 
 

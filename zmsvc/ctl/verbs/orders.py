@@ -10,6 +10,7 @@ import json
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import Client, CtlError, DroppedError, NotRunningError
 from zmsvc.ctl.select_context import choose
+from zmsvc.ctl.status_reply import objects
 from zmsvc.host import ids
 
 TYPE_CHECKING = False  # As in client: an import of typing is too slow.
@@ -74,7 +75,7 @@ def _print_outcome(args: argparse.Namespace, data: Json, *, new: str | None) -> 
             "".join(_line(name, "forgotten") for name in names)
             or "nothing to forget: no transaction is stopped\n"
         )
-    for task in _objects(data, "tasks"):
+    for task in objects(data.get("tasks")):
         where = task.get("transaction") or data.get("transaction")
         process = f", PID {task['pid']}" if isinstance(task.get("pid"), int) else ""
         held = ", held: no rule starts it" if task.get("held") is True else ""
@@ -88,7 +89,7 @@ def _print_outcome(args: argparse.Namespace, data: Json, *, new: str | None) -> 
 
 def _print_ended(data: Json) -> None:
     """Print the processes that tasks left behind, and the tasks that still have some."""
-    for end in _objects(data, "ended"):
+    for end in objects(data.get("ended")):
         terminal.out(_line(end.get("task"), _ended_text(end)))
     survivors = data.get("survivors")
     for task in survivors if isinstance(survivors, list) else ():
@@ -119,11 +120,6 @@ def _announce_second(args: argparse.Namespace, data: Json) -> None:
             f"opened transaction {opened}; still running: {others} (zmsvcctl stop --transaction {opened} "
             f"takes it back)"
         )
-
-
-def _objects(data: Json, key: str) -> list[Json]:
-    value = data.get(key)
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def _line(subject: object, what: str) -> str:
@@ -164,7 +160,7 @@ def _warn_still_failed(name: str, data: Json) -> None:
     """Name tasks that are failed and whose definition has changed: after a correction of the file users
     expect that they run.
     """
-    for failed in _objects(data, "still_failed"):
+    for failed in objects(data.get("still_failed")):
         task = failed.get("task")
         start = f"zmsvcctl -c {name} start --transaction {failed.get('transaction')} {task}"
         terminal.complain(f"{task} is still failed, and a reload starts no failed task ({start})")

@@ -8,18 +8,15 @@ import errno
 import os
 import socket
 import stat
-from ipaddress import ip_address
 from pathlib import Path
 
+from zmsvc.core import values
 from zmsvc.core.errors import ConfigError, PlaceError, ZmsvcError
+from zmsvc.core.values import Endpoint
 from zmsvc.host.directories import check_way, chmod_socket
 from zmsvc.host.kernel import linux
 
 BACKLOG = 1024
-PATH_MAX = 107
-"""Bytes of a path that fit into sockaddr_un with the terminating zero."""
-
-_ANY = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def safe_bind(endpoint: str, *, curve: bool) -> str:
@@ -27,33 +24,25 @@ def safe_bind(endpoint: str, *, curve: bool) -> str:
 
     Raises ConfigError for an invalid endpoint, and for an address other than loopback without keys.
     """
-    if endpoint.startswith("ipc://"):
-        _ipc_path(endpoint)
-        return endpoint
-    host, port = _tcp_host_port(endpoint)
+    place = _read(endpoint)
     if curve:
         return endpoint
-    if host in _ANY:
-        return _tcp(_ANY[host], port)
-    if not _is_loopback(host):
+    safe = values.without_keys(place)
+    if safe is None:
         raise ConfigError(
             [
                 f"cannot bind {endpoint} without CURVE keys: any host that reaches that address could give "
-                f"orders; bind tcp://127.0.0.1:{port or '*'} or an ipc:// path, or make CURVE keys (zmsvcctl "
-                f"keys make)"
+                f"orders; bind tcp://127.0.0.1:{place.port or '*'} or an ipc:// path, or make CURVE keys "
+                "(zmsvcctl keys make)"
             ]
         )
-    return endpoint
+    return endpoint if safe == place else str(safe)
 
 
 def is_far(endpoint: str) -> bool:
     """Return True if the text of an endpoint may mean another machine. Every host name but localhost may."""
-    if not endpoint.startswith("tcp://"):
-        return False
-    try:
-        return not _is_loopback(_tcp_host_port(endpoint)[0])
-    except ConfigError:
-        return False
+    place = values.read_endpoint(endpoint, bind=True, any_port=True)
+    return isinstance(place, Endpoint) and not place.local
 
 
 def listen(endpoint: str, mode: int = 0o660) -> socket.socket:
@@ -63,15 +52,16 @@ def listen(endpoint: str, mode: int = 0o660) -> socket.socket:
     The file of an ipc endpoint has `mode` before a client can connect; the file of a dead process is
     replaced. Raises ConfigError for an invalid endpoint, ZmsvcError if it cannot be bound.
     """
-    ipc = endpoint.startswith("ipc://")
+    place = _read(endpoint)
+    ipc = place.scheme == "ipc"
     try:
         if ipc:
-            path = _ipc_path(endpoint)
+            path = place.host
             # A stale socket is removed now, and ours at the end: a symbolic link in the path could redirect
             # these removals to other files.
             check_way(Path(path).parent)
             return _listen_ipc(path, mode)
-        return _listen_tcp(*_tcp_host_port(endpoint))
+        return _listen_tcp(place.host.strip("[]"), place.port)
     except PlaceError as error:
         raise ZmsvcError(f"cannot bind {endpoint}: {error}") from error
     except OSError as error:
@@ -83,48 +73,15 @@ def address(listener: socket.socket) -> str:
     name = listener.getsockname()
     if listener.family == socket.AF_UNIX:
         return f"ipc://{os.fsdecode(name)}"
-    return _tcp(name[0], name[1])
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"tcp://{host}:{name[1]}"
 
 
-def _tcp(host: str, port: int) -> str:
-    return f"tcp://[{host}]:{port or '*'}" if ":" in host else f"tcp://{host}:{port or '*'}"
-
-
-def _tcp_host_port(endpoint: str) -> tuple[str, int]:
-    if not endpoint.startswith("tcp://"):
-        raise ConfigError([f"cannot bind {endpoint}: expected tcp://ADDRESS:PORT or ipc:///PATH"])
-    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if port == "*":
-        port = "0"
-    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise ConfigError([f"cannot bind {endpoint}: expected tcp://ADDRESS:PORT, with a port of 1 to 65535"])
-    return host, int(port)
-
-
-def _ipc_path(endpoint: str) -> str:
-    path = endpoint.removeprefix("ipc://")
-    if path.startswith("@"):
-        raise ConfigError(
-            [
-                f"cannot bind {endpoint}: an abstract name has no file whose mode keeps other users out, "
-                f"expected ipc:///PATH"
-            ]
-        )
-    if not path.startswith("/"):
-        raise ConfigError([f"cannot bind {endpoint}: expected an absolute path, as in ipc:///run/zmsvc/bus"])
-    if len(os.fsencode(path)) > PATH_MAX:
-        raise ConfigError(
-            [f"cannot bind {endpoint}: the path has {len(os.fsencode(path))} bytes, {PATH_MAX} are allowed"]
-        )
-    return path
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _read(endpoint: str) -> Endpoint:
+    place = values.read_endpoint(endpoint, bind=True, any_port=True)
+    if isinstance(place, str):
+        raise ConfigError([f"cannot bind {endpoint}: it {place}"])
+    return place
 
 
 def _listen_tcp(host: str, port: int) -> socket.socket:

@@ -60,7 +60,7 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
 
     def __init__(self, path: str | None = None, task: str | None = None) -> None:
         self.debug = True  # makes sdnotify raise its errors
-        self._address = _address(path or os.environ.get("NOTIFY_SOCKET", ""))
+        self._address = socket_address(path or os.environ.get("NOTIFY_SOCKET", ""))
         self._prefix = f"X_ZMSVC_TASK={task}\n" if task else ""
         self._unreachable = False
         self.socket = None
@@ -180,7 +180,8 @@ def status_line(text: str) -> str:
     return "STATUS=" + " ".join(text[:_STATUS_LIMIT].split())
 
 
-def _address(path: str) -> str:
+def socket_address(path: str) -> str:
+    """Return a socket's path as the kernel takes it: `@` stands for the NUL of an abstract name."""
     return "\0" + path[1:] if path.startswith("@") else path
 
 
