@@ -13,13 +13,15 @@
 # make kills      100 random kills under load; SEED= repeats a run, KILLS= says how many
 # make chaos      random orders, kills and reloads for SECONDS=60; SEED= repeats a run
 # make soak       a context under load and kills for SECONDS=600; fails when descriptors or memory grow
+# make mutants    changes SAMPLE=40 places of zmsvc/core, one at a time, and runs its tests; fails below 90 % noticed; SEED= repeats a sample
 # make promises   measures how long the recoveries of docs/promises.md take here, and prints that table
 # make install    as root: program, units, manual; PREFIX=/usr/local SYSCONFDIR=/etc DESTDIR= PYTHON=/usr/bin/python3
 # make uninstall  removes what install put there, but no context file that was edited and no state
 # make deb        the Debian package, into build/deb, checked with lintian; SUITE=trixie builds it in that suite
 # make test-deb   installs, upgrades, downgrades and removes that package in a booted copy of SUITE=bookworm or trixie; root, minutes
 # make rpm        the RPM package, into build/rpm; rpmbuild of any distribution does
-# make completion  writes the completion of zmsvcctl for bash, zsh and fish anew, from its table of verbs
+# make completion  writes the completion of zmsvcctl for bash, zsh and fish from its table of verbs
+# make manual     writes the sections of zmsvcctl(1) on verbs and options from the tables of verbs
 # make options   writes the options of <service> into the schema and the manual of context files, from core/service_options.py
 # make lock       renews the versions and hashes in packaging/locked that install uses; needs the network
 # make clean      removes what the others made in this directory
@@ -32,8 +34,8 @@ SYSCONFDIR ?= /etc
 DESTDIR ?=
 LIBRARIES ?= pypi
 
-.PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks bench-safety check fuzz kills chaos soak promises \
-    deb test-deb rpm lock completion options install uninstall clean unit user-unit install-program install-files
+.PHONY: demo test quick test-on test-lowest all-tests bench bench-full bench-pages bench-forks bench-safety check fuzz kills chaos soak mutants promises \
+    deb test-deb rpm lock completion manual options install uninstall clean unit user-unit install-program install-files
 .DELETE_ON_ERROR:
 
 # --- for developers: everything happens in .venv ------------------------------------------------------------------------------
@@ -90,6 +92,9 @@ bench-pages bench-forks bench-safety: $(VENV)/.runs
 completion: $(VENV)/.runs
 	$(VENV)/bin/python scripts/completion.py
 
+manual: $(VENV)/.runs
+	$(VENV)/bin/python scripts/manual.py
+
 options: $(VENV)/.runs
 	$(VENV)/bin/python scripts/service_options.py
 
@@ -130,6 +135,10 @@ chaos: $(VENV)/.tests
 
 soak: $(VENV)/.tests
 	@PYTHONPATH=tests:tests/live $(VENV)/bin/python tests/faults/soak.py $(SECONDS)
+
+SAMPLE := 40
+mutants: $(VENV)/.tests
+	@$(VENV)/bin/python scripts/mutants.py --sample $(SAMPLE) $(addprefix --seed ,$(SEED)) $(MUTANTS_ARGS)
 
 promises: $(VENV)/.tests
 	@PYTHONPATH=tests:tests/live $(VENV)/bin/python tests/faults/promises.py
@@ -206,7 +215,7 @@ endif
 # another one pip builds the same sources, with build tools whose versions these choose, which it says.
 # The copy keeps what an earlier build left in ./build out of the package. What was made under DESTDIR must not name it: scripts
 # start with the path of their Python, and compiled modules hold the path of their source. The umask of who installs may be one
-# that lets nobody else read.
+# that denies others to read.
 # LIBRARIES=system: the distribution's, and pip only looks whether they are new enough.
 compiled := lxml,psutil,pyzmq
 hashed = '$(dest)$(program)/bin/python' -I -m pip install --quiet --no-compile --require-hashes

@@ -69,10 +69,10 @@ def _prepare() -> None:
     """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # Whoever breaks it off shall not be left with a thousand tasks.
+    # A user who interrupts it must not be left with a thousand tasks.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: broken off"))
     for name in [name for name in os.environ if name.startswith("PYTHON") and name != "PYTHONPATH"]:
-        # PYTHONDONTWRITEBYTECODE alone has every service compiled anew at each start.
+        # PYTHONDONTWRITEBYTECODE alone has every service compiled again at each start.
         del os.environ[name]
 
 

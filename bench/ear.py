@@ -100,7 +100,7 @@ class Ear:
 
 @contextlib.contextmanager
 def ends_of(pids: Collection[int]) -> Iterator[Ends]:
-    """Watch processes, whoever is their parent."""
+    """Watch processes, also those that are not children."""
     ends = Ends(pids)
     try:
         yield ends

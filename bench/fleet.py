@@ -1,6 +1,4 @@
-"""What every contender has to be able to do, and what it is given to do: a fleet of equal tasks, and pairs
-of victim and heir.
-"""
+"""The interface of every contender and its input: a fleet of equal tasks, and pairs of victim and heir."""
 
 from __future__ import annotations
 
@@ -42,7 +40,7 @@ class Fleet:
 
     @property
     def entry(self) -> list[str]:
-        """Who runs after the order to start."""
+        """The tasks that run after the order to start."""
         return self.workers + self.victims
 
 
@@ -76,8 +74,7 @@ class Session(Protocol):
     fleet: Fleet
     ear: Ear
     tells: bool
-    """Whether `started` and `stopped` know anything, so that the time until they return is the
-    contender's.
+    """True if `started` and `stopped` wait for facts, so that the time until they return is the contender's.
     """
 
     def order_start(self) -> None:

@@ -1,5 +1,5 @@
-"""What is promised, and whether the figures of a run show it: ratios where a machine's speed would decide
-otherwise.
+"""The promised figures, and whether those of a run meet them: ratios where the speed of the machine would
+decide otherwise.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ OURS = "zmsvc"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """What a connected task may take with one version of Python: bytes (PSS) with 100 and with 1,000
-    tasks, and page faults of a start.
+    """The limits of a connected task for one version of Python: bytes (PSS) with 100 and with 1,000 tasks,
+    and page faults of a start.
     """
 
     some: float

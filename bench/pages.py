@@ -35,7 +35,7 @@ NEW, SAME = "new: not there in the zygote", "the same: written, and written back
 
 @dataclass(slots=True)
 class Report:
-    """What lies on the pages that are a task's own."""
+    """Name the contents of the pages that a task has for itself."""
 
     pages: int = 0
     on: Counter[str] = field(default_factory=Counter)
@@ -72,7 +72,7 @@ class Map:
         self._starts = [region[0] for region in regions]
 
     def at(self, address: int) -> tuple[str, str] | None:
-        """What lies here, and whose it is."""
+        """Return the content of this place, and its owner."""
         place = bisect.bisect_right(self._starts, address + 7) - 1
         start, size, kind, name = self._regions[place]
         return (kind, name) if place >= 0 and address < start + size else None

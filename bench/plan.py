@@ -1,5 +1,5 @@
-"""What one run consists of: cells, each of which opens one contender once and takes some figures. The
-short plan and the long one.
+"""The contents of one run: cells, each of which opens one contender once and takes some figures. The short
+plan and the long one.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from html import escape
 from bench.results import Results
 
 WIDTH, HEIGHT, LEFT, TOP, GAP = 330, 260, 60, 40, 90
-COLOURS = ("#c0392b", "#e08e0b", "#7f8c8d", "#34495e", "#2980b9", "#8e44ad", "#27ae60", "#16a085", "#795548")
+COLORS = ("#c0392b", "#e08e0b", "#7f8c8d", "#34495e", "#2980b9", "#8e44ad", "#27ae60", "#16a085", "#795548")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +78,10 @@ def _panel(panel: Panel, left: float) -> str:
     for number, line in enumerate(panel.lines.values()):
         points = [place(*point) for point in line]
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-        colour = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         width = 3 if number == 0 else 1.5
-        parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="{width}"/>')
-        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{width + 1}" fill="{colour}"/>' for x, y in points]
+        parts.append(f'<path d="M{path}" fill="none" stroke="{color}" stroke-width="{width}"/>')
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{width + 1}" fill="{color}"/>' for x, y in points]
     return "\n".join(parts)
 
 
@@ -93,8 +93,8 @@ def _range(values: list[float]) -> tuple[int, int]:
 
 def _entry(name: str, number: int) -> str:
     x, y = LEFT + 170 * (number % 4), TOP + HEIGHT + 46 + 18 * (number // 4)
-    colour = COLOURS[number % len(COLOURS)]
+    color = COLORS[number % len(COLORS)]
     return (
-        f'<path d="M{x} {y - 4}h18" stroke="{colour}" stroke-width="3"/><text x="{x + 24}" '
+        f'<path d="M{x} {y - 4}h18" stroke="{color}" stroke-width="3"/><text x="{x + 24}" '
         f'y="{y}">{escape(name)}</text>'
     )

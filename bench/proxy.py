@@ -21,7 +21,7 @@ def main() -> None:
     front, back = context.socket(zmq.XSUB), context.socket(zmq.XPUB)
     for each in (front, back):
         each.set_hwm(HWM)
-    # Somebody is always subscribed, so that a publisher can tell when it is connected, as at zmsvc's device.
+    # There is always a subscriber, so that a publisher can tell when it is connected, as at zmsvc's device.
     front.setsockopt(zmq.BACKLOG, 1024)
     back.setsockopt(zmq.BACKLOG, 1024)
     front.bind(sys.argv[1])

@@ -47,7 +47,7 @@ ROWS = (
 NOTES = """\
 Each figure is a median over rounds in which the contenders took turns (for p50 and p99, all samples together). `4.2x` means: 4.2 times
 what zmsvc needs; below it is the figure itself. A task of zmsvc is ready when it has connected to the bus and zmsvc knows it; the tasks of
-the others are Python services that have imported pyzmq, run, and are connected to nothing, which is in their favour. All of them
+the others are Python services that have imported pyzmq, run, and are connected to nothing, which is to their advantage. All of them
 report their start to the same socket, by the same clock. `fork` is a warm Python that forks, keeps nothing and promises nothing;
 `fork + bus` adds a ZMQ context and a connected socket to each fork. `zmsvc (no immortal, fill)` is ours without the two shortcuts by which
 tasks share more memory (docs/performance.md). Supervisor runs with startsecs=0, Circus with check_delay=0.1, s6 with

@@ -1,6 +1,4 @@
-"""What was measured: samples by figure, contender and size, and what could not be measured, with the
-reason.
-"""
+"""Results: samples by figure, contender and size, and figures that could not be measured, with the reason."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ Key = tuple[str, str, int]
 class Results:
     samples: dict[Key, list[float]] = field(default_factory=lambda: defaultdict(list))
     missing: dict[str, str] = field(default_factory=dict)
-    """What was not measured, and why."""
+    """Figures that were not measured, with the reason."""
 
     def add(self, figure: str, contender: str, size: int, values: float | Iterable[float]) -> None:
         self.samples[figure, contender, size].extend([values] if isinstance(values, int | float) else values)

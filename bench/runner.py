@@ -71,7 +71,7 @@ def _one(cell: Cell, results: Results) -> None:
 @contextlib.contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
     """Break off what takes longer: a contender that hangs, or a first round on a slow machine, whose
-    length nobody knows yet.
+    length is not known yet.
     """
 
     def late(_signal: int, _frame: FrameType | None) -> None:

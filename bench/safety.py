@@ -47,7 +47,7 @@ class Pair:
     with_it: Zmsvc
     without: Zmsvc
     counts: bool = True
-    """Whether the limit is for it: what a file asks for has its price."""
+    """True if the limit applies to it: an option of the context file has its price."""
 
 
 PAIRS_OF_GUARDS = (

@@ -3,7 +3,7 @@ that it runs, and waits.
 
 BENCH_READY_FD is where s6 wants to be told that a service is ready.
 
-It makes no ZMQ context and connects to nothing, which zmsvc's tasks do: the difference is in favour of the
+It makes no ZMQ context and connects to nothing, which zmsvc's tasks do: the difference is an advantage of the
 others.
 """
 

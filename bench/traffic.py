@@ -89,7 +89,7 @@ def hear(endpoint: str, subscribers: int) -> None:
 
 
 def _probed(poller: zmq.Poller, wanted: int) -> bool:
-    """Whether every subscriber got a probe within a moment."""
+    """Return True if every subscriber got a probe within a moment."""
     got: set[zmq.Socket[bytes]] = set()
     while len(got) < wanted:
         ready = poller.poll(500)

@@ -1,53 +1,47 @@
 #!/usr/bin/env python3
 """Writes the completion of zmsvcctl for bash, zsh and fish, from its table of verbs: `make completion`.
 
-A test fails when the files differ from the table.
+A test fails if the files differ from the table.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from zmsvc.ctl.__main__ import GLOBAL, VERBS, Option, Verb
+from zmsvc.ctl.verb_table import GLOBAL, HELP, VERBS, VERSION, Option, Verb
 
 FOLDER = Path(__file__).parents[1] / "zmsvc" / "data" / "completion"
-MADE = "made by `make completion` from zmsvc/ctl/__main__.py"
+MADE = "made by `make completion` from zmsvc/ctl/verb_table.py"
 CONTEXTS = 'zmsvcctl list 2>/dev/null | while read -r name _; do [ "$name" = NAME ] || echo "$name"; done'
 CREATE = "zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u"
-HELP = Option("-h", "--help", action="store_true", help="show the options and end")
-VERSION = Option("--version", action="store_true", help="show the version and end")
 
 
 def options_of(verb: Verb) -> list[Option]:
-    return [each for each in verb.options if each.flags[0].startswith("-")]
+    return [each for each in verb.options if not each.positional]
 
 
 def positionals_of(verb: Verb) -> list[Option]:
-    return [each for each in verb.options if not each.flags[0].startswith("-")]
+    return [each for each in verb.options if each.positional]
 
 
-def takes_value(option: Option) -> bool:
-    return option.settings.get("action") != "store_true"
-
-
-def with_values() -> dict[str, Option]:
-    """Return each option that a value follows, by its flags as a pattern of the shell. One flag means the
-    same for all verbs.
+def with_values(verbs: Sequence[Verb]) -> dict[str, Option]:
+    """Return each option with a value, by its flags as a pattern of the shell. Verbs share the meaning of a
+    flag.
     """
-    everything = [*GLOBAL, *(option for verb in VERBS for option in options_of(verb))]
-    return {"|".join(each.flags): each for each in everything if takes_value(each)}
+    everything = [*GLOBAL, *(option for verb in verbs for option in options_of(verb))]
+    return {"|".join(each.flags): each for each in everything if each.takes_value}
 
 
 # --- bash
 
 
-def bash() -> str:
+def bash(verbs: Sequence[Verb] = VERBS) -> str:
     """Return the file for bash."""
     everywhere = " ".join(flag for option in (*GLOBAL, HELP) for flag in option.flags)
-    before = "|".join(flag for option in GLOBAL if takes_value(option) for flag in option.flags)
-    verbs = " ".join(verb.name for verb in VERBS)
+    before = "|".join(flag for option in GLOBAL if option.takes_value for flag in option.flags)
+    names = " ".join(verb.name for verb in verbs)
     lines = [
         f"# bash completion for zmsvcctl, {MADE}",
         "",
@@ -82,23 +76,25 @@ def bash() -> str:
         "",
         "    case $prev in",
     ]
-    lines += [f"        {flags}) {_bash_value(option)}return ;;" for flags, option in with_values().items()]
+    lines += [
+        f"        {flags}) {_bash_value(option)}return ;;" for flags, option in with_values(verbs).items()
+    ]
     lines += ["    esac", "", "    if [[ -z $verb ]]; then"]
     lines += [
-        f'        _zmsvcctl_offer "{everywhere} --version {verbs}"',
+        f'        _zmsvcctl_offer "{everywhere} --version {names}"',
         "        return",
         "    fi",
         "    if [[ $cur == -* ]]; then",
     ]
     lines += ["        case $verb in"]
-    for verb in VERBS:
+    for verb in verbs:
         own = " ".join(flag for option in options_of(verb) for flag in option.flags)
-        own = f"$({CREATE} | tr '\\n' ' ')" if verb.adds else own
+        own = f"$({CREATE} | tr '\\n' ' ')" if verb.own_arguments else own
         lines.append(
             f'            {verb.name}) _zmsvcctl_offer "{" ".join(filter(None, (everywhere, own)))}" ;;'
         )
     lines += ["        esac", "        return", "    fi", "    case $verb.$at in"]
-    for verb in VERBS:
+    for verb in verbs:
         lines += [f"        {each} ;;" for each in _bash_positionals(verb)]
     lines += ["    esac", "}", "", "complete -F _zmsvcctl zmsvcctl"]
     return "\n".join(lines) + "\n"
@@ -129,7 +125,7 @@ def _bash_positionals(verb: Verb) -> Iterator[str]:
 # --- zsh
 
 
-def zsh() -> str:
+def zsh(verbs: Sequence[Verb] = VERBS) -> str:
     """Return the file for zsh."""
     lines = [
         "#compdef zmsvcctl",
@@ -148,7 +144,7 @@ def zsh() -> str:
         *(f"    {each}" for option in (*GLOBAL, HELP) for each in _zsh_option(option)),
         "  )",
         "  verbs=(",
-        *(f"    {_quoted(f'{verb.name}:{verb.about}')}" for verb in VERBS),
+        *(f"    {_quoted(f'{verb.name}:{verb.about}')}" for verb in verbs),
         "  )",
         f"  _arguments -C $everywhere {' '.join(_zsh_option(VERSION))} '1:verb:->verb' "
         f"'*::argument:->argument'",
@@ -157,10 +153,10 @@ def zsh() -> str:
         "    argument)",
         "      case $words[1] in",
     ]
-    for verb in VERBS:
+    for verb in verbs:
         own = [each for option in options_of(verb) for each in _zsh_option(option)]
         own += [_zsh_positional(at, option) for at, option in enumerate(positionals_of(verb), 1)]
-        own += [f'"${{(@f)$({CREATE})}}"', "'*:value:_default'"] if verb.adds else []
+        own += [f'"${{(@f)$({CREATE})}}"', "'*:value:_default'"] if verb.own_arguments else []
         lines += [
             f"        {verb.name})",
             " \\\n            ".join(["          _arguments $everywhere", *own]) + " ;;",
@@ -179,7 +175,7 @@ def _zsh_option(option: Option) -> Iterator[str]:
     without = "*" if repeated else f"({' '.join(option.flags)})"
     value = (
         f":{option.settings.get('metavar', 'VALUE')}:{_zsh_offer(option.completes)}"
-        if takes_value(option)
+        if option.takes_value
         else ""
     )
     for flag in option.flags:
@@ -203,12 +199,12 @@ def _zsh_offer(what: str) -> str:
 # --- fish
 
 
-def fish() -> str:
+def fish(verbs: Sequence[Verb] = VERBS) -> str:
     """Return the file for fish."""
     lines = [f"# fish completion for zmsvcctl, {MADE}", "", "complete -c zmsvcctl -f"]
     lines += [_fish_option(option, "") for option in (*GLOBAL, HELP)]
     lines += [_fish_option(VERSION, "__fish_use_subcommand")]
-    for verb in VERBS:
+    for verb in verbs:
         lines += [
             "",
             f"complete -c zmsvcctl -n __fish_use_subcommand -a {verb.name} -d {_fish_quoted(verb.about)}",
@@ -218,7 +214,7 @@ def fish() -> str:
         for option in positionals_of(verb):
             if option.completes:
                 lines.append(f"complete -c zmsvcctl -n {_fish_quoted(seen)} {_fish_offer(option.completes)}")
-        if verb.adds:
+        if verb.own_arguments:
             lines.append(f"complete -c zmsvcctl -n {_fish_quoted(seen)} -a {_fish_quoted(f'({CREATE})')}")
     return "\n".join(lines) + "\n"
 
@@ -231,7 +227,7 @@ def _fish_option(option: Option, where: str) -> str:
     words = ["complete -c zmsvcctl"]
     words += [f"-n {_fish_quoted(where)}"] if where else []
     words += [f"-l {flag[2:]}" if flag.startswith("--") else f"-s {flag[1:]}" for flag in option.flags]
-    words += [f"-x {_fish_offer(option.completes)}".rstrip()] if takes_value(option) else []
+    words += [f"-x {_fish_offer(option.completes)}".rstrip()] if option.takes_value else []
     return " ".join([*words, f"-d {_fish_quoted(option.settings['help'])}"])
 
 

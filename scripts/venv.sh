@@ -35,6 +35,6 @@ for python in $candidates; do
 done
 [ -n "$found" ] || die "none of [$candidates] is a Python >= 3.11 with venv; install one" \
     "(Debian, Ubuntu: apt-get install python3 python3-venv) or name it: PYTHON=/path/to/python3"
-[ -z "$service" ] || reachable "$found" || die "the user zmsvc cannot run $found, for it lies in somebody's home" \
+[ -z "$service" ] || reachable "$found" || die "the user zmsvc cannot run $found, for it lies in the home of a user" \
     "or a closed directory; name another: PYTHON=/usr/bin/python3"
 exec "$found" -I -m venv $options "$directory"

@@ -1,4 +1,4 @@
-"""What every test gets: a deadline of its own, and the ways to wait of `waiting`, by import or as the
+"""Fixtures of every test: a deadline of its own, and the ways to wait of `waiting`, by import or as the
 fixture `wait_for`.
 """
 

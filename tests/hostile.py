@@ -45,7 +45,7 @@ class Attack:
         return made
 
     def hear(self, wire: socket.socket) -> bytes:
-        """What comes until READY, an end or silence."""
+        """Return the messages until READY, an end or silence."""
         told = b""
         with contextlib.suppress(OSError):
             while b"READY" not in told and (more := wire.recv(4096)):
@@ -54,7 +54,7 @@ class Attack:
         return told
 
     def listen(self, wire: socket.socket) -> None:
-        """Whatever else comes was not meant for us."""
+        """Drop the other messages, which are not meant for this test."""
         with contextlib.suppress(OSError):
             while more := wire.recv(4096):
                 self.got += more

@@ -1,5 +1,5 @@
-"""What a test needs of the machine. Without it the test is skipped, but under CI that is a failure: there
-green means that all ran.
+"""Requirements of a test. A test without them is skipped. Under CI that is a failure: there green means that
+all tests ran.
 """
 
 from __future__ import annotations

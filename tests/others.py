@@ -16,7 +16,7 @@ _FIRST = 1_000_000
 
 def others(count: int) -> list[int]:
     """So many uids that belong to this test process alone; skips where no program can run as another user."""
-    need(os.geteuid() == 0, "only root can be somebody else")
+    need(os.geteuid() == 0, "only root can be another user")
     need(shutil.which("setpriv"), "setpriv is not installed")
     found = [_FIRST + 10 * (os.getpid() % 100_000) + number for number in range(count)]
     # The daemon executes it again: setpriv itself may still reach what lies in root's home.
@@ -29,7 +29,7 @@ def others(count: int) -> list[int]:
 
 
 def command(uid: int, *groups: int) -> list[str]:
-    """What runs the rest of a command line as this user, in its own group and these."""
+    """Return the words that run the rest of a command line as this user, in its own group and these."""
     more = ["--groups", ",".join(map(str, groups))] if groups else ["--clear-groups"]
     return ["setpriv", f"--reuid={uid}", f"--regid={uid}", *more]
 

@@ -40,7 +40,7 @@ def wait_for(fact: Callable[[], Answer], deadline: float = PATIENCE) -> Answer:
 
 
 def wait_for_end(pid: int, deadline: float = PATIENCE) -> None:
-    """Until the process has ended; one that nobody has reaped has ended too."""
+    """Wait until the process has ended; a zombie has ended, too."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:

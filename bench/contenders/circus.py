@@ -60,7 +60,7 @@ class Circus:
                 )
             (home / "circus.ini").write_text("\n".join(parts))
             listener = [sys.executable, "-m", "bench.contenders.circus", str(home)]
-            # It has stopped its tasks; its own end in order takes many seconds, which nobody measures.
+            # It has stopped its tasks; its own orderly end takes many seconds, which are not measured.
             with (
                 running(
                     [program("circusd"), str(home / "circus.ini")], home / "log", by=signal.SIGKILL
@@ -139,7 +139,7 @@ class CircusSession:
 
 
 def listen(home: Path) -> None:
-    """What a plugin would do, with less between: the `reap` of a victim starts its heir."""
+    """Start the heir when the victim's `reap` event comes, as a plugin would, with less in between."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     events = context.socket(zmq.SUB)
     events.subscribe(b"watcher.victim-")

@@ -1,5 +1,5 @@
-"""The floor: a warm Python that forks and waits, with no state, no bus of its own and no promise. Nobody can
-be faster with processes.
+"""The floor: a warm Python that forks and waits, with no state, no bus of its own and no promise. It is the
+lower bound of every service manager that starts processes.
 
 `connected` adds to each fork what every task on a bus needs: a ZMQ context, and a socket that is connected to
 a bare proxy.

@@ -67,7 +67,7 @@ class Supervisor:
                 )
             parts.append(f"[group:entry]\nprograms={','.join(fleet.entry)}\n")
             (home / "conf").write_text("\n".join(parts))
-            # It has stopped its tasks; its own end in order takes many seconds, which nobody measures.
+            # It has stopped its tasks; its own orderly end takes many seconds, which are not measured.
             with running(
                 [program("supervisord"), "-c", str(home / "conf")], home / "log", by=signal.SIGKILL
             ) as process:

@@ -1,5 +1,5 @@
-"""The supervisor is killed with SIGKILL: how long until the next one knows every task and answers. Nobody
-else can be asked this.
+"""The supervisor is killed with SIGKILL: the time until the next one knows every task and answers. Only zmsvc
+has this figure.
 """
 
 from __future__ import annotations

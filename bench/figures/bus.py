@@ -1,5 +1,5 @@
-"""What a start says on the bus: messages and bytes that a subscriber to everything gets, from the order
-until the answer.
+"""Traffic of a start: messages and bytes that a subscriber to everything receives, from the order until the
+answer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def measure(session: ZmsvcSession) -> dict[str, float]:
         session.order_start()
         session.ear.hear(session.fleet.entry)
         session.started()
-        # What was sent before the answer has arrived a good while before this silence ends.
+        # Messages sent before the answer have arrived long before this silence ends.
         while socket.poll(500):
             sizes.append(len(socket.recv()))
     finally:

@@ -1,5 +1,5 @@
-"""What it costs to do nothing: CPU time and wake-ups of the contender's own processes and of its tasks, as
-the kernel counts them.
+"""The cost of doing nothing: CPU time and wake-ups of the contender's own processes and of its tasks, as the
+kernel counts them.
 """
 
 from __future__ import annotations

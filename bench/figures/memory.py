@@ -1,5 +1,5 @@
-"""What processes have for themselves, and their share of what they share: PSS of /proc/PID/smaps_rollup,
-in bytes; and page faults.
+"""Memory of processes: their own and their share of shared pages (PSS of /proc/PID/smaps_rollup), in bytes;
+and page faults.
 """
 
 from __future__ import annotations

@@ -17,6 +17,6 @@ def measure(session: Session) -> dict[str, float]:
     session.started()
     known = time.monotonic()
     last = max(report.at for report in heard.values())
-    # Who cannot tell that all are ready is measured by the last task alone: the time in which we noticed is
+    # A contender that cannot tell that all are ready is measured by the last task alone: the time in which we noticed is
     # not theirs.
     return {"start": (known if session.tells else last) - begin}

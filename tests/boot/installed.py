@@ -122,7 +122,7 @@ class Installed:
         self.machine.sh(f"systemctl stop {self.unit}")
 
     def ctl(self, *arguments: str, check: bool = True) -> str:
-        """What `zmsvcctl -c NAME ...` prints, as root."""
+        """Return the output of `zmsvcctl -c NAME ...`, run as root."""
         return self.machine.sh(f"zmsvcctl -c {self.name} {' '.join(arguments)}", check=check).stdout
 
     def show(self, prop: str) -> str:

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 
 TOOLS = ("unshare", "nsenter", "setpriv", "systemctl", "dbus-daemon", "ip")
-"""What must be installed on the host."""
+"""Programs that must be installed on the host."""
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _HERE = Path(__file__).parent
@@ -104,7 +104,7 @@ class Machine:
         file.chmod(mode)
 
     def journal(self, *matches: str, output: str = "short-precise") -> str:
-        """What journalctl prints for the matches."""
+        """Return what journalctl prints for the matches."""
         quoted = " ".join(f"'{match}'" for match in matches)
         return self.sh(f"journalctl --no-pager --quiet --output={output} {quoted}", check=False).stdout
 

@@ -58,7 +58,7 @@ ATTACK = r'''
 
 
     def give_descriptors(place, words):
-        """Whoever closes the descriptor last waits: we are rid of it at once."""
+        """The process that closes the descriptor last waits for it, so this one closes it at once."""
         made = lingering()
         for _ in range(10):
             victim = connect(place)

@@ -1,4 +1,6 @@
-"""What dies and what does not: the supervisor, the keeper, systemd's own state."""
+"""Crashes of the supervisor, of the keeper and of systemd's own state: which processes end with them, and
+which go on.
+"""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
         PYTHON.exists()
         and subprocess.run([PYTHON, "-c", check], stderr=subprocess.DEVNULL, check=False).returncode == 0
     )
-    need(usable, f"{PYTHON} is no Python >= 3.11 with venv")
+    need(usable, f"{PYTHON} is not a Python >= 3.11 with venv")
     directory = tmp_path_factory.mktemp("stage")
     make("install", f"DESTDIR={directory}", "PREFIX=/usr", "SYSCONFDIR=/etc", f"PYTHON={PYTHON}")
     return directory

@@ -1,6 +1,4 @@
-"""The journal: every query that one would hope for finds what tasks say, and no line is lost when somebody
-dies.
-"""
+"""The journal: each documented query finds the output of tasks, and no line is lost when a process dies."""
 
 from __future__ import annotations
 
@@ -136,7 +134,7 @@ def test_entries_of_another_user_are_not_taken_for_a_tasks(talker: Installed) ->
 
 
 def numbers(talker: Installed) -> list[int]:
-    """What the counting program of the next test has printed, as the journal has it."""
+    """Return the output of the counting program of the next test, as the journal has it."""
     return [
         int(match)
         for match in re.findall(
@@ -146,7 +144,7 @@ def numbers(talker: Installed) -> list[int]:
 
 
 def test_no_line_is_lost_when_the_supervisor_and_journald_die(talker: Installed) -> None:
-    """The example is a Command, whose output goes to journald with nobody of ours in between."""
+    """The example is a Command: its output goes straight to journald."""
     count = "i=0; while [ $i -lt 400 ]; do i=$((i+1)); echo line $i; sleep 0.005; done; sleep 3600"
     talker.machine.put("/etc/zmsvc/services/count.sh", f"#!/bin/sh\n{count}\n", 0o755)
     talker.configure(COUNTER)

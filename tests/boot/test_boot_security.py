@@ -1,5 +1,5 @@
-"""What the unit confines, whose files are whose under systemd, and keys that the administrator makes as
-root for a service that is not.
+"""The confinement of the unit, the owners of files under systemd, and keys that root makes for a service of
+another user.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 EXPOSURE = 2.0
-"""What `systemd-analyze security` may say of the unit at most."""
+"""The highest exposure that `systemd-analyze security` may report for the unit."""
 
 FILES = {
     "/run/zmsvc/Talk": "755 zmsvc:zmsvc",
@@ -40,7 +40,7 @@ FILES = {
     "/etc/zmsvc/keys/Talk/server.key": "644 root:root",
     "/etc/zmsvc/keys/Talk/server.key_secret": "600 zmsvc:zmsvc",
 }
-"""Everything that a context in the system, with keys, has made, but for the pid files of its tasks."""
+"""Every file that a system context with keys has made, except the pid files of its tasks."""
 
 
 @pytest.fixture

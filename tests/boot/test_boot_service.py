@@ -99,7 +99,7 @@ def test_reload_changes_only_what_differs(talker: Installed) -> None:
     added = wait_for(lambda: {key: pid for key, pid in talker.pids().items() if key[1] == "ts_103"})
     assert talker.pids() == before | added
     assert {name for _, name in talker.tasks()} == {"ts_100", "ts_102", "ts_103"}
-    talker.configure(task("ts_100", "Talker"), task("ts_103", "Talker", configuration="<colour>red</colour>"))
+    talker.configure(task("ts_100", "Talker"), task("ts_103", "Talker", configuration="<color>red</color>"))
     talker.machine.sh(f"systemctl reload {talker.unit}")
     wait_for(lambda: talker.pids().keys() == (before | added).keys() and talker.pids() != before | added)
     assert talker.pids().items() >= before.items()

@@ -1,5 +1,5 @@
-"""A whole context on a kernel of make-believe: the real keeper and the real supervisor, and tasks, zygote,
-device and clients that play.
+"""A whole context on a simulated kernel: the real keeper and the real supervisor, with simulated tasks,
+zygote, device and clients.
 
 `run` draws from the seed who does something next; `settle` lets all of them do what they have to, without any
 further fault.
@@ -27,6 +27,7 @@ from typing import Any
 from fake_kernel import Crash, KeeperPort, Kernel, Process, Shuffled, SupervisorPort
 
 from zmsvc.core import events as ev
+from zmsvc.core.access import Verb
 from zmsvc.core.errors import ProtocolError
 from zmsvc.core.model import Context
 from zmsvc.host import paths, seqpacket
@@ -50,7 +51,7 @@ ZYGOTE_S = 0.2
 class Order:
     """An order of a client, which gives it to each supervisor in turn until one answers."""
 
-    verb: ev.Verb
+    verb: Verb
     tasks: tuple[str, ...]
     at: float
     answered: float | None = None
@@ -117,6 +118,12 @@ class Speaker:
 
     def stopping(self) -> None:
         self._say("STOPPING=1")
+
+    def reloading(self) -> None:
+        raise NotImplementedError
+
+    def ready(self) -> None:
+        raise NotImplementedError
 
 
 class Clients:
@@ -236,14 +243,18 @@ class SupervisorProcess:
         hello = children.greet()
         self.store = Store(house.places.state_file, trusted=hello.restarts > 0)
         loop = self.loop = Loop(
-            self.store.load(house.context, BOOT), self.store, children, house.places, "stderr"
+            self.store.load(house.context, BOOT),
+            self.store,
+            children,
+            house.places,
+            "stderr",
+            notifier=Speaker(kernel, self.process.pid),
         )
-        loop.notifier = Speaker(kernel, self.process.pid)  # type: ignore[assignment]
         ends = house.context.endpoints
         children.tell(sv.RunDevice(front=ends.front_bind, back=ends.backend_bind, hwm=1, expect=0))
         self.clients = Clients(house, loop)
         self._beat()
-        await Session(loop, self.clients, self._reload).live(hello, [], autostart=True, transaction="T")
+        await Session(loop, self.clients, self).run(hello, [], autostart=True, transaction="T")
 
     def _beat(self) -> None:
         assert self.loop is not None
@@ -251,7 +262,7 @@ class SupervisorProcess:
         self.loop.notifier.watchdog()
         self.aio.call_later(15.0, self._beat)
 
-    async def _reload(self) -> None:
+    async def reload_by_signal(self) -> None:
         assert self.loop is not None
         await self.loop.ask(ev.ContextReloaded(context=self.house.context, request=self.loop.next_request()))
 
@@ -540,7 +551,7 @@ class FakeContext:
         ]
         assert not others, f"{task} has two processes"
 
-    def order(self, verb: ev.Verb, *tasks: str) -> Order:
+    def order(self, verb: Verb, *tasks: str) -> Order:
         made = Order(verb, tasks, self.kernel.now)
         self.orders.append(made)
         for supervisor in self.supervisors:

@@ -1,5 +1,5 @@
-"""A kernel of make-believe for the real keeper and the real supervisor: processes, their ends, and a clock
-that stands still.
+"""A simulated kernel for the real keeper and the real supervisor: processes, their ends, and a clock that
+stands still.
 
 Lines, pipes and datagrams are the kernel's own, and never block. Which process runs next, in which order a
 selector tells what is ready, and what fails, is drawn from one seed, so a seed repeats a run.
@@ -93,14 +93,14 @@ class Kernel:
         self.now = 1000.0
         self.processes: dict[int, Process] = {}
         self.counts: Counter[str] = Counter()
-        """What was reached."""
+        """How often each point was reached."""
         self.faults = 0.0
         """How likely a call fails."""
         self.crashes = 0.0
         """How likely the keeper dies in a call."""
         self.keeper = self.fork(0, "keeper").pid
         self.execute: dict[str, Callable[[Process, Mapping[str, str], list[str]], None]] = {}
-        """What becomes of a process that executes a module."""
+        """Functions that play a process, by the module that it executes."""
         self.timers: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
         self._paths = {"tasks": str(notify_path), "keeper": str(keeper_path)}
@@ -157,7 +157,7 @@ class Kernel:
         return made
 
     def exit(self, process: Process, *, status: int | None = None, number: int | None = None) -> None:
-        """It is a zombie from here on, or reaped at once by a parent that is no keeper."""
+        """End the process: it is a zombie from here on, or is reaped at once if its parent is not a keeper."""
         if not process.alive:
             return
         killed = number is not None
@@ -396,7 +396,7 @@ class SupervisorPort:
         return self._keeper.start_time(pid)
 
     def wait(self, sock: socket.socket, milliseconds: int) -> bool:
-        """Nobody else runs meanwhile, so only what is there already comes."""
+        """Return True if there is something to read: no other process runs meanwhile."""
         with selectors.DefaultSelector() as selector:
             selector.register(sock, selectors.EVENT_READ)
             return bool(selector.select(0))

@@ -1,5 +1,4 @@
-"""A machine of make-believe around the real `step`: keeper, processes, clock and state file, without any of
-them.
+"""A simulated machine around the real `step`: keeper, processes, clock and state file, without any of them.
 
 It does what the supervisor's loop does: facts are taken in turns, what follows is saved, and only then
 carried out. Every step is checked against what must hold in every world (`checked_step`), so each test that
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from zmsvc.core import events as ev
+from zmsvc.core.access import Verb
 from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.lifecycle import TABLE, TaskEvent
@@ -24,7 +24,7 @@ from zmsvc.core.world import Task, World, task_from_row, task_to_row
 
 BEGINNING = 1000.0
 PID = 1000
-"""What is added to a launch number to make a PID of it."""
+"""Added to a launch number to make a PID of it."""
 
 
 def rule(trigger: str, action: str, call: str) -> Rule:
@@ -158,12 +158,12 @@ def check_answers(before: World, after: World, effects: Iterable[Effect], fact: 
 
 
 def check_walls(before: World, after: World, fact: Fact) -> None:
-    """What happens in a transaction does not touch another one."""
+    """Check that events in one transaction do not touch another one."""
     if isinstance(fact, ev.SupervisorStarted | ev.ContextReloaded) or (
         isinstance(fact, ev.Requested) and fact.transaction is None
     ):
         return
-    if isinstance(fact, ev.Requested) and (fact.verb is ev.Verb.EXIT or fact.new):
+    if isinstance(fact, ev.Requested) and (fact.verb is Verb.EXIT or fact.new):
         return
     touched = {key[0] for key, task in after.tasks.items() if before.tasks.get(key) is not task}
     match fact:
@@ -205,7 +205,7 @@ class Process:
 
 @dataclass
 class Keeper:
-    """What the real one does, as far as a supervisor can see it."""
+    """A keeper as a supervisor sees it."""
 
     keeper_id: str = "keeper-1"
     alive: dict[int, Process] = field(default_factory=dict)
@@ -213,7 +213,7 @@ class Keeper:
     rest: dict[int, int] = field(default_factory=dict)
     """How many processes are still there after their main process, by launch."""
     killed: dict[int, tuple[ev.Ended, ...]] = field(default_factory=dict)
-    """What became of them: told again to whoever has the rest killed again."""
+    """Ends of launches; repeated to a supervisor that orders the leftovers to be killed again."""
     forked: list[tuple[int, Key]] = field(default_factory=list)
     out: deque[Fact] = field(default_factory=deque)
     broken: bool = False
@@ -339,7 +339,7 @@ class Simulation:
         return self.effects[mark:]
 
     def turn(self) -> None:
-        """What a supervisor does at a time: take all facts, decide, save, act."""
+        """Take one turn as the supervisor does: take all facts, decide, save, act."""
         facts = [*self.facts, *self.keeper.out]
         self.facts.clear()
         self.keeper.out.clear()
@@ -554,12 +554,7 @@ class Simulation:
         origin = ev.Origin(by="operator", uid=0)
         return self.happen(
             ev.Requested(
-                verb=ev.Verb(verb),
-                origin=origin,
-                request=request,
-                transaction=transaction,
-                tasks=tasks,
-                **more,
+                verb=Verb(verb), origin=origin, request=request, transaction=transaction, tasks=tasks, **more
             )
         )
 
@@ -567,7 +562,7 @@ class Simulation:
         return self.happen(ev.ContextReloaded(context=context(*tasks, ident=ident), request=request))
 
     def history(self) -> Counter[str]:
-        """What the state file says has happened, but for what only tells of the supervisor itself."""
+        """Return the history in the state file, without entries about the supervisor itself."""
         told = [record for record in self.records if record.event not in ("adopted", "requested")]
         return Counter(
             json.dumps([record.transaction, record.task, record.event, record.detail], sort_keys=True)

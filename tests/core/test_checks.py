@@ -1,4 +1,4 @@
-"""core/checks: what one element cannot show by itself."""
+"""core/checks: faults and warnings that one element by itself cannot show."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmsvc.core.checks import Fault, faults, warnings
+from zmsvc.core.checks import Fault, faults, monitor_endpoints, warnings
 from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
 from zmsvc.core.service_options import Limits, ServiceType
 from zmsvc.core.values import Endpoint, endpoint
@@ -251,3 +251,20 @@ def test_every_reported_ring_exists_in_the_rules(drawn: list[tuple[bool, list[Ru
             ]
             assert words[0] == words[-1]
             assert set(steps) <= known
+
+
+@pytest.mark.parametrize(
+    ("instance", "configuration", "places"),
+    [
+        ("Monitor", {"service": {"endpoint": "tcp://127.0.0.1:1"}}, ["tcp://127.0.0.1:1"]),
+        ("Monitor", {"publisher": {"endpoint": "ipc:///run/x"}}, ["ipc:///run/x"]),
+        ("Monitor", {"service": {"endpoint": "inproc://x"}}, []),
+        ("Monitor", {"service": {"endpoint": ["tcp://127.0.0.1:1"]}}, []),
+        ("Monitor", {"service": {}, "publisher": "tcp://127.0.0.1:1"}, []),
+        ("Echo", {"service": {"endpoint": "tcp://127.0.0.1:1"}}, []),
+    ],
+)
+def test_the_endpoints_of_a_monitor_are_those_that_it_can_bind(
+    instance: str, configuration: Mapping[str, Any], places: list[str]
+) -> None:
+    assert monitor_endpoints(TaskService(id="m", instance=instance, configuration=configuration)) == places

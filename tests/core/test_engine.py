@@ -1,4 +1,4 @@
-"""What `step` decides about orders, limits and ends, promise by promise, in a machine of make-believe."""
+"""Decisions of `step` about orders, limits and ends, promise by promise, on a simulated machine."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from simulation import BEGINNING, PID, Simulation, rule, task
 
 from zmsvc.core import events as ev
 from zmsvc.core import updates
+from zmsvc.core.access import Verb
 from zmsvc.core.cause import as_json
 from zmsvc.core.draft import Draft
 from zmsvc.core.engine import step
@@ -236,7 +237,7 @@ def test_unknown_or_ambiguous_names_are_refused(asked: dict[str, Any], code: int
     sim.ask("start", transaction="OLD")
     sim.ask("stop", transaction="OLD")
     before, sim.effects = sim.world, []
-    order: dict[str, Any] = {"transaction": "T1", "tasks": (), **asked, "verb": ev.Verb(asked["verb"])}
+    order: dict[str, Any] = {"transaction": "T1", "tasks": (), **asked, "verb": Verb(asked["verb"])}
     sim.happen(ev.Requested(origin=ev.Origin(by=by), request=9 if by == "operator" else None, **order))
     assert sim.world == before
     if by == "operator":
@@ -540,7 +541,7 @@ def test_a_task_that_is_stopped_before_its_fork_never_runs(forked: bool) -> None
     sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
     sim.decide(
         ev.Requested(
-            verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), request=1, transaction="T1", tasks=("a",)
+            verb=Verb.STOP, origin=ev.Origin(by="operator"), request=1, transaction="T1", tasks=("a",)
         )
     )
     assert not sim.told(ev.Signal)
@@ -559,9 +560,7 @@ def test_a_task_that_is_stopped_before_its_fork_never_runs(forked: bool) -> None
 def test_a_kill_ordered_before_the_fork_is_done_right_after_it() -> None:
     sim = Simulation.of(task("a", stop_timeout=3.0))
     sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
-    sim.decide(
-        ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",))
-    )
+    sim.decide(ev.Requested(verb=Verb.STOP, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",)))
     sim.now += 3.0
     sim.decide(ev.DeadlinePassed(key=("T1", "a")))
     assert sim.sub_state("a") == "stop-sigkill"
@@ -952,7 +951,7 @@ def test_a_second_exit_with_now_kills_the_remaining_tasks() -> None:
     sim.ready()
     sim.obedient = False
     sim.stuck = set()
-    exit_now = ev.Requested(verb=ev.Verb.EXIT, origin=ev.Origin(by="signal"), now=True)
+    exit_now = ev.Requested(verb=Verb.EXIT, origin=ev.Origin(by="signal"), now=True)
     sim.happen(replace(exit_now, now=False))
     sim.end("c", code=0, left=1)
     assert [sim.sub_state(name) for name in "abc"] == ["stop-sigterm", "stop-sigterm", "final-sigterm"]
@@ -969,7 +968,7 @@ def test_the_first_exit_sends_sigterm_even_with_now() -> None:
     sim.begin()
     sim.ready()
     sim.obedient = False
-    sim.happen(ev.Requested(verb=ev.Verb.EXIT, origin=ev.Origin(by="signal"), now=True))
+    sim.happen(ev.Requested(verb=Verb.EXIT, origin=ev.Origin(by="signal"), now=True))
     assert (sim.sub_state("a"), sim.told(ev.KillAll)) == ("stop-sigterm", [])
 
 
@@ -1054,6 +1053,29 @@ def test_an_update_flood_is_rate_limited_counted_and_reported_once() -> None:
         sim.decide(ev.TaskUpdated(launch=1, items={}, sequence=number))
     assert sim.said("a").count("updated") == burst + int(0.0105 * updates.RATE)
     assert sum(isinstance(e, ev.Record) and e.event == "dropped" for e in sim.effects) == 1
+
+
+def test_only_the_first_flood_of_updates_of_a_launch_is_recorded() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+
+    def drops() -> list[int]:
+        return [e.detail["before"] for e in sim.effects if isinstance(e, ev.Record) and e.event == "dropped"]
+
+    def flood(count: int) -> None:
+        for _ in range(count):
+            sim.decide(ev.TaskUpdated(launch=1, items={}))
+
+    flood(int(updates.BURST) + 5)
+    assert drops() == [0]
+    sim.now += 0.0005
+    flood(3)
+    assert drops() == [0], "half a token is not enough"
+    sim.now += 60.0
+    flood(int(updates.BURST) + 5)
+    assert drops() == [0], "a task that floods again and again would fill the history"
+    assert sim.task("a").dropped == 13
 
 
 def test_a_repeated_update_does_not_change_the_context_info() -> None:
@@ -1265,7 +1287,7 @@ def test_a_pending_request_for_a_removed_task_is_answered_with_its_outcome() -> 
     sim.reload(task("z", entry=False), request=3)
     sim.end("a", code=0, left=1)
     sim.let_die()
-    assert ("T1", "a") in sim.world.tasks, "somebody still waits to hear how it ended"
+    assert ("T1", "a") in sim.world.tasks, "a request still waits for its end"
     sim.end("c", code=0)
     assert sim.replies(2)[0].error == "cannot start c: stopped meanwhile by a reload"
     sim.end("b", code=0)
@@ -1363,9 +1385,7 @@ def calls_of(count: int) -> int:
     world, _ = step(sim.world, ev.SupervisorStarted(keeper_id="e", transaction="T1"), 1.0)
     facts: list[ev.Fact] = [ev.TaskLaunched(launch=n, pid=n, start_time=n) for n in range(1, count + 1)]
     facts += [ev.TaskReady(launch=n) for n in range(1, count + 1)]
-    facts.append(
-        ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), request=1, transaction="T1")
-    )
+    facts.append(ev.Requested(verb=Verb.STOP, origin=ev.Origin(by="operator"), request=1, transaction="T1"))
     facts += [ev.TaskExited(launch=n, code=0) for n in range(1, count + 1)]
     calls = 0
 
@@ -1415,7 +1435,7 @@ def test_a_step_without_a_change_copies_nothing() -> None:
 
 
 def signals(sim: Simulation) -> list[tuple[str, str]]:
-    """What was sent to main processes and to others."""
+    """Return the signals that were sent to main processes and to others."""
     return [(each.signal, each.rest) for each in sim.told(ev.Signal)]
 
 

@@ -1,5 +1,5 @@
-"""A supervisor may die at any line: the next one makes the same of it as if it had lived on. No launch twice,
-no firing lost or doubled.
+"""A supervisor may die at any line. The next one comes to the same result: no launch happens twice, no firing
+is lost or repeated.
 
 Each story is told once without a crash, and then once for every point between any two side effects in it.
 """
@@ -138,9 +138,7 @@ def test_a_crash_at_any_point_changes_nothing(name: str) -> None:
 
 
 class Steps:
-    """What a person, a task or time does next, by number; what it is about follows from the world as it
-    is.
-    """
+    """Steps of an operator, a task or time, by number. The target of a step follows from the world."""
 
     def __init__(self, numbers: list[int]) -> None:
         self.numbers = numbers

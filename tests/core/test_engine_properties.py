@@ -1,5 +1,5 @@
-"""Whatever happens in whatever order: nothing raises, nothing runs twice, every stop ends, no crash loses or
-doubles anything.
+"""Invariants for any events in any order: nothing raises, no task runs twice, every stop ends, no crash loses
+or repeats anything.
 
 What every single step must keep is in `simulation.checked_step`, and is checked in every step of every
 example here.
@@ -15,6 +15,7 @@ from simulation import Simulation, context, task
 from simulation import rule as trigger_rule
 
 from zmsvc.core import events as ev
+from zmsvc.core.access import Verb
 from zmsvc.core.engine import step
 from zmsvc.core.model import TaskService
 
@@ -90,7 +91,7 @@ class Machine(RuleBasedStateMachine):
         request = self.number if by == "operator" else None
         self.sim.happen(
             ev.Requested(
-                verb=ev.Verb(verb),
+                verb=Verb(verb),
                 origin=ev.Origin(by=by),
                 request=request,
                 transaction=transaction,
@@ -162,7 +163,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(given=files(), ident=st.sampled_from(["context001"] * 5 + ["another"]))
     def reload(self, given: list[TaskService], ident: str) -> None:
-        """What the new file does not change is not touched."""
+        """Check that a reload does not touch tasks that the new file does not change."""
         self.number += 1
         before = self.sim.world
         fact = ev.ContextReloaded(context=context(*given, ident=ident), request=self.number, block=False)
@@ -201,9 +202,7 @@ class Machine(RuleBasedStateMachine):
     def every_process_is_known(self) -> None:
         if hasattr(self, "sim"):
             for process in self.sim.alive.values():
-                assert self.sim.world.launches.get(process.launch) == process.key, (
-                    "a process that nobody knows of"
-                )
+                assert self.sim.world.launches.get(process.launch) == process.key, "an unknown process"
 
     def teardown(self) -> None:
         """Stop everything: it must come to rest, and everybody has his answer."""
@@ -227,7 +226,7 @@ class Machine(RuleBasedStateMachine):
 
 
 def words(launch: int, which: int, sequence: int) -> ev.Fact:
-    """What a task can say."""
+    """Return a fact that a task can cause."""
     facts: list[ev.Fact] = [
         ev.TaskReady(launch=launch),
         ev.TaskUpdated(launch=launch, items={"x": sequence}, sequence=sequence),

@@ -1,4 +1,4 @@
-"""Commands whose program leaves the foreground are known by their words, and so are those that keep it
+"""Commands that leave the foreground are recognized by their words, and so are the options that keep them
 there.
 """
 

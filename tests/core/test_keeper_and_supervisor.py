@@ -1,5 +1,5 @@
-"""Keeper and supervisor together, under a kernel of make-believe: whatever happens in whatever order, all
-comes to rest as it should.
+"""Keeper and supervisor together on a simulated kernel: after any events in any order all tasks come to rest
+in the right state.
 
 A failure names its seed, which repeats the run. `ZMSVC_SEEDS=17,18` runs these alone, `ZMSVC_SEEDS=1000` the
 first thousand.
@@ -108,7 +108,7 @@ def fake_context(folder: Path, seed: int, crashing: list[FakeContext]) -> FakeCo
 
 
 def disturb(house: FakeContext) -> None:
-    """Something happens that nobody has ordered."""
+    """Let an event happen that no order asked for."""
     kernel = house.kernel
     mains = [each for each in house.tasks.values() if each.process.alive and each.state == "runs"]
     zygotes = kernel.living("zygote")
@@ -152,7 +152,7 @@ def disturb(house: FakeContext) -> None:
     elif what == 10 and house.supervisors:
         kernel.kill(house.supervisors[-1].process.pid, kernel.random.choice([signal.SIGKILL, signal.SIGSTOP]))
     elif what in (11, 12):
-        # What comes meanwhile is all there when it looks again, as for a keeper that was stopped or forks.
+        # All that comes meanwhile is there when it looks again, as for a keeper that was stopped or forks.
         house.held_back = 200
         shared = [each for each in mains if each.members]
         if shared:
@@ -190,9 +190,7 @@ def check(house: FakeContext) -> None:
     lost = [child.pid for child in house.kernel.living("child") if child.parent not in mains]
     assert not lost, "a process was left behind"
     table = house.keeper._process_table
-    assert all(record.end is None for record in table._records.values()), (
-        "an end that nobody has acknowledged"
-    )
+    assert all(record.end is None for record in table._records.values()), "an end that was not acknowledged"
     assert not table._forking
 
 

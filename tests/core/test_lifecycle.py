@@ -1,6 +1,4 @@
-"""The lifecycle table: complete, harmless where it is silent, and the picture in the documents is drawn
-from it.
-"""
+"""The lifecycle table is complete, ignores unexpected events, and matches the diagram in the documents."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ def test_every_state_is_at_rest_live_or_in_back_off() -> None:
 
 
 def test_every_state_answers_a_start_a_stop_and_a_restart() -> None:
-    """Who waits for the outcome of an order never waits for nothing."""
+    """The client of an order is always waiting for a task that moves."""
     for sub in SubState:
         assert TaskEvent.RESTART in TABLE[sub]
         assert TaskEvent.START in TABLE[sub] or sub in (SubState.LAUNCHING, SubState.START, SubState.RUNNING)

@@ -1,4 +1,6 @@
-"""Messages: what goes out comes back, its order is that of the contract, and no frame of anyone does harm."""
+"""Messages: each one round-trips, its keys are in the promised order, and no frame raises anything but
+MessageError.
+"""
 
 from __future__ import annotations
 
@@ -346,7 +348,7 @@ def test_context_infos_of_many_transactions_grow_linearly(count: int) -> None:
     size = sum(map(len, context_infos(heads, pictures)))
     assert size <= max(MAX_INFO + 1000 * count, 2 * count * 10_500)
     *others, last = infos(pictures, *pictures)
-    assert last == pictures, "whoever listens to all of it knows all of it in the end"
+    assert last == pictures, "a subscriber to all of it knows all of it in the end"
     for name, told in zip(pictures, others, strict=False):
         assert told == (pictures if count < 10 else {name: pictures[name]})
 

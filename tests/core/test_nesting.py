@@ -1,4 +1,4 @@
-"""The depth of JSON from others has one bound on every Python, and what stands in a string does not count."""
+"""The depth limit of foreign JSON is the same on every Python, and brackets in strings do not count."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a new supervisor makes of what it finds: adopted, told again, or begun afresh; never lost, never
-twice.
+"""A new supervisor and the state that it finds: tasks are adopted, reported again or started from the
+beginning; no task is lost and none runs twice.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from simulation import BEGINNING, PID, Keeper, Simulation, rule, task
 from zmsvc.core import events as ev
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.transitions import KILL_TIMEOUT
-from zmsvc.core.world import World
+from zmsvc.core.world import Reason, World
 
 
 def crash(sim: Simulation) -> list[ev.Effect]:
@@ -34,7 +34,9 @@ def test_running_tasks_are_adopted_untouched() -> None:
     sim.now += 60.0
     effects = crash(sim)
     assert sim.task("a") == before[("T1", "a")]
-    assert sim.alarms == {("T1", "b"): sim.now + 5.0}, "it may have fed its watchdog while nobody heard"
+    assert sim.alarms == {("T1", "b"): sim.now + 5.0}, (
+        "it may have fed its watchdog while there was no supervisor"
+    )
     assert [(record.task, record.event) for record in effects if isinstance(record, ev.Record)] == [
         ("a", "adopted"),
         ("b", "adopted"),
@@ -187,6 +189,22 @@ def test_a_task_that_was_stopped_before_its_fork_is_not_forked_by_the_next_super
         0,
         "start",
     )
+
+
+@pytest.mark.parametrize(("recorded", "reason"), [(Reason.WATCHDOG, "watchdog"), (None, "requested")])
+def test_a_launch_that_was_stopped_before_its_fork_ends_with_the_recorded_reason(
+    recorded: Reason | None, reason: str
+) -> None:
+    sim = Simulation.of(task("a"))
+    sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
+    stop = ev.Requested(verb=ev.Verb.STOP, origin=ev.Origin(by="operator"), transaction="T1", tasks=("a",))
+    sim.decide(stop)
+    # Other releases may have written another reason, or none.
+    stopped = replace(sim.task("a"), stop_reason=recorded)
+    sim.world = replace(sim.world, tasks={("T1", "a"): stopped})
+    sim.save([])
+    crash(sim)
+    assert (sim.reason("a"), sim.launched("a")) == (reason, 0)
 
 
 def test_a_task_that_was_restarted_before_its_fork_starts_with_the_next_supervisor() -> None:
@@ -426,7 +444,7 @@ def test_a_stopped_transaction_on_the_command_line_is_opened_again() -> None:
 
 
 def test_monotonic_times_of_another_boot_delay_nothing() -> None:
-    """Monotonic clocks begin anew with each boot: a launch of the last one lies days ahead."""
+    """Monotonic clocks start again at zero with each boot: a launch of the last one lies days ahead."""
     sim = Simulation.of(task("a"), task("b", rule("on_exit", "start", "b"), entry=False, start_limit_burst=1))
     sim.now = 1_000_000.0
     sim.begin()

@@ -1,4 +1,6 @@
-"""core/shell: what only a shell understands is warned of, and what is meant for the program is not."""
+"""core/shell: syntax that only a shell understands is warned about, and arguments that are meant for the
+program are not.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +25,8 @@ SHELL = {
     "a &": ["&"],
     "prog $HOME/x ${TMPDIR} $(date) `id`": ["$HOME", "${TMPDIR}", "$(date)", "`id`"],
     'prog "$HOME"': ["$HOME"],
+    'prog "a\\"b" $HOME': ["$HOME"],
+    'prog "a\\\\" > f': [">"],
     "prog ~/data ~www ~": ["~/data", "~www", "~"],
     "rm /tmp/*.log": ["/tmp/*.log"],
     "cd /srv && prog": ["begins with cd", "&&"],

@@ -1,5 +1,5 @@
-"""Rules: what fires when, what the started task is told, and the brakes that keep rings and crash loops
-from spinning.
+"""Rules: when they fire, the causes that the started task gets, and the brakes that keep rings and crash
+loops from spinning.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def test_a_stop_by_rule_ends_a_back_off() -> None:
     before, records = sim.task("b"), len(sim.records)
     sim.update("a", n=2)
     assert sim.task("b") is before
-    assert len(sim.records) == records, "what changed nothing is no news"
+    assert len(sim.records) == records, "a firing that changed nothing is not recorded"
 
 
 def test_a_rule_that_calls_an_unknown_task_changes_nothing() -> None:
@@ -178,7 +178,7 @@ def test_a_flood_of_firings_is_recorded_sparsely_and_counted() -> None:
 
 @pytest.mark.parametrize("by_rule", [True, False])
 def test_a_result_reported_during_a_stop_does_not_restart_the_task(by_rule: bool) -> None:
-    """Its update may come while it stops; a rule that stops it is no less a stop than a person's order."""
+    """Its update may come while it stops, and a stop by a rule counts like one by an operator."""
     sim = Simulation.of(
         task("a", rule("on_update", "stop", "b")),
         task("b", rule("on_update", "restart", "b"), rule("on_update", "start", "c")),

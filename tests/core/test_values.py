@@ -131,3 +131,20 @@ def test_a_quoted_text_is_one_short_printable_line(text: str) -> None:
     shown = quote(text)
     assert shown.isprintable()
     assert len(shown) <= 10 * 60 + 2
+
+
+@pytest.mark.parametrize(
+    ("text", "local"),
+    [
+        ("tcp://127.0.0.2:5", True),
+        ("tcp://[::1]:5", True),
+        ("tcp://localhost:5", True),
+        ("ipc:///run/x", True),
+        ("tcp://10.0.0.1:5", False),
+        ("tcp://*:5", False),
+        ("tcp://eth0:5", False),
+        ("tcp://lo:5", False),
+    ],
+)
+def test_only_this_machine_reaches_loopback_and_ipc(text: str, local: bool) -> None:
+    assert endpoint(text, bind=True).local is local

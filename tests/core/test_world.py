@@ -1,4 +1,4 @@
-"""The world and its rows: what is written into the state file is what comes out of it."""
+"""The world and its rows: the state file gives back the world that was written."""
 
 from __future__ import annotations
 

@@ -464,10 +464,10 @@ class Chaos:
 
     def _processes(self) -> dict[int, int]:
         """Every living process that has the mark of the context, and its launch."""
-        first = process_marks.number(self._mark, 0)
+        first = process_marks.limit_value(self._mark, 0)
         found = {}
         for pid in process_marks.belonging((), self._mark):
-            worn = process_marks.worn(pid)
+            worn = process_marks.limit_of(pid)
             if worn is not None and worn > first:
                 found[pid] = worn - first
         return found

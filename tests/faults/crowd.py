@@ -121,7 +121,7 @@ def history(context: Context, after: int = 0) -> list[Row]:
 
 
 def born(context: Context) -> list[dict[str, Any]]:
-    """What the tasks wrote down when they began."""
+    """Return the files that the tasks wrote at their start."""
     file = context.home / "born"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
@@ -220,8 +220,8 @@ class Crowd:
         return wait_for(fact)
 
     def no_two_of_one(self) -> None:
-        """At no moment has a task two processes: whoever of the keeper's children wrote down to be a task
-        is the only one.
+        """Check that a task never has two processes: of the keeper's children only one has written that it is
+        this task.
         """
         assert self.context.daemon is not None
         alive = living(self.context.daemon.pid)
@@ -238,7 +238,7 @@ class Crowd:
         """The whole of the durable history, against itself and against what the tasks wrote down. A
         context that stops fires nothing.
         """
-        # In this order: whoever has begun is in the history.
+        # In this order: a task that has begun is in the history.
         notes = born(self.context)
         self.follow()
         self._once(self.rows, notes)
@@ -271,7 +271,7 @@ class Crowd:
         assert set(wrote) <= known, set(wrote) - known
 
     def _ends(self, rows: list[Row]) -> None:
-        """Who was hit ended by SIGKILL, once; nobody else failed."""
+        """Check that each killed task ended by SIGKILL, once, and that no other task failed."""
         failed = Counter(
             (row.task, row.detail["pid"])
             for row in rows

@@ -1,4 +1,6 @@
-"""A disk for a test: small, so that it is soon full, and nobody else's, so that it can be made read-only."""
+"""A disk of its own for a test: small, so that it is soon full, and used by no other process, so that it can
+be made read-only.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ class Disk:
         fill.unlink()
 
     def remount(self, option: str) -> None:
-        """`ro` wants nobody to have a file open for writing."""
+        """`ro` is refused while a process has a file open for writing."""
         subprocess.run(["mount", "-o", f"remount,{option}", self.path], check=True)
 
 

@@ -35,7 +35,7 @@ in ten minutes.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What one process has and has used at one moment."""
+    """The resources of one process at one moment, and those that it has used."""
 
     pid: int
     files: int

@@ -101,9 +101,7 @@ def held(context: Context) -> dict[str, dict[str, Any]]:
 
 
 def once(context: Context) -> None:
-    """Whatever was launched was launched once, has begun and ended once, and is in the history before it
-    began.
-    """
+    """Check that each launch happened once, began and ended once, and was in the history before it began."""
     born = Counter(int(line) for line in (context.home / "born").read_text().split())
     rows = [row for row in history(context) if "launch" in row.detail]
     for events in (("launching",), ("started",), ("failed", "stopped")):
@@ -261,7 +259,7 @@ def test_a_firing_survives_a_crash_at_every_point(context: Context, crash: Crash
 @pytest.mark.deadline(300)
 def test_an_adoption_survives_a_crash_at_every_point(context: Context, crash: Crash) -> None:
     """The one that takes over dies, too, before each of its own side effects; a task has failed while
-    nobody was there.
+    there was no supervisor.
     """
     firings = Firings(context)
     assert context.daemon is not None

@@ -51,7 +51,7 @@ def test_nothing_is_kept_for_clients_that_have_hung_up(slow: Context, request_: 
     slow.task_is("slow", "start")
     before = files(slow)
     clients = [send(slow, **request_) for _ in range(100)]
-    # What asked before may not have been closed yet when it was counted.
+    # Earlier clients may not have been closed yet when it was counted.
     wait_for(lambda: files(slow) >= before + 90)
     for client in clients:
         client.close()

@@ -15,7 +15,7 @@ from disks import Disk, disk
 from waiting import stop_process, wait_for, wait_for_end
 
 BIG = "def setup(self):\n    self.update(text='x' * 20_000)"
-"""What each start of it says is more than the room that is left between the pages of a file."""
+"""Each start of it writes more text than fits between the pages of a file."""
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def managing_goes_on(context: Context) -> None:
 
 
 def saved_again(context: Context) -> None:
-    """What was decided meanwhile outlives the next death."""
+    """Decisions made meanwhile survive the next crash."""
     wait_for(lambda: not context.status()["unsaved"])
     heir = context.tasks()["heir"]
     context.kill_supervisor()
@@ -81,8 +81,8 @@ def test_a_thread_that_starts_again_on_a_full_disk_is_known_to_be_ready(
 def test_a_supervisor_that_ends_on_a_full_disk_is_followed_by_one_that_manages(
     managed: Context, state: Disk, end: str
 ) -> None:
-    """One that ends by itself closes the state file, and takes along what lies beside it: to make that
-    anew there is no room.
+    """A supervisor that ends by itself closes the state file and removes the files beside it. There is no
+    room to create them again.
     """
     steady = managed.tasks()["steady"]["pid"]
     with state.full():

@@ -1,4 +1,4 @@
-"""Processes that are no task's main process speak to the supervisor: they are counted, and hold nobody up."""
+"""Notifications from processes that are not main processes are counted, and delay no task."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A PID alone is nobody: after a reboot, under another keeper, or when the kernel has given the number to
-somebody else.
+"""A PID alone identifies no process: after a reboot, under another keeper, or when the kernel has given the
+number to an unrelated process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from zmsvc.host.kernel import linux
 
 @pytest.fixture
 def stranger() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that is no business of ours."""
+    """A process outside of the context."""
     process = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     yield process
     process.kill()
@@ -31,7 +31,7 @@ def state(context: Context) -> sqlite3.Connection:
 
 
 def killed_as_by_a_power_cut(context: Context) -> int:
-    """Nobody of the context has a last word; the PID that its task had."""
+    """End the context without an orderly stop; return the PID that its task had."""
     pid, supervisor = context.tasks()["ts_1"]["pid"], context.status()["pid"]
     stop_process(supervisor)
     assert context.daemon is not None
@@ -47,7 +47,7 @@ def killed_as_by_a_power_cut(context: Context) -> int:
 def test_an_unrelated_process_with_the_pid_of_a_task_is_left_alone(
     context: Context, stranger: subprocess.Popen[bytes], rebooted: bool
 ) -> None:
-    """The state file says that a task runs under a number which is somebody else's by now."""
+    """The state file names a task's PID, which an unrelated process has by now."""
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.start("--transaction", "T")

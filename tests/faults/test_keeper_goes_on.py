@@ -160,7 +160,7 @@ def test_orders_are_answered_while_the_supervisor_is_replaced_under_load(context
 
 
 def test_a_closed_or_full_stderr_neither_ends_nor_holds_the_daemon(context: Context) -> None:
-    """As when the journal is stopped: nobody reads what the keeper complains about."""
+    """As when the journal is stopped: no process reads the keeper's warnings."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with open(writer, "wb", buffering=0) as full:

@@ -1,5 +1,5 @@
-"""Who comes while there is no supervisor waits for the next one, at the control socket as at the notify
-socket; nobody gets an error.
+"""Clients that connect while there is no supervisor wait for the next one, at the control socket and at the
+notify socket, without an error.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def test_clients_connect_and_are_answered_by_the_next_supervisor(alone: Context)
 
 
 def test_clients_connect_to_the_bus_without_a_supervisor(alone: Context) -> None:
-    """The device is a process of its own: it needs no supervisor to take somebody in."""
+    """The device is a process of its own: it accepts connections without a supervisor."""
     ear = Ear(alone.frontend, alone.backend, b'control @@@ {"header":{"service_transaction":"T"')
     try:
         go_on(alone)

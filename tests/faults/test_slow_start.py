@@ -1,4 +1,4 @@
-"""A supervisor that comes up slowly, as on a busy machine, is no hung one."""
+"""A supervisor that comes up slowly, as on a busy machine, is not taken for a hung one."""
 
 from __future__ import annotations
 

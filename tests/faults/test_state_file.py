@@ -1,5 +1,5 @@
-"""The state file: full, damaged, of a newer version. Nothing is overwritten silently, and nobody is kept
-from stopping a task.
+"""The state file: full, damaged, of a newer version. Nothing is overwritten silently, and tasks can be
+stopped in every case.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def test_a_truncated_file_is_set_aside(context: Context) -> None:
 
 
 def test_a_state_file_damaged_under_a_running_context_leaves_no_unknown_process(context: Context) -> None:
-    """Nobody knows any more what its tasks were for: they are ended, never left running beside others of
+    """No process knows any more what its tasks were for. They are ended, never left running beside others of
     the same name.
     """
     context.looped("Echo")
@@ -124,7 +124,7 @@ def test_the_shell_reads_it_while_the_daemon_runs(context: Context) -> None:
 
 
 def test_messages_of_tasks_are_processed_on_a_full_disk(context: Context) -> None:
-    """What they say waits for no disk: a watchdog that cannot be fed would kill tasks that are well."""
+    """Notifications do not wait for the disk: a watchdog that cannot be fed would kill healthy tasks."""
     context.looped(
         "Echo", "interval = 0.01\nn = 0\ndef step(self):\n    self.n += 1\n    self.update(n=self.n)"
     )

@@ -51,7 +51,7 @@ def test_a_mixture_of_floods_does_not_fill_the_machine() -> None:
                 while device.process.poll() is None and any(each.poll() is None for each in running):
                     most = max(most, memory(device.pid))
                 assert most < 3 * MEMORY
-                # What gives up is replaced by the keeper.
+                # A process that gives up is replaced by the keeper.
                 if device.process.poll() is None:
                     wait_for(lambda: memory(device.pid) < MEMORY // 2, 30)
                 else:

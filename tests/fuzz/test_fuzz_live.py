@@ -148,7 +148,9 @@ def frames(home: Path) -> st.SearchStrategy[bytes]:
 
 
 def harmless(frame: bytes) -> bool:
-    """Whether it cannot mean our steady task, which a stranger may well stop, nor the end of all."""
+    """Return True if the message cannot address our steady task, which another client may stop, nor end
+    everything.
+    """
     if TX.encode() in frame and not (b'"request"' in frame or b'"top"' in frame):
         return False
     try:
@@ -226,7 +228,7 @@ def allowed(line: bytes) -> bool:
 
 
 def answers(path: str, line: bytes) -> list[Any]:
-    """What is answered to one line; all of it has the form of an answer."""
+    """Return the replies to one line; each has the form of a reply."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(PATIENCE)
         client.connect(path)

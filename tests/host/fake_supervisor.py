@@ -1,5 +1,5 @@
-"""A supervisor that says what a test wants: a real Unix socket, the real protocol, and no processes behind
-it.
+"""A fake supervisor that answers as a test wants: a real Unix socket, the real protocol, and no processes
+behind it.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Supervisor:
         return [request for request in self.requests if request["verb"] == verb]
 
     def close(self) -> None:
-        """As the keeper does when it leaves: nobody listens any more, and every connection is hung up."""
+        """Leave as the keeper does: close the listening socket and hang up every connection."""
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         self.path.unlink(missing_ok=True)
@@ -237,7 +237,7 @@ def house(root: Path) -> Iterator[House]:
         if name.startswith(ours):
             del os.environ[name]
     os.environ.update(made.environment)
-    # Whatever the locale of whoever runs the tests.
+    # In any locale of the user who runs the tests.
     os.environ["SYSTEMD_UTF8"] = "1"
     try:
         yield made

@@ -153,7 +153,7 @@ class Nest:
     # --- tasks
 
     def spec(self, **changes: Any) -> LaunchSpec:
-        """What the supervisor would tell the keeper."""
+        """Return the launch that the supervisor would send."""
         places = {
             "search": (str(self.home / "Services"),),
             "notify": str(self.home / "n"),
@@ -208,7 +208,7 @@ class Nest:
         return found
 
     def empty(self) -> bool:
-        """Whether nothing more was said."""
+        """Return True if there are no further notifications."""
         try:
             self.notify.recv(1, socket.MSG_PEEK)
         except BlockingIOError:

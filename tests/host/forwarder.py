@@ -100,7 +100,7 @@ class Forwarder:
         return self.opened[-1]
 
     def mouth(self, *wanted: bytes) -> sockets.Publisher:
-        """A publisher that has heard of somebody who wants each of these."""
+        """Return a publisher that knows a subscriber to each of these."""
         mouth = sockets.Publisher(self.publisher())
         waiting.wait_for(lambda: mouth.wait(1) and all(mouth.has_subscriber(prefix) for prefix in wanted))
         return mouth

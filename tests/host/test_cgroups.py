@@ -1,4 +1,4 @@
-"""Which cgroups a context may divide among its tasks."""
+"""The cgroups that a context may divide among its tasks."""
 
 from __future__ import annotations
 

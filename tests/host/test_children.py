@@ -1,5 +1,5 @@
-"""The keeper's client: in which order and in which portions what the keeper and tasks say becomes facts.
-The test is keeper and task.
+"""The keeper's client: the order and the portions in which messages of keeper and tasks become facts. The
+test plays keeper and task.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,8 @@ def large(launch: int) -> LaunchSpec:
 
 
 class Both:
-    """What the supervisor has, and the two who speak to it: `keeper` is the keeper's end of the line,
-    `task` the one task that runs.
+    """The supervisor's client and its two peers: `keeper` is the keeper's end of the socket, `task` the one
+    task that runs.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -114,9 +115,20 @@ def test_a_new_supervisor_reads_all_messages_before_the_keepers_exits(both: Both
     assert both.turn(all_said=True) == [1, 2, 3]
 
 
+@dataclass
+class Listener:
+    seen: list[bool]
+
+    def backlog(self, waiting: bool) -> None:
+        self.seen.append(waiting)
+
+    def wake(self) -> None:
+        raise AssertionError("no thread reads")
+
+
 def test_orders_beyond_the_keepers_buffer_are_queued_without_blocking(both: Both) -> None:
     backlog: list[bool] = []
-    both.children.on_backlog = backlog.append
+    both.children.listener = Listener(backlog)
     for launch in range(2000):
         both.children.tell(large(launch))
     assert backlog == [True]
@@ -161,7 +173,7 @@ def test_at_shutdown_all_queued_orders_are_sent(both: Both) -> None:
 
 def test_shutdown_does_not_wait_for_a_keeper_that_is_gone(both: Both) -> None:
     backlog: list[bool] = []
-    both.children.on_backlog = backlog.append
+    both.children.listener = Listener(backlog)
     for launch in range(500):
         both.children.tell(large(launch))
     both.keeper.close()

@@ -113,7 +113,7 @@ def test_a_service_id_that_the_file_does_not_have_is_sent_with_a_warning() -> No
     flags = (*CONTEXT, FILE, "--service_id=context002", f"--transaction={TX}", "--action=start")
     assert order(*flags).service_id == "context002"
     args = conf_command.parser().parse_args(flags)
-    (doubt,) = conf_command.doubts(args, reader.load(STATE_MACHINE))
+    (doubt,) = conf_command.warnings(args, reader.load(STATE_MACHINE))
     assert "is context001: its context refuses an order for context002" in doubt
 
 
@@ -173,8 +173,8 @@ def test_the_service_that_top_was_to_start_is_sent_along_with_a_warning() -> Non
     assert body["content"]["configuration"] == {
         "service": {"type": "pub", "frequency_s": 1.0, "endpoint": "tcp://127.0.0.1:6558"}
     }
-    (doubt,) = conf_command.doubts(conf_command.parser().parse_args([*flags, *given]), None)
-    assert "no service is started by --use_service" in doubt
+    (doubt,) = conf_command.warnings(conf_command.parser().parse_args([*flags, *given]), None)
+    assert "--use_service starts no service" in doubt
 
 
 def test_all_is_an_order_to_the_context_too() -> None:
@@ -232,7 +232,7 @@ def test_state_requests_are_sent_on_state() -> None:
     [
         (["--service_name=context", "--action=start"], "give --endpoint"),
         ([*CONTEXT, "--action=stop"], "give --transaction"),
-        ([*CONTEXT, "--action=start", "--transaction=a b"], "is no ID"),
+        ([*CONTEXT, "--action=start", "--transaction=a b"], "is not an ID"),
         ([*CONTEXT, "--action=request"], "is not for --service_name context"),
         ([*CONTEXT, "--action=start", "--wait"], "--wait is for questions"),
         ([*CONTEXT, "--action=start", "--use_file"], "--use_file needs"),
@@ -295,7 +295,7 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
 
 def test_a_message_is_shown_with_its_topic() -> None:
-    text = display.shown(
+    text = display.format_message(
         "control", {"header": {"action": "started"}, "content": {"x": "a\x1b[2J"}}, NOW, verbose=False
     )
     assert "[control]:" in text
@@ -310,8 +310,8 @@ def test_the_long_context_info_is_shown_when_asked_for() -> None:
     head = messages.header(transaction=TX, service_id="c", action="update", service_name="context")
     (frame,) = messages.context_infos([head], {TX: {}})
     _, body = messages.decode(frame)
-    assert display.shown("control", body, NOW, verbose=False).endswith("Message with [context_info]")
-    assert TX in display.shown("control", body, NOW, verbose=True)
+    assert display.format_message("control", body, NOW, verbose=False).endswith("Message with [context_info]")
+    assert TX in display.format_message("control", body, NOW, verbose=True)
 
 
 def test_a_monitors_message_is_a_table() -> None:
@@ -323,7 +323,7 @@ def test_a_monitors_message_is_a_table() -> None:
         "children": [1, 2],
         "opened_files": None,
     }
-    lines = display.shown("monitor", {TX: [task], "odd": 1}, NOW, verbose=False).splitlines()[2:]
+    lines = display.format_message("monitor", {TX: [task], "odd": 1}, NOW, verbose=False).splitlines()[2:]
     assert lines[0] == f"transaction {TX}"
     assert lines[1].split()[:3] == ["TASK", "PID", "STATUS"]
     assert lines[2].split() == ["ts_100", "42", "sleeping", "12.35", "-", "-", "-", "2", "-", "-", "-", "-"]
@@ -366,7 +366,7 @@ def test_display_requires_an_endpoint(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_every_flag_of_the_manual_is_known() -> None:
-    parsers = {"conf": conf_command.parser(), "create": scaffold_parser()}
+    parsers = {"conf": conf_command.parser(), "create": create_parser()}
     manual = {
         "create": "service_path task_service task_file task_class task_desc context_name service_name server_ip "
         "sub_port pub_port task_id"
@@ -380,7 +380,7 @@ def test_every_flag_of_the_manual_is_known() -> None:
         assert [flag for flag in flags.split() if f"--{flag}" not in known] == []
 
 
-def scaffold_parser() -> argparse.ArgumentParser:
+def create_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     return parser

@@ -1,5 +1,5 @@
-"""host/config: the files that load, the text and the line of each fault, and the agreement of the published
-schema with the code.
+"""host/config: files that load, the text and the line of every fault, and agreement between the published
+schema and the code.
 """
 
 from __future__ import annotations
@@ -461,7 +461,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         'id="ts_100"',
         "the id 'ts_100' is taken.*expected",
     ),
-    "call of a missing task": (
+    "call of an unknown task": (
         changed(("<call>ts000", "<call>ts_9")),
         "ts_9",
         "on_exit calls 'ts_9', expected the id of a task",
@@ -877,7 +877,7 @@ def test_line_numbers_are_right_beyond_libxml2s_limit() -> None:
     assert faults(text)[0].startswith(f"F.xml:{number(text, 'ts_9')}: ")
 
 
-# Files that are not XML, or not context files.
+# Files that are not XML, or have elements of others.
 
 
 @pytest.mark.parametrize(
@@ -1063,7 +1063,7 @@ def test_the_schema_accepts_all_that_the_code_accepts(text: str) -> None:
 # Faults that a schema cannot express: they need the machine, the rest of the file, or arithmetic.
 BEYOND = {
     "repeated id",
-    "call of a missing task",
+    "call of an unknown task",
     "action without call",
     "call without action",
     "no location",

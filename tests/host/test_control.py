@@ -32,14 +32,14 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(path: Path) -> AsyncIterator[Path]:
+async def serving(path: Path, **limits: float) -> AsyncIterator[Path]:
     async def answer(_request: Any, _uid: int, _write: Any) -> control.Answer:
         return success({"here": True})
 
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     listening.bind(str(path))
     listening.listen(100)
-    server = Control(listening, {"status": answer})
+    server = Control(listening, {"status": answer}, **limits)
     await server.open()
     try:
         yield path
@@ -117,7 +117,6 @@ def test_a_client_without_a_free_thread_waits_and_blocks_no_other(
 ) -> None:
     """To hang up on it at once closed its descriptor in the loop's thread."""
     monkeypatch.setattr(linux, "refuse_descriptors", lambda sock: False)
-    monkeypatch.setattr(control, "PAUSE", 0.05)
     made, failures = control.ClientConnection, ["can't start new thread"]
 
     def connection(*arguments: Any) -> control.ClientConnection:
@@ -128,7 +127,7 @@ def test_a_client_without_a_free_thread_waits_and_blocks_no_other(
     monkeypatch.setattr(control, "ClientConnection", connection)
 
     async def attack() -> None:
-        async with serving(tmp_path / "c") as path:
+        async with serving(tmp_path / "c", pause=0.05) as path:
             ours, other = lingering()
             with other, connect(path) as attacker:
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [ours.fileno()]))]
@@ -191,11 +190,9 @@ def test_pending_requests_share_one_size_limit(tmp_path: Path) -> None:
     run(attack())
 
 
-def test_an_idle_client_is_disconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "FIRST_LINE", 0.2)
-
+def test_an_idle_client_is_disconnected(tmp_path: Path) -> None:
     async def attack() -> None:
-        async with serving(tmp_path / "c") as path:
+        async with serving(tmp_path / "c", first_line=0.2) as path:
             told = await asked(path, b"x")
             assert told["error"] == "cannot read request: none came within 0.2 s"
 
@@ -220,13 +217,10 @@ def test_two_requests_on_one_connection_are_answered_in_turn(tmp_path: Path) -> 
     run(use())
 
 
-def test_a_client_accepted_during_shutdown_is_disconnected(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_client_accepted_during_shutdown_is_disconnected(tmp_path: Path) -> None:
     """As at reexec: its task is canceled before its first turn. Nothing of that is an error, and the
     client goes to the next one.
     """
-    monkeypatch.setattr(control, "LAST_WORDS", 0.0)
 
     async def test() -> None:
         problems: list[Any] = []
@@ -234,7 +228,7 @@ def test_a_client_accepted_during_shutdown_is_disconnected(
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         listening.bind(str(tmp_path / "sock"))
         listening.listen(100)
-        server = Control(listening, {})
+        server = Control(listening, {}, last_words=0.0)
         await server.open()
         with connect(tmp_path / "sock") as client:
             server._accept()

@@ -1,4 +1,4 @@
-"""`create`: what it makes, that it never takes anything away, and that it makes all or nothing."""
+"""`create`: the files that it makes, that it never removes anything, and that it makes all files or none."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ TUTORIAL = {
     "task_id": "ts_100",
     "device_action": "shout",
 }
-"""What the manual of zmicroservices 1.0 shows, flag for flag, but for --service_path."""
+"""The example of the manual of zmicroservices 1.0, flag for flag, except --service_path."""
 
 SECOND = {**TUTORIAL, "task_service": "Second", "task_id": "ts_101"}
 
@@ -215,7 +215,7 @@ def test_edited_files_are_not_overwritten(tmp_path: Path, capsys: pytest.Capture
     task = tmp_path / "Services/EchoAction/task_file_name.py"
     task.write_text("# mine\n")
     (tmp_path / "Services/EchoAction/__init__.py").unlink()
-    # What a person adds to a task is no other task.
+    # A task that a person has edited is still the same task.
     file = context_file(tmp_path)
     text = file.read_text().replace(
         "<on_fail><action></action><call></call>", "<on_fail><action>restart</action><call>ts_100</call>"
@@ -567,7 +567,7 @@ def test_all_faults_of_a_metafile_come_in_one_pass(tmp_path: Path, faults: Calla
         "--task_id cannot be used",
         "5: task_class is there twice",
         "6: state: there is a second one",
-        "--sub_port 'x' is no port",
+        "--sub_port 'x' is not a port",
         "2: log_on 'perhaps'",
         "3: <Service> lacks <task_service> <service_name>",
         "5: task_class '1st'",
@@ -595,7 +595,9 @@ def test_unknown_elements_are_reported(tmp_path: Path, capsys: pytest.CaptureFix
     file = meta(tmp_path, service("Stand", "ts_100", "<author>me</author>"), extra="<log_on>0</log_on>")
     assert command.main([f"--xml_file={file}"]) == 0
     captured = capsys.readouterr()
-    assert captured.err == f"warning: {file}:3: <Service> has a author, which is not known and does nothing\n"
+    assert (
+        captured.err == f"warning: {file}:3: <Service> has a author, which is not known and has no effect\n"
+    )
     assert captured.out == ""
 
 

@@ -1,5 +1,5 @@
-"""zmsvcctl against a fake supervisor: its command line, which context it means, its orders, and what it
-does when things go wrong.
+"""zmsvcctl against a fake supervisor: its command line, its choice of the context, its orders, and its
+errors.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from fake_supervisor import HangUp, House, Silence, no, status, transaction, yes
 from waiting import wait_for
 
 from zmsvc.ctl import client, suggestions
-from zmsvc.ctl.__main__ import VERBS, main, parse
+from zmsvc.ctl.__main__ import main, parse
+from zmsvc.ctl.verb_table import VERBS
 from zmsvc.ctl.verbs import status as shown_status
 
 Capture = pytest.CaptureFixture[str]
@@ -35,7 +36,7 @@ def home(tmp_path: Path) -> Iterator[House]:
 
 
 def complaint(capsys: Capture) -> str:
-    """What was said on standard error: one line, by zmsvcctl."""
+    """Return the one line that zmsvcctl printed to standard error."""
     said = capsys.readouterr().err
     assert said.startswith("zmsvcctl: ")
     assert said.count("\n") == 1
@@ -655,7 +656,7 @@ def test_a_reply_that_never_completes_is_status_5_in_time(
     home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also of an order, which waits for its answer as long as that takes."""
-    monkeypatch.setattr(client, "LINE", 0.2)
+    monkeypatch.setattr(client, "ANSWER_TIME", 0.2)
     home.supervisor(stop=[b'{"ok": ', fake.Silence])
     assert main(["stop"]) == 5
     assert "an answer is not complete within 0.2 s" in complaint(capsys)

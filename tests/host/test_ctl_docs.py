@@ -12,13 +12,13 @@ import pytest
 from needs import need, need_tool
 
 from zmsvc.core.world import Reason
-from zmsvc.ctl.__main__ import GLOBAL, VERBS, Option, Verb
+from zmsvc.ctl.verb_table import GLOBAL, VERBS, Option, Verb
 
 DATA = Path(__file__).parents[2] / "zmsvc" / "data"
 MANUAL = DATA / "man" / "zmsvcctl.1"
 COMPLETION = DATA / "completion" / "zmsvcctl.bash"
 HELP = {"-h", "--help"}
-OWN = [verb for verb in VERBS if not verb.adds]
+OWN = [verb for verb in VERBS if not verb.own_arguments]
 """`create` has a table of its own."""
 
 
@@ -37,7 +37,7 @@ def section(name: str) -> str:
 
 
 def items(name: str) -> list[str]:
-    """What each paragraph of a section is about."""
+    """Return the heading of each paragraph of a section."""
     return [plain(line) for line in re.findall(r"^\.TP\n(.*)$", section(name), re.M)]
 
 
@@ -81,7 +81,7 @@ def test_the_manual_can_be_set() -> None:
 
 
 def completed(*words: str) -> set[str]:
-    """What bash offers for the last of these words."""
+    """Return the words that bash offers for the last of these words."""
     script = (
         f'. "{COMPLETION}"; COMP_WORDS=(zmsvcctl "$@"); COMP_CWORD=$#; _zmsvcctl; printf "%s\\n" '
         f'"${{COMPREPLY[@]}}"'

@@ -345,7 +345,7 @@ def test_events_beyond_the_timeout_are_status_124(
 
 @pytest.fixture
 def bus(home: House) -> Iterator[zmq.Socket[bytes]]:
-    """What the device's egress is for a watcher: an XPUB; `heard` waits for its subscription."""
+    """An XPUB, as the device's subscriber side is for a watcher; `heard` waits for its subscription."""
     with zmq.Context() as ctx, ctx.socket(zmq.XPUB) as egress:
         egress.linger = 0
         egress.rcvtimeo = 10_000
@@ -450,7 +450,7 @@ def test_send_puts_the_header_first(courier: Courier, capsys: Capture) -> None:
 
 @pytest.mark.parametrize("words", [["-"], []])
 def test_send_reads_standard_input(words: list[str], home: House) -> None:
-    # Nobody is there to take it, but it gets as far as that.
+    # No device takes it, but it gets as far as that.
     home.supervisor(status=status(backend=f"ipc://{home.root}/b"))
     command = [sys.executable, "-P", "-m", "zmsvc.ctl", "--timeout", "0.2", "send", "talk", *words]
     done = subprocess.run(command, input='{"a": 1}', capture_output=True, text=True)
@@ -509,7 +509,7 @@ GOOD = """<Context>
 
 
 def who_may_connect(home: House) -> str:
-    """What check says of who may connect."""
+    """Return the lines of check about who may connect."""
     orders = f"give orders ({', '.join(BUS['context'])}) and read configurations"
     return f"bus: {MAY_CONNECT} may connect to ipc://{home.root}/b and ipc://{home.root}/f, {orders}"
 

@@ -1,5 +1,5 @@
-"""What zmsvcctl shows of a fake supervisor: status with its exit status, colours and pager; list; and the
-pieces it is made of.
+"""Output of zmsvcctl for a fake supervisor: status with its exit status, colors and pager; list; and their
+parts.
 """
 
 from __future__ import annotations
@@ -251,7 +251,7 @@ def test_status_is_a_tree(home: House, capsys: Capture, monkeypatch: pytest.Monk
         "             │ └─X ts_7    EchoAction  failed (failed)                2min 3s ago             "
         "last exit: signal, SIGKILL",
         '             │     Status: "no luck"',
-        "             │     Held: no rule starts it until somebody orders it",
+        "             │     Held: no rule starts it until an operator starts it",
         "             └─○ B inactive (1 task)",
     ]  # fmt: skip
 
@@ -349,35 +349,35 @@ def test_without_a_journalctl_there_are_no_lines(
 
 
 @pytest.mark.parametrize(
-    ("environment", "coloured"),
+    ("environment", "colored"),
     [
         ({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False), ({"SYSTEMD_COLORS": "0"}, False),
         ({"SYSTEMD_COLORS": "1", "NO_COLOR": "1", "TERM": "dumb"}, True), ({"SYSTEMD_COLORS": "256"}, True),
         ({"SYSTEMD_COLORS": "maybe"}, True),
     ],
 )  # fmt: skip
-def test_a_terminal_gets_colors(environment: dict[str, str], coloured: bool, home: House) -> None:
+def test_a_terminal_gets_colors(environment: dict[str, str], colored: bool, home: House) -> None:
     home.supervisor()
     told = on_terminal(home, {"TERM": "xterm", "SYSTEMD_PAGER": ""} | environment)
-    assert ("\x1b[0;1;32m●\x1b[0m" in told) is coloured
-    assert ("\x1b" in told) is coloured
+    assert ("\x1b[0;1;32m●\x1b[0m" in told) is colored
+    assert ("\x1b" in told) is colored
 
 
 @pytest.mark.parametrize(
-    ("environment", "coloured"),
+    ("environment", "colored"),
     [({}, False), ({"SYSTEMD_COLORS": "1"}, True), ({"SYSTEMD_COLORS": "no"}, False)],
 )
 def test_a_pipe_gets_no_colors_unless_forced(
-    environment: dict[str, str], coloured: bool, home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    environment: dict[str, str], colored: bool, home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     home.supervisor(status=status(transaction(tasks=[ACTIVE, FAILED])))
     told = shown(capsys, code=3)
-    assert ("\x1b[0;1;31mfailed (failed)" in told) is coloured
-    assert ("\x1b" in told) is coloured
+    assert ("\x1b[0;1;31mfailed (failed)" in told) is colored
+    assert ("\x1b" in told) is colored
     assert main(["list"]) == 0
-    assert ("\x1b[0;1;32mactive\x1b[0m" in capsys.readouterr().out) is coloured
+    assert ("\x1b[0;1;32mactive\x1b[0m" in capsys.readouterr().out) is colored
 
 
 @pytest.mark.parametrize(
@@ -424,7 +424,7 @@ def test_the_pager_is_that_of_systemctl(
 
 
 def on_terminal(home: House, environment: dict[str, str], *words: str) -> str:
-    """What `status` prints on a terminal."""
+    """Return the output of `status` on a terminal."""
     reader, writer = pty.openpty()
     clean = {name: value for name, value in os.environ.items() if name not in ("TERM", "COLUMNS")}
     command = [sys.executable, "-P", "-m", "zmsvc.ctl", *words, "status"]
@@ -575,7 +575,7 @@ def test_foreign_text_cannot_control_the_terminal() -> None:
 
 def test_only_states_are_colored_in_the_tree() -> None:
     it = ContextStatus(status(transaction(tasks=[ACTIVE, FAILED]))["data"])
-    lines = render.context(it, render.StatusExtras(now=0.0), Style(colours=True, utf8=False))
+    lines = render.context(it, render.StatusExtras(now=0.0), Style(colors=True, utf8=False))
     assert lines[0] == "\x1b[0;1;32m*\x1b[0m \x1b[0;1;39mEcho\x1b[0m - context001"
     assert lines[-1].startswith(
         "               `-\x1b[0;1;31mx\x1b[0m ts_101  EchoAction  \x1b[0;1;31mfailed (failed)"

@@ -1,6 +1,4 @@
-"""The device as a process: what it forwards, what a restart of it loses, whom it lets go, and what it
-costs when nothing happens.
-"""
+"""The device as a process: forwarding, losses at a restart, disconnected subscribers, and its cost when idle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which directories and files count as ours: owners, modes and links, on the whole way down from the root."""
+"""Directories and files that count as ours: owners, modes and links, on the whole way down from the root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every context file that we ship, or show in a manual page, loads, and its services are there."""
+"""Every context file that we ship or show in a manual page loads, and its services exist."""
 
 from __future__ import annotations
 

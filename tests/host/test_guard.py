@@ -1,6 +1,4 @@
-"""What a publisher keeps of the subscriptions that it is told, and what the device does with peers that
-make it hold too much.
-"""
+"""The subscriptions that a publisher remembers, and the device's defense against peers that fill its memory."""
 
 from __future__ import annotations
 

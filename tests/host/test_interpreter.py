@@ -50,8 +50,8 @@ def nest(tmp_path: Path) -> Iterator[Nest]:
 
 @pytest.fixture(autouse=True)
 def no_subreaper() -> Iterator[None]:
-    """What a later test leaves to init must not become a zombie of this process, which some tests here
-    make a subreaper.
+    """Processes that a later test leaves to init must not become zombies of this process, which some tests
+    here make a subreaper.
     """
     yield
     linux._prctl(linux.PR_SET_CHILD_SUBREAPER, 0)

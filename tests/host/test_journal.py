@@ -1,5 +1,5 @@
-"""Logging: entries as journald would get them, lines as a file has them, and no error that ever reaches
-whoever logs.
+"""Logging: entries as journald receives them, lines as a file has them, and no error that reaches the code
+that logs.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def parsed(data: bytes) -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def own_root_logger() -> Iterator[None]:
-    """What `configure` does to the root logger is undone; the handlers that it would close are put aside."""
+    """Undo what `configure` does to the root logger; keep the handlers that it would close."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     root.handlers.clear()

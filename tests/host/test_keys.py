@@ -1,5 +1,5 @@
-"""CURVE keys: their files as other programs read them, who may read them, what `zmsvcctl keys` does to
-them, and who finds them.
+"""CURVE keys: files that other programs can read, their readers, the verbs of `zmsvcctl keys`, and the
+clients that find them.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def test_key_files_are_compatible_with_pyzmq(home: Path) -> None:
     assert zmq.auth.load_certificate(home / "keys/Here/server.key") == (public, None)
     ours = curve_keys.load_curve(home / "keys/Here/server.key_secret")
     assert (ours.public, ours.secret) == (public, secret)
-    theirs = Path(zmq.auth.create_certificates(home, "theirs", metadata={"name": "somebody"})[1])
+    theirs = Path(zmq.auth.create_certificates(home, "theirs", metadata={"name": "another"})[1])
     theirs.chmod(0o600)
     read = curve_keys.load_curve(theirs)
     assert zmq.auth.load_certificate(theirs) == (read.public, read.secret)
@@ -299,7 +299,7 @@ def test_keys_as_json(home: Path, capsys: Capture) -> None:
 def test_keys_are_found_by_the_endpoints_of_the_file(home: Path, place: str, found: bool) -> None:
     write(home, bind="tcp://*:5577")
     run("make")
-    # A context whose file nobody can read is in nobody's way.
+    # A context whose file cannot be read does not disturb others.
     (home / "Context-Broken.xml").write_text("<Context>")
     shutil.copytree(home / "keys/Here", home / "keys/Broken")
     assert (client_keys.of_endpoint(place, None) is not None) == found
@@ -342,8 +342,8 @@ def shared(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def looks_for_keys(directory: Path) -> list[str]:
-    """What is said of the keys of a client, in a directory that is given and by the name of the context;
-    empty where they are taken.
+    """Return the complaint about the keys of a client, in a given directory and by the name of the context;
+    empty where they are accepted.
     """
     said = []
     for given in (str(directory), None):

@@ -1,5 +1,5 @@
-"""A service's code comes from Python's own cache where that is of this source, and from the source
-wherever there is a doubt.
+"""A service's code comes from Python's cache if the cache belongs to this source, and from the source in any
+doubt.
 """
 
 import importlib.util
@@ -112,4 +112,4 @@ def test_a_cache_in_another_place_is_left_to_python(place: Place, tmp_path: Path
     place.said()
     place.cache.write_bytes(place.cache.read_bytes()[:16] + _other_code(place))
     assert place.said("-X", f"pycache_prefix={tmp_path}/elsewhere") == "source"
-    assert place.said("-O") == "source", "optimised code is another file"
+    assert place.said("-O") == "source", "optimized code is another file"

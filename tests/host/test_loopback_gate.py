@@ -1,5 +1,5 @@
-"""The gate of a device without keys: who may connect over loopback, that nothing of anybody else comes
-through, and who is told what.
+"""The gate of a device without keys: the users who may connect over loopback, no messages from anyone else,
+and the reason that each is told.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def port(endpoint: str) -> str:
 def friend(
     uid: int, kind: str, endpoint: str, patience: float = 5.0, groups: tuple[int, ...] = ()
 ) -> tuple[str, float]:
-    """What becomes of a client of this user that connects as libzmq does, and after how many seconds."""
+    """Connect as this user, as libzmq does; return the outcome and the seconds that it took."""
     done = others.python(uid, FRIEND, kind, port(endpoint), str(patience), groups=groups)
     assert done.returncode == 0, done.stderr
     word, seconds = done.stdout.split()

@@ -1,6 +1,4 @@
-"""The sockets of a Monitor in its own thread: how much it does at once, and that what it leaves is done
-later.
-"""
+"""The sockets of a Monitor in its own thread: the bound of one turn, and that the next turn does the rest."""
 
 from __future__ import annotations
 
@@ -47,7 +45,7 @@ def endpoint() -> str:
 
 
 def waits(monitor: MonitorEndpoint, seconds: float = 0) -> bool:
-    """Whether one of the descriptors that the task watches calls it."""
+    """Return True if one of the descriptors that the task watches is readable."""
     return bool(select.select(monitor.sources(), [], [], seconds)[0])
 
 

@@ -1,4 +1,4 @@
-"""sd_notify over a real socket, both ends: what is sent arrives whole, in order and with the sender's
+"""sd_notify over a real socket, both ends: each message arrives whole, in order and with the sender's
 identity, or is refused.
 """
 

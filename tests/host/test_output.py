@@ -1,5 +1,5 @@
-"""The output process by itself: many pipes, a full disk, a standard error that nobody reads, and a keeper
-of another release.
+"""The output process by itself: many pipes, a full disk, an unread standard error, and a keeper of another
+release.
 """
 
 from __future__ import annotations

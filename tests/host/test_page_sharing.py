@@ -1,5 +1,5 @@
-"""The memory that tasks share with the zygote: nothing of it is counted or fragmented, and a task's own
-objects are as everywhere.
+"""Memory that tasks share with the zygote: nothing in it is counted or fragmented, and a task's own objects
+behave as everywhere.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ EVERYDAY = """
         name: str = "name"
         place: tuple = (1.5, ("a", 2.5))
 
-    class Colour(enum.Enum):
+    class Color(enum.Enum):
         RED = "red"
 
     class Slots:
@@ -278,7 +278,7 @@ EVERYDAY = """
             json.loads(json.dumps({"list": [1, 2.5, None, True, "x" * number], "inner": {"number": number}}))
             log.warning("hello %s %d", "world", number)
             point = dataclasses.replace(Point(number), name="other")
-            copy.deepcopy(point), pickle.loads(pickle.dumps(point)), Colour("red").name
+            copy.deepcopy(point), pickle.loads(pickle.dumps(point)), Color("red").name
             re.sub("(a+)(b)", "\\\\2", f"aab{number}"), str(pathlib.Path("/tmp") / str(number)), datetime.datetime.now().isoformat()
             decimal.Decimal("1.5") * number, collections.Counter("hello"), random.random()
             shlex.split("a 'b c'"), textwrap.fill("a b " * 9, 5)

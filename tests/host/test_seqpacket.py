@@ -1,4 +1,4 @@
-"""Packets over a real socket, whose other end goes away."""
+"""Packets over a real socket whose peer goes away."""
 
 from __future__ import annotations
 

@@ -27,5 +27,5 @@ def test_a_signal_may_be_written_in_each_of_these_ways(text: str, name: str, num
 
 @pytest.mark.parametrize("text", ["", "0", "65", "-1", "NOPE", "SIGRTMIN+99", "SIGTERM SIGHUP"])
 def test_an_unknown_signal_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no signal"):
+    with pytest.raises(ValueError, match="is not a signal"):
         signals.name(text)

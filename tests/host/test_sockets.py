@@ -1,4 +1,4 @@
-"""Endpoints and sockets: what may be bound and how, and what a publisher knows about whom it reaches."""
+"""Endpoints and sockets: the endpoints that may be bound, and a publisher's knowledge of its subscribers."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def test_without_keys_a_bind_beyond_loopback_is_refused(given: str) -> None:
 )
 def test_a_malformed_endpoint_is_refused(given: str) -> None:
     for reads in (lambda: sockets.safe_bind(given, curve=True), lambda: sockets.listen(given)):
-        with pytest.raises(ConfigError, match=r"cannot bind .*: expected"):
+        with pytest.raises(ConfigError, match=r"cannot bind .*: it .*, expected"):
             reads()
 
 
 def test_a_path_too_long_for_a_socket_is_refused() -> None:
-    with pytest.raises(ConfigError, match="the path has 108 bytes, 107 are allowed"):
+    with pytest.raises(ConfigError, match="it has a path of 108 bytes, expected at most 107"):
         sockets.listen("ipc:///" + "x" * 107)
 
 
@@ -97,7 +97,9 @@ def test_a_socket_file_in_use_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_a_socket_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "bus").write_text("mine")
-    with pytest.raises(ZmsvcError, match=r"cannot bind ipc://.*/bus: a file that is no socket is in the way"):
+    with pytest.raises(
+        ZmsvcError, match=r"cannot bind ipc://.*/bus: a file that is not a socket is in the way"
+    ):
         sockets.listen(f"ipc://{tmp_path}/bus")
     assert (tmp_path / "bus").read_text() == "mine"
 
@@ -118,7 +120,7 @@ def test_a_missing_directory_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_abstract_name_is_refused_since_no_mode_guards_it() -> None:
-    with pytest.raises(ConfigError, match="an abstract name has no file"):
+    with pytest.raises(ConfigError, match="it is abstract and has no file"):
         sockets.listen("ipc://@x")
 
 
@@ -238,7 +240,7 @@ def test_a_single_message_is_not_sent_when_its_recipient_has_left(device: Forwar
     meant = device.subscriber(b"here.42")
     mouth = device.mouth(b"x @@@ ", b"here.42")
     with ThreadPoolExecutor() as pool:
-        # Nobody wants it yet, so it is still there when the one that it is meant for leaves.
+        # It has no subscriber yet, so it is still there when its recipient leaves.
         sent = pool.submit(sockets.send_once, device.front, b"y @@@ ", 1.0, presence=b"here.")
         meant.close(0)
         wait_for(lambda: not mouth.has_subscriber(b"here.42"))

@@ -1,6 +1,4 @@
-"""The state file by itself: what one supervisor writes is what the next one reads, and the history has a
-bound.
-"""
+"""The state file by itself: the next supervisor reads what one has written, and the history is bounded."""
 
 from __future__ import annotations
 
@@ -14,7 +12,6 @@ import pytest
 from zmsvc.core.events import Record
 from zmsvc.core.model import Context, Endpoints
 from zmsvc.core.world import Transaction, World
-from zmsvc.host import store
 from zmsvc.host.store import Store
 
 PLACES = ("tcp://127.0.0.1:5556", "tcp://127.0.0.1:5557")
@@ -31,10 +28,8 @@ def records(count: int, start: int = 0) -> list[Record]:
     ]
 
 
-def test_the_history_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "HISTORY", 500)
-    monkeypatch.setattr(store, "TRIM", 100)
-    kept = Store(tmp_path / "state.db")
+def test_the_history_is_bounded(tmp_path: Path) -> None:
+    kept = Store(tmp_path / "state.db", history=500, trim=100)
     world = kept.load(CONTEXT, "boot")
     for turn in range(60):
         kept.save(world, records(50, turn * 50), at=0.0)
@@ -55,7 +50,7 @@ def test_the_text_of_a_reload_is_saved_with_the_world_that_it_made(tmp_path: Pat
     kept.close()
     again = Store(tmp_path / "state.db", trusted=True)
     assert again.context_text("keeper") == b"<Context/>"
-    assert again.context_text("another") is None, "whoever ran it is no predecessor"
+    assert again.context_text("another") is None, "the supervisor of another keeper is not a predecessor"
     assert again.load(new.context, "boot").next_launch == 7
     again.close()
 

@@ -1,4 +1,4 @@
-"""The supervisor's connection to the device finds out that it is attached, whatever else happens on it
+"""The supervisor's connection to the device detects that it is attached, whatever other messages arrive
 meanwhile.
 """
 
@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+from dataclasses import dataclass
 from pathlib import Path
 
 from forwarder import Forwarder
@@ -15,6 +16,17 @@ from zmsvc.core import events as ev
 from zmsvc.core.model import Context, Endpoints
 from zmsvc.core.world import World
 from zmsvc.supervisor.bus import Bus
+
+
+@dataclass
+class Supervisor:
+    world: World
+
+    def order(self, request: ev.Requested | ev.OrdersMissed) -> None:
+        raise AssertionError(f"nothing was ordered: {request}")
+
+    def device_hangs(self) -> None:
+        raise AssertionError("it forwards")
 
 
 def test_a_message_that_is_sent_before_the_bus_is_attached_does_not_hide_that_it_is(tmp_path: Path) -> None:
@@ -31,7 +43,7 @@ def test_a_message_that_is_sent_before_the_bus_is_attached_does_not_hide_that_it
     refused = ev.PublishControl(key=("T", "t1"), action="failed", success=False, pid=None)
 
     async def attach(device: Forwarder) -> None:
-        bus = Bus((device.back, device.front), "0123", lambda _order: None, lambda: world, None, lambda: None)
+        bus = Bus((device.back, device.front), "0123", Supervisor(world), None)
         attached = asyncio.create_task(bus.attach())
         for _ in range(10):
             await asyncio.sleep(0)

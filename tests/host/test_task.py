@@ -1,6 +1,4 @@
-"""A task in its own process: what it is when it says READY, what it says until its end, and with which
-status it ends.
-"""
+"""A task in its own process: its environment at READY, its notifications until its end, and its exit status."""
 
 from __future__ import annotations
 
@@ -560,7 +558,7 @@ def test_steps_are_at_a_fixed_rate_without_drift_and_without_bursts(nest: Nest) 
     # No step comes before its time, but on a busy machine any may come after it.
     before, *times = update(nest)["times"]
     assert times[3] - before >= 0.299
-    # After the late one the rate begins anew; what was missed is not made up for.
+    # After the late one the rate starts again; missed steps are not made up for.
     assert times[7] - times[3] >= 0.3 + 0.299
 
 

@@ -1,6 +1,4 @@
-"""The keeper's line to the zygote: what a fork is like, and that no zygote that dies or hangs takes a
-launch along.
-"""
+"""The keeper's client of the zygote: a fork's result, and that a zygote that dies or hangs loses no launch."""
 
 from __future__ import annotations
 

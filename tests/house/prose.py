@@ -7,6 +7,7 @@ has, as in allowed_phrases.txt.
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import re
 import sys
@@ -31,18 +32,19 @@ HEADLESS = re.compile(r"(What|Whatever|Whether|Who|Whoever|Whom|Whose)\b")
 PHRASES = re.compile(
     r"""(?ix)
     (?<!there\s) \b is \s no \b (?! \s longer)
-    | \b anew \b | \b shall \b | \b for \s want \s of \b | \b somebody \b | (?<![\w"'`=:~]) nobody \b (?! ["'`:])
+    | \b anew \b | \b shall \b | \b for \s want \s of \b | \b somebody \b | (?<![\w"'`=:~<>/-]) (?-i: [Nn]obody ) \b (?! ["'`:<>/-])
     | \b whoever \b | \b lest \b | \b thereby \b | \b but \s for \b
     """
 )
+WORD = re.compile("[A-Za-z]{4,}")
 BRITISH = re.compile(
-    r"""(?ix) (?<![a-z]) (
+    r"""(?x) (
     (un)?colour\w* | behaviour\w* | neighbour\w* | favour\w* | honour\w* | flavour\w* | harbour\w* | endeavour\w*
     | \w*(recogn|organ|initial|serial|synchron|optim|summar|normal|daemon|util|author|minim|maxim|priorit|final)is(e|es|ed|ing|ation|er|ers)
     | (re)?label(l)(ed|ing) | cancel(l)(ed|ing) | signal(l)(ed|ing) | travel(l)(ed|ing|er) | model(l)(ed|ing)
     | misspelt | grey | centre[sd]? | catalogue\w* | analys(e|ed|es|ing) | artefacts? | licen[c]e[sd]?
     | acknowledgement\w* | judgement\w* | fulfil | whilst | programme[sd]? | defence | spelt | learnt
-    ) (?![a-z])"""
+    )"""
 )
 
 
@@ -62,10 +64,12 @@ def _comments(source: str) -> Iterator[tuple[int, str]]:
 
 def _texts(source: str) -> Iterator[tuple[int, str, bool]]:
     """Yield each string of a Python file with its line, and True for a docstring."""
-    tree = ast.parse(source)
-    docstrings = {id(each.value) for each in ast.walk(tree) if isinstance(each, ast.Expr)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+    docstrings = set()
+    for node in ast.walk(ast.parse(source)):  # a statement comes before its parts
+        if isinstance(node, ast.Expr):
+            docstrings.add(id(node.value))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+            # A word alone is data.
             yield node.lineno, node.value, id(node) in docstrings
 
 
@@ -73,6 +77,18 @@ def _matches(pattern: re.Pattern[str], file: str, first: int, text: str) -> Iter
     for match in pattern.finditer(text):
         phrase = " ".join(match.group().split())
         yield Found(file, first + text.count("\n", 0, match.start()), phrase)
+
+
+def _british(file: str, text: str) -> Iterator[Found]:
+    for line, words in enumerate(text.splitlines(), 1):
+        for word in WORD.findall(words):
+            if _is_british(word.lower()) and f".{word}()" not in words:  # asyncio's cancelled()
+                yield Found(file, line, word)
+
+
+@functools.cache
+def _is_british(word: str) -> bool:
+    return BRITISH.fullmatch(word) is not None
 
 
 def _in_python(file: str, source: str) -> Iterator[Found]:
@@ -88,12 +104,12 @@ def _in_python(file: str, source: str) -> Iterator[Found]:
         if docstring and HEADLESS.match(text.lstrip()):
             yield Found(file, line, text.split()[0])
         yield from _matches(PHRASES, file, line, text)
-    yield from _matches(BRITISH, file, 1, source)  # names of Python, too
+    yield from _british(file, source)  # also names of Python
 
 
 def _in_other_text(file: str, text: str) -> Iterator[Found]:
     yield from _matches(PHRASES, file, 1, text)
-    yield from _matches(BRITISH, file, 1, text)
+    yield from _british(file, text)
 
 
 def _files(root: Path) -> Iterator[Path]:

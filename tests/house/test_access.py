@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from zmsvc.core.access import ANYONE, BUS, CONTROL, MAY_CONNECT, ORDERS, Who
-from zmsvc.core.events import Verb
+from zmsvc.core.access import ANYONE, BUS, CONTROL, MAY_CONNECT, ORDERS, Verb, Who
 from zmsvc.core.messages import TOPICS
 
 ROOT = Path(__file__).parents[2]

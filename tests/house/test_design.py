@@ -1,4 +1,4 @@
-"""What docs/architecture.md and docs/protocols.md say is what the code has."""
+"""docs/architecture.md and docs/protocols.md agree with the code."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from zmsvc import protocol
 from zmsvc.core.access import CONTROL
+from zmsvc.core.lifecycle import SubState
 from zmsvc.host import store
 from zmsvc.host.systemd import notify
 from zmsvc.protocol import forking, launch, output, sharing, supervision
@@ -17,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 PROTOCOLS = (ROOT / "docs" / "protocols.md").read_text()
 DEBUGGING = (ROOT / "docs" / "debugging.md").read_text()
+GLOSSARY = (ROOT / "docs" / "glossary.md").read_text()
 SOURCES = [
     *(ROOT / "zmsvc").rglob("*.py"),
     *(ROOT / "units").glob("*.in"),
@@ -44,13 +46,32 @@ def test_each_room_is_in_the_architecture() -> None:
 
 
 def test_the_files_that_the_documents_name_exist() -> None:
-    for text in (ARCHITECTURE, PROTOCOLS, DEBUGGING):
+    for text in (ARCHITECTURE, PROTOCOLS, DEBUGGING, GLOSSARY):
         for target in re.findall(r"\]\(([^)#]+)\)", text):
             assert (ROOT / "docs" / target).exists(), target
         for name in named(text):
             if re.fullmatch(r"[\w/]+\.(py|rng)", name):
                 places = [ROOT / name, ROOT / "zmsvc" / name, *(ROOT / "zmsvc").rglob(name)]
                 assert any(each.exists() for each in places), name
+
+
+def test_the_glossary_is_sorted_and_its_names_are_where_it_says() -> None:
+    rows = re.findall(r"^\| \*\*(.+?)\*\* \| .+ \| (.+) \|$", GLOSSARY, re.MULTILINE)
+    terms = [re.sub(r"\W+", " ", term.lower()) for term, _ in rows]
+    assert terms == sorted(terms)
+    for _, place in rows:
+        for file, name in re.findall(r"`([\w/]+\.py)`(?: \(`(\w+)`\))?", place):
+            text = (ROOT / "zmsvc" / file).read_text()
+            assert not name or re.search(rf"^class {name}\b", text, re.MULTILINE), (file, name)
+
+
+def test_the_theory_of_operation_names_every_sub_state_and_deciding_module() -> None:
+    theory = ARCHITECTURE.split("## Theory of operation")[1].split("## Where is")[0]
+    assert {each.value for each in SubState} <= set(re.findall(r"[a-z]+(?:-[a-z]+)*", theory))
+    source = (ROOT / "zmsvc" / "core" / "engine.py").read_text()
+    imported = re.search(r"^from zmsvc\.core import (pending.+)$", source, re.MULTILINE)
+    assert imported is not None
+    assert {f"{name}.py" for name in imported[1].split(", ")} <= named(theory)
 
 
 @pytest.mark.parametrize("line", LINES)

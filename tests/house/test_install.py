@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def copied() -> set[str]:
-    """What `make install` copies before it builds, as make would run it."""
+    """Return the files that `make install` copies before it builds, as make expands them."""
     said = subprocess.run(
         ["make", "-n", "install-program", "DESTDIR=/nowhere"],
         cwd=ROOT,

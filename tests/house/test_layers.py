@@ -59,7 +59,7 @@ class Import:
     target: str
     line: int
     local: bool
-    """Whether it stands inside a function."""
+    """True if the import stands inside a function."""
 
     def __str__(self) -> str:
         return f"{self.importer}:{self.line} imports {self.target}"
@@ -81,7 +81,7 @@ def tree(module: str) -> ast.Module:
 
 
 def names(node: ast.Import | ast.ImportFrom, module: str) -> Iterator[str]:
-    """What an import statement names, absolute; `from package import module` names the module."""
+    """Return the absolute names of an import statement; `from package import module` names the module."""
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
         return
@@ -200,7 +200,7 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     for each in imports():
         if each.target in graph and each.target != each.importer:
             graph[each.importer].add(each.target)
-    # What imports nothing that is left cannot be in a circle, so it is taken away until nothing changes.
+    # A module that imports none of the rest cannot be in a circle. Such modules are removed until none is left.
     while free := [module for module, targets in graph.items() if not targets & graph.keys()]:
         for module in free:
             del graph[module]
@@ -244,7 +244,7 @@ SPEAKERS = {
     "zmsvc.host.requirements": "constant texts and version numbers",
     "zmsvc.supervisor.__main__": "versions as JSON, for a keeper",
 }
-"""Who may write to a standard stream, and why that cannot play with a terminal."""
+"""Modules that may write to a standard stream, with the reason why that cannot control a terminal."""
 
 
 def _prints(node: ast.AST) -> bool:

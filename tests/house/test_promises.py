@@ -1,5 +1,5 @@
-"""What we promise is what is measured and tested: the rows of `make promises` stand in docs/promises.md,
-and the tests it names exist.
+"""The measured promises are the documented ones: the rows of `make promises` stand in docs/promises.md, and
+the tests that the page names exist.
 """
 
 from __future__ import annotations

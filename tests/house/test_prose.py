@@ -39,7 +39,7 @@ def test_a_plain_phrase_is_not_found(text: str) -> None:
 
 
 def test_british_spellings_and_headless_sentences_are_found() -> None:
-    assert all(map(BRITISH.search, ["the colour", "is_labelled", "daemonised"]))
-    assert not any(map(BRITISH.search, ["the color", "promise", "otherwise", "exercise", "analysis"]))
+    assert all(map(BRITISH.fullmatch, ["colour", "labelled", "daemonised"]))
+    assert not any(map(BRITISH.fullmatch, ["color", "promise", "otherwise", "exercise", "analysis"]))
     assert HEADLESS.match("What the keeper has")
     assert not HEADLESS.match("Whatnot")

@@ -1,5 +1,5 @@
-"""scripts/suite.py without a network: a suite that cannot be installed is no suite, and the reason is
-told. CI runs it for real.
+"""scripts/suite.py without a network: a suite that cannot be installed leaves no directory, and the script
+prints the reason. CI runs it with a network.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from needs import need, need_tool
 
 SCRIPT = Path(__file__).parents[2] / "scripts/suite.py"
 
-# What apt-get indextargets says, with a mirror where nothing listens.
+# Output of apt-get indextargets, with a mirror where no server listens.
 APT_GET = """#!/bin/sh
 printf '%s\\n' 'http://127.0.0.1:9/security/ bookworm-security' 'http://127.0.0.1:9/updates/ bookworm-updates' \
     'http://127.0.0.1:9/debian/ bookworm'
@@ -28,7 +28,7 @@ def test_a_suite_that_cannot_be_installed_says_why_and_leaves_no_directory(tmp_p
     (tmp_path / "apt-get").chmod(0o755)
     cache = tmp_path / "cache"
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "ZMSVC_SUITES": str(cache)}
-    for _ in range(2):  # What the first attempt left does not count for the second.
+    for _ in range(2):  # Leftovers of the first attempt do not count for the second.
         done = subprocess.run(
             [sys.executable, SCRIPT, "--make", "newsuite"],
             env=environment,

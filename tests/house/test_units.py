@@ -16,7 +16,7 @@ from needs import need
 ROOT = Path(__file__).parents[2]
 
 EXPOSURE = 20
-"""What `systemd-analyze security` may say at most, in tenths; 92 without the confinement."""
+"""The highest exposure that `systemd-analyze security` may report, in tenths; 92 without the confinement."""
 
 
 def make(*arguments: str) -> str:

@@ -1,4 +1,6 @@
-"""The fixtures of the live tests: a context in a directory of its own, and a stranger's ear on its bus."""
+"""Fixtures of the live tests: a context in a directory of its own, and a subscriber of another process on its
+bus.
+"""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Context:
         service: str = "",
         kind: str = "Process",
     ) -> None:
-        """A TaskService element; `rules` maps a trigger to (action, task id); `config` and `service` are XML.
+        """A TaskService element as another program wrote it.
 
         `entry` may be the type of its state itself.
         """
@@ -253,8 +253,8 @@ class Context:
         return answer["data"]
 
     def ask_again(self, **request: Any) -> dict[str, Any]:
-        """The same over a death of the supervisor: whoever was connected to it is hung up, and asks the
-        next one.
+        """Ask again over a crash of the supervisor: clients that were connected to it are disconnected and
+        ask the next one.
         """
         until = time.monotonic() + PATIENCE
         while True:
@@ -336,7 +336,7 @@ class Ear:
                 self._hear_the_supervisor(publisher)
 
     def _hear_the_supervisor(self, publisher: zmq.Socket[bytes]) -> None:
-        """It refuses an order for a task that nobody has, and says so on the bus."""
+        """Wait until it refuses an order for an unknown task, and says so on the bus."""
         for attempt in range(10):
             name = f"probe.{attempt}"
             head = {

@@ -23,8 +23,8 @@ Pair = tuple[bytes, bytes]
 
 @contextmanager
 def own_network() -> Iterator[None]:
-    """What this thread starts from here on, processes and sockets and threads, is in a network of its own;
-    it needs root.
+    """Put this thread, and each process, socket and thread that it starts from here on, into a network of its
+    own; needs root.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -33,7 +33,7 @@ def own_network() -> Iterator[None]:
             raise OSError(ctypes.get_errno(), "cannot unshare the network")
         try:
             subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-            # Whether an address is loopback is a matter of the address, not of the device that has it.
+            # The address decides whether it is loopback, not the device that has it.
             subprocess.run(["ip", "address", "add", f"{ADDRESS}/32", "dev", "lo"], check=True)
             yield
         finally:
@@ -63,7 +63,7 @@ class Client:
         self.socket.connect(endpoint)
 
     def let_in(self) -> bool:
-        """Whether the handshake succeeded; the first thing that happens to the connection tells."""
+        """Return True if the handshake succeeded; the first event of the connection shows it."""
         assert self._news.poll(PATIENCE * 1000), "nothing became of the connection"
         event = int.from_bytes(self._news.recv_multipart()[0][:2], "little")
         return event == zmq.EVENT_HANDSHAKE_SUCCEEDED

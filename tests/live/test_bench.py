@@ -1,6 +1,4 @@
-"""The benchmark itself works: a few tasks, one round, of zmsvc and of the floor. Whether a figure is good
-is not asked here.
-"""
+"""The benchmark works: a few tasks, one round, of zmsvc and of the floor. No test judges the figures."""
 
 from __future__ import annotations
 

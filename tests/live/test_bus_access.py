@@ -1,5 +1,5 @@
-"""Who may give orders on the bus and hear it: over loopback tcp, over ipc, and by what is written in the
-context file.
+"""Users who may publish on the bus and subscribe to it: over loopback tcp, over ipc, and by the options of
+the context file.
 """
 
 from __future__ import annotations
@@ -199,7 +199,7 @@ CONNECT = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1]
 
 
 def reached(uid: int, context: Context) -> list[bool]:
-    """Whether this user can connect to each of the sockets of the bus."""
+    """Return True if this user can connect to each of the sockets of the bus."""
     paths = (place.removeprefix("ipc://") for place in (context.frontend, context.backend))
     return [python(uid, CONNECT, path).stdout == "in\n" for path in paths]
 

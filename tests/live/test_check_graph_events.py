@@ -1,5 +1,5 @@
-"""`check` warns of what cannot be meant, `graph` draws tasks, rules and states, `events` tells who asked,
-which rule and which exit.
+"""`check` warns about contradictions, `graph` draws tasks, rules and states, `events` shows the requester,
+the rule and the exit.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def test_events_show_the_requester_the_rule_and_the_exit(context: Context) -> No
 
 
 def test_events_show_the_uid_that_the_kernel_reports(context: Context) -> None:
-    need(os.getuid() == 0, "only root can become somebody else")
+    need(os.getuid() == 0, "only root can become another user")
     pair(context)
     context.start("--transaction", TX)
     path = str(context.runtime / context.name / "control.sock")

@@ -1,5 +1,5 @@
-"""The old protocol, spoken by a stranger over ZMQ: orders of `context` and `process`, reports of
-`control`, questions of `state`.
+"""The old protocol, spoken by another client over ZMQ: orders of `context` and `process`, reports of
+`control`, requests of `state`.
 """
 
 from __future__ import annotations
@@ -264,7 +264,7 @@ def closes_when_told(context: Context, home: Path) -> None:
 
 
 def told(body: dict[str, Any], task: int = 0) -> dict[str, str]:
-    """What a `context_info` tells: the state of this task of each transaction."""
+    """Return the state of this task in each transaction of a `context_info`."""
     data = body["content"]["status"].get("data", [])
     return {name: part["tasks"][task]["active_state"] for each in data for name, part in each.items()}
 
@@ -311,7 +311,7 @@ def test_many_changes_at_once_do_not_cost_the_square_of_their_number(
     assert [body["header"]["service_transaction"] for body in heard] == names
     assert [told(body) for body in heard[:-1]] == [{name: "deactivating"} for name in names[:-1]]
     assert told(heard[-1]) == dict.fromkeys(names, "deactivating"), (
-        "whoever listens to all of it knows all of it in the end"
+        "a subscriber to all of it knows all of it in the end"
     )
     of_one.until(lambda _topic, body: told(body) == {"T00": "deactivating"})
     (home / "go").touch()

@@ -1,5 +1,5 @@
-"""Beyond loopback only who has an allowed key hears and says anything; the context's own people need not
-care.
+"""Beyond loopback only clients with an allowed key receive and publish anything; the context's own processes
+find their keys.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from needs import need
 ATTACKER = "daemon"
 """A user that every Debian has; one of the tasks runs as it."""
 LINGER = 60
-"""Seconds for which the kernel holds whoever closes the attacker's descriptor."""
+"""Seconds for which the kernel blocks the process that closes the attacker's descriptor."""
 
 Attack = Callable[..., None]
 

@@ -117,7 +117,7 @@ def test_a_second_daemon_of_the_same_context_is_refused(context: Context) -> Non
     first = context.daemon
     context.start(ready=False)
     assert context.wait() == 2
-    assert "running already" in context.log.read_text()
+    assert "already running" in context.log.read_text()
     context.daemon = first
     assert context.tasks()["ts_100"]["sub"] == "running"
 

@@ -1,5 +1,5 @@
-"""A member of the daemon's group floods the bus: nobody else notices, nothing of it stays, and `status`
-says what was refused.
+"""A member of the daemon's group floods the bus: other clients are not delayed, the memory is freed, and
+`status` counts what was refused.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def cpu(pid: int) -> float:
 
 
 class Seen:
-    """What happened while the flood went on."""
+    """Return the events during the flood."""
 
     def __init__(self) -> None:
         self.answers: list[float] = []
@@ -112,8 +112,8 @@ def counts(context: Context, *names: str) -> int:
 
 
 def cut_off(context: Context, *names: str) -> bool:
-    """Whether somebody was, or the device was replaced because memory grew faster than anybody could be
-    found.
+    """Return True if a client was disconnected, or the device was replaced because memory grew before it
+    found one.
     """
     return counts(context, *names) > 0 or context.status()["device_restarts"] > 0
 
@@ -186,7 +186,7 @@ def test_subscribers_that_never_read_are_disconnected_when_they_fill_memory(bus:
 
 
 def test_silent_connections_take_no_place_of_others(context: Context) -> None:
-    """By tcp, where nobody has to be a member of anything to connect."""
+    """Use tcp, where a client connects without being a member of a group."""
     context.looped(
         "Talk",
         "interval = 0.02\nn = 0\ndef step(self):\n    self.n += 1\n    self.publish('beacon', {'n': self.n})",

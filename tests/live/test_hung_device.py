@@ -88,7 +88,7 @@ def attack(context: Context, word: str) -> Iterator[None]:
             assert process.stdin is not None
             if word == "sent":
                 assert process.stdout.readline() == "ready\n"
-                # Whoever closes the descriptor last waits. An attacker tries until it is the device; here the
+                # The process that closes the descriptor last waits. An attacker tries until it is the device; here the
                 # device is late for sure.
                 stop_process(device)
                 print(file=process.stdin, flush=True)

@@ -32,7 +32,7 @@ def test_an_idle_context_makes_no_system_calls(context: Context, home: Path, ear
     }
     for name, pid in watched.items():
         trace = home / f"trace-{name}"
-        # A process that is stopped in a system call shows it once, when strace attaches: that one line is no
+        # A process that is stopped in a system call shows it once, when strace attaches: that one line is not a
         # wake-up.
         done = subprocess.run(
             [
@@ -55,8 +55,8 @@ def test_an_idle_context_makes_no_system_calls(context: Context, home: Path, ear
 
 
 def late_calls(trace: str) -> list[str]:
-    """The system calls of a trace with relative times, but for those of its first second, in which the
-    start is still told.
+    """Return the system calls of a trace with relative times, without those of its first second, which belong
+    to the start.
     """
     at, found = 0.0, []
     for line in trace.splitlines():

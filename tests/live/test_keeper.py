@@ -95,7 +95,7 @@ def test_the_death_of_keeper_and_supervisor_together_is_cleaned_up_by_the_next(c
     context.wait()
     os.kill(status["pid"], signal.SIGKILL)
     wait_for_end(pid)
-    assert Path(f"/proc/{child}").exists(), "nobody was there to see to it"
+    assert Path(f"/proc/{child}").exists(), "no keeper was there to end it"
     context.start()
     wait_for_end(child)
     assert context.tasks("T")["ts_1"]["sub"] == "running"

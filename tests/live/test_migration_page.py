@@ -9,9 +9,9 @@ from collections.abc import Callable
 from context import Context, Ear
 from tutorial import ROOT
 
-from zmsvc.ctl.__main__ import VERBS
 from zmsvc.ctl.compat import conf_command, display
 from zmsvc.ctl.create import command
+from zmsvc.ctl.verb_table import VERBS
 
 PAGE = (ROOT / "docs/from-zmicroservices.md").read_text()
 

@@ -39,7 +39,7 @@ OLD = {
     "action": str,
     "state": str,
 }
-"""What a row of 1.0 has, and of which type."""
+"""The columns of a row of 1.0, with their types."""
 COSTLY = {"connections", "opened_files", "memory_map"}
 OPTIONS = "<monitor_options><opened_files>1</opened_files><open_connections>1</open_connections><memory_maps>1</memory_maps></monitor_options>"
 
@@ -183,7 +183,7 @@ def test_a_sample_has_1_0s_figures_of_every_task_of_its_transaction_that_has_a_p
 def test_a_task_without_a_process_has_no_row_and_the_rows_can_be_computed_with(
     context: Context, home: Path, listen: Callable[[str], Stranger]
 ) -> None:
-    """What a consumer of 1.0 does with each row, which fails for a text or a null."""
+    """Calculate with each row as a consumer of 1.0 does, which fails for a text or a null."""
     context.looped("Work")
     context.task("ts000", "Monitor", config=settings(f"ipc://{home}/mon"))
     context.task("ts001", "Work")
@@ -203,7 +203,7 @@ def test_the_monitor_of_the_manual_works_as_it_stands_there(
     (port,) = free_ports(1)
     context.looped("Echo")
     context.task("ts001", "Echo")
-    # But for a port that is free here, and half a minute that nobody wants to wait for the second sample.
+    # With a port that is free here, and without the half minute until the second sample.
     context.element(MONITOR.replace("6558", str(port)).replace("30.0", "0.1"))
     context.start("--transaction", TX)
     stranger = listen(f"tcp://127.0.0.1:{port}")

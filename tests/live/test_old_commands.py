@@ -205,7 +205,7 @@ def test_an_order_waits_for_the_supervisor_and_is_not_sent_when_none_comes(tutor
 def test_the_exit_of_1_0_with_the_context_for_a_task_ends_the_context(tutorial: Tutorial) -> None:
     created(tutorial)
     context = begun(tutorial, ECHO)
-    # Nobody has to hear a report.
+    # A report needs no subscriber.
     report = (
         "--topic=control",
         "--service_name=sniffer",

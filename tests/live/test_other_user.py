@@ -1,5 +1,5 @@
-"""What a task inherits: the umask of the caller, and as another user nothing that tells of the person who
-started the daemon.
+"""Inheritance of a task: the umask of the caller, and, as another user, nothing about the person who started
+the daemon.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
 
 
 def told(context: Context, task: str) -> list[str]:
-    """What the task's shell printed, from the log of the daemon."""
+    """Return the output of the task's shell, from the log of the daemon."""
     marker = f"{task}-of-this-test"
 
     def lines() -> list[str]:

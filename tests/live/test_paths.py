@@ -150,8 +150,8 @@ def test_the_directory_in_tmp_is_made_for_its_user_alone(context: Context, victi
 
 
 def root_starts(context: Context, *options: str) -> subprocess.CompletedProcess[str]:
-    """What root types at the keyboard, with the streams in a file: a daemon that stays must not hold the
-    test.
+    """Run a command line as root would type it, with the streams in a file: a daemon that stays must not
+    block the test.
     """
     told = context.home / "told"
     with told.open("w") as file:

@@ -1,5 +1,5 @@
-"""What the README shows runs as it stands: its commands in their order, its service, and the examples that
-it names.
+"""The README's examples run as they stand: its commands in their order, its service, and the examples that it
+names.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def test_reload_touches_only_changed_tasks(context: Context) -> None:
     before = {name: task["pid"] for name, task in context.tasks().items()}
     context.clear_tasks()
     context.task("ts_1", "Echo")
-    context.task("ts_2", "Echo", config="<colour>red</colour>")
+    context.task("ts_2", "Echo", config="<color>red</color>")
     context.task("ts_4", "Echo")
     context.write()
     context.ctl("reload")

@@ -145,7 +145,7 @@ def test_a_subscriber_reconnects_after_the_devices_host_has_vanished(
         assert sockets.await_device(publisher, PATIENCE)
         heard_from(publisher, subscriber, 50)
 
-        # An acknowledgement that goes to the second host would be answered with a reset.
+        # An acknowledgment that goes to the second host would be answered with a reset.
         wait_for(first.all_acknowledged)
         # The cable is cut: no packet says goodbye. Another host has the address from now on.
         ip("link", "set", first.cable, "down")

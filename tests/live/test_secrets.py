@@ -29,7 +29,7 @@ def readable():
 
 class Search(SingleTask):
     def run(self):
-        # The pattern itself has no digits, so it is no hit.
+        # The pattern itself has no digits, so it is not a hit.
         found = {hit.decode() for data in readable() for hit in re.findall(rb"s3cret-[a-z]+-\d{6}", data)}
         with open(os.environ["RESULT"], "w") as file:
             json.dump(sorted(found), file)

@@ -1,6 +1,4 @@
-"""Who may do what to a context, and who learns what of it: files and sockets, the control socket,
-environments, users of tasks.
-"""
+"""Access rights of a context: files and sockets, the control socket, environments, users of tasks."""
 
 from __future__ import annotations
 
@@ -74,7 +72,7 @@ def umask() -> Iterator[Callable[[int], int]]:
 
 
 def files(home: Path) -> dict[str, os.stat_result]:
-    """What is there, but for what the test has put there itself."""
+    """Return the files of the context, without those that the test has put there."""
     ours = ("Services", "Context-Live.xml", "daemon.log", "ready.sock")
     return {
         str(path.relative_to(home)): path.lstat()
@@ -123,7 +121,7 @@ class Stranger:
     """Asks as another user, with a program that knows nothing of zmsvc."""
 
     def __init__(self, context: Context, *groups: int) -> None:
-        need(os.geteuid() == 0, "only root can be somebody else")
+        need(os.geteuid() == 0, "only root can be another user")
         need(os.access(PYTHON, os.X_OK), "there is no Python for everybody")
         context.home.chmod(0o755)
         self._socket = context.runtime / context.name / "control.sock"
@@ -143,7 +141,7 @@ class Stranger:
         )
 
     def connectable(self) -> None:
-        """Have somebody open the socket's file to all."""
+        """Open the socket's file to all users."""
         self._socket.chmod(0o666)
 
     @contextlib.contextmanager
@@ -164,7 +162,7 @@ class Stranger:
             holder.stdin.close()
 
     def ask(self, verb: str) -> dict[str, Any]:
-        """The answer, through a socket file that somebody has opened to all."""
+        """Return the reply through a socket file that all users may open."""
         self.connectable()
         done = self.run(verb)
         assert done.returncode == 0, done.stderr
@@ -201,7 +199,7 @@ def test_the_group_may_do_what_the_table_says_by_a_supplementary_group_too(
     running: Context, verb: str
 ) -> None:
     answer = Stranger(running, os.getegid()).ask(verb)
-    # What is allowed fails for another reason: there is no such transaction.
+    # An allowed verb fails for another reason: there is no such transaction.
     assert ("may, and uid" in answer.get("error", "")) == (CONTROL[verb] is Who.OWNER)
 
 

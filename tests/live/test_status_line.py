@@ -1,4 +1,4 @@
-"""What systemd shows as the status of the unit: true in the end, and not told for each of many tasks that
+"""The status of the unit as systemd shows it: true in the end, and not sent for each of many tasks that
 change together.
 """
 
@@ -6,7 +6,7 @@ import time
 
 from context import Context
 
-from zmsvc.supervisor.loop import STATUS_EVERY
+from zmsvc.supervisor.unit_status import INTERVAL
 
 TASKS = 40
 
@@ -23,7 +23,7 @@ def test_the_status_of_the_unit_is_told_in_portions_and_true_in_the_end(context:
         "STATUS="
     ):
         told += 1
-    assert told <= 2 + (time.monotonic() - begun) / STATUS_EVERY
+    assert told <= 2 + (time.monotonic() - begun) / INTERVAL
     context.ctl("stop", "--transaction", "TX", "ts_7")
     while (
         f"STATUS={TASKS - 1} of {TASKS} tasks running in 1 transaction"

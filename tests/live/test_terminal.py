@@ -35,7 +35,7 @@ def setup(self):
 
 
 def harmless(text: str) -> bool:
-    """Whether a terminal does nothing but show it, in our own colours."""
+    """Return True if a terminal only shows the text, in our own colors."""
     plain = re.sub(r"\x1b\[0(;1;\d\d|;38;5;245)?m", "", text)
     return all(char.isprintable() or char in "\n\t" for char in plain)
 
@@ -194,7 +194,7 @@ def test_a_socket_of_another_user_is_not_used_as_the_supervisor(context: Context
         try:
             wait_for((place / "control.sock").exists)
             told = wait_for(lambda: context.ctl("status", check=5, timeout=20).stderr)
-            assert f"is of uid {stranger}, who does not own its directory" in told
+            assert f"belongs to uid {stranger}, who does not own its directory" in told
         finally:
             running.kill()
 

@@ -1,6 +1,4 @@
-"""serviceType="Thread": tasks of a transaction share one daemonised process, and one fails without the
-others.
-"""
+"""serviceType="Thread": tasks of a transaction share one daemon process, and one fails without the others."""
 
 from __future__ import annotations
 

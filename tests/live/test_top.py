@@ -1,5 +1,5 @@
-"""What tasks use of the machine: asked over the bus (`state`/`top`), and as a table on the terminal
-(`zmsvcctl top`).
+"""Resource usage of tasks: asked over the bus (`state`/`top`), and as a table on the terminal (`zmsvcctl
+top`).
 """
 
 from __future__ import annotations
@@ -256,7 +256,7 @@ def test_top_on_a_terminal_refreshes_until_a_key_ends_it(three: Context) -> None
 
 
 def drained(fd: int) -> bytes:
-    """What still comes until the other side is closed."""
+    """Return the output until the other side is closed."""
     found = b""
     while True:
         try:

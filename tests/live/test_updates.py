@@ -1,6 +1,4 @@
-"""What a task may report, and how much of it: every excess has an answer, and the supervisor stays at
-hand.
-"""
+"""Limits of updates: every excess has an answer, and the supervisor stays responsive."""
 
 from __future__ import annotations
 
@@ -164,8 +162,8 @@ def test_updates_while_no_supervisor_is_there_are_delivered_once(
     ],
 )
 def test_a_hostile_datagram_loses_no_other_message(context: Context, home: Path, datagram: str) -> None:
-    """It is refused and counted; the task that sent it and its neighbour are heard as before, and no
-    supervisor dies of it.
+    """The supervisor refuses and counts it, processes the other messages of this task and of its neighbor as
+    before, and does not crash.
     """
     send = f"s.sendto(({datagram}).encode(), os.environ['NOTIFY_SOCKET'])"
     context.looped(

@@ -57,7 +57,7 @@ def start(context: Context, installed: Installed, *arguments: str) -> None:
 
 
 def shown(context: Context) -> dict[str, Any]:
-    """What `zmsvcctl --json status` says; it is of the current release."""
+    """Return the output of `zmsvcctl --json status`, of the current release."""
     found: dict[str, Any] = json.loads(context.ctl("--json", "status", check=None).stdout)["contexts"][0]
     return found
 
@@ -72,8 +72,8 @@ def versions(context: Context) -> tuple[str | None, str | None, str | None]:
 
 
 def go_through_a_life(context: Context, transaction: str) -> None:
-    """What a supervisor does for its tasks: starts, an end with a rule, its own crash, a reload, a
-    restart, the device's end, a stop.
+    """Exercise a supervisor: starts, an exit with a rule, its own crash, a reload, a restart, the device's
+    end, a stop.
     """
     context.ctl("start", "--transaction", transaction)
     before = pids(context, transaction)

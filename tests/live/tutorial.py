@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def free_ports(count: int = 2) -> list[int]:
-    """TCP ports on loopback that nobody uses at this moment."""
+    """TCP ports on loopback that no process uses at this moment."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:

@@ -127,7 +127,7 @@ class Debian:
         return self.machine.sh(f"apt-get -y {command} zmsvc 2>&1", timeout=120).stdout
 
     def runs_first_release(self) -> bool:
-        """Whether release 1.0.0 works here: on Python 3.13 and newer each of its tasks dies when it is
+        """True if release 1.0.0 works here: on Python 3.13 and newer each of its tasks dies when it is
         forked.
         """
         return (
@@ -138,7 +138,7 @@ class Debian:
         )
 
     def version(self) -> str:
-        """What the installed zmsvcctl says of itself."""
+        """Return the output of the installed `zmsvcctl --version`."""
         return self.machine.sh("zmsvcctl --version").stdout.split()[1]
 
     def context(self, name: str, *tasks: str) -> Installed:

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.deadline(180)
 
 BUILD = "import sys; from setuptools import build_meta; print(getattr(build_meta, sys.argv[1])(sys.argv[2]))"
 GENERATED = {"PKG-INFO"}
-"""What setuptools adds to the tree, beside *.egg-info and the `setup.cfg` that it writes again."""
+"""Files that setuptools adds to the tree, beside *.egg-info and the `setup.cfg` that it writes again."""
 
 
 def tracked() -> list[str]:
@@ -137,7 +137,7 @@ def test_the_wheel_has_the_package_and_what_lies_beside_it(wheel: zipfile.ZipFil
 
 def test_setuptools_warns_of_nothing(built: dict[str, tuple[Path, str]]) -> None:
     # Not of the project: globs of MANIFEST.in that exclude what happens not to be there, and bytecode that
-    # nobody asked for.
+    # no test asked for.
     harmless = r"no previously-included|byte-compiling is disabled|no directories found matching"
     for kind, (_, said) in built.items():
         warnings = [

@@ -62,7 +62,7 @@ class Programs:
         assert http(port) == "first"
 
     def context_check(self) -> str:
-        """What `check` says of the context file."""
+        """Return the output of `check` for the context file."""
         self.context.write()
         done = self.context.ctl("check", str(self.context.file), check=None)
         return done.stdout + done.stderr
@@ -85,7 +85,7 @@ def free_port() -> int:
 
 
 def talk(place: Path | int, said: bytes, until: Callable[[bytes], bool]) -> bytes:
-    """What a server at a Unix socket, or at a port of this machine, answers; it may not listen yet."""
+    """Return the reply of a server at a Unix socket, or at a port of this machine, which may not listen yet."""
 
     def answer() -> bytes:
         with socket.socket(socket.AF_INET if isinstance(place, int) else socket.AF_UNIX) as sock:

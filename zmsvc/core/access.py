@@ -1,64 +1,93 @@
-"""Who may give which order, and over which way: the one table that the control socket, the bus,
-conf_command.py and the device use.
+"""The orders and questions that a supervisor knows, who may send each of them, and over which way. The
+control socket, the bus, zmsvcctl, conf_command.py and the device use this one table.
 
-The README and zmsvcctl(1) show the same; a test compares them. A verb that is added here for the control
-socket is not thereby accepted on the bus, which has a vocabulary of its own.
+The README and zmsvcctl(1) show the same; a test compares them. An order that is added for the control socket
+is not accepted on the bus, which has a vocabulary of its own: the column `bus`. zmsvcctl imports this module
+at each start, so it imports little.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from enum import StrEnum
 
 
+class Verb(StrEnum):
+    """The orders that change the world, as core/requests.py carries them out."""
+
+    START = "start"
+    STOP = "stop"
+    RESTART = "restart"
+    EXIT = "exit"
+    RESET_FAILED = "reset-failed"
+    FORGET = "forget"
+    RELOAD = "reload"
+    """A fact of its own, with the context file that was read."""
+
+
 class Who(StrEnum):
-    """Who may ask for something over the control socket; root and the daemon's own user always may."""
+    """The users who may ask over the control socket. Root and the daemon's own user always may."""
 
     OWNER = "root and the daemon's user"
     GROUP = "root, the daemon's user and its group"
 
 
 MAY_CONNECT = "root, the daemon's user, members of its group and the <user> of each task"
-"""Who may connect without CURVE keys to the bus, over ipc and over loopback tcp, and so give each order
-that the bus knows.
+"""The users who may connect to the bus without CURVE keys, over ipc and over loopback tcp. Each of them may
+give every order that the bus knows.
 """
 ANYONE = "every user of this machine"
-"""Who may connect over loopback tcp with bus_access="anyone"."""
+"""The users who may connect over loopback tcp with bus_access="anyone"."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """One thing that may be asked. `bus`: the topics on which it may be asked by those who may connect to
-    the bus.
-    """
+    """One order or question. Not a dataclass, since zmsvcctl starts in less time without them."""
 
-    verb: str
-    control: Who | None = None
-    bus: tuple[str, ...] = ()
+    __slots__ = ("bus", "control", "repeatable", "verb")
+
+    def __init__(
+        self, verb: str, *, control: Who | None = None, bus: tuple[str, ...] = (), repeatable: bool = False
+    ) -> None:
+        self.verb = verb
+        self.control = control
+        """The users who may ask over the control socket; None if it is not known there."""
+        self.bus = bus
+        """The topics on which a client of the bus may ask."""
+        self.repeatable = repeatable
+        """True if a client may ask again after the supervisor died over it. Such an order names a state, and
+        not a change.
+        """
 
 
 ORDERS = (
-    Order(verb="status", control=Who.GROUP),
-    Order(verb="events", control=Who.GROUP),
-    Order(verb="start", control=Who.GROUP, bus=("context", "process")),
-    Order(verb="stop", control=Who.GROUP, bus=("context", "process")),
-    Order(verb="restart", control=Who.GROUP, bus=("context", "process")),
-    Order(verb="reset-failed", control=Who.GROUP),
-    Order(verb="forget", control=Who.GROUP),
-    Order(verb="reload", control=Who.OWNER),
-    Order(verb="reexec", control=Who.OWNER),
-    Order(verb="restart-device", control=Who.OWNER),
-    Order(verb="exit", control=Who.OWNER, bus=("context",)),
-    Order(verb="request", bus=("state",)),
-    Order(verb="top", bus=("state",)),
+    Order("status", control=Who.GROUP, repeatable=True),
+    Order("events", control=Who.GROUP, repeatable=True),
+    Order(Verb.START, control=Who.GROUP, bus=("context", "process"), repeatable=True),
+    Order(Verb.STOP, control=Who.GROUP, bus=("context", "process"), repeatable=True),
+    Order(Verb.RESTART, control=Who.GROUP, bus=("context", "process")),
+    Order(Verb.RESET_FAILED, control=Who.GROUP, repeatable=True),
+    Order(Verb.FORGET, control=Who.GROUP),
+    Order(Verb.RELOAD, control=Who.OWNER),
+    Order("reexec", control=Who.OWNER),
+    Order("restart-device", control=Who.OWNER),
+    Order(Verb.EXIT, control=Who.OWNER, bus=("context",)),
+    Order("request", bus=("state",)),
+    Order("top", bus=("state",)),
 )
+TOPICS = ("context", "process", "state")
 
-CONTROL: Mapping[str, Who] = {order.verb: order.control for order in ORDERS if order.control is not None}
-"""Who may ask for what over the control socket. What is not in it cannot be asked for."""
 
-BUS: Mapping[str, tuple[str, ...]] = {
-    topic: tuple(order.verb for order in ORDERS if topic in order.bus)
-    for topic in ("context", "process", "state")
-}
-"""What may be asked on the bus, by topic."""
+def control(orders: Iterable[Order] = ORDERS) -> dict[str, Who]:
+    return {str(order.verb): order.control for order in orders if order.control is not None}
+
+
+def bus(orders: Iterable[Order] = ORDERS) -> dict[str, tuple[str, ...]]:
+    known = list(orders)
+    return {topic: tuple(str(order.verb) for order in known if topic in order.bus) for topic in TOPICS}
+
+
+CONTROL = control()
+"""Who may ask for what over the control socket. Any other request is refused."""
+BUS = bus()
+"""The orders and questions of the bus, by topic."""
+REPEATABLE = frozenset(str(order.verb) for order in ORDERS if order.repeatable)

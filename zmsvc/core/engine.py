@@ -148,8 +148,8 @@ def _updated(draft: Draft, key: Key, fact: ev.TaskUpdated) -> None:
         "tokens_at": draft.now,
     }
     if judged.refusal:
-        # A flood is recorded once, when the bucket runs empty.
-        if not judged.too_fast or task.tokens >= 1.0 or not task.dropped:
+        # The first update of a launch that came too fast is recorded, further ones are only counted.
+        if not judged.too_fast or not task.dropped:
             draft.record(key, "dropped", why=judged.refusal, before=task.dropped)
         draft.change(key, dropped=task.dropped + 1, **changes)
         return

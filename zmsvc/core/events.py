@@ -7,26 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
+from zmsvc.core.access import Verb
 from zmsvc.core.model import Context, TaskService
 
 Key = tuple[str, str]
 """A running task: (transaction, task id)."""
-
-
-class Verb(StrEnum):
-    """What may be asked of a context."""
-
-    START = "start"
-    STOP = "stop"
-    RESTART = "restart"
-    EXIT = "exit"
-    RESET_FAILED = "reset-failed"
-    FORGET = "forget"
-    RELOAD = "reload"
-    """Comes as a fact of its own, with the file that was read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

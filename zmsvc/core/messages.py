@@ -135,7 +135,7 @@ def order(topic: str, body: Body) -> Order:
 
 
 def _context_order(topic: str, body: Body) -> Order:
-    head = _need(body, "header", topic)
+    head = _required_object(body, "header", topic)
     content = body.get("content")
     configuration = content.get("configuration") if isinstance(content, dict) else None
     services = configuration.get("TaskService") if isinstance(configuration, dict) else None
@@ -157,15 +157,15 @@ def _process_order(body: Body) -> Order:
     service = service["TaskService"] if service else body
     if not isinstance(service, dict) or not isinstance(service.get("Task"), dict):
         raise ProtocolError("cannot read process message: no Task in it")
-    head = _need(_need(service["Task"], "message", "process"), "header", "process")
+    head = _required_object(_required_object(service["Task"], "message", "process"), "header", "process")
     task = head.get("service_id") or service.get("id")
     if not isinstance(task, str) or not task:
         raise ProtocolError("cannot read process message: no service_id in its header")
-    given = head.get("transaction", head.get("service_transaction"))
+    transaction = head.get("transaction", head.get("service_transaction"))
     return Order(
         topic="process",
         action=_text(head, "action", "process"),
-        transaction=given if isinstance(given, str) else "",
+        transaction=transaction if isinstance(transaction, str) else "",
         service_id=task,
         service_name=_text(head, "service_name", "process", default=""),
         tasks=(task,),
@@ -173,7 +173,7 @@ def _process_order(body: Body) -> Order:
     )
 
 
-def _need(body: Mapping[str, Any], key: str, topic: str) -> Body:
+def _required_object(body: Mapping[str, Any], key: str, topic: str) -> Body:
     value = body.get(key)
     if not isinstance(value, dict):
         raise ProtocolError(f"cannot read {topic} message: no {key} in it")
@@ -230,14 +230,14 @@ def ordered(
     task = task if isinstance(task, Mapping) else {}
     message = task.get("message")
     message = message if isinstance(message, Mapping) else {}
-    given = message.get("header")
+    own_header = message.get("header")
     inner = {
         "action": action,
         "service_id": service_id,
         "service_name": service_name,
         "transaction": transaction,
     }
-    inner = (dict(given) if isinstance(given, Mapping) else {}) | inner
+    inner = (dict(own_header) if isinstance(own_header, Mapping) else {}) | inner
     rest = {key: value for key, value in source.items() if key != "Task"}
     return {**rest, "Task": {**task, "message": {**message, "header": inner}}}
 
@@ -263,20 +263,20 @@ def process(
         service_name=service_name,
         origin=origin,
     )
-    told = ordered(
+    service = ordered(
         source, transaction=transaction, action=action, service_id=service_id, service_name=service_name
     )
-    return {"header": routing, "content": {}, **told}
+    return {"header": routing, "content": {}, **service}
 
 
-def reply(asked: Mapping[str, Any], action: str) -> Body:
+def reply(request_header: Mapping[str, Any], action: str) -> Body:
     """Return the header of a reply: that of the request with another action. A client recognizes its reply by
     it.
 
     Raises UsageError for a header of more than MAX_ECHO bytes. The origin of the supervisor's own messages is
     left out.
     """
-    head = {key: value for key, value in asked.items() if key != "origin"} | {"action": action}
+    head = {key: value for key, value in request_header.items() if key != "origin"} | {"action": action}
     if len(_encoded(head)) > MAX_ECHO:
         raise UsageError(f"its header has more than {MAX_ECHO} bytes, which the answer would repeat")
     return head
@@ -296,7 +296,7 @@ def control(
     }
 
 
-def context_infos(heads: Sequence[Body], pictures: Mapping[str, Body]) -> list[bytes]:
+def context_infos(heads: Sequence[Body], contents: Mapping[str, Body]) -> list[bytes]:
     """Return the `control`/`update` frames with the state of the context, one per header. `data` is
     `[{TRANSACTION: {...}}]`.
 
@@ -304,7 +304,7 @@ def context_infos(heads: Sequence[Body], pictures: Mapping[str, Body]) -> list[b
     above MAX_INFO bytes each message contains only its own transaction, for subscribers to that prefix. The
     last message contains all transactions: it is the last one that a subscriber to all messages receives.
     """
-    parts = {name: _encoded({name: picture}) for name, picture in pictures.items()}
+    parts = {name: _encoded({name: content}) for name, content in contents.items()}
     whole = b",".join(parts.values())
     if len(heads) * len(whole) <= MAX_INFO:
         return [_context_info(head, whole) for head in heads]

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from zmsvc.core import events as ev
+from zmsvc.core.access import Verb
 from zmsvc.core.draft import Draft
-from zmsvc.core.events import Key, Origin, Requested, Verb
+from zmsvc.core.events import Key, Origin, Requested
 from zmsvc.core.lifecycle import State, SubState
 from zmsvc.core.world import PendingRequest, Reason, Task
 

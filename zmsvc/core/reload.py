@@ -9,9 +9,10 @@ from typing import Any
 
 from zmsvc.core import events as ev
 from zmsvc.core import requests
+from zmsvc.core.access import Verb
 from zmsvc.core.cause import BY_CONTEXT
 from zmsvc.core.draft import Draft, ensure_task
-from zmsvc.core.events import ContextReloaded, Key, Origin, Requested, Verb
+from zmsvc.core.events import ContextReloaded, Key, Origin, Requested
 from zmsvc.core.lifecycle import SubState, TaskEvent
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.pending_requests import wait_for_reload

@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from zmsvc.core import events as ev
+from zmsvc.core.access import Verb
 from zmsvc.core.cause import NO_CAUSE, Cause
 from zmsvc.core.draft import Draft, ensure_task
-from zmsvc.core.events import Key, Requested, Verb
+from zmsvc.core.events import Key, Requested
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import TRANSACTION_ID
 from zmsvc.core.pending_requests import named, stopped, wait
@@ -41,7 +42,7 @@ def handle(draft: Draft, order: Requested) -> None:
     try:
         if draft.stopping and order.verb is not Verb.EXIT:
             raise _RefusedError(1, "the context is stopping")
-        _VERBS[order.verb](draft, order)
+        HANDLERS[order.verb](draft, order)
     except _RefusedError as refused:
         _refuse(draft, order, refused)
 
@@ -329,7 +330,7 @@ def _drop(draft: Draft, name: str) -> None:
     draft.drop_transaction(name)
 
 
-_VERBS = {
+HANDLERS = {
     Verb.FORGET: forget,
     Verb.START: start,
     Verb.STOP: stop,

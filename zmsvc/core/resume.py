@@ -8,9 +8,10 @@ from dataclasses import replace
 
 from zmsvc.core import events as ev
 from zmsvc.core import requests
+from zmsvc.core.access import Verb
 from zmsvc.core.cause import BY_CONTEXT
 from zmsvc.core.draft import Draft, ensure_task
-from zmsvc.core.events import Key, SupervisorStarted, Verb
+from zmsvc.core.events import Key, SupervisorStarted
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.pending_requests import CONTEXT_START
 from zmsvc.core.transitions import apply, ask_to_stop, executed, kill_rest, terminate_rest

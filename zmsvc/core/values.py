@@ -7,7 +7,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 TASK_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}")
 """The form of a task's ID (use `fullmatch`). It becomes a directory and a journal field, so `.` and `..` are
@@ -38,7 +38,7 @@ _TIME_MAX = 2.0**64 / 1e6
 _AMOUNT = re.compile(r"([0-9]{1,20})([KMGT]?)")
 _AMOUNT_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
-_TCP = re.compile(r"tcp://(\*|\[[0-9A-Fa-f:.%A-Za-z]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
+_TCP = re.compile(r"tcp://(\*|\[[0-9A-Fa-f:.%A-Za-z]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5}|\*)")
 
 
 def quote(text: str) -> str:
@@ -141,8 +141,8 @@ def amount(text: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """An endpoint to bind or connect: `tcp` with host and port, or `ipc` with the path as `host` and
-    port 0.
+    """An endpoint to bind or connect: `tcp` with host and port, or `ipc` with the path as `host` and port 0.
+    Port 0 of `tcp` is any free one.
     """
 
     scheme: str
@@ -165,45 +165,64 @@ class Endpoint:
 
     @property
     def local(self) -> bool:
-        """True if only this machine can reach the endpoint."""
+        """True if only this machine can reach the endpoint. The name of an interface is not resolved here,
+        not even that of loopback.
+        """
         address = self.address
         loopback = address is not None and address.is_loopback
-        return self.scheme == "ipc" or loopback or self.host in ("localhost", "lo")
+        return self.scheme == "ipc" or loopback or self.host == "localhost"
 
     def __str__(self) -> str:
-        return f"ipc://{self.host}" if self.scheme == "ipc" else f"tcp://{self.host}:{self.port}"
+        return f"ipc://{self.host}" if self.scheme == "ipc" else f"tcp://{self.host}:{self.port or '*'}"
 
 
 def endpoint(text: str, *, bind: bool) -> Endpoint:
-    """Read `tcp://HOST:PORT` or `ipc://PATH`. Only an endpoint to bind may have `*` as host. A port chosen by
-    the kernel is not allowed: its peers could not know it.
+    """Return the endpoint of `tcp://HOST:PORT` or `ipc://PATH`. Only an endpoint to bind may have `*` as
+    host. Raises ValueError.
+    """
+    place = read_endpoint(text, bind=bind)
+    if isinstance(place, str):
+        raise ValueError(f"{quote(text)} {place}")
+    return place
+
+
+def read_endpoint(text: str, *, bind: bool, any_port: bool = False) -> Endpoint | str:
+    """Return an endpoint, or the fault of its text without a subject. With `any_port` the kernel may choose
+    the port (`*` or 0); the endpoints of a context may not have it, as their peers could not know it.
     """
     if text.startswith("ipc://"):
-        return _ipc(text)
+        return _ipc(text.removeprefix("ipc://"))
     match = _TCP.fullmatch(text)
     if match is None:
-        raise ValueError(f"{quote(text)} is not an endpoint, expected tcp://HOST:PORT or ipc:///PATH")
-    if not 1 <= int(match[2]) <= 65535:
-        raise ValueError(f"{quote(text)} has port {match[2]}, expected one from 1 to 65535")
+        return "is not an endpoint, expected tcp://HOST:PORT or ipc:///PATH"
+    port = 0 if match[2] == "*" else int(match[2])
+    if not (1 <= port <= 65535 or (any_port and port == 0)):
+        return f"has port {match[2]}, expected one from 1 to 65535"
     if match[1] == "*" and not bind:
-        raise ValueError(f"{quote(text)} cannot be connected to, expected a host and not *")
-    return Endpoint(scheme="tcp", host=match[1], port=int(match[2]))
+        return "cannot be connected to, expected a host and not *"
+    return Endpoint(scheme="tcp", host=match[1], port=port)
 
 
-def _ipc(text: str) -> Endpoint:
-    path = text.removeprefix("ipc://")
+def _ipc(path: str) -> Endpoint | str:
     size = len(path.encode("utf-8", "surrogatepass"))
     if size > SUN_PATH:
-        raise ValueError(f"{quote(text)} has a path of {size} bytes, expected at most {SUN_PATH}")
+        return f"has a path of {size} bytes, expected at most {SUN_PATH}"
     if path.startswith("@"):
-        raise ValueError(
-            f"{quote(text)} is abstract and has no file whose mode keeps other users out, expected ipc:///PATH"
-        )
+        return "is abstract and has no file whose mode keeps other users out, expected ipc:///PATH"
     # Each process of a context has its own working directory, so a relative path would be a different socket
     # for each.
     if len(path) < 2 or path[0] != "/" or path.endswith("/"):
-        raise ValueError(f"{quote(text)} has no absolute path, expected ipc:///PATH")
+        return "has no absolute path, expected ipc:///PATH"
     return Endpoint(scheme="ipc", host=path)
+
+
+def without_keys(place: Endpoint) -> Endpoint | None:
+    """Return the endpoint to bind without CURVE keys: every address of the machine becomes loopback. None if
+    other machines could reach the endpoint.
+    """
+    if place.wildcard:
+        return replace(place, host="[::1]" if ":" in place.host else "127.0.0.1")
+    return place if place.local else None
 
 
 def collide(one: Endpoint, other: Endpoint) -> bool:
@@ -232,7 +251,7 @@ def apart(connect: Endpoint, bind: Endpoint) -> bool:
 
 
 def _plain(place: Endpoint) -> Endpoint:
-    loopback = place.scheme == "tcp" and place.host in ("localhost", "lo")
+    loopback = place.scheme == "tcp" and place.host == "localhost"
     return Endpoint(scheme="tcp", host="127.0.0.1", port=place.port) if loopback else place
 
 

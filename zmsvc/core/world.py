@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
+from zmsvc.core.access import Verb
 from zmsvc.core.cause import Cause
 from zmsvc.core.cause import as_json as cause_as_json
 from zmsvc.core.cause import from_json as cause_from_json
-from zmsvc.core.events import Ended, Key, Verb, ended_as_json
+from zmsvc.core.events import Ended, Key, ended_as_json
 from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, State, SubState
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.service_options import ServiceType
@@ -211,10 +212,10 @@ def transaction_state(world: World, transaction: str, tasks: Collection[Task]) -
         return State.DEACTIVATING if any(task.live for task in tasks) else State.INACTIVE
     if any(task.state is State.FAILED for task in tasks):
         return State.FAILED
-    return State.ACTIVATING if any(coming_up(task) for task in tasks) else State.ACTIVE
+    return State.ACTIVATING if any(is_starting(task) for task in tasks) else State.ACTIVE
 
 
-def coming_up(task: Task) -> bool:
+def is_starting(task: Task) -> bool:
     """Return True if a task is on its way to READY=1. This includes a task that stops in order to start
     again, or because it was not ready in time.
     """

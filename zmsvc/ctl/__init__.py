@@ -1,3 +1,3 @@
-"""The process zmsvcctl: asks, shows, and makes files. What an order means is decided by the supervisor,
-never here.
+"""The process zmsvcctl: sends requests, prints answers, and makes files. Only the supervisor decides about
+orders.
 """

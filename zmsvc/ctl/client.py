@@ -1,5 +1,6 @@
-"""Asks a supervisor over its control socket: a request line out, answer lines in. Imports little: the time
-of zmsvcctl is import time.
+"""The client of a supervisor's control socket: one request line out, answer lines in.
+
+This module imports little, because most of the run time of zmsvcctl is import time.
 """
 
 from __future__ import annotations
@@ -16,33 +17,30 @@ from zmsvc.host import paths
 from zmsvc.host.paths import Places
 
 TYPE_CHECKING = (
-    False  # To import typing costs 4 ms of the 40 that `status` takes, and only for this constant.
+    False  # An import of typing only for this constant would cost 4 ms of the 40 that `status` takes.
 )
 if TYPE_CHECKING:
     from typing import Any
 
     Json = dict[str, Any]
 
-REPEATABLE = frozenset({"status", "events", "start", "stop", "reset-failed"})
-"""Verbs that are asked again when the supervisor died over them: they say what should be, not what to do
-once more.
-"""
 MAX_DROPS = 5
-"""How often in a row the connection may be dropped. Each time the next supervisor is waited for, so this is
-no question of time: a request that kills every supervisor that reads it must not go on for ever."""
+"""Dropped connections in a row before the client gives up. After each one it waits for the next supervisor,
+so a request that kills every supervisor that reads it would otherwise be repeated for ever.
+"""
 MAX_LINE = 16 << 20
 """Bytes of one answer; the status of 1,000 tasks has 0.5 MiB."""
-LINE = 10.0
-"""Seconds that an answer may take from its first byte to its last: a supervisor sends it at once."""
+ANSWER_TIME = 10.0
+"""Seconds from the first byte of an answer to its last: a supervisor sends it in one piece."""
 GRACE = 0.5
-"""Seconds beyond --timeout: the supervisor has the same limit and can say what is unfinished, so it goes
-first.
+"""Seconds beyond --timeout: the supervisor has the same limit and can report unfinished tasks, so its limit
+comes first.
 """
 _CHUNK = 256 << 10
 
 
 class CtlError(ZmsvcError):
-    """An outcome that is not success; `code` is the exit status, `data` what the supervisor said about it."""
+    """A failure; `code` is the exit status, `data` the details from the supervisor."""
 
     def __init__(self, code: int, text: str, data: Json | None = None) -> None:
         super().__init__(text)
@@ -51,7 +49,7 @@ class CtlError(ZmsvcError):
 
 
 class NotRunningError(CtlError):
-    """Nobody listens."""
+    """No process listens at the control socket."""
 
 
 class DroppedError(CtlError):
@@ -61,9 +59,9 @@ class DroppedError(CtlError):
 class Client:
     """One context's supervisor.
 
-    `timeout` is the user's, in seconds; to pass it has exit status 124. `patience` is ours where the user
-    gave none; to pass it means that the supervisor does not answer. Without either we wait for the
-    supervisor's own limits. Both are for the client's whole life.
+    `timeout` is the user's limit in seconds; when it has passed, the exit status is 124. `patience` is the
+    limit of this program if the user gave none; when it has passed, the supervisor counts as hung. Without
+    either the client waits for the supervisor's own limits. Both count from the client's creation.
     """
 
     def __init__(
@@ -73,60 +71,63 @@ class Client:
         self.drops = 0
         """How often the connection was dropped and the request sent again."""
         self.uid: int | None = None
-        """Whose process listens, as the kernel says; None before there was a connection."""
+        """The user of the listening process, from the kernel; None before the first connection."""
         self._path = str(paths.control_socket(places.name))
         self._timeout = timeout
         limit = timeout + GRACE if timeout else patience
-        self._until = time.monotonic() + limit if limit else None
+        self._deadline = time.monotonic() + limit if limit else None
 
     def ask(self, verb: str, **request: Any) -> Json:
-        """The data of the one answer. Raises CtlError for a no, with its code and data."""
+        """Return the data of the only answer. Raises CtlError for a refusal, with its code and data."""
         for data in self.stream(verb, **request):
             return data
         return {}
 
     def stream(self, verb: str, **request: Any) -> Iterator[Json]:
-        """The data of each answer until the last, the last one included when it is the only one.
+        """Yield the data of each answer before the last one; of the last one if it is the only one.
 
-        Raises CtlError: 5 when nobody can be reached or understood, 124 when it takes longer than the user
-        wanted to wait, and the supervisor's own no. A repeatable request is asked again when the connection
-        is dropped before the first answer: the keeper's listening socket outlives the supervisor, so the
-        connection waits there for the next one.
+        Raises CtlError: 5 if no supervisor can be reached or its answer is malformed, 124 if the user's
+        timeout has passed, or the code of the supervisor's refusal. A repeatable request is sent again if the
+        connection is dropped before the first answer: the keeper's listening socket outlives the supervisor,
+        so the new connection waits there for the next supervisor.
         """
         line = json.dumps({"verb": verb, **request}).encode() + b"\n"
         while True:
-            told = False
+            answered = False
             try:
                 with self.open() as connection:
                     connection.write(line)
                     while True:
-                        answer = self._judged(verb, connection.read())
-                        if not (told and not answer["more"]):
+                        answer = self._parsed(verb, connection.read())
+                        if not (answered and not answer["more"]):
                             yield answer["data"]
-                        told = True
+                        answered = True
                         if not answer["more"]:
                             return
             except DroppedError:
                 self.drops += 1
-                if told or verb not in REPEATABLE or self.drops > MAX_DROPS:
+                # Imported here for start-up time: most connections are not dropped.
+                from zmsvc.core.access import REPEATABLE
+
+                if answered or verb not in REPEATABLE or self.drops > MAX_DROPS:
                     raise
 
-    def _judged(self, verb: str, text: bytes | None) -> Json:
-        """An answer of the right shape, `data` and `more` always in it; raises CtlError when it is a no or
-        no answer.
+    def _parsed(self, verb: str, text: bytes | None) -> Json:
+        """Parse an answer; `data` and `more` are always set. Raises CtlError if the supervisor refused or
+        closed the connection.
         """
         if text is None:
             raise DroppedError(
                 5,
                 f"cannot {verb}: the supervisor of {self.name} went away over it (zmsvcctl -c {self.name} "
-                f"status shows what is so)",
+                f"status shows the outcome)",
             )
         try:
             answer = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise self._garbled(str(error)) from None
+            raise self._malformed(str(error)) from None
         if not isinstance(answer, dict) or not isinstance(answer.get("data", {}), dict):
-            raise self._garbled("it is not an object with data")
+            raise self._malformed("it is not an object with data")
         data = answer.get("data", {})
         if answer.get("ok") is not True:
             code = answer.get("code")
@@ -138,7 +139,7 @@ class Client:
             )
         return {"data": data, "more": answer.get("more") is True}
 
-    def _garbled(self, why: str) -> CtlError:
+    def _malformed(self, why: str) -> CtlError:
         return CtlError(
             5, f"cannot understand the supervisor of {self.name}: {why} (is it of another version?)"
         )
@@ -146,22 +147,22 @@ class Client:
     # --- connections
 
     def open(self) -> ControlConnection:
-        """A new connection. Raises NotRunningError when nobody listens, CtlError 5 for other reasons, 124
-        when it takes too long.
+        """Open a connection. Raises NotRunningError if no process listens, CtlError 5 for other reasons, and
+        124 if it takes too long.
         """
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            left = self.left()
-            if left is not None:
-                # A connect to a full backlog fails at once on a socket that does not block. So it blocks, and
-                # the kernel's limit for sending, which holds for connect too, bounds it.
-                limit = struct.pack("ll", int(left), int(left % 1 * 1e6))
+            remaining = self.remaining()
+            if remaining is not None:
+                # With a full backlog a non-blocking connect fails at once. So the socket blocks, bounded by
+                # SO_SNDTIMEO, which the kernel also applies to connect(2).
+                limit = struct.pack("ll", int(remaining), int(remaining % 1 * 1e6))
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
             sock.connect(self._path)
-            self._know(sock)
+            self._check_owner(sock)
         except BlockingIOError:
             sock.close()
-            raise self.late() from None
+            raise self.timed_out() from None
         except (ConnectionRefusedError, FileNotFoundError):
             sock.close()
             raise NotRunningError(
@@ -181,32 +182,33 @@ class Client:
             raise
         return ControlConnection(self, sock)
 
-    def _know(self, sock: socket.socket) -> None:
-        """Note whose socket this is. Raises CtlError for that of a user who is neither root, nor us, nor
+    def _check_owner(self, sock: socket.socket) -> None:
+        """Note the user of the listening process. Raises CtlError unless it is root, the caller's user, or
         the owner of the directory.
         """
+        # As linux.peer_credentials, but ctypes costs start-up time.
         uid: int = struct.unpack(
             "3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         )[1]
         if uid not in (0, os.geteuid(), os.stat(os.path.dirname(self._path)).st_uid):
             raise CtlError(
                 5,
-                f"cannot reach the supervisor of {self.name}: {self._path} is of uid {uid}, who does not "
-                f"own its directory",
+                f"cannot reach the supervisor of {self.name}: {self._path} belongs to uid {uid}, who does "
+                f"not own its directory",
             )
         self.uid = uid
 
-    def left(self) -> float | None:
-        """Seconds until we give up, None for never. Raises CtlError when that is now."""
-        if self._until is None:
+    def remaining(self) -> float | None:
+        """Return the seconds until the deadline, None without one. Raises CtlError if it has passed."""
+        if self._deadline is None:
             return None
-        left = self._until - time.monotonic()
-        if left <= 0:
-            raise self.late()
-        return max(left, 0.001)
+        remaining = self._deadline - time.monotonic()
+        if remaining <= 0:
+            raise self.timed_out()
+        return max(remaining, 0.001)
 
-    def late(self) -> CtlError:
-        """What to raise when it has taken too long."""
+    def timed_out(self) -> CtlError:
+        """Return the error for an answer that takes too long."""
         if self._timeout:
             return CtlError(
                 124,
@@ -215,21 +217,24 @@ class Client:
             )
         return CtlError(
             5,
-            f"cannot reach the supervisor of {self.name}: it does not answer (is it hung? systemctl status "
+            f"cannot reach the supervisor of {self.name}: it does not answer (does it hang? systemctl status "
             f"zmsvc@{self.name})",
         )
 
-    def unfinished_line(self) -> CtlError:
+    def slow_answer(self) -> CtlError:
         return CtlError(
-            5, f"cannot reach the supervisor of {self.name}: an answer is not complete within {LINE:g} s"
+            5,
+            f"cannot reach the supervisor of {self.name}: an answer is not complete within {ANSWER_TIME:g} s",
         )
 
-    def garbled_line(self) -> CtlError:
-        return self._garbled(f"an answer is longer than {MAX_LINE >> 20} MiB")
+    def long_answer(self) -> CtlError:
+        return self._malformed(f"an answer is longer than {MAX_LINE >> 20} MiB")
 
 
 class ControlConnection:
-    """Lines to and from a supervisor; none is longer than the limit, none comes after the deadline."""
+    """A connection to a supervisor that reads and writes lines, with a limit of their length
+    and a deadline.
+    """
 
     def __init__(self, client: Client, sock: socket.socket) -> None:
         self._client = client
@@ -244,30 +249,30 @@ class ControlConnection:
 
     def write(self, line: bytes) -> None:
         try:
-            self._sock.settimeout(self._client.left())
+            self._sock.settimeout(self._client.remaining())
             self._sock.sendall(line)
         except TimeoutError:
-            raise self._client.late() from None
+            raise self._client.timed_out() from None
         except ConnectionError:
-            return  # What it still said before it hung up, if anything, can be read.
+            return  # The supervisor may have sent an answer before it closed the connection.
 
     def read(self) -> bytes | None:
-        """The next line; None when the other side has hung up, also in the middle of one."""
-        searched, until = 0, time.monotonic() + LINE if self._buffer else None
+        """Return the next line; None if the supervisor has closed the connection, also within a line."""
+        searched, until = 0, time.monotonic() + ANSWER_TIME if self._buffer else None
         while (end := self._buffer.find(b"\n", searched)) < 0:
             searched = len(self._buffer)
             if searched > MAX_LINE:
-                raise self._client.garbled_line()
+                raise self._client.long_answer()
             try:
                 self._sock.settimeout(self._left(until))
                 data = self._sock.recv(_CHUNK)
             except TimeoutError:
                 self._left(until)
-                raise self._client.late() from None
+                raise self._client.timed_out() from None
             except ConnectionError:
                 return None
             if until is None:
-                until = time.monotonic() + LINE
+                until = time.monotonic() + ANSWER_TIME
             if not data:
                 return None
             self._buffer += data
@@ -276,25 +281,25 @@ class ControlConnection:
         return line
 
     def _left(self, until: float | None) -> float | None:
-        """Seconds to wait for more of a line that has begun, and of one that has not; None for ever.
-        Raises CtlError when that is over.
+        """Return the seconds to wait for more data: `until` is the limit of a line that has begun. None means
+        for ever. Raises CtlError if a limit has passed.
         """
-        left = self._client.left()
+        remaining = self._client.remaining()
         if until is None:
-            return left
+            return remaining
         more = until - time.monotonic()
         if more <= 0:
-            raise self._client.unfinished_line()
-        return more if left is None else min(left, more)
+            raise self._client.slow_answer()
+        return more if remaining is None else min(remaining, more)
 
     def wait_for_end(self) -> None:
-        """Until the other side hangs up; what it says before is dropped."""
+        """Read and drop everything until the supervisor closes the connection."""
         while self.read() is not None:
             pass
 
 
 def listens(places: Places) -> bool:
-    """Whether somebody listens there, perhaps only for others than us."""
+    """Return True if a process listens at the control socket, even if it refuses this user."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.setblocking(False)
         try:

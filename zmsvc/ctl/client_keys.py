@@ -1,5 +1,5 @@
-"""Which CURVE keys a command connects with: those of the context that it means, by name, by endpoint, or
-by the directory given.
+"""The choice of CURVE keys for a command: those of a context, by its name or an endpoint, or those in a
+directory.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from zmsvc.host.config.xml_text import leaf, tree
 
 SYSTEM = Path("/etc/zmsvc")
 _PLACES = ("FrontEndEndpoint", "BackendEndpoint", "FrontBind", "BackendBind", "endpoint")
-"""What elements of a context file call a place that somebody may connect to."""
+"""Elements of a context file that contain an endpoint."""
 
 
 def of_context(name: str) -> Curve | None:
-    """Keys for the context of this name; None when there are none here. A user's own come before the
-    system's. Raises ConfigError.
+    """Return the keys for this context; None if this machine has none. The user's own keys take precedence
+    over the system's. Raises ConfigError.
     """
     for directory in _directories(name):
         if os.path.isdir(directory):
@@ -32,12 +32,12 @@ def of_context(name: str) -> Curve | None:
 
 
 def needed(name: str) -> Curve:
-    """The same where it is known that the context wants keys. Raises ConfigError."""
+    """Return the keys for a context that requires some. Raises ConfigError if there are none."""
     found = of_context(name)
     if found is None:
         raise ConfigError(
             [
-                f"cannot connect to {name}: it wants CURVE keys, and there are none in "
+                f"cannot connect to {name}: it requires CURVE keys, and there are none in "
                 f"{paths.keys_dir(name)} "
                 f"(zmsvcctl -c {name} keys join server.key makes some, from the public key of the machine "
                 f"that runs it)"
@@ -47,8 +47,8 @@ def needed(name: str) -> Curve:
 
 
 def of_endpoint(place: str, given: str | None, name: str | None = None) -> Curve | None:
-    """Keys for an endpoint: of the directory that was `given`, or of the context called `name`, or of the
-    one that has this endpoint.
+    """Return the keys for an endpoint: those in the directory `given`, else those of the context `name`, else
+    those of the context whose file has this endpoint.
     """
     if not place.startswith("tcp://"):
         return None
@@ -75,7 +75,7 @@ def _directories(name: str) -> Iterator[Path]:
 
 
 def _has(file: Path, place: str) -> bool:
-    """Whether a context file names the place; one that cannot be read names none."""
+    """Return True if a context file names the endpoint `place`. An unreadable file names none."""
     try:
         wanted = endpoint(place, bind=False)
         found = [leaf(element) for element in tree(file.read_bytes(), str(file)).iter(*_PLACES)]
@@ -97,7 +97,9 @@ def _same(text: str, wanted: Endpoint) -> bool:
 
 
 def _ours(host: str) -> bool:
-    """Whether this is an address of this machine: who goes there comes from there. Nothing is sent."""
+    """Return True if this is an address of this machine: the kernel then chooses it as source, too. Sends
+    nothing.
+    """
     try:
         family, kind, protocol, _, name = socket.getaddrinfo(host.strip("[]"), 9, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind, protocol) as probe:

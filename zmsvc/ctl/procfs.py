@@ -1,4 +1,7 @@
-"""What zmsvcctl itself reads of processes, so that the supervisor need not: memory and age. Figures only."""
+"""Memory and age of processes, read by zmsvcctl itself, to keep this work from the supervisor.
+
+host/kernel/linux.py reads /proc, too, but its ctypes costs start-up time.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ import os
 from collections.abc import Iterable
 
 EXACT = 64
-"""Up to so many processes their proportional memory is read, which costs the kernel 0.2 ms each; of more only
-the resident one, at
-0.02 ms. Tasks are forks of one process and share most of what is resident."""
+"""Up to this number of processes zmsvcctl reads the PSS, which takes the kernel 0.2 ms each; for more only
+the RSS, at 0.02 ms. Tasks are forks of one process and share most of their resident memory.
+"""
 
 
 def memory(pids: Iterable[int]) -> dict[int, str]:
-    """The memory of each process that is there, in words; `rss` is said where shared memory is counted in
+    """Return the memory of each existing process as text; `rss` marks figures that count shared memory in
     full.
     """
     wanted = list(pids)
@@ -27,7 +30,7 @@ def memory(pids: Iterable[int]) -> dict[int, str]:
 
 
 def _proportional(pid: int) -> int | None:
-    """The process's own bytes and its share of those it shares; None when it is gone, or another user's."""
+    """Return the PSS in bytes; None if the process has ended, or belongs to another user."""
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
             for line in file:
@@ -47,7 +50,7 @@ def _resident(pid: int) -> int | None:
 
 
 def age(pid: int | None) -> float | None:
-    """Seconds since the process started; None when it is gone."""
+    """Return the seconds since the process started; None if it has ended."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             ticks = int(file.read().rpartition(b")")[2].split()[19])
@@ -58,7 +61,7 @@ def age(pid: int | None) -> float | None:
 
 
 def size(amount: int) -> str:
-    """Bytes as systemd shows memory."""
+    """Format bytes as systemd shows memory."""
     if amount < 1024:
         return f"{amount}B"
     value, unit = amount / 1024, "K"

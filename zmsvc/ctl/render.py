@@ -1,6 +1,4 @@
-"""How a context looks: the tree of `status`, tables, times. Pure: what is measured and logged comes as
-arguments.
-"""
+"""Text of a context: the tree of `status`, tables, times. Pure: measurements and log lines are arguments."""
 
 from __future__ import annotations
 
@@ -15,11 +13,11 @@ _MINUTE, _HOUR, _DAY, _WEEK = 60, 3600, 86400, 7 * 86400
 _YEAR = 31_557_600
 _MONTH = _YEAR // 12
 _INDENT = " " * 13
-"""Where values stand: the names before them are right-aligned to it, as systemctl does."""
+"""The column of values: the names before them are right-aligned to it, as in systemctl."""
 
 
 def ago(seconds: float) -> str:
-    """How long ago, as systemd says it: `2min 3s ago`."""
+    """Format an age as systemd does: `2min 3s ago`."""
     if seconds < 1:
         return f"{max(0, int(seconds * 1000))}ms ago" if seconds >= 0.001 else "now"
     for limit, large, small in (
@@ -44,12 +42,12 @@ def ago(seconds: float) -> str:
 
 
 def _counted(count: int, unit: str) -> str:
-    """`3 days`, `1 day`, `5min`: only words have a plural."""
+    """Format `3 days`, `1 day`, `5min`: only words have a plural."""
     return f"{count}{unit}{'s' if unit.startswith(' ') and count != 1 else ''}"
 
 
 def epoch(at: str) -> float | None:
-    """An RFC 3339 time as seconds of the epoch; None when it is none."""
+    """Convert an RFC 3339 time to seconds of the epoch; None if it is not a valid one."""
     try:
         return datetime.fromisoformat(at).timestamp()
     except (ValueError, OverflowError):
@@ -57,19 +55,19 @@ def epoch(at: str) -> float | None:
 
 
 def since(at: str, now: float) -> str:
-    """`2min 3s ago`, or a dash."""
+    """Format the age of an RFC 3339 time, or a dash."""
     moment = epoch(at)
     return "-" if moment is None else ago(now - moment)
 
 
 def moment(seconds: float) -> str:
-    """A time of the epoch in the machine's zone, as systemctl writes it."""
+    """Format a time of the epoch in the machine's zone, as systemctl does."""
     return datetime.fromtimestamp(seconds).astimezone().strftime("%a %Y-%m-%d %H:%M:%S %Z")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], style: Style | None = None) -> list[str]:
-    """Columns as wide as their widest cell; the last one is not padded. With a style, states in a column
-    STATE have their colour.
+    """Return the lines of a table. Columns are as wide as their widest cell; the last one is not padded. With
+    a style, states in a column STATE have their color.
     """
     cells = [head, *rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
@@ -77,7 +75,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], style: Style | Non
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in cells
     ]
-    if style is None or not style.colours:
+    if style is None or not style.colors:
         return lines
     column = head.index("STATE")
     start = sum(width + 2 for width in widths[:column])
@@ -88,13 +86,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], style: Style | Non
 
 
 def last_exit(end: LastExit) -> str:
-    """`exited, status 0`, `signal, SIGKILL`."""
+    """Format `exited, status 0` or `signal, SIGKILL`."""
     how = end.signal or (f"status {end.code}" if end.code is not None else "")
     return ", ".join(word for word in (end.reason, how) if word)
 
 
 def inactive(name: str, file: str, start_command: str, style: Style) -> list[str]:
-    """A context that does not run, and what starts it."""
+    """Return the lines of a context that does not run, with the command that starts it."""
     return [
         f"{style.dot('inactive')} {style.paint('bold', name)}",
         *([_row("File", clean(file))] if file else []),
@@ -102,16 +100,16 @@ def inactive(name: str, file: str, start_command: str, style: Style) -> list[str
     ]
 
 
-def past(it: ContextStatus, sight: StatusExtras, style: Style) -> list[str]:
+def past(it: ContextStatus, extras: StatusExtras, style: Style) -> list[str]:
     """Return the last known state of the transactions of a context that does not run."""
-    return [_row("Tasks", _count(it, whole=sight.whole)), *_transactions(it, sight, style)]
+    return [_row("Tasks", _count(it, whole=extras.whole)), *_transactions(it, extras, style)]
 
 
 class StatusExtras:
-    """What is known besides the supervisor's answer: the time, the memory of processes by PID, log lines by
-    (transaction, task).
+    """Data for `status` beside the supervisor's answer: the time, the memory of processes by PID, log lines
+    by (transaction, task).
 
-    `up` is when the context came up; `whole` means that stopped transactions are shown with their tasks.
+    `up` is the start of the context; with `whole` stopped transactions are shown with their tasks.
     """
 
     def __init__(
@@ -130,15 +128,15 @@ class StatusExtras:
         self.whole = whole
 
 
-def context(it: ContextStatus, sight: StatusExtras, style: Style) -> list[str]:
-    """One context as `status` shows it."""
+def context(it: ContextStatus, extras: StatusExtras, style: Style) -> list[str]:
+    """Return the lines of a context for `status`."""
     ident = f" - {clean(it.id)}" if it.id else ""
     lines = [f"{style.dot(it.state)} {style.paint('bold', clean(it.name))}{ident}"]
     if it.file:
         lines.append(_row("File", clean(it.file)))
-    when = f"; up since {moment(sight.up)}; {ago(sight.now - sight.up)}" if sight.up is not None else ""
+    when = f"; up since {moment(extras.up)}; {ago(extras.now - extras.up)}" if extras.up is not None else ""
     lines.append(_row("Active", style.state(it.state) + when))
-    lines.append(_row("Version", clean(versions.told(it))))
+    lines.append(_row("Version", clean(versions.line(it))))
     lines.append(_row("Supervisor", f"{it.pid}{_restarted(it.restarts)}; keeper {it.keeper_pid}"))
     lines.append(_row("Device", f"{it.device_pid}{_restarted(it.device_restarts)}"))
     lines.append(_row("Endpoints", f"subscribe at {clean(it.frontend)}, publish to {clean(it.backend)}"))
@@ -151,14 +149,14 @@ def context(it: ContextStatus, sight: StatusExtras, style: Style) -> list[str]:
         )
     if it.unsaved:
         lines.append(_row("Unsaved", style.paint("red", clean(it.unsaved))))
-    lines.append(_row("Tasks", _count(it, whole=sight.whole)))
-    return [*lines, *_transactions(it, sight, style)]
+    lines.append(_row("Tasks", _count(it, whole=extras.whole)))
+    return [*lines, *_transactions(it, extras, style)]
 
 
-def _transactions(it: ContextStatus, sight: StatusExtras, style: Style) -> list[str]:
+def _transactions(it: ContextStatus, extras: StatusExtras, style: Style) -> list[str]:
     lines = []
     for number, each in enumerate(it.transactions):
-        lines += _transaction(each, sight, style, last=number == len(it.transactions) - 1)
+        lines += _transaction(each, extras, style, last=number == len(it.transactions) - 1)
     return lines
 
 
@@ -171,8 +169,8 @@ def _restarted(times: int) -> str:
 
 
 def _count(it: ContextStatus, *, whole: bool) -> str:
-    """How many tasks are in which state, of the transactions that go on, or will; where there is none, of
-    those that are shown `whole`.
+    """Return the number of tasks in each state, of the transactions that are open or will be resumed; if
+    there is none, of all transactions that are shown.
     """
     counted = [each for each in it.transactions if each.open or each.resumes] or (
         it.transactions if whole else []
@@ -186,15 +184,15 @@ def _count(it: ContextStatus, *, whole: bool) -> str:
     return f"{found} in {opened} transaction{'s' if opened != 1 else ''}"
 
 
-def _transaction(it: TransactionStatus, sight: StatusExtras, style: Style, *, last: bool) -> list[str]:
-    shown = it.tasks if sight.whole or it.open or it.resumes else []
+def _transaction(it: TransactionStatus, extras: StatusExtras, style: Style, *, last: bool) -> list[str]:
+    shown = it.tasks if extras.whole or it.open or it.resumes else []
     hidden = f" ({len(it.tasks)} task{'s' if len(it.tasks) != 1 else ''})" if it.tasks and not shown else ""
-    age = f" since {since(it.since, sight.now)}" if it.open and it.since else ""
+    age = f" since {since(it.since, extras.now)}" if it.open and it.since else ""
     age = ", to be resumed by the next start" if it.resumes else age
     head = f"{style.dot(it.state)} {clean(it.id)} {style.state(clean(it.state))}{age}{hidden}"
     lines = [_INDENT + style.drawn("└─" if last else "├─") + head]
     below = _INDENT + ("  " if last else style.drawn("│ "))
-    rows = [_cells(task, sight) for task in shown]
+    rows = [_cells(task, extras) for task in shown]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(len(_COLUMNS))]
     for number, (task, row) in enumerate(zip(shown, rows, strict=True)):
         end = number == len(shown) - 1
@@ -203,31 +201,29 @@ def _transaction(it: TransactionStatus, sight: StatusExtras, style: Style, *, la
             f"{_line(task, row, widths, style)}"
         )
         under = below + ("  " if end else style.drawn("│ "))
-        lines += [under + text for text in _details(task, sight.logs.get((it.id, task.id)), style)]
+        lines += [under + text for text in _details(task, extras.logs.get((it.id, task.id)), style)]
     return lines
 
 
 _COLUMNS = ("id", "instance", "state", "pid", "since", "memory", "restarts", "exit")
 
 
-def _cells(task: TaskStatus, sight: StatusExtras) -> tuple[str, ...]:
-    """The columns of a task's line, without colours: they are padded first."""
+def _cells(task: TaskStatus, extras: StatusExtras) -> tuple[str, ...]:
+    """Return the columns of a task's line, without colors, because they are padded first."""
     return (
         clean(task.id),
         clean(task.instance),
         f"{clean(task.state)} ({clean(task.sub)})" + (f", was {clean(task.last)}" if task.last else ""),
         f"PID {task.pid}" if task.pid is not None else "",
-        "" if task.last else since(task.since, sight.now),
-        sight.memory.get(task.pid, "") if task.pid is not None else "",
+        "" if task.last else since(task.since, extras.now),
+        extras.memory.get(task.pid, "") if task.pid is not None else "",
         f"{task.restarts} restart{'s' if task.restarts != 1 else ''}" if task.restarts else "",
         f"last exit: {clean(last_exit(task.exit))}" if task.exit else "",
     )
 
 
 def _line(task: TaskStatus, row: Sequence[str], widths: Sequence[int], style: Style) -> str:
-    """The cells in columns; columns that are empty for all tasks are left out, and nothing is padded at
-    the end.
-    """
+    """Join the padded cells. Columns that are empty for all tasks are left out, and the end is not padded."""
     cells = [
         (name, cell.ljust(width)) for name, cell, width in zip(_COLUMNS, row, widths, strict=True) if width
     ]
@@ -239,7 +235,7 @@ def _line(task: TaskStatus, row: Sequence[str], widths: Sequence[int], style: St
 
 
 def _details(task: TaskStatus, log: Sequence[str] | None, style: Style) -> list[str]:
-    """What stands below a task: why it failed or waits for its next start, and the end of its log."""
+    """Return the lines below a task: why it failed or waits for its next start, and the end of its log."""
     lines = []
     if task.status and (
         task.state == "failed"
@@ -249,7 +245,7 @@ def _details(task: TaskStatus, log: Sequence[str] | None, style: Style) -> list[
     ):
         lines.append(f'  Status: "{clean(task.status)}"')
     if task.held:
-        lines.append("  Held: no rule starts it until somebody orders it")
+        lines.append("  Held: no rule starts it until an operator starts it")
     if task.dropped:
         lines.append(f"  Dropped: {task.dropped} updates came too fast")
     return [*lines, *(style.paint("grey", f"  {clean(line)}") for line in log or ())]

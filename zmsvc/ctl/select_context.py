@@ -1,4 +1,4 @@
-"""Which context is meant: the named one, the only one that runs, or the one that knows the transaction."""
+"""The choice of a context: the named one, the only running one, or the one that has the transaction."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from zmsvc.host import paths
 from zmsvc.host.paths import Places
 
 PATIENCE = 10.0
-"""Seconds that each context has to say whether it knows a transaction."""
+"""Seconds to wait for each context's answer about a transaction."""
 
 
 class NoneRunningError(CtlError):
-    """Nothing was named, and nothing runs that could be meant."""
+    """No context was named, and none runs."""
 
 
 def choose(target: str | None, transaction: str | None = None) -> Places:
-    """The context that is meant. `target` is a NAME or a FILE.xml.
+    """Return the selected context. `target` is a NAME or a FILE.xml.
 
-    Raises CtlError: 4 for a name that nobody knows, 2 when it could be several, NoneRunningError when it
-    could be none.
+    Raises CtlError: 4 for an unknown name, 2 if several contexts fit. Raises NoneRunningError if none fits.
     """
     if target is not None:
         places = paths.places(target)
@@ -28,10 +27,8 @@ def choose(target: str | None, transaction: str | None = None) -> Places:
             others = sorted(
                 {*paths.known_contexts(), *paths.past_contexts(), *(each.name for each in running())}
             )
-            known = (
-                f"known: "
-                f"{', '.join(others) or f'there is none in {paths.config_dir()}'}{_near(places.name, others)}"
-            )
+            names = ", ".join(others) or f"there is none in {paths.config_dir()}"
+            known = f"known: {names}{_suggestion(places.name, others)}"
             raise CtlError(
                 4,
                 f"cannot find context {places.name}: no file {places.config_file}, and it is not running "
@@ -40,7 +37,7 @@ def choose(target: str | None, transaction: str | None = None) -> Places:
         return places
     alive = running()
     if not alive:
-        return _the_one_that_could_run()
+        return _only_known()
     if len(alive) > 1 and transaction is not None:
         alive = [each for each in alive if _knows(each, transaction)] or alive
     if len(alive) == 1:
@@ -50,17 +47,17 @@ def choose(target: str | None, transaction: str | None = None) -> Places:
 
 
 def running() -> list[Places]:
-    """The contexts that somebody listens for. A socket file that a killed daemon left behind does not
-    count.
+    """Return the contexts whose control socket has a listener. The socket file of a killed
+    daemon has none.
     """
-    # A directory that no context can have made is somebody else's.
+    # Other directories were not made by a context.
     names = [name for name in paths.running_contexts() if paths.CONTEXT_NAME.fullmatch(name)]
     return [places for places in map(paths.places, names) if listens(places)]
 
 
 def exists(places: Places) -> bool:
-    """Whether a context of this name has a file, runs, or has run."""
-    # os.path's is False for what we may not look at; that of a Path raises.
+    """Return True if a context of this name has a file, runs, or has run."""
+    # os.path.exists is False without permission; Path.exists raises.
     return any(
         map(
             os.path.exists,
@@ -69,7 +66,7 @@ def exists(places: Places) -> bool:
     )
 
 
-def _near(name: str, names: list[str]) -> str:
+def _suggestion(name: str, names: list[str]) -> str:
     # Imported here for start-up time: most of the time the name is right.
     import difflib
 
@@ -77,7 +74,7 @@ def _near(name: str, names: list[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _the_one_that_could_run() -> Places:
+def _only_known() -> Places:
     known = list(paths.known_contexts())
     if len(known) == 1:
         return paths.places(known[0])
@@ -90,20 +87,20 @@ def _the_one_that_could_run() -> Places:
 
 
 def start_command(name: str | None, file: str | None = None) -> str:
-    """Return what starts a context that does not run; without a name, one whose file lies anywhere.
+    """Return the command that starts a context; without a name, a command with a placeholder for its file.
 
-    By its name alone a context is found in the directory of context files, by `zmsvcd` and by the unit; a
-    `file` elsewhere has to be named. Units are root's, and need a systemd.
+    `zmsvcd` and the unit find a context by name only in the directory of context files; a `file` elsewhere
+    must be named. The unit needs root and systemd.
     """
     if name is None:
         return "zmsvcd --detach FILE.xml"
     if file and file != str(paths.places(name).config_file):
-        return f"zmsvcd --detach {_quoted(file)}"
-    return f"systemctl start zmsvc@{name}" if _unit() else f"zmsvcd --detach {name}"
+        return f"zmsvcd --detach {_shell_quoted(file)}"
+    return f"systemctl start zmsvc@{name}" if _has_unit() else f"zmsvcd --detach {name}"
 
 
 def restart_command(name: str, file: str | None = None) -> str:
-    """Return what ends a context, whose supervisor has read `file`, and starts it again."""
+    """Return the command that restarts a context whose supervisor has read `file`."""
     start = start_command(name, file)
     return (
         f"systemctl restart zmsvc@{name}"
@@ -112,14 +109,14 @@ def restart_command(name: str, file: str | None = None) -> str:
     )
 
 
-def _quoted(file: str) -> str:
+def _shell_quoted(file: str) -> str:
     # Imported here for start-up time: most of the time nothing is to be quoted.
     import shlex
 
     return shlex.quote(file)
 
 
-def _unit() -> bool:
+def _has_unit() -> bool:
     return os.geteuid() == 0 and os.path.isdir("/run/systemd/system")
 
 
@@ -127,7 +124,7 @@ def _knows(places: Places, transaction: str) -> bool:
     try:
         Client(places, patience=PATIENCE).ask("status", transaction=transaction)
     except CtlError:
-        # It says no, or cannot be asked: then the transaction is sought elsewhere, and what is wrong here
-        # shows when this one is meant.
+        # It refuses or does not answer. Another context may have the transaction; otherwise the same error
+        # appears again when this context is used.
         return False
     return True

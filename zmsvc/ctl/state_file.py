@@ -1,7 +1,7 @@
 """The state file of a context that does not run: its history, and the last known state of its tasks.
 
-It is read from a copy. Its directory may belong to another user, so no link in it is followed; and SQLite
-would write an index beside a file that its daemon had no time to close. Nothing is repaired.
+zmsvcctl reads a copy, because SQLite would write an index beside a file whose daemon was killed. The
+directory may belong to another user, so zmsvcctl follows no link in it. It repairs nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from zmsvc.host.config import reader
 from zmsvc.host.kernel import linux
 from zmsvc.host.store import SCHEMA
 
-TYPE_CHECKING = False  # As in client: typing is not worth its import.
+TYPE_CHECKING = False  # As in client: an import of typing is too slow.
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -35,22 +35,24 @@ if TYPE_CHECKING:
 
     Key = tuple[str, str]
     When = Callable[[Key, float], str | None]
-    """A monotonic time of a task as RFC 3339; None where it cannot be told."""
+    """A function that converts a monotonic time of a task to RFC 3339; it returns None for an
+    unknown time.
+    """
 
 MAX_SIZE = 512 << 20
-"""Bytes that are copied at most; a history of 100,000 rows has 30 MB."""
+"""The largest file that is copied, in bytes; a history of 100,000 rows has 30 MB."""
 MAX_VALUE = 64 << 20
-"""Bytes of one value; the longest is the context file."""
+"""The largest value, in bytes; the longest one is the context file."""
 _PATIENCE_S = 10.0
-"""Seconds that all of the reading may take; a history of 100,000 rows takes 0.1 s."""
-_LOOKS = 3
-"""How often a file that changes meanwhile is copied anew: the context may be starting."""
+"""Seconds for the whole reading; a history of 100,000 rows takes 0.1 s."""
+_COPY_ATTEMPTS = 3
+"""Attempts to copy a file that changes meanwhile: the context may be starting."""
 _TABLES = ("events", "meta", "tasks", "transactions")
 
 
 def exists(path: Path) -> bool:
-    """Tell whether there is a state file. One that this user may not look at counts as there: to read it
-    says why not.
+    """Return True if there is a state file, also if this user has no permission: reading it then reports the
+    reason.
     """
     try:
         os.stat(path)
@@ -62,7 +64,7 @@ def exists(path: Path) -> bool:
 
 
 def note(places: Places) -> str:
-    """Return what the user is told on stderr before anything from a state file is shown."""
+    """Return the note for stderr that precedes data from a state file."""
     try:
         written = max(os.stat(file).st_mtime for file in _files(places.state_file) if os.path.exists(file))
     except (OSError, ValueError):
@@ -71,7 +73,7 @@ def note(places: Places) -> str:
 
 
 def _files(path: Path) -> tuple[Path, Path]:
-    """Return the file and its write-ahead log, which is there when the daemon was killed."""
+    """Return the file and its write-ahead log, which exists if the daemon was killed."""
     return path, path.with_name(f"{path.name}-wal")
 
 
@@ -80,9 +82,7 @@ def _files(path: Path) -> tuple[Path, Path]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """Give a copy of a state file. Raises CtlError 5 for one that cannot be read, also for what is read of
-    it.
-    """
+    """Open a copy of a state file. Raises CtlError 5 if the file, or data in it, cannot be read."""
     try:
         with tempfile.TemporaryDirectory(prefix="zmsvcctl-") as directory:
             copy = Path(directory) / path.name
@@ -108,27 +108,27 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
 def _copy(path: Path, to: Path) -> None:
     directory = directories.hold(path.parent, os.stat(path.parent).st_uid)
     try:
-        for _ in range(_LOOKS):
-            before = _look(path, directory)
+        for _ in range(_COPY_ATTEMPTS):
+            before = _file_identities(path, directory)
             if before[path.name] is None:
                 raise FileNotFoundError(2, "no such file or directory")
-            for name, about in before.items():
+            for name, found_stat in before.items():
                 to.with_name(name).unlink(missing_ok=True)
-                if about is not None:
+                if found_stat is not None:
                     _copy_one(name, directory, to.with_name(name))
-            if _look(path, directory) == before:
+            if _file_identities(path, directory) == before:
                 return
     finally:
         os.close(directory)
     raise ValueError("it is being written to: the context is starting, or has just ended")
 
 
-def _look(path: Path, directory: int) -> dict[str, tuple[int, ...] | None]:
+def _file_identities(path: Path, directory: int) -> dict[str, tuple[int, ...] | None]:
     found: dict[str, tuple[int, ...] | None] = {}
     for file in _files(path):
         try:
-            about = os.stat(file.name, dir_fd=directory, follow_symlinks=False)
-            found[file.name] = (about.st_ino, about.st_size, about.st_mtime_ns)
+            found_stat = os.stat(file.name, dir_fd=directory, follow_symlinks=False)
+            found[file.name] = (found_stat.st_ino, found_stat.st_size, found_stat.st_mtime_ns)
         except FileNotFoundError:
             found[file.name] = None
     return found
@@ -142,16 +142,14 @@ def _copy_one(name: str, directory: int, to: Path) -> None:
         left = os.fstat(source.fileno()).st_size
         if left > MAX_SIZE:
             raise ValueError(f"it is larger than {MAX_SIZE >> 20} MiB")
-        # No more than that, for its owner may make it grow meanwhile.
+        # Not more, because its owner may let it grow meanwhile.
         while left and (data := source.read(min(left, 1 << 20))):
             target.write(data)
             left -= len(data)
 
 
 def _bound(db: sqlite3.Connection) -> None:
-    """Have SQLite give up what takes too long or has too long a value: another user may have made this
-    file for its reader.
-    """
+    """Limit time and size of values in SQLite: another user may have made this file to harm its reader."""
     until = time.monotonic() + _PATIENCE_S
     db.set_progress_handler(lambda: time.monotonic() > until, 10_000)
     db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
@@ -159,18 +157,18 @@ def _bound(db: sqlite3.Connection) -> None:
 
 
 def _check(db: sqlite3.Connection) -> None:
-    """Refuse what this release does not know: only in a plain table to read a row costs no more than the row.
+    """Refuse an unknown schema, and anything but plain tables, whose rows cost no more than their size.
 
-    A view may have rows without end, a generated column is computed from anything, and a virtual table parses
-    what is in others.
+    A view may have infinitely many rows, a generated column may be any computation, and a virtual table
+    parses the contents of other tables.
     """
     if (version := db.execute("PRAGMA user_version").fetchone()[0]) > SCHEMA:
         raise ValueError(f"it is of schema {version}, and this zmsvc knows {SCHEMA}")
-    made = dict(db.execute("SELECT name, sql FROM sqlite_master WHERE name IN (?, ?, ?, ?)", _TABLES))
+    statements = dict(db.execute("SELECT name, sql FROM sqlite_master WHERE name IN (?, ?, ?, ?)", _TABLES))
     for name in _TABLES:
-        # SQLite writes each statement with these words in front, whatever was typed: a virtual table or a
-        # view has others.
-        if not str(made.get(name)).startswith("CREATE TABLE "):
+        # SQLite stores each statement with these first words, however it was typed; those of a virtual table
+        # or a view differ.
+        if not str(statements.get(name)).startswith("CREATE TABLE "):
             raise ValueError(f"it has no table {name}")
         if any(hidden for *_, hidden in db.execute(f"PRAGMA table_xinfo({name})")):
             raise ValueError(f"it computes a column of {name}")
@@ -180,8 +178,8 @@ def _check(db: sqlite3.Connection) -> None:
 
 
 def events(path: Path, *, transaction: str | None, tasks: Sequence[str], limit: int) -> list[Json]:
-    """Return the last rows of the history, as a supervisor tells them. Raises CtlError where there is none
-    to be read.
+    """Return the last rows of the history, in the form of a supervisor's answer. Raises CtlError if it cannot
+    be read.
     """
     where, arguments = ["1"], []
     if transaction is not None:
@@ -205,18 +203,17 @@ def events(path: Path, *, transaction: str | None, tasks: Sequence[str], limit: 
 
 
 def status(places: Places) -> Json:
-    """Return what a supervisor would tell as `status`, without what only a process could have: no task in it
-    is alive.
+    """Return the data of `status` in the form of a supervisor's answer. No task in it is alive.
 
-    A task that was not at rest is `inactive`, `dead`; `last` says what it was. Raises CtlError where there is
-    nothing to be read.
+    A task that was not at rest is `inactive`, `dead`, and `last` has its last state. Raises CtlError if the
+    file cannot be read.
     """
     with _opened(places.state_file) as db:
         meta = dict(db.execute("SELECT name, value FROM meta"))
         context = _context(meta.get("context_file"), places)
         rows = db.execute("SELECT transaction_id, task, sub, row FROM tasks").fetchall()
         tasks = {(tx, task): task_from_row(json.loads(row), sub) for tx, task, sub, row in rows}
-        when = _when(db, same_boot=meta.get("boot_id") == linux.boot_id())
+        when = _time_converter(db, same_boot=meta.get("boot_id") == linux.boot_id())
         order = {name: at for at, name in enumerate(context.tasks)} if context else {}
         keys = sorted(tasks, key=lambda key: (order.get(key[1], len(order)), key[1]))
         transactions = [
@@ -240,15 +237,15 @@ def status(places: Places) -> Json:
 
 
 def _log(target: object, places: Places) -> str:
-    """Return where the last run logged. An earlier release did not write that down: then its file, if it
-    has ever made one.
+    """Return the log of the last run. An earlier release did not save it: then it is the log file, if one
+    exists.
     """
     in_file = target == "file" or (target != "journal" and os.path.exists(places.log_file))
     return str(places.log_file) if in_file else "journal"
 
 
 def _context(text: object, places: Places) -> Context | None:
-    """Return the context file that ran; None where this release cannot read it any more."""
+    """Return the context from the saved text of its file; None if this release cannot read that text."""
     if not isinstance(text, bytes):
         return None
     try:
@@ -292,9 +289,9 @@ def _exit(key: Key, end: Exit | None, when: When) -> Json | None:
     )
 
 
-def _when(db: sqlite3.Connection, *, same_boot: bool) -> When:
-    """Return what tells a monotonic time. Those of another boot mean nothing now: then the history has the
-    last end of each task.
+def _time_converter(db: sqlite3.Connection, *, same_boot: bool) -> When:
+    """Return a function that converts monotonic times. Times of another boot have no meaning now: then it
+    returns the last end of the task from the history.
     """
     if same_boot:
         shift = time.time() - time.monotonic()
@@ -308,7 +305,7 @@ def _when(db: sqlite3.Connection, *, same_boot: bool) -> When:
 
 
 def moment(at: float) -> str:
-    """A time of the epoch as RFC 3339, as a supervisor writes it."""
+    """Format a time of the epoch as RFC 3339, as a supervisor does."""
     zone = time.strftime("%z", time.localtime(at))
     text = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(at))
     return f"{text}.{int(at * 1000) % 1000:03}{zone[:3]}:{zone[3:]}"

@@ -1,18 +1,19 @@
-"""The answer to `status` as objects. What is missing or of another type is as if it were not there: the
-supervisor may be of another version, and whatever it says, zmsvcctl must not end in a traceback."""
+"""The answer to `status` as objects. A missing field, or a field of another type, gets a default: the
+supervisor may be of another version, and no answer may end zmsvcctl with a traceback.
+"""
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # As in client: typing is not worth its import.
+TYPE_CHECKING = False  # As in client: an import of typing is too slow.
 if TYPE_CHECKING:
     from zmsvc.ctl.client import Json
 
 OPEN = frozenset({"active", "activating", "deactivating", "failed", "reloading"})
-"""States of a transaction that is going on; a stopped one is history."""
+"""States of an open transaction. Other transactions are stopped."""
 
 
 class LastExit:
-    """How a task ended last."""
+    """The last end of a task."""
 
     __slots__ = ("at", "code", "reason", "signal")
 
@@ -57,8 +58,8 @@ class TaskStatus:
         self.pid = _number(data.get("pid"))
         last = data.get("last")
         self.last = f"{_text(last.get('state'))} ({_text(last.get('sub'))})" if isinstance(last, dict) else ""
-        """Of a context that does not run: what the task was when the state file was written, if it cannot
-        be so any more.
+        """The state in the state file of a context that does not run, if the task cannot be in
+        it any more.
         """
         self.since = _text(data.get("since"))
         self.restarts = _number(data.get("restarts")) or 0
@@ -80,11 +81,11 @@ class TransactionStatus:
     def __init__(self, data: Json) -> None:
         self.id = _text(data.get("id"))
         self.state = _text(data.get("state"))
-        # A supervisor of an earlier release tells only when it was opened.
+        # A supervisor of an earlier release sends only `opened`.
         self.since = _text(data.get("since")) or _text(data.get("opened"))
         self.resumes = data.get("resumes") is True
-        """Of a context that does not run: its next start resumes this transaction."""
-        self.tasks = [TaskStatus(each) for each in _objects(data.get("tasks"))]
+        """True if the context does not run, and its next start resumes this transaction."""
+        self.tasks = [TaskStatus(each) for each in objects(data.get("tasks"))]
 
     @property
     def open(self) -> bool:
@@ -128,7 +129,7 @@ class ContextStatus:
         self.state = _text(data.get("state"))
         self.since = _text(data.get("since"))
         self.curve = data.get("curve") is True
-        """Whether who connects by tcp needs CURVE keys."""
+        """True if tcp clients need CURVE keys."""
         self.frontend = _text(data.get("frontend"))
         self.backend = _text(data.get("backend"))
         self.file = _text(data.get("file"))
@@ -142,7 +143,7 @@ class ContextStatus:
         self.dropped = {
             str(what): count for what, count in counts.items() if isinstance(count, int) and count
         }
-        self.transactions = [TransactionStatus(each) for each in _objects(data.get("transactions"))]
+        self.transactions = [TransactionStatus(each) for each in objects(data.get("transactions"))]
 
     @property
     def tasks(self) -> list[TaskStatus]:
@@ -157,16 +158,17 @@ def _number(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _objects(value: object) -> list[Json]:
+def objects(value: object) -> list[Json]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def all_active(context: ContextStatus, *, transaction: bool, task: bool) -> bool:
-    """Whether everything that was asked for is active; `transaction` and `task`: whether one was named.
+    """Return True if everything that was asked for is active. `transaction` and `task` are True if one was
+    named.
 
-    A named task has to be active itself. Of a transaction a task spoils nothing that waits for a rule or has
-    ended as it should, and of a whole context neither do transactions that were stopped, as long as another
-    goes on.
+    A named task must be active itself. In a transaction, a task that waits for a rule or has ended
+    successfully does not count. In a whole context, stopped transactions do not count as long as another one
+    is open.
     """
     asked = context.transactions if transaction else [each for each in context.transactions if each.open]
     tasks = [each for one in asked for each in one.tasks]
@@ -180,7 +182,7 @@ def all_active(context: ContextStatus, *, transaction: bool, task: bool) -> bool
 
 
 def _at_rest(task: TaskStatus) -> bool:
-    """Whether it need not run: it has done its work, or it is for a rule to start (and another rule may
-    have stopped it since).
+    """Return True if the task need not run: it has finished its work, or only a rule starts it (and another
+    rule may have stopped it since).
     """
     return task.state == "inactive" and (task.sub == "exited" or not task.entry)

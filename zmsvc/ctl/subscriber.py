@@ -1,5 +1,5 @@
-"""A subscriber that waits for messages, and is told when the device does not let it in: libzmq would
-connect again and again in silence.
+"""A subscriber that waits for messages and notices when the device refuses its connection: libzmq would
+reconnect silently for ever.
 """
 
 from __future__ import annotations
@@ -15,47 +15,47 @@ from zmsvc.host.bus.socket_options import Socket
 
 
 class Listener:
-    """A SUB socket that is connected to `endpoint`. Without `keys` another look tells whether it is let
-    in.
+    """A connected SUB socket. Without `keys` another check tells whether the device refuses the
+    connection.
     """
 
-    def __init__(self, heard: Socket, endpoint: str, *, keys: bool) -> None:
-        self._heard, self._endpoint = heard, endpoint
+    def __init__(self, socket: Socket, endpoint: str, *, keys: bool) -> None:
+        self._socket, self._endpoint = socket, endpoint
         self._poller = zmq.Poller()
-        self._poller.register(heard, zmq.POLLIN)
+        self._poller.register(socket, zmq.POLLIN)
         events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | socket_monitor.FAILED
-        self._news = socket_monitor.open_monitor(heard, events) if keys else None
-        if self._news is not None:
-            self._poller.register(self._news, zmq.POLLIN)
+        self._events = socket_monitor.open_monitor(socket, events) if keys else None
+        if self._events is not None:
+            self._poller.register(self._events, zmq.POLLIN)
 
     def next(self, until: float | None) -> bytes | None:
-        """Return the next frame; None when there is none by that monotonic time. Raises CtlError 5 when it
-        is not let in.
+        """Return the next frame; None if there is none before the monotonic time `until`. Raises CtlError 5
+        if the device refuses the connection.
         """
         while True:
             left = None if until is None else max(0, round((until - time.monotonic()) * 1000))
             readable = dict(self._poller.poll(left))
-            if self._news in readable:
-                self._judge()
-            if self._heard in readable:
-                return self._heard.recv()
+            if self._events in readable:
+                self._check_events()
+            if self._socket in readable:
+                return self._socket.recv()
             if not readable:
                 return None
 
     def close(self) -> None:
-        """Let go of what tells about the connection."""
-        if self._news is not None:
-            self._heard.disable_monitor()
-            self._news.close(0)
-            self._news = None
+        """Close the monitor of the connection."""
+        if self._events is not None:
+            self._socket.disable_monitor()
+            self._events.close(0)
+            self._events = None
 
-    def _judge(self) -> None:
-        """The first thing that becomes of the connection tells; after that it comes back by itself."""
-        assert self._news is not None
-        events = [event for event, _ in socket_monitor.pending_events(self._news)]
+    def _check_events(self) -> None:
+        """Check the first event of the connection; after that the connection is restored automatically."""
+        assert self._events is not None
+        events = [event for event, _ in socket_monitor.pending_events(self._events)]
         if not events:
             return
-        self._poller.unregister(self._news)
+        self._poller.unregister(self._events)
         self.close()
         if events[0] == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             raise CtlError(
@@ -64,7 +64,7 @@ class Listener:
                 f"allow our key: zmsvcctl keys)",
             )
         if events[0] != zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            # A device that has just begun may do so, too, and is there in the next moment.
+            # A device that is starting may also end the connection, and accept the next one a moment later.
             terminal.complain(
                 f"the peer at {self._endpoint} ends the connection: is it the frontend of a context, and "
                 f"is ours the key of its device?"

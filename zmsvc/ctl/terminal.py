@@ -1,5 +1,5 @@
-"""How text gets to the terminal: colours as systemctl decides them, UTF-8 or ASCII, the pager, a pipe that
-was closed. Knows no verb.
+"""Output to the terminal: colors by systemctl's rules, UTF-8 or ASCII, the pager, closed pipes. The verbs are
+elsewhere.
 """
 
 from __future__ import annotations
@@ -30,43 +30,43 @@ _ASCII = str.maketrans(
     {"●": "*", "○": "o", "\N{MULTIPLICATION SIGN}": "x", "↻": "@", "├": "|", "└": "`", "─": "-", "│": "|"}
 )
 _OWN = re.compile(f"(\x1b\\[(?:0|{'|'.join(_CODES.values())})m)")
-"""What `paint` puts around a text; no other escape sequence gets out."""
+"""The escape sequences that `paint` writes; all others are removed."""
 _PLAIN = re.compile(r"[\n\t\x20-\x7e]*")
 _YES, _NO = ("1", "yes", "true", "on", "16", "256", "24bit"), ("0", "no", "false", "off")
 
 
 class Style:
-    """What may be used: colours or not, UTF-8 or ASCII."""
+    """The abilities of the output: colors or not, UTF-8 or ASCII."""
 
-    __slots__ = ("colours", "utf8")
+    __slots__ = ("colors", "utf8")
 
-    def __init__(self, *, colours: bool, utf8: bool) -> None:
-        self.colours = colours
+    def __init__(self, *, colors: bool, utf8: bool) -> None:
+        self.colors = colors
         self.utf8 = utf8
 
-    def paint(self, colour: str | None, text: str) -> str:
-        return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if self.colours and colour else text
+    def paint(self, color: str | None, text: str) -> str:
+        return f"\x1b[{_CODES[color]}m{text}\x1b[0m" if self.colors and color else text
 
     def state(self, state: str, text: str | None = None) -> str:
-        """A state's word, or another text, in the state's colour."""
+        """Return a state, or another text, in the state's color."""
         return self.paint(_OF_STATE.get(state), state if text is None else text)
 
     def dot(self, state: str) -> str:
         return self.state(state, self.drawn(_DOTS.get(state, "○")))
 
     def drawn(self, text: str) -> str:
-        """Our own dots and boxes, in ASCII where the terminal has nothing better."""
+        """Return dots and box lines; in ASCII if the terminal is not UTF-8."""
         return text if self.utf8 else text.translate(_ASCII)
 
 
 def style() -> Style:
-    """What standard output may be sent."""
-    return Style(colours=_wants_colours(), utf8=_has_utf8())
+    """Return the style of standard output."""
+    return Style(colors=_wants_colors(), utf8=_has_utf8())
 
 
-def _wants_colours() -> bool:
-    """SYSTEMD_COLORS wins over everything, as with systemctl; then NO_COLOR, TERM, and whether anybody
-    looks.
+def _wants_colors() -> bool:
+    """Return True if the output has colors: by SYSTEMD_COLORS first, as with systemctl; then by NO_COLOR,
+    TERM, and whether it is a terminal.
     """
     asked = os.environ.get("SYSTEMD_COLORS", "").lower()
     if asked in _YES or asked in _NO:
@@ -75,8 +75,8 @@ def _wants_colours() -> bool:
 
 
 def _has_utf8() -> bool:
-    """Whether the locale is UTF-8. Python takes UTF-8 for the C locale too, and says so in its flag; a
-    terminal would not.
+    """Return True if the locale is UTF-8. Python uses UTF-8 for the C locale too, which its flag shows; a
+    terminal does not.
     """
     asked = os.environ.get("SYSTEMD_UTF8", "").lower()
     if asked in _YES or asked in _NO:
@@ -90,8 +90,8 @@ def on_terminal() -> bool:
 
 
 def columns() -> int:
-    """How wide the terminal is. shutil would tell as well, but takes 8 ms to import, for the sake of its
-    compressors.
+    """Return the width of the terminal. shutil has a function for it, but importing it takes 8 ms, because it
+    imports compressors.
     """
     try:
         return int(os.environ.get("COLUMNS") or os.get_terminal_size().columns)
@@ -100,22 +100,24 @@ def columns() -> int:
 
 
 def prepare() -> None:
-    """No character may end a command in a traceback: what the encoding cannot say is escaped."""
+    """Escape characters that the encoding of the output lacks, which otherwise end a command in
+    a traceback.
+    """
     for stream in (sys.stdout, sys.stderr):
-        # Whoever runs us may have closed them, or put something else in their place.
+        # The parent process may have closed them; a test may have replaced them.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 clean = printable.line
-"""A text from somebody else on one line and without control characters, which could play with the
-terminal.
+"""Return a text of another program on one line, without control characters, which could control
+the terminal.
 """
 
 
 def _shown(text: str) -> str:
-    """Return a text as it may reach a terminal, whatever another user has put into it. All that is printed
-    comes by here.
+    """Return a text without the control characters that another user may have put into it. All output passes
+    through this function.
     """
     if _PLAIN.fullmatch(text):
         return text
@@ -133,7 +135,7 @@ def say(text: str) -> None:
 
 
 def steer(codes: str, text: str = "", *, flush: bool = False) -> None:
-    """Write codes of our own that move the cursor, then a text."""
+    """Write codes that move the cursor, then a text."""
     _write(codes + _shown(text), flush=flush)
 
 
@@ -145,7 +147,7 @@ def _write(text: str, *, flush: bool) -> None:
 
 
 def err(text: str) -> None:
-    """Write to standard error, which may be closed too; then nobody can be told that nobody can be told."""
+    """Write to standard error. A failure is ignored: there is no place left to report it."""
     if sys.stderr is not None:
         try:
             sys.stderr.write(_shown(text))
@@ -159,19 +161,21 @@ def say_error(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """One line on standard error, whatever is in the text."""
+    """Write one line to standard error; line breaks in the text become `; `."""
     err(f"zmsvcctl: {'; '.join(clean(line) for line in text.splitlines() if line.strip())}\n")
 
 
 def silence() -> None:
-    """Nobody reads us any more: neither what is still buffered nor Python's own end may fail over it."""
+    """Redirect standard output to /dev/null after its reader has gone, so that neither buffered text nor
+    Python's own flush at its end fails.
+    """
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.close(null)
 
 
 def page(text: str, *, wanted: bool = True) -> None:
-    """Write through the pager that systemctl would use, where it would use one; else just write."""
+    """Write through the pager if systemctl would use one, else directly."""
     if wanted and on_terminal() and os.environ.get("TERM") != "dumb":
         for command in _pagers():
             if _through(command, _shown(text)):
@@ -191,12 +195,12 @@ def _pagers() -> Iterator[list[str]]:
 
 
 def _through(command: list[str], text: str) -> bool:
-    """Let a pager show the text; False when there is no such program."""
-    # Imported here for start-up time: 1 ms that only a terminal pays.
+    """Show the text in a pager; return False if there is no such program."""
+    # Imported here for start-up time: 1 ms, needed on a terminal only.
     import signal
 
     reader, writer = os.pipe()
-    # posix_spawn, because importing subprocess takes as long as all the rest of `status`.
+    # posix_spawn, because importing subprocess would double the time of `status`.
     try:
         child = os.posix_spawnp(
             command[0],
@@ -210,14 +214,14 @@ def _through(command: list[str], text: str) -> bool:
         return False
     finally:
         os.close(reader)
-    # Ctrl-C belongs to the pager while it runs: it stops a search there, and must not take the terminal away
-    # from it.
+    # Ctrl-C is for the pager while it runs: there it stops a search, and it must not end zmsvcctl, which
+    # would leave the terminal to two programs.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with os.fdopen(writer, "w", errors="backslashreplace") as pipe:
             pipe.write(text)
     except BrokenPipeError:
-        pass  # The reader has seen enough.
+        pass  # The user has quit the pager.
     finally:
         os.waitpid(child, 0)
         signal.signal(signal.SIGINT, before)
@@ -225,8 +229,8 @@ def _through(command: list[str], text: str) -> bool:
 
 
 def _for_less() -> dict[str, str]:
-    """less as systemctl runs it: colours through, long lines chopped, no pager for what fits; secure when
-    root looks for another.
+    """Return the environment in which systemctl runs less: colors pass, long lines are chopped, text that
+    fits is not paged; secure if root runs it for another user.
     """
     settings = {"LESS": os.environ.get("SYSTEMD_LESS", "FRSXMK")}
     if charset := os.environ.get("SYSTEMD_LESSCHARSET"):

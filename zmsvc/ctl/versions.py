@@ -1,29 +1,29 @@
-"""Which release each process of a context runs, beside the installed one, and what renews those that
-differ.
-"""
+"""A comparison of the releases that the processes of a context run with the installed release."""
 
 from __future__ import annotations
 
 from zmsvc import __version__
 from zmsvc.ctl.select_context import restart_command
 
-TYPE_CHECKING = False  # As in client: typing is not worth its import.
+TYPE_CHECKING = False  # As in client: an import of typing is too slow.
 if TYPE_CHECKING:
     from zmsvc.ctl.status_reply import ContextStatus
 
 UNKNOWN = "1.0"
-"""zmsvc 1.0 does not tell its version."""
+"""The version of a process that sends none."""
 
 
 def restart_needed(it: ContextStatus) -> bool:
-    """Tell whether a process runs another release than the installed one that only a restart of the
-    context renews.
+    """Return True if keeper or zygote run another release than the installed one. Only a restart of the
+    context replaces them.
     """
     return any(version != __version__ for version in (it.keeper_version, it.zygote_version))
 
 
-def told(it: ContextStatus) -> str:
-    """Return the line of `status`: one version where all are the same, else each with what renews it."""
+def line(it: ContextStatus) -> str:
+    """Return the line of `status`: one version if all are the same, else each version and the command that
+    replaces the old process.
+    """
     versions = {"supervisor": it.supervisor_version, "keeper": it.keeper_version, "zygote": it.zygote_version}
     if all(version == __version__ for version in versions.values()):
         return __version__

@@ -118,7 +118,7 @@ class DeviceEvents:
         for side in self._sides:
             self._take_news(side)
         if self._handler:
-            self._handler.answer(known=self._known)
+            self._handler.answer(complete=self._known)
 
     @property
     def _known(self) -> bool:

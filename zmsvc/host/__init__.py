@@ -1,3 +1,1 @@
-"""The machine: thin adapters to kernel, files, sockets and journal. No policy lives here; it may import
-core.
-"""
+"""Adapters to the machine: kernel, files, sockets, journal. They decide nothing, and import only core."""

@@ -1,6 +1,4 @@
-"""What the processes of a daemon tell the terminal that they were started from, and the log file of the
-context.
-"""
+"""Write messages of a daemon's processes to the terminal that started them, and to the context's log file."""
 
 from __future__ import annotations
 
@@ -14,22 +12,22 @@ from zmsvc.host.log_file import LogFile, offer, stamp
 
 WARNING = 4
 TARGET = "ZMSVC_LOG"
-"""The variable that says where a daemon logs, as `journal.configure` takes it."""
+"""The variable with the log target of a daemon, as `journal.configure` takes it."""
 DETACHED = "ZMSVC_DETACHED"
-"""The variable that says that no person has the standard error of this daemon: it leads into the log file."""
+"""The variable that is set if the standard error of this daemon leads into the log file, not to a person."""
 
 
 def complain(text: str) -> None:
     """Write lines to standard error, without control characters, and to the log file if this daemon has one.
 
-    They are lost where no reader takes them: a journal that was stopped, a full disk or a closed terminal
-    must not hold or end a daemon.
+    Lines that the reader does not take are lost: a stopped journald, a full disk or a closed terminal must
+    not block or end a daemon.
     """
     target = os.environ.get(TARGET, "")
     path = target.removesuffix("+stderr")
     if path.startswith("/"):
         _to_file(path, text)
-    # There it is a pipe, which may be full: the keeper would wait for the process that reads it.
+    # With DETACHED and a log file, stderr is a pipe that may be full: the keeper would wait for its reader.
     if DETACHED not in os.environ or not path.startswith("/"):
         _to_stderr(printable.lines(text))
 
@@ -39,7 +37,7 @@ def _to_stderr(lines: str) -> None:
         try:
             fd = sys.stderr.fileno()
         except (AttributeError, OSError, ValueError):
-            # A stream of a test, or of the user's, that has no descriptor.
+            # A stream without a descriptor, of a test or of the user.
             print(lines, file=sys.stderr, flush=True)
             return
         sys.stderr.flush()
@@ -52,7 +50,7 @@ def _to_file(path: str, text: str) -> None:
     except OSError:
         return
     try:
-        # For a process of the daemon it is its own name, which `ps` shows as well.
+        # The same name for every process of the daemon, as in `ps`.
         begin = f"{stamp(time.time())} {logline.start('zmsvcd', os.getpid(), '')}{logline.NAMES[WARNING]}: "
         file.write(
             "".join(begin + logline.body(line) for line in text.splitlines()).encode(

@@ -1,9 +1,8 @@
-"""The one hook for faults on purpose: `reached` stands before every side effect of a supervisor; a test may
-arm it.
+"""A hook for fault injection: the supervisor calls `reached` before every side effect, and a test may arm it.
 
-`ZMSVC_CRASH_FILE` names a file. While it holds a number, each side effect counts it down, and the one that
-brings it to 0 is not done; while it holds a name, the first side effect of that name is not done: the process
-is killed instead, as by kill -9 between two lines. Unarmed the hook does nothing.
+`ZMSVC_CRASH_FILE` names a file. If it has a number, each side effect counts it down, and the process is
+killed before the side effect that brings it to 0. If it has a name, the process is killed before the first
+side effect of that name, as by kill -9 between two lines. Without the variable the hook does nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ _FILE = os.environ.get("ZMSVC_CRASH_FILE")
 
 
 def reached(name: str) -> None:
-    """A side effect is about to happen; `name` is written down when it is where the process dies."""
+    """Die here if the hook is armed for this side effect, and write its name to the file."""
     if _FILE is None:
         return
     try:

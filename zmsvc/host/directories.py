@@ -1,8 +1,8 @@
-"""Directories that only this user can change: made, and checked on the way down from the root; files in them
-are opened without links.
+"""Create directories that only this user can change, check each step of a path from the root, and open files
+without following links.
 
-Two kinds of attack end here: a directory in /tmp that another user made before us, and links that a task of
-another user left in a directory which root uses later. `paths` says where the directories are.
+This module prevents two attacks: a directory in /tmp that another user created first, and links that a task
+of another user left in a directory which root uses later. `paths` has the names of the directories.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from zmsvc.core.errors import PlaceError
 from zmsvc.host import paths
 
 _MAX_LINKS = 40
-"""As many as the kernel follows in one path."""
+"""The number of links that the kernel follows in one path."""
 
 
 def claim(directory: Path, mode: int) -> None:
-    """Make a directory where there is none, and check it. Raises PlaceError with the owner or the mode
-    that is wrong, OSError.
+    """Create a directory if it is missing, and check it. Raises PlaceError for a wrong owner or mode,
+    OSError.
     """
     paths.make_private_root(directory)
     directory.mkdir(parents=True, exist_ok=True, mode=mode)
@@ -31,8 +31,8 @@ def claim(directory: Path, mode: int) -> None:
 
 
 def check(directory: Path) -> None:
-    """Raise PlaceError unless the directory belongs to this user and nobody but this user and root can
-    change what its path means.
+    """Raise PlaceError unless the directory belongs to this user, and only this user and root can change what
+    its path means.
     """
     about = os.lstat(_reached(directory, _trusted()))
     if about.st_uid != os.geteuid():
@@ -48,10 +48,9 @@ def check(directory: Path) -> None:
 
 
 def check_file(path: str | Path, about: os.stat_result) -> None:
-    """Raise PlaceError when a user other than root and this one could change the file, or put another in its
-    place.
+    """Raise PlaceError if a user other than root and this one could change or replace the file.
 
-    A file may belong to the user who has typed `sudo`, and to the owner of this program, who could change the
+    The file may belong to the user who ran `sudo`, and to the owner of this program, who could change the
     program as well.
     """
     trusted = _trusted() | _typed() | {os.stat(__file__).st_uid}
@@ -65,8 +64,8 @@ def check_file(path: str | Path, about: os.stat_result) -> None:
 
 
 def _reached(path: Path, trusted: set[int]) -> str:
-    """Return where a path leads, after judging each directory and link on the way. Links of root's are
-    fine: DynamicUser= makes some.
+    """Resolve a path, and check each directory and link on the way. Links of root are permitted:
+    DynamicUser= creates some.
     """
     here, left, links = "/", _parts(path), 0
     while left:
@@ -100,7 +99,7 @@ def _check_step(here: str, path: Path, trusted: set[int]) -> None:
     about = os.lstat(here)
     if about.st_uid not in trusted:
         raise PlaceError(f"{path} is below {here}, which belongs to {user(about.st_uid)}", owner=about.st_uid)
-    # In a sticky directory, such as /tmp, nobody can replace what belongs to another user.
+    # In a sticky directory, such as /tmp, a user cannot replace files of another user.
     if not about.st_mode & stat.S_ISVTX and (others := writers(about)):
         raise PlaceError(
             f"{path} is below {here}, which may be changed by {others} (mode "
@@ -109,20 +108,20 @@ def _check_step(here: str, path: Path, trusted: set[int]) -> None:
 
 
 def _trusted() -> set[int]:
-    """Root, this user, and the owner of the root directory, whom a user namespace may show as another
-    number.
+    """Return root, this user, and the owner of the root directory, which may have another number in a user
+    namespace.
     """
     return {0, os.geteuid(), os.stat("/").st_uid}
 
 
 def _typed() -> set[int]:
-    """The user who has typed `sudo`, where one has."""
+    """Return the user who ran `sudo`, if any."""
     typed = os.environ.get("SUDO_UID", "")
     return {int(typed)} if typed.isdecimal() else set()
 
 
 def writers(about: os.stat_result) -> str:
-    """Name the users who may write, beside the owner; empty when there are none."""
+    """Describe the users other than the owner who may write; empty if there are none."""
     if about.st_mode & stat.S_IWOTH:
         return "everybody"
     if about.st_mode & stat.S_IWGRP and not _private(about.st_gid):
@@ -131,7 +130,7 @@ def writers(about: os.stat_result) -> str:
 
 
 def _private(gid: int) -> bool:
-    """Tell whether a group has no member but this user: many systems give each user a group of the same
+    """Return True if this user is the only member of a group: many systems give each user a group of the same
     name, and umask 002.
     """
     if gid == 0:
@@ -144,7 +143,7 @@ def _private(gid: int) -> bool:
 
 
 def user(uid: int) -> str:
-    """Return a user as people write it: `user NAME`, or `uid NUMBER` without a name."""
+    """Return a user's description: `user NAME`, or `uid NUMBER` without a name."""
     try:
         return f"user {pwd.getpwuid(uid).pw_name}"
     except KeyError:
@@ -163,14 +162,14 @@ def hold(directory: Path, owner: int) -> int:
     """Return a descriptor of a directory that only `owner`, this user and root can change. Raises PlaceError,
     OSError.
 
-    What is opened by it lies there, whatever becomes of the path meanwhile.
+    A file opened relative to the descriptor is in that directory, even if the path changes in the meantime.
     """
     return _hold(directory, _trusted() | {owner})
 
 
 def check_read(directory: Path) -> None:
-    """Raise PlaceError when another user could change what is read from a directory. It may be that of the
-    user who has typed `sudo`.
+    """Raise PlaceError if another user could change the files in a directory. The directory may belong to the
+    user who ran `sudo`.
 
     Raises OSError.
     """
@@ -190,20 +189,19 @@ def _hold(directory: Path, trusted: set[int]) -> int:
 
 
 def check_way(directory: Path) -> None:
-    """Raise PlaceError when another user could put something else in the place of a file that this user makes
-    in a directory.
+    """Raise PlaceError if another user could replace a file that this user creates in a directory.
 
-    In a sticky directory, such as /tmp, nobody else can. Raises OSError where there is none.
+    In a sticky directory, such as /tmp, other users cannot. Raises OSError if the directory does not exist.
     """
     trusted = _trusted()
     _check_step(_reached(directory, trusted), directory, trusted)
 
 
 def check_target(file: Path) -> None:
-    """Raise PlaceError when another user could lead what is written at this path elsewhere. The directory may
-    not exist yet.
+    """Raise PlaceError if another user could redirect a write to this path. The directory may not exist yet.
 
-    Who is not root may work in a directory with others, and follows none of their links.
+    Users other than root may work in a directory that others can write to, but links of other users are
+    refused.
     """
     trusted = _trusted() | _typed()
     there = next(parent for parent in file.parents if os.path.lexists(parent))
@@ -215,8 +213,8 @@ def check_target(file: Path) -> None:
 
 
 def open_file(path: Path, flags: int, mode: int = 0o600, *, dir_fd: int | None = None) -> int:
-    """Open a file of a directory that was checked. Raises PlaceError for a link or anything else that is
-    not a file, OSError.
+    """Open a file in a checked directory. Raises PlaceError for anything but a regular file, such as a link,
+    OSError.
     """
     try:
         fd = os.open(
@@ -233,7 +231,7 @@ def open_file(path: Path, flags: int, mode: int = 0o600, *, dir_fd: int | None =
 
 
 def write_new(path: Path, text: str, mode: int = 0o644) -> None:
-    """Put a file with this text at `path`, in place of whatever is there. Raises OSError."""
+    """Write a file with this text, and rename it to `path`, which it replaces. Raises OSError."""
     fresh = path.with_name(f"{path.name}.new")
     fresh.unlink(missing_ok=True)
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
@@ -243,9 +241,7 @@ def write_new(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def chmod_socket(path: str | Path, mode: int) -> None:
-    """Give the file of a socket its mode, and never that of a file which a link in its place leads to.
-    Raises OSError.
-    """
+    """Set the mode of a socket's file. A link in its place is not followed. Raises OSError."""
     fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         if not stat.S_ISSOCK(os.fstat(fd).st_mode):

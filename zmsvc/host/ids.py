@@ -1,5 +1,5 @@
-"""Fresh transaction IDs. Made from the kernel's randomness directly: `secrets` would cost the CLI its
-start-up time.
+"""Generate transaction IDs, directly from the kernel's random numbers: importing `secrets` would slow
+zmsvcctl down.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
 def transaction_id() -> str:
-    """20 of A-Z0-9."""
-    made = ""
-    while len(made) < 20:
-        # 252 is the largest multiple of 36 in a byte: above it some letters would be likelier than others.
-        made += "".join(LETTERS[byte % 36] for byte in os.urandom(32) if byte < 252)
-    return made[:20]
+    """Return 20 random characters of A-Z0-9."""
+    letters = ""
+    while len(letters) < 20:
+        # 252 is the largest multiple of 36 in a byte: with more values some letters would be more likely.
+        letters += "".join(LETTERS[byte % 36] for byte in os.urandom(32) if byte < 252)
+    return letters[:20]

@@ -1,5 +1,6 @@
-"""A log file as one process appends to it, reopened when its path names another file, with a count of what it
-could not take; and the terminal or pipe beside it, which no daemon may wait for."""
+"""Append to a log file, reopen it when its path names another file, and count lost lines. Write to a terminal
+or pipe without waiting.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +10,22 @@ import select
 import time
 
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NOFOLLOW | os.O_NONBLOCK
-"""O_NONBLOCK for a FIFO that another program has put there, which must not hold this process."""
+"""O_NONBLOCK: a FIFO at the path must not block this process."""
 _MODE = 0o640
 _NAMED_ELSEWHERE = (errno.ENOENT, errno.ENOTDIR)
 
 
 def stamp(at: float) -> str:
-    """Return a time (seconds of the epoch) as the file has it."""
+    """Return a time (seconds since the epoch) in the format of the file."""
     moment = time.localtime(at)
     seconds, zone = time.strftime("%Y-%m-%dT%H:%M:%S", moment), time.strftime("%z", moment)
     return f"{seconds}.{int(at * 1000) % 1000:03}{zone}"
 
 
 def offer(fd: int, data: bytes) -> bool:
-    """Write to a terminal or a pipe as much as its reader takes now; False when it did not take all. Raises
-    OSError.
+    """Write to a terminal or a pipe as much as fits now; return False if that is not all. Raises OSError.
 
-    A pipe that is ready takes PIPE_BUF bytes without waiting, and a terminal that was stopped (Ctrl-S) is not
-    ready.
+    A ready pipe takes PIPE_BUF bytes without blocking; a stopped terminal (Ctrl-S) is not ready.
     """
     ready = select.poll()
     ready.register(fd, select.POLLOUT)
@@ -38,10 +37,10 @@ def offer(fd: int, data: bytes) -> bool:
 
 
 class LogFile:
-    """Open, from the start until `close`.
+    """A log file that follows its path.
 
-    After `mv` the old file is written until there is another one at the path, or until `reopen`: logrotate
-    makes the new one itself and gives it owner and mode. After `rm` a new one is made at once.
+    After `mv` the old file is written until the path names another one, or until `reopen`: logrotate itself
+    creates the new file with its owner and mode. After `rm` the next write creates a new file.
     """
 
     def __init__(self, path: str, *, later: bool = False) -> None:
@@ -50,7 +49,7 @@ class LogFile:
         self.lost_lines = 0
         self.lost_bytes = 0
         self._torn = False
-        """The last line is there in part."""
+        """True if the last line was written only in part."""
         self.fd = -1
         self._identity = (-1, -1)
         if not later:
@@ -64,13 +63,13 @@ class LogFile:
         self.fd, self._identity, self._torn = fd, (about.st_dev, about.st_ino), False
 
     def reopen(self) -> None:
-        """Open what the path names now; it is made where there is nothing. What cannot be opened changes
-        nothing. Raises OSError.
+        """Open the file that the path names now, or create it. Raises OSError; the old file then stays
+        open.
         """
         self._open()
 
     def follow(self) -> None:
-        """Reopen when the path names another file. Takes one system call when it does not. Raises OSError."""
+        """Reopen if the path names another file. Otherwise this takes one system call. Raises OSError."""
         try:
             about = os.lstat(self.path)
         except OSError as error:
@@ -81,13 +80,13 @@ class LogFile:
             self._open()
 
     def write(self, data: bytes) -> OSError | None:
-        """Append whole lines to the file that the path names. Returns why they are lost, all or some of
-        them; they are counted.
+        """Append complete lines to the file that the path names. Return the error if lines were lost, which
+        are counted.
         """
         try:
             self.follow()
         except OSError as error:
-            # Whatever is at the path now cannot be written: the file of before can, if there is one.
+            # The new file at the path cannot be opened: write to the old one, if there is one.
             if self.fd < 0:
                 self._lose(len(data), data)
                 return error

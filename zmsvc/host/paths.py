@@ -1,5 +1,5 @@
-"""Where things live: as root, as a user, under systemd, and by the ZMSVC_*_DIR overrides. Names only, but
-for the root in /tmp.
+"""Compute the paths of contexts: as root, as a user, under systemd, and by the ZMSVC_*_DIR overrides. The
+only directory that this module creates is the private root in /tmp.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 from zmsvc.core.errors import PlaceError, UsageError
 
 CONTEXT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,63}")
-"""What a context may be called: it becomes a directory, a unit's instance and a journal field."""
+"""The pattern of a context's name, which becomes a directory, a unit's instance and a journal field."""
 
 
 class Places:
-    """Every path of one context. No dataclass: to import those takes as long as all the rest of `zmsvcctl
-    status`.
+    """The paths of one context. Not a dataclass: importing `dataclasses` takes as long as all the rest of
+    `zmsvcctl status`.
     """
 
     __slots__ = ("config_file", "name", "notify_socket", "runtime", "state")
@@ -35,24 +35,28 @@ class Places:
 
     @property
     def mark(self) -> bytes:
-        """What all processes of this context, and no others, have in their environment: by it a stray one
-        is known.
+        """The variable that identifies the processes of this context: all of them, and no others, have it in
+        their environment.
         """
         return b"NOTIFY_SOCKET=" + os.fsencode(self.notify_socket)
 
     @property
     def sub_socket(self) -> Path:
-        """Where the context's own tasks subscribe, and everyone does when the file names no endpoints."""
+        """The socket where the context's own tasks subscribe, and where all clients do if the context file
+        has no endpoints.
+        """
         return self.runtime / "sub"
 
     @property
     def pub_socket(self) -> Path:
-        """The same for publishing."""
+        """The same socket for publishing."""
         return self.runtime / "pub"
 
     @property
     def members_file(self) -> Path:
-        """Which users may connect to the bus by tcp without keys; the supervisor writes it for the device."""
+        """The file of the users that may connect to the bus by tcp without keys. The supervisor writes it for
+        the device.
+        """
         return self.runtime / "bus.members"
 
     @property
@@ -65,7 +69,9 @@ class Places:
 
     @property
     def keys(self) -> Path:
-        """By name, wherever the file lies, so that everybody who knows the context by its name finds them."""
+        """The directory of the context's keys. It depends on the name alone, so every client that knows the
+        name finds it.
+        """
         return keys_dir(self.name)
 
     @property
@@ -87,21 +93,21 @@ def _base(override: str, system: str, xdg: str, home: str) -> Path:
 
 
 def config_dir() -> Path:
-    """Where `Context-NAME.xml` files are."""
+    """Return the directory of `Context-NAME.xml` files."""
     return _base("ZMSVC_CONFIG_DIR", "/etc/zmsvc", "XDG_CONFIG_HOME", "~/.config")
 
 
 def keys_dir(name: str) -> Path:
-    """Where the CURVE keys of a context are, if it has any."""
+    """Return the directory of a context's CURVE keys, if it has any."""
     return config_dir() / "keys" / name
 
 
 def runtime_root() -> Path:
-    """The parent of every context's runtime directory. Without XDG_RUNTIME_DIR a user has `/tmp/zmsvc-UID`,
-    mode 0700.
+    """Return the parent of every context's runtime directory. For a user without XDG_RUNTIME_DIR it is
+    `/tmp/zmsvc-UID`, mode 0700.
 
-    Raises PlaceError when that was made by another user, or may be read or changed by others, and when others
-    may change XDG_RUNTIME_DIR.
+    Raises PlaceError if another user created that directory, or if others may read or change it, and if
+    others may change XDG_RUNTIME_DIR.
     """
     private = _private_root()
     if private is None:
@@ -132,8 +138,8 @@ def runtime_root() -> Path:
 
 
 def _check_given() -> None:
-    """Check XDG_RUNTIME_DIR where it counts. Root's is not refused: `su` without `-` leaves it set, and
-    root can do all anyway.
+    """Check XDG_RUNTIME_DIR if it is used. For root any owner is permitted: `su` without `-` leaves the
+    variable set.
     """
     given = os.environ.get("XDG_RUNTIME_DIR")
     if not given or os.environ.get("ZMSVC_RUNTIME_DIR") or not os.geteuid():
@@ -152,15 +158,15 @@ def _check_given() -> None:
 
 
 def _private_root() -> Path | None:
-    """The directory in /tmp, which any user can make under our name; None where another one is meant."""
+    """Return the directory in /tmp, whose name any user could take; None if another directory is used."""
     if os.environ.get("ZMSVC_RUNTIME_DIR") or os.environ.get("XDG_RUNTIME_DIR") or not os.geteuid():
         return None
     return Path(f"/tmp/zmsvc-{os.geteuid()}")
 
 
 def make_private_root(below: Path) -> None:
-    """Make the root in /tmp with its mode, when `below` is in it; `mkdir` would give it another. Raises
-    PlaceError, OSError.
+    """Create the root in /tmp with mode 0700 if `below` is in it: `mkdir` with parents would use another
+    mode. Raises PlaceError, OSError.
     """
     private = _private_root()
     if private is not None and private in below.parents:
@@ -172,12 +178,12 @@ def make_private_root(below: Path) -> None:
 
 
 def state_root() -> Path:
-    """The parent of every context's state directory."""
+    """Return the parent of every context's state directory."""
     return _base("ZMSVC_STATE_DIR", "/var/lib/zmsvc", "XDG_STATE_HOME", "~/.local/state")
 
 
 def service_path() -> list[Path]:
-    """Where services are looked for whose context file gives no `location`, in order."""
+    """Return the directories to search, in order, for services without a `location` in the context file."""
     if given := os.environ.get("ZMSVC_SERVICE_PATH"):
         return [Path(part).absolute() for part in given.split(":") if part]
     system = [
@@ -192,10 +198,10 @@ def service_path() -> list[Path]:
 
 
 def places(target: str) -> Places:
-    """The places of a context given as NAME or as FILE.xml (`Context-NAME.xml` is NAME, any other file its
-    stem).
+    """Return the paths of a context, given as NAME or as FILE.xml. `Context-NAME.xml` means NAME, any other
+    file its stem.
 
-    Raises UsageError when the name cannot be one.
+    Raises UsageError for an invalid name.
     """
     if target.endswith(".xml") or "/" in target:
         config_file = Path(target).absolute()
@@ -215,7 +221,9 @@ def places(target: str) -> Places:
 
 
 def _of_unit(variable: str, override: str, name: str) -> Path | None:
-    """The directory that systemd made for this unit, when it is this context's; an explicit override wins."""
+    """Return the directory that systemd created for this unit, if it is this context's. An explicit override
+    takes precedence.
+    """
     given = os.environ.get(variable, "").split(":")[0]
     if not given or os.environ.get(override) or Path(given).name != name:
         return None
@@ -223,13 +231,15 @@ def _of_unit(variable: str, override: str, name: str) -> Path | None:
 
 
 def known_contexts() -> dict[str, Path]:
-    """Every context that has a file in the configuration directory, by name."""
+    """Return every context with a file in the configuration directory, by name."""
     files = sorted(_found(config_dir(), "Context-*.xml"))
     return {file.stem.removeprefix("Context-"): file for file in files}
 
 
 def past_contexts() -> list[str]:
-    """Names that have a state file: contexts that have run, wherever their files lie."""
+    """Return the names of contexts with a state file: they have run before, wherever their context files
+    are.
+    """
     return sorted(
         path.parent.name
         for path in _found(state_root(), "*/state.db")
@@ -238,8 +248,8 @@ def past_contexts() -> list[str]:
 
 
 def control_socket(name: str) -> Path:
-    """Where the control socket of a context is: in this unit's directory, among this user's contexts, else
-    among the system's.
+    """Return the path of a context's control socket: in this unit's directory, in this user's, or else in the
+    system's.
     """
     if (own := _of_unit("RUNTIME_DIRECTORY", "ZMSVC_RUNTIME_DIR", name)) is not None:
         return own / "control.sock"
@@ -248,12 +258,16 @@ def control_socket(name: str) -> Path:
 
 
 def running_contexts() -> list[str]:
-    """Names that have a control socket; whether somebody answers there is the caller's to find out."""
+    """Return the names of contexts with a control socket. The caller has to find out if a supervisor
+    answers.
+    """
     return sorted({path.parent.name for path in _control_sockets()})
 
 
 def _control_sockets() -> list[Path]:
-    """A user's own contexts come first; those of the system are open to the group of their daemon."""
+    """Return all control sockets, those of this user first. Those of the system are open to the group of
+    their daemon.
+    """
     roots = [runtime_root()]
     if not os.environ.get("ZMSVC_RUNTIME_DIR"):
         roots.append(Path("/run/zmsvc"))
@@ -261,7 +275,7 @@ def _control_sockets() -> list[Path]:
 
 
 def _found(directory: Path, pattern: str) -> list[Path]:
-    """What matches in a directory; nothing in one that we may not read, such as root's after `su` without
+    """Return the matching files in a directory; none if we may not read it, such as root's after `su` without
     `-`.
     """
     try:

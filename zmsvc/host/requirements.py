@@ -1,6 +1,4 @@
-"""What the keeper looks at before anything is started: the libraries, and the features of the kernel that
-zmsvc cannot do without.
-"""
+"""Check, before anything is started, the libraries and the kernel features that zmsvc requires."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from zmsvc.host.python import libraries
 
 
 def insist(program: str) -> None:
-    """End the program with status 2 and one line when something is missing."""
+    """End the program with status 2 and one line on stderr if a requirement is missing."""
     try:
         libraries.check()
         check_kernel()
@@ -25,8 +23,8 @@ def insist(program: str) -> None:
 
 
 def check_kernel() -> None:
-    """Raise RequirementError for the first feature that is missing. Each is tried out: a seccomp filter
-    may hide what a version has.
+    """Raise RequirementError for the first missing feature. Each feature is tried: a seccomp filter may
+    forbid what the kernel's version has.
     """
     for feature, since, works in (
         ("pidfd_open(2) and pidfd_send_signal(2)", "5.3", _has_pidfd),
@@ -46,7 +44,7 @@ def check_kernel() -> None:
 def _has_pidfd() -> bool:
     fd = os.pidfd_open(os.getpid())
     try:
-        # Signal 0 only asks.
+        # Signal 0 only checks.
         signal.pidfd_send_signal(fd, 0)
     finally:
         os.close(fd)

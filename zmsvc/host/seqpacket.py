@@ -1,8 +1,8 @@
-"""Packets over a SOCK_SEQPACKET Unix socket: how the processes of a context talk. One packet is one JSON
-object, or bytes for a fork.
+"""Send and receive packets over a SOCK_SEQPACKET Unix socket, as the processes of a context do. A packet is
+one JSON object, or bytes for a fork.
 
-A body that is too large for a packet travels in a sealed memfd beside a packet of one byte, so no size is
-refused on the way. The messages that the packets carry are in zmsvc.protocol.
+A body that is too large for a packet travels in a sealed memfd beside a packet of one byte, so its size has
+no limit. The messages in the packets are in zmsvc.protocol.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from zmsvc.core.errors import ProtocolError
 from zmsvc.host.kernel import memfd
 
 INLINE = 65536
-"""Bytes of JSON that go into the packet itself."""
+"""The most bytes of JSON in a packet itself."""
 MAX_FDS = 8
-"""Descriptors that can go with one object."""
+"""The most descriptors beside one object."""
 
 Message = TypeVar("Message")
 Message_co = TypeVar("Message_co", covariant=True)
 
 
 class Decoder(Protocol[Message_co]):
-    """Make messages of objects: one of the codecs in zmsvc.protocol."""
+    """A decoder of objects into messages: one of the codecs in zmsvc.protocol."""
 
     def decode(self, body: Mapping[str, Any], /) -> Message_co: ...
 
@@ -39,15 +39,15 @@ _dumps = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def send(sock: socket.socket, body: Mapping[str, Any], fds: Mapping[str, int] = _NONE) -> None:
-    """Send one object, and descriptors by name, which stay open here.
+    """Send one object and named descriptors, which stay open here.
 
-    Raises BlockingIOError when a non-blocking socket is full, OSError when nobody is there any more.
+    Raises BlockingIOError if a non-blocking socket is full, OSError if the peer is gone.
     """
     send_data(sock, _dumps({**body, "fds": [*fds]} if fds else body).encode(), fds)
 
 
 def send_data(sock: socket.socket, data: bytes, fds: Mapping[str, int]) -> None:
-    """Send bytes and descriptors, which an `PendingPackets` at the other end takes. Raises as `send` does."""
+    """Send bytes and descriptors to a peer that reads them by `PendingPackets`. Raises as `send` does."""
     if len(data) <= INLINE:
         _send(sock, data, [*fds.values()])
         return
@@ -63,14 +63,14 @@ def _send(sock: socket.socket, data: bytes, fds: list[int]) -> None:
     sock.sendmsg([data], rights, socket.MSG_NOSIGNAL)
 
 
-Got = TypeVar("Got")
+T = TypeVar("T")
 
 
-def _received(call: Callable[[], Got]) -> Got | None:
-    """Return what `call` receives; None when the other end is gone.
+def _received(call: Callable[[], T]) -> T | None:
+    """Return the result of the receiving `call`; None if the peer is gone.
 
-    When that had not read everything, the kernel says so first (ECONNRESET), once, and only then gives what
-    it had sent before.
+    If the peer closed its end with unread data, the kernel first reports ECONNRESET once, and then delivers
+    what the peer had sent.
     """
     for _ in range(2):
         try:
@@ -83,59 +83,59 @@ def _received(call: Callable[[], Got]) -> Got | None:
 
 
 def receive_data(sock: socket.socket, size: int) -> bytes:
-    """Return the next packet's bytes; none when the other end is gone. Raises BlockingIOError when a
-    non-blocking socket has nothing.
+    """Return the next packet's bytes; b"" if the peer is gone. Raises BlockingIOError if a non-blocking
+    socket has no packet.
     """
     return _received(lambda: sock.recv(size)) or b""
 
 
 Received = tuple[dict[str, Any], dict[str, int]]
-"""An object, and the descriptors that came beside it by name."""
+"""An object, and the named descriptors beside it."""
 
 
 def receive(sock: socket.socket) -> Received | None:
-    """Return the next object; None when the other end is gone.
+    """Return the next object; None if the peer is gone.
 
-    Raises BlockingIOError when a non-blocking socket has nothing, ProtocolError for a packet that is no JSON
-    object.
+    Raises BlockingIOError if a non-blocking socket has no packet, ProtocolError for a packet that is not a
+    JSON object.
     """
-    got = _received(lambda: sock.recvmsg(INLINE + 1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC))
-    if got is None:
+    packet = _received(lambda: sock.recvmsg(INLINE + 1, _ANCILLARY, socket.MSG_CMSG_CLOEXEC))
+    if packet is None:
         return None
-    data, ancillary, _flags, _address = got
+    data, ancillary, _flags, _address = packet
     if not data:
         return None
-    came = _fds(ancillary)
+    fds = _fds(ancillary)
     try:
-        body = json.loads(_whole(data, came))
-        return body, dict(zip(body.pop("fds", ()), came, strict=True))
+        body = json.loads(_content(data, fds))
+        return body, dict(zip(body.pop("fds", ()), fds, strict=True))
     except (ValueError, AttributeError, IndexError) as error:
-        for fd in came:
+        for fd in fds:
             os.close(fd)
         raise ProtocolError(f"cannot read packet: {error}") from error
 
 
 def receive_message(sock: socket.socket, codec: Decoder[Message]) -> Message | None:
-    """Return the next message; None when the other end is gone. Descriptors that came beside it are
-    closed. Raises as `receive` does.
+    """Return the next message; None if the peer is gone. Descriptors beside it are closed. Raises as
+    `receive` does.
     """
-    got = receive(sock)
-    if got is None:
+    received = receive(sock)
+    if received is None:
         return None
-    for fd in got[1].values():
+    for fd in received[1].values():
         os.close(fd)
-    return codec.decode(got[0])
+    return codec.decode(received[0])
 
 
 def _fds(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
     return [*array.array("i", ancillary[0][2])] if ancillary else []
 
 
-def _whole(data: bytes, came: list[int]) -> bytes:
-    """What stands for a packet's content. The memory file of a large one is closed."""
+def _content(data: bytes, fds: list[int]) -> bytes:
+    """Return a packet's content. For a large one, read its memory file, the last of `fds`, and close it."""
     if data != b"\0":
         return data
-    memory = came.pop()
+    memory = fds.pop()
     try:
         return os.pread(memory, os.fstat(memory).st_size, 0)
     finally:
@@ -143,8 +143,8 @@ def _whole(data: bytes, came: list[int]) -> bytes:
 
 
 class PendingPackets:
-    """Packets of `send_data` on a blocking socket, taken one by one for a fork of this process to look
-    into.
+    """Packets of `send_data` on a blocking socket. This process takes them one by one, and a fork of it reads
+    the content.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -152,10 +152,10 @@ class PendingPackets:
         self._buffer = [bytearray(INLINE + 1)]
         self._size = 0
         self.fds: list[int] = []
-        """What came with the last one; they belong to whoever has taken it."""
+        """The descriptors beside the last packet. The caller of `take` owns them."""
 
     def take(self) -> bool:
-        """Wait for the next one. False when the other end is gone."""
+        """Wait for the next packet. Return False if the peer is gone."""
         try:
             self._size, ancillary, _, _ = self._sock.recvmsg_into(
                 self._buffer, _ANCILLARY, socket.MSG_CMSG_CLOEXEC
@@ -166,5 +166,7 @@ class PendingPackets:
         return self._size > 0
 
     def data(self) -> bytes:
-        """Return the content of the last one. `fds` are then the descriptors that its sender named."""
-        return _whole(bytes(self._buffer[0][: self._size]), self.fds)
+        """Return the content of the last packet. Afterwards `fds` has only the descriptors that the sender
+        named.
+        """
+        return _content(bytes(self._buffer[0][: self._size]), self.fds)

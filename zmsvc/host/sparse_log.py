@@ -1,6 +1,4 @@
-"""Counts what is refused or dropped, and logs it sparsely: the first ones in full, a flood in a line now
-and then.
-"""
+"""Count refused or dropped things, and log them sparsely: a flood is a line now and then."""
 
 from __future__ import annotations
 
@@ -8,14 +6,14 @@ from collections.abc import Callable
 
 
 class SparseLog:
-    """A count. Each is told to `say` whose number is a power of two."""
+    """A counter that passes the 1st, 2nd, 4th, 8th, ... line to `log`."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
         self.count = 0
 
     def add(self, text: str, *arguments: object) -> None:
-        """One more, and why (as for `logging`)."""
+        """Count one more, with a line for it in the form of `logging`."""
         self.count += 1
         if self.count & (self.count - 1) == 0:
-            self._say(f"{text % arguments} ({self.count} so far)")
+            self._log(f"{text % arguments} ({self.count} so far)")

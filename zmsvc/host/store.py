@@ -1,10 +1,10 @@
-"""The state file: SQLite in WAL mode, one transaction a step, changed rows only. It keeps what `core.world`
-is, and the history.
+"""Save the world and the history in the state file: SQLite in WAL mode, one transaction per step, changed
+rows only.
 
-A decision is in the file before anything acts on it. The file can be read with the `sqlite3` shell while the
-daemon runs. A damaged file is set aside under another name; one of a newer zmsvc is refused. Neither is ever
-overwritten. To read what is there takes no room on the disk: a supervisor that takes over from one that died
-must come up when it is full or read-only, too.
+A decision is in the file before any process acts on it. The `sqlite3` shell can read the file while the
+daemon runs. A damaged file is renamed, and the file of a newer zmsvc is refused: neither is ever overwritten.
+Reading needs no space on the disk: a supervisor that takes over must start even if the disk is full or
+read-only.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from zmsvc.core.world import Transaction, World, task_from_row, task_to_row
 
 SCHEMA = 1
 HISTORY = 100_000
-"""Rows of history that are kept, or a few more."""
+"""Rows of history to keep; there may be up to TRIM more."""
 TRIM = 1000
-"""Rows after which the oldest go."""
+"""New rows after which the oldest are deleted."""
 
 _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT_READ")
 _NO_ROOM = ("SQLITE_IOERR_SHM", "SQLITE_FULL")
-"""No index of the write-ahead log can be made; it lies in a file beside it, which goes when the last
-process closes the state file.
+"""Errors if SQLite cannot create the index of the write-ahead log: a file beside it, which the last process
+to close the state file removes.
 """
 
 _TABLES = """
@@ -51,7 +51,7 @@ CREATE TABLE events (
 
 
 class _DamageError(sqlite3.DatabaseError):
-    """SQLite can read the file, and finds it wrong."""
+    """SQLite can read the file, but its check fails."""
 
     sqlite_errorname = "SQLITE_CORRUPT"
 
@@ -61,29 +61,32 @@ def _is(error: sqlite3.Error, kinds: tuple[str, ...]) -> bool:
 
 
 class Store:
-    """An open state file. Raises StateError when it cannot be used.
+    """An open state file. Raises StateError if it cannot be used.
 
-    `trusted`: a process before us had it open until now, so the history, which is big, is not read through
-    for damage again.
+    With `trusted`, the history, which is large, is not checked for damage: a predecessor had the file open
+    until now.
     """
 
-    def __init__(self, path: Path, *, trusted: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, trusted: bool = False, history: int = HISTORY, trim: int = TRIM
+    ) -> None:
         self.path = path
         self._trusted = trusted
+        self._history, self._trim_after = history, trim
         self.saved: World | None = None
         self.notes: list[str] = []
-        """What a person should be told about opening the file."""
+        """Messages for the operator about opening the file."""
         self._untrimmed = 0
         self._unsaved_meta: dict[str, str] = {}
-        """What belongs to the next save."""
+        """Values to write with the next save."""
         self._alone = False
-        """Nobody else can read the file meanwhile."""
+        """True while this process holds the file exclusively, and no other can read it."""
         self._db = self._open()
 
     def _open(self) -> sqlite3.Connection:
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
-        # SQLite follows a link in the last step. The directory is ours alone, so nobody puts one there after
-        # this look.
+        # SQLite follows a link at the end of the path. Only we can write to the directory, so no link can
+        # appear after this check.
         for suffix in ("", "-wal", "-shm", "-journal"):
             file = self.path.with_name(f"{self.path.name}{suffix}")
             if file.is_symlink():
@@ -106,13 +109,13 @@ class Store:
         except sqlite3.OperationalError as error:
             if not _is(error, _NO_ROOM):
                 raise
-        # Whoever has the file for himself has the index in memory.
+        # With an exclusive lock SQLite keeps the index in memory.
         self._alone = True
         return self._opened()
 
     def _opened(self) -> sqlite3.Connection:
-        # The file holds what tasks report, and the text of the context file with the secrets that may be in
-        # it: for its owner alone.
+        # Only the owner may read the file: it has the tasks' reports, and the text of the context file, which
+        # may have secrets.
         old = os.umask(0o077)
         try:
             db = sqlite3.connect(self.path, isolation_level=None, timeout=5.0)
@@ -121,8 +124,8 @@ class Store:
         try:
             db.execute(f"PRAGMA locking_mode={'EXCLUSIVE' if self._alone else 'NORMAL'}")
             db.execute("PRAGMA journal_mode=WAL")
-            # A kill -9 loses nothing with NORMAL; a power cut may lose the last moments, and then no process
-            # is alive either.
+            # With NORMAL a kill -9 loses nothing. A power cut may lose the last moments, but then all
+            # processes have ended, too.
             db.execute("PRAGMA synchronous=NORMAL")
             self._check_schema(db)
         except BaseException:
@@ -167,37 +170,36 @@ class Store:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
     def origin(self) -> str:
-        """The mark of this context's own messages: a report of a predecessor is no order to its successor.
+        """Return the origin of this context's own messages, by which a supervisor does not take its
+        predecessor's reports for orders.
 
-        It is made once, and saved with the next world.
+        It is created once, and saved with the next world.
         """
-        mark = self.meta("origin")
-        if mark is None:
-            mark = self._unsaved_meta.setdefault("origin", secrets.token_hex(4))
-        return mark
+        origin = self.meta("origin")
+        if origin is None:
+            origin = self._unsaved_meta.setdefault("origin", secrets.token_hex(4))
+        return origin
 
     def remember(self, name: str, value: str) -> None:
-        """Write this down with the next world: what a reader of the file may want to know when the context
-        does not run.
-        """
+        """Save this value with the next world, for readers of the file while the context does not run."""
         self._unsaved_meta[name] = value
 
     # --- the world
 
     def context_text(self, epoch: str) -> bytes | None:
-        """The context file that the saved world is of, if it is one of this keeper's time."""
+        """Return the text of the saved world's context file; None if another keeper's supervisor saved it."""
         if self.meta("epoch") != epoch:
             return None
         row = self._db.execute("SELECT value FROM meta WHERE name = 'context_file'").fetchone()
         return bytes(row[0]) if row else None
 
     def _set_context_text(self, context: Context) -> None:
-        # Bytes as they are: an XML file says itself how it is encoded.
+        # Raw bytes: an XML file declares its encoding.
         self._db.execute("INSERT OR REPLACE INTO meta VALUES ('context_file', ?)", (context.text,))
 
     def load(self, context: Context, boot: str) -> World:
-        """The world as it was saved last, under `context`. Of another boot only what is to be resumed is
-        kept, not its times.
+        """Return the last saved world, with `context`. From an earlier boot, only the state to resume is
+        kept, without its times.
         """
         same = self.meta("boot_id") == boot
         try:
@@ -219,7 +221,7 @@ class Store:
         )
         self.saved = world
         self._unsaved_meta |= {"boot_id": boot}
-        self._untrimmed = TRIM
+        self._untrimmed = self._trim_after
         return world
 
     def _transactions(self, *, same_boot: bool) -> dict[str, Transaction]:
@@ -235,9 +237,9 @@ class Store:
         }
 
     def _closed(self, *, same_boot: bool) -> dict[str, float]:
-        """Return when transactions were stopped; of an earlier boot the order is left.
+        """Return the times at which transactions were stopped. From an earlier boot only their order is kept.
 
-        It is no column of the table, since an earlier release could then not write there any more.
+        The times are not a column of the table: an earlier release could not write to such a table.
         """
         times = {str(name): float(at) for name, at in json.loads(self.meta("closed") or "{}").items()}
         if same_boot:
@@ -252,13 +254,15 @@ class Store:
 
     def _trim(self) -> None:
         self._untrimmed = 0
-        self._db.execute("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?", (HISTORY,))
+        self._db.execute(
+            "DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?", (self._history,)
+        )
 
     def save(self, world: World, records: Iterable[Record], at: float) -> None:
-        """Write what differs from the world saved last, and the history, in one transaction.
+        """Write the difference to the last saved world, and the history, in one transaction.
 
-        Raises OSError when the file cannot be written (disk full, read-only); the next save then writes the
-        difference again.
+        Raises OSError if the file cannot be written (disk full, read-only). The next save then writes this
+        difference, too.
         """
         try:
             self._transact(world, records, at)
@@ -267,7 +271,7 @@ class Store:
                 self._reopen()
         except sqlite3.Error as error:
             if _is(error, ("SQLITE_READONLY",)):
-                # It stays so for who has opened it, also when the disk can be written to again.
+                # The open connection stays read-only even when the disk is writable again.
                 with contextlib.suppress(sqlite3.Error):
                     self._reopen()
             raise OSError(f"cannot save state to {self.path}: {error}") from error
@@ -310,7 +314,7 @@ class Store:
                 "INSERT INTO events (at, transaction_id, task, event, detail) VALUES (?, ?, ?, ?, ?)", rows
             )
             self._untrimmed += len(rows)
-            if self._untrimmed >= TRIM:
+            if self._untrimmed >= self._trim_after:
                 self._trim()
 
     def _write_tasks(self, old: Mapping[tuple[str, str], Any], new: Mapping[tuple[str, str], Any]) -> None:
@@ -348,8 +352,8 @@ class Store:
         transaction: str | None = None,
         tasks: tuple[str, ...] = (),
     ) -> list[dict[str, Any]]:
-        """The last `limit` rows of history after row `after`, oldest first; `at` is in seconds of the
-        epoch.
+        """Return the last `limit` rows of history after row `after`, oldest first. `at` is in seconds since
+        the epoch.
         """
         where, values = ["seq > ?"], [after]
         arguments: list[Any] = list(values)

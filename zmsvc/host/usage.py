@@ -1,11 +1,9 @@
-"""What processes use of the machine, by psutil: memory, CPU, children, files, connections. Figures only;
-whose they are is the caller's.
+"""Sample the resource usage of processes by psutil: memory, CPU, children, files, connections. The caller
+knows to which task a process belongs.
 
-The shapes under the names that zmicroservices 1.0 had are its own, since programs read them; what is new has
-names of its own.
+Keys of zmicroservices 1.0 keep their 1.0 form, since programs read them. New values have new keys.
 
-Import it where figures are wanted, never in the keeper or the supervisor's own process: psutil costs 20 ms
-and 5 MB.
+Do not import this module in the keeper or the supervisor's own process: psutil costs 20 ms and 5 MB.
 """
 
 from __future__ import annotations
@@ -20,6 +18,8 @@ from typing import Any
 
 import psutil
 
+from zmsvc.host.kernel import linux
+
 MIB = float(1 << 20)
 
 Figures = dict[str, Any]
@@ -27,7 +27,7 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Which of the costly figures are wanted; without them their keys are left out."""
+    """The expensive figures to include; without them their keys are left out."""
 
     memory_maps: bool = False
     open_connections: bool = False
@@ -35,30 +35,30 @@ class Options:
 
 
 def options(configuration: Any) -> Options:
-    """Options from somebody's configuration, where 1 (a number or a text) means yes; what is no
-    configuration wants nothing.
+    """Return the options of a message or a configuration, in which 1 (a number or a text) means yes. Anything
+    but a mapping selects no options.
     """
-    given = configuration if isinstance(configuration, Mapping) else {}
+    values = configuration if isinstance(configuration, Mapping) else {}
     return Options(
         **{
-            name: str(given.get(name)).strip().lower() in ("1", "true", "yes", "on")
+            name: str(values.get(name)).strip().lower() in ("1", "true", "yes", "on")
             for name in Options.__dataclass_fields__
         }
     )
 
 
-def rows(gauge: ProcessSampler, tasks: Iterable[Mapping[str, Any]]) -> list[Figures]:
-    """Return a row of a `monitor` message for each task. A task is given by `service_id` and `pid` (or None);
-    its other items are repeated in the row.
+def rows(sampler: ProcessSampler, tasks: Iterable[Mapping[str, Any]]) -> list[Figures]:
+    """Return a row of a `monitor` message for each task. A task has `service_id` and `pid` (or None); its
+    other items are copied to the row.
     """
-    told = list(tasks)
-    gauge.keep(int(task["pid"]) for task in told if task["pid"])
-    made = []
-    for task in told:
+    listed = list(tasks)
+    sampler.keep(int(task["pid"]) for task in listed if task["pid"])
+    result = []
+    for task in listed:
         pid, began = task["pid"], time.monotonic()
-        figures = gauge.sample(int(pid)) if pid else None
+        figures = sampler.sample(int(pid)) if pid else None
         now = time.time()
-        made.append(
+        result.append(
             {
                 "serviceId": task["service_id"],
                 "pid": pid if figures else None,
@@ -69,7 +69,7 @@ def rows(gauge: ProcessSampler, tasks: Iterable[Mapping[str, Any]]) -> list[Figu
                 "time": datetime.fromtimestamp(now, UTC).astimezone().isoformat(timespec="milliseconds"),
             }
         )
-    return made
+    return result
 
 
 _SIZES = ("percent", "rss", "vms")
@@ -82,30 +82,28 @@ _NOTHING: Mapping[str, Any] = {
     "children": (),
     "total": dict.fromkeys(_SIZES, 0.0),
 }
-"""The figures of a task that has no process."""
+"""The figures of a task without a process."""
 
 
 class ProcessSampler:
-    """Samples processes, and keeps what the next sample needs: how much CPU a process has used is a
-    difference of two.
-    """
+    """A sampler of processes. It keeps the last CPU times, since CPU usage is a difference of two samples."""
 
     def __init__(self, wanted: Options) -> None:
         self._wanted = wanted
         self._known: dict[int, psutil.Process] = {}
         self._used: dict[int, tuple[float, float]] = {}
-        """CPU seconds of a process, and when (monotonic) it had used them."""
+        """CPU seconds of a process, and the monotonic time of that sample."""
 
     def keep(self, pids: Iterable[int]) -> None:
-        """Forget all processes but these."""
+        """Forget all processes except these."""
         wanted = set(pids)
         for pid in self._known.keys() - wanted:
             del self._known[pid]
             self._used.pop(pid, None)
 
     def begin(self, pids: Iterable[int]) -> None:
-        """Begin to measure the CPU of these processes, so that their first sample says what they have used
-        since now.
+        """Begin to measure the CPU of these processes, so that their first sample covers the time from now
+        on.
         """
         for pid in pids:
             try:
@@ -114,11 +112,11 @@ class ProcessSampler:
                 continue
 
     def sample(self, pid: int) -> Figures | None:
-        """The figures of a process, sizes in MiB; None when it is gone. What may not be seen of another
-        user's is zero or empty.
+        """Return the figures of a process, sizes in MiB; None if it is gone. Figures of another user's
+        process that we may not read are zero or empty.
 
-        `cpu_percent` is that since the last sample, at the first one since the process began; 100 is one
-        processor.
+        `cpu_percent` is the usage since the last sample, and in the first sample since the process started;
+        100 means one processor.
         """
         try:
             process = self._process(pid)
@@ -135,8 +133,7 @@ class ProcessSampler:
 
     def _process(self, pid: int) -> psutil.Process:
         known = self._known.get(pid)
-        # The number may have come to mean another process meanwhile, whose CPU must not be compared with the
-        # first one's.
+        # The PID may mean another process by now, whose CPU times must not be compared with the first one's.
         if known is None or not known.is_running():
             self._used.pop(pid, None)
             known = self._known[pid] = psutil.Process(pid)
@@ -144,30 +141,31 @@ class ProcessSampler:
 
     def _figures(self, process: psutil.Process) -> Figures:
         sizes, children, wanted = _sizes(process), _children(process.pid), self._wanted
-        made = {
+        figures = {
             "status": process.status(),
             **sizes,
             "cpu_percent": self._cpu(process),
-            # All threads of a process share its memory, so the sum is that of processes.
+            # All threads of a process share its memory, so only processes are added up.
             "children": [*children, *_threads(process.pid, sizes)],
             "total": {
                 name: round(sizes[name] + sum(child[name] for child in children), 3) for name in _SIZES
             },
         }
         if wanted.open_connections:
-            made |= _connections(process)
+            figures |= _connections(process)
         if wanted.opened_files:
-            made["opened_files"] = _allowed(lambda: _plain(process.open_files()))
+            figures["opened_files"] = _allowed(lambda: _plain(process.open_files()))
         if wanted.memory_maps:
-            made["memory_map"] = _allowed(lambda: _plain(process.memory_maps(grouped=True)))
-        return made
+            figures["memory_map"] = _allowed(lambda: _plain(process.memory_maps(grouped=True)))
+        return figures
 
     def _cpu(self, process: psutil.Process) -> float:
         times, now = process.cpu_times(), time.monotonic()
         used = times.user + times.system
         before, at = self._used.get(process.pid) or (0.0, now - (time.time() - process.create_time()))
         self._used[process.pid] = (used, now)
-        # Times have the grain of a clock tick: over a shorter time they would say nothing.
+        # CPU times have the resolution of a clock tick: over a shorter time the quotient would be
+        # meaningless.
         return round(100 * max(0.0, used - before) / max(now - at, 0.01), 1)
 
 
@@ -188,13 +186,13 @@ def _allowed(look: Callable[[], list[Any]]) -> list[Any]:
 
 
 def _children(pid: int) -> list[Figures]:
-    """All processes below this one.
+    """Return all descendants of a process.
 
-    psutil would look at every process of the machine for each of ours; the kernel keeps the list.
+    psutil would read every process of the machine for each of ours; the kernel has a list of children.
     """
     found: list[Figures] = []
     seen: set[int] = set()
-    below = _children_of(pid)
+    below = linux.children_of_threads(pid)
     while below:
         child = below.pop()
         if child in seen:
@@ -215,23 +213,7 @@ def _children(pid: int) -> list[Figures]:
         except psutil.Error:
             continue
         found.append(entry)
-        below += _children_of(child)
-    return found
-
-
-def _children_of(pid: int) -> list[int]:
-    """The children of all threads of a process."""
-    found: list[int] = []
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return found
-    for thread in threads:
-        try:
-            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
-                found += [int(word) for word in file.read().split()]
-        except OSError:
-            continue
+        below += linux.children_of_threads(child)
     return found
 
 
@@ -250,9 +232,9 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 
 def _threads(pid: int, sizes: Mapping[str, float]) -> list[Figures]:
-    """Return the threads of a process, whose memory is the process's own.
+    """Return the threads of a process, with the memory of the process.
 
-    psutil would open three files for each thread; /proc/PID/task/TID/stat has all of it.
+    psutil would open three files for each thread; /proc/PID/task/TID/stat has all values.
     """
     found: list[Figures] = []
     try:
@@ -263,8 +245,8 @@ def _threads(pid: int, sizes: Mapping[str, float]) -> list[Figures]:
     for name in names:
         try:
             with open(f"/proc/{pid}/task/{name}/stat", "rb") as file:
-                # The name of a program may hold blanks and brackets; what follows its last bracket are the
-                # fields from the third on.
+                # A program's name may have blanks and brackets. The fields from the third on follow its last
+                # bracket.
                 words = file.read().rpartition(b")")[2].split()
         except OSError:
             continue
@@ -283,8 +265,8 @@ def _threads(pid: int, sizes: Mapping[str, float]) -> list[Figures]:
 
 
 def _plain(items: Iterable[Any]) -> list[list[Figures]]:
-    """Return psutil's tuples as 1.0 told them: each a list of objects with one key, whose values are
-    psutil's own.
+    """Return psutil's tuples in the form of 1.0: each is a list of objects with one key and psutil's
+    value.
     """
     return [[{name: getattr(item, name)} for name in item._fields] for item in items]
 

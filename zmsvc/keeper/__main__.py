@@ -47,9 +47,9 @@ def parser() -> argparse.ArgumentParser:
         "--detach", action="store_true", help="become a daemon; return when the context is ready"
     )
     p.add_argument(
-        "--no-autostart", action="store_true", help="open no transaction when there is none to resume"
+        "--no-autostart", action="store_true", help="open no transaction if there is none to resume"
     )
-    p.add_argument("--transaction", metavar="ID", help="open this transaction when it is not open already")
+    p.add_argument("--transaction", metavar="ID", help="open this transaction if it is not open")
     p.add_argument("--version", action="version", version=f"zmsvcd {__version__}")
     p.add_argument("context", metavar="NAME|FILE.xml", help="the context, by name or by its file")
     return p

@@ -161,6 +161,6 @@ def attempt(call: Callable[[], object]) -> bool:
     try:
         call()
     except Exception:
-        complain(f"zmsvcd: the keeper has met an error and goes on\n{traceback.format_exc()}")
+        complain(f"zmsvcd: internal error of the keeper, which continues\n{traceback.format_exc()}")
         return False
     return True

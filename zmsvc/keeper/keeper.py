@@ -132,7 +132,7 @@ class Keeper:
         wakeup = self._catch_signals()
         self._dispatcher.watch(wakeup, lambda: self._on_signals(wakeup))
         self.begin()
-        while not self.over():
+        while not self.is_over():
             self.turn()
         self._device.close()
         return self._status
@@ -161,16 +161,16 @@ class Keeper:
         return reader
 
     def _on_signals(self, reader: int) -> None:
-        self.signalled(set(os.read(reader, 4096)))
+        self.handle_signals(set(os.read(reader, 4096)))
 
-    def signalled(self, numbers: Iterable[int]) -> None:
+    def handle_signals(self, numbers: Iterable[int]) -> None:
         """Handle signals that the keeper received."""
         for number in numbers:
             if number in (signal.SIGTERM, signal.SIGINT) and not self._stopping:
                 self._stopping = True
                 self._stop_requested_at = self._machine.now()
                 if number == signal.SIGINT and sys.stderr.isatty():
-                    complain("zmsvcd: stopping (Ctrl-C again kills what has not ended)")
+                    complain("zmsvcd: stopping (press Ctrl-C again to kill what has not ended)")
                 self._report(sv.StopAll(signal=signal.Signals(number).name))
             elif number == signal.SIGINT and self._machine.now() - self._stop_requested_at >= SAME_CTRL_C:
                 self._report(sv.StopAll(signal=signal.Signals(number).name, now=True))
@@ -353,9 +353,7 @@ class Keeper:
             # An order that fails must not stop the orders after it.
             if not attempt(partial(self._carry_out, order)) and isinstance(order, LaunchSpec):
                 self._report(
-                    sv.LaunchFailed(
-                        launch=order.launch, why="the keeper has met an error, which its log tells"
-                    )
+                    sv.LaunchFailed(launch=order.launch, why="internal error of the keeper (see its log)")
                 )
 
     def _disconnect(self, conn: socket.socket) -> None:
@@ -507,13 +505,13 @@ class Keeper:
         self._zygote.close()
         self._device.signal(signal.SIGTERM)
 
-    def over(self) -> bool:
+    def is_over(self) -> bool:
         """Return True if the context has ended and none of its processes is left."""
         return (
             self._ending is not None
             and self._device.pid is None
             and self._nothing_left
-            and self._output.over()
+            and self._output.finish()
         )
 
 

@@ -58,7 +58,7 @@ class Listeners:
         except BlockingIOError:
             os.close(fd)
             raise UsageError(
-                f"cannot start {self._places.name}: it is running already (zmsvcctl -c {self._places.name} "
+                f"cannot start {self._places.name}: it is already running (zmsvcctl -c {self._places.name} "
                 f"status)"
             ) from None
         directories.write_new(self._places.pid_file, f"{os.getpid()}\n")

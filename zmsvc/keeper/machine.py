@@ -138,7 +138,7 @@ class Machine:
     signal = staticmethod(linux.send_signal)
     kill_each = staticmethod(linux.kill_each)
     marked = staticmethod(process_marks.belongs)
-    launch_of = staticmethod(process_marks.told_launch)
+    launch_of = staticmethod(process_marks.launch_by_any_mark)
     cgroup_of = staticmethod(linux.cgroup_of)
     user = staticmethod(linux.user_of)
     number_of_children = staticmethod(linux.number_of_children)

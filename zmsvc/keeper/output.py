@@ -134,7 +134,7 @@ class OutputClient(RestartedProcess):
         """Return the time of the next start, or None."""
         return super().due() if self.wanted and self.pid is None and not self._ending else None
 
-    def over(self) -> bool:
+    def finish(self) -> bool:
         """Ask the output process to write the rest and end; return True when it has ended. To be called when
         no task is left; nothing is restarted after it.
         """

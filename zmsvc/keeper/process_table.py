@@ -1,7 +1,7 @@
 """The task processes of a context. The table launches, signals and reaps them, and keeps every end until the
 supervisor has saved it.
 
-A launch number is forked once, however often the supervisor orders it. Tasks that share a process start and
+A launch ID is forked once, however often the supervisor orders it. Tasks that share a process start and
 end one by one as well, but the processes that they leave behind cannot be told apart. Those are ended with
 the last task of the shared process.
 """
@@ -139,7 +139,7 @@ class ProcessTable:
 
     def _not_forked(self, spec: LaunchSpec, error: OSError) -> None:
         self._forking.pop(spec.launch, None)
-        self._release(spec.launch)
+        self._release_reservation(spec.launch)
         self._report(LaunchFailed(launch=spec.launch, why=f"cannot fork: {error.strerror or error}"))
 
     def _fork(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors) -> None:
@@ -213,7 +213,7 @@ class ProcessTable:
         self._records[record.launch] = record
         if record.cgroup is not None:
             self._cgroup_uses[record.cgroup] += 1
-        self._release(record.launch)
+        self._release_reservation(record.launch)
         self._by_pid.setdefault(record.pid, []).append(record)
         self._report(self._launched(record))
         if self._forking.pop(record.launch, False):
@@ -269,7 +269,7 @@ class ProcessTable:
             return
         if pid not in self._descendants.others(record) or self._machine.start_time(pid) != started:
             complain(
-                f"zmsvcd: process {pid} is not one of launch {launch}: it does not become its main process"
+                f"zmsvcd: process {pid} does not belong to launch {launch}: it does not become the main one"
             )
             return
         fd = self._machine.watch_end(pid)
@@ -321,12 +321,12 @@ class ProcessTable:
         record = self._records.get(launch)
         if record is None:
             return
-        others = self._others_to_ask(record, rest) if rest else []
+        others = self._others_to_signal(record, rest) if rest else []
         if record.shared_process is not None and name == "SIGTERM":
             record.shared_process.send(sharing.StopMember(launch=launch))
         elif record.end is None and name:
             self._send(record.pid, name)
-        self._ask(record, others, rest)
+        self._signal_others(record, others, rest)
         if rest and record.end is not None:
             record.gone_expected = True
             self._check_gone(record)
@@ -341,13 +341,13 @@ class ProcessTable:
                 f"zmsvcd: cannot send {name} to process {pid}: {getattr(error, 'strerror', None) or error}"
             )
 
-    def _others_to_ask(self, record: LaunchRecord, rest: str) -> list[int]:
+    def _others_to_signal(self, record: LaunchRecord, rest: str) -> list[int]:
         record.stop_signal = rest
         if record.shared_process is not None and record.pid in self._by_pid:
             return []
         return [pid for pid in self._descendants.reachable(record) if pid not in record.others]
 
-    def _ask(self, record: LaunchRecord, pids: list[int], name: str) -> None:
+    def _signal_others(self, record: LaunchRecord, pids: list[int], name: str) -> None:
         for pid in pids:
             started = self._machine.start_time(pid)
             if started is None:
@@ -379,7 +379,7 @@ class ProcessTable:
 
     def _kill(self, record: LaunchRecord) -> None:
         try:
-            self._note(record, self._descendants.others(record))
+            self._record_killed(record, self._descendants.others(record))
             if record.cgroup is not None:
                 self._machine.kill_cgroup(record.cgroup)
         except OSError as error:
@@ -392,7 +392,7 @@ class ProcessTable:
             self._send(record.pid, "SIGKILL")
         self._machine.kill_each(record.others)
 
-    def _note(self, record: LaunchRecord, pids: list[int]) -> None:
+    def _record_killed(self, record: LaunchRecord, pids: list[int]) -> None:
         """Record the processes that are about to be killed."""
         for pid in pids:
             started = self._machine.start_time(pid)
@@ -416,15 +416,15 @@ class ProcessTable:
         if record is not None and record.end is not None:
             del self._records[launch]
             if record.cgroup is not None:
-                self._leave(record.cgroup)
+                self._release_cgroup(record.cgroup)
 
-    def _release(self, launch: int) -> None:
+    def _release_reservation(self, launch: int) -> None:
         """Release the control group that was reserved for a fork, which has succeeded or failed."""
         cgroup = self._reserved.pop(launch, None)
         if cgroup is not None:
-            self._leave(cgroup)
+            self._release_cgroup(cgroup)
 
-    def _leave(self, cgroup: Path) -> None:
+    def _release_cgroup(self, cgroup: Path) -> None:
         """Give up one use of a control group, and remove the group after the last one. A forked task may not
         have moved there yet, so an empty group may still be in use.
         """
@@ -495,7 +495,7 @@ class ProcessTable:
         if record.pid_file is not None:
             unlink(record.pid_file)
         # Signaled processes are reported by `gone`, even if they are already dead.
-        left = bool(record.others or record.ended_others) or self._may_have_left(record)
+        left = bool(record.others or record.ended_others) or self._may_have_leftovers(record)
         if record.member_status is None:
             self._end(record, status, left=left, oom_kill=oom_kill)
         else:
@@ -513,14 +513,18 @@ class ProcessTable:
         if launch is not None and self._has_launch(launch):
             return False
         group = self._machine.cgroup_of(pid)
-        return bool(group) and not self._in_use(group)
+        return bool(group) and not self._cgroup_in_use(group)
 
     def _is_confined(self, pid: int) -> bool:
         """Return True if a process is in the control group of a launch and its user may not move it to
         another one.
         """
         group = self._machine.cgroup_of(pid)
-        return bool(group) and self._in_use(group) and self._machine.user(pid) not in (0, os.geteuid(), None)
+        return (
+            bool(group)
+            and self._cgroup_in_use(group)
+            and self._machine.user(pid) not in (0, os.geteuid(), None)
+        )
 
     def _has_launch(self, launch: int) -> bool:
         record = self._records.get(launch)
@@ -532,7 +536,7 @@ class ProcessTable:
             for each in self._records.values()
         )
 
-    def _in_use(self, group: str) -> bool:
+    def _cgroup_in_use(self, group: str) -> bool:
         """Return True if a control group, by the kernel's path, is that of a launch or below it."""
         parts = group.split("/")
         for depth in range(len(parts) - 1, 0, -1):
@@ -540,11 +544,11 @@ class ProcessTable:
                 return self._cgroup / parts[depth] in self._cgroup_uses
         return False
 
-    def _may_have_left(self, record: LaunchRecord) -> bool:
+    def _may_have_leftovers(self, record: LaunchRecord) -> bool:
         try:
             return self._descendants.has_any(record)
         except OSError as error:
-            complain(f"zmsvcd: cannot look for what launch {record.launch} has left behind: {error.strerror}")
+            complain(f"zmsvcd: cannot search for the processes of launch {record.launch}: {error.strerror}")
             return True
 
     def _end(self, record: LaunchRecord, status: ExitStatus, *, left: bool, oom_kill: bool = False) -> None:
@@ -608,13 +612,13 @@ class ProcessTable:
                     self._report_gone(record, record.end)
                     return
                 if record.killing:
-                    self._note(record, new)
+                    self._record_killed(record, new)
                     self._machine.kill_each(new)
                 else:
-                    self._ask(record, new, record.stop_signal or "SIGTERM")
+                    self._signal_others(record, new, record.stop_signal or "SIGTERM")
         except OSError as error:
             complain(
-                f"zmsvcd: cannot look for what launch {record.launch} has left behind: {error.strerror}; "
+                f"zmsvcd: cannot search for the processes of launch {record.launch}: {error.strerror}; "
                 f"trying again"
             )
         self._search_later()

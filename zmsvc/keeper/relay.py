@@ -7,6 +7,7 @@ from __future__ import annotations
 import socket
 from collections import deque
 
+from zmsvc.host.systemd.notify import socket_address
 from zmsvc.keeper.dispatcher import WRITE, Dispatcher
 
 MAX_WAITING = 64
@@ -27,7 +28,7 @@ class Relay:
                 socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
             )
             try:
-                sock.connect("\0" + address[1:] if address.startswith("@") else address)
+                sock.connect(socket_address(address))
                 self._sock = sock
             except OSError:
                 sock.close()

@@ -196,7 +196,7 @@ class DeviceProcess(RestartedProcess):
         try:
             if not self._listening:
                 self._listening = [endpoints.listen(front), endpoints.listen(back)]
-                self._local = self._listen_for_local(front, back)
+                self._local = self._listen_locally(front, back)
         except ZmsvcError as error:
             return str(error)
         fds = [sock.fileno() for sock in self._listening]
@@ -225,7 +225,7 @@ class DeviceProcess(RestartedProcess):
         self.spawn("zmsvc.device", arguments, environment, fds)
         return ""
 
-    def _listen_for_local(self, front: str, back: str) -> dict[str, socket.socket]:
+    def _listen_locally(self, front: str, back: str) -> dict[str, socket.socket]:
         """Create local sockets beside tcp endpoints, so that a thousand tasks need not pass the loopback
         gate. Where the path is too long for a socket, tasks use the tcp endpoint.
         """

@@ -34,7 +34,7 @@ class _Joining:
 
 
 class SharedProcess:
-    """A shared process. `first_launch` is the launch number in its environment: the one of the task that it
+    """A shared process. `first_launch` is the launch ID in its environment: the one of the task that it
     was created for.
     """
 
@@ -89,7 +89,7 @@ class SharedProcess:
                 break
             except (ProtocolError, OSError) as error:
                 # The user's code runs in that process, and may have written to any of its descriptors.
-                complain(f"zmsvcd: process {self.pid} that tasks share: {error}")
+                complain(f"zmsvcd: shared process {self.pid}: {error}")
                 report = None
             if report is None:
                 self.close()

@@ -41,7 +41,7 @@ make a start fail.
 
 PAUSE = 1.0
 """Seconds after that in which every launch fails at once."""
-ZYGOTE_DIES = "the zygote, out of which tasks are forked, died each time it was started"
+ZYGOTE_DIES = "the zygote, which forks tasks, died each time it was started"
 
 MAX_WAITING = 100_000
 """Launches that may wait for the zygote: more than a large context has."""

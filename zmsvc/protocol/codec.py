@@ -1,5 +1,5 @@
-"""Messages as JSON objects and back: the field `op` names the class, every other field of the object is a
-field of the class.
+"""The codec between messages and JSON objects. The field `op` of an object names the class; every other field
+is a field of the class.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from zmsvc.core.errors import ProtocolError
 
 Message = TypeVar("Message")
 Read = Callable[[Any], Any]
-"""Takes a value of JSON and returns a field's value. Raises TypeError."""
+"""Converts a JSON value into the value of a field. Raises TypeError."""
 
 
 class Codec(Generic[Message]):
-    """One direction of a line: `kinds` has the class for each `op`."""
+    """The codec of one direction of a channel. `kinds` has the class for each `op`."""
 
     def __init__(self, kinds: Mapping[str, type[Message]]) -> None:
         self._readers = {op: _Reader(kind) for op, kind in kinds.items()}
@@ -25,17 +25,17 @@ class Codec(Generic[Message]):
 
     @property
     def operations(self) -> tuple[str, ...]:
-        """The words in `op` that this direction knows."""
+        """The `op` words of this direction."""
         return tuple(self._readers)
 
     def encode(self, message: Message) -> dict[str, Any]:
-        """Return the object that stands for a message."""
+        """Return the JSON object of a message."""
         op, names = self._ops[type(message)]
         return {"op": op, **{name: _plain(getattr(message, name)) for name in names}}
 
     def decode(self, body: Mapping[str, Any]) -> Message:
-        """Return the message that an object stands for. Raises ProtocolError for an unknown `op`, a
-        missing field or a wrong type.
+        """Return the message of a JSON object. Raises ProtocolError for an unknown `op`, a missing field or a
+        wrong type.
         """
         op = body.get("op")
         reader = self._readers.get(op) if isinstance(op, str) else None
@@ -46,7 +46,7 @@ class Codec(Generic[Message]):
 
 
 def _plain(value: Any) -> Any:
-    """Return a field's value as JSON has it. A mapping holds JSON already."""
+    """Return a field's value as JSON. A mapping contains JSON already."""
     if isinstance(value, tuple):
         return [_plain(each) for each in value]
     if is_dataclass(value):
@@ -55,7 +55,7 @@ def _plain(value: Any) -> Any:
 
 
 class _Reader:
-    """Make an object of JSON a dataclass. What it needs of the class is found once."""
+    """The reader of one dataclass from JSON objects. It inspects the class only once."""
 
     def __init__(self, kind: type[Any]) -> None:
         self._kind = kind

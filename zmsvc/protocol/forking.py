@@ -1,13 +1,13 @@
-"""The line between the keeper and the zygote, out of which tasks are forked: the keeper orders a launch, the
-zygote answers a PID.
+"""The channel between the keeper and the zygote, which forks tasks: the keeper orders a launch, and the
+zygote answers with a PID.
 
-The launch itself lies in a memory file whose descriptor goes with the order, and only the forked task reads
-it. So no environment, configuration or key of one task is ever in the memory that another is forked with. It
-is in the interpreter's own form (marshal), which is read without a line of Python: a task that was just
-forked would pay for that with copied pages.
+The launch itself is in a memory file whose descriptor is sent with the order, and only the forked task reads
+it. So no environment, configuration or key of one task is ever in the memory that another task is forked
+with. The file is in the interpreter's own format (marshal), which is decoded without running Python code: a
+freshly forked task would pay for that with copied pages.
 
-The zygote is executed, so an upgrade may bring one that is newer than the keeper. It gets the keeper's
-protocol number as an argument, and it refuses to run under one that it does not speak.
+The zygote is executed, so after an upgrade it may be newer than the keeper. It gets the keeper's protocol
+number as an argument, and refuses to run if it does not speak that number.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from zmsvc.core.errors import ProtocolError
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
 PROTOCOL = 2
-"""1: all tasks of a zygote wait at one gate. 2: each launch brings a gate of its own, and may bring a pipe
-for the task's output."""
+"""1: all tasks of a zygote wait at one start gate. 2: each launch has a start gate of its own, and may have a
+pipe for the task's output.
+"""
 OLDEST = 1
-"""zmsvc 1.0 forked its own process and executed no zygote."""
+"""zmsvc 1.0 forked the keeper itself and executed no zygote."""
 
 PACKET = 4096
-"""Bytes that the longest packet of the zygote has at most."""
+"""Maximum bytes of a packet of the zygote."""
 
 _NAMES = tuple(each.name for each in fields(LaunchSpec))
 _KNOWN = frozenset(_NAMES)
 _SPEC = "spec"
-"""The descriptor of the memory file, beside those of a launch."""
+"""The name of the memory file's descriptor, beside those of a launch."""
 
 
 # --- from the keeper
@@ -44,7 +45,7 @@ def encode_launch(spec: LaunchSpec) -> bytes:
 
 
 def decode_launch(data: bytes) -> LaunchSpec:
-    """Return what `encode_launch` was given; what a newer keeper adds is left out."""
+    """Return the launch in a memory file. Fields that a newer keeper has added are dropped."""
     body = marshal.loads(data)
     return LaunchSpec(
         **body if body.keys() <= _KNOWN else {name: value for name, value in body.items() if name in _KNOWN}
@@ -52,18 +53,18 @@ def decode_launch(data: bytes) -> LaunchSpec:
 
 
 def order(fds: Descriptors, spec: int) -> tuple[bytes, dict[str, int]]:
-    """Return the packet that orders a launch whose memory file is open as `spec`, and its descriptors in
-    their order.
+    """Return the packet that orders a launch, and the descriptors to send with it. The memory file is open as
+    `spec`.
     """
-    given = {**fds.given(), _SPEC: spec}
-    return " ".join(given).encode(), given
+    descriptors = {**fds.given(), _SPEC: spec}
+    return " ".join(descriptors).encode(), descriptors
 
 
-def read_launch(packet: bytes, came: list[int]) -> tuple[LaunchSpec, Descriptors]:
-    """Return what an order stands for, in the task. `came` are the descriptors that came beside it; the
-    memory file is closed.
+def read_launch(packet: bytes, received: list[int]) -> tuple[LaunchSpec, Descriptors]:
+    """Return the launch and the descriptors of an order; called in the task. `received` are the descriptors
+    that came with the packet. The memory file is closed.
     """
-    fds = dict(zip(packet.decode().split(), came, strict=True))
+    fds = dict(zip(packet.decode().split(), received, strict=True))
     memory = fds.pop(_SPEC)
     data = os.pread(memory, os.fstat(memory).st_size, 0)
     os.close(memory)
@@ -74,31 +75,31 @@ def read_launch(packet: bytes, came: list[int]) -> tuple[LaunchSpec, Descriptors
 
 
 def encode_hello(version: str) -> bytes:
-    """Return the zygote's first packet: it lives, and this is its version."""
+    """Return the zygote's greeting: it runs, and this is its version."""
     return json.dumps({"version": version, "protocol": PROTOCOL}).encode()
 
 
 def decode_hello(data: bytes) -> tuple[str, int]:
-    """Return the version and the protocol in the zygote's first packet. Raises ProtocolError for anything
-    else.
+    """Return the version and the protocol number in the zygote's greeting. Raises ProtocolError for any other
+    packet.
     """
     try:
-        said = json.loads(data)
-        return str(said["version"]), int(said.get("protocol", 1))
+        greeting = json.loads(data)
+        return str(greeting["version"]), int(greeting.get("protocol", 1))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ProtocolError(f"cannot greet the zygote: {error!r}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forked:
-    """The task waits at its gate."""
+    """The task is forked and waits at its start gate."""
 
     pid: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotForked:
-    """The kernel refused, with this errno."""
+    """The kernel refused the fork, with this errno."""
 
     number: int
 
@@ -114,7 +115,7 @@ def encode_answer(answer: Answer) -> bytes:
 
 
 def decode_answer(data: bytes) -> Answer:
-    """Raises ProtocolError for what is no answer."""
+    """Return the answer in a packet. Raises ProtocolError for any other packet."""
     try:
         number = int(data)
     except ValueError:

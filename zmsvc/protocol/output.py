@@ -1,12 +1,12 @@
-"""The line between the keeper and the output process: the keeper hands over the pipes of tasks, the output
-process tells which have ended.
+"""The channel between the keeper and the output process: the keeper hands over the pipes of tasks, and the
+output process reports each pipe's end.
 
-The keeper keeps a copy of each pipe's reading end until it is told that the pipe has ended. So a pipe
+The keeper keeps a copy of each pipe's reading end until the output process reports its end. So a pipe
 outlives an output process that dies, no task gets SIGPIPE, and the next output process is given every pipe
-again. A closed line is the order to read what there is and to end.
+again. A closed channel is the order to read the rest and to end.
 
-The output process is executed, so an upgrade may bring one that is newer or older than the keeper: a message
-that one side does not know is passed over, and every field that is added has a default.
+The output process is executed, so after an upgrade it may be newer or older than the keeper: each side
+ignores messages that it does not know, and every added field has a default.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from zmsvc.protocol.codec import Codec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakePipe:
-    """Read the pipe whose descriptor comes beside this, to its end."""
+    """Read a pipe to its end. The descriptor is sent with this message."""
 
     pipe: int
-    """The keeper's number for it."""
+    """The keeper's number of the pipe."""
     identifier: str
-    """What its lines are called by: the task's instance."""
+    """The identifier of its lines: the task's instance."""
     pid: int
-    """The process that was started with it."""
+    """The process that got the writing end."""
     transaction: str = ""
     task: str = ""
-    """Empty where several tasks share the process: each of their records names its task."""
+    """Empty if several tasks share the process: each of their records names its task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reopen:
-    """Open the log file anew: it was renamed."""
+    """Reopen the log file, which was renamed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +48,14 @@ ORDERS = Codec[Order]({"take": TakePipe, "reopen": Reopen, "ping": Ping})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """No process has this pipe open for writing, and all that was in it is written."""
+    """No process has this pipe open for writing, and all of its content is in the log."""
 
     pipe: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pong:
-    """The output process reads what it is sent."""
+    """The output process reads its channel."""
 
 
 Report = Ended | Pong

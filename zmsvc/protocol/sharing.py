@@ -1,7 +1,7 @@
-"""The line between the keeper and a process that tasks share: the keeper starts and stops members, the
+"""The channel between the keeper and a process that tasks share: the keeper starts and stops members, and the
 process reports their ends.
 
-A closed line is the order to end.
+A closed channel is the order to end.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from zmsvc.protocol.launch import LaunchSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartMember:
-    """Start a task in a thread of the process."""
+    """Start a task in a thread of the shared process."""
 
     spec: LaunchSpec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopMember:
-    """Ask the task of this launch to end, as SIGTERM asks a process."""
+    """Ask the task of this launch to end, as SIGTERM would ask a process."""
 
     launch: int
 
@@ -33,7 +33,9 @@ ORDERS = Codec[Order]({"start": StartMember, "stop": StopMember})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemberEnded:
-    """The thread of a task has ended. `status` is what the exit status of a process of its own would be."""
+    """The thread of a task has ended. `status` is the exit status that the task would have in a process of
+    its own.
+    """
 
     launch: int
     status: int

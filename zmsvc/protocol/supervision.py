@@ -1,7 +1,7 @@
-"""The line between the keeper and the supervisor: the supervisor orders, the keeper reports.
+"""The channel between the keeper and the supervisor: the supervisor sends orders, the keeper sends reports.
 
-The keeper sends `Hello` first. The last report of a launch is `Exited`, or `Gone` when the supervisor ordered
-to kill what was left. The keeper repeats an end to each new supervisor until one acknowledges it.
+The keeper sends `Hello` first. The last report of a launch is `Exited`, or `Gone` if the supervisor ordered
+to kill the remaining processes. The keeper repeats an end to each new supervisor until one acknowledges it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from zmsvc.protocol.launch import LaunchSpec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Introduce:
-    """The supervisor says which protocol it uses from here on, and its version. A keeper of protocol 0 is
-    not told.
+    """The protocol that the supervisor uses from here on, and its version. It is not sent to a keeper of
+    protocol 0.
     """
 
     protocol: int
@@ -28,20 +28,20 @@ class Introduce:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalTask:
-    """Send a signal to the main process of a launch, if it is there."""
+    """Send a signal to the main process of a launch, if it has not ended."""
 
     launch: int
     signal: str
     rest: str = ""
-    """Signal that asks the other processes of the launch to end; `Gone` follows when it has no process any
-    more. Of protocol 2.
+    """The signal that asks the other processes of the launch to end. `Gone` follows when no process is left.
+    Since protocol 2.
     """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetMain:
-    """Take another process of a launch for its main one, if it is one; `MainProcess` follows when it
-    is. Of protocol 3.
+    """Make another process of a launch its main one, if it belongs to the launch; then `MainProcess` follows.
+    Since protocol 3.
     """
 
     launch: int
@@ -51,43 +51,43 @@ class SetMain:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KillTask:
-    """SIGKILL every process of a launch; `Gone` follows."""
+    """Send SIGKILL to every process of a launch; `Gone` follows."""
 
     launch: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acknowledge:
-    """The end of this launch is in the state file: the keeper may forget it."""
+    """The end of this launch is in the state file, so the keeper may forget it."""
 
     launch: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDevice:
-    """Run the device with these settings, if it does not run yet."""
+    """Run the device with these settings, unless one runs already."""
 
     front: str
-    """Endpoint that takes messages."""
+    """The endpoint that publishers connect to."""
     back: str
-    """Endpoint that gives messages to subscribers."""
+    """The endpoint that subscribers connect to."""
     hwm: int
     expect: int
-    """Subscriptions that a device which was started again waits for before it reads messages."""
+    """Subscriptions for which a restarted device waits before it reads messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartDevice:
-    """End the device in order and run another one, which ends each connection.
+    """Stop the device with SIGTERM and run another one, which ends each connection.
 
-    A keeper that does not know this order complains, and the device stays.
+    A keeper that does not know this order logs an error, and the device keeps running.
     """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaceDevice:
-    """The device with this PID hangs: kill it and start another one. A keeper of before zmsvc 1.1
-    complains and does nothing.
+    """The device with this PID hangs: kill it and start another one. A keeper before zmsvc 1.1 logs an error
+    and does nothing.
     """
 
     pid: int
@@ -95,14 +95,14 @@ class ReplaceDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leave:
-    """Every task is stopped: end the context with this exit status."""
+    """All tasks have stopped: end the context with this exit status."""
 
     status: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reexec:
-    """The supervisor is about to leave for another one, which is to be started at once."""
+    """The supervisor ends in favor of another one, which the keeper starts at once."""
 
 
 Order = (
@@ -140,18 +140,18 @@ ORDERS = Codec[Order](
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launched:
-    """A launch was forked; or, in `Hello`, is there."""
+    """A launch was forked; in `Hello`, it still runs."""
 
     launch: int
     pid: int
     start_time: int
-    """Of the process, in clock ticks since boot; with the PID its identity."""
+    """Start time of the process in clock ticks since boot. With the PID it identifies the process."""
     executed: bool = False
-    """Of a Command: its program runs."""
+    """The program of a Command runs."""
     tag: str = ""
-    """The task's id where several tasks share the process."""
+    """The task's ID if several tasks share the process."""
     uid: int | None = None
-    """Of the user, where that is not the daemon's own: which `NotifySocket` the task has."""
+    """User ID of the task, if it is not the daemon's own. It selects the task's `NotifySocket`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +163,7 @@ class Executed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MainProcess:
-    """Another process is the main one of a launch from here on. Sent to supervisors of protocol 3."""
+    """Another process is the main one of a launch from here on. Sent to supervisors since protocol 3."""
 
     launch: int
     pid: int
@@ -186,19 +186,19 @@ class Exited:
     pid: int
     tag: str = ""
     left: bool
-    """Other processes of the launch are still there."""
+    """True if other processes of the launch still exist."""
     code: int | None
     signal: str | None
     core: bool = False
     oom: bool = False
-    """The kernel killed it for want of memory. zmsvc 0.9 did not tell."""
+    """The kernel killed the process because memory ran out. zmsvc 0.9 does not report this."""
     why: str = ""
-    """Of a Command whose program was not executed: the reason."""
+    """The reason, if the program of a Command was not executed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOver:
-    """A process of a launch beside its main one, and how it ended, where the keeper has reaped it."""
+    """A process of a launch other than the main one, and how it ended, if the keeper has reaped it."""
 
     pid: int
     name: str
@@ -206,9 +206,9 @@ class LeftOver:
     signal: str | None
     core: bool = False
     asked: str = ""
-    """The signal that asked it to end."""
+    """The signal that asked the process to end."""
     killed: bool = False
-    """SIGKILL was sent to it."""
+    """True if SIGKILL was sent to the process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,27 +221,27 @@ class Gone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceState:
-    """The device as it is now."""
+    """The current state of the device."""
 
     pid: int | None = None
     restarts: int = 0
     ready: bool = False
     problem: str = ""
-    """Why it could not be started."""
+    """The reason why the device could not be started."""
     dropped: Mapping[str, Any] = field(default_factory=dict)
-    """How many connections this device and those before it refused or ended, by reason."""
+    """How many connections this device and the devices before it refused or ended, by reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZygoteState:
-    """The process out of which tasks are forked is there, or is another one now."""
+    """The zygote, which forks tasks, has started or was replaced."""
 
     version: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotifySocket:
-    """The socket on which tasks that run as this user send notifications; its descriptor comes beside the
+    """The socket for notifications of tasks that run as this user. Its descriptor is sent with the
     message.
     """
 
@@ -250,12 +250,12 @@ class NotifySocket:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """The first message: what the keeper holds."""
+    """The keeper's first message: the processes, ends and settings that it has."""
 
     epoch: str
-    """Names the keeper: another one means that no process of before is alive."""
+    """The keeper's ID. Another ID than before means that no earlier process is alive."""
     restarts: int
-    """How many supervisors it has had before this one."""
+    """Number of supervisors before this one."""
     stopping: bool
     children: tuple[Launched, ...]
     ends: tuple[Exited, ...]
@@ -266,18 +266,18 @@ class Hello:
     protocol: int = 0
     version: str = ""
     zygote_version: str = ""
-    """Empty until the zygote has said it; `ZygoteState` follows."""
+    """Empty until the zygote has greeted the keeper; `ZygoteState` follows then."""
     users: int = 0
-    """So many `NotifySocket` follow."""
+    """Number of `NotifySocket` messages that follow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopAll:
-    """A person or systemd asked the keeper by this signal to end the context."""
+    """The keeper got this signal, by which a person or systemd ends the context."""
 
     signal: str = "SIGTERM"
     now: bool = False
-    """Asked again by Ctrl-C: what has not ended is to be killed."""
+    """True if Ctrl-C was pressed again: tasks that have not ended are killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import zmq
 
 from zmsvc.core import events as ev
 from zmsvc.core import messages
-from zmsvc.core.access import BUS
+from zmsvc.core.access import BUS, Verb
 from zmsvc.core.errors import ProtocolError, UsageError
-from zmsvc.core.events import OrdersMissed, Origin, Requested, Verb
+from zmsvc.core.events import OrdersMissed, Origin, Requested
 from zmsvc.core.messages import Order
 from zmsvc.core.model import Context
 from zmsvc.core.world import World
@@ -29,40 +29,42 @@ from zmsvc.supervisor.info import Info
 from zmsvc.supervisor.top import Top
 
 ECHO = 3.0
-"""Seconds in which the device has to bring us what we said; 1 ms is usual, and after a restart of the
-device 150 ms.
+"""Seconds in which the device has to bring us what we said; 1 ms is usual, and after a restart of the device
+150 ms.
 """
 HEARD = 256
 """Messages that are taken at once, before tasks and the control socket have their turn again."""
 HEARD_BYTES = 256 << 10
 """The same in bytes: 256 orders of a megabyte, from anyone, take longer than the watchdog waits."""
 MAX_ORDER = 4 << 20
-"""Bytes of a message that is looked into, in 50 ms. An order that carries the whole file of 5,000 tasks
-has 2.4 MB.
+"""Bytes of a message that is looked into, in 50 ms. An order that carries the whole file of 5,000 tasks has
+2.4 MB.
 """
 
 log = logging.getLogger(__name__)
 
 
-class Bus:
-    """One connection in and one out, at the places to subscribe and to publish.
+class Supervisor(Protocol):
+    """The part of the supervisor that decides: loop.py."""
 
-    `order` is called with every order that may be meant for this context, `hung` when the device forwards
-    nothing any more.
-    """
+    @property
+    def world(self) -> World: ...
+
+    def order(self, request: Requested | OrdersMissed) -> None:
+        """Carry out an order that may be meant for this context. Its sender gets no reply."""
+
+    def device_hangs(self) -> None:
+        """The device forwards nothing any more."""
+
+
+class Bus:
+    """The supervisor's subscriber and publisher on the device; `endpoints` are where they connect."""
 
     def __init__(
-        self,
-        endpoints: tuple[str, str],
-        origin: str,
-        order: Callable[[Requested | OrdersMissed], None],
-        world: Callable[[], World],
-        curve: sockets.Curve | None,
-        hung: Callable[[], object],
+        self, endpoints: tuple[str, str], origin: str, supervisor: Supervisor, curve: sockets.Curve | None
     ) -> None:
         self._origin = origin
-        self._order = order
-        self._world = world
+        self._supervisor = supervisor
         self._loop = asyncio.get_running_loop()
         self._zmq = sockets.context()
         frontend, backend = endpoints
@@ -71,8 +73,8 @@ class Bus:
         self._ears = sockets.subscriber(self._zmq, frontend, heard, curve, hwm=socket_options.SUPERVISOR_HWM)
         self._mouth = sockets.Publisher(sockets.publisher(self._zmq, backend, curve))
         self._mouth.expect_subscription(messages.prefix(self._unheard))
-        self._info = Info(world, self._wanted, self._send)
-        self._top = Top(world, self._say_top)
+        self._info = Info(self)
+        self._top = Top(self)
         self.refused = SparseLog(log.warning)
         self.dropped = 0
         self.unheard = 0
@@ -82,7 +84,6 @@ class Bus:
         self._silent_since: float | None = None
         """When we said what we hear ourselves; None when something was heard since."""
         self._echo: asyncio.TimerHandle | None = None
-        self._hung = hung
         self._loop.add_reader(self._ears.fileno(), self._hear)
         self._attached = asyncio.Event()
         self._loop.add_reader(sockets.fileno(self._mouth.socket), self._attach)
@@ -116,6 +117,10 @@ class Bus:
         # again what they have taken.
         if not self._attached.is_set():
             self._attach()
+
+    @property
+    def world(self) -> World:
+        return self._supervisor.world
 
     @property
     def forgotten(self) -> int:
@@ -172,7 +177,7 @@ class Bus:
             if topic == self._unheard:
                 count = messages.missed_orders_in(body)
                 self.unheard += count
-                self._order(OrdersMissed(count=count))
+                self._supervisor.order(OrdersMissed(count=count))
             elif topic == "state":
                 self._asked(body)
             else:
@@ -181,7 +186,7 @@ class Bus:
             self.refused.add("A message on the bus is refused: %s", error)
 
     def _ordered(self, order: Order) -> None:
-        context = self._world().context
+        context = self.world.context
         if order.action not in BUS.get(order.topic, ()):
             if order.topic == "process" or order.action in ("update", "started", "stopped"):
                 return
@@ -191,7 +196,7 @@ class Bus:
         if problem:
             self._refuse(order, problem)
             return
-        self._order(
+        self._supervisor.order(
             Requested(
                 verb=verb,
                 origin=Origin(by="bus"),
@@ -204,7 +209,7 @@ class Bus:
         for task in order.tasks or (order.service_id,):
             items = {"reason": "refused", "message": f"cannot {order.action} {task}: {why}"}
             key = (order.transaction, task)
-            service = self._world().context.tasks.get(task)
+            service = self.world.context.tasks.get(task)
             self.control(
                 ev.PublishControl(
                     key=key, action="failed", success=False, pid=None, items=items, service=service
@@ -218,7 +223,7 @@ class Bus:
         action, name = head.get("action"), head.get("service_transaction")
         if action not in BUS["state"]:
             return
-        world = self._world()
+        world = self.world
         if not isinstance(name, str) or name not in world.transactions:
             raise UsageError(f"state {action} for unknown transaction {name!r}")
         if action == "top":
@@ -230,17 +235,17 @@ class Bus:
                 {"header": messages.reply(head, "reply_context"), "content": report.picture(world, name)},
             )
 
-    def _say_top(self, head: Mapping[str, Any], rows: list[Any]) -> None:
-        context = self._world().context
+    def publish_top(self, head: Mapping[str, Any], rows: list[Any]) -> None:
+        context = self.world.context
         about = {"contextId": context.id, "contextName": context.name, "contextLogName": context.log_name}
         self._say("state", {"header": head, "content": {**about, "tasks": rows}})
 
     # --- mouth
 
     def _say(self, topic: str, body: Mapping[str, Any]) -> None:
-        self._send(messages.encode(topic, body))
+        self.send(messages.encode(topic, body))
 
-    def _send(self, frame: bytes) -> None:
+    def send(self, frame: bytes) -> None:
         if not self._mouth.send(frame):
             self.dropped += 1
         self._attach_first()
@@ -255,7 +260,7 @@ class Bus:
             action=effect.action,
             service_name=service.service_name if service else "context",
         )
-        if not self._wanted(head):
+        if not self.wanted(head):
             return
         action = service.device_action if service else ""
         body = messages.control(
@@ -304,11 +309,11 @@ class Bus:
         left = self._silent_since + ECHO - self._loop.time()
         if left <= 0:
             self._silent_since = None
-            self._hung()
+            self._supervisor.device_hangs()
         else:
             self._echo = self._loop.call_later(left, self._miss_echo)
 
-    def _wanted(self, head: Mapping[str, Any]) -> bool:
+    def wanted(self, head: Mapping[str, Any]) -> bool:
         """Whether somebody may want a `control` message with this header."""
         start = messages.encode("control", {"header": head})[: -len("}}")]
         wanted = self._mouth.has_subscriber(start)

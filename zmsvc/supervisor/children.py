@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any, Protocol, assert_never
 
 from zmsvc import __version__
 from zmsvc.core import events as ev
@@ -50,15 +50,16 @@ CROWD = 100
 """Launches of which the keeper has not said yet what became of them, at which they are many."""
 
 WORD_MS = 1000
-"""Milliseconds that the keeper has for its word about a launch, when a process speaks already that may be
-it.
+"""Milliseconds that the keeper has for its word about a launch, when a process speaks already that
+may be it.
 """
 
 log = logging.getLogger(__name__)
 
 HOLD = 0.25
 """Seconds that the end of a task which runs as another user waits for its last words: a user that holds up
-the thread which reads them holds up no more than that, and only its own tasks."""
+the thread which reads them holds up no more than that, and only its own tasks.
+"""
 
 Speaker = tuple[int, str]
 """A PID, and the id of the task where several share the process."""
@@ -74,8 +75,27 @@ class _DeferredFacts:
     until: float
 
 
+class Listener(Protocol):
+    """The part of the supervisor that waits for the sockets: session.py."""
+
+    def backlog(self, waiting: bool) -> None:
+        """Orders begin to wait for room in the keeper's socket: call `send_orders` whenever there is some.
+        With False no order waits any more.
+        """
+
+    def wake(self) -> None:
+        """`facts` has news that no descriptor announces. Any thread calls this."""
+
+
+class Admission(Protocol):
+    """The part of the supervisor that knows the context file: loop.py."""
+
+    def admits_all(self, launch: int) -> bool:
+        """Return True if every process of a launch may notify for it, and not its main process alone."""
+
+
 class Children:
-    """The line to the keeper, and the notify socket that the keeper holds for us."""
+    """The supervisor's connection to the keeper, and the notify socket that the keeper holds for it."""
 
     def __init__(
         self, keeper: socket.socket, notify_socket: socket.socket, outside: Outside | None = None
@@ -89,8 +109,8 @@ class Children:
         self.zygote_version = ""
         self.lost = False
         """The keeper is gone: so is the context."""
-        self.asked: list[sv.StopAll | sv.Reload] = []
-        """What the keeper passed on from systemd or a person."""
+        self._requests: list[sv.StopAll | sv.Reload] = []
+        """Requests of systemd or the operator that the keeper passed on."""
         self.refused = SparseLog(log.warning)
         """Datagrams of processes that are no task of ours, or that cannot be read."""
         self._launch_of: dict[Speaker, int] = {}
@@ -98,28 +118,23 @@ class Children:
         self._ordered: set[int] = set()
         """Launches of which the keeper has not said yet what became of them."""
         self._unsent: deque[sv.Order] = deque()
-        """Orders that the keeper has no room for yet: a thousand launches take it a second or two, in
-        which others are to be heard.
+        """Orders that the keeper has no room for yet: a thousand launches take it a second or two, in which
+        others are to be heard.
         """
         self._urgent: deque[sv.Order] = deque()
         """Signals and kills, which go before them: their time runs already. They are for processes that are
-        there, so none is meant for a launch that waits."""
+        there, so none is meant for a launch that waits.
+        """
         self.waiting = False
         """Whether orders wait."""
-        self.on_backlog: Callable[[bool], None] = lambda there_is: None
-        """Called when orders begin to wait for room (True: call `send_orders` whenever there is some), and
-        when none waits any more.
-        """
+        self.listener: Listener | None = None
+        self.admission: Admission | None = None
         self._spare = notify.ReservedDescriptor()
         """An update that comes as a descriptor is heard also when we have none left."""
         self._peeked = 0
         notify.peek_from_start(notify_socket)
-        self.on_news: Callable[[], None] = lambda: None
-        """Called in any thread when `facts` has something that no descriptor announces."""
         self.mark = b""
         """What all processes of the context show (host/kernel/process_marks.py)."""
-        self.admits_all: Callable[[int], bool] = lambda launch: False
-        """Tell whether every process of a launch may speak for it, and not its main process alone."""
         self.protocol = PROTOCOL
         """What keeper and supervisor both speak."""
         self._users: dict[int, UserNotify] = {}
@@ -184,7 +199,16 @@ class Children:
         if uid in self._users:
             sock.close()
         else:
-            self._users[uid] = UserNotify(sock, uid, lambda: self.on_news())
+            self._users[uid] = UserNotify(sock, uid, self)
+
+    def wake(self) -> None:
+        if self.listener is not None:
+            self.listener.wake()
+
+    def take_requests(self) -> list[sv.StopAll | sv.Reload]:
+        """Return the requests of systemd or the operator that came since the last call."""
+        requests, self._requests = self._requests, []
+        return requests
 
     def facts(self, *, all_said: bool = False) -> list[Fact]:
         """What has happened since the last call.
@@ -283,12 +307,15 @@ class Children:
         already is nobody's.
         """
         launch = self.outside.launch_of(datagram.pid, self.mark) if self.mark else None
-        if launch is None or launch not in self._speaker_of or not self.admits_all(launch):
+        if launch is None or launch not in self._speaker_of or not self._admits_all(launch):
             return None
         # Another user's process may show the same mark, but it cannot have this user.
         if datagram.uid not in (0, self._uid_of.get(launch, os.geteuid())):
             return None
         return self._speaker_of[launch]
+
+    def _admits_all(self, launch: int) -> bool:
+        return self.admission is not None and self.admission.admits_all(launch)
 
     def _await_word(self, datagram: notify.Datagram, before: list[Fact], ends: list[Fact]) -> None:
         """A task may speak before the keeper's word about its fork has come; that word is on its way and
@@ -365,7 +392,7 @@ class Children:
             case sv.ZygoteState():
                 self.zygote_version = report.version
             case sv.StopAll() | sv.Reload():
-                self.asked.append(report)
+                self._requests.append(report)
             case sv.Hello() | sv.NotifySocket():
                 log.error("The keeper says hello again")
             case _:
@@ -444,18 +471,19 @@ class Children:
             self._urgent.clear()
         if waiting is not self.waiting:
             self.waiting = waiting
-            self.on_backlog(waiting)
+            if self.listener is not None:
+                self.listener.backlog(waiting)
 
     @property
     def crowded(self) -> bool:
-        """Tell whether many launches are under way, so that what is said about them, and by them, had
-        better be heard in portions.
+        """Tell whether many launches are under way, so that what is said about them, and by them, had better
+        be heard in portions.
         """
         return self.waiting or len(self._ordered) >= CROWD
 
     def finish(self) -> None:
-        """Send all that waits, at the end of this supervisor. The keeper reads at once, so waiting for it
-        is waiting for its forks.
+        """Send all that waits, at the end of this supervisor. The keeper reads at once, so waiting for it is
+        waiting for its forks.
         """
         self.keeper.setblocking(True)
         self.send_orders()

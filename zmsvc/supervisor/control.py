@@ -14,8 +14,8 @@ import logging
 import os
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Set
-from typing import Any
+from collections.abc import Coroutine, Mapping, Set
+from typing import Any, Protocol
 
 from zmsvc.core.access import CONTROL, Who
 from zmsvc.host.kernel import linux
@@ -44,8 +44,21 @@ PAUSE = 1.0
 
 
 Answer = dict[str, Any]
-Write = Callable[[Answer], Awaitable[None]]
-Verbs = Mapping[str, Callable[[Mapping[str, Any], int, Write], Coroutine[Any, Any, Answer]]]
+
+
+class Write(Protocol):
+    """Sends an answer that is not the last one. Raises ConnectionError when the client is gone."""
+
+    async def __call__(self, answer: Answer, /) -> None: ...
+
+
+class Handler(Protocol):
+    """Answers one verb, for the user `uid`."""
+
+    async def __call__(self, request: Mapping[str, Any], uid: int, write: Write, /) -> Answer: ...
+
+
+Verbs = Mapping[str, Handler]
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +75,18 @@ def success(data: Mapping[str, Any]) -> Answer:
 class Control:
     """The server on the socket that the keeper listens with."""
 
-    def __init__(self, listening: socket.socket, verbs: Verbs) -> None:
+    def __init__(
+        self,
+        listening: socket.socket,
+        verbs: Verbs,
+        *,
+        first_line: float = FIRST_LINE,
+        last_words: float = LAST_WORDS,
+        pause: float = PAUSE,
+    ) -> None:
         self._listening = listening
         self._verbs = verbs
+        self._first_line, self._last_words, self._pause_time = first_line, last_words, pause
         self._loop = asyncio.get_running_loop()
         self._clients: set[asyncio.Task[Any]] = set()
         self._open: Counter[int] = Counter()
@@ -85,7 +107,7 @@ class Control:
             # The kernel does not wait for what an ended process had.
             self._unserved.detach()
         if self._clients:
-            await asyncio.wait(self._clients, timeout=LAST_WORDS)
+            await asyncio.wait(self._clients, timeout=self._last_words)
         for client in self._clients:
             client.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
@@ -121,7 +143,7 @@ class Control:
         """Those who are connected are served meanwhile."""
         log.warning("Cannot take a client: %s", error)
         self._loop.remove_reader(self._listening.fileno())
-        self._loop.call_later(PAUSE, self._resume)
+        self._loop.call_later(self._pause_time, self._resume)
 
     def _resume(self) -> None:
         if not self._closing:
@@ -155,7 +177,7 @@ class Control:
                     async with asyncio.timeout(GRACE):
                         await connection.readline()
             return
-        patience: float | None = FIRST_LINE
+        patience: float | None = self._first_line
         while True:
             try:
                 async with asyncio.timeout(patience):
@@ -164,7 +186,7 @@ class Control:
                 await write(failure(2, f"cannot read request: longer than {MAX_LINE} bytes"))
                 return
             except TimeoutError:
-                await write(failure(1, f"cannot read request: none came within {FIRST_LINE:g} s"))
+                await write(failure(1, f"cannot read request: none came within {self._first_line:g} s"))
                 return
             if not line:
                 return

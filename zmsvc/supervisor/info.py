@@ -1,12 +1,12 @@
-"""When `context_info` is told, and under which headers: once for all changes of a moment, and less often
-the more there is to tell.
+"""When `context_info` is told, and under which headers: once for all changes of a moment, and less often the
+more there is to tell.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from zmsvc.core import messages
 from zmsvc.core.world import World
@@ -20,18 +20,23 @@ but tell how it is.
 """
 
 
-class Info:
-    """`wanted` says whether somebody may want a `control` message with such a header; `send` takes the
-    frames.
-    """
+class Publisher(Protocol):
+    """The part of bus.py that publishes."""
 
-    def __init__(
-        self,
-        world: Callable[[], World],
-        wanted: Callable[[Mapping[str, Any]], bool],
-        send: Callable[[bytes], None],
-    ) -> None:
-        self._world, self._wanted, self._send = world, wanted, send
+    @property
+    def world(self) -> World: ...
+
+    def wanted(self, head: Mapping[str, Any]) -> bool:
+        """Return True if a subscriber may match a `control` message with this header."""
+
+    def send(self, frame: bytes) -> None: ...
+
+
+class Info:
+    """The `context_info` messages that are due."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
         self._loop = asyncio.get_running_loop()
         self._changed: dict[str, None] = {}
         self._due = 0.0
@@ -50,20 +55,20 @@ class Info:
             self._tell()
 
     def _tell(self) -> None:
-        """Under the header of each transaction that has changed, since one may be subscribed to one of
-        them alone.
+        """Under the header of each transaction that has changed, since one may be subscribed to one of them
+        alone.
         """
         changed, self._changed, self._timer = [*self._changed], {}, None
-        world = self._world()
+        world = self._publisher.world
         ident = world.context.id
         heads = [
             messages.header(transaction=name, service_id=ident, action="update", service_name="context")
             for name in changed
         ]
-        wanted = [head for head in heads if self._wanted(head)]
+        wanted = [head for head in heads if self._publisher.wanted(head)]
         if not wanted:
             return
         frames = messages.context_infos(wanted, report.pictures(world))
         for frame in frames:
-            self._send(frame)
+            self._publisher.send(frame)
         self._due = self._loop.time() + sum(map(len, frames)) / RATE

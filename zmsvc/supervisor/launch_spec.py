@@ -48,7 +48,7 @@ def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Co
         frontend=frontend,
         backend=backend,
         notify=str(places.notify_socket),
-        mark=process_marks.number(places.mark, task.launch),
+        mark=process_marks.limit_value(places.mark, task.launch),
         log=log_target,
         cause=cause.as_json(task.cause),
         # A shared process belongs to no single task, so it has no PID file.

@@ -18,9 +18,9 @@ from dataclasses import replace
 from typing import assert_never
 
 from zmsvc.core import events as ev
-from zmsvc.core import history
+from zmsvc.core.access import Verb
 from zmsvc.core.engine import step
-from zmsvc.core.events import Effect, Fact, Key, Requested, Verb
+from zmsvc.core.events import Effect, Fact, Key, Requested
 from zmsvc.core.service_options import NotifyAccess
 from zmsvc.core.world import World
 from zmsvc.host import crashpoint, ids
@@ -30,24 +30,19 @@ from zmsvc.host.store import Store
 from zmsvc.host.systemd import journal
 from zmsvc.host.systemd.notify import Notifier
 from zmsvc.protocol import supervision as sv
-from zmsvc.supervisor import report
-from zmsvc.supervisor.bus import Bus
+from zmsvc.supervisor import records
+from zmsvc.supervisor.bus import ECHO, Bus
 from zmsvc.supervisor.children import Children, held
 from zmsvc.supervisor.launch_spec import spec_of
+from zmsvc.supervisor.unit_status import UnitNotifier, UnitStatus
 
 SAVE_AGAIN = 1.0
 """Seconds until a state file that could not be written is tried again."""
-STATUS_EVERY = 0.1
-"""Seconds between two status lines of the unit."""
 ASKS = 2
 """The first protocol in which a keeper can ask all processes of a launch to end."""
 END = 10.0
 """Seconds in which the processes of a context are killed whose keeper is gone. Only a fork bomb takes as
 long.
-"""
-MAX_ERROR = 2000
-"""Characters that are told of what failed at the start of the context: a terminal's page, where a thousand
-tasks fail alike.
 """
 
 log = logging.getLogger(__name__)
@@ -64,6 +59,7 @@ class Loop:
         places: Places,
         log_target: str,
         curve: Curve | None = None,
+        notifier: UnitNotifier | None = None,
     ) -> None:
         self.world = world
         self.store = store
@@ -74,7 +70,8 @@ class Loop:
         self.bus: Bus | None = None
         self.granted: frozenset[int] = frozenset()
         """Users of tasks, other than ours, who can open the sockets of the bus."""
-        self.notifier = Notifier()
+        self.notifier: UnitNotifier = notifier or Notifier()
+        self._unit_status = UnitStatus(self.notifier)
         self.over = asyncio.Event()
         self.leaving = False
         self.unsaved = ""
@@ -88,15 +85,10 @@ class Loop:
         self._requests = itertools.count(1)
         self._unforgotten: list[int] = []
         self._records: list[ev.Record] = []
-        self._status = ""
-        self._status_unsaved = ""
-        self._status_stale = False
-        self._status_next: asyncio.TimerHandle | None = None
-        self._said_stopping = False
         self._held_back: asyncio.TimerHandle | None = None
-        children.mark, children.admits_all = places.mark, self._admits_all
+        children.mark, children.admission = places.mark, self
 
-    def _admits_all(self, launch: int) -> bool:
+    def admits_all(self, launch: int) -> bool:
         key = self.world.launches.get(launch)
         service = self.world.context.tasks.get(key[1]) if key is not None else None
         return service is not None and service.notify_access is NotifyAccess.ALL
@@ -110,11 +102,11 @@ class Loop:
             self._scheduled = True
             self._loop.call_soon(self._turn)
 
-    def hear_children(self) -> None:
+    def read_children(self) -> None:
         """The keeper or a task said something."""
         self.take(*self.children.facts())
         if self._held_back is None and (patience := self.children.patience()) is not None:
-            self._held_back = self._loop.call_later(patience, self._hear_held_back)
+            self._held_back = self._loop.call_later(patience, self._read_held_back)
         if self.children.lost:
             log.error("The keeper is gone: the context ends")
             try:
@@ -122,13 +114,13 @@ class Loop:
             finally:
                 self.over.set()
 
-    def _hear_held_back(self) -> None:
+    def _read_held_back(self) -> None:
         self._held_back = None
-        self.hear_children()
+        self.read_children()
 
     def _end_context(self) -> None:
-        """The tasks die with the keeper by the kernel's hand, but not what they had started: nothing of
-        the context may stay.
+        """The tasks die with the keeper by the kernel's hand, but not what they had started: nothing of the
+        context may stay.
         """
         outside = self.children.outside
         sessions = {task.pid for task in self.world.tasks.values() if task.pid is not None}
@@ -165,6 +157,13 @@ class Loop:
             request = replace(request, transaction=ids.transaction_id(), new=True)
         self.take(request)
 
+    def device_hangs(self) -> None:
+        """Have the keeper replace a device that has forwarded nothing for ECHO seconds."""
+        device = self.children.device
+        if device.pid is not None and device.ready:
+            log.error("The device hangs: it forwarded nothing for %g s, and the keeper replaces it", ECHO)
+            self.children.tell(sv.ReplaceDevice(pid=device.pid))
+
     # --- the turn
 
     def _turn(self) -> None:
@@ -184,7 +183,7 @@ class Loop:
             crashpoint.reached(type(effect).__name__)
             self._perform(effect)
         self._acknowledge()
-        self._say_status(effects)
+        self._unit_status.turn(self.world, self.unsaved, effects)
 
     def _save(self, records: list[ev.Record]) -> None:
         self._records += records
@@ -206,8 +205,8 @@ class Loop:
             call()
 
     def _cannot_save(self, error: OSError) -> None:
-        """Managing goes on from memory: a full disk must not keep anybody from stopping a task. Ends are
-        not acknowledged meanwhile.
+        """Managing goes on from memory: a full disk must not keep anybody from stopping a task. Ends are not
+        acknowledged meanwhile.
         """
         if not self.unsaved:
             log.error("%s; going on without it, a crash now would lose what was decided since", error)
@@ -260,14 +259,11 @@ class Loop:
             case ev.PublishControl() | ev.PublishProcess() | ev.PublishInfo():
                 self._publish(effect)
             case ev.Record():
-                self._log(effect)
+                records.write(effect)
             case ev.Reply():
                 self._reply(effect)
             case ev.Ready():
-                # For the keeper alone, which tells whoever has started it.
-                error = _short(" ".join(effect.error.split()), MAX_ERROR)
-                told = [f"X_ZMSVC_ERROR={error}"] if error else []
-                self.notifier.notify("READY=1", f"STATUS={report.line(self.world)}", *told)
+                self._unit_status.ready(self.world, effect.error)
             case ev.Leave():
                 self.leaving = True
                 self.over.set()
@@ -308,59 +304,9 @@ class Loop:
         if future is not None and not future.done():
             future.set_result(effect)
 
-    def _log(self, record: ev.Record) -> None:
-        words = history.as_text(
-            {name: _short(value) for name, value in history.fields(record.detail).items()}
-        )
-        fields = {"MESSAGE_ID": journal.MESSAGE_ID.get(record.event, journal.MESSAGE_ID["context"])}
-        if record.transaction:
-            fields["ZMSVC_TRANSACTION"] = record.transaction
-        if record.task:
-            fields |= {"ZMSVC_TASK": record.task, "ZMSVC_EVENT": record.event}
-        if record.instance:
-            fields |= {"ZMSVC_INSTANCE": record.instance, "SYSLOG_IDENTIFIER": record.instance}
-        level = (
-            logging.WARNING
-            if record.event in ("failed", "killing", "survivor", "lost", "dropped")
-            else logging.INFO
-        )
-        log.log(level, "%s %s", record.event, words, extra={"journal": fields})
-
-    def _say_status(self, effects: Iterable[Effect]) -> None:
-        if self.world.stopping and not self._said_stopping:
-            self._said_stopping = True
-            self.notifier.stopping()
-        if self.unsaved == self._status_unsaved and not any(
-            isinstance(effect, ev.PublishInfo) for effect in effects
-        ):
-            return
-        self._status_unsaved = self.unsaved
-        self._status_stale = True
-        if self._status_next is None:
-            self._renew_status()
-
-    def _renew_status(self) -> None:
-        """A thousand tasks that change one by one are not counted a thousand times, and systemd is not
-        told of each.
-        """
-        self._status_next = None
-        if not self._status_stale:
-            return
-        self._status_stale = False
-        self._status_next = self._loop.call_later(STATUS_EVERY, self._renew_status)
-        status = self.unsaved or report.line(self.world)
-        if status != self._status:
-            self._status = status
-            crashpoint.reached("say status")
-            self.notifier.status(status)
-
 
 def _not_for_the_keeper(effect: Effect) -> bool:
     return not isinstance(effect, ev.Launch | ev.Signal | ev.SetMain | ev.KillAll)
-
-
-def _short(text: str, most: int = 200) -> str:
-    return text if len(text) <= most else text[:most] + "..."
 
 
 def facts_of_start(

@@ -14,7 +14,7 @@ from zmsvc.core import cause, messages
 from zmsvc.core.events import Key, ended_as_json
 from zmsvc.core.lifecycle import STATE_OF, State, SubState
 from zmsvc.core.model import TaskService
-from zmsvc.core.world import Exit, Task, World, coming_up, service_of, status_at, transaction_state
+from zmsvc.core.world import Exit, Task, World, is_starting, service_of, status_at, transaction_state
 from zmsvc.supervisor.launch_spec import cgroup_name, shared
 
 Member = tuple[Key, Task]
@@ -78,7 +78,7 @@ def _since(world: World, transaction: str, own: list[Member]) -> float:
     alike = [
         task.since
         for _, task in own
-        if (coming_up(task) if state is State.ACTIVATING else task.state is state)
+        if (is_starting(task) if state is State.ACTIVATING else task.state is state)
     ]
     if state is State.ACTIVE:
         # The last that began, also where it has ended again meanwhile.

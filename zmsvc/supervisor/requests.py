@@ -1,5 +1,5 @@
-"""What can be asked over the control socket, a function a verb. Orders become facts; questions are
-answered from the world as it is.
+"""What can be asked over the control socket, a function a verb. Orders become facts; questions are answered
+from the world as it is.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ from typing import Any
 
 from zmsvc.core import checks
 from zmsvc.core import events as ev
+from zmsvc.core.access import Verb
 from zmsvc.core.errors import ConfigError, ZmsvcError, reason
-from zmsvc.core.events import Origin, Requested, Verb
+from zmsvc.core.events import Origin, Requested
 from zmsvc.core.model import Context
 from zmsvc.host.bus import members
 from zmsvc.host.config import reader
+from zmsvc.host.systemd import journal
 from zmsvc.protocol.supervision import Reexec, RestartDevice
 from zmsvc.supervisor import installed, report
 from zmsvc.supervisor.control import Answer, Verbs, Write, failure, success
@@ -25,16 +27,16 @@ from zmsvc.supervisor.loop import Loop
 FOLLOW = 1000
 """Rows of history that are sent in one go."""
 DEVICE_PATIENCE = 10.0
-"""Seconds that the device has to end in order, where the keeper kills it after five, and the next one to
-come up.
+"""Seconds that the device has to end in order, where the keeper kills it after five, and the next one to come
+up.
 """
 
 log = logging.getLogger(__name__)
 
 
 class Requests:
-    """The verbs over one loop. `about` is what a supervisor knows of itself: its keeper, versions, its
-    number of restarts, its cgroups.
+    """The verbs over one loop. `about` is what a supervisor knows of itself: its keeper, versions, its number
+    of restarts, its cgroups.
     """
 
     def __init__(self, loop: Loop, about: Mapping[str, Any]) -> None:
@@ -184,6 +186,17 @@ class Requests:
         asked = ev.ContextReloaded(context=context, request=loop.next_request(), block=block)
         return await self._answered(asked, Verb.RELOAD, seconds)
 
+    async def reload_by_signal(self) -> None:
+        """Reload as SIGHUP asks for. The log file is reopened first: an administrator who has moved it finds
+        the outcome in the new one.
+        """
+        journal.reopen()
+        answer = await self.reload()
+        if answer["ok"]:
+            log.info("Reloaded: %s", answer["data"])
+        else:
+            log.error("%s", answer["error"])
+
     def _new_warnings(self, context: Context) -> list[str]:
         """What is legal but odd in a file, and was not in the one that runs."""
         curve = self._loop.curve is not None
@@ -191,8 +204,8 @@ class Requests:
         return [warning for warning in checks.warnings(context, curve=curve) if warning not in before]
 
     async def _restart_device(self, _request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
-        """End each connection to the bus, as that of a client whose key was revoked. Those who may connect
-        do it again by themselves.
+        """End each connection to the bus, as that of a client whose key was revoked. Those who may connect do
+        it again by themselves.
         """
         children, news = self._loop.children, asyncio.Event()
         before = children.device.restarts

@@ -1,5 +1,5 @@
-"""A supervisor's working life: from taking over what the keeper holds until it leaves. It hears the
-keeper, tasks and clients.
+"""The work of one supervisor, from taking over the keeper's processes until it leaves: it reads the sockets
+of keeper, tasks and clients.
 """
 
 from __future__ import annotations
@@ -8,16 +8,17 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Protocol
 
-from zmsvc.core.events import Fact, Origin, Requested, Verb
+from zmsvc.core.access import Verb
+from zmsvc.core.events import Fact, Origin, Requested
 from zmsvc.host import crashpoint
 from zmsvc.protocol.supervision import Hello, Leave, StopAll
 from zmsvc.supervisor.loop import Loop, facts_of_start
 
 PORTION = 0.02
-"""Seconds between two hearings while launches wait for the keeper: what each task says, alone, would be
+"""Seconds between two reads while launches wait for the keeper. Without them each message of a task would be
 saved alone.
 """
 
@@ -25,44 +26,50 @@ log = logging.getLogger("zmsvc.supervisor")
 
 
 class Clients(Protocol):
-    """Those who ask over the control socket."""
+    """The clients of the control socket."""
 
     async def open(self) -> None:
-        """Take them from now on."""
+        """Accept clients from now on."""
 
     async def close(self) -> None:
-        """Take no more of them, and hang up."""
+        """Accept no more clients, and hang up."""
+
+
+class Reloads(Protocol):
+    """The reload that SIGHUP asks for."""
+
+    async def reload_by_signal(self) -> None: ...
 
 
 class Session:
-    """One supervisor at work. `reload` has the context file read again."""
+    """One supervisor at work: the listener of its `Children`."""
 
-    def __init__(self, loop: Loop, control: Clients, reload: Callable[[], Awaitable[Any]]) -> None:
-        self._loop, self._control, self._reload = loop, control, reload
+    def __init__(self, loop: Loop, control: Clients, reloads: Reloads) -> None:
+        self._loop, self._control, self._reload = loop, control, reloads.reload_by_signal
         self._children = loop.children
         self._running = asyncio.get_running_loop()
         self._reloads: set[asyncio.Task[Any]] = set()
 
-    async def live(
+    async def run(
         self, hello: Hello, early: Iterable[Fact], *, autostart: bool, transaction: str | None
     ) -> None:
-        """Take over, and work until the supervisor is to leave. `early` are facts that came before."""
+        """Take over, and work until the supervisor has to leave. `early` are facts that came before."""
         loop, children = self._loop, self._children
-        children.on_backlog = self._backlog
-        # All of it, since the ends that the keeper holds come after it.
+        # All messages of tasks, since the ends that the keeper holds come after them.
         said = [*early, *children.facts(all_said=True)]
         loop.take(*facts_of_start(hello, autostart, transaction, said))
         if hello.stopping:
             loop.take(Requested(verb=Verb.EXIT, origin=Origin(by="signal")))
         self._listen(True)
-        children.on_news = self._hear_from_thread
-        self._hear()
+        children.listener = self
+        self.backlog(children.waiting)
+        self._read()
         crashpoint.reached("open control")
         await self._control.open()
         if hello.restarts:
             log.warning("Supervisor %d takes over: %d tasks are running", os.getpid(), len(hello.children))
         await loop.over.wait()
-        # What comes from here on is for the next supervisor, and the line to the keeper will block.
+        # Later messages are for the next supervisor, and writes to the keeper block from here on.
         self._listen(False)
         await self._control.close()
         if loop.bus is not None:
@@ -71,21 +78,20 @@ class Session:
             children.tell(Leave(status=0))
         children.finish()
 
-    def _backlog(self, there_is: bool) -> None:
+    def backlog(self, waiting: bool) -> None:
         keeper = self._children.keeper.fileno()
-        if there_is:
+        if waiting:
             self._running.add_writer(keeper, self._children.send_orders)
         else:
             self._running.remove_writer(keeper)
 
-    def _hear(self) -> None:
+    def _read(self) -> None:
         if self._loop.over.is_set():
             return
-        self._loop.hear_children()
-        words, self._children.asked = self._children.asked, []
-        for word in words:
-            if isinstance(word, StopAll):
-                self._loop.take(Requested(verb=Verb.EXIT, origin=Origin(by="signal"), now=word.now))
+        self._loop.read_children()
+        for request in self._children.take_requests():
+            if isinstance(request, StopAll):
+                self._loop.take(Requested(verb=Verb.EXIT, origin=Origin(by="signal"), now=request.now))
             else:
                 task = asyncio.ensure_future(self._reload())
                 self._reloads.add(task)
@@ -97,11 +103,11 @@ class Session:
     def _listen(self, on: bool) -> None:
         for source in (self._children.keeper, self._children.notify):
             if on and not self._loop.over.is_set():
-                self._running.add_reader(source.fileno(), self._hear)
+                self._running.add_reader(source.fileno(), self._read)
             else:
                 self._running.remove_reader(source.fileno())
 
-    def _hear_from_thread(self) -> None:
-        # A thread may have news after the end of the loop.
+    def wake(self) -> None:
+        # A thread may call this after the end of the loop.
         with contextlib.suppress(RuntimeError):
-            self._running.call_soon_threadsafe(self._hear)
+            self._running.call_soon_threadsafe(self._read)

@@ -11,9 +11,9 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from zmsvc.core.errors import UsageError
 from zmsvc.core.world import World
@@ -28,8 +28,8 @@ MAX_WAITING = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked: the figures of a transaction, with these options. `head` is the header of the answer,
-    as JSON.
+    """What is asked: the figures of a transaction, with these options. `head` is the header of the answer, as
+    JSON.
     """
 
     transaction: str
@@ -40,14 +40,21 @@ class Question:
 log = logging.getLogger(__name__)
 
 
-class Top:
-    """`say` is called with the header of an answer and the rows of the tasks."""
+class Publisher(Protocol):
+    """The part of bus.py that publishes answers."""
 
-    def __init__(
-        self, world: Callable[[], World], say: Callable[[Mapping[str, Any], list[Any]], None]
-    ) -> None:
-        self._world = world
-        self._say = say
+    @property
+    def world(self) -> World: ...
+
+    def publish_top(self, head: Mapping[str, Any], rows: list[Any]) -> None:
+        """Publish the answer to one question: its header, and a row for each task."""
+
+
+class Top:
+    """The questions that wait, and the sampler that answers the first of them."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
         self._waiting: dict[Question, None] = {}
         self._work: asyncio.Task[None] | None = None
 
@@ -80,12 +87,12 @@ class Top:
                     error or f"it took longer than {PATIENCE:g} s",
                 )
             else:
-                self._say(json.loads(question.head), rows)
+                self._publisher.publish_top(json.loads(question.head), rows)
             finally:
                 del self._waiting[question]
 
     async def _look(self, transaction: str, wanted: tuple[str, ...]) -> list[Any]:
-        world = self._world()
+        world = self._publisher.world
         tasks = [report.figured(world, key, task) for key, task in report.tasks_of(world, transaction)]
         asked = json.dumps({"options": dict(zip(OPTIONS, wanted, strict=True)), "tasks": tasks}).encode()
         # -P: the working directory is no place to find modules in.

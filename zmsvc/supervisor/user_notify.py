@@ -12,7 +12,7 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Callable
+from typing import Protocol
 
 from zmsvc.core.errors import ProtocolError
 from zmsvc.host.systemd import notify
@@ -23,13 +23,19 @@ BATCH = 1024
 BATCH_BYTES = 8 << 20
 
 
-class UserNotify:
-    """One user's socket. `wake` is called, in the thread, when there is news for `take`."""
+class Waker(Protocol):
+    """The reader of `UserNotify.take`. The thread wakes it when there is news."""
 
-    def __init__(self, sock: socket.socket, uid: int, wake: Callable[[], None]) -> None:
+    def wake(self) -> None: ...
+
+
+class UserNotify:
+    """The notify socket of one user."""
+
+    def __init__(self, sock: socket.socket, uid: int, waker: Waker) -> None:
         self.uid = uid
         self._sock = sock
-        self._wake = wake
+        self._waker = waker
         self._lock = threading.Lock()
         self._batch: list[Datagram] = []
         self._taken = False
@@ -100,7 +106,7 @@ class UserNotify:
                 if not batch:
                     self._empty_since = asked
                 self._passed.notify_all()
-            self._wake()
+            self._waker.wake()
             if batch:
                 self._settled.wait()
                 notify.discard(self._sock, len(batch))
@@ -123,8 +129,8 @@ class UserNotify:
 
 
 def _without_descriptors(datagram: Datagram) -> Datagram:
-    """Return the same with the update's text in it. One that cannot be read stays as it is: whoever takes
-    it finds no file.
+    """Return the same with the update's text in it. One that cannot be read stays as it is: whoever takes it
+    finds no file.
     """
     try:
         text = notify.update_of(datagram)

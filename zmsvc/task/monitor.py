@@ -246,7 +246,7 @@ class MonitorEndpoint:
                 self._handler.accepted("", fd)
             else:
                 self._handler.ended("", fd)
-        self._handler.answer(known=self._events.drained)
+        self._handler.answer(complete=self._events.drained)
         return socket_options.is_readable(self._handler.socket) or socket_options.is_readable(
             self._events.socket
         )

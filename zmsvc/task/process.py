@@ -105,7 +105,7 @@ def become(spec: LaunchSpec, output: int | None = None) -> None:
     """
     parent = os.getppid()
     if spec.mark:
-        process_marks.put_on(spec.mark)
+        process_marks.set_limit(spec.mark)
     if spec.rlimits or spec.nice is not None:
         _limit(spec)
     if spec.pidfile:

@@ -1,1 +1,1 @@
-"""The process out of which tasks are forked."""
+"""The zygote: the process that forks tasks."""

@@ -1,4 +1,6 @@
-"""Run a zygote: the keeper executes it, and gives it two descriptors; no person starts it by hand."""
+"""The program of the zygote. The keeper executes it with two descriptors; it is not meant to be started by
+hand.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +17,19 @@ from zmsvc.zygote import zygote
 
 def main() -> NoReturn:
     parser = argparse.ArgumentParser(
-        prog="zmsvc.zygote", description="The process out of which a keeper forks tasks, run by zmsvcd."
+        prog="zmsvc.zygote", description="The process that forks the tasks of a context, run by zmsvcd."
     )
     parser.add_argument("--line", type=int, required=True, help="descriptor of the socket to the keeper")
     parser.add_argument(
         "--gate",
         type=int,
         required=True,
-        help="descriptor of the pipe at which a task waits until the keeper knows it",
+        help="descriptor of the pipe at which a task waits until the keeper knows its PID",
     )
     parser.add_argument("--keeper", type=int, required=True, help="PID of the keeper")
     parser.add_argument("--protocol", type=int, required=True, help="protocol that the keeper speaks")
     parser.add_argument(
-        "--cgroups", action="store_true", help="each task begins in a control group of its own"
+        "--cgroups", action="store_true", help="each task starts in a control group of its own"
     )
     args = parser.parse_args()
     if not args.protocol >= forking.OLDEST:
@@ -37,7 +39,7 @@ def main() -> NoReturn:
             f"{forking.OLDEST} to {forking.PROTOCOL}; restart the context"
         )
         sys.exit(1)
-    zygote.live(socket.socket(fileno=args.line), args.gate, args.keeper, cgroups=args.cgroups)
+    zygote.run(socket.socket(fileno=args.line), args.gate, args.keeper, cgroups=args.cgroups)
 
 
 if __name__ == "__main__":

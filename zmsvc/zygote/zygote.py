@@ -1,9 +1,10 @@
-"""Forks tasks: a daemon that has imported everything but the user's code, so that a start costs milliseconds.
+"""The zygote's loop. It has imported everything but the user's code before it forks, so that a start costs
+milliseconds.
 
-A page that is written is no longer shared: one that the zygote writes between two forks is copied for it, one
-that a task writes for the task. Copying pages is most of what a start costs. So the zygote does once whatever
-all tasks have in common, and only the task reads its launch. That also keeps the secrets of one task out of
-the memory that the next one is forked with. The zygote makes no ZMQ context, which its forks would share.
+A page is shared between the zygote and a task until one of them writes it; then the kernel copies it. Copied
+pages are most of the cost of a start. So the zygote does once whatever all tasks have in common, and only the
+task reads its launch. This also keeps the secrets of one task out of the memory that the next task is forked
+with. The zygote creates no ZMQ context, because its forks would share it.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from zmsvc.protocol.launch import Descriptors
 from zmsvc.task import runner, warmup
 
 NAME = "zmsvc-zygote"
-"""What `ps` calls this process; a task is called by its id."""
+"""The name that `ps` shows for this process; a task has its ID as name."""
 
 
-def live(line: socket.socket, gate: int, keeper: int, *, cgroups: bool) -> NoReturn:
-    """Fork tasks until the keeper closes the line."""
-    # A task is forked in this frame. It must never return into it, and nothing that fails here may do so in a
-    # task.
+def run(channel: socket.socket, start_gate: int, keeper: int, *, cgroups: bool) -> NoReturn:
+    """Fork tasks until the keeper closes the channel."""
+    # A task is forked in this frame. It must never return from it, and no failure of the code below may make
+    # it return.
     try:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
@@ -43,25 +44,25 @@ def live(line: socket.socket, gate: int, keeper: int, *, cgroups: bool) -> NoRet
         linux.set_process_name(NAME)
         off = interpreter.disabled()
         log = os.environ.get("ZMSVC_LOG", "stderr")
-        runner.settle([line.fileno(), gate])
-        line.send(forking.encode_hello(__version__))
+        runner.settle([channel.fileno(), start_gate])
+        channel.send(forking.encode_hello(__version__))
         if Shortcut.REHEARSAL not in off:
-            _rehearse(log)
+            _warm_up(log)
         linux.set_process_title(NAME)
-        fork, orders = Forker(), seqpacket.PendingPackets(line)
+        fork, orders = Forker(), seqpacket.PendingPackets(channel)
         page_sharing.share()
         while orders.take():
             try:
-                # The descriptor of a task's cgroup is the first that comes with a launch.
+                # The descriptor of a task's cgroup is the first one of a launch.
                 pid, inside = fork(orders.fds[0] if cgroups else None)
             except OSError as error:
                 pid, inside = -(error.errno or 1), False
             if pid == 0:
-                _child(orders, line, gate, keeper, move=cgroups and not inside)
+                _run_task(orders, channel, start_gate, keeper, move=cgroups and not inside)
             answer = forking.Forked(pid=pid) if pid > 0 else forking.NotForked(number=-pid)
             for fd in orders.fds:
                 os.close(fd)
-            line.send(forking.encode_answer(answer))
+            channel.send(forking.encode_answer(answer))
     except BaseException as error:
         with contextlib.suppress(BaseException):
             complain(f"zmsvcd: the zygote has failed: {error!r}")
@@ -69,22 +70,23 @@ def live(line: socket.socket, gate: int, keeper: int, *, cgroups: bool) -> NoRet
         os._exit(0)
 
 
-def _rehearse(log: str) -> None:
-    # It saves time and memory; a start that cannot be rehearsed is still a start.
+def _warm_up(log: str) -> None:
+    # The warm-up saves time and memory. A failed warm-up must not prevent the start.
     try:
         warmup.rehearse(log)
     except Exception as error:
         complain(f"zmsvcd: {error!r}; tasks will start more slowly")
 
 
-def _child(
-    orders: seqpacket.PendingPackets, line: socket.socket, gate: int, keeper: int, *, move: bool
+def _run_task(
+    orders: seqpacket.PendingPackets, channel: socket.socket, start_gate: int, keeper: int, *, move: bool
 ) -> NoReturn:
     status, task, fds = CANNOT_EXECUTE, "?", Descriptors()
-    # As above; and the loop in which tasks are forked must not go on in a task.
+    # The task must never return into the loop that forks tasks.
     try:
-        # Not through the object, which is a piece of Python; nothing uses or frees it any more.
-        os.close(line.fileno())
+        # Close the descriptor, not the socket object: writing to the object would copy its page, and nothing
+        # uses or frees it any more.
+        os.close(channel.fileno())
         os.setsid()
         linux.die_with_parent(keeper)
         spec, fds = forking.read_launch(orders.data(), orders.fds)
@@ -93,11 +95,11 @@ def _child(
             linux.enter_cgroup(Path(f"/proc/self/fd/{fds.cgroup}"))
         if fds.cgroup is not None:
             os.close(fds.cgroup)
-        # From here on the task may be seen, so the keeper has to know it. One of an earlier zmsvc has one
-        # gate for all.
-        own = gate if fds.gate is None else fds.gate
-        if os.read(own, 1):
-            for fd in {gate, own}:
+        # From here on other processes can notice the task, so the keeper has to know its PID first. A keeper
+        # of an earlier zmsvc uses one gate for all tasks.
+        own_gate = start_gate if fds.gate is None else fds.gate
+        if os.read(own_gate, 1):
+            for fd in {start_gate, own_gate}:
                 os.close(fd)
             gc.enable()
             status = runner.run(spec, fds)

@@ -1,5 +1,5 @@
 """For the daemon of a test: a wall clock that jumps while the file $CLOCK_FILE holds a number of seconds, and
-supervisors which come up only when somebody writes into the FIFO $SLOW_START, once that is there. The real
+supervisors which come up only when the test writes into the FIFO $SLOW_START, once that is there. The real
 clock is the machine's.
 """
 

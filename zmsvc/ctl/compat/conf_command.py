@@ -1,5 +1,5 @@
-"""scripts/conf_command.py: the zmicroservices 1.0 flags become one message, which is sent. What a message
-looks like is core's.
+"""scripts/conf_command.py: builds a message from the flags of zmicroservices 1.0, and sends it. core has the
+format of messages.
 """
 
 from __future__ import annotations
@@ -7,8 +7,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import secrets
-import string
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,24 +17,25 @@ from zmsvc.core.errors import ConfigError, ProtocolError, UsageError, ZmsvcError
 from zmsvc.core.messages import Body
 from zmsvc.core.model import TRANSACTION_ID, Context
 from zmsvc.ctl import client_keys, terminal
+from zmsvc.host import ids
 from zmsvc.host.bus import sockets
 from zmsvc.host.bus.curve_keys import Curve
 from zmsvc.host.config import reader
 
 ACTIONS = {"context": BUS["context"], "all": BUS["context"], "process": BUS["process"], "state": BUS["state"]}
-"""What can be asked, by --service_name."""
+"""The actions for each --service_name."""
 OPTIONS = ("open_connections", "opened_files", "memory_maps")
 REPORTS = ("started", "updated", "stopped", "failed", "exited")
-"""What a service reports on the topic control; with --topic=control the command plays one, to try another
-that listens.
+"""The reports of a service on the topic control. With --topic=control the command sends one in the name of a
+service, to test the subscribers.
 """
 ALL = "all"
 """A --task_id that means every task of the file."""
 PATIENCE = 5.0
-"""Seconds for a context to be there and hear us, and to get a reply."""
+"""Seconds to wait for a context that receives the message, and for a reply."""
 _AGAIN_MS = 500
-"""A reply can be lost when the device does not know our subscription yet; then the question is asked
-again.
+"""Milliseconds after which a question is repeated: its reply is lost if the device does not know the
+subscription yet.
 """
 
 _DESCRIPTION = """\
@@ -45,20 +44,20 @@ order is published on the bus (see display.py). `zmsvcctl` does the same and pri
 
 _EPILOG = """\
 --service_name says what is sent, and to which topic:
-  context   an order to the context. `start` carries the whole --context_file, or of its tasks those of
-            --task_id; the others carry no tasks, which means all, or those of --task_id
-  all       the same under the other name
+  context   an order to the context. `start` contains the whole --context_file, or only its tasks of
+            --task_id; the other orders contain no tasks, which means all, or those of --task_id
+  all       the same under another name
   process   an order to the tasks of --task_id, or else to the one of --service_id
   NAME      any other name: the same, to a service of this name; with --topic=control a report in its name,
             with --action (updated), --result and --device_action
-  state     a question: `request` for the picture of a transaction, `top` for its tasks' use of the machine.
-            The reply is awaited and printed when it is known where replies come out: from --context_file,
-            or from --wait with --sub_endpoint; else it is seen with display.py
+  state     a question: `request` for the state of a transaction, `top` for CPU and memory of its tasks.
+            With --context_file, or with --wait and --sub_endpoint, the command waits for the reply and
+            prints it; otherwise use display.py
 
-A context that is just being started, or whose supervisor is being replaced, is waited for until --timeout.
+If a context is just being started, or its supervisor is being replaced, the command waits for --timeout.
 
-exit status: 0 sent (and replied), 1 no context hears it, 2 usage or bad file, 4 no such task in the file,
-5 the endpoint cannot be reached, 124 no reply in time"""
+exit status: 0 sent (and replied), 1 no context receives it, 2 usage or bad file, 4 no such task in the
+file, 5 the endpoint cannot be reached, 124 no reply in time"""
 
 
 class NoTaskError(UsageError):
@@ -67,13 +66,13 @@ class NoTaskError(UsageError):
 
 def _add_what_is_sent(p: argparse.ArgumentParser) -> None:
     actions = [*sorted({each for some in ACTIONS.values() for each in some}), *REPORTS]
-    meant = f"which service is meant: {', '.join(ACTIONS)} or another, see below"
+    meant = f"the service: {', '.join(ACTIONS)} or another, see below"
     p.add_argument("--service_name", metavar="NAME", required=True, help=meant)
-    which = "the ContextID, or the task's id (default: of the file, or none, which is any)"
+    which = "the ContextID, or the task's id (default: that of the file, or none, which means any)"
     p.add_argument("--service_id", metavar="ID", help=which)
     made = "the transaction; `start` without one makes an ID and prints it"
     p.add_argument("--transaction", metavar="ID", help=made)
-    asked = "the action that is ordered, or with --topic=control reported"
+    asked = "the action to order, or with --topic=control to report"
     p.add_argument("--action", choices=actions, required=True, help=asked)
     topics = ("context", "process", "control", "state")
     p.add_argument("--topic", choices=topics, help="the topic (default: that of --service_name)")
@@ -89,8 +88,8 @@ def _add_what_is_sent(p: argparse.ArgumentParser) -> None:
 
 def _add_monitoring(p: argparse.ArgumentParser) -> None:
     for name in OPTIONS:
-        p.add_argument(f"--{name}", action="store_true", help="with `top`: this too")
-    use = "with `top`: send the three below along; a Monitor task does what they ask"
+        p.add_argument(f"--{name}", action="store_true", help="with `top`: include these figures")
+        use = "with `top`: also send the three below; they start nothing (use a Monitor task)"
     p.add_argument("--use_service", action="store_true", help=use)
     p.add_argument("--service_type", default="pub", metavar="TYPE", help="pub or rep")
     pause = "seconds between two messages"
@@ -125,12 +124,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         context = reader.load(args.context_file) if args.context_file else None
         check(args, context)
-        for doubt in doubts(args, context):
-            terminal.say_error(f"conf_command.py: warning: {doubt}")
+        for warning in warnings(args, context):
+            terminal.say_error(f"conf_command.py: warning: {warning}")
         if not args.transaction and args.action == "start":
-            args.transaction = "".join(
-                secrets.choice(string.ascii_uppercase + string.digits) for _ in range(20)
-            )
+            args.transaction = ids.transaction_id()
             terminal.say(f"+ Starting transaction [{args.transaction}]")
         endpoint = args.endpoint or (context.endpoints.backend if context else "")
         replies = args.sub_endpoint or (context.endpoints.frontend if context else "")
@@ -139,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for topic, body in bodies(args, context):
             frame = messages.encode(topic, body)
             terminal.say(f"+ Connecting endpoint [{endpoint}] in topic [{topic}]")
-            # The e is the manual's.
+            # The "e" is in the manual's output.
             terminal.say(f"+ Sending message of [{len(frame)}e] bytes")
             if topic == "state" and replies:
                 code = _ask(endpoint, replies, frame, args, curve)
@@ -148,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if code:
                 return code
     except BrokenPipeError:
-        # Whoever read us has seen enough. Python must not complain at its own end either.
+        # The reader has gone. Python's flush at its end must not fail either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except ConfigError as error:
         terminal.say_error("\n".join(error.faults))
@@ -166,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check(args: argparse.Namespace, context: Context | None) -> None:
-    """Raise UsageError with everything that the flags lack or contradict, NoTaskError for unknown tasks."""
+    """Raise UsageError with all missing and contradictory flags, NoTaskError for unknown tasks."""
     wrong = []
     topic, possible = _topic(args), _possible(args)
     if args.action not in possible:
@@ -181,7 +178,7 @@ def check(args: argparse.Namespace, context: Context | None) -> None:
     if not args.endpoint and context is None:
         wrong.append("give --endpoint, or --context_file that has it")
     if args.transaction and not TRANSACTION_ID.fullmatch(args.transaction):
-        wrong.append(f"--transaction {args.transaction!r} is no ID, use 1 to 64 of A-Z a-z 0-9 _ . -")
+        wrong.append(f"--transaction {args.transaction!r} is not an ID, use 1 to 64 of A-Z a-z 0-9 _ . -")
     if not args.transaction and (
         topic in ("process", "control") or (args.service_name, args.action) in _NEED_TRANSACTION
     ):
@@ -189,7 +186,7 @@ def check(args: argparse.Namespace, context: Context | None) -> None:
     if args.use_file and context is None:
         wrong.append("--use_file needs --context_file")
     if topic == "process" and not (_tasks(args, context) or args.service_id or (_all(args) and context)):
-        wrong.append("give --task_id, the tasks that are meant")
+        wrong.append("give --task_id, the tasks of the order")
     if topic == "control" and not args.service_id:
         wrong.append("give --service_id, the task that reports")
     if args.wait and args.service_name != "state":
@@ -198,7 +195,9 @@ def check(args: argparse.Namespace, context: Context | None) -> None:
         wrong.append("--wait needs --sub_endpoint, or --context_file that has it")
     if wrong:
         raise UsageError(f"cannot send: {'; '.join(wrong)}")
-    unknown = [task for task in _meant(args, context) if context is not None and task not in context.tasks]
+    unknown = [
+        task for task in _selected_tasks(args, context) if context is not None and task not in context.tasks
+    ]
     if unknown:
         raise NoTaskError(f"cannot {args.action} {', '.join(unknown)}: no such task in {args.context_file}")
 
@@ -207,12 +206,12 @@ _NEED_TRANSACTION = {("context", "stop"), ("context", "restart"), ("state", "req
 
 
 def bodies(args: argparse.Namespace, context: Context | None) -> list[tuple[str, Body]]:
-    """Topic and body of each message that the flags ask for: one, or with `process` one for each task."""
+    """Return topic and body of each message: one, or with `process` one for each task."""
     topic = _topic(args)
     if topic == "process":
-        return [("process", _process(args, context, task)) for task in _meant(args, context)]
+        return [("process", _process(args, context, task)) for task in _selected_tasks(args, context)]
     own = "" if topic == "state" else context.id if context else messages.LOADED[1]
-    # As in 1.0 the file says whose it is, where its tasks are sent.
+    # As in 1.0, if tasks of the file are sent, its ContextID is the service_id.
     named = own if args.use_file and topic == "context" else args.service_id or own
     head = messages.header(
         transaction=args.transaction or "",
@@ -243,7 +242,7 @@ def bodies(args: argparse.Namespace, context: Context | None) -> list[tuple[str,
 
 
 def _topic(args: argparse.Namespace) -> str:
-    """Return the topic that the flags mean."""
+    """Return the topic that the flags select."""
     if args.topic == "control":
         return "control"
     return {"context": "context", ALL: "context", "state": "state"}.get(
@@ -257,8 +256,8 @@ def _possible(args: argparse.Namespace) -> Sequence[str]:
     return REPORTS if topic == "control" else ACTIONS.get(args.service_name, ACTIONS.get(topic, ()))
 
 
-def doubts(args: argparse.Namespace, context: Context | None) -> list[str]:
-    """Return what is sent as asked and will not do what the sender may expect, a line each."""
+def warnings(args: argparse.Namespace, context: Context | None) -> list[str]:
+    """Return a line for each flag whose effect the user may not expect."""
     found = []
     given = args.service_id
     if (
@@ -273,17 +272,17 @@ def doubts(args: argparse.Namespace, context: Context | None) -> list[str]:
         )
     if args.use_service:
         found.append(
-            "no service is started by --use_service: a Monitor task in the context file publishes at an "
+            "--use_service starts no service: add a Monitor task to the context file, which publishes at an "
             "endpoint"
         )
     return found
 
 
 def _configuration(args: argparse.Namespace, context: Context | None) -> Body:
-    """The context as JSON, with the tasks that are meant.
+    """Return the context as JSON, with the selected tasks.
 
-    Only `start` sends all of them unasked, as zmicroservices did: to name each task is not the same as to
-    mean the whole transaction, because a task that is stopped by name fires its rules.
+    Only `start` sends all tasks by default, as zmicroservices did. A message that names every task differs
+    from an order to the whole transaction: a task that is stopped by name fires its rules.
     """
     source = dict(context.source) if context else {}
     named = _tasks(args, context)
@@ -314,16 +313,16 @@ def _process(args: argparse.Namespace, context: Context | None, task: str) -> Bo
         else args.service_name,
         origin="",
     )
-    # The origin is a supervisor's mark on its own reports; this is an order.
+    # The origin marks a supervisor's own reports; this message is an order.
     del body["header"]["origin"]
     return body
 
 
 def _tasks(args: argparse.Namespace, context: Context | None) -> list[str]:
-    """Return the tasks of --task_id, which may be repeated and may hold several with commas; none where all
-    are meant.
+    """Return the tasks of --task_id, which may be repeated and may contain several with commas; none means
+    all.
 
-    The ContextID among them means all, and `exit` ends all: 1.0 is told to exit with `--task_id=context001`.
+    The ContextID among them means all, and `exit` ends all: in 1.0 `exit` has `--task_id=context001`.
     """
     ids = list(
         dict.fromkeys(task.strip() for text in args.task_id or () for task in text.split(",") if task.strip())
@@ -333,12 +332,12 @@ def _tasks(args: argparse.Namespace, context: Context | None) -> list[str]:
 
 
 def _all(args: argparse.Namespace) -> bool:
-    """Tell whether the flags name every task of the file."""
+    """Return True if the flags select every task of the file."""
     return args.use_file or any(ALL in text.split(",") for text in args.task_id or ())
 
 
-def _meant(args: argparse.Namespace, context: Context | None) -> list[str]:
-    """The tasks that the flags name."""
+def _selected_tasks(args: argparse.Namespace, context: Context | None) -> list[str]:
+    """Return the tasks that the flags select."""
     if named := _tasks(args, context):
         return named
     if _topic(args) != "process":
@@ -347,13 +346,13 @@ def _meant(args: argparse.Namespace, context: Context | None) -> list[str]:
 
 
 def _send(endpoint: str, frame: bytes, topic: str, timeout_s: float, curve: Curve | None) -> int:
-    """Send when the context hears: one that is just being started has a device before it has a supervisor,
-    which would miss this.
+    """Send when the supervisor is subscribed: a context that is just being started has a device before it has
+    a supervisor, and the message would be lost.
     """
     if sockets.send_once(endpoint, frame, timeout_s, curve, presence=messages.MISSED_ORDERS):
         return 0
     if topic == "control":
-        # As in 1.0: a report is for all who listen, and nobody need do so.
+        # As in 1.0: a report needs no subscriber.
         terminal.say_error(f"conf_command.py: nobody is subscribed to [{topic}] at {endpoint}")
         return 0
     terminal.say_error(
@@ -366,7 +365,7 @@ def _ask(endpoint: str, replies: str, frame: bytes, args: argparse.Namespace, cu
     """Send a question and print the reply."""
     until = time.monotonic() + args.timeout
     zmq_context = sockets.context()
-    heard = sockets.subscriber(zmq_context, replies, [messages.prefix("state")], curve)
+    replies_socket = sockets.subscriber(zmq_context, replies, [messages.prefix("state")], curve)
     try:
         while True:
             if code := _send(endpoint, frame, "state", max(1.0, until - time.monotonic()), curve):
@@ -375,7 +374,7 @@ def _ask(endpoint: str, replies: str, frame: bytes, args: argparse.Namespace, cu
             while (
                 left := min(asked_ms + _AGAIN_MS, round(until * 1000)) - round(time.monotonic() * 1000)
             ) > 0:
-                if heard.poll(left) and (reply := _reply(heard.recv(), args)) is not None:
+                if replies_socket.poll(left) and (reply := _reply(replies_socket.recv(), args)) is not None:
                     terminal.say(json.dumps(reply, indent=2))
                     return 0
             if time.monotonic() >= until:
@@ -385,12 +384,12 @@ def _ask(endpoint: str, replies: str, frame: bytes, args: argparse.Namespace, cu
                 )
                 return 124
     finally:
-        heard.close(0)
+        replies_socket.close(0)
         zmq_context.term()
 
 
 def _reply(frame: bytes, args: argparse.Namespace) -> Body | None:
-    """The reply to our question, or None when it is another message."""
+    """Return the body if the message is the reply to this question, else None."""
     try:
         _, body = messages.decode(frame)
     except ProtocolError:
@@ -402,12 +401,14 @@ def _reply(frame: bytes, args: argparse.Namespace) -> Body | None:
 
 
 def announcement(file: str) -> list[str]:
-    """What scripts/service_context.py says first: what the context waits for. Raises ConfigError."""
+    """Return the first lines of scripts/service_context.py: the command that the context waits for. Raises
+    ConfigError.
+    """
     context = reader.load(file)
     return [
         f"{context.log_name}| Context [{context.name}] of file: {context.path}",
-        f"{context.log_name}| It starts nothing by itself, but resumes what was open when it ended. To "
-        f"start a transaction:",
+        f"{context.log_name}| It starts nothing by itself, but resumes transactions that were open when it "
+        f"ended. To start a transaction:",
         f"{context.log_name}|   conf_command.py --endpoint='{context.endpoints.backend}' "
         f"--context_file='{file}' --service_name='context'"
         f" --service_id='{context.id}' --transaction='ID' --action='start'",

@@ -1,4 +1,4 @@
-"""scripts/display.py: shows the messages on a bus as they come, a monitor's as a table. It only listens."""
+"""scripts/display.py: prints the messages on a bus, those of a Monitor as a table. It never publishes."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _COLUMNS = (
     ("ACTION", "action"),
     ("STATE", "state"),
 )
-"""Of a monitor's message: headings and keys."""
+"""Headings and keys of the table for a `monitor` message."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The flags of the old display, and what one would want to choose by."""
+    """Return a parser with the flags of the old display, and flags that select messages."""
     p = argparse.ArgumentParser(prog="display.py", description="Shows the messages on a bus, until Ctrl-C.")
     p.add_argument("addresses", nargs="*", metavar="URL", help="as --endpoint")
     p.add_argument(
@@ -62,18 +62,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print messages until there have been enough, or nobody wants more. Returns the exit status."""
+    """Print messages until --count is reached, or the reader has gone. Returns the exit status."""
     args = parser().parse_args(argv)
     endpoints = [*args.endpoint, *(url for text in args.addresses for url in text.split(",") if url)]
     if not endpoints:
         parser().error("give --endpoint='tcp://127.0.0.1:5556', the sub_port of a context")
     try:
         for number, (topic, body) in enumerate(_wanted(endpoints, args), start=1):
-            terminal.say(shown(topic, body, datetime.now(), verbose=args.verbose))
+            terminal.say(format_message(topic, body, datetime.now(), verbose=args.verbose))
             if number == args.count:
                 break
     except BrokenPipeError:
-        # Whoever read us has seen enough. Python must not complain at its own end either.
+        # The reader has gone. Python's flush at its end must not fail either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     except KeyboardInterrupt:
         pass
@@ -92,32 +92,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _wanted(endpoints: Sequence[str], args: argparse.Namespace) -> Iterator[tuple[str, messages.Body]]:
     prefixes = [messages.prefix(topic) for topic in args.topic or ()] or [b""]
     context = sockets.context()
-    ears: list[_Ear] = []
+    subscriptions: list[Subscription] = []
     poller = zmq.Poller()
     try:
         for endpoint in endpoints:
             terminal.say(f"Connecting to: {endpoint}")
-            ears.append(_Ear(context, endpoint, prefixes, client_keys.of_endpoint(endpoint, args.keys)))
-            for each in ears[-1].sockets:
+            subscriptions.append(
+                Subscription(context, endpoint, prefixes, client_keys.of_endpoint(endpoint, args.keys))
+            )
+            for each in subscriptions[-1].sockets:
                 poller.register(each, zmq.POLLIN)
-            ears[-1].connect()
+            subscriptions[-1].connect()
         while True:
             readable = dict(poller.poll())
-            for ear in ears:
-                ear.complain()
-                if ear.socket in readable:
-                    topic, body = _read(ear.socket.recv())
+            for subscription in subscriptions:
+                subscription.complain()
+                if subscription.socket in readable:
+                    topic, body = _read(subscription.socket.recv())
                     if matches(body, args):
                         yield topic, body
     finally:
-        for ear in ears:
-            ear.close()
+        for subscription in subscriptions:
+            subscription.close()
         context.term()
 
 
-class _Ear:
-    """A subscriber that says, once, when there is somebody at the other end who does not let it in:
-    otherwise one waits in silence.
+class Subscription:
+    """A subscriber that reports once if the peer refuses the connection; otherwise the user would wait
+    without a message.
     """
 
     def __init__(
@@ -128,7 +130,7 @@ class _Ear:
             context, prefixes, socket_options.secured(endpoint, curve)
         )
         events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
-        # With keys a refusal may be mended by another key; it is told when the connection ends.
+        # With keys the user may correct a refusal by another key; then the end of the connection is reported.
         self._monitor = socket_monitor.open_monitor(
             self.socket, events if curve else events | zmq.EVENT_HANDSHAKE_FAILED_AUTH
         )
@@ -141,8 +143,8 @@ class _Ear:
         socket_options.connect(self.socket, self._endpoint)
 
     def complain(self) -> None:
-        """Look at how the connection does. One that has been made once comes again by itself. Raises
-        RefusedError.
+        """Check the events of the connection. A connection that was established once is restored
+        automatically. Raises RefusedError.
         """
         for event, _ in socket_monitor.pending_events(self._monitor):
             if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
@@ -151,7 +153,7 @@ class _Ear:
                 terminal.say_error(
                     f"display.py: the peer at {self._endpoint} ends the connection: is it the sub_port "
                     f"(the frontend) of a context, "
-                    "and are there keys for it, if it wants any (--keys)?"
+                    "and are there keys for it, if it requires any (--keys)?"
                 )
             self._settled = True
 
@@ -170,8 +172,8 @@ def _read(frame: bytes) -> tuple[str, messages.Body]:
 
 
 def matches(body: Mapping[str, Any], args: argparse.Namespace) -> bool:
-    """Whether a message is of what was asked for. A message without header (a monitor's) is chosen by its
-    transactions alone.
+    """Return True if a message passes the flags. A message without a header (`monitor`) is selected only by
+    its transactions.
     """
     head = _header(body)
     if head is None:
@@ -184,8 +186,8 @@ def matches(body: Mapping[str, Any], args: argparse.Namespace) -> bool:
 
 
 def _header(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The header of a message; a task's own configuration, which old `process` messages are, has it
-    deeper.
+    """The header of a message; a task's own configuration, which old `process` messages are,
+    has it deeper.
     """
     task = body.get("Task")
     message = task.get("message") if isinstance(task, Mapping) else None
@@ -194,8 +196,8 @@ def _header(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return head if isinstance(head, Mapping) else None
 
 
-def shown(topic: str, body: Mapping[str, Any], now: datetime, *, verbose: bool) -> str:
-    """A message for people: when, topic, and the body."""
+def format_message(topic: str, body: Mapping[str, Any], now: datetime, *, verbose: bool) -> str:
+    """Format a message with its time, topic and body."""
     return (
         f"{_LINE}\n{now} [{printable.line(topic)}]:\n{printable.lines(_body(topic, body, verbose=verbose))}"
     )
@@ -227,7 +229,7 @@ def _tables(body: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _cell(value: Any) -> str:
-    """A value in a table: of a list its length, of a number two decimals."""
+    """Format a value for a table: of a list its length, of a number two decimals."""
     match value:
         case None:
             return "-"

@@ -1,5 +1,5 @@
-"""Puts files in their places, all or none: each is complete before its name appears, and nothing that is
-there is overwritten unseen.
+"""Writes several files, all or none: each is complete before its name appears, and no file is overwritten
+that has changed meanwhile.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from zmsvc.host.directories import check_target
 
 
 class Changed(ZmsvcError):
-    """A file is no longer as it was when the plan was made; make the plan again."""
+    """A file has changed since the plan was made: make the plan again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A file to be written. `before` is what it must still hold, None: it must still not exist."""
+    """A file to be written. `before` is its expected old content; None if it must not exist."""
 
     path: Path
     data: bytes
@@ -30,10 +30,10 @@ class Change:
 
 
 def write(changes: Sequence[Change]) -> None:
-    """Carry out the changes, of which at most one replaces a file.
+    """Carry out the changes; at most one of them replaces a file.
 
-    Raises Changed, or ZmsvcError when they cannot be carried out; then nothing has changed.
-    A kill -9 leaves whole files and at worst hidden temporary ones, which the next run takes over.
+    Raises Changed, or ZmsvcError if a file cannot be written; then no file has changed. A kill -9 leaves
+    complete files, and at worst hidden temporary ones, which the next run replaces.
     """
     with ExitStack() as undo:
         try:
@@ -42,8 +42,8 @@ def write(changes: Sequence[Change]) -> None:
             directories = sorted({change.path.parent for change in changes})
             for directory in directories:
                 _make_directory(directory, undo)
-            # Two runs at the same time must not merge into the same file, nor take away each other's
-            # temporary ones.
+            # Two runs at the same time must not merge into the same file, nor remove each other's temporary
+            # files.
             with _locked(directories):
                 _write_locked(changes)
                 for directory in directories:
@@ -60,17 +60,17 @@ def write(changes: Sequence[Change]) -> None:
             raise ZmsvcError(
                 f"cannot write {error.filename2 or error.filename}: {(error.strerror or str(error)).lower()}"
             ) from error
-        # All are in place: what is left to undo is nothing.
+        # All files are in place: there is nothing to undo.
         undo.pop_all()
 
 
 def _write_locked(changes: Sequence[Change]) -> None:
     with ExitStack() as undo:
-        # What replaces a file comes last, because it is the one step that is not undone.
+        # The change that replaces a file is last, because this step cannot be undone.
         ordered = sorted(changes, key=lambda change: change.before is not None)
         drafts = [_draft(change, undo) for change in ordered]
         for change, draft in zip(ordered, drafts, strict=True):
-            _put(change, draft, undo)
+            _put_in_place(change, draft, undo)
         undo.pop_all()
 
 
@@ -81,10 +81,10 @@ def _make_directory(directory: Path, undo: ExitStack) -> None:
         except FileExistsError:
             continue
         except OSError:
-            if parent.is_dir():  # a root that nobody may write, "/" say
+            if parent.is_dir():  # such as "/" on a read-only system
                 continue
             raise
-        undo.callback(_forget, parent.rmdir)
+        undo.callback(_undo, parent.rmdir)
     if not directory.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(directory))
 
@@ -100,51 +100,51 @@ def _locked(directories: Sequence[Path]) -> Iterator[None]:
 
 
 def _draft(change: Change, undo: ExitStack) -> Path:
-    """The change under a temporary name beside its place. The name is always the same, so leftovers do not
-    pile up.
+    """Write the new content under a temporary name in the same directory. The name is always the same, so
+    leftovers do not accumulate.
     """
-    # Behind a symbolic link the file itself is replaced, and the link stays.
+    # The target of a symbolic link is replaced, and the link stays.
     target = Path(os.path.realpath(change.path))
     draft = target.with_name(f".{target.name}.zmsvc-new")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-    undo.callback(_forget, draft.unlink)
+    undo.callback(_undo, draft.unlink)
     with open(descriptor, "wb") as file:
         file.write(change.data)
         if change.before is not None:
-            _look_like(target, file.fileno())
+            _copy_owner_and_mode(target, file.fileno())
         file.flush()
         os.fsync(file.fileno())
     return draft
 
 
-def _look_like(target: Path, descriptor: int) -> None:
-    """Give a file mode and owner of the one that it will replace."""
+def _copy_owner_and_mode(target: Path, descriptor: int) -> None:
+    """Give the new file the mode and owner of the file that it will replace."""
     old = os.stat(target)
     try:
         os.fchown(descriptor, old.st_uid, old.st_gid)
     except PermissionError:
-        pass  # Only root gives files away; a user's own replaces it, as with any editor.
+        pass  # Only root can change the owner; otherwise the new file is the user's own, as with any editor.
     os.fchmod(descriptor, old.st_mode & 0o7777)
 
 
-def _put(change: Change, draft: Path, undo: ExitStack) -> None:
+def _put_in_place(change: Change, draft: Path, undo: ExitStack) -> None:
     target = draft.with_name(draft.name.removeprefix(".").removesuffix(".zmsvc-new"))
     if change.before is None:
         try:
-            # Unlike rename, link never replaces anything.
+            # Unlike rename, link never replaces a file.
             os.link(draft, target)
         except FileExistsError as error:
-            raise Changed(f"cannot write {change.path}: somebody else has just made it") from error
-        undo.callback(_forget, target.unlink)
+            raise Changed(f"cannot write {change.path}: another process has just made it") from error
+        undo.callback(_undo, target.unlink)
         draft.unlink()
     else:
-        if _now(target) != change.before:
-            raise Changed(f"cannot write {change.path}: somebody else has just changed it")
+        if read_if_exists(target) != change.before:
+            raise Changed(f"cannot write {change.path}: another process has just changed it")
         os.replace(draft, target)
 
 
-def _now(target: Path) -> bytes | None:
+def read_if_exists(target: Path) -> bytes | None:
     try:
         return target.read_bytes()
     except FileNotFoundError:
@@ -159,8 +159,8 @@ def _sync(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _forget(action: Callable[[], object]) -> None:
-    """Undo one step; a step that cannot be undone (it was not done, or somebody uses it) must not stop the
+def _undo(action: Callable[[], object]) -> None:
+    """Undo one step. A failure (the step was not done, or another process uses the file) must not prevent the
     others.
     """
     try:

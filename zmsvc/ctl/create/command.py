@@ -1,7 +1,7 @@
-"""`zmsvcctl create` and scripts/create_service.py: arguments, what becomes of each file, and the report.
+"""`zmsvcctl create` and scripts/create_service.py: the arguments, the outcome for each file, and the report.
 
-What is asked is checked in plan.py, rendered in templates.py, merged in merge.py and written in
-atomic_write.py.
+plan.py checks the request, templates.py renders it, merge.py merges it into an existing file, and
+atomic_write.py writes.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError
 from zmsvc.core.values import WHITE
 from zmsvc.ctl import terminal
 from zmsvc.ctl.create import merge, meta_file, templates
-from zmsvc.ctl.create.atomic_write import Change, Changed, write
+from zmsvc.ctl.create.atomic_write import Change, Changed, read_if_exists, write
 from zmsvc.ctl.create.fields import CONTEXT_REQUIRED, ENTRY_ACTIONS, SERVICE_REQUIRED
-from zmsvc.ctl.create.plan import GivenFields, Plan, blueprint, context_file
+from zmsvc.ctl.create.plan import GivenFields, Plan, context_file, make_plan
 
 _OF_CONTEXT = {
-    "service_path": ("PATH", "the directory that holds Services/ and Conf/; it is made where there is none"),
+    "service_path": ("PATH", "the directory that holds Services/ and Conf/; it is made if it does not exist"),
     "context_name": ("NAME", "the context: its file is Conf/Context-NAME.xml, and it logs as NAME"),
     "context_id": ("ID", "the ContextID that messages to the context name (default: context001)"),
     "server_ip": (
@@ -53,13 +53,13 @@ _OF_SERVICE = {
 }
 
 _ATTEMPTS = 100
-"""At each one that fails another create has got its work done, so this is how many may run at the same
+"""Attempts to write. Whenever one fails, another `create` has succeeded, so this many may run at the same
 time.
 """
 
 
 class FileOutcome(StrEnum):
-    """What became of a file."""
+    """The outcome for a file."""
 
     CREATED = "created"
     CHANGED = "changed"
@@ -68,24 +68,24 @@ class FileOutcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """One file of the plan: what is to become of it, and its bytes before and after."""
+class PlannedFile:
+    """A file of the plan: its intended outcome, and its bytes before and after."""
 
     path: Path
-    fate: FileOutcome
+    outcome: FileOutcome
     data: bytes
     before: bytes | None
     added: tuple[str, ...] = ()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of the manual, and `--from` for `--xml_file`."""
+    """Add the flags of the manual, and `--from` for `--xml_file`."""
     many = parser.add_argument_group("many services at once")
     many.add_argument(
         "--xml_file", "--from", dest="xml_file", metavar="FILE",
         help=(
-            "a MetaServiceConf file; flags about the context win over what it says, flags about a service "
-            "cannot be added"
+            "a MetaServiceConf file; flags about the context take precedence over it, flags about a service "
+            "are refused"
         ),
     )  # fmt: skip
     for title, flags in (("the context", _OF_CONTEXT), ("one service", _OF_SERVICE)):
@@ -95,21 +95,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """scripts/create_service.py."""
+    """Run scripts/create_service.py."""
     parser = argparse.ArgumentParser(
         prog="create_service.py",
-        description="Makes task services and adds them to their context file. Run again it changes nothing, "
-        "and what a person has edited stays as it is.",
+        description="Makes task services and adds them to their context file. A second run changes nothing, "
+        "and files that a person has edited stay as they are.",
     )
     add_arguments(parser)
     return run(parser.parse_args(argv))
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make what the arguments ask for, and say what became of each file. Returns the exit status."""
+    """Make the services of the arguments, and print the outcome for each file. Returns the exit status."""
     program = "zmsvcctl" if hasattr(args, "verb") else "create_service.py"
     try:
-        made, warnings, outcomes = _carry_out(args)
+        current, warnings, files = _perform(args)
     except ConfigError as error:
         for fault in sorted(error.faults, key=_line_of):
             from_flags = fault.startswith(("--", "give --"))
@@ -118,10 +118,10 @@ def run(args: argparse.Namespace) -> int:
     except ZmsvcError as error:
         terminal.say_error(f"{program}: {error}")
         return _failed(args, 2 if isinstance(error, UsageError) else 1, str(error))
-    for warning in (*warnings, *_advice(made)):
+    for warning in (*warnings, *_advice(current)):
         terminal.say_error(f"warning: {warning}")
-    if not made.quiet or getattr(args, "json", False):
-        _report(outcomes, as_json=getattr(args, "json", False))
+    if not current.quiet or getattr(args, "json", False):
+        _report(files, as_json=getattr(args, "json", False))
     return 0
 
 
@@ -131,40 +131,40 @@ def _failed(args: argparse.Namespace, code: int, error: str) -> int:
     return code
 
 
-def _carry_out(args: argparse.Namespace) -> tuple[Plan, tuple[str, ...], list[Outcome]]:
+def _perform(args: argparse.Namespace) -> tuple[Plan, tuple[str, ...], list[PlannedFile]]:
     for attempt in range(1, _ATTEMPTS + 1):
-        made, warnings = plan(args)
-        outcomes = list(_outcomes(made))
-        fresh = [each for each in outcomes if each.fate in (FileOutcome.CREATED, FileOutcome.CHANGED)]
+        current, warnings = plan(args)
+        files = list(_file_plans(current))
+        new_files = [each for each in files if each.outcome in (FileOutcome.CREATED, FileOutcome.CHANGED)]
         try:
-            write([Change(path=each.path, data=each.data, before=each.before) for each in fresh])
+            write([Change(path=each.path, data=each.data, before=each.before) for each in new_files])
         except Changed:
-            # Another create was faster, and has come to its end: what it made is merged in the next attempt.
+            # Another create was faster, and has finished: the next attempt merges its result.
             if attempt == _ATTEMPTS:
                 raise
         else:
             break
-    return made, warnings, outcomes
+    return current, warnings, files
 
 
 def _line_of(fault: str) -> int:
-    """The line of a fault in a file, 0 for a flag's: who reads the faults goes through the file once."""
+    """Return the line of a fault in a file, 0 for a flag: sort key, so that the list follows the file."""
     match = re.match(r"(?!--).+?:([0-9]+): ", fault)
     return int(match[1]) if match else 0
 
 
 def plan(args: argparse.Namespace) -> tuple[Plan, tuple[str, ...]]:
-    """What the arguments ask for, and warnings about it. Raises ConfigError with every fault, UsageError
-    for no file.
+    """Return the plan of the arguments, and warnings. Raises ConfigError with every fault, UsageError for an
+    unreadable file.
     """
     flags = _flags(args)
     if not args.xml_file:
-        # One fault each: the context's part answers for all that is missing, and for the location.
+        # One fault each: the context's part reports all missing fields, and faults of the location.
         service = replace(flags, required=(), text={**flags.text, "location": ""})
-        return blueprint(flags, [service], merge.known_ids(context_file(flags))), ()
+        return make_plan(flags, [service], merge.known_ids(context_file(flags))), ()
     found = meta_file.read(args.xml_file)
     faults = [
-        f"--{name} cannot be used with --xml_file: the file says it for each service"
+        f"--{name} cannot be used with --xml_file: the file has it for each service"
         for name in _OF_SERVICE
         if flags.get(name)
     ]
@@ -178,7 +178,7 @@ def plan(args: argparse.Namespace) -> tuple[Plan, tuple[str, ...]]:
         required=found.context.required,
     )
     known = merge.known_ids(context_file(context))
-    return blueprint(context, found.services, known, [*faults, *found.faults]), found.warnings
+    return make_plan(context, found.services, known, [*faults, *found.faults]), found.warnings
 
 
 def _flags(args: argparse.Namespace) -> GivenFields:
@@ -195,48 +195,46 @@ def _flags(args: argparse.Namespace) -> GivenFields:
     )
 
 
-def _outcomes(plan: Plan) -> Iterator[Outcome]:
-    # The context file comes last: once it names a service, the service's code is there.
+def _file_plans(plan: Plan) -> Iterator[PlannedFile]:
+    # The context file is last: when it names a service, the service's code exists.
     for file in templates.service_files(plan):
-        data, before = file.text.encode(), _now(file.path)
-        fate = (
+        data, before = file.text.encode(), _read(file.path)
+        outcome = (
             FileOutcome.CREATED
             if before is None
             else FileOutcome.UNCHANGED
             if before == data
             else FileOutcome.KEPT
         )
-        yield Outcome(path=file.path, fate=fate, data=data, before=before)
+        yield PlannedFile(path=file.path, outcome=outcome, data=data, before=before)
     path = plan.context_file
-    before = _now(path)
+    before = _read(path)
     if before is None:
         data = templates.context_text(plan).encode()
         added = tuple(service.task_id for service in plan.services)
-        yield Outcome(path=path, fate=FileOutcome.CREATED, data=data, before=None, added=added)
+        yield PlannedFile(path=path, outcome=FileOutcome.CREATED, data=data, before=None, added=added)
     elif services := merge.missing(before, plan):
         added = tuple(service.task_id for service in services)
-        yield Outcome(
+        yield PlannedFile(
             path=path,
-            fate=FileOutcome.CHANGED,
+            outcome=FileOutcome.CHANGED,
             data=merge.merged(before, services, path),
             before=before,
             added=added,
         )
     else:
-        yield Outcome(path=path, fate=FileOutcome.UNCHANGED, data=before, before=before)
+        yield PlannedFile(path=path, outcome=FileOutcome.UNCHANGED, data=before, before=before)
 
 
-def _now(path: Path) -> bytes | None:
+def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
+        return read_if_exists(path)
     except OSError as error:
         raise ZmsvcError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
 
 
 def _advice(plan: Plan) -> Iterator[str]:
-    """What was made as it was asked for, and may not work yet."""
+    """Yield warnings about parts of the request that may not work yet."""
     own = plan.services_dir.absolute()
     for location in {service.location: None for service in plan.services}:
         if not Path(location).is_dir():
@@ -244,17 +242,17 @@ def _advice(plan: Plan) -> Iterator[str]:
         elif not own.exists() or not Path(location).samefile(own):
             yield f"the context takes the services from {location}, but they were made in {own}"
     if plan.host and not plan.host.startswith(("127.", "[::1]")):
-        yield f"every user of {plan.host} could give orders: the context does not bind it without CURVE keys"
+        yield f"every host that reaches {plan.host} could send orders: it is bound only with CURVE keys"
 
 
-def _report(outcomes: Sequence[Outcome], *, as_json: bool) -> None:
+def _report(files: Sequence[PlannedFile], *, as_json: bool) -> None:
     if as_json:
-        files = [
-            {"path": str(each.path), "outcome": each.fate, "added": list(each.added)} for each in outcomes
+        shown = [
+            {"path": str(each.path), "outcome": each.outcome, "added": list(each.added)} for each in files
         ]
-        terminal.say(json.dumps({"files": files}))
+        terminal.say(json.dumps({"files": shown}))
         return
-    for each in outcomes:
-        note = f" ({', '.join(each.added)} added)" if each.fate is FileOutcome.CHANGED else ""
-        note = " (somebody has edited it)" if each.fate is FileOutcome.KEPT else note
-        terminal.say(f"{each.fate:<10}{each.path}{note}")
+    for each in files:
+        note = f" ({', '.join(each.added)} added)" if each.outcome is FileOutcome.CHANGED else ""
+        note = " (edited since it was made)" if each.outcome is FileOutcome.KEPT else note
+        terminal.say(f"{each.outcome:<10}{each.path}{note}")

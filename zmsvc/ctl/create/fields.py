@@ -1,6 +1,4 @@
-"""The fields of a service to be made: for each, why a text cannot be used. Pure; what the fields add up to
-is in plan.py.
-"""
+"""The checks of single fields of `create`. Pure; plan.py checks the fields together."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from zmsvc.host.paths import CONTEXT_NAME
 CONTEXT_ID = "context001"
 ENTRY_ACTIONS = ("on_start", "start_now", "on_update", "on_fail", "on_exit")
 TASK_TYPES = {"single": True, "simple": True, "looped": False}
-"""What the manual calls the types of a task, in lower case, and whether it runs once."""
+"""The manual's words for the types of a task, in lower case; True if the task runs once."""
 SWITCH = {
     "1": True,
     "true": True,
@@ -30,26 +28,21 @@ SWITCH = {
 _PYTHON_NAME = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]{0,63}")
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _IMPORTED = ("TaskService", "LoopedTask", "SingleTask", "time")
-"""What the generated modules import."""
+"""Names that the generated modules import."""
 
 Check = Callable[[str], str | None]
-"""Why a text cannot be used and what can, or None."""
+"""A function that returns why a text is not valid, with a valid alternative; or None."""
 
 
 def not_xml(text: str) -> str | None:
-    """Why a text cannot be written into any XML file, or None."""
+    """Return why a text cannot be written into an XML file, or None."""
     if bad := _NOT_XML.search(text):
         return f"has the character U+{ord(bad[0]):04X}, which no XML file can hold: leave it out"
     return None
 
 
-def shown(text: str) -> str:
-    """A text as a fault shows it: on one line, and not all of a long one."""
-    return repr(text if len(text) <= 80 else text[:77] + "...")
-
-
 def either(words: Iterable[str]) -> str:
-    """`a, b or c`."""
+    """Format `a, b or c`."""
     *some, last = words
     return f"{', '.join(some)} or {last}" if some else last
 
@@ -60,7 +53,7 @@ def _python_name(text: str) -> str | None:
     if not _PYTHON_NAME.fullmatch(text):
         return "is not a Python name: use letters, digits and _, no digit first, no __ in front, at most 64"
     if keyword.iskeyword(text):
-        return "is a word of the Python language: take another name"
+        return "is a keyword of Python: take another name"
     return None
 
 
@@ -71,7 +64,7 @@ def _class_name(text: str) -> str | None:
 
 
 def _identity(text: str) -> str | None:
-    return None if TASK_ID.fullmatch(text) else "is no id: use 1 to 64 letters, digits and _ . -"
+    return None if TASK_ID.fullmatch(text) else "is not an id: use 1 to 64 letters, digits and _ . -"
 
 
 def _context_name(text: str) -> str | None:
@@ -81,16 +74,16 @@ def _context_name(text: str) -> str | None:
 
 
 def port(text: str) -> str | None:
-    """Why a text is no port, or None."""
+    """Return why a text is not a port, or None."""
     digits = text.isascii() and text.isdigit() and len(text) <= 5
-    return None if digits and 1 <= int(text) <= 65535 else "is no port: use a number from 1 to 65535"
+    return None if digits and 1 <= int(text) <= 65535 else "is not a port: use a number from 1 to 65535"
 
 
 def _one_line(text: str) -> str | None:
     return (
         None
         if text.isprintable() and len(text) <= 128
-        else "is no name: use one line of at most 128 characters"
+        else "is not a name: use one line of at most 128 characters"
     )
 
 
@@ -100,7 +93,7 @@ def _any_text(text: str) -> str | None:
 
 def _path(text: str) -> str | None:
     return (
-        "has a line break, which no directory of services should: take another"
+        "has a line break, which the path of services cannot have: take another"
         if len(text.splitlines()) > 1
         else None
     )
@@ -112,9 +105,9 @@ def _ip(text: str) -> str | None:
     try:
         address = ip_address(text)
     except ValueError:
-        return "is no IP address: use 127.0.0.1, or the address of the machine that runs the context"
+        return "is not an IP address: use 127.0.0.1, or the address of the machine that runs the context"
     if address.is_unspecified or address.is_multicast:
-        return "is no address that services can connect to: use 127.0.0.1, or the machine's own address"
+        return "is not an address that services can connect to: use 127.0.0.1, or the machine's own address"
     return None
 
 
@@ -126,11 +119,11 @@ def _one_of(words: Collection[str]) -> Check:
 
 
 def _task_type(text: str) -> str | None:
-    return None if text.lower() in TASK_TYPES else "is no type of task: use Single (or Simple) or Looped"
+    return None if text.lower() in TASK_TYPES else "is not a type of task: use Single (or Simple) or Looped"
 
 
 def _switch(text: str) -> str | None:
-    return None if text.lower() in SWITCH else "is no switch: use 1 or 0"
+    return None if text.lower() in SWITCH else "is not a switch: use 1 or 0"
 
 
 CONTEXT_REQUIRED = ("service_path", "context_name")

@@ -1,5 +1,5 @@
-"""Adds services to a context file that is there: what a person has written in it stays, byte for byte.
-Nothing is written here.
+"""Adds services to an existing context file. All other text stays, byte for byte. This module
+writes no file.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _CONFIGURATION = "Task/message/content/configuration"
 
 
 def known_ids(path: Path | None) -> frozenset[str]:
-    """The ids of the tasks of a context file; none where there is no file or it cannot be read, which is
-    said elsewhere.
+    """Return the ids of the tasks of a context file; none if it does not exist or cannot be read, which is
+    reported elsewhere.
     """
     if path is None or not path.exists():
         return frozenset()
@@ -33,8 +33,8 @@ def known_ids(path: Path | None) -> frozenset[str]:
 
 
 def missing(data: bytes, plan: Plan) -> list[Service]:
-    """The services of the plan that the file lacks. Raises ConfigError where it has one that differs, or
-    other endpoints.
+    """Return the services of the plan that the file lacks. Raises ConfigError if the file has a different one
+    of the same id, or other endpoints.
     """
     document = xml_file.parse(data, plan.context_file, "Context")
     faults = list(_other_context(document, plan))
@@ -48,16 +48,16 @@ def missing(data: bytes, plan: Plan) -> list[Service]:
 
 
 def merged(data: bytes, services: Sequence[Service], path: Path) -> bytes:
-    """The file with the services' elements put in before `</Context>`, and nothing else changed."""
+    """Return the file with the services' elements inserted before `</Context>`, and otherwise unchanged."""
     encoding = _encoding(data, path)
     newline = "\r\n" if b"\r\n" in data else "\n"
-    # A blank line before each, as between those of a new file: whether services come at once or one by one is
-    # all the same.
+    # A blank line before each, as in a new file: the result is the same whether services are added together
+    # or one by one.
     text = "".join("\n" + templates.task_service_text(service) for service in services).replace("\n", newline)
     at = _end_tag(data, path)
     line = data.rfind(b"\n", 0, at) + 1
     if not data[line:at].strip():
-        # The closing tag stands on a line of its own: keep its indentation with it.
+        # The closing tag is alone on its line: keep its indentation with it.
         at = line
     else:
         text = newline + text
@@ -69,66 +69,67 @@ def _tasks(root: etree._Element) -> dict[str, etree._Element]:
 
 
 def _other_context(document: xml_file.Document, plan: Plan) -> Iterator[str]:
-    """What the file says of the context and the plan says otherwise."""
-    asked = {"FrontEndEndpoint": plan.frontend, "BackendEndpoint": plan.backend} if plan.host else {}
+    """Yield a fault for each value of the context that differs between file and plan."""
+    wanted = {"FrontEndEndpoint": plan.frontend, "BackendEndpoint": plan.backend} if plan.host else {}
     if plan.context_id:
-        asked["ContextID"] = plan.context_id
-    for name, want in asked.items():
+        wanted["ContextID"] = plan.context_id
+    for name, want in wanted.items():
         found = document.root.find(name)
         have = "" if found is None else xml_text.leaf(found)
         if have != want:
-            said = f"is {have!r}" if have else "is missing"
+            found_text = f"is {have!r}" if have else "is missing"
             place = document.at(document.root if found is None else found)
             yield (
-                f"{place}: {name} {said}, expected {want!r}, which is asked for (server_ip, ports, "
+                f"{place}: {name} {found_text}, expected {want!r}, which is asked for (server_ip, ports, "
                 f"context_id): "
                 "all services of a context share it; ask for the same, or take another context_name"
             )
 
 
 def _differences(document: xml_file.Document, element: etree._Element, service: Service) -> Iterator[str]:
-    """Where a task that is there is not what is asked for. What was left out, and what a person has added,
-    is no difference.
+    """Yield a fault for each field of an existing task that differs from the plan. Fields that the plan
+    leaves out, and those that a person has added, do not count.
     """
-    asked: dict[str, tuple[str | None, str]] = {
+    wanted: dict[str, tuple[str | None, str]] = {
         "instance": (element.get("instance"), service.task_service),
         "topic": (element.get("topic", "process"), service.task_topic),
-        "description": (_text(element, "Task/description"), service.task_desc),
-        "service_name": (_text(element, "Task/message/header/service_name"), service.service_name),
-        "device_action": (_text(element, f"{_CONFIGURATION}/device_action"), service.device_action),
+        "description": (xml_text.text_of(element.find("Task/description")), service.task_desc),
+        "service_name": (
+            xml_text.text_of(element.find("Task/message/header/service_name")),
+            service.service_name,
+        ),
+        "device_action": (
+            xml_text.text_of(element.find(f"{_CONFIGURATION}/device_action")),
+            service.device_action,
+        ),
     }
-    location = _text(element, f"{_CONFIGURATION}/location")
+    location = xml_text.text_of(element.find(f"{_CONFIGURATION}/location"))
     if location:
-        asked["location"] = (
+        wanted["location"] = (
             os.path.normpath(Path(document.path).parent.absolute() / location),
             service.location,
         )
     state = element.find("Task/state")
     if service.entry_action:
-        asked["state type"] = (state.get("type") if state is not None else None, service.entry_action)
+        wanted["state type"] = (state.get("type") if state is not None else None, service.entry_action)
     for rule in service.rules:
         have = (
-            f"{_text(element, f'Task/state/{rule.trigger}/action')} "
-            f"{_text(element, f'Task/state/{rule.trigger}/call')}"
+            f"{xml_text.text_of(element.find(f'Task/state/{rule.trigger}/action'))} "
+            f"{xml_text.text_of(element.find(f'Task/state/{rule.trigger}/call'))}"
         )
-        asked[str(rule.trigger)] = (have, f"{rule.action} {rule.call}")
-    for name, (is_there, want) in asked.items():
-        if " ".join((is_there or "").split()) != " ".join(want.split()):
+        wanted[str(rule.trigger)] = (have, f"{rule.action} {rule.call}")
+    for name, (present, want) in wanted.items():
+        if " ".join((present or "").split()) != " ".join(want.split()):
             yield (
-                f"{document.at(element)}: {service.task_id} is there with {name} {(is_there or '')!r}, "
+                f"{document.at(element)}: {service.task_id} is there with {name} {(present or '')!r}, "
                 f"expected {want!r}, which is asked for: edit the file, or take another task_id"
             )
-
-
-def _text(element: etree._Element, path: str) -> str:
-    found = element.find(path)
-    return "" if found is None else xml_text.leaf(found)
 
 
 def _encoding(data: bytes, path: Path) -> str:
     found = xml_file.parse(data, path, "Context").root.getroottree().docinfo.encoding or "UTF-8"
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        found = "UTF-16"  # libxml2 says UTF-8 where only the first two bytes tell.
+        found = "UTF-16"  # libxml2 reports UTF-8 if only the byte order mark shows the encoding.
     try:
         fits = "<Context>".encode(found) == b"<Context>"
     except LookupError:
@@ -141,7 +142,7 @@ def _encoding(data: bytes, path: Path) -> str:
 
 
 def _end_tag(data: bytes, path: Path) -> int:
-    """Where `</Context>` begins. A search of the text could find one in a comment; expat knows."""
+    """Return the position of `</Context>`, by a parser: a text search could find one in a comment."""
     depth, end = 0, -1
     parser = expat.ParserCreate()
 

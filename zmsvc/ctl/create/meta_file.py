@@ -1,5 +1,5 @@
-"""MetaServiceConf files, which describe many services at once: XML -> what was given and where. What may
-be given is in fields.py.
+"""A reader of MetaServiceConf files, which describe many services: XML -> fields with their places. fields.py
+checks the values.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _RULE_FIELDS = ("trigger", "action", "state_id")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meta:
-    """One file, not yet checked. `faults` are those of its form; `warnings` are about elements that nobody
-    knows.
+    """The contents of a file, not yet checked. `faults` are those of its form; `warnings` are about unknown
+    elements.
     """
 
     context: GivenFields
@@ -31,7 +31,7 @@ class Meta:
 
 
 def read(path: str) -> Meta:
-    """Read a file. Raises UsageError when it cannot be read, ConfigError when it is not XML or not a
+    """Read a file. Raises UsageError if it cannot be read, ConfigError if it is not XML or not a
     MetaServiceConf.
     """
     document = xml_file.parse(xml_file.read(path), path, "MetaServiceConf")
@@ -46,7 +46,7 @@ def read(path: str) -> Meta:
 
 
 class _Reader:
-    """Turns elements into what was given; collects what is wrong with their form on the way."""
+    """A reader of elements that collects the faults of their form."""
 
     def __init__(self, document: xml_file.Document) -> None:
         self.document = document
@@ -60,7 +60,9 @@ class _Reader:
         required: Sequence[str],
         also: Collection[str] = (),
     ) -> GivenFields:
-        """The fields of an element: its attributes and its children, which mean the same here."""
+        """Return the fields of an element: its attributes and its children, which have the same
+        meaning here.
+        """
         text: dict[str, str] = {}
         labels: dict[str, str] = {}
         for name, value, place in self._pairs(element):
@@ -69,7 +71,7 @@ class _Reader:
                 continue
             if name not in known:
                 self.warnings.append(
-                    f"{place}: <{element.tag}> has a {name}, which is not known and does nothing"
+                    f"{place}: <{element.tag}> has a {name}, which is not known and has no effect"
                 )
             elif name in text:
                 self.faults.append(f"{label} is there twice, expected it once in <{element.tag}>")
@@ -79,7 +81,7 @@ class _Reader:
         return GivenFields(text=text, labels=labels, lacks=lacks, required=required)
 
     def service(self, element: etree._Element) -> GivenFields:
-        """A Service element, with its rules."""
+        """Return the fields of a Service element, with its rules."""
         plain = self.given(element, SERVICE_CHECKS, SERVICE_REQUIRED, also=("state",))
         rules: list[RuleFields] = []
         for state in element.iterchildren("state"):
@@ -99,7 +101,7 @@ class _Reader:
         return replace(plain, rules=tuple(rules))
 
     def _pairs(self, element: etree._Element) -> Iterator[tuple[str, str, str]]:
-        """Name, text and place of each attribute and child."""
+        """Yield name, text and place of each attribute and child."""
         for key, value in element.attrib.items():
             yield str(key), str(value).strip(WHITE), self.document.at(element)
         for child in element:

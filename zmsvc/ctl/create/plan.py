@@ -1,6 +1,4 @@
-"""What `create` is asked to make, checked before anything is made. Pure: texts go in, a Plan or every
-fault comes out.
-"""
+"""The plan of `create`, checked before any file is made. Pure: texts go in, a Plan or all faults come out."""
 
 from __future__ import annotations
 
@@ -11,6 +9,7 @@ from pathlib import Path
 
 from zmsvc.core.errors import ConfigError
 from zmsvc.core.model import Action, Rule, Trigger
+from zmsvc.core.values import quote
 from zmsvc.ctl.create.fields import (
     CONTEXT_CHECKS,
     ENDPOINT_FIELDS,
@@ -21,14 +20,13 @@ from zmsvc.ctl.create.fields import (
     either,
     not_xml,
     port,
-    shown,
 )
 from zmsvc.host.paths import CONTEXT_NAME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleFields:
-    """A `state` block as written; `label` says where."""
+    """A `state` block as written; `label` is its place."""
 
     trigger: str
     action: str
@@ -38,11 +36,11 @@ class RuleFields:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenFields:
-    """Fields as somebody wrote them: the text of each, and how a fault names its place (`--sub_port`,
+    """Fields as the user wrote them: the text of each, and the label of its place in faults (`--sub_port`,
     `FILE:7: sub_port`).
 
-    Empty texts count as left out. `lacks` is how the fault about missing `required` fields begins, `name` how
-    it calls one.
+    Empty texts count as left out. The fault about missing `required` fields begins with `lacks`, and formats
+    each field with `name`.
     """
 
     text: Mapping[str, str]
@@ -58,8 +56,8 @@ class GivenFields:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One service to make. None: it was left out, and what a person has written in the context file is as
-    good.
+    """One service to make. A field of None was left out: any value in an existing context file agrees with
+    it.
     """
 
     task_service: str
@@ -78,12 +76,12 @@ class Service:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Services to make, and the context that they belong to."""
+    """The services to make, and their context."""
 
     context_name: str
     context_id: str | None
     host: str
-    """Empty: the context file is to name no endpoints."""
+    """Empty if the context file names no endpoints."""
     sub_port: int
     pub_port: int
     services_dir: Path
@@ -93,17 +91,17 @@ class Plan:
 
     @property
     def frontend(self) -> str:
-        """Where task services subscribe, and the device's egress binds."""
+        """Return the endpoint at which task services subscribe, and which the device's egress binds."""
         return f"tcp://{self.host}:{self.sub_port}"
 
     @property
     def backend(self) -> str:
-        """Where everyone publishes, and the device's ingress binds."""
+        """Return the endpoint to which everyone publishes, and which the device's ingress binds."""
         return f"tcp://{self.host}:{self.pub_port}"
 
 
 def context_file(context: GivenFields) -> Path | None:
-    """Where the context file of these fields is, or None when they do not say so (then `blueprint` has
+    """Return the path of the context file, or None if the fields do not determine it (then `make_plan` has
     faults).
     """
     home = context.get("home_path") or context.get("service_path")
@@ -113,15 +111,15 @@ def context_file(context: GivenFields) -> Path | None:
     return Path(os.path.expanduser(home)) / "Conf" / f"Context-{name}.xml"
 
 
-def blueprint(
+def make_plan(
     context: GivenFields,
     services: Sequence[GivenFields],
     known: Collection[str] = (),
     faults: Iterable[str] = (),
 ) -> Plan:
-    """The checked plan. `known` are the ids of the tasks that the context file has already.
+    """Return the checked plan. `known` has the ids of the tasks in an existing context file.
 
-    Raises ConfigError with `faults`, those that were found before, and all that are found here.
+    Raises ConfigError with the earlier `faults` and all faults found here.
     """
     asked = any(context.get(name) for name in ENDPOINT_FIELDS)
     if asked:
@@ -177,7 +175,7 @@ def _faults(given: GivenFields, checks: Mapping[str, Check]) -> list[str]:
     for name, check in checks.items():
         text = given.get(name)
         if text and (why := not_xml(text) or check(text)):
-            faults.append(f"{given.labels[name]} {shown(text)} {why}")
+            faults.append(f"{given.labels[name]} {quote(text)} {why}")
     return faults
 
 
@@ -189,8 +187,8 @@ def _port_faults(context: GivenFields) -> list[str]:
 
 
 def _clashes(services: Sequence[GivenFields]) -> list[str]:
-    """Ids that occur twice, services that are described twice and differently, and modules of one that
-    would be one file.
+    """Return faults for ids that occur twice, services with two different descriptions, and two modules of a
+    service that would be one file.
     """
     faults, ids, codes = [], set[str](), dict[str, tuple[str, ...]]()
     for given in services:
@@ -214,7 +212,7 @@ def _clashes(services: Sequence[GivenFields]) -> list[str]:
 
 
 def _code(given: GivenFields) -> tuple[str, ...]:
-    """What the generated Python depends on."""
+    """Return the fields that the generated Python depends on."""
     name = given.get("task_service")
     texts = [
         given.get("task_file", name),
@@ -226,14 +224,13 @@ def _code(given: GivenFields) -> tuple[str, ...]:
 
 def _rule_fault(rule: RuleFields, ids: Collection[str]) -> str | None:
     if rule.trigger not in set(Trigger):
-        return f"{rule.label}: {rule.trigger!r} is no trigger, expected {either(Trigger)}"
+        return f"{rule.label}: {rule.trigger!r} is not a trigger, expected {either(Trigger)}"
     if not rule.action and not rule.call:
         return None
     if rule.action not in set(Action):
-        said = f"{rule.action!r} is no action" if rule.action else "the action is missing"
-        return (
-            f"{rule.label}: {said}, expected {either(Action)}, or nothing in action and state_id for no rule"
-        )
+        problem = f"{rule.action!r} is not an action" if rule.action else "the action is missing"
+        expected = f"{either(Action)}, or nothing in action and state_id for no rule"
+        return f"{rule.label}: {problem}, expected {expected}"
     if rule.call not in ids:
         known = either(sorted(ids)) if 0 < len(ids) <= 12 else "the id of a task"
         return f"{rule.label}: the state_id {rule.call!r} names no task of this context, expected {known}"

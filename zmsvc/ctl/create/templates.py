@@ -1,5 +1,5 @@
-"""Renders what `create` makes: a blueprint becomes texts, by the templates in data/templates. Nothing is
-written here.
+"""Renders the files of `create`: a Plan becomes texts, by the templates in data/templates. This module writes
+no file.
 """
 
 from __future__ import annotations
@@ -18,21 +18,19 @@ from zmsvc.ctl.create.plan import Plan, Service
 
 _TEMPLATES = Path(__file__).parents[2] / "data" / "templates"
 _RESERVED_ITEMS = {"self", "steps", "result", "device_action", "pid", "data"}
-"""What a result of a generated task cannot be called: the message has these words already, or the template
-has.
-"""
+"""Names that a result of a generated task cannot have: the message or the template already uses them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenderedFile:
-    """A file as it should be."""
+    """A file and its text."""
 
     path: Path
     text: str
 
 
 def service_files(plan: Plan) -> Iterator[RenderedFile]:
-    """The Python of each service: package, service side, task."""
+    """Yield the Python modules of each service: package, service side, task."""
     for service in {each.task_service: each for each in plan.services}.values():
         directory = plan.services_dir / service.task_service
         values = {
@@ -53,7 +51,7 @@ def service_files(plan: Plan) -> Iterator[RenderedFile]:
 
 
 def context_text(plan: Plan) -> str:
-    """A whole context file with the services of the plan."""
+    """Return the text of a new context file with the services of the plan."""
     values = {
         "endpoints": _endpoints(plan),
         "context_id": _xml(plan.context_id or CONTEXT_ID),
@@ -70,7 +68,7 @@ def _endpoints(plan: Plan) -> str:
 
 
 def task_service_text(service: Service) -> str:
-    """The TaskService element of one service, indented as a child of Context, with its line end."""
+    """Return the TaskService element of a service, indented as a child of Context, with a line end."""
     rules = {rule.trigger: rule for rule in service.rules}
     values = {
         "task_id": service.task_id,
@@ -94,14 +92,12 @@ def _filled(template: str, values: dict[str, str]) -> str:
 
 
 def _xml(text: str) -> str:
-    # A bare carriage return would come back as a line feed.
+    # An XML parser would read a bare carriage return as a line feed.
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#13;")
 
 
 def _docstring(text: str, *, indent: int, taken: int) -> str:
-    """A text as it can stand in a docstring: wrapped, and nothing in it ends the string or escapes
-    anything.
-    """
+    """Return a text for use in a docstring: wrapped, with quotes and backslashes escaped."""
     words = " ".join(text.split())
     sentence = words if words.endswith((".", "!", "?", ":", "…")) else f"{words}."
     lines = textwrap.wrap(
@@ -117,6 +113,6 @@ def _docstring(text: str, *, indent: int, taken: int) -> str:
 
 
 def _item(device_action: str) -> str:
-    """The name of a generated task's result."""
+    """Return the name of a generated task's result."""
     fits = device_action.isascii() and device_action.isidentifier() and not keyword.iskeyword(device_action)
     return device_action if fits and device_action not in _RESERVED_ITEMS else "at"

@@ -1,5 +1,5 @@
-"""XML files that `create` reads, with the line of each element. How XML is parsed without harm is in
-host/config/xml_text.py.
+"""XML files that `create` reads, with the line of each element. host/config/xml_text.py has the
+safe parser.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from zmsvc.host.config import xml_text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A parsed file. `lines` has where each element begins."""
+    """A parsed file. `lines` has the first line of each element."""
 
     path: str
     root: etree._Element
     lines: Mapping[etree._Element, int]
 
     def at(self, element: etree._Element) -> str:
-        """`FILE:LINE` of an element."""
+        """Return `FILE:LINE` of an element."""
         return f"{self.path}:{self.lines[element]}"
 
 
 def read(path: str | Path) -> bytes:
-    """The bytes of a file. Raises UsageError when it cannot be read."""
+    """Return the bytes of a file. Raises UsageError if it cannot be read."""
     try:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:
@@ -37,7 +37,7 @@ def read(path: str | Path) -> bytes:
 
 
 def parse(data: bytes, path: str | Path, tag: str) -> Document:
-    """A document whose root element is `tag`. Raises ConfigError with the line and the reason."""
+    """Parse a document with the root element `tag`. Raises ConfigError with the line and the reason."""
     try:
         root = xml_text.tree(data, str(path))
     except ConfigError as error:

@@ -1,6 +1,4 @@
-"""The daemon's log file as `logs` shows it: entries by the heads of their lines, picked as journalctl
-would pick them.
-"""
+"""The entries of the daemon's log file, by the heads of their lines, and the filters that journalctl has."""
 
 from __future__ import annotations
 
@@ -21,13 +19,13 @@ from zmsvc.ctl.log.log_directory import LogDirectory
 from zmsvc.host.log_file import stamp
 
 TAIL = 1 << 20
-"""Bytes of the end of a log file that are searched for the last lines of a task."""
+"""Bytes at the end of a log file that are searched for the last lines of a task."""
 FOLLOWED = 10
-"""Entries that `-f` begins with, as with journalctl and tail."""
+"""Entries that `-f` shows first, as journalctl and tail do."""
 
 
 class Entry:
-    """One entry: its lines as they stand in the file. A file may begin in the midst of one, which has no
+    """One entry: its lines as in the file. A file may begin in the middle of an entry, which then has no
     head.
     """
 
@@ -50,7 +48,7 @@ Test = Callable[[Entry], bool]
 
 
 class Wanted:
-    """What is asked for: whose entries, from when, how bad, and with which text."""
+    """A filter of entries: by transaction and task, time, priority and text."""
 
     def __init__(
         self,
@@ -70,8 +68,8 @@ class Wanted:
         self._add_times(since, until)
         self._allowed: range | None = None
         if priority is not None:
-            # Imported here for start-up time: it needs datetime, and most of the time neither it nor the
-            # times are asked for.
+            # Imported here for start-up time: it needs datetime, and most calls have neither a time nor a
+            # priority.
             from zmsvc.ctl.log import time_ranges
 
             self._allowed = allowed = time_ranges.priorities(priority)
@@ -106,7 +104,7 @@ class Wanted:
         )
 
     def pick(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """Yield the entries that are asked for."""
+        """Yield the entries that pass the filter."""
         tests = self.tests
         return (entry for entry in entries if all(test(entry) for test in tests))
 
@@ -115,7 +113,7 @@ class Wanted:
         if not self.tests:
             return f"cat {shlex.quote(path)}"
         conditions = []
-        # In awk's patterns a slash is written with a backslash.
+        # awk's patterns need a backslash before a slash.
         task = rf"\/({self._any_task()})" if self.tasks else r"(\/[^ ]+)?"
         whose = f"{_literal(self.transaction) if self.transaction else '[^ ]+'}{task} "
         levels = (
@@ -129,7 +127,7 @@ class Wanted:
             conditions.append(f"$0 ~ /^[^ ]+ .*\\[[0-9]+\\] ([^ ]+ )?({levels}): /")
         for sign, at in ((">=", self._since), ("<=", self._until)):
             if at is not None:
-                # Stamps of one time zone are in the order of their letters.
+                # Time stamps of one zone sort like text.
                 conditions.append(f'$1 {sign} "{stamp(at)}"')
         if self._grep is not None:
             text, pattern = ("$0", self._grep) if _sensitive(self._grep) else ("tolower($0)", self._grep)
@@ -146,7 +144,7 @@ def _literal(name: str) -> str:
 
 
 def _sensitive(pattern: str) -> bool:
-    """As with journalctl: a pattern without a capital letter means both."""
+    """Return True if the pattern has a capital letter: as in journalctl, others ignore case."""
     return any(char.isupper() for char in pattern)
 
 
@@ -161,7 +159,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def entries(lines: Iterable[str]) -> Iterator[Entry]:
-    """Yield the entries of which these are the lines."""
+    """Group lines into entries."""
     current: Entry | None = None
     for line in lines:
         head = logline.head(line)
@@ -185,12 +183,12 @@ def end_of(file: IO[bytes]) -> list[str]:
     return file.read(TAIL).decode(errors="replace").splitlines(keepends=True)
 
 
-Schema = Callable[[Entry], list[str]]
+Formatter = Callable[[Entry], list[str]]
 
 
-def shape(output: str | None) -> Schema:
-    """Return what makes lines of an entry: for `cat` the text alone, for `json` an object with the
-    journal's names, else as they are.
+def line_formatter(output: str | None) -> Formatter:
+    """Return a function that formats an entry: for `cat` the text alone, for `json` an object with the
+    journal's field names, else the unchanged lines.
     """
     if output == "cat":
         return lambda entry: [f"{entry.message}\n"]
@@ -225,39 +223,39 @@ def show(
     pager: bool,
     output: str | None,
 ) -> int:
-    """Print what is asked for of the file of user `owner`, its last `lines` entries; with `follow` also
-    what comes.
+    """Print the last `lines` entries that pass the filter, of the file of user `owner`; with `follow` also
+    new ones.
     """
-    shaped = shape(output)
+    formatter = line_formatter(output)
     count = FOLLOWED if follow and lines is None else lines
     try:
         with LogDirectory(Path(path), owner) as log, log.open() as file:
-            shown = "".join(_last(wanted.pick(entries(texts(file))), shaped, count, reverse=reverse))
+            shown = "".join(_last(wanted.pick(entries(texts(file))), formatter, count, reverse=reverse))
             if not follow:
                 terminal.page(shown, wanted=pager)
                 return 0
             terminal.out(shown, flush=True)
-            _follow(log.follow(file), wanted, shaped)
+            _follow(log.follow(file), wanted, formatter)
     except KeyboardInterrupt:
-        return 0  # That is how one ends it.
+        return 0  # Ctrl-C is a normal end.
     except PlaceError as error:
         raise CtlError(1, f"cannot read the log: {error}") from None
     except BrokenPipeError:
-        raise  # Nobody reads us any more: no fault of the log.
+        raise  # The reader of standard output has gone; the log is in order.
     except OSError as error:
         raise CtlError(1, f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
     return 0
 
 
-def _last(picked: Iterable[Entry], shaped: Schema, count: int | None, *, reverse: bool) -> list[str]:
+def _last(picked: Iterable[Entry], formatter: Formatter, count: int | None, *, reverse: bool) -> list[str]:
     last = deque(picked, count)
-    # With the newest first, the lines of an entry are in their order all the same.
-    return [line for entry in (reversed(last) if reverse else last) for line in shaped(entry)]
+    # Also with the newest entry first, the lines of an entry keep their order.
+    return [line for entry in (reversed(last) if reverse else last) for line in formatter(entry)]
 
 
-def _follow(lines: Iterable[bytes], wanted: Wanted, shaped: Schema) -> None:
-    """Print each line as it comes. A pattern is looked for in the first line of an entry: the others may
-    come later.
+def _follow(lines: Iterable[bytes], wanted: Wanted, formatter: Formatter) -> None:
+    """Print each line when it arrives. A pattern is searched in the first line of an entry, because the
+    others may arrive later.
     """
     going_on = not wanted.tests
     for line in texts(lines):
@@ -265,4 +263,4 @@ def _follow(lines: Iterable[bytes], wanted: Wanted, shaped: Schema) -> None:
         if entry.head is not None:
             going_on = any(wanted.pick([entry]))
         if going_on:
-            terminal.out("".join(shaped(entry)), flush=True)
+            terminal.out("".join(formatter(entry)), flush=True)

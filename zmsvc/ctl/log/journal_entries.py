@@ -1,5 +1,5 @@
-"""The journal's entries with the name of their task, where journalctl's own lines would not tell the tasks
-of one instance apart.
+"""Journal entries with the names of their tasks, for tasks of one instance, whose lines look the same in
+journalctl.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from zmsvc.ctl import terminal
 from zmsvc.ctl.client import CtlError
 
 _CGROUP = re.compile(r"/tasks/([^/:]+):([^/]+)")
-"""Of a task: `.../tasks/TRANSACTION:TASK`. A process that tasks share has `+NUMBER` in the place of the
+"""The cgroup of a task: `.../tasks/TRANSACTION:TASK`. A shared process has `+NUMBER` in the place of the
 task.
 """
 
 
 def show(command: list[str], *, pager: bool) -> int:
-    """Run journalctl and print its entries, as they come or all together in a pager. Returns the exit
-    status.
+    """Run journalctl and print its entries, each when it arrives, or all together in a pager. Returns the
+    exit status.
     """
     try:
         reader = subprocess.Popen(command, stdout=subprocess.PIPE)
@@ -40,7 +40,7 @@ def show(command: list[str], *, pager: bool) -> int:
                 for line in _lines(reader.stdout):
                     terminal.out(line, flush=not pager)
         except KeyboardInterrupt:
-            return 0  # That is how one ends it.
+            return 0  # Ctrl-C is a normal end.
         finally:
             if reader.poll() is None:
                 reader.terminate()
@@ -60,8 +60,8 @@ def _lines(entries: Any) -> Iterator[str]:
 
 
 def _whose(entry: dict[str, Any], streams: dict[str, str]) -> str:
-    """Return `TRANSACTION/TASK`: by our fields, by the control group, or by what other lines of the same
-    stream had.
+    """Return `TRANSACTION/TASK`: from the fields of zmsvc, from the control group, or from another entry of
+    the same stream.
     """
     transaction, task = _text(entry.get("ZMSVC_TRANSACTION")), _text(entry.get("ZMSVC_TASK"))
     if not transaction and (found := _CGROUP.search(_text(entry.get("_SYSTEMD_CGROUP")))):
@@ -74,7 +74,7 @@ def _whose(entry: dict[str, Any], streams: dict[str, str]) -> str:
 
 
 def _line(entry: dict[str, Any], whose: str, style: terminal.Style) -> str:
-    """One entry as `journalctl -o short` has it, with the task before the colon."""
+    """Format an entry as `journalctl -o short` does, with the task before the colon."""
     at = int(_text(entry.get("__REALTIME_TIMESTAMP")) or 0) / 1e6
     stamp = time.strftime("%b %d %H:%M:%S", time.localtime(at))
     name = _text(entry.get("SYSLOG_IDENTIFIER")) or _text(entry.get("_COMM")) or "unknown"
@@ -84,19 +84,21 @@ def _line(entry: dict[str, Any], whose: str, style: terminal.Style) -> str:
         f"{name}{f'[{pid}]' if pid else ''}{f' {whose}' if whose else ''}: "
     )
     priority = _text(entry.get("PRIORITY"))
-    colour = {"0": "red", "1": "red", "2": "red", "3": "red", "4": "yellow", "5": "bold", "7": "grey"}.get(
+    color = {"0": "red", "1": "red", "2": "red", "3": "red", "4": "yellow", "5": "bold", "7": "grey"}.get(
         priority
     )
     lines = _text(entry.get("MESSAGE")).split("\n")
     return (
         start
-        + f"\n{' ' * len(start)}".join(style.paint(colour, terminal.clean(line)) for line in lines)
+        + f"\n{' ' * len(start)}".join(style.paint(color, terminal.clean(line)) for line in lines)
         + "\n"
     )
 
 
 def _text(value: Any) -> str:
-    """A field that is no UTF-8 comes as a list of its bytes; one that is there twice as a list of both."""
+    """Return the text of a field. A field that is not UTF-8 is a list of its bytes; a field with two values
+    is a list of both.
+    """
     if isinstance(value, list):
         if all(isinstance(each, int) for each in value):
             return bytes(value).decode(errors="replace")

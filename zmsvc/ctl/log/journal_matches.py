@@ -1,8 +1,8 @@
-"""The matches by which journalctl finds what a context and its tasks have logged, and nothing that another
+"""The matches by which journalctl finds the entries of a context and its tasks, and no entry that another
 user wrote in their name.
 
-Any user may write any field into the journal, but those with an underscore: journald takes them from the
-kernel. So each match names the user of the entry, and the unit where the context runs in one.
+Any user may write any field into the journal, except fields that begin with an underscore, which journald
+takes from the kernel. So each match names the user of the entry, and the unit if the context runs in one.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from zmsvc.host.paths import Places
 
 
 class Writers:
-    """Who writes entries of a context: the daemon's uid, that of each task with a user of its own, and the
-    field that names the unit.
+    """The users that write entries of a context: the daemon's UID, the UID of each task with a `<user>`, and
+    the field that names the unit.
     """
 
     __slots__ = ("daemon", "name", "tasks", "unit")
@@ -33,8 +33,8 @@ class Writers:
 
 
 def writers(it: ContextStatus | None, places: Places, daemon: int | None) -> Writers:
-    """Find them: from the supervisor, whose uid the kernel has told; of a context that is down from its
-    directories and its file.
+    """Return the writers: from the supervisor, whose UID comes from the kernel; for a context that does not
+    run from its directories and its file.
     """
     if it is not None:
         users = {task.id: task.user for each in it.transactions for task in each.tasks if task.user}
@@ -55,7 +55,7 @@ def _owner(places: Places) -> int:
 
 
 def _users(places: Places) -> dict[str, str]:
-    # Imported here for start-up time: only the log of a context that is down needs its file.
+    # Imported here for start-up time: only the log of a context that does not run needs its file.
     from zmsvc.host.config import reader
 
     try:
@@ -76,8 +76,8 @@ def _numbers(users: Mapping[str, str]) -> dict[str, int]:
 
 
 def _unit(keeper: int | None, name: str) -> str:
-    """Return the field that names the unit of a keeper, from its control group; empty when it runs in none
-    of ours.
+    """Return the field that names the unit of a keeper, from its control group; empty if it runs in no unit
+    of zmsvc.
     """
     try:
         with open(f"/proc/{keeper}/cgroup") as file:
@@ -90,8 +90,8 @@ def _unit(keeper: int | None, name: str) -> str:
 
 
 def matches(of: Writers, transaction: str | None, tasks: Sequence[str], cgroups: Iterable[str]) -> list[str]:
-    """Return journalctl's matches: entries with our fields, or lines that other programs wrote from the
-    tasks' own cgroups.
+    """Return journalctl's matches: entries with the fields of zmsvc, and lines that other programs wrote from
+    the tasks' cgroups.
     """
     unit = [f"{of.unit}=zmsvc@{of.name}.service"] if of.unit else []
     fields = [
@@ -100,15 +100,16 @@ def matches(of: Writers, transaction: str | None, tasks: Sequence[str], cgroups:
         *unit,
     ]
     found = [[*fields, *(f"ZMSVC_TASK={task}" for task in tasks), f"_UID={of.daemon}"]]
-    # What a task of another user says of itself; what the supervisor says of it is in the group above.
+    # Entries that a task of another user writes itself; the supervisor's entries about it are in the group
+    # above.
     found += [
         [*fields, f"ZMSVC_TASK={task}", f"_UID={uid}"]
         for task, uid in of.tasks.items()
         if not tasks or task in tasks
     ]
     if not transaction and not tasks:
-        # All that the unit says; what its keeper and device write to stderr has no field. Any user may have a
-        # user unit of this name.
+        # All entries of the unit, since lines of its keeper and device on stderr have no field. Any user may
+        # have a user unit of this name.
         found += [
             [f"_SYSTEMD_UNIT=zmsvc@{of.name}.service"],
             [f"_SYSTEMD_USER_UNIT=zmsvc@{of.name}.service", f"_UID={of.daemon}"],
@@ -119,7 +120,7 @@ def matches(of: Writers, transaction: str | None, tasks: Sequence[str], cgroups:
 
 
 def in_journal(cgroup: str) -> str:
-    """Return a cgroup as journald writes it: the path below the hierarchy's root."""
+    """Return a cgroup as journald writes it: the path below the root of the hierarchy."""
     for mount in ("/sys/fs/cgroup/unified", "/sys/fs/cgroup"):
         if cgroup.startswith(mount + "/"):
             return cgroup[len(mount) :]

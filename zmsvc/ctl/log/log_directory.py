@@ -1,5 +1,5 @@
-"""The log file of a context, read and followed through its directory: nobody can lead a reader elsewhere
-by a link or by a rename.
+"""The log file of a context, opened and followed through one open directory, so that no other user can
+redirect the reader by a link or a rename.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from zmsvc.host.kernel import linux
 
 _PORTION = 256 << 10
 MAX_LINE = 1 << 20
-"""Bytes after which a line that has not ended is shown as it is."""
+"""Bytes after which an unfinished line is shown as it is."""
 
 
 class LogDirectory:
-    """A file that the daemon of user `owner` writes. Raises PlaceError for a directory of another user,
+    """A log file that the daemon of user `owner` writes. Raises PlaceError for a directory of another user,
     and OSError.
     """
 
@@ -34,14 +34,14 @@ class LogDirectory:
         os.close(self._directory)
 
     def open(self) -> IO[bytes]:
-        """Open it to be read. A link, a device or a FIFO, which might hang the reader, is refused. Raises
-        PlaceError, OSError.
+        """Open the file for reading. Raises PlaceError for a link, a device or a FIFO, which could hang the
+        reader, and OSError.
         """
         return open(directories.open_file(Path(self._name), os.O_RDONLY, dir_fd=self._directory), "rb")
 
     def follow(self, file: IO[bytes]) -> Iterator[bytes]:
-        """Give each line from the file's position on, for ever, also when the file is rotated or cut off.
-        The kernel tells of news.
+        """Yield each line after the file's position, for ever, also after a rotation or truncation. inotify
+        reports new data.
         """
         with linux.Inotify() as news:
             news.watch(self._directory, linux.IN_CREATE | linux.IN_MOVED_TO)
@@ -49,7 +49,7 @@ class LogDirectory:
             lines = _Lines(file)
             while True:
                 newer = self._newer(lines.file)
-                # After that look, so that nothing is missed of a file that was renamed.
+                # Read after this check, so that no line of a renamed file is missed.
                 yield from lines.more()
                 if newer is None:
                     news.wait()
@@ -59,7 +59,7 @@ class LogDirectory:
                 news.watch(newer.fileno(), linux.IN_MODIFY)
 
     def _newer(self, file: IO[bytes]) -> IO[bytes] | None:
-        """Return the file that has taken the place of this one; None while there is none."""
+        """Return the file that has replaced this one under its name; None while there is none."""
         try:
             about = os.stat(self._name, dir_fd=self._directory, follow_symlinks=False)
             if os.path.samestat(about, os.fstat(file.fileno())):
@@ -77,7 +77,7 @@ class _Lines:
         self._rest = b""
 
     def more(self) -> Iterator[bytes]:
-        """Give each line that has become whole. Of a file that was cut off that is all of it."""
+        """Yield each complete new line; of a truncated file all lines."""
         if os.fstat(self.file.fileno()).st_size < self.file.tell():
             self.file.seek(0)
             self._rest = b""
@@ -88,7 +88,7 @@ class _Lines:
                 yield from self.end()
 
     def end(self) -> Iterator[bytes]:
-        """Give what is left of a line that did not end."""
+        """Yield the rest of an unfinished line."""
         if self._rest:
             yield self._rest + b"\n"
             self._rest = b""

@@ -1,5 +1,5 @@
-"""Points in time and ranges of priorities as journalctl takes them (systemd.time(7), journalctl(1)), for a
-log that is a file.
+"""Times and ranges of priorities in the syntax of journalctl (systemd.time(7), journalctl(1)), for a log
+file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DAYS = {"today": 0, "yesterday": -1, "tomorrow": 1}
 
 
 def moment(text: str) -> float:
-    """Return the time (seconds of the epoch) that a text stands for. Raises UsageError."""
+    """Parse a time; return seconds of the epoch. Raises UsageError."""
     words = text.strip()
     try:
         found = _relative(words) if words else None
@@ -71,7 +71,7 @@ def _absolute(words: str) -> float:
 
 
 def _zone(text: str | None) -> tzinfo | None:
-    """Return a time zone; None is this machine's own."""
+    """Parse a time zone; None is this machine's own."""
     if text is None:
         return None
     if text.upper() in ("Z", "UTC"):
@@ -84,14 +84,12 @@ def _zone(text: str | None) -> tzinfo | None:
 
 
 def stamped(text: str) -> float:
-    """Return the time of a stamp in the log file."""
+    """Parse a time stamp of the log file."""
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%f%z").timestamp()
 
 
 def priorities(text: str) -> range:
-    """Return the numbers of `err`, which means that and all that is worse, or of `err..info`. Raises
-    UsageError.
-    """
+    """Parse `err`, which means this priority and all more severe ones, or `err..info`. Raises UsageError."""
     first, dots, last = text.partition("..")
     ends = sorted(_priority(each) for each in ((first, last) if dots else ("0", first)))
     return range(ends[0], ends[1] + 1)

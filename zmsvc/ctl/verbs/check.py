@@ -26,22 +26,24 @@ if TYPE_CHECKING:
     from zmsvc.ctl.client import Json
 
 PATIENCE = 5.0
-"""Seconds that a supervisor has to say which states its tasks are in."""
+"""Seconds to wait for a supervisor's answer about the states of its tasks."""
 
 
 def check(args: argparse.Namespace) -> int:
-    """check: every fault of every file; warnings when there is none. 2 when a file is bad."""
-    told = [_checked(file) for file in args.files]
+    """check: print every fault of every file, or its warnings if it has none. Returns 2 if a file has a
+    fault.
+    """
+    reports = [_check_file(file) for file in args.files]
     if args.json:
-        terminal.out(json.dumps({"files": [each.as_json() for each in told]}) + "\n")
+        terminal.out(json.dumps({"files": [each.as_json() for each in reports]}) + "\n")
     else:
-        for each in told:
-            _say(each)
-    return 0 if all(each.ok for each in told) else 2
+        for each in reports:
+            _print_report(each)
+    return 0 if all(each.ok for each in reports) else 2
 
 
-class _Told:
-    """What was found out about one file."""
+class FileReport:
+    """The result of the check of one file."""
 
     def __init__(
         self,
@@ -54,7 +56,7 @@ class _Told:
     ) -> None:
         self.file = file
         self.access = access
-        """Who may connect to what, in words."""
+        """Lines that say which clients may connect to which endpoint."""
         self.tasks = tasks
         self.faults = faults
         self.warnings = warnings
@@ -72,11 +74,11 @@ class _Told:
         return {"file": self.file, "ok": self.ok, "tasks": self.tasks, **found}
 
 
-def _checked(file: str) -> _Told:
+def _check_file(file: str) -> FileReport:
     try:
         context = reader.load(file)
     except ConfigError as error:
-        return _Told(file, tasks=None, faults=error.faults, warnings=[])
+        return FileReport(file, tasks=None, faults=error.faults, warnings=[])
     curve = curve_keys.in_use(paths.keys_dir(context.name))
     found = [
         *checks.config_warnings(context, curve=curve),
@@ -84,20 +86,20 @@ def _checked(file: str) -> _Told:
         *reader.check_services(context),
     ]
     if not (paths.CONTEXT_NAME.fullmatch(context.name) and listens(paths.places(context.name))):
-        # Of a context that runs the ports are in use as they should be.
+        # The ports of a running context are in use by the context itself.
         found += reader.check_ports(context)
-    told = _placed(found, context)
-    return _Told(
+    warnings = _with_lines(found, context)
+    return FileReport(
         file,
         tasks=len(context.tasks),
         faults=[],
-        warnings=told,
+        warnings=warnings,
         access=checks.who_may_connect(context, curve=curve),
     )
 
 
-def _placed(found: list[checks.ConfigWarning], context: Context) -> list[checks.ConfigWarning]:
-    """Give each warning its line, if it is about anything that stands in the file."""
+def _with_lines(found: list[checks.ConfigWarning], context: Context) -> list[checks.ConfigWarning]:
+    """Add the line to each warning about an element of the file."""
     tasks, elements = reader.lines_of(context) if found else ({}, {})
     return [
         replace(each, line=each.line or tasks.get(each.task) or elements.get(each.element) or 0)
@@ -105,22 +107,23 @@ def _placed(found: list[checks.ConfigWarning], context: Context) -> list[checks.
     ]
 
 
-def _say(told: _Told) -> None:
-    for fault in told.faults:
+def _print_report(report: FileReport) -> None:
+    for fault in report.faults:
         terminal.err(terminal.clean(fault) + "\n")
     lines = [
-        f"{told.file}{f':{each.line}' if each.line else ''}: warning: {each.text}" for each in told.warnings
+        f"{report.file}{f':{each.line}' if each.line else ''}: warning: {each.text}"
+        for each in report.warnings
     ]
-    if told.ok:
-        lines += [f"{told.file}: {line}" for line in told.access]
-        lines.append(f"{told.file}: ok ({told.tasks} task{'s' if told.tasks != 1 else ''})")
+    if report.ok:
+        lines += [f"{report.file}: {line}" for line in report.access]
+        lines.append(f"{report.file}: ok ({report.tasks} task{'s' if report.tasks != 1 else ''})")
     for line in lines:
         terminal.out(terminal.clean(line) + "\n")
 
 
 def graph(args: argparse.Namespace) -> int:
-    """graph: tasks and rules as dot, mermaid or svg; with live states for a running context."""
-    context, states = _drawn(args)
+    """graph: draw tasks and rules as dot, mermaid or svg; with live states for a running context."""
+    context, states = _context_and_states(args)
     if args.format == "mermaid":
         drawn = drawing.mermaid(context, states)
     else:
@@ -149,8 +152,8 @@ def _svg(dot: str) -> str:
     return done.stdout.decode(errors="replace")
 
 
-def _drawn(args: argparse.Namespace) -> tuple[Context, dict[str, str] | None]:
-    """The context of a file, or of a name and then with the states of its tasks if it runs."""
+def _context_and_states(args: argparse.Namespace) -> tuple[Context, dict[str, str] | None]:
+    """Return the context of a file; or of a name, with the states of its tasks if it runs."""
     if args.what.endswith(".xml") or "/" in args.what:
         return reader.load(args.what), None
     places = choose(args.what)
@@ -160,7 +163,7 @@ def _drawn(args: argparse.Namespace) -> tuple[Context, dict[str, str] | None]:
         )
     except NotRunningError:
         return reader.load(places.config_file), None
-    # Of several transactions the newest that goes on says most.
+    # A task of several open transactions has its state in the newest one.
     shown = [each for each in it.transactions if args.transaction or each.open]
     return reader.load(it.file or places.config_file), {
         task.id: task.state for each in shown for task in each.tasks

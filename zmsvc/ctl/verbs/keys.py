@@ -1,11 +1,11 @@
-"""The verb keys: makes a context's CURVE keys and shows them, and says which clients may connect. The files
-are all there is to it.
+"""The verb keys: makes and shows the CURVE keys of a context, and decides which clients may connect. All
+state is in the files.
 
-`join` makes those of a machine that only connects: a pair of its own beside the public key of the context's
+`join` makes the keys of a machine that only connects: its own pair, beside the public key of the context's
 device.
 
-Directories and public keys belong to who runs this; secret files belong to the user that the context runs as,
-who alone may read them.
+Directories and public keys belong to the user who runs this verb. Secret files belong to the user of the
+context, and only that user can read them.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from zmsvc.host.bus import curve_keys
 from zmsvc.host.paths import Places
 
 USER = "zmsvc"
-"""Whom the unit runs contexts as."""
+"""The user of the unit."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:-]{0,63}")
 
 Owner = tuple[int, int]
 
 
 def run(args: argparse.Namespace) -> int:
-    """keys: list, make, join, allow or revoke."""
+    """keys: list, make, join, allow or revoke keys."""
     if args.now and args.action != "revoke":
         raise CtlError(2, "cannot understand the command: --now is for keys revoke")
     if (
@@ -49,11 +49,11 @@ def run(args: argparse.Namespace) -> int:
             f"cannot understand the command: keys {args.action} {'needs' if not args.what else 'takes no'} "
             f"FILE or CLIENT",
         )
-    places = _meant(args)
+    places = _selected_context(args)
     try:
         if args.action != "list":
             curve_keys.check_place(places.keys)
-        _carry_out(args, places)
+        _perform(args, places)
         _show(places, as_json=args.json)
     except (ConfigError, PlaceError) as error:
         raise CtlError(1, str(error)) from None
@@ -63,9 +63,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _meant(args: argparse.Namespace) -> Places:
-    """Return the context that is meant. A machine that only connects has neither its file nor anything
-    else of it.
+def _selected_context(args: argparse.Namespace) -> Places:
+    """Return the selected context. A machine that only connects has no files of the context
+    except its keys.
     """
     if args.action == "join" and args.context is None:
         raise CtlError(2, f"cannot join a context: name it (zmsvcctl -c NAME keys join {args.what})")
@@ -76,14 +76,14 @@ def _meant(args: argparse.Namespace) -> Places:
     return choose(args.context)
 
 
-def _carry_out(args: argparse.Namespace, places: Places) -> None:
+def _perform(args: argparse.Namespace, places: Places) -> None:
     if args.action == "join":
         _join(places, Path(args.what))
         return
     if curve_keys.of_client(places.keys) and args.action != "list":
         raise CtlError(
             1,
-            f"cannot {args.action} keys: {places.keys} is that of a client of {places.name}; type this "
+            f"cannot {args.action} keys: {places.keys} has the keys of a client of {places.name}; type this "
             f"where {places.name} runs",
         )
     if args.action == "list" and curve_keys.of_client(places.keys):
@@ -107,12 +107,12 @@ def _carry_out(args: argparse.Namespace, places: Places) -> None:
 
 
 def _show(places: Places, *, as_json: bool) -> None:
-    """The device's public key, and those of the clients by name."""
+    """Print the device's public key, and those of the clients by name."""
     if curve_keys.of_client(places.keys):
-        _show_own(places, as_json=as_json)
+        _show_client(places, as_json=as_json)
         return
     server, known = (
-        curve_keys.load_kept(places.keys / f"{curve_keys.SERVER}{curve_keys.PUBLIC}"),
+        curve_keys.load_trusted(places.keys / f"{curve_keys.SERVER}{curve_keys.PUBLIC}"),
         _clients(places),
     )
     if as_json:
@@ -129,17 +129,17 @@ def _show(places: Places, *, as_json: bool) -> None:
         terminal.out(f"  {name:<{width}}  {key.decode()}\n")
 
 
-def _show_own(places: Places, *, as_json: bool) -> None:
-    """The device's public key, and that of this machine's client."""
+def _show_client(places: Places, *, as_json: bool) -> None:
+    """Print the device's public key, and that of this machine's client."""
     own = curve_keys.load_client(places.keys)
     assert own.server_public is not None
     if as_json:
-        told = {
+        shown = {
             "directory": str(places.keys),
             "server": own.server_public.decode(),
             "client": own.public.decode(),
         }
-        terminal.out(json.dumps(told) + "\n")
+        terminal.out(json.dumps(shown) + "\n")
         return
     terminal.out(f"keys of a client of {places.name} in {places.keys}\n")
     terminal.out(f"server: {own.server_public.decode()}\nclient: {own.public.decode()}\n")
@@ -149,7 +149,7 @@ def _clients(places: Places) -> Mapping[str, bytes]:
     found = {}
     for file in sorted(curve_keys.clients(places.keys).glob(f"*{curve_keys.PUBLIC}")):
         try:
-            found[file.stem] = curve_keys.load_kept(file)
+            found[file.stem] = curve_keys.load_trusted(file)
         except ConfigError as error:
             terminal.complain(str(error))
     return found
@@ -159,25 +159,25 @@ def _clients(places: Places) -> Mapping[str, bytes]:
 
 
 def _make(places: Places) -> None:
-    """The device's pair and the context's own client pair."""
+    """Make the device's pair and the context's own client pair."""
     if curve_keys.in_use(places.keys):
         raise CtlError(
             1,
-            f"cannot make keys: {places.keys} has them already (to replace all, move it away, make anew, "
+            f"cannot make keys: {places.keys} has them already (to replace all, move it away, make new ones, "
             f"and restart {places.name})",
         )
     owner = _owner(places)
     _directory(places.keys.parent)
     _directory(places.keys)
     _directory(curve_keys.clients(places.keys))
-    own = _pair(places.keys, curve_keys.CLIENT, owner)
+    own = _write_pair(places.keys, curve_keys.CLIENT, owner)
     _write(
         curve_keys.clients(places.keys) / f"{curve_keys.OWN}{curve_keys.PUBLIC}",
         curve_keys.text(own),
         curve_keys.PUBLIC_MODE,
     )
-    # Last, because this is what says that there are keys.
-    _pair(places.keys, curve_keys.SERVER, owner)
+    # Last, because this file marks the keys as complete.
+    _write_pair(places.keys, curve_keys.SERVER, owner)
     if listens(places):
         terminal.complain(
             f"{places.name} is running: its keys are used from its next start on (systemctl restart "
@@ -186,8 +186,8 @@ def _make(places: Places) -> None:
 
 
 def _join(places: Places, file: Path) -> None:
-    """Make the keys of a machine that only connects, from the device's public key. Its own secret never
-    leaves it.
+    """Make the keys of a machine that only connects, from the device's public key. The machine's secret key
+    never leaves it.
     """
     if file.name.endswith(curve_keys.SECRET):
         raise CtlError(
@@ -209,7 +209,7 @@ def _join(places: Places, file: Path) -> None:
         curve_keys.text(server),
         curve_keys.PUBLIC_MODE,
     )
-    _pair(places.keys, curve_keys.CLIENT, None)
+    _write_pair(places.keys, curve_keys.CLIENT, None)
     name = re.sub(r"[^A-Za-z0-9_.-]", "_", socket.gethostname().partition(".")[0]) or "client"
     terminal.complain(
         f"where {places.name} runs: copy {places.keys}/{curve_keys.CLIENT}{curve_keys.PUBLIC} there as "
@@ -219,25 +219,25 @@ def _join(places: Places, file: Path) -> None:
 
 
 def _make_client(places: Places, directory: Path) -> None:
-    """A directory with all that a client elsewhere needs, whose key may connect from now on."""
+    """Make a directory with the keys for a client on another machine, and allow its key."""
     name = _client_name(directory.absolute().name)
     if not curve_keys.in_use(places.keys):
         _make(places)
     if directory.exists():
         raise CtlError(1, f"cannot make keys in {directory}: it exists, expected the name of a new directory")
-    _new(places, name)
+    _check_new_name(places, name)
     directory.mkdir(mode=0o700)
-    public = _pair(directory, curve_keys.CLIENT, None)
+    public = _write_pair(directory, curve_keys.CLIENT, None)
     server = curve_keys.load_public(places.keys / f"{curve_keys.SERVER}{curve_keys.PUBLIC}")
     _write(
         directory / f"{curve_keys.SERVER}{curve_keys.PUBLIC}", curve_keys.text(server), curve_keys.PUBLIC_MODE
     )
-    _admit(places, name, public)
+    _add_client(places, name, public)
 
 
 def _owner(places: Places) -> Owner | None:
-    """Whom root gives the secrets to: who runs the context, known by its state, else the user of the unit.
-    None: who we are.
+    """Return the owner of the secret files that root makes: the owner of the context's state, else the user
+    of the unit. None means the current user.
     """
     if os.geteuid():
         return None
@@ -253,9 +253,9 @@ def _owner(places: Places) -> Owner | None:
     return entry.pw_uid, entry.pw_gid
 
 
-def _pair(directory: Path, name: str, owner: Owner | None) -> bytes:
-    """Write a new pair; the public key."""
-    # Imported here for start-up time: only who makes keys needs ZMQ.
+def _write_pair(directory: Path, name: str, owner: Owner | None) -> bytes:
+    """Write a new pair; return the public key."""
+    # Imported here for start-up time: only making keys needs ZMQ.
     import zmq
 
     public, secret = zmq.curve_keypair()
@@ -274,11 +274,11 @@ def _pair(directory: Path, name: str, owner: Owner | None) -> bytes:
 
 def _allow(places: Places, file: Path) -> None:
     name = _client_name(file.name.removesuffix(curve_keys.SECRET).removesuffix(curve_keys.PUBLIC))
-    _new(places, name)
-    _admit(places, name, curve_keys.load_public(file))
+    _check_new_name(places, name)
+    _add_client(places, name, curve_keys.load_public(file))
 
 
-def _new(places: Places, name: str) -> None:
+def _check_new_name(places: Places, name: str) -> None:
     if (curve_keys.clients(places.keys) / f"{name}{curve_keys.PUBLIC}").exists():
         raise CtlError(
             1,
@@ -287,8 +287,8 @@ def _new(places: Places, name: str) -> None:
         )
 
 
-def _admit(places: Places, name: str, public: bytes) -> None:
-    # Only the public key is copied, whatever else is in the file.
+def _add_client(places: Places, name: str, public: bytes) -> None:
+    # Only the public key is copied; the file may also contain the secret one.
     _write(
         curve_keys.clients(places.keys) / f"{name}{curve_keys.PUBLIC}",
         curve_keys.text(public),
@@ -298,21 +298,21 @@ def _admit(places: Places, name: str, public: bytes) -> None:
 
 def _revoke(places: Places, args: argparse.Namespace) -> None:
     if args.what:
-        _withdraw(places, args.what)
+        _remove_client(places, args.what)
     if not listens(places):
         return
     if args.now:
-        _hang_up(Client(places, args.timeout))
+        _disconnect_all(Client(places, args.timeout))
         return
     terminal.complain(
-        f"{args.what} cannot connect again; a connection that is open stays until it or {places.name} ends "
-        f"(zmsvcctl -c {places.name} keys revoke --now ends all that are open)"
+        f"{args.what} cannot connect again; an open connection stays until it or {places.name} ends "
+        f"(zmsvcctl -c {places.name} keys revoke --now ends all open ones)"
     )
 
 
-def _withdraw(places: Places, name: str) -> None:
+def _remove_client(places: Places, name: str) -> None:
     if name == curve_keys.OWN:
-        raise CtlError(1, f"cannot revoke {name}: it is the context's own, by which its tasks connect")
+        raise CtlError(1, f"cannot revoke {name}: it is the context's own key, with which its tasks connect")
     file = curve_keys.clients(places.keys) / f"{_client_name(name)}{curve_keys.PUBLIC}"
     try:
         file.unlink()
@@ -322,9 +322,9 @@ def _withdraw(places: Places, name: str) -> None:
         ) from None
 
 
-def _hang_up(client: Client) -> None:
-    """End each connection to the bus and to the Monitors. Who may connect does so again, as after a crash
-    of the device.
+def _disconnect_all(client: Client) -> None:
+    """End each connection to the bus and to the Monitors. Allowed clients reconnect, as after a crash of the
+    device.
     """
     client.ask("restart-device")
     for transaction in ContextStatus(client.ask("status")).transactions:
@@ -347,17 +347,17 @@ def _client_name(name: str) -> str:
 
 
 def _directory(path: Path) -> None:
-    """Open to all who know where to look: the service's user must get to the secret files, and tasks to
-    the public ones.
+    """Make a directory that all users can enter: the user of the context needs the secret files, and tasks
+    need the public ones.
     """
     path.mkdir(parents=True, exist_ok=True)
     path.chmod(0o755)
 
 
 def _write(file: Path, content: str, mode: int, owner: Owner | None = None) -> None:
-    """Write a new file, which never has other content, mode or owner under its name."""
-    half = file.with_name(f".{file.name}.{os.getpid()}")
-    fd = os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    """Write a new file. Under its name it never has other content, mode or owner."""
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(fd, "w") as stream:
             stream.write(content)
@@ -366,7 +366,7 @@ def _write(file: Path, content: str, mode: int, owner: Owner | None = None) -> N
                 os.fchown(fd, *owner)
             os.fchmod(fd, mode)
             os.fsync(fd)
-        half.rename(file)
+        draft.rename(file)
     except BaseException:
-        half.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         raise

@@ -1,6 +1,4 @@
-"""The log of a context: journald's by matches that find all of it, else the daemon's file by the heads of
-its lines.
-"""
+"""The verb logs: it reads the journal by matches, or the daemon's log file by the heads of its lines."""
 
 from __future__ import annotations
 
@@ -26,19 +24,17 @@ from zmsvc.ctl.status_reply import ContextStatus, TaskStatus
 from zmsvc.host.paths import Places
 
 PATIENCE = 5.0
-"""Seconds that a supervisor, and journalctl for `status`, have: a log can be read without the one and left
-out without the other.
+"""Seconds to wait for a supervisor, and in `status` for journalctl: a log can be read without a supervisor,
+and `status` can be shown without a log.
 """
-AT_ONCE = 16
-"""Tasks whose log is shown by one `status`; of more, all journalctls together would take longer than
-anybody wants to wait.
-"""
+MAX_READERS = 16
+"""Tasks whose log one `status` shows. For more, all journalctl processes together would take too long."""
 _RAW = ("cat", "export")
-"""Formats of journalctl that escape nothing; those of the others are safe for a terminal."""
+"""Formats of journalctl without escaping; the others are safe for a terminal."""
 
 
 def logs(args: argparse.Namespace) -> int:
-    """logs: of a context, a transaction or tasks."""
+    """logs: show the log of a context, a transaction or tasks."""
     places = choose(args.context, args.transaction)
     tasks = [*args.tasks, *args.task]
     if args.follow and args.reverse:
@@ -54,20 +50,22 @@ def logs(args: argparse.Namespace) -> int:
     except CtlError as error:
         if error.code == 124:
             raise
-        # It has forgotten the transaction, or does not answer; its log is there all the same.
+        # The supervisor has forgotten the transaction, or does not answer; the log exists all the same.
         terminal.complain(f"{error}; its log is searched all the same")
     known = it or past
-    _complain_of_unknown(tasks, known)
-    log, of = _where(known, places), writers(known, places, client.uid)
+    _warn_unknown(tasks, known)
+    log, of = _log_of(known, places), writers(known, places, client.uid)
     if log == "journal":
         found = matches(of, args.transaction, tasks, cgroups(it, places.name, args.transaction, tasks))
-        return _journal(args, found, alike=known is not None and _alike(known, args.transaction, tasks))
+        return _journal(
+            args, found, same_instance=known is not None and _same_instance(known, args.transaction, tasks)
+        )
     return _file(args, log, of.daemon, tasks)
 
 
-def _complain_of_unknown(tasks: Sequence[str], known: ContextStatus | None) -> None:
-    """Say which tasks no transaction has. A reload may have removed them, and their log is shown; else the
-    name is wrong.
+def _warn_unknown(tasks: Sequence[str], known: ContextStatus | None) -> None:
+    """Print a warning for tasks that no transaction has. Either a reload has removed them, and their log is
+    shown, or the name is wrong.
     """
     if known is None:
         return
@@ -78,25 +76,25 @@ def _complain_of_unknown(tasks: Sequence[str], known: ContextStatus | None) -> N
 
 
 def _past(places: Places) -> ContextStatus | None:
-    """Return what the state file of a context that does not run knows of its tasks and its log, and say
-    where all this comes from.
+    """Return the contents of the state file of a context that does not run, and announce on stderr where they
+    and the log come from.
     """
     # Imported here for start-up time: most of the time a supervisor answers.
     from zmsvc.ctl import state_file
 
-    past, told = None, f"{places.name} does not run; this is"
+    past, source = None, f"{places.name} does not run; this is"
     if state_file.exists(places.state_file):
         try:
-            past, told = ContextStatus(state_file.status(places)), f"{state_file.note(places)}, and"
+            past, source = ContextStatus(state_file.status(places)), f"{state_file.note(places)}, and"
         except CtlError as error:
             terminal.complain(str(error))
-    log = _where(past, places)
-    terminal.complain(f"{told} from {'the journal' if log == 'journal' else log}")
+    log = _log_of(past, places)
+    terminal.complain(f"{source} from {'the journal' if log == 'journal' else log}")
     return past
 
 
-def _where(it: ContextStatus | None, places: Places) -> str:
-    """`journal` or a path: as the supervisor says, else the daemon's file if it has ever written one."""
+def _log_of(it: ContextStatus | None, places: Places) -> str:
+    """Return `journal` or a path: from the supervisor, else the daemon's file if it exists."""
     if it is not None and it.log.startswith("/"):
         return it.log.removesuffix("+stderr")
     if it is not None and it.log == "journal":
@@ -109,8 +107,8 @@ def _where(it: ContextStatus | None, places: Places) -> str:
 
 
 def cgroups(it: ContextStatus | None, name: str, transaction: str | None, tasks: Sequence[str]) -> list[str]:
-    """The cgroups of what is meant: from the supervisor, or when it does not know them any more from the
-    journal's own list.
+    """Return the cgroups of the selected tasks: from the supervisor, or if it no longer knows them, from the
+    journal's list.
     """
     if it is not None:
         return [
@@ -122,11 +120,13 @@ def cgroups(it: ContextStatus | None, name: str, transaction: str | None, tasks:
         ]
     if not transaction and not tasks:
         return []
-    return [path for path in _written_from() if _is_of(path, name, transaction, tasks)]
+    return [path for path in _journal_cgroups() if _is_cgroup_of(path, name, transaction, tasks)]
 
 
-def _is_of(cgroup: str, name: str, transaction: str | None, tasks: Sequence[str]) -> bool:
-    """Whether a cgroup is that of one of these tasks: `.../zmsvc@NAME.service/tasks/TRANSACTION:TASK`."""
+def _is_cgroup_of(cgroup: str, name: str, transaction: str | None, tasks: Sequence[str]) -> bool:
+    """Return True if a cgroup belongs to one of these tasks:
+    `.../zmsvc@NAME.service/tasks/TRANSACTION:TASK`.
+    """
     unit, _, key = cgroup.rpartition("/tasks/")
     found, _, task = key.partition(":")
     return (
@@ -136,7 +136,7 @@ def _is_of(cgroup: str, name: str, transaction: str | None, tasks: Sequence[str]
     )
 
 
-def _written_from() -> list[str]:
+def _journal_cgroups() -> list[str]:
     try:
         done = subprocess.run(
             ["journalctl", "-q", "-F", "_SYSTEMD_CGROUP"], capture_output=True, timeout=PATIENCE
@@ -146,15 +146,17 @@ def _written_from() -> list[str]:
     return done.stdout.decode(errors="replace").splitlines()
 
 
-def _journal(args: argparse.Namespace, found: list[str], *, alike: bool) -> int:
-    """Show what the matches find; `alike`: among it are tasks that journalctl would not tell apart."""
+def _journal(args: argparse.Namespace, found: list[str], *, same_instance: bool) -> int:
+    """Show the entries that match; with `same_instance` some tasks have the same instance, so their names are
+    added.
+    """
     command = ["journalctl", *_options(args)]
     output = args.output or ("json" if args.json else None)
     command += [f"--output={output}"] if output else []
     if args.show_query:
         _show_query(args, shlex.join([*command, *found]))
         return 0
-    if output is None and alike:
+    if output is None and same_instance:
         return journal_entries.show(
             [*command, "--no-pager", "--all", "--output=json", *found],
             pager=not args.no_pager and not args.follow,
@@ -162,7 +164,7 @@ def _journal(args: argparse.Namespace, found: list[str], *, alike: bool) -> int:
     sys.stdout.flush()
     try:
         if output in _RAW and terminal.on_terminal():
-            return _cleaned([*command, *found])
+            return _show_raw([*command, *found])
         os.execvp(command[0], [*command, *found])
     except OSError as error:
         raise CtlError(
@@ -174,22 +176,22 @@ def _show_query(args: argparse.Namespace, query: str) -> None:
     terminal.say(json.dumps({"query": query}) if args.json else query)
 
 
-def _cleaned(command: list[str]) -> int:
-    """Show on a terminal what journalctl would write there as the task has."""
+def _show_raw(command: list[str]) -> int:
+    """Show the output of journalctl on a terminal, without the control characters of tasks."""
     with subprocess.Popen(command, stdout=subprocess.PIPE) as reader:
         try:
             assert reader.stdout is not None
             for line in file_entries.texts(reader.stdout):
                 terminal.out(line, flush=True)
         except KeyboardInterrupt:
-            return 0  # That is how one ends it.
+            return 0  # Ctrl-C is a normal end.
         finally:
             reader.terminate()
     return max(0, reader.returncode)
 
 
 def _options(args: argparse.Namespace) -> list[str]:
-    """The options that journalctl has by the same name."""
+    """Return the options that journalctl has under the same names."""
     named = {
         "lines": args.lines,
         "since": args.since,
@@ -204,9 +206,9 @@ def _options(args: argparse.Namespace) -> list[str]:
     ]
 
 
-def _alike(it: ContextStatus, transaction: str | None, tasks: Sequence[str]) -> bool:
-    """Tell whether tasks that are meant have the same instance: journalctl shows it alone, which would not
-    tell them apart.
+def _same_instance(it: ContextStatus, transaction: str | None, tasks: Sequence[str]) -> bool:
+    """Return True if selected tasks have the same instance: journalctl prints only the instance, so their
+    lines would look the same.
     """
     seen = Counter(
         task.instance
@@ -222,7 +224,7 @@ def _alike(it: ContextStatus, transaction: str | None, tasks: Sequence[str]) -> 
 
 
 def _file(args: argparse.Namespace, path: str, owner: int, tasks: list[str]) -> int:
-    """Show the file that the supervisor, which is of the user `owner`, has named."""
+    """Show the log file of the daemon, whose user is `owner`."""
     wanted = Wanted(
         args.transaction, tasks, since=args.since, until=args.until, priority=args.priority, grep=args.grep
     )
@@ -234,7 +236,7 @@ def _file(args: argparse.Namespace, path: str, owner: int, tasks: list[str]) -> 
         owner,
         wanted,
         lines=args.lines,
-        # As with journalctl: who looks for the last entries with a word sees the newest first.
+        # As with journalctl: the last entries that match a pattern are shown newest first.
         reverse=args.reverse or (args.grep is not None and args.lines is not None and not args.follow),
         follow=args.follow,
         pager=not args.no_pager,
@@ -248,24 +250,24 @@ def _file(args: argparse.Namespace, path: str, owner: int, tasks: list[str]) -> 
 def last_lines(
     of: Writers, it: ContextStatus, wanted: Sequence[tuple[str, TaskStatus]], count: int
 ) -> dict[tuple[str, str], list[str]]:
-    """The last lines that the log has of each task, by transaction and task."""
-    some = wanted[:AT_ONCE]
+    """Return the last log lines of each task, by transaction and task."""
+    first = wanted[:MAX_READERS]
     if it.log == "journal":
-        return _journal_tails(of, some, count)
+        return _journal_tails(of, first, count)
     try:
         with LogDirectory(Path(it.log.removesuffix("+stderr")), of.daemon) as log, log.open() as file:
             text = file_entries.end_of(file)
     except (OSError, PlaceError):
-        return {(transaction, task.id): [] for transaction, task in some}
+        return {(transaction, task.id): [] for transaction, task in first}
     return {
         (transaction, task.id): [
-            line.rstrip("\n") for line in deque(_about(text, transaction, task.id), count)
+            line.rstrip("\n") for line in deque(_lines_of_task(text, transaction, task.id), count)
         ]
-        for transaction, task in some
+        for transaction, task in first
     }
 
 
-def _about(text: Iterable[str], transaction: str, task: str) -> Iterator[str]:
+def _lines_of_task(text: Iterable[str], transaction: str, task: str) -> Iterator[str]:
     return (
         line for entry in Wanted(transaction, [task]).pick(file_entries.entries(text)) for line in entry.lines
     )
@@ -274,7 +276,7 @@ def _about(text: Iterable[str], transaction: str, task: str) -> Iterator[str]:
 def _journal_tails(
     of: Writers, wanted: Sequence[tuple[str, TaskStatus]], count: int
 ) -> dict[tuple[str, str], list[str]]:
-    """One journalctl for each task, all at the same time."""
+    """Run one journalctl for each task, all at the same time."""
     readers = {}
     for transaction, task in wanted:
         groups = [task.cgroup] if task.cgroup else []

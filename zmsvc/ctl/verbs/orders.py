@@ -1,5 +1,5 @@
-"""The verbs that order something and wait until it is done: start, stop, restart, reset-failed, forget,
-reload, reexec, exit.
+"""The verbs that send an order and wait for its outcome: start, stop, restart, reset-failed, forget, reload,
+reexec, exit.
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ import json
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import Client, CtlError, DroppedError, NotRunningError
 from zmsvc.ctl.select_context import choose
+from zmsvc.ctl.status_reply import objects
 from zmsvc.host import ids
 
-TYPE_CHECKING = False  # As in client: typing is not worth its import.
+TYPE_CHECKING = False  # As in client: an import of typing is too slow.
 if TYPE_CHECKING:
     from zmsvc.ctl.client import Json
 
-LEAVING = 90.0
-"""Seconds that a daemon which has stopped all its tasks has to leave, and a supervisor to be replaced."""
-MAX_LOOKS = 20
-"""How often somebody may accept a connection and hang up, before we believe that it is not a daemon on its
-way out.
+EXIT_PATIENCE = 90.0
+"""Seconds for a daemon to end after it has stopped all its tasks, and for a supervisor to be replaced."""
+MAX_HANGUPS = 20
+"""Connections that may be accepted and closed in a row. After that the listener is not a daemon that is
+ending.
 """
 
 
 def order(args: argparse.Namespace) -> int:
-    """start, stop, restart, reset-failed, forget: carry it out and say what became of it."""
+    """start, stop, restart, reset-failed, forget: send the order and print its outcome."""
     client = Client(choose(args.context, args.transaction), args.timeout)
     tasks = list(dict.fromkeys([*getattr(args, "tasks", ()), *getattr(args, "task", ())]))
     request: Json = {
@@ -36,29 +37,27 @@ def order(args: argparse.Namespace) -> int:
         "timeout": args.timeout or None,
     }
     if args.verb == "start" and args.transaction is None:
-        # Made here and not by the supervisor, so that the order can be given again to the next one when this
-        # one dies over it.
+        # The ID is made here and not by the supervisor, so that the order can be repeated to the next
+        # supervisor if this one dies before it answers.
         request |= {"transaction": ids.transaction_id(), "new": True}
     try:
         data = client.ask(args.verb, **request)
     except CtlError as error:
         if args.verb == "stop" and error.code == 4 and client.drops and not args.transaction:
-            # The supervisor that died over the order had stopped everything: nothing is left to be stopped.
-            _tell(args, {"transactions": [], "tasks": []}, new=None)
+            # The supervisor that died before it answered had stopped everything: the order is done.
+            _print_outcome(args, {"transactions": [], "tasks": []}, new=None)
             return 0
-        _say_beside(args, error.data)
+        _announce_second(args, error.data)
         if not args.json:
-            _tell(args, error.data, new=request["transaction"])
-        raise CtlError(
-            error.code, str(error) + _way_out(args, client.name, error, tasks), error.data
-        ) from None
-    _say_beside(args, data)
-    _tell(args, data, new=request["transaction"])
+            _print_outcome(args, error.data, new=request["transaction"])
+        raise CtlError(error.code, str(error) + _hint(args, client.name, error, tasks), error.data) from None
+    _announce_second(args, data)
+    _print_outcome(args, data, new=request["transaction"])
     return 0
 
 
-def _tell(args: argparse.Namespace, data: Json, *, new: str | None) -> None:
-    """What the order did. The ID of a transaction that was opened stands alone, for scripts."""
+def _print_outcome(args: argparse.Namespace, data: Json, *, new: str | None) -> None:
+    """Print what the order did. The ID of an opened transaction is alone on its line, for scripts."""
     if args.json:
         terminal.out(json.dumps(data) + "\n")
         return
@@ -76,7 +75,7 @@ def _tell(args: argparse.Namespace, data: Json, *, new: str | None) -> None:
             "".join(_line(name, "forgotten") for name in names)
             or "nothing to forget: no transaction is stopped\n"
         )
-    for task in _objects(data, "tasks"):
+    for task in objects(data.get("tasks")):
         where = task.get("transaction") or data.get("transaction")
         process = f", PID {task['pid']}" if isinstance(task.get("pid"), int) else ""
         held = ", held: no rule starts it" if task.get("held") is True else ""
@@ -85,21 +84,21 @@ def _tell(args: argparse.Namespace, data: Json, *, new: str | None) -> None:
         )
         what = f"{task.get('state')} ({task.get('sub')}){process}{by_force}{held}"
         terminal.out(_line(f"{where}/{task.get('id')}" if where else task.get("id"), what))
-    _tell_ends(data)
+    _print_ended(data)
 
 
-def _tell_ends(data: Json) -> None:
-    """What tasks had left behind, and what of them is still there."""
-    for end in _objects(data, "ended"):
-        terminal.out(_line(end.get("task"), _ended(end)))
+def _print_ended(data: Json) -> None:
+    """Print the processes that tasks left behind, and the tasks that still have some."""
+    for end in objects(data.get("ended")):
+        terminal.out(_line(end.get("task"), _ended_text(end)))
     survivors = data.get("survivors")
     for task in survivors if isinstance(survivors, list) else ():
         terminal.complain(f"{task} still has processes (zmsvcctl status {task})")
 
 
-def _ended(end: Json) -> str:
-    """What became of a process of a task beside its main one. How it ended is not known where another one
-    has reaped it.
+def _ended_text(end: Json) -> str:
+    """Return the outcome of a process of a task beside its main one. How it ended is unknown if another
+    process has reaped it.
     """
     asked, killed = end.get("asked"), end.get("killed") or not end.get("asked")
     done = [f"{asked} was sent to"] * bool(asked) + ["SIGKILL was sent to"] * bool(killed)
@@ -110,9 +109,9 @@ def _ended(end: Json) -> str:
     )
 
 
-def _say_beside(args: argparse.Namespace, data: Json) -> None:
-    """Announce a second transaction, which is a second copy of everything: systemctl, from which people
-    come, starts nothing twice.
+def _announce_second(args: argparse.Namespace, data: Json) -> None:
+    """Announce a second transaction, which is a second copy of every task: users expect that, as with
+    systemctl, nothing is started twice.
     """
     beside, opened = data.get("beside"), data.get("transaction")
     if args.verb == "start" and isinstance(beside, list) and beside:
@@ -123,19 +122,14 @@ def _say_beside(args: argparse.Namespace, data: Json) -> None:
         )
 
 
-def _objects(data: Json, key: str) -> list[Json]:
-    value = data.get(key)
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+def _line(subject: object, what: str) -> str:
+    return terminal.clean(f"{subject}: {what}") + "\n"
 
 
-def _line(who: object, what: str) -> str:
-    return terminal.clean(f"{who}: {what}") + "\n"
-
-
-def _way_out(args: argparse.Namespace, name: str, error: CtlError, tasks: list[str]) -> str:
-    """What to do next, in brackets; nothing when the error says so itself."""
-    said = str(error)
-    if "zmsvcctl" in said or error.code not in (1, 4, 124):
+def _hint(args: argparse.Namespace, name: str, error: CtlError, tasks: list[str]) -> str:
+    """Return in brackets what to do next; nothing if the error text already says it."""
+    message = str(error)
+    if "zmsvcctl" in message or error.code not in (1, 4, 124):
         return ""
     ctl = f"zmsvcctl -c {name}"
     transaction = error.data.get("transaction") or args.transaction
@@ -148,23 +142,25 @@ def _way_out(args: argparse.Namespace, name: str, error: CtlError, tasks: list[s
 
 
 def reload(args: argparse.Namespace) -> int:
-    """reload: read the context file again; say what differs."""
+    """reload: have the supervisor read the context file again; print the differences."""
     client = Client(choose(args.context), args.timeout)
     try:
         data = client.ask("reload", block=not args.no_block, timeout=args.timeout or None)
     except CtlError as error:
-        _say_still_failed(client.name, error.data)
+        _warn_still_failed(client.name, error.data)
         if not args.json and "changed" in error.data:
-            _tell_difference(args, error.data)
-        raise CtlError(error.code, str(error) + _way_out(args, client.name, error, []), error.data) from None
-    _say_still_failed(client.name, data)
-    _tell_difference(args, data)
+            _print_differences(args, error.data)
+        raise CtlError(error.code, str(error) + _hint(args, client.name, error, []), error.data) from None
+    _warn_still_failed(client.name, data)
+    _print_differences(args, data)
     return 0
 
 
-def _say_still_failed(name: str, data: Json) -> None:
-    """Name what has failed and was changed: whoever has mended a file expects that it runs."""
-    for failed in _objects(data, "still_failed"):
+def _warn_still_failed(name: str, data: Json) -> None:
+    """Name tasks that are failed and whose definition has changed: after a correction of the file users
+    expect that they run.
+    """
+    for failed in objects(data.get("still_failed")):
         task = failed.get("task")
         start = f"zmsvcctl -c {name} start --transaction {failed.get('transaction')} {task}"
         terminal.complain(f"{task} is still failed, and a reload starts no failed task ({start})")
@@ -177,33 +173,35 @@ _DIFFERENCES = {
     "in_place": "changed without a restart",
     "context": "changed for the context",
 }
-"""What a reload tells, and how it is printed."""
+"""The lists in the answer of a reload, and their names in the output."""
 
 
-def _tell_difference(args: argparse.Namespace, data: Json) -> None:
+def _print_differences(args: argparse.Namespace, data: Json) -> None:
     if args.json:
         terminal.out(json.dumps(data) + "\n")
         return
-    told = {what: names for what in _DIFFERENCES if isinstance(names := data.get(what), list) and names}
-    for what, names in told.items():
+    differences = {
+        what: names for what in _DIFFERENCES if isinstance(names := data.get(what), list) and names
+    }
+    for what, names in differences.items():
         terminal.out(_line(_DIFFERENCES[what], " ".join(map(str, names))))
-    if not told:
+    if not differences:
         terminal.out("nothing differs\n")
-    _tell_ends(data)
+    _print_ended(data)
 
 
 def reexec(args: argparse.Namespace) -> int:
     """reexec: done when the next supervisor answers."""
-    client = Client(choose(args.context), args.timeout, patience=LEAVING)
+    client = Client(choose(args.context), args.timeout, patience=EXIT_PATIENCE)
     before = client.ask("status").get("pid")
     try:
-        with client.open() as farewell:
+        with client.open() as connection:
             client.ask("reexec")
-            # The connection ends with the supervisor that holds it, so the one after it is held by its
-            # successor.
-            farewell.wait_for_end()
+            # This connection ends together with its supervisor, so the next connection is to the next
+            # supervisor.
+            connection.wait_for_end()
     except DroppedError:
-        pass  # It was gone before it had said so.
+        pass  # The supervisor ended before it answered.
     after = client.ask("status").get("pid")
     if args.json:
         terminal.out(json.dumps({"before": before, "after": after}) + "\n")
@@ -213,31 +211,31 @@ def reexec(args: argparse.Namespace) -> int:
 
 
 def leave(args: argparse.Namespace) -> int:
-    """exit: done when the daemon is gone, not when it has promised to go."""
+    """exit: done when the daemon has ended, not when it has accepted the order."""
     places = choose(args.context)
     client = Client(places, args.timeout)
     try:
         client.ask("exit", block=not args.no_block, timeout=args.timeout or None)
     except DroppedError:
-        # It may have gone because of the order, or have been replaced in the middle of it. The daemon's end
-        # tells.
-        _see_it_go(client, sure=False)
+        # The supervisor may have ended because of the order, or died in the middle of it. Only the end of the
+        # daemon shows that the order was carried out.
+        _wait_until_gone(client, sure=False)
     else:
         if not args.no_block:
-            _see_it_go(Client(places, args.timeout, patience=LEAVING), sure=True)
+            _wait_until_gone(Client(places, args.timeout, patience=EXIT_PATIENCE), sure=True)
     if args.json:
         terminal.out(json.dumps({"context": places.name, "ended": not args.no_block}) + "\n")
     return 0
 
 
-def _see_it_go(client: Client, *, sure: bool) -> None:
-    """Until nobody listens any more. A connection that nobody accepts, or whose supervisor leaves, is hung
-    up: then we look again.
+def _wait_until_gone(client: Client, *, sure: bool) -> None:
+    """Wait until no process listens any more. The kernel closes a connection that is not accepted, and one
+    whose supervisor ends: then connect again.
 
-    Where the order is not `sure` to have been taken, a supervisor that answers is a new one, which knows
-    nothing of it.
+    If it is not `sure` that the order was accepted, a supervisor that answers is a new one, which does not
+    know the order.
     """
-    for _ in range(MAX_LOOKS):
+    for _ in range(MAX_HANGUPS):
         try:
             with client.open() as connection:
                 if not sure:
@@ -254,6 +252,6 @@ def _see_it_go(client: Client, *, sure: bool) -> None:
             return
     raise CtlError(
         5,
-        f"cannot say that {client.name} has ended: somebody goes on to listen (systemctl status "
+        f"cannot say that {client.name} has ended: a process still listens (systemctl status "
         f"zmsvc@{client.name})",
     )

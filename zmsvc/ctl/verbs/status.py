@@ -1,4 +1,4 @@
-"""The verbs that show what is: status and list."""
+"""The verbs that show the current state: status and list."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from zmsvc.ctl.status_reply import ContextStatus, TaskStatus, TransactionStatus,
 from zmsvc.host import paths
 from zmsvc.host.paths import Places
 
-TYPE_CHECKING = False  # As in client: typing is not worth its import.
+TYPE_CHECKING = False  # As in client: an import of typing is too slow.
 if TYPE_CHECKING:
     from zmsvc.ctl.client import Json
 
 PATIENCE = 25.0
-"""Seconds that a supervisor has to answer a question: a hung one is replaced by its keeper in less."""
+"""Seconds to wait for an answer: a keeper replaces a hung supervisor in less time."""
 LIST_PATIENCE = 3.0
-"""The same for each context of `list`, which has to say something about all of them."""
+"""The same for each context of `list`, which asks all of them."""
 LOG_LINES = 5
-"""Last lines of the log that `status` shows of a failed or named task, where -n does not say otherwise."""
+"""The number of log lines that `status` shows of a failed or named task, without -n."""
 
 
 def status(args: argparse.Namespace) -> int:
-    """status: the tree. 0 when everything asked for is active, 3 when not."""
+    """status: print the tree. Returns 0 if everything that was asked for is active, else 3."""
     try:
         places = choose(args.context, args.transaction)
     except NoneRunningError as error:
@@ -40,11 +40,11 @@ def status(args: argparse.Namespace) -> int:
         return _not_running(args, places)
     it = ContextStatus(data)
     if tasks and args.transaction is None and any(each.open for each in it.transactions):
-        # A task is in every transaction, but who asks for it does not mean those that were stopped.
+        # Every transaction has the task, but the stopped ones are of no interest.
         it.transactions = [each for each in it.transactions if each.open]
     contexts: Json = {"contexts": [_with_versions(data, it)]} if args.json else {}
     if not args.json:
-        _draw(args, it, places, client.uid, named=bool(tasks))
+        _print_tree(args, it, places, client.uid, named=bool(tasks))
     if tasks and not it.tasks:
         raise CtlError(
             4,
@@ -57,24 +57,22 @@ def status(args: argparse.Namespace) -> int:
 
 
 def _with_versions(data: Json, it: ContextStatus) -> Json:
-    """Return the answer with the installed version, and with those that a supervisor of zmsvc 1.0 does not
-    tell as null.
+    """Return the answer with the installed version. Versions that a supervisor of zmsvc 1.0 does not send are
+    null.
     """
     names = ("supervisor_version", "keeper_version", "zygote_version")
-    told = {name: data.get(name) or None for name in names}
-    return {**data, "version": __version__, **told, "restart_needed": versions.restart_needed(it)}
+    process_versions = {name: data.get(name) or None for name in names}
+    return {**data, "version": __version__, **process_versions, "restart_needed": versions.restart_needed(it)}
 
 
 def _not_running(args: argparse.Namespace, places: Places) -> int:
-    """Show a context that does not run, with what its state file knows: what its tasks were, and what of
-    it is left.
-    """
+    """Show a context that does not run, with the last states of its tasks from its state file."""
     file = str(places.config_file) if places.config_file.exists() else ""
     past = _past(places)
     if past is not None:
-        past["transactions"] = _named(args, places, past["transactions"])
+        past["transactions"] = _select(args, places, past["transactions"])
     if args.json:
-        terminal.out(json.dumps({"contexts": [_nothing(places.name, file) | (past or {})]}) + "\n")
+        terminal.out(json.dumps({"contexts": [_empty_status(places.name, file) | (past or {})]}) + "\n")
         return 3
     lines = render.inactive(
         places.name, file, start_command(places.name if file else None, file), terminal.style()
@@ -88,17 +86,17 @@ def _not_running(args: argparse.Namespace, places: Places) -> int:
             if named or (each.resumes and task.state == "failed")
         ]
         whole = named or args.transaction is not None or len(it.transactions) == 1
-        sight = render.StatusExtras(
+        extras = render.StatusExtras(
             now=time.time(), logs=_log_lines(args, it, places, None, wanted), whole=whole
         )
-        lines += render.past(it, sight, terminal.style())
+        lines += render.past(it, extras, terminal.style())
     terminal.page("\n".join(lines) + "\n", wanted=not args.no_pager)
     return 3
 
 
 def _past(places: Places) -> Json | None:
-    """Return what the state file knows, and say that this is where it comes from; None where there is no
-    file to be read.
+    """Return the contents of the state file, and announce this source on stderr; None if there is no readable
+    file.
     """
     # Imported here for start-up time: most of the time a supervisor answers.
     from zmsvc.ctl import state_file
@@ -114,9 +112,9 @@ def _past(places: Places) -> Json | None:
     return past
 
 
-def _named(args: argparse.Namespace, places: Places, transactions: list[Json]) -> list[Json]:
-    """Return what is asked for of the transactions. Raises CtlError 4 for what the state file does not
-    know, as a supervisor does.
+def _select(args: argparse.Namespace, places: Places, transactions: list[Json]) -> list[Json]:
+    """Return the transactions and tasks that were asked for. Raises CtlError 4 for unknown ones, as a
+    supervisor does.
     """
     names = {*args.tasks, *args.task}
     if args.transaction is not None:
@@ -132,13 +130,13 @@ def _named(args: argparse.Namespace, places: Places, transactions: list[Json]) -
     ]
     if missing := names - {task["id"] for each in found for task in each["tasks"]}:
         raise CtlError(4, f"cannot show {min(missing)}: no such task (zmsvcctl -c {places.name} status)")
-    # As of a context that runs: stopped transactions are not meant, where another goes on.
+    # As for a running context: stopped transactions are left out if another one will be resumed.
     going_on = [each for each in found if each["resumes"]] if args.transaction is None else []
     return going_on or found
 
 
-def _nothing(name: str, file: str) -> Json:
-    """Return what `status` says as JSON of a context that does not run: every field is there."""
+def _empty_status(name: str, file: str) -> Json:
+    """Return the JSON of `status` for a context that does not run, with every field."""
     empty = (
         "id",
         "pid",
@@ -168,7 +166,7 @@ def _log_lines(
     daemon: int | None,
     wanted: list[tuple[TransactionStatus, TaskStatus]],
 ) -> dict[tuple[str, str], list[str]]:
-    """Return the last lines of the log of the tasks that are wanted."""
+    """Return the last log lines of the given tasks."""
     count = LOG_LINES if args.lines is None else args.lines
     if not wanted or not count:
         return {}
@@ -181,7 +179,7 @@ def _log_lines(
     )
 
 
-def _draw(
+def _print_tree(
     args: argparse.Namespace, it: ContextStatus, places: Places, daemon: int | None, *, named: bool
 ) -> None:
     wanted = [
@@ -193,14 +191,14 @@ def _draw(
     logs = _log_lines(args, it, places, daemon, wanted)
     now = time.time()
     age = procfs.age(it.keeper_pid)
-    sight = render.StatusExtras(
+    extras = render.StatusExtras(
         now=now,
         up=render.epoch(it.since) or (None if age is None else now - age),
         memory=procfs.memory(task.pid for task in it.tasks if task.pid is not None),
         logs=logs,
         whole=named or args.transaction is not None or len(it.transactions) == 1,
     )
-    text = "\n".join(render.context(it, sight, terminal.style())) + "\n"
+    text = "\n".join(render.context(it, extras, terminal.style())) + "\n"
     terminal.page(text, wanted=not args.no_pager)
 
 
@@ -212,7 +210,7 @@ def contexts(args: argparse.Namespace) -> int:
     known = paths.known_contexts()
     alive = {places.name: places for places in running()}
     names = sorted({*known, *alive, *paths.past_contexts()})
-    rows = [_listed(name, alive.get(name), str(known.get(name, "")), args.timeout) for name in names]
+    rows = [_list_row(name, alive.get(name), str(known.get(name, "")), args.timeout) for name in names]
     if args.json:
         terminal.out(json.dumps({"contexts": rows}) + "\n")
         return 0
@@ -232,11 +230,11 @@ def contexts(args: argparse.Namespace) -> int:
 
 
 def _ratio(row: Json) -> str:
-    """`2/3`: active tasks of all."""
+    """Format `2/3`: the active tasks of all."""
     return "-" if row["tasks"] is None else f"{row['running']}/{row['tasks']}"
 
 
-def _listed(name: str, places: Places | None, file: str, timeout: float | None) -> Json:
+def _list_row(name: str, places: Places | None, file: str, timeout: float | None) -> Json:
     row: Json = {
         "name": name,
         "state": "inactive",

@@ -1,6 +1,4 @@
-"""The verb top: what tasks use of the machine, as a table that is drawn again and again. It reads the
-figures itself.
-"""
+"""The verb top: a live table of the CPU and memory of tasks. It reads the figures itself."""
 
 from __future__ import annotations
 
@@ -25,11 +23,11 @@ from zmsvc.ctl.status_reply import ContextStatus, TaskStatus, TransactionStatus
 from zmsvc.host import usage
 
 PATIENCE = 25.0
-"""Seconds that a supervisor has to answer: a hung one is replaced by its keeper in less."""
+"""Seconds to wait for an answer: a keeper replaces a hung supervisor in less time."""
 SPAN = 0.2
-"""Seconds over which the CPU of the first picture is measured."""
+"""Seconds over which the CPU time of the first screen is measured."""
 SHORTEST = 0.05
-"""Seconds between two pictures at least: nobody sees more."""
+"""Least seconds between two screens."""
 
 _HEAD = (
     "TASK",
@@ -50,22 +48,22 @@ _HOME, _END_OF_LINE, _REST = "\x1b[H", "\x1b[K\n", "\x1b[J"
 
 
 def top(args: argparse.Namespace) -> int:
-    """top: a live table on a terminal, until `q` or Ctrl-C; printed once where nobody looks."""
-    look = TopView(args)
-    look.begin()
-    # This is the measurement itself, not a wait for something.
+    """top: show a live table on a terminal, until `q` or Ctrl-C; print it once if there is no terminal."""
+    view = TopView(args)
+    view.begin()
+    # This pause is the measurement, not a wait for an event.
     time.sleep(SPAN)
     if args.json:
-        terminal.out(json.dumps({"contexts": [look.rows()]}) + "\n")
+        terminal.out(json.dumps({"contexts": [view.rows()]}) + "\n")
     elif args.once or not terminal.on_terminal() or os.environ.get("TERM") == "dumb":
-        terminal.out("\n".join(look.picture()) + "\n")
+        terminal.out("\n".join(view.screen_lines()) + "\n")
     else:
-        _live(look, args.interval)
+        _live(view, args.interval)
     return 0
 
 
 class TopView:
-    """Looks at one context, at what the arguments name of it."""
+    """The view of one context, restricted to the transaction and the tasks of the arguments."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self._places = choose(args.context, args.transaction)
@@ -73,10 +71,10 @@ class TopView:
         self._tasks = [*args.tasks, *args.task]
         self._timeout: float | None = args.timeout
         self._sort: str = args.sort
-        self._gauge = usage.ProcessSampler(usage.Options())
+        self._sampler = usage.ProcessSampler(usage.Options())
 
     def _ask(self) -> tuple[str, list[tuple[TransactionStatus, TaskStatus]]]:
-        """The context's name, and its tasks: of transactions that go on, or of the one that is named."""
+        """Return the context's name, and the tasks of its open transactions or of the named one."""
         client = Client(self._places, self._timeout, patience=PATIENCE)
         it = ContextStatus(client.ask("status", transaction=self._transaction, tasks=self._tasks))
         found = [
@@ -93,11 +91,11 @@ class TopView:
         return it.name, found
 
     def begin(self) -> None:
-        """Begin to measure."""
-        self._gauge.begin(task.pid for _, task in self._ask()[1] if task.pid is not None)
+        """Begin the measurement."""
+        self._sampler.begin(task.pid for _, task in self._ask()[1] if task.pid is not None)
 
     def rows(self) -> dict[str, Any]:
-        """The name of the context, and by transaction the rows of a `monitor` message."""
+        """Return the name of the context, and for each transaction the rows of a `monitor` message."""
         name, found = self._ask()
         transactions: dict[str, list[usage.Figures]] = {each.id: [] for each, _ in found}
         for (each, _), row in zip(found, self._sample(found), strict=True):
@@ -105,14 +103,14 @@ class TopView:
         return {"name": name, "transactions": transactions}
 
     def _sample(self, found: list[tuple[TransactionStatus, TaskStatus]]) -> list[usage.Figures]:
-        told = (
+        tasks = (
             {"service_id": task.id, "pid": task.pid, "action": task.action, "state": task.state}
             for _, task in found
         )
-        return usage.rows(self._gauge, told)
+        return usage.rows(self._sampler, tasks)
 
-    def picture(self) -> list[str]:
-        """The lines of one picture: a summary, and the table."""
+    def screen_lines(self) -> list[str]:
+        """Return the lines of one screen: a summary, and the table."""
         name, found = self._ask()
         lines = [(each, task, row) for (each, task), row in zip(found, self._sample(found), strict=True)]
         lines.sort(key=lambda line: _rank(self._sort, line[1], line[2]))
@@ -127,7 +125,7 @@ class TopView:
 
 
 def _rank(key: str, task: TaskStatus, row: usage.Figures) -> tuple[bool, float, str]:
-    """What to sort by: tasks without a process last, the largest first, equals by id."""
+    """Return the sort key: largest first, equal ones by ID, tasks without a process last."""
     amount = {
         "cpu": -row["cpu_percent"],
         "rss": -row["rss"],
@@ -159,10 +157,10 @@ def _size(mebibytes: float) -> str:
     return procfs.size(int(mebibytes * usage.MIB))
 
 
-def _live(look: TopView, interval: float) -> None:
+def _live(view: TopView, interval: float) -> None:
     with _screen() as keys:
         while True:
-            lines = look.picture()[: os.get_terminal_size(sys.stdout.fileno()).lines - 1]
+            lines = view.screen_lines()[: os.get_terminal_size(sys.stdout.fileno()).lines - 1]
             terminal.steer(_HOME)
             for line in lines:
                 terminal.out(line)
@@ -176,7 +174,7 @@ def _live(look: TopView, interval: float) -> None:
 
 @contextmanager
 def _screen() -> Iterator[list[int]]:
-    """The terminal as a screen of ours; gives the descriptors that keys come from. It is left as it was,
+    """Switch to the alternate screen and yield the descriptors of the keyboard. The terminal is restored,
     also after Ctrl-C or SIGTERM.
     """
     keys = [0] if sys.stdin is not None and sys.stdin.isatty() else []
@@ -188,7 +186,7 @@ def _screen() -> Iterator[list[int]]:
             tty.setcbreak(0)
         yield keys
     except KeyboardInterrupt:
-        return  # That is how one ends it.
+        return  # Ctrl-C is a normal end.
     finally:
         if before is not None:
             termios.tcsetattr(0, termios.TCSADRAIN, before)

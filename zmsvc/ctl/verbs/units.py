@@ -1,8 +1,8 @@
-"""The verb units: prints or installs the systemd units with the paths of this installation, for who has zmsvc
+"""The verb units: prints or installs the systemd units with the paths of this installation, for installations
 by pip or pipx.
 
 The templates are those of units/ in the source tree, which a link makes part of the package. `make install`
-and distribution packages fill them in by themselves.
+and distribution packages have units of their own.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ SYSTEM = Path("/usr/local/lib")
 """Where `make install` puts them too; systemd prefers a unit here to a package's in /usr/lib."""
 SYSCONFDIR = "/etc"
 _HIDDEN = ("/home", "/root", "/run/user")
-"""What ProtectHome= of the system's unit hides."""
+"""The directories that ProtectHome= of the system's unit hides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitFile:
-    """One file to be installed: its text, or what it is a link to."""
+    """A file to be installed: its text, or the target of a link."""
 
     path: Path
     text: str
@@ -36,7 +36,7 @@ class UnitFile:
 
 
 def run(args: argparse.Namespace) -> int:
-    """units: print the files, or install them and tell what to run next."""
+    """units: print the files, or install them and print the commands to run next."""
     bindir = _bindir()
     if not args.user:
         check_reachable(bindir)
@@ -60,8 +60,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _bindir() -> Path:
-    """The directory of the zmsvcctl that runs, by the name under which it was called: that of a link is as
-    good, and stays.
+    """Return the directory of the running zmsvcctl, by the name under which it was called: the directory of a
+    link is preferred, because it survives upgrades.
     """
     candidates = [Path(sys.argv[0]).absolute().parent, Path(sys.executable).parent]
     for directory in candidates:
@@ -73,7 +73,7 @@ def _bindir() -> Path:
 
 
 def check_reachable(bindir: Path) -> None:
-    """Raise CtlError when the user zmsvc could not run what the system's unit names."""
+    """Raise CtlError if the user zmsvc could not run the programs that the system's unit names."""
     for path in (bindir, (bindir / "zmsvcd").resolve(), Path(sys.prefix), Path(sys.base_prefix)):
         if any(path.is_relative_to(hidden) for hidden in _HIDDEN):
             raise CtlError(
@@ -92,7 +92,9 @@ def _filled_in(template: str, bindir: Path) -> str:
 
 
 def _escaped(path: str) -> str:
-    """A path as one word of ExecStart=: `%` would begin a specifier, and a blank would end the word."""
+    """Escape a path as one word of ExecStart=: `%` would begin a specifier, and a blank would
+    end the word.
+    """
 
     def escape(found: re.Match[str]) -> str:
         return "%%" if found[0] == "%" else "".join(f"\\x{byte:02x}" for byte in os.fsencode(found[0]))
@@ -125,7 +127,7 @@ def system_files(bindir: Path, lib: Path = SYSTEM) -> list[UnitFile]:
 
 
 def install(file: UnitFile) -> None:
-    """Put a file in its place under another name first, so that systemd never reads half of it."""
+    """Write a file under another name first, so that systemd never reads an incomplete one."""
     draft = file.path.with_name(f".{file.path.name}.zmsvc-new")
     try:
         file.path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-# bash completion for zmsvcctl, made by `make completion` from zmsvc/ctl/__main__.py
+# bash completion for zmsvcctl, made by `make completion` from zmsvc/ctl/verb_table.py
 
 _zmsvcctl_offer()
 {

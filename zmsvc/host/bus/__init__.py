@@ -1,1 +1,1 @@
-"""Sockets of ZeroMQ: their options, endpoints, keys, and the users that may connect."""
+"""ZeroMQ sockets: their options, endpoints, keys, and the users that may connect."""

@@ -1,10 +1,10 @@
-"""Keys: CURVE keys and their files, in ZeroMQ's usual form (ZPL, as `zmq.auth` writes and reads it). No
-socket is made here.
+"""Read and write CURVE keys and their files, in ZeroMQ's usual form (ZPL, as in `zmq.auth`). This module
+creates no sockets.
 
-The directory of a context's keys holds `server.key` and `client.key`, each with its `.key_secret`, and
-`clients/` with the public keys that may connect. A machine that runs clients alone has a directory of the
-same form, with the server's public key and a client pair of its own: no secret of the server's, and no secret
-of its own ever leaves it.
+The directory of a context's keys has `server.key` and `client.key`, each with its `.key_secret`, and
+`clients/` with the public keys that may connect. A machine that runs only clients has a directory of the same
+form, with the server's public key and its own client pair. So the server's secret key stays on the server,
+and the client's on the client.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from zmsvc.host import directories
 SERVER = "server"
 CLIENT = "client"
 OWN = "context"
-"""The name among the clients of the context's own key, by which supervisor, tasks and zmsvcctl connect."""
+"""The name, in `clients/`, of the context's own key, with which supervisor, tasks and zmsvcctl connect."""
 PUBLIC = ".key"
 SECRET = ".key_secret"
 PUBLIC_MODE = 0o644
@@ -34,74 +34,74 @@ _MAX = 65536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """CURVE keys as 40 bytes of Z85: our pair, and the device's public key where we connect to it."""
+    """CURVE keys as 40 bytes of Z85: our pair and, for a client, the device's public key."""
 
     public: bytes
     secret: bytes
     server_public: bytes | None = None
 
     def __repr__(self) -> str:
-        """Without the secret: whatever prints this may be a log."""
+        """Omit the secret key: the text may go to a log."""
         return f"Curve(public={self.public!r})"
 
 
 def load_curve(file: Path, server: Path | None = None) -> Curve:
-    """Keys from files: ours with public-key and secret-key, the device's with public-key. Raises
-    ConfigError.
+    """Read our pair from `file` (public-key and secret-key), and the device's public key from `server`.
+    Raises ConfigError.
     """
-    return _pair(_read(file), file, load_kept(server) if server else None)
+    return _pair(_read(file), file, load_trusted(server) if server else None)
 
 
 def load_public(file: Path) -> bytes:
-    """The public key of a file. Raises ConfigError."""
+    """Return the public key of a file. Raises ConfigError."""
     return _parsed(_read(file), file)[0]
 
 
-def load_kept(file: Path) -> bytes:
-    """The same from a file that decides whom we trust: it is refused when others may write it. Raises
-    ConfigError.
+def load_trusted(file: Path) -> bytes:
+    """Return the public key of a file that decides which peers we trust. Raises ConfigError, also if other
+    users may write the file.
     """
     return _parsed(_read(file, kept=True), file)[0]
 
 
 def load_open(fd: int) -> Curve:
-    """A pair from an open file, for those who may not open it themselves. Raises ConfigError."""
+    """Return a pair from an open file, for a process that may not open it. Raises ConfigError."""
     return _pair(os.pread(fd, _MAX, 0).decode("utf-8", "replace"), Path(f"descriptor {fd}"))
 
 
 def words(curve: Curve) -> list[str]:
-    """A client's keys as JSON, for a line that nobody else reads."""
+    """Return a client's keys as JSON. Send them only over a private channel."""
     return [key.decode("ascii") for key in (curve.public, curve.secret, curve.server_public or b"")]
 
 
-def of_words(told: Sequence[str] | None) -> Curve | None:
-    """The other way round; None stays None."""
-    if told is None:
+def of_words(words: Sequence[str] | None) -> Curve | None:
+    """Return the keys that `words` has encoded; None for None."""
+    if words is None:
         return None
-    public, secret, server = (key.encode("ascii") for key in told)
+    public, secret, server = (key.encode("ascii") for key in words)
     return Curve(public=public, secret=secret, server_public=server or None)
 
 
 def in_use(directory: Path) -> bool:
-    """Whether there are keys, so that a context is to use CURVE; a file that cannot be read counts, for it
-    is meant.
+    """Return True if there are keys, so that the context uses CURVE. An unreadable file counts: without it
+    the context would silently run without CURVE.
     """
     return os.path.lexists(directory / f"{SERVER}{SECRET}")
 
 
 def of_client(directory: Path) -> bool:
-    """Tell whether a directory is that of a machine which only connects."""
+    """Return True if the directory is that of a machine that runs only clients."""
     return not in_use(directory) and os.path.lexists(directory / f"{CLIENT}{SECRET}")
 
 
 def clients(directory: Path) -> Path:
-    """Where the public keys are that may connect."""
+    """Return the directory of the public keys that may connect."""
     return directory / "clients"
 
 
 def check_place(directory: Path) -> None:
-    """Raise PlaceError when another user could change who may connect, or lead what is written here
-    elsewhere.
+    """Raise PlaceError if another user could change which clients may connect, or redirect what we write
+    here.
     """
     for place in (directory.parent, directory, clients(directory)):
         if os.path.lexists(place):
@@ -112,9 +112,7 @@ def check_place(directory: Path) -> None:
 
 
 def check_client_place(directory: Path) -> None:
-    """Raise ConfigError when another user could change which device a client takes for that of its
-    context.
-    """
+    """Raise ConfigError if another user could replace the device's public key that a client trusts."""
     try:
         directories.check_read(directory)
     except PlaceError as error:
@@ -124,12 +122,12 @@ def check_client_place(directory: Path) -> None:
 
 
 def load_client(directory: Path) -> Curve:
-    """What a client of the context needs: its own pair and the device's public key. Raises ConfigError."""
+    """Return the keys of a client: its own pair and the device's public key. Raises ConfigError."""
     return load_curve(directory / f"{CLIENT}{SECRET}", directory / f"{SERVER}{PUBLIC}")
 
 
 def open_secret(file: Path) -> int:
-    """A descriptor of a secret file, which is refused when others may read it. Raises ConfigError."""
+    """Return a descriptor of a secret file. Raises ConfigError, also if other users may read the file."""
     fd = _open(file)
     mode = stat.S_IMODE(os.fstat(fd).st_mode)
     if mode & 0o077:
@@ -141,7 +139,7 @@ def open_secret(file: Path) -> int:
 
 
 def _open(file: Path) -> int:
-    # O_NONBLOCK for a FIFO in its place, which must not hold this process.
+    # O_NONBLOCK: a FIFO in its place must not block this process.
     try:
         fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
@@ -189,7 +187,9 @@ def _pair(text: str, file: Path, server_public: bytes | None = None) -> Curve:
 
 
 def _parsed(text: str, file: Path) -> tuple[bytes, bytes | None]:
-    """Public and secret key; the section is called `curve`, and what stands before it is for people."""
+    """Return the public and the secret key from the section `curve`. The text before that section is a
+    comment.
+    """
     _, _, section = f"\n{text}".partition("\ncurve")
     found = {kind: key.encode("ascii") for kind, key in _ENTRY.findall(section)}
     if "public" not in found:
@@ -198,7 +198,7 @@ def _parsed(text: str, file: Path) -> tuple[bytes, bytes | None]:
 
 
 def text(public: bytes, secret: bytes | None = None) -> str:
-    """The content of a key file, as `zmq.auth` would write it."""
+    """Return the content of a key file, as `zmq.auth` writes it."""
     kind = "secret key, for its owner alone" if secret else "public key, for everybody"
     entries = [f'    public-key = "{public.decode()}"']
     entries += [f'    secret-key = "{secret.decode()}"'] if secret else []

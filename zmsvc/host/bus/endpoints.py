@@ -1,5 +1,5 @@
-"""Endpoints: which may be bound, and the listening sockets behind them. No ZMQ in here: the CLI imports it
-where starting fast counts.
+"""Check endpoints, and create their listening sockets. This module does not import zmq, because zmsvcctl
+imports it and must start fast.
 """
 
 from __future__ import annotations
@@ -8,71 +8,60 @@ import errno
 import os
 import socket
 import stat
-from ipaddress import ip_address
 from pathlib import Path
 
+from zmsvc.core import values
 from zmsvc.core.errors import ConfigError, PlaceError, ZmsvcError
+from zmsvc.core.values import Endpoint
 from zmsvc.host.directories import check_way, chmod_socket
 from zmsvc.host.kernel import linux
 
 BACKLOG = 1024
-PATH_MAX = 107
-"""What fits into sockaddr_un with its closing zero."""
-
-_ANY = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 def safe_bind(endpoint: str, *, curve: bool) -> str:
-    """The endpoint that may be bound: without CURVE keys "any address" means loopback.
+    """Return the endpoint to bind: without CURVE keys "any address" becomes loopback.
 
-    Raises ConfigError for what is not an endpoint, and for an address beyond loopback without keys.
+    Raises ConfigError for an invalid endpoint, and for an address other than loopback without keys.
     """
-    if endpoint.startswith("ipc://"):
-        _ipc_path(endpoint)
-        return endpoint
-    host, port = _tcp_host_port(endpoint)
+    place = _read(endpoint)
     if curve:
         return endpoint
-    if host in _ANY:
-        return _tcp(_ANY[host], port)
-    if not _is_loopback(host):
+    safe = values.without_keys(place)
+    if safe is None:
         raise ConfigError(
             [
-                f"cannot bind {endpoint} without CURVE keys: whoever reaches that address could give orders; "
-                f"bind tcp://127.0.0.1:{port or '*'} or an ipc:// path, or make CURVE keys (zmsvcctl keys "
-                f"make)"
+                f"cannot bind {endpoint} without CURVE keys: any host that reaches that address could give "
+                f"orders; bind tcp://127.0.0.1:{place.port or '*'} or an ipc:// path, or make CURVE keys "
+                "(zmsvcctl keys make)"
             ]
         )
-    return endpoint
+    return endpoint if safe == place else str(safe)
 
 
 def is_far(endpoint: str) -> bool:
-    """Tell whether an endpoint to connect to leads to another machine, as far as its text says: a host
-    name may.
-    """
-    if not endpoint.startswith("tcp://"):
-        return False
-    try:
-        return not _is_loopback(_tcp_host_port(endpoint)[0])
-    except ConfigError:
-        return False
+    """Return True if the text of an endpoint may mean another machine. Every host name but localhost may."""
+    place = values.read_endpoint(endpoint, bind=True, any_port=True)
+    return isinstance(place, Endpoint) and not place.local
 
 
 def listen(endpoint: str, mode: int = 0o660) -> socket.socket:
-    """A listening socket, not blocking, close-on-exec, exactly at `endpoint` (port `*` or 0: any free one).
+    """Return a non-blocking, close-on-exec listening socket exactly at `endpoint` (port `*` or 0: any free
+    one).
 
-    The file of an ipc endpoint has `mode` before anybody can connect; one that a dead process left is
-    replaced. Raises ConfigError for what is not an endpoint, ZmsvcError where it cannot be bound.
+    The file of an ipc endpoint has `mode` before a client can connect; the file of a dead process is
+    replaced. Raises ConfigError for an invalid endpoint, ZmsvcError if it cannot be bound.
     """
-    ipc = endpoint.startswith("ipc://")
+    place = _read(endpoint)
+    ipc = place.scheme == "ipc"
     try:
         if ipc:
-            path = _ipc_path(endpoint)
-            # What was left there is removed, and the socket at the end: a link in its way would lead that to
-            # other files.
+            path = place.host
+            # A stale socket is removed now, and ours at the end: a symbolic link in the path could redirect
+            # these removals to other files.
             check_way(Path(path).parent)
             return _listen_ipc(path, mode)
-        return _listen_tcp(*_tcp_host_port(endpoint))
+        return _listen_tcp(place.host.strip("[]"), place.port)
     except PlaceError as error:
         raise ZmsvcError(f"cannot bind {endpoint}: {error}") from error
     except OSError as error:
@@ -80,52 +69,19 @@ def listen(endpoint: str, mode: int = 0o660) -> socket.socket:
 
 
 def address(listener: socket.socket) -> str:
-    """The endpoint that a listening socket is bound to, with numbers for names."""
+    """Return the endpoint that a listening socket is bound to, with a numeric address."""
     name = listener.getsockname()
     if listener.family == socket.AF_UNIX:
         return f"ipc://{os.fsdecode(name)}"
-    return _tcp(name[0], name[1])
+    host = f"[{name[0]}]" if ":" in name[0] else name[0]
+    return f"tcp://{host}:{name[1]}"
 
 
-def _tcp(host: str, port: int) -> str:
-    return f"tcp://[{host}]:{port or '*'}" if ":" in host else f"tcp://{host}:{port or '*'}"
-
-
-def _tcp_host_port(endpoint: str) -> tuple[str, int]:
-    if not endpoint.startswith("tcp://"):
-        raise ConfigError([f"cannot bind {endpoint}: expected tcp://ADDRESS:PORT or ipc:///PATH"])
-    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if port == "*":
-        port = "0"
-    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise ConfigError([f"cannot bind {endpoint}: expected tcp://ADDRESS:PORT, with a port of 1 to 65535"])
-    return host, int(port)
-
-
-def _ipc_path(endpoint: str) -> str:
-    path = endpoint.removeprefix("ipc://")
-    if path.startswith("@"):
-        raise ConfigError(
-            [
-                f"cannot bind {endpoint}: an abstract name has no file whose mode keeps other users out, "
-                f"expected ipc:///PATH"
-            ]
-        )
-    if not path.startswith("/"):
-        raise ConfigError([f"cannot bind {endpoint}: expected an absolute path, as in ipc:///run/zmsvc/bus"])
-    if len(os.fsencode(path)) > PATH_MAX:
-        raise ConfigError(
-            [f"cannot bind {endpoint}: the path has {len(os.fsencode(path))} bytes, {PATH_MAX} are allowed"]
-        )
-    return path
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _read(endpoint: str) -> Endpoint:
+    place = values.read_endpoint(endpoint, bind=True, any_port=True)
+    if isinstance(place, str):
+        raise ConfigError([f"cannot bind {endpoint}: it {place}"])
+    return place
 
 
 def _listen_tcp(host: str, port: int) -> socket.socket:
@@ -147,10 +103,10 @@ def _listen_ipc(path: str, mode: int) -> socket.socket:
     _clear_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # Linux makes the file with the mode of the unbound socket less the umask, so it is never wider than
-        # `mode`; the second chmod undoes the umask. Until listen() a connect is refused, whatever the mode.
+        # Linux creates the file with the mode of the unbound socket minus the umask, so it is never wider
+        # than `mode`; the second chmod undoes the umask. Until listen() the kernel refuses every connect.
         os.fchmod(listener.fileno(), mode)
-        # Before anybody can connect: a descriptor whose close hangs would hang the device's only I/O thread.
+        # Before a client can connect: a descriptor whose close hangs would hang the device's only I/O thread.
         linux.refuse_descriptors(listener)
         listener.bind(path)
         chmod_socket(path, mode)
@@ -162,22 +118,22 @@ def _listen_ipc(path: str, mode: int) -> socket.socket:
 
 def _listening(listener: socket.socket) -> socket.socket:
     listener.listen(BACKLOG)
-    # Two devices may share the queue for a moment at a restart: an accept() that lost the race must not
+    # At a restart two devices may share the queue for a moment: an accept() that loses the race must not
     # block.
     listener.setblocking(False)
     return listener
 
 
 def _clear_stale(path: str) -> None:
-    """Remove a socket file on which nobody answers; libzmq would remove it in any case and cut its owner
-    off silently.
+    """Remove a socket file without a listening process. libzmq would remove the file of a live process, too,
+    which then silently gets no more connections.
     """
     try:
         kind = os.lstat(path).st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(kind):
-        raise OSError(errno.EEXIST, "a file that is no socket is in the way")
+        raise OSError(errno.EEXIST, "a file that is not a socket is in the way")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         try:
@@ -189,7 +145,7 @@ def _clear_stale(path: str) -> None:
                 pass
             return
         except BlockingIOError:
-            pass  # Its backlog is full, so somebody does listen.
+            pass  # The backlog is full, so a process listens.
     raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
 
 

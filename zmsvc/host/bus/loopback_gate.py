@@ -1,11 +1,11 @@
-"""Lets only members connect over loopback tcp without CURVE keys: the kernel tells the uid at the other end,
-libzmq waits for the verdict.
+"""A ZAP handler that lets only members connect over loopback tcp without CURVE keys. The kernel reports the
+peer's user ID, and libzmq waits for the answer.
 
-A ZAP request of the NULL mechanism names neither port nor descriptor, so it cannot be tied to one connection.
-It need not be. libzmq's I/O thread reports ACCEPTED of a connection before that connection can ask, and
-DISCONNECTED when nothing of it can be forwarded any more. So a request is answered with 200 only when each
-connection that had been accepted when it came was either judged well or is gone: whosever request it is, that
-connection is one of them. A test fires hostile and allowed connections at it, mixed.
+A ZAP request of the NULL mechanism names neither port nor descriptor, so it cannot be matched to a
+connection. It need not be. libzmq's I/O thread reports ACCEPTED before a connection can send a request, and
+DISCONNECTED when none of its messages can be forwarded any more. So the request is answered with 200 only
+when each connection that was accepted before it is either permitted or closed: the request's own connection
+is one of them. A test sends hostile and permitted connections in a mix.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import zmq
 from zmsvc.core.access import MAY_CONNECT
 from zmsvc.host.bus.members import Members
 from zmsvc.host.bus.socket_options import Context, is_readable
-from zmsvc.host.bus.zap import ADDRESS, ASKED, ZapHandler
+from zmsvc.host.bus.zap import ADDRESS, BATCH, ZapHandler
 from zmsvc.host.directories import user
 from zmsvc.host.kernel.sockdiag import SockDiag
 from zmsvc.host.sparse_log import SparseLog
@@ -33,28 +33,28 @@ from zmsvc.host.sparse_log import SparseLog
 REFUSAL = b"\x04\x0a\x05ERROR\x03400"
 """ZMTP's ERROR command with the status that a client's libzmq reports as HANDSHAKE_FAILED_AUTH."""
 _GRACE_S = 1.0
-"""Seconds that a refused connection may take to its handshake, in which it can be told why; then it is
-ended without a word.
+"""Seconds that a refused connection has for its handshake, in which the gate sends an ERROR. Then the gate
+closes it without one.
 """
 _MAX_WAITING = 256
-"""Refused connections that may wait for that at once: of more the oldest is ended, since each takes two
-descriptors.
+"""Refused connections that may wait for their handshake at once. Each takes two descriptors, so the gate
+closes the oldest of more.
 """
 _MAX_NAMED = 64
-"""Users whose refusals are counted apart."""
+"""Users whose refusals are logged separately."""
 
 
 @dataclass(slots=True, kw_only=True)
 class _Refused:
-    """A connection that is not to be let in, by a duplicate of its descriptor, until libzmq has ended it."""
+    """A refused connection, by a duplicate of its descriptor, until libzmq has closed it."""
 
     number: int
     connection: socket.socket | None
     until: float
 
     def hang_up(self) -> None:
-        """Tell the client and end the connection. When libzmq asks it has sent its greeting; it sends no
-        more before the answer.
+        """Send the client an ERROR and shut the connection down. libzmq has sent its greeting before its ZAP
+        request, and sends nothing more before the answer.
         """
         if self.connection is None:
             return
@@ -68,48 +68,44 @@ class _Refused:
 
 @dataclass(slots=True, kw_only=True)
 class _Request:
-    """A question of libzmq's, and the refused connections of which one may have asked it."""
+    """A ZAP request, and the refused connections that may have caused it."""
 
     frames: list[bytes]
     suspects: set[int] = field(default_factory=set)
 
 
 class LoopbackGate(ZapHandler):
-    """The ZAP handler of a device whose tcp endpoints are not secured by keys. Raises ZmsvcError when the
-    kernel cannot be asked.
-    """
+    """The ZAP handler for tcp endpoints without keys. Raises ZmsvcError if the kernel offers no sock_diag."""
 
     def __init__(self, ctx: Context, members: Path | None, report: Callable[[str], None]) -> None:
-        # A ROUTER may have several requests in hand, a REP only one.
+        # A ROUTER can have several unanswered requests, a REP only one.
         self.socket = ctx.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind(ADDRESS)
         self._members = Members(members)
         self._kernel = SockDiag()
         self._report = report
-        self._tallies: dict[int | None, SparseLog] = {}
+        self._refusal_logs: dict[int | None, SparseLog] = {}
         self._refused: dict[tuple[str, int], _Refused] = {}
-        """By the device's socket and libzmq's descriptor."""
+        """Keyed by the ZMQ socket and libzmq's descriptor."""
         self._waiting: deque[_Refused] = deque()
-        """Those that may be told why, the oldest first, and some that are gone."""
+        """Connections that wait for their handshake, the oldest first, and some that are closed already."""
         self._numbers = itertools.count()
-        self._fresh: list[_Request] = []
-        self._held: list[_Request] = []
+        self._new_requests: list[_Request] = []
+        self._pending: list[_Request] = []
 
-    # --- what libzmq tells, in the order in which it happened
+    # --- events of libzmq, in their order
 
     def receive(self) -> None:
-        """Take what is asked; the news of connections that is taken after this is newer than each
-        request.
-        """
-        for _ in range(ASKED):
+        """Read requests. Events that are read after this call are newer than each of these requests."""
+        for _ in range(BATCH):
             if not is_readable(self.socket):
                 return
-            self._fresh.append(_Request(frames=self.socket.recv_multipart()))
+            self._new_requests.append(_Request(frames=self.socket.recv_multipart()))
 
     def accepted(self, side: str, fd: int) -> None:
-        """Judge a connection. One that is gone by now, or half closed, is refused as well: nothing vouches
-        for it.
+        """Permit or refuse a connection. One that is closed or half closed by now is refused: its user is not
+        known.
         """
         self.ended(side, fd)
         try:
@@ -131,7 +127,7 @@ class LoopbackGate(ZapHandler):
         try:
             return self._kernel.peer(connection)
         except OSError as error:
-            self._report(f"cannot tell who connects: {error.strerror or error}")
+            self._report(f"cannot find the user of a connection: {error.strerror or error}")
             return None
 
     def _refuse(self, key: tuple[str, int], connection: socket.socket | None) -> None:
@@ -144,42 +140,42 @@ class LoopbackGate(ZapHandler):
             self._waiting.popleft().hang_up()
 
     def ended(self, side: str, fd: int) -> None:
-        """libzmq is through with a connection: whatever it had asked may be answered."""
+        """Note that libzmq has closed a connection: its request may now be answered."""
         gone = self._refused.pop((side, fd), None)
         if gone is None:
             return
         if gone.connection is not None:
             gone.connection.close()
             gone.connection = None
-        for request in self._held:
+        for request in self._pending:
             request.suspects.discard(gone.number)
 
-    # --- what is answered
+    # --- answers
 
-    def answer(self, *, known: bool) -> None:
-        """Answer what can be answered. A request keeps the suspects it came with, so a flood of later ones
-        does not hold it up.
+    def answer(self, *, complete: bool) -> None:
+        """Answer the requests that can be answered. The suspects of a request are fixed when it arrives, so a
+        flood of later connections does not delay it.
         """
-        if known:
-            self._answer_fresh()
+        if complete:
+            self._answer_new_requests()
         now = time.monotonic()
         for each in self._late(now):
             each.hang_up()
 
-    def _answer_fresh(self) -> None:
-        fresh, self._fresh = self._fresh, []
-        if fresh:
+    def _answer_new_requests(self) -> None:
+        new, self._new_requests = self._new_requests, []
+        if new:
             for each in self._refused.values():
                 each.hang_up()
-        for request in fresh:
+        for request in new:
             request.suspects = {each.number for each in self._refused.values()}
-        held = [*self._held, *fresh]
-        for request in held:
+        pending = [*self._pending, *new]
+        for request in pending:
             if not request.suspects:
-                self._let_in(request.frames)
-        self._held = [request for request in held if request.suspects]
+                self._accept(request.frames)
+        self._pending = [request for request in pending if request.suspects]
 
-    def _let_in(self, frames: list[bytes]) -> None:
+    def _accept(self, frames: list[bytes]) -> None:
         peer, empty, version, request = frames[:4]
         self.socket.send_multipart([peer, empty, version, request, b"200", b"OK", b"", b""])
 
@@ -187,17 +183,17 @@ class LoopbackGate(ZapHandler):
         return (each for each in self._refused.values() if each.connection is not None and each.until <= now)
 
     def timeout_ms(self) -> int | None:
-        """How long the device may wait for news before `answer` has something to do."""
+        """Return the milliseconds until `answer` has to close a late connection; None if there is none."""
         due = [each.until for each in self._refused.values() if each.connection is not None]
         return max(0, round((min(due) - time.monotonic()) * 1000)) + 1 if due else None
 
     def _count(self, uid: int | None) -> None:
         if uid is None:
             return
-        key = uid if uid in self._tallies or len(self._tallies) < _MAX_NAMED else None
-        tally = self._tallies.setdefault(key, SparseLog(self._report))
+        key = uid if uid in self._refusal_logs or len(self._refusal_logs) < _MAX_NAMED else None
+        refusals = self._refusal_logs.setdefault(key, SparseLog(self._report))
         who = user(uid) if key is not None else "another user"
-        tally.add(
+        refusals.add(
             "a connection of %s (uid %d) is refused: only %s may connect without CURVE keys",
             who,
             uid,

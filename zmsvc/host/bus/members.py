@@ -1,8 +1,10 @@
-"""Who may connect to the bus of a context without CURVE keys. core/access.py has the rule in words.
+"""Apply the rule which users may connect to the bus of a context without CURVE keys. core/access.py states
+the rule.
 
-At a socket with a file the kernel applies the rule: owner, group, and a list of the users of tasks. For tcp
-over loopback the supervisor writes what the context file says into the runtime directory, and the device
-reads it, so that a reload counts at once. Without the file only root and the daemon's own users may connect.
+For ipc the kernel applies it by the file's owner, group and ACL with the users of tasks. For tcp over
+loopback the supervisor writes the context file's settings to the members file in the runtime directory, and
+the device reads that file, so that a reload takes effect at once. Without the file only root and the daemon's
+own user and group may connect.
 """
 
 from __future__ import annotations
@@ -23,24 +25,25 @@ from zmsvc.host.kernel import acl
 from zmsvc.host.paths import Places
 
 _REMEMBER_S = 10.0
-"""Seconds for which the user database is not asked again about one user; it may be on another machine."""
+"""Seconds for which a lookup of a user is cached: the user database may be on another machine."""
 _MAX_REMEMBERED = 1024
 
 
 def write(file: Path, context: Context) -> None:
-    """Put down what the context file says. Raises OSError."""
+    """Write the members file for a context. Raises OSError."""
     users = sorted({task.user for task in context.tasks.values() if task.user})
     directories.write_new(file, json.dumps({"access": context.bus_access, "users": users}), 0o640)
-    # A Monitor of another user reads it, too. Where the file system knows no such lists, that one lets in
+    # A Monitor task of another user reads the file, too. On a file system without ACLs it cannot, and accepts
     # fewer users.
     with contextlib.suppress(OSError):
         acl.admit(file, other_users(users))
 
 
 def open_sockets(places: Places, context: Context) -> tuple[frozenset[int], list[str]]:
-    """Let the user of each task open the sockets of the bus, and no user whom the file no longer names.
+    """Permit the user of each task to open the sockets of the bus, and no user that the context file no
+    longer names.
 
-    Return the users who can open all of them, and what a person should be told.
+    Return the users that can open all of them, and the problems to report to the operator.
     """
     uids = other_users(task.user for task in context.tasks.values() if task.user)
     problems = []
@@ -53,15 +56,15 @@ def open_sockets(places: Places, context: Context) -> tuple[frozenset[int], list
             if uids:
                 group = directories.group(os.getegid())
                 problems.append(
-                    f"the <user> of a task cannot be let to {path}: {error.strerror}; with "
+                    f"the <user> of a task cannot be given access to {path}: {error.strerror}; with "
                     f"<group>{group}</group> the task reaches it"
                 )
     return frozenset() if problems else uids, problems
 
 
 def _sockets(places: Places, context: Context) -> Iterator[Path]:
-    """Where the bus has a file: the endpoints of the context file, and beside tcp those for the context's
-    own tasks.
+    """Yield the socket files of the bus: the ipc endpoints of the context file, and the sockets of the
+    context's own tasks.
     """
     yield from (places.sub_socket, places.pub_socket)
     for place in (context.endpoints.front_bind, context.endpoints.backend_bind):
@@ -72,7 +75,7 @@ def _sockets(places: Places, context: Context) -> Iterator[Path]:
 
 
 def number(user: str) -> int | None:
-    """Return the user ID that a `<user>` means; None where the user database knows no such name."""
+    """Return the user ID of a `<user>`; None if the user database does not know the name."""
     uid = numeric_id(user)
     if uid is not None:
         return uid
@@ -83,7 +86,7 @@ def number(user: str) -> int | None:
 
 
 def group_number(group: str) -> int | None:
-    """Return the group ID that a `<group>` means; None where the user database knows no such name."""
+    """Return the group ID of a `<group>`; None if the user database does not know the name."""
     gid = numeric_id(group)
     if gid is not None:
         return gid
@@ -94,26 +97,28 @@ def group_number(group: str) -> int | None:
 
 
 def other_users(users: Iterable[str]) -> frozenset[int]:
-    """Return the IDs of those users who are not the daemon's own."""
+    """Return the IDs of these users without the daemon's own user."""
     return frozenset(uid for user in users if (uid := number(user)) is not None) - {os.geteuid()}
 
 
 class Members:
-    """The users that may connect, as the file and the user database have them now. Without a file: root
-    and the daemon's own.
+    """The users that may connect, by the current members file and user database. Without a file: root and the
+    daemon's own user and group.
     """
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
         self._daemon = (os.geteuid(), os.getegid())
-        """User and group of the daemon: of the file's owner, for a task of another user may ask, too."""
+        """User and group of the daemon. Those of the file's owner replace them, since this process may be a
+        task of another user.
+        """
         self._seen: tuple[int, int] | None = None
         self._access: str = BusAccess.MEMBERS
         self._users: frozenset[str] = frozenset()
         self._known: dict[int, tuple[bool, float]] = {}
 
     def admit(self, uid: int) -> bool:
-        """Tell whether this user may connect."""
+        """Return True if this user may connect."""
         self._read()
         if self._access == BusAccess.ANYONE or uid in (0, os.geteuid(), self._daemon[0]):
             return True
@@ -132,7 +137,7 @@ class Members:
             entry = pwd.getpwuid(uid)
         except KeyError:
             return False
-        # The name in the file may be another name of the same number.
+        # The file may have another name of the same user ID.
         return uid in map(number, self._users) or self._daemon[1] in os.getgrouplist(
             entry.pw_name, entry.pw_gid
         )
@@ -146,10 +151,10 @@ class Members:
             return
         if (about.st_ino, about.st_mtime_ns) == self._seen:
             return
-        # What cannot be read changes nothing; the supervisor puts whole files here.
+        # An unreadable file changes nothing; the supervisor replaces the file as a whole.
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            told = json.loads(self._file.read_bytes())
-            access, users = str(told["access"]), frozenset(map(str, told["users"]))
+            content = json.loads(self._file.read_bytes())
+            access, users = str(content["access"]), frozenset(map(str, content["users"]))
             self._access, self._users, self._daemon = access, users, (about.st_uid, about.st_gid)
             self._seen = (about.st_ino, about.st_mtime_ns)
             self._known.clear()

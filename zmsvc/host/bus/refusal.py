@@ -1,6 +1,6 @@
-"""Tells whether this user may not connect to an endpoint: libzmq connects again and again in silence.
+"""Find out whether the device refuses this user at an endpoint: libzmq reconnects for ever without an error.
 
-At a socket with a file its mode says it; of a tcp endpoint one connection without ZMQ does.
+For ipc the file's mode tells. For tcp this module makes one connection without libzmq.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ _READY = b"\x04\x19\x05READY\x0bSocket-Type\x00\x00\x00\x03%b"
 _ERROR = b"\x05ERROR\x03400"
 _PATIENCE_S = 1.0
 _MOST = 4096
-"""Bytes that are read of an answer; a greeting and a command have about 100."""
+"""The most bytes to read; a greeting and a command have about 100."""
 
 
 def refusal(endpoint: str) -> RefusedError:
-    """The error of a client that was refused; it names who may connect."""
+    """Return the error for a refused client; it names the users that may connect."""
     return RefusedError(
         f"cannot connect to {endpoint}: uid {os.geteuid()} may not; without CURVE keys only {MAY_CONNECT} may"
     )
 
 
 def barred(endpoint: str) -> bool:
-    """Tell whether an ipc endpoint has a socket that this user may not open. No connection is made."""
+    """Return True if an ipc endpoint has a socket that this user may not open. Makes no connection."""
     path = endpoint.removeprefix("ipc://")
     if path == endpoint:
         return False
@@ -45,8 +45,8 @@ def barred(endpoint: str) -> bool:
 
 
 def refused(endpoint: str, kind: bytes) -> bool:
-    """Tell whether this user may not connect to an endpoint without keys as a PUB or a SUB. False where
-    nobody answers.
+    """Return True if the device refuses this user at an endpoint without keys, as a PUB or a SUB. False if no
+    device answers.
     """
     if barred(endpoint):
         return True
@@ -54,15 +54,15 @@ def refused(endpoint: str, kind: bytes) -> bool:
         place = read(endpoint, bind=False)
     except ValueError:
         return False
-    told = b""
+    received = b""
     with contextlib.suppress(OSError):
         if place.scheme == "tcp":
             with socket.create_connection((place.host.strip("[]"), place.port), _PATIENCE_S) as wire:
                 wire.sendall(_GREETING)
-                said = False
-                while b"READY" not in told and len(told) < _MOST and (more := wire.recv(_MOST)):
-                    told += more
-                    if len(told) >= len(_GREETING) and not said:
+                ready_sent = False
+                while b"READY" not in received and len(received) < _MOST and (more := wire.recv(_MOST)):
+                    received += more
+                    if len(received) >= len(_GREETING) and not ready_sent:
                         wire.sendall(_READY % kind)
-                        said = True
-    return _ERROR in told
+                        ready_sent = True
+    return _ERROR in received

@@ -1,5 +1,5 @@
-"""Zap: which CURVE keys may connect: those in a directory. libzmq asks here once for each connection
-(ZeroMQ RFC 27).
+"""Handle ZAP requests (ZeroMQ RFC 27): libzmq asks for each connection whether to accept it. Here by CURVE
+keys in a directory.
 """
 
 from __future__ import annotations
@@ -11,47 +11,49 @@ import zmq
 from zmq.utils import z85
 
 from zmsvc.core.errors import ConfigError
-from zmsvc.host.bus.curve_keys import PUBLIC, load_kept
+from zmsvc.host.bus.curve_keys import PUBLIC, load_trusted
 from zmsvc.host.bus.socket_options import Context, Socket, is_readable
 from zmsvc.host.sparse_log import SparseLog
 
 ADDRESS = "inproc://zeromq.zap.01"
-"""Where libzmq asks whether a connection may be let in."""
-ASKED = 256
-"""Requests that are taken at once, before others have their turn."""
+"""The endpoint to which libzmq sends its requests."""
+BATCH = 256
+"""Requests read at once, before other work has its turn."""
 
 
 class ZapHandler:
-    """What is done for whoever judges connections, a turn at a time: it is handed the requests first, then
-    the news of connections.
+    """The interface of a ZAP handler. In each turn the caller first calls `receive`, then passes on the
+    events of connections, then calls `answer`.
 
-    A turn may leave some of either. No more requests are handed on before the news that was there when the
-    last ones came.
+    A turn may leave some of either. The caller calls `receive` again only after it has passed on all events
+    that preceded the last requests.
     """
 
     socket: Socket
 
     def receive(self) -> None:
-        """Take requests that wait."""
+        """Read waiting requests."""
 
     def accepted(self, side: str, fd: int) -> None:
-        """libzmq has accepted a connection with this descriptor for one of the device's sockets."""
+        """Note that libzmq has accepted a connection with this descriptor for the socket `side`."""
 
     def ended(self, side: str, fd: int) -> None:
-        """libzmq has ended it. The news of two sockets have no order between them, and the number may be
-        the other's already.
+        """Note that libzmq has closed this connection. The events of two sockets are not ordered, so the
+        other socket may already use the descriptor's number.
         """
 
     def forget(self) -> None:
-        """The socket was closed with all its connections."""
+        """Note that the socket was closed with all its connections."""
 
-    def answer(self, *, known: bool) -> None:
-        """Answer what can be answered; does not block. `known` tells that all news has come which preceded
-        the requests.
+    def answer(self, *, complete: bool) -> None:
+        """Answer the requests that can be answered; never block. `complete` is True if all events that
+        preceded the requests have been passed on.
         """
 
     def timeout_ms(self) -> int | None:
-        """Milliseconds after which `answer` is to be called even if nothing happens."""
+        """Return the milliseconds after which the caller must call `answer` even without events; None: no
+        limit.
+        """
         return None
 
     def close(self) -> None:
@@ -59,10 +61,10 @@ class ZapHandler:
 
 
 class KeyHandler(ZapHandler):
-    """Answers libzmq's question for a connection. The directory is read each time: a new key file needs no
-    restart.
+    """A handler that accepts the CURVE keys of a directory. It reads the directory for each request: a new
+    key file needs no restart.
 
-    `report` takes a line about those who were refused.
+    `report` takes a line about refused connections.
     """
 
     def __init__(self, ctx: Context, directory: Path, report: Callable[[str], None]) -> None:
@@ -72,9 +74,9 @@ class KeyHandler(ZapHandler):
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind(ADDRESS)
 
-    def answer(self, *, known: bool) -> None:
-        """Answer what waits; does not block. Who asks shows a key, so nothing else needs to be known."""
-        for _ in range(ASKED):
+    def answer(self, *, complete: bool) -> None:
+        """Answer waiting requests; never block. A request has the client's key, so events do not matter."""
+        for _ in range(BATCH):
             if not is_readable(self.socket):
                 return
             version, request, _domain, address, _identity, mechanism, *credentials = (
@@ -92,7 +94,7 @@ class KeyHandler(ZapHandler):
         keys = set()
         for file in self._directory.glob(f"*{PUBLIC}"):
             try:
-                keys.add(load_kept(file))
+                keys.add(load_trusted(file))
             except ConfigError:
                 continue  # One bad file must not lock the others out.
         return keys

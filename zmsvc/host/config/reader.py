@@ -24,7 +24,7 @@ from zmsvc.host.config.faults import FaultList, Note
 from zmsvc.host.config.preflight import check_binds, check_ports, check_services
 from zmsvc.host.config.schema import explain, passed_over
 from zmsvc.host.config.task_service import ParsedService, read_service
-from zmsvc.host.config.xml_text import leaf, lines, to_json, tree
+from zmsvc.host.config.xml_text import leaf, lines, text_of, to_json, tree
 
 __all__ = [
     "MAX_SIZE",
@@ -117,8 +117,8 @@ def parse(text: bytes, *, path: str, name: str) -> Context:
     tasks = {read.task.id: read.task for read in reads}
     return Context(
         name=name,
-        id=_text(root, "ContextID") or _DEFAULT_ID,
-        log_name=_text(root, "TaskLogName") or name,
+        id=text_of(root.find("ContextID")) or _DEFAULT_ID,
+        log_name=text_of(root.find("TaskLogName")) or name,
         endpoints=ends,
         tasks=tasks,
         path=os.path.abspath(path),
@@ -175,11 +175,6 @@ def _error(notes: FaultList, root: etree._Element, text: bytes, path: str) -> Co
         {(line[element], words): None for element, words in notes.found}, key=lambda fault: fault[0]
     )
     return ConfigError([f"{path}:{number}: {words}" for number, words in found])
-
-
-def _text(root: etree._Element, tag: str) -> str:
-    element = root.find(tag)
-    return "" if element is None else leaf(element)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -248,9 +243,9 @@ def _endpoints(root: etree._Element, notes: FaultList, name: str) -> tuple[Endpo
     for connect, bind in (("FrontEndEndpoint", "BackendBind"), ("BackendEndpoint", "FrontBind")):
         if connect in defaults:
             places.four[connect] = endpoint(defaults[connect], bind=False)
-        given[connect] = _text(root, connect) or defaults.get(connect, "")
+        given[connect] = text_of(root.find(connect)) or defaults.get(connect, "")
         # By default the device binds the endpoint to which clients connect.
-        given[bind] = _text(root, bind) or given[connect]
+        given[bind] = text_of(root.find(bind)) or given[connect]
         for tag in (connect, bind):
             element = root.find(tag)
             if element is None or not (leaf(element) or tag == connect):
@@ -260,7 +255,7 @@ def _endpoints(root: etree._Element, notes: FaultList, name: str) -> tuple[Endpo
                 places.four[tag] = place
     for tag in ("FrontBind", "BackendBind"):
         other = "BackendEndpoint" if tag == "FrontBind" else "FrontEndEndpoint"
-        if place := places.four.get(tag) or (None if _text(root, tag) else places.four.get(other)):
+        if place := places.four.get(tag) or (None if text_of(root.find(tag)) else places.four.get(other)):
             places.bound[tag] = place
     ends = Endpoints(
         frontend=given["FrontEndEndpoint"],

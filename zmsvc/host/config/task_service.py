@@ -19,7 +19,7 @@ from zmsvc.core.values import TASK_ID, TRUE, WHITE, quote
 from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.schema import similar
 from zmsvc.host.config.service_options import read_service_options
-from zmsvc.host.config.xml_text import TEXT_KEY, TRIMMED, kept, leaf, loses, to_json, value
+from zmsvc.host.config.xml_text import TEXT_KEY, TRIMMED, kept, leaf, loses, text_of, to_json, value
 
 _ID_WORDS = "1 to 64 of A-Z a-z 0-9 _ . -"
 _ENTRY = ("on_start", "start_now")
@@ -58,9 +58,9 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
         instance=instance,
         topic=_attribute(element, "topic") or "process",
         service_type=kind,
-        description=" ".join(_text(element.find("Task/description")).split()),
-        service_name=_text(element.find("Task/message/header/service_name")) or instance,
-        device_action=_text(_only(configuration, "device_action", notes)),
+        description=" ".join(text_of(element.find("Task/description")).split()),
+        service_name=text_of(element.find("Task/message/header/service_name")) or instance,
+        device_action=text_of(_only(configuration, "device_action", notes)),
         location=_location(configuration, notes, folder),
         entry=state is not None and _attribute(state, "type") in _ENTRY,
         rules=tuple(rule for rule, _ in rules),
@@ -77,10 +77,6 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
 
 def _attribute(element: etree._Element, name: str) -> str:
     return str(element.get(name, "")).strip(WHITE)
-
-
-def _text(element: etree._Element | None) -> str:
-    return "" if element is None else leaf(element)
 
 
 def _id(element: etree._Element, notes: FaultList) -> str:
@@ -129,7 +125,7 @@ def _rules(state: etree._Element | None, notes: FaultList) -> Iterable[tuple[Rul
         if block.tag not in _TRIGGERS:
             continue
         does, calls = block.find("action"), block.find("call")
-        action, call = _text(does), _text(calls)
+        action, call = text_of(does), text_of(calls)
         if action and does is not None:
             known = notes.value(does, _action, Action.START)
             if not call:

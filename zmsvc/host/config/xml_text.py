@@ -194,6 +194,11 @@ def _sourceline(element: etree._Element) -> int:
     return line or 1
 
 
+def text_of(element: etree._Element | None) -> str:
+    """Return the text of an element; empty if there is no such element."""
+    return "" if element is None else leaf(element)
+
+
 def leaf(element: etree._Element) -> str:
     """Return the element's own text without the white space around it."""
     own = (element.text or "").strip(WHITE)

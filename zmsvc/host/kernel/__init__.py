@@ -1,1 +1,1 @@
-"""The interfaces of Linux: processes, control groups, descriptors. `linux` alone uses ctypes."""
+"""Interfaces of Linux: processes, cgroups, descriptors. In this room only `linux` uses ctypes."""

@@ -1,4 +1,4 @@
-"""Lets more users open a file or a socket than its owner and group: a POSIX access control list, as
+"""Permit users other than the owner and group to open a file or a socket: a POSIX access control list, as
 setfacl(1) writes it (acl(5)).
 """
 
@@ -20,15 +20,15 @@ _OWNER, _USER, _GROUP, _MASK, _OTHER = 1, 2, 4, 0x10, 0x20
 
 
 def admit(path: Path, uids: Iterable[int]) -> None:
-    """Let these users do with a file what its group may, and no other user that an earlier call let in.
-    Follows no link. Raises OSError.
+    """Give these users the group's permissions for a file, and revoke those of earlier calls. Follows no
+    link. Raises OSError.
     """
     fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         mode = os.fstat(fd).st_mode
         if not (stat.S_ISSOCK(mode) or stat.S_ISREG(mode)):
             raise OSError(errno.EINVAL, "neither a socket nor a regular file", str(path))
-        # Of a descriptor that is only a place the attributes are reached by this name alone.
+        # The attributes of an O_PATH descriptor are accessible only by this name.
         _set(f"/proc/self/fd/{fd}", mode, sorted(set(uids)))
     finally:
         os.close(fd)
@@ -36,7 +36,7 @@ def admit(path: Path, uids: Iterable[int]) -> None:
 
 def _set(name: str, mode: int, uids: list[int]) -> None:
     if not uids:
-        with contextlib.suppress(OSError):  # there was none, or the file system knows none
+        with contextlib.suppress(OSError):  # no list, or a file system without lists
             os.removexattr(name, _ATTRIBUTE)
         return
     owner, group, other = mode >> 6 & 7, mode >> 3 & 7, mode & 7

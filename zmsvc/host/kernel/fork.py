@@ -1,13 +1,13 @@
-"""Forks for the zygote: the child becomes a child of the keeper, which is the zygote's parent and a child
-subreaper.
+"""Fork tasks for the zygote: each child becomes a child of the keeper, which is the zygote's parent and a
+child subreaper.
 
 A sibling fork (CLONE_PARENT) is one system call. Where the kernel, a seccomp filter or the interpreter does
-not offer it, a fork of a fork gives the same: the child's parent ends at once, and the kernel makes the child
-one of the nearest subreaper.
+not offer it, a double fork has the same result: the process between ends at once, and the kernel gives its
+child to the nearest subreaper.
 
-`make bench-forks` measures them. Of 300 each, on two cores with Python 3.11, the least: 0.53 ms for a sibling
-fork with only the child's hook (as before Python 3.13), 0.56 ms with all three hooks, 2.7 ms for two forks.
-3.13 and 3.14 take the same.
+`make bench-forks` measures them. The minimum of 300 forks, on two cores with Python 3.11: 0.53 ms for a
+sibling fork with only the child's hook (as before Python 3.13), 0.56 ms with all three hooks, 2.7 ms for a
+double fork. 3.13 and 3.14 take as long.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ from zmsvc.host.python import interpreter
 from zmsvc.host.python.interpreter import Shortcut
 
 Fork = Callable[[int | None], tuple[int, bool]]
-"""Takes a descriptor of a cgroup's directory, or None. Returns the PID, 0 in the child, and whether the child
-began in that cgroup; where it did not, it has to move by itself. Raises OSError in the parent."""
+"""A function that takes a descriptor of a cgroup's directory, or None. It returns the PID (0 in the child)
+and True if the child started in that cgroup. Otherwise the child has to move itself. Raises OSError in the
+parent.
+"""
 
 _NOT_OFFERED = (errno.EINVAL, errno.EPERM, errno.ENOSYS)
-"""Of a clone() with CLONE_PARENT: by a kernel, by a seccomp filter."""
+"""Errors of clone() with CLONE_PARENT if the kernel or a seccomp filter does not permit it."""
 
 
 class Forker:
-    """A `Fork` that uses what is there. It writes to as little memory as can be: what the zygote writes is
-    not shared any more.
+    """A `Fork` that uses a sibling fork if possible. It writes to as little memory as possible: a page that
+    the zygote writes to is no longer shared with earlier forks.
     """
 
     def __init__(self) -> None:
@@ -41,7 +43,7 @@ class Forker:
         try:
             self._fork = SiblingFork()
         except (OSError, AttributeError) as error:
-            self._tell(error)
+            self._report(error)
 
     def __call__(self, cgroup: int | None) -> tuple[int, bool]:
         try:
@@ -49,12 +51,12 @@ class Forker:
         except OSError as error:
             if error.errno not in _NOT_OFFERED or isinstance(self._fork, DoubleFork):
                 raise
-            self._tell(error)
+            self._report(error)
         self._fork = DoubleFork()
         return self._fork(cgroup)
 
     @staticmethod
-    def _tell(error: Exception) -> None:
+    def _report(error: Exception) -> None:
         complain(f"zmsvcd: no sibling fork here ({error}); each task is forked twice")
 
 
@@ -62,7 +64,7 @@ class SiblingFork:
     """One clone() with CLONE_PARENT, between the interpreter's own hooks."""
 
     def __init__(self) -> None:
-        """Raises OSError or AttributeError where the kernel or the interpreter does not offer it."""
+        """Raises OSError or AttributeError if the kernel or the interpreter does not offer it."""
         self._clone = linux.SiblingClone()
         self._hooks = interpreter.ForkHooks()
 
@@ -80,41 +82,45 @@ class SiblingFork:
 
 
 class DoubleFork:
-    """Two os.fork() in a row. The process between them ends as soon as it has told the PID of the second."""
+    """Two os.fork() in a row. The process between them ends as soon as it has reported the PID of the
+    second.
+    """
 
     def __call__(self, _cgroup: int | None) -> tuple[int, bool]:
-        told, teller = os.pipe2(os.O_CLOEXEC)
-        gate, opener = os.pipe2(os.O_CLOEXEC)
+        pid_reader, pid_writer = os.pipe2(os.O_CLOEXEC)
+        gate_reader, gate_writer = os.pipe2(os.O_CLOEXEC)
         first = os.fork()
         if first == 0:
-            return self._between(gate, opener, told, teller)
-        os.close(teller)
-        os.close(gate)
-        said = os.read(told, 32)
-        os.close(told)
+            return self._middle_process(gate_reader, gate_writer, pid_reader, pid_writer)
+        os.close(pid_writer)
+        os.close(gate_reader)
+        answer = os.read(pid_reader, 32)
+        os.close(pid_reader)
         os.waitpid(first, 0)
-        # Only now is the child one of the keeper's: until then it may not look who its parent is.
-        os.close(opener)
-        pid = int(said or b"0")
+        # Only now the child is the keeper's: before that it must not read its parent's PID.
+        os.close(gate_writer)
+        pid = int(answer or b"0")
         if pid == 0:
-            # There may be a child that nobody knows. It ends with the zygote, and so does this launch.
+            # There may be a child with an unknown PID. It ends with the zygote, and so does this launch.
             raise RuntimeError("the process between two forks was killed")
         if pid < 0:
             raise OSError(-pid, os.strerror(-pid))
         return pid, False
 
     @staticmethod
-    def _between(gate: int, opener: int, told: int, teller: int) -> tuple[int, bool]:
-        os.close(opener)
-        os.close(told)
+    def _middle_process(
+        gate_reader: int, gate_writer: int, pid_reader: int, pid_writer: int
+    ) -> tuple[int, bool]:
+        os.close(gate_writer)
+        os.close(pid_reader)
         try:
             pid = os.fork()
         except OSError as error:
             pid = -(error.errno or errno.EAGAIN)
         if pid != 0:
-            os.write(teller, b"%d" % pid)
+            os.write(pid_writer, b"%d" % pid)
             os._exit(0)
-        os.close(teller)
-        os.read(gate, 1)
-        os.close(gate)
+        os.close(pid_writer)
+        os.read(gate_reader, 1)
+        os.close(gate_reader)
         return 0, False

@@ -1,8 +1,8 @@
-"""The one door to the kernel: prctl, pidfds, process identity, credentials, cgroup v2 files. Each wrapper is
-a few lines; none decides.
+"""Wrap the kernel's interfaces: prctl, pidfds, process identity, credentials, cgroup v2 files. A wrapper is a
+few lines and decides nothing.
 
-Only this module, `interpreter`, and those with one shortcut each (`immortal`, `constants`, `allocators`) may
-import ctypes.
+Only this module, `interpreter`, and the modules with one shortcut each (`immortal`, `constants`,
+`allocators`) may import ctypes.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from pathlib import Path
 from zmsvc.host.python.interpreter import Shortcut, disabled
 
 ROOM = 16
-"""Descriptors that what stays open leaves free: to find, signal and kill a process takes some for a
-moment.
+"""Descriptors that long-lived files and sockets must leave free: finding, signaling and killing a process
+takes a few for a moment.
 """
 
 # From the Linux kernel headers (prctl.h).
@@ -35,7 +35,7 @@ PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
 PR_GET_TID_ADDRESS = 40
-_LOOKS = 8
+_ATTEMPTS = 8
 # From sched.h.
 CLONE_INTO_CGROUP = 0x2_0000_0000
 CLONE_PARENT = 0x8000
@@ -44,8 +44,8 @@ CLONE_CHILD_CLEARTID = 0x0020_0000
 _SIBLING = CLONE_PARENT | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID
 # From linux/sched.h.
 PF_FORKNOEXEC = 0x40
-# From asm/unistd.h and asm-generic/unistd.h: by machine and the size of a pointer, for a 32-bit program has
-# numbers of its own. Machines are left out whose clone() has other arguments.
+# From asm/unistd.h and asm-generic/unistd.h, by machine and the size of a pointer: a 32-bit program has other
+# numbers. Machines whose clone() has other arguments are left out.
 _CLONE_NUMBERS = {
     ("x86_64", 8): 56,
     ("aarch64", 8): 220,
@@ -58,28 +58,28 @@ SYS_CLONE3 = 435
 SO_PEERGROUPS = 59
 SO_PASSRIGHTS = 83
 
-# PyDLL keeps the interpreter's lock over a call: around a fork nobody else may run.
+# PyDLL holds the GIL during a call: around a fork no other thread may run.
 _libc = ctypes.PyDLL(None, use_errno=True)
 
 
 def _prctl(option: int, value: int | bytes) -> None:
-    # The bytes themselves and no ctypes buffer: that is a new type for each length, made out of 40 pages.
+    # Plain bytes, not a ctypes buffer, whose new type for each length touches 40 pages.
     if _libc.prctl(option, value if isinstance(value, bytes) else ctypes.c_ulong(value), 0, 0, 0) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
 
 
 def become_subreaper() -> None:
-    """Orphans among this process's descendants become its children, so their exit statuses are its own to
-    read.
+    """Make this process the parent of orphans among its descendants, so that it can read their exit
+    statuses.
     """
     _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_parent(parent: int) -> None:
-    """SIGKILL this process when `parent` dies, also when that has happened already.
+    """SIGKILL this process when `parent` dies, or at once if it has died already.
 
-    A change of user or group clears it: call it again after dropping privileges.
+    A change of user or group clears this setting: call it again after dropping privileges.
     """
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -92,51 +92,49 @@ def signal_at_parents_death(number: int) -> None:
 
 
 def set_process_name(name: str) -> None:
-    """What `ps -o comm` calls this process: the first 15 bytes of it. A program that is executed has its
-    own.
+    """Set the name that `ps -o comm` shows, the first 15 bytes of it. An executed program gets its own
+    name.
     """
     _prctl(PR_SET_NAME, name.encode())
 
 
 def set_process_title(title: str) -> None:
-    """What `ps` and `systemctl status` show as the command line of this process, as far as its own had
-    room.
-    """
+    """Set the command line that `ps` and `systemctl status` show, cut to the length of the original one."""
     begin, end = _own_arguments()
     if end > begin:
-        # The last byte stays 0: else the kernel would go on to read where the environment is.
+        # The last byte stays 0: otherwise the kernel would go on reading in the environment.
         room = end - begin
         ctypes.memmove(begin, title.encode()[: room - 1].ljust(room, b"\0"), room)
 
 
 @functools.cache
 def _own_arguments() -> tuple[int, int]:
-    """Return where the arguments of this process are in its memory, as in that of a fork; (0, 0) where the
-    kernel does not say.
+    """Return the addresses of this process's arguments, which are the same in a fork; (0, 0) if the kernel
+    does not tell.
 
-    Read once, by the process out of which tasks are forked.
+    The zygote reads them once.
     """
     fields = stat_fields(os.getpid())
     return (int(fields[45]), int(fields[46])) if fields and len(fields) > 46 else (0, 0)
 
 
 class SiblingClone:
-    """The system call of a fork whose child is a child of this process's parent. For a process with one
-    thread.
+    """The system call of a fork whose child becomes a child of this process's parent. For a single-threaded
+    process.
 
-    Made once, and called for each fork. It does nothing of what an interpreter has to do around a fork: see
+    Created once, and called for each fork. It does none of an interpreter's work around a fork: see
     zmsvc.host.kernel.fork.
     """
 
     def __init__(self) -> None:
-        """Raises OSError where the kernel does not offer what it needs, or its system call has no known
-        number.
+        """Raises OSError if the kernel lacks a feature, or if this machine's number of the call is
+        unknown.
         """
         self._number = _CLONE_NUMBERS.get((os.uname().machine, struct.calcsize("P")))
         if self._number is None:
             raise OSError(errno.ENOSYS, f"the number of clone() is not known for {os.uname().machine}")
-        # glibc keeps the thread's ID at this address and would set it after its own fork; the kernel does it
-        # for us. A kernel without CONFIG_CHECKPOINT_RESTORE does not tell the address.
+        # glibc stores the thread's ID at this address after its own fork(); here the kernel stores it. A
+        # kernel without CONFIG_CHECKPOINT_RESTORE does not tell the address.
         address = ctypes.c_ulong()
         if _libc.prctl(PR_GET_TID_ADDRESS, ctypes.byref(address), 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "the kernel does not tell the address of the thread's ID")
@@ -146,37 +144,38 @@ class SiblingClone:
         self._syscall = _libc.syscall
 
     def arguments(self, cgroup: int) -> bytes:
-        """Return what a call with this descriptor of a cgroup's directory takes."""
+        """Return the arguments of a call with this descriptor of a cgroup's directory."""
         # struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls,
-        # set_tid, set_tid_size, cgroup. A sibling's exit signal is its parent's own, and may not be named.
+        # set_tid, set_tid_size, cgroup. A sibling inherits its parent's exit signal; the field must be 0.
         return struct.pack(
             "=11Q", _SIBLING | CLONE_INTO_CGROUP, 0, self._address.value, 0, 0, 0, 0, 0, 0, 0, cgroup
         )
 
     def __call__(self, arguments: bytes | None) -> tuple[int, bool]:
-        """Fork. Returns the PID, 0 in the child or -1 (see `error`), and whether the child began in the
-        cgroup of `arguments`.
+        """Fork. Return the PID (0 in the child, -1 on failure, see `error`), and True if the child started in
+        the cgroup of `arguments`.
 
-        That takes 0.2 ms, where moving a lone process costs 12 ms (a global grace period). It needs clone3(),
-        which a kernel or a seccomp filter may not offer (RestrictNamespaces= hides it); then the child has to
-        move by itself.
+        Starting there takes 0.2 ms; moving a single process costs 12 ms (a global grace period). It needs
+        clone3(), which a kernel may lack or a seccomp filter may forbid (RestrictNamespaces= does); then the
+        child has to move itself.
         """
         if arguments is not None:
             pid = int(self._syscall(SYS_CLONE3, arguments, ctypes.c_size_t(len(arguments))))
             if pid >= 0:
                 return pid, True
-        # Some machines have the address fourth, some fifth, after a `tls` that nobody looks at here.
+        # The address is the fourth argument on some machines, and the fifth, after an unused `tls`, on
+        # others.
         return int(self._syscall(self._number, self._flags, None, None, self._address, self._address)), False
 
     @staticmethod
     def error() -> OSError:
-        """Return the reason why the last call gave -1."""
+        """Return the error of the last call that returned -1."""
         return OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def current_umask() -> int:
-    """Return the umask of this process, which the kernel tells only when it is set. For a process with one
-    thread.
+    """Return the umask of this process, which can be read only by setting it. For a single-threaded
+    process.
     """
     umask = os.umask(0o077)
     os.umask(umask)
@@ -184,37 +183,37 @@ def current_umask() -> int:
 
 
 def forbid_new_privileges() -> None:
-    """No program that this process or a descendant executes gains privileges: setuid bits and file
-    capabilities have no effect.
+    """Set no_new_privs: setuid bits and file capabilities have no effect in this process and its
+    descendants.
     """
     _prctl(PR_SET_NO_NEW_PRIVS, 1)
 
 
 def has_capabilities() -> bool:
-    """Tell whether this process has any capability, or could pass one on."""
+    """Return True if this process has any capability, or could pass one on."""
     status = Path("/proc/self/status").read_text()
     return any(int(word, 16) for word in re.findall(r"^Cap(?:Inh|Prm|Amb):\s*(\w+)$", status, re.MULTILINE))
 
 
 def drop_capabilities() -> None:
-    """Give up each capability of this thread, also those that a program which it executes would have
+    """Drop every capability of this thread, also those that it would pass to an executed program
     (capabilities(7)).
     """
-    # struct __user_cap_header_struct of linux/capability.h with version 3, and two times struct
+    # struct __user_cap_header_struct of linux/capability.h with version 3, and twice struct
     # __user_cap_data_struct.
     if _libc.capset(struct.pack("Ii", 0x20080522, 0), bytes(24)) != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def leave_room(fd: int) -> None:
-    """Raise OSError (EMFILE) when this new descriptor is one of the last: the kernel gives the lowest
-    number that is free.
+    """Raise OSError (EMFILE) if this new descriptor is one of the last ROOM: the kernel assigns the lowest
+    free number.
     """
     if fd >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - ROOM:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
-# --- news of files
+# --- inotify
 
 # From sys/inotify.h.
 IN_MODIFY = 0x0002
@@ -223,10 +222,10 @@ IN_CREATE = 0x0100
 
 
 class Inotify:
-    """Tells that something has happened to files and directories, see inotify(7)."""
+    """A notifier of changes of files and directories, see inotify(7)."""
 
     def __init__(self) -> None:
-        """Raises OSError, as where a user has as many as fs.inotify.max_user_instances allows."""
+        """Raises OSError, for example if the user has fs.inotify.max_user_instances already."""
         self._fd = _checked(_libc.inotify_init1(os.O_CLOEXEC))
 
     def __enter__(self) -> Inotify:
@@ -236,14 +235,12 @@ class Inotify:
         os.close(self._fd)
 
     def watch(self, fd: int, events: int) -> None:
-        """Watch the file or directory that a descriptor stands for, whatever it is called by now. Raises
-        OSError.
-        """
+        """Watch the file or directory of a descriptor, independent of its current name. Raises OSError."""
         _checked(_libc.inotify_add_watch(self._fd, f"/proc/self/fd/{fd}".encode(), ctypes.c_uint32(events)))
 
     def wait(self) -> None:
-        """Wait until something has happened since the last call."""
-        # The GIL is kept over calls of _libc; this one lets other threads run.
+        """Wait for the next event."""
+        # Calls of _libc hold the GIL; os.read lets other threads run.
         os.read(self._fd, 65536)
 
 
@@ -257,20 +254,20 @@ def _checked(result: int) -> int:
 
 
 def boot_id() -> str:
-    """Which boot this is: PIDs, start times and monotonic times of another one mean nothing."""
+    """Return the ID of this boot. PIDs, start times and monotonic times of another boot are meaningless."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def start_time(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot; None when there is none. With the PID and the
-    boot, its identity.
+    """Return a process's start time in clock ticks since boot; None if there is no such process. PID, start
+    time and boot ID identify a process.
     """
     fields = stat_fields(pid)
     return int(fields[19]) if fields else None
 
 
 def stat_fields(pid: int) -> list[bytes] | None:
-    """The fields of /proc/PID/stat from `state` (field 3) on; None when the process is gone."""
+    """Return the fields of /proc/PID/stat from `state` (field 3) on; None if the process is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].split()
@@ -279,8 +276,8 @@ def stat_fields(pid: int) -> list[bytes] | None:
 
 
 def user_of(pid: int) -> int | None:
-    """Return the effective user ID of a process; None when it is gone. The owner of its /proc directory
-    may be root instead.
+    """Return the effective user ID of a process; None if it is gone. The owner of its /proc directory is not
+    reliable: it may be root.
     """
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
@@ -290,15 +287,15 @@ def user_of(pid: int) -> int | None:
 
 
 def descends(pid: int, ancestor: int) -> bool:
-    """Tell whether a process was forked by `ancestor`, a subreaper, or by what that has forked. True where
-    it cannot be found out.
+    """Return True if `ancestor`, a subreaper, is an ancestor of a process. Also True if that cannot be
+    determined.
     """
-    for _ in range(_LOOKS):
+    for _ in range(_ATTEMPTS):
         at = pid
         while at and at != ancestor:
             fields = stat_fields(at)
             if fields is None:
-                break  # It has ended meanwhile, and what it had forked has another parent now.
+                break  # This ancestor has just ended, and its children have another parent now.
             at = int(fields[1])
         else:
             return at == ancestor
@@ -306,16 +303,14 @@ def descends(pid: int, ancestor: int) -> bool:
 
 
 def has_executed(pid: int) -> bool:
-    """Tell whether a process, or zombie, has executed a program since it was forked; False when it is
-    gone.
-    """
+    """Return True if a process or zombie has executed a program since its fork; False if it is gone."""
     fields = stat_fields(pid)
-    # `flags` of proc(5): an exec that can no longer fail clears this one, and nothing sets it again.
+    # `flags` of proc(5): an exec clears PF_FORKNOEXEC when it can no longer fail. Nothing sets it again.
     return fields is not None and not int(fields[6]) & PF_FORKNOEXEC
 
 
 def process_name(pid: int) -> str:
-    """What `ps` calls the command; empty when the process is gone."""
+    """Return the name that `ps -o comm` shows; empty if the process is gone."""
     try:
         with open(f"/proc/{pid}/comm", "rb") as file:
             return file.read().decode(errors="replace").strip()
@@ -324,8 +319,8 @@ def process_name(pid: int) -> str:
 
 
 def kill_each(pids: Iterable[int]) -> None:
-    """SIGKILL each of these processes, whatever has become of their numbers meanwhile. One that may not be
-    killed spares no other.
+    """SIGKILL each of these processes, if its PID still means the same process. An error for one does not
+    spare the others.
     """
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -335,7 +330,7 @@ def kill_each(pids: Iterable[int]) -> None:
 
 
 def environment_of(pid: int) -> bytes:
-    """A process's initial environment, NUL between entries; empty when it cannot be read."""
+    """Return a process's initial environment, NUL between entries; empty if it cannot be read."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             return file.read()
@@ -344,11 +339,11 @@ def environment_of(pid: int) -> bytes:
 
 
 def show_environment(text: bytes) -> None:
-    """Have `environment_of` this process, and of all that it forks, be this: without an exec it is what the
-    forking program had.
+    """Set what `environment_of` returns for this process and its later forks. Without an exec it would be the
+    environment of the zygote.
 
-    It is written where the old one lies, which nobody may use any more. Where that took less room nothing
-    changes.
+    The text overwrites the initial environment, which no code may use any more. If that is shorter than the
+    text, nothing changes.
     """
     start, size = _environment_area()
     if len(text) <= size:
@@ -357,23 +352,21 @@ def show_environment(text: bytes) -> None:
 
 @functools.cache
 def _environment_area() -> tuple[int, int]:
-    """Address and bytes of this program's initial environment. A fork has the same."""
+    """Return address and size of this program's initial environment. They are the same in a fork."""
     fields = stat_fields(os.getpid())
     start, end = (int(fields[47]), int(fields[48])) if fields else (0, 0)
     return start, end - start
 
 
 def send_signal(pid: int, started: int, number: int) -> bool:
-    """Signal exactly this process through a pidfd; False when it is gone, or the PID is somebody else's by
-    now.
-    """
+    """Signal exactly this process through a pidfd. Return False if it is gone or its PID has been reused."""
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:
         return False
     try:
-        # The start time is read after the pidfd was opened: from here on the number cannot come to mean
-        # another process.
+        # The start time is read after the pidfd was opened: from now on the pidfd cannot mean another
+        # process.
         if start_time(pid) != started:
             return False
         signal.pidfd_send_signal(fd, number)
@@ -385,7 +378,7 @@ def send_signal(pid: int, started: int, number: int) -> bool:
 
 
 def wait_for_end(pid: int, seconds: float) -> bool:
-    """Wait until a process has ended; False when it has not in time. It blocks."""
+    """Block until a process has ended; return False if it has not in time."""
     try:
         fd = os.pidfd_open(pid)
     except OSError:
@@ -399,14 +392,16 @@ def wait_for_end(pid: int, seconds: float) -> bool:
 
 
 def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
-    """(pid, uid, gid) of whoever is at the other end of a Unix stream."""
+    """Return (pid, uid, gid) of the process at the other end of a Unix stream."""
     data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, uid, gid = struct.unpack("3i", data)
     return pid, uid, gid
 
 
 def peer_groups(sock: socket.socket) -> frozenset[int]:
-    """All groups of whoever is at the other end of a Unix stream; of more than 256 the primary one alone."""
+    """Return all groups of the process at the other end of a Unix stream; only its primary group if it has
+    more than 256.
+    """
     primary = peer_credentials(sock)[2]
     try:
         data = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, 1024)
@@ -416,10 +411,10 @@ def peer_groups(sock: socket.socket) -> frozenset[int]:
 
 
 def refuse_descriptors(sock: socket.socket) -> bool:
-    """Have the kernel refuse descriptors that a client sends over this Unix socket, and over those that are
-    accepted from it.
+    """Make the kernel refuse descriptors that clients send over this Unix socket and the connections accepted
+    from it.
 
-    False where it cannot (before Linux 6.16), or where ZMSVC_DISABLE says so.
+    Return False if the kernel cannot (before Linux 6.16), or if ZMSVC_DISABLE has `passrights`.
     """
     if Shortcut.PASSRIGHTS in disabled():
         return False
@@ -431,7 +426,7 @@ def refuse_descriptors(sock: socket.socket) -> bool:
 
 
 def refuses_descriptors(sock: socket.socket) -> bool:
-    """Tell whether the kernel refuses them."""
+    """Return True if the kernel refuses descriptors that clients send over this socket."""
     try:
         return sock.getsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS) == 0
     except OSError:
@@ -442,17 +437,17 @@ def refuses_descriptors(sock: socket.socket) -> bool:
 
 
 def own_memory() -> int:
-    """Return the bytes that this process has in memory and shares with no file or other process."""
+    """Return the resident bytes of this process that it shares with no file or other process."""
     with open("/proc/self/statm", "rb") as file:
         _, resident, shared, *_ = file.read().split()
     return (int(resident) - int(shared)) * resource.getpagesize()
 
 
 def trim_heap() -> None:
-    """Return what malloc has free to the system. It looks through all of the heap, in some milliseconds:
-    after a flood only.
+    """Return malloc's free memory to the kernel. This walks the whole heap, in some milliseconds: call it
+    only after a flood.
     """
-    with contextlib.suppress(AttributeError):  # Not in musl.
+    with contextlib.suppress(AttributeError):  # musl has no malloc_trim.
         _libc.malloc_trim(0)
 
 
@@ -460,9 +455,10 @@ def trim_heap() -> None:
 
 
 def own_cgroup(controller: str = "") -> Path | None:
-    """The directory of the cgroup that this process is in; None without one.
+    """Return the directory of this process's cgroup; None without one.
 
-    It is that of the unified hierarchy (pure or hybrid), or that of an old one with this controller.
+    Without `controller` it is in the unified hierarchy (pure or hybrid), otherwise in the v1 hierarchy of
+    that controller.
     """
     mount = _cgroup_mount(controller)
     if mount is None:
@@ -475,8 +471,8 @@ def own_cgroup(controller: str = "") -> Path | None:
 
 
 def cgroup_of(pid: int) -> str:
-    """Return the cgroup of a process in the unified hierarchy, from its root; empty where there is none,
-    and for a zombie or no process.
+    """Return the path of a process's cgroup in the unified hierarchy; empty for the root, without such a
+    hierarchy, and for a zombie or no process.
     """
     fields = stat_fields(pid)
     if fields is None or fields[0] in (b"Z", b"X"):
@@ -492,21 +488,22 @@ def _cgroup_mount(controller: str) -> Path | None:
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
         kind, _, options = after.split(maxsplit=2)
-        if kind == "cgroup" and controller in options.split(",") if controller else kind == "cgroup2":
+        wanted = kind == "cgroup" and controller in options.split(",") if controller else kind == "cgroup2"
+        if wanted:
             return Path(before.split()[4])
     return None
 
 
 _USER_SERVICE = re.compile(r"/user@\d+\.service/(?:.*/)?[^/]+\.service$")
-"""The path of a service's cgroup below that of a user's service manager."""
+"""The path of a service's cgroup below a user's service manager."""
 
 
 def is_delegated(directory: Path) -> bool:
-    """Tell whether this process may make cgroups in `directory`: systemd has delegated it, or it is a user's
-    own service.
+    """Return True if this process may create cgroups in `directory`: systemd has delegated it, or it belongs
+    to a user's own service.
 
-    systemd marks a delegated cgroup by an extended attribute, but the user manager of systemd 252 sets none,
-    though the unit says Delegate=yes. There the owner decides: all below user@UID.service is the user's.
+    systemd marks a delegated cgroup by an extended attribute. But the user manager of systemd 252 sets none,
+    even with Delegate=yes. There the owner decides: everything below user@UID.service is the user's.
     """
     writable = all(os.access(path, os.W_OK) for path in (directory, directory / "cgroup.procs"))
     for name in ("user.delegate", "trusted.delegate"):
@@ -523,13 +520,13 @@ def enter_cgroup(directory: Path) -> None:
 
 
 def cgroup_descriptor(directory: Path) -> int:
-    """A descriptor of a cgroup's directory, which is made where it is missing. Raises OSError."""
+    """Return a descriptor of a cgroup's directory, which is created if it is missing. Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True)
     return os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 def cgroup_populated(directory: Path) -> bool:
-    """Whether a process, running or zombie, is in this cgroup or below it."""
+    """Return True if a process, running or zombie, is in this cgroup or below it."""
     try:
         return "populated 1" in (directory / "cgroup.events").read_text()
     except OSError as error:
@@ -539,26 +536,24 @@ def cgroup_populated(directory: Path) -> bool:
 
 
 _NO_CGROUP = (errno.ENOENT, errno.ENODEV)
-"""There is no such cgroup, or it was removed while its file was open."""
+"""Errors for a cgroup that does not exist, or was removed while its file was open."""
 
 
 def cgroup_processes(directory: Path) -> list[int]:
-    """Return the processes in a cgroup and in those that were made below it. Raises OSError."""
+    """Return the processes in a cgroup and in the cgroups below it. Raises OSError."""
     found: list[int] = []
     for path, _, _ in os.walk(directory):
         try:
             found += [int(line) for line in (Path(path) / "cgroup.procs").read_text().split()]
         except OSError as error:
-            # A threaded cgroup has its processes told by the one above it.
+            # The processes of a threaded cgroup are listed in the cgroup above it.
             if error.errno not in (*_NO_CGROUP, errno.EOPNOTSUPP):
                 raise
     return found
 
 
 def kill_cgroup(directory: Path) -> None:
-    """SIGKILL everything in a cgroup at once (Linux 5.14); where that is not to be had each process in
-    turn.
-    """
+    """SIGKILL all processes of a cgroup at once (Linux 5.14), or on older kernels one by one."""
     try:
         (directory / "cgroup.kill").write_text("1")
     except OSError:
@@ -566,7 +561,7 @@ def kill_cgroup(directory: Path) -> None:
 
 
 def remove_cgroup(directory: Path) -> None:
-    """Remove a cgroup and the empty ones below it. A process that came late keeps it."""
+    """Remove a cgroup and the cgroups below it. A cgroup that still has a process stays."""
     for path, _, _ in os.walk(directory, topdown=False):
         try:
             os.rmdir(path)
@@ -575,12 +570,12 @@ def remove_cgroup(directory: Path) -> None:
 
 
 def children_of(pid: int) -> list[int]:
-    """The children of a single-threaded process, zombies included."""
+    """Return the children of a single-threaded process, zombies included."""
     return [int(word) for word in _children(pid).split()]
 
 
 def children_of_threads(pid: int) -> list[int]:
-    """Return the children of a process, those that its other threads have forked included."""
+    """Return the children of all threads of a process."""
     try:
         threads = os.listdir(f"/proc/{pid}/task")
     except (FileNotFoundError, ProcessLookupError):
@@ -589,14 +584,14 @@ def children_of_threads(pid: int) -> list[int]:
 
 
 def number_of_children() -> int:
-    """How many children this process, which has one thread, has; zombies count. Less work than to read who
-    they are.
+    """Return the number of children of this single-threaded process, zombies included. This is faster than
+    listing them.
     """
     return _children(os.getpid()).count(b" ")
 
 
 def _children(pid: int, thread: int | str = 0) -> bytes:
-    """Their PIDs, with a space after each. A thread of 0 is the first one."""
+    """Return the PIDs of a thread's children, with a space after each. Thread 0 is the main thread."""
     try:
         with open(f"/proc/{pid}/task/{thread or pid}/children", "rb") as file:
             return file.read()

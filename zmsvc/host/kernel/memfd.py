@@ -1,5 +1,5 @@
-"""Memory files: how more than a datagram holds is passed on, to journald and to the supervisor, and a
-launch to the task.
+"""Create and read memory files. They carry data that is too large for a datagram, to journald and the
+supervisor, and a launch to the task.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_S
 
 
 def sealed(name: str, data: bytes) -> int:
-    """A descriptor (close-on-exec) of a memory file that holds `data` and can never change again."""
+    """Return a descriptor (close-on-exec) of a memory file with `data` that can never change again."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         _write(fd, data)
@@ -25,7 +25,7 @@ def sealed(name: str, data: bytes) -> int:
 
 
 def private(name: str, data: bytes) -> int:
-    """Return a descriptor (close-on-exec) of a memory file that holds `data`, for a process that trusts
+    """Return a descriptor (close-on-exec) of an unsealed memory file with `data`, for a process that trusts
     this one.
     """
     fd = os.memfd_create(name, os.MFD_CLOEXEC)
@@ -44,10 +44,10 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def read(fd: int, limit: int) -> bytes:
-    """What a sealed memory file from anyone holds; the descriptor stays open.
+    """Return the content of a sealed memory file from an untrusted process. The descriptor stays open.
 
-    Raises ProtocolError for anything else: a pipe would let the sender block us, an unsealed file change
-    under our eyes.
+    Raises ProtocolError for anything else: with a pipe the sender could block us, and an unsealed file could
+    change while we read it.
     """
     try:
         seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)

@@ -1,5 +1,5 @@
-"""Whether the kernel killed for want of memory: a process that it chose ends by SIGKILL, as by anybody's
-hand, and only a count tells.
+"""Detect OOM kills. The victim ends by SIGKILL like any other process; only the cgroup's `oom_kill` counter
+tells.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ from zmsvc.host.kernel import linux
 
 
 class OomKills:
-    """The kernel's count of processes that it has killed in a cgroup. Without a count there never was one,
-    as far as anybody can tell.
-    """
+    """The kernel's counter of OOM kills in a cgroup. Without a counter `grown` is always False."""
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
         self._seen = self._count()
 
     def grown(self) -> bool:
-        """Whether there has been one since this was asked last."""
+        """Return True if there was an OOM kill since the last call."""
         seen, self._seen = self._seen, self._count()
         return self._seen > seen
 
@@ -32,8 +30,8 @@ class OomKills:
 
 
 def of_context(delegated: Path | None) -> OomKills:
-    """For all processes of a context: those of the cgroup that was handed over to it, or of the one that
-    the keeper happens to be in.
+    """Return the counter for all processes of a context: that of its delegated cgroup, or else that of the
+    keeper's own cgroup.
     """
     unified, legacy = delegated or linux.own_cgroup(), linux.own_cgroup("memory")
     files = [

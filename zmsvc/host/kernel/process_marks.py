@@ -1,10 +1,10 @@
-"""By which marks a process of a context is recognized where there is no control group: its session, its
-environment, a resource limit.
+"""Identify the processes of a context without a cgroup, by three marks: their session, their environment, and
+a resource limit.
 
-A program may begin a session of its own, and write over its environment, as nginx and redis do in order to
-show a title in `ps`. So each task has one mark more, which its descendants inherit and ordinary programs
-leave alone: the soft limit of RLIMIT_LOCKS. The kernel has not looked at that limit since Linux 2.4.25
-(getrlimit(2)), and lets each process lower it.
+A program may start its own session, and may overwrite its environment, as nginx and redis do to show a title
+in `ps`. So each task has a third mark, which its descendants inherit and ordinary programs do not change: the
+soft limit of RLIMIT_LOCKS. The kernel has ignored that limit since Linux 2.4.25 (getrlimit(2)), and permits
+each process to lower it.
 """
 
 from __future__ import annotations
@@ -17,51 +17,51 @@ from collections.abc import Container
 from zmsvc.host.kernel import linux
 
 RLIMIT_LOCKS = 10
-"""Of <asm-generic/resource.h>; Python's `resource` has no name for it."""
+"""From <asm-generic/resource.h>; Python's `resource` has no name for it."""
 _LAUNCHES = 31
-"""Bits of the launch number; the 32 bits above tell the contexts of a machine apart, and the highest bit
-is zero.
+"""Bits of the launch number. The 32 bits above it distinguish the contexts of a machine; the highest bit is
+0.
 """
 _LINE = b"Max file locks"
 _LAUNCH = b"ZMSVC_LAUNCH="
 
 
-def number(mark: bytes, launch: int) -> int:
-    """Return the limit of a launch; `mark` is what the environment of each process of the context has."""
+def limit_value(mark: bytes, launch: int) -> int:
+    """Return the limit of a launch. `mark` is the variable in the environment of every process of the
+    context.
+    """
     return zlib.crc32(mark) << _LAUNCHES | launch & ((1 << _LAUNCHES) - 1)
 
 
-def put_on(value: int) -> None:
-    """Mark this process, and all that it forks from here on. Where that is forbidden, the other marks have
-    to do.
-    """
+def set_limit(value: int) -> None:
+    """Mark this process and all its later forks. If that is forbidden, only the other marks are left."""
     try:
         resource.setrlimit(RLIMIT_LOCKS, (value, resource.getrlimit(RLIMIT_LOCKS)[1]))
     except (OSError, ValueError):
         pass
 
 
-def worn(pid: int) -> int | None:
-    """Return the soft limit of a process; None when there is none, or it is not ours to know."""
+def limit_of(pid: int) -> int | None:
+    """Return the soft limit of a process; None if there is no such process, or we may not read its limit."""
     try:
         return resource.prlimit(pid, RLIMIT_LOCKS)[0]
     except PermissionError:
-        # Of another user; root without CAP_SYS_RESOURCE, as in a container, may read it all the same.
+        # The process of another user. Root without CAP_SYS_RESOURCE, as in a container, can read /proc.
         return _read(pid) if os.geteuid() == 0 else None
     except OSError:
         return None
 
 
 def launch_of(pid: int, mark: bytes) -> int | None:
-    """Return the launch of a context that a process is of; None when it is of none."""
-    value = worn(pid)
+    """Return the context's launch to which a process belongs, by its limit; None if it belongs to none."""
+    value = limit_of(pid)
     if value is None or value < 0 or value >> _LAUNCHES != zlib.crc32(mark):
         return None
     return value & ((1 << _LAUNCHES) - 1)
 
 
-def told_launch(pid: int, mark: bytes) -> int | None:
-    """Return the launch of a context that the limit of a process tells, or else its environment."""
+def launch_by_any_mark(pid: int, mark: bytes) -> int | None:
+    """Return the context's launch to which a process belongs, by its limit or else by its environment."""
     launch = launch_of(pid, mark)
     if launch is not None:
         return launch
@@ -83,9 +83,10 @@ def _read(pid: int) -> int | None:
 
 
 def belonging(sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
-    """Return every process of one of these sessions, or with the marks of a context, or of one launch of it.
+    """Return every process of one of these sessions, and every process with the marks of a context, or of one
+    of its launches.
 
-    Zombies do not count: they are dead.
+    Zombies are left out.
     """
     return [
         int(name)
@@ -95,21 +96,21 @@ def belonging(sessions: Container[int], mark: bytes, launch: int | None = None) 
 
 
 def belongs(pid: int, sessions: Container[int], mark: bytes, launch: int | None = None) -> bool:
-    """Tell whether `belonging` names this process."""
+    """Return True if `belonging` returns this process."""
     fields = linux.stat_fields(pid)
     if fields is None or fields[0] in (b"Z", b"X"):
         return False
-    return int(fields[3]) in sessions or _limited(pid, mark, launch) or _told(pid, mark, launch)
+    return int(fields[3]) in sessions or _has_limit(pid, mark, launch) or _has_variables(pid, mark, launch)
 
 
-def _limited(pid: int, mark: bytes, launch: int | None) -> bool:
-    value = worn(pid)
+def _has_limit(pid: int, mark: bytes, launch: int | None) -> bool:
+    value = limit_of(pid)
     if value is None or value < 0:
         return False
-    return value >> _LAUNCHES == zlib.crc32(mark) if launch is None else value == number(mark, launch)
+    return value >> _LAUNCHES == zlib.crc32(mark) if launch is None else value == limit_value(mark, launch)
 
 
-def _told(pid: int, mark: bytes, launch: int | None) -> bool:
+def _has_variables(pid: int, mark: bytes, launch: int | None) -> bool:
     environment = b"\0" + linux.environment_of(pid)
     wanted = [mark] if launch is None else [mark, b"ZMSVC_LAUNCH=%d" % launch]
     return all(b"\0" + each + b"\0" in environment for each in wanted)

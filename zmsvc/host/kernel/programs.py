@@ -1,5 +1,5 @@
-"""Where the kernel finds the program of a Command, and why it would not execute it. Light: each fork of
-the zygote has it.
+"""Find the program of a Command, and explain why the kernel does not execute it. Every fork of the zygote
+loads this module, so it stays small.
 """
 
 from __future__ import annotations
@@ -8,17 +8,15 @@ import errno
 import os
 
 WORKING_DIRECTORY = "/"
-"""Of each task: a relative path leads from here."""
+"""The working directory of every task."""
 
 
 def find(program: str, path: str) -> str:
-    """Return the file that a task would execute, with `path` as its PATH; empty when there is none that
-    may be executed.
-    """
+    """Return the file that a task with this PATH would execute; empty if there is no executable one."""
     if "/" in program:
         places = [os.path.join(WORKING_DIRECTORY, program)]
     else:
-        # An empty part is the working directory.
+        # An empty part of PATH is the working directory.
         places = (
             [os.path.join(WORKING_DIRECTORY, folder, program) for folder in path.split(os.pathsep)]
             if program
@@ -28,10 +26,10 @@ def find(program: str, path: str) -> str:
 
 
 def obstacle(program: str, number: int | None) -> str:
-    """Return what the kernel means where its word tells of another file than the program, or says too little;
-    else nothing.
+    """Explain an error of execve() if it concerns another file than the program, or is too vague; otherwise
+    return "".
 
-    `program` is a path, or is looked for in this process's PATH.
+    `program` is a path, or a name that is looked up in this process's PATH.
     """
     path = program if "/" in program else find(program, os.environ.get("PATH", os.defpath))
     if not path or not os.path.isfile(path):
@@ -47,13 +45,11 @@ def obstacle(program: str, number: int | None) -> str:
 
 
 def missing_interpreter(path: str) -> str:
-    """Tell of a script whose #! line names no program; empty when it does, and for what is no script or
-    cannot be read.
-    """
+    """Return the fault of a script whose #! line names no executable program. Empty for any other file."""
     interpreter = interpreter_of(path)
     if interpreter is None:
         return ""
-    # As the kernel does, from the working directory.
+    # The kernel, too, resolves the name from the working directory.
     place = os.path.join(WORKING_DIRECTORY, interpreter)
     return (
         ""
@@ -63,9 +59,7 @@ def missing_interpreter(path: str) -> str:
 
 
 def interpreter_of(path: str) -> str | None:
-    """Return the program that the #! line of a file names; None where it has no such line, or cannot be
-    read.
-    """
+    """Return the program in the #! line of a file; None if it has no such line or cannot be read."""
     try:
         with open(path, "rb") as file:
             line = file.readline(256)
@@ -73,7 +67,7 @@ def interpreter_of(path: str) -> str | None:
         return None
     if not line.startswith(b"#!"):
         return None
-    # As the kernel reads it: a carriage return is part of the name.
+    # As in the kernel, a carriage return is part of the name.
     return os.fsdecode(line[2:].strip(b" \t\n").replace(b"\t", b" ").partition(b" ")[0])
 
 

@@ -1,4 +1,4 @@
-"""Names of signals: `HUP`, `SIGHUP` or `1`, and `RTMIN+3` for a realtime one."""
+"""Convert between names and numbers of signals: `HUP`, `SIGHUP` or `1`; `RTMIN+3` for a real-time one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _REALTIME = re.compile(r"(?:SIG)?RTMIN\+([0-9]{1,2})")
 
 
 def name(text: str) -> str:
-    """Return a signal's name as it is written down. Raises ValueError for what is no signal."""
+    """Return the canonical name of a signal. Raises ValueError for any other text."""
     word = text.strip().upper()
     if (match := _REALTIME.fullmatch(word)) and signal.SIGRTMIN + int(match[1]) <= signal.SIGRTMAX:
         return f"SIGRTMIN+{int(match[1])}"
@@ -18,13 +18,13 @@ def name(text: str) -> str:
     full = word if word.startswith("SIG") else f"SIG{word}"
     if full in signal.Signals.__members__:
         return signal.Signals[full].name
-    raise ValueError(f"{text!r:.60} is no signal, expected a name such as QUIT or SIGQUIT, or a number")
+    raise ValueError(f"{text!r:.60} is not a signal, expected a name such as QUIT or SIGQUIT, or a number")
 
 
 def number(name: str) -> int:
-    """Return the number of a signal that `name` has written down. Raises ValueError."""
+    """Return the number of a signal by its canonical name. Raises ValueError."""
     if match := _REALTIME.fullmatch(name):
         return int(signal.SIGRTMIN) + int(match[1])
     if name in signal.Signals.__members__:
         return signal.Signals[name].value
-    raise ValueError(f"{name} is no signal here")
+    raise ValueError(f"{name} is not a signal of this machine")

@@ -1,1 +1,1 @@
-"""The insides of the Python interpreter that make a fork cheap, each with what to do without it."""
+"""Internals of the Python interpreter that make a fork cheap, each with a fallback."""

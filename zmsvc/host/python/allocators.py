@@ -1,9 +1,8 @@
-"""Fills the holes in what this process has allocated, so that its forks allocate from pages of their own
-instead of copying ours.
+"""Fill the holes in this process's heaps, so that its forks allocate from new pages instead of copying ours.
 
-A page that holds both our objects and free memory is copied as soon as a fork allocates there, and most of
-what a fork allocates would fall into such holes. What fills them is never freed. It costs this process up to
-1 MB and saves each fork 0.3 to 0.4 MB.
+A page with both our objects and free memory is copied as soon as a fork allocates there, and most allocations
+of a fork would fall into such holes. The filling is never freed. It costs this process up to 1 MB and saves
+each fork 0.3 to 0.4 MB.
 """
 
 from __future__ import annotations
@@ -13,24 +12,26 @@ import sys
 import sysconfig
 from collections.abc import Callable
 
-# From Include/internal/pycore_obmalloc.h, the same in 3.11 to 3.14 for 64 bits. With other sizes no pool is
-# ever seen whole, so each class is filled as far as MOST_POOLS allows.
+# From Include/internal/pycore_obmalloc.h, the same in 3.11 to 3.14 for 64 bits. With other sizes no complete
+# pool is ever recognized, so each class is filled up to MOST_POOLS.
 _POOL = 16384
 _POOL_HEADER = 48
 _STEP, _LARGEST = 16, 512
 MOST_POOLS = 8
-"""How much is allocated of one size at most, in pools of 16 KiB. Of 32 sizes this is 4 MiB; 0.8 MB were
-seen, 47 kB of one size.
+"""The most pools of 16 KiB that are allocated of one size. For 32 sizes this is 4 MiB. 0.8 MB were measured,
+47 kB of one size.
 """
 
 _HEAP_SIZES = (*range(24, 1100, 16), *(1 << n for n in range(10, 17)), *(3 << n for n in range(9, 16)))
-"""What is asked of malloc(): a size of each of glibc's bins for small blocks, and some of the larger ones."""
+"""Sizes to request from malloc(): one of each of glibc's bins for small blocks, and some of the larger
+ones.
+"""
 _HEAP_SHARE = 1.5
-"""How much malloc() gives at most, by the size of its holes. It is a bound in case that the heap ends
-elsewhere: 0.9 of them were seen.
+"""The most bytes to request from malloc(), as a multiple of its holes. It is a bound in case the heap ends
+elsewhere: 0.9 was measured.
 """
 _HEAP_BLOCKS = 20_000
-"""And how often it is asked at most; 600 times were seen."""
+"""The most calls of malloc(); 600 were measured."""
 
 _kept: list[object] = []
 
@@ -38,26 +39,26 @@ _kept: list[object] = []
 def fill() -> tuple[int, int]:
     """Fill the holes of Python's allocator and of the C library's.
 
-    Returns the bytes that were allocated of the former, and those in holes of the latter.
+    Returns the bytes allocated from Python's allocator, and the bytes allocated in holes of the C library's.
 
-    What this interpreter or C library does not have is left out: pymalloc with PYTHONMALLOC=malloc and in
-    free-threaded builds, and mallinfo2(), which is in glibc since 2.33, not in musl.
+    An allocator without the needed interface is left out: pymalloc with PYTHONMALLOC=malloc and in
+    free-threaded builds, and a C library without mallinfo2(), which glibc has since 2.33 and musl has not.
     """
     objects = _fill_pools() if _has_pymalloc() else 0
     return objects, _fill_heap()
 
 
-# --- Python's own: pools of blocks of one size
+# --- Python's allocator: pools of blocks of one size
 
 
 def _has_pymalloc() -> bool:
-    # Only blocks of pymalloc count.
+    # getallocatedblocks() counts only blocks of pymalloc.
     return not sysconfig.get_config_var("Py_GIL_DISABLED") and sys.getallocatedblocks() > 0
 
 
 def _fill_pools() -> int:
-    """Allocate of each size until a whole pool was given in a row: then no other pool with blocks of that
-    size has a free one.
+    """Allocate blocks of each size until they fill a complete pool in a row: then no other pool of that size
+    has a free block.
     """
     return sum(_fill_class(size) for size in range(_STEP, _LARGEST + 1, _STEP))
 
@@ -78,19 +79,19 @@ def _fill_class(size: int) -> int:
 
 
 def _maker(size: int) -> Callable[[int], object]:
-    """Return what makes an object of this many bytes, rounded up to 16, that no list of free objects has
-    and the collector ignores.
+    """Return a function that makes an object of this many bytes, rounded up to 16. No free list provides the
+    object, and the collector ignores it.
     """
     if size == 16:
         return lambda _: object()
     if size == 32:
         return lambda number: 1_000_000 + number
-    # The length that fills the block: shorter ones of 0 and 1 exist once only.
+    # Bytes objects of length 0 and 1 are singletons; this length is greater and fills the block.
     length = size - b"".__sizeof__()
     return lambda _: bytes(length)
 
 
-# --- the C library's: the heap, and lists of free blocks by size
+# --- the C library's allocator: the heap, and lists of free blocks by size
 
 
 class _Mallinfo2(ctypes.Structure):
@@ -112,7 +113,7 @@ class _Mallinfo2(ctypes.Structure):
 
 
 def _fill_heap() -> int:
-    """Allocate of each size until a block lies behind everything that was ever allocated: then no hole has
+    """Allocate blocks of each size until one lies behind the end of all earlier allocations: then no hole has
     room for another one.
     """
     libc = ctypes.PyDLL(None)
@@ -124,7 +125,7 @@ def _fill_heap() -> int:
     sbrk.restype, sbrk.argtypes = ctypes.c_void_p, [ctypes.c_ssize_t]
     mallinfo2.restype = _Mallinfo2
     heap = mallinfo2()
-    # The free rest at the end of the heap, `keepcost`, is the only part that is not a hole.
+    # The free memory at the end of the heap, `keepcost`, is the only free part that is not a hole.
     behind = sbrk(0) - heap.keepcost
     filled, most, asked = 0, int((heap.fordblks - heap.keepcost) * _HEAP_SHARE), 0
     for size in sorted(_HEAP_SIZES, reverse=True):

@@ -1,9 +1,8 @@
-"""Copies the code that tasks run to one place, so that the caches in it, which each task writes to, share a
-few pages.
+"""Copy the code that tasks run to one place, so that its caches, which each task writes to, lie on few pages.
 
-CPython keeps what it learns of an instruction behind the instruction (PEP 659). Functions lie where they were
-imported, so a start wrote to 77 pages for the caches of 66 kB of code. The copies lie on 33 pages; with the
-code around the fork, which no rehearsal runs, it is 58.
+CPython caches what it learns about an instruction behind that instruction (PEP 659). Functions lie where
+their import put them, so a start wrote to 77 pages for the caches of 66 kB of code. The copies lie on 33
+pages. With the code around the fork, which the rehearsal does not run, it is 58.
 """
 
 from __future__ import annotations
@@ -14,27 +13,27 @@ from types import CodeType, FunctionType
 from zmsvc.host.python import allocators
 
 _TEXT = "_co_code_adaptive"
-"""The attribute of code that has its caches in it."""
+"""The attribute of a code object with its instructions and caches."""
 
 
 class RunDetector:
-    """Sees which functions run, by what changes in their code."""
+    """A detector of functions that have run, by changes in their code."""
 
     def __init__(self) -> None:
         known = (each.__code__ for each in _functions())
         self._before = [(code, text) for code in known if (text := getattr(code, _TEXT, None)) is not None]
 
     def gather(self) -> int:
-        """Give each function that has run since this was made a copy of its code, one behind the other.
-        Returns how many copies there are.
+        """Replace the code of each function that has run since this object was created by a copy; the copies
+        are adjacent. Returns their number.
 
-        A copy has learned nothing yet. Without the attribute in which that can be seen there are none.
+        The caches of a copy are empty. On a Python without the attribute of the caches nothing is copied.
         """
-        # By identity: codes of two files may be equal.
+        # By identity: code objects of two files may be equal.
         ran = {id(code): code for code, text in self._before if getattr(code, _TEXT) != text}
         self._before.clear()
         _copies(ran)
-        # Otherwise they would lie in holes, scattered as before.
+        # Without this the copies would lie in holes, scattered as before.
         gc.collect()
         allocators.fill()
         copies = _copies(ran)
@@ -45,8 +44,8 @@ class RunDetector:
 
 
 def _copies(codes: dict[int, CodeType]) -> dict[int, CodeType]:
-    """Return a copy of each. The first time each code makes, and keeps, several objects that would lie
-    between the copies.
+    """Return a copy of each code object. The first call makes each code create, and keep, several objects
+    that would lie between the copies.
     """
     return {key: code.replace() for key, code in codes.items()}
 

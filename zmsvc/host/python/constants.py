@@ -1,10 +1,10 @@
-"""Code of Python 3.14 that counts the references to a constant without asking whether it is immortal, and how
-it is made to stop.
+"""Find and replace instructions of Python 3.14 that count references to a constant without checking that it
+is immortal.
 
 When an instruction LOAD_CONST runs first, 3.14 replaces it by LOAD_CONST_MORTAL or LOAD_CONST_IMMORTAL, by
-the constant's count at that moment (Python/bytecodes.c). If the constant is made immortal later, the former
-still counts up, and nothing counts down again. After 2**30 times, which is a day at 12,000 a second, the
-count would be one of a mortal object, and the constant would be freed.
+the constant's count at that moment (Python/bytecodes.c). If the constant is made immortal later,
+LOAD_CONST_MORTAL still counts up, and nothing counts down again. After 2**30 times, which is a day at 12,000
+a second, the count would be that of a mortal object, and the constant would be freed.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _IMMORTAL = _specialized.get("LOAD_CONST_IMMORTAL")
 
 
 def _widths() -> dict[int, int]:
-    """Return the bytes of each instruction, its caches included.
+    """Return the size in bytes of each instruction with its caches.
 
-    Instructions that a debugger or a JIT has put in the place of others are left out: they have the caches of
-    those.
+    Instructions that a debugger or a JIT puts in place of others are left out: their sizes are those of the
+    replaced ones.
     """
     others = ("INSTRUMENTED_", "ENTER_EXECUTOR")
     plain = {
@@ -42,13 +42,13 @@ _WIDTHS = _widths() if _MORTAL is not None else {}
 
 
 def counting(code: CodeType) -> Iterator[int]:
-    """Yield the address of each instruction in `code` that counts references to a constant. There is none
-    before 3.14.
+    """Yield the address of each instruction in `code` that counts references to a constant. Before 3.14 there
+    are none.
     """
     if _MORTAL is None or _IMMORTAL is None:
         return
     text: bytes = code._co_code_adaptive  # type: ignore[attr-defined]
-    # Only code that has run has one, which is one object in twenty: the others need not be read instruction
+    # Only code that has run can have one: one code object in twenty. The others need not be read instruction
     # by instruction.
     if _MORTAL not in text:
         return
@@ -64,8 +64,8 @@ def counting(code: CodeType) -> Iterator[int]:
 
 
 def stop_counting(loads: Iterable[int]) -> None:
-    """Replace the instructions at these addresses by the one for immortal constants, which theirs have to
-    be.
+    """Replace the instructions at these addresses by LOAD_CONST_IMMORTAL. Their constants must be
+    immortal.
     """
     if _IMMORTAL is not None:
         for address in loads:

@@ -1,12 +1,12 @@
-"""Make the objects of this process immortal, so that its forks do not write to them: a page that is
-not written stays shared.
+"""Make the objects of this process immortal, so that its forks do not write to them: a page without writes
+stays shared.
 
-CPython counts the references to an object inside the object, so reading one writes to it, and in a fork each
-such page is copied. Since Python 3.12 an object whose count has a special value is not counted (PEP 683).
-`make_all` gives that value to everything there is.
+CPython counts the references to an object inside the object, so reading an object writes to it, and a fork
+copies each such page. Since Python 3.12 the count of an object with a special value is left alone (PEP 683).
+`make_all` gives that value to all objects.
 
-An immortal object is never freed: not by its last reference, and not by the collector. Close by name what
-holds a descriptor.
+An immortal object is never freed: not after its last reference, and not by the collector. So close objects
+that hold a descriptor explicitly.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 from zmsvc.host.python import constants
 
 _IN_FLIGHT = frozenset({types.FrameType, types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType})
-"""Running code. Only when it is freed does it release what it holds and run its `finally` blocks."""
+"""Types of running code. It releases its objects and runs its `finally` blocks only when it is freed."""
 _OF_CODE = (
     "co_consts",
     "co_names",
@@ -35,11 +35,11 @@ _OF_CODE = (
     "co_linetable",
     "co_exceptiontable",
 )
-"""What a code object holds; gc.get_referents() does not tell. The names of its variables are left out:
-asking makes new tuples.
+"""Attributes of a code object, which gc.get_referents() does not return. The names of variables are left out:
+reading them makes new tuples.
 """
 _IMMORTAL = 1 << 31
-"""CPython takes an object for immortal by this bit of its count."""
+"""The bit of its count by which CPython recognizes an immortal object."""
 
 _word = ctypes.c_uint64.from_address
 
@@ -50,18 +50,17 @@ class Unproven(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ImmortalMark:
-    """How the first eight bytes of an object say that it is immortal: a count in the low 32 bits, a flag
-    in the high 16.
+    """The mark of an immortal object in its first eight bytes: a count in the low 32 bits, a flag in the high
+    16.
     """
 
     count: int
     flag: int = 0
 
     def put(self, address: int) -> bool:
-        """Mark the object at this address. False if it is immortal already."""
+        """Mark the object at this address. Return False if it is immortal already."""
         word = _word(address)
-        # What CPython has made immortal stays as it is: by other bits it knows which of its objects are
-        # static.
+        # An object that CPython made immortal stays unchanged: other bits mark its static objects.
         if word.value & _IMMORTAL:
             return False
         word.value = word.value & ~0xFFFFFFFF | self.count | self.flag
@@ -69,18 +68,18 @@ class ImmortalMark:
 
 
 def mark() -> ImmortalMark | None:
-    """Return the mark of this interpreter; None for one without immortal objects, and for builds that count
-    in another way.
+    """Return this interpreter's mark; None for an interpreter without immortal objects, and for builds with
+    other counts.
 
     3.12 and 3.13 (Include/object.h): Py_INCREF leaves a count of exactly 0xFFFFFFFF alone, Py_DECREF one
     whose bit 31 is set.
     3.14 (Include/refcount.h): Py_INCREF leaves a count from 3 << 30 on alone, Py_DECREF one whose bit 31 is
-    set. The evaluation loop asks flag 1 of `ob_flags` instead (pycore_stackref.h); without that flag it
-    writes to the count, and a task takes 2.0 MB instead of
-    1.4 MB. A later version is tried with the mark of 3.14, and `prove` decides.
+    set. The evaluation loop checks flag 1 of `ob_flags` instead (pycore_stackref.h); without that flag it
+    writes to the count, and a task takes 2.0 MB instead of 1.4 MB. A later version is tried with the mark of
+    3.14, and `prove` decides.
     """
     known = sys.implementation.name == "cpython" and sys.version_info >= (3, 12)
-    # Free-threaded, debug, 32 bits.
+    # Builds with other counts: free-threaded, debug, 32 bits.
     other = (
         sysconfig.get_config_var("Py_GIL_DISABLED")
         or hasattr(sys, "gettotalrefcount")
@@ -92,18 +91,18 @@ def mark() -> ImmortalMark | None:
 
 
 def make_all() -> int:
-    """Make every object immortal that the collector knows or that these refer to, but for running code.
-    Returns their number.
+    """Make every object immortal that the collector knows or that such an object refers to, except running
+    code. Returns their number.
 
-    Without immortal objects (see `mark`) it is 0. Raises Unproven, and changes nothing, if they do not behave
-    as they should. The collector must be off.
+    In an interpreter without immortal objects (see `mark`) this is 0. Raises Unproven, and changes nothing,
+    if immortal objects do not behave as expected. The collector must be off.
     """
     chosen = mark()
     if chosen is None:
         return 0
     prove(chosen)
-    # The list keeps each of them alive until it is marked, and drops its references in a way that looks at
-    # the mark.
+    # The list keeps each object alive until it is marked, and drops its references by a call that checks the
+    # mark.
     found = reachable()
     loads = [
         address for each in found if type(each) is types.CodeType for address in constants.counting(each)
@@ -114,11 +113,11 @@ def make_all() -> int:
 
 
 def reachable() -> list[Any]:
-    """Return each object that the collector knows, and each that one of these refers to, but for running
-    code.
+    """Return each object that the collector knows, and each object that one of these refers to, except
+    running code.
     """
     left = gc.get_objects()
-    # Made after the snapshot, so that they are not in it.
+    # Created after the snapshot, so that it does not have them.
     found: list[Any] = []
     seen: set[int] = set()
     while left:
@@ -137,7 +136,7 @@ def reachable() -> list[Any]:
 
 
 class _Throwaway:
-    """An object whose end can be noticed."""
+    """An object whose end can be noticed, by a weak reference."""
 
 
 _LOADER = "def load(into):\n    into[0] = (1.5, 2.5)\n"
@@ -146,9 +145,7 @@ _TIMES = 20
 
 
 def prove(chosen: ImmortalMark) -> None:
-    """Mark objects that are used for nothing else, use them, and raise Unproven unless their
-    counts stay as they are.
-    """
+    """Mark throwaway objects, use them, and raise Unproven unless their counts stay unchanged."""
     _prove_object(chosen)
     _prove_constant(chosen)
 
@@ -182,7 +179,7 @@ def _same(made: object) -> object:
 
 
 def _prove_constant(chosen: ImmortalMark) -> None:
-    """The same for a constant of code that has run before, which 3.14 counts in a way of its own (see
+    """Prove it for a constant of code that has run before, whose references 3.14 counts differently (see
     zmsvc.host.python.constants).
     """
     scope: dict[str, Any] = {}

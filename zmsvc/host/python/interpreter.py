@@ -1,10 +1,9 @@
-"""The one door to the insides of the Python interpreter: each shortcut that the language does not promise,
-and what to do without it.
+"""Wrap the internals of the Python interpreter: each shortcut that the language does not promise, with a
+fallback.
 
-A shortcut saves time or memory and changes nothing else. Each is tried out before it is used, so a Python
-that lacks it only starts tasks more slowly. The larger ones are modules of their own: immortal, constants,
-allocators. `ZMSVC_DISABLE` switches shortcuts off by name, for a comparison or when one of them is suspected
-of a fault.
+A shortcut saves time or memory and changes nothing else. Each is tried before it is used, so a Python without
+it only starts tasks more slowly. The larger ones are modules of their own: immortal, constants, allocators.
+`ZMSVC_DISABLE` switches shortcuts off by name, for a comparison or if one is suspected of a fault.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ VARIABLE = "ZMSVC_DISABLE"
 
 
 class Shortcut(StrEnum):
-    """What `ZMSVC_DISABLE` can name."""
+    """A name in `ZMSVC_DISABLE`."""
 
     SIBLING_FORK = "sibling-fork"
     """A task is forked as a child of the keeper by clone(2), in 0.5 ms. Without it: fork(2) twice, 2.2 ms
@@ -33,16 +32,16 @@ class Shortcut(StrEnum):
     more.
     """
     FREEZE = "freeze"
-    """gc.freeze(): the collector of a task leaves the objects of the zygote alone. Without it a collection
+    """gc.freeze(): the collector of a task does not touch the zygote's objects. Without it a collection
     copies them.
     """
     ENVIRON = "environ"
-    """A task's variables are written past the methods of os.environ. Without it: about 30 pages more."""
+    """A task's variables are written to the dict behind os.environ. Without it: about 30 pages more."""
     BYTECODE = "bytecode"
     """A service's compiled code is read without importlib. Without it: a tenth of a start more."""
     IMMORTAL = "immortal"
-    """What all tasks share is not counted (immortal.py). Python 3.12 and later; without it a task has 0.9
-    MB more of its own.
+    """References to shared objects are not counted (immortal.py), on Python 3.12 and later. Without it a task
+    has 0.9 MB more of its own.
     """
     GATHER = "gather"
     """The code that a start runs is copied to one place (code_copies.py), if `fill` is on. Without it:
@@ -53,17 +52,18 @@ class Shortcut(StrEnum):
     more of its own.
     """
     PASSRIGHTS = "passrights"
-    """No shortcut: the kernel refuses descriptors that clients send (SO_PASSRIGHTS). Without it: as on
-    Linux before 6.16, for tests.
+    """Not a shortcut: the kernel refuses descriptors that clients send (SO_PASSRIGHTS). Without it a test
+    runs as on Linux before 6.16.
     """
 
 
 @functools.cache
 def disabled() -> frozenset[Shortcut]:
-    """Return what `ZMSVC_DISABLE` switches off: names with commas or blanks between them. Raises ConfigError
-    for an unknown one.
+    """Return the shortcuts that `ZMSVC_DISABLE` switches off: names separated by commas or blanks. Raises
+    ConfigError for an unknown name.
 
-    It is read once: the zygote asks before it removes the variable from the environment that tasks inherit.
+    The variable is read once: the zygote calls this before it removes the variable from the environment that
+    tasks inherit.
     """
     names = os.environ.get(VARIABLE, "").replace(",", " ").split()
     unknown = [name for name in names if name not in list(Shortcut)]
@@ -73,14 +73,15 @@ def disabled() -> frozenset[Shortcut]:
 
 
 class ForkHooks:
-    """The interpreter's work around a fork that it does not make itself: `before` and `parent` or `child`.
+    """The interpreter's hooks for a fork by another function than os.fork(): `before`, then `parent` or
+    `child`.
 
     All three are needed. `PyOS_BeforeFork` takes locks that the other two release: since Python 3.13 a
-    release without the first ends the process. https://docs.python.org/3/c-api/sys.html#c.PyOS_BeforeFork
+    release without it ends the process. https://docs.python.org/3/c-api/sys.html#c.PyOS_BeforeFork
     """
 
     def __init__(self) -> None:
-        """Raises AttributeError on an interpreter that does not export them (CPython does)."""
+        """Raises AttributeError if the interpreter does not export the hooks (CPython does)."""
         self.before = _hook("PyOS_BeforeFork")
         self.parent = _hook("PyOS_AfterFork_Parent")
         self.child = _hook("PyOS_AfterFork_Child")
@@ -94,8 +95,8 @@ def _hook(name: str) -> Callable[[], None]:
 
 @functools.cache
 def environment() -> MutableMapping[bytes, bytes] | None:
-    """Return the dictionary behind os.environ; None where it is not as expected, so that os.environ itself
-    has to be used.
+    """Return the dict behind os.environ; None if it is not as expected, and the caller must use
+    os.environ.
     """
     found = vars(os.environ).get("_data")
     if Shortcut.ENVIRON in disabled() or not isinstance(found, dict):
@@ -105,6 +106,6 @@ def environment() -> MutableMapping[bytes, bytes] | None:
 
 
 def freeze() -> None:
-    """Take all objects out of later collections."""
+    """Exclude all current objects from later collections."""
     if Shortcut.FREEZE not in disabled() and hasattr(gc, "freeze"):
         gc.freeze()

@@ -1,8 +1,8 @@
-"""The libraries that zmsvc needs, found by their versions before anything is imported. Imports next to
-nothing: zmsvcctl asks at each call.
+"""Check the versions of the libraries that zmsvc needs, before they are imported. This module imports next to
+nothing, because zmsvcctl calls it each time.
 
-A version is read from the name of a distribution's metadata, as `pyzmq-24.0.1.dist-info`: 0.4 ms for all,
-where to import importlib.metadata takes 40 ms.
+A version is read from the name of a distribution's metadata, such as `pyzmq-24.0.1.dist-info`. This takes 0.4
+ms for all; importing importlib.metadata alone takes 40 ms.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from zmsvc.core.errors import RequirementError
 
 LOWEST = {"pyzmq": "24", "psutil": "5.9", "lxml": "4.9", "sdnotify": "0.3.1", "python-daemon": "2.3"}
-"""The lowest versions, as in setup.cfg; a test compares."""
+"""The lowest versions, as in setup.cfg; a test compares them."""
 
 _MODULES = {"pyzmq": "zmq", "python-daemon": "daemon"}
 _DEBIAN = {"pyzmq": "python3-zmq", "python-daemon": "python3-daemon"}
@@ -33,8 +33,8 @@ def check() -> None:
 
 
 def _installed() -> dict[str, str]:
-    """Return the versions of our libraries that the module search path has first, of two in one place the
-    higher.
+    """Return the versions of our libraries. The first directory of the module search path counts, and within
+    a directory the higher version.
     """
     found: dict[str, str] = {}
     for directory in sys.path:
@@ -55,10 +55,10 @@ def _installed() -> dict[str, str]:
 
 
 def _version_by_metadata(name: str) -> str | None:
-    """Return the version of a library whose metadata has another form; "" for an unknown one; None when
-    there is no such library.
+    """Return the version of a library by importlib.metadata; "" for an unknown version; None without such a
+    library.
     """
-    # Imported here, for it takes 40 ms and is hardly ever needed.
+    # Imported here because it takes 40 ms and is hardly ever needed.
     from importlib import metadata, util
 
     try:
@@ -68,7 +68,7 @@ def _version_by_metadata(name: str) -> str | None:
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """Return the release of a version: (25, 1) of 25.1rc2."""
+    """Return the release part of a version: (25, 1) for 25.1rc2."""
     numbers = []
     for part in version.split("."):
         digits = part[: len(part) - len(part.lstrip("0123456789"))]

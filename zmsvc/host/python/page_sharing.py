@@ -1,5 +1,5 @@
-"""Prepares the memory of this process for its forks, so that as much as possible stays shared with them:
-see docs/performance.md.
+"""Prepare the memory of this process for its forks, so that as many pages as possible stay shared: see
+docs/performance.md.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from zmsvc.host.python.interpreter import Shortcut
 
 
 def share() -> None:
-    """Do it, once and right before the first fork: what is allocated or freed later makes new holes. It takes
+    """Prepare the memory, once and right before the first fork: later allocations make new holes. This takes
     0.1 to 0.2 s.
 
-    The collector is off afterwards: a fork switches it on again.
+    The collector is off afterwards; each fork switches it on again.
     """
     gc.disable()
     gc.collect()
@@ -24,8 +24,8 @@ def share() -> None:
             immortal.make_all()
         except immortal.Unproven as error:
             complain(f"zmsvcd: cannot make objects immortal: {error}; tasks will take more memory")
-        # The collector empties the lists of free objects. The walk has filled them with objects that lie
-        # between those it has marked.
+        # A collection empties the free lists. The walk has filled them with objects that lie between the
+        # marked ones.
         gc.collect()
     if Shortcut.FILL not in interpreter.disabled():
         allocators.fill()

@@ -1,1 +1,1 @@
-"""The interfaces of systemd: sd_notify, journald, and the log file where there is no journald."""
+"""Interfaces of systemd: sd_notify and journald, and the log file where there is no journald."""

@@ -1,10 +1,8 @@
-"""Logging to journald by its native protocol, with fields, or as lines to stderr, to a file, or to the
-process that reads a task's pipe.
+"""Log to journald by its native protocol, with fields, or as lines to stderr, to a file, or to the process
+that reads a task's pipe.
 
-What is logged is decided elsewhere.
-
-Nothing in here ever raises into whoever logs, and nothing grows without bound: a message is cut, a line is
-split, and a journald that does not read is waited for during a few seconds and then passed by, on stderr.
+Callers decide what is logged. A log call never raises, and nothing grows without bound: a long message is
+cut, a long line is split, and if journald does not read for a few seconds, the entry goes to stderr.
 """
 
 from __future__ import annotations
@@ -47,7 +45,7 @@ MESSAGE_ID: Mapping[str, str] = MappingProxyType(
         "dropped": "84330c4f0a704d129e5c4a7e8ae21cd8",
     }
 )
-"""The MESSAGE_ID of every change in a life; `zmsvc.catalog` explains each of them."""
+"""The MESSAGE_ID of every lifecycle event; `zmsvc.catalog` explains each of them."""
 
 _MESSAGE_LIMIT = 1 << 20
 _SEND_SECONDS = 5
@@ -57,18 +55,18 @@ _DEBUG = 7
 _PRIORITY = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
 # Fields of the thread (or asyncio task) that logs, for tasks that share a process. A context variable has to
-# live in a module.
+# be global.
 _here: ContextVar[Mapping[str, str]] = ContextVar("zmsvc.journal", default=MappingProxyType({}))
 
 
 def scope(fields: Mapping[str, str]) -> None:
-    """From now on every record that is made in this thread carries these fields as well."""
+    """Add these fields to every later record of this thread."""
     _here.set(fields)
 
 
 class Sink(logging.Handler):
-    """Where records go. A record's attribute `journal` (a dict, given by `extra=`) adds fields or
-    overrides ours.
+    """A handler that writes records as lines. A record's attribute `journal` (a dict, set by `extra=`) adds
+    fields or overrides ours.
     """
 
     def __init__(self) -> None:
@@ -76,15 +74,15 @@ class Sink(logging.Handler):
         self._fields: dict[str, str] = {}
         self._file: LogFile | None = None
         self.fds: tuple[int, ...] = ()
-        """Descriptors that must stay open for this to work, beside that of the file."""
+        """Descriptors to write to, besides that of the file. They must stay open."""
         self._terminals: frozenset[int] = frozenset()
-        """Those of them that are a person's screen."""
+        """The descriptors in `fds` that are terminals."""
 
     def open(
         self, identifier: str, fields: Mapping[str, str], fds: Iterable[int], file: LogFile | None = None
     ) -> None:
-        """Write for this process to these descriptors and this file, which are ours from here on; earlier
-        ones are closed.
+        """Write to these descriptors and this file, which the sink owns from now on. The earlier ones are
+        closed.
         """
         self._shut()
         self._file = file
@@ -93,15 +91,14 @@ class Sink(logging.Handler):
         self._terminals = frozenset(fd for fd in self.fds if os.isatty(fd))
 
     def reopen(self) -> None:
-        """Open the file anew, if there is one: the next record goes to what its path names now. Raises
+        """Reopen the file, if there is one: the next record goes to the file that the path names now. Raises
         OSError.
         """
         if self._file is not None:
             self._file.reopen()
 
     def emit(self, record: logging.LogRecord) -> None:
-        # The broad exceptions are the promise of this module: a log line is never worth an error in the one
-        # who logs it.
+        # The broad excepts keep the promise of this module: a log call never raises.
         try:
             text = self.format(record)
         except Exception as error:
@@ -138,14 +135,17 @@ class Sink(logging.Handler):
                 if self._file is None:
                     os.write(fd, shown)
                 else:
-                    # The file has what the reader does not take. A supervisor that waited would be killed.
+                    # The file has everything. A supervisor that waited for the reader would be killed by its
+                    # watchdog.
                     offer(fd, shown)
             except OSError:
-                continue  # a full disk must not silence the terminal, nor the other way round
+                continue  # an error of one target must not silence the others
 
 
 class _Piped(Sink):
-    """Records as lines into the pipe of this task; the process that reads it says whose they are."""
+    """A sink that writes encoded records to the task's pipe. The output process, which reads it, adds the
+    task.
+    """
 
     def _write(self, record: logging.LogRecord, text: str, fields: Mapping[str, Any]) -> None:
         number, whose = _priority_of(record, fields), str(fields.get("ZMSVC_TASK") or "")
@@ -157,18 +157,18 @@ class _Piped(Sink):
 
 
 class _Native(Sink):
-    """journald's own datagrams: one entry each, any fields."""
+    """A sink that sends journald's native datagrams: one entry each, with any fields."""
 
     _socket: socket.socket | None = None
 
     def open(
         self, identifier: str, fields: Mapping[str, str], fds: Iterable[int], file: LogFile | None = None
     ) -> None:
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 << 20)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
-        super().open(identifier, fields, [made.fileno()])
-        self._socket = made
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 << 20)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_SECONDS, 0))
+        super().open(identifier, fields, [sock.fileno()])
+        self._socket = sock
 
     def _shut(self) -> None:
         if self._socket is not None:
@@ -214,8 +214,8 @@ def _priority(level: int) -> int:
 
 
 def level_of(priority: int | None) -> int:
-    """Return the lowest level of `logging` whose records have this priority of syslog(3), or a worse one;
-    None is info.
+    """Return the lowest level of `logging` whose records have this priority of syslog(3) or a more severe
+    one. None means info.
     """
     if priority is None:
         return logging.INFO
@@ -225,8 +225,8 @@ def level_of(priority: int | None) -> int:
 
 
 def _encode(fields: Mapping[str, Any]) -> bytes:
-    """An entry of https://systemd.io/JOURNAL_NATIVE_PROTOCOL; a value with a line break is preceded by its
-    length.
+    """Encode an entry by https://systemd.io/JOURNAL_NATIVE_PROTOCOL: the length precedes a value with a line
+    break.
     """
     out = bytearray()
     for key, value in fields.items():
@@ -242,8 +242,8 @@ def _encode(fields: Mapping[str, Any]) -> bytes:
 
 
 def _write_all(fd: int, data: bytes) -> None:
-    """Write to a pipe whose reader may be slow. A program that has inherited the pipe may have made it
-    non-blocking for all.
+    """Write to a pipe whose reader may be slow. The pipe may be non-blocking: a program that inherited it may
+    have set that for all.
     """
     left = memoryview(data)
     while left:
@@ -254,12 +254,12 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def _priority_of(record: logging.LogRecord, fields: Mapping[str, Any]) -> int:
-    given = fields.get("PRIORITY")
-    return int(given) if given in _DIGITS else _priority(record.levelno)
+    priority = fields.get("PRIORITY")
+    return int(priority) if priority in _DIGITS else _priority(record.levelno)
 
 
 def _line(record: logging.LogRecord, text: str, fields: Mapping[str, Any]) -> bytes:
-    """Return the record as text."""
+    """Return the record as a line of the log file."""
     whose = logline.about(*(str(fields.get(key) or "") for key in ("ZMSVC_TRANSACTION", "ZMSVC_TASK")))
     begin = logline.start(fields["SYSLOG_IDENTIFIER"], os.getpid(), whose)
     head = f"{stamp(record.created)} {begin}{logline.NAMES[_priority_of(record, fields)]}: "
@@ -274,13 +274,12 @@ def configure(
     level: int = logging.INFO,
     pipe: int | None = None,
 ) -> Sink:
-    """Send everything that is logged to `target`, and nowhere else: `journal`, `stderr`, `/path` or
-    `/path+stderr`.
+    """Send all log records to `target`, and nowhere else: `journal`, `stderr`, `/path` or `/path+stderr`.
 
-    `pipe` takes the place of all but the journal: a descriptor of a task's output, which belongs to the sink
-    from here on. Without a journald `journal` means stderr, and so does a file that cannot be opened, which
-    is then the first thing logged. Must be called anew after a fork that gives the process another identity.
-    Returns where the records go, for a `LineWriter`.
+    `pipe`, a descriptor of a task's output, replaces every target but the journal; the sink owns it from now
+    on. Without journald, `journal` means stderr. If the file cannot be opened, the records go to stderr, and
+    the first one reports the error. Call this again after a fork that gives the process another identity.
+    Returns the sink, for a `LineWriter`.
     """
     problem: OSError | None = None
     kind: type[Sink] = (
@@ -291,8 +290,7 @@ def configure(
     if kind is Sink:
         fds, file, problem = _line_targets(target)
     root = logging.getLogger()
-    # One that is there already, from before a fork, is less work than a new one, which each logger is told
-    # of.
+    # Reusing a handler from before a fork is cheaper than adding one, which clears the cache of every logger.
     if [type(each) for each in root.handlers] != [kind]:
         for old in root.handlers[:]:
             root.removeHandler(old)
@@ -309,15 +307,15 @@ def configure(
 
 
 def reopen() -> None:
-    """Open the log file of this process anew, if it has one; what cannot be opened is logged, and the old
-    file goes on.
+    """Reopen the log file of this process, if it has one. A failure is logged to the old file, which stays
+    open.
     """
     for sink in logging.getLogger().handlers:
         try:
             if isinstance(sink, Sink):
                 sink.reopen()
         except OSError as error:
-            logging.getLogger().warning("Cannot open %s anew: %s", error.filename, error.strerror)
+            logging.getLogger().warning("Cannot reopen %s: %s", error.filename, error.strerror)
 
 
 def _line_targets(target: str) -> tuple[list[int], LogFile | None, OSError | None]:
@@ -331,12 +329,12 @@ def _line_targets(target: str) -> tuple[list[int], LogFile | None, OSError | Non
 
 
 _SEEN_S = 1.0
-"""Seconds; a program starts although journald hangs, later by so much."""
+"""The most seconds by which a journald that hangs delays the start of a program."""
 _EMPTY = b"\n" * 1024
 
 
 def _stderr() -> int:
-    """A descriptor of our own for what is stderr now: daemonising puts something else there."""
+    """Return a duplicate of the current stderr: daemonizing replaces descriptor 2."""
     try:
         return os.dup(2)
     except OSError:
@@ -344,12 +342,12 @@ def _stderr() -> int:
 
 
 def _send_and_wait(sock: socket.socket, head: bytes) -> None:
-    """Send the head of a stream and empty lines, and wait until journald has looked at the sender, which it
+    """Send the head of a stream and empty lines, and wait until journald has looked up the sender, which it
     does at the first line.
 
-    With the smallest send buffer a message of 1 kB makes a Unix socket unwritable until the other side has
-    read the whole of it. That journald has read the second message tells that it is done with the first:
-    between reading and looking it may lose the processor for longer than a short program lives.
+    With the smallest send buffer a message of 1 kB makes a Unix socket unwritable until the peer has read all
+    of it. When journald has read the second message, it has processed the first: between reading and looking
+    up the sender it may be preempted for longer than a short program lives.
     """
     room = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
@@ -360,16 +358,16 @@ def _send_and_wait(sock: socket.socket, head: bytes) -> None:
         sock.sendall(message)
         if not writable.poll(max(0.0, until - time.monotonic()) * 1000):
             break
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room // 2)  # The kernel doubles what it is given.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room // 2)  # The kernel doubles the value.
 
 
 def stream(identifier: str, target: str, *, seen: bool = False) -> int:
-    """A descriptor (close-on-exec) that becomes the stdout and stderr of other programs. Never fails: at
-    worst it is our own stderr.
+    """Return a descriptor (close-on-exec) to use as stdout and stderr of other programs. Never fails: the
+    last resort is our own stderr.
 
-    journald keeps its end in its own store, so no line is lost when it is started again. A stream carries no
-    fields but the identifier; `<3>` at a line's start sets its priority. With `seen` it waits until journald
-    has read who this is: a program may end at once.
+    journald's descriptor survives its restart in systemd's fd store, so no line is lost. A stream has no
+    fields but the identifier; `<3>` at a line's start sets its priority. With `seen`, wait until journald has
+    looked up this process: a program may end at once.
     """
     path = target.removesuffix("+stderr")
     try:
@@ -380,9 +378,9 @@ def stream(identifier: str, target: str, *, seen: bool = False) -> int:
                 sock.connect(STREAM)
                 sock.shutdown(socket.SHUT_RD)
                 # identifier, unit (the cgroup decides), priority, level prefix, forward to syslog, kmsg,
-                # console. The empty line after them is dropped, but makes journald read the control group of
-                # this process now. Else it does so at the first line, and the line of a process that has
-                # ended by then belongs to no unit (https://github.com/systemd/systemd/issues/2913).
+                # console. journald drops the empty line after them, but reads the cgroup of this process now.
+                # Otherwise it does so at the first line, and the line of a process that has ended by then
+                # belongs to no unit (https://github.com/systemd/systemd/issues/2913).
                 head = f"{identifier}\n\n6\n1\n0\n0\n0\n".encode()
                 if seen:
                     _send_and_wait(sock, head)

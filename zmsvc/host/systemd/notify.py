@@ -1,10 +1,9 @@
-"""sd_notify, both ends: what a process tells its supervisor, and how a supervisor reads it. What is meant by
-it is decided elsewhere.
+"""Send and receive sd_notify datagrams: a process reports to its supervisor, and the supervisor reads the
+report. Other modules interpret it.
 
-The sender is sdnotify's notifier with its traps removed: it connects once and is silent for ever when the
-socket is bound anew, it writes latin-1, it swallows every error, and it passes no descriptors. A send that
-finds the queue full (the kernel's default is 10 datagrams) waits until the reader has caught up: a result may
-be late, it is never lost.
+The sender is sdnotify's notifier without its traps: sdnotify connects once, and is silent for ever after the
+socket was rebound; it writes latin-1; it swallows every error; it passes no descriptors. If the queue is full
+(the kernel's default is 10 datagrams), `notify` waits for the reader: a message may be late, but is not lost.
 """
 
 from __future__ import annotations
@@ -28,21 +27,22 @@ from zmsvc.host import directories
 from zmsvc.host.kernel import memfd
 
 UPDATE_LIMIT = 1 << 20
-"""The most bytes of JSON that one update may have."""
+"""The most bytes of JSON in one update."""
 
 UPDATE_INLINE = 64 << 10
-"""Above this an update travels as a sealed memory file instead of inside the datagram."""
+"""The most bytes of JSON inside the datagram; a larger update travels as a sealed memory file."""
 
 DROPPED = "X_ZMSVC_DROPPED"
-"""The device's counts of what it refused, for the keeper: `name:count`, with blanks between them."""
+"""The key of the device's counters of refused and closed connections, for the keeper: `name:count`, separated
+by blanks."""
 
 _STATUS_LIMIT = 4096
 _DATAGRAM_LIMIT = UPDATE_INLINE + 4096
 _SO_PEEK_OFF = 42  # asm-generic/socket.h; Python has no name for it
-# Room for the credentials and a few descriptors; the kernel drops the rest of them without installing any
-# here.
+# Room for the credentials and a few descriptors. The kernel drops further descriptors without installing
+# them.
 _ANCILLARY = socket.CMSG_SPACE(struct.calcsize("3i")) + socket.CMSG_SPACE(8 * 4)
-# The socket that we are connected to is gone: the path was bound anew, or will be.
+# Errors that mean the connected socket is gone: another process has rebound the path, or will.
 _STALE = frozenset({errno.ECONNREFUSED, errno.ENOTCONN, errno.ECONNRESET, errno.ENOENT, errno.EPIPE})
 
 _Ancillary = list[tuple[int, int, bytes]]
@@ -51,16 +51,16 @@ log = logging.getLogger(__name__)
 
 
 class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
-    """Tells the supervisor (or systemd) how this process is. May be shared by threads.
+    """A notifier of the supervisor or systemd. Threads may share it.
 
     `path` is a socket's path or an `@abstract` name, by default $NOTIFY_SOCKET; without one every call does
-    nothing. `task` marks every datagram with `X_ZMSVC_TASK`, for tasks that share a process. A receiver that
-    is not there is logged once, not raised: what a task does is worth more than telling about it.
+    nothing. `task` adds `X_ZMSVC_TASK` to every datagram, for tasks that share a process. A missing receiver
+    is logged once and raises no exception, except in `update`: a task goes on without its reports.
     """
 
     def __init__(self, path: str | None = None, task: str | None = None) -> None:
-        self.debug = True  # sdnotify raises then, and only then, what went wrong
-        self._address = _address(path or os.environ.get("NOTIFY_SOCKET", ""))
+        self.debug = True  # makes sdnotify raise its errors
+        self._address = socket_address(path or os.environ.get("NOTIFY_SOCKET", ""))
         self._prefix = f"X_ZMSVC_TASK={task}\n" if task else ""
         self._unreachable = False
         self.socket = None
@@ -69,10 +69,10 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
             try:
                 self.socket.connect(self._address)
             except OSError:
-                pass  # It is tried again with what is to be told.
+                pass  # `notify` connects again.
 
     def fileno(self) -> int:
-        """The socket's descriptor, or -1 when there is nobody to tell."""
+        """Return the socket's descriptor, or -1 without a socket."""
         return self.socket.fileno() if self.socket else -1
 
     def close(self) -> None:
@@ -82,7 +82,7 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
             self.socket = None
 
     def notify(self, *lines: str, fds: Sequence[int] = ()) -> None:
-        """Send the lines (`KEY=value`) as one datagram, with descriptors if there are any."""
+        """Send the lines (`KEY=value`) and the descriptors as one datagram."""
         if self.socket is None:
             return
         text = self._prefix + "\n".join(lines)
@@ -107,39 +107,39 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
         if fds:
             self.socket.sendmsg([data], _rights(fds))
         else:
-            # sdnotify encodes as latin-1, which gives back exactly the bytes that were decoded as latin-1.
+            # sdnotify encodes as latin-1, which restores exactly the bytes that were decoded as latin-1.
             super().notify(data.decode("latin-1"))
 
     def ready(self) -> None:
-        """The start is complete."""
+        """Report that the start is complete."""
         self.notify("READY=1")
 
     def status(self, text: str) -> None:
-        """One line for people; line breaks become spaces and a long text is cut."""
+        """Report one line for the operator; line breaks become spaces and a long text is cut."""
         self.notify(status_line(text))
 
     def watchdog(self) -> None:
-        """Still alive."""
+        """Report that this process still works."""
         self.notify("WATCHDOG=1")
 
     def stopping(self) -> None:
-        """The end has begun."""
+        """Report that the end has begun."""
         self.notify("STOPPING=1")
 
     def extend(self, seconds: float) -> None:
-        """Ask for this much more time, from now, for the start or the stop that is under way."""
+        """Request this much time, from now, for the start or stop that is in progress."""
         self.notify(f"EXTEND_TIMEOUT_USEC={int(seconds * 1e6)}")
 
     def reloading(self) -> None:
-        """The configuration is being read again; `ready()` ends it."""
+        """Report that the configuration is being reloaded; `ready()` reports the end."""
         self.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def update(self, json_text: str, sequence: int) -> bool:
-        """Report a result, a JSON object of at most UPDATE_LIMIT bytes; False when the queue is full.
+        """Send a result, a JSON object of at most UPDATE_LIMIT bytes. Return False if the queue is full.
 
-        `sequence` counts the results of one process from 1: a supervisor that takes over knows by it which it
-        has had already. Raises ValueError with the figures for more bytes, and OSError when it cannot be
-        told: a result is not lost in silence.
+        `sequence` counts the results of one process from 1: by it a new supervisor recognizes results that
+        its predecessor has handled. Raises ValueError with both numbers for more bytes, and OSError if the
+        result cannot be sent: a result is never lost silently.
         """
         number = f"X_ZMSVC_SEQ={sequence}"
         size = len(json_text) if json_text.isascii() else len(json_text.encode())
@@ -154,7 +154,7 @@ class Notifier(SystemdNotifier):  # type: ignore[misc]  # sdnotify has no types
             os.close(fd)
 
     def _offer(self, text: str, fds: Sequence[int] = ()) -> bool:
-        """Send one datagram if there is room for it. Raises OSError."""
+        """Send one datagram if there is room; return False otherwise. Raises OSError."""
         if self.socket is None:
             return True
         data, ancillary = (self._prefix + text).encode("utf-8", "replace"), _rights(fds)
@@ -176,20 +176,20 @@ def _rights(fds: Sequence[int]) -> list[tuple[int, int, array.array[int]]]:
 
 
 def status_line(text: str) -> str:
-    """The `STATUS=` line of a text from anywhere."""
+    """Return the `STATUS=` line for any text."""
     return "STATUS=" + " ".join(text[:_STATUS_LIMIT].split())
 
 
-def _address(path: str) -> str:
+def socket_address(path: str) -> str:
+    """Return a socket's path as the kernel takes it: `@` stands for the NUL of an abstract name."""
     return "\0" + path[1:] if path.startswith("@") else path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Datagram:
-    """What one process said. `pid` and `uid` come from the kernel; everything else may be a lie.
+    """One datagram. `pid` and `uid` are from the kernel; the sender controls everything else.
 
-    `fds` are descriptors that the reader now owns: only those that belong to an update, and that `update_of`
-    takes.
+    `fds` are descriptors that the reader owns: only that of an update, which `update_of` closes.
     """
 
     pid: int
@@ -198,20 +198,22 @@ class Datagram:
     fds: list[int]
 
     def size(self) -> int:
-        """Characters in it, and bytes of the file that came along, before `update_of` has taken that."""
+        """Return the characters of all values plus the bytes of the update's file. Call it before `update_of`
+        closes that file.
+        """
         return sum(len(value) for _, value in self.lines) + sum(os.fstat(fd).st_size for fd in self.fds)
 
 
 def bind(path: Path, mode: int, owner: int = -1) -> socket.socket:
-    """A non-blocking notify socket at `path`, which is replaced when it exists. `owner` is a user ID, -1 for
+    """Return a non-blocking notify socket at `path`; a file there is replaced. `owner` is a user ID, -1 for
     this process's.
 
     Raises ZmsvcError with the reason.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        # Before the bind, so that nobody can send without credentials or while the mode is wider than asked
-        # for.
+        # Before the bind, so that no process can send without credentials, or while the mode is wider than
+        # `mode`.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         os.fchmod(sock.fileno(), mode)
         path.unlink(missing_ok=True)
@@ -226,7 +228,7 @@ def bind(path: Path, mode: int, owner: int = -1) -> socket.socket:
 
 
 def peek_from_start(sock: socket.socket) -> None:
-    """From now on each `receive(peek=True)` sees the next datagram of the queue, and leaves it there for
+    """Make each `receive(peek=True)` return the next datagram of the queue, and leave it there for
     `discard`.
     """
     sock.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, 0)
@@ -239,8 +241,8 @@ def discard(sock: socket.socket, count: int) -> None:
 
 
 class ReservedDescriptor:
-    """A descriptor that is held only to be given up: its number is free for one that comes when no other
-    number is.
+    """One reserved descriptor, so that an SCM_RIGHTS descriptor can be received even at the process's
+    limit.
     """
 
     def __init__(self) -> None:
@@ -249,16 +251,17 @@ class ReservedDescriptor:
 
     @property
     def held(self) -> bool:
+        """True while the descriptor is reserved."""
         return self._fd is not None
 
     def renew(self) -> None:
-        """Have it again, as soon as there is one."""
+        """Reserve a descriptor again, if one is free."""
         if self._fd is None:
             with contextlib.suppress(OSError):
                 self._fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def give_up(self) -> bool:
-        """Make room for one; False when that has been done already."""
+        """Free the reserved descriptor; return False if it is free already."""
         fd, self._fd = self._fd, None
         if fd is not None:
             os.close(fd)
@@ -268,11 +271,12 @@ class ReservedDescriptor:
 def receive(
     sock: socket.socket, *, peek: bool = False, spare: ReservedDescriptor | None = None
 ) -> Datagram | None:
-    """Read one datagram from a socket of `bind`; None when there is none. With `peek` it stays in the queue.
+    """Read one datagram from a socket of `bind`; None if none waits. With `peek` it stays in the queue.
 
-    Of an oversized or malformed one we keep what could be read. Descriptors that nobody expects are closed,
-    among them the one of BARRIER=1, whose sender waits for exactly that. For one that cannot be had because
-    too many are open `spare` is given up; it can be renewed when the update of the datagram has been read.
+    The readable lines of an oversized or malformed datagram are kept. Unexpected descriptors are closed,
+    among them that of BARRIER=1, whose sender waits for exactly that. If the kernel could not install an
+    update's descriptor because too many are open, `spare` is given up and the datagram read again. The caller
+    can renew `spare` after it has read the update.
     """
     flags_in = socket.MSG_CMSG_CLOEXEC | (socket.MSG_PEEK if peek else 0)
     try:
@@ -288,7 +292,7 @@ def receive(
 
 
 def _lacks_descriptor(data: bytes, ancillary: _Ancillary, flags: int) -> bool:
-    """Whether an update came whose file the kernel could not give to us."""
+    """Return True if the kernel could not install the descriptor of an update."""
     return (
         bool(flags & socket.MSG_CTRUNC)
         and b"X_ZMSVC_UPDATE_FD=" in data
@@ -306,8 +310,8 @@ def _datagram(sock: socket.socket, data: bytes, ancillary: _Ancillary, flags: in
         elif kind == socket.SCM_RIGHTS:
             fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
     lines = _lines(data, cut=bool(flags & socket.MSG_TRUNC))
-    # The next peek would see the rest of this one as a datagram of its own, and `discard` would then take one
-    # too many.
+    # Otherwise the next peek would return the rest of this datagram as a datagram of its own, and `discard`
+    # would remove one too many.
     while peek and flags & socket.MSG_TRUNC:
         _, _, flags, _ = sock.recvmsg(_DATAGRAM_LIMIT, 0, socket.MSG_PEEK)
     keep = 1 if any(key == "X_ZMSVC_UPDATE_FD" for key, _ in lines) else 0
@@ -319,15 +323,15 @@ def _datagram(sock: socket.socket, data: bytes, ancillary: _Ancillary, flags: in
 def _lines(data: bytes, *, cut: bool) -> list[tuple[str, str]]:
     raw = data.split(b"\n")
     if cut:
-        raw.pop()  # half a value may look like a whole one
+        raw.pop()  # half a value may look like a complete one
     pairs = (line.decode("utf-8", "replace").partition("=") for line in raw)
     return [(key, value) for key, separator, value in pairs if separator and key]
 
 
 def update_of(datagram: Datagram) -> str | None:
-    """The JSON text of the result that a datagram reports, or None. Closes the descriptor that came with it.
+    """Return the JSON text of the result in a datagram, or None. Closes the datagram's descriptor.
 
-    Raises ProtocolError when no file was passed, or one that is not a sealed memory file of at most
+    Raises ProtocolError if no file was passed, or a file that is not a sealed memory file of at most
     UPDATE_LIMIT bytes.
     """
     try:
@@ -336,7 +340,7 @@ def update_of(datagram: Datagram) -> str | None:
                 return value
             if key == "X_ZMSVC_UPDATE_FD":
                 if not datagram.fds:
-                    # Or the kernel could not give it to us, because too many are open.
+                    # None was sent, or the kernel could not install it because too many are open.
                     raise ProtocolError("cannot read an update: no file came with it")
                 return memfd.read(datagram.fds[0], UPDATE_LIMIT).decode("utf-8", "replace")
         return None

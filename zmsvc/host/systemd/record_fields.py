@@ -1,4 +1,6 @@
-"""What `extra=` adds to a record of Python's logging: fields for the journal, and words for a line."""
+"""Read the fields that `extra=` adds to a record of Python's logging, for the journal and for a line of
+text.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +11,21 @@ from collections.abc import Iterator
 from typing import Any
 
 MOST = 64
-"""Fields of one record; the others are left out."""
+"""The most fields of one record; further ones are left out."""
 LONGEST = 65536
-"""Characters of a value; the rest is left out."""
+"""The most characters of a value; the rest is cut off."""
 
 _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
-"""What journald takes from a client (sd_journal_send(3))."""
+"""Names that journald accepts from a client (sd_journal_send(3))."""
 _OURS = re.compile(r"ZMSVC_|SYSLOG_|CODE_|PRIORITY$|MESSAGE$|LOGGER$|EXCEPTION$")
-"""Fields that say whose an entry is, and what of it: they cannot be given."""
+"""Fields that zmsvc sets: `extra=` cannot override them."""
 _OWN = frozenset(logging.LogRecord("", 0, "", 0, "", None, None).__dict__) | {
     "message",
     "asctime",
     "taskName",
     "journal",
 }
-"""Attributes of every record (`taskName` since Python 3.12), and those that a formatter or this daemon
-adds.
-"""
+"""Attributes of every record (`taskName` since Python 3.12), and those that a formatter or zmsvc adds."""
 _PLAIN = re.compile(r"[^\s\"'=\[\]]+")
 
 
@@ -46,8 +46,7 @@ def _given(record: logging.LogRecord) -> Iterator[tuple[str, str]]:
 
 
 def _text(value: Any) -> str:
-    # Broad, for it is the user's own code that makes a text of the value, and a log line is never worth an
-    # error in the one who logs.
+    # A broad except: the value's __str__ is code of the user, and a log call must not raise.
     try:
         return str(value)[:LONGEST]
     except Exception as error:
@@ -55,8 +54,8 @@ def _text(value: Any) -> str:
 
 
 def fields(record: logging.LogRecord) -> dict[str, Any]:
-    """Return the fields for the journal: `extra={"order_id": 17}` is ORDER_ID=17. A name that journald
-    refuses is left out.
+    """Return the fields for the journal: `extra={"order_id": 17}` becomes ORDER_ID=17. Names that journald
+    refuses are left out.
     """
     return dict(_given(record))
 
@@ -66,8 +65,8 @@ def _quoted(value: str) -> str:
 
 
 def added(text: str, record: logging.LogRecord) -> str:
-    """Return the text of a record with the same as words at the end of its first line: ` [ORDER_ID=17
-    WHO="a b"]`.
+    """Return the text of a record with these fields at the end of its first line: ` [ORDER_ID=17 WHO="a
+    b"]`.
     """
     words = " ".join(f"{name}={_quoted(value)}" for name, value in _given(record))
     if not words:

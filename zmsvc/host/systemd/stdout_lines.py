@@ -1,6 +1,4 @@
-"""What a task prints from Python becomes one log record a line, with the journal fields. Nothing else
-lives here.
-"""
+"""Turn each line that a task prints from Python into a log record with the journal fields."""
 
 from __future__ import annotations
 
@@ -17,12 +15,12 @@ _LEVELS = (50, 50, 50, 40, 30, 20, 20, 10)  # of logging, by syslog's priorities
 
 
 class LineWriter(io.TextIOBase):
-    """A `sys.stdout` whose lines go to a log handler, directly: through the loggers, a handler of the user's
-    that writes to stderr would call us for ever. `<3>` at a line's start sets its priority, as everywhere
-    under systemd.
+    """A replacement of `sys.stdout` that passes lines directly to a log handler. Through the loggers, a
+    handler of the user that writes to stderr would recurse for ever. `<3>` at a line's start sets its
+    priority, as everywhere under systemd.
 
-    A line belongs to the thread that began it. A line without an end waits for it, in `flush` too, until
-    `close`. Programs that a task starts inherit the descriptor `fd`, not this.
+    Each thread has its own incomplete line. It is kept until its line break or `close`; `flush` does not
+    write it. Programs that a task starts inherit the descriptor `fd`, not this object.
     """
 
     encoding = "utf-8"
@@ -37,7 +35,7 @@ class LineWriter(io.TextIOBase):
 
     @functools.cached_property
     def buffer(self) -> io.RawIOBase:
-        """For code that prints bytes; what is not UTF-8 is replaced."""
+        """A stream for code that prints bytes; invalid UTF-8 is replaced."""
         return _Bytes(self)
 
     def write(self, text: str) -> int:
@@ -66,7 +64,7 @@ class LineWriter(io.TextIOBase):
             self._handler.handle(record)
 
     def flush(self) -> None:
-        """Whole lines are out already."""
+        """Do nothing: complete lines are written already."""
 
     def close(self) -> None:
         if not self.closed:
@@ -90,7 +88,7 @@ def _parts(line: str) -> Iterator[str]:
 
 
 class _Bytes(io.RawIOBase):
-    """The bytes side of a LineWriter."""
+    """The bytes interface of a LineWriter."""
 
     def __init__(self, lines: LineWriter) -> None:
         self._lines = lines

@@ -1,0 +1,566 @@
+"""The table of zmsvcctl's verbs and their arguments. The parser, the sections VERBS and OPTIONS of
+zmsvcctl(1), and the completion of bash, zsh and fish are made from it (`make manual completion`).
+
+Users who may give an order, and the ways to give it, are in core/access.py. CONTRIBUTING.md says how to add a
+verb.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+TYPE_CHECKING = False  # As in client.py: typing is not worth its import.
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Option:
+    """One argument of a verb, as argparse takes it.
+
+    `completes` is what a shell offers for its value: `contexts`, `directories`, `files *.xml`, or the words
+    themselves. The default is `choices`. `manual` is its text in the manual, with **bold** and *italic*
+    words; the default is `help`.
+    """
+
+    def __init__(self, *flags: str, completes: str = "", manual: str = "", **settings: Any) -> None:
+        self.flags = flags
+        self.settings = settings
+        self.completes = completes or " ".join(settings.get("choices", ()))
+        self.manual = manual or f"{settings['help'][:1].upper()}{settings['help'][1:]}."
+
+    @property
+    def positional(self) -> bool:
+        return not self.flags[0].startswith("-")
+
+    @property
+    def takes_value(self) -> bool:
+        return self.settings.get("action") != "store_true"
+
+    def add_to(self, parser: argparse.ArgumentParser, **more: Any) -> None:
+        parser.add_argument(*self.flags, **{**self.settings, **more})
+
+
+class Verb:
+    """One verb: its function as MODULE.FUNCTION in this room, a line about it, and its arguments."""
+
+    def __init__(
+        self,
+        name: str,
+        function: str,
+        about: str,
+        *options: Option,
+        group: str,
+        manual: str = "",
+        own_arguments: bool = False,
+        json_lines: bool = False,
+    ) -> None:
+        self.name = name
+        self.function = function
+        self.about = about
+        self.options = options
+        self.group = group
+        """Its subsection in the manual."""
+        self.manual = manual or f"{about[:1].upper()}{about[1:]}."
+        self.own_arguments = own_arguments
+        """True if its module has `add_arguments(parser)`."""
+        self.json_lines = json_lines
+        """True if --json prints a line for each entry. An error is then no line, as it would be taken for an
+        entry.
+        """
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not (number := _number(text)):
+        raise argparse.ArgumentTypeError("0 is too few")
+    return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return value
+
+
+GLOBAL = (
+    Option(
+        "-c",
+        "--context",
+        metavar="NAME",
+        completes="contexts",
+        help="the context; the default is the only one that runs",
+        manual="The context, by its name or its file. The default is the only one that runs.",
+    ),
+    Option(
+        "--json",
+        action="store_true",
+        help="answer as JSON",
+        manual="Answer as JSON: one document on one line. **logs**, **events** and **watch** print a "
+        "document a line. A verb that fails answers with *error* and *code* beside what it has done; "
+        "those three then print nothing.",
+    ),
+    Option("--no-block", action="store_true", help="do not wait until an order is carried out"),
+    Option("--no-pager", action="store_true", help="do not use a pager"),
+    Option(
+        "--timeout",
+        type=_seconds,
+        metavar="SECONDS",
+        help="wait no longer, and end with 124; 0 waits as long as it takes",
+        manual="Wait no longer. What was ordered may go on. Without it, or with 0, an order takes as long as "
+        "the limits of its tasks allow.",
+    ),
+)
+"""Options of every verb. They may also stand before the verb."""
+
+HELP = Option(
+    "-h",
+    "--help",
+    action="store_true",
+    help="show the options and end",
+    manual="Show all verbs, or the arguments of the verb before it.",
+)
+VERSION = Option("--version", action="store_true", help="show the version and end")
+"""argparse adds these two by itself."""
+
+TRANSACTION = Option("--transaction", metavar="ID", help="the transaction")
+TASK = Option("--task", action="append", default=[], metavar="TASK_ID", help="a task; may be given again")
+TASKS = Option("tasks", nargs="*", default=[], metavar="TASK_ID", help="a task")
+SELECTION = (TRANSACTION, TASK, TASKS)
+NO_TRIGGERS = Option("--no-triggers", action="store_true", help="fire no rules")
+FOLLOW = Option(
+    "-f",
+    "--follow",
+    action="store_true",
+    help="go on with new entries",
+    manual="Go on with new entries, until Ctrl-C.",
+)
+LINES = Option(
+    "-n",
+    "--lines",
+    type=_number,
+    metavar="N",
+    help="show the last N only",
+    manual="Show the last *N* only: for **status** lines, otherwise entries, which may have several lines.",
+)
+LEVELS = "emerg alert crit err warning notice info debug"
+ENDPOINT = Option(
+    "--endpoint",
+    metavar="URL",
+    help="the endpoint of a context on another machine; -c names the context whose keys are used",
+    manual="**watch**, **send**: the endpoint of a context on another machine, its frontend to subscribe or "
+    "its backend to publish. The keys are those of the context that **-c** names, see **keys join**.",
+)
+KEYS = Option(
+    "--keys",
+    metavar="DIR",
+    completes="directories",
+    help="with --endpoint: the CURVE keys to connect with, if they are not the context's",
+    manual="With **--endpoint**: the directory of the keys, if they are not those of a context.",
+)
+
+ORDERS = "Orders"
+STATE = "State and history"
+MESSAGES = "Messages"
+FILES = "Context files"
+INSTALLATION = "Installation"
+
+VERBS = (
+    Verb(
+        "start",
+        "verbs.orders.order",
+        "start tasks; without an ID in a new transaction, whose ID is printed",
+        *SELECTION,
+        group=ORDERS,
+        manual="""\
+Start the named tasks, or all entry tasks of a transaction. Without an *ID* a new transaction is opened,
+and its ID is printed, alone on a line; but tasks that are named without an *ID* are started in the only
+transaction that is open. A transaction that is opened beside others is announced on stderr: it is a second
+copy of every task. If another client's restart or stop overtakes the start before the task is ready, the
+answer says so and names that order, and the exit status is 1.""",
+    ),
+    Verb(
+        "stop",
+        "verbs.orders.order",
+        "stop tasks with all that they started, or whole transactions",
+        *SELECTION,
+        NO_TRIGGERS,
+        group=ORDERS,
+        manual="""\
+Stop the named tasks, with every process that they have started; without tasks a whole transaction, and
+without an *ID* all of them. The answer names each task that had to be killed because it did not end, and
+every process beside the main one that was asked to end, or killed; see *kill_mode* in **zmsvc.xml**(5).
+The stop of a task fires its *on_exit* rules, except one that would start that same task again; the stop of
+a whole transaction fires none. A named task is held: no rule starts it until an operator starts or
+restarts it, also after **exit** and after a reboot. A whole transaction that was stopped is opened by a
+start or restart that names it, and then holds nothing.
+
+A start that comes before the task has ended wins: the stop says “started again meanwhile by ...” and ends
+with 1.""",
+    ),
+    Verb(
+        "restart",
+        "verbs.orders.order",
+        "stop tasks and start them again",
+        *SELECTION,
+        NO_TRIGGERS,
+        group=ORDERS,
+        manual="""\
+Stop and start again. The restart of one task fires its *on_exit* rules as its stop does.""",
+    ),
+    Verb(
+        "status",
+        "verbs.status.status",
+        "show the context, its transactions and tasks",
+        *SELECTION,
+        LINES,
+        group=STATE,
+        manual="""\
+Show the context with its transactions and tasks as a tree: state and sub-state, PID, the time since when,
+memory, restarts and the last exit. Where supervisor, keeper or zygote (the process that tasks are forked
+from) run another release than the installed one, it shows that release and the command that renews them.
+Of failed tasks, and of named ones, it also shows the last lines of the log (5, or *N*). Memory is each
+task's own and its share of what it shares with others; with more than 64 processes it is the resident
+memory, marked **rss**.
+
+Of a context that does not run it shows the state file, says so on stderr, and ends with 3. A task that was
+not at rest is *dead* now, with its last state; with **--json** that is in *last*.
+
+A task that waits for a rule, or has ended as it should, does not count against the exit status, unless it
+is named. A stopped transaction does not count either, as long as another one goes on.""",
+    ),
+    Verb(
+        "top",
+        "verbs.top.top",
+        "show what tasks use of the machine, again and again",
+        *SELECTION,
+        Option(
+            "--sort",
+            choices=("cpu", "rss", "pid", "id", "restarts"),
+            default="cpu",
+            help="the column to sort by",
+        ),
+        Option(
+            "--interval", type=_seconds, default=2.0, metavar="SECONDS", help="the time between two tables"
+        ),
+        Option("--once", action="store_true", help="print one table, as without a terminal"),
+        group=STATE,
+        manual="""\
+Show what tasks use of the machine, as a table that is drawn again and again until **q** or Ctrl-C; without
+a terminal, once.""",
+    ),
+    Verb(
+        "list",
+        "verbs.status.contexts",
+        "show contexts, known and running",
+        group=STATE,
+        manual="""\
+Show contexts: those that have a file in the directory of context files, that run, or that have run and
+left a state file.""",
+    ),
+    Verb(
+        "logs",
+        "verbs.logs.logs",
+        "show the log of a context, a transaction or tasks",
+        *SELECTION,
+        FOLLOW,
+        LINES,
+        Option(
+            "-o",
+            "--output",
+            metavar="FORMAT",
+            completes="$(journalctl --output=help 2>/dev/null)",
+            help="the format, as journalctl has them",
+            manual="The format of the log, as **journalctl**(1) has them.",
+        ),
+        Option(
+            "--since",
+            metavar="TIME",
+            completes="today yesterday",
+            help="show only newer entries; a time such as '-2h', 'yesterday' or '2026-11-29 10:00'",
+            manual="Only newer entries. A time as in **systemd.time**(7), such as **2026-11-29 10:00**, "
+            "**10:00**, **yesterday**, **-2h** or **5min ago**.",
+        ),
+        Option(
+            "--until",
+            metavar="TIME",
+            completes="today yesterday",
+            help="show only older entries",
+            manual="Only older entries. The time is as with **--since**.",
+        ),
+        Option(
+            "-p",
+            "--priority",
+            metavar="LEVEL",
+            completes=LEVELS,
+            help="show only entries of this level or worse (err, 3), or of a range (err..info)",
+            manual="Only entries of this level or worse, by name (**emerg**, **alert**, **crit**, **err**, "
+            "**warning**, **notice**, **info**, **debug**) or number (0 to 7); or of a range: "
+            "**err..info**. A line of another program is info, unless it begins with a prefix like "
+            "**<3>**, as in **sd-daemon**(3).",
+        ),
+        Option(
+            "-g",
+            "--grep",
+            metavar="PATTERN",
+            help="show only entries whose text matches this regular expression",
+            manual="Only entries whose text matches this regular expression. A pattern without a capital "
+            "letter ignores case; with **-n** the newest entry comes first.",
+        ),
+        Option(
+            "-r",
+            "--reverse",
+            action="store_true",
+            help="show the newest first",
+            manual="The newest entry first.",
+        ),
+        Option(
+            "--show-query",
+            action="store_true",
+            help="print the command that finds the same, and end",
+            manual="Print the command that finds the same, of **journalctl**(1) or, for the file, of "
+            "**awk**(1), and end.",
+        ),
+        group=STATE,
+        json_lines=True,
+        manual="""\
+Show the log of the selected tasks: by **journalctl**(1) with the right matches, or from the daemon's own
+file if the context does not log to the journal. If several tasks of one instance are selected, which
+**journalctl** would show alike, each line of the journal has its *TRANSACTION/TASK* before the colon; a
+line of the file always has it. The log of a context that does not run is shown as well, and stderr says
+where it comes from. A task or a transaction that the context does not have any more is announced on
+stderr, and its log shown. For the file, **-o** knows **cat** and **json**.""",
+    ),
+    Verb(
+        "events",
+        "verbs.events.events",
+        "show the history of what happened to tasks",
+        *SELECTION,
+        FOLLOW,
+        LINES,
+        group=STATE,
+        json_lines=True,
+        manual="""\
+Show the history of what happened to tasks, and why: the last 1,000 events, or *N*. The state file keeps
+the last 100,000. If the context does not run, they are read from the state file, and stderr says so. With
+**--json** each event is a line of its own. To remove the history, remove the state file while the context
+does not run.""",
+    ),
+    Verb(
+        "watch",
+        "verbs.bus.watch",
+        "print every message on the bus",
+        TRANSACTION,
+        Option(
+            "--topic",
+            action="append",
+            default=[],
+            metavar="TOPIC",
+            completes="context control monitor process state",
+            help="only messages of this topic; may be given again",
+        ),
+        Option(
+            "--count",
+            type=_positive,
+            metavar="N",
+            help="end after N messages",
+            manual="End after *N* messages.",
+        ),
+        ENDPOINT,
+        KEYS,
+        group=MESSAGES,
+        json_lines=True,
+        manual="""\
+Print every message on the bus when it comes, each on a line, until Ctrl-C.""",
+    ),
+    Verb(
+        "send",
+        "verbs.bus.send",
+        "publish a message, and wait until the device has it",
+        Option("topic", metavar="TOPIC", help="the message's topic"),
+        Option("message", nargs="?", metavar="JSON|-", help="the message; - or nothing: from standard input"),
+        ENDPOINT,
+        KEYS,
+        group=MESSAGES,
+        manual="""\
+Publish a message, and return when the device has it. Without *JSON* it is read from standard input. If the
+topic has no subscriber, stderr says so; that is not a failure.""",
+    ),
+    Verb(
+        "check",
+        "verbs.check.check",
+        "find all faults of context files, and warn",
+        Option("files", nargs="+", metavar="FILE", completes="files *.xml", help="a context file"),
+        group=FILES,
+        manual="""\
+Find every fault of context files, each as *FILE:LINE*, and warn of what is legal but probably a mistake,
+with its line if it concerns a place in the file. The modules of a service are compiled, and none is run.""",
+    ),
+    Verb(
+        "graph",
+        "verbs.check.graph",
+        "draw tasks and rules, with their states if the context runs",
+        TRANSACTION,
+        Option(
+            "what",
+            metavar="FILE|NAME",
+            completes="files *.xml",
+            help="a context file, or the name of a context",
+        ),
+        Option(
+            "--format",
+            choices=("dot", "mermaid", "svg"),
+            default="dot",
+            help="the language of the drawing; svg needs graphviz",
+            manual="The language of the drawing. **svg** needs the program **dot**(1) of Graphviz.",
+        ),
+        group=FILES,
+        manual="""\
+Draw tasks and rules. For the *NAME* of a context that runs, tasks have the colors of their states.""",
+    ),
+    Verb(
+        "keys",
+        "verbs.keys.run",
+        "show CURVE keys, make them, and say who may connect",
+        Option(
+            "action",
+            nargs="?",
+            choices=("list", "make", "join", "allow", "revoke"),
+            default="list",
+            metavar="list|make|join|allow|revoke",
+            help="the action; the default is list",
+        ),
+        Option(
+            "what",
+            nargs="?",
+            metavar="DIR|FILE|CLIENT",
+            completes="files *.key",
+            help="make: a new directory, for a client elsewhere; join: the server's public key file, on a "
+            "machine that only connects; "
+            "allow: a public key file; revoke: the name of a client",
+        ),
+        Option(
+            "--now",
+            action="store_true",
+            help="revoke: end the connections that are open, too",
+            manual="**keys revoke**: end the connections that are open, too; without a *CLIENT* do nothing "
+            "else.",
+        ),
+        group=FILES,
+        manual="""\
+Show the CURVE keys of a context: the public key of its device, and the clients that may connect. **make**
+makes them, so that tcp endpoints can be reached from other machines: from the next start of the context
+on, only a client with an allowed key can connect to any of its tcp endpoints. With a *DIR* it makes this
+new directory for a client elsewhere, with a key of its own that may connect; copied there as
+*~/.config/zmsvc/keys/NAME* it is found by **zmsvcctl** and the old commands, or by their **--keys**.
+**join** makes the keys of a machine that only connects, and runs no context of this name: a pair of its
+own, whose secret never leaves it, beside the public key of the device in *FILE*, which is *server.key* in
+the directory of the machine that runs the context. It prints the command that allows this machine there.
+Clients on this machine (**watch** and **send** with **--endpoint**, the old commands) need nothing else of
+that machine, and never the secret of the server. **allow** lets a client connect whose public key is in a
+*FILE* that it has made itself. **revoke** takes the right back, for later connections; with **--now** each
+connection to the bus and to a Monitor ends as well: the device is restarted (**restart-device**), and
+clients that may connect do so again by themselves. None of this needs a restart of the context.""",
+    ),
+    Verb(
+        "units",
+        "verbs.units.run",
+        "print the systemd units with the paths of this installation, or install them",
+        Option(
+            "--user",
+            action="store_true",
+            help="the unit of a user's own service manager",
+            manual="**units**: those of the user's own service manager, **systemctl --user**.",
+        ),
+        Option(
+            "--install",
+            action="store_true",
+            help="put them where systemd looks for them",
+            manual="**units**: put them where systemd looks for them.",
+        ),
+        group=INSTALLATION,
+        manual="""\
+Print the systemd units with the paths of this installation, as **systemctl cat** does; with **--install**
+put them into */usr/local/lib*, or those of **--user** into *$XDG_CONFIG_HOME/systemd/user*, and print the
+commands that have to follow. This is for an installation by pip or pipx: a distribution's package and
+**make install** bring their units along. The system's unit runs contexts as the user zmsvc, so it is
+refused for an installation in a home directory.""",
+    ),
+    Verb(
+        "create",
+        "create.command.run",
+        "make services and their context file",
+        group=FILES,
+        own_arguments=True,
+        manual="""\
+Make services and their context file; **zmsvcctl create --help** lists its options.""",
+    ),
+    Verb(
+        "exit",
+        "verbs.orders.leave",
+        "stop all tasks and end the context's daemon",
+        group=ORDERS,
+        manual="""\
+Stop all tasks, and end the context's daemon. The next start resumes the transactions that were open.
+
+No signal ends a process that waits in the kernel (state D, for a disk or a file system that does not
+answer). Ten seconds after SIGKILL the answer names its task and ends with 1. The daemon stays until the
+process has ended, and meanwhile refuses all orders but **exit**: its next start could not promise that
+each task runs once. Under systemd that ends with *TimeoutStopSec* (90 s), and the unit has failed;
+elsewhere SIGKILL to the *keeper_pid* of **status --json** ends it.""",
+    ),
+    Verb(
+        "reload",
+        "verbs.orders.reload",
+        "read the context file again, and change what differs",
+        group=ORDERS,
+        manual="""\
+Read the context file again and change what differs. A bad file changes nothing. The answer comes when
+removed tasks have ended and added or changed ones have started. If a task failed, the answer says so and
+the exit status is 1, and the file is in effect all the same. With **--no-block** the answer does not wait
+for tasks. Rules, limits and the like take effect at once without a restart of the task, and a **state** of
+another type when its transaction starts the next time. A task that does not run takes its changes when it
+is started the next time. A failed task stays failed, as with **systemctl daemon-reload**: if the file has
+changed for it, stderr names it and the command that starts it.""",
+    ),
+    Verb(
+        "reset-failed",
+        "verbs.orders.order",
+        "forget failures, and the start limits that they reached",
+        *SELECTION,
+        group=ORDERS,
+    ),
+    Verb(
+        "forget",
+        "verbs.orders.order",
+        "forget stopped transactions, which can then no longer be started again",
+        TRANSACTION,
+        group=ORDERS,
+        manual="""\
+Forget a stopped transaction, or all of them: **status** shows it no longer, and it cannot be started
+again. Its history stays. Without this the 64 transactions that were stopped last are kept.""",
+    ),
+    Verb(
+        "reexec",
+        "verbs.orders.reexec",
+        "replace the supervisor, as after an upgrade; tasks go on",
+        group=ORDERS,
+        manual="""\
+Replace the supervisor, as after an upgrade. Tasks go on. First the running supervisor asks the installed
+one which protocols it speaks with the keeper, which goes on as well. If the installed one does not run, or
+speaks no protocol of this keeper, the order is refused and the running supervisor stays.""",
+    ),
+)
+
+EPILOG = """\
+Exit status: 0 done (status: all active), 1 the order failed, 2 usage or bad file, 3 status: not active,
+4 no such context, transaction or task, 5 cannot reach the supervisor, 124 timed out.
+"""

@@ -1,0 +1,111 @@
+"""The start of the bus: the keeper runs the device, and the supervisor connects to it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from zmsvc.core import messages
+from zmsvc.core.errors import ZmsvcError, reason
+from zmsvc.core.events import Fact
+from zmsvc.host import crashpoint
+from zmsvc.host.bus import members, sockets
+from zmsvc.protocol.supervision import RunDevice
+from zmsvc.supervisor.bus import Bus
+from zmsvc.supervisor.launch_spec import own_endpoints
+from zmsvc.supervisor.loop import Loop
+
+START_TIMEOUT = 15.0
+"""Seconds in which the device has to come up when the context starts."""
+TAKEOVER_TIMEOUT = 0.5
+"""Seconds that a supervisor which takes over waits for the device."""
+
+log = logging.getLogger("zmsvc.supervisor")
+
+
+class BusStart:
+    """The bus of one supervisor until it is open. `early` has the facts that came meanwhile.
+
+    The first supervisor of a context raises ZmsvcError if the device does not come up: there is no context
+    without a bus. With `takes_over` there are tasks to look after, so it waits only a moment: the keeper
+    restarts the device anyway.
+    """
+
+    def __init__(self, loop: Loop, *, takes_over: bool) -> None:
+        self._loop = loop
+        self._takes_over = takes_over
+        self.early: list[Fact] = []
+
+    async def run(self) -> None:
+        self._write_members()
+        self._run_device()
+        limit = TAKEOVER_TIMEOUT if self._takes_over else START_TIMEOUT
+        try:
+            async with asyncio.timeout(limit):
+                await self._device_ready()
+                await self._connect().attach()
+        except TimeoutError:
+            if not self._takes_over:
+                missing = "answer" if self._loop.children.device.ready else "come up"
+                raise ZmsvcError(
+                    f"{self._cannot_start}: the device does not {missing} within {limit:g} s"
+                ) from None
+            log.warning("The device does not answer yet: what happens now is not told on the bus")
+        if self._loop.bus is None:
+            # The keeper has the listening sockets, whether the device answers or not.
+            self._connect()
+
+    @property
+    def _cannot_start(self) -> str:
+        return f"cannot start {self._loop.places.name}"
+
+    def _write_members(self) -> None:
+        try:
+            members.write(self._loop.places.members_file, self._loop.world.context)
+        except OSError as error:
+            # A full disk must not keep a supervisor from its tasks; the file of its predecessor stays.
+            log.warning(
+                "Cannot write %s, so tasks of other users may not reach the bus by tcp: %s",
+                self._loop.places.members_file,
+                reason(error),
+            )
+
+    def _run_device(self) -> None:
+        endpoints, curve = self._loop.world.context.endpoints, self._loop.curve is not None
+        crashpoint.reached("tell device")
+        self._loop.children.tell(
+            RunDevice(
+                front=sockets.safe_bind(endpoints.front_bind, curve=curve),
+                back=sockets.safe_bind(endpoints.backend_bind, curve=curve),
+                hwm=sockets.DEVICE_HWM,
+                # The supervisor's own subscriptions after a restart of the device; the last one is to the
+                # counts of missed orders. Those of tasks come in the same moment.
+                expect=len(messages.TOPICS) + 1,
+            )
+        )
+
+    async def _device_ready(self) -> None:
+        children, running = self._loop.children, asyncio.get_running_loop()
+        news = asyncio.Event()
+        running.add_reader(children.keeper.fileno(), news.set)
+        try:
+            while not children.device.ready:
+                problem = children.device.problem
+                if problem and not self._takes_over:
+                    raise ZmsvcError(f"{self._cannot_start}: {problem}")
+                await news.wait()
+                news.clear()
+                self.early += children.facts()
+                if children.lost:
+                    raise ZmsvcError("the keeper is gone")
+        finally:
+            running.remove_reader(children.keeper.fileno())
+
+    def _connect(self) -> Bus:
+        loop = self._loop
+        loop.granted, problems = members.open_sockets(loop.places, loop.world.context)
+        for problem in problems:
+            log.warning("%s: %s", loop.world.context.path, problem)
+        endpoints = own_endpoints(loop.world.context, loop.places)
+        loop.bus = Bus(endpoints, loop.store.origin(), loop, loop.curve)
+        return loop.bus

@@ -1,0 +1,32 @@
+"""Write the core's records into the journal. The history in the state file has the same records in full."""
+
+from __future__ import annotations
+
+import logging
+
+from zmsvc.core import history
+from zmsvc.core.events import Record
+from zmsvc.host.systemd import journal
+
+MAX_VALUE = 200
+"""Characters of one detail in the journal."""
+_WARNINGS = ("failed", "killing", "survivor", "lost", "dropped")
+
+log = logging.getLogger(__name__)
+
+
+def write(record: Record) -> None:
+    details = {name: shortened(value, MAX_VALUE) for name, value in history.fields(record.detail).items()}
+    fields = {"MESSAGE_ID": journal.MESSAGE_ID.get(record.event, journal.MESSAGE_ID["context"])}
+    if record.transaction:
+        fields["ZMSVC_TRANSACTION"] = record.transaction
+    if record.task:
+        fields |= {"ZMSVC_TASK": record.task, "ZMSVC_EVENT": record.event}
+    if record.instance:
+        fields |= {"ZMSVC_INSTANCE": record.instance, "SYSLOG_IDENTIFIER": record.instance}
+    level = logging.WARNING if record.event in _WARNINGS else logging.INFO
+    log.log(level, "%s %s", record.event, history.as_text(details), extra={"journal": fields})
+
+
+def shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most] + "..."

@@ -1,0 +1,81 @@
+"""The unit's status as systemd shows it: READY=1, STOPPING=1 and the status line, which the keeper relays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Protocol
+
+from zmsvc.core import events as ev
+from zmsvc.core.events import Effect
+from zmsvc.core.world import World
+from zmsvc.host import crashpoint
+from zmsvc.supervisor import records, report
+
+INTERVAL = 0.1
+"""Seconds between two status lines."""
+MAX_ERROR = 2000
+"""Characters of the error of a start: a page of a terminal, since a thousand tasks may fail alike."""
+
+
+class UnitNotifier(Protocol):
+    """The supervisor's side of sd_notify, as host/systemd/notify.py has it."""
+
+    def notify(self, *lines: str) -> None: ...
+    def ready(self) -> None: ...
+    def reloading(self) -> None: ...
+    def stopping(self) -> None: ...
+    def status(self, text: str) -> None: ...
+    def watchdog(self) -> None: ...
+
+
+class UnitStatus:
+    """The status line, which is renewed after turns that change it, but not more often than once an
+    INTERVAL.
+    """
+
+    def __init__(self, notifier: UnitNotifier) -> None:
+        self._notifier = notifier
+        self._loop = asyncio.get_running_loop()
+        self._world: World | None = None
+        self._unsaved = ""
+        self._stale = False
+        self._sent = ""
+        self._stopping_sent = False
+        self._next: asyncio.TimerHandle | None = None
+
+    def ready(self, world: World, error: str) -> None:
+        """Complete the start of the context. Only the keeper reads the error: it passes it on to the client
+        that started the context.
+        """
+        error = records.shortened(" ".join(error.split()), MAX_ERROR)
+        lines = [f"X_ZMSVC_ERROR={error}"] if error else []
+        self._notifier.notify("READY=1", f"STATUS={report.line(world)}", *lines)
+
+    def turn(self, world: World, unsaved: str, effects: Iterable[Effect]) -> None:
+        """Note the world after a turn, and the reason why the state file could not be written."""
+        self._world = world
+        if world.stopping and not self._stopping_sent:
+            self._stopping_sent = True
+            self._notifier.stopping()
+        if unsaved == self._unsaved and not any(isinstance(effect, ev.PublishInfo) for effect in effects):
+            return
+        self._unsaved = unsaved
+        self._stale = True
+        if self._next is None:
+            self._renew()
+
+    def _renew(self) -> None:
+        """Send the status line if it differs. A thousand tasks that change one by one are not counted a
+        thousand times, and systemd is not notified of each.
+        """
+        self._next = None
+        if not self._stale or self._world is None:
+            return
+        self._stale = False
+        self._next = self._loop.call_later(INTERVAL, self._renew)
+        line = self._unsaved or report.line(self._world)
+        if line != self._sent:
+            self._sent = line
+            crashpoint.reached("say status")
+            self._notifier.status(line)
