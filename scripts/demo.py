@@ -1,5 +1,5 @@
-"""`make demo`: runs the EchoAction context for a few messages, and shows its history and its bus. Needs neither
-root nor systemd.
+"""`make demo`: runs the EchoAction context for a few messages, and shows its history and its bus. Needs
+neither root nor systemd.
 
 Everything, including the endpoints, is in a temporary directory, so that several demos can run at once.
 """

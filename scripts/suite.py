@@ -224,7 +224,7 @@ def find_mirror() -> str:
 
 
 def apt_acquire_settings() -> str:
-    """Return the settings with which apt on this machine reaches its mirror: proxies, certificates, checks."""
+    """Return the settings with which apt reaches its mirror: proxies, certificates, checks."""
     return subprocess.run(
         ["apt-config", "dump", "Acquire"], stdout=subprocess.PIPE, text=True, check=True
     ).stdout
