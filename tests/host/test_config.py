@@ -450,7 +450,7 @@ def test_a_time_span_is_the_sum_of_its_parts(parts: list[tuple[int, str, str]]) 
     assert reader.timespan(text) == pytest.approx(sum(count * UNITS[unit] for count, unit, _ in parts))
 
 
-# Faults: one change to the manual's file, the line it must be told on, and words that must be told.
+# Faults: one change to the manual's file, the line of its report, and words of its report.
 
 FAULTS: dict[str, tuple[str, str, str]] = {
     "repeated id": (
