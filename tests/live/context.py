@@ -100,7 +100,7 @@ class Context:
         )
 
     def element(self, text: str) -> None:
-        """A TaskService element as somebody else wrote it."""
+        """Add a TaskService element that another program wrote."""
         self._tasks.append(text)
 
     def write(self) -> None:
