@@ -1,4 +1,4 @@
-# make demo       the EchoAction context for a few shouts; needs no root and no systemd
+# make demo       runs the EchoAction context for a few messages; needs neither root nor systemd
 # make test       all tests; as root also those that boot this machine's systemd in a namespace
 # make quick      the tests of the core and of the house, without mypy, in a few seconds
 # make test-on    the same tests in another Debian, with its libraries and its systemd: SUITE=trixie (bookworm, forky); needs root and
@@ -6,27 +6,27 @@
 # make test-lowest  tests with the lowest versions of the libraries that setup.cfg allows; needs Python 3.11
 # make all-tests  everything: test, test-lowest, test-on for each suite, fuzz, kills and soak
 # make bench      measures zmsvc beside other service managers, in 10 minutes; make bench-full takes longer; as root also systemd
-# make bench-pages  names what a task has written to, by page; make bench-forks measures the ways to fork; each takes some seconds
+# make bench-pages  lists the pages that a task has written to; make bench-forks measures the ways to fork; each takes some seconds
 # make bench-safety measures what the guards against other users cost, in 5 minutes; as root all of them
-# make check      what the tests say about the code itself: ruff, mypy, layers, units
-# make fuzz       files, frames, requests and datagrams of garbage for long: TIMES=20 the effort of `make test`
-# make kills      100 random kills under load; SEED= repeats a run, KILLS= says how many
-# make chaos      random orders, kills and reloads for SECONDS=60; SEED= repeats a run
-# make soak       a context under load and kills for SECONDS=600; fails when descriptors or memory grow
+# make check      checks the code itself: ruff, mypy, layers, units, documents
+# make fuzz       sends garbage as files, frames, requests and datagrams: TIMES=20 times the effort of `make test`
+# make kills      makes 100 random kills under load; SEED= repeats a run, KILLS= sets the number
+# make chaos      sends random orders, kills and reloads for SECONDS=60; SEED= repeats a run
+# make soak       runs a context under load and kills for SECONDS=600; fails if descriptors or memory grow
 # make mutants    changes SAMPLE=40 places of zmsvc/core, one at a time, and runs its tests; fails below 90 % noticed; SEED= repeats a sample
-# make promises   measures how long the recoveries of docs/promises.md take here, and prints that table
-# make install    as root: program, units, manual; PREFIX=/usr/local SYSCONFDIR=/etc DESTDIR= PYTHON=/usr/bin/python3
-# make uninstall  removes what install put there, but no context file that was edited and no state
-# make deb        the Debian package, into build/deb, checked with lintian; SUITE=trixie builds it in that suite
+# make promises   measures the recovery times of docs/promises.md on this machine, and prints that table
+# make install    installs program, units and manual, as root; PREFIX=/usr/local SYSCONFDIR=/etc DESTDIR= PYTHON=/usr/bin/python3
+# make uninstall  removes the installed files, except edited context files and the state
+# make deb        builds the Debian package into build/deb and checks it with lintian; SUITE=trixie builds it in that suite
 # make test-deb   installs, upgrades, downgrades and removes that package in a booted copy of SUITE=bookworm or trixie; root, minutes
-# make rpm        the RPM package, into build/rpm; rpmbuild of any distribution does
+# make rpm        builds the RPM package into build/rpm, with rpmbuild of any distribution
 # make completion  writes the completion of zmsvcctl for bash, zsh and fish from its table of verbs
 # make manual     writes the sections of zmsvcctl(1) on verbs and options from the tables of verbs
 # make options   writes the options of <service> into the schema and the manual of context files, from core/service_options.py
 # make lock       renews the versions and hashes in packaging/locked that install uses; needs the network
-# make clean      removes what the others made in this directory
+# make clean      removes everything that the other targets made in this directory
 #
-# LIBRARIES=system takes the libraries of the distribution and nothing from PyPI, for `make test` and `make install` alike. An existing
+# LIBRARIES=system uses the libraries of the distribution and nothing from PyPI, for `make test` and `make install` alike. An existing
 # .venv stays as it is: `make clean` first.
 
 PREFIX ?= /usr/local
@@ -44,7 +44,7 @@ VENV := .venv
 
 ifeq ($(LIBRARIES),system)
 venv_flags := --system-site-packages
-# Without an index pip only looks whether the libraries that are there are new enough.
+# Without an index pip only checks that the installed libraries are new enough.
 pip_install := -m pip install --quiet --no-index --no-build-isolation
 test_package := .
 else
@@ -56,13 +56,13 @@ endif
 demo: $(VENV)/.runs
 	@$(VENV)/bin/python scripts/demo.py
 
-# Tests wait more than they compute, so that there is one process more than cores. JOBS=0 runs them in pytest's own process.
+# Tests wait more than they compute, so there is one process more than cores. JOBS=0 runs them in pytest's own process.
 JOBS := $(shell expr $$(nproc) + 1)
 distributed = $(shell $(VENV)/bin/python -c 'import xdist' 2> /dev/null && echo --numprocesses=$(JOBS) --dist=loadgroup)
 
 test: $(VENV)/.tests
 	$(VENV)/bin/python -m pytest $(distributed) $(PYTEST_ARGS)
-	@[ "$$(id -u)" = 0 ] || echo "make test: tests/boot was left out, for only root can boot a systemd"
+	@[ "$$(id -u)" = 0 ] || echo "make test: tests/boot was left out, because only root can boot a systemd"
 
 quick: $(VENV)/.tests
 	$(VENV)/bin/python -m pytest -q $(distributed) -k 'not mypy' tests/core tests/house $(PYTEST_ARGS)
@@ -82,7 +82,7 @@ all-tests: test test-lowest
 	$(MAKE) chaos
 	$(MAKE) soak
 
-# Results go to bench. What is not installed (s6, runit: apt-get install s6 runit) is left out, and the report says so.
+# Results go to bench. Managers that are not installed (s6, runit: apt-get install s6 runit) are left out, which the report says.
 bench bench-full: $(VENV)/.bench
 	PYTHONPATH=tests:tests/live:tests/boot $(VENV)/bin/python -m bench $(if $(filter bench-full,$@),--full) $(BENCH_ARGS)
 
@@ -107,8 +107,8 @@ check: $(VENV)/.tests
 $(VENV)/bin/python:
 	@scripts/venv.sh $(venv_flags) $(VENV) $(PYTHON)
 
-# The package is installed as a link to this directory, so that only a changed list of needs asks for another installation. The link is a
-# path, since type checkers do not follow setuptools' other one, a finder: https://github.com/pypa/setuptools/issues/3518
+# The package is installed as a link to this directory, so only changed dependencies require another installation. The link is a path,
+# because type checkers do not follow setuptools' alternative, a finder: https://github.com/pypa/setuptools/issues/3518
 pip_editable := --config-settings editable_mode=compat --editable
 $(VENV)/.runs: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(VENV)/bin/python $(pip_install) $(pip_editable) .
@@ -118,7 +118,7 @@ $(VENV)/.tests: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(VENV)/bin/python $(pip_install) $(pip_editable) $(test_package)
 	@touch $@ $(VENV)/.runs
 
-# These take their time, so they are no part of `make test`, which runs the same for a bounded while.
+# These take long, so they are not part of `make test`, which runs the same tests for a bounded time.
 TIMES := 20
 KILLS := 100
 SEED :=
@@ -185,9 +185,9 @@ commands := zmsvcd zmsvcctl
 configs := $(notdir $(wildcard etc/zmsvc/*.xml))
 rotation := $(SYSCONFDIR)/logrotate.d/zmsvc
 
-# Those for users, in the same places to each other as in the tree, so that their links lead somewhere.
+# The documents for users, in the same relative places as in the tree, so that their links work.
 documents := $(addprefix docs/,contract.md debugging.md from-zmicroservices.md lifecycle.mmd performance.md promises.md)
-# FILE:DIRECTORY of everything that is only copied; what uninstall removes is taken from the same list.
+# FILE:DIRECTORY of each file that is only copied. uninstall uses the same list.
 to = $(addsuffix :$(PREFIX)/$(1),$(wildcard $(2)))
 copies := \
     $(call to,lib/systemd/system,units/zmsvc.target units/zmsvc.slice) \
@@ -211,12 +211,12 @@ ifeq ($(dest),)
 	[ ! -d /run/systemd/system ] || systemctl daemon-reload
 endif
 
-# Everything that pip downloads has its hash in packaging/locked. Wheels are there for the Pythons that scripts/lock.sh names; for
-# another one pip builds the same sources, with build tools whose versions these choose, which it says.
-# The copy keeps what an earlier build left in ./build out of the package. What was made under DESTDIR must not name it: scripts
-# start with the path of their Python, and compiled modules hold the path of their source. The umask of who installs may be one
-# that denies others to read.
-# LIBRARIES=system: the distribution's, and pip only looks whether they are new enough.
+# Each file that pip downloads has its hash in packaging/locked. There are wheels for the Pythons that scripts/lock.sh names. For
+# another Python pip builds the same sources, with build tools that the sources choose, and make prints a note.
+# The copy keeps leftovers of earlier builds in ./build out of the package. Files made under DESTDIR must not contain its path: scripts
+# begin with the path of their Python, and compiled modules contain the path of their source. The umask of the installing user may
+# deny other users to read.
+# LIBRARIES=system: the distribution's libraries; pip only checks that they are new enough.
 compiled := lxml,psutil,pyzmq
 hashed = '$(dest)$(program)/bin/python' -I -m pip install --quiet --no-compile --require-hashes
 define locked_libraries
@@ -252,7 +252,7 @@ unit user-unit: unit = units/$(if $(filter user-unit,$@),user/)zmsvc@.service.in
 unit user-unit:
 	@sed 's|@bindir@|$(bindir)|g; s|@sysconfdir@|$(SYSCONFDIR)|g' $(unit)
 
-# The administrator's own stay: services in lib/zmsvc/services, edited context files, the state, and the user who owns it.
+# Files of the administrator stay: services in lib/zmsvc/services, edited context files, the state; so does the user who owns it.
 uninstall:
 ifeq ($(dest),)
 	-[ ! -d /run/systemd/system ] || systemctl stop zmsvc.target 'zmsvc@*.service'

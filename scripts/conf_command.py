@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Sends a message to a context, as the zmicroservices 1.0 manual shows it: see --help. New scripts use
+"""Send a message to a context, as the manual of zmicroservices 1.0 shows it: see --help. New scripts use
 `zmsvcctl`.
 """
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Make task services, as the zmicroservices 1.0 manual shows it: see --help. The same as `zmsvcctl
-create`.
+"""Make task services, as the manual of zmicroservices 1.0 shows it: see --help. The same as
+`zmsvcctl create`.
 """
 
 import sys

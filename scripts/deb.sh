@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the Debian package of this tree and looks at it with lintian.
+# Builds the Debian package of this tree and checks it with lintian.
 # usage: scripts/deb.sh [--tree DIRECTORY] [--source DIRECTORY] OUTPUT_DIRECTORY
 # --tree: build in the Debian that lies in DIRECTORY, by chroot; needs root and the network. Nothing in it changes: what is installed
 #   for the build goes to a layer above it in memory, which vanishes with the script. Without it: with what this machine has installed.
@@ -63,7 +63,7 @@ trap 'rm -rf "$work"' EXIT
 version=$(dpkg-parsechangelog -l "$source/debian/changelog" -S Version)
 upstream=zmsvc-${version%-*}
 mkdir "$work/$upstream"
-# What git knows or would take; in an unpacked source distribution, all but what builds and tests leave behind.
+# The files that git tracks or would add; in an unpacked source distribution, all files except leftovers of builds and tests.
 if [ -e "$source/.git" ]; then
     git -c safe.directory='*' -C "$source" ls-files -z --cached --others --exclude-standard
 else
@@ -75,8 +75,8 @@ tar -C "$work" --exclude="$upstream/debian" -czf "$work/zmsvc_${version%-*}.orig
 (cd "$work/$upstream" && dpkg-buildpackage -us -uc > "$work/log" 2>&1) || { tail -n 60 "$work/log" >&2; die "dpkg-buildpackage failed"; }
 rm "$work/log"
 cp "$work"/zmsvc_* "$output"
-# A package that is not in Debian closes no request for packaging, and lintian of Debian 12 knows no later Standards-Version. lintian
-# counts suppressed tags too, so its status is not asked for.
+# A package outside of Debian closes no request for packaging, and lintian of Debian 12 does not know a later Standards-Version. The
+# exit status of lintian also counts suppressed tags, so it is ignored.
 lintian --display-info --pedantic --fail-on none --allow-root "$work"/*.changes > "$work/tags"
 ! grep -vE '^N:|: (initial-upload-closes-no-bugs|out-of-date-standards-version)( |$)' "$work/tags" ||
     die "lintian finds the above (lintian-explain-tags TAG)"

@@ -1,8 +1,7 @@
-"""`make demo`: the EchoAction context shouts a few times, with its life and its bus to be seen. Needs no root
-and no systemd.
+"""`make demo`: runs the EchoAction context for a few messages, and shows its history and its bus. Needs
+neither root nor systemd.
 
-Everything is in a temporary directory of its own, the endpoints too, so that several demos at once do not
-meet.
+Everything, including the endpoints, is in a temporary directory, so that several demos can run at once.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ PROGRAMS = Path(sys.executable).parent
 TRANSACTION = "6FDAHH3WPRVV7FGZCRIN"
 MESSAGES = "8"
 PATIENCE = 30.0
-"""Seconds for each step; a demo that hangs is worse than one that fails."""
+"""Seconds for each step; a hanging demo is worse than a failed one."""
 
 
 def say(text: str) -> None:
@@ -35,13 +34,13 @@ def say(text: str) -> None:
 
 
 def command(name: str, *arguments: str) -> list[str]:
-    """The command line of one of our programs; what is shown is what a person would type."""
+    """Return the command line of a program of zmsvc; print it as a user would type it."""
     say(f"$ {shlex.join([name, *arguments])}")
     return [str(PROGRAMS / name), *arguments]
 
 
 def write_context(home: Path) -> None:
-    """The context file as it is installed, but with endpoints and a pace of the demo's own."""
+    """Write the installed context file, with endpoints and an interval for the demo."""
     text = CONTEXT.read_text()
     for element, end in ("FrontEndEndpoint", "front"), ("BackendEndpoint", "back"):
         text = re.sub(rf"(<{element}>).*(</{element}>)", rf"\g<1>ipc://{home}/{end}\g<2>", text)
@@ -54,8 +53,8 @@ def write_context(home: Path) -> None:
 
 @contextlib.contextmanager
 def daemon(home: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The context in the foreground, ready. It says READY=1 as it would to systemd, whose part is played
-    here.
+    """Run the context in the foreground until the block ends, which begins when it has sent READY=1. The demo
+    receives this notification in place of systemd.
     """
     environment = {
         "ZMSVC_CONFIG_DIR": home,

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Shows the messages on a bus: see --help. `zmsvcctl watch` does it for a context that is known by name."""
+"""Show the messages on a bus: see --help. `zmsvcctl watch` does it for a context by name."""
 
 import sys
 from pathlib import Path

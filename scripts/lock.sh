@@ -1,6 +1,6 @@
 #!/bin/sh
-# Renews packaging/locked: the versions that `make install` installs, with the hash of every file that the index has of them.
-# It needs the network. Afterwards it asks pip, for each Python and machine below, whether wheels with these hashes exist.
+# Renews packaging/locked: the versions that `make install` installs, with the hash of each of their files in the index.
+# It needs the network. Afterwards pip checks, for each Python and machine below, that wheels with these hashes exist.
 # usage: scripts/lock.sh WORK_DIRECTORY
 set -eu
 cd "$(dirname "$0")/.."
@@ -8,7 +8,7 @@ work=$1
 pythons='3.11 3.12 3.13 3.14'
 machines='x86_64 aarch64'
 
-# What a machine has beside the index, such as wheels that were built on it, has hashes that are right nowhere else.
+# Wheels that were built on this machine have hashes that are valid nowhere else.
 export PIP_FIND_LINKS= PIP_EXTRA_INDEX_URL= PIP_DISABLE_PIP_VERSION_CHECK=1
 
 [ -x "$work/bin/pip-compile" ] || scripts/venv.sh "$work" "${PYTHON:-}"

@@ -193,9 +193,10 @@ def _copy(to: Path) -> Path:
 
 def _test_files(mutant: Mutant | None) -> list[str]:
     """Return the tests of the core, those of the changed module first and the slow ones last."""
-    own = f"test_{mutant.file.stem}" if mutant else ""
+    own = (f"test_{mutant.file.stem}", f"test_core_{mutant.file.stem}") if mutant else ()
     files = sorted(
-        (ROOT / TESTS).glob("test_*.py"), key=lambda file: (file.stem != own, file.stem in SLOW, file.stem)
+        (ROOT / TESTS).glob("test_*.py"),
+        key=lambda file: (file.stem not in own, file.stem in SLOW, file.stem),
     )
     return [*(str(file.relative_to(ROOT)) for file in files), ALSO]
 

@@ -7,7 +7,7 @@ die() { echo "cannot build the package: $*" >&2; exit 1; }
 
 source=$(realpath "$(dirname "$0")/..")
 command -v rpmbuild > /dev/null || die "there is no rpmbuild (Debian: apt-get install rpm; elsewhere: rpm-build)"
-# Where RPM's database knows no Python there is no use in asking it for the build requirements.
+# If RPM's database has no Python, it cannot check the build requirements.
 nodeps=$(rpm -q python3 > /dev/null 2>&1 || echo --nodeps)
 /usr/bin/python3 -W ignore -c 'import setuptools, pip' || die "/usr/bin/python3 has no pip or no setuptools"
 

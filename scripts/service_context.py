@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Runs a context in the foreground and starts nothing by itself, as the zmicroservices 1.0 manual shows it.
-The same as `zmsvcd --no-autostart FILE`."""
+"""Run a context in the foreground, as the manual of zmicroservices 1.0 shows it. It starts no transaction by
+itself. The same as `zmsvcd --no-autostart FILE`."""
 
 import argparse
 import os
@@ -23,6 +23,6 @@ if __name__ == "__main__":
     except ConfigError as error:
         terminal.say_error("\n".join(error.faults))
         sys.exit(2)
-    # The supervisor is a Python of its own, which must find the same package.
+    # The supervisor is another Python process, which must find the same package.
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH")]))
     sys.exit(main(["--no-autostart", str(Path(file).absolute())]))

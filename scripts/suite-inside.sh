@@ -26,7 +26,7 @@ for part in dev sys; do
 done
 mount -t proc proc "$root/proc"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
-# The boot tests put an overlay of their own above the same tree. Above this one it might be one overlay too many for the kernel.
+# The boot tests put an overlay of their own above the same tree. Above this one it could exceed the kernel's limit of stacked overlays.
 mkdir -p "$root/run/suite"
 mount --bind "$tree" "$root/run/suite"
 
@@ -36,6 +36,6 @@ pivot_root . run/outside
 cd "$inside"
 umount -l /run/outside
 rmdir /run/outside
-# This shell stays as the first process, for it waits for processes that lose their parent.
+# This shell stays the first process, because it reaps processes that lose their parent.
 ZMSVC_BOOT_TREE=/run/suite "$@" && status=0 || status=$?
 exit "$status"

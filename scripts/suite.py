@@ -2,11 +2,11 @@
 """Run a command in another Debian: by default the tests of this checkout, with that distribution's libraries
 and systemd.
 
-The distribution is installed once into a folder of the cache ($ZMSVC_SUITES, else a folder below
+The distribution is installed once into a directory of the cache ($ZMSVC_SUITES, else a directory below
 $XDG_CACHE_HOME or /var/cache), from the mirror that apt on this machine uses. Each run puts a throw-away
-overlay above that folder, in namespaces of its own: the folder and this machine stay as they are, and a run
-that is killed leaves neither a mount nor a process. Needs root, debootstrap and Debian's apt. Remove the
-folder to have it made again, as for newer packages of a testing suite.
+overlay above that directory, in its own namespaces: neither the directory nor this machine changes, and a
+killed run leaves neither a mount nor a process. Needs root, debootstrap and Debian's apt. Remove the
+directory to install the suite again, for example for newer packages of a testing suite.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ LATER = (
 )
 
 PROGRAMS = ("gunicorn", "nginx-light", "nodejs", "redis-server")
-"""The programs that tests/programs runs. A testing suite goes without: it can lack some of them."""
+"""The programs that tests/programs runs. They are not installed in a testing suite, which can lack some."""
 STABLE = ("bookworm", "trixie")
 
 TESTS = ("make", "test", "LIBRARIES=system")
@@ -63,18 +63,18 @@ TESTS = ("make", "test", "LIBRARIES=system")
 PASSED_ON = ("CI", "TERM", "PYTEST_ADDOPTS", "PYTEST_ARGS", "ZMSVC_FUZZ", "ZMSVC_KILLS", "ZMSVC_SEED")
 PASSED_ON_BEGINNINGS = ("PIP_",)
 PASSED_ON_ENDS = ("_proxy", "_PROXY")
-"""Variables that the command gets from outside. All others would describe this machine and not that one."""
+"""Variables that the command inherits. All others describe this machine and not the suite."""
 
 OUTSIDE_FILES = ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf", "/etc/ssl/certs/ca-certificates.crt")
-"""How this machine reaches its package indexes. A run gets a copy of each that is there."""
+"""Files that this machine needs to reach package indexes. A run gets a copy of each existing one."""
 
 
 class SuiteError(Exception):
-    """The suite cannot be made or used. The text says why and names the way out."""
+    """The suite cannot be made or used. The text has the reason and a remedy."""
 
 
 class Tree:
-    """The folder of one suite. It is there as a whole or not at all: it is made under another name."""
+    """The directory of one suite. It is made under another name, so that it is always complete."""
 
     def __init__(self, suite: str, cache: Path) -> None:
         self.suite = suite
@@ -104,7 +104,7 @@ class Tree:
             self._new.rename(self.root)
 
     def _packages(self) -> list[str]:
-        """Return the packages that the tree was made with; an empty list when there is no tree."""
+        """Return the packages that the tree was made with; an empty list if there is no tree."""
         with contextlib.suppress(FileNotFoundError):
             return self._list_of(self.root).read_text().split()
         return []
@@ -130,9 +130,9 @@ class Tree:
         remove(scripts)
         copy_from_outside(self._new)
         (self._new / "etc/apt/apt.conf.d/99outside").write_text(apt_acquire_settings())
-        # dpkg waits for the disk after each file; here once is enough, in the end.
+        # dpkg waits for the disk after each file; one sync at the end is enough here.
         (self._new / "etc/dpkg/dpkg.cfg.d/unsafe-io").write_text("force-unsafe-io\n")
-        # No package may start a service: that is what the boot tests do.
+        # No package may start a service; the boot tests do that.
         policy = self._new / "usr/sbin/policy-rc.d"
         policy.write_text("#!/bin/sh\nexit 101\n")
         policy.chmod(0o755)
@@ -164,7 +164,7 @@ class Tree:
 
     def run(self, command: Sequence[str]) -> int:
         """Run a command with this checkout as its working directory; the exit status."""
-        # The mounts exist only in the run's own namespace, so that one empty directory serves for all.
+        # The mounts exist only in the namespace of the run, so one empty directory is enough for all runs.
         work = self.cache / "work"
         work.mkdir(exist_ok=True)
         inside = [
@@ -196,7 +196,7 @@ def debootstrap_scripts(suite: str, cache: Path) -> Path:
 
 
 def find_mirror() -> str:
-    """Return where apt on this machine has Debian from. Raises SuiteError."""
+    """Return the mirror from which apt on this machine gets Debian. Raises SuiteError."""
     for update in (False, True):
         if update:
             # A fresh machine may have no lists, and only they name the origin.
@@ -224,14 +224,14 @@ def find_mirror() -> str:
 
 
 def apt_acquire_settings() -> str:
-    """Return how apt on this machine reaches its mirror: proxies, certificates, checks."""
+    """Return the settings with which apt reaches its mirror: proxies, certificates, checks."""
     return subprocess.run(
         ["apt-config", "dump", "Acquire"], stdout=subprocess.PIPE, text=True, check=True
     ).stdout
 
 
 def copy_from_outside(root: Path) -> None:
-    """Copy how this machine reaches others into a tree."""
+    """Copy the network settings of this machine into a tree."""
     for name in OUTSIDE_FILES:
         if os.path.isfile(name):
             target = root / name[1:]
@@ -277,7 +277,7 @@ def run_isolated(
     try:
         return process.wait()
     except KeyboardInterrupt:
-        # The terminal has sent Ctrl-C to the command as well. pytest then says how far it came.
+        # The terminal has sent Ctrl-C to the command as well. pytest then prints its progress.
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(10)
         return 130
@@ -322,7 +322,7 @@ def end_on_terminate(_number: int, _frame: FrameType | None) -> None:
 def main() -> int:
     args = parser().parse_args()
     signal.signal(signal.SIGTERM, end_on_terminate)
-    # A background job of a shell ignores Ctrl-C. The tests inside send it to processes of theirs.
+    # A background job of a shell ignores Ctrl-C, but the tests inside send it to their processes.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         tree = Tree(args.suite, default_cache())

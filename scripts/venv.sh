@@ -1,7 +1,7 @@
 #!/bin/sh
-# Makes a virtual environment of a Python that is new enough, or says what to install.
+# Makes a virtual environment with a Python that is new enough, or prints what to install.
 # usage: scripts/venv.sh [--service] [--system-site-packages] DIRECTORY [PYTHON]
-# --service: a Python that the user zmsvc can run too, and that is there under ProtectHome=.
+# --service: a Python that the user zmsvc can run, too, also under ProtectHome=.
 # --system-site-packages: the environment sees the libraries of the distribution.
 set -eu
 
@@ -19,13 +19,13 @@ candidates=${2:-python3 python3.14 python3.13 python3.12 python3.11}
 
 die() { echo "cannot make $directory: $*" >&2; exit 1; }
 
-# -I: root may stand in a directory of another user, and -c and -m look for modules there first.
+# -I: root's working directory may belong to another user, and -c and -m search it for modules first.
 fits() { "$1" -I -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 reachable() {
     real=$("$1" -c 'import os, sys; print(os.path.realpath(sys.executable))')
     case $real in /home/*|/root/*|/run/user/*) return 1 ;; esac
-    # Only root can try it out; 65534 is nobody.
+    # Only root can test this; 65534 is the user nobody.
     [ "$(id -u)" != 0 ] || setpriv --reuid=65534 --regid=65534 --clear-groups "$real" -c 'import encodings' 2>/dev/null
 }
 
@@ -35,6 +35,6 @@ for python in $candidates; do
 done
 [ -n "$found" ] || die "none of [$candidates] is a Python >= 3.11 with venv; install one" \
     "(Debian, Ubuntu: apt-get install python3 python3-venv) or name it: PYTHON=/path/to/python3"
-[ -z "$service" ] || reachable "$found" || die "the user zmsvc cannot run $found, for it lies in the home of a user" \
+[ -z "$service" ] || reachable "$found" || die "the user zmsvc cannot run $found, because it is in a home directory" \
     "or a closed directory; name another: PYTHON=/usr/bin/python3"
 exec "$found" -I -m venv $options "$directory"

@@ -40,7 +40,7 @@ class Flood:
         self.number = 0
 
     def connect(self, kind: bytes | None) -> socket.socket:
-        """A connection that has been let in; without a kind one that says nothing."""
+        """Open a connection that is admitted; without a kind it sends nothing."""
         if self.endpoint.startswith("ipc://"):
             made = socket.socket(socket.AF_UNIX)
             made.connect(self.endpoint.removeprefix("ipc://"))
@@ -119,7 +119,7 @@ class Flood:
         self.repeat(b"SUB", lambda: b"".join(frame(b"x" * 1000, more=True) for _ in range(200)))
 
     def orders(self) -> None:
-        """Huge messages that a supervisor hears."""
+        """Huge messages that a supervisor receives."""
         self.repeat(b"PUB", lambda: frame(b"context @@@ {" + b" " * (8 << 20)))
 
     def silent(self) -> None:

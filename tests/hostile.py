@@ -85,7 +85,7 @@ class Attack:
         wire.sendall(GREETING + ready(self.kind) + self.words)
 
     def idle(self, wire: socket.socket) -> None:
-        """One that says nothing and stays."""
+        """Connect, send nothing and stay."""
         self.kept.append(wire.dup())
 
     def old(self, wire: socket.socket) -> None:

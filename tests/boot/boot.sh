@@ -1,5 +1,5 @@
 # Second half of a test machine: PID 1 of the new namespaces dresses the overlay $1 up as a root and becomes systemd.
-# $NOTIFY_SOCKET is where systemd says READY=1 when the boot is finished.
+# $NOTIFY_SOCKET is where systemd sends READY=1 when the boot is finished.
 set -eu
 root=$1
 

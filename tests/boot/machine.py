@@ -144,7 +144,9 @@ class Machine:
         return held
 
     def _boot(self, prepare: tuple[str, ...], checkout: Path, lower: Path, patience: float) -> int:
-        """Returns the host's number for the machine's PID 1 when systemd says that the boot is finished."""
+        """Return the host's number of the machine's PID 1 when systemd has reported that the boot is
+        finished.
+        """
         work = self._directory / "work"
         work.mkdir()
         address = str(self._directory / "booted")
@@ -185,7 +187,7 @@ class Machine:
 
 
 def _ready(booted: socket.socket, process: subprocess.Popen[bytes], patience: float) -> int:
-    """The process that said READY=1, or 0 when there was none before `process` ended or the patience did."""
+    """Return the process that sent READY=1, or 0 if `process` ended or the patience did before."""
     until = time.monotonic() + patience
     pidfd = os.pidfd_open(process.pid)
     try:

@@ -1,4 +1,4 @@
-"""The drop-ins in units/drop-ins: a context runs with each of them, and is confined as it says."""
+"""The drop-ins in units/drop-ins: a context runs with each of them, and is confined as the drop-in documents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""journald: the last line of what dies says why it died, so it is where a person looks, always."""
+"""journald: the last line of a dying program is always in the place where an operator looks for it."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def test_only_the_owner_root_and_the_group_may_give_orders(talker: Installed) ->
 def test_over_loopback_tcp_without_keys_only_members_give_orders(
     context: Callable[..., Installed], machine: Machine
 ) -> None:
-    """The gate works within the unit's confinement, and the user database says who is in the group."""
+    """The gate works within the unit's confinement and reads the members of the group from the user database."""
     sh = machine.sh
     sh(
         "useradd --no-create-home member; usermod -aG zmsvc member; useradd --no-create-home stranger",

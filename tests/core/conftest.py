@@ -1,5 +1,5 @@
-"""How long Hypothesis looks for trouble: always the same examples under CI, so that a red run there
-is red everywhere.
+"""The effort of Hypothesis. Under CI its examples are always the same, so that a red run there is red
+everywhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ settings.register_profile(
     max_examples=50,
     deadline=None,
     derandomize="CI" in os.environ,
-    # The machine of make-believe is built inside the examples, and a filtered draw costs nothing.
+    # The simulated machine is built inside the examples, and a filtered draw costs nothing.
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
 settings.load_profile("core")

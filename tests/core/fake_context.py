@@ -58,7 +58,7 @@ class Order:
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """An event loop by the kernel's clock, which runs once when it is told to."""
+    """An event loop with the kernel's clock. Each call runs one turn."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
@@ -466,7 +466,7 @@ class FakeContext:
         self.listeners = Listeners(self.places)
         self.keeper = Keeper(self.places, self.listeners, [], None, None, port)
         self.observe(self.keeper)
-        # A daemon that cannot begin says why and ends; systemd starts it again.
+        # A daemon that cannot start reports the reason and ends; systemd starts it again.
         faults, self.kernel.faults = self.kernel.faults, 0.0
         self.keeper.begin()
         self.kernel.faults = faults

@@ -144,7 +144,7 @@ def check_alarms(before: World, after: World, effects: Iterable[Effect]) -> None
 
 
 def check_answers(before: World, after: World, effects: Iterable[Effect], fact: Fact) -> None:
-    """Everybody is answered once: those who do not wait any longer, and those who are told at once."""
+    """Check that each request is answered once: requests that no longer wait, and those answered at once."""
     answered = Counter(
         0 if isinstance(e, ev.Ready) else e.request for e in effects if isinstance(e, ev.Reply | ev.Ready)
     )
@@ -485,7 +485,9 @@ class Simulation:
         return self.happen()
 
     def exit_of(self, name: str, *, code: int) -> ev.TaskExited:
-        """The process of a task of T1 has ended: what its supervisor is told, and has not decided on yet."""
+        """End the process of a task of T1; return the fact for its supervisor, which has not decided on it
+        yet.
+        """
         launch = self.launch_of(name)
         del self.alive[launch]
         return ev.TaskExited(launch=launch, code=code)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmsvc.core.checks import Fault, faults, monitor_endpoints, warnings
+from zmsvc.core.checks import Fault, config_warnings, faults, monitor_endpoints, warnings
 from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
 from zmsvc.core.service_options import Limits, ServiceType
 from zmsvc.core.values import Endpoint, endpoint
@@ -114,6 +115,15 @@ def test_a_bind_that_other_machines_reach_is_warned_about(place: str, words: str
     assert words in told
 
 
+def test_with_keys_a_bind_that_other_machines_reach_is_not_warned_about() -> None:
+    ends = replace(LOCAL, front_bind="tcp://*:5557")
+    context = Context(
+        name="T", id="c", log_name="T", endpoints=ends, tasks={"a": task("a", "on_exit stop a")}
+    )
+    assert any("FrontBind" in each.text for each in config_warnings(context))
+    assert not any("FrontBind" in each.text for each in config_warnings(context, curve=True))
+
+
 def test_a_bind_address_that_differs_from_the_connect_address_is_warned_about() -> None:
     ends = Endpoints(
         frontend="tcp://10.0.0.1:5556",
@@ -213,7 +223,9 @@ def test_a_watchdog_of_a_command_is_warned_about() -> None:
 
 def test_an_unknown_state_type_is_warned_about() -> None:
     odd, old = ({"Task": {"state": {"type": kind}}} for kind in ("on_strat", "on_update"))
-    assert "'on_strat'" in warned(task("a", source=odd))[0]
+    assert warned(task("a", source=odd))[0] == (
+        "a: its state type 'on_strat' is none of on_start, start_now, on_update, on_fail, on_exit: it waits for a rule"
+    )
     assert warned(task("a", source=old)) == []
 
 

@@ -123,7 +123,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(launch=st.integers(0, 30), which=st.integers(0, 3))
     def told_twice(self, launch: int, which: int) -> None:
-        """The keeper tells again what it has told: of launches that are over, or that are as it says."""
+        """The keeper repeats reports: of launches that are over, and of launches in their present state."""
         told: list[ev.Fact] = [
             ev.TaskExited(launch=launch, code=0),
             ev.LaunchFailed(launch=launch, why="?"),

@@ -134,7 +134,7 @@ def test_a_rule_that_calls_an_unknown_task_changes_nothing() -> None:
     assert sim.sub_state("a") == "exited"
 
 
-# --- what the operator says counts more
+# --- orders of the operator have priority
 
 
 def test_the_operators_stop_beats_every_rule() -> None:
@@ -273,7 +273,7 @@ def test_a_restart_of_a_task_fires_its_on_exit_except_its_own_start() -> None:
     assert (sim.launched("a"), sim.launched("b")) == (3, 1)
 
 
-# --- what the started task is told
+# --- causes of the started task
 
 
 def test_a_started_task_learns_its_cause() -> None:
@@ -339,7 +339,7 @@ def test_all_rules_that_fire_before_a_launch_are_its_causes(action: str) -> None
 
 
 def test_a_start_by_rule_during_the_fork_changes_nothing() -> None:
-    """It could not be told of it any more: who is started knows all that started it."""
+    """The running launch cannot get further causes: each launch knows all causes of its start."""
     sim = Simulation.of(
         *(task(name, rule("on_fail", "start", "b")) for name in ("x", "y")), task("b", entry=False)
     )

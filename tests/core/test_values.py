@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmsvc.core.values import amount, apart, collide, endpoint, quote, reaches, whole
+from zmsvc.core.values import amount, apart, collide, endpoint, quote, reaches, timespan, whole
 
 
 def bound(text: str) -> object:
@@ -124,6 +124,22 @@ def test_an_integer_outside_its_range_is_refused(number: int) -> None:
     else:
         with pytest.raises(ValueError, match="expected a whole number from -20 to 19"):
             whole(str(number), -20, 19)
+
+
+def test_a_quoted_text_of_more_than_60_characters_is_shortened() -> None:
+    assert quote("x" * 60) == repr("x" * 60)
+    assert quote("x" * 61) == repr("x" * 57 + "...")
+
+
+@pytest.mark.parametrize(("text", "total"), [("1month", 2629800.0), ("2y 1d", 63201600.0)])
+def test_months_and_years_are_those_of_systemd(text: str, total: float) -> None:
+    assert timespan(text) == total
+
+
+def test_a_time_span_is_at_most_that_of_systemd() -> None:
+    assert timespan("18446744073709s") == 18446744073709.0  # 2**64 microseconds and no more
+    with pytest.raises(ValueError, match="18446744073710s"):
+        timespan("18446744073710s")
 
 
 @given(st.text())

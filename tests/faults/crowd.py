@@ -67,7 +67,7 @@ SHARED = ("thread_1", "thread_2")
 """The same, in one process."""
 TX = "KILLS"
 MAX_SOURCES = 64
-"""Causes that one launch is told at most."""
+"""The most causes that one launch gets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,8 +307,8 @@ class Crowd:
             self._told(task, told, [row for row in rows if row.task == task])
 
     def _told(self, task: str, notes: dict[int, list[Any]], rows: list[Row]) -> None:
-        """Each firing is told to one launch, all of them in order: who is started knows the whole of its
-        cause.
+        """Check that each firing is a cause of one launch, and all of them in order: a launch knows all of
+        its causes.
         """
         for launch, fired in launches(rows):
             if launch in notes:

@@ -127,7 +127,9 @@ def supervisor_hung(bench: Bench) -> float:
 
 
 def device_killed(bench: Bench) -> float:
-    """Until a subscriber has a message of a task again that was sent after the device's death."""
+    """Measure the time until a subscriber has a message of a task again. The supervisor starts a task, and
+    does not receive its own probe.
+    """
     ear = bench.ear(b"talk @@@ ")
     ear.next()
     pid = int(bench.context.status()["device_pid"])

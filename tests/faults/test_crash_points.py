@@ -189,15 +189,15 @@ def test_a_stop_survives_a_crash_at_every_point(context: Context, crash: Crash, 
         assert (end["code"], end["signal"], end["reason"]) == (0, None, "requested")
 
     start(context, "parent")
-    # The unit's status is told in portions, so there may be none about what was started and stopped in
+    # The unit's status is sent in portions, so there may be none about a task that was started and stopped in
     # between.
     names = "save, Signal, KillAll, WakeAt, PublishControl, Forget, acknowledge end"
     every_point(context, crash, names, trip, lambda: back(context, "start", "parent"))
 
 
 def test_a_crash_before_the_status_of_the_unit_is_repaired(context: Context, crash: Crash) -> None:
-    """It is told in portions, after the turn that it belongs to: no fixed point of a trip, but one that
-    comes after each that lasts.
+    """The status is sent in portions, after the turn that it belongs to. It has no fixed point in a trip, but
+    comes after each trip that lasts.
     """
     steady, supervisor = context.tasks()["steady"]["pid"], context.status()["pid"]
     crash.arm("say status")

@@ -24,7 +24,7 @@ def setup(self):
 
 
 def test_notifications_of_orphans_do_not_delay_the_supervisor(context: Context, home: Path) -> None:
-    """Each is a child of the keeper, as a task would be of which the supervisor has not heard yet.
+    """Each is a child of the keeper, as a task would be whose launch the supervisor does not know yet.
 
     The watchdog of the supervisor finds one that waits for each of them: they would take longer than that
     together.

@@ -18,7 +18,7 @@ from waiting import stop_process, wait_for, wait_for_end
 
 
 def is_in_state(pid: int, letter: str) -> bool:
-    """Tell whether `ps` says this of a process."""
+    """Return True if `ps` shows this state of a process."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == letter
 
 
@@ -80,7 +80,7 @@ def test_a_thread_task_keeps_its_reported_exit_when_its_process_crashes_right_af
     for _ in range(3):
         assert context.ask(verb="start", tasks=["a"], transaction="T")["ok"]
         shared = context.tasks()["b"]["pid"]
-        # The keeper hears of both at once.
+        # The keeper gets both events at once.
         with stopped(keeper_of(context)):
             until = time.monotonic() + 0.6
             wait_for(lambda until=until: time.monotonic() > until)  # type: ignore[misc]

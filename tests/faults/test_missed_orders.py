@@ -16,7 +16,7 @@ from waiting import PATIENCE, stop_process, wait_for, wait_for_end
 
 
 class Stranger:
-    """A publisher, who is told what is subscribed to."""
+    """A publisher that receives the subscriptions of its peers."""
 
     def __init__(self, backend: str) -> None:
         self._context = zmq.Context()

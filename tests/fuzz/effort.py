@@ -9,7 +9,7 @@ import os
 from hypothesis import HealthCheck, settings
 
 TIMES = int(os.environ.get("ZMSVC_FUZZ", "1"))
-"""So many times the usual number of examples; `make fuzz` says how many."""
+"""The multiple of the usual number of examples, set by `make fuzz`."""
 
 DEADLINE = 60 + 60 * TIMES
 """Seconds for one fuzzer."""

@@ -40,7 +40,7 @@ METAS = [file.read_bytes() for file in sorted(EXAMPLES.glob("Services-*.xml"))]
 
 
 def told_of(file: str, error: ConfigError) -> None:
-    """Every fault says where it is: in the file, or in a flag."""
+    """Check that every fault has its place: in the file, or in a flag."""
     assert error.faults
     assert all(fault.startswith((file, "--")) for fault in error.faults), error.faults
 

@@ -102,8 +102,8 @@ def status(*transactions: Json, **other: Any) -> Json:
 
 
 class Supervisor:
-    """Listens as NAME. `replies` has for each verb what to say, one after the other; the last one is said
-    for ever.
+    """A supervisor of context NAME. `replies` has the replies to each verb, one after the other; the last one
+    is repeated for ever.
     """
 
     def __init__(self, runtime: Path, name: str = "Echo", **replies: Reply | list[Reply]) -> None:

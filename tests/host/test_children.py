@@ -30,7 +30,7 @@ SMALL = '{"n":1}'
 
 
 def hello(**changes: Any) -> sv.Hello:
-    """Return what a keeper of protocol 0 says first."""
+    """Return the first message of a keeper of protocol 0."""
     told: dict[str, Any] = {
         "epoch": "e",
         "restarts": 0,

@@ -96,7 +96,7 @@ def test_use_file_sends_all_tasks_of_the_file_under_its_own_context_id(which: li
 
 
 def test_the_id_of_the_context_means_all_its_tasks() -> None:
-    """1.0 is told to exit with `--use_file --task_id=context001 --action=exit`."""
+    """1.0 exits by `--use_file --task_id=context001 --action=exit`."""
     flags = ("--use_file", FILE, f"--transaction={TX}", "--task_id=context001")
     assert order(*CONTEXT, *flags, "--action=start").tasks == ("ts_100", "ts_101", "ts_102", "ts_103")
     assert order(*CONTEXT, *flags, "--action=exit").tasks == ()

@@ -1,4 +1,4 @@
-"""The manual and the completion of zmsvcctl say what its table of verbs says, no more and no less."""
+"""The manual and the completion of zmsvcctl agree with its table of verbs."""
 
 from __future__ import annotations
 

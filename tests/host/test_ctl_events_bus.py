@@ -50,7 +50,7 @@ def process(*words: str, **settings: Any) -> subprocess.Popen[bytes]:
 
 
 def interrupted(running: subprocess.Popen[bytes]) -> tuple[int, bytes]:
-    """Ctrl-C; the exit status, and what was said on standard error."""
+    """Send Ctrl-C; return the exit status and standard error."""
     running.send_signal(signal.SIGINT)
     _, said = running.communicate()
     return running.returncode, said

@@ -102,7 +102,7 @@ def test_a_cache_by_hash_is_left_to_python(place: Place) -> None:
     place.write("source")
     place.said()
     cached = place.cache.read_bytes()
-    # Its hash is not that of the source, which Python is told to check.
+    # Its hash is not that of the source, and its flags make Python check.
     place.cache.write_bytes(cached[:4] + (3).to_bytes(4, "little") + bytes(8) + _other_code(place))
     assert place.said() == "source"
 

@@ -269,7 +269,7 @@ def test_the_kernel_knows_the_user_at_the_other_end() -> None:
                     assert kernel.peer(accepted) == stranger
                     client.send_signal(signal.SIGKILL)
                     client.wait()
-                    # The kernel says uid 0 of a closed socket, which must not be taken for root's.
+                    # The kernel reports uid 0 for a closed socket, which must not be taken for root's.
                     assert kernel.peer(accepted) is None
             with socket.create_connection(address) as own:
                 accepted, _ = listening.accept()

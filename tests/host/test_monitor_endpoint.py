@@ -72,7 +72,7 @@ def test_a_turn_judges_so_many_connections_and_the_next_one_the_rest(
             for _ in range(MANY * socket_monitor.BATCH)
         ]
         for each in connections:
-            # libzmq greets after it has told of the connection.
+            # libzmq greets after it has reported the connection.
             assert each.recv(1)
         monitor.turn()
         assert waits(monitor), "one turn has judged all of them"
@@ -105,7 +105,9 @@ print(len(held) - len(select.select(held, [], [], 0)[0]), flush=True)
 def test_silent_connections_of_a_user_who_may_not_connect_take_a_bounded_number_of_descriptors(
     context: zmq.Context[zmq.Socket[bytes]], endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The gate gives each a second in which it can be told why, and a flood does not wait for that."""
+    """The gate gives each connection a second in which its peer can be told the reason; a flood does not wait
+    for that.
+    """
     monkeypatch.setattr(loopback_gate, "_GRACE_S", 3600.0)
     words = [
         *command(others(1)[0]),

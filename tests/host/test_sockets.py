@@ -149,7 +149,7 @@ def test_a_publisher_knows_its_subscribers(device: Forwarder) -> None:
     header = b'control @@@ {"header":{"service_transaction":"TX"'
     assert not mouth.has_subscriber(header)
     assert not mouth.has_subscriber(b"state @@@ ")
-    # The device itself counts orders that no supervisor hears.
+    # The device itself counts orders that no supervisor receives.
     wait_for(lambda: mouth.has_subscriber(b"context @@@ "))
     subscriber = device.subscriber(header, b"state @@@ ")
     wait_for(lambda: mouth.has_subscriber(b"state @@@ "))
@@ -270,7 +270,7 @@ def test_a_single_message_without_a_device_fails(device: Forwarder) -> None:
 
 
 def test_a_single_message_to_a_hung_device_fails(device: Forwarder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It hangs after it told its subscriptions, so the message goes out and is never read."""
+    """The device hangs after it sent its subscriptions, so the message goes out and is never read."""
     device.subscriber(b"x @@@ ")
     device.mouth(b"x @@@ ")
     stop_then_send(device, monkeypatch, signal.SIGSTOP)

@@ -347,7 +347,7 @@ def test_wait_in_run_returns_true_instead(nest: Nest) -> None:
     """)
     task = nest.fork(watchdog=0.1)
     assert update(nest) == {"before": False}
-    assert nest.next().lines == [("WATCHDOG", "1")]  # which is said in wait
+    assert nest.next().lines == [("WATCHDOG", "1")]  # which wait() sends
     task.signal(signal.SIGTERM)
     assert update(nest) == {"stopped": True}
     assert update(nest) == {"again": True}
@@ -631,7 +631,7 @@ def test_the_watchdog_is_not_fed_by_a_step_that_hangs(nest: Nest) -> None:
     assert nest.next().lines[1] == ("X_ZMSVC_UPDATE", '{"at":"after"}')
 
 
-# --- what a task says
+# --- notifications of a task
 
 
 def test_an_update_that_is_not_json_names_the_item(nest: Nest) -> None:
@@ -992,7 +992,7 @@ def test_without_a_device_a_task_starts_and_says_so(nest: Nest) -> None:
 
 
 def command(nest: Nest, *argv: str, **changes: Any) -> tuple[Any, int]:
-    """A forked Command, and the pipe that says whether it could be executed."""
+    """A forked Command, and the pipe that reports whether it could be executed."""
     reader, writer = os.pipe()
     task = nest.fork(Descriptors(exec_gate=writer), service_type="Command", command=argv, **changes)
     os.close(writer)

@@ -51,7 +51,7 @@ def reap(pid: int) -> int:
 
 
 def launch(forks: Forks, nest: Nest) -> int:
-    """Fork a task and wait until it says READY."""
+    """Fork a task and wait for its READY."""
     pid = forks.forked(nest.spec(), None, Descriptors())
     said = nest.next()
     while ("READY", "1") not in said.lines:

@@ -42,3 +42,9 @@ def test_a_suite_that_cannot_be_installed_says_why_and_leaves_no_directory(tmp_p
         # It knows the name: a suite that is newer than debootstrap is installed as sid is.
         assert "E: Failed getting release file http://127.0.0.1:9/debian/dists/newsuite/" in done.stderr
         assert not (cache / "newsuite").exists()
+
+
+def test_no_two_test_files_have_the_same_name() -> None:
+    # pytest imports them as top-level modules, so one of two would hide the other.
+    names = [path.name for path in (SCRIPT.parents[1] / "tests").rglob("test_*.py")]
+    assert [name for name in names if names.count(name) > 1] == []

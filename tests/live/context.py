@@ -79,7 +79,7 @@ class Context:
         service: str = "",
         kind: str = "Process",
     ) -> None:
-        """A TaskService element as another program wrote it.
+        """Add a TaskService element that another program wrote.
 
         `entry` may be the type of its state itself.
         """
@@ -100,7 +100,7 @@ class Context:
         )
 
     def element(self, text: str) -> None:
-        """A TaskService element as somebody else wrote it."""
+        """Add a TaskService element that another program wrote."""
         self._tasks.append(text)
 
     def write(self) -> None:
@@ -132,7 +132,7 @@ class Context:
         return kept | {key: str(value) for key, value in own.items()}
 
     def start(self, *arguments: str, ready: bool = True, **environment: str) -> None:
-        """Run zmsvcd in the foreground; wait until it says READY=1, as systemd would."""
+        """Run zmsvcd in the foreground; wait for its READY=1, as systemd would."""
         self.write()
         if self._ready is not None:
             self._ready.close()
@@ -288,7 +288,7 @@ class Context:
         transaction: str | None = None,
         also: Callable[[dict[str, Any]], bool] = bool,
     ) -> dict[str, Any]:
-        """Wait until a task is in this sub-state; what `status` then says of it."""
+        """Wait until a task is in this sub-state; return its entry in `status`."""
 
         def fact() -> dict[str, Any]:
             task = self.tasks(transaction)[task_id]

@@ -149,7 +149,7 @@ def test_events_show_the_uid_that_the_kernel_reports(context: Context) -> None:
         "import os, socket, sys\ns = socket.socket(socket.AF_UNIX)\nos.setgroups([]); os.setuid(65534)\n"
         "s.connect(sys.argv[1]); s.sendall(sys.argv[2].encode() + b'\\n'); print(s.makefile().readline())"
     )
-    # A member of the group may give orders, and is known by his uid, whatever his request says.
+    # A member of the group may give orders, and is identified by their uid, whatever the request contains.
     for place in (context.home, context.runtime, context.runtime / context.name):
         os.chmod(place, 0o755)
     os.chmod(path, 0o666)

@@ -1,4 +1,6 @@
-"""serviceType Command: any program is a task service; its exec is its start, unless it says READY itself."""
+"""serviceType Command: any program is a task service; it is started when it is executed, or when it sends
+READY itself.
+"""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def test_without_keys_a_bind_beyond_loopback_is_refused_with_its_line_and_the_wa
         assert f"{context.file}:1: cannot bind {endpoint} without CURVE keys" in told
     assert "zmsvcctl -c Live keys make" in told
     checked = context.ctl("check", str(context.file)).stdout
-    assert f"warning: line 1: cannot bind {context.backend} without CURVE keys" in checked
+    assert f"{context.file}:1: warning: cannot bind {context.backend} without CURVE keys" in checked
     context.ctl("keys", "make")
     assert "CURVE" not in context.ctl("check", str(context.file)).stdout
 

@@ -1,4 +1,4 @@
-"""A context runs its task services as real daemons, and says on the bus what happens to them."""
+"""A context runs its task services as real daemons, and publishes their changes on the bus."""
 
 from __future__ import annotations
 

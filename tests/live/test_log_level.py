@@ -1,4 +1,4 @@
-"""`<log_level>` of a task says up to which level it logs, and `ps` shows whose process it is."""
+"""`<log_level>` of a task limits its log, and `ps` shows the task of each process."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 @pytest.fixture
 def talking(context: Context) -> Context:
-    """A Command says each line that is written into a FIFO; a supervisor says what it does."""
+    """A Command prints each line that is written into a FIFO; a supervisor logs its own actions."""
     os.mkfifo(context.home / "fifo")
     command(context, "ts", f"while :; do read -r line < {context.home}/fifo && echo said $line; done")
     context.start("--transaction", "TX")

@@ -34,7 +34,7 @@ put("old", str(os.getpid()))
 while True:
     signal.pause()
 """
-"""A program that replaces itself on SIGUSR2, as nginx and gunicorn do, and whose new process says so."""
+"""A program that replaces itself on SIGUSR2, as nginx and gunicorn do; its new process sends MAINPID."""
 
 
 def program(context: Context, access: str) -> None:

@@ -1,4 +1,4 @@
-"""docs/from-zmicroservices.md: what it says works does, name by name."""
+"""docs/from-zmicroservices.md: each name on the page exists and works."""
 
 from __future__ import annotations
 

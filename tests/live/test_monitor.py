@@ -348,7 +348,7 @@ def test_a_monitor_with_an_invalid_configuration_fails_with_the_reason(
 def test_endless_subscriptions_do_not_fill_the_monitors_memory(
     context: Context, home: Path, listen: Callable[[str], Stranger], scheme: str
 ) -> None:
-    """All connections are ended then; a subscriber comes back by itself and goes on to hear samples."""
+    """All connections are ended then. A subscriber reconnects by itself and receives samples again."""
     endpoint = f"ipc://{home}/monitor" if scheme == "ipc" else f"tcp://127.0.0.1:{free_ports()[0]}"
     context.task("ts001", "Monitor", config=settings(endpoint))
     context.start("--transaction", TX)

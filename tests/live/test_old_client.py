@@ -33,7 +33,7 @@ class OldClient:
         self._ear.connect(sub)
         self._mouth.connect(pub)
         self.info: dict[str, Any] = {}
-        """The last picture of our transaction that `context_info` told."""
+        """Return our transaction in the last `context_info`."""
         # 1.0 slept here until its sockets were connected.
         while not (self._mouth.poll(PATIENCE * 1000) and b"state" in self._mouth.recv()[1:]):
             pass

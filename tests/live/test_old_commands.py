@@ -153,7 +153,7 @@ def test_the_tutorial_from_create_to_exit(tutorial: Tutorial) -> None:
         "__init__.py", "ServiceEchoAction.py", "task_file_name.py",
     }  # fmt: skip
     context = begun(tutorial, ECHO)
-    # Nothing runs before it is told to.
+    # Nothing runs before an order.
     silence = tutorial.conf(*STATE, "--action=request", f"--context_file={ECHO}", "--timeout=2", status=124)
     assert "no reply" in silence.stderr
     shows = listening(tutorial, "--topic=control", "--action=updated", "--count=1")

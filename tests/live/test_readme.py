@@ -101,7 +101,7 @@ def test_the_five_minutes_run_as_they_stand(person: Person) -> None:
     for command in make:
         person.type(command)
     assert "ok (1 task)" in person.type(check)
-    # The README says: edit its step. Ten seconds between two of them are long for a test.
+    # The README asks to edit its step. Ten seconds between two of them are long for a test.
     task = person.home / "hello/Services/Hello/hello.py"
     task.write_text(task.read_text().replace("interval = 10.0", "interval = 0.2"))
     (alone,) = commands("python -m zmsvc.task")

@@ -117,7 +117,7 @@ def curve(tmp_path: Path) -> sockets.Curve:
 
 
 def heard_from(publisher: sockets.Socket, subscriber: sockets.Socket, times: int) -> int:
-    """Publish until the subscriber has heard; return after how many tries it had."""
+    """Publish until the subscriber has received a message; return the number of tries."""
     for tries in range(times):
         sockets.publish(publisher, b"beat @@@ {}")
         if subscriber.poll(200):

@@ -146,7 +146,7 @@ class Stranger:
 
     @contextlib.contextmanager
     def holding(self, count: int) -> Iterator[dict[str, Any]]:
-        """Open so many connections, and give what is said to the last one."""
+        """Open so many connections, and return the output of the last one."""
         with subprocess.Popen(
             [PYTHON, "-c", HOLD, str(self._socket), str(count)],
             user=NOBODY,

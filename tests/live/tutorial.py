@@ -85,7 +85,7 @@ class Tutorial:
         return process
 
     def begin_context(self, file: str) -> subprocess.Popen[bytes]:
-        """service_context.py, when it can be spoken to: it says READY=1 as it would to systemd."""
+        """Start service_context.py and wait for its READY=1, as systemd would."""
         path = self.home / "ready.sock"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
             ready.bind(str(path))

@@ -79,7 +79,7 @@ def _build(tree: Path, source: Path, directory: Path) -> str:
 
 
 def _first_release(directory: Path) -> Path:
-    """The tree of the first release with the debian/ of today, whose changelog says 1.0.0."""
+    """Return the tree of the first release with the present debian/, whose changelog has version 1.0.0."""
     archive = subprocess.run(
         ["git", "archive", FIRST_RELEASE], cwd=ROOT, capture_output=True, check=True
     ).stdout
@@ -114,7 +114,7 @@ class Debian:
     machine: Machine
 
     def install(self, package: str) -> str:
-        """Installs a package, be it an older one; what apt says."""
+        """Install a package, or an older one; return the output of apt."""
         # Its configuration is not asked for: there is no terminal.
         command = (
             f"DEBIAN_FRONTEND=noninteractive apt-get -y --no-install-recommends --allow-downgrades install "
@@ -123,7 +123,7 @@ class Debian:
         return self.machine.sh(command, timeout=120).stdout
 
     def apt(self, command: str) -> str:
-        """`remove` or `purge` the package; what apt says."""
+        """`remove` or `purge` the package; return the output of apt."""
         return self.machine.sh(f"apt-get -y {command} zmsvc 2>&1", timeout=120).stdout
 
     def runs_first_release(self) -> bool:

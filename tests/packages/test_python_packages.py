@@ -58,7 +58,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(source: Path, kind: str, output: Path) -> tuple[Path, str]:
-    """Builds `kind` and returns the file and all that was said."""
+    """Build `kind`; return the file and all output."""
     command = [sys.executable, "-W", "default", "-c", BUILD, f"build_{kind}", str(output)]
     done = subprocess.run(
         command, cwd=source, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
