@@ -313,11 +313,15 @@ def test_each_thread_task_has_its_own_log_fields(context: Context) -> None:
     )
     threads(context, "Talk", "Talk")
     context.start("--transaction", TX)
-    log = context.log.read_text()
     for task in ("ts_0", "ts_1"):
         for verb in ("printed", "logged"):
-            (line,) = [line for line in log.splitlines() if f"{verb} by {task}" in line]
-            assert f" {TX}/{task} " in line
+            # The output process writes the log, perhaps after READY=1.
+            lines = wait_for(lambda text=f"{verb} by {task}": lines_with(context, text))  # type: ignore[misc]
+            assert [f" {TX}/{task} " in line for line in lines] == [True]
+
+
+def lines_with(context: Context, text: str) -> list[str]:
+    return [line for line in context.log.read_text().splitlines() if text in line]
 
 
 def test_many_starts_and_stops_leave_the_process_as_it_was(context: Context) -> None:
