@@ -1,6 +1,4 @@
-"""What to type instead of a verb that there is not: a near one, or what does here what a verb of another
-manager does there.
-"""
+"""Suggestions for an unknown verb: a similar verb, or the equivalent of a verb of another service manager."""
 
 from __future__ import annotations
 
@@ -67,11 +65,11 @@ _INSTEAD = {
     "zmsvcctl --version": "version",
     _HELP: "help ?",
 }
-"""Verbs of systemctl, supervisorctl, circusctl, pm2 and docker compose, by what they are here."""
+"""Verbs of systemctl, supervisorctl, circusctl, pm2 and docker compose, by their equivalent in zmsvc."""
 
 
 def hint(word: str, verbs: Collection[str]) -> str:
-    """Return what to type instead of a verb, in words; empty when nothing is near."""
+    """Return a suggestion instead of an unknown verb; empty if there is none."""
     for instead, words in _INSTEAD.items():
         if word in words.split():
             return instead
@@ -80,6 +78,6 @@ def hint(word: str, verbs: Collection[str]) -> str:
 
 
 def option_hint(word: str, options: Collection[str]) -> str:
-    """Return a question whether an option of this verb was meant; empty when none is near."""
+    """Return a similar option as a question; empty if there is none."""
     close = difflib.get_close_matches(word.partition("=")[0], options, n=1, cutoff=0.7)
     return f": did you mean {close[0]}?" if close else ""

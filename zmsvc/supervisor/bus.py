@@ -116,8 +116,8 @@ class Bus:
         self._attach()
 
     def _attach_first(self) -> None:
-        # Sending and `has_subscriber` take in subscriptions, too, and libzmq's descriptor does not announce
-        # again what they have taken.
+        # Sending and `has_subscriber` also process subscriptions, and libzmq's descriptor does not announce
+        # those again.
         if not self._attached.is_set():
             self._attach()
 

@@ -23,7 +23,7 @@ OPTIONS = ("memory_maps", "open_connections", "opened_files")
 PATIENCE = 30.0
 """The limit in seconds for one measurement."""
 MAX_WAITING = 64
-"""Questions that differ from each other and wait; more are refused."""
+"""The number of different questions that may wait; more are refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
