@@ -10,15 +10,15 @@ _AT_BOOT = (
     'type="on_start">, then zmsvcctl reload'
 )
 _NOT_AT_BOOT = (
-    "systemctl disable zmsvc@NAME ends that; zmsvcctl stop TASK_ID holds a task until it is started by hand"
+    "systemctl disable zmsvc@NAME ends that; zmsvcctl stop TASK_ID holds a task until an operator starts it"
 )
-_HELD = "zmsvcctl stop TASK_ID holds a task until it is started by hand; systemctl mask zmsvc@NAME a context"
+_HELD = "zmsvcctl stop TASK_ID holds a task until an operator starts it; systemctl mask zmsvc@NAME a context"
 _LOG = "zmsvcctl logs -f follows the log, of all or of TASK_ID"
 _SIGNAL = (
     'kill -s SIGNAL "$(cat /run/zmsvc/NAME/TRANSACTION:TASK_ID.pid)" reaches a task, and zmsvcctl stop ends '
     "it"
 )
-_STATUS = "zmsvcctl status TASK_ID says it, --json has each field"
+_STATUS = "zmsvcctl status TASK_ID shows it, --json has each field"
 _EXIT_STATUS = "zmsvcctl status TASK_ID ends with 0 when it is active, with 3 when it is not"
 _RELOAD = "zmsvcctl reload reads the context file again and changes what differs"
 _RESTART = "zmsvcctl restart"
@@ -39,7 +39,7 @@ _FILE = (
 )
 _TOP = "zmsvcctl top"
 _SAVED = "the state is always saved, and the next start resumes what ran"
-_HELP = "zmsvcctl --help lists the verbs, zmsvcctl VERB --help says more"
+_HELP = "zmsvcctl --help lists the verbs, zmsvcctl VERB --help lists the arguments"
 
 _INSTEAD = {
     _AT_BOOT: "enable reenable is-enabled preset startup autostart",

@@ -442,7 +442,7 @@ class Children:
     def _refuse(self, datagram: notify.Datagram) -> None:
         for fd in datagram.fds:
             os.close(fd)
-        self.refused.add("Process %d is no task's main process: its notification is ignored", datagram.pid)
+        self.refused.add("Process %d is not a task's main process: its notification is ignored", datagram.pid)
 
     # --- orders
 
