@@ -233,30 +233,32 @@ class Promise:
 PROMISES = (
     Promise(
         fault="a task is killed",
-        happens="its end is known with its signal, and told once",
+        happens="the supervisor publishes its end once, with the signal",
         until="`failed` is on the bus",
         measure=task_killed,
     ),
     Promise(
         fault="a task with `on_fail: restart` is killed",
         happens=(
-            "what it left behind is ended, then it is started again (here with no delay and nothing left "
-            "behind)"
+            "the keeper ends the processes that it left behind, then starts it again (here without a "
+            "delay and without such processes)"
         ),
         until="`started` is on the bus",
         measure=task_restarted,
     ),
     Promise(
         fault="the supervisor is killed",
-        happens="the keeper starts the next one; tasks keep their PIDs, ends meanwhile are known",
+        happens=(
+            "the keeper starts the next one, which knows the ends of tasks meanwhile; tasks keep their PIDs"
+        ),
         until="`status` is answered",
         measure=supervisor_killed,
     ),
     Promise(
         fault="the supervisor hangs",
         happens=(
-            "the keeper misses its sign of life, ends it and starts the next one (here `WatchdogSec=2s`; "
-            "without systemd 30 s)"
+            "the keeper misses its watchdog notification, kills it and starts the next one (here "
+            "`WatchdogSec=2s`; without systemd 30 s)"
         ),
         until="`status` is answered",
         measure=supervisor_hung,
@@ -264,40 +266,43 @@ PROMISES = (
     ),
     Promise(
         fault="the device is killed",
-        happens="it is back on the same sockets, peers reconnect by themselves; what was in flight is lost",
+        happens=(
+            "the keeper restarts it on the same sockets; peers reconnect by themselves; messages in "
+            "flight are lost"
+        ),
         until="a task's next message arrives",
         measure=device_killed,
     ),
     Promise(
         fault="the device hangs (SIGSTOP)",
-        happens="when the supervisor's own word does not come back for 3 s, the keeper replaces it",
+        happens="if the supervisor does not receive its own message for 3 s, the keeper replaces the device",
         until="a task's next message arrives",
         measure=device_hung,
     ),
     Promise(
         fault="the keeper is killed",
-        happens="everything of the context ends with it, grandchildren as well; the next start begins afresh",
+        happens="all processes of the context end, including grandchildren; the next start starts afresh",
         until="no process is left",
         measure=keeper_killed,
     ),
     Promise(
         fault="a task is stopped (SIGSTOP) and does not react",
-        happens="it is killed after its `stop_timeout` (here 200 ms), or when it misses its watchdog",
+        happens="the keeper kills it after its `stop_timeout` (here 200 ms), or when it misses its watchdog",
         until="`stop` is answered",
         measure=task_stopped_dead,
     ),
     Promise(
-        fault="a child in a session of its own ignores SIGTERM",
+        fault="a child in its own session ignores SIGTERM",
         happens=(
-            "it gets SIGTERM, and SIGKILL after `stop_timeout` (here 200 ms); the answer names it when it "
-            "is proven gone"
+            "it gets SIGTERM, and SIGKILL after `stop_timeout` (here 200 ms); the answer names it after "
+            "its proven end"
         ),
         until="`stop` is answered",
         measure=left_behind,
     ),
     Promise(
         fault="the context of 10 tasks is stopped",
-        happens="all tasks end in order, no process is left",
+        happens="all tasks end in order, and no process is left",
         until="`zmsvcd` has ended with 0",
         measure=stopped_in_order,
     ),

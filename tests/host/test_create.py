@@ -492,7 +492,7 @@ def test_the_state_machine_that_is_shipped_is_what_create_makes(tmp_path: Path) 
         for line in context_file(tmp_path, "StateMachine").read_text().splitlines(keepends=True)
         if "<location>" not in line
     ]
-    comment = shipped[shipped.index("  <!-- What") : shipped.index("  <!-- No endpoints")]
+    comment = shipped[shipped.index("  <!-- The output of") : shipped.index("  <!-- No endpoints")]
     assert shipped.replace(comment, "") == "".join(made)
     context = reader.load(EXAMPLES / "Context-StateMachine.xml")
     for task in context.tasks.values():

@@ -180,7 +180,7 @@ def test_subscribers_that_never_read_are_disconnected_when_they_fill_memory(bus:
         seen.until_over(bus, process)
     assert seen.most["device"] < 3 * MEMORY
     # On a busy machine the publisher of the flood may be found first; that it need not be is shown in
-    # tests/host/test_guard.py.
+    # tests/host/test_memory_guard.py.
     assert cut_off(bus, "slow_subscribers", "flooding_peers")
     settles(bus, before)
 

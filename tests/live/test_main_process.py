@@ -98,7 +98,7 @@ def test_only_the_main_process_may_notify_by_default(context: Context, access: s
     old = number(context.home / "old")
     os.kill(old, signal.SIGUSR2)
     new = number(context.home / "new")
-    wait_for(lambda: f"Process {new} is no task's main process" in context.log.read_text())
+    wait_for(lambda: f"Process {new} is not a task's main process" in context.log.read_text())
     assert context.tasks()["ts"]["pid"] == old
 
 

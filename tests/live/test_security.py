@@ -190,7 +190,7 @@ def test_another_user_cannot_connect_to_the_control_socket(running: Context) -> 
 def test_another_user_with_a_connection_is_refused_every_verb(running: Context, verb: str) -> None:
     answer = Stranger(running).ask(verb)
     assert (answer["ok"], answer["code"], answer["data"]) == (False, 1, {})
-    assert answer["error"] == f"cannot {verb}: only {CONTROL[verb]} may, and uid {NOBODY} is none of them"
+    assert answer["error"] == f"cannot {verb}: permission denied for uid {NOBODY}: only {CONTROL[verb]} may"
     assert running.tasks(TX)["ts_100"]["state"] == "active"
 
 
@@ -200,7 +200,7 @@ def test_the_group_may_do_what_the_table_says_by_a_supplementary_group_too(
 ) -> None:
     answer = Stranger(running, os.getegid()).ask(verb)
     # An allowed verb fails for another reason: there is no such transaction.
-    assert ("may, and uid" in answer.get("error", "")) == (CONTROL[verb] is Who.OWNER)
+    assert ("permission denied for uid" in answer.get("error", "")) == (CONTROL[verb] is Who.OWNER)
 
 
 HOLD = """

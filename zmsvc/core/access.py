@@ -87,7 +87,7 @@ def bus(orders: Iterable[Order] = ORDERS) -> dict[str, tuple[str, ...]]:
 
 
 CONTROL = control()
-"""Who may ask for what over the control socket. Any other request is refused."""
+"""The users who may send each request over the control socket. Any other request is refused."""
 BUS = bus()
 """The orders and questions of the bus, by topic."""
 REPEATABLE = frozenset(str(order.verb) for order in ORDERS if order.repeatable)

@@ -1,7 +1,6 @@
-"""The working copy of a world inside one step: it takes the next state of tasks and gathers the effects.
-Lives as long as one `step`.
+"""The working copy of a world during one step: it has the next states of tasks and collects the effects.
 
-Maps are copied when they are first changed, once a step, so a world that was handed out never changes.
+A step copies a map before its first change to it, so a world never changes.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from zmsvc.core.world import PendingRequest, Task, Transaction, World, service_o
 
 
 class Draft:
-    """A world in the making."""
+    """A world that a step is changing."""
 
     def __init__(self, world: World, now: float) -> None:
         self.before = world
@@ -35,7 +34,7 @@ class Draft:
         self.pending: tuple[PendingRequest, ...] = world.pending
         self.effects: list[Effect] = []
         self.new_supervisor = False
-        """Orders of before may never have been carried out, the last one included."""
+        """A new supervisor takes over: any order of its predecessor may not have been carried out."""
         self._touched: dict[Key, None] = {}
         self._changed: dict[str, None] = {}
         self._lost: dict[Key, None] = {}
@@ -44,11 +43,11 @@ class Draft:
     # --- reading
 
     def service(self, key: Key) -> TaskService | None:
-        """What the file says of a task; None when a reload has taken it out."""
+        """Return the definition of a task in the context file; None if a reload has removed it."""
         return self.context.tasks.get(key[1])
 
     def described(self, key: Key) -> TaskService | None:
-        """What the file says of a task, or said before a reload took it out: for messages, never for
+        """Return the definition of a task, also of one that a reload has removed: for messages, never for
         decisions.
         """
         return service_of(self.context, key[1], self.tasks.get(key))
@@ -58,7 +57,7 @@ class Draft:
         return service.limits if service else Limits()
 
     def of_launch(self, launch: int) -> Key | None:
-        """The task whose current launch this is; None for one that is over or never was."""
+        """Return the task of a current launch; None if the launch is over or unknown."""
         key = self.launches.get(launch)
         return key if key is not None and self.tasks[key].launch == launch else None
 
@@ -68,7 +67,7 @@ class Draft:
     # --- writing
 
     def put(self, key: Key, task: Task) -> Task:
-        """The task is this from now on. A new state counts from now."""
+        """Set the record of a task. The time of a new state is now."""
         old = self.tasks.get(key)
         if old is None or old.sub_state is not task.sub_state:
             self._changed[key[0]] = None
@@ -85,7 +84,7 @@ class Draft:
         return self.put(key, replace(self.tasks[key], **changes))
 
     def remove(self, key: Key) -> None:
-        """The task, which rests, is no more."""
+        """Remove the record of a task that is at rest."""
         if not self._touched:
             self.tasks = dict(self.tasks)
         self._touched[key] = None
@@ -94,8 +93,8 @@ class Draft:
         del self.tasks[key]
 
     def schedule_removal(self, key: Key) -> None:
-        """The file has this task no longer: it goes at the end of this step, or when nobody waits any more
-        to hear how it ended.
+        """Remove a task that the context file no longer has: at the end of the step, or once no client waits
+        for its outcome.
         """
         self._lost[key] = None
 
@@ -107,7 +106,7 @@ class Draft:
                 self.remove(key)
 
     def mark_changed(self, transaction: str) -> None:
-        """Say on the bus how this transaction is."""
+        """Publish the state of this transaction at the end of the step."""
         self._changed[transaction] = None
 
     def put_transaction(self, transaction: Transaction) -> None:
@@ -143,21 +142,21 @@ class Draft:
     def publish_control(
         self, key: Key, action: str, *, success: bool, pid: int | None, items: Mapping[str, Any]
     ) -> None:
-        """Say on the bus what happened to a task."""
-        told = self.described(key)
+        """Publish an event of a task."""
+        service = self.described(key)
         self.emit(
-            ev.PublishControl(key=key, action=action, success=success, pid=pid, items=items, service=told)
+            ev.PublishControl(key=key, action=action, success=success, pid=pid, items=items, service=service)
         )
 
     def publish_process(self, key: Key, action: str) -> None:
-        """Say on the bus that a task is being started or stopped."""
+        """Publish that a task is being started or stopped."""
         self.emit(ev.PublishProcess(key=key, action=action, service=self.described(key)))
 
     # --- the end of a step
 
     def finish(self) -> tuple[World, tuple[Effect, ...]]:
-        """The next world, and the effects in the order they were decided; alarms and the context's picture
-        come last.
+        """Return the next world and the effects in the order of the decisions. Alarms and the state of
+        transactions come last.
         """
         self._drop_lost()
         for key in self._touched:
@@ -182,6 +181,6 @@ class Draft:
 
 
 def ensure_task(draft: Draft, transaction: str, task_id: str) -> None:
-    """A task of the file that this transaction has not got yet."""
+    """Add a task of the context file to a transaction that does not have it yet."""
     if (transaction, task_id) not in draft.tasks:
         draft.put((transaction, task_id), Task(sub_state=SubState.WAITING))

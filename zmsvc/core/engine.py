@@ -1,8 +1,8 @@
-"""`step`: the only place that decides. A world, a fact and the time in; the next world and the orders that
-follow from it out.
+"""The only place that decides: `step` takes a world, a fact and the time, and returns the next world and its
+effects.
 
-It never raises for any fact in any world, and it reads no clock: the same arguments always give the same
-answer, so a run can be proven, simulated and replayed.
+It never raises, for any fact in any world, and reads no clock. The same arguments always give the same
+result, so a run can be simulated and replayed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from zmsvc.core.world import Exit, Reason, Task, World
 
 
 def step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Effect, ...]]:
-    """What follows from `fact` at `now` (monotonic seconds)."""
+    """Return the consequences of `fact` at `now` (monotonic seconds)."""
     draft = Draft(world, now)
     _dispatch(draft, fact)
     pending_requests.answer(draft)
@@ -51,7 +51,8 @@ def _dispatch(draft: Draft, fact: Fact) -> None:
             if key is not None:
                 _of_task(draft, key, fact)
             elif isinstance(fact, ev.TaskExited | ev.LaunchFailed):
-                # Nobody's end, or one that was settled before a crash: the keeper may forget it.
+                # The end of an unknown launch, or of one that was settled before a crash: the keeper may
+                # forget it.
                 draft.emit(ev.Forget(launch=fact.launch))
 
 
@@ -74,7 +75,7 @@ TaskFact = (
 def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
     match fact:
         case ev.TaskLaunched():
-            # The keeper tells it again when it is told again to launch what it has launched.
+            # The keeper repeats this report if it is ordered to launch the same number again.
             if draft.tasks[key].pid is None:
                 apply(draft, key, TaskEvent.LAUNCHED, pid=fact.pid, start_time=fact.start_time)
         case ev.LaunchFailed():
@@ -104,14 +105,16 @@ def _of_task(draft: Draft, key: Key, fact: TaskFact) -> None:
 
 
 def _deadline(draft: Draft, key: Key) -> None:
-    """A deadline came. One that was moved meanwhile, or that belonged to an earlier state, is ignored."""
+    """Let a deadline pass. A deadline that was moved meanwhile, or belonged to an earlier state, is
+    ignored.
+    """
     task = draft.tasks.get(key)
     if task is None or task.deadline is None:
         return
     if task.deadline <= draft.now:
         apply(draft, key, TaskEvent.DEADLINE)
     else:
-        # Whoever rang too early has no alarm left for it.
+        # The alarm came too early and is used up: set it again.
         draft.emit(ev.WakeAt(key=key, when=task.deadline))
 
 
@@ -186,7 +189,9 @@ def _exited(draft: Draft, key: Key, fact: ev.TaskExited) -> None:
 
 
 def _gone(draft: Draft, key: Key, fact: ev.TaskGone) -> None:
-    """Nothing of the launch is left. Only after its main process does this settle anything."""
+    """No process of the launch is left. This settles the launch only if its main process has already
+    ended.
+    """
     task = draft.tasks[key]
     if task.sub_state not in (SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL) or task.exit is None:
         return

@@ -1,4 +1,6 @@
-"""Who waits for the outcome of an order, when it is there, and what he is told. Nothing is decided here."""
+"""The requests whose clients wait for an outcome: when it is there, and the reply. This module decides
+nothing about tasks.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +52,7 @@ def wait_for_reload(
     block: bool,
     details: Mapping[str, Any],
 ) -> None:
-    """Answer when what was removed has ended, and when what was added or changed has started, or has
-    failed to.
-    """
+    """Reply when removed tasks have ended, and added or changed ones have started or failed."""
     late = [key for key in ending if draft.tasks[key].live]
     late += [
         key
@@ -84,7 +84,7 @@ def _later(draft: Draft, keys: Iterable[Key], *, restart: bool) -> frozenset[Key
 
 
 def complete_starts(draft: Draft, key: Key) -> None:
-    """A start, a restart or the start of the context that waited for this task has its outcome."""
+    """Complete starts, restarts and the start of the context that wait for this task."""
     _resolve(draft, key, lambda waiter: _outcome(draft, key, waiter), stops=False)
 
 
@@ -97,7 +97,7 @@ def _outcome(draft: Draft, key: Key, waiter: PendingRequest) -> str:
 
 
 def stopped(draft: Draft, key: Key, by: str) -> None:
-    """Note who stops this task, for those who wait for its start."""
+    """Note the origin of a stop, for the requests that wait for the start of the task."""
     draft.pending = tuple(
         replace(waiter, stopped_by={**waiter.stopped_by, key: by})
         if key in waiter.remaining - waiter.ending
@@ -107,9 +107,9 @@ def stopped(draft: Draft, key: Key, by: str) -> None:
 
 
 def restarted(draft: Draft, key: Key, ended: Task) -> None:
-    """This task has ended, and is started again. A client that waited for its start before is answered: it
-    would wait for as long as somebody restarts the task. A client whose order came since then waits for the
-    next launch.
+    """Note that a task has ended and is started again. A request that waited for the earlier start is
+    answered: otherwise it would wait as long as clients restart the task. A later request waits for the next
+    launch.
     """
     kept = []
     for waiter in draft.pending:
@@ -129,8 +129,8 @@ def _why_again(key: Key, ended: Task, waiter: PendingRequest) -> str:
 
 
 def complete_stops(draft: Draft, key: Key, *, restart: bool) -> None:
-    """This task has ended, as was asked; `restart`: it is started again at once, which the client that
-    stopped it did not ask for.
+    """Complete the stops of a task that has ended. `restart`: it is started again at once, which overtakes
+    the stop.
     """
     _resolve(draft, key, lambda _: _overtaken(draft, key) if restart else "", stops=True)
 
@@ -140,7 +140,7 @@ def _overtaken(draft: Draft, key: Key) -> str:
 
 
 def _by(task: Task) -> str:
-    """Return what started a task, in words."""
+    """Return the cause of a launch, in words."""
     cause = task.cause
     if cause.by_rule and cause.sources:
         return f"rule {cause.sources[-1].trigger} of {cause.sources[-1].task}"
@@ -148,7 +148,7 @@ def _by(task: Task) -> str:
 
 
 def named(origin: Origin) -> str:
-    """Return who gave an order, in words."""
+    """Return the origin of an order, in words."""
     match origin.by:
         case "operator":
             return "an operator" if origin.uid is None else f"an operator (uid {origin.uid})"
@@ -161,7 +161,7 @@ def named(origin: Origin) -> str:
 
 
 def resolve(draft: Draft, key: Key, failure: str) -> None:
-    """Everybody who waits for this task gets this outcome."""
+    """Give this outcome to all requests that wait for the task."""
     _resolve(draft, key, lambda _: failure, stops=False)
     _resolve(draft, key, lambda _: failure, stops=True)
 
@@ -195,10 +195,10 @@ def _with_outcome(waiter: PendingRequest, key: Key, failure: str) -> PendingRequ
 
 
 def answer(draft: Draft) -> None:
-    """Answer everybody whose order was carried out, as the last thing of a step.
+    """Reply to the completed requests, at the end of a step.
 
-    A context that is told to exit while it starts is ready, too, before it leaves: systemd takes a daemon
-    that leaves without READY=1 for a failed one, and starts it again.
+    A context that gets an exit while it starts also becomes ready before it leaves: systemd treats a daemon
+    that leaves without READY=1 as failed, and starts it again.
     """
     over = draft.stopping and not draft.launches
     done = [waiter for waiter in draft.pending if over or not waiter.remaining]
@@ -219,7 +219,7 @@ def answer(draft: Draft) -> None:
 
 
 def _with_overtaken(draft: Draft, waiter: PendingRequest) -> PendingRequest:
-    """Add what a stop had ended and somebody has started while it still waited for others."""
+    """Add the tasks that were started again while a stop still waited for others."""
     running = [
         key
         for key in waiter.keys
@@ -258,14 +258,14 @@ def _reply(draft: Draft, waiter: PendingRequest) -> ev.Reply:
     if waiter.ending:
         ended = [(key, task) for key, task in tasks if key in waiter.ending]
         data["ended"] = [{"task": key[1], **entry} for key, task in ended for entry in _endings(task)]
-        # What runs in a later launch was started by somebody else.
+        # A task of a later launch belongs to another order.
         data["survivors"] = [key[1] for key, task in ended if task.state is State.DEACTIVATING]
     error = _error(waiter)
     return ev.Reply(request=waiter.request, ok=not error, code=1 if error else 0, error=error, data=data)
 
 
 def _killed(task: Task) -> bool:
-    """Tell whether the main process of a task that was asked to end had to be killed."""
+    """Return True if the main process of a stopped task had to be killed."""
     end = task.exit
     return end is not None and end.reason is Reason.REQUESTED and end.signal == "SIGKILL"
 

@@ -1,4 +1,6 @@
-"""Orders from people and from the bus: who is meant, what is refused, and who waits for the outcome."""
+"""Orders of operators and of the bus: their tasks, the reasons to refuse them, and the waits for their
+outcome.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,14 @@ from zmsvc.core.transitions import apply
 from zmsvc.core.world import Task, Transaction
 
 MAX_CLOSED = 64
-"""Stopped transactions that are remembered; those that were stopped first are dropped, since what was
-stopped last may be restarted.
+"""The number of stopped transactions that are kept. The ones that were stopped first are dropped, since the
+latest may be restarted.
 """
 
 
 class _RefusedError(Exception):
-    """An order that changes nothing. `code` is the exit status of zmsvcctl; `what` is the task it is
-    about, if it is one of many.
+    """An order is refused and changes nothing. `code` is the exit status of zmsvcctl; `what` is the task that
+    is the reason, if the order names several.
     """
 
     def __init__(self, code: int, why: str, what: str = "") -> None:
@@ -35,8 +37,8 @@ class _RefusedError(Exception):
 
 
 def handle(draft: Draft, order: Requested) -> None:
-    """Carry an order out, or refuse it with its reason: to the asker, or on the bus when it came from
-    there.
+    """Carry out an order, or refuse it with a reason: by a reply to the client, or by a message if it came on
+    the bus.
     """
     order = replace(order, tasks=tuple(dict.fromkeys(order.tasks)))
     try:
@@ -91,8 +93,8 @@ def _open(draft: Draft) -> list[str]:
 
 
 def _make_room(draft: Draft) -> None:
-    """Refuse one more open transaction than the file allows: each is as many processes as there are entry
-    tasks.
+    """Refuse to open more transactions than the context file allows: each has a process for every
+    entry task.
     """
     most, opened = draft.context.max_transactions, len(_open(draft))
     if opened >= most:
@@ -129,15 +131,15 @@ def _start_one(draft: Draft, key: Key, order: Requested) -> None:
     task = draft.tasks[key]
     changes: dict[str, Any] = {"stopped_by_operator": False}
     if not task.live or task.state is State.DEACTIVATING:
-        # As with systemctl: who starts it by hand wants it now, and its delays begin anew. A start limit
-        # stays (reset-failed).
+        # As with systemctl: a start by the operator has no delay, and resets the back-off. The start limit
+        # stays until reset-failed.
         changes |= {"cause": _cause(order, task), "quick_starts": 0, "failures": 0}
     apply(draft, key, TaskEvent.START, **changes)
 
 
 def _to_start(draft: Draft, order: Requested) -> str:
-    """The transaction a start means: the named one; for tasks without a name the only open one; else a new
-    one.
+    """Return the transaction of a start: the named one; for tasks without a transaction the only open one;
+    otherwise a new one.
     """
     name = order.transaction
     if order.new or name is None:
@@ -154,7 +156,9 @@ def _to_start(draft: Draft, order: Requested) -> str:
 
 
 def open_anew(draft: Draft, name: str) -> None:
-    """A new run of a transaction: what the operator had stopped in an earlier one is forgotten."""
+    """Open a new run of a transaction. Tasks that the operator stopped in an earlier run are no
+    longer held.
+    """
     open_transaction(draft, name)
     for key in draft.keys_of(name):
         if draft.tasks[key].stopped_by_operator:
@@ -162,7 +166,7 @@ def open_anew(draft: Draft, name: str) -> None:
 
 
 def open_transaction(draft: Draft, name: str) -> None:
-    """The transaction is open, and every task of the file is in it, started or not."""
+    """Open a transaction with a record for every task of the context file, started or not."""
     draft.put_transaction(Transaction(id=name, open=True, opened=draft.now))
     for task_id in draft.context.tasks:
         ensure_task(draft, name, task_id)
@@ -182,7 +186,7 @@ def _drop_old(draft: Draft) -> None:
 
 
 def entries(draft: Draft, name: str) -> list[Key]:
-    """The tasks that run when the transaction starts."""
+    """Return the tasks that are started with the transaction."""
     return [(name, service.id) for service in draft.context.tasks.values() if service.entry]
 
 
@@ -190,7 +194,7 @@ def entries(draft: Draft, name: str) -> list[Key]:
 
 
 def _meant(draft: Draft, order: Requested) -> list[str]:
-    """The transactions that a stop or a restart means: the named one, else all open ones."""
+    """Return the transactions of a stop or a restart: the named one, otherwise all open ones."""
     if order.transaction is not None:
         if order.transaction not in draft.transactions:
             raise _RefusedError(4, "no such transaction")
@@ -219,15 +223,15 @@ def stop(draft: Draft, order: Requested) -> None:
 def _targets(draft: Draft, name: str, order: Requested) -> list[Key]:
     for task in order.tasks:
         if (name, task) not in draft.tasks:
-            # The file has got it since this transaction was stopped.
+            # The context file got the task after this transaction was stopped.
             raise _RefusedError(4, f"no such task in transaction {name}", task)
     return [(name, task) for task in order.tasks] if order.tasks else draft.keys_of(name)
 
 
 def _close(draft: Draft, name: str, order: Requested) -> None:
-    """Stop all of a transaction; its rules are silent from now on."""
+    """Stop a whole transaction. From now on its rules do not fire."""
     transaction = draft.transactions[name]
-    # One that is stopped once more was meant once more: it is remembered from now on.
+    # A second stop renews the time of closing, which decides how long the transaction is kept.
     draft.put_transaction(Transaction(id=name, open=False, opened=transaction.opened, closed=draft.now))
     stop_quietly(draft, draft.keys_of(name), named(order.origin))
 
@@ -245,7 +249,7 @@ def restart(draft: Draft, order: Requested) -> None:
     _known(draft, order)
     names = _meant(draft, order)
     if order.transaction is not None and not draft.transactions[order.transaction].open:
-        # As with systemctl: what is stopped is started.
+        # As with systemctl: the restart of a stopped transaction starts it.
         _make_room(draft)
         open_anew(draft, order.transaction)
     keys = [
@@ -272,14 +276,14 @@ def restart(draft: Draft, order: Requested) -> None:
 
 
 def _restarted(draft: Draft, name: str) -> list[Key]:
-    """What runs after the restart of a transaction: its entry tasks, but for those the operator had
-    stopped.
+    """Return the tasks that run after the restart of a transaction: its entry tasks, except those that the
+    operator has stopped.
     """
     return [key for key in entries(draft, name) if not draft.tasks[key].stopped_by_operator]
 
 
 def leave(draft: Draft, order: Requested) -> None:
-    """Stop everything and end the daemon. The transactions stay open: the next start resumes them."""
+    """Stop all tasks and end the daemon. The transactions stay open, and the next start resumes them."""
     keys = list(draft.tasks)
     wait(draft, order, tuple(draft.transactions), keys, [key for key in keys if draft.tasks[key].live])
     if not draft.stopping:
@@ -290,7 +294,7 @@ def leave(draft: Draft, order: Requested) -> None:
         draft.record(("", ""), "requested", verb="kill", by=order.origin.by, uid=order.origin.uid)
         for key in keys:
             if draft.tasks[key].sub_state in (SubState.STOP_SIGTERM, SubState.FINAL_SIGTERM):
-                # The time that it had to end is over.
+                # The operator does not wait any longer: the stop timeout is over.
                 apply(draft, key, TaskEvent.DEADLINE)
 
 
@@ -303,7 +307,7 @@ def reset_failed(draft: Draft, order: Requested) -> None:
 
 
 def forget(draft: Draft, order: Requested) -> None:
-    """Drop a stopped transaction, or all of them: `status` shows it no longer, and nothing can start it
+    """Drop a stopped transaction, or all of them: `status` no longer shows it, and it cannot be started
     again. The history stays.
     """
     ending = {key[0] for key in draft.launches.values()}

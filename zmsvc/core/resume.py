@@ -19,8 +19,8 @@ from zmsvc.core.world import Exit, PendingRequest, Reason, Task
 
 
 def resume(draft: Draft, fact: SupervisorStarted) -> None:
-    """Adopt what the same keeper still holds; under another keeper nothing is alive and the open transactions
-    begin afresh.
+    """Adopt the processes that the same keeper still has. Under another keeper no process is alive, and the
+    open transactions are started again.
     """
     draft.new_supervisor = True
     draft.keeper_can_ask = fact.keeper_can_ask
@@ -36,10 +36,9 @@ def resume(draft: Draft, fact: SupervisorStarted) -> None:
 
 
 def _refuse_strangers(draft: Draft, fact: SupervisorStarted) -> None:
-    """A state file that could not be written, or was set aside, does not know all that the keeper holds.
+    """Kill processes that the state file does not list: after a failed write or a reset it may miss some.
 
-    What nobody knows is killed, since it may be the other copy of a task; and no launch number is used for a
-    second time.
+    Such a process may duplicate a task. Their launch numbers are never used again.
     """
     held = [*(child.launch for child in fact.children), *fact.exits]
     draft.next_launch = max([draft.next_launch, *(launch + 1 for launch in held)])
@@ -66,27 +65,27 @@ def _adopt(draft: Draft, fact: SupervisorStarted) -> None:
         if task.launch in children:
             _adopt_one(draft, key, children[task.launch])
         elif task.sub_state in (SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL):
-            # Its end was told and is told again, that nothing of it is left is not: that follows from the
-            # same order once more.
+            # The keeper repeats `exited` for this launch, but not `gone`: it sends that again after the same
+            # order.
             _end_rest_again(draft, key)
         elif task.launch not in fact.exits:
             without.append(key)
-    # Only now: the rules of those that are lost may reach any other task.
+    # Last, since the rules of lost tasks may reach any other task.
     for key in without:
         _without_process(draft, key)
     _wait_for_entries(draft)
 
 
 def _without_process(draft: Draft, key: Key) -> None:
-    """The keeper has neither a process nor an end of this launch."""
+    """Settle a launch of which the keeper has neither a process nor an end."""
     task = draft.tasks[key]
     if task.sub_state is SubState.LAUNCHING:
-        # Written down, but the keeper never heard of it: now it does. It forks a launch number once. What
-        # fires in this very moment can still be told to it.
+        # The launch was saved, but the order never reached the keeper: repeat it. The keeper forks a launch
+        # number once. With this time the launch still takes the causes of rules that fire now.
         draft.change(key, launched_at=draft.now)
         draft.emit(ev.Launch(launch=task.launch, key=key))
     elif task.pid is None:
-        # It was to be stopped before it was forked, and never was.
+        # The task was to be stopped before its fork, which never happened.
         apply(
             draft,
             key,
@@ -99,9 +98,7 @@ def _without_process(draft: Draft, key: Key) -> None:
 
 
 def _wait_for_entries(draft: Draft) -> None:
-    """The context is ready when what its start launched is: a supervisor may have died while somebody waits
-    for that.
-    """
+    """Wait again for the entry tasks of a start of the context that the predecessor did not complete."""
     keys = [key for key, task in draft.tasks.items() if _starting(task) and task.cause.by == BY_CONTEXT.by]
     _start_waits(draft, tuple(dict.fromkeys(key[0] for key in keys)), keys)
 
@@ -111,7 +108,7 @@ def _starting(task: Task) -> bool:
 
 
 def _start_waits(draft: Draft, names: tuple[str, ...], keys: list[Key]) -> None:
-    """Whoever started the context is told when these tasks have started, or have failed to."""
+    """Complete the start of the context when these tasks have started or failed."""
     waiter = PendingRequest(
         request=CONTEXT_START,
         verb=Verb.START,
@@ -128,7 +125,7 @@ def _adopt_one(draft: Draft, key: Key, child: ev.Child) -> None:
     if task.pid is None:
         apply(draft, key, TaskEvent.LAUNCHED, pid=child.pid, start_time=child.start_time)
     elif task.pid != child.pid:
-        # The task has named another main process while no supervisor was there to hear of it.
+        # The task named another main process while no supervisor was there.
         draft.change(key, pid=child.pid, start_time=child.start_time)
     if task.pid is None:
         pass
@@ -142,9 +139,7 @@ def _adopt_one(draft: Draft, key: Key, child: ev.Child) -> None:
 
 
 def _ask_again(draft: Draft, key: Key) -> None:
-    """Whether it has had its signal is not known. It gets its time again, too: it may hear of its end only
-    now.
-    """
+    """Repeat the stop signal, since the predecessor may not have sent it, and restart the stop timeout."""
     task, limit = draft.tasks[key], draft.limits(key).stop_timeout
     if task.deadline is not None:
         draft.change(key, deadline=max(task.deadline, draft.now + limit))
@@ -155,7 +150,9 @@ def _ask_again(draft: Draft, key: Key) -> None:
 
 
 def _end_rest_again(draft: Draft, key: Key) -> None:
-    """Whether the order was carried out is not known. The keeper asks nobody twice."""
+    """Repeat the last order for the remaining processes, which may not have reached the keeper. The keeper
+    signals no process twice.
+    """
     if draft.tasks[key].sub_state is not SubState.FINAL_SIGTERM:
         kill_rest(draft, key, TaskEvent.DEADLINE)
     elif draft.keeper_can_ask:
@@ -165,15 +162,15 @@ def _end_rest_again(draft: Draft, key: Key) -> None:
 
 
 def _feed(draft: Draft, key: Key) -> None:
-    """A watchdog that could not be heard while no supervisor was there starts its time again."""
+    """Restart the watchdog timeout: no supervisor could receive WATCHDOG=1 meanwhile."""
     limit = draft.limits(key).watchdog
     if limit and draft.tasks[key].sub_state is SubState.RUNNING:
         draft.change(key, deadline=draft.now + limit)
 
 
 def _lose(draft: Draft, key: Key) -> None:
-    """The keeper of this task died, and the task with it. Its times may be those of another boot and mean
-    nothing now.
+    """Settle a task whose keeper died, and the task with it. Its times may be those of another boot and are
+    then meaningless.
     """
     task = draft.tasks[key]
     end = replace(task.exit, at=min(task.exit.at, draft.now)) if task.exit else None

@@ -1,7 +1,7 @@
-"""What is done on a transition of the lifecycle table: one function an act, each over the draft of a world.
+"""The acts of the lifecycle table: one function for each, which changes the draft of a world.
 
-`apply` is the only way a task changes its state: it looks the cause up in the table, moves the task, and does
-the act.
+`apply` is the only way a task changes its state: it looks up the event in the table, moves the task, and
+performs the act.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ KILL_TIMEOUT = 10.0
 
 
 def apply(draft: Draft, key: Key, event: TaskEvent, /, **changes: Any) -> bool:
-    """Let `cause` happen to a task, with `changes` to its fields. False when the table says that it
-    changes nothing.
+    """Apply an event to a task, with `changes` to its fields. Return False if the table has no transition for
+    it.
     """
     task = draft.tasks[key]
     move = TABLE[task.sub_state].get(event)
@@ -42,7 +42,7 @@ def apply(draft: Draft, key: Key, event: TaskEvent, /, **changes: Any) -> bool:
 
 
 def _after(draft: Draft, seconds: float) -> float | None:
-    """The deadline that many seconds from now; 0 means none."""
+    """Return the deadline in that many seconds; 0 means none."""
     return draft.now + seconds if seconds else None
 
 
@@ -73,8 +73,8 @@ def launch(draft: Draft, key: Key, _event: TaskEvent) -> None:
 
 
 def _after_failure(old: Task) -> bool:
-    """Tell whether a rule starts this task after it had itself failed: a crash loop is to be seen in a
-    number, and orders are not.
+    """Return True if a rule starts this task after its own failure. The number of restarts shows crash loops,
+    so orders do not count.
     """
     return (
         old.cause.by_rule
@@ -84,7 +84,7 @@ def _after_failure(old: Task) -> bool:
 
 
 def process_started(draft: Draft, key: Key, _event: TaskEvent) -> None:
-    # From now on and not from the order: among a thousand launches one may wait for seconds.
+    # The timeout counts from now and not from the order: among a thousand launches one may wait for seconds.
     draft.change(key, deadline=_after(draft, draft.limits(key).start_timeout))
 
 
@@ -97,8 +97,8 @@ def be_ready(draft: Draft, key: Key, _event: TaskEvent) -> None:
 
 
 def executed(draft: Draft, key: Key) -> None:
-    """A program that does not speak sd_notify is ready when it runs; one whose `<notify>` is set says so
-    itself.
+    """Note that the program of a Command runs. It is ready then, unless its `<notify>` says that it sends
+    READY=1 itself.
     """
     service = draft.service(key)
     if service is None or not service.notify:
@@ -113,7 +113,9 @@ def back_off_and_launch(draft: Draft, key: Key, _event: TaskEvent) -> None:
 
 
 def start_limit_hit(draft: Draft, key: Key, _event: TaskEvent) -> None:
-    """Say so once. The starts stay counted: else the next rule that fires would begin a new burst at once."""
+    """Report the start limit once. The starts stay counted: otherwise the next firing would begin a new
+    burst.
+    """
     limits, end = draft.limits(key), draft.tasks[key].exit
     text = f"started {limits.start_limit_burst} times by rules within {limits.start_limit_interval:g} s"
     if end is None or end.reason is not Reason.START_LIMIT:
@@ -143,15 +145,13 @@ def terminate(draft: Draft, key: Key, event: TaskEvent) -> None:
     if event is not TaskEvent.LAUNCHED:
         draft.publish_process(key, "stop")
         draft.record(key, "stopping", reason=changes["stop_reason"].value, pid=task.pid)
-    # A process that is only there now has its whole time to stop, however long its fork took.
+    # A process that was only forked now has its whole stop timeout, however long the fork took.
     draft.change(key, deadline=_after(draft, draft.limits(key).stop_timeout), **changes)
     ask_to_stop(draft, key)
 
 
 def ask_to_stop(draft: Draft, key: Key) -> None:
-    """Send the stop signal to the main process, and of a Command to all processes, where its kill mode
-    says so.
-    """
+    """Send the stop signal to the main process; to all processes of a Command if its kill mode says so."""
     service = draft.service(key)
     name = stop_signal(service)
     all_of_it = service is not None and service.service_type is ServiceType.COMMAND and asks_rest(draft, key)
@@ -159,8 +159,8 @@ def ask_to_stop(draft: Draft, key: Key) -> None:
 
 
 def stop_signal(service: TaskService | None) -> str:
-    """Return the signal that asks a task to stop. One that shares its process is asked by another way, in
-    the keeper.
+    """Return the stop signal of a task. The keeper stops a Thread in another way, since it shares its
+    process.
     """
     return (
         service.stop_signal
@@ -170,7 +170,7 @@ def stop_signal(service: TaskService | None) -> str:
 
 
 def asks_rest(draft: Draft, key: Key) -> bool:
-    """Tell whether the processes of a task beside its main one are asked to end before they are killed."""
+    """Return True if the other processes of a task get a stop signal before they are killed."""
     service = draft.service(key)
     return draft.keeper_can_ask and (service is None or service.kill_mode is KillMode.CONTROL_GROUP)
 
@@ -205,7 +205,7 @@ def kill(draft: Draft, key: Key, _event: TaskEvent) -> None:
 
 
 def terminate_rest(draft: Draft, key: Key, _event: TaskEvent) -> None:
-    """Its main process has ended: ask the others to end. They have the time that is left."""
+    """Signal the other processes after the end of the main one. They have the rest of the stop timeout."""
     task, service = draft.tasks[key], draft.service(key)
     command = service is not None and service.service_type is ServiceType.COMMAND
     rest = stop_signal(service) if command else "SIGTERM"
@@ -218,8 +218,8 @@ def kill_rest(draft: Draft, key: Key, _event: TaskEvent) -> None:
 
 
 def report_survivor(draft: Draft, key: Key, _event: TaskEvent) -> None:
-    """SIGKILL did not help: the process is stuck in the kernel. Say so to whoever waits, and go on waiting
-    for its end.
+    """Report a process that is stuck in the kernel despite SIGKILL. Waiting clients get a reply; the task
+    waits for the end.
     """
     task = draft.change(
         key, deadline=None, status="cannot be killed: a process of it does not end after SIGKILL"
@@ -239,7 +239,7 @@ def cancel_restart(draft: Draft, key: Key, event: TaskEvent) -> None:
 
 
 def _insist(draft: Draft, key: Key, event: TaskEvent) -> None:
-    """A survivor is killed once more when somebody asks again: he waits for an outcome, too."""
+    """Kill a survivor again for a new order, whose client waits for an outcome, too."""
     task = draft.tasks[key]
     if task.deadline is None and task.sub_state in (SubState.STOP_SIGKILL, SubState.FINAL_SIGKILL):
         kill_rest(draft, key, event)
@@ -255,7 +255,9 @@ def cancel_back_off(draft: Draft, key: Key, _event: TaskEvent) -> None:
 
 
 def finish(draft: Draft, key: Key, _event: TaskEvent) -> None:
-    """The task and all it started are gone: report it, fire its rules, start it again when that was asked."""
+    """Settle the end of a task and all its processes: report it, fire its rules, and start it again if that
+    is pending.
+    """
     task = draft.tasks[key]
     end = task.exit
     assert end is not None, "an end is written down before it is settled"
@@ -285,8 +287,8 @@ def finish(draft: Draft, key: Key, _event: TaskEvent) -> None:
 
 
 def _background(draft: Draft, key: Key, task: Task) -> str:
-    """Tell what a Command that ended by itself had left in the background, since it is a mistake: a
-    Command stays in the foreground.
+    """Return a message about processes that a Command left in the background when it ended by itself. That is
+    a mistake: a Command has to stay in the foreground.
     """
     service = draft.described(key)
     command = service is not None and service.service_type is ServiceType.COMMAND
@@ -317,8 +319,8 @@ def _after_the_end(draft: Draft, key: Key, trigger: Trigger, *, restart: bool) -
 
 
 def _start_again(draft: Draft, key: Key) -> None:
-    """It was stopped in order to be started: at once for a person, with the brakes on for a rule, since
-    rules can form a ring.
+    """Start a task after a restart stopped it: at once for an order, and with delays for a rule, since rules
+    can form a ring.
     """
     cause = draft.tasks[key].cause
     if cause.by_rule:
@@ -343,24 +345,21 @@ def rules_for(service: TaskService, trigger: Trigger, *, requested: bool) -> lis
 
 
 def fire(draft: Draft, key: Key, trigger: Trigger, *, requested: bool = False) -> None:
-    """Fire the rules of a task, if its transaction is active. Each becomes a change of the world in this
-    very step.
-    """
+    """Fire the rules of a task if its transaction is open. Each changes the world in this same step."""
     service, transaction = draft.service(key), draft.transactions.get(key[0])
     if service is None or draft.stopping or transaction is None or not transaction.open:
         return
-    # What is told is the transition that fired them; the first of the rules may already start this very task
-    # anew.
-    told = draft.tasks[key]
+    # The cause is the transition that fired the rules: the first rule may already start this task again.
+    fired = draft.tasks[key]
     for rule in rules_for(service, trigger, requested=requested):
         if (key[0], rule.call) in draft.tasks:
-            _fire_one(draft, key, told, rule)
+            _fire_one(draft, key, fired, rule)
 
 
-def _fire_one(draft: Draft, key: Key, told: Task, rule: Rule) -> None:
+def _fire_one(draft: Draft, key: Key, fired: Task, rule: Rule) -> None:
     target = (key[0], rule.call)
     task = draft.tasks[target]
-    about = {"rule": rule_text(rule), "source": key[1], "launch": told.launch}
+    about = {"rule": rule_text(rule), "source": key[1], "launch": fired.launch}
     if rule.action is Action.STOP:
         stopped(draft, target, f"rule {rule.trigger.value} of {key[1]}")
         apply(draft, target, TaskEvent.STOP)
@@ -372,28 +371,28 @@ def _fire_one(draft: Draft, key: Key, told: Task, rule: Rule) -> None:
     _record_firing(draft, target, about, refused=_refusal(draft, target, task))
     if task.stopped_by_operator:
         return
-    cause = _cause(key[1], told, task, rule)
+    cause = _cause(key[1], fired, task, rule)
     if task.resting:
         _start_by_rule(draft, target, cause, failing=target == key and rule.trigger is Trigger.ON_FAIL)
     elif task.sub_state is SubState.BACK_OFF or (
         task.sub_state is SubState.LAUNCHING and not _runs(draft, task)
     ):
-        # It is about to be started anyway: one start answers all of them. A rule cannot cut its delay short.
+        # A start is already pending, and one start answers all firings. A rule cannot shorten its delay.
         draft.change(target, cause=cause)
     else:
         if task.sub_state is SubState.LAUNCHING:
-            # The start that was ordered is over with this, and the next one is the rule's: else no rule that
-            # goes on would be slowed.
+            # The ordered start is over, and the next one belongs to the rule. Otherwise a rule that keeps
+            # firing would never be slowed down.
             cause = replace(cause, by="rule", uid=None)
-        # What stops already is started afterwards, whichever of the two was asked.
+        # A stopping task is started afterwards, for a start as for a restart.
         apply(draft, target, TaskEvent.RESTART, cause=cause)
 
 
 def _runs(draft: Draft, task: Task) -> bool:
-    """Whether a start of it has begun, so that it cannot be told any more of what fires now.
+    """Return True if the launch can take no more causes.
 
-    All facts that are taken together have one time, and what they order is carried out when the last of them
-    has been decided on.
+    All facts of one turn have the same time, and effects run after the last of them. So a launch that was
+    ordered at `now` can still be extended.
     """
     return task.sub_state in (SubState.START, SubState.RUNNING) or (
         task.sub_state is SubState.LAUNCHING and task.launched_at < draft.now
@@ -401,7 +400,7 @@ def _runs(draft: Draft, task: Task) -> bool:
 
 
 def _refusal(draft: Draft, target: Key, task: Task) -> str:
-    """Return why a rule that fires starts nothing; empty when it does."""
+    """Return the reason why a firing starts nothing; empty if it does."""
     if task.stopped_by_operator:
         return "stopped by the operator"
     limits = draft.limits(target)
@@ -411,8 +410,8 @@ def _refusal(draft: Draft, target: Key, task: Task) -> str:
 
 
 def _record_firing(draft: Draft, target: Key, about: Mapping[str, Any], *, refused: str) -> None:
-    """A burst is written down one by one as far as a launch is told its causes, and then sparsely: updates
-    may fire a thousand a second.
+    """Record the first MAX_SOURCES firings one by one, then only powers of two: updates can fire rules 1,000
+    times a second.
     """
     number = draft.tasks[target].firings + 1
     draft.change(target, firings=number)

@@ -1,5 +1,5 @@
-"""What a task may report: how often, how deep, and under which names. The SDK keeps to it, and the engine
-drops what does not. Pure.
+"""The limits of what a task may report: rate, nesting and names. The SDK keeps within them, and the engine
+drops updates beyond them.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from typing import Any
 
 RATE = 1000.0
-"""Updates a second that one task may report for long; more are dropped, and counted."""
+"""Updates per second that one task may report continuously. Updates beyond it are dropped and counted."""
 BURST = 2000.0
-"""Updates that it may report at once."""
+"""Updates that one task may report at once."""
 OWN_BURST = 1000.0
-"""The same for the SDK, which waits instead. What lies in the socket while the supervisor is busy comes at
-once: the kernel keeps 512 datagrams there (net.unix.max_dgram_qlen of Debian), and this and those together
-are less than BURST."""
+"""The same limit for the SDK, which waits instead. While the supervisor is busy the kernel queues 512
+datagrams (net.unix.max_dgram_qlen of Debian), which then come at once. OWN_BURST and these together are less
+than BURST.
+"""
 MAX_NESTING = 64
-"""Lists and objects in each other in an update."""
+"""Levels of nested lists and objects in an update."""
 RESULT = "result"
-"""The item that is the result of the whole message, which old services set to `failed`."""
+"""The name of the item with the result of the whole message. Old services set it to `failed`."""
 RESERVED = ("pid", "device_action")
-"""What a `control` message says of every task beside its items."""
+"""The names that a `control` message uses beside the items."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +48,8 @@ def judge(tokens: float, since: float | None, items: Mapping[str, Any]) -> Judge
 
 
 def too_deep(items: Mapping[str, Any]) -> bool:
-    """Tell whether items could break a reader that writes them down: JSON that can just be read may be too
-    deep with more around it.
+    """Return True if items are nested so deeply that a reader could fail to write them as part of a larger
+    message.
     """
     level: list[Any] = [items]
     for _ in range(MAX_NESTING):
@@ -64,6 +65,6 @@ def too_deep(items: Mapping[str, Any]) -> bool:
 
 
 def result_of(items: Mapping[str, Any]) -> str:
-    """Return the result of an `updated` message: what the task says, if it is a word."""
+    """Return the result of an `updated` message: the item `result` if it is a string."""
     given = items.get(RESULT)
     return given if isinstance(given, str) else "success"

@@ -46,18 +46,18 @@ def needed(name: str) -> Curve:
     return found
 
 
-def of_endpoint(place: str, given: str | None, name: str | None = None) -> Curve | None:
-    """Return the keys for an endpoint: those in the directory `given`, else those of the context `name`, else
-    those of the context whose file has this endpoint.
+def of_endpoint(place: str, directory: str | None, name: str | None = None) -> Curve | None:
+    """Return the keys for an endpoint: those in `directory`, else those of the context `name`, else those of
+    the context whose file has this endpoint.
     """
     if not place.startswith("tcp://"):
         return None
-    if given:
-        return _load(Path(given))
+    if directory:
+        return _load(Path(directory))
     if name is not None:
         return of_context(name)
     for known, file in paths.known_contexts().items():
-        if any(os.path.isdir(directory) for directory in _directories(known)) and _has(file, place):
+        if any(os.path.isdir(each) for each in _directories(known)) and _has(file, place):
             return of_context(known)
     return None
 

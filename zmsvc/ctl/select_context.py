@@ -35,14 +35,14 @@ def choose(target: str | None, transaction: str | None = None) -> Places:
                 f"({known})",
             )
         return places
-    alive = running()
-    if not alive:
+    candidates = running()
+    if not candidates:
         return _only_known()
-    if len(alive) > 1 and transaction is not None:
-        alive = [each for each in alive if _knows(each, transaction)] or alive
-    if len(alive) == 1:
-        return alive[0]
-    names = ", ".join(each.name for each in alive)
+    if len(candidates) > 1 and transaction is not None:
+        candidates = [each for each in candidates if _knows(each, transaction)] or candidates
+    if len(candidates) == 1:
+        return candidates[0]
+    names = ", ".join(each.name for each in candidates)
     raise CtlError(2, f"cannot choose a context: {names} are running (name one with -c NAME)")
 
 

@@ -1,6 +1,4 @@
-"""What to type instead of a verb that there is not: a near one, or what does here what a verb of another
-manager does there.
-"""
+"""Suggestions for an unknown verb: a similar verb, or the equivalent of a verb of another service manager."""
 
 from __future__ import annotations
 
@@ -12,15 +10,15 @@ _AT_BOOT = (
     'type="on_start">, then zmsvcctl reload'
 )
 _NOT_AT_BOOT = (
-    "systemctl disable zmsvc@NAME ends that; zmsvcctl stop TASK_ID holds a task until it is started by hand"
+    "systemctl disable zmsvc@NAME ends that; zmsvcctl stop TASK_ID holds a task until an operator starts it"
 )
-_HELD = "zmsvcctl stop TASK_ID holds a task until it is started by hand; systemctl mask zmsvc@NAME a context"
+_HELD = "zmsvcctl stop TASK_ID holds a task until an operator starts it; systemctl mask zmsvc@NAME a context"
 _LOG = "zmsvcctl logs -f follows the log, of all or of TASK_ID"
 _SIGNAL = (
     'kill -s SIGNAL "$(cat /run/zmsvc/NAME/TRANSACTION:TASK_ID.pid)" reaches a task, and zmsvcctl stop ends '
     "it"
 )
-_STATUS = "zmsvcctl status TASK_ID says it, --json has each field"
+_STATUS = "zmsvcctl status TASK_ID shows it, --json has each field"
 _EXIT_STATUS = "zmsvcctl status TASK_ID ends with 0 when it is active, with 3 when it is not"
 _RELOAD = "zmsvcctl reload reads the context file again and changes what differs"
 _RESTART = "zmsvcctl restart"
@@ -41,7 +39,7 @@ _FILE = (
 )
 _TOP = "zmsvcctl top"
 _SAVED = "the state is always saved, and the next start resumes what ran"
-_HELP = "zmsvcctl --help lists the verbs, zmsvcctl VERB --help says more"
+_HELP = "zmsvcctl --help lists the verbs, zmsvcctl VERB --help lists the arguments"
 
 _INSTEAD = {
     _AT_BOOT: "enable reenable is-enabled preset startup autostart",
@@ -67,11 +65,11 @@ _INSTEAD = {
     "zmsvcctl --version": "version",
     _HELP: "help ?",
 }
-"""Verbs of systemctl, supervisorctl, circusctl, pm2 and docker compose, by what they are here."""
+"""Verbs of systemctl, supervisorctl, circusctl, pm2 and docker compose, by their equivalent in zmsvc."""
 
 
 def hint(word: str, verbs: Collection[str]) -> str:
-    """Return what to type instead of a verb, in words; empty when nothing is near."""
+    """Return a suggestion instead of an unknown verb; empty if there is none."""
     for instead, words in _INSTEAD.items():
         if word in words.split():
             return instead
@@ -80,6 +78,6 @@ def hint(word: str, verbs: Collection[str]) -> str:
 
 
 def option_hint(word: str, options: Collection[str]) -> str:
-    """Return a question whether an option of this verb was meant; empty when none is near."""
+    """Return a similar option as a question; empty if there is none."""
     close = difflib.get_close_matches(word.partition("=")[0], options, n=1, cutoff=0.7)
     return f": did you mean {close[0]}?" if close else ""

@@ -68,9 +68,9 @@ def _wants_colors() -> bool:
     """Return True if the output has colors: by SYSTEMD_COLORS first, as with systemctl; then by NO_COLOR,
     TERM, and whether it is a terminal.
     """
-    asked = os.environ.get("SYSTEMD_COLORS", "").lower()
-    if asked in _YES or asked in _NO:
-        return asked in _YES
+    setting = os.environ.get("SYSTEMD_COLORS", "").lower()
+    if setting in _YES or setting in _NO:
+        return setting in _YES
     return on_terminal() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
 
 
@@ -78,9 +78,9 @@ def _has_utf8() -> bool:
     """Return True if the locale is UTF-8. Python uses UTF-8 for the C locale too, which its flag shows; a
     terminal does not.
     """
-    asked = os.environ.get("SYSTEMD_UTF8", "").lower()
-    if asked in _YES or asked in _NO:
-        return asked in _YES
+    setting = os.environ.get("SYSTEMD_UTF8", "").lower()
+    if setting in _YES or setting in _NO:
+        return setting in _YES
     made_up = sys.flags.utf8_mode and not os.environ.get("PYTHONUTF8")
     return sys.stdout is not None and sys.stdout.encoding.lower().replace("-", "") == "utf8" and not made_up
 
@@ -184,9 +184,9 @@ def page(text: str, *, wanted: bool = True) -> None:
 
 
 def _pagers() -> Iterator[list[str]]:
-    asked = os.environ.get("SYSTEMD_PAGER", os.environ.get("PAGER"))
-    if asked is not None:
-        command = asked.split()
+    setting = os.environ.get("SYSTEMD_PAGER", os.environ.get("PAGER"))
+    if setting is not None:
+        command = setting.split()
         if command and command != ["cat"]:
             yield command
         return

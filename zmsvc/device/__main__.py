@@ -1,4 +1,4 @@
-"""The device's process: arguments, descriptor limit, run. Nothing else: what it does is in device.py."""
+"""Run the device's process: arguments, descriptor limit, start and end. The device itself is in device.py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError
 from zmsvc.device.device import Device, DeviceSettings
-from zmsvc.device.guard import MAX_MEMORY
+from zmsvc.device.memory_guard import MAX_MEMORY
 from zmsvc.host.bus import curve_keys, socket_options
 from zmsvc.host.bus.endpoints import listen
 from zmsvc.host.complain import complain
@@ -21,19 +21,19 @@ from zmsvc.host.kernel import linux
 from zmsvc.host.systemd.notify import Notifier
 
 _END_S = 2.0
-"""Seconds that an ordered end may take; 1 s of it is for subscribers that read slowly."""
+"""Seconds that an orderly end may take, 1 s of it for subscribers that read slowly."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the device until SIGTERM; the exit status."""
+    """Run the device until SIGTERM, and return the exit status."""
     parsed = _parser().parse_args(arguments)
     if os.environ.get("NOTIFY_SOCKET"):
-        # A keeper that is killed before this line has another process be the parent; one of 1.0 does not name
-        # itself.
+        # If the keeper is killed before this line, another process is the parent by now. A keeper of 1.0 does
+        # not set ZMSVC_KEEPER.
         linux.die_with_parent(int(os.environ.get("ZMSVC_KEEPER", os.getppid())))
     if os.geteuid() and linux.has_capabilities():
-        # Those of the unit are there to give tasks their users. Where a filter forbids it, what is lost is a
-        # second wall.
+        # The unit's capabilities are for changing the user of tasks. Where a seccomp filter forbids dropping
+        # them, only a second line of defense is lost.
         with contextlib.suppress(OSError):
             linux.drop_capabilities()
     try:
@@ -60,13 +60,13 @@ def _run(settings: DeviceSettings, notifier: Notifier) -> None:
         device.stop()
     except ZmsvcError as error:
         _log(str(error))
-        # Not by a return: the interpreter would close libzmq's context, which may hang, or wait for a flood.
+        # Not by a return: the interpreter would close libzmq's context, which may hang or wait for a flood.
         os._exit(1)
 
 
 def _bound_the_end() -> None:
-    """End this process in any case. A peer may go on sending, or hang libzmq, and the context's end must
-    not wait for it.
+    """End this process after _END_S in any case: a peer that goes on sending, or hangs libzmq, must not delay
+    the context's end.
     """
     last = threading.Timer(_END_S, os._exit, (1,))
     last.daemon = True
@@ -79,30 +79,36 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--back", required=True, metavar="ENDPOINT", help="where subscribers connect")
     parser.add_argument("--front-fd", type=int, metavar="N", help="a listening socket for --front")
     parser.add_argument("--back-fd", type=int, metavar="N", help="a listening socket for --back")
-    # A keeper gives these by the environment, since after a downgrade the device is one that does not know
-    # them.
-    given = os.environ.get
+    # The keeper passes these in the environment: after a downgrade it starts a device that does not know the
+    # options.
+    variable = os.environ.get
     own, members = (
-        "another one for publishers, that needs neither key nor gate",
-        "which users may connect by tcp without keys",
+        "another listening socket for publishers, without keys or user check",
+        "the file of the users that may connect by tcp without keys",
     )
     parser.add_argument(
-        "--own-front-fd", type=int, default=given("ZMSVC_OWN_FRONT_FD"), metavar="N", help=own
+        "--own-front-fd", type=int, default=variable("ZMSVC_OWN_FRONT_FD"), metavar="N", help=own
     )
     parser.add_argument(
         "--own-back-fd",
         type=int,
-        default=given("ZMSVC_OWN_BACK_FD"),
+        default=variable("ZMSVC_OWN_BACK_FD"),
         metavar="N",
         help="the same for subscribers",
     )
-    parser.add_argument("--members", type=Path, default=given("ZMSVC_MEMBERS"), metavar="FILE", help=members)
+    parser.add_argument(
+        "--members", type=Path, default=variable("ZMSVC_MEMBERS"), metavar="FILE", help=members
+    )
     parser.add_argument(
         "--hwm", type=int, default=socket_options.DEVICE_HWM, help="messages queued for a peer"
     )
-    memory = "bytes of memory from which on connections are ended that fill it"
+    memory = "bytes of memory above which the connections that fill it are closed"
     parser.add_argument(
-        "--memory", type=int, default=given("ZMSVC_DEVICE_MEMORY", MAX_MEMORY), metavar="BYTES", help=memory
+        "--memory",
+        type=int,
+        default=variable("ZMSVC_DEVICE_MEMORY", MAX_MEMORY),
+        metavar="BYTES",
+        help=memory,
     )
     parser.add_argument(
         "--expect", type=int, default=0, metavar="N", help="subscriptions to wait for before publishers"
@@ -115,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _settings(given: argparse.Namespace) -> DeviceSettings:
     if bool(given.curve) != bool(given.allow):
-        # With keys but no list, everyone who knows the public key could give orders.
+        # With keys but no list, every client that knows the public key could give orders.
         raise UsageError("cannot use --curve without --allow, nor --allow without --curve")
     return DeviceSettings(
         front=_listener(given.front, given.front_fd),
@@ -146,7 +152,9 @@ def _listener(endpoint: str, fd: int | None) -> socket.socket:
 
 
 def _raise_descriptor_limit() -> None:
-    """Each subscriber takes two descriptors, each publisher one, and nothing here uses select()."""
+    """Raise the soft limit to the hard one. Each subscriber takes two descriptors, each publisher one. The
+    device does not use select(), which fails for high descriptors.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

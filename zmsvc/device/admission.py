@@ -1,8 +1,9 @@
-"""Admission: whose a connection of the device is, and how many connections each user or host may hold.
+"""Admission control: find the owner of each connection of the device, and limit the connections of each user
+or host.
 
-Each connection takes descriptors, with or without a handshake. A device that has none left can accept nobody
-and finds a connection waiting again and again. So it ends new connections before that, first those of users
-and hosts that have many.
+Each connection takes descriptors, with or without a handshake. A device without free descriptors can accept
+no client, and its poll returns a waiting connection again and again. So it closes new connections before
+that, first those of users and hosts with many.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ from zmsvc.host.kernel import linux
 from zmsvc.host.kernel.sockdiag import SockDiag
 
 Owner = int | str
-"""A user ID of this machine, or the address of another one."""
+"""A user ID of this machine, or the address of another machine."""
 
 _OTHERWISE = 64
-"""Descriptors that the device has beside connections, with room."""
+"""Descriptors of the device besides connections, with a reserve."""
 _EACH = 3
-"""Descriptors of a connection: libzmq's, our duplicate, and for a moment the gate's."""
+"""Descriptors of a connection: libzmq's, our duplicate, and for a moment the ZAP handler's."""
 _RESERVED = 64
-"""Connections that only root and the device's own user may have."""
+"""Connections reserved for root and the device's own user."""
 
 
 def places() -> int:
-    """How many connections there may be under the limit of descriptors that this process has now."""
+    """Return the number of connections that this process's current limit of descriptors permits."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(8, (soft - _OTHERWISE) // _EACH)
 
 
 class Admission:
-    """Counts the connections of both sides. `tcp` says whether some are by tcp."""
+    """A counter of the connections of both sides. `tcp` is True if some are by tcp."""
 
     def __init__(self, limit: int, *, tcp: bool) -> None:
         self._limit = limit
@@ -48,7 +49,7 @@ class Admission:
         self._kernel = _kernel() if tcp else None
 
     def owner(self, connection: socket.socket) -> Owner:
-        """Return whose it is. Raises OSError when it is gone."""
+        """Return the owner of a connection. Raises OSError if it is closed."""
         if connection.family == socket.AF_UNIX:
             return linux.peer_credentials(connection)[1]
         host: str = connection.getpeername()[0].partition("%")[0]
@@ -59,11 +60,12 @@ class Admission:
         return host
 
     def enter(self, owner: Owner) -> bool:
-        """Take a place for a connection; False when there is none for this owner."""
+        """Count a connection; return False if this owner may not have another one."""
         if not ours(owner):
             if self._barred.get(owner, 0.0) > time.monotonic():
                 return False
-            # Another user may have half of the places, and all others together do not get the reserved ones.
+            # Another user may have half of all connections, and all others together do not get the reserved
+            # ones.
             if self._held[owner] >= self._limit // 2 or self._total >= self._limit - self._reserved:
                 return False
         elif self._total >= self._limit:
@@ -79,7 +81,7 @@ class Admission:
             del self._held[owner]
 
     def bar(self, owner: Owner, until: float) -> None:
-        """Take no new connection of another user or host before this (monotonic) time."""
+        """Refuse new connections of a user or host until this monotonic time."""
         self._barred = {each: at for each, at in self._barred.items() if at > time.monotonic()} | {
             owner: until
         }
@@ -90,7 +92,7 @@ class Admission:
 
 
 def ours(owner: Owner) -> bool:
-    """Tell whether it is root or the device's own user."""
+    """Return True for root and the device's own user."""
     return owner in (0, os.geteuid())
 
 
@@ -98,4 +100,4 @@ def _kernel() -> SockDiag | None:
     try:
         return SockDiag()
     except ZmsvcError:
-        return None  # All of this machine are one owner then.
+        return None  # Then all users of this machine count as one owner.

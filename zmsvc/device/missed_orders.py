@@ -1,9 +1,9 @@
-"""MissedOrders: counts the orders that reach the device while no supervisor hears them, and tells the next
-one how many there were.
+"""Count the orders that reach the device while no supervisor is subscribed, and report the number to the next
+supervisor.
 
-It is a peer of the device within its own process, so nothing is looked at on the way from publishers to
-subscribers. A supervisor is there while somebody subscribes to `unheard.ORIGIN`, ORIGIN being the mark of its
-own messages, which are no orders to it.
+This is a peer of the proxy within the device's process, so it does not delay messages on their way from
+publishers to subscribers. A supervisor is present while a subscription to `unheard.ORIGIN` exists. ORIGIN
+marks the context's own messages, which do not count as orders.
 """
 
 from __future__ import annotations
@@ -18,30 +18,26 @@ from zmsvc.core.errors import ProtocolError
 from zmsvc.host.bus import socket_options
 from zmsvc.host.bus.socket_options import Context, Socket, is_readable
 
-TOLD = 1000
-"""Subscriptions that are taken at once, in some 2 ms, before the guard, connections and signals have their
-turn again.
-"""
-TAKEN = 1000
-"""The same of messages."""
+SUBSCRIPTION_BATCH = 1000
+"""Subscriptions read at once, in some 2 ms, before the guard, connections and signals have their turn."""
+ORDER_BATCH = 1000
+"""Messages read at once."""
 MAX_ORDER = 1 << 20
-"""Bytes of a message that is looked into; a longer one is not counted. It takes 10 ms, and none waits here
-for a supervisor.
-"""
+"""The most bytes of a message that is parsed; a longer one is not counted. Parsing this much takes 10 ms."""
 _FRONT, _BACK = "inproc://front", "inproc://back"
 
 
 class SubscriptionCounter(Protocol):
-    """Takes how many subscriptions began or ended, how many more there are by that, of how many bytes, and
-    whether more may wait.
+    """A callback for changes of subscriptions: their number, the number of added subscriptions (negative if
+    more ended), the added bytes of prefixes, and True if more may wait.
     """
 
     def __call__(self, changes: int, subscriptions: int, size: int, *, more: bool) -> None: ...
 
 
 class MissedOrders:
-    """To be made before the proxy runs and before the first subscription, since from then on only the proxy
-    may touch its sockets.
+    """The counter of missed orders. Create it before the first subscription and before the proxy runs: from
+    then on only the proxy's thread may use the proxy's sockets.
 
     The device calls `connect` when everything else is ready.
     """
@@ -52,42 +48,41 @@ class MissedOrders:
         self.count = 0
         self._present: set[bytes] = set()
         self._origin = ""
-        # libzmq lets any type connect by inproc. An XPUB would take in all that waits before `recv` returns
-        # the first, and what comes meanwhile, too: in a flood 0.7 s in which the guard has no turn. And it
-        # would keep a tree of what nobody asks it for.
-        self._ear, self._mouth = ctx.socket(zmq.SUB), ctx.socket(zmq.PAIR)
-        for peer in (self._ear, self._mouth):
+        # libzmq permits any socket type to connect by inproc. An XPUB would process all waiting messages, and
+        # those that arrive during that, before `recv` returns the first: in a flood the guard would have no
+        # turn for 0.7 s. It would also keep a tree of subscriptions that the device does not need.
+        self._subscriber, self._peer = ctx.socket(zmq.SUB), ctx.socket(zmq.PAIR)
+        for peer in (self._subscriber, self._peer):
             peer.set_hwm(socket_options.CLIENT_HWM)
             peer.setsockopt(zmq.LINGER, 0)
-        # Before the first subscription: what there is when a peer connects is told in another form.
-        self._mouth.connect(_FRONT)
+        # Before the first subscription: libzmq sends subscriptions from before the connect in another form.
+        self._peer.connect(_FRONT)
 
     @property
     def sockets(self) -> tuple[Socket, Socket]:
-        """What to wait for before calling `take`."""
-        return self._ear, self._mouth
+        """The sockets to poll; call `take` when one is readable."""
+        return self._subscriber, self._peer
 
     def connect(self) -> None:
         for topic in ("context", "process"):
-            self._ear.subscribe(messages.prefix(topic))
-        self._ear.connect(_BACK)
+            self._subscriber.subscribe(messages.prefix(topic))
+        self._subscriber.connect(_BACK)
 
     def take(self, count: SubscriptionCounter) -> bool:
-        """Take in who subscribes now and what was ordered; does not block. Returns whether subscriptions
-        were told.
+        """Read subscriptions and orders; never block. Return True if subscriptions have changed.
 
-        `count` is called with their changes, how many more subscriptions and bytes of them that makes, and
-        whether more may wait. What is beyond TOLD and TAKEN waits for the next call, and is announced again.
+        `count` is called with the changes. What is beyond SUBSCRIPTION_BATCH and ORDER_BATCH waits for the
+        next call, and the sockets announce it again.
         """
         changes = more = size = 0
-        for _ in range(TOLD):
+        for _ in range(SUBSCRIPTION_BATCH):
             try:
-                subscription = socket_options.parse_subscription(self._mouth.recv(zmq.DONTWAIT))
+                subscription = socket_options.parse_subscription(self._peer.recv(zmq.DONTWAIT))
             except zmq.Again:
                 break
             changes += 1
             if subscription is None:
-                # It goes to each publisher as a subscription does, so it counts as a change.
+                # libzmq forwards it to each publisher as it does a subscription, so it counts as a change.
                 continue
             begun, prefix = subscription
             sign = 1 if begun else -1
@@ -95,27 +90,28 @@ class MissedOrders:
             if prefix.startswith(messages.MISSED_ORDERS):
                 self._note(begun, prefix)
         if changes:
-            count(changes, more, size, more=changes == TOLD)
-        self._hear(TAKEN)
+            count(changes, more, size, more=changes == SUBSCRIPTION_BATCH)
+        self._count_orders(ORDER_BATCH)
         return changes > 0
 
     def _note(self, there: bool, prefix: bytes) -> None:
-        """A supervisor has come, or is gone."""
+        """Note that a supervisor has subscribed or is gone."""
         if not there:
             self._present.discard(prefix)
             return
         topic = prefix.removesuffix(messages.SEPARATOR).decode("utf-8", "replace")
         self._origin = topic.rpartition(".")[2]
-        # What waits came before it was there, but for what came in the moment since the proxy let it in.
-        self._hear()
+        # Messages queued here arrived before the supervisor subscribed (up to a short race while the proxy
+        # passes its subscription on).
+        self._count_orders()
         self._present.add(prefix)
-        self._tell(topic)
+        self._report(topic)
 
-    def _hear(self, most: int = 1_000_000) -> None:
+    def _count_orders(self, most: int = 1_000_000) -> None:
         for _ in range(most):
-            if not is_readable(self._ear):
+            if not is_readable(self._subscriber):
                 return
-            frame = self._ear.recv(copy=False)
+            frame = self._subscriber.recv(copy=False)
             if not self._present and len(frame) <= MAX_ORDER and self._is_order(frame.bytes):
                 self.count += 1
 
@@ -128,12 +124,12 @@ class MissedOrders:
         except ProtocolError:
             return False
 
-    def _tell(self, topic: str) -> None:
+    def _report(self, topic: str) -> None:
         if self.count:
             try:
-                self._mouth.send(messages.encode(topic, messages.missed_orders(self.count)), zmq.DONTWAIT)
+                self._peer.send(messages.encode(topic, messages.missed_orders(self.count)), zmq.DONTWAIT)
             except zmq.Again:
-                return  # The proxy is behind; the next supervisor is told.
+                return  # The proxy is behind; the next supervisor gets the report.
             self.count = 0
 
     def close(self) -> None:

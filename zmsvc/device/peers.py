@@ -1,5 +1,5 @@
-"""Peers: who is connected to one side of the device, and what they leave unread. It looks when asked,
-never by the clock.
+"""Track the connections of one side of the device, and the data that their peers have not read. This module
+checks only when called, never by a timer.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ from zmsvc.host.systemd.notify import ReservedDescriptor
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """One peer at one moment: `pid 4711` or `address:port`, and how much of what was sent to it is unread
-    (about).
-    """
+    """A peer at one moment: `pid 4711` or `address:port`, and about how many bytes it has not read."""
 
     name: str
     unread: int
@@ -35,20 +33,18 @@ class PeerConnection:
 
     socket: socket.socket
     owner: Owner
-    heard: int = 0
-    """Looks, since memory or subscriptions became too many, at which it had sent what libzmq had not read
-    yet.
-    """
-    behind: int = 0
-    """Looks in a row at which it had not read what was sent to it, and had no room for more."""
+    sending: int = 0
+    """Checks, since a limit was exceeded, at which libzmq had not read all that the peer had sent."""
+    not_reading: int = 0
+    """Checks in a row at which the peer had unread data and no room for more."""
 
     @property
     def foreign_unix(self) -> bool:
-        """Whether another user can send descriptors over it."""
+        """True if another user can send descriptors over this connection."""
         return self.socket.family == socket.AF_UNIX and not ours(self.owner)
 
     def cut(self) -> None:
-        """End it. libzmq finds that out and frees what is queued for it, or half received from it."""
+        """Shut the connection down. libzmq notices, and frees the peer's queue and incomplete messages."""
         with contextlib.suppress(OSError):
             self.socket.shutdown(socket.SHUT_RDWR)
 
@@ -59,9 +55,9 @@ class PeerConnection:
 class Peers:
     """The connections of one side, each by a duplicate of its descriptor.
 
-    libzmq closes its own at any moment and the number is reused, so only a duplicate can be asked safely. It
-    also tells, after libzmq has closed its own, who ended the connection: the peer, or libzmq because the
-    peer did not answer.
+    libzmq may close its descriptor at any moment, and the number is reused, so only a duplicate is safe to
+    use. After libzmq has closed its own, the duplicate also tells which side ended the connection: the peer,
+    or libzmq because the peer did not answer.
     """
 
     def __init__(self, admission: Admission) -> None:
@@ -70,7 +66,7 @@ class Peers:
         self._poll = poll()
         self._spare = ReservedDescriptor()
         self.foreign_unix = 0
-        """Connections over which another user can send descriptors."""
+        """Number of connections over which another user can send descriptors."""
 
     def __len__(self) -> int:
         return len(self._connections)
@@ -79,8 +75,8 @@ class Peers:
         return self._connections.values()
 
     def accepted(self, fd: int) -> bool:
-        """libzmq accepted a connection. It may be gone by now; then there is nothing to keep. False: it
-        was one too many.
+        """Track a connection that libzmq has accepted, if it is still open. Return False if it exceeds the
+        limits and was shut down.
         """
         self.ended(fd)
         connection = self._duplicate(fd)
@@ -91,31 +87,30 @@ class Peers:
         except OSError:
             connection.close()
             return True
-        made = PeerConnection(socket=connection, owner=owner)
+        peer = PeerConnection(socket=connection, owner=owner)
         if not self._spare.held or not self._admission.enter(owner):
-            made.cut()
+            peer.cut()
             connection.close()
             self._spare.renew()
             return False
-        self._connections[fd] = made
+        self._connections[fd] = peer
         self._poll.register(connection, POLLIN | POLLOUT)
-        self.foreign_unix += made.foreign_unix
+        self.foreign_unix += peer.foreign_unix
         return True
 
     def _duplicate(self, fd: int) -> socket.socket | None:
         for _ in range(2):
             with contextlib.suppress(OSError):
                 return socket.socket(fileno=os.dup(fd))
-            # No descriptor is left, perhaps: then the spare one has to do, for as long as it takes to end
-            # this connection.
+            # If no descriptor is left, use the reserved one, until this connection is shut down.
             if not self._spare.give_up():
                 break
         self._spare.renew()
         return None
 
     def ended(self, fd: int) -> Peer | None:
-        """libzmq closed a connection: the peer that was let go against its will, or None when it left by
-        itself.
+        """Forget a connection that libzmq has closed. Return the peer if libzmq disconnected it, None if the
+        peer left by itself.
         """
         gone = self._connections.pop(fd, None)
         if gone is None:
@@ -127,24 +122,24 @@ class Peers:
             return None if _left(connection) else _peer(connection)
 
     def look(self) -> None:
-        """Note of each whether it has sent what is not read yet, and whether it does not read."""
+        """Check each connection: count unread data of the peer, and a peer that does not read."""
         found = dict(self._poll.poll(0))
         for each in self._connections.values():
             ready = found.get(each.socket.fileno(), 0)
-            each.heard += bool(ready & POLLIN)
-            each.behind = 0 if ready & (POLLOUT | POLLHUP) else each.behind + 1
+            each.sending += bool(ready & POLLIN)
+            each.not_reading = 0 if ready & (POLLOUT | POLLHUP) else each.not_reading + 1
 
-    def forget_looks(self) -> None:
+    def reset_counters(self) -> None:
         for each in self._connections.values():
-            each.heard = each.behind = 0
+            each.sending = each.not_reading = 0
 
     def unread(self) -> list[Peer]:
-        """Those who have not read all that was sent to them, the slowest first."""
+        """Return the peers with unread data, the slowest first."""
         peers = [each.peer() for each in self._connections.values()]
         return sorted((peer for peer in peers if peer.unread), key=lambda peer: -peer.unread)
 
     def close(self) -> None:
-        """Drop the duplicates, so that connections end when libzmq ends them."""
+        """Close the duplicates, so that connections end when libzmq closes them."""
         for each in self._connections.values():
             each.socket.close()
         self._connections.clear()

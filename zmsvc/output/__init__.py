@@ -1,1 +1,1 @@
-"""The process that reads what tasks print, where the context does not log to the journal."""
+"""The process that reads the output of tasks, if the context does not log to the journal."""

@@ -1,6 +1,4 @@
-"""Run the output process of a context: the keeper executes it and gives it a line; no person starts it by
-hand.
-"""
+"""Run the output process of a context. The keeper executes it, and passes a socket; users do not start it."""
 
 from __future__ import annotations
 
@@ -17,30 +15,31 @@ from zmsvc.output.output import Output
 from zmsvc.output.standard_error import StandardError
 
 NAME = "zmsvc-output"
-"""What `ps` calls this process."""
+"""The name of this process in `ps`."""
 
 
 def main() -> NoReturn:
     parser = argparse.ArgumentParser(
-        prog="zmsvc.output", description="The process that reads what tasks print, run by zmsvcd."
+        prog="zmsvc.output", description="The process that reads the output of tasks, run by zmsvcd."
     )
     parser.add_argument("--line", type=int, required=True, help="descriptor of the socket to the keeper")
     parser.add_argument("--log", required=True, help="where the log goes: stderr, /path or /path+stderr")
     parser.add_argument("--name", required=True, help="name of the context")
     args = parser.parse_args()
     linux.set_process_name(NAME)
-    # It ends when the keeper's end of the line closes. One that was stopped (SIGSTOP) has to run for that.
+    # This process ends when the keeper's end of the channel closes. If it was stopped (SIGSTOP) it has to run
+    # for that.
     linux.signal_at_parents_death(signal.SIGCONT)
-    # A Ctrl-C and an order to the whole group are for the keeper: this process ends last, or lines would be
+    # Ctrl-C and signals to the whole group are for the keeper: this process ends last, or lines would be
     # lost.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGTSTP, signal.SIGTTOU):
         signal.signal(number, signal.SIG_IGN)
-    line = socket.socket(fileno=args.line)
-    line.set_inheritable(False)
+    channel = socket.socket(fileno=args.line)
+    channel.set_inheritable(False)
     path = args.log.removesuffix("+stderr")
     file = LogFile(path, later=True) if path.startswith("/") else None
-    # Without a terminal standard error leads to this process itself.
-    screen = (
+    # In a detached daemon standard error leads to this process itself.
+    stderr = (
         StandardError(2)
         if DETACHED not in os.environ and (file is None or path != args.log or not _writable(file))
         else None
@@ -48,8 +47,8 @@ def main() -> NoReturn:
     os.chdir("/")
     linux.drop_capabilities()
     linux.forbid_new_privileges()
-    Output(line, file, screen, args.name).run()
-    # A thread may wait for a terminal that nobody reads.
+    Output(channel, file, stderr, args.name).run()
+    # A thread may wait for a terminal that does not read.
     os._exit(0)
 
 

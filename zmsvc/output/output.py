@@ -1,9 +1,9 @@
-"""Reads the pipes of all tasks, puts the head of an entry before each line, and writes it to the log file and
-to standard error.
+"""Read the pipes of all tasks, put the head of an entry before each line, and write it to the log file and to
+standard error.
 
-A task waits while this process is behind: its pipe is full then. So nothing grows here, and a task that
-floods gets its share of a turn. What has been read is written before the next pipe is read: a SIGKILL loses
-one read of one task, and the lines without an end.
+While this process is behind, pipes are full and their tasks wait. So this process does not grow, and a task
+that floods gets one read per turn. Data is written before the next pipe is read: a SIGKILL loses at most one
+read of one task, and incomplete lines.
 """
 
 from __future__ import annotations
@@ -24,98 +24,102 @@ from zmsvc.output.task_pipe import TaskPipe
 from zmsvc.protocol import output as protocol
 
 READ = 65536
-"""Bytes that one task has of a turn: what its pipe holds."""
+"""Bytes read from one task per turn: the capacity of its pipe."""
 LARGEST_PIPE = 1 << 20
-"""Bytes that a pipe holds at most, where its task has made it larger (/proc/sys/fs/pipe-max-size)."""
+"""The largest capacity of a pipe that a task has enlarged (/proc/sys/fs/pipe-max-size)."""
 WARNING = 4
 
 
 class Output:
-    """The pipes, the line to the keeper, and where the log goes. Both places may be missing."""
+    """The pipes, the channel to the keeper, and the targets of the log: a file and standard error, each
+    optional.
+    """
 
     def __init__(
-        self, line: socket.socket, file: LogFile | None, screen: StandardError | None, name: str
+        self, channel: socket.socket, file: LogFile | None, stderr: StandardError | None, name: str
     ) -> None:
-        self._line = line
+        self._channel = channel
         self._file = file
-        self._screen = screen
+        self._stderr = stderr
         self._start = logline.start(f"zmsvc-{name}", os.getpid(), "")
-        self._taps: dict[int, TaskPipe] = {}
+        self._pipes: dict[int, TaskPipe] = {}
         self._epoll = select.epoll()
         self._events = select.EPOLLIN
-        self._epoll.register(line.fileno(), self._events)
-        self._losing: OSError | None = None
+        self._epoll.register(channel.fileno(), self._events)
+        self._write_error: OSError | None = None
         self._reports: deque[protocol.Report] = deque()
-        """What the keeper does not take now: one for each pipe at most."""
-        line.setblocking(False)
+        """Reports that the channel has no room for now, at most one for each pipe."""
+        channel.setblocking(False)
 
     def run(self) -> None:
-        """Until the keeper closes the line, and then until the pipes are empty."""
-        open_ = True
-        while open_:
+        """Run until the keeper closes the channel, then until the pipes are empty."""
+        channel_open = True
+        while channel_open:
             for fd, events in self._epoll.poll():
-                if fd != self._line.fileno():
+                if fd != self._channel.fileno():
                     self._read(fd)
                     continue
                 if events & select.EPOLLOUT:
-                    self._report()
-                if events & ~select.EPOLLOUT and not self._obey():
-                    open_ = False
-        for fd in list(self._taps):
-            # No more than a pipe can hold: a process that is left over may write for ever.
+                    self._send_reports()
+                if events & ~select.EPOLLOUT and not self._handle_order():
+                    channel_open = False
+        for fd in list(self._pipes):
+            # At most the capacity of a pipe: a process that is left over may write for ever.
             for _ in range(LARGEST_PIPE // READ):
                 if not self._read(fd):
                     break
-            if fd in self._taps:
-                self._write(self._taps[fd].end(stamp(time.time())))
-        self._tell_losses()
-        if self._screen is not None:
-            self._screen.close()
+            if fd in self._pipes:
+                self._write(self._pipes[fd].end(stamp(time.time())))
+        self._report_losses()
+        if self._stderr is not None:
+            self._stderr.close()
 
     # --- the keeper
 
-    def _obey(self) -> bool:
-        """Take one order; False when the keeper has closed the line."""
+    def _handle_order(self) -> bool:
+        """Handle one order; return False if the keeper has closed the channel."""
         try:
-            got = seqpacket.receive(self._line)
-            if got is None:
+            received = seqpacket.receive(self._channel)
+            if received is None:
                 return False
-            order = protocol.ORDERS.decode(got[0])
+            order = protocol.ORDERS.decode(received[0])
         except (BlockingIOError, ProtocolError):
-            return True  # The latter is of a keeper of another release.
+            return True  # ProtocolError: the order is of a keeper of another release.
         match order:
             case protocol.TakePipe():
-                self._take(order, got[1]["read"])
+                self._add_pipe(order, received[1]["read"])
             case protocol.Reopen():
                 self._reopen()
             case protocol.Ping():
-                self._tell(protocol.Pong())
+                self._queue_report(protocol.Pong())
             case _:
                 assert_never(order)
         return True
 
-    def _tell(self, report: protocol.Report) -> None:
+    def _queue_report(self, report: protocol.Report) -> None:
         self._reports.append(report)
-        self._report()
+        self._send_reports()
 
-    def _report(self) -> None:
-        """Send what the keeper takes. It may be stopped, and tasks must not wait for that."""
+    def _send_reports(self) -> None:
+        """Send reports while the channel has room. The keeper may be stopped, and tasks must not wait for
+        it.
+        """
         try:
             while self._reports:
-                seqpacket.send(self._line, protocol.REPORTS.encode(self._reports[0]))
+                seqpacket.send(self._channel, protocol.REPORTS.encode(self._reports[0]))
                 self._reports.popleft()
         except BlockingIOError:
             pass
         except OSError:
-            self._reports.clear()  # The keeper is gone, which the next look at the line tells.
+            self._reports.clear()  # The keeper is gone; the next receive on the channel notices.
         events = select.EPOLLIN | (select.EPOLLOUT if self._reports else 0)
         if events != self._events:
-            self._epoll.modify(self._line.fileno(), events)
+            self._epoll.modify(self._channel.fileno(), events)
             self._events = events
 
-    def _take(self, about: protocol.TakePipe, fd: int) -> None:
+    def _add_pipe(self, order: protocol.TakePipe, fd: int) -> None:
         os.set_blocking(fd, False)
-        self._taps[fd] = TaskPipe(about)
+        self._pipes[fd] = TaskPipe(order)
         self._epoll.register(fd, select.EPOLLIN)
 
     def _reopen(self) -> None:
@@ -124,53 +128,55 @@ class Output:
         try:
             self._file.reopen()
         except OSError as error:
-            self._say(f"Cannot open {self._file.path} anew: {error.strerror}")
+            self._log(f"Cannot reopen {self._file.path}: {error.strerror}")
 
     # --- pipes
 
     def _read(self, fd: int) -> bool:
-        """Take one read of a pipe; False when there is nothing more for now, or for ever."""
-        tap = self._taps[fd]
+        """Read a pipe once; return False if it is empty or has ended."""
+        pipe = self._pipes[fd]
         try:
             data = os.read(fd, READ)
         except BlockingIOError:
             return False
         if data:
-            self._write(tap.take(data, stamp(time.time())))
+            self._write(pipe.take(data, stamp(time.time())))
             return True
-        self._write(tap.end(stamp(time.time())))
+        self._write(pipe.end(stamp(time.time())))
         self._epoll.unregister(fd)
         os.close(fd)
-        del self._taps[fd]
-        self._tell(protocol.Ended(pipe=tap.about.pipe))
+        del self._pipes[fd]
+        self._queue_report(protocol.Ended(pipe=pipe.about.pipe))
         return False
 
     def _write(self, entries: bytes) -> None:
         if not entries:
             return
-        if self._screen is not None:
-            self._screen.show(entries)
+        if self._stderr is not None:
+            self._stderr.show(entries)
         if self._file is None:
             return
         error = self._file.write(entries)
         if error is None:
-            self._tell_losses()
-        elif self._losing is None:
-            self._losing = error
-            if self._screen is not None:
-                self._screen.show(self._entry(f"Cannot write to {self._file.path}: {error.strerror}"))
+            self._report_losses()
+        elif self._write_error is None:
+            self._write_error = error
+            if self._stderr is not None:
+                self._stderr.show(self._entry(f"Cannot write to {self._file.path}: {error.strerror}"))
 
-    def _tell_losses(self) -> None:
-        """Say how much is missing, as soon as that can be written."""
-        if self._losing is None or self._file is None:
+    def _report_losses(self) -> None:
+        """Log the number of lost lines, as soon as the file can be written."""
+        if self._write_error is None or self._file is None:
             return
         lines, size = self._file.lost_lines, self._file.lost_bytes
-        said = self._entry(f"{lines} lines ({size} bytes) of tasks are missing here: {self._losing.strerror}")
-        if self._file.write(said) is None:
-            self._losing = None
+        entry = self._entry(
+            f"{lines} lines ({size} bytes) of tasks are missing here: {self._write_error.strerror}"
+        )
+        if self._file.write(entry) is None:
+            self._write_error = None
             self._file.lost_lines = self._file.lost_bytes = 0
 
-    def _say(self, text: str) -> None:
+    def _log(self, text: str) -> None:
         self._write(self._entry(text))
 
     def _entry(self, text: str) -> bytes:

@@ -1,5 +1,5 @@
-"""The standard error of the daemon, where the log goes to a person or to a container's log as well. Its
-reader may stop reading.
+"""Write the log to the daemon's standard error, for a person or a container's log. Its reader may stop
+reading.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections import deque
 from zmsvc.core import printable
 
 MOST = 1 << 20
-"""Bytes that wait for a reader; what comes meanwhile is left out and counted."""
+"""The most bytes that wait for the reader. Further lines are left out and counted."""
 LAST = 2.0
-"""Seconds that the reader has at the end."""
+"""Seconds that `close` waits for the reader."""
 WRITE = 4096
-"""Bytes of one write: what the reader does not take holds no more than that."""
+"""Bytes of one write. A reader that stops reading blocks at most one write."""
 
 
 class StandardError:
-    """A thread that writes, so that neither the file nor the tasks wait for the reader. It sleeps while
-    there is nothing to write.
+    """A writer thread, so that neither the log file nor the tasks wait for the reader. It sleeps while there
+    is nothing to write.
     """
 
     def __init__(self, fd: int) -> None:
@@ -29,48 +29,48 @@ class StandardError:
         self._waiting: deque[bytes] = deque()
         self._size = 0
         self.left_out = 0
-        """Lines since the reader was last told."""
-        self._news = threading.Condition()
+        """Number of left out lines since the last notice about them."""
+        self._changed = threading.Condition()
         self._ending = False
-        self._thread = threading.Thread(target=self._live, daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def show(self, entries: bytes) -> None:
-        """Have whole lines written. Never waits."""
-        with self._news:
+        """Queue complete lines. Never blocks."""
+        with self._changed:
             if self._size + len(entries) > MOST:
                 self.left_out += entries.count(b"\n")
                 return
             if self.left_out:
-                told = (
-                    b"zmsvc-output: %d lines are not shown here, whose reader was too slow\n" % self.left_out
+                notice = (
+                    b"zmsvc-output: %d lines are not shown here: the reader was too slow\n" % self.left_out
                 )
                 self.left_out = 0
-                self._append(told)
+                self._append(notice)
             self._append(entries)
-            self._news.notify()
+            self._changed.notify()
 
     def _append(self, data: bytes) -> None:
         self._waiting.append(data)
         self._size += len(data)
 
     def close(self) -> None:
-        """Wait until the reader has had all of it, or for as long as it may take."""
-        with self._news:
+        """Wait until everything is written, for at most LAST seconds."""
+        with self._changed:
             self._ending = True
-            self._news.notify()
+            self._changed.notify()
         self._thread.join(LAST)
 
-    def _live(self) -> None:
+    def _run(self) -> None:
         while True:
-            with self._news:
+            with self._changed:
                 while not self._waiting:
                     if self._ending:
                         return
-                    self._news.wait()
+                    self._changed.wait()
                 data = self._waiting.popleft()
             self._write(data)
-            with self._news:
+            with self._changed:
                 self._size -= len(data)
 
     def _write(self, data: bytes) -> None:
@@ -80,4 +80,4 @@ class StandardError:
             for at in range(0, len(data), WRITE):
                 os.write(self._fd, data[at : at + WRITE])
         except OSError:
-            return  # A terminal that was closed, a pipe without a reader: the log file has it.
+            return  # The terminal is closed or the pipe has no reader; the log file has the lines.

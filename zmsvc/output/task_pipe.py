@@ -1,5 +1,5 @@
-"""What comes out of one task's pipe, as entries of the log. No file and no clock: the stamp is given, the
-bytes are returned.
+"""Turn the data of one task's pipe into entries of the log. Pure: the caller passes the time stamp, and
+writes the returned bytes.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from zmsvc.protocol.output import TakePipe
 
 
 class TaskPipe:
-    """One pipe. Holds the line that has no end yet, which is at most `logline.LINE_LIMIT` bytes."""
+    """One pipe, with its incomplete line of at most `logline.LINE_LIMIT` bytes."""
 
     def __init__(self, about: TakePipe) -> None:
         self.about = about
@@ -18,7 +18,7 @@ class TaskPipe:
         self._start = logline.start(about.identifier, about.pid, logline.about(about.transaction, about.task))
 
     def take(self, data: bytes, stamp: str) -> bytes:
-        """Return the entries that are whole now. Empty lines are dropped, as journald drops them."""
+        """Return the entries of all complete lines. Empty lines are dropped, as journald does."""
         *whole, rest = (self._rest + data).split(b"\n")
         entries = self._entries(whole, stamp)
         if len(rest) > logline.LINE_LIMIT:
@@ -28,7 +28,7 @@ class TaskPipe:
         return entries
 
     def end(self, stamp: str) -> bytes:
-        """Return the last entry, whose line has no end."""
+        """Return the entry of the incomplete last line."""
         rest, self._rest = self._rest, b""
         return self._entries([rest], stamp)
 
@@ -36,8 +36,7 @@ class TaskPipe:
         plain = self._head(stamp, logline.INFO)
         out = bytearray()
         for line in lines:
-            # All that is not plain text of an ordinary length is rare, and a task may write a million lines a
-            # second.
+            # The fast path is for plain lines of ordinary length: a task may write a million lines a second.
             if line[:1] in b"\x1e<\r" or len(line) > logline.LINE_LIMIT:
                 for piece in logline.pieces(line):
                     out += self._entry(piece, stamp)
@@ -55,15 +54,15 @@ class TaskPipe:
             try:
                 return self._record(line, stamp)
             except ValueError:
-                pass  # A program of the task has written the first character of a record, and no record.
+                pass  # A program of the task has written the first character of a record, but not a record.
         priority, text = logline.prefixed(line.rstrip(b"\r"))
         return (
             self._head(stamp, logline.INFO if priority is None else priority) + text + b"\n" if text else b""
         )
 
     def _record(self, line: bytes, stamp: str) -> bytes:
-        """Return a record of Python's logging. Whose it is a task cannot say, but where several share the
-        process.
+        """Return the entry of a record of Python's logging. Only in a shared process the record names its
+        task.
         """
         priority, identifier, task, text = logline.decode_record(line)
         start = None

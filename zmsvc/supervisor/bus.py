@@ -1,8 +1,7 @@
-"""The supervisor's own ears and mouth on the device: orders of the old protocol in, reports of what happened
-out.
+"""The supervisor's connection to the device: orders and questions in, events of tasks out.
 
-What is heard may come from anyone: it can only name what the loaded file has, and everything refused is
-counted and logged sparsely. What is said is built only when somebody is subscribed to it.
+A message may come from any client of the bus: it can only name tasks of the loaded file, and refused ones are
+counted and logged sparsely. An event is encoded only if it has a subscriber.
 """
 
 from __future__ import annotations
@@ -29,16 +28,18 @@ from zmsvc.supervisor.info import Info
 from zmsvc.supervisor.top import Top
 
 ECHO = 3.0
-"""Seconds in which the device has to bring us what we said; 1 ms is usual, and after a restart of the device
-150 ms.
+"""Seconds in which the device has to forward our own messages to us: usually 1 ms, after a restart of the
+device 150 ms.
 """
 HEARD = 256
-"""Messages that are taken at once, before tasks and the control socket have their turn again."""
+"""The number of messages that are received at once, before tasks and the control socket get a turn."""
 HEARD_BYTES = 256 << 10
-"""The same in bytes: 256 orders of a megabyte, from anyone, take longer than the watchdog waits."""
+"""The same in bytes: 256 orders of a megabyte, which any client may send, take longer than the watchdog
+waits.
+"""
 MAX_ORDER = 4 << 20
-"""Bytes of a message that is looked into, in 50 ms. An order that carries the whole file of 5,000 tasks has
-2.4 MB.
+"""The limit in bytes for a message that is decoded, which takes 50 ms. An order with the whole file of 5,000
+tasks has 2.4 MB.
 """
 
 log = logging.getLogger(__name__)
@@ -69,43 +70,45 @@ class Bus:
         self._zmq = sockets.context()
         frontend, backend = endpoints
         self._unheard = messages.MISSED_ORDERS.decode() + origin
-        heard = [messages.prefix(topic) for topic in (*messages.TOPICS, self._unheard)]
-        self._ears = sockets.subscriber(self._zmq, frontend, heard, curve, hwm=socket_options.SUPERVISOR_HWM)
-        self._mouth = sockets.Publisher(sockets.publisher(self._zmq, backend, curve))
-        self._mouth.expect_subscription(messages.prefix(self._unheard))
+        topics = [messages.prefix(topic) for topic in (*messages.TOPICS, self._unheard)]
+        self._subscriber = sockets.subscriber(
+            self._zmq, frontend, topics, curve, hwm=socket_options.SUPERVISOR_HWM
+        )
+        self._publisher = sockets.Publisher(sockets.publisher(self._zmq, backend, curve))
+        self._publisher.expect_subscription(messages.prefix(self._unheard))
         self._info = Info(self)
         self._top = Top(self)
         self.refused = SparseLog(log.warning)
         self.dropped = 0
         self.unheard = 0
-        """Orders that came while no supervisor was there, as the device has counted them."""
+        """Orders that came while no supervisor was there; the device counts them."""
         self._pause: asyncio.TimerHandle | None = None
         self._told_pause: asyncio.TimerHandle | None = None
         self._silent_since: float | None = None
-        """When we said what we hear ourselves; None when something was heard since."""
+        """The time of our last message that has to come back; None if any message came since."""
         self._echo: asyncio.TimerHandle | None = None
-        self._loop.add_reader(self._ears.fileno(), self._hear)
+        self._loop.add_reader(self._subscriber.fileno(), self._receive)
         self._attached = asyncio.Event()
-        self._loop.add_reader(sockets.fileno(self._mouth.socket), self._attach)
+        self._loop.add_reader(sockets.fileno(self._publisher.socket), self._attach)
 
     async def attach(self) -> None:
-        """Wait until the device knows us: our own subscription has come back through it, so both ways are
-        open.
+        """Wait until our own subscription has come back through the device, so that both directions
+        are open.
         """
         self._attach()
         await self._attached.wait()
-        self._hear()
+        self._receive()
 
     def _attach(self) -> None:
-        # The one subscription that nobody else has; libzmq tells the others before it.
+        # This subscription is ours alone; libzmq passes on the others before it.
         if self._told_pause is not None:
             return
         began = self._loop.time()
-        if not self._attached.is_set() and self._mouth.has_expected_subscription():
+        if not self._attached.is_set() and self._publisher.has_expected_subscription():
             self._attached.set()
-        self._mouth.drain()
-        if self._mouth.behind:
-            # As in `_hear`: subscriptions without end have at most half of our time.
+        self._publisher.drain()
+        if self._publisher.behind:
+            # As in `_receive`: endless subscriptions get at most half of our time.
             self._told_pause = self._loop.call_later(self._loop.time() - began, self._attach_on)
 
     def _attach_on(self) -> None:
@@ -113,8 +116,8 @@ class Bus:
         self._attach()
 
     def _attach_first(self) -> None:
-        # Sending and `has_subscriber` take in subscriptions, too, and libzmq's descriptor does not announce
-        # again what they have taken.
+        # Sending and `has_subscriber` also process subscriptions, and libzmq's descriptor does not announce
+        # those again.
         if not self._attached.is_set():
             self._attach()
 
@@ -125,7 +128,7 @@ class Bus:
     @property
     def forgotten(self) -> int:
         """Subscriptions that were not remembered because there were too many."""
-        return self._mouth.forgotten
+        return self._publisher.forgotten
 
     def close(self) -> None:
         self._top.close()
@@ -133,43 +136,43 @@ class Bus:
             if timer is not None:
                 timer.cancel()
         self._info.close()
-        self._loop.remove_reader(self._ears.fileno())
-        self._loop.remove_reader(sockets.fileno(self._mouth.socket))
-        self._ears.close(0)
-        self._mouth.socket.close(500)
+        self._loop.remove_reader(self._subscriber.fileno())
+        self._loop.remove_reader(sockets.fileno(self._publisher.socket))
+        self._subscriber.close(0)
+        self._publisher.socket.close(500)
         self._zmq.term()
 
-    # --- ears
+    # --- messages in
 
-    def _hear(self) -> None:
-        """Take what has come. ZMQ's descriptor tells of a change only once, so what is left over must
-        call us again by itself.
+    def _receive(self) -> None:
+        """Receive the waiting messages. ZMQ's descriptor announces a change only once, so a timer has to
+        continue with the rest.
 
-        Not at once, but after as long as this has taken: a flood from anyone has at most half of our time.
+        The timer waits as long as this turn took: a flood gets at most half of our time.
         """
         if self._pause is not None:
             return
         began, size = self._loop.time(), 0
         for _ in range(HEARD):
             try:
-                frame = self._ears.recv(zmq.DONTWAIT)
+                frame = self._subscriber.recv(zmq.DONTWAIT)
             except zmq.Again:
                 return
             self._note_echo()
             if len(frame) <= MAX_ORDER:
-                self._heard(frame)
+                self._take(frame)
             else:
                 self.refused.add("A message on the bus is refused: it has %d bytes", len(frame))
             size += len(frame)
             if size >= HEARD_BYTES:
                 break
-        self._pause = self._loop.call_later(self._loop.time() - began, self._hear_on)
+        self._pause = self._loop.call_later(self._loop.time() - began, self._receive_on)
 
-    def _hear_on(self) -> None:
+    def _receive_on(self) -> None:
         self._pause = None
-        self._hear()
+        self._receive()
 
-    def _heard(self, frame: bytes) -> None:
+    def _take(self, frame: bytes) -> None:
         try:
             topic, body = messages.decode(frame)
             if body.get("header", {}).get("origin") == self._origin:
@@ -218,7 +221,9 @@ class Bus:
         raise UsageError(why)
 
     def _asked(self, body: Mapping[str, Any]) -> None:
-        """`state`: somebody asks for a transaction's picture, or for what its tasks use of the machine."""
+        """Answer a `state` message: a question for the state of a transaction, or for the resources that its
+        tasks use.
+        """
         head, content = body.get("header", {}), body.get("content")
         action, name = head.get("action"), head.get("service_transaction")
         if action not in BUS["state"]:
@@ -240,18 +245,18 @@ class Bus:
         about = {"contextId": context.id, "contextName": context.name, "contextLogName": context.log_name}
         self._say("state", {"header": head, "content": {**about, "tasks": rows}})
 
-    # --- mouth
+    # --- messages out
 
     def _say(self, topic: str, body: Mapping[str, Any]) -> None:
         self.send(messages.encode(topic, body))
 
     def send(self, frame: bytes) -> None:
-        if not self._mouth.send(frame):
+        if not self._publisher.send(frame):
             self.dropped += 1
         self._attach_first()
 
     def control(self, effect: ev.PublishControl) -> None:
-        """`control`: what happened to a task."""
+        """Publish an event of a task as `control`."""
         transaction, task = effect.key
         service = effect.service
         head = messages.header(
@@ -269,7 +274,7 @@ class Bus:
         self._say("control", body)
 
     def process(self, effect: ev.PublishProcess) -> None:
-        """`process`: a task is being started or stopped."""
+        """Publish that a task is being started or stopped as `process`."""
         transaction, task = effect.key
         service = effect.service
         if service is None:
@@ -282,13 +287,13 @@ class Bus:
             service_name=service.service_name,
             origin=self._origin,
         )
-        # Our own ears always want `process`, so this is not a question of who wants it, as for the others.
+        # We subscribe to `process` ourselves, so it always has a subscriber.
         self._say("process", body)
         self._expect_echo()
 
     def _expect_echo(self) -> None:
-        """What was just said comes back to us. Where nothing at all comes for ECHO seconds the device
-        hangs.
+        """Expect our own message to come back. If no message at all comes for ECHO seconds, the
+        device hangs.
         """
         if self._silent_since is None:
             self._silent_since = self._loop.time()
@@ -303,7 +308,7 @@ class Bus:
 
     def _miss_echo(self) -> None:
         self._echo = None
-        self._hear()
+        self._receive()
         if self._silent_since is None:
             return
         left = self._silent_since + ECHO - self._loop.time()
@@ -314,19 +319,19 @@ class Bus:
             self._echo = self._loop.call_later(left, self._miss_echo)
 
     def wanted(self, head: Mapping[str, Any]) -> bool:
-        """Whether somebody may want a `control` message with this header."""
+        """Return True if a subscriber may match a `control` message with this header."""
         start = messages.encode("control", {"header": head})[: -len("}}")]
-        wanted = self._mouth.has_subscriber(start)
+        wanted = self._publisher.has_subscriber(start)
         self._attach_first()
         return wanted
 
     def info(self, effect: ev.PublishInfo) -> None:
-        """`control`/`update` with the whole context, soon and once for all changes until then."""
+        """Publish the whole context as `control`/`update`: soon, and once for all changes until then."""
         self._info.changed(effect.transaction)
 
 
 def _meant(context: Context, order: Order) -> tuple[str, ...]:
-    """The tasks that are meant; a message that carries the whole file names all of them, and so means the
+    """Return the tasks of an order. A message with the whole file names all tasks, and so concerns the
     context.
     """
     if order.topic == "context" and set(order.tasks) == set(context.tasks):
@@ -335,15 +340,15 @@ def _meant(context: Context, order: Order) -> tuple[str, ...]:
 
 
 def _elsewhere(context: Context, order: Order) -> str:
-    """Return why an order is not for this context; empty when it is."""
+    """Return the reason why an order is not for this context; empty if it is."""
     if order.topic != "context" or order.service_id in (context.id, *messages.LOADED):
         return ""
     return f"the ContextID of this context is {context.id}"
 
 
 def _foreign(context: Context, order: Order) -> str:
-    """Why a configuration that came along is not the loaded file's; empty when it is, or when only an id
-    came.
+    """Return the difference of a configuration in an order from the loaded file; empty if there is none, or
+    if the order has only an ID.
     """
     for task, given in order.configurations.items():
         loaded = context.tasks.get(task)

@@ -1,9 +1,9 @@
-"""The keeper's client, and the ear for what tasks say: both become facts, in an order in which none can be
-misunderstood.
+"""The client of the keeper, and the receiver of the tasks' notifications. Both become facts, in an
+unambiguous order.
 
-A task's datagrams are read after the keeper's messages, so whatever a task said before it ended is heard
-before its end. They are only peeked at: `settled` takes them off the queue when what follows from them is in
-the state file, so a crash between loses nothing.
+A task's datagrams are read after the keeper's messages and taken before its end, so nothing that a task sent
+comes after its end. They are only peeked at: `settled` discards them when their consequences are in the state
+file, so a crash in between loses nothing.
 """
 
 from __future__ import annotations
@@ -33,41 +33,41 @@ from zmsvc.supervisor.machine import Machine, Outside
 from zmsvc.supervisor.user_notify import UserNotify
 
 BATCH = 1024
-"""Datagrams that are taken at once: more than the kernel queues (net.unix.max_dgram_qlen), so none that
-preceded an end is left.
+"""The number of datagrams that are received at once: more than the kernel queues (net.unix.max_dgram_qlen),
+so none that preceded an end is left.
 """
 BATCH_BYTES = 256 << 10
-"""Bytes after which others have their turn while nothing has ended: each of 500 that wait may have a
-megabyte.
+"""Bytes after which other sockets get a turn, unless a task has ended: each of 500 waiting datagrams may have
+a megabyte.
 """
 
 _URGENT = sv.SignalTask | sv.KillTask | sv.ReplaceDevice
 
 MAIN = 3
-"""The first protocol in which a keeper takes another process for the main one."""
+"""The first protocol in which a keeper can treat another process as the main one."""
 
 CROWD = 100
-"""Launches of which the keeper has not said yet what became of them, at which they are many."""
+"""The number of unreported launches from which on messages are read in portions."""
 
 WORD_MS = 1000
-"""Milliseconds that the keeper has for its word about a launch, when a process speaks already that
-may be it.
+"""Milliseconds in which the keeper has to report a launch, if a process that may belong to it already sends
+datagrams.
 """
 
 log = logging.getLogger(__name__)
 
 HOLD = 0.25
-"""Seconds that the end of a task which runs as another user waits for its last words: a user that holds up
-the thread which reads them holds up no more than that, and only its own tasks.
+"""Seconds that the end of a task of another user waits for its last datagrams. A user who blocks the thread
+that reads them delays only its own tasks, and no longer than that.
 """
 
 Speaker = tuple[int, str]
-"""A PID, and the id of the task where several share the process."""
+"""The sender of a datagram: a PID, and the ID of the task if several tasks share the process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _DeferredFacts:
-    """An end that waits for `user` to have said everything before the question `asked`."""
+    """An end that waits until all datagrams of `user` before the question `asked` have been taken."""
 
     end: Fact
     user: UserNotify
@@ -105,50 +105,52 @@ class Children:
         self.notify = notify_socket
         self.device = sv.DeviceState()
         self.on_device: list[Callable[[], object]] = []
-        """Called when the keeper has told of the device."""
+        """Functions that are called after each report about the device."""
         self.zygote_version = ""
         self.lost = False
-        """The keeper is gone: so is the context."""
+        """The keeper is gone, and the context with it."""
         self._requests: list[sv.StopAll | sv.Reload] = []
         """Requests of systemd or the operator that the keeper passed on."""
         self.refused = SparseLog(log.warning)
-        """Datagrams of processes that are no task of ours, or that cannot be read."""
+        """Datagrams of processes that do not belong to a task, or that cannot be read."""
         self._launch_of: dict[Speaker, int] = {}
         self._speaker_of: dict[int, Speaker] = {}
         self._ordered: set[int] = set()
-        """Launches of which the keeper has not said yet what became of them."""
+        """Launches that the keeper has not reported yet."""
         self._unsent: deque[sv.Order] = deque()
-        """Orders that the keeper has no room for yet: a thousand launches take it a second or two, in which
-        others are to be heard.
+        """Orders that wait for room in the keeper's socket. A thousand launches take the keeper a second or
+        two, in which the supervisor has to read other sockets.
         """
         self._urgent: deque[sv.Order] = deque()
-        """Signals and kills, which go before them: their time runs already. They are for processes that are
-        there, so none is meant for a launch that waits.
+        """Signals and kills, which overtake the others, since their timeouts run already. They concern
+        processes that exist, so none can overtake its own launch.
         """
         self.waiting = False
-        """Whether orders wait."""
+        """True while orders wait."""
         self.listener: Listener | None = None
         self.admission: Admission | None = None
         self._spare = notify.ReservedDescriptor()
-        """An update that comes as a descriptor is heard also when we have none left."""
+        """A spare descriptor, so that an update which comes as a descriptor can be received even at the
+        limit.
+        """
         self._peeked = 0
         notify.peek_from_start(notify_socket)
         self.mark = b""
-        """What all processes of the context show (host/kernel/process_marks.py)."""
+        """The mark of all processes of the context (host/kernel/process_marks.py)."""
         self.protocol = PROTOCOL
-        """What keeper and supervisor both speak."""
+        """The protocol that keeper and supervisor have agreed on."""
         self._users: dict[int, UserNotify] = {}
         self._uid_of: dict[int, int] = {}
-        """By launch, of tasks that run as another user."""
+        """The users of tasks that run as another user, by launch."""
         self._held_back: deque[_DeferredFacts] = deque()
-        """Ends of such tasks that wait until all that was said before them has been taken."""
+        """Ends of such tasks that wait until all earlier datagrams have been taken."""
 
     # --- facts
 
     def greet(self) -> sv.Hello:
-        """Wait for the keeper's first message, which says what it holds, and agree on a protocol.
+        """Wait for the keeper's first message, which lists its children, and agree on a protocol.
 
-        Raises ProtocolError when there is no keeper, or one that speaks no protocol of ours.
+        Raises ProtocolError if there is no keeper, or no common protocol.
         """
         self.keeper.setblocking(True)
         hello, _ = self._report()
@@ -211,10 +213,10 @@ class Children:
         return requests
 
     def facts(self, *, all_said: bool = False) -> list[Fact]:
-        """What has happened since the last call.
+        """Return the facts since the last call.
 
-        Of what tasks said this may be a part, unless `all_said`; but nothing that was said before an end
-        comes after it.
+        They may have only a part of the waiting datagrams, unless `all_said`; but no datagram that preceded
+        an end comes after it.
         """
         before, ends = self._from_keeper()
         said: list[Fact] = []
@@ -245,7 +247,7 @@ class Children:
         return self._said(datagram)
 
     def _in_turn(self, ends: list[Fact]) -> list[Fact]:
-        """Return the ends whose turn it is: one of a task of another user waits until its last words have
+        """Return the ends that are due. The end of a task of another user waits until its last datagrams have
         been taken.
         """
         passed: list[Fact] = []
@@ -272,11 +274,11 @@ class Children:
         return passed
 
     def _fall_silent(self, end: Fact) -> None:
-        """Forget which launch the process and the tag of a thread stand for when the thread has ended: the
-        next launch has the same.
+        """Forget the launch of a process and tag when a Thread has ended: the next launch has the same
+        process and tag.
 
-        Its READY=1 may come before the keeper's report of it, and while the disk is full the ended launch is
-        not acknowledged.
+        READY=1 of the next launch may come before the keeper's report of it, and while the disk is full the
+        ended launch is not acknowledged.
         """
         if not isinstance(end, ev.TaskExited | ev.TaskGone):
             return
@@ -290,26 +292,26 @@ class Children:
         return self._users.get(self._uid_of.get(end.launch, -1))
 
     def patience(self) -> float | None:
-        """Return the seconds until `facts` has an end that waits for last words, whether they come or not;
-        None when none waits.
+        """Return the seconds until a deferred end is due even without its last datagrams; None if no end
+        waits.
         """
         return max(0.0, self._held_back[0].until - time.monotonic()) if self._held_back else None
 
     def _speaker(self, datagram: notify.Datagram) -> Speaker:
         tag = next((value for key, value in datagram.lines if key == "X_ZMSVC_TASK"), "")
-        # A process of its own may write that line too; it speaks for itself alone.
+        # A task with its own process may also send that line, but only for itself.
         if (datagram.pid, "") in self._launch_of:
             return datagram.pid, ""
         return self._admitted(datagram) or (datagram.pid, tag)
 
     def _admitted(self, datagram: notify.Datagram) -> Speaker | None:
-        """Return the task that a process may speak for which is not its main one; a process that has ended
-        already is nobody's.
+        """Return the sender for a process that is not the main one of a task but may notify for it; None for
+        others, and for processes that have ended.
         """
         launch = self.outside.launch_of(datagram.pid, self.mark) if self.mark else None
         if launch is None or launch not in self._speaker_of or not self._admits_all(launch):
             return None
-        # Another user's process may show the same mark, but it cannot have this user.
+        # Another user's process may have the same mark, but not this user ID.
         if datagram.uid not in (0, self._uid_of.get(launch, os.geteuid())):
             return None
         return self._speaker_of[launch]
@@ -318,11 +320,10 @@ class Children:
         return self.admission is not None and self.admission.admits_all(launch)
 
     def _await_word(self, datagram: notify.Datagram, before: list[Fact], ends: list[Fact]) -> None:
-        """A task may speak before the keeper's word about its fork has come; that word is on its way and
-        needs but our reading.
+        """Read the keeper's `launched` message for a task whose first datagram came before it. The message is
+        already in our socket.
 
-        It can be none of ours when the keeper has told of all that it was ordered to launch, so nobody else
-        can make us wait.
+        With no launch outstanding the sender is not a task, so it cannot make the supervisor wait.
         """
         while self._ordered and not self.lost and self._speaker(datagram) not in self._launch_of:
             if not self.outside.wait(self.keeper, WORD_MS):
@@ -332,14 +333,16 @@ class Children:
             ends += later
 
     def settled(self) -> None:
-        """What was taken from the notify socket is in the state file: now it may go from the queue."""
+        """Discard the datagrams that were peeked at: their consequences are in the state file."""
         count, self._peeked = self._peeked, 0
         notify.discard(self.notify, count)
         for user in self._users.values():
             user.settled()
 
     def _from_keeper(self) -> tuple[list[Fact], list[Fact]]:
-        """Beginnings, which come before what tasks say, and ends, which come after it."""
+        """Return the starts, which come before the datagrams of tasks, and the ends, which come after
+        them.
+        """
         before: list[Fact] = []
         ends: list[Fact] = []
         while not self.lost:
@@ -348,7 +351,7 @@ class Children:
             except BlockingIOError:
                 break
             except ProtocolError as error:
-                # Of a keeper of another release; what it reports beside is still good.
+                # A report of another release that cannot be read: later reports still can.
                 log.error("The keeper: %s", error)
                 continue
             if report is None:
@@ -398,7 +401,7 @@ class Children:
             case _:
                 assert_never(report)
 
-    # --- what tasks say
+    # --- notifications of tasks
 
     def _said(self, datagram: notify.Datagram) -> Iterable[Fact]:
         launch = self._launch_of.get(self._speaker(datagram))
@@ -408,13 +411,13 @@ class Children:
         try:
             return [*_facts_of(launch, datagram), *self._main_named(launch, datagram)]
         except (ProtocolError, ValueError, OverflowError, RecursionError) as error:
-            # Anything that escaped here would take along all facts that were read with it, and stay in the
-            # queue for the next supervisor.
+            # An exception here would lose all facts that were read with this one, and the datagram would stay
+            # in the queue for the next supervisor.
             self.refused.add("Cannot read what process %d says: %s", datagram.pid, error)
             return []
 
     def _main_named(self, launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
-        """MAINPID= of a task: only a process of the same launch can become its main one."""
+        """Yield a fact for MAINPID=. Only a process of the same launch can become the main one."""
         named = dict(datagram.lines).get("MAINPID")
         if named is None or self._speaker_of[launch][1]:
             return
@@ -439,13 +442,13 @@ class Children:
     def _refuse(self, datagram: notify.Datagram) -> None:
         for fd in datagram.fds:
             os.close(fd)
-        self.refused.add("Process %d is no task's main process: its notification is ignored", datagram.pid)
+        self.refused.add("Process %d is not a task's main process: its notification is ignored", datagram.pid)
 
     # --- orders
 
     def tell(self, order: sv.Order) -> None:
-        """Order something of the keeper. Orders arrive one after the other; where it has no room for one,
-        that waits here.
+        """Send an order to the keeper. Orders arrive in turn; they wait here while the keeper's socket has no
+        room.
         """
         if self.lost:
             return
@@ -454,7 +457,7 @@ class Children:
             self.send_orders()
 
     def send_orders(self) -> None:
-        """Send what waits, as far as there is room."""
+        """Send waiting orders, as far as there is room."""
         waiting = False
         try:
             while (queue := self._urgent or self._unsent) and not self.lost:
@@ -476,14 +479,14 @@ class Children:
 
     @property
     def crowded(self) -> bool:
-        """Tell whether many launches are under way, so that what is said about them, and by them, had better
-        be heard in portions.
+        """True while many launches are under way, so that reports and datagrams are better read in
+        portions.
         """
         return self.waiting or len(self._ordered) >= CROWD
 
     def finish(self) -> None:
-        """Send all that waits, at the end of this supervisor. The keeper reads at once, so waiting for it is
-        waiting for its forks.
+        """Send all waiting orders at the end of this supervisor. This blocks only as long as the keeper
+        forks.
         """
         self.keeper.setblocking(True)
         self.send_orders()
@@ -528,12 +531,14 @@ def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
 
 
 def _no_number(name: str) -> Any:
-    """Python reads NaN and Infinity, which are no JSON: on the bus nobody else could read them."""
+    """Refuse NaN and Infinity: Python reads them, but they are not JSON, and other clients of the bus could
+    not.
+    """
     raise ProtocolError(f"{name} in an update is not JSON")
 
 
 def held(hello: sv.Hello) -> tuple[tuple[ev.Child, ...], list[ev.TaskExited]]:
-    """Return what a keeper holds: its living children, and the ends that no supervisor has acknowledged."""
+    """Return the living children of a keeper, and the ends that no supervisor has acknowledged."""
     children = tuple(
         ev.Child(launch=child.launch, pid=child.pid, start_time=child.start_time, executed=child.executed)
         for child in hello.children

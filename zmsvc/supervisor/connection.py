@@ -1,9 +1,9 @@
-"""One client of the control socket. A thread of its own receives from it and closes it, for either may hang.
+"""One client of the control socket. A thread receives from it and closes it, since either may hang.
 
-A client can send descriptors with its bytes. The kernel drops the ones that we do not ask for, and the last
-reference to a file is closed in the thread that receives or closes the connection: a TCP socket with
-SO_LINGER, or a file of FUSE, holds that thread for as long as its owner likes. So the event loop only sends.
-A thread that hangs keeps its place among the connections and nothing else.
+A client can send descriptors with its bytes. The kernel drops them unless the receiver asks for them, and
+closes the last reference to a file in the thread that receives or closes the connection. A TCP socket with
+SO_LINGER, or a file of FUSE, blocks that thread for as long as its owner likes. So the event loop only sends.
+A blocked thread keeps its place among the connections and nothing else.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from collections import deque
 from collections.abc import Callable
 
 GRACE = 1.0
-"""Seconds that a client which has sent too much has to take an answer."""
+"""Seconds in which a client that has sent too much has to read the answer."""
 _PORTION = 65536
 
 
 class TooLongError(Exception):
-    """The client has sent more than it may without an answer."""
+    """The client has sent more bytes than may wait for answers."""
 
 
 class ClientConnection:
-    """A stream of lines, used from the event loop. At most `limit` bytes may wait for the reader."""
+    """A stream of lines for the event loop. At most `limit` bytes may wait for the reader."""
 
     def __init__(self, sock: socket.socket, limit: int, closed: Callable[[], object]) -> None:
-        """`closed` is called in the loop when the descriptor is closed, which may never be."""
+        """`closed` is called in the loop when the descriptor is closed, which may never happen."""
         self.sock = sock
         self._limit = limit
         self._closed = closed
@@ -62,8 +62,8 @@ class ClientConnection:
         return line
 
     async def write(self, data: bytes) -> None:
-        """Send all of it. Raises ConnectionError when the client is gone, or has sent too much and takes
-        no answer.
+        """Send all of the data. Raises ConnectionError if the client is gone, or has sent too much and does
+        not read.
         """
         self._writing = True
         try:
@@ -75,11 +75,13 @@ class ClientConnection:
             self._writing = False
 
     def on_hang_up(self, call: Callable[[], object] | None) -> None:
-        """Call this when the client hangs up. A client that has only nothing more to say is still there."""
+        """Set the function that is called when the client hangs up. A client that only shuts down its writing
+        side is still there.
+        """
         self._hung_up = call
 
     def end(self) -> None:
-        """Say that nothing more will be sent."""
+        """Shut down the writing side."""
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
 
@@ -141,7 +143,7 @@ class ClientConnection:
         self._too_long = too_long
         self._news.set()
         if too_long and self._writing:
-            # It asks and asks and takes no answers: it would not take that one either.
+            # The client keeps sending and reads no answers: it would not read the refusal either.
             with contextlib.suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
 

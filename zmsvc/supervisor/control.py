@@ -1,7 +1,6 @@
-"""The control socket: a request becomes a fact, a Reply becomes the answer. A request a line, an answer a
-line, JSON both ways.
+"""The server of the control socket. Each request and each answer is a line of JSON.
 
-Who may ask for what is in core/access.py, and who asks is told by the kernel.
+core/access.py has the users who may send each request. The kernel identifies the user of a client.
 """
 
 from __future__ import annotations
@@ -22,25 +21,25 @@ from zmsvc.host.kernel import linux
 from zmsvc.supervisor.connection import ClientConnection, TooLongError
 
 MAX_LINE = 256 << 10
-"""Bytes of requests that one client may have waiting: an order that names 5,000 tasks has 100 kB."""
+"""The limit in bytes for the waiting requests of one client: an order that names 5,000 tasks has 100 kB."""
 FIRST_LINE = 10.0
-"""Seconds in which a client has to ask for something."""
+"""Seconds in which a client has to send its first request."""
 MAX_CLIENTS = 1024
-"""Connections at once; more are refused with a word."""
+"""The number of connections at once; more are refused with an answer."""
 RESERVED = 64
-"""Of these for root and the daemon's own user alone, whom no other user of its group can keep out."""
-MAX_OF_USER = 256
-"""Connections of one other user."""
-GRACE = 1.0
-"""Seconds that a client which is refused has to hear so."""
-ACCEPT = 64
-"""Clients that are taken in one turn of the loop."""
-LAST_WORDS = 0.1
-"""Seconds for answers that are under way when the supervisor leaves: those who come now wait for the next
-one.
+"""The number of these that only root and the daemon's own user get, so that the group's users cannot keep
+them out.
 """
+MAX_OF_USER = 256
+"""The number of connections of one other user."""
+GRACE = 1.0
+"""Seconds in which a refused client can read the answer."""
+ACCEPT = 64
+"""The number of clients that are accepted in one turn of the loop."""
+LAST_WORDS = 0.1
+"""Seconds for pending answers when the supervisor leaves. Later clients wait for the next supervisor."""
 PAUSE = 1.0
-"""Seconds until the next try to take a client, when no descriptor or no thread could be had."""
+"""Seconds until the next attempt to accept, if there was no descriptor or no thread."""
 
 
 Answer = dict[str, Any]
@@ -64,7 +63,7 @@ log = logging.getLogger(__name__)
 
 
 def failure(code: int, error: str, **data: Any) -> Answer:
-    """An answer that says no. `code` is the exit status of zmsvcctl."""
+    """Return the answer to a refused or failed request. `code` is the exit status of zmsvcctl."""
     return {"ok": False, "code": code, "error": error, "data": data}
 
 
@@ -73,7 +72,7 @@ def success(data: Mapping[str, Any]) -> Answer:
 
 
 class Control:
-    """The server on the socket that the keeper listens with."""
+    """The server on the listening socket that the keeper holds."""
 
     def __init__(
         self,
@@ -93,18 +92,20 @@ class Control:
         """Connections by uid, those whose thread hangs included."""
         self._closing = False
         self._unserved: socket.socket | None = None
-        """A client for whom no thread could be had. To close it might hang the loop, so it waits for one."""
+        """A client that waits for a thread, since none could be started. Closing its socket could hang the
+        loop.
+        """
 
     async def open(self) -> None:
         linux.refuse_descriptors(self._listening)
         self._loop.add_reader(self._listening.fileno(), self._accept)
 
     async def close(self) -> None:
-        """Let the answers that are under way go out, and hang up."""
+        """Send pending answers, and hang up."""
         self._closing = True
         self._loop.remove_reader(self._listening.fileno())
         if self._unserved is not None:
-            # The kernel does not wait for what an ended process had.
+            # Leave the descriptor to the kernel, which closes it at the end of the process without waiting.
             self._unserved.detach()
         if self._clients:
             await asyncio.wait(self._clients, timeout=self._last_words)
@@ -113,9 +114,7 @@ class Control:
         await asyncio.gather(*self._clients, return_exceptions=True)
 
     def _accept(self) -> None:
-        """Take the clients that wait; each waits in the backlog while no descriptor or no thread can
-        be had.
-        """
+        """Accept the waiting clients. They stay in the backlog while there is no descriptor or no thread."""
         for _ in range(ACCEPT):
             try:
                 sock = self._unserved or self._listening.accept()[0]
@@ -140,7 +139,7 @@ class Control:
             task.add_done_callback(functools.partial(self._done, connection))
 
     def _pause(self, error: Exception) -> None:
-        """Those who are connected are served meanwhile."""
+        """Stop accepting for a while. Connected clients are still served."""
         log.warning("Cannot take a client: %s", error)
         self._loop.remove_reader(self._listening.fileno())
         self._loop.call_later(self._pause_time, self._resume)
@@ -155,7 +154,7 @@ class Control:
             del self._open[uid]
 
     def _done(self, connection: ClientConnection, task: asyncio.Task[Any]) -> None:
-        # Not in the task: one that is cancelled before its first turn runs nothing of it.
+        # Not in the task itself: a task that is canceled before its first turn runs no code.
         connection.close()
         self._clients.discard(task)
 
@@ -171,7 +170,8 @@ class Control:
         if refusal := self._too_many(uid, groups):
             await write(failure(1, f"too many connections: {refusal}"))
             if self._open.total() <= MAX_CLIENTS + RESERVED:
-                # A client that is about to ask would find the connection broken, and not look for the answer.
+                # Read the request first: a client that writes to a closed connection fails before it reads
+                # the answer.
                 connection.end()
                 with contextlib.suppress(TimeoutError, TooLongError):
                     async with asyncio.timeout(GRACE):
@@ -190,16 +190,15 @@ class Control:
                 return
             if not line:
                 return
-            # A client that has asked once may wait for as long as it likes, for it may be one that follows
-            # what happens.
+            # After its first request a client may be silent: it may follow events.
             patience = None
             answer = await self._while_there(connection, self._answer(line, uid, groups, write))
             if answer is not None:
                 await write(answer)
 
     def _too_many(self, uid: int, groups: Set[int]) -> str:
-        """Tell why a client has to go; empty when it may stay. The daemon's user and root have places that
-        no other user can take.
+        """Return the reason to refuse a client; empty to serve it. Root and the daemon's user have
+        connections of their own.
         """
         owners = sum(self._open[owner] for owner in {0, os.geteuid()})
         others = self._open.total() - owners
@@ -212,9 +211,7 @@ class Control:
     async def _while_there(
         self, connection: ClientConnection, work: Coroutine[Any, Any, Answer]
     ) -> Answer | None:
-        """Return the answer, or None when the client has hung up. Its order is carried out all the same,
-        without waiting for the end.
-        """
+        """Return the answer, or None if the client has hung up. Its order is carried out all the same."""
         task, me = asyncio.ensure_future(work), asyncio.current_task()
         connection.on_hang_up(task.cancel)
         try:
@@ -238,15 +235,14 @@ class Control:
         if verb not in self._verbs or verb not in CONTROL:
             return failure(2, f"cannot {verb}: the supervisor knows {', '.join(sorted(self._verbs))}")
         if not _may(CONTROL[verb], uid, groups):
-            return failure(1, f"cannot {verb}: only {CONTROL[verb]} may, and uid {uid} is none of them")
+            return failure(1, f"cannot {verb}: permission denied for uid {uid}: only {CONTROL[verb]} may")
         problem = _shape(request)
         if problem:
             return failure(2, f"cannot {verb}: {problem}")
         try:
             return await self._verbs[verb](request, uid, write)
         except Exception as error:
-            # One request of one client must not end the supervisor of all tasks: it is answered, logged, and
-            # over.
+            # One request must not end the supervisor of all tasks: answer it and log the error.
             if isinstance(error, ConnectionError):
                 raise
             log.exception("Cannot answer %s", verb)
@@ -254,14 +250,14 @@ class Control:
 
 
 def _may(who: Who, uid: int, groups: Set[int]) -> bool:
-    """Judged by what the kernel says of the peer, not by the mode of the socket's file, which somebody may
-    have widened.
+    """Return True if a user may send a request. The kernel's credentials decide, not the mode of the socket
+    file, which may have been widened.
     """
     return uid in (0, os.geteuid()) or (who is Who.GROUP and os.getegid() in groups)
 
 
 def _shape(request: Mapping[str, Any]) -> str:
-    """What is wrong with the types of a request; empty when nothing is."""
+    """Return the fault in the types of a request; empty if there is none."""
     tasks = request.get("tasks") or []
     if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
         return "tasks is not a list of task ids"

@@ -1,5 +1,5 @@
-"""When `context_info` is told, and under which headers: once for all changes of a moment, and less often the
-more there is to tell.
+"""The publication of `context_info`: once for all changes of a moment, and less often the larger the context
+is.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from zmsvc.core.world import World
 from zmsvc.supervisor import report
 
 COALESCE = 0.05
-"""Seconds for which changes are gathered."""
+"""Seconds for which changes are collected."""
 RATE = 10 << 20
-"""Bytes a second: after a large round changes are gathered for longer, or a large context would do nothing
-but tell how it is.
+"""Bytes per second. After a large publication changes are collected for longer; otherwise a large context
+would do nothing but publish its state.
 """
 
 
@@ -43,20 +43,20 @@ class Info:
         self._timer: asyncio.TimerHandle | None = None
 
     def changed(self, transaction: str) -> None:
-        """Something of this transaction is to be told, soon."""
+        """Publish the state of this transaction soon."""
         self._changed[transaction] = None
         if self._timer is None:
             self._timer = self._loop.call_at(max(self._loop.time() + COALESCE, self._due), self._tell)
 
     def close(self) -> None:
-        """Tell what waits: the end of the last task is a change like any other."""
+        """Publish pending changes: the end of the last task is a change like any other."""
         if self._timer is not None:
             self._timer.cancel()
             self._tell()
 
     def _tell(self) -> None:
-        """Under the header of each transaction that has changed, since one may be subscribed to one of them
-        alone.
+        """Publish under the header of each changed transaction, since a client may subscribe to one
+        transaction alone.
         """
         changed, self._changed, self._timer = [*self._changed], {}, None
         world = self._publisher.world

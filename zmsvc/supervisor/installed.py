@@ -1,6 +1,4 @@
-"""Asks the zmsvc that is installed now, which an upgrade may have put there, whether its supervisor can
-take over from this one.
-"""
+"""Ask the installed zmsvc, which may be newer after an upgrade, whether its supervisor can take over."""
 
 from __future__ import annotations
 
@@ -12,16 +10,14 @@ from typing import Any
 from zmsvc.core.errors import ZmsvcError
 
 PATIENCE = 30.0
-"""Seconds that the installed supervisor has to say which protocols it speaks: 0.3 s is usual, a busy
-machine takes longer.
-"""
+"""Seconds in which the installed supervisor has to answer: usually 0.3 s, longer on a busy machine."""
 QUESTION = "--speaks"
-"""The argument of zmsvc.supervisor that has it say so."""
+"""The argument that makes zmsvc.supervisor print its protocols."""
 
 
 async def check(keeper_protocol: int, keeper_version: str) -> str:
     """Return the version that would take over under this keeper. Raises ZmsvcError with the reason why it
-    could not, and the way out.
+    cannot, and the remedy.
     """
     told = await _ask()
     try:
@@ -30,8 +26,7 @@ async def check(keeper_protocol: int, keeper_version: str) -> str:
         raise ZmsvcError(
             f"the installed supervisor does not say which protocols it speaks, but {json.dumps(told)[:200]}"
         ) from None
-    # A keeper speaks its own number and every earlier one, so a supervisor that is older than the keeper is
-    # welcome.
+    # A keeper speaks its own protocol and all earlier ones, so an older supervisor can take over.
     if oldest > keeper_protocol:
         raise ZmsvcError(
             f"the installed zmsvc {version} speaks protocols {oldest} to {newest}, the running keeper "
@@ -56,8 +51,8 @@ async def _ask() -> dict[str, Any]:
         await process.wait()
         raise ZmsvcError(f"the installed supervisor does not answer within {PATIENCE:g} s") from None
     if process.returncode == 2 and b"unrecognized arguments" in complaint:
-        # zmsvc 1.0, which wants the name of a context besides, does not know the question; every keeper
-        # speaks its protocol.
+        # zmsvc 1.0 does not know this argument, and needs the name of a context. Every keeper speaks its
+        # protocol.
         return {"version": "1.0", "oldest": 0, "protocol": 0}
     try:
         told = json.loads(said)

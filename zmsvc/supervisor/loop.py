@@ -1,9 +1,8 @@
-"""Facts in, `step`, save, perform: the loop that carries out what the core decides. It learns no policy,
-ever.
+"""The loop that carries out the decisions of the core: take facts, `step`, save, perform. It has no policy.
 
-A turn takes every fact that waits, saves once, and then acts; what is acknowledged is acknowledged last. So a
-crash at any line leaves either a fact that is told again or a decision that is in the state file and is
-carried out by the next supervisor.
+A turn takes all waiting facts, saves once, performs the effects, and acknowledges last. After a crash at any
+line either the sender repeats the fact, or the state file has the decision and the next supervisor carries it
+out.
 """
 
 from __future__ import annotations
@@ -37,11 +36,11 @@ from zmsvc.supervisor.launch_spec import spec_of
 from zmsvc.supervisor.unit_status import UnitNotifier, UnitStatus
 
 SAVE_AGAIN = 1.0
-"""Seconds until a state file that could not be written is tried again."""
+"""Seconds until the next attempt to write the state file."""
 ASKS = 2
-"""The first protocol in which a keeper can ask all processes of a launch to end."""
+"""The first protocol in which a keeper can signal all processes of a launch."""
 END = 10.0
-"""Seconds in which the processes of a context are killed whose keeper is gone. Only a fork bomb takes as
+"""The limit in seconds for killing all processes of a context whose keeper is gone. Only a fork bomb takes as
 long.
 """
 
@@ -49,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 class Loop:
-    """The supervisor at work. `over` is set when it is to leave."""
+    """The main loop of a supervisor. `over` is set when the supervisor has to leave."""
 
     def __init__(
         self,
@@ -69,13 +68,13 @@ class Loop:
         self.curve = curve
         self.bus: Bus | None = None
         self.granted: frozenset[int] = frozenset()
-        """Users of tasks, other than ours, who can open the sockets of the bus."""
+        """The users of tasks, other than the daemon's own, who can open the sockets of the bus."""
         self.notifier: UnitNotifier = notifier or Notifier()
         self._unit_status = UnitStatus(self.notifier)
         self.over = asyncio.Event()
         self.leaving = False
         self.unsaved = ""
-        """Why the state file could not be written last; empty when it could."""
+        """The reason why the last write of the state file failed; empty if it succeeded."""
         self.on_history: list[Callable[[], None]] = []
         self._loop = asyncio.get_running_loop()
         self._facts: list[Fact] = []
@@ -96,14 +95,14 @@ class Loop:
     # --- facts in
 
     def take(self, *facts: Fact) -> None:
-        """Something happened. The turn comes when everything else that is there now has been taken, too."""
+        """Queue facts. The turn comes after all other events that are pending now."""
         self._facts.extend(facts)
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_soon(self._turn)
 
     def read_children(self) -> None:
-        """The keeper or a task said something."""
+        """Take the messages of the keeper and of tasks."""
         self.take(*self.children.facts())
         if self._held_back is None and (patience := self.children.patience()) is not None:
             self._held_back = self._loop.call_later(patience, self._read_held_back)
@@ -119,16 +118,16 @@ class Loop:
         self.read_children()
 
     def _end_context(self) -> None:
-        """The tasks die with the keeper by the kernel's hand, but not what they had started: nothing of the
-        context may stay.
+        """Kill all processes of the context. The kernel kills the tasks with the keeper, but not the
+        processes that they started.
         """
         outside = self.children.outside
         sessions = {task.pid for task in self.world.tasks.values() if task.pid is not None}
         killed: set[tuple[int, int | None]] = set()
         until = self._loop.time() + END
-        # Again only for what was forked meanwhile: one that was killed forks no more, even if it does not end
-        # at once. One that cannot be killed (a program that is root by its mode, or one that hangs in the
-        # kernel) is no reason to stay.
+        # Repeat only for processes that were forked meanwhile: a killed process forks no more, even if it
+        # does not end at once. Do not wait for one that cannot be killed (a setuid root program, or one that
+        # hangs in the kernel).
         while self._loop.time() < until:
             found = [pid for pid in outside.belonging(sessions, self.places.mark) if pid != os.getpid()]
             if not (doomed := {(pid, outside.start_time(pid)) for pid in found} - killed):
@@ -138,7 +137,7 @@ class Loop:
         log.error("Something forks faster than it can be killed")
 
     async def ask(self, request: Requested | ev.ContextReloaded) -> ev.Reply:
-        """Bring a request in and wait for its answer."""
+        """Queue a request and wait for its reply."""
         assert request.request is not None
         future: asyncio.Future[ev.Reply] = self._loop.create_future()
         self._replies[request.request] = future
@@ -152,7 +151,7 @@ class Loop:
         return next(self._requests)
 
     def order(self, request: Requested | ev.OrdersMissed) -> None:
-        """An order from the bus, or word of orders: nobody waits for an answer."""
+        """Queue an order of the bus, or a count of missed orders. No client waits for a reply."""
         if isinstance(request, Requested) and request.verb is Verb.START and request.transaction is None:
             request = replace(request, transaction=ids.transaction_id(), new=True)
         self.take(request)
@@ -169,7 +168,7 @@ class Loop:
     def _turn(self) -> None:
         self._scheduled = False
         if self.over.is_set():
-            # The keeper, tasks and clients tell the next supervisor: this one saves no more.
+            # The next supervisor gets these facts from the keeper, tasks and clients: this one saves no more.
             return
         facts, self._facts = self._facts, []
         now = self._loop.time()
@@ -178,7 +177,7 @@ class Loop:
             self.world, more = step(self.world, fact, now)
             effects += more
         self._save([effect for effect in effects if isinstance(effect, ev.Record)])
-        # Orders to the keeper first: a process begins, or ends, while the others are told of it.
+        # Orders to the keeper go first: a process then starts or ends while the messages are published.
         for effect in sorted(effects, key=_not_for_the_keeper):
             crashpoint.reached(type(effect).__name__)
             self._perform(effect)
@@ -205,7 +204,7 @@ class Loop:
             call()
 
     def _cannot_save(self, error: OSError) -> None:
-        """Managing goes on from memory: a full disk must not keep anybody from stopping a task. Ends are not
+        """Continue from memory: a full disk must not keep the operator from stopping a task. Ends are not
         acknowledged meanwhile.
         """
         if not self.unsaved:
@@ -216,16 +215,16 @@ class Loop:
     def _save_again(self) -> None:
         if self.over.is_set():
             return
-        # Not while facts wait: a turn saves before it acts, and this is a turn without facts.
+        # This is a turn without facts: save, then acknowledge.
         self._save([])
         if self.unsaved:
             self._loop.call_later(SAVE_AGAIN, self._save_again)
         self._acknowledge()
 
     def _acknowledge(self) -> None:
-        """What was said goes from the queue, also when it could not be saved: a full queue would block every
-        task, and then the watchdog would kill those that cannot feed it. An end costs nothing to keep, so it
-        is kept until it is in the file.
+        """Discard the datagrams of this turn, even if the save failed: a full queue would block every task,
+        and the watchdog would then kill them. An end costs nothing to keep, so the keeper keeps it until it
+        is in the state file.
         """
         crashpoint.reached("settle datagrams")
         self.children.settled()
@@ -312,11 +311,10 @@ def _not_for_the_keeper(effect: Effect) -> bool:
 def facts_of_start(
     hello: sv.Hello, autostart: bool, transaction: str | None, said: Iterable[Fact]
 ) -> Iterable[Fact]:
-    """What a new supervisor is told first: what the keeper holds, what has been said meanwhile, and then
+    """Yield the first facts of a new supervisor: the keeper's children, the messages of tasks since then, and
     every unacknowledged end.
 
-    A task may have been forked, said its words and ended while nobody was there: its end is no news about it
-    but the last.
+    A task may have been forked, sent messages and ended while no supervisor was there, so its end comes last.
     """
     living, ends = held(hello)
     yield ev.SupervisorStarted(
@@ -329,7 +327,7 @@ def facts_of_start(
         generated=ids.transaction_id(),
     )
     for end in hello.ends:
-        # It is dead, so its start time identifies nothing any more.
+        # The process is dead, so its start time identifies nothing.
         yield ev.TaskLaunched(launch=end.launch, pid=end.pid, start_time=0)
     yield from said
     yield from ends

@@ -1,5 +1,5 @@
-"""The supervisor's port to the machine: what it waits for beside its event loop, and whom it kills when its
-keeper is gone.
+"""The supervisor's port to the machine: reads of /proc and of sockets outside the event loop, and kills after
+the death of the keeper.
 
 A test runs the real supervisor on an event loop with a virtual clock, and on a kernel of its own.
 """
@@ -16,7 +16,7 @@ from zmsvc.host.systemd import notify
 
 
 class Outside(Protocol):
-    """What the supervisor asks of the machine."""
+    """The machine as the supervisor uses it."""
 
     def receive(
         self, sock: socket.socket, *, peek: bool = False, spare: notify.ReservedDescriptor | None = None
@@ -24,16 +24,16 @@ class Outside(Protocol):
         """Return the next notification on a socket."""
 
     def wait(self, sock: socket.socket, milliseconds: int) -> bool:
-        """Wait until there is something to read; False when there is nothing in time."""
+        """Wait until the socket is readable. Return False after the limit."""
 
     def launch_of(self, pid: int, mark: bytes) -> int | None:
-        """Return the launch of a context that a process is of; None when it is of none."""
+        """Return the launch that a process of the context belongs to; None for other processes."""
 
     def start_time(self, pid: int) -> int | None:
-        """Return when a process started; None when there is none."""
+        """Return the start time of a process; None if there is no such process."""
 
     def belonging(self, sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
-        """Return every process of one of these sessions, or with all these entries in its environment."""
+        """Return the processes of these sessions, and those with all these entries in their environment."""
 
     def kill_each(self, pids: Iterable[int]) -> None:
         """SIGKILL each of these processes."""

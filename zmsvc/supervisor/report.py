@@ -1,4 +1,4 @@
-"""The world as others see it: `status` for the control socket, the context's picture for the bus, one line
+"""Views of the world: `status` for the control socket, the state of the context for the bus, the status line
 for systemd.
 """
 
@@ -22,27 +22,27 @@ Member = tuple[Key, Task]
 
 
 def rfc3339(at: float) -> str:
-    """A time in seconds of the epoch, for people and programs."""
+    """Return a time in seconds of the epoch as RFC 3339 text."""
     return datetime.fromtimestamp(at, UTC).astimezone().isoformat(timespec="milliseconds")
 
 
 def wall(monotonic: float) -> str:
-    """When that was, by today's clock: what we keep is monotonic, so a clock that was set back shifts the
-    past with it.
+    """Return a monotonic time as RFC 3339 text, by the current clock: a clock that is set back also shifts
+    the past.
     """
     return rfc3339(time.time() - (time.monotonic() - monotonic))
 
 
 def tasks_of(world: World, transaction: str) -> list[Member]:
-    """The tasks of a transaction in the order of the file; those that the file has lost come last."""
+    """Return the tasks of a transaction in the order of the file; removed ones come last."""
     return _in_order(world, [each for each in world.tasks.items() if each[0][0] == transaction])
 
 
 def members(world: World) -> dict[str, list[Member]]:
-    """The same for all transactions, in one pass over all tasks."""
+    """Return the tasks of all transactions, in one pass."""
     found: dict[str, list[Member]] = {name: [] for name in world.transactions}
     for each in world.tasks.items():
-        # A state file that somebody has worked on may have tasks of no transaction.
+        # An edited state file may have tasks without a transaction.
         if each[0][0] in found:
             found[each[0][0]].append(each)
     return {name: _in_order(world, own) for name, own in found.items()}
@@ -56,7 +56,7 @@ def _in_order(world: World, tasks: list[Member]) -> list[Member]:
 def transactions(
     world: World, only: str | None, tasks: tuple[str, ...], cgroup: str | None
 ) -> list[dict[str, Any]]:
-    """The transactions as `status` shows them."""
+    """Return the transactions as `status` shows them."""
     return [
         {
             "id": name,
@@ -71,9 +71,7 @@ def transactions(
 
 
 def _since(world: World, transaction: str, own: list[Member]) -> float:
-    """Return when a transaction came into its state, as far as its tasks tell: they are in theirs since
-    then.
-    """
+    """Return the time at which a transaction came into its state, derived from the times of its tasks."""
     state, opened = _state(world, transaction, own), world.transactions[transaction].opened
     alike = [
         task.since
@@ -81,7 +79,7 @@ def _since(world: World, transaction: str, own: list[Member]) -> float:
         if (is_starting(task) if state is State.ACTIVATING else task.state is state)
     ]
     if state is State.ACTIVE:
-        # The last that began, also where it has ended again meanwhile.
+        # The latest start counts, also of a task that has ended meanwhile.
         return max([opened, *alike, *(task.launched_at for _, task in own if task.resting)])
     if state is State.INACTIVE:
         return max([opened, world.transactions[transaction].closed, *(task.since for _, task in own)])
@@ -124,7 +122,7 @@ def exit_of(end: Exit | None) -> dict[str, Any] | None:
 
 
 def context_state(world: World) -> State:
-    """The state of the context: that of its worst transaction."""
+    """Return the state of the context: that of its worst transaction."""
     if world.stopping:
         return State.DEACTIVATING
     states = {
@@ -134,12 +132,12 @@ def context_state(world: World) -> State:
 
 
 def picture(world: World, transaction: str) -> dict[str, Any]:
-    """One transaction as `reply_context` carries it."""
+    """Return one transaction as `reply_context` carries it."""
     return _picture(world, tasks_of(world, transaction))
 
 
 def pictures(world: World) -> dict[str, dict[str, Any]]:
-    """All transactions as `context_info` carries them."""
+    """Return all transactions as `context_info` carries them."""
     return {name: _picture(world, own) for name, own in members(world).items()}
 
 
@@ -164,7 +162,7 @@ def _pictured(world: World, key: Key, task: Task) -> Mapping[str, Any]:
 
 
 def figured(world: World, key: Key, task: Task) -> Mapping[str, Any]:
-    """Return a task as the sampler wants it, and as the figures of `reply_top` name it."""
+    """Return a task as the sampler reads it, and as `reply_top` shows it."""
     return {**_named(key, task, service_of(world.context, key[1], task)), **words(task)}
 
 
@@ -178,7 +176,7 @@ def _named(key: Key, task: Task, service: TaskService | None) -> Mapping[str, An
 
 
 def words(task: Task) -> dict[str, str]:
-    """Return the state of a task as the bus tells it: 1.0's two words, and beside them systemd's."""
+    """Return the state of a task for the bus: 1.0's two words, and systemd's."""
     return {
         "action": task.action or "defined",
         "state": _OLD_STATE.get(task.state, "success"),
@@ -188,8 +186,8 @@ def words(task: Task) -> dict[str, str]:
 
 
 _OLD_STATE = {State.ACTIVATING: "in_progress", State.DEACTIVATING: "in_progress", State.FAILED: "failure"}
-"""1.0 has the result of the last report, and `in_progress` from an order until the next report. What has
-no order yet is a success.
+"""1.0 shows the result of the last report, and `in_progress` from an order until the next report. A task
+without an order is a success.
 """
 
 
@@ -206,9 +204,9 @@ def _ordered(key: Key, task: Task, service: TaskService) -> Mapping[str, Any]:
 
 
 def line(world: World) -> str:
-    """What systemd shows as the status of the unit."""
+    """Return the status line of the unit."""
     opened = {name for name, transaction in world.transactions.items() if transaction.open}
-    # In one pass, since it is asked for in every turn in which a task has changed its state.
+    # One pass, since each turn that changes the state of a task needs this line.
     count = Counter(task.sub_state for (transaction, _), task in world.tasks.items() if transaction in opened)
     running = sum(number for sub, number in count.items() if STATE_OF[sub] is State.ACTIVE)
     failed = sum(number for sub, number in count.items() if STATE_OF[sub] is State.FAILED)

@@ -1,5 +1,5 @@
-"""What can be asked over the control socket, a function a verb. Orders become facts; questions are answered
-from the world as it is.
+"""The verbs of the control socket, with a method for each. Orders become facts; questions are answered from
+the current world.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from zmsvc.supervisor.control import Answer, Verbs, Write, failure, success
 from zmsvc.supervisor.loop import Loop
 
 FOLLOW = 1000
-"""Rows of history that are sent in one go."""
+"""The number of history rows that are read at once."""
 DEVICE_PATIENCE = 10.0
-"""Seconds that the device has to end in order, where the keeper kills it after five, and the next one to come
+"""Seconds in which the device has to end, where the keeper kills it after five, and the next one has to come
 up.
 """
 
@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 
 
 class Requests:
-    """The verbs over one loop. `about` is what a supervisor knows of itself: its keeper, versions, its number
-    of restarts, its cgroups.
+    """The verbs of one supervisor. `about` is the part of `status` about the supervisor itself: its keeper,
+    versions, number of restarts and cgroup.
     """
 
     def __init__(self, loop: Loop, about: Mapping[str, Any]) -> None:
@@ -69,7 +69,7 @@ class Requests:
         return await self._answered(asked, asked.verb, request.get("timeout"))
 
     async def _answered(self, asked: Requested | ev.ContextReloaded, verb: Verb, seconds: Any) -> Answer:
-        """Bring an order in and wait for its answer, for that many seconds if it is a number above 0."""
+        """Queue an order and wait for its reply, for at most `seconds` if that is a number above 0."""
         limit = float(seconds) if isinstance(seconds, int | float) and seconds > 0 else None
         try:
             async with asyncio.timeout(limit):
@@ -131,7 +131,7 @@ class Requests:
         }
 
     async def _events(self, request: Mapping[str, Any], _uid: int, write: Write) -> Answer:
-        """The history; with `follow` every row as it is written, until the client hangs up."""
+        """Send the history; with `follow` also every new row, until the client hangs up."""
         store, news = self._loop.store, asyncio.Event()
         limit = request.get("limit")
         limit = limit if isinstance(limit, int) and 0 <= limit <= 100_000 else FOLLOW
@@ -162,21 +162,20 @@ class Requests:
     async def reload(self, *, block: bool = True, seconds: Any = None) -> Answer:
         """Read the context file again and change what differs. A bad file changes nothing.
 
-        systemd is told that the file has been read; it does not wait for tasks, which may take as long as
-        their limits allow.
+        systemd waits only until the file has been read: tasks may take as long as their limits allow.
         """
         loop = self._loop
         loop.notifier.reloading()
         try:
             text = reader.read(loop.places.config_file)
             context = reader.parse(text, path=str(loop.places.config_file), name=loop.places.name)
-            # Before: a task that is new may be started at once, as a user that is new to the bus.
+            # Before the change: a new task may start at once, as a user who is new to the bus.
             members.write(loop.places.members_file, context)
             loop.granted, problems = members.open_sockets(loop.places, context)
             for problem in (*self._new_warnings(context), *problems):
                 log.warning("%s: %s", context.path, problem)
         except OSError as error:
-            # Only the context file itself is the fault of the person who wrote it.
+            # Status 2 means a bad context file; errors of other files are not its author's fault.
             own = str(error.filename or loop.places.config_file) == str(loop.places.config_file)
             return failure(2 if own else 1, f"cannot reload: cannot read {reason(error)}")
         except ConfigError as error:
@@ -198,14 +197,14 @@ class Requests:
             log.error("%s", answer["error"])
 
     def _new_warnings(self, context: Context) -> list[str]:
-        """What is legal but odd in a file, and was not in the one that runs."""
+        """Return the warnings of a context file that the running one does not have."""
         curve = self._loop.curve is not None
         before = set(checks.warnings(self._loop.world.context, curve=curve))
         return [warning for warning in checks.warnings(context, curve=curve) if warning not in before]
 
     async def _restart_device(self, _request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
-        """End each connection to the bus, as that of a client whose key was revoked. Those who may connect do
-        it again by themselves.
+        """Restart the device to end all connections to the bus, such as that of a client whose key was
+        revoked. Clients that may connect reconnect by themselves.
         """
         children, news = self._loop.children, asyncio.Event()
         before = children.device.restarts
@@ -231,7 +230,9 @@ class Requests:
         return success({"pid": children.device.pid})
 
     async def _reexec(self, _request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
-        """Leave for a new supervisor, as after an upgrade. It answers first: the answer cannot come later."""
+        """Leave for a new supervisor, as after an upgrade. The answer goes out first, since it cannot be sent
+        later.
+        """
         try:
             version = await installed.check(self._about["protocol"], self._about["keeper_version"])
         except (OSError, ZmsvcError) as error:

@@ -1,8 +1,8 @@
-"""`python -m zmsvc.supervisor.sampler`: what the processes that standard input names use of the machine, as
-JSON, once.
+"""`python -m zmsvc.supervisor.sampler`: print once, as JSON, the resources that the processes on standard
+input use.
 
-A process of its own: to look at a thousand processes takes a second of Python, which the supervisor's loop
-would feel even from a thread.
+This is a process of its own: to measure a thousand processes takes a second of Python, which would delay the
+supervisor's loop even in a thread.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ from zmsvc.host import usage
 from zmsvc.host.kernel import linux
 
 SPAN = 0.1
-"""Seconds over which CPU is measured; a question should be answered before the asker thinks of asking
-again.
-"""
+"""Seconds over which CPU time is measured. The answer should come before the client asks again."""
 NICE = 10
 
 

@@ -1,8 +1,8 @@
-"""Answers `state`/`top`: has the sampler look at the tasks of a transaction, one question after the other,
-while the loop goes on.
+"""The answers to `state`/`top`: the sampler measures the tasks of a transaction, one question after the
+other, while the loop goes on.
 
-A question that waits already is not asked twice, so a flood of them costs one process at a time and one
-answer for all.
+A waiting question is not queued twice, so a flood of questions costs one process at a time and gets one
+answer.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from zmsvc.supervisor import report
 
 OPTIONS = ("memory_maps", "open_connections", "opened_files")
 PATIENCE = 30.0
-"""Seconds that one look may take."""
+"""The limit in seconds for one measurement."""
 MAX_WAITING = 64
-"""Questions that differ from each other and wait; more are refused."""
+"""The number of different questions that may wait; more are refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked: the figures of a transaction, with these options. `head` is the header of the answer, as
-    JSON.
+    """A question for the figures of a transaction with options. `head` is the header of the answer,
+    as JSON.
     """
 
     transaction: str
@@ -95,7 +95,7 @@ class Top:
         world = self._publisher.world
         tasks = [report.figured(world, key, task) for key, task in report.tasks_of(world, transaction)]
         asked = json.dumps({"options": dict(zip(OPTIONS, wanted, strict=True)), "tasks": tasks}).encode()
-        # -P: the working directory is no place to find modules in.
+        # -P: do not import modules from the working directory.
         command = (sys.executable, "-P", "-m", "zmsvc.supervisor.sampler")
         sampler = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE

@@ -1,9 +1,9 @@
-"""The notify socket of tasks that run as another user. A thread of its own reads it, for reading it may hang.
+"""The notify socket of tasks that run as another user. A thread reads it, since reading may hang.
 
-Such a user can send descriptors of its own beside a datagram, and the thread that receives or drops them
-closes them, which takes as long as the user likes (SO_LINGER, FUSE). So the event loop never touches the
-socket: it takes copies from the thread, and the thread takes a datagram off the queue when the loop says that
-what follows from it is in the state file.
+Such a user can send descriptors of its own with a datagram. The thread that receives or discards them closes
+them, which takes as long as the user likes (SO_LINGER, FUSE). So the event loop never touches the socket: it
+takes copies from the thread. The thread discards a datagram when the loop reports that its consequences are
+in the state file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from zmsvc.host.systemd import notify
 from zmsvc.host.systemd.notify import Datagram
 
 BATCH = 1024
-"""Datagrams that are copied at once: more than the kernel queues (net.unix.max_dgram_qlen)."""
+"""The number of datagrams that are copied at once: more than the kernel queues (net.unix.max_dgram_qlen)."""
 BATCH_BYTES = 8 << 20
 
 
@@ -49,7 +49,7 @@ class UserNotify:
     # --- in the loop
 
     def take(self) -> list[Datagram]:
-        """Return the datagrams that came since `settled`; the same ones are not given twice."""
+        """Return the datagrams that came since `settled`. The same ones are not returned twice."""
         with self._lock:
             if self._taken:
                 return []
@@ -57,15 +57,13 @@ class UserNotify:
             return self._batch
 
     def settled(self) -> None:
-        """What was taken is in the state file: it may go from the queue."""
+        """Let the thread discard the datagrams that were taken: their consequences are in the state file."""
         with self._lock:
             if self._taken:
                 self._settled.set()
 
     def ask(self) -> int:
-        """Ask for word that everything which was said before now has been taken. Returns what `said_all`
-        takes.
-        """
+        """Ask whether all datagrams that came before now have been taken. Return a number for `said_all`."""
         with self._lock:
             self._wanted += 1
             wanted = self._wanted
@@ -73,12 +71,12 @@ class UserNotify:
         return wanted
 
     def said_all(self, asked: int) -> bool:
-        """Tell whether everything that was said before the question has been taken."""
+        """Return True if all datagrams that came before the question have been taken."""
         with self._lock:
             return self._empty_since >= asked
 
     def wait(self, asked: int, seconds: float) -> bool:
-        """Wait until there is news, or everything was said. False when there is none in time: the thread
+        """Wait until there are datagrams, or all have been taken. Return False after the limit: the thread
         hangs.
         """
         with self._passed:
@@ -113,7 +111,7 @@ class UserNotify:
                 with self._lock:
                     self._batch, self._taken = [], False
                     self._settled.clear()
-                # What was asked meanwhile is answered by the next look.
+                # The next turn answers a question that came meanwhile.
                 os.eventfd_write(self._bell, 1)
 
     def _copy(self) -> list[Datagram]:
@@ -129,8 +127,8 @@ class UserNotify:
 
 
 def _without_descriptors(datagram: Datagram) -> Datagram:
-    """Return the same with the update's text in it. One that cannot be read stays as it is: whoever takes it
-    finds no file.
+    """Return a datagram with the text of its update in it. If the text cannot be read, the datagram stays as
+    it is, and its reader fails.
     """
     try:
         text = notify.update_of(datagram)

@@ -64,26 +64,53 @@ class NoTaskError(UsageError):
     """A task that the context file does not have."""
 
 
-def _add_what_is_sent(p: argparse.ArgumentParser) -> None:
+def _add_message_flags(p: argparse.ArgumentParser) -> None:
     actions = [*sorted({each for some in ACTIONS.values() for each in some}), *REPORTS]
-    meant = f"the service: {', '.join(ACTIONS)} or another, see below"
-    p.add_argument("--service_name", metavar="NAME", required=True, help=meant)
-    which = "the ContextID, or the task's id (default: that of the file, or none, which means any)"
-    p.add_argument("--service_id", metavar="ID", help=which)
-    made = "the transaction; `start` without one makes an ID and prints it"
-    p.add_argument("--transaction", metavar="ID", help=made)
-    asked = "the action to order, or with --topic=control to report"
-    p.add_argument("--action", choices=actions, required=True, help=asked)
+    p.add_argument(
+        "--service_name",
+        metavar="NAME",
+        required=True,
+        help=f"the service: {', '.join(ACTIONS)} or another, see below",
+    )
+    p.add_argument(
+        "--service_id",
+        metavar="ID",
+        help="the ContextID, or the task's id (default: that of the file, or none, which means any)",
+    )
+    p.add_argument(
+        "--transaction", metavar="ID", help="the transaction; `start` without one makes an ID and prints it"
+    )
+    p.add_argument(
+        "--action",
+        choices=actions,
+        required=True,
+        help="the action to order, or with --topic=control to report",
+    )
     topics = ("context", "process", "control", "state")
     p.add_argument("--topic", choices=topics, help="the topic (default: that of --service_name)")
-    use = "send the tasks of --task_id as --context_file has them, else all of them"
-    p.add_argument("--use_file", action="store_true", help=use)
-    only = f"only these tasks; {ALL} or the ContextID: all of them"
-    p.add_argument("--task_id", action="append", metavar="ID[,ID]", help=only)
-    reported = "with --topic=control: the device action of the report"
-    p.add_argument("--device_action", default="none", metavar="WORD", help=reported)
-    result = "with --topic=control: its result (default: success)"
-    p.add_argument("--result", default="success", metavar="WORD", help=result)
+    p.add_argument(
+        "--use_file",
+        action="store_true",
+        help="send the tasks of --task_id as --context_file has them, else all of them",
+    )
+    p.add_argument(
+        "--task_id",
+        action="append",
+        metavar="ID[,ID]",
+        help=f"only these tasks; {ALL} or the ContextID: all of them",
+    )
+    p.add_argument(
+        "--device_action",
+        default="none",
+        metavar="WORD",
+        help="with --topic=control: the device action of the report",
+    )
+    p.add_argument(
+        "--result",
+        default="success",
+        metavar="WORD",
+        help="with --topic=control: its result (default: success)",
+    )
 
 
 def _add_monitoring(p: argparse.ArgumentParser) -> None:
@@ -92,8 +119,9 @@ def _add_monitoring(p: argparse.ArgumentParser) -> None:
         use = "with `top`: also send the three below; they start nothing (use a Monitor task)"
     p.add_argument("--use_service", action="store_true", help=use)
     p.add_argument("--service_type", default="pub", metavar="TYPE", help="pub or rep")
-    pause = "seconds between two messages"
-    p.add_argument("--service_freq", type=float, default=1.0, metavar="SECONDS", help=pause)
+    p.add_argument(
+        "--service_freq", type=float, default=1.0, metavar="SECONDS", help="seconds between two messages"
+    )
     p.add_argument("--service_endpoint", default="", metavar="URL", help="where to publish")
 
 
@@ -103,18 +131,28 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="conf_command.py", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=form
     )
-    where = "where everyone publishes, tcp://127.0.0.1:5557 (default: that of --context_file)"
-    p.add_argument("--endpoint", metavar="URL", help=where)
+    p.add_argument(
+        "--endpoint",
+        metavar="URL",
+        help="where everyone publishes, tcp://127.0.0.1:5557 (default: that of --context_file)",
+    )
     p.add_argument("--context_file", metavar="FILE", help="the context file")
-    _add_what_is_sent(p)
+    _add_message_flags(p)
     _add_monitoring(p)
     p.add_argument("--wait", action="store_true", help="wait for the reply to a question")
-    replies = "where replies come out (default: that of --context_file)"
-    p.add_argument("--sub_endpoint", metavar="URL", help=replies)
-    keys = "the CURVE keys to connect with (default: those of the context)"
-    p.add_argument("--keys", metavar="DIR", help=keys)
-    limit = f"wait no longer (default: {PATIENCE:g})"
-    p.add_argument("--timeout", type=float, default=PATIENCE, metavar="SECONDS", help=limit)
+    p.add_argument(
+        "--sub_endpoint", metavar="URL", help="where replies come out (default: that of --context_file)"
+    )
+    p.add_argument(
+        "--keys", metavar="DIR", help="the CURVE keys to connect with (default: those of the context)"
+    )
+    p.add_argument(
+        "--timeout",
+        type=float,
+        default=PATIENCE,
+        metavar="SECONDS",
+        help=f"wait no longer (default: {PATIENCE:g})",
+    )
     return p
 
 

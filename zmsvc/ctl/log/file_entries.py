@@ -47,7 +47,7 @@ class Entry:
 Test = Callable[[Entry], bool]
 
 
-class Wanted:
+class EntryFilter:
     """A filter of entries: by transaction and task, time, priority and text."""
 
     def __init__(
@@ -215,7 +215,7 @@ def _json(entry: Entry) -> list[str]:
 def show(
     path: str,
     owner: int,
-    wanted: Wanted,
+    selection: EntryFilter,
     *,
     lines: int | None,
     reverse: bool,
@@ -230,12 +230,12 @@ def show(
     count = FOLLOWED if follow and lines is None else lines
     try:
         with LogDirectory(Path(path), owner) as log, log.open() as file:
-            shown = "".join(_last(wanted.pick(entries(texts(file))), formatter, count, reverse=reverse))
+            shown = "".join(_last(selection.pick(entries(texts(file))), formatter, count, reverse=reverse))
             if not follow:
                 terminal.page(shown, wanted=pager)
                 return 0
             terminal.out(shown, flush=True)
-            _follow(log.follow(file), wanted, formatter)
+            _follow(log.follow(file), selection, formatter)
     except KeyboardInterrupt:
         return 0  # Ctrl-C is a normal end.
     except PlaceError as error:
@@ -253,14 +253,14 @@ def _last(picked: Iterable[Entry], formatter: Formatter, count: int | None, *, r
     return [line for entry in (reversed(last) if reverse else last) for line in formatter(entry)]
 
 
-def _follow(lines: Iterable[bytes], wanted: Wanted, formatter: Formatter) -> None:
+def _follow(lines: Iterable[bytes], selection: EntryFilter, formatter: Formatter) -> None:
     """Print each line when it arrives. A pattern is searched in the first line of an entry, because the
     others may arrive later.
     """
-    going_on = not wanted.tests
+    going_on = not selection.tests
     for line in texts(lines):
         entry = Entry(logline.head(line), line)
         if entry.head is not None:
-            going_on = any(wanted.pick([entry]))
+            going_on = any(selection.pick([entry]))
         if going_on:
             terminal.out("".join(formatter(entry)), flush=True)

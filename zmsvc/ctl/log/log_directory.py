@@ -43,20 +43,20 @@ class LogDirectory:
         """Yield each line after the file's position, for ever, also after a rotation or truncation. inotify
         reports new data.
         """
-        with linux.Inotify() as news:
-            news.watch(self._directory, linux.IN_CREATE | linux.IN_MOVED_TO)
-            news.watch(file.fileno(), linux.IN_MODIFY)
+        with linux.Inotify() as inotify:
+            inotify.watch(self._directory, linux.IN_CREATE | linux.IN_MOVED_TO)
+            inotify.watch(file.fileno(), linux.IN_MODIFY)
             lines = _Lines(file)
             while True:
                 newer = self._newer(lines.file)
                 # Read after this check, so that no line of a renamed file is missed.
                 yield from lines.more()
                 if newer is None:
-                    news.wait()
+                    inotify.wait()
                     continue
                 yield from lines.end()
                 lines = _Lines(newer)
-                news.watch(newer.fileno(), linux.IN_MODIFY)
+                inotify.watch(newer.fileno(), linux.IN_MODIFY)
 
     def _newer(self, file: IO[bytes]) -> IO[bytes] | None:
         """Return the file that has replaced this one under its name; None while there is none."""

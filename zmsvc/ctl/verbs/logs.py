@@ -16,7 +16,7 @@ from zmsvc.core.errors import PlaceError, UsageError
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import Client, CtlError, NotRunningError
 from zmsvc.ctl.log import file_entries, journal_entries
-from zmsvc.ctl.log.file_entries import Wanted
+from zmsvc.ctl.log.file_entries import EntryFilter
 from zmsvc.ctl.log.journal_matches import Writers, matches, writers
 from zmsvc.ctl.log.log_directory import LogDirectory
 from zmsvc.ctl.select_context import choose
@@ -225,16 +225,16 @@ def _same_instance(it: ContextStatus, transaction: str | None, tasks: Sequence[s
 
 def _file(args: argparse.Namespace, path: str, owner: int, tasks: list[str]) -> int:
     """Show the log file of the daemon, whose user is `owner`."""
-    wanted = Wanted(
+    selection = EntryFilter(
         args.transaction, tasks, since=args.since, until=args.until, priority=args.priority, grep=args.grep
     )
     if args.show_query:
-        _show_query(args, wanted.query(path))
+        _show_query(args, selection.query(path))
         return 0
     return file_entries.show(
         path,
         owner,
-        wanted,
+        selection,
         lines=args.lines,
         # As with journalctl: the last entries that match a pattern are shown newest first.
         reverse=args.reverse or (args.grep is not None and args.lines is not None and not args.follow),
@@ -248,10 +248,10 @@ def _file(args: argparse.Namespace, path: str, owner: int, tasks: list[str]) -> 
 
 
 def last_lines(
-    of: Writers, it: ContextStatus, wanted: Sequence[tuple[str, TaskStatus]], count: int
+    of: Writers, it: ContextStatus, tasks: Sequence[tuple[str, TaskStatus]], count: int
 ) -> dict[tuple[str, str], list[str]]:
     """Return the last log lines of each task, by transaction and task."""
-    first = wanted[:MAX_READERS]
+    first = tasks[:MAX_READERS]
     if it.log == "journal":
         return _journal_tails(of, first, count)
     try:
@@ -269,16 +269,18 @@ def last_lines(
 
 def _lines_of_task(text: Iterable[str], transaction: str, task: str) -> Iterator[str]:
     return (
-        line for entry in Wanted(transaction, [task]).pick(file_entries.entries(text)) for line in entry.lines
+        line
+        for entry in EntryFilter(transaction, [task]).pick(file_entries.entries(text))
+        for line in entry.lines
     )
 
 
 def _journal_tails(
-    of: Writers, wanted: Sequence[tuple[str, TaskStatus]], count: int
+    of: Writers, tasks: Sequence[tuple[str, TaskStatus]], count: int
 ) -> dict[tuple[str, str], list[str]]:
     """Run one journalctl for each task, all at the same time."""
     readers = {}
-    for transaction, task in wanted:
+    for transaction, task in tasks:
         groups = [task.cgroup] if task.cgroup else []
         command = ["journalctl", "--no-pager", "--quiet", f"--lines={count}", "--output=short"]
         try:

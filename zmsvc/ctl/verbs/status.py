@@ -79,7 +79,7 @@ def _not_running(args: argparse.Namespace, places: Places) -> int:
     )
     if past is not None:
         it, named = ContextStatus(past), bool(args.tasks or args.task)
-        wanted = [
+        logged = [
             (each, task)
             for each in it.transactions
             for task in each.tasks
@@ -87,7 +87,7 @@ def _not_running(args: argparse.Namespace, places: Places) -> int:
         ]
         whole = named or args.transaction is not None or len(it.transactions) == 1
         extras = render.StatusExtras(
-            now=time.time(), logs=_log_lines(args, it, places, None, wanted), whole=whole
+            now=time.time(), logs=_log_lines(args, it, places, None, logged), whole=whole
         )
         lines += render.past(it, extras, terminal.style())
     terminal.page("\n".join(lines) + "\n", wanted=not args.no_pager)
@@ -164,31 +164,31 @@ def _log_lines(
     it: ContextStatus,
     places: Places,
     daemon: int | None,
-    wanted: list[tuple[TransactionStatus, TaskStatus]],
+    logged: list[tuple[TransactionStatus, TaskStatus]],
 ) -> dict[tuple[str, str], list[str]]:
     """Return the last log lines of the given tasks."""
     count = LOG_LINES if args.lines is None else args.lines
-    if not wanted or not count:
+    if not logged or not count:
         return {}
     # Both are imported here for start-up time: most of the time nothing has failed, and no log is looked at.
     from zmsvc.ctl.log.journal_matches import writers
     from zmsvc.ctl.verbs import logs as reader  # As above.
 
     return reader.last_lines(
-        writers(it, places, daemon), it, [(each.id, task) for each, task in wanted], count
+        writers(it, places, daemon), it, [(each.id, task) for each, task in logged], count
     )
 
 
 def _print_tree(
     args: argparse.Namespace, it: ContextStatus, places: Places, daemon: int | None, *, named: bool
 ) -> None:
-    wanted = [
+    logged = [
         (each, task)
         for each in it.transactions
         for task in each.tasks
         if named or (each.open and task.state == "failed")
     ]
-    logs = _log_lines(args, it, places, daemon, wanted)
+    logs = _log_lines(args, it, places, daemon, logged)
     now = time.time()
     age = procfs.age(it.keeper_pid)
     extras = render.StatusExtras(
@@ -208,9 +208,11 @@ def _print_tree(
 def contexts(args: argparse.Namespace) -> int:
     """list: contexts that have a file, run, or have run."""
     known = paths.known_contexts()
-    alive = {places.name: places for places in running()}
-    names = sorted({*known, *alive, *paths.past_contexts()})
-    rows = [_list_row(name, alive.get(name), str(known.get(name, "")), args.timeout) for name in names]
+    running_contexts = {places.name: places for places in running()}
+    names = sorted({*known, *running_contexts, *paths.past_contexts()})
+    rows = [
+        _list_row(name, running_contexts.get(name), str(known.get(name, "")), args.timeout) for name in names
+    ]
     if args.json:
         terminal.out(json.dumps({"contexts": rows}) + "\n")
         return 0

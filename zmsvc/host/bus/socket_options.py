@@ -57,7 +57,7 @@ class BareContext(zmq.backend.Context):
 DEVICE_HWM = 100_000
 """Messages. With libzmq's default of 1,000 the device silently loses bursts and the backlog of a restart.
 100,000 messages of 1.5 kB take 150 MB, shared by all queues. libzmq counts no bytes, so the device watches
-its own memory, see zmsvc.device.guard.
+its own memory, see zmsvc.device.memory_guard.
 """
 CLIENT_HWM = 20_000
 """Messages. The effective limit can be half of this, because a peer reports what it has read only in steps of

@@ -61,7 +61,7 @@ them.
 """
 MAX_KNOWN = 50_000
 """Prefixes that a publisher remembers. The device disconnects subscribers that send more, see
-zmsvc.device.guard.
+zmsvc.device.memory_guard.
 """
 MAX_KNOWN_BYTES = 4 << 20
 TRIM_AFTER = 5_000

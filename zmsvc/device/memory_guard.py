@@ -1,10 +1,10 @@
-"""Guard: bounds what peers can make the device hold: bytes that wait for those who do not read, halves of
+"""Bound the memory that peers can make the device use: messages for subscribers that do not read, incomplete
 messages, subscriptions.
 
-libzmq bounds queues in messages, halves of messages by one frame, and subscriptions not at all. So the guard
-looks at the memory of this process, after each piece of CPU time (ITIMER_PROF: an idle device has none and so
-does not wake up), and ends the connections that fill it. Where it finds none to blame it gives up, and the
-keeper starts the next device on the same sockets.
+libzmq bounds queues by the number of messages, and incomplete messages by the size of one frame. It does not
+bound subscriptions. So the guard checks the memory of this process after each slice of CPU time (ITIMER_PROF:
+an idle device uses none, and so does not wake up), and closes the connections that fill it. If it finds no
+such connection it gives up, and the keeper starts the next device on the same listening sockets.
 """
 
 from __future__ import annotations
@@ -21,52 +21,54 @@ from zmsvc.device.peers import PeerConnection, Peers
 from zmsvc.host.kernel import linux
 
 MAX_MEMORY = 512 << 20
-"""Bytes; the full queue of one slow subscriber has 150 MB of messages of 1.5 kB. Twice of it is never
-waited for.
+"""Bytes. The full queue of one slow subscriber has 150 MB of messages of 1.5 kB. At twice this limit the
+guard gives up at once.
 """
 MAX_SUBSCRIPTIONS = 20_000
 """Different prefixes. 5,000 tasks that each subscribe to some of their own have 15,000."""
 MAX_SUBSCRIBED = 1 << 20
-"""Bytes of them. Each costs 70 to 200 here, where libzmq keeps three trees of them, and a third of it in
-every process that publishes.
+"""Bytes of all prefixes. Each byte costs 70 to 200 bytes in the device, where libzmq keeps three trees, and a
+third of that in every publisher.
 """
 CHURN = 30_000
-"""Subscriptions that begin or end within CHURN_S before the busiest subscriber is let go."""
+"""Subscriptions that may begin or end within CHURN_S; then the guard closes the busiest connection."""
 CHURN_S = 5.0
 BEHIND = 20
-"""Batches of 1,000 subscriptions in a row after which the guard ends the connection that still sends more,
-whatever the total is.
+"""Batches of 1,000 subscriptions in a row after which the guard closes the connection that still sends,
+independent of the total.
 """
 _CPU_S = 0.01
-"""CPU time between two looks at memory, which take 10 microseconds: at 5 GB/s it grows by 50 MB meanwhile."""
+"""CPU seconds between two checks of memory, which take 10 microseconds. At 5 GB/s memory grows by 50 MB in
+this time.
+"""
 _PAUSE_S = 0.005
-"""Least time between two looks at all connections."""
+"""The least seconds between two checks of all connections."""
 _PATIENCE = 3
-"""Looks in a row after which a subscriber that does not read is one that will not."""
+"""Checks in a row after which the guard takes a subscriber for one that will not read."""
 _SUSPECT = 3
-"""Looks that find something unread of a peer after which it may be the one that floods; of several it is
-the one with most.
+"""Checks with unread data of a peer after which the guard suspects it of flooding. Of several suspects it is
+the peer with most such checks.
 """
 BAR_S = 10.0
 """Seconds for which another user, or a host, that has flooded cannot connect."""
 _HOPELESS = 100
-"""Looks in a row without anybody to blame."""
+"""Checks in a row without a suspect after which the guard gives up."""
 _TRIM_ABOVE = 48 << 20
-"""Bytes from which free memory is given back to the system when a peer has left."""
+"""Bytes of memory above which the heap is trimmed after a peer has left."""
 _TRIM_S = 1.0
 _TRIM_EVERY_S = 0.2
-"""The same while memory is too much."""
+"""The least seconds between two trims while memory is above the limit."""
 _NAMED = 5
 
 
-class Guard:
-    """Watches the peers of both sides. `report` takes a line about those who were let go."""
+class MemoryGuard:
+    """The guard over the peers of both sides. `report` takes a line about closed connections."""
 
     def __init__(
         self, admission: Admission, front: Peers, back: Peers, limit: int, report: Callable[[str], None]
     ) -> None:
         self.dropped: Counter[str] = Counter()
-        """What was refused or ended, by reason."""
+        """Number of refused or closed connections, by reason."""
         self._admission, self._front, self._back = admission, front, back
         self._limit = limit
         self._report = report
@@ -82,46 +84,47 @@ class Guard:
         self._trim_at: float | None = None
 
     def start(self) -> None:
-        """Have SIGPROF come after each piece of CPU time; `look` is to be called then."""
+        """Request SIGPROF after each slice of CPU time. The caller then calls `look`."""
         signal.setitimer(signal.ITIMER_PROF, _CPU_S, _CPU_S)
 
     def stop(self) -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
-    # --- what happens
+    # --- events
 
-    def told(self, changes: int, subscriptions: int, size: int, *, more: bool) -> None:
-        """So many subscriptions began or ended, which makes so many more prefixes and bytes of them;
-        `more`: others wait.
+    def count_subscriptions(self, changes: int, subscriptions: int, size: int, *, more: bool) -> None:
+        """Count `changes` of subscriptions, which add `subscriptions` prefixes of `size` bytes in total.
+        `more` is True if further changes wait.
         """
         self._churn += changes
-        # The proxy reads subscriptions faster than this thread counts them. A peer that reconnected after it
-        # was cut off had sent 160,000 before this thread had counted the ends of its first 60,000.
+        # The proxy reads subscriptions faster than this thread counts them. A peer that reconnected after the
+        # guard had closed its connection sent 160,000 before this thread had counted the ends of its first
+        # 60,000.
         self._behind = self._behind + 1 if more else 0
-        # In a flood some are not told. To count too few is harmless; with too many the next device takes over
-        # in the end.
+        # In a flood some changes are lost. A count that is too low is harmless; if it is too high, the next
+        # device takes over in the end.
         self._subscriptions = max(0, self._subscriptions + subscriptions)
         self._subscribed = max(0, self._subscribed + size)
 
-    def left(self) -> None:
-        """A peer is gone."""
+    def peer_left(self) -> None:
+        """Note that a peer is gone."""
         if self._trim_at is None and self._used() > _TRIM_ABOVE:
             self._trim_at = time.monotonic() + _TRIM_S
 
     def timeout_ms(self) -> int | None:
         return None if self._trim_at is None else max(0, round((self._trim_at - time.monotonic()) * 1000)) + 1
 
-    def give_back(self) -> None:
-        """Give free memory back when a peer has left that may have filled it."""
+    def trim_if_due(self) -> None:
+        """Trim the heap, if a peer that may have filled it has left."""
         if self._trim_at is not None and time.monotonic() >= self._trim_at:
             self._trim_at = None
             linux.trim_heap()
 
-    # --- what is done about it
+    # --- checks and actions
 
     def look(self) -> None:
-        """Look at memory and subscriptions, and end connections when it is too much. Raises ZmsvcError
-        when that does not help.
+        """Check memory and subscriptions, and close connections above the limits. Raises ZmsvcError if that
+        does not help.
         """
         now, used = time.monotonic(), self._used()
         subscribed = self._too_many(now)
@@ -135,26 +138,25 @@ class Guard:
         self._suspicious = True
         self._front.look()
         self._back.look()
-        # A look at thousands of connections takes milliseconds, and no more than a tenth of the time is for
-        # looks.
+        # A check of thousands of connections takes milliseconds; at most a tenth of the time is for checks.
         ended = time.monotonic()
         self._next_look = ended + max(_PAUSE_S, 10 * (ended - now))
         if used >= self._limit:
             self._free(now, f"{used >> 20} MiB of memory are in use")
         elif subscribed and not self._blame([*self._back.all()], now, subscribed) and self._stays():
-            self._despair(used)
+            self._note_hopeless(used)
 
     def _calm(self) -> None:
         if self._suspicious:
             self._suspicious, self._hopeless = False, 0
-            self._forget_looks()
+            self._reset_counters()
 
-    def _forget_looks(self) -> None:
-        self._front.forget_looks()
-        self._back.forget_looks()
+    def _reset_counters(self) -> None:
+        self._front.reset_counters()
+        self._back.reset_counters()
 
     def _too_many(self, now: float) -> str:
-        """Tell what is too much about subscriptions; empty when nothing is."""
+        """Describe the limit of subscriptions that is exceeded; empty if none is."""
         if self._over():
             return f"{self._subscriptions} subscriptions of {self._subscribed} bytes"
         if self._behind >= BEHIND:
@@ -169,37 +171,37 @@ class Guard:
         return self._subscriptions > MAX_SUBSCRIPTIONS or self._subscribed > MAX_SUBSCRIBED
 
     def _stays(self) -> bool:
-        """Tell whether there are too many subscriptions and their number does not fall, as it does while
-        libzmq removes those of a peer.
+        """Return True if there are too many subscriptions and their number does not fall. It falls while
+        libzmq removes those of a closed connection.
         """
         fewest, self._fewest = self._fewest, self._subscriptions
         return self._over() and not self._behind and self._subscriptions >= fewest
 
     def _free(self, now: float, what: str) -> None:
-        # What ended connections held is free already, but malloc keeps it.
+        # The memory of closed connections is free already, but malloc keeps it.
         if now - self._trimmed > _TRIM_EVERY_S:
             self._trimmed = now
             linux.trim_heap()
             if self._used() < self._limit:
                 return
-        slow = [each for each in self._back.all() if each.behind >= _PATIENCE]
+        slow = [each for each in self._back.all() if each.not_reading >= _PATIENCE]
         if slow:
             self._cut(slow, "slow_subscribers", f"{what}, and it does not read", now)
-        elif self._used() < self._limit * 5 // 4 and any(each.behind for each in self._back.all()):
-            return  # A publisher that has much to say is not to blame for a subscriber that may not read.
+        elif self._used() < self._limit * 5 // 4 and any(each.not_reading for each in self._back.all()):
+            return  # Wait: a subscriber may have stopped reading. The busy publisher is not the cause then.
         elif not self._blame([*self._front.all(), *self._back.all()], now, what):
-            self._despair(self._used())
+            self._note_hopeless(self._used())
 
     def _blame(self, suspects: list[PeerConnection], now: float, what: str) -> bool:
-        """End the connection of the peer that always sends more, one of another user first; False when
-        there is none.
+        """Close the connection of the peer that sends most, another user's first. Return False if there is no
+        suspect.
         """
-        # While memory grows fast there is no time for many looks.
+        # While memory grows fast there is no time for several checks.
         least = 1 if self._used() >= self._limit * 5 // 4 else _SUSPECT
-        busy = [each for each in suspects if each.heard >= least]
+        busy = [each for each in suspects if each.sending >= least]
         if not busy:
             return False
-        worst = max(busy, key=lambda each: (not ours(each.owner), each.heard))
+        worst = max(busy, key=lambda each: (not ours(each.owner), each.sending))
         self._cut([worst], "flooding_peers", f"{what}, and it sends more", now)
         self._admission.bar(worst.owner, now + BAR_S)
         return True
@@ -211,18 +213,18 @@ class Guard:
         named = ", ".join(peer.name for peer in peers[:_NAMED]) + (", ..." if len(peers) > _NAMED else "")
         before = self.dropped[reason]
         self.dropped[reason] += len(peers)
-        # As a tally does: a flood is a line now and then.
+        # As in SparseLog, a flood is a line now and then.
         if before.bit_length() != self.dropped[reason].bit_length():
             self._report(
-                f"{named}: the connection is ended: {why} ({self.dropped[reason]} "
+                f"{named}: the connection is closed: {why} ({self.dropped[reason]} "
                 f"{reason.replace('_', ' ')} so far)"
             )
-        # What they held is freed soon; the next to blame is one that goes on from here.
-        self._forget_looks()
+        # Their memory is freed soon. The next suspect is a peer that goes on from now.
+        self._reset_counters()
         self._hopeless = self._churn = 0
         self._trim_at = now + _TRIM_S
 
-    def _despair(self, used: int) -> None:
+    def _note_hopeless(self, used: int) -> None:
         self._hopeless += 1
         if self._hopeless >= _HOPELESS:
             raise self._give_up(used)
@@ -230,11 +232,10 @@ class Guard:
     def _give_up(self, used: int) -> ZmsvcError:
         return ZmsvcError(
             f"cannot go on with {used >> 20} MiB of memory and {self._subscriptions} subscriptions: no "
-            f"peer is found to blame, "
-            "so the next device takes over"
+            f"peer is found to blame, so the next device takes over"
         )
 
     def _used(self) -> int:
-        """Bytes of this process alone that are in memory."""
+        """Return the resident bytes of this process that it does not share."""
         words = os.pread(self._memory, 128, 0).split()
         return (int(words[1]) - int(words[2])) * self._page

@@ -1,4 +1,6 @@
-"""The subscriptions that a publisher remembers, and the device's defense against peers that fill its memory."""
+"""The subscriptions that a publisher remembers, and the device's defense against peers that fill its
+memory.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""DeviceEvents: all that the device's main thread does while messages flow: wait for signals, news of
-connections, key checks, and orders.
+"""The event loop of the device's main thread while the proxy forwards: signals, events of connections, ZAP
+requests, and orders.
 
-It blocks without a time limit, so an idle device has no wake-ups; SIGUSR1 asks it who is stuck. While it is
-busy, SIGPROF has the guard look at what peers make it hold.
+It blocks without a timeout, so an idle device does not wake up. SIGUSR1 requests a report of slow
+subscribers. While the device is busy, SIGPROF makes the guard check the memory that peers use.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import zmq
 
 from zmsvc.core.errors import ZmsvcError
 from zmsvc.device.admission import ours
-from zmsvc.device.guard import Guard
+from zmsvc.device.liveness_probe import LivenessProbe
+from zmsvc.device.memory_guard import MemoryGuard
 from zmsvc.device.missed_orders import MissedOrders
 from zmsvc.device.peers import Peer, Peers
-from zmsvc.device.pulse import Pulse
 from zmsvc.host.bus import socket_monitor
 from zmsvc.host.bus.socket_options import Socket
 from zmsvc.host.bus.zap import ZapHandler
@@ -30,17 +30,17 @@ from zmsvc.host.systemd.notify import DROPPED
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGPROF)
 _NAMED = 10
-"""How many subscribers a report names."""
+"""The most subscribers that a report names."""
 _COUNTS_S = 1.0
-"""Seconds between two times that the keeper is told how many connections were refused."""
+"""Seconds between two reports of the counters to the keeper."""
 _PROBE_S = 0.25
-"""Seconds that libzmq's I/O thread has at the end to show that it does not hang."""
+"""Seconds that libzmq's I/O thread has at the end to answer a probe."""
 
 
-class DeviceEvents:
-    """The eyes of the device. To be made before the sockets bind, or connections are missed.
+class EventLoop:
+    """The event loop. Create it before the sockets bind, or connections are missed.
 
-    `report` takes a line for people, `say` one for the keeper.
+    `report` takes a line for the operator, `notify` one for the keeper.
     """
 
     def __init__(
@@ -48,126 +48,129 @@ class DeviceEvents:
         front: Socket,
         back: Socket,
         handler: ZapHandler | None,
-        unheard: MissedOrders,
+        missed_orders: MissedOrders,
         peers: tuple[Peers, Peers],
-        guard: Guard,
-        pulse: Pulse,
+        guard: MemoryGuard,
+        liveness: LivenessProbe,
         report: Callable[[str], None],
-        say: Callable[[str], None],
+        notify: Callable[[str], None],
     ) -> None:
         self.stopping = False
-        self._report, self._say = report, say
+        self._report, self._notify = report, notify
         self._sides = tuple(_Side(*each) for each in (("front", front, peers[0]), ("back", back, peers[1])))
         self._handler = handler
-        self._unheard = unheard
-        self._guard, self._pulse = guard, pulse
+        self._missed_orders = missed_orders
+        self._guard, self._liveness = guard, liveness
         self._disconnected = SparseLog(report)
-        self._said: Counter[str] = Counter()
-        self._say_at: float | None = None
+        self._reported: Counter[str] = Counter()
+        self._notify_at: float | None = None
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._poller = zmq.Poller()
-        for source in (*(side.news.socket for side in self._sides), self._wake_read, *unheard.sockets):
+        for source in (
+            *(side.monitor.socket for side in self._sides),
+            self._wake_read,
+            *missed_orders.sockets,
+        ):
             self._poller.register(source, zmq.POLLIN)
         if handler:
             self._poller.register(handler.socket, zmq.POLLIN)
 
     def catch_signals(self) -> None:
-        """Have SIGTERM and SIGINT end the watch, SIGUSR1 ask it for a report, SIGPROF have the guard look."""
+        """Handle signals: SIGTERM and SIGINT end the loop, SIGUSR1 requests a report, SIGPROF a check by the
+        guard.
+        """
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         for number in SIGNALS:
-            # A handler must be there, else the signal kills; the number arrives through the wake-up pipe.
+            # Without a handler the signal kills; the number arrives through the wake-up pipe.
             signal.signal(number, lambda _number, _frame: None)
 
     def proxy_ended(self) -> None:
-        """Called by the proxy's thread as its last act."""
+        """Wake the loop. The proxy's thread calls this last."""
         os.write(self._wake_write, b"\0")
 
     @contextmanager
-    def also(self, readable: Socket) -> Iterator[None]:
-        """Have `turn` end when this socket is readable, too; the caller receives from it."""
+    def waking_on(self, readable: Socket) -> Iterator[None]:
+        """End `turn` also when this socket is readable; the caller receives from it."""
         self._poller.register(readable, zmq.POLLIN)
         yield
         self._poller.unregister(readable)
 
     def turn(self, timeout_ms: int | None = None) -> bool:
-        """Wait for something to happen and deal with it; False: nothing did. Raises ZmsvcError when the
-        proxy ended by itself.
+        """Wait for events and handle them; return False after a timeout. Raises ZmsvcError if the proxy ended
+        by itself.
         """
         due = [each for each in (timeout_ms, *self._timeouts_ms()) if each is not None]
-        happened = self._poller.poll(min(due) if due else None)
-        self._judge()
-        told = self._unheard.take(self._guard.told)
-        if self._take_signals() or told:
+        events = self._poller.poll(min(due) if due else None)
+        self._handle_connections()
+        subscriptions_changed = self._missed_orders.take(self._guard.count_subscriptions)
+        if self._take_signals() or subscriptions_changed:
             self._guard.look()
-        self._guard.give_back()
-        self._pulse.need(sum(side.peers.foreign_unix for side in self._sides))
-        self._pulse.beat()
-        self._tell_counts()
-        return bool(happened)
+        self._guard.trim_if_due()
+        self._liveness.require(sum(side.peers.foreign_unix for side in self._sides))
+        self._liveness.connect_if_due()
+        self._report_counts()
+        return bool(events)
 
-    def _judge(self) -> None:
-        """Take a portion of what connections ask and of what becomes of them; the poller tells of what
-        is left.
-        """
-        # In this order: of each connection that asks it is known by the end of the news that it has been
-        # accepted.
+    def _handle_connections(self) -> None:
+        """Handle a batch of ZAP requests and of connections' events; the poller announces the rest."""
+        # Requests first: then the events that follow include the ACCEPTED of each requesting connection.
         if self._handler and self._known:
             self._handler.receive()
             for side in self._sides:
-                side.news.drained = False
+                side.monitor.drained = False
         for side in self._sides:
-            self._take_news(side)
+            self._take_events(side)
         if self._handler:
             self._handler.answer(complete=self._known)
 
     @property
     def _known(self) -> bool:
-        return all(side.news.drained for side in self._sides)
+        return all(side.monitor.drained for side in self._sides)
 
     def _timeouts_ms(self) -> Iterator[int | None]:
         if self._handler:
             yield self._handler.timeout_ms()
         yield self._guard.timeout_ms()
-        yield self._pulse.timeout_ms()
-        if self._say_at is not None:
-            yield max(0, round((self._say_at - time.monotonic()) * 1000)) + 1
+        yield self._liveness.timeout_ms()
+        if self._notify_at is not None:
+            yield max(0, round((self._notify_at - time.monotonic()) * 1000)) + 1
 
-    def works(self) -> bool:
-        """Wait a moment for libzmq's I/O thread, if another user could have hung it; False: it hangs."""
+    def is_alive(self) -> bool:
+        """Wait for libzmq's I/O thread to answer a pending probe; return False if it hangs."""
         until = time.monotonic() + _PROBE_S
-        while self._pulse.waiting and (left := until - time.monotonic()) > 0:
+        while self._liveness.waiting and (left := until - time.monotonic()) > 0:
             self._poller.poll(round(left * 1000) + 1)
             for side in self._sides:
-                self._take_news(side)
-        return not self._pulse.waiting
+                self._take_events(side)
+        return not self._liveness.waiting
 
     def close(self) -> None:
-        """Stop watching; only when no proxy runs. From here on unread news must not be able to block libzmq.
+        """Close the monitors; only when no proxy runs. Unread events could block libzmq from now on.
 
-        Other users' subscribers that do not read now are let go: the end waits for none of them.
+        Disconnect other users' subscribers that do not read now: the end does not wait for them.
         """
         for side in self._sides:
             side.watched.disable_monitor()
-            side.news.socket.close(0)
+            side.monitor.socket.close(0)
             side.peers.look()
             for each in side.peers.all():
-                if each.behind and not ours(each.owner):
+                if each.not_reading and not ours(each.owner):
                     each.cut()
             side.peers.close()
-        self._pulse.close()
+        self._liveness.close()
 
-    def _take_news(self, side: _Side) -> None:
-        for event, value in side.news.take():
+    def _take_events(self, side: _Side) -> None:
+        for event, value in side.monitor.take():
             if event == zmq.EVENT_ACCEPTED:
                 self._accepted(side, value)
             elif event == zmq.EVENT_DISCONNECTED:
                 self._ended(side, value)
             else:
-                # The DISCONNECTED of the same connection comes next, and says nothing of a subscriber.
+                # The DISCONNECTED of the same connection is next; it does not concern a subscriber.
                 side.broken_handshake = True
 
     def _accepted(self, side: _Side, fd: int) -> None:
-        if self._pulse.accepted(fd):
+        if self._liveness.accepted(fd):
             side.probes.add(fd)
             return
         side.probes.discard(fd)
@@ -193,25 +196,25 @@ class DeviceEvents:
             )
             self._disconnected.add("subscriber %s: %s and was disconnected", _text(peer), why)
             self._guard.dropped["disconnected"] = self._disconnected.count
-        self._guard.left()
+        self._guard.peer_left()
 
-    def _tell_counts(self) -> None:
-        """Tell the keeper what was refused, at once the first time and then once a second at most."""
-        if self._guard.dropped == self._said:
+    def _report_counts(self) -> None:
+        """Report the counters to the keeper, the first time at once, then at most once a second."""
+        if self._guard.dropped == self._reported:
             return
         now = time.monotonic()
-        if self._say_at is not None and now < self._say_at:
+        if self._notify_at is not None and now < self._notify_at:
             return
-        if self._say_at is None:
-            self._say_at = now
-        self._say(
+        if self._notify_at is None:
+            self._notify_at = now
+        self._notify(
             f"{DROPPED}=" + " ".join(f"{name}:{count}" for name, count in sorted(self._guard.dropped.items()))
         )
-        self._said = self._guard.dropped.copy()
-        self._say_at = now + _COUNTS_S
+        self._reported = self._guard.dropped.copy()
+        self._notify_at = now + _COUNTS_S
 
     def _take_signals(self) -> bool:
-        """Whether the guard is to look."""
+        """Read pending signals. Return True if the guard has to check."""
         try:
             numbers = os.read(self._wake_read, 512)
         except BlockingIOError:
@@ -233,18 +236,18 @@ class DeviceEvents:
 
 
 class _Side:
-    """One of the device's two sockets, and what is known of it."""
+    """One of the device's two sockets, with its peers and events."""
 
     def __init__(self, name: str, watched: Socket, peers: Peers) -> None:
         self.name = name
         self.watched = watched
         self.peers = peers
-        self.news = socket_monitor.MonitorEvents(
+        self.monitor = socket_monitor.MonitorEvents(
             watched, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | socket_monitor.FAILED
         )
         self.broken_handshake = False
         self.probes: set[int] = set()
-        """Descriptors of connections that the device made to itself."""
+        """Descriptors of the device's connections to itself."""
 
 
 def _text(peer: Peer) -> str:

@@ -1,9 +1,9 @@
-"""Pulse: the proof for the keeper that libzmq's I/O thread works, given only while another user can hang it.
+"""Prove to the keeper that libzmq's I/O thread works, but only while another user can hang it.
 
-A client of an ipc endpoint can send a descriptor whose close hangs the thread that receives it (a TCP socket
-with SO_LINGER, a file of FUSE). Since Linux 6.16 the kernel refuses them. Before that the device connects to
-itself every second while such a client is there: the I/O thread has to accept that, and only then the keeper
-is told that the device works.
+A client of an ipc endpoint can send a descriptor whose close hangs the receiving thread (a TCP socket with
+SO_LINGER, a file of FUSE). Since Linux 6.16 the kernel can refuse descriptors. On older kernels the device
+connects to itself every second while such a client is connected: the I/O thread has to accept the connection,
+and only then the device sends WATCHDOG=1 to the keeper.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from zmsvc.host.kernel import linux
 
 EVERY_S = 1.0
 LIMIT_S = 3.0
-"""Seconds without a sign of life after which the keeper replaces the device."""
+"""Seconds without WATCHDOG=1 after which the keeper replaces the device."""
 
 
-class Pulse:
-    """`say` sends a line to the keeper."""
+class LivenessProbe:
+    """A periodic connection to ourselves. `notify` sends a line to the keeper."""
 
-    def __init__(self, listening: Iterable[socket.socket | None], say: Callable[[str], None]) -> None:
+    def __init__(self, listening: Iterable[socket.socket | None], notify: Callable[[str], None]) -> None:
         exposed = [
             each
             for each in listening
             if each is not None and each.family == socket.AF_UNIX and not linux.refuses_descriptors(each)
         ]
         self._listening = exposed[0] if exposed else None
-        self._say = say
+        self._notify = notify
         self._probe: socket.socket | None = None
         self._next: float | None = None
         self._needed = self._last = False
 
     @property
     def waiting(self) -> bool:
-        """Whether the I/O thread has not answered yet."""
+        """True while the I/O thread has not accepted the last probe."""
         return self._probe is not None
 
-    def need(self, foreign: int) -> None:
-        """Note how many connections there are over which another user can send descriptors."""
+    def require(self, foreign: int) -> None:
+        """Start probing if there are connections over which another user can send descriptors."""
         self._needed = bool(foreign) and self._listening is not None
         if self._needed and self._next is None:
-            self._say(f"WATCHDOG_USEC={round(LIMIT_S * 1e6)}")
+            self._notify(f"WATCHDOG_USEC={round(LIMIT_S * 1e6)}")
             self._next = time.monotonic()
 
     def timeout_ms(self) -> int | None:
@@ -53,8 +53,8 @@ class Pulse:
             return None
         return max(0, round((self._next - time.monotonic()) * 1000)) + 1
 
-    def beat(self) -> None:
-        """Connect to ourselves when it is time."""
+    def connect_if_due(self) -> None:
+        """Connect to ourselves if a probe is due."""
         if (
             self._next is None
             or self._probe is not None
@@ -65,19 +65,19 @@ class Pulse:
         probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         probe.setblocking(False)
         self._next = time.monotonic() + EVERY_S
-        # One that is made after the last such client has left ends the watch: what that client had sent is
-        # closed when it is accepted.
+        # The first probe after the last such client has left is the last one: when the I/O thread accepts it,
+        # it has closed all that the client had sent.
         self._last = not self._needed
         try:
             probe.connect(self._listening.getsockname())
         except OSError:
-            # The backlog is full: others connect, and the next try is soon.
+            # The backlog is full: other clients are connecting. The next attempt is soon.
             probe.close()
             return
         self._probe = probe
 
     def accepted(self, fd: int) -> bool:
-        """libzmq has accepted a connection; tell whether it was ours."""
+        """Handle a connection that libzmq has accepted; return True if it is a probe of ours."""
         if self._probe is None:
             return False
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as connection:
@@ -87,9 +87,9 @@ class Pulse:
             self._probe = None
             if self._last and not self._needed:
                 self._next = None
-                self._say("WATCHDOG_USEC=0")
+                self._notify("WATCHDOG_USEC=0")
             else:
-                self._say("WATCHDOG=1")
+                self._notify("WATCHDOG=1")
             return True
         return False
 
