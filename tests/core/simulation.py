@@ -101,7 +101,10 @@ def check_world(world: World) -> None:
     for name, transaction in world.transactions.items():
         assert not transaction.open or all((name, task) in world.tasks for task in world.context.tasks)
     for waiter in world.pending:
-        assert waiter.remaining, "who waits for nothing has his answer"
+        assert waiter.remaining, "a request that waits for nothing has its answer"
+        assert {name for name, _ in waiter.keys} <= set(waiter.transactions) <= set(world.transactions), (
+            waiter
+        )
         assert all(not world.tasks[key].resting for key in waiter.remaining), f"nothing will come of {waiter}"
 
 
