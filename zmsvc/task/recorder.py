@@ -26,7 +26,7 @@ class Recorder:
     waited: list[float | None]
     """The seconds of each `wait`, which returns at once."""
     stopping: bool
-    """Set this to True to make `wait` return True, which tells the task to stop. `wait` sets it after `waits`
+    """Set this to True to make `wait` return True, which asks the task to stop. `wait` sets it after `waits`
     calls."""
 
     def __init__(

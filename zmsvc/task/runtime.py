@@ -188,7 +188,7 @@ class TaskRuntime:
         status = self._guarded(lambda: self._run_until_end(load, tasks))
         if tasks:
             # The first failure is the reason; close may fail only because setup did not finish.
-            closed = self._guarded(tasks[0].close, tell=status == 0)
+            closed = self._guarded(tasks[0].close, report=status == 0)
             status = status or closed
         if status == 0:
             self._status_sink.stopping()
@@ -246,17 +246,17 @@ class TaskRuntime:
             due = max(due + task.interval, time.monotonic())
             self.wait(due - time.monotonic())
 
-    def _guarded(self, act: Callable[[], None], *, tell: bool = True) -> int:
+    def _guarded(self, act: Callable[[], None], *, report: bool = True) -> int:
         # A broad except: any exception of the user's code is this task's failure, and must be reported.
         try:
             act()
         except (Stopped, KeyboardInterrupt):  # KeyboardInterrupt occurs only in the foreground: Ctrl-C
             return 0
         except BaseException as error:
-            return self.failed(error, tell=tell)
+            return self.failed(error, report=report)
         return 0
 
-    def failed(self, error: BaseException, *, tell: bool = True) -> int:
+    def failed(self, error: BaseException, *, report: bool = True) -> int:
         """Log a failure, report it as the task's status, and return the exit status, for sys.exit() its
         argument.
 
@@ -273,7 +273,7 @@ class TaskRuntime:
         self.log.error(
             "Failed: %s", headline(error), exc_info=None if isinstance(error, ZmsvcError) else error
         )
-        if tell:
+        if report:
             self._status_sink.status(headline(error))
         return status
 

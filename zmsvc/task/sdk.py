@@ -126,7 +126,7 @@ class _Member:
 
         Return True once the supervisor's queue has the update; the supervisor then handles it exactly once
         and unchanged. Return False if the update was not reported: with `wait=False`, if there is no room
-        now; otherwise, if the task is told to stop during the wait. When that happens in `run` of a
+        now; otherwise, if the task is asked to stop during the wait. When that happens in `run` of a
         SingleTask, a SystemExit ends `run` instead.
 
         Rate: 1,000 updates at once, then 1,000 per second and task. A call above that rate, or while the
@@ -161,8 +161,8 @@ class _Member:
         return self._runtime.publish(topic, body)
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait for `seconds` (None: without limit) or until the task is told to stop. Return True if it is
-        told to stop.
+        """Wait for `seconds` (None: without limit) or until the task is asked to stop. Return True if it is
+        asked to stop.
 
         In the task's own thread (that of `setup`, `step`, `run` and `on_control`) this call also feeds the
         watchdog and calls `on_control`. During `on_control` it does not call `on_control` again. In another
@@ -190,8 +190,8 @@ class Task(_Member):
 
 
 class LoopedTask(Task):
-    """A task that calls `step` repeatedly until it is told to stop. A stop request does not interrupt a step:
-    the task ends after it.
+    """A task that calls `step` repeatedly until it is asked to stop. A stop request does not interrupt a
+    step: the task ends after it.
 
     The watchdog is fed between steps and in `wait`. A step that takes more than nine tenths of `<watchdog>`
     must call `wait`, with 0 for instance.
@@ -214,7 +214,7 @@ class SingleTask(Task):
     def run(self) -> None:
         """Do the work.
 
-        When the task is told to stop, `wait` returns True; elsewhere SIGTERM raises a SystemExit in `run`,
+        When the task is asked to stop, `wait` returns True; elsewhere SIGTERM raises a SystemExit in `run`,
         which ends the service with status 0. With `<watchdog>`, call `wait` at least that often.
 
         Tasks of `serviceType="Thread"` share a process and cannot be interrupted: `run` must check the result

@@ -38,7 +38,7 @@ def make(
 
     `config` is its `<configuration>`: a dict of str, list and dict, as from XML. `service_id` defaults to the
     name of the class. `cause` is the reason of the start, such as {"by": "rule", "sources": [{"task": "ts_1",
-    "trigger": "on_fail"}]}; by default the operator. After `waits` calls of `wait` the task is told to stop,
+    "trigger": "on_fail"}]}; by default the operator. After `waits` calls of `wait` the task is asked to stop,
     so that a loop in `run` ends. Raises zmsvc.core.errors.LaunchError for an invalid `<interval>`.
     """
     start = cause_of(cause or {"by": "operator"})
