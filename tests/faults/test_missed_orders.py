@@ -91,7 +91,7 @@ def test_orders_without_a_supervisor_are_counted_and_reported(context: Context, 
     rows = [json.loads(line) for line in context.ctl("--json", "events").stdout.splitlines()]
     (row,) = [row for row in rows if row["event"] == "dropped"]
     assert row["detail"]["orders"] == 5
-    assert "no supervisor was there to hear orders on the bus" in context.log.read_text()
+    assert "no supervisor was there to receive orders of the bus" in context.log.read_text()
 
 
 def test_received_orders_are_not_counted_as_missed(context: Context, stranger: Stranger) -> None:

@@ -423,7 +423,7 @@ def test_keys_that_another_user_could_change_are_refused(context: Context) -> No
 def test_a_command_without_the_keys_says_so(guarded: Context) -> None:
     keys_of(guarded).rename(guarded.home / "elsewhere")
     told = guarded.ctl("watch", check=5).stderr
-    assert told.startswith("zmsvcctl: cannot connect to Live: it wants CURVE keys")
+    assert told.startswith("zmsvcctl: cannot connect to Live: it requires CURVE keys")
     assert told.count("\n") == 1
 
 

@@ -43,7 +43,7 @@ def _dispatch(draft: Draft, fact: Fact) -> None:
             draft.record(
                 ("", ""),
                 "dropped",
-                why="no supervisor was there to hear orders on the bus",
+                why="no supervisor was there to receive orders of the bus",
                 orders=fact.count,
             )
         case _:

@@ -112,7 +112,7 @@ def start(draft: Draft, order: Requested) -> None:
     opened = name not in draft.transactions or not draft.transactions[name].open
     if opened:
         _make_room(draft)
-        open_anew(draft, name)
+        open_new_run(draft, name)
     keys = [(name, task) for task in order.tasks] or entries(draft, name)
     wait(
         draft,
@@ -155,7 +155,7 @@ def _to_start(draft: Draft, order: Requested) -> str:
     return name
 
 
-def open_anew(draft: Draft, name: str) -> None:
+def open_new_run(draft: Draft, name: str) -> None:
     """Open a new run of a transaction. Tasks that the operator stopped in an earlier run are no
     longer held.
     """
@@ -251,7 +251,7 @@ def restart(draft: Draft, order: Requested) -> None:
     if order.transaction is not None and not draft.transactions[order.transaction].open:
         # As with systemctl: the restart of a stopped transaction starts it.
         _make_room(draft)
-        open_anew(draft, order.transaction)
+        open_new_run(draft, order.transaction)
     keys = [
         key
         for name in names

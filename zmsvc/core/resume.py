@@ -212,7 +212,7 @@ def _begin(draft: Draft, fact: SupervisorStarted) -> None:
         if name in draft.transactions and draft.transactions[name].open:
             requests.open_transaction(draft, name)
         else:
-            requests.open_anew(draft, name)
+            requests.open_new_run(draft, name)
         keys += [key for key in requests.entries(draft, name) if not draft.tasks[key].stopped_by_operator]
     _start_waits(draft, tuple(names), keys)
     for key in keys:

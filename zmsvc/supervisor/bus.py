@@ -69,21 +69,21 @@ class Bus:
         self._loop = asyncio.get_running_loop()
         self._zmq = sockets.context()
         frontend, backend = endpoints
-        self._unheard = messages.MISSED_ORDERS.decode() + origin
-        topics = [messages.prefix(topic) for topic in (*messages.TOPICS, self._unheard)]
+        self._missed_topic = messages.MISSED_ORDERS.decode() + origin
+        topics = [messages.prefix(topic) for topic in (*messages.TOPICS, self._missed_topic)]
         self._subscriber = sockets.subscriber(
             self._zmq, frontend, topics, curve, hwm=socket_options.SUPERVISOR_HWM
         )
         self._publisher = sockets.Publisher(sockets.publisher(self._zmq, backend, curve))
-        self._publisher.expect_subscription(messages.prefix(self._unheard))
+        self._publisher.expect_subscription(messages.prefix(self._missed_topic))
         self._info = Info(self)
         self._top = Top(self)
         self.refused = SparseLog(log.warning)
         self.dropped = 0
-        self.unheard = 0
+        self.missed_orders = 0
         """Orders that came while no supervisor was there; the device counts them."""
         self._pause: asyncio.TimerHandle | None = None
-        self._told_pause: asyncio.TimerHandle | None = None
+        self._attach_pause: asyncio.TimerHandle | None = None
         self._silent_since: float | None = None
         """The time of our last message that has to come back; None if any message came since."""
         self._echo: asyncio.TimerHandle | None = None
@@ -101,7 +101,7 @@ class Bus:
 
     def _attach(self) -> None:
         # This subscription is ours alone; libzmq passes on the others before it.
-        if self._told_pause is not None:
+        if self._attach_pause is not None:
             return
         began = self._loop.time()
         if not self._attached.is_set() and self._publisher.has_expected_subscription():
@@ -109,10 +109,10 @@ class Bus:
         self._publisher.drain()
         if self._publisher.behind:
             # As in `_receive`: endless subscriptions get at most half of our time.
-            self._told_pause = self._loop.call_later(self._loop.time() - began, self._attach_on)
+            self._attach_pause = self._loop.call_later(self._loop.time() - began, self._attach_on)
 
     def _attach_on(self) -> None:
-        self._told_pause = None
+        self._attach_pause = None
         self._attach()
 
     def _attach_first(self) -> None:
@@ -132,7 +132,7 @@ class Bus:
 
     def close(self) -> None:
         self._top.close()
-        for timer in (self._pause, self._told_pause, self._echo):
+        for timer in (self._pause, self._attach_pause, self._echo):
             if timer is not None:
                 timer.cancel()
         self._info.close()
@@ -177,9 +177,9 @@ class Bus:
             topic, body = messages.decode(frame)
             if body.get("header", {}).get("origin") == self._origin:
                 return
-            if topic == self._unheard:
+            if topic == self._missed_topic:
                 count = messages.missed_orders_in(body)
-                self.unheard += count
+                self.missed_orders += count
                 self._supervisor.order(OrdersMissed(count=count))
             elif topic == "state":
                 self._asked(body)

@@ -50,7 +50,7 @@ class BusStart:
                 raise ZmsvcError(
                     f"{self._cannot_start}: the device does not {missing} within {limit:g} s"
                 ) from None
-            log.warning("The device does not answer yet: what happens now is not told on the bus")
+            log.warning("The device does not answer yet: events are not published until it does")
         if self._loop.bus is None:
             # The keeper has the listening sockets, whether the device answers or not.
             self._connect()

@@ -49,7 +49,7 @@ MAIN = 3
 CROWD = 100
 """The number of unreported launches from which on messages are read in portions."""
 
-WORD_MS = 1000
+LAUNCHED_MS = 1000
 """Milliseconds in which the keeper has to report a launch, if a process that may belong to it already sends
 datagrams.
 """
@@ -229,22 +229,24 @@ class Children:
                 break
             self._peeked += 1
             size += datagram.size()
-            said += self._heard(datagram, before, ends)
+            said += self._take_datagram(datagram, before, ends)
             self._spare.renew()
         for user in self._users.values():
             if all_said:
                 user.wait(user.ask(), HOLD)
             for datagram in user.take():
-                said += self._heard(datagram, before, ends)
+                said += self._take_datagram(datagram, before, ends)
         passed = self._in_turn(ends)
         for end in passed:
-            self._fall_silent(end)
+            self._forget_speaker(end)
         return [*before, *said, *passed]
 
-    def _heard(self, datagram: notify.Datagram, before: list[Fact], ends: list[Fact]) -> Iterable[Fact]:
+    def _take_datagram(
+        self, datagram: notify.Datagram, before: list[Fact], ends: list[Fact]
+    ) -> Iterable[Fact]:
         if self._speaker(datagram) not in self._launch_of:
-            self._await_word(datagram, before, ends)
-        return self._said(datagram)
+            self._await_launched(datagram, before, ends)
+        return self._facts_in(datagram)
 
     def _in_turn(self, ends: list[Fact]) -> list[Fact]:
         """Return the ends that are due. The end of a task of another user waits until its last datagrams have
@@ -265,7 +267,7 @@ class Children:
                 passed.append(held_back.end)
             elif now >= held_back.until:
                 self.refused.add(
-                    "User %d holds up the notifications of its tasks: the end of one is told before them",
+                    "User %d delays the notifications of its tasks: an end is reported before them",
                     held_back.user.uid,
                 )
                 passed.append(held_back.end)
@@ -273,7 +275,7 @@ class Children:
                 self._held_back.append(held_back)
         return passed
 
-    def _fall_silent(self, end: Fact) -> None:
+    def _forget_speaker(self, end: Fact) -> None:
         """Forget the launch of a process and tag when a Thread has ended: the next launch has the same
         process and tag.
 
@@ -319,14 +321,14 @@ class Children:
     def _admits_all(self, launch: int) -> bool:
         return self.admission is not None and self.admission.admits_all(launch)
 
-    def _await_word(self, datagram: notify.Datagram, before: list[Fact], ends: list[Fact]) -> None:
+    def _await_launched(self, datagram: notify.Datagram, before: list[Fact], ends: list[Fact]) -> None:
         """Read the keeper's `launched` message for a task whose first datagram came before it. The message is
         already in our socket.
 
         With no launch outstanding the sender is not a task, so it cannot make the supervisor wait.
         """
         while self._ordered and not self.lost and self._speaker(datagram) not in self._launch_of:
-            if not self.outside.wait(self.keeper, WORD_MS):
+            if not self.outside.wait(self.keeper, LAUNCHED_MS):
                 return
             more, later = self._from_keeper()
             before += more
@@ -403,7 +405,7 @@ class Children:
 
     # --- notifications of tasks
 
-    def _said(self, datagram: notify.Datagram) -> Iterable[Fact]:
+    def _facts_in(self, datagram: notify.Datagram) -> Iterable[Fact]:
         launch = self._launch_of.get(self._speaker(datagram))
         if launch is None:
             self._refuse(datagram)

@@ -19,12 +19,12 @@ async def check(keeper_protocol: int, keeper_version: str) -> str:
     """Return the version that would take over under this keeper. Raises ZmsvcError with the reason why it
     cannot, and the remedy.
     """
-    told = await _ask()
+    reply = await _ask()
     try:
-        version, oldest, newest = str(told["version"]), int(told["oldest"]), int(told["protocol"])
+        version, oldest, newest = str(reply["version"]), int(reply["oldest"]), int(reply["protocol"])
     except (KeyError, TypeError, ValueError):
         raise ZmsvcError(
-            f"the installed supervisor does not say which protocols it speaks, but {json.dumps(told)[:200]}"
+            f"the installed supervisor does not say which protocols it speaks, but {json.dumps(reply)[:200]}"
         ) from None
     # A keeper speaks its own protocol and all earlier ones, so an older supervisor can take over.
     if oldest > keeper_protocol:
@@ -55,10 +55,10 @@ async def _ask() -> dict[str, Any]:
         # protocol.
         return {"version": "1.0", "oldest": 0, "protocol": 0}
     try:
-        told = json.loads(said)
+        reply = json.loads(said)
     except ValueError:
         last = complaint.decode(errors="replace").strip().rpartition("\n")[2]
         raise ZmsvcError(
             f"the installed supervisor does not run: {last or f'status {process.returncode}'}"
         ) from None
-    return told if isinstance(told, dict) else {}
+    return reply if isinstance(reply, dict) else {}

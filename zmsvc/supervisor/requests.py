@@ -123,7 +123,7 @@ class Requests:
             "updates": sum(task.dropped for task in loop.world.tasks.values()),
             "notifications": loop.children.refused.count,
             "messages_in": loop.bus.refused.count if loop.bus else 0,
-            "unheard_orders": loop.bus.unheard if loop.bus else 0,
+            "unheard_orders": loop.bus.missed_orders if loop.bus else 0,
             "messages_out": loop.bus.dropped if loop.bus else 0,
             "subscriptions": loop.bus.forgotten if loop.bus else 0,
             # Of the device, by reason.

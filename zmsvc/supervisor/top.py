@@ -102,12 +102,12 @@ class Top:
         )
         try:
             async with asyncio.timeout(PATIENCE):
-                told, _ = await sampler.communicate(asked)
+                output, _ = await sampler.communicate(asked)
         finally:
             if sampler.returncode is None:
                 sampler.kill()
                 await sampler.wait()
         if sampler.returncode != 0:
             raise ValueError(f"the sampler ended with status {sampler.returncode}")
-        rows = json.loads(told)
+        rows = json.loads(output)
         return rows if isinstance(rows, list) else []
