@@ -171,4 +171,4 @@ def test_a_descriptor_that_hangs_holds_up_only_the_tasks_of_its_user(mixed: Cont
     mixed.ctl("stop", "--transaction", "T", "--task", "other")
     assert mixed.stop() == 0
     assert time.monotonic() - began < LINGER / 2, "a stop waited for the descriptor"
-    assert "User 1 holds up the notifications of its tasks" in mixed.log.read_text()
+    assert "User 1 delays the notifications of its tasks" in mixed.log.read_text()
