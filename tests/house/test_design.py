@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from zmsvc import protocol
 from zmsvc.core.access import CONTROL
 from zmsvc.core.lifecycle import SubState
 from zmsvc.host import store
-from zmsvc.host.systemd import notify
+from zmsvc.host.systemd import journal, notify
 from zmsvc.protocol import forking, launch, output, sharing, supervision
 
 ROOT = Path(__file__).parents[2]
@@ -105,3 +106,22 @@ def test_each_column_of_the_state_file_is_documented() -> None:
         (row,) = [line for line in PROTOCOLS.splitlines() if line.startswith(f"| table `{name}` |")]
         assert columns <= named(row)
     assert f"`user_version` {store.SCHEMA}" in PROTOCOLS
+
+
+def test_each_event_of_a_task_has_a_message_id_and_each_id_is_used() -> None:
+    """The events are the second argument of `record` in the core; a task's end is recorded by its last
+    word on the wire.
+    """
+    recorded = {"stopped", "failed"}
+    for file in (ROOT / "zmsvc" / "core").glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and getattr(node.func, "attr", "") == "record"
+                and len(node.args) > 1
+            ):
+                recorded |= {each.value for each in ast.walk(node.args[1]) if isinstance(each, ast.Constant)}
+    of_the_context = {"requested", "reloaded", "forgotten"}
+    of_the_processes = {"supervisor", "device", "context"}
+    assert of_the_context <= recorded
+    assert recorded - of_the_context == set(journal.MESSAGE_ID) - of_the_processes

@@ -160,7 +160,11 @@ class Loop:
         """Have the keeper replace a device that has forwarded nothing for ECHO seconds."""
         device = self.children.device
         if device.pid is not None and device.ready:
-            log.error("The device hangs: it forwarded nothing for %g s, and the keeper replaces it", ECHO)
+            log.error(
+                "The device hangs: it forwarded nothing for %g s, and the keeper replaces it",
+                ECHO,
+                extra={"journal": {"MESSAGE_ID": journal.MESSAGE_ID["device"]}},
+            )
             self.children.tell(sv.ReplaceDevice(pid=device.pid))
 
     # --- the turn

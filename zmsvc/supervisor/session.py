@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from zmsvc.core.access import Verb
 from zmsvc.core.events import Fact, Origin, Requested
 from zmsvc.host import crashpoint
+from zmsvc.host.systemd import journal
 from zmsvc.protocol.supervision import Hello, Leave, StopAll
 from zmsvc.supervisor.loop import Loop, facts_of_start
 
@@ -67,7 +68,12 @@ class Session:
         crashpoint.reached("open control")
         await self._control.open()
         if hello.restarts:
-            log.warning("Supervisor %d takes over: %d tasks are running", os.getpid(), len(hello.children))
+            log.warning(
+                "Supervisor %d takes over: %d tasks are running",
+                os.getpid(),
+                len(hello.children),
+                extra={"journal": {"MESSAGE_ID": journal.MESSAGE_ID["supervisor"]}},
+            )
         await loop.over.wait()
         # Later messages are for the next supervisor, and writes to the keeper block from here on.
         self._listen(False)
