@@ -257,7 +257,7 @@ PROMISES = (
     Promise(
         fault="the supervisor hangs",
         happens=(
-            "the keeper misses its watchdog notification, kills it and starts the next one (here "
+            "the keeper gets no `WATCHDOG=1` from it, kills it and starts the next one (here "
             "`WatchdogSec=2s`; without systemd 30 s)"
         ),
         until="`status` is answered",
@@ -275,7 +275,10 @@ PROMISES = (
     ),
     Promise(
         fault="the device hangs (SIGSTOP)",
-        happens="if the supervisor does not receive its own message for 3 s, the keeper replaces the device",
+        happens=(
+            "if the supervisor does not receive its own `process` message (start or stop of a task) for "
+            "3 s, the keeper replaces the device; an idle context does not notice"
+        ),
         until="a task's next message arrives",
         measure=device_hung,
     ),
@@ -286,8 +289,8 @@ PROMISES = (
         measure=keeper_killed,
     ),
     Promise(
-        fault="a task is stopped (SIGSTOP) and does not react",
-        happens="the keeper kills it after its `stop_timeout` (here 200 ms), or when it misses its watchdog",
+        fault="a task hangs (SIGSTOP) and is ordered to stop",
+        happens="the keeper kills it after its `stop_timeout` (here 200 ms)",
         until="`stop` is answered",
         measure=task_stopped_dead,
     ),

@@ -19,7 +19,8 @@ def test_the_readme_has_the_table() -> None:
     rows = re.findall(r"^\| (\S+) \| (.*?) ?\| (.*?) ?\|$", (ROOT / "README.md").read_text(), re.MULTILINE)
     shown = {verb: (control, bus) for verb, control, bus in rows if verb in {order.verb for order in ORDERS}}
     for order in ORDERS:
-        bus = f"who may connect, as {' or '.join(f'`{topic}`' for topic in order.bus)}" if order.bus else ""
+        topics = " or ".join(f"`{topic}`" for topic in order.bus)
+        bus = f"each client that may connect, on topic {topics}" if order.bus else ""
         assert shown[order.verb] == (str(order.control or ""), bus), order.verb
 
 

@@ -1,9 +1,8 @@
-"""The orders and questions that a supervisor knows, who may send each of them, and over which way. The
-control socket, the bus, zmsvcctl, conf_command.py and the device use this one table.
+"""The orders and questions that a supervisor knows, the users who may send each of them, and by which way.
+The control socket, the bus, zmsvcctl, conf_command.py and the device use this one table.
 
-The README and zmsvcctl(1) show the same; a test compares them. An order that is added for the control socket
-is not accepted on the bus, which has a vocabulary of its own: the column `bus`. zmsvcctl imports this module
-at each start, so it imports little.
+The README and zmsvcctl(1) show the same; a test compares them. The bus accepts an order only on the topics in
+its column `bus`. zmsvcctl imports this module at each start, so it imports little.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ class Verb(StrEnum):
     RESET_FAILED = "reset-failed"
     FORGET = "forget"
     RELOAD = "reload"
-    """A fact of its own, with the context file that was read."""
+    """Not carried by `Requested`, but by `ContextReloaded`, which has the context file."""
 
 
 class Who(StrEnum):
@@ -54,8 +53,8 @@ class Order:
         self.bus = bus
         """The topics on which a client of the bus may ask."""
         self.repeatable = repeatable
-        """True if a client may ask again after the supervisor died over it. Such an order names a state, and
-        not a change.
+        """True if a client may repeat the request if the supervisor died before it answered. Such an order
+        names a state, and not a change.
         """
 
 

@@ -18,8 +18,8 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """The sender of an order: `by` is operator, bus, context or signal; `uid` is that of the peer, where the
-    kernel knows it.
+    """The sender of an order: `by` is operator, bus, context or signal; `uid` is the sender's user ID, None
+    if unknown.
     """
 
     by: str

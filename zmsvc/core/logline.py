@@ -120,7 +120,7 @@ def decode_record(line: bytes) -> tuple[int, str, str, str]:
 
 
 def pieces(line: bytes) -> Iterator[bytes]:
-    """Split a line that is too long. Each piece of a record is a record."""
+    """Split a line that is too long. If the line is a record, each piece gets its head."""
     if len(line) <= LINE_LIMIT:
         yield line
         return

@@ -80,13 +80,13 @@ class Endpoints:
     """
 
     frontend: str
-    """Task services connect a SUB socket here (the manual's sub_port)."""
+    """The endpoint at which subscribers connect a SUB socket (zmicroservices calls it sub_port)."""
     backend: str
-    """Clients connect a PUB socket here (the manual's pub_port)."""
+    """The endpoint at which publishers connect a PUB socket (zmicroservices calls it pub_port)."""
     front_bind: str
-    """The device binds its XSUB socket, which receives, here."""
+    """The address at which the device binds its XSUB socket, which receives from publishers."""
     backend_bind: str
-    """The device binds its XPUB socket, which sends, here."""
+    """The address at which the device binds its XPUB socket, which sends to subscribers."""
 
 
 class BusAccess(StrEnum):

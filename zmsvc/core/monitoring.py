@@ -8,7 +8,7 @@ from typing import Any
 
 from zmsvc.core.values import seconds
 
-FREQUENCY = 30.0
+INTERVAL = 30.0
 """Default of the seconds between two samples; the figure is from the zmicroservices manual."""
 KINDS = ("pub", "rep")
 
@@ -19,7 +19,7 @@ class Monitoring:
 
     endpoint: str
     kind: str = KINDS[0]
-    frequency: float = FREQUENCY
+    frequency: float = INTERVAL
 
 
 def monitoring(configuration: Mapping[str, Any]) -> Monitoring:
@@ -38,7 +38,7 @@ def monitoring(configuration: Mapping[str, Any]) -> Monitoring:
 
 def _frequency(text: Any) -> float:
     if not text:
-        return FREQUENCY
+        return INTERVAL
     try:
         found = seconds(text)
     except ValueError:

@@ -1,5 +1,5 @@
-"""The requests whose clients wait for an outcome: when it is there, and the reply. This module decides
-nothing about tasks.
+"""The requests whose clients wait for an outcome: note each outcome, and make the reply when nothing is
+awaited any more. This module decides nothing about tasks.
 """
 
 from __future__ import annotations
@@ -129,8 +129,8 @@ def _why_again(key: Key, ended: Task, waiter: PendingRequest) -> str:
 
 
 def complete_stops(draft: Draft, key: Key, *, restart: bool) -> None:
-    """Complete the stops of a task that has ended. `restart`: it is started again at once, which overtakes
-    the stop.
+    """Complete the stops of a task that has ended. With `restart` the task is started again at once, so these
+    stops fail.
     """
     _resolve(draft, key, lambda _: _overtaken(draft, key) if restart else "", stops=True)
 
@@ -258,7 +258,8 @@ def _reply(draft: Draft, waiter: PendingRequest) -> ev.Reply:
     if waiter.ending:
         ended = [(key, task) for key, task in tasks if key in waiter.ending]
         data["ended"] = [{"task": key[1], **entry} for key, task in ended for entry in _endings(task)]
-        # A task of a later launch belongs to another order.
+        # Only these are survivors of this stop: a task that runs again has a later launch, which belongs to
+        # another order.
         data["survivors"] = [key[1] for key, task in ended if task.state is State.DEACTIVATING]
     error = _error(waiter)
     return ev.Reply(request=waiter.request, ok=not error, code=1 if error else 0, error=error, data=data)

@@ -36,9 +36,10 @@ def resume(draft: Draft, fact: SupervisorStarted) -> None:
 
 
 def _refuse_strangers(draft: Draft, fact: SupervisorStarted) -> None:
-    """Kill processes that the state file does not list: after a failed write or a reset it may miss some.
+    """Kill processes that the state file does not list, because such a process may duplicate a task. The file
+    may lack a process after a failed write or a reset.
 
-    Such a process may duplicate a task. Their launch numbers are never used again.
+    The launch IDs of these processes are never used again.
     """
     held = [*(child.launch for child in fact.children), *fact.exits]
     draft.next_launch = max([draft.next_launch, *(launch + 1 for launch in held)])
@@ -65,8 +66,8 @@ def _adopt(draft: Draft, fact: SupervisorStarted) -> None:
         if task.launch in children:
             _adopt_one(draft, key, children[task.launch])
         elif task.sub_state in (SubState.FINAL_SIGTERM, SubState.FINAL_SIGKILL):
-            # The keeper repeats `exited` for this launch, but not `gone`: it sends that again after the same
-            # order.
+            # The keeper repeats `exited` for this launch, but not `gone`. It sends `gone` again after the
+            # same order as before.
             _end_rest_again(draft, key)
         elif task.launch not in fact.exits:
             without.append(key)
@@ -77,15 +78,15 @@ def _adopt(draft: Draft, fact: SupervisorStarted) -> None:
 
 
 def _without_process(draft: Draft, key: Key) -> None:
-    """Settle a launch of which the keeper has neither a process nor an end."""
+    """Settle a launch for which the keeper reports neither a process nor an end."""
     task = draft.tasks[key]
     if task.sub_state is SubState.LAUNCHING:
         # The launch was saved, but the order never reached the keeper: repeat it. The keeper forks a launch
-        # number once. With this time the launch still takes the causes of rules that fire now.
+        # ID once. `launched_at=now` lets rules that fire in this turn still add their causes to this launch.
         draft.change(key, launched_at=draft.now)
         draft.emit(ev.Launch(launch=task.launch, key=key))
     elif task.pid is None:
-        # The task was to be stopped before its fork, which never happened.
+        # An order stopped the task before its fork, and the fork never happened.
         apply(
             draft,
             key,
@@ -169,8 +170,8 @@ def _feed(draft: Draft, key: Key) -> None:
 
 
 def _lose(draft: Draft, key: Key) -> None:
-    """Settle a task whose keeper died, and the task with it. Its times may be those of another boot and are
-    then meaningless.
+    """Settle a task that died together with its keeper. The times in its row may be from an earlier boot;
+    they are then meaningless.
     """
     task = draft.tasks[key]
     end = replace(task.exit, at=min(task.exit.at, draft.now)) if task.exit else None

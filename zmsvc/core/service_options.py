@@ -229,8 +229,8 @@ class ServiceOptions:
             .Xr zmsvcd 8
             and no service manager does, a task with
             .Li <user>
-            inherits of the environment only PATH, LANG, LC_*, TZ and ZMSVC_*; HOME, USER, LOGNAME and SHELL
-            are those of its user.
+            inherits of the environment only PATH, LANG, LC_*, TZ and the variables of zmsvc that name
+            directories (ZMSVC_CONFIG_DIR and others); HOME, USER, LOGNAME and SHELL are those of its user.
             """,
         per_process=True,
     )

@@ -28,8 +28,11 @@ _FRONT, _BACK = "inproc://front", "inproc://back"
 
 
 class SubscriptionCounter(Protocol):
-    """A callback for changes of subscriptions: their number, the number of added subscriptions (negative if
-    more ended), the added bytes of prefixes, and True if more may wait.
+    """A callback for changes of subscriptions.
+
+    `changes` is the number of messages that were read. `subscriptions` is the number of added subscriptions
+    minus the number of ended ones; `size` is the same in bytes of their prefixes. `more` is True if further
+    changes may wait.
     """
 
     def __call__(self, changes: int, subscriptions: int, size: int, *, more: bool) -> None: ...

@@ -2,9 +2,9 @@
 zygote answers with a PID.
 
 The launch itself is in a memory file whose descriptor is sent with the order, and only the forked task reads
-it. So no environment, configuration or key of one task is ever in the memory that another task is forked
-with. The file is in the interpreter's own format (marshal), which is decoded without running Python code: a
-freshly forked task would pay for that with copied pages.
+it. So the memory of a task never contains the environment, configuration or key of another task. The file is
+in the interpreter's own format (marshal), because decoding it runs no Python code: in a freshly forked task
+that would cost copied pages.
 
 The zygote is executed, so after an upgrade it may be newer than the keeper. It gets the keeper's protocol
 number as an argument, and refuses to run if it does not speak that number.
@@ -53,16 +53,16 @@ def decode_launch(data: bytes) -> LaunchSpec:
 
 
 def order(fds: Descriptors, spec: int) -> tuple[bytes, dict[str, int]]:
-    """Return the packet that orders a launch, and the descriptors to send with it. The memory file is open as
-    `spec`.
+    """Return the packet that orders a launch, and the descriptors to send with it. `spec` is the descriptor
+    of the memory file.
     """
     descriptors = {**fds.given(), _SPEC: spec}
     return " ".join(descriptors).encode(), descriptors
 
 
 def read_launch(packet: bytes, received: list[int]) -> tuple[LaunchSpec, Descriptors]:
-    """Return the launch and the descriptors of an order; called in the task. `received` are the descriptors
-    that came with the packet. The memory file is closed.
+    """Return the launch and the descriptors of an order, and close the memory file. Only the forked task
+    calls this. `received` are the descriptors that came with the packet.
     """
     fds = dict(zip(packet.decode().split(), received, strict=True))
     memory = fds.pop(_SPEC)

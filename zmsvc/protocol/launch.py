@@ -17,7 +17,7 @@ class LaunchSpec:
     """One launch."""
 
     launch: int
-    """The number of the launch. The keeper forks a number at most once."""
+    """The launch ID. The keeper forks at most one task for it."""
     context: str
     context_id: str
     transaction: str
@@ -39,17 +39,17 @@ class LaunchSpec:
     backend: str
     """The endpoint at which the task publishes."""
     notify: str
-    """The path of the socket that takes its sd_notify datagrams."""
+    """The path of the socket to which the task sends its sd_notify datagrams."""
     log: str
     """`journal` or the path of a log file, with `+stderr` if the log goes to the terminal as well."""
     cause: Mapping[str, Any]
     uid: int | None = None
-    """The user ID of `user` if that is not the daemon's user. The keeper gives such a task another notify
-    socket.
+    """The user ID of `user`; None if that is the daemon's user. The keeper gives a task with another user ID
+    another notify socket.
     """
     mark: int = 0
-    """A number that all processes of the launch show, and no others of the machine
-    (host/kernel/process_marks.py). 0 if there is none.
+    """A number that only the processes of this launch carry, as RLIMIT_LOCKS (host/kernel/process_marks.py).
+    0: they carry none.
     """
     pidfile: str | None = None
     cgroup: str | None = None
@@ -63,14 +63,14 @@ class LaunchSpec:
     """The priority of syslog(3) up to which the task logs. None is info."""
     no_new_privileges: bool = False
     drop_capabilities: bool = False
-    """The keeper sets it if it has capabilities and is not root: they survive a change from one ordinary user
-    to another, so the task drops them.
+    """The keeper sets this if the keeper has capabilities and is not root. Capabilities survive a change from
+    one ordinary user to another, so the task drops them.
     """
     fresh: bool = False
     """True if the fork executes a new interpreter."""
     own_environment: bool = False
-    """The keeper sets it for a task of another user if a person started zmsvcd. Such a task inherits no
-    variable that tells of that person.
+    """The keeper sets this for a task of another user if a person started zmsvcd. Such a task inherits no
+    variable that says anything about that person.
     """
     rlimits: Mapping[str, int] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)

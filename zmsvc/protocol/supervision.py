@@ -1,7 +1,8 @@
 """The channel between the keeper and the supervisor: the supervisor sends orders, the keeper sends reports.
 
 The keeper sends `Hello` first. The last report of a launch is `Exited`, or `Gone` if the supervisor ordered
-to kill the remaining processes. The keeper repeats an end to each new supervisor until one acknowledges it.
+to signal or kill the remaining processes. The keeper repeats `Exited` to each new supervisor until one
+acknowledges it; it sends `Gone` again after the same order.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class SignalTask:
 
     launch: int
     signal: str
+    """Empty: signal only the other processes."""
     rest: str = ""
     """The signal that asks the other processes of the launch to end. `Gone` follows when no process is left.
     Since protocol 2.
@@ -78,7 +80,7 @@ class RunDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartDevice:
-    """Stop the device with SIGTERM and run another one, which ends each connection.
+    """Stop the device with SIGTERM and run another one. This ends each connection.
 
     A keeper that does not know this order logs an error, and the device keeps running.
     """
@@ -163,7 +165,7 @@ class Executed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MainProcess:
-    """Another process is the main one of a launch from here on. Sent to supervisors since protocol 3."""
+    """Another process is the main one of a launch from here on. Since protocol 3."""
 
     launch: int
     pid: int

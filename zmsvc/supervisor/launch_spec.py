@@ -68,7 +68,7 @@ _CARRIED_LIMITS = [each.field for each in options_of(Limits) if each.field in _F
 
 
 def _options(service: TaskService) -> dict[str, Any]:
-    """Return the options that the process of the task needs: those that `LaunchSpec` has a field for."""
+    """Return the options that the task or the keeper applies: those that `LaunchSpec` has a field for."""
     found = {name: getattr(service, name) for name in _CARRIED}
     return found | {name: getattr(service.limits, name) for name in _CARRIED_LIMITS}
 

@@ -33,7 +33,9 @@ class Outside(Protocol):
         """Return the start time of a process; None if there is no such process."""
 
     def belonging(self, sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
-        """Return the processes of these sessions, and those with all these entries in their environment."""
+        """Return the processes of these sessions, and those with the marks of a context or of one of its
+        launches: in the environment, or in a resource limit.
+        """
 
     def kill_each(self, pids: Iterable[int]) -> None:
         """SIGKILL each of these processes."""

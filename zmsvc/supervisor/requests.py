@@ -27,8 +27,8 @@ from zmsvc.supervisor.loop import Loop
 FOLLOW = 1000
 """The number of history rows that are read at once."""
 DEVICE_PATIENCE = 10.0
-"""Seconds in which the device has to end, where the keeper kills it after five, and the next one has to come
-up.
+"""Seconds in which the device has to end and the next one has to become ready. The device ends itself within
+2 s of the keeper's SIGTERM.
 """
 
 log = logging.getLogger(__name__)

@@ -19,8 +19,8 @@ from zmsvc.protocol.supervision import Hello, Leave, StopAll
 from zmsvc.supervisor.loop import Loop, facts_of_start
 
 PORTION = 0.02
-"""Seconds between two reads while launches wait for the keeper. Without them each message of a task would be
-saved alone.
+"""Seconds between two reads while launches wait for the keeper. Without this pause each message of a task
+would be saved alone.
 """
 
 log = logging.getLogger("zmsvc.supervisor")

@@ -75,9 +75,9 @@ class Bus:
         """Return a subscriber that receives every message from now on, if the device is reached within ATTACH
         seconds.
         """
-        # The device forwards every subscription to our publisher, which so receives our own marker. libzmq
-        # sends subscriptions in the order of their bytes: the marker, which cannot be a topic, follows
-        # `prefixes`.
+        # The device forwards every subscription to every publisher. When our publisher receives the
+        # subscription to the marker, the device has those to `prefixes` as well: libzmq sends subscriptions
+        # in the order of their bytes, and no topic sorts after the marker.
         marker = b"\xff\xffzmsvc.subscriber %d %d" % (os.getpid(), threading.get_ident())
         with self._lock:
             deadline = time.monotonic() + ATTACH

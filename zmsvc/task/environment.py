@@ -20,6 +20,9 @@ _DIRECTORIES = frozenset({"ZMSVC_CONFIG_DIR", "ZMSVC_RUNTIME_DIR", "ZMSVC_STATE_
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
 """The directory of the unit's LoadCredential= secrets. A task of another user does not inherit it."""
 _NEUTRAL = frozenset({"PATH", "LANG", "TZ", "HOME", "USER", "LOGNAME", "SHELL", "NOTIFY_SOCKET"})
+"""HOME, USER, LOGNAME, SHELL and NOTIFY_SOCKET are here because the task sets them afterwards to values of
+its own.
+"""
 
 
 def inherited(name: str) -> bool:
@@ -28,8 +31,8 @@ def inherited(name: str) -> bool:
 
 
 def neutral(name: str) -> bool:
-    """Return True if this variable says nothing about the person who started the daemon. Then a task of
-    another user inherits it, too.
+    """Return True if a task of another user may keep this variable when a person has started the daemon: its
+    value says nothing about that person, or the task replaces it.
     """
     return name in _NEUTRAL or name.startswith(("LC_", "ZMSVC_"))
 

@@ -61,7 +61,9 @@ class Recorder:
         return True
 
     def wait(self, seconds: float | None) -> bool:
-        """Return at once. A wait without limit can end only by a stop request, so it makes one."""
+        """Return at once. A wait without limit ends only when the task is asked to stop, so this sets
+        `stopping`.
+        """
         self.waited.append(seconds)
         self.stopping = self.stopping or seconds is None or len(self.waited) > self._waits
         return self.stopping

@@ -1,8 +1,8 @@
 """Rehearse the start of a task in the zygote, until the interpreter has specialized all code of a start.
 
-CPython 3.11 rewrites code as it runs (PEP 659), and caches the places of attributes beside the code and in
-the name objects. In a fork each write to a page copies it. The rehearsal saves 90 of the 1,090 pages that a
-start copied, and takes 0.1 s once.
+CPython 3.11 specializes code as it runs (PEP 659): it writes to the code, to the caches of attributes beside
+it, and to the name objects. In a fork each write to a page copies it. The rehearsal saves 90 of the 1,090
+pages that a start copied, and takes 0.1 s once.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from zmsvc.task import runner
 from zmsvc.task.stop import SignalStop
 
 FIRST_ROUNDS = 9
-"""Rounds after which every function of a start has been rewritten."""
+"""Rounds after which CPython has specialized every function of a start (PEP 659)."""
 ROUNDS = 24
-"""Further rounds. CPython rewrites a function after 8 calls, and retries failed specializations a few
+"""Further rounds. CPython specializes a function after 8 calls, and retries failed specializations a few
 times.
 """
 LONGEST = 0.5

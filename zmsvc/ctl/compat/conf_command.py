@@ -351,7 +351,7 @@ def _process(args: argparse.Namespace, context: Context | None, task: str) -> Bo
         else args.service_name,
         origin="",
     )
-    # The origin marks a supervisor's own reports; this message is an order.
+    # An order has no `origin`: a supervisor writes its own into its reports, to recognize them.
     del body["header"]["origin"]
     return body
 

@@ -1,5 +1,5 @@
-"""Writes several files, all or none: each is complete before its name appears, and no file is overwritten
-that has changed meanwhile.
+"""Write several files, all or none. Each file is complete before its name appears. A file that another
+process has changed meanwhile is not overwritten.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Apply the rule which users may connect to the bus of a context without CURVE keys. core/access.py states
-the rule.
+"""Decide which users may connect to the bus of a context without CURVE keys. core/access.py states the rule.
 
 For ipc the kernel applies it by the file's owner, group and ACL with the users of tasks. For tcp over
 loopback the supervisor writes the context file's settings to the members file in the runtime directory, and

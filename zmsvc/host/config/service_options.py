@@ -1,8 +1,8 @@
-"""The `<service>` element of a task to the values of its options. Faults are noted with their element and
-never raised.
+"""Convert a `<service>` element to the values of its options. Faults are noted with their element and never
+raised.
 
-`core.service_options` declares the options; here is only what depends on the machine, on XML or on two
-options at once.
+`core.service_options` declares the options. This module has only the code that depends on the machine, on XML
+or on two options at once.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def read_options(service: etree._Element, options: Iterable[Option], notes: Faul
     seen: set[str] = set()
     for element in service:
         name = str(element.tag)
-        # The schema tells of an unknown element, and of a second one.
+        # The schema reports an unknown element, and a second one.
         if name in by_name and name not in seen:
             seen.add(name)
             found = _read(element, by_name[name].kind, notes)
@@ -67,7 +67,7 @@ def _read(element: etree._Element, kind: Kind, notes: FaultList) -> Any:
         case Value():
             return notes.value(element, signals.name if kind is SIGNAL else kind.read, None)
         case Fields():
-            # The schema tells of an unknown name.
+            # The schema reports an unknown name.
             known = [child for child in element if child.tag in kind.names]
             return {str(child.tag): notes.value(child, kind.value.read, None) for child in known}
         case Variables():
@@ -101,7 +101,9 @@ def _check_types(
 
 
 def _delays(service: etree._Element, given: dict[str, Any], notes: FaultList) -> dict[str, Any]:
-    """Move the default of one of the two delays as far as the other one, given alone, needs."""
+    """If the file sets only one of the two delays, move the default of the other one so that the minimum is
+    not above the maximum.
+    """
     least, most = given.get("restart_delay"), given.get("restart_max_delay")
     if least is not None and most is not None and most < least:
         where = service.find("restart_max_delay")

@@ -133,8 +133,9 @@ class SiblingClone:
         self._number = _CLONE_NUMBERS.get((os.uname().machine, struct.calcsize("P")))
         if self._number is None:
             raise OSError(errno.ENOSYS, f"the number of clone() is not known for {os.uname().machine}")
-        # glibc stores the thread's ID at this address after its own fork(); here the kernel stores it. A
-        # kernel without CONFIG_CHECKPOINT_RESTORE does not tell the address.
+        # glibc keeps the thread's ID at this address. Its fork() updates the ID; here the kernel does that,
+        # because no fork() of glibc runs. A kernel without CONFIG_CHECKPOINT_RESTORE does not report the
+        # address.
         address = ctypes.c_ulong()
         if _libc.prctl(PR_GET_TID_ADDRESS, ctypes.byref(address), 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "the kernel does not tell the address of the thread's ID")

@@ -26,8 +26,8 @@ def find(program: str, path: str) -> str:
 
 
 def obstacle(program: str, number: int | None) -> str:
-    """Explain an error of execve() if it concerns another file than the program, or is too vague; otherwise
-    return "".
+    """Return a more exact reason for an error of execve(), such as a missing interpreter. Return "" if the
+    kernel's message is exact enough.
 
     `program` is a path, or a name that is looked up in this process's PATH.
     """
@@ -49,7 +49,7 @@ def missing_interpreter(path: str) -> str:
     interpreter = interpreter_of(path)
     if interpreter is None:
         return ""
-    # The kernel, too, resolves the name from the working directory.
+    # Like execve(2), resolve a relative interpreter from the task's working directory.
     place = os.path.join(WORKING_DIRECTORY, interpreter)
     return (
         ""

@@ -1,1 +1,1 @@
-"""The service that zmsvc.task.warmup plays. It is of no use to anybody else."""
+"""The service whose start the zygote rehearses."""
