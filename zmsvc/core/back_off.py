@@ -9,21 +9,21 @@ from zmsvc.core.service_options import Limits
 from zmsvc.core.world import Task
 
 GOOD_UPTIME = 10.0
-"""Seconds. A task that ran for so long, or for `restart_max_delay` where that is longer, has its failures
-forgiven.
+"""Seconds. If a task ran for this time, or for `restart_max_delay` where that is longer, its failures are
+forgotten.
 """
 FLOOR = 0.1
-"""Seconds: the least delay of a second quick start in a row. It holds even if `restart_delay` is 0, so no
-ring of rules spins.
+"""The least delay in seconds of the second quick start in a row. It holds even if `restart_delay` is 0, so a
+ring of rules cannot spin.
 """
 JITTER = 0.1
-"""The largest share that is added to a delay, so that tasks that failed together do not start together
-(Supervisor#1640).
+"""The share of a delay by which it is lengthened at most. So tasks that failed at the same time do not start
+at the same time (Supervisor#1640).
 """
 
 
 def failures_after(task: Task, limits: Limits, now: float) -> int:
-    """Return the number of failures in a row, with the one that happens now."""
+    """Return the number of failures in a row, including the one that happens now."""
     good = now - task.launched_at >= max(GOOD_UPTIME, limits.restart_max_delay)
     return 1 if good else task.failures + 1
 
@@ -35,7 +35,7 @@ def _doubled(limits: Limits, times: int) -> float:
 
 def back_off(task: Task, limits: Limits, launch: int) -> float:
     """Return the seconds until a failed task is started again by its own rule. Each failure in a row doubles
-    them.
+    the delay.
     """
     delay = _doubled(limits, max(task.failures - 1, 0))
     # A multiplicative hash of the launch number spreads like a random number, and is the same when the
@@ -45,10 +45,10 @@ def back_off(task: Task, limits: Limits, launch: int) -> float:
 
 
 def next_quick_start(task: Task, limits: Limits, now: float) -> tuple[int, float]:
-    """Return, for a start by rule, the new count of quick starts in a row and the time of the start.
+    """Return the new count of quick starts in a row, and the time of a start by rule.
 
-    A ring of rules is legal. One that turns faster than `restart_delay` is slowed down by doubling, up to
-    `restart_max_delay`.
+    A ring of rules is legal. If it turns faster than `restart_delay`, each turn doubles the time to the next
+    start, up to `restart_max_delay`.
     """
     if not task.launch:
         return 0, now
@@ -60,7 +60,7 @@ def next_quick_start(task: Task, limits: Limits, now: float) -> tuple[int, float
 
 
 def _spacing(quick_starts: int, limits: Limits) -> float:
-    """Return the seconds from one launch to the next after that many quick ones."""
+    """Return the least seconds from one launch to the next, after this number of quick starts in a row."""
     if not quick_starts:
         return 0.0
     floor = limits.restart_delay or FLOOR
@@ -68,10 +68,11 @@ def _spacing(quick_starts: int, limits: Limits) -> float:
 
 
 def start_by_rule(task: Task, limits: Limits, now: float, *, failing: bool, launch: int) -> tuple[int, float]:
-    """Return the new count of quick starts and the time of the start. `failing`: the task's own rule answers
-    its failure.
+    """Return the new count of quick starts and the time of the start. `failing`: the task has failed, and its
+    own rule starts it again.
 
-    Both brakes count. Otherwise a task that fails and ends well by turns would reset each brake by the other.
+    The later of both times counts. Otherwise a task that alternately fails and ends well would reset each
+    count by the other.
     """
     quick_starts, at = next_quick_start(task, limits, now)
     return quick_starts, max(at, now + back_off(task, limits, launch)) if failing else at

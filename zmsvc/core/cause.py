@@ -2,7 +2,7 @@
 dataclass. `as_json` makes the mapping that everything else reads: `self.cause` of a task, the state file and
 `status`.
 
-When a rule fires is decided elsewhere (transitions.py).
+transitions.py decides when a rule fires.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from zmsvc.core.model import Rule
 
 MAX_SOURCES = 64
-"""Sources that one cause has at most; the latest ones are kept."""
+"""The most sources of one cause. The latest ones are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,8 +30,8 @@ _NAMED = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """A fault and its place: an `element` of the context, or the task with this index in the file, or its
-    rule with this index.
+    """A fault and its place: an `element` of the context, a task by its index in the file, or a rule of that
+    task by its index.
     """
 
     text: str
@@ -42,8 +42,8 @@ class Fault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigWarning:
-    """A legal setting that is probably a mistake, and its place: this line, or else this task or element of
-    the context.
+    """A legal setting that is probably a mistake, and its place: a line of the file if it is known, otherwise
+    a task or an element of the context.
     """
 
     text: str
@@ -170,8 +170,8 @@ def _binds_apart(context: Context, *, curve: bool) -> Iterator[ConfigWarning]:
 
 
 def who_may_connect(context: Context, *, curve: bool) -> list[str]:
-    """Return lines that say who may connect to the bus and to the Monitors: who can give orders on the bus,
-    and read what is published.
+    """Return lines that name the clients which may connect to the bus and to the Monitors. These clients can
+    give orders on the bus, and receive all that is published.
     """
     orders = f"give orders ({', '.join(BUS['context'])}) and read configurations"
     lines = [
@@ -336,8 +336,8 @@ def read_at_start(name: str) -> bool:
 
 
 def _cannot_start(task: TaskService) -> str:
-    """Return the fault for which a Python task would refuse its configuration at its start, as far as zmsvc
-    reads it.
+    """Return the fault in the configuration of a Python task that would make its start fail. Only the parts
+    of the configuration that zmsvc itself reads are checked.
     """
     if task.service_type is ServiceType.COMMAND:
         return ""
@@ -396,7 +396,8 @@ def _edges(task: TaskService) -> Iterator[Rule]:
     since that is the purpose of on_fail.
     """
     for rule in task.rules:
-        # A start of the task itself while it runs does nothing, and has a warning of its own.
+        # A rule that starts its own task while the task runs does nothing. Another warning is about such a
+        # rule.
         idle = rule.action is Action.START and rule.trigger in (Trigger.ON_START, Trigger.ON_UPDATE)
         if rule.action in _STARTING and not (
             rule.call == task.id and (idle or rule.trigger is Trigger.ON_FAIL)

@@ -34,7 +34,9 @@ class Draft:
         self.pending: tuple[PendingRequest, ...] = world.pending
         self.effects: list[Effect] = []
         self.new_supervisor = False
-        """A new supervisor takes over: any order of its predecessor may not have been carried out."""
+        """True in the first step of a new supervisor: orders of its predecessor may not have been carried
+        out.
+        """
         self._touched: dict[Key, None] = {}
         self._changed: dict[str, None] = {}
         self._lost: dict[Key, None] = {}

@@ -1,5 +1,5 @@
-"""The errors that zmsvc raises, by whose fault they are. Messages are lower case, `cannot X: why`. Only a
-`__main__` turns an error into an exit status.
+"""The errors that zmsvc raises. The type of an error says whose fault it is. Messages are lower case, `cannot
+X: why`. Only a `__main__` turns an error into an exit status.
 """
 
 CANNOT_EXECUTE = 203

@@ -31,7 +31,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requested:
-    """An order came. `request` is the number for the reply; None if no client waits for one."""
+    """An order has arrived. `request` is the number of the reply; None if no client waits for a reply."""
 
     verb: Verb
     origin: Origin
@@ -78,7 +78,7 @@ class SupervisorStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContextReloaded:
-    """The context file was read again. `block`: the reply waits until the differing tasks have ended or
+    """The context file was read again. `block`: the reply waits until the tasks that differ have ended or
     started.
     """
 
@@ -151,7 +151,7 @@ class TimeoutExtended:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MainNamed:
-    """A process of the task has named another process of it as the main one (MAINPID=)."""
+    """A process of the task has named another process of the same task as the main one (MAINPID=)."""
 
     launch: int
     pid: int
@@ -238,7 +238,8 @@ Fact = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """Start the process of a task. A repeated order is harmless: the keeper forks a launch number once.
+    """Start the process of a task. A repeated order is harmless: the keeper forks one task for a launch
+    number.
 
     The cause is read from the world when the order is carried out, so it has all rules that fired at the same
     time.
@@ -251,7 +252,7 @@ class Launch:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
     """Send `signal` to the main process of a launch and `rest` to its other processes. TaskGone follows when
-    none is left.
+    no process of the launch is left.
     """
 
     launch: int

@@ -1,7 +1,7 @@
 """The programs that put themselves into the background, and how to keep each in the foreground, as a Command
 requires. Pure.
 
-Only the command line is examined, and the configuration file that it names.
+Only the command line and the configuration file that it names are examined.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _NEVER = r"(?!)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A program that can put itself into the background. The patterns are searched in its arguments, each
-    after a blank.
+    """A program that can put itself into the background. Each pattern is searched in its arguments, after a
+    blank.
     """
 
     name: str
     advice: str
     always: bool = False
-    """The program does so by default."""
+    """True if the program goes into the background by default."""
     on: str = _NEVER
     off: str = _NEVER
     file: str = _NEVER
@@ -247,8 +247,8 @@ def _script(command: Sequence[str]) -> str:
 
 
 def _commands(command: Sequence[str]) -> Iterator[list[str]]:
-    """Yield each simple command, including those of a script that a shell gets, also within another
-    script.
+    """Yield each simple command of a command line. If a command is a shell with a script, yield the commands
+    of the script, too, at any depth.
     """
     if not command:
         return

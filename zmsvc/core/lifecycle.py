@@ -129,7 +129,7 @@ class Act(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """The target of an event, and the act on the way."""
+    """The sub-state to which an event leads, and the act of the transition."""
 
     to: SubState
     act: Act

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 
 NAMES = ("EMERG", "ALERT", "CRITICAL", "ERROR", "WARNING", "NOTICE", "INFO", "DEBUG")
-"""The file's names of the priorities of syslog(3), by number. They are Python's names where Python has one.
+"""The names of the priorities of syslog(3) in the file, in the order of their numbers. They are Python's
+names where Python has such a priority.
 """
 INFO = 6
 INDENT = "    "

@@ -36,7 +36,9 @@ HEADER_ORDER = ("service_transaction", "service_id", "action", "service_name")
 MAX_ECHO = 4096
 """Maximum bytes of a request's header, which the answer repeats."""
 MAX_INFO = 1 << 20
-"""Bytes of one round of `context_info` up to which each of its messages contains all transactions."""
+"""The limit in bytes of one round of `context_info` messages. Up to this size each message contains all
+transactions.
+"""
 
 Body = dict[str, Any]
 
@@ -59,7 +61,7 @@ def check_topic(topic: str) -> None:
 def encode(topic: str, body: Mapping[str, Any]) -> bytes:
     """Return the frame of a message, header first."""
     if "header" in body:
-        # A key keeps the position of its first mention, and takes the value of the last.
+        # If a key occurs twice, it keeps its first position and takes the last value.
         head = _ordered(body["header"])
         body = {"header": head, **body} | {"header": head}
     return topic.encode() + SEPARATOR + _encoded(body if type(body) is dict else dict(body))
@@ -270,8 +272,8 @@ def process(
 
 
 def reply(request_header: Mapping[str, Any], action: str) -> Body:
-    """Return the header of a reply: that of the request with another action. A client recognizes its reply by
-    it.
+    """Return the header of a reply: the header of the request, with another action. A client recognizes its
+    reply by this header.
 
     Raises UsageError for a header of more than MAX_ECHO bytes. The origin of the supervisor's own messages is
     left out.

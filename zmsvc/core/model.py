@@ -90,7 +90,7 @@ class Endpoints:
 
 
 class BusAccess(StrEnum):
-    """Which users of this machine may connect to the bus over loopback tcp without CURVE keys."""
+    """The users of this machine that may connect to the bus over loopback tcp without CURVE keys."""
 
     MEMBERS = "members"
     ANYONE = "anyone"

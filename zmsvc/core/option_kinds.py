@@ -15,21 +15,25 @@ from zmsvc.core.values import PRIORITIES, WHITE, amount, boolean, priority, quot
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Value:
-    """A text that means one value."""
+    """A kind of option whose element has a text with one value."""
 
     words: str
     """The texts that are allowed, as a phrase for the manual: `a time span`."""
     schema: str
     """The content of the element in RELAX NG."""
     read: Callable[[str], Any]
-    """Returns the value of a text. Raises ValueError with a text that follows the name of the element."""
+    """Return the value of a text. Raises ValueError; its message continues a sentence that begins with the
+    name of the element.
+    """
     show: Callable[[Any], str] = str
-    """Returns a text for a value, for the default in the manual."""
+    """Return the text of a value. The manual shows the default in this way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fields:
-    """Elements of these names, in any order, each at most once. The value is a dict by name."""
+    """A kind of option whose element has child elements with these names, in any order, each at most once.
+    The value is a dict by name.
+    """
 
     names: tuple[str, ...]
     value: Value
@@ -41,7 +45,9 @@ class Fields:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variables:
-    """Elements of any name, each with a text as it stands. The value is a dict of texts by name."""
+    """A kind of option whose element has child elements with any names. The value is a dict of their
+    unchanged texts by name.
+    """
 
     words: str = "an element <NAME>value</NAME> for each variable"
 
@@ -86,7 +92,7 @@ TIME_SPAN = Value(words="a time span", schema=_token(_SPAN), read=_finite, show=
 
 YES_NO = Value(
     words="yes or no",
-    # Patterns of XML Schema know no flag that ignores case.
+    # A pattern of XML Schema has no flag for ignoring case.
     schema=_token(
         "|".join(
             "".join(f"[{each.upper()}{each}]" for each in word)
@@ -139,7 +145,9 @@ def whole_number(low: int, high: int) -> Value:
 
 
 def choice(words: type[StrEnum], fault: str) -> Value:
-    """Return the kind of one of some words. `fault` is the end of `'x' ...`, said of any other word."""
+    """Return the kind of an option whose value is one of these words. `fault` ends the message about any
+    other word, after `'x' `.
+    """
     listed = any_of(words)
 
     def read(text: str) -> StrEnum:
@@ -153,7 +161,7 @@ def choice(words: type[StrEnum], fault: str) -> Value:
 
 
 def list_of(value: Value, words: str) -> Value:
-    """Return the kind of one or more values that white space separates, read as a tuple."""
+    """Return the kind of a list: one or more values, separated by white space. The value is a tuple."""
 
     def read(text: str) -> tuple[Any, ...]:
         found = text.split()

@@ -197,8 +197,8 @@ def _with_outcome(waiter: PendingRequest, key: Key, failure: str) -> PendingRequ
 def answer(draft: Draft) -> None:
     """Reply to the completed requests, at the end of a step.
 
-    A context that gets an exit while it starts also becomes ready before it leaves: systemd treats a daemon
-    that leaves without READY=1 as failed, and starts it again.
+    If an `exit` arrives while the context starts, the context becomes ready before it leaves: systemd treats
+    a daemon that leaves without READY=1 as failed, and starts it again.
     """
     over = draft.stopping and not draft.launches
     done = [waiter for waiter in draft.pending if over or not waiter.remaining]
@@ -219,7 +219,7 @@ def answer(draft: Draft) -> None:
 
 
 def _with_overtaken(draft: Draft, waiter: PendingRequest) -> PendingRequest:
-    """Add the tasks that were started again while a stop still waited for others."""
+    """Add a failure for each task that was started again while the stop still waited for other tasks."""
     running = [
         key
         for key in waiter.keys

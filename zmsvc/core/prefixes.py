@@ -7,8 +7,8 @@ with hundreds of transactions, most of the bus. So a subscriber subscribes to ea
 differ from the beginning of zmsvc's own: white space between two tokens of JSON, or another first key.
 
 These are 81 short prefixes, the same for all subscribers, so the device passes each of them to a publisher
-only once. A publisher processes them within half a millisecond when it connects. A prefix for every letter at
-every position of a key would be 800.
+only once. A publisher processes them within half a millisecond when it connects. With a prefix for every
+letter at every position of a key there would be 800.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from zmsvc.core import messages
 _BEFORE, _BETWEEN = " \t\r\n", " \n"
 """White space before the first token, and between other tokens as JSON writers use it."""
 _FIRST = [letter for letter in f"{string.ascii_lowercase}T" if letter != "h"]
-"""The first letters of another first key of a message, for example `content` or `Task`."""
+"""The letters with which another first key of a message can begin, for example `content` or `Task`."""
 _FIRST_OF_HEADER = [
     *(letter for letter in string.ascii_lowercase if letter != "s"),
     "sa", "sc", "si", "so", "st", "su", "sen", "seq", "ses", "service_i", "service_n", "service_ty",
 ]  # fmt: skip
-"""The same for the first key of a header. zmsvc's own begins with `service_tr`."""
+"""The letters with which another first key of a header can begin. zmsvc's own begins with `service_tr`."""
 
 
 def control(transaction: str, *, ours_only: bool = False) -> list[bytes]:

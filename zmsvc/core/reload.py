@@ -58,7 +58,7 @@ def _difference(old: Context, new: Context) -> _Difference:
 
 
 def _same_process(old: TaskService, new: TaskService) -> bool:
-    """Return True if a running process may stay: what differs concerns the supervisor alone."""
+    """Return True if a running process may stay: only settings that the supervisor applies differ."""
     return _launched_with(old) == _launched_with(new)
 
 

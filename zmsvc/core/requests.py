@@ -294,7 +294,7 @@ def leave(draft: Draft, order: Requested) -> None:
         draft.record(("", ""), "requested", verb="kill", by=order.origin.by, uid=order.origin.uid)
         for key in keys:
             if draft.tasks[key].sub_state in (SubState.STOP_SIGTERM, SubState.FINAL_SIGTERM):
-                # The operator does not wait any longer: the stop timeout is over.
+                # The operator has ordered the exit again, with `now`: the stop timeout ends here.
                 apply(draft, key, TaskEvent.DEADLINE)
 
 

@@ -1,4 +1,5 @@
-"""The options of `<service>`, each declared once: a field whose default is `option(...)` is one. Pure.
+"""The options of `<service>`, each declared once: a field whose default is `option(...)` declares an option.
+Pure.
 
 The reader, the schema, the manual, the answer of a reload and the launch of a task follow from these
 declarations. CONTRIBUTING.md says how to add one.
@@ -30,7 +31,7 @@ from zmsvc.core.option_kinds import (
 
 
 class ServiceType(StrEnum):
-    """How a task service is run."""
+    """The way in which a task service runs."""
 
     PROCESS = "Process"
     THREAD = "Thread"
@@ -38,16 +39,16 @@ class ServiceType(StrEnum):
 
 
 class KillMode(StrEnum):
-    """Which processes of a task are asked to end before SIGKILL."""
+    """The processes of a task that are asked to end before SIGKILL."""
 
     CONTROL_GROUP = "control-group"
-    """All: those of a Command at once, those of a Python task when its main process has ended."""
+    """All processes: those of a Command at once, those of a Python task when its main process has ended."""
     MIXED = "mixed"
     """The main process alone."""
 
 
 class NotifyAccess(StrEnum):
-    """Which processes of a task may speak for it by sd_notify."""
+    """The processes of a task whose notifications (sd_notify) count for the task."""
 
     MAIN = "main"
     EXEC = "exec"
@@ -72,8 +73,8 @@ class Option:
     name: str
     """The name of its element."""
     field: str
-    """The name of the field that holds its value, in `Limits` or `ServiceOptions`, and in `LaunchSpec` if
-    the process of the task needs it.
+    """The name of the field that holds the value, in `Limits` or `ServiceOptions`, and in `LaunchSpec` if the
+    process of the task needs it.
     """
     kind: Kind
     default: Any
@@ -84,20 +85,21 @@ class Option:
     default_words: str = ""
     """The default in the manual, where it is not a fixed value."""
     types: Collection[ServiceType] = EVERY_TYPE
-    """The types of service that may have it."""
+    """The types of service that may have the option."""
     otherwise: str = ""
-    """The reason why other types may not have it, a relative clause."""
+    """The reason why other types may not have the option, as a relative clause."""
     in_place: Collection[ServiceType] = ()
     """The types of service whose running process goes on when a reload changes it. For the others the reload
     restarts the task.
     """
     per_process: bool = False
-    """The Thread tasks of a transaction share a process, and so the value of this option."""
+    """True if all Thread tasks of a transaction have one value of this option, because they share a process.
+    """
 
 
 def option(kind: Kind, default: Any = MISSING, *, factory: Any = MISSING, name: str = "", **rest: Any) -> Any:
-    """Declare a field of a dataclass as an option. The arguments are those of `Option`, which takes the name
-    of the field for its element unless `name` says another; `factory` makes a default that is not hashable.
+    """Declare a field of a dataclass as an option. The arguments are those of `Option`. The element has the
+    name of the field, unless `name` names another one. `factory` makes a default that is not hashable.
     """
     made = factory() if default is MISSING else default
     declared = Option(name=name, field="", kind=kind, default=made, **rest)
@@ -425,8 +427,10 @@ Holder = TypeVar("Holder", bound=Limits | ServiceOptions)
 
 
 def without_in_place(holder: Holder, kind: ServiceType) -> Holder:
-    """Return a copy of a dataclass with options in which those that a reload changes in place, for this type
-    of service, have their defaults. Two copies that are equal mean the same process.
+    """Return a copy of a dataclass with options. In the copy, the options that a reload changes in place, for
+    this type of service, have their defaults.
+
+    If two copies are equal, their processes are the same.
     """
     holder_type: type = type(holder)
     return replace(holder, **_in_place(holder_type, kind))

@@ -2,8 +2,8 @@
 syntax as plain text. Pure.
 
 zmsvc splits a `<command>` into words as sh(1) does, quotes included, and interprets nothing else. Text in
-single quotes is deliberate. An `<arg>` is one word, of which only a whole word that is hardly meant for a
-program counts.
+single quotes is deliberate. An `<arg>` is one word. It causes a warning only if the whole word is shell
+syntax that no program expects.
 """
 
 from __future__ import annotations

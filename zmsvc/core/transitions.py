@@ -145,7 +145,8 @@ def terminate(draft: Draft, key: Key, event: TaskEvent) -> None:
     if event is not TaskEvent.LAUNCHED:
         draft.publish_process(key, "stop")
         draft.record(key, "stopping", reason=changes["stop_reason"].value, pid=task.pid)
-    # A process that was only forked now has its whole stop timeout, however long the fork took.
+    # The task was ordered to stop before it was forked. Its whole stop timeout begins now, however long the
+    # fork took.
     draft.change(key, deadline=_after(draft, draft.limits(key).stop_timeout), **changes)
     ask_to_stop(draft, key)
 
@@ -349,7 +350,8 @@ def fire(draft: Draft, key: Key, trigger: Trigger, *, requested: bool = False) -
     service, transaction = draft.service(key), draft.transactions.get(key[0])
     if service is None or draft.stopping or transaction is None or not transaction.open:
         return
-    # The cause is the transition that fired the rules: the first rule may already start this task again.
+    # Keep the record of the transition that fired the rules: the first rule may already start this task
+    # again.
     fired = draft.tasks[key]
     for rule in rules_for(service, trigger, requested=requested):
         if (key[0], rule.call) in draft.tasks:
@@ -384,7 +386,8 @@ def _fire_one(draft: Draft, key: Key, fired: Task, rule: Rule) -> None:
             # The ordered start is over, and the next one belongs to the rule. Otherwise a rule that keeps
             # firing would never be slowed down.
             cause = replace(cause, by="rule", uid=None)
-        # A stopping task is started afterwards, for a start as for a restart.
+        # A task that is stopping is started again afterwards, by a rule with `start` as by one with
+        # `restart`.
         apply(draft, target, TaskEvent.RESTART, cause=cause)
 
 

@@ -36,8 +36,8 @@ class Judged:
 
 
 def judge(tokens: float, since: float | None, items: Mapping[str, Any]) -> Judged:
-    """Judge an update by a token bucket that had `tokens` before `since` seconds; None for a bucket that is
-    still full.
+    """Judge an update by a token bucket that had `tokens` left `since` seconds ago. With None the bucket is
+    full.
     """
     tokens = BURST if since is None else min(BURST, tokens + since * RATE)
     if tokens < 1.0:

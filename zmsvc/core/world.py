@@ -74,13 +74,15 @@ class Task:
     status: str = ""
     """The task's last STATUS= text, or the reason why it failed."""
     stop_reason: Reason | None = None
-    """The reason for which the task is being stopped, if it is."""
+    """The reason why the task is being stopped; None if it is not."""
     restart_pending: bool = False
-    """Start the task again when it has stopped."""
+    """True if the task is to be started again when it has stopped."""
     rules_suppressed: bool = False
-    """The task's end fires no rules."""
+    """True if the task's end fires no rules."""
     stopped_by_operator: bool = False
-    """An operator stopped the task: no rule starts it until an operator, the context or the bus orders it."""
+    """True if an operator stopped the task: no rule starts it until an operator, the context or the bus
+    orders it.
+    """
     failures: int = 0
     """Consecutive failures without a sufficiently long uptime between them."""
     quick_starts: int = 0
@@ -148,9 +150,11 @@ class PendingRequest:
     keys: tuple[Key, ...]
     remaining: frozenset[Key]
     ending: frozenset[Key] = frozenset()
-    """The `keys` whose end is awaited. For the others the start is awaited."""
+    """Those of `keys` whose end the request awaits. Of the others it awaits the start."""
     later: frozenset[Key] = frozenset()
-    """The `keys` whose current launch has to end first: the start of the next launch is awaited."""
+    """Those of `keys` whose current launch has to end first. The request awaits the start of the launch after
+    it.
+    """
     stopped_by: Mapping[Key, str] = field(default_factory=dict)
     """The origin that stopped a task before it had started, by key."""
     failures: tuple[str, ...] = ()

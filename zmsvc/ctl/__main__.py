@@ -24,7 +24,9 @@ PROGRAM = "zmsvcctl"
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """argparse makes a formatter for each argument, and each would ask shutil for the width."""
+    """A formatter with a fixed width: argparse makes one for each argument, and each would ask shutil for the
+    width.
+    """
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=max(40, terminal.columns() - 2))

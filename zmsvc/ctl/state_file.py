@@ -157,7 +157,8 @@ def _bound(db: sqlite3.Connection) -> None:
 
 
 def _check(db: sqlite3.Connection) -> None:
-    """Refuse an unknown schema, and anything but plain tables, whose rows cost no more than their size.
+    """Refuse an unknown schema, and everything that is not a plain table: only the rows of plain tables cost
+    no more than their size.
 
     A view may have infinitely many rows, a generated column may be any computation, and a virtual table
     parses the contents of other tables.

@@ -58,7 +58,7 @@ class TaskStatus:
         self.pid = _number(data.get("pid"))
         last = data.get("last")
         self.last = f"{_text(last.get('state'))} ({_text(last.get('sub'))})" if isinstance(last, dict) else ""
-        """The state in the state file of a context that does not run, if the task cannot be in
+        """Of a context that does not run, the state of the task in the state file, if the task cannot be in
         it any more.
         """
         self.since = _text(data.get("since"))

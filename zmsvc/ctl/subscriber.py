@@ -15,7 +15,7 @@ from zmsvc.host.bus.socket_options import Socket
 
 
 class Listener:
-    """A connected SUB socket. Without `keys` another check tells whether the device refuses the
+    """A connected SUB socket. Without `keys` the caller has to find out whether the device refuses the
     connection.
     """
 

@@ -55,7 +55,7 @@ class Style:
         return self.state(state, self.drawn(_DOTS.get(state, "○")))
 
     def drawn(self, text: str) -> str:
-        """Return dots and box lines; in ASCII if the terminal is not UTF-8."""
+        """Return a text with dots and box lines; in ASCII if the terminal is not UTF-8."""
         return text if self.utf8 else text.translate(_ASCII)
 
 
@@ -100,8 +100,8 @@ def columns() -> int:
 
 
 def prepare() -> None:
-    """Escape characters that the encoding of the output lacks, which otherwise end a command in
-    a traceback.
+    """Escape characters that the encoding of the output lacks. Without this they end a command in a
+    traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         # The parent process may have closed them; a test may have replaced them.
@@ -214,8 +214,8 @@ def _through(command: list[str], text: str) -> bool:
         return False
     finally:
         os.close(reader)
-    # Ctrl-C is for the pager while it runs: there it stops a search, and it must not end zmsvcctl, which
-    # would leave the terminal to two programs.
+    # Ctrl-C is for the pager while it runs: there it stops a search. It must not end zmsvcctl, because then
+    # the shell and the pager would both read the terminal.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         with os.fdopen(writer, "w", errors="backslashreplace") as pipe:

@@ -64,8 +64,8 @@ class Verb:
         self.own_arguments = own_arguments
         """True if its module has `add_arguments(parser)`."""
         self.json_lines = json_lines
-        """True if --json prints a line for each entry. An error is then no line, as it would be taken for an
-        entry.
+        """True if --json prints a line for each entry. Then an error is not printed as JSON, because it would
+        be taken for an entry.
         """
 
 

@@ -24,7 +24,7 @@ Owner = int | str
 """A user ID of this machine, or the address of another machine."""
 
 _OTHERWISE = 64
-"""Descriptors of the device besides connections, with a reserve."""
+"""Descriptors that the device needs besides those of connections, with a reserve."""
 _EACH = 3
 """Descriptors of a connection: libzmq's, our duplicate, and for a moment the ZAP handler's."""
 _RESERVED = 64
@@ -64,8 +64,8 @@ class Admission:
         if not ours(owner):
             if self._barred.get(owner, 0.0) > time.monotonic():
                 return False
-            # Another user may have half of all connections, and all others together do not get the reserved
-            # ones.
+            # One other user may have half of all connections, and all other users together cannot use the
+            # reserved ones.
             if self._held[owner] >= self._limit // 2 or self._total >= self._limit - self._reserved:
                 return False
         elif self._total >= self._limit:

@@ -57,8 +57,8 @@ class DeviceSettings:
     back: socket.socket
     hwm: int = socket_options.DEVICE_HWM
     expect: int = 0
-    """Number of subscriptions before a restart. Publishers can connect when these are back, after 1 s at the
-    latest.
+    """The number of subscriptions before a restart. Publishers can connect when there are as many again,
+    after 1 s at the latest.
     """
     heartbeat_s: float = socket_options.HEARTBEAT_S
     curve: Curve | None = None
@@ -175,16 +175,16 @@ class Device:
         self._context.term()
 
     def _wait_for_subscribers(self) -> set[bytes]:
-        """Return the subscriptions of the expected subscribers, each once, because XSUB counts them.
+        """Return the subscriptions of the expected subscribers. Equal ones are returned once, because XSUB
+        counts them.
 
         A connection alone is not enough: a subscriber sends its subscriptions again only when its own thread
         uses the socket.
         """
         subscriptions: set[bytes] = set()
         count, until = 0, time.monotonic() + _GRACE_S
-        self._back.setsockopt(
-            zmq.XPUB_VERBOSE, 1
-        )  # Otherwise equal subscriptions of two subscribers would arrive, and count, once.
+        # Without this libzmq passes on equal subscriptions of two subscribers once, and `count` is too low.
+        self._back.setsockopt(zmq.XPUB_VERBOSE, 1)
         with self._events.waking_on(self._back):
             # Above the guard's limit some subscriptions are a flood's, and publishers need not know them.
             while (

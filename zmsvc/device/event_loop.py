@@ -113,7 +113,8 @@ class EventLoop:
 
     def _handle_connections(self) -> None:
         """Handle a batch of ZAP requests and of connections' events; the poller announces the rest."""
-        # Requests first: then the events that follow include the ACCEPTED of each requesting connection.
+        # Requests first: the events that are read after them include the ACCEPTED of each connection that has
+        # sent one.
         if self._handler and self._known:
             self._handler.receive()
             for side in self._sides:
@@ -145,7 +146,7 @@ class EventLoop:
         return not self._liveness.waiting
 
     def close(self) -> None:
-        """Close the monitors; only when no proxy runs. Unread events could block libzmq from now on.
+        """Close the monitors, whose unread events could block libzmq from now on. The proxy must have ended.
 
         Disconnect other users' subscribers that do not read now: the end does not wait for them.
         """

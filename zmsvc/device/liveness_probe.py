@@ -65,8 +65,8 @@ class LivenessProbe:
         probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         probe.setblocking(False)
         self._next = time.monotonic() + EVERY_S
-        # The first probe after the last such client has left is the last one: when the I/O thread accepts it,
-        # it has closed all that the client had sent.
+        # When the last such client has left, one more probe follows. When the I/O thread accepts it, it has
+        # closed all descriptors that the client had sent.
         self._last = not self._needed
         try:
             probe.connect(self._listening.getsockname())

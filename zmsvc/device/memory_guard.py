@@ -34,8 +34,8 @@ CHURN = 30_000
 """Subscriptions that may begin or end within CHURN_S; then the guard closes the busiest connection."""
 CHURN_S = 5.0
 BEHIND = 20
-"""Batches of 1,000 subscriptions in a row after which the guard closes the connection that still sends,
-independent of the total.
+"""Full batches in a row (1,000 subscriptions each) after which the guard closes the connection that still
+sends, whatever the total is.
 """
 _CPU_S = 0.01
 """CPU seconds between two checks of memory, which take 10 microseconds. At 5 GB/s memory grows by 50 MB in
@@ -46,11 +46,11 @@ _PAUSE_S = 0.005
 _PATIENCE = 3
 """Checks in a row after which the guard takes a subscriber for one that will not read."""
 _SUSPECT = 3
-"""Checks with unread data of a peer after which the guard suspects it of flooding. Of several suspects it is
-the peer with most such checks.
+"""Checks with unread data of a peer after which the guard suspects it of flooding. Of several suspects the
+guard blames the peer with the most such checks.
 """
 BAR_S = 10.0
-"""Seconds for which another user, or a host, that has flooded cannot connect."""
+"""Seconds for which a user or host that has flooded the device cannot connect again."""
 _HOPELESS = 100
 """Checks in a row without a suspect after which the guard gives up."""
 _TRIM_ABOVE = 48 << 20
@@ -213,13 +213,14 @@ class MemoryGuard:
         named = ", ".join(peer.name for peer in peers[:_NAMED]) + (", ..." if len(peers) > _NAMED else "")
         before = self.dropped[reason]
         self.dropped[reason] += len(peers)
-        # As in SparseLog, a flood is a line now and then.
+        # As in SparseLog, a flood is logged only now and then.
         if before.bit_length() != self.dropped[reason].bit_length():
             self._report(
                 f"{named}: the connection is closed: {why} ({self.dropped[reason]} "
                 f"{reason.replace('_', ' ')} so far)"
             )
-        # Their memory is freed soon. The next suspect is a peer that goes on from now.
+        # libzmq frees the memory of these connections soon. Only a peer that goes on from now can become the
+        # next suspect.
         self._reset_counters()
         self._hopeless = self._churn = 0
         self._trim_at = now + _TRIM_S

@@ -29,12 +29,14 @@ class Peer:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class PeerConnection:
-    """One connection, by a duplicate of its descriptor."""
+    """One connection, with a duplicate of its descriptor."""
 
     socket: socket.socket
     owner: Owner
     sending: int = 0
-    """Checks, since a limit was exceeded, at which libzmq had not read all that the peer had sent."""
+    """Number of checks since a limit was exceeded, at which libzmq had not yet read all that the peer had
+    sent.
+    """
     not_reading: int = 0
     """Checks in a row at which the peer had unread data and no room for more."""
 

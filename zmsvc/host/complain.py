@@ -37,7 +37,7 @@ def _to_stderr(lines: str) -> None:
         try:
             fd = sys.stderr.fileno()
         except (AttributeError, OSError, ValueError):
-            # A stream without a descriptor, of a test or of the user.
+            # sys.stderr has no descriptor: a test or the user has replaced it.
             print(lines, file=sys.stderr, flush=True)
             return
         sys.stderr.flush()

@@ -106,8 +106,8 @@ def runtime_root() -> Path:
     """Return the parent of every context's runtime directory. For a user without XDG_RUNTIME_DIR it is
     `/tmp/zmsvc-UID`, mode 0700.
 
-    Raises PlaceError if another user created that directory, or if others may read or change it, and if
-    others may change XDG_RUNTIME_DIR.
+    Raises PlaceError if another user created that directory, or may read or change it. The same applies if
+    another user may change XDG_RUNTIME_DIR.
     """
     private = _private_root()
     if private is None:

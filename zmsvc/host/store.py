@@ -32,8 +32,8 @@ TRIM = 1000
 
 _DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT_READ")
 _NO_ROOM = ("SQLITE_IOERR_SHM", "SQLITE_FULL")
-"""Errors if SQLite cannot create the index of the write-ahead log: a file beside it, which the last process
-to close the state file removes.
+"""Errors if SQLite cannot create the index of the write-ahead log. The index is a file beside the log. The
+last process that closes the state file removes it.
 """
 
 _TABLES = """
@@ -170,8 +170,8 @@ class Store:
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
     def origin(self) -> str:
-        """Return the origin of this context's own messages, by which a supervisor does not take its
-        predecessor's reports for orders.
+        """Return the origin of this context's own messages. By it a supervisor recognizes its predecessor's
+        reports, and does not take them for orders.
 
         It is created once, and saved with the next world.
         """

@@ -92,7 +92,7 @@ class ProcessSampler:
         self._wanted = wanted
         self._known: dict[int, psutil.Process] = {}
         self._used: dict[int, tuple[float, float]] = {}
-        """CPU seconds of a process, and the monotonic time of that sample."""
+        """By PID: the CPU seconds of a process, and the monotonic time at which they were read."""
 
     def keep(self, pids: Iterable[int]) -> None:
         """Forget all processes except these."""

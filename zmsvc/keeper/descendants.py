@@ -21,9 +21,9 @@ from zmsvc.keeper.machine import KeeperMachine
 class Descendants:
     """The search for all processes of a context. `known` are the keeper's children that are not orphans.
 
-    `is_stray` returns True for an orphan that carries the marks of no existing launch and is in the control
-    group of none. `is_confined` returns True for a process that is in the control group of a launch and may
-    not leave it.
+    `is_stray` returns True for an orphan that neither carries the marks of an existing launch nor is in the
+    control group of one. `is_confined` returns True for a process that is in the control group of a launch
+    and may not leave it.
     """
 
     def __init__(

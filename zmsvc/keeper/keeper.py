@@ -58,7 +58,7 @@ SAME_CTRL_C = 0.25
 the signal that the terminal has already sent.
 """
 FLUSH_RETRY = 0.1
-"""Seconds until the keeper sends a message again for which the kernel had no memory or descriptor."""
+"""Seconds until the keeper tries again to send a message for which the kernel had no memory or descriptor."""
 MAX_OUTBOX = 100_000
 """Unsent messages after which the keeper kills a supervisor that does not read. This is more than all
 launches of a large context.
@@ -94,8 +94,8 @@ class Keeper:
         self._systemd = Relay(os.environ.pop("NOTIFY_SOCKET", None), self._dispatcher)
         self._outbox: deque[tuple[sv.Report, dict[str, int]]] = deque()
         self._flush_at: float | None = None
-        """When the keeper sends the waiting messages again, after the kernel had no memory or descriptor for
-        one.
+        """When the keeper tries again to send the waiting messages, because the kernel had no memory or
+        descriptor for one of them.
         """
         self._stopping = False
         self._stop_requested_at = 0.0

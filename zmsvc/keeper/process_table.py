@@ -37,8 +37,8 @@ from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.protocol.supervision import Executed, Exited, Gone, Launched, LaunchFailed, MainProcess, Report
 
 SEARCHES = 8
-"""Searches in a row for the processes of a launch. One that forks faster than the keeper kills must not keep
-the keeper busy.
+"""Searches in a row for the processes of a launch. A launch that forks faster than the keeper kills must not
+keep the keeper busy.
 """
 SEARCH_AGAIN = 0.1
 """Seconds until the next searches, and until a failed search is repeated."""
@@ -537,7 +537,9 @@ class ProcessTable:
         )
 
     def _cgroup_in_use(self, group: str) -> bool:
-        """Return True if a control group, by the kernel's path, is that of a launch or below it."""
+        """Return True if `group` is the control group of a launch, or is below one. `group` is a path as the
+        kernel shows it.
+        """
         parts = group.split("/")
         for depth in range(len(parts) - 1, 0, -1):
             if f"{self._cgroup}".endswith("/".join(parts[:depth])) and self._cgroup is not None:

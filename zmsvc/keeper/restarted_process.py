@@ -27,7 +27,7 @@ MAX_DELAY = 1.0
 START_TIMEOUT = 30.0
 """Seconds that a supervisor has for its start."""
 STABLE_AFTER = 1.0
-"""Seconds of running after which an end does not count as repeated, and the next start is immediate."""
+"""If a process ran for this many seconds, its next start is immediate."""
 
 
 class RestartedProcess:

@@ -200,8 +200,8 @@ class SharedProcesses:
             process.close()
 
     def drain(self, pid: int) -> None:
-        """Read the rest of the channel of a process that has ended: members that it reports there have ended
-        with that status.
+        """Read the rest of the channel of a process that has ended. A member whose end it reports there has
+        ended with the reported status.
         """
         for transaction, process in [*self._by_transaction.items()]:
             if process.pid == pid:

@@ -40,7 +40,7 @@ make a start fail.
 """
 
 PAUSE = 1.0
-"""Seconds after that in which every launch fails at once."""
+"""Seconds in which every launch fails at once, after a launch has failed for MAX_TRIES."""
 ZYGOTE_DIES = "the zygote, which forks tasks, died each time it was started"
 
 MAX_WAITING = 100_000

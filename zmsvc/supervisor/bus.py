@@ -28,14 +28,14 @@ from zmsvc.supervisor.info import Info
 from zmsvc.supervisor.top import Top
 
 ECHO = 3.0
-"""Seconds in which the device has to forward our own messages to us: usually 1 ms, after a restart of the
-device 150 ms.
+"""Seconds in which the device has to forward our own messages to us. Usually it takes 1 ms, after a restart
+of the device 150 ms.
 """
 HEARD = 256
 """The number of messages that are received at once, before tasks and the control socket get a turn."""
 HEARD_BYTES = 256 << 10
-"""The same in bytes: 256 orders of a megabyte, which any client may send, take longer than the watchdog
-waits.
+"""The number of bytes that are received at once. Any client may send orders of a megabyte, and 256 of those
+take longer than the watchdog waits.
 """
 MAX_ORDER = 4 << 20
 """The limit in bytes for a message that is decoded, which takes 50 ms. An order with the whole file of 5,000
@@ -100,7 +100,7 @@ class Bus:
         self._receive()
 
     def _attach(self) -> None:
-        # This subscription is ours alone; libzmq passes on the others before it.
+        # Only we subscribe to this prefix, and libzmq passes on our other subscriptions first.
         if self._attach_pause is not None:
             return
         began = self._loop.time()

@@ -78,8 +78,9 @@ class BusStart:
                 front=sockets.safe_bind(endpoints.front_bind, curve=curve),
                 back=sockets.safe_bind(endpoints.backend_bind, curve=curve),
                 hwm=sockets.DEVICE_HWM,
-                # The supervisor's own subscriptions after a restart of the device; the last one is to the
-                # counts of missed orders. Those of tasks come in the same moment.
+                # The number of the supervisor's own subscriptions, for which the device waits after a
+                # restart. The last one is to the counts of missed orders. The subscriptions of tasks come at
+                # the same moment.
                 expect=len(messages.TOPICS) + 1,
             )
         )

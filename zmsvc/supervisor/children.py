@@ -47,7 +47,7 @@ MAIN = 3
 """The first protocol in which a keeper can treat another process as the main one."""
 
 CROWD = 100
-"""The number of unreported launches from which on messages are read in portions."""
+"""If the keeper has not reported this many launches yet, messages are read in portions."""
 
 LAUNCHED_MS = 1000
 """Milliseconds in which the keeper has to report a launch, if a process that may belong to it already sends
@@ -67,7 +67,7 @@ Speaker = tuple[int, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _DeferredFacts:
-    """An end that waits until all datagrams of `user` before the question `asked` have been taken."""
+    """An end that waits until all datagrams that `user` sent before the question `asked` have been taken."""
 
     end: Fact
     user: UserNotify
@@ -79,8 +79,8 @@ class Listener(Protocol):
     """The part of the supervisor that waits for the sockets: session.py."""
 
     def backlog(self, waiting: bool) -> None:
-        """Orders begin to wait for room in the keeper's socket: call `send_orders` whenever there is some.
-        With False no order waits any more.
+        """True: orders wait for room in the keeper's socket, so call `send_orders` whenever there is room.
+        False: no order waits any more.
         """
 
     def wake(self) -> None:
@@ -143,7 +143,7 @@ class Children:
         self._uid_of: dict[int, int] = {}
         """The users of tasks that run as another user, by launch."""
         self._held_back: deque[_DeferredFacts] = deque()
-        """Ends of such tasks that wait until all earlier datagrams have been taken."""
+        """Ends of tasks that run as another user. They wait until all earlier datagrams have been taken."""
 
     # --- facts
 

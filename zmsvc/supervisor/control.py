@@ -27,11 +27,11 @@ FIRST_LINE = 10.0
 MAX_CLIENTS = 1024
 """The number of connections at once; more are refused with an answer."""
 RESERVED = 64
-"""The number of these that only root and the daemon's own user get, so that the group's users cannot keep
-them out.
+"""The number of these connections that only root and the daemon's own user may use, so that the group's users
+cannot keep them out.
 """
 MAX_OF_USER = 256
-"""The number of connections of one other user."""
+"""The most connections of one user, other than root and the daemon's own user."""
 GRACE = 1.0
 """Seconds in which a refused client can read the answer."""
 ACCEPT = 64

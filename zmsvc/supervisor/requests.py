@@ -126,7 +126,7 @@ class Requests:
             "unheard_orders": loop.bus.missed_orders if loop.bus else 0,
             "messages_out": loop.bus.dropped if loop.bus else 0,
             "subscriptions": loop.bus.forgotten if loop.bus else 0,
-            # Of the device, by reason.
+            # The counters of the device, by reason.
             **loop.children.device.dropped,
         }
 

@@ -43,7 +43,7 @@ class Reloads(Protocol):
 
 
 class Session:
-    """One supervisor at work: the listener of its `Children`."""
+    """The work of one supervisor. It is the listener of its `Children`."""
 
     def __init__(self, loop: Loop, control: Clients, reloads: Reloads) -> None:
         self._loop, self._control, self._reload = loop, control, reloads.reload_by_signal

@@ -15,7 +15,9 @@ from zmsvc.supervisor import records, report
 INTERVAL = 0.1
 """Seconds between two status lines."""
 MAX_ERROR = 2000
-"""Characters of the error of a start: a page of a terminal, since a thousand tasks may fail alike."""
+"""The most characters of the error of a start. This is a page of a terminal: a thousand tasks may fail for
+the same reason.
+"""
 
 
 class UnitNotifier(Protocol):

@@ -49,7 +49,7 @@ class UserNotify:
     # --- in the loop
 
     def take(self) -> list[Datagram]:
-        """Return the datagrams that came since `settled`. The same ones are not returned twice."""
+        """Return the datagrams that came since `settled`. Each one is returned once."""
         with self._lock:
             if self._taken:
                 return []

@@ -199,7 +199,7 @@ class MonitorEndpoint:
         self.socket.close(0)
 
     def is_full(self) -> bool:
-        """Return True if subscriptions fill this process. A peer can add nothing else."""
+        """Return True if subscriptions fill this process. Peers can fill it with nothing else."""
         return not self.answers and linux.own_memory() - self._initial_memory > MAX_GROWTH
 
     def reopen(self) -> None:

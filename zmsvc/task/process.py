@@ -252,7 +252,9 @@ def _set_environment(spec: LaunchSpec) -> None:
 
 
 def apply_environment(variables: Mapping[str, str]) -> None:
-    """Apply variables that an interpreter reads at its start to this running one, as far as possible."""
+    """Apply variables that usually take effect at the start of an interpreter to this running one, as far as
+    possible.
+    """
     if "TZ" in variables:
         time.tzset()
     # First on the path, as in a new interpreter. Modules that are imported already stay.

@@ -237,12 +237,12 @@ class TaskRuntime:
     def _loop(self, task: LoopedTask) -> None:
         due = time.monotonic()
         while not self._stop.requested:
-            # Every tenth of the watchdog's time: not before each of a thousand steps a second, but each step
-            # has nine tenths of the time.
+            # Once in a tenth of the watchdog's time, and not before each step, since there may be a thousand
+            # steps a second. A step then has nine tenths of the time.
             self._feed(time.monotonic(), self._watchdog / 10)
             task.step()
-            # Counted from the planned start, so that neither the step's time nor a late wake-up adds up.
-            # Missed steps are not made up for.
+            # Count from the planned start. Otherwise the duration of the step and each late wake-up would add
+            # up. Missed steps are left out.
             due = max(due + task.interval, time.monotonic())
             self.wait(due - time.monotonic())
 
@@ -257,8 +257,8 @@ class TaskRuntime:
         return 0
 
     def failed(self, error: BaseException, *, report: bool = True) -> int:
-        """Log a failure, report it as the task's status, and return the exit status, for sys.exit() its
-        argument.
+        """Log a failure, report it as the task's status, and return the exit status. After sys.exit() that is
+        its argument.
 
         A service that cannot be imported has not been started, whatever the exception.
         """
@@ -293,7 +293,7 @@ def headline(error: BaseException) -> str:
     first, *more = [
         line.strip() for line in "".join(traceback.format_exception_only(error)).splitlines() if line.strip()
     ]
-    # A text that begins with an empty line leaves the type alone on the first one.
+    # If the text begins with an empty line, the first line has only the type.
     return f"{first} {more[0]}" if more and first.find(":") == len(first) - 1 else first
 
 

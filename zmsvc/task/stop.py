@@ -28,7 +28,7 @@ class Stop:
         self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def listen(self) -> None:
-        """Accept stop requests from outside the process from now on, where a subclass has a way."""
+        """From now on accept stop requests from outside the process, if the subclass can receive any."""
 
     def request(self) -> None:
         if not self.requested:
@@ -45,8 +45,8 @@ class Stop:
         return poll
 
     def pause(self, seconds: float, poll: select.poll) -> list[int]:
-        """Sleep until the stop request, a readable descriptor of `poll`, or the timeout; maybe less. Return
-        the readable descriptors.
+        """Sleep until the stop request, a readable descriptor of `poll`, or the timeout. It may return
+        earlier. Return the readable descriptors.
         """
         # Rounded up: a pause of 0.4 ms must not become a busy loop of pauses of 0 ms.
         return [fd for fd, _ in poll.poll(-(-min(seconds, _LONGEST) * 1000 // 1))]

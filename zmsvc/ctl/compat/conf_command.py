@@ -357,10 +357,11 @@ def _process(args: argparse.Namespace, context: Context | None, task: str) -> Bo
 
 
 def _tasks(args: argparse.Namespace, context: Context | None) -> list[str]:
-    """Return the tasks of --task_id, which may be repeated and may contain several with commas; none means
-    all.
+    """Return the tasks of --task_id; an empty list means all tasks. The flag may be repeated, and one flag
+    may name several tasks with commas between them.
 
-    The ContextID among them means all, and `exit` ends all: in 1.0 `exit` has `--task_id=context001`.
+    The ContextID among the tasks means all tasks. An `exit` always concerns all tasks: in 1.0 it has
+    `--task_id=context001`.
     """
     ids = list(
         dict.fromkeys(task.strip() for text in args.task_id or () for task in text.split(",") if task.strip())
@@ -384,8 +385,8 @@ def _selected_tasks(args: argparse.Namespace, context: Context | None) -> list[s
 
 
 def _send(endpoint: str, frame: bytes, topic: str, timeout_s: float, curve: Curve | None) -> int:
-    """Send when the supervisor is subscribed: a context that is just being started has a device before it has
-    a supervisor, and the message would be lost.
+    """Send the message when the supervisor has subscribed. A context that is starting has a device before it
+    has a supervisor, and without this wait the message would be lost.
     """
     if sockets.send_once(endpoint, frame, timeout_s, curve, presence=messages.MISSED_ORDERS):
         return 0

@@ -130,7 +130,8 @@ class Subscription:
             context, prefixes, socket_options.secured(endpoint, curve)
         )
         events = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
-        # With keys the user may correct a refusal by another key; then the end of the connection is reported.
+        # With keys a refusal need not end this command, because the user can allow the key meanwhile.
+        # `complain` then reports that the connection has ended.
         self._monitor = socket_monitor.open_monitor(
             self.socket, events if curve else events | zmq.EVENT_HANDSHAKE_FAILED_AUTH
         )
@@ -186,8 +187,8 @@ def matches(body: Mapping[str, Any], args: argparse.Namespace) -> bool:
 
 
 def _header(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The header of a message; a task's own configuration, which old `process` messages are,
-    has it deeper.
+    """Return the header of a message. Old `process` messages are a task's own configuration, which has the
+    header one level deeper.
     """
     task = body.get("Task")
     message = task.get("message") if isinstance(task, Mapping) else None
@@ -229,7 +230,7 @@ def _tables(body: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _cell(value: Any) -> str:
-    """Format a value for a table: of a list its length, of a number two decimals."""
+    """Format a value for a table: a list as its length, a number with two decimals."""
     match value:
         case None:
             return "-"

@@ -159,7 +159,7 @@ def plan(args: argparse.Namespace) -> tuple[Plan, tuple[str, ...]]:
     """
     flags = _flags(args)
     if not args.xml_file:
-        # One fault each: the context's part reports all missing fields, and faults of the location.
+        # Each fault is reported once: `make_plan` reports missing fields and a bad location with the context.
         service = replace(flags, required=(), text={**flags.text, "location": ""})
         return make_plan(flags, [service], merge.known_ids(context_file(flags))), ()
     found = meta_file.read(args.xml_file)

@@ -1,5 +1,5 @@
-"""Journal entries with the names of their tasks, for tasks of one instance, whose lines look the same in
-journalctl.
+"""Show journal entries with the names of their tasks. Without the names, the lines of two tasks of one
+instance look the same in journalctl.
 """
 
 from __future__ import annotations

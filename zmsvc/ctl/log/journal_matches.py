@@ -33,8 +33,8 @@ class Writers:
 
 
 def writers(it: ContextStatus | None, places: Places, daemon: int | None) -> Writers:
-    """Return the writers: from the supervisor, whose UID comes from the kernel; for a context that does not
-    run from its directories and its file.
+    """Return the writers. Of a running context, the kernel reports the UID of the supervisor, and the
+    supervisor the rest. Of another context, they come from its directories and its file.
     """
     if it is not None:
         users = {task.id: task.user for each in it.transactions for task in each.tasks if task.user}

@@ -120,7 +120,9 @@ def send(args: argparse.Namespace) -> int:
 
 
 def _bus(args: argparse.Namespace, endpoint: Callable[[ContextStatus], str]) -> tuple[str, Curve | None]:
-    """Return the endpoint to connect to, and its keys: of a context of this machine, or of --endpoint."""
+    """Return the endpoint to connect to, and its keys: those of a context of this machine, or those of
+    --endpoint.
+    """
     if args.endpoint is None:
         if args.keys is not None:
             raise CtlError(2, "cannot understand the command: --keys is for --endpoint")

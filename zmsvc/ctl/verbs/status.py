@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PATIENCE = 25.0
 """Seconds to wait for an answer: a keeper replaces a hung supervisor in less time."""
 LIST_PATIENCE = 3.0
-"""The same for each context of `list`, which asks all of them."""
+"""Seconds to wait for each answer in `list`, which asks all contexts."""
 LOG_LINES = 5
 """The number of log lines that `status` shows of a failed or named task, without -n."""
 

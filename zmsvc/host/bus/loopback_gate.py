@@ -37,8 +37,8 @@ _GRACE_S = 1.0
 closes it without one.
 """
 _MAX_WAITING = 256
-"""Refused connections that may wait for their handshake at once. Each takes two descriptors, so the gate
-closes the oldest of more.
+"""Refused connections that may wait for their handshake at once. Each takes two descriptors, so beyond this
+number the gate closes the oldest.
 """
 _MAX_NAMED = 64
 """Users whose refusals are logged separately."""

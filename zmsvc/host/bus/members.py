@@ -39,8 +39,8 @@ def write(file: Path, context: Context) -> None:
 
 
 def open_sockets(places: Places, context: Context) -> tuple[frozenset[int], list[str]]:
-    """Permit the user of each task to open the sockets of the bus, and no user that the context file no
-    longer names.
+    """Let the user of each task open the sockets of the bus. Withdraw that from users that the context file
+    no longer names.
 
     Return the users that can open all of them, and the problems to report to the operator.
     """

@@ -1,6 +1,6 @@
 """Find out whether the device refuses this user at an endpoint: libzmq reconnects for ever without an error.
 
-For ipc the file's mode tells. For tcp this module makes one connection without libzmq.
+For ipc the mode of the socket's file shows it. For tcp this module makes one connection without libzmq.
 """
 
 from __future__ import annotations

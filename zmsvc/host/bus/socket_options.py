@@ -60,8 +60,8 @@ DEVICE_HWM = 100_000
 its own memory, see zmsvc.device.memory_guard.
 """
 CLIENT_HWM = 20_000
-"""Messages. The effective limit can be half of this, because a peer reports what it has read only in steps of
-that size.
+"""Messages. The effective limit can be half of this number, because a peer reports the messages that it has
+read only once for each half.
 """
 SUPERVISOR_HWM = 64
 """Messages that wait in a supervisor. More wait in the device, which bounds them in bytes. 64 messages of the
@@ -234,7 +234,7 @@ def check_size(frame: bytes) -> None:
         raise UsageError(f"cannot publish message: it has {len(frame)} bytes, {MAX_MESSAGE} are allowed")
 
 
-_POLLIN = int(zmq.POLLIN)  # an enumeration's own operators are lines of Python
+_POLLIN = int(zmq.POLLIN)  # the operators of an enumeration run Python code
 
 
 def is_readable(sock: BareSocket, timeout_ms: int = 0) -> bool:

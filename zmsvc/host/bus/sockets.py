@@ -103,7 +103,7 @@ class Publisher:
         self.socket = publisher
         self.connected = False
         self.behind = False
-        """True while more subscriptions wait than `drain` has read."""
+        """True if further subscriptions wait after `drain`."""
         self.forgotten = 0
         """Number of subscriptions since the start that were not remembered because there were too many."""
         self._known: set[bytes] = set()

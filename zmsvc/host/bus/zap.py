@@ -1,5 +1,5 @@
-"""Handle ZAP requests (ZeroMQ RFC 27): libzmq asks for each connection whether to accept it. Here by CURVE
-keys in a directory.
+"""Handle ZAP requests (ZeroMQ RFC 27): libzmq asks for each connection whether to accept it. The handler of
+this module decides by the CURVE keys in a directory.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class ZapHandler:
     """The interface of a ZAP handler. In each turn the caller first calls `receive`, then passes on the
     events of connections, then calls `answer`.
 
-    A turn may leave some of either. The caller calls `receive` again only after it has passed on all events
-    that preceded the last requests.
+    A turn may leave some requests and some events for the next one. The caller calls `receive` again only
+    after it has passed on all events that preceded the last requests.
     """
 
     socket: Socket

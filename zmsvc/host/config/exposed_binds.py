@@ -17,7 +17,7 @@ from zmsvc.host.bus.endpoints import safe_bind
 from zmsvc.host.config.xml_text import leaf, lines, tree
 
 _ELEMENTS = (("FrontBind", "BackendEndpoint"), ("BackendBind", "FrontEndEndpoint"))
-"""The element that names a bind of the device, and the element that names it where the first is left out."""
+"""The element that names a bind of the device, and the element that replaces it if it is missing."""
 
 
 def refused(context: Context) -> list[tuple[int, str]]:

@@ -179,8 +179,8 @@ def _error(notes: FaultList, root: etree._Element, text: bytes, path: str) -> Co
 
 @dataclass(slots=True, kw_only=True)
 class _Places:
-    """The endpoints of a context that could be read. `four` has them by the names of their elements; `bound`
-    has each endpoint that is bound, by its name in messages.
+    """The endpoints of a context, without those that could not be read. `four` has them by the names of their
+    elements; `bound` has each endpoint that is bound, by its name in messages.
     """
 
     four: dict[str, Endpoint] = field(default_factory=dict)

@@ -1,10 +1,11 @@
-"""The structure of a context file as a table. It explains in words what the published schema,
+"""The structure of a context file as a table. It explains in words each fault that the published schema,
 `data/context.rng`, only refuses; a test compares the two.
 
 The table says which elements and attributes may stand where. The other modules of this package judge values.
 
-zmicroservices looked up the elements that it knew and ignored all others. Where it did so, zmsvc passes over
-others as well, with a warning. It does not inside `<service>`, which zmicroservices did not have.
+zmicroservices looked up the elements that it knew and ignored all others. In the same places zmsvc passes
+over unknown elements with a warning. Inside `<service>`, which zmicroservices did not have, an unknown
+element is a fault.
 """
 
 from __future__ import annotations

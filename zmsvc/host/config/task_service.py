@@ -142,7 +142,7 @@ def _rules(state: etree._Element | None, notes: FaultList) -> Iterable[tuple[Rul
 
 
 def _only(parent: etree._Element | None, tag: str, notes: FaultList) -> etree._Element | None:
-    """Return a child of the free `<configuration>` that zmsvc itself reads. Note a second one as a fault."""
+    """Return a child that zmsvc itself reads from the free `<configuration>`. A second one is a fault."""
     found = [] if parent is None else parent.findall(tag)
     for again in found[1:]:
         notes.fault(again, f"a second <{tag}> in <configuration>, expected one")
@@ -163,8 +163,8 @@ _READ_BY_MONITOR = ("service", "publisher", "monitor_options")
 def _warn_of_misspelled(
     configuration: etree._Element | None, kind: ServiceType, instance: str, notes: FaultList
 ) -> None:
-    """Warn of elements that may be misspelled ones of `_READ`. They are no faults: a task may have any
-    element of its own.
+    """Warn of elements whose names look like misspelled ones of `_READ`. They are no faults: a task may have
+    any element of its own.
     """
     known = [*_READ[kind], *(_READ_BY_MONITOR if instance == "Monitor" else ())]
     there = {str(child.tag) for child in (() if configuration is None else configuration)}

@@ -214,11 +214,11 @@ def kept(element: etree._Element) -> bool:
 
 
 def loses(element: etree._Element) -> bool:
-    """Return True if the reader removes white space that may be meant, and no `xml:space` says that it is
-    not.
+    """Return True if the reader removes white space that may be intended, and no `xml:space` decides about
+    it.
 
-    Blanks beside a text on the same line may be meant, and so may the end of the last one of several lines.
-    Line ends around a single line are the layout of the file.
+    Blanks beside a text on the same line may be intended. So may the final line end of a text of several
+    lines. Line ends around a single line are the layout of the file.
     """
     text = element.text or ""
     own = text.strip(WHITE)

@@ -20,7 +20,7 @@ _OWNER, _USER, _GROUP, _MASK, _OTHER = 1, 2, 4, 0x10, 0x20
 
 
 def admit(path: Path, uids: Iterable[int]) -> None:
-    """Give these users the group's permissions for a file, and revoke those of earlier calls. Follows no
+    """Give these users the group's permissions for a file, and revoke all that earlier calls gave. Follows no
     link. Raises OSError.
     """
     fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)

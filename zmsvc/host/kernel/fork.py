@@ -82,8 +82,8 @@ class SiblingFork:
 
 
 class DoubleFork:
-    """Two os.fork() in a row. The process between them ends as soon as it has reported the PID of the
-    second.
+    """Two os.fork() in a row. The process between the two ends as soon as it has reported the PID of the
+    second child.
     """
 
     def __call__(self, _cgroup: int | None) -> tuple[int, bool]:
@@ -97,7 +97,8 @@ class DoubleFork:
         answer = os.read(pid_reader, 32)
         os.close(pid_reader)
         os.waitpid(first, 0)
-        # Only now the child is the keeper's: before that it must not read its parent's PID.
+        # Only from now on the keeper is the parent of the child. Before this the child must not read its
+        # parent's PID.
         os.close(gate_writer)
         pid = int(answer or b"0")
         if pid == 0:

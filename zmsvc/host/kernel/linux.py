@@ -63,7 +63,7 @@ _libc = ctypes.PyDLL(None, use_errno=True)
 
 
 def _prctl(option: int, value: int | bytes) -> None:
-    # Plain bytes, not a ctypes buffer, whose new type for each length touches 40 pages.
+    # Plain bytes: a ctypes buffer would make a new type for each length, which writes to 40 pages.
     if _libc.prctl(option, value if isinstance(value, bytes) else ctypes.c_ulong(value), 0, 0, 0) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
@@ -110,7 +110,7 @@ def set_process_title(title: str) -> None:
 @functools.cache
 def _own_arguments() -> tuple[int, int]:
     """Return the addresses of this process's arguments, which are the same in a fork; (0, 0) if the kernel
-    does not tell.
+    does not report them.
 
     The zygote reads them once.
     """
@@ -119,15 +119,15 @@ def _own_arguments() -> tuple[int, int]:
 
 
 class SiblingClone:
-    """The system call of a fork whose child becomes a child of this process's parent. For a single-threaded
-    process.
+    """A fork as a system call: the child becomes a sibling of this process, a child of its parent. Only for a
+    single-threaded process.
 
-    Created once, and called for each fork. It does none of an interpreter's work around a fork: see
-    zmsvc.host.kernel.fork.
+    Create this object once, and call it for each fork. It does none of the interpreter's work around a fork:
+    see zmsvc.host.kernel.fork.
     """
 
     def __init__(self) -> None:
-        """Raises OSError if the kernel lacks a feature, or if this machine's number of the call is
+        """Raises OSError if the kernel lacks a feature, or if the number of the call on this machine is
         unknown.
         """
         self._number = _CLONE_NUMBERS.get((os.uname().machine, struct.calcsize("P")))
@@ -320,8 +320,8 @@ def process_name(pid: int) -> str:
 
 
 def kill_each(pids: Iterable[int]) -> None:
-    """SIGKILL each of these processes, if its PID still means the same process. An error for one does not
-    spare the others.
+    """SIGKILL each of these processes, if its PID still means the same process. After an error for one
+    process, go on with the others.
     """
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -343,8 +343,8 @@ def show_environment(text: bytes) -> None:
     """Set what `environment_of` returns for this process and its later forks. Without an exec it would be the
     environment of the zygote.
 
-    The text overwrites the initial environment, which no code may use any more. If that is shorter than the
-    text, nothing changes.
+    The text overwrites the initial environment, which no code may use any more. If the initial environment is
+    shorter than the text, nothing changes.
     """
     start, size = _environment_area()
     if len(text) <= size:

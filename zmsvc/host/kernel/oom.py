@@ -1,5 +1,5 @@
 """Detect OOM kills. The victim ends by SIGKILL like any other process; only the cgroup's `oom_kill` counter
-tells.
+shows the difference.
 """
 
 from __future__ import annotations

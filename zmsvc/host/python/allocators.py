@@ -18,8 +18,8 @@ _POOL = 16384
 _POOL_HEADER = 48
 _STEP, _LARGEST = 16, 512
 MOST_POOLS = 8
-"""The most pools of 16 KiB that are allocated of one size. For 32 sizes this is 4 MiB. 0.8 MB were measured,
-47 kB of one size.
+"""The most pools of 16 KiB to allocate for one size. For 32 sizes this is 4 MiB. Measured were 0.8 MB in
+total, and 47 kB for one size.
 """
 
 _HEAP_SIZES = (*range(24, 1100, 16), *(1 << n for n in range(10, 17)), *(3 << n for n in range(9, 16)))

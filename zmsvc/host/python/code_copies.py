@@ -2,7 +2,7 @@
 
 CPython caches what it learns about an instruction behind that instruction (PEP 659). Functions lie where
 their import put them, so a start wrote to 77 pages for the caches of 66 kB of code. The copies lie on 33
-pages. With the code around the fork, which the rehearsal does not run, it is 58.
+pages. Together with the code around the fork, which the rehearsal does not run, a start writes to 58.
 """
 
 from __future__ import annotations

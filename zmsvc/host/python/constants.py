@@ -48,8 +48,8 @@ def counting(code: CodeType) -> Iterator[int]:
     if _MORTAL is None or _IMMORTAL is None:
         return
     text: bytes = code._co_code_adaptive  # type: ignore[attr-defined]
-    # Only code that has run can have one: one code object in twenty. The others need not be read instruction
-    # by instruction.
+    # Only code that has run can have such an instruction: one code object in twenty. The others need not be
+    # read instruction by instruction.
     if _MORTAL not in text:
         return
     # The instructions follow the fields of a PyCodeObject.

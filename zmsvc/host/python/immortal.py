@@ -35,7 +35,7 @@ _OF_CODE = (
     "co_linetable",
     "co_exceptiontable",
 )
-"""Attributes of a code object, which gc.get_referents() does not return. The names of variables are left out:
+"""Attributes of a code object that gc.get_referents() does not return. The names of variables are left out:
 reading them makes new tuples.
 """
 _IMMORTAL = 1 << 31
@@ -151,8 +151,8 @@ def prove(chosen: ImmortalMark) -> None:
 
 
 def _prove_object(chosen: ImmortalMark) -> None:
-    # In a list, so that none of the references from before the mark, which 3.14 counts down, is dropped after
-    # it.
+    # In a list: otherwise a reference from before the mark, which 3.14 counts down, could be dropped after
+    # the mark.
     box = [_Throwaway()]
     alive, word = weakref.ref(box[0]), _word(id(box[0]))
     before = word.value
@@ -179,8 +179,8 @@ def _same(made: object) -> object:
 
 
 def _prove_constant(chosen: ImmortalMark) -> None:
-    """Prove it for a constant of code that has run before, whose references 3.14 counts differently (see
-    zmsvc.host.python.constants).
+    """Prove the mark for a constant of code that has run before: 3.14 counts the references to it differently
+    (see zmsvc.host.python.constants).
     """
     scope: dict[str, Any] = {}
     exec(_LOADER, scope)

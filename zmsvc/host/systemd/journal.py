@@ -337,7 +337,7 @@ def _line_targets(target: str) -> tuple[list[int], LogFile | None, OSError | Non
 
 
 _SEEN_S = 1.0
-"""The most seconds by which a journald that hangs delays the start of a program."""
+"""The most seconds that the start of a program waits for journald, which may hang."""
 _EMPTY = b"\n" * 1024
 
 
@@ -354,8 +354,9 @@ def _send_and_wait(sock: socket.socket, head: bytes) -> None:
     does at the first line.
 
     With the smallest send buffer a message of 1 kB makes a Unix socket unwritable until the peer has read all
-    of it. When journald has read the second message, it has processed the first: between reading and looking
-    up the sender it may be preempted for longer than a short program lives.
+    of it. When journald has read the second message, it has processed the first one. To wait for the first
+    one is not enough: journald may be preempted after it has read a message and before it looks up the
+    sender, for longer than a short program lives.
     """
     room = sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)

@@ -340,7 +340,7 @@ def update_of(datagram: Datagram) -> str | None:
                 return value
             if key == "X_ZMSVC_UPDATE_FD":
                 if not datagram.fds:
-                    # None was sent, or the kernel could not install it because too many are open.
+                    # No descriptor was sent, or the kernel could not install it because too many are open.
                     raise ProtocolError("cannot read an update: no file came with it")
                 return memfd.read(datagram.fds[0], UPDATE_LIMIT).decode("utf-8", "replace")
         return None

@@ -7,8 +7,8 @@ class Walking(SingleTask):
     """Walk along the street."""
 
     def setup(self) -> None:
-        """What started it is known: by hand there is nothing before it, by a rule the task that the rule
-        belongs to.
+        """`self.cause` says what started the task. Its `sources` are empty after a start by hand; after a
+        start by rule they name the task whose rule it was.
         """
         before = [source["task"] for source in self.cause["sources"]]
         self.log.info("walking after %s", " and ".join(before) or "nothing")
