@@ -113,7 +113,7 @@ def test_damaged_metafiles_are_refused_in_order(
     except UsageError:
         return
     assert all(isinstance(line, str) for line in warnings)
-    outcomes = list(command._outcomes(made))
+    outcomes = list(command._file_plans(made))
     assert outcomes
     inside = home.resolve() / "made"
     assert all(inside in (outcome.path.resolve(), *outcome.path.resolve().parents) for outcome in outcomes), (

@@ -32,14 +32,26 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving(path: Path, **limits: float) -> AsyncIterator[Path]:
+async def serving(
+    path: Path, begun: list[str] | None = None, ended: asyncio.Event | None = None, **limits: float
+) -> AsyncIterator[Path]:
     async def answer(_request: Any, _uid: int, _write: Any) -> control.Answer:
         return success({"here": True})
+
+    async def wait(request: Any, _uid: int, _write: Any) -> control.Answer:
+        assert begun is not None
+        assert ended is not None
+        begun.append(request["verb"])
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return success({})
 
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     listening.bind(str(path))
     listening.listen(100)
-    server = Control(listening, {"status": answer}, **limits)
+    server = Control(listening, {"status": answer, "start": wait}, **limits)
     await server.open()
     try:
         yield path
@@ -212,7 +224,7 @@ def test_two_requests_on_one_connection_are_answered_in_turn(tmp_path: Path) -> 
 
             first, second = await asyncio.to_thread(both)
             assert json.loads(first)["ok"]
-            assert json.loads(second)["error"].startswith("cannot fly: the supervisor knows status")
+            assert json.loads(second)["error"].startswith("cannot fly: the supervisor knows ")
 
     run(use())
 
@@ -240,3 +252,31 @@ def test_a_client_accepted_during_shutdown_is_disconnected(tmp_path: Path) -> No
         assert not problems
 
     run(test())
+
+
+@pytest.mark.parametrize("read_first", [False, True], ids=["before it is read", "when it is read"])
+def test_the_order_of_a_client_that_hangs_up_at_once_begins_and_is_not_waited_for(
+    tmp_path: Path, read_first: bool
+) -> None:
+    """asyncio runs nothing of a task that is canceled before its first step, so the order was lost."""
+    begun: list[str] = []
+
+    async def attack() -> None:
+        ended = asyncio.Event()
+        async with serving(tmp_path / "c", begun, ended) as path:
+            client = connect(path)
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert clients(), "it is accepted"
+            # The loop has no turn until the thread of the connection has passed all of it on.
+            pending = asyncio.get_running_loop()._ready  # type: ignore[attr-defined]
+            client.sendall(b'{"verb":"start"}\n')
+            if read_first:
+                wait_for(lambda: len(pending) >= 1)
+            client.close()
+            wait_for(lambda: len(pending) >= 3)
+            async with asyncio.timeout(PATIENCE):
+                await ended.wait()
+
+    run(attack())
+    assert begun == ["start"]

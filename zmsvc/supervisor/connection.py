@@ -36,7 +36,7 @@ class ClientConnection:
         self._loop = asyncio.get_running_loop()
         self._lines: deque[bytes] = deque()
         self._news = asyncio.Event()
-        self._ended = self._too_long = self._writing = False
+        self._ended = self._too_long = self._writing = self._gone = False
         self._hung_up: Callable[[], object] | None = None
         self._waiting = 0
         """Bytes of the lines that have not been read. Guarded by the lock: both threads change it."""
@@ -75,10 +75,12 @@ class ClientConnection:
             self._writing = False
 
     def on_hang_up(self, call: Callable[[], object] | None) -> None:
-        """Set the function that is called when the client hangs up. A client that only shuts down its writing
-        side is still there.
+        """Set the function that is called when the client hangs up, or has hung up already. A client that
+        only shuts down its writing side is still there.
         """
         self._hung_up = call
+        if self._gone:
+            self._call_hung_up()
 
     def end(self) -> None:
         """Shut down the writing side."""
@@ -152,6 +154,11 @@ class ClientConnection:
         self._news.set()
 
     def _note_hang_up(self) -> None:
+        self._gone = True
         self._note_end()
+        self._call_hung_up()
+
+    def _call_hung_up(self) -> None:
+        # Later: a task that asyncio cancels before its first step runs no code, and the order would be lost.
         if self._hung_up is not None:
-            self._hung_up()
+            self._loop.call_soon(self._hung_up)
