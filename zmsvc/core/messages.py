@@ -192,8 +192,8 @@ def _text(head: Mapping[str, Any], key: str, topic: str, default: str | None = N
 
 
 def _as_list(value: Any) -> list[Any]:
-    """Return the tasks that a message names. Every empty value names none; zmicroservices sends `{}` with
-    `exit`.
+    """Return the tasks that a message names. An empty value of any type names no task; zmicroservices sends
+    `{}` with `exit`.
     """
     if value is None or value in ("", {}):
         return []

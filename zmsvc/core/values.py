@@ -187,8 +187,9 @@ def endpoint(text: str, *, bind: bool) -> Endpoint:
 
 
 def read_endpoint(text: str, *, bind: bool, any_port: bool = False) -> Endpoint | str:
-    """Return an endpoint, or the fault of its text without a subject. With `any_port` the kernel may choose
-    the port (`*` or 0); the endpoints of a context may not have it, as their peers could not know it.
+    """Return an endpoint, or the fault of its text as a message that lacks the subject. With `any_port` the
+    kernel may choose the port (`*` or 0). The endpoints of a context must name their ports, since peers could
+    not know a chosen one.
     """
     if text.startswith("ipc://"):
         return _ipc(text.removeprefix("ipc://"))

@@ -50,7 +50,9 @@ class Listener:
             self._events = None
 
     def _check_events(self) -> None:
-        """Check the first event of the connection; after that the connection is restored automatically."""
+        """Check the first event of the connection, and close the monitor: libzmq restores the connection from
+        then on.
+        """
         assert self._events is not None
         events = [event for event, _ in socket_monitor.pending_events(self._events)]
         if not events:

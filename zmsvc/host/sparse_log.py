@@ -1,4 +1,4 @@
-"""Count refused or dropped things, and log them sparsely: a flood is a line now and then."""
+"""Count refused or dropped things, and log them sparsely: a flood is logged as a line now and then."""
 
 from __future__ import annotations
 

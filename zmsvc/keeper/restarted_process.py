@@ -90,8 +90,8 @@ class RestartedProcess:
 
 
 class SupervisorProcess(RestartedProcess):
-    """The supervisor. The keeper aborts one that sends no watchdog ping, and kills it if that does not end
-    it.
+    """The supervisor. The keeper sends SIGABRT to a supervisor that sends no watchdog ping, and SIGKILL if it
+    does not end.
     """
 
     def __init__(

@@ -40,7 +40,7 @@ make a start fail.
 """
 
 PAUSE = 1.0
-"""Seconds in which every launch fails at once, after a launch has failed for MAX_TRIES."""
+"""Seconds in which every launch fails at once, after MAX_TRIES zygotes have died during one launch."""
 ZYGOTE_DIES = "the zygote, which forks tasks, died each time it was started"
 
 MAX_WAITING = 100_000
@@ -65,7 +65,7 @@ class Fork:
     gate_writer: int = -1
     """The writing end of the task's start gate."""
     output: Pipe | None = None
-    """The pipe for the task's output, from the order to the answer."""
+    """The pipe for the task's output, until the zygote has answered."""
 
     def close(self) -> None:
         """Close the start gate, which ends a task that waits there, and the output pipe of a task that was

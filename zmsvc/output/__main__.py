@@ -27,8 +27,8 @@ def main() -> NoReturn:
     parser.add_argument("--name", required=True, help="name of the context")
     args = parser.parse_args()
     linux.set_process_name(NAME)
-    # This process ends when the keeper's end of the channel closes. If it was stopped (SIGSTOP) it has to run
-    # for that.
+    # This process ends when it notices that the keeper has closed the channel. If it was stopped (SIGSTOP),
+    # SIGCONT lets it run again to notice that.
     linux.signal_at_parents_death(signal.SIGCONT)
     # Ctrl-C and signals to the whole group are for the keeper: this process ends last, or lines would be
     # lost.

@@ -142,7 +142,7 @@ ORDERS = Codec[Order](
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launched:
-    """A launch was forked; in `Hello`, it still runs."""
+    """A launch was forked. In `Hello` this means that the launch still runs, too."""
 
     launch: int
     pid: int

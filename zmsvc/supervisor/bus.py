@@ -85,7 +85,7 @@ class Bus:
         self._pause: asyncio.TimerHandle | None = None
         self._attach_pause: asyncio.TimerHandle | None = None
         self._silent_since: float | None = None
-        """The time of our last message that has to come back; None if any message came since."""
+        """The time of our last message that has to come back; None if a message has come since then."""
         self._echo: asyncio.TimerHandle | None = None
         self._loop.add_reader(self._subscriber.fileno(), self._receive)
         self._attached = asyncio.Event()

@@ -244,7 +244,9 @@ _NEED_TRANSACTION = {("context", "stop"), ("context", "restart"), ("state", "req
 
 
 def bodies(args: argparse.Namespace, context: Context | None) -> list[tuple[str, Body]]:
-    """Return topic and body of each message: one, or with `process` one for each task."""
+    """Return topic and body of each message. There is one message, except with `process`: then there is one
+    for each task.
+    """
     topic = _topic(args)
     if topic == "process":
         return [("process", _process(args, context, task)) for task in _selected_tasks(args, context)]

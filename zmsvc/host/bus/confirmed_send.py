@@ -41,7 +41,7 @@ def send_once(
     With `presence`, first wait for a subscription that begins with it: the recipient may be starting. Return
     False if the device was reached but has no subscription for the message, or if the recipient did not
     subscribe in time; the message was not sent. Raises RefusedError if the device does not let this user
-    connect. Raises ZmsvcError if no device answers, or if it may not have received the message.
+    connect. Raises ZmsvcError if no device answers, or if the device may not have received the message.
     """
     check_size(frame)
     with _Connection(endpoint, time.monotonic() + timeout_s, curve) as connection:

@@ -111,8 +111,8 @@ CONTEXT = Schema(
 )
 
 NEW = frozenset({"bus_access", "max_transactions", "service"})
-"""Names that zmsvc added where unknown names are passed over. A misspelled one of these is a fault, because
-no file of zmicroservices has it.
+"""Names that zmsvc has added in places where it passes over unknown names. A misspelled one of these is a
+fault, because no file of zmicroservices has it.
 """
 
 

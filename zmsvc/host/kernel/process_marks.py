@@ -53,7 +53,9 @@ def limit_of(pid: int) -> int | None:
 
 
 def launch_of(pid: int, mark: bytes) -> int | None:
-    """Return the context's launch to which a process belongs, by its limit; None if it belongs to none."""
+    """Return the launch to which a process of the context belongs, by the limit of the process. None for any
+    other process.
+    """
     value = limit_of(pid)
     if value is None or value < 0 or value >> _LAUNCHES != zlib.crc32(mark):
         return None
@@ -61,7 +63,9 @@ def launch_of(pid: int, mark: bytes) -> int | None:
 
 
 def launch_by_any_mark(pid: int, mark: bytes) -> int | None:
-    """Return the context's launch to which a process belongs, by its limit or else by its environment."""
+    """Return the launch to which a process of the context belongs, by the limit of the process or else by its
+    environment. None for any other process.
+    """
     launch = launch_of(pid, mark)
     if launch is not None:
         return launch

@@ -17,7 +17,7 @@ _TEXT = "_co_code_adaptive"
 
 
 class RunDetector:
-    """A detector of functions that have run, by changes in their code."""
+    """A detector of functions that have run. It recognizes them by a change of their code."""
 
     def __init__(self) -> None:
         known = (each.__code__ for each in _functions())

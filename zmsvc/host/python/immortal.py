@@ -71,12 +71,11 @@ def mark() -> ImmortalMark | None:
     """Return this interpreter's mark; None for an interpreter without immortal objects, and for builds with
     other counts.
 
-    3.12 and 3.13 (Include/object.h): Py_INCREF leaves a count of exactly 0xFFFFFFFF alone, Py_DECREF one
-    whose bit 31 is set.
-    3.14 (Include/refcount.h): Py_INCREF leaves a count from 3 << 30 on alone, Py_DECREF one whose bit 31 is
-    set. The evaluation loop checks flag 1 of `ob_flags` instead (pycore_stackref.h); without that flag it
-    writes to the count, and a task takes 2.0 MB instead of 1.4 MB. A later version is tried with the mark of
-    3.14, and `prove` decides.
+    3.12 and 3.13 (Include/object.h): Py_INCREF leaves a count of exactly 0xFFFFFFFF alone, and Py_DECREF a
+    count with bit 31 set. 3.14 (Include/refcount.h): Py_INCREF leaves a count from 3 << 30 on alone, and
+    Py_DECREF a count with bit 31 set. The evaluation loop checks flag 1 of `ob_flags` instead
+    (pycore_stackref.h); without that flag it writes to the count, and a task takes 2.0 MB instead of 1.4 MB.
+    A later version is tried with the mark of 3.14, and `prove` decides.
     """
     known = sys.implementation.name == "cpython" and sys.version_info >= (3, 12)
     # Builds with other counts: free-threaded, debug, 32 bits.

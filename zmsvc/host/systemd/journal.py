@@ -233,8 +233,8 @@ def level_of(priority: int | None) -> int:
 
 
 def _encode(fields: Mapping[str, Any]) -> bytes:
-    """Encode an entry by https://systemd.io/JOURNAL_NATIVE_PROTOCOL: the length precedes a value with a line
-    break.
+    """Encode an entry by https://systemd.io/JOURNAL_NATIVE_PROTOCOL: a value that contains a line break has
+    its length before it.
     """
     out = bytearray()
     for key, value in fields.items():

@@ -7,5 +7,5 @@ class Standing(SingleTask):
     """Stand up without doing anything."""
 
     def run(self) -> None:
-        """When it returns the service ends, and its on_exit rule starts the next one."""
+        """When this method returns, the service ends, and its on_exit rule starts the next one."""
         self.wait(float(self.config.get("seconds", 1.0)))
