@@ -204,8 +204,8 @@ def monitor_endpoints(task: TaskService) -> list[str]:
 
 
 def _may_connect(context: Context, places: Iterable[str], *, curve: bool) -> Iterator[tuple[str, list[str]]]:
-    """Yield who may connect to which of these endpoints. An ipc socket needs no keys: its file mode keeps
-    other users out.
+    """Yield each group of clients that may connect, and those of these endpoints to which the group may. An
+    ipc socket needs no keys: its file mode keeps other users out.
     """
     local = ANYONE if context.bus_access is BusAccess.ANYONE else MAY_CONNECT
     groups: dict[str, list[str]] = {}

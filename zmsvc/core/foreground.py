@@ -16,8 +16,8 @@ _NEVER = r"(?!)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A program that can put itself into the background. Each pattern is searched in its arguments, after a
-    blank.
+    """A program that can put itself into the background. Each pattern is searched in the program's arguments,
+    each of which follows a blank.
     """
 
     name: str

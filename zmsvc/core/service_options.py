@@ -74,7 +74,7 @@ class Option:
     """The name of its element."""
     field: str
     """The name of the field that holds the value, in `Limits` or `ServiceOptions`, and in `LaunchSpec` if the
-    process of the task needs it.
+    task or the keeper applies the option.
     """
     kind: Kind
     default: Any

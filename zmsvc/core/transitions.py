@@ -386,8 +386,7 @@ def _fire_one(draft: Draft, key: Key, fired: Task, rule: Rule) -> None:
             # The ordered start is over, and the next one belongs to the rule. Otherwise a rule that keeps
             # firing would never be slowed down.
             cause = replace(cause, by="rule", uid=None)
-        # A task that is stopping is started again afterwards, by a rule with `start` as by one with
-        # `restart`.
+        # A task that is stopping is started again afterwards, whether the rule says `start` or `restart`.
         apply(draft, target, TaskEvent.RESTART, cause=cause)
 
 

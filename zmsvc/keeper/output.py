@@ -111,10 +111,11 @@ class OutputClient(RestartedProcess):
         self._flush()
 
     def capture(self) -> None:
-        """Redirect stdout and stderr of the keeper and its workers to the log, through the output process.
+        """Redirect stdout and stderr of the keeper and its workers to the log, through the output process. So
+        no process of the context keeps a renamed log file open.
 
-        Only a detached daemon does so; in the foreground they belong to the person at the terminal. Then no
-        process of the context keeps a renamed log file open.
+        Only a detached daemon does this: in the foreground, stdout and stderr belong to the person at the
+        terminal.
         """
         if self.wanted and DETACHED in os.environ:
             pipe, write = self._open("zmsvcd")

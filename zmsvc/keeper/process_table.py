@@ -87,7 +87,7 @@ class ProcessTable:
         """Launches that wait for their fork. True if they are to be killed right after it."""
         self._records: dict[int, LaunchRecord] = {}
         self._by_pid: dict[int, list[LaunchRecord]] = {}
-        """The launches of each process that have not ended."""
+        """The launches that have not ended, by the PID of their process."""
         self._cgroup_uses: Counter[Path] = Counter()
         """How many unacknowledged launches use a control group: an earlier launch of a task shares it with
         the next one.

@@ -169,8 +169,8 @@ class ZygoteClient:
             self._machine.signal_child(pid, signal.SIGKILL)
 
     def lost(self) -> None:
-        """Handle the loss of the zygote. Start another one at once if this one has greeted: the next launch
-        would have to wait for its start.
+        """Handle the loss of the zygote. If it had greeted, start another one at once, so that the next
+        launch need not wait for the start.
         """
         has_greeted = self.has_greeted
         if self._in_progress is None and self._greeting_pending and self._waiting:

@@ -79,7 +79,7 @@ class BusStart:
                 back=sockets.safe_bind(endpoints.backend_bind, curve=curve),
                 hwm=sockets.DEVICE_HWM,
                 # The number of the supervisor's own subscriptions, for which the device waits after a
-                # restart. The last one is to the counts of missed orders. The subscriptions of tasks come at
+                # restart. The last one is for the counts of missed orders. The subscriptions of tasks come at
                 # the same moment.
                 expect=len(messages.TOPICS) + 1,
             )

@@ -89,7 +89,7 @@ class Control:
         self._loop = asyncio.get_running_loop()
         self._clients: set[asyncio.Task[Any]] = set()
         self._open: Counter[int] = Counter()
-        """Connections by uid, those whose thread hangs included."""
+        """Connections by user ID, including those whose thread hangs."""
         self._closing = False
         self._unserved: socket.socket | None = None
         """A client that waits for a thread, since none could be started. Closing its socket could hang the

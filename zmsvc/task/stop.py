@@ -74,8 +74,8 @@ class SignalStop(Stop):
     def listen(self) -> None:
         for number in _SIGNALS:
             signal.signal(number, self._on_sigterm)
-        # A process that the task forks shares the descriptors above, so its own SIGTERM must not write to
-        # them from its first moment on.
+        # A process that the task forks shares the descriptors above. So from its first moment on, a SIGTERM
+        # to that process must not write to them.
         os.register_at_fork(
             before=_block_signals, after_in_parent=_unblock_signals, after_in_child=_reset_signals
         )

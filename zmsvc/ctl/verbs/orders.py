@@ -191,7 +191,7 @@ def _print_differences(args: argparse.Namespace, data: Json) -> None:
 
 
 def reexec(args: argparse.Namespace) -> int:
-    """reexec: done when the next supervisor answers."""
+    """reexec: send the order, and wait until the next supervisor answers."""
     client = Client(choose(args.context), args.timeout, patience=EXIT_PATIENCE)
     before = client.ask("status").get("pid")
     try:
@@ -211,7 +211,7 @@ def reexec(args: argparse.Namespace) -> int:
 
 
 def leave(args: argparse.Namespace) -> int:
-    """exit: done when the daemon has ended, not when it has accepted the order."""
+    """exit: send the order, and wait until the daemon has ended."""
     places = choose(args.context)
     client = Client(places, args.timeout)
     try:

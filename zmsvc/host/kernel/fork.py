@@ -2,8 +2,8 @@
 child subreaper.
 
 A sibling fork (CLONE_PARENT) is one system call. Where the kernel, a seccomp filter or the interpreter does
-not offer it, a double fork has the same result: the process between ends at once, and the kernel gives its
-child to the nearest subreaper.
+not offer it, a double fork has the same result: the process between the two forks ends at once, and the
+kernel gives its child to the nearest subreaper.
 
 `make bench-forks` measures them. The minimum of 300 forks, on two cores with Python 3.11: 0.53 ms for a
 sibling fork with only the child's hook (as before Python 3.13), 0.56 ms with all three hooks, 2.7 ms for a

@@ -472,8 +472,8 @@ def own_cgroup(controller: str = "") -> Path | None:
 
 
 def cgroup_of(pid: int) -> str:
-    """Return the path of a process's cgroup in the unified hierarchy; empty for the root, without such a
-    hierarchy, and for a zombie or no process.
+    """Return the path of a process's cgroup in the unified hierarchy. It is empty for the root cgroup, for a
+    zombie, if the process does not exist, and if there is no unified hierarchy.
     """
     fields = stat_fields(pid)
     if fields is None or fields[0] in (b"Z", b"X"):
