@@ -85,7 +85,8 @@ class MissedOrders:
                 break
             changes += 1
             if subscription is None:
-                # libzmq forwards it to each publisher as it does a subscription, so it counts as a change.
+                # libzmq forwards this message to each publisher, like a subscription, so it counts as a
+                # change.
                 continue
             begun, prefix = subscription
             sign = 1 if begun else -1

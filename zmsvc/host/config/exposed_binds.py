@@ -42,7 +42,7 @@ def unreachable(context: Context, *, curve: bool) -> list[tuple[int, str]]:
 
     A file of zmicroservices has `tcp://*` in its binds and an address of the machine in its endpoints.
     Without keys `*` is loopback. Two different addresses beyond loopback are no fault, since a network may
-    translate one to the other. A host name that has no address now is no fault either.
+    translate one to the other. A host name without an address now is not a fault, either.
     """
     ends = context.endpoints
     pairs = (
