@@ -54,7 +54,9 @@ class More(ServiceOptions):
     reload_signal: str = option(kinds.SIGNAL, "SIGHUP", summary="A signal.", in_place=EVERY_TYPE)
     level: int = option(kinds.LOG_LEVEL, 6, summary="A level.", in_place=(ServiceType.COMMAND,))
     memory_max: int = option(kinds.SIZE, -1, summary="A size.")
-    working_directory: str = option(kinds.PATH, "/", summary="A path. 'quoted' \\ .")
+    root_directory: str = option(kinds.PATH, "/", summary="A path. 'quoted' \\ .")
+    state_directory: str = option(kinds.DIRECTORY, "~", summary="A directory.")
+    directory_mode: int = option(kinds.MODE, 0o22, summary="A mode.")
     io_weight: int = option(kinds.whole_number(1, 10_000), 100, summary="A number.")
     failure_action: Policy = option(kinds.choice(Policy, "is not an action"), Policy.NONE, summary="A word.")
     pids: tuple[int, ...] = option(
@@ -74,7 +76,9 @@ GOOD: dict[str, tuple[str, Any]] = {
     "reload_signal": ("usr1", "SIGUSR1"),
     "level": ("debug", 7),
     "memory_max": ("2G", 2 << 30),
-    "working_directory": ("/srv/a b", "/srv/a b"),
+    "root_directory": ("/srv/a b", "/srv/a b"),
+    "state_directory": ("\n-/srv/a b", "-/srv/a b"),
+    "directory_mode": ("0750", 0o750),
     "io_weight": ("10000", 10_000),
     "failure_action": (" reboot ", Policy.REBOOT),
     "pids": (" 3\n4 ", (3, 4)),
@@ -89,7 +93,9 @@ BAD = {
     "reload_signal": "two words",
     "level": "very loud",
     "memory_max": "-1",
-    "working_directory": "srv",
+    "root_directory": "srv",
+    "state_directory": "~root",
+    "directory_mode": "0800",
     "io_weight": "0",
     "failure_action": "halt",
     "pids": "3 x",
@@ -104,6 +110,8 @@ DEFAULTS = {
     "important": "yes",
     "runner": "the daemon",
     "reload_signal": "SIGHUP",
+    "state_directory": "~",
+    "directory_mode": "0022",
     "memory_max": "infinity",
     "pids": "1 2",
 }

@@ -167,7 +167,7 @@ def test_after_a_restart_everything_is_of_the_installed_release(
             "protocol/__init__.py",
             r"^PROTOCOL = .*\n((.*\n)*?)OLDEST = .*",
             r"PROTOCOL = 9\n\1OLDEST = 9",
-            f"speaks protocols 9 to 9, the running keeper ({__version__}) protocol 3; only a restart of "
+            f"speaks protocols 9 to 9, the running keeper ({__version__}) protocol 4; only a restart of "
             f"the context renews the keeper",
         ),
         (

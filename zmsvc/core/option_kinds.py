@@ -4,6 +4,7 @@ describe it. The options themselves are in `service_options.py`. Pure.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -132,6 +133,38 @@ def _path(text: str) -> str:
 
 
 PATH = Value(words="an absolute path", schema=_token("/.*"), read=_path)
+
+
+def _directory(text: str) -> str:
+    word = text.strip(WHITE)
+    place = word.removeprefix("-")
+    if place != "~" and (not place.startswith("/") or "\0" in place):
+        raise ValueError(f"{quote(text)} is not a directory, expected an absolute path or ~, or - and either")
+    return word
+
+
+DIRECTORY = Value(
+    words="an absolute path, or ~ for the home directory of the user of the task, either after a - or not",
+    schema=_token("-?(/.*|~)"),
+    read=_directory,
+)
+"""The text of the element, which `values.optional_path` splits."""
+
+
+def _mode(text: str) -> int:
+    digits = text.strip(WHITE)
+    if not re.fullmatch("0?[0-7]{1,3}", digits):
+        raise ValueError(f"{quote(text)} is not a mode, expected an octal number from 0 to 777")
+    return int(digits, 8)
+
+
+MODE = Value(
+    words="an octal number from 0 to 777",
+    schema=_token("0?[0-7]{1,3}"),
+    read=_mode,
+    show=lambda mode: f"{mode:04o}",
+)
+"""Permissions, as in chmod(1)."""
 
 
 def whole_number(low: int, high: int) -> Value:

@@ -14,7 +14,9 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from zmsvc.core.option_kinds import (
+    DIRECTORY,
     LOG_LEVEL,
+    MODE,
     OWNER,
     SIGNAL,
     SIZE,
@@ -94,6 +96,10 @@ class Option:
     """
     per_process: bool = False
     """True if all Thread tasks of a transaction have one value of this option, because they share a process.
+    """
+    protocol: int = 0
+    """The first protocol between supervisor and keeper (`zmsvc.protocol`) whose launch has this option. An
+    older keeper would drop it, so the task does not start under one.
     """
 
 
@@ -249,6 +255,63 @@ class ServiceOptions:
         summary="The nice value of the task.",
         default_words="that of the daemon",
         per_process=True,
+    )
+    oom_score_adjust: int | None = option(
+        whole_number(-1000, 1000),
+        None,
+        summary=(
+            "The adjustment of the score by which the kernel selects a process to kill when memory runs out."
+        ),
+        default_words="that of the daemon",
+        manual=r"""
+            See
+            .Li oom_score_adj
+            in
+            .Xr proc 5 :
+            \-1000 exempts the task, and with 1000 the kernel kills it first.
+            Only root can give a value that is lower than that of the daemon.
+            Where the kernel refuses a value, the task starts without it and logs a warning.
+            """,
+        per_process=True,
+        protocol=4,
+    )
+    working_directory: str | None = option(
+        DIRECTORY,
+        None,
+        summary="The directory in which the task begins.",
+        default_words="/",
+        manual=r"""
+            As WorkingDirectory= in
+            .Xr systemd.exec 5 :
+            the task changes to the directory as its own user, and
+            .Li ~
+            is the home directory of that user.
+            If it cannot, this task alone fails (reason
+            .Li cannot-launch ) ;
+            after a
+            .Li \-
+            it starts in
+            .Pa /
+            instead.
+            The relative path of a program leads from the working directory.
+            .Ql zmsvcctl check
+            warns of a directory that is missing on this machine.
+            """,
+        per_process=True,
+        protocol=4,
+    )
+    umask: int | None = option(
+        MODE,
+        None,
+        summary="The permissions that files and directories which the task makes do not have.",
+        default_words="that of the daemon",
+        manual="""
+            See
+            .Xr umask 2 .
+            The umask of the daemon is UMask= of its unit, or that of the person who starts it.
+            """,
+        per_process=True,
+        protocol=4,
     )
     kill_mode: KillMode = option(
         choice(KillMode, "is not a kill mode"),

@@ -98,6 +98,11 @@ def boolean(text: str) -> bool:
     return word in TRUE
 
 
+def optional_path(text: str) -> tuple[str, bool]:
+    """Return a path without the `-` before it, and True if there was one: then the path may be missing."""
+    return text.removeprefix("-"), text.startswith("-")
+
+
 PRIORITIES = ("emerg", "alert", "crit", "err", "warning", "notice", "info", "debug")
 """The priorities of syslog(3) by journald's names, in the order of their numbers."""
 

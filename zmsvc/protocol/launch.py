@@ -57,6 +57,10 @@ class LaunchSpec:
     user: str | None = None
     group: str | None = None
     nice: int | None = None
+    oom_score_adjust: int | None = None
+    working_directory: str | None = None
+    """The text of the option: a path or `~`, after `-` if nothing need be there."""
+    umask: int | None = None
     stop_signal: str = "SIGTERM"
     """The signal that asks a Process task to end."""
     log_level: int | None = None

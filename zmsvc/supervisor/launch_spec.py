@@ -64,6 +64,7 @@ def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Co
 
 _FIELDS = {each.name for each in fields(LaunchSpec)}
 _CARRIED = [each.field for each in options_of(ServiceOptions) if each.field in _FIELDS]
+_LATER = [each for each in options_of(ServiceOptions) if each.protocol]
 _CARRIED_LIMITS = [each.field for each in options_of(Limits) if each.field in _FIELDS]
 
 
@@ -71,6 +72,15 @@ def _options(service: TaskService) -> dict[str, Any]:
     """Return the options that the task or the keeper applies: those that `LaunchSpec` has a field for."""
     found = {name: getattr(service, name) for name in _CARRIED}
     return found | {name: getattr(service.limits, name) for name in _CARRIED_LIMITS}
+
+
+def dropped_options(service: TaskService, protocol: int) -> list[str]:
+    """Return the names of the options of a task that a keeper of this protocol would drop from its launch."""
+    return [
+        each.name
+        for each in _LATER
+        if each.protocol > protocol and getattr(service, each.field) != each.default
+    ]
 
 
 def own_endpoints(context: Context, places: Places) -> tuple[str, str]:

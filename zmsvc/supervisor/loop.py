@@ -32,7 +32,7 @@ from zmsvc.protocol import supervision as sv
 from zmsvc.supervisor import records
 from zmsvc.supervisor.bus import ECHO, Bus
 from zmsvc.supervisor.children import Children, held
-from zmsvc.supervisor.launch_spec import spec_of
+from zmsvc.supervisor.launch_spec import dropped_options, spec_of
 from zmsvc.supervisor.unit_status import UnitNotifier, UnitStatus
 
 SAVE_AGAIN = 1.0
@@ -277,6 +277,12 @@ class Loop:
         task = self.world.tasks.get(effect.key)
         if task is None or task.launch != effect.launch or effect.key[1] not in self.world.context.tasks:
             self.take(ev.LaunchFailed(launch=effect.launch, why="the context file has lost it meanwhile"))
+            return
+        dropped = dropped_options(self.world.context.tasks[effect.key[1]], self.children.protocol)
+        if dropped:
+            options = ", ".join(f"<{name}>" for name in dropped)
+            why = f"the keeper of an earlier zmsvc does not know {options}: restart the context"
+            self.take(ev.LaunchFailed(launch=effect.launch, why=why))
             return
         self.children.tell(spec_of(self.world, effect.key, self.places, self.log_target, self.granted))
 

@@ -25,6 +25,7 @@ import daemon
 
 from zmsvc.core.errors import LaunchError
 from zmsvc.core.owners import numeric_id
+from zmsvc.core.values import optional_path
 from zmsvc.host.kernel import linux, process_marks, programs
 from zmsvc.host.python import interpreter
 from zmsvc.host.systemd import journal
@@ -106,7 +107,7 @@ def become(spec: LaunchSpec, output: int | None = None) -> None:
     parent = os.getppid()
     if spec.mark:
         process_marks.set_limit(spec.mark)
-    if spec.rlimits or spec.nice is not None:
+    if spec.rlimits or spec.nice is not None or spec.oom_score_adjust is not None:
         _limit(spec)
     if spec.pidfile:
         _write_pid(spec.pidfile)
@@ -133,6 +134,10 @@ def become(spec: LaunchSpec, output: int | None = None) -> None:
         _drop_capabilities()
     if spec.no_new_privileges:
         linux.forbid_new_privileges()
+    if spec.working_directory is not None:
+        _change_directory(spec.working_directory)
+    if spec.umask is not None:
+        os.umask(spec.umask)
     _set_environment(spec)
 
 
@@ -157,6 +162,33 @@ def _limit(spec: LaunchSpec) -> None:
             os.setpriority(os.PRIO_PROCESS, 0, spec.nice)
         except OSError as error:
             raise LaunchError(f"cannot set nice to {spec.nice}: {error.strerror}") from error
+    if spec.oom_score_adjust is not None:
+        try:
+            # Written before the user changes: a lower value needs CAP_SYS_RESOURCE.
+            with open("/proc/self/oom_score_adj", "w") as file:
+                file.write(str(spec.oom_score_adjust))
+        except OSError as error:
+            log.warning("Cannot set oom_score_adjust to %d: %s", spec.oom_score_adjust, error.strerror)
+
+
+def _change_directory(text: str) -> None:
+    """Change to the working directory, as the user of the task: a network file system may give only that user
+    access.
+    """
+    path, optional = optional_path(text)
+    try:
+        os.chdir(_home() if path == "~" else path)
+    except OSError as error:
+        if not optional:
+            raise LaunchError(f"cannot change to the directory {path}: {error.strerror}") from error
+
+
+def _home() -> str:
+    """Return the home directory of the user of this process. A user without a name has /."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        return "/"
 
 
 def _write_pid(path: str) -> None:

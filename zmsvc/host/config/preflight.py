@@ -5,6 +5,7 @@ missing.
 from __future__ import annotations
 
 import os
+import pwd
 import socket
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from zmsvc.core.checks import ConfigWarning
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.service_options import ServiceType
+from zmsvc.core.values import optional_path
 from zmsvc.host.bus import endpoints, members
 from zmsvc.host.config import exposed_binds
 from zmsvc.host.kernel import programs
@@ -101,6 +103,10 @@ def _missing(task: TaskService) -> Iterator[str]:
         yield f"its <user> {task.user} is unknown on this machine, so that the task cannot be started here"
     if task.group and members.group_number(task.group) is None:
         yield f"its <group> {task.group} is unknown on this machine, so that the task cannot be started here"
+    directory = _working_directory(task)
+    if directory and not optional_path(task.working_directory or "")[1] and not os.path.isdir(directory):
+        what = "is not a directory" if os.path.exists(directory) else "does not exist"
+        yield f"its <working_directory> {directory} {what}, so that the task cannot be started here"
     if task.service_type is ServiceType.COMMAND:
         yield from _program(task)
         yield from foreground.warnings(task.command, _text)
@@ -114,6 +120,18 @@ def _missing(task: TaskService) -> Iterator[str]:
         yield f"there is no {file} in {':'.join(map(str, places))}"
     else:
         yield from _uncompilable(found.parent)
+
+
+def _working_directory(task: TaskService) -> str:
+    """Return the directory in which a task begins. Empty if the file names none, or an unknown user's."""
+    path, optional = optional_path(task.working_directory or "")
+    if path == "~":
+        uid = os.geteuid() if task.user is None else members.number(task.user)
+        try:
+            path = "" if uid is None else pwd.getpwuid(uid).pw_dir
+        except KeyError:
+            path = programs.WORKING_DIRECTORY
+    return programs.WORKING_DIRECTORY if optional and not os.path.isdir(path) else path
 
 
 def _uncompilable(service: Path) -> Iterator[str]:
@@ -142,18 +160,17 @@ def _program(task: TaskService) -> Iterator[str]:
     if shell.assigned(program) or shell.builtin(program):
         # core/checks.py warns of these on any machine.
         return
-    found = programs.find(program, task.environment.get("PATH", os.environ.get("PATH", os.defpath)))
+    place = _working_directory(task) or programs.WORKING_DIRECTORY
+    found = programs.find(program, task.environment.get("PATH", os.environ.get("PATH", os.defpath)), place)
     if not found:
         where = ""
         if "/" in program and not os.path.isabs(program):
-            where = (
-                f": a relative path leads from {programs.WORKING_DIRECTORY}, the working directory of each "
-                f"task"
-            )
+            of = "each task" if task.working_directory is None else "this task"
+            where = f": a relative path leads from {place}, the working directory of {of}"
         elif "PATH" in task.environment and "/" not in program:
             where = " in the PATH of its <environment>"
         yield f"its program {program} is not found, or may not be executed{where}"
-    elif why := programs.missing_interpreter(found):
+    elif why := programs.missing_interpreter(found, place):
         yield f"its program {program} cannot be executed: {why}"
 
 

@@ -8,19 +8,19 @@ import errno
 import os
 
 WORKING_DIRECTORY = "/"
-"""The working directory of every task."""
+"""The working directory of a task whose file names no other one."""
 
 
-def find(program: str, path: str) -> str:
-    """Return the file that a task with this PATH would execute; empty if there is no executable one."""
+def find(program: str, path: str, directory: str = WORKING_DIRECTORY) -> str:
+    """Return the file that a task with this PATH and working directory would execute; empty if there is no
+    executable one.
+    """
     if "/" in program:
-        places = [os.path.join(WORKING_DIRECTORY, program)]
+        places = [os.path.join(directory, program)]
     else:
         # An empty part of PATH is the working directory.
         places = (
-            [os.path.join(WORKING_DIRECTORY, folder, program) for folder in path.split(os.pathsep)]
-            if program
-            else []
+            [os.path.join(directory, folder, program) for folder in path.split(os.pathsep)] if program else []
         )
     return next((place for place in places if os.path.isfile(place) and os.access(place, os.X_OK)), "")
 
@@ -31,7 +31,7 @@ def obstacle(program: str, number: int | None) -> str:
 
     `program` is a path, or a name that is looked up in this process's PATH.
     """
-    path = program if "/" in program else find(program, os.environ.get("PATH", os.defpath))
+    path = program if "/" in program else find(program, os.environ.get("PATH", os.defpath), os.curdir)
     if not path or not os.path.isfile(path):
         return ""
     if number == errno.EACCES and os.statvfs(path).f_flag & os.ST_NOEXEC:
@@ -44,13 +44,13 @@ def obstacle(program: str, number: int | None) -> str:
     return "the loader that it names is missing" if number == errno.ENOENT else ""
 
 
-def missing_interpreter(path: str) -> str:
+def missing_interpreter(path: str, directory: str = WORKING_DIRECTORY) -> str:
     """Return the fault of a script whose #! line names no executable program. Empty for any other file."""
     interpreter = interpreter_of(path)
     if interpreter is None:
         return ""
     # Like execve(2), resolve a relative interpreter from the task's working directory.
-    place = os.path.join(WORKING_DIRECTORY, interpreter)
+    place = os.path.join(directory, interpreter)
     return (
         ""
         if os.path.isfile(place) and os.access(place, os.X_OK)

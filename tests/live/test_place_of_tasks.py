@@ -1,0 +1,190 @@
+"""Options of `<service>` that say where and how the process of a task begins: its working directory, its
+umask and its OOM score.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+from pathlib import Path
+
+import pytest
+from context import Context
+from needs import need
+from releases import OLD, ROOT, Installed, extracted
+from waiting import wait_for
+
+USER = "daemon"
+PYTHON = """
+import json, os
+from zmsvc.task import SingleTask, TaskService
+
+class Work(SingleTask):
+    def run(self):
+        os.close(os.open("made", os.O_CREAT | os.O_WRONLY, 0o666)) if self.config.get("make") else None
+        with open("/proc/self/oom_score_adj") as file:
+            score = int(file.read())
+        mask = os.umask(0)
+        with open(self.config["file"], "w") as file:
+            json.dump([os.getcwd(), mask, score], file)
+        os.umask(mask)
+        self.wait()
+
+class ServicePlace(TaskService):
+    task_class = Work
+"""
+SHELL = """import json, os, sys
+place = [os.getcwd(), os.umask(0), int(open("/proc/self/oom_score_adj").read())]
+with open(sys.argv[1], "w") as file:
+    json.dump(place, file)
+os.execvp("sleep", ["sleep", "3600"])
+"""
+KINDS = ["Process", "Thread", "Command", "fresh"]
+
+
+def placed(context: Context, task: str, kind: str, service: str) -> Path:
+    """Add a task that writes its place into a file. Return the file."""
+    found = context.home / f"{task}.json"
+    found.touch()
+    found.chmod(0o666)
+    if kind == "Command":
+        script = context.home / "place.py"
+        script.write_text(SHELL)
+        (context.home / "Services").mkdir(exist_ok=True)
+        words = "".join(f"<arg>{word}</arg>" for word in ("/usr/bin/python3", script, found))
+        context.task(task, "Place", kind=kind, config=f"<command>{words}</command>", service=service)
+        return found
+    context.service("Place", PYTHON)
+    if kind == "fresh":
+        kind, service = "Process", f"{service}<fresh>yes</fresh>"
+    context.task(task, "Place", kind=kind, config=f"<file>{found}</file>", service=service)
+    return found
+
+
+def place_in(file: Path) -> list[object]:
+    def read() -> list[object]:
+        text = file.read_text()
+        assert text
+        place: list[object] = json.loads(text)
+        return place
+
+    return wait_for(read)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_task_begins_in_its_working_directory_with_its_umask_and_its_oom_score(
+    context: Context, home: Path, kind: str
+) -> None:
+    (home / "place").mkdir()
+    service = (
+        f"<working_directory>{home}/place</working_directory><umask>0137</umask>"
+        "<oom_score_adjust>700</oom_score_adjust>"
+    )
+    file = placed(context, "ts_1", kind, service)
+    context.start("--transaction", "T")
+    assert place_in(file) == [f"{home}/place", 0o137, 700]
+    assert "warning" not in context.ctl("check", str(context.file)).stdout
+    pid_file = context.runtime / "Live" / "T:ts_1.pid"
+    assert not pid_file.exists() or pid_file.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_task_without_these_options_begins_as_before(context: Context, kind: str) -> None:
+    file = placed(context, "ts_1", kind, "")
+    mask = os.umask(0o027)
+    try:
+        context.start("--transaction", "T")
+    finally:
+        os.umask(mask)
+    assert place_in(file) == ["/", 0o027, int(Path("/proc/self/oom_score_adj").read_text())]
+
+
+@pytest.mark.parametrize("kind", ["Process", "Thread", "Command"])
+def test_a_missing_working_directory_fails_its_own_task_alone_unless_a_minus_is_before_it(
+    context: Context, home: Path, kind: str
+) -> None:
+    gone = home / "gone"
+    placed(context, "bad", kind, f"<working_directory>{gone}</working_directory>")
+    other = "Command" if kind == "Thread" else kind
+    file = placed(context, "good", other, f"<working_directory>-{gone}</working_directory>")
+    context.start("--transaction", "T")
+    ended = context.task_is("bad", "failed", "T")
+    assert ended["exit"]["reason"] == "cannot-launch"
+    assert ended["status"] == f"cannot change to the directory {gone}: No such file or directory"
+    assert place_in(file)[0] == "/"
+    checked = context.ctl("check", str(context.file)).stdout
+    assert f"bad: its <working_directory> {gone} does not exist" in checked
+    assert "good: its <working_directory>" not in checked
+
+
+def test_a_tilde_is_the_home_directory_of_the_user_of_the_task(context: Context) -> None:
+    need(os.geteuid() == 0, "only root can run tasks of several users")
+    context.home.chmod(0o755)
+    service = f"<user>{USER}</user><working_directory>~</working_directory>"
+    own = placed(context, "own", "Command", "<working_directory>~</working_directory>")
+    other = placed(context, "other", "Command", service)
+    context.start("--transaction", "T")
+    assert place_in(own)[0] == os.path.realpath(pwd.getpwuid(os.geteuid()).pw_dir)
+    assert place_in(other)[0] == os.path.realpath(pwd.getpwnam(USER).pw_dir)
+
+
+def test_a_task_enters_its_working_directory_as_its_own_user(context: Context, home: Path) -> None:
+    need(os.geteuid() == 0, "only root can run tasks of several users")
+    home.chmod(0o755)
+    private = home / "private"
+    private.mkdir(mode=0o700)
+    service = f"<user>{USER}</user><working_directory>{private}</working_directory>"
+    placed(context, "ts_1", "Command", service)
+    context.start("--transaction", "T")
+    ended = context.task_is("ts_1", "failed", "T")
+    assert ended["status"] == f"cannot change to the directory {private}: Permission denied"
+
+
+def test_the_relative_path_of_a_program_leads_from_the_working_directory(
+    context: Context, home: Path
+) -> None:
+    (home / "place").mkdir()
+    program = home / "place" / "run"
+    program.write_text(f"#!/bin/sh\npwd > {home}/told\nexec sleep 3600\n")
+    program.chmod(0o755)
+    (home / "Services").mkdir()
+    command = "<command>./run</command>"
+    for task, place in (("ts_1", home / "place"), ("ts_2", home)):
+        service = f"<working_directory>{place}</working_directory>"
+        context.task(task, "Run", kind="Command", config=command, service=service)
+    context.start("--transaction", "T")
+    (home / "told").touch()
+    wait_for(lambda: (home / "told").read_text() == f"{home}/place\n")
+    assert context.task_is("ts_2", "failed", "T")["exit"]["reason"] == "cannot-launch"
+    checked = context.ctl("check", str(context.file)).stdout
+    assert "ts_1: its program" not in checked
+    assert f"a relative path leads from {home}, the working directory of this task" in checked
+
+
+def test_an_oom_score_that_the_kernel_refuses_is_a_warning_and_the_task_runs(
+    context: Context, home: Path
+) -> None:
+    need(os.geteuid() == 0, "only root can run the daemon without the right to lower the score")
+    context.wrapper = ["setpriv", "--bounding-set=-sys_resource"]
+    file = placed(context, "ts_1", "Process", "<oom_score_adjust>-999</oom_score_adjust>")
+    context.start("--transaction", "T")
+    assert place_in(file)[2] == int(Path("/proc/self/oom_score_adj").read_text())
+    wait_for(lambda: "Cannot set oom_score_adjust to -999: Permission denied" in context.log.read_text())
+
+
+def test_a_keeper_that_would_drop_an_option_starts_no_task_without_it(context: Context, home: Path) -> None:
+    installed = Installed(home, extracted(OLD, home))
+    (home / "Services").mkdir()
+    sleep = "<command>sleep 3600</command>"
+    context.task("plain", "Sleep", kind="Command", config=sleep)
+    context.start("--transaction", "T", PYTHONPATH=str(installed.path), PYTHONDONTWRITEBYTECODE="1")
+    installed.replace(ROOT)
+    context.kill_supervisor()
+    context.task("late", "Sleep", kind="Command", config=sleep, service="<umask>077</umask>")
+    context.write()
+    context.ctl("reload", check=None)
+    ended = context.task_is("late", "failed", "T")
+    assert ended["exit"]["reason"] == "cannot-launch"
+    assert ended["status"] == "the keeper of an earlier zmsvc does not know <umask>: restart the context"
+    context.task_is("plain", "running", "T")
