@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from zmsvc.core.option_kinds import Fields, Kind, Value, Variables, any_of
+from zmsvc.core.option_kinds import Fields, Kind, Several, Value, Variables, any_of
 from zmsvc.core.service_options import EVERY_TYPE, OPTIONS, Option, types_of
 
 DATA = Path(__file__).parents[1] / "zmsvc" / "data"
@@ -56,19 +56,22 @@ def schema_part(options: Iterable[Option]) -> str:
 
 def _element(option: Option) -> Iterator[str]:
     text = " ".join(filter(None, (option.summary, expected(option), types(option))))
-    yield "<optional>"
+    times = "zeroOrMore" if isinstance(option.kind, Several) else "optional"
+    yield f"<{times}>"
     yield f'  <element name="{option.name}">'
     yield f"    <a:documentation>{escape(text)}</a:documentation>"
     for line in _content(option.kind):
         yield f"    {line}"
     yield "  </element>"
-    yield "</optional>"
+    yield f"</{times}>"
 
 
 def _content(kind: Kind) -> Iterator[str]:
     match kind:
         case Value():
             yield kind.schema
+        case Several(value=value, separated=separated):
+            yield f"<list><oneOrMore>{value.schema}</oneOrMore></list>" if separated else value.schema
         case Fields():
             yield "<interleave>"
             for name in kind.names:

@@ -280,3 +280,12 @@ def test_the_endpoints_of_a_monitor_are_those_that_it_can_bind(
     instance: str, configuration: Mapping[str, Any], places: list[str]
 ) -> None:
     assert monitor_endpoints(TaskService(id="m", instance=instance, configuration=configuration)) == places
+
+
+def test_a_signal_that_would_be_a_clean_end_of_a_thread_is_warned_about() -> None:
+    statuses = (3, "SIGKILL")
+    (told,) = warned(task("a", service_type=ServiceType.THREAD, success_exit_status=statuses))
+    assert told == (
+        "a: it is a Thread task, which no signal ends alone: SIGKILL in its <success_exit_status> has no effect"
+    )
+    assert warned(task("a", success_exit_status=statuses)) == []

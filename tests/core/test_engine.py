@@ -341,6 +341,50 @@ def test_every_exit_has_its_reason(how: dict[str, Any], ready: bool, reason: str
     assert sim.world == before
 
 
+@pytest.mark.parametrize(
+    ("how", "ready", "reason"),
+    [
+        ({"code": 0}, True, "exited"),
+        ({"code": 75}, True, "exited"),
+        ({"signal": "SIGKILL"}, True, "exited"),
+        ({"code": 203}, True, "exited"),
+        ({"code": 9}, True, "exit-code"),
+        ({"signal": "SIGTERM"}, True, "signal"),
+        ({"signal": "SIGKILL", "oom": True}, True, "oom-kill"),
+        ({"code": 75}, False, "not-ready"),
+        ({"code": 203}, False, "cannot-launch"),
+    ],
+)
+def test_an_end_that_the_file_declares_a_success_is_clean(
+    how: dict[str, Any], ready: bool, reason: str
+) -> None:
+    statuses = (75, 203, "SIGKILL")
+    rules = (rule("on_exit", "start", "b"), rule("on_fail", "start", "c"))
+    sim = Simulation.of(
+        replace(task("a", *rules), success_exit_status=statuses), *(task(name, entry=False) for name in "bc")
+    )
+    sim.begin()
+    if ready:
+        sim.ready()
+    sim.happen(ev.TaskExited(launch=1, **how))
+    clean = reason == "exited"
+    assert (sim.reason("a"), sim.sub_state("a")) == (reason, "exited" if clean else "failed")
+    assert (sim.launched("b"), sim.launched("c")) == ((1, 0) if clean else (0, 1))
+    last = [each for each in sim.told(ev.PublishControl) if each.key == ("T1", "a")][-1]
+    assert (last.success, last.action) == (clean, "stopped" if clean else "failed")
+    assert (last.items["exit_code"], last.items["signal"]) == (how.get("code"), how.get("signal"))
+
+
+def test_a_missed_watchdog_is_a_failure_even_if_its_signal_is_a_clean_end() -> None:
+    sim = Simulation.of(replace(task("a", watchdog=1.0), success_exit_status=("SIGABRT",)))
+    sim.begin()
+    sim.ready()
+    sim.now += 2
+    sim.happen(ev.DeadlinePassed(key=("T1", "a")))
+    sim.happen(ev.TaskExited(launch=1, signal="SIGABRT"))
+    assert (sim.reason("a"), sim.sub_state("a")) == ("watchdog", "failed")
+
+
 @pytest.mark.parametrize(("notify", "reason"), [(False, "exited"), (True, "not-ready")])
 def test_a_command_without_sd_notify_may_exit_without_ready(notify: bool, reason: str) -> None:
     sim = Simulation.of(task("a", kind="Command", notify=notify))

@@ -62,6 +62,11 @@ class More(ServiceOptions):
     pids: tuple[int, ...] = option(
         kinds.list_of(kinds.whole_number(1, 9), "numbers"), (1, 2), summary="A list."
     )
+    status: int | str = option(kinds.EXIT_STATUS, 0, summary="A status.")
+    statuses: tuple[int | str, ...] = option(
+        kinds.Several(value=kinds.EXIT_STATUS, separated=True), (), summary="Statuses."
+    )
+    places: tuple[str, ...] = option(kinds.Several(value=kinds.PATH), (), summary="Places.")
     sizes: dict[str, int] = option(
         kinds.Fields(names=("low", "high"), value=kinds.SIZE), factory=dict, name="memory", summary="Fields."
     )
@@ -82,6 +87,9 @@ GOOD: dict[str, tuple[str, Any]] = {
     "io_weight": ("10000", 10_000),
     "failure_action": (" reboot ", Policy.REBOOT),
     "pids": (" 3\n4 ", (3, 4)),
+    "status": ("kill", "SIGKILL"),
+    "statuses": (" 3\n9 RTMIN+3</statuses><statuses>75", (3, 9, "SIG37", 75)),
+    "places": ("/srv/a b</places><places>\n/opt", ("/srv/a b", "/opt")),
     "sizes": ("<high>1K</high>", {"high": 1024}),
     "labels": ("<A.B>x</A.B>", {"A.B": "x"}),
 }
@@ -99,11 +107,14 @@ BAD = {
     "io_weight": "0",
     "failure_action": "halt",
     "pids": "3 x",
+    "status": "256",
+    "statuses": "3 </statuses><statuses> 1 NOSUCH",
+    "places": "/srv</places><places>opt",
     "sizes": "<high>much</high>",
     "labels": "<A-B/>",
 }
 NEW = [each for each in options_of(More) if each.field in GOOD]
-BEYOND_A_SCHEMA = {"labels"}
+BEYOND_A_SCHEMA = {"labels", "status", "statuses"}
 DEFAULTS = {
     "ready_after": "250ms",
     "pause": "5s",
@@ -172,7 +183,8 @@ def test_a_bad_value_of_an_option_that_is_added_is_a_fault(added: Option) -> Non
 def test_an_option_that_is_added_is_in_the_schema(added: Option) -> None:
     assert validates(added, GOOD[added.field][0])
     assert validates(added, BAD[added.field]) is (added.field in BEYOND_A_SCHEMA)
-    assert f"{added.name}?" in schema.service_schema(NEW).children
+    often = "*" if isinstance(added.kind, kinds.Several) else "?"
+    assert f"{added.name}{often}" in schema.service_schema(NEW).children
     assert f"<a:documentation>{added.summary}" in SCRIPT["schema_part"](NEW)
 
 

@@ -5,6 +5,7 @@ READY itself.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -99,3 +100,49 @@ def test_a_program_that_speaks_sd_notify_is_started_when_it_says_so(
     assert context.tasks()["ts_1"]["sub"] == "start"
     (home / "go").touch()
     assert context.task_is("ts_1", "running")["pid"] == pid
+
+
+def test_a_success_exit_status_is_a_clean_end_whose_rules_are_those_of_on_exit(
+    context: Context, home: Path
+) -> None:
+    (home / "Services").mkdir()
+    service = "<success_exit_status>3 kill RTMIN+3</success_exit_status><success_exit_status>75</success_exit_status>"
+    ends = {
+        "three": "exit 3",
+        "last": "exit 75",
+        "killed": "kill -9 $$",
+        "realtime": "kill -37 $$",
+        "bad": "exit 9",
+    }
+    for task, script in ends.items():
+        context.task(
+            task,
+            "Shell",
+            kind="Command",
+            config=f"<command><arg>sh</arg><arg>-c</arg><arg>{script}</arg></command>",
+            service=service,
+            rules={"on_exit": ("start", f"{task}_exit"), "on_fail": ("start", f"{task}_fail")},
+        )
+        for end in ("exit", "fail"):
+            sleep = "<command>sleep 3600</command>"
+            context.task(f"{task}_{end}", "Sleep", kind="Command", entry=False, config=sleep)
+    context.start("--transaction", "T")
+    for task in ends:
+        good = task != "bad"
+        ended = context.task_is(task, "exited" if good else "failed")
+        assert ended["exit"]["reason"] == ("exited" if good else "exit-code")
+        context.task_is(f"{task}_{'exit' if good else 'fail'}", "running")
+        assert context.tasks()[f"{task}_{'fail' if good else 'exit'}"]["sub"] == "waiting"
+    # The supervisor applies the option: a reload changes it for the end of a process that runs already.
+    context.clear_tasks()
+    context.task("late", "Sleep", kind="Command", config="<command>sleep 3600</command>")
+    context.write()
+    context.ctl("reload")
+    pid = context.task_is("late", "running")["pid"]
+    context.clear_tasks()
+    context.task("late", "Sleep", kind="Command", config="<command>sleep 3600</command>", service=service)
+    context.write()
+    context.ctl("reload")
+    assert context.task_is("late", "running")["pid"] == pid
+    os.kill(pid, signal.SIGKILL)
+    assert context.task_is("late", "exited")["exit"]["signal"] == "SIGKILL"

@@ -318,6 +318,13 @@ def _setting_warnings(task: TaskService) -> Iterator[str]:
         yield from shell.warnings(task.configuration.get("command"))
     if task.service_type is ServiceType.COMMAND and task.limits.watchdog:
         yield "it is a Command with a watchdog: a program that does not say WATCHDOG=1 to sd_notify is killed"
+    if task.service_type is ServiceType.THREAD and (
+        names := [str(each) for each in task.success_exit_status if isinstance(each, str)]
+    ):
+        yield (
+            f"it is a Thread task, which no signal ends alone: {', '.join(names)} in its "
+            f"<success_exit_status> has no effect"
+        )
     if task.service_type is ServiceType.THREAD and task.stop_signal != "SIGTERM":
         yield "it is a Thread task, which no signal stops: its <stop_signal> has no effect"
 

@@ -211,13 +211,14 @@ def _reason(draft: Draft, key: Key, task: Task, fact: ev.TaskExited) -> Reason:
         return Reason.OOM_KILL
     if fact.why:
         return Reason.CANNOT_LAUNCH
-    if fact.signal is not None:
-        return Reason.SIGNAL
     if fact.code == CANNOT_EXECUTE and task.sub_state in (SubState.LAUNCHING, SubState.START):
         return Reason.CANNOT_LAUNCH
-    if fact.code:
-        return Reason.EXIT_CODE
     service = draft.service(key)
+    clean = () if service is None else service.success_exit_status
+    if fact.signal is not None and fact.signal not in clean:
+        return Reason.SIGNAL
+    if fact.code and fact.code not in clean:
+        return Reason.EXIT_CODE
     ready = task.sub_state is SubState.RUNNING or (
         service is not None and service.service_type is ServiceType.COMMAND and not service.notify
     )

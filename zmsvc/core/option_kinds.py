@@ -53,7 +53,22 @@ class Variables:
     words: str = "an element <NAME>value</NAME> for each variable"
 
 
-Kind = Value | Fields | Variables
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Several:
+    """An element that may be repeated. The value is a tuple with the values of all elements."""
+
+    value: Value
+    separated: bool = False
+    """True if one element may have several values with white space between them."""
+
+    @property
+    def words(self) -> str:
+        if self.separated:
+            return f"{self.value.words}, or several with blanks between them; the element may be repeated"
+        return f"{self.value.words}; the element may be repeated"
+
+
+Kind = Value | Fields | Variables | Several
 
 
 def any_of(names: Iterable[str]) -> str:
@@ -112,6 +127,11 @@ SIGNAL = Value(words="the name or the number of a signal", schema=_token(r"\S+")
 """The name of a signal as `host.kernel.signals` writes it. That module reads it: the numbers depend on the
 machine.
 """
+
+EXIT_STATUS = Value(
+    words="an exit status from 0 to 255 or the name of a signal", schema=_token(r"\S+"), read=str
+)
+"""An int, or the name of a signal as the keeper reports it. `host.config` reads it."""
 
 LOG_LEVEL = Value(words=f"{any_of(PRIORITIES)}, or its number", schema=_token(r"\S+"), read=priority)
 """The number of a priority of syslog(3)."""

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from zmsvc.core.option_kinds import (
     DIRECTORY,
+    EXIT_STATUS,
     LOG_LEVEL,
     MODE,
     OWNER,
@@ -25,6 +26,7 @@ from zmsvc.core.option_kinds import (
     YES_NO,
     Fields,
     Kind,
+    Several,
     Variables,
     any_of,
     choice,
@@ -376,6 +378,28 @@ class ServiceOptions:
             """,
         # A Process installs a handler for the signal when it starts; the supervisor sends it to a Command.
         in_place=(ServiceType.COMMAND,),
+    )
+    success_exit_status: tuple[int | str, ...] = option(
+        Several(value=EXIT_STATUS, separated=True),
+        (),
+        summary="Exit statuses and signals that are a clean end of the main process, besides status 0.",
+        manual="""
+            As SuccessExitStatus= in
+            .Xr systemd.service 5 ,
+            without its names of statuses and with no signal that is clean by itself.
+            A number is an exit status and never a signal:
+            .Li <success_exit_status>3 75 SIGKILL</success_exit_status> .
+            After a clean end the rules of
+            .Li <on_exit>
+            act and those of
+            .Li <on_fail>
+            do not, and its reason is
+            .Li exited .
+            A task that misses its watchdog, that the kernel kills when memory runs out, that cannot be
+            launched, or that ends before it is ready has failed all the same.
+            An exception ends a task in Python with status 1.
+            """,
+        in_place=EVERY_TYPE,
     )
     log_level: int | None = option(
         LOG_LEVEL,

@@ -9,6 +9,7 @@ import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from zmsvc.host.kernel import signals
 from zmsvc.keeper.machine import ChildEnd
 from zmsvc.keeper.shared_process import SharedProcess
 from zmsvc.protocol.supervision import Exited, LeftOver
@@ -93,7 +94,7 @@ def exit_status_of(info: ChildEnd) -> ExitStatus:
     """Return the exit status of a child."""
     if info.si_code == os.CLD_EXITED:
         return ExitStatus(code=info.si_status)
-    return ExitStatus(signal=signal_name(info.si_status), core=info.si_code == os.CLD_DUMPED)
+    return ExitStatus(signal=signals.reported_name(info.si_status), core=info.si_code == os.CLD_DUMPED)
 
 
 def describe(status: ExitStatus) -> str:
@@ -104,14 +105,6 @@ def describe(status: ExitStatus) -> str:
 def killed_by_sigkill(info: ChildEnd) -> bool:
     """Return True if the child ended by SIGKILL."""
     return info.si_code != os.CLD_EXITED and bool(info.si_status == signal.SIGKILL)
-
-
-def signal_name(number: int) -> str:
-    """Return the name of a signal."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"SIG{number}"
 
 
 def unlink(path: str) -> None:

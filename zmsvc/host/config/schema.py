@@ -18,7 +18,7 @@ from typing import Any
 from lxml import etree
 
 from zmsvc.core.model import Trigger
-from zmsvc.core.option_kinds import Fields, Kind, Value, Variables
+from zmsvc.core.option_kinds import Fields, Kind, Several, Value, Variables
 from zmsvc.core.service_options import OPTIONS, Option
 from zmsvc.core.values import WHITE, quote
 from zmsvc.host.config.faults import Note
@@ -57,12 +57,17 @@ _RULE = Schema(children={"action?": TEXT, "call?": TEXT}, tolerant=True)
 
 def service_schema(options: Iterable[Option]) -> Schema:
     """Return the schema of a `<service>` with these options."""
-    return Schema(children={f"{option.name}?": _option(option.kind) for option in options})
+    return Schema(
+        children={
+            f"{option.name}{'*' if isinstance(option.kind, Several) else '?'}": _option(option.kind)
+            for option in options
+        }
+    )
 
 
 def _option(kind: Kind) -> Schema:
     match kind:
-        case Value():
+        case Value() | Several():
             return TEXT
         case Fields():
             return Schema(children={f"{name}?": TEXT for name in kind.names})

@@ -8,14 +8,14 @@ or on two options at once.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from lxml import etree
 
-from zmsvc.core.option_kinds import SIGNAL, Fields, Kind, Value, Variables
+from zmsvc.core.option_kinds import EXIT_STATUS, SIGNAL, Fields, Kind, Several, Value, Variables
 from zmsvc.core.service_options import Limits, Option, ServiceOptions, ServiceType, options_of, types_of
-from zmsvc.core.values import quote
+from zmsvc.core.values import WHITE, quote
 from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.xml_text import TRIMMED, loses, value
 from zmsvc.host.kernel import signals
@@ -54,24 +54,58 @@ def read_options(service: etree._Element, options: Iterable[Option], notes: Faul
     for element in service:
         name = str(element.tag)
         # The schema reports an unknown element, and a second one.
-        if name in by_name and name not in seen:
-            seen.add(name)
-            found = _read(element, by_name[name].kind, notes)
-            if found is not None:
-                values[by_name[name].field] = found
+        if name not in by_name or (name in seen and not isinstance(by_name[name].kind, Several)):
+            continue
+        seen.add(name)
+        option = by_name[name]
+        found = _read(element, option.kind, notes)
+        if found is not None:
+            values[option.field] = (
+                values.get(option.field, ()) + found if isinstance(option.kind, Several) else found
+            )
     return values
 
 
 def _read(element: etree._Element, kind: Kind, notes: FaultList) -> Any:
     match kind:
         case Value():
-            return notes.value(element, signals.name if kind is SIGNAL else kind.read, None)
+            return notes.value(element, _reader(kind), None)
+        case Several():
+            return notes.value(element, lambda text: _read_several(kind, text), None)
         case Fields():
             # The schema reports an unknown name.
             known = [child for child in element if child.tag in kind.names]
             return {str(child.tag): notes.value(child, kind.value.read, None) for child in known}
         case Variables():
             return _variables(element, notes)
+
+
+def _reader(kind: Value) -> Callable[[str], Any]:
+    """Return the function that reads a value. The numbers of signals depend on the machine."""
+    if kind is SIGNAL:
+        return signals.name
+    return _exit_status if kind is EXIT_STATUS else kind.read
+
+
+def _exit_status(text: str) -> int | str:
+    word = text.strip(WHITE)
+    try:
+        status = int(word) if word.isdecimal() else signals.reported_name(signals.number(signals.name(word)))
+    except ValueError:
+        status = -1
+    if isinstance(status, int) and not 0 <= status <= 255:
+        raise ValueError(
+            f"{quote(word)} is not an exit status, expected a number from 0 to 255, or a signal such as "
+            f"SIGTERM"
+        )
+    return status
+
+
+def _read_several(kind: Several, text: str) -> tuple[Any, ...]:
+    words = text.split() if kind.separated else [text]
+    if not words:
+        raise ValueError(f"is empty, expected {kind.value.words}")
+    return tuple(_reader(kind.value)(word) for word in words)
 
 
 def _variables(block: etree._Element, notes: FaultList) -> Mapping[str, str]:

@@ -28,3 +28,13 @@ def number(name: str) -> int:
     if name in signal.Signals.__members__:
         return signal.Signals[name].value
     raise ValueError(f"{name} is not a signal of this machine")
+
+
+def reported_name(number: int) -> str:
+    """Return the name by which the keeper reports the end of a process by this signal: `SIGKILL`, or `SIG37`
+    for a real-time signal.
+    """
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"
