@@ -66,6 +66,8 @@ class More(ServiceOptions):
     statuses: tuple[int | str, ...] = option(
         kinds.Several(value=kinds.EXIT_STATUS, separated=True), (), summary="Statuses."
     )
+    credential: str = option(kinds.OPTIONAL_FILE, "-/etc/key", summary="A file.")
+    unset: str = option(kinds.VARIABLE, "LANG", summary="A variable.")
     places: tuple[str, ...] = option(kinds.Several(value=kinds.PATH), (), summary="Places.")
     sizes: dict[str, int] = option(
         kinds.Fields(names=("low", "high"), value=kinds.SIZE), factory=dict, name="memory", summary="Fields."
@@ -90,6 +92,8 @@ GOOD: dict[str, tuple[str, Any]] = {
     "status": ("kill", "SIGKILL"),
     "statuses": (" 3\n9 RTMIN+3</statuses><statuses>75", (3, 9, "SIG37", 75)),
     "places": ("/srv/a b</places><places>\n/opt", ("/srv/a b", "/opt")),
+    "credential": (" -/etc/a b", "-/etc/a b"),
+    "unset": (" _A1", "_A1"),
     "sizes": ("<high>1K</high>", {"high": 1024}),
     "labels": ("<A.B>x</A.B>", {"A.B": "x"}),
 }
@@ -110,6 +114,8 @@ BAD = {
     "status": "256",
     "statuses": "3 </statuses><statuses> 1 NOSUCH",
     "places": "/srv</places><places>opt",
+    "credential": "~/key",
+    "unset": "A-B",
     "sizes": "<high>much</high>",
     "labels": "<A-B/>",
 }

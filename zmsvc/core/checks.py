@@ -5,7 +5,7 @@ legal but unlikely settings. Pure. Faults of single elements are found by host/c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -292,19 +292,7 @@ def _rule_warnings(task: TaskService) -> Iterator[str]:
 
 
 def _setting_warnings(task: TaskService) -> Iterator[str]:
-    for name in sorted(_RESERVED_VARIABLES & task.environment.keys()):
-        yield f"its environment sets {name}, which zmsvc sets itself: notifications would not arrive"
-    if task.service_type is not ServiceType.COMMAND and not task.fresh:
-        for name in sorted(name for name in task.environment if read_at_start(name)):
-            way = (
-                "<fresh>yes</fresh>"
-                if task.service_type is ServiceType.PROCESS
-                else "a Process with <fresh>yes</fresh>"
-            )
-            yield (
-                f"its environment sets {name}, which a program reads only at its start: it does not affect a "
-                f"forked task, use {way}"
-            )
+    yield from variable_warnings(task, task.environment, "its environment")
     if problem := _cannot_start(task):
         yield problem
     if task.instance == "Monitor" and _wants_database(task):
@@ -327,6 +315,25 @@ def _setting_warnings(task: TaskService) -> Iterator[str]:
         )
     if task.service_type is ServiceType.THREAD and task.stop_signal != "SIGTERM":
         yield "it is a Thread task, which no signal stops: its <stop_signal> has no effect"
+
+
+def variable_warnings(task: TaskService, names: Collection[str], origin: str) -> Iterator[str]:
+    """Yield warnings about variables of a task with these names. `origin` is their subject, for example
+    `its environment`.
+    """
+    for name in sorted(_RESERVED_VARIABLES.intersection(names)):
+        yield f"{origin} sets {name}, which zmsvc sets itself: notifications would not arrive"
+    if task.service_type is not ServiceType.COMMAND and not task.fresh:
+        for name in sorted(name for name in names if read_at_start(name)):
+            way = (
+                "<fresh>yes</fresh>"
+                if task.service_type is ServiceType.PROCESS
+                else "a Process with <fresh>yes</fresh>"
+            )
+            yield (
+                f"{origin} sets {name}, which a program reads only at its start: it does not affect a "
+                f"forked task, use {way}"
+            )
 
 
 _LIBC = ("LD_", "MALLOC_", "GLIBC_TUNABLES")

@@ -171,6 +171,27 @@ DIRECTORY = Value(
 """The text of the element, which `values.optional_path` splits."""
 
 
+def _file(text: str) -> str:
+    word = text.strip(WHITE)
+    if not word.removeprefix("-").startswith("/") or "\0" in word:
+        raise ValueError(f"{quote(text)} is not a file, expected an absolute path, or - and one")
+    return word
+
+
+OPTIONAL_FILE = Value(words="an absolute path, after a - or not", schema=_token("-?/.*"), read=_file)
+"""The text of the element, as in `DIRECTORY`."""
+
+
+def _variable(text: str) -> str:
+    word = text.strip(WHITE)
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", word):
+        raise ValueError(f"{quote(text)} cannot be a variable, expected letters, digits and _")
+    return word
+
+
+VARIABLE = Value(words="the name of a variable", schema=_token("[A-Za-z_][A-Za-z0-9_]*"), read=_variable)
+
+
 def _mode(text: str) -> int:
     digits = text.strip(WHITE)
     if not re.fullmatch("0?[0-7]{1,3}", digits):

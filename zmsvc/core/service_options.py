@@ -18,11 +18,13 @@ from zmsvc.core.option_kinds import (
     EXIT_STATUS,
     LOG_LEVEL,
     MODE,
+    OPTIONAL_FILE,
     OWNER,
     SIGNAL,
     SIZE,
     TIME_LIMIT,
     TIME_SPAN,
+    VARIABLE,
     YES_NO,
     Fields,
     Kind,
@@ -472,6 +474,58 @@ class ServiceOptions:
             zmsvc does not set it for all Commands: it costs a program that prints much a system call a line,
             and the programs that this one runs inherit it.
             """,
+    )
+    environment_file: tuple[str, ...] = option(
+        Several(value=OPTIONAL_FILE),
+        (),
+        summary="A file with variables of the environment of the task.",
+        manual=r"""
+            As EnvironmentFile= in
+            .Xr systemd.exec 5 ,
+            but without wildcards: NAME=value on each line, comments after # or ;, and values in quotes or
+            not.
+            A variable of a file overrides that of
+            .Li <environment> ,
+            and a later file overrides an earlier one.
+            The task reads the files at each start, before it changes its user; so a file of root with mode
+            0600 serves where the daemon is root.
+            No message, status, log or state file has their values.
+            If a file is missing or cannot be read, or a line is wrong, this task alone fails (reason
+            .Li cannot-launch ) ,
+            and its status names the file and the line, but nothing of the text.
+            A file after a
+            .Li \-
+            may be missing.
+            .Ql zmsvcctl check
+            warns of the files that it cannot read.
+            The variables act on a task in Python like those of
+            .Li <environment> .
+            """,
+        per_process=True,
+        protocol=4,
+    )
+    pass_environment: tuple[str, ...] = option(
+        Several(value=VARIABLE, separated=True),
+        (),
+        summary="Variables of the daemon that the task inherits even if it runs as another user.",
+        manual="""
+            As PassEnvironment= in
+            .Xr systemd.exec 5 .
+            A task inherits all variables of the daemon but those of
+            .Xr sd_notify 3
+            and the like, except a task with
+            .Li <user>
+            when a person has started
+            .Xr zmsvcd 8
+            (see there).
+            A variable that the daemon does not have is left out;
+            .Li <environment>
+            and
+            .Li <environment_file>
+            override those that are inherited.
+            """,
+        per_process=True,
+        protocol=4,
     )
     fresh: bool = option(
         YES_NO,

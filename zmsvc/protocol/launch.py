@@ -78,6 +78,10 @@ class LaunchSpec:
     """
     rlimits: Mapping[str, int] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
+    environment_file: tuple[str, ...] = ()
+    """The paths of files with variables, each after `-` if it may be missing. The task itself reads them."""
+    pass_environment: tuple[str, ...] = ()
+    """The names of variables that the task inherits although `own_environment` is set."""
     watchdog: float = 0.0
     """Seconds. 0 if there is no watchdog."""
     serves: bool = False

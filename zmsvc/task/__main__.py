@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from zmsvc.core.errors import ConfigError, UsageError
+from zmsvc.host import environment_file
 from zmsvc.host.systemd import journal
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import loader, process
@@ -132,8 +133,12 @@ def _spec(instance: str, file: str | None, task: str | None) -> LaunchSpec:
             f"cannot run {instance}: {file} has no {f'task {task} of it' if task else 'task of it'}"
         )
     service = found[0]
-    os.environ.update(service.environment)
-    process.apply_environment(service.environment)
+    try:
+        variables = {**service.environment, **environment_file.read_all(service.environment_file)}
+    except ValueError as error:
+        raise UsageError(f"cannot run {instance}: cannot read the environment: {error}") from None
+    os.environ.update(variables)
+    process.apply_environment(variables)
     return replace(
         spec,
         context=context.name,

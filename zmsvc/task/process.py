@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import daemon
@@ -26,6 +26,7 @@ import daemon
 from zmsvc.core.errors import LaunchError
 from zmsvc.core.owners import numeric_id
 from zmsvc.core.values import optional_path
+from zmsvc.host import environment_file
 from zmsvc.host.kernel import linux, process_marks, programs
 from zmsvc.host.python import interpreter
 from zmsvc.host.systemd import journal
@@ -120,14 +121,17 @@ def become(spec: LaunchSpec, output: int | None = None) -> None:
     os.dup2(stream, 2)
     if output is None and stream > 2:
         os.close(stream)
+    # Read before the user changes: such a file may be readable by the daemon alone.
+    from_files = _read_files(spec.environment_file) if spec.environment_file else {}
     if spec.user is not None or spec.group is not None:
         entry = None if spec.user is None else _entry(spec.user)
         # Looked up now: the user database may be on another machine, and may not have answered the
         # supervisor.
         if entry is not None and entry.pw_uid != os.geteuid():
             if spec.own_environment:
-                _drop_caller_variables()
-            os.environ.pop(environment.CREDENTIALS, None)
+                _drop_caller_variables(spec.pass_environment)
+            if environment.CREDENTIALS not in spec.pass_environment:
+                os.environ.pop(environment.CREDENTIALS, None)
         _change_owner(entry, spec.user, spec.group)
         linux.die_with_parent(parent)  # the change of user has cleared it
     if spec.drop_capabilities:
@@ -138,7 +142,7 @@ def become(spec: LaunchSpec, output: int | None = None) -> None:
         _change_directory(spec.working_directory)
     if spec.umask is not None:
         os.umask(spec.umask)
-    _set_environment(spec)
+    _set_environment(spec, from_files)
 
 
 def _drop_capabilities() -> None:
@@ -208,10 +212,17 @@ def _write_pid(path: str) -> None:
         raise LaunchError(f"cannot write PID file {path}: {error.strerror}") from error
 
 
-def _drop_caller_variables() -> None:
-    """Remove the variables of the person who started zmsvcd, as su(1) does."""
+def _read_files(paths: Iterable[str]) -> Mapping[str, str]:
+    try:
+        return environment_file.read_all(paths)
+    except ValueError as error:
+        raise LaunchError(f"cannot read the environment: {error}") from None
+
+
+def _drop_caller_variables(passed: Container[str]) -> None:
+    """Remove the variables of the person who started zmsvcd, as su(1) does, except those of these names."""
     for name in list(os.environ):
-        if not environment.neutral(name):
+        if not environment.neutral(name) and name not in passed:
             del os.environ[name]
 
 
@@ -270,14 +281,14 @@ def _gid(name: str) -> int:
         raise LaunchError(f"cannot run as group {name}: this machine has no such group") from error
 
 
-def _set_environment(spec: LaunchSpec) -> None:
+def _set_environment(spec: LaunchSpec, from_files: Mapping[str, str]) -> None:
     if spec.log == "journal":
         about = os.fstat(2)
         _setenv({"JOURNAL_STREAM": f"{about.st_dev}:{about.st_ino}"})
-    variables = environment.variables(spec, os.getpid())
+    variables = {**environment.variables(spec, os.getpid()), **from_files}
     _setenv(variables)
-    if spec.environment and spec.service_type != "Command":
-        apply_environment(spec.environment)
+    if (spec.environment or from_files) and spec.service_type != "Command":
+        apply_environment({**spec.environment, **from_files})
     # Without a cgroup only these variables identify the descendants that have a session of their own.
     shown = f"NOTIFY_SOCKET={variables['NOTIFY_SOCKET']}\0ZMSVC_LAUNCH={variables['ZMSVC_LAUNCH']}\0"
     linux.show_environment(shown.encode(_ENCODING, "surrogateescape"))

@@ -8,15 +8,16 @@ import os
 import pwd
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from zmsvc.core import foreground, shell
-from zmsvc.core.checks import ConfigWarning
+from zmsvc.core.checks import ConfigWarning, variable_warnings
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.values import optional_path
+from zmsvc.host import environment_file
 from zmsvc.host.bus import endpoints, members
 from zmsvc.host.config import exposed_binds
 from zmsvc.host.kernel import programs
@@ -107,8 +108,17 @@ def _missing(task: TaskService) -> Iterator[str]:
     if directory and not optional_path(task.working_directory or "")[1] and not os.path.isdir(directory):
         what = "is not a directory" if os.path.exists(directory) else "does not exist"
         yield f"its <working_directory> {directory} {what}, so that the task cannot be started here"
+    variables = dict(task.environment)
+    for file in task.environment_file:
+        try:
+            of_file = environment_file.read(file)
+        except ValueError as error:
+            yield f"its <environment_file> cannot be read here: {error}"
+        else:
+            variables |= of_file
+            yield from variable_warnings(task, of_file, f"its <environment_file> {optional_path(file)[0]}")
     if task.service_type is ServiceType.COMMAND:
-        yield from _program(task)
+        yield from _program(task, variables)
         yield from foreground.warnings(task.command, _text)
         return
     places = [Path(task.location)] if task.location else service_path()
@@ -154,20 +164,20 @@ def _uncompilable(service: Path) -> Iterator[str]:
             yield f"{file}: {type(error).__name__}: {error}: a task that imports it cannot start"
 
 
-def _program(task: TaskService) -> Iterator[str]:
+def _program(task: TaskService, variables: Mapping[str, str]) -> Iterator[str]:
     """Look for the program as the task will: in the PATH and from the working directory of the task."""
     program = task.command[0]
     if shell.assigned(program) or shell.builtin(program):
         # core/checks.py warns of these on any machine.
         return
     place = _working_directory(task) or programs.WORKING_DIRECTORY
-    found = programs.find(program, task.environment.get("PATH", os.environ.get("PATH", os.defpath)), place)
+    found = programs.find(program, variables.get("PATH", os.environ.get("PATH", os.defpath)), place)
     if not found:
         where = ""
         if "/" in program and not os.path.isabs(program):
             of = "each task" if task.working_directory is None else "this task"
             where = f": a relative path leads from {place}, the working directory of {of}"
-        elif "PATH" in task.environment and "/" not in program:
+        elif "PATH" in variables and "/" not in program:
             where = " in the PATH of its <environment>"
         yield f"its program {program} is not found, or may not be executed{where}"
     elif why := programs.missing_interpreter(found, place):

@@ -150,8 +150,8 @@ def _sources(source: Any, count: int) -> list[Any]:
 
 
 def _keep_secret(source: Any) -> None:
-    """Remove the environment from the JSON of a task, which the supervisor publishes on the bus. The
-    environment is for the task alone.
+    """Remove the environment and its files from the JSON of a task, which the supervisor publishes on the
+    bus. Both are for the task alone.
     """
     inner = source.get("Task") if isinstance(source, dict) else None
     for task in inner if isinstance(inner, list) else [inner]:
@@ -159,6 +159,7 @@ def _keep_secret(source: Any) -> None:
         for each in service if isinstance(service, list) else [service]:
             if isinstance(each, dict):
                 each.pop("environment", None)
+                each.pop("environment_file", None)
 
 
 def _lined(notes: Sequence[Note], root: etree._Element, text: bytes) -> tuple[tuple[int, str], ...]:

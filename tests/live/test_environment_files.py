@@ -1,0 +1,196 @@
+"""`<environment_file>` and `<pass_environment>`: the variables reach the task and no other process."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from context import Context, Ear
+from needs import need
+from waiting import wait_for
+
+USER = "daemon"
+SECRET = "hidden-word"
+PYTHON = """
+import os, time
+from zmsvc.task import SingleTask, TaskService
+
+class Work(SingleTask):
+    def run(self):
+        with open(self.config["file"], "w") as file:
+            file.write("".join(f"{name}={value}\\n" for name, value in os.environ.items()))
+            file.write(f"zone {time.strftime('%Z')}\\nend\\n")
+        self.wait()
+
+class ServiceTell(TaskService):
+    task_class = Work
+"""
+
+
+def teller(context: Context, task: str, kind: str, service: str) -> Path:
+    """Add a task that writes its environment into a file. Return the file."""
+    found = context.home / f"{task}.told"
+    found.touch()
+    found.chmod(0o666)
+    if kind == "Command":
+        (context.home / "Services").mkdir(exist_ok=True)
+        script = f"(env; date +'zone %Z'; echo end) &gt; {found}; exec sleep 3600"
+        config = f"<command><arg>sh</arg><arg>-c</arg><arg>{script}</arg></command>"
+        context.task(task, "Tell", kind=kind, config=config, service=service)
+        return found
+    context.service("Tell", PYTHON)
+    if kind == "fresh":
+        kind, service = "Process", f"{service}<fresh>yes</fresh>"
+    context.task(task, "Tell", kind=kind, config=f"<file>{found}</file>", service=service)
+    return found
+
+
+def told(file: Path) -> list[str]:
+    def lines() -> list[str]:
+        found = file.read_text().splitlines()
+        assert found[-1:] == ["end"]
+        return found
+
+    return wait_for(lines)
+
+
+@pytest.mark.parametrize("kind", ["Process", "Thread", "Command", "fresh"])
+def test_variables_of_files_reach_the_task_at_each_start_and_override_those_of_the_context_file(
+    context: Context, home: Path, kind: str
+) -> None:
+    (home / "one.env").write_text("# first\nBOTH='of the first'\nZONE=x\nTZ=Asia/Tokyo\n")
+    (home / "two.env").write_text('BOTH="of the second"\n')
+    service = (
+        f"<environment_file>{home}/one.env</environment_file><environment_file>{home}/two.env"
+        f"</environment_file><environment_file>-{home}/none.env</environment_file>"
+        "<environment><BOTH>of the context</BOTH><TZ>UTC</TZ><OWN>1</OWN></environment>"
+    )
+    file = teller(context, "ts_1", kind, service)
+    context.start("--transaction", "T")
+    assert {"BOTH=of the second", "ZONE=x", "OWN=1", "zone JST"} <= {*told(file)}
+    file.write_text("")
+    (home / "two.env").write_text("BOTH=changed\n")
+    context.ctl("restart", "--transaction", "T", "--task", "ts_1")
+    assert "BOTH=changed" in told(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "{file}: No such file or directory"),
+        (f"A=1\n{SECRET}\n", "{file}:2: this is not a variable, expected NAME=value"),
+        (f"A=1\n\nB='{SECRET}\n", "{file}:3: a quoted value is not closed, expected '"),
+        (b"A=1\nB=\xff\n", "{file}:2: bytes that are not UTF-8"),
+        ("dir", "{file}: Is a directory"),
+        ("fifo", "{file}: not a regular file"),
+        ("A=" + "x" * (1 << 20), "{file}: more than 1 MiB"),
+    ],
+    ids=["missing", "no variable", "open quote", "not UTF-8", "directory", "fifo", "too long"],
+)
+def test_a_file_that_cannot_be_read_fails_its_task_alone_and_shows_nothing_of_its_text(
+    context: Context, home: Path, content: str | bytes | None, why: str
+) -> None:
+    file = home / "bad.env"
+    if content == "dir":
+        file.mkdir()
+    elif content == "fifo":
+        os.mkfifo(file)
+    elif isinstance(content, bytes):
+        file.write_bytes(content)
+    elif content is not None:
+        file.write_text(content)
+    teller(context, "bad", "Process", f"<environment_file>{file}</environment_file>")
+    good = teller(context, "good", "Process", "")
+    context.start("--transaction", "T")
+    ended = context.task_is("bad", "failed", "T")
+    assert ended["exit"]["reason"] == "cannot-launch"
+    assert ended["status"] == f"cannot read the environment: {why.format(file=file)}"
+    assert told(good)
+    checked = context.ctl("check", str(context.file)).stdout
+    assert f"bad: its <environment_file> cannot be read here: {why.format(file=file)}" in checked
+    assert SECRET not in context.log.read_text() + checked
+
+
+def test_the_values_of_a_file_are_on_no_bus_and_in_no_status_log_or_state_file(
+    context: Context, home: Path, ear: Callable[..., Ear]
+) -> None:
+    (home / "ts.env").write_text(f"PASSWORD={SECRET}\n")
+    option = f"<environment_file>{home}/ts.env</environment_file>"
+    file = teller(context, "ts_1", "Process", option)
+    context.task("ts_2", "Tell", entry=False, config=f"<file>{file}</file>", service=option)
+    context.start("--transaction", "T")
+    assert f"PASSWORD={SECRET}" in told(file)
+    listener = ear()
+    file.write_text("")
+    context.ctl("restart", "--transaction", "T", "--task", "ts_1")
+    assert f"PASSWORD={SECRET}" in told(file)
+    listener.control("started", "ts_1")
+    published = str(listener.heard)
+    assert "ts_1" in published
+    assert SECRET not in published
+    assert "ts.env" not in published
+    outputs = [
+        context.ctl(*words, check=None).stdout for words in (["--json", "status"], ["events"], ["logs"])
+    ]
+    assert SECRET not in "".join(outputs) + context.log.read_text()
+    for database in (home / "state").rglob("*.db"):
+        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as store:
+            assert SECRET not in "\n".join(store.iterdump())
+
+
+def test_check_warns_of_variables_of_a_file_that_have_no_effect(context: Context, home: Path) -> None:
+    (home / "ts.env").write_text("NOTIFY_SOCKET=/x\nPYTHONHASHSEED=0\nPATH=/nowhere\n")
+    option = f"<environment_file>{home}/ts.env</environment_file>"
+    teller(context, "forked", "Process", option)
+    teller(context, "program", "Command", option)
+    context.write()
+    checked = context.ctl("check", str(context.file)).stdout
+    where = f"its <environment_file> {home}/ts.env sets"
+    assert f"forked: {where} NOTIFY_SOCKET, which zmsvc sets itself" in checked
+    assert f"forked: {where} PYTHONHASHSEED, which a program reads only at its start" in checked
+    assert f"program: {where} PYTHONHASHSEED" not in checked
+    assert "program: its program sh is not found" in checked
+
+
+@pytest.fixture
+def by_hand(context: Context) -> Iterator[Context]:
+    need(os.geteuid() == 0, "only root can run tasks of several users")
+    context.home.chmod(0o755)
+    yield context
+    context.ctl("exit", check=None)
+
+
+def test_a_task_of_another_user_inherits_the_variables_that_its_file_names(by_hand: Context) -> None:
+    options = (
+        f"<user>{USER}</user><pass_environment>WANTED OTHER</pass_environment>"
+        "<pass_environment>ABSENT</pass_environment><environment><OTHER>of the file</OTHER></environment>"
+    )
+    file = teller(by_hand, "ts_1", "Command", options)
+    plain = teller(by_hand, "ts_2", "Command", f"<user>{USER}</user>")
+    by_hand.write()
+    given = {"WANTED": "1", "OTHER": "2", "UNWANTED": "3"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "zmsvc.keeper", "--detach", "--transaction", "T", str(by_hand.file)],
+        env=by_hand.environment | given, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = told(file)
+    assert {"WANTED=1", "OTHER=of the file"} <= {*lines}
+    assert not any(line.startswith(("UNWANTED=", "ABSENT=")) for line in lines)
+    assert not any(line.startswith(("UNWANTED=", "WANTED=")) for line in told(plain))
+
+
+def test_the_daemon_reads_the_file_for_a_task_of_another_user(context: Context, home: Path) -> None:
+    need(os.geteuid() == 0, "only root can run tasks of several users")
+    home.chmod(0o755)
+    (home / "ts.env").write_text("PASSWORD=x\n")
+    (home / "ts.env").chmod(0o600)
+    option = f"<user>{USER}</user><environment_file>{home}/ts.env</environment_file>"
+    file = teller(context, "ts_1", "Command", option)
+    context.start("--transaction", "T")
+    assert "PASSWORD=x" in told(file)
