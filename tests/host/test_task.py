@@ -1174,6 +1174,24 @@ def test_a_context_file_gives_the_configuration(nest: Nest) -> None:
     assert wrong.returncode == 2
 
 
+def test_an_environment_file_of_the_context_file_acts_by_hand_as_well(nest: Nest) -> None:
+    nest.single("def run(self):\n    self.update(word=os.environ['WORD'])")
+    option = f"<service><environment_file>{nest.home}/ts.env</environment_file></service>"
+    (nest.home / "Context-Echo.xml").write_text(CONTEXT.replace("<Task>", f"<Task>{option}", 1))
+    (nest.home / "ts.env").write_text("WORD='of the file'\n")
+    done = foreground(nest, "Services/Work", "--context", "Context-Echo.xml")
+    out, errors = done.communicate(timeout=waiting.PATIENCE)
+    assert done.returncode == 0, errors
+    assert json.loads(out) == {"word": "of the file"}
+    (nest.home / "ts.env").write_text("WORD\n")
+    wrong = foreground(nest, "Services/Work", "--context", "Context-Echo.xml")
+    where = f"{nest.home}/ts.env:1"
+    assert wrong.communicate(timeout=waiting.PATIENCE)[1].startswith(
+        f"cannot run Work: cannot read the environment: {where}: "
+    )
+    assert wrong.returncode == 2
+
+
 CONTEXT = """<Context>
   <FrontEndEndpoint>tcp://127.0.0.1:5556</FrontEndEndpoint><BackendEndpoint>tcp://127.0.0.1:5557</BackendEndpoint>
   <FrontBind>tcp://*:5557</FrontBind><BackendBind>tcp://*:5556</BackendBind>

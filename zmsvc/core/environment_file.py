@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 
 _SKIPPED = re.compile(r"(?:[ \t\r\n]+|[#;][^\r\n]*)*+")
-"""White space, empty lines and comments between variables."""
+"""White space, empty lines and comments between variables. As since systemd 254, a backslash at the end of a
+comment does not continue it.
+"""
 _BLANKS = re.compile(r"[ \t]*")
 _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)[ \t]*=")
 _SINGLE = re.compile(r"'([^']*)'")

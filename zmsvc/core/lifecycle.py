@@ -43,7 +43,7 @@ class SubState(StrEnum):
     FINAL_SIGKILL = "final-sigkill"
     """The main process has ended. The processes that it left behind are being killed."""
     EXITED = "exited"
-    """The task ended by itself, with status 0."""
+    """The task ended by itself, with status 0 or as its `success_exit_status` allows."""
     STOPPED = "stopped"
     """The task ended because it was stopped."""
     FAILED = "failed"
