@@ -489,6 +489,8 @@ class ServiceOptions:
             and a later file overrides an earlier one.
             The task reads the files at each start, before it changes its user; so a file of root with mode
             0600 serves where the daemon is root.
+            Thread tasks of a transaction share a process, which reads the files of the first one when it
+            starts.
             No message, status, log or state file has their values.
             If a file is missing or cannot be read, or a line is wrong, this task alone fails (reason
             .Li cannot-launch ) ,
