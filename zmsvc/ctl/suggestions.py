@@ -19,7 +19,7 @@ _SIGNAL = (
     "it"
 )
 _STATUS = "zmsvcctl status TASK_ID shows it, --json has each field"
-_EXIT_STATUS = "zmsvcctl status TASK_ID ends with 0 when it is active, with 3 when it is not"
+_EXIT_STATUS = "zmsvcctl is-active TASK_ID ends with 0 when it is active, with 3 when it is not"
 _RELOAD = "zmsvcctl reload reads the context file again and changes what differs"
 _RESTART = "zmsvcctl restart"
 _LIST = "zmsvcctl list shows the contexts, zmsvcctl status the tasks of one"
@@ -48,7 +48,7 @@ _INSTEAD = {
     _LOG: "tail maintail log journal follow attach fg",
     _SIGNAL: "kill signal sendsignal sendSignal send-signal hup",
     _STATUS: "show info describe inspect pid prettylist jlist get options globaloptions numprocesses",
-    _EXIT_STATUS: "is-active is-failed wait is-system-running",
+    _EXIT_STATUS: "wait is-system-running is-running",
     _RELOAD: "reread update reloadconfig daemon-reload add",
     _RESTART: "try-restart condrestart reload-or-restart try-reload-or-restart force-reload respawn",
     _LIST: "ls ps avail list-units listpids units-list contexts",

@@ -151,6 +151,13 @@ LINES = Option(
     help="show the last N only",
     manual="Show the last *N* only: for **status** lines, otherwise entries, which may have several lines.",
 )
+QUIET = Option(
+    "-q",
+    "--quiet",
+    action="store_true",
+    help="print nothing; the exit status is the answer",
+    manual="**is-active**, **is-failed**: print nothing. The exit status is the answer.",
+)
 LEVELS = "emerg alert crit err warning notice info debug"
 ENDPOINT = Option(
     "--endpoint",
@@ -265,6 +272,31 @@ a terminal, once.""",
         manual="""\
 Show contexts: those that have a file in the directory of context files, that run, or that have run and
 left a state file.""",
+    ),
+    Verb(
+        "is-active",
+        "verbs.is_state.is_active",
+        "print the states of tasks, and end with 0 if one is active",
+        *SELECTION,
+        QUIET,
+        group=STATE,
+        manual="""\
+Print the state of each named task on a line of its own (active, inactive, activating, deactivating,
+failed), or the state of the named transaction, or without both that of the context. The exit status is 0 if
+at least one of them is active, else 3, as with **systemctl**. A task that several open transactions have is
+printed once for each. Of a context that does not run the states are read from its state file, and stderr
+says so.""",
+    ),
+    Verb(
+        "is-failed",
+        "verbs.is_state.is_failed",
+        "print the states of tasks, and end with 0 if one has failed",
+        *SELECTION,
+        QUIET,
+        group=STATE,
+        manual="""\
+Print the states as **is-active** does. The exit status is 0 if at least one of them is failed, else 1, as
+with **systemctl**.""",
     ),
     Verb(
         "logs",
@@ -561,6 +593,6 @@ speaks no protocol of this keeper, the order is refused and the running supervis
 )
 
 EPILOG = """\
-Exit status: 0 done (status: all active), 1 the order failed, 2 usage or bad file, 3 status: not active,
-4 no such context, transaction or task, 5 cannot reach the supervisor, 124 timed out.
+Exit status: 0 done (status: all active), 1 the order failed, 2 usage or bad file, 3 status, is-active: not
+active, 4 no such context, transaction or task, 5 cannot reach the supervisor, 124 timed out.
 """

@@ -49,7 +49,7 @@ _zmsvcctl()
     esac
 
     if [[ -z $verb ]]; then
-        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart status top list logs events watch send check graph keys units create exit reload reset-failed forget reexec"
+        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart status top list is-active is-failed logs events watch send check graph keys units create exit reload reset-failed forget reexec"
         return
     fi
     if [[ $cur == -* ]]; then
@@ -60,6 +60,8 @@ _zmsvcctl()
             status) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -n --lines" ;;
             top) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task --sort --interval --once" ;;
             list) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
+            is-active) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -q --quiet" ;;
+            is-failed) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -q --quiet" ;;
             logs) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -f --follow -n --lines -o --output --since --until -p --priority -g --grep -r --reverse --show-query" ;;
             events) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -f --follow -n --lines" ;;
             watch) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --topic --count --endpoint --keys" ;;

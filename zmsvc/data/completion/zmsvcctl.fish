@@ -37,6 +37,16 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from top' -l once -d 'print one 
 
 complete -c zmsvcctl -n __fish_use_subcommand -a list -d 'show contexts, known and running'
 
+complete -c zmsvcctl -n __fish_use_subcommand -a is-active -d 'print the states of tasks, and end with 0 if one is active'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from is-active' -l transaction -x -d 'the transaction'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from is-active' -l task -x -d 'a task; may be given again'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from is-active' -s q -l quiet -d 'print nothing; the exit status is the answer'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a is-failed -d 'print the states of tasks, and end with 0 if one has failed'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from is-failed' -l transaction -x -d 'the transaction'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from is-failed' -l task -x -d 'a task; may be given again'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from is-failed' -s q -l quiet -d 'print nothing; the exit status is the answer'
+
 complete -c zmsvcctl -n __fish_use_subcommand -a logs -d 'show the log of a context, a transaction or tasks'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from logs' -l transaction -x -d 'the transaction'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from logs' -l task -x -d 'a task; may be given again'
