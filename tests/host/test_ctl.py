@@ -56,6 +56,7 @@ def test_the_verbs_are_those_of_the_contract() -> None:
         "list",
         "is-active",
         "is-failed",
+        "show",
         "logs",
         "events",
         "watch",

@@ -121,6 +121,12 @@ def test_bash_completes_values() -> None:
     assert completed("nonsense", "") == set()
 
 
+def test_bash_completes_the_value_of_a_flag_that_has_another_meaning_for_another_verb() -> None:
+    assert "MainPID" in completed("show", "-p", "")
+    assert "warning" not in completed("show", "-p", "")
+    assert "warning" in completed("logs", "-p", "")
+
+
 def test_bash_completes_context_files(tmp_path: Path) -> None:
     (tmp_path / "Context-A.xml").touch()
     (tmp_path / "other").touch()
@@ -151,10 +157,10 @@ def test_fish_completes_verbs_options_and_values() -> None:
         assert done.returncode == 0, done.stderr
         return {each.split("\t")[0] for each in done.stdout.splitlines()}
 
-    assert offered("zmsvcctl re") == {verb.name for verb in VERBS if verb.name.startswith("re")}
+    assert completed("zmsvcctl re") == {verb.name for verb in VERBS if verb.name.startswith("re")}
     (graph,) = [verb for verb in VERBS if verb.name == "graph"]
-    assert {flag for flag in flags(*graph.options) if flag.startswith("--")} <= offered("zmsvcctl graph --")
-    assert offered("zmsvcctl graph --format ") == {"dot", "mermaid", "svg"}
+    assert {flag for flag in flags(*graph.options) if flag.startswith("--")} <= completed("zmsvcctl graph --")
+    assert completed("zmsvcctl graph --format ") == {"dot", "mermaid", "svg"}
 
 
 def test_the_manual_says_what_each_reason_means() -> None:

@@ -1,4 +1,4 @@
-"""The verbs for scripts against a fake supervisor: is-active, is-failed."""
+"""The verbs for scripts against a fake supervisor: is-active, is-failed, show."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from fake_supervisor import House, no, status, task, transaction
 
 from zmsvc.ctl.__main__ import main
+from zmsvc.ctl.verbs import show
 
 Capture = pytest.CaptureFixture[str]
 ACTIVE, FAILED = task("ts_1"), task("ts_2", "failed", "failed")
@@ -99,3 +100,77 @@ def test_without_a_context_that_runs_nothing_is_active_and_nothing_failed(
     assert capsys.readouterr().out == "inactive\n"
     assert main(["is-failed", "-q", "ts_1"]) == 1
     assert capsys.readouterr() == ("", "")
+
+
+# --- show
+
+
+def test_show_prints_the_properties_of_a_task_with_the_names_of_systemd(home: House, capsys: Capture) -> None:
+    end = {"code": None, "signal": "SIGKILL", "reason": "signal", "at": "2026-11-23T12:00:00.000+00:00"}
+    answering(home, task("ts_2", "failed", "failed", exit=end, restarts=3, status="no\tdisk"))
+    assert main(["show", "ts_2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for line in (
+        "Id=ts_2",
+        "Transaction=TX",
+        "ActiveState=failed",
+        "SubState=failed",
+        "MainPID=0",
+        "NRestarts=3",
+        "ExitReason=signal",
+        "ExitCode=",
+        "ExitSignal=SIGKILL",
+        "Entry=yes",
+        "Held=no",
+        "ControlGroup=",
+    ):
+        assert line in lines
+    assert sum(line.startswith("StatusText=") for line in lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "printed"),
+    [
+        (["-p", "MainPID", "ts_1"], "MainPID=4194305\n"),
+        (["-p", "MainPID", "--value", "ts_1"], "4194305\n"),
+        (["-p", "SubState,ActiveState", "ts_1"], "ActiveState=active\nSubState=running\n"),
+        (["-p", "SubState", "--property=Id", "ts_1"], "Id=ts_1\nSubState=running\n"),
+        (["--property", "ActiveState"], "ActiveState=active\n"),
+        (["-p", "Id,MainPID,Transactions"], "Id=Echo\nTransactions=TX\nMainPID=4194300\n"),
+    ],
+)
+def test_show_prints_the_selected_properties(
+    words: list[str], printed: str, home: House, capsys: Capture
+) -> None:
+    answering(home, ACTIVE)
+    assert main(["show", *words]) == 0
+    assert capsys.readouterr().out == printed
+
+
+def test_show_separates_tasks_by_an_empty_line(home: House, capsys: Capture) -> None:
+    answering(home, ACTIVE, FAILED)
+    assert main(["show", "-p", "Id", "ts_1", "ts_2"]) == 0
+    assert capsys.readouterr().out == "Id=ts_1\n\nId=ts_2\n"
+
+
+def test_show_as_json_keeps_the_types(home: House, capsys: Capture) -> None:
+    answering(home, FAILED)
+    assert main(["--json", "show", "-p", "MainPID,Held,ExitReason", "ts_2"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "properties": [{"MainPID": 0, "ExitReason": None, "Held": False}]
+    }
+
+
+def test_show_names_a_similar_property_for_an_unknown_one(home: House, capsys: Capture) -> None:
+    answering(home, ACTIVE)
+    assert main(["show", "-p", "mainpid", "ts_1"]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err == "zmsvcctl: cannot show mainpid: a task has no such property (did you mean MainPID?)\n"
+
+
+def test_show_has_each_field_of_a_task_that_has_one_value() -> None:
+    """A field that `status` gets later must not be missing in `show`."""
+    composed = {"exit", "cause", "ended"}
+    assert {*task(), "user"} - composed <= set(show.OF_TASK.values())
+    assert {*status()["data"]} - {"transactions", "dropped", "since"} <= set(show.OF_CONTEXT.values())

@@ -18,7 +18,7 @@ _SIGNAL = (
     'kill -s SIGNAL "$(cat /run/zmsvc/NAME/TRANSACTION:TASK_ID.pid)" reaches a task, and zmsvcctl stop ends '
     "it"
 )
-_STATUS = "zmsvcctl status TASK_ID shows it, --json has each field"
+_STATUS = "zmsvcctl status TASK_ID shows it, zmsvcctl show TASK_ID has each field"
 _EXIT_STATUS = "zmsvcctl is-active TASK_ID ends with 0 when it is active, with 3 when it is not"
 _RELOAD = "zmsvcctl reload reads the context file again and changes what differs"
 _RESTART = "zmsvcctl restart"
@@ -47,7 +47,7 @@ _INSTEAD = {
     _HELD: "mask unmask hold unhold",
     _LOG: "tail maintail log journal follow attach fg",
     _SIGNAL: "kill signal sendsignal sendSignal send-signal hup",
-    _STATUS: "show info describe inspect pid prettylist jlist get options globaloptions numprocesses",
+    _STATUS: "info describe inspect pid prettylist jlist get options globaloptions numprocesses",
     _EXIT_STATUS: "wait is-system-running is-running",
     _RELOAD: "reread update reloadconfig daemon-reload add",
     _RESTART: "try-restart condrestart reload-or-restart try-reload-or-restart force-reload respawn",

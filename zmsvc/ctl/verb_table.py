@@ -299,6 +299,37 @@ Print the states as **is-active** does. The exit status is 0 if at least one of 
 with **systemctl**.""",
     ),
     Verb(
+        "show",
+        "verbs.show.show",
+        "print the properties of tasks or of the context, as NAME=VALUE",
+        TRANSACTION,
+        Option(
+            "-p",
+            "--property",
+            action="append",
+            default=[],
+            metavar="NAME",
+            completes="ActiveState SubState MainPID NRestarts StatusText ExitReason ExitCode ExitSignal",
+            help="only these properties; may be given again, or have several with commas",
+            manual="**show**: only these properties. May be given again, or have several with commas.",
+        ),
+        Option(
+            "--value",
+            action="store_true",
+            help="print the values without the names",
+            manual="**show**: print the values without the names.",
+        ),
+        TASKS,
+        group=STATE,
+        manual="""\
+Print the properties of the named tasks, or without one those of the context, as lines of *NAME*=*VALUE*,
+like **systemctl show**. Tasks are separated by an empty line; a task that several open transactions have is
+printed once for each. The values are those of **status --json**. Names that systemd has too mean the same:
+ActiveState, SubState, MainPID, NRestarts, StatusText, StateChangeTimestamp, ControlGroup. What is unknown is
+empty; MainPID is 0 if there is none. An unknown *NAME* is an error, and the exit status 2. Of a context that
+does not run the state file is shown, and stderr says so.""",
+    ),
+    Verb(
         "logs",
         "verbs.logs.logs",
         "show the log of a context, a transaction or tasks",

@@ -28,6 +28,10 @@ _zmsvcctl()
         esac
     done
 
+    # Flags that mean something else for another verb.
+    case $verb.$prev in
+        logs.-p) _zmsvcctl_offer "emerg alert crit err warning notice info debug"; return ;;
+    esac
     case $prev in
         -c|--context) _zmsvcctl_offer "$(zmsvcctl list 2>/dev/null | while read -r name _; do [ "$name" = NAME ] || echo "$name"; done)"; return ;;
         --timeout) return ;;
@@ -36,6 +40,7 @@ _zmsvcctl()
         -n|--lines) return ;;
         --sort) _zmsvcctl_offer "cpu rss pid id restarts"; return ;;
         --interval) return ;;
+        -p|--property) _zmsvcctl_offer "ActiveState SubState MainPID NRestarts StatusText ExitReason ExitCode ExitSignal"; return ;;
         -o|--output) _zmsvcctl_offer "$(journalctl --output=help 2>/dev/null)"; return ;;
         --since) _zmsvcctl_offer "today yesterday"; return ;;
         --until) _zmsvcctl_offer "today yesterday"; return ;;
@@ -49,7 +54,7 @@ _zmsvcctl()
     esac
 
     if [[ -z $verb ]]; then
-        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart status top list is-active is-failed logs events watch send check graph keys units create exit reload reset-failed forget reexec"
+        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart status top list is-active is-failed show logs events watch send check graph keys units create exit reload reset-failed forget reexec"
         return
     fi
     if [[ $cur == -* ]]; then
@@ -62,6 +67,7 @@ _zmsvcctl()
             list) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
             is-active) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -q --quiet" ;;
             is-failed) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -q --quiet" ;;
+            show) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction -p --property --value" ;;
             logs) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -f --follow -n --lines -o --output --since --until -p --priority -g --grep -r --reverse --show-query" ;;
             events) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -f --follow -n --lines" ;;
             watch) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --topic --count --endpoint --keys" ;;

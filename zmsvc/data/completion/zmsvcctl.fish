@@ -47,6 +47,11 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from is-failed' -l transaction -
 complete -c zmsvcctl -n '__fish_seen_subcommand_from is-failed' -l task -x -d 'a task; may be given again'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from is-failed' -s q -l quiet -d 'print nothing; the exit status is the answer'
 
+complete -c zmsvcctl -n __fish_use_subcommand -a show -d 'print the properties of tasks or of the context, as NAME=VALUE'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from show' -l transaction -x -d 'the transaction'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from show' -s p -l property -x -a 'ActiveState SubState MainPID NRestarts StatusText ExitReason ExitCode ExitSignal' -d 'only these properties; may be given again, or have several with commas'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from show' -l value -d 'print the values without the names'
+
 complete -c zmsvcctl -n __fish_use_subcommand -a logs -d 'show the log of a context, a transaction or tasks'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from logs' -l transaction -x -d 'the transaction'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from logs' -l task -x -d 'a task; may be given again'
