@@ -57,6 +57,7 @@ def test_the_verbs_are_those_of_the_contract() -> None:
         "is-active",
         "is-failed",
         "show",
+        "wait",
         "logs",
         "events",
         "watch",

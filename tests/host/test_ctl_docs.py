@@ -157,10 +157,10 @@ def test_fish_completes_verbs_options_and_values() -> None:
         assert done.returncode == 0, done.stderr
         return {each.split("\t")[0] for each in done.stdout.splitlines()}
 
-    assert completed("zmsvcctl re") == {verb.name for verb in VERBS if verb.name.startswith("re")}
+    assert offered("zmsvcctl re") == {verb.name for verb in VERBS if verb.name.startswith("re")}
     (graph,) = [verb for verb in VERBS if verb.name == "graph"]
-    assert {flag for flag in flags(*graph.options) if flag.startswith("--")} <= completed("zmsvcctl graph --")
-    assert completed("zmsvcctl graph --format ") == {"dot", "mermaid", "svg"}
+    assert {flag for flag in flags(*graph.options) if flag.startswith("--")} <= offered("zmsvcctl graph --")
+    assert offered("zmsvcctl graph --format ") == {"dot", "mermaid", "svg"}
 
 
 def test_the_manual_says_what_each_reason_means() -> None:

@@ -1,4 +1,4 @@
-"""The verbs for scripts against a fake supervisor: is-active, is-failed, show."""
+"""The verbs for scripts against a fake supervisor: is-active, is-failed, show, wait."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import fake_supervisor as fake
 import pytest
-from fake_supervisor import House, no, status, task, transaction
+from fake_supervisor import HangUp, House, Silence, no, status, task, transaction, yes
 
 from zmsvc.ctl.__main__ import main
 from zmsvc.ctl.verbs import show
@@ -174,3 +174,38 @@ def test_show_has_each_field_of_a_task_that_has_one_value() -> None:
     composed = {"exit", "cause", "ended"}
     assert {*task(), "user"} - composed <= set(show.OF_TASK.values())
     assert {*status()["data"]} - {"transactions", "dropped", "since"} <= set(show.OF_CONTEXT.values())
+
+
+# --- wait
+
+
+def test_wait_asks_once_and_ends_when_the_supervisor_answers(home: House, capsys: Capture) -> None:
+    there = home.supervisor(wait=yes(transaction=None, task="ts_1", state="active"))
+    assert main(["wait", "--for", "active", "ts_1"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert there.requests == [
+        {"verb": "wait", "transaction": None, "tasks": ["ts_1"], "for": "active", "timeout": None}
+    ]
+    assert main(["--json", "wait", "--for", "active", "ts_1"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"transaction": None, "task": "ts_1", "state": "active"}
+
+
+def test_wait_goes_on_with_the_next_supervisor(home: House) -> None:
+    there = home.supervisor(wait=(HangUp, HangUp, yes(state="failed")))
+    assert main(["wait", "--for", "failed", "ts_1"]) == 0
+    assert len(there.asked("wait")) == 3
+
+
+def test_wait_ends_with_124_after_its_time(home: House, capsys: Capture) -> None:
+    home.supervisor(wait=no(124, "timed out: ts_1 is inactive after 1 s, not active"))
+    assert main(["wait", "--for", "active", "--timeout", "1", "ts_1"]) == 124
+    home.supervisor("Echo", wait=Silence)
+    assert main(["wait", "--for", "active", "--timeout", "0.1", "ts_1"]) == 124
+
+
+@pytest.mark.parametrize(
+    "words", [["ts_1"], ["--for", "running", "ts_1"], ["--for", "active"], ["--for", "active", "a", "b"]]
+)
+def test_wait_needs_one_task_and_a_state_that_lasts(words: list[str], home: House, capsys: Capture) -> None:
+    assert main(["wait", *words]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

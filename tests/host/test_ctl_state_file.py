@@ -132,6 +132,16 @@ def test_show_reads_the_state_file_of_a_context_that_is_down(home: House, capsys
     assert capsys.readouterr().out == "inactive\n"
 
 
+def test_wait_does_not_wait_for_a_context_that_is_down(home: House, capsys: Capture) -> None:
+    with saved(home):
+        pass
+    assert main(["-c", "Echo", "wait", "--for", "failed", "ts_2"]) == 0
+    assert main(["-c", "Echo", "wait", "--for", "inactive", "ts_1"]) == 0
+    capsys.readouterr()
+    assert main(["-c", "Echo", "wait", "--for", "active", "ts_1"]) == 5
+    assert "cannot reach the supervisor of Echo" in capsys.readouterr().err
+
+
 def test_the_status_of_a_context_that_is_down_has_the_last_known_states(home: House, capsys: Capture) -> None:
     with saved(home):
         pass

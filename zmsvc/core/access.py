@@ -61,6 +61,7 @@ class Order:
 ORDERS = (
     Order("status", control=Who.GROUP, repeatable=True),
     Order("events", control=Who.GROUP, repeatable=True),
+    Order("wait", control=Who.GROUP, repeatable=True),
     Order(Verb.START, control=Who.GROUP, bus=("context", "process"), repeatable=True),
     Order(Verb.STOP, control=Who.GROUP, bus=("context", "process"), repeatable=True),
     Order(Verb.RESTART, control=Who.GROUP, bus=("context", "process")),

@@ -22,7 +22,7 @@ PATIENCE = 25.0
 
 def selected_tasks(args: argparse.Namespace) -> list[str]:
     """Return the named tasks, each once."""
-    return list(dict.fromkeys([*args.tasks, *args.task]))
+    return list(dict.fromkeys([*args.tasks, *getattr(args, "task", ())]))
 
 
 def current(args: argparse.Namespace, places: Places, *, quiet: bool = False) -> Json:
@@ -80,7 +80,7 @@ def select(args: argparse.Namespace, places: Places, transactions: list[Json]) -
     """Return the transactions and tasks that were asked for. Raises CtlError 4 for unknown ones, as a
     supervisor does.
     """
-    names = {*args.tasks, *args.task}
+    names = set(selected_tasks(args))
     if args.transaction is not None:
         transactions = [each for each in transactions if each["id"] == args.transaction]
         if not transactions:

@@ -48,7 +48,7 @@ _INSTEAD = {
     _LOG: "tail maintail log journal follow attach fg",
     _SIGNAL: "kill signal sendsignal sendSignal send-signal hup",
     _STATUS: "info describe inspect pid prettylist jlist get options globaloptions numprocesses",
-    _EXIT_STATUS: "wait is-system-running is-running",
+    _EXIT_STATUS: "is-system-running is-running",
     _RELOAD: "reread update reloadconfig daemon-reload add",
     _RESTART: "try-restart condrestart reload-or-restart try-reload-or-restart force-reload respawn",
     _LIST: "ls ps avail list-units listpids units-list contexts",

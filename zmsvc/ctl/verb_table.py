@@ -330,6 +330,29 @@ empty; MainPID is 0 if there is none. An unknown *NAME* is an error, and the exi
 does not run the state file is shown, and stderr says so.""",
     ),
     Verb(
+        "wait",
+        "verbs.is_state.wait",
+        "wait until a task is active, inactive or failed",
+        TRANSACTION,
+        Option(
+            "--for",
+            dest="state",
+            required=True,
+            choices=("active", "inactive", "failed"),
+            help="the state to wait for",
+            manual="**wait**: the state to wait for.",
+        ),
+        Option("tasks", nargs=1, metavar="TASK_ID", help="the task"),
+        group=STATE,
+        manual="""\
+Wait until a task is in a state, and end with 0; after **--timeout** with 124, and without it wait as long as
+it takes. Without an *ID* the task may be of any open transaction; while none is open, it is inactive. The
+supervisor answers when the state changes. A state in which the task does not stay counts only while
+**status** could show it: a task that a rule restarts at once after a failure is not *failed* meanwhile. The
+wait goes on with the next supervisor if this one is replaced. A context that does not run changes no state:
+if the state file has another one, the exit status is 5.""",
+    ),
+    Verb(
         "logs",
         "verbs.logs.logs",
         "show the log of a context, a transaction or tasks",

@@ -16,6 +16,7 @@ from zmsvc.core.access import Verb
 from zmsvc.core.errors import ConfigError, ZmsvcError, reason
 from zmsvc.core.events import Origin, Requested
 from zmsvc.core.model import Context
+from zmsvc.core.world import World
 from zmsvc.host.bus import members
 from zmsvc.host.config import reader
 from zmsvc.host.systemd import journal
@@ -26,6 +27,8 @@ from zmsvc.supervisor.loop import Loop
 
 FOLLOW = 1000
 """The number of history rows that are read at once."""
+WAITED_FOR = ("active", "inactive", "failed")
+"""The states that a client can wait for. The others are on the way to one of them."""
 DEVICE_PATIENCE = 10.0
 """Seconds in which the device has to end and the next one has to become ready. The device ends itself within
 2 s of the keeper's SIGTERM.
@@ -49,6 +52,7 @@ class Requests:
             **orders,
             "status": self._status,
             "events": self._events,
+            "wait": self._wait,
             "reload": self._reload,
             "reexec": self._reexec,
             "restart-device": self._restart_device,
@@ -70,7 +74,7 @@ class Requests:
 
     async def _answered(self, asked: Requested | ev.ContextReloaded, verb: Verb, seconds: Any) -> Answer:
         """Queue an order and wait for its reply, for at most `seconds` if that is a number above 0."""
-        limit = float(seconds) if isinstance(seconds, int | float) and seconds > 0 else None
+        limit = _limit(seconds)
         try:
             async with asyncio.timeout(limit):
                 reply = await self._loop.ask(asked)
@@ -83,17 +87,8 @@ class Requests:
     async def _status(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
         loop, world = self._loop, self._loop.world
         transaction, tasks = request.get("transaction"), tuple(request.get("tasks") or ())
-        if transaction is not None and transaction not in world.transactions:
-            return failure(4, f"cannot show {transaction}: no such transaction")
-        unknown = [
-            task
-            for task in tasks
-            if not any(key[1] == task for key in world.tasks) and task not in world.context.tasks
-        ]
-        if unknown:
-            return failure(
-                4, f"cannot show {unknown[0]}: no such task in {world.context.path or world.context.name}"
-            )
+        if unknown := _unknown(world, transaction, tasks):
+            return failure(4, f"cannot show {unknown}")
         device = loop.children.device
         endpoints = world.context.endpoints
         return success(
@@ -155,6 +150,35 @@ class Requests:
                 limit = 100_000
         finally:
             self._loop.on_history.remove(news.set)
+
+    async def _wait(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
+        """Answer when a task is in the state that the client waits for, or its time has passed."""
+        transaction, tasks, wanted = (
+            request.get("transaction"),
+            request.get("tasks") or [],
+            request.get("for"),
+        )
+        if len(tasks) != 1 or wanted not in WAITED_FOR:
+            return failure(2, f"cannot wait: expected one task, and one state of {', '.join(WAITED_FOR)}")
+        task, limit = tasks[0], _limit(request.get("timeout"))
+        states: list[str] = []
+        changes = asyncio.Event()
+        self._loop.on_change.append(changes.set)
+        try:
+            async with asyncio.timeout(limit):
+                while True:
+                    # A reload may remove the task, and an operator may forget the transaction.
+                    if unknown := _unknown(self._loop.world, transaction, (task,)):
+                        return failure(4, f"cannot wait for {unknown}")
+                    states = list(map(str, report.states_of_task(self._loop.world, transaction, task)))
+                    if wanted in states:
+                        return success({"transaction": transaction, "task": task, "state": wanted})
+                    await changes.wait()
+                    changes.clear()
+        except TimeoutError:
+            return failure(124, f"timed out: {task} is {', '.join(states)} after {limit:g} s, not {wanted}")
+        finally:
+            self._loop.on_change.remove(changes.set)
 
     async def _reload(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
         return await self.reload(block=bool(request.get("block", True)), seconds=request.get("timeout"))
@@ -240,3 +264,18 @@ class Requests:
         self._loop.children.tell(Reexec())
         asyncio.get_running_loop().call_later(0.05, self._loop.over.set)
         return success({"version": version})
+
+
+def _limit(seconds: Any) -> float | None:
+    """Return the limit of a request in seconds; None if it has none."""
+    return float(seconds) if isinstance(seconds, int | float) and seconds > 0 else None
+
+
+def _unknown(world: World, transaction: str | None, tasks: tuple[str, ...]) -> str:
+    """Return the reason why a transaction or a task is unknown; empty if all are known."""
+    if transaction is not None and transaction not in world.transactions:
+        return f"{transaction}: no such transaction"
+    for task in tasks:
+        if task not in world.context.tasks and not any(key[1] == task for key in world.tasks):
+            return f"{task}: no such task in {world.context.path or world.context.name}"
+    return ""

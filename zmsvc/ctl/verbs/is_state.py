@@ -1,4 +1,4 @@
-"""The verbs is-active and is-failed: an exit status for scripts, and the state as one word."""
+"""The verbs is-active, is-failed and wait: an exit status for scripts, and the state as one word."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 
 from zmsvc.ctl import status_source, terminal
+from zmsvc.ctl.client import Client, NotRunningError
 from zmsvc.ctl.select_context import NoneRunningError, choose
 from zmsvc.ctl.status_reply import ContextStatus
 
@@ -28,7 +29,7 @@ def is_failed(args: argparse.Namespace) -> int:
 
 def _answer(args: argparse.Namespace, wanted: tuple[str, ...], *, otherwise: int) -> int:
     try:
-        states = _states(args)
+        states = _states(args, quiet=args.quiet)
     except NoneRunningError as error:
         if not args.quiet:
             terminal.complain(str(error))
@@ -40,12 +41,12 @@ def _answer(args: argparse.Namespace, wanted: tuple[str, ...], *, otherwise: int
     return 0 if any(each["state"] in wanted for each in states) else otherwise
 
 
-def _states(args: argparse.Namespace) -> list[Json]:
+def _states(args: argparse.Namespace, *, quiet: bool) -> list[Json]:
     """Return a state for each named task of each transaction; without tasks that of the named transaction, or
     of the context.
     """
     places = choose(args.context, args.transaction)
-    it = ContextStatus(status_source.current(args, places, quiet=args.quiet))
+    it = ContextStatus(status_source.current(args, places, quiet=quiet))
     names = status_source.selected_tasks(args)
     if names:
         return [each for name in names for each in _of_task(it, name)]
@@ -65,3 +66,21 @@ def _of_task(it: ContextStatus, name: str) -> list[Json]:
         if task.id == name
     ]
     return found or [{"transaction": None, "task": name, "state": "inactive"}]
+
+
+def wait(args: argparse.Namespace) -> int:
+    """wait: return when the task is in the state. The supervisor answers when it is; a context that does not
+    run will not change its state.
+    """
+    places, (task,) = choose(args.context, args.transaction), args.tasks
+    request = {"transaction": args.transaction, "tasks": [task], "for": args.state}
+    try:
+        data = Client(places, args.timeout).ask("wait", **request, timeout=args.timeout or None)
+    except NotRunningError:
+        states = _states(args, quiet=False)
+        if args.state not in [each["state"] for each in states]:
+            raise
+        data = {"transaction": args.transaction, "task": task, "state": args.state}
+    if args.json:
+        terminal.out(json.dumps(data) + "\n")
+    return 0

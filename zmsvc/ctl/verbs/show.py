@@ -73,7 +73,6 @@ _NUMBERS = frozenset(
 
 def show(args: argparse.Namespace) -> int:
     """show: print the properties. Returns 0 also for a task that does not run, as systemctl does."""
-    args.task = []
     table = OF_TASK if args.tasks else OF_CONTEXT
     names = _selected(args, table)
     places = choose(args.context, args.transaction)

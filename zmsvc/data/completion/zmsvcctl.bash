@@ -41,6 +41,7 @@ _zmsvcctl()
         --sort) _zmsvcctl_offer "cpu rss pid id restarts"; return ;;
         --interval) return ;;
         -p|--property) _zmsvcctl_offer "ActiveState SubState MainPID NRestarts StatusText ExitReason ExitCode ExitSignal"; return ;;
+        --for) _zmsvcctl_offer "active inactive failed"; return ;;
         -o|--output) _zmsvcctl_offer "$(journalctl --output=help 2>/dev/null)"; return ;;
         --since) _zmsvcctl_offer "today yesterday"; return ;;
         --until) _zmsvcctl_offer "today yesterday"; return ;;
@@ -54,7 +55,7 @@ _zmsvcctl()
     esac
 
     if [[ -z $verb ]]; then
-        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart status top list is-active is-failed show logs events watch send check graph keys units create exit reload reset-failed forget reexec"
+        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart status top list is-active is-failed show wait logs events watch send check graph keys units create exit reload reset-failed forget reexec"
         return
     fi
     if [[ $cur == -* ]]; then
@@ -68,6 +69,7 @@ _zmsvcctl()
             is-active) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -q --quiet" ;;
             is-failed) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -q --quiet" ;;
             show) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction -p --property --value" ;;
+            wait) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --for" ;;
             logs) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -f --follow -n --lines -o --output --since --until -p --priority -g --grep -r --reverse --show-query" ;;
             events) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -f --follow -n --lines" ;;
             watch) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --topic --count --endpoint --keys" ;;

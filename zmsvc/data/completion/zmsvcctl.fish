@@ -52,6 +52,10 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from show' -l transaction -x -d 
 complete -c zmsvcctl -n '__fish_seen_subcommand_from show' -s p -l property -x -a 'ActiveState SubState MainPID NRestarts StatusText ExitReason ExitCode ExitSignal' -d 'only these properties; may be given again, or have several with commas'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from show' -l value -d 'print the values without the names'
 
+complete -c zmsvcctl -n __fish_use_subcommand -a wait -d 'wait until a task is active, inactive or failed'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from wait' -l transaction -x -d 'the transaction'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from wait' -l for -x -a 'active inactive failed' -d 'the state to wait for'
+
 complete -c zmsvcctl -n __fish_use_subcommand -a logs -d 'show the log of a context, a transaction or tasks'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from logs' -l transaction -x -d 'the transaction'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from logs' -l task -x -d 'a task; may be given again'
