@@ -1494,3 +1494,79 @@ def test_a_command_that_was_not_executed_cannot_be_launched_for_its_reason() -> 
         "cannot-launch",
         "its program was not executed",
     )
+
+
+# --- signals of an operator
+
+
+def test_a_signal_goes_to_the_launch_of_each_named_task_and_into_the_history() -> None:
+    sim = Simulation.of(task("a"), task("b"), task("c"))
+    sim.begin()
+    sim.ready()
+    effects = sim.ask("signal", "a", "b", transaction=None, signal="SIGHUP")
+    sent = [effect for effect in effects if isinstance(effect, ev.SendSignal)]
+    assert [(each.key, each.signal, each.all) for each in sent] == [
+        (("T1", "a"), "SIGHUP", False),
+        (("T1", "b"), "SIGHUP", False),
+    ]
+    assert [each.launch for each in sent] == [sim.launch_of("a"), sim.launch_of("b")]
+    records = [effect for effect in effects if isinstance(effect, ev.Record)]
+    assert [(each.task, each.event, each.detail["signal"], each.detail["uid"]) for each in records] == [
+        ("a", "signaled", "SIGHUP", 0),
+        ("b", "signaled", "SIGHUP", 0),
+    ]
+    (reply,) = sim.replies(7)
+    assert (reply.ok, [each["id"] for each in reply.data["tasks"]]) == (True, ["a", "b"])
+    assert (sim.sub_state("a"), sim.sub_state("b")) == ("running", "running")
+
+
+def test_a_signal_to_all_processes_says_so() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+    sim.ask("signal", "a", signal="SIGUSR1", all=True)
+    assert [effect.all for effect in sim.told(ev.SendSignal)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "more", "code", "text"),
+    [
+        (("b",), {}, 1, "cannot signal b: it does not run"),
+        (("a", "b"), {}, 1, "cannot signal b: it does not run"),
+        (("c",), {}, 1, "cannot signal c: it shares its process with other tasks, which would get it too"),
+        (("x",), {}, 4, "cannot signal x: no such task in Sim"),
+        (("a",), {"transaction": "NO"}, 4, "cannot signal a: no such transaction"),
+        ((), {}, 2, "cannot signal T1: expected a signal and at least one task"),
+        (("a",), {"signal": ""}, 2, "cannot signal a: expected a signal and at least one task"),
+    ],
+)
+def test_a_signal_that_cannot_reach_each_named_task_is_refused_and_sent_to_none(
+    tasks: tuple[str, ...], more: dict[str, Any], code: int, text: str
+) -> None:
+    sim = Simulation.of(task("a"), task("b", entry=False), task("c", kind="Thread"))
+    sim.begin()
+    sim.ready()
+    sim.ask("signal", *tasks, **{"signal": "SIGHUP", **more})
+    (reply,) = sim.replies(7)
+    assert (reply.ok, reply.code, reply.error) == (False, code, text)
+    assert not sim.told(ev.SendSignal)
+
+
+def test_a_signal_reaches_a_task_that_does_not_end_when_it_is_stopped() -> None:
+    sim = Simulation.of(task("a"))
+    sim.obedient = False
+    sim.begin()
+    sim.ready()
+    sim.ask("stop", "a", request=1)
+    sim.ask("signal", "a", signal="SIGQUIT")
+    assert sim.sub_state("a") == "stop-sigterm"
+    assert [effect.signal for effect in sim.told(ev.SendSignal)] == ["SIGQUIT"]
+
+
+def test_the_end_of_a_task_by_an_operators_signal_is_a_failure() -> None:
+    sim = Simulation.of(task("a", rule("on_fail", "start", "b")), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.ask("signal", "a", signal="SIGKILL")
+    sim.end("a", signal="SIGKILL")
+    assert (sim.sub_state("a"), sim.sub_state("b")) == ("failed", "start")

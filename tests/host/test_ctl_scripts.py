@@ -1,4 +1,4 @@
-"""The verbs for scripts against a fake supervisor: is-active, is-failed, show, wait."""
+"""The verbs for scripts against a fake supervisor: is-active, is-failed, show, wait, signal."""
 
 from __future__ import annotations
 
@@ -208,4 +208,33 @@ def test_wait_ends_with_124_after_its_time(home: House, capsys: Capture) -> None
 )
 def test_wait_needs_one_task_and_a_state_that_lasts(words: list[str], home: House, capsys: Capture) -> None:
     assert main(["wait", *words]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+# --- signal
+
+
+def test_signal_sends_one_order_and_prints_where_the_signal_went(home: House, capsys: Capture) -> None:
+    sent = yes(signal="SIGHUP", all=False, tasks=[{"id": "ts_1", "transaction": "TX", "pid": 12}])
+    there = home.supervisor(signal=sent)
+    assert main(["signal", "HUP", "ts_1"]) == 0
+    assert capsys.readouterr().out == "TX/ts_1: SIGHUP was sent to PID 12\n"
+    assert there.requests == [
+        {"verb": "signal", "transaction": None, "tasks": ["ts_1"], "signal": "HUP", "all": False}
+    ]
+    assert main(["--json", "signal", "--all", "1", "ts_1", "ts_2"]) == 0
+    assert json.loads(capsys.readouterr().out) == sent["data"]
+    assert (there.requests[1]["signal"], there.requests[1]["all"]) == ("1", True)
+
+
+def test_signal_is_not_repeated_to_the_next_supervisor(home: House, capsys: Capture) -> None:
+    """The task might get it twice."""
+    there = home.supervisor(signal=HangUp)
+    assert main(["signal", "HUP", "ts_1"]) == 5
+    assert len(there.asked("signal")) == 1
+
+
+@pytest.mark.parametrize("words", [[], ["HUP"]])
+def test_signal_needs_a_task(words: list[str], home: House, capsys: Capture) -> None:
+    assert main(["signal", *words]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""The verbs for scripts against the real daemon: is-active, is-failed, show, wait."""
+"""The verbs for scripts against the real daemon: is-active, is-failed, show, wait, signal."""
 
 from __future__ import annotations
 
@@ -70,9 +70,15 @@ def waits(context: Context, *words: str) -> Iterator[subprocess.Popen[str]]:
     """Run `zmsvcctl wait` in the background. It is connected to the supervisor."""
     command = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", context.name, "wait", *words]
     with subprocess.Popen(command, env=context.environment, stderr=subprocess.PIPE, text=True) as waiting:
-        fds = Path(f"/proc/{waiting.pid}/fd")
-        wait_for(lambda: any(os.readlink(each).startswith("socket:") for each in fds.iterdir()))
+        wait_for(lambda: has_socket(waiting.pid))
         yield waiting
+
+
+def has_socket(pid: int) -> bool:
+    try:
+        return any(os.readlink(each).startswith("socket:") for each in Path(f"/proc/{pid}/fd").iterdir())
+    except FileNotFoundError:
+        return False  # The process has closed a file meanwhile.
 
 
 def test_wait_is_answered_when_the_task_is_in_the_state_and_not_before(context: Context) -> None:
@@ -133,3 +139,64 @@ def test_a_wait_ends_when_its_task_is_removed(context: Context) -> None:
         context.ctl("reload")
         answer = json.loads(waiting.recv(65536))
     assert (answer["code"], answer["error"]) == (4, f"cannot wait for ts_1: no such task in {context.file}")
+
+
+CHILD = """
+import signal, sys
+signal.signal(signal.SIGHUP, lambda *_: open(sys.argv[1], "a").write("child\\n"))
+open(sys.argv[1], "a").write("here\\n")
+while True:
+    signal.pause()
+"""
+PARENT = f"""
+import signal, subprocess, sys
+signal.signal(signal.SIGHUP, lambda *_: open(sys.argv[1], "a").write("parent\\n"))
+child = subprocess.Popen([sys.executable, "-c", {CHILD!r}, sys.argv[1]])
+while True:
+    signal.pause()
+"""
+
+
+def family(context: Context) -> Path:
+    """Add a Command with a child process. Return the file in which both note a SIGHUP."""
+    noted, program = context.home / "noted", context.home / "family.py"
+    program.write_text(PARENT)
+    (context.home / "Services").mkdir()
+    words = "".join(f"<arg>{word}</arg>" for word in (sys.executable, program, noted))
+    context.task("ts_1", "Family", kind="Command", config=f"<command>{words}</command>")
+    return noted
+
+
+def test_signal_reaches_the_main_process_or_all_and_is_in_the_history(context: Context) -> None:
+    noted = family(context)
+    context.start("--transaction", TX)
+    wait_for(lambda: noted.exists() and noted.read_text() == "here\n")
+    pid = context.tasks()["ts_1"]["pid"]
+    told = context.ctl("signal", "1", "ts_1")
+    assert told.stdout == f"{TX}/ts_1: SIGHUP was sent to PID {pid}\n"
+    wait_for(lambda: noted.read_text() == "here\nparent\n")
+    context.ctl("signal", "--all", "sighup", "ts_1")
+    wait_for(lambda: sorted(noted.read_text().split()) == ["child", "here", "parent", "parent"])
+    assert context.tasks()["ts_1"]["pid"] == pid
+    rows = [json.loads(line) for line in context.ctl("--json", "events", "ts_1").stdout.splitlines()]
+    details = [row["detail"] for row in rows if row["event"] == "signaled"]
+    assert [(each["signal"], each["all"], each["by"], each["uid"]) for each in details] == [
+        ("SIGHUP", False, "operator", os.getuid()),
+        ("SIGHUP", True, "operator", os.getuid()),
+    ]
+    context.ctl("stop", "ts_1")
+    assert context.ctl("signal", "HUP", "ts_1", check=1).stderr.startswith(
+        "zmsvcctl: cannot signal ts_1: it does not run (see zmsvcctl"
+    )
+    assert "is not a signal" in context.ctl("signal", "FOO", "ts_1", check=2).stderr
+    context.ctl("signal", "HUP", "ts_9", check=4)
+
+
+def test_a_signal_that_ends_a_task_fires_its_on_fail_rules(context: Context) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo", rules={"on_fail": ("start", "ts_2")})
+    context.task("ts_2", "Echo", entry=False)
+    context.start("--transaction", TX)
+    context.ctl("signal", "KILL", "ts_1")
+    context.task_is("ts_2", "running")
+    assert context.tasks()["ts_1"]["exit"]["reason"] == "signal"

@@ -20,6 +20,7 @@ class Verb(StrEnum):
     EXIT = "exit"
     RESET_FAILED = "reset-failed"
     FORGET = "forget"
+    SIGNAL = "signal"
     RELOAD = "reload"
     """Not carried by `Requested`, but by `ContextReloaded`, which has the context file."""
 
@@ -65,6 +66,7 @@ ORDERS = (
     Order(Verb.START, control=Who.GROUP, bus=("context", "process"), repeatable=True),
     Order(Verb.STOP, control=Who.GROUP, bus=("context", "process"), repeatable=True),
     Order(Verb.RESTART, control=Who.GROUP, bus=("context", "process")),
+    Order(Verb.SIGNAL, control=Who.GROUP),
     Order(Verb.RESET_FAILED, control=Who.GROUP, repeatable=True),
     Order(Verb.FORGET, control=Who.GROUP),
     Order(Verb.RELOAD, control=Who.OWNER),

@@ -14,10 +14,7 @@ _NOT_AT_BOOT = (
 )
 _HELD = "zmsvcctl stop TASK_ID holds a task until an operator starts it; systemctl mask zmsvc@NAME a context"
 _LOG = "zmsvcctl logs -f follows the log, of all or of TASK_ID"
-_SIGNAL = (
-    'kill -s SIGNAL "$(cat /run/zmsvc/NAME/TRANSACTION:TASK_ID.pid)" reaches a task, and zmsvcctl stop ends '
-    "it"
-)
+_SIGNAL = "zmsvcctl signal SIGNAL TASK_ID reaches a task, and zmsvcctl stop TASK_ID ends it"
 _STATUS = "zmsvcctl status TASK_ID shows it, zmsvcctl show TASK_ID has each field"
 _EXIT_STATUS = "zmsvcctl is-active TASK_ID ends with 0 when it is active, with 3 when it is not"
 _RELOAD = "zmsvcctl reload reads the context file again and changes what differs"
@@ -46,7 +43,7 @@ _INSTEAD = {
     _NOT_AT_BOOT: "disable unstartup",
     _HELD: "mask unmask hold unhold",
     _LOG: "tail maintail log journal follow attach fg",
-    _SIGNAL: "kill signal sendsignal sendSignal send-signal hup",
+    _SIGNAL: "kill sendsignal sendSignal send-signal hup",
     _STATUS: "info describe inspect pid prettylist jlist get options globaloptions numprocesses",
     _EXIT_STATUS: "is-system-running is-running",
     _RELOAD: "reread update reloadconfig daemon-reload add",

@@ -224,6 +224,33 @@ with 1.""",
 Stop and start again. The restart of one task fires its *on_exit* rules as its stop does.""",
     ),
     Verb(
+        "signal",
+        "verbs.orders.send_signal",
+        "send a signal to tasks",
+        TRANSACTION,
+        Option(
+            "--all",
+            action="store_true",
+            help="to every process of the tasks, not to the main ones alone",
+            manual="**signal**: to every process of the tasks, not to the main ones alone.",
+        ),
+        Option(
+            "signal",
+            metavar="SIGNAL",
+            completes="HUP INT QUIT USR1 USR2 TERM KILL CONT STOP WINCH",
+            help="the signal: HUP, SIGHUP or 1",
+        ),
+        Option("tasks", nargs="+", metavar="TASK_ID", help="a task"),
+        group=ORDERS,
+        manual="""\
+Send a signal (**HUP**, **SIGHUP** or **1**) to the main process of each named task that runs, in all open
+transactions or in the named one. A signal differs from a stop: a task that the signal ends has failed with
+the reason *signal*, and its *on_fail* rules fire; if it then exits with status 0, the reason is *exited*.
+The order is refused, and nothing is sent, if one of the tasks does not run, or is a Thread, which shares its
+process with other tasks. The history has the signal and the user. The answer comes when the signal is on its
+way; it does not say what the task made of it.""",
+    ),
+    Verb(
         "status",
         "verbs.status.status",
         "show the context, its transactions and tasks",

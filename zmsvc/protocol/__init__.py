@@ -11,13 +11,14 @@ additions need no new number.
 - 1: zmsvc 1.1. The keeper names its version, and the supervisor its own in `Introduce`.
 - 2: `SignalTask` can ask all processes of a launch to end.
 - 3: `SetMain` makes another process of a launch the main one, and `MainProcess` reports it.
+- 4: `SignalTask` can signal every process of a launch without asking it to end.
 
 The channel to the zygote has a protocol number of its own (`forking`), which the zygote names. The channel to
 the output process (`output`) has none: each side ignores unknown messages. The other channels connect a
 process with its own fork, so both sides are of one version.
 """
 
-PROTOCOL = 3
+PROTOCOL = 4
 """The protocol number of this release between keeper and supervisor."""
 OLDEST = 0
 """The lowest protocol number that this release still speaks."""

@@ -253,6 +253,8 @@ class Loop:
                 self.children.tell(
                     sv.SignalTask(launch=effect.launch, signal=effect.signal, rest=effect.rest)
                 )
+            case ev.SendSignal():
+                self.children.tell(sv.SignalTask(launch=effect.launch, signal=effect.signal, all=effect.all))
             case ev.SetMain():
                 self.children.tell(
                     sv.SetMain(launch=effect.launch, pid=effect.pid, start_time=effect.start_time)
@@ -313,7 +315,7 @@ class Loop:
 
 
 def _not_for_the_keeper(effect: Effect) -> bool:
-    return not isinstance(effect, ev.Launch | ev.Signal | ev.SetMain | ev.KillAll)
+    return not isinstance(effect, ev.Launch | ev.Signal | ev.SendSignal | ev.SetMain | ev.KillAll)
 
 
 def facts_of_start(

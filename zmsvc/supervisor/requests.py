@@ -19,6 +19,7 @@ from zmsvc.core.model import Context
 from zmsvc.core.world import World
 from zmsvc.host.bus import members
 from zmsvc.host.config import reader
+from zmsvc.host.kernel import signals
 from zmsvc.host.systemd import journal
 from zmsvc.protocol.supervision import Reexec, RestartDevice
 from zmsvc.supervisor import installed, report
@@ -29,6 +30,8 @@ FOLLOW = 1000
 """The number of history rows that are read at once."""
 WAITED_FOR = ("active", "inactive", "failed")
 """The states that a client can wait for. The others are on the way to one of them."""
+SIGNALS_ALL = 4
+"""The first protocol in which a keeper can signal all processes of a launch without a stop."""
 DEVICE_PATIENCE = 10.0
 """Seconds in which the device has to end and the next one has to become ready. The device ends itself within
 2 s of the keeper's SIGTERM.
@@ -53,6 +56,7 @@ class Requests:
             "status": self._status,
             "events": self._events,
             "wait": self._wait,
+            "signal": self._signal,
             "reload": self._reload,
             "reexec": self._reexec,
             "restart-device": self._restart_device,
@@ -71,6 +75,30 @@ class Requests:
             new=bool(request.get("new", False)),
         )
         return await self._answered(asked, asked.verb, request.get("timeout"))
+
+    async def _signal(self, request: Mapping[str, Any], uid: int, _write: Write) -> Answer:
+        """Send a signal to tasks. The kernel's names for signals are read here, outside the core."""
+        every = bool(request.get("all", False))
+        try:
+            name = signals.name(str(request.get("signal") or ""))
+        except ValueError as error:
+            return failure(2, f"cannot signal: {error}")
+        if every and self._loop.children.protocol < SIGNALS_ALL:
+            return failure(
+                1,
+                f"cannot signal: the keeper (zmsvc {self._about['keeper_version'] or '1.0'}) does not know "
+                f"--all; a restart of the context renews it",
+            )
+        asked = Requested(
+            verb=Verb.SIGNAL,
+            origin=Origin(by="operator", uid=uid),
+            request=self._loop.next_request(),
+            transaction=request.get("transaction"),
+            tasks=tuple(request.get("tasks") or ()),
+            signal=name,
+            all=every,
+        )
+        return await self._answered(asked, asked.verb, None)
 
     async def _answered(self, asked: Requested | ev.ContextReloaded, verb: Verb, seconds: Any) -> Answer:
         """Queue an order and wait for its reply, for at most `seconds` if that is a number above 0."""

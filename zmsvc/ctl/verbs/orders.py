@@ -1,5 +1,5 @@
-"""The verbs that send an order and wait for its outcome: start, stop, restart, reset-failed, forget, reload,
-reexec, exit.
+"""The verbs that send an order and wait for its outcome: start, stop, restart, signal, reset-failed, forget,
+reload, reexec, exit.
 """
 
 from __future__ import annotations
@@ -53,6 +53,24 @@ def order(args: argparse.Namespace) -> int:
         raise CtlError(error.code, str(error) + _hint(args, client.name, error, tasks), error.data) from None
     _announce_second(args, data)
     _print_outcome(args, data, new=request["transaction"])
+    return 0
+
+
+def send_signal(args: argparse.Namespace) -> int:
+    """signal: send a signal to tasks; print the processes that it was sent to."""
+    client = Client(choose(args.context, args.transaction), args.timeout)
+    request = {"transaction": args.transaction, "tasks": args.tasks, "signal": args.signal, "all": args.all}
+    try:
+        data = client.ask("signal", **request)
+    except CtlError as error:
+        raise CtlError(error.code, str(error) + _hint(args, client.name, error, []), error.data) from None
+    if args.json:
+        terminal.out(json.dumps(data) + "\n")
+        return 0
+    for task in objects(data.get("tasks")):
+        processes = "all its processes" if data.get("all") is True else f"PID {task.get('pid')}"
+        sent = f"{data.get('signal')} was sent to {processes}"
+        terminal.out(_line(f"{task.get('transaction')}/{task.get('id')}", sent))
     return 0
 
 

@@ -55,7 +55,7 @@ _zmsvcctl()
     esac
 
     if [[ -z $verb ]]; then
-        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart status top list is-active is-failed show wait logs events watch send check graph keys units create exit reload reset-failed forget reexec"
+        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed show wait logs events watch send check graph keys units create exit reload reset-failed forget reexec"
         return
     fi
     if [[ $cur == -* ]]; then
@@ -63,6 +63,7 @@ _zmsvcctl()
             start) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task" ;;
             stop) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task --no-triggers" ;;
             restart) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task --no-triggers" ;;
+            signal) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --all" ;;
             status) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -n --lines" ;;
             top) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task --sort --interval --once" ;;
             list) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
@@ -88,6 +89,7 @@ _zmsvcctl()
         return
     fi
     case $verb.$at in
+        signal.0) _zmsvcctl_offer "HUP INT QUIT USR1 USR2 TERM KILL CONT STOP WINCH" ;;
         check.*) _zmsvcctl_files '*.xml' ;;
         graph.0) _zmsvcctl_files '*.xml' ;;
         keys.0) _zmsvcctl_offer "list make join allow revoke" ;;

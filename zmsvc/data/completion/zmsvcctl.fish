@@ -23,6 +23,11 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from restart' -l transaction -x 
 complete -c zmsvcctl -n '__fish_seen_subcommand_from restart' -l task -x -d 'a task; may be given again'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from restart' -l no-triggers -d 'fire no rules'
 
+complete -c zmsvcctl -n __fish_use_subcommand -a signal -d 'send a signal to tasks'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from signal' -l transaction -x -d 'the transaction'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from signal' -l all -d 'to every process of the tasks, not to the main ones alone'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from signal' -a 'HUP INT QUIT USR1 USR2 TERM KILL CONT STOP WINCH'
+
 complete -c zmsvcctl -n __fish_use_subcommand -a status -d 'show the context, its transactions and tasks'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from status' -l transaction -x -d 'the transaction'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from status' -l task -x -d 'a task; may be given again'
