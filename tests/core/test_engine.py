@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from simulation import BEGINNING, PID, Simulation, rule, task
+from simulation import BEGINNING, PID, Simulation, context, rule, task
 
 from zmsvc.core import events as ev
 from zmsvc.core import updates
@@ -16,6 +16,8 @@ from zmsvc.core.access import Verb
 from zmsvc.core.cause import as_json
 from zmsvc.core.draft import Draft
 from zmsvc.core.engine import step
+from zmsvc.core.model import TaskService
+from zmsvc.core.reload import plan as plan_reload
 from zmsvc.core.requests import MAX_CLOSED
 from zmsvc.core.service_options import KillMode
 from zmsvc.core.transitions import KILL_TIMEOUT
@@ -1570,3 +1572,57 @@ def test_the_end_of_a_task_by_an_operators_signal_is_a_failure() -> None:
     sim.ask("signal", "a", signal="SIGKILL")
     sim.end("a", signal="SIGKILL")
     assert (sim.sub_state("a"), sim.sub_state("b")) == ("failed", "start")
+
+
+# --- the plan of a reload
+
+
+def planned(sim: Simulation, *tasks: TaskService) -> list[tuple[str, str, str]]:
+    before = sim.world
+    refusal, plan = plan_reload(before, context(*tasks), sim.now)
+    assert refusal == ""
+    assert sim.world is before
+    return [(step["action"], step["transaction"], step["task"]) for step in plan["steps"]]
+
+
+def test_the_plan_of_a_reload_has_its_stops_restarts_and_starts_in_order() -> None:
+    sim = Simulation.of(task("a"), task("b"), task("c"), task("d"))
+    sim.begin()
+    sim.ready()
+    sim.ask("start", transaction="T2", request=1)
+    sim.ready()
+    sim.ask("stop", "b", transaction="T2", request=2)
+    new = task("a"), task("b", nice=1), task("d", stop_timeout=3.0), task("e"), task("f", entry=False)
+    assert planned(sim, *new) == [
+        ("stop", "T1", "c"),
+        ("restart", "T1", "b"),
+        ("stop", "T2", "c"),
+        ("start", "T1", "e"),
+        ("start", "T2", "e"),
+    ]
+    sim.effects.clear()
+    sim.reload(*new)
+    # A step of the real reload, in the order of its effects: a stop and a restart begin with a signal.
+    done = [effect.key for effect in sim.effects if isinstance(effect, ev.Signal)]
+    assert done == [("T1", "c"), ("T1", "b"), ("T2", "c")]
+    started = [effect.key for effect in sim.effects if isinstance(effect, ev.Launch)]
+    assert [key for key in started if key[1] == "e"] == [("T1", "e"), ("T2", "e")]
+
+
+def test_the_plan_of_a_reload_names_what_needs_no_step() -> None:
+    sim = Simulation.of(task("a"), task("b"), task("c", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.end("b", code=1)
+    new = context(task("a", stop_timeout=3.0), task("b", nice=1), task("c", entry=False, nice=1))
+    _, plan = plan_reload(sim.world, new, sim.now)
+    assert (plan["steps"], plan["in_place"], plan["changed"]) == ([], ["a"], ["b", "c"])
+    assert plan["still_failed"] == [{"transaction": "T1", "task": "b"}]
+
+
+def test_the_plan_of_a_reload_that_would_be_refused_is_the_refusal() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    refusal, plan = plan_reload(sim.world, context(task("a"), ident="other"), sim.now)
+    assert refusal.startswith("endpoints or ContextID differ")
+    assert plan == {}

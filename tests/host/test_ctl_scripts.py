@@ -1,4 +1,5 @@
-"""The verbs for scripts against a fake supervisor: is-active, is-failed, show, wait, signal."""
+"""The verbs for scripts against a fake supervisor: is-active, is-failed, show, wait, signal,
+reload --dry-run."""
 
 from __future__ import annotations
 
@@ -238,3 +239,30 @@ def test_signal_is_not_repeated_to_the_next_supervisor(home: House, capsys: Capt
 def test_signal_needs_a_task(words: list[str], home: House, capsys: Capture) -> None:
     assert main(["signal", *words]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+# --- reload --dry-run
+
+
+def test_reload_dry_run_prints_the_steps_in_order_and_sends_no_reload(home: House, capsys: Capture) -> None:
+    steps = [
+        {"action": "stop", "transaction": "TX", "task": "a"},
+        {"action": "restart", "transaction": "TX", "task": "b"},
+    ]
+    plan = yes(added=[], removed=["a"], changed=["b"], in_place=["c"], steps=steps, still_failed=[])
+    there = home.supervisor(reload_dry_run=(plan, plan, yes(added=[], removed=[], steps=[])))
+    assert main(["reload", "--dry-run"]) == 0
+    assert capsys.readouterr().out == (
+        "would stop: TX/a\nwould restart: TX/b\nremoved: a\nchanged: b\nchanged without a restart: c\n"
+    )
+    assert main(["--json", "reload", "--dry-run"]) == 0
+    assert json.loads(capsys.readouterr().out) == plan["data"]
+    assert main(["reload", "--dry-run"]) == 0
+    assert capsys.readouterr().out == "nothing differs\n"
+    assert {each["verb"] for each in there.requests} == {"reload-dry-run"}
+
+
+def test_reload_dry_run_of_a_bad_file_is_status_2(home: House, capsys: Capture) -> None:
+    home.supervisor(reload_dry_run=no(2, "cannot reload: X.xml:1: bad"))
+    assert main(["reload", "--dry-run"]) == 2
+    assert capsys.readouterr().err == "zmsvcctl: cannot reload: X.xml:1: bad\n"

@@ -1,4 +1,5 @@
-"""The verbs for scripts against the real daemon: is-active, is-failed, show, wait, signal."""
+"""The verbs for scripts against the real daemon: is-active, is-failed, show, wait, signal,
+reload --dry-run."""
 
 from __future__ import annotations
 
@@ -200,3 +201,29 @@ def test_a_signal_that_ends_a_task_fires_its_on_fail_rules(context: Context) -> 
     context.ctl("signal", "KILL", "ts_1")
     context.task_is("ts_2", "running")
     assert context.tasks()["ts_1"]["exit"]["reason"] == "signal"
+
+
+def test_reload_dry_run_says_what_reload_does_and_changes_nothing(context: Context) -> None:
+    context.looped("Echo")
+    for name in ("ts_1", "ts_2", "ts_3"):
+        context.task(name, "Echo")
+    context.start("--transaction", TX)
+    before = context.status()["transactions"]
+    assert context.ctl("reload", "--dry-run").stdout == "nothing differs\n"
+    context.clear_tasks()
+    context.task("ts_1", "Echo")
+    context.task("ts_2", "Echo", config="<color>red</color>")
+    context.task("ts_4", "Echo")
+    context.write()
+    differences = "added: ts_4\nremoved: ts_3\nchanged: ts_2\n"
+    assert context.ctl("reload", "--dry-run").stdout == (
+        f"would stop: {TX}/ts_3\nwould restart: {TX}/ts_2\nwould start: {TX}/ts_4\n{differences}"
+    )
+    after = context.status()["transactions"]
+    assert [(task["id"], task["pid"]) for task in after[0]["tasks"]] == [
+        (task["id"], task["pid"]) for task in before[0]["tasks"]
+    ]
+    assert "reloaded" not in context.ctl("events").stdout
+    assert context.ctl("reload").stdout == differences
+    context.file.write_text("<Context>")
+    context.ctl("reload", "--dry-run", check=2)

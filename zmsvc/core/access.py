@@ -70,6 +70,7 @@ ORDERS = (
     Order(Verb.RESET_FAILED, control=Who.GROUP, repeatable=True),
     Order(Verb.FORGET, control=Who.GROUP),
     Order(Verb.RELOAD, control=Who.OWNER),
+    Order("reload-dry-run", control=Who.OWNER, repeatable=True),
     Order("reexec", control=Who.OWNER),
     Order("restart-device", control=Who.OWNER),
     Order(Verb.EXIT, control=Who.OWNER, bus=("context",)),

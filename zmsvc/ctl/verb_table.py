@@ -634,6 +634,14 @@ elsewhere SIGKILL to the *keeper_pid* of **status --json** ends it.""",
         "reload",
         "verbs.orders.reload",
         "read the context file again, and change what differs",
+        Option(
+            "--dry-run",
+            action="store_true",
+            help="print what would stop and start, in order, and change nothing",
+            manual="**reload**: print which tasks would stop, restart and start, in this order, then what "
+            "differs, and change nothing. The exit status is 2 for a bad file, 1 for one that a reload would "
+            "refuse.",
+        ),
         group=ORDERS,
         manual="""\
 Read the context file again and change what differs. A bad file changes nothing. The answer comes when

@@ -12,6 +12,7 @@ from typing import Any
 
 from zmsvc.core import checks
 from zmsvc.core import events as ev
+from zmsvc.core import reload as core_reload
 from zmsvc.core.access import Verb
 from zmsvc.core.errors import ConfigError, ZmsvcError, reason
 from zmsvc.core.events import Origin, Requested
@@ -58,6 +59,7 @@ class Requests:
             "wait": self._wait,
             "signal": self._signal,
             "reload": self._reload,
+            "reload-dry-run": self._plan_reload,
             "reexec": self._reexec,
             "restart-device": self._restart_device,
         }
@@ -236,6 +238,19 @@ class Requests:
             loop.notifier.ready()
         asked = ev.ContextReloaded(context=context, request=loop.next_request(), block=block)
         return await self._answered(asked, Verb.RELOAD, seconds)
+
+    async def _plan_reload(self, _request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
+        """Answer what a reload would do. It changes nothing."""
+        loop = self._loop
+        try:
+            text = reader.read(loop.places.config_file)
+            context = reader.parse(text, path=str(loop.places.config_file), name=loop.places.name)
+        except OSError as error:
+            return failure(2, f"cannot reload: cannot read {reason(error)}")
+        except ConfigError as error:
+            return failure(2, f"cannot reload: {'; '.join(error.faults)}", faults=error.faults)
+        refusal, plan = core_reload.plan(loop.world, context, asyncio.get_running_loop().time())
+        return failure(1, f"cannot reload: {refusal}") if refusal else success(plan)
 
     async def reload_by_signal(self) -> None:
         """Reload as SIGHUP asks for. The log file is reopened first: an administrator who has moved it finds

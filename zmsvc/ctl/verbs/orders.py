@@ -162,6 +162,8 @@ def _hint(args: argparse.Namespace, name: str, error: CtlError, tasks: list[str]
 def reload(args: argparse.Namespace) -> int:
     """reload: have the supervisor read the context file again; print the differences."""
     client = Client(choose(args.context), args.timeout)
+    if args.dry_run:
+        return _plan_reload(args, client)
     try:
         data = client.ask("reload", block=not args.no_block, timeout=args.timeout or None)
     except CtlError as error:
@@ -170,6 +172,18 @@ def reload(args: argparse.Namespace) -> int:
             _print_differences(args, error.data)
         raise CtlError(error.code, str(error) + _hint(args, client.name, error, []), error.data) from None
     _warn_still_failed(client.name, data)
+    _print_differences(args, data)
+    return 0
+
+
+def _plan_reload(args: argparse.Namespace, client: Client) -> int:
+    """reload --dry-run: print the steps in their order, then the differences."""
+    data = client.ask("reload-dry-run")
+    _warn_still_failed(client.name, data)
+    if not args.json:
+        for step in objects(data.get("steps")):
+            where = f"{step.get('transaction')}/{step.get('task')}"
+            terminal.out(_line(f"would {step.get('action')}", where))
     _print_differences(args, data)
     return 0
 

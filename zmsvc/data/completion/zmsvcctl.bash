@@ -81,7 +81,7 @@ _zmsvcctl()
             units) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --user --install" ;;
             create) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help $(zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u | tr '\n' ' ')" ;;
             exit) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
-            reload) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
+            reload) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --dry-run" ;;
             reset-failed) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task" ;;
             forget) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction" ;;
             reexec) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;

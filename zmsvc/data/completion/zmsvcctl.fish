@@ -114,6 +114,7 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from create' -a '(zmsvcctl creat
 complete -c zmsvcctl -n __fish_use_subcommand -a exit -d 'stop all tasks and end the context\'s daemon'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a reload -d 'read the context file again, and change what differs'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from reload' -l dry-run -d 'print what would stop and start, in order, and change nothing'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a reset-failed -d 'forget failures, and the start limits that they reached'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from reset-failed' -l transaction -x -d 'the transaction'
