@@ -28,10 +28,22 @@ def positionals_of(verb: Verb) -> list[Option]:
 
 def with_values(verbs: Sequence[Verb]) -> dict[str, Option]:
     """Return each option with a value, by its flags as a pattern of the shell. Verbs share the meaning of a
-    flag.
+    flag, except for those of `with_other_values`.
     """
     everything = [*GLOBAL, *(option for verb in verbs for option in options_of(verb))]
     return {"|".join(each.flags): each for each in everything if each.takes_value}
+
+
+def with_other_values(verbs: Sequence[Verb]) -> dict[str, Option]:
+    """Return each option with a flag that has another meaning for an earlier verb, by verb and flag."""
+    first: dict[str, Option] = {}
+    found = {}
+    for verb in verbs:
+        for option in options_of(verb):
+            for flag in option.flags:
+                if first.setdefault(flag, option).flags != option.flags:
+                    found[f"{verb.name} {flag}"] = option
+    return found
 
 
 # --- bash
@@ -74,8 +86,14 @@ def bash(verbs: Sequence[Verb] = VERBS) -> str:
         "        esac",
         "    done",
         "",
-        "    case $prev in",
+        "    # Flags that mean something else for another verb.",
+        "    case $verb.$prev in",
     ]
+    lines += [
+        f"        {place.replace(' ', '.')}) {_bash_value(option)}return ;;"
+        for place, option in with_other_values(verbs).items()
+    ]
+    lines += ["    esac", "    case $prev in"]
     lines += [
         f"        {flags}) {_bash_value(option)}return ;;" for flags, option in with_values(verbs).items()
     ]

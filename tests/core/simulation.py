@@ -133,6 +133,8 @@ def check_launches(before: World, after: World, effects: Iterable[Effect], fact:
     for effect in effects:
         if isinstance(effect, ev.Signal):
             assert effect.key in (after.launches.get(effect.launch), before.launches.get(effect.launch))
+        if isinstance(effect, ev.SendSignal):
+            assert after.launches.get(effect.launch) == effect.key
         if isinstance(effect, ev.KillAll):
             assert after.launches.get(effect.launch) == effect.key or effect.launch in strangers
 
@@ -448,6 +450,8 @@ class Simulation:
                     self.keeper.terminate_rest(launch, rest)
                 elif launch in self.keeper.ends:
                     self.stuck.add(launch)
+            case ev.SendSignal(launch=launch) if launch in self.keeper.alive:
+                self.keeper.alive[launch].signals.append(effect.signal)
             case ev.KillAll(launch=launch):
                 if self.stuck is None:
                     self.keeper.kill(launch)

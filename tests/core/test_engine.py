@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from simulation import BEGINNING, PID, Simulation, rule, task
+from simulation import BEGINNING, PID, Simulation, context, rule, task
 
 from zmsvc.core import events as ev
 from zmsvc.core import updates
@@ -16,6 +16,8 @@ from zmsvc.core.access import Verb
 from zmsvc.core.cause import as_json
 from zmsvc.core.draft import Draft
 from zmsvc.core.engine import step
+from zmsvc.core.model import TaskService
+from zmsvc.core.reload import plan as plan_reload
 from zmsvc.core.requests import MAX_CLOSED
 from zmsvc.core.service_options import KillMode
 from zmsvc.core.transitions import KILL_TIMEOUT
@@ -1538,3 +1540,133 @@ def test_a_command_that_was_not_executed_cannot_be_launched_for_its_reason() -> 
         "cannot-launch",
         "its program was not executed",
     )
+
+
+# --- signals of an operator
+
+
+def test_a_signal_goes_to_the_launch_of_each_named_task_and_into_the_history() -> None:
+    sim = Simulation.of(task("a"), task("b"), task("c"))
+    sim.begin()
+    sim.ready()
+    effects = sim.ask("signal", "a", "b", transaction=None, signal="SIGHUP")
+    sent = [effect for effect in effects if isinstance(effect, ev.SendSignal)]
+    assert [(each.key, each.signal, each.all) for each in sent] == [
+        (("T1", "a"), "SIGHUP", False),
+        (("T1", "b"), "SIGHUP", False),
+    ]
+    assert [each.launch for each in sent] == [sim.launch_of("a"), sim.launch_of("b")]
+    records = [effect for effect in effects if isinstance(effect, ev.Record)]
+    assert [(each.task, each.event, each.detail["signal"], each.detail["uid"]) for each in records] == [
+        ("a", "signaled", "SIGHUP", 0),
+        ("b", "signaled", "SIGHUP", 0),
+    ]
+    (reply,) = sim.replies(7)
+    assert (reply.ok, [each["id"] for each in reply.data["tasks"]]) == (True, ["a", "b"])
+    assert (sim.sub_state("a"), sim.sub_state("b")) == ("running", "running")
+
+
+def test_a_signal_to_all_processes_says_so() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    sim.ready()
+    sim.ask("signal", "a", signal="SIGUSR1", all=True)
+    assert [effect.all for effect in sim.told(ev.SendSignal)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "more", "code", "text"),
+    [
+        (("b",), {}, 1, "cannot signal b: it does not run"),
+        (("a", "b"), {}, 1, "cannot signal b: it does not run"),
+        (("c",), {}, 1, "cannot signal c: it shares its process with other tasks, which would get it too"),
+        (("x",), {}, 4, "cannot signal x: no such task in Sim"),
+        (("a",), {"transaction": "NO"}, 4, "cannot signal a: no such transaction"),
+        ((), {}, 2, "cannot signal T1: expected a signal and at least one task"),
+        (("a",), {"signal": ""}, 2, "cannot signal a: expected a signal and at least one task"),
+    ],
+)
+def test_a_signal_that_cannot_reach_each_named_task_is_refused_and_sent_to_none(
+    tasks: tuple[str, ...], more: dict[str, Any], code: int, text: str
+) -> None:
+    sim = Simulation.of(task("a"), task("b", entry=False), task("c", kind="Thread"))
+    sim.begin()
+    sim.ready()
+    sim.ask("signal", *tasks, **{"signal": "SIGHUP", **more})
+    (reply,) = sim.replies(7)
+    assert (reply.ok, reply.code, reply.error) == (False, code, text)
+    assert not sim.told(ev.SendSignal)
+
+
+def test_a_signal_reaches_a_task_that_does_not_end_when_it_is_stopped() -> None:
+    sim = Simulation.of(task("a"))
+    sim.obedient = False
+    sim.begin()
+    sim.ready()
+    sim.ask("stop", "a", request=1)
+    sim.ask("signal", "a", signal="SIGQUIT")
+    assert sim.sub_state("a") == "stop-sigterm"
+    assert [effect.signal for effect in sim.told(ev.SendSignal)] == ["SIGQUIT"]
+
+
+def test_the_end_of_a_task_by_an_operators_signal_is_a_failure() -> None:
+    sim = Simulation.of(task("a", rule("on_fail", "start", "b")), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.ask("signal", "a", signal="SIGKILL")
+    sim.end("a", signal="SIGKILL")
+    assert (sim.sub_state("a"), sim.sub_state("b")) == ("failed", "start")
+
+
+# --- the plan of a reload
+
+
+def planned(sim: Simulation, *tasks: TaskService) -> list[tuple[str, str, str]]:
+    before = sim.world
+    refusal, plan = plan_reload(before, context(*tasks), sim.now)
+    assert refusal == ""
+    assert sim.world is before
+    return [(step["action"], step["transaction"], step["task"]) for step in plan["steps"]]
+
+
+def test_the_plan_of_a_reload_has_its_stops_restarts_and_starts_in_order() -> None:
+    sim = Simulation.of(task("a"), task("b"), task("c"), task("d"))
+    sim.begin()
+    sim.ready()
+    sim.ask("start", transaction="T2", request=1)
+    sim.ready()
+    sim.ask("stop", "b", transaction="T2", request=2)
+    new = task("a"), task("b", nice=1), task("d", stop_timeout=3.0), task("e"), task("f", entry=False)
+    assert planned(sim, *new) == [
+        ("stop", "T1", "c"),
+        ("restart", "T1", "b"),
+        ("stop", "T2", "c"),
+        ("start", "T1", "e"),
+        ("start", "T2", "e"),
+    ]
+    sim.effects.clear()
+    sim.reload(*new)
+    # A step of the real reload, in the order of its effects: a stop and a restart begin with a signal.
+    done = [effect.key for effect in sim.effects if isinstance(effect, ev.Signal)]
+    assert done == [("T1", "c"), ("T1", "b"), ("T2", "c")]
+    started = [effect.key for effect in sim.effects if isinstance(effect, ev.Launch)]
+    assert [key for key in started if key[1] == "e"] == [("T1", "e"), ("T2", "e")]
+
+
+def test_the_plan_of_a_reload_names_what_needs_no_step() -> None:
+    sim = Simulation.of(task("a"), task("b"), task("c", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.end("b", code=1)
+    new = context(task("a", stop_timeout=3.0), task("b", nice=1), task("c", entry=False, nice=1))
+    _, plan = plan_reload(sim.world, new, sim.now)
+    assert (plan["steps"], plan["in_place"], plan["changed"]) == ([], ["a"], ["b", "c"])
+    assert plan["still_failed"] == [{"transaction": "T1", "task": "b"}]
+
+
+def test_the_plan_of_a_reload_that_would_be_refused_is_the_refusal() -> None:
+    sim = Simulation.of(task("a"))
+    sim.begin()
+    refusal, plan = plan_reload(sim.world, context(task("a"), ident="other"), sim.now)
+    assert refusal.startswith("endpoints or ContextID differ")
+    assert plan == {}

@@ -76,11 +76,17 @@ class Machine(RuleBasedStateMachine):
         self.sim.begin(transaction=None, autostart=autostart)
 
     @rule(
-        verb=st.sampled_from(["start", "start", "stop", "restart", "reset-failed"]),
+        verb=st.sampled_from(["start", "start", "stop", "restart", "reset-failed", "signal"]),
         tasks=st.lists(st.sampled_from([*NAMES, "unknown"]), max_size=2),
         transaction=st.sampled_from([*TRANSACTIONS, *TRANSACTIONS, "GENERATED", "NOBODY", None, "no/ID"]),
         more=st.fixed_dictionaries(
-            {}, optional={"triggers": st.booleans(), "block": st.booleans(), "new": st.booleans()}
+            {},
+            optional={
+                "triggers": st.booleans(),
+                "block": st.booleans(),
+                "new": st.booleans(),
+                "all": st.booleans(),
+            },
         ),
         by=st.sampled_from(["operator", "bus"]),
     )
@@ -96,6 +102,7 @@ class Machine(RuleBasedStateMachine):
                 request=request,
                 transaction=transaction,
                 tasks=tuple(tasks),
+                signal="SIGHUP",
                 **more,
             )
         )

@@ -21,10 +21,9 @@ import pytest
 from fake_supervisor import HangUp, House, Silence, no, status, transaction, yes
 from waiting import wait_for
 
-from zmsvc.ctl import client, suggestions
+from zmsvc.ctl import client, status_source, suggestions
 from zmsvc.ctl.__main__ import main, parse
 from zmsvc.ctl.verb_table import VERBS
-from zmsvc.ctl.verbs import status as shown_status
 
 Capture = pytest.CaptureFixture[str]
 
@@ -52,9 +51,14 @@ def test_the_verbs_are_those_of_the_contract() -> None:
         "start",
         "stop",
         "restart",
+        "signal",
         "status",
         "top",
         "list",
+        "is-active",
+        "is-failed",
+        "show",
+        "wait",
         "logs",
         "events",
         "watch",
@@ -119,8 +123,8 @@ def test_a_wrong_command_line_ends_with_2_and_one_line(
         ("enable", "systemctl enable zmsvc@NAME"),
         ("disable", "systemctl disable zmsvc@NAME"),
         ("tail", "zmsvcctl logs -f"),
-        ("kill", ".pid)"),
-        ("is-active", "zmsvcctl status TASK_ID"),
+        ("kill", "zmsvcctl signal SIGNAL TASK_ID"),
+        ("is-running", "zmsvcctl is-active TASK_ID"),
         ("reread", "zmsvcctl reload"),
         ("update", "zmsvcctl reload"),
         ("scale", "another transaction"),
@@ -619,7 +623,7 @@ def test_a_full_listen_backlog_is_status_124(home: House) -> None:
 def test_a_hung_supervisor_does_not_hang_status(
     home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shown_status, "PATIENCE", 0.1)
+    monkeypatch.setattr(status_source, "PATIENCE", 0.1)
     home.supervisor(status=Silence)
     assert main(["-c", "Echo", "status"]) == 5
     assert "does not answer" in complaint(capsys)

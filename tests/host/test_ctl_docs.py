@@ -121,6 +121,12 @@ def test_bash_completes_values() -> None:
     assert completed("nonsense", "") == set()
 
 
+def test_bash_completes_the_value_of_a_flag_that_has_another_meaning_for_another_verb() -> None:
+    assert "MainPID" in completed("show", "-p", "")
+    assert "warning" not in completed("show", "-p", "")
+    assert "warning" in completed("logs", "-p", "")
+
+
 def test_bash_completes_context_files(tmp_path: Path) -> None:
     (tmp_path / "Context-A.xml").touch()
     (tmp_path / "other").touch()

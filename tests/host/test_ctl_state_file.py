@@ -105,6 +105,43 @@ def answer(capsys: Capture, *words: str, code: int = 3) -> tuple[Any, str]:
     return json.loads(told.out or "null"), told.err
 
 
+def test_is_active_and_is_failed_read_the_state_file_of_a_context_that_is_down(
+    home: House, capsys: Capture
+) -> None:
+    with saved(home):
+        pass
+    assert main(["-c", "Echo", "is-active", "ts_1", "ts_2"]) == 3
+    told = capsys.readouterr()
+    assert told.out == "inactive\nfailed\n"
+    assert told.err.startswith("zmsvcctl: Echo does not run; this is from its state file, 2")
+    assert main(["-c", "Echo", "is-failed", "--quiet", "ts_2"]) == 0
+    assert main(["-c", "Echo", "is-failed", "-q", "ts_1"]) == 1
+    assert capsys.readouterr() == ("", "")
+    assert main(["-c", "Echo", "is-active", "ts_9"]) == 4
+
+
+def test_show_reads_the_state_file_of_a_context_that_is_down(home: House, capsys: Capture) -> None:
+    with saved(home):
+        pass
+    words = ["-p", "ActiveState,MainPID,ExitCode,StatusText", "ts_2"]
+    assert main(["-c", "Echo", "show", *words]) == 0
+    told = capsys.readouterr()
+    assert told.out == "ActiveState=failed\nMainPID=0\nStatusText=no disk\nExitCode=3\n"
+    assert told.err.startswith("zmsvcctl: Echo does not run; this is from its state file, 2")
+    assert main(["-c", "Echo", "show", "-p", "ActiveState", "--value"]) == 0
+    assert capsys.readouterr().out == "inactive\n"
+
+
+def test_wait_does_not_wait_for_a_context_that_is_down(home: House, capsys: Capture) -> None:
+    with saved(home):
+        pass
+    assert main(["-c", "Echo", "wait", "--for", "failed", "ts_2"]) == 0
+    assert main(["-c", "Echo", "wait", "--for", "inactive", "ts_1"]) == 0
+    capsys.readouterr()
+    assert main(["-c", "Echo", "wait", "--for", "active", "ts_1"]) == 5
+    assert "cannot reach the supervisor of Echo" in capsys.readouterr().err
+
+
 def test_the_status_of_a_context_that_is_down_has_the_last_known_states(home: House, capsys: Capture) -> None:
     with saved(home):
         pass

@@ -30,8 +30,8 @@ FREEZE = verb_table.Verb(
     group=verb_table.ORDERS,
     manual="Freeze tasks with the *freezer* of their cgroup, see **cgroups**(7).",
 )
-WITHOUT_A_VERB = {"restart-device"}
-"""`keys revoke --now` sends it."""
+WITHOUT_A_VERB = {"restart-device", "reload-dry-run"}
+"""`keys revoke --now` and `reload --dry-run` send them."""
 
 
 def script(name: str) -> dict[str, Any]:

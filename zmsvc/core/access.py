@@ -20,6 +20,7 @@ class Verb(StrEnum):
     EXIT = "exit"
     RESET_FAILED = "reset-failed"
     FORGET = "forget"
+    SIGNAL = "signal"
     RELOAD = "reload"
     """Not carried by `Requested`, but by `ContextReloaded`, which has the context file."""
 
@@ -61,12 +62,15 @@ class Order:
 ORDERS = (
     Order("status", control=Who.GROUP, repeatable=True),
     Order("events", control=Who.GROUP, repeatable=True),
+    Order("wait", control=Who.GROUP, repeatable=True),
     Order(Verb.START, control=Who.GROUP, bus=("context", "process"), repeatable=True),
     Order(Verb.STOP, control=Who.GROUP, bus=("context", "process"), repeatable=True),
     Order(Verb.RESTART, control=Who.GROUP, bus=("context", "process")),
+    Order(Verb.SIGNAL, control=Who.GROUP),
     Order(Verb.RESET_FAILED, control=Who.GROUP, repeatable=True),
     Order(Verb.FORGET, control=Who.GROUP),
     Order(Verb.RELOAD, control=Who.OWNER),
+    Order("reload-dry-run", control=Who.OWNER, repeatable=True),
     Order("reexec", control=Who.OWNER),
     Order("restart-device", control=Who.OWNER),
     Order(Verb.EXIT, control=Who.OWNER, bus=("context",)),

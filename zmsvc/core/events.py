@@ -42,6 +42,10 @@ class Requested:
     triggers: bool = True
     new: bool = False
     """The client has generated the ID of the transaction, so it must not be open already."""
+    signal: str = ""
+    """For a signal: its canonical name, such as SIGHUP."""
+    all: bool = False
+    """For a signal: send it to every process of the tasks, not to the main ones alone."""
     now: bool = False
     """For an exit that has begun: kill the tasks that have not ended."""
 
@@ -262,6 +266,18 @@ class Signal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SendSignal:
+    """Send an operator's signal to the main process of a launch, or to all its processes. None of them is
+    expected to end.
+    """
+
+    launch: int
+    key: Key
+    signal: str
+    all: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SetMain:
     """Take another process of a launch as its main one. MainChanged follows if it belongs to the launch."""
 
@@ -367,6 +383,7 @@ class Leave:
 Effect = (
     Launch
     | Signal
+    | SendSignal
     | SetMain
     | KillAll
     | Forget

@@ -18,7 +18,7 @@ from zmsvc.core.model import Context, TaskService
 from zmsvc.core.pending_requests import wait_for_reload
 from zmsvc.core.service_options import without_in_place
 from zmsvc.core.transitions import apply
-from zmsvc.core.world import definition_to_keep
+from zmsvc.core.world import Task, World, definition_to_keep
 
 _SETTINGS = ("log_name", "bus_access", "max_transactions")
 """The settings of the context itself that a reload can change."""
@@ -77,14 +77,10 @@ def _launched_with(service: TaskService) -> TaskService:
 def reload(draft: Draft, fact: ContextReloaded) -> None:
     """Change only what differs: added entry tasks start, removed tasks stop, changed tasks restart."""
     old, new = draft.context, fact.context
-    if (old.endpoints, old.id) != (new.endpoints, new.id):
-        _refuse(draft, fact, "endpoints or ContextID differ; a restart of the context is needed for that")
+    if refusal := _refusal(draft, new):
+        _refuse(draft, fact, refusal)
         return
-    if draft.stopping:
-        _refuse(draft, fact, "the context is stopping")
-        return
-    difference = _difference(old, new)
-    names = [name for name, transaction in draft.transactions.items() if transaction.open]
+    difference, names = _difference(old, new), _open(draft)
     for name in names:
         _change(draft, name, difference)
     draft.context = new
@@ -94,6 +90,54 @@ def reload(draft: Draft, fact: ContextReloaded) -> None:
     draft.record(("", ""), "reloaded", **difference.as_json())
     if fact.request is not None:
         _wait(draft, fact.request, names, difference, block=fact.block)
+
+
+def _refusal(draft: Draft, new: Context) -> str:
+    """Return the reason why a reload with this file is refused; empty if it is not."""
+    old = draft.context
+    if (old.endpoints, old.id) != (new.endpoints, new.id):
+        return "endpoints or ContextID differ; a restart of the context is needed for that"
+    return "the context is stopping" if draft.stopping else ""
+
+
+def _open(draft: Draft) -> list[str]:
+    return [name for name, transaction in draft.transactions.items() if transaction.open]
+
+
+def plan(world: World, new: Context, now: float) -> tuple[str, dict[str, Any]]:
+    """Return the reason for a refusal, or the steps and differences of a reload with this file. The reload
+    itself runs on a draft, which is dropped, so its steps cannot differ from those of a real one.
+    """
+    draft = Draft(world, now)
+    if refusal := _refusal(draft, new):
+        return refusal, {}
+    difference, names = _difference(world.context, new), _open(draft)
+    still_failed = _still_failed(draft, names, difference)
+    reload(draft, ContextReloaded(context=new))
+    steps = [
+        (action, key)
+        for name in names
+        for action, tasks in (("stop", difference.removed), ("restart", difference.changed))
+        for key in _present(draft, [name], tasks)
+        if _moved(world.tasks.get(key), draft.tasks[key])
+    ]
+    started = [key for key in _present(draft, names, difference.added) if draft.tasks[key].live]
+    steps += [("start", key) for key in started if not _lives(world, key)]
+    shown = [{"action": action, "transaction": key[0], "task": key[1]} for action, key in steps]
+    return "", {**difference.as_json(), "steps": shown, "still_failed": still_failed}
+
+
+def _moved(before: Task | None, after: Task) -> bool:
+    """Return True if an order has changed the way of a task."""
+    return before is None or (before.sub_state, before.restart_pending) != (
+        after.sub_state,
+        after.restart_pending,
+    )
+
+
+def _lives(world: World, key: Key) -> bool:
+    """Return True if a task runs that an earlier reload has removed, and this one adds again."""
+    return key in world.tasks and world.tasks[key].live
 
 
 def _wait(draft: Draft, request: int, names: list[str], difference: _Difference, *, block: bool) -> None:

@@ -15,6 +15,7 @@ from zmsvc.core.events import Key, Requested
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import TRANSACTION_ID
 from zmsvc.core.pending_requests import named, stopped, wait
+from zmsvc.core.service_options import ServiceType
 from zmsvc.core.transitions import apply
 from zmsvc.core.world import Task, Transaction
 
@@ -306,6 +307,36 @@ def reset_failed(draft: Draft, order: Requested) -> None:
         draft.emit(ev.Reply(request=order.request, ok=True, data={"tasks": done}))
 
 
+_SIGNALED = (SubState.START, SubState.RUNNING, SubState.STOP_SIGTERM, SubState.STOP_SIGKILL)
+"""The sub-states in which a task has a main process that the keeper has reported."""
+
+
+def signal(draft: Draft, order: Requested) -> None:
+    """Send a signal to each named task that runs, or refuse the order if one of them runs in none of the
+    transactions.
+    """
+    _known(draft, order)
+    if not order.tasks or not order.signal:
+        raise _RefusedError(2, "expected a signal and at least one task")
+    keys = [key for name in _meant(draft, order) for key in _targets(draft, name, order)]
+    running = [key for key in keys if draft.tasks[key].sub_state in _SIGNALED and draft.tasks[key].pid]
+    for name in order.tasks:
+        if draft.context.tasks[name].service_type is ServiceType.THREAD:
+            raise _RefusedError(1, "it shares its process with other tasks, which would get it too", name)
+        if not any(key[1] == name for key in running):
+            raise _RefusedError(1, "it does not run", name)
+    by = {"by": order.origin.by, "uid": order.origin.uid}
+    sent = []
+    for key in running:
+        task = draft.tasks[key]
+        draft.record(key, "signaled", signal=order.signal, all=order.all, pid=task.pid, **by)
+        draft.emit(ev.SendSignal(launch=task.launch, key=key, signal=order.signal, all=order.all))
+        sent.append({"id": key[1], "transaction": key[0], "pid": task.pid})
+    if order.request is not None:
+        data = {"signal": order.signal, "all": order.all, "tasks": sent}
+        draft.emit(ev.Reply(request=order.request, ok=True, data=data))
+
+
 def forget(draft: Draft, order: Requested) -> None:
     """Drop a stopped transaction, or all of them: `status` no longer shows it, and it cannot be started
     again. The history stays.
@@ -336,6 +367,7 @@ def _drop(draft: Draft, name: str) -> None:
 
 HANDLERS = {
     Verb.FORGET: forget,
+    Verb.SIGNAL: signal,
     Verb.START: start,
     Verb.STOP: stop,
     Verb.RESTART: restart,

@@ -14,12 +14,9 @@ _NOT_AT_BOOT = (
 )
 _HELD = "zmsvcctl stop TASK_ID holds a task until an operator starts it; systemctl mask zmsvc@NAME a context"
 _LOG = "zmsvcctl logs -f follows the log, of all or of TASK_ID"
-_SIGNAL = (
-    'kill -s SIGNAL "$(cat /run/zmsvc/NAME/TRANSACTION:TASK_ID.pid)" reaches a task, and zmsvcctl stop ends '
-    "it"
-)
-_STATUS = "zmsvcctl status TASK_ID shows it, --json has each field"
-_EXIT_STATUS = "zmsvcctl status TASK_ID ends with 0 when it is active, with 3 when it is not"
+_SIGNAL = "zmsvcctl signal SIGNAL TASK_ID reaches a task, and zmsvcctl stop TASK_ID ends it"
+_STATUS = "zmsvcctl status TASK_ID shows it, zmsvcctl show TASK_ID has each field"
+_EXIT_STATUS = "zmsvcctl is-active TASK_ID ends with 0 when it is active, with 3 when it is not"
 _RELOAD = "zmsvcctl reload reads the context file again and changes what differs"
 _RESTART = "zmsvcctl restart"
 _LIST = "zmsvcctl list shows the contexts, zmsvcctl status the tasks of one"
@@ -46,9 +43,9 @@ _INSTEAD = {
     _NOT_AT_BOOT: "disable unstartup",
     _HELD: "mask unmask hold unhold",
     _LOG: "tail maintail log journal follow attach fg",
-    _SIGNAL: "kill signal sendsignal sendSignal send-signal hup",
-    _STATUS: "show info describe inspect pid prettylist jlist get options globaloptions numprocesses",
-    _EXIT_STATUS: "is-active is-failed wait is-system-running",
+    _SIGNAL: "kill sendsignal sendSignal send-signal hup",
+    _STATUS: "info describe inspect pid prettylist jlist get options globaloptions numprocesses",
+    _EXIT_STATUS: "is-system-running is-running",
     _RELOAD: "reread update reloadconfig daemon-reload add",
     _RESTART: "try-restart condrestart reload-or-restart try-reload-or-restart force-reload respawn",
     _LIST: "ls ps avail list-units listpids units-list contexts",

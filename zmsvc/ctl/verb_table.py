@@ -151,6 +151,13 @@ LINES = Option(
     help="show the last N only",
     manual="Show the last *N* only: for **status** lines, otherwise entries, which may have several lines.",
 )
+QUIET = Option(
+    "-q",
+    "--quiet",
+    action="store_true",
+    help="print nothing; the exit status is the answer",
+    manual="**is-active**, **is-failed**: print nothing. The exit status is the answer.",
+)
 LEVELS = "emerg alert crit err warning notice info debug"
 ENDPOINT = Option(
     "--endpoint",
@@ -217,6 +224,33 @@ with 1.""",
 Stop and start again. The restart of one task fires its *on_exit* rules as its stop does.""",
     ),
     Verb(
+        "signal",
+        "verbs.orders.send_signal",
+        "send a signal to tasks",
+        TRANSACTION,
+        Option(
+            "--all",
+            action="store_true",
+            help="to every process of the tasks, not to the main ones alone",
+            manual="**signal**: to every process of the tasks, not to the main ones alone.",
+        ),
+        Option(
+            "signal",
+            metavar="SIGNAL",
+            completes="HUP INT QUIT USR1 USR2 TERM KILL CONT STOP WINCH",
+            help="the signal: HUP, SIGHUP or 1",
+        ),
+        Option("tasks", nargs="+", metavar="TASK_ID", help="a task"),
+        group=ORDERS,
+        manual="""\
+Send a signal (**HUP**, **SIGHUP** or **1**) to the main process of each named task that runs, in all open
+transactions or in the named one. A signal differs from a stop: a task that the signal ends has failed with
+the reason *signal*, and its *on_fail* rules fire; if it then exits with status 0, the reason is *exited*.
+The order is refused, and nothing is sent, if one of the tasks does not run, or is a Thread, which shares its
+process with other tasks. The history has the signal and the user. The answer comes when the signal is on its
+way; it does not say what the task made of it.""",
+    ),
+    Verb(
         "status",
         "verbs.status.status",
         "show the context, its transactions and tasks",
@@ -265,6 +299,85 @@ a terminal, once.""",
         manual="""\
 Show contexts: those that have a file in the directory of context files, that run, or that have run and
 left a state file.""",
+    ),
+    Verb(
+        "is-active",
+        "verbs.is_state.is_active",
+        "print the states of tasks, and end with 0 if one is active",
+        *SELECTION,
+        QUIET,
+        group=STATE,
+        manual="""\
+Print the state of each named task on a line of its own (active, inactive, activating, deactivating,
+failed), or the state of the named transaction, or without both that of the context. The exit status is 0 if
+at least one of them is active, else 3, as with **systemctl**. A task that several open transactions have is
+printed once for each. Of a context that does not run the states are read from its state file, and stderr
+says so.""",
+    ),
+    Verb(
+        "is-failed",
+        "verbs.is_state.is_failed",
+        "print the states of tasks, and end with 0 if one has failed",
+        *SELECTION,
+        QUIET,
+        group=STATE,
+        manual="""\
+Print the states as **is-active** does. The exit status is 0 if at least one of them is failed, else 1, as
+with **systemctl**.""",
+    ),
+    Verb(
+        "show",
+        "verbs.show.show",
+        "print the properties of tasks or of the context, as NAME=VALUE",
+        TRANSACTION,
+        Option(
+            "-p",
+            "--property",
+            action="append",
+            default=[],
+            metavar="NAME",
+            completes="ActiveState SubState MainPID NRestarts StatusText ExitReason ExitCode ExitSignal",
+            help="only these properties; may be given again, or have several with commas",
+            manual="**show**: only these properties. May be given again, or have several with commas.",
+        ),
+        Option(
+            "--value",
+            action="store_true",
+            help="print the values without the names",
+            manual="**show**: print the values without the names.",
+        ),
+        TASKS,
+        group=STATE,
+        manual="""\
+Print the properties of the named tasks, or without one those of the context, as lines of *NAME*=*VALUE*,
+like **systemctl show**. Tasks are separated by an empty line; a task that several open transactions have is
+printed once for each. The values are those of **status --json**. Names that systemd has too mean the same:
+ActiveState, SubState, MainPID, NRestarts, StatusText, StateChangeTimestamp, ControlGroup. What is unknown is
+empty; MainPID is 0 if there is none. An unknown *NAME* is an error, and the exit status 2. Of a context that
+does not run the state file is shown, and stderr says so.""",
+    ),
+    Verb(
+        "wait",
+        "verbs.is_state.wait",
+        "wait until a task is active, inactive or failed",
+        TRANSACTION,
+        Option(
+            "--for",
+            dest="state",
+            required=True,
+            choices=("active", "inactive", "failed"),
+            help="the state to wait for",
+            manual="**wait**: the state to wait for.",
+        ),
+        Option("tasks", nargs=1, metavar="TASK_ID", help="the task"),
+        group=STATE,
+        manual="""\
+Wait until a task is in a state, and end with 0; after **--timeout** with 124, and without it wait as long as
+it takes. Without an *ID* the task may be of any open transaction; while none is open, it is inactive. The
+supervisor answers when the state changes. A state in which the task does not stay counts only while
+**status** could show it: a task that a rule restarts at once after a failure is not *failed* meanwhile. The
+wait goes on with the next supervisor if this one is replaced. A context that does not run changes no state:
+if the state file has another one, the exit status is 5.""",
     ),
     Verb(
         "logs",
@@ -521,6 +634,14 @@ elsewhere SIGKILL to the *keeper_pid* of **status --json** ends it.""",
         "reload",
         "verbs.orders.reload",
         "read the context file again, and change what differs",
+        Option(
+            "--dry-run",
+            action="store_true",
+            help="print what would stop and start, in order, and change nothing",
+            manual="**reload**: print which tasks would stop, restart and start, in this order, then what "
+            "differs, and change nothing. The exit status is 2 for a bad file, 1 for one that a reload would "
+            "refuse.",
+        ),
         group=ORDERS,
         manual="""\
 Read the context file again and change what differs. A bad file changes nothing. The answer comes when
@@ -561,6 +682,6 @@ speaks no protocol of this keeper, the order is refused and the running supervis
 )
 
 EPILOG = """\
-Exit status: 0 done (status: all active), 1 the order failed, 2 usage or bad file, 3 status: not active,
-4 no such context, transaction or task, 5 cannot reach the supervisor, 124 timed out.
+Exit status: 0 done (status: all active), 1 the order failed, 2 usage or bad file, 3 status, is-active: not
+active, 4 no such context, transaction or task, 5 cannot reach the supervisor, 124 timed out.
 """

@@ -369,7 +369,10 @@ class Keeper:
             case LaunchSpec():
                 self._launch(order)
             case sv.SignalTask():
-                self._process_table.signal(order.launch, order.signal, order.rest)
+                if order.all:
+                    self._process_table.signal_all(order.launch, order.signal)
+                else:
+                    self._process_table.signal(order.launch, order.signal, order.rest)
             case sv.SetMain():
                 self._process_table.set_main(order.launch, order.pid, order.start_time)
             case sv.KillTask():

@@ -331,6 +331,18 @@ class ProcessTable:
             record.gone_expected = True
             self._check_gone(record)
 
+    def signal_all(self, launch: int, name: str) -> None:
+        """Send a signal to every process of a launch. None of them is expected to end."""
+        record = self._records.get(launch)
+        if record is None:
+            return
+        others = [(pid, self._machine.start_time(pid)) for pid in self._descendants.reachable(record)]
+        if record.end is None:
+            self._send(record.pid, name)
+        for pid, started in others:
+            if started is not None:
+                self._send_other(pid, started, name)
+
     def _send(self, pid: int, name: str) -> None:
         try:
             self._machine.signal_child(pid, signals.number(name))
@@ -353,10 +365,13 @@ class ProcessTable:
             if started is None:
                 continue
             record.others[pid] = OtherProcess(name=self._machine.name(pid), start_time=started, asked=name)
-            try:
-                self._machine.signal(pid, started, signals.number(name))
-            except OSError as error:
-                complain(f"zmsvcd: cannot send {name} to process {pid}: {error.strerror}")
+            self._send_other(pid, started, name)
+
+    def _send_other(self, pid: int, started: int, name: str) -> None:
+        try:
+            self._machine.signal(pid, started, signals.number(name))
+        except OSError as error:
+            complain(f"zmsvcd: cannot send {name} to process {pid}: {error.strerror}")
 
     def kill(self, launch: int) -> None:
         """Send SIGKILL to every process of a launch. `Gone` is reported when the main process has ended and

@@ -11,7 +11,8 @@ additions need no new number.
 - 1: zmsvc 1.1. The keeper names its version, and the supervisor its own in `Introduce`.
 - 2: `SignalTask` can ask all processes of a launch to end.
 - 3: `SetMain` makes another process of a launch the main one, and `MainProcess` reports it.
-- 4: A launch carries the options of `<service>` that are declared with this number.
+- 4: `SignalTask` can signal every process of a launch that is not being stopped. A launch carries the options
+  of `<service>` that are declared with this number.
 
 The channel to the zygote has a protocol number of its own (`forking`), which the zygote names. The channel to
 the output process (`output`) has none: each side ignores unknown messages. The other channels connect a

@@ -38,6 +38,8 @@ class SignalTask:
     """The signal that asks the other processes of the launch to end. `Gone` follows when no process is left.
     Since protocol 2.
     """
+    all: bool = False
+    """Send the signal to every process of the launch. None of them is expected to end. Since protocol 4."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,6 +76,8 @@ class Loop:
         self.unsaved = ""
         """The reason why the last write of the state file failed; empty if it succeeded."""
         self.on_history: list[Callable[[], None]] = []
+        self.on_change: list[Callable[[], None]] = []
+        """Called at the end of each turn that has changed the world."""
         self._loop = asyncio.get_running_loop()
         self._facts: list[Fact] = []
         self._scheduled = False
@@ -175,7 +177,7 @@ class Loop:
             # The next supervisor gets these facts from the keeper, tasks and clients: this one saves no more.
             return
         facts, self._facts = self._facts, []
-        now = self._loop.time()
+        now, before = self._loop.time(), self.world
         effects: list[Effect] = []
         for fact in facts:
             self.world, more = step(self.world, fact, now)
@@ -187,6 +189,8 @@ class Loop:
             self._perform(effect)
         self._acknowledge()
         self._unit_status.turn(self.world, self.unsaved, effects)
+        for call in self.on_change if self.world is not before else ():
+            call()
 
     def _save(self, records: list[ev.Record]) -> None:
         self._records += records
@@ -249,6 +253,8 @@ class Loop:
                 self.children.tell(
                     sv.SignalTask(launch=effect.launch, signal=effect.signal, rest=effect.rest)
                 )
+            case ev.SendSignal():
+                self.children.tell(sv.SignalTask(launch=effect.launch, signal=effect.signal, all=effect.all))
             case ev.SetMain():
                 self.children.tell(
                     sv.SetMain(launch=effect.launch, pid=effect.pid, start_time=effect.start_time)
@@ -315,7 +321,7 @@ class Loop:
 
 
 def _not_for_the_keeper(effect: Effect) -> bool:
-    return not isinstance(effect, ev.Launch | ev.Signal | ev.SetMain | ev.KillAll)
+    return not isinstance(effect, ev.Launch | ev.Signal | ev.SendSignal | ev.SetMain | ev.KillAll)
 
 
 def facts_of_start(

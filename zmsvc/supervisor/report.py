@@ -121,6 +121,19 @@ def exit_of(end: Exit | None) -> dict[str, Any] | None:
     return {"code": end.code, "signal": end.signal, "reason": end.reason.value, "at": wall(end.at)}
 
 
+def states_of_task(world: World, transaction: str | None, task: str) -> list[State]:
+    """Return the state of a task in the named transaction; otherwise its states in all open ones. Where no
+    transaction has it, the task is inactive.
+    """
+    names = (
+        [name for name, each in world.transactions.items() if each.open]
+        if transaction is None
+        else [transaction]
+    )
+    found = [world.tasks[name, task].state for name in names if (name, task) in world.tasks]
+    return found or [State.INACTIVE]
+
+
 def context_state(world: World) -> State:
     """Return the state of the context: that of its worst transaction."""
     if world.stopping:

@@ -12,12 +12,15 @@ from typing import Any
 
 from zmsvc.core import checks
 from zmsvc.core import events as ev
+from zmsvc.core import reload as core_reload
 from zmsvc.core.access import Verb
 from zmsvc.core.errors import ConfigError, ZmsvcError, reason
 from zmsvc.core.events import Origin, Requested
 from zmsvc.core.model import Context
+from zmsvc.core.world import World
 from zmsvc.host.bus import members
 from zmsvc.host.config import reader
+from zmsvc.host.kernel import signals
 from zmsvc.host.systemd import journal
 from zmsvc.protocol.supervision import Reexec, RestartDevice
 from zmsvc.supervisor import installed, report
@@ -26,6 +29,10 @@ from zmsvc.supervisor.loop import Loop
 
 FOLLOW = 1000
 """The number of history rows that are read at once."""
+WAITED_FOR = ("active", "inactive", "failed")
+"""The states that a client can wait for. The others are on the way to one of them."""
+SIGNALS_ALL = 4
+"""The first protocol in which a keeper can signal all processes of a launch without a stop."""
 DEVICE_PATIENCE = 10.0
 """Seconds in which the device has to end and the next one has to become ready. The device ends itself within
 2 s of the keeper's SIGTERM.
@@ -49,7 +56,10 @@ class Requests:
             **orders,
             "status": self._status,
             "events": self._events,
+            "wait": self._wait,
+            "signal": self._signal,
             "reload": self._reload,
+            "reload-dry-run": self._plan_reload,
             "reexec": self._reexec,
             "restart-device": self._restart_device,
         }
@@ -68,9 +78,33 @@ class Requests:
         )
         return await self._answered(asked, asked.verb, request.get("timeout"))
 
+    async def _signal(self, request: Mapping[str, Any], uid: int, _write: Write) -> Answer:
+        """Send a signal to tasks. The kernel's names for signals are read here, outside the core."""
+        every = bool(request.get("all", False))
+        try:
+            name = signals.name(str(request.get("signal") or ""))
+        except ValueError as error:
+            return failure(2, f"cannot signal: {error}")
+        if every and self._loop.children.protocol < SIGNALS_ALL:
+            return failure(
+                1,
+                f"cannot signal: the keeper (zmsvc {self._about['keeper_version'] or '1.0'}) does not know "
+                f"--all; a restart of the context renews it",
+            )
+        asked = Requested(
+            verb=Verb.SIGNAL,
+            origin=Origin(by="operator", uid=uid),
+            request=self._loop.next_request(),
+            transaction=request.get("transaction"),
+            tasks=tuple(request.get("tasks") or ()),
+            signal=name,
+            all=every,
+        )
+        return await self._answered(asked, asked.verb, None)
+
     async def _answered(self, asked: Requested | ev.ContextReloaded, verb: Verb, seconds: Any) -> Answer:
         """Queue an order and wait for its reply, for at most `seconds` if that is a number above 0."""
-        limit = float(seconds) if isinstance(seconds, int | float) and seconds > 0 else None
+        limit = _limit(seconds)
         try:
             async with asyncio.timeout(limit):
                 reply = await self._loop.ask(asked)
@@ -83,17 +117,8 @@ class Requests:
     async def _status(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
         loop, world = self._loop, self._loop.world
         transaction, tasks = request.get("transaction"), tuple(request.get("tasks") or ())
-        if transaction is not None and transaction not in world.transactions:
-            return failure(4, f"cannot show {transaction}: no such transaction")
-        unknown = [
-            task
-            for task in tasks
-            if not any(key[1] == task for key in world.tasks) and task not in world.context.tasks
-        ]
-        if unknown:
-            return failure(
-                4, f"cannot show {unknown[0]}: no such task in {world.context.path or world.context.name}"
-            )
+        if unknown := _unknown(world, transaction, tasks):
+            return failure(4, f"cannot show {unknown}")
         device = loop.children.device
         endpoints = world.context.endpoints
         return success(
@@ -156,6 +181,35 @@ class Requests:
         finally:
             self._loop.on_history.remove(news.set)
 
+    async def _wait(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
+        """Answer when a task is in the state that the client waits for, or its time has passed."""
+        transaction, tasks, wanted = (
+            request.get("transaction"),
+            request.get("tasks") or [],
+            request.get("for"),
+        )
+        if len(tasks) != 1 or wanted not in WAITED_FOR:
+            return failure(2, f"cannot wait: expected one task, and one state of {', '.join(WAITED_FOR)}")
+        task, limit = tasks[0], _limit(request.get("timeout"))
+        states: list[str] = []
+        changes = asyncio.Event()
+        self._loop.on_change.append(changes.set)
+        try:
+            async with asyncio.timeout(limit):
+                while True:
+                    # A reload may remove the task, and an operator may forget the transaction.
+                    if unknown := _unknown(self._loop.world, transaction, (task,)):
+                        return failure(4, f"cannot wait for {unknown}")
+                    states = list(map(str, report.states_of_task(self._loop.world, transaction, task)))
+                    if wanted in states:
+                        return success({"transaction": transaction, "task": task, "state": wanted})
+                    await changes.wait()
+                    changes.clear()
+        except TimeoutError:
+            return failure(124, f"timed out: {task} is {', '.join(states)} after {limit:g} s, not {wanted}")
+        finally:
+            self._loop.on_change.remove(changes.set)
+
     async def _reload(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
         return await self.reload(block=bool(request.get("block", True)), seconds=request.get("timeout"))
 
@@ -184,6 +238,19 @@ class Requests:
             loop.notifier.ready()
         asked = ev.ContextReloaded(context=context, request=loop.next_request(), block=block)
         return await self._answered(asked, Verb.RELOAD, seconds)
+
+    async def _plan_reload(self, _request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
+        """Answer what a reload would do. It changes nothing."""
+        loop = self._loop
+        try:
+            text = reader.read(loop.places.config_file)
+            context = reader.parse(text, path=str(loop.places.config_file), name=loop.places.name)
+        except OSError as error:
+            return failure(2, f"cannot reload: cannot read {reason(error)}")
+        except ConfigError as error:
+            return failure(2, f"cannot reload: {'; '.join(error.faults)}", faults=error.faults)
+        refusal, plan = core_reload.plan(loop.world, context, asyncio.get_running_loop().time())
+        return failure(1, f"cannot reload: {refusal}") if refusal else success(plan)
 
     async def reload_by_signal(self) -> None:
         """Reload as SIGHUP asks for. The log file is reopened first: an administrator who has moved it finds
@@ -240,3 +307,18 @@ class Requests:
         self._loop.children.tell(Reexec())
         asyncio.get_running_loop().call_later(0.05, self._loop.over.set)
         return success({"version": version})
+
+
+def _limit(seconds: Any) -> float | None:
+    """Return the limit of a request in seconds; None if it has none."""
+    return float(seconds) if isinstance(seconds, int | float) and seconds > 0 else None
+
+
+def _unknown(world: World, transaction: str | None, tasks: tuple[str, ...]) -> str:
+    """Return the reason why a transaction or a task is unknown; empty if all are known."""
+    if transaction is not None and transaction not in world.transactions:
+        return f"{transaction}: no such transaction"
+    for task in tasks:
+        if task not in world.context.tasks and not any(key[1] == task for key in world.tasks):
+            return f"{task}: no such task in {world.context.path or world.context.name}"
+    return ""

@@ -1,5 +1,5 @@
-"""The verbs that send an order and wait for its outcome: start, stop, restart, reset-failed, forget, reload,
-reexec, exit.
+"""The verbs that send an order and wait for its outcome: start, stop, restart, signal, reset-failed, forget,
+reload, reexec, exit.
 """
 
 from __future__ import annotations
@@ -53,6 +53,24 @@ def order(args: argparse.Namespace) -> int:
         raise CtlError(error.code, str(error) + _hint(args, client.name, error, tasks), error.data) from None
     _announce_second(args, data)
     _print_outcome(args, data, new=request["transaction"])
+    return 0
+
+
+def send_signal(args: argparse.Namespace) -> int:
+    """signal: send a signal to tasks; print the processes that it was sent to."""
+    client = Client(choose(args.context, args.transaction), args.timeout)
+    request = {"transaction": args.transaction, "tasks": args.tasks, "signal": args.signal, "all": args.all}
+    try:
+        data = client.ask("signal", **request)
+    except CtlError as error:
+        raise CtlError(error.code, str(error) + _hint(args, client.name, error, []), error.data) from None
+    if args.json:
+        terminal.out(json.dumps(data) + "\n")
+        return 0
+    for task in objects(data.get("tasks")):
+        processes = "all its processes" if data.get("all") is True else f"PID {task.get('pid')}"
+        sent = f"{data.get('signal')} was sent to {processes}"
+        terminal.out(_line(f"{task.get('transaction')}/{task.get('id')}", sent))
     return 0
 
 
@@ -144,6 +162,8 @@ def _hint(args: argparse.Namespace, name: str, error: CtlError, tasks: list[str]
 def reload(args: argparse.Namespace) -> int:
     """reload: have the supervisor read the context file again; print the differences."""
     client = Client(choose(args.context), args.timeout)
+    if args.dry_run:
+        return _plan_reload(args, client)
     try:
         data = client.ask("reload", block=not args.no_block, timeout=args.timeout or None)
     except CtlError as error:
@@ -152,6 +172,18 @@ def reload(args: argparse.Namespace) -> int:
             _print_differences(args, error.data)
         raise CtlError(error.code, str(error) + _hint(args, client.name, error, []), error.data) from None
     _warn_still_failed(client.name, data)
+    _print_differences(args, data)
+    return 0
+
+
+def _plan_reload(args: argparse.Namespace, client: Client) -> int:
+    """reload --dry-run: print the steps in their order, then the differences."""
+    data = client.ask("reload-dry-run")
+    _warn_still_failed(client.name, data)
+    if not args.json:
+        for step in objects(data.get("steps")):
+            where = f"{step.get('transaction')}/{step.get('task')}"
+            terminal.out(_line(f"would {step.get('action')}", where))
     _print_differences(args, data)
     return 0
 

@@ -7,7 +7,7 @@ import json
 import time
 
 from zmsvc import __version__
-from zmsvc.ctl import procfs, render, terminal, versions
+from zmsvc.ctl import procfs, render, status_source, terminal, versions
 from zmsvc.ctl.client import Client, CtlError, NotRunningError
 from zmsvc.ctl.select_context import NoneRunningError, choose, running, start_command
 from zmsvc.ctl.status_reply import ContextStatus, TaskStatus, TransactionStatus, all_active
@@ -18,8 +18,6 @@ TYPE_CHECKING = False  # As in client: an import of typing is too slow.
 if TYPE_CHECKING:
     from zmsvc.ctl.client import Json
 
-PATIENCE = 25.0
-"""Seconds to wait for an answer: a keeper replaces a hung supervisor in less time."""
 LIST_PATIENCE = 3.0
 """Seconds to wait for each answer in `list`, which asks all contexts."""
 LOG_LINES = 5
@@ -33,7 +31,7 @@ def status(args: argparse.Namespace) -> int:
     except NoneRunningError as error:
         raise CtlError(3, str(error), {"contexts": []}) from None
     tasks = [*args.tasks, *args.task]
-    client = Client(places, args.timeout, patience=PATIENCE)
+    client = Client(places, args.timeout, patience=status_source.PATIENCE)
     try:
         data = client.ask("status", transaction=args.transaction, tasks=tasks)
     except NotRunningError:
@@ -68,11 +66,11 @@ def _with_versions(data: Json, it: ContextStatus) -> Json:
 def _not_running(args: argparse.Namespace, places: Places) -> int:
     """Show a context that does not run, with the last states of its tasks from its state file."""
     file = str(places.config_file) if places.config_file.exists() else ""
-    past = _past(places)
+    past = status_source.past(places)
     if past is not None:
-        past["transactions"] = _select(args, places, past["transactions"])
+        past["transactions"] = status_source.select(args, places, past["transactions"])
     if args.json:
-        terminal.out(json.dumps({"contexts": [_empty_status(places.name, file) | (past or {})]}) + "\n")
+        terminal.out(json.dumps({"contexts": [status_source.empty(places.name, file) | (past or {})]}) + "\n")
         return 3
     lines = render.inactive(
         places.name, file, start_command(places.name if file else None, file), terminal.style()
@@ -92,71 +90,6 @@ def _not_running(args: argparse.Namespace, places: Places) -> int:
         lines += render.past(it, extras, terminal.style())
     terminal.page("\n".join(lines) + "\n", wanted=not args.no_pager)
     return 3
-
-
-def _past(places: Places) -> Json | None:
-    """Return the contents of the state file, and announce this source on stderr; None if there is no readable
-    file.
-    """
-    # Imported here for start-up time: most of the time a supervisor answers.
-    from zmsvc.ctl import state_file
-
-    if not state_file.exists(places.state_file):
-        return None
-    try:
-        past = state_file.status(places)
-    except CtlError as error:
-        terminal.complain(f"{places.name} does not run; {error}")
-        return None
-    terminal.complain(state_file.note(places))
-    return past
-
-
-def _select(args: argparse.Namespace, places: Places, transactions: list[Json]) -> list[Json]:
-    """Return the transactions and tasks that were asked for. Raises CtlError 4 for unknown ones, as a
-    supervisor does.
-    """
-    names = {*args.tasks, *args.task}
-    if args.transaction is not None:
-        transactions = [each for each in transactions if each["id"] == args.transaction]
-        if not transactions:
-            raise CtlError(
-                4, f"cannot show {args.transaction}: no such transaction (zmsvcctl -c {places.name} status)"
-            )
-    if not names:
-        return transactions
-    found = [
-        {**each, "tasks": [task for task in each["tasks"] if task["id"] in names]} for each in transactions
-    ]
-    if missing := names - {task["id"] for each in found for task in each["tasks"]}:
-        raise CtlError(4, f"cannot show {min(missing)}: no such task (zmsvcctl -c {places.name} status)")
-    # As for a running context: stopped transactions are left out if another one will be resumed.
-    going_on = [each for each in found if each["resumes"]] if args.transaction is None else []
-    return going_on or found
-
-
-def _empty_status(name: str, file: str) -> Json:
-    """Return the JSON of `status` for a context that does not run, with every field."""
-    empty = (
-        "id",
-        "pid",
-        "keeper_pid",
-        "device_pid",
-        "frontend",
-        "backend",
-        "supervisor_version",
-        "keeper_version",
-        "zygote_version",
-    )
-    nothing: Json = {
-        "name": name,
-        **dict.fromkeys(empty),
-        "restarts": 0,
-        "state": "inactive",
-        "file": file or None,
-        "transactions": [],
-    }
-    return nothing | {"version": __version__, "restart_needed": False}
 
 
 def _log_lines(

@@ -28,6 +28,10 @@ _zmsvcctl()
         esac
     done
 
+    # Flags that mean something else for another verb.
+    case $verb.$prev in
+        logs.-p) _zmsvcctl_offer "emerg alert crit err warning notice info debug"; return ;;
+    esac
     case $prev in
         -c|--context) _zmsvcctl_offer "$(zmsvcctl list 2>/dev/null | while read -r name _; do [ "$name" = NAME ] || echo "$name"; done)"; return ;;
         --timeout) return ;;
@@ -36,6 +40,8 @@ _zmsvcctl()
         -n|--lines) return ;;
         --sort) _zmsvcctl_offer "cpu rss pid id restarts"; return ;;
         --interval) return ;;
+        -p|--property) _zmsvcctl_offer "ActiveState SubState MainPID NRestarts StatusText ExitReason ExitCode ExitSignal"; return ;;
+        --for) _zmsvcctl_offer "active inactive failed"; return ;;
         -o|--output) _zmsvcctl_offer "$(journalctl --output=help 2>/dev/null)"; return ;;
         --since) _zmsvcctl_offer "today yesterday"; return ;;
         --until) _zmsvcctl_offer "today yesterday"; return ;;
@@ -49,7 +55,7 @@ _zmsvcctl()
     esac
 
     if [[ -z $verb ]]; then
-        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart status top list logs events watch send check graph keys units create exit reload reset-failed forget reexec"
+        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed show wait logs events watch send check graph keys units create exit reload reset-failed forget reexec"
         return
     fi
     if [[ $cur == -* ]]; then
@@ -57,9 +63,14 @@ _zmsvcctl()
             start) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task" ;;
             stop) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task --no-triggers" ;;
             restart) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task --no-triggers" ;;
+            signal) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --all" ;;
             status) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -n --lines" ;;
             top) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task --sort --interval --once" ;;
             list) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
+            is-active) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -q --quiet" ;;
+            is-failed) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -q --quiet" ;;
+            show) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction -p --property --value" ;;
+            wait) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --for" ;;
             logs) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -f --follow -n --lines -o --output --since --until -p --priority -g --grep -r --reverse --show-query" ;;
             events) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -f --follow -n --lines" ;;
             watch) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --topic --count --endpoint --keys" ;;
@@ -70,7 +81,7 @@ _zmsvcctl()
             units) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --user --install" ;;
             create) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help $(zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u | tr '\n' ' ')" ;;
             exit) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
-            reload) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
+            reload) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --dry-run" ;;
             reset-failed) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task" ;;
             forget) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction" ;;
             reexec) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
@@ -78,6 +89,7 @@ _zmsvcctl()
         return
     fi
     case $verb.$at in
+        signal.0) _zmsvcctl_offer "HUP INT QUIT USR1 USR2 TERM KILL CONT STOP WINCH" ;;
         check.*) _zmsvcctl_files '*.xml' ;;
         graph.0) _zmsvcctl_files '*.xml' ;;
         keys.0) _zmsvcctl_offer "list make join allow revoke" ;;

@@ -23,6 +23,11 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from restart' -l transaction -x 
 complete -c zmsvcctl -n '__fish_seen_subcommand_from restart' -l task -x -d 'a task; may be given again'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from restart' -l no-triggers -d 'fire no rules'
 
+complete -c zmsvcctl -n __fish_use_subcommand -a signal -d 'send a signal to tasks'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from signal' -l transaction -x -d 'the transaction'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from signal' -l all -d 'to every process of the tasks, not to the main ones alone'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from signal' -a 'HUP INT QUIT USR1 USR2 TERM KILL CONT STOP WINCH'
+
 complete -c zmsvcctl -n __fish_use_subcommand -a status -d 'show the context, its transactions and tasks'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from status' -l transaction -x -d 'the transaction'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from status' -l task -x -d 'a task; may be given again'
@@ -36,6 +41,25 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from top' -l interval -x -d 'the
 complete -c zmsvcctl -n '__fish_seen_subcommand_from top' -l once -d 'print one table, as without a terminal'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a list -d 'show contexts, known and running'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a is-active -d 'print the states of tasks, and end with 0 if one is active'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from is-active' -l transaction -x -d 'the transaction'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from is-active' -l task -x -d 'a task; may be given again'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from is-active' -s q -l quiet -d 'print nothing; the exit status is the answer'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a is-failed -d 'print the states of tasks, and end with 0 if one has failed'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from is-failed' -l transaction -x -d 'the transaction'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from is-failed' -l task -x -d 'a task; may be given again'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from is-failed' -s q -l quiet -d 'print nothing; the exit status is the answer'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a show -d 'print the properties of tasks or of the context, as NAME=VALUE'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from show' -l transaction -x -d 'the transaction'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from show' -s p -l property -x -a 'ActiveState SubState MainPID NRestarts StatusText ExitReason ExitCode ExitSignal' -d 'only these properties; may be given again, or have several with commas'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from show' -l value -d 'print the values without the names'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a wait -d 'wait until a task is active, inactive or failed'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from wait' -l transaction -x -d 'the transaction'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from wait' -l for -x -a 'active inactive failed' -d 'the state to wait for'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a logs -d 'show the log of a context, a transaction or tasks'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from logs' -l transaction -x -d 'the transaction'
@@ -90,6 +114,7 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from create' -a '(zmsvcctl creat
 complete -c zmsvcctl -n __fish_use_subcommand -a exit -d 'stop all tasks and end the context\'s daemon'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a reload -d 'read the context file again, and change what differs'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from reload' -l dry-run -d 'print what would stop and start, in order, and change nothing'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a reset-failed -d 'forget failures, and the start limits that they reached'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from reset-failed' -l transaction -x -d 'the transaction'

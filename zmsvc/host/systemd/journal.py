@@ -45,6 +45,7 @@ MESSAGE_ID: Mapping[str, str] = MappingProxyType(
         "lost": "f383487a64a54678a5f976aae9ac0968",
         "stranger": "b0563571042743aeb4ed4c80f07e05d2",
         "main-process": "548aacd21ea9428c8dafdf62045f740a",
+        "signaled": "e746b3d380da400180b4c19ba65e8162",
         "reset-failed": "63c9d2d680e24c65bfc5105c26f57863",
         "rule-refused": "d91032d0d892455d9648973898caa486",
         "supervisor": "b4c211f05854438a8adc5dc1bea1c44a",

@@ -1,0 +1,48 @@
+"""Requests of the control socket that the supervisor refuses by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from zmsvc.supervisor.loop import Loop
+from zmsvc.supervisor.requests import Requests
+
+
+async def unwritten(_answer: Any, /) -> None:
+    raise AssertionError("a refusal has one line")
+
+
+def refused(request: dict[str, Any], *, protocol: int = 4) -> tuple[int, str]:
+    loop = SimpleNamespace(children=SimpleNamespace(protocol=protocol), on_change=[])
+    table = Requests(cast(Loop, loop), {"keeper_version": "1.0"}).table()
+    answer = asyncio.run(table[request["verb"]](request, 0, unwritten))
+    return answer["code"], answer["error"]
+
+
+def test_a_keeper_of_an_earlier_release_is_not_asked_to_signal_all_processes() -> None:
+    """It would signal the main process alone, and the operator would not know."""
+    request = {"verb": "signal", "tasks": ["a"], "signal": "HUP", "all": True}
+    assert refused(request, protocol=3) == (
+        1,
+        "cannot signal: the keeper (zmsvc 1.0) does not know --all; a restart of the context renews it",
+    )
+
+
+@pytest.mark.parametrize("signal", ["", None, "FOO", 0, 99, ["HUP"]])
+def test_a_signal_that_the_machine_does_not_have_is_refused(signal: Any) -> None:
+    code, error = refused({"verb": "signal", "tasks": ["a"], "signal": signal})
+    assert (code, "is not a signal" in error) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "request_", [{"tasks": ["a"]}, {"tasks": [], "for": "active"}, {"tasks": ["a"], "for": "running"}]
+)
+def test_a_wait_names_one_task_and_a_state_that_lasts(request_: dict[str, Any]) -> None:
+    assert refused({"verb": "wait", **request_}) == (
+        2,
+        "cannot wait: expected one task, and one state of active, inactive, failed",
+    )

@@ -1,0 +1,144 @@
+"""The verb `show`: the properties of a task or of the context as lines of `NAME=VALUE`, for scripts. The
+names are systemd's, where systemd has the property.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from zmsvc.ctl import status_source, terminal
+from zmsvc.ctl.client import CtlError
+from zmsvc.ctl.select_context import choose
+from zmsvc.ctl.status_reply import ContextStatus, objects
+
+TYPE_CHECKING = False  # As in client: an import of typing is too slow.
+if TYPE_CHECKING:
+    from typing import Any
+
+    from zmsvc.ctl.client import Json
+
+OF_TASK = {
+    "Id": "id",
+    "Transaction": "transaction",
+    "Description": "description",
+    "Instance": "instance",
+    "ServiceName": "name",
+    "ActiveState": "state",
+    "SubState": "sub",
+    "StateChangeTimestamp": "since",
+    "MainPID": "pid",
+    "NRestarts": "restarts",
+    "StatusText": "status",
+    "Action": "action",
+    "ExitReason": "exit.reason",
+    "ExitCode": "exit.code",
+    "ExitSignal": "exit.signal",
+    "ExitTimestamp": "exit.at",
+    "CauseBy": "cause.by",
+    "CauseUID": "cause.uid",
+    "Entry": "entry",
+    "Held": "held",
+    "DroppedUpdates": "dropped",
+    "User": "user",
+    "ControlGroup": "cgroup",
+}
+"""The properties of a task, with their places in the answer to `status`."""
+OF_CONTEXT = {
+    "Id": "name",
+    "ContextId": "id",
+    "ActiveState": "state",
+    "FragmentPath": "file",
+    "Transactions": "open",
+    "MainPID": "keeper_pid",
+    "SupervisorPID": "pid",
+    "DevicePID": "device_pid",
+    "NRestarts": "restarts",
+    "DeviceNRestarts": "device_restarts",
+    "FrontEndEndpoint": "frontend",
+    "BackendEndpoint": "backend",
+    "Curve": "curve",
+    "Log": "log",
+    "Unsaved": "unsaved",
+    "KeeperVersion": "keeper_version",
+    "SupervisorVersion": "supervisor_version",
+    "ZygoteVersion": "zygote_version",
+}
+"""The properties of the context, in the same way."""
+_NUMBERS = frozenset(
+    {"MainPID", "NRestarts", "DroppedUpdates", "SupervisorPID", "DevicePID", "DeviceNRestarts"}
+)
+"""Properties that are 0 where the answer has no value, as systemd's MainPID."""
+
+
+def show(args: argparse.Namespace) -> int:
+    """show: print the properties. Returns 0 also for a task that does not run, as systemctl does."""
+    table = OF_TASK if args.tasks else OF_CONTEXT
+    names = _selected(args, table)
+    places = choose(args.context, args.transaction)
+    data = status_source.current(args, places)
+    if args.tasks:
+        shown = [
+            {**task, "transaction": each.get("id")}
+            for each in objects(data.get("transactions"))
+            for task in objects(each.get("tasks"))
+        ]
+        if not shown:
+            raise CtlError(
+                4, f"cannot show {args.tasks[0]}: no transaction has it (zmsvcctl -c {places.name} status)"
+            )
+    else:
+        transactions = ContextStatus(data).transactions
+        # Of a context that does not run: those that its next start resumes.
+        shown = [data | {"open": [each.id for each in transactions if each.open or each.resumes]}]
+    found = [{name: _value(each, name, table[name]) for name in names} for each in shown]
+    if args.json:
+        terminal.out(json.dumps({"properties": found}) + "\n")
+        return 0
+    blocks = (
+        "".join(terminal.clean(_line(name, value, args.value)) + "\n" for name, value in each.items())
+        for each in found
+    )
+    terminal.out("\n".join(blocks))
+    return 0
+
+
+def _selected(args: argparse.Namespace, table: dict[str, str]) -> list[str]:
+    """Return the names that -p selects, in the order of the table as systemctl prints them; all of them
+    without -p. Raises CtlError 2 for an unknown name.
+    """
+    names = [name for words in args.property for name in words.split(",") if name]
+    what = "a task" if table is OF_TASK else "a context"
+    for name in names:
+        if name not in table:
+            raise CtlError(2, f"cannot show {name}: {what} has no such property{_similar(name, table)}")
+    return [name for name in table if name in names or not names]
+
+
+def _similar(name: str, table: dict[str, str]) -> str:
+    # Imported here for start-up time: most of the time the name is right.
+    import difflib
+
+    close = {each.lower(): each for each in table}
+    found = difflib.get_close_matches(name.lower(), close, n=1)
+    return f" (did you mean {close[found[0]]}?)" if found else " (zmsvcctl show lists them)"
+
+
+def _value(data: Json, name: str, place: str) -> Any:
+    value: Any = data
+    for part in place.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return 0 if value is None and name in _NUMBERS else value
+
+
+def _line(name: str, value: Any, only_value: bool) -> str:
+    match value:
+        case None:
+            text = ""
+        case bool():
+            text = "yes" if value else "no"
+        case list():
+            text = " ".join(map(str, value))
+        case _:
+            text = str(value)
+    return text if only_value else f"{name}={text}"
