@@ -251,7 +251,7 @@ class SupervisorProcess:
             notifier=Speaker(kernel, self.process.pid),
         )
         ends = house.context.endpoints
-        children.tell(sv.RunDevice(front=ends.front_bind, back=ends.backend_bind, hwm=1, expect=0))
+        children.tell(sv.RunDevice(front=ends.publish_bind, back=ends.subscribe_bind, hwm=1, expect=0))
         self.clients = Clients(house, loop)
         self._beat()
         await Session(loop, self.clients, self).run(hello, [], autostart=True, transaction="T")

@@ -33,7 +33,10 @@ def rule(trigger: str, action: str, call: str) -> Rule:
 
 def context(*tasks: TaskService, ident: str = "context001") -> Context:
     points = Endpoints(
-        frontend="ipc:///s", backend="ipc:///p", front_bind="ipc:///p", backend_bind="ipc:///s"
+        subscribe_endpoint="ipc:///s",
+        publish_endpoint="ipc:///p",
+        publish_bind="ipc:///p",
+        subscribe_bind="ipc:///s",
     )
     return Context(
         name="Sim", id=ident, log_name="Sim", endpoints=points, tasks={task.id: task for task in tasks}

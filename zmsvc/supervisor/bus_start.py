@@ -75,8 +75,8 @@ class BusStart:
         crashpoint.reached("tell device")
         self._loop.children.tell(
             RunDevice(
-                front=sockets.safe_bind(endpoints.front_bind, curve=curve),
-                back=sockets.safe_bind(endpoints.backend_bind, curve=curve),
+                front=sockets.safe_bind(endpoints.publish_bind, curve=curve),
+                back=sockets.safe_bind(endpoints.subscribe_bind, curve=curve),
                 hwm=sockets.DEVICE_HWM,
                 # The number of the supervisor's own subscriptions, for which the device waits after a
                 # restart. The last one is for the counts of missed orders. The subscriptions of tasks come at

@@ -73,7 +73,7 @@ class Runtime(Protocol):
     service_id: str
     cause: Cause
     log: logging.Logger
-    frontend: str
+    subscribe_endpoint: str
     """The endpoint to subscribe at."""
     keys: TaskKeys
 

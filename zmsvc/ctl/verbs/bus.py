@@ -42,18 +42,18 @@ def watch(args: argparse.Namespace) -> int:
     from zmsvc.host.bus import refusal, sockets
 
     until = time.monotonic() + args.timeout if args.timeout else None
-    frontend, curve = _bus(args, lambda it: it.frontend)
+    subscribe_endpoint, curve = _bus(args, lambda it: it.subscribe_endpoint)
     prefixes = [messages.prefix(topic) for topic in args.topic] or [b""]
     try:
-        with sockets.context() as ctx, sockets.subscriber(ctx, frontend, prefixes, curve) as socket:
-            if curve is None and not socket.poll(FIRST_MS) and refusal.refused(frontend, b"SUB"):
-                raise CtlError(5, str(refusal.refusal(frontend)))
-            with closing(subscriber.Listener(socket, frontend, keys=curve is not None)) as listener:
+        with sockets.context() as ctx, sockets.subscriber(ctx, subscribe_endpoint, prefixes, curve) as socket:
+            if curve is None and not socket.poll(FIRST_MS) and refusal.refused(subscribe_endpoint, b"SUB"):
+                raise CtlError(5, str(refusal.refusal(subscribe_endpoint)))
+            with closing(subscriber.Listener(socket, subscribe_endpoint, keys=curve is not None)) as listener:
                 _print(listener, args, until)
     except KeyboardInterrupt:
         return 0  # Ctrl-C is the way to end it.
     except zmq.ZMQError as error:
-        raise CtlError(5, f"cannot listen at {frontend}: {str(error).lower()}") from None
+        raise CtlError(5, f"cannot listen at {subscribe_endpoint}: {str(error).lower()}") from None
     return 0
 
 
@@ -98,14 +98,16 @@ def message(frame: bytes, args: argparse.Namespace) -> str | None:
 def send(args: argparse.Namespace) -> int:
     """Publish one message, and wait until the device has it."""
     frame = messages.encode(_topic(args.topic), _body(args.message))
-    backend, curve = _bus(args, lambda it: it.backend)
+    publish_endpoint, curve = _bus(args, lambda it: it.publish_endpoint)
     # Imported here for start-up time: a message that cannot be sent is refused without ZMQ.
     from zmsvc.host.bus import sockets
 
     try:
         # A supervisor that is just being replaced would miss an order: wait until one has subscribed.
         presence = messages.MISSED_ORDERS if args.topic in messages.TOPICS else b""
-        wanted = sockets.send_once(backend, frame, args.timeout or SEND_PATIENCE, curve, presence=presence)
+        wanted = sockets.send_once(
+            publish_endpoint, frame, args.timeout or SEND_PATIENCE, curve, presence=presence
+        )
     except UsageError:
         raise  # The message is too large, which is a fault of the command line, not of the context.
     except RefusedError as error:
@@ -151,11 +153,13 @@ def _context(args: argparse.Namespace) -> tuple[ContextStatus, Curve | None]:
     """Return the status of the selected context and the keys to connect with."""
     places = choose(args.context, getattr(args, "transaction", None))
     it = ContextStatus(Client(places, args.timeout, patience=STATUS_PATIENCE).ask("status"))
-    if not it.frontend or not it.backend:
+    if not it.subscribe_endpoint or not it.publish_endpoint:
         raise CtlError(
             5, f"cannot understand the supervisor of {places.name}: it does not say where the device is"
         )
-    if not it.curve or not any(place.startswith("tcp://") for place in (it.frontend, it.backend)):
+    if not it.curve or not any(
+        place.startswith("tcp://") for place in (it.subscribe_endpoint, it.publish_endpoint)
+    ):
         return it, None
     # Imported here for start-up time: most contexts have no keys, and their file need not be read.
     from zmsvc.ctl import client_keys

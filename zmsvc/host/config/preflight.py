@@ -43,7 +43,7 @@ def check_ports(context: Context) -> list[ConfigWarning]:
     """
     ends = context.endpoints
     found: list[ConfigWarning] = []
-    for name, bind in (("FrontBind", ends.front_bind), ("BackendBind", ends.backend_bind)):
+    for name, bind in (("FrontBind", ends.publish_bind), ("BackendBind", ends.subscribe_bind)):
         why = _ipc(bind.removeprefix("ipc://"), context.name) if bind.startswith("ipc://") else _tcp(bind)
         if why:
             found.append(ConfigWarning(element=name, text=f"{name} {bind}: {why}"))
