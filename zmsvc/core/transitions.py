@@ -31,13 +31,13 @@ def apply(draft: Draft, key: Key, event: TaskEvent, /, **changes: Any) -> bool:
     it.
     """
     task = draft.tasks[key]
-    move = TABLE[task.sub_state].get(event)
-    if move is None:
+    transition = TABLE[task.sub_state].get(event)
+    if transition is None:
         return False
-    if move.to is not task.sub_state:
+    if transition.to is not task.sub_state:
         changes.setdefault("deadline", None)
-    draft.put(key, replace(task, sub_state=move.to, **changes))
-    _ACTS[move.act](draft, key, event)
+    draft.put(key, replace(task, sub_state=transition.to, **changes))
+    _ACTS[transition.act](draft, key, event)
     return True
 
 
