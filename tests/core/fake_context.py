@@ -316,7 +316,7 @@ class Zygote:
                 os.close(fd)
             self._say(forking.encode_answer(forking.NotForked(number=errno.EAGAIN)))
             return
-        marks = frozenset({self.house.places.mark, b"ZMSVC_LAUNCH=%d" % spec.launch})
+        marks = frozenset({self.house.places.context_mark, b"ZMSVC_LAUNCH=%d" % spec.launch})
         task = kernel.fork(kernel.keeper, spec.service_type, marks)
         # It waits at the gate of its own.
         assert fds.gate is not None
@@ -462,7 +462,7 @@ class FakeContext:
         self.keepers += 1
         port = KeeperPort(self.kernel)
         # As zmsvcd does before anything else.
-        port.kill_each(SupervisorPort(self.kernel).belonging((), self.places.mark))
+        port.kill_each(SupervisorPort(self.kernel).belonging((), self.places.context_mark))
         self.listeners = Listeners(self.places)
         self.keeper = Keeper(self.places, self.listeners, [], None, None, port)
         self.observe(self.keeper)

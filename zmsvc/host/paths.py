@@ -34,7 +34,7 @@ class Places:
         return self.runtime / "control.sock"
 
     @property
-    def mark(self) -> bytes:
+    def context_mark(self) -> bytes:
         """The variable that identifies the processes of this context: all of them, and no others, have it in
         their environment.
         """

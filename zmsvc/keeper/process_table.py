@@ -73,14 +73,14 @@ class ProcessTable:
         self,
         report: Callable[[Report], None],
         zygote: ZygoteClient,
-        environment_tag: bytes,
+        context_mark: bytes,
         cgroup: Path | None,
         machine: KeeperMachine,
         dispatcher: Dispatcher,
     ) -> None:
         self._report = report
         self._zygote = zygote
-        self._environment_tag = environment_tag
+        self._context_mark = context_mark
         self._cgroup = cgroup
         self._machine, self._dispatcher = machine, dispatcher
         self._forking: dict[int, bool] = {}
@@ -105,7 +105,7 @@ class ProcessTable:
         """Children that are not tasks: supervisor, device and output process."""
         self._descendants = Descendants(
             machine,
-            environment_tag,
+            context_mark,
             _KnownChildren(self._by_pid, self.workers, zygote, self._named_mains),
             self._is_stray,
             self._is_confined,
@@ -509,7 +509,7 @@ class ProcessTable:
         if self._forking:
             # The orphan may be a fork in progress, which has neither marks nor a control group yet.
             return False
-        launch = self._machine.launch_of(pid, self._environment_tag)
+        launch = self._machine.launch_of(pid, self._context_mark)
         if launch is not None and self._has_launch(launch):
             return False
         group = self._machine.cgroup_of(pid)

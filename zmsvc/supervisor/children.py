@@ -135,7 +135,7 @@ class Children:
         """
         self._peeked = 0
         notify.peek_from_start(notify_socket)
-        self.mark = b""
+        self.context_mark = b""
         """The mark of all processes of the context (host/kernel/process_marks.py)."""
         self.protocol = PROTOCOL
         """The protocol that keeper and supervisor have agreed on."""
@@ -276,8 +276,8 @@ class Children:
         return passed
 
     def _forget_speaker(self, end: Fact) -> None:
-        """Forget the launch of a process and tag when a Thread has ended: the next launch has the same
-        process and tag.
+        """Forget the launch of a process and member ID when a Thread has ended: the next launch has the same
+        process and member ID.
 
         READY=1 of the next launch may come before the keeper's report of it, and while the disk is full the
         ended launch is not acknowledged.
@@ -300,17 +300,17 @@ class Children:
         return max(0.0, self._held_back[0].until - time.monotonic()) if self._held_back else None
 
     def _speaker(self, datagram: notify.Datagram) -> Speaker:
-        tag = next((value for key, value in datagram.lines if key == "X_ZMSVC_TASK"), "")
+        member_id = next((value for key, value in datagram.lines if key == "X_ZMSVC_TASK"), "")
         # A task with its own process may also send that line, but only for itself.
         if (datagram.pid, "") in self._launch_of:
             return datagram.pid, ""
-        return self._admitted(datagram) or (datagram.pid, tag)
+        return self._admitted(datagram) or (datagram.pid, member_id)
 
     def _admitted(self, datagram: notify.Datagram) -> Speaker | None:
         """Return the sender for a process that is not the main one of a task but may notify for it; None for
         others, and for processes that have ended.
         """
-        launch = self.outside.launch_of(datagram.pid, self.mark) if self.mark else None
+        launch = self.outside.launch_of(datagram.pid, self.context_mark) if self.context_mark else None
         if launch is None or launch not in self._speaker_of or not self._admits_all(launch):
             return None
         # Another user's process may have the same mark, but not this user ID.
@@ -427,7 +427,7 @@ class Children:
         if pid == self._speaker_of[launch][0]:
             return
         started = self.outside.start_time(pid)
-        if started is None or self.outside.launch_of(pid, self.mark) != launch:
+        if started is None or self.outside.launch_of(pid, self.context_mark) != launch:
             self.refused.add(
                 "Process %d names %d as the main process, which is not one of its task: ignored",
                 datagram.pid,

@@ -50,7 +50,7 @@ def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Co
         frontend=subscribe_endpoint,
         backend=publish_endpoint,
         notify=str(places.notify_socket),
-        mark=process_marks.limit_value(places.mark, task.launch),
+        mark=process_marks.limit_value(places.context_mark, task.launch),
         log=log_target,
         cause=cause.as_json(task.cause),
         # A shared process belongs to no single task, so it has no PID file.

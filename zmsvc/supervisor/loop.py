@@ -85,7 +85,7 @@ class Loop:
         self._unforgotten: list[int] = []
         self._records: list[ev.Record] = []
         self._held_back: asyncio.TimerHandle | None = None
-        children.mark, children.admission = places.mark, self
+        children.context_mark, children.admission = places.context_mark, self
 
     def admits_all(self, launch: int) -> bool:
         key = self.world.launches.get(launch)
@@ -129,7 +129,9 @@ class Loop:
         # does not end at once. Do not wait for one that cannot be killed (a setuid root program, or one that
         # hangs in the kernel).
         while self._loop.time() < until:
-            found = [pid for pid in outside.belonging(sessions, self.places.mark) if pid != os.getpid()]
+            found = [
+                pid for pid in outside.belonging(sessions, self.places.context_mark) if pid != os.getpid()
+            ]
             if not (doomed := {(pid, outside.start_time(pid)) for pid in found} - killed):
                 return
             outside.kill_each(pid for pid, _ in doomed)
