@@ -13,7 +13,7 @@ from zmsvc.core.model import Context, TaskService
 from zmsvc.core.service_options import Limits, ServiceOptions, ServiceType, options_of
 from zmsvc.core.world import World
 from zmsvc.host import paths
-from zmsvc.host.bus import members
+from zmsvc.host.bus import bus_users
 from zmsvc.host.kernel import process_marks
 from zmsvc.host.paths import Places
 from zmsvc.protocol.launch import LaunchSpec
@@ -96,7 +96,7 @@ def _other_user(user: str | None) -> int | None:
     """Return the user ID of a task that runs as another user than the daemon. None for the daemon's user, and
     for a user that this machine does not know: the launch of such a task fails.
     """
-    uid = None if user is None else members.number(user)
+    uid = None if user is None else bus_users.number(user)
     return uid if uid != os.geteuid() else None
 
 

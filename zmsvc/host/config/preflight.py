@@ -15,7 +15,7 @@ from zmsvc.core.checks import ConfigWarning
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.service_options import ServiceType
-from zmsvc.host.bus import endpoints, members
+from zmsvc.host.bus import bus_users, endpoints
 from zmsvc.host.config import exposed_binds
 from zmsvc.host.kernel import programs
 from zmsvc.host.paths import control_socket, service_path
@@ -97,9 +97,9 @@ def check_services(context: Context) -> list[ConfigWarning]:
 def _missing(task: TaskService) -> Iterator[str]:
     if os.geteuid() and (task.user or task.group):
         yield "it has another user or group, which only root can give it"
-    if task.user and members.number(task.user) is None:
+    if task.user and bus_users.number(task.user) is None:
         yield f"its <user> {task.user} is unknown on this machine, so that the task cannot be started here"
-    if task.group and members.group_number(task.group) is None:
+    if task.group and bus_users.group_number(task.group) is None:
         yield f"its <group> {task.group} is unknown on this machine, so that the task cannot be started here"
     if task.service_type is ServiceType.COMMAND:
         yield from _program(task)

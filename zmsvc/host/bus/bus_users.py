@@ -100,7 +100,7 @@ def other_users(users: Iterable[str]) -> frozenset[int]:
     return frozenset(uid for user in users if (uid := number(user)) is not None) - {os.geteuid()}
 
 
-class Members:
+class BusUsers:
     """The users that may connect, by the current members file and user database. Without a file: root and the
     daemon's own user and group.
     """
