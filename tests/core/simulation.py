@@ -218,7 +218,7 @@ class Keeper:
     ends: dict[int, ev.TaskExited] = field(default_factory=dict)
     rest: dict[int, int] = field(default_factory=dict)
     """How many processes are still there after their main process, by launch."""
-    killed: dict[int, tuple[ev.Ended, ...]] = field(default_factory=dict)
+    killed: dict[int, tuple[ev.Leftover, ...]] = field(default_factory=dict)
     """Ends of launches; repeated to a supervisor that orders the leftovers to be killed again."""
     forked: list[tuple[int, Key]] = field(default_factory=list)
     out: deque[Fact] = field(default_factory=deque)
@@ -245,18 +245,20 @@ class Keeper:
         process = self.alive.pop(launch)
         if process.left:
             self.rest[launch] = process.left
-        self.ends[launch] = ev.TaskExited(launch=launch, code=code, signal=signal, left=bool(process.left))
+        self.ends[launch] = ev.TaskExited(
+            launch=launch, code=code, signal=signal, others_left=bool(process.left)
+        )
         self.out.append(self.ends[launch])
 
-    def terminate_rest(self, launch: int, name: str) -> None:
+    def terminate_others(self, launch: int, name: str) -> None:
         """They do as they are asked."""
         if launch not in self.ends:
             return
         asked = self.killed.get(launch, ()) + tuple(
-            ev.Ended(pid=9000 + number, name="sh", signal=name, asked=name)
+            ev.Leftover(pid=9000 + number, name="sh", signal=name, asked=name)
             for number in range(self.rest.pop(launch, 0))
         )
-        self.ends[launch], self.killed[launch] = replace(self.ends[launch], left=False), asked
+        self.ends[launch], self.killed[launch] = replace(self.ends[launch], others_left=False), asked
         self.out.append(ev.TaskGone(launch=launch, leftovers=asked))
 
     def kill(self, launch: int) -> None:
@@ -264,11 +266,11 @@ class Keeper:
             self.alive[launch].left = 0
             self.end(launch, signal="SIGKILL")
         killed = self.killed.get(launch, ()) + tuple(
-            ev.Ended(pid=9000 + number, name="sh", signal="SIGKILL", killed=True)
+            ev.Leftover(pid=9000 + number, name="sh", signal="SIGKILL", killed=True)
             for number in range(self.rest.pop(launch, 0))
         )
         if launch in self.ends:
-            self.ends[launch], self.killed[launch] = replace(self.ends[launch], left=False), killed
+            self.ends[launch], self.killed[launch] = replace(self.ends[launch], others_left=False), killed
         self.out.append(ev.TaskGone(launch=launch, leftovers=killed))
 
 
@@ -446,9 +448,9 @@ class Simulation:
                 self.keeper.alive[launch].signals.append(effect.signal)
                 if self.obedient:
                     self.keeper.end(launch, code=0)
-            case ev.Signal(launch=launch, rest=rest) if rest:
+            case ev.Signal(launch=launch, others=others) if others:
                 if self.stuck is None:
-                    self.keeper.terminate_rest(launch, rest)
+                    self.keeper.terminate_others(launch, others)
                 elif launch in self.keeper.ends:
                     self.stuck.add(launch)
             case ev.KillAll(launch=launch):

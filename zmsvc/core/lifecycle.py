@@ -118,8 +118,8 @@ class Act(Enum):
     START_TIMED_OUT = auto()
     WATCHDOG_MISSED = auto()
     KILL = auto()
-    TERMINATE_REST = auto()
-    KILL_REST = auto()
+    TERMINATE_OTHERS = auto()
+    KILL_OTHERS = auto()
     RESTART_AFTER_STOP = auto()
     CANCEL_RESTART = auto()
     CANCEL_BACK_OFF = auto()
@@ -149,8 +149,8 @@ _SETTLED: Row = {
     TaskEvent.ENDED_BADLY: Transition(SubState.FAILED, Act.FINISH),
 }
 _END: Row = {
-    TaskEvent.LEFT_BEHIND: Transition(SubState.FINAL_SIGTERM, Act.TERMINATE_REST),
-    TaskEvent.LEFT_TO_KILL: Transition(SubState.FINAL_SIGKILL, Act.KILL_REST),
+    TaskEvent.LEFT_BEHIND: Transition(SubState.FINAL_SIGTERM, Act.TERMINATE_OTHERS),
+    TaskEvent.LEFT_TO_KILL: Transition(SubState.FINAL_SIGKILL, Act.KILL_OTHERS),
     **_SETTLED,
 }
 
@@ -208,10 +208,10 @@ TABLE: dict[SubState, Row] = {
         TaskEvent.DEADLINE: Transition(SubState.STOP_SIGKILL, Act.REPORT_SURVIVOR),
         **_asked_while_stopping(SubState.STOP_SIGKILL),
         **_END,
-        TaskEvent.LEFT_BEHIND: Transition(SubState.FINAL_SIGKILL, Act.KILL_REST),
+        TaskEvent.LEFT_BEHIND: Transition(SubState.FINAL_SIGKILL, Act.KILL_OTHERS),
     },
     SubState.FINAL_SIGTERM: {
-        TaskEvent.DEADLINE: Transition(SubState.FINAL_SIGKILL, Act.KILL_REST),
+        TaskEvent.DEADLINE: Transition(SubState.FINAL_SIGKILL, Act.KILL_OTHERS),
         **_asked_while_stopping(SubState.FINAL_SIGTERM),
         **_SETTLED,
     },

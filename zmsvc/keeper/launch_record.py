@@ -11,7 +11,7 @@ from pathlib import Path
 
 from zmsvc.keeper.machine import ChildEnd
 from zmsvc.keeper.shared_process import SharedProcess
-from zmsvc.protocol.supervision import Exited, LeftOver
+from zmsvc.protocol.supervision import Exited, Leftover
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,20 +29,20 @@ class OtherProcess:
 
     name: str
     start_time: int
-    asked: str = ""
+    stop_signal: str = ""
     """The signal that asked the process to end."""
     killed: bool = False
 
-    def ended(self, pid: int, status: ExitStatus | None = None) -> LeftOver:
+    def ended(self, pid: int, status: ExitStatus | None = None) -> Leftover:
         """Return the report about this process. Without `status`, another process has reaped it."""
         status = status or ExitStatus()
-        return LeftOver(
+        return Leftover(
             pid=pid,
             name=self.name,
             code=status.code,
             signal=status.signal,
             core=status.core,
-            asked=self.asked,
+            asked=self.stop_signal,
             killed=self.killed,
         )
 
@@ -73,7 +73,7 @@ class LaunchRecord:
     """How the main process ended. The keeper repeats it to every new supervisor until one acknowledges it."""
     others: dict[int, OtherProcess] = field(default_factory=dict)
     """The signaled processes of the launch other than the main one, by PID."""
-    ended_others: list[LeftOver] = field(default_factory=list)
+    leftovers: list[Leftover] = field(default_factory=list)
     gone_expected: bool = False
     """True if the supervisor expects `Gone` when no process of the launch is left."""
     killing: bool = False

@@ -199,7 +199,7 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeftOver:
+class Leftover:
     """A process of a launch other than the main one, and how it ended, if the keeper has reaped it."""
 
     pid: int
@@ -218,7 +218,7 @@ class Gone:
     """No process of this launch is left."""
 
     launch: int
-    ended: tuple[LeftOver, ...] = ()
+    ended: tuple[Leftover, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ from zmsvc.core.nesting import check_depth
 from zmsvc.host import seqpacket
 from zmsvc.host.sparse_log import SparseLog
 from zmsvc.host.systemd import notify
-from zmsvc.protocol import OLDEST, PROTOCOL
+from zmsvc.protocol import OLDEST, PROTOCOL, PROTOCOL_SET_MAIN
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import LaunchSpec
 from zmsvc.supervisor.machine import Machine, Outside
@@ -43,8 +43,6 @@ a megabyte.
 
 _URGENT = sv.SignalTask | sv.KillTask | sv.ReplaceDevice
 
-MAIN = 3
-"""The first protocol in which a keeper can treat another process as the main one."""
 
 CROWD = 100
 """If the keeper has not reported this many launches yet, messages are read in portions."""
@@ -389,7 +387,7 @@ class Children:
             case sv.Exited():
                 ends.append(exit_of(report))
             case sv.Gone():
-                ends.append(ev.TaskGone(launch=report.launch, leftovers=tuple(map(_ended, report.ended))))
+                ends.append(ev.TaskGone(launch=report.launch, leftovers=tuple(map(_leftover, report.ended))))
             case sv.DeviceState():
                 self.device = report
                 for call in self.on_device:
@@ -433,7 +431,7 @@ class Children:
                 datagram.pid,
                 pid,
             )
-        elif self.protocol < MAIN:
+        elif self.protocol < PROTOCOL_SET_MAIN:
             self.refused.add(
                 "Process %d names another main process: a keeper of an earlier zmsvc cannot take it",
                 datagram.pid,
@@ -503,12 +501,12 @@ class Children:
 
 def exit_of(end: sv.Exited) -> ev.TaskExited:
     return ev.TaskExited(
-        launch=end.launch, code=end.code, signal=end.signal, left=end.left, oom=end.oom, why=end.why
+        launch=end.launch, code=end.code, signal=end.signal, others_left=end.left, oom=end.oom, why=end.why
     )
 
 
-def _ended(each: sv.LeftOver) -> ev.Ended:
-    return ev.Ended(
+def _leftover(each: sv.Leftover) -> ev.Leftover:
+    return ev.Leftover(
         pid=each.pid, name=each.name, code=each.code, signal=each.signal, asked=each.asked, killed=each.killed
     )
 

@@ -28,6 +28,7 @@ from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
 from zmsvc.host.systemd import journal
 from zmsvc.host.systemd.notify import Notifier
+from zmsvc.protocol import PROTOCOL_SIGNALS_OTHERS
 from zmsvc.protocol import supervision as sv
 from zmsvc.supervisor import records
 from zmsvc.supervisor.bus import ECHO, Bus
@@ -37,8 +38,6 @@ from zmsvc.supervisor.unit_status import UnitNotifier, UnitStatus
 
 SAVE_AGAIN = 1.0
 """Seconds until the next attempt to write the state file."""
-ASKS = 2
-"""The first protocol in which a keeper can signal all processes of a launch."""
 END = 10.0
 """The limit in seconds for killing all processes of a context whose keeper is gone. Only a fork bomb takes as
 long.
@@ -249,7 +248,7 @@ class Loop:
                 self._launch(effect)
             case ev.Signal():
                 self.children.tell(
-                    sv.SignalTask(launch=effect.launch, signal=effect.signal, rest=effect.rest)
+                    sv.SignalTask(launch=effect.launch, signal=effect.signal, rest=effect.others)
                 )
             case ev.SetMain():
                 self.children.tell(
@@ -327,7 +326,7 @@ def facts_of_start(
         keeper_id=hello.epoch,
         children=living,
         exits=frozenset(end.launch for end in ends),
-        keeper_can_ask=hello.protocol >= ASKS,
+        keeper_signals_others=hello.protocol >= PROTOCOL_SIGNALS_OTHERS,
         autostart=autostart,
         transaction=transaction,
         generated=ids.transaction_id(),

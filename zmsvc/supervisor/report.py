@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from zmsvc.core import cause, messages
-from zmsvc.core.events import Key, ended_as_json
+from zmsvc.core.events import Key, leftover_as_json
 from zmsvc.core.lifecycle import STATE_OF, State, SubState
 from zmsvc.core.model import TaskService
 from zmsvc.core.world import Exit, Task, World, is_starting, service_of, status_at, transaction_state
@@ -105,7 +105,7 @@ def _task(world: World, key: Key, task: Task, cgroup: str | None) -> dict[str, A
         "restarts": task.restarts,
         "exit": exit_of(task.exit),
         "status": status_at(task, time.monotonic()),
-        "ended": list(map(ended_as_json, task.leftovers)),
+        "ended": list(map(leftover_as_json, task.leftovers)),
         "user": service.user if service else None,
         "entry": bool(service and service.entry),
         "held": task.stopped_by_operator,
