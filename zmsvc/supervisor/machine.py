@@ -32,7 +32,9 @@ class Outside(Protocol):
     def start_time(self, pid: int) -> int | None:
         """Return the start time of a process; None if there is no such process."""
 
-    def belonging(self, sessions: Container[int], context_mark: bytes, launch: int | None = None) -> list[int]:
+    def belonging(
+        self, sessions: Container[int], context_mark: bytes, launch: int | None = None
+    ) -> list[int]:
         """Return the processes of these sessions, and those with the marks of a context or of one of its
         launches: in the environment, or in a resource limit.
         """
