@@ -104,9 +104,9 @@ def test_zmsvcctl_of_a_user_who_may_not_connect_ends_with_5(loopback: Context) -
 SDK = """
 import sys, logging
 from zmsvc.core.errors import RefusedError
-from zmsvc.task.bus import Bus
+from zmsvc.task.bus import TaskBus
 from zmsvc.task.runtime import TaskRuntime
-bus = Bus(sys.argv[1], sys.argv[2])
+bus = TaskBus(sys.argv[1], sys.argv[2])
 try:
     bus.publish(b"talk @@@ {}")
 except RefusedError as error:

@@ -15,7 +15,7 @@ import zmq
 
 from zmsvc.core import events as ev
 from zmsvc.core import messages
-from zmsvc.core.access import BUS, Verb
+from zmsvc.core.access import BUS, TOPICS, Verb
 from zmsvc.core.errors import ProtocolError, UsageError
 from zmsvc.core.events import OrdersMissed, Origin, Requested
 from zmsvc.core.messages import Order
@@ -70,7 +70,7 @@ class Bus:
         self._zmq = sockets.context()
         subscribe_endpoint, publish_endpoint = endpoints
         self._missed_topic = messages.MISSED_ORDERS.decode() + origin
-        topics = [messages.prefix(topic) for topic in (*messages.TOPICS, self._missed_topic)]
+        topics = [messages.prefix(topic) for topic in (*TOPICS, self._missed_topic)]
         self._subscriber = sockets.subscriber(
             self._zmq, subscribe_endpoint, topics, curve, hwm=socket_options.SUPERVISOR_HWM
         )

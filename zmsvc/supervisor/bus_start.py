@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from zmsvc.core import messages
+from zmsvc.core import access
 from zmsvc.core.errors import ZmsvcError, reason
 from zmsvc.core.events import Fact
 from zmsvc.host import crashpoint
@@ -81,7 +81,7 @@ class BusStart:
                 # The number of the supervisor's own subscriptions, for which the device waits after a
                 # restart. The last one is for the counts of missed orders. The subscriptions of tasks come at
                 # the same moment.
-                expect=len(messages.TOPICS) + 1,
+                expect=len(access.TOPICS) + 1,
             )
         )
 

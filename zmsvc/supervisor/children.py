@@ -29,7 +29,7 @@ from zmsvc.host.systemd import notify
 from zmsvc.protocol import OLDEST, PROTOCOL, PROTOCOL_SET_MAIN
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import LaunchSpec
-from zmsvc.supervisor.machine import Machine, Outside
+from zmsvc.supervisor.machine import LocalMachine, Outside
 from zmsvc.supervisor.user_notify import UserNotify
 
 BATCH = 1024
@@ -85,7 +85,7 @@ class Listener(Protocol):
         """`facts` has news that no descriptor announces. Any thread calls this."""
 
 
-class Admission(Protocol):
+class NotifyPolicy(Protocol):
     """The part of the supervisor that knows the context file: loop.py."""
 
     def admits_all(self, launch: int) -> bool:
@@ -98,7 +98,7 @@ class Children:
     def __init__(
         self, keeper: socket.socket, notify_socket: socket.socket, outside: Outside | None = None
     ) -> None:
-        self.outside = outside or Machine()
+        self.outside = outside or LocalMachine()
         self.keeper = keeper
         self.notify = notify_socket
         self.device = sv.DeviceState()
@@ -126,7 +126,7 @@ class Children:
         self.waiting = False
         """True while orders wait."""
         self.listener: Listener | None = None
-        self.admission: Admission | None = None
+        self.notify_policy: NotifyPolicy | None = None
         self._spare = notify.ReservedDescriptor()
         """A spare descriptor, so that an update which comes as a descriptor can be received even at the
         limit.
@@ -317,7 +317,7 @@ class Children:
         return self._speaker_of[launch]
 
     def _admits_all(self, launch: int) -> bool:
-        return self.admission is not None and self.admission.admits_all(launch)
+        return self.notify_policy is not None and self.notify_policy.admits_all(launch)
 
     def _await_launched(self, datagram: notify.Datagram, before: list[Fact], ends: list[Fact]) -> None:
         """Read the keeper's `launched` message for a task whose first datagram came before it. The message is

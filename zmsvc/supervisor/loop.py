@@ -84,7 +84,7 @@ class Loop:
         self._unforgotten: list[int] = []
         self._records: list[ev.Record] = []
         self._held_back: asyncio.TimerHandle | None = None
-        children.context_mark, children.admission = places.context_mark, self
+        children.context_mark, children.notify_policy = places.context_mark, self
 
     def admits_all(self, launch: int) -> bool:
         key = self.world.launches.get(launch)

@@ -43,7 +43,7 @@ class Outside(Protocol):
         """SIGKILL each of these processes."""
 
 
-class Machine:
+class LocalMachine:
     """The machine that this process runs on."""
 
     receive = staticmethod(notify.receive)

@@ -47,7 +47,7 @@ class Subscription:
         self._socket.close(0)
 
 
-class Bus:
+class TaskBus:
     """The connection. Any thread may call its methods."""
 
     def __init__(

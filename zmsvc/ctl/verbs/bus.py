@@ -9,7 +9,7 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from zmsvc.core import messages
+from zmsvc.core import access, messages
 from zmsvc.core.errors import ConfigError, ProtocolError, RefusedError, UsageError, ZmsvcError
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import Client, CtlError
@@ -19,7 +19,7 @@ from zmsvc.ctl.status_reply import ContextStatus
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from zmsvc.ctl.subscriber import Listener
+    from zmsvc.ctl.subscriber import BusListener
     from zmsvc.host.bus.curve_keys import Curve
 
 STATUS_PATIENCE = 25.0
@@ -48,7 +48,9 @@ def watch(args: argparse.Namespace) -> int:
         with sockets.context() as ctx, sockets.subscriber(ctx, subscribe_endpoint, prefixes, curve) as socket:
             if curve is None and not socket.poll(FIRST_MS) and refusal.refused(subscribe_endpoint, b"SUB"):
                 raise CtlError(5, str(refusal.refusal(subscribe_endpoint)))
-            with closing(subscriber.Listener(socket, subscribe_endpoint, keys=curve is not None)) as listener:
+            with closing(
+                subscriber.BusListener(socket, subscribe_endpoint, keys=curve is not None)
+            ) as listener:
                 _print(listener, args, until)
     except KeyboardInterrupt:
         return 0  # Ctrl-C is the way to end it.
@@ -57,7 +59,7 @@ def watch(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print(listener: Listener, args: argparse.Namespace, until: float | None) -> None:
+def _print(listener: BusListener, args: argparse.Namespace, until: float | None) -> None:
     """Print the selected messages, at most --count. Raises CtlError 124 if fewer have come at the monotonic
     time `until`.
     """
@@ -104,7 +106,7 @@ def send(args: argparse.Namespace) -> int:
 
     try:
         # A supervisor that is just being replaced would miss an order: wait until one has subscribed.
-        presence = messages.MISSED_ORDERS if args.topic in messages.TOPICS else b""
+        presence = messages.MISSED_ORDERS if args.topic in access.TOPICS else b""
         wanted = sockets.send_once(
             publish_endpoint, frame, args.timeout or SEND_PATIENCE, curve, presence=presence
         )
