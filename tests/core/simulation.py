@@ -24,7 +24,7 @@ from zmsvc.core.world import Task, World, task_from_row, task_to_row
 
 BEGINNING = 1000.0
 PID = 1000
-"""Added to a launch number to make a PID of it."""
+"""Added to a launch ID to make a PID of it."""
 
 
 def rule(trigger: str, action: str, call: str) -> Rule:

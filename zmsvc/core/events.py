@@ -1,6 +1,6 @@
 """The input and output of `step`: facts are in the past tense, effects in the imperative.
 
-A fact names a process by its launch number, never by a PID: the kernel reuses PIDs.
+A fact names a process by its launch ID, never by a PID: the kernel reuses PIDs.
 """
 
 from __future__ import annotations

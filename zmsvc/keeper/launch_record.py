@@ -78,7 +78,7 @@ class LaunchRecord:
     """True if the supervisor expects `Gone` when no process of the launch is left."""
     killing: bool = False
     stop_signal: str = ""
-    """The signal that asks the other processes to end."""
+    """The stop signal of the other processes."""
     shared_process: SharedProcess | None = None
     """The process that runs this task, if several tasks share it."""
     member_id: str = ""
