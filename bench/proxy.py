@@ -18,16 +18,16 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     context.set(zmq.MAX_SOCKETS, 4096)
-    front, back = context.socket(zmq.XSUB), context.socket(zmq.XPUB)
-    for each in (front, back):
+    xsub, xpub = context.socket(zmq.XSUB), context.socket(zmq.XPUB)
+    for each in (xsub, xpub):
         each.set_hwm(HWM)
     # There is always a subscriber, so that a publisher can tell when it is connected, as at zmsvc's device.
-    front.setsockopt(zmq.BACKLOG, 1024)
-    back.setsockopt(zmq.BACKLOG, 1024)
-    front.bind(sys.argv[1])
-    back.bind(sys.argv[2])
-    front.send(b"\x01\xff\xffnobody")
-    zmq.proxy(front, back)
+    xsub.setsockopt(zmq.BACKLOG, 1024)
+    xpub.setsockopt(zmq.BACKLOG, 1024)
+    xsub.bind(sys.argv[1])
+    xpub.bind(sys.argv[2])
+    xsub.send(b"\x01\xff\xffnobody")
+    zmq.proxy(xsub, xpub)
 
 
 if __name__ == "__main__":

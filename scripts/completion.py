@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from zmsvc.ctl.verb_table import GLOBAL, HELP, VERBS, VERSION, Option, Verb
+from zmsvc.ctl.verb_table import GLOBAL, HELP, VERBS, VERSION, Argument, VerbEntry
 
 FOLDER = Path(__file__).parents[1] / "zmsvc" / "data" / "completion"
 MADE = "made by `make completion` from zmsvc/ctl/verb_table.py"
@@ -18,15 +18,15 @@ CONTEXTS = 'zmsvcctl list 2>/dev/null | while read -r name _; do [ "$name" = NAM
 CREATE = "zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u"
 
 
-def options_of(verb: Verb) -> list[Option]:
+def options_of(verb: VerbEntry) -> list[Argument]:
     return [each for each in verb.options if not each.positional]
 
 
-def positionals_of(verb: Verb) -> list[Option]:
+def positionals_of(verb: VerbEntry) -> list[Argument]:
     return [each for each in verb.options if each.positional]
 
 
-def with_values(verbs: Sequence[Verb]) -> dict[str, Option]:
+def with_values(verbs: Sequence[VerbEntry]) -> dict[str, Argument]:
     """Return each option with a value, by its flags as a pattern of the shell. Verbs share the meaning of a
     flag, except for those of `with_other_values`.
     """
@@ -34,9 +34,9 @@ def with_values(verbs: Sequence[Verb]) -> dict[str, Option]:
     return {"|".join(each.flags): each for each in everything if each.takes_value}
 
 
-def with_other_values(verbs: Sequence[Verb]) -> dict[str, Option]:
+def with_other_values(verbs: Sequence[VerbEntry]) -> dict[str, Argument]:
     """Return each option with a flag that has another meaning for an earlier verb, by verb and flag."""
-    first: dict[str, Option] = {}
+    first: dict[str, Argument] = {}
     found = {}
     for verb in verbs:
         for option in options_of(verb):
@@ -49,7 +49,7 @@ def with_other_values(verbs: Sequence[Verb]) -> dict[str, Option]:
 # --- bash
 
 
-def bash(verbs: Sequence[Verb] = VERBS) -> str:
+def bash(verbs: Sequence[VerbEntry] = VERBS) -> str:
     """Return the file for bash."""
     everywhere = " ".join(flag for option in (*GLOBAL, HELP) for flag in option.flags)
     before = "|".join(flag for option in GLOBAL if option.takes_value for flag in option.flags)
@@ -118,7 +118,7 @@ def bash(verbs: Sequence[Verb] = VERBS) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _bash_value(option: Option) -> str:
+def _bash_value(option: Argument) -> str:
     offer = _bash_offer(option.completes)
     return f"{offer}; " if offer else ""
 
@@ -133,7 +133,7 @@ def _bash_offer(what: str) -> str:
     return f'_zmsvcctl_offer "{what}"'
 
 
-def _bash_positionals(verb: Verb) -> Iterator[str]:
+def _bash_positionals(verb: VerbEntry) -> Iterator[str]:
     for at, option in enumerate(positionals_of(verb)):
         if option.completes:
             place = "*" if option.settings.get("nargs") in ("*", "+") else str(at)
@@ -143,7 +143,7 @@ def _bash_positionals(verb: Verb) -> Iterator[str]:
 # --- zsh
 
 
-def zsh(verbs: Sequence[Verb] = VERBS) -> str:
+def zsh(verbs: Sequence[VerbEntry] = VERBS) -> str:
     """Return the file for zsh."""
     lines = [
         "#compdef zmsvcctl",
@@ -187,7 +187,7 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
-def _zsh_option(option: Option) -> Iterator[str]:
+def _zsh_option(option: Argument) -> Iterator[str]:
     about = option.settings["help"].replace("[", "(").replace("]", ")").replace(":", "\\:")
     repeated = option.settings.get("action") == "append"
     without = "*" if repeated else f"({' '.join(option.flags)})"
@@ -200,7 +200,7 @@ def _zsh_option(option: Option) -> Iterator[str]:
         yield _quoted(f"{without}{flag}[{about}]{value}")
 
 
-def _zsh_positional(at: int, option: Option) -> str:
+def _zsh_positional(at: int, option: Argument) -> str:
     several = option.settings.get("nargs") in ("*", "+")
     name = option.settings["metavar"].replace(":", "\\:")
     return _quoted(f"{'*' if several else at}:{name}:{_zsh_offer(option.completes)}")
@@ -217,7 +217,7 @@ def _zsh_offer(what: str) -> str:
 # --- fish
 
 
-def fish(verbs: Sequence[Verb] = VERBS) -> str:
+def fish(verbs: Sequence[VerbEntry] = VERBS) -> str:
     """Return the file for fish."""
     lines = [f"# fish completion for zmsvcctl, {MADE}", "", "complete -c zmsvcctl -f"]
     lines += [_fish_option(option, "") for option in (*GLOBAL, HELP)]
@@ -241,7 +241,7 @@ def _fish_quoted(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
-def _fish_option(option: Option, where: str) -> str:
+def _fish_option(option: Argument, where: str) -> str:
     words = ["complete -c zmsvcctl"]
     words += [f"-n {_fish_quoted(where)}"] if where else []
     words += [f"-l {flag[2:]}" if flag.startswith("--") else f"-s {flag[1:]}" for flag in option.flags]

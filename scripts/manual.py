@@ -15,7 +15,7 @@ from pathlib import Path
 
 from zmsvc.core import access
 from zmsvc.core.access import Who
-from zmsvc.ctl.verb_table import GLOBAL, HELP, VERBS, VERSION, Option, Verb
+from zmsvc.ctl.verb_table import GLOBAL, HELP, VERBS, VERSION, Argument, VerbEntry
 
 PAGE = Path(__file__).parents[1] / "zmsvc" / "data" / "man" / "zmsvcctl.1"
 BEGIN = '.\\" --- {name}: made by `make manual` from the tables of verbs'
@@ -23,8 +23,8 @@ END = '.\\" --- end of {name}'
 WIDTH = 140
 
 
-def verbs_section(verbs: Iterable[Verb] = VERBS) -> str:
-    groups: dict[str, list[Verb]] = {}
+def verbs_section(verbs: Iterable[VerbEntry] = VERBS) -> str:
+    groups: dict[str, list[VerbEntry]] = {}
     for verb in verbs:
         groups.setdefault(verb.group, []).append(verb)
     return "".join(
@@ -33,7 +33,7 @@ def verbs_section(verbs: Iterable[Verb] = VERBS) -> str:
     )
 
 
-def options_section(verbs: Iterable[Verb] = VERBS) -> str:
+def options_section(verbs: Iterable[VerbEntry] = VERBS) -> str:
     """Return an entry for each option. Verbs that share a flag share its meaning, so the first one counts."""
     options = {each.flags: each for verb in verbs for each in reversed((*GLOBAL, *verb.options))}
     ordered = dict.fromkeys(
@@ -47,7 +47,7 @@ def options_section(verbs: Iterable[Verb] = VERBS) -> str:
     )
 
 
-def who_section(orders: Iterable[access.Order] = access.ORDERS) -> str:
+def who_section(orders: Iterable[access.OrderRule] = access.ORDERS) -> str:
     control = access.control(orders)
     return "".join(
         f".TP\n.B {who}\n{_escaped(', '.join(verb for verb, may in control.items() if may is who))}\n"
@@ -55,7 +55,7 @@ def who_section(orders: Iterable[access.Order] = access.ORDERS) -> str:
     )
 
 
-def topics_section(orders: Iterable[access.Order] = access.ORDERS) -> str:
+def topics_section(orders: Iterable[access.OrderRule] = access.ORDERS) -> str:
     return "".join(f".TP\n.B {topic}\n{', '.join(verbs)}\n" for topic, verbs in access.bus(orders).items())
 
 
@@ -106,12 +106,12 @@ def _marked(found: re.Match[str]) -> str:
     )
 
 
-def _flags(option: Option) -> str:
+def _flags(option: Argument) -> str:
     value = f" {_value(option)}" if option.takes_value else ""
     return ", ".join(map(_bold, option.flags)) + value
 
 
-def _value(option: Option) -> str:
+def _value(option: Argument) -> str:
     metavar = option.settings.get("metavar")
     if metavar is None:
         return "|".join(map(_bold, option.settings["choices"]))
@@ -122,12 +122,12 @@ def _value(option: Option) -> str:
     return "|".join(words)
 
 
-def _synopsis(verb: Verb) -> str:
+def _synopsis(verb: VerbEntry) -> str:
     words = [_bold(verb.name), *_arguments(verb), *(["..."] if verb.own_arguments else [])]
     return " ".join(words)
 
 
-def _arguments(verb: Verb) -> Iterator[str]:
+def _arguments(verb: VerbEntry) -> Iterator[str]:
     for option in sorted(verb.options, key=lambda each: each.positional):
         several = "..." if option.settings.get("action") == "append" else ""
         if option.positional:

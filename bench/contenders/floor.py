@@ -34,10 +34,10 @@ class Floor:
 
     @contextlib.contextmanager
     def open(self, fleet: Fleet, home: Path) -> Iterator[FloorSession]:
-        front = f"ipc://{home}/pub"
+        publish_endpoint = f"ipc://{home}/pub"
         with Ear(home / "ear") as ear, contextlib.ExitStack() as stack:
             if self._connected:
-                proxy = [sys.executable, "-m", "bench.proxy", front, f"ipc://{home}/sub"]
+                proxy = [sys.executable, "-m", "bench.proxy", publish_endpoint, f"ipc://{home}/sub"]
                 stack.enter_context(running(proxy, home / "proxy.log"))
             ours, its = socket.socketpair()
             stack.enter_context(ours)
@@ -47,7 +47,7 @@ class Floor:
                 "bench.contenders.floor",
                 str(its.fileno()),
                 str(ear.path),
-                front if self._connected else "-",
+                publish_endpoint if self._connected else "-",
             ]
             argv += [f"{fleet.size}", f"{fleet.pairs}"]
             process = stack.enter_context(running(argv, home / "floor.log", pass_fds=[its.fileno()]))

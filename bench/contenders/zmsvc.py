@@ -89,7 +89,9 @@ class Zmsvc:
         context.wrapper = [*self._wrapper]
         with Ear(home / "ear") as ear, _control_group(self._cgroups) as group:
             if self._tcp:
-                context.frontend, context.backend = (f"tcp://127.0.0.1:{port}" for port in free_ports(2))
+                context.subscribe_endpoint, context.publish_endpoint = (
+                    f"tcp://127.0.0.1:{port}" for port in free_ports(2)
+                )
             _configure(context, fleet, ear, EAGER + self._service)
             try:
                 with group:

@@ -11,7 +11,7 @@ from bench.contenders.zmsvc import ZmsvcSession
 
 def measure(session: ZmsvcSession) -> dict[str, float]:
     """`bus.messages`, `bus.bytes`, and `bus.largest`, the bytes of the largest message."""
-    subscriber = Subscriber(session.context.frontend, session.context.backend)
+    subscriber = Subscriber(session.context.subscribe_endpoint, session.context.publish_endpoint)
     socket = subscriber._socket
     sizes: list[int] = []
     try:

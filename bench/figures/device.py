@@ -39,8 +39,8 @@ class Forwarder:
     """One of the two: where to publish, where to subscribe, and its process."""
 
     name: str
-    front: str
-    back: str
+    publish_endpoint: str
+    subscribe_endpoint: str
     pid: int
 
 
@@ -52,20 +52,24 @@ def run(ours: Zmsvc, mebibytes: int, results: Results, home: Path) -> None:
         session.order_start()
         session.ear.hear(session.fleet.entry)
         session.started()
-        front, back = f"ipc://{home}/front", f"ipc://{home}/back"
+        publish_endpoint, subscribe_endpoint = f"ipc://{home}/front", f"ipc://{home}/back"
         # In a session of its own, as the device is: a kernel may share its processors out among sessions.
         proxy = stack.enter_context(
             running(
-                [sys.executable, "-m", "bench.proxy", front, back], home / "proxy.log", start_new_session=True
+                [sys.executable, "-m", "bench.proxy", publish_endpoint, subscribe_endpoint],
+                home / "proxy.log",
+                start_new_session=True,
             )
         )
         device = Forwarder(
             name=ours.name,
-            front=session.context.backend,
-            back=session.context.frontend,
+            publish_endpoint=session.context.publish_endpoint,
+            subscribe_endpoint=session.context.subscribe_endpoint,
             pid=session.managers()["device"][0],
         )
-        bare = Forwarder(name=BARE, front=front, back=back, pid=proxy.pid)
+        bare = Forwarder(
+            name=BARE, publish_endpoint=publish_endpoint, subscribe_endpoint=subscribe_endpoint, pid=proxy.pid
+        )
         for subscribers in SUBSCRIBERS:
             _compare([device, bare], subscribers, mebibytes << 20, session, results, home)
 
@@ -142,8 +146,10 @@ def _line(each: Forwarder, subscribers: int, home: Path) -> Iterator[Line]:
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     command = [sys.executable, "-m", "bench.traffic"]
     with (
-        running([*command, "send", each.front], home / "traffic.log", **pipes) as sender,
-        running([*command, "hear", each.back, str(subscribers)], home / "traffic.log", **pipes) as hearer,
+        running([*command, "send", each.publish_endpoint], home / "traffic.log", **pipes) as sender,
+        running(
+            [*command, "hear", each.subscribe_endpoint, str(subscribers)], home / "traffic.log", **pipes
+        ) as hearer,
     ):
         yield Line(sender, hearer)
 

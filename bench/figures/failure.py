@@ -46,7 +46,9 @@ def order(session: ZmsvcSession, seconds: float, most: int) -> list[float]:
     """As `chain`, but until the supervisor has said on the bus that it starts the heir: the decision,
     without the start itself.
     """
-    subscriber = Subscriber(session.context.frontend, session.context.backend, b"process @@@ ")
+    subscriber = Subscriber(
+        session.context.subscribe_endpoint, session.context.publish_endpoint, b"process @@@ "
+    )
     until = time.monotonic() + seconds
     found: list[float] = []
     try:

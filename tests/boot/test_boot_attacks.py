@@ -143,13 +143,16 @@ def stop(talk: Installed) -> float:
 
 @pytest.mark.parametrize("scheme", PLACES)
 def test_systemctl_stop_is_not_slower_under_attack(talk: Installed, machine: Machine, scheme: str) -> None:
-    front, back = PLACES[scheme]
+    publish_endpoint, subscribe_endpoint = PLACES[scheme]
     file = machine.root / "etc/zmsvc/Context-Talk.xml"
-    for ours, place in zip(PLACES["ipc"], (front, back), strict=True):
+    for ours, place in zip(PLACES["ipc"], (publish_endpoint, subscribe_endpoint), strict=True):
         file.write_text(file.read_text().replace(ours, place))
     talk.start()
     usual = stop(talk)
     talk.start()
-    bus = [place.removeprefix("ipc://").removeprefix("tcp://127.0.0.1:") for place in (front, back)]
+    bus = [
+        place.removeprefix("ipc://").removeprefix("tcp://127.0.0.1:")
+        for place in (publish_endpoint, subscribe_endpoint)
+    ]
     with attacked(machine, "/run/zmsvc/Talk/control.sock", *bus):
         assert stop(talk) < usual + SLOWER

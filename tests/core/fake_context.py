@@ -251,7 +251,7 @@ class SupervisorProcess:
             notifier=Speaker(kernel, self.process.pid),
         )
         ends = house.context.endpoints
-        children.tell(sv.RunDevice(front=ends.front_bind, back=ends.backend_bind, hwm=1, expect=0))
+        children.tell(sv.RunDevice(front=ends.publish_bind, back=ends.subscribe_bind, hwm=1, expect=0))
         self.clients = Clients(house, loop)
         self._beat()
         await Session(loop, self.clients, self).run(hello, [], autostart=True, transaction="T")
@@ -316,7 +316,7 @@ class Zygote:
                 os.close(fd)
             self._say(forking.encode_answer(forking.NotForked(number=errno.EAGAIN)))
             return
-        marks = frozenset({self.house.places.mark, b"ZMSVC_LAUNCH=%d" % spec.launch})
+        marks = frozenset({self.house.places.context_mark, b"ZMSVC_LAUNCH=%d" % spec.launch})
         task = kernel.fork(kernel.keeper, spec.service_type, marks)
         # It waits at the gate of its own.
         assert fds.gate is not None
@@ -462,7 +462,7 @@ class FakeContext:
         self.keepers += 1
         port = KeeperPort(self.kernel)
         # As zmsvcd does before anything else.
-        port.kill_each(SupervisorPort(self.kernel).belonging((), self.places.mark))
+        port.kill_each(SupervisorPort(self.kernel).belonging((), self.places.context_mark))
         self.listeners = Listeners(self.places)
         self.keeper = Keeper(self.places, self.listeners, [], None, None, port)
         self.observe(self.keeper)

@@ -326,17 +326,21 @@ class KeeperPort:
     def watch_end(self, pid: int) -> int:
         raise NotImplementedError
 
-    def belonging(self, sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
+    def belonging(
+        self, sessions: Container[int], context_mark: bytes, launch: int | None = None
+    ) -> list[int]:
         self._kernel.may_crash()
         self._kernel.may_fail("belonging", errno.EMFILE)
-        return [pid for pid in self._kernel.processes if self.marked(pid, sessions, mark, launch)]
+        return [pid for pid in self._kernel.processes if self.marked(pid, sessions, context_mark, launch)]
 
-    def marked(self, pid: int, sessions: Container[int], mark: bytes, launch: int | None = None) -> bool:
+    def marked(
+        self, pid: int, sessions: Container[int], context_mark: bytes, launch: int | None = None
+    ) -> bool:
         process = self._kernel.processes[pid]
-        wanted = {mark} if launch is None else {mark, b"ZMSVC_LAUNCH=%d" % launch}
+        wanted = {context_mark} if launch is None else {context_mark, b"ZMSVC_LAUNCH=%d" % launch}
         return process.alive and (process.session in sessions or process.marks >= wanted)
 
-    def launch_of(self, pid: int, mark: bytes) -> int | None:
+    def launch_of(self, pid: int, context_mark: bytes) -> int | None:
         raise NotImplementedError
 
     def cgroup_of(self, pid: int) -> str:
@@ -388,7 +392,7 @@ class SupervisorPort:
     ) -> notify.Datagram | None:
         return self._kernel.sender(notify.receive(sock, peek=peek, spare=spare))
 
-    def launch_of(self, pid: int, mark: bytes) -> int | None:
+    def launch_of(self, pid: int, context_mark: bytes) -> int | None:
         """No task of these tests names another main process."""
         return None
 
@@ -401,8 +405,12 @@ class SupervisorPort:
             selector.register(sock, selectors.EVENT_READ)
             return bool(selector.select(0))
 
-    def belonging(self, sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
-        return [pid for pid in self._kernel.processes if self._keeper.marked(pid, sessions, mark, launch)]
+    def belonging(
+        self, sessions: Container[int], context_mark: bytes, launch: int | None = None
+    ) -> list[int]:
+        return [
+            pid for pid in self._kernel.processes if self._keeper.marked(pid, sessions, context_mark, launch)
+        ]
 
     def kill_each(self, pids: Iterable[int]) -> None:
         self._keeper.kill_each(pids)

@@ -24,7 +24,7 @@ from zmsvc.core.world import Task, World, task_from_row, task_to_row
 
 BEGINNING = 1000.0
 PID = 1000
-"""Added to a launch number to make a PID of it."""
+"""Added to a launch ID to make a PID of it."""
 
 
 def rule(trigger: str, action: str, call: str) -> Rule:
@@ -33,7 +33,10 @@ def rule(trigger: str, action: str, call: str) -> Rule:
 
 def context(*tasks: TaskService, ident: str = "context001") -> Context:
     points = Endpoints(
-        frontend="ipc:///s", backend="ipc:///p", front_bind="ipc:///p", backend_bind="ipc:///s"
+        subscribe_endpoint="ipc:///s",
+        publish_endpoint="ipc:///p",
+        publish_bind="ipc:///p",
+        subscribe_bind="ipc:///s",
     )
     return Context(
         name="Sim", id=ident, log_name="Sim", endpoints=points, tasks={task.id: task for task in tasks}
@@ -217,7 +220,7 @@ class Keeper:
     ends: dict[int, ev.TaskExited] = field(default_factory=dict)
     rest: dict[int, int] = field(default_factory=dict)
     """How many processes are still there after their main process, by launch."""
-    killed: dict[int, tuple[ev.Ended, ...]] = field(default_factory=dict)
+    killed: dict[int, tuple[ev.Leftover, ...]] = field(default_factory=dict)
     """Ends of launches; repeated to a supervisor that orders the leftovers to be killed again."""
     forked: list[tuple[int, Key]] = field(default_factory=list)
     out: deque[Fact] = field(default_factory=deque)
@@ -244,18 +247,20 @@ class Keeper:
         process = self.alive.pop(launch)
         if process.left:
             self.rest[launch] = process.left
-        self.ends[launch] = ev.TaskExited(launch=launch, code=code, signal=signal, left=bool(process.left))
+        self.ends[launch] = ev.TaskExited(
+            launch=launch, code=code, signal=signal, others_left=bool(process.left)
+        )
         self.out.append(self.ends[launch])
 
-    def terminate_rest(self, launch: int, name: str) -> None:
+    def terminate_others(self, launch: int, name: str) -> None:
         """They do as they are asked."""
         if launch not in self.ends:
             return
         asked = self.killed.get(launch, ()) + tuple(
-            ev.Ended(pid=9000 + number, name="sh", signal=name, asked=name)
+            ev.Leftover(pid=9000 + number, name="sh", signal=name, asked=name)
             for number in range(self.rest.pop(launch, 0))
         )
-        self.ends[launch], self.killed[launch] = replace(self.ends[launch], left=False), asked
+        self.ends[launch], self.killed[launch] = replace(self.ends[launch], others_left=False), asked
         self.out.append(ev.TaskGone(launch=launch, leftovers=asked))
 
     def kill(self, launch: int) -> None:
@@ -263,11 +268,11 @@ class Keeper:
             self.alive[launch].left = 0
             self.end(launch, signal="SIGKILL")
         killed = self.killed.get(launch, ()) + tuple(
-            ev.Ended(pid=9000 + number, name="sh", signal="SIGKILL", killed=True)
+            ev.Leftover(pid=9000 + number, name="sh", signal="SIGKILL", killed=True)
             for number in range(self.rest.pop(launch, 0))
         )
         if launch in self.ends:
-            self.ends[launch], self.killed[launch] = replace(self.ends[launch], left=False), killed
+            self.ends[launch], self.killed[launch] = replace(self.ends[launch], others_left=False), killed
         self.out.append(ev.TaskGone(launch=launch, leftovers=killed))
 
 
@@ -445,9 +450,9 @@ class Simulation:
                 self.keeper.alive[launch].signals.append(effect.signal)
                 if self.obedient:
                     self.keeper.end(launch, code=0)
-            case ev.Signal(launch=launch, rest=rest) if rest:
+            case ev.Signal(launch=launch, others=others) if others:
                 if self.stuck is None:
-                    self.keeper.terminate_rest(launch, rest)
+                    self.keeper.terminate_others(launch, others)
                 elif launch in self.keeper.ends:
                     self.stuck.add(launch)
             case ev.SendSignal(launch=launch) if launch in self.keeper.alive:

@@ -17,10 +17,10 @@ from zmsvc.core.service_options import Limits, ServiceType
 from zmsvc.core.values import Endpoint, endpoint
 
 LOCAL = Endpoints(
-    frontend="tcp://127.0.0.1:5556",
-    backend="tcp://127.0.0.1:5557",
-    front_bind="tcp://127.0.0.1:5557",
-    backend_bind="tcp://127.0.0.1:5556",
+    subscribe_endpoint="tcp://127.0.0.1:5556",
+    publish_endpoint="tcp://127.0.0.1:5557",
+    publish_bind="tcp://127.0.0.1:5557",
+    subscribe_bind="tcp://127.0.0.1:5556",
 )
 
 
@@ -108,7 +108,10 @@ def test_a_plain_context_has_no_warnings() -> None:
 )
 def test_a_bind_that_other_machines_reach_is_warned_about(place: str, words: str) -> None:
     ends = Endpoints(
-        frontend=LOCAL.frontend, backend=LOCAL.backend, front_bind=place, backend_bind=LOCAL.backend_bind
+        subscribe_endpoint=LOCAL.subscribe_endpoint,
+        publish_endpoint=LOCAL.publish_endpoint,
+        publish_bind=place,
+        subscribe_bind=LOCAL.subscribe_bind,
     )
     (told,) = warned(task("a"), endpoints=ends)
     assert told.startswith(f"FrontBind {place} ")
@@ -116,7 +119,7 @@ def test_a_bind_that_other_machines_reach_is_warned_about(place: str, words: str
 
 
 def test_with_keys_a_bind_that_other_machines_reach_is_not_warned_about() -> None:
-    ends = replace(LOCAL, front_bind="tcp://*:5557")
+    ends = replace(LOCAL, publish_bind="tcp://*:5557")
     context = Context(
         name="T", id="c", log_name="T", endpoints=ends, tasks={"a": task("a", "on_exit stop a")}
     )
@@ -126,10 +129,10 @@ def test_with_keys_a_bind_that_other_machines_reach_is_not_warned_about() -> Non
 
 def test_a_bind_address_that_differs_from_the_connect_address_is_warned_about() -> None:
     ends = Endpoints(
-        frontend="tcp://10.0.0.1:5556",
-        backend=LOCAL.backend,
-        front_bind=LOCAL.front_bind,
-        backend_bind=LOCAL.backend_bind,
+        subscribe_endpoint="tcp://10.0.0.1:5556",
+        publish_endpoint=LOCAL.publish_endpoint,
+        publish_bind=LOCAL.publish_bind,
+        subscribe_bind=LOCAL.subscribe_bind,
     )
     assert warned(task("a"), endpoints=ends) == [
         "BackendBind tcp://127.0.0.1:5556 is another address than tcp://10.0.0.1:5556, to which clients connect"

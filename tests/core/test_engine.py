@@ -1482,7 +1482,7 @@ def test_a_step_without_a_change_copies_nothing() -> None:
 
 def signals(sim: Simulation) -> list[tuple[str, str]]:
     """Return the signals that were sent to main processes and to others."""
-    return [(each.signal, each.rest) for each in sim.told(ev.Signal)]
+    return [(each.signal, each.others) for each in sim.told(ev.Signal)]
 
 
 def test_all_processes_of_a_command_get_the_stop_signal() -> None:
@@ -1524,10 +1524,10 @@ def test_kill_mode_mixed_sends_the_stop_signal_to_the_main_process_only() -> Non
 
 def test_a_keeper_of_an_earlier_protocol_gets_no_terminate_order() -> None:
     sim = Simulation.of(task("a", kind="Command"))
-    sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1", keeper_can_ask=False))
+    sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1", keeper_signals_others=False))
     sim.decide(ev.TaskLaunched(launch=1, pid=PID + 1, start_time=1))
     sim.decide(ev.TaskExecuted(launch=1))
-    sim.decide(ev.TaskExited(launch=1, code=0, left=True))
+    sim.decide(ev.TaskExited(launch=1, code=0, others_left=True))
     assert (sim.sub_state("a"), signals(sim), len(sim.told(ev.KillAll))) == ("final-sigkill", [], 1)
 
 

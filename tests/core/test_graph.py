@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 from zmsvc.core.graph import FILL, dot, mermaid
 from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
 
-ENDS = Endpoints(frontend="ipc:///a", backend="ipc:///b", front_bind="ipc:///b", backend_bind="ipc:///a")
+ENDS = Endpoints(
+    subscribe_endpoint="ipc:///a",
+    publish_endpoint="ipc:///b",
+    publish_bind="ipc:///b",
+    subscribe_bind="ipc:///a",
+)
 
 
 def context(*tasks: TaskService, name: str = "Day") -> Context:

@@ -95,10 +95,10 @@ def crashing(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[FakeContext]]:
 
 def fake_context(folder: Path, seed: int, crashing: list[FakeContext]) -> FakeContext:
     points = Endpoints(
-        frontend=f"ipc://{folder}/b",
-        backend=f"ipc://{folder}/f",
-        front_bind=f"ipc://{folder}/f",
-        backend_bind=f"ipc://{folder}/b",
+        subscribe_endpoint=f"ipc://{folder}/b",
+        publish_endpoint=f"ipc://{folder}/f",
+        publish_bind=f"ipc://{folder}/f",
+        subscribe_bind=f"ipc://{folder}/b",
     )
     context = Context(
         name="Sim", id="context001", log_name="Sim", endpoints=points, tasks={each.id: each for each in TASKS}

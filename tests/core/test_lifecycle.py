@@ -21,8 +21,8 @@ def test_every_state_has_a_row_and_a_systemd_state() -> None:
 
 
 def test_every_act_and_cause_is_used() -> None:
-    moves = [move for row in TABLE.values() for move in row.values()]
-    assert {move.act for move in moves} == set(Act) == set(_ACTS)
+    transitions = [transition for row in TABLE.values() for transition in row.values()]
+    assert {transition.act for transition in transitions} == set(Act) == set(_ACTS)
     assert {cause for row in TABLE.values() for cause in row} == set(TaskEvent)
 
 
@@ -53,11 +53,11 @@ def test_a_state_at_rest_leaves_by_an_order_only() -> None:
 
 def test_only_a_start_launches_and_only_an_exit_finishes() -> None:
     for sub, row in TABLE.items():
-        for cause, move in row.items():
-            assert (move.act is Act.LAUNCH) == (move.to is SubState.LAUNCHING)
-            assert (move.act is Act.LAUNCH) <= (sub not in LIVE), "never a second process"
-            assert (move.act is Act.FINISH) == (sub in LIVE and move.to in RESTING)
-            assert (cause is TaskEvent.LAUNCH_FAILED) <= (move.act is Act.FINISH)
+        for cause, transition in row.items():
+            assert (transition.act is Act.LAUNCH) == (transition.to is SubState.LAUNCHING)
+            assert (transition.act is Act.LAUNCH) <= (sub not in LIVE), "never a second process"
+            assert (transition.act is Act.FINISH) == (sub in LIVE and transition.to in RESTING)
+            assert (cause is TaskEvent.LAUNCH_FAILED) <= (transition.act is Act.FINISH)
 
 
 def test_every_live_state_leads_to_rest() -> None:
@@ -66,7 +66,7 @@ def test_every_live_state_leads_to_rest() -> None:
         while todo:
             here = todo.pop()
             seen.add(here)
-            todo += [move.to for move in TABLE[here].values() if move.to not in seen]
+            todo += [transition.to for transition in TABLE[here].values() if transition.to not in seen]
         assert seen & RESTING, sub
 
 
@@ -111,7 +111,7 @@ def test_the_diagram_in_the_documents_is_drawn_from_the_table() -> None:
 def test_the_diagram_shows_every_transition() -> None:
     lines = diagram().splitlines()
     for sub, row in TABLE.items():
-        for cause, move in row.items():
-            here, there = sub.value.replace("-", "_"), move.to.value.replace("-", "_")
+        for cause, transition in row.items():
+            here, there = sub.value.replace("-", "_"), transition.to.value.replace("-", "_")
             line = next(line for line in lines if line.startswith(f"    {here} --> {there} : "))
             assert cause.value in line.partition(" : ")[2].split(", ")

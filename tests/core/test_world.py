@@ -62,7 +62,7 @@ causes = st.builds(
     Cause, by=texts, uid=st.none() | numbers, depth=numbers, sources=st.lists(sources, max_size=3).map(tuple)
 )
 leftovers = st.builds(
-    ev.Ended,
+    ev.Leftover,
     pid=numbers,
     name=texts,
     code=st.none() | st.integers(0, 255),

@@ -447,7 +447,10 @@ class Chaos:
         self._seen = everything[-1].seq if everything else 0
         if self._ear is None or not self._whole:
             self._listen()
-            self._ear, self._whole = Ear(self.context.frontend, self.context.backend, b"control @@@ "), True
+            self._ear, self._whole = (
+                Ear(self.context.subscribe_endpoint, self.context.publish_endpoint, b"control @@@ "),
+                True,
+            )
 
     def _launches(self, rows: list[Row], still_open: dict[int, str]) -> None:
         """Each process of the context is of a launch that has not ended; all threads have one process."""

@@ -66,7 +66,7 @@ class Bench:
         return int(self.context.task_is(task, "running")["pid"])
 
     def ear(self, *prefixes: bytes) -> Ear:
-        return Ear(self.context.frontend, self.context.backend, *prefixes)
+        return Ear(self.context.subscribe_endpoint, self.context.publish_endpoint, *prefixes)
 
 
 def age(pid: int) -> float:

@@ -118,7 +118,7 @@ def alive(context: Context) -> set[int]:
 def test_a_supervisor_without_descriptors_continues_and_accepts_clients_later(few: Context) -> None:
     status = few.status()
     path = str(few.runtime / few.name / "control.sock")
-    ear = Ear(few.frontend, few.backend, b"control @@@ ")
+    ear = Ear(few.subscribe_endpoint, few.publish_endpoint, b"control @@@ ")
     with contextlib.ExitStack() as stack:
         stack.callback(ear.close)
         clients = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(60)]
@@ -146,7 +146,7 @@ def ask(client: socket.socket, **request: object) -> dict[str, object]:
 def test_a_supervisor_without_descriptors_hears_large_updates(few: Context) -> None:
     """An update of 200 kB comes as a descriptor. One is kept for that, and another time for the next."""
     status = few.status()
-    ear = Ear(few.frontend, few.backend, b"control @@@ ")
+    ear = Ear(few.subscribe_endpoint, few.publish_endpoint, b"control @@@ ")
     with contextlib.ExitStack() as stack:
         stack.callback(ear.close)
         client = stack.enter_context(socket.socket(socket.AF_UNIX))

@@ -67,7 +67,9 @@ def test_clients_connect_and_are_answered_by_the_next_supervisor(alone: Context)
 
 def test_clients_connect_to_the_bus_without_a_supervisor(alone: Context) -> None:
     """The device is a process of its own: it accepts connections without a supervisor."""
-    ear = Ear(alone.frontend, alone.backend, b'control @@@ {"header":{"service_transaction":"T"')
+    ear = Ear(
+        alone.subscribe_endpoint, alone.publish_endpoint, b'control @@@ {"header":{"service_transaction":"T"'
+    )
     try:
         go_on(alone)
         first = ear.control("updated", "ts_1")["content"]["status"]["n"]

@@ -18,10 +18,10 @@ from waiting import PATIENCE, stop_process, wait_for, wait_for_end
 class Stranger:
     """A publisher that receives the subscriptions of its peers."""
 
-    def __init__(self, backend: str) -> None:
+    def __init__(self, publish_endpoint: str) -> None:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.XPUB)
-        self._socket.connect(backend)
+        self._socket.connect(publish_endpoint)
         self.until(b"\x01unheard.")
 
     def until(self, told: bytes) -> None:
@@ -52,7 +52,7 @@ def stranger(context: Context) -> Iterator[Stranger]:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.start("--transaction", "T")
-    made = Stranger(context.backend)
+    made = Stranger(context.publish_endpoint)
     yield made
     made.close()
 

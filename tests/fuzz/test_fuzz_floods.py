@@ -22,7 +22,9 @@ from forwarder import Forwarder
 FLOOD = str(Path(__file__).parents[1] / "flood.py")
 MEMORY = 200 << 20
 OF_SUBSCRIBERS = ("long", "many", "churn", "words", "parts_of_subscriptions", "deaf")
-WAYS = dict.fromkeys(OF_SUBSCRIBERS, "back") | dict.fromkeys(("parts", "orders"), "front")
+WAYS = dict.fromkeys(OF_SUBSCRIBERS, "subscribe_endpoint") | dict.fromkeys(
+    ("parts", "orders"), "publish_endpoint"
+)
 
 
 def memory(pid: int) -> int:

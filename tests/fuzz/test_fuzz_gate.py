@@ -64,7 +64,7 @@ def test_garbage_of_a_user_who_may_not_connect_does_no_harm(context: Context) ->
     stranger = others(1)[0]
     ports = free_ports(3)
     *bus, monitor = (f"tcp://127.0.0.1:{port}" for port in ports)
-    context.frontend, context.backend = bus
+    context.subscribe_endpoint, context.publish_endpoint = bus
     context.task(
         "monitor",
         "Monitor",
@@ -97,7 +97,7 @@ def test_garbage_of_a_user_who_may_not_connect_does_no_harm(context: Context) ->
         speaker.stdin.close()
     with zmq.Context() as ctx, ctx.socket(zmq.XPUB) as member:
         member.linger = 0
-        member.connect(context.backend)
+        member.connect(context.publish_endpoint)
         assert member.poll(5000)
     with zmq.Context() as ctx, ctx.socket(zmq.SUB) as member:
         member.linger = 0

@@ -166,7 +166,7 @@ def harmless(frame: bytes) -> bool:
 def test_random_frames_on_the_bus_do_no_harm(fuzzed: Context) -> None:
     refused = fuzzed.status()["dropped"]["messages_in"]
     with zmq.Context() as zmq_context, zmq_context.socket(zmq.XPUB) as speaker:
-        speaker.connect(fuzzed.backend)
+        speaker.connect(fuzzed.publish_endpoint)
         assert speaker.poll(PATIENCE * 1000)
 
         @given(st.lists(frames(fuzzed.home), min_size=1, max_size=20))

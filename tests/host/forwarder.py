@@ -25,12 +25,12 @@ FREE_PORT = "tcp://127.0.0.1:*"
 class Forwarder:
     """The device's process, its two endpoints, and the sockets that tests open on it."""
 
-    def __init__(self, folder: Path, *, front: str = "", back: str = "") -> None:
+    def __init__(self, folder: Path, *, publish_endpoint: str = "", subscribe_endpoint: str = "") -> None:
         self.listeners = [
-            sockets.listen(front or f"ipc://{folder}/front"),
-            sockets.listen(back or f"ipc://{folder}/back"),
+            sockets.listen(publish_endpoint or f"ipc://{folder}/front"),
+            sockets.listen(subscribe_endpoint or f"ipc://{folder}/back"),
         ]
-        self.front, self.back = (address(listener) for listener in self.listeners)
+        self.publish_endpoint, self.subscribe_endpoint = (address(listener) for listener in self.listeners)
         self.notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notified.bind(str(folder / "notify"))
         self.notified.settimeout(waiting.PATIENCE)
@@ -51,9 +51,9 @@ class Forwarder:
         fds = [listener.fileno() for listener in self.listeners]
         command = [
             "--front",
-            self.front,
+            self.publish_endpoint,
             "--back",
-            self.back,
+            self.subscribe_endpoint,
             "--front-fd",
             str(fds[0]),
             "--back-fd",
@@ -92,11 +92,11 @@ class Forwarder:
         return text
 
     def publisher(self, curve: sockets.Curve | None = None) -> sockets.Socket:
-        self.opened.append(sockets.publisher(self.context, self.front, curve))
+        self.opened.append(sockets.publisher(self.context, self.publish_endpoint, curve))
         return self.opened[-1]
 
     def subscriber(self, *prefixes: bytes, curve: sockets.Curve | None = None) -> sockets.Socket:
-        self.opened.append(sockets.subscriber(self.context, self.back, prefixes, curve))
+        self.opened.append(sockets.subscriber(self.context, self.subscribe_endpoint, prefixes, curve))
         return self.opened[-1]
 
     def mouth(self, *wanted: bytes) -> sockets.Publisher:

@@ -195,11 +195,14 @@ def test_the_example_of_the_manual_loads_unchanged() -> None:
     context = parse(MANUAL)
     echo, monitor = context.tasks.values()
     assert (context.name, context.id, context.log_name) == ("F", "context001", "EchoAction")
-    assert (context.endpoints.frontend, context.endpoints.backend) == (
+    assert (context.endpoints.subscribe_endpoint, context.endpoints.publish_endpoint) == (
         "tcp://127.0.0.1:5556",
         "tcp://127.0.0.1:5557",
     )
-    assert (context.endpoints.front_bind, context.endpoints.backend_bind) == ("tcp://*:5557", "tcp://*:5556")
+    assert (context.endpoints.publish_bind, context.endpoints.subscribe_bind) == (
+        "tcp://*:5557",
+        "tcp://*:5556",
+    )
     assert (echo.id, echo.instance, echo.topic, echo.service_type) == (
         "ts_100",
         "EchoAction",
@@ -230,7 +233,7 @@ def test_every_documented_option_is_read() -> None:
     context = parse(FULL)
     task, other = context.tasks.values()
     assert (context.id, context.log_name) == ("context001", "F")
-    assert (context.endpoints.front_bind, context.endpoints.backend_bind) == (
+    assert (context.endpoints.publish_bind, context.endpoints.subscribe_bind) == (
         "ipc:///run/zmsvc/front",
         "ipc:///run/zmsvc/back",
     )
@@ -1035,10 +1038,10 @@ def test_without_endpoints_the_bus_is_in_the_runtime_directory(
     text = re.sub(r"\s*<(FrontEndEndpoint|BackendEndpoint|FrontBind|BackendBind)>.*?</\1>", "", MANUAL)
     context = reader.parse(text.encode(), path="F.xml", name="Echo")
     assert context.endpoints == Endpoints(
-        frontend=f"ipc://{tmp_path}/Echo/sub",
-        backend=f"ipc://{tmp_path}/Echo/pub",
-        front_bind=f"ipc://{tmp_path}/Echo/pub",
-        backend_bind=f"ipc://{tmp_path}/Echo/sub",
+        subscribe_endpoint=f"ipc://{tmp_path}/Echo/sub",
+        publish_endpoint=f"ipc://{tmp_path}/Echo/pub",
+        publish_bind=f"ipc://{tmp_path}/Echo/pub",
+        subscribe_bind=f"ipc://{tmp_path}/Echo/sub",
     )
     assert not {"FrontEndEndpoint", "BackendEndpoint"} & context.source.keys()
     assert SCHEMA.validate(etree.fromstring(text.encode())), SCHEMA.error_log
@@ -1164,25 +1167,27 @@ def test_schema_and_code_agree_on_any_change_of_a_good_file(data: st.DataObject)
 # The machine.
 
 
-def ported(front: str, back: str) -> Context:
+def ported(publish_endpoint: str, subscribe_endpoint: str) -> Context:
     return parse(
         changed(
-            ("127.0.0.1:5556", back),
-            ("127.0.0.1:5557", front),
-            ("tcp://*:5557", f"tcp://{front}"),
-            ("tcp://*:5556", f"tcp://{back}"),
+            ("127.0.0.1:5556", subscribe_endpoint),
+            ("127.0.0.1:5557", publish_endpoint),
+            ("tcp://*:5557", f"tcp://{publish_endpoint}"),
+            ("tcp://*:5556", f"tcp://{subscribe_endpoint}"),
         )
     )
 
 
 def test_a_port_in_use_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as other:
-        front, back = (f"127.0.0.1:{server.getsockname()[1]}" for server in (taken, other))
+        publish_endpoint, subscribe_endpoint = (
+            f"127.0.0.1:{server.getsockname()[1]}" for server in (taken, other)
+        )
         other.close()
-        (reported,) = port_warnings(ported(front, back))
-    assert reported.startswith(f"FrontBind tcp://{front}: ")
+        (reported,) = port_warnings(ported(publish_endpoint, subscribe_endpoint))
+    assert reported.startswith(f"FrontBind tcp://{publish_endpoint}: ")
     assert "in use" in reported
-    assert port_warnings(ported(front, back)) == []
+    assert port_warnings(ported(publish_endpoint, subscribe_endpoint)) == []
 
 
 def test_an_ipc_path_in_use_is_reported_and_no_file_is_left_behind(tmp_path: Path) -> None:
@@ -1208,7 +1213,7 @@ def test_a_missing_runtime_directory_is_not_a_fault(tmp_path: Path, monkeypatch:
     context = parse(
         re.sub(r"\s*<(FrontEndEndpoint|BackendEndpoint|FrontBind|BackendBind)>.*?</\1>", "", MANUAL)
     )
-    assert context.endpoints.front_bind.startswith(f"ipc://{tmp_path}/run/")
+    assert context.endpoints.publish_bind.startswith(f"ipc://{tmp_path}/run/")
     assert port_warnings(context) == []
 
 

@@ -110,8 +110,11 @@ def test_the_tutorial_makes_service_and_context(tmp_path: Path) -> None:
     context = reader.load(context_file(tmp_path))
     assert (context.name, context.id, context.log_name) == ("EchoAction", "context001", "EchoAction")
     ends = context.endpoints
-    assert (ends.frontend, ends.backend) == ("tcp://127.0.0.1:5556", "tcp://127.0.0.1:5557")
-    assert (ends.front_bind, ends.backend_bind) == (ends.backend, ends.frontend)
+    assert (ends.subscribe_endpoint, ends.publish_endpoint) == (
+        "tcp://127.0.0.1:5556",
+        "tcp://127.0.0.1:5557",
+    )
+    assert (ends.publish_bind, ends.subscribe_bind) == (ends.publish_endpoint, ends.subscribe_endpoint)
     task = context.tasks["ts_100"]
     assert (task.instance, task.service_name, task.device_action, task.topic) == (
         "EchoAction",
@@ -362,7 +365,7 @@ def test_without_address_and_ports_the_context_file_names_no_endpoints(tmp_path:
     create(given, tmp_path)
     file = context_file(tmp_path)
     assert "Endpoint>" not in file.read_text()
-    assert reader.load(file).endpoints.frontend.startswith("ipc://")
+    assert reader.load(file).endpoints.subscribe_endpoint.startswith("ipc://")
     before = file.read_bytes()
     create(given, tmp_path)
     # To ask for the ports of a file that has none is a fault; to name none is to take what is there.

@@ -12,7 +12,7 @@ import pytest
 from needs import need, need_tool
 
 from zmsvc.core.world import Reason
-from zmsvc.ctl.verb_table import GLOBAL, VERBS, Option, Verb
+from zmsvc.ctl.verb_table import GLOBAL, VERBS, Argument, VerbEntry
 
 DATA = Path(__file__).parents[2] / "zmsvc" / "data"
 MANUAL = DATA / "man" / "zmsvcctl.1"
@@ -22,7 +22,7 @@ OWN = [verb for verb in VERBS if not verb.own_arguments]
 """`create` has a table of its own."""
 
 
-def flags(*options: Option) -> set[str]:
+def flags(*options: Argument) -> set[str]:
     return {flag for option in options for flag in option.flags if flag.startswith("-")}
 
 
@@ -46,7 +46,7 @@ def test_the_manual_has_every_verb_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("verb", OWN, ids=lambda verb: verb.name)
-def test_the_manual_has_every_argument_of_a_verb(verb: Verb) -> None:
+def test_the_manual_has_every_argument_of_a_verb(verb: VerbEntry) -> None:
     (synopsis,) = [item for item in items("VERBS") if item.split()[0] == verb.name]
     shown = set(re.findall(r"(?<!\w)--?[a-z][a-z-]*", synopsis))
     assert shown <= flags(*verb.options)
@@ -108,7 +108,7 @@ def test_bash_completes_options_before_the_verb() -> None:
 
 
 @pytest.mark.parametrize("verb", OWN, ids=lambda verb: verb.name)
-def test_bash_completes_options_of_a_verb(verb: Verb) -> None:
+def test_bash_completes_options_of_a_verb(verb: VerbEntry) -> None:
     assert completed("--json", verb.name, "-") == flags(*GLOBAL, *verb.options) | HELP
 
 

@@ -346,12 +346,12 @@ def test_events_beyond_the_timeout_are_status_124(
 @pytest.fixture
 def bus(home: House) -> Iterator[zmq.Socket[bytes]]:
     """An XPUB, as the device's subscriber side is for a watcher; `heard` waits for its subscription."""
-    with zmq.Context() as ctx, ctx.socket(zmq.XPUB) as egress:
-        egress.linger = 0
-        egress.rcvtimeo = 10_000
-        egress.bind(f"ipc://{home.root}/f")
+    with zmq.Context() as ctx, ctx.socket(zmq.XPUB) as xpub:
+        xpub.linger = 0
+        xpub.rcvtimeo = 10_000
+        xpub.bind(f"ipc://{home.root}/f")
         home.supervisor(status=status(transaction(), frontend=f"ipc://{home.root}/f"))
-        yield egress
+        yield xpub
 
 
 def test_watch_prints_a_line_for_every_message(bus: zmq.Socket[bytes]) -> None:

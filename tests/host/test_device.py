@@ -36,7 +36,7 @@ def device(tmp_path: Path) -> Iterator[Forwarder]:
 def test_messages_reach_those_who_subscribed_and_subscriptions_reach_publishers(
     tmp_path: Path, endpoint: str
 ) -> None:
-    with Forwarder(tmp_path, front=endpoint, back=endpoint) as device:
+    with Forwarder(tmp_path, publish_endpoint=endpoint, subscribe_endpoint=endpoint) as device:
         device.start()
         one, all_of_them = device.subscriber(b"context @@@ "), device.subscriber(b"")
         mouth = device.mouth(b"context @@@ {", b"anything")
@@ -61,7 +61,7 @@ def test_the_device_becomes_ready_in_a_flood_of_subscriptions(device: Forwarder,
         "-P",
         str(Path(__file__).parents[1] / "flood.py"),
         way,
-        device.back,
+        device.subscribe_endpoint,
         str(3 * PATIENCE),
         "8",
     ]
@@ -187,7 +187,7 @@ def sleeper(device: Forwarder) -> Iterator[Callable[[sockets.Publisher], int]]:
 
     def start(mouth: sockets.Publisher) -> int:
         process = subprocess.Popen(
-            [sys.executable, "-c", SLEEPER, device.back], stdout=subprocess.PIPE, bufsize=0
+            [sys.executable, "-c", SLEEPER, device.subscribe_endpoint], stdout=subprocess.PIPE, bufsize=0
         )
         started.append(process)
         wait_for(lambda: mouth.has_subscriber(b"x @@@ "))
@@ -293,17 +293,17 @@ def test_only_keys_on_the_list_may_connect(tmp_path: Path) -> None:
         keys(folder, "peer", secret / "device.key") for folder in (allowed, tmp_path / "others")
     )
     (allowed / "broken.key").write_text("no key")
-    with Forwarder(tmp_path, front=FREE_PORT, back=FREE_PORT) as device:
+    with Forwarder(tmp_path, publish_endpoint=FREE_PORT, subscribe_endpoint=FREE_PORT) as device:
         device.start("--curve", str(secret / "device.key_secret"), "--allow", str(allowed))
         subscriber = device.subscriber(b"x @@@ ", curve=friend)
         mouth = sockets.Publisher(device.publisher(friend))
         wait_for(lambda: mouth.has_subscriber(b"x @@@ "))
         with pytest.raises(ZmsvcError, match="the device does not know our CURVE key"):
-            sockets.send_once(device.front, b"x @@@ stranger", curve=stranger)
+            sockets.send_once(device.publish_endpoint, b"x @@@ stranger", curve=stranger)
         with pytest.raises(ZmsvcError, match="cannot reach"):
-            sockets.send_once(device.front, b"x @@@ nobody", 0.2)
+            sockets.send_once(device.publish_endpoint, b"x @@@ nobody", 0.2)
         shutil.copy(tmp_path / "others" / "peer.key", allowed / "other.key")
-        assert sockets.send_once(device.front, b"x @@@ welcome", curve=stranger)
+        assert sockets.send_once(device.publish_endpoint, b"x @@@ welcome", curve=stranger)
         assert received(subscriber) == b"x @@@ welcome"
 
 

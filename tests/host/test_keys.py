@@ -28,7 +28,7 @@ Capture = pytest.CaptureFixture[str]
 
 CONTEXT = """<Context>
   <FrontEndEndpoint>tcp://192.0.2.1:5556</FrontEndEndpoint>
-  <BackendEndpoint>{backend}</BackendEndpoint>
+  <BackendEndpoint>{publish_endpoint}</BackendEndpoint>
   <FrontBind>{bind}</FrontBind>
   <TaskService id="ts_000" instance="Monitor"><Task><message><header><service_name>monitor</service_name></header>
     <content><configuration><service>
@@ -48,8 +48,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def write(home: Path, backend: str = "tcp://192.0.2.1:5557", bind: str = "") -> None:
-    (home / "Context-Here.xml").write_text(CONTEXT.format(backend=backend, bind=bind))
+def write(home: Path, publish_endpoint: str = "tcp://192.0.2.1:5557", bind: str = "") -> None:
+    (home / "Context-Here.xml").write_text(CONTEXT.format(publish_endpoint=publish_endpoint, bind=bind))
 
 
 def run(*words: str, code: int = 0) -> None:
@@ -413,7 +413,7 @@ def test_a_public_key_that_others_may_write_is_not_trusted(home: Path, name: str
 
 
 @pytest.mark.parametrize(
-    ("backend", "bind", "lines"),
+    ("publish_endpoint", "bind", "lines"),
     [
         ("tcp://192.0.2.1:5557", "", [2, 3]),
         ("tcp://192.0.2.1:5557", "tcp://*:5557", [2]),
@@ -422,9 +422,9 @@ def test_a_public_key_that_others_may_write_is_not_trusted(home: Path, name: str
     ],
 )
 def test_a_bind_that_needs_keys_is_reported_with_its_line(
-    home: Path, backend: str, bind: str, lines: list[int]
+    home: Path, publish_endpoint: str, bind: str, lines: list[int]
 ) -> None:
-    write(home, backend, bind)
+    write(home, publish_endpoint, bind)
     file = home / "Context-Here.xml"
     context = reader.load(file)
     told = exposed_binds.refused(context)

@@ -55,7 +55,7 @@ context.destroy(1000)
 
 @pytest.fixture
 def device(tmp_path: Path) -> Iterator[Forwarder]:
-    with Forwarder(tmp_path, front=FREE_PORT, back=FREE_PORT) as made:
+    with Forwarder(tmp_path, publish_endpoint=FREE_PORT, subscribe_endpoint=FREE_PORT) as made:
         yield made
 
 
@@ -105,7 +105,7 @@ def test_members_connect_and_another_user_is_told_why_it_may_not(
 ) -> None:
     task, stranger = others.others(2)
     device.start("--members", str(members(task)))
-    endpoint = device.front if kind == "PUB" else device.back
+    endpoint = device.publish_endpoint if kind == "PUB" else device.subscribe_endpoint
     assert friend(0, kind, endpoint)[0] == "in"
     assert friend(task, kind, endpoint)[0] == "in"
     assert friend(stranger, kind, endpoint)[0] == "refused"
@@ -117,20 +117,20 @@ def test_members_connect_and_another_user_is_told_why_it_may_not(
 def test_a_changed_members_file_applies_at_once(device: Forwarder, members: Callable[..., Path]) -> None:
     stranger = others.others(1)[0]
     device.start("--members", str(members()))
-    assert friend(stranger, "PUB", device.front)[0] == "refused"
+    assert friend(stranger, "PUB", device.publish_endpoint)[0] == "refused"
     members(stranger)
-    assert friend(stranger, "PUB", device.front)[0] == "in"
+    assert friend(stranger, "PUB", device.publish_endpoint)[0] == "in"
     members()
-    assert friend(stranger, "PUB", device.front)[0] == "refused"
+    assert friend(stranger, "PUB", device.publish_endpoint)[0] == "refused"
     members(access="anyone")
-    assert friend(stranger, "PUB", device.front)[0] == "in"
+    assert friend(stranger, "PUB", device.publish_endpoint)[0] == "in"
 
 
 def test_without_a_members_file_only_the_own_user_connects(device: Forwarder, tmp_path: Path) -> None:
     stranger = others.others(1)[0]
     device.start("--members", str(tmp_path / "nothing"))
-    assert friend(0, "PUB", device.front)[0] == "in"
-    assert friend(stranger, "PUB", device.front)[0] == "refused"
+    assert friend(0, "PUB", device.publish_endpoint)[0] == "in"
+    assert friend(stranger, "PUB", device.publish_endpoint)[0] == "refused"
 
 
 class Ears:
@@ -177,7 +177,7 @@ def test_no_hostile_message_passes_among_many_mixed_connections(
         attacks = [
             attack(uid, place, kind, 250)
             for uid in attackers
-            for place, kind in ((device.front, "PUB"), (device.back, "SUB"))
+            for place, kind in ((device.publish_endpoint, "PUB"), (device.subscribe_endpoint, "SUB"))
         ]
         came: list[tuple[str, float]] = []
         try:
@@ -185,7 +185,11 @@ def test_no_hostile_message_passes_among_many_mixed_connections(
                 publisher.send(b"SECRET")
                 kind = "PUB" if len(came) % 2 else "SUB"
                 came.append(
-                    friend(task if len(came) % 3 else 0, kind, device.front if kind == "PUB" else device.back)
+                    friend(
+                        task if len(came) % 3 else 0,
+                        kind,
+                        device.publish_endpoint if kind == "PUB" else device.subscribe_endpoint,
+                    )
                 )
             told = [each.communicate()[0] for each in attacks]
         finally:
@@ -203,7 +207,7 @@ def test_without_the_gate_the_same_attack_comes_through(device: Forwarder) -> No
     device.start()
     with Ears(device) as ears:
         device.mouth(b"")
-        told = attack(others.others(1)[0], device.front, "PUB", 35).communicate()[0]
+        told = attack(others.others(1)[0], device.publish_endpoint, "PUB", 35).communicate()[0]
     assert not told.startswith("let in 0")
     assert [frame for frame in ears.heard if b"EVIL" in frame]
 
@@ -224,17 +228,17 @@ def test_an_idle_connection_of_another_user_does_not_stay(
     stranger = others.others(1)[0]
     device.start("--members", str(members()))
     with subprocess.Popen(
-        [*others.command(stranger), sys.executable, "-c", IDLE, port(device.front)], cwd="/"
+        [*others.command(stranger), sys.executable, "-c", IDLE, port(device.publish_endpoint)], cwd="/"
     ) as idle:
         try:
-            assert friend(0, "PUB", device.front)[0] == "in"
+            assert friend(0, "PUB", device.publish_endpoint)[0] == "in"
             assert idle.wait(PATIENCE) == 0
         finally:
             idle.kill()
 
 
 def test_tasks_of_the_context_connect_without_the_gate(tmp_path: Path, members: Callable[..., Path]) -> None:
-    with Forwarder(tmp_path, front=FREE_PORT, back=FREE_PORT) as device:
+    with Forwarder(tmp_path, publish_endpoint=FREE_PORT, subscribe_endpoint=FREE_PORT) as device:
         own = [sockets.listen(f"ipc://{tmp_path}/pub"), sockets.listen(f"ipc://{tmp_path}/sub")]
         fds = [each.fileno() for each in own]
         device.more_fds = fds
@@ -247,7 +251,7 @@ def test_tasks_of_the_context_connect_without_the_gate(tmp_path: Path, members: 
         wait_for(lambda: mouth.wait(1) and mouth.has_subscriber(b"x"))
         mouth.send(b"x own")
         assert received(subscriber) == b"x own"
-        assert friend(others.others(1)[0], "PUB", device.front)[0] == "refused"
+        assert friend(others.others(1)[0], "PUB", device.publish_endpoint)[0] == "refused"
         assert device.end() == 0
         for each in own:
             each.close()

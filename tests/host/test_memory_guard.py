@@ -29,15 +29,15 @@ FLOOD = str(Path(__file__).parents[1] / "flood.py")
 def told(tmp_path: Path) -> Iterator[tuple[Callable[[bytes], None], sockets.Publisher]]:
     """A publisher, and what tells it a subscription or the end of one."""
     listener = sockets.listen(f"ipc://{tmp_path}/bus")
-    with listener, sockets.context() as context, socket_options.front(context, hwm=1) as front:
-        front.sndhwm = 200_000
-        socket_options.bind(front, listener)
+    with listener, sockets.context() as context, socket_options.device_xsub(context, hwm=1) as xsub:
+        xsub.sndhwm = 200_000
+        socket_options.bind(xsub, listener)
         with sockets.publisher(context, address(listener)) as publisher:
             mouth = sockets.Publisher(publisher)
-            front.send(b"\x01first")
-            # It takes a look at the front until that knows the publisher.
-            wait_for(lambda: front.poll(0) or mouth.has_subscriber(b"first"))
-            yield front.send, mouth
+            xsub.send(b"\x01first")
+            # It takes a look at the XSUB socket until that knows the publisher.
+            wait_for(lambda: xsub.poll(0) or mouth.has_subscriber(b"first"))
+            yield xsub.send, mouth
             publisher.linger = 0
 
 
@@ -105,12 +105,12 @@ def test_a_subscribers_other_messages_do_not_free_subscriptions() -> None:
     counted: list[tuple[int, ...]] = []
     with (
         sockets.context() as context,
-        socket_options.front(context, hwm=1000) as front,
-        socket_options.back(context, hwm=1000, heartbeat_s=30) as back,
+        socket_options.device_xsub(context, hwm=1000) as xsub,
+        socket_options.device_xpub(context, hwm=1000, heartbeat_s=30) as xpub,
     ):
-        unheard = MissedOrders(context, front, back)
+        unheard = MissedOrders(context, xsub, xpub)
         for word in (b"\x01one", b"\x02one", b"xyz", b"", b"\x01two", b"\x00one"):
-            front.send(word)
+            xsub.send(word)
         wait_for(
             lambda: unheard.take(lambda *figures, more: counted.append(figures)) and _sum(counted)[0] == 6
         )
@@ -130,14 +130,16 @@ def memory(pid: int) -> int:
 @pytest.mark.deadline(120)
 @pytest.mark.parametrize("endpoint", ["", FREE_PORT], ids=["ipc", "tcp"])
 def test_a_flooding_peer_is_cut_off_and_others_are_not(tmp_path: Path, endpoint: str) -> None:
-    with Forwarder(tmp_path, front=endpoint, back=endpoint) as device:
+    with Forwarder(tmp_path, publish_endpoint=endpoint, subscribe_endpoint=endpoint) as device:
         device.environment["ZMSVC_DEVICE_MEMORY"] = str(200 << 20)
         device.start()
         healthy = device.subscriber(b"x @@@ ")
         mouth = device.mouth(b"x @@@ ")
         news = healthy.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         with subprocess.Popen(
-            [sys.executable, FLOOD, "many", device.back, "5", "1"], stdout=subprocess.PIPE, text=True
+            [sys.executable, FLOOD, "many", device.subscribe_endpoint, "5", "1"],
+            stdout=subprocess.PIPE,
+            text=True,
         ) as flood:
             device.wait_notification("flooding_peers")
             flood.wait(20)
@@ -160,7 +162,9 @@ def test_a_subscriber_that_does_not_read_is_disconnected_and_the_publisher_is_no
         news = publisher.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         mouth = sockets.Publisher(publisher)
         with subprocess.Popen(
-            [sys.executable, FLOOD, "deaf", device.back, "30", "2"], stdout=subprocess.PIPE, text=True
+            [sys.executable, FLOOD, "deaf", device.subscribe_endpoint, "30", "2"],
+            stdout=subprocess.PIPE,
+            text=True,
         ) as flood:
             wait_for(lambda: mouth.has_subscriber(b"x @@@ "))
             device.notified.setblocking(False)

@@ -153,10 +153,10 @@ def test_a_turn_answers_so_many_questions_and_the_next_one_the_rest(
 def test_a_question_to_the_supervisor_ends_in_the_middle_of_other_messages(
     context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
 ) -> None:
-    frontend, over = f"ipc://{tmp_path}/front", threading.Event()
+    subscribe_endpoint, over = f"ipc://{tmp_path}/front", threading.Event()
     speaker = context.socket(zmq.XPUB)
-    speaker.bind(frontend)
-    client = StateClient(context, frontend, None, "T", "ts000")
+    speaker.bind(subscribe_endpoint)
+    client = StateClient(context, subscribe_endpoint, None, "T", "ts000")
     assert speaker.poll(PATIENCE * 1000)
     speaker.recv()
     frame = messages.encode(

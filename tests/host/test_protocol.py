@@ -23,7 +23,7 @@ from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.codec import Codec
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
-LINES: list[tuple[Codec[Any], Any]] = [
+CHANNELS: list[tuple[Codec[Any], Any]] = [
     (sv.ORDERS, sv.Order),
     (sv.REPORTS, sv.Report),
     (sharing.ORDERS, sharing.Order),
@@ -58,7 +58,7 @@ def message(kind: Any) -> st.SearchStrategy[Any]:
     return st.builds(kind, **{name: strategy(hint) for name, hint in typing.get_type_hints(kind).items()})
 
 
-EACH = [pytest.param(codec, kind, id=kind.__name__) for codec, union in LINES for kind in kinds(union)]
+EACH = [pytest.param(codec, kind, id=kind.__name__) for codec, union in CHANNELS for kind in kinds(union)]
 
 
 @pytest.mark.parametrize(("codec", "kind"), EACH)
@@ -117,7 +117,7 @@ def test_a_message_with_a_wrong_type_is_refused_with_the_field(body: dict[str, A
 
 
 def test_every_message_of_a_direction_has_an_operation_of_its_own() -> None:
-    for codec, union in LINES:
+    for codec, union in CHANNELS:
         assert {reader._kind for reader in codec._readers.values()} == set(kinds(union))
 
 

@@ -167,7 +167,7 @@ def test_a_publisher_knows_its_subscribers(device: Forwarder) -> None:
 
 def test_publish_never_blocks_and_tells_when_it_dropped(tmp_path: Path) -> None:
     listener = sockets.listen(f"ipc://{tmp_path}/bus")
-    with listener, sockets.context() as context, socket_options.front(context, hwm=1) as stuck:
+    with listener, sockets.context() as context, socket_options.device_xsub(context, hwm=1) as stuck:
         socket_options.bind(stuck, listener)
         stuck.send(b"\x01")
         with sockets.publisher(context, address(listener)) as publisher:
@@ -186,7 +186,7 @@ def test_a_too_long_message_is_refused(device: Forwarder) -> None:
     for send in (
         mouth.send,
         lambda frame: sockets.publish(mouth.socket, frame),
-        lambda frame: sockets.send_once(device.front, frame),
+        lambda frame: sockets.send_once(device.publish_endpoint, frame),
     ):
         with pytest.raises(
             UsageError, match="cannot publish message: it has 16777217 bytes, 16777216 are allowed"
@@ -201,34 +201,34 @@ def test_connecting_to_a_malformed_endpoint_is_refused() -> None:
 
 @pytest.mark.parametrize("endpoint", ["", FREE_PORT], ids=["ipc", "tcp"])
 def test_a_single_message_always_arrives(tmp_path: Path, endpoint: str) -> None:
-    with Forwarder(tmp_path, front=endpoint, back=endpoint) as device:
+    with Forwarder(tmp_path, publish_endpoint=endpoint, subscribe_endpoint=endpoint) as device:
         device.start()
         subscriber = device.subscriber(b"x @@@ ")
         device.mouth(b"x @@@ ")
         for number in range(50):
-            assert sockets.send_once(device.front, b"x @@@ %d" % number)
+            assert sockets.send_once(device.publish_endpoint, b"x @@@ %d" % number)
         assert [received(subscriber) for _ in range(50)] == [b"x @@@ %d" % number for number in range(50)]
 
 
 def test_a_single_message_may_be_long(device: Forwarder) -> None:
     subscriber = device.subscriber(b"x @@@ ")
     device.mouth(b"x @@@ ")
-    assert sockets.send_once(device.front, b"x @@@ " + bytes(12 << 20), 10)
+    assert sockets.send_once(device.publish_endpoint, b"x @@@ " + bytes(12 << 20), 10)
     assert len(received(subscriber)) == 6 + (12 << 20)
 
 
 def test_a_single_message_without_subscribers_is_reported(device: Forwarder) -> None:
     device.subscriber(b"y @@@ ")
     device.mouth(b"y @@@ ")
-    assert sockets.send_once(device.front, b"x @@@ ") is False
+    assert sockets.send_once(device.publish_endpoint, b"x @@@ ") is False
 
 
 def test_a_single_message_waits_for_its_recipient(device: Forwarder) -> None:
     early = device.subscriber(b"x @@@ ")
     device.mouth(b"x @@@ ")
-    assert sockets.send_once(device.front, b"x @@@ too early", 1.0, presence=b"here.") is False
+    assert sockets.send_once(device.publish_endpoint, b"x @@@ too early", 1.0, presence=b"here.") is False
     with ThreadPoolExecutor() as pool:
-        sent = pool.submit(sockets.send_once, device.front, b"x @@@ ", PATIENCE, presence=b"here.")
+        sent = pool.submit(sockets.send_once, device.publish_endpoint, b"x @@@ ", PATIENCE, presence=b"here.")
         late = device.subscriber(b"x @@@ ", b"here.42")
         assert received(late) == b"x @@@ "
         assert sent.result()
@@ -241,7 +241,7 @@ def test_a_single_message_is_not_sent_when_its_recipient_has_left(device: Forwar
     mouth = device.mouth(b"x @@@ ", b"here.42")
     with ThreadPoolExecutor() as pool:
         # It has no subscriber yet, so it is still there when its recipient leaves.
-        sent = pool.submit(sockets.send_once, device.front, b"y @@@ ", 1.0, presence=b"here.")
+        sent = pool.submit(sockets.send_once, device.publish_endpoint, b"y @@@ ", 1.0, presence=b"here.")
         meant.close(0)
         wait_for(lambda: not mouth.has_subscriber(b"here.42"))
         device.subscriber(b"y @@@ ")
@@ -257,7 +257,7 @@ def test_a_single_message_to_the_subscriber_port_fails(device: Forwarder) -> Non
     with pytest.raises(
         ZmsvcError, match=r"cannot reach .*: the peer closed the connection \(is this the subscriber port\?"
     ):
-        sockets.send_once(device.back, b"x", 1.0)
+        sockets.send_once(device.subscribe_endpoint, b"x", 1.0)
 
 
 def test_a_single_message_without_a_device_fails(device: Forwarder) -> None:
@@ -266,7 +266,7 @@ def test_a_single_message_without_a_device_fails(device: Forwarder) -> None:
         ZmsvcError,
         match=r"cannot reach .*: the peer accepted the connection, but did not answer as a device in time",
     ):
-        sockets.send_once(device.front, b"x", 0.1)
+        sockets.send_once(device.publish_endpoint, b"x", 0.1)
 
 
 def test_a_single_message_to_a_hung_device_fails(device: Forwarder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,7 +275,7 @@ def test_a_single_message_to_a_hung_device_fails(device: Forwarder, monkeypatch:
     device.mouth(b"x @@@ ")
     stop_then_send(device, monkeypatch, signal.SIGSTOP)
     with pytest.raises(ZmsvcError, match=r"cannot send to .*: the device did not take the message in time"):
-        sockets.send_once(device.front, b"x @@@ ", 0.5)
+        sockets.send_once(device.publish_endpoint, b"x @@@ ", 0.5)
 
 
 def test_a_single_message_to_a_dying_device_fails(device: Forwarder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +283,7 @@ def test_a_single_message_to_a_dying_device_fails(device: Forwarder, monkeypatch
     device.mouth(b"x @@@ ")
     stop_then_send(device, monkeypatch, signal.SIGKILL)
     with pytest.raises(ZmsvcError, match=r"cannot send to .*: the device went away; the message may be lost"):
-        sockets.send_once(device.front, b"x @@@ ", 0.5)
+        sockets.send_once(device.publish_endpoint, b"x @@@ ", 0.5)
 
 
 def when_written(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
@@ -323,7 +323,7 @@ def test_a_single_message_that_ends_the_device_has_arrived(monkeypatch: pytest.M
 def test_a_single_message_that_a_dying_device_had_not_read_may_be_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Forwarder(tmp_path, front=FREE_PORT, back=FREE_PORT) as device:
+    with Forwarder(tmp_path, publish_endpoint=FREE_PORT, subscribe_endpoint=FREE_PORT) as device:
         device.start()
         device.subscriber(b"x @@@ ")
         device.mouth(b"x @@@ ")
@@ -332,7 +332,7 @@ def test_a_single_message_that_a_dying_device_had_not_read_may_be_lost(
         with pytest.raises(
             ZmsvcError, match=r"cannot send to .*: the device went away; the message may be lost"
         ):
-            sockets.send_once(device.front, b"x @@@ ", 5.0)
+            sockets.send_once(device.publish_endpoint, b"x @@@ ", 5.0)
 
 
 def stop_then_send(device: Forwarder, monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
@@ -353,7 +353,7 @@ def test_a_bare_context_ends_also_with_a_socket_that_an_exception_has_lost(
     device: Forwarder, closed: bool
 ) -> None:
     context = sockets.BareContext()
-    made = sockets.subscriber(context, device.back, [b"x"])
+    made = sockets.subscriber(context, device.subscribe_endpoint, [b"x"])
     if closed:
         made.close(0)
     del made

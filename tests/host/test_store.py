@@ -15,7 +15,9 @@ from zmsvc.core.world import Transaction, World
 from zmsvc.host.store import Store
 
 PLACES = ("tcp://127.0.0.1:5556", "tcp://127.0.0.1:5557")
-ENDS = Endpoints(frontend=PLACES[0], backend=PLACES[1], front_bind=PLACES[1], backend_bind=PLACES[0])
+ENDS = Endpoints(
+    subscribe_endpoint=PLACES[0], publish_endpoint=PLACES[1], publish_bind=PLACES[1], subscribe_bind=PLACES[0]
+)
 CONTEXT = Context(
     name="C", id="context001", log_name="C", endpoints=ENDS, tasks={}, text=b"<Context name='\xe9'/>"
 )

@@ -32,10 +32,10 @@ class Supervisor:
 def test_a_message_that_is_sent_before_the_bus_is_attached_does_not_hide_that_it_is(tmp_path: Path) -> None:
     """The sender takes in the subscriptions that the device tells, and libzmq announces them once only."""
     endpoints = Endpoints(
-        frontend="ipc://unused",
-        backend="ipc://unused",
-        front_bind="ipc://unused",
-        backend_bind="ipc://unused",
+        subscribe_endpoint="ipc://unused",
+        publish_endpoint="ipc://unused",
+        publish_bind="ipc://unused",
+        subscribe_bind="ipc://unused",
     )
     world = World(
         context=Context(name="Live", id="context001", log_name="Live", endpoints=endpoints, tasks={})
@@ -43,7 +43,7 @@ def test_a_message_that_is_sent_before_the_bus_is_attached_does_not_hide_that_it
     refused = ev.PublishControl(key=("T", "t1"), action="failed", success=False, pid=None)
 
     async def attach(device: Forwarder) -> None:
-        bus = Bus((device.back, device.front), "0123", Supervisor(world), None)
+        bus = Bus((device.subscribe_endpoint, device.publish_endpoint), "0123", Supervisor(world), None)
         attached = asyncio.create_task(bus.attach())
         for _ in range(10):
             await asyncio.sleep(0)

@@ -874,7 +874,7 @@ def bus(nest: Nest) -> Iterator[Forwarder]:
     folder = nest.home / "bus"
     folder.mkdir()
     with Forwarder(folder).start() as made:
-        nest.endpoints = {"frontend": made.back, "backend": made.front}
+        nest.endpoints = {"frontend": made.subscribe_endpoint, "backend": made.publish_endpoint}
         yield made
 
 

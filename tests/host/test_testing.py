@@ -11,7 +11,7 @@ import zmsvc.task
 from zmsvc import testing
 from zmsvc.core.errors import LaunchError
 from zmsvc.task import LoopedTask, SingleTask, TaskService
-from zmsvc.task.sdk import Task, _Member
+from zmsvc.task.sdk import Task, _TaskAttributes
 
 
 class Sensor(LoopedTask):
@@ -128,7 +128,7 @@ def test_the_help_of_the_sdk_lists_what_a_task_has() -> None:
     shown = pydoc.plain(pydoc.render_doc(zmsvc.task))
     names = [
         name
-        for cls in (_Member, Task, TaskService)
+        for cls in (_TaskAttributes, Task, TaskService)
         for name in (*cls.__annotations__, *vars(cls))
         if not name.startswith("_")
     ]

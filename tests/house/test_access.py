@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from zmsvc.core.access import ANYONE, BUS, CONTROL, MAY_CONNECT, ORDERS, Verb, Who
-from zmsvc.core.messages import TOPICS
+from zmsvc.core.access import ANYONE, BUS, CONTROL, MAY_CONNECT, ORDERS, TOPICS, Verb, Who
 
 ROOT = Path(__file__).parents[2]
 

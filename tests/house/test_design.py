@@ -26,7 +26,7 @@ SOURCES = [
     *(ROOT / "tests").rglob("*.py"),
     ROOT / "Makefile",
 ]
-LINES = {
+CHANNELS = {
     "supervision orders": supervision.ORDERS,
     "supervision reports": supervision.REPORTS,
     "sharing orders": sharing.ORDERS,
@@ -75,13 +75,13 @@ def test_the_theory_of_operation_names_every_sub_state_and_deciding_module() -> 
     assert {f"{name}.py" for name in imported[1].split(", ")} <= named(theory)
 
 
-@pytest.mark.parametrize("line", LINES)
-def test_each_message_between_processes_is_documented(line: str) -> None:
-    assert set(LINES[line].operations) <= named(PROTOCOLS)
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_each_message_between_processes_is_documented(channel: str) -> None:
+    assert set(CHANNELS[channel].operations) <= named(PROTOCOLS)
 
 
 def test_protocol_numbers_are_those_of_the_code() -> None:
-    assert f"The line has a number, {protocol.PROTOCOL} in this release" in PROTOCOLS
+    assert f"The channel has a number, {protocol.PROTOCOL} in this release" in PROTOCOLS
     assert f"[forking.py](../zmsvc/protocol/forking.py), protocol {forking.PROTOCOL}." in PROTOCOLS
     assert {*launch.Descriptors.__dataclass_fields__, "spec"} <= named(PROTOCOLS)
 

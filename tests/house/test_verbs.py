@@ -13,20 +13,20 @@ from typing import Any, cast
 import pytest
 
 from zmsvc.core import access, requests
-from zmsvc.core.access import CONTROL, Order, Verb, Who
+from zmsvc.core.access import CONTROL, OrderRule, Verb, Who
 from zmsvc.ctl import verb_table
 from zmsvc.ctl.__main__ import parse
-from zmsvc.ctl.verb_table import VERBS, Option
+from zmsvc.ctl.verb_table import VERBS, Argument
 from zmsvc.supervisor.loop import Loop
 from zmsvc.supervisor.requests import Requests
 
 ROOT = Path(__file__).parents[2]
-FREEZE = verb_table.Verb(
+FREEZE = verb_table.VerbEntry(
     "freeze",
     "verbs.orders.order",
     "freeze tasks until they are thawed",
     *verb_table.SELECTION,
-    Option("--deep", action="store_true", help="freeze what tasks have started, too"),
+    Argument("--deep", action="store_true", help="freeze what tasks have started, too"),
     group=verb_table.ORDERS,
     manual="Freeze tasks with the *freezer* of their cgroup, see **cgroups**(7).",
 )
@@ -63,7 +63,7 @@ def test_a_new_verb_is_in_the_parser_the_manual_and_the_completion(
 
 
 def test_a_new_order_has_users_and_a_place_in_the_manual_but_no_way_over_the_bus() -> None:
-    orders = (*access.ORDERS, Order("freeze", control=Who.GROUP))
+    orders = (*access.ORDERS, OrderRule("freeze", control=Who.GROUP))
     assert access.control(orders)["freeze"] is Who.GROUP
     assert access.bus(orders) == access.BUS
     (members,) = re.findall(rf"^\.B {Who.GROUP}\n(.*)$", script("manual.py")["who_section"](orders), re.M)

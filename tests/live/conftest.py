@@ -39,7 +39,7 @@ def ear(context: Context) -> Iterator[Callable[..., Ear]]:
     made: list[Ear] = []
 
     def make(*prefixes: bytes) -> Ear:
-        made.append(Ear(context.frontend, context.backend, *prefixes))
+        made.append(Ear(context.subscribe_endpoint, context.publish_endpoint, *prefixes))
         return made[-1]
 
     yield make

@@ -43,8 +43,8 @@ class Context:
         self.file = home / f"Context-{name}.xml"
         self.runtime = home / "run"
         self.log = home / "daemon.log"
-        self.frontend = f"ipc://{home}/sub"
-        self.backend = f"ipc://{home}/pub"
+        self.subscribe_endpoint = f"ipc://{home}/sub"
+        self.publish_endpoint = f"ipc://{home}/pub"
         self.daemon: subprocess.Popen[bytes] | None = None
         self.wrapper: list[str] = []
         """A command that runs the daemon, by executing the rest of its arguments."""
@@ -105,8 +105,8 @@ class Context:
 
     def write(self) -> None:
         self.file.write_text(
-            f"<Context><FrontEndEndpoint>{self.frontend}</FrontEndEndpoint><BackendEndpoint>{self.backend}</BackendEndpoint>"
-            f"<FrontBind>{self.backend}</FrontBind><BackendBind>{self.frontend}</BackendBind>"
+            f"<Context><FrontEndEndpoint>{self.subscribe_endpoint}</FrontEndEndpoint><BackendEndpoint>{self.publish_endpoint}</BackendEndpoint>"
+            f"<FrontBind>{self.publish_endpoint}</FrontBind><BackendBind>{self.subscribe_endpoint}</BackendBind>"
             f"<ContextID>context001</ContextID><TaskLogName>{self.name}</TaskLogName>\n"
             + "\n".join(self._tasks)
             + "\n</Context>\n"
@@ -311,7 +311,7 @@ class Ear:
     made.
     """
 
-    def __init__(self, endpoint: str, backend: str, *prefixes: bytes) -> None:
+    def __init__(self, endpoint: str, publish_endpoint: str, *prefixes: bytes) -> None:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
         self._socket.setsockopt(zmq.RCVHWM, 1_000_000)
@@ -319,15 +319,15 @@ class Ear:
             self._socket.subscribe(prefix)
         self._socket.subscribe(mark := f"probe.{id(self)}.{os.getpid()}".encode())
         self._socket.connect(endpoint)
-        self._wait_until_known(backend, mark, prefixes)
+        self._wait_until_known(publish_endpoint, mark, prefixes)
         self.heard: list[tuple[str, dict[str, Any]]] = []
 
-    def _wait_until_known(self, backend: str, mark: bytes, prefixes: tuple[bytes, ...]) -> None:
+    def _wait_until_known(self, publish_endpoint: str, mark: bytes, prefixes: tuple[bytes, ...]) -> None:
         """A subscription has arrived when the device passes it on to a publisher: to ours, and to the
         supervisor's, too.
         """
         with self._context.socket(zmq.XPUB) as publisher:
-            publisher.connect(backend)
+            publisher.connect(publish_endpoint)
             while True:
                 assert publisher.poll(PATIENCE * 1000), "the device does not know the subscription"
                 if publisher.recv() == b"\x01" + mark:

@@ -31,7 +31,7 @@ NAMES = (
 def loopback(context: Context) -> Context:
     """A context as old files have it: tcp on loopback, no keys."""
     sub, pub = free_ports()
-    context.frontend, context.backend = f"tcp://127.0.0.1:{sub}", f"tcp://127.0.0.1:{pub}"
+    context.subscribe_endpoint, context.publish_endpoint = f"tcp://127.0.0.1:{sub}", f"tcp://127.0.0.1:{pub}"
     context.looped("Echo", "interval = 0.05\ndef step(self):\n    self.publish('beacon', {})")
     context.home.chmod(0o755)
     return context
@@ -61,11 +61,11 @@ def test_an_order_of_another_user_does_not_arrive_and_its_sender_is_told_who_may
     stranger = others(1)[0]
     loopback.task("ts_1", "Echo")
     loopback.start("--transaction", TX)
-    refused = script(loopback, stranger, "conf_command.py", f"--endpoint={loopback.backend}", *EXIT)
+    refused = script(loopback, stranger, "conf_command.py", f"--endpoint={loopback.publish_endpoint}", *EXIT)
     assert (refused.returncode, NAMES in refused.stderr) == (5, True), refused.stderr
     assert f"uid {stranger} may not" in refused.stderr
     assert loopback.tasks(TX)["ts_1"]["sub"] == "running"
-    heard = script(loopback, stranger, "display.py", "--count=1", f"--endpoint={loopback.frontend}")
+    heard = script(loopback, stranger, "display.py", "--count=1", f"--endpoint={loopback.subscribe_endpoint}")
     assert (heard.returncode, NAMES in heard.stderr) == (5, True), heard.stderr
     assert "beacon" not in heard.stdout
     wait_for(
@@ -76,7 +76,7 @@ def test_an_order_of_another_user_does_not_arrive_and_its_sender_is_told_who_may
     )
     # The same from the daemon's user works as ever.
     done = subprocess.run(
-        [sys.executable, "-P", str(SCRIPTS / "conf_command.py"), f"--endpoint={loopback.backend}", *EXIT],
+        [sys.executable, "-P", str(SCRIPTS / "conf_command.py"), f"--endpoint={loopback.publish_endpoint}", *EXIT],
         env=loopback.environment, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -104,9 +104,9 @@ def test_zmsvcctl_of_a_user_who_may_not_connect_ends_with_5(loopback: Context) -
 SDK = """
 import sys, logging
 from zmsvc.core.errors import RefusedError
-from zmsvc.task.bus import Bus
+from zmsvc.task.bus import TaskBus
 from zmsvc.task.runtime import TaskRuntime
-bus = Bus(sys.argv[1], sys.argv[2])
+bus = TaskBus(sys.argv[1], sys.argv[2])
 try:
     bus.publish(b"talk @@@ {}")
 except RefusedError as error:
@@ -119,7 +119,7 @@ def test_the_sdk_of_a_user_who_may_not_connect_ends_with_5(loopback: Context) ->
     stranger = others(1)[0]
     loopback.task("ts_1", "Echo")
     loopback.start()
-    done = python(stranger, SDK, loopback.backend, loopback.frontend)
+    done = python(stranger, SDK, loopback.publish_endpoint, loopback.subscribe_endpoint)
     assert (done.returncode, NAMES in done.stdout) == (5, True), done.stderr
 
 
@@ -131,10 +131,15 @@ def test_the_user_of_a_task_may_connect_and_a_reload_counts_at_once(loopback: Co
     assert (
         "beacon"
         in script(
-            loopback, one, "display.py", "--count=1", "--topic=beacon", f"--endpoint={loopback.frontend}"
+            loopback,
+            one,
+            "display.py",
+            "--count=1",
+            "--topic=beacon",
+            f"--endpoint={loopback.subscribe_endpoint}",
         ).stdout
     )
-    asked = ("--count=1", "--topic=beacon", f"--endpoint={loopback.frontend}")
+    asked = ("--count=1", "--topic=beacon", f"--endpoint={loopback.subscribe_endpoint}")
     assert script(loopback, other, "display.py", *asked).returncode == 5
     loopback.clear_tasks()
     loopback.task("ts_1", "Echo", service="<user>bin</user>")
@@ -163,11 +168,19 @@ def test_bus_access_anyone_opens_the_bus_with_a_warning(loopback: Context) -> No
     assert (
         "beacon"
         in script(
-            loopback, stranger, "display.py", "--count=1", "--topic=beacon", f"--endpoint={loopback.frontend}"
+            loopback,
+            stranger,
+            "display.py",
+            "--count=1",
+            "--topic=beacon",
+            f"--endpoint={loopback.subscribe_endpoint}",
         ).stdout
     )
     assert (
-        script(loopback, stranger, "conf_command.py", f"--endpoint={loopback.backend}", *EXIT).returncode == 0
+        script(
+            loopback, stranger, "conf_command.py", f"--endpoint={loopback.publish_endpoint}", *EXIT
+        ).returncode
+        == 0
     )
     assert loopback.wait() == 0
 
@@ -190,7 +203,7 @@ def test_the_context_s_own_tasks_do_not_pass_the_gate(loopback: Context, service
     place = loopback.runtime / loopback.name
     assert [oct(path.stat().st_mode & 0o777) for path in (place / "sub", place / "pub")] == ["0o660"] * 2
     status = loopback.status()
-    assert (status["frontend"], status["backend"]) == (loopback.frontend, loopback.backend)
+    assert (status["frontend"], status["backend"]) == (loopback.subscribe_endpoint, loopback.publish_endpoint)
     assert loopback.stop() == 0
     assert not (place / "sub").exists()
 
@@ -200,7 +213,7 @@ CONNECT = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1]
 
 def reached(uid: int, context: Context) -> list[bool]:
     """Return True if this user can connect to each of the sockets of the bus."""
-    paths = (place.removeprefix("ipc://") for place in (context.frontend, context.backend))
+    paths = (place.removeprefix("ipc://") for place in (context.subscribe_endpoint, context.publish_endpoint))
     return [python(uid, CONNECT, path).stdout == "in\n" for path in paths]
 
 
@@ -235,13 +248,13 @@ def test_a_user_who_may_not_open_the_ipc_bus_is_told_who_may(context: Context) -
     context.task("ts_1", "Echo")
     context.start("--transaction", TX)
     done = [
-        script(context, stranger, "conf_command.py", f"--endpoint={context.backend}", *EXIT),
-        script(context, stranger, "display.py", "--count=1", f"--endpoint={context.frontend}"),
-        python(stranger, SDK, context.backend, context.frontend),
+        script(context, stranger, "conf_command.py", f"--endpoint={context.publish_endpoint}", *EXIT),
+        script(context, stranger, "display.py", "--count=1", f"--endpoint={context.subscribe_endpoint}"),
+        python(stranger, SDK, context.publish_endpoint, context.subscribe_endpoint),
     ]
     assert [(each.returncode, NAMES in each.stdout + each.stderr) for each in done] == [(5, True)] * 3, done
     context.home.chmod(0o700)
-    closed = script(context, stranger, "conf_command.py", f"--endpoint={context.backend}", *EXIT)
+    closed = script(context, stranger, "conf_command.py", f"--endpoint={context.publish_endpoint}", *EXIT)
     assert closed.returncode != 0
     assert context.tasks(TX)["ts_1"]["sub"] == "running"
 
@@ -305,7 +318,7 @@ def test_without_endpoints_the_bus_is_at_sockets_that_others_cannot_open(context
     context.task("ts_1", "Echo")
     context.home.chmod(0o755)
     place = context.runtime / context.name
-    context.frontend, context.backend = f"ipc://{place}/sub", f"ipc://{place}/pub"
+    context.subscribe_endpoint, context.publish_endpoint = f"ipc://{place}/sub", f"ipc://{place}/pub"
     write = context.write
 
     def bare() -> None:
@@ -347,7 +360,7 @@ def test_an_allowed_client_connects_while_another_user_floods(loopback: Context)
     loopback.task("ts_1", "Echo")
     loopback.start("--transaction", TX)
     hostile = str(Path(__file__).parents[1] / "hostile.py")
-    port = loopback.backend.rpartition(":")[2]
+    port = loopback.publish_endpoint.rpartition(":")[2]
     with subprocess.Popen(
         [
             "setpriv",
@@ -369,7 +382,7 @@ def test_an_allowed_client_connects_while_another_user_floods(loopback: Context)
             for number in range(5):
                 with zmq.Context() as ctx, ctx.socket(zmq.XPUB) as client:
                     client.linger = 0
-                    client.connect(loopback.backend)
+                    client.connect(loopback.publish_endpoint)
                     assert client.poll(5000), f"attempt {number}: not in within 5 s"
             out, _ = flood.communicate(timeout=60)
         finally:
@@ -382,7 +395,7 @@ def test_check_says_who_may_connect(loopback: Context) -> None:
     loopback.task("ts_1", "Echo")
     loopback.write()
     orders = f"give orders ({', '.join(BUS['context'])}) and read configurations"
-    line = f"bus: {MAY_CONNECT} may connect to {loopback.backend} and {loopback.frontend}, {orders}"
+    line = f"bus: {MAY_CONNECT} may connect to {loopback.publish_endpoint} and {loopback.subscribe_endpoint}, {orders}"
     assert line in loopback.ctl("check", str(loopback.file)).stdout
     assert json.loads(loopback.ctl("--json", "check", str(loopback.file)).stdout)["files"][0]["access"] == [
         line
@@ -392,9 +405,12 @@ def test_check_says_who_may_connect(loopback: Context) -> None:
         "bus: each client that has an allowed key may connect"
         in loopback.ctl("check", str(loopback.file)).stdout
     )
-    loopback.frontend, loopback.backend = f"ipc://{loopback.home}/sub", f"ipc://{loopback.home}/pub"
+    loopback.subscribe_endpoint, loopback.publish_endpoint = (
+        f"ipc://{loopback.home}/sub",
+        f"ipc://{loopback.home}/pub",
+    )
     loopback.write()
-    line = f"bus: {MAY_CONNECT} may connect to {loopback.backend} and {loopback.frontend}, {orders}"
+    line = f"bus: {MAY_CONNECT} may connect to {loopback.publish_endpoint} and {loopback.subscribe_endpoint}, {orders}"
     assert line in loopback.ctl("check", str(loopback.file)).stdout
 
 
@@ -431,7 +447,7 @@ def test_commands_of_a_user_with_another_user_s_home_end_without_a_traceback(loo
         "HOME": str(closed),
     }
     code = "from zmsvc.ctl.compat.conf_command import main; raise SystemExit(main())"
-    done = python(stranger, code, f"--endpoint={loopback.backend}", *EXIT, env=home)
+    done = python(stranger, code, f"--endpoint={loopback.publish_endpoint}", *EXIT, env=home)
     assert (done.returncode, NAMES in done.stderr, "Traceback" in done.stderr) == (5, True, False), (
         done.stderr
     )

@@ -40,11 +40,11 @@ def test_check_warns_about_rings_unreachable_tasks_wildcards_and_ports_in_use(co
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as free:
         ports = taken.getsockname()[1], free.getsockname()[1]
         free.close()
-        context.frontend, context.backend = (f"tcp://127.0.0.1:{port}" for port in ports)
+        context.subscribe_endpoint, context.publish_endpoint = (f"tcp://127.0.0.1:{port}" for port in ports)
         context.write()
         text = context.file.read_text()
         context.file.write_text(
-            text.replace(f"<FrontBind>{context.backend}<", f"<FrontBind>tcp://*:{ports[1]}<")
+            text.replace(f"<FrontBind>{context.publish_endpoint}<", f"<FrontBind>tcp://*:{ports[1]}<")
         )
         said = context.ctl("check", str(context.file))
     warnings = said.stderr + said.stdout

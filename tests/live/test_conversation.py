@@ -20,10 +20,10 @@ TX = "5HGAHZ3WPZUI71PACRPP"
 class Stranger:
     """Publishes whatever he likes."""
 
-    def __init__(self, backend: str) -> None:
+    def __init__(self, publish_endpoint: str) -> None:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.XPUB)
-        self._socket.connect(backend)
+        self._socket.connect(publish_endpoint)
         assert self._socket.poll(PATIENCE * 1000)
 
     def say(self, frame: bytes) -> None:
@@ -56,7 +56,7 @@ def stranger(context: Context) -> Iterator[Callable[[], Stranger]]:
     made: list[Stranger] = []
 
     def make() -> Stranger:
-        made.append(Stranger(context.backend))
+        made.append(Stranger(context.publish_endpoint))
         return made[-1]
 
     yield make

@@ -45,7 +45,7 @@ def _network() -> Iterator[None]:
 @pytest.fixture
 def context(context: Context) -> Context:
     """One that wants to be reached from elsewhere; its task publishes all the time."""
-    context.frontend, context.backend = f"tcp://{ADDRESS}:5556", f"tcp://{ADDRESS}:5557"
+    context.subscribe_endpoint, context.publish_endpoint = f"tcp://{ADDRESS}:5556", f"tcp://{ADDRESS}:5557"
     context.looped("Beacon", BEACON)
     context.task("ts_100", "Beacon")
     return context
@@ -85,7 +85,9 @@ def admitted(
     context: Context, client: Callable[..., Client], kind: int = zmq.SUB, endpoint: str = ""
 ) -> Client:
     """A client with the context's own key."""
-    made = client(kind, endpoint or context.frontend, server=server_key(context), pair=pair(keys_of(context)))
+    made = client(
+        kind, endpoint or context.subscribe_endpoint, server=server_key(context), pair=pair(keys_of(context))
+    )
     assert made.let_in()
     return made
 
@@ -106,17 +108,17 @@ def test_without_keys_a_bind_beyond_loopback_is_refused_with_its_line_and_the_wa
     context.start(ready=False)
     assert context.wait() == 2
     told = context.log.read_text()
-    for endpoint in (context.frontend, context.backend):
+    for endpoint in (context.subscribe_endpoint, context.publish_endpoint):
         assert f"{context.file}:1: cannot bind {endpoint} without CURVE keys" in told
     assert "zmsvcctl -c Live keys make" in told
     checked = context.ctl("check", str(context.file)).stdout
-    assert f"{context.file}:1: warning: cannot bind {context.backend} without CURVE keys" in checked
+    assert f"{context.file}:1: warning: cannot bind {context.publish_endpoint} without CURVE keys" in checked
     context.ctl("keys", "make")
     assert "CURVE" not in context.ctl("check", str(context.file)).stdout
 
 
 def test_without_keys_every_address_means_loopback(context: Context) -> None:
-    context.frontend, context.backend = "tcp://127.0.0.1:5556", "tcp://127.0.0.1:5557"
+    context.subscribe_endpoint, context.publish_endpoint = "tcp://127.0.0.1:5556", "tcp://127.0.0.1:5557"
     context.write()
     text = context.file.read_text()
     context.write = lambda: None  # type: ignore[method-assign]  # the file stays as it is changed here
@@ -155,7 +157,9 @@ def test_tasks_supervisor_and_commands_find_their_keys(guarded: Context) -> None
         TX,
     )
     assert "reply_context" in script(guarded, "conf_command.py", *asked)
-    assert "[beacon]" in script(guarded, "display.py", "--topic", "beacon", "--count", "1", guarded.frontend)
+    assert "[beacon]" in script(
+        guarded, "display.py", "--topic", "beacon", "--count", "1", guarded.subscribe_endpoint
+    )
     script(
         guarded,
         "conf_command.py",
@@ -205,7 +209,7 @@ def test_replaced_keys_apply_at_the_next_start(guarded: Context, client: Callabl
         os.kill(pid, signal.SIGKILL)
         wait_for_end(pid)
     guarded.ctl("start", "--transaction", TX)
-    hearing = client(zmq.SUB, guarded.frontend, server=server, pair=own)
+    hearing = client(zmq.SUB, guarded.subscribe_endpoint, server=server, pair=own)
     wait_for(lambda: b"beacon" in hearing.receive())
 
 
@@ -239,7 +243,7 @@ def test_a_client_without_a_key_receives_nothing(
     guarded: Context, client: Callable[..., Client], who: str
 ) -> None:
     server, own = STRANGERS[who](server_key(guarded))
-    stranger = client(zmq.SUB, guarded.frontend, server=server, pair=own)
+    stranger = client(zmq.SUB, guarded.subscribe_endpoint, server=server, pair=own)
     assert not stranger.let_in()
     friend = admitted(guarded, client)
     for _ in range(50):
@@ -253,10 +257,10 @@ def test_a_client_without_a_key_publishes_nothing(
 ) -> None:
     server, own = STRANGERS[who](server_key(guarded))
     order = order_to_start("EVIL")
-    stranger = client(zmq.PUB, guarded.backend, server=server, pair=own)
+    stranger = client(zmq.PUB, guarded.publish_endpoint, server=server, pair=own)
     assert not stranger.let_in()
     stranger.socket.send(order)
-    friend = admitted(guarded, client, zmq.XPUB, guarded.backend)
+    friend = admitted(guarded, client, zmq.XPUB, guarded.publish_endpoint)
     friend.receive()
     friend.socket.send(order_to_start("GOOD"))
     guarded.task_is("ts_100", "running", "GOOD")
@@ -315,7 +319,17 @@ def test_a_machine_with_a_client_pair_alone_hears_and_orders(guarded: Context) -
         "client.key_secret",
         "server.key",
     ]
-    watch = ("watch", "--endpoint", guarded.frontend, "--topic", "beacon", "--count", "1", "--timeout", "15")
+    watch = (
+        "watch",
+        "--endpoint",
+        guarded.subscribe_endpoint,
+        "--topic",
+        "beacon",
+        "--count",
+        "1",
+        "--timeout",
+        "15",
+    )
     refused = there(*watch)
     assert (refused.returncode, "the device does not let us in" in refused.stderr) == (5, True), (
         refused.stderr
@@ -326,7 +340,7 @@ def test_a_machine_with_a_client_pair_alone_hears_and_orders(guarded: Context) -
     sent = there(
         "send",
         "--endpoint",
-        guarded.backend,
+        guarded.publish_endpoint,
         "context",
         order_to_start("FAR").partition(b" @@@ ")[2].decode(),
     )
@@ -336,7 +350,7 @@ def test_a_machine_with_a_client_pair_alone_hears_and_orders(guarded: Context) -
         *("--service_id", "context001", "--service_name", "context", "--action", "start"),
         *("--transaction", "OLD"),
     )
-    own = ("--endpoint", guarded.backend, "--keys", str(other / "keys" / guarded.name))
+    own = ("--endpoint", guarded.publish_endpoint, "--keys", str(other / "keys" / guarded.name))
     command = [sys.executable, str(SCRIPTS / "conf_command.py"), *own, *order]
     subprocess.run(command, env=environment, check=True, timeout=30, capture_output=True)
     guarded.task_is("ts_100", "running", "OLD")
@@ -354,15 +368,23 @@ def test_allow_and_revoke_need_no_restart(guarded: Context, client: Callable[...
     laptop = guarded.home / "laptop"
     guarded.ctl("keys", "make", str(laptop))
     server, own = public(laptop / "server.key"), pair(laptop)
-    assert client(zmq.SUB, guarded.frontend, server=server, pair=own).let_in()
+    assert client(zmq.SUB, guarded.subscribe_endpoint, server=server, pair=own).let_in()
     assert "[beacon]" in script(
-        guarded, "display.py", "--keys", str(laptop), "--count", "1", "--topic", "beacon", guarded.frontend
+        guarded,
+        "display.py",
+        "--keys",
+        str(laptop),
+        "--count",
+        "1",
+        "--topic",
+        "beacon",
+        guarded.subscribe_endpoint,
     )
     guarded.ctl("keys", "revoke", "laptop")
-    assert not client(zmq.SUB, guarded.frontend, server=server, pair=own).let_in()
+    assert not client(zmq.SUB, guarded.subscribe_endpoint, server=server, pair=own).let_in()
     shutil.copy(laptop / "client.key", guarded.home / "again.key")
     guarded.ctl("keys", "allow", str(guarded.home / "again.key"))
-    assert client(zmq.SUB, guarded.frontend, server=server, pair=own).let_in()
+    assert client(zmq.SUB, guarded.subscribe_endpoint, server=server, pair=own).let_in()
     told = json.loads(guarded.ctl("--json", "keys").stdout)
     assert sorted(told["clients"]) == ["again", "context"]
     assert told["server"].encode() == server
@@ -383,8 +405,10 @@ def test_revoke_now_ends_the_connections_that_are_open(
     laptop = context.home / "laptop"
     context.ctl("keys", "make", str(laptop))
     server, own = public(laptop / "server.key"), pair(laptop)
-    stolen = [client(zmq.SUB, endpoint, server=server, pair=own) for endpoint in (context.frontend, place)]
-    publisher = client(zmq.XPUB, context.backend, server=server, pair=own)
+    stolen = [
+        client(zmq.SUB, endpoint, server=server, pair=own) for endpoint in (context.subscribe_endpoint, place)
+    ]
+    publisher = client(zmq.XPUB, context.publish_endpoint, server=server, pair=own)
     friend = admitted(context, client)
     assert [each.let_in() for each in (*stolen, publisher)] == [True] * 3
     for each in stolen:

@@ -123,7 +123,7 @@ def settles(context: Context, before: dict[str, int], room: int = 64 << 20) -> N
     status = context.status()
     for name, pid in (("device", status["device_pid"]), ("supervisor", status["pid"])):
         wait_for(lambda name=name, pid=pid: memory(pid) < before[name] + room)
-    ear = Ear(context.frontend, context.backend, b"beacon @@@ ")
+    ear = Ear(context.subscribe_endpoint, context.publish_endpoint, b"beacon @@@ ")
     ear.next()
     ear.close()
 
@@ -146,7 +146,7 @@ def test_endless_subscriptions_delay_no_client_and_their_memory_is_freed(
     bus: Context, way: str, reasons: tuple[str, ...]
 ) -> None:
     before, seen = now(bus), Seen()
-    with flood(bus, way, bus.frontend) as process:
+    with flood(bus, way, bus.subscribe_endpoint) as process:
         seen.until_over(bus, process)
     assert seen.most["device"] < 3 * MEMORY
     assert seen.most["supervisor"] < before["supervisor"] + (100 << 20)
@@ -159,7 +159,7 @@ def test_endless_subscriptions_delay_no_client_and_their_memory_is_freed(
 @pytest.mark.parametrize("way", ["parts", "parts_of_subscriptions"])
 def test_an_endless_message_is_cut_off(bus: Context, way: str) -> None:
     before, seen = now(bus), Seen()
-    with flood(bus, way, bus.backend if way == "parts" else bus.frontend) as process:
+    with flood(bus, way, bus.publish_endpoint if way == "parts" else bus.subscribe_endpoint) as process:
         seen.until_over(bus, process)
     assert seen.most["device"] < 3 * MEMORY
     assert cut_off(bus, "flooding_peers")
@@ -168,7 +168,7 @@ def test_an_endless_message_is_cut_off(bus: Context, way: str) -> None:
 
 def test_huge_orders_delay_no_client(bus: Context) -> None:
     before, seen = now(bus), Seen()
-    with flood(bus, "orders", bus.backend) as process:
+    with flood(bus, "orders", bus.publish_endpoint) as process:
         seen.until_over(bus, process)
     assert seen.most["device"] < 3 * MEMORY
     settles(bus, before)
@@ -176,7 +176,10 @@ def test_huge_orders_delay_no_client(bus: Context) -> None:
 
 def test_subscribers_that_never_read_are_disconnected_when_they_fill_memory(bus: Context) -> None:
     before, seen = now(bus), Seen()
-    with flood(bus, "deaf", bus.frontend, 20) as process, flood(bus, "orders", bus.backend):
+    with (
+        flood(bus, "deaf", bus.subscribe_endpoint, 20) as process,
+        flood(bus, "orders", bus.publish_endpoint),
+    ):
         seen.until_over(bus, process)
     assert seen.most["device"] < 3 * MEMORY
     # On a busy machine the publisher of the flood may be found first; that it need not be is shown in
@@ -193,16 +196,18 @@ def test_silent_connections_take_no_place_of_others(context: Context) -> None:
     )
     context.task("talk", "Talk")
     context.home.chmod(0o755)
-    context.frontend, context.backend = (f"tcp://127.0.0.1:{port}" for port in free_ports())
+    context.subscribe_endpoint, context.publish_endpoint = (
+        f"tcp://127.0.0.1:{port}" for port in free_ports()
+    )
     context.wrapper = ["prlimit", "--nofile=400"]
     context.start("--transaction", "T")
     seen = Seen()
     device = context.status()["device_pid"]
-    with flood(context, "silent", context.backend, 600) as process:
+    with flood(context, "silent", context.publish_endpoint, 600) as process:
         wait_for(lambda: counts(context, "connections", "handshakes") > 100)
         spent = ticks(device)
         for _ in range(5):
-            ear = Ear(context.frontend, context.backend, b"beacon @@@ ")
+            ear = Ear(context.subscribe_endpoint, context.publish_endpoint, b"beacon @@@ ")
             ear.next()
             ear.close()
         seen.until_over(context, process)

@@ -78,7 +78,7 @@ def attack(context: Context, word: str) -> Iterator[None]:
         "-P",
         "-c",
         ATTACK,
-        context.backend.removeprefix("ipc://"),
+        context.publish_endpoint.removeprefix("ipc://"),
     ]
     with subprocess.Popen(
         line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/", start_new_session=True
@@ -101,7 +101,7 @@ def attack(context: Context, word: str) -> Iterator[None]:
 
 
 def hears(context: Context) -> None:
-    ear = Ear(context.frontend, context.backend, b"beacon @@@ ")
+    ear = Ear(context.subscribe_endpoint, context.publish_endpoint, b"beacon @@@ ")
     ear.next()
     ear.close()
 
@@ -162,7 +162,7 @@ def test_an_idle_client_of_another_user_does_not_get_the_device_replaced(talk: C
         "-P",
         "-c",
         code,
-        talk.backend.removeprefix("ipc://"),
+        talk.publish_endpoint.removeprefix("ipc://"),
     ]
     with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/") as process:
         assert process.stdout is not None

@@ -73,7 +73,10 @@ def test_a_port_in_use_is_reported_and_ends_the_daemon(context: Context) -> None
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as other:
         port, free = taken.getsockname()[1], other.getsockname()[1]
         other.close()
-        context.frontend, context.backend = f"tcp://127.0.0.1:{free}", f"tcp://127.0.0.1:{port}"
+        context.subscribe_endpoint, context.publish_endpoint = (
+            f"tcp://127.0.0.1:{free}",
+            f"tcp://127.0.0.1:{port}",
+        )
         context.looped("Echo")
         context.task("ts_1", "Echo")
         context.start(ready=False)

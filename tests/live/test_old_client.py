@@ -213,7 +213,7 @@ def test_on_control_hears_a_message_in_any_form_of_json(context: Context, ear: C
     publisher = zmq.Context()
     try:
         mouth = publisher.socket(zmq.XPUB)
-        mouth.connect(context.backend)
+        mouth.connect(context.publish_endpoint)
         assert mouth.poll(PATIENCE * 1000)
         number = 0
         for form in FORMS.values():
@@ -247,10 +247,10 @@ def test_endpoints_that_nobody_could_reach_are_refused_at_once(context: Context,
     context.write()
     text = context.file.read_text()
     for tag, was, place in (
-        ("FrontEndEndpoint", context.frontend, f"tcp://{address}:5556"),
-        ("BackendEndpoint", context.backend, f"tcp://{address}:5557"),
-        ("FrontBind", context.backend, "tcp://*:5557"),
-        ("BackendBind", context.frontend, "tcp://*:5556"),
+        ("FrontEndEndpoint", context.subscribe_endpoint, f"tcp://{address}:5556"),
+        ("BackendEndpoint", context.publish_endpoint, f"tcp://{address}:5557"),
+        ("FrontBind", context.publish_endpoint, "tcp://*:5557"),
+        ("BackendBind", context.subscribe_endpoint, "tcp://*:5556"),
     ):
         text = text.replace(f"<{tag}>{was}<", f"<{tag}>{place}<")
     context.file.write_text(text)

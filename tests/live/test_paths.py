@@ -265,14 +265,14 @@ def test_an_ipc_endpoint_in_a_directory_that_another_user_may_change_is_refused(
     place = context.home / "bus"
     place.mkdir()
     give(place, attacker)
-    context.frontend, context.backend = f"ipc://{place}/sub", f"ipc://{place}/pub"
+    context.subscribe_endpoint, context.publish_endpoint = f"ipc://{place}/sub", f"ipc://{place}/pub"
     context.task("ts_100", "sleep", kind="Command", config="<command>sleep 1000</command>")
     (context.home / "Services").mkdir()
     context.write()
     done = root_starts(context)
     assert (done.returncode, list(place.iterdir())) == (1, [])
     assert (
-        f"cannot bind {context.backend}: {place} is below {place}, which belongs to uid {attacker}"
+        f"cannot bind {context.publish_endpoint}: {place} is below {place}, which belongs to uid {attacker}"
         in done.stdout
     )
 

@@ -186,7 +186,7 @@ def test_an_argument_that_the_locale_cannot_encode_is_told(context: Context) -> 
 def test_a_program_that_is_executed_and_ends_at_once_was_started(context: Context) -> None:
     context.task("ts_1", "Quick", kind="Command", config="<command>sh -c 'exit 203'</command>", entry=False)
     context.start("--transaction", "T")
-    ear = Ear(context.frontend, context.backend)
+    ear = Ear(context.subscribe_endpoint, context.publish_endpoint)
     try:
         context.ask(verb="start", transaction="T", tasks=["ts_1"])
         assert ear.control("started", "ts_1")

@@ -17,7 +17,7 @@ def test_the_example_cycles_and_the_operators_stop_ends_it(context: Context, ear
     context.file.write_text(text)
     # It names no endpoints.
     place = context.runtime / context.name
-    context.frontend, context.backend = f"ipc://{place}/sub", f"ipc://{place}/pub"
+    context.subscribe_endpoint, context.publish_endpoint = f"ipc://{place}/sub", f"ipc://{place}/pub"
     context.write = lambda: None  # type: ignore[method-assign]
     context.start("--no-autostart")
     listener = ear(b"control @@@ ")

@@ -82,7 +82,7 @@ def test_what_tasks_log_and_print_is_shown_without_control_characters(
 
 
 def test_messages_on_the_bus_are_shown_without_control_characters(loud: Context) -> None:
-    display = [sys.executable, "-P", str(SCRIPTS / "display.py"), "--count", "2", loud.frontend]
+    display = [sys.executable, "-P", str(SCRIPTS / "display.py"), "--count", "2", loud.subscribe_endpoint]
     watch = [sys.executable, "-P", "-m", "zmsvc.ctl", "-c", "Live", "watch", "--count", "2"]
     body = {"header": {"service_transaction": EVIL, "action": EVIL, EVIL: EVIL}, "content": {EVIL: [EVIL]}}
     message = f"e{EVIL} @@@ {json.dumps(body, ensure_ascii=False)}".encode()
@@ -93,7 +93,7 @@ def test_messages_on_the_bus_are_shown_without_control_characters(loud: Context)
     for command in (display, watch):
         with zmq.Context() as ctx, ctx.socket(zmq.XPUB) as evil:
             evil.linger = 0
-            evil.connect(loud.backend)
+            evil.connect(loud.publish_endpoint)
             running = subprocess.Popen(
                 command, env=loud.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
             )

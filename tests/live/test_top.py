@@ -61,7 +61,7 @@ def test_top_is_answered_on_state_with_the_figures_of_each_task(
     context.task("ts002", "Echo", entry=False)
     context.start("--transaction", TX)
     stranger = ear(b"state @@@ ")
-    sockets.send_once(context.backend, question(TX))
+    sockets.send_once(context.publish_endpoint, question(TX))
     body = reply(stranger)
     assert body["header"] == {
         "service_transaction": TX,
@@ -102,7 +102,7 @@ def test_expensive_figures_are_sampled_by_option_only(
     context.task("ts001", "Echo")
     context.start("--transaction", TX)
     stranger = ear(b"state @@@ ")
-    sockets.send_once(context.backend, question(TX, **{option: 1}))
+    sockets.send_once(context.publish_endpoint, question(TX, **{option: 1}))
     (row,) = reply(stranger)["content"]["tasks"]
     assert row["unix_connections" if field == "connections" else field]
     others = {"memory_map", "opened_files", "connections"} - {field}
@@ -118,7 +118,7 @@ def test_a_flood_of_top_requests_does_not_delay_the_supervisor(
     context.start("--transaction", TX)
     stranger = ear(b"state @@@ ")
     ctx = sockets.context()
-    mouth = sockets.publisher(ctx, context.backend)
+    mouth = sockets.publisher(ctx, context.publish_endpoint)
     assert sockets.await_device(mouth, PATIENCE)
     for _ in range(2000):
         sockets.publish(mouth, question(TX, memory_maps=1, open_connections=1, opened_files=1))
@@ -140,10 +140,11 @@ def test_a_top_request_for_an_unknown_transaction_is_refused(
     stranger = ear(b"state @@@ ")
     for head in ({"service_transaction": "NOBODY"}, {"service_transaction": ["x"]}, {}):
         sockets.send_once(
-            context.backend, messages.encode("state", {"header": {**head, "action": "top"}, "content": 7})
+            context.publish_endpoint,
+            messages.encode("state", {"header": {**head, "action": "top"}, "content": 7}),
         )
     sockets.send_once(
-        context.backend,
+        context.publish_endpoint,
         messages.encode("state", {"header": {"service_transaction": TX, "action": "top"}, "content": 7}),
     )
     assert len(reply(stranger)["content"]["tasks"]) == 1

@@ -40,7 +40,7 @@ ANYONE = "every user of this machine"
 """The users who may connect over loopback tcp with bus_access="anyone"."""
 
 
-class Order:
+class OrderRule:
     """One order or question. Not a dataclass, since zmsvcctl starts in less time without them."""
 
     __slots__ = ("bus", "control", "repeatable", "verb")
@@ -60,31 +60,32 @@ class Order:
 
 
 ORDERS = (
-    Order("status", control=Who.GROUP, repeatable=True),
-    Order("events", control=Who.GROUP, repeatable=True),
-    Order("wait", control=Who.GROUP, repeatable=True),
-    Order(Verb.START, control=Who.GROUP, bus=("context", "process"), repeatable=True),
-    Order(Verb.STOP, control=Who.GROUP, bus=("context", "process"), repeatable=True),
-    Order(Verb.RESTART, control=Who.GROUP, bus=("context", "process")),
-    Order(Verb.SIGNAL, control=Who.GROUP),
-    Order(Verb.RESET_FAILED, control=Who.GROUP, repeatable=True),
-    Order(Verb.FORGET, control=Who.GROUP),
-    Order(Verb.RELOAD, control=Who.OWNER),
-    Order("reload-dry-run", control=Who.OWNER, repeatable=True),
-    Order("reexec", control=Who.OWNER),
-    Order("restart-device", control=Who.OWNER),
-    Order(Verb.EXIT, control=Who.OWNER, bus=("context",)),
-    Order("request", bus=("state",)),
-    Order("top", bus=("state",)),
+    OrderRule("status", control=Who.GROUP, repeatable=True),
+    OrderRule("events", control=Who.GROUP, repeatable=True),
+    OrderRule("wait", control=Who.GROUP, repeatable=True),
+    OrderRule(Verb.START, control=Who.GROUP, bus=("context", "process"), repeatable=True),
+    OrderRule(Verb.STOP, control=Who.GROUP, bus=("context", "process"), repeatable=True),
+    OrderRule(Verb.RESTART, control=Who.GROUP, bus=("context", "process")),
+    OrderRule(Verb.SIGNAL, control=Who.GROUP),
+    OrderRule(Verb.RESET_FAILED, control=Who.GROUP, repeatable=True),
+    OrderRule(Verb.FORGET, control=Who.GROUP),
+    OrderRule(Verb.RELOAD, control=Who.OWNER),
+    OrderRule("reload-dry-run", control=Who.OWNER, repeatable=True),
+    OrderRule("reexec", control=Who.OWNER),
+    OrderRule("restart-device", control=Who.OWNER),
+    OrderRule(Verb.EXIT, control=Who.OWNER, bus=("context",)),
+    OrderRule("request", bus=("state",)),
+    OrderRule("top", bus=("state",)),
 )
 TOPICS = ("context", "process", "state")
+"""The topics that a supervisor subscribes to."""
 
 
-def control(orders: Iterable[Order] = ORDERS) -> dict[str, Who]:
+def control(orders: Iterable[OrderRule] = ORDERS) -> dict[str, Who]:
     return {str(order.verb): order.control for order in orders if order.control is not None}
 
 
-def bus(orders: Iterable[Order] = ORDERS) -> dict[str, tuple[str, ...]]:
+def bus(orders: Iterable[OrderRule] = ORDERS) -> dict[str, tuple[str, ...]]:
     known = list(orders)
     return {topic: tuple(str(order.verb) for order in known if topic in order.bus) for topic in TOPICS}
 

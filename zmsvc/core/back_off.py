@@ -38,7 +38,7 @@ def back_off(task: Task, limits: Limits, launch: int) -> float:
     the delay.
     """
     delay = _doubled(limits, max(task.failures - 1, 0))
-    # A multiplicative hash of the launch number spreads like a random number, and is the same when the
+    # A multiplicative hash of the launch ID spreads like a random number, and is the same when the
     # decision is replayed.
     share = (launch * 2654435761 % 2**32) / 2**32
     return delay * (1.0 + JITTER * share)

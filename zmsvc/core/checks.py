@@ -150,8 +150,8 @@ def config_warnings(context: Context, *, curve: bool = False) -> list[ConfigWarn
 def _binds_apart(context: Context, *, curve: bool) -> Iterator[ConfigWarning]:
     ends = context.endpoints
     for name, bound, connected in (
-        ("FrontBind", ends.front_bind, ends.backend),
-        ("BackendBind", ends.backend_bind, ends.frontend),
+        ("FrontBind", ends.publish_bind, ends.publish_endpoint),
+        ("BackendBind", ends.subscribe_bind, ends.subscribe_endpoint),
     ):
         bound_endpoint, other = endpoint(bound, bind=True), endpoint(connected, bind=False)
         if bound_endpoint.wildcard and not curve:
@@ -177,7 +177,7 @@ def who_may_connect(context: Context, *, curve: bool) -> list[str]:
     lines = [
         f"bus: {who} may connect to {' and '.join(places)}, {orders}"
         for who, places in _may_connect(
-            context, [context.endpoints.backend, context.endpoints.frontend], curve=curve
+            context, [context.endpoints.publish_endpoint, context.endpoints.subscribe_endpoint], curve=curve
         )
     ]
     for task in context.tasks.values():
@@ -220,7 +220,7 @@ def _may_connect(context: Context, places: Iterable[str], *, curve: bool) -> Ite
 def _open_bus(context: Context, *, curve: bool) -> Iterator[ConfigWarning]:
     if context.bus_access is not BusAccess.ANYONE or curve:
         return
-    places = [context.endpoints.backend, context.endpoints.frontend]
+    places = [context.endpoints.publish_endpoint, context.endpoints.subscribe_endpoint]
     if any(address.startswith("tcp://") for address in places):
         orders = ", ".join(BUS["context"])
         text = (

@@ -27,7 +27,7 @@ class Draft:
         self.keeper_id = world.keeper_id
         self.stopping = world.stopping
         self.next_launch = world.next_launch
-        self.keeper_can_ask = world.keeper_can_ask
+        self.keeper_signals_others = world.keeper_signals_others
         self.tasks: dict[Key, Task] | Mapping[Key, Task] = world.tasks
         self.transactions: Mapping[str, Transaction] = world.transactions
         self.launches: Mapping[int, Key] = world.launches
@@ -173,7 +173,7 @@ class Draft:
             keeper_id=self.keeper_id,
             stopping=self.stopping,
             next_launch=self.next_launch,
-            keeper_can_ask=self.keeper_can_ask,
+            keeper_signals_others=self.keeper_signals_others,
             transactions=self.transactions,
             tasks=self.tasks,
             launches=self.launches,

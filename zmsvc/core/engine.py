@@ -17,7 +17,7 @@ from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.lifecycle import SubState, TaskEvent
 from zmsvc.core.model import Trigger
 from zmsvc.core.service_options import ServiceType
-from zmsvc.core.transitions import apply, asks_rest, executed, fire
+from zmsvc.core.transitions import apply, executed, fire, signals_others
 from zmsvc.core.world import Exit, Reason, Task, World
 
 
@@ -176,9 +176,9 @@ def _exited(draft: Draft, key: Key, fact: ev.TaskExited) -> None:
         return
     end = Exit(code=fact.code, signal=fact.signal, reason=_reason(draft, key, task, fact), at=draft.now)
     changes: dict[str, Any] = {"status": fact.why} if fact.why else {}
-    if not fact.left:
+    if not fact.others_left:
         apply(draft, key, _event_of(end.reason), exit=end, **changes)
-    elif asks_rest(draft, key):
+    elif signals_others(draft, key):
         limit = draft.limits(key).stop_timeout
         left = (
             task.deadline if task.sub_state is SubState.STOP_SIGTERM else draft.now + limit if limit else None

@@ -1,6 +1,6 @@
 """The input and output of `step`: facts are in the past tense, effects in the imperative.
 
-A fact names a process by its launch number, never by a PID: the kernel reuses PIDs.
+A fact names a process by its launch ID, never by a PID: the kernel reuses PIDs.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class SupervisorStarted:
     exits: frozenset[int] = frozenset()
     autostart: bool = True
     transaction: str | None = None
-    keeper_can_ask: bool = True
+    keeper_signals_others: bool = True
     """The keeper can ask all processes of a launch to end."""
     generated: str = ""
     """A new transaction ID, used if there is no transaction to resume."""
@@ -173,20 +173,20 @@ class MainChanged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskExited:
-    """The main process of a task has ended. `left`: other processes of the task are still there."""
+    """The main process of a task has ended. `others_left`: its other processes are still there."""
 
     launch: int
     code: int | None = None
     signal: str | None = None
-    left: bool = False
+    others_left: bool = False
     oom: bool = False
     why: str = ""
     """The reason why the program of a Command was not executed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ended:
-    """A process of a task beside its main one, and the way it ended."""
+class Leftover:
+    """A process of a task that outlived the main one or was signaled beside it, and the way it ended."""
 
     pid: int
     name: str = ""
@@ -198,8 +198,8 @@ class Ended:
     """SIGKILL was sent to it."""
 
 
-def ended_as_json(entry: Ended) -> dict[str, Any]:
-    return {name: getattr(entry, name) for name in Ended.__slots__}
+def leftover_as_json(leftover: Leftover) -> dict[str, Any]:
+    return {name: getattr(leftover, name) for name in Leftover.__slots__}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +207,7 @@ class TaskGone:
     """No process of this launch is left."""
 
     launch: int
-    leftovers: tuple[Ended, ...] = ()
+    leftovers: tuple[Leftover, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,14 +255,14 @@ class Launch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """Send `signal` to the main process of a launch and `rest` to its other processes. TaskGone follows when
-    no process of the launch is left.
+    """Send `signal` to the main process of a launch and `others` to its other processes. TaskGone follows
+    when no process of the launch is left.
     """
 
     launch: int
     key: Key
     signal: str
-    rest: str = ""
+    others: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ what follows. `diagram()` draws the table. docs/lifecycle.mmd is its output, and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
 
 
 class State(StrEnum):
@@ -39,7 +39,7 @@ class SubState(StrEnum):
     STOP_SIGTERM = "stop-sigterm"
     STOP_SIGKILL = "stop-sigkill"
     FINAL_SIGTERM = "final-sigterm"
-    """The main process has ended. The processes that it left behind were asked to end."""
+    """The main process has ended. The processes that it left behind have the stop signal."""
     FINAL_SIGKILL = "final-sigkill"
     """The main process has ended. The processes that it left behind are being killed."""
     EXITED = "exited"
@@ -99,67 +99,67 @@ class TaskEvent(StrEnum):
     LEFT_BEHIND = "left-behind"
     """The main process ended, and other processes of the task still exist."""
     LEFT_TO_KILL = "left-to-kill"
-    """As `LEFT_BEHIND`, but the other processes are killed without being asked to end first."""
+    """As `LEFT_BEHIND`, but the other processes are killed without a stop signal first."""
     ENDED_WELL = "ended-well"
     ENDED_AS_ASKED = "ended-as-asked"
     ENDED_BADLY = "ended-badly"
 
 
-class Act(StrEnum):
+class Act(Enum):
     """The act of a transition: core.transitions has one function for each."""
 
-    LAUNCH = "launch"
-    BACK_OFF_AND_LAUNCH = "relaunch-later"
-    START_LIMIT_HIT = "give-up"
-    RESET_FAILED = "forgive"
-    PROCESS_STARTED = "arrive"
-    BE_READY = "be-ready"
-    TERMINATE = "terminate"
-    START_TIMED_OUT = "start-timed-out"
-    WATCHDOG_MISSED = "watchdog-missed"
-    KILL = "kill"
-    TERMINATE_REST = "ask-rest"
-    KILL_REST = "kill-rest"
-    RESTART_AFTER_STOP = "start-afterwards"
-    CANCEL_RESTART = "stay-stopped"
-    CANCEL_BACK_OFF = "forget-delay"
-    FINISH = "settle"
-    REPORT_SURVIVOR = "report-survivor"
+    LAUNCH = auto()
+    BACK_OFF_AND_LAUNCH = auto()
+    START_LIMIT_HIT = auto()
+    RESET_FAILED = auto()
+    PROCESS_STARTED = auto()
+    BE_READY = auto()
+    TERMINATE = auto()
+    START_TIMED_OUT = auto()
+    WATCHDOG_MISSED = auto()
+    KILL = auto()
+    TERMINATE_OTHERS = auto()
+    KILL_OTHERS = auto()
+    RESTART_AFTER_STOP = auto()
+    CANCEL_RESTART = auto()
+    CANCEL_BACK_OFF = auto()
+    FINISH = auto()
+    REPORT_SURVIVOR = auto()
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class Transition:
     """The sub-state to which an event leads, and the act of the transition."""
 
     to: SubState
     act: Act
 
 
-Row = dict[TaskEvent, Move]
+Row = dict[TaskEvent, Transition]
 
 _START: Row = {
-    TaskEvent.START: Move(SubState.LAUNCHING, Act.LAUNCH),
-    TaskEvent.RESTART: Move(SubState.LAUNCHING, Act.LAUNCH),
-    TaskEvent.DELAY: Move(SubState.BACK_OFF, Act.BACK_OFF_AND_LAUNCH),
-    TaskEvent.LIMIT: Move(SubState.FAILED, Act.START_LIMIT_HIT),
+    TaskEvent.START: Transition(SubState.LAUNCHING, Act.LAUNCH),
+    TaskEvent.RESTART: Transition(SubState.LAUNCHING, Act.LAUNCH),
+    TaskEvent.DELAY: Transition(SubState.BACK_OFF, Act.BACK_OFF_AND_LAUNCH),
+    TaskEvent.LIMIT: Transition(SubState.FAILED, Act.START_LIMIT_HIT),
 }
 _SETTLED: Row = {
-    TaskEvent.ENDED_WELL: Move(SubState.EXITED, Act.FINISH),
-    TaskEvent.ENDED_AS_ASKED: Move(SubState.STOPPED, Act.FINISH),
-    TaskEvent.ENDED_BADLY: Move(SubState.FAILED, Act.FINISH),
+    TaskEvent.ENDED_WELL: Transition(SubState.EXITED, Act.FINISH),
+    TaskEvent.ENDED_AS_ASKED: Transition(SubState.STOPPED, Act.FINISH),
+    TaskEvent.ENDED_BADLY: Transition(SubState.FAILED, Act.FINISH),
 }
 _END: Row = {
-    TaskEvent.LEFT_BEHIND: Move(SubState.FINAL_SIGTERM, Act.TERMINATE_REST),
-    TaskEvent.LEFT_TO_KILL: Move(SubState.FINAL_SIGKILL, Act.KILL_REST),
+    TaskEvent.LEFT_BEHIND: Transition(SubState.FINAL_SIGTERM, Act.TERMINATE_OTHERS),
+    TaskEvent.LEFT_TO_KILL: Transition(SubState.FINAL_SIGKILL, Act.KILL_OTHERS),
     **_SETTLED,
 }
 
 
 def _asked_while_stopping(here: SubState) -> Row:
     return {
-        TaskEvent.START: Move(here, Act.RESTART_AFTER_STOP),
-        TaskEvent.RESTART: Move(here, Act.RESTART_AFTER_STOP),
-        TaskEvent.STOP: Move(here, Act.CANCEL_RESTART),
+        TaskEvent.START: Transition(here, Act.RESTART_AFTER_STOP),
+        TaskEvent.RESTART: Transition(here, Act.RESTART_AFTER_STOP),
+        TaskEvent.STOP: Transition(here, Act.CANCEL_RESTART),
     }
 
 
@@ -167,56 +167,56 @@ TABLE: dict[SubState, Row] = {
     SubState.WAITING: {**_START},
     SubState.EXITED: {**_START},
     SubState.STOPPED: {**_START},
-    SubState.FAILED: {**_START, TaskEvent.RESET: Move(SubState.WAITING, Act.RESET_FAILED)},
+    SubState.FAILED: {**_START, TaskEvent.RESET: Transition(SubState.WAITING, Act.RESET_FAILED)},
     SubState.BACK_OFF: {
-        TaskEvent.START: Move(SubState.LAUNCHING, Act.LAUNCH),
-        TaskEvent.RESTART: Move(SubState.LAUNCHING, Act.LAUNCH),
-        TaskEvent.DEADLINE: Move(SubState.LAUNCHING, Act.LAUNCH),
-        TaskEvent.STOP: Move(SubState.STOPPED, Act.CANCEL_BACK_OFF),
-        TaskEvent.RESET: Move(SubState.BACK_OFF, Act.RESET_FAILED),
+        TaskEvent.START: Transition(SubState.LAUNCHING, Act.LAUNCH),
+        TaskEvent.RESTART: Transition(SubState.LAUNCHING, Act.LAUNCH),
+        TaskEvent.DEADLINE: Transition(SubState.LAUNCHING, Act.LAUNCH),
+        TaskEvent.STOP: Transition(SubState.STOPPED, Act.CANCEL_BACK_OFF),
+        TaskEvent.RESET: Transition(SubState.BACK_OFF, Act.RESET_FAILED),
     },
     SubState.LAUNCHING: {
-        TaskEvent.LAUNCHED: Move(SubState.START, Act.PROCESS_STARTED),
-        TaskEvent.LAUNCH_FAILED: Move(SubState.FAILED, Act.FINISH),
-        TaskEvent.STOP: Move(SubState.STOP_SIGTERM, Act.TERMINATE),
-        TaskEvent.RESTART: Move(SubState.STOP_SIGTERM, Act.TERMINATE),
+        TaskEvent.LAUNCHED: Transition(SubState.START, Act.PROCESS_STARTED),
+        TaskEvent.LAUNCH_FAILED: Transition(SubState.FAILED, Act.FINISH),
+        TaskEvent.STOP: Transition(SubState.STOP_SIGTERM, Act.TERMINATE),
+        TaskEvent.RESTART: Transition(SubState.STOP_SIGTERM, Act.TERMINATE),
         **_END,
     },
     SubState.START: {
-        TaskEvent.READY: Move(SubState.RUNNING, Act.BE_READY),
-        TaskEvent.DEADLINE: Move(SubState.STOP_SIGTERM, Act.START_TIMED_OUT),
-        TaskEvent.STOP: Move(SubState.STOP_SIGTERM, Act.TERMINATE),
-        TaskEvent.RESTART: Move(SubState.STOP_SIGTERM, Act.TERMINATE),
+        TaskEvent.READY: Transition(SubState.RUNNING, Act.BE_READY),
+        TaskEvent.DEADLINE: Transition(SubState.STOP_SIGTERM, Act.START_TIMED_OUT),
+        TaskEvent.STOP: Transition(SubState.STOP_SIGTERM, Act.TERMINATE),
+        TaskEvent.RESTART: Transition(SubState.STOP_SIGTERM, Act.TERMINATE),
         **_END,
     },
     SubState.RUNNING: {
-        TaskEvent.DEADLINE: Move(SubState.STOP_SIGTERM, Act.WATCHDOG_MISSED),
-        TaskEvent.STOP: Move(SubState.STOP_SIGTERM, Act.TERMINATE),
-        TaskEvent.RESTART: Move(SubState.STOP_SIGTERM, Act.TERMINATE),
+        TaskEvent.DEADLINE: Transition(SubState.STOP_SIGTERM, Act.WATCHDOG_MISSED),
+        TaskEvent.STOP: Transition(SubState.STOP_SIGTERM, Act.TERMINATE),
+        TaskEvent.RESTART: Transition(SubState.STOP_SIGTERM, Act.TERMINATE),
         **_END,
     },
     SubState.STOP_SIGTERM: {
-        TaskEvent.LAUNCHED: Move(SubState.STOP_SIGTERM, Act.TERMINATE),
-        TaskEvent.LAUNCH_FAILED: Move(SubState.STOPPED, Act.FINISH),
-        TaskEvent.DEADLINE: Move(SubState.STOP_SIGKILL, Act.KILL),
+        TaskEvent.LAUNCHED: Transition(SubState.STOP_SIGTERM, Act.TERMINATE),
+        TaskEvent.LAUNCH_FAILED: Transition(SubState.STOPPED, Act.FINISH),
+        TaskEvent.DEADLINE: Transition(SubState.STOP_SIGKILL, Act.KILL),
         **_asked_while_stopping(SubState.STOP_SIGTERM),
         **_END,
     },
     SubState.STOP_SIGKILL: {
-        TaskEvent.LAUNCHED: Move(SubState.STOP_SIGKILL, Act.KILL),
-        TaskEvent.LAUNCH_FAILED: Move(SubState.STOPPED, Act.FINISH),
-        TaskEvent.DEADLINE: Move(SubState.STOP_SIGKILL, Act.REPORT_SURVIVOR),
+        TaskEvent.LAUNCHED: Transition(SubState.STOP_SIGKILL, Act.KILL),
+        TaskEvent.LAUNCH_FAILED: Transition(SubState.STOPPED, Act.FINISH),
+        TaskEvent.DEADLINE: Transition(SubState.STOP_SIGKILL, Act.REPORT_SURVIVOR),
         **_asked_while_stopping(SubState.STOP_SIGKILL),
         **_END,
-        TaskEvent.LEFT_BEHIND: Move(SubState.FINAL_SIGKILL, Act.KILL_REST),
+        TaskEvent.LEFT_BEHIND: Transition(SubState.FINAL_SIGKILL, Act.KILL_OTHERS),
     },
     SubState.FINAL_SIGTERM: {
-        TaskEvent.DEADLINE: Move(SubState.FINAL_SIGKILL, Act.KILL_REST),
+        TaskEvent.DEADLINE: Transition(SubState.FINAL_SIGKILL, Act.KILL_OTHERS),
         **_asked_while_stopping(SubState.FINAL_SIGTERM),
         **_SETTLED,
     },
     SubState.FINAL_SIGKILL: {
-        TaskEvent.DEADLINE: Move(SubState.FINAL_SIGKILL, Act.REPORT_SURVIVOR),
+        TaskEvent.DEADLINE: Transition(SubState.FINAL_SIGKILL, Act.REPORT_SURVIVOR),
         **_asked_while_stopping(SubState.FINAL_SIGKILL),
         **_SETTLED,
     },
@@ -231,8 +231,8 @@ def diagram() -> str:
         lines.append(f'    state "{sub.value} ({STATE_OF[sub].value})" as {names[sub]}')
     for sub, row in TABLE.items():
         edges: dict[SubState, list[str]] = {}
-        for cause, move in row.items():
-            edges.setdefault(move.to, []).append(cause.value)
+        for cause, transition in row.items():
+            edges.setdefault(transition.to, []).append(cause.value)
         lines.extend(
             f"    {names[sub]} --> {names[to]} : {', '.join(causes)}" for to, causes in edges.items()
         )

@@ -23,8 +23,6 @@ LOADED = ("", "none")
 `none` without --service_id.
 """
 
-TOPICS = ("context", "process", "state")
-"""The topics that a supervisor subscribes to."""
 MISSED_ORDERS = b"unheard."
 """The prefix of the topic on which the device tells a supervisor how many orders arrived while none was
 connected; the supervisor's origin follows.

@@ -75,17 +75,18 @@ class TaskService(ServiceOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoints:
-    """The endpoints of the device. Clients publish to `backend`, which the device binds as `front_bind`, and
-    subscribe at `frontend`, which it binds as `backend_bind`.
+    """The endpoints of the device. Clients publish to `publish_endpoint`, which the device binds as
+    `publish_bind`. They subscribe at `subscribe_endpoint`, which the device binds as `subscribe_bind`. The
+    context file, the messages and zmsvcctl have older names; docs/protocols.md lists them.
     """
 
-    frontend: str
+    subscribe_endpoint: str
     """The endpoint at which subscribers connect a SUB socket (zmicroservices calls it sub_port)."""
-    backend: str
+    publish_endpoint: str
     """The endpoint at which publishers connect a PUB socket (zmicroservices calls it pub_port)."""
-    front_bind: str
+    publish_bind: str
     """The address at which the device binds its XSUB socket, which receives from publishers."""
-    backend_bind: str
+    subscribe_bind: str
     """The address at which the device binds its XPUB socket, which sends to subscribers."""
 
 

@@ -276,4 +276,4 @@ def _error(waiter: PendingRequest) -> str:
 
 
 def _endings(task: Task) -> list[dict[str, Any]]:
-    return [ev.ended_as_json(entry) for entry in task.leftovers]
+    return [ev.leftover_as_json(entry) for entry in task.leftovers]

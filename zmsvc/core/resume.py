@@ -14,7 +14,7 @@ from zmsvc.core.draft import Draft, ensure_task
 from zmsvc.core.events import Key, SupervisorStarted
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.pending_requests import CONTEXT_START
-from zmsvc.core.transitions import apply, ask_to_stop, executed, kill_rest, terminate_rest
+from zmsvc.core.transitions import apply, ask_to_stop, executed, kill_others, terminate_others
 from zmsvc.core.world import Exit, PendingRequest, Reason, Task
 
 
@@ -23,7 +23,7 @@ def resume(draft: Draft, fact: SupervisorStarted) -> None:
     open transactions are started again.
     """
     draft.new_supervisor = True
-    draft.keeper_can_ask = fact.keeper_can_ask
+    draft.keeper_signals_others = fact.keeper_signals_others
     _refuse_strangers(draft, fact)
     if draft.keeper_id == fact.keeper_id:
         _adopt(draft, fact)
@@ -155,9 +155,9 @@ def _end_rest_again(draft: Draft, key: Key) -> None:
     signals no process twice.
     """
     if draft.tasks[key].sub_state is not SubState.FINAL_SIGTERM:
-        kill_rest(draft, key, TaskEvent.DEADLINE)
-    elif draft.keeper_can_ask:
-        terminate_rest(draft, key, TaskEvent.LEFT_BEHIND)
+        kill_others(draft, key, TaskEvent.DEADLINE)
+    elif draft.keeper_signals_others:
+        terminate_others(draft, key, TaskEvent.LEFT_BEHIND)
     else:
         apply(draft, key, TaskEvent.DEADLINE)
 

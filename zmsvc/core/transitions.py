@@ -31,13 +31,13 @@ def apply(draft: Draft, key: Key, event: TaskEvent, /, **changes: Any) -> bool:
     it.
     """
     task = draft.tasks[key]
-    move = TABLE[task.sub_state].get(event)
-    if move is None:
+    transition = TABLE[task.sub_state].get(event)
+    if transition is None:
         return False
-    if move.to is not task.sub_state:
+    if transition.to is not task.sub_state:
         changes.setdefault("deadline", None)
-    draft.put(key, replace(task, sub_state=move.to, **changes))
-    _ACTS[move.act](draft, key, event)
+    draft.put(key, replace(task, sub_state=transition.to, **changes))
+    _ACTS[transition.act](draft, key, event)
     return True
 
 
@@ -155,8 +155,10 @@ def ask_to_stop(draft: Draft, key: Key) -> None:
     """Send the stop signal to the main process; to all processes of a Command if its kill mode says so."""
     service = draft.service(key)
     name = stop_signal(service)
-    all_of_it = service is not None and service.service_type is ServiceType.COMMAND and asks_rest(draft, key)
-    _signal(draft, key, name, rest=name if all_of_it else "")
+    all_of_it = (
+        service is not None and service.service_type is ServiceType.COMMAND and signals_others(draft, key)
+    )
+    _signal(draft, key, name, others=name if all_of_it else "")
 
 
 def stop_signal(service: TaskService | None) -> str:
@@ -170,16 +172,16 @@ def stop_signal(service: TaskService | None) -> str:
     )
 
 
-def asks_rest(draft: Draft, key: Key) -> bool:
+def signals_others(draft: Draft, key: Key) -> bool:
     """Return True if the other processes of a task get a stop signal before they are killed."""
     service = draft.service(key)
-    return draft.keeper_can_ask and (service is None or service.kill_mode is KillMode.CONTROL_GROUP)
+    return draft.keeper_signals_others and (service is None or service.kill_mode is KillMode.CONTROL_GROUP)
 
 
-def _signal(draft: Draft, key: Key, name: str, rest: str = "") -> None:
+def _signal(draft: Draft, key: Key, name: str, others: str = "") -> None:
     task = draft.tasks[key]
     if task.pid is not None:
-        draft.emit(ev.Signal(launch=task.launch, key=key, signal=name, rest=rest))
+        draft.emit(ev.Signal(launch=task.launch, key=key, signal=name, others=others))
 
 
 def start_timed_out(draft: Draft, key: Key, event: TaskEvent) -> None:
@@ -205,15 +207,15 @@ def kill(draft: Draft, key: Key, _event: TaskEvent) -> None:
         draft.record(key, "killing", pid=task.pid)
 
 
-def terminate_rest(draft: Draft, key: Key, _event: TaskEvent) -> None:
+def terminate_others(draft: Draft, key: Key, _event: TaskEvent) -> None:
     """Signal the other processes after the end of the main one. They have the rest of the stop timeout."""
     task, service = draft.tasks[key], draft.service(key)
     command = service is not None and service.service_type is ServiceType.COMMAND
-    rest = stop_signal(service) if command else "SIGTERM"
-    draft.emit(ev.Signal(launch=task.launch, key=key, signal="", rest=rest))
+    others = stop_signal(service) if command else "SIGTERM"
+    draft.emit(ev.Signal(launch=task.launch, key=key, signal="", others=others))
 
 
-def kill_rest(draft: Draft, key: Key, _event: TaskEvent) -> None:
+def kill_others(draft: Draft, key: Key, _event: TaskEvent) -> None:
     task = draft.change(key, deadline=draft.now + KILL_TIMEOUT)
     draft.emit(ev.KillAll(launch=task.launch, key=key))
 
@@ -243,7 +245,7 @@ def _insist(draft: Draft, key: Key, event: TaskEvent) -> None:
     """Kill a survivor again for a new order, whose client waits for an outcome, too."""
     task = draft.tasks[key]
     if task.deadline is None and task.sub_state in (SubState.STOP_SIGKILL, SubState.FINAL_SIGKILL):
-        kill_rest(draft, key, event)
+        kill_others(draft, key, event)
 
 
 def cancel_back_off(draft: Draft, key: Key, _event: TaskEvent) -> None:
@@ -280,8 +282,8 @@ def finish(draft: Draft, key: Key, _event: TaskEvent) -> None:
     if task.status and (bad or text):
         items["message"] = task.status
     draft.publish_control(key, task.action, success=not bad, pid=pid, items=items)
-    left = {"ended": [ev.ended_as_json(entry) for entry in task.leftovers]} if task.leftovers else {}
-    draft.record(key, task.action, pid=pid, launch=task.launch, **items, **left)
+    leftovers = {"ended": [ev.leftover_as_json(entry) for entry in task.leftovers]} if task.leftovers else {}
+    draft.record(key, task.action, pid=pid, launch=task.launch, **items, **leftovers)
     draft.emit(ev.Forget(launch=task.launch))
     draft.forget_launch(task.launch)
     _after_the_end(draft, key, Trigger.ON_FAIL if bad else Trigger.ON_EXIT, restart=restart)
@@ -297,8 +299,8 @@ def _background(draft: Draft, key: Key, task: Task) -> str:
         command and task.leftovers and task.exit and task.exit.reason in (Reason.EXITED, Reason.EXIT_CODE)
     ):
         return ""
-    first, others = task.leftovers[0], len(task.leftovers) - 1
-    more = f" and {others} more" if others else ""
+    first, number = task.leftovers[0], len(task.leftovers) - 1
+    more = f" and {number} more" if number else ""
     program = foreground.known(first.name)
     advice = foreground.advice_for(program) if program else "a Command has to stay in the foreground"
     return f"ended with {first.name} (PID {first.pid}){more}, which it had left in the background: {advice}"
@@ -470,8 +472,8 @@ _ACTS: dict[Act, Callable[[Draft, Key, TaskEvent], None]] = {
     Act.START_TIMED_OUT: start_timed_out,
     Act.WATCHDOG_MISSED: watchdog_missed,
     Act.KILL: kill,
-    Act.TERMINATE_REST: terminate_rest,
-    Act.KILL_REST: kill_rest,
+    Act.TERMINATE_OTHERS: terminate_others,
+    Act.KILL_OTHERS: kill_others,
     Act.RESTART_AFTER_STOP: restart_after_stop,
     Act.CANCEL_RESTART: cancel_restart,
     Act.CANCEL_BACK_OFF: cancel_back_off,

@@ -16,7 +16,7 @@ from zmsvc.core.access import Verb
 from zmsvc.core.cause import Cause
 from zmsvc.core.cause import as_json as cause_as_json
 from zmsvc.core.cause import from_json as cause_from_json
-from zmsvc.core.events import Ended, Key, ended_as_json
+from zmsvc.core.events import Key, Leftover, leftover_as_json
 from zmsvc.core.lifecycle import LIVE, RESTING, STATE_OF, State, SubState
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.service_options import ServiceType
@@ -105,7 +105,7 @@ class Task:
     """Tokens of the rate limit: updates that the task may report now. They refill with time up to the burst.
     """
     tokens_at: float = 0.0
-    leftovers: tuple[Ended, ...] = ()
+    leftovers: tuple[Leftover, ...] = ()
     """The processes that the task left behind at its last end, and how each ended."""
     last_definition: Mapping[str, Any] | None = None
     """The task's definition before a reload removed it. Messages about the task use it until the task has
@@ -173,7 +173,7 @@ class World:
     """ID of the keeper whose children the tasks are. Another ID means that all of them are gone."""
     stopping: bool = False
     next_launch: int = 1
-    keeper_can_ask: bool = True
+    keeper_signals_others: bool = True
     """True if the keeper can ask all processes of a launch to end (protocol 2)."""
     transactions: Mapping[str, Transaction] = field(default_factory=dict)
     tasks: Mapping[Key, Task] = field(default_factory=dict)
@@ -245,7 +245,7 @@ def task_to_row(task: Task) -> dict[str, Any]:
     if "cause" in row:
         row["cause"] = cause_as_json(task.cause)
     if task.leftovers:
-        row["ended"] = list(map(ended_as_json, task.leftovers))
+        row["ended"] = list(map(leftover_as_json, task.leftovers))
     if task.exit is not None:
         row["exit"] = {name: getattr(task.exit, name) for name in _EXIT}
     return row
@@ -291,7 +291,7 @@ def task_from_row(row: Mapping[str, Any], sub: str | None = None) -> Task:
     if "starts" in values:
         values["starts"] = tuple(values["starts"])
     if "ended" in values:
-        values["ended"] = tuple(Ended(**entry) for entry in values["ended"])
+        values["ended"] = tuple(Leftover(**entry) for entry in values["ended"])
     return Task(**{_FROM_ROW.get(name, name): value for name, value in values.items()})
 
 

@@ -12,7 +12,7 @@ import sys
 from zmsvc import __version__
 from zmsvc.core.errors import ConfigError, UsageError, ZmsvcError, reason
 from zmsvc.ctl import terminal
-from zmsvc.ctl.verb_table import EPILOG, GLOBAL, VERBS, Verb
+from zmsvc.ctl.verb_table import EPILOG, GLOBAL, VERBS, VerbEntry
 from zmsvc.host.python import libraries
 
 TYPE_CHECKING = False  # As in client.py: typing is not worth its import.
@@ -50,7 +50,7 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
-def _parser_before(verbs: Sequence[Verb]) -> argparse.ArgumentParser:
+def _parser_before(verbs: Sequence[VerbEntry]) -> argparse.ArgumentParser:
     """Return the parser of the words before the verb."""
     about = "\n".join(f"  {each.name:<13} {each.about}" for each in verbs)
     parser = _Parser(
@@ -65,7 +65,7 @@ def _parser_before(verbs: Sequence[Verb]) -> argparse.ArgumentParser:
     return parser
 
 
-def _parser_after(verb: Verb) -> argparse.ArgumentParser:
+def _parser_after(verb: VerbEntry) -> argparse.ArgumentParser:
     """Return the parser of the words after the verb. Parsers for all verbs would take longer than the
     answer.
     """
@@ -80,14 +80,14 @@ def _parser_after(verb: Verb) -> argparse.ArgumentParser:
     return parser
 
 
-def _function(verb: Verb, name: str | None = None) -> Callable[..., Any]:
+def _function(verb: VerbEntry, name: str | None = None) -> Callable[..., Any]:
     # Imported by name for start-up time: each verb needs its own module only.
     module, _, function = verb.function.rpartition(".")
     found: Callable[..., Any] = getattr(importlib.import_module(f"zmsvc.ctl.{module}"), name or function)
     return found
 
 
-def parse(words: list[str], verbs: Sequence[Verb] = VERBS) -> tuple[Verb, argparse.Namespace]:
+def parse(words: list[str], verbs: Sequence[VerbEntry] = VERBS) -> tuple[VerbEntry, argparse.Namespace]:
     """Return the verb and its arguments. Raises SystemExit: 2 after a complaint, 0 after --help."""
     at = _place_of_verb(words)
     before = _parser_before(verbs)
@@ -171,7 +171,7 @@ def _run(words: list[str]) -> int:
 
 
 def _failed(
-    verb: Verb | None, args: argparse.Namespace | None, code: int, error: str, data: dict[str, Any]
+    verb: VerbEntry | None, args: argparse.Namespace | None, code: int, error: str, data: dict[str, Any]
 ) -> int:
     """Return the exit status of a verb that has failed. With --json, print the part that was done, and the
     error.

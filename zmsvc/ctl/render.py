@@ -139,7 +139,12 @@ def context(it: ContextStatus, extras: StatusExtras, style: Style) -> list[str]:
     lines.append(_row("Version", clean(versions.line(it))))
     lines.append(_row("Supervisor", f"{it.pid}{_restarted(it.restarts)}; keeper {it.keeper_pid}"))
     lines.append(_row("Device", f"{it.device_pid}{_restarted(it.device_restarts)}"))
-    lines.append(_row("Endpoints", f"subscribe at {clean(it.frontend)}, publish to {clean(it.backend)}"))
+    lines.append(
+        _row(
+            "Endpoints",
+            f"subscribe at {clean(it.subscribe_endpoint)}, publish to {clean(it.publish_endpoint)}",
+        )
+    )
     if it.dropped:
         lines.append(
             _row(

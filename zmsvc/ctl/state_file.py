@@ -17,7 +17,7 @@ from pathlib import Path
 
 from zmsvc.core import cause
 from zmsvc.core.errors import ConfigError, PlaceError
-from zmsvc.core.events import ended_as_json
+from zmsvc.core.events import leftover_as_json
 from zmsvc.core.model import Context
 from zmsvc.core.world import Exit, Task, service_of, task_from_row
 from zmsvc.ctl.client import CtlError
@@ -272,7 +272,7 @@ def _task(context: Context | None, key: Key, task: Task, when: When) -> Json:
         "restarts": task.restarts,
         "exit": _exit(key, task.exit, when),
         "status": task.status,
-        "ended": list(map(ended_as_json, task.leftovers)),
+        "ended": list(map(leftover_as_json, task.leftovers)),
         "user": service.user if service else None,
         "entry": bool(service and service.entry),
         "held": task.stopped_by_operator,

@@ -96,22 +96,22 @@ class ContextStatus:
     """One context and its processes."""
 
     __slots__ = (
-        "backend",
         "curve",
         "device_pid",
         "device_restarts",
         "dropped",
         "file",
-        "frontend",
         "id",
         "keeper_pid",
         "keeper_version",
         "log",
         "name",
         "pid",
+        "publish_endpoint",
         "restarts",
         "since",
         "state",
+        "subscribe_endpoint",
         "supervisor_version",
         "transactions",
         "unsaved",
@@ -130,8 +130,8 @@ class ContextStatus:
         self.since = _text(data.get("since"))
         self.curve = data.get("curve") is True
         """True if tcp clients need CURVE keys."""
-        self.frontend = _text(data.get("frontend"))
-        self.backend = _text(data.get("backend"))
+        self.subscribe_endpoint = _text(data.get("frontend"))
+        self.publish_endpoint = _text(data.get("backend"))
         self.file = _text(data.get("file"))
         self.log = _text(data.get("log"))
         self.unsaved = _text(data.get("unsaved"))

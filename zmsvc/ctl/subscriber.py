@@ -14,7 +14,7 @@ from zmsvc.host.bus import socket_monitor
 from zmsvc.host.bus.socket_options import Socket
 
 
-class Listener:
+class BusListener:
     """A connected SUB socket. Without `keys` the caller has to find out whether the device refuses the
     connection.
     """

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Option:
+class Argument:
     """One argument of a verb, as argparse takes it.
 
     `completes` is what a shell offers for its value: `contexts`, `directories`, `files *.xml`, or the words
@@ -40,7 +40,7 @@ class Option:
         parser.add_argument(*self.flags, **{**self.settings, **more})
 
 
-class Verb:
+class VerbEntry:
     """One verb: its function as MODULE.FUNCTION in this room, a line about it, and its arguments."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Verb:
         name: str,
         function: str,
         about: str,
-        *options: Option,
+        *options: Argument,
         group: str,
         manual: str = "",
         own_arguments: bool = False,
@@ -92,7 +92,7 @@ def _seconds(text: str) -> float:
 
 
 GLOBAL = (
-    Option(
+    Argument(
         "-c",
         "--context",
         metavar="NAME",
@@ -100,7 +100,7 @@ GLOBAL = (
         help="the context; the default is the only one that runs",
         manual="The context, by its name or its file. The default is the only one that runs.",
     ),
-    Option(
+    Argument(
         "--json",
         action="store_true",
         help="answer as JSON",
@@ -108,9 +108,9 @@ GLOBAL = (
         "document a line. A verb that fails answers with *error* and *code* beside what it has done; "
         "those three then print nothing.",
     ),
-    Option("--no-block", action="store_true", help="do not wait until an order is carried out"),
-    Option("--no-pager", action="store_true", help="do not use a pager"),
-    Option(
+    Argument("--no-block", action="store_true", help="do not wait until an order is carried out"),
+    Argument("--no-pager", action="store_true", help="do not use a pager"),
+    Argument(
         "--timeout",
         type=_seconds,
         metavar="SECONDS",
@@ -121,29 +121,29 @@ GLOBAL = (
 )
 """Options of every verb. They may also stand before the verb."""
 
-HELP = Option(
+HELP = Argument(
     "-h",
     "--help",
     action="store_true",
     help="show the options and end",
     manual="Show all verbs, or the arguments of the verb before it.",
 )
-VERSION = Option("--version", action="store_true", help="show the version and end")
+VERSION = Argument("--version", action="store_true", help="show the version and end")
 """argparse adds these two by itself."""
 
-TRANSACTION = Option("--transaction", metavar="ID", help="the transaction")
-TASK = Option("--task", action="append", default=[], metavar="TASK_ID", help="a task; may be given again")
-TASKS = Option("tasks", nargs="*", default=[], metavar="TASK_ID", help="a task")
+TRANSACTION = Argument("--transaction", metavar="ID", help="the transaction")
+TASK = Argument("--task", action="append", default=[], metavar="TASK_ID", help="a task; may be given again")
+TASKS = Argument("tasks", nargs="*", default=[], metavar="TASK_ID", help="a task")
 SELECTION = (TRANSACTION, TASK, TASKS)
-NO_TRIGGERS = Option("--no-triggers", action="store_true", help="fire no rules")
-FOLLOW = Option(
+NO_TRIGGERS = Argument("--no-triggers", action="store_true", help="fire no rules")
+FOLLOW = Argument(
     "-f",
     "--follow",
     action="store_true",
     help="go on with new entries",
     manual="Go on with new entries, until Ctrl-C.",
 )
-LINES = Option(
+LINES = Argument(
     "-n",
     "--lines",
     type=_number,
@@ -151,7 +151,7 @@ LINES = Option(
     help="show the last N only",
     manual="Show the last *N* only: for **status** lines, otherwise entries, which may have several lines.",
 )
-QUIET = Option(
+QUIET = Argument(
     "-q",
     "--quiet",
     action="store_true",
@@ -159,14 +159,14 @@ QUIET = Option(
     manual="**is-active**, **is-failed**: print nothing. The exit status is the answer.",
 )
 LEVELS = "emerg alert crit err warning notice info debug"
-ENDPOINT = Option(
+ENDPOINT = Argument(
     "--endpoint",
     metavar="URL",
     help="the endpoint of a context on another machine; -c names the context whose keys are used",
     manual="**watch**, **send**: the endpoint of a context on another machine, its frontend to subscribe or "
     "its backend to publish. The keys are those of the context that **-c** names, see **keys join**.",
 )
-KEYS = Option(
+KEYS = Argument(
     "--keys",
     metavar="DIR",
     completes="directories",
@@ -181,7 +181,7 @@ FILES = "Context files"
 INSTALLATION = "Installation"
 
 VERBS = (
-    Verb(
+    VerbEntry(
         "start",
         "verbs.orders.order",
         "start tasks; without an ID in a new transaction, whose ID is printed",
@@ -194,7 +194,7 @@ transaction that is open. A transaction that is opened beside others is announce
 copy of every task. If another client's restart or stop overtakes the start before the task is ready, the
 answer says so and names that order, and the exit status is 1.""",
     ),
-    Verb(
+    VerbEntry(
         "stop",
         "verbs.orders.order",
         "stop tasks with all that they started, or whole transactions",
@@ -213,7 +213,7 @@ start or restart that names it, and then holds nothing.
 A start that comes before the task has ended wins: the stop says “started again meanwhile by ...” and ends
 with 1.""",
     ),
-    Verb(
+    VerbEntry(
         "restart",
         "verbs.orders.order",
         "stop tasks and start them again",
@@ -223,24 +223,24 @@ with 1.""",
         manual="""\
 Stop and start again. The restart of one task fires its *on_exit* rules as its stop does.""",
     ),
-    Verb(
+    VerbEntry(
         "signal",
         "verbs.orders.send_signal",
         "send a signal to tasks",
         TRANSACTION,
-        Option(
+        Argument(
             "--all",
             action="store_true",
             help="to every process of the tasks, not to the main ones alone",
             manual="**signal**: to every process of the tasks, not to the main ones alone.",
         ),
-        Option(
+        Argument(
             "signal",
             metavar="SIGNAL",
             completes="HUP INT QUIT USR1 USR2 TERM KILL CONT STOP WINCH",
             help="the signal: HUP, SIGHUP or 1",
         ),
-        Option("tasks", nargs="+", metavar="TASK_ID", help="a task"),
+        Argument("tasks", nargs="+", metavar="TASK_ID", help="a task"),
         group=ORDERS,
         manual="""\
 Send a signal (**HUP**, **SIGHUP** or **1**) to the main process of each named task that runs, in all open
@@ -250,7 +250,7 @@ The order is refused, and nothing is sent, if one of the tasks does not run, or 
 process with other tasks. The history has the signal and the user. The answer comes when the signal is on its
 way; it does not say what the task made of it.""",
     ),
-    Verb(
+    VerbEntry(
         "status",
         "verbs.status.status",
         "show the context, its transactions and tasks",
@@ -271,27 +271,27 @@ not at rest is *dead* now, with its last state; with **--json** that is in *last
 A task that waits for a rule, or has ended as it should, does not count against the exit status, unless it
 is named. A stopped transaction does not count either, as long as another one goes on.""",
     ),
-    Verb(
+    VerbEntry(
         "top",
         "verbs.top.top",
         "show what tasks use of the machine, again and again",
         *SELECTION,
-        Option(
+        Argument(
             "--sort",
             choices=("cpu", "rss", "pid", "id", "restarts"),
             default="cpu",
             help="the column to sort by",
         ),
-        Option(
+        Argument(
             "--interval", type=_seconds, default=2.0, metavar="SECONDS", help="the time between two tables"
         ),
-        Option("--once", action="store_true", help="print one table, as without a terminal"),
+        Argument("--once", action="store_true", help="print one table, as without a terminal"),
         group=STATE,
         manual="""\
 Show what tasks use of the machine, as a table that is drawn again and again until **q** or Ctrl-C; without
 a terminal, once.""",
     ),
-    Verb(
+    VerbEntry(
         "list",
         "verbs.status.contexts",
         "show contexts, known and running",
@@ -300,7 +300,7 @@ a terminal, once.""",
 Show contexts: those that have a file in the directory of context files, that run, or that have run and
 left a state file.""",
     ),
-    Verb(
+    VerbEntry(
         "is-active",
         "verbs.is_state.is_active",
         "print the states of tasks, and end with 0 if one is active",
@@ -314,7 +314,7 @@ at least one of them is active, else 3, as with **systemctl**. A task that sever
 printed once for each. Of a context that does not run the states are read from its state file, and stderr
 says so.""",
     ),
-    Verb(
+    VerbEntry(
         "is-failed",
         "verbs.is_state.is_failed",
         "print the states of tasks, and end with 0 if one has failed",
@@ -325,12 +325,12 @@ says so.""",
 Print the states as **is-active** does. The exit status is 0 if at least one of them is failed, else 1, as
 with **systemctl**.""",
     ),
-    Verb(
+    VerbEntry(
         "show",
         "verbs.show.show",
         "print the properties of tasks or of the context, as NAME=VALUE",
         TRANSACTION,
-        Option(
+        Argument(
             "-p",
             "--property",
             action="append",
@@ -340,7 +340,7 @@ with **systemctl**.""",
             help="only these properties; may be given again, or have several with commas",
             manual="**show**: only these properties. May be given again, or have several with commas.",
         ),
-        Option(
+        Argument(
             "--value",
             action="store_true",
             help="print the values without the names",
@@ -356,12 +356,12 @@ ActiveState, SubState, MainPID, NRestarts, StatusText, StateChangeTimestamp, Con
 empty; MainPID is 0 if there is none. An unknown *NAME* is an error, and the exit status 2. Of a context that
 does not run the state file is shown, and stderr says so.""",
     ),
-    Verb(
+    VerbEntry(
         "wait",
         "verbs.is_state.wait",
         "wait until a task is active, inactive or failed",
         TRANSACTION,
-        Option(
+        Argument(
             "--for",
             dest="state",
             required=True,
@@ -369,7 +369,7 @@ does not run the state file is shown, and stderr says so.""",
             help="the state to wait for",
             manual="**wait**: the state to wait for.",
         ),
-        Option("tasks", nargs=1, metavar="TASK_ID", help="the task"),
+        Argument("tasks", nargs=1, metavar="TASK_ID", help="the task"),
         group=STATE,
         manual="""\
 Wait until a task is in a state, and end with 0; after **--timeout** with 124, and without it wait as long as
@@ -379,14 +379,14 @@ supervisor answers when the state changes. A state in which the task does not st
 wait goes on with the next supervisor if this one is replaced. A context that does not run changes no state:
 if the state file has another one, the exit status is 5.""",
     ),
-    Verb(
+    VerbEntry(
         "logs",
         "verbs.logs.logs",
         "show the log of a context, a transaction or tasks",
         *SELECTION,
         FOLLOW,
         LINES,
-        Option(
+        Argument(
             "-o",
             "--output",
             metavar="FORMAT",
@@ -394,7 +394,7 @@ if the state file has another one, the exit status is 5.""",
             help="the format, as journalctl has them",
             manual="The format of the log, as **journalctl**(1) has them.",
         ),
-        Option(
+        Argument(
             "--since",
             metavar="TIME",
             completes="today yesterday",
@@ -402,14 +402,14 @@ if the state file has another one, the exit status is 5.""",
             manual="Only newer entries. A time as in **systemd.time**(7), such as **2026-11-29 10:00**, "
             "**10:00**, **yesterday**, **-2h** or **5min ago**.",
         ),
-        Option(
+        Argument(
             "--until",
             metavar="TIME",
             completes="today yesterday",
             help="show only older entries",
             manual="Only older entries. The time is as with **--since**.",
         ),
-        Option(
+        Argument(
             "-p",
             "--priority",
             metavar="LEVEL",
@@ -420,7 +420,7 @@ if the state file has another one, the exit status is 5.""",
             "**err..info**. A line of another program is info, unless it begins with a prefix like "
             "**<3>**, as in **sd-daemon**(3).",
         ),
-        Option(
+        Argument(
             "-g",
             "--grep",
             metavar="PATTERN",
@@ -428,14 +428,14 @@ if the state file has another one, the exit status is 5.""",
             manual="Only entries whose text matches this regular expression. A pattern without a capital "
             "letter ignores case; with **-n** the newest entry comes first.",
         ),
-        Option(
+        Argument(
             "-r",
             "--reverse",
             action="store_true",
             help="show the newest first",
             manual="The newest entry first.",
         ),
-        Option(
+        Argument(
             "--show-query",
             action="store_true",
             help="print the command that finds the same, and end",
@@ -452,7 +452,7 @@ line of the file always has it. The log of a context that does not run is shown 
 where it comes from. A task or a transaction that the context does not have any more is announced on
 stderr, and its log shown. For the file, **-o** knows **cat** and **json**.""",
     ),
-    Verb(
+    VerbEntry(
         "events",
         "verbs.events.events",
         "show the history of what happened to tasks",
@@ -467,12 +467,12 @@ the last 100,000. If the context does not run, they are read from the state file
 **--json** each event is a line of its own. To remove the history, remove the state file while the context
 does not run.""",
     ),
-    Verb(
+    VerbEntry(
         "watch",
         "verbs.bus.watch",
         "print every message on the bus",
         TRANSACTION,
-        Option(
+        Argument(
             "--topic",
             action="append",
             default=[],
@@ -480,7 +480,7 @@ does not run.""",
             completes="context control monitor process state",
             help="only messages of this topic; may be given again",
         ),
-        Option(
+        Argument(
             "--count",
             type=_positive,
             metavar="N",
@@ -494,12 +494,14 @@ does not run.""",
         manual="""\
 Print every message on the bus when it comes, each on a line, until Ctrl-C.""",
     ),
-    Verb(
+    VerbEntry(
         "send",
         "verbs.bus.send",
         "publish a message, and wait until the device has it",
-        Option("topic", metavar="TOPIC", help="the message's topic"),
-        Option("message", nargs="?", metavar="JSON|-", help="the message; - or nothing: from standard input"),
+        Argument("topic", metavar="TOPIC", help="the message's topic"),
+        Argument(
+            "message", nargs="?", metavar="JSON|-", help="the message; - or nothing: from standard input"
+        ),
         ENDPOINT,
         KEYS,
         group=MESSAGES,
@@ -507,28 +509,28 @@ Print every message on the bus when it comes, each on a line, until Ctrl-C.""",
 Publish a message, and return when the device has it. Without *JSON* it is read from standard input. If the
 topic has no subscriber, stderr says so; that is not a failure.""",
     ),
-    Verb(
+    VerbEntry(
         "check",
         "verbs.check.check",
         "find all faults of context files, and warn",
-        Option("files", nargs="+", metavar="FILE", completes="files *.xml", help="a context file"),
+        Argument("files", nargs="+", metavar="FILE", completes="files *.xml", help="a context file"),
         group=FILES,
         manual="""\
 Find every fault of context files, each as *FILE:LINE*, and warn of what is legal but probably a mistake,
 with its line if it concerns a place in the file. The modules of a service are compiled, and none is run.""",
     ),
-    Verb(
+    VerbEntry(
         "graph",
         "verbs.check.graph",
         "draw tasks and rules, with their states if the context runs",
         TRANSACTION,
-        Option(
+        Argument(
             "what",
             metavar="FILE|NAME",
             completes="files *.xml",
             help="a context file, or the name of a context",
         ),
-        Option(
+        Argument(
             "--format",
             choices=("dot", "mermaid", "svg"),
             default="dot",
@@ -539,11 +541,11 @@ with its line if it concerns a place in the file. The modules of a service are c
         manual="""\
 Draw tasks and rules. For the *NAME* of a context that runs, tasks have the colors of their states.""",
     ),
-    Verb(
+    VerbEntry(
         "keys",
         "verbs.keys.run",
         "show CURVE keys, make them, and say who may connect",
-        Option(
+        Argument(
             "action",
             nargs="?",
             choices=("list", "make", "join", "allow", "revoke"),
@@ -551,7 +553,7 @@ Draw tasks and rules. For the *NAME* of a context that runs, tasks have the colo
             metavar="list|make|join|allow|revoke",
             help="the action; the default is list",
         ),
-        Option(
+        Argument(
             "what",
             nargs="?",
             metavar="DIR|FILE|CLIENT",
@@ -560,7 +562,7 @@ Draw tasks and rules. For the *NAME* of a context that runs, tasks have the colo
             "machine that only connects; "
             "allow: a public key file; revoke: the name of a client",
         ),
-        Option(
+        Argument(
             "--now",
             action="store_true",
             help="revoke: end the connections that are open, too",
@@ -583,17 +585,17 @@ that machine, and never the secret of the server. **allow** lets a client connec
 connection to the bus and to a Monitor ends as well: the device is restarted (**restart-device**), and
 clients that may connect do so again by themselves. None of this needs a restart of the context.""",
     ),
-    Verb(
+    VerbEntry(
         "units",
         "verbs.units.run",
         "print the systemd units with the paths of this installation, or install them",
-        Option(
+        Argument(
             "--user",
             action="store_true",
             help="the unit of a user's own service manager",
             manual="**units**: those of the user's own service manager, **systemctl --user**.",
         ),
-        Option(
+        Argument(
             "--install",
             action="store_true",
             help="put them where systemd looks for them",
@@ -607,7 +609,7 @@ commands that have to follow. This is for an installation by pip or pipx: a dist
 **make install** bring their units along. The system's unit runs contexts as the user zmsvc, so it is
 refused for an installation in a home directory.""",
     ),
-    Verb(
+    VerbEntry(
         "create",
         "create.command.run",
         "make services and their context file",
@@ -616,7 +618,7 @@ refused for an installation in a home directory.""",
         manual="""\
 Make services and their context file; **zmsvcctl create --help** lists its options.""",
     ),
-    Verb(
+    VerbEntry(
         "exit",
         "verbs.orders.leave",
         "stop all tasks and end the context's daemon",
@@ -630,11 +632,11 @@ process has ended, and meanwhile refuses all orders but **exit**: its next start
 each task runs once. Under systemd that ends with *TimeoutStopSec* (90 s), and the unit has failed;
 elsewhere SIGKILL to the *keeper_pid* of **status --json** ends it.""",
     ),
-    Verb(
+    VerbEntry(
         "reload",
         "verbs.orders.reload",
         "read the context file again, and change what differs",
-        Option(
+        Argument(
             "--dry-run",
             action="store_true",
             help="print what would stop and start, in order, and change nothing",
@@ -652,14 +654,14 @@ another type when its transaction starts the next time. A task that does not run
 is started the next time. A failed task stays failed, as with **systemctl daemon-reload**: if the file has
 changed for it, stderr names it and the command that starts it.""",
     ),
-    Verb(
+    VerbEntry(
         "reset-failed",
         "verbs.orders.order",
         "forget failures, and the start limits that they reached",
         *SELECTION,
         group=ORDERS,
     ),
-    Verb(
+    VerbEntry(
         "forget",
         "verbs.orders.order",
         "forget stopped transactions, which can then no longer be started again",
@@ -669,7 +671,7 @@ changed for it, stderr names it and the command that starts it.""",
 Forget a stopped transaction, or all of them: **status** shows it no longer, and it cannot be started
 again. Its history stays. Without this the 64 transactions that were stopped last are kept.""",
     ),
-    Verb(
+    VerbEntry(
         "reexec",
         "verbs.orders.reexec",
         "replace the supervisor, as after an upgrade; tasks go on",

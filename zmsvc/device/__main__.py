@@ -124,8 +124,8 @@ def _settings(given: argparse.Namespace) -> DeviceSettings:
         # With keys but no list, every client that knows the public key could give orders.
         raise UsageError("cannot use --curve without --allow, nor --allow without --curve")
     return DeviceSettings(
-        front=_listener(given.front, given.front_fd),
-        back=_listener(given.back, given.back_fd),
+        publish_listener=_listener(given.front, given.front_fd),
+        subscribe_listener=_listener(given.back, given.back_fd),
         hwm=given.hwm,
         expect=given.expect,
         memory=given.memory,

@@ -53,8 +53,8 @@ class DeviceSettings:
     device.
     """
 
-    front: socket.socket
-    back: socket.socket
+    publish_listener: socket.socket
+    subscribe_listener: socket.socket
     hwm: int = socket_options.DEVICE_HWM
     expect: int = 0
     """The number of subscriptions before a restart. Publishers can connect when there are as many again,
@@ -70,8 +70,8 @@ class DeviceSettings:
     memory: int = MAX_MEMORY
     """Bytes of memory above which the connections that fill it are closed."""
     own: tuple[socket.socket | None, socket.socket | None] = (None, None)
-    """Further listening sockets for front and back, in the runtime directory, where the context's own tasks
-    connect without keys or user check.
+    """Further listening sockets for publishers and subscribers, in the runtime directory. The context's own
+    tasks connect there without keys or user check.
     """
 
 
@@ -86,19 +86,21 @@ class Device:
         self._settings = settings
         # One I/O thread: the loopback gate relies on the order of its events.
         self._context: Context = zmq.Context(1)
-        self._front = socket_options.front(self._context, hwm=settings.hwm)
-        self._back = socket_options.back(self._context, hwm=settings.hwm, heartbeat_s=settings.heartbeat_s)
+        self._xsub = socket_options.device_xsub(self._context, hwm=settings.hwm)
+        self._xpub = socket_options.device_xpub(
+            self._context, hwm=settings.hwm, heartbeat_s=settings.heartbeat_s
+        )
         self._handler = _handler(self._context, settings, report)
-        self._missed_orders = MissedOrders(self._context, self._front, self._back)
-        listening = (settings.front, settings.back, *settings.own)
+        self._missed_orders = MissedOrders(self._context, self._xsub, self._xpub)
+        listening = (settings.publish_listener, settings.subscribe_listener, *settings.own)
         tcp = any(each is not None and each.family != socket.AF_UNIX for each in listening)
         self._admission = Admission(places(), tcp=tcp)
         peers = Peers(self._admission), Peers(self._admission)
         self._guard = MemoryGuard(self._admission, *peers, settings.memory, report)
         liveness = LivenessProbe(listening, notify)
         self._events = EventLoop(
-            self._front,
-            self._back,
+            self._xsub,
+            self._xpub,
             self._handler,
             self._missed_orders,
             peers,
@@ -117,13 +119,13 @@ class Device:
         connects.
         """
         self._events.catch_signals()
-        self._bind(self._back, self._settings.own[1], self._settings.back)
-        self._front.send(b"\x01" + socket_options.SENTINEL)
+        self._bind(self._xpub, self._settings.own[1], self._settings.subscribe_listener)
+        self._xsub.send(b"\x01" + socket_options.SENTINEL)
         if self._settings.expect:
             for subscription in self._wait_for_subscribers():
-                self._front.send(subscription)
+                self._xsub.send(subscription)
         self._missed_orders.connect()
-        self._bind(self._front, self._settings.own[0], self._settings.front)
+        self._bind(self._xsub, self._settings.own[0], self._settings.publish_listener)
         # Signals must arrive in the main thread: only there they end a wait.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self._proxy.start()
@@ -162,13 +164,13 @@ class Device:
         self._events.close()
         self._admission.close()
         self._missed_orders.close()
-        for listening in (self._settings.front, self._settings.own[0]):
+        for listening in (self._settings.publish_listener, self._settings.own[0]):
             if listening is not None:
-                self._front.unbind(address(listening))
-        while self._front.poll(_QUIET_MS):
-            self._back.send_multipart(self._front.recv_multipart(copy=False), copy=False)
-        self._back.close(_LINGER_MS)
-        for rest in (self._front, self._control_sender, self._control):
+                self._xsub.unbind(address(listening))
+        while self._xsub.poll(_QUIET_MS):
+            self._xpub.send_multipart(self._xsub.recv_multipart(copy=False), copy=False)
+        self._xpub.close(_LINGER_MS)
+        for rest in (self._xsub, self._control_sender, self._control):
             rest.close(0)
         if self._handler:
             self._handler.close()
@@ -184,8 +186,8 @@ class Device:
         subscriptions: set[bytes] = set()
         count, until = 0, time.monotonic() + _GRACE_S
         # Without this libzmq passes on equal subscriptions of two subscribers once, and `count` is too low.
-        self._back.setsockopt(zmq.XPUB_VERBOSE, 1)
-        with self._events.waking_on(self._back):
+        self._xpub.setsockopt(zmq.XPUB_VERBOSE, 1)
+        with self._events.waking_on(self._xpub):
             # Above the guard's limit some subscriptions are a flood's, and publishers need not know them.
             while (
                 not self._events.stopping
@@ -198,19 +200,19 @@ class Device:
                 if not self._events.turn(math.ceil(min(quiet, left * 1000))):
                     break
                 for _ in range(_SUBSCRIPTION_BATCH):
-                    if not is_readable(self._back):
+                    if not is_readable(self._xpub):
                         break
-                    change, count = socket_options.parse_subscription(self._back.recv()), count + 1
+                    change, count = socket_options.parse_subscription(self._xpub.recv()), count + 1
                     if change is not None and change[0]:
                         subscriptions.add(b"\x01" + change[1])
                     elif change is not None:
                         subscriptions.discard(b"\x01" + change[1])
-        self._back.setsockopt(zmq.XPUB_VERBOSE, 0)
+        self._xpub.setsockopt(zmq.XPUB_VERBOSE, 0)
         return subscriptions
 
     def _forward(self) -> None:
         try:
-            zmq.proxy_steerable(self._front, self._back, None, self._control)
+            zmq.proxy_steerable(self._xsub, self._xpub, None, self._control)
         finally:
             self._events.proxy_ended()
 
@@ -220,7 +222,8 @@ def _handler(ctx: Context, settings: DeviceSettings, report: Callable[[str], Non
     if settings.allow:
         return KeyHandler(ctx, settings.allow, report)
     if settings.members and any(
-        address(each).startswith("tcp://") for each in (settings.front, settings.back)
+        address(each).startswith("tcp://")
+        for each in (settings.publish_listener, settings.subscribe_listener)
     ):
         return LoopbackGate(ctx, settings.members, report)
     return None

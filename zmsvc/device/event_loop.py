@@ -45,8 +45,8 @@ class EventLoop:
 
     def __init__(
         self,
-        front: Socket,
-        back: Socket,
+        xsub: Socket,
+        xpub: Socket,
         handler: ZapHandler | None,
         missed_orders: MissedOrders,
         peers: tuple[Peers, Peers],
@@ -57,7 +57,9 @@ class EventLoop:
     ) -> None:
         self.stopping = False
         self._report, self._notify = report, notify
-        self._sides = tuple(_Side(*each) for each in (("front", front, peers[0]), ("back", back, peers[1])))
+        self._sides = tuple(
+            _Side(*each) for each in (("publish", xsub, peers[0]), ("subscribe", xpub, peers[1]))
+        )
         self._handler = handler
         self._missed_orders = missed_orders
         self._guard, self._liveness = guard, liveness
@@ -189,7 +191,7 @@ class EventLoop:
             side.probes.discard(fd)
         elif broken:
             self._guard.dropped["handshakes"] += 1
-        elif peer and side.name == "back":
+        elif peer and side.name == "subscribe":
             why = (
                 "it no longer answers"
                 if peer.unread

@@ -65,11 +65,16 @@ class MemoryGuard:
     """The guard over the peers of both sides. `report` takes a line about closed connections."""
 
     def __init__(
-        self, admission: Admission, front: Peers, back: Peers, limit: int, report: Callable[[str], None]
+        self,
+        admission: Admission,
+        publishers: Peers,
+        subscribers: Peers,
+        limit: int,
+        report: Callable[[str], None],
     ) -> None:
         self.dropped: Counter[str] = Counter()
         """Number of refused or closed connections, by reason."""
-        self._admission, self._front, self._back = admission, front, back
+        self._admission, self._publishers, self._subscribers = admission, publishers, subscribers
         self._limit = limit
         self._report = report
         self._memory = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
@@ -136,14 +141,14 @@ class MemoryGuard:
         if now < self._next_look:
             return
         self._suspicious = True
-        self._front.look()
-        self._back.look()
+        self._publishers.look()
+        self._subscribers.look()
         # A check of thousands of connections takes milliseconds; at most a tenth of the time is for checks.
         ended = time.monotonic()
         self._next_look = ended + max(_PAUSE_S, 10 * (ended - now))
         if used >= self._limit:
             self._free(now, f"{used >> 20} MiB of memory are in use")
-        elif subscribed and not self._blame([*self._back.all()], now, subscribed) and self._stays():
+        elif subscribed and not self._blame([*self._subscribers.all()], now, subscribed) and self._stays():
             self._note_hopeless(used)
 
     def _calm(self) -> None:
@@ -152,8 +157,8 @@ class MemoryGuard:
             self._reset_counters()
 
     def _reset_counters(self) -> None:
-        self._front.reset_counters()
-        self._back.reset_counters()
+        self._publishers.reset_counters()
+        self._subscribers.reset_counters()
 
     def _too_many(self, now: float) -> str:
         """Describe the limit of subscriptions that is exceeded; empty if none is."""
@@ -184,12 +189,14 @@ class MemoryGuard:
             linux.trim_heap()
             if self._used() < self._limit:
                 return
-        slow = [each for each in self._back.all() if each.not_reading >= _PATIENCE]
+        slow = [each for each in self._subscribers.all() if each.not_reading >= _PATIENCE]
         if slow:
             self._cut(slow, "slow_subscribers", f"{what}, and it does not read", now)
-        elif self._used() < self._limit * 5 // 4 and any(each.not_reading for each in self._back.all()):
+        elif self._used() < self._limit * 5 // 4 and any(
+            each.not_reading for each in self._subscribers.all()
+        ):
             return  # Wait: a subscriber may have stopped reading. The busy publisher is not the cause then.
-        elif not self._blame([*self._front.all(), *self._back.all()], now, what):
+        elif not self._blame([*self._publishers.all(), *self._subscribers.all()], now, what):
             self._note_hopeless(self._used())
 
     def _blame(self, suspects: list[PeerConnection], now: float, what: str) -> bool:

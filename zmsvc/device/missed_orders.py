@@ -24,7 +24,7 @@ ORDER_BATCH = 1000
 """Messages read at once."""
 MAX_ORDER = 1 << 20
 """The most bytes of a message that is parsed; a longer one is not counted. Parsing this much takes 10 ms."""
-_FRONT, _BACK = "inproc://front", "inproc://back"
+_XSUB, _XPUB = "inproc://xsub", "inproc://xpub"
 
 
 class SubscriptionCounter(Protocol):
@@ -45,9 +45,9 @@ class MissedOrders:
     The device calls `connect` when everything else is ready.
     """
 
-    def __init__(self, ctx: Context, front: Socket, back: Socket) -> None:
-        front.bind(_FRONT)
-        back.bind(_BACK)
+    def __init__(self, ctx: Context, xsub: Socket, xpub: Socket) -> None:
+        xsub.bind(_XSUB)
+        xpub.bind(_XPUB)
         self.count = 0
         self._present: set[bytes] = set()
         self._origin = ""
@@ -59,7 +59,7 @@ class MissedOrders:
             peer.set_hwm(socket_options.CLIENT_HWM)
             peer.setsockopt(zmq.LINGER, 0)
         # Before the first subscription: libzmq sends subscriptions from before the connect in another form.
-        self._peer.connect(_FRONT)
+        self._peer.connect(_XSUB)
 
     @property
     def sockets(self) -> tuple[Socket, Socket]:
@@ -69,7 +69,7 @@ class MissedOrders:
     def connect(self) -> None:
         for topic in ("context", "process"):
             self._subscriber.subscribe(messages.prefix(topic))
-        self._subscriber.connect(_BACK)
+        self._subscriber.connect(_XPUB)
 
     def take(self, count: SubscriptionCounter) -> bool:
         """Read subscriptions and orders; never block. Return True if subscriptions have changed.

@@ -34,21 +34,21 @@ class Places:
         return self.runtime / "control.sock"
 
     @property
-    def mark(self) -> bytes:
+    def context_mark(self) -> bytes:
         """The variable that identifies the processes of this context: all of them, and no others, have it in
         their environment.
         """
         return b"NOTIFY_SOCKET=" + os.fsencode(self.notify_socket)
 
     @property
-    def sub_socket(self) -> Path:
+    def subscribe_socket(self) -> Path:
         """The socket where the context's own tasks subscribe, and where all clients do if the context file
         has no endpoints.
         """
         return self.runtime / "sub"
 
     @property
-    def pub_socket(self) -> Path:
+    def publish_socket(self) -> Path:
         """The same socket for publishing."""
         return self.runtime / "pub"
 

@@ -236,7 +236,7 @@ def _end_previous(places: paths.Places, listeners: Listeners) -> None:
     The old supervisor and device end with their keeper, but not at the same instant. Until then they occupy
     the addresses that the new ones bind.
     """
-    leftovers = process_marks.belonging((), places.mark) + process_marks.belonging(
+    leftovers = process_marks.belonging((), places.context_mark) + process_marks.belonging(
         (), b"NOTIFY_SOCKET=" + os.fsencode(listeners.keeper_path)
     )
     linux.kill_each(leftovers)

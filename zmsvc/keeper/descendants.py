@@ -29,7 +29,7 @@ class Descendants:
     def __init__(
         self,
         machine: KeeperMachine,
-        environment_tag: bytes,
+        context_mark: bytes,
         known: Collection[int],
         is_stray: Callable[[int], bool],
         is_confined: Callable[[int], bool],
@@ -37,7 +37,7 @@ class Descendants:
         self._is_stray, self._is_confined = is_stray, is_confined
         self._counted_orphans: list[int] | None = None
         self._machine = machine
-        self._environment_tag = environment_tag
+        self._context_mark = context_mark
         """The environment entry that all processes of this context have, and no others."""
         self._known = known
 
@@ -119,6 +119,6 @@ class Descendants:
     def _tags(self, record: LaunchRecord) -> tuple[bytes, int]:
         # Other contexts also count their launches from 1.
         return (
-            self._environment_tag,
+            self._context_mark,
             record.shared_process.first_launch if record.shared_process else record.launch,
         )

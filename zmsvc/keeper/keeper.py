@@ -114,7 +114,7 @@ class Keeper:
         )
         tasks = cgroup / "tasks" if cgroup else None
         self._process_table = ProcessTable(
-            self._report, self._zygote, places.mark, tasks, machine, self._dispatcher
+            self._report, self._zygote, places.context_mark, tasks, machine, self._dispatcher
         )
         watchdog = systemd_wants / 2 or WATCHDOG
         self._supervisor = SupervisorProcess(

@@ -12,7 +12,7 @@ from pathlib import Path
 from zmsvc.host.kernel import signals
 from zmsvc.keeper.machine import ChildEnd
 from zmsvc.keeper.shared_process import SharedProcess
-from zmsvc.protocol.supervision import Exited, LeftOver
+from zmsvc.protocol.supervision import Exited, Leftover
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,20 +30,20 @@ class OtherProcess:
 
     name: str
     start_time: int
-    asked: str = ""
+    stop_signal: str = ""
     """The signal that asked the process to end."""
     killed: bool = False
 
-    def ended(self, pid: int, status: ExitStatus | None = None) -> LeftOver:
+    def ended(self, pid: int, status: ExitStatus | None = None) -> Leftover:
         """Return the report about this process. Without `status`, another process has reaped it."""
         status = status or ExitStatus()
-        return LeftOver(
+        return Leftover(
             pid=pid,
             name=self.name,
             code=status.code,
             signal=status.signal,
             core=status.core,
-            asked=self.asked,
+            asked=self.stop_signal,
             killed=self.killed,
         )
 
@@ -74,12 +74,12 @@ class LaunchRecord:
     """How the main process ended. The keeper repeats it to every new supervisor until one acknowledges it."""
     others: dict[int, OtherProcess] = field(default_factory=dict)
     """The signaled processes of the launch other than the main one, by PID."""
-    ended_others: list[LeftOver] = field(default_factory=list)
+    leftovers: list[Leftover] = field(default_factory=list)
     gone_expected: bool = False
     """True if the supervisor expects `Gone` when no process of the launch is left."""
     killing: bool = False
     stop_signal: str = ""
-    """The signal that asks the other processes to end."""
+    """The stop signal of the other processes."""
     shared_process: SharedProcess | None = None
     """The process that runs this task, if several tasks share it."""
     member_id: str = ""

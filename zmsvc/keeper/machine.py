@@ -82,15 +82,19 @@ class KeeperMachine(Protocol):
     def kill_each(self, pids: Iterable[int]) -> None:
         """Send SIGKILL to each of these processes that may be signaled."""
 
-    def belonging(self, sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
+    def belonging(
+        self, sessions: Container[int], context_mark: bytes, launch: int | None = None
+    ) -> list[int]:
         """Return the descendants of the keeper that are in one of these sessions or carry the marks of a
         context, or of one of its launches.
         """
 
-    def marked(self, pid: int, sessions: Container[int], mark: bytes, launch: int | None = None) -> bool:
+    def marked(
+        self, pid: int, sessions: Container[int], context_mark: bytes, launch: int | None = None
+    ) -> bool:
         """Return True if `belonging` would return this process."""
 
-    def launch_of(self, pid: int, mark: bytes) -> int | None:
+    def launch_of(self, pid: int, context_mark: bytes) -> int | None:
         """Return the launch of a context that the marks of a process name, or None."""
 
     def cgroup_of(self, pid: int) -> str:
@@ -192,11 +196,13 @@ class Machine:
         return False
 
     @staticmethod
-    def belonging(sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
+    def belonging(sessions: Container[int], context_mark: bytes, launch: int | None = None) -> list[int]:
         # Any user of the machine can forge marks. Processes that tasks have left are descendants of the
         # keeper, which is a subreaper.
         return [
-            pid for pid in process_marks.belonging(sessions, mark, launch) if linux.descends(pid, os.getpid())
+            pid
+            for pid in process_marks.belonging(sessions, context_mark, launch)
+            if linux.descends(pid, os.getpid())
         ]
 
     @staticmethod

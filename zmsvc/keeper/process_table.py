@@ -73,14 +73,14 @@ class ProcessTable:
         self,
         report: Callable[[Report], None],
         zygote: ZygoteClient,
-        environment_tag: bytes,
+        context_mark: bytes,
         cgroup: Path | None,
         machine: KeeperMachine,
         dispatcher: Dispatcher,
     ) -> None:
         self._report = report
         self._zygote = zygote
-        self._environment_tag = environment_tag
+        self._context_mark = context_mark
         self._cgroup = cgroup
         self._machine, self._dispatcher = machine, dispatcher
         self._forking: dict[int, bool] = {}
@@ -105,7 +105,7 @@ class ProcessTable:
         """Children that are not tasks: supervisor, device and output process."""
         self._descendants = Descendants(
             machine,
-            environment_tag,
+            context_mark,
             _KnownChildren(self._by_pid, self.workers, zygote, self._named_mains),
             self._is_stray,
             self._is_confined,
@@ -312,22 +312,22 @@ class ProcessTable:
 
     # --- orders
 
-    def signal(self, launch: int, name: str, rest: str = "") -> None:
+    def signal(self, launch: int, name: str, others_signal: str = "") -> None:
         """Signal the main process of a launch, unless it has ended. In a shared process, SIGTERM stops one
         task only.
 
-        `rest` is a signal that asks the launch's other processes to end.
+        `others_signal` is the stop signal for the launch's other processes.
         """
         record = self._records.get(launch)
         if record is None:
             return
-        others = self._others_to_signal(record, rest) if rest else []
+        others = self._others_to_signal(record, others_signal) if others_signal else []
         if record.shared_process is not None and name == "SIGTERM":
             record.shared_process.send(sharing.StopMember(launch=launch))
         elif record.end is None and name:
             self._send(record.pid, name)
-        self._signal_others(record, others, rest)
-        if rest and record.end is not None:
+        self._signal_others(record, others, others_signal)
+        if others_signal and record.end is not None:
             record.gone_expected = True
             self._check_gone(record)
 
@@ -353,8 +353,8 @@ class ProcessTable:
                 f"zmsvcd: cannot send {name} to process {pid}: {getattr(error, 'strerror', None) or error}"
             )
 
-    def _others_to_signal(self, record: LaunchRecord, rest: str) -> list[int]:
-        record.stop_signal = rest
+    def _others_to_signal(self, record: LaunchRecord, name: str) -> list[int]:
+        record.stop_signal = name
         if record.shared_process is not None and record.pid in self._by_pid:
             return []
         return [pid for pid in self._descendants.reachable(record) if pid not in record.others]
@@ -364,7 +364,9 @@ class ProcessTable:
             started = self._machine.start_time(pid)
             if started is None:
                 continue
-            record.others[pid] = OtherProcess(name=self._machine.name(pid), start_time=started, asked=name)
+            record.others[pid] = OtherProcess(
+                name=self._machine.name(pid), start_time=started, stop_signal=name
+            )
             self._send_other(pid, started, name)
 
     def _send_other(self, pid: int, started: int, name: str) -> None:
@@ -499,9 +501,7 @@ class ProcessTable:
             return
         for other in [record for record in self._records.values() if record.others or record.gone_expected]:
             if info.si_pid in other.others:
-                other.ended_others.append(
-                    other.others.pop(info.si_pid).ended(info.si_pid, exit_status_of(info))
-                )
+                other.leftovers.append(other.others.pop(info.si_pid).ended(info.si_pid, exit_status_of(info)))
             self._check_gone(other)
 
     def _main_ended(self, record: LaunchRecord, status: ExitStatus, *, oom_kill: bool) -> None:
@@ -510,7 +510,7 @@ class ProcessTable:
         if record.pid_file is not None:
             unlink(record.pid_file)
         # Signaled processes are reported by `gone`, even if they are already dead.
-        left = bool(record.others or record.ended_others) or self._may_have_leftovers(record)
+        left = bool(record.others or record.leftovers) or self._may_have_leftovers(record)
         if record.member_status is None:
             self._end(record, status, left=left, oom_kill=oom_kill)
         else:
@@ -524,7 +524,7 @@ class ProcessTable:
         if self._forking:
             # The orphan may be a fork in progress, which has neither marks nor a control group yet.
             return False
-        launch = self._machine.launch_of(pid, self._environment_tag)
+        launch = self._machine.launch_of(pid, self._context_mark)
         if launch is not None and self._has_launch(launch):
             return False
         group = self._machine.cgroup_of(pid)
@@ -644,6 +644,6 @@ class ProcessTable:
         record.killing = record.gone_expected = False
         record.end = replace(end, left=False)
         # The keeper has not reaped these: another process has.
-        record.ended_others += [other.ended(pid) for pid, other in record.others.items()]
+        record.leftovers += [other.ended(pid) for pid, other in record.others.items()]
         record.others.clear()
-        self._report(Gone(launch=record.launch, ended=tuple(record.ended_others)))
+        self._report(Gone(launch=record.launch, ended=tuple(record.leftovers)))

@@ -192,15 +192,24 @@ class DeviceProcess(RestartedProcess):
     def start(self) -> str:
         """Start the device with its settings. Return the reason if it cannot be started."""
         assert self.settings is not None
-        front, back = self.settings.front, self.settings.back
+        publish_bind, subscribe_bind = self.settings.front, self.settings.back
         try:
             if not self._listening:
-                self._listening = [endpoints.listen(front), endpoints.listen(back)]
-                self._local = self._listen_locally(front, back)
+                self._listening = [endpoints.listen(publish_bind), endpoints.listen(subscribe_bind)]
+                self._local = self._listen_locally(publish_bind, subscribe_bind)
         except ZmsvcError as error:
             return str(error)
         fds = [sock.fileno() for sock in self._listening]
-        arguments = ["--front", front, "--back", back, "--front-fd", str(fds[0]), "--back-fd", str(fds[1])]
+        arguments = [
+            "--front",
+            publish_bind,
+            "--back",
+            subscribe_bind,
+            "--front-fd",
+            str(fds[0]),
+            "--back-fd",
+            str(fds[1]),
+        ]
         arguments += [
             "--hwm",
             str(self.settings.hwm),
@@ -225,14 +234,14 @@ class DeviceProcess(RestartedProcess):
         self.spawn("zmsvc.device", arguments, environment, fds)
         return ""
 
-    def _listen_locally(self, front: str, back: str) -> dict[str, socket.socket]:
+    def _listen_locally(self, publish_bind: str, subscribe_bind: str) -> dict[str, socket.socket]:
         """Create local sockets beside tcp endpoints, so that a thousand tasks need not pass the loopback
         gate. Where the path is too long for a socket, tasks use the tcp endpoint.
         """
         found = {}
         for variable, endpoint, path in (
-            ("ZMSVC_OWN_FRONT_FD", front, self.places.pub_socket),
-            ("ZMSVC_OWN_BACK_FD", back, self.places.sub_socket),
+            ("ZMSVC_OWN_FRONT_FD", publish_bind, self.places.publish_socket),
+            ("ZMSVC_OWN_BACK_FD", subscribe_bind, self.places.subscribe_socket),
         ):
             with contextlib.suppress(ConfigError):
                 if endpoint.startswith("tcp://"):

@@ -9,7 +9,7 @@ additions need no new number.
 
 - 0: zmsvc 1.0, which sends no number.
 - 1: zmsvc 1.1. The keeper names its version, and the supervisor its own in `Introduce`.
-- 2: `SignalTask` can ask all processes of a launch to end.
+- 2: `SignalTask` can signal all processes of a launch.
 - 3: `SetMain` makes another process of a launch the main one, and `MainProcess` reports it.
 - 4: `SignalTask` can signal every process of a launch that is not being stopped. A launch carries the options
   of `<service>` that are declared with this number.
@@ -23,3 +23,7 @@ PROTOCOL = 4
 """The protocol number of this release between keeper and supervisor."""
 OLDEST = 0
 """The lowest protocol number that this release still speaks."""
+PROTOCOL_SIGNALS_OTHERS = 2
+"""The first protocol in which a keeper can signal the other processes of a launch."""
+PROTOCOL_SET_MAIN = 3
+"""The first protocol in which a keeper can treat another process as the main one."""

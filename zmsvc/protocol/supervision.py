@@ -201,7 +201,7 @@ class Exited:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeftOver:
+class Leftover:
     """A process of a launch other than the main one, and how it ended, if the keeper has reaped it."""
 
     pid: int
@@ -220,7 +220,7 @@ class Gone:
     """No process of this launch is left."""
 
     launch: int
-    ended: tuple[LeftOver, ...] = ()
+    ended: tuple[Leftover, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ import zmq
 
 from zmsvc.core import events as ev
 from zmsvc.core import messages
-from zmsvc.core.access import BUS, Verb
+from zmsvc.core.access import BUS, TOPICS, Verb
 from zmsvc.core.errors import ProtocolError, UsageError
 from zmsvc.core.events import OrdersMissed, Origin, Requested
 from zmsvc.core.messages import Order
@@ -68,13 +68,13 @@ class Bus:
         self._supervisor = supervisor
         self._loop = asyncio.get_running_loop()
         self._zmq = sockets.context()
-        frontend, backend = endpoints
+        subscribe_endpoint, publish_endpoint = endpoints
         self._missed_topic = messages.MISSED_ORDERS.decode() + origin
-        topics = [messages.prefix(topic) for topic in (*messages.TOPICS, self._missed_topic)]
+        topics = [messages.prefix(topic) for topic in (*TOPICS, self._missed_topic)]
         self._subscriber = sockets.subscriber(
-            self._zmq, frontend, topics, curve, hwm=socket_options.SUPERVISOR_HWM
+            self._zmq, subscribe_endpoint, topics, curve, hwm=socket_options.SUPERVISOR_HWM
         )
-        self._publisher = sockets.Publisher(sockets.publisher(self._zmq, backend, curve))
+        self._publisher = sockets.Publisher(sockets.publisher(self._zmq, publish_endpoint, curve))
         self._publisher.expect_subscription(messages.prefix(self._missed_topic))
         self._info = Info(self)
         self._top = Top(self)

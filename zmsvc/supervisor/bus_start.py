@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from zmsvc.core import messages
+from zmsvc.core import access
 from zmsvc.core.errors import ZmsvcError, reason
 from zmsvc.core.events import Fact
 from zmsvc.host import crashpoint
-from zmsvc.host.bus import members, sockets
+from zmsvc.host.bus import bus_users, sockets
 from zmsvc.protocol.supervision import RunDevice
 from zmsvc.supervisor.bus import Bus
 from zmsvc.supervisor.launch_spec import own_endpoints
@@ -61,7 +61,7 @@ class BusStart:
 
     def _write_members(self) -> None:
         try:
-            members.write(self._loop.places.members_file, self._loop.world.context)
+            bus_users.write(self._loop.places.members_file, self._loop.world.context)
         except OSError as error:
             # A full disk must not keep a supervisor from its tasks; the file of its predecessor stays.
             log.warning(
@@ -75,13 +75,13 @@ class BusStart:
         crashpoint.reached("tell device")
         self._loop.children.tell(
             RunDevice(
-                front=sockets.safe_bind(endpoints.front_bind, curve=curve),
-                back=sockets.safe_bind(endpoints.backend_bind, curve=curve),
+                front=sockets.safe_bind(endpoints.publish_bind, curve=curve),
+                back=sockets.safe_bind(endpoints.subscribe_bind, curve=curve),
                 hwm=sockets.DEVICE_HWM,
                 # The number of the supervisor's own subscriptions, for which the device waits after a
                 # restart. The last one is for the counts of missed orders. The subscriptions of tasks come at
                 # the same moment.
-                expect=len(messages.TOPICS) + 1,
+                expect=len(access.TOPICS) + 1,
             )
         )
 
@@ -104,7 +104,7 @@ class BusStart:
 
     def _connect(self) -> Bus:
         loop = self._loop
-        loop.granted, problems = members.open_sockets(loop.places, loop.world.context)
+        loop.granted, problems = bus_users.open_sockets(loop.places, loop.world.context)
         for problem in problems:
             log.warning("%s: %s", loop.world.context.path, problem)
         endpoints = own_endpoints(loop.world.context, loop.places)

@@ -26,10 +26,10 @@ from zmsvc.core.nesting import check_depth
 from zmsvc.host import seqpacket
 from zmsvc.host.sparse_log import SparseLog
 from zmsvc.host.systemd import notify
-from zmsvc.protocol import OLDEST, PROTOCOL
+from zmsvc.protocol import OLDEST, PROTOCOL, PROTOCOL_SET_MAIN
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import LaunchSpec
-from zmsvc.supervisor.machine import Machine, Outside
+from zmsvc.supervisor.machine import LocalMachine, Outside
 from zmsvc.supervisor.user_notify import UserNotify
 
 BATCH = 1024
@@ -43,8 +43,6 @@ a megabyte.
 
 _URGENT = sv.SignalTask | sv.KillTask | sv.ReplaceDevice
 
-MAIN = 3
-"""The first protocol in which a keeper can treat another process as the main one."""
 
 CROWD = 100
 """If the keeper has not reported this many launches yet, messages are read in portions."""
@@ -87,7 +85,7 @@ class Listener(Protocol):
         """`facts` has news that no descriptor announces. Any thread calls this."""
 
 
-class Admission(Protocol):
+class NotifyPolicy(Protocol):
     """The part of the supervisor that knows the context file: loop.py."""
 
     def admits_all(self, launch: int) -> bool:
@@ -100,7 +98,7 @@ class Children:
     def __init__(
         self, keeper: socket.socket, notify_socket: socket.socket, outside: Outside | None = None
     ) -> None:
-        self.outside = outside or Machine()
+        self.outside = outside or LocalMachine()
         self.keeper = keeper
         self.notify = notify_socket
         self.device = sv.DeviceState()
@@ -128,14 +126,14 @@ class Children:
         self.waiting = False
         """True while orders wait."""
         self.listener: Listener | None = None
-        self.admission: Admission | None = None
+        self.notify_policy: NotifyPolicy | None = None
         self._spare = notify.ReservedDescriptor()
         """A spare descriptor, so that an update which comes as a descriptor can be received even at the
         limit.
         """
         self._peeked = 0
         notify.peek_from_start(notify_socket)
-        self.mark = b""
+        self.context_mark = b""
         """The mark of all processes of the context (host/kernel/process_marks.py)."""
         self.protocol = PROTOCOL
         """The protocol that keeper and supervisor have agreed on."""
@@ -276,8 +274,8 @@ class Children:
         return passed
 
     def _forget_speaker(self, end: Fact) -> None:
-        """Forget the launch of a process and tag when a Thread has ended: the next launch has the same
-        process and tag.
+        """Forget the launch of a process and member ID when a Thread has ended: the next launch has the same
+        process and member ID.
 
         READY=1 of the next launch may come before the keeper's report of it, and while the disk is full the
         ended launch is not acknowledged.
@@ -300,17 +298,17 @@ class Children:
         return max(0.0, self._held_back[0].until - time.monotonic()) if self._held_back else None
 
     def _speaker(self, datagram: notify.Datagram) -> Speaker:
-        tag = next((value for key, value in datagram.lines if key == "X_ZMSVC_TASK"), "")
+        member_id = next((value for key, value in datagram.lines if key == "X_ZMSVC_TASK"), "")
         # A task with its own process may also send that line, but only for itself.
         if (datagram.pid, "") in self._launch_of:
             return datagram.pid, ""
-        return self._admitted(datagram) or (datagram.pid, tag)
+        return self._admitted(datagram) or (datagram.pid, member_id)
 
     def _admitted(self, datagram: notify.Datagram) -> Speaker | None:
         """Return the sender for a process that is not the main one of a task but may notify for it; None for
         others, and for processes that have ended.
         """
-        launch = self.outside.launch_of(datagram.pid, self.mark) if self.mark else None
+        launch = self.outside.launch_of(datagram.pid, self.context_mark) if self.context_mark else None
         if launch is None or launch not in self._speaker_of or not self._admits_all(launch):
             return None
         # Another user's process may have the same mark, but not this user ID.
@@ -319,7 +317,7 @@ class Children:
         return self._speaker_of[launch]
 
     def _admits_all(self, launch: int) -> bool:
-        return self.admission is not None and self.admission.admits_all(launch)
+        return self.notify_policy is not None and self.notify_policy.admits_all(launch)
 
     def _await_launched(self, datagram: notify.Datagram, before: list[Fact], ends: list[Fact]) -> None:
         """Read the keeper's `launched` message for a task whose first datagram came before it. The message is
@@ -389,7 +387,7 @@ class Children:
             case sv.Exited():
                 ends.append(exit_of(report))
             case sv.Gone():
-                ends.append(ev.TaskGone(launch=report.launch, leftovers=tuple(map(_ended, report.ended))))
+                ends.append(ev.TaskGone(launch=report.launch, leftovers=tuple(map(_leftover, report.ended))))
             case sv.DeviceState():
                 self.device = report
                 for call in self.on_device:
@@ -427,13 +425,13 @@ class Children:
         if pid == self._speaker_of[launch][0]:
             return
         started = self.outside.start_time(pid)
-        if started is None or self.outside.launch_of(pid, self.mark) != launch:
+        if started is None or self.outside.launch_of(pid, self.context_mark) != launch:
             self.refused.add(
                 "Process %d names %d as the main process, which is not one of its task: ignored",
                 datagram.pid,
                 pid,
             )
-        elif self.protocol < MAIN:
+        elif self.protocol < PROTOCOL_SET_MAIN:
             self.refused.add(
                 "Process %d names another main process: a keeper of an earlier zmsvc cannot take it",
                 datagram.pid,
@@ -503,12 +501,12 @@ class Children:
 
 def exit_of(end: sv.Exited) -> ev.TaskExited:
     return ev.TaskExited(
-        launch=end.launch, code=end.code, signal=end.signal, left=end.left, oom=end.oom, why=end.why
+        launch=end.launch, code=end.code, signal=end.signal, others_left=end.left, oom=end.oom, why=end.why
     )
 
 
-def _ended(each: sv.LeftOver) -> ev.Ended:
-    return ev.Ended(
+def _leftover(each: sv.Leftover) -> ev.Leftover:
+    return ev.Leftover(
         pid=each.pid, name=each.name, code=each.code, signal=each.signal, asked=each.asked, killed=each.killed
     )
 

@@ -20,7 +20,7 @@ would do nothing but publish its state.
 """
 
 
-class Publisher(Protocol):
+class InfoPublisher(Protocol):
     """The part of bus.py that publishes."""
 
     @property
@@ -35,7 +35,7 @@ class Publisher(Protocol):
 class Info:
     """The `context_info` messages that are due."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: InfoPublisher) -> None:
         self._publisher = publisher
         self._loop = asyncio.get_running_loop()
         self._changed: dict[str, None] = {}

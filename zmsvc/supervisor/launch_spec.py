@@ -13,7 +13,7 @@ from zmsvc.core.model import Context, TaskService
 from zmsvc.core.service_options import Limits, ServiceOptions, ServiceType, options_of
 from zmsvc.core.world import World
 from zmsvc.host import paths
-from zmsvc.host.bus import members
+from zmsvc.host.bus import bus_users
 from zmsvc.host.kernel import process_marks
 from zmsvc.host.paths import Places
 from zmsvc.protocol.launch import LaunchSpec
@@ -28,8 +28,10 @@ def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Co
     endpoints = world.context.endpoints
     uid = _other_user(service.user)
     own = uid is None or uid in granted
-    frontend, backend = (
-        own_endpoints(world.context, places) if own else (endpoints.frontend, endpoints.backend)
+    subscribe_endpoint, publish_endpoint = (
+        own_endpoints(world.context, places)
+        if own
+        else (endpoints.subscribe_endpoint, endpoints.publish_endpoint)
     )
     return LaunchSpec(
         launch=task.launch,
@@ -45,10 +47,10 @@ def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Co
         configuration=dict(service.configuration),
         search=(service.location,) if service.location else tuple(str(path) for path in paths.service_path()),
         command=tuple(service.command),
-        frontend=frontend,
-        backend=backend,
+        frontend=subscribe_endpoint,
+        backend=publish_endpoint,
         notify=str(places.notify_socket),
-        mark=process_marks.limit_value(places.mark, task.launch),
+        mark=process_marks.limit_value(places.context_mark, task.launch),
         log=log_target,
         cause=cause.as_json(task.cause),
         # A shared process belongs to no single task, so it has no PID file.
@@ -90,18 +92,21 @@ def own_endpoints(context: Context, places: Places) -> tuple[str, str]:
     The keeper of an earlier zmsvc has not made these sockets.
     """
     ends = context.endpoints
-    pairs = ((ends.frontend, places.sub_socket), (ends.backend, places.pub_socket))
-    frontend, backend = (
+    pairs = (
+        (ends.subscribe_endpoint, places.subscribe_socket),
+        (ends.publish_endpoint, places.publish_socket),
+    )
+    subscribe_endpoint, publish_endpoint = (
         f"ipc://{own}" if named.startswith("tcp://") and own.is_socket() else named for named, own in pairs
     )
-    return frontend, backend
+    return subscribe_endpoint, publish_endpoint
 
 
 def _other_user(user: str | None) -> int | None:
     """Return the user ID of a task that runs as another user than the daemon. None for the daemon's user, and
     for a user that this machine does not know: the launch of such a task fails.
     """
-    uid = None if user is None else members.number(user)
+    uid = None if user is None else bus_users.number(user)
     return uid if uid != os.geteuid() else None
 
 

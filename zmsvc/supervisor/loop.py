@@ -28,6 +28,7 @@ from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
 from zmsvc.host.systemd import journal
 from zmsvc.host.systemd.notify import Notifier
+from zmsvc.protocol import PROTOCOL_SIGNALS_OTHERS
 from zmsvc.protocol import supervision as sv
 from zmsvc.supervisor import records
 from zmsvc.supervisor.bus import ECHO, Bus
@@ -37,8 +38,6 @@ from zmsvc.supervisor.unit_status import UnitNotifier, UnitStatus
 
 SAVE_AGAIN = 1.0
 """Seconds until the next attempt to write the state file."""
-ASKS = 2
-"""The first protocol in which a keeper can signal all processes of a launch."""
 END = 10.0
 """The limit in seconds for killing all processes of a context whose keeper is gone. Only a fork bomb takes as
 long.
@@ -87,7 +86,7 @@ class Loop:
         self._unforgotten: list[int] = []
         self._records: list[ev.Record] = []
         self._held_back: asyncio.TimerHandle | None = None
-        children.mark, children.admission = places.mark, self
+        children.context_mark, children.notify_policy = places.context_mark, self
 
     def admits_all(self, launch: int) -> bool:
         key = self.world.launches.get(launch)
@@ -131,7 +130,9 @@ class Loop:
         # does not end at once. Do not wait for one that cannot be killed (a setuid root program, or one that
         # hangs in the kernel).
         while self._loop.time() < until:
-            found = [pid for pid in outside.belonging(sessions, self.places.mark) if pid != os.getpid()]
+            found = [
+                pid for pid in outside.belonging(sessions, self.places.context_mark) if pid != os.getpid()
+            ]
             if not (doomed := {(pid, outside.start_time(pid)) for pid in found} - killed):
                 return
             outside.kill_each(pid for pid, _ in doomed)
@@ -251,7 +252,7 @@ class Loop:
                 self._launch(effect)
             case ev.Signal():
                 self.children.tell(
-                    sv.SignalTask(launch=effect.launch, signal=effect.signal, rest=effect.rest)
+                    sv.SignalTask(launch=effect.launch, signal=effect.signal, rest=effect.others)
                 )
             case ev.SendSignal():
                 self.children.tell(sv.SignalTask(launch=effect.launch, signal=effect.signal, all=effect.all))
@@ -337,7 +338,7 @@ def facts_of_start(
         keeper_id=hello.epoch,
         children=living,
         exits=frozenset(end.launch for end in ends),
-        keeper_can_ask=hello.protocol >= ASKS,
+        keeper_signals_others=hello.protocol >= PROTOCOL_SIGNALS_OTHERS,
         autostart=autostart,
         transaction=transaction,
         generated=ids.transaction_id(),

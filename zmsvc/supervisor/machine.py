@@ -26,13 +26,15 @@ class Outside(Protocol):
     def wait(self, sock: socket.socket, milliseconds: int) -> bool:
         """Wait until the socket is readable. Return False after the limit."""
 
-    def launch_of(self, pid: int, mark: bytes) -> int | None:
+    def launch_of(self, pid: int, context_mark: bytes) -> int | None:
         """Return the launch that a process of the context belongs to; None for other processes."""
 
     def start_time(self, pid: int) -> int | None:
         """Return the start time of a process; None if there is no such process."""
 
-    def belonging(self, sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
+    def belonging(
+        self, sessions: Container[int], context_mark: bytes, launch: int | None = None
+    ) -> list[int]:
         """Return the processes of these sessions, and those with the marks of a context or of one of its
         launches: in the environment, or in a resource limit.
         """
@@ -41,7 +43,7 @@ class Outside(Protocol):
         """SIGKILL each of these processes."""
 
 
-class Machine:
+class LocalMachine:
     """The machine that this process runs on."""
 
     receive = staticmethod(notify.receive)

@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from zmsvc.core import cause, messages
-from zmsvc.core.events import Key, ended_as_json
+from zmsvc.core.events import Key, leftover_as_json
 from zmsvc.core.lifecycle import STATE_OF, State, SubState
 from zmsvc.core.model import TaskService
 from zmsvc.core.world import Exit, Task, World, is_starting, service_of, status_at, transaction_state
 from zmsvc.supervisor.launch_spec import cgroup_name, shared
 
-Member = tuple[Key, Task]
+TaskEntry = tuple[Key, Task]
 """A task of a transaction."""
 
 
@@ -33,14 +33,14 @@ def wall(monotonic: float) -> str:
     return rfc3339(time.time() - (time.monotonic() - monotonic))
 
 
-def tasks_of(world: World, transaction: str) -> list[Member]:
+def tasks_of(world: World, transaction: str) -> list[TaskEntry]:
     """Return the tasks of a transaction in the order of the file; removed ones come last."""
     return _in_order(world, [each for each in world.tasks.items() if each[0][0] == transaction])
 
 
-def members(world: World) -> dict[str, list[Member]]:
+def task_entries(world: World) -> dict[str, list[TaskEntry]]:
     """Return the tasks of all transactions, in one pass."""
-    found: dict[str, list[Member]] = {name: [] for name in world.transactions}
+    found: dict[str, list[TaskEntry]] = {name: [] for name in world.transactions}
     for each in world.tasks.items():
         # An edited state file may have tasks without a transaction.
         if each[0][0] in found:
@@ -48,7 +48,7 @@ def members(world: World) -> dict[str, list[Member]]:
     return {name: _in_order(world, own) for name, own in found.items()}
 
 
-def _in_order(world: World, tasks: list[Member]) -> list[Member]:
+def _in_order(world: World, tasks: list[TaskEntry]) -> list[TaskEntry]:
     place = {name: at for at, name in enumerate(world.context.tasks)}
     return sorted(tasks, key=lambda each: place.get(each[0][1], len(place)))
 
@@ -65,12 +65,12 @@ def transactions(
             "since": wall(_since(world, name, own)),
             "tasks": [_task(world, key, task, cgroup) for key, task in own if not tasks or key[1] in tasks],
         }
-        for name, own in members(world).items()
+        for name, own in task_entries(world).items()
         if only is None or name == only
     ]
 
 
-def _since(world: World, transaction: str, own: list[Member]) -> float:
+def _since(world: World, transaction: str, own: list[TaskEntry]) -> float:
     """Return the time at which a transaction came into its state, derived from the times of its tasks."""
     state, opened = _state(world, transaction, own), world.transactions[transaction].opened
     alike = [
@@ -86,7 +86,7 @@ def _since(world: World, transaction: str, own: list[Member]) -> float:
     return min(alike, default=opened)
 
 
-def _state(world: World, transaction: str, own: list[Member]) -> State:
+def _state(world: World, transaction: str, own: list[TaskEntry]) -> State:
     return transaction_state(world, transaction, [task for _, task in own])
 
 
@@ -105,7 +105,7 @@ def _task(world: World, key: Key, task: Task, cgroup: str | None) -> dict[str, A
         "restarts": task.restarts,
         "exit": exit_of(task.exit),
         "status": status_at(task, time.monotonic()),
-        "ended": list(map(ended_as_json, task.leftovers)),
+        "ended": list(map(leftover_as_json, task.leftovers)),
         "user": service.user if service else None,
         "entry": bool(service and service.entry),
         "held": task.stopped_by_operator,
@@ -139,7 +139,7 @@ def context_state(world: World) -> State:
     if world.stopping:
         return State.DEACTIVATING
     states = {
-        _state(world, name, own) for name, own in members(world).items() if world.transactions[name].open
+        _state(world, name, own) for name, own in task_entries(world).items() if world.transactions[name].open
     }
     return next((state for state in (State.FAILED, State.ACTIVATING) if state in states), State.ACTIVE)
 
@@ -151,10 +151,10 @@ def picture(world: World, transaction: str) -> dict[str, Any]:
 
 def pictures(world: World) -> dict[str, dict[str, Any]]:
     """Return all transactions as `context_info` carries them."""
-    return {name: _picture(world, own) for name, own in members(world).items()}
+    return {name: _picture(world, own) for name, own in task_entries(world).items()}
 
 
-def _picture(world: World, own: list[Member]) -> dict[str, Any]:
+def _picture(world: World, own: list[TaskEntry]) -> dict[str, Any]:
     context = world.context
     return {
         "contextId": context.id,

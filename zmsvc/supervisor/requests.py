@@ -18,7 +18,7 @@ from zmsvc.core.errors import ConfigError, ZmsvcError, reason
 from zmsvc.core.events import Origin, Requested
 from zmsvc.core.model import Context
 from zmsvc.core.world import World
-from zmsvc.host.bus import members
+from zmsvc.host.bus import bus_users
 from zmsvc.host.config import reader
 from zmsvc.host.kernel import signals
 from zmsvc.host.systemd import journal
@@ -131,8 +131,8 @@ class Requests:
                 "device_pid": device.pid,
                 "device_restarts": device.restarts,
                 "state": report.context_state(world).value,
-                "frontend": endpoints.frontend,
-                "backend": endpoints.backend,
+                "frontend": endpoints.subscribe_endpoint,
+                "backend": endpoints.publish_endpoint,
                 "curve": loop.curve is not None,
                 "file": world.context.path,
                 "log": "journal" if loop.log_target == "journal" else str(loop.places.log_file),
@@ -224,8 +224,8 @@ class Requests:
             text = reader.read(loop.places.config_file)
             context = reader.parse(text, path=str(loop.places.config_file), name=loop.places.name)
             # Before the change: a new task may start at once, as a user who is new to the bus.
-            members.write(loop.places.members_file, context)
-            loop.granted, problems = members.open_sockets(loop.places, context)
+            bus_users.write(loop.places.members_file, context)
+            loop.granted, problems = bus_users.open_sockets(loop.places, context)
             for problem in (*self._new_warnings(context), *problems):
                 log.warning("%s: %s", context.path, problem)
         except OSError as error:

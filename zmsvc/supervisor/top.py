@@ -40,7 +40,7 @@ class Question:
 log = logging.getLogger(__name__)
 
 
-class Publisher(Protocol):
+class TopPublisher(Protocol):
     """The part of bus.py that publishes answers."""
 
     @property
@@ -53,7 +53,7 @@ class Publisher(Protocol):
 class Top:
     """The questions that wait, and the sampler that answers the first of them."""
 
-    def __init__(self, publisher: Publisher) -> None:
+    def __init__(self, publisher: TopPublisher) -> None:
         self._publisher = publisher
         self._waiting: dict[Question, None] = {}
         self._work: asyncio.Task[None] | None = None

@@ -143,7 +143,7 @@ def _spec(instance: str, file: str | None, task: str | None) -> LaunchSpec:
         spec,
         context=context.name,
         task=service.id,
-        frontend=context.endpoints.frontend,
+        frontend=context.endpoints.subscribe_endpoint,
         configuration=dict(service.configuration),
         log_level=service.log_level,
     )

@@ -47,12 +47,14 @@ class Subscription:
         self._socket.close(0)
 
 
-class Bus:
+class TaskBus:
     """The connection. Any thread may call its methods."""
 
-    def __init__(self, backend: str, frontend: str, curve: sockets.Curve | None = None) -> None:
-        self._backend = backend
-        self._frontend = frontend
+    def __init__(
+        self, publish_endpoint: str, subscribe_endpoint: str, curve: sockets.Curve | None = None
+    ) -> None:
+        self._publish_endpoint = publish_endpoint
+        self._subscribe_endpoint = subscribe_endpoint
         self._curve = curve
         self._lock = threading.RLock()
         self._context: sockets.BareContext | None = None
@@ -82,7 +84,7 @@ class Bus:
         with self._lock:
             deadline = time.monotonic() + ATTACH
             subscriber = sockets.subscriber(
-                self._own_context(), self._frontend, [*prefixes, marker], self._curve
+                self._own_context(), self._subscribe_endpoint, [*prefixes, marker], self._curve
             )
             publisher = self._connected_publisher()
             publisher.expect_subscription(marker)
@@ -99,12 +101,14 @@ class Bus:
     def _connected_publisher(self) -> sockets.Publisher:
         if self._publisher is None:
             self._publisher = sockets.Publisher(
-                sockets.publisher(self._own_context(), self._backend, self._curve)
+                sockets.publisher(self._own_context(), self._publish_endpoint, self._curve)
             )
             if not self._publisher.wait(ATTACH):
-                if self._curve is None and refusal.refused(self._backend, b"PUB"):
-                    raise refusal.refusal(self._backend)
-                log.warning("Cannot reach %s within %g s: messages will wait for it", self._backend, ATTACH)
+                if self._curve is None and refusal.refused(self._publish_endpoint, b"PUB"):
+                    raise refusal.refusal(self._publish_endpoint)
+                log.warning(
+                    "Cannot reach %s within %g s: messages will wait for it", self._publish_endpoint, ATTACH
+                )
         return self._publisher
 
     def close(self) -> None:

@@ -125,10 +125,15 @@ class StateClient:
     """Requests the state of the transaction from the supervisor, over the bus of the context."""
 
     def __init__(
-        self, context: Context, frontend: str, curve: Curve | None, transaction: str, service_id: str
+        self,
+        context: Context,
+        subscribe_endpoint: str,
+        curve: Curve | None,
+        transaction: str,
+        service_id: str,
     ) -> None:
         reply = messages.encode("state", {"header": {"service_transaction": transaction}}).rstrip(b"}")
-        self._subscriber = sockets.subscriber(context, frontend, [reply], curve)
+        self._subscriber = sockets.subscriber(context, subscribe_endpoint, [reply], curve)
         self._head = messages.header(
             transaction=transaction, service_id=service_id, action="request", service_name="state"
         )
@@ -314,7 +319,7 @@ class MonitorTask(LoopedTask):
         keys = self._runtime.keys
         self._endpoint = MonitorEndpoint(self._zmq, settings.endpoint, settings.kind, keys, self.log.warning)
         self._state_client = StateClient(
-            self._zmq, self._runtime.frontend, keys.client, self.transaction, self.service_id
+            self._zmq, self._runtime.subscribe_endpoint, keys.client, self.transaction, self.service_id
         )
         self._watch_sources()
 

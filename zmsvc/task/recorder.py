@@ -47,7 +47,7 @@ class Recorder:
         self.service_id = service_id or name
         self.cause = cause
         self.log = logging.getLogger(name)
-        self.frontend = ""
+        self.subscribe_endpoint = ""
         self.keys = TaskKeys()
         self._waits = waits
 

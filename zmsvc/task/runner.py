@@ -21,7 +21,7 @@ from zmsvc.host.systemd import journal
 from zmsvc.host.systemd.notify import Notifier
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import loader, process, renew, threads
-from zmsvc.task.bus import Bus
+from zmsvc.task.bus import TaskBus
 from zmsvc.task.runtime import TaskRuntime, headline
 from zmsvc.task.stop import SignalStop
 
@@ -74,7 +74,7 @@ def _run_service(
     spec: LaunchSpec, fds: Descriptors, notifier: Notifier, sink: logging.Handler, stop: type[SignalStop]
 ) -> int:
     process.take_streams(sink)
-    bus = Bus(spec.backend, spec.frontend, of_words(spec.curve))
+    bus = TaskBus(spec.backend, spec.frontend, of_words(spec.curve))
     if spec.service_type == "Thread":
         assert fds.shared_line is not None
         status = threads.run(socket.socket(fileno=fds.shared_line), bus)

@@ -61,7 +61,7 @@ class TaskRuntime:
         self.context = spec.context
         self.transaction = spec.transaction
         self.service_id = spec.task
-        self.frontend = spec.frontend
+        self.subscribe_endpoint = spec.frontend
         self.cause = cause_of(spec.cause)
         self.keys = task_keys(spec, fds)
         self.log = log

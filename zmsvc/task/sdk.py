@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 
 from zmsvc.task.keys import TaskKeys
 
-M = TypeVar("M", bound="_Member")
+M = TypeVar("M", bound="_TaskAttributes")
 
 
 class Cause(dict[str, Any]):
@@ -73,7 +73,7 @@ class Runtime(Protocol):
     service_id: str
     cause: Cause
     log: logging.Logger
-    frontend: str
+    subscribe_endpoint: str
     """The endpoint to subscribe at."""
     keys: TaskKeys
 
@@ -90,7 +90,7 @@ class Runtime(Protocol):
         """Stop watching the descriptor. Call this before closing it."""
 
 
-class _Member:
+class _TaskAttributes:
     """The attributes and methods that a task and its service share.
 
     All of them are set before `__init__` of a subclass runs. Both share one `config`, `cause` and `log`.
@@ -171,7 +171,7 @@ class _Member:
         return self._runtime.wait(seconds)
 
 
-class Task(_Member):
+class Task(_TaskAttributes):
     """The common base of LoopedTask and SingleTask. Subclass one of those.
 
     zmsvc calls `setup`, then `step` or `run`, then `close`, all in one thread. An exception in any of them is
@@ -223,7 +223,7 @@ class SingleTask(Task):
         raise NotImplementedError(f"{type(self).__name__} has no run()")
 
 
-class TaskService(_Member):
+class TaskService(_TaskAttributes):
     """The service that manages a task. A subclass `ServiceNAME` sets `task_class`, and may override
     `on_control` to follow the other services of its transaction.
     """
@@ -260,7 +260,7 @@ def instantiate(cls: type[M], runtime: Runtime) -> M:
     """Return an instance whose runtime is set before the user's `__init__` runs. That `__init__` need not
     know of it, nor call super().
     """
-    new = object.__new__ if cls.__new__ is _Member.__new__ else cls.__new__
+    new = object.__new__ if cls.__new__ is _TaskAttributes.__new__ else cls.__new__
     member = _attach(new(cls), runtime)
     cast(Any, cls).__init__(member)
     return member

@@ -25,7 +25,7 @@ from zmsvc.host.systemd.notify import Notifier
 from zmsvc.protocol import sharing
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import loader, process
-from zmsvc.task.bus import Bus
+from zmsvc.task.bus import TaskBus
 from zmsvc.task.runtime import TaskRuntime
 from zmsvc.task.sdk import TaskService
 from zmsvc.task.stop import SignalStop, Stop
@@ -37,7 +37,12 @@ class _Member:
     """One task of the process."""
 
     def __init__(
-        self, spec: LaunchSpec, fds: Descriptors, bus: Bus, loading: threading.Lock, ended: Callable[[], None]
+        self,
+        spec: LaunchSpec,
+        fds: Descriptors,
+        bus: TaskBus,
+        loading: threading.Lock,
+        ended: Callable[[], None],
     ) -> None:
         self._loading = loading
         self.stop = Stop()
@@ -90,7 +95,7 @@ class _Member:
 class _Process:
     """The shared process: its members, and the channel to the keeper."""
 
-    def __init__(self, channel: socket.socket, bus: Bus) -> None:
+    def __init__(self, channel: socket.socket, bus: TaskBus) -> None:
         self._channel = channel
         self._channel.setblocking(False)
         self._bus = bus
@@ -179,7 +184,7 @@ class _Process:
         )
 
 
-def run(channel: socket.socket, bus: Bus) -> int:
+def run(channel: socket.socket, bus: TaskBus) -> int:
     """Run all tasks that the keeper starts over `channel`, until it closes the channel."""
     shared = _Process(channel, bus)
     shared.run()

@@ -146,11 +146,11 @@ def _device() -> Iterator[str]:
     messages.
     """
     context = zmq.Context[zmq.Socket[bytes]]()
-    front = context.socket(zmq.XSUB)
+    xsub = context.socket(zmq.XSUB)
     endpoint = f"ipc://@zmsvc-rehearsal-{os.getpid()}"
-    front.bind(endpoint)
-    front.send(b"\x01")
-    reader = threading.Thread(target=_read, args=(front,))
+    xsub.bind(endpoint)
+    xsub.send(b"\x01")
+    reader = threading.Thread(target=_read, args=(xsub,))
     reader.start()
     try:
         yield endpoint
@@ -159,11 +159,11 @@ def _device() -> Iterator[str]:
         reader.join()
 
 
-def _read(front: zmq.Socket[bytes]) -> None:
+def _read(xsub: zmq.Socket[bytes]) -> None:
     # libzmq completes a peer's connection only while a thread waits at the socket.
-    with contextlib.suppress(zmq.ContextTerminated), front:
+    with contextlib.suppress(zmq.ContextTerminated), xsub:
         while True:
-            front.recv()
+            xsub.recv()
 
 
 class _NoSignals(SignalStop):

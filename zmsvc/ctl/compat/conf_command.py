@@ -167,8 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not args.transaction and args.action == "start":
             args.transaction = ids.transaction_id()
             terminal.say(f"+ Starting transaction [{args.transaction}]")
-        endpoint = args.endpoint or (context.endpoints.backend if context else "")
-        replies = args.sub_endpoint or (context.endpoints.frontend if context else "")
+        endpoint = args.endpoint or (context.endpoints.publish_endpoint if context else "")
+        replies = args.sub_endpoint or (context.endpoints.subscribe_endpoint if context else "")
         place = next((each for each in (endpoint, replies) if each.startswith("tcp://")), "")
         curve = client_keys.of_endpoint(place, args.keys, context.name if context else None)
         for topic, body in bodies(args, context):
@@ -450,7 +450,7 @@ def announcement(file: str) -> list[str]:
         f"{context.log_name}| Context [{context.name}] of file: {context.path}",
         f"{context.log_name}| It starts nothing by itself, but resumes transactions that were open when it "
         f"ended. To start a transaction:",
-        f"{context.log_name}|   conf_command.py --endpoint='{context.endpoints.backend}' "
+        f"{context.log_name}|   conf_command.py --endpoint='{context.endpoints.publish_endpoint}' "
         f"--context_file='{file}' --service_name='context'"
         f" --service_id='{context.id}' --transaction='ID' --action='start'",
         f"{context.log_name}|   or: zmsvcctl -c {context.name} start",

@@ -92,13 +92,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _wanted(endpoints: Sequence[str], args: argparse.Namespace) -> Iterator[tuple[str, messages.Body]]:
     prefixes = [messages.prefix(topic) for topic in args.topic or ()] or [b""]
     context = sockets.context()
-    subscriptions: list[Subscription] = []
+    subscriptions: list[TopicSubscription] = []
     poller = zmq.Poller()
     try:
         for endpoint in endpoints:
             terminal.say(f"Connecting to: {endpoint}")
             subscriptions.append(
-                Subscription(context, endpoint, prefixes, client_keys.of_endpoint(endpoint, args.keys))
+                TopicSubscription(context, endpoint, prefixes, client_keys.of_endpoint(endpoint, args.keys))
             )
             for each in subscriptions[-1].sockets:
                 poller.register(each, zmq.POLLIN)
@@ -117,7 +117,7 @@ def _wanted(endpoints: Sequence[str], args: argparse.Namespace) -> Iterator[tupl
         context.term()
 
 
-class Subscription:
+class TopicSubscription:
     """A subscriber that reports once if the peer refuses the connection; otherwise the user would wait
     without a message.
     """

@@ -70,7 +70,11 @@ def _tasks(root: etree._Element) -> dict[str, etree._Element]:
 
 def _other_context(document: xml_file.Document, plan: Plan) -> Iterator[str]:
     """Yield a fault for each value of the context that differs between file and plan."""
-    wanted = {"FrontEndEndpoint": plan.frontend, "BackendEndpoint": plan.backend} if plan.host else {}
+    wanted = (
+        {"FrontEndEndpoint": plan.subscribe_endpoint, "BackendEndpoint": plan.publish_endpoint}
+        if plan.host
+        else {}
+    )
     if plan.context_id:
         wanted["ContextID"] = plan.context_id
     for name, want in wanted.items():

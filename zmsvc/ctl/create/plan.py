@@ -90,13 +90,13 @@ class Plan:
     services: tuple[Service, ...] = field(default_factory=tuple)
 
     @property
-    def frontend(self) -> str:
-        """Return the endpoint at which task services subscribe, and which the device's egress binds."""
+    def subscribe_endpoint(self) -> str:
+        """Return the endpoint at which task services subscribe, where the device binds its XPUB socket."""
         return f"tcp://{self.host}:{self.sub_port}"
 
     @property
-    def backend(self) -> str:
-        """Return the endpoint to which everyone publishes, and which the device's ingress binds."""
+    def publish_endpoint(self) -> str:
+        """Return the endpoint to which everyone publishes, where the device binds its XSUB socket."""
         return f"tcp://{self.host}:{self.pub_port}"
 
 

@@ -64,7 +64,9 @@ def context_text(plan: Plan) -> str:
 def _endpoints(plan: Plan) -> str:
     if not plan.host:
         return _filled("no_endpoints.xml", {})
-    return _filled("endpoints.xml", {"frontend": _xml(plan.frontend), "backend": _xml(plan.backend)})
+    return _filled(
+        "endpoints.xml", {"frontend": _xml(plan.subscribe_endpoint), "backend": _xml(plan.publish_endpoint)}
+    )
 
 
 def task_service_text(service: Service) -> str:

@@ -9,7 +9,7 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from zmsvc.core import messages
+from zmsvc.core import access, messages
 from zmsvc.core.errors import ConfigError, ProtocolError, RefusedError, UsageError, ZmsvcError
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import Client, CtlError
@@ -19,7 +19,7 @@ from zmsvc.ctl.status_reply import ContextStatus
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from zmsvc.ctl.subscriber import Listener
+    from zmsvc.ctl.subscriber import BusListener
     from zmsvc.host.bus.curve_keys import Curve
 
 STATUS_PATIENCE = 25.0
@@ -42,22 +42,24 @@ def watch(args: argparse.Namespace) -> int:
     from zmsvc.host.bus import refusal, sockets
 
     until = time.monotonic() + args.timeout if args.timeout else None
-    frontend, curve = _bus(args, lambda it: it.frontend)
+    subscribe_endpoint, curve = _bus(args, lambda it: it.subscribe_endpoint)
     prefixes = [messages.prefix(topic) for topic in args.topic] or [b""]
     try:
-        with sockets.context() as ctx, sockets.subscriber(ctx, frontend, prefixes, curve) as socket:
-            if curve is None and not socket.poll(FIRST_MS) and refusal.refused(frontend, b"SUB"):
-                raise CtlError(5, str(refusal.refusal(frontend)))
-            with closing(subscriber.Listener(socket, frontend, keys=curve is not None)) as listener:
+        with sockets.context() as ctx, sockets.subscriber(ctx, subscribe_endpoint, prefixes, curve) as socket:
+            if curve is None and not socket.poll(FIRST_MS) and refusal.refused(subscribe_endpoint, b"SUB"):
+                raise CtlError(5, str(refusal.refusal(subscribe_endpoint)))
+            with closing(
+                subscriber.BusListener(socket, subscribe_endpoint, keys=curve is not None)
+            ) as listener:
                 _print(listener, args, until)
     except KeyboardInterrupt:
         return 0  # Ctrl-C is the way to end it.
     except zmq.ZMQError as error:
-        raise CtlError(5, f"cannot listen at {frontend}: {str(error).lower()}") from None
+        raise CtlError(5, f"cannot listen at {subscribe_endpoint}: {str(error).lower()}") from None
     return 0
 
 
-def _print(listener: Listener, args: argparse.Namespace, until: float | None) -> None:
+def _print(listener: BusListener, args: argparse.Namespace, until: float | None) -> None:
     """Print the selected messages, at most --count. Raises CtlError 124 if fewer have come at the monotonic
     time `until`.
     """
@@ -98,14 +100,16 @@ def message(frame: bytes, args: argparse.Namespace) -> str | None:
 def send(args: argparse.Namespace) -> int:
     """Publish one message, and wait until the device has it."""
     frame = messages.encode(_topic(args.topic), _body(args.message))
-    backend, curve = _bus(args, lambda it: it.backend)
+    publish_endpoint, curve = _bus(args, lambda it: it.publish_endpoint)
     # Imported here for start-up time: a message that cannot be sent is refused without ZMQ.
     from zmsvc.host.bus import sockets
 
     try:
         # A supervisor that is just being replaced would miss an order: wait until one has subscribed.
-        presence = messages.MISSED_ORDERS if args.topic in messages.TOPICS else b""
-        wanted = sockets.send_once(backend, frame, args.timeout or SEND_PATIENCE, curve, presence=presence)
+        presence = messages.MISSED_ORDERS if args.topic in access.TOPICS else b""
+        wanted = sockets.send_once(
+            publish_endpoint, frame, args.timeout or SEND_PATIENCE, curve, presence=presence
+        )
     except UsageError:
         raise  # The message is too large, which is a fault of the command line, not of the context.
     except RefusedError as error:
@@ -151,11 +155,13 @@ def _context(args: argparse.Namespace) -> tuple[ContextStatus, Curve | None]:
     """Return the status of the selected context and the keys to connect with."""
     places = choose(args.context, getattr(args, "transaction", None))
     it = ContextStatus(Client(places, args.timeout, patience=STATUS_PATIENCE).ask("status"))
-    if not it.frontend or not it.backend:
+    if not it.subscribe_endpoint or not it.publish_endpoint:
         raise CtlError(
             5, f"cannot understand the supervisor of {places.name}: it does not say where the device is"
         )
-    if not it.curve or not any(place.startswith("tcp://") for place in (it.frontend, it.backend)):
+    if not it.curve or not any(
+        place.startswith("tcp://") for place in (it.subscribe_endpoint, it.publish_endpoint)
+    ):
         return it, None
     # Imported here for start-up time: most contexts have no keys, and their file need not be read.
     from zmsvc.ctl import client_keys

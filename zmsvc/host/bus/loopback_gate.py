@@ -1,5 +1,5 @@
-"""A ZAP handler that lets only members connect over loopback tcp without CURVE keys. The kernel reports the
-peer's user ID, and libzmq waits for the answer.
+"""A ZAP handler that lets only the users of the bus connect over loopback tcp without CURVE keys. The
+kernel reports the peer's user ID, and libzmq waits for the answer.
 
 A ZAP request of the NULL mechanism names neither port nor descriptor, so it cannot be matched to a
 connection. It need not be. libzmq's I/O thread reports ACCEPTED before a connection can send a request, and
@@ -23,7 +23,7 @@ from pathlib import Path
 import zmq
 
 from zmsvc.core.access import MAY_CONNECT
-from zmsvc.host.bus.members import Members
+from zmsvc.host.bus.bus_users import BusUsers
 from zmsvc.host.bus.socket_options import Context, is_readable
 from zmsvc.host.bus.zap import ADDRESS, BATCH, ZapHandler
 from zmsvc.host.directories import user
@@ -82,7 +82,7 @@ class LoopbackGate(ZapHandler):
         self.socket = ctx.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind(ADDRESS)
-        self._members = Members(members)
+        self._bus_users = BusUsers(members)
         self._kernel = SockDiag()
         self._report = report
         self._refusal_logs: dict[int | None, SparseLog] = {}
@@ -117,7 +117,7 @@ class LoopbackGate(ZapHandler):
             connection.close()
             return
         uid = self._uid(connection)
-        if uid is not None and self._members.admit(uid):
+        if uid is not None and self._bus_users.admit(uid):
             connection.close()
             return
         self._count(uid)

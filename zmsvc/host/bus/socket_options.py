@@ -77,7 +77,7 @@ MAX_SUBSCRIPTION = 1024
 """Bytes of a subscriber's prefix. libzmq keeps a node of about 70 bytes in the device for each byte of a
 prefix.
 """
-BACK_SUBSCRIPTIONS_HWM = 100
+XPUB_SUBSCRIPTIONS_HWM = 100
 """Subscriptions of one peer that wait in the device. More stay in the kernel, where the memory guard sees
 that the peer has sent them. A low mark also slows a flood down, since two threads alternate.
 """
@@ -85,7 +85,7 @@ PUBLISHER_SUBSCRIPTIONS_HWM = 1000
 """Subscriptions that wait in a publisher; more wait in the device. libzmq processes all that wait at once:
 20,000 take 100 ms.
 """
-FRONT_SUBSCRIPTIONS_HWM = 50_000
+XSUB_SUBSCRIPTIONS_HWM = 50_000
 """Subscriptions that wait in the device for one publisher. There are never so many prefixes at once, so a
 publisher that connects receives all of them.
 """
@@ -253,21 +253,21 @@ def fileno(sock: BareSocket) -> int:
     return int(sock.get(zmq.FD))
 
 
-def front(ctx: Context, *, hwm: int) -> Socket:
+def device_xsub(ctx: Context, *, hwm: int) -> Socket:
     """Return the device's XSUB, for publishers. It has no heartbeats: a stuck publisher costs nothing, and
     the connection of a dead one is closed.
     """
     sock = _server(ctx, zmq.XSUB, hwm)
-    sock.set(zmq.SNDHWM, min(hwm, FRONT_SUBSCRIPTIONS_HWM))
+    sock.set(zmq.SNDHWM, min(hwm, XSUB_SUBSCRIPTIONS_HWM))
     return sock
 
 
-def back(ctx: Context, *, hwm: int, heartbeat_s: float) -> Socket:
+def device_xpub(ctx: Context, *, hwm: int, heartbeat_s: float) -> Socket:
     """Return the device's XPUB, for subscribers. XPUB_NODROP is off: with it one stuck subscriber stops all
     others.
     """
     sock = _server(ctx, zmq.XPUB, hwm, longest=MAX_SUBSCRIPTION)
-    sock.set(zmq.RCVHWM, BACK_SUBSCRIPTIONS_HWM)
+    sock.set(zmq.RCVHWM, XPUB_SUBSCRIPTIONS_HWM)
     sock.set(zmq.HEARTBEAT_IVL, round(heartbeat_s * 1000))
     sock.set(zmq.HEARTBEAT_TIMEOUT, round(heartbeat_s * 1000 * HEARTBEAT_PATIENCE))
     return sock

@@ -23,7 +23,7 @@ _ELEMENTS = (("FrontBind", "BackendEndpoint"), ("BackendBind", "FrontEndEndpoint
 def refused(context: Context) -> list[tuple[int, str]]:
     """Return the binds of the device that need keys: line and `cannot bind ...`."""
     if not any(
-        _open_to_others(bind) for bind in (context.endpoints.front_bind, context.endpoints.backend_bind)
+        _open_to_others(bind) for bind in (context.endpoints.publish_bind, context.endpoints.subscribe_bind)
     ):
         # Every start calls this, and to parse a file of a thousand tasks again takes time.
         return []
@@ -46,8 +46,8 @@ def unreachable(context: Context, *, curve: bool) -> list[tuple[int, str]]:
     """
     ends = context.endpoints
     pairs = (
-        ("FrontBind", ends.front_bind, "BackendEndpoint", ends.backend),
-        ("BackendBind", ends.backend_bind, "FrontEndEndpoint", ends.frontend),
+        ("FrontBind", ends.publish_bind, "BackendEndpoint", ends.publish_endpoint),
+        ("BackendBind", ends.subscribe_bind, "FrontEndEndpoint", ends.subscribe_endpoint),
     )
     found = []
     for bind_tag, bound, tag, connected in pairs:

@@ -18,7 +18,7 @@ from zmsvc.core.model import Context, TaskService
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.values import optional_path
 from zmsvc.host import environment_file
-from zmsvc.host.bus import endpoints, members
+from zmsvc.host.bus import bus_users, endpoints
 from zmsvc.host.config import exposed_binds
 from zmsvc.host.kernel import programs
 from zmsvc.host.paths import control_socket, service_path
@@ -46,7 +46,7 @@ def check_ports(context: Context) -> list[ConfigWarning]:
     """
     ends = context.endpoints
     found: list[ConfigWarning] = []
-    for name, bind in (("FrontBind", ends.front_bind), ("BackendBind", ends.backend_bind)):
+    for name, bind in (("FrontBind", ends.publish_bind), ("BackendBind", ends.subscribe_bind)):
         why = _ipc(bind.removeprefix("ipc://"), context.name) if bind.startswith("ipc://") else _tcp(bind)
         if why:
             found.append(ConfigWarning(element=name, text=f"{name} {bind}: {why}"))
@@ -100,9 +100,9 @@ def check_services(context: Context) -> list[ConfigWarning]:
 def _missing(task: TaskService) -> Iterator[str]:
     if os.geteuid() and (task.user or task.group):
         yield "it has another user or group, which only root can give it"
-    if task.user and members.number(task.user) is None:
+    if task.user and bus_users.number(task.user) is None:
         yield f"its <user> {task.user} is unknown on this machine, so that the task cannot be started here"
-    if task.group and members.group_number(task.group) is None:
+    if task.group and bus_users.group_number(task.group) is None:
         yield f"its <group> {task.group} is unknown on this machine, so that the task cannot be started here"
     directory = _working_directory(task)
     if directory and not optional_path(task.working_directory or "")[1] and not os.path.isdir(directory):
@@ -136,7 +136,7 @@ def _working_directory(task: TaskService) -> str:
     """Return the directory in which a task begins. Empty if the file names none, or an unknown user's."""
     path, optional = optional_path(task.working_directory or "")
     if path == "~":
-        uid = os.geteuid() if task.user is None else members.number(task.user)
+        uid = os.geteuid() if task.user is None else bus_users.number(task.user)
         try:
             path = "" if uid is None else pwd.getpwuid(uid).pw_dir
         except KeyError:

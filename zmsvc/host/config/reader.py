@@ -259,10 +259,10 @@ def _endpoints(root: etree._Element, notes: FaultList, name: str) -> tuple[Endpo
         if place := places.four.get(tag) or (None if text_of(root.find(tag)) else places.four.get(other)):
             places.bound[tag] = place
     ends = Endpoints(
-        frontend=given["FrontEndEndpoint"],
-        backend=given["BackendEndpoint"],
-        front_bind=given["FrontBind"],
-        backend_bind=given["BackendBind"],
+        subscribe_endpoint=given["FrontEndEndpoint"],
+        publish_endpoint=given["BackendEndpoint"],
+        publish_bind=given["FrontBind"],
+        subscribe_bind=given["BackendBind"],
     )
     return ends, places
 

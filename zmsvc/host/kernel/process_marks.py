@@ -19,18 +19,18 @@ from zmsvc.host.kernel import linux
 RLIMIT_LOCKS = 10
 """From <asm-generic/resource.h>; Python's `resource` has no name for it."""
 _LAUNCHES = 31
-"""Bits of the launch number. The 32 bits above it distinguish the contexts of a machine; the highest bit is
+"""Bits of the launch ID. The 32 bits above it distinguish the contexts of a machine; the highest bit is
 0.
 """
 _LINE = b"Max file locks"
 _LAUNCH = b"ZMSVC_LAUNCH="
 
 
-def limit_value(mark: bytes, launch: int) -> int:
-    """Return the limit of a launch. `mark` is the variable in the environment of every process of the
+def limit_value(context_mark: bytes, launch: int) -> int:
+    """Return the limit of a launch. `context_mark` is the variable in the environment of every process of the
     context.
     """
-    return zlib.crc32(mark) << _LAUNCHES | launch & ((1 << _LAUNCHES) - 1)
+    return zlib.crc32(context_mark) << _LAUNCHES | launch & ((1 << _LAUNCHES) - 1)
 
 
 def set_limit(value: int) -> None:
@@ -52,26 +52,26 @@ def limit_of(pid: int) -> int | None:
         return None
 
 
-def launch_of(pid: int, mark: bytes) -> int | None:
+def launch_of(pid: int, context_mark: bytes) -> int | None:
     """Return the launch to which a process of the context belongs, by the limit of the process. None for any
     other process.
     """
     value = limit_of(pid)
-    if value is None or value < 0 or value >> _LAUNCHES != zlib.crc32(mark):
+    if value is None or value < 0 or value >> _LAUNCHES != zlib.crc32(context_mark):
         return None
     return value & ((1 << _LAUNCHES) - 1)
 
 
-def launch_by_any_mark(pid: int, mark: bytes) -> int | None:
+def launch_by_any_mark(pid: int, context_mark: bytes) -> int | None:
     """Return the launch to which a process of the context belongs, by the limit of the process or else by its
     environment. None for any other process.
     """
-    launch = launch_of(pid, mark)
+    launch = launch_of(pid, context_mark)
     if launch is not None:
         return launch
     environment = linux.environment_of(pid).split(b"\0")
     number = next((each.removeprefix(_LAUNCH) for each in environment if each.startswith(_LAUNCH)), b"")
-    return int(number) if mark in environment and number.isdigit() else None
+    return int(number) if context_mark in environment and number.isdigit() else None
 
 
 def _read(pid: int) -> int | None:
@@ -86,7 +86,7 @@ def _read(pid: int) -> int | None:
     return None
 
 
-def belonging(sessions: Container[int], mark: bytes, launch: int | None = None) -> list[int]:
+def belonging(sessions: Container[int], context_mark: bytes, launch: int | None = None) -> list[int]:
     """Return every process of one of these sessions, and every process with the marks of a context, or of one
     of its launches.
 
@@ -95,26 +95,34 @@ def belonging(sessions: Container[int], mark: bytes, launch: int | None = None) 
     return [
         int(name)
         for name in os.listdir("/proc")
-        if name.isdigit() and belongs(int(name), sessions, mark, launch)
+        if name.isdigit() and belongs(int(name), sessions, context_mark, launch)
     ]
 
 
-def belongs(pid: int, sessions: Container[int], mark: bytes, launch: int | None = None) -> bool:
+def belongs(pid: int, sessions: Container[int], context_mark: bytes, launch: int | None = None) -> bool:
     """Return True if `belonging` returns this process."""
     fields = linux.stat_fields(pid)
     if fields is None or fields[0] in (b"Z", b"X"):
         return False
-    return int(fields[3]) in sessions or _has_limit(pid, mark, launch) or _has_variables(pid, mark, launch)
+    return (
+        int(fields[3]) in sessions
+        or _has_limit(pid, context_mark, launch)
+        or _has_variables(pid, context_mark, launch)
+    )
 
 
-def _has_limit(pid: int, mark: bytes, launch: int | None) -> bool:
+def _has_limit(pid: int, context_mark: bytes, launch: int | None) -> bool:
     value = limit_of(pid)
     if value is None or value < 0:
         return False
-    return value >> _LAUNCHES == zlib.crc32(mark) if launch is None else value == limit_value(mark, launch)
+    return (
+        value >> _LAUNCHES == zlib.crc32(context_mark)
+        if launch is None
+        else value == limit_value(context_mark, launch)
+    )
 
 
-def _has_variables(pid: int, mark: bytes, launch: int | None) -> bool:
+def _has_variables(pid: int, context_mark: bytes, launch: int | None) -> bool:
     environment = b"\0" + linux.environment_of(pid)
-    wanted = [mark] if launch is None else [mark, b"ZMSVC_LAUNCH=%d" % launch]
+    wanted = [context_mark] if launch is None else [context_mark, b"ZMSVC_LAUNCH=%d" % launch]
     return all(b"\0" + each + b"\0" in environment for each in wanted)

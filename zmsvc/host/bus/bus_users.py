@@ -65,11 +65,11 @@ def _sockets(places: Places, context: Context) -> Iterator[Path]:
     """Yield the socket files of the bus: the ipc endpoints of the context file, and the sockets of the
     context's own tasks.
     """
-    yield from (places.sub_socket, places.pub_socket)
-    for place in (context.endpoints.front_bind, context.endpoints.backend_bind):
+    yield from (places.subscribe_socket, places.publish_socket)
+    for place in (context.endpoints.publish_bind, context.endpoints.subscribe_bind):
         if place.startswith("ipc://"):
             path = Path(place.removeprefix("ipc://"))
-            if path not in (places.sub_socket, places.pub_socket):
+            if path not in (places.subscribe_socket, places.publish_socket):
                 yield path
 
 
@@ -100,7 +100,7 @@ def other_users(users: Iterable[str]) -> frozenset[int]:
     return frozenset(uid for user in users if (uid := number(user)) is not None) - {os.geteuid()}
 
 
-class Members:
+class BusUsers:
     """The users that may connect, by the current members file and user database. Without a file: root and the
     daemon's own user and group.
     """
