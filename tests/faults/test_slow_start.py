@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -14,8 +15,10 @@ from waiting import wait_for
 def supervisor_of(keeper: int) -> int:
     """The child that is a supervisor, before it can say so itself; 0 when there is none."""
     for word in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split():
-        if b"zmsvc.supervisor" in Path(f"/proc/{word}/cmdline").read_bytes():
-            return int(word)
+        # A child of the keeper may end meanwhile.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if b"zmsvc.supervisor" in Path(f"/proc/{word}/cmdline").read_bytes():
+                return int(word)
     return 0
 
 
