@@ -13,6 +13,7 @@ import signal
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -124,6 +125,56 @@ def supervisor_hung(bench: Bench) -> float:
     wait_for_end(pid)
     assert bench.context.status()["pid"] != pid
     return time.monotonic() - began
+
+
+def killed_under_load(bench: Bench) -> float:
+    """Return the longest time that an order took while the supervisor was killed."""
+    return _longest_order(bench, lambda pid: os.kill(pid, signal.SIGKILL))
+
+
+def reexec_under_load(bench: Bench) -> float:
+    """Return the longest time that an order took while the supervisor was replaced by `reexec`."""
+    return _longest_order(bench, lambda _pid: bench.context.ask_again(verb="reexec"))
+
+
+def _longest_order(bench: Bench, replace: Callable[[int], object]) -> float:
+    """Three clients restart tasks without a pause; a fourth one gives orders that change nothing, one after
+    the other.
+    """
+    context, over, took = bench.context, threading.Event(), [0.0]
+
+    def load(task: str) -> None:
+        while not over.is_set():
+            context.ask_again(verb="restart", transaction="T", tasks=[task])
+
+    def measure() -> None:
+        while not over.is_set():
+            began = time.monotonic()
+            assert context.ask_again(verb="start", transaction="T", tasks=["still"])["ok"]
+            took.append(time.monotonic() - began)
+
+    def answered() -> int:
+        return len(took)
+
+    bench.pid("still")
+    pid = int(context.status()["pid"])
+    wait_for(lambda: age(pid) > SETTLED)
+    clients = [threading.Thread(target=load, args=(f"other_{number}",)) for number in range(3)]
+    clients.append(threading.Thread(target=measure))
+    for client in clients:
+        client.start()
+    try:
+        wait_for(lambda: answered() > 5)
+        replace(pid)
+        wait_for_end(pid)
+        assert context.status()["pid"] != pid
+        then = answered()
+        wait_for(lambda: answered() > then + 1)
+    finally:
+        over.set()
+        for client in clients:
+            client.join()
+    return max(took)
 
 
 def device_killed(bench: Bench) -> float:
@@ -253,6 +304,18 @@ PROMISES = (
         ),
         until="`status` is answered",
         measure=supervisor_killed,
+    ),
+    Promise(
+        fault="the supervisor is killed while three clients restart tasks without a pause",
+        happens="the keeper starts the next one; a client whose connection is closed asks again",
+        until="the slowest order of a fourth client is answered",
+        measure=killed_under_load,
+    ),
+    Promise(
+        fault="`reexec` replaces the supervisor under the same load",
+        happens="the supervisor answers until it leaves; a client whose connection is closed asks again",
+        until="the slowest order of a fourth client is answered",
+        measure=reexec_under_load,
     ),
     Promise(
         fault="the supervisor hangs",
