@@ -180,3 +180,19 @@ def test_shutdown_does_not_wait_for_a_keeper_that_is_gone(both: Both) -> None:
     both.children.send_orders()
     both.children.finish()
     assert (both.children.lost, backlog) == (True, [True, False])
+
+
+def test_all_orders_are_sent_at_the_end_and_a_late_reader_is_not_held(both: Both) -> None:
+    """The keeper sends nothing more: it waits for the end of the supervisor."""
+    count = 0
+    while not both.children.waiting:
+        count += 1
+        both.children.tell(large(count))
+    both.children.tell(sv.Leave(status=0))
+    with ThreadPoolExecutor(1) as pool:
+        finished = pool.submit(both.children.finish)
+        read = [both.order() for _ in range(count + 1)]
+        finished.result(PATIENCE)
+    assert [each.launch for each in read if isinstance(each, LaunchSpec)] == list(range(1, count + 1))
+    assert sv.Leave(status=0) in read
+    assert both.turn() == []

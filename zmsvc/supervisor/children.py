@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import select
 import socket
 import time
 from collections import deque
@@ -485,11 +486,16 @@ class Children:
         return self.waiting or len(self._ordered) >= CROWD
 
     def finish(self) -> None:
-        """Send all waiting orders at the end of this supervisor. This blocks only as long as the keeper
-        forks.
-        """
-        self.keeper.setblocking(True)
+        """Send all waiting orders at the end of this supervisor. Wait only as long as the keeper forks."""
+        self.listener = None
+        room = select.poll()
+        room.register(self.keeper, select.POLLOUT)
+        # The socket itself stays as it is: a late reader would wait for the keeper, and the keeper waits for
+        # the end of this process.
         self.send_orders()
+        while self.waiting:
+            room.poll()
+            self.send_orders()
 
     def forget(self, launch: int) -> None:
         self.tell(sv.Acknowledge(launch=launch))

@@ -104,6 +104,9 @@ class Loop:
 
     def read_children(self) -> None:
         """Take the messages of the keeper and of tasks."""
+        if self.over.is_set():
+            # They are the next supervisor's.
+            return
         self.take(*self.children.facts())
         if self._held_back is None and (patience := self.children.patience()) is not None:
             self._held_back = self._loop.call_later(patience, self._read_held_back)

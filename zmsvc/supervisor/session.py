@@ -75,7 +75,7 @@ class Session:
                 extra={"journal": {"MESSAGE_ID": journal.MESSAGE_ID["supervisor"]}},
             )
         await loop.over.wait()
-        # Later messages are for the next supervisor, and writes to the keeper block from here on.
+        # Later messages are for the next supervisor.
         self._listen(False)
         await self._control.close()
         if loop.bus is not None:
