@@ -19,7 +19,7 @@ from zmsvc.core.engine import step
 from zmsvc.core.model import TaskService
 from zmsvc.core.reload import plan as plan_reload
 from zmsvc.core.requests import MAX_CLOSED
-from zmsvc.core.service_options import KillMode
+from zmsvc.core.service_options import KillMode, ServiceType
 from zmsvc.core.transitions import KILL_TIMEOUT
 from zmsvc.core.world import status_at
 
@@ -375,6 +375,21 @@ def test_an_end_that_the_file_declares_a_success_is_clean(
     last = [each for each in sim.told(ev.PublishControl) if each.key == ("T1", "a")][-1]
     assert (last.success, last.action) == (clean, "stopped" if clean else "failed")
     assert (last.items["exit_code"], last.items["signal"]) == (how.get("code"), how.get("signal"))
+
+
+@pytest.mark.parametrize(("how", "blamed"), [({"code": 0}, True), ({"signal": "SIGKILL"}, False)])
+def test_a_command_that_a_signal_ends_has_left_nothing_in_the_background(
+    how: dict[str, Any], blamed: bool
+) -> None:
+    """A shell that is killed had its child in the foreground; one that exits had not."""
+    command = replace(task("a", service_type=ServiceType.COMMAND), success_exit_status=("SIGKILL",))
+    sim = Simulation.of(command)
+    sim.begin()
+    sim.happen(ev.TaskExecuted(launch=1))
+    sim.happen(ev.TaskExited(launch=1, others_left=True, **how))
+    sim.happen(ev.TaskGone(launch=1, leftovers=(ev.Leftover(pid=9000, name="sleep", signal="SIGTERM"),)))
+    assert sim.reason("a") == "exited"
+    assert ("in the background" in sim.task("a").status) is blamed
 
 
 def test_a_missed_watchdog_is_a_failure_even_if_its_signal_is_a_clean_end() -> None:

@@ -508,7 +508,7 @@ CLASS = "from zmsvc.task import TaskService\nclass ServiceWork(TaskService):\n  
             "cannot load service Work: task_class of ServiceWork in {file} is not a LoopedTask or SingleTask",
         ),
         ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
-        ("def", "SyntaxError: invalid syntax (ServiceWork.py, line 1)"),
+        ("def", "SyntaxError: invalid syntax ({file}, line 1)"),
         (None, "cannot load service Work: there is no Work/ServiceWork.py in /nonexistent, {home}/Services"),
     ],
 )

@@ -295,9 +295,9 @@ def _background(draft: Draft, key: Key, task: Task) -> str:
     """
     service = draft.described(key)
     command = service is not None and service.service_type is ServiceType.COMMAND
-    if not (
-        command and task.leftovers and task.exit and task.exit.reason in (Reason.EXITED, Reason.EXIT_CODE)
-    ):
+    # A main process that a signal has ended may have had its children in the foreground.
+    by_itself = task.exit is not None and task.exit.reason in (Reason.EXITED, Reason.EXIT_CODE)
+    if not (command and task.leftovers and by_itself and task.exit and task.exit.signal is None):
         return ""
     first, number = task.leftovers[0], len(task.leftovers) - 1
     more = f" and {number} more" if number else ""

@@ -288,8 +288,9 @@ def headline(error: BaseException) -> str:
     if isinstance(error, ZmsvcError):
         return str(error)
     if isinstance(error, SyntaxError):
-        # The traceback names file and line above the line of the exception; the error's own text has both.
-        return f"{type(error).__name__}: {error}"
+        # The error's own text has the last part of the path only, and each service may have such a file.
+        where = f" ({error.filename}, line {error.lineno})" if error.filename else ""
+        return f"{type(error).__name__}: {error.msg}{where}"
     first, *more = [
         line.strip() for line in "".join(traceback.format_exception_only(error)).splitlines() if line.strip()
     ]
