@@ -382,7 +382,7 @@ def test_a_command_that_a_signal_ends_has_left_nothing_in_the_background(
     how: dict[str, Any], blamed: bool
 ) -> None:
     """A shell that is killed had its child in the foreground; one that exits had not."""
-    command = replace(task("a", service_type=ServiceType.COMMAND), success_exit_status=("SIGKILL",))
+    command = replace(task("a"), service_type=ServiceType.COMMAND, success_exit_status=("SIGKILL",))
     sim = Simulation.of(command)
     sim.begin()
     sim.happen(ev.TaskExecuted(launch=1))
