@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pwd
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -194,3 +196,35 @@ def test_the_daemon_reads_the_file_for_a_task_of_another_user(context: Context, 
     file = teller(context, "ts_1", "Command", option)
     context.start("--transaction", "T")
     assert "PASSWORD=x" in told(file)
+
+
+def test_root_follows_no_link_of_the_user_of_a_task_to_a_secret(context: Context, home: Path) -> None:
+    need(os.geteuid() == 0, "only root can run tasks of several users")
+    home.chmod(0o755)
+    secret = home / "root.env"
+    secret.write_text(f"PASSWORD={SECRET}\n")
+    secret.chmod(0o600)
+    own = home / "own"
+    own.mkdir()
+    shutil.chown(own, USER)
+    (own / "link.env").symlink_to(secret)
+    (home / "link.env").symlink_to(secret)
+    os.lchown(home / "link.env", pwd.getpwnam(USER).pw_uid, -1)
+    (own / "good.env").write_text("GOOD=1\n")
+    (own / "good.env").chmod(0o600)
+    shutil.chown(own / "good.env", USER)
+    for task, file in (("ts_1", own / "link.env"), ("ts_2", home / "link.env")):
+        service = f"<user>{USER}</user><environment_file>{file}</environment_file>"
+        context.task(task, "Sleep", kind="Command", config="<command>sleep 3600</command>", service=service)
+    good = teller(
+        context, "ts_3", "Command", f"<user>{USER}</user><environment_file>{own}/good.env</environment_file>"
+    )
+    context.start("--transaction", "T")
+    assert "GOOD=1" in told(good)
+    for task, file in (("ts_1", own / "link.env"), ("ts_2", home / "link.env")):
+        ended = context.task_is(task, "failed", "T")
+        assert ended["exit"]["reason"] == "cannot-launch"
+        assert ended["status"].startswith(
+            f"cannot read the environment: {file}: Permission denied (read as the user of the task: "
+        )
+    assert SECRET not in context.log.read_text()

@@ -489,6 +489,8 @@ class ServiceOptions:
             and a later file overrides an earlier one.
             The task reads the files at each start, before it changes its user; so a file of root with mode
             0600 serves where the daemon is root.
+            A file that another user could replace, such as one in the home directory of the user of the
+            task, is read as that user instead: no link in its place leads to a secret of root.
             Thread tasks of a transaction share a process, which reads the files of the first one when it
             starts.
             No message, status, log or state file has their values.

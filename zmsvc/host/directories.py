@@ -197,6 +197,20 @@ def check_way(directory: Path) -> None:
     _check_step(_reached(directory, trusted), directory, trusted)
 
 
+def check_source(file: Path) -> None:
+    """Raise PlaceError if another user could make a path lead to a different file, such as one that only this
+    user may read. Users who can only change the text of the file are permitted. Raises OSError.
+
+    Links and directories on the way may belong to the user who ran `sudo`.
+    """
+    trusted = _trusted() | _typed()
+    found = _reached(file.absolute(), trusted)
+    # In a sticky directory the owner of a file can replace it.
+    about, directory = os.lstat(found), os.lstat(os.path.dirname(found))
+    if about.st_uid not in trusted and writers(directory):
+        raise PlaceError(f"{file} belongs to {user(about.st_uid)}", owner=about.st_uid)
+
+
 def check_target(file: Path) -> None:
     """Raise PlaceError if another user could redirect a write to this path. The directory may not exist yet.
 

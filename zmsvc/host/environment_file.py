@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable
+from pathlib import Path
 
 from zmsvc.core import environment_file
+from zmsvc.core.errors import PlaceError
 from zmsvc.core.values import optional_path
+from zmsvc.host import directories
 
 MOST = 1 << 20
 """Bytes of one file. The kernel accepts less as the environment of a program."""
@@ -21,6 +25,19 @@ def read_all(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         found |= read(text)
     return found
+
+
+def replaceable(text: str) -> str:
+    """Return how another user could make the path of a file lead to a different one; empty if none could.
+    Root reads no such file for a task: a link to a secret of root would give it to the owner of the link.
+    """
+    try:
+        directories.check_source(Path(optional_path(text)[0]))
+    except PlaceError as error:
+        return str(error)
+    except OSError:
+        return ""  # `read` has the same error.
+    return ""
 
 
 def read(text: str) -> dict[str, str]:
@@ -52,6 +69,9 @@ def _content(path: str) -> bytes:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("not a regular file")
         data = file.read(MOST + 1)
+    if data is None:
+        # A file of the kernel that has nothing to read now.
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     if len(data) > MOST:
         raise ValueError(f"more than {MOST >> 20} MiB")
     return data

@@ -121,19 +121,20 @@ def become(spec: LaunchSpec, output: int | None = None) -> None:
     os.dup2(stream, 2)
     if output is None and stream > 2:
         os.close(stream)
-    # Read before the user changes: such a file may be readable by the daemon alone.
-    from_files = _read_files(spec.environment_file) if spec.environment_file else {}
+    # Looked up now: the user database may be on another machine, and may not have answered the supervisor.
+    entry = None if spec.user is None else _entry(spec.user)
+    other_user = entry is not None and entry.pw_uid != os.geteuid()
+    files = _EnvironmentFiles(spec.environment_file)
+    files.read(for_other_user=other_user)
     if spec.user is not None or spec.group is not None:
-        entry = None if spec.user is None else _entry(spec.user)
-        # Looked up now: the user database may be on another machine, and may not have answered the
-        # supervisor.
-        if entry is not None and entry.pw_uid != os.geteuid():
+        if other_user:
             if spec.own_environment:
                 _drop_caller_variables(spec.pass_environment)
             if environment.CREDENTIALS not in spec.pass_environment:
                 os.environ.pop(environment.CREDENTIALS, None)
         _change_owner(entry, spec.user, spec.group)
         linux.die_with_parent(parent)  # the change of user has cleared it
+        files.read_rest()
     if spec.drop_capabilities:
         _drop_capabilities()
     if spec.no_new_privileges:
@@ -142,7 +143,7 @@ def become(spec: LaunchSpec, output: int | None = None) -> None:
         _change_directory(spec.working_directory)
     if spec.umask is not None:
         os.umask(spec.umask)
-    _set_environment(spec, from_files)
+    _set_environment(spec, files.variables())
 
 
 def _drop_capabilities() -> None:
@@ -212,11 +213,40 @@ def _write_pid(path: str) -> None:
         raise LaunchError(f"cannot write PID file {path}: {error.strerror}") from error
 
 
-def _read_files(paths: Iterable[str]) -> Mapping[str, str]:
+class _EnvironmentFiles:
+    """The environment files of a task."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._found: list[tuple[str, str, Mapping[str, str]]] = [(text, "", {}) for text in texts]
+        """Of each file the text of its element, the reason why it is not read yet, and its variables."""
+
+    def read(self, *, for_other_user: bool) -> None:
+        """Read the files before the user changes: the daemon may be the only one that can read them. Leave
+        those that the task's other user could have replaced. Raises LaunchError.
+        """
+        self._found = [
+            (text, why, {} if why else _read_file(text))
+            for text, _, _ in self._found
+            for why in (environment_file.replaceable(text) if for_other_user else "",)
+        ]
+
+    def read_rest(self) -> None:
+        """Read the other files, as the user of the task. Raises LaunchError."""
+        self._found = [
+            (text, "", _read_file(text, f" (read as the user of the task: {why})") if why else variables)
+            for text, why, variables in self._found
+        ]
+
+    def variables(self) -> Mapping[str, str]:
+        """Return the variables of all files; a later file counts more."""
+        return {name: value for _, _, variables in self._found for name, value in variables.items()}
+
+
+def _read_file(text: str, hint: str = "") -> Mapping[str, str]:
     try:
-        return environment_file.read_all(paths)
+        return environment_file.read(text)
     except ValueError as error:
-        raise LaunchError(f"cannot read the environment: {error}") from None
+        raise LaunchError(f"cannot read the environment: {error}{hint}") from None
 
 
 def _drop_caller_variables(passed: Container[str]) -> None:
