@@ -1613,6 +1613,19 @@ def test_a_signal_that_cannot_reach_each_named_task_is_refused_and_sent_to_none(
     assert not sim.told(ev.SendSignal)
 
 
+def test_a_thread_that_a_reload_makes_a_process_gets_no_signal_while_it_shares_one() -> None:
+    sim = Simulation.of(task("a", kind="Thread"), task("b", kind="Thread"))
+    sim.decide(ev.SupervisorStarted(keeper_id="keeper-1", transaction="T1"))
+    sim.decide(ev.TaskLaunched(launch=1, pid=PID, start_time=1))
+    sim.decide(ev.TaskLaunched(launch=2, pid=PID, start_time=1))
+    sim.decide(ev.ContextReloaded(context=context(task("a"), task("b", kind="Thread"))))
+    origin = ev.Origin(by="operator", uid=0)
+    sim.decide(ev.Requested(verb=Verb.SIGNAL, origin=origin, request=7, tasks=("a",), signal="SIGKILL"))
+    (reply,) = sim.replies(7)
+    assert reply.error == "cannot signal a: it shares its process with other tasks, which would get it too"
+    assert not sim.told(ev.SendSignal)
+
+
 def test_a_signal_reaches_a_task_that_does_not_end_when_it_is_stopped() -> None:
     sim = Simulation.of(task("a"))
     sim.obedient = False

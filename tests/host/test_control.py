@@ -229,6 +229,26 @@ def test_two_requests_on_one_connection_are_answered_in_turn(tmp_path: Path) -> 
     run(use())
 
 
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({"transaction": "\ud800"}, "transaction is not a string"),
+        ({"tasks": ["ts_1", "\udfff"]}, "tasks is not a list of task ids"),
+    ],
+)
+def test_a_name_that_is_no_unicode_text_is_refused(tmp_path: Path, more: dict[str, Any], why: str) -> None:
+    """No file, database or log can take it."""
+
+    async def test() -> None:
+        async with serving(tmp_path / "s") as path:
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(json.dumps({"verb": "status", **more}).encode() + b"\n")
+            assert json.loads(await reader.readline())["error"] == f"cannot status: {why}"
+            writer.close()
+
+    run(test())
+
+
 def test_a_client_accepted_during_shutdown_is_disconnected(tmp_path: Path) -> None:
     """As at reexec: its task is canceled before its first turn. Nothing of that is an error, and the
     client goes to the next one.

@@ -41,6 +41,15 @@ def test_the_history_is_bounded(tmp_path: Path) -> None:
     assert [row["detail"]["n"] for row in rows] == list(range(3000 - len(rows), 3000))
 
 
+def test_the_history_of_any_number_of_tasks_can_be_asked_for(tmp_path: Path) -> None:
+    """A request of 256 kB names more tasks than SQLite has parameters."""
+    kept = Store(tmp_path / "state.db")
+    kept.save(kept.load(CONTEXT, "boot"), records(2), at=0.0)
+    rows = kept.events(tasks=("x",) * 50_000 + ("ts_1",))
+    kept.close()
+    assert [row["detail"]["n"] for row in rows] == [0, 1]
+
+
 def test_the_text_of_a_reload_is_saved_with_the_world_that_it_made(tmp_path: Path) -> None:
     """Else a crash in between would have the next supervisor run the old file over the new file's tasks."""
     kept = Store(tmp_path / "state.db")

@@ -46,3 +46,32 @@ def test_a_wait_names_one_task_and_a_state_that_lasts(request_: dict[str, Any]) 
         2,
         "cannot wait: expected one task, and one state of active, inactive, failed",
     )
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "1", None, True, 0.2, 10**400, float("inf"), float("nan"), 1e308])
+def test_any_time_limit_of_a_client_is_understood_or_is_none(seconds: Any) -> None:
+    asked = []
+
+    async def ask(request: Any) -> Any:
+        asked.append(request)
+        return SimpleNamespace(ok=True, code=0, error="", data={})
+
+    loop = SimpleNamespace(ask=ask, next_request=lambda: 1)
+    table = Requests(cast(Loop, loop), {}).table()
+    request = {"verb": "start", "timeout": seconds}
+    assert asyncio.run(table["start"](request, 0, unwritten))["ok"]
+    assert len(asked) == 1
+
+
+def test_a_task_that_is_named_twice_gets_one_signal() -> None:
+    asked: list[Any] = []
+
+    async def ask(request: Any) -> Any:
+        asked.append(request)
+        return SimpleNamespace(ok=True, code=0, error="", data={})
+
+    loop = SimpleNamespace(ask=ask, next_request=lambda: 1, children=SimpleNamespace(protocol=4))
+    table = Requests(cast(Loop, loop), {}).table()
+    request = {"verb": "signal", "tasks": ["a", "b", "a"], "signal": "HUP"}
+    assert asyncio.run(table["signal"](request, 0, unwritten))["ok"]
+    assert asked[0].tasks == ("a", "b")

@@ -4,6 +4,7 @@ outcome.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -320,8 +321,11 @@ def signal(draft: Draft, order: Requested) -> None:
         raise _RefusedError(2, "expected a signal and at least one task")
     keys = [key for name in _meant(draft, order) for key in _targets(draft, name, order)]
     running = [key for key in keys if draft.tasks[key].sub_state in _SIGNALED and draft.tasks[key].pid]
+    pids = Counter(task.pid for task in draft.tasks.values() if task.live)
     for name in order.tasks:
-        if draft.context.tasks[name].service_type is ServiceType.THREAD:
+        # After a reload the definition may be of another type than the process that still runs.
+        shared = any(pids[draft.tasks[key].pid] > 1 for key in running if key[1] == name)
+        if shared or draft.context.tasks[name].service_type is ServiceType.THREAD:
             raise _RefusedError(1, "it shares its process with other tasks, which would get it too", name)
         if not any(key[1] == name for key in running):
             raise _RefusedError(1, "it does not run", name)

@@ -361,8 +361,9 @@ class Store:
             where.append("transaction_id = ?")
             arguments.append(transaction)
         if tasks:
-            where.append(f"task IN ({', '.join('?' * len(tasks))})")
-            arguments.extend(tasks)
+            # One parameter: SQLite limits their number, and a client may name more tasks.
+            where.append("task IN (SELECT value FROM json_each(?))")
+            arguments.append(json.dumps(tasks))
         query = (
             f"SELECT seq, at, transaction_id, task, event, detail FROM events WHERE {' AND '.join(where)} "
             f"ORDER BY seq DESC LIMIT ?"

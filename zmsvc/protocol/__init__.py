@@ -27,3 +27,5 @@ PROTOCOL_SIGNALS_OTHERS = 2
 """The first protocol in which a keeper can signal the other processes of a launch."""
 PROTOCOL_SET_MAIN = 3
 """The first protocol in which a keeper can treat another process as the main one."""
+PROTOCOL_SIGNALS_ALL = 4
+"""The first protocol in which a keeper can signal all processes of a launch without a stop."""

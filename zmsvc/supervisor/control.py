@@ -259,8 +259,12 @@ def _may(who: Who, uid: int, groups: Set[int]) -> bool:
 def _shape(request: Mapping[str, Any]) -> str:
     """Return the fault in the types of a request; empty if there is none."""
     tasks = request.get("tasks") or []
-    if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
+    if not isinstance(tasks, list) or not all(map(_is_text, tasks)):
         return "tasks is not a list of task ids"
-    if not isinstance(request.get("transaction"), str | None):
-        return "transaction is not a string"
-    return ""
+    transaction = request.get("transaction")
+    return "" if transaction is None or _is_text(transaction) else "transaction is not a string"
+
+
+def _is_text(value: Any) -> bool:
+    """Return True for a string that can be written as UTF-8. JSON also has lone surrogates."""
+    return isinstance(value, str) and not any("\ud800" <= each <= "\udfff" for each in value)

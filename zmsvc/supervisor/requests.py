@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ from zmsvc.host.bus import bus_users
 from zmsvc.host.config import reader
 from zmsvc.host.kernel import signals
 from zmsvc.host.systemd import journal
+from zmsvc.protocol import PROTOCOL_SIGNALS_ALL
 from zmsvc.protocol.supervision import Reexec, RestartDevice
 from zmsvc.supervisor import installed, report
 from zmsvc.supervisor.control import Answer, Verbs, Write, failure, success
@@ -31,8 +33,6 @@ FOLLOW = 1000
 """The number of history rows that are read at once."""
 WAITED_FOR = ("active", "inactive", "failed")
 """The states that a client can wait for. The others are on the way to one of them."""
-SIGNALS_ALL = 4
-"""The first protocol in which a keeper can signal all processes of a launch without a stop."""
 DEVICE_PATIENCE = 10.0
 """Seconds in which the device has to end and the next one has to become ready. The device ends itself within
 2 s of the keeper's SIGTERM.
@@ -85,7 +85,7 @@ class Requests:
             name = signals.name(str(request.get("signal") or ""))
         except ValueError as error:
             return failure(2, f"cannot signal: {error}")
-        if every and self._loop.children.protocol < SIGNALS_ALL:
+        if every and self._loop.children.protocol < PROTOCOL_SIGNALS_ALL:
             return failure(
                 1,
                 f"cannot signal: the keeper (zmsvc {self._about['keeper_version'] or '1.0'}) does not know "
@@ -96,7 +96,7 @@ class Requests:
             origin=Origin(by="operator", uid=uid),
             request=self._loop.next_request(),
             transaction=request.get("transaction"),
-            tasks=tuple(request.get("tasks") or ()),
+            tasks=tuple(dict.fromkeys(request.get("tasks") or ())),
             signal=name,
             all=every,
         )
@@ -310,8 +310,10 @@ class Requests:
 
 
 def _limit(seconds: Any) -> float | None:
-    """Return the limit of a request in seconds; None if it has none."""
-    return float(seconds) if isinstance(seconds, int | float) and seconds > 0 else None
+    """Return the limit of a request in seconds; None if it has none, or one that no clock reaches."""
+    # JSON has integers that are too large for a float.
+    known = isinstance(seconds, int | float) and 0 < seconds <= sys.float_info.max
+    return float(seconds) if known else None
 
 
 def _unknown(world: World, transaction: str | None, tasks: tuple[str, ...]) -> str:
