@@ -493,6 +493,21 @@ def test_a_request_that_kills_every_supervisor_is_given_up(home: House, capsys: 
     assert len(there.asked("stop")) == client.MAX_DROPS + 1
 
 
+@pytest.mark.parametrize("served", [0.0, client.SERVED])
+def test_a_wait_outlives_any_number_of_supervisors_that_served_it_for_long(
+    served: float, home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "SERVED", served)
+    drops = (HangUp,) * (client.MAX_DROPS + 3)
+    there = home.supervisor(
+        wait=(*drops, yes(task="ts_1")), events=(*([fake.more(seq=1), HangUp],) * 9, yes())
+    )
+    assert main(["wait", "--for", "active", "ts_1"]) == (5 if served else 0)
+    assert len(there.asked("wait")) == client.MAX_DROPS + (1 if served else 4)
+    capsys.readouterr()
+    assert main(["events", "-f"]) == (5 if served else 0)
+
+
 @pytest.mark.parametrize("verb", ["restart", "reload"])
 def test_a_request_that_is_not_repeatable_is_sent_once(verb: str, home: House, capsys: Capture) -> None:
     there = home.supervisor(**{verb: (HangUp, yes())})

@@ -28,6 +28,10 @@ MAX_DROPS = 5
 """Dropped connections in a row before the client gives up. After each one it waits for the next supervisor,
 so a request that kills every supervisor that reads it would otherwise be repeated for ever.
 """
+SERVED = 600.0
+"""Seconds of a connection after which its drop does not count: the keeper replaces a supervisor that hangs in
+less time, so the request did not kill this one. A wait may outlive many supervisors.
+"""
 MAX_LINE = 16 << 20
 """Bytes of one answer; the status of 1,000 tasks has 0.5 MiB."""
 ANSWER_TIME = 10.0
@@ -54,6 +58,29 @@ class NotRunningError(CtlError):
 
 class DroppedError(CtlError):
     """The connection was closed before the answer was complete."""
+
+
+class DropCount:
+    """The dropped connections in a row of one request."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sent = time.monotonic()
+
+    def send(self) -> None:
+        """Note the time at which the request is sent."""
+        self._sent = time.monotonic()
+
+    def answer(self) -> None:
+        """Begin to count again: an answer came."""
+        self._count = 0
+
+    def drop(self) -> bool:
+        """Count a dropped connection. Return False if the client gives up."""
+        if time.monotonic() - self._sent >= SERVED:
+            self._count = 0
+        self._count += 1
+        return self._count <= MAX_DROPS
 
 
 class Client:
@@ -92,8 +119,10 @@ class Client:
         so the new connection waits there for the next supervisor.
         """
         line = json.dumps({"verb": verb, **request}).encode() + b"\n"
+        count = DropCount()
         while True:
             answered = False
+            count.send()
             try:
                 with self.open() as connection:
                     connection.write(line)
@@ -109,7 +138,7 @@ class Client:
                 # Imported here for start-up time: most connections are not dropped.
                 from zmsvc.core.access import REPEATABLE
 
-                if answered or verb not in REPEATABLE or self.drops > MAX_DROPS:
+                if answered or verb not in REPEATABLE or not count.drop():
                     raise
 
     def _parsed(self, verb: str, text: bytes | None) -> Json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zmsvc.core import history
 from zmsvc.ctl import terminal
-from zmsvc.ctl.client import MAX_DROPS, Client, DroppedError, NotRunningError
+from zmsvc.ctl.client import Client, DropCount, DroppedError, NotRunningError
 from zmsvc.ctl.select_context import choose
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def events(args: argparse.Namespace) -> int:
     places = choose(args.context, args.transaction)
     client = Client(places, args.timeout)
     request = {"transaction": args.transaction, "tasks": [*args.tasks, *args.task], "follow": args.follow}
-    last, drops = 0, 0
+    last, count = 0, DropCount()
     if args.follow and args.lines == 0:
         # Only new events are wanted: skip those that are there now.
         last = max(
@@ -34,13 +34,15 @@ def events(args: argparse.Namespace) -> int:
     if not args.json:
         terminal.out(_row("TIME", "TRANSACTION", "TASK", "EVENT", "DETAIL") + "\n", flush=args.follow)
     while True:
+        count.send()
         try:
             # After a dropped connection the history is read again; shown rows are known by their number.
             for row in client.stream("events", **request, limit=args.lines if not last else None):
                 seq = row.get("seq")
                 if not isinstance(seq, int) or seq <= last:
                     continue
-                last, drops = seq, 0
+                last = seq
+                count.answer()
                 terminal.out((json.dumps(row) if args.json else event(row)) + "\n", flush=args.follow)
             if not last:
                 _complain_of_nothing(args, places)
@@ -50,8 +52,7 @@ def events(args: argparse.Namespace) -> int:
                 raise
             return 0
         except DroppedError:
-            drops += 1
-            if not args.follow or drops > MAX_DROPS:
+            if not args.follow or not count.drop():
                 raise
         except KeyboardInterrupt:
             return 0  # Ctrl-C is the way to end --follow.
