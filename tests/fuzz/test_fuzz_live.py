@@ -4,6 +4,7 @@ refuses, and runs nothing foreign.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -24,6 +25,9 @@ from zmsvc.core import messages
 from zmsvc.core.errors import ProtocolError
 
 TX = "FUZZ"
+TASKS = {"steady", "still", "target", "babbler", "other"}
+SHORT = 0.2
+"""Seconds after which a client hangs up whose wait may take for ever."""
 BABBLER = """
 import array, os, socket
 from zmsvc.task import SingleTask, TaskService
@@ -58,6 +62,14 @@ def fuzzed(context: Context) -> Iterator[Context]:
     context.service("Babbler", BABBLER.format(home=context.home))
     context.task("steady", "Echo", service="<watchdog>10s</watchdog>")
     context.task("still", "Still", entry=False)
+    # For signals, which may end it, and stop it until it is killed.
+    context.task(
+        "target",
+        "Still",
+        rules={"on_fail": ("restart", "target"), "on_exit": ("start", "target")},
+        service="<stop_timeout>0.2</stop_timeout><restart_delay>1ms</restart_delay>"
+        "<restart_max_delay>1ms</restart_max_delay>",
+    )
     context.task("babbler", "Babbler", entry=False)
     # Its notifications go to a socket of its own.
     context.task("other", "Babbler", entry=False, service="" if os.geteuid() else "<user>daemon</user>")
@@ -80,7 +92,7 @@ def fuzzed(context: Context) -> Iterator[Context]:
     steady = context.tasks(TX)["steady"]
     assert (steady["pid"], steady["sub"], steady["restarts"]) == (pid, "running", 0)
     for each in after["transactions"]:
-        assert {task["id"] for task in each["tasks"]} == {"steady", "still", "babbler", "other"}
+        assert {task["id"] for task in each["tasks"]} == TASKS
     assert not (context.home / "pwned").exists(), "something ran that the file does not name"
     log = context.log.read_text()
     assert "Traceback" not in log, log[log.index("Traceback") - 500 :][:3000]
@@ -186,7 +198,7 @@ def test_random_frames_on_the_bus_do_no_harm(fuzzed: Context) -> None:
         for task in each["tasks"]
         if each["id"] != TX and task["pid"]
     }
-    assert ran <= {"steady", "still", "babbler", "other"}
+    assert ran <= TASKS
 
 
 # --- requests at the control socket
@@ -198,7 +210,13 @@ REQUESTS: list[Any] = [
     {"verb": "stop", "transaction": "EVIL", "tasks": ["still"], "timeout": 0.2, "triggers": False},
     {"verb": "restart", "transaction": "EVIL", "tasks": ["still"], "timeout": 0.2},
     {"verb": "reset-failed", "transaction": "EVIL", "tasks": ["still"]},
+    {"verb": "wait", "transaction": TX, "tasks": ["steady"], "for": "active", "timeout": 0.05},
+    {"verb": "wait", "transaction": TX, "tasks": ["still"], "for": "failed", "timeout": 0.05},
+    {"verb": "signal", "transaction": TX, "tasks": ["target"], "signal": "USR2"},
+    {"verb": "signal", "transaction": TX, "tasks": ["target"], "signal": "STOP", "all": True},
+    {"verb": "signal", "transaction": None, "tasks": ["target"], "signal": 9, "all": False},
     {"verb": "reload"},
+    {"verb": "reload-dry-run"},
 ]
 
 
@@ -223,14 +241,28 @@ def allowed(line: bytes) -> bool:
         return True
     if not isinstance(request, dict):
         return True
-    steady = request.get("transaction") in (None, TX) and request.get("verb") in ("stop", "restart")
+    verb, tasks = request.get("verb"), request.get("tasks") or ()
+    steady = request.get("transaction") in (None, TX) and verb in ("stop", "restart")
+    if verb == "signal" and isinstance(tasks, list) and "steady" in tasks:
+        return False
     return not steady and not request.get("follow") and request.get("verb") not in ("exit", "reexec")
 
 
-def answers(path: str, line: bytes) -> list[Any]:
+def waits(line: bytes) -> bool:
+    """Return True if the request may be a wait whose time limit was changed or lost."""
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    limit = request.get("timeout") if isinstance(request, dict) else None
+    short = isinstance(limit, int | float) and 0 < limit <= SHORT
+    return isinstance(request, dict) and request.get("verb") == "wait" and not short
+
+
+def answers(path: str, line: bytes, patience: float = PATIENCE) -> list[Any]:
     """Return the replies to one line; each has the form of a reply."""
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(PATIENCE)
+        client.settimeout(patience)
         client.connect(path)
         client.sendall(line + b"\n")
         client.shutdown(socket.SHUT_WR)
@@ -248,6 +280,10 @@ def test_random_requests_at_the_control_socket_do_no_harm(fuzzed: Context) -> No
         if not allowed(line):
             return
         for part in line.split(b"\n"):
+            if waits(part):
+                with contextlib.suppress(TimeoutError):
+                    answers(path, part, SHORT)
+                continue
             found = answers(path, part)
             assert found, part
             for answer in found:
@@ -259,6 +295,9 @@ def test_random_requests_at_the_control_socket_do_no_harm(fuzzed: Context) -> No
                 ), answer
 
     feed()
+    rows = [json.loads(line) for line in fuzzed.ctl("--json", "events").stdout.splitlines()]
+    signaled = [row for row in rows if row["event"] == "signaled"]
+    assert {row["task"] for row in signaled} == {"target"}, "signals were sent, and to no other task"
 
 
 @pytest.mark.deadline(DEADLINE)
