@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,3 +63,14 @@ def test_a_late_acknowledgment_keeps_the_cgroup_of_the_next_launch(
     table.reaped(end(2**22 + 2))
     table.acknowledge(2)
     assert not (tmp_path / "TX:ts_100").exists()
+
+
+def test_no_signal_goes_to_a_process_that_has_the_pid_of_a_named_main_process(table: ProcessTable) -> None:
+    """The parent of the named process has reaped it, and the kernel has given its PID away."""
+    table.launch(launch_spec(launch=1, cgroup="TX:ts_100"), Descriptors())
+    with subprocess.Popen(["sleep", "60"]) as other:
+        table._named_mains.add(1)
+        table._become_main(table._records[1], other.pid, 1)
+        table.signal(1, "SIGKILL")
+        other.terminate()
+    assert other.returncode == -signal.SIGTERM, "SIGKILL would have been faster"

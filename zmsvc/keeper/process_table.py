@@ -325,7 +325,7 @@ class ProcessTable:
         if record.shared_process is not None and name == "SIGTERM":
             record.shared_process.send(sharing.StopMember(launch=launch))
         elif record.end is None and name:
-            self._send(record.pid, name)
+            self._send(record, name)
         self._signal_others(record, others, others_signal)
         if others_signal and record.end is not None:
             record.gone_expected = True
@@ -338,19 +338,24 @@ class ProcessTable:
             return
         others = [(pid, self._machine.start_time(pid)) for pid in self._descendants.reachable(record)]
         if record.end is None:
-            self._send(record.pid, name)
+            self._send(record, name)
         for pid, started in others:
             if started is not None:
                 self._send_other(pid, started, name)
 
-    def _send(self, pid: int, name: str) -> None:
+    def _send(self, record: LaunchRecord, name: str) -> None:
         try:
-            self._machine.signal_child(pid, signals.number(name))
+            if record.launch in self._named_mains:
+                # The parent of a named process may have reaped it, and the PID may be another process's now.
+                self._machine.signal(record.pid, record.start_time, signals.number(name))
+            else:
+                self._machine.signal_child(record.pid, signals.number(name))
         except (OSError, ValueError) as error:
             # The program may have changed its user. A daemon that does not run as root may not signal it
             # then.
             complain(
-                f"zmsvcd: cannot send {name} to process {pid}: {getattr(error, 'strerror', None) or error}"
+                f"zmsvcd: cannot send {name} to process {record.pid}: "
+                f"{getattr(error, 'strerror', None) or error}"
             )
 
     def _others_to_signal(self, record: LaunchRecord, name: str) -> list[int]:
@@ -406,7 +411,7 @@ class ProcessTable:
             self._search_later()
         # Kill the main process by PID even with a control group: it may not have moved there yet.
         if record.end is None:
-            self._send(record.pid, "SIGKILL")
+            self._send(record, "SIGKILL")
         self._machine.kill_each(record.others)
 
     def _record_killed(self, record: LaunchRecord, pids: list[int]) -> None:
