@@ -8,7 +8,6 @@ import contextlib
 import importlib.util
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any
 
 import zmq
 
-from bench.ear import PATIENCE, Ear, end
+from bench.contenders.daemon_session import DaemonSession
+from bench.ear import PATIENCE, Ear
 from bench.fleet import SERVICE, Command, Fleet, program, running
 
 _HEAD = """[circus]
@@ -75,15 +75,10 @@ class Circus:
                     session.close()
 
 
-class CircusSession:
-    tells = False
-
+class CircusSession(DaemonSession):
     def __init__(self, fleet: Fleet, ear: Ear, home: Path, pid: int) -> None:
-        self.fleet = fleet
-        self.ear = ear
+        super().__init__(fleet, ear, pid)
         self._home = home
-        self._pid = pid
-        self._order: threading.Thread | None = None
         self._client: Any = None
 
     def call(self, command: str, **properties: Any) -> dict[str, Any]:
@@ -110,16 +105,11 @@ class CircusSession:
 
     def order_start(self) -> None:
         # One by one: a start of many passes over those which the start of the daemon has passed over.
-        self._order = threading.Thread(target=self._start_each)
-        self._order.start()
+        self.in_background(self._start_each)
 
     def _start_each(self) -> None:
         for name in self.fleet.entry:
             self.call("start", name=name, match="simple", waiting=True)
-
-    def started(self) -> None:
-        assert self._order is not None
-        self._order.join()
 
     def order_stop(self) -> None:
         self.call("stop", name="[wv]*", match="glob", waiting=False)
@@ -129,13 +119,8 @@ class CircusSession:
     def status(self) -> Command:
         return Command(argv=[program("circusctl"), "--endpoint", f"ipc://{self._home}/endpoint", "status"])
 
-    def managers(self) -> dict[str, list[int]]:
-        return {"daemon": [self._pid]}
-
-    def revive(self, victim: str, heir: str) -> None:
-        end(self.ear.pids[heir])
-        self.call("start", name=victim, waiting=True)
-        self.ear.hear([victim])
+    def start_task(self, name: str) -> None:
+        self.call("start", name=name, waiting=True)
 
 
 def listen(home: Path) -> None:

@@ -9,13 +9,13 @@ import http.client
 import importlib.util
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bench.ear import PATIENCE, Ear, end
+from bench.contenders.daemon_session import DaemonSession
+from bench.ear import PATIENCE, Ear
 from bench.fleet import SERVICE, Command, Fleet, program, running
 
 _HEAD = """[unix_http_server]
@@ -87,15 +87,10 @@ def proxy(home: Path) -> Any:
     ).supervisor
 
 
-class SupervisorSession:
-    tells = False
-
+class SupervisorSession(DaemonSession):
     def __init__(self, fleet: Fleet, ear: Ear, home: Path, pid: int) -> None:
-        self.fleet = fleet
-        self.ear = ear
+        super().__init__(fleet, ear, pid)
         self._home = home
-        self._pid = pid
-        self._order: threading.Thread | None = None
 
     def wait_for_daemon(self) -> None:
         until = time.monotonic() + PATIENCE
@@ -107,25 +102,17 @@ class SupervisorSession:
                 time.sleep(0.02)  # nothing is measured yet
         raise RuntimeError("cannot measure Supervisor: it does not answer")
 
-    def _in_background(self, verb: str) -> None:
-        # The call returns when all have been started, which is too late to listen.
-        self._order = threading.Thread(target=self._call, args=[verb])
-        self._order.start()
-
     def _call(self, verb: str) -> None:
         # Where the tasks did not come up the daemon is killed over the order.
         with contextlib.suppress(OSError, http.client.HTTPException):
             getattr(proxy(self._home), verb)("entry", False)
 
     def order_start(self) -> None:
-        self._in_background("startProcessGroup")
-
-    def started(self) -> None:
-        assert self._order is not None
-        self._order.join()
+        # The call returns when all have been started, which is too late to listen.
+        self.in_background(lambda: self._call("startProcessGroup"))
 
     def order_stop(self) -> None:
-        self._in_background("stopProcessGroup")
+        self.in_background(lambda: self._call("stopProcessGroup"))
 
     def stopped(self) -> None:
         self.started()
@@ -133,13 +120,8 @@ class SupervisorSession:
     def status(self) -> Command:
         return Command(argv=[program("supervisorctl"), "-c", str(self._home / "conf"), "status"])
 
-    def managers(self) -> dict[str, list[int]]:
-        return {"daemon": [self._pid]}
-
-    def revive(self, victim: str, heir: str) -> None:
-        end(self.ear.pids[heir])
-        proxy(self._home).startProcess(f"entry:{victim}", False)
-        self.ear.hear([victim])
+    def start_task(self, name: str) -> None:
+        proxy(self._home).startProcess(f"entry:{name}", False)
 
 
 def listen(home: Path) -> None:

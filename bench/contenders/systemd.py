@@ -6,13 +6,13 @@ import contextlib
 import os
 import shutil
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from machine import TOOLS, Machine
 
-from bench.ear import Ear, end
+from bench.contenders.daemon_session import DaemonSession
+from bench.ear import Ear
 from bench.fleet import SERVICE, Command, Fleet
 
 _PYTHON = "/opt/bench/bin/" + Path(sys.executable).name
@@ -63,28 +63,21 @@ class Systemd:
             yield SystemdSession(fleet, ear, machine)
 
 
-class SystemdSession:
-    tells = False
+class SystemdSession(DaemonSession):
+    role = "systemd"
 
     def __init__(self, fleet: Fleet, ear: Ear, machine: Machine) -> None:
-        self.fleet = fleet
-        self.ear = ear
+        super().__init__(fleet, ear, machine.pid)
         self._machine = machine
-        self._order: threading.Thread | None = None
 
-    def _in_background(self, command: str) -> None:
-        self._order = threading.Thread(target=lambda: self._machine.sh(command, check=False))
-        self._order.start()
+    def _run(self, command: str) -> None:
+        self.in_background(lambda: self._machine.sh(command, check=False))
 
     def order_start(self) -> None:
-        self._in_background("systemctl start --no-block fleet.target")
-
-    def started(self) -> None:
-        assert self._order is not None
-        self._order.join()
+        self._run("systemctl start --no-block fleet.target")
 
     def order_stop(self) -> None:
-        self._in_background("systemctl stop --no-block 'work@*.service' 'victim@*.service'")
+        self._run("systemctl stop --no-block 'work@*.service' 'victim@*.service'")
 
     def stopped(self) -> None:
         self.started()
@@ -93,10 +86,5 @@ class SystemdSession:
         enter = ["nsenter", "-t", str(self._machine.pid), "-m", "-p", "-n", "-r", "-w"]
         return Command(argv=[*enter, "systemctl", "--no-pager", "list-units", "work@*"])
 
-    def managers(self) -> dict[str, list[int]]:
-        return {"systemd": [self._machine.pid]}
-
-    def revive(self, victim: str, heir: str) -> None:
-        end(self.ear.pids[heir])
-        self._machine.sh(f"systemctl start {victim.replace('-', '@')}.service")
-        self.ear.hear([victim])
+    def start_task(self, name: str) -> None:
+        self._machine.sh(f"systemctl start {name.replace('-', '@')}.service")

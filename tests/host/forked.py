@@ -89,6 +89,13 @@ class Forks(ZygoteClient):
             raise found[0]
         return found[0]
 
+    def end(self) -> None:
+        """Let the zygote end, and reap it."""
+        zygote = self.pid
+        self.ended()
+        if zygote is not None:
+            reap(zygote)
+
 
 def zygote_client(*, cgroups: bool = False) -> Forks:
     """Return a client that looks after its zygote only while it forks."""
@@ -108,8 +115,7 @@ class Task:
     def end(self) -> int:
         """Wait for its end: the exit status, or minus the signal."""
         if self.reaped is None:
-            waiting.wait_for_end(self.pid)
-            self.reaped = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            self.reaped = reap(self.pid)
         return self.reaped
 
     def close(self) -> None:
@@ -217,6 +223,12 @@ class Nest:
 
     def logged(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
+
+
+def reap(pid: int) -> int:
+    """Wait for the end of a child. Return its exit status, or minus the signal."""
+    waiting.wait_for_end(pid)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def environment_of(pid: int) -> Mapping[str, str]:

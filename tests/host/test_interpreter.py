@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import waiting
-from forked import Nest, zygote_client
+from forked import Nest, reap, zygote_client
 
 from zmsvc.core.errors import ConfigError
 from zmsvc.host.kernel import fork, linux
@@ -41,13 +40,6 @@ def disable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     forget()
 
 
-@pytest.fixture
-def nest(tmp_path: Path) -> Iterator[Nest]:
-    made = Nest(tmp_path)
-    yield made
-    made.close()
-
-
 @pytest.fixture(autouse=True)
 def no_subreaper() -> Iterator[None]:
     """Processes that a later test leaves to init must not become zombies of this process, which some tests
@@ -55,11 +47,6 @@ def no_subreaper() -> Iterator[None]:
     """
     yield
     linux._prctl(linux.PR_SET_CHILD_SUBREAPER, 0)
-
-
-def reap(pid: int) -> int:
-    waiting.wait_for_end(pid)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 @pytest.mark.parametrize("names", ["", *Shortcut, ",".join(Shortcut)])
@@ -76,8 +63,7 @@ def test_a_task_starts_has_its_environment_and_stops_without_each_shortcut(
     linux.become_subreaper()
     forks = zygote_client()
     forks.start()
-    zygote = forks.pid
-    assert zygote is not None
+    assert forks.pid is not None
     try:
         for _ in range(2):
             pid = forks.forked(nest.spec(environment={"OWN": "ä"}), None, Descriptors())
@@ -86,8 +72,7 @@ def test_a_task_starts_has_its_environment_and_stops_without_each_shortcut(
             os.kill(pid, signal.SIGTERM)
             assert reap(pid) == 0, nest.logged()
     finally:
-        forks.ended()
-        reap(zygote)
+        forks.end()
 
 
 def test_a_shortcut_that_does_not_exist_is_refused(disable: Callable[[str], None]) -> None:

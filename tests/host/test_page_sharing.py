@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import waiting
-from forked import Forks, Nest, zygote_client
+from forked import Forks, Nest, reap, zygote_client
 
 from zmsvc.host.python import allocators, code_copies, immortal
 from zmsvc.keeper import execution
@@ -26,25 +25,10 @@ immortals = pytest.mark.skipif(immortal.mark() is None, reason="this Python has 
 
 
 @pytest.fixture
-def nest(tmp_path: Path) -> Iterator[Nest]:
-    made = Nest(tmp_path)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def forks() -> Iterator[Forks]:
     made = zygote_client()
     yield made
-    zygote = made.pid
-    made.ended()
-    if zygote is not None:
-        reap(zygote)
-
-
-def reap(pid: int) -> int:
-    waiting.wait_for_end(pid)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    made.end()
 
 
 def run_task(forks: Forks, nest: Nest) -> dict[str, Any]:
@@ -153,10 +137,7 @@ def test_the_zygote_keeps_the_same_descriptors(
         monkeypatch.setenv("ZMSVC_DISABLE", names)
         items = run_task(forks, nest)
         told.append((items["open"], sorted(os.listdir(f"/proc/{forks.pid}/fd"))))
-        zygote = forks.pid
-        assert zygote is not None
-        forks.ended()
-        reap(zygote)
+        forks.end()
     assert told[0] == told[1]
 
 
@@ -399,18 +380,24 @@ def test_a_python_that_does_not_show_its_caches_keeps_its_code(monkeypatch: pyte
 # --- the allocators
 
 
+HOLES = """
+blocks = {size: [bytes(size) for _ in range(400)] for size in (15, 47, 200, 400, 700, 900)}
+holes = {id(block) >> 12 for every in blocks.values() for block in every[::2]}
+for every in blocks.values():
+    del every[::2]
+"""
+"""The beginning of a program, which leaves every second block of many pages free."""
+
+
 def test_allocations_after_a_fill_lie_in_fresh_pages() -> None:
-    told = python("""
-        import gc
-        from zmsvc.host.python import allocators
-        blocks = {size: [bytes(size) for _ in range(400)] for size in (15, 47, 200, 400, 700, 900)}
-        holes = {id(block) >> 12 for every in blocks.values() for block in every[::2]}
-        for every in blocks.values():
-            del every[::2]
-        objects, heap = allocators.fill()
-        new = [bytes(size) for size in blocks for _ in range(20)]
-        print(sum(id(each) >> 12 in holes for each in new), objects > 0, heap > 0)
-    """)
+    told = python(f"""
+import gc
+from zmsvc.host.python import allocators
+{HOLES}
+objects, heap = allocators.fill()
+new = [bytes(size) for size in blocks for _ in range(20)]
+print(sum(id(each) >> 12 in holes for each in new), objects > 0, heap > 0)
+""")
     in_holes, *filled = told.split()
     # A few blocks are freed after the fill, by the program itself.
     assert int(in_holes) < 120 / 20
@@ -418,14 +405,11 @@ def test_allocations_after_a_fill_lie_in_fresh_pages() -> None:
 
 
 def test_allocations_without_a_fill_lie_in_partly_used_pages() -> None:
-    told = python("""
-        blocks = {size: [bytes(size) for _ in range(400)] for size in (15, 47, 200, 400, 700, 900)}
-        holes = {id(block) >> 12 for every in blocks.values() for block in every[::2]}
-        for every in blocks.values():
-            del every[::2]
-        new = [bytes(size) for size in blocks for _ in range(20)]
-        print(sum(id(each) >> 12 in holes for each in new))
-    """)
+    told = python(f"""
+{HOLES}
+new = [bytes(size) for size in blocks for _ in range(20)]
+print(sum(id(each) >> 12 in holes for each in new))
+""")
     assert int(told) > 120 / 2
 
 

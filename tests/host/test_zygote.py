@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import waiting
-from forked import Forks, Nest, zygote_client
+from forked import Forks, Nest, reap, zygote_client
 
 from zmsvc import __version__
 from zmsvc.host import seqpacket
@@ -20,13 +20,6 @@ from zmsvc.host.kernel import linux, memfd
 from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors
 from zmsvc.task import warmup
-
-
-@pytest.fixture
-def nest(tmp_path: Path) -> Iterator[Nest]:
-    made = Nest(tmp_path)
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -38,16 +31,7 @@ def forks(nest: Nest) -> Iterator[Forks]:
     made = zygote_client()
     made.start()
     yield made
-    zygote = made.pid
-    made.ended()
-    if zygote is not None:
-        reap(zygote)
-
-
-def reap(pid: int) -> int:
-    """The exit status, or minus the signal, of a child that is about to end."""
-    waiting.wait_for_end(pid)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    made.end()
 
 
 def launch(forks: Forks, nest: Nest) -> int:
@@ -141,14 +125,12 @@ def test_a_task_whose_pid_was_lost_runs_no_code(forks: Forks, nest: Nest) -> Non
 def test_a_fork_that_is_refused_says_why(nest: Nest) -> None:
     made = zygote_client(cgroups=True)
     made.start()
-    zygote = made.pid
-    assert zygote is not None
+    assert made.pid is not None
     try:
         with pytest.raises(OSError, match="No such file"):
             made.forked(nest.spec(), Path("/proc/no-control-group"), Descriptors())
     finally:
-        made.ended()
-        reap(zygote)
+        made.end()
 
 
 def test_a_zygote_that_cannot_start_is_not_retried_at_each_launch(

@@ -4,6 +4,7 @@ bus.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from context import Context, Ear
 from groups import delegated
+from needs import need
 
 
 @pytest.fixture
@@ -29,6 +31,15 @@ def context(home: Path, request: pytest.FixtureRequest) -> Iterator[Context]:
     made.close()
     if made.log.exists():
         request.node.add_report_section("call", "daemon", made.log.read_text())
+
+
+@pytest.fixture
+def by_hand(context: Context) -> Iterator[Context]:
+    """A context that the test starts as a person does, with tasks of several users."""
+    need(os.geteuid() == 0, "only root can run tasks of several users")
+    context.home.chmod(0o755)
+    yield context
+    context.ctl("exit", check=None)
 
 
 @pytest.fixture

@@ -228,6 +228,15 @@ class Context:
 
     # --- the command line
 
+    def detach(self, **environment: str) -> None:
+        """Start zmsvcd as a person does: no service manager is there."""
+        self.write()
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "zmsvc.keeper", "--detach", "--transaction", "T", str(self.file)],
+            env=self.environment | environment, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def ctl(
         self, *arguments: str, timeout: float = 60, check: int | None = 0
     ) -> subprocess.CompletedProcess[str]:
@@ -245,6 +254,16 @@ class Context:
                 f"{arguments} -> {done.returncode}\n{done.stdout}{done.stderr}\n{self.log.read_text()}"
             )
         return done
+
+    def send_state_request(self, transaction: str) -> None:
+        """Send the question for the state of a transaction over the bus, as zmsvcctl does."""
+        head = {
+            "service_transaction": transaction,
+            "service_id": "context001",
+            "action": "request",
+            "service_name": "state",
+        }
+        self.ctl("send", "state", json.dumps({"header": head}))
 
     def status(self, **extra: Any) -> dict[str, Any]:
         """The answer of the supervisor to `status`, straight from its socket."""

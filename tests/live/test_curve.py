@@ -99,6 +99,12 @@ def script(context: Context, name: str, *arguments: str) -> str:
     ).stdout
 
 
+def order_by_script(context: Context, service_name: str, action: str, transaction: str = TX) -> str:
+    """Run conf_command.py with the context file. Return its output."""
+    order = ("--service_name", service_name, "--action", action, "--transaction", transaction)
+    return script(context, "conf_command.py", "--context_file", str(context.file), *order)
+
+
 # --- without keys
 
 
@@ -137,41 +143,12 @@ def test_without_keys_every_address_means_loopback(context: Context) -> None:
 
 def test_tasks_supervisor_and_commands_find_their_keys(guarded: Context) -> None:
     assert guarded.ctl("watch", "--topic", "beacon", "--count", "1", "--timeout", "15").stdout
-    body = {
-        "header": {
-            "service_transaction": TX,
-            "service_id": "context001",
-            "action": "request",
-            "service_name": "state",
-        }
-    }
-    guarded.ctl("send", "state", json.dumps(body))
-    asked = (
-        "--context_file",
-        str(guarded.file),
-        "--service_name",
-        "state",
-        "--action",
-        "request",
-        "--transaction",
-        TX,
-    )
-    assert "reply_context" in script(guarded, "conf_command.py", *asked)
+    guarded.send_state_request(TX)
+    assert "reply_context" in order_by_script(guarded, "state", "request")
     assert "[beacon]" in script(
         guarded, "display.py", "--topic", "beacon", "--count", "1", guarded.subscribe_endpoint
     )
-    script(
-        guarded,
-        "conf_command.py",
-        "--context_file",
-        str(guarded.file),
-        "--service_name",
-        "context",
-        "--action",
-        "start",
-        "--transaction",
-        "OTHER",
-    )
+    order_by_script(guarded, "context", "start", "OTHER")
     guarded.task_is("ts_100", "running", "OTHER")
 
 
@@ -187,18 +164,7 @@ def test_clients_reconnect_after_a_crash_of_supervisor_and_device(
     guarded.ctl(
         "watch", "--topic", "control", "--count", "1", "--timeout", "15", "--transaction", TX, check=None
     )
-    script(
-        guarded,
-        "conf_command.py",
-        "--context_file",
-        str(guarded.file),
-        "--service_name",
-        "state",
-        "--action",
-        "request",
-        "--transaction",
-        TX,
-    )
+    order_by_script(guarded, "state", "request")
 
 
 def test_replaced_keys_apply_at_the_next_start(guarded: Context, client: Callable[..., Client]) -> None:

@@ -6,9 +6,7 @@ import os
 import pwd
 import shutil
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -159,14 +157,6 @@ def test_check_warns_of_variables_of_a_file_that_have_no_effect(context: Context
     assert "program: its program sh is not found" in checked
 
 
-@pytest.fixture
-def by_hand(context: Context) -> Iterator[Context]:
-    need(os.geteuid() == 0, "only root can run tasks of several users")
-    context.home.chmod(0o755)
-    yield context
-    context.ctl("exit", check=None)
-
-
 def test_a_task_of_another_user_inherits_the_variables_that_its_file_names(by_hand: Context) -> None:
     options = (
         f"<user>{USER}</user><pass_environment>WANTED OTHER</pass_environment>"
@@ -174,13 +164,7 @@ def test_a_task_of_another_user_inherits_the_variables_that_its_file_names(by_ha
     )
     file = teller(by_hand, "ts_1", "Command", options)
     plain = teller(by_hand, "ts_2", "Command", f"<user>{USER}</user>")
-    by_hand.write()
-    given = {"WANTED": "1", "OTHER": "2", "UNWANTED": "3"}
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "zmsvc.keeper", "--detach", "--transaction", "T", str(by_hand.file)],
-        env=by_hand.environment | given, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    by_hand.detach(WANTED="1", OTHER="2", UNWANTED="3")
     lines = told(file)
     assert {"WANTED=1", "OTHER=of the file"} <= {*lines}
     assert not any(line.startswith(("UNWANTED=", "ABSENT=")) for line in lines)

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,30 +47,12 @@ def teller(context: Context, task: str, service: str = "") -> None:
     context.task(task, "Tell", kind="Command", config=command, service=service)
 
 
-def detach(context: Context, **environment: str) -> None:
-    """Start it as a person does: no service manager is there."""
-    context.write()
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "zmsvc.keeper", "--detach", "--transaction", "T", str(context.file)],
-        env=context.environment | environment, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.fixture
-def by_hand(context: Context) -> Iterator[Context]:
-    need(os.geteuid() == 0, "only root can run tasks of several users")
-    context.home.chmod(0o755)
-    yield context
-    context.ctl("exit", check=None)
-
-
 def test_a_task_of_another_user_inherits_nothing_of_the_person_who_starts_the_daemon(
     by_hand: Context,
 ) -> None:
     teller(by_hand, "own")
     teller(by_hand, "other", f"<user>{USER}</user><environment><GIVEN>by the file</GIVEN></environment>")
-    detach(by_hand, SSH_AUTH_SOCK="/run/agent", PASSWORD="secret", LC_TIME="C", TZ="UTC")
+    by_hand.detach(SSH_AUTH_SOCK="/run/agent", PASSWORD="secret", LC_TIME="C", TZ="UTC")
     assert {"SSH_AUTH_SOCK=/run/agent", "PASSWORD=secret"} <= {*told(by_hand, "own")}
     variables = {line.partition("=")[0] for line in told(by_hand, "other") if "=" in line}
     assert {"GIVEN", "LC_TIME", "TZ", "PATH", "NOTIFY_SOCKET", "ZMSVC_TASK"} <= variables
@@ -128,7 +108,7 @@ def test_a_task_of_another_user_gains_no_privileges_unless_the_file_allows_it(
 
 def test_a_task_has_the_umask_of_who_started_the_daemon(by_hand: Context, umask: int) -> None:
     teller(by_hand, "ts_100")
-    detach(by_hand)
+    by_hand.detach()
     assert told(by_hand, "ts_100")[0] == f"{umask:04o}"
 
 
@@ -217,7 +197,7 @@ def test_a_task_of_another_user_has_neither_the_terminal_nor_the_log(
     command = f"<command><arg>sh</arg><arg>-c</arg><arg>{script}</arg></command>"
     by_hand.task("evil", "Evil", kind="Command", config=command, service=f"<user>{USER}</user>")
     if detached:
-        detach(by_hand)
+        by_hand.detach()
     else:
         by_hand.start("--transaction", "T")
     log = by_hand.home / "state" / by_hand.name / "zmsvcd.log"

@@ -263,15 +263,7 @@ def test_an_environment_is_for_its_task_alone(context: Context, home: Path, ear:
     stranger = ear()
     for task in ("ts_1", "ts_2", "ts_3"):
         context.ctl("restart", "--task", task)
-    body = {
-        "header": {
-            "service_transaction": TX,
-            "service_id": "context001",
-            "action": "request",
-            "service_name": "state",
-        }
-    }
-    context.ctl("send", "state", json.dumps(body))
+    context.send_state_request(TX)
     script = Path(__file__).parents[2] / "scripts" / "conf_command.py"
     order = (
         "--context_file",

@@ -206,20 +206,14 @@ def test_a_hung_thread_task_misses_its_watchdog_and_ends_the_process(
                 __import__("time").sleep(1000)
         """,
     )
-    context.task(
-        "ts_0",
-        "Echo",
-        kind="Thread",
-        service="<watchdog>1500ms</watchdog>",
-        rules={"on_fail": ("restart", "ts_0")},
-    )
-    context.task(
-        "ts_1",
-        "Hung",
-        kind="Thread",
-        service="<watchdog>1500ms</watchdog>",
-        rules={"on_fail": ("restart", "ts_1")},
-    )
+    for task, service_name in (("ts_0", "Echo"), ("ts_1", "Hung")):
+        context.task(
+            task,
+            service_name,
+            kind="Thread",
+            service="<watchdog>1500ms</watchdog>",
+            rules={"on_fail": ("restart", task)},
+        )
     context.start("--transaction", TX)
     stranger = ear(b"control @@@ ")
     pid = pid_of(context, "ts_0")

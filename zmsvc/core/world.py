@@ -7,7 +7,7 @@ state file.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
@@ -301,3 +301,35 @@ def status_at(task: Task, now: float) -> str:
         return task.status
     slowed = ", slowed: its rules start it too quickly" if task.quick_starts > task.failures else ""
     return f"starts again in {max(0.0, round(task.deadline - now, 3)):g} s{slowed}"
+
+
+def task_as_json(
+    task_id: str, task: Task, service: TaskService | None, time_text: Callable[[float], str | None]
+) -> dict[str, Any]:
+    """Return the entry of a task in `status`, with its saved status text and without a control group.
+    `time_text` converts the monotonic times.
+    """
+    end = task.exit
+    return {
+        "id": task_id,
+        "name": service.service_name if service else "",
+        "instance": service.instance if service else "",
+        "description": service.description if service else "",
+        "pid": task.pid,
+        "state": task.state.value,
+        "sub": task.sub_state.value,
+        "action": task.action,
+        "since": time_text(task.since),
+        "restarts": task.restarts,
+        "exit": {"code": end.code, "signal": end.signal, "reason": end.reason.value, "at": time_text(end.at)}
+        if end
+        else None,
+        "status": task.status,
+        "ended": list(map(leftover_as_json, task.leftovers)),
+        "user": service.user if service else None,
+        "entry": bool(service and service.entry),
+        "held": task.stopped_by_operator,
+        "dropped": task.dropped,
+        "cause": cause_as_json(task.cause),
+        "cgroup": None,
+    }

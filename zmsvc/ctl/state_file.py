@@ -15,11 +15,9 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from zmsvc.core import cause
 from zmsvc.core.errors import ConfigError, PlaceError
-from zmsvc.core.events import leftover_as_json
 from zmsvc.core.model import Context
-from zmsvc.core.world import Exit, Task, service_of, task_from_row
+from zmsvc.core.world import Task, service_of, task_as_json, task_from_row
 from zmsvc.ctl.client import CtlError
 from zmsvc.host import directories
 from zmsvc.host.config import reader
@@ -258,36 +256,15 @@ def _context(text: object, places: Places) -> Context | None:
 def _task(context: Context | None, key: Key, task: Task, when: When) -> Json:
     service = service_of(context, key[1], task) if context else None
     last = None if task.resting else {"state": task.state.value, "sub": task.sub_state.value, "pid": task.pid}
+    entry = task_as_json(key[1], task, service, lambda at: when(key, at))
     return {
-        "id": key[1],
-        "name": service.service_name if service else "",
-        "instance": service.instance if service else "",
-        "description": service.description if service else "",
+        **entry,
         "pid": None,
-        "state": "inactive" if last else task.state.value,
-        "sub": "dead" if last else task.sub_state.value,
+        "state": "inactive" if last else entry["state"],
+        "sub": "dead" if last else entry["sub"],
         "last": last,
-        "action": task.action,
-        "since": None if last or not task.launch else when(key, task.since),
-        "restarts": task.restarts,
-        "exit": _exit(key, task.exit, when),
-        "status": task.status,
-        "ended": list(map(leftover_as_json, task.leftovers)),
-        "user": service.user if service else None,
-        "entry": bool(service and service.entry),
-        "held": task.stopped_by_operator,
-        "dropped": task.dropped,
-        "cause": cause.as_json(task.cause),
-        "cgroup": None,
+        "since": None if last or not task.launch else entry["since"],
     }
-
-
-def _exit(key: Key, end: Exit | None, when: When) -> Json | None:
-    return (
-        {"code": end.code, "signal": end.signal, "reason": end.reason.value, "at": when(key, end.at)}
-        if end
-        else None
-    )
 
 
 def _time_converter(db: sqlite3.Connection, *, same_boot: bool) -> When:

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from zmsvc.core import cause, messages
-from zmsvc.core.events import Key, leftover_as_json
+from zmsvc.core import messages
+from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import STATE_OF, State, SubState
 from zmsvc.core.model import TaskService
-from zmsvc.core.world import Exit, Task, World, is_starting, service_of, status_at, transaction_state
+from zmsvc.core.world import Task, World, is_starting, service_of, status_at, task_as_json, transaction_state
 from zmsvc.supervisor.launch_spec import cgroup_name, shared
 
 TaskEntry = tuple[Key, Task]
@@ -92,33 +92,12 @@ def _state(world: World, transaction: str, own: list[TaskEntry]) -> State:
 
 def _task(world: World, key: Key, task: Task, cgroup: str | None) -> dict[str, Any]:
     service = service_of(world.context, key[1], task)
+    in_cgroup = cgroup and not (service and shared(service))
     return {
-        "id": key[1],
-        "name": service.service_name if service else "",
-        "instance": service.instance if service else "",
-        "description": service.description if service else "",
-        "pid": task.pid,
-        "state": task.state.value,
-        "sub": task.sub_state.value,
-        "action": task.action,
-        "since": wall(task.since),
-        "restarts": task.restarts,
-        "exit": exit_of(task.exit),
+        **task_as_json(key[1], task, service, wall),
         "status": status_at(task, time.monotonic()),
-        "ended": list(map(leftover_as_json, task.leftovers)),
-        "user": service.user if service else None,
-        "entry": bool(service and service.entry),
-        "held": task.stopped_by_operator,
-        "dropped": task.dropped,
-        "cause": cause.as_json(task.cause),
-        "cgroup": f"{cgroup}/{cgroup_name(key)}" if cgroup and not (service and shared(service)) else None,
+        "cgroup": f"{cgroup}/{cgroup_name(key)}" if in_cgroup else None,
     }
-
-
-def exit_of(end: Exit | None) -> dict[str, Any] | None:
-    if end is None:
-        return None
-    return {"code": end.code, "signal": end.signal, "reason": end.reason.value, "at": wall(end.at)}
 
 
 def states_of_task(world: World, transaction: str | None, task: str) -> list[State]:

@@ -1,0 +1,42 @@
+"""The base class for the sessions of contenders with one daemon. The orders themselves are each contender's own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from bench.ear import Ear, end
+from bench.fleet import Fleet
+
+
+class DaemonSession:
+    """A session with one daemon. A thread gives the order to start, which may return late."""
+
+    tells = False
+    role = "daemon"
+
+    def __init__(self, fleet: Fleet, ear: Ear, pid: int) -> None:
+        self.fleet = fleet
+        self.ear = ear
+        self._pid = pid
+        self._order: threading.Thread | None = None
+
+    def in_background(self, order: Callable[[], object]) -> None:
+        self._order = threading.Thread(target=order)
+        self._order.start()
+
+    def started(self) -> None:
+        assert self._order is not None
+        self._order.join()
+
+    def managers(self) -> dict[str, list[int]]:
+        return {self.role: [self._pid]}
+
+    def start_task(self, name: str) -> None:
+        """Start one task of the fleet."""
+        raise NotImplementedError
+
+    def revive(self, victim: str, heir: str) -> None:
+        end(self.ear.pids[heir])
+        self.start_task(victim)
+        self.ear.hear([victim])

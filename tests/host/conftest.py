@@ -1,0 +1,16 @@
+"""Fixtures of the tests of host: a directory with services, whose tasks end with the test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from forked import Nest
+
+
+@pytest.fixture
+def nest(tmp_path: Path) -> Iterator[Nest]:
+    made = Nest(tmp_path)
+    yield made
+    made.close()
