@@ -104,7 +104,7 @@ class Tree:
             self._new.rename(self.root)
 
     def _packages(self) -> list[str]:
-        """Return the packages that the tree was made with; an empty list if there is no tree."""
+        """Return the names of the packages in the tree; an empty list if the tree does not exist."""
         with contextlib.suppress(FileNotFoundError):
             return self._list_of(self.root).read_text().split()
         return []

@@ -104,12 +104,12 @@ class Kernel:
         self.timers: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
         self._paths = {"tasks": str(notify_path), "keeper": str(keeper_path)}
-        self._mouth = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.lines: list[socket.socket] = []
         """Both ends of each. An end is lost where its owner died in the call that made it."""
 
     def close(self) -> None:
-        self._mouth.close()
+        self._sender.close()
         for end in self.lines:
             end.close()
         for process in self.processes.values():
@@ -225,7 +225,7 @@ class Kernel:
         """Send a notification; where the queue is full it is sent later."""
         text = "\n".join([*lines, f"{SENDER}={pid}"]).encode()
         try:
-            self._mouth.sendto(text, self._paths[whom])
+            self._sender.sendto(text, self._paths[whom])
         except OSError:
             self.later(0.05, lambda: self.say(whom, pid, *lines) if self.processes[pid].alive else None)
 

@@ -1,5 +1,5 @@
-"""The keeper outlives what happens in one moment, and waits for nobody: the daemon itself, and processes
-that are stopped and killed.
+"""The keeper survives events that arrive at the same moment, and never blocks: not on a process that is
+stopped or killed, and not on its own standard error.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Clients that connect while there is no supervisor wait for the next one, at the control socket and at the
-notify socket, without an error.
+"""Clients can connect to the control socket and to the notify socket while no supervisor runs. They get no
+error, and wait for the next supervisor.
 """
 
 from __future__ import annotations

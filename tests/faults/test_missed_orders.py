@@ -1,5 +1,5 @@
-"""Orders that are published on the bus while there is no supervisor are lost, but not unnoticed: the next
-one says how many.
+"""Orders that are published on the bus while no supervisor runs are lost. The next supervisor reports how many
+there were.
 """
 
 from __future__ import annotations

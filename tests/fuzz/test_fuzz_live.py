@@ -1,5 +1,5 @@
-"""A running context fed with garbage on all its doors: it stays what it is, answers, counts what it
-refuses, and runs nothing foreign.
+"""A running context gets garbage on all its sockets. It keeps its state, answers, counts the messages that it
+refuses, and runs no foreign code.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Work(SingleTask):
             while (packet := line.recv(1 << 20)) != b"end":
                 fds = [memory, reader][: packet[0] % 3]
                 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-                for door in (os.environ["NOTIFY_SOCKET"], "{home}/run/Live/keeper.sock"):
+                for address in (os.environ["NOTIFY_SOCKET"], "{home}/run/Live/keeper.sock"):
                     try:
-                        out.sendmsg([packet[1:]], rights, 0, door)
+                        out.sendmsg([packet[1:]], rights, 0, address)
                     except OSError as error:
                         self.log.info("not sent: %s", error)
                 line.send(b"sent")

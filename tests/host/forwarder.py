@@ -99,11 +99,13 @@ class Forwarder:
         self.opened.append(sockets.subscriber(self.context, self.subscribe_endpoint, prefixes, curve))
         return self.opened[-1]
 
-    def mouth(self, *wanted: bytes) -> sockets.Publisher:
+    def connected_publisher(self, *wanted: bytes) -> sockets.Publisher:
         """Return a publisher that knows a subscriber to each of these."""
-        mouth = sockets.Publisher(self.publisher())
-        waiting.wait_for(lambda: mouth.wait(1) and all(mouth.has_subscriber(prefix) for prefix in wanted))
-        return mouth
+        publisher = sockets.Publisher(self.publisher())
+        waiting.wait_for(
+            lambda: publisher.wait(1) and all(publisher.has_subscriber(prefix) for prefix in wanted)
+        )
+        return publisher
 
     def __enter__(self) -> Forwarder:
         return self

@@ -462,9 +462,7 @@ def test_an_incomplete_reply_counts_as_no_reply(home: House) -> None:
 
 
 def test_the_next_supervisor_answers_on_the_socket_that_outlived_the_last(home: House) -> None:
-    """The listening socket is the keeper's: while there is no supervisor a connection waits in its
-    backlog.
-    """
+    """The keeper owns the listening socket. While no supervisor runs, a connection waits in the backlog."""
     path = home.runtime / "Echo" / "control.sock"
     path.parent.mkdir()
     with socket.socket(socket.AF_UNIX) as listening:

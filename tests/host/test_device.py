@@ -39,9 +39,9 @@ def test_messages_reach_those_who_subscribed_and_subscriptions_reach_publishers(
     with Forwarder(tmp_path, publish_endpoint=endpoint, subscribe_endpoint=endpoint) as device:
         device.start()
         one, all_of_them = device.subscriber(b"context @@@ "), device.subscriber(b"")
-        mouth = device.mouth(b"context @@@ {", b"anything")
+        publisher = device.connected_publisher(b"context @@@ {", b"anything")
         for frame in (b"context2 @@@ {}", b"context @@@ {}"):
-            assert mouth.send(frame)
+            assert publisher.send(frame)
         assert received(one) == b"context @@@ {}"
         assert [received(all_of_them), received(all_of_them)] == [b"context2 @@@ {}", b"context @@@ {}"]
 
@@ -100,9 +100,9 @@ def test_invalid_arguments_are_refused(device: Forwarder, arguments: tuple[str, 
 def test_a_burst_loses_nothing(device: Forwarder) -> None:
     device.start()
     subscriber = device.subscriber(b"x @@@ ")
-    mouth = device.mouth(b"x @@@ ")
+    publisher = device.connected_publisher(b"x @@@ ")
     for number in range(5000):
-        assert mouth.send(b"x @@@ %d" % number + bytes(1500))
+        assert publisher.send(b"x @@@ %d" % number + bytes(1500))
     for number in range(5000):
         assert received(subscriber).startswith(b"x @@@ %d\0" % number)
 
@@ -114,24 +114,24 @@ class Traffic:
         self.seen: list[int] = []
         self._last = -1
         self._enough = threading.Event()
-        subscriber, mouth = device.subscriber(b"n @@@ "), device.mouth(b"n @@@ ")
+        subscriber, publisher = device.subscriber(b"n @@@ "), device.connected_publisher(b"n @@@ ")
         self._threads = [
             threading.Thread(target=self._receive, args=[subscriber]),
-            threading.Thread(target=self._publish, args=[mouth]),
+            threading.Thread(target=self._publish, args=[publisher]),
         ]
         for thread in self._threads:
             thread.start()
 
-    def _publish(self, mouth: sockets.Publisher) -> None:
+    def _publish(self, publisher: sockets.Publisher) -> None:
         due = time.monotonic()
         while not self._enough.is_set():
-            assert mouth.send(b"n @@@ %d" % (self._last + 1))
+            assert publisher.send(b"n @@@ %d" % (self._last + 1))
             self._last += 1
             # A thread that had no turn for a while does not send all at once what was due: then the rate
             # would not be steady.
             due = max(due + 1 / RATE, time.monotonic())
             self._enough.wait(max(0, due - time.monotonic()))
-        mouth.send(b"n @@@ end")
+        publisher.send(b"n @@@ end")
 
     def _receive(self, subscriber: sockets.Socket) -> None:
         while (frame := received(subscriber)) != b"n @@@ end":
@@ -185,13 +185,13 @@ def sleeper(device: Forwarder) -> Iterator[Callable[[sockets.Publisher], int]]:
     """
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(mouth: sockets.Publisher) -> int:
+    def start(publisher: sockets.Publisher) -> int:
         process = subprocess.Popen(
             [sys.executable, "-c", SLEEPER, device.subscribe_endpoint], stdout=subprocess.PIPE, bufsize=0
         )
         started.append(process)
-        wait_for(lambda: mouth.has_subscriber(b"x @@@ "))
-        mouth.send(b"x @@@ first")
+        wait_for(lambda: publisher.has_subscriber(b"x @@@ "))
+        publisher.send(b"x @@@ first")
         assert process.stdout is not None
         wait_for_line(process.stdout, "received")
         process.send_signal(signal.SIGSTOP)
@@ -210,12 +210,12 @@ def test_a_stopped_subscriber_blocks_no_other_and_can_be_named(
     device: Forwarder, sleeper: Callable[[sockets.Publisher], int]
 ) -> None:
     device.start()
-    mouth = device.mouth()
-    pid = sleeper(mouth)
+    publisher = device.connected_publisher()
+    pid = sleeper(publisher)
     healthy = device.subscriber(b"y @@@ ", b"x @@@ ")
-    wait_for(lambda: mouth.has_subscriber(b"y @@@ "))
+    wait_for(lambda: publisher.has_subscriber(b"y @@@ "))
     for number in range(5000):
-        assert mouth.send(b"x @@@ %d" % number + bytes(1500))
+        assert publisher.send(b"x @@@ %d" % number + bytes(1500))
     for number in range(5000):
         assert received(healthy).startswith(b"x @@@ %d\0" % number)
     os.kill(device.pid, signal.SIGUSR1)
@@ -230,26 +230,26 @@ def test_a_subscriber_that_no_longer_answers_is_disconnected_and_named(
     device: Forwarder, sleeper: Callable[[sockets.Publisher], int]
 ) -> None:
     device.start("--heartbeat", "0.2")
-    mouth = device.mouth()
+    publisher = device.connected_publisher()
     healthy = device.subscriber(b"y @@@ ")
-    pid = sleeper(mouth)
+    pid = sleeper(publisher)
     assert f"subscriber pid {pid} (" in device.wait_notification("STATUS=")
-    wait_for(lambda: not mouth.has_subscriber(b"x @@@ "))
-    wait_for(lambda: mouth.has_subscriber(b"y @@@ "))
-    mouth.send(b"y @@@ ")
+    wait_for(lambda: not publisher.has_subscriber(b"x @@@ "))
+    wait_for(lambda: publisher.has_subscriber(b"y @@@ "))
+    publisher.send(b"y @@@ ")
     assert received(healthy) == b"y @@@ "
     os.kill(pid, signal.SIGCONT)
-    wait_for(lambda: mouth.has_subscriber(b"x @@@ "))
+    wait_for(lambda: publisher.has_subscriber(b"x @@@ "))
     assert device.log.read_text().count("\n") == 1, "those who leave by themselves are not news"
 
 
 def test_normal_disconnects_are_not_logged(device: Forwarder) -> None:
     device.start()
-    mouth = device.mouth()
+    publisher = device.connected_publisher()
     subscriber = device.subscriber(b"x @@@ ")
-    wait_for(lambda: mouth.has_subscriber(b"x @@@ "))
+    wait_for(lambda: publisher.has_subscriber(b"x @@@ "))
     subscriber.close()
-    wait_for(lambda: not mouth.has_subscriber(b"x @@@ "))
+    wait_for(lambda: not publisher.has_subscriber(b"x @@@ "))
     os.kill(device.pid, signal.SIGUSR1)
     assert device.wait_notification("STATUS=") == "STATUS=1 publishers, 0 subscribers"
     assert device.log.read_text().count("\n") == 1
@@ -260,7 +260,7 @@ def test_an_idle_device_makes_no_system_calls(device: Forwarder, tmp_path: Path)
     need(strace, "strace is not installed")
     device.start()
     device.subscriber(b"x @@@ ")
-    device.mouth(b"x @@@ ")
+    device.connected_publisher(b"x @@@ ")
     trace = tmp_path / "trace"
     # With -f it sees every thread: ours, the proxy's and libzmq's own. Each shows the call that it waits in
     # once, when strace attaches.
@@ -296,8 +296,8 @@ def test_only_keys_on_the_list_may_connect(tmp_path: Path) -> None:
     with Forwarder(tmp_path, publish_endpoint=FREE_PORT, subscribe_endpoint=FREE_PORT) as device:
         device.start("--curve", str(secret / "device.key_secret"), "--allow", str(allowed))
         subscriber = device.subscriber(b"x @@@ ", curve=friend)
-        mouth = sockets.Publisher(device.publisher(friend))
-        wait_for(lambda: mouth.has_subscriber(b"x @@@ "))
+        publisher = sockets.Publisher(device.publisher(friend))
+        wait_for(lambda: publisher.has_subscriber(b"x @@@ "))
         with pytest.raises(ZmsvcError, match="the device does not know our CURVE key"):
             sockets.send_once(device.publish_endpoint, b"x @@@ stranger", curve=stranger)
         with pytest.raises(ZmsvcError, match="cannot reach"):

@@ -173,7 +173,7 @@ def test_no_hostile_message_passes_among_many_mixed_connections(
     task, *attackers = others.others(3)
     device.start("--members", str(members(task)))
     with Ears(device) as ears:
-        publisher = device.mouth(b"")
+        publisher = device.connected_publisher(b"")
         attacks = [
             attack(uid, place, kind, 250)
             for uid in attackers
@@ -206,7 +206,7 @@ def test_without_the_gate_the_same_attack_comes_through(device: Forwarder) -> No
     """So the test above can fail."""
     device.start()
     with Ears(device) as ears:
-        device.mouth(b"")
+        device.connected_publisher(b"")
         told = attack(others.others(1)[0], device.publish_endpoint, "PUB", 35).communicate()[0]
     assert not told.startswith("let in 0")
     assert [frame for frame in ears.heard if b"EVIL" in frame]
@@ -245,11 +245,11 @@ def test_tasks_of_the_context_connect_without_the_gate(tmp_path: Path, members: 
         device.start("--members", str(members()), "--own-front-fd", str(fds[0]), "--own-back-fd", str(fds[1]))
         subscriber = sockets.subscriber(device.context, f"ipc://{tmp_path}/sub", [b"x"])
         device.opened.append(subscriber)
-        publisher = sockets.publisher(device.context, f"ipc://{tmp_path}/pub")
-        device.opened.append(publisher)
-        mouth = sockets.Publisher(publisher)
-        wait_for(lambda: mouth.wait(1) and mouth.has_subscriber(b"x"))
-        mouth.send(b"x own")
+        pub_socket = sockets.publisher(device.context, f"ipc://{tmp_path}/pub")
+        device.opened.append(pub_socket)
+        publisher = sockets.Publisher(pub_socket)
+        wait_for(lambda: publisher.wait(1) and publisher.has_subscriber(b"x"))
+        publisher.send(b"x own")
         assert received(subscriber) == b"x own"
         assert friend(others.others(1)[0], "PUB", device.publish_endpoint)[0] == "refused"
         assert device.end() == 0

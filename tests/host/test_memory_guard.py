@@ -32,37 +32,37 @@ def told(tmp_path: Path) -> Iterator[tuple[Callable[[bytes], None], sockets.Publ
     with listener, sockets.context() as context, socket_options.device_xsub(context, hwm=1) as xsub:
         xsub.sndhwm = 200_000
         socket_options.bind(xsub, listener)
-        with sockets.publisher(context, address(listener)) as publisher:
-            mouth = sockets.Publisher(publisher)
+        with sockets.publisher(context, address(listener)) as pub_socket:
+            publisher = sockets.Publisher(pub_socket)
             xsub.send(b"\x01first")
             # It takes a look at the XSUB socket until that knows the publisher.
-            wait_for(lambda: xsub.poll(0) or mouth.has_subscriber(b"first"))
-            yield xsub.send, mouth
-            publisher.linger = 0
+            wait_for(lambda: xsub.poll(0) or publisher.has_subscriber(b"first"))
+            yield xsub.send, publisher
+            pub_socket.linger = 0
 
 
 def test_a_publisher_takes_a_bounded_number_of_subscriptions_at_once(
     told: tuple[Callable[[bytes], None], sockets.Publisher],
 ) -> None:
-    tell, mouth = told
+    tell, publisher = told
     numbers = itertools.count()
 
     def behind() -> bool:
         """Tell more than it takes at once, until so many have come when it looks."""
         for _ in range(3 * sockets.DRAIN_BATCH):
             tell(b"\x01%d" % next(numbers))
-        known = len(mouth._known)
-        wanted = mouth.has_subscriber(b"nobody")
-        assert len(mouth._known) <= known + sockets.DRAIN_BATCH
-        assert wanted == mouth.behind
-        return mouth.behind
+        known = len(publisher._known)
+        wanted = publisher.has_subscriber(b"nobody")
+        assert len(publisher._known) <= known + sockets.DRAIN_BATCH
+        assert wanted == publisher.behind
+        return publisher.behind
 
     wait_for(behind)
     tell(b"\x01last")
-    mouth.expect_subscription(b"last")
-    wait_for(mouth.has_expected_subscription)
-    wait_for(lambda: not mouth.has_subscriber(b"nobody"))
-    assert mouth.has_subscriber(b"last")
+    publisher.expect_subscription(b"last")
+    wait_for(publisher.has_expected_subscription)
+    wait_for(lambda: not publisher.has_subscriber(b"nobody"))
+    assert publisher.has_subscriber(b"last")
 
 
 @pytest.mark.parametrize(
@@ -71,17 +71,17 @@ def test_a_publisher_takes_a_bounded_number_of_subscriptions_at_once(
 def test_beyond_its_bound_a_publisher_assumes_subscribers(
     told: tuple[Callable[[bytes], None], sockets.Publisher], count: int, size: int
 ) -> None:
-    tell, mouth = told
+    tell, publisher = told
     for number in range(count + 100):
         tell(b"\x01" + (b"%06d" % number).ljust(size, b"x"))
-    wait_for(lambda: mouth.has_subscriber(b"nobody") and not mouth.behind and mouth.forgotten)
-    assert mouth.forgotten <= 101
-    assert len(mouth._known) <= sockets.MAX_KNOWN
-    assert sum(map(len, mouth._known)) <= sockets.MAX_KNOWN_BYTES
+    wait_for(lambda: publisher.has_subscriber(b"nobody") and not publisher.behind and publisher.forgotten)
+    assert publisher.forgotten <= 101
+    assert len(publisher._known) <= sockets.MAX_KNOWN
+    assert sum(map(len, publisher._known)) <= sockets.MAX_KNOWN_BYTES
     for number in range(count + 100):
         tell(b"\x00" + (b"%06d" % number).ljust(size, b"x"))
-    wait_for(lambda: not mouth.has_subscriber(b"nobody"))
-    assert mouth.has_subscriber(b"first")
+    wait_for(lambda: not publisher.has_subscriber(b"nobody"))
+    assert publisher.has_subscriber(b"first")
 
 
 def test_a_subscribers_other_messages_do_not_end_subscriptions(
@@ -90,14 +90,14 @@ def test_a_subscribers_other_messages_do_not_end_subscriptions(
     """libzmq passes each message of a subscriber on to all publishers. Our publishers took it for the end
     of another subscription.
     """
-    tell, mouth = told
+    tell, publisher = told
     for word in (b"", b"\x02first", b"xfirst"):
         tell(word)
     tell(b"\x01last")
-    wait_for(lambda: mouth.has_subscriber(b"last"))
-    assert mouth.has_subscriber(b"first")
+    wait_for(lambda: publisher.has_subscriber(b"last"))
+    assert publisher.has_subscriber(b"first")
     tell(b"\x00first")
-    wait_for(lambda: not mouth.has_subscriber(b"first"))
+    wait_for(lambda: not publisher.has_subscriber(b"first"))
 
 
 def test_a_subscribers_other_messages_do_not_free_subscriptions() -> None:
@@ -134,7 +134,7 @@ def test_a_flooding_peer_is_cut_off_and_others_are_not(tmp_path: Path, endpoint:
         device.environment["ZMSVC_DEVICE_MEMORY"] = str(200 << 20)
         device.start()
         healthy = device.subscriber(b"x @@@ ")
-        mouth = device.mouth(b"x @@@ ")
+        publisher = device.connected_publisher(b"x @@@ ")
         news = healthy.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         with subprocess.Popen(
             [sys.executable, FLOOD, "many", device.subscribe_endpoint, "5", "1"],
@@ -147,7 +147,7 @@ def test_a_flooding_peer_is_cut_off_and_others_are_not(tmp_path: Path, endpoint:
         assert device.process.poll() is None
         wait_for(lambda: memory(device.pid) < 100 << 20)
         assert not news.poll(0), "an innocent subscriber was cut off"
-        wait_for(lambda: mouth.send(b"x @@@ 1") and healthy.poll(100), 40)
+        wait_for(lambda: publisher.send(b"x @@@ 1") and healthy.poll(100), 40)
         assert received(healthy) == b"x @@@ 1"
         healthy.disable_monitor()
         news.close()
@@ -158,20 +158,20 @@ def test_a_subscriber_that_does_not_read_is_disconnected_and_the_publisher_is_no
     with Forwarder(tmp_path) as device:
         device.environment["ZMSVC_DEVICE_MEMORY"] = str(64 << 20)
         device.start()
-        publisher = device.publisher()
-        news = publisher.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        mouth = sockets.Publisher(publisher)
+        pub_socket = device.publisher()
+        news = pub_socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        publisher = sockets.Publisher(pub_socket)
         with subprocess.Popen(
             [sys.executable, FLOOD, "deaf", device.subscribe_endpoint, "30", "2"],
             stdout=subprocess.PIPE,
             text=True,
         ) as flood:
-            wait_for(lambda: mouth.has_subscriber(b"x @@@ "))
+            wait_for(lambda: publisher.has_subscriber(b"x @@@ "))
             device.notified.setblocking(False)
 
             def cut() -> bool:
                 # Half a megabyte a look, at a hundred looks a second.
-                mouth.send(b"x @@@ ".ljust(512 << 10, b"x"))
+                publisher.send(b"x @@@ ".ljust(512 << 10, b"x"))
                 try:
                     return "slow_subscribers" in device.next_notification()
                 except BlockingIOError:
@@ -182,7 +182,7 @@ def test_a_subscriber_that_does_not_read_is_disconnected_and_the_publisher_is_no
         assert not news.poll(0), "the publisher was cut off"
         assert device.process is not None
         assert device.process.poll() is None
-        publisher.disable_monitor()
+        pub_socket.disable_monitor()
         news.close()
 
 
@@ -201,7 +201,7 @@ def test_a_subscription_that_is_too_long_ends_the_connection(tmp_path: Path) -> 
             return False
 
         wait_for(told)
-        assert device.mouth().send(b"y @@@ ")
+        assert device.connected_publisher().send(b"y @@@ ")
 
 
 def test_context_info_of_5000_tasks_is_far_below_the_longest_message() -> None:

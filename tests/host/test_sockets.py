@@ -145,24 +145,24 @@ def test_a_publisher_without_device_is_not_attached(device: Forwarder) -> None:
 
 
 def test_a_publisher_knows_its_subscribers(device: Forwarder) -> None:
-    mouth = device.mouth()
+    publisher = device.connected_publisher()
     header = b'control @@@ {"header":{"service_transaction":"TX"'
-    assert not mouth.has_subscriber(header)
-    assert not mouth.has_subscriber(b"state @@@ ")
+    assert not publisher.has_subscriber(header)
+    assert not publisher.has_subscriber(b"state @@@ ")
     # The device itself counts orders that no supervisor receives.
-    wait_for(lambda: mouth.has_subscriber(b"context @@@ "))
+    wait_for(lambda: publisher.has_subscriber(b"context @@@ "))
     subscriber = device.subscriber(header, b"state @@@ ")
-    wait_for(lambda: mouth.has_subscriber(b"state @@@ "))
-    wait_for(lambda: mouth.has_subscriber(b"control @@@ "))
-    assert mouth.has_subscriber(header)
-    assert mouth.has_subscriber(header + b',"service_id":"ts_100"')
-    assert not mouth.has_subscriber(b'control @@@ {"header":{"service_transaction":"TY"')
-    assert mouth.has_subscriber(b"")
+    wait_for(lambda: publisher.has_subscriber(b"state @@@ "))
+    wait_for(lambda: publisher.has_subscriber(b"control @@@ "))
+    assert publisher.has_subscriber(header)
+    assert publisher.has_subscriber(header + b',"service_id":"ts_100"')
+    assert not publisher.has_subscriber(b'control @@@ {"header":{"service_transaction":"TY"')
+    assert publisher.has_subscriber(b"")
     subscriber.unsubscribe(b"state @@@ ")
-    wait_for(lambda: not mouth.has_subscriber(b"state @@@ "))
-    assert mouth.has_subscriber(header)
+    wait_for(lambda: not publisher.has_subscriber(b"state @@@ "))
+    assert publisher.has_subscriber(header)
     subscriber.subscribe(b"")
-    wait_for(lambda: mouth.has_subscriber(b"anything"))
+    wait_for(lambda: publisher.has_subscriber(b"anything"))
 
 
 def test_publish_never_blocks_and_tells_when_it_dropped(tmp_path: Path) -> None:
@@ -182,10 +182,10 @@ def test_publish_never_blocks_and_tells_when_it_dropped(tmp_path: Path) -> None:
 
 def test_a_too_long_message_is_refused(device: Forwarder) -> None:
     frame = bytes(socket_options.MAX_MESSAGE + 1)
-    mouth = device.mouth()
+    publisher = device.connected_publisher()
     for send in (
-        mouth.send,
-        lambda frame: sockets.publish(mouth.socket, frame),
+        publisher.send,
+        lambda frame: sockets.publish(publisher.socket, frame),
         lambda frame: sockets.send_once(device.publish_endpoint, frame),
     ):
         with pytest.raises(
@@ -204,7 +204,7 @@ def test_a_single_message_always_arrives(tmp_path: Path, endpoint: str) -> None:
     with Forwarder(tmp_path, publish_endpoint=endpoint, subscribe_endpoint=endpoint) as device:
         device.start()
         subscriber = device.subscriber(b"x @@@ ")
-        device.mouth(b"x @@@ ")
+        device.connected_publisher(b"x @@@ ")
         for number in range(50):
             assert sockets.send_once(device.publish_endpoint, b"x @@@ %d" % number)
         assert [received(subscriber) for _ in range(50)] == [b"x @@@ %d" % number for number in range(50)]
@@ -212,20 +212,20 @@ def test_a_single_message_always_arrives(tmp_path: Path, endpoint: str) -> None:
 
 def test_a_single_message_may_be_long(device: Forwarder) -> None:
     subscriber = device.subscriber(b"x @@@ ")
-    device.mouth(b"x @@@ ")
+    device.connected_publisher(b"x @@@ ")
     assert sockets.send_once(device.publish_endpoint, b"x @@@ " + bytes(12 << 20), 10)
     assert len(received(subscriber)) == 6 + (12 << 20)
 
 
 def test_a_single_message_without_subscribers_is_reported(device: Forwarder) -> None:
     device.subscriber(b"y @@@ ")
-    device.mouth(b"y @@@ ")
+    device.connected_publisher(b"y @@@ ")
     assert sockets.send_once(device.publish_endpoint, b"x @@@ ") is False
 
 
 def test_a_single_message_waits_for_its_recipient(device: Forwarder) -> None:
     early = device.subscriber(b"x @@@ ")
-    device.mouth(b"x @@@ ")
+    device.connected_publisher(b"x @@@ ")
     assert sockets.send_once(device.publish_endpoint, b"x @@@ too early", 1.0, presence=b"here.") is False
     with ThreadPoolExecutor() as pool:
         sent = pool.submit(sockets.send_once, device.publish_endpoint, b"x @@@ ", PATIENCE, presence=b"here.")
@@ -238,12 +238,12 @@ def test_a_single_message_waits_for_its_recipient(device: Forwarder) -> None:
 def test_a_single_message_is_not_sent_when_its_recipient_has_left(device: Forwarder) -> None:
     device.subscriber(b"x @@@ ")
     meant = device.subscriber(b"here.42")
-    mouth = device.mouth(b"x @@@ ", b"here.42")
+    publisher = device.connected_publisher(b"x @@@ ", b"here.42")
     with ThreadPoolExecutor() as pool:
         # It has no subscriber yet, so it is still there when its recipient leaves.
         sent = pool.submit(sockets.send_once, device.publish_endpoint, b"y @@@ ", 1.0, presence=b"here.")
         meant.close(0)
-        wait_for(lambda: not mouth.has_subscriber(b"here.42"))
+        wait_for(lambda: not publisher.has_subscriber(b"here.42"))
         device.subscriber(b"y @@@ ")
         assert sent.result() is False
 
@@ -272,7 +272,7 @@ def test_a_single_message_without_a_device_fails(device: Forwarder) -> None:
 def test_a_single_message_to_a_hung_device_fails(device: Forwarder, monkeypatch: pytest.MonkeyPatch) -> None:
     """The device hangs after it sent its subscriptions, so the message goes out and is never read."""
     device.subscriber(b"x @@@ ")
-    device.mouth(b"x @@@ ")
+    device.connected_publisher(b"x @@@ ")
     stop_then_send(device, monkeypatch, signal.SIGSTOP)
     with pytest.raises(ZmsvcError, match=r"cannot send to .*: the device did not take the message in time"):
         sockets.send_once(device.publish_endpoint, b"x @@@ ", 0.5)
@@ -280,7 +280,7 @@ def test_a_single_message_to_a_hung_device_fails(device: Forwarder, monkeypatch:
 
 def test_a_single_message_to_a_dying_device_fails(device: Forwarder, monkeypatch: pytest.MonkeyPatch) -> None:
     device.subscriber(b"x @@@ ")
-    device.mouth(b"x @@@ ")
+    device.connected_publisher(b"x @@@ ")
     stop_then_send(device, monkeypatch, signal.SIGKILL)
     with pytest.raises(ZmsvcError, match=r"cannot send to .*: the device went away; the message may be lost"):
         sockets.send_once(device.publish_endpoint, b"x @@@ ", 0.5)
@@ -326,7 +326,7 @@ def test_a_single_message_that_a_dying_device_had_not_read_may_be_lost(
     with Forwarder(tmp_path, publish_endpoint=FREE_PORT, subscribe_endpoint=FREE_PORT) as device:
         device.start()
         device.subscriber(b"x @@@ ")
-        device.mouth(b"x @@@ ")
+        device.connected_publisher(b"x @@@ ")
         stop_then_send(device, monkeypatch, signal.SIGSTOP)
         when_written(monkeypatch, lambda: device.end(signal.SIGKILL))
         with pytest.raises(

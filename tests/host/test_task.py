@@ -897,19 +897,19 @@ def test_what_is_published_arrives_from_the_first_message_on(nest: Nest, bus: Fo
                 except ValueError as error:
                     self.log.info("%s", error)
     """)
-    ear = bus.subscriber(messages.prefix("news"))
-    bus.mouth(messages.prefix("news"))
+    subscriber = bus.subscriber(messages.prefix("news"))
+    bus.connected_publisher(messages.prefix("news"))
     task = nest.fork()
     assert task.end() == 0
-    frames = [received(ear) for _ in range(1000)]
+    frames = [received(subscriber) for _ in range(1000)]
     assert frames[0] == b'news @@@ {"header":{"action":"x"},"content":{"number":0}}'
     assert [messages.decode(frame)[1]["content"]["number"] for frame in frames] == list(range(1000))
     assert nest.logged().count("cannot be a topic") == 3
 
 
-def hears(mouth: Publisher) -> None:
-    """Until this publisher knows, too, that the task listens."""
-    waiting.wait_for(lambda: mouth.has_subscriber(b'control @@@ {"header":{"service_transaction":"TX"'))
+def await_subscription(publisher: Publisher) -> None:
+    """Wait until this publisher knows the subscription of the task."""
+    waiting.wait_for(lambda: publisher.has_subscriber(b'control @@@ {"header":{"service_transaction":"TX"'))
 
 
 LISTENER = """
@@ -936,16 +936,16 @@ def test_on_control_gets_the_messages_of_its_transaction_after_ready(
     nest: Nest, bus: Forwarder, kind: str, method: str
 ) -> None:
     nest.service("Work", LISTENER.format(kind=kind, method=method))
-    mouth = bus.mouth()
+    publisher = bus.connected_publisher()
     task = nest.fork()
     nest.until("READY")
-    hears(mouth)
+    await_subscription(publisher)
     for frame in (
         control("TX2", "ts_101", 1), control("TX", "ts_100", 2), control("T", "ts_101", 3),
         b'control @@@ {"header":{"service_transaction":"TX"',
         control("TX", "ts_101", 4), control("TX", "ts_102", 5),
     ):  # fmt: skip
-        assert mouth.send(frame)
+        assert publisher.send(frame)
     assert update(nest) == {"heard": 4, "of": "ts_101", "task": []}
     assert update(nest) == {"heard": 5, "of": "ts_102", "task": []}
     assert "Ignored a message on the bus: cannot read message" in nest.logged()
@@ -955,12 +955,12 @@ def test_on_control_gets_the_messages_of_its_transaction_after_ready(
 
 def test_a_flood_of_messages_does_not_delay_steps_or_a_stop(nest: Nest, bus: Forwarder) -> None:
     nest.service("Work", LISTENER.format(kind="LoopedTask", method="def step(self): self.got.append(1)"))
-    mouth = bus.mouth()
+    publisher = bus.connected_publisher()
     task = nest.fork(configuration={"interval": "0.001"})
     nest.until("READY")
-    hears(mouth)
+    await_subscription(publisher)
     for number in range(1000):
-        assert mouth.send(control("TX", "ts_101", number + 1000))
+        assert publisher.send(control("TX", "ts_101", number + 1000))
     found = [update(nest) for _ in range(1000)]
     assert [each["heard"] for each in found] == list(range(1000, 2000))
     assert len(found[-1]["task"]) > 3
@@ -970,11 +970,11 @@ def test_a_flood_of_messages_does_not_delay_steps_or_a_stop(nest: Nest, bus: For
 
 def test_an_exception_in_on_control_is_a_failure(nest: Nest, bus: Forwarder) -> None:
     nest.service("Work", LISTENER.format(kind="LoopedTask", method="def step(self): pass"))
-    mouth = bus.mouth()
+    publisher = bus.connected_publisher()
     task = nest.fork()
     nest.until("READY")
-    hears(mouth)
-    assert mouth.send(control("TX", "ts_101", 666))
+    await_subscription(publisher)
+    assert publisher.send(control("TX", "ts_101", 666))
     assert nest.until("STATUS")["STATUS"] == "ValueError: no such number"
     assert task.end() == 1
 

@@ -27,20 +27,20 @@ class OldClient:
 
     def __init__(self, sub: str, pub: str) -> None:
         self._context = zmq.Context()
-        self._ear, self._mouth = self._context.socket(zmq.SUB), self._context.socket(zmq.XPUB)
+        self._subscriber, self._publisher = self._context.socket(zmq.SUB), self._context.socket(zmq.XPUB)
         for topic in ("control", "process", "state"):
-            self._ear.setsockopt_string(zmq.SUBSCRIBE, topic)
-        self._ear.connect(sub)
-        self._mouth.connect(pub)
+            self._subscriber.setsockopt_string(zmq.SUBSCRIBE, topic)
+        self._subscriber.connect(sub)
+        self._publisher.connect(pub)
         self.info: dict[str, Any] = {}
         """Return our transaction in the last `context_info`."""
         # 1.0 slept here until its sockets were connected.
-        while not (self._mouth.poll(PATIENCE * 1000) and b"state" in self._mouth.recv()[1:]):
+        while not (self._publisher.poll(PATIENCE * 1000) and b"state" in self._publisher.recv()[1:]):
             pass
 
     def say(self, topic: str, message: dict[str, Any]) -> None:
         text = json.dumps(message, sort_keys=True, indent=4, separators=(",", ": "))
-        self._mouth.send_string(f"{topic} @@@ {text}")
+        self._publisher.send_string(f"{topic} @@@ {text}")
 
     def context(
         self,
@@ -66,8 +66,8 @@ class OldClient:
 
     def until(self, wanted: Callable[[str, dict[str, Any]], bool]) -> dict[str, Any]:
         while True:
-            assert self._ear.poll(PATIENCE * 1000), "nothing more on the bus"
-            topic, text = self._ear.recv_string().split("@@@", 1)
+            assert self._subscriber.poll(PATIENCE * 1000), "nothing more on the bus"
+            topic, text = self._subscriber.recv_string().split("@@@", 1)
             body = json.loads(text.strip())
             body.setdefault("header", {})
             for each in body.get("content", {}).get("status", {}).get("data", []):
@@ -210,11 +210,11 @@ def test_on_control_hears_a_message_in_any_form_of_json(context: Context, ear: C
     listener = ear(b"control @@@ ")
     head = {"service_name": "sniffer", "action": "updated", "service_id": "ts010", "service_transaction": TX}
     orders = [head, dict(reversed(head.items())), {"sent_at": 1, **head}, {"action": "updated", **head}]
-    publisher = zmq.Context()
+    ctx = zmq.Context()
     try:
-        mouth = publisher.socket(zmq.XPUB)
-        mouth.connect(context.publish_endpoint)
-        assert mouth.poll(PATIENCE * 1000)
+        pub_socket = ctx.socket(zmq.XPUB)
+        pub_socket.connect(context.publish_endpoint)
+        assert pub_socket.poll(PATIENCE * 1000)
         number = 0
         for form in FORMS.values():
             for first in ("header", "content"):
@@ -223,7 +223,7 @@ def test_on_control_hears_a_message_in_any_form_of_json(context: Context, ear: C
                     status = {"result": "success", "device_action": "track_found", "number": number}
                     parts = {"header": order, "content": {"status": status}}
                     body = {first: parts[first], **parts, "extra": [1, {"a": None}]}
-                    mouth.send(b"control @@@ " + json.dumps(body, **form).encode())  # type: ignore[arg-type]
+                    pub_socket.send(b"control @@@ " + json.dumps(body, **form).encode())  # type: ignore[arg-type]
                     heard = listener.control("updated", "ts_1")["content"]["status"]
                     assert (heard["heard"], heard["action"]) == (number, "updated"), body
         # Of another transaction nothing is handed on, in whatever form it comes.
@@ -231,10 +231,10 @@ def test_on_control_hears_a_message_in_any_form_of_json(context: Context, ear: C
             number += 1
             status = {"result": "success", "device_action": "track_found", "number": number}
             body = {"content": {"status": status}, "header": {**head, "service_transaction": transaction}}
-            mouth.send(b"control @@@ " + json.dumps(body, indent=1).encode())
+            pub_socket.send(b"control @@@ " + json.dumps(body, indent=1).encode())
         assert listener.control("updated", "ts_1")["content"]["status"]["heard"] == number
     finally:
-        publisher.destroy(0)
+        ctx.destroy(0)
 
 
 @pytest.mark.parametrize("address", ["192.0.2.77", "127.0.1.1"])

@@ -199,7 +199,7 @@ def test_the_group_may_do_what_the_table_says_by_a_supplementary_group_too(
     running: Context, verb: str
 ) -> None:
     answer = Stranger(running, os.getegid()).ask(verb)
-    # An allowed verb fails for another reason: there is no such transaction.
+    # The supervisor refuses an allowed verb only because the transaction of the request does not exist.
     assert ("permission denied for uid" in answer.get("error", "")) == (CONTROL[verb] is Who.OWNER)
 
 

@@ -118,16 +118,16 @@ def test_a_flood_of_top_requests_does_not_delay_the_supervisor(
     context.start("--transaction", TX)
     stranger = ear(b"state @@@ ")
     ctx = sockets.context()
-    mouth = sockets.publisher(ctx, context.publish_endpoint)
-    assert sockets.await_device(mouth, PATIENCE)
+    pub_socket = sockets.publisher(ctx, context.publish_endpoint)
+    assert sockets.await_device(pub_socket, PATIENCE)
     for _ in range(2000):
-        sockets.publish(mouth, question(TX, memory_maps=1, open_connections=1, opened_files=1))
+        sockets.publish(pub_socket, question(TX, memory_maps=1, open_connections=1, opened_files=1))
     reply(stranger)
     for _ in range(20):
         status = context.status()
         children = Path(f"/proc/{status['pid']}/task/{status['pid']}/children").read_text().split()
         assert len(children) <= 1, "one look at a time"
-    mouth.close(0)
+    pub_socket.close(0)
     ctx.term()
 
 

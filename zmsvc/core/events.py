@@ -77,7 +77,7 @@ class SupervisorStarted:
     keeper_signals_others: bool = True
     """The keeper can ask all processes of a launch to end."""
     generated: str = ""
-    """A new transaction ID, used if there is no transaction to resume."""
+    """A new transaction ID. The context starts this transaction if it resumes no other one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
