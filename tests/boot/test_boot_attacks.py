@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 from installed import Installed, alive, task
+from lingering import LINGERING
 from machine import Machine
 from waiting import wait_for
 
@@ -22,85 +23,70 @@ PLACES = {
     "tcp": ("tcp://127.0.0.1:5556", "tcp://127.0.0.1:5557"),
 }
 
-ATTACK = r'''
-    """PROGRAM: attacks sockets for a minute. Arguments: their paths and ports, that of the control socket first."""
+ATTACK = (
+    LINGERING
+    + r'''
+# PROGRAM: attacks sockets for a minute. Arguments: their paths and ports, that of the control socket first.
+signal.alarm(60)
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48)
+held = []
 
-    import array, os, signal, socket, struct, sys, threading, time
 
-    signal.alarm(60)
-    GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x00NULL" + bytes(48)
-    held = []
+def connect(place):
+    made = socket.socket(socket.AF_UNIX if place.startswith("/") else socket.AF_INET)
+    made.setblocking(False)
+    try:
+        made.connect(place if place.startswith("/") else ("127.0.0.1", int(place)))
+    except BlockingIOError:
+        pass
+    return made
 
 
-    def connect(place):
-        made = socket.socket(socket.AF_UNIX if place.startswith("/") else socket.AF_INET)
-        made.setblocking(False)
+def give_descriptors(place, words):
+    """The process that closes the descriptor last waits for it, so this one closes it at once."""
+    made = lingering(60)
+    for _ in range(10):
+        victim = connect(place)
         try:
-            made.connect(place if place.startswith("/") else ("127.0.0.1", int(place)))
-        except BlockingIOError:
+            victim.sendmsg([words], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [made.fileno()] * 10))])
+        except (BlockingIOError, PermissionError):
             pass
-        return made
+        held.append(victim)
+    # In a thread, for the last one may be us.
+    threading.Thread(target=os.close, args=[made.detach()], daemon=True).start()
 
 
-    def lingering():
-        """A descriptor whose close takes a minute."""
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            ours = socket.create_connection(server.getsockname())
-            held.append(server.accept()[0])
-        ours.setblocking(False)
-        try:
-            while True:
-                ours.send(bytes(65536))
-        except BlockingIOError:
-            pass
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
-        return ours
+def say(place, words, times):
+    made = connect(place)
+    try:
+        for _ in range(times):
+            made.send(words)
+    except OSError:
+        pass
+    held.append(made)
 
 
-    def give_descriptors(place, words):
-        """The process that closes the descriptor last waits for it, so this one closes it at once."""
-        made = lingering()
-        for _ in range(10):
-            victim = connect(place)
-            try:
-                victim.sendmsg([words], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [made.fileno()] * 10))])
-            except (BlockingIOError, PermissionError):
-                pass
-            held.append(victim)
-        # In a thread, for the last one may be us.
-        threading.Thread(target=os.close, args=[made.detach()], daemon=True).start()
-
-
-    def say(place, words, times):
-        made = connect(place)
-        try:
-            for _ in range(times):
-                made.send(words)
-        except OSError:
-            pass
-        held.append(made)
-
-
-    control, *bus = sys.argv[1:]
+control, *bus = sys.argv[1:]
+for place in (control, *bus):
+    if place.startswith("/"):
+        give_descriptors(place, b"{" if place == control else GREETING[:9])
+for _ in range(50):
+    # Requests whose answers are not read, one that never ends, and connections that say nothing.
+    say(control, b'{"verb": "status"}\n' * 100, 20)
+    say(control, b"{", 1)
     for place in (control, *bus):
-        if place.startswith("/"):
-            give_descriptors(place, b"{" if place == control else GREETING[:9])
-    for _ in range(50):
-        # Requests whose answers are not read, one that never ends, and connections that say nothing.
-        say(control, b'{"verb": "status"}\n' * 100, 20)
-        say(control, b"{", 1)
-        for place in (control, *bus):
-            held.append(connect(place))
-        for place in bus:
-            say(place, GREETING, 1)
-    print("ready", flush=True)
-    while True:
-        for place in (control, *bus):
-            try:
-                connect(place).close()
-            except OSError:
-                time.sleep(0.001)
+        held.append(connect(place))
+    for place in bus:
+        say(place, GREETING, 1)
+print("ready", flush=True)
+while True:
+    for place in (control, *bus):
+        try:
+            connect(place).close()
+        except OSError:
+            time.sleep(0.001)
 '''
+)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from context import Context, Ear
+from lingering import LINGERING
 from needs import need
 
 ATTACKER = "daemon"
@@ -24,21 +25,13 @@ LINGER = 60
 
 Attack = Callable[..., None]
 
-ATTACK = r"""
-import array, socket, struct, sys
+ATTACK = (
+    LINGERING
+    + r"""
 path, linger = sys.argv[1], int(sys.argv[2])
 victim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 victim.connect(path)
-with socket.create_server(("127.0.0.1", 0)) as server:
-    ours = socket.create_connection(server.getsockname())
-    other, _ = server.accept()
-ours.setblocking(False)
-try:
-    while True:
-        ours.send(bytes(65536))
-except BlockingIOError:
-    pass
-ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, linger))
+ours = lingering(linger)
 rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [ours.fileno()]))]
 print("ready", flush=True)
 sys.stdin.readline()
@@ -47,6 +40,7 @@ ours.close()
 print("sent", flush=True)
 sys.stdin.read()
 """
+)
 
 
 @pytest.fixture

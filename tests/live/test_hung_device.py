@@ -15,14 +15,16 @@ from contextlib import contextmanager, suppress
 
 import pytest
 from context import Context, Ear
+from lingering import LINGERING
 from needs import need
 from others import command, others
 from waiting import stop_process, wait_for, wait_for_end
 
 from zmsvc.host.kernel import linux
 
-ATTACK = r"""
-import array, os, socket, struct, sys
+ATTACK = (
+    LINGERING
+    + r"""
 def send(fd):
     victim = socket.socket(socket.AF_UNIX)
     victim.connect(sys.argv[1])
@@ -33,16 +35,7 @@ try:
 except PermissionError:
     print("refused", flush=True)
     sys.exit()
-with socket.create_server(("127.0.0.1", 0)) as server:
-    ours = socket.create_connection(server.getsockname())
-    other, _ = server.accept()
-ours.setblocking(False)
-try:
-    while True:
-        ours.send(bytes(65536))
-except BlockingIOError:
-    pass
-ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+ours = lingering(60)
 print("ready", flush=True)
 sys.stdin.readline()
 victim = send(ours.fileno())
@@ -50,6 +43,7 @@ os.close(ours.detach())
 print("sent", flush=True)
 sys.stdin.read()
 """
+)
 LIMIT = 5.0
 """Seconds after which a device that hangs has to be replaced, or gone. The attack goes on for 60 s."""
 
