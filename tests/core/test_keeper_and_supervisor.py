@@ -23,6 +23,7 @@ from zmsvc.core import events as ev
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import Context, Endpoints
 from zmsvc.host import crashpoint
+from zmsvc.protocol import supervision as sv
 
 SEEDS = os.environ.get("ZMSVC_SEEDS", "40")
 REACHED = (
@@ -228,3 +229,24 @@ def test_the_keeper_survives_any_fault_and_every_task_settles(
     print(counts)
     if len(seeds()) >= 40:
         assert not [name for name in REACHED if not counts[name]], "this was never reached"
+
+
+def test_a_second_ctrl_c_is_timed_from_when_the_keeper_could_take_it(
+    folder: Path, crashing: list[FakeContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = fake_context(folder, 1, crashing)
+    house.run_for(1.0)
+    reported: list[object] = []
+    monkeypatch.setattr(house.keeper, "_report", reported.append)
+
+    def press(after_s: float) -> list[object]:
+        reported.clear()
+        house.kernel.now += after_s
+        house.keeper.handle_signals([signal.SIGINT])
+        return list(reported)
+
+    assert press(0.0) == [sv.StopAll(signal="SIGINT")]
+    assert press(1.0) == [], "the keeper was busy for a second with the first one"
+    house.keeper.turn()
+    assert press(0.2) == [], "a wrapper has forwarded it"
+    assert press(0.1) == [sv.StopAll(signal="SIGINT", now=True)]

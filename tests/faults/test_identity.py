@@ -4,6 +4,7 @@ number to an unrelated process.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -26,8 +27,11 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
     process.wait()
 
 
-def state(context: Context) -> sqlite3.Connection:
-    return sqlite3.connect(context.home / "state" / context.name / "state.db", isolation_level=None)
+def state(context: Context) -> contextlib.closing[sqlite3.Connection]:
+    """The state file, open until the end of a `with` block."""
+    return contextlib.closing(
+        sqlite3.connect(context.home / "state" / context.name / "state.db", isolation_level=None)
+    )
 
 
 def killed_as_by_a_power_cut(context: Context) -> int:
@@ -52,16 +56,15 @@ def test_an_unrelated_process_with_the_pid_of_a_task_is_left_alone(
     context.task("ts_1", "Echo")
     context.start("--transaction", "T")
     old = killed_as_by_a_power_cut(context)
-    db = state(context)
-    row = db.execute("SELECT row FROM tasks").fetchone()[0]
-    assert f'"pid":{old}' in row
-    db.execute(
-        "UPDATE tasks SET pid = ?, row = ?",
-        (stranger.pid, row.replace(f'"pid":{old}', f'"pid":{stranger.pid}')),
-    )
-    if rebooted:
-        db.execute("UPDATE meta SET value = 'another boot' WHERE name = 'boot_id'")
-    db.close()
+    with state(context) as db:
+        row = db.execute("SELECT row FROM tasks").fetchone()[0]
+        assert f'"pid":{old}' in row
+        db.execute(
+            "UPDATE tasks SET pid = ?, row = ?",
+            (stranger.pid, row.replace(f'"pid":{old}', f'"pid":{stranger.pid}')),
+        )
+        if rebooted:
+            db.execute("UPDATE meta SET value = 'another boot' WHERE name = 'boot_id'")
     context.start()
     task = context.tasks("T")["ts_1"]
     assert (task["sub"], task["pid"] == stranger.pid, task["restarts"]) == ("running", False, 0)
@@ -80,9 +83,8 @@ def test_launches_of_another_boot_are_ignored(context: Context) -> None:
     os.kill(context.tasks()["ts_1"]["pid"], signal.SIGKILL)
     context.task_is("ts_1", "back-off")
     assert context.stop() == 0
-    db = state(context)
-    db.execute("UPDATE meta SET value = 'another boot' WHERE name = 'boot_id'")
-    db.close()
+    with state(context) as db:
+        db.execute("UPDATE meta SET value = 'another boot' WHERE name = 'boot_id'")
     context.start()
     (transaction,) = context.status()["transactions"]
     assert (transaction["id"], transaction["tasks"][0]["sub"]) == ("T", "running")

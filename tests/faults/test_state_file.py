@@ -4,6 +4,7 @@ stopped in every case.
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sqlite3
 import subprocess
@@ -103,24 +104,21 @@ def test_a_newer_file_is_refused_and_left_as_it_is(context: Context) -> None:
     context.task("ts_1", "Echo")
     context.start("--transaction", "T")
     assert context.stop() == 0
-    with sqlite3.connect(state_file(context)) as db:
+    with contextlib.closing(sqlite3.connect(state_file(context), isolation_level=None)) as db:
         db.execute("PRAGMA user_version=99")
-    db.close()
     context.start(ready=False)
     assert context.wait() == 1
     assert "schema 99" in context.log.read_text()
-    with sqlite3.connect(state_file(context)) as db:
+    with contextlib.closing(sqlite3.connect(state_file(context))) as db:
         assert db.execute("SELECT count(*) FROM transactions").fetchone() == (1,)
-    db.close()
 
 
 def test_the_shell_reads_it_while_the_daemon_runs(context: Context) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")
     context.start("--transaction", "T")
-    with sqlite3.connect(f"file:{state_file(context)}?mode=ro", uri=True) as db:
+    with contextlib.closing(sqlite3.connect(f"file:{state_file(context)}?mode=ro", uri=True)) as db:
         assert db.execute("SELECT task, sub FROM tasks").fetchall() == [("ts_1", "running")]
-    db.close()
 
 
 def test_messages_of_tasks_are_processed_on_a_full_disk(context: Context) -> None:

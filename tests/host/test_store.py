@@ -71,9 +71,8 @@ def test_a_save_that_fails_half_way_changes_nothing(tmp_path: Path) -> None:
     kept = Store(tmp_path / "state.db")
     world: World = replace(kept.load(CONTEXT, "boot"), keeper_id="keeper")
     kept.save(world, (), at=0.0)
-    with sqlite3.connect(tmp_path / "state.db") as other:
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as other:
         other.execute("CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'full'); END")
-    other.close()
     with pytest.raises(OSError, match=f"cannot save state to {tmp_path}/state.db: full"):
         kept.save(replace(world, context=replace(CONTEXT, text=b"<New/>")), records(1), at=0.0)
     assert kept.context_text("keeper") == CONTEXT.text

@@ -17,6 +17,9 @@ ROOT = Path(__file__).parents[2]
 OLD = "4ef1121"
 """The commit of zmsvc 1.0, whose keeper and supervisor send no protocol number."""
 
+PROTOCOL_3 = "b68ab39"
+"""The last commit whose keeper speaks protocol 3. It can fork on every Python, unlike that of 1.0."""
+
 
 def extracted(commit: str, into: Path) -> Path:
     """The package as it was at a commit; gives the directory that is to be in PYTHONPATH."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -139,7 +140,7 @@ def test_the_values_of_a_file_are_on_no_bus_and_in_no_status_log_or_state_file(
     ]
     assert SECRET not in "".join(outputs) + context.log.read_text()
     for database in (home / "state").rglob("*.db"):
-        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as store:
+        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as store:
             assert SECRET not in "\n".join(store.iterdump())
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from context import Context
 from needs import need
-from releases import OLD, ROOT, Installed, extracted
+from releases import PROTOCOL_3, ROOT, Installed, extracted
 from waiting import wait_for
 
 USER = "daemon"
@@ -174,7 +174,7 @@ def test_an_oom_score_that_the_kernel_refuses_is_a_warning_and_the_task_runs(
 
 
 def test_a_keeper_that_would_drop_an_option_starts_no_task_without_it(context: Context, home: Path) -> None:
-    installed = Installed(home, extracted(OLD, home))
+    installed = Installed(home, extracted(PROTOCOL_3, home))
     (home / "Services").mkdir()
     sleep = "<command>sleep 3600</command>"
     context.task("plain", "Sleep", kind="Command", config=sleep)

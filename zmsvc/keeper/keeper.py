@@ -98,8 +98,10 @@ class Keeper:
         descriptor for one of them.
         """
         self._stopping = False
-        self._stop_requested_at = 0.0
-        """When the first signal that ends the context arrived."""
+        self._waits_since_stop: float | None = None
+        """When the keeper waited again after the first signal that ends the context. Its own work before that
+        must not make a forwarded signal late.
+        """
         self._ending: float | None = None
         self._nothing_left = False
         self._status = 0
@@ -148,6 +150,8 @@ class Keeper:
 
     def turn(self) -> None:
         """Wait for the next events and handle them. No exception ends the keeper."""
+        if self._stopping and self._waits_since_stop is None:
+            self._waits_since_stop = self._machine.now()
         self._dispatcher.turn(self.timeout())
         # Ends are handled after messages, so that a program's `executed` is reported before its end.
         attempt(self._reap)
@@ -168,15 +172,18 @@ class Keeper:
         for number in numbers:
             if number in (signal.SIGTERM, signal.SIGINT) and not self._stopping:
                 self._stopping = True
-                self._stop_requested_at = self._machine.now()
                 if number == signal.SIGINT and sys.stderr.isatty():
                     complain("zmsvcd: stopping (press Ctrl-C again to kill what has not ended)")
                 self._report(sv.StopAll(signal=signal.Signals(number).name))
-            elif number == signal.SIGINT and self._machine.now() - self._stop_requested_at >= SAME_CTRL_C:
+            elif number == signal.SIGINT and self._is_another_ctrl_c():
                 self._report(sv.StopAll(signal=signal.Signals(number).name, now=True))
             elif number == signal.SIGHUP:
                 self._output.reopen()
                 self._report(sv.Reload())
+
+    def _is_another_ctrl_c(self) -> bool:
+        since = self._waits_since_stop
+        return since is not None and self._machine.now() - since >= SAME_CTRL_C
 
     def timeout(self) -> float | None:
         """Return the seconds until `turn` has timed work to do, or None if there is none."""
