@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from zmsvc.host.kernel import signals
 from zmsvc.supervisor.loop import Loop
 from zmsvc.supervisor.requests import Requests
 
@@ -32,9 +34,9 @@ def test_a_keeper_of_an_earlier_release_is_not_asked_to_signal_all_processes() -
     )
 
 
-@pytest.mark.parametrize("signal", ["", None, "FOO", 0, 99, ["HUP"]])
-def test_a_signal_that_the_machine_does_not_have_is_refused(signal: Any) -> None:
-    code, error = refused({"verb": "signal", "tasks": ["a"], "signal": signal})
+@pytest.mark.parametrize("word", ["", None, "FOO", 0, -1, 65, 99, "9" * 5000, ["HUP"]])
+def test_a_signal_that_the_machine_does_not_have_is_refused(word: Any) -> None:
+    code, error = refused({"verb": "signal", "tasks": ["a"], "signal": word})
     assert (code, "is not a signal" in error) == (2, True)
 
 
@@ -75,3 +77,8 @@ def test_a_task_that_is_named_twice_gets_one_signal() -> None:
     request = {"verb": "signal", "tasks": ["a", "b", "a"], "signal": "HUP"}
     assert asyncio.run(table["signal"](request, 0, unwritten))["ok"]
     assert asked[0].tasks == ("a", "b")
+
+
+def test_a_real_time_signal_has_a_number_like_every_other_one() -> None:
+    for number in range(signal.SIGRTMIN, signal.SIGRTMAX + 1):
+        assert signals.number(signals.name(str(number))) == number

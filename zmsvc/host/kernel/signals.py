@@ -13,8 +13,12 @@ def name(text: str) -> str:
     word = text.strip().upper()
     if (match := _REALTIME.fullmatch(word)) and signal.SIGRTMIN + int(match[1]) <= signal.SIGRTMAX:
         return f"SIGRTMIN+{int(match[1])}"
-    if word.isdecimal() and int(word) in [each.value for each in signal.Signals]:
-        return signal.Signals(int(word)).name
+    if re.fullmatch("[0-9]{1,3}", word):
+        number = int(word)
+        if number in [each.value for each in signal.Signals]:
+            return signal.Signals(number).name
+        if signal.SIGRTMIN < number < signal.SIGRTMAX:
+            return f"SIGRTMIN+{number - signal.SIGRTMIN}"
     full = word if word.startswith("SIG") else f"SIG{word}"
     if full in signal.Signals.__members__:
         return signal.Signals[full].name
