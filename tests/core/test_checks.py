@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from zmsvc.core.checks import Fault, config_warnings, faults, monitor_endpoints, warnings
 from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
-from zmsvc.core.service_options import Limits, ServiceType
+from zmsvc.core.service_options import Limits, Restart, ServiceType
 from zmsvc.core.values import Endpoint, endpoint
 
 LOCAL = Endpoints(
@@ -170,6 +170,10 @@ def test_a_task_whose_on_exit_starts_itself_is_a_ring() -> None:
         "ring of rules, which is legal but may run forever: a -[on_exit: start]-> a"
     ]
     assert "ring" in warned(task("a", "on_start restart a"))[0]
+
+
+def test_a_task_that_always_restarts_is_not_a_ring() -> None:
+    assert warned(task("a", "on_exit restart a", restart=Restart.ALWAYS)) == []
 
 
 def test_a_task_whose_on_fail_restarts_itself_is_not_a_ring() -> None:

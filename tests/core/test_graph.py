@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from zmsvc.core.graph import FILL, dot, mermaid
 from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
+from zmsvc.core.service_options import Restart
 
 ENDS = Endpoints(
     subscribe_endpoint="ipc:///a",
@@ -54,6 +55,13 @@ def test_dot_has_the_tasks_as_nodes_and_the_rules_as_labeled_arrows() -> None:
         ("n0", "n0", "on_fail: restart", "solid"),
         ("n1", "n0", "on_update: stop", "dashed"),
     ]
+
+
+def test_a_rule_for_some_reasons_alone_says_so() -> None:
+    watched = Rule(trigger=Trigger.ON_FAIL, action=Action.RESTART, call="a", only=Restart.ON_WATCHDOG)
+    day = context(TaskService(id="a", instance="A", rules=(watched,)))
+    assert 'label="on_fail: restart, on-watchdog"' in dot(day)
+    assert "|on_fail: restart, on-watchdog|" in mermaid(day)
 
 
 def test_mermaid_has_the_tasks_as_nodes_and_the_rules_as_labeled_arrows() -> None:

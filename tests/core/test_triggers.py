@@ -24,9 +24,10 @@ from zmsvc.core.back_off import (
 from zmsvc.core.cause import MAX_SOURCES, NO_CAUSE, Source, SourceExit, as_json, by_rule
 from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import Action, Trigger
-from zmsvc.core.service_options import Limits
+from zmsvc.core.restart import contradictions, rules_of
+from zmsvc.core.service_options import Limits, Restart
 from zmsvc.core.transitions import rules_for
-from zmsvc.core.world import Task
+from zmsvc.core.world import Reason, Task
 
 TRIGGERS = ["on_start", "on_update", "on_fail", "on_exit"]
 ACTIONS = ["start", "stop", "restart"]
@@ -720,6 +721,84 @@ def test_reset_failed_during_a_back_off_resets_the_counts_and_keeps_the_back_off
     sim.ask("reset-failed")
     assert (sim.sub_state("a"), sim.task("a").failures, sim.alarms) == ("back-off", 0, due)
     assert sim.replies()[0].data == {"tasks": ["a"]}
+
+
+# --- the option `restart`
+
+FAILURES = [reason for reason in Reason if reason not in (Reason.EXITED, Reason.REQUESTED)]
+AGAIN_AFTER = {
+    Restart.NO: [],
+    Restart.ON_WATCHDOG: [Reason.WATCHDOG],
+    Restart.ON_ABNORMAL: [
+        reason for reason in FAILURES if reason not in (Reason.EXIT_CODE, Reason.CANNOT_LAUNCH)
+    ],
+    Restart.ON_FAILURE: FAILURES,
+    Restart.ALWAYS: [Reason.EXITED, *FAILURES],
+}
+
+
+@pytest.mark.parametrize("restart", Restart)
+def test_the_option_restart_starts_a_task_after_the_ends_that_it_names(restart: Restart) -> None:
+    service = task("a", *rules_of(restart, "a", []))
+
+    def again(reason: Reason) -> bool:
+        trigger = Trigger.ON_FAIL if reason in FAILURES else Trigger.ON_EXIT
+        found = rules_for(service, trigger, requested=reason is Reason.REQUESTED, reason=reason)
+        assert all((each.action, each.call) == (Action.RESTART, "a") for each in found)
+        return bool(found)
+
+    assert [reason for reason in Reason if again(reason)] == AGAIN_AFTER[restart]
+
+
+@pytest.mark.parametrize(("code", "launches"), [(3, 1), (None, 2)])
+def test_on_abnormal_restarts_a_task_after_a_signal_and_not_after_an_exit_status(
+    code: int | None, launches: int
+) -> None:
+    sim = Simulation.of(task("a", *rules_of(Restart.ON_ABNORMAL, "a", []), restart_delay=0.0))
+    sim.begin()
+    sim.ready()
+    sim.now += 100
+    sim.end("a", code=code, signal=None if code else "SIGSEGV")
+    assert sim.launched("a") == launches
+
+
+def test_a_task_that_always_restarts_does_not_do_so_after_a_stop() -> None:
+    sim = Simulation.of(task("a", *rules_of(Restart.ALWAYS, "a", [])))
+    sim.begin()
+    sim.ready()
+    sim.now += 100
+    sim.end("a", code=0)
+    sim.ready()
+    assert (sim.sub_state("a"), sim.launched("a")) == ("running", 2)
+    sim.ask("stop", "a")
+    assert sim.sub_state("a") == "stopped"
+
+
+CONTRADICTED = {
+    Restart.NO: ["on_fail start", "on_fail restart", "on_exit start", "on_exit restart"],
+    Restart.ON_FAILURE: ["on_fail stop"],
+    Restart.ON_ABNORMAL: ["on_fail start", "on_fail stop", "on_fail restart"],
+    Restart.ON_WATCHDOG: ["on_fail start", "on_fail stop", "on_fail restart"],
+    Restart.ALWAYS: ["on_fail stop", "on_exit stop"],
+    None: [],
+}
+
+
+@pytest.mark.parametrize("restart", CONTRADICTED)
+def test_a_rule_on_the_task_itself_may_not_contradict_the_option_restart(restart: Restart | None) -> None:
+    pairs = [(trigger, action) for trigger in TRIGGERS for action in ACTIONS]
+    own, other = ([rule(*pair, name) for pair in pairs] for name in "ab")
+    found = [index for index, _ in contradictions(restart, "a", own)]
+    assert sorted(" ".join(pairs[index]) for index in found) == sorted(CONTRADICTED[restart])
+    assert list(contradictions(restart, "a", other)) == []
+
+
+def test_the_option_restart_repeats_no_rule_of_the_file() -> None:
+    assert rules_of(Restart.ALWAYS, "a", [rule("on_fail", "start", "a")]) == (
+        rule("on_exit", "restart", "a"),
+    )
+    assert rules_of(Restart.ON_FAILURE, "a", [rule("on_fail", "restart", "a")]) == ()
+    assert len(rules_of(Restart.ALWAYS, "a", [rule("on_fail", "stop", "b")])) == 2
 
 
 # --- the list

@@ -304,6 +304,24 @@ def test_the_name_is_the_stem_of_any_other_file_or_what_is_given(tmp_path: Path)
     assert reader.load(file, name="Given").name == "Given"
 
 
+def test_the_option_restart_is_short_for_rules_on_the_task_itself() -> None:
+    task = parse(with_service("<restart>always</restart>")).tasks["ts_100"]
+    assert [(each.trigger, each.action, each.call) for each in task.rules] == [
+        ("on_fail", "restart", "ts_100"),
+        ("on_exit", "start", "ts000"),
+        ("on_exit", "restart", "ts_100"),
+    ]
+
+
+def test_a_rule_that_contradicts_the_option_restart_is_a_fault_on_its_line() -> None:
+    text = with_service("<restart>on-watchdog</restart>")
+    line = text[: text.index("ts_100</call>")].count("\n") + 1
+    assert faults(text) == [
+        f"F.xml:{line}: on_fail has the action restart for 'ts_100' itself, which contradicts its <restart> "
+        f"on-watchdog, expected one of them"
+    ]
+
+
 def test_one_restart_delay_alone_adjusts_the_other() -> None:
     longer = parse(with_service("<restart_delay>5min</restart_delay>")).tasks["ts_100"].limits
     shorter = parse(with_service("<restart_max_delay>10ms</restart_max_delay>")).tasks["ts_100"].limits

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from context import Context, Ear
+from waiting import wait_for
 
 TX = "5HGAHZ3WPZUI71PACRPP"
 TRIGGERS = ("on_start", "on_update", "on_fail", "on_exit")
@@ -148,6 +149,47 @@ def test_a_stop_by_the_operator_beats_every_rule(context: Context) -> None:
     assert (task["sub"], task["held"], task["restarts"]) == ("stopped", True, 0)
     context.ctl("start", "--transaction", TX, "--task", "ts_1")
     assert context.tasks()["ts_1"]["held"] is False
+
+
+@pytest.mark.parametrize("kind", ["Process", "Thread", "Command"])
+def test_the_option_restart_starts_a_task_after_the_ends_that_it_names(context: Context, kind: str) -> None:
+    context.service("Ends", ENDS.format(name="Ends", body="pass"))
+    context.service("Fails", ENDS.format(name="Fails", body="raise RuntimeError('on purpose')"))
+    cases = [
+        ("Ends", "no", False),
+        ("Ends", "on-failure", False),
+        ("Ends", "always", True),
+        ("Fails", "no", False),
+        ("Fails", "on-failure", True),
+        ("Fails", "on-abnormal", False),
+        ("Fails", "on-watchdog", False),
+        ("Fails", "always", True),
+    ]
+    for instance, restart, _ in cases:
+        program = f"<command>/bin/{'true' if instance == 'Ends' else 'false'}</command>"
+        context.task(
+            f"{instance}-{restart}",
+            instance,
+            kind=kind,
+            config=program if kind == "Command" else "",
+            service=f"<restart>{restart}</restart><restart_delay>0</restart_delay>",
+        )
+    context.start("--transaction", TX)
+    for instance, restart, again in cases:
+        name = f"{instance}-{restart}"
+        if again:
+            wait_for(lambda name=name: started_again(context, name))
+        else:
+            context.task_is(name, "exited" if instance == "Ends" else "failed")
+    assert {f"{instance}-{restart}" for instance, restart, again in cases if again} == {
+        event["task"] for event in events_of(context) if event["event"] == "rule"
+    }
+
+
+def started_again(context: Context, name: str) -> bool:
+    cause = context.tasks()[name]["cause"]
+    assert cause["by"] == "rule"
+    return bool([source["task"] for source in cause["sources"]] == [name])
 
 
 def events_of(context: Context) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from zmsvc.core import shell
 from zmsvc.core.access import ANYONE, BUS, MAY_CONNECT
 from zmsvc.core.model import Action, BusAccess, Context, Rule, TaskService, Trigger
 from zmsvc.core.monitoring import monitoring
-from zmsvc.core.service_options import OPTIONS, ServiceType
+from zmsvc.core.service_options import OPTIONS, Restart, ServiceType
 from zmsvc.core.values import TRUE, Endpoint, apart, collide, endpoint, quote, reaches, seconds
 
 _STARTING = (Action.START, Action.RESTART)
@@ -407,15 +407,16 @@ def _rule_cycles(tasks: Mapping[str, TaskService]) -> Iterator[ConfigWarning]:
 
 def _edges(task: TaskService) -> Iterator[Rule]:
     """Yield the rules by which a task starts another one. A failing task that restarts itself is left out,
-    since that is the purpose of on_fail.
+    since that is the purpose of on_fail, and so is a task that says `restart` always.
     """
     for rule in task.rules:
         # A rule that starts its own task while the task runs does nothing. Another warning is about such a
         # rule.
         idle = rule.action is Action.START and rule.trigger in (Trigger.ON_START, Trigger.ON_UPDATE)
-        if rule.action in _STARTING and not (
-            rule.call == task.id and (idle or rule.trigger is Trigger.ON_FAIL)
-        ):
+        meant = rule.trigger is Trigger.ON_FAIL or (
+            rule.trigger is Trigger.ON_EXIT and task.restart is Restart.ALWAYS
+        )
+        if rule.action in _STARTING and not (rule.call == task.id and (idle or meant)):
             yield rule
 
 

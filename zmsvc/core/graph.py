@@ -44,11 +44,11 @@ def dot(context: Context, states: Mapping[str, State] | None = None) -> str:
         border = 2 if task.entry else 1
         fill = FILL.get(state or "", _PLAIN)
         lines.append(f'  {names[task.id]} [label={label}, peripheries={border}, fillcolor="{fill}"];')
-    for here, there, trigger, action in _arrows(context):
+    for here, there, trigger, action, words in _arrows(context):
         style = "dashed" if action is Action.STOP else "solid"
         color = _STROKE[trigger]
         lines.append(
-            f'  {names[here]} -> {names[there]} [label="{trigger}: {action}", style={style}, '
+            f'  {names[here]} -> {names[there]} [label="{words}", style={style}, '
             f'color="{color}", fontcolor="{color}"];'
         )
     return "\n".join([*lines, "}"]) + "\n"
@@ -69,10 +69,10 @@ def mermaid(context: Context, states: Mapping[str, State] | None = None) -> str:
         if state and state in FILL:
             shown.setdefault(state, []).append(names[task.id])
     arrows = list(_arrows(context))
-    for here, there, trigger, action in arrows:
+    for here, there, _, action, words in arrows:
         arrow = "-.->" if action is Action.STOP else "-->"
-        lines.append(f"  {names[here]} {arrow}|{trigger}: {action}| {names[there]}")
-    for index, (_, _, trigger, _) in enumerate(arrows):
+        lines.append(f"  {names[here]} {arrow}|{words}| {names[there]}")
+    for index, (_, _, trigger, _, _) in enumerate(arrows):
         lines.append(f"  linkStyle {index} stroke:{_STROKE[trigger]}")
     for state, nodes in shown.items():
         lines.append(f"  classDef {state} fill:{FILL[state]},stroke:#555555,color:#000000")
@@ -80,11 +80,13 @@ def mermaid(context: Context, states: Mapping[str, State] | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _arrows(context: Context) -> Iterator[tuple[str, str, Trigger, Action]]:
+def _arrows(context: Context) -> Iterator[tuple[str, str, Trigger, Action, str]]:
     for task in context.tasks.values():
         for rule in task.rules:
             if rule.call in context.tasks:
-                yield task.id, rule.call, rule.trigger, rule.action
+                only = f", {rule.only}" if rule.only else ""
+                words = f"{rule.trigger}: {rule.action}{only}"
+                yield task.id, rule.call, rule.trigger, rule.action, words
 
 
 def _label(task: TaskService, state: State | None) -> list[str]:

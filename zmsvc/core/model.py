@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from zmsvc.core.service_options import ServiceOptions, ServiceType
+from zmsvc.core.service_options import Restart, ServiceOptions, ServiceType
 
 TRANSACTION_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 """The allowed names of a transaction (match with `fullmatch`). A generated name is 20 of A-Z0-9."""
@@ -40,6 +40,8 @@ class Rule:
     trigger: Trigger
     action: Action
     call: str
+    only: Restart | None = None
+    """The value of `restart` that this rule stands for, if it fires for some reasons of an end alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,6 +53,16 @@ class KillMode(StrEnum):
     """The main process alone."""
 
 
+class Restart(StrEnum):
+    """The ends after which a task starts again, in systemd's words."""
+
+    NO = "no"
+    ON_FAILURE = "on-failure"
+    ON_ABNORMAL = "on-abnormal"
+    ON_WATCHDOG = "on-watchdog"
+    ALWAYS = "always"
+
+
 class NotifyAccess(StrEnum):
     """The processes of a task whose notifications (sd_notify) count for the task."""
 
@@ -211,6 +221,46 @@ class ServiceOptions:
     """The values of all options of a task."""
 
     limits: Limits = field(default_factory=Limits)
+    restart: Restart | None = option(
+        choice(Restart, "is not a way to restart"),
+        None,
+        summary="The ends after which the task starts again by itself.",
+        default_words="as the rules in <state> say",
+        manual="""
+            As Restart= in
+            .Xr systemd.service 5 .
+            It is short for rules in
+            .Li <state>
+            that restart the task itself, with their delays and limits:
+            .Li on-failure
+            for one in
+            .Li <on_fail> ,
+            .Li always
+            for one in
+            .Li <on_fail>
+            and one in
+            .Li <on_exit> .
+            .Li on-abnormal
+            is
+            .Li on-failure
+            without the reasons
+            .Li exit-code
+            and
+            .Li cannot-launch ;
+            .Li on-watchdog
+            is
+            .Li on-failure
+            for the reason
+            .Li watchdog
+            alone.
+            .Li no
+            says that there is no such rule.
+            A task that was asked to stop does not start again.
+            A rule of the same trigger that says otherwise about the task itself is a fault of the file; one
+            that says the same is allowed.
+            """,
+        in_place=EVERY_TYPE,
+    )
     user: str | None = option(
         OWNER,
         None,

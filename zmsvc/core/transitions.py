@@ -19,6 +19,7 @@ from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import TABLE, Act, SubState, TaskEvent
 from zmsvc.core.model import Action, Rule, TaskService, Trigger
 from zmsvc.core.pending_requests import complete_starts, complete_stops, resolve, restarted, stopped
+from zmsvc.core.restart import fires_for
 from zmsvc.core.service_options import KillMode, ServiceType
 from zmsvc.core.world import Exit, Reason, Task, status_at
 
@@ -335,14 +336,17 @@ def _start_again(draft: Draft, key: Key) -> None:
 # --- rules
 
 
-def rules_for(service: TaskService, trigger: Trigger, *, requested: bool) -> list[Rule]:
-    """Return the rules of a task that fire on `trigger`. A task that was asked to stop does not start itself
-    again.
+def rules_for(
+    service: TaskService, trigger: Trigger, *, requested: bool, reason: Reason | None = None
+) -> list[Rule]:
+    """Return the rules of a task that fire on `trigger`; `reason` is that of an end. A task that was asked to
+    stop does not start itself again.
     """
     return [
         rule
         for rule in service.rules
         if rule.trigger is trigger
+        and fires_for(rule, reason)
         and not (requested and rule.call == service.id and rule.action is not Action.STOP)
     ]
 
@@ -355,7 +359,8 @@ def fire(draft: Draft, key: Key, trigger: Trigger, *, requested: bool = False) -
     # Keep the record of the transition that fired the rules: the first rule may already start this task
     # again.
     fired = draft.tasks[key]
-    for rule in rules_for(service, trigger, requested=requested):
+    reason = fired.exit.reason if fired.exit is not None else None
+    for rule in rules_for(service, trigger, requested=requested, reason=reason):
         if (key[0], rule.call) in draft.tasks:
             _fire_one(draft, key, fired, rule)
 

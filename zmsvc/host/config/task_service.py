@@ -13,6 +13,7 @@ from typing import Any
 
 from lxml import etree
 
+from zmsvc.core import restart
 from zmsvc.core.model import Action, Rule, TaskService, Trigger
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.values import TASK_ID, TRUE, WHITE, quote
@@ -30,7 +31,9 @@ _TRIGGERS = tuple(trigger.value for trigger in Trigger)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParsedService:
-    """A task and the elements from which it was read. `rules` has an element for each rule of the task."""
+    """A task and the elements from which it was read. `rules` has an element for each rule of the file. The
+    task may have more rules, by its `restart`.
+    """
 
     task: TaskService
     element: etree._Element
@@ -53,8 +56,12 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
     own = _own(configuration)
     _warn_of_misspelled(configuration, kind, instance, notes)
     state = element.find("Task/state")
+    ident, written = _id(element, notes), [rule for rule, _ in rules]
+    again = options.get("restart")
+    for index, text in restart.contradictions(again, ident, written):
+        notes.fault(rules[index][1], text)
     task = TaskService(
-        id=_id(element, notes),
+        id=ident,
         instance=instance,
         topic=_attribute(element, "topic") or "process",
         service_type=kind,
@@ -63,7 +70,7 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
         device_action=text_of(_only(configuration, "device_action", notes)),
         location=_location(configuration, notes, folder),
         entry=state is not None and _attribute(state, "type") in _ENTRY,
-        rules=tuple(rule for rule, _ in rules),
+        rules=(*written, *restart.rules_of(again, ident, written)),
         **options,
         command=_command(configuration, notes) if kind is ServiceType.COMMAND else (),
         notify=kind is ServiceType.COMMAND and _notifies(configuration, notes),

@@ -1,0 +1,61 @@
+"""The option `restart`: the rules on the task itself for which it is short, the reasons for which they fire,
+and the rules of the file that contradict it. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from zmsvc.core.model import Action, Rule, Trigger
+from zmsvc.core.service_options import Restart
+from zmsvc.core.values import quote
+from zmsvc.core.world import Reason
+
+_TRIGGERS = {
+    Restart.NO: (),
+    Restart.ON_FAILURE: (Trigger.ON_FAIL,),
+    Restart.ON_ABNORMAL: (Trigger.ON_FAIL,),
+    Restart.ON_WATCHDOG: (Trigger.ON_FAIL,),
+    Restart.ALWAYS: (Trigger.ON_FAIL, Trigger.ON_EXIT),
+}
+_ENDS = (Trigger.ON_FAIL, Trigger.ON_EXIT)
+_PARTIAL = (Restart.ON_ABNORMAL, Restart.ON_WATCHDOG)
+_STARTING = (Action.START, Action.RESTART)
+_NORMAL = frozenset({Reason.EXITED, Reason.REQUESTED, Reason.EXIT_CODE, Reason.CANNOT_LAUNCH})
+"""The reasons that `on-abnormal` leaves out. systemd sees a program that it cannot execute as an exit status.
+"""
+
+
+def rules_of(restart: Restart | None, task: str, written: Sequence[Rule]) -> tuple[Rule, ...]:
+    """Return the rules for which the option of a task is short, without those that the file has as well."""
+    there = {rule.trigger for rule in written if rule.call == task and rule.action in _STARTING}
+    return tuple(
+        Rule(trigger=trigger, action=Action.RESTART, call=task, only=restart if restart in _PARTIAL else None)
+        for trigger in (() if restart is None else _TRIGGERS[restart])
+        if trigger not in there
+    )
+
+
+def contradictions(restart: Restart | None, task: str, written: Sequence[Rule]) -> Iterator[tuple[int, str]]:
+    """Yield the index and the fault of each rule of the file that contradicts the option of its task."""
+    for index, rule in enumerate(written):
+        if restart is None or rule.call != task or rule.trigger not in (_TRIGGERS[restart] or _ENDS):
+            continue
+        starts = rule.action in _STARTING
+        if starts == (restart is Restart.NO) or (starts and restart in _PARTIAL):
+            yield (
+                index,
+                f"{rule.trigger} has the action {rule.action} for {quote(task)} itself, which contradicts "
+                f"its <restart> {restart}, expected one of them",
+            )
+
+
+def fires_for(rule: Rule, reason: Reason | None) -> bool:
+    """Return True if a rule acts on an end for this reason. A trigger other than an end has None."""
+    match rule.only:
+        case Restart.ON_ABNORMAL:
+            return reason not in _NORMAL
+        case Restart.ON_WATCHDOG:
+            return reason is Reason.WATCHDOG
+        case _:
+            return True
