@@ -44,7 +44,7 @@ def test_a_message_that_is_sent_before_the_bus_is_attached_does_not_hide_that_it
 
     async def attach(device: Forwarder) -> None:
         bus = Bus((device.subscribe_endpoint, device.publish_endpoint), "0123", Supervisor(world), None)
-        attached = asyncio.create_task(bus.attach())
+        attached = asyncio.create_task(bus.attach(PATIENCE))
         for _ in range(10):
             await asyncio.sleep(0)
         # From here on this loop has no turn, so that only `control` takes in the subscriptions.
@@ -53,7 +53,7 @@ def test_a_message_that_is_sent_before_the_bus_is_attached_does_not_hide_that_it
             bus.control(refused)
             select.select([], [], [], 0.01)
         try:
-            await asyncio.wait_for(attached, PATIENCE)
+            assert await attached
         finally:
             bus.close()
 

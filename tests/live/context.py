@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
 
+import psutil
 import zmq
 from waiting import PATIENCE, wait_for, wait_for_end
 
@@ -171,14 +172,10 @@ class Context:
         kernel's function it waits in.
         """
         assert self.daemon is not None
-        ps = [
-            "ps",
-            "--forest",
-            "-o",
-            "pid,stat,etimes,cputimes,wchan:20,args",
-            "-s",
-            str(os.getsid(self.daemon.pid)),
-        ]
+        # Not by the session: its number is 0 where its leader is outside of this PID namespace.
+        family = psutil.Process(self.daemon.pid)
+        pids = ",".join(str(each.pid) for each in (family, *family.children(recursive=True)))
+        ps = ["ps", "-L", "-o", "pid,lwp,stat,etimes,cputimes,wchan:20,args", "-p", pids]
         listed = subprocess.run(ps, stdout=subprocess.PIPE, text=True, check=False).stdout
         return f"load {Path('/proc/loadavg').read_text()}{listed}"
 

@@ -12,12 +12,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from context import Context, Ear
 from lingering import LINGERING
 from needs import need
 from others import command, others
+from releases import edited
 from waiting import stop_process, wait_for, wait_for_end
 
 from zmsvc.host.kernel import linux
@@ -168,3 +170,24 @@ def test_an_idle_client_of_another_user_does_not_get_the_device_replaced(talk: C
     os.kill(status["device_pid"], signal.SIGCONT)
     hears(talk)
     assert talk.status()["device_pid"] == status["device_pid"]
+
+
+def test_a_device_that_is_ready_and_does_not_answer_at_the_start_is_replaced(
+    context: Context, home: Path
+) -> None:
+    deaf_once = (
+        rf"if not os.path.exists('{home}/deaf'):\n"
+        rf"                open('{home}/deaf', 'x').close()\n"
+        r"                time.sleep(3600)\n"
+        r"            zmq.proxy_steerable("
+    )
+    release = edited(home, "deaf-once", "device/device.py", r"zmq\.proxy_steerable\(", deaf_once)
+    device = release / "zmsvc" / "device" / "device.py"
+    device.write_text(device.read_text().replace("import math\n", "import math\nimport os\n"))
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    context.start("--transaction", "T", PYTHONPATH=str(release))
+    context.task_is("ts_1", "running", "T")
+    assert (
+        "does not answer (it has sent no subscription), and the keeper replaces it" in context.log.read_text()
+    )

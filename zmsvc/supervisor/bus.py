@@ -91,13 +91,25 @@ class Bus:
         self._attached = asyncio.Event()
         self._loop.add_reader(sockets.fileno(self._publisher.socket), self._attach)
 
-    async def attach(self) -> None:
+    async def attach(self, timeout_s: float) -> bool:
         """Wait until our own subscription has come back through the device, so that both directions
-        are open.
+        are open. Return False if it has not after this time.
         """
         self._attach()
-        await self._attached.wait()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._attached.wait()
+        except TimeoutError:
+            self._attach()
+            if not self._attached.is_set():
+                return False
+            log.warning("libzmq did not announce the subscriptions that the device has sent")
         self._receive()
+        return True
+
+    def progress(self) -> str:
+        """Return how far `attach` has come, for a message."""
+        return self._publisher.progress()
 
     def _attach(self) -> None:
         # Only we subscribe to this prefix, and libzmq passes on our other subscriptions first.

@@ -10,13 +10,17 @@ from zmsvc.core.errors import ZmsvcError, reason
 from zmsvc.core.events import Fact
 from zmsvc.host import crashpoint
 from zmsvc.host.bus import bus_users, sockets
-from zmsvc.protocol.supervision import RunDevice
+from zmsvc.protocol.supervision import ReplaceDevice, RunDevice
 from zmsvc.supervisor.bus import Bus
 from zmsvc.supervisor.launch_spec import own_endpoints
 from zmsvc.supervisor.loop import Loop
 
 START_TIMEOUT = 15.0
-"""Seconds in which the device has to come up when the context starts."""
+"""Seconds in which the device has to come up and to answer when the context starts."""
+ANSWER_TIMEOUT = 4.0
+"""Seconds that a device which is ready has to forward the supervisor's own subscription. Usually it takes
+1 ms. Then the keeper replaces this device, which also renews every connection.
+"""
 TAKEOVER_TIMEOUT = 0.5
 """Seconds that a supervisor which takes over waits for the device."""
 
@@ -43,7 +47,7 @@ class BusStart:
         try:
             async with asyncio.timeout(limit):
                 await self._device_ready()
-                await self._connect().attach()
+                await self._attach(self._connect())
         except TimeoutError:
             if not self._takes_over:
                 missing = "answer" if self._loop.children.device.ready else "come up"
@@ -85,12 +89,23 @@ class BusStart:
             )
         )
 
-    async def _device_ready(self) -> None:
+    async def _attach(self, bus: Bus) -> None:
+        while not await bus.attach(ANSWER_TIMEOUT):
+            pid = self._loop.children.device.pid
+            log.warning(
+                "The device (PID %s) does not answer (%s), and the keeper replaces it", pid, bus.progress()
+            )
+            if pid is not None:
+                self._loop.children.tell(ReplaceDevice(pid=pid))
+            await self._device_ready(after=pid)
+
+    async def _device_ready(self, after: int | None = None) -> None:
+        """Wait until a device is ready whose PID is not `after`."""
         children, running = self._loop.children, asyncio.get_running_loop()
         news = asyncio.Event()
         running.add_reader(children.keeper.fileno(), news.set)
         try:
-            while not children.device.ready:
+            while not children.device.ready or children.device.pid == after:
                 problem = children.device.problem
                 if problem and not self._takes_over:
                     raise ZmsvcError(f"{self._cannot_start}: {problem}")

@@ -180,6 +180,12 @@ class Publisher:
         """
         self._expected = None if prefix in self._known else prefix
 
+    def progress(self) -> str:
+        """Return the state of the connection and the number of subscriptions, for a message."""
+        if not self.connected:
+            return "it has sent no subscription"
+        return f"it has sent {len(self._known)} subscriptions without the expected one"
+
     def has_expected_subscription(self) -> bool:
         """Read what waits, and return True if the expected subscription has arrived."""
         if self._expected is not None:
