@@ -15,8 +15,10 @@ from zmsvc.supervisor.bus import Bus
 from zmsvc.supervisor.launch_spec import own_endpoints
 from zmsvc.supervisor.loop import Loop
 
-START_TIMEOUT = 15.0
-"""Seconds in which the device has to come up and to answer when the context starts."""
+START_TIMEOUT = 60.0
+"""Seconds in which the device has to come up and to answer when the context starts. At the boot of a slow
+machine many contexts start at once. systemd's own limit for the whole start is 90 s.
+"""
 ANSWER_TIMEOUT = 4.0
 """Seconds that a device which is ready has to forward the supervisor's own subscription. Usually it takes
 1 ms. Then the keeper replaces this device, which also renews every connection.
