@@ -290,9 +290,10 @@ def test_a_look_up_takes_no_longer_with_many_connections() -> None:
         pairs = [
             (socket.create_connection(listening.getsockname()), listening.accept()[0]) for _ in range(400)
         ]
-        began = time.monotonic()
+        # The kernel's search is CPU time of this process; a busy machine adds none.
+        began = time.process_time()
         assert all(kernel.peer(accepted) == os.geteuid() for _, accepted in pairs)
-        assert (time.monotonic() - began) / len(pairs) < 0.005
+        assert (time.process_time() - began) / len(pairs) < 0.005
         for pair in pairs:
             for each in pair:
                 each.close()
