@@ -66,7 +66,7 @@ def test_tasks_without_an_id_are_not_duplicates() -> None:
 
 def test_a_rule_that_calls_an_unknown_task_is_a_fault_at_that_rule() -> None:
     (fault,) = faults([task("a", "on_exit start a", "on_fail start z")], {})
-    assert fault == Fault(text="on_fail calls 'z', expected the id of a task of this file", task=0, rule=1)
+    assert fault == Fault(text="on_fail calls 'z', expected the id of a task of this context", task=0, rule=1)
 
 
 @pytest.mark.parametrize(

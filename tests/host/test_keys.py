@@ -430,7 +430,7 @@ def test_a_bind_that_needs_keys_is_reported_with_its_line(
     told = exposed_binds.refused(context)
     assert [line for line, _ in told] == lines
     assert all("(zmsvcctl -c Here keys make)" in words for _, words in told)
-    assert [line for line, _ in exposed_binds.refused_to_monitors(context)] == [7]
+    assert [each.line for each in exposed_binds.refused_to_monitors(context)] == [7]
 
 
 def test_check_warns_until_there_are_keys(home: Path, capsys: Capture) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from zmsvc.core.events import Record
-from zmsvc.core.model import Context, Endpoints
+from zmsvc.core.model import Context, ContextFiles, ContextPart, Endpoints
 from zmsvc.core.world import Transaction, World
 from zmsvc.host.store import Store
 
+FILE = Path("/etc/zmsvc/Context-C.xml")
 PLACES = ("tcp://127.0.0.1:5556", "tcp://127.0.0.1:5557")
 ENDS = Endpoints(
     subscribe_endpoint=PLACES[0], publish_endpoint=PLACES[1], publish_bind=PLACES[1], subscribe_bind=PLACES[0]
@@ -51,19 +52,46 @@ def test_the_history_of_any_number_of_tasks_can_be_asked_for(tmp_path: Path) -> 
     assert [row["detail"]["n"] for row in rows] == [0, 1]
 
 
+def saved_text(kept: Store, keeper: str = "keeper") -> bytes | None:
+    files = kept.context_files(keeper, FILE)
+    return files and files.text
+
+
 def test_the_text_of_a_reload_is_saved_with_the_world_that_it_made(tmp_path: Path) -> None:
     """Else a crash in between would have the next supervisor run the old file over the new file's tasks."""
     kept = Store(tmp_path / "state.db")
     world = kept.load(CONTEXT, "boot")
     kept.save(replace(world, keeper_id="keeper"), (), at=0.0)
-    assert kept.context_text("keeper") == CONTEXT.text
+    assert saved_text(kept) == CONTEXT.text
     new = replace(world, context=replace(CONTEXT, text=b"<Context/>"), next_launch=7, keeper_id="keeper")
     kept.save(new, (), at=0.0)
     kept.close()
     again = Store(tmp_path / "state.db", trusted=True)
-    assert again.context_text("keeper") == b"<Context/>"
-    assert again.context_text("another") is None, "the supervisor of another keeper is not a predecessor"
+    assert saved_text(again) == b"<Context/>"
+    assert saved_text(again, "another") is None, "the supervisor of another keeper is not a predecessor"
     assert again.load(new.context, "boot").next_launch == 7
+    again.close()
+
+
+def test_the_files_of_the_directory_are_saved_with_the_text_that_they_belong_to(tmp_path: Path) -> None:
+    """An earlier release replaces the text of the context file and leaves the others, which then count no
+    more: a task could be in both.
+    """
+    parts = tuple(
+        ContextPart(
+            path=f"/etc/zmsvc/Context-C.d/{name}.xml", text=f"<Context n='\xe9{name}'/>".encode("latin-1")
+        )
+        for name in ("a", "b")
+    )
+    kept = Store(tmp_path / "state.db")
+    world = replace(kept.load(replace(CONTEXT, parts=parts), "boot"), keeper_id="keeper")
+    kept.save(world, (), at=0.0)
+    assert kept.context_files("keeper", FILE) == ContextFiles(text=CONTEXT.text, parts=parts)
+    kept.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as earlier:
+        earlier.execute("UPDATE meta SET value = ? WHERE name = 'context_file'", (b"<Context/>",))
+    again = Store(tmp_path / "state.db")
+    assert again.context_files("keeper", FILE) == ContextFiles(text=b"<Context/>")
     again.close()
 
 
@@ -75,7 +103,7 @@ def test_a_save_that_fails_half_way_changes_nothing(tmp_path: Path) -> None:
         other.execute("CREATE TRIGGER full BEFORE INSERT ON events BEGIN SELECT RAISE(ABORT, 'full'); END")
     with pytest.raises(OSError, match=f"cannot save state to {tmp_path}/state.db: full"):
         kept.save(replace(world, context=replace(CONTEXT, text=b"<New/>")), records(1), at=0.0)
-    assert kept.context_text("keeper") == CONTEXT.text
+    assert saved_text(kept) == CONTEXT.text
     kept.close()
 
 

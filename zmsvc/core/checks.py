@@ -38,6 +38,8 @@ class Fault:
     element: str = ""
     task: int | None = None
     rule: int | None = None
+    other: int | None = None
+    """Another task whose place the reader of the fault needs, by its index."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +52,18 @@ class ConfigWarning:
     line: int = 0
     task: str = ""
     element: str = ""
+    file: str = ""
+    """The file of the line. Empty for the context file itself."""
 
     def __str__(self) -> str:
-        return f"line {self.line}: {self.text}" if self.line else self.text
+        where = f"{self.file}:{self.line}" if self.file else f"line {self.line}"
+        return f"{where}: {self.text}" if self.line else self.text
+
+    def in_file(self, path: str) -> str:
+        """Return the warning after `FILE:LINE`, or after `FILE` if no line is known. `path` is the context
+        file.
+        """
+        return f"{self.file or path}{f':{self.line}' if self.line else ''}: {self.text}"
 
 
 def faults(tasks: Sequence[TaskService], binds: Mapping[str, Endpoint]) -> list[Fault]:
@@ -63,15 +74,16 @@ def faults(tasks: Sequence[TaskService], binds: Mapping[str, Endpoint]) -> list[
 
 
 def _repeated(tasks: Sequence[TaskService]) -> Iterator[Fault]:
-    seen: set[str] = set()
+    seen: dict[str, int] = {}
     for index, task in enumerate(tasks):
         if task.id in seen:
             yield Fault(
                 text=f"the id {quote(task.id)} is taken by a task before it, expected one of its own",
                 task=index,
+                other=seen[task.id],
             )
-        # A task without an ID has a fault of its own already.
-        seen |= {task.id} - {""}
+        elif task.id:  # A task without an ID has a fault of its own already.
+            seen[task.id] = index
 
 
 def _calls(tasks: Sequence[TaskService]) -> Iterator[Fault]:
@@ -79,7 +91,7 @@ def _calls(tasks: Sequence[TaskService]) -> Iterator[Fault]:
     for index, task in enumerate(tasks):
         for number, rule in enumerate(task.rules):
             if rule.call not in known:
-                text = f"{rule.trigger} calls {quote(rule.call)}, expected the id of a task of this file"
+                text = f"{rule.trigger} calls {quote(rule.call)}, expected the id of a task of this context"
                 yield Fault(text=text, task=index, rule=number)
 
 
@@ -133,10 +145,17 @@ def warnings(context: Context, *, curve: bool = False) -> list[str]:
     return [str(each) for each in config_warnings(context, curve=curve)]
 
 
+def logged_warnings(context: Context, *, curve: bool = False) -> list[str]:
+    """Return the warnings as the log has them, each with its file."""
+    return [each.in_file(context.path) for each in config_warnings(context, curve=curve)]
+
+
 def config_warnings(context: Context, *, curve: bool = False) -> list[ConfigWarning]:
     """Return the warnings with their places in the file."""
     tasks = context.tasks
     found = [ConfigWarning(line=line, text=text) for line, text in context.passed_over]
+    for part in context.parts:
+        found += [ConfigWarning(file=part.path, line=line, text=text) for line, text in part.passed_over]
     found += [*_binds_apart(context, curve=curve), *_open_bus(context, curve=curve), *_privileged(tasks)]
     found += [*_unreachable(tasks), *_rule_cycles(tasks)]
     for task in tasks.values():

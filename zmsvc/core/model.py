@@ -104,8 +104,26 @@ MAX_TRANSACTIONS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ContextPart:
+    """A file of the directory `Context-NAME.d`, which adds tasks to those of `Context-NAME.xml`."""
+
+    path: str
+    text: bytes = field(repr=False)
+    passed_over: tuple[tuple[int, str], ...] = ()
+    """As in `Context`, with the lines of this file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContextFiles:
+    """The bytes of a context file and of the files in its directory."""
+
+    text: bytes = field(repr=False)
+    parts: tuple[ContextPart, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """One context file."""
+    """One context file, with the tasks that the files of its directory add."""
 
     name: str
     id: str
@@ -117,10 +135,12 @@ class Context:
     bus_access: BusAccess = BusAccess.MEMBERS
     max_transactions: int = MAX_TRANSACTIONS
     source: Mapping[str, Any] = field(default_factory=dict)
-    """The whole Context element as JSON."""
+    """The whole Context element as JSON, with the tasks of all its files."""
     passed_over: tuple[tuple[int, str], ...] = ()
     """Warnings about parts of the file that zmsvc does not know or does not read: line number and text."""
     text: bytes = field(default=b"", repr=False)
     """The bytes of the file as it was read. A supervisor that takes over uses these, even if the file has
     changed since.
     """
+    parts: tuple[ContextPart, ...] = ()
+    """The files of its directory, as they were read."""

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from zmsvc.core.errors import ConfigError, PlaceError
@@ -21,6 +21,7 @@ from zmsvc.core.world import Task, service_of, task_as_json, task_from_row
 from zmsvc.ctl.client import CtlError
 from zmsvc.host import directories
 from zmsvc.host.config import reader
+from zmsvc.host.config.context_files import parts_of_saved
 from zmsvc.host.kernel import linux
 from zmsvc.host.store import SCHEMA
 
@@ -209,7 +210,7 @@ def status(places: Places) -> Json:
     """
     with _opened(places.state_file) as db:
         meta = dict(db.execute("SELECT name, value FROM meta"))
-        context = _context(meta.get("context_file"), places)
+        context = _context(meta, places)
         rows = db.execute("SELECT transaction_id, task, sub, row FROM tasks").fetchall()
         tasks = {(tx, task): task_from_row(json.loads(row), sub) for tx, task, sub, row in rows}
         when = _time_converter(db, same_boot=meta.get("boot_id") == linux.boot_id())
@@ -243,12 +244,14 @@ def _log(target: object, places: Places) -> str:
     return str(places.log_file) if in_file else "journal"
 
 
-def _context(text: object, places: Places) -> Context | None:
-    """Return the context from the saved text of its file; None if this release cannot read that text."""
+def _context(meta: Mapping[str, object], places: Places) -> Context | None:
+    """Return the context from the saved texts of its files; None if this release cannot read them."""
+    text, path = meta.get("context_file"), str(places.config_file)
     if not isinstance(text, bytes):
         return None
     try:
-        return reader.parse(text, path=str(places.config_file), name=places.name)
+        parts = parts_of_saved(meta.get("context_parts"), text, path)
+        return reader.parse(text, path=path, name=places.name, parts=parts)
     except ConfigError:
         return None
 

@@ -21,8 +21,9 @@ from typing import Any
 
 from zmsvc.core.errors import StateError
 from zmsvc.core.events import Record
-from zmsvc.core.model import Context
+from zmsvc.core.model import Context, ContextFiles
 from zmsvc.core.world import Transaction, World, task_from_row, task_to_row
+from zmsvc.host.config.context_files import parts_of_saved, saved_parts
 
 SCHEMA = 1
 HISTORY = 100_000
@@ -186,16 +187,22 @@ class Store:
 
     # --- the world
 
-    def context_text(self, epoch: str) -> bytes | None:
-        """Return the text of the saved world's context file; None if another keeper's supervisor saved it."""
+    def context_files(self, epoch: str, path: Path) -> ContextFiles | None:
+        """Return the texts of the saved world's context, whose file is `path`; None if another keeper's
+        supervisor saved it.
+        """
         if self.meta("epoch") != epoch:
             return None
         row = self._db.execute("SELECT value FROM meta WHERE name = 'context_file'").fetchone()
-        return bytes(row[0]) if row else None
+        if row is None:
+            return None
+        text = bytes(row[0])
+        return ContextFiles(text=text, parts=parts_of_saved(self.meta("context_parts"), text, path))
 
-    def _set_context_text(self, context: Context) -> None:
+    def _set_context_files(self, context: Context) -> None:
         # Raw bytes: an XML file declares its encoding.
         self._db.execute("INSERT OR REPLACE INTO meta VALUES ('context_file', ?)", (context.text,))
+        self._set_meta("context_parts", saved_parts(context.text, context.parts))
 
     def load(self, context: Context, boot: str) -> World:
         """Return the last saved world, with `context`. From an earlier boot, only the state to resume is
@@ -296,7 +303,7 @@ class Store:
         for name, value in self._unsaved_meta.items():
             self._set_meta(name, value)
         if old is None or old.context is not world.context or "boot_id" in self._unsaved_meta:
-            self._set_context_text(world.context)
+            self._set_context_files(world.context)
         if old is None or old.tasks is not world.tasks:
             self._write_tasks(old.tasks if old else {}, world.tasks)
         if old is None or old.transactions is not world.transactions:

@@ -19,7 +19,7 @@ from zmsvc.core.model import Context
 from zmsvc.host import crashpoint, paths
 from zmsvc.host.bus import curve_keys
 from zmsvc.host.complain import complain
-from zmsvc.host.config import exposed_binds, reader
+from zmsvc.host.config import context_files, exposed_binds, reader
 from zmsvc.host.kernel import linux
 from zmsvc.host.paths import Places
 from zmsvc.host.store import Store
@@ -78,8 +78,8 @@ async def _supervise(args: argparse.Namespace) -> int:
             log.warning("%s", note)
         curve = curve_keys.of_words(hello.curve)
         context = _context(places, store, hello, curve=curve is not None)
-        for warning in checks.warnings(context, curve=curve is not None) if not hello.restarts else ():
-            log.warning("%s: %s", context.path, warning)
+        for warning in checks.logged_warnings(context, curve=curve is not None) if not hello.restarts else ():
+            log.warning("%s", warning)
         crashpoint.reached("take over state")
         world = store.load(context, linux.boot_id())
         store.remember("log", "journal" if target == "journal" else "file")
@@ -101,11 +101,12 @@ def _inherited(variable: str) -> socket.socket:
 
 
 def _context(places: Places, store: Store, hello: Hello, *, curve: bool) -> Context:
-    """Read the context file. A supervisor that takes over uses the text of its predecessor: a crash is not a
-    reload.
+    """Read the files of the context. A supervisor that takes over uses the texts of its predecessor: a crash
+    is not a reload.
     """
-    text = (store.context_text(hello.epoch) if hello.restarts else None) or reader.read(places.config_file)
-    context = reader.parse(text, path=str(places.config_file), name=places.name)
+    path = places.config_file
+    files = (store.context_files(hello.epoch, path) if hello.restarts else None) or context_files.read(path)
+    context = reader.parse(files.text, path=str(path), name=places.name, parts=files.parts)
     faults = [] if curve else exposed_binds.refused(context)
     if not hello.restarts:
         # Not when taking over: tasks that run must not end for this, and they reach the bus in another way.

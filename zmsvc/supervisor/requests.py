@@ -20,7 +20,7 @@ from zmsvc.core.events import Origin, Requested
 from zmsvc.core.model import Context
 from zmsvc.core.world import World
 from zmsvc.host.bus import bus_users
-from zmsvc.host.config import reader
+from zmsvc.host.config import context_files, reader
 from zmsvc.host.kernel import signals
 from zmsvc.host.systemd import journal
 from zmsvc.protocol import PROTOCOL_SIGNALS_ALL
@@ -221,12 +221,13 @@ class Requests:
         loop = self._loop
         loop.notifier.reloading()
         try:
-            text = reader.read(loop.places.config_file)
-            context = reader.parse(text, path=str(loop.places.config_file), name=loop.places.name)
+            context = self._read_again()
             # Before the change: a new task may start at once, as a user who is new to the bus.
             bus_users.write(loop.places.members_file, context)
             loop.granted, problems = bus_users.open_sockets(loop.places, context)
-            for problem in (*self._new_warnings(context), *problems):
+            for warning in self._new_warnings(context):
+                log.warning("%s", warning)
+            for problem in problems:
                 log.warning("%s: %s", context.path, problem)
         except OSError as error:
             # Status 2 means a bad context file; errors of other files are not its author's fault.
@@ -243,14 +244,19 @@ class Requests:
         """Answer what a reload would do. It changes nothing."""
         loop = self._loop
         try:
-            text = reader.read(loop.places.config_file)
-            context = reader.parse(text, path=str(loop.places.config_file), name=loop.places.name)
+            context = self._read_again()
         except OSError as error:
             return failure(2, f"cannot reload: cannot read {reason(error)}")
         except ConfigError as error:
             return failure(2, f"cannot reload: {'; '.join(error.faults)}", faults=error.faults)
         refusal, plan = core_reload.plan(loop.world, context, asyncio.get_running_loop().time())
         return failure(1, f"cannot reload: {refusal}") if refusal else success(plan)
+
+    def _read_again(self) -> Context:
+        """Read the context file and the files of its directory. Raises OSError, ConfigError."""
+        places = self._loop.places
+        files = context_files.read(places.config_file)
+        return reader.parse(files.text, path=str(places.config_file), name=places.name, parts=files.parts)
 
     async def reload_by_signal(self) -> None:
         """Reload as SIGHUP asks for. The log file is reopened first: an administrator who has moved it finds
@@ -266,8 +272,8 @@ class Requests:
     def _new_warnings(self, context: Context) -> list[str]:
         """Return the warnings of a context file that the running one does not have."""
         curve = self._loop.curve is not None
-        before = set(checks.warnings(self._loop.world.context, curve=curve))
-        return [warning for warning in checks.warnings(context, curve=curve) if warning not in before]
+        before = set(checks.logged_warnings(self._loop.world.context, curve=curve))
+        return [warning for warning in checks.logged_warnings(context, curve=curve) if warning not in before]
 
     async def _restart_device(self, _request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
         """Restart the device to end all connections to the bus, such as that of a client whose key was

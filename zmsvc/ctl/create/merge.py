@@ -16,20 +16,30 @@ from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.ctl.create import templates, xml_file
 from zmsvc.ctl.create.plan import Plan, Service
 from zmsvc.host.config import xml_text
+from zmsvc.host.config.context_files import parts_directory
 
 _CONFIGURATION = "Task/message/content/configuration"
 
 
 def known_ids(path: Path | None) -> frozenset[str]:
-    """Return the ids of the tasks of a context file; none if it does not exist or cannot be read, which is
-    reported elsewhere.
+    """Return the ids of the tasks of a context file and of the files in its directory. A file that does not
+    exist or cannot be read has none; that is reported elsewhere.
     """
-    if path is None or not path.exists():
-        return frozenset()
+    files = [] if path is None else [path, *_parts(path)]
+    return frozenset(task for file in files if file.exists() for task in _tasks_of(file))
+
+
+def _parts(path: Path) -> list[Path]:
+    return sorted(parts_directory(path).glob("[!.]*.xml"))
+
+
+def _tasks_of(file: Path) -> dict[str, str]:
+    """Return the place of each task of a file by its id; none if the file cannot be read."""
     try:
-        return frozenset(_tasks(xml_file.parse(xml_file.read(path), path, "Context").root))
+        document = xml_file.parse(xml_file.read(file), file, "Context")
     except ZmsvcError:
-        return frozenset()
+        return {}
+    return {task: document.at(element) for task, element in _tasks(document.root).items()}
 
 
 def missing(data: bytes, plan: Plan) -> list[Service]:
@@ -39,9 +49,15 @@ def missing(data: bytes, plan: Plan) -> list[Service]:
     document = xml_file.parse(data, plan.context_file, "Context")
     faults = list(_other_context(document, plan))
     tasks = _tasks(document.root)
+    added = {task: place for part in _parts(plan.context_file) for task, place in _tasks_of(part).items()}
     for service in plan.services:
         if service.task_id in tasks:
             faults += _differences(document, tasks[service.task_id], service)
+        elif service.task_id in added:
+            faults.append(
+                f"{added[service.task_id]}: {service.task_id} is there, expected no task of this id: take "
+                f"another task_id"
+            )
     if faults:
         raise ConfigError(faults)
     return [service for service in plan.services if service.task_id not in tasks]

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zmsvc.core import checks
@@ -19,6 +20,7 @@ from zmsvc.ctl.select_context import choose
 from zmsvc.host import paths
 from zmsvc.host.bus import curve_keys
 from zmsvc.host.config import reader
+from zmsvc.host.config.context_files import context_file_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,6 +77,8 @@ class FileReport:
 
 
 def _check_file(file: str) -> FileReport:
+    # A file that adds tasks is checked with its context: its rules may call all tasks.
+    file = str(context_file_of(Path(file)) or file)
     try:
         context = reader.load(file)
     except ConfigError as error:
@@ -101,19 +105,17 @@ def _check_file(file: str) -> FileReport:
 def _with_lines(found: list[checks.ConfigWarning], context: Context) -> list[checks.ConfigWarning]:
     """Add the line to each warning about an element of the file."""
     tasks, elements = reader.lines_of(context) if found else ({}, {})
-    return [
-        replace(each, line=each.line or tasks.get(each.task) or elements.get(each.element) or 0)
-        for each in found
-    ]
+    placed = []
+    for each in found:
+        file, line = tasks.get(each.task, ("", elements.get(each.element, 0)))
+        placed.append(each if each.line else replace(each, file=file, line=line))
+    return placed
 
 
 def _print_report(report: FileReport) -> None:
     for fault in report.faults:
         terminal.err(terminal.clean(fault) + "\n")
-    lines = [
-        f"{report.file}{f':{each.line}' if each.line else ''}: warning: {each.text}"
-        for each in report.warnings
-    ]
+    lines = [replace(each, text=f"warning: {each.text}").in_file(report.file) for each in report.warnings]
     if report.ok:
         lines += [f"{report.file}: {line}" for line in report.access]
         lines.append(f"{report.file}: ok ({report.tasks} task{'s' if report.tasks != 1 else ''})")

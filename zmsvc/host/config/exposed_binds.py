@@ -10,6 +10,7 @@ from ipaddress import ip_address
 
 from lxml import etree
 
+from zmsvc.core.checks import ConfigWarning
 from zmsvc.core.errors import ConfigError
 from zmsvc.core.model import Context
 from zmsvc.core.values import Endpoint, endpoint
@@ -28,13 +29,23 @@ def refused(context: Context) -> list[tuple[int, str]]:
         # Every start calls this, and to parse a file of a thousand tasks again takes time.
         return []
     root = tree(context.text, context.path)
-    return _faults(context, root, _device(root))
+    return _faults(context, context.text, root, _device(root))
 
 
-def refused_to_monitors(context: Context) -> list[tuple[int, str]]:
+def refused_to_monitors(context: Context) -> list[ConfigWarning]:
     """Return the binds of Monitor services that need keys. Each of these Monitors would fail by itself."""
     root = tree(context.text, context.path)
-    return _faults(context, root, _monitors(root))
+    found = [
+        ConfigWarning(line=line, text=words)
+        for line, words in _faults(context, context.text, root, _monitors(root))
+    ]
+    for part in context.parts:
+        root = tree(part.text, part.path)
+        found += [
+            ConfigWarning(file=part.path, line=line, text=words)
+            for line, words in _faults(context, part.text, root, _monitors(root))
+        ]
+    return found
 
 
 def unreachable(context: Context, *, curve: bool) -> list[tuple[int, str]]:
@@ -123,11 +134,11 @@ def _open_to_others(endpoint: str) -> bool:
 
 
 def _faults(
-    context: Context, root: etree._Element, elements: Iterable[etree._Element]
+    context: Context, text: bytes, root: etree._Element, elements: Iterable[etree._Element]
 ) -> list[tuple[int, str]]:
     found = [element for element in elements if _open_to_others(leaf(element))]
     # To find the lines takes time; most files have no faults.
-    line = lines(context.text, root) if found else {}
+    line = lines(text, root) if found else {}
     why = (
         "without CURVE keys: any client that reaches that address could give orders, expected a loopback "
         "address or an ipc:// path, or keys "

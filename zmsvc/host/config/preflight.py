@@ -33,10 +33,14 @@ def check_binds(context: Context, *, curve: bool) -> list[ConfigWarning]:
     """Return the binds that need CURVE keys, and the binds that clients of the file's endpoints would not
     reach, with their lines.
     """
-    found = [] if curve else [*exposed_binds.refused(context), *exposed_binds.refused_to_monitors(context)]
+    device = [] if curve else exposed_binds.refused(context)
     return [
-        ConfigWarning(line=line, text=words)
-        for line, words in [*found, *exposed_binds.unreachable(context, curve=curve)]
+        *(ConfigWarning(line=line, text=words) for line, words in device),
+        *([] if curve else exposed_binds.refused_to_monitors(context)),
+        *(
+            ConfigWarning(line=line, text=words)
+            for line, words in exposed_binds.unreachable(context, curve=curve)
+        ),
     ]
 
 

@@ -1,5 +1,5 @@
-"""Read a context file to `core.model`, with each fault as `FILE:LINE: what is wrong, what was expected`, all
-in one pass.
+"""Read a context file and the files of its directory to `core.model`, with each fault as `FILE:LINE: what is
+wrong, what was expected`, all in one pass.
 
 A bad value is noted and replaced by its default, so that one fault never hides another. Reading changes
 nothing.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,13 @@ from lxml import etree
 
 from zmsvc.core.checks import faults
 from zmsvc.core.errors import ConfigError, PlaceError
-from zmsvc.core.model import MAX_TRANSACTIONS, BusAccess, Context, Endpoints
+from zmsvc.core.model import MAX_TRANSACTIONS, BusAccess, Context, ContextPart, Endpoints
 from zmsvc.core.values import TASK_ID, WHITE, Endpoint, collide, endpoint, quote, timespan, whole
-from zmsvc.host import directories, paths
-from zmsvc.host.config.faults import FaultList, Note
+from zmsvc.host import paths
+from zmsvc.host.config import context_files
+from zmsvc.host.config.context_files import MAX_SIZE
+from zmsvc.host.config.faults import FaultList
+from zmsvc.host.config.merged_tree import MergedTree, merged
 from zmsvc.host.config.preflight import check_binds, check_ports, check_services
 from zmsvc.host.config.schema import explain, passed_over
 from zmsvc.host.config.task_service import ParsedService, read_service
@@ -39,9 +42,6 @@ __all__ = [
     "to_json",
 ]
 
-MAX_SIZE = 16 << 20
-"""The maximum size of a context file in bytes. A file of 1,000 tasks has about one million."""
-
 SCHEMA = Path(__file__).parents[2] / "data" / "context.rng"
 """The published schema of context files, in RELAX NG."""
 
@@ -54,45 +54,34 @@ def load(path: str | Path, *, name: str | None = None) -> Context:
     """
     shown = os.fspath(path)
     try:
-        text = read(path)
+        files = context_files.read(path)
     except (OSError, ValueError) as error:
         why = (getattr(error, "strerror", None) or str(error)).lower()
         raise ConfigError([f"{shown}:1: cannot read the file ({why}), expected a context file"]) from error
-    return parse(text, path=shown, name=name or Path(path).stem.removeprefix("Context-"))
+    name = name or Path(path).stem.removeprefix("Context-")
+    return parse(files.text, path=shown, name=name, parts=files.parts)
 
 
-def read(path: str | Path) -> bytes:
-    """Return the bytes of a context file, MAX_SIZE + 1 at most. Root's tasks run as root, so root reads no
-    file that other users may change.
-
-    Raises OSError, and ConfigError for a file that is refused.
+def parse(text: bytes, *, path: str, name: str, parts: Sequence[ContextPart] = ()) -> Context:
+    """Read a context from the bytes of its file and of the files of its directory. `path` is for messages,
+    and relative paths in all files lead from its directory. Raises ConfigError.
     """
-    with open(path, "rb") as file:
-        if os.geteuid() == 0:
-            try:
-                directories.check_file(path, os.fstat(file.fileno()))
-            except PlaceError as error:
-                raise ConfigError(
-                    [f"{os.fspath(path)}:1: root cannot use this file: {error}, expected a file of root's"]
-                ) from error
-        return file.read(MAX_SIZE + 1)
-
-
-def parse(text: bytes, *, path: str, name: str) -> Context:
-    """Read a context from the bytes of its file. `path` is for messages, and relative paths in the file lead
-    from its directory. Raises ConfigError.
-    """
-    if len(text) > MAX_SIZE:
-        raise ConfigError([f"{path}:1: the file is too large, expected at most {MAX_SIZE >> 20} MiB"])
-    root = tree(text, path)
+    size = 0
+    for file, data in ((path, text), *((each.path, each.text) for each in parts)):
+        size += len(data)
+        if size > MAX_SIZE:
+            files = "file is" if file == path else "files of the context are together"
+            raise ConfigError([f"{file}:1: the {files} too large, expected at most {MAX_SIZE >> 20} MiB"])
+    whole = merged(text, path, parts)
+    root = whole.root
     schema = etree.RelaxNG(etree.parse(SCHEMA))
-    notes = FaultList()
+    notes = FaultList(found=[*whole.faults])
     # The schema is fast and complete, but its messages do not help. `explain` is slower.
     valid = schema.validate(root)
     if not valid:
         notes.found += explain(root)
     if root.tag != "Context":
-        raise _error(notes, root, text, path)
+        raise whole.errors(notes.found)
     unknown, misspelled = passed_over(root)
     notes.found += misspelled
     folder = os.path.dirname(os.path.abspath(path))
@@ -104,7 +93,7 @@ def parse(text: bytes, *, path: str, name: str) -> Context:
     reads = [read_service(*pair, notes, folder) for pair in zip(elements, sources, strict=True)]
     ends, places = _endpoints(root, notes, name)
     _monitors(reads, places, notes)
-    _check_across(root, reads, places, notes)
+    _check_across(whole, reads, places, notes)
     access, most = _bus_access(root, notes), _max_transactions(root, notes)
     if not notes.found and not valid:
         # This happens only if the schema is stricter than `explain`. A test compares the two.
@@ -113,7 +102,9 @@ def parse(text: bytes, *, path: str, name: str) -> Context:
             f"the schema refuses the file ({schema.error_log[0].message}), expected what context.rng says",
         )
     if notes.found:
-        raise _error(notes, root, text, path)
+        raise whole.errors(notes.found)
+    warnings = [*unknown, *notes.warnings]
+    passed = whole.lined(warnings) if warnings else [()] * (1 + len(parts))
     tasks = {read.task.id: read.task for read in reads}
     return Context(
         name=name,
@@ -126,18 +117,27 @@ def parse(text: bytes, *, path: str, name: str) -> Context:
         max_transactions=most,
         source=source,
         text=text,
-        passed_over=_lined([*unknown, *notes.warnings], root, text),
+        passed_over=passed[0],
+        parts=tuple(replace(part, passed_over=odd) for part, odd in zip(parts, passed[1:], strict=True)),
     )
 
 
-def lines_of(context: Context) -> tuple[dict[str, int], dict[str, int]]:
-    """Return the lines on which the tasks of a context begin, by their IDs, and the lines of its other
-    elements, by their names.
+def lines_of(context: Context) -> tuple[dict[str, tuple[str, int]], dict[str, int]]:
+    """Return the file and line at which each task of a context begins, by their IDs, and the lines of its
+    other elements, by their names. The file is empty for the context file itself.
     """
     root = tree(context.text, context.path)
     line = lines(context.text, root)
-    tasks = {str(each.get("id")).strip(WHITE): line[each] for each in root.findall("TaskService")}
+    tasks = {_id(each): ("", line[each]) for each in root.findall("TaskService")}
+    for part in context.parts:
+        added = tree(part.text, part.path)
+        line_of_part = lines(part.text, added)
+        tasks |= {_id(each): (part.path, line_of_part[each]) for each in added.findall("TaskService")}
     return tasks, {str(each.tag): line[each] for each in (root, *root) if each.tag != "TaskService"}
+
+
+def _id(task: etree._Element) -> str:
+    return str(task.get("id")).strip(WHITE)
 
 
 def _sources(source: Any, count: int) -> list[Any]:
@@ -160,22 +160,6 @@ def _keep_secret(source: Any) -> None:
             if isinstance(each, dict):
                 each.pop("environment", None)
                 each.pop("environment_file", None)
-
-
-def _lined(notes: Sequence[Note], root: etree._Element, text: bytes) -> tuple[tuple[int, str], ...]:
-    """Return notes with their lines, in the order of the file. To find the lines takes time, and most files
-    have no notes.
-    """
-    line = lines(text, root) if notes else {}
-    return tuple(sorted((line[element], words) for element, words in notes))
-
-
-def _error(notes: FaultList, root: etree._Element, text: bytes, path: str) -> ConfigError:
-    line = lines(text, root)
-    found = sorted(
-        {(line[element], words): None for element, words in notes.found}, key=lambda fault: fault[0]
-    )
-    return ConfigError([f"{path}:{number}: {words}" for number, words in found])
 
 
 @dataclass(slots=True, kw_only=True)
@@ -287,9 +271,10 @@ def _monitors(reads: Sequence[ParsedService], places: _Places, notes: FaultList)
 
 
 def _check_across(
-    root: etree._Element, reads: Sequence[ParsedService], places: _Places, notes: FaultList
+    whole: MergedTree, reads: Sequence[ParsedService], places: _Places, notes: FaultList
 ) -> None:
     """Note the faults between elements, each at the element where a reader of the file sees it."""
+    root = whole.root
     ident = root.find("ContextID")
     if ident is not None and leaf(ident) and not TASK_ID.fullmatch(leaf(ident)):
         notes.fault(
@@ -300,4 +285,5 @@ def _check_across(
         if fault.task is not None:
             read = reads[fault.task]
             element = read.element if fault.rule is None else read.rules[fault.rule]
-        notes.fault(root if element is None else element, fault.text)
+        other = "" if fault.other is None else f" (see {whole.place(reads[fault.other].element)})"
+        notes.fault(root if element is None else element, f"{fault.text}{other}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import xml.parsers.expat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lxml import etree
@@ -171,7 +171,13 @@ def _human(words: str) -> str:
 
 
 def lines(text: bytes, root: etree._Element) -> Mapping[etree._Element, int]:
-    """Return the line on which the tag of each element begins.
+    """Return the line on which the tag of each element begins."""
+    return lines_of(text, list(root.iter()))
+
+
+def lines_of(text: bytes, elements: Sequence[etree._Element]) -> Mapping[etree._Element, int]:
+    """Return the line on which the tag of each element begins. `elements` are all those of the file, in its
+    order, wherever they are now.
 
     libxml2 knows only the line on which a tag ends, and no exact line beyond 65,535. So expat parses the file
     again, which only files with faults or warnings need.
@@ -179,7 +185,6 @@ def lines(text: bytes, root: etree._Element) -> Mapping[etree._Element, int]:
     starts: list[int] = []
     parser = xml.parsers.expat.ParserCreate()
     parser.StartElementHandler = lambda _name, _attributes: starts.append(parser.CurrentLineNumber)
-    elements: list[etree._Element] = list(root.iter())
     try:
         parser.Parse(text, True)
     except (xml.parsers.expat.ExpatError, ValueError, LookupError):

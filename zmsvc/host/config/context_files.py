@@ -1,0 +1,148 @@
+"""The files of a context: `Context-NAME.xml`, and `Context-NAME.d/*.xml` beside it, which add tasks. This
+module reads their bytes, and converts them for the state file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from zmsvc.core.errors import ConfigError, PlaceError
+from zmsvc.core.model import ContextFiles, ContextPart
+from zmsvc.host import directories
+
+MAX_SIZE = 16 << 20
+"""The maximum size of all files of a context together, in bytes. A file of 1,000 tasks has about one million.
+"""
+MAX_PARTS = 10_000
+"""The maximum number of files in the directory of a context."""
+
+
+def parts_directory(path: str | Path) -> Path:
+    """Return the directory whose files add tasks to a context file."""
+    return Path(path).with_suffix(".d")
+
+
+def context_file_of(part: Path) -> Path | None:
+    """Return the context file to which a file adds tasks; None if it is not in the directory of one."""
+    directory = part.absolute().parent
+    file = directory.with_suffix(".xml")
+    return file if directory.suffix == ".d" and file.is_file() else None
+
+
+def read(path: str | Path) -> ContextFiles:
+    """Return the bytes of a context file and of the files in its directory, each MAX_SIZE + 1 at most. Root's
+    tasks run as root, so root reads no file that other users may change.
+
+    Raises OSError if the context file cannot be read, and ConfigError for a file that is refused and for any
+    other fault of the directory.
+    """
+    with open(path, "rb") as file:
+        _check(path, file.fileno())
+        text = file.read(MAX_SIZE + 1)
+    return ContextFiles(text=text, parts=_read_parts(parts_directory(path)))
+
+
+def _read_parts(directory: Path) -> tuple[ContextPart, ...]:
+    try:
+        names = sorted(each for each in os.listdir(directory) if each.endswith(".xml") and each[0] != ".")
+        if os.geteuid() == 0:
+            directories.check_read(directory)
+    except FileNotFoundError:
+        return ()
+    except PlaceError as error:
+        raise ConfigError(
+            [f"{directory}:1: root cannot use this directory: {error}, expected a directory of root's"]
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            [f"{directory}:1: cannot read the directory ({_why(error)}), expected files that add tasks"]
+        ) from error
+    if len(names) > MAX_PARTS:
+        raise ConfigError([f"{directory}:1: there are {len(names)} files, expected at most {MAX_PARTS}"])
+    parts, faults, left = [], list[str](), MAX_SIZE
+    for name in names:
+        try:
+            text = _read_part(directory / name, left)
+        except ConfigError as error:
+            faults += error.faults
+            continue
+        if text is not None:
+            parts.append(ContextPart(path=str(directory / name), text=text))
+            left = max(0, left - len(text))
+    if faults:
+        raise ConfigError(faults)
+    return tuple(parts)
+
+
+def _read_part(path: Path, limit: int) -> bytes | None:
+    """Return the bytes of a file, `limit` + 1 at most; None if it has just been removed."""
+    try:
+        # Without O_NONBLOCK a FIFO would block the supervisor.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise ConfigError([f"{path}:1: this is not a regular file, expected one that adds tasks"])
+            _check(path, fd)
+            return file.read(limit + 1)
+    except FileNotFoundError as error:
+        if not os.path.lexists(path):
+            return None
+        raise ConfigError([f"{path}:1: the link leads to no file, expected one that adds tasks"]) from error
+    except OSError as error:
+        raise ConfigError(
+            [f"{path}:1: cannot read the file ({_why(error)}), expected one that adds tasks"]
+        ) from error
+
+
+def _check(path: str | Path, fd: int) -> None:
+    if os.geteuid() == 0:
+        try:
+            directories.check_file(path, os.fstat(fd))
+        except PlaceError as error:
+            raise ConfigError(
+                [f"{os.fspath(path)}:1: root cannot use this file: {error}, expected a file of root's"]
+            ) from error
+
+
+def _why(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
+
+
+# --- the state file
+
+
+def saved_parts(text: bytes, parts: Sequence[ContextPart]) -> str:
+    """Return the files of the directory for the state file, which has the `text` of the context file beside
+    them.
+
+    An earlier release replaces that text and not this value. So the value names the text that it belongs to.
+    """
+    # Latin-1 has a character for each byte; the files may have any encoding.
+    files = {os.path.basename(each.path): each.text.decode("latin-1") for each in parts}
+    return json.dumps({"of": _digest(text), "files": files}, ensure_ascii=False)
+
+
+def parts_of_saved(saved: object, text: bytes, path: str | Path) -> tuple[ContextPart, ...]:
+    """Return the files that `saved_parts` has converted; none if they belong to another text. `path` is the
+    context file.
+    """
+    try:
+        value = json.loads(saved) if isinstance(saved, str) else {}
+        if value.get("of") != _digest(text):
+            return ()
+        directory = parts_directory(path)
+        return tuple(
+            ContextPart(path=str(directory / name), text=each.encode("latin-1"))
+            for name, each in value["files"].items()
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return ()
+
+
+def _digest(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
