@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from forked import Nest
+from forwarder import Forwarder
 
 
 @pytest.fixture
@@ -14,3 +15,12 @@ def nest(tmp_path: Path) -> Iterator[Nest]:
     made = Nest(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture
+def bus(nest: Nest) -> Iterator[Forwarder]:
+    folder = nest.home / "bus"
+    folder.mkdir()
+    with Forwarder(folder).start() as made:
+        nest.endpoints = {"frontend": made.subscribe_endpoint, "backend": made.publish_endpoint}
+        yield made

@@ -4,6 +4,7 @@ test reads.
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -17,6 +18,8 @@ from typing import Any
 
 import waiting
 
+from zmsvc.core import messages
+from zmsvc.host.bus.sockets import Publisher
 from zmsvc.host.systemd import notify
 from zmsvc.keeper.dispatcher import Dispatcher
 from zmsvc.keeper.machine import Machine
@@ -235,3 +238,22 @@ def environment_of(pid: int) -> Mapping[str, str]:
     """The environment with which a program was executed."""
     pairs = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
     return dict(pair.split("=", 1) for pair in pairs if pair)
+
+
+def update(nest: Nest) -> dict[str, Any]:
+    """The items of the next update."""
+    items = json.loads(nest.until("X_ZMSVC_SEQ")["X_ZMSVC_UPDATE"])
+    assert isinstance(items, dict)
+    return items
+
+
+def control(transaction: str, task: str, number: int = 0) -> bytes:
+    head = messages.header(transaction=transaction, service_id=task, action="updated", service_name="other")
+    return messages.encode(
+        "control", messages.control(head, success=True, device_action="act", pid=1, items={"number": number})
+    )
+
+
+def await_subscription(publisher: Publisher) -> None:
+    """Wait until this publisher knows the subscription of the task."""
+    waiting.wait_for(lambda: publisher.has_subscriber(b'control @@@ {"header":{"service_transaction":"TX"'))

@@ -18,13 +18,12 @@ from typing import Any
 
 import pytest
 import waiting
-from forked import Nest, Task, environment_of
+from forked import Nest, Task, await_subscription, control, environment_of, update
 from forwarder import Forwarder, received
 from needs import need
 
 from zmsvc.core import messages
 from zmsvc.host import seqpacket
-from zmsvc.host.bus.sockets import Publisher
 from zmsvc.protocol import sharing
 from zmsvc.protocol.launch import Descriptors
 from zmsvc.task import sdk
@@ -39,13 +38,6 @@ def nest() -> Iterator[Nest]:
     yield made
     made.close()
     shutil.rmtree(home)
-
-
-def update(nest: Nest) -> dict[str, Any]:
-    """The items of the next update."""
-    items = json.loads(nest.until("X_ZMSVC_SEQ")["X_ZMSVC_UPDATE"])
-    assert isinstance(items, dict)
-    return items
 
 
 @pytest.fixture
@@ -501,11 +493,11 @@ CLASS = "from zmsvc.task import TaskService\nclass ServiceWork(TaskService):\n  
         ),
         (
             CLASS + "pass",
-            "cannot load service Work: task_class of ServiceWork in {file} is not a LoopedTask or SingleTask",
+            "cannot load service Work: task_class of ServiceWork in {file} is not a LoopedTask, SingleTask or AsyncTask",
         ),
         (
             CLASS + "task_class = int",
-            "cannot load service Work: task_class of ServiceWork in {file} is not a LoopedTask or SingleTask",
+            "cannot load service Work: task_class of ServiceWork in {file} is not a LoopedTask, SingleTask or AsyncTask",
         ),
         ("import nothing_like_it", "ModuleNotFoundError: No module named 'nothing_like_it'"),
         ("def", "SyntaxError: invalid syntax ({file}, line 1)"),
@@ -869,22 +861,6 @@ def test_what_a_task_forks_may_be_ended_by_sigterm_and_the_task_lives_on(nest: N
 # --- the bus
 
 
-@pytest.fixture
-def bus(nest: Nest) -> Iterator[Forwarder]:
-    folder = nest.home / "bus"
-    folder.mkdir()
-    with Forwarder(folder).start() as made:
-        nest.endpoints = {"frontend": made.subscribe_endpoint, "backend": made.publish_endpoint}
-        yield made
-
-
-def control(transaction: str, task: str, number: int = 0) -> bytes:
-    head = messages.header(transaction=transaction, service_id=task, action="updated", service_name="other")
-    return messages.encode(
-        "control", messages.control(head, success=True, device_action="act", pid=1, items={"number": number})
-    )
-
-
 def test_what_is_published_arrives_from_the_first_message_on(nest: Nest, bus: Forwarder) -> None:
     nest.single("""
         def run(self):
@@ -905,11 +881,6 @@ def test_what_is_published_arrives_from_the_first_message_on(nest: Nest, bus: Fo
     assert frames[0] == b'news @@@ {"header":{"action":"x"},"content":{"number":0}}'
     assert [messages.decode(frame)[1]["content"]["number"] for frame in frames] == list(range(1000))
     assert nest.logged().count("cannot be a topic") == 3
-
-
-def await_subscription(publisher: Publisher) -> None:
-    """Wait until this publisher knows the subscription of the task."""
-    waiting.wait_for(lambda: publisher.has_subscriber(b'control @@@ {"header":{"service_transaction":"TX"'))
 
 
 LISTENER = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pydoc
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import zmsvc.task
 from zmsvc import testing
 from zmsvc.core.errors import LaunchError
-from zmsvc.task import LoopedTask, SingleTask, TaskService
+from zmsvc.task import AsyncTask, LoopedTask, SingleTask, TaskService
 from zmsvc.task.sdk import Task, _TaskAttributes
 
 
@@ -32,6 +33,13 @@ class Once(SingleTask):
     def run(self) -> None:
         while not self.wait(0.5):
             self.update(result="failed")
+
+
+class Coroutine(AsyncTask):
+    async def run(self) -> None:
+        while not await self.wait_async(0.5):
+            await self.update_async(result="failed")
+        await self.publish_async("news", {})
 
 
 class ServiceSensor(TaskService):
@@ -87,6 +95,14 @@ def test_a_loop_ends_after_so_many_waits_and_no_time_passes(waits: int) -> None:
     task.run()
     assert testing.recorder(task).waited == [0.5] * (waits + 1)
     assert testing.recorder(task).updates == [{"result": "failed"}] * waits
+
+
+def test_a_coroutine_runs_in_the_event_loop_of_the_test() -> None:
+    task = testing.make(Coroutine, waits=3)
+    asyncio.run(task.run())
+    assert testing.recorder(task).waited == [0.5] * 4
+    assert testing.recorder(task).updates == [{"result": "failed"}] * 3
+    assert testing.recorder(task).published == [("news", {})]
 
 
 def test_a_test_can_tell_a_task_to_stop() -> None:

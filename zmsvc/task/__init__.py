@@ -1,5 +1,5 @@
-"""The library of service authors: LoopedTask or SingleTask for the work, TaskService for the service around
-it.
+"""The library of service authors: LoopedTask, SingleTask or AsyncTask for the work, TaskService for the
+service around it.
 
 A task and its service have these attributes before their own `__init__` runs:
 
@@ -16,6 +16,6 @@ and the methods `update`, `publish` and `wait`. A service has its task as `self.
 class in `task_class`. zmsvc.testing creates tasks for unit tests. The reference is in zmsvc.task.sdk.
 """
 
-from zmsvc.task.sdk import LoopedTask, SingleTask, TaskService
+from zmsvc.task.sdk import AsyncTask, LoopedTask, SingleTask, TaskService
 
-__all__ = ["LoopedTask", "SingleTask", "TaskService"]
+__all__ = ["AsyncTask", "LoopedTask", "SingleTask", "TaskService"]

@@ -15,7 +15,7 @@ from types import CodeType, ModuleType
 
 from zmsvc.core.errors import LaunchError
 from zmsvc.host.python.interpreter import Shortcut, disabled
-from zmsvc.task.sdk import LoopedTask, SingleTask, TaskService
+from zmsvc.task.sdk import AsyncTask, LoopedTask, SingleTask, TaskService
 
 BUILT_IN = {"Monitor": "zmsvc.task.monitor"}
 """Services that are part of zmsvc; one of the same name on the path takes precedence."""
@@ -24,6 +24,9 @@ OLD_SERVICE = b"from Provider.IServiceHandler import"
 """The import that identifies a service of zmicroservices."""
 _OLD_NAME = b"Provider.IServiceHandler"
 """The same in compiled code."""
+
+_COROUTINE = 0x80
+"""inspect.CO_COROUTINE. The module inspect is slow to import."""
 
 _CACHED = os.path.basename(importlib.util.cache_from_source("x.py"))[1:]
 """The suffix of this Python's names for compiled code."""
@@ -167,9 +170,23 @@ def _class_of(module: ModuleType, name: str, file: str) -> type[TaskService]:
             f"cannot load service {name}: class Service{name} in {file} is not a zmsvc.task.TaskService"
         )
     task = getattr(found, "task_class", None)
-    if not isinstance(task, type) or not issubclass(task, LoopedTask | SingleTask):
+    if not isinstance(task, type) or not issubclass(task, LoopedTask | SingleTask | AsyncTask):
         raise LaunchError(
-            f"cannot load service {name}: task_class of Service{name} in {file} is not a LoopedTask or "
-            f"SingleTask"
+            f"cannot load service {name}: task_class of Service{name} in {file} is not a LoopedTask, "
+            f"SingleTask or AsyncTask"
         )
+    if not issubclass(task, AsyncTask):
+        _refuse_coroutines(name, found, task)
     return found
+
+
+def _refuse_coroutines(name: str, service: type, task: type) -> None:
+    """Raise LaunchError if a method that nothing would await is `async def`: its body would never run."""
+    for owner, methods in ((task, ("setup", "step", "run", "close")), (service, ("on_control",))):
+        for method in methods:
+            code = getattr(getattr(owner, method, None), "__code__", None)
+            if isinstance(code, CodeType) and code.co_flags & _COROUTINE:
+                raise LaunchError(
+                    f"cannot load service {name}: {method} of {owner.__name__} is async def, so "
+                    f"{task.__name__} must be an AsyncTask"
+                )

@@ -68,6 +68,20 @@ class Recorder:
         self.stopping = self.stopping or seconds is None or len(self.waited) > self._waits
         return self.stopping
 
+    async def update_async(self, items: Mapping[str, Any]) -> bool:
+        return self.update(items, wait=True)
+
+    async def publish_async(self, topic: str, body: Mapping[str, Any]) -> bool:
+        return self.publish(topic, body)
+
+    async def wait_async(self, seconds: float | None) -> bool:
+        """Let the other tasks of the event loop run for one turn."""
+        # Imported here for start-up time: only a test of an AsyncTask needs it, and that has imported it.
+        import asyncio
+
+        await asyncio.sleep(0)
+        return self.wait(seconds)
+
     def unwatch(self, fd: int) -> None:
         """Do nothing: `watch` does nothing."""
 

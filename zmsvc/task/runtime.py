@@ -10,8 +10,8 @@ import select
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from zmsvc.core import messages, prefixes
 from zmsvc.core.errors import CANNOT_EXECUTE, LaunchError, ProtocolError, RefusedError, ZmsvcError
@@ -19,9 +19,12 @@ from zmsvc.core.values import seconds
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task.bus import Subscription
 from zmsvc.task.keys import task_keys
-from zmsvc.task.sdk import LoopedTask, SingleTask, Task, TaskService, cause_of, instantiate
+from zmsvc.task.sdk import AsyncTask, LoopedTask, SingleTask, Task, TaskService, cause_of, instantiate
 from zmsvc.task.stop import Stop, Stopped
 from zmsvc.task.updates import Updates
+
+if TYPE_CHECKING:
+    from zmsvc.task.event_loop import EventLoop
 
 _BATCH = 64  # messages between two checks of the clock and of the stop request
 
@@ -76,6 +79,8 @@ class TaskRuntime:
         self._in_callback = False
         self._watched: dict[int, Callable[[], None]] = {}
         self._poller = stop.poller()
+        self._event_loop: EventLoop | None = None
+        """The event loop of an AsyncTask."""
 
     # --- methods for the task
 
@@ -94,6 +99,8 @@ class TaskRuntime:
         until = math.inf if seconds is None else time.monotonic() + seconds
         if threading.get_ident() != self._thread:
             return self._wait_in_other_thread(until)
+        if self._event_loop is not None:
+            raise RuntimeError("cannot wait: it would block the event loop, use `await self.wait_async(...)`")
         before, self._stop.interruptible = self._stop.interruptible, False
         try:
             while not self._stop.requested:
@@ -118,6 +125,23 @@ class TaskRuntime:
         while not self._stop.requested and (left := until - time.monotonic()) > 0:
             Stop.pause(self._stop, left, poll)
         return self._stop.requested
+
+    async def update_async(self, items: Mapping[str, Any]) -> bool:
+        # In most cases there is room, and no thread is needed.
+        return self._updates.report(items, wait=False, feed=None) or await self._own_event_loop().in_thread(
+            lambda: self._updates.report(items, wait=True, feed=None)
+        )
+
+    async def publish_async(self, topic: str, body: Mapping[str, Any]) -> bool:
+        return await self._own_event_loop().in_thread(lambda: self.publish(topic, body))
+
+    async def wait_async(self, seconds: float | None) -> bool:
+        return await self._own_event_loop().wait(seconds)
+
+    def _own_event_loop(self) -> EventLoop:
+        if self._event_loop is None:
+            raise RuntimeError("cannot await: only an AsyncTask has an event loop")
+        return self._event_loop
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         self._watched[fd] = callback
@@ -157,23 +181,24 @@ class TaskRuntime:
                 frame = self._subscription.receive()
                 if frame is None:
                     return False
-                self._deliver_one(frame, self._service)
+                self._handle(frame, self._service)
                 if self._stop.requested:
                     return False
             return True
         finally:
             self._in_callback = False
 
-    def _deliver_one(self, frame: bytes, service: TaskService) -> None:
+    def _handle(self, frame: bytes, service: TaskService) -> Awaitable[None] | None:
         try:
             _, body = messages.decode(frame)
         except ProtocolError as error:
             self.log.warning("Ignored a message on the bus: %s", error)
-            return
+            return None
         head = body.get("header", {})
         # The device cannot filter messages of other publishers by transaction: see core.prefixes.
         if head.get("service_transaction") == self.transaction and head.get("service_id") != self.service_id:
-            service.on_control(body)
+            return service.on_control(body)
+        return None
 
     # --- the phases of a task
 
@@ -188,8 +213,11 @@ class TaskRuntime:
         status = self._guarded(lambda: self._run_until_end(load, tasks))
         if tasks:
             # The first failure is the reason; close may fail only because setup did not finish.
-            closed = self._guarded(tasks[0].close, report=status == 0)
+            closed = self._guarded(lambda: self._call(tasks[0].close, closing=True), report=status == 0)
             status = status or closed
+        if self._event_loop is not None:
+            ended = self._guarded(self._event_loop.close, report=status == 0)
+            status = status or ended
         if status == 0:
             self._status_sink.stopping()
         if self._subscription is not None:
@@ -206,6 +234,11 @@ class TaskRuntime:
         task = service.task = instantiate(service.task_class, self)
         if isinstance(task, LoopedTask):
             task.interval = interval_of(self.config, task.interval)
+        if isinstance(task, AsyncTask):
+            # Imported here for start-up time: only an AsyncTask needs asyncio.
+            from zmsvc.task.event_loop import EventLoop
+
+            self._event_loop = EventLoop(self._stop, lambda: self._feed(time.monotonic(), self._watchdog / 2))
         subscription = None
         if service.listens():
             subscription = self._bus.subscribe(
@@ -216,23 +249,34 @@ class TaskRuntime:
             if self._stop.requested:
                 return
             tasks.append(task)
-            task.setup()
+            self._call(task.setup)
             if self._stop.requested:
                 return
             # After setup, because on_control may rely on it. Until then messages wait in the socket.
             if subscription is not None:
                 self._service, self._subscription = service, subscription
-                self._poller.register(subscription.fileno(), select.POLLIN)
+                if self._event_loop is not None:
+                    self._event_loop.read(subscription, lambda frame: self._handle(frame, service))
+                else:
+                    self._poller.register(subscription.fileno(), select.POLLIN)
             self._status_sink.ready()
             self._fed_at = time.monotonic()
             if isinstance(task, SingleTask):
                 task.run()
             elif isinstance(task, LoopedTask):
                 self._loop(task)
+            elif isinstance(task, AsyncTask):
+                self._call(task.run)
         finally:
             self._stop.interruptible = False
             if self._subscription is None and subscription is not None:
                 subscription.close()
+
+    def _call(self, act: Callable[[], Awaitable[None] | None], *, closing: bool = False) -> None:
+        if self._event_loop is None:
+            act()
+        else:
+            self._event_loop.run(act, cancel=not closing)
 
     def _loop(self, task: LoopedTask) -> None:
         due = time.monotonic()

@@ -6,7 +6,7 @@ The task's process, its life cycle and its connections are in process.py, runtim
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, Protocol, Self, TypeVar, cast
 
 from zmsvc.task.keys import TaskKeys
@@ -82,6 +82,12 @@ class Runtime(Protocol):
     def publish(self, topic: str, body: Mapping[str, Any]) -> bool: ...
 
     def wait(self, seconds: float | None) -> bool: ...
+
+    async def update_async(self, items: Mapping[str, Any]) -> bool: ...
+
+    async def publish_async(self, topic: str, body: Mapping[str, Any]) -> bool: ...
+
+    async def wait_async(self, seconds: float | None) -> bool: ...
 
     def watch(self, fd: int, callback: Callable[[], None]) -> None:
         """Call `callback` in `wait` whenever the descriptor is readable."""
@@ -172,16 +178,17 @@ class _TaskAttributes:
 
 
 class Task(_TaskAttributes):
-    """The common base of LoopedTask and SingleTask. Subclass one of those.
+    """The common base of LoopedTask, SingleTask and AsyncTask. Subclass one of those.
 
     zmsvc calls `setup`, then `step` or `run`, then `close`, all in one thread. An exception in any of them is
-    logged and ends the task as failed, with exit status 1. `sys.exit(N)` ends it with status N.
+    logged and ends the task as failed, with exit status 1. `sys.exit(N)` ends it with status N. `setup` and
+    `close` may be `async def` in an AsyncTask only.
     """
 
-    def setup(self) -> None:
+    def setup(self) -> Awaitable[None] | None:
         """Prepare the task. Called once, before the service reports READY; `<start_timeout>` limits it."""
 
-    def close(self) -> None:
+    def close(self) -> Awaitable[None] | None:
         """Release what the task holds. Called once at the end if `setup` was called, also after an exception.
 
         It is not called if the process dies by a signal or `os._exit`. After `<stop_timeout>` from the stop
@@ -223,6 +230,43 @@ class SingleTask(Task):
         raise NotImplementedError(f"{type(self).__name__} has no run()")
 
 
+class AsyncTask(Task):
+    """A task whose `run` is a coroutine. When `run` returns, the service ends with status 0.
+
+    One event loop of asyncio runs `setup`, `run`, `close` and `on_control`, each of which may be `async def`.
+    It feeds the watchdog, so a call that blocks the loop for half of `<watchdog>` or longer can make the
+    supervisor end the task. After `close`, asyncio cancels the tasks that are left and ends the loop.
+
+    An AsyncTask starts more slowly than other tasks and takes more memory, because it imports asyncio.
+    """
+
+    async def run(self) -> None:
+        """Do the work.
+
+        A stop request cancels `setup` or `run` once, as `asyncio.Task.cancel` does; the service then ends
+        with status 0, or fails by the exception that the cancellation leads to. It does not cancel while
+        `run` itself awaits `wait_async`, which returns True instead. `<stop_timeout>` limits the work after
+        it. A cancellation without a stop request is a failure.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no run()")
+
+    async def update_async(self, /, **items: Any) -> bool:
+        """Report a result as `update` does, but let the event loop run while there is no room. If the call is
+        canceled, the result may have been reported or not.
+        """
+        return await self._runtime.update_async(items)
+
+    async def publish_async(self, topic: str, body: Mapping[str, Any]) -> bool:
+        """Publish a message as `publish` does, but let the event loop run while the first call connects."""
+        return await self._runtime.publish_async(topic, body)
+
+    async def wait_async(self, seconds: float | None = None) -> bool:
+        """Wait for `seconds` (None: without limit) or until the task is asked to stop. Return True if it is
+        asked to stop. This replaces `wait`, which raises RuntimeError in the thread of the event loop.
+        """
+        return await self._runtime.wait_async(seconds)
+
+
 class TaskService(_TaskAttributes):
     """The service that manages a task. A subclass `ServiceNAME` sets `task_class`, and may override
     `on_control` to follow the other services of its transaction.
@@ -230,7 +274,7 @@ class TaskService(_TaskAttributes):
 
     service_name: ClassVar[str] = ""
     """A name for readers of the class. The name on the bus is `service_name` of the context file."""
-    task_class: ClassVar[type[LoopedTask] | type[SingleTask]]
+    task_class: ClassVar[type[LoopedTask] | type[SingleTask] | type[AsyncTask]]
     """The class of the task."""
     task: Task
     """The task of this service, set before its `setup` is called, but after `__init__` of the service. A
@@ -238,16 +282,17 @@ class TaskService(_TaskAttributes):
     _ours_only: ClassVar[bool] = False
     """True if `on_control` needs only the messages that zmsvc itself publishes."""
 
-    def on_control(self, message: dict[str, Any]) -> None:
+    def on_control(self, message: dict[str, Any]) -> Awaitable[None] | None:
         """Handle a `control` message of another task of this transaction.
 
         `message["header"]` has `service_transaction`, `service_id`, `action` (such as `started`, `updated`,
         `stopped` or `failed`) and `service_name`; `message["content"]["status"]` has `result`,
         `device_action`, `pid` and the items of an update. Any client of the bus can publish such a message.
 
-        Called between steps and in `wait`, in the task's thread, after `setup`. An exception ends the service
-        as failed. Only a class that overrides this method subscribes. 20,000 unread messages wait in the
-        process and 100,000 in the device, which then drops more.
+        Called between steps and in `wait`, in the task's thread, after `setup`; of an AsyncTask in its event
+        loop, one message after the other, during `run`. An exception ends the service as failed. Only a class
+        that overrides this method subscribes. 20,000 unread messages wait in the process and 100,000 in the
+        device, which then drops more.
         """
 
     @classmethod

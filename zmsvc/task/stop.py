@@ -4,9 +4,11 @@ cleared.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
+from collections.abc import Iterator
 
 _LONGEST = 86_400.0  # poll() takes milliseconds as a C int
 
@@ -43,6 +45,13 @@ class Stop:
         for fd in (self.fd, *fds):
             poll.register(fd, select.POLLIN)
         return poll
+
+    @contextlib.contextmanager
+    def signals_wake(self) -> Iterator[int | None]:
+        """Yield a descriptor that each signal makes readable inside the block, for an event loop of another
+        kind than `pause`. None if no signal can be a stop request.
+        """
+        yield None
 
     def pause(self, seconds: float, poll: select.poll) -> list[int]:
         """Sleep until the stop request, a readable descriptor of `poll`, or the timeout. It may return
@@ -88,6 +97,14 @@ class SignalStop(Stop):
 
     def poller(self, *fds: int) -> select.poll:
         return super().poller(self._wakeup, *fds)
+
+    @contextlib.contextmanager
+    def signals_wake(self) -> Iterator[int | None]:
+        before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        try:
+            yield self._wakeup
+        finally:
+            signal.set_wakeup_fd(before)
 
     def pause(self, seconds: float, poll: select.poll) -> list[int]:
         # Without the wakeup descriptor a signal just before poll() would be noticed only after the sleep. It

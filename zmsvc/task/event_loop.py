@@ -1,0 +1,164 @@
+"""The event loop of an AsyncTask: run setup, run and close, feed the watchdog, read messages, and cancel the
+work at a stop request.
+
+Only the runtime of an AsyncTask imports this module: asyncio takes 25 ms of CPU and 7 MB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import math
+import os
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from zmsvc.task.bus import Subscription
+from zmsvc.task.stop import Stop, Stopped
+
+T = TypeVar("T")
+
+Act = Callable[[], Awaitable[None] | None]
+Handle = Callable[[bytes], Awaitable[None] | None]
+
+
+class EventLoop:
+    """The event loop of one task. Its thread is that of the task."""
+
+    def __init__(self, stop: Stop, feed: Callable[[], float]) -> None:
+        """`feed` feeds the watchdog if that is due, and returns the seconds until the next time."""
+        self._stop, self._feed = stop, feed
+        self._runner = asyncio.Runner()
+        self._loop = self._runner.get_loop()
+        self._stopping = asyncio.Event()
+        self._main: asyncio.Task[Any] | None = None
+        """The asyncio task of the work that a stop request cancels."""
+        self._canceled = False
+        """True if the stop request needs no cancellation any more."""
+        self._main_waits = False
+        self._reading: tuple[Subscription, Handle] | None = None
+        self._error: BaseException | None = None
+        """The exception of a handler of messages."""
+        self._loop.add_reader(stop.fd, self._on_stop)
+
+    def read(self, subscription: Subscription, handle: Handle) -> None:
+        """Pass each message to `handle` while the next work runs."""
+        self._reading = subscription, handle
+
+    def run(self, act: Act, *, cancel: bool) -> None:
+        """Call `act`, and await what it returns. With `cancel`, a stop request cancels it: this raises
+        Stopped. Raises the exceptions of `act` and of the handler of messages.
+        """
+        with self._stop.signals_wake() as fd:
+            if fd is not None:
+                self._loop.add_reader(fd, _drain, fd)
+            failure: BaseException | None
+            try:
+                failure = self._runner.run(self._work(act, cancel=cancel))
+            except asyncio.CancelledError as error:
+                failure = error
+            finally:
+                if fd is not None:
+                    self._loop.remove_reader(fd)
+        if self._error is not None:
+            raise self._error
+        if isinstance(failure, asyncio.CancelledError) and cancel and self._stop.requested:
+            raise Stopped(0)
+        if failure is not None:
+            raise failure
+
+    async def _work(self, act: Act, *, cancel: bool) -> BaseException | None:
+        """Do the work, and return its exception: a SystemExit that is raised here would end the loop before
+        it has cleaned up.
+        """
+        self._main = asyncio.current_task() if cancel else None
+        companions = [asyncio.create_task(self._attend(self._keep_alive()))]
+        if self._reading is not None:
+            companions.append(asyncio.create_task(self._attend(self._read(*self._reading))))
+            self._reading = None
+        try:
+            result = act()
+            if inspect.isawaitable(result):
+                await result
+        except asyncio.CancelledError:
+            raise  # asyncio.Runner makes a KeyboardInterrupt of the one by Ctrl-C
+        except BaseException as error:  # the user's code may raise anything
+            return error
+        finally:
+            self._main = None
+            for each in companions:
+                each.cancel()
+        return None
+
+    async def _attend(self, companion: Coroutine[Any, Any, None]) -> None:
+        """Run a companion of the work. If the companion fails, the work is canceled and fails as well."""
+        try:
+            await companion
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # handlers of messages are the user's code
+            self._error = error
+            if self._main is not None:
+                self._main.cancel()
+
+    async def _keep_alive(self) -> None:
+        while (pause := self._feed()) < math.inf:  # noqa: ASYNC110 - no event tells the time
+            await asyncio.sleep(pause)
+
+    async def _read(self, subscription: Subscription, handle: Handle) -> None:
+        readable = asyncio.Event()
+        self._loop.add_reader(subscription.fileno(), readable.set)
+        try:
+            while True:
+                readable.clear()
+                while (frame := subscription.receive()) is not None:
+                    result = handle(frame)
+                    if inspect.isawaitable(result):
+                        await result
+                    else:
+                        # Any number of messages may wait; others have their turn, too.
+                        await asyncio.sleep(0)
+                await readable.wait()
+        finally:
+            self._loop.remove_reader(subscription.fileno())
+
+    def _on_stop(self) -> None:
+        # The descriptor stays readable for ever.
+        self._loop.remove_reader(self._stop.fd)
+        self._stopping.set()
+        if self._main is not None and not self._main_waits and not self._canceled:
+            self._main.cancel()
+        self._canceled = True
+
+    async def wait(self, seconds: float | None) -> bool:
+        """Wait until the stop request or the timeout. Return True if there is a stop request."""
+        own = self._main is not None and asyncio.current_task() is self._main
+        self._main_waits = self._main_waits or own
+        try:
+            if not self._stop.requested:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await self._stopping.wait()
+        finally:
+            if own:
+                self._main_waits = False
+        if own and self._stop.requested:
+            self._canceled = True  # the caller is told, also if the loop has not noticed the request yet
+        return self._stop.requested
+
+    async def in_thread(self, act: Callable[[], T]) -> T:
+        """Call `act` in another thread, and let the loop run meanwhile."""
+        return await asyncio.to_thread(act)
+
+    def close(self) -> None:
+        """Cancel the asyncio tasks that are left, wait for the threads of the loop's executor, and end the
+        loop.
+        """
+        self._loop.remove_reader(self._stop.fd)
+        self._runner.close()
+
+
+def _drain(fd: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        os.read(fd, 4096)
