@@ -115,6 +115,21 @@ def test_a_new_supervisor_reads_all_messages_before_the_keepers_exits(both: Both
     assert both.turn(all_said=True) == [1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    ("asked", "sent"),
+    [
+        (("SIGQUIT", "SIGQUIT"), ("SIGQUIT", "SIGQUIT")),
+        (("SIGRTMIN+3", ""), ("SIGTERM", "")),
+        (("", "SIGRTMIN+3"), ("", "SIGTERM")),
+    ],
+)
+def test_a_stop_signal_that_an_earlier_keeper_does_not_know_is_sent_as_sigterm(
+    both: Both, asked: tuple[str, str], sent: tuple[str, str]
+) -> None:
+    both.children.ask_to_end(LAUNCH, *asked)
+    assert both.order() == sv.SignalTask(launch=LAUNCH, signal=sent[0], rest=sent[1])
+
+
 @dataclass
 class Listener:
     seen: list[bool]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from zmsvc.host.kernel import signals
+from zmsvc.supervisor.children import Children
 from zmsvc.supervisor.loop import Loop
 from zmsvc.supervisor.requests import Requests
 
@@ -19,18 +21,30 @@ async def unwritten(_answer: Any, /) -> None:
 
 
 def refused(request: dict[str, Any], *, protocol: int = 4) -> tuple[int, str]:
-    loop = SimpleNamespace(children=SimpleNamespace(protocol=protocol), on_change=[])
+    children = SimpleNamespace(protocol=protocol)
+    children.knows_signal = partial(Children.knows_signal, cast(Children, children))
+    loop = SimpleNamespace(children=children, on_change=[])
     table = Requests(cast(Loop, loop), {"keeper_version": "1.0"}).table()
     answer = asyncio.run(table[request["verb"]](request, 0, unwritten))
     return answer["code"], answer["error"]
 
 
-def test_a_keeper_of_an_earlier_release_is_not_asked_to_signal_all_processes() -> None:
-    """It would signal the main process alone, and the operator would not know."""
-    request = {"verb": "signal", "tasks": ["a"], "signal": "HUP", "all": True}
-    assert refused(request, protocol=3) == (
+@pytest.mark.parametrize(
+    ("fields", "unknown"),
+    [
+        # It would signal the main process alone, and the operator would not know.
+        ({"signal": "HUP", "all": True}, "--all"),
+        # That of 1.0 would end.
+        ({"signal": "RTMIN+3"}, "SIGRTMIN+3"),
+        ({"signal": str(signal.SIGRTMIN + 3)}, "SIGRTMIN+3"),
+    ],
+)
+def test_a_keeper_of_an_earlier_release_is_not_sent_a_signal_that_it_does_not_know(
+    fields: dict[str, Any], unknown: str
+) -> None:
+    assert refused({"verb": "signal", "tasks": ["a"], **fields}, protocol=3) == (
         1,
-        "cannot signal: the keeper (zmsvc 1.0) does not know --all; a restart of the context renews it",
+        f"cannot signal: the keeper (zmsvc 1.0) does not know {unknown}; a restart of the context renews it",
     )
 
 
@@ -72,7 +86,8 @@ def test_a_task_that_is_named_twice_gets_one_signal() -> None:
         asked.append(request)
         return SimpleNamespace(ok=True, code=0, error="", data={})
 
-    loop = SimpleNamespace(ask=ask, next_request=lambda: 1, children=SimpleNamespace(protocol=4))
+    children = SimpleNamespace(protocol=4, knows_signal=lambda _name: True)
+    loop = SimpleNamespace(ask=ask, next_request=lambda: 1, children=children)
     table = Requests(cast(Loop, loop), {}).table()
     request = {"verb": "signal", "tasks": ["a", "b", "a"], "signal": "HUP"}
     assert asyncio.run(table["signal"](request, 0, unwritten))["ok"]

@@ -131,6 +131,31 @@ def test_todays_supervisor_serves_under_the_keeper_of_1_0(
     ends_whole(context, *before.values())
 
 
+@the_old_keeper_forks
+def test_a_signal_that_the_keeper_of_1_0_does_not_know_ends_neither_it_nor_the_tasks(
+    context: Context, home: Path, old: Path
+) -> None:
+    fill(context)
+    installed = Installed(home, old)
+    start(context, installed, "--transaction", "T1")
+    before = pids(context)
+    keeper = context.status()["keeper_pid"]
+    installed.replace(ROOT)
+    context.kill_supervisor()
+    refused = context.ctl("signal", "RTMIN+3", "cmd", check=1)
+    assert "the keeper (zmsvc 1.0) does not know SIGRTMIN+3" in refused.stderr
+    context.clear_tasks()
+    service = "<stop_signal>RTMIN+3</stop_signal>"
+    context.task("cmd", "Cmd", kind="Command", config="<command>sleep 3600</command>", service=service)
+    context.write()
+    context.ctl("reload")
+    assert pids(context)["cmd"] == before["cmd"], "the reload changes the signal in place"
+    context.ctl("stop", "--task", "cmd")
+    assert context.tasks()["cmd"]["exit"]["signal"] == "SIGTERM"
+    assert context.status()["keeper_pid"] == keeper
+    ends_whole(context, *before.values())
+
+
 def test_the_supervisor_of_1_0_serves_under_todays_keeper(context: Context, home: Path, old: Path) -> None:
     """After a downgrade: the state file has the same schema, and a keeper speaks every earlier protocol."""
     fill(context)

@@ -11,8 +11,8 @@ additions need no new number.
 - 1: zmsvc 1.1. The keeper names its version, and the supervisor its own in `Introduce`.
 - 2: `SignalTask` can signal all processes of a launch.
 - 3: `SetMain` makes another process of a launch the main one, and `MainProcess` reports it.
-- 4: `SignalTask` can signal every process of a launch that is not being stopped. A launch carries the options
-  of `<service>` that are declared with this number.
+- 4: `SignalTask` can signal every process of a launch that is not being stopped, and can name `SIGRTMIN+3`
+  and the like. A launch carries the options of `<service>` that are declared with this number.
 
 The channel to the zygote has a protocol number of its own (`forking`), which the zygote names. The channel to
 the output process (`output`) has none: each side ignores unknown messages. The other channels connect a
@@ -29,3 +29,7 @@ PROTOCOL_SET_MAIN = 3
 """The first protocol in which a keeper can treat another process as the main one."""
 PROTOCOL_SIGNALS_ALL = 4
 """The first protocol in which a keeper can signal all processes of a launch without a stop."""
+PROTOCOL_NUMBERED_SIGNALS = 4
+"""The first protocol in which a keeper knows `SIGRTMIN+3` and the like. An earlier keeper knows only the
+names that Python has. One of protocol 0 ends at any other name, and all tasks end with it.
+"""

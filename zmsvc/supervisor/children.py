@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import select
+import signal
 import socket
 import time
 from collections import deque
@@ -27,7 +28,7 @@ from zmsvc.core.nesting import check_depth
 from zmsvc.host import seqpacket
 from zmsvc.host.sparse_log import SparseLog
 from zmsvc.host.systemd import notify
-from zmsvc.protocol import OLDEST, PROTOCOL, PROTOCOL_SET_MAIN
+from zmsvc.protocol import OLDEST, PROTOCOL, PROTOCOL_NUMBERED_SIGNALS, PROTOCOL_SET_MAIN
 from zmsvc.protocol import supervision as sv
 from zmsvc.protocol.launch import LaunchSpec
 from zmsvc.supervisor.machine import LocalMachine, Outside
@@ -446,6 +447,22 @@ class Children:
         self.refused.add("Process %d is not a task's main process: its notification is ignored", datagram.pid)
 
     # --- orders
+
+    def knows_signal(self, name: str) -> bool:
+        """Return True if the keeper can send a signal of this name."""
+        return self.protocol >= PROTOCOL_NUMBERED_SIGNALS or name in signal.Signals.__members__
+
+    def ask_to_end(self, launch: int, name: str, others: str) -> None:
+        """Have the keeper send the stop signal to the main process of a launch, and `others` to its other
+        processes; an empty name sends nothing. A signal that the keeper does not know becomes SIGTERM.
+        """
+        self.tell(sv.SignalTask(launch=launch, signal=self._known(name), rest=self._known(others)))
+
+    def _known(self, name: str) -> str:
+        if not name or self.knows_signal(name):
+            return name
+        log.warning("The keeper of an earlier zmsvc does not know %s: it sends SIGTERM instead", name)
+        return "SIGTERM"
 
     def tell(self, order: sv.Order) -> None:
         """Send an order to the keeper. Orders arrive in turn; they wait here while the keeper's socket has no

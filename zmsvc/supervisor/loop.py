@@ -254,9 +254,7 @@ class Loop:
             case ev.Launch():
                 self._launch(effect)
             case ev.Signal():
-                self.children.tell(
-                    sv.SignalTask(launch=effect.launch, signal=effect.signal, rest=effect.others)
-                )
+                self.children.ask_to_end(effect.launch, effect.signal, effect.others)
             case ev.SendSignal():
                 self.children.tell(sv.SignalTask(launch=effect.launch, signal=effect.signal, all=effect.all))
             case ev.SetMain():

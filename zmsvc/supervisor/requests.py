@@ -85,11 +85,11 @@ class Requests:
             name = signals.name(str(request.get("signal") or ""))
         except ValueError as error:
             return failure(2, f"cannot signal: {error}")
-        if every and self._loop.children.protocol < PROTOCOL_SIGNALS_ALL:
+        if unknown := self._unknown_to_keeper(name, every):
             return failure(
                 1,
                 f"cannot signal: the keeper (zmsvc {self._about['keeper_version'] or '1.0'}) does not know "
-                f"--all; a restart of the context renews it",
+                f"{unknown}; a restart of the context renews it",
             )
         asked = Requested(
             verb=Verb.SIGNAL,
@@ -101,6 +101,12 @@ class Requests:
             all=every,
         )
         return await self._answered(asked, asked.verb, None)
+
+    def _unknown_to_keeper(self, name: str, every: bool) -> str:
+        """Return the part of an order to signal that a keeper of an earlier release does not know."""
+        if not self._loop.children.knows_signal(name):
+            return name
+        return "--all" if every and self._loop.children.protocol < PROTOCOL_SIGNALS_ALL else ""
 
     async def _answered(self, asked: Requested | ev.ContextReloaded, verb: Verb, seconds: Any) -> Answer:
         """Queue an order and wait for its reply, for at most `seconds` if that is a number above 0."""
