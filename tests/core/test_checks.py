@@ -33,10 +33,25 @@ def task(name: str, *rules: str, **more: Any) -> TaskService:
     return TaskService(id=name, instance="Echo", rules=tuple(map(rule, rules)), **more)
 
 
-def warned(*tasks: TaskService, endpoints: Endpoints = LOCAL) -> list[str]:
-    return warnings(
-        Context(name="T", id="c", log_name="T", endpoints=endpoints, tasks={task.id: task for task in tasks})
+def context_of(*tasks: TaskService, endpoints: Endpoints = LOCAL, binds: bool = True) -> Context:
+    """Return a context whose file has elements for its binds, or only the endpoints of clients."""
+    own = {"FrontBind": endpoints.publish_bind, "BackendBind": endpoints.subscribe_bind} if binds else {}
+    connected = {
+        "FrontEndEndpoint": endpoints.subscribe_endpoint,
+        "BackendEndpoint": endpoints.publish_endpoint,
+    }
+    return Context(
+        name="T",
+        id="c",
+        log_name="T",
+        endpoints=endpoints,
+        tasks={task.id: task for task in tasks},
+        source=connected | own,
     )
+
+
+def warned(*tasks: TaskService, endpoints: Endpoints = LOCAL) -> list[str]:
+    return warnings(context_of(*tasks, endpoints=endpoints))
 
 
 def binds(**places: str) -> Mapping[str, Endpoint]:
@@ -120,11 +135,18 @@ def test_a_bind_that_other_machines_reach_is_warned_about(place: str, words: str
 
 def test_with_keys_a_bind_that_other_machines_reach_is_not_warned_about() -> None:
     ends = replace(LOCAL, publish_bind="tcp://*:5557")
-    context = Context(
-        name="T", id="c", log_name="T", endpoints=ends, tasks={"a": task("a", "on_exit stop a")}
-    )
+    context = context_of(task("a", "on_exit stop a"), endpoints=ends)
     assert any("FrontBind" in each.text for each in config_warnings(context))
     assert not any("FrontBind" in each.text for each in config_warnings(context, curve=True))
+
+
+def test_a_bind_is_warned_about_by_the_element_that_the_file_has() -> None:
+    ends = replace(LOCAL, publish_bind="tcp://*:5557", subscribe_bind="tcp://*:5556")
+    found = config_warnings(context_of(task("a"), endpoints=ends, binds=False))
+    assert [(each.element, each.text.split()[0]) for each in found] == [
+        ("BackendEndpoint", "BackendEndpoint"),
+        ("FrontEndEndpoint", "FrontEndEndpoint"),
+    ]
 
 
 def test_a_bind_address_that_differs_from_the_connect_address_is_warned_about() -> None:

@@ -37,6 +37,17 @@ def test_the_context_is_ready_when_its_entry_tasks_are() -> None:
     assert len(sim.told(ev.Ready)) == 1
 
 
+def test_an_order_for_an_unknown_task_or_transaction_names_a_similar_one() -> None:
+    sim = Simulation.of(task("ts_100"), task("ts_2"))
+    sim.begin()
+    sim.ask("start", "ts_1000")
+    sim.ask("stop", transaction="T11")
+    assert [reply.error for reply in sim.told(ev.Reply)] == [
+        "cannot start ts_1000: no such task in Sim (did you mean ts_100?)",
+        "cannot stop T11: no such transaction (did you mean T1?)",
+    ]
+
+
 def test_a_context_is_ready_also_when_an_entry_task_fails() -> None:
     sim = Simulation.of(task("a", rule("on_fail", "restart", "a")), task("b"))
     sim.begin()

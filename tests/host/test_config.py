@@ -1208,6 +1208,69 @@ def test_a_port_in_use_is_reported() -> None:
     assert port_warnings(ported(publish_endpoint, subscribe_endpoint)) == []
 
 
+def test_a_port_in_use_is_reported_with_the_line_and_the_element_of_the_file() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        ends = (("ipc:///run/zmsvc/front", bind), ("ipc:///run/zmsvc/back", "tcp://127.0.0.1:1"))
+        context = parse(changed(*ends, text=FULL))
+        found = [each for each in reader.check_ports(context) if "address already in use" in each.text]
+    (placed,) = reader.placed(context, found)
+    told = placed.in_file("F.xml")
+    assert told.startswith(f"F.xml:2: BackendEndpoint {bind}: address already in use")
+
+
+@pytest.mark.parametrize(
+    ("inner", "fault"),
+    [
+        ("<working_directory>tmp</working_directory>", "'tmp' is not an absolute path, expected one, or ~"),
+        ("<environment_file>a.env</environment_file>", "'a.env' is not an absolute path, expected one"),
+        ("<environment_file>/etc/*.env</environment_file>", "'/etc/*.env' has a wildcard, expected the path"),
+        (
+            "<pass_environment>1FOO</pass_environment>",
+            "'1FOO' cannot be a variable, expected letters, digits",
+        ),
+        (
+            "<stop_signal>HPU</stop_signal>",
+            "a name such as QUIT or SIGQUIT, or a number (did you mean SIGHUP?)",
+        ),
+    ],
+)
+def test_a_fault_of_a_value_says_what_is_wrong(inner: str, fault: str) -> None:
+    assert any(fault in each for each in faults(with_service(inner))), faults(with_service(inner))
+
+
+def test_a_misspelled_call_and_instance_are_followed_by_a_suggestion(tmp_path: Path) -> None:
+    (told,) = faults(changed(("<call>ts_100</call>", "<call>ts_10</call>")))
+    assert told.endswith("calls 'ts_10', expected the id of a task of this context (did you mean ts_100?)")
+    (tmp_path / "Echo").mkdir()
+    (tmp_path / "Echo/ServiceEcho.py").touch()
+    place = ("<location></location>", f"<location>{tmp_path}</location>")
+    context = parse(
+        changed(place, ('instance="EchoAction"', 'instance="Ehco"'), text=MANUAL.replace("'", '"'))
+    )
+    told = [each.text for each in reader.check_services(context)]
+    assert f"ts_100: there is no Ehco/ServiceEhco.py in {tmp_path} (did you mean Echo?)" in told
+
+
+def test_every_fault_of_one_value_is_told_with_its_task() -> None:
+    told = faults(
+        with_service(
+            "<success_exit_status>0 999 SIGFOO 1.5</success_exit_status><start_timeout>1x 2y 3z</start_timeout>"
+            "<nice>1.5</nice>"
+        )
+    )
+    expected = [
+        "<success_exit_status> '999' is not an exit status",
+        "<success_exit_status> 'SIGFOO' is not an exit status",
+        "<success_exit_status> '1.5' is not an exit status",
+        "<start_timeout> 'x' is not a unit of time",
+        "<start_timeout> 'z' is not a unit of time",
+        "<nice> '1.5' is not a whole number",
+    ]
+    for text in expected:
+        assert any(f" ts_100: {text}, expected " in each for each in told), told
+
+
 def test_an_ipc_path_in_use_is_reported_and_no_file_is_left_behind(tmp_path: Path) -> None:
     ends = (
         ("ipc:///run/zmsvc/front", f"ipc://{tmp_path}/front"),
@@ -1215,7 +1278,7 @@ def test_an_ipc_path_in_use_is_reported_and_no_file_is_left_behind(tmp_path: Pat
     )
     context = parse(changed(*ends, text=FULL))
     assert port_warnings(context) == [
-        f"BackendBind ipc://{tmp_path}/none/back: the directory {tmp_path}/none does not exist now"
+        f"FrontEndEndpoint ipc://{tmp_path}/none/back: the directory {tmp_path}/none does not exist now"
     ]
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(f"{tmp_path}/front")

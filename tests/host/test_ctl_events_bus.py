@@ -527,7 +527,7 @@ def test_check_warns(home: House, capsys: Capture) -> None:
     line = 1 + file.read_text()[: file.read_text().index("<TaskService")].count("\n")
     assert told[0].startswith(f"{file}: warning: no task starts"), "that is about no line"
     assert told[1].startswith(f"{file}:{line}: warning: ts_1: it waits for a rule")
-    assert told[-1] == f"{file}: ok (1 task)"
+    assert told[-1] == f"{file}: ok (1 task, {len(told) - 2} warnings)"
 
 
 def test_check_of_bad_files_names_every_fault(home: House, capsys: Capture) -> None:

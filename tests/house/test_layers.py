@@ -18,6 +18,7 @@ PURE = {
     "__future__",
     "collections",
     "dataclasses",
+    "difflib",
     "enum",
     "functools",
     "hashlib",

@@ -169,7 +169,9 @@ def test_an_option_that_is_added_is_read(added: Option) -> None:
     text, value = GOOD[added.field]
     values, faults = read(added, text)
     if added.field == "labels":
-        assert faults == ["the variable 'A.B' cannot be one, expected letters, digits and _"]
+        assert faults == [
+            "the variable 'A.B' cannot be one, expected letters, digits and _, and no digit at the beginning"
+        ]
     else:
         assert faults == []
     assert values == {added.field: value}

@@ -225,14 +225,16 @@ class Context:
 
     # --- the command line
 
-    def detach(self, **environment: str) -> None:
-        """Start zmsvcd as a person does: no service manager is there."""
+    def detach(self, *arguments: str, **environment: str) -> str:
+        """Start zmsvcd as a person does: no service manager is there. Return what it says on stderr."""
         self.write()
+        words = arguments or ("--transaction", "T")
         done = subprocess.run(
-            [sys.executable, "-P", "-m", "zmsvc.keeper", "--detach", "--transaction", "T", str(self.file)],
+            [sys.executable, "-P", "-m", "zmsvc.keeper", "--detach", *words, str(self.file)],
             env=self.environment | environment, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
+        return done.stderr
 
     def ctl(
         self, *arguments: str, timeout: float = 60, check: int | None = 0

@@ -81,7 +81,8 @@ def test_a_port_in_use_is_reported_and_ends_the_daemon(context: Context) -> None
         context.task("ts_1", "Echo")
         context.start(ready=False)
         assert context.wait() == 1
-    assert f"cannot bind tcp://127.0.0.1:{port}: address already in use" in context.log.read_text()
+    reported = f"{context.file}:1: cannot bind tcp://127.0.0.1:{port}: address already in use"
+    assert reported in context.log.read_text()
 
 
 def test_the_death_of_keeper_and_supervisor_together_is_cleaned_up_by_the_next(context: Context) -> None:
@@ -162,6 +163,13 @@ def test_sigterm_while_the_supervisor_is_dead_still_stops_in_order(context: Cont
     assert context.wait() == 0
     assert not Path(f"/proc/{pid}").exists()
     assert "stopped" in context.log.read_text()
+
+
+def test_a_misspelled_option_is_refused_with_a_suggestion(context: Context) -> None:
+    context.start("--detahc", ready=False)
+    assert context.wait() == 2
+    unknown = "cannot understand the command: unrecognized arguments: --detahc (did you mean --detach?)"
+    assert context.log.read_text() == f"zmsvcd: {unknown} (see zmsvcd --help)\n"
 
 
 def test_detach_returns_when_the_context_is_ready(context: Context) -> None:

@@ -129,6 +129,18 @@ def test_a_tilde_is_the_home_directory_of_the_user_of_the_task(context: Context)
     assert place_in(other)[0] == os.path.realpath(pwd.getpwnam(USER).pw_dir)
 
 
+def test_a_missing_home_directory_is_named_in_the_status_of_the_task(context: Context) -> None:
+    need(os.geteuid() == 0, "only root can give a task another user")
+    without = next((each for each in pwd.getpwall() if each.pw_uid and not os.path.exists(each.pw_dir)), None)
+    need(without is not None, "each user has a home directory")
+    assert without is not None
+    service = f"<user>{without.pw_name}</user><working_directory>~</working_directory>"
+    placed(context, "ts_1", "Command", service)
+    context.start()
+    status = context.task_is("ts_1", "failed")["status"]
+    assert f"cannot change to the directory {without.pw_dir}: " in status
+
+
 def test_a_task_enters_its_working_directory_as_its_own_user(context: Context, home: Path) -> None:
     need(os.geteuid() == 0, "only root can run tasks of several users")
     home.chmod(0o755)

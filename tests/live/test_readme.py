@@ -114,6 +114,7 @@ def test_the_five_minutes_run_as_they_stand(person: Person) -> None:
         "start",
         "logs",
         "events",
+        "stop",
         "exit",
     ]
     told = {command.split()[1]: text for command, text in said.items()}
@@ -122,6 +123,11 @@ def test_the_five_minutes_run_as_they_stand(person: Person) -> None:
     assert "MYRUN/ts_100" in told["start"] + told["logs"]
     assert "by=operator" in told["events"]
     assert person.type("zmsvcctl list").count("running") == 0
+    # Done twice, the tutorial has one run again.
+    start = next(iter(said))
+    assert "resumes" not in person.type(f"{start} 2>&1")
+    assert " in 1 transaction\n" in person.type("zmsvcctl status")
+    person.type("zmsvcctl exit")
 
 
 def test_the_state_machine_runs_as_the_readme_says(person: Person) -> None:

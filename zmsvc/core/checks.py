@@ -14,6 +14,7 @@ from zmsvc.core.access import ANYONE, BUS, MAY_CONNECT
 from zmsvc.core.model import Action, BusAccess, Context, Rule, TaskService, Trigger
 from zmsvc.core.monitoring import monitoring
 from zmsvc.core.service_options import OPTIONS, Restart, ServiceType
+from zmsvc.core.similar import similar
 from zmsvc.core.values import TRUE, Endpoint, apart, collide, endpoint, quote, reaches, seconds
 
 _STARTING = (Action.START, Action.RESTART)
@@ -91,7 +92,8 @@ def _calls(tasks: Sequence[TaskService]) -> Iterator[Fault]:
     for index, task in enumerate(tasks):
         for number, rule in enumerate(task.rules):
             if rule.call not in known:
-                text = f"{rule.trigger} calls {quote(rule.call)}, expected the id of a task of this context"
+                expected = f"expected the id of a task of this context{similar(rule.call, known)}"
+                text = f"{rule.trigger} calls {quote(rule.call)}, {expected}"
                 yield Fault(text=text, task=index, rule=number)
 
 
@@ -173,6 +175,7 @@ def _binds_apart(context: Context, *, curve: bool) -> Iterator[ConfigWarning]:
         ("BackendBind", ends.subscribe_bind, ends.subscribe_endpoint),
     ):
         bound_endpoint, other = endpoint(bound, bind=True), endpoint(connected, bind=False)
+        name = context.element_of_bind(name)
         if bound_endpoint.wildcard and not curve:
             text = (
                 f"{name} {bound} means every address of this machine. Without CURVE keys zmsvc binds the "

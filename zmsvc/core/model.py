@@ -144,3 +144,10 @@ class Context:
     """
     parts: tuple[ContextPart, ...] = ()
     """The files of its directory, as they were read."""
+
+    def element_of_bind(self, name: str) -> str:
+        """Return the element of the file that names the bind `name`, FrontBind or BackendBind. A file without
+        that element has the endpoint to which clients connect; a file without both, `Context`.
+        """
+        connected = {"FrontBind": "BackendEndpoint", "BackendBind": "FrontEndEndpoint"}[name]
+        return next((each for each in (name, connected) if self.source.get(each)), "Context")

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from zmsvc.core.owners import owner
-from zmsvc.core.values import PRIORITIES, WHITE, amount, boolean, priority, quote, timespan, whole
+from zmsvc.core.values import PRIORITIES, WHITE, amount, boolean, each_of, priority, quote, timespan, whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +96,7 @@ def _show_span(seconds: float) -> str:
 _SPAN = r"[0-9.][0-9.A-Za-zµμ\s]*"
 
 TIME_LIMIT = Value(
-    words="a time span, or infinity for no limit",
+    words="a time span, or infinity or 0 for no limit",
     schema=_token(f"infinity|{_SPAN}"),
     read=timespan,
     show=_show_span,
@@ -159,7 +159,7 @@ def _directory(text: str) -> str:
     word = text.strip(WHITE)
     place = word.removeprefix("-")
     if place != "~" and (not place.startswith("/") or "\0" in place):
-        raise ValueError(f"{quote(text)} is not a directory, expected an absolute path or ~, or - and either")
+        raise ValueError(f"{quote(text)} is not an absolute path, expected one, or ~, or - and either")
     return word
 
 
@@ -174,18 +174,23 @@ DIRECTORY = Value(
 def _file(text: str) -> str:
     word = text.strip(WHITE)
     if not word.removeprefix("-").startswith("/") or "\0" in word:
-        raise ValueError(f"{quote(text)} is not a file, expected an absolute path, or - and one")
+        raise ValueError(f"{quote(text)} is not an absolute path, expected one, or - and one")
+    if re.search(r"[*?[]", word):
+        raise ValueError(f"{quote(text)} has a wildcard, expected the path of one file for each element")
     return word
 
 
-OPTIONAL_FILE = Value(words="an absolute path, after a - or not", schema=_token("-?/.*"), read=_file)
+OPTIONAL_FILE = Value(words="an absolute path, after a - or not", schema=_token(r"-?/[^*?\[]*"), read=_file)
 """The text of the element, as in `DIRECTORY`."""
+
+
+VARIABLE_WORDS = "letters, digits and _, and no digit at the beginning"
 
 
 def _variable(text: str) -> str:
     word = text.strip(WHITE)
     if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", word):
-        raise ValueError(f"{quote(text)} cannot be a variable, expected letters, digits and _")
+        raise ValueError(f"{quote(text)} cannot be a variable, expected {VARIABLE_WORDS}")
     return word
 
 
@@ -241,7 +246,7 @@ def list_of(value: Value, words: str) -> Value:
         found = text.split()
         if not found:
             raise ValueError(f"{quote(text)} is an empty list, expected {words}")
-        return tuple(value.read(word) for word in found)
+        return each_of(found, value.read)
 
     return Value(
         words=words,

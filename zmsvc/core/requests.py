@@ -17,6 +17,7 @@ from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import TRANSACTION_ID
 from zmsvc.core.pending_requests import named, stopped, wait
 from zmsvc.core.service_options import ServiceType
+from zmsvc.core.similar import similar
 from zmsvc.core.transitions import apply
 from zmsvc.core.world import Task, Transaction
 
@@ -87,7 +88,12 @@ def _record(draft: Draft, name: str, order: Requested) -> None:
 def _known(draft: Draft, order: Requested) -> None:
     for task in order.tasks:
         if task not in draft.context.tasks:
-            raise _RefusedError(4, f"no such task in {draft.context.path or draft.context.name}", task)
+            place = draft.context.path or draft.context.name
+            raise _RefusedError(4, f"no such task in {place}{similar(task, draft.context.tasks)}", task)
+
+
+def _no_transaction(draft: Draft, name: str) -> _RefusedError:
+    return _RefusedError(4, f"no such transaction{similar(name, draft.transactions)}")
 
 
 def _open(draft: Draft) -> list[str]:
@@ -199,7 +205,7 @@ def _meant(draft: Draft, order: Requested) -> list[str]:
     """Return the transactions of a stop or a restart: the named one, otherwise all open ones."""
     if order.transaction is not None:
         if order.transaction not in draft.transactions:
-            raise _RefusedError(4, "no such transaction")
+            raise _no_transaction(draft, order.transaction)
         return [order.transaction]
     opened = _open(draft)
     if not opened:
@@ -349,7 +355,7 @@ def forget(draft: Draft, order: Requested) -> None:
     if order.transaction is None:
         names = [name for name, each in draft.transactions.items() if not each.open and name not in ending]
     elif order.transaction not in draft.transactions:
-        raise _RefusedError(4, "no such transaction")
+        raise _no_transaction(draft, order.transaction)
     elif draft.transactions[order.transaction].open:
         raise _RefusedError(1, "it is open, and only a stopped transaction can be forgotten")
     elif order.transaction in ending:

@@ -15,7 +15,7 @@ from zmsvc.core.events import Key, SupervisorStarted
 from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.pending_requests import CONTEXT_START
 from zmsvc.core.transitions import apply, ask_to_stop, executed, kill_others, terminate_others
-from zmsvc.core.world import Exit, PendingRequest, Reason, Task
+from zmsvc.core.world import Exit, PendingRequest, Reason, Task, World
 
 
 def resume(draft: Draft, fact: SupervisorStarted) -> None:
@@ -33,6 +33,13 @@ def resume(draft: Draft, fact: SupervisorStarted) -> None:
     for key in list(draft.tasks):
         _lose(draft, key)
     _begin(draft, fact)
+
+
+def resumed(world: World, keeper_id: str) -> list[str]:
+    """Return the open transactions of an earlier run that this keeper's first supervisor starts again."""
+    if world.keeper_id == keeper_id:
+        return []
+    return [name for name, transaction in world.transactions.items() if transaction.open]
 
 
 def _refuse_strangers(draft: Draft, fact: SupervisorStarted) -> None:

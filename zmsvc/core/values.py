@@ -7,7 +7,11 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
+
+Value = TypeVar("Value")
 
 TASK_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}")
 """The form of a task's ID (use `fullmatch`). It becomes a directory and a journal field, so `.` and `..` are
@@ -47,6 +51,28 @@ def quote(text: str) -> str:
     return repr(shown)
 
 
+class FaultsError(ValueError):
+    """Several faults of one value."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+def each_of(words: Iterable[str], read: Callable[[str], Value]) -> tuple[Value, ...]:
+    """Return the values of a list of words. Raises a ValueError that has the faults of all words."""
+    values: list[Value] = []
+    faults: list[str] = []
+    for word in words:
+        try:
+            values.append(read(word))
+        except ValueError as error:
+            faults.append(str(error))
+    if faults:
+        raise FaultsError(faults)
+    return tuple(values)
+
+
 def timespan(text: str) -> float:
     """Return the seconds of a time span in the form of systemd.time(7): `90`, `500ms`, `1min 30s`. `infinity`
     is 0.0, which means no limit.
@@ -55,17 +81,18 @@ def timespan(text: str) -> float:
     if stripped == "infinity":
         return 0.0
     total, end = 0.0, 0
+    unknown: list[str] = []
     while match := _TIME_PART.match(stripped, end):
-        unit = _TIME_UNITS.get(match[2])
-        if unit is None:
-            raise ValueError(
-                f"{quote(match[2])} is not a unit of time, expected one of us, ms, s, min, h, d, w, M, y"
-            )
-        total, end = total + float(match[1]) * unit, match.end()
+        if match[2] not in _TIME_UNITS:
+            unknown.append(match[2])
+        total, end = total + float(match[1]) * _TIME_UNITS.get(match[2], 0.0), match.end()
     if end != len(stripped) or not stripped:
         raise ValueError(
             f"{quote(text)} is not a time span, expected one like 90, 500ms, 1min 30s or infinity"
         )
+    if unknown:
+        units = "expected one of us, ms, s, min, h, d, w, M, y"
+        raise FaultsError([f"{quote(unit)} is not a unit of time, {units}" for unit in unknown])
     if not math.isfinite(total) or total >= _TIME_MAX:
         raise ValueError(f"{quote(text)} is too long, expected fewer than 584,542 years, or infinity")
     return total
@@ -125,8 +152,11 @@ def priority(text: str) -> int:
 def whole(text: str, low: int, high: int) -> int:
     """Return a whole number from `low` to `high`. Raises ValueError."""
     stripped = text.strip(WHITE)
-    if not re.fullmatch(r"[+-]?[0-9]{1,20}", stripped) or not low <= int(stripped) <= high:
-        raise ValueError(f"{quote(text)} is out of range, expected a whole number from {low} to {high}")
+    expected = f"expected a whole number from {low} to {high}"
+    if not re.fullmatch(r"[+-]?[0-9]+", stripped):
+        raise ValueError(f"{quote(text)} is not a whole number, {expected}")
+    if len(stripped) > 20 or not low <= int(stripped) <= high:
+        raise ValueError(f"{quote(text)} is out of range, {expected}")
     return int(stripped)
 
 

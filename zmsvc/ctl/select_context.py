@@ -68,10 +68,10 @@ def exists(places: Places) -> bool:
 
 def _suggestion(name: str, names: list[str]) -> str:
     # Imported here for start-up time: most of the time the name is right.
-    import difflib
+    from zmsvc.core.similar import closest
 
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    found = closest(name, names, 0.6)
+    return f"; did you mean {found}?" if found else ""
 
 
 def _only_known() -> Places:

@@ -13,6 +13,8 @@ from zmsvc.ctl.status_reply import ContextStatus
 
 TYPE_CHECKING = False  # As in client: an import of typing is too slow.
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from zmsvc.ctl.client import Json
     from zmsvc.host.paths import Places
 
@@ -82,21 +84,31 @@ def select(args: argparse.Namespace, places: Places, transactions: list[Json]) -
     """
     names = set(selected_tasks(args))
     if args.transaction is not None:
+        known = [str(each["id"]) for each in transactions]
         transactions = [each for each in transactions if each["id"] == args.transaction]
         if not transactions:
-            raise CtlError(
-                4, f"cannot show {args.transaction}: no such transaction (zmsvcctl -c {places.name} status)"
-            )
+            hint = _similar(args.transaction, known) or f" (zmsvcctl -c {places.name} status)"
+            raise CtlError(4, f"cannot show {args.transaction}: no such transaction{hint}")
     if not names:
         return transactions
     found = [
         {**each, "tasks": [task for task in each["tasks"] if task["id"] in names]} for each in transactions
     ]
     if missing := names - {task["id"] for each in found for task in each["tasks"]}:
-        raise CtlError(4, f"cannot show {min(missing)}: no such task (zmsvcctl -c {places.name} status)")
+        task = min(missing)
+        tasks = dict.fromkeys(str(task["id"]) for each in transactions for task in each["tasks"])
+        hint = _similar(task, tasks) or f" (zmsvcctl -c {places.name} status)"
+        raise CtlError(4, f"cannot show {task}: no such task{hint}")
     # As for a running context: stopped transactions are left out if another one will be resumed.
     going_on = [each for each in found if each["resumes"]] if args.transaction is None else []
     return going_on or found
+
+
+def _similar(word: str, known: Collection[str]) -> str:
+    # Imported here for start-up time: most names are right.
+    from zmsvc.core.similar import similar
+
+    return similar(word, known)
 
 
 def empty(name: str, file: str) -> Json:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
+
+from zmsvc.core.similar import closest
 
 _AT_BOOT = (
     "systemctl enable zmsvc@NAME runs a context at each boot; a task runs with it by <state "
@@ -70,11 +71,11 @@ def hint(word: str, verbs: Collection[str]) -> str:
     for instead, words in _INSTEAD.items():
         if word in words.split():
             return instead
-    close = difflib.get_close_matches(word.lower(), verbs, n=1, cutoff=0.7)
-    return f"did you mean {close[0]}?" if close else ""
+    found = closest(word, verbs)
+    return f"did you mean {found}?" if found else ""
 
 
 def option_hint(word: str, options: Collection[str]) -> str:
     """Return a similar option as a question; empty if there is none."""
-    close = difflib.get_close_matches(word.partition("=")[0], options, n=1, cutoff=0.7)
-    return f": did you mean {close[0]}?" if close else ""
+    found = closest(word.partition("=")[0], options)
+    return f": did you mean {found}?" if found else ""

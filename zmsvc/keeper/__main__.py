@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import daemon
 
@@ -31,16 +34,14 @@ PREVIOUS_END_S = 5.0
 kernel does not hold up the start.
 """
 _READY = "ready"
-"""The first word that the daemon writes to the process that started it. The text after it names the parts of
-the context that failed at once.
+"""The first word that the daemon writes to the process that started it. The rest of its line names the parts
+of the context that failed at once. The second line is a JSON list of messages.
 """
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of zmsvcd's arguments. A test compares it with the manual page."""
-    p = argparse.ArgumentParser(
-        prog="zmsvcd", description="Run the task services of a context.", formatter_class=_Help
-    )
+    p = _Parser(prog="zmsvcd", description="Run the task services of a context.", formatter_class=_Help)
     mode = p.add_mutually_exclusive_group()
     mode.add_argument("--foreground", action="store_true", help="stay in the foreground (the default)")
     mode.add_argument(
@@ -53,6 +54,20 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--version", action="version", version=f"zmsvcd {__version__}")
     p.add_argument("context", metavar="NAME|FILE.xml", help="the context, by name or by its file")
     return p
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that complains in one line, as zmsvcctl does."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ").partition(" ")[0].partition("=")[0]
+        if message.startswith("unrecognized") and unknown.startswith("-"):
+            # Imported here, since the keeper would carry it: most options are right.
+            from zmsvc.core.similar import similar
+
+            message += similar(unknown, self._option_string_actions)
+        complain(f"zmsvcd: cannot understand the command: {message} (see zmsvcd --help)")
+        raise SystemExit(2)
 
 
 class _Help(argparse.HelpFormatter):
@@ -169,7 +184,10 @@ def _detach(places: paths.Places, arguments: list[str]) -> int:
         if answer.startswith(_READY):
             # The context runs and keeps managing the failed task, as after `systemctl start`. So a failed
             # task is not a failure of the daemon.
-            if error := answer.removeprefix(_READY):
+            error, _, notes = answer.removeprefix(_READY).partition("\n")
+            for note in json.loads(notes or "[]"):
+                complain(note)
+            if error:
                 complain(f"zmsvcd: {error} (see zmsvcctl -c {places.name} status)")
             return 0
         _print_log_since(places.log_file, log_size)
@@ -186,7 +204,7 @@ def _detach(places: paths.Places, arguments: list[str]) -> int:
             # Standard error is a copy. This descriptor would stay open after standard error is replaced.
             log.close()
             unanswered = [writer]
-            status = _keep(places, arguments, ready=lambda error: _report_ready(unanswered.pop(), error))
+            status = _keep(places, arguments, ready=partial(_report_ready, unanswered))
             if unanswered:
                 # The keeper ended before the context was ready. The waiting process exits with the same
                 # status.
@@ -198,9 +216,10 @@ def _for_owner_and_group(path: str, flags: int) -> int:
     return directories.open_file(Path(path), flags, 0o640)
 
 
-def _report_ready(writer: int, error: str) -> None:
-    os.write(writer, f"{_READY}{error}".encode())
-    os.close(writer)
+def _report_ready(writers: list[int], error: str, notes: str) -> None:
+    """Write to the pipe of the waiting process, and remove the pipe from `writers`."""
+    with os.fdopen(writers.pop(), "wb") as pipe:
+        pipe.write(f"{_READY}{error}\n{notes}".encode())
 
 
 def _print_log_since(log: Path, offset: int) -> None:
@@ -214,7 +233,7 @@ def _print_log_since(log: Path, offset: int) -> None:
         complain("\n".join(lines))
 
 
-def _keep(places: paths.Places, arguments: list[str], ready: Callable[[str], None] | None = None) -> int:
+def _keep(places: paths.Places, arguments: list[str], ready: Callable[[str, str], None] | None = None) -> int:
     """Run as the keeper of this context until it ends. Return the exit status."""
     _raise_file_limit()
     keys = keyring(places.keys)

@@ -105,9 +105,9 @@ class Keeper:
         self._ending: float | None = None
         self._nothing_left = False
         self._status = 0
-        self.ready: Callable[[str], None] = lambda _error: None
-        """Called once, when the context becomes ready for the first time. The argument names the parts that
-        failed at once.
+        self.ready: Callable[[str, str], None] = lambda _error, _notes: None
+        """Called once, when the context becomes ready for the first time. The arguments name the parts that
+        failed at once, and have further messages as a JSON list.
         """
         self._output = OutputClient(machine, places, listeners, self._in_group("output"), self._dispatcher)
         cgroups = cgroup is not None
@@ -448,7 +448,7 @@ class Keeper:
                     self._output.check()
                 if fields.get("READY") == "1" and not self._supervisor.was_ready:
                     self._supervisor.was_ready = True
-                    self.ready(fields.get("X_ZMSVC_ERROR", ""))
+                    self.ready(fields.get("X_ZMSVC_ERROR", ""), fields.get("X_ZMSVC_NOTES", ""))
                 self._systemd.send("\n".join(f"{name}={value}" for name, value in datagram.lines))
             elif datagram.pid == self._device.pid and self._device.on_notification(fields):
                 self._report(self._device.state())

@@ -13,9 +13,10 @@ import sys
 from typing import Any
 
 from zmsvc import __version__
-from zmsvc.core import checks
 from zmsvc.core.errors import ConfigError, ZmsvcError, reason
 from zmsvc.core.model import Context
+from zmsvc.core.resume import resumed
+from zmsvc.core.world import World
 from zmsvc.host import crashpoint, paths
 from zmsvc.host.bus import curve_keys
 from zmsvc.host.complain import complain
@@ -26,7 +27,7 @@ from zmsvc.host.store import Store
 from zmsvc.host.systemd import journal
 from zmsvc.protocol import OLDEST, PROTOCOL
 from zmsvc.protocol.supervision import Hello
-from zmsvc.supervisor import installed
+from zmsvc.supervisor import installed, start_notes
 from zmsvc.supervisor.bus_start import BusStart
 from zmsvc.supervisor.children import Children
 from zmsvc.supervisor.control import Control
@@ -78,12 +79,13 @@ async def _supervise(args: argparse.Namespace) -> int:
             log.warning("%s", note)
         curve = curve_keys.of_words(hello.curve)
         context = _context(places, store, hello, curve=curve is not None)
-        for warning in checks.logged_warnings(context, curve=curve is not None) if not hello.restarts else ():
-            log.warning("%s", warning)
         crashpoint.reached("take over state")
         world = store.load(context, linux.boot_id())
+        notes = _start_notes(store, world, hello, curve=curve is not None) if not hello.restarts else []
+        store.remember("path", context.path)
         store.remember("log", "journal" if target == "journal" else "file")
         loop = Loop(world, store, children, places, target, curve)
+        loop.start_notes = notes
         watchdog = _Watchdog(loop)
         try:
             return await _run(loop, hello, args)
@@ -114,6 +116,18 @@ def _context(places: Places, store: Store, hello: Hello, *, curve: bool) -> Cont
     if faults:
         raise ConfigError([f"{context.path}:{line}: {words}" for line, words in faults])
     return context
+
+
+def _start_notes(store: Store, world: World, hello: Hello, *, curve: bool) -> list[str]:
+    """Log the messages for the person who starts the context, and return them for the keeper."""
+    context = world.context
+    warnings = start_notes.warnings(context, curve=curve)
+    for warning in warnings:
+        log.warning("%s", warning)
+    announcement = start_notes.resumption(context, resumed(world, hello.epoch), store.meta("path"))
+    if announcement:
+        log.info("%s", announcement)
+    return start_notes.for_keeper(context, warnings, announcement)
 
 
 class _Watchdog:

@@ -10,6 +10,7 @@ from zmsvc.core.errors import ZmsvcError, reason
 from zmsvc.core.events import Fact
 from zmsvc.host import crashpoint
 from zmsvc.host.bus import bus_users, sockets
+from zmsvc.host.config import reader
 from zmsvc.protocol.supervision import ReplaceDevice, RunDevice
 from zmsvc.supervisor.bus import Bus
 from zmsvc.supervisor.launch_spec import own_endpoints
@@ -110,7 +111,7 @@ class BusStart:
             while not children.device.ready or children.device.pid == after:
                 problem = children.device.problem
                 if problem and not self._takes_over:
-                    raise ZmsvcError(f"{self._cannot_start}: {problem}")
+                    raise self._failed(problem)
                 await news.wait()
                 news.clear()
                 self.early += children.facts()
@@ -118,6 +119,14 @@ class BusStart:
                     raise ZmsvcError("the keeper is gone")
         finally:
             running.remove_reader(children.keeper.fileno())
+
+    def _failed(self, problem: str) -> ZmsvcError:
+        """Return the error of a device that does not come up, with FILE:LINE if it cannot bind."""
+        context = self._loop.world.context
+        if warning := reader.failed_bind(context, problem):
+            (placed,) = reader.placed(context, [warning])
+            problem = placed.in_file(context.path)
+        return ZmsvcError(f"{self._cannot_start}: {problem}")
 
     def _connect(self) -> Bus:
         loop = self._loop

@@ -72,6 +72,8 @@ class Loop:
         self._unit_status = UnitStatus(self.notifier)
         self.over = asyncio.Event()
         self.leaving = False
+        self.start_notes: list[str] = []
+        """Messages for the person who started the context."""
         self.unsaved = ""
         """The reason why the last write of the state file failed; empty if it succeeded."""
         self.on_history: list[Callable[[], None]] = []
@@ -274,7 +276,7 @@ class Loop:
             case ev.Reply():
                 self._reply(effect)
             case ev.Ready():
-                self._unit_status.ready(self.world, effect.error)
+                self._unit_status.ready(self.world, effect.error, self.start_notes)
             case ev.Leave():
                 self.leaving = True
                 self.over.set()

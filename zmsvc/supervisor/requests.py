@@ -18,6 +18,7 @@ from zmsvc.core.access import Verb
 from zmsvc.core.errors import ConfigError, ZmsvcError, reason
 from zmsvc.core.events import Origin, Requested
 from zmsvc.core.model import Context
+from zmsvc.core.similar import similar
 from zmsvc.core.world import World
 from zmsvc.host.bus import bus_users
 from zmsvc.host.config import context_files, reader
@@ -331,8 +332,9 @@ def _limit(seconds: Any) -> float | None:
 def _unknown(world: World, transaction: str | None, tasks: tuple[str, ...]) -> str:
     """Return the reason why a transaction or a task is unknown; empty if all are known."""
     if transaction is not None and transaction not in world.transactions:
-        return f"{transaction}: no such transaction"
+        return f"{transaction}: no such transaction{similar(transaction, world.transactions)}"
     for task in tasks:
         if task not in world.context.tasks and not any(key[1] == task for key in world.tasks):
-            return f"{task}: no such task in {world.context.path or world.context.name}"
+            place = world.context.path or world.context.name
+            return f"{task}: no such task in {place}{similar(task, world.context.tasks)}"
     return ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from zmsvc.core import events as ev
@@ -46,12 +47,13 @@ class UnitStatus:
         self._stopping_sent = False
         self._next: asyncio.TimerHandle | None = None
 
-    def ready(self, world: World, error: str) -> None:
-        """Complete the start of the context. Only the keeper reads the error: it passes it on to the client
-        that started the context.
+    def ready(self, world: World, error: str, notes: Sequence[str] = ()) -> None:
+        """Complete the start of the context. Only the keeper reads the error and the notes: it passes them on
+        to the client that started the context.
         """
         error = records.shortened(" ".join(error.split()), MAX_ERROR)
         lines = [f"X_ZMSVC_ERROR={error}"] if error else []
+        lines += [f"X_ZMSVC_NOTES={json.dumps(notes)}"] if notes else []
         self._notifier.notify("READY=1", f"STATUS={report.line(world)}", *lines)
 
     def turn(self, world: World, unsaved: str, effects: Iterable[Effect]) -> None:

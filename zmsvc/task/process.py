@@ -181,8 +181,9 @@ def _change_directory(text: str) -> None:
     access.
     """
     path, optional = optional_path(text)
+    path = _home() if path == "~" else path
     try:
-        os.chdir(_home() if path == "~" else path)
+        os.chdir(path)
     except OSError as error:
         if not optional:
             raise LaunchError(f"cannot change to the directory {path}: {error.strerror}") from error

@@ -92,7 +92,7 @@ def _check_file(file: str) -> FileReport:
     if not (paths.CONTEXT_NAME.fullmatch(context.name) and listens(paths.places(context.name))):
         # The ports of a running context are in use by the context itself.
         found += reader.check_ports(context)
-    warnings = _with_lines(found, context)
+    warnings = reader.placed(context, found)
     return FileReport(
         file,
         tasks=len(context.tasks),
@@ -102,14 +102,8 @@ def _check_file(file: str) -> FileReport:
     )
 
 
-def _with_lines(found: list[checks.ConfigWarning], context: Context) -> list[checks.ConfigWarning]:
-    """Add the line to each warning about an element of the file."""
-    tasks, elements = reader.lines_of(context) if found else ({}, {})
-    placed = []
-    for each in found:
-        file, line = tasks.get(each.task, ("", elements.get(each.element, 0)))
-        placed.append(each if each.line else replace(each, file=file, line=line))
-    return placed
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 def _print_report(report: FileReport) -> None:
@@ -118,7 +112,10 @@ def _print_report(report: FileReport) -> None:
     lines = [replace(each, text=f"warning: {each.text}").in_file(report.file) for each in report.warnings]
     if report.ok:
         lines += [f"{report.file}: {line}" for line in report.access]
-        lines.append(f"{report.file}: ok ({report.tasks} task{'s' if report.tasks != 1 else ''})")
+        lines.append(
+            f"{report.file}: ok ({_counted(report.tasks or 0, 'task')}"
+            f"{', ' + _counted(len(report.warnings), 'warning') if report.warnings else ''})"
+        )
     for line in lines:
         terminal.out(terminal.clean(line) + "\n")
 

@@ -117,11 +117,9 @@ def _selected(args: argparse.Namespace, table: dict[str, str]) -> list[str]:
 
 def _similar(name: str, table: dict[str, str]) -> str:
     # Imported here for start-up time: most of the time the name is right.
-    import difflib
+    from zmsvc.core.similar import similar
 
-    close = {each.lower(): each for each in table}
-    found = difflib.get_close_matches(name.lower(), close, n=1)
-    return f" (did you mean {close[found[0]]}?)" if found else " (zmsvcctl show lists them)"
+    return similar(name, table, 0.6) or " (zmsvcctl show lists them)"
 
 
 def _value(data: Json, name: str, place: str) -> Any:

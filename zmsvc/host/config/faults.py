@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from lxml import etree
 
+from zmsvc.core.values import FaultsError
 from zmsvc.host.config.xml_text import leaf
 
 Value = TypeVar("Value")
@@ -33,9 +34,10 @@ class FaultList:
         self.warnings.append((element, text))
 
     def value(self, element: etree._Element, read: Callable[[str], Value], default: Value) -> Value:
-        """Return the value of a leaf. Note a bad value as a fault, and return the default in its place."""
+        """Return the value of a leaf. Note each fault of a bad value, and return the default in its place."""
         try:
             return read(leaf(element))
         except ValueError as error:
-            self.fault(element, f"<{element.tag}> {error}")
+            for text in error.faults if isinstance(error, FaultsError) else (error,):
+                self.fault(element, f"<{element.tag}> {text}")
             return default

@@ -12,7 +12,7 @@ from lxml import etree
 
 from zmsvc.core.errors import ConfigError
 from zmsvc.core.model import ContextPart
-from zmsvc.core.values import WHITE, quote
+from zmsvc.core.values import TASK_ID, WHITE, quote
 from zmsvc.host.config.faults import Note
 from zmsvc.host.config.xml_text import lines_of, tree
 
@@ -54,7 +54,8 @@ class MergedTree:
     def errors(self, notes: Iterable[Note]) -> ConfigError:
         """Return the error that has these notes in the order of the files, each once."""
         found = sorted(
-            {(self._lines[element], words): None for element, words in notes}, key=lambda fault: fault[0]
+            {(self._lines[element], _with_task(element, words)): None for element, words in notes},
+            key=lambda fault: fault[0],
         )
         return ConfigError([f"{self.files[index].path}:{line}: {words}" for (index, line), words in found])
 
@@ -65,6 +66,13 @@ class MergedTree:
             tuple((line, words) for at, line, words in placed if at == index)
             for index in range(len(self.files))
         ]
+
+
+def _with_task(element: etree._Element, words: str) -> str:
+    """Return a fault with the ID of the task in which its element is, if the task has an ID."""
+    task = next((each for each in (element, *element.iterancestors()) if each.tag == "TaskService"), None)
+    given = "" if task is None else str(task.get("id", "")).strip(WHITE)
+    return f"{given}: {words}" if TASK_ID.fullmatch(given) and quote(given) not in words else words
 
 
 def merged(text: bytes, path: str, parts: Sequence[ContextPart] = ()) -> MergedTree:

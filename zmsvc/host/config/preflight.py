@@ -4,11 +4,13 @@ missing.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import pwd
 import socket
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from zmsvc.core import foreground, shell
@@ -16,6 +18,7 @@ from zmsvc.core.checks import ConfigWarning, variable_warnings
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.service_options import ServiceType
+from zmsvc.core.similar import similar
 from zmsvc.core.values import optional_path
 from zmsvc.host import environment_file
 from zmsvc.host.bus import bus_users, endpoints
@@ -48,13 +51,30 @@ def check_ports(context: Context) -> list[ConfigWarning]:
     """Return the binds of the device that would fail now, with the reason. Binds that only need keys are left
     out.
     """
-    ends = context.endpoints
     found: list[ConfigWarning] = []
-    for name, bind in (("FrontBind", ends.publish_bind), ("BackendBind", ends.subscribe_bind)):
+    for name, bind in _binds(context):
         why = _ipc(bind.removeprefix("ipc://"), context.name) if bind.startswith("ipc://") else _tcp(bind)
         if why:
-            found.append(ConfigWarning(element=name, text=f"{name} {bind}: {why}"))
+            element = context.element_of_bind(name)
+            shown = f"{'the bus' if element == 'Context' else element} {bind}"
+            found.append(ConfigWarning(element=element, text=f"{shown}: {why}"))
     return found
+
+
+def failed_bind(context: Context, problem: str) -> ConfigWarning | None:
+    """Return the problem of a device that cannot bind, with its element; None for any other problem."""
+    for name, bind in _binds(context):
+        bound = {bind}
+        with contextlib.suppress(ConfigError):
+            bound.add(endpoints.safe_bind(bind, curve=False))
+        if problem.startswith(tuple(f"cannot bind {each}: " for each in bound)):
+            return ConfigWarning(element=context.element_of_bind(name), text=problem)
+    return None
+
+
+def _binds(context: Context) -> tuple[tuple[str, str], ...]:
+    ends = context.endpoints
+    return ("FrontBind", ends.publish_bind), ("BackendBind", ends.subscribe_bind)
 
 
 def _tcp(bind: str) -> str:
@@ -65,7 +85,8 @@ def _tcp(bind: str) -> str:
     try:
         endpoints.listen(allowed).close()
     except ZmsvcError as error:
-        return str(error)
+        # The caller names the endpoint already.
+        return str(error).removeprefix(f"cannot bind {allowed}: ")
     return ""
 
 
@@ -131,9 +152,14 @@ def _missing(task: TaskService) -> Iterator[str]:
         return  # The Monitor is part of zmsvc.
     found = next((place / file for place in places if (place / file).is_file()), None)
     if found is None:
-        yield f"there is no {file} in {':'.join(map(str, places))}"
+        yield f"there is no {file} in {':'.join(map(str, places))}{_similar_service(task.instance, places)}"
     else:
         yield from _uncompilable(found.parent)
+
+
+def _similar_service(instance: str, places: Iterable[Path]) -> str:
+    found = itertools.chain.from_iterable(place.glob("*/Service*.py") for place in places)
+    return similar(instance, (each.parent.name for each in found))
 
 
 def _working_directory(task: TaskService) -> str:

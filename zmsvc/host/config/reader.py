@@ -15,7 +15,7 @@ from typing import Any
 
 from lxml import etree
 
-from zmsvc.core.checks import faults
+from zmsvc.core.checks import ConfigWarning, faults
 from zmsvc.core.errors import ConfigError, PlaceError
 from zmsvc.core.model import MAX_TRANSACTIONS, BusAccess, Context, ContextPart, Endpoints
 from zmsvc.core.values import TASK_ID, WHITE, Endpoint, collide, endpoint, quote, timespan, whole
@@ -24,7 +24,7 @@ from zmsvc.host.config import context_files
 from zmsvc.host.config.context_files import MAX_SIZE
 from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.merged_tree import MergedTree, merged
-from zmsvc.host.config.preflight import check_binds, check_ports, check_services
+from zmsvc.host.config.preflight import check_binds, check_ports, check_services, failed_bind
 from zmsvc.host.config.schema import explain, passed_over
 from zmsvc.host.config.task_service import ParsedService, read_service
 from zmsvc.host.config.xml_text import leaf, lines, text_of, to_json, tree
@@ -35,9 +35,11 @@ __all__ = [
     "check_binds",
     "check_ports",
     "check_services",
+    "failed_bind",
     "lines_of",
     "load",
     "parse",
+    "placed",
     "timespan",
     "to_json",
 ]
@@ -134,6 +136,18 @@ def lines_of(context: Context) -> tuple[dict[str, tuple[str, int]], dict[str, in
         line_of_part = lines(part.text, added)
         tasks |= {_id(each): (part.path, line_of_part[each]) for each in added.findall("TaskService")}
     return tasks, {str(each.tag): line[each] for each in (root, *root) if each.tag != "TaskService"}
+
+
+def placed(context: Context, found: Sequence[ConfigWarning]) -> list[ConfigWarning]:
+    """Add file and line to each warning about an element of a file. To find the lines takes time, and most
+    files have no warnings.
+    """
+    tasks, elements = lines_of(context) if found else ({}, {})
+    placed = []
+    for each in found:
+        file, line = tasks.get(each.task, ("", elements.get(each.element, 0)))
+        placed.append(each if each.line else replace(each, file=file, line=line))
+    return placed
 
 
 def _id(task: etree._Element) -> str:

@@ -10,7 +10,6 @@ element is a fault.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +19,7 @@ from lxml import etree
 from zmsvc.core.model import Trigger
 from zmsvc.core.option_kinds import Fields, Kind, Several, Value, Variables
 from zmsvc.core.service_options import OPTIONS, Option
+from zmsvc.core.similar import similar
 from zmsvc.core.values import WHITE, quote
 from zmsvc.host.config.faults import Note
 
@@ -170,13 +170,6 @@ def _unknown(root: etree._Element, path: str, test: str, known: Collection[str])
     quoted = [f"{test}'{name}'" if test.endswith("=") else f"{test}{name}" for name in known]
     found = root.xpath(f"{path}[not({' or '.join(quoted) or 'false()'})]")
     return found if isinstance(found, list) else []
-
-
-def similar(word: str, known: Collection[str], cutoff: float = 0.7) -> str:
-    """Return ` (did you mean X?)` if a known word is close to this one, else an empty text."""
-    folded = {other.lower(): other for other in known}
-    close = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=cutoff)
-    return f" (did you mean {folded[close[0]]}?)" if close else ""
 
 
 def _inside(element: etree._Element, schema: Schema) -> Iterator[Note]:

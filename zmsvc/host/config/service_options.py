@@ -13,9 +13,18 @@ from typing import Any
 
 from lxml import etree
 
-from zmsvc.core.option_kinds import EXIT_STATUS, SIGNAL, Fields, Kind, Several, Value, Variables
+from zmsvc.core.option_kinds import (
+    EXIT_STATUS,
+    SIGNAL,
+    VARIABLE_WORDS,
+    Fields,
+    Kind,
+    Several,
+    Value,
+    Variables,
+)
 from zmsvc.core.service_options import Limits, Option, ServiceOptions, ServiceType, options_of, types_of
-from zmsvc.core.values import WHITE, quote
+from zmsvc.core.values import WHITE, each_of, quote
 from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.xml_text import TRIMMED, loses, value
 from zmsvc.host.kernel import signals
@@ -105,7 +114,7 @@ def _read_several(kind: Several, text: str) -> tuple[Any, ...]:
     words = text.split() if kind.separated else [text]
     if not words:
         raise ValueError(f"is empty, expected {kind.value.words}")
-    return tuple(_reader(kind.value)(word) for word in words)
+    return each_of(words, _reader(kind.value))
 
 
 def _variables(block: etree._Element, notes: FaultList) -> Mapping[str, str]:
@@ -113,7 +122,7 @@ def _variables(block: etree._Element, notes: FaultList) -> Mapping[str, str]:
     for child in block:
         name = str(child.tag)
         if not _VARIABLE.fullmatch(name):
-            notes.fault(child, f"the variable {quote(name)} cannot be one, expected letters, digits and _")
+            notes.fault(child, f"the variable {quote(name)} cannot be one, expected {VARIABLE_WORDS}")
         elif name in result:
             notes.fault(child, f"a second <{name}> in <{block.tag}>, expected one")
         if loses(child):

@@ -22,7 +22,16 @@ def name(text: str) -> str:
     full = word if word.startswith("SIG") else f"SIG{word}"
     if full in signal.Signals.__members__:
         return signal.Signals[full].name
-    raise ValueError(f"{text!r:.60} is not a signal, expected a name such as QUIT or SIGQUIT, or a number")
+    raise ValueError(
+        f"{text!r:.60} is not a signal, expected a name such as QUIT or SIGQUIT, or a number{_similar(full)}"
+    )
+
+
+def _similar(full: str) -> str:
+    # Imported here for start-up time: a task reads signals, too, and most names are right.
+    from zmsvc.core.similar import similar
+
+    return similar(full, signal.Signals.__members__, 0.8)
 
 
 def number(name: str) -> int:

@@ -1,0 +1,20 @@
+"""Suggestions in place of unknown words."""
+
+from __future__ import annotations
+
+from zmsvc.core.similar import MOST, closest, similar
+
+
+def test_a_misspelled_word_is_followed_by_the_known_one_in_its_own_spelling() -> None:
+    assert similar("tx_100", ["ts_100", "ts_2"]) == " (did you mean ts_100?)"
+    assert similar("SIGHPU", ["SIGHUP", "SIGINT"], 0.8) == " (did you mean SIGHUP?)"
+    assert closest("echoaction", ["EchoAction"]) == "EchoAction"
+
+
+def test_a_word_that_is_like_no_other_is_followed_by_nothing() -> None:
+    assert similar("web", ["ts_100"]) == ""
+    assert similar("", []) == ""
+
+
+def test_only_a_bounded_number_of_words_is_compared() -> None:
+    assert closest("last", [*(f"x{number}" for number in range(MOST)), "last"]) == ""

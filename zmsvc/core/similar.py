@@ -1,0 +1,22 @@
+"""Suggest a known word in place of one that is not known. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+MOST = 1000
+"""The most known words that are compared: a comparison takes time."""
+
+
+def closest(word: str, known: Iterable[str], cutoff: float = 0.7) -> str:
+    """Return the known word that is close to this one; empty if there is none. Case does not count."""
+    folded = {other.lower(): other for other, _ in zip(known, range(MOST), strict=False)}
+    close = difflib.get_close_matches(word.lower(), folded, n=1, cutoff=cutoff)
+    return folded[close[0]] if close else ""
+
+
+def similar(word: str, known: Iterable[str], cutoff: float = 0.7) -> str:
+    """Return ` (did you mean X?)` if a known word is close to this one, else an empty text."""
+    found = closest(word, known, cutoff)
+    return f" (did you mean {found}?)" if found else ""
