@@ -80,9 +80,9 @@ def test_each_fault_names_its_own_file_and_line(file: Path) -> None:
     second = add(file, "b.xml", context("", task("b1", calls="gone")))
     found = faults(file)
     assert [each.partition(" <")[0] for each in found] == [
-        f"{file}:2:",
-        f"{first}:4:",
-        f"{second}:3: on_fail calls 'gone', expected the id of a task of this context",
+        f"{file}:2: main:",
+        f"{first}:4: a2:",
+        f"{second}:3: b1: on_fail calls 'gone', expected the id of a task of this context",
     ]
 
 
@@ -126,7 +126,7 @@ def test_check_of_any_of_the_files_checks_all_of_them(file: Path, capsys: pytest
         assert zmsvcctl(["check", str(each)]) == 0
         out = capsys.readouterr().out
         assert f"{part}:2: warning: b1: its program no-such-program is not found" in out
-        assert f"{file}: ok (2 tasks)" in out
+        assert f"{file}: ok (2 tasks, 2 warnings)" in out
 
 
 def test_graph_draws_the_tasks_of_all_files(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

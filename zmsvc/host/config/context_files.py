@@ -30,8 +30,11 @@ def parts_directory(path: str | Path) -> Path:
 def context_file_of(part: Path) -> Path | None:
     """Return the context file to which a file adds tasks; None if it is not in the directory of one."""
     directory = part.absolute().parent
+    # The root directory has no name, and with_suffix would raise.
+    if directory.suffix != ".d":
+        return None
     file = directory.with_suffix(".xml")
-    return file if directory.suffix == ".d" and file.is_file() else None
+    return file if file.is_file() else None
 
 
 def read(path: str | Path) -> ContextFiles:
