@@ -19,11 +19,16 @@ from zmsvc.core.values import WHITE
 from zmsvc.ctl import terminal
 from zmsvc.ctl.create import merge, meta_file, templates
 from zmsvc.ctl.create.atomic_write import Change, Changed, read_if_exists, write
-from zmsvc.ctl.create.fields import CONTEXT_REQUIRED, ENTRY_ACTIONS, SERVICE_REQUIRED
-from zmsvc.ctl.create.plan import GivenFields, Plan, context_file, make_plan
+from zmsvc.ctl.create.fields import ENTRY_ACTIONS, SERVICE_REQUIRED
+from zmsvc.ctl.create.plan import GivenFields, Layout, Plan, context_file, make_plan, named_after_program
+from zmsvc.host import paths
 
 _OF_CONTEXT = {
-    "service_path": ("PATH", "the directory that holds Services/ and Conf/; it is made if it does not exist"),
+    "service_path": (
+        "PATH",
+        "the directory that holds Services/ and Conf/; it is made if it does not exist; default: the "
+        "directories in which zmsvcd NAME looks, such as /etc/zmsvc and /etc/zmsvc/services",
+    ),
     "context_name": ("NAME", "the context: its file is Conf/Context-NAME.xml, and it logs as NAME"),
     "context_id": ("ID", "the ContextID that messages to the context name (default: context001)"),
     "server_ip": (
@@ -49,6 +54,13 @@ _OF_SERVICE = {
         "WORD",
         f"on_start: runs with its transaction (default); else it waits for a rule: "
         f"{', '.join(ENTRY_ACTIONS)}",
+    ),
+}
+_OF_COMMAND = {
+    "command": ("TEXT", "a program and its arguments, quoted as in sh, that runs as a Command"),
+    "restart": (
+        "WHEN",
+        "after which ends the task starts again: no, on-failure (the default with --command) or always",
     ),
 }
 
@@ -88,7 +100,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "are refused"
         ),
     )  # fmt: skip
-    for title, flags in (("the context", _OF_CONTEXT), ("one service", _OF_SERVICE)):
+    for title, flags in (
+        ("the context", _OF_CONTEXT),
+        ("one service", _OF_SERVICE),
+        ("a program as a service, and its restart", _OF_COMMAND),
+    ):
         group = parser.add_argument_group(title)
         for name, (metavar, text) in flags.items():
             group.add_argument(f"--{name}", metavar=metavar, help=text)
@@ -157,15 +173,21 @@ def plan(args: argparse.Namespace) -> tuple[Plan, tuple[str, ...]]:
     """Return the plan of the arguments, and warnings. Raises ConfigError with every fault, UsageError for an
     unreadable file.
     """
-    flags = _flags(args)
+    flags, installed = _flags(args), _installed()
     if not args.xml_file:
         # Each fault is reported once: `make_plan` reports missing fields and a bad location with the context.
         service = replace(flags, required=(), text={**flags.text, "location": ""})
-        return make_plan(flags, [service], merge.known_ids(context_file(flags))), ()
+        known = merge.known_ids(context_file(flags, installed))
+        return make_plan(flags, [service], known, _of_modules(flags), installed=installed), ()
     found = meta_file.read(args.xml_file)
     faults = [
         f"--{name} cannot be used with --xml_file: the file has it for each service"
         for name in _OF_SERVICE
+        if flags.get(name)
+    ]
+    faults += [
+        f"--{name} cannot be used with --xml_file: give a program its own run of create"
+        for name in _OF_COMMAND
         if flags.get(name)
     ]
     context = GivenFields(
@@ -177,15 +199,34 @@ def plan(args: argparse.Namespace) -> tuple[Plan, tuple[str, ...]]:
         lacks=found.context.lacks,
         required=found.context.required,
     )
-    known = merge.known_ids(context_file(context))
-    return make_plan(context, found.services, known, [*faults, *found.faults]), found.warnings
+    known = merge.known_ids(context_file(context, installed))
+    faults += found.faults
+    return make_plan(context, found.services, known, faults, installed=installed), found.warnings
+
+
+def _installed() -> Layout:
+    return Layout(context_dir=paths.config_dir(), services_dir=paths.service_path()[0])
+
+
+def _of_modules(flags: GivenFields) -> list[str]:
+    """Return faults for flags about the modules of a service, which a program has not."""
+    return [
+        f"--{name} cannot be used with --command: it is about a service in Python"
+        for name in ("task_file", "task_class", "task_type", "location")
+        if flags.get("command") and flags.get(name)
+    ]
 
 
 def _flags(args: argparse.Namespace) -> GivenFields:
-    names = [*_OF_CONTEXT, *_OF_SERVICE]
+    names = [*_OF_CONTEXT, *_OF_SERVICE, *_OF_COMMAND]
     text = {name: (getattr(args, name) or "").strip(WHITE) for name in names}
     labels = {name: f"--{name}" for name in names}
-    required = CONTEXT_REQUIRED + SERVICE_REQUIRED
+    # Without --service_path the files go where an installed zmsvcd looks for them.
+    required: tuple[str, ...] = ("context_name",)
+    if args.command is not None:
+        required, text = ("context_name", "command", "task_id"), named_after_program(text)
+    else:
+        required = (*(("service_path",) if text["home_path"] else ()), *required, *SERVICE_REQUIRED)
     return GivenFields(
         text=text,
         labels=labels,
@@ -236,13 +277,33 @@ def _read(path: Path) -> bytes | None:
 def _advice(plan: Plan) -> Iterator[str]:
     """Yield warnings about parts of the request that may not work yet."""
     own = plan.services_dir.absolute()
-    for location in {service.location: None for service in plan.services}:
+    yield from _advice_about_programs(plan)
+    for location in {service.location: None for service in plan.services if not service.command}:
         if not Path(location).is_dir():
             yield f"location {location} does not exist: the context cannot be loaded before it does"
         elif not own.exists() or not Path(location).samefile(own):
             yield f"the context takes the services from {location}, but they were made in {own}"
     if plan.host and not plan.host.startswith(("127.", "[::1]")):
         yield f"every host that reaches {plan.host} could send orders: it is bound only with CURVE keys"
+
+
+def _advice_about_programs(plan: Plan) -> Iterator[str]:
+    """Yield what `check` says about the programs of the plan."""
+    programs = {service.task_id for service in plan.services if service.command}
+    if not programs:
+        return
+    # Imported here for start-up time: most services are in Python.
+    from zmsvc.core import checks
+    from zmsvc.host.config import reader  # As above.
+
+    try:
+        context = reader.load(plan.context_file)
+    except ConfigError as error:
+        yield f"the context cannot be loaded: {'; '.join(error.faults)}"
+        return
+    for each in (*checks.config_warnings(context), *reader.check_services(context)):
+        if each.task in programs:
+            yield each.text
 
 
 def _report(files: Sequence[PlannedFile], *, as_json: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
+import shlex
 from collections.abc import Callable, Collection, Iterable
 from ipaddress import ip_address
 
@@ -154,3 +155,23 @@ SERVICE_CHECKS: dict[str, Check] = {
     "entry_action": _one_of(ENTRY_ACTIONS),
     "location": _path,
 }
+RESTARTS = ("no", "on-failure", "always")
+"""The ends after which `create` lets a task start again, in the words of the option `restart`."""
+
+
+def _command(text: str) -> str | None:
+    try:
+        return None if "".join(shlex.split(text)[:1]) else "has no program: give one and its arguments"
+    except ValueError as error:
+        return f"cannot be split ({str(error).lower()}): quote words as in sh"
+
+
+RESTART_CHECKS: dict[str, Check] = {"restart": _one_of(RESTARTS)}
+COMMAND_CHECKS: dict[str, Check] = {
+    **{name: SERVICE_CHECKS[name] for name in ("task_desc", "service_name", "task_id", "task_topic")},
+    "task_service": _identity,
+    "device_action": _one_line,
+    "entry_action": SERVICE_CHECKS["entry_action"],
+    "command": _command,
+}
+"""The checks of a program, whose name no Python module has."""

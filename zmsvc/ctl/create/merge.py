@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.parsers import expat
@@ -123,8 +124,13 @@ def _differences(document: xml_file.Document, element: etree._Element, service: 
             service.device_action,
         ),
     }
+    command = element.find(f"{_CONFIGURATION}/command")
+    if service.command or command is not None:
+        wanted["command"] = (_command(command), service.command)
+    if service.restart:
+        wanted["restart"] = (_restart(element, service.task_id), service.restart)
     location = xml_text.text_of(element.find(f"{_CONFIGURATION}/location"))
-    if location:
+    if location and not service.command:
         wanted["location"] = (
             os.path.normpath(Path(document.path).parent.absolute() / location),
             service.location,
@@ -144,6 +150,22 @@ def _differences(document: xml_file.Document, element: etree._Element, service: 
                 f"{document.at(element)}: {service.task_id} is there with {name} {(present or '')!r}, "
                 f"expected {want!r}, which is asked for: edit the file, or take another task_id"
             )
+
+
+def _command(element: etree._Element | None) -> str:
+    """Return the text of a `<command>`, or its arguments as such a text."""
+    if element is None:
+        return ""
+    arguments = [xml_text.value(argument) for argument in element.iterchildren("arg")]
+    return shlex.join(arguments) if arguments else xml_text.leaf(element)
+
+
+def _restart(element: etree._Element, task: str) -> str:
+    """Return the value of the option `restart` that a task has, or to which its rule amounts."""
+    rule = element.find("Task/state/on_fail")
+    own = rule is not None and xml_text.text_of(rule.find("call")) == task
+    default = "on-failure" if own else "no"
+    return xml_text.text_of(element.find("Task/service/restart")) or default
 
 
 def _encoding(data: bytes, path: Path) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,8 +13,10 @@ from zmsvc.core.errors import ConfigError
 from zmsvc.core.model import Action, Rule, Trigger
 from zmsvc.core.values import quote
 from zmsvc.ctl.create.fields import (
+    COMMAND_CHECKS,
     CONTEXT_CHECKS,
     ENDPOINT_FIELDS,
+    RESTART_CHECKS,
     SERVICE_CHECKS,
     SWITCH,
     TASK_TYPES,
@@ -72,6 +76,18 @@ class Service:
     location: str
     single: bool
     rules: tuple[Rule, ...] = ()
+    command: str = ""
+    """The program and its arguments, of a Command. Empty for a service in Python."""
+    restart: str | None = None
+    """One of `fields.RESTARTS`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """The directories in which an installed zmsvcd looks for context files and services."""
+
+    context_dir: Path
+    services_dir: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,15 +116,28 @@ class Plan:
         return f"tcp://{self.host}:{self.pub_port}"
 
 
-def context_file(context: GivenFields) -> Path | None:
+def context_file(context: GivenFields, installed: Layout) -> Path | None:
     """Return the path of the context file, or None if the fields do not determine it (then `make_plan` has
     faults).
     """
     home = context.get("home_path") or context.get("service_path")
     name = context.get("context_name")
-    if not home or not CONTEXT_NAME.fullmatch(name):
+    if not CONTEXT_NAME.fullmatch(name):
         return None
-    return Path(os.path.expanduser(home)) / "Conf" / f"Context-{name}.xml"
+    directory = Path(os.path.expanduser(home)) / "Conf" if home else installed.context_dir
+    return directory / f"Context-{name}.xml"
+
+
+def named_after_program(text: Mapping[str, str]) -> dict[str, str]:
+    """Return the fields of a Command. Those that were left out have the name of the program."""
+    try:
+        words = shlex.split(text["command"])
+    except ValueError:
+        words = text["command"].split()
+    program = re.sub("[^A-Za-z0-9_.-]+", "-", os.path.basename(words[0] if words else ""))[:64].strip("-")
+    task = text["task_id"] or program
+    named = {"task_id": task, "task_service": program or task, "service_name": task}
+    return {**text, **{name: text[name] or default for name, default in named.items()}}
 
 
 def make_plan(
@@ -116,6 +145,8 @@ def make_plan(
     services: Sequence[GivenFields],
     known: Collection[str] = (),
     faults: Iterable[str] = (),
+    *,
+    installed: Layout,
 ) -> Plan:
     """Return the checked plan. `known` has the ids of the tasks in an existing context file.
 
@@ -125,14 +156,15 @@ def make_plan(
     if asked:
         context = replace(context, required=(*context.required, *ENDPOINT_FIELDS))
     found = [*faults, *_faults(context, CONTEXT_CHECKS)]
-    found += [fault for given in services for fault in _faults(given, SERVICE_CHECKS)]
+    found += [fault for given in services for fault in _faults(given, _checks(given))]
     found += _port_faults(context) + _clashes(services)
     ids = ({given.get("task_id") for given in services} | set(known)) - {""}
     found += [fault for given in services for rule in given.rules if (fault := _rule_fault(rule, ids))]
-    file = context_file(context)
+    file = context_file(context, installed)
     if found or file is None:
         raise ConfigError(found)
-    services_dir = Path(os.path.expanduser(context.get("service_path"))) / "Services"
+    home = context.get("service_path")
+    services_dir = Path(os.path.expanduser(home)) / "Services" if home else installed.services_dir
     default = context.get("location", str(services_dir))
     return Plan(
         context_name=context.get("context_name"),
@@ -145,6 +177,10 @@ def make_plan(
         quiet=not SWITCH[context.get("log_on", "1").lower()],
         services=tuple(_service(given, default) for given in services),
     )
+
+
+def _checks(given: GivenFields) -> Mapping[str, Check]:
+    return {**(COMMAND_CHECKS if given.get("command") else SERVICE_CHECKS), **RESTART_CHECKS}
 
 
 def _service(given: GivenFields, location: str) -> Service:
@@ -166,6 +202,8 @@ def _service(given: GivenFields, location: str) -> Service:
             for rule in given.rules
             if rule.action
         ),
+        command=given.get("command"),
+        restart=given.get("restart") or None,
     )
 
 
@@ -192,7 +230,9 @@ def _clashes(services: Sequence[GivenFields]) -> list[str]:
     """
     faults, ids, codes = [], set[str](), dict[str, tuple[str, ...]]()
     for given in services:
-        name, task = given.get("task_service"), given.get("task_id")
+        # A program has no module.
+        name = "" if given.get("command") else given.get("task_service")
+        task = given.get("task_id")
         if task and task in ids:
             faults.append(
                 f"{given.labels['task_id']} {task!r} is another service's already: take an id of its own"

@@ -10,13 +10,14 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 
-from zmsvc.core.model import Trigger
+from zmsvc.core.model import Action, Rule, Trigger
+from zmsvc.ctl.create import command_task
+from zmsvc.ctl.create.command_task import CommandTask
 from zmsvc.ctl.create.fields import CONTEXT_ID
 from zmsvc.ctl.create.plan import Plan, Service
+from zmsvc.ctl.create.template_files import filled, xml
 
-_TEMPLATES = Path(__file__).parents[2] / "data" / "templates"
 _RESERVED_ITEMS = {"self", "steps", "result", "device_action", "pid", "data"}
 """Names that a result of a generated task cannot have: the message or the template already uses them."""
 
@@ -31,7 +32,7 @@ class RenderedFile:
 
 def service_files(plan: Plan) -> Iterator[RenderedFile]:
     """Yield the Python modules of each service: package, service side, task."""
-    for service in {each.task_service: each for each in plan.services}.values():
+    for service in {each.task_service: each for each in plan.services if not each.command}.values():
         directory = plan.services_dir / service.task_service
         values = {
             "task_service": service.task_service,
@@ -43,59 +44,69 @@ def service_files(plan: Plan) -> Iterator[RenderedFile]:
             "item": _item(service.device_action),
         }
         task = "single" if service.single else "looped"
-        yield RenderedFile(path=directory / "__init__.py", text=_filled("init.py", values))
+        yield RenderedFile(path=directory / "__init__.py", text=filled("init.py", values))
         yield RenderedFile(
-            path=directory / f"Service{service.task_service}.py", text=_filled("service.py", values)
+            path=directory / f"Service{service.task_service}.py", text=filled("service.py", values)
         )
-        yield RenderedFile(path=directory / f"{service.task_file}.py", text=_filled(f"{task}.py", values))
+        yield RenderedFile(path=directory / f"{service.task_file}.py", text=filled(f"{task}.py", values))
 
 
 def context_text(plan: Plan) -> str:
     """Return the text of a new context file with the services of the plan."""
     values = {
         "endpoints": _endpoints(plan),
-        "context_id": _xml(plan.context_id or CONTEXT_ID),
-        "context_name": _xml(plan.context_name),
+        "context_id": xml(plan.context_id or CONTEXT_ID),
+        "context_name": xml(plan.context_name),
         "task_services": "\n".join(task_service_text(service) for service in plan.services),
     }
-    return _filled("Context.xml", values)
+    return filled("Context.xml", values)
 
 
 def _endpoints(plan: Plan) -> str:
     if not plan.host:
-        return _filled("no_endpoints.xml", {})
-    return _filled(
-        "endpoints.xml", {"frontend": _xml(plan.subscribe_endpoint), "backend": _xml(plan.publish_endpoint)}
+        return filled("no_endpoints.xml", {})
+    return filled(
+        "endpoints.xml", {"frontend": xml(plan.subscribe_endpoint), "backend": xml(plan.publish_endpoint)}
     )
 
 
 def task_service_text(service: Service) -> str:
     """Return the TaskService element of a service, indented as a child of Context, with a line end."""
+    if service.command:
+        return command_task.text(
+            CommandTask(
+                id=service.task_id,
+                instance=service.task_service,
+                topic=service.task_topic,
+                description=service.task_desc,
+                service_name=service.service_name,
+                device_action=service.device_action,
+                command=service.command,
+                entry_action=service.entry_action or Trigger.ON_START,
+                restart=service.restart or "on-failure",
+            )
+        )
     rules = {rule.trigger: rule for rule in service.rules}
+    if service.restart == "on-failure":
+        rules.setdefault(
+            Trigger.ON_FAIL, Rule(trigger=Trigger.ON_FAIL, action=Action.RESTART, call=service.task_id)
+        )
     values = {
         "task_id": service.task_id,
         "task_topic": service.task_topic,
         "task_service": service.task_service,
-        "description": _xml(service.task_desc),
-        "service_name": _xml(service.service_name),
-        "device_action": _xml(service.device_action),
-        "location": _xml(service.location),
+        "description": xml(service.task_desc),
+        "service_name": xml(service.service_name),
+        "device_action": xml(service.device_action),
+        "location": xml(service.location),
         "entry_action": service.entry_action or Trigger.ON_START,
+        "service": command_task.options_text((("restart", "always"),) if service.restart == "always" else ()),
     }
     for trigger in Trigger:
         rule = rules.get(trigger)
         values[f"{trigger}_action"] = rule.action if rule else ""
-        values[f"{trigger}_call"] = _xml(rule.call) if rule else ""
-    return _filled("TaskService.xml", values)
-
-
-def _filled(template: str, values: dict[str, str]) -> str:
-    return Template((_TEMPLATES / f"{template}.tmpl").read_text(encoding="utf-8")).substitute(values)
-
-
-def _xml(text: str) -> str:
-    # An XML parser would read a bare carriage return as a line feed.
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\r", "&#13;")
+        values[f"{trigger}_call"] = xml(rule.call) if rule else ""
+    return filled("TaskService.xml", values)
 
 
 def _docstring(text: str, *, indent: int, taken: int) -> str:
