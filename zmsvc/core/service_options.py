@@ -112,8 +112,9 @@ class Option:
     """True if all Thread tasks of a transaction have one value of this option, because they share a process.
     """
     protocol: int = 0
-    """The first protocol between supervisor and keeper (`zmsvc.protocol`) whose launch has this option. An
-    older keeper would drop it, so the task does not start under one.
+    """The first protocol between supervisor and keeper (`zmsvc.protocol`) whose launch has this option; 0 for
+    an option of zmsvc 1.0, and for one that no launch has. An older keeper would drop the option, so a task
+    with it does not start under one (supervisor/launch_spec.py).
     """
 
 
@@ -430,6 +431,7 @@ class ServiceOptions:
             """,
         # A Process installs a handler for the signal when it starts; the supervisor sends it to a Command.
         in_place=(ServiceType.COMMAND,),
+        protocol=1,
     )
     success_exit_status: tuple[int | str, ...] = option(
         Several(value=EXIT_STATUS, separated=True),
@@ -472,6 +474,7 @@ class ServiceOptions:
         types=IN_PYTHON,
         otherwise="which chooses itself what it prints",
         per_process=True,
+        protocol=1,
     )
     no_new_privileges: bool = option(
         YES_NO,
@@ -488,6 +491,7 @@ class ServiceOptions:
             The unit says NoNewPrivileges=yes, so under it the answer is yes for every task.
             """,
         per_process=True,
+        protocol=1,
     )
     environment: Mapping[str, str] = option(
         Variables(),
@@ -590,6 +594,7 @@ class ServiceOptions:
             of memory, where a fork has about 4 MB of its own (measured with Python 3.11).
             """,
         types=(ServiceType.PROCESS,),
+        protocol=1,
     )
     rlimits: Mapping[str, int] = option(
         Fields(names=RLIMITS, value=SIZE),

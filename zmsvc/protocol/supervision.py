@@ -82,16 +82,15 @@ class RunDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartDevice:
-    """Stop the device with SIGTERM and run another one. This ends each connection.
-
-    A keeper that does not know this order logs an error, and the device keeps running.
+    """Stop the device with SIGTERM and run another one. This ends each connection. A keeper of zmsvc 1.0
+    ignores this order.
     """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaceDevice:
-    """The device with this PID hangs: kill it and start another one. A keeper before zmsvc 1.1 logs an error
-    and does nothing.
+    """The device with this PID hangs: kill it and start another one. A keeper of zmsvc 1.0 ignores this
+    order.
     """
 
     pid: int
@@ -195,7 +194,7 @@ class Exited:
     signal: str | None
     core: bool = False
     oom: bool = False
-    """The kernel killed the process because memory ran out. zmsvc 0.9 does not report this."""
+    """The kernel killed the process because memory ran out."""
     why: str = ""
     """The reason, if the program of a Command was not executed."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from zmsvc.core import cause
 from zmsvc.core.events import Key
 from zmsvc.core.model import Context, TaskService
-from zmsvc.core.service_options import Limits, ServiceOptions, ServiceType, options_of
+from zmsvc.core.service_options import Limits, Option, ServiceOptions, ServiceType, options_of
 from zmsvc.core.world import World
 from zmsvc.host import paths
 from zmsvc.host.bus import bus_users
@@ -78,11 +78,16 @@ def _options(service: TaskService) -> dict[str, Any]:
 
 def dropped_options(service: TaskService, protocol: int) -> list[str]:
     """Return the names of the options of a task that a keeper of this protocol would drop from its launch."""
-    return [
-        each.name
-        for each in _LATER
-        if each.protocol > protocol and getattr(service, each.field) != each.default
-    ]
+    return [each.name for each in _LATER if each.protocol > protocol and _needs(service, each)]
+
+
+def _needs(service: TaskService, option: Option) -> bool:
+    """Return True if the launch of a task has to carry an option."""
+    if option.field == "no_new_privileges" and service.user is not None:
+        # This is the default of such a task. Under a keeper of 1.0 it starts as it did with zmsvc 1.0.
+        return False
+    # The supervisor itself applies an option that a reload changes in place.
+    return service.service_type not in option.in_place and getattr(service, option.field) != option.default
 
 
 def own_endpoints(context: Context, places: Places) -> tuple[str, str]:

@@ -1,0 +1,48 @@
+"""The options of a task that a keeper of an earlier release would drop."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from zmsvc.core.model import TaskService
+from zmsvc.core.service_options import OPTIONS, ServiceType
+from zmsvc.protocol import PROTOCOL
+from zmsvc.protocol.launch import LaunchSpec
+from zmsvc.supervisor.launch_spec import dropped_options
+
+OF_1_0 = {"user", "group", "nice", "environment", "rlimits", "watchdog"}
+"""The options that a launch of zmsvc 1.0 carries."""
+
+
+def test_each_option_that_a_launch_carries_names_the_first_protocol_that_has_it() -> None:
+    carried = {each.name for each in fields(LaunchSpec)}
+    for option in OPTIONS:
+        if option.field in carried and set(option.in_place) != set(option.types):
+            assert bool(option.protocol) is (option.field not in OF_1_0), option.name
+        else:
+            assert option.protocol == 0, f"no launch carries <{option.name}>"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "dropped"),
+    [
+        ("Process", {}, []),
+        ("Process", {"nice": 5}, []),
+        ("Process", {"stop_signal": "SIGQUIT", "umask": 0o77}, ["umask", "stop_signal"]),
+        ("Process", {"log_level": 7, "fresh": True}, ["log_level", "fresh"]),
+        # The supervisor sends this signal.
+        ("Command", {"stop_signal": "SIGQUIT"}, []),
+        ("Command", {"no_new_privileges": True}, ["no_new_privileges"]),
+        # The default of a task with another user, which zmsvc 1.0 did not have.
+        ("Command", {"user": "daemon", "no_new_privileges": True}, []),
+    ],
+)
+def test_no_task_starts_without_an_option_that_a_keeper_of_1_0_would_drop(
+    kind: str, options: dict[str, Any], dropped: list[str]
+) -> None:
+    service = TaskService(id="a", instance="Echo", service_type=ServiceType(kind), **options)
+    assert dropped_options(service, 0) == dropped
+    assert dropped_options(service, PROTOCOL) == []
