@@ -120,6 +120,8 @@ def check_launches(before: World, after: World, effects: Iterable[Effect], fact:
     launched = Counter(e.launch for e in effects if isinstance(e, ev.Launch))
     forgotten = Counter(e.launch for e in effects if isinstance(e, ev.Forget))
     new, over = after.launches.keys() - before.launches.keys(), before.launches.keys() - after.launches.keys()
+    assert after.next_launch >= before.next_launch, "launch IDs only grow"
+    assert min(new, default=before.next_launch) >= before.next_launch, "no launch ID is used twice"
     if isinstance(fact, ev.SupervisorStarted):
         assert set(launched) <= set(after.launches)
         known = before.launches if before.keeper_id == fact.keeper_id else {}

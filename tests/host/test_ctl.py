@@ -24,6 +24,7 @@ from waiting import wait_for
 from zmsvc.ctl import client, status_source, suggestions
 from zmsvc.ctl.__main__ import main, parse
 from zmsvc.ctl.verb_table import VERBS
+from zmsvc.keeper import keeper
 
 Capture = pytest.CaptureFixture[str]
 
@@ -640,6 +641,10 @@ def test_a_hung_supervisor_does_not_hang_status(
     home.supervisor(status=Silence)
     assert main(["-c", "Echo", "status"]) == 5
     assert "does not answer" in complaint(capsys)
+
+
+def test_a_question_waits_until_a_hung_supervisor_has_been_replaced() -> None:
+    assert status_source.PATIENCE > keeper.WATCHDOG + 5
 
 
 # --- hostile answers

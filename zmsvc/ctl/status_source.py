@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from zmsvc.ctl.client import Json
     from zmsvc.host.paths import Places
 
-PATIENCE = 25.0
-"""Seconds to wait for an answer: a keeper replaces a hung supervisor in less time."""
+PATIENCE = 40.0
+"""Seconds to wait for an answer. A keeper replaces a hung supervisor in 30 s, under systemd in 15 s."""
 
 
 def selected_tasks(args: argparse.Namespace) -> list[str]:

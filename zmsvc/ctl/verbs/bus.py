@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zmsvc.core import access, messages
 from zmsvc.core.errors import ConfigError, ProtocolError, RefusedError, UsageError, ZmsvcError
-from zmsvc.ctl import terminal
+from zmsvc.ctl import status_source, terminal
 from zmsvc.ctl.client import Client, CtlError
 from zmsvc.ctl.select_context import choose
 from zmsvc.ctl.status_reply import ContextStatus
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from zmsvc.ctl.subscriber import BusListener
     from zmsvc.host.bus.curve_keys import Curve
 
-STATUS_PATIENCE = 25.0
-"""Seconds in which a supervisor has to answer with the endpoints of the device."""
 SEND_PATIENCE = 5.0
 """Seconds in which the device has to take a message."""
 FIRST_MS = 100
@@ -154,7 +152,7 @@ def _bus(args: argparse.Namespace, endpoint: Callable[[ContextStatus], str]) -> 
 def _context(args: argparse.Namespace) -> tuple[ContextStatus, Curve | None]:
     """Return the status of the selected context and the keys to connect with."""
     places = choose(args.context, getattr(args, "transaction", None))
-    it = ContextStatus(Client(places, args.timeout, patience=STATUS_PATIENCE).ask("status"))
+    it = ContextStatus(Client(places, args.timeout, patience=status_source.PATIENCE).ask("status"))
     if not it.subscribe_endpoint or not it.publish_endpoint:
         raise CtlError(
             5, f"cannot understand the supervisor of {places.name}: it does not say where the device is"

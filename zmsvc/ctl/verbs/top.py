@@ -16,14 +16,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from zmsvc.ctl import procfs, render, terminal
+from zmsvc.ctl import procfs, render, status_source, terminal
 from zmsvc.ctl.client import Client, CtlError
 from zmsvc.ctl.select_context import choose
 from zmsvc.ctl.status_reply import ContextStatus, TaskStatus, TransactionStatus
 from zmsvc.host import usage
 
-PATIENCE = 25.0
-"""Seconds to wait for an answer: a keeper replaces a hung supervisor in less time."""
 SPAN = 0.2
 """Seconds over which the CPU time of the first screen is measured."""
 SHORTEST = 0.05
@@ -76,7 +74,7 @@ class TopView:
 
     def _ask(self) -> tuple[str, list[tuple[TransactionStatus, TaskStatus]]]:
         """Return the context's name, and the tasks of its open transactions or of the named one."""
-        client = Client(self._places, self._timeout, patience=PATIENCE)
+        client = Client(self._places, self._timeout, patience=status_source.PATIENCE)
         it = ContextStatus(client.ask("status", transaction=self._transaction, tasks=self._tasks))
         found = [
             (each, task)
