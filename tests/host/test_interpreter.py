@@ -19,7 +19,7 @@ from forked import Nest, reap, zygote_client
 from zmsvc.core.errors import ConfigError
 from zmsvc.host.kernel import fork, linux
 from zmsvc.host.python import interpreter
-from zmsvc.host.python.interpreter import Shortcut
+from zmsvc.host.python.interpreter import Switch
 from zmsvc.protocol.launch import Descriptors
 
 
@@ -49,7 +49,7 @@ def no_subreaper() -> Iterator[None]:
     linux._prctl(linux.PR_SET_CHILD_SUBREAPER, 0)
 
 
-@pytest.mark.parametrize("names", ["", *Shortcut, ",".join(Shortcut)])
+@pytest.mark.parametrize("names", ["", *Switch, ",".join(Switch)])
 def test_a_task_starts_has_its_environment_and_stops_without_each_shortcut(
     disable: Callable[[str], None], nest: Nest, names: str
 ) -> None:

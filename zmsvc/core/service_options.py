@@ -590,8 +590,8 @@ class ServiceOptions:
         False,
         summary="The task begins in a new interpreter, where all of its environment has its effect.",
         manual="""
-            A start then costs 0.16 s of CPU time, where a fork costs a few milliseconds, and the task 12 MB
-            of memory, where a fork has about 4 MB of its own (measured with Python 3.11).
+            A start then costs 0.16 s of CPU time, where a fork costs a few milliseconds, and the task 13 MB
+            of memory, where a fork has about 3 MB of its own (measured with Python 3.11).
             """,
         types=(ServiceType.PROCESS,),
         protocol=1,

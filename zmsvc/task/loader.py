@@ -14,7 +14,7 @@ from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import CodeType, ModuleType
 
 from zmsvc.core.errors import LaunchError
-from zmsvc.host.python.interpreter import Shortcut, disabled
+from zmsvc.host.python.interpreter import Switch, disabled
 from zmsvc.task.sdk import AsyncTask, LoopedTask, SingleTask, TaskService
 
 BUILT_IN = {"Monitor": "zmsvc.task.monitor"}
@@ -147,7 +147,7 @@ def _cached(file: str) -> bytes | None:
     of a start.
     """
     directory, _, name = file.rpartition("/")
-    if sys.pycache_prefix is not None or Shortcut.BYTECODE in disabled():
+    if sys.pycache_prefix is not None or Switch.BYTECODE in disabled():
         return None
     try:
         with open(f"{directory}/__pycache__/{name.removesuffix('.py')}{_CACHED}", "rb", buffering=0) as cache:

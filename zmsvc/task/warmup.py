@@ -22,7 +22,7 @@ import zmq
 
 from zmsvc.host.kernel import linux, process_marks
 from zmsvc.host.python import code_copies
-from zmsvc.host.python.interpreter import Shortcut, disabled
+from zmsvc.host.python.interpreter import Switch, disabled
 from zmsvc.host.systemd import notify
 from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
@@ -52,7 +52,7 @@ def rehearse(log: str = "journal") -> None:
         spec = _spec(notify_socket=f"@{receiver.getsockname()[1:].decode()}", device=device, log=log)
         until = time.monotonic() + LONGEST
         # Without FILL the copies lie scattered in holes of the heap, which is worse than no copies.
-        if not {Shortcut.GATHER, Shortcut.FILL} & disabled():
+        if not {Switch.GATHER, Switch.FILL} & disabled():
             watch = code_copies.RunDetector()
             for _ in range(FIRST_ROUNDS):
                 _play(spec, receiver)

@@ -24,7 +24,7 @@ from zmsvc.host.complain import complain
 from zmsvc.host.kernel import linux
 from zmsvc.host.kernel.fork import Forker
 from zmsvc.host.python import interpreter, page_sharing
-from zmsvc.host.python.interpreter import Shortcut
+from zmsvc.host.python.interpreter import Switch
 from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors
 from zmsvc.task import runner, warmup
@@ -46,7 +46,7 @@ def run(channel: socket.socket, start_gate: int, keeper: int, *, cgroups: bool) 
         log = os.environ.get("ZMSVC_LOG", "stderr")
         runner.settle([channel.fileno(), start_gate])
         channel.send(forking.encode_hello(__version__))
-        if Shortcut.REHEARSAL not in off:
+        if Switch.REHEARSAL not in off:
             _warm_up(log)
         linux.set_process_title(NAME)
         fork, orders = Forker(), seqpacket.PendingPackets(channel)

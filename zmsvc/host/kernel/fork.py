@@ -19,7 +19,7 @@ from collections.abc import Callable
 from zmsvc.host.complain import complain
 from zmsvc.host.kernel import linux
 from zmsvc.host.python import interpreter
-from zmsvc.host.python.interpreter import Shortcut
+from zmsvc.host.python.interpreter import Switch
 
 Fork = Callable[[int | None], tuple[int, bool]]
 """A function that takes a descriptor of a cgroup's directory, or None. It returns the PID (0 in the child)
@@ -38,7 +38,7 @@ class Forker:
 
     def __init__(self) -> None:
         self._fork: Fork = DoubleFork()
-        if Shortcut.SIBLING_FORK in interpreter.disabled():
+        if Switch.SIBLING_FORK in interpreter.disabled():
             return
         try:
             self._fork = SiblingFork()

@@ -21,7 +21,7 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from zmsvc.host.python.interpreter import Shortcut, disabled
+from zmsvc.host.python.interpreter import Switch, disabled
 
 ROOM = 16
 """Descriptors that long-lived files and sockets must leave free: finding, signaling and killing a process
@@ -417,7 +417,7 @@ def refuse_descriptors(sock: socket.socket) -> bool:
 
     Return False if the kernel cannot (before Linux 6.16), or if ZMSVC_DISABLE has `passrights`.
     """
-    if Shortcut.PASSRIGHTS in disabled():
+    if Switch.PASSRIGHTS in disabled():
         return False
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_PASSRIGHTS, 0)

@@ -20,45 +20,45 @@ from zmsvc.core.errors import ConfigError
 VARIABLE = "ZMSVC_DISABLE"
 
 
-class Shortcut(StrEnum):
-    """A name in `ZMSVC_DISABLE`."""
+class Switch(StrEnum):
+    """A part of zmsvc that `ZMSVC_DISABLE` switches off by this name. docs/performance.md says how much time
+    or memory each shortcut saves.
+    """
 
     SIBLING_FORK = "sibling-fork"
-    """A task is forked as a child of the keeper by clone(2), in 0.5 ms. Without it: fork(2) twice, 2.2 ms
-    more (`make bench-forks`).
-    """
+    """A task is forked as a child of the keeper by one clone(2). Without it: fork(2) twice."""
     REHEARSAL = "rehearsal"
-    """The zygote runs the start of a task before the first one. Without it each task copies some 90 pages
-    more.
-    """
+    """The zygote runs the start of a task before the first one. Without it each task copies more pages."""
     FREEZE = "freeze"
     """gc.freeze(): the collector of a task does not touch the zygote's objects. Without it a collection
     copies them.
     """
     ENVIRON = "environ"
-    """A task's variables are written to the dict behind os.environ. Without it: about 30 pages more."""
+    """A task's variables are written to the dict behind os.environ. Without it the methods of os.environ
+    write them, which copies pages.
+    """
     BYTECODE = "bytecode"
-    """A service's compiled code is read without importlib. Without it: a tenth of a start more."""
+    """A service's compiled code is read without importlib. Without it importlib calls 20 functions."""
     IMMORTAL = "immortal"
     """References to shared objects are not counted (immortal.py), on Python 3.12 and later. Without it a task
-    has 0.9 MB more of its own.
+    copies each page with an object that it uses.
     """
     GATHER = "gather"
-    """The code that a start runs is copied to one place (code_copies.py), if `fill` is on. Without it:
-    about 30 pages more.
+    """The code that a start runs is copied to one place (code_copies.py), if `fill` is on. Without it a task
+    copies the pages around each function that it runs.
     """
     FILL = "fill"
-    """The holes in the zygote's memory are filled (allocators.py). Without it a task has 0.4 to 0.9 MB
-    more of its own.
+    """The holes in the zygote's memory are filled (allocators.py). Without it a task allocates from pages of
+    the zygote, and so copies them.
     """
     PASSRIGHTS = "passrights"
-    """Not a shortcut: the kernel refuses descriptors that clients send (SO_PASSRIGHTS). Without it a test
-    runs as on Linux before 6.16.
+    """No shortcut, but a guard: the kernel refuses descriptors that clients send (SO_PASSRIGHTS). Without it
+    zmsvc runs as on Linux before 6.16, which a test needs.
     """
 
 
 @functools.cache
-def disabled() -> frozenset[Shortcut]:
+def disabled() -> frozenset[Switch]:
     """Return the shortcuts that `ZMSVC_DISABLE` switches off: names separated by commas or blanks. Raises
     ConfigError for an unknown name.
 
@@ -66,10 +66,10 @@ def disabled() -> frozenset[Shortcut]:
     tasks inherit.
     """
     names = os.environ.get(VARIABLE, "").replace(",", " ").split()
-    unknown = [name for name in names if name not in list(Shortcut)]
+    unknown = [name for name in names if name not in list(Switch)]
     if unknown:
-        raise ConfigError([f"{VARIABLE}: {unknown[0]} is not one of {', '.join(Shortcut)}"])
-    return frozenset(Shortcut(name) for name in names)
+        raise ConfigError([f"{VARIABLE}: {unknown[0]} is not one of {', '.join(Switch)}"])
+    return frozenset(Switch(name) for name in names)
 
 
 class ForkHooks:
@@ -99,7 +99,7 @@ def environment() -> MutableMapping[bytes, bytes] | None:
     os.environ.
     """
     found = vars(os.environ).get("_data")
-    if Shortcut.ENVIRON in disabled() or not isinstance(found, dict):
+    if Switch.ENVIRON in disabled() or not isinstance(found, dict):
         return None
     expected = {os.fsencode(name): os.fsencode(value) for name, value in os.environ.items()}
     return found if found == expected else None
@@ -107,5 +107,5 @@ def environment() -> MutableMapping[bytes, bytes] | None:
 
 def freeze() -> None:
     """Exclude all current objects from later collections."""
-    if Shortcut.FREEZE not in disabled() and hasattr(gc, "freeze"):
+    if Switch.FREEZE not in disabled() and hasattr(gc, "freeze"):
         gc.freeze()

@@ -8,7 +8,7 @@ import gc
 
 from zmsvc.host.complain import complain
 from zmsvc.host.python import allocators, immortal, interpreter
-from zmsvc.host.python.interpreter import Shortcut
+from zmsvc.host.python.interpreter import Switch
 
 
 def share() -> None:
@@ -19,7 +19,7 @@ def share() -> None:
     """
     gc.disable()
     gc.collect()
-    if Shortcut.IMMORTAL not in interpreter.disabled():
+    if Switch.IMMORTAL not in interpreter.disabled():
         try:
             immortal.make_all()
         except immortal.Unproven as error:
@@ -27,6 +27,6 @@ def share() -> None:
         # A collection empties the free lists. The walk has filled them with objects that lie between the
         # marked ones.
         gc.collect()
-    if Shortcut.FILL not in interpreter.disabled():
+    if Switch.FILL not in interpreter.disabled():
         allocators.fill()
     interpreter.freeze()
