@@ -519,6 +519,8 @@ topic has no subscriber, stderr says so; that is not a failure.""",
         manual="""\
 Find every fault of context files, each as *FILE:LINE*, and warn of what is legal but probably a mistake,
 with its line if it concerns a place in the file. The modules of a service are compiled, and none is run.
+The settings class of a task is read from its source, and each value that it refuses is a fault, as far as the
+source shows it without being run.
 The files in *Context-NAME.d* are checked with *Context-NAME.xml*, whichever of them is named.""",
     ),
     VerbEntry(

@@ -94,6 +94,8 @@ class LaunchSpec:
     """For a task that serves, the directory of the public keys that may connect. The keeper adds it."""
     members: str | None = None
     """For a task that serves, the file that names the users who may connect by tcp without keys."""
+    file: str = ""
+    """The path of the context file, for messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

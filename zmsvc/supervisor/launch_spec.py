@@ -61,6 +61,7 @@ def spec_of(world: World, key: Key, places: Places, log_target: str, granted: Co
         # A Monitor binds an endpoint of its own and needs the CURVE keys of the context, if it has keys.
         serves=service.instance == "Monitor",
         members=str(places.members_file) if service.instance == "Monitor" else None,
+        file=world.context.path,
     )
 
 

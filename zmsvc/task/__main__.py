@@ -146,6 +146,7 @@ def _spec(instance: str, file: str | None, task: str | None) -> LaunchSpec:
         frontend=context.endpoints.subscribe_endpoint,
         configuration=dict(service.configuration),
         log_level=service.log_level,
+        file=os.path.abspath(file),
     )
 
 

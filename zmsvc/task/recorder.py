@@ -11,6 +11,7 @@ from typing import Any
 
 from zmsvc.core import messages
 from zmsvc.task.keys import TaskKeys
+from zmsvc.task.settings import settings_of
 from zmsvc.task.updates import as_json
 
 
@@ -31,9 +32,10 @@ class Recorder:
 
     def __init__(
         self,
-        name: str,
+        cls: type,
         cause: Any,
         *,
+        settings: Any = None,
         config: Mapping[str, Any] | None = None,
         context: str = "test",
         transaction: str = "TEST",
@@ -44,12 +46,18 @@ class Recorder:
         self.config: dict[str, Any] = dict(config or {})
         self.context = context
         self.transaction = transaction
-        self.service_id = service_id or name
+        self.service_id = service_id or cls.__name__
         self.cause = cause
-        self.log = logging.getLogger(name)
+        self.log = logging.getLogger(cls.__name__)
+        self.settings = self._converted(cls) if settings is None else settings
         self.subscribe_endpoint = ""
         self.keys = TaskKeys()
         self._waits = waits
+
+    def _converted(self, cls: type) -> Any:
+        """Return the settings of a task, or of the task of a service. Raises LaunchError."""
+        settings_class = getattr(getattr(cls, "task_class", cls), "settings_class", None)
+        return settings_class and settings_of(settings_class, self.config, file="", task=self.service_id)
 
     def update(self, items: Mapping[str, Any], wait: bool) -> bool:
         self.updates.append(json.loads(as_json(items)))

@@ -68,6 +68,8 @@ class TaskRuntime:
         self.cause = cause_of(spec.cause)
         self.keys = task_keys(spec, fds)
         self.log = log
+        self.settings: Any = None
+        self._file = spec.file
         self._status_sink, self._bus, self._stop = status_sink, bus, stop
         self._thread = threading.get_ident()
         self._watchdog = spec.watchdog
@@ -226,6 +228,7 @@ class TaskRuntime:
 
     def _run_until_end(self, load: Callable[[], type[TaskService]], tasks: list[Task]) -> None:
         service_class = load()
+        self._read_settings(service_class.task_class)
         self._loaded = True
         # Until here SIGTERM has its default action: an import that hangs has nothing to release, and could
         # not see a stop request.
@@ -271,6 +274,15 @@ class TaskRuntime:
             self._stop.interruptible = False
             if self._subscription is None and subscription is not None:
                 subscription.close()
+
+    def _read_settings(self, task_class: type[Task]) -> None:
+        if task_class.settings_class is not None:
+            # Imported here for start-up time: few tasks have a settings class.
+            from zmsvc.task.settings import settings_of
+
+            self.settings = settings_of(
+                task_class.settings_class, self.config, file=self._file, task=self.service_id
+            )
 
     def _call(self, act: Callable[[], Awaitable[None] | None], *, closing: bool = False) -> None:
         if self._event_loop is None:

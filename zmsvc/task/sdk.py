@@ -73,6 +73,8 @@ class Runtime(Protocol):
     service_id: str
     cause: Cause
     log: logging.Logger
+    settings: Any
+    """None for a task without a settings class."""
     subscribe_endpoint: str
     """The endpoint to subscribe at."""
     keys: TaskKeys
@@ -107,6 +109,10 @@ class _TaskAttributes:
     element) or a dict (of an element with attributes or children). No value is converted to a number. A
     change of the dict affects this process only.
     """
+    settings: Any
+    """An instance of the task's `settings_class`, made from its `<configuration>`. Not set without such a
+    class. A subclass may narrow the type: `settings: SensorSettings`.
+    """
     context: str
     """The name of the context, as in `zmsvcctl -c NAME`."""
     transaction: str
@@ -125,7 +131,7 @@ class _TaskAttributes:
         # Imported here for start-up time: no task that is launched needs it.
         from zmsvc.task.recorder import Recorder
 
-        return _attach(object.__new__(cls), Recorder(cls.__name__, cause_of({"by": "operator"})))
+        return _attach(object.__new__(cls), Recorder(cls, cause_of({"by": "operator"})))
 
     def update(self, /, *, wait: bool = True, **items: Any) -> bool:
         """Report a result: publish the items in a `control`/`updated` message and fire the on_update rules.
@@ -183,6 +189,19 @@ class Task(_TaskAttributes):
     zmsvc calls `setup`, then `step` or `run`, then `close`, all in one thread. An exception in any of them is
     logged and ends the task as failed, with exit status 1. `sys.exit(N)` ends it with status N. `setup` and
     `close` may be `async def` in an AsyncTask only.
+    """
+
+    settings_class: ClassVar[type | None] = None
+    """A dataclass for the task's `<configuration>`. Each field is the element of its name, without a final
+    underscore; a field without a default is required. The types are str, int, float, bool, Path, timedelta
+    (a time span such as 500ms), an Enum or a Literal (one of its values), another dataclass (of the children
+    and attributes), `list[T]` and `tuple[T, ...]` (of an element that may be repeated), `dict[str, T]` (of
+    children of any name), `T | None` (None for an empty element), and Any (str, list or dict).
+
+    An element without a field is a fault, except those that zmsvc itself reads (location, device_action,
+    interval, subscribe, notify). A value with a fault is reported by `zmsvcctl check`, which reads the class
+    from its source and does not run it. At a start the task fails with the reason cannot-launch. A ValueError
+    of `__post_init__` is such a fault, but only at a start.
     """
 
     def setup(self) -> Awaitable[None] | None:
@@ -318,5 +337,7 @@ def _attach(member: M, runtime: Runtime) -> M:
         runtime.transaction,
         runtime.service_id,
     )
+    if runtime.settings is not None:
+        member.settings = runtime.settings
     member._runtime = runtime
     return member

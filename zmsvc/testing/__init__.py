@@ -28,6 +28,7 @@ def make(
     cls: type[M],
     *,
     config: Mapping[str, Any] | None = None,
+    settings: Any = None,
     context: str = "test",
     transaction: str = "TEST",
     service_id: str = "",
@@ -36,15 +37,17 @@ def make(
 ) -> M:
     """Return a task, or a service with its task, in the state before `setup`.
 
-    `config` is its `<configuration>`: a dict of str, list and dict, as from XML. `service_id` defaults to the
-    name of the class. `cause` is the reason of the start, such as {"by": "rule", "sources": [{"task": "ts_1",
-    "trigger": "on_fail"}]}; by default the operator. After `waits` calls of `wait` the task is asked to stop,
-    so that a loop in `run` ends. Raises zmsvc.core.errors.LaunchError for an invalid `<interval>`.
+    `config` is its `<configuration>`: a dict of str, list and dict, as from XML. For a task with a
+    `settings_class`, `settings` is made from it, unless the test gives an instance. `service_id` defaults to
+    the name of the class. `cause` is the reason of the start, such as {"by": "rule", "sources": [{"task":
+    "ts_1", "trigger": "on_fail"}]}; by default the operator. After `waits` calls of `wait` the task is asked
+    to stop, so that a loop in `run` ends. Raises zmsvc.core.errors.LaunchError for an invalid configuration.
     """
     start = cause_of(cause or {"by": "operator"})
     runtime = Recorder(
-        cls.__name__,
+        cls,
         start,
+        settings=settings,
         config=config,
         context=context,
         transaction=transaction,

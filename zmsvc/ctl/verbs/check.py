@@ -21,6 +21,7 @@ from zmsvc.host import paths
 from zmsvc.host.bus import curve_keys
 from zmsvc.host.config import reader
 from zmsvc.host.config.context_files import context_file_of
+from zmsvc.host.config.settings_check import check_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,6 +84,8 @@ def _check_file(file: str) -> FileReport:
         context = reader.load(file)
     except ConfigError as error:
         return FileReport(file, tasks=None, faults=error.faults, warnings=[])
+    if faults := check_settings(context, file):
+        return FileReport(file, tasks=None, faults=faults, warnings=[])
     curve = curve_keys.in_use(paths.keys_dir(context.name))
     found = [
         *checks.config_warnings(context, curve=curve),

@@ -16,11 +16,12 @@ from lxml import etree
 from zmsvc.core import restart
 from zmsvc.core.model import Action, Rule, TaskService, Trigger
 from zmsvc.core.service_options import ServiceType
+from zmsvc.core.settings import TEXT_KEY
 from zmsvc.core.similar import similar
 from zmsvc.core.values import TASK_ID, TRUE, WHITE, quote
 from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.service_options import read_service_options
-from zmsvc.host.config.xml_text import TEXT_KEY, TRIMMED, kept, leaf, loses, text_of, to_json, value
+from zmsvc.host.config.xml_text import TRIMMED, kept, leaf, loses, text_of, to_json, value
 
 _ID_WORDS = "1 to 64 of A-Z a-z 0-9 _ . -"
 _ENTRY = ("on_start", "start_now")

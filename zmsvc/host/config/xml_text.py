@@ -13,6 +13,7 @@ from typing import Any
 from lxml import etree
 
 from zmsvc.core.errors import ConfigError
+from zmsvc.core.settings import TEXT_KEY
 from zmsvc.core.values import WHITE
 
 _SPACE = "{http://www.w3.org/XML/1998/namespace}space"
@@ -25,9 +26,6 @@ TRIMMED = (
     "is not meant)"
 )
 """The end of a warning about an element for which `loses` is true."""
-
-TEXT_KEY = "#text"
-"""The key of an element's own text if the element has attributes or children as well."""
 
 _PROLOG = re.compile(r"(?>\s+|<\?.*?\?>|<!--.*?-->)*+<!DOCTYPE", re.DOTALL)
 """A DOCTYPE and the text before it. The quantifiers are possessive, so that `re` does not try a prolog of a

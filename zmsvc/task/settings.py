@@ -1,0 +1,109 @@
+"""The typed settings of a task: make an instance of its `settings_class` from its `<configuration>`.
+
+Imported only for a task that has such a class. `zmsvcctl check` reads the same classes from their source,
+without running it: host/config/settings_source.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zmsvc.core import settings
+from zmsvc.core.errors import LaunchError
+from zmsvc.core.settings import Choice, Leaf, Many, Maybe, Member, Raw, Record, Shape, Table
+
+if TYPE_CHECKING:
+    from zmsvc.host.config.settings_lines import SettingLines
+
+_LEAVES: Mapping[object, Leaf] = {
+    str: settings.TEXT,
+    int: settings.WHOLE,
+    float: settings.NUMBER,
+    bool: settings.BOOLEAN,
+    Path: Leaf(lambda text: Path(str(settings.PATH.read(text)))),
+    timedelta: Leaf(lambda text: timedelta(seconds=settings.SECONDS.read(text))),  # type: ignore[arg-type]
+}
+_RAW = (Any, object, dict)
+
+
+def settings_of(cls: type, configuration: Mapping[str, Any], *, file: str, task: str) -> Any:
+    """Return the settings of a configuration. The message about a fault has the line of the element in the
+    context file. Raises LaunchError.
+    """
+    value, faults = settings.convert(_record(cls), configuration)
+    if not faults:
+        return value
+    lines = _lines(file, task, configuration) if file else None
+    places = [lines.prefix(task, each.place) if lines else "" for each in faults]
+    texts = [f"{place}{each.text}" for place, each in zip(places, faults, strict=True)]
+    raise LaunchError(f"cannot use the configuration: {'; '.join(texts)}")
+
+
+def _lines(file: str, task: str, configuration: Mapping[str, Any]) -> SettingLines | None:
+    # Imported here for start-up time: lxml is needed only for the message about a fault.
+    from zmsvc.host.config import settings_lines
+
+    return settings_lines.find(file, task, configuration)
+
+
+def _record(cls: type) -> Record:
+    if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+        raise LaunchError(f"cannot use the settings_class {cls!r}: it is not a dataclass")
+    try:
+        hints = typing.get_type_hints(cls)
+    except Exception as error:  # an annotation is code of the user
+        raise LaunchError(f"cannot use the settings_class {cls.__name__}: {error}") from error
+    fields = {settings.element_name(each.name): each for each in dataclasses.fields(cls) if each.init}
+    members = {
+        element: Member(
+            _shape(hints[each.name], f"{cls.__name__}.{each.name}"),
+            each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING,
+        )
+        for element, each in fields.items()
+    }
+    names = {element: each.name for element, each in fields.items()}
+    return Record(
+        name=cls.__name__,
+        members=members,
+        make=lambda found: cls(**{names[element]: value for element, value in found.items()}),
+    )
+
+
+def _shape(hint: Any, name: str) -> Shape:
+    if hint in _LEAVES:
+        return _LEAVES[hint]
+    if hint in _RAW:
+        return Raw()
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return _record(hint)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return Choice({str(each.value): each for each in hint})
+    if hint in (list, tuple):
+        return Many(Raw(), hint)
+    return _generic(typing.get_origin(hint), typing.get_args(hint), name, hint)
+
+
+def _generic(origin: Any, arguments: Sequence[Any], name: str, hint: Any) -> Shape:
+    if origin is typing.Annotated:
+        return _shape(arguments[0], name)
+    if origin is typing.Literal:
+        return Choice({str(each): each for each in arguments})
+    if origin in (typing.Union, types.UnionType):
+        others = [each for each in arguments if each is not types.NoneType]
+        if len(others) == 1:
+            return Maybe(_shape(others[0], name))
+    if origin is list or (origin is tuple and arguments[1:] == (Ellipsis,)):
+        return Many(_shape(arguments[0], name), origin)
+    if origin is dict and arguments[0] is str:
+        return Table(_shape(arguments[1], name))
+    raise LaunchError(
+        f"cannot use the type {getattr(hint, '__name__', hint)} of {name}, expected str, int, float, bool, "
+        f"Path, timedelta, an Enum, a Literal, a dataclass, or list, tuple, dict or `| None` of these"
+    )
