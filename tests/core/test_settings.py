@@ -64,7 +64,7 @@ def test_texts_become_values() -> None:
         ({"table": "text"}, (("table", 0),), "<table> has the text 'text', expected elements in it"),
         ({"one": {"#text": "text", "id": "1"}}, (("one", 0),), "<one> has the text 'text', expected elements in it"),
         ({"one": ""}, (("one", 0),), "<one> has no <id>, expected one, because Inner has no default for it"),
-        ({"one": {"id": "1", "uint": ""}}, (("one", 0), ("uint", 0)), "<uint> is unknown to Inner, expected id or unit"),
+        ({"one": {"id": "1", "uint": ""}}, (("one", 0), ("uint", 0)), "<uint> is unknown to Inner, expected id or unit (did you mean unit?)"),
         ({"#text": "text"}, (), "<configuration> has the text 'text', expected elements in it"),
         ({"table": {"a": "x"}}, (("table", 0), ("a", 0)), "<a> 'x' is not a number, expected one such as 0.5"),
     ],

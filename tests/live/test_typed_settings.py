@@ -41,7 +41,7 @@ def test_a_value_of_the_wrong_type_is_a_fault_of_check_and_fails_its_task_alone(
     where = [f"{context.file}:{line}: " for line in (first, first + 2, first + 3)]
     faults = [
         f"{where[0]}<limit> 'ten' is not a whole number, expected one such as 10",
-        f"{where[1]}<sensors> is unknown to Settings, expected limit or sensor",
+        f"{where[1]}<sensors> is unknown to Settings, expected limit or sensor (did you mean sensor?)",
     ]
     checked = context.ctl("check", str(context.file), check=2)
     assert checked.stderr.splitlines() == faults

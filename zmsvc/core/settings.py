@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from zmsvc.core.similar import similar
 from zmsvc.core.values import boolean, quote, seconds
 
 Place = tuple[tuple[str, int], ...]
@@ -209,7 +210,8 @@ def _record(shape: Record, given: Mapping[str, Any], place: Place, faults: list[
             found[name] = _value(shape.members[name].shape, each, (*place, (name, 0)), faults)
         elif shape.complete:
             expected = _one_of(shape.members) if shape.members else "no element"
-            text = f"<{name}> is unknown to {shape.name}, expected {expected}"
+            hint = similar(name, [known for known in shape.members if known not in given])
+            text = f"<{name}> is unknown to {shape.name}, expected {expected}{hint}"
             faults.append(SettingFault(place=(*place, (name, 0)), text=text))
     for name, member in shape.members.items():
         if member.required and name not in given:
