@@ -431,6 +431,7 @@ class Simulation:
             keeper_id=saved.keeper_id,
             stopping=saved.stopping,
             next_launch=saved.next_launch,
+            disabled=saved.disabled,
             transactions=dict(saved.transactions),
             tasks=tasks,
             launches={each.launch: key for key, each in tasks.items() if each.live},

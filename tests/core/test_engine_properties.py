@@ -76,7 +76,9 @@ class Machine(RuleBasedStateMachine):
         self.sim.begin(transaction=None, autostart=autostart)
 
     @rule(
-        verb=st.sampled_from(["start", "start", "stop", "restart", "reset-failed", "signal"]),
+        verb=st.sampled_from(
+            ["start", "start", "stop", "restart", "reset-failed", "signal", "enable", "disable"]
+        ),
         tasks=st.lists(st.sampled_from([*NAMES, "unknown"]), max_size=2),
         transaction=st.sampled_from([*TRANSACTIONS, *TRANSACTIONS, "GENERATED", "NOBODY", None, "no/ID"]),
         more=st.fixed_dictionaries(

@@ -73,6 +73,8 @@ def test_the_verbs_are_those_of_the_contract() -> None:
         "reload",
         "reset-failed",
         "forget",
+        "enable",
+        "disable",
         "reexec",
     ]
 
@@ -121,8 +123,8 @@ def test_a_wrong_command_line_ends_with_2_and_one_line(
         ("Status", "did you mean status?"),
         ("evens", "did you mean events?"),
         ("reste-failed", "did you mean reset-failed?"),
-        ("enable", "systemctl enable zmsvc@NAME"),
-        ("disable", "systemctl disable zmsvc@NAME"),
+        ("is-enabled", "systemctl enable zmsvc@NAME"),
+        ("unstartup", "zmsvcctl disable TASK_ID"),
         ("tail", "zmsvcctl logs -f"),
         ("kill", "zmsvcctl signal SIGNAL TASK_ID"),
         ("is-running", "zmsvcctl is-active TASK_ID"),

@@ -122,7 +122,7 @@ def test_a_task_of_no_transaction_is_status_4(home: House) -> None:
 def test_status_as_json_is_the_reply_of_the_supervisor(home: House, capsys: Capture) -> None:
     answer = status(transaction(tasks=[ACTIVE, FAILED]))
     home.supervisor(status=answer)
-    versions = {"version": __version__, "restart_needed": False}
+    versions = {"version": __version__, "restart_needed": False, "need_reload": None}
     assert json.loads(shown(capsys, "--json", code=3)) == {"contexts": [answer["data"] | versions]}
 
 

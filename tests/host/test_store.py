@@ -52,6 +52,25 @@ def test_the_history_of_any_number_of_tasks_can_be_asked_for(tmp_path: Path) -> 
     assert [row["detail"]["n"] for row in rows] == [0, 1]
 
 
+def test_the_disabled_tasks_are_saved(tmp_path: Path) -> None:
+    for disabled in (frozenset({"ts_1", "ts_2"}), frozenset[str]()):
+        kept = Store(tmp_path / "state.db")
+        kept.save(replace(kept.load(CONTEXT, "boot"), disabled=disabled), [], at=0.0)
+        kept.close()
+        again = Store(tmp_path / "state.db")
+        assert again.load(CONTEXT, "another boot").disabled == disabled
+        again.close()
+
+
+@pytest.mark.parametrize("value", ["", "7", "null", "[[]"])
+def test_a_damaged_list_of_disabled_tasks_is_empty(tmp_path: Path, value: str) -> None:
+    kept = Store(tmp_path / "state.db")
+    kept.remember("disabled", value)
+    kept.save(kept.load(CONTEXT, "boot"), [], at=0.0)
+    assert kept.load(CONTEXT, "boot").disabled == frozenset()
+    kept.close()
+
+
 def saved_text(kept: Store, keeper: str = "keeper") -> bytes | None:
     files = kept.context_files(keeper, FILE)
     return files and files.text

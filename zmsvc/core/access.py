@@ -20,6 +20,8 @@ class Verb(StrEnum):
     EXIT = "exit"
     RESET_FAILED = "reset-failed"
     FORGET = "forget"
+    ENABLE = "enable"
+    DISABLE = "disable"
     SIGNAL = "signal"
     RELOAD = "reload"
     """Not carried by `Requested`, but by `ContextReloaded`, which has the context file."""
@@ -69,6 +71,8 @@ ORDERS = (
     OrderRule(Verb.SIGNAL, control=Who.GROUP),
     OrderRule(Verb.RESET_FAILED, control=Who.GROUP, repeatable=True),
     OrderRule(Verb.FORGET, control=Who.GROUP),
+    OrderRule(Verb.ENABLE, control=Who.GROUP, repeatable=True),
+    OrderRule(Verb.DISABLE, control=Who.GROUP, repeatable=True),
     OrderRule(Verb.RELOAD, control=Who.OWNER),
     OrderRule("reload-dry-run", control=Who.OWNER, repeatable=True),
     OrderRule("reexec", control=Who.OWNER),

@@ -27,6 +27,7 @@ class Draft:
         self.keeper_id = world.keeper_id
         self.stopping = world.stopping
         self.next_launch = world.next_launch
+        self.disabled = world.disabled
         self.keeper_signals_others = world.keeper_signals_others
         self.tasks: dict[Key, Task] | Mapping[Key, Task] = world.tasks
         self.transactions: Mapping[str, Transaction] = world.transactions
@@ -173,6 +174,7 @@ class Draft:
             keeper_id=self.keeper_id,
             stopping=self.stopping,
             next_launch=self.next_launch,
+            disabled=self.disabled,
             keeper_signals_others=self.keeper_signals_others,
             transactions=self.transactions,
             tasks=self.tasks,

@@ -198,7 +198,7 @@ def _remember(draft: Draft, old: Context) -> None:
 def _add(draft: Draft, name: str, added: list[str]) -> None:
     for task in added:
         ensure_task(draft, name, task)
-        if draft.context.tasks[task].entry:
+        if draft.context.tasks[task].entry and task not in draft.disabled:
             requests.handle(
                 draft,
                 Requested(verb=Verb.START, origin=Origin(by="context"), transaction=name, tasks=(task,)),

@@ -195,7 +195,11 @@ def _drop_old(draft: Draft) -> None:
 
 def entries(draft: Draft, name: str) -> list[Key]:
     """Return the tasks that are started with the transaction."""
-    return [(name, service.id) for service in draft.context.tasks.values() if service.entry]
+    return [
+        (name, service.id)
+        for service in draft.context.tasks.values()
+        if service.entry and service.id not in draft.disabled
+    ]
 
 
 # --- stop and restart
@@ -314,6 +318,51 @@ def reset_failed(draft: Draft, order: Requested) -> None:
         draft.emit(ev.Reply(request=order.request, ok=True, data={"tasks": done}))
 
 
+def enable(draft: Draft, order: Requested) -> None:
+    """Take back that tasks are disabled. A task whose `<state>` says so then starts with a transaction."""
+    _named(order)
+    for task in order.tasks:
+        if task not in draft.disabled:
+            _known(draft, replace(order, tasks=(task,)))
+            if not draft.context.tasks[task].entry:
+                why = "its <state> is not of the type on_start, so that rules and orders alone start it"
+                raise _RefusedError(1, why, task)
+    _set_disabled(draft, order, draft.disabled.difference(order.tasks))
+
+
+def disable(draft: Draft, order: Requested) -> None:
+    """Let tasks no longer start with a transaction. Those that run go on, and rules and orders may start
+    them. This holds for the whole context, until an operator enables them.
+    """
+    _named(order)
+    _known(draft, order)
+    _set_disabled(draft, order, draft.disabled.union(order.tasks))
+
+
+def _named(order: Requested) -> None:
+    if not order.tasks:
+        raise _RefusedError(2, "expected at least one task")
+
+
+def _set_disabled(draft: Draft, order: Requested, disabled: frozenset[str]) -> None:
+    changed = disabled ^ draft.disabled
+    draft.disabled = disabled
+    live = {key[1] for key, task in draft.tasks.items() if task.live and key[1] in order.tasks}
+    shown = [
+        {"id": task, "disabled": task in disabled, "changed": task in changed, "live": task in live}
+        for task in order.tasks
+    ]
+    for task in order.tasks:
+        if task in changed:
+            by = {"by": order.origin.by, "uid": order.origin.uid}
+            if task in disabled:
+                draft.record(("", task), "disabled", **by)
+            else:
+                draft.record(("", task), "enabled", **by)
+    if order.request is not None:
+        draft.emit(ev.Reply(request=order.request, ok=True, data={"tasks": shown}))
+
+
 _SIGNALED = (SubState.START, SubState.RUNNING, SubState.STOP_SIGTERM, SubState.STOP_SIGKILL)
 """The sub-states in which a task has a main process that the keeper has reported."""
 
@@ -376,6 +425,8 @@ def _drop(draft: Draft, name: str) -> None:
 
 
 HANDLERS = {
+    Verb.ENABLE: enable,
+    Verb.DISABLE: disable,
     Verb.FORGET: forget,
     Verb.SIGNAL: signal,
     Verb.START: start,

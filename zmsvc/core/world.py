@@ -173,6 +173,10 @@ class World:
     """ID of the keeper whose children the tasks are. Another ID means that all of them are gone."""
     stopping: bool = False
     next_launch: int = 1
+    disabled: frozenset[str] = frozenset()
+    """IDs of tasks that an operator has disabled: they do not start with a transaction. An ID stays when a
+    reload removes its task, and counts again when the file has it again.
+    """
     keeper_signals_others: bool = True
     """True if the keeper can ask all processes of a launch to end (protocol 2)."""
     transactions: Mapping[str, Transaction] = field(default_factory=dict)
@@ -304,7 +308,12 @@ def status_at(task: Task, now: float) -> str:
 
 
 def task_as_json(
-    task_id: str, task: Task, service: TaskService | None, time_text: Callable[[float], str | None]
+    task_id: str,
+    task: Task,
+    service: TaskService | None,
+    time_text: Callable[[float], str | None],
+    *,
+    disabled: bool = False,
 ) -> dict[str, Any]:
     """Return the entry of a task in `status`, with its saved status text and without a control group.
     `time_text` converts the monotonic times.
@@ -329,6 +338,7 @@ def task_as_json(
         "user": service.user if service else None,
         "entry": bool(service and service.entry),
         "held": task.stopped_by_operator,
+        "disabled": disabled,
         "dropped": task.dropped,
         "cause": cause_as_json(task.cause),
         "cgroup": None,

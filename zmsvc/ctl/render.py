@@ -109,7 +109,8 @@ class StatusExtras:
     """Data for `status` beside the supervisor's answer: the time, the memory of processes by PID, log lines
     by (transaction, task).
 
-    `up` is the start of the context; with `whole` stopped transactions are shown with their tasks.
+    `up` is the start of the context; with `whole` stopped transactions are shown with their tasks;
+    `need_reload` says that the context file differs from what runs.
     """
 
     def __init__(
@@ -120,12 +121,14 @@ class StatusExtras:
         memory: Mapping[int, str] | None = None,
         logs: Mapping[tuple[str, str], Sequence[str]] | None = None,
         whole: bool = True,
+        need_reload: bool = False,
     ) -> None:
         self.now = now
         self.up = up
         self.memory = memory or {}
         self.logs = logs or {}
         self.whole = whole
+        self.need_reload = need_reload
 
 
 def context(it: ContextStatus, extras: StatusExtras, style: Style) -> list[str]:
@@ -133,7 +136,10 @@ def context(it: ContextStatus, extras: StatusExtras, style: Style) -> list[str]:
     ident = f" - {clean(it.id)}" if it.id else ""
     lines = [f"{style.dot(it.state)} {style.paint('bold', clean(it.name))}{ident}"]
     if it.file:
-        lines.append(_row("File", clean(it.file)))
+        changed = (
+            f" (changed, not reloaded: zmsvcctl -c {clean(it.name)} reload)" if extras.need_reload else ""
+        )
+        lines.append(_row("File", clean(it.file) + style.paint("yellow", changed)))
     when = f"; up since {moment(extras.up)}; {ago(extras.now - extras.up)}" if extras.up is not None else ""
     lines.append(_row("Active", style.state(it.state) + when))
     lines.append(_row("Version", clean(versions.line(it))))
@@ -251,6 +257,8 @@ def _details(task: TaskStatus, log: Sequence[str] | None, style: Style) -> list[
         lines.append(f'  Status: "{clean(task.status)}"')
     if task.held:
         lines.append("  Held: no rule starts it until an operator starts it")
+    if task.disabled:
+        lines.append("  Disabled: it does not start with its transaction; rules and orders may start it")
     if task.dropped:
         lines.append(f"  Dropped: {task.dropped} updates came too fast")
     return [*lines, *(style.paint("grey", f"  {clean(line)}") for line in log or ())]

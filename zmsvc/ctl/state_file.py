@@ -23,7 +23,7 @@ from zmsvc.host import directories
 from zmsvc.host.config import reader
 from zmsvc.host.config.context_files import parts_of_saved
 from zmsvc.host.kernel import linux
-from zmsvc.host.store import SCHEMA
+from zmsvc.host.store import SCHEMA, disabled_of_saved
 
 TYPE_CHECKING = False  # As in client: an import of typing is too slow.
 if TYPE_CHECKING:
@@ -211,6 +211,7 @@ def status(places: Places) -> Json:
     with _opened(places.state_file) as db:
         meta = dict(db.execute("SELECT name, value FROM meta"))
         context = _context(meta, places)
+        disabled = disabled_of_saved(meta.get("disabled"))
         rows = db.execute("SELECT transaction_id, task, sub, row FROM tasks").fetchall()
         tasks = {(tx, task): task_from_row(json.loads(row), sub) for tx, task, sub, row in rows}
         when = _time_converter(db, same_boot=meta.get("boot_id") == linux.boot_id())
@@ -223,7 +224,11 @@ def status(places: Places) -> Json:
                 "opened": when((name, ""), float(opened)) if opened else None,
                 "since": None,
                 "resumes": bool(is_open),
-                "tasks": [_task(context, key, tasks[key], when) for key in keys if key[0] == name],
+                "tasks": [
+                    _task(context, key, tasks[key], when, disabled=key[1] in disabled)
+                    for key in keys
+                    if key[0] == name
+                ],
             }
             for name, is_open, opened in db.execute(
                 "SELECT id, open, opened FROM transactions ORDER BY opened, id"
@@ -256,10 +261,10 @@ def _context(meta: Mapping[str, object], places: Places) -> Context | None:
         return None
 
 
-def _task(context: Context | None, key: Key, task: Task, when: When) -> Json:
+def _task(context: Context | None, key: Key, task: Task, when: When, *, disabled: bool) -> Json:
     service = service_of(context, key[1], task) if context else None
     last = None if task.resting else {"state": task.state.value, "sub": task.sub_state.value, "pid": task.pid}
-    entry = task_as_json(key[1], task, service, lambda at: when(key, at))
+    entry = task_as_json(key[1], task, service, lambda at: when(key, at), disabled=disabled)
     return {
         **entry,
         "pid": None,

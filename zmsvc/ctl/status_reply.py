@@ -31,6 +31,7 @@ class TaskStatus:
         "action",
         "cgroup",
         "description",
+        "disabled",
         "dropped",
         "entry",
         "exit",
@@ -70,6 +71,7 @@ class TaskStatus:
         self.cgroup = _text(data.get("cgroup"))
         self.entry = data.get("entry") is True
         self.held = data.get("held") is True
+        self.disabled = data.get("disabled") is True
         self.dropped = _number(data.get("dropped")) or 0
 
 
@@ -101,6 +103,7 @@ class ContextStatus:
         "device_restarts",
         "dropped",
         "file",
+        "file_digest",
         "id",
         "keeper_pid",
         "keeper_version",
@@ -133,6 +136,7 @@ class ContextStatus:
         self.subscribe_endpoint = _text(data.get("frontend"))
         self.publish_endpoint = _text(data.get("backend"))
         self.file = _text(data.get("file"))
+        self.file_digest = _text(data.get("file_digest"))
         self.log = _text(data.get("log"))
         self.unsaved = _text(data.get("unsaved"))
         self.supervisor_version = _text(data.get("supervisor_version"))
@@ -185,4 +189,4 @@ def _at_rest(task: TaskStatus) -> bool:
     """Return True if the task need not run: it has finished its work, or only a rule starts it (and another
     rule may have stopped it since).
     """
-    return task.state == "inactive" and (task.sub == "exited" or not task.entry)
+    return task.state == "inactive" and (task.sub == "exited" or not task.entry or task.disabled)

@@ -132,4 +132,4 @@ def empty(name: str, file: str) -> Json:
         "file": file or None,
         "transactions": [],
     }
-    return nothing | {"version": __version__, "restart_needed": False}
+    return nothing | {"version": __version__, "restart_needed": False, "need_reload": None}

@@ -7,11 +7,12 @@ from collections.abc import Collection
 from zmsvc.core.similar import closest
 
 _AT_BOOT = (
-    "systemctl enable zmsvc@NAME runs a context at each boot; a task runs with it by <state "
-    'type="on_start">, then zmsvcctl reload'
+    "systemctl enable zmsvc@NAME runs a context at each boot; zmsvcctl enable TASK_ID takes back a disable, "
+    "and zmsvcctl status shows it"
 )
 _NOT_AT_BOOT = (
-    "systemctl disable zmsvc@NAME ends that; zmsvcctl stop TASK_ID holds a task until an operator starts it"
+    "systemctl disable zmsvc@NAME ends the start of a context at boot; zmsvcctl disable TASK_ID that of a "
+    "task with its transaction"
 )
 _HELD = "zmsvcctl stop TASK_ID holds a task until an operator starts it; systemctl mask zmsvc@NAME a context"
 _LOG = "zmsvcctl logs -f follows the log, of all or of TASK_ID"
@@ -40,8 +41,8 @@ _SAVED = "the state is always saved, and the next start resumes what ran"
 _HELP = "zmsvcctl --help lists the verbs, zmsvcctl VERB --help lists the arguments"
 
 _INSTEAD = {
-    _AT_BOOT: "enable reenable is-enabled preset startup autostart",
-    _NOT_AT_BOOT: "disable unstartup",
+    _AT_BOOT: "reenable is-enabled preset startup autostart",
+    _NOT_AT_BOOT: "unstartup",
     _HELD: "mask unmask hold unhold",
     _LOG: "tail maintail log journal follow attach fg",
     _SIGNAL: "kill sendsignal sendSignal send-signal hup",

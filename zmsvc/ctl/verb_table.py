@@ -215,13 +215,25 @@ with 1.""",
     ),
     VerbEntry(
         "restart",
-        "verbs.orders.order",
+        "verbs.orders.restart",
         "stop tasks and start them again",
         *SELECTION,
         NO_TRIGGERS,
+        Argument(
+            "--one-by-one",
+            action="store_true",
+            help="restart a task when the one before it is ready, and stop at the first that is not",
+            manual="**restart**: restart a task when the one before it is ready, and stop at the first that "
+            "is not.",
+        ),
         group=ORDERS,
         manual="""\
-Stop and start again. The restart of one task fires its *on_exit* rules as its stop does.""",
+Stop and start again. The restart of one task fires its *on_exit* rules as its stop does.
+
+With **--one-by-one** the named tasks, or without one all that run, are restarted one after the other: in
+their order, or that of the file, in each open transaction or the named one. Each has to be ready before the
+next one is stopped. At the first that does not come back **zmsvcctl** ends with its exit status (1, or 124
+after **--timeout**, which is for each task), and names those that were not restarted.""",
     ),
     VerbEntry(
         "signal",
@@ -260,7 +272,8 @@ way; it does not say what the task made of it. A task that **STOP** has suspende
         group=STATE,
         manual="""\
 Show the context with its transactions and tasks as a tree: state and sub-state, PID, the time since when,
-memory, restarts and the last exit. Where supervisor, keeper or zygote (the process that tasks are forked
+memory, restarts and the last exit. If the context file, or a file that adds tasks to it, has changed and is
+not reloaded, it says so. Where supervisor, keeper or zygote (the process that tasks are forked
 from) run another release than the installed one, it shows that release and the command that renews them.
 Of failed tasks, and of named ones, it also shows the last lines of the log (5, or *N*). Memory is each
 task's own and its share of what it shares with others; with more than 64 processes it is the resident
@@ -678,6 +691,28 @@ changed for it, stderr names it and the command that starts it.""",
         manual="""\
 Forget a stopped transaction, or all of them: **status** shows it no longer, and it cannot be started
 again. Its history stays. Without this the 64 transactions that were stopped last are kept.""",
+    ),
+    VerbEntry(
+        "enable",
+        "verbs.orders.switch",
+        "let disabled tasks start with a transaction again",
+        Argument("tasks", nargs="+", metavar="TASK_ID", help="a task"),
+        group=ORDERS,
+        manual="""\
+Take back a **disable**. The tasks start with the next start of a transaction. A task whose *state* in the
+file is not of the type *on_start* cannot be enabled.""",
+    ),
+    VerbEntry(
+        "disable",
+        "verbs.orders.switch",
+        "let tasks no longer start with a transaction",
+        Argument("tasks", nargs="+", metavar="TASK_ID", help="a task"),
+        group=ORDERS,
+        manual="""\
+Let tasks no longer start with any transaction of the context: not with its start or restart, and not when a
+reload adds them. A task that runs goes on. Rules and orders that name the task may start it, unlike one that
+a **stop** holds. This lasts until **enable**, also after **exit** and after a reboot; **status** shows it. A
+whole context is enabled at boot by **systemctl enable zmsvc@NAME**.""",
     ),
     VerbEntry(
         "reexec",

@@ -51,6 +51,14 @@ CREATE TABLE events (
 """
 
 
+def disabled_of_saved(saved: object) -> frozenset[str]:
+    """Return the IDs of the disabled tasks. A file of an earlier release has none."""
+    try:
+        return frozenset(map(str, json.loads(saved))) if isinstance(saved, str) else frozenset()
+    except (TypeError, ValueError):
+        return frozenset()
+
+
 class _DamageError(sqlite3.DatabaseError):
     """SQLite can read the file, but its check fails."""
 
@@ -222,6 +230,7 @@ class Store:
             keeper_id=(self.meta("epoch") or "") if same else "",
             stopping=self.meta("stopping") == "1",
             next_launch=int(self.meta("next_launch") or 1),
+            disabled=disabled_of_saved(self.meta("disabled")),
             transactions=transactions,
             tasks=tasks,
             launches={task.launch: key for key, task in tasks.items() if task.live},
@@ -310,6 +319,8 @@ class Store:
             self._write_transactions(old.transactions if old else {}, world.transactions)
         if old is None or old.next_launch != world.next_launch:
             self._set_meta("next_launch", str(world.next_launch))
+        if old is None or old.disabled != world.disabled:
+            self._set_meta("disabled", json.dumps(sorted(world.disabled)))
         if old is None or (old.keeper_id, old.stopping) != (world.keeper_id, world.stopping):
             self._set_meta("epoch", world.keeper_id)
             self._set_meta("stopping", "1" if world.stopping else "0")

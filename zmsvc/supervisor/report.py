@@ -94,7 +94,7 @@ def _task(world: World, key: Key, task: Task, cgroup: str | None) -> dict[str, A
     service = service_of(world.context, key[1], task)
     in_cgroup = cgroup and not (service and shared(service))
     return {
-        **task_as_json(key[1], task, service, wall),
+        **task_as_json(key[1], task, service, wall, disabled=key[1] in world.disabled),
         "status": status_at(task, time.monotonic()),
         "cgroup": f"{cgroup}/{cgroup_name(key)}" if in_cgroup else None,
     }

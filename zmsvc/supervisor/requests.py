@@ -50,6 +50,7 @@ class Requests:
     def __init__(self, loop: Loop, about: Mapping[str, Any]) -> None:
         self._loop = loop
         self._about = about
+        self._digest: tuple[Context, str] | None = None
 
     def table(self) -> Verbs:
         orders = {verb.value: self._order for verb in Verb if verb is not Verb.RELOAD}
@@ -142,12 +143,22 @@ class Requests:
                 "backend": endpoints.publish_endpoint,
                 "curve": loop.curve is not None,
                 "file": world.context.path,
+                "file_digest": self._file_digest(),
                 "log": "journal" if loop.log_target == "journal" else str(loop.places.log_file),
                 "unsaved": loop.unsaved,
                 "dropped": self._dropped(),
                 "transactions": report.transactions(world, transaction, tasks, self._about["cgroup"]),
             }
         )
+
+    def _file_digest(self) -> str:
+        """Return the digest of the files that are in effect. zmsvcctl compares it with the files: they may be
+        on a disk that does not answer.
+        """
+        context = self._loop.world.context
+        if self._digest is None or self._digest[0] is not context:
+            self._digest = context, context_files.digest(context.text, context.parts)
+        return self._digest[1]
 
     def _dropped(self) -> dict[str, Any]:
         loop = self._loop

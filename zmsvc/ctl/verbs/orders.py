@@ -1,5 +1,5 @@
 """The verbs that send an order and wait for its outcome: start, stop, restart, signal, reset-failed, forget,
-reload, reexec, exit.
+enable, disable, reload, reexec, exit.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import json
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import Client, CtlError, DroppedError, NotRunningError
 from zmsvc.ctl.select_context import choose
-from zmsvc.ctl.status_reply import objects
-from zmsvc.host import ids
+from zmsvc.ctl.status_reply import ContextStatus, objects
+from zmsvc.host import ids, paths
 
 TYPE_CHECKING = False  # As in client: an import of typing is too slow.
 if TYPE_CHECKING:
@@ -56,6 +56,56 @@ def order(args: argparse.Namespace) -> int:
     return 0
 
 
+def restart(args: argparse.Namespace) -> int:
+    """restart: of all tasks at once, or of one after the other."""
+    return _restart_one_by_one(args) if args.one_by_one else order(args)
+
+
+def _restart_one_by_one(args: argparse.Namespace) -> int:
+    if args.no_block:
+        raise CtlError(2, "cannot restart: --one-by-one waits for each task, and --no-block for none")
+    client = Client(choose(args.context, args.transaction), args.timeout)
+    left = _to_restart(args, client)
+    done: list[Json] = []
+    while left:
+        transaction, task = left.pop(0)
+        request = {"transaction": transaction, "tasks": [task], "triggers": not args.no_triggers}
+        try:
+            data = client.ask("restart", **request, block=True, timeout=args.timeout or None)
+        except CtlError as error:
+            rest = [f"{other}/{name}" for other, name in left]
+            also = f"; not restarted: {', '.join(rest)}" if rest else ""
+            hint = f" (zmsvcctl -c {client.name} logs --transaction {transaction} {task})"
+            more = {"tasks": [*done, *objects(error.data.get("tasks"))], "not_restarted": rest}
+            raise CtlError(error.code, f"{error}{also}{hint}", error.data | more) from None
+        done += objects(data.get("tasks"))
+        if not args.json:
+            _print_outcome(args, data, new=None)
+            terminal.out("", flush=True)
+    if args.json:
+        terminal.out(json.dumps({"tasks": done, "not_restarted": []}) + "\n")
+    elif not done:
+        terminal.out("nothing to restart: no task runs\n")
+    return 0
+
+
+def _to_restart(args: argparse.Namespace, client: Client) -> list[tuple[str, str]]:
+    """Return the tasks to restart one by one, with their transactions: the named ones, or all that run."""
+    names = list(dict.fromkeys([*args.tasks, *args.task]))
+    it = ContextStatus(client.ask("status", transaction=args.transaction, tasks=names))
+    opened = [each for each in it.transactions if each.open]
+    if not opened:
+        what = args.transaction or client.name
+        raise CtlError(4, f"cannot restart {what}: no transaction is open (zmsvcctl -c {client.name} status)")
+    place = {name: at for at, name in enumerate(names)}
+    return [
+        (each.id, task.id)
+        for each in opened
+        for task in sorted(each.tasks, key=lambda task: place.get(task.id, len(place)))
+        if names or task.state in ("active", "activating")
+    ]
+
+
 def send_signal(args: argparse.Namespace) -> int:
     """signal: send a signal to tasks; print the processes that it was sent to."""
     client = Client(choose(args.context, args.transaction), args.timeout)
@@ -71,6 +121,33 @@ def send_signal(args: argparse.Namespace) -> int:
         processes = "all its processes" if data.get("all") is True else f"PID {task.get('pid')}"
         sent = f"{data.get('signal')} was sent to {processes}"
         terminal.out(_line(f"{task.get('transaction')}/{task.get('id')}", sent))
+    return 0
+
+
+def switch(args: argparse.Namespace) -> int:
+    """enable, disable: say whether tasks start with a transaction; print what has changed."""
+    places = choose(args.context)
+    client = Client(places, args.timeout)
+    try:
+        data = client.ask(args.verb, tasks=args.tasks)
+    except CtlError as error:
+        # Users of systemctl name a context here.
+        known = error.code == 4 and set(args.tasks) & paths.known_contexts().keys()
+        hint = (
+            f" (systemctl {args.verb} zmsvc@{min(known)} does that for a context)"
+            if known
+            else _hint(args, client.name, error, [])
+        )
+        raise CtlError(error.code, f"{error}{hint}", error.data) from None
+    if args.json:
+        terminal.out(json.dumps(data) + "\n")
+        return 0
+    for task in objects(data.get("tasks")):
+        off, ident = task.get("disabled") is True, task.get("id")
+        again = "" if task.get("changed") is True else "already "
+        goes_on = off and task.get("live") is True
+        goes_on_text = f"; it goes on running (zmsvcctl -c {client.name} stop {ident})" if goes_on else ""
+        terminal.out(_line(ident, f"{again}{'disabled' if off else 'enabled'}{goes_on_text}"))
     return 0
 
 

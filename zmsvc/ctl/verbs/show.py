@@ -9,6 +9,7 @@ import json
 
 from zmsvc.ctl import status_source, terminal
 from zmsvc.ctl.client import CtlError
+from zmsvc.ctl.file_change import needs_reload
 from zmsvc.ctl.select_context import choose
 from zmsvc.ctl.status_reply import ContextStatus, objects
 
@@ -39,6 +40,7 @@ OF_TASK = {
     "CauseUID": "cause.uid",
     "Entry": "entry",
     "Held": "held",
+    "UnitFileState": "enabled",
     "DroppedUpdates": "dropped",
     "User": "user",
     "ControlGroup": "cgroup",
@@ -49,6 +51,7 @@ OF_CONTEXT = {
     "ContextId": "id",
     "ActiveState": "state",
     "FragmentPath": "file",
+    "NeedDaemonReload": "need_reload",
     "Transactions": "open",
     "MainPID": "keeper_pid",
     "SupervisorPID": "pid",
@@ -79,7 +82,7 @@ def show(args: argparse.Namespace) -> int:
     data = status_source.current(args, places)
     if args.tasks:
         shown = [
-            {**task, "transaction": each.get("id")}
+            {**task, "transaction": each.get("id"), "enabled": _enabled(task)}
             for each in objects(data.get("transactions"))
             for task in objects(each.get("tasks"))
         ]
@@ -90,7 +93,8 @@ def show(args: argparse.Namespace) -> int:
     else:
         transactions = ContextStatus(data).transactions
         # Of a context that does not run: those that its next start resumes.
-        shown = [data | {"open": [each.id for each in transactions if each.open or each.resumes]}]
+        opened = [each.id for each in transactions if each.open or each.resumes]
+        shown = [data | {"open": opened, "need_reload": needs_reload(ContextStatus(data))}]
     found = [{name: _value(each, name, table[name]) for name in names} for each in shown]
     if args.json:
         terminal.out(json.dumps({"properties": found}) + "\n")
@@ -101,6 +105,13 @@ def show(args: argparse.Namespace) -> int:
     )
     terminal.out("\n".join(blocks))
     return 0
+
+
+def _enabled(task: Json) -> str:
+    """Return systemd's word for a task that starts with its transaction, or does not."""
+    if task.get("disabled") is True:
+        return "disabled"
+    return "enabled" if task.get("entry") is True else "static"
 
 
 def _selected(args: argparse.Namespace, table: dict[str, str]) -> list[str]:

@@ -9,6 +9,7 @@ import time
 from zmsvc import __version__
 from zmsvc.ctl import procfs, render, status_source, terminal, versions
 from zmsvc.ctl.client import Client, CtlError, NotRunningError
+from zmsvc.ctl.file_change import needs_reload
 from zmsvc.ctl.select_context import NoneRunningError, choose, running, start_command
 from zmsvc.ctl.status_reply import ContextStatus, TaskStatus, TransactionStatus, all_active
 from zmsvc.host import paths
@@ -60,7 +61,13 @@ def _with_versions(data: Json, it: ContextStatus) -> Json:
     """
     names = ("supervisor_version", "keeper_version", "zygote_version")
     process_versions = {name: data.get(name) or None for name in names}
-    return {**data, "version": __version__, **process_versions, "restart_needed": versions.restart_needed(it)}
+    return {
+        **data,
+        "version": __version__,
+        **process_versions,
+        "restart_needed": versions.restart_needed(it),
+        "need_reload": needs_reload(it),
+    }
 
 
 def _not_running(args: argparse.Namespace, places: Places) -> int:
@@ -130,6 +137,7 @@ def _print_tree(
         memory=procfs.memory(task.pid for task in it.tasks if task.pid is not None),
         logs=logs,
         whole=named or args.transaction is not None or len(it.transactions) == 1,
+        need_reload=needs_reload(it) is True,
     )
     text = "\n".join(render.context(it, extras, terminal.style())) + "\n"
     terminal.page(text, wanted=not args.no_pager)

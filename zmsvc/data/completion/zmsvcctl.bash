@@ -55,14 +55,14 @@ _zmsvcctl()
     esac
 
     if [[ -z $verb ]]; then
-        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed show wait logs events watch send check graph keys units create exit reload reset-failed forget reexec"
+        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed show wait logs events watch send check graph keys units create exit reload reset-failed forget enable disable reexec"
         return
     fi
     if [[ $cur == -* ]]; then
         case $verb in
             start) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task" ;;
             stop) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task --no-triggers" ;;
-            restart) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task --no-triggers" ;;
+            restart) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task --no-triggers --one-by-one" ;;
             signal) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --all" ;;
             status) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task -n --lines" ;;
             top) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task --sort --interval --once" ;;
@@ -84,6 +84,8 @@ _zmsvcctl()
             reload) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --dry-run" ;;
             reset-failed) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task" ;;
             forget) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction" ;;
+            enable) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
+            disable) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
             reexec) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
         esac
         return

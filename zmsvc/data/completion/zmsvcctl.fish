@@ -22,6 +22,7 @@ complete -c zmsvcctl -n __fish_use_subcommand -a restart -d 'stop tasks and star
 complete -c zmsvcctl -n '__fish_seen_subcommand_from restart' -l transaction -x -d 'the transaction'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from restart' -l task -x -d 'a task; may be given again'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from restart' -l no-triggers -d 'fire no rules'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from restart' -l one-by-one -d 'restart a task when the one before it is ready, and stop at the first that is not'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a signal -d 'send a signal to tasks'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from signal' -l transaction -x -d 'the transaction'
@@ -122,5 +123,9 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from reset-failed' -l task -x -d
 
 complete -c zmsvcctl -n __fish_use_subcommand -a forget -d 'forget stopped transactions, which can then no longer be started again'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from forget' -l transaction -x -d 'the transaction'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a enable -d 'let disabled tasks start with a transaction again'
+
+complete -c zmsvcctl -n __fish_use_subcommand -a disable -d 'let tasks no longer start with a transaction'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a reexec -d 'replace the supervisor, as after an upgrade; tasks go on'

@@ -130,6 +130,11 @@ def saved_parts(text: bytes, parts: Sequence[ContextPart]) -> str:
     return json.dumps({"of": _digest(text), "files": files}, ensure_ascii=False)
 
 
+def digest(text: bytes, parts: Sequence[ContextPart]) -> str:
+    """Return a digest of all files of a context, by which a client sees that they have changed."""
+    return _digest(saved_parts(text, parts).encode())
+
+
 def parts_of_saved(saved: object, text: bytes, path: str | Path) -> tuple[ContextPart, ...]:
     """Return the files that `saved_parts` has converted; none if they belong to another text. `path` is the
     context file.

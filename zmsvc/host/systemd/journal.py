@@ -48,6 +48,8 @@ MESSAGE_ID: Mapping[str, str] = MappingProxyType(
         "signaled": "e746b3d380da400180b4c19ba65e8162",
         "reset-failed": "63c9d2d680e24c65bfc5105c26f57863",
         "rule-refused": "d91032d0d892455d9648973898caa486",
+        "enabled": "d1a8e56b7d0c4c32a41f8c6f3e2b9a57",
+        "disabled": "6e94b0f2c73d4f0e9b5a18d4c6f7e203",
         "supervisor": "b4c211f05854438a8adc5dc1bea1c44a",
         "device": "912aa82da6b640949c067747d060aef5",
         "context": "7bfe8268251e41be8a65d332c5cfe59b",
