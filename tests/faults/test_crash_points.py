@@ -172,7 +172,7 @@ def kill(context: Context, task: str) -> None:
 
 @pytest.mark.deadline(240)
 def test_a_start_survives_a_crash_at_every_point(context: Context, crash: Crash) -> None:
-    names = "save, Record, PublishProcess, Launch, WakeAt, settle datagrams, PublishControl, Reply"
+    names = "save, Record, PublishProcess, Launch, WakeAt, discard datagrams, PublishControl, Reply"
     every_point(context, crash, names, lambda: start(context, "heir"), lambda: back(context, "stop", "heir"))
 
 
@@ -252,7 +252,11 @@ def test_a_firing_survives_a_crash_at_every_point(context: Context, crash: Crash
         firings.check()
 
     every_point(
-        context, crash, "save, Record, Launch, Forget, settle datagrams, acknowledge end", trip, firings.again
+        context,
+        crash,
+        "save, Record, Launch, Forget, discard datagrams, acknowledge end",
+        trip,
+        firings.again,
     )
 
 

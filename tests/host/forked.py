@@ -182,7 +182,7 @@ class Nest:
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
                     signal.signal(number, signal.SIG_DFL)
-                runner.settle(fds.given().values())
+                runner.prepare_zygote(fds.given().values())
                 status = runner.run(spec, fds)
             finally:
                 os._exit(status)

@@ -78,7 +78,7 @@ class Both:
     def turn(self, *, all_said: bool = False) -> list[int | str]:
         """The facts of one turn: the numbers of updates, and the names of others."""
         facts = self.children.facts(all_said=all_said)
-        self.children.settled()
+        self.children.discard_peeked()
         return [fact.sequence if isinstance(fact, ev.TaskUpdated) else type(fact).__name__ for fact in facts]
 
     def close(self) -> None:

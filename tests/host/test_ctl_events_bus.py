@@ -115,11 +115,11 @@ def test_entries_of_another_users_task_are_shown_for_that_task_only() -> None:
 
 def test_the_matched_cgroups_are_those_of_the_named_tasks() -> None:
     tasks = [task("a", cgroup="/g/A"), task("b", cgroup="/g/B"), task("c")]
-    it = ContextStatus(
+    shown = ContextStatus(
         status(transaction("T1", tasks=tasks), transaction("T2", tasks=[task("a", cgroup="/g/A2")]))["data"]
     )
-    assert logs.cgroups(it, "Echo", "T1", []) == ["/g/A", "/g/B"]
-    assert logs.cgroups(it, "Echo", None, ["a"]) == ["/g/A", "/g/A2"]
+    assert logs.cgroups(shown, "Echo", "T1", []) == ["/g/A", "/g/B"]
+    assert logs.cgroups(shown, "Echo", None, ["a"]) == ["/g/A", "/g/A2"]
 
 
 JOURNALCTL = """

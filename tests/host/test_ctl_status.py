@@ -574,8 +574,8 @@ def test_foreign_text_cannot_control_the_terminal() -> None:
 
 
 def test_only_states_are_colored_in_the_tree() -> None:
-    it = ContextStatus(status(transaction(tasks=[ACTIVE, FAILED]))["data"])
-    lines = render.context(it, render.StatusExtras(now=0.0), Style(colors=True, utf8=False))
+    shown = ContextStatus(status(transaction(tasks=[ACTIVE, FAILED]))["data"])
+    lines = render.context(shown, render.StatusExtras(now=0.0), Style(colors=True, utf8=False))
     assert lines[0] == "\x1b[0;1;32m*\x1b[0m \x1b[0;1;39mEcho\x1b[0m - context001"
     assert lines[-1].startswith(
         "               `-\x1b[0;1;31mx\x1b[0m ts_101  EchoAction  \x1b[0;1;31mfailed (failed)"

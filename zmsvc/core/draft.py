@@ -40,7 +40,7 @@ class Draft:
         """
         self._touched: dict[Key, None] = {}
         self._changed: dict[str, None] = {}
-        self._lost: dict[Key, None] = {}
+        self._to_remove: dict[Key, None] = {}
         self._own_launches = False
 
     # --- reading
@@ -99,11 +99,11 @@ class Draft:
         """Remove a task that the context file no longer has: at the end of the step, or once no client waits
         for its outcome.
         """
-        self._lost[key] = None
+        self._to_remove[key] = None
 
-    def _drop_lost(self) -> None:
-        asked = {key for waiter in self.pending for key in waiter.keys} if self._lost else set()
-        for key in self._lost:
+    def _remove_scheduled(self) -> None:
+        asked = {key for waiter in self.pending for key in waiter.keys} if self._to_remove else set()
+        for key in self._to_remove:
             task = self.tasks.get(key)
             if task is not None and task.resting and key not in asked:
                 self.remove(key)
@@ -161,7 +161,7 @@ class Draft:
         """Return the next world and the effects in the order of the decisions. Alarms and the state of
         transactions come last.
         """
-        self._drop_lost()
+        self._remove_scheduled()
         for key in self._touched:
             old, new = self.before.tasks.get(key), self.tasks.get(key)
             was, wants = old.deadline if old else None, new.deadline if new else None

@@ -44,11 +44,11 @@ def dot(context: Context, states: Mapping[str, State] | None = None) -> str:
         border = 2 if task.entry else 1
         fill = FILL.get(state or "", _PLAIN)
         lines.append(f'  {names[task.id]} [label={label}, peripheries={border}, fillcolor="{fill}"];')
-    for here, there, trigger, action, words in _arrows(context):
+    for source, target, trigger, action, words in _arrows(context):
         style = "dashed" if action is Action.STOP else "solid"
         color = _STROKE[trigger]
         lines.append(
-            f'  {names[here]} -> {names[there]} [label="{words}", style={style}, '
+            f'  {names[source]} -> {names[target]} [label="{words}", style={style}, '
             f'color="{color}", fontcolor="{color}"];'
         )
     return "\n".join([*lines, "}"]) + "\n"
@@ -69,9 +69,9 @@ def mermaid(context: Context, states: Mapping[str, State] | None = None) -> str:
         if state and state in FILL:
             shown.setdefault(state, []).append(names[task.id])
     arrows = list(_arrows(context))
-    for here, there, _, action, words in arrows:
+    for source, target, _, action, words in arrows:
         arrow = "-.->" if action is Action.STOP else "-->"
-        lines.append(f"  {names[here]} {arrow}|{words}| {names[there]}")
+        lines.append(f"  {names[source]} {arrow}|{words}| {names[target]}")
     for index, (_, _, trigger, _, _) in enumerate(arrows):
         lines.append(f"  linkStyle {index} stroke:{_STROKE[trigger]}")
     for state, nodes in shown.items():

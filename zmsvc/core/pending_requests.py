@@ -53,8 +53,8 @@ def wait_for_reload(
     details: Mapping[str, Any],
 ) -> None:
     """Reply when removed tasks have ended, and added or changed ones have started or failed."""
-    late = [key for key in ending if draft.tasks[key].live]
-    late += [
+    unfinished = [key for key in ending if draft.tasks[key].live]
+    unfinished += [
         key
         for key in starting
         if draft.tasks[key].restart_pending or draft.tasks[key].state is State.ACTIVATING
@@ -64,7 +64,7 @@ def wait_for_reload(
         verb=Verb.RELOAD,
         transactions=tuple(name for name, transaction in draft.transactions.items() if transaction.open),
         keys=(*ending, *starting),
-        remaining=frozenset(late if block else ()),
+        remaining=frozenset(unfinished if block else ()),
         ending=frozenset(ending),
         later=_later(draft, starting, restart=False),
         details=details,
@@ -125,7 +125,9 @@ def _why_again(key: Key, ended: Task, waiter: PendingRequest) -> str:
     if ended.sub_state is SubState.FAILED:
         return _ended(ended)
     by = waiter.stopped_by.get(key)
-    return f"stopped meanwhile by {by}" if by else f"restarted before it was ready by {_by(ended)}"
+    return (
+        f"stopped meanwhile by {by}" if by else f"restarted before it was ready by {_cause_in_words(ended)}"
+    )
 
 
 def complete_stops(draft: Draft, key: Key, *, restart: bool) -> None:
@@ -136,10 +138,10 @@ def complete_stops(draft: Draft, key: Key, *, restart: bool) -> None:
 
 
 def _overtaken(draft: Draft, key: Key) -> str:
-    return f"{key[1]}: started again meanwhile by {_by(draft.tasks[key])}"
+    return f"{key[1]}: started again meanwhile by {_cause_in_words(draft.tasks[key])}"
 
 
-def _by(task: Task) -> str:
+def _cause_in_words(task: Task) -> str:
     """Return the cause of a launch, in words."""
     cause = task.cause
     if cause.by_rule and cause.sources:

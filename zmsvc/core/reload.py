@@ -119,15 +119,15 @@ def plan(world: World, new: Context, now: float) -> tuple[str, dict[str, Any]]:
         for name in names
         for action, tasks in (("stop", difference.removed), ("restart", difference.changed))
         for key in _present(draft, [name], tasks)
-        if _moved(world.tasks.get(key), draft.tasks[key])
+        if _changes_course(world.tasks.get(key), draft.tasks[key])
     ]
     started = [key for key in _present(draft, names, difference.added) if draft.tasks[key].live]
-    steps += [("start", key) for key in started if not _lives(world, key)]
+    steps += [("start", key) for key in started if not _still_runs(world, key)]
     shown = [{"action": action, "transaction": key[0], "task": key[1]} for action, key in steps]
     return "", {**difference.as_json(), "steps": shown, "still_failed": still_failed}
 
 
-def _moved(before: Task | None, after: Task) -> bool:
+def _changes_course(before: Task | None, after: Task) -> bool:
     """Return True if an order has changed the way of a task."""
     return before is None or (before.sub_state, before.restart_pending) != (
         after.sub_state,
@@ -135,7 +135,7 @@ def _moved(before: Task | None, after: Task) -> bool:
     )
 
 
-def _lives(world: World, key: Key) -> bool:
+def _still_runs(world: World, key: Key) -> bool:
     """Return True if a task runs that an earlier reload has removed, and this one adds again."""
     return key in world.tasks and world.tasks[key].live
 

@@ -205,7 +205,7 @@ def entries(draft: Draft, name: str) -> list[Key]:
 # --- stop and restart
 
 
-def _meant(draft: Draft, order: Requested) -> list[str]:
+def _addressed_transactions(draft: Draft, order: Requested) -> list[str]:
     """Return the transactions of a stop or a restart: the named one, otherwise all open ones."""
     if order.transaction is not None:
         if order.transaction not in draft.transactions:
@@ -219,7 +219,7 @@ def _meant(draft: Draft, order: Requested) -> list[str]:
 
 def stop(draft: Draft, order: Requested) -> None:
     _known(draft, order)
-    names = _meant(draft, order)
+    names = _addressed_transactions(draft, order)
     keys = [key for name in names for key in _targets(draft, name, order)]
     wait(draft, order, tuple(names), keys, [key for key in keys if draft.tasks[key].live])
     for name in names:
@@ -259,7 +259,7 @@ def stop_quietly(draft: Draft, keys: list[Key], by: str) -> None:
 
 def restart(draft: Draft, order: Requested) -> None:
     _known(draft, order)
-    names = _meant(draft, order)
+    names = _addressed_transactions(draft, order)
     if order.transaction is not None and not draft.transactions[order.transaction].open:
         # As with systemctl: the restart of a stopped transaction starts it.
         _make_room(draft)
@@ -312,7 +312,7 @@ def leave(draft: Draft, order: Requested) -> None:
 
 def reset_failed(draft: Draft, order: Requested) -> None:
     _known(draft, order)
-    keys = [key for name in _meant(draft, order) for key in _targets(draft, name, order)]
+    keys = [key for name in _addressed_transactions(draft, order) for key in _targets(draft, name, order)]
     done = [key[1] for key in keys if apply(draft, key, TaskEvent.RESET)]
     if order.request is not None:
         draft.emit(ev.Reply(request=order.request, ok=True, data={"tasks": done}))
@@ -374,7 +374,7 @@ def signal(draft: Draft, order: Requested) -> None:
     _known(draft, order)
     if not order.tasks or not order.signal:
         raise _RefusedError(2, "expected a signal and at least one task")
-    keys = [key for name in _meant(draft, order) for key in _targets(draft, name, order)]
+    keys = [key for name in _addressed_transactions(draft, order) for key in _targets(draft, name, order)]
     running = [key for key in keys if draft.tasks[key].sub_state in _SIGNALED and draft.tasks[key].pid]
     pids = Counter(task.pid for task in draft.tasks.values() if task.live)
     for name in order.tasks:

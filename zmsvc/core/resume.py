@@ -31,7 +31,7 @@ def resume(draft: Draft, fact: SupervisorStarted) -> None:
     draft.keeper_id = fact.keeper_id
     draft.stopping = False
     for key in list(draft.tasks):
-        _lose(draft, key)
+        _settle_dead(draft, key)
     _begin(draft, fact)
 
 
@@ -101,8 +101,8 @@ def _without_process(draft: Draft, key: Key) -> None:
             exit=Exit(reason=task.stop_reason or Reason.REQUESTED, at=draft.now),
         )
     else:
-        lost = Exit(reason=Reason.LOST, at=draft.now)
-        apply(draft, key, TaskEvent.ENDED_BADLY, exit=lost, status="its process is not there any more")
+        lost_exit = Exit(reason=Reason.LOST, at=draft.now)
+        apply(draft, key, TaskEvent.ENDED_BADLY, exit=lost_exit, status="its process is not there any more")
 
 
 def _wait_for_entries(draft: Draft) -> None:
@@ -176,7 +176,7 @@ def _feed(draft: Draft, key: Key) -> None:
         draft.change(key, deadline=draft.now + limit)
 
 
-def _lose(draft: Draft, key: Key) -> None:
+def _settle_dead(draft: Draft, key: Key) -> None:
     """Settle a task that died together with its keeper. The times in its row may be from an earlier boot;
     they are then meaningless.
     """

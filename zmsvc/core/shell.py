@@ -62,14 +62,14 @@ _SHOWN = 4
 
 def warnings(command: Any) -> list[str]:
     """Return warnings about shell syntax in a `<command>`, given as JSON."""
-    meant = ""
+    quoting_hint = ""
     if isinstance(command, str):
         try:
             words = list(_words(command))
         except ValueError:
             return []
         first = words[0][0] if words else ""
-        meant = "; single quotes around it say that no shell syntax is meant"
+        quoting_hint = "; single quotes around it say that no shell syntax is meant"
         found = [*dict.fromkeys(_in_text(words))]
     else:
         arguments = _arguments(command)
@@ -96,7 +96,7 @@ def warnings(command: Any) -> list[str]:
         more = ", ..." if len(found) > _SHOWN else ""
         found_warnings.append(
             f"its <command> has {shown}{more}, which only a shell understands, and none reads it: "
-            f"/bin/sh -c '...' gives the line to a shell{meant}"
+            f"/bin/sh -c '...' gives the line to a shell{quoting_hint}"
         )
     return found_warnings
 

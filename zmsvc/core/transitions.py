@@ -234,15 +234,15 @@ def report_survivor(draft: Draft, key: Key, _event: TaskEvent) -> None:
 
 def restart_after_stop(draft: Draft, key: Key, event: TaskEvent) -> None:
     draft.change(key, restart_pending=True)
-    _insist(draft, key, event)
+    _kill_survivor_again(draft, key, event)
 
 
 def cancel_restart(draft: Draft, key: Key, event: TaskEvent) -> None:
     draft.change(key, restart_pending=False)
-    _insist(draft, key, event)
+    _kill_survivor_again(draft, key, event)
 
 
-def _insist(draft: Draft, key: Key, event: TaskEvent) -> None:
+def _kill_survivor_again(draft: Draft, key: Key, event: TaskEvent) -> None:
     """Kill a survivor again for a new order, whose client waits for an outcome, too."""
     task = draft.tasks[key]
     if task.deadline is None and task.sub_state in (SubState.STOP_SIGKILL, SubState.FINAL_SIGKILL):
@@ -358,17 +358,17 @@ def fire(draft: Draft, key: Key, trigger: Trigger, *, requested: bool = False) -
         return
     # Keep the record of the transition that fired the rules: the first rule may already start this task
     # again.
-    fired = draft.tasks[key]
-    reason = fired.exit.reason if fired.exit is not None else None
+    source = draft.tasks[key]
+    reason = source.exit.reason if source.exit is not None else None
     for rule in rules_for(service, trigger, requested=requested, reason=reason):
         if (key[0], rule.call) in draft.tasks:
-            _fire_one(draft, key, fired, rule)
+            _fire_one(draft, key, source, rule)
 
 
-def _fire_one(draft: Draft, key: Key, fired: Task, rule: Rule) -> None:
+def _fire_one(draft: Draft, key: Key, source: Task, rule: Rule) -> None:
     target = (key[0], rule.call)
     task = draft.tasks[target]
-    about = {"rule": rule_text(rule), "source": key[1], "launch": fired.launch}
+    about = {"rule": rule_text(rule), "source": key[1], "launch": source.launch}
     if rule.action is Action.STOP:
         stopped(draft, target, f"rule {rule.trigger.value} of {key[1]}")
         apply(draft, target, TaskEvent.STOP)
@@ -380,7 +380,7 @@ def _fire_one(draft: Draft, key: Key, fired: Task, rule: Rule) -> None:
     _record_firing(draft, target, about, refused=_refusal(draft, target, task))
     if task.stopped_by_operator:
         return
-    cause = _cause(key[1], fired, task, rule)
+    cause = _cause(key[1], source, task, rule)
     if task.resting:
         _start_by_rule(draft, target, cause, failing=target == key and rule.trigger is Trigger.ON_FAIL)
     elif task.sub_state is SubState.BACK_OFF or (
@@ -433,22 +433,22 @@ def _record_firing(draft: Draft, target: Key, about: Mapping[str, Any], *, refus
         draft.record(target, "rule", **about, **count)
 
 
-def _cause(source_id: str, fired: Task, task: Task, rule: Rule) -> Cause:
+def _cause(source_id: str, source: Task, task: Task, rule: Rule) -> Cause:
     pending = task.restart_pending or task.sub_state in (SubState.LAUNCHING, SubState.BACK_OFF)
-    return by_rule(task.cause, _source(source_id, fired, rule), fired.cause.depth + 1, join=pending)
+    return by_rule(task.cause, _source(source_id, source, rule), source.cause.depth + 1, join=pending)
 
 
-def _source(task_id: str, fired: Task, rule: Rule) -> Source:
-    end, shows_exit = fired.exit, rule.trigger in (Trigger.ON_EXIT, Trigger.ON_FAIL)
+def _source(task_id: str, source: Task, rule: Rule) -> Source:
+    end, shows_exit = source.exit, rule.trigger in (Trigger.ON_EXIT, Trigger.ON_FAIL)
     return Source(
         task=task_id,
         trigger=rule.trigger.value,
         rule=rule_text(rule),
-        launch=fired.launch,
+        launch=source.launch,
         exit=SourceExit(code=end.code, signal=end.signal, reason=end.reason.value)
         if end is not None and shows_exit
         else None,
-        update=fired.update,
+        update=source.update,
     )
 
 

@@ -100,9 +100,9 @@ def inactive(name: str, file: str, start_command: str, style: Style) -> list[str
     ]
 
 
-def past(it: ContextStatus, extras: StatusExtras, style: Style) -> list[str]:
+def past(status: ContextStatus, extras: StatusExtras, style: Style) -> list[str]:
     """Return the last known state of the transactions of a context that does not run."""
-    return [_row("Tasks", _count(it, whole=extras.whole)), *_transactions(it, extras, style)]
+    return [_row("Tasks", _count(status, whole=extras.whole)), *_transactions(status, extras, style)]
 
 
 class StatusExtras:
@@ -131,43 +131,45 @@ class StatusExtras:
         self.need_reload = need_reload
 
 
-def context(it: ContextStatus, extras: StatusExtras, style: Style) -> list[str]:
+def context(status: ContextStatus, extras: StatusExtras, style: Style) -> list[str]:
     """Return the lines of a context for `status`."""
-    ident = f" - {clean(it.id)}" if it.id else ""
-    lines = [f"{style.dot(it.state)} {style.paint('bold', clean(it.name))}{ident}"]
-    if it.file:
+    ident = f" - {clean(status.id)}" if status.id else ""
+    lines = [f"{style.dot(status.state)} {style.paint('bold', clean(status.name))}{ident}"]
+    if status.file:
         changed = (
-            f" (changed, not reloaded: zmsvcctl -c {clean(it.name)} reload)" if extras.need_reload else ""
+            f" (changed, not reloaded: zmsvcctl -c {clean(status.name)} reload)" if extras.need_reload else ""
         )
-        lines.append(_row("File", clean(it.file) + style.paint("yellow", changed)))
+        lines.append(_row("File", clean(status.file) + style.paint("yellow", changed)))
     when = f"; up since {moment(extras.up)}; {ago(extras.now - extras.up)}" if extras.up is not None else ""
-    lines.append(_row("Active", style.state(it.state) + when))
-    lines.append(_row("Version", clean(versions.line(it))))
-    lines.append(_row("Supervisor", f"{it.pid}{_restarted(it.restarts)}; keeper {it.keeper_pid}"))
-    lines.append(_row("Device", f"{it.device_pid}{_restarted(it.device_restarts)}"))
+    lines.append(_row("Active", style.state(status.state) + when))
+    lines.append(_row("Version", clean(versions.line(status))))
+    lines.append(_row("Supervisor", f"{status.pid}{_restarted(status.restarts)}; keeper {status.keeper_pid}"))
+    lines.append(_row("Device", f"{status.device_pid}{_restarted(status.device_restarts)}"))
     lines.append(
         _row(
             "Endpoints",
-            f"subscribe at {clean(it.subscribe_endpoint)}, publish to {clean(it.publish_endpoint)}",
+            f"subscribe at {clean(status.subscribe_endpoint)}, publish to {clean(status.publish_endpoint)}",
         )
     )
-    if it.dropped:
+    if status.dropped:
         lines.append(
             _row(
                 "Dropped",
-                ", ".join(f"{count} {clean(what).replace('_', ' ')}" for what, count in it.dropped.items()),
+                ", ".join(
+                    f"{count} {clean(what).replace('_', ' ')}" for what, count in status.dropped.items()
+                ),
             )
         )
-    if it.unsaved:
-        lines.append(_row("Unsaved", style.paint("red", clean(it.unsaved))))
-    lines.append(_row("Tasks", _count(it, whole=extras.whole)))
-    return [*lines, *_transactions(it, extras, style)]
+    if status.unsaved:
+        lines.append(_row("Unsaved", style.paint("red", clean(status.unsaved))))
+    lines.append(_row("Tasks", _count(status, whole=extras.whole)))
+    return [*lines, *_transactions(status, extras, style)]
 
 
-def _transactions(it: ContextStatus, extras: StatusExtras, style: Style) -> list[str]:
+def _transactions(status: ContextStatus, extras: StatusExtras, style: Style) -> list[str]:
     lines = []
-    for number, each in enumerate(it.transactions):
-        lines += _transaction(each, extras, style, last=number == len(it.transactions) - 1)
+    for number, each in enumerate(status.transactions):
+        lines += _transaction(each, extras, style, last=number == len(status.transactions) - 1)
     return lines
 
 
@@ -179,12 +181,12 @@ def _restarted(times: int) -> str:
     return f" (restarted {times} time{'s' if times != 1 else ''})" if times else ""
 
 
-def _count(it: ContextStatus, *, whole: bool) -> str:
+def _count(status: ContextStatus, *, whole: bool) -> str:
     """Return the number of tasks in each state, of the transactions that are open or will be resumed; if
     there is none, of all transactions that are shown.
     """
-    counted = [each for each in it.transactions if each.open or each.resumes] or (
-        it.transactions if whole else []
+    counted = [each for each in status.transactions if each.open or each.resumes] or (
+        status.transactions if whole else []
     )
     states = [task.state for each in counted for task in each.tasks]
     counts = {
@@ -195,12 +197,19 @@ def _count(it: ContextStatus, *, whole: bool) -> str:
     return f"{found} in {opened} transaction{'s' if opened != 1 else ''}"
 
 
-def _transaction(it: TransactionStatus, extras: StatusExtras, style: Style, *, last: bool) -> list[str]:
-    shown = it.tasks if extras.whole or it.open or it.resumes else []
-    hidden = f" ({len(it.tasks)} task{'s' if len(it.tasks) != 1 else ''})" if it.tasks and not shown else ""
-    age = f" since {since(it.since, extras.now)}" if it.open and it.since else ""
-    age = ", to be resumed by the next start" if it.resumes else age
-    head = f"{style.dot(it.state)} {clean(it.id)} {style.state(clean(it.state))}{age}{hidden}"
+def _transaction(
+    transaction: TransactionStatus, extras: StatusExtras, style: Style, *, last: bool
+) -> list[str]:
+    shown = transaction.tasks if extras.whole or transaction.open or transaction.resumes else []
+    hidden = (
+        f" ({len(transaction.tasks)} task{'s' if len(transaction.tasks) != 1 else ''})"
+        if transaction.tasks and not shown
+        else ""
+    )
+    age = f" since {since(transaction.since, extras.now)}" if transaction.open and transaction.since else ""
+    age = ", to be resumed by the next start" if transaction.resumes else age
+    state = style.state(clean(transaction.state))
+    head = f"{style.dot(transaction.state)} {clean(transaction.id)} {state}{age}{hidden}"
     lines = [_INDENT + style.drawn("└─" if last else "├─") + head]
     below = _INDENT + ("  " if last else style.drawn("│ "))
     rows = [_cells(task, extras) for task in shown]
@@ -212,7 +221,7 @@ def _transaction(it: TransactionStatus, extras: StatusExtras, style: Style, *, l
             f"{_line(task, row, widths, style)}"
         )
         under = below + ("  " if end else style.drawn("│ "))
-        lines += [under + text for text in _details(task, extras.logs.get((it.id, task.id)), style)]
+        lines += [under + text for text in _details(task, extras.logs.get((transaction.id, task.id)), style)]
     return lines
 
 

@@ -13,21 +13,27 @@ UNKNOWN = "1.0"
 """The version of a process that sends none."""
 
 
-def restart_needed(it: ContextStatus) -> bool:
+def restart_needed(status: ContextStatus) -> bool:
     """Return True if keeper or zygote run another release than the installed one. Only a restart of the
     context replaces them.
     """
-    return any(version != __version__ for version in (it.keeper_version, it.zygote_version))
+    return any(version != __version__ for version in (status.keeper_version, status.zygote_version))
 
 
-def line(it: ContextStatus) -> str:
+def line(status: ContextStatus) -> str:
     """Return the line of `status`: one version if all are the same, else each version and the command that
     replaces the old process.
     """
-    versions = {"supervisor": it.supervisor_version, "keeper": it.keeper_version, "zygote": it.zygote_version}
+    versions = {
+        "supervisor": status.supervisor_version,
+        "keeper": status.keeper_version,
+        "zygote": status.zygote_version,
+    }
     if all(version == __version__ for version in versions.values()):
         return __version__
     runs = ", ".join(f"{name} {version or UNKNOWN}" for name, version in versions.items())
-    if restart_needed(it):
-        return f"{__version__} is installed; {runs}; restart needed: {restart_command(it.name, it.file)}"
-    return f"{__version__} is installed; {runs}; zmsvcctl -c {it.name} reexec renews the supervisor"
+    if restart_needed(status):
+        return (
+            f"{__version__} is installed; {runs}; restart needed: {restart_command(status.name, status.file)}"
+        )
+    return f"{__version__} is installed; {runs}; zmsvcctl -c {status.name} reexec renews the supervisor"

@@ -134,7 +134,7 @@ class MemoryGuard:
         now, used = time.monotonic(), self._used()
         subscribed = self._too_many(now)
         if used < self._limit // 2 and self._churn < CHURN // 10 and not subscribed:
-            self._calm()
+            self._end_alert()
             return
         if used >= 2 * self._limit:
             raise self._give_up(used)
@@ -148,10 +148,14 @@ class MemoryGuard:
         self._next_look = ended + max(_PAUSE_S, 10 * (ended - now))
         if used >= self._limit:
             self._free(now, f"{used >> 20} MiB of memory are in use")
-        elif subscribed and not self._blame([*self._subscribers.all()], now, subscribed) and self._stays():
+        elif (
+            subscribed
+            and not self._blame([*self._subscribers.all()], now, subscribed)
+            and self._does_not_fall()
+        ):
             self._note_hopeless(used)
 
-    def _calm(self) -> None:
+    def _end_alert(self) -> None:
         if self._suspicious:
             self._suspicious, self._hopeless = False, 0
             self._reset_counters()
@@ -175,7 +179,7 @@ class MemoryGuard:
     def _over(self) -> bool:
         return self._subscriptions > MAX_SUBSCRIPTIONS or self._subscribed > MAX_SUBSCRIBED
 
-    def _stays(self) -> bool:
+    def _does_not_fall(self) -> bool:
         """Return True if there are too many subscriptions and their number does not fall. It falls while
         libzmq removes those of a closed connection.
         """

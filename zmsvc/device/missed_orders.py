@@ -77,7 +77,7 @@ class MissedOrders:
         `count` is called with the changes. What is beyond SUBSCRIPTION_BATCH and ORDER_BATCH waits for the
         next call, and the sockets announce it again.
         """
-        changes = more = size = 0
+        changes = balance = size = 0
         for _ in range(SUBSCRIPTION_BATCH):
             try:
                 subscription = socket_options.parse_subscription(self._peer.recv(zmq.DONTWAIT))
@@ -88,19 +88,19 @@ class MissedOrders:
                 # libzmq forwards this message to each publisher, like a subscription, so it counts as a
                 # change.
                 continue
-            begun, prefix = subscription
-            sign = 1 if begun else -1
-            more, size = more + sign, size + sign * len(prefix)
+            subscribed, prefix = subscription
+            change = 1 if subscribed else -1
+            balance, size = balance + change, size + change * len(prefix)
             if prefix.startswith(messages.MISSED_ORDERS):
-                self._note(begun, prefix)
+                self._note(subscribed, prefix)
         if changes:
-            count(changes, more, size, more=changes == SUBSCRIPTION_BATCH)
+            count(changes, balance, size, more=changes == SUBSCRIPTION_BATCH)
         self._count_orders(ORDER_BATCH)
         return changes > 0
 
-    def _note(self, there: bool, prefix: bytes) -> None:
+    def _note(self, subscribed: bool, prefix: bytes) -> None:
         """Note that a supervisor has subscribed or is gone."""
-        if not there:
+        if not subscribed:
             self._present.discard(prefix)
             return
         topic = prefix.removesuffix(messages.SEPARATOR).decode("utf-8", "replace")

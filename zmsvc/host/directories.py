@@ -34,7 +34,7 @@ def check(directory: Path) -> None:
     """Raise PlaceError unless the directory belongs to this user, and only this user and root can change what
     its path means.
     """
-    about = os.lstat(_reached(directory, _trusted()))
+    about = os.lstat(_resolve(directory, _trusted()))
     if about.st_uid != os.geteuid():
         raise PlaceError(
             f"{directory} belongs to {user(about.st_uid)}, and this is {user(os.geteuid())}",
@@ -60,24 +60,24 @@ def check_file(path: str | Path, about: os.stat_result) -> None:
         raise PlaceError(
             f"it may be changed by {others} (mode {stat.S_IMODE(about.st_mode):04o}; chmod go-w {path})"
         )
-    _reached(Path(path).absolute(), trusted)
+    _resolve(Path(path).absolute(), trusted)
 
 
-def _reached(path: Path, trusted: set[int]) -> str:
+def _resolve(path: Path, trusted: set[int]) -> str:
     """Resolve a path, and check each directory and link on the way. Links of root are permitted:
     DynamicUser= creates some.
     """
-    here, left, links = "/", _parts(path), 0
-    while left:
-        _check_step(here, path, trusted)
-        name = left.pop()
+    resolved, pending, links = "/", _parts(path), 0
+    while pending:
+        _check_step(resolved, path, trusted)
+        name = pending.pop()
         if name == "..":
-            here = os.path.dirname(here)
+            resolved = os.path.dirname(resolved)
             continue
-        step = os.path.join(here, name)
+        step = os.path.join(resolved, name)
         about = os.lstat(step)
         if not stat.S_ISLNK(about.st_mode):
-            here = step
+            resolved = step
             continue
         links += 1
         if about.st_uid not in trusted or links > _MAX_LINKS:
@@ -85,9 +85,9 @@ def _reached(path: Path, trusted: set[int]) -> str:
                 f"{path} leads through the link {step} of {user(about.st_uid)}", owner=about.st_uid
             )
         target = os.readlink(step)
-        here = "/" if target.startswith("/") else here
-        left += _parts(target)
-    return here
+        resolved = "/" if target.startswith("/") else resolved
+        pending += _parts(target)
+    return resolved
 
 
 def _parts(path: str | Path) -> list[str]:
@@ -95,14 +95,16 @@ def _parts(path: str | Path) -> list[str]:
     return [name for name in os.fspath(path).split("/") if name not in ("", ".")][::-1]
 
 
-def _check_step(here: str, path: Path, trusted: set[int]) -> None:
-    about = os.lstat(here)
+def _check_step(directory: str, path: Path, trusted: set[int]) -> None:
+    about = os.lstat(directory)
     if about.st_uid not in trusted:
-        raise PlaceError(f"{path} is below {here}, which belongs to {user(about.st_uid)}", owner=about.st_uid)
+        raise PlaceError(
+            f"{path} is below {directory}, which belongs to {user(about.st_uid)}", owner=about.st_uid
+        )
     # In a sticky directory, such as /tmp, a user cannot replace files of another user.
     if not about.st_mode & stat.S_ISVTX and (others := writers(about)):
         raise PlaceError(
-            f"{path} is below {here}, which may be changed by {others} (mode "
+            f"{path} is below {directory}, which may be changed by {others} (mode "
             f"{stat.S_IMODE(about.st_mode):04o})"
         )
 
@@ -177,7 +179,7 @@ def check_read(directory: Path) -> None:
 
 
 def _hold(directory: Path, trusted: set[int]) -> int:
-    _reached(directory.absolute(), trusted)
+    _resolve(directory.absolute(), trusted)
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     about = os.fstat(fd)
     others = writers(about)
@@ -194,7 +196,7 @@ def check_way(directory: Path) -> None:
     In a sticky directory, such as /tmp, other users cannot. Raises OSError if the directory does not exist.
     """
     trusted = _trusted()
-    _check_step(_reached(directory, trusted), directory, trusted)
+    _check_step(_resolve(directory, trusted), directory, trusted)
 
 
 def check_source(file: Path) -> None:
@@ -204,7 +206,7 @@ def check_source(file: Path) -> None:
     Links and directories on the way may belong to the user who ran `sudo`.
     """
     trusted = _trusted() | _typed()
-    found = _reached(file.absolute(), trusted)
+    found = _resolve(file.absolute(), trusted)
     # In a sticky directory the owner of a file can replace it.
     about, directory = os.lstat(found), os.lstat(os.path.dirname(found))
     if about.st_uid not in trusted and writers(directory):
@@ -220,7 +222,7 @@ def check_target(file: Path) -> None:
     trusted = _trusted() | _typed()
     there = next(parent for parent in file.parents if os.path.lexists(parent))
     if os.geteuid() == 0:
-        _check_step(_reached(there, trusted), there, trusted)
+        _check_step(_resolve(there, trusted), there, trusted)
     for step in (file, *file.parents):
         if step.is_symlink() and (owner := step.lstat().st_uid) not in trusted:
             raise PlaceError(f"{file} leads through the link {step} of {user(owner)}", owner=owner)

@@ -119,8 +119,8 @@ class SupervisorProcess(RestartedProcess):
 
     def start(self) -> socket.socket:
         """Start a supervisor; return the keeper's end of the channel to it. Raises OSError."""
-        mine, theirs = self.machine.channel()
-        fds = [theirs.fileno(), self.listeners.control.fileno(), self.listeners.notify.fileno()]
+        keeper_end, supervisor_end = self.machine.channel()
+        fds = [supervisor_end.fileno(), self.listeners.control.fileno(), self.listeners.notify.fileno()]
         environment = {
             "NOTIFY_SOCKET": str(self.listeners.keeper_path),
             "WATCHDOG_USEC": str(int(self._watchdog * 1e6)),
@@ -131,15 +131,15 @@ class SupervisorProcess(RestartedProcess):
         try:
             self.spawn("zmsvc.supervisor", self._arguments, environment, fds)
         except OSError:
-            mine.close()
+            keeper_end.close()
             raise
         finally:
-            theirs.close()
-        self.conn, self.replacing, self._aborted, self.protocol = mine, False, False, 0
+            supervisor_end.close()
+        self.conn, self.replacing, self._aborted, self.protocol = keeper_end, False, False, 0
         # On a busy machine the start can take longer than the watchdog interval. Killing the supervisor then
         # would repeat for ever.
         self._watchdog_due = self.machine.now() + max(self._watchdog, START_TIMEOUT)
-        return mine
+        return keeper_end
 
     def extend_deadline(self) -> None:
         self._watchdog_due = self.machine.now() + self._watchdog

@@ -131,7 +131,7 @@ class ZygoteClient:
             # The zygote blocks on its end. The keeper's ends of the channel and of the gate must not block.
             theirs.setblocking(True)
             os.set_blocking(gate_writer, False)
-            self._dispatcher.watch(ours.fileno(), self._on_channel, drop=self.lost)
+            self._dispatcher.watch(ours.fileno(), self._on_channel, drop=self.on_loss)
             self.pid = self._machine.spawn("zmsvc.zygote", arguments, {}, [theirs.fileno(), gate])
         except OSError:
             self._dispatcher.unwatch(ours.fileno())
@@ -168,7 +168,7 @@ class ZygoteClient:
         if pid is not None:
             self._machine.signal_child(pid, signal.SIGKILL)
 
-    def lost(self) -> None:
+    def on_loss(self) -> None:
         """Handle the loss of the zygote. If it had greeted, start another one at once, so that the next
         launch need not wait for the start.
         """
@@ -187,7 +187,7 @@ class ZygoteClient:
     def reaped(self) -> None:
         """Handle the end of the zygote, whose PID is free for reuse from here on."""
         self.pid = None
-        self.lost()
+        self.on_loss()
 
     def close(self) -> None:
         """Stop forking: the context ends."""
@@ -202,7 +202,7 @@ class ZygoteClient:
         """Replace a zygote that does not answer in time."""
         if self._answer_due is not None and now >= self._answer_due:
             complain("zmsvcd: the zygote does not answer, starting another one")
-            self.lost()
+            self.on_loss()
 
     # --- forks
 
@@ -319,14 +319,14 @@ class ZygoteClient:
             while self._channel is not None:
                 packet = seqpacket.receive_data(self._channel, forking.PACKET)
                 if not packet:
-                    self.lost()
+                    self.on_loss()
                     return
                 self._on_packet(packet)
         except BlockingIOError:
             return
         except ProtocolError as error:
             complain(f"zmsvcd: {error}; starting another zygote")
-            self.lost()
+            self.on_loss()
 
     def _on_packet(self, packet: bytes) -> None:
         self._answer_due = None

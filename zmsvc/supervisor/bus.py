@@ -207,7 +207,7 @@ class Bus:
                 return
             raise UsageError(f"{order.topic} message with unknown action {order.action!r}")
         verb = Verb(order.action)
-        problem = _elsewhere(context, order) or _foreign(context, order)
+        problem = _why_not_this_context(context, order) or _difference_from_file(context, order)
         if problem:
             self._refuse(order, problem)
             return
@@ -216,7 +216,7 @@ class Bus:
                 verb=verb,
                 origin=Origin(by="bus"),
                 transaction=order.transaction or None,
-                tasks=_meant(context, order),
+                tasks=_addressed_tasks(context, order),
             )
         )
 
@@ -342,7 +342,7 @@ class Bus:
         self._info.changed(effect.transaction)
 
 
-def _meant(context: Context, order: Order) -> tuple[str, ...]:
+def _addressed_tasks(context: Context, order: Order) -> tuple[str, ...]:
     """Return the tasks of an order. A message with the whole file names all tasks, and so concerns the
     context.
     """
@@ -351,14 +351,14 @@ def _meant(context: Context, order: Order) -> tuple[str, ...]:
     return order.tasks
 
 
-def _elsewhere(context: Context, order: Order) -> str:
+def _why_not_this_context(context: Context, order: Order) -> str:
     """Return the reason why an order is not for this context; empty if it is."""
     if order.topic != "context" or order.service_id in (context.id, *messages.LOADED):
         return ""
     return f"the ContextID of this context is {context.id}"
 
 
-def _foreign(context: Context, order: Order) -> str:
+def _difference_from_file(context: Context, order: Order) -> str:
     """Return the difference of a configuration in an order from the loaded file; empty if there is none, or
     if the order has only an ID.
     """

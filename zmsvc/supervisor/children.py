@@ -2,8 +2,8 @@
 unambiguous order.
 
 A task's datagrams are read after the keeper's messages and taken before its end, so nothing that a task sent
-comes after its end. They are only peeked at: `settled` discards them when their consequences are in the state
-file, so a crash in between loses nothing.
+comes after its end. They are only peeked at: `discard_peeked` discards them when their consequences are in
+the state file, so a crash in between loses nothing.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ Speaker = tuple[int, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _DeferredFacts:
+class _DeferredEnd:
     """An end that waits until all datagrams that `user` sent before the question `asked` have been taken."""
 
     end: Fact
@@ -142,7 +142,7 @@ class Children:
         self._users: dict[int, UserNotify] = {}
         self._uid_of: dict[int, int] = {}
         """The users of tasks that run as another user, by launch."""
-        self._held_back: deque[_DeferredFacts] = deque()
+        self._deferred_ends: deque[_DeferredEnd] = deque()
         """Ends of tasks that run as another user. They wait until all earlier datagrams have been taken."""
 
     # --- facts
@@ -218,8 +218,8 @@ class Children:
         They may have only a part of the waiting datagrams, unless `all_said`; but no datagram that preceded
         an end comes after it.
         """
-        before, ends = self._from_keeper()
-        said: list[Fact] = []
+        starts, ends = self._from_keeper()
+        notification_facts: list[Fact] = []
         size = 0
         for _ in range(BATCH):
             if size >= BATCH_BYTES and not (ends or all_said):
@@ -229,51 +229,53 @@ class Children:
                 break
             self._peeked += 1
             size += datagram.size()
-            said += self._take_datagram(datagram, before, ends)
+            notification_facts += self._take_datagram(datagram, starts, ends)
             self._spare.renew()
         for user in self._users.values():
             if all_said:
                 user.wait(user.ask(), HOLD)
             for datagram in user.take():
-                said += self._take_datagram(datagram, before, ends)
-        passed = self._in_turn(ends)
-        for end in passed:
+                notification_facts += self._take_datagram(datagram, starts, ends)
+        due_ends = self._due_ends(ends)
+        for end in due_ends:
             self._forget_speaker(end)
-        return [*before, *said, *passed]
+        return [*starts, *notification_facts, *due_ends]
 
     def _take_datagram(
-        self, datagram: notify.Datagram, before: list[Fact], ends: list[Fact]
+        self, datagram: notify.Datagram, starts: list[Fact], ends: list[Fact]
     ) -> Iterable[Fact]:
         if self._speaker(datagram) not in self._launch_of:
-            self._await_launched(datagram, before, ends)
+            self._await_launched(datagram, starts, ends)
         return self._facts_in(datagram)
 
-    def _in_turn(self, ends: list[Fact]) -> list[Fact]:
+    def _due_ends(self, ends: list[Fact]) -> list[Fact]:
         """Return the ends that are due. The end of a task of another user waits until its last datagrams have
         been taken.
         """
-        passed: list[Fact] = []
+        due: list[Fact] = []
         now = time.monotonic()
         for end in ends:
             user = self._user_of(end)
             if user is None:
-                passed.append(end)
+                due.append(end)
             else:
-                self._held_back.append(_DeferredFacts(end=end, user=user, asked=user.ask(), until=now + HOLD))
-        late = self._held_back
-        self._held_back = deque()
-        for held_back in late:
-            if held_back.user.said_all(held_back.asked):
-                passed.append(held_back.end)
-            elif now >= held_back.until:
+                self._deferred_ends.append(
+                    _DeferredEnd(end=end, user=user, asked=user.ask(), until=now + HOLD)
+                )
+        deferred = self._deferred_ends
+        self._deferred_ends = deque()
+        for each in deferred:
+            if each.user.said_all(each.asked):
+                due.append(each.end)
+            elif now >= each.until:
                 self.refused.add(
                     "User %d delays the notifications of its tasks: an end is reported before them",
-                    held_back.user.uid,
+                    each.user.uid,
                 )
-                passed.append(held_back.end)
+                due.append(each.end)
             else:
-                self._held_back.append(held_back)
-        return passed
+                self._deferred_ends.append(each)
+        return due
 
     def _forget_speaker(self, end: Fact) -> None:
         """Forget the launch of a process and member ID when a Thread has ended: the next launch has the same
@@ -293,11 +295,11 @@ class Children:
             return None
         return self._users.get(self._uid_of.get(end.launch, -1))
 
-    def patience(self) -> float | None:
+    def seconds_until_due(self) -> float | None:
         """Return the seconds until a deferred end is due even without its last datagrams; None if no end
         waits.
         """
-        return max(0.0, self._held_back[0].until - time.monotonic()) if self._held_back else None
+        return max(0.0, self._deferred_ends[0].until - time.monotonic()) if self._deferred_ends else None
 
     def _speaker(self, datagram: notify.Datagram) -> Speaker:
         member_id = next((value for key, value in datagram.lines if key == "X_ZMSVC_TASK"), "")
@@ -321,7 +323,7 @@ class Children:
     def _admits_all(self, launch: int) -> bool:
         return self.notify_policy is not None and self.notify_policy.admits_all(launch)
 
-    def _await_launched(self, datagram: notify.Datagram, before: list[Fact], ends: list[Fact]) -> None:
+    def _await_launched(self, datagram: notify.Datagram, starts: list[Fact], ends: list[Fact]) -> None:
         """Read the keeper's `launched` message for a task whose first datagram came before it. The message is
         already in our socket.
 
@@ -331,21 +333,21 @@ class Children:
             if not self.outside.wait(self.keeper, LAUNCHED_MS):
                 return
             more, later = self._from_keeper()
-            before += more
+            starts += more
             ends += later
 
-    def settled(self) -> None:
+    def discard_peeked(self) -> None:
         """Discard the datagrams that were peeked at: their consequences are in the state file."""
         count, self._peeked = self._peeked, 0
         notify.discard(self.notify, count)
         for user in self._users.values():
-            user.settled()
+            user.discard_peeked()
 
     def _from_keeper(self) -> tuple[list[Fact], list[Fact]]:
         """Return the starts, which come before the datagrams of tasks, and the ends, which come after
         them.
         """
-        before: list[Fact] = []
+        starts: list[Fact] = []
         ends: list[Fact] = []
         while not self.lost:
             try:
@@ -362,25 +364,25 @@ class Children:
             if isinstance(report, sv.NotifySocket):
                 self._listen_to(report.uid, fds)
             else:
-                self._take(report, before, ends)
-        return before, ends
+                self._take(report, starts, ends)
+        return starts, ends
 
-    def _take(self, report: sv.Report, before: list[Fact], ends: list[Fact]) -> None:
+    def _take(self, report: sv.Report, starts: list[Fact], ends: list[Fact]) -> None:
         match report:
             case sv.Launched():
                 self._know(report)
                 self._ordered.discard(report.launch)
-                before.append(
+                starts.append(
                     ev.TaskLaunched(launch=report.launch, pid=report.pid, start_time=report.start_time)
                 )
                 if report.executed:
-                    before.append(ev.TaskExecuted(launch=report.launch))
+                    starts.append(ev.TaskExecuted(launch=report.launch))
             case sv.Executed():
-                before.append(ev.TaskExecuted(launch=report.launch))
+                starts.append(ev.TaskExecuted(launch=report.launch))
             case sv.MainProcess():
                 self._launch_of.pop(self._speaker_of.get(report.launch, (0, "")), None)
                 self._know(sv.Launched(launch=report.launch, pid=report.pid, start_time=report.start_time))
-                before.append(
+                starts.append(
                     ev.MainChanged(launch=report.launch, pid=report.pid, start_time=report.start_time)
                 )
             case sv.LaunchFailed():
@@ -535,21 +537,21 @@ def _leftover(each: sv.Leftover) -> ev.Leftover:
 
 
 def _facts_of(launch: int, datagram: notify.Datagram) -> Iterable[Fact]:
-    said = dict(datagram.lines)
+    lines = dict(datagram.lines)
     items = notify.update_of(datagram)
     if items is not None:
         check_depth(items)
         value = json.loads(items, parse_constant=_no_number)
         if not isinstance(value, dict):
             raise ProtocolError("an update is not a JSON object")
-        yield ev.TaskUpdated(launch=launch, items=value, sequence=int(said.get("X_ZMSVC_SEQ", 0)))
-    if "STATUS" in said:
-        yield ev.TaskSaid(launch=launch, status=said["STATUS"])
-    if "EXTEND_TIMEOUT_USEC" in said:
-        yield ev.TimeoutExtended(launch=launch, seconds=int(said["EXTEND_TIMEOUT_USEC"]) / 1e6)
-    if said.get("WATCHDOG") == "1":
+        yield ev.TaskUpdated(launch=launch, items=value, sequence=int(lines.get("X_ZMSVC_SEQ", 0)))
+    if "STATUS" in lines:
+        yield ev.TaskSaid(launch=launch, status=lines["STATUS"])
+    if "EXTEND_TIMEOUT_USEC" in lines:
+        yield ev.TimeoutExtended(launch=launch, seconds=int(lines["EXTEND_TIMEOUT_USEC"]) / 1e6)
+    if lines.get("WATCHDOG") == "1":
         yield ev.WatchdogFed(launch=launch)
-    if said.get("READY") == "1":
+    if lines.get("READY") == "1":
         yield ev.TaskReady(launch=launch)
 
 
@@ -560,7 +562,7 @@ def _no_number(name: str) -> Any:
     raise ProtocolError(f"{name} in an update is not JSON")
 
 
-def held(hello: sv.Hello) -> tuple[tuple[ev.Child, ...], list[ev.TaskExited]]:
+def children_and_ends(hello: sv.Hello) -> tuple[tuple[ev.Child, ...], list[ev.TaskExited]]:
     """Return the living children of a keeper, and the ends that no supervisor has acknowledged."""
     children = tuple(
         ev.Child(launch=child.launch, pid=child.pid, start_time=child.start_time, executed=child.executed)

@@ -45,19 +45,19 @@ async def _ask() -> dict[str, Any]:
     )
     try:
         async with asyncio.timeout(PATIENCE):
-            said, complaint = await process.communicate()
+            stdout, stderr = await process.communicate()
     except TimeoutError:
         process.kill()
         await process.wait()
         raise ZmsvcError(f"the installed supervisor does not answer within {PATIENCE:g} s") from None
-    if process.returncode == 2 and b"unrecognized arguments" in complaint:
+    if process.returncode == 2 and b"unrecognized arguments" in stderr:
         # zmsvc 1.0 does not know this argument, and needs the name of a context. Every keeper speaks its
         # protocol.
         return {"version": "1.0", "oldest": 0, "protocol": 0}
     try:
-        reply = json.loads(said)
+        reply = json.loads(stdout)
     except ValueError:
-        last = complaint.decode(errors="replace").strip().rpartition("\n")[2]
+        last = stderr.decode(errors="replace").strip().rpartition("\n")[2]
         raise ZmsvcError(
             f"the installed supervisor does not run: {last or f'status {process.returncode}'}"
         ) from None

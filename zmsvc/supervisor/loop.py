@@ -32,7 +32,7 @@ from zmsvc.protocol import PROTOCOL_SIGNALS_OTHERS
 from zmsvc.protocol import supervision as sv
 from zmsvc.supervisor import records
 from zmsvc.supervisor.bus import ECHO, Bus
-from zmsvc.supervisor.children import Children, held
+from zmsvc.supervisor.children import Children, children_and_ends
 from zmsvc.supervisor.launch_spec import dropped_options, spec_of
 from zmsvc.supervisor.unit_status import UnitNotifier, UnitStatus
 
@@ -87,7 +87,7 @@ class Loop:
         self._requests = itertools.count(1)
         self._unforgotten: list[int] = []
         self._records: list[ev.Record] = []
-        self._held_back: asyncio.TimerHandle | None = None
+        self._due_timer: asyncio.TimerHandle | None = None
         children.context_mark, children.notify_policy = places.context_mark, self
 
     def admits_all(self, launch: int) -> bool:
@@ -110,8 +110,8 @@ class Loop:
             # They are the next supervisor's.
             return
         self.take(*self.children.facts())
-        if self._held_back is None and (patience := self.children.patience()) is not None:
-            self._held_back = self._loop.call_later(patience, self._read_held_back)
+        if self._due_timer is None and (seconds := self.children.seconds_until_due()) is not None:
+            self._due_timer = self._loop.call_later(seconds, self._read_due_ends)
         if self.children.lost:
             log.error("The keeper is gone: the context ends")
             try:
@@ -119,8 +119,8 @@ class Loop:
             finally:
                 self.over.set()
 
-    def _read_held_back(self) -> None:
-        self._held_back = None
+    def _read_due_ends(self) -> None:
+        self._due_timer = None
         self.read_children()
 
     def _end_context(self) -> None:
@@ -240,8 +240,8 @@ class Loop:
         and the watchdog would then kill them. An end costs nothing to keep, so the keeper keeps it until it
         is in the state file.
         """
-        crashpoint.reached("settle datagrams")
-        self.children.settled()
+        crashpoint.reached("discard datagrams")
+        self.children.discard_peeked()
         if self.unsaved:
             return
         for launch in self._unforgotten:
@@ -329,14 +329,14 @@ def _not_for_the_keeper(effect: Effect) -> bool:
 
 
 def facts_of_start(
-    hello: sv.Hello, autostart: bool, transaction: str | None, said: Iterable[Fact]
+    hello: sv.Hello, autostart: bool, transaction: str | None, notification_facts: Iterable[Fact]
 ) -> Iterable[Fact]:
     """Yield the first facts of a new supervisor: the keeper's children, the messages of tasks since then, and
     every unacknowledged end.
 
     A task may have been forked, sent messages and ended while no supervisor was there, so its end comes last.
     """
-    living, ends = held(hello)
+    living, ends = children_and_ends(hello)
     yield ev.SupervisorStarted(
         keeper_id=hello.epoch,
         children=living,
@@ -349,5 +349,5 @@ def facts_of_start(
     for end in hello.ends:
         # The process is dead, so its start time identifies nothing.
         yield ev.TaskLaunched(launch=end.launch, pid=end.pid, start_time=0)
-    yield from said
+    yield from notification_facts
     yield from ends

@@ -26,7 +26,7 @@ def rfc3339(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).astimezone().isoformat(timespec="milliseconds")
 
 
-def wall(monotonic: float) -> str:
+def as_wall_clock(monotonic: float) -> str:
     """Return a monotonic time as RFC 3339 text, by the current clock: a clock that is set back also shifts
     the past.
     """
@@ -61,8 +61,8 @@ def transactions(
         {
             "id": name,
             "state": _state(world, name, own).value,
-            "opened": wall(world.transactions[name].opened),
-            "since": wall(_since(world, name, own)),
+            "opened": as_wall_clock(world.transactions[name].opened),
+            "since": as_wall_clock(_since(world, name, own)),
             "tasks": [_task(world, key, task, cgroup) for key, task in own if not tasks or key[1] in tasks],
         }
         for name, own in task_entries(world).items()
@@ -94,7 +94,7 @@ def _task(world: World, key: Key, task: Task, cgroup: str | None) -> dict[str, A
     service = service_of(world.context, key[1], task)
     in_cgroup = cgroup and not (service and shared(service))
     return {
-        **task_as_json(key[1], task, service, wall, disabled=key[1] in world.disabled),
+        **task_as_json(key[1], task, service, as_wall_clock, disabled=key[1] in world.disabled),
         "status": status_at(task, time.monotonic()),
         "cgroup": f"{cgroup}/{cgroup_name(key)}" if in_cgroup else None,
     }
@@ -148,14 +148,14 @@ def _pictured(world: World, key: Key, task: Task) -> Mapping[str, Any]:
     service = service_of(world.context, key[1], task)
     return {
         **_named(key, task, service),
-        **words(task),
+        **states_for_bus(task),
         "task": _ordered(key, task, service) if service else {},
     }
 
 
-def figured(world: World, key: Key, task: Task) -> Mapping[str, Any]:
+def top_row(world: World, key: Key, task: Task) -> Mapping[str, Any]:
     """Return a task as the sampler reads it, and as `reply_top` shows it."""
-    return {**_named(key, task, service_of(world.context, key[1], task)), **words(task)}
+    return {**_named(key, task, service_of(world.context, key[1], task)), **states_for_bus(task)}
 
 
 def _named(key: Key, task: Task, service: TaskService | None) -> Mapping[str, Any]:
@@ -167,8 +167,8 @@ def _named(key: Key, task: Task, service: TaskService | None) -> Mapping[str, An
     }
 
 
-def words(task: Task) -> dict[str, str]:
-    """Return the state of a task for the bus: 1.0's two words, and systemd's."""
+def states_for_bus(task: Task) -> dict[str, str]:
+    """Return the state of a task for the bus: the two words of zmicroservices 1.0, and systemd's."""
     return {
         "action": task.action or "defined",
         "state": _OLD_STATE.get(task.state, "success"),
@@ -178,13 +178,15 @@ def words(task: Task) -> dict[str, str]:
 
 
 _OLD_STATE = {State.ACTIVATING: "in_progress", State.DEACTIVATING: "in_progress", State.FAILED: "failure"}
-"""1.0 shows the result of the last report, and `in_progress` from an order until the next report. A task
+"""zmicroservices 1.0 shows the result of the last report, and `in_progress` from an order until the next report. A task
 without an order is a success.
 """
 
 
 def _ordered(key: Key, task: Task, service: TaskService) -> Mapping[str, Any]:
-    """Return the TaskService element with the header of the last order, as 1.0 keeps it."""
+    """Return the TaskService element with the header of the last order, as zmicroservices 1.0
+    keeps it.
+    """
     stops = task.state is State.DEACTIVATING or task.sub_state is SubState.STOPPED
     return messages.ordered(
         service.source,

@@ -57,8 +57,8 @@ class Session:
         """Take over, and work until the supervisor has to leave. `early` are facts that came before."""
         loop, children = self._loop, self._children
         # All messages of tasks, since the ends that the keeper holds come after them.
-        said = [*early, *children.facts(all_said=True)]
-        loop.take(*facts_of_start(hello, autostart, transaction, said))
+        notification_facts = [*early, *children.facts(all_said=True)]
+        loop.take(*facts_of_start(hello, autostart, transaction, notification_facts))
         if hello.stopping:
             loop.take(Requested(verb=Verb.EXIT, origin=Origin(by="signal")))
         self._listen(True)

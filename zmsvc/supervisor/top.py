@@ -79,7 +79,7 @@ class Top:
         while self._waiting:
             question = next(iter(self._waiting))
             try:
-                rows = await self._look(question.transaction, question.wanted)
+                rows = await self._sample(question.transaction, question.wanted)
             except (OSError, ValueError, TimeoutError) as error:
                 log.warning(
                     "Cannot answer top for %s: %s",
@@ -91,10 +91,12 @@ class Top:
             finally:
                 del self._waiting[question]
 
-    async def _look(self, transaction: str, wanted: tuple[str, ...]) -> list[Any]:
+    async def _sample(self, transaction: str, wanted: tuple[str, ...]) -> list[Any]:
         world = self._publisher.world
-        tasks = [report.figured(world, key, task) for key, task in report.tasks_of(world, transaction)]
-        asked = json.dumps({"options": dict(zip(OPTIONS, wanted, strict=True)), "tasks": tasks}).encode()
+        tasks = [report.top_row(world, key, task) for key, task in report.tasks_of(world, transaction)]
+        sampler_input = json.dumps(
+            {"options": dict(zip(OPTIONS, wanted, strict=True)), "tasks": tasks}
+        ).encode()
         # -P: do not import modules from the working directory.
         command = (sys.executable, "-P", "-m", "zmsvc.supervisor.sampler")
         sampler = await asyncio.create_subprocess_exec(
@@ -102,7 +104,7 @@ class Top:
         )
         try:
             async with asyncio.timeout(PATIENCE):
-                output, _ = await sampler.communicate(asked)
+                output, _ = await sampler.communicate(sampler_input)
         finally:
             if sampler.returncode is None:
                 sampler.kill()

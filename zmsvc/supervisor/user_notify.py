@@ -39,7 +39,7 @@ class UserNotify:
         self._lock = threading.Lock()
         self._batch: list[Datagram] = []
         self._taken = False
-        self._settled = threading.Event()
+        self._may_discard = threading.Event()
         self._passed = threading.Condition(self._lock)
         self._wanted = self._empty_since = 0
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -49,18 +49,18 @@ class UserNotify:
     # --- in the loop
 
     def take(self) -> list[Datagram]:
-        """Return the datagrams that came since `settled`. Each one is returned once."""
+        """Return the datagrams that came since `discard_peeked`. Each one is returned once."""
         with self._lock:
             if self._taken:
                 return []
             self._taken = bool(self._batch)
             return self._batch
 
-    def settled(self) -> None:
+    def discard_peeked(self) -> None:
         """Let the thread discard the datagrams that were taken: their consequences are in the state file."""
         with self._lock:
             if self._taken:
-                self._settled.set()
+                self._may_discard.set()
 
     def ask(self) -> int:
         """Ask whether all datagrams that came before now have been taken. Return a number for `said_all`."""
@@ -106,11 +106,11 @@ class UserNotify:
                 self._passed.notify_all()
             self._waker.wake()
             if batch:
-                self._settled.wait()
+                self._may_discard.wait()
                 notify.discard(self._sock, len(batch))
                 with self._lock:
                     self._batch, self._taken = [], False
-                    self._settled.clear()
+                    self._may_discard.clear()
                 # The next turn answers a question that came meanwhile.
                 os.eventfd_write(self._bell, 1)
 

@@ -52,7 +52,7 @@ class _Descriptor:
         return self._fd
 
 
-def settle(keep: Iterable[int]) -> None:
+def become_daemon(keep: Iterable[int]) -> None:
     """Make this process a daemon that keeps only stdout, stderr and the descriptors `keep`: the initial state
     of every task.
 

@@ -28,11 +28,11 @@ from zmsvc.task.stop import SignalStop
 log = logging.getLogger("task")
 
 
-def settle(keep: Iterable[int]) -> None:
+def prepare_zygote(keep: Iterable[int]) -> None:
     """Set up the state that all tasks share, once, in the process that forks them. Close its descriptors
     except `keep`.
     """
-    process.settle(keep)
+    process.become_daemon(keep)
 
 
 def run(spec: LaunchSpec, fds: Descriptors, stop: type[SignalStop] = SignalStop) -> int:

@@ -44,7 +44,7 @@ def run(channel: socket.socket, start_gate: int, keeper: int, *, cgroups: bool) 
         linux.set_process_name(NAME)
         off = interpreter.disabled()
         log = os.environ.get("ZMSVC_LOG", "stderr")
-        runner.settle([channel.fileno(), start_gate])
+        runner.prepare_zygote([channel.fileno(), start_gate])
         channel.send(forking.encode_hello(__version__))
         if Switch.REHEARSAL not in off:
             _warm_up(log)

@@ -32,15 +32,18 @@ class Writers:
         self.unit = unit
 
 
-def writers(it: ContextStatus | None, places: Places, daemon: int | None) -> Writers:
+def writers(status: ContextStatus | None, places: Places, daemon: int | None) -> Writers:
     """Return the writers. Of a running context, the kernel reports the UID of the supervisor, and the
     supervisor the rest. Of another context, they come from its directories and its file.
     """
-    if it is not None:
-        users = {task.id: task.user for each in it.transactions for task in each.tasks if task.user}
+    if status is not None:
+        users = {task.id: task.user for each in status.transactions for task in each.tasks if task.user}
         owner = _owner(places) if daemon is None else daemon
         return Writers(
-            places.name, owner, _numbers(users), _unit(it.keeper_pid, places.name) if it.keeper_pid else ""
+            places.name,
+            owner,
+            _numbers(users),
+            _unit(status.keeper_pid, places.name) if status.keeper_pid else "",
         )
     return Writers(places.name, _owner(places), _numbers(_users(places)), "")
 

@@ -40,7 +40,7 @@ def watch(args: argparse.Namespace) -> int:
     from zmsvc.host.bus import refusal, sockets
 
     until = time.monotonic() + args.timeout if args.timeout else None
-    subscribe_endpoint, curve = _bus(args, lambda it: it.subscribe_endpoint)
+    subscribe_endpoint, curve = _bus(args, lambda status: status.subscribe_endpoint)
     prefixes = [messages.prefix(topic) for topic in args.topic] or [b""]
     try:
         with sockets.context() as ctx, sockets.subscriber(ctx, subscribe_endpoint, prefixes, curve) as socket:
@@ -98,7 +98,7 @@ def message(frame: bytes, args: argparse.Namespace) -> str | None:
 def send(args: argparse.Namespace) -> int:
     """Publish one message, and wait until the device has it."""
     frame = messages.encode(_topic(args.topic), _body(args.message))
-    publish_endpoint, curve = _bus(args, lambda it: it.publish_endpoint)
+    publish_endpoint, curve = _bus(args, lambda status: status.publish_endpoint)
     # Imported here for start-up time: a message that cannot be sent is refused without ZMQ.
     from zmsvc.host.bus import sockets
 
@@ -128,8 +128,8 @@ def _bus(args: argparse.Namespace, endpoint: Callable[[ContextStatus], str]) -> 
     if args.endpoint is None:
         if args.keys is not None:
             raise CtlError(2, "cannot understand the command: --keys is for --endpoint")
-        it, curve = _context(args)
-        return endpoint(it), curve
+        status, curve = _context(args)
+        return endpoint(status), curve
     # Imported here for start-up time: a context of this machine needs no parser of endpoints.
     from zmsvc.core import values
 
@@ -152,20 +152,20 @@ def _bus(args: argparse.Namespace, endpoint: Callable[[ContextStatus], str]) -> 
 def _context(args: argparse.Namespace) -> tuple[ContextStatus, Curve | None]:
     """Return the status of the selected context and the keys to connect with."""
     places = choose(args.context, getattr(args, "transaction", None))
-    it = ContextStatus(Client(places, args.timeout, patience=status_source.PATIENCE).ask("status"))
-    if not it.subscribe_endpoint or not it.publish_endpoint:
+    status = ContextStatus(Client(places, args.timeout, patience=status_source.PATIENCE).ask("status"))
+    if not status.subscribe_endpoint or not status.publish_endpoint:
         raise CtlError(
             5, f"cannot understand the supervisor of {places.name}: it does not say where the device is"
         )
-    if not it.curve or not any(
-        place.startswith("tcp://") for place in (it.subscribe_endpoint, it.publish_endpoint)
+    if not status.curve or not any(
+        place.startswith("tcp://") for place in (status.subscribe_endpoint, status.publish_endpoint)
     ):
-        return it, None
+        return status, None
     # Imported here for start-up time: most contexts have no keys, and their file need not be read.
     from zmsvc.ctl import client_keys
 
     try:
-        return it, client_keys.needed(places.name)
+        return status, client_keys.needed(places.name)
     except ConfigError as error:
         raise CtlError(5, str(error)) from None
 

@@ -160,13 +160,13 @@ def _context_and_states(args: argparse.Namespace) -> tuple[Context, dict[str, st
         return reader.load(args.what), None
     places = choose(args.what)
     try:
-        it = status_reply.ContextStatus(
+        status = status_reply.ContextStatus(
             Client(places, args.timeout, patience=PATIENCE).ask("status", transaction=args.transaction)
         )
     except NotRunningError:
         return reader.load(places.config_file), None
     # A task of several open transactions has its state in the newest one.
-    shown = [each for each in it.transactions if args.transaction or each.open]
-    return reader.load(it.file or places.config_file), {
+    shown = [each for each in status.transactions if args.transaction or each.open]
+    return reader.load(status.file or places.config_file), {
         task.id: task.state for each in shown for task in each.tasks
     }

@@ -46,22 +46,22 @@ def _states(args: argparse.Namespace, *, quiet: bool) -> list[Json]:
     of the context.
     """
     places = choose(args.context, args.transaction)
-    it = ContextStatus(status_source.current(args, places, quiet=quiet))
+    status = ContextStatus(status_source.current(args, places, quiet=quiet))
     names = status_source.selected_tasks(args)
     if names:
-        return [each for name in names for each in _of_task(it, name)]
+        return [each for name in names for each in _of_task(status, name)]
     if args.transaction is not None:
-        return [{"transaction": each.id, "task": None, "state": each.state} for each in it.transactions]
-    return [{"transaction": None, "task": None, "state": it.state or "inactive"}]
+        return [{"transaction": each.id, "task": None, "state": each.state} for each in status.transactions]
+    return [{"transaction": None, "task": None, "state": status.state or "inactive"}]
 
 
-def _of_task(it: ContextStatus, name: str) -> list[Json]:
+def _of_task(status: ContextStatus, name: str) -> list[Json]:
     """Return the states of a task. The supervisor knows each named task; without a transaction that has it,
     it is inactive.
     """
     found = [
         {"transaction": transaction.id, "task": name, "state": task.state}
-        for transaction in it.transactions
+        for transaction in status.transactions
         for task in transaction.tasks
         if task.id == name
     ]

@@ -42,9 +42,9 @@ def logs(args: argparse.Namespace) -> int:
     if args.json and args.output not in (None, "json"):
         raise UsageError(f"--json and --output={args.output} exclude each other")
     client = Client(places, args.timeout, patience=PATIENCE)
-    it = past = None
+    status = past = None
     try:
-        it = ContextStatus(client.ask("status", transaction=args.transaction, tasks=tasks))
+        status = ContextStatus(client.ask("status", transaction=args.transaction, tasks=tasks))
     except NotRunningError:
         past = _past(places)
     except CtlError as error:
@@ -52,11 +52,11 @@ def logs(args: argparse.Namespace) -> int:
             raise
         # The supervisor has forgotten the transaction, or does not answer; the log exists all the same.
         terminal.complain(f"{error}; its log is searched all the same")
-    known = it or past
+    known = status or past
     _warn_unknown(tasks, known)
     log, of = _log_of(known, places), writers(known, places, client.uid)
     if log == "journal":
-        found = matches(of, args.transaction, tasks, cgroups(it, places.name, args.transaction, tasks))
+        found = matches(of, args.transaction, tasks, cgroups(status, places.name, args.transaction, tasks))
         return _journal(
             args, found, same_instance=known is not None and _same_instance(known, args.transaction, tasks)
         )
@@ -93,11 +93,11 @@ def _past(places: Places) -> ContextStatus | None:
     return past
 
 
-def _log_of(it: ContextStatus | None, places: Places) -> str:
+def _log_of(status: ContextStatus | None, places: Places) -> str:
     """Return `journal` or a path: from the supervisor, else the daemon's file if it exists."""
-    if it is not None and it.log.startswith("/"):
-        return it.log.removesuffix("+stderr")
-    if it is not None and it.log == "journal":
+    if status is not None and status.log.startswith("/"):
+        return status.log.removesuffix("+stderr")
+    if status is not None and status.log == "journal":
         return "journal"
     file = str(places.log_file)
     return file if os.path.exists(file) else "journal"
@@ -106,14 +106,16 @@ def _log_of(it: ContextStatus | None, places: Places) -> str:
 # --- journald
 
 
-def cgroups(it: ContextStatus | None, name: str, transaction: str | None, tasks: Sequence[str]) -> list[str]:
+def cgroups(
+    status: ContextStatus | None, name: str, transaction: str | None, tasks: Sequence[str]
+) -> list[str]:
     """Return the cgroups of the selected tasks: from the supervisor, or if it no longer knows them, from the
     journal's list.
     """
-    if it is not None:
+    if status is not None:
         return [
             task.cgroup
-            for each in it.transactions
+            for each in status.transactions
             if transaction in (None, each.id)
             for task in each.tasks
             if task.cgroup and (not tasks or task.id in tasks)
@@ -206,13 +208,13 @@ def _options(args: argparse.Namespace) -> list[str]:
     ]
 
 
-def _same_instance(it: ContextStatus, transaction: str | None, tasks: Sequence[str]) -> bool:
+def _same_instance(status: ContextStatus, transaction: str | None, tasks: Sequence[str]) -> bool:
     """Return True if selected tasks have the same instance: journalctl prints only the instance, so their
     lines would look the same.
     """
     seen = Counter(
         task.instance
-        for each in it.transactions
+        for each in status.transactions
         if transaction in (None, each.id)
         for task in each.tasks
         if not tasks or task.id in tasks
@@ -248,14 +250,14 @@ def _file(args: argparse.Namespace, path: str, owner: int, tasks: list[str]) -> 
 
 
 def last_lines(
-    of: Writers, it: ContextStatus, tasks: Sequence[tuple[str, TaskStatus]], count: int
+    of: Writers, status: ContextStatus, tasks: Sequence[tuple[str, TaskStatus]], count: int
 ) -> dict[tuple[str, str], list[str]]:
     """Return the last log lines of each task, by transaction and task."""
     first = tasks[:MAX_READERS]
-    if it.log == "journal":
+    if status.log == "journal":
         return _journal_tails(of, first, count)
     try:
-        with LogDirectory(Path(it.log.removesuffix("+stderr")), of.daemon) as log, log.open() as file:
+        with LogDirectory(Path(status.log.removesuffix("+stderr")), of.daemon) as log, log.open() as file:
             text = file_entries.end_of(file)
     except (OSError, PlaceError):
         return {(transaction, task.id): [] for transaction, task in first}

@@ -37,14 +37,14 @@ def status(args: argparse.Namespace) -> int:
         data = client.ask("status", transaction=args.transaction, tasks=tasks)
     except NotRunningError:
         return _not_running(args, places)
-    it = ContextStatus(data)
-    if tasks and args.transaction is None and any(each.open for each in it.transactions):
+    status = ContextStatus(data)
+    if tasks and args.transaction is None and any(each.open for each in status.transactions):
         # Every transaction has the task, but the stopped ones are of no interest.
-        it.transactions = [each for each in it.transactions if each.open]
-    contexts: Json = {"contexts": [_with_versions(data, it)]} if args.json else {}
+        status.transactions = [each for each in status.transactions if each.open]
+    contexts: Json = {"contexts": [_with_versions(data, status)]} if args.json else {}
     if not args.json:
-        _print_tree(args, it, places, client.uid, named=bool(tasks))
-    if tasks and not it.tasks:
+        _print_tree(args, status, places, client.uid, named=bool(tasks))
+    if tasks and not status.tasks:
         raise CtlError(
             4,
             f"cannot show {' '.join(tasks)}: no transaction has it (zmsvcctl -c {places.name} status)",
@@ -52,10 +52,10 @@ def status(args: argparse.Namespace) -> int:
         )
     if args.json:
         terminal.out(json.dumps(contexts) + "\n")
-    return 0 if all_active(it, transaction=args.transaction is not None, task=bool(tasks)) else 3
+    return 0 if all_active(status, transaction=args.transaction is not None, task=bool(tasks)) else 3
 
 
-def _with_versions(data: Json, it: ContextStatus) -> Json:
+def _with_versions(data: Json, status: ContextStatus) -> Json:
     """Return the answer with the installed version. Versions that a supervisor of zmsvc 1.0 does not send are
     null.
     """
@@ -65,8 +65,8 @@ def _with_versions(data: Json, it: ContextStatus) -> Json:
         **data,
         "version": __version__,
         **process_versions,
-        "restart_needed": versions.restart_needed(it),
-        "need_reload": needs_reload(it),
+        "restart_needed": versions.restart_needed(status),
+        "need_reload": needs_reload(status),
     }
 
 
@@ -83,25 +83,25 @@ def _not_running(args: argparse.Namespace, places: Places) -> int:
         places.name, file, start_command(places.name if file else None, file), terminal.style()
     )
     if past is not None:
-        it, named = ContextStatus(past), bool(args.tasks or args.task)
+        status, named = ContextStatus(past), bool(args.tasks or args.task)
         logged = [
             (each, task)
-            for each in it.transactions
+            for each in status.transactions
             for task in each.tasks
             if named or (each.resumes and task.state == "failed")
         ]
-        whole = named or args.transaction is not None or len(it.transactions) == 1
+        whole = named or args.transaction is not None or len(status.transactions) == 1
         extras = render.StatusExtras(
-            now=time.time(), logs=_log_lines(args, it, places, None, logged), whole=whole
+            now=time.time(), logs=_log_lines(args, status, places, None, logged), whole=whole
         )
-        lines += render.past(it, extras, terminal.style())
+        lines += render.past(status, extras, terminal.style())
     terminal.page("\n".join(lines) + "\n", wanted=not args.no_pager)
     return 3
 
 
 def _log_lines(
     args: argparse.Namespace,
-    it: ContextStatus,
+    status: ContextStatus,
     places: Places,
     daemon: int | None,
     logged: list[tuple[TransactionStatus, TaskStatus]],
@@ -115,31 +115,31 @@ def _log_lines(
     from zmsvc.ctl.verbs import logs as reader  # As above.
 
     return reader.last_lines(
-        writers(it, places, daemon), it, [(each.id, task) for each, task in logged], count
+        writers(status, places, daemon), status, [(each.id, task) for each, task in logged], count
     )
 
 
 def _print_tree(
-    args: argparse.Namespace, it: ContextStatus, places: Places, daemon: int | None, *, named: bool
+    args: argparse.Namespace, status: ContextStatus, places: Places, daemon: int | None, *, named: bool
 ) -> None:
     logged = [
         (each, task)
-        for each in it.transactions
+        for each in status.transactions
         for task in each.tasks
         if named or (each.open and task.state == "failed")
     ]
-    logs = _log_lines(args, it, places, daemon, logged)
+    logs = _log_lines(args, status, places, daemon, logged)
     now = time.time()
-    age = procfs.age(it.keeper_pid)
+    age = procfs.age(status.keeper_pid)
     extras = render.StatusExtras(
         now=now,
-        up=render.epoch(it.since) or (None if age is None else now - age),
-        memory=procfs.memory(task.pid for task in it.tasks if task.pid is not None),
+        up=render.epoch(status.since) or (None if age is None else now - age),
+        memory=procfs.memory(task.pid for task in status.tasks if task.pid is not None),
         logs=logs,
-        whole=named or args.transaction is not None or len(it.transactions) == 1,
-        need_reload=needs_reload(it) is True,
+        whole=named or args.transaction is not None or len(status.transactions) == 1,
+        need_reload=needs_reload(status) is True,
     )
-    text = "\n".join(render.context(it, extras, terminal.style())) + "\n"
+    text = "\n".join(render.context(status, extras, terminal.style())) + "\n"
     terminal.page(text, wanted=not args.no_pager)
 
 
@@ -190,17 +190,17 @@ def _list_row(name: str, places: Places | None, file: str, timeout: float | None
     if places is None:
         return row
     try:
-        it = ContextStatus(Client(places, timeout, patience=LIST_PATIENCE).ask("status"))
+        status = ContextStatus(Client(places, timeout, patience=LIST_PATIENCE).ask("status"))
     except CtlError as error:
         # One context that does not answer must not hide the others.
         terminal.complain(str(error))
         return row | {"state": "unreachable"}
-    tasks = [task for each in it.transactions if each.open for task in each.tasks]
+    tasks = [task for each in status.transactions if each.open for task in each.tasks]
     return row | {
-        "restart_needed": versions.restart_needed(it),
-        "state": it.state or "unknown",
+        "restart_needed": versions.restart_needed(status),
+        "state": status.state or "unknown",
         "running": sum(task.state == "active" for task in tasks),
         "tasks": len(tasks),
-        "pid": it.pid,
-        "file": it.file or file or None,
+        "pid": status.pid,
+        "file": status.file or file or None,
     }

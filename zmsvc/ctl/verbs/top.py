@@ -75,19 +75,20 @@ class TopView:
     def _ask(self) -> tuple[str, list[tuple[TransactionStatus, TaskStatus]]]:
         """Return the context's name, and the tasks of its open transactions or of the named one."""
         client = Client(self._places, self._timeout, patience=status_source.PATIENCE)
-        it = ContextStatus(client.ask("status", transaction=self._transaction, tasks=self._tasks))
+        status = ContextStatus(client.ask("status", transaction=self._transaction, tasks=self._tasks))
         found = [
             (each, task)
-            for each in it.transactions
+            for each in status.transactions
             if each.open or self._transaction is not None
             for task in each.tasks
         ]
         if self._tasks and not found:
             raise CtlError(
                 4,
-                f"cannot show {' '.join(self._tasks)}: no transaction has it (zmsvcctl -c {it.name} status)",
+                f"cannot show {' '.join(self._tasks)}: no transaction has it "
+                f"(zmsvcctl -c {status.name} status)",
             )
-        return it.name, found
+        return status.name, found
 
     def begin(self) -> None:
         """Begin the measurement."""

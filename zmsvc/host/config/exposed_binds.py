@@ -69,7 +69,7 @@ def unreachable(context: Context, *, curve: bool) -> list[tuple[int, str]]:
             )
         except (ConfigError, ValueError):
             continue  # The reader and `refused` report these.
-        if _meet(actual, wanted):
+        if _may_reach(actual, wanted):
             continue
         keys = (
             ""
@@ -92,14 +92,14 @@ def unreachable(context: Context, *, curve: bool) -> list[tuple[int, str]]:
     )
 
 
-def _meet(bound: Endpoint, connected: Endpoint) -> bool:
+def _may_reach(bound: Endpoint, connected: Endpoint) -> bool:
     """Return False if a client of `connected` certainly does not reach the socket bound at `bound`."""
     if bound.scheme != "tcp" or bound.wildcard:
         return True
-    here, there = _addresses(bound), _addresses(connected)
-    if not here or not there or here & there:
+    bound_addresses, client_addresses = _addresses(bound), _addresses(connected)
+    if not bound_addresses or not client_addresses or bound_addresses & client_addresses:
         return True
-    return not any(ip_address(each).is_loopback for each in here | there)
+    return not any(ip_address(each).is_loopback for each in bound_addresses | client_addresses)
 
 
 def _addresses(named: Endpoint) -> set[str]:

@@ -30,7 +30,7 @@ class FaultList:
     def fault(self, element: etree._Element, text: str) -> None:
         self.found.append((element, text))
 
-    def odd(self, element: etree._Element, text: str) -> None:
+    def warn(self, element: etree._Element, text: str) -> None:
         self.warnings.append((element, text))
 
     def value(self, element: etree._Element, read: Callable[[str], Value], default: Value) -> Value:

@@ -126,7 +126,7 @@ def _variables(block: etree._Element, notes: FaultList) -> Mapping[str, str]:
         elif name in result:
             notes.fault(child, f"a second <{name}> in <{block.tag}>, expected one")
         if loses(child):
-            notes.odd(child, f"the variable {quote(name)} is read {TRIMMED}")
+            notes.warn(child, f"the variable {quote(name)} is read {TRIMMED}")
         result[name] = value(child)
     return result
 

@@ -179,10 +179,10 @@ def _warn_of_misspelled(
     for child in () if configuration is None else configuration:
         tag = str(child.tag)
         if tag not in known and (
-            meant := similar(tag, [name for name in known if name not in there], cutoff=0.85)
+            suggestion := similar(tag, [name for name in known if name not in there], cutoff=0.85)
         ):
-            notes.odd(
-                child, f"<{tag}> in <configuration> is for the task alone, zmsvc does not read it{meant}"
+            notes.warn(
+                child, f"<{tag}> in <configuration> is for the task alone, zmsvc does not read it{suggestion}"
             )
 
 
@@ -225,7 +225,7 @@ def _command(configuration: etree._Element | None, notes: FaultList) -> tuple[st
     if len(arguments) != len(element) or (arguments and leaf(element)):
         notes.fault(element, "<command> has more than <arg> elements, expected them alone, or a text alone")
     for argument in filter(loses, arguments):
-        notes.odd(argument, f"an <arg> is read {TRIMMED}")
+        notes.warn(argument, f"an <arg> is read {TRIMMED}")
     words = [value(argument) for argument in arguments] or notes.value(element, _split, ["?"])
     if not words or not words[0]:
         notes.fault(element, "<command> is empty, expected a program and its arguments")

@@ -106,9 +106,9 @@ def make_all() -> int:
     loads = [
         address for each in found if type(each) is types.CodeType for address in constants.counting(each)
     ]
-    made = sum(map(chosen.put, map(id, found)))
+    marked_count = sum(map(chosen.put, map(id, found)))
     constants.stop_counting(loads)
-    return made
+    return marked_count
 
 
 def reachable() -> list[Any]:
@@ -173,8 +173,8 @@ def _prove_object(chosen: ImmortalMark) -> None:
         raise Unproven("an immortal object is counted down or freed")
 
 
-def _same(made: object) -> object:
-    return made
+def _same(value: object) -> object:
+    return value
 
 
 def _prove_constant(chosen: ImmortalMark) -> None:
