@@ -178,8 +178,8 @@ def states_for_bus(task: Task) -> dict[str, str]:
 
 
 _OLD_STATE = {State.ACTIVATING: "in_progress", State.DEACTIVATING: "in_progress", State.FAILED: "failure"}
-"""zmicroservices 1.0 shows the result of the last report, and `in_progress` from an order until the next report. A task
-without an order is a success.
+"""zmicroservices 1.0 shows the result of the last report, and `in_progress` from an order until the next
+report. A task without an order is a success.
 """
 
 

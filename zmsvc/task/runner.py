@@ -36,7 +36,7 @@ def prepare_zygote(keep: Iterable[int]) -> None:
 
 
 def run(spec: LaunchSpec, fds: Descriptors, stop: type[SignalStop] = SignalStop) -> int:
-    """Run the task in this fork of a settled process. Return its exit status for os._exit(): everything is
+    """Run the task in this fork of the zygote. Return its exit status for os._exit(): everything is
     flushed.
 
     0: the task ended by itself or by a stop request. 1: an exception, which is logged and reported. 203: the
