@@ -356,6 +356,24 @@ class KeeperPort:
     def number_of_children(self) -> int:
         return len(self.children())
 
+    def make_cgroup(self, cgroup: Path) -> None:
+        raise NotImplementedError
+
+    def cgroup_controllers(self, cgroup: Path) -> list[str]:
+        raise NotImplementedError
+
+    def enable_controller(self, cgroup: Path, name: str) -> None:
+        raise NotImplementedError
+
+    def write_cgroup(self, cgroup: Path, file: str, text: str) -> None:
+        raise NotImplementedError
+
+    def memory_size(self) -> int:
+        raise NotImplementedError
+
+    def most_tasks(self) -> int:
+        raise NotImplementedError
+
     def open_cgroup(self, cgroup: Path) -> int:
         raise NotImplementedError
 

@@ -49,6 +49,10 @@ def delegated() -> Iterator[list[str]]:
     base = _mounted("cgroup2")
     need(base, "there is no cgroup v2 hierarchy")
     assert base is not None
+    for name in {"cpu", "io", "memory", "pids"}.intersection(
+        (base / "cgroup.controllers").read_text().split()
+    ):
+        (base / "cgroup.subtree_control").write_text(f"+{name}")
     with _made(base) as directory:
         os.setxattr(directory, "trusted.delegate", b"1")
         yield ["sh", "-c", 'echo 0 > "$0/cgroup.procs" && exec "$@"', str(directory)]

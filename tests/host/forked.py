@@ -23,6 +23,7 @@ from zmsvc.host.bus.sockets import Publisher
 from zmsvc.host.systemd import notify
 from zmsvc.keeper.dispatcher import Dispatcher
 from zmsvc.keeper.machine import Machine
+from zmsvc.keeper.task_groups import TaskGroups
 from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 from zmsvc.task import runner
@@ -76,7 +77,10 @@ class Forks(ZygoteClient):
     def __init__(self, *, cgroups: bool) -> None:
         self.machine = Machine()
         self.dispatcher = Dispatcher(self.machine)
-        super().__init__(self.machine, self.dispatcher, cgroups=cgroups, on_greeting=lambda: None)
+        groups = TaskGroups(self.machine, None)
+        super().__init__(
+            self.machine, self.dispatcher, cgroups=cgroups, groups=groups, on_greeting=lambda: None
+        )
 
     def forked(self, spec: LaunchSpec, cgroup: Path | None, fds: Descriptors) -> int:
         """Fork a task and wait for its PID. Raises OSError."""

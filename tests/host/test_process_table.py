@@ -14,6 +14,7 @@ import pytest
 from forked import launch_spec, zygote_client
 
 from zmsvc.keeper.process_table import ProcessTable
+from zmsvc.keeper.task_groups import TaskGroups
 from zmsvc.protocol.launch import Descriptors
 
 
@@ -26,7 +27,10 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProcessTable:
         "fork",
         lambda spec, cgroup, fds, done, failed: (cgroup.mkdir(exist_ok=True), done(next(pids), 1)),
     )
-    return ProcessTable(lambda message: None, zygote, b"", tmp_path, zygote.machine, zygote.dispatcher)
+    groups = TaskGroups(zygote.machine, tmp_path)
+    return ProcessTable(
+        lambda message: None, zygote, b"", tmp_path, groups, zygote.machine, zygote.dispatcher
+    )
 
 
 def test_an_acknowledgment_during_the_next_fork_keeps_the_cgroup_of_the_next_launch(

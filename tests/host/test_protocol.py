@@ -8,6 +8,7 @@ import dataclasses
 import json
 import marshal
 import os
+import types
 import typing
 from typing import Any
 
@@ -43,8 +44,8 @@ def kinds(union: Any) -> tuple[type[Any], ...]:
 def strategy(hint: Any) -> st.SearchStrategy[Any]:
     """Return a strategy for the values of a field of this type."""
     origin, inside = typing.get_origin(hint), typing.get_args(hint)
-    if type(None) in inside:
-        return st.none() | strategy(inside[0])
+    if origin is types.UnionType:
+        return st.one_of([st.none() if each is type(None) else strategy(each) for each in inside])
     if origin is tuple:
         return st.lists(strategy(inside[0]), max_size=3).map(tuple)
     if dataclasses.is_dataclass(hint):

@@ -53,11 +53,15 @@ class More(ServiceOptions):
     runner: str | None = option(kinds.OWNER, None, summary="An owner.", default_words="the daemon")
     reload_signal: str = option(kinds.SIGNAL, "SIGHUP", summary="A signal.", in_place=EVERY_TYPE)
     level: int = option(kinds.LOG_LEVEL, 6, summary="A level.", in_place=(ServiceType.COMMAND,))
-    memory_max: int = option(kinds.SIZE, -1, summary="A size.")
+    stack_size: int = option(kinds.SIZE, -1, summary="A size.")
+    memory_low: int | str = option(kinds.MEMORY, -1, summary="Memory.")
+    tasks_low: int | str = option(kinds.TASKS, "5%", summary="Tasks.")
+    start_quota: int = option(kinds.CPU_QUOTA, 2050, summary="A quota.")
+    start_weight: int = option(kinds.CPU_WEIGHT, 100, summary="A weight.")
     root_directory: str = option(kinds.PATH, "/", summary="A path. 'quoted' \\ .")
     state_directory: str = option(kinds.DIRECTORY, "~", summary="A directory.")
     directory_mode: int = option(kinds.MODE, 0o22, summary="A mode.")
-    io_weight: int = option(kinds.whole_number(1, 10_000), 100, summary="A number.")
+    priority: int = option(kinds.whole_number(1, 10_000), 100, summary="A number.")
     failure_action: Policy = option(kinds.choice(Policy, "is not an action"), Policy.NONE, summary="A word.")
     pids: tuple[int, ...] = option(
         kinds.list_of(kinds.whole_number(1, 9), "numbers"), (1, 2), summary="A list."
@@ -82,11 +86,15 @@ GOOD: dict[str, tuple[str, Any]] = {
     "runner": ("033", "33"),
     "reload_signal": ("usr1", "SIGUSR1"),
     "level": ("debug", 7),
-    "memory_max": ("2G", 2 << 30),
+    "stack_size": ("2G", 2 << 30),
+    "memory_low": (" 2.5G", 5 << 29),
+    "tasks_low": ("12.50 %", "12.5%"),
+    "start_quota": ("150%", 15_000),
+    "start_weight": (" idle", 0),
     "root_directory": ("/srv/a b", "/srv/a b"),
     "state_directory": ("\n-/srv/a b", "-/srv/a b"),
     "directory_mode": ("0750", 0o750),
-    "io_weight": ("10000", 10_000),
+    "priority": ("10000", 10_000),
     "failure_action": (" reboot ", Policy.REBOOT),
     "pids": (" 3\n4 ", (3, 4)),
     "status": ("kill", "SIGKILL"),
@@ -104,11 +112,15 @@ BAD = {
     "runner": "a:b",
     "reload_signal": "two words",
     "level": "very loud",
-    "memory_max": "-1",
+    "stack_size": "-1",
+    "memory_low": "-1",
+    "tasks_low": "1K",
+    "start_quota": "20",
+    "start_weight": "none",
     "root_directory": "srv",
     "state_directory": "~root",
     "directory_mode": "0800",
-    "io_weight": "0",
+    "priority": "0",
     "failure_action": "halt",
     "pids": "3 x",
     "status": "256",
@@ -129,7 +141,10 @@ DEFAULTS = {
     "reload_signal": "SIGHUP",
     "state_directory": "~",
     "directory_mode": "0022",
-    "memory_max": "infinity",
+    "stack_size": "infinity",
+    "memory_low": "infinity",
+    "tasks_low": "5%",
+    "start_quota": "20.5%",
     "pids": "1 2",
 }
 
@@ -212,7 +227,7 @@ def test_a_reload_restarts_a_task_unless_an_option_that_is_added_says_otherwise(
     def same(kind: ServiceType, **changes: Any) -> bool:
         return without_in_place(More(**changes), kind) == without_in_place(More(), kind)
 
-    assert not same(ServiceType.PROCESS, io_weight=5)
+    assert not same(ServiceType.PROCESS, priority=5)
     assert same(ServiceType.PROCESS, reload_signal="SIGUSR1")
     assert (same(ServiceType.COMMAND, level=7), same(ServiceType.PROCESS, level=7)) == (True, False)
 

@@ -17,6 +17,7 @@ from releases import OLD, ROOT, Installed, edited, extracted
 from waiting import wait_for, wait_for_end
 
 from zmsvc import __version__
+from zmsvc.protocol import PROTOCOL
 
 PYTHON_TASKS = sys.version_info < (3, 13)
 """zmsvc 1.0 cannot fork on Python 3.13 and newer."""
@@ -192,7 +193,7 @@ def test_after_a_restart_everything_is_of_the_installed_release(
             "protocol/__init__.py",
             r"^PROTOCOL = .*\n((.*\n)*?)OLDEST = .*",
             r"PROTOCOL = 9\n\1OLDEST = 9",
-            f"speaks protocols 9 to 9, the running keeper ({__version__}) protocol 4; only a restart of "
+            f"speaks protocols 9 to 9, the running keeper ({__version__}) protocol {PROTOCOL}; only a restart of "
             f"the context renews the keeper",
         ),
         (

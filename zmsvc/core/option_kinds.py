@@ -11,7 +11,22 @@ from enum import StrEnum
 from typing import Any
 
 from zmsvc.core.owners import owner
-from zmsvc.core.values import PRIORITIES, WHITE, amount, boolean, each_of, priority, quote, timespan, whole
+from zmsvc.core.values import (
+    PRIORITIES,
+    WHITE,
+    amount,
+    boolean,
+    cpu_quota,
+    cpu_weight,
+    each_of,
+    memory,
+    percent_text,
+    priority,
+    quote,
+    tasks,
+    timespan,
+    whole,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +158,44 @@ SIZE = Value(
     show=lambda value: "infinity" if value < 0 else str(value),
 )
 """A number; infinity is -1, as RLIM_INFINITY is."""
+
+
+_PERCENTAGE = r"[0-9]{1,7}(\.[0-9]{1,2})?\s*%"
+
+
+def _show_amount(value: int | str) -> str:
+    return "infinity" if value == -1 else str(value)
+
+
+MEMORY = Value(
+    words="bytes, with K, M, G, T, P or E for powers of 1024, a percentage of the memory of the machine, or "
+    "infinity",
+    schema=_token(rf"infinity|[0-9]+(\.[0-9]+)?[KMGTPE]?B?|{_PERCENTAGE}"),
+    read=memory,
+    show=_show_amount,
+)
+"""An int or a text such as `50%`; infinity is -1."""
+
+TASKS = Value(
+    words="a whole number, a percentage of the tasks that the machine may have, or infinity",
+    schema=_token(f"infinity|[0-9]+|{_PERCENTAGE}"),
+    read=tasks,
+    show=_show_amount,
+)
+"""An int or a text such as `10%`; infinity is -1."""
+
+CPU_QUOTA = Value(
+    words="a percentage of the time of one CPU, which may be above 100%",
+    schema=_token(_PERCENTAGE),
+    read=cpu_quota,
+    show=percent_text,
+)
+"""Hundredths of a percent."""
+
+CPU_WEIGHT = Value(
+    words="a whole number from 1 to 10000, or idle", schema=_token("idle|[0-9]+"), read=cpu_weight
+)
+"""An int; idle is 0."""
 
 
 def _path(text: str) -> str:

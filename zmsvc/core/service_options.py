@@ -14,14 +14,18 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from zmsvc.core.option_kinds import (
+    CPU_QUOTA,
+    CPU_WEIGHT,
     DIRECTORY,
     EXIT_STATUS,
     LOG_LEVEL,
+    MEMORY,
     MODE,
     OPTIONAL_FILE,
     OWNER,
     SIGNAL,
     SIZE,
+    TASKS,
     TIME_LIMIT,
     TIME_SPAN,
     VARIABLE,
@@ -606,6 +610,102 @@ class ServiceOptions:
             lets the task have 1024 open files.
             """,
         per_process=True,
+    )
+    memory_max: int | str = option(
+        MEMORY,
+        -1,
+        summary="The memory that all processes of the task may use together.",
+        manual="""
+            As MemoryMax= in
+            .Xr systemd.resource-control 5 :
+            if the kernel cannot reclaim enough, it kills a process of the task (reason
+            .Li oom-kill ) .
+            .Pp
+            This option and the following ones are limits of the control group of the task, with systemd's
+            units.
+            The keeper writes them before the task runs.
+            They need a control group for each task, so
+            .Xr zmsvcd 8
+            has to run in a unit with
+            .Li Delegate=yes ,
+            and the machine needs the controller
+            .Pq memory, cpu, pids or io
+            in cgroup v2.
+            A user's own service manager usually has no io controller.
+            A task whose limit cannot be set starts without it and logs a warning;
+            .Ql zmsvcctl check
+            warns of a controller that the machine lacks.
+            Thread tasks of a transaction share a process and so one control group: the limits are those of
+            the task that starts first.
+            """,
+        per_process=True,
+        protocol=5,
+    )
+    memory_high: int | str = option(
+        MEMORY,
+        -1,
+        summary="The memory of the task above which the kernel slows it down and reclaims its memory.",
+        manual="""
+            As MemoryHigh= in
+            .Xr systemd.resource-control 5 .
+            """,
+        per_process=True,
+        protocol=5,
+    )
+    cpu_quota: int | None = option(
+        CPU_QUOTA,
+        None,
+        summary="The CPU time that all processes of the task may use together.",
+        default_words="no limit",
+        manual="""
+            As CPUQuota= in
+            .Xr systemd.resource-control 5 :
+            200% is the time of two CPUs.
+            """,
+        per_process=True,
+        protocol=5,
+    )
+    cpu_weight: int | None = option(
+        CPU_WEIGHT,
+        None,
+        summary="The weight by which the task shares the CPUs with the other tasks of its context.",
+        default_words="100",
+        manual="""
+            As CPUWeight= in
+            .Xr systemd.resource-control 5 :
+            .Li idle
+            lets the task run only when no other task of the context needs the CPU.
+            """,
+        per_process=True,
+        protocol=5,
+    )
+    tasks_max: int | str = option(
+        TASKS,
+        -1,
+        summary="The number of processes and threads that the task may have.",
+        manual="""
+            As TasksMax= in
+            .Xr systemd.resource-control 5 .
+            A Python task that is connected to the bus has three threads.
+            """,
+        per_process=True,
+        protocol=5,
+    )
+    io_weight: int | None = option(
+        whole_number(1, 10_000),
+        None,
+        summary=(
+            "The weight by which the task shares the bandwidth of block devices with the other tasks of its "
+            "context."
+        ),
+        default_words="100",
+        manual="""
+            As IOWeight= in
+            .Xr systemd.resource-control 5 .
+            It has an effect where the kernel has the controller iocost or the I/O scheduler is BFQ.
+            """,
+        per_process=True,
+        protocol=5,
     )
 
 

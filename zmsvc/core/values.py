@@ -42,6 +42,10 @@ _TIME_MAX = 2.0**64 / 1e6
 _AMOUNT = re.compile(r"([0-9]{1,20})([KMGT]?)")
 _AMOUNT_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
+_BYTES = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,9}))?([KMGTPE]?)B?")
+_BYTES_UNITS = {unit: 1 << 10 * power for power, unit in enumerate(("", *"KMGTPE"))}
+_PERCENT = re.compile(r"([0-9]{1,7})(?:\.([0-9]{1,2}))?[ \t\r\n]*%")
+
 _TCP = re.compile(r"tcp://(\*|\[[0-9A-Fa-f:.%A-Za-z]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5}|\*)")
 
 
@@ -172,6 +176,78 @@ def amount(text: str) -> int:
     if not 0 <= value < 1 << 63:
         raise ValueError(f"{quote(text)} is not a limit, expected a number such as 1024 or 2G, or infinity")
     return value
+
+
+def memory(text: str) -> int | str:
+    """Return an amount of memory as systemd reads it: bytes, or a text such as `12.5%`. `infinity` is -1.
+    Raises ValueError.
+    """
+    stripped = text.strip(WHITE)
+    if stripped == "infinity":
+        return -1
+    if match := _BYTES.fullmatch(stripped):
+        unit, fraction = _BYTES_UNITS[match[3]], match[2] or "0"
+        found: int = int(match[1]) * unit + int(fraction) * unit // 10 ** len(fraction)
+        if 0 < found < 1 << 63:
+            return found
+    elif (share := _hundredths(stripped)) and share <= 10_000:
+        return percent_text(share)
+    raise ValueError(
+        f"{quote(text)} is not an amount of memory, expected bytes such as 512M or 1.5G, a percentage of the "
+        f"memory of this machine such as 50%, or infinity"
+    )
+
+
+def tasks(text: str) -> int | str:
+    """Return a number of processes and threads as systemd reads it: an integer, or a text such as `10%`.
+    `infinity` is -1. Raises ValueError.
+    """
+    stripped = text.strip(WHITE)
+    if stripped == "infinity":
+        return -1
+    if re.fullmatch("[0-9]{1,10}", stripped) and int(stripped):
+        return int(stripped)
+    if (share := _hundredths(stripped)) and share <= 10_000:
+        return percent_text(share)
+    raise ValueError(
+        f"{quote(text)} is not a number of tasks, expected one such as 100, a percentage of those that this "
+        f"machine may have such as 10%, or infinity"
+    )
+
+
+def cpu_quota(text: str) -> int:
+    """Return a share of the time of one CPU in hundredths of a percent. It may be above 100%. Raises
+    ValueError.
+    """
+    if share := _hundredths(text.strip(WHITE)):
+        return share
+    raise ValueError(f"{quote(text)} is not a CPU quota, expected a percentage such as 20% or 150%")
+
+
+def cpu_weight(text: str) -> int:
+    """Return a weight from 1 to 10,000; 0 stands for `idle`. Raises ValueError."""
+    stripped = text.strip(WHITE)
+    if stripped == "idle":
+        return 0
+    if re.fullmatch("[0-9]{1,10}", stripped) and 1 <= int(stripped) <= 10_000:
+        return int(stripped)
+    raise ValueError(f"{quote(text)} is not a CPU weight, expected a whole number from 1 to 10000, or idle")
+
+
+def _hundredths(text: str) -> int:
+    """Return a percentage in hundredths of a percent; 0 if the text is none."""
+    match = _PERCENT.fullmatch(text)
+    return int(match[1]) * 100 + int((match[2] or "0").ljust(2, "0")) if match else 0
+
+
+def percent_text(hundredths: int) -> str:
+    """Return a percentage as text, such as `12.5%`."""
+    return f"{hundredths / 100:.2f}".rstrip("0").rstrip(".") + "%"
+
+
+def part_of(amount: int | str, whole: int) -> int:
+    """Return an amount that `memory` or `tasks` has read. A percentage is one of `whole`, and at least 1."""
+    return amount if isinstance(amount, int) else max(1, whole * _hundredths(amount) // 10_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

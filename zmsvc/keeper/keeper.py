@@ -34,6 +34,7 @@ from zmsvc.keeper.output import OutputClient
 from zmsvc.keeper.process_table import ProcessTable
 from zmsvc.keeper.relay import Relay
 from zmsvc.keeper.restarted_process import DeviceProcess, SupervisorProcess
+from zmsvc.keeper.task_groups import TaskGroups
 from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol import PROTOCOL
 from zmsvc.protocol import supervision as sv
@@ -110,13 +111,18 @@ class Keeper:
         failed at once, and have further messages as a JSON list.
         """
         self._output = OutputClient(machine, places, listeners, self._in_group("output"), self._dispatcher)
-        cgroups = cgroup is not None
-        self._zygote = ZygoteClient(
-            machine, self._dispatcher, cgroups=cgroups, on_greeting=self._report_zygote, output=self._output
-        )
         tasks = cgroup / "tasks" if cgroup else None
+        groups = TaskGroups(machine, tasks)
+        self._zygote = ZygoteClient(
+            machine,
+            self._dispatcher,
+            cgroups=cgroup is not None,
+            groups=groups,
+            on_greeting=self._report_zygote,
+            output=self._output,
+        )
         self._process_table = ProcessTable(
-            self._report, self._zygote, places.context_mark, tasks, machine, self._dispatcher
+            self._report, self._zygote, places.context_mark, tasks, groups, machine, self._dispatcher
         )
         watchdog = systemd_wants / 2 or WATCHDOG
         self._supervisor = SupervisorProcess(

@@ -111,6 +111,24 @@ class KeeperMachine(Protocol):
     def number_of_children(self) -> int:
         """Return the number of the keeper's children, zombies included."""
 
+    def make_cgroup(self, cgroup: Path) -> None:
+        """Create a control group if necessary."""
+
+    def cgroup_controllers(self, cgroup: Path) -> list[str]:
+        """Return the controllers that a control group may pass on."""
+
+    def enable_controller(self, cgroup: Path, name: str) -> None:
+        """Pass a controller on to the groups in a control group."""
+
+    def write_cgroup(self, cgroup: Path, file: str, text: str) -> None:
+        """Write a file of a control group."""
+
+    def memory_size(self) -> int:
+        """Return the bytes of memory of the machine."""
+
+    def most_tasks(self) -> int:
+        """Return the number of processes and threads that the machine may have."""
+
     def open_cgroup(self, cgroup: Path) -> int:
         """Return a descriptor of a control group; create the group if necessary."""
 
@@ -147,6 +165,11 @@ class Machine:
     user = staticmethod(linux.user_of)
     number_of_children = staticmethod(linux.number_of_children)
     executed = staticmethod(linux.has_executed)
+    cgroup_controllers = staticmethod(linux.cgroup_controllers)
+    enable_controller = staticmethod(linux.enable_controller)
+    write_cgroup = staticmethod(linux.write_cgroup)
+    memory_size = staticmethod(linux.memory_size)
+    most_tasks = staticmethod(linux.most_tasks)
     open_cgroup = staticmethod(linux.cgroup_descriptor)
     cgroup_populated = staticmethod(linux.cgroup_populated)
     cgroup_processes = staticmethod(linux.cgroup_processes)
@@ -208,6 +231,10 @@ class Machine:
     @staticmethod
     def children(pid: int | None = None) -> list[int]:
         return linux.children_of(os.getpid()) if pid is None else linux.children_of_threads(pid)
+
+    @staticmethod
+    def make_cgroup(cgroup: Path) -> None:
+        cgroup.mkdir(parents=True, exist_ok=True)
 
     @staticmethod
     def move_to_cgroup(pid: int, cgroup: Path) -> None:

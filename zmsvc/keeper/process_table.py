@@ -31,6 +31,7 @@ from zmsvc.keeper.launch_record import (
 )
 from zmsvc.keeper.machine import ChildEnd, KeeperMachine
 from zmsvc.keeper.shared_process import SharedProcess, SharedProcesses
+from zmsvc.keeper.task_groups import TaskGroups
 from zmsvc.keeper.zygote_client import ZygoteClient
 from zmsvc.protocol import sharing
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
@@ -75,13 +76,14 @@ class ProcessTable:
         zygote: ZygoteClient,
         context_mark: bytes,
         cgroup: Path | None,
+        groups: TaskGroups,
         machine: KeeperMachine,
         dispatcher: Dispatcher,
     ) -> None:
         self._report = report
         self._zygote = zygote
         self._context_mark = context_mark
-        self._cgroup = cgroup
+        self._cgroup, self._groups = cgroup, groups
         self._machine, self._dispatcher = machine, dispatcher
         self._forking: dict[int, bool] = {}
         """Launches that wait for their fork. True if they are to be killed right after it."""
@@ -453,7 +455,7 @@ class ProcessTable:
         self._cgroup_uses[cgroup] -= 1
         if not self._cgroup_uses[cgroup]:
             del self._cgroup_uses[cgroup]
-            self._machine.remove_cgroup(cgroup)
+            self._groups.remove(cgroup)
 
     # --- what is there
 

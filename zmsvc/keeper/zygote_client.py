@@ -26,6 +26,7 @@ from zmsvc.host.kernel import linux, memfd
 from zmsvc.keeper.dispatcher import Dispatcher, attempt
 from zmsvc.keeper.machine import KeeperMachine
 from zmsvc.keeper.output import OutputClient, Pipe
+from zmsvc.keeper.task_groups import TaskGroups
 from zmsvc.protocol import forking
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
 
@@ -80,8 +81,8 @@ class Fork:
 
 
 class ZygoteClient:
-    """A queue of tasks to be forked by the zygote. With `cgroups`, each task gets a control group.
-    `on_greeting` is called when a zygote has sent its version.
+    """A queue of tasks to be forked by the zygote. With `cgroups`, each task gets a control group, which
+    `groups` limits. `on_greeting` is called when a zygote has sent its version.
     """
 
     def __init__(
@@ -90,13 +91,14 @@ class ZygoteClient:
         dispatcher: Dispatcher,
         *,
         cgroups: bool,
+        groups: TaskGroups,
         on_greeting: Callable[[], None],
         output: OutputClient | None = None,
     ) -> None:
         self._machine, self._dispatcher = machine, dispatcher
         self._output = output if output is not None and output.wanted else None
         """Creates a pipe for the output of each task."""
-        self._cgroups, self._on_greeting = cgroups, on_greeting
+        self._cgroups, self._groups, self._on_greeting = cgroups, groups, on_greeting
         self._channel: socket.socket | None = None
         self._common_gate = -1
         self._gate_per_task = False
@@ -215,8 +217,9 @@ class ZygoteClient:
         failed: Callable[[OSError], None],
     ) -> None:
         """Fork a task after those that wait already. `fds` must stay open until `done` or `failed` is called,
-        which may happen before this returns.
+        which may happen before this returns. Raises OSError.
         """
+        spec = self._groups.limit(spec, cgroup)
         order = Fork(spec, forking.encode_launch(spec), cgroup, fds, done, failed)
         if self._closed:
             failed(OSError(errno.ECANCELED, "the context ends"))

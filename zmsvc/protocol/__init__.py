@@ -13,13 +13,14 @@ additions need no new number.
 - 3: `SetMain` makes another process of a launch the main one, and `MainProcess` reports it.
 - 4: `SignalTask` can signal every process of a launch that is not being stopped, and can name `SIGRTMIN+3`
   and the like. A launch carries the options of `<service>` that are declared with this number.
+- 5: A launch carries the options of `<service>` that are declared with this number.
 
 The channel to the zygote has a protocol number of its own (`forking`), which the zygote names. The channel to
 the output process (`output`) has none: each side ignores unknown messages. The other channels connect a
 process with its own fork, so both sides are of one version.
 """
 
-PROTOCOL = 4
+PROTOCOL = 5
 """The protocol number of this release between keeper and supervisor."""
 OLDEST = 0
 """The lowest protocol number that this release still speaks."""

@@ -83,7 +83,10 @@ def _required(field: Any) -> bool:
 
 def _read(hint: Any) -> Read:
     if get_origin(hint) is UnionType:
-        (inner,) = (each for each in get_args(hint) if each is not NoneType)
+        kinds = get_args(hint)
+        if NoneType not in kinds:
+            return lambda value: _checked(value, kinds)
+        (inner,) = (each for each in kinds if each is not NoneType)
         read = _read(inner)
         return lambda value: None if value is None else read(value)
     if get_origin(hint) is tuple:
@@ -96,6 +99,7 @@ def _read(hint: Any) -> Read:
 
 
 def _checked(value: Any, expected: Any) -> Any:
-    if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+    number = expected is int or (isinstance(expected, tuple) and int in expected)
+    if not isinstance(value, expected) or (number and isinstance(value, bool)):
         raise TypeError(f"is {type(value).__name__}, expected {getattr(expected, '__name__', expected)}")
     return value

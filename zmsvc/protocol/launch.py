@@ -77,6 +77,21 @@ class LaunchSpec:
     variable that says anything about that person.
     """
     rlimits: Mapping[str, int] = field(default_factory=dict)
+    memory_max: int | str = -1
+    """Bytes, or a percentage as a text; -1: no limit. This and the next ones are limits of the control
+    group, which the keeper sets.
+    """
+    memory_high: int | str = -1
+    cpu_quota: int | None = None
+    """Hundredths of a percent of one CPU."""
+    cpu_weight: int | None = None
+    """0 is idle."""
+    tasks_max: int | str = -1
+    io_weight: int | None = None
+    unset_limits: tuple[str, ...] = ()
+    """The limits that the keeper could not set, with the reasons. The keeper adds them, and the task logs
+    them.
+    """
     environment: Mapping[str, str] = field(default_factory=dict)
     environment_file: tuple[str, ...] = ()
     """The paths of files with variables, each after `-` if it may be missing. The task itself reads them."""

@@ -110,6 +110,8 @@ def become(spec: LaunchSpec, output: int | None = None) -> None:
         process_marks.set_limit(spec.mark)
     if spec.rlimits or spec.nice is not None or spec.oom_score_adjust is not None:
         _limit(spec)
+    for each in spec.unset_limits:
+        log.warning("Cannot set %s", each)
     if spec.pidfile:
         _write_pid(spec.pidfile)
     stream = (

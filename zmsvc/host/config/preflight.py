@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from zmsvc.core import foreground, shell
+from zmsvc.core import foreground, resource_limits, shell
 from zmsvc.core.checks import ConfigWarning, variable_warnings
 from zmsvc.core.errors import ConfigError, ZmsvcError
 from zmsvc.core.model import Context, TaskService
@@ -23,7 +23,7 @@ from zmsvc.core.values import optional_path
 from zmsvc.host import environment_file
 from zmsvc.host.bus import bus_users, endpoints
 from zmsvc.host.config import exposed_binds
-from zmsvc.host.kernel import programs
+from zmsvc.host.kernel import linux, programs
 from zmsvc.host.paths import control_socket, service_path
 
 _MAX_MODULES = 100
@@ -129,6 +129,12 @@ def _missing(task: TaskService) -> Iterator[str]:
         yield f"its <user> {task.user} is unknown on this machine, so that the task cannot be started here"
     if task.group and bus_users.group_number(task.group) is None:
         yield f"its <group> {task.group} is unknown on this machine, so that the task cannot be started here"
+    for option in resource_limits.named(task):
+        controller = resource_limits.CONTROLLERS[option]
+        if controller not in linux.machine_controllers():
+            yield (
+                f"its <{option}> has no effect here: this machine has no {controller} controller in cgroup v2"
+            )
     directory = _working_directory(task)
     if directory and not optional_path(task.working_directory or "")[1] and not os.path.isdir(directory):
         what = "is not a directory" if os.path.exists(directory) else "does not exist"

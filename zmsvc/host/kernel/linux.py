@@ -570,6 +570,47 @@ def remove_cgroup(directory: Path) -> None:
             return
 
 
+def cgroup_controllers(directory: Path) -> list[str]:
+    """Return the controllers that a cgroup has, and may pass on to the cgroups in it. Raises OSError."""
+    return (directory / "cgroup.controllers").read_text().split()
+
+
+def machine_controllers() -> list[str]:
+    """Return the controllers that the machine has in the unified hierarchy; none without one."""
+    mount = _cgroup_mount("")
+    try:
+        return cgroup_controllers(mount) if mount else []
+    except OSError:
+        # The root of a mount in a container may lack the file.
+        return []
+
+
+def enable_controller(directory: Path, name: str) -> None:
+    """Pass a controller on to the cgroups in a cgroup that itself has no process. Raises OSError."""
+    (directory / "cgroup.subtree_control").write_text(f"+{name}")
+
+
+def write_cgroup(directory: Path, file: str, text: str) -> None:
+    """Write a text to a file of a cgroup. Raises OSError."""
+    # With O_NONBLOCK a lower memory limit does not wait until the kernel has reclaimed the memory (since
+    # Linux 6.16).
+    fd = os.open(directory / file, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def memory_size() -> int:
+    """Return the bytes of memory of this machine."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def most_tasks() -> int:
+    """Return the number of processes and threads that this machine may have."""
+    return min(int(Path(f"/proc/sys/kernel/{name}").read_text()) for name in ("pid_max", "threads-max"))
+
+
 def children_of(pid: int) -> list[int]:
     """Return the children of a single-threaded process, zombies included."""
     return [int(word) for word in _children(pid).split()]

@@ -1,0 +1,147 @@
+"""Limits of the control group of a task. What a machine lacks is a warning, and the task runs: on a machine
+without a controller these tests see the warning, and on any other the value in the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from context import Context
+from groups import delegated
+from waiting import wait_for
+
+from zmsvc.core.resource_limits import CONTROLLERS
+from zmsvc.host.kernel import linux
+from zmsvc.keeper.task_groups import NO_GROUP
+
+LIMITS = {
+    "memory_max": ("64M", {"memory.max": str(64 << 20)}),
+    "memory_high": ("32M", {"memory.high": str(32 << 20)}),
+    "cpu_quota": ("50%", {"cpu.max": "50000 100000"}),
+    "cpu_weight": ("50", {"cpu.weight": "50"}),
+    "tasks_max": ("40", {"pids.max": "40"}),
+    "io_weight": ("500", {"io.weight": "default 500", "io.bfq.weight": "136"}),
+}
+ALL = "".join(f"<{option}>{text}</{option}>" for option, (text, _) in LIMITS.items())
+KINDS = ["Process", "Thread", "Command"]
+
+
+@pytest.fixture
+def divided(context: Context) -> Iterator[Context]:
+    """The context in a control group that it may divide."""
+    with delegated() as wrapper:
+        context.wrapper = wrapper
+        yield context
+        context.close()
+
+
+def add(context: Context, task: str, kind: str, service: str) -> None:
+    if kind == "Command":
+        (context.home / "Services").mkdir(exist_ok=True)
+        context.task(task, "Sleep", kind=kind, config="<command>sleep 3600</command>", service=service)
+    else:
+        context.looped("Echo")
+        context.task(task, "Echo", kind=kind, service=service)
+
+
+def root() -> Path:
+    """The root of the unified hierarchy."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return next(Path(fields[1]) for fields in mounts if fields[2] == "cgroup2")
+
+
+def group_of(pid: int) -> Path:
+    return root() / linux.cgroup_of(pid).lstrip("/")
+
+
+def texts(group: Path, option: str) -> dict[str, str]:
+    """The content of the files of an option that this kernel has."""
+    found = {file: group / file for file in LIMITS[option][1]}
+    return {name: file.read_text().split("\n")[0] for name, file in found.items() if file.exists()}
+
+
+def assert_limited(context: Context, pid: int) -> None:
+    """Each limit is in its file, or the log says why it is not."""
+    log = context.log.read_text()
+    for option, (_, expected) in LIMITS.items():
+        found = texts(group_of(pid), option)
+        if CONTROLLERS[option] in linux.machine_controllers() and found:
+            assert found.items() <= expected.items()
+        else:
+            assert f"Cannot set {option}: the " in log
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_limits_are_in_the_control_group_of_a_task_or_in_a_warning(divided: Context, kind: str) -> None:
+    add(divided, "ts_1", kind, ALL)
+    add(divided, "ts_2", "Command", "")
+    divided.start("--transaction", "T")
+    assert_limited(divided, divided.tasks()["ts_1"]["pid"])
+    other = group_of(divided.tasks()["ts_2"]["pid"])
+    assert other.name == "T:ts_2"
+    for option, (_, expected) in LIMITS.items():
+        assert not texts(other, option).items() & expected.items()
+
+
+def test_a_limit_is_there_before_a_task_runs_anything(divided: Context) -> None:
+    """The program can read its own limit, where there is one."""
+    (divided.home / "Services").mkdir()
+    script = (
+        f'cat "{root()}$(sed -n s/^0:://p /proc/self/cgroup)/pids.max" &gt; {divided.home}/seen; '
+        f"exec sleep 3600"
+    )
+    command = f"<arg>/bin/sh</arg><arg>-c</arg><arg>{script}</arg>"
+    divided.task(
+        "ts_1",
+        "Reads",
+        kind="Command",
+        config=f"<command>{command}</command>",
+        service="<tasks_max>40</tasks_max>",
+    )
+    (divided.home / "seen").touch()
+    divided.start("--transaction", "T")
+    if "pids" in linux.machine_controllers():
+        wait_for(lambda: (divided.home / "seen").read_text() == "40\n")
+    else:
+        wait_for(lambda: "Cannot set tasks_max: the unit has no pids controller" in divided.log.read_text())
+
+
+def test_a_reload_restarts_a_task_whose_limit_differs_and_removes_the_old_limits(divided: Context) -> None:
+    add(divided, "ts_1", "Command", ALL)
+    divided.start("--transaction", "T")
+    before = divided.tasks()["ts_1"]["pid"]
+    divided.clear_tasks()
+    add(divided, "ts_1", "Command", "<memory_high>16M</memory_high>")
+    divided.write()
+    divided.ctl("reload")
+    after = divided.tasks()["ts_1"]["pid"]
+    assert after != before
+    group = group_of(after)
+    for option, (_, expected) in LIMITS.items():
+        assert not texts(group, option).items() & expected.items()
+    if "memory" in linux.machine_controllers():
+        assert texts(group, "memory_high") == {"memory.high": str(16 << 20)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_control_groups_each_limit_is_a_warning_and_the_task_runs(
+    context: Context, kind: str
+) -> None:
+    add(context, "ts_1", kind, ALL)
+    context.start("--transaction", "T")
+    assert context.tasks()["ts_1"]["sub"] == "running"
+    for option in LIMITS:
+        wait_for(lambda option=option: f"Cannot set {option}: {NO_GROUP}" in context.log.read_text())
+
+
+def test_check_warns_of_a_controller_that_the_machine_lacks(context: Context) -> None:
+    add(context, "ts_1", "Command", ALL)
+    context.write()
+    checked = context.ctl("check", str(context.file)).stdout
+    for option in LIMITS:
+        warning = (
+            f"ts_1: its <{option}> has no effect here: this machine has no {CONTROLLERS[option]} controller"
+        )
+        assert (warning in checked) == (CONTROLLERS[option] not in linux.machine_controllers())

@@ -1,0 +1,124 @@
+"""The limits of a task's control group: the controller that an option needs, and what it means in the files
+of cgroup v2, by systemd's rules. Pure; the keeper writes the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from zmsvc.core.values import part_of
+
+CONTROLLERS: Mapping[str, str] = {
+    "memory_max": "memory",
+    "memory_high": "memory",
+    "cpu_quota": "cpu",
+    "cpu_weight": "cpu",
+    "tasks_max": "pids",
+    "io_weight": "io",
+}
+"""The controller of each option."""
+
+UNLIMITED: Mapping[str, str] = {
+    "memory.max": "max",
+    "memory.high": "max",
+    "cpu.max": "max",
+    "cpu.idle": "0",
+    "cpu.weight": "100",
+    "pids.max": "max",
+    "io.bfq.weight": "100",
+    "io.weight": "default 100",
+}
+"""The text of each file without a limit, in an order in which the kernel accepts them: an idle group takes no
+weight.
+"""
+
+PERIOD = 100_000
+"""The period of a CPU quota in microseconds, as systemd has it."""
+LONGEST_PERIOD = 1_000_000
+LEAST_QUOTA = 1_000
+"""The kernel accepts no quota of fewer microseconds in a period."""
+
+
+class Limited(Protocol):
+    """A launch or a definition of a task."""
+
+    @property
+    def memory_max(self) -> int | str: ...
+    @property
+    def memory_high(self) -> int | str: ...
+    @property
+    def cpu_quota(self) -> int | None: ...
+    @property
+    def cpu_weight(self) -> int | None: ...
+    @property
+    def tasks_max(self) -> int | str: ...
+    @property
+    def io_weight(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """The amounts of the machine of which an option may be a percentage."""
+
+    memory: int
+    tasks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupLimit:
+    """One option, its controller, and the texts to write by their files. A kernel may lack some of these
+    files; one is enough.
+    """
+
+    option: str
+    controller: str
+    files: Mapping[str, str]
+
+
+def named(task: Limited) -> list[str]:
+    """Return the names of the limits that a task has."""
+    return [option for option in CONTROLLERS if getattr(task, option) not in (None, -1)]
+
+
+def limits_of(task: Limited, whole: Callable[[], Whole]) -> list[GroupLimit]:
+    """Return the limits of a task."""
+    found = named(task)
+    machine = whole() if found else None
+    return [
+        GroupLimit(
+            option=option,
+            controller=CONTROLLERS[option],
+            files=_files(option, getattr(task, option), machine),
+        )
+        for option in found
+        if machine is not None
+    ]
+
+
+def _files(option: str, value: Any, whole: Whole) -> Mapping[str, str]:
+    match option:
+        case "memory_max" | "memory_high":
+            return {option.replace("_", "."): str(part_of(value, whole.memory))}
+        case "tasks_max":
+            return {"pids.max": str(part_of(value, whole.tasks))}
+        case "cpu_quota":
+            return {"cpu.max": _quota(value)}
+        case "cpu_weight":
+            return {"cpu.idle": "0", "cpu.weight": str(value)} if value else {"cpu.idle": "1"}
+        case _:
+            return {"io.bfq.weight": str(_bfq_weight(value)), "io.weight": f"default {value}"}
+
+
+def _quota(share: int) -> str:
+    """Return the text of cpu.max for a quota in hundredths of a percent. A small quota has a longer period,
+    because the kernel has a least quota.
+    """
+    period = min(max(PERIOD, LEAST_QUOTA * 10_000 // share), LONGEST_PERIOD)
+    return f"{max(share * period // 10_000, LEAST_QUOTA)} {period}"
+
+
+def _bfq_weight(weight: int) -> int:
+    """Return the weight from 1 to 1000 that the scheduler BFQ has for one from 1 to 10,000."""
+    return weight if weight <= 100 else 100 + (weight - 100) * 900 // 9900
