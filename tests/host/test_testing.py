@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import pydoc
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,3 +151,26 @@ def test_the_help_of_the_sdk_lists_what_a_task_has() -> None:
         if not name.startswith("_")
     ]
     assert [name for name in names if name not in shown] == []
+
+
+def test_the_manual_page_of_services_has_every_public_name() -> None:
+    page = (Path(zmsvc.__file__).parent / "data/man/zmsvc-task.7").read_text()
+    classes = [getattr(zmsvc.task, name) for name in zmsvc.task.__all__]
+    names = {
+        name
+        for cls in (_TaskAttributes, Task, *classes)
+        for name in (*vars(cls).get("__annotations__", ()), *vars(cls))
+        if not name.startswith("_") and name not in ("listens",)
+    }
+    assert sorted(name for name in {*names, *zmsvc.task.__all__} if not re.search(rf"\b{name}\b", page)) == []
+
+
+def test_every_public_method_of_the_sdk_has_a_docstring() -> None:
+    classes = [getattr(zmsvc.task, name) for name in zmsvc.task.__all__]
+    bare = [
+        f"{cls.__name__}.{name}"
+        for cls in (_TaskAttributes, Task, *classes)
+        for name, value in vars(cls).items()
+        if callable(value) and not name.startswith("_") and not value.__doc__
+    ]
+    assert bare == []

@@ -4,6 +4,7 @@ service around it.
 A task and its service have these attributes before their own `__init__` runs:
 
     self.config         the task's <configuration>: a dict of str, list and dict
+    self.settings       the same as an instance of the dataclass that `settings_class` names, with its types
     self.log            a logging.Logger whose records carry the task's journal fields;
                         extra={"order_id": 17} adds the field ORDER_ID
     self.cause          the reason why the task was started: by, uid, depth, task, trigger,
@@ -12,8 +13,10 @@ A task and its service have these attributes before their own `__init__` runs:
     self.transaction    the ID of the transaction
     self.service_id     the ID of the task in the context file
 
-and the methods `update`, `publish` and `wait`. A service has its task as `self.task`, and names the task's
-class in `task_class`. zmsvc.testing creates tasks for unit tests. The reference is in zmsvc.task.sdk.
+and the methods `update`, `publish` and `wait`; an AsyncTask has `update_async`, `publish_async` and
+`wait_async` in their place. A service has its task as `self.task`, and names the task's class in
+`task_class`. zmsvc-task(7) is an introduction. zmsvc.testing creates tasks for unit tests. The reference is
+in zmsvc.task.sdk.
 """
 
 from zmsvc.task.sdk import AsyncTask, LoopedTask, SingleTask, TaskService
