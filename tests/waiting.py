@@ -19,8 +19,7 @@ _NEXT_LOOK = 0.01
 
 
 def wait_for(fact: Callable[[], Answer], deadline: float = PATIENCE) -> Answer:
-    """The first true answer of `fact`, which is asked again and again; an AssertionError of it means: not
-    yet.
+    """Call `fact` until it returns something true, and return that. An AssertionError means: not yet.
 
     This is for facts without an event in the kernel that one could wait for; the end of a process and a line
     in a pipe have one.

@@ -572,7 +572,7 @@ class FakeContext:
         return None if timeout is None else self.kernel.now + timeout
 
     def one(self) -> bool:
-        """Let one process that has something to do go on; False when all of them wait for a time."""
+        """Run one process that has work. Return False if all of them wait for a time."""
         kernel = self.kernel
         choices: list[Callable[[], object]] = []
         due = self.keeper_due()

@@ -231,7 +231,7 @@ class Kernel:
 
     @staticmethod
     def sender(datagram: notify.Datagram | None) -> notify.Datagram | None:
-        """The datagram as the kernel tells it: of the process that is meant to have sent it."""
+        """Return the datagram with the PID of the simulated sender."""
         if datagram is None:
             return None
         lines = [line for line in datagram.lines if line[0] != SENDER]
@@ -239,7 +239,7 @@ class Kernel:
 
 
 class KeeperPort:
-    """`zmsvc.keeper.machine.KeeperMachine` on such a kernel."""
+    """A `KeeperMachine` on the simulated kernel."""
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel

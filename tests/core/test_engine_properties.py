@@ -132,7 +132,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(launch=st.integers(0, 30), which=st.integers(0, 3))
     def told_twice(self, launch: int, which: int) -> None:
-        """The keeper repeats reports: of launches that are over, and of launches in their present state."""
+        """The keeper may repeat a report: any about a launch that is over, and `TaskLaunched` about a live one."""
         told: list[ev.Fact] = [
             ev.TaskExited(launch=launch, code=0),
             ev.LaunchFailed(launch=launch, why="?"),

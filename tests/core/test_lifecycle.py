@@ -33,7 +33,7 @@ def test_every_state_is_at_rest_live_or_in_back_off() -> None:
 
 
 def test_every_state_answers_a_start_a_stop_and_a_restart() -> None:
-    """The client of an order is always waiting for a task that moves."""
+    """Otherwise the client of an order would wait for a task that never changes."""
     for sub in SubState:
         assert TaskEvent.RESTART in TABLE[sub]
         assert TaskEvent.START in TABLE[sub] or sub in (SubState.LAUNCHING, SubState.START, SubState.RUNNING)

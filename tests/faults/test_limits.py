@@ -53,7 +53,7 @@ def no_more_files(pid: int, spare: int = 0) -> Iterator[None]:
 
 
 def cpu(pid: int) -> float:
-    """Seconds of CPU that this process has used."""
+    """Return the CPU seconds of process `pid`."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 

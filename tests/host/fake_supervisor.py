@@ -222,7 +222,7 @@ class House:
             try:
                 each.close()
             except OSError:
-                continue  # The test has done so.
+                continue  # The test has closed it already.
 
 
 @contextmanager

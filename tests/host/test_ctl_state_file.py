@@ -1,6 +1,4 @@
-"""A context that does not run is shown from its state file: read as it lies there, never changed, and
-never as if a task were alive.
-"""
+"""A context that does not run is shown from its state file, which is not changed; no task is shown as alive."""
 
 from __future__ import annotations
 

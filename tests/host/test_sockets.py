@@ -299,9 +299,7 @@ def when_written(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> 
 
 
 def test_a_single_message_that_ends_the_device_has_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as an order to exit: the device has read it and has closed the connection before the sender
-    looks.
-    """
+    """An order to exit, for example: the device reads it and closes the connection before the sender looks."""
     context = sockets.context()
     device = context.socket(zmq.XSUB)
     device.bind("tcp://127.0.0.1:*")

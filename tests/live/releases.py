@@ -14,7 +14,7 @@ from needs import need
 
 ROOT = Path(__file__).parents[2]
 
-OLD = "4ef1121"
+ZMSVC_1_0 = "4ef1121"
 """The commit of zmsvc 1.0, whose keeper and supervisor send no protocol number."""
 
 PROTOCOL_3 = "b68ab39"

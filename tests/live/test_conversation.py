@@ -256,9 +256,7 @@ def test_bursts_of_changes_cost_one_context_info(context: Context, ear: Callable
 
 
 def closes_when_told(context: Context, home: Path) -> None:
-    """A service that ends when there is a file `go`, so that nothing but an order changes anything before
-    that.
-    """
+    """Add a service whose end waits for the file `go`; until then only orders change something."""
     gate = f"while not __import__('os').path.exists('{home}/go'):\n        __import__('time').sleep(0.01)"
     context.looped("Echo", f"def close(self):\n    {gate}")
 

@@ -154,8 +154,8 @@ def test_the_last_updates_of_another_users_task_are_processed_before_its_exit(
 
 def test_a_descriptor_that_hangs_holds_up_only_the_tasks_of_its_user(mixed: Context, attack: Attack) -> None:
     before = mixed.status()
-    # The attacker lets go of its descriptor before the supervisor has it, or its own close would be the last
-    # and hang.
+    # The attacker closes its copy before the supervisor receives one. Otherwise the attacker's close would be
+    # the last, and would hang.
     attack(attacked(mixed), lambda: os.kill(before["pid"], signal.SIGSTOP))
     os.kill(before["pid"], signal.SIGCONT)
     began = time.monotonic()

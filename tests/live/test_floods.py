@@ -62,13 +62,13 @@ def flood(
 
 
 def memory(pid: int) -> int:
-    """Bytes of its own that a process has in memory."""
+    """Return the bytes of memory that belong to this process alone."""
     _, resident, shared, *_ = Path(f"/proc/{pid}/statm").read_text().split()
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
 def cpu(pid: int) -> float:
-    """Seconds of CPU time of a process's first thread."""
+    """Return the CPU seconds of the first thread of a process."""
     return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
 
 

@@ -1,5 +1,5 @@
-"""Without journald: each line of a task has its name, in the file and on standard error, and no task has
-the file or the terminal.
+"""Without journald each line is marked with its task, in the file and on standard error; tasks cannot open the
+file or the terminal.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from context import Context
-from releases import OLD, ROOT, Installed, edited, extracted
+from releases import ROOT, ZMSVC_1_0, Installed, edited, extracted
 from waiting import wait_for, wait_for_end
 
 from zmsvc import __version__
@@ -29,7 +29,7 @@ the_old_keeper_forks = pytest.mark.skipif(
 
 @pytest.fixture
 def old(home: Path) -> Path:
-    return extracted(OLD, home)
+    return extracted(ZMSVC_1_0, home)
 
 
 def fill(context: Context) -> None:

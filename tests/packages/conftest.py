@@ -18,11 +18,9 @@ import pytest
 from installed import Installed
 from machine import TOOLS, Machine
 from needs import need
+from releases import ZMSVC_1_0
 
 ROOT = Path(__file__).parents[2]
-
-FIRST_RELEASE = "4ef11216757349217288a70d0c13d4c20b418cdd"
-"""The last commit of 1.0.0, which had no debian/ of its own."""
 
 _MACHINE = pytest.StashKey[Machine]()
 
@@ -79,10 +77,10 @@ def _build(tree: Path, source: Path, directory: Path) -> str:
 
 
 def _first_release(directory: Path) -> Path:
-    """Return the tree of the first release with the present debian/, whose changelog has version 1.0.0."""
-    archive = subprocess.run(
-        ["git", "archive", FIRST_RELEASE], cwd=ROOT, capture_output=True, check=True
-    ).stdout
+    """Return the tree of the first release, which had no debian/, with the present debian/; its changelog says
+    version 1.0.0.
+    """
+    archive = subprocess.run(["git", "archive", ZMSVC_1_0], cwd=ROOT, capture_output=True, check=True).stdout
     subprocess.run(["tar", "-x"], cwd=directory, input=archive, check=True)
     shutil.copytree(ROOT / "debian", directory / "debian")
     changelog = directory / "debian/changelog"

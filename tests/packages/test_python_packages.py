@@ -136,8 +136,8 @@ def test_the_wheel_has_the_package_and_what_lies_beside_it(wheel: zipfile.ZipFil
 
 
 def test_setuptools_warns_of_nothing(built: dict[str, tuple[Path, str]]) -> None:
-    # Not of the project: globs of MANIFEST.in that exclude what happens not to be there, and bytecode that
-    # no test asked for.
+    # Warnings that are not the project's fault: a MANIFEST.in pattern without a match, and byte-compiling
+    # switched off.
     harmless = r"no previously-included|byte-compiling is disabled|no directories found matching"
     for kind, (_, said) in built.items():
         warnings = [

@@ -71,8 +71,8 @@ def start_by_rule(task: Task, limits: Limits, now: float, *, failing: bool, laun
     """Return the new count of quick starts and the time of the start. `failing`: the task has failed, and its
     own rule starts it again.
 
-    The later of both times counts. Otherwise a task that alternately fails and ends well would reset each
-    count by the other.
+    The later one of both times counts: a task that fails and ends well in turn would otherwise be delayed by
+    neither.
     """
     quick_starts, at = next_quick_start(task, limits, now)
     return quick_starts, max(at, now + back_off(task, limits, launch)) if failing else at

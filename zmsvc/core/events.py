@@ -242,8 +242,7 @@ Fact = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """Start the process of a task. A repeated order is harmless: the keeper forks one task for a launch
-    number.
+    """Start the process of a task. A repeated order is harmless: the keeper forks one task for a launch ID.
 
     The cause is read from the world when the order is carried out, so it has all rules that fired at the same
     time.

@@ -16,8 +16,8 @@ _NEVER = r"(?!)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A program that can put itself into the background. Each pattern is searched in the program's arguments,
-    each of which follows a blank.
+    """A program that can put itself into the background. `on` and `off` are searched in its arguments, joined
+    with a blank before each.
     """
 
     name: str

@@ -163,7 +163,7 @@ def named(origin: Origin) -> str:
 
 
 def resolve(draft: Draft, key: Key, failure: str) -> None:
-    """Give this outcome to all requests that wait for the task."""
+    """Let all requests that wait for the task fail with this text."""
     _resolve(draft, key, lambda _: failure, stops=False)
     _resolve(draft, key, lambda _: failure, stops=True)
 

@@ -133,8 +133,8 @@ class Transaction:
     open: bool = True
     opened: float = 0.0
     closed: float = 0.0
-    """When the transaction was stopped. For an earlier boot this is a number of 0 or less, which still keeps
-    the order of the stops.
+    """The time at which the transaction was stopped. After a reboot a number of 0 or less replaces it: only
+    the order of the stops is kept.
     """
 
 

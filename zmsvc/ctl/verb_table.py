@@ -1,8 +1,7 @@
 """The table of zmsvcctl's verbs and their arguments. The parser, the sections VERBS and OPTIONS of
 zmsvcctl(1), and the completion of bash, zsh and fish are made from it (`make manual completion`).
 
-Users who may give an order, and the ways to give it, are in core/access.py. CONTRIBUTING.md says how to add a
-verb.
+core/access.py says who may give which order, and over which socket. CONTRIBUTING.md says how to add a verb.
 """
 
 from __future__ import annotations
@@ -208,7 +207,7 @@ every process beside the main one that was asked to end, or killed; see *kill_mo
 The stop of a task fires its *on_exit* rules, except one that would start that same task again; the stop of
 a whole transaction fires none. A named task is held: no rule starts it until an operator starts or
 restarts it, also after **exit** and after a reboot. A whole transaction that was stopped is opened by a
-start or restart that names it, and then holds nothing.
+start or restart that names it; then no task of it is held.
 
 A start that comes before the task has ended wins: the stop says “started again meanwhile by ...” and ends
 with 1.""",

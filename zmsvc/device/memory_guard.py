@@ -120,7 +120,7 @@ class MemoryGuard:
         return None if self._trim_at is None else max(0, round((self._trim_at - time.monotonic()) * 1000)) + 1
 
     def trim_if_due(self) -> None:
-        """Trim the heap, if a peer that may have filled it has left."""
+        """Trim the heap if its time has come, shortly after a peer that may have filled it has left."""
         if self._trim_at is not None and time.monotonic() >= self._trim_at:
             self._trim_at = None
             linux.trim_heap()

@@ -105,8 +105,8 @@ class MissedOrders:
             return
         topic = prefix.removesuffix(messages.SEPARATOR).decode("utf-8", "replace")
         self._origin = topic.rpartition(".")[2]
-        # Messages queued here arrived before the supervisor subscribed (up to a short race while the proxy
-        # passes its subscription on).
+        # The messages in this queue arrived before the supervisor subscribed. A few may arrive while the
+        # proxy passes the subscription on.
         self._count_orders()
         self._present.add(prefix)
         self._report(topic)

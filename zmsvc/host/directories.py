@@ -31,8 +31,8 @@ def claim(directory: Path, mode: int) -> None:
 
 
 def check(directory: Path) -> None:
-    """Raise PlaceError unless the directory belongs to this user, and only this user and root can change what
-    its path means.
+    """Raise PlaceError unless the directory belongs to this user, and no one but this user and root can make
+    its path lead elsewhere.
     """
     about = os.lstat(_resolve(directory, _trusted()))
     if about.st_uid != os.geteuid():

@@ -28,8 +28,8 @@ def read_all(texts: Iterable[str]) -> dict[str, str]:
 
 
 def replaceable(text: str) -> str:
-    """Return how another user could make the path of a file lead to a different one; empty if none could.
-    Root reads no such file for a task: a link to a secret of root would give it to the owner of the link.
+    """Return the reason why another user could replace this file or a link to it; empty if none could. Root
+    does not read such a file for a task, since a link could lead to a secret of root.
     """
     try:
         directories.check_source(Path(optional_path(text)[0]))

@@ -165,7 +165,7 @@ def _private_root() -> Path | None:
 
 
 def make_private_root(below: Path) -> None:
-    """Create the root in /tmp with mode 0700 if `below` is in it: `mkdir` with parents would use another
+    """Create /tmp/zmsvc-UID with mode 0700 if `below` lies in it; `mkdir(parents=True)` would use the default
     mode. Raises PlaceError, OSError.
     """
     private = _private_root()

@@ -35,8 +35,8 @@ class Options:
 
 
 def options(configuration: Any) -> Options:
-    """Return the options of a message or a configuration, in which 1 (a number or a text) means yes. Anything
-    but a mapping selects no options.
+    """Return the options that a message or a configuration selects: those with the value 1, true, yes or on.
+    Anything but a mapping selects none.
     """
     values = configuration if isinstance(configuration, Mapping) else {}
     return Options(

@@ -136,8 +136,8 @@ class SupervisorProcess(RestartedProcess):
         finally:
             supervisor_end.close()
         self.conn, self.replacing, self._aborted, self.protocol = keeper_end, False, False, 0
-        # On a busy machine the start can take longer than the watchdog interval. Killing the supervisor then
-        # would repeat for ever.
+        # On a busy machine a start may take longer than the watchdog interval. If the keeper killed the
+        # supervisor then, none would ever become ready.
         self._watchdog_due = self.machine.now() + max(self._watchdog, START_TIMEOUT)
         return keeper_end
 

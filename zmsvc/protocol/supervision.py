@@ -39,7 +39,9 @@ class SignalTask:
     Since protocol 2.
     """
     all: bool = False
-    """Send the signal to every process of the launch. None of them is expected to end. Since protocol 4."""
+    """Send the signal to every process of the launch. Nothing is to end, so `Gone` does not follow. Since
+    protocol 4.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

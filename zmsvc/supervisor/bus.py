@@ -112,10 +112,10 @@ class Bus:
         return self._publisher.progress()
 
     def _attach(self) -> None:
-        # Only we subscribe to this prefix, and libzmq passes on our other subscriptions first.
         if self._attach_pause is not None:
             return
         began = self._loop.time()
+        # Our subscription to the topic of missed orders comes last, and no other process has it.
         if not self._attached.is_set() and self._publisher.has_expected_subscription():
             self._attached.set()
         self._publisher.drain()

@@ -22,7 +22,7 @@ the same reason.
 
 
 class UnitNotifier(Protocol):
-    """The supervisor's side of sd_notify, as host/systemd/notify.py has it."""
+    """The methods of `Notifier` (host/systemd/notify.py) that the supervisor uses."""
 
     def notify(self, *lines: str) -> None: ...
     def ready(self) -> None: ...

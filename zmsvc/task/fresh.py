@@ -1,7 +1,7 @@
 """`python -m zmsvc.task.fresh NAME=FD...`: run a task in a new interpreter, which the fork has executed.
 
-Here all of the task's environment takes effect, as the interpreter, libc and the dynamic linker read it when
-a program starts. The fork has already set up the task's process: its user, limits, streams and PID stay.
+Here all of the task's environment takes effect, because the interpreter, libc and the dynamic linker read it
+when a program starts. The fork has already set up the task's process: its user, limits, streams and PID stay.
 """
 
 from __future__ import annotations

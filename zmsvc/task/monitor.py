@@ -360,8 +360,8 @@ class MonitorTask(LoopedTask):
 
     def _ask(self) -> None:
         assert self._state_client is not None
-        # Repeated only at the beginning: the device may not have our subscription yet, and then the answer is
-        # lost.
+        # Ask several times only at the start: the device may not have our subscription yet, and would lose
+        # the answer.
         for _ in range(1 if self.view.tasks() else ATTEMPTS):
             transaction = self._state_client.ask(self.publish)
             if transaction is not None:

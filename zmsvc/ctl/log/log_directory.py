@@ -19,8 +19,8 @@ MAX_LINE = 1 << 20
 
 
 class LogDirectory:
-    """A log file that the daemon of user `owner` writes. Raises PlaceError for a directory of another user,
-    and OSError.
+    """The open directory of a log file that user `owner` writes. Raises PlaceError for a directory of another
+    user, and OSError.
     """
 
     def __init__(self, path: Path, owner: int) -> None:

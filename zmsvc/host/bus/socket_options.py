@@ -82,7 +82,7 @@ XPUB_SUBSCRIPTIONS_HWM = 100
 that the peer has sent them. A low mark also slows a flood down, since two threads alternate.
 """
 PUBLISHER_SUBSCRIPTIONS_HWM = 1000
-"""Subscriptions that wait in a publisher; more wait in the device. libzmq processes all that wait at once:
+"""Subscriptions that wait in a publisher; more wait in the device. libzmq processes in one go whatever waits:
 20,000 take 100 ms.
 """
 XSUB_SUBSCRIPTIONS_HWM = 50_000
