@@ -19,7 +19,7 @@ from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key
 from zmsvc.core.lifecycle import TABLE, TaskEvent
 from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
-from zmsvc.core.service_options import Limits, ServiceType
+from zmsvc.core.service_options import FailureAction, Limits, ServiceType
 from zmsvc.core.world import Task, World, task_from_row, task_to_row
 
 BEGINNING = 1000.0
@@ -31,7 +31,7 @@ def rule(trigger: str, action: str, call: str) -> Rule:
     return Rule(trigger=Trigger(trigger), action=Action(action), call=call)
 
 
-def context(*tasks: TaskService, ident: str = "context001") -> Context:
+def context(*tasks: TaskService, ident: str = "context001", any_fail: Iterable[Rule] = ()) -> Context:
     points = Endpoints(
         subscribe_endpoint="ipc:///s",
         publish_endpoint="ipc:///p",
@@ -39,7 +39,12 @@ def context(*tasks: TaskService, ident: str = "context001") -> Context:
         subscribe_bind="ipc:///s",
     )
     return Context(
-        name="Sim", id=ident, log_name="Sim", endpoints=points, tasks={task.id: task for task in tasks}
+        name="Sim",
+        id=ident,
+        log_name="Sim",
+        endpoints=points,
+        tasks={task.id: task for task in tasks},
+        on_any_fail=tuple(any_fail),
     )
 
 
@@ -50,6 +55,7 @@ def task(
     kind: str = "Process",
     notify: bool = False,
     nice: int | None = None,
+    failure_action: str = "none",
     **limits: float,
 ) -> TaskService:
     return TaskService(
@@ -60,6 +66,7 @@ def task(
         service_type=ServiceType(kind),
         notify=notify,
         nice=nice,
+        failure_action=FailureAction(failure_action),
         limits=Limits(**limits),  # type: ignore[arg-type]
     )
 
@@ -154,7 +161,9 @@ def check_alarms(before: World, after: World, effects: Iterable[Effect]) -> None
 
 
 def check_answers(before: World, after: World, effects: Iterable[Effect], fact: Fact) -> None:
-    """Check that each request is answered once: requests that no longer wait, and those answered at once."""
+    """Check that each request is answered once: requests that no longer wait, and those answered at once. The
+    start of a context that ends because of a failure has no answer but that end.
+    """
     answered = Counter(
         0 if isinstance(e, ev.Ready) else e.request for e in effects if isinstance(e, ev.Reply | ev.Ready)
     )
@@ -164,6 +173,8 @@ def check_answers(before: World, after: World, effects: Iterable[Effect], fact: 
     elif isinstance(fact, ev.Requested | ev.ContextReloaded) and fact.request is not None:
         expected[fact.request] += 1
     expected.subtract(Counter(waiter.request for waiter in after.pending))
+    if after.exit_status:
+        del expected[0]
     assert answered == +expected
 
 
@@ -174,6 +185,9 @@ def check_walls(before: World, after: World, fact: Fact) -> None:
     ):
         return
     if isinstance(fact, ev.Requested) and (fact.verb is Verb.EXIT or fact.new):
+        return
+    if after.exit_status != before.exit_status:
+        # A failure ends the whole context.
         return
     touched = {key[0] for key, task in after.tasks.items() if before.tasks.get(key) is not task}
     match fact:
@@ -315,8 +329,8 @@ class Simulation:
     unforgotten: list[ev.Forget] = field(default_factory=list)
 
     @classmethod
-    def of(cls, *tasks: TaskService) -> Simulation:
-        return cls(world=World(context=context(*tasks)))
+    def of(cls, *tasks: TaskService, any_fail: Iterable[Rule] = ()) -> Simulation:
+        return cls(world=World(context=context(*tasks, any_fail=any_fail)))
 
     # --- a supervisor
 
@@ -430,6 +444,7 @@ class Simulation:
             context=saved.context,
             keeper_id=saved.keeper_id,
             stopping=saved.stopping,
+            exit_status=saved.exit_status,
             next_launch=saved.next_launch,
             disabled=saved.disabled,
             transactions=dict(saved.transactions),
@@ -595,6 +610,7 @@ class Simulation:
         return {
             "tasks": {key: timeless(each) for key, each in self.world.tasks.items()},
             "transactions": dict(self.world.transactions),
+            "exit": (self.world.stopping, self.world.exit_status),
             "forked": sorted(self.keeper.forked),
             "alive": {launch: process.key for launch, process in self.keeper.alive.items()},
             "kept": dict(self.keeper.ends),

@@ -97,6 +97,28 @@ def goodbye(sim: Simulation) -> None:
     sim.ask("exit", transaction=None, request=1)
 
 
+def give_up(sim: Simulation) -> None:
+    """A failure starts an alert and stops a transaction; another one ends the daemon."""
+    sim.ready()
+    sim.ask("start", transaction="T2", request=1)
+    sim.ready()
+    sim.end("a", code=1)
+    sim.ready("alert")
+    sim.end("alert", code=0)
+    sim.end("b", code=1)
+    sim.ask("start", request=2)
+    sim.ready()
+    sim.end("c", code=1)
+
+
+GIVE_UP = (
+    task("a", rule("on_fail", "start", "alert")),
+    task("b", failure_action="stop"),
+    task("c", failure_action="exit"),
+    task("alert", entry=False),
+)
+
+
 def no_fork(sim: Simulation) -> None:
     sim.keeper.broken = True
     sim.ask("restart", "a", request=1)
@@ -112,6 +134,7 @@ STORIES: dict[str, tuple[Story, tuple[TaskService, ...]]] = {
     "hard": (hard, HARD),
     "new file": (new_file, PAIR),
     "goodbye": (goodbye, PAIR),
+    "give up": (give_up, GIVE_UP),
     "no fork": (no_fork, (task("a", rule("on_fail", "restart", "a")),)),
 }
 

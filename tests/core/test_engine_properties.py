@@ -17,7 +17,7 @@ from simulation import rule as trigger_rule
 from zmsvc.core import events as ev
 from zmsvc.core.access import Verb
 from zmsvc.core.engine import step
-from zmsvc.core.model import TaskService
+from zmsvc.core.model import Rule, TaskService
 
 NAMES = ("a", "b", "c")
 TRANSACTIONS = ("T1", "T2")
@@ -40,6 +40,15 @@ limits = st.fixed_dictionaries(
     optional={"watchdog": st.just(3.0), "start_limit_burst": st.just(2), "restart_max_delay": st.just(4.0)},
 )
 
+
+def any_fail(tasks: list[TaskService]) -> st.SearchStrategy[list[Rule]]:
+    """Return rules of a context with these tasks."""
+    actions, names = st.sampled_from(["start", "stop", "restart"]), [each.id for each in tasks]
+    return st.lists(
+        st.builds(trigger_rule, st.just("on_any_fail"), actions, st.sampled_from(names)), max_size=1
+    )
+
+
 calm = limits.map(lambda drawn: {name: value for name, value in drawn.items() if name != "watchdog"})
 
 
@@ -60,6 +69,7 @@ def files(draw: st.DrawFn, *, watched: bool = True) -> list[TaskService]:
                 kind=kind,
                 notify=notify,
                 nice=draw(st.sampled_from([None, 5])),
+                failure_action=draw(st.sampled_from(["none", "none", "none", "none", "stop", "exit"])),
                 **more,
             )
         )
@@ -69,9 +79,9 @@ def files(draw: st.DrawFn, *, watched: bool = True) -> list[TaskService]:
 class Machine(RuleBasedStateMachine):
     """A context of up to three tasks with any rules, and everything that can happen to it."""
 
-    @initialize(given=files(), autostart=st.booleans())
-    def begin(self, given: list[TaskService], autostart: bool) -> None:
-        self.sim = Simulation.of(*given)
+    @initialize(given=files(), autostart=st.booleans(), data=st.data())
+    def begin(self, given: list[TaskService], autostart: bool, data: st.DataObject) -> None:
+        self.sim = Simulation.of(*given, any_fail=data.draw(any_fail(given)))
         self.number = 0
         self.sim.begin(transaction=None, autostart=autostart)
 
@@ -220,6 +230,7 @@ class Machine(RuleBasedStateMachine):
         sim = self.sim
         sim.die_at, sim.disk_full = None, False
         sim.let_die()
+        left = sim.world.exit_status
         for name in sim.world.transactions:
             sim.ask("stop", transaction=name, request=self.number + 1)
         sim.rest()
@@ -231,7 +242,10 @@ class Machine(RuleBasedStateMachine):
         sim.ask("exit", transaction=None, request=self.number + 3)
         sim.happen(ev.TaskExited(launch=99, code=0))
         sim.ask("start", transaction="T1", request=self.number + 4)
-        assert sum(isinstance(effect, ev.Leave) for effect in sim.effects[mark:]) == 1
+        ends = [effect.status for effect in sim.effects if isinstance(effect, ev.Leave)]
+        assert ends
+        assert all(status == left for status in ends[-1:])
+        assert bool(left) or sum(isinstance(effect, ev.Leave) for effect in sim.effects[mark:]) == 1
 
 
 def words(launch: int, which: int, sequence: int) -> ev.Fact:

@@ -70,7 +70,7 @@ def test_the_theory_of_operation_names_every_sub_state_and_deciding_module() -> 
     theory = ARCHITECTURE.split("## Theory of operation")[1].split("## Where is")[0]
     assert {each.value for each in SubState} <= set(re.findall(r"[a-z]+(?:-[a-z]+)*", theory))
     source = (ROOT / "zmsvc" / "core" / "engine.py").read_text()
-    imported = re.search(r"^from zmsvc\.core import (pending.+)$", source, re.MULTILINE)
+    imported = re.search(r"^from zmsvc\.core import (failures.+)$", source, re.MULTILINE)
     assert imported is not None
     assert {f"{name}.py" for name in imported[1].split(", ")} <= named(theory)
 

@@ -62,7 +62,9 @@ class More(ServiceOptions):
     state_directory: str = option(kinds.DIRECTORY, "~", summary="A directory.")
     directory_mode: int = option(kinds.MODE, 0o22, summary="A mode.")
     priority: int = option(kinds.whole_number(1, 10_000), 100, summary="A number.")
-    failure_action: Policy = option(kinds.choice(Policy, "is not an action"), Policy.NONE, summary="A word.")
+    start_limit_action: Policy = option(
+        kinds.choice(Policy, "is not an action"), Policy.NONE, summary="A word."
+    )
     pids: tuple[int, ...] = option(
         kinds.list_of(kinds.whole_number(1, 9), "numbers"), (1, 2), summary="A list."
     )
@@ -95,7 +97,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "state_directory": ("\n-/srv/a b", "-/srv/a b"),
     "directory_mode": ("0750", 0o750),
     "priority": ("10000", 10_000),
-    "failure_action": (" reboot ", Policy.REBOOT),
+    "start_limit_action": (" reboot ", Policy.REBOOT),
     "pids": (" 3\n4 ", (3, 4)),
     "status": ("kill", "SIGKILL"),
     "statuses": (" 3\n9 RTMIN+3</statuses><statuses>75", (3, 9, "SIG37", 75)),
@@ -121,7 +123,7 @@ BAD = {
     "state_directory": "~root",
     "directory_mode": "0800",
     "priority": "0",
-    "failure_action": "halt",
+    "start_limit_action": "halt",
     "pids": "3 x",
     "status": "256",
     "statuses": "3 </statuses><statuses> 1 NOSUCH",

@@ -32,7 +32,7 @@ _NAMED = 5
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
     """A fault and its place: an `element` of the context, a task by its index in the file, or a rule of that
-    task by its index.
+    task by its index. Without a task it is a rule of the context.
     """
 
     text: str
@@ -67,11 +67,13 @@ class ConfigWarning:
         return f"{self.file or path}{f':{self.line}' if self.line else ''}: {self.text}"
 
 
-def faults(tasks: Sequence[TaskService], binds: Mapping[str, Endpoint]) -> list[Fault]:
+def faults(
+    tasks: Sequence[TaskService], binds: Mapping[str, Endpoint], any_fail: Sequence[Rule] = ()
+) -> list[Fault]:
     """Return every fault between elements. `binds` has those of the four endpoints that could be read, by
-    element name.
+    element name; `any_fail` are the rules of the context.
     """
-    return [*_repeated(tasks), *_calls(tasks), *_binds(binds)]
+    return [*_repeated(tasks), *_calls(tasks, any_fail), *_binds(binds)]
 
 
 def _repeated(tasks: Sequence[TaskService]) -> Iterator[Fault]:
@@ -87,10 +89,12 @@ def _repeated(tasks: Sequence[TaskService]) -> Iterator[Fault]:
             seen[task.id] = index
 
 
-def _calls(tasks: Sequence[TaskService]) -> Iterator[Fault]:
+def _calls(tasks: Sequence[TaskService], any_fail: Sequence[Rule]) -> Iterator[Fault]:
     known = {task.id for task in tasks}
-    for index, task in enumerate(tasks):
-        for number, rule in enumerate(task.rules):
+    rules: list[tuple[int | None, Sequence[Rule]]] = [(None, any_fail)]
+    rules += [(index, task.rules) for index, task in enumerate(tasks)]
+    for index, of_one in rules:
+        for number, rule in enumerate(of_one):
             if rule.call not in known:
                 expected = f"expected the id of a task of this context{similar(rule.call, known)}"
                 text = f"{rule.trigger} calls {quote(rule.call)}, {expected}"
@@ -159,7 +163,7 @@ def config_warnings(context: Context, *, curve: bool = False) -> list[ConfigWarn
     for part in context.parts:
         found += [ConfigWarning(file=part.path, line=line, text=text) for line, text in part.passed_over]
     found += [*_binds_apart(context, curve=curve), *_open_bus(context, curve=curve), *_privileged(tasks)]
-    found += [*_unreachable(tasks), *_rule_cycles(tasks)]
+    found += [*_unreachable(context), *_rule_cycles(tasks)]
     for task in tasks.values():
         found += [
             ConfigWarning(task=task.id, text=f"{task.id}: {text}")
@@ -278,12 +282,15 @@ def _privileged(tasks: Mapping[str, TaskService]) -> Iterator[ConfigWarning]:
         yield ConfigWarning(task=without[0], text=text)
 
 
-def _unreachable(tasks: Mapping[str, TaskService]) -> Iterator[ConfigWarning]:
+def _unreachable(context: Context) -> Iterator[ConfigWarning]:
+    tasks = context.tasks
     reached = {task.id for task in tasks.values() if task.entry}
     if not reached:
         yield ConfigWarning(
             text=("no task starts with its transaction: no <state> has the type on_start or start_now")
         )
+    else:
+        reached |= {rule.call for rule in context.on_any_fail if rule.action in _STARTING}
     waiting = list(reached)
     while waiting:
         called = {rule.call for rule in tasks[waiting.pop()].rules if rule.action in _STARTING} - reached

@@ -6,7 +6,7 @@ A step copies a map before its first change to it, so a world never changes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from zmsvc.core import events as ev
@@ -15,6 +15,16 @@ from zmsvc.core.lifecycle import SubState
 from zmsvc.core.model import TaskService
 from zmsvc.core.service_options import Limits
 from zmsvc.core.world import PendingRequest, Task, Transaction, World, service_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A failure of this step: the index of its record among the effects, and the task before its rules
+    fire.
+    """
+
+    record: int
+    task: Task
 
 
 class Draft:
@@ -26,6 +36,7 @@ class Draft:
         self.context = world.context
         self.keeper_id = world.keeper_id
         self.stopping = world.stopping
+        self.exit_status = world.exit_status
         self.next_launch = world.next_launch
         self.disabled = world.disabled
         self.keeper_signals_others = world.keeper_signals_others
@@ -34,6 +45,8 @@ class Draft:
         self.launches: Mapping[int, Key] = world.launches
         self.pending: tuple[PendingRequest, ...] = world.pending
         self.effects: list[Effect] = []
+        self.failed: dict[Key, Failure] = {}
+        """The tasks that have failed in this step, in order. core.failures decides what follows."""
         self.new_supervisor = False
         """True in the first step of a new supervisor: orders of its predecessor may not have been carried
         out.
@@ -142,6 +155,17 @@ class Draft:
         instance = service.instance if service else ""
         self.emit(ev.Record(transaction=key[0], task=key[1], event=event, detail=detail, instance=instance))
 
+    def record_failure(self, key: Key, **detail: Any) -> None:
+        """Record that a task has failed. Whether it has failed for good is known at the end of the step."""
+        self.record(key, "failed", **detail)
+        self.failed[key] = Failure(record=len(self.effects) - 1, task=self.tasks[key])
+
+    def amend(self, record: int, **detail: Any) -> None:
+        """Add details to a record of this step."""
+        effect = self.effects[record]
+        assert isinstance(effect, ev.Record)
+        self.effects[record] = replace(effect, detail={**effect.detail, **detail})
+
     def publish_control(
         self, key: Key, action: str, *, success: bool, pid: int | None, items: Mapping[str, Any]
     ) -> None:
@@ -173,6 +197,7 @@ class Draft:
             context=self.context,
             keeper_id=self.keeper_id,
             stopping=self.stopping,
+            exit_status=self.exit_status,
             next_launch=self.next_launch,
             disabled=self.disabled,
             keeper_signals_others=self.keeper_signals_others,

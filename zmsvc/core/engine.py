@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, assert_never
 
 from zmsvc.core import events as ev
-from zmsvc.core import pending_requests, reload, requests, resume, updates
+from zmsvc.core import failures, pending_requests, reload, requests, resume, updates
 from zmsvc.core.draft import Draft
 from zmsvc.core.errors import CANNOT_EXECUTE
 from zmsvc.core.events import Effect, Fact, Key
@@ -25,6 +25,7 @@ def step(world: World, fact: Fact, now: float) -> tuple[World, tuple[Effect, ...
     """Return the consequences of `fact` at `now` (monotonic seconds)."""
     draft = Draft(world, now)
     _dispatch(draft, fact)
+    failures.settle(draft)
     pending_requests.answer(draft)
     return draft.finish()
 

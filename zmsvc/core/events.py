@@ -376,7 +376,9 @@ class Ready:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leave:
-    """End the context's daemon: everything is stopped."""
+    """End the context's daemon with this exit status: everything is stopped."""
+
+    status: int = 0
 
 
 Effect = (

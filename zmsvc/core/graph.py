@@ -18,11 +18,14 @@ FILL: Mapping[State, str] = {
     "deactivating": "#fbd9a8",
     "failed": "#f6b8b0",
 }
+ANY = "any task"
+"""The node from which the rules of the context lead. No ID of a task has a blank."""
 _PLAIN = "#ffffff"
 _STROKE: Mapping[Trigger, str] = {
     Trigger.ON_START: "#2a7d2e",
     Trigger.ON_UPDATE: "#2b5fa8",
     Trigger.ON_FAIL: "#b3261e",
+    Trigger.ON_ANY_FAIL: "#b3261e",
     Trigger.ON_EXIT: "#555555",
 }
 
@@ -31,7 +34,7 @@ def dot(context: Context, states: Mapping[str, State] | None = None) -> str:
     """Return the context in Graphviz's language. `states` colors tasks by ID. Entry tasks have a double
     border, and stopping rules are dashed.
     """
-    names = {task: f"n{index}" for index, task in enumerate(context.tasks)}
+    names = {task: f"n{index}" for index, task in enumerate([*context.tasks, ANY])}
     lines = [
         f"digraph {_dot(context.name)} {{",
         "  rankdir=LR;",
@@ -44,6 +47,8 @@ def dot(context: Context, states: Mapping[str, State] | None = None) -> str:
         border = 2 if task.entry else 1
         fill = FILL.get(state or "", _PLAIN)
         lines.append(f'  {names[task.id]} [label={label}, peripheries={border}, fillcolor="{fill}"];')
+    if context.on_any_fail:
+        lines.append(f"  {names[ANY]} [label={_dot(ANY)}, shape=plaintext, style=solid];")
     for source, target, trigger, action, words in _arrows(context):
         style = "dashed" if action is Action.STOP else "solid"
         color = _STROKE[trigger]
@@ -58,7 +63,7 @@ def mermaid(context: Context, states: Mapping[str, State] | None = None) -> str:
     """Return the context as a Mermaid flow chart. Entry tasks have round ends, stopping rules are dotted, and
     `states` colors tasks by ID.
     """
-    names = {task: f"n{index}" for index, task in enumerate(context.tasks)}
+    names = {task: f"n{index}" for index, task in enumerate([*context.tasks, ANY])}
     lines = ["flowchart LR"]
     shown: dict[State, list[str]] = {}
     for task in context.tasks.values():
@@ -68,6 +73,8 @@ def mermaid(context: Context, states: Mapping[str, State] | None = None) -> str:
         lines.append(f"  {names[task.id]}{left}{label}{right}")
         if state and state in FILL:
             shown.setdefault(state, []).append(names[task.id])
+    if context.on_any_fail:
+        lines.append(f"  {names[ANY]}[/{_mermaid(ANY)}/]")
     arrows = list(_arrows(context))
     for source, target, _, action, words in arrows:
         arrow = "-.->" if action is Action.STOP else "-->"
@@ -81,12 +88,13 @@ def mermaid(context: Context, states: Mapping[str, State] | None = None) -> str:
 
 
 def _arrows(context: Context) -> Iterator[tuple[str, str, Trigger, Action, str]]:
-    for task in context.tasks.values():
-        for rule in task.rules:
+    rules = [(task.id, task.rules) for task in context.tasks.values()] + [(ANY, context.on_any_fail)]
+    for here, of_one in rules:
+        for rule in of_one:
             if rule.call in context.tasks:
                 only = f", {rule.only}" if rule.only else ""
                 words = f"{rule.trigger}: {rule.action}{only}"
-                yield task.id, rule.call, rule.trigger, rule.action, words
+                yield here, rule.call, rule.trigger, rule.action, words
 
 
 def _label(task: TaskService, state: State | None) -> list[str]:

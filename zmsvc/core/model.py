@@ -31,6 +31,12 @@ class Trigger(StrEnum):
     ON_UPDATE = "on_update"
     ON_FAIL = "on_fail"
     ON_EXIT = "on_exit"
+    ON_ANY_FAIL = "on_any_fail"
+    """A failure of any task. Only the context has rules with this trigger."""
+
+
+TRIGGERS_OF_TASK = (Trigger.ON_START, Trigger.ON_UPDATE, Trigger.ON_FAIL, Trigger.ON_EXIT)
+"""The triggers that the `<state>` of a task may name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +140,8 @@ class Context:
     path: str = ""
     bus_access: BusAccess = BusAccess.MEMBERS
     max_transactions: int = MAX_TRANSACTIONS
+    on_any_fail: tuple[Rule, ...] = ()
+    """The rules that every task has beside those of its own `on_fail`."""
     source: Mapping[str, Any] = field(default_factory=dict)
     """The whole Context element as JSON, with the tasks of all its files."""
     passed_over: tuple[tuple[int, str], ...] = ()

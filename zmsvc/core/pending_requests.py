@@ -200,7 +200,8 @@ def answer(draft: Draft) -> None:
     """Reply to the completed requests, at the end of a step.
 
     If an `exit` arrives while the context starts, the context becomes ready before it leaves: systemd treats
-    a daemon that leaves without READY=1 as failed, and starts it again.
+    a daemon that leaves without READY=1 as failed, and starts it again. A daemon that leaves because of a
+    failure is to be seen as failed.
     """
     over = draft.stopping and not draft.launches
     done = [waiter for waiter in draft.pending if over or not waiter.remaining]
@@ -211,13 +212,14 @@ def answer(draft: Draft) -> None:
             *(
                 ev.Ready(error=_error(waiter)) if waiter.request == CONTEXT_START else _reply(draft, waiter)
                 for waiter in done
+                if waiter.request != CONTEXT_START or not draft.exit_status
             )
         )
         for key in (key for waiter in done for key in waiter.keys):
             if draft.service(key) is None:
                 draft.schedule_removal(key)
     if over and (draft.new_supervisor or draft.before.launches or not draft.before.stopping):
-        draft.emit(ev.Leave())
+        draft.emit(ev.Leave(status=draft.exit_status))
 
 
 def _with_overtaken(draft: Draft, waiter: PendingRequest) -> PendingRequest:

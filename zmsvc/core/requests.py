@@ -225,7 +225,7 @@ def stop(draft: Draft, order: Requested) -> None:
     for name in names:
         _record(draft, name, order)
         if not order.tasks:
-            _close(draft, name, order)
+            close(draft, name, named(order.origin))
     for key in keys if order.tasks else ():
         draft.change(key, stopped_by_operator=True, rules_suppressed=not order.triggers)
         stopped(draft, key, named(order.origin))
@@ -240,12 +240,12 @@ def _targets(draft: Draft, name: str, order: Requested) -> list[Key]:
     return [(name, task) for task in order.tasks] if order.tasks else draft.keys_of(name)
 
 
-def _close(draft: Draft, name: str, order: Requested) -> None:
+def close(draft: Draft, name: str, by: str) -> None:
     """Stop a whole transaction. From now on its rules do not fire."""
     transaction = draft.transactions[name]
     # A second stop renews the time of closing, which decides how long the transaction is kept.
     draft.put_transaction(Transaction(id=name, open=False, opened=transaction.opened, closed=draft.now))
-    stop_quietly(draft, draft.keys_of(name), named(order.origin))
+    stop_quietly(draft, draft.keys_of(name), by)
 
 
 def stop_quietly(draft: Draft, keys: list[Key], by: str) -> None:

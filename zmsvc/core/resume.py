@@ -29,7 +29,7 @@ def resume(draft: Draft, fact: SupervisorStarted) -> None:
         _adopt(draft, fact)
         return
     draft.keeper_id = fact.keeper_id
-    draft.stopping = False
+    draft.stopping, draft.exit_status = False, 0
     for key in list(draft.tasks):
         _settle_dead(draft, key)
     _begin(draft, fact)

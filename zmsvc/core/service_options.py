@@ -76,6 +76,19 @@ class NotifyAccess(StrEnum):
     ALL = "all"
 
 
+class FailureAction(StrEnum):
+    """The action when a task has failed and nothing starts it again."""
+
+    NONE = "none"
+    STOP = "stop"
+    """Stop the transaction of the task."""
+    EXIT = "exit"
+    """Stop all tasks, and end the daemon with `FAILURE_STATUS`."""
+
+
+FAILURE_STATUS = 9
+"""The exit status of zmsvcd after `failure_action` exit. The unit lists it in RestartPreventExitStatus=."""
+
 RLIMITS = (
     "as", "core", "cpu", "data", "fsize", "memlock", "msgqueue", "nice",
     "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack",
@@ -456,6 +469,30 @@ class ServiceOptions:
             A task that misses its watchdog, that the kernel kills when memory runs out, that cannot be
             launched, or that ends before it is ready has failed all the same.
             An exception ends a task in Python with status 1.
+            """,
+        in_place=EVERY_TYPE,
+    )
+    failure_action: FailureAction = option(
+        choice(FailureAction, "is not a failure action"),
+        FailureAction.NONE,
+        summary="The action when the task has failed for good.",
+        manual=r"""
+            A task has failed for good if it has failed, and none of the rules that fire then starts it again;
+            so has a task that its start limit keeps from being started.
+            .Li stop
+            stops its transaction, as
+            .Ql zmsvcctl stop \-\-transaction
+            does.
+            .Li exit
+            stops all tasks, and
+            .Xr zmsvcd 8
+            ends with status 9: systemd does not restart the unit, the unit has failed, and its OnFailure=
+            acts.
+            The next start of the context resumes the transactions.
+            The rules of the failure fire first; but a task that they start is stopped with all others, so a
+            person is notified by OnFailure= here.
+            Nothing follows where no rules fire: while the transaction or the context is being stopped, and
+            if an operator has stopped the task.
             """,
         in_place=EVERY_TYPE,
     )

@@ -6,7 +6,7 @@ performs the act.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from zmsvc.core.restart import fires_for
 from zmsvc.core.service_options import KillMode, ServiceType
 from zmsvc.core.world import Exit, Reason, Task, status_at
 
+_AFTER_AN_END = (Trigger.ON_EXIT, Trigger.ON_FAIL, Trigger.ON_ANY_FAIL)
 KILL_TIMEOUT = 10.0
 """Seconds after SIGKILL before a process that is still there is reported as a survivor."""
 
@@ -126,7 +127,7 @@ def start_limit_hit(draft: Draft, key: Key, _event: TaskEvent) -> None:
         draft.change(key, action="failed", status=text, exit=end)
         items = {"reason": Reason.START_LIMIT.value, "message": text}
         draft.publish_control(key, "failed", success=False, pid=None, items=items)
-        draft.record(key, "failed", **items)
+        draft.record_failure(key, **items)
     complete_starts(draft, key)
 
 
@@ -284,7 +285,11 @@ def finish(draft: Draft, key: Key, _event: TaskEvent) -> None:
         items["message"] = task.status
     draft.publish_control(key, task.action, success=not bad, pid=pid, items=items)
     leftovers = {"ended": [ev.leftover_as_json(entry) for entry in task.leftovers]} if task.leftovers else {}
-    draft.record(key, task.action, pid=pid, launch=task.launch, **items, **leftovers)
+    detail = {"pid": pid, "launch": task.launch, **items, **leftovers}
+    if bad:
+        draft.record_failure(key, **detail)
+    else:
+        draft.record(key, task.action, **detail)
     draft.emit(ev.Forget(launch=task.launch))
     draft.forget_launch(task.launch)
     _after_the_end(draft, key, Trigger.ON_FAIL if bad else Trigger.ON_EXIT, restart=restart)
@@ -337,30 +342,43 @@ def _start_again(draft: Draft, key: Key) -> None:
 
 
 def rules_for(
-    service: TaskService, trigger: Trigger, *, requested: bool, reason: Reason | None = None
+    service: TaskService,
+    trigger: Trigger,
+    *,
+    requested: bool,
+    reason: Reason | None = None,
+    of_context: Iterable[Rule] = (),
 ) -> list[Rule]:
     """Return the rules of a task that fire on `trigger`; `reason` is that of an end. A task that was asked to
-    stop does not start itself again.
+    stop does not start itself again. Neither does the context's `on_any_fail` start the task that has failed.
     """
+    requested = requested or trigger is Trigger.ON_ANY_FAIL
     return [
         rule
-        for rule in service.rules
+        for rule in (*service.rules, *of_context)
         if rule.trigger is trigger
         and fires_for(rule, reason)
         and not (requested and rule.call == service.id and rule.action is not Action.STOP)
     ]
 
 
-def fire(draft: Draft, key: Key, trigger: Trigger, *, requested: bool = False) -> None:
-    """Fire the rules of a task if its transaction is open. Each changes the world in this same step."""
+def fire(
+    draft: Draft, key: Key, trigger: Trigger, *, requested: bool = False, fired: Task | None = None
+) -> None:
+    """Fire the rules of a task if its transaction is open. Each changes the world in this same step. `fired`
+    is the record of the transition that fires them; without it, the task's present one.
+    """
     service, transaction = draft.service(key), draft.transactions.get(key[0])
     if service is None or draft.stopping or transaction is None or not transaction.open:
         return
     # Keep the record of the transition that fired the rules: the first rule may already start this task
     # again.
-    source = draft.tasks[key]
+    source = fired or draft.tasks[key]
     reason = source.exit.reason if source.exit is not None else None
-    for rule in rules_for(service, trigger, requested=requested, reason=reason):
+    rules = rules_for(
+        service, trigger, requested=requested, reason=reason, of_context=draft.context.on_any_fail
+    )
+    for rule in rules:
         if (key[0], rule.call) in draft.tasks:
             _fire_one(draft, key, source, rule)
 
@@ -439,7 +457,7 @@ def _cause(source_id: str, source: Task, task: Task, rule: Rule) -> Cause:
 
 
 def _source(task_id: str, source: Task, rule: Rule) -> Source:
-    end, shows_exit = source.exit, rule.trigger in (Trigger.ON_EXIT, Trigger.ON_FAIL)
+    end, shows_exit = source.exit, rule.trigger in _AFTER_AN_END
     return Source(
         task=task_id,
         trigger=rule.trigger.value,

@@ -172,6 +172,8 @@ class World:
     keeper_id: str = ""
     """ID of the keeper whose children the tasks are. Another ID means that all of them are gone."""
     stopping: bool = False
+    exit_status: int = 0
+    """The exit status of the daemon when all tasks have ended, if it is stopping."""
     next_launch: int = 1
     disabled: frozenset[str] = frozenset()
     """IDs of tasks that an operator has disabled: they do not start with a transaction. An ID stays when a

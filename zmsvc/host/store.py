@@ -69,6 +69,10 @@ def _is(error: sqlite3.Error, kinds: tuple[str, ...]) -> bool:
     return getattr(error, "sqlite_errorname", "").startswith(kinds)
 
 
+def _of_keeper(world: World) -> tuple[str, bool, int]:
+    return world.keeper_id, world.stopping, world.exit_status
+
+
 class Store:
     """An open state file. Raises StateError if it cannot be used.
 
@@ -229,6 +233,7 @@ class Store:
             context=context,
             keeper_id=(self.meta("epoch") or "") if same else "",
             stopping=self.meta("stopping") == "1",
+            exit_status=int(self.meta("exit_status") or 0),
             next_launch=int(self.meta("next_launch") or 1),
             disabled=disabled_of_saved(self.meta("disabled")),
             transactions=transactions,
@@ -321,9 +326,10 @@ class Store:
             self._set_meta("next_launch", str(world.next_launch))
         if old is None or old.disabled != world.disabled:
             self._set_meta("disabled", json.dumps(sorted(world.disabled)))
-        if old is None or (old.keeper_id, old.stopping) != (world.keeper_id, world.stopping):
+        if old is None or _of_keeper(old) != _of_keeper(world):
             self._set_meta("epoch", world.keeper_id)
             self._set_meta("stopping", "1" if world.stopping else "0")
+            self._set_meta("exit_status", str(world.exit_status))
         rows = [
             (at, r.transaction, r.task, r.event, json.dumps(r.detail, separators=(",", ":"))) for r in records
         ]

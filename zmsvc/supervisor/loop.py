@@ -71,7 +71,8 @@ class Loop:
         self.notifier: UnitNotifier = notifier or Notifier()
         self._unit_status = UnitStatus(self.notifier)
         self.over = asyncio.Event()
-        self.leaving = False
+        self.leaving: int | None = None
+        """The exit status of the daemon, once everything is stopped."""
         self.start_notes: list[str] = []
         """Messages for the person who started the context."""
         self.unsaved = ""
@@ -278,7 +279,7 @@ class Loop:
             case ev.Ready():
                 self._unit_status.ready(self.world, effect.error, self.start_notes)
             case ev.Leave():
-                self.leaving = True
+                self.leaving = effect.status
                 self.over.set()
             case _:
                 assert_never(effect)

@@ -24,8 +24,13 @@ def write(record: Record) -> None:
         fields |= {"ZMSVC_TASK": record.task, "ZMSVC_EVENT": record.event}
     if record.instance:
         fields |= {"ZMSVC_INSTANCE": record.instance, "SYSLOG_IDENTIFIER": record.instance}
-    level = logging.WARNING if record.event in _WARNINGS else logging.INFO
-    log.log(level, "%s %s", record.event, history.as_text(details), extra={"journal": fields})
+    log.log(_level(record), "%s %s", record.event, history.as_text(details), extra={"journal": fields})
+
+
+def _level(record: Record) -> int:
+    if record.event == "failure-action" or record.detail.get("for_good"):
+        return logging.ERROR
+    return logging.WARNING if record.event in _WARNINGS else logging.INFO
 
 
 def shortened(text: str, most: int) -> str:

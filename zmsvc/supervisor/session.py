@@ -80,8 +80,8 @@ class Session:
         await self._control.close()
         if loop.bus is not None:
             loop.bus.close()
-        if loop.leaving:
-            children.tell(Leave(status=0))
+        if loop.leaving is not None:
+            children.tell(Leave(status=loop.leaving))
         children.finish()
 
     def backlog(self, waiting: bool) -> None:

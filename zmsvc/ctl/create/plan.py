@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from zmsvc.core.errors import ConfigError
-from zmsvc.core.model import Action, Rule, Trigger
+from zmsvc.core.model import TRIGGERS_OF_TASK, Action, Rule, Trigger
 from zmsvc.core.values import quote
 from zmsvc.ctl.create.fields import (
     COMMAND_CHECKS,
@@ -263,8 +263,8 @@ def _code(given: GivenFields) -> tuple[str, ...]:
 
 
 def _rule_fault(rule: RuleFields, ids: Collection[str]) -> str | None:
-    if rule.trigger not in set(Trigger):
-        return f"{rule.label}: {rule.trigger!r} is not a trigger, expected {either(Trigger)}"
+    if rule.trigger not in set(TRIGGERS_OF_TASK):
+        return f"{rule.label}: {rule.trigger!r} is not a trigger, expected {either(TRIGGERS_OF_TASK)}"
     if not rule.action and not rule.call:
         return None
     if rule.action not in set(Action):

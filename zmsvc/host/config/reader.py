@@ -17,7 +17,7 @@ from lxml import etree
 
 from zmsvc.core.checks import ConfigWarning, faults
 from zmsvc.core.errors import ConfigError, PlaceError
-from zmsvc.core.model import MAX_TRANSACTIONS, BusAccess, Context, ContextPart, Endpoints
+from zmsvc.core.model import MAX_TRANSACTIONS, BusAccess, Context, ContextPart, Endpoints, Rule, Trigger
 from zmsvc.core.values import TASK_ID, WHITE, Endpoint, collide, endpoint, quote, timespan, whole
 from zmsvc.host import paths
 from zmsvc.host.config import context_files
@@ -26,7 +26,7 @@ from zmsvc.host.config.faults import FaultList
 from zmsvc.host.config.merged_tree import MergedTree, merged
 from zmsvc.host.config.preflight import check_binds, check_ports, check_services, failed_bind
 from zmsvc.host.config.schema import explain, passed_over
-from zmsvc.host.config.task_service import ParsedService, read_service
+from zmsvc.host.config.task_service import ParsedService, read_rules, read_service
 from zmsvc.host.config.xml_text import leaf, lines, text_of, to_json, tree
 
 __all__ = [
@@ -95,7 +95,8 @@ def parse(text: bytes, *, path: str, name: str, parts: Sequence[ContextPart] = (
     reads = [read_service(*pair, notes, folder) for pair in zip(elements, sources, strict=True)]
     ends, places = _endpoints(root, notes, name)
     _monitors(reads, places, notes)
-    _check_across(whole, reads, places, notes)
+    any_fail = list(read_rules(root, (Trigger.ON_ANY_FAIL,), notes))
+    _check_across(whole, reads, any_fail, places, notes)
     access, most = _bus_access(root, notes), _max_transactions(root, notes)
     if not notes.found and not valid:
         # This happens only if the schema is stricter than `explain`. A test compares the two.
@@ -117,6 +118,7 @@ def parse(text: bytes, *, path: str, name: str, parts: Sequence[ContextPart] = (
         path=os.path.abspath(path),
         bus_access=access,
         max_transactions=most,
+        on_any_fail=tuple(rule for rule, _ in any_fail),
         source=source,
         text=text,
         passed_over=passed[0],
@@ -285,7 +287,11 @@ def _monitors(reads: Sequence[ParsedService], places: _Places, notes: FaultList)
 
 
 def _check_across(
-    whole: MergedTree, reads: Sequence[ParsedService], places: _Places, notes: FaultList
+    whole: MergedTree,
+    reads: Sequence[ParsedService],
+    any_fail: Sequence[tuple[Rule, etree._Element]],
+    places: _Places,
+    notes: FaultList,
 ) -> None:
     """Note the faults between elements, each at the element where a reader of the file sees it."""
     root = whole.root
@@ -294,10 +300,12 @@ def _check_across(
         notes.fault(
             ident, f"<ContextID> {quote(leaf(ident))} is no id, expected 1 to 64 of A-Z a-z 0-9 _ . -"
         )
-    for fault in faults([read.task for read in reads], places.four):
+    for fault in faults([read.task for read in reads], places.four, [rule for rule, _ in any_fail]):
         element = root.find(fault.element) if fault.element else None
         if fault.task is not None:
             read = reads[fault.task]
             element = read.element if fault.rule is None else read.rules[fault.rule]
+        elif fault.rule is not None:
+            element = any_fail[fault.rule][1]
         other = "" if fault.other is None else f" (see {whole.place(reads[fault.other].element)})"
         notes.fault(root if element is None else element, f"{fault.text}{other}")

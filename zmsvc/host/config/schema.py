@@ -16,7 +16,7 @@ from typing import Any
 
 from lxml import etree
 
-from zmsvc.core.model import Trigger
+from zmsvc.core.model import TRIGGERS_OF_TASK
 from zmsvc.core.option_kinds import Fields, Kind, Several, Value, Variables
 from zmsvc.core.service_options import OPTIONS, Option
 from zmsvc.core.similar import similar
@@ -88,7 +88,9 @@ _TASK = Schema(
             tolerant=True,
         ),
         "state": Schema(
-            children={f"{trigger}*": _RULE for trigger in Trigger}, attributes=("type",), tolerant=True
+            children={f"{trigger}*": _RULE for trigger in TRIGGERS_OF_TASK},
+            attributes=("type",),
+            tolerant=True,
         ),
         "service?": service_schema(OPTIONS),
     },
@@ -103,6 +105,7 @@ CONTEXT = Schema(
         "ContextID?": TEXT,
         "TaskLogName?": TEXT,
         "max_transactions?": TEXT,
+        "on_any_fail*": _RULE,
         "TaskService+": Schema(
             children={"Task": _TASK},
             attributes=("id", "instance", "topic", "serviceType"),
@@ -115,7 +118,7 @@ CONTEXT = Schema(
     tolerant=True,
 )
 
-NEW = frozenset({"bus_access", "max_transactions", "service"})
+NEW = frozenset({"bus_access", "max_transactions", "on_any_fail", "service"})
 """Names that zmsvc has added in places where it passes over unknown names. A misspelled one of these is a
 fault, because no file of zmicroservices has it.
 """

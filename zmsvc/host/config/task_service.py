@@ -7,14 +7,14 @@ from __future__ import annotations
 import keyword
 import os
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lxml import etree
 
 from zmsvc.core import restart
-from zmsvc.core.model import Action, Rule, TaskService, Trigger
+from zmsvc.core.model import TRIGGERS_OF_TASK, Action, Rule, TaskService, Trigger
 from zmsvc.core.service_options import ServiceType
 from zmsvc.core.settings import TEXT_KEY
 from zmsvc.core.similar import similar
@@ -27,7 +27,6 @@ _ID_WORDS = "1 to 64 of A-Z a-z 0-9 _ . -"
 _ENTRY = ("on_start", "start_now")
 _KINDS = tuple(kind.value for kind in ServiceType)
 _ACTIONS = tuple(action.value for action in Action)
-_TRIGGERS = tuple(trigger.value for trigger in Trigger)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +47,7 @@ def read_service(element: etree._Element, source: Any, notes: FaultList, folder:
     """
     kind = _kind(element, notes)
     configuration = element.find("Task/message/content/configuration")
-    rules = list(_rules(element.find("Task/state"), notes))
+    rules = list(read_rules(element.find("Task/state"), TRIGGERS_OF_TASK, notes))
     action = element.find("Task/message/header/action")
     if action is not None and leaf(action):
         notes.value(action, _action, Action.START)
@@ -127,10 +126,12 @@ def _action(text: str) -> Action:
     return Action(text)
 
 
-def _rules(state: etree._Element | None, notes: FaultList) -> Iterable[tuple[Rule, etree._Element]]:
-    """Yield each rule with its `<call>`."""
-    for block in () if state is None else state:
-        if block.tag not in _TRIGGERS:
+def read_rules(
+    parent: etree._Element | None, triggers: Collection[Trigger], notes: FaultList
+) -> Iterable[tuple[Rule, etree._Element]]:
+    """Yield each rule of these triggers with its `<call>`."""
+    for block in () if parent is None else parent:
+        if block.tag not in triggers:
             continue
         does, calls = block.find("action"), block.find("call")
         action, call = text_of(does), text_of(calls)

@@ -35,6 +35,7 @@ MESSAGE_ID: Mapping[str, str] = MappingProxyType(
         "started": "3b158317ffc34036979dec15661307e9",
         "stopped": "00994d55c883414db6880c8c5fae3f5e",
         "failed": "4aaf60a693754baeb4aea6750d3a6b39",
+        "failure-action": "63790af957a24e3c8dbd9e02da356463",
         "launching": "56fd76c7913e441da70228a2c553aab7",
         "rule": "123153efd34c4476a20bc8f18a32126e",
         "adopted": "7e155ff54a214de8bcf9925d60f949f3",
