@@ -318,3 +318,11 @@ def test_a_signal_that_would_be_a_clean_end_of_a_thread_is_warned_about() -> Non
         "a: it is a Thread task, which no signal ends alone: SIGKILL in its <success_exit_status> has no effect"
     )
     assert warned(task("a", success_exit_status=statuses)) == []
+
+
+def test_a_task_that_only_the_context_calls_is_reached() -> None:
+    alert = task("alert", entry=False)
+    lone = Context(name="T", id="c", log_name="T", endpoints=LOCAL, tasks={"a": task("a"), "alert": alert})
+    assert any("no rule starts it" in text for text in warnings(lone))
+    told = replace(lone, on_any_fail=(rule("on_any_fail start alert"),))
+    assert not any("no rule starts it" in text for text in warnings(told))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -62,6 +63,15 @@ def test_a_rule_for_some_reasons_alone_says_so() -> None:
     day = context(TaskService(id="a", instance="A", rules=(watched,)))
     assert 'label="on_fail: restart, on-watchdog"' in dot(day)
     assert "|on_fail: restart, on-watchdog|" in mermaid(day)
+
+
+def test_the_rules_of_the_context_lead_from_any_task() -> None:
+    alert = Rule(trigger=Trigger.ON_ANY_FAIL, action=Action.START, call="ts002")
+    told = replace(DAY, on_any_fail=(alert,))
+    assert '  n2 [label="any task", shape=plaintext, style=solid];\n' in dot(told)
+    assert 'n2 -> n1 [label="on_any_fail: start"' in dot(told)
+    assert "  n2[/any task/]" in mermaid(told).splitlines()
+    assert "  n2 -->|on_any_fail: start| n1" in mermaid(told).splitlines()
 
 
 def test_mermaid_has_the_tasks_as_nodes_and_the_rules_as_labeled_arrows() -> None:

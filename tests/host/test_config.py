@@ -666,6 +666,25 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "<max_transactions>",
         "<max_transactions> '0' is out of range, expected a whole number from 1 to",
     ),
+    "on_any_fail of an unknown task": (
+        changed(
+            ("<ContextID>", "<on_any_fail><action>start</action><call>nobody</call></on_any_fail><ContextID>")
+        ),
+        "<on_any_fail>",
+        "on_any_fail calls 'nobody', expected the id of a task of this context",
+    ),
+    "on_any_fail with an unknown action": (
+        changed(
+            ("<ContextID>", "<on_any_fail><action>mail</action><call>ts_100</call></on_any_fail><ContextID>")
+        ),
+        "<on_any_fail>",
+        "'mail' is unknown, expected start, stop or restart",
+    ),
+    "on_any_fail without a call": (
+        changed(("<ContextID>", "<on_any_fail><action>start</action></on_any_fail><ContextID>")),
+        "<on_any_fail>",
+        "<on_any_fail> has an action and no call",
+    ),
     "relative ipc": (changed(("tcp://127.0.0.1:5556", "ipc://run/x")), "run/x", "no absolute path"),
     "colliding binds": (
         changed(("*:5556", "127.0.0.1:5557")),
@@ -1076,6 +1095,17 @@ def test_who_may_connect_and_how_many_transactions_may_be_open_are_read() -> Non
     assert (given.bus_access, given.max_transactions) == (BusAccess.ANYONE, 7)
 
 
+def test_on_any_fail_is_read_as_the_rules_of_the_context() -> None:
+    rules = "".join(
+        f"<on_any_fail><action>{action}</action><call>ts_100</call></on_any_fail>"
+        for action in ("start", "stop")
+    )
+    assert [
+        (rule.trigger, rule.action, rule.call)
+        for rule in parse(changed(("<ContextID>", f"{rules}<ContextID>"))).on_any_fail
+    ] == [("on_any_fail", "start", "ts_100"), ("on_any_fail", "stop", "ts_100")]
+
+
 @pytest.mark.parametrize("text", [MANUAL, FULL])
 def test_the_schema_accepts_all_that_the_code_accepts(text: str) -> None:
     assert SCHEMA.validate(etree.fromstring(text.encode())), SCHEMA.error_log
@@ -1085,6 +1115,8 @@ def test_the_schema_accepts_all_that_the_code_accepts(text: str) -> None:
 BEYOND = {
     "repeated id",
     "call of an unknown task",
+    "on_any_fail of an unknown task",
+    "on_any_fail without a call",
     "action without call",
     "call without action",
     "no location",
