@@ -69,6 +69,7 @@ def test_the_verbs_are_those_of_the_contract() -> None:
         "keys",
         "units",
         "create",
+        "import",
         "exit",
         "reload",
         "reset-failed",

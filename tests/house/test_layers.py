@@ -161,6 +161,7 @@ SUBROOMS = {
     "zmsvc.host.config": {"bus", "kernel"},
     "zmsvc.ctl.log": set(),
     "zmsvc.ctl.create": set(),
+    "zmsvc.ctl.imports": {"create"},
     "zmsvc.ctl.compat": set(),
     "zmsvc.ctl.verbs": {"log"},
 }

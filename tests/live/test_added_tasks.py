@@ -50,8 +50,10 @@ def test_a_reload_adds_changes_and_removes_tasks_of_the_directory(running: Conte
     part(running, "b", "b_1")
     planned = json.loads(running.ctl("--json", "reload", "--dry-run").stdout)
     assert planned["added"] == ["b_1"]
+    assert "changed, not reloaded" in running.ctl("status").stdout
     running.ctl("reload")
     running.task_is("b_1", "running")
+    assert "changed, not reloaded" not in running.ctl("status").stdout
     part(running, "a", "a_1", command="sleep 1001")
     assert "changed: a_1" in running.ctl("reload").stdout
     running.task_is("a_1", "running", also=lambda task: task["pid"] != before["a_1"])

@@ -639,6 +639,36 @@ Command that runs a program, named after it unless **--task_id** says otherwise;
 a failure, unless **--restart no** is given.""",
     ),
     VerbEntry(
+        "import",
+        "imports.command.run",
+        "make a context out of the file of Supervisor or another manager",
+        Argument(
+            "--name",
+            metavar="NAME",
+            help="the name of the context; the default is that of the file",
+            manual="**import**: the name of the context. The default is that of the file.",
+        ),
+        Argument(
+            "--restart",
+            choices=("no", "on-failure", "always"),
+            help="after which ends tasks start again, whatever the file says",
+            manual="**import**: after which ends tasks start again, whatever the file says.",
+        ),
+        Argument(
+            "file",
+            metavar="FILE",
+            completes="files *",
+            help="supervisord.conf, circus.ini, a Procfile or NAME.service",
+        ),
+        group=FILES,
+        manual="""\
+Print a context of Commands that runs the programs of a file of Supervisor or Circus, of a Procfile, or of a
+service unit of systemd. Each program is a task; where the file says nothing about restarts, a rule restarts
+it after a failure. Each thing that a context file cannot say, or says in another way, is a line
+*FILE:LINE: warning: ...* on stderr. The exit status is 0 all the same, and 2 for a file that cannot be read.
+Nothing is started and no file is written. Files that the file includes are read as well.""",
+    ),
+    VerbEntry(
         "exit",
         "verbs.orders.leave",
         "stop all tasks and end the context's daemon",

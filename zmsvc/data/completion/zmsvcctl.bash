@@ -52,10 +52,12 @@ _zmsvcctl()
         --endpoint) return ;;
         --keys) _zmsvcctl_files ''; return ;;
         --format) _zmsvcctl_offer "dot mermaid svg"; return ;;
+        --name) return ;;
+        --restart) _zmsvcctl_offer "no on-failure always"; return ;;
     esac
 
     if [[ -z $verb ]]; then
-        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed show wait logs events watch send check graph keys units create exit reload reset-failed forget enable disable reexec"
+        _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --version start stop restart signal status top list is-active is-failed show wait logs events watch send check graph keys units create import exit reload reset-failed forget enable disable reexec"
         return
     fi
     if [[ $cur == -* ]]; then
@@ -80,6 +82,7 @@ _zmsvcctl()
             keys) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --now" ;;
             units) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --user --install" ;;
             create) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help $(zmsvcctl create --help 2>/dev/null | grep -o -- '--[a-z_]*' | sort -u | tr '\n' ' ')" ;;
+            import) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --name --restart" ;;
             exit) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help" ;;
             reload) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --dry-run" ;;
             reset-failed) _zmsvcctl_offer "-c --context --json --no-block --no-pager --timeout -h --help --transaction --task" ;;
@@ -96,6 +99,7 @@ _zmsvcctl()
         graph.0) _zmsvcctl_files '*.xml' ;;
         keys.0) _zmsvcctl_offer "list make join allow revoke" ;;
         keys.1) _zmsvcctl_files '*.key' ;;
+        import.0) _zmsvcctl_files '*' ;;
     esac
 }
 

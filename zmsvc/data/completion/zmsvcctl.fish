@@ -112,6 +112,11 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from units' -l install -d 'put t
 complete -c zmsvcctl -n __fish_use_subcommand -a create -d 'make services and their context file'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from create' -a '(zmsvcctl create --help 2>/dev/null | grep -o -- \'--[a-z_]*\' | sort -u)'
 
+complete -c zmsvcctl -n __fish_use_subcommand -a import -d 'make a context out of the file of Supervisor or another manager'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from import' -l name -x -d 'the name of the context; the default is that of the file'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from import' -l restart -x -a 'no on-failure always' -d 'after which ends tasks start again, whatever the file says'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from import' -a '(__fish_complete_suffix )'
+
 complete -c zmsvcctl -n __fish_use_subcommand -a exit -d 'stop all tasks and end the context\'s daemon'
 
 complete -c zmsvcctl -n __fish_use_subcommand -a reload -d 'read the context file again, and change what differs'

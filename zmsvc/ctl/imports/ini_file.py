@@ -1,0 +1,104 @@
+"""Files in the form of configparser, with the line of each value, which configparser does not tell."""
+
+from __future__ import annotations
+
+import configparser
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from zmsvc.core.errors import reason
+from zmsvc.ctl.imports.report import Place, UnreadableError
+
+MAX_SIZE = 16 << 20
+"""The maximum size of a file in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """The text of an option, and its line."""
+
+    text: str
+    place: Place
+
+
+@dataclass(slots=True)
+class Section:
+    """A section of a file."""
+
+    name: str
+    place: Place
+    values: dict[str, Value] = field(default_factory=dict)
+
+    def text(self, key: str, default: str = "") -> str:
+        return self.values[key].text if key in self.values else default
+
+    def at(self, key: str) -> Place:
+        """Return the line of an option, or that of the section."""
+        return self.values[key].place if key in self.values else self.place
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file. Raises UnreadableError."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_SIZE + 1)
+    except (OSError, ValueError) as error:
+        raise UnreadableError(
+            str(path), reason(error) if isinstance(error, OSError) else str(error)
+        ) from error
+    if len(data) > MAX_SIZE:
+        raise UnreadableError(str(path), f"it is larger than {MAX_SIZE >> 20} MiB")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UnreadableError(Place(str(path), line), "it is not in UTF-8") from error
+
+
+def parse(text: str, path: Path, comments: tuple[str, ...]) -> dict[str, Section]:
+    """Return the sections of a file by their names, in their order. `comments` are the characters that begin
+    a comment after a blank. Raises UnreadableError.
+    """
+    parser = configparser.RawConfigParser(
+        strict=False, inline_comment_prefixes=comments, default_section="\0", empty_lines_in_values=False
+    )
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    try:
+        parser.read_string(text, str(path))
+    except configparser.MissingSectionHeaderError as error:
+        raise UnreadableError(
+            Place(str(path), error.lineno), "a line stands before the first [section]"
+        ) from error
+    except configparser.ParsingError as error:
+        raise UnreadableError(
+            Place(str(path), error.errors[0][0]), "expected NAME=VALUE or [section]"
+        ) from error
+    except configparser.Error as error:
+        raise UnreadableError(str(path), str(error)) from error
+    headers, lines = _lines(text)
+    found = {}
+    for name in parser.sections():
+        section = Section(name, Place(str(path), headers.get(name, 1)))
+        for key, value in parser.items(name):
+            place = Place(str(path), lines.get((name, key), section.place.line))
+            section.values[key] = Value(value or "", place)
+        found[name] = section
+    return found
+
+
+def _lines(text: str) -> tuple[Mapping[str, int], Mapping[tuple[str, str], int]]:
+    """Return the lines of the sections and of their options. The last of two equal ones counts."""
+    headers: dict[str, int] = {}
+    lines: dict[tuple[str, str], int] = {}
+    name = ""
+    for number, line in enumerate(text.split("\n"), start=1):
+        if header := configparser.RawConfigParser.SECTCRE.match(line.strip()):
+            name = header["header"]
+            headers.setdefault(name, number)
+        elif option := configparser.RawConfigParser.OPTCRE.match(line.strip()):
+            # An indented line that looks like an option may continue the value before it.
+            key = option["option"].rstrip()
+            if not line[:1].isspace() or (name, key) not in lines:
+                lines[name, key] = number
+    return headers, lines
