@@ -76,6 +76,10 @@ def files(draw: st.DrawFn, *, watched: bool = True) -> list[TaskService]:
     return tasks
 
 
+ORDERS = [verb for verb in Verb if verb not in (Verb.EXIT, Verb.RELOAD)]
+"""The orders that may come at any time. `teardown` exits, and `reload` has a rule of its own."""
+
+
 class Machine(RuleBasedStateMachine):
     """A context of up to three tasks with any rules, and everything that can happen to it."""
 
@@ -86,9 +90,7 @@ class Machine(RuleBasedStateMachine):
         self.sim.begin(transaction=None, autostart=autostart)
 
     @rule(
-        verb=st.sampled_from(
-            ["start", "start", "stop", "restart", "reset-failed", "signal", "enable", "disable"]
-        ),
+        verb=st.sampled_from([Verb.START, *ORDERS]),
         tasks=st.lists(st.sampled_from([*NAMES, "unknown"]), max_size=2),
         transaction=st.sampled_from([*TRANSACTIONS, *TRANSACTIONS, "GENERATED", "NOBODY", None, "no/ID"]),
         more=st.fixed_dictionaries(
@@ -103,13 +105,13 @@ class Machine(RuleBasedStateMachine):
         by=st.sampled_from(["operator", "bus"]),
     )
     def order(
-        self, verb: str, tasks: list[str], transaction: str | None, more: dict[str, bool], by: str
+        self, verb: Verb, tasks: list[str], transaction: str | None, more: dict[str, bool], by: str
     ) -> None:
         self.number += 1
         request = self.number if by == "operator" else None
         self.sim.happen(
             ev.Requested(
-                verb=Verb(verb),
+                verb=verb,
                 origin=ev.Origin(by=by),
                 request=request,
                 transaction=transaction,

@@ -336,6 +336,25 @@ def test_a_launch_that_a_full_disk_kept_from_the_state_file_is_not_run_twice() -
     assert [launch for launch, _ in sim.keeper.forked] == [1, 2, 3, 4, 5], "no number is used twice"
 
 
+def test_a_rule_that_fired_on_a_full_disk_fires_once_after_a_crash() -> None:
+    sim = Simulation.of(task("a", rule("on_exit", "start", "b")), task("b", entry=False))
+    sim.begin()
+    sim.ready()
+    sim.disk_full = True
+    sim.end("a", code=0)
+    assert sim.sub_state("b") == "start"
+    (unsaved,) = sim.alive
+    sim.disk_full = False
+    effects = crash(sim)
+    assert [effect.launch for effect in effects if isinstance(effect, ev.KillAll)] == [unsaved], (
+        "the file does not know this process, and the end of `a` is repeated and starts another one"
+    )
+    assert (sim.sub_state("a"), sim.sub_state("b")) == ("exited", "start")
+    assert [process.key[1] for process in sim.alive.values()] == ["b"]
+    assert unsaved not in sim.alive
+    assert [record.event for record in sim.records if record.task == "b"].count("rule") == 1
+
+
 def test_a_launch_id_of_another_keeper_matches_no_process() -> None:
     sim = Simulation.of(task("a"))
     sim.begin()

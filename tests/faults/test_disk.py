@@ -40,7 +40,7 @@ def no_file_is_damaged(context: Context) -> None:
     assert not list((context.home / "state" / context.name).glob("state.db.damaged-*"))
 
 
-def managing_goes_on(context: Context) -> None:
+def ends_rules_and_orders_work(context: Context) -> None:
     """Ends are known, rules fire, orders are carried out."""
     frail = context.tasks()["frail"]["pid"]
     os.kill(frail, signal.SIGKILL)
@@ -93,7 +93,7 @@ def test_a_supervisor_that_ends_on_a_full_disk_is_followed_by_one_that_manages(
             assert managed.ask(verb="reexec")["ok"]
             wait_for_end(before["pid"])
         assert managed.status()["restarts"] == 1
-        managing_goes_on(managed)
+        ends_rules_and_orders_work(managed)
         assert managed.status()["restarts"] == 1
     saved_again(managed)
     assert managed.tasks()["steady"]["pid"] == steady
@@ -135,7 +135,7 @@ def test_a_supervisor_that_dies_on_a_read_only_disk_is_followed_by_one_that_mana
         state.remount("ro")
     finally:
         os.kill(managed.daemon.pid, signal.SIGCONT)
-    managing_goes_on(managed)
+    ends_rules_and_orders_work(managed)
     state.remount("rw")
     saved_again(managed)
     assert managed.tasks()["steady"]["pid"] == steady

@@ -75,6 +75,19 @@ def test_the_theory_of_operation_names_every_sub_state_and_deciding_module() -> 
     assert {f"{name}.py" for name in imported[1].split(", ")} <= named(theory)
 
 
+def test_each_function_on_the_way_from_an_end_to_a_fork_is_where_the_architecture_says() -> None:
+    way = ARCHITECTURE.split("#### From the end of a process")[1].split("\nEnd, firing and launch")[0]
+    items = re.findall(r"^\d\. (.+(?:\n   .+)*)", way, re.MULTILINE)
+    assert len(items) == 8
+    for item in items:
+        names = named(item)
+        files = [name for name in names if name.endswith(".py")]
+        source = "\n".join((ROOT / "zmsvc" / file).read_text() for file in files)
+        for name in names - {*files, "back-off"}:
+            for part in name.split("."):
+                assert re.search(rf"^(?: *(?:async )?def|class) {part}\b", source, re.MULTILINE), (name, files)
+
+
 @pytest.mark.parametrize("channel", CHANNELS)
 def test_each_message_between_processes_is_documented(channel: str) -> None:
     assert set(CHANNELS[channel].operations) <= named(PROTOCOLS)
