@@ -85,7 +85,21 @@ def test_each_function_on_the_way_from_an_end_to_a_fork_is_where_the_architectur
         source = "\n".join((ROOT / "zmsvc" / file).read_text() for file in files)
         for name in names - {*files, "back-off"}:
             for part in name.split("."):
-                assert re.search(rf"^(?: *(?:async )?def|class) {part}\b", source, re.MULTILINE), (name, files)
+                assert re.search(rf"^(?: *(?:async )?def|class) {part}\b", source, re.MULTILINE), (
+                    name,
+                    files,
+                )
+
+
+def test_each_invariant_of_the_core_names_the_function_that_checks_it() -> None:
+    section = ARCHITECTURE.split("### What holds after every step")[1].split("\n### ")[0]
+    items = re.findall(r"^\d\. \*\w+\* \(([^)]+)\)", section, re.MULTILINE)
+    assert len(items) == len(re.findall(r"^\d\. ", section, re.MULTILINE)) == 9
+    files = ("simulation.py", "test_engine_properties.py")
+    source = "\n".join((ROOT / "tests" / "core" / file).read_text() for file in files)
+    checks = set().union(*map(named, items))
+    assert {name for name in checks if not re.search(rf"^ *def {name}\(", source, re.MULTILINE)} == set()
+    assert set(re.findall(r"^def (check_\w+)\(", source, re.MULTILINE)) <= checks
 
 
 @pytest.mark.parametrize("channel", CHANNELS)

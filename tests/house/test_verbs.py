@@ -21,14 +21,14 @@ from zmsvc.supervisor.loop import Loop
 from zmsvc.supervisor.requests import Requests
 
 ROOT = Path(__file__).parents[2]
-FREEZE = verb_table.VerbEntry(
-    "freeze",
+PAUSE = verb_table.VerbEntry(
+    "pause",
     "verbs.orders.order",
-    "freeze tasks until they are thawed",
+    "pause tasks until they are resumed",
     *verb_table.SELECTION,
-    Argument("--deep", action="store_true", help="freeze what tasks have started, too"),
+    Argument("--deep", action="store_true", help="pause what tasks have started, too"),
     group=verb_table.ORDERS,
-    manual="Freeze tasks with the *freezer* of their cgroup, see **cgroups**(7).",
+    manual="Pause tasks with the *freezer* of their cgroup, see **cgroups**(7).",
 )
 WITHOUT_A_VERB = {"restart-device", "reload-dry-run"}
 """`keys revoke --now` and `reload --dry-run` send them."""
@@ -41,33 +41,33 @@ def script(name: str) -> dict[str, Any]:
 def test_a_new_verb_is_in_the_parser_the_manual_and_the_completion(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    verbs = (*VERBS, FREEZE)
-    verb, args = parse(["--json", "freeze", "--deep", "ts_1"], verbs)
-    assert (verb, args.deep, args.tasks, args.json) == (FREEZE, True, ["ts_1"], True)
+    verbs = (*VERBS, PAUSE)
+    verb, args = parse(["--json", "pause", "--deep", "ts_1"], verbs)
+    assert (verb, args.deep, args.tasks, args.json) == (PAUSE, True, ["ts_1"], True)
     with pytest.raises(SystemExit):
         parse(["--help"], verbs)
-    assert "freeze        freeze tasks until they are thawed" in capsys.readouterr().out
+    assert "pause         pause tasks until they are resumed" in capsys.readouterr().out
 
     manual = script("manual.py")
     assert (
-        ".TP\n\\fBfreeze\\fR [\\fB\\-\\-transaction\\fR \\fIID\\fR] [\\fB\\-\\-task\\fR \\fITASK_ID\\fR]... "
+        ".TP\n\\fBpause\\fR [\\fB\\-\\-transaction\\fR \\fIID\\fR] [\\fB\\-\\-task\\fR \\fITASK_ID\\fR]... "
         "[\\fB\\-\\-deep\\fR] [\\fITASK_ID\\fR]...\n"
-        "Freeze tasks with the \\fIfreezer\\fR of their cgroup, see \\fBcgroups\\fR(7).\n"
+        "Pause tasks with the \\fIfreezer\\fR of their cgroup, see \\fBcgroups\\fR(7).\n"
     ) in manual["verbs_section"](verbs)
-    assert ".TP\n\\fB\\-\\-deep\\fR\nFreeze what tasks have started, too.\n" in manual["options_section"](
+    assert ".TP\n\\fB\\-\\-deep\\fR\nPause what tasks have started, too.\n" in manual["options_section"](
         verbs
     )
 
     for name, make in script("completion.py")["FILES"].items():
-        assert {"freeze", "deep"} <= set(re.findall(r"\w+", make(verbs))), name
+        assert {"pause", "deep"} <= set(re.findall(r"\w+", make(verbs))), name
 
 
 def test_a_new_order_has_users_and_a_place_in_the_manual_but_no_way_over_the_bus() -> None:
-    orders = (*access.ORDERS, OrderRule("freeze", control=Who.GROUP))
-    assert access.control(orders)["freeze"] is Who.GROUP
+    orders = (*access.ORDERS, OrderRule("pause", control=Who.GROUP))
+    assert access.control(orders)["pause"] is Who.GROUP
     assert access.bus(orders) == access.BUS
     (members,) = re.findall(rf"^\.B {Who.GROUP}\n(.*)$", script("manual.py")["who_section"](orders), re.M)
-    assert members.split(", ")[-1] == "freeze"
+    assert members.split(", ")[-1] == "pause"
 
 
 def test_each_order_of_the_control_socket_has_a_verb_of_zmsvcctl() -> None:

@@ -260,7 +260,8 @@ the reason *signal*, and its *on_fail* rules fire; if it then exits with status 
 The order is refused, and nothing is sent, if one of the tasks does not run, or is a Thread, which shares its
 process with other tasks. The history has the signal and the user. The answer comes when the signal is on its
 way; it does not say what the task made of it. A task that **STOP** has suspended cannot end itself: send
-**CONT** before a stop, or the stop kills it after its *stop_timeout*.""",
+**CONT** before a stop, or the stop kills it after its *stop_timeout*. If it has a *watchdog*, it misses
+that.""",
     ),
     VerbEntry(
         "status",
