@@ -17,6 +17,7 @@ from zmsvc.core import events as ev
 from zmsvc.core.access import Verb
 from zmsvc.core.engine import step
 from zmsvc.core.events import Effect, Fact, Key
+from zmsvc.core.expansion import expand
 from zmsvc.core.lifecycle import TABLE, TaskEvent
 from zmsvc.core.model import Action, Context, Endpoints, Rule, TaskService, Trigger
 from zmsvc.core.service_options import FailureAction, Limits, ServiceType
@@ -43,7 +44,8 @@ def context(*tasks: TaskService, ident: str = "context001", any_fail: Iterable[R
         id=ident,
         log_name="Sim",
         endpoints=points,
-        tasks={task.id: task for task in tasks},
+        tasks=expand(tasks),
+        written={task.id: task for task in tasks},
         on_any_fail=tuple(any_fail),
     )
 

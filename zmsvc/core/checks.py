@@ -158,7 +158,7 @@ def logged_warnings(context: Context, *, curve: bool = False) -> list[str]:
 
 def config_warnings(context: Context, *, curve: bool = False) -> list[ConfigWarning]:
     """Return the warnings with their places in the file."""
-    tasks = context.tasks
+    tasks = context.as_written
     found = [ConfigWarning(line=line, text=text) for line, text in context.passed_over]
     for part in context.parts:
         found += [ConfigWarning(file=part.path, line=line, text=text) for line, text in part.passed_over]
@@ -206,7 +206,7 @@ def who_may_connect(context: Context, *, curve: bool) -> list[str]:
             context, [context.endpoints.publish_endpoint, context.endpoints.subscribe_endpoint], curve=curve
         )
     ]
-    for task in context.tasks.values():
+    for task in context.as_written.values():
         tcp = [address for address in monitor_endpoints(task) if address.startswith("tcp://")]
         for who, places in _may_connect(context, tcp, curve=curve):
             lines.append(
@@ -255,7 +255,7 @@ def _open_bus(context: Context, *, curve: bool) -> Iterator[ConfigWarning]:
             f'bus_access="members" lets only {MAY_CONNECT} connect'
         )
         yield ConfigWarning(element="Context", text=text)
-    for task in context.tasks.values():
+    for task in context.as_written.values():
         for address in monitor_endpoints(task):
             if address.startswith("tcp://"):
                 text = (
@@ -283,7 +283,7 @@ def _privileged(tasks: Mapping[str, TaskService]) -> Iterator[ConfigWarning]:
 
 
 def _unreachable(context: Context) -> Iterator[ConfigWarning]:
-    tasks = context.tasks
+    tasks = context.as_written
     reached = {task.id for task in tasks.values() if task.entry}
     if not reached:
         yield ConfigWarning(

@@ -1,5 +1,5 @@
 """A context as the source text of a picture: tasks as nodes, rules as labeled arrows, for Graphviz and for
-Mermaid. Pure; it draws nothing.
+Mermaid. Replicas of a task are one node. Pure; it draws nothing.
 """
 
 from __future__ import annotations
@@ -34,15 +34,16 @@ def dot(context: Context, states: Mapping[str, State] | None = None) -> str:
     """Return the context in Graphviz's language. `states` colors tasks by ID. Entry tasks have a double
     border, and stopping rules are dashed.
     """
-    names = {task: f"n{index}" for index, task in enumerate([*context.tasks, ANY])}
+    known = _states(context, states)
+    names = {task: f"n{index}" for index, task in enumerate([*context.as_written, ANY])}
     lines = [
         f"digraph {_dot(context.name)} {{",
         "  rankdir=LR;",
         '  node [shape=box, style="rounded,filled", fontname="sans-serif"];',
         '  edge [fontname="sans-serif", fontsize=10];',
     ]
-    for task in context.tasks.values():
-        state = (states or {}).get(task.id)
+    for task in context.as_written.values():
+        state = known.get(task.id)
         label = _dot("\n".join(_label(task, state)))
         border = 2 if task.entry else 1
         fill = FILL.get(state or "", _PLAIN)
@@ -63,11 +64,12 @@ def mermaid(context: Context, states: Mapping[str, State] | None = None) -> str:
     """Return the context as a Mermaid flow chart. Entry tasks have round ends, stopping rules are dotted, and
     `states` colors tasks by ID.
     """
-    names = {task: f"n{index}" for index, task in enumerate([*context.tasks, ANY])}
+    known = _states(context, states)
+    names = {task: f"n{index}" for index, task in enumerate([*context.as_written, ANY])}
     lines = ["flowchart LR"]
     shown: dict[State, list[str]] = {}
-    for task in context.tasks.values():
-        state = (states or {}).get(task.id)
+    for task in context.as_written.values():
+        state = known.get(task.id)
         label = "<br/>".join(_mermaid(line) for line in _label(task, state))
         left, right = ('(["', '"])') if task.entry else ('["', '"]')
         lines.append(f"  {names[task.id]}{left}{label}{right}")
@@ -88,17 +90,31 @@ def mermaid(context: Context, states: Mapping[str, State] | None = None) -> str:
 
 
 def _arrows(context: Context) -> Iterator[tuple[str, str, Trigger, Action, str]]:
-    rules = [(task.id, task.rules) for task in context.tasks.values()] + [(ANY, context.on_any_fail)]
+    rules = [(task.id, task.rules) for task in context.as_written.values()] + [(ANY, context.on_any_fail)]
     for here, of_one in rules:
         for rule in of_one:
-            if rule.call in context.tasks:
+            if rule.call in context.as_written:
                 only = f", {rule.only}" if rule.only else ""
                 words = f"{rule.trigger}: {rule.action}{only}"
                 yield here, rule.call, rule.trigger, rule.action, words
 
 
 def _label(task: TaskService, state: State | None) -> list[str]:
-    return [task.id, task.instance, *([state] if state else [])]
+    count = [f"{task.replicas} replicas"] if task.replicas is not None else []
+    return [task.id, task.instance, *count, *([state] if state else [])]
+
+
+_WORST_FIRST = ("failed", "deactivating", "activating", "inactive", "active")
+
+
+def _states(context: Context, states: Mapping[str, State] | None) -> Mapping[str, State]:
+    """Return the states by the IDs in the file. That of replicas is the worst one."""
+    found: dict[str, State] = {}
+    for name in context.as_written if states else ():
+        own = {(states or {}).get(task) for task in context.named(name)}
+        if worst := next((each for each in _WORST_FIRST if each in own), None):
+            found[name] = worst
+    return found
 
 
 def _dot(text: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from zmsvc.core import replicas
 from zmsvc.core.service_options import Restart, ServiceOptions, ServiceType
 
 TRANSACTION_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -136,7 +137,7 @@ class Context:
     log_name: str
     endpoints: Endpoints
     tasks: Mapping[str, TaskService]
-    """By task id, in the file's order."""
+    """By task ID, in the file's order, each replica of a task on its own."""
     path: str = ""
     bus_access: BusAccess = BusAccess.MEMBERS
     max_transactions: int = MAX_TRANSACTIONS
@@ -152,6 +153,8 @@ class Context:
     """
     parts: tuple[ContextPart, ...] = ()
     """The files of its directory, as they were read."""
+    written: Mapping[str, TaskService] = field(default_factory=dict)
+    """The tasks as the file has them, those with replicas once. Empty if there was no file."""
 
     def element_of_bind(self, name: str) -> str:
         """Return the element of the file that names the bind `name`, FrontBind or BackendBind. A file without
@@ -159,3 +162,18 @@ class Context:
         """
         connected = {"FrontBind": "BackendEndpoint", "BackendBind": "FrontEndEndpoint"}[name]
         return next((each for each in (name, connected) if self.source.get(each)), "Context")
+
+    @property
+    def as_written(self) -> Mapping[str, TaskService]:
+        """The tasks by their IDs in the file: one for all replicas of a task."""
+        return self.written or self.tasks
+
+    def named(self, name: str) -> tuple[str, ...]:
+        """Return the IDs of the tasks that a name means: one task, or all replicas of a task of the file.
+        Empty if the context has none of this name.
+        """
+        if name in self.tasks:
+            return (name,)
+        if name not in self.written:
+            return ()
+        return tuple(task for task in self.tasks if replicas.base(task) == name)

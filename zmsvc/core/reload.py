@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from zmsvc.core import events as ev
-from zmsvc.core import requests
+from zmsvc.core import replicas, requests
 from zmsvc.core.access import Verb
 from zmsvc.core.cause import BY_CONTEXT
 from zmsvc.core.draft import Draft, ensure_task
@@ -85,6 +85,7 @@ def reload(draft: Draft, fact: ContextReloaded) -> None:
         _change(draft, name, difference)
     draft.context = new
     _remember(draft, old)
+    _disable_as_others(draft, difference.added)
     for name in names:
         _add(draft, name, difference.added)
     draft.record(("", ""), "reloaded", **difference.as_json())
@@ -195,10 +196,36 @@ def _remember(draft: Draft, old: Context) -> None:
             draft.change(key, last_definition=None)
 
 
+def _starts(draft: Draft, name: str, task: str, added: list[str]) -> bool:
+    """Return True if an added task starts. One that joins the replicas of a task starts if one of them runs,
+    and not if an operator has stopped all of them.
+    """
+    others = [
+        draft.tasks[name, each] for each in _older_replicas(draft, task, added) if (name, each) in draft.tasks
+    ]
+    held = bool(others) and all(each.stopped_by_operator for each in others)
+    entry = draft.context.tasks[task].entry and task not in draft.disabled
+    return any(each.live for each in others) or (entry and not held)
+
+
+def _older_replicas(draft: Draft, task: str, added: list[str]) -> list[str]:
+    """Return the replicas of the same task that were there before the reload."""
+    return [each for each in draft.context.named(replicas.base(task)) if each not in added]
+
+
+def _disable_as_others(draft: Draft, added: list[str]) -> None:
+    """Disable each added replica of a task whose other replicas are all disabled."""
+    for task in added:
+        others = _older_replicas(draft, task, added)
+        if others and draft.disabled.issuperset(others):
+            draft.disabled = draft.disabled | {task}
+
+
 def _add(draft: Draft, name: str, added: list[str]) -> None:
     for task in added:
+        starts = _starts(draft, name, task, added)
         ensure_task(draft, name, task)
-        if draft.context.tasks[task].entry and task not in draft.disabled:
+        if starts:
             requests.handle(
                 draft,
                 Requested(verb=Verb.START, origin=Origin(by="context"), transaction=name, tasks=(task,)),

@@ -43,13 +43,19 @@ def handle(draft: Draft, order: Requested) -> None:
     """Carry out an order, or refuse it with a reason: by a reply to the client, or by a message if it came on
     the bus.
     """
-    order = replace(order, tasks=tuple(dict.fromkeys(order.tasks)))
+    order = replace(order, tasks=_each(draft, order.tasks))
     try:
         if draft.stopping and order.verb is not Verb.EXIT:
             raise _RefusedError(1, "the context is stopping")
         HANDLERS[order.verb](draft, order)
     except _RefusedError as refused:
         _refuse(draft, order, refused)
+
+
+def _each(draft: Draft, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the tasks that these names mean, each once; an unknown name means itself."""
+    named = draft.context.named
+    return tuple(dict.fromkeys(task for name in names for task in named(name) or (name,)))
 
 
 def _refuse(draft: Draft, order: Requested, refused: _RefusedError) -> None:

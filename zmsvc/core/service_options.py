@@ -279,6 +279,35 @@ class ServiceOptions:
             """,
         in_place=EVERY_TYPE,
     )
+    replicas: int | None = option(
+        whole_number(1, 1000),
+        None,
+        summary="The number of tasks that run from this element.",
+        default_words="one task, without a number",
+        manual="""
+            With
+            .Li <replicas>3</replicas> ,
+            the element of ts_100 makes the tasks ts_100@1, ts_100@2 and ts_100@3, each with a process, a
+            state, a control group and log lines of its own.
+            A task finds its number in
+            .Ev ZMSVC_REPLICA ,
+            and in Python in
+            .Li self.replica .
+            The ID ts_100 names all of them: in the
+            .Li <call>
+            of a rule, in the verbs of
+            .Xr zmsvcctl 1
+            and in orders on the bus.
+            A rule of ts_100 that calls ts_100 itself, such as a restart when it fails, calls the one that the
+            rule fires for and none of the others.
+            A reload that changes the number starts the added tasks or stops those that are left over; the
+            others go on.
+            Added ones start if the transaction starts the task or if one of the others runs, but not if an
+            operator has stopped all others.
+            """,
+        in_place=EVERY_TYPE,
+        protocol=5,
+    )
     user: str | None = option(
         OWNER,
         None,

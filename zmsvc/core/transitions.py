@@ -375,10 +375,12 @@ def fire(
     # again.
     source = fired or draft.tasks[key]
     reason = source.exit.reason if source.exit is not None else None
-    rules = rules_for(
-        service, trigger, requested=requested, reason=reason, of_context=draft.context.on_any_fail
-    )
-    for rule in rules:
+    of_context = [
+        replace(rule, call=call)
+        for rule in draft.context.on_any_fail
+        for call in draft.context.named(rule.call)
+    ]
+    for rule in rules_for(service, trigger, requested=requested, reason=reason, of_context=of_context):
         if (key[0], rule.call) in draft.tasks:
             _fire_one(draft, key, source, rule)
 

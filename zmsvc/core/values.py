@@ -17,6 +17,8 @@ TASK_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9_.-]{1,64}")
 """The form of a task's ID (use `fullmatch`). It becomes a directory and a journal field, so `.` and `..` are
 excluded.
 """
+RUNNING_ID = re.compile(rf"{TASK_ID.pattern}(@[1-9][0-9]{{0,3}})?")
+"""The form of a task's ID in a context: that of a replica ends with its number."""
 
 WHITE = " \t\r\n"
 """XML's white space. Python's `str.strip()` strips more, which the schema would not accept."""

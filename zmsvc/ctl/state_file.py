@@ -17,6 +17,7 @@ from pathlib import Path
 
 from zmsvc.core.errors import ConfigError, PlaceError
 from zmsvc.core.model import Context
+from zmsvc.core.replicas import MARK
 from zmsvc.core.world import Task, service_of, task_as_json, task_from_row
 from zmsvc.ctl.client import CtlError
 from zmsvc.host import directories
@@ -186,8 +187,10 @@ def events(path: Path, *, transaction: str | None, tasks: Sequence[str], limit: 
         where.append("transaction_id = ?")
         arguments.append(transaction)
     if tasks:
-        where.append(f"task IN ({', '.join('?' * len(tasks))})")
-        arguments += tasks
+        # A replica is also meant by the name before its number.
+        named = f"({', '.join('?' * len(tasks))})"
+        where.append(f"(task IN {named} OR substr(task, 1, instr(task, '{MARK}') - 1) IN {named})")
+        arguments += [*tasks, *tasks]
     query = (
         f"SELECT seq, at, transaction_id, task, event, detail FROM events WHERE {' AND '.join(where)} ORDER "
         f"BY seq DESC LIMIT ?"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 
 from zmsvc import __version__
+from zmsvc.core.replicas import base, is_named
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import Client, CtlError, NotRunningError
 from zmsvc.ctl.status_reply import ContextStatus
@@ -92,9 +93,11 @@ def select(args: argparse.Namespace, places: Places, transactions: list[Json]) -
     if not names:
         return transactions
     found = [
-        {**each, "tasks": [task for task in each["tasks"] if task["id"] in names]} for each in transactions
+        {**each, "tasks": [task for task in each["tasks"] if is_named(task["id"], names)]}
+        for each in transactions
     ]
-    if missing := names - {task["id"] for each in found for task in each["tasks"]}:
+    have = {name for each in found for task in each["tasks"] for name in (task["id"], base(task["id"]))}
+    if missing := names - have:
         task = min(missing)
         tasks = dict.fromkeys(str(task["id"]) for each in transactions for task in each["tasks"])
         hint = _similar(task, tasks) or f" (zmsvcctl -c {places.name} status)"

@@ -22,6 +22,7 @@ from typing import Any
 from zmsvc.core.errors import StateError
 from zmsvc.core.events import Record
 from zmsvc.core.model import Context, ContextFiles
+from zmsvc.core.replicas import MARK
 from zmsvc.core.world import Transaction, World, task_from_row, task_to_row
 from zmsvc.host.config.context_files import parts_of_saved, saved_parts
 
@@ -385,9 +386,11 @@ class Store:
             where.append("transaction_id = ?")
             arguments.append(transaction)
         if tasks:
-            # One parameter: SQLite limits their number, and a client may name more tasks.
-            where.append("task IN (SELECT value FROM json_each(?))")
-            arguments.append(json.dumps(tasks))
+            # Few parameters: SQLite limits their number, and a client may name more tasks.
+            # A replica is also meant by the name before its number.
+            named = "(SELECT value FROM json_each(?))"
+            where.append(f"(task IN {named} OR substr(task, 1, instr(task, '{MARK}') - 1) IN {named})")
+            arguments += [json.dumps(tasks)] * 2
         query = (
             f"SELECT seq, at, transaction_id, task, event, detail FROM events WHERE {' AND '.join(where)} "
             f"ORDER BY seq DESC LIMIT ?"

@@ -5,7 +5,7 @@ writes the returned bytes.
 from __future__ import annotations
 
 from zmsvc.core import logline
-from zmsvc.core.values import TASK_ID
+from zmsvc.core.values import RUNNING_ID
 from zmsvc.protocol.output import TakePipe
 
 
@@ -66,6 +66,6 @@ class TaskPipe:
         """
         priority, identifier, task, text = logline.decode_record(line)
         start = None
-        if not self.about.task and TASK_ID.fullmatch(task):
+        if not self.about.task and RUNNING_ID.fullmatch(task):
             start = logline.start(identifier, self.about.pid, logline.about(self.about.transaction, task))
         return self._head(stamp, priority, start) + logline.body(text).encode("utf-8", "surrogateescape")

@@ -34,3 +34,5 @@ PROTOCOL_NUMBERED_SIGNALS = 4
 """The first protocol in which a keeper knows `SIGRTMIN+3` and the like. An earlier keeper knows only the
 names that Python has. One of protocol 0 ends at any other name, and all tasks end with it.
 """
+PROTOCOL_REPLICAS = 5
+"""The first protocol in which a task of the keeper's zygote finds the number of a replica in its ID."""

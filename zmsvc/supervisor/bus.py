@@ -19,7 +19,7 @@ from zmsvc.core.access import BUS, TOPICS, Verb
 from zmsvc.core.errors import ProtocolError, UsageError
 from zmsvc.core.events import OrdersMissed, Origin, Requested
 from zmsvc.core.messages import Order
-from zmsvc.core.model import Context
+from zmsvc.core.model import Context, TaskService
 from zmsvc.core.world import World
 from zmsvc.host.bus import socket_options, sockets
 from zmsvc.host.sparse_log import SparseLog
@@ -224,7 +224,7 @@ class Bus:
         for task in order.tasks or (order.service_id,):
             items = {"reason": "refused", "message": f"cannot {order.action} {task}: {why}"}
             key = (order.transaction, task)
-            service = self.world.context.tasks.get(task)
+            service = _definition(self.world.context, task)
             self.control(
                 ev.PublishControl(
                     key=key, action="failed", success=False, pid=None, items=items, service=service
@@ -346,7 +346,7 @@ def _addressed_tasks(context: Context, order: Order) -> tuple[str, ...]:
     """Return the tasks of an order. A message with the whole file names all tasks, and so concerns the
     context.
     """
-    if order.topic == "context" and set(order.tasks) == set(context.tasks):
+    if order.topic == "context" and set(order.tasks) in (set(context.tasks), set(context.as_written)):
         return ()
     return order.tasks
 
@@ -363,7 +363,7 @@ def _difference_from_file(context: Context, order: Order) -> str:
     if the order has only an ID.
     """
     for task, given in order.configurations.items():
-        loaded = context.tasks.get(task)
+        loaded = _definition(context, task)
         if loaded is None:
             return f"no such task in {context.path or context.name}"
         if not isinstance(given, Mapping):
@@ -374,6 +374,11 @@ def _difference_from_file(context: Context, order: Order) -> str:
             if given.get(name, loaded.source.get(name)) != loaded.source.get(name):
                 return f"its {name} is not that of the loaded file"
     return ""
+
+
+def _definition(context: Context, task: str) -> TaskService | None:
+    """Return the definition of a task, or of a task with replicas by its ID in the file."""
+    return context.tasks.get(task) or context.as_written.get(task)
 
 
 def _configured(source: Mapping[str, Any]) -> Any:

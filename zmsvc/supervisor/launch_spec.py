@@ -7,7 +7,7 @@ from collections.abc import Container
 from dataclasses import fields
 from typing import Any
 
-from zmsvc.core import cause
+from zmsvc.core import cause, replicas
 from zmsvc.core.events import Key
 from zmsvc.core.model import Context, TaskService
 from zmsvc.core.service_options import Limits, Option, ServiceOptions, ServiceType, options_of
@@ -16,6 +16,7 @@ from zmsvc.host import paths
 from zmsvc.host.bus import bus_users
 from zmsvc.host.kernel import process_marks
 from zmsvc.host.paths import Places
+from zmsvc.protocol import PROTOCOL_REPLICAS
 from zmsvc.protocol.launch import LaunchSpec
 
 
@@ -79,7 +80,11 @@ def _options(service: TaskService) -> dict[str, Any]:
 
 def dropped_options(service: TaskService, protocol: int) -> list[str]:
     """Return the names of the options of a task that a keeper of this protocol would drop from its launch."""
-    return [each.name for each in _LATER if each.protocol > protocol and _needs(service, each)]
+    found = [each.name for each in _LATER if each.protocol > protocol and _needs(service, each)]
+    # A replica does not say how many there are. Its number is in its ID, where the zygote of an older keeper
+    # does not look for it.
+    numbered = replicas.number(service.id) is not None and protocol < PROTOCOL_REPLICAS
+    return ["replicas", *found] if numbered else found
 
 
 def _needs(service: TaskService, option: Option) -> bool:

@@ -14,6 +14,7 @@ from zmsvc.core import messages
 from zmsvc.core.events import Key
 from zmsvc.core.lifecycle import STATE_OF, State, SubState
 from zmsvc.core.model import TaskService
+from zmsvc.core.replicas import is_named
 from zmsvc.core.world import Task, World, is_starting, service_of, status_at, task_as_json, transaction_state
 from zmsvc.supervisor.launch_spec import cgroup_name, shared
 
@@ -63,7 +64,9 @@ def transactions(
             "state": _state(world, name, own).value,
             "opened": as_wall_clock(world.transactions[name].opened),
             "since": as_wall_clock(_since(world, name, own)),
-            "tasks": [_task(world, key, task, cgroup) for key, task in own if not tasks or key[1] in tasks],
+            "tasks": [
+                _task(world, key, task, cgroup) for key, task in own if not tasks or is_named(key[1], tasks)
+            ],
         }
         for name, own in task_entries(world).items()
         if only is None or name == only

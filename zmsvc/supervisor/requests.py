@@ -18,6 +18,7 @@ from zmsvc.core.access import Verb
 from zmsvc.core.errors import ConfigError, ZmsvcError, reason
 from zmsvc.core.events import Origin, Requested
 from zmsvc.core.model import Context
+from zmsvc.core.replicas import is_named
 from zmsvc.core.similar import similar
 from zmsvc.core.world import World
 from zmsvc.host.bus import bus_users
@@ -200,7 +201,9 @@ class Requests:
             self._loop.on_history.remove(news.set)
 
     async def _wait(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
-        """Answer when a task is in the state that the client waits for, or its time has passed."""
+        """Answer when a task, or each replica of it, is in the state that the client waits for, or its time
+        has passed.
+        """
         transaction, tasks, wanted = (
             request.get("transaction"),
             request.get("tasks") or [],
@@ -218,8 +221,13 @@ class Requests:
                     # A reload may remove the task, and an operator may forget the transaction.
                     if unknown := _unknown(self._loop.world, transaction, (task,)):
                         return failure(4, f"cannot wait for {unknown}")
-                    states = list(map(str, report.states_of_task(self._loop.world, transaction, task)))
-                    if wanted in states:
+                    world = self._loop.world
+                    each = [
+                        report.states_of_task(world, transaction, own)
+                        for own in world.context.named(task) or (task,)
+                    ]
+                    states = [str(state) for own in each for state in own]
+                    if all(wanted in own for own in each):
                         return success({"transaction": transaction, "task": task, "state": wanted})
                     await changes.wait()
                     changes.clear()
@@ -345,7 +353,7 @@ def _unknown(world: World, transaction: str | None, tasks: tuple[str, ...]) -> s
     if transaction is not None and transaction not in world.transactions:
         return f"{transaction}: no such transaction{similar(transaction, world.transactions)}"
     for task in tasks:
-        if task not in world.context.tasks and not any(key[1] == task for key in world.tasks):
+        if not world.context.named(task) and not any(is_named(key[1], (task,)) for key in world.tasks):
             place = world.context.path or world.context.name
             return f"{task}: no such task in {place}{similar(task, world.context.tasks)}"
     return ""

@@ -12,6 +12,7 @@ A task and its service have these attributes before their own `__init__` runs:
     self.context        the name of the context
     self.transaction    the ID of the transaction
     self.service_id     the ID of the task in the context file
+    self.replica        the number of a replica, from 1; else None
 
 and the methods `update`, `publish` and `wait`; an AsyncTask has `update_async`, `publish_async` and
 `wait_async` in their place. A service has its task as `self.task`, and names the task's class in

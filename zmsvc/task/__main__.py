@@ -127,7 +127,8 @@ def _spec(instance: str, file: str | None, task: str | None) -> LaunchSpec:
     from zmsvc.host.config import reader
 
     context = reader.load(file)
-    found = [each for each in context.tasks.values() if each.instance == instance and task in (None, each.id)]
+    known = (*context.tasks.values(), *context.written.values())
+    found = [each for each in known if each.instance == instance and task in (None, each.id)]
     if not found:
         raise UsageError(
             f"cannot run {instance}: {file} has no {f'task {task} of it' if task else 'task of it'}"

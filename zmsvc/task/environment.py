@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from zmsvc.core import replicas
 from zmsvc.protocol.launch import LaunchSpec
 
 _NOT_INHERITED = frozenset(
@@ -51,6 +52,8 @@ def variables(spec: LaunchSpec, pid: int) -> dict[str, str]:
     # The tasks of a shared process differ in these, so its environment has none of them.
     if spec.service_type != "Thread":
         result |= {"ZMSVC_TASK": spec.task, "ZMSVC_INSTANCE": spec.instance, **cause_variables(spec.cause)}
+        if (replica := replicas.number(spec.task)) is not None:
+            result["ZMSVC_REPLICA"] = str(replica)
         if spec.watchdog:
             result |= {"WATCHDOG_USEC": str(int(spec.watchdog * 1e6)), "WATCHDOG_PID": str(pid)}
     for name, value in spec.environment.items():

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from zmsvc.core import messages
+from zmsvc.core import messages, replicas
 from zmsvc.task.keys import TaskKeys
 from zmsvc.task.settings import settings_of
 from zmsvc.task.updates import as_json
@@ -47,6 +47,7 @@ class Recorder:
         self.context = context
         self.transaction = transaction
         self.service_id = service_id or cls.__name__
+        self.replica = replicas.number(self.service_id)
         self.cause = cause
         self.log = logging.getLogger(cls.__name__)
         self.settings = self._converted(cls) if settings is None else settings

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from zmsvc.core import messages, prefixes
+from zmsvc.core import messages, prefixes, replicas
 from zmsvc.core.errors import CANNOT_EXECUTE, LaunchError, ProtocolError, RefusedError, ZmsvcError
 from zmsvc.core.values import seconds
 from zmsvc.protocol.launch import Descriptors, LaunchSpec
@@ -64,6 +64,7 @@ class TaskRuntime:
         self.context = spec.context
         self.transaction = spec.transaction
         self.service_id = spec.task
+        self.replica = replicas.number(spec.task)
         self.subscribe_endpoint = spec.frontend
         self.cause = cause_of(spec.cause)
         self.keys = task_keys(spec, fds)

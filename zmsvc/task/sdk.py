@@ -71,6 +71,7 @@ class Runtime(Protocol):
     context: str
     transaction: str
     service_id: str
+    replica: int | None
     cause: Cause
     log: logging.Logger
     settings: Any
@@ -118,7 +119,9 @@ class _TaskAttributes:
     transaction: str
     """The ID of the transaction."""
     service_id: str
-    """The task's ID in the context file."""
+    """The task's ID in the context file; for a replica with its number: `ts_100@2`."""
+    replica: int | None
+    """The number of this replica, from 1; None for a task without `<replicas>`."""
     cause: Cause
     """The reason why the task was started; also in the environment as ZMSVC_CAUSE_*."""
     log: logging.Logger
@@ -332,10 +335,11 @@ def instantiate(cls: type[M], runtime: Runtime) -> M:
 
 def _attach(member: M, runtime: Runtime) -> M:
     member.config, member.cause, member.log = runtime.config, runtime.cause, runtime.log
-    member.context, member.transaction, member.service_id = (
+    member.context, member.transaction, member.service_id, member.replica = (
         runtime.context,
         runtime.transaction,
         runtime.service_id,
+        runtime.replica,
     )
     if runtime.settings is not None:
         member.settings = runtime.settings

@@ -234,7 +234,7 @@ def check(args: argparse.Namespace, context: Context | None) -> None:
     if wrong:
         raise UsageError(f"cannot send: {'; '.join(wrong)}")
     unknown = [
-        task for task in _selected_tasks(args, context) if context is not None and task not in context.tasks
+        task for task in _selected_tasks(args, context) if context is not None and not context.named(task)
     ]
     if unknown:
         raise NoTaskError(f"cannot {args.action} {', '.join(unknown)}: no such task in {args.context_file}")
@@ -339,7 +339,7 @@ def _configuration(args: argparse.Namespace, context: Context | None) -> Body:
 
 
 def _process(args: argparse.Namespace, context: Context | None, task: str) -> Body:
-    known = context.tasks.get(task) if context else None
+    known = context.tasks.get(task) or context.as_written.get(task) if context else None
     source: Mapping[str, Any] = known.source if known else {"id": task}
     body = messages.process(
         source,
@@ -368,7 +368,7 @@ def _tasks(args: argparse.Namespace, context: Context | None) -> list[str]:
     ids = list(
         dict.fromkeys(task.strip() for text in args.task_id or () for task in text.split(",") if task.strip())
     )
-    whole = ALL in ids or (context is not None and context.id in ids and context.id not in context.tasks)
+    whole = ALL in ids or (context is not None and context.id in ids and not context.named(context.id))
     return [] if whole or args.action == "exit" else ids
 
 
@@ -383,7 +383,7 @@ def _selected_tasks(args: argparse.Namespace, context: Context | None) -> list[s
         return named
     if _topic(args) != "process":
         return []
-    return [*context.tasks] if context and _all(args) else [args.service_id]
+    return [*context.as_written] if context and _all(args) else [args.service_id]
 
 
 def _send(endpoint: str, frame: bytes, topic: str, timeout_s: float, curve: Curve | None) -> int:

@@ -13,6 +13,7 @@ from typing import IO
 
 from zmsvc.core import logline
 from zmsvc.core.errors import PlaceError, UsageError
+from zmsvc.core.replicas import is_named
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import CtlError
 from zmsvc.ctl.log.log_directory import LogDirectory
@@ -100,7 +101,7 @@ class EntryFilter:
         return (
             head is not None
             and self.transaction in (None, head.transaction)
-            and (not self.tasks or head.task in self.tasks)
+            and (not self.tasks or is_named(head.task, self.tasks))
         )
 
     def pick(self, entries: Iterable[Entry]) -> Iterator[Entry]:
@@ -114,7 +115,7 @@ class EntryFilter:
             return f"cat {shlex.quote(path)}"
         conditions = []
         # awk's patterns need a backslash before a slash.
-        task = rf"\/({self._any_task()})" if self.tasks else r"(\/[^ ]+)?"
+        task = rf"\/({self._any_task()})(@[0-9]+)?" if self.tasks else r"(\/[^ ]+)?"
         whose = f"{_literal(self.transaction) if self.transaction else '[^ ]+'}{task} "
         levels = (
             "|".join(logline.NAMES[number] for number in self._allowed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from zmsvc.core.replicas import is_named
 from zmsvc.ctl import status_source, terminal
 from zmsvc.ctl.client import Client, NotRunningError
 from zmsvc.ctl.select_context import NoneRunningError, choose
@@ -56,14 +57,14 @@ def _states(args: argparse.Namespace, *, quiet: bool) -> list[Json]:
 
 
 def _of_task(status: ContextStatus, name: str) -> list[Json]:
-    """Return the states of a task. The supervisor knows each named task; without a transaction that has it,
-    it is inactive.
+    """Return the states of a task, or of its replicas. The supervisor knows each named task; without a
+    transaction that has it, it is inactive.
     """
     found = [
-        {"transaction": transaction.id, "task": name, "state": task.state}
+        {"transaction": transaction.id, "task": task.id, "state": task.state}
         for transaction in status.transactions
         for task in transaction.tasks
-        if task.id == name
+        if is_named(task.id, (name,))
     ]
     return found or [{"transaction": None, "task": name, "state": "inactive"}]
 

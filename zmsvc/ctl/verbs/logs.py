@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from zmsvc.core.errors import PlaceError, UsageError
+from zmsvc.core.replicas import base, is_named
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import Client, CtlError, NotRunningError
 from zmsvc.ctl.log import file_entries, journal_entries
@@ -54,6 +55,7 @@ def logs(args: argparse.Namespace) -> int:
         terminal.complain(f"{error}; its log is searched all the same")
     known = status or past
     _warn_unknown(tasks, known)
+    tasks = with_replicas(tasks, known)
     log, of = _log_of(known, places), writers(known, places, client.uid)
     if log == "journal":
         found = matches(of, args.transaction, tasks, cgroups(status, places.name, args.transaction, tasks))
@@ -69,10 +71,18 @@ def _warn_unknown(tasks: Sequence[str], known: ContextStatus | None) -> None:
     """
     if known is None:
         return
-    has = {task.id for each in known.transactions for task in each.tasks}
+    has = {name for task in known.tasks for name in (task.id, base(task.id))}
     if unknown := [task for task in tasks if task not in has]:
         which = f"no transaction of {known.name} has {' '.join(unknown)}"
         terminal.complain(f"{which}; its log is searched all the same (zmsvcctl -c {known.name} status)")
+
+
+def with_replicas(tasks: list[str], known: ContextStatus | None) -> list[str]:
+    """Return the tasks and the replicas of those that have some: the journal finds whole names only."""
+    found = (
+        [] if known is None or not tasks else [task.id for task in known.tasks if is_named(task.id, tasks)]
+    )
+    return list(dict.fromkeys([*tasks, *found]))
 
 
 def _past(places: Places) -> ContextStatus | None:
@@ -134,7 +144,7 @@ def _is_cgroup_of(cgroup: str, name: str, transaction: str | None, tasks: Sequen
     return (
         unit.endswith(f"/zmsvc@{name}.service")
         and transaction in (None, found)
-        and (not tasks or task in tasks)
+        and (not tasks or is_named(task, tasks))
     )
 
 

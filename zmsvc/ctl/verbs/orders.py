@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from zmsvc.core.replicas import base
 from zmsvc.ctl import terminal
 from zmsvc.ctl.client import Client, CtlError, DroppedError, NotRunningError
 from zmsvc.ctl.select_context import choose
@@ -101,7 +102,9 @@ def _to_restart(args: argparse.Namespace, client: Client) -> list[tuple[str, str
     return [
         (each.id, task.id)
         for each in opened
-        for task in sorted(each.tasks, key=lambda task: place.get(task.id, len(place)))
+        for task in sorted(
+            each.tasks, key=lambda task: place.get(task.id, place.get(base(task.id), len(place)))
+        )
         if names or task.state in ("active", "activating")
     ]
 

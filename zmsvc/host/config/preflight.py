@@ -117,7 +117,7 @@ def check_services(context: Context) -> list[ConfigWarning]:
     """Return the tasks whose launch would fail now: no code, no program, no right to change to their user."""
     return [
         ConfigWarning(task=task.id, text=f"{task.id}: {text}")
-        for task in context.tasks.values()
+        for task in context.as_written.values()
         for text in _missing(task)
     ]
 

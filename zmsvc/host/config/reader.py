@@ -17,6 +17,7 @@ from lxml import etree
 
 from zmsvc.core.checks import ConfigWarning, faults
 from zmsvc.core.errors import ConfigError, PlaceError
+from zmsvc.core.expansion import expand
 from zmsvc.core.model import MAX_TRANSACTIONS, BusAccess, Context, ContextPart, Endpoints, Rule, Trigger
 from zmsvc.core.values import TASK_ID, WHITE, Endpoint, collide, endpoint, quote, timespan, whole
 from zmsvc.host import paths
@@ -90,8 +91,6 @@ def parse(text: bytes, *, path: str, name: str, parts: Sequence[ContextPart] = (
     source = to_json(root)
     elements = root.findall("TaskService")
     sources = _sources(source, len(elements))
-    for each in sources:
-        _keep_secret(each)
     reads = [read_service(*pair, notes, folder) for pair in zip(elements, sources, strict=True)]
     ends, places = _endpoints(root, notes, name)
     _monitors(reads, places, notes)
@@ -108,13 +107,13 @@ def parse(text: bytes, *, path: str, name: str, parts: Sequence[ContextPart] = (
         raise whole.errors(notes.found)
     warnings = [*unknown, *notes.warnings]
     passed = whole.lined(warnings) if warnings else [()] * (1 + len(parts))
-    tasks = {read.task.id: read.task for read in reads}
+    written = {read.task.id: read.task for read in reads}
     return Context(
         name=name,
         id=text_of(root.find("ContextID")) or _DEFAULT_ID,
         log_name=text_of(root.find("TaskLogName")) or name,
         endpoints=ends,
-        tasks=tasks,
+        tasks=expand(written.values()),
         path=os.path.abspath(path),
         bus_access=access,
         max_transactions=most,
@@ -122,6 +121,7 @@ def parse(text: bytes, *, path: str, name: str, parts: Sequence[ContextPart] = (
         source=source,
         text=text,
         passed_over=passed[0],
+        written=written,
         parts=tuple(replace(part, passed_over=odd) for part, odd in zip(parts, passed[1:], strict=True)),
     )
 
@@ -157,12 +157,15 @@ def _id(task: etree._Element) -> str:
 
 
 def _sources(source: Any, count: int) -> list[Any]:
-    """Return the JSON of each of the `count` tasks, in the order of the file. A bad file may have an
-    attribute TaskService, whose value comes before them.
+    """Return the JSON of each of the `count` tasks, in the order of the file and without secrets. A bad file
+    may have an attribute TaskService, whose value comes before them.
     """
     found = source.get("TaskService") if isinstance(source, dict) else None
     tasks = found if isinstance(found, list) else [found]
-    return tasks[len(tasks) - count :]
+    tasks = tasks[len(tasks) - count :]
+    for each in tasks:
+        _keep_secret(each)
+    return tasks
 
 
 def _keep_secret(source: Any) -> None:
@@ -277,6 +280,12 @@ def _monitors(reads: Sequence[ParsedService], places: _Places, notes: FaultList)
             place = None if element is None else notes.value(element, _bound, None)
             if element is None or place is None:
                 continue
+            if (read.task.replicas or 1) > 1:
+                notes.fault(
+                    element,
+                    f"<endpoint> {place} is for one process, and the task has {read.task.replicas} replicas, "
+                    f"expected none",
+                )
             for name, other in places.bound.items():
                 if collide(place, other):
                     notes.fault(

@@ -18,7 +18,7 @@ def check_settings(context: Context, file: str) -> list[str]:
     """
     shapes: dict[tuple[Path | None, str], Record | None] = {}
     found = []
-    for task in context.tasks.values():
+    for task in context.as_written.values():
         if task.service_type is ServiceType.COMMAND:
             continue
         key = _directory(task.location, task.instance), task.instance

@@ -1,0 +1,60 @@
+"""Make the tasks of a context from those of its file: a task with `<replicas>` becomes several. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from zmsvc.core.model import Rule, TaskService
+from zmsvc.core.replicas import MARK
+
+
+def expand(written: Iterable[TaskService]) -> dict[str, TaskService]:
+    """Return the tasks of a context by ID, in the order of the file.
+
+    A rule that calls a task with replicas calls all of them. But if it calls the task whose rule it is, it
+    calls only the replica that it fires for: the others have not failed.
+    """
+    tasks = {task.id: task for task in written}
+    replicas = {
+        name: tuple(f"{name}{MARK}{at}" for at in range(1, task.replicas + 1))
+        for name, task in tasks.items()
+        if task.replicas is not None
+    }
+    if not replicas:
+        return tasks
+    found: dict[str, TaskService] = {}
+    for name, task in tasks.items():
+        rules = tuple(each for rule in task.rules for each in _rules(rule, name, replicas))
+        if name in replicas:
+            found |= {own: _replica(task, own, rules) for own in replicas[name]}
+        else:
+            found[name] = replace(task, rules=rules)
+    return found
+
+
+def _rules(rule: Rule, own: str, replicas: Mapping[str, tuple[str, ...]]) -> Iterable[Rule]:
+    if rule.call == own or rule.call not in replicas:
+        return (rule,)
+    return (replace(rule, call=call) for call in replicas[rule.call])
+
+
+def _replica(task: TaskService, own: str, rules: tuple[Rule, ...]) -> TaskService:
+    """Return a replica. Nothing in it says how many there are, so a reload that changes their number leaves
+    the others as they are.
+    """
+    if any(rule.call == task.id for rule in rules):
+        rules = tuple(replace(rule, call=own) if rule.call == task.id else rule for rule in rules)
+    return replace(task, id=own, rules=rules, replicas=None, source=_source(task.source, own))
+
+
+def _source(written: Mapping[str, Any], own: str) -> Mapping[str, Any]:
+    """Return the element of a replica as it goes on the wire: that of a task with this ID."""
+    source = {**written, "id": own}
+    task = source.get("Task")
+    service = task.get("service") if isinstance(task, Mapping) else None
+    if isinstance(task, Mapping) and isinstance(service, Mapping):
+        others = {name: value for name, value in service.items() if name != "replicas"}
+        source["Task"] = {**task, "service": others or ""}
+    return source
