@@ -42,7 +42,7 @@ LIBRARIES = {"core": {"core"}, "protocol": {"core", "protocol"}, "host": {"core"
 MAY_IMPORT = (
     LIBRARIES
     | {room: {"core", "protocol", "host", room} for room in PROCESSES}
-    | {"testing": {"task", "testing"}}
+    | {"testing": {"core", "protocol", "task", "testing"}}
 )
 """By room; `data` holds no code, `testing` is for the tests of users, and the package itself is only the
 version.

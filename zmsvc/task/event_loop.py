@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import math
 import os
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from zmsvc.task.bus import Subscription
@@ -29,7 +30,8 @@ class EventLoop:
     def __init__(self, stop: Stop, feed: Callable[[], float]) -> None:
         """`feed` feeds the watchdog if that is due, and returns the seconds until the next time."""
         self._stop, self._feed = stop, feed
-        self._runner = asyncio.Runner()
+        own = stop.new_event_loop()
+        self._runner = asyncio.Runner(loop_factory=None if own is None else lambda: own)
         self._loop = self._runner.get_loop()
         self._stopping = asyncio.Event()
         self._main: asyncio.Task[Any] | None = None
@@ -73,9 +75,11 @@ class EventLoop:
         it has cleaned up.
         """
         self._main = asyncio.current_task() if cancel else None
-        companions = [asyncio.create_task(self._attend(self._keep_alive()))]
+        companions = [asyncio.create_task(self._attend(self._keep_alive))]
         if self._reading is not None:
-            companions.append(asyncio.create_task(self._attend(self._read(*self._reading))))
+            companions.append(
+                asyncio.create_task(self._attend(functools.partial(self._read, *self._reading)))
+            )
             self._reading = None
         try:
             result = act()
@@ -91,10 +95,10 @@ class EventLoop:
                 each.cancel()
         return None
 
-    async def _attend(self, companion: Coroutine[Any, Any, None]) -> None:
+    async def _attend(self, companion: Callable[[], Awaitable[None]]) -> None:
         """Run a companion of the work. If the companion fails, the work is canceled and fails as well."""
         try:
-            await companion
+            await companion()
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # handlers of messages are the user's code

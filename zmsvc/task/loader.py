@@ -175,13 +175,15 @@ def _class_of(module: ModuleType, name: str, file: str) -> type[TaskService]:
             f"cannot load service {name}: task_class of Service{name} in {file} is not a LoopedTask, "
             f"SingleTask or AsyncTask"
         )
-    if not issubclass(task, AsyncTask):
-        _refuse_coroutines(name, found, task)
+    refuse_coroutines(name, found)
     return found
 
 
-def _refuse_coroutines(name: str, service: type, task: type) -> None:
+def refuse_coroutines(name: str, service: type[TaskService]) -> None:
     """Raise LaunchError if a method that nothing would await is `async def`: its body would never run."""
+    task = service.task_class
+    if issubclass(task, AsyncTask):
+        return
     for owner, methods in ((task, ("setup", "step", "run", "close")), (service, ("on_control",))):
         for method in methods:
             code = getattr(getattr(owner, method, None), "__code__", None)

@@ -8,7 +8,6 @@ import logging
 import math
 import select
 import threading
-import time
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -77,7 +76,9 @@ class TaskRuntime:
         self._fed_at = -math.inf
         self._updates = Updates(status_sink, stop)
         self._loaded = False
+        self.service: TaskService | None = None
         self._service: TaskService | None = None
+        """The service once it receives messages."""
         self._subscription: Subscription | None = None
         self._in_callback = False
         self._watched: dict[int, Callable[[], None]] = {}
@@ -92,14 +93,14 @@ class TaskRuntime:
         return self._updates.report(items, wait=wait, feed=self._feed_if_due if own else None)
 
     def _feed_if_due(self) -> None:
-        self._feed(time.monotonic(), self._watchdog / 2)
+        self._feed(self._stop.now(), self._watchdog / 2)
 
     def publish(self, topic: str, body: Mapping[str, Any]) -> bool:
         messages.check_topic(topic)
         return self._bus.publish(messages.encode(topic, body))
 
     def wait(self, seconds: float | None) -> bool:
-        until = math.inf if seconds is None else time.monotonic() + seconds
+        until = math.inf if seconds is None else self._stop.now() + seconds
         if threading.get_ident() != self._thread:
             return self._wait_in_other_thread(until)
         if self._event_loop is not None:
@@ -108,7 +109,7 @@ class TaskRuntime:
         try:
             while not self._stop.requested:
                 more = self._deliver()
-                now = time.monotonic()
+                now = self._stop.now()
                 if now >= until:
                     break
                 pause = min(until - now, self._feed(now, self._watchdog / 2))
@@ -125,7 +126,7 @@ class TaskRuntime:
     def _wait_in_other_thread(self, until: float) -> bool:
         """Wait in a thread of the user: it neither calls callbacks nor feeds the watchdog."""
         poll = self._stop.poller()
-        while not self._stop.requested and (left := until - time.monotonic()) > 0:
+        while not self._stop.requested and (left := until - self._stop.now()) > 0:
             Stop.pause(self._stop, left, poll)
         return self._stop.requested
 
@@ -234,7 +235,7 @@ class TaskRuntime:
         # Until here SIGTERM has its default action: an import that hangs has nothing to release, and could
         # not see a stop request.
         self._stop.listen()
-        service = instantiate(service_class, self)
+        service = self.service = instantiate(service_class, self)
         task = service.task = instantiate(service.task_class, self)
         if isinstance(task, LoopedTask):
             task.interval = interval_of(self.config, task.interval)
@@ -242,7 +243,7 @@ class TaskRuntime:
             # Imported here for start-up time: only an AsyncTask needs asyncio.
             from zmsvc.task.event_loop import EventLoop
 
-            self._event_loop = EventLoop(self._stop, lambda: self._feed(time.monotonic(), self._watchdog / 2))
+            self._event_loop = EventLoop(self._stop, lambda: self._feed(self._stop.now(), self._watchdog / 2))
         subscription = None
         if service.listens():
             subscription = self._bus.subscribe(
@@ -264,7 +265,7 @@ class TaskRuntime:
                 else:
                     self._poller.register(subscription.fileno(), select.POLLIN)
             self._status_sink.ready()
-            self._fed_at = time.monotonic()
+            self._fed_at = self._stop.now()
             if isinstance(task, SingleTask):
                 task.run()
             elif isinstance(task, LoopedTask):
@@ -292,16 +293,16 @@ class TaskRuntime:
             self._event_loop.run(act, cancel=not closing)
 
     def _loop(self, task: LoopedTask) -> None:
-        due = time.monotonic()
+        due = self._stop.now()
         while not self._stop.requested:
             # Once in a tenth of the watchdog's time, and not before each step, since there may be a thousand
             # steps a second. A step then has nine tenths of the time.
-            self._feed(time.monotonic(), self._watchdog / 10)
+            self._feed(self._stop.now(), self._watchdog / 10)
             task.step()
             # Count from the planned start. Otherwise the duration of the step and each late wake-up would add
             # up. Missed steps are left out.
-            due = max(due + task.interval, time.monotonic())
-            self.wait(due - time.monotonic())
+            due = max(due + task.interval, self._stop.now())
+            self.wait(due - self._stop.now())
 
     def _guarded(self, act: Callable[[], None], *, report: bool = True) -> int:
         # A broad except: any exception of the user's code is this task's failure, and must be reported.

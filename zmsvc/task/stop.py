@@ -8,7 +8,12 @@ import contextlib
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
 
 _LONGEST = 86_400.0  # poll() takes milliseconds as a C int
 
@@ -36,6 +41,20 @@ class Stop:
         if not self.requested:
             self.requested = True
             os.eventfd_write(self.fd, 1)
+
+    def now(self) -> float:
+        """Return the time in seconds. This method and the next two are the clock of the task. A test may have
+        another one.
+        """
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Let the calling thread sleep for a moment, also after a stop request."""
+        time.sleep(seconds)
+
+    def new_event_loop(self) -> asyncio.AbstractEventLoop | None:
+        """Return an event loop with this clock. None: asyncio's usual one has it."""
+        return None
 
     def poller(self, *fds: int) -> select.poll:
         """Return a poll object for `pause` with the stop request and these descriptors. Each thread needs its

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import select
 import threading
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -41,7 +40,7 @@ class Updates:
         self._stop = stop
         self._turn = threading.RLock()
         self._sequence = 0
-        self._tokens, self._tokens_at = updates.OWN_BURST, time.monotonic()
+        self._tokens, self._tokens_at = updates.OWN_BURST, stop.now()
 
     def report(self, items: Mapping[str, Any], *, wait: bool, feed: Feed | None) -> bool:
         """Send a result. Return False if it was not sent: there was no room and `wait` is False, or the task
@@ -85,7 +84,7 @@ class Updates:
         need not end it.
         """
         while True:
-            now = time.monotonic()
+            now = self._stop.now()
             self._tokens = min(updates.OWN_BURST, self._tokens + (now - self._tokens_at) * updates.RATE)
             self._tokens_at = now
             if self._tokens >= 1.0:
@@ -94,15 +93,15 @@ class Updates:
                 return False
             if feed is not None:
                 feed()
-            time.sleep((1.0 - self._tokens) / updates.RATE)
+            self._stop.sleep((1.0 - self._tokens) / updates.RATE)
 
     def _sent(self, text: str, *, wait: bool, feed: Feed | None) -> bool:
-        until = time.monotonic() + LAST_WORDS if self._stop.requested else None
+        until = self._stop.now() + LAST_WORDS if self._stop.requested else None
         while not self._reporter.update(text, self._sequence + 1):
             if (
                 not wait
                 or (until is None and self._stop.requested)
-                or (until is not None and time.monotonic() >= until)
+                or (until is not None and self._stop.now() >= until)
             ):
                 return False
             if self._await_room(until) and feed is not None:
@@ -116,7 +115,7 @@ class Updates:
         poll.register(self._reporter.fileno(), select.POLLOUT)
         if until is None:
             poll.register(self._stop.fd, select.POLLIN)
-        left = 1.0 if until is None else max(0.0, until - time.monotonic())
+        left = 1.0 if until is None else max(0.0, until - self._stop.now())
         return any(fd == self._reporter.fileno() for fd, _ in poll.poll(round(left * 1000)))
 
 

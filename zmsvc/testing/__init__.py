@@ -1,4 +1,6 @@
-"""Unit-test tasks and services without zmsvcd, bus or waiting:
+"""Test services: one task alone, several in a simulation, or a whole context.
+
+A task alone, without zmsvcd, bus or waiting:
 
     from zmsvc import testing
 
@@ -10,6 +12,24 @@
 
 `Sensor()` works as well, with an empty configuration. The test itself calls `setup`, `step`, `run`,
 `on_control` and `close`.
+
+Services with the real runtime, on a bus in memory and with a clock of the test (see `Simulation`):
+
+    def test_an_alarm_follows_the_sensor(zmsvc_simulation: testing.Simulation) -> None:
+        alarm = zmsvc_simulation.start(ServiceAlarm)
+        zmsvc_simulation.start(ServiceSensor, config={"interval": "10"})
+        zmsvc_simulation.run(60)
+        assert alarm.updates == [{"alarm": True}]
+
+A whole context with the real zmsvcd (see `ContextUnderTest`):
+
+    def test_the_plant_starts(zmsvc_context: testing.MakeContext) -> None:
+        context = zmsvc_context("Context-Plant.xml")
+        context.start()
+        context.wait_for("ts_1", "active")
+
+pytest finds the fixtures zmsvc_simulation and zmsvc_context by itself. Other test frameworks use the classes
+as context managers.
 """
 
 from __future__ import annotations
@@ -20,8 +40,19 @@ from typing import Any
 from zmsvc.task.recorder import Recorder
 from zmsvc.task.runtime import interval_of
 from zmsvc.task.sdk import LoopedTask, M, Task, TaskService, cause_of, instantiate
+from zmsvc.testing.context import ContextUnderTest, MakeContext, Messages
+from zmsvc.testing.simulation import SimulatedTask, Simulation
 
-__all__ = ["Recorder", "make", "recorder"]
+__all__ = [
+    "ContextUnderTest",
+    "MakeContext",
+    "Messages",
+    "Recorder",
+    "SimulatedTask",
+    "Simulation",
+    "make",
+    "recorder",
+]
 
 
 def make(

@@ -1,0 +1,177 @@
+"""zmsvc.testing.Simulation: services with the real runtime, on a bus in memory and with simulated time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass
+from typing import Any, assert_type
+
+import pytest
+
+from zmsvc import testing
+from zmsvc.core.errors import LaunchError
+from zmsvc.task import AsyncTask, LoopedTask, SingleTask, TaskService
+from zmsvc.testing import Simulation
+
+
+class Sensor(LoopedTask):
+    interval = 10.0
+
+    def step(self) -> None:
+        self.update(celsius=20)
+
+
+class ServiceSensor(TaskService):
+    service_name = "sensor"
+    task_class = Sensor
+
+
+class Listener(SingleTask):
+    def setup(self) -> None:
+        self.heard: list[tuple[str, str]] = []
+
+    def run(self) -> None:
+        while not self.wait(25):
+            self.publish("count", {"content": {"n": len(self.heard)}})
+
+    def close(self) -> None:
+        self.update(closed=True)
+
+
+class ServiceListener(TaskService):
+    task_class = Listener
+    task: Listener
+
+    def on_control(self, message: dict[str, Any]) -> None:
+        self.task.heard.append((message["header"]["action"], message["header"]["service_id"]))
+
+
+class Coroutine(AsyncTask):
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.ticks(3600, "hour"))
+            group.create_task(self.ticks(1500, "part"))
+
+    async def ticks(self, seconds: float, name: str) -> None:
+        while not await self.wait_async(seconds):
+            await self.update_async(at=name)
+
+
+@dataclass
+class Settings:
+    limit: int = 3
+
+
+class Failing(SingleTask):
+    settings_class = Settings
+    settings: Settings
+
+    def run(self) -> None:
+        self.wait(self.settings.limit)
+        raise ValueError("out of order")
+
+
+def test_time_passes_as_the_test_says(zmsvc_simulation: Simulation) -> None:
+    began = time.monotonic()
+    sensor = zmsvc_simulation.start(ServiceSensor)
+    assert (sensor.state, sensor.updates) == ("active", [{"celsius": 20}])
+    zmsvc_simulation.run(9.9)
+    assert len(sensor.updates) == 1
+    zmsvc_simulation.run(0.1)
+    assert len(sensor.updates) == 2
+    zmsvc_simulation.run(3600)
+    assert len(sensor.updates) == 362
+    assert time.monotonic() - began < 3600
+
+
+def test_tasks_hear_each_other_and_the_test(zmsvc_simulation: Simulation) -> None:
+    listener = zmsvc_simulation.start(ServiceListener, service_id="ts_1")
+    sensor = zmsvc_simulation.start(Sensor, service_id="ts_2", config={"interval": "20s"})
+    zmsvc_simulation.run(30)
+    head = {"service_transaction": "TEST", "service_id": "ts_9", "action": "failed", "service_name": "x"}
+    zmsvc_simulation.publish("control", {"header": head})
+    zmsvc_simulation.publish("control", {"header": head | {"service_transaction": "OTHER"}})
+    sensor.stop()
+    zmsvc_simulation.run(0)
+    assert listener.task.heard == [
+        ("started", "ts_2"), ("updated", "ts_2"), ("updated", "ts_2"), ("failed", "ts_9"), ("stopped", "ts_2"),
+    ]  # fmt: skip
+    assert listener.published == [("count", {"content": {"n": 3}})]
+    assert [topic for topic, _ in zmsvc_simulation.messages].count("count") == 1
+    assert (sensor.state, sensor.exit_status) == ("inactive", 0)
+
+
+def test_a_coroutine_has_the_same_clock() -> None:
+    with Simulation() as simulation:
+        task = simulation.start(Coroutine)
+        simulation.run(7200)
+        assert [each["at"] for each in task.updates] == ["part", "part", "hour", "part", "part", "hour"]
+    assert (task.state, task.exit_status, task.error) == ("inactive", 0, None)
+
+
+def test_the_end_of_the_block_stops_all_tasks_in_order() -> None:
+    with Simulation() as simulation:
+        tasks = [simulation.start(cls) for cls in (ServiceListener, Sensor, Coroutine)]
+    assert [each.state for each in tasks] == ["inactive"] * 3
+    assert tasks[0].updates == [{"closed": True}]
+
+
+def test_an_exception_of_a_task_is_raised_in_the_test() -> None:
+    with Simulation() as simulation:
+        simulation.start(Failing)
+        with pytest.raises(ValueError, match="out of order"):
+            simulation.run(3)
+    with pytest.raises(ValueError, match="out of order"), Simulation() as simulation:
+        simulation.start(Failing, config={"limit": "4000"}).stop()
+    with Simulation() as simulation:
+        task = simulation.start(Failing, may_fail=True, config={"limit": "2"})
+        simulation.run(2)
+        assert (task.state, task.exit_status, str(task.error)) == ("failed", 1, "out of order")
+        assert simulation.messages[-1][1]["header"]["action"] == "failed"
+    with pytest.raises(LaunchError, match="<limit> 'x' is not a whole number"), Simulation() as simulation:
+        simulation.start(Failing, config={"limit": "x"})
+
+
+def test_a_task_without_a_pause_comes_to_the_end_of_the_run(zmsvc_simulation: Simulation) -> None:
+    class Busy(LoopedTask):
+        interval = 0.0
+
+        def step(self) -> None:
+            self.count = getattr(self, "count", 0) + 1
+
+    task = zmsvc_simulation.start(Busy)
+    zmsvc_simulation.run(0.1)
+    assert task.task.count > 100
+
+
+def test_a_coroutine_that_nothing_would_await_is_refused_in_a_simulation() -> None:
+    class Wrong(SingleTask):
+        async def run(self) -> None:  # type: ignore[override]
+            pass
+
+    with pytest.raises(LaunchError, match="must be an AsyncTask"), Simulation() as simulation:
+        simulation.start(Wrong)
+
+
+def test_a_simulation_leaves_no_descriptors() -> None:
+    def run() -> int:
+        with Simulation() as simulation:
+            for cls in (ServiceListener, Sensor, Coroutine):
+                simulation.start(cls)
+            simulation.run(100)
+        return len(os.listdir("/proc/self/fd"))
+
+    assert run() == run()
+
+
+def test_the_types_of_services_are_those_that_their_author_wrote() -> None:
+    """mypy checks the types; the values are those of a run."""
+    service = assert_type(testing.make(ServiceListener), ServiceListener)
+    assert assert_type(service.task, Listener).service_id == "ServiceListener"
+    assert assert_type(testing.make(Failing).settings.limit, int) == 3
+
+
+def test_the_public_names_of_testing_have_docstrings() -> None:
+    assert [name for name in testing.__all__ if not getattr(testing, name).__doc__] == []
