@@ -1,4 +1,4 @@
-"""zmsvc.testing with a whole context, in the project of somebody else who has installed zmsvc and pytest."""
+"""zmsvc.testing with a whole context, in another project, whose environment has zmsvc and pytest."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class ContextUnderTest:
     name: str
     """The name of the context, as in `zmsvcctl -c NAME`."""
     log: Path
-    """What zmsvcd and the tasks print."""
+    """The file with the output of zmsvcd and of the tasks."""
 
     def __init__(self, file: str | os.PathLike[str], *, environment: Mapping[str, str] | None = None) -> None:
         """`environment` is added to that of the test, and the tasks inherit it."""
