@@ -86,6 +86,24 @@ def test_every_verb_has_help(verb: str, capsys: Capture) -> None:
     assert f"zmsvcctl {verb}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("verb", "shown", "hidden"),
+    [
+        ("start", ["--no-block", "--timeout"], ["--no-pager"]),
+        ("status", ["--no-pager", "--timeout"], ["--no-block"]),
+        ("check", ["--json"], ["--no-block", "--no-pager"]),
+    ],
+)
+def test_the_help_of_a_verb_has_no_option_that_means_nothing_to_it(
+    verb: str, shown: list[str], hidden: list[str], capsys: Capture
+) -> None:
+    assert main([verb, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert [option for option in shown if option not in told] == []
+    assert [option for option in hidden if option in told] == []
+    assert main([verb, *hidden, "--help"]) == 0, "they are accepted all the same"
+
+
 def test_help_names_every_verb(capsys: Capture) -> None:
     assert main(["--help"]) == 0
     told = capsys.readouterr().out

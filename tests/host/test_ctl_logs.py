@@ -45,6 +45,29 @@ def file(home: House) -> House:
     return home
 
 
+def test_entries_that_other_processes_wrote_late_are_shown_in_their_order(
+    file: House, capsys: Capture
+) -> None:
+    """The supervisor writes its entries itself, and another process those of tasks."""
+    lines = [
+        "2026-11-23T12:00:03.000+0000 Echo[8] TX/ts_1 WARNING: failed word\n",
+        "2026-11-23T12:00:01.000+0000 Echo[9] TX/ts_1 INFO: first word\n",
+        "2026-11-23T12:00:02.000+0000 Echo[9] TX/ts_1 ERROR: second word\n    with a tail\n",
+        "2026-11-23T12:00:02.000+0000 Echo[9] TX/ts_1 INFO: third word\n",
+    ]
+    (file.root / "log").write_text("".join(lines))
+    assert main(["logs", "-g", "word"]) == 0
+    assert capsys.readouterr().out == "".join([*lines[1:], lines[0]])
+    assert main(["logs", "-n", "2", "ts_1"]) == 0
+    assert capsys.readouterr().out == "".join([lines[3], lines[0]])
+    failed = task("ts_1", "failed", "failed")
+    file.supervisor(status=status(transaction("TX", "failed", [failed]), log=f"{file.root}/log"))
+    assert main(["status"]) == 3
+    told = capsys.readouterr().out
+    assert told.index("first word") < told.index("second word") < told.index("third word")
+    assert told.index("third word") < told.index("failed word")
+
+
 PICKED = [
     (["-p", "err"], [3, 4, 6]),
     (["-p", "3"], [3, 4, 6]),

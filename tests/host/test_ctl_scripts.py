@@ -4,6 +4,7 @@ reload --dry-run."""
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,10 +89,23 @@ def test_a_task_that_no_transaction_has_is_inactive(home: House, capsys: Capture
     assert capsys.readouterr().out == "inactive\n"
 
 
-def test_is_active_ends_with_4_for_an_unknown_task(home: House, capsys: Capture) -> None:
-    home.supervisor(status=no(4, "cannot show ts_9: no such task in Echo"))
-    assert main(["is-active", "ts_9"]) == 4
-    assert capsys.readouterr() == ("", "zmsvcctl: cannot show ts_9: no such task in Echo\n")
+@pytest.mark.parametrize(("verb", "code"), [("is-active", 3), ("is-failed", 1)])
+def test_an_unknown_task_is_inactive_and_the_end_is_4_if_all_are_unknown(
+    verb: str, code: int, home: House, capsys: Capture
+) -> None:
+    def answer(request: fake.Json) -> fake.Json:
+        unknown = [name for name in request["tasks"] if name != "ts_1"]
+        known = status(transaction("TX", "active", [task("ts_1", "inactive", "stopped")]))
+        return no(4, f"cannot show {unknown[0]}: no such task in Echo") if unknown else known
+
+    home.supervisor(status=answer)
+    said = "zmsvcctl: cannot show {}: no such task in Echo\n"
+    assert main([verb, "ts_9"]) == 4
+    assert capsys.readouterr() == ("inactive\n", said.format("ts_9"))
+    assert main([verb, "-q", "ts_8", "ts_9"]) == 4
+    assert capsys.readouterr() == ("", "")
+    assert main([verb, "ts_8", "ts_1", "ts_9"]) == code
+    assert capsys.readouterr() == ("inactive\n" * 3, said.format("ts_8") + said.format("ts_9"))
 
 
 def test_without_a_context_that_runs_nothing_is_active_and_nothing_failed(
@@ -134,10 +148,10 @@ def test_show_prints_the_properties_of_a_task_with_the_names_of_systemd(home: Ho
     [
         (["-p", "MainPID", "ts_1"], "MainPID=4194305\n"),
         (["-p", "MainPID", "--value", "ts_1"], "4194305\n"),
-        (["-p", "SubState,ActiveState", "ts_1"], "ActiveState=active\nSubState=running\n"),
-        (["-p", "SubState", "--property=Id", "ts_1"], "Id=ts_1\nSubState=running\n"),
+        (["-p", "SubState,ActiveState", "ts_1"], "SubState=running\nActiveState=active\n"),
+        (["-p", "SubState", "--property=Id", "-p", "SubState", "ts_1"], "SubState=running\nId=ts_1\n"),
         (["--property", "ActiveState"], "ActiveState=active\n"),
-        (["-p", "Id,MainPID,Transactions"], "Id=Echo\nTransactions=TX\nMainPID=4194300\n"),
+        (["-p", "Id,MainPID,Transactions"], "Id=Echo\nMainPID=4194300\nTransactions=TX\n"),
     ],
 )
 def test_show_prints_the_selected_properties(
@@ -146,6 +160,48 @@ def test_show_prints_the_selected_properties(
     answering(home, ACTIVE)
     assert main(["show", *words]) == 0
     assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize(
+    ("end", "printed"),
+    [
+        (None, "success 0 0"),
+        ({"code": 0, "signal": None, "reason": "exited"}, "success 1 0"),
+        ({"code": None, "signal": "SIGTERM", "reason": "requested"}, "success 2 15"),
+        ({"code": 7, "signal": None, "reason": "exit-code"}, "exit-code 1 7"),
+        ({"code": None, "signal": "SIGSEGV", "reason": "signal"}, "signal 2 11"),
+        ({"code": None, "signal": "SIG37", "reason": "signal"}, "signal 2 37"),
+        ({"code": None, "signal": "SIGKILL", "reason": "oom-kill"}, "oom-kill 2 9"),
+        ({"code": None, "signal": "SIGABRT", "reason": "watchdog"}, "watchdog 2 6"),
+        ({"code": 0, "signal": None, "reason": "not-ready"}, "protocol 1 0"),
+        ({"code": None, "signal": "SIGTERM", "reason": "not-ready"}, "timeout 2 15"),
+        ({"code": 203, "signal": None, "reason": "cannot-launch"}, "resources 1 203"),
+        ({"code": None, "signal": None, "reason": "start-limit"}, "start-limit-hit 0 0"),
+    ],
+)
+def test_show_has_result_and_status_as_systemd_has_them(
+    end: fake.Json | None, printed: str, home: House, capsys: Capture
+) -> None:
+    answering(home, task("ts_1", "failed", "failed", exit=end))
+    assert main(["show", "--value", "-p", "Result,ExecMainCode,ExecMainStatus", "ts_1"]) == 0
+    assert capsys.readouterr().out.split() == printed.split()
+    answering(home, task("ts_1", exit=end))
+    assert main(["show", "--value", "-p", "Result,ExecMainCode,ExecMainStatus", "ts_1"]) == 0
+    assert capsys.readouterr().out.split() == ["success", "0", "0"], "a process runs"
+
+
+def test_show_prints_times_in_the_form_of_systemctl(
+    home: House, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    answering(home, ACTIVE)
+    assert main(["show", "-p", "StateChangeTimestamp", "ts_1"]) == 0
+    assert capsys.readouterr().out == "StateChangeTimestamp=Mon 2026-11-23 12:00:00 UTC\n"
+    assert main(["--json", "show", "-p", "StateChangeTimestamp", "ts_1"]) == 0
+    assert "2026-11-23T12:00:00.000+00:00" in capsys.readouterr().out
+    monkeypatch.undo()
+    time.tzset()
 
 
 def test_show_separates_tasks_by_an_empty_line(home: House, capsys: Capture) -> None:
@@ -158,7 +214,7 @@ def test_show_as_json_keeps_the_types(home: House, capsys: Capture) -> None:
     answering(home, FAILED)
     assert main(["--json", "show", "-p", "MainPID,Held,ExitReason", "ts_2"]) == 0
     assert json.loads(capsys.readouterr().out) == {
-        "properties": [{"MainPID": 0, "ExitReason": None, "Held": False}]
+        "properties": [{"MainPID": 0, "Held": False, "ExitReason": None}]
     }
 
 
@@ -173,6 +229,7 @@ def test_show_names_a_similar_property_for_an_unknown_one(home: House, capsys: C
 def test_show_has_each_field_of_a_task_that_has_one_value() -> None:
     """A field that `status` gets later must not be missing in `show`."""
     composed = {"exit", "cause", "ended"}
+    composed |= {"disabled"}  # That is in UnitFileState.
     assert {*task(), "user"} - composed <= set(show.OF_TASK.values())
     assert {*status()["data"]} - {"transactions", "dropped", "since"} <= set(show.OF_CONTEXT.values())
 
@@ -204,10 +261,8 @@ def test_wait_ends_with_124_after_its_time(home: House, capsys: Capture) -> None
     assert main(["wait", "--for", "active", "--timeout", "0.1", "ts_1"]) == 124
 
 
-@pytest.mark.parametrize(
-    "words", [["ts_1"], ["--for", "running", "ts_1"], ["--for", "active"], ["--for", "active", "a", "b"]]
-)
-def test_wait_needs_one_task_and_a_state_that_lasts(words: list[str], home: House, capsys: Capture) -> None:
+@pytest.mark.parametrize("words", [["ts_1"], ["--for", "running", "ts_1"], ["--for", "active"]])
+def test_wait_needs_a_task_and_a_state_that_lasts(words: list[str], home: House, capsys: Capture) -> None:
     assert main(["wait", *words]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 

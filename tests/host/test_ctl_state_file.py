@@ -124,7 +124,7 @@ def test_show_reads_the_state_file_of_a_context_that_is_down(home: House, capsys
     words = ["-p", "ActiveState,MainPID,ExitCode,StatusText", "ts_2"]
     assert main(["-c", "Echo", "show", *words]) == 0
     told = capsys.readouterr()
-    assert told.out == "ActiveState=failed\nMainPID=0\nStatusText=no disk\nExitCode=3\n"
+    assert told.out == "ActiveState=failed\nMainPID=0\nExitCode=3\nStatusText=no disk\n"
     assert told.err.startswith("zmsvcctl: Echo does not run; this is from its state file, 2")
     assert main(["-c", "Echo", "show", "-p", "ActiveState", "--value"]) == 0
     assert capsys.readouterr().out == "inactive\n"

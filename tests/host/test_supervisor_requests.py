@@ -57,10 +57,10 @@ def test_a_signal_that_the_machine_does_not_have_is_refused(word: Any) -> None:
 @pytest.mark.parametrize(
     "request_", [{"tasks": ["a"]}, {"tasks": [], "for": "active"}, {"tasks": ["a"], "for": "running"}]
 )
-def test_a_wait_names_one_task_and_a_state_that_lasts(request_: dict[str, Any]) -> None:
+def test_a_wait_names_a_task_and_a_state_that_lasts(request_: dict[str, Any]) -> None:
     assert refused({"verb": "wait", **request_}) == (
         2,
-        "cannot wait: expected one task, and one state of active, inactive, failed",
+        "cannot wait: expected at least one task, and one state of active, inactive, failed",
     )
 
 

@@ -184,6 +184,22 @@ def test_detach_returns_when_the_context_is_ready(context: Context) -> None:
     wait_for(lambda: not Path(f"/proc/{keeper}").exists())
 
 
+def test_the_end_removes_the_runtime_directory_that_the_daemon_has_made(context: Context) -> None:
+    context.looped("Echo")
+    context.task("ts_1", "Echo")
+    directory = context.runtime / context.name
+    context.start("--detach", ready=False)
+    assert context.wait() == 0
+    assert directory.is_dir()
+    context.ctl("exit")
+    wait_for(lambda: not directory.exists())
+    # As systemd does it, or root for another user.
+    directory.mkdir()
+    context.start()
+    assert context.stop() == 0
+    assert list(directory.iterdir()) == []
+
+
 def test_detach_keeps_no_stream_of_its_parent(context: Context) -> None:
     context.looped("Echo")
     context.task("ts_1", "Echo")

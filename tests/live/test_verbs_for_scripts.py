@@ -31,7 +31,9 @@ def test_is_active_and_is_failed_follow_a_task_from_its_start_to_its_end(context
     assert context.ctl("is-active", "ts_1", check=3).stdout == "failed\n"
     assert context.ctl("is-active", "ts_1", "ts_2").stdout == "failed\nactive\n"
     assert context.ctl("is-failed", "--transaction", TX).stdout == "failed\n"
-    assert context.ctl("is-failed", "ts_9", check=4).stdout == ""
+    unknown = context.ctl("is-failed", "ts_9", check=4)
+    assert (unknown.stdout, "no such task" in unknown.stderr) == ("inactive\n", True)
+    assert context.ctl("is-failed", "ts_9", "ts_1").stdout == "inactive\nfailed\n"
     context.ctl("exit")
     assert context.wait() == 0
     assert context.ctl("is-active", "ts_2", check=3).stdout == "inactive\n"
@@ -104,6 +106,21 @@ def test_wait_is_answered_when_the_task_is_in_the_state_and_not_before(context: 
         }
     context.ctl("wait", "--for", "active", "ts_9", check=4)
     context.ctl("wait", "--for", "active", "--transaction", "NO", "ts_1", check=4)
+
+
+def test_wait_for_several_tasks_is_answered_when_all_are_in_the_state(context: Context) -> None:
+    context.looped("Echo")
+    for number in (1, 2, 3):
+        context.task(f"ts_{number}", "Echo", entry=number == 1)
+    context.start("--transaction", TX)
+    late = context.ctl("wait", "--for", "active", "--timeout", "0.2", "ts_1", "ts_2", "ts_3", check=124)
+    assert late.stderr == "zmsvcctl: timed out: ts_2 is inactive; ts_3 is inactive after 0.2 s, not active\n"
+    with asked(context, verb="wait", tasks=["ts_1", "ts_2", "ts_3"], **{"for": "active"}) as started:
+        context.ctl("start", "--transaction", TX, "ts_2")
+        context.ctl("start", "--transaction", TX, "ts_3")
+        answer = json.loads(started.recv(65536))["data"]
+    assert (answer["tasks"], answer["state"]) == (["ts_1", "ts_2", "ts_3"], "active")
+    context.ctl("wait", "--for", "active", "ts_1", "ts_9", check=4)
 
 
 def test_wait_outlives_its_supervisor(context: Context) -> None:

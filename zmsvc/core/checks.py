@@ -14,7 +14,7 @@ from zmsvc.core.access import ANYONE, BUS, MAY_CONNECT
 from zmsvc.core.model import Action, BusAccess, Context, Rule, TaskService, Trigger
 from zmsvc.core.monitoring import monitoring
 from zmsvc.core.service_options import OPTIONS, Restart, ServiceType
-from zmsvc.core.similar import similar
+from zmsvc.core.similar import similar_id
 from zmsvc.core.values import TRUE, Endpoint, apart, collide, endpoint, quote, reaches, seconds
 
 _STARTING = (Action.START, Action.RESTART)
@@ -96,7 +96,7 @@ def _calls(tasks: Sequence[TaskService], any_fail: Sequence[Rule]) -> Iterator[F
     for index, of_one in rules:
         for number, rule in enumerate(of_one):
             if rule.call not in known:
-                expected = f"expected the id of a task of this context{similar(rule.call, known)}"
+                expected = f"expected the id of a task of this context{similar_id(rule.call, known)}"
                 text = f"{rule.trigger} calls {quote(rule.call)}, {expected}"
                 yield Fault(text=text, task=index, rule=number)
 

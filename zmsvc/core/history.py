@@ -9,13 +9,13 @@ from typing import Any
 
 
 def fields(detail: Mapping[str, Any]) -> dict[str, str]:
-    """Return the details as text, by name. Empty values are left out. So is the cause, which has a form of
-    its own.
+    """Return the details as text, by name. Empty values and booleans that are false are left out. So is the
+    cause, which has a form of its own.
     """
     return {
         name: _text(value)
         for name, value in detail.items()
-        if name != "cause" and value not in (None, "", [], (), {})
+        if name != "cause" and value is not False and value not in (None, "", [], (), {})
     }
 
 
@@ -24,6 +24,8 @@ def as_text(details: Mapping[str, str]) -> str:
 
 
 def _text(value: Any) -> str:
+    if value is True:
+        return "yes"
     if isinstance(value, Mapping):
         # An event of another release may contain more.
         return (

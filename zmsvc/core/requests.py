@@ -17,7 +17,7 @@ from zmsvc.core.lifecycle import State, SubState, TaskEvent
 from zmsvc.core.model import TRANSACTION_ID
 from zmsvc.core.pending_requests import named, stopped, wait
 from zmsvc.core.service_options import ServiceType
-from zmsvc.core.similar import similar
+from zmsvc.core.similar import similar_id
 from zmsvc.core.transitions import apply
 from zmsvc.core.world import Task, Transaction
 
@@ -95,11 +95,11 @@ def _known(draft: Draft, order: Requested) -> None:
     for task in order.tasks:
         if task not in draft.context.tasks:
             place = draft.context.path or draft.context.name
-            raise _RefusedError(4, f"no such task in {place}{similar(task, draft.context.tasks)}", task)
+            raise _RefusedError(4, f"no such task in {place}{similar_id(task, draft.context.tasks)}", task)
 
 
 def _no_transaction(draft: Draft, name: str) -> _RefusedError:
-    return _RefusedError(4, f"no such transaction{similar(name, draft.transactions)}")
+    return _RefusedError(4, f"no such transaction{similar_id(name, draft.transactions)}")
 
 
 def _open(draft: Draft) -> list[str]:

@@ -20,3 +20,10 @@ def similar(word: str, known: Iterable[str], cutoff: float = 0.7) -> str:
     """Return ` (did you mean X?)` if a known word is close to this one, else an empty text."""
     found = closest(word, known, cutoff)
     return f" (did you mean {found}?)" if found else ""
+
+
+def similar_id(word: str, known: Iterable[str]) -> str:
+    """Return the same for the ID of a task or a transaction. Many IDs differ only in a number, such as ts_1
+    and ts_2, which is not a mistake in typing.
+    """
+    return similar(word, known, 0.8)

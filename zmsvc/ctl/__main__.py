@@ -72,7 +72,8 @@ def _parser_after(verb: VerbEntry) -> argparse.ArgumentParser:
     parser = _Parser(prog=f"{PROGRAM} {verb.name}", description=f"{verb.about.capitalize()}.")
     for option in GLOBAL:
         # The default of an option after the verb must not replace its value before the verb.
-        option.add_to(parser, default=argparse.SUPPRESS)
+        hidden = {} if verb.understands(option) else {"help": argparse.SUPPRESS}
+        option.add_to(parser, default=argparse.SUPPRESS, **hidden)
     for option in verb.options:
         option.add_to(parser)
     if verb.own_arguments:

@@ -109,9 +109,9 @@ def select(args: argparse.Namespace, places: Places, transactions: list[Json]) -
 
 def _similar(word: str, known: Collection[str]) -> str:
     # Imported here for start-up time: most names are right.
-    from zmsvc.core.similar import similar
+    from zmsvc.core.similar import similar_id
 
-    return similar(word, known)
+    return similar_id(word, known)
 
 
 def empty(name: str, file: str) -> Json:

@@ -52,6 +52,8 @@ class VerbEntry:
         manual: str = "",
         own_arguments: bool = False,
         json_lines: bool = False,
+        waits: bool = False,
+        pages: bool = False,
     ) -> None:
         self.name = name
         self.function = function
@@ -66,6 +68,13 @@ class VerbEntry:
         """True if --json prints a line for each entry. Then an error is not printed as JSON, because it would
         be taken for an entry.
         """
+        self._without = {*(() if waits else ("--no-block",)), *(() if pages else ("--no-pager",))}
+
+    def understands(self, option: Argument) -> bool:
+        """Return False for an option of every verb that means nothing to this one. It is accepted, and the
+        help does not show it.
+        """
+        return not self._without.intersection(option.flags)
 
 
 def _number(text: str) -> int:
@@ -186,6 +195,7 @@ VERBS = (
         "start tasks; without an ID in a new transaction, whose ID is printed",
         *SELECTION,
         group=ORDERS,
+        waits=True,
         manual="""\
 Start the named tasks, or all entry tasks of a transaction. Without an *ID* a new transaction is opened,
 and its ID is printed, alone on a line; but tasks that are named without an *ID* are started in the only
@@ -200,6 +210,7 @@ answer says so and names that order, and the exit status is 1.""",
         *SELECTION,
         NO_TRIGGERS,
         group=ORDERS,
+        waits=True,
         manual="""\
 Stop the named tasks, with every process that they have started; without tasks a whole transaction, and
 without an *ID* all of them. The answer names each task that had to be killed because it did not end, and
@@ -226,6 +237,7 @@ with 1.""",
             "is not.",
         ),
         group=ORDERS,
+        waits=True,
         manual="""\
 Stop and start again. The restart of one task fires its *on_exit* rules as its stop does.
 
@@ -270,6 +282,7 @@ that.""",
         *SELECTION,
         LINES,
         group=STATE,
+        pages=True,
         manual="""\
 Show the context with its transactions and tasks as a tree: state and sub-state, PID, the time since when,
 memory, restarts and the last exit. If the context file, or a file that adds tasks to it, has changed and is
@@ -322,11 +335,12 @@ left a state file.""",
         QUIET,
         group=STATE,
         manual="""\
-Print the state of each named task on a line of its own (active, inactive, activating, deactivating,
-failed), or the state of the named transaction, or without both that of the context. The exit status is 0 if
-at least one of them is active, else 3, as with **systemctl**. A task that several open transactions have is
-printed once for each. Of a context that does not run the states are read from its state file, and stderr
-says so.""",
+Print the state of each named task on a line of its own (active, inactive, activating, deactivating, failed),
+or the state of the named transaction, or without both that of the context. The exit status is 0 if at least
+one of them is active, else 3, as with **systemctl**. An unknown task is printed as inactive, and stderr says
+that there is none; the exit status is 4 if all named tasks are unknown. A task that several open transactions
+have is printed once for each. Of a context that does not run the states are read from its state file, and
+stderr says so.""",
     ),
     VerbEntry(
         "is-failed",
@@ -336,8 +350,8 @@ says so.""",
         QUIET,
         group=STATE,
         manual="""\
-Print the states as **is-active** does. The exit status is 0 if at least one of them is failed, else 1, as
-with **systemctl**.""",
+Print the states as **is-active** does. The exit status is 0 if at least one of them is failed, else 1, or 4
+if all named tasks are unknown, as with **systemctl**.""",
     ),
     VerbEntry(
         "show",
@@ -350,7 +364,7 @@ with **systemctl**.""",
             action="append",
             default=[],
             metavar="NAME",
-            completes="ActiveState SubState MainPID NRestarts StatusText ExitReason ExitCode ExitSignal",
+            completes="ActiveState SubState MainPID NRestarts StatusText Result ExecMainStatus ExitReason",
             help="only these properties; may be given again, or have several with commas",
             manual="**show**: only these properties. May be given again, or have several with commas.",
         ),
@@ -363,17 +377,19 @@ with **systemctl**.""",
         TASKS,
         group=STATE,
         manual="""\
-Print the properties of the named tasks, or without one those of the context, as lines of *NAME*=*VALUE*,
-like **systemctl show**. Tasks are separated by an empty line; a task that several open transactions have is
+Print the properties of the named tasks, or without one those of the context, as lines of *NAME*=*VALUE*, like
+**systemctl show**. Tasks are separated by an empty line; a task that several open transactions have is
 printed once for each. The values are those of **status --json**. Names that systemd has too mean the same:
-ActiveState, SubState, MainPID, NRestarts, StatusText, StateChangeTimestamp, ControlGroup. What is unknown is
-empty; MainPID is 0 if there is none. An unknown *NAME* is an error, and the exit status 2. Of a context that
-does not run the state file is shown, and stderr says so.""",
+ActiveState, SubState, MainPID, NRestarts, StatusText, StateChangeTimestamp, Result, ExecMainCode,
+ExecMainStatus, ExecMainExitTimestamp, UnitFileState, NeedDaemonReload, ControlGroup. **-p** prints them in
+the order in which it names them. What is unknown is empty; MainPID is 0 if there is none. An unknown *NAME*
+is an error, and the exit status 2. Of a context that does not run the state file is shown, and stderr says
+so.""",
     ),
     VerbEntry(
         "wait",
         "verbs.is_state.wait",
-        "wait until a task is active, inactive or failed",
+        "wait until tasks are active, inactive or failed",
         TRANSACTION,
         Argument(
             "--for",
@@ -383,15 +399,15 @@ does not run the state file is shown, and stderr says so.""",
             help="the state to wait for",
             manual="**wait**: the state to wait for.",
         ),
-        Argument("tasks", nargs=1, metavar="TASK_ID", help="the task"),
+        Argument("tasks", nargs="+", metavar="TASK_ID", help="a task"),
         group=STATE,
         manual="""\
-Wait until a task is in a state, and end with 0; after **--timeout** with 124, and without it wait as long as
-it takes. Without an *ID* the task may be of any open transaction; while none is open, it is inactive. The
-supervisor answers when the state changes. A state in which the task does not stay counts only while
-**status** could show it: a task that a rule restarts at once after a failure is not *failed* meanwhile. The
-wait goes on with the next supervisor if this one is replaced. A context that does not run changes no state:
-if the state file has another one, the exit status is 5.""",
+Wait until all named tasks are in a state at the same time, and end with 0; after **--timeout** with 124, and
+without it wait as long as it takes. Without an *ID* a task may be of any open transaction; while none is
+open, it is inactive. The supervisor answers when the state changes. A state in which the task does not stay
+counts only while **status** could show it: a task that a rule restarts at once after a failure is not
+*failed* meanwhile. The wait goes on with the next supervisor if this one is replaced. A context that does not
+run changes no state: if the state file has another one, the exit status is 5.""",
     ),
     VerbEntry(
         "logs",
@@ -457,6 +473,7 @@ if the state file has another one, the exit status is 5.""",
             "**awk**(1), and end.",
         ),
         group=STATE,
+        pages=True,
         json_lines=True,
         manual="""\
 Show the log of the selected tasks: by **journalctl**(1) with the right matches, or from the daemon's own
@@ -674,6 +691,7 @@ Nothing is started and no file is written. Files that the file includes are read
         "verbs.orders.leave",
         "stop all tasks and end the context's daemon",
         group=ORDERS,
+        waits=True,
         manual="""\
 Stop all tasks, and end the context's daemon. The next start resumes the transactions that were open.
 
@@ -696,6 +714,7 @@ elsewhere SIGKILL to the *keeper_pid* of **status --json** ends it.""",
             "refuse.",
         ),
         group=ORDERS,
+        waits=True,
         manual="""\
 Read the context file again and change what differs. A bad file changes nothing. The answer comes when
 removed tasks have ended and added or changed ones have started. If a task failed, the answer says so and

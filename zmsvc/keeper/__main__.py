@@ -90,6 +90,7 @@ def main(argv: list[str] | None = None) -> int:
         places = paths.places(args.context)
         if not places.config_file.is_file():
             raise ZmsvcError(f"cannot start {places.name}: there is no context file {places.config_file}")
+        makes_directory = not os.path.lexists(places.runtime)
         _claim_directories(places)
         # A daemon changes its directory to /, where a relative path is meaningless.
         target = (
@@ -98,10 +99,10 @@ def main(argv: list[str] | None = None) -> int:
         arguments = ["--no-autostart"] * args.no_autostart
         arguments += ["--transaction", args.transaction] if args.transaction else []
         if args.detach:
-            return _detach(places, [*arguments, target])
+            return _detach(places, [*arguments, target], owns_directory=makes_directory)
         os.environ.pop(DETACHED, None)
         os.environ.setdefault("ZMSVC_LOG", _log_target(places, detached=False))
-        return _keep(places, [*arguments, target])
+        return _keep(places, [*arguments, target], owns_directory=makes_directory)
     except PlaceError as error:
         complain(f"zmsvcd: {error}")
         return 1
@@ -168,7 +169,7 @@ def _log_target(places: paths.Places, *, detached: bool) -> str:
     return str(places.log_file) if detached else f"{places.log_file}+stderr"
 
 
-def _detach(places: paths.Places, arguments: list[str]) -> int:
+def _detach(places: paths.Places, arguments: list[str], *, owns_directory: bool) -> int:
     """Become a classic daemon. The process that the user started waits until the daemon reports that the
     context is ready, or has ended.
 
@@ -204,7 +205,9 @@ def _detach(places: paths.Places, arguments: list[str]) -> int:
             # Standard error is a copy. This descriptor would stay open after standard error is replaced.
             log.close()
             unanswered = [writer]
-            status = _keep(places, arguments, ready=partial(_report_ready, unanswered))
+            status = _keep(
+                places, arguments, owns_directory=owns_directory, ready=partial(_report_ready, unanswered)
+            )
             if unanswered:
                 # The keeper ended before the context was ready. The waiting process exits with the same
                 # status.
@@ -233,11 +236,17 @@ def _print_log_since(log: Path, offset: int) -> None:
         complain("\n".join(lines))
 
 
-def _keep(places: paths.Places, arguments: list[str], ready: Callable[[str, str], None] | None = None) -> int:
+def _keep(
+    places: paths.Places,
+    arguments: list[str],
+    *,
+    owns_directory: bool,
+    ready: Callable[[str, str], None] | None = None,
+) -> int:
     """Run as the keeper of this context until it ends. Return the exit status."""
     _raise_file_limit()
     keys = keyring(places.keys)
-    listeners = Listeners(places)
+    listeners = Listeners(places, owns_directory=owns_directory)
     try:
         keeper = Keeper(places, listeners, arguments, _delegated_cgroup(), keys)
         if ready is not None:

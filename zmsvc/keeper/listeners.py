@@ -7,6 +7,7 @@ socket's queue.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -24,10 +25,19 @@ BACKLOG = 1024
 class Listeners:
     """The open sockets of a context, and the lock of its only keeper. `close` removes their files."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, *, owns_directory: bool = False) -> None:
+        """With `owns_directory`, `close` removes the runtime directory, too: this daemon has made it. Another
+        maker, such as systemd or an administrator, expects that it stays.
+        """
         self._places = places
+        self._owns_directory = owns_directory
         directories.claim(places.runtime, 0o755)
-        self._lock = self._take_lock()
+        try:
+            self._lock = self._take_lock()
+        except FileNotFoundError:
+            # A daemon that has just ended has removed the directory in between.
+            directories.claim(places.runtime, 0o755)
+            self._lock = self._take_lock()
         self.control = self._listen(places.control_socket)
         # This socket is for tasks of the daemon's own user. Another user could send descriptors that hang the
         # process that receives them.
@@ -100,4 +110,7 @@ class Listeners:
         ):
             path.unlink(missing_ok=True)
         self._places.lock_file.unlink(missing_ok=True)
+        if self._owns_directory:
+            with contextlib.suppress(OSError):
+                self._places.runtime.rmdir()
         os.close(self._lock)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -114,6 +114,13 @@ def states_of_task(world: World, transaction: str | None, task: str) -> list[Sta
     )
     found = [world.tasks[name, task].state for name in names if (name, task) in world.tasks]
     return found or [State.INACTIVE]
+
+
+def others_than(world: World, transaction: str | None, tasks: Iterable[str], state: str) -> list[str]:
+    """Return the tasks of which none is in this state, as `TASK is STATE`. Each replica is a task."""
+    every = dict.fromkeys(own for task in tasks for own in world.context.named(task) or (task,))
+    states = {task: list(map(str, states_of_task(world, transaction, task))) for task in every}
+    return [f"{task} is {', '.join(found)}" for task, found in states.items() if state not in found]
 
 
 def context_state(world: World) -> State:

@@ -19,7 +19,7 @@ from zmsvc.core.errors import ConfigError, ZmsvcError, reason
 from zmsvc.core.events import Origin, Requested
 from zmsvc.core.model import Context
 from zmsvc.core.replicas import is_named
-from zmsvc.core.similar import similar
+from zmsvc.core.similar import similar_id
 from zmsvc.core.world import World
 from zmsvc.host.bus import bus_users
 from zmsvc.host.config import context_files, reader
@@ -201,38 +201,31 @@ class Requests:
             self._loop.on_history.remove(news.set)
 
     async def _wait(self, request: Mapping[str, Any], _uid: int, _write: Write) -> Answer:
-        """Answer when a task, or each replica of it, is in the state that the client waits for, or its time
-        has passed.
-        """
-        transaction, tasks, wanted = (
-            request.get("transaction"),
-            request.get("tasks") or [],
-            request.get("for"),
-        )
-        if len(tasks) != 1 or wanted not in WAITED_FOR:
-            return failure(2, f"cannot wait: expected one task, and one state of {', '.join(WAITED_FOR)}")
-        task, limit = tasks[0], _limit(request.get("timeout"))
-        states: list[str] = []
+        """Answer when all tasks are in the state that the client waits for, or its time has passed."""
+        transaction, wanted = request.get("transaction"), request.get("for")
+        tasks = tuple(dict.fromkeys(request.get("tasks") or ()))
+        if not tasks or wanted not in WAITED_FOR:
+            states = ", ".join(WAITED_FOR)
+            return failure(2, f"cannot wait: expected at least one task, and one state of {states}")
+        limit = _limit(request.get("timeout"))
+        others: list[str] = []
         changes = asyncio.Event()
         self._loop.on_change.append(changes.set)
         try:
             async with asyncio.timeout(limit):
                 while True:
-                    # A reload may remove the task, and an operator may forget the transaction.
-                    if unknown := _unknown(self._loop.world, transaction, (task,)):
-                        return failure(4, f"cannot wait for {unknown}")
                     world = self._loop.world
-                    each = [
-                        report.states_of_task(world, transaction, own)
-                        for own in world.context.named(task) or (task,)
-                    ]
-                    states = [str(state) for own in each for state in own]
-                    if all(wanted in own for own in each):
-                        return success({"transaction": transaction, "task": task, "state": wanted})
+                    # A reload may remove a task, and an operator may forget the transaction.
+                    if unknown := _unknown(world, transaction, tasks):
+                        return failure(4, f"cannot wait for {unknown}")
+                    others = report.others_than(world, transaction, tasks, wanted)
+                    if not others:
+                        about = {"task": tasks[0]} if len(tasks) == 1 else {"tasks": list(tasks)}
+                        return success({"transaction": transaction, **about, "state": wanted})
                     await changes.wait()
                     changes.clear()
         except TimeoutError:
-            return failure(124, f"timed out: {task} is {', '.join(states)} after {limit:g} s, not {wanted}")
+            return failure(124, f"timed out: {'; '.join(others)} after {limit:g} s, not {wanted}")
         finally:
             self._loop.on_change.remove(changes.set)
 
@@ -351,9 +344,9 @@ def _limit(seconds: Any) -> float | None:
 def _unknown(world: World, transaction: str | None, tasks: tuple[str, ...]) -> str:
     """Return the reason why a transaction or a task is unknown; empty if all are known."""
     if transaction is not None and transaction not in world.transactions:
-        return f"{transaction}: no such transaction{similar(transaction, world.transactions)}"
+        return f"{transaction}: no such transaction{similar_id(transaction, world.transactions)}"
     for task in tasks:
         if not world.context.named(task) and not any(is_named(key[1], (task,)) for key in world.tasks):
             place = world.context.path or world.context.name
-            return f"{task}: no such task in {place}{similar(task, world.context.tasks)}"
+            return f"{task}: no such task in {place}{similar_id(task, world.context.tasks)}"
     return ""

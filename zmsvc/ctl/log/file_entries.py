@@ -8,6 +8,7 @@ import re
 import shlex
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import IO
 
@@ -21,6 +22,8 @@ from zmsvc.host.log_file import stamp
 
 TAIL = 1 << 20
 """Bytes at the end of a log file that are searched for the last lines of a task."""
+LATE = 1000
+"""The most entries by which an entry may be late."""
 FOLLOWED = 10
 """Entries that `-f` shows first, as journalctl and tail do."""
 
@@ -174,6 +177,24 @@ def entries(lines: Iterable[str]) -> Iterator[Entry]:
         yield current
 
 
+def in_order(picked: Iterable[Entry]) -> Iterator[Entry]:
+    """Yield the entries by their times. Several processes write the file, and an entry of one may come after
+    a later entry of another. Entries with stamps of another zone, as at the end of daylight saving time, are
+    not compared with those before them.
+    """
+    waiting: list[tuple[str, int, Entry]] = []
+    last, zone = "", ""
+    for number, entry in enumerate(picked):
+        last = entry.head.stamp if entry.head else last
+        if last[-5:] != zone:
+            yield from (each for *_, each in sorted(waiting))
+            waiting, zone = [], last[-5:]
+        heappush(waiting, (last, number, entry))
+        if len(waiting) > LATE:
+            yield heappop(waiting)[-1]
+    yield from (each for *_, each in sorted(waiting))
+
+
 def texts(file: Iterable[bytes]) -> Iterator[str]:
     return (line.decode(errors="replace") for line in file)
 
@@ -231,7 +252,8 @@ def show(
     count = FOLLOWED if follow and lines is None else lines
     try:
         with LogDirectory(Path(path), owner) as log, log.open() as file:
-            shown = "".join(_last(selection.pick(entries(texts(file))), formatter, count, reverse=reverse))
+            picked = in_order(selection.pick(entries(texts(file))))
+            shown = "".join(_last(picked, formatter, count, reverse=reverse))
             if not follow:
                 terminal.page(shown, wanted=pager)
                 return 0

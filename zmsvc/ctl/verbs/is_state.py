@@ -7,7 +7,7 @@ import json
 
 from zmsvc.core.replicas import is_named
 from zmsvc.ctl import status_source, terminal
-from zmsvc.ctl.client import Client, NotRunningError
+from zmsvc.ctl.client import Client, CtlError, NotRunningError
 from zmsvc.ctl.select_context import NoneRunningError, choose
 from zmsvc.ctl.status_reply import ContextStatus
 
@@ -29,26 +29,47 @@ def is_failed(args: argparse.Namespace) -> int:
 
 
 def _answer(args: argparse.Namespace, wanted: tuple[str, ...], *, otherwise: int) -> int:
+    unknown: list[str] = []
     try:
-        states = _states(args, quiet=args.quiet)
+        states = _states(args, unknown, quiet=args.quiet)
     except NoneRunningError as error:
-        if not args.quiet:
-            terminal.complain(str(error))
+        unknown = [str(error)]
         states = [{"transaction": None, "task": None, "state": "inactive"}]
+        known = True
+    else:
+        known = not states or len(unknown) < len(states)
+    for problem in () if args.quiet else dict.fromkeys(unknown):
+        terminal.complain(problem)
     if args.json and not args.quiet:
         terminal.out(json.dumps({"states": states}) + "\n")
     elif not args.quiet:
         terminal.out("".join(f"{each['state']}\n" for each in states))
-    return 0 if any(each["state"] in wanted for each in states) else otherwise
+    if any(each["state"] in wanted for each in states):
+        return 0
+    return otherwise if known else 4
 
 
-def _states(args: argparse.Namespace, *, quiet: bool) -> list[Json]:
+def _states(args: argparse.Namespace, unknown: list[str], *, quiet: bool) -> list[Json]:
     """Return a state for each named task of each transaction; without tasks that of the named transaction, or
-    of the context.
+    of the context. An unknown task is inactive, as systemctl has it, and `unknown` gets the message about it.
     """
     places = choose(args.context, args.transaction)
-    status = ContextStatus(status_source.current(args, places, quiet=quiet))
     names = status_source.selected_tasks(args)
+    try:
+        status = ContextStatus(status_source.current(args, places, quiet=quiet))
+    except CtlError as error:
+        if error.code != 4 or not names:
+            raise
+        if len(names) == 1:
+            unknown.append(str(error))
+            return [{"transaction": None, "task": names[0], "state": "inactive"}]
+        # One of several is unknown: look at each by itself.
+        one = argparse.Namespace(**{**vars(args), "task": []})
+        found = []
+        for name in names:
+            one.tasks = [name]
+            found += _states(one, unknown, quiet=True)
+        return found
     if names:
         return [each for name in names for each in _of_task(status, name)]
     if args.transaction is not None:
@@ -70,18 +91,28 @@ def _of_task(status: ContextStatus, name: str) -> list[Json]:
 
 
 def wait(args: argparse.Namespace) -> int:
-    """wait: return when the task is in the state. The supervisor answers when it is; a context that does not
-    run will not change its state.
+    """wait: return when all tasks are in the state. The supervisor answers when they are; a context that does
+    not run will not change their states.
     """
-    places, (task,) = choose(args.context, args.transaction), args.tasks
-    request = {"transaction": args.transaction, "tasks": [task], "for": args.state}
+    places = choose(args.context, args.transaction)
+    tasks = list(dict.fromkeys(args.tasks))
+    request = {"transaction": args.transaction, "tasks": tasks, "for": args.state}
     try:
         data = Client(places, args.timeout).ask("wait", **request, timeout=args.timeout or None)
     except NotRunningError:
-        states = _states(args, quiet=False)
-        if args.state not in [each["state"] for each in states]:
+        unknown: list[str] = []
+        states = _states(args, unknown, quiet=False)
+        if unknown:
+            raise CtlError(4, unknown[0]) from None
+        if not _all_in(states, args.state):
             raise
-        data = {"transaction": args.transaction, "task": task, "state": args.state}
+        about = {"task": tasks[0]} if len(tasks) == 1 else {"tasks": tasks}
+        data = {"transaction": args.transaction, **about, "state": args.state}
     if args.json:
         terminal.out(json.dumps(data) + "\n")
     return 0
+
+
+def _all_in(states: list[Json], state: str) -> bool:
+    """Return True if each task is in the state in one of its transactions."""
+    return {each["task"] for each in states} == {each["task"] for each in states if each["state"] == state}

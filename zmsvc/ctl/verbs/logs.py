@@ -282,7 +282,7 @@ def last_lines(
 def _lines_of_task(text: Iterable[str], transaction: str, task: str) -> Iterator[str]:
     return (
         line
-        for entry in EntryFilter(transaction, [task]).pick(file_entries.entries(text))
+        for entry in file_entries.in_order(EntryFilter(transaction, [task]).pick(file_entries.entries(text)))
         for line in entry.lines
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from zmsvc.ctl import status_source, terminal
+from zmsvc.ctl import render, status_source, terminal
 from zmsvc.ctl.client import CtlError
 from zmsvc.ctl.file_change import needs_reload
 from zmsvc.ctl.select_context import choose
@@ -32,10 +32,13 @@ OF_TASK = {
     "NRestarts": "restarts",
     "StatusText": "status",
     "Action": "action",
+    "Result": "result",
+    "ExecMainCode": "main_code",
+    "ExecMainStatus": "main_status",
+    "ExecMainExitTimestamp": "exit.at",
     "ExitReason": "exit.reason",
     "ExitCode": "exit.code",
     "ExitSignal": "exit.signal",
-    "ExitTimestamp": "exit.at",
     "CauseBy": "cause.by",
     "CauseUID": "cause.uid",
     "Entry": "entry",
@@ -68,8 +71,30 @@ OF_CONTEXT = {
     "ZygoteVersion": "zygote_version",
 }
 """The properties of the context, in the same way."""
+_TIMES = frozenset({"StateChangeTimestamp", "ExecMainExitTimestamp"})
+"""Properties that are printed in the form of systemctl. With --json they are RFC 3339."""
+_RESULTS = {
+    "": "success",
+    "exited": "success",
+    "requested": "success",
+    "not-ready": "protocol",
+    "cannot-launch": "resources",
+    "start-limit": "start-limit-hit",
+    "lost": "resources",
+}
+"""The words of systemd's Result= for the reasons of an end, where they differ."""
+_CLD_EXITED, _CLD_KILLED = 1, 2
 _NUMBERS = frozenset(
-    {"MainPID", "NRestarts", "DroppedUpdates", "SupervisorPID", "DevicePID", "DeviceNRestarts"}
+    {
+        "MainPID",
+        "NRestarts",
+        "DroppedUpdates",
+        "SupervisorPID",
+        "DevicePID",
+        "DeviceNRestarts",
+        "ExecMainCode",
+        "ExecMainStatus",
+    }
 )
 """Properties that are 0 where the answer has no value, as systemd's MainPID."""
 
@@ -82,7 +107,7 @@ def show(args: argparse.Namespace) -> int:
     data = status_source.current(args, places)
     if args.tasks:
         shown = [
-            {**task, "transaction": each.get("id"), "enabled": _enabled(task)}
+            {**task, "transaction": each.get("id"), "enabled": _enabled(task), **_main_process(task)}
             for each in objects(data.get("transactions"))
             for task in objects(each.get("tasks"))
         ]
@@ -100,11 +125,42 @@ def show(args: argparse.Namespace) -> int:
         terminal.out(json.dumps({"properties": found}) + "\n")
         return 0
     blocks = (
-        "".join(terminal.clean(_line(name, value, args.value)) + "\n" for name, value in each.items())
+        "".join(
+            terminal.clean(_line(name, _shown(name, value), args.value)) + "\n"
+            for name, value in each.items()
+        )
         for each in found
     )
     terminal.out("\n".join(blocks))
     return 0
+
+
+def _main_process(task: Json) -> Json:
+    """Return systemd's result and status of the last main process. While a process runs, they say nothing of
+    the one before it.
+    """
+    end = task.get("exit")
+    if not isinstance(end, dict) or task.get("pid") is not None:
+        return {"result": "success", "main_code": 0, "main_status": 0}
+    reason, name = str(end.get("reason") or ""), end.get("signal")
+    timed_out = reason == "not-ready" and name is not None
+    code = end.get("code")
+    return {
+        "result": "timeout" if timed_out else _RESULTS.get(reason, reason),
+        "main_code": _CLD_KILLED if name else _CLD_EXITED if code is not None else 0,
+        "main_status": _signal_number(name) if name else code or 0,
+    }
+
+
+def _signal_number(name: object) -> int:
+    # Imported here for start-up time: few tasks are ended by a signal.
+    import signal
+
+    found = getattr(signal.Signals, str(name), None)
+    if found is not None:
+        return int(found)
+    number = str(name).removeprefix("SIG")
+    return int(number) if number.isascii() and number.isdigit() else 0
 
 
 def _enabled(task: Json) -> str:
@@ -115,15 +171,15 @@ def _enabled(task: Json) -> str:
 
 
 def _selected(args: argparse.Namespace, table: dict[str, str]) -> list[str]:
-    """Return the names that -p selects, in the order of the table as systemctl prints them; all of them
-    without -p. Raises CtlError 2 for an unknown name.
+    """Return the names that -p selects, each once and in their order; without -p all of them. Raises CtlError
+    2 for an unknown name.
     """
     names = [name for words in args.property for name in words.split(",") if name]
     what = "a task" if table is OF_TASK else "a context"
     for name in names:
         if name not in table:
             raise CtlError(2, f"cannot show {name}: {what} has no such property{_similar(name, table)}")
-    return [name for name in table if name in names or not names]
+    return [*dict.fromkeys(names)] or [*table]
 
 
 def _similar(name: str, table: dict[str, str]) -> str:
@@ -138,6 +194,11 @@ def _value(data: Json, name: str, place: str) -> Any:
     for part in place.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return 0 if value is None and name in _NUMBERS else value
+
+
+def _shown(name: str, value: Any) -> Any:
+    moment = render.epoch(value) if name in _TIMES and isinstance(value, str) else None
+    return value if moment is None else render.moment(moment)
 
 
 def _line(name: str, value: Any, only_value: bool) -> str:

@@ -40,7 +40,7 @@ _zmsvcctl()
         -n|--lines) return ;;
         --sort) _zmsvcctl_offer "cpu rss pid id restarts"; return ;;
         --interval) return ;;
-        -p|--property) _zmsvcctl_offer "ActiveState SubState MainPID NRestarts StatusText ExitReason ExitCode ExitSignal"; return ;;
+        -p|--property) _zmsvcctl_offer "ActiveState SubState MainPID NRestarts StatusText Result ExecMainStatus ExitReason"; return ;;
         --for) _zmsvcctl_offer "active inactive failed"; return ;;
         -o|--output) _zmsvcctl_offer "$(journalctl --output=help 2>/dev/null)"; return ;;
         --since) _zmsvcctl_offer "today yesterday"; return ;;

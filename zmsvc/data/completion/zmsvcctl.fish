@@ -55,10 +55,10 @@ complete -c zmsvcctl -n '__fish_seen_subcommand_from is-failed' -s q -l quiet -d
 
 complete -c zmsvcctl -n __fish_use_subcommand -a show -d 'print the properties of tasks or of the context, as NAME=VALUE'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from show' -l transaction -x -d 'the transaction'
-complete -c zmsvcctl -n '__fish_seen_subcommand_from show' -s p -l property -x -a 'ActiveState SubState MainPID NRestarts StatusText ExitReason ExitCode ExitSignal' -d 'only these properties; may be given again, or have several with commas'
+complete -c zmsvcctl -n '__fish_seen_subcommand_from show' -s p -l property -x -a 'ActiveState SubState MainPID NRestarts StatusText Result ExecMainStatus ExitReason' -d 'only these properties; may be given again, or have several with commas'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from show' -l value -d 'print the values without the names'
 
-complete -c zmsvcctl -n __fish_use_subcommand -a wait -d 'wait until a task is active, inactive or failed'
+complete -c zmsvcctl -n __fish_use_subcommand -a wait -d 'wait until tasks are active, inactive or failed'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from wait' -l transaction -x -d 'the transaction'
 complete -c zmsvcctl -n '__fish_seen_subcommand_from wait' -l for -x -a 'active inactive failed' -d 'the state to wait for'
 
